@@ -1,0 +1,398 @@
+"""The seams of hostler: what can be replaced, and what each side may rely on.
+
+Everything in hostler is written against these classes. Each docstring is the contract: what may
+be called when, what an exception means, what cancellation does. All async methods are
+Trio-flavoured, are checkpoints, and can be cancelled unless the docstring says otherwise.
+
+Grouped by who implements them:
+
+* a caller: `Body`, `ResponseWriter`, `CallOverrider`, `CallListener`
+* the LB side: `Placer`, `RunnerPool`, `Runner`, `RunnerCall`
+* the runner side: `Driver`, `Cookie`, `RunningContainer`, and `ContainerTask`, which the agent
+  hands to a driver
+* what a front end needs of either agent: `CallAgent`
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Literal
+
+import attrs
+import trio
+
+from .errors import APIError
+from .frames import Headers, RunnerStatus
+from .models import Call
+
+if TYPE_CHECKING:
+    from .call import CallOption, PendingCall, Timings
+
+# --- bodies and responses ------------------------------------------------------------------
+
+
+class Body(ABC):
+    """A request body.
+
+    ``open`` returns a stream from the body's first byte, each time it is called: a call that
+    was NACKed is sent again. A body that can't start over any more raises `BodyConsumed`. A
+    failing read raises from ``receive_some``; it must never look like the end of the body.
+    """
+
+    @abstractmethod
+    def open(self) -> trio.abc.ReceiveStream: ...
+
+    @property
+    def data(self) -> bytes | None:
+        """The whole body if it is in memory, else ``None``. Lets a sender skip the stream."""
+        return None
+
+
+class ResponseWriter(ABC):
+    """Takes the response of one call, in the task that runs the call.
+
+    ``start`` once, then ``write`` any number of times; both wait while the reader is slow. The
+    end, and every error, is what ``submit`` returns or raises; a writer never learns of them.
+    An exception from either method ends the call with that exception.
+    """
+
+    @abstractmethod
+    async def start(self, status: int, headers: Headers) -> None: ...
+
+    @abstractmethod
+    async def write(self, data: bytes | memoryview) -> None: ...
+
+
+@attrs.define(kw_only=True)
+class CallRequest:
+    """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
+    names."""
+
+    method: str
+    url: str
+    headers: dict[str, list[str]]
+    body: Body | None = None
+
+
+CallOverrider = Callable[[CallRequest, Call, Mapping[str, str]], Mapping[str, str]]
+"""A service provider's hook, on the LB and on the runner, once per call.
+
+Gets the request, the call model (may be changed in place, any field) and the extensions so far;
+returns the extensions that replace them. Synchronous, because no task exists yet: it must not
+block. An `APIError` ends the call with its code, anything else with 500. A `ServerBusy` raised on
+a runner asks the LB to try elsewhere.
+"""
+
+
+class CallListener:
+    """Told about each call of an agent, in order of registration, in the call's own task.
+
+    ``before_call``: the call has a slot (runner) or is about to be placed (LB); an exception
+    ends the call with that exception. ``after_call``: the call is over and its model complete;
+    it also runs when the call was cancelled (then shielded, with a deadline); an exception is
+    logged, the later listeners still run.
+    """
+
+    async def before_call(self, call: PendingCall) -> None:
+        """The default does nothing."""
+
+    async def after_call(self, call: PendingCall) -> None:
+        """The default does nothing."""
+
+
+class CallAgent(ABC):
+    """What a front end needs of an LB agent or of a runner's agent."""
+
+    @abstractmethod
+    def get_call(self, *options: CallOption) -> PendingCall:
+        """Make a call of the caller's options, then the agent's, then the overrider.
+
+        Raises the options' and the overrider's errors, and 400 `CallResourceTooBig`.
+        """
+
+    @abstractmethod
+    async def submit(self, call: PendingCall) -> None:
+        """Run the call to its end, or, if it is detached, until it is acknowledged.
+
+        Raises the `APIError` that ended it. Cancelling the caller's scope ends the call
+        everywhere, down to the container; a detached call only up to its acknowledgement.
+        """
+
+
+# --- the LB side ---------------------------------------------------------------------------
+
+
+class RunnerCall(ABC):
+    """A call as a placer and a runner see it.
+
+    ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key or ``None``.
+    ``runner_address`` and ``attempts`` tell where the call went; the runner object and the
+    placer fill them.
+    """
+
+    model: Call
+    body: Body
+    writer: ResponseWriter
+    extensions: dict[str, str]
+    slot_hash_id: bytes | None
+    request_id: str
+    timings: Timings
+    runner_address: str
+    attempts: int
+    user_execution_ns: int | None
+
+    @abstractmethod
+    def add_user_execution_ns(self, duration_ns: int) -> None:
+        """Add time that the function itself used; also kept in the model."""
+
+
+@attrs.frozen
+class Placed:
+    """The call was (or may have been) run: final. ``error`` is its outcome, ``None`` = success."""
+
+    error: Exception | None = None
+
+
+@attrs.frozen
+class NotPlaced:
+    """The call certainly did not run and may be tried on any runner.
+
+    ``reason`` is a `ServerBusy` for a NACK (the runner is healthy, only full), anything else
+    for a runner that can't be reached. ``retry_after`` is the runner's hint in seconds.
+    """
+
+    reason: Exception
+    retry_after: float | None = None
+
+
+Outcome = Placed | NotPlaced
+
+
+class Runner(ABC):
+    """One runner of a pool."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """``host:port``."""
+
+    @abstractmethod
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Try to run ``call`` here; the response goes to ``call.writer``.
+
+        ``on_commit`` is called once, synchronously, at the moment after which the call may run:
+        when it was handed to the transport. Until then the caller's scope may carry a deadline,
+        and ending the attempt is harmless; a placer lifts the deadline in ``on_commit``.
+        Cancelling later cancels the call on the runner. Never raises for a failing call or
+        runner: both are outcomes.
+        """
+
+    @abstractmethod
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        """Ask the runner how it is. ``payload`` goes to its status image (``Status2``).
+
+        Raises `HostlerError` if it can't be asked.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Refuse new attempts, wait for the running ones, close the connections.
+
+        Cancelling it (a deadline is the normal case) cancels the running attempts and closes
+        at once. Idempotent.
+        """
+
+
+class RunnerPool(ABC):
+    """Knows the runners."""
+
+    @abstractmethod
+    async def runners(self, call: RunnerCall) -> Sequence[Runner]:
+        """The runners to try for ``call``, in order of preference; asked before every sweep.
+
+        An empty list means "none now, ask again". Raising a 502 `FunctionError` means that
+        asking again is useless; any other exception is retried until the placer gives up.
+        """
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close all runners concurrently; cancellation as for `Runner.aclose`. Idempotent."""
+
+
+class Placer(ABC):
+    """Finds a runner for each call."""
+
+    @abstractmethod
+    async def place_call(self, pool: RunnerPool, call: RunnerCall) -> None:
+        """Place ``call`` and see it through. Raises the error that ends it.
+
+        Raises `ServerBusy` when no runner took it within the placer's time. Cancelling it
+        (the request's scope) cancels the attempt under way.
+        """
+
+    def close(self) -> None:  # noqa: B027  (placers that never wait need none)
+        """Refuse with `ServerBusy` the calls that are still searching. Committed ones go on."""
+
+
+@attrs.frozen
+class PKIData:
+    """Paths of PEM files: the authority to trust, our key and our certificate."""
+
+    ca: str
+    key: str
+    cert: str
+
+
+MTLSRunnerFactory = Callable[[str, str, PKIData | None], Runner]
+"""Makes a runner of (address, expected certificate name or "", PKI data or ``None`` = no TLS)."""
+
+# --- the runner side -----------------------------------------------------------------------
+
+CallHook = Callable[[Call, Mapping[str, str]], Awaitable[None]]
+"""Gets the model and the extensions of the call that is about to use, or has used, a container."""
+CloseHook = Callable[[], Awaitable[None]]
+
+
+async def _no_call_hook(model: Call, extensions: Mapping[str, str]) -> None:
+    pass
+
+
+async def _no_close_hook() -> None:
+    pass
+
+
+@attrs.define(kw_only=True)
+class ContainerTask:
+    """What the agent asks a driver to run. Sizes in bytes unless the name says otherwise.
+
+    A driver that wraps another one may replace the three hooks while it makes the cookie::
+
+        inner = task.before_call
+        async def before(model, extensions):
+            await inner(model, extensions)
+            ...
+        task.before_call = before
+
+    ``before_call`` raising fails the call and kills the container; ``after_call`` runs after
+    each dispatch, also a failed one; ``close`` runs once, when the container ends.
+    """
+
+    id: str
+    """Unique; the name of the container."""
+    image: str
+    app_id: str = ""
+    fn_id: str = ""
+    command: str = ""
+    env: dict[str, str] = attrs.Factory(dict)
+    extensions: Mapping[str, str] = attrs.Factory(dict)
+    """Of the call that caused the launch."""
+    memory: int = 0
+    cpus: int = 0
+    """Milli-CPUs; 0 = no limit, as everywhere here."""
+    fs_size_mb: int = 0
+    tmpfs_size_mb: int = 0
+    tmpfs_inodes: int = 0
+    pids: int = 0
+    open_files: int | None = None
+    locked_memory: int | None = None
+    pending_signals: int | None = None
+    message_queue: int | None = None
+    syslog_url: str = ""
+    iofs_agent_path: str = ""
+    """The socket directory as the agent sees it; the function's socket appears in it."""
+    iofs_docker_path: str = ""
+    """The same directory as the engine's host sees it."""
+    iofs_dest: str = "/tmp/iofs"  # noqa: S108  (the place that Fn's function kits know)
+    disable_net: bool = False
+    registry_token: str = attrs.field(default="", repr=False)
+    """For pulling this task's image only; never logged."""
+    on_output: Callable[[bytes, bool], None] | None = None
+    """Gets (chunk, is_stderr) of the function's output; ``None`` = output is not captured."""
+    before_call: CallHook = _no_call_hook
+    after_call: CallHook = _no_call_hook
+    close: CloseHook = _no_close_hook
+
+
+ExitStatus = Literal["success", "error", "killed"]
+
+
+@attrs.frozen
+class RunResult:
+    """How a container ended. ``killed`` = by the kernel, for memory."""
+
+    status: ExitStatus
+    exit_code: int = 0
+    error: APIError | None = None
+
+
+class RunningContainer(ABC):
+    """A started container."""
+
+    @abstractmethod
+    async def wait(self) -> RunResult:
+        """Wait until it has ended. May be called by several tasks, again after the end, and
+        cancelled at any time: the container goes on."""
+
+
+class Cookie(ABC):
+    """One container from its options to its removal. Called by one task, in this order:
+    ``validate_image``, ``pull_image`` and ``validate_image`` again if it said so,
+    ``create_container``, ``run``, any number of ``freeze``/``unfreeze``, ``aclose``."""
+
+    options: Any
+    """The driver's create options, to be changed in place before ``create_container``. Every
+    driver's have ``env`` (a dict of strings)."""
+
+    @abstractmethod
+    async def validate_image(self) -> bool:
+        """Whether the image still needs a pull. Raises `APIError` if it must not be run."""
+
+    @abstractmethod
+    async def pull_image(self) -> None:
+        """Fetch the image. Raises `ImagePullFailed`. The caller sets the time limit."""
+
+    @abstractmethod
+    async def create_container(self) -> None:
+        """Raises `ServerBusy` if the image has vanished since it was validated."""
+
+    @abstractmethod
+    async def run(self) -> RunningContainer:
+        """Start the container. Raises an `APIError` or the driver's own trouble."""
+
+    @abstractmethod
+    async def freeze(self) -> None: ...
+
+    @abstractmethod
+    async def unfreeze(self) -> None:
+        """Returns when the container runs again."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Remove the container, whatever state it is in, and free all that came with it.
+
+        The caller shields it and sets a deadline. Must work after any other method failed or
+        was cancelled half-way: a container whose creation was interrupted is removed too.
+        Idempotent.
+        """
+
+
+class Driver(ABC):
+    """Runs containers. Wrap one to customise it; delegate what you don't change."""
+
+    @abstractmethod
+    async def create_cookie(self, task: ContainerTask) -> Cookie:
+        """Build the container's options of ``task``. Nothing is created yet. The caller always
+        closes the cookie. A wrapping driver edits ``cookie.options`` here."""
+
+    def slot_key_extension(self, extensions: Mapping[str, str]) -> str:
+        """A string that captures every extension that influences the container, "" for none.
+
+        Calls for which it differs never share a container.
+        """
+        return ""
+
+    async def aclose(self) -> None:  # noqa: B027  (drivers without state need none)
+        """Called once, after the last cookie was closed. The default does nothing."""

@@ -1,0 +1,110 @@
+"""A call on its way: the model, its body, the writer of its response, and what it has cost.
+
+`build_call` is how both agents (the LB's and the runner's) make one: the caller's options, then
+the agent's, then the overrider.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+
+import attrs
+
+from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall
+from .bodies import BytesBody
+from .errors import APIError, HostlerError
+from .models import Call
+
+
+@attrs.define(kw_only=True)
+class CallDraft:
+    """What call options fill in. ``model`` and ``request`` are mandatory in the end."""
+
+    model: Call | None = None
+    request: CallRequest | None = None
+    writer: ResponseWriter | None = None
+    extensions: dict[str, str] = attrs.Factory(dict)
+    slot_hash_id: bytes | None = None
+    request_id: str = ""
+
+
+CallOption = Callable[[CallDraft], None]
+"""Changes a draft in place; an exception aborts ``get_call``."""
+
+
+@attrs.define(kw_only=True)
+class Timings:
+    """Nanoseconds that the stages of one call took; 0 = did not happen (a hot call starts
+    nothing) or is not known."""
+
+    scheduler_ns: int = 0
+    execution_ns: int = 0
+    image_pull_wait_ns: int = 0
+    ctr_prep_ns: int = 0
+    ctr_create_ns: int = 0
+    init_start_ns: int = 0
+
+
+@attrs.define(kw_only=True, eq=False)
+class PendingCall(RunnerCall):
+    """The `RunnerCall` that both agents make. ``created_ns`` is this process's monotonic clock."""
+
+    model: Call
+    body: Body
+    writer: ResponseWriter
+    request: CallRequest
+    extensions: dict[str, str] = attrs.Factory(dict)
+    slot_hash_id: bytes | None = None
+    request_id: str = ""
+    timings: Timings = attrs.Factory(Timings)
+    runner_address: str = ""
+    attempts: int = 0
+    created_ns: int = attrs.Factory(time.monotonic_ns)
+    user_execution_ns: int | None = None
+
+    def add_user_execution_ns(self, duration_ns: int) -> None:
+        self.user_execution_ns = (self.user_execution_ns or 0) + duration_ns
+        self.model.execution_duration_ns = self.user_execution_ns
+
+
+class DiscardWriter(ResponseWriter):
+    """Swallows a response: what a detached call's client gets of the function's output."""
+
+    async def start(self, status: int, headers: object) -> None:
+        pass
+
+    async def write(self, data: bytes | memoryview) -> None:
+        pass
+
+
+def build_call(
+    options: Iterable[CallOption], overrider: CallOverrider | None = None
+) -> PendingCall:
+    """Apply ``options`` in order, then ``overrider``, and return the call.
+
+    Raises whatever an option raises; a `HostlerError` without a model or a request; and for the
+    overrider its own `APIError`, or an internal one chained to anything else it raised.
+    """
+    draft = CallDraft()
+    for option in options:
+        option(draft)
+    if draft.model is None or draft.request is None:
+        raise HostlerError("no model or request provided for call")
+    extensions: Mapping[str, str] = draft.extensions
+    if overrider is not None:
+        try:
+            extensions = overrider(draft.request, draft.model, extensions)
+        except APIError:
+            raise
+        except Exception as error:
+            raise APIError() from error
+    return PendingCall(
+        model=draft.model,
+        body=draft.request.body or BytesBody(),
+        writer=draft.writer or DiscardWriter(),
+        request=draft.request,
+        extensions=dict(extensions),
+        slot_hash_id=draft.slot_hash_id,
+        request_id=draft.request_id,
+    )

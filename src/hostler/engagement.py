@@ -1,0 +1,174 @@
+"""The engagement seam: one attempt to run one call, as seen from either end of the wire.
+
+``wire/`` implements it over one gRPC stream per call (``Engage``). Runners and the pure runner
+only know these classes, so an engagement may also share a stream with others, or be a pair of
+memory channels in a test (`hostler.testing`). All methods are Trio-flavoured.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+
+from .errors import HostlerError
+from .frames import (
+    ClientFrame,
+    Data,
+    LogContainer,
+    LogMessage,
+    RunnerFrame,
+    RunnerStatus,
+    TryCall,
+)
+
+NACK_STATUS = 503
+"""A gRPC status outside the standard range that means the same as ``finished{503}``."""
+
+
+class NotSent(HostlerError):
+    """The ``TryCall`` was certainly not handed to the transport: the call may be tried again.
+
+    ``__cause__`` is the trouble (refused, timed out, TLS, closed), the text a summary of it.
+    """
+
+
+class EngagementEnded(HostlerError):
+    """The peer has ended the engagement; what was to be sent is of no use any more."""
+
+
+class EngagementFailed(HostlerError):
+    """The stream broke, or ended with a gRPC status other than OK.
+
+    ``status`` is the gRPC status number (503 is possible), ``text`` the peer's message, which
+    must not be shown to clients.
+    """
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+        super().__init__(f"gRPC status {status}: {text}")
+
+
+class ClientEngagement(ABC):
+    """The LB's end, open from a sent ``TryCall`` to the end of the stream."""
+
+    @abstractmethod
+    async def send(self, frame: Data) -> None:
+        """Wait for the runner's flow control, then send. Raises `EngagementEnded`."""
+
+    @abstractmethod
+    async def receive(self) -> RunnerFrame | None:
+        """The next frame; ``None`` at the regular end (status OK). Not reading stops the runner
+        from writing. Raises `EngagementFailed`. Unknown frames are logged and skipped."""
+
+
+class RunnerClient(ABC):
+    """A client of one runner, made without connecting; connections are opened when needed."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str: ...
+
+    @abstractmethod
+    def engage(
+        self,
+        try_call: TryCall,
+        *,
+        first: Data | None = None,
+        request_id: str = "",
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> AbstractAsyncContextManager[ClientEngagement]:
+        """Open an engagement: send ``try_call``, and ``first`` with it if there is one.
+
+        ``on_commit`` is called synchronously when ``try_call`` was handed to the transport.
+        Entering raises `NotSent` if that certainly did not happen. Leaving the block before the
+        end of the stream, or being cancelled, resets the stream: the runner cancels the call.
+        """
+
+    @abstractmethod
+    async def status(self, payload: str | None = None) -> RunnerStatus:
+        """``Status``, or ``Status2`` with ``payload``, a JSON object as text.
+        Raises `EngagementFailed` or `NotSent`."""
+
+    @abstractmethod
+    async def configure(self, config: Mapping[str, str]) -> None:
+        """``ConfigureRunner``. Raises `EngagementFailed` or `NotSent`."""
+
+    @abstractmethod
+    def stream_logs(self) -> AbstractAsyncContextManager[LogCollector]:
+        """``StreamLogs``, from the collector's side."""
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Close the connections at once; running engagements fail. Idempotent."""
+
+
+class LogCollector(ABC):
+    """The collector's end of a log stream."""
+
+    @abstractmethod
+    async def send(self, message: LogMessage) -> None: ...
+
+    @abstractmethod
+    async def receive(self) -> Sequence[LogContainer] | None:
+        """The next batch; ``None`` at the regular end. Raises `EngagementFailed`."""
+
+
+class ServerEngagement(ABC):
+    """The runner's end."""
+
+    request_id: str
+    """Of the metadata ``fn_request_id``; "" = none."""
+    peer: str
+    """The LB's address, for logs."""
+
+    @abstractmethod
+    async def receive(self) -> ClientFrame | None:
+        """The next frame; ``None`` when the LB has half-closed. Not reading stops the LB from
+        writing. A frame of neither kind is a `ProtocolError`."""
+
+    @abstractmethod
+    async def send(self, frame: RunnerFrame) -> None:
+        """Wait for the LB's flow control, then send. Data of any size: it is cut to frames."""
+
+
+class LogChannel(ABC):
+    """The runner's end of a log stream."""
+
+    @abstractmethod
+    async def receive(self) -> LogMessage | None: ...
+
+    @abstractmethod
+    async def send(self, batch: Sequence[LogContainer]) -> None: ...
+
+
+class GRPCStatus(HostlerError):
+    """Raised by a `RunnerService` to end an RPC with this status number and text."""
+
+    def __init__(self, status: int, text: str) -> None:
+        self.status = status
+        self.text = text
+        super().__init__(f"gRPC status {status}: {text}")
+
+
+class RunnerService(ABC):
+    """What a server of the runner protocol serves. Each RPC runs in a Trio task of its own,
+    which is cancelled when the peer resets the stream or its connection is lost.
+
+    Returning ends the RPC with OK, `GRPCStatus` with that status; anything else is logged and
+    ends it with UNKNOWN and a text that tells nothing.
+    """
+
+    @abstractmethod
+    async def engage(self, engagement: ServerEngagement) -> None: ...
+
+    @abstractmethod
+    async def status(self, payload: str | None) -> RunnerStatus:
+        """``payload`` is ``None`` for ``Status``, the struct as JSON text for ``Status2``."""
+
+    @abstractmethod
+    async def configure(self, config: Mapping[str, str]) -> None: ...
+
+    @abstractmethod
+    async def stream_logs(self, channel: LogChannel) -> None: ...
