@@ -1,0 +1,60 @@
+"""What holds for every test: an error log that nobody expected fails the test."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+import pytest
+import structlog
+
+
+class Logs(list[MutableMapping[str, Any]]):
+    """The captured log events of one test."""
+
+    def expect_error(self, part: str) -> MutableMapping[str, Any]:
+        """Take one error event whose text contains ``part``; fail if there is none."""
+        for entry in self.errors():
+            if part in str(entry["event"]):
+                self.remove(entry)
+                return entry
+        raise AssertionError(f"no error log with {part!r} among {list(self)}")
+
+    def errors(self) -> list[MutableMapping[str, Any]]:
+        return [entry for entry in self if entry["log_level"] in ("error", "critical")]
+
+    def with_event(self, part: str) -> list[MutableMapping[str, Any]]:
+        return [entry for entry in self if part in str(entry["event"])]
+
+
+@pytest.fixture(autouse=True)
+def logs() -> Iterator[Logs]:
+    """Captured logs; what is left of errors at the end fails the test."""
+    captured = Logs()
+
+    def capture(
+        logger: object, method: str, event: MutableMapping[str, Any]
+    ) -> MutableMapping[str, Any]:
+        event["log_level"] = method
+        captured.append(event)
+        raise structlog.DropEvent
+
+    structlog.configure(processors=[capture], cache_logger_on_first_use=False)
+    try:
+        yield captured
+    finally:
+        structlog.reset_defaults()
+    assert not captured.errors(), f"unexpected error logs: {captured.errors()}"
+
+
+@pytest.fixture(scope="session")
+def docker_host() -> str:
+    """The address of a real engine: DOCKER_HOST or the default socket."""
+    host = os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
+    path = host.removeprefix("unix://")
+    if host.startswith("unix://") and not os.path.exists(path):
+        if os.environ.get("HOSTLER_TEST_DOCKER") == "required":
+            pytest.fail(f"no Docker engine at {host}")
+        pytest.skip(f"no Docker engine at {host}; scripts/test starts one")
+    return host
