@@ -1,0 +1,24 @@
+"""Settings, read from ``FN_`` variables: `AgentConfig`, `LBConfig`, `PlacerConfig`, `NodeConfig`.
+
+A field is its variable in lower case without ``FN_``. ``X.from_env()`` reads the environment,
+``X(field=value)`` sets values in code; both refuse bad ones with `ConfigError`.
+"""
+
+from __future__ import annotations
+
+from hostler.errors import ConfigError
+
+from ._agent import AgentConfig
+from ._base import EnvConfig
+from ._node import NodeConfig, NodeType
+from ._placement import LBConfig, PlacerConfig
+
+__all__ = [
+    "AgentConfig",
+    "ConfigError",
+    "EnvConfig",
+    "LBConfig",
+    "NodeConfig",
+    "NodeType",
+    "PlacerConfig",
+]

@@ -1,0 +1,247 @@
+"""Settings of the runner's agent and its Docker driver."""
+
+from __future__ import annotations
+
+import attrs
+
+from hostler.errors import ConfigError
+
+from ._base import EnvConfig, setting
+from ._kinds import (
+    ABSOLUTE_PATH,
+    FLAG,
+    MILLISECONDS,
+    NON_EMPTY,
+    POSITIVE_MILLISECONDS,
+    TEXT,
+    WORDS,
+    number,
+)
+
+_SIZE = number()
+_INT64_SIZE = number(high=2**63 - 1)
+_ULIMIT = number(blank_is_default=False)
+
+
+@attrs.frozen(kw_only=True)
+class AgentConfig(EnvConfig):
+    """How an agent runs functions. Times are milliseconds, ``math.inf`` = never.
+
+    Names, defaults and parsing are those of Fn's agent, except where a field says "ours".
+    """
+
+    # --- hot containers ---
+
+    freeze_idle_msecs: float = attrs.field(
+        default=50.0, metadata=setting(MILLISECONDS, "FN_FREEZE_IDLE_MSECS")
+    )
+    """Milliseconds (50) that a container idles before it is paused; 0 = at once."""
+
+    hot_poll_msecs: float = attrs.field(
+        default=200.0, metadata=setting(POSITIVE_MILLISECONDS, "FN_HOT_POLL_MSECS")
+    )
+    """Milliseconds (200) after which a waiting call asks for another launch, and that a launch
+    waits for resources at most."""
+
+    hot_launcher_timeout_msecs: float = attrs.field(
+        default=3_600_000.0, metadata=setting(MILLISECONDS, "FN_HOT_LAUNCHER_TIMEOUT_MSECS")
+    )
+    """Milliseconds (3 600 000) that an idle slot queue is kept."""
+
+    hot_pull_timeout_msecs: float = attrs.field(
+        default=600_000.0, metadata=setting(MILLISECONDS, "FN_HOT_PULL_TIMEOUT_MSECS")
+    )
+    """Milliseconds (600 000) that the pull of an image may take."""
+
+    hot_start_timeout_msecs: float = attrs.field(
+        default=5_000.0, metadata=setting(MILLISECONDS, "FN_HOT_START_TIMEOUT_MSECS")
+    )
+    """Milliseconds (5 000) from the start of a container until its socket is ready."""
+
+    launch_concurrency: int = attrs.field(
+        default=8, metadata=setting(number(low=1), "FN_LAUNCH_CONCURRENCY")
+    )
+    """Containers (8) that are created and started at the same time. Ours."""
+
+    drain_grace_msecs: float = attrs.field(
+        default=30_000.0, metadata=setting(MILLISECONDS, "FN_DRAIN_GRACE_MSECS")
+    )
+    """Milliseconds (30 000) that running calls get to finish when the agent closes. Ours: Fn
+    waits without limit."""
+
+    enable_fdk_debug_info: bool = attrs.field(default=False, metadata=setting(FLAG))
+    """Whether (no) a function finds the id of the call that launched its container in
+    ``FN_SPAWN_CALL_ID``. Set in code only."""
+
+    # --- responses and logs ---
+
+    max_response_size: int = attrs.field(default=0, metadata=setting(_SIZE, "FN_MAX_RESPONSE_SIZE"))
+    """Bytes of a response body, 0 (default) = no limit."""
+
+    max_hdr_response_size: int = attrs.field(
+        default=0, metadata=setting(_SIZE, "FN_MAX_HDR_RESPONSE_SIZE")
+    )
+    """Bytes of a response head, 0 (default) = 10 MiB."""
+
+    max_log_size_bytes: int = attrs.field(
+        default=1_048_576, metadata=setting(_INT64_SIZE, "FN_MAX_LOG_SIZE_BYTES")
+    )
+    """Bytes (1 048 576) of a function's output that are kept for each call."""
+
+    disable_debug_user_logs: bool = attrs.field(
+        default=False, metadata=setting(FLAG, "FN_DISABLE_DEBUG_USER_LOGS")
+    )
+    """Whether (no) the lines that functions print are left out of the debug log."""
+
+    # --- resources ---
+
+    max_total_cpu_mcpus: int = attrs.field(
+        default=0, metadata=setting(_SIZE, "FN_MAX_TOTAL_CPU_MCPUS")
+    )
+    """Milli-CPUs for all containers together, 0 (default) = what the machine has."""
+
+    max_total_memory_bytes: int = attrs.field(
+        default=0, metadata=setting(_SIZE, "FN_MAX_TOTAL_MEMORY_BYTES")
+    )
+    """Bytes of memory for all containers together, 0 (default) = what the machine has."""
+
+    enable_nb_resource_tracker: bool = attrs.field(
+        default=False, metadata=setting(FLAG, "FN_ENABLE_NB_RESOURCE_TRACKER")
+    )
+    """Whether (no) a call that finds no room is refused at once (NACK), so that an LB can try
+    another runner; otherwise it waits."""
+
+    # --- limits of one container ---
+
+    max_fs_size_mb: int = attrs.field(default=0, metadata=setting(_SIZE, "FN_MAX_FS_SIZE_MB"))
+    """MB of a container's own storage, 0 (default) = no limit."""
+
+    max_pids: int = attrs.field(default=50, metadata=setting(_INT64_SIZE, "FN_MAX_PIDS"))
+    """Processes (50) in a container, 0 = no limit."""
+
+    max_open_files: int | None = attrs.field(
+        default=350, metadata=setting(_ULIMIT, "FN_MAX_OPEN_FILES")
+    )
+    """Open files (350) of a process (ulimit ``nofile``); ``None``, in code only, = the engine's
+    own limit, here and for the other three."""
+
+    max_locked_memory: int | None = attrs.field(
+        default=65_536, metadata=setting(_ULIMIT, "FN_MAX_LOCKED_MEMORY")
+    )
+    """Bytes (65 536) of locked memory (ulimit ``memlock``)."""
+
+    max_pending_signals: int | None = attrs.field(
+        default=5_000, metadata=setting(_ULIMIT, "FN_MAX_PENDING_SIGNALS")
+    )
+    """Queued signals (5 000; ulimit ``sigpending``)."""
+
+    max_message_queue: int | None = attrs.field(
+        default=819_200, metadata=setting(_ULIMIT, "FN_MAX_MESSAGE_QUEUE")
+    )
+    """Bytes (819 200) of POSIX message queues (ulimit ``msgqueue``)."""
+
+    max_tmpfs_inodes: int = attrs.field(default=0, metadata=setting(_SIZE, "FN_MAX_TMPFS_INODES"))
+    """Inodes of a container's ``/tmp``, 0 (default) = no limit."""
+
+    disable_readonly_rootfs: bool = attrs.field(
+        default=False, metadata=setting(FLAG, "FN_DISABLE_READONLY_ROOTFS")
+    )
+    """Whether (no) functions may write to their image's file system."""
+
+    disable_unprivileged_containers: bool = attrs.field(
+        default=False, metadata=setting(FLAG, "FN_DISABLE_UNPRIVILEGED_CONTAINERS")
+    )
+    """Whether (no) containers run as the image's user and with its capabilities."""
+
+    # --- the socket directory ---
+
+    iofs_path: str = attrs.field(default="", metadata=setting(ABSOLUTE_PATH, "FN_IOFS_PATH"))
+    """Directory for the containers' socket directories, "" (default) = the system's temporary
+    directory."""
+
+    iofs_docker_path: str = attrs.field(
+        default="", metadata=setting(ABSOLUTE_PATH, "FN_IOFS_DOCKER_PATH")
+    )
+    """The same directory as the engine's host sees it, "" (default) = at the same path."""
+
+    iofs_tmpfs: bool = attrs.field(default=False, metadata=setting(FLAG, "FN_IOFS_TMPFS"))
+    """Whether (no) each socket directory is a tmpfs of its own."""
+
+    iofs_opts: str = attrs.field(default="", metadata=setting(TEXT, "FN_IOFS_OPTS"))
+    """Mount options of that tmpfs (none)."""
+
+    # --- Docker ---
+
+    container_label_tag: str = attrs.field(
+        default="", metadata=setting(TEXT, "FN_CONTAINER_LABEL_TAG")
+    )
+    """Label of this agent's containers (none); with one, containers that an earlier agent with
+    the same label left behind are removed at the start."""
+
+    docker_networks: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(WORDS, "FN_DOCKER_NETWORKS")
+    )
+    """Networks of which each container joins the one with the fewest (none = the default one)."""
+
+    docker_load_file: str = attrs.field(default="", metadata=setting(TEXT, "FN_DOCKER_LOAD_FILE"))
+    """Archive of images to load at the start (none)."""
+
+    docker_auth: str = attrs.field(default="", repr=False, metadata=setting(TEXT, "FN_DOCKER_AUTH"))
+    """Registry credentials as JSON (none), see the page on images."""
+
+    min_docker_version: str = attrs.field(default="17.10.0-ce", metadata=setting(NON_EMPTY))
+    """Oldest engine (17.10.0-ce) that is accepted. Set in code only."""
+
+    image_enable_volume: bool = attrs.field(
+        default=False, metadata=setting(FLAG, "FN_IMAGE_ENABLE_VOLUME")
+    )
+    """Whether (no) images may declare volumes."""
+
+    image_clean_max_size: int = attrs.field(
+        default=0, metadata=setting(_SIZE, "FN_IMAGE_CLEAN_MAX_SIZE")
+    )
+    """Bytes of images above which unused ones are removed, 0 (default) = never."""
+
+    image_clean_exempt_tags: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(WORDS, "FN_IMAGE_CLEAN_EXEMPT_TAGS")
+    )
+    """Images (none) that are never removed."""
+
+    # --- the pool of network name spaces ---
+
+    experimental_prefork_pool_size: int = attrs.field(
+        default=0, metadata=setting(number(high=10_000), "FN_EXPERIMENTAL_PREFORK_POOL_SIZE")
+    )
+    """Containers kept for their network name space, 0 (default) = no pool."""
+
+    experimental_prefork_image: str = attrs.field(
+        default="busybox", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_IMAGE")
+    )
+    """Their image (busybox)."""
+
+    experimental_prefork_cmd: str = attrs.field(
+        default="tail -f /dev/null", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_CMD")
+    )
+    """Their command (``tail -f /dev/null``)."""
+
+    experimental_prefork_use_once: int = attrs.field(
+        default=0, metadata=setting(_SIZE, "FN_EXPERIMENTAL_PREFORK_USE_ONCE")
+    )
+    """Not 0 = such a container is restarted after each use (0)."""
+
+    experimental_prefork_networks: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(WORDS, "FN_EXPERIMENTAL_PREFORK_NETWORKS")
+    )
+    """Networks that they join (none = the default one)."""
+
+    def _check_together(self) -> None:
+        if self.experimental_prefork_pool_size and not self.experimental_prefork_image:
+            raise ConfigError(
+                f"FN_EXPERIMENTAL_PREFORK_POOL_SIZE={self.experimental_prefork_pool_size} "
+                "needs an image: FN_EXPERIMENTAL_PREFORK_IMAGE is empty"
+            )
+        if self.iofs_opts and not self.iofs_tmpfs:
+            raise ConfigError(
+                f"FN_IOFS_OPTS={self.iofs_opts!r} are mount options of a tmpfs: "
+                "set FN_IOFS_TMPFS=true too"
+            )

@@ -1,0 +1,189 @@
+"""How the text of an environment variable becomes a value: Go's rules, as Fn's users know them.
+
+A `Kind` parses one sort of setting and checks one that was given in code. Parsers raise
+`ValueError`; who calls them names the variable (`hostler.config._base`).
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Callable
+from typing import Any
+
+import attrs
+
+_UINT64_MAX = 2**64 - 1
+_INT64_MAX = 2**63 - 1
+_MAX_MSECS = _INT64_MAX // 1_000_000
+"""More milliseconds don't fit Go's duration, which counts nanoseconds: Fn means "never" by it."""
+
+_UNSIGNED = re.compile(r"[0-9]+", re.ASCII)
+_SIGNED = re.compile(r"[+-]?[0-9]+", re.ASCII)
+_DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+_UNIT_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "μs": 1e-6,  # the Greek letter; above is the micro sign
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+}
+_BOOLS = {
+    **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
+    **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
+}
+
+
+@attrs.frozen
+class Kind:
+    """One sort of setting."""
+
+    takes: str
+    """What it takes, for error texts and the reference page."""
+    parse: Callable[[str], Any]
+    """Trimmed text to value; raises `ValueError`."""
+    accepts: Callable[[Any], bool]
+    """Whether a value, however it was made, may be used."""
+    blank_is_default: bool = True
+    """Whether a variable that is set but empty means the default; if not, it is parsed."""
+
+
+def parse_bool(text: str) -> bool:
+    """Go's ``strconv.ParseBool``."""
+    if text not in _BOOLS:
+        raise ValueError(text)
+    return _BOOLS[text]
+
+
+def parse_unsigned(text: str) -> int:
+    """Go's ``strconv.ParseUint`` in base 10 for 64 bits: digits only."""
+    if not _UNSIGNED.fullmatch(text) or len(text) > 4096:
+        raise ValueError(text)
+    number = int(text)
+    if number > _UINT64_MAX:
+        raise ValueError(text)
+    return number
+
+
+def parse_signed(text: str) -> int:
+    """Go's ``strconv.ParseInt`` in base 10 for 64 bits."""
+    if not _SIGNED.fullmatch(text) or len(text) > 4096:
+        raise ValueError(text)
+    number = int(text)
+    if not -_INT64_MAX - 1 <= number <= _INT64_MAX:
+        raise ValueError(text)
+    return number
+
+
+def parse_milliseconds(text: str) -> float:
+    """A signed integer; negative, or more than a Go duration holds, is infinite."""
+    number = parse_signed(text)
+    return math.inf if number < 0 or number > _MAX_MSECS else float(number)
+
+
+def parse_duration(text: str) -> float:
+    """Seconds of Go's ``time.ParseDuration`` (``1h30m``, ``300ms``), without a sign."""
+    if text == "0":
+        return 0.0
+    seconds, end = 0.0, 0
+    for part in _DURATION_PART.finditer(text):
+        if part.start() != end:
+            break
+        seconds += float(part[1]) * _UNIT_SECONDS[part[2]]
+        end = part.end()
+    if not text or end != len(text) or seconds * 1e9 > _INT64_MAX:
+        raise ValueError(text)
+    return seconds
+
+
+def parse_seconds(text: str) -> float:
+    """Whole seconds or a Go duration."""
+    return float(parse_unsigned(text)) if _UNSIGNED.fullmatch(text) else parse_duration(text)
+
+
+def _is_int(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str)
+
+
+def _is_texts(value: object) -> bool:
+    return isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
+
+
+def number(low: int = 0, high: int = _UINT64_MAX, *, blank_is_default: bool = True) -> Kind:
+    """A whole number from ``low`` to ``high``; ``None`` too if a blank is no default."""
+    takes = f"a whole number from {low}"
+    if high < _UINT64_MAX:
+        takes += f" to {high}"
+
+    def accepts(value: Any) -> bool:
+        optional = value is None and not blank_is_default
+        return optional or (_is_int(value) and low <= value <= high)
+
+    return Kind(takes, parse_unsigned, accepts, blank_is_default)
+
+
+def choice(*values: str) -> Kind:
+    """One of ``values``, upper or lower case."""
+    return Kind("one of " + ", ".join(values), str.lower, lambda value: value in values)
+
+
+def _split_space(text: str) -> tuple[str, ...]:
+    return tuple(text.split())
+
+
+def _split_comma(text: str) -> tuple[str, ...]:
+    return tuple(item for part in text.split(",") if (item := part.strip()))
+
+
+def _parse_limit(text: str) -> float:
+    return parse_seconds(text) or math.inf
+
+
+def _is_time(value: Any) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_positive_time(value: Any) -> bool:
+    return _is_time(value) and value > 0
+
+
+def _is_positive_finite_time(value: Any) -> bool:
+    return _is_positive_time(value) and math.isfinite(value)
+
+
+FLAG = Kind(
+    "1, t, T, TRUE, true, True or 0, f, F, FALSE, false, False",
+    parse_bool,
+    lambda value: isinstance(value, bool),
+    blank_is_default=False,
+)
+TEXT = Kind("any text", str, _is_text)
+NON_EMPTY = Kind("a text that is not empty", str, lambda value: _is_text(value) and bool(value))
+ABSOLUTE_PATH = Kind(
+    "an absolute path, or nothing",
+    str,
+    lambda value: _is_text(value) and (not value or value.startswith("/")),
+)
+WORDS = Kind("a list separated by white space", _split_space, _is_texts)
+COMMA_LIST = Kind("a list separated by commas", _split_comma, _is_texts)
+MILLISECONDS = Kind("whole milliseconds, negative for never", parse_milliseconds, _is_time)
+POSITIVE_MILLISECONDS = Kind(
+    "whole milliseconds over 0, negative for never", parse_milliseconds, _is_positive_time
+)
+SECONDS = Kind(
+    "whole seconds or a duration such as 1m30s or 300ms, over 0",
+    parse_seconds,
+    _is_positive_finite_time,
+)
+TIME_LIMIT = Kind(
+    "whole seconds or a duration such as 1m30s or 300ms, 0 for no limit",
+    _parse_limit,
+    _is_positive_time,
+)

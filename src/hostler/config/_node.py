@@ -1,0 +1,148 @@
+"""Settings of a node: what it is, where it listens, how it serves HTTP and logs."""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import attrs
+
+from hostler.errors import ConfigError
+
+from ._addresses import ADDRESSES, HTTP_URL, LOG_DEST
+from ._base import EnvConfig, setting
+from ._kinds import COMMA_LIST, NON_EMPTY, TEXT, TIME_LIMIT, WORDS, choice, number
+
+NodeType = Literal["full", "api", "lb", "pure-runner"]
+
+_PORT = number(high=65_535)
+_SIZE = number(high=2**63 - 1)
+
+
+@attrs.frozen(kw_only=True)
+class NodeConfig(EnvConfig):
+    """A node as a whole. Times are seconds, ``math.inf`` = no limit (0 in the variable)."""
+
+    node_type: NodeType = attrs.field(
+        default="full",
+        metadata=setting(choice("full", "api", "lb", "pure-runner"), "FN_NODE_TYPE"),
+    )
+    """What the node is (full). Fn takes any other word for ``full``; here it is an error."""
+
+    port: int = attrs.field(default=8080, metadata=setting(_PORT, "FN_PORT"))
+    """TCP port (8080) of the HTTP front end, 0 = any free one."""
+
+    grpc_port: int = attrs.field(default=9190, metadata=setting(_PORT, "FN_GRPC_PORT"))
+    """TCP port (9190) of a pure runner, 0 = any free one."""
+
+    db_url: str = attrs.field(default="", repr=False, metadata=setting(TEXT, "FN_DB_URL"))
+    """Database of full and API nodes ("" = an SQLite file ``data/fn.db``)."""
+
+    ds_db_ping_max_retries: int = attrs.field(
+        default=10, metadata=setting(number(), "FN_DS_DB_PING_MAX_RETRIES")
+    )
+    """Attempts (10) to reach the database at the start, one second apart."""
+
+    # --- the LB ---
+
+    runner_api_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_RUNNER_API_URL"))
+    """Base URL of the API node that an LB asks for apps and functions; LBs need it."""
+
+    runner_addresses: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(ADDRESSES, "FN_RUNNER_ADDRESSES")
+    )
+    """The runners of an LB, ``host:port`` each, separated by commas; LBs need them."""
+
+    placer: str = attrs.field(default="naive", metadata=setting(NON_EMPTY, "FN_PLACER"))
+    """Name of the placer (naive); ``ch`` = consistent hash."""
+
+    public_lb_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_PUBLIC_LB_URL"))
+    """Base URL of the endpoint annotations ("" = scheme and host of the request)."""
+
+    # --- HTTP ---
+
+    max_request_size: int = attrs.field(default=0, metadata=setting(_SIZE, "FN_MAX_REQUEST_SIZE"))
+    """Bytes of a request body, 0 (default) = no limit."""
+
+    max_request_header_size: int = attrs.field(
+        default=1_048_576, metadata=setting(_SIZE, "FN_MAX_REQUEST_HEADER_SIZE")
+    )
+    """Bytes (1 048 576) of a request head, 0 = the default."""
+
+    request_header_read_timeout: float = attrs.field(
+        default=math.inf, metadata=setting(TIME_LIMIT, "FN_REQUEST_HEADER_READ_TIMEOUT")
+    )
+    """Seconds in which a request head must have arrived (no limit)."""
+
+    request_body_read_timeout: float = attrs.field(
+        default=math.inf, metadata=setting(TIME_LIMIT, "FN_REQUEST_BODY_READ_TIMEOUT")
+    )
+    """Seconds in which a whole request must have arrived (no limit)."""
+
+    response_write_timeout: float = attrs.field(
+        default=math.inf, metadata=setting(TIME_LIMIT, "FN_RESPONSE_WRITE_TIMEOUT")
+    )
+    """Seconds in which a client must have taken its response (no limit)."""
+
+    http_idle_timeout: float = attrs.field(
+        default=math.inf, metadata=setting(TIME_LIMIT, "FN_HTTP_IDLE_TIMEOUT")
+    )
+    """Seconds that a connection without a request is kept (no limit)."""
+
+    api_cors_origins: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_ORIGINS")
+    )
+    """Origins that browsers may call from (none = CORS off); first ``*`` = all."""
+
+    api_cors_headers: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_HEADERS")
+    )
+    """Headers that browsers may send (none)."""
+
+    rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))
+    """Request header that carries the request id ("" = request ids are off). Fn declares the
+    variable but does not use it."""
+
+    # --- logs and traces ---
+
+    log_format: Literal["text", "json"] = attrs.field(
+        default="text", metadata=setting(choice("text", "json"), "FN_LOG_FORMAT")
+    )
+    """How log lines look (text)."""
+
+    log_level: str = attrs.field(
+        default="info",
+        metadata=setting(
+            choice("trace", "debug", "info", "warn", "warning", "error", "fatal", "panic"),
+            "FN_LOG_LEVEL",
+        ),
+    )
+    """Least level that is logged (info)."""
+
+    log_dest: str = attrs.field(default="stderr", metadata=setting(LOG_DEST, "FN_LOG_DEST"))
+    """Where logs go (stderr): ``stderr``, ``udp://host:port`` or ``tcp://host:port`` for
+    syslog, ``file:///path``; a bare ``host:port`` is udp."""
+
+    log_prefix: str = attrs.field(default="", metadata=setting(TEXT, "FN_LOG_PREFIX"))
+    """Put before each line that goes to syslog (nothing)."""
+
+    zipkin_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_ZIPKIN_URL"))
+    """Zipkin collector for traces ("" = off)."""
+
+    jaeger_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_JAEGER_URL"))
+    """Jaeger collector for traces ("" = off)."""
+
+    process_collector_list: tuple[str, ...] = attrs.field(
+        default=("dockerd", "docker-containerd"),
+        metadata=setting(WORDS, "FN_PROCESS_COLLECTOR_LIST"),
+    )
+    """Processes with metrics of their own (``dockerd docker-containerd``)."""
+
+    def _check_together(self) -> None:
+        if self.node_type == "lb":
+            if not self.runner_api_url:
+                raise ConfigError("no FN_RUNNER_API_URL provided for an LB node")
+            if not self.runner_addresses:
+                raise ConfigError("no FN_RUNNER_ADDRESSES provided for an LB node")
+        if self.node_type == "pure-runner" and self.port and self.port == self.grpc_port:
+            raise ConfigError(f"FN_PORT and FN_GRPC_PORT are both {self.port}")

@@ -1,0 +1,68 @@
+"""Settings of the LB agent and of the placers."""
+
+from __future__ import annotations
+
+import attrs
+
+from hostler.errors import ConfigError
+
+from ._base import EnvConfig, setting
+from ._kinds import MILLISECONDS, SECONDS
+
+
+@attrs.frozen(kw_only=True)
+class LBConfig(EnvConfig):
+    """How an LB agent treats calls. Times are milliseconds, ``math.inf`` = never."""
+
+    execution_headroom: float = attrs.field(
+        default=360_000.0, metadata=setting(MILLISECONDS, "FN_EXECUTION_HEADROOM")
+    )
+    """Milliseconds (360 000) that a detached call gets on top of the placer's and its own
+    timeout: for waiting on the runner, pulling and starting."""
+
+    drain_grace_msecs: float = attrs.field(
+        default=30_000.0, metadata=setting(MILLISECONDS, "FN_DRAIN_GRACE_MSECS")
+    )
+    """Milliseconds (30 000) that calls get to finish when the agent closes. Ours: Fn waits
+    without limit."""
+
+
+@attrs.frozen(kw_only=True)
+class PlacerConfig(EnvConfig):
+    """How long and how often a placer tries. Times are seconds.
+
+    Fn has the first three, for code only; the variables are ours.
+    """
+
+    retry_all_delay: float = attrs.field(
+        default=0.010, metadata=setting(SECONDS, "FN_RETRY_ALL_DELAY")
+    )
+    """Seconds (0.01) of pause after the first sweep over all runners."""
+
+    retry_max_delay: float = attrs.field(
+        default=0.5, metadata=setting(SECONDS, "FN_RETRY_MAX_DELAY")
+    )
+    """Seconds (0.5) that the pause grows to at most, sweep by sweep. Ours."""
+
+    placer_timeout: float = attrs.field(
+        default=360.0, metadata=setting(SECONDS, "FN_PLACER_TIMEOUT")
+    )
+    """Seconds (360) that a call may wait for its placement; a placed call may run longer."""
+
+    detached_placer_timeout: float = attrs.field(
+        default=30.0, metadata=setting(SECONDS, "FN_DETACHED_PLACER_TIMEOUT")
+    )
+    """The same (30) for detached calls."""
+
+    attempt_timeout: float = attrs.field(
+        default=2.0, metadata=setting(SECONDS, "FN_ATTEMPT_TIMEOUT")
+    )
+    """Seconds (2) in which one runner must take a call before the next is tried; covers
+    connecting and the TLS handshake. Ours."""
+
+    def _check_together(self) -> None:
+        if self.retry_max_delay < self.retry_all_delay:
+            raise ConfigError(
+                f"FN_RETRY_MAX_DELAY={self.retry_max_delay!r} is under "
+                f"FN_RETRY_ALL_DELAY={self.retry_all_delay!r}"
+            )
