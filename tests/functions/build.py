@@ -1,0 +1,169 @@
+"""Builds the functions that tests and benchmarks call; results are kept in ``.cache/``.
+
+Everything is keyed by a hash of its sources and appears under its final name only when it is
+complete, so that neither an interrupted build nor two builds at once can leave a broken result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import hashlib
+import io
+import os
+import shutil
+import subprocess
+import tarfile
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import docker
+
+HERE = Path(__file__).parent
+CACHE = HERE.parent.parent / ".cache"
+CFLAGS = ("-std=c11", "-O2", "-static", "-pthread", "-Wall", "-Wextra", "-Werror")
+SOURCE_LABEL = "hostler.test.source"
+IMAGE_USER = 1000
+
+
+class BuildFailed(Exception):
+    """A tool is missing or failed; the text has its output."""
+
+
+def fnt_path() -> Path:
+    """The static binary of ``fnt``, compiled on first use."""
+    return _fnt_path()
+
+
+@functools.cache
+def _fnt_path() -> Path:
+    sources = sorted(HERE.glob("fnt*.[ch]"))
+    target = CACHE / f"fnt-{_hash(CFLAGS, sources)}" / "fnt"
+    if not target.exists():
+        with _finished_later(target.parent) as partial:
+            files = [str(path) for path in sources if path.suffix == ".c"]
+            _run([_tool("cc", "gcc and libc6-dev"), *CFLAGS, "-o", str(partial / "fnt"), *files])
+    return target
+
+
+def docker_image(
+    client_or_host: docker.APIClient | str,
+    name: str = "hostler-test/fnt:latest",
+    changes: Sequence[str] = (),
+) -> str:
+    """Import ``fnt`` as the only program of an image called ``name``; returns ``name``.
+
+    ``changes`` are further Dockerfile instructions, like ``VOLUME /data``. An image of that name
+    that was made of the same sources and changes is left alone.
+    """
+    binary = fnt_path()
+    source = _hash([binary.parent.name, *changes], [Path(__file__)])
+    with _client(client_or_host) as client:
+        if _source_of(client, name) != source:
+            rootfs = _rootfs({"fnt": binary.read_bytes()})
+            _import(client, name, rootfs, source, ['ENTRYPOINT ["/fnt"]', *changes])
+    return name
+
+
+# --- images ----------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def _client(client_or_host: docker.APIClient | str) -> Iterator[docker.APIClient]:
+    if not isinstance(client_or_host, str):
+        yield client_or_host
+        return
+    client = docker.APIClient(base_url=client_or_host, version="auto")
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+def _source_of(client: docker.APIClient, name: str) -> str | None:
+    try:
+        labels = client.inspect_image(name)["Config"].get("Labels") or {}
+    except docker.errors.ImageNotFound:
+        return None
+    return str(labels.get(SOURCE_LABEL))
+
+
+def _import(
+    client: docker.APIClient, name: str, rootfs: bytes, source: str, changes: Sequence[str]
+) -> None:
+    repository, _, tag = name.rpartition(":")
+    client.import_image_from_data(
+        rootfs,
+        repository=repository,
+        tag=tag,
+        changes=[*changes, f"LABEL {SOURCE_LABEL}={source}"],
+    )
+
+
+def _rootfs(programs: dict[str, bytes]) -> bytes:
+    """A root of executable files and of what a process may expect to find: user and /tmp."""
+    passwd = f"root:x:0:0::/:/\nfn:x:{IMAGE_USER}:{IMAGE_USER}::/:/\n".encode()
+    group = f"root:x:0:\nfn:x:{IMAGE_USER}:\n".encode()
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as tar:
+        for folder, mode in (("etc", 0o755), ("tmp", 0o1777)):
+            info = tarfile.TarInfo(folder)
+            info.type, info.mode = tarfile.DIRTYPE, mode
+            tar.addfile(info)
+        files = [("etc/passwd", passwd, 0o644), ("etc/group", group, 0o644)]
+        files += [(path, data, 0o755) for path, data in programs.items()]
+        for path, data, mode in files:
+            info = tarfile.TarInfo(path)
+            info.size, info.mode = len(data), mode
+            tar.addfile(info, io.BytesIO(data))
+    return out.getvalue()
+
+
+# --- the cache -------------------------------------------------------------------------------
+
+
+def _hash(words: Sequence[str], files: Sequence[Path]) -> str:
+    digest = hashlib.sha256()
+    for part in [word.encode() for word in words] + [path.read_bytes() for path in files]:
+        digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()[:16]
+
+
+@contextlib.contextmanager
+def _finished_later(target: Path) -> Iterator[Path]:
+    """A folder that becomes ``target`` if the block succeeds. If somebody else was faster,
+    theirs stays."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    partial = Path(tempfile.mkdtemp(prefix=f"{target.name}.", dir=target.parent))
+    try:
+        yield partial
+        partial.chmod(0o755)
+        try:
+            partial.rename(target)
+        except OSError:
+            if not target.is_dir():
+                raise
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def _tool(name: str, package: str) -> str:
+    found = shutil.which(name)
+    if found is None:
+        raise BuildFailed(f"{name} is needed to build the test functions (Debian: {package})")
+    return found
+
+
+def _run(command: Sequence[str], cwd: Path | None = None) -> None:
+    done = subprocess.run(
+        command,
+        cwd=cwd,
+        text=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        check=False,
+        env={**os.environ, "LC_ALL": "C.UTF-8"},
+    )
+    if done.returncode:
+        raise BuildFailed(f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout}")
