@@ -16,18 +16,45 @@ Grouped by who implements them:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
-from .errors import APIError
+from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
 from .frames import Headers, RunnerStatus
 from .models import Call
 
 if TYPE_CHECKING:
     from .call import CallOption, PendingCall, Timings
+
+__all__ = [
+    "Body",
+    "CallAgent",
+    "CallHook",
+    "CallListener",
+    "CallOverrider",
+    "CallRequest",
+    "CloseHook",
+    "ContainerTask",
+    "Cookie",
+    "Driver",
+    "ExitStatus",
+    "InnerAgent",
+    "MTLSRunnerFactory",
+    "NotPlaced",
+    "Outcome",
+    "PKIData",
+    "Placed",
+    "Placer",
+    "ResponseWriter",
+    "RunResult",
+    "Runner",
+    "RunnerCall",
+    "RunnerPool",
+    "RunningContainer",
+]
 
 # --- bodies and responses ------------------------------------------------------------------
 
@@ -118,6 +145,19 @@ class CallAgent(ABC):
         Raises the `APIError` that ended it. Cancelling the caller's scope ends the call
         everywhere, down to the container; a detached call only up to its acknowledgement.
         """
+
+
+class InnerAgent(CallAgent):
+    """What a pure runner needs beyond that of the agent behind it."""
+
+    @abstractmethod
+    def add_listener(self, listener: CallListener) -> None:
+        """Tell ``listener`` about the calls from now on, after the present listeners."""
+
+    @abstractmethod
+    def close_admission(self) -> None:
+        """Refuse with `ServerBusy` new calls and those that wait for a slot; running ones go
+        on. Idempotent."""
 
 
 # --- the LB side ---------------------------------------------------------------------------
@@ -250,82 +290,6 @@ MTLSRunnerFactory = Callable[[str, str, PKIData | None], Runner]
 """Makes a runner of (address, expected certificate name or "", PKI data or ``None`` = no TLS)."""
 
 # --- the runner side -----------------------------------------------------------------------
-
-CallHook = Callable[[Call, Mapping[str, str]], Awaitable[None]]
-"""Gets the model and the extensions of the call that is about to use, or has used, a container."""
-CloseHook = Callable[[], Awaitable[None]]
-
-
-async def _no_call_hook(model: Call, extensions: Mapping[str, str]) -> None:
-    pass
-
-
-async def _no_close_hook() -> None:
-    pass
-
-
-@attrs.define(kw_only=True)
-class ContainerTask:
-    """What the agent asks a driver to run. Sizes in bytes unless the name says otherwise.
-
-    A driver that wraps another one may replace the three hooks while it makes the cookie::
-
-        inner = task.before_call
-        async def before(model, extensions):
-            await inner(model, extensions)
-            ...
-        task.before_call = before
-
-    ``before_call`` raising fails the call and kills the container; ``after_call`` runs after
-    each dispatch, also a failed one; ``close`` runs once, when the container ends.
-    """
-
-    id: str
-    """Unique; the name of the container."""
-    image: str
-    app_id: str = ""
-    fn_id: str = ""
-    command: str = ""
-    env: dict[str, str] = attrs.Factory(dict)
-    extensions: Mapping[str, str] = attrs.Factory(dict)
-    """Of the call that caused the launch."""
-    memory: int = 0
-    cpus: int = 0
-    """Milli-CPUs; 0 = no limit, as everywhere here."""
-    fs_size_mb: int = 0
-    tmpfs_size_mb: int = 0
-    tmpfs_inodes: int = 0
-    pids: int = 0
-    open_files: int | None = None
-    locked_memory: int | None = None
-    pending_signals: int | None = None
-    message_queue: int | None = None
-    syslog_url: str = ""
-    iofs_agent_path: str = ""
-    """The socket directory as the agent sees it; the function's socket appears in it."""
-    iofs_docker_path: str = ""
-    """The same directory as the engine's host sees it."""
-    iofs_dest: str = "/tmp/iofs"  # noqa: S108  (the place that Fn's function kits know)
-    disable_net: bool = False
-    registry_token: str = attrs.field(default="", repr=False)
-    """For pulling this task's image only; never logged."""
-    on_output: Callable[[bytes, bool], None] | None = None
-    """Gets (chunk, is_stderr) of the function's output; ``None`` = output is not captured."""
-    before_call: CallHook = _no_call_hook
-    after_call: CallHook = _no_call_hook
-    close: CloseHook = _no_close_hook
-
-
-ExitStatus = Literal["success", "error", "killed"]
-
-
-@attrs.frozen
-class RunResult:
-    """How a container ended. ``killed`` = by the kernel, for memory."""
-
-    status: ExitStatus
-    exit_code: int = 0
-    error: APIError | None = None
 
 
 class RunningContainer(ABC):

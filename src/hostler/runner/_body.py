@@ -1,0 +1,83 @@
+"""The request body of an engagement, read off the wire as the function takes it."""
+
+from __future__ import annotations
+
+import trio
+
+from ..abc import Body
+from ..bodies import BodyConsumed
+from ..engagement import ServerEngagement
+from ..errors import HostlerError, ProtocolError
+from ..frames import Data
+
+EXPECTED_DATA = "Protocol failure: expected ClientMsg_Data"
+
+
+class BodyLost(HostlerError):
+    """The LB went away before it had sent the whole body."""
+
+    def __init__(self) -> None:
+        super().__init__("the request body ended with the engagement")
+
+
+async def receive_data(engagement: ServerEngagement) -> Data:
+    """The next frame, which has to be data: a `ProtocolError` otherwise."""
+    frame = await engagement.receive()
+    if not isinstance(frame, Data):
+        raise ProtocolError(EXPECTED_DATA)
+    return frame
+
+
+class EngagementBody(Body):
+    """Can be opened once: what the function took is not kept.
+
+    Nothing is read ahead. A function that reads slowly, or a call that waits for a slot, thereby
+    stops the LB from sending (HTTP/2 flow control).
+    """
+
+    def __init__(self, engagement: ServerEngagement, first: Data) -> None:
+        self._stream: _EngagementStream | None = _EngagementStream(engagement, first)
+        self._abort = self._stream.abort
+
+    def open(self) -> trio.abc.ReceiveStream:
+        if self._stream is None:
+            raise BodyConsumed("the body of an engagement can be read once")
+        stream, self._stream = self._stream, None
+        return stream
+
+    def abort(self) -> None:
+        """The engagement is over: a read under way, and each later one, raises `BodyLost`,
+        unless the whole body is here."""
+        self._abort()
+
+
+class _EngagementStream(trio.abc.ReceiveStream):
+    def __init__(self, engagement: ServerEngagement, first: Data) -> None:
+        self._engagement = engagement
+        self._rest = memoryview(first.data)
+        self._eof = first.eof
+        self._open = trio.CancelScope()
+
+    def abort(self) -> None:
+        self._open.cancel()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        while not self._rest and not self._eof:
+            await self._fill()
+        size = len(self._rest) if max_bytes is None else max_bytes
+        chunk, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        return chunk
+
+    async def _fill(self) -> None:
+        frame: Data | None = None
+        if not self._open.cancel_called:
+            # A scope can be entered once, and abort() may come at any time: one for each read.
+            with trio.CancelScope() as self._open:
+                frame = await receive_data(self._engagement)
+        if frame is None:
+            raise BodyLost
+        self._rest, self._eof = memoryview(frame.data), frame.eof
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,194 @@
+"""The state machine of one engagement on a runner.
+
+    wait try ──try──▶ wait data ──data──▶ running ──submit returned──▶ finished
+        │                 │                  │
+        └──anything else──┴──────────────────┴──▶ the stream ends with a status
+
+The first data frame is awaited before the call is submitted: it is on its way with the try, and
+most calls are complete with it. From there the body is read only as the function takes it.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Awaitable, Callable
+
+import attrs
+import structlog
+import trio
+
+from .. import _call_json, options
+from ..abc import Body, CallAgent
+from ..bodies import BytesBody
+from ..call import PendingCall
+from ..engagement import GRPCStatus, ServerEngagement
+from ..errors import APIError, DetachUnsupported, InvalidFnImage, ProtocolError, ServerBusy
+from ..frames import TryCall
+from ..models import Call
+from ._body import EngagementBody, receive_data
+from ._outcome import finished
+from ._writers import DetachedWriter, EngagementWriter
+
+log = structlog.get_logger(__name__)
+
+UNKNOWN = 2
+EXPECTED_TRY = "Protocol failure: expected ClientMsg_Try"
+
+
+@attrs.frozen(kw_only=True)
+class Terms:
+    """What a pure runner allows."""
+
+    detached: bool
+    status_image: str
+
+
+class CallRun:
+    """One call on this runner: made from an engagement, run, and answered.
+
+    ``detached`` is the nursery for calls that outlive their engagement.
+    """
+
+    def __init__(
+        self,
+        agent: CallAgent,
+        terms: Terms,
+        engagement: ServerEngagement,
+        detached: trio.Nursery,
+    ) -> None:
+        self._agent = agent
+        self._terms = terms
+        self._engagement = engagement
+        self._detached = detached
+        self._call: PendingCall | None = None
+        self._body: Body = BytesBody()
+
+    async def serve(self) -> bool:
+        """Run the engagement to its end; whether the call was handled (not NACKed).
+
+        Raises `GRPCStatus` for a broken protocol.
+        """
+        try:
+            error = await self._outcome()
+        except ProtocolError as broken:
+            raise GRPCStatus(UNKNOWN, str(broken)) from broken
+        finally:
+            if isinstance(self._body, EngagementBody):
+                self._body.abort()
+        await self._engagement.send(finished(self._call, error))
+        return not isinstance(error, ServerBusy)
+
+    async def _outcome(self) -> Exception | None:
+        try:
+            try_call = await self._receive_try()
+            self._body = await self._receive_body()
+            self._call = call = self._make_call(try_call)
+        except ProtocolError:
+            raise
+        except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
+            self._log(error)
+            return error
+        if call.model.type == "detached":
+            return await self._await_detached(call)
+        return await self._submit(call)
+
+    async def _receive_try(self) -> TryCall:
+        frame = await self._engagement.receive()
+        if not isinstance(frame, TryCall):
+            raise ProtocolError(EXPECTED_TRY)
+        return frame
+
+    async def _receive_body(self) -> Body:
+        first = await receive_data(self._engagement)
+        return BytesBody(first.data) if first.eof else EngagementBody(self._engagement, first)
+
+    def _make_call(self, try_call: TryCall) -> PendingCall:
+        model = _decode(try_call.models_call_json)
+        if self._terms.status_image and model.image == self._terms.status_image:
+            raise InvalidFnImage
+        detached = model.type == "detached"
+        writer_type = DetachedWriter if detached else EngagementWriter
+        call = self._agent.get_call(
+            options.from_model(model, self._body),
+            options.with_writer(writer_type(self._engagement)),
+            options.with_extensions(try_call.extensions),
+            options.with_slot_hash_id(_decode_slot_key(try_call.slot_hash_id)),
+            options.with_request_id(self._engagement.request_id),
+        )
+        if detached and not self._terms.detached:
+            raise DetachUnsupported
+        return call
+
+    async def _submit(self, call: PendingCall) -> Exception | None:
+        error: Exception | None = None
+        try:
+            await self._agent.submit(call)
+        except ProtocolError:
+            raise
+        except Exception as failure:  # noqa: BLE001  (the LB is told, see _log)
+            error = failure
+        self._log(error)
+        return error
+
+    async def _await_detached(self, call: PendingCall) -> Exception | None:
+        """Run ``call`` in the runner's own nursery, so that it survives the loss of the LB."""
+        run = _DetachedRun()
+        self._detached.start_soon(run.run, self._submit, call)
+        try:
+            await run.ended.wait()
+        finally:
+            assert isinstance(call.writer, DetachedWriter)
+            if not call.writer.acknowledged:
+                run.scope.cancel()  # nobody was promised anything, nobody waits
+        return run.error
+
+    def _log(self, error: Exception | None) -> None:
+        call_id = self._call.model.id if self._call else ""
+        if error is None or (isinstance(error, APIError) and error.code):
+            log.debug("call finished", call_id=call_id, error=str(error or ""))
+        else:
+            log.error("call failed inside the runner", call_id=call_id, exc_info=error)
+
+
+class _DetachedRun:
+    """A detached call under way, and how it ended."""
+
+    def __init__(self) -> None:
+        self.scope = trio.CancelScope()
+        self.ended = trio.Event()
+        self.error: Exception | None = None
+
+    async def run(
+        self, submit: Callable[[PendingCall], Awaitable[Exception | None]], call: PendingCall
+    ) -> None:
+        try:
+            with self.scope:
+                self.error = await submit(call)
+        except ProtocolError as broken:
+            self.error = broken
+        finally:
+            self.ended.set()
+
+
+def _decode(text: str) -> Call:
+    """The call's model, with the dates of this machine: clocks of two machines are unrelated."""
+    try:
+        model = _call_json.decode_call(text)
+    except APIError as error:
+        raise _bad_frame("call model", error) from error
+    model.created_at = dt.datetime.now(dt.UTC)
+    model.started_at = model.completed_at = None
+    return model
+
+
+def _decode_slot_key(text: str) -> bytes | None:
+    try:
+        return bytes.fromhex(text) or None
+    except ValueError as error:
+        raise _bad_frame("slot_hash_id", error) from error
+
+
+def _bad_frame(what: str, error: Exception) -> APIError:
+    """A peer's mistake, so not the client's: a 500 that says which part can't be read."""
+    log.warning("bad try frame", part=what, reason=str(error))
+    return APIError(500, f"invalid {what}: {error}")

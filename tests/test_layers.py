@@ -1,0 +1,106 @@
+"""The layers of the package hold: an import only points downwards, and foreign worlds (asyncio
+with its bridge and gRPC, the Docker SDK) stay in the one place that is theirs."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+import hostler
+
+PACKAGE = Path(hostler.__file__).parent
+
+LAYERS: dict[str, int] = {
+    **dict.fromkeys(
+        ["errors", "frames", "models", "dates", "ids", "headers", "slot_key", "hashing"], 0
+    ),
+    **dict.fromkeys(["_call_json", "_container_task", "config", "abc", "engagement"], 0),
+    **dict.fromkeys(["_gate", "_inotify", "_iofs", "bodies", "call", "options"], 1),
+    **dict.fromkeys(["_declaration", "functions", "logs", "metrics"], 1),
+    **dict.fromkeys(["wire", "drivers"], 2),
+    **dict.fromkeys(["pool", "agent"], 3),
+    **dict.fromkeys(["lb", "runner", "front"], 4),
+    "testing": 5,
+    "cli": 6,
+}
+MAY_SHARE_A_LAYER = 1
+"""Up to this layer modules may import each other (without cycles, or Python would say so)."""
+
+FOREIGN = {
+    "asyncio": "wire",
+    "trio_asyncio": "wire",
+    "grpclib": "wire",
+    "betterproto": "wire",
+    "docker": "drivers/docker",
+}
+MAX_LINES = 400
+
+
+def _modules() -> list[Path]:
+    return sorted(PACKAGE.rglob("*.py"))
+
+
+def _name(path: Path) -> str:
+    return path.relative_to(PACKAGE).as_posix()
+
+
+def _top(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _runtime_imports(path: Path) -> set[str]:
+    """Absolute names of all that the module imports when it runs (not only for types)."""
+    found: set[str] = set()
+    parents = ("hostler", *path.relative_to(PACKAGE).parts[:-1])
+
+    def visit(node: ast.AST) -> None:
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            return
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = parents[: len(parents) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            found.add(module)
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+        for child in ast.iter_child_nodes(node):
+            visit(child)
+
+    visit(ast.parse(path.read_text()))
+    return found
+
+
+def _own(imports: set[str]) -> set[str]:
+    """The first component below ``hostler`` of each import of our own."""
+    return {name.split(".")[1] for name in imports if name.startswith("hostler.")}
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_imports_point_downwards(path: Path) -> None:
+    here = _top(path)
+    if here == "__init__":
+        return
+    assert here in LAYERS, f"{here} has no layer: give it one, here and in docs/architecture.md"
+    for other in _own(_runtime_imports(path)) - {here}:
+        if other not in LAYERS:  # a name of the package's own __init__
+            continue
+        below = LAYERS[other] < LAYERS[here]
+        beside = LAYERS[other] == LAYERS[here] <= MAY_SHARE_A_LAYER
+        assert below or beside, f"{here} must not import {other}"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_foreign_worlds_stay_in_their_place(path: Path) -> None:
+    tops = {name.split(".")[0] for name in _runtime_imports(path)}
+    for module, place in FOREIGN.items():
+        if module in tops:
+            assert _name(path).startswith(place + "/"), f"{module} belongs in {place}/"
+
+
+@pytest.mark.parametrize("path", _modules(), ids=_name)
+def test_files_stay_small(path: Path) -> None:
+    if path.name == "_runner_pb.py":  # generated
+        return
+    assert len(path.read_text().splitlines()) <= MAX_LINES
