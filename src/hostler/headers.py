@@ -1,0 +1,97 @@
+"""HTTP header names: the canonical form, and which headers stop at each hop."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from functools import lru_cache
+
+from .frames import Headers
+
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+"""RFC 9110, section 5.6.2."""
+
+_CACHE_SIZE = 4096
+"""Names come from clients, so the cache needs a bound; honest traffic has some hundred."""
+
+HOP_BY_HOP = frozenset(
+    {
+        "Connection",
+        "Keep-Alive",
+        "Proxy-Authenticate",
+        "Proxy-Authorization",
+        "Proxy-Connection",
+        "Te",
+        "Trailer",
+        "Transfer-Encoding",
+        "Upgrade",
+    }
+)
+"""Canonical names of the headers that are about one connection (RFC 9110, section 7.6.1, and
+older documents). ``Te: trailers`` alone is forwarded nevertheless."""
+
+
+@lru_cache(maxsize=_CACHE_SIZE)
+def canonical_header(name: str) -> str:
+    """``content-TYPE`` -> ``Content-Type``, by the rules of Go's ``net/textproto``.
+
+    The first letter and each one after a hyphen become upper case, the others lower case. A name
+    that is no token (RFC 9110) is returned as it is.
+    """
+    if not _TOKEN.fullmatch(name):
+        return name
+    return "-".join(word[:1].upper() + word[1:].lower() for word in name.split("-"))
+
+
+def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
+    """A copy with canonical names; values of names that only differ in case are joined in order."""
+    copy: dict[str, list[str]] = {}
+    for name, values in headers.items():
+        copy.setdefault(canonical_header(name), []).extend(values)
+    return copy
+
+
+def group_headers(pairs: Headers) -> dict[str, list[str]]:
+    """The map form of a header list, with canonical names."""
+    grouped: dict[str, list[str]] = {}
+    for name, value in pairs:
+        grouped.setdefault(canonical_header(name), []).append(value)
+    return grouped
+
+
+def end_to_end(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """A copy of ``headers`` (canonical names) without what is about one connection only.
+
+    Left out are `HOP_BY_HOP` and every header that ``Connection`` names.
+    """
+    dropped = _dropped(headers.get("Connection", ()))
+    return {
+        name: list(values)
+        for name, values in headers.items()
+        if name not in dropped or _is_trailers_te(name, values)
+    }
+
+
+def end_to_end_pairs(pairs: Headers) -> list[tuple[str, str]]:
+    """The same for a header list; the names in the result are canonical."""
+    named = [(canonical_header(name), value) for name, value in pairs]
+    dropped = _dropped(value for name, value in named if name == "Connection")
+    return [
+        (name, value)
+        for name, value in named
+        if name not in dropped or _is_trailers_te(name, (value,))
+    ]
+
+
+def _dropped(connection: Iterable[str]) -> frozenset[str]:
+    options = [
+        canonical_header(option)
+        for value in connection
+        for part in value.split(",")
+        if (option := part.strip(" \t"))
+    ]
+    return HOP_BY_HOP.union(options) if options else HOP_BY_HOP
+
+
+def _is_trailers_te(name: str, values: Sequence[str]) -> bool:
+    return name == "Te" and list(values) == ["trailers"]

@@ -1,0 +1,157 @@
+"""Identifiers of calls, apps, functions, triggers, containers and requests.
+
+The layout is that of Fn, which is a ULID's: 128 bits, printed as 26 characters of Crockford's
+base 32, so that texts sort by time.
+
+======  ==================  ==============================================
+bits    field               meaning
+======  ==================  ==============================================
+48      ``time_ms``         Unix milliseconds
+48      ``machine_id``      IPv4 address (32 bits) and listening port (16)
+32      ``counter``         one more for each id of this machine
+======  ==================  ==============================================
+
+ULID: https://github.com/ulid/spec; Crockford: https://www.crockford.com/base32.html
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import threading
+import time
+from collections.abc import Callable
+
+import attrs
+
+ID_LENGTH = 26
+MAX_ID = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"
+"""128 bits are not quite 26 characters: the first one is at most 7."""
+
+_ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
+_PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
+_VALUES = {char: value for value, char in enumerate(_ALPHABET)}
+_MACHINE_BITS = 48
+_COUNTER_BITS = 32
+_COUNTER_MASK = 2**_COUNTER_BITS - 1
+_TIME_MASK = 2**48 - 1
+
+
+@attrs.frozen
+class IdParts:
+    """What an id is made of."""
+
+    time_ms: int
+    """Unix milliseconds."""
+    machine_id: int
+    counter: int
+
+
+def format_id(parts: IdParts) -> str:
+    """Raises `ValueError` if a part does not fit its field."""
+    if not (0 <= parts.time_ms <= _TIME_MASK and 0 <= parts.machine_id < 2**_MACHINE_BITS):
+        raise ValueError(f"out of range: {parts}")
+    if not 0 <= parts.counter <= _COUNTER_MASK:
+        raise ValueError(f"out of range: {parts}")
+    return _encode(parts.time_ms, parts.machine_id, parts.counter)
+
+
+def parse_id(text: str) -> IdParts:
+    """Read an id back. Raises `ValueError` if it is not one (lower case is not)."""
+    number = 0
+    if len(text) != ID_LENGTH or text > MAX_ID:
+        raise ValueError(f"not an id of {ID_LENGTH} characters: {text!r}")
+    for char in text:
+        value = _VALUES.get(char)
+        if value is None:
+            raise ValueError(f"{char!r} can't be in an id: {text!r}")
+        number = number << 5 | value
+    return IdParts(
+        time_ms=number >> (_MACHINE_BITS + _COUNTER_BITS),
+        machine_id=number >> _COUNTER_BITS & (2**_MACHINE_BITS - 1),
+        counter=number & _COUNTER_MASK,
+    )
+
+
+def is_id(text: str) -> bool:
+    """Whether ``text`` is an id."""
+    try:
+        parse_id(text)
+    except ValueError:
+        return False
+    return True
+
+
+def machine_id_of(address: str, port: int) -> int:
+    """The machine id of a node that listens on this IPv4 address and port.
+
+    Raises `ValueError` for anything else. Two nodes with the same id may make equal ids.
+    """
+    if not 0 <= port < 2**16:
+        raise ValueError(f"not a port: {port}")
+    return int(ipaddress.IPv4Address(address)) << 16 | port
+
+
+def _unix_ms() -> int:
+    return time.time_ns() // 1_000_000
+
+
+class IdGenerator:
+    """Makes ids that sort in the order in which they were made, also in one millisecond, and
+    when the clock steps back. Safe to call from any thread."""
+
+    def __init__(
+        self, machine_id: int, *, counter: int = 0, unix_ms: Callable[[], int] = _unix_ms
+    ) -> None:
+        """``counter`` is that of the first id. Raises `ValueError` if a part does not fit."""
+        format_id(IdParts(0, machine_id, counter))
+        self._machine_id = machine_id
+        self._next = counter
+        self._unix_ms = unix_ms
+        self._time_ms = 0
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"<IdGenerator machine_id={self._machine_id:#x} next={self._next}>"
+
+    @property
+    def machine_id(self) -> int:
+        """Of the ids to come. Setting it raises `ValueError` for more than 48 bits."""
+        return self._machine_id
+
+    @machine_id.setter
+    def machine_id(self, machine_id: int) -> None:
+        format_id(IdParts(0, machine_id, 0))
+        self._machine_id = machine_id
+
+    def new(self) -> str:
+        """The next id."""
+        with self._lock:
+            time_ms = self._time_ms = max(self._unix_ms(), self._time_ms)
+            counter = self._next
+            self._next = counter + 1 & _COUNTER_MASK
+            if not self._next:  # the counter starts over: what follows must still sort behind
+                self._time_ms += 1
+        return _encode(time_ms, self._machine_id, counter)
+
+
+def _encode(time_ms: int, machine_id: int, counter: int) -> str:
+    number = time_ms << 80 | machine_id << _COUNTER_BITS | counter
+    pairs = _PAIRS
+    return "".join([pairs[number >> shift & 1023] for shift in range(120, -1, -10)])
+
+
+_process_ids = IdGenerator(secrets.randbits(_MACHINE_BITS))
+
+
+def set_machine_id(machine_id: int) -> None:
+    """Make `new_id` use ``machine_id`` from now on; a node does so once it knows its address.
+
+    Until then it is random, so that processes that serve nothing get different ids too.
+    """
+    _process_ids.machine_id = machine_id
+
+
+def new_id() -> str:
+    """An id from the process's generator."""
+    return _process_ids.new()

@@ -1,0 +1,173 @@
+"""Call options: what `hostler.call.build_call` makes a call of.
+
+One option makes the model (`from_http_fn_request` or `from_model`); the others change the draft
+and are applied in the order in which they were given.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from .abc import Body, CallRequest, ResponseWriter
+from .bodies import BytesBody
+from .errors import APIError, HostlerError
+from .headers import canonical_headers
+from .ids import new_id
+from .models import App, Call, Fn
+
+if TYPE_CHECKING:
+    from .call import CallDraft, CallOption
+
+_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+"""RFC 9110, section 9.1: a method is a token."""
+
+
+def from_http_fn_request(app: App, fn: Fn, request: CallRequest) -> CallOption:
+    """Make a call of ``fn`` of an HTTP request: what `hostler`'s own front end does.
+
+    The call gets a new id, the function's limits, and as its configuration the app's, overlaid
+    by the function's, overlaid by ``FN_MEMORY``, ``FN_TYPE``, ``FN_FN_ID`` and ``FN_APP_ID``.
+    Headers, configuration and annotations are copied. A URL without a host gets that of the
+    ``Host`` header, which itself is no header of the call.
+    """
+
+    def apply(draft: CallDraft) -> None:
+        headers = canonical_headers(request.headers)
+        host = headers.pop("Host", [""])[0]
+        draft.request = request
+        draft.model = Call(
+            id=new_id(),
+            type="sync",
+            image=fn.image,
+            timeout=fn.timeout,
+            idle_timeout=fn.idle_timeout,
+            memory=fn.memory,
+            config={
+                **app.config,
+                **fn.config,
+                "FN_MEMORY": str(fn.memory),
+                "FN_TYPE": "sync",
+                "FN_FN_ID": fn.id,
+                "FN_APP_ID": app.id,
+            },
+            annotations={**app.annotations, **fn.annotations},
+            headers=headers,
+            url=_absolute(request.url, host),
+            method=request.method,
+            syslog_url=app.syslog_url,
+            created_at=dt.datetime.now(dt.UTC),
+            app_id=app.id,
+            app_name=app.name,
+            fn_id=fn.id,
+        )
+
+    return apply
+
+
+def from_model(model: Call, body: Body | None = None) -> CallOption:
+    """Take ``model`` as it is and rebuild the request from it: what a runner does.
+
+    Without a ``body`` it is the model's payload. The model's header names are made canonical,
+    since a peer may send others and filters compare exactly. Applying raises a 400 `APIError`
+    for a method or a URL that no HTTP request could have.
+    """
+
+    def apply(draft: CallDraft) -> None:
+        method = model.method or "GET"
+        if not _METHOD.fullmatch(method):
+            raise APIError(400, f"invalid method {method!r}")
+        _check_url(model.url)
+        model.headers = canonical_headers(model.headers)
+        draft.model = model
+        draft.request = CallRequest(
+            method=method,
+            url=model.url,
+            headers=canonical_headers(model.headers),
+            body=body or BytesBody(model.payload.encode()),
+        )
+
+    return apply
+
+
+def invoke_detached() -> CallOption:
+    """Let the caller go as soon as the function runs. Must follow the option that makes the
+    model: applying raises `HostlerError` otherwise."""
+
+    def apply(draft: CallDraft) -> None:
+        _model(draft, "invoke_detached").type = "detached"
+
+    return apply
+
+
+def with_trigger(trigger_id: str) -> CallOption:
+    """Note the trigger that the request came through. Must follow the option that makes the
+    model: applying raises `HostlerError` otherwise."""
+
+    def apply(draft: CallDraft) -> None:
+        _model(draft, "with_trigger").trigger_id = trigger_id
+
+    return apply
+
+
+def with_writer(writer: ResponseWriter) -> CallOption:
+    """Send the response to ``writer``; without this option it is discarded."""
+
+    def apply(draft: CallDraft) -> None:
+        draft.writer = writer
+
+    return apply
+
+
+def with_extensions(extensions: Mapping[str, str]) -> CallOption:
+    """Replace the extensions by a copy of ``extensions``. They travel to the runner and its
+    driver; ``FN_REGISTRY_TOKEN`` is reserved for a token that pulls the image."""
+
+    def apply(draft: CallDraft) -> None:
+        draft.extensions = dict(extensions)
+
+    return apply
+
+
+def with_request_id(request_id: str) -> CallOption:
+    """The id that logs of all nodes show for this request; "" = none."""
+
+    def apply(draft: CallDraft) -> None:
+        draft.request_id = request_id
+
+    return apply
+
+
+def with_slot_hash_id(slot_hash_id: bytes | None) -> CallOption:
+    """Use this raw slot key instead of the one that the runner would compute; ``None`` = don't.
+
+    Calls with equal keys share containers, so a key must tell apart all that a container is made
+    from: see `hostler.slot_key`.
+    """
+
+    def apply(draft: CallDraft) -> None:
+        draft.slot_hash_id = slot_hash_id or None
+
+    return apply
+
+
+def _model(draft: CallDraft, option: str) -> Call:
+    if draft.model is None:
+        raise HostlerError(f"{option} must come after the option that makes the call's model")
+    return draft.model
+
+
+def _absolute(url: str, host: str) -> str:
+    return f"http://{host}{url}" if host and url.startswith("/") else url
+
+
+def _check_url(url: str) -> None:
+    if any(char <= " " or char == "\x7f" for char in url):
+        raise APIError(400, f"invalid URL {url!r}: it has blanks or control characters")
+    try:
+        _ = urlsplit(url).port
+    except ValueError as error:
+        raise APIError(400, f"invalid URL {url!r}: {error}") from error
