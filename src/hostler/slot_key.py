@@ -1,0 +1,61 @@
+"""Slot keys: calls with equal keys may run in the same container.
+
+The composition is Fn's, byte for byte, so that an LB of either kind can compute it for a runner
+of either kind.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Mapping
+
+from .models import Call
+
+_NUL = b"\x00"
+_LIMITS = struct.Struct("<IIIQQ")
+"""timeout, idle timeout, tmpfs size (uint32 each), memory, milli-CPUs (uint64 each)."""
+_UINT32_MASK = 2**32 - 1
+
+
+def slot_key(call: Call, extension: str = "") -> bytes:
+    """The 32 bytes of ``call``'s slot key.
+
+    ``extension`` is the driver's string for the call's extensions, "" for none. What differs
+    between two calls of a function (id, type, headers, URL) is not part of the key; the
+    configuration is, so compute it when nobody changes that any more. Pure: a cache may be keyed
+    by what it reads. Raises `ValueError` for a size that does not fit its field.
+    """
+    parts: list[bytes] = [
+        f"{call.app_id}\0{call.syslog_url}\0{call.fn_id}\0{call.image}\0".encode(),
+        _limits(call),
+        _NUL,
+    ]
+    _add_map(parts, {key: value.encode() for key, value in call.config.items()})
+    parts.append(_NUL)
+    _add_map(parts, {key: bytes(value) for key, value in call.annotations.items()})
+    if extension:
+        parts += (extension.encode(), _NUL)
+    return hashlib.sha256(b"".join(parts)).digest()
+
+
+def _limits(call: Call) -> bytes:
+    try:
+        return _LIMITS.pack(
+            call.timeout & _UINT32_MASK,  # a negative int32, as Go converts it
+            call.idle_timeout & _UINT32_MASK,
+            call.tmpfs_size,
+            call.memory,
+            call.cpus,
+        )
+    except struct.error as error:
+        raise ValueError(
+            f"no slot key for tmpfs_size={call.tmpfs_size}, memory={call.memory}, "
+            f"cpus={call.cpus}: {error}"
+        ) from error
+
+
+def _add_map(parts: list[bytes], values: Mapping[str, bytes]) -> None:
+    # Code points sort as their UTF-8 bytes do, so no key needs encoding for the comparison.
+    for key in sorted(values):
+        parts += (key.encode(), _NUL, values[key], _NUL)
