@@ -1,0 +1,97 @@
+"""Talks to a function over its socket as the agent does, in the few lines that a test needs."""
+
+from __future__ import annotations
+
+import os
+
+import attrs
+import h11
+import inotify_simple  # type: ignore[import-untyped]  # it has no stubs
+import trio
+
+from hostler.errors import HostlerError
+from hostler.frames import Headers
+
+SOCKET_NAME = "lsnr.sock"
+"""What a ready function shows in its socket directory (reference: the function contract)."""
+
+_READ_SIZE = 65536
+
+
+@attrs.frozen
+class FunctionAnswer:
+    """What a function answered. Header names are in lower case."""
+
+    status: int
+    headers: Headers
+    body: bytes
+
+    def header(self, name: str) -> str:
+        """The first value of ``name`` (lower case), "" without one."""
+        return next((value for key, value in self.headers if key == name), "")
+
+
+class FunctionBroke(HostlerError):
+    """The function closed its connection before its answer was complete."""
+
+
+class ReadyWatch:
+    """Sees ``lsnr.sock`` appear in ``folder``. Make it before the container starts."""
+
+    def __init__(self, folder: str) -> None:
+        self._folder = folder
+        self._inotify = inotify_simple.INotify(nonblocking=True)
+        self._inotify.add_watch(folder, inotify_simple.flags.CREATE)
+
+    def __enter__(self) -> ReadyWatch:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._inotify.close()
+
+    async def ready(self) -> str:
+        """Wait for the socket and return its path. Waits for ever if it never appears."""
+        path = os.path.join(self._folder, SOCKET_NAME)
+        while not os.path.lexists(path):  # noqa: ASYNC240  (a single lstat)
+            await trio.lowlevel.wait_readable(self._inotify.fileno())
+            self._inotify.read(timeout=0)
+        await trio.lowlevel.checkpoint()
+        return path
+
+
+async def call_function(path: str, body: bytes = b"", headers: Headers = ()) -> FunctionAnswer:
+    """Send one ``POST /call`` to the function behind ``path`` on a connection of its own.
+
+    Raises `FunctionBroke`, or ``OSError`` if nobody listens. Cancelling closes the connection.
+    """
+    head = h11.Request(
+        method="POST",
+        target="/call",
+        headers=[("Host", "localhost"), ("Content-Length", str(len(body))), *headers],
+    )
+    async with await trio.open_unix_socket(path) as stream:
+        connection = h11.Connection(h11.CLIENT)
+        out = [connection.send(e) for e in (head, h11.Data(data=body), h11.EndOfMessage())]
+        try:
+            await stream.send_all(b"".join(piece or b"" for piece in out))
+            return await _receive(connection, stream)
+        except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
+            raise FunctionBroke(f"no complete answer from {path}") from error
+
+
+async def _receive(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> FunctionAnswer:
+    head: h11.Response | None = None
+    pieces: list[bytes] = []
+    while True:
+        event = connection.next_event()
+        if event is h11.NEED_DATA:
+            connection.receive_data(bytes(await stream.receive_some(_READ_SIZE)))
+        elif isinstance(event, h11.Response):
+            head = event
+        elif isinstance(event, h11.Data):
+            pieces.append(bytes(event.data))
+        elif isinstance(event, h11.EndOfMessage) and head is not None:
+            pairs = [(name.decode(), value.decode("latin-1")) for name, value in head.headers]
+            return FunctionAnswer(head.status_code, pairs, b"".join(pieces))
+        elif isinstance(event, h11.ConnectionClosed):
+            raise FunctionBroke("the function closed its connection")
