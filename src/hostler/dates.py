@@ -21,6 +21,10 @@ _RFC3339 = re.compile(
 """The form only, and what ``fromisoformat`` takes though RFC 3339 does not."""
 
 
+_SHOWN = 64
+"""Characters of a bad text in an error, which may go back to a peer."""
+
+
 def format_date(date: dt.datetime | None) -> str:
     """``2025-09-26T12:57:15.123Z``; ``None`` is the unset date. Cut to milliseconds.
 
@@ -50,7 +54,7 @@ def parse_date(text: str) -> dt.datetime | None:
     if not text:
         return EPOCH
     if not _RFC3339.fullmatch(text):
-        raise ValueError(f"not an RFC 3339 date: {text!r}")
+        raise ValueError(f"not an RFC 3339 date: {text[:_SHOWN]!r}")
     try:
         date = dt.datetime.fromisoformat(text)
     except ValueError as error:

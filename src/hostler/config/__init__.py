@@ -10,6 +10,7 @@ from hostler.errors import ConfigError
 
 from ._agent import AgentConfig
 from ._base import EnvConfig
+from ._describe import SettingInfo, describe
 from ._node import NodeConfig, NodeType
 from ._placement import LBConfig, PlacerConfig
 
@@ -21,4 +22,6 @@ __all__ = [
     "NodeConfig",
     "NodeType",
     "PlacerConfig",
+    "SettingInfo",
+    "describe",
 ]

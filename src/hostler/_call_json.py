@@ -1,0 +1,140 @@
+"""A `Call` as a JSON document: ``TryCall.models_call_json``, the part of the wire that is not
+protobuf.
+
+Names, units and order are Fn's. A document as a node writes it (exact names, no nulls, all of
+the fields that are never left out, no stats yet) takes the fast path: one pass of msgspec. What
+else Go's decoder would take (names in other case, nulls, missing and unknown names) is decoded
+field by field in `hostler._call_json_lenient`, which also finds out what is wrong with a bad
+document.
+"""
+
+from __future__ import annotations
+
+import msgspec
+
+from ._call_json_lenient import UINT64_MAX, Int32, Int64, Size, Uint32, decode_lenient
+from ._cpus import format_cpus, parse_cpus
+from ._raw_json import compact, is_null
+from .dates import format_date, parse_date
+from .models import Call, CallType, StatSample
+
+
+class _Document(
+    msgspec.Struct, kw_only=True, omit_defaults=True, forbid_unknown_fields=True, gc=False
+):
+    """In the order of Fn; a field without a default is never left out."""
+
+    id: str
+    status: str
+    image: str = ""
+    delay: Int32 = 0
+    type: CallType = ""
+    payload: str = ""
+    url: str = ""
+    method: str = ""
+    timeout: Int32 = 0
+    idle_timeout: Int32 = 0
+    tmpfs_size: Uint32 = 0
+    memory: Size = 0
+    cpus: str = ""
+    config: dict[str, str] = {}
+    annotations: dict[str, msgspec.Raw] = {}
+    headers: dict[str, list[str]] = {}
+    syslog_url: str = ""
+    completed_at: str
+    created_at: str
+    started_at: str
+    execution_duration: Int64 = 0
+    stats: list[StatSample] = []
+    error: str = ""
+    app_id: str
+    app_name: str
+    trigger_id: str
+    fn_id: str
+
+
+_decoder = msgspec.json.Decoder(_Document)
+_encoder = msgspec.json.Encoder(order="deterministic")  # maps by key, as Go writes them
+
+
+def encode_call(call: Call) -> str:
+    """The document of ``call``. Raises `ValueError` for a date without a zone, and for a text
+    with half of a surrogate pair, which is no Unicode."""
+    document = _Document(
+        id=call.id,
+        status=call.status,
+        image=call.image,
+        delay=call.delay,
+        type=call.type,
+        payload=call.payload,
+        url=call.url,
+        method=call.method,
+        timeout=call.timeout,
+        idle_timeout=call.idle_timeout,
+        tmpfs_size=call.tmpfs_size,
+        memory=call.memory,
+        cpus=format_cpus(call.cpus) if call.cpus else "",
+        config=call.config,
+        annotations=call.annotations,
+        headers=call.headers,
+        syslog_url=call.syslog_url,
+        completed_at=format_date(call.completed_at),
+        created_at=format_date(call.created_at),
+        started_at=format_date(call.started_at),
+        execution_duration=call.execution_duration_ns,
+        stats=call.stats,
+        error=call.error,
+        app_id=call.app_id,
+        app_name=call.app_name,
+        trigger_id=call.trigger_id,
+        fn_id=call.fn_id,
+    )
+    return _encoder.encode(document).decode()
+
+
+def decode_call(text: str) -> Call:
+    """The call of a document from any peer.
+
+    Raises `InvalidJSON`, whose message names the field, and `InvalidCPUs`. Header names are
+    taken as they are.
+    """
+    try:
+        document = _decoder.decode(text)
+        if document.stats or document.memory > UINT64_MAX:
+            return decode_lenient(text)
+        return _to_call(document)
+    except (msgspec.DecodeError, RecursionError, ValueError):
+        return decode_lenient(text)
+
+
+def _to_call(document: _Document) -> Call:
+    return Call(
+        id=document.id,
+        status=document.status,
+        image=document.image,
+        delay=document.delay,
+        type=document.type,
+        payload=document.payload,
+        url=document.url,
+        method=document.method,
+        timeout=document.timeout,
+        idle_timeout=document.idle_timeout,
+        tmpfs_size=document.tmpfs_size,
+        memory=document.memory,
+        cpus=parse_cpus(document.cpus),
+        config=document.config,
+        annotations={
+            key: compact(raw) for key, raw in document.annotations.items() if not is_null(raw)
+        },
+        headers=document.headers,
+        syslog_url=document.syslog_url,
+        completed_at=parse_date(document.completed_at),
+        created_at=parse_date(document.created_at),
+        started_at=parse_date(document.started_at),
+        execution_duration_ns=document.execution_duration,
+        error=document.error,
+        app_id=document.app_id,
+        app_name=document.app_name,
+        trigger_id=document.trigger_id,
+        fn_id=document.fn_id,
+    )
