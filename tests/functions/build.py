@@ -9,22 +9,39 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
+import inspect
 import io
 import os
 import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import docker
+from docker.utils import parse_repository_tag
 
 HERE = Path(__file__).parent
 CACHE = HERE.parent.parent / ".cache"
 CFLAGS = ("-std=c11", "-O2", "-static", "-pthread", "-Wall", "-Wextra", "-Werror")
 SOURCE_LABEL = "hostler.test.source"
 IMAGE_USER = 1000
+IMPORT_TIMEOUT = 300
+"""Seconds without a sign of life from the engine."""
+
+FUNCTION = HERE / "hello_fdk"
+FDK = "fdk==0.1.128"
+SUITE = "trixie"
+PYTHON = "3.13"
+"""The Python of that suite: pip has to find wheels for it."""
+PACKAGES = ("python3-minimal", "libpython3-stdlib")
+FDK_CHANGES = (
+    "ENV PYTHONPATH=/python",
+    "WORKDIR /function",
+    'ENTRYPOINT ["python3", "/python/bin/fdk", "/function/func.py", "handler"]',
+)
 
 
 class BuildFailed(Exception):
@@ -61,8 +78,24 @@ def docker_image(
     source = _hash([binary.parent.name, *changes], [Path(__file__)])
     with _client(client_or_host) as client:
         if _source_of(client, name) != source:
-            rootfs = _rootfs({"fnt": binary.read_bytes()})
+            rootfs = _small_rootfs({"fnt": binary.read_bytes()})
             _import(client, name, rootfs, source, ['ENTRYPOINT ["/fnt"]', *changes])
+    return name
+
+
+def fdk_image(
+    client_or_host: docker.APIClient | str, name: str = "hostler-test/hello-fdk:latest"
+) -> str:
+    """Import the function ``hello_fdk`` on Debian, with Fn's own Python kit, as image ``name``.
+
+    The first time it needs root, mmdebstrap, a Debian mirror and PyPI, and takes half a minute.
+    """
+    recipe = inspect.getsource(_fdk_rootfs)
+    source = _hash([recipe, FDK, SUITE, PYTHON, *PACKAGES, *FDK_CHANGES], [FUNCTION / "func.py"])
+    with _client(client_or_host) as client:
+        if _source_of(client, name) != source:
+            rootfs = _fdk_rootfs(CACHE / f"fdk-{source}")
+            _import(client, name, rootfs, source, FDK_CHANGES)
     return name
 
 
@@ -74,7 +107,7 @@ def _client(client_or_host: docker.APIClient | str) -> Iterator[docker.APIClient
     if not isinstance(client_or_host, str):
         yield client_or_host
         return
-    client = docker.APIClient(base_url=client_or_host, version="auto")
+    client = docker.APIClient(base_url=client_or_host, version="auto", timeout=IMPORT_TIMEOUT)
     try:
         yield client
     finally:
@@ -83,25 +116,32 @@ def _client(client_or_host: docker.APIClient | str) -> Iterator[docker.APIClient
 
 def _source_of(client: docker.APIClient, name: str) -> str | None:
     try:
-        labels = client.inspect_image(name)["Config"].get("Labels") or {}
+        image = client.inspect_image(name)  # type: ignore[no-untyped-call]
     except docker.errors.ImageNotFound:
         return None
-    return str(labels.get(SOURCE_LABEL))
+    labels: dict[str, str] = image["Config"].get("Labels") or {}
+    return labels.get(SOURCE_LABEL)
 
 
 def _import(
-    client: docker.APIClient, name: str, rootfs: bytes, source: str, changes: Sequence[str]
+    client: docker.APIClient,
+    name: str,
+    rootfs: bytes | Path,
+    source: str,
+    changes: Sequence[str],
 ) -> None:
-    repository, _, tag = name.rpartition(":")
-    client.import_image_from_data(
-        rootfs,
-        repository=repository,
-        tag=tag,
-        changes=[*changes, f"LABEL {SOURCE_LABEL}={source}"],
-    )
+    repository, tag = parse_repository_tag(name)
+    changes = [*changes, f"LABEL {SOURCE_LABEL}={source}"]
+    tag = tag or "latest"
+    if isinstance(rootfs, bytes):
+        answer = client.import_image_from_data(rootfs, repository, tag, changes=changes)
+    else:
+        answer = client.import_image_from_file(str(rootfs), repository, tag, changes=changes)
+    if _source_of(client, name) != source:  # the engine reports failures inside a 200
+        raise BuildFailed(f"the engine did not import {name}: {answer}")
 
 
-def _rootfs(programs: dict[str, bytes]) -> bytes:
+def _small_rootfs(programs: dict[str, bytes]) -> bytes:
     """A root of executable files and of what a process may expect to find: user and /tmp."""
     passwd = f"root:x:0:0::/:/\nfn:x:{IMAGE_USER}:{IMAGE_USER}::/:/\n".encode()
     group = f"root:x:0:\nfn:x:{IMAGE_USER}:\n".encode()
@@ -118,6 +158,36 @@ def _rootfs(programs: dict[str, bytes]) -> bytes:
             info.size, info.mode = len(data), mode
             tar.addfile(info, io.BytesIO(data))
     return out.getvalue()
+
+
+def _fdk_rootfs(target: Path) -> Path:
+    """Debian with Python, the kit in /python and the function in /function, as a tar file."""
+    rootfs = target / "rootfs.tar"
+    if rootfs.exists():
+        return rootfs
+    mmdebstrap = _tool("mmdebstrap", "mmdebstrap")
+    user = f"fn:x:{IMAGE_USER}:{IMAGE_USER}::/:/bin/sh"
+    with _finished_later(target) as partial, tempfile.TemporaryDirectory() as scratch:
+        kit, function = Path(scratch, "python"), Path(scratch, "function")
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
+        _run([*pip, f"--python-version={PYTHON}", "--only-binary=:all:", f"--target={kit}", FDK])
+        shutil.copytree(FUNCTION, function, ignore=shutil.ignore_patterns("__pycache__"))
+        os.chmod(scratch, 0o755)
+        _run(
+            [
+                mmdebstrap,
+                "--quiet",
+                "--variant=minbase",
+                f"--include={','.join(PACKAGES)}",
+                f"--customize-hook=copy-in {kit} {function} /",
+                # Compiled here, because the function's root is read-only.
+                '--customize-hook=chroot "$1" python3 -m compileall -q /python /function',
+                f'--customize-hook=echo "{user}" >> "$1/etc/passwd"',
+                SUITE,
+                str(partial / rootfs.name),
+            ]
+        )
+    return rootfs
 
 
 # --- the cache -------------------------------------------------------------------------------
