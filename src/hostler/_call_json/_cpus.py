@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from decimal import Decimal
 
-from .errors import InvalidCPUs
+from hostler.errors import InvalidCPUs
 
 MAX_MILLI_CPUS = 1_024_000
 

@@ -1,22 +1,21 @@
-"""A `Call` as a JSON document: ``TryCall.models_call_json``, the part of the wire that is not
-protobuf.
+"""The document as a node writes it, read and written in one pass.
 
-Names, units and order are Fn's. A document as a node writes it (exact names, no nulls, all of
-the fields that are never left out, no stats yet) takes the fast path: one pass of msgspec. What
-else Go's decoder would take (names in other case, nulls, missing and unknown names) is decoded
-field by field in `hostler._call_json_lenient`, which also finds out what is wrong with a bad
-document.
+Names, units and order are Fn's. A document with exact names, no nulls, all of the fields that
+are never left out and no stats yet takes the fast path: one pass of msgspec. What else Go's
+decoder would take (names in other case, nulls, missing and unknown names) is decoded field by
+field in `_lenient`, which also finds out what is wrong with a bad document.
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from ._call_json_lenient import UINT64_MAX, Int32, Int64, Size, Uint32, decode_lenient
+from hostler.dates import format_date, parse_date
+from hostler.models import Call, CallType, StatSample
+
 from ._cpus import format_cpus, parse_cpus
-from ._raw_json import compact, is_null
-from .dates import format_date, parse_date
-from .models import Call, CallType, StatSample
+from ._lenient import UINT64_MAX, Int32, Int64, Size, Uint32, decode_lenient
+from ._raw import compact, is_null
 
 
 class _Document(

@@ -12,11 +12,12 @@ from typing import Annotated, Any, Final
 import attrs
 import msgspec
 
+from hostler.dates import parse_date
+from hostler.errors import InvalidJSON
+from hostler.models import Call, CallType, StatSample
+
 from ._cpus import parse_cpus
-from ._raw_json import compact, is_null
-from .dates import parse_date
-from .errors import InvalidJSON
-from .models import Call, CallType, StatSample
+from ._raw import compact, is_null
 
 INT64_MAX: Final = 2**63 - 1
 UINT64_MAX: Final = 2**64 - 1
