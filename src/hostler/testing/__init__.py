@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from ._function import FunctionAnswer, FunctionBroke, ReadyWatch, call_function
+from ._memory import (
+    MemoryClientEngagement,
+    MemoryServerEngagement,
+    memory_engagement_pair,
+)
+from ._memory_client import MemoryRunnerClient
 
 __all__ = [
     "FunctionAnswer",
     "FunctionBroke",
+    "MemoryClientEngagement",
+    "MemoryRunnerClient",
+    "MemoryServerEngagement",
     "ReadyWatch",
     "call_function",
+    "memory_engagement_pair",
 ]
