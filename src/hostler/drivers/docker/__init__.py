@@ -1,0 +1,39 @@
+"""The Docker driver: functions in containers of a Docker engine.
+
+The Docker library (``docker.APIClient``) is used here and nowhere else. It blocks, so every call
+of it runs on a worker thread (``_engine``), under a name and a time limit (``_limits``). Exits
+come from one subscription to the engine's events (``_exits``). Creation and removal run to their
+end whatever happens to their caller (``_containers``).
+"""
+
+from ._driver import DockerDriver, DockerStatistics, open_docker_driver
+from ._errors import (
+    EngineError,
+    EngineTimeout,
+    EngineTooOld,
+    EngineUnreachable,
+    InitMissing,
+)
+from ._limits import LIMITS, Operation
+from ._options import DockerOptions
+from ._reference import ImageReference, parse_image
+from ._retry import FOREVER, Backoff, RetryChecker
+
+__all__ = [
+    "FOREVER",
+    "LIMITS",
+    "Backoff",
+    "DockerDriver",
+    "DockerOptions",
+    "DockerStatistics",
+    "EngineError",
+    "EngineTimeout",
+    "EngineTooOld",
+    "EngineUnreachable",
+    "ImageReference",
+    "InitMissing",
+    "Operation",
+    "RetryChecker",
+    "open_docker_driver",
+    "parse_image",
+]

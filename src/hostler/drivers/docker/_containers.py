@@ -1,0 +1,138 @@
+"""Creation, start and removal of containers, without a hole that one could be lost in."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+import docker
+import structlog
+import trio
+
+from ._engine import Engine
+from ._errors import EngineError
+from ._limits import Operation
+from ._options import DockerOptions
+from ._to_the_end import Started
+
+log = structlog.get_logger(__name__)
+T = TypeVar("T")
+
+_NOT_FOUND = 404
+_CONFLICT = 409
+
+
+class Containers:
+    """The containers of one driver, from before their creation to their proven removal.
+
+    Each operation runs to its end in ``nursery`` even if its caller is cancelled, and operations
+    on one container run one after the other: so a removal finds what an interrupted creation
+    made. What could not be removed is tried again by `remove_all`.
+    """
+
+    def __init__(self, engine: Engine, nursery: trio.Nursery) -> None:
+        self._engine = engine
+        self._nursery = nursery
+        self._owned: set[str] = set()
+        self._last: dict[str, Started[object]] = {}
+        self._removals: dict[str, Started[None]] = {}
+
+    @property
+    def owned(self) -> frozenset[str]:
+        """Names of the containers that exist or may exist."""
+        return frozenset(self._owned)
+
+    async def create(self, options: DockerOptions) -> str:
+        """Create a container and return its id. Raises `EngineError`."""
+        name = options.name
+        self._owned.add(name)
+        operation = partial(self._create, name, options.payload())
+        return await self._start(name, operation).wait()
+
+    async def start(self, name: str) -> None:
+        """Raises `EngineError`."""
+
+        def request(client: docker.APIClient) -> None:
+            client.start(name)
+
+        await self._start(name, partial(self._engine.call, Operation.START, request)).wait()
+
+    async def remove(self, name: str) -> None:
+        """Remove the container in any state, with its anonymous volumes. Nothing happens to a
+        name that was never created or is removed already.
+
+        Raises `EngineError` if it could not be done; it may be asked for again.
+        """
+        if name not in self._owned:
+            return
+        removal = self._removals.get(name)
+        if removal is None or removal.over:
+            removal = self._removals[name] = Started(self._nursery, partial(self._remove, name))
+        await removal.wait()
+
+    async def remove_all(self) -> None:
+        """Try once to remove each container that is left; failures are logged."""
+        async with trio.open_nursery() as nursery:
+            for name in self._owned:
+                nursery.start_soon(self._remove_or_log, name)
+
+    async def _remove_or_log(self, name: str) -> None:
+        try:
+            await self.remove(name)
+        except EngineError as error:
+            log.warning("container left behind", container=name, error=str(error))
+
+    def _start(self, name: str, operation: Callable[[], Awaitable[T]]) -> Started[T]:
+        started = Started(self._nursery, operation)
+        self._last[name] = started
+        return started
+
+    async def _create(self, name: str, payload: dict[str, object]) -> str:
+        def request(client: docker.APIClient) -> str:
+            created = client.create_container_from_config(payload, name)  # type: ignore[no-untyped-call]  # the stubs lack its types
+            return str(created["Id"])
+
+        try:
+            return await self._engine.call(Operation.CREATE, request)
+        except EngineError as error:
+            if error.status is not None and error.status < 500:
+                self._forget(name)  # the engine refused: there is nothing to remove
+            raise
+
+    async def _remove(self, name: str) -> None:
+        if (last := self._last.get(name)) is not None:
+            await last.settled()
+        if name not in self._owned:
+            return
+        await remove_container(self._engine, name)
+        self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._owned.discard(name)
+        self._last.pop(name, None)
+        self._removals.pop(name, None)
+
+
+async def remove_container(engine: Engine, name: str) -> None:
+    """Kill and remove a container; fine if it is gone, or somebody else is removing it, which is
+    waited for. Raises `EngineError`."""
+
+    def request(client: docker.APIClient) -> None:
+        client.remove_container(name, v=True, force=True)
+
+    def wait_until_removed(client: docker.APIClient) -> None:
+        client.wait(name, condition="removed", timeout=int(engine.limit(Operation.REMOVE)))
+
+    try:
+        await engine.call(Operation.REMOVE, request)
+    except EngineError as error:
+        if error.status == _NOT_FOUND:
+            return
+        if error.status != _CONFLICT or "already in progress" not in error.message:
+            raise
+        try:
+            await engine.call(Operation.REMOVE, wait_until_removed)
+        except EngineError as gone:
+            if gone.status != _NOT_FOUND:
+                raise

@@ -1,0 +1,132 @@
+"""The Docker driver."""
+
+from __future__ import annotations
+
+import os
+import socket
+import uuid
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+
+from ...abc import ContainerTask, Driver
+from ...config import AgentConfig
+from ._cookie import DockerCookie, Workshop
+from ._credentials import load_credentials
+from ._engine import Engine, open_engine
+from ._limits import Operation
+from ._options import Surroundings
+from ._retry import Backoff, RetryChecker
+from ._startup import check_version, load_images, remove_leaked
+
+CLOSE_GRACE = 30.0
+"""Seconds in which the driver removes what cookies have left behind, when it is closed."""
+
+
+@attrs.frozen(kw_only=True)
+class DockerStatistics:
+    """A moment of a driver: containers that exist or may exist, containers watched for their
+    end, threads that wait for the engine (one follows its events), containers by network."""
+
+    containers: int
+    watched: int
+    threads: int
+    networks: Mapping[str, int]
+
+
+class DockerDriver(Driver):
+    """Runs functions in Docker containers. Made by `open_docker_driver`."""
+
+    def __init__(self, workshop: Workshop) -> None:
+        self._shop = workshop
+
+    @property
+    def instance_id(self) -> str:
+        """Tells this driver's containers from those of earlier ones with the same label tag."""
+        return self._shop.around.instance_id
+
+    async def create_cookie(self, task: ContainerTask) -> DockerCookie:
+        await trio.lowlevel.checkpoint()
+        return DockerCookie(task, self._shop)
+
+    def set_pull_retry_policy(self, backoff: Backoff, checker: RetryChecker) -> None:
+        """Try failed pulls again: ``checker`` says which errors, ``backoff`` when and how often.
+        Without it the first error is final. Applies to pulls that start from now on."""
+        self._shop.puller.set_retry_policy(backoff, checker)
+
+    def statistics(self) -> DockerStatistics:
+        return DockerStatistics(
+            containers=len(self._shop.containers.owned),
+            watched=self._shop.exits.watched(),
+            threads=self._shop.engine.threads(),
+            networks=self._shop.networks.in_use(),
+        )
+
+    async def aclose(self) -> None:
+        """Try once more to remove the containers that cookies could not remove; what still
+        fails is logged. Idempotent."""
+        await self._shop.containers.remove_all()
+
+
+@asynccontextmanager
+async def open_docker_driver(
+    config: AgentConfig,
+    *,
+    environ: Mapping[str, str] | None = None,
+    instance_id: str = "",
+    limits: Mapping[Operation, float] | None = None,
+) -> AsyncIterator[DockerDriver]:
+    """Connect to the engine and open a driver on it.
+
+    ``environ`` (default: the process's) names the engine by ``DOCKER_HOST``,
+    ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, and Docker's configuration file.
+    ``instance_id`` (default: random) labels the containers if ``config.container_label_tag`` is
+    set; then also the containers that other instances with this tag have left are removed, in
+    the background. ``limits`` replaces seconds of `LIMITS`.
+
+    Raises `EngineError` if the engine can't be reached or does not load
+    ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block closes the
+    driver within `CLOSE_GRACE`; all cookies must have been closed.
+    """
+    environ = os.environ if environ is None else environ
+    credentials = await trio.to_thread.run_sync(load_credentials, config.docker_auth, environ)
+    engine = await open_engine(environ, limits)
+    try:
+        await _prepare(engine, config)
+        around = Surroundings(
+            config=config,
+            instance_id=instance_id or uuid.uuid4().hex,
+            hostname=socket.gethostname(),
+            api_version=tuple(int(number) for number in engine.api_version.split(".")),
+        )
+        failure: BaseException | None = None
+        async with trio.open_nursery() as nursery:
+            driver = _start(Workshop(engine, nursery, around, credentials))
+            try:
+                yield driver
+            except BaseException as error:  # noqa: BLE001  (raised again below)
+                failure = error
+            # Shielded, or a cancelled program would leave containers; the deadline holds even if
+            # the engine hangs, since its threads are left behind.
+            with trio.move_on_after(CLOSE_GRACE, shield=True):
+                await driver.aclose()
+            nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure  # out here the nursery does not wrap it into a group
+    finally:
+        engine.close()
+
+
+def _start(shop: Workshop) -> DockerDriver:
+    shop.nursery.start_soon(shop.exits.run)
+    if labels := shop.around.labels():
+        shop.nursery.start_soon(remove_leaked, shop.engine, labels)
+    return DockerDriver(shop)
+
+
+async def _prepare(engine: Engine, config: AgentConfig) -> None:
+    await check_version(engine, config.min_docker_version)
+    if config.docker_load_file:
+        await load_images(engine, config.docker_load_file)

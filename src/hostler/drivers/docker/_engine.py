@@ -1,0 +1,203 @@
+"""The Docker library on Trio: every call on a worker thread, named, and limited in time."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from typing import Any, Protocol, TypeVar
+
+import docker
+import docker.utils
+import trio
+from docker.errors import DockerException
+from requests.exceptions import RequestException
+
+from ._errors import EngineTimeout, EngineUnreachable, translate
+from ._limits import GROUP, LIMITS, THREADS, Operation, Threads
+
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+_LIBRARY_ERRORS = (DockerException, RequestException, OSError)
+_POOL_SIZE_IF_UNBOUNDED = 16
+
+
+class Stream(Protocol[T_co]):
+    """An answer that goes on, iterated and closed by the thread that opened it."""
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+    def interrupt(self) -> None:
+        """End the iteration under its thread. Called from another one; never blocks."""
+
+    def close(self) -> None:
+        """Free the connection."""
+
+
+class Engine:
+    """A connected Docker engine.
+
+    All calls raise `EngineError`. A call that is cancelled, or over its limit, leaves its thread
+    behind, which ends when the engine answers or the longest limit of its group has passed on
+    its socket: a hung engine holds up threads of the call's group for a while, but neither the
+    caller nor shutdown.
+    """
+
+    def __init__(self, clients: dict[Threads, docker.APIClient], limits: dict[Operation, float]):
+        self._clients = clients
+        self._limits = limits
+        self._limiters = {group: trio.CapacityLimiter(THREADS[group]) for group in clients}
+        self.api_version: str = clients[Threads.QUERY].api_version
+
+    def limit(self, operation: Operation) -> float:
+        """Seconds."""
+        return self._limits[operation]
+
+    async def call(self, operation: Operation, request: Callable[[docker.APIClient], T]) -> T:
+        """Run ``request`` on a thread, with the client of the operation's group."""
+        group = GROUP[operation]
+        limit = self._limits[operation]
+        with trio.move_on_after(limit):
+            try:
+                return await trio.to_thread.run_sync(
+                    request,
+                    self._clients[group],
+                    abandon_on_cancel=True,
+                    limiter=self._limiters[group],
+                )
+            except _LIBRARY_ERRORS as error:
+                raise translate(operation.value, error) from error
+        raise EngineTimeout(operation.value, f"no answer within {limit:g} s")
+
+    async def stream(
+        self,
+        operation: Operation,
+        request: Callable[[docker.APIClient], Stream[T]],
+        on_item: Callable[[T], None],
+        *,
+        on_open: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open a stream and pass on its items until its end.
+
+        Both callbacks run in the caller's Trio thread, never after this method has returned or
+        raised; an exception of theirs ends the stream and is raised here. Cancelling closes the
+        connection, which also ends the thread.
+        """
+        group = GROUP[operation]
+        reader = _Reader(request, on_item, on_open)
+        try:
+            await trio.to_thread.run_sync(
+                reader.run,
+                self._clients[group],
+                abandon_on_cancel=True,
+                limiter=self._limiters[group],
+            )
+        except _LIBRARY_ERRORS as error:
+            raise translate(operation.value, error) from error
+        finally:
+            reader.leave()
+
+    def threads(self) -> int:
+        """How many calls hold a thread, those left behind included."""
+        return sum(limiter.borrowed_tokens for limiter in self._limiters.values())
+
+    def close(self) -> None:
+        """Close the idle connections."""
+        for client in self._clients.values():
+            client.close()
+
+
+class _Reader:
+    """One stream: opened, read and closed in a worker thread, left from Trio's."""
+
+    def __init__(
+        self,
+        request: Callable[[docker.APIClient], Stream[T]],
+        on_item: Callable[[T], None],
+        on_open: Callable[[], None],
+    ) -> None:
+        self._request = request
+        self._on_item = on_item
+        self._on_open = on_open
+        self._left = False
+        self._stream: Stream[Any] | None = None
+
+    def run(self, client: docker.APIClient) -> None:
+        stream = self._request(client)
+        try:
+            if not trio.from_thread.run_sync(self._opened, stream):
+                return
+            for item in stream:
+                if not trio.from_thread.run_sync(self._pass_on, item):
+                    return
+        except trio.RunFinishedError:
+            return  # left behind by a program that has ended
+        finally:
+            stream.close()
+
+    def _opened(self, stream: Stream[Any]) -> bool:
+        if not self._left:
+            self._stream = stream
+            self._on_open()
+        return not self._left
+
+    def _pass_on(self, item: Any) -> bool:
+        if not self._left:
+            self._on_item(item)
+        return not self._left
+
+    def leave(self) -> None:
+        self._left = True
+        if self._stream is not None:
+            self._stream.interrupt()
+
+
+async def open_engine(
+    environ: Mapping[str, str], limits: Mapping[Operation, float] | None = None
+) -> Engine:
+    """Connect to the engine that ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``
+    name, with the newest API version that it speaks.
+
+    ``limits`` replaces entries of `LIMITS`. Raises `EngineUnreachable` or `EngineTimeout`.
+    """
+    table = LIMITS | dict(limits or {})
+    seconds = table[Operation.CONNECT]
+    with trio.move_on_after(seconds):
+        try:
+            clients = await trio.to_thread.run_sync(
+                partial(_connect, environ, table), abandon_on_cancel=True
+            )
+        except _LIBRARY_ERRORS as error:
+            where = environ.get("DOCKER_HOST") or "the default socket"
+            raise EngineUnreachable("connect", f"{error} (at {where})") from error
+        return Engine(clients, table)
+    raise EngineTimeout("connect", f"no answer within {seconds:g} s")
+
+
+def _connect(
+    environ: Mapping[str, str], limits: Mapping[Operation, float]
+) -> dict[Threads, docker.APIClient]:
+    where = docker.utils.kwargs_from_env(environment=dict(environ))
+    first = docker.APIClient(version="auto", timeout=_seconds(limits[Operation.CONNECT]), **where)
+    with contextlib.closing(first):
+        first.ping()
+        version = first.api_version
+    return {
+        group: docker.APIClient(
+            version=version,
+            timeout=_seconds(max(limits[op] for op in Operation if GROUP[op] is group)),
+            max_pool_size=_pool_size(group),
+            **where,
+        )
+        for group in Threads
+    }
+
+
+def _seconds(limit: float) -> Any:
+    return limit  # the stubs want an int, the library and its socket take a float
+
+
+def _pool_size(group: Threads) -> int:
+    threads = THREADS[group]
+    return _POOL_SIZE_IF_UNBOUNDED if threads == float("inf") else int(threads)

@@ -1,0 +1,114 @@
+"""What the driver does once, when it is opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+import docker
+import structlog
+import trio
+
+from ...errors import ConfigError
+from ._containers import remove_container
+from ._engine import Engine
+from ._errors import EngineError, EngineTooOld
+from ._limits import Operation
+from ._options import LABEL_CLASSIFIER, LABEL_INSTANCE
+from ._streams import JSON, JSONLines, open_json_lines
+
+log = structlog.get_logger(__name__)
+
+RETRY_DELAY = 0.5
+"""Seconds between two attempts to list leaked containers (Fn's limit of twice a second)."""
+
+
+async def check_version(engine: Engine, minimum: str) -> None:
+    """Raises `EngineTooOld` if the engine's version is below ``minimum``."""
+
+    def request(client: docker.APIClient) -> str:
+        return str(client.version()["Version"])
+
+    version = await engine.call(Operation.CONNECT, request)
+    if version_numbers(version) < version_numbers(minimum):
+        raise EngineTooOld(f"Docker engine {version} is too old, {minimum} is the minimum")
+
+
+def version_numbers(version: str) -> tuple[int, int, int]:
+    """The three numbers of ``26.1.5+dfsg1`` or ``17.10.0-ce``; suffixes say nothing about age.
+
+    Raises `ConfigError` for a text that does not begin with them.
+    """
+    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    if match is None:
+        raise ConfigError(f"not a version of Docker: {version!r}")
+    major, minor, patch = match.groups(default="0")
+    return int(major), int(minor), int(patch)
+
+
+async def load_images(engine: Engine, path: str) -> None:
+    """Load the archive of images at ``path`` into the engine.
+
+    Raises `ConfigError` if the file can't be read and `EngineError` if the engine refuses it.
+    """
+    failure: list[str] = []
+
+    def on_message(message: JSON) -> None:
+        if text := message.get("error"):
+            failure.append(str(text))
+
+    request = partial(_send_archive, path=path, silence=engine.limit(Operation.LOAD))
+    await engine.stream(Operation.LOAD, request, on_message)
+    if failure:
+        raise EngineError(Operation.LOAD.value, failure[0])
+    log.info("images loaded", path=path)
+
+
+def _send_archive(client: docker.APIClient, *, path: str, silence: float) -> JSONLines:
+    try:
+        archive = open(path, "rb")  # noqa: SIM115  (opening and reading fail differently)
+    except OSError as error:
+        raise ConfigError(f"can't read FN_DOCKER_LOAD_FILE: {error}") from error
+    with archive:
+        return open_json_lines(
+            client, "POST", "/images/load", silence=silence, params={"quiet": "1"}, data=archive
+        )
+
+
+async def remove_leaked(engine: Engine, labels: Mapping[str, str]) -> None:
+    """Remove the containers, running or not, of earlier instances with the same label tag.
+
+    Tries to list them until it succeeds; a container that can't be removed is logged.
+    """
+    leaked = await _list_leaked(engine, labels)
+    async with trio.open_nursery() as nursery:
+        for name in leaked:
+            nursery.start_soon(_remove_one, engine, name)
+
+
+async def _list_leaked(engine: Engine, labels: Mapping[str, str]) -> list[str]:
+    def request(client: docker.APIClient) -> list[dict[str, Any]]:
+        label = f"{LABEL_CLASSIFIER}={labels[LABEL_CLASSIFIER]}"
+        found: list[dict[str, Any]] = client.containers(all=True, filters={"label": label})
+        return found
+
+    while True:
+        try:
+            found = await engine.call(Operation.LIST, request)
+        except EngineError as error:
+            log.warning("leaked containers not listed, will try again", error=str(error))
+            await trio.sleep(RETRY_DELAY)
+        else:
+            ours = labels[LABEL_INSTANCE]
+            return [c["Id"] for c in found if c["Labels"].get(LABEL_INSTANCE) != ours]
+
+
+async def _remove_one(engine: Engine, container_id: str) -> None:
+    try:
+        await remove_container(engine, container_id)
+    except EngineError as error:
+        log.warning("leaked container not removed", container=container_id, error=str(error))
+    else:
+        log.info("leaked container removed", container=container_id)
