@@ -1,0 +1,160 @@
+"""Checked access to one entry of a declaration file, with errors that say where it is."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import msgspec
+
+from .errors import ConfigError
+
+MAX_NAME_BYTES = 255
+MAX_ANNOTATIONS = 100
+MAX_ANNOTATION_KEY = 128
+MAX_ANNOTATION_BYTES = 512
+SYSLOG_SCHEMES = ("udp", "tcp", "unix", "unixgram", "tcp+tls")
+
+_APP_NAME = re.compile(r"[\w-]+")
+_ANNOTATION_KEY = re.compile(r"[!-~]+")
+_SAFE_IN_PATH = "$&+,/:;=@~"
+"""What Go's ``url.PathEscape`` leaves alone beside letters and digits, and the slash, which is
+refused with a text of its own."""
+
+
+class Entry:
+    """One mapping of the file. Every method raises `ConfigError` with the entry's place."""
+
+    def __init__(self, place: str, value: object) -> None:
+        self.place = place
+        if not isinstance(value, Mapping):
+            raise ConfigError(f"{place}: must be a mapping of fields, not {_kind(value)}")
+        self._fields: Mapping[Any, Any] = value
+
+    def fail(self, field: str, problem: str) -> ConfigError:
+        return ConfigError(f"{self.place}: {field}: {problem}")
+
+    def only(self, *known: str) -> None:
+        """No other fields may be there."""
+        for field in self._fields:
+            if field not in known:
+                raise self.fail(str(field), f"unknown field; known are {', '.join(known)}")
+
+    def unique(self, value: str, others: Iterable[str], field: str) -> None:
+        if value in others:
+            raise self.fail(field, f"{value!r} is used twice")
+
+    def entries(self, field: str) -> Iterator[Entry]:
+        """The entries of a list field; a missing one is empty."""
+        value = self._fields.get(field, [])
+        if not isinstance(value, list):
+            raise self.fail(field, f"must be a list, not {_kind(value)}")
+        for number, item in enumerate(value):
+            place = f"{self.place}: {field}[{number}]"
+            name = item.get("name") if isinstance(item, Mapping) else None
+            yield Entry(f"{place} {name!r}" if isinstance(name, str) else place, item)
+
+    def text(self, field: str, *, required: bool = False) -> str:
+        value = self._fields.get(field, "")
+        if not isinstance(value, str):
+            raise self.fail(field, f"must be a string, not {_kind(value)}")
+        if required and not value:
+            raise self.fail(field, "is missing")
+        return value
+
+    def name(self, what: str, *, app: bool = False) -> str:
+        name = self.text("name", required=True)
+        if len(name.encode()) > MAX_NAME_BYTES:
+            raise self.fail("name", f"the name of {what} has {MAX_NAME_BYTES} bytes or fewer")
+        if app and not _APP_NAME.fullmatch(name):
+            raise self.fail(
+                "name", f"{name!r}: the name of {what} is made of letters, digits, _ and -"
+            )
+        self._check_path(name, "name")
+        return name
+
+    def identifier(self) -> str:
+        """The ``id``, or "" if none is given."""
+        value = self.text("id")
+        self._check_path(value, "id")
+        return value
+
+    def _check_path(self, value: str, field: str) -> None:
+        # An app's name may have letters beyond ASCII; quote() would change those.
+        if "/" in value or any(quote(c, safe=_SAFE_IN_PATH) != c for c in value if c.isascii()):
+            raise self.fail(field, f"{value!r} cannot stand in a URL path as it is")
+
+    def number(self, field: str, default: int, maximum: int, unit: str) -> int:
+        value = self._fields.get(field, default)
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise self.fail(field, f"must be a whole number of {unit}, not {_kind(value)}")
+        if not 1 <= value <= maximum:
+            raise self.fail(field, f"{value} is out of range, 1 to {maximum} {unit}")
+        return value
+
+    def strings(self, field: str) -> dict[str, str]:
+        mapping = self._mapping(field)
+        for key, value in mapping.items():
+            if not isinstance(value, str):
+                raise self.fail(
+                    f"{field}.{key}", f"must be a string, not {_kind(value)}; put it in quotes"
+                )
+        return dict(mapping)
+
+    def annotations(self) -> dict[str, msgspec.Raw]:
+        mapping = self._mapping("annotations")
+        if len(mapping) > MAX_ANNOTATIONS:
+            raise self.fail("annotations", f"{len(mapping)} keys, at most {MAX_ANNOTATIONS}")
+        return {key: self._annotation(key, value) for key, value in mapping.items()}
+
+    def _annotation(self, key: str, value: object) -> msgspec.Raw:
+        field = f"annotations.{key}"
+        if len(key) > MAX_ANNOTATION_KEY or not _ANNOTATION_KEY.fullmatch(key):
+            raise self.fail(
+                field, f"a key is 1 to {MAX_ANNOTATION_KEY} printable ASCII characters, no space"
+            )
+        if value is None or value == "":
+            raise self.fail(field, "a value may not be empty or null")
+        try:
+            raw = msgspec.json.encode(value)
+        except (TypeError, ValueError) as error:
+            raise self.fail(field, f"not JSON: {error}") from error
+        if len(raw) > MAX_ANNOTATION_BYTES:
+            raise self.fail(field, f"{len(raw)} bytes as JSON, at most {MAX_ANNOTATION_BYTES}")
+        return msgspec.Raw(raw)
+
+    def syslog_url(self) -> str:
+        url = self.text("syslog_url")
+        if not url:
+            return ""
+        try:
+            parts = urlsplit(url)
+            target = parts.path if parts.scheme.startswith("unix") else parts.hostname
+        except ValueError as error:
+            raise self.fail("syslog_url", f'invalid syslog url: "{url}" {error}') from error
+        if parts.scheme not in SYSLOG_SCHEMES:
+            raise self.fail(
+                "syslog_url",
+                f'invalid syslog url: "{url}" the scheme is one of {", ".join(SYSLOG_SCHEMES)}',
+            )
+        if not target:
+            raise self.fail("syslog_url", f'invalid syslog url: "{url}" it has no target')
+        return url
+
+    def _mapping(self, field: str) -> dict[str, Any]:
+        value = self._fields.get(field, {})
+        if not isinstance(value, Mapping):
+            raise self.fail(field, f"must be a mapping, not {_kind(value)}")
+        for key in value:
+            if not isinstance(key, str):
+                raise self.fail(field, f"the key {key!r} must be a string; put it in quotes")
+        return dict(value)
+
+
+def _kind(value: object) -> str:
+    names = {dict: "a mapping", list: "a list", str: "a string", bool: "a boolean"}
+    if value is None:
+        return "nothing"
+    return names.get(type(value), f"{value!r}")

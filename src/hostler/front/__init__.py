@@ -1,0 +1,28 @@
+"""The HTTP front end: ASGI applications, and a server for them."""
+
+from ._app import NodeApp, ReadyCheck, invoke_app, node_app
+from ._asgi import ASGIApp
+from ._incoming import BodyBroken, BodyTimeout
+from ._listen import address_of, open_listeners, parse_bind
+from ._metrics import FrontMetrics
+from ._server import HttpServer, ServerStatistics, serve_http
+from ._writer import AsgiWriter, Truncated
+
+__all__ = [
+    "ASGIApp",
+    "AsgiWriter",
+    "BodyBroken",
+    "BodyTimeout",
+    "FrontMetrics",
+    "HttpServer",
+    "NodeApp",
+    "ReadyCheck",
+    "ServerStatistics",
+    "Truncated",
+    "address_of",
+    "invoke_app",
+    "node_app",
+    "open_listeners",
+    "parse_bind",
+    "serve_http",
+]

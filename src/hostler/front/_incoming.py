@@ -1,0 +1,162 @@
+"""The request's side of one exchange: its body, and the news that the client has gone."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Callable
+
+import trio
+
+from hostler.errors import APIError, HostlerError, RequestTooBig
+
+from ._asgi import Receive
+
+READ_AHEAD = 64 * 1024
+"""Bytes of a body that are held before the client has to wait for the function. Bodies with a
+declared length up to this are read whole before the call is made."""
+
+
+class BodyBroken(HostlerError):
+    """The client went away before its body was complete."""
+
+
+class BodyTimeout(APIError):
+    """The body did not arrive within the time that is configured for it."""
+
+    default_code = 408
+    default_message = "Request body read timed out"
+
+
+class Incoming:
+    """Reads one ASGI request.
+
+    `watch` is the only reader of ``receive`` and runs in a task of its own until the exchange is
+    over, so that a client that goes away is noticed at once, whatever the call waits for. The
+    one exception is a client that leaves while the function does not take its large body: the
+    news is behind the bytes, and is seen when they are taken.
+
+    ``limit`` is the greatest body in bytes (`math.inf` = any), ``read_until`` the time (clock of
+    `trio.current_time`) at which the body must have arrived.
+    """
+
+    def __init__(
+        self, receive: Receive, *, limit: float = math.inf, read_until: float = math.inf
+    ) -> None:
+        self._receive = receive
+        self._limit = limit
+        self._read_until = read_until
+        self._chunks: deque[bytes] = deque()
+        self._held = 0
+        self._received = 0
+        self._discard = False
+        self._changed = trio.lowlevel.ParkingLot()
+        self.complete = False
+        """The whole body has arrived."""
+        self.failure: Exception | None = None
+        """Why the body will never be complete."""
+
+    async def watch(self, on_gone: Callable[[], None]) -> None:
+        """Take what the client sends, and call ``on_gone`` once it has gone.
+
+        Returns then; otherwise runs until cancelled.
+        """
+        while True:
+            while self._held >= READ_AHEAD and not self._discard:
+                await self._changed.park()
+            with trio.CancelScope(deadline=self._deadline()) as scope:
+                event = await self._receive()
+            if scope.cancelled_caught:
+                self._fail(BodyTimeout())
+            elif event["type"] == "http.disconnect":
+                if not self.complete:
+                    self._fail(BodyBroken("the client went away before its body was complete"))
+                on_gone()
+                return
+            else:
+                self._take(event.get("body", b""), more=event.get("more_body", False))
+
+    def discard(self) -> None:
+        """From now on nobody wants the body: throw away what arrives of it."""
+        self._discard = True
+        self._chunks.clear()
+        self._held = 0
+        self._changed.unpark_all()
+
+    async def gather(self, up_to: float = READ_AHEAD) -> None:
+        """Wait until the body is complete, or ``up_to`` bytes of it are here.
+
+        Raises what has become of a body that failed. More than ``READ_AHEAD`` is only gathered
+        while nothing else is asked, see `whole`.
+        """
+        while not self.complete and self._held < up_to:
+            if self.failure is not None:
+                raise self.failure
+            await self._changed.park()
+
+    async def whole(self) -> bytes:
+        """Wait for the whole body. Raises what has become of a body that failed."""
+        parts: list[bytes] = []
+        while chunk := await self.read():
+            parts.append(chunk)
+        return b"".join(parts)
+
+    def taken(self) -> bytes:
+        """What is here of the body, which is then no longer held."""
+        data = b"".join(self._chunks)
+        self._chunks.clear()
+        self._held = 0
+        self._changed.unpark_all()
+        return data
+
+    async def read(self, max_bytes: int | None = None) -> bytes:
+        """The next piece of the body, ``b""`` at its end. Raises what has become of it."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        while not self._chunks and not self.complete and self.failure is None:
+            await self._changed.park()
+        if self.failure is not None:
+            raise self.failure
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        if not self._chunks:
+            return b""
+        chunk = self._chunks.popleft()
+        if max_bytes is not None and len(chunk) > max_bytes:
+            self._chunks.appendleft(chunk[max_bytes:])
+            chunk = chunk[:max_bytes]
+        self._held -= len(chunk)
+        self._changed.unpark_all()
+        return chunk
+
+    def stream(self) -> trio.abc.ReceiveStream:
+        """The body as a stream. Only one may be in use."""
+        return _IncomingStream(self)
+
+    def _deadline(self) -> float:
+        return math.inf if self.complete or self.failure is not None else self._read_until
+
+    def _take(self, data: bytes, *, more: bool) -> None:
+        self._received += len(data)
+        if self._received > self._limit:
+            self._fail(RequestTooBig())
+        elif data and not self._discard:
+            self._chunks.append(data)
+            self._held += len(data)
+        if not more and self.failure is None:
+            self.complete = True
+        self._changed.unpark_all()
+
+    def _fail(self, failure: Exception) -> None:
+        if self.failure is None:
+            self.failure = failure
+        self.discard()
+
+
+class _IncomingStream(trio.abc.ReceiveStream):
+    def __init__(self, incoming: Incoming) -> None:
+        self._incoming = incoming
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await self._incoming.read(max_bytes)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()

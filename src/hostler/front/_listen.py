@@ -1,0 +1,75 @@
+"""Listening sockets, opened before anything else so that a taken port is found out first."""
+
+from __future__ import annotations
+
+import errno
+import os
+import re
+import socket
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import trio
+
+from hostler.errors import ConfigError
+
+BACKLOG = 1024
+"""Connections that may wait to be accepted; the kernel caps it (``net.core.somaxconn``)."""
+
+_BIND = re.compile(
+    r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\s:/\[\]@?#]*)):(?P<port>\d{1,5})"
+)
+
+
+def parse_bind(bind: str) -> tuple[str, int]:
+    """Split ``host:port``, ``[IPv6]:port`` or ``:port`` (all interfaces; the host is "").
+
+    Port 0 is any free port. Raises `ConfigError`.
+    """
+    match = _BIND.fullmatch(bind)
+    if match is None or int(match["port"]) > 65_535:
+        raise ConfigError(
+            f"{bind!r} is no address to listen on: takes host:port, [IPv6]:port, :port"
+        )
+    return match["v6"] or match["host"] or "", int(match["port"])
+
+
+@asynccontextmanager
+async def open_listeners(bind: str) -> AsyncIterator[list[trio.SocketListener]]:
+    """Listen on ``bind`` (see `parse_bind`); clients that come are kept waiting until served.
+
+    Raises `OSError` with a text that names ``bind``, and `ConfigError`.
+    """
+    host, port = parse_bind(bind)
+    async with AsyncExitStack() as stack:
+        try:
+            listeners = await _listen(host, port)
+        except OSError as error:
+            # A failed name look-up has no errno of the system.
+            reason = error.strerror or str(error)
+            raise OSError(error.errno, f"cannot listen on {bind}: {reason}") from error
+        for listener in listeners:
+            stack.push_async_callback(listener.aclose)
+        yield listeners
+
+
+async def _listen(host: str, port: int) -> list[trio.SocketListener]:
+    if host:
+        return await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+    # One socket for both families, so that port 0 gives one port and not two.
+    try:
+        sock = socket.create_server(
+            ("::", port), family=socket.AF_INET6, dualstack_ipv6=True, backlog=BACKLOG
+        )
+    except OSError as error:
+        if error.errno not in (errno.EAFNOSUPPORT, errno.EADDRNOTAVAIL):
+            raise OSError(error.errno, os.strerror(error.errno or 0)) from error
+        sock = socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104  (as asked)
+    sock.setblocking(False)
+    return [trio.SocketListener(trio.socket.from_stdlib_socket(sock))]
+
+
+def address_of(listener: trio.SocketListener) -> str:
+    """``host:port`` as bound; IPv6 in brackets."""
+    host, port = listener.socket.getsockname()[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,84 @@
+"""Whole answers: error documents in Fn's form, and small JSON documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+
+import attrs
+
+from hostler.errors import APIError, ClientCancelled, ServerBusy
+
+from ._asgi import RawHeaders, Send
+
+JSON_TYPE = b"application/json; charset=utf-8"
+RETRY_AFTER_SECONDS = 15
+"""What a client is told to wait when all runners are full (Fn's value)."""
+
+_GO_ESCAPES = str.maketrans(
+    {
+        "<": "\\u003c",
+        ">": "\\u003e",
+        "&": "\\u0026",
+        "\u2028": "\\u2028",
+        "\u2029": "\\u2029",
+        **{chr(code): "\ufffd" for code in range(0xD800, 0xE000)},
+    }
+)
+"""What Go's JSON encoder escapes beside the usual (it makes JSON safe inside HTML), and lone
+surrogates, which it replaces."""
+
+
+@attrs.frozen
+class Reply:
+    """An answer that is known as a whole."""
+
+    status: int
+    body: bytes = b""
+    headers: RawHeaders = attrs.Factory(list)
+    """Without ``Content-Length``."""
+
+    async def send(self, send: Send) -> None:
+        length = (b"content-length", b"%d" % len(self.body))
+        await send(
+            {
+                "type": "http.response.start",
+                "status": self.status,
+                "headers": [*self.headers, length],
+            }
+        )
+        await send({"type": "http.response.body", "body": self.body})
+
+
+def json_reply(document: object, status: int = 200) -> Reply:
+    """``document`` as Go's web frameworks print it: compact, without a newline."""
+    return Reply(status, _go_json(document), [(b"content-type", JSON_TYPE)])
+
+
+def text_reply(text: str, status: int = 200) -> Reply:
+    return Reply(status, text.encode(), [(b"content-type", b"text/plain; charset=utf-8")])
+
+
+def error_reply(error: APIError, headers: Iterable[tuple[bytes, bytes]] = ()) -> Reply:
+    """The answer for ``error``: its code and ``{"message": …}``.
+
+    The message of a client that went away has no reader, so that answer is empty. A code that
+    no error answer may have becomes 500.
+    """
+    if isinstance(error, ClientCancelled):
+        return Reply(error.code, headers=list(headers))
+    all_headers = [(b"content-type", JSON_TYPE), *headers]
+    if isinstance(error, ServerBusy):
+        all_headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+    status = error.code if 300 <= error.code <= 599 else 500
+    return Reply(status, error_document(error.message), all_headers)
+
+
+def error_document(message: str) -> bytes:
+    """Fn's error document, with the newline that Go's encoder puts after it."""
+    return _go_json({"message": message}) + b"\n"
+
+
+def _go_json(document: object) -> bytes:
+    text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
+    return text.translate(_GO_ESCAPES).encode()

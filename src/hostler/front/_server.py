@@ -1,0 +1,120 @@
+"""Serves an ASGI application over HTTP/1.1 on Trio.
+
+Small on purpose: what a front end of functions needs and no more (no TLS, no HTTP/2, no
+WebSockets; those belong to a proxy before it). Any other ASGI 3 server on Trio can take its
+place. It exists because the two properties that hostler promises need the connection itself: a
+client that leaves is noticed while its call runs, and a response that can't be completed is seen
+as broken.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import attrs
+import structlog
+import trio
+
+from hostler.config import NodeConfig
+
+from ._asgi import ASGIApp
+from ._connection import Connection
+from ._listen import address_of, open_listeners
+
+log = structlog.get_logger(__name__)
+
+DEFAULT_GRACE = 30.0
+"""Seconds that requests get to finish in a drain."""
+
+
+@attrs.frozen
+class ServerStatistics:
+    """A snapshot."""
+
+    connections: int
+    idle: int
+    """Those without a request."""
+
+
+class HttpServer:
+    """A running server, as `serve_http` hands it to the one who started it."""
+
+    def __init__(self, app: ASGIApp, config: NodeConfig, addresses: Sequence[str]) -> None:
+        self.app = app
+        self.config = config
+        self.addresses = tuple(addresses)
+        """``host:port`` of each listening socket, as bound."""
+        self.draining = False
+        self._connections: set[Connection] = set()
+
+    def __repr__(self) -> str:
+        state = "draining" if self.draining else "serving"
+        return f"<HttpServer {state} {', '.join(self.addresses)}>"
+
+    def statistics(self) -> ServerStatistics:
+        idle = sum(connection.idle for connection in self._connections)
+        return ServerStatistics(connections=len(self._connections), idle=idle)
+
+    async def serve_stream(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end. An error in it never leaves it."""
+        connection = Connection(stream, self)
+        self._connections.add(connection)
+        try:
+            await connection.run()
+        except Exception:  # one client must not end the others
+            log.exception("connection failed")
+        finally:
+            self._connections.discard(connection)
+
+    def drain(self) -> None:
+        """Close what is idle; the others end after the request that they have."""
+        self.draining = True
+        for connection in self._connections:
+            connection.close_if_idle()
+
+
+async def serve_http(
+    app: ASGIApp,
+    bind: str | Sequence[trio.SocketListener],
+    *,
+    config: NodeConfig | None = None,
+    shutdown: trio.Event | None = None,
+    grace: float = DEFAULT_GRACE,
+    task_status: trio.TaskStatus[HttpServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`).
+
+    ``started()`` carries the `HttpServer`, with the addresses that were really bound. When
+    ``shutdown`` is set: stop accepting, close idle connections, let requests finish for
+    ``grace`` seconds, cancel the rest and return. Cancelling does the last step at once.
+
+    Of ``config`` it uses ``max_request_header_size`` and the four times of HTTP:
+    ``request_header_read_timeout`` (408 after it), ``request_body_read_timeout`` is the
+    application's, ``response_write_timeout`` bounds each wait for a client to take data, and
+    ``http_idle_timeout`` the wait for a connection's next request.
+
+    Raises `OSError` if it can't listen. A listening socket is closed when this returns.
+    """
+    async with AsyncExitStack() as stack:
+        listeners = (
+            await stack.enter_async_context(open_listeners(bind))
+            if isinstance(bind, str)
+            else list(bind)
+        )
+        server = HttpServer(app, config or NodeConfig(), [address_of(item) for item in listeners])
+        async with trio.open_nursery() as connections:
+            async with trio.open_nursery() as accepting:
+                for listener in listeners:
+                    accepting.start_soon(_accept, listener, server, connections)
+                task_status.started(server)
+                await (shutdown or trio.Event()).wait()
+                accepting.cancel_scope.cancel()
+            connections.cancel_scope.deadline = trio.current_time() + grace
+            server.drain()
+
+
+async def _accept(
+    listener: trio.SocketListener, server: HttpServer, connections: trio.Nursery
+) -> None:
+    await trio.serve_listeners(server.serve_stream, [listener], handler_nursery=connections)

@@ -1,0 +1,138 @@
+"""The response's side of one exchange: a `ResponseWriter` over ASGI's ``send``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+
+import trio
+
+from hostler.abc import ResponseWriter
+from hostler.errors import (
+    ClientCancelled,
+    FunctionInvalidResponse,
+    FunctionResponseError,
+    HostlerError,
+)
+from hostler.frames import Headers
+from hostler.headers import end_to_end_pairs
+
+from ._asgi import RawHeaders, Send
+
+_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+_VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
+"""RFC 9110, sections 5.1 and 5.5: what no header may contain would split the response."""
+
+_BODILESS = (204, 304)
+
+
+class Truncated(HostlerError):
+    """The response ended before it was complete, after its head had been sent."""
+
+
+class AsgiWriter(ResponseWriter):
+    """Sends a function's response on as it comes.
+
+    The head is held back until the first byte of the body or the end of the call. So a call
+    that fails before that gets a clean error answer, with none of the function's headers. After
+    it an error can only be shown by leaving the response incomplete (`begun` tells).
+
+    ``own_headers`` are added to the function's, of which those with the same names are dropped.
+    ``on_gone`` is called when the client turns out to be gone; it has to cancel the call.
+    """
+
+    def __init__(
+        self, send: Send, on_gone: Callable[[], None], own_headers: RawHeaders | None = None
+    ) -> None:
+        self._send = send
+        self._on_gone = on_gone
+        self.own_headers: RawHeaders = own_headers or []
+        self._status = 0
+        self._headers: RawHeaders = []
+        self._remaining: int | None = None
+        self.begun = False
+        """The head was handed to the server: no other answer is possible any more."""
+        self.fdk_version = ""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        """Raises `FunctionInvalidResponse` for headers that HTTP does not allow."""
+        await trio.lowlevel.checkpoint()
+        if self._status:
+            raise HostlerError("the response was started twice")
+        if not 200 <= status <= 599:
+            raise HostlerError(f"a response can't have the status {status}")
+        self._headers, self._remaining = self._encode(headers)
+        self._status = status
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Raises `FunctionResponseError` for more bytes than ``Content-Length`` promised."""
+        if not self._status:
+            raise HostlerError("the body of a response came before its head")
+        if not data or self._status in _BODILESS:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._remaining is not None:
+            if len(data) > self._remaining:
+                raise FunctionResponseError()
+            self._remaining -= len(data)
+        await self._begin()
+        await self._pass({"type": "http.response.body", "body": bytes(data), "more_body": True})
+
+    async def finish(self) -> None:
+        """The call succeeded: complete the response.
+
+        Raises `HostlerError` if it was never started, `FunctionResponseError` if it is too
+        short and nothing was sent yet, `Truncated` if it is too short and something was.
+        """
+        if not self._status:
+            raise HostlerError("the call ended without a response")
+        if self._remaining and self._status not in _BODILESS:
+            raise Truncated("the body is too short") if self.begun else FunctionResponseError()
+        if not self.begun and self._remaining is None and self._status not in _BODILESS:
+            self._headers.append((b"content-length", b"0"))
+        await self._begin()
+        await self._pass({"type": "http.response.body", "body": b""})
+
+    async def _begin(self) -> None:
+        if self.begun:
+            return
+        self.begun = True
+        await self._pass(
+            {"type": "http.response.start", "status": self._status, "headers": self._headers}
+        )
+
+    async def _pass(self, message: dict[str, object]) -> None:
+        try:
+            await self._send(message)
+        except OSError as error:  # what ASGI servers raise for a client that has gone
+            self._on_gone()
+            await trio.lowlevel.checkpoint()
+            raise ClientCancelled() from error
+
+    def _encode(self, headers: Headers) -> tuple[RawHeaders, int | None]:
+        raw = list(self.own_headers)
+        own = {name for name, _ in raw}
+        lengths: set[str] = set()
+        for name, value in end_to_end_pairs(headers):
+            lower = name.lower().encode("utf-8")
+            if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+                raise FunctionInvalidResponse()
+            if name == "Content-Length":
+                lengths.add(value.strip())
+            elif lower not in own:
+                raw.append((lower, value.encode("utf-8")))
+            if name == "Fn-Fdk-Version":
+                self.fdk_version = value
+        length = _length(lengths)
+        if length is not None:
+            raw.append((b"content-length", b"%d" % length))
+        return raw, length
+
+
+def _length(values: set[str]) -> int | None:
+    if not values:
+        return None
+    value = values.pop()
+    if values or not (value.isascii() and value.isdigit()) or len(value) > 18:
+        raise FunctionInvalidResponse()
+    return int(value)

@@ -1,0 +1,216 @@
+"""Which functions exist: where a front end looks them up, and the declaration file.
+
+A declaration file is YAML or TOML (by its ending) and lists apps and their functions::
+
+    apps:
+      - name: shop
+        config: {REGION: north}            # optional, as all but the names and the image
+        syslog_url: udp://logs.example:514
+        fns:
+          - name: checkout
+            image: registry.example/shop/checkout:3
+            memory: 256                    # MB, 1 to 8192, default 128
+            timeout: 30                    # seconds, 1 to 300, default 30
+            idle_timeout: 60               # seconds, 1 to 3600, default 30
+            config: {LOG_LEVEL: debug}
+            annotations: {team: payments}
+
+An ``id`` may be given to an app or a function. Without one it is derived from the names, so it
+stays the same on every machine that reads the file and for as long as the names do.
+
+Ranges and rules are Fn's (its API's rules for new apps and functions).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Protocol
+
+import attrs
+import yaml
+
+from ._declaration import Entry
+from .errors import ConfigError, FnNotFound
+from .ids import IdParts, format_id
+from .models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, Fn
+
+MAX_MEMORY = 8192
+"""MB a function may ask for (Fn's default limit)."""
+MAX_TIMEOUT = 300
+"""Seconds a function may run (Fn's default limit for synchronous calls)."""
+MAX_IDLE_TIMEOUT = 3600
+"""Seconds a hot container may idle (Fn's default limit)."""
+
+
+class FunctionSource(Protocol):
+    """Where a front end finds functions. An embedding program may bring its own."""
+
+    async def find(self, fn_id: str) -> tuple[App, Fn]:
+        """The function and its app. Neither may be changed by the caller.
+
+        Raises `FnNotFound`, or another `APIError` that the client will see. It runs in the
+        request's scope and may be cancelled.
+        """
+        ...
+
+
+@attrs.frozen
+class FunctionTable:
+    """A fixed set of functions. Also a `FunctionSource`."""
+
+    apps: Mapping[str, App]
+    """By id."""
+    fns: Mapping[str, Fn]
+    """By id."""
+
+    @classmethod
+    def of(cls, apps: Iterable[App], fns: Iterable[Fn]) -> FunctionTable:
+        """Raises `ConfigError` for an id that appears twice and a function without its app."""
+        app_by_id: dict[str, App] = {}
+        fn_by_id: dict[str, Fn] = {}
+        for app in apps:
+            if app.id in app_by_id:
+                raise ConfigError(f"app {app.name!r}: id {app.id!r} is used twice")
+            app_by_id[app.id] = app
+        for fn in fns:
+            if fn.id in fn_by_id:
+                raise ConfigError(f"fn {fn.name!r}: id {fn.id!r} is used twice")
+            if fn.app_id not in app_by_id:
+                raise ConfigError(f"fn {fn.name!r}: there is no app with id {fn.app_id!r}")
+            fn_by_id[fn.id] = fn
+        return cls(MappingProxyType(app_by_id), MappingProxyType(fn_by_id))
+
+    def lookup(self, fn_id: str) -> tuple[App, Fn]:
+        """Raises `FnNotFound`."""
+        fn = self.fns.get(fn_id)
+        if fn is None:
+            raise FnNotFound()
+        return self.apps[fn.app_id], fn
+
+    def by_name(self, app_name: str, fn_name: str) -> Fn:
+        """Raises `FnNotFound`."""
+        for fn in self.fns.values():
+            if fn.name == fn_name and self.apps[fn.app_id].name == app_name:
+                return fn
+        raise FnNotFound()
+
+    async def find(self, fn_id: str) -> tuple[App, Fn]:
+        """As `lookup`; never waits."""
+        return self.lookup(fn_id)
+
+
+def stable_id(*names: str) -> str:
+    """A 26-character id that depends on nothing but ``names`` (128 bits of their SHA-256)."""
+    digest = hashlib.sha256("\0".join(names).encode()).digest()
+    return format_id(
+        IdParts(
+            time_ms=int.from_bytes(digest[:6], "big"),
+            machine_id=int.from_bytes(digest[6:12], "big"),
+            counter=int.from_bytes(digest[12:16], "big"),
+        )
+    )
+
+
+def load_functions(path: str | Path) -> FunctionTable:
+    """Read a declaration file. Blocks on the disk; meant for start-up.
+
+    Raises `ConfigError`; its text names the file, the entry and the field.
+    """
+    path = Path(path)
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(f"cannot read the functions file {path}: {reason}") from error
+    return parse_functions(_decode(path, text), source=str(path))
+
+
+def parse_functions(document: object, *, source: str = "functions") -> FunctionTable:
+    """Make a table of a decoded declaration file. Raises `ConfigError`, which names ``source``."""
+    top = Entry(source, document)
+    top.only("apps")
+    apps: list[App] = []
+    fns: list[Fn] = []
+    for entry in top.entries("apps"):
+        app = _app(entry)
+        entry.unique(app.name, (other.name for other in apps), "name")
+        entry.unique(app.id, (other.id for other in apps), "id")
+        apps.append(app)
+        _fns(entry, app, fns)
+    return FunctionTable.of(apps, fns)
+
+
+def _app(entry: Entry) -> App:
+    entry.only("name", "id", "config", "annotations", "syslog_url", "fns")
+    name = entry.name("an app", app=True)
+    return App(
+        id=entry.identifier() or stable_id("app", name),
+        name=name,
+        config=entry.strings("config"),
+        annotations=entry.annotations(),
+        syslog_url=entry.syslog_url(),
+    )
+
+
+def _fns(parent: Entry, app: App, fns: list[Fn]) -> None:
+    for entry in parent.entries("fns"):
+        fn = _fn(entry, app)
+        siblings = (other.name for other in fns if other.app_id == app.id)
+        entry.unique(fn.name, siblings, "name")
+        entry.unique(fn.id, (other.id for other in fns), "id")
+        fns.append(fn)
+
+
+def _fn(entry: Entry, app: App) -> Fn:
+    entry.only("name", "id", "image", "memory", "timeout", "idle_timeout", "config", "annotations")
+    name = entry.name("a function")
+    return Fn(
+        id=entry.identifier() or stable_id("fn", app.name, name),
+        name=name,
+        app_id=app.id,
+        image=entry.text("image", required=True),
+        memory=entry.number("memory", DEFAULT_MEMORY, MAX_MEMORY, "MB"),
+        timeout=entry.number("timeout", DEFAULT_TIMEOUT, MAX_TIMEOUT, "seconds"),
+        idle_timeout=entry.number(
+            "idle_timeout", DEFAULT_IDLE_TIMEOUT, MAX_IDLE_TIMEOUT, "seconds"
+        ),
+        config=entry.strings("config"),
+        annotations=entry.annotations(),
+    )
+
+
+def _decode(path: Path, text: str) -> Any:
+    ending = path.suffix.lower()
+    try:
+        if ending == ".toml":
+            return tomllib.loads(text)
+        if ending in (".yaml", ".yml"):
+            return yaml.load(text, _StrictLoader)  # noqa: S506  (it is a SafeLoader)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: not valid TOML: {error}") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
+    raise ConfigError(f"{path}: a functions file must end in .yaml, .yml or .toml")
+
+
+def _one_line(error: yaml.YAMLError) -> str:
+    return " ".join(str(error).split())
+
+
+class _StrictLoader(yaml.SafeLoader):
+    """Refuses a key that is given twice, where YAML's own rule is that the last one wins."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value!r} is given twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep)
