@@ -75,6 +75,11 @@ class Body(ABC):
         """The whole body if it is in memory, else ``None``. Lets a sender skip the stream."""
         return None
 
+    @property
+    def replayable(self) -> bool:
+        """Whether ``open`` would start from the first byte now. If not, no attempt can follow."""
+        return True
+
 
 class ResponseWriter(ABC):
     """Takes the response of one call, in the task that runs the call.
