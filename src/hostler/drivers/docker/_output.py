@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import docker
+import requests
 import structlog
 import trio
 from docker.types import CancellableStream
+from docker.utils.socket import STDERR, frames_iter
 
 from ._engine import Engine
 from ._errors import EngineError
 from ._limits import Operation
-from ._streams import interrupt
+from ._streams import interrupt, raise_for_status
 
 log = structlog.get_logger(__name__)
 
-Frame = tuple[bytes | None, bytes | None]
+Frame = tuple[int, bytes]
+"""Number of the stream, and a piece of it."""
 
 
 class OutputCapture:
@@ -46,10 +50,15 @@ class OutputCapture:
             attached = True
             task_status.started()
 
+        request = partial(
+            _attach,
+            container_id=self._container_id,
+            head_limit=self._engine.limit(Operation.ATTACH),
+        )
         try:
             with self._scope:
                 await self._engine.stream(
-                    Operation.ATTACH, self._attach, self._on_frame, on_open=on_open
+                    Operation.ATTACH, request, self._on_frame, on_open=on_open
                 )
         except EngineError as error:
             if not attached:
@@ -62,16 +71,10 @@ class OutputCapture:
         """Stop now."""
         self._scope.cancel()
 
-    def _attach(self, client: docker.APIClient) -> _Frames:
-        return _Frames(
-            client.attach(self._container_id, stdout=True, stderr=True, stream=True, demux=True)
-        )
-
     def _on_frame(self, frame: Frame) -> None:
+        stream, chunk = frame
         try:
-            for chunk, is_stderr in zip(frame, (False, True), strict=True):
-                if chunk:
-                    self._on_output(chunk, is_stderr)
+            self._on_output(chunk, stream == STDERR)
         except Exception:
             # A broken logger must not take the function down.
             log.exception("on_output failed, output is not captured any more")
@@ -79,17 +82,36 @@ class OutputCapture:
 
 
 class _Frames:
-    """The library's stream, with an end that may come at any time."""
+    """The two output streams of a container, as the engine multiplexes them."""
 
-    def __init__(self, stream: CancellableStream[Frame]) -> None:
-        self._stream = stream
+    def __init__(self, client: docker.APIClient, response: requests.Response) -> None:
+        self._response = response
+        # Untyped parts of the library: the one that finds the connection's socket is private.
+        sock = client._get_raw_response_socket(response)  # type: ignore[attr-defined]
+        frames = frames_iter(sock, tty=False)  # type: ignore[no-untyped-call]
+        self._frames: CancellableStream[Frame] = CancellableStream(frames, response)
 
-    def __iter__(self) -> CancellableStream[Frame]:
-        return self._stream
+    def __iter__(self) -> Iterator[Frame]:
+        return self._frames
 
     def interrupt(self) -> None:
-        interrupt(self._stream)
+        interrupt(self._frames)
 
     def close(self) -> None:
         # The connection was taken over for the stream and can't be used for anything else.
-        interrupt(self._stream)
+        interrupt(self._frames)
+        self._response.close()
+
+
+def _attach(client: docker.APIClient, *, container_id: str, head_limit: float) -> _Frames:
+    """What the library's ``attach`` does, which keeps the response to itself and so never
+    closes the connection."""
+    response = client.post(
+        f"{client.base_url}/v{client.api_version}/containers/{container_id}/attach",
+        params={"stdout": "1", "stderr": "1", "stream": "1"},
+        headers={"Connection": "Upgrade", "Upgrade": "tcp"},
+        stream=True,
+        timeout=head_limit,  # of the head only: the library polls for the frames
+    )
+    raise_for_status(response)
+    return _Frames(client, response)

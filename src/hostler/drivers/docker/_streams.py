@@ -79,8 +79,13 @@ def open_json_lines(
         stream=True,
         timeout=silence,
     )
+    raise_for_status(response)
+    return JSONLines(response)
+
+
+def raise_for_status(response: requests.Response) -> None:
+    """Raise the library's exception for an answer that is an error, with the engine's text."""
     try:
         response.raise_for_status()
     except requests.HTTPError as error:
         create_api_error_from_http_exception(error)
-    return JSONLines(response)
