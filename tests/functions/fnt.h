@@ -86,6 +86,14 @@ struct process {
 };
 extern struct process this_process;
 
+/* An open JSON object about process and request; the caller closes it. */
+void add_identity(struct text *body, const struct request *request);
+/* The whole object of `env`. */
+void describe(struct text *body, const struct request *request);
+void read_path(struct text *body, const char *path);
+void write_path(struct text *body, const char *path, const struct request *request);
+void start_child(struct text *body);
+
 /* Answers one request whose head was read. Whether the connection can go on. */
 bool answer_request(struct conn *conn, struct request *request);
 bool refuse(struct conn *conn, int status);
