@@ -5,8 +5,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import Any
 
-from .. import dates
 from ..call import PendingCall
+from ..dates import format_date
 from ..errors import public_error
 from ..frames import Finished
 
@@ -51,4 +51,4 @@ def _facts(call: PendingCall) -> dict[str, Any]:
 
 
 def _text(date: dt.datetime | None) -> str:
-    return "" if date is None else dates.format_date(date)
+    return "" if date is None else format_date(date)

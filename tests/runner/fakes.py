@@ -1,0 +1,103 @@
+"""An engagement that a test plays by hand, and an inner agent that does what it is told."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from hostler.abc import CallListener, InnerAgent
+from hostler.call import CallOption, PendingCall, build_call
+from hostler.engagement import ServerEngagement
+from hostler.frames import ClientFrame, Data, Finished, ResultStart, RunnerFrame
+
+
+class PlayedEngagement(ServerEngagement):
+    """Frames in by `play`, frames out in `sent`. ``end`` half-closes."""
+
+    def __init__(self, *frames: ClientFrame, end: bool = False, request_id: str = "") -> None:
+        self._send, self._receive = trio.open_memory_channel[ClientFrame](math.inf)
+        self.request_id = request_id
+        self.peer = "test"
+        self.sent: list[RunnerFrame] = []
+        self.changed = trio.Event()
+        for frame in frames:
+            self.play(frame)
+        if end:
+            self._send.close()
+
+    def play(self, frame: ClientFrame) -> None:
+        self._send.send_nowait(frame)
+
+    def half_close(self) -> None:
+        self._send.close()
+
+    async def receive(self) -> ClientFrame | None:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            return None
+
+    async def send(self, frame: RunnerFrame) -> None:
+        await trio.lowlevel.checkpoint()
+        self.sent.append(frame)
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def wait_sent(self, kind: type[RunnerFrame]) -> RunnerFrame:
+        while True:
+            for frame in self.sent:
+                if isinstance(frame, kind):
+                    return frame
+            await self.changed.wait()
+
+    def finished(self) -> Finished:
+        """The last frame, which has to be the outcome, and the only one."""
+        outcomes = [frame for frame in self.sent if isinstance(frame, Finished)]
+        assert len(outcomes) == 1
+        assert self.sent[-1] is outcomes[0]
+        return outcomes[0]
+
+    def body(self) -> bytes:
+        return b"".join(frame.data for frame in self.sent if isinstance(frame, Data))
+
+    def heads(self) -> list[ResultStart]:
+        return [frame for frame in self.sent if isinstance(frame, ResultStart)]
+
+
+Behaviour = Callable[[PendingCall], Awaitable[None]]
+
+
+async def echo(call: PendingCall) -> None:
+    stream = call.body.open()
+    await call.writer.start(200, [("Content-Type", "text/plain")])
+    while chunk := await stream.receive_some(7):
+        await call.writer.write(bytes(chunk))
+
+
+class ToldAgent(InnerAgent):
+    """Runs each call with ``behaviour``, after the listeners were told."""
+
+    def __init__(self, behaviour: Behaviour = echo) -> None:
+        self.behaviour = behaviour
+        self.calls: list[PendingCall] = []
+        self.admission_closed = False
+        self.options: list[CallOption] = []
+        self._listeners: list[CallListener] = []
+
+    def get_call(self, *options: CallOption) -> PendingCall:
+        call = build_call([*options, *self.options])
+        self.calls.append(call)
+        return call
+
+    async def submit(self, call: PendingCall) -> None:
+        for listener in self._listeners:
+            await listener.before_call(call)
+        await self.behaviour(call)
+
+    def add_listener(self, listener: CallListener) -> None:
+        self._listeners.append(listener)
+
+    def close_admission(self) -> None:
+        self.admission_closed = True

@@ -1,0 +1,391 @@
+"""The pure runner at message level: order of frames, bad frames, outcomes, detached calls."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+
+from hostler.call import CallDraft, PendingCall
+from hostler.engagement import GRPCStatus, LogChannel
+from hostler.errors import (
+    APIError,
+    CallTimeout,
+    ContainerInitFailed,
+    FunctionError,
+    ImageWithVolume,
+    ServerBusy,
+)
+from hostler.frames import ClientFrame, Data, ResultStart, TryCall
+from hostler.runner._body import BodyLost
+from hostler.runner._engagement import Terms
+from hostler.runner._service import Hooks, PureRunnerService
+from hostler.runner._writers import AcknowledgeDetached
+from tests.conftest import Logs
+from tests.runner.fakes import PlayedEngagement, ToldAgent
+
+LONG_AGO = "2001-01-01T00:00:00.000Z"
+
+
+def a_try(*, slot: str = "", extensions: dict[str, str] | None = None, **model: object) -> TryCall:
+    document = {
+        "id": "call-1",
+        "image": "hello",
+        "type": "sync",
+        "url": "http://h/invoke/f",
+        "method": "POST",
+        "created_at": LONG_AGO,
+        "started_at": LONG_AGO,
+        "completed_at": LONG_AGO,
+        **model,
+    }
+    return TryCall(json.dumps(document), slot, extensions or {})
+
+
+async def engage(
+    engagement: PlayedEngagement,
+    agent: ToldAgent | None = None,
+    *,
+    detached: bool = True,
+    status_image: str = "",
+) -> PureRunnerService:
+    """Serve one engagement to its end and return the service, for its counts."""
+    inner = agent or ToldAgent()
+    inner.add_listener(AcknowledgeDetached())
+    async with trio.open_nursery() as nursery:
+        terms = Terms(detached=detached, status_image=status_image)
+        service = PureRunnerService(inner, terms, Hooks(), nursery)
+        broken: GRPCStatus | None = None
+        try:
+            await service.engage(engagement)
+        except GRPCStatus as status:  # would leave the nursery inside a group
+            broken = status
+    if broken is not None:
+        raise broken
+    return service
+
+
+async def test_the_order_of_a_call() -> None:
+    engagement = PlayedEngagement(
+        a_try(), Data(b"hello "), Data(b""), Data(b"world"), Data(b"", eof=True)
+    )
+    service = await engage(engagement)
+    assert engagement.heads() == [ResultStart(200, [("Content-Type", "text/plain")])]
+    assert engagement.body() == b"hello world"
+    outcome = engagement.finished()
+    assert outcome.success
+    assert outcome.details == "call-1"
+    assert outcome.image == "hello"
+    counts = service.statistics()
+    assert (counts.active, counts.received, counts.handled) == (0, 1, 1)
+
+
+async def test_an_empty_body_is_one_eof_frame() -> None:
+    engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
+    agent = ToldAgent()
+    await engage(engagement, agent)
+    assert agent.calls[0].body.data == b""
+    assert engagement.body() == b""
+    assert engagement.finished().success
+
+
+async def test_frames_of_any_size_are_taken() -> None:
+    body = bytes(300_000)
+    engagement = PlayedEngagement(a_try(), Data(body), Data(body, eof=True))
+    await engage(engagement)
+    assert len(engagement.body()) == 600_000
+
+
+async def test_data_after_eof_is_not_read() -> None:
+    engagement = PlayedEngagement(a_try(), Data(b"a", eof=True), Data(b"late"))
+    await engage(engagement)
+    assert engagement.body() == b"a"
+    assert engagement.finished().success
+
+
+@pytest.mark.parametrize(
+    ("frames", "end", "expected"),
+    [
+        ([Data(b"x")], False, "expected ClientMsg_Try"),
+        ([], True, "expected ClientMsg_Try"),
+        ([a_try(), a_try()], False, "expected ClientMsg_Data"),
+        ([a_try()], True, "expected ClientMsg_Data"),
+        ([a_try(), Data(b"x")], True, "expected ClientMsg_Data"),
+        ([a_try(), Data(b"x"), a_try()], False, "expected ClientMsg_Data"),
+    ],
+    ids=["data first", "nothing", "try twice", "no data", "missing eof", "try inside body"],
+)
+async def test_a_broken_order_ends_the_stream_with_unknown(
+    frames: list[ClientFrame], end: bool, expected: str
+) -> None:
+    engagement = PlayedEngagement(*frames, end=end)
+    with pytest.raises(GRPCStatus, match=f"Protocol failure: {expected}") as caught:
+        await engage(engagement)
+    assert caught.value.status == 2
+
+
+async def test_a_bad_model_is_a_500_that_names_the_part(logs: Logs) -> None:
+    """Weakness 01/1: Fn answers code 0, which its LB turns into a 200."""
+    engagement = PlayedEngagement(TryCall('{"memory": -1}'), Data(b"", eof=True))
+    await engage(engagement)
+    outcome = engagement.finished()
+    assert not outcome.success
+    assert outcome.error_code == 500
+    assert "invalid call model" in outcome.error_text
+    assert "memory" in outcome.error_text
+    assert not outcome.error_user
+    assert len(logs.with_event("bad try frame")) == 1
+
+
+async def test_bad_hex_is_a_500_that_names_the_part() -> None:
+    engagement = PlayedEngagement(a_try(slot="zz"), Data(b"", eof=True))
+    await engage(engagement)
+    assert engagement.finished().error_code == 500
+    assert "invalid slot_hash_id" in engagement.finished().error_text
+
+
+async def test_the_slot_key_and_extensions_reach_the_agent() -> None:
+    agent = ToldAgent()
+    key = bytes(range(32))
+    await engage(
+        PlayedEngagement(
+            a_try(slot=key.hex(), extensions={"a": "b"}), Data(b"", eof=True), request_id="r-1"
+        ),
+        agent,
+    )
+    call = agent.calls[0]
+    assert call.slot_hash_id == key
+    assert call.extensions == {"a": "b"}
+    assert call.request_id == "r-1"
+
+
+async def test_dates_are_this_machine_s() -> None:
+    engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
+    agent = ToldAgent()
+    await engage(engagement, agent)
+    model = agent.calls[0].model
+    assert model.created_at is not None
+    assert model.created_at.year > 2001
+    assert model.started_at is None
+    assert model.completed_at is None
+    assert engagement.finished().started_at == ""
+    assert engagement.finished().completed_at == ""
+
+
+async def test_the_status_image_is_reserved() -> None:
+    engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
+    await engage(engagement, status_image="hello")
+    assert engagement.finished().error_code == 400
+    assert engagement.finished().error_text == "Invalid Fn image"
+
+
+@pytest.mark.parametrize(
+    "error",
+    [ServerBusy(), CallTimeout(), ContainerInitFailed(), ImageWithVolume(), APIError(418, "tea")],
+    ids=repr,
+)
+async def test_outcomes_carry_code_text_and_blame(error: APIError) -> None:
+    async def fail(call: PendingCall) -> None:
+        raise error
+
+    engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
+    service = await engage(engagement, ToldAgent(fail))
+    outcome = engagement.finished()
+    assert not outcome.success
+    assert (outcome.error_code, outcome.error_text) == (error.code, error.message)
+    assert outcome.error_user == isinstance(error, FunctionError)
+    # Weakness 01/3: a NACK was received, but not handled.
+    assert service.statistics().handled == (0 if isinstance(error, ServerBusy) else 1)
+
+
+@pytest.mark.parametrize("error", [ValueError("secret"), APIError(0, "secret")], ids=repr)
+async def test_an_internal_error_is_a_500_that_tells_nothing(error: Exception, logs: Logs) -> None:
+    """Weakness 01/1, 06/3."""
+
+    async def fail(call: PendingCall) -> None:
+        raise error
+
+    engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
+    await engage(engagement, ToldAgent(fail))
+    outcome = engagement.finished()
+    assert (outcome.error_code, outcome.error_text) == (500, "internal server error")
+    assert logs.expect_error("call failed inside the runner")["call_id"] == "call-1"
+
+
+async def test_an_option_that_fails_ends_the_call_with_its_code() -> None:
+    def refuse(draft: CallDraft) -> None:
+        raise APIError(403, "not here")
+
+    agent = ToldAgent()
+    agent.options = [refuse]
+    engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
+    await engage(engagement, agent)
+    assert engagement.finished().error_code == 403
+
+
+async def test_an_answer_before_the_end_of_the_request_is_accepted() -> None:
+    """Weakness 01/2: no race between the answer and the eof frame; the answer counts."""
+
+    async def answer_at_once(call: PendingCall) -> None:
+        await call.writer.start(200, [])
+        await call.writer.write(b"early")
+
+    engagement = PlayedEngagement(a_try(), Data(b"part"))
+    await engage(engagement, ToldAgent(answer_at_once))
+    assert engagement.body() == b"early"
+    assert engagement.finished().success
+
+
+async def test_cancelling_the_engagement_cancels_the_call() -> None:
+    ended = []
+
+    async def hang(call: PendingCall) -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(True)
+
+    engagement = PlayedEngagement(a_try(), Data(b"", eof=True))
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(engage, engagement, ToldAgent(hang))
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+    assert ended == [True]
+    assert engagement.sent == []
+
+
+class TestDetached:
+    async def test_acknowledged_once_it_has_its_slot_then_finished(self) -> None:
+        engagement = PlayedEngagement(a_try(type="detached"), Data(b"in", eof=True))
+        await engage(engagement)
+        assert engagement.heads() == [ResultStart(202)]
+        assert engagement.body() == b""
+        assert engagement.finished().success
+
+    async def test_refused_where_not_supported(self) -> None:
+        engagement = PlayedEngagement(a_try(type="detached"), Data(b"", eof=True))
+        await engage(engagement, detached=False)
+        assert engagement.finished().error_code == 501
+        assert "not supported" in engagement.finished().error_text
+
+    async def test_not_acknowledged_when_it_got_no_slot(self) -> None:
+        agent = ToldAgent()
+
+        async def submit(call: PendingCall) -> None:
+            raise ServerBusy
+
+        agent.submit = submit  # type: ignore[method-assign]
+        engagement = PlayedEngagement(a_try(type="detached"), Data(b"", eof=True))
+        await engage(engagement, agent)
+        assert engagement.heads() == []
+        assert engagement.finished().error_code == 503
+
+    async def test_weakness_03_16_survives_the_loss_of_its_lb(self) -> None:
+        release = trio.Event()
+        served = []
+
+        async def wait(call: PendingCall) -> None:
+            await release.wait()
+            served.append(call.model.id)
+
+        await self._lose_lb(ToldAgent(wait), release, a_try(type="detached"))
+        assert served == ["call-1"]
+
+    async def test_a_body_that_is_lost_with_the_lb_ends_the_call(self, logs: Logs) -> None:
+        release = trio.Event()
+        failures = []
+
+        async def read(call: PendingCall) -> None:
+            stream = call.body.open()
+            assert await stream.receive_some() == b"part"
+            await release.wait()
+            try:
+                await stream.receive_some()
+            except BodyLost as lost:
+                failures.append(lost)
+                raise
+
+        await self._lose_lb(ToldAgent(read), release, a_try(type="detached"), whole=False)
+        assert len(failures) == 1
+        logs.expect_error("call failed inside the runner")
+
+    async def _lose_lb(
+        self, agent: ToldAgent, release: trio.Event, call: TryCall, *, whole: bool = True
+    ) -> None:
+        agent.add_listener(AcknowledgeDetached())
+        async with trio.open_nursery() as nursery:
+            terms = Terms(detached=True, status_image="")
+            service = PureRunnerService(agent, terms, Hooks(), nursery)
+            engagement = PlayedEngagement(call, Data(b"part", eof=whole))
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as stream:
+                    stream.start_soon(service.engage, engagement)
+                    await engagement.wait_sent(ResultStart)
+                    scope.cancel()
+            assert service.statistics().active == 0
+            assert service.statistics().detached == 1
+            release.set()
+
+    async def test_dies_with_its_lb_before_it_is_acknowledged(self) -> None:
+        agent = ToldAgent()
+
+        async def submit(call: PendingCall) -> None:
+            await trio.sleep_forever()
+
+        agent.submit = submit  # type: ignore[method-assign]
+        async with trio.open_nursery() as nursery:
+            terms = Terms(detached=True, status_image="")
+            service = PureRunnerService(agent, terms, Hooks(), nursery)
+            engagement = PlayedEngagement(a_try(type="detached"), Data(b"", eof=True))
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as stream:
+                    stream.start_soon(service.engage, engagement)
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+        assert service.statistics().detached == 0
+
+
+class TestOtherRPCs:
+    async def test_status_counts(self) -> None:
+        service = await engage(PlayedEngagement(a_try(), Data(b"", eof=True)))
+        status = await service.status(None)
+        assert (status.active, status.requests_received, status.requests_handled) == (0, 1, 1)
+
+    async def test_custom_health(self, nursery: trio.Nursery) -> None:
+        async def healthy() -> dict[str, str]:
+            return {"disk": "ok"}
+
+        service = self._service(nursery, Hooks(health_checker=healthy))
+        assert (await service.status("{}")).custom_status == {"disk": "ok"}
+
+    async def test_failing_health_check_carries_its_code(self, nursery: trio.Nursery) -> None:
+        async def ill() -> dict[str, str]:
+            raise APIError(450, "no disk")
+
+        status = await self._service(nursery, Hooks(health_checker=ill)).status(None)
+        assert (status.failed, status.error_code, status.error_text) == (True, 450, "no disk")
+
+    async def test_configure(self, nursery: trio.Nursery, logs: Logs) -> None:
+        taken: list[object] = []
+
+        async def take(config: object) -> None:
+            taken.append(config)
+
+        await self._service(nursery, Hooks(configure=take)).configure({"a": "b"})
+        assert taken == [{"a": "b"}]
+        await self._service(nursery, Hooks()).configure({"secret": "value"})
+        (warning,) = logs.with_event("no config handler")
+        assert warning["keys"] == ["secret"]
+
+    async def test_logs_without_a_streamer(self, nursery: trio.Nursery) -> None:
+        class NoChannel(LogChannel):
+            async def receive(self) -> None: ...
+            async def send(self, batch: object) -> None: ...
+
+        with pytest.raises(GRPCStatus, match="runner not configured with logStreamer"):
+            await self._service(nursery, Hooks()).stream_logs(NoChannel())
+
+    def _service(self, nursery: trio.Nursery, hooks: Hooks) -> PureRunnerService:
+        return PureRunnerService(ToldAgent(), Terms(detached=True, status_image=""), hooks, nursery)
