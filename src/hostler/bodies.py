@@ -54,9 +54,10 @@ class ReplayBody(Body):
     ``limit`` bytes were read nothing is kept any more, memory stays flat however large the body
     is, and ``open`` raises `BodyConsumed`. One stream is in use at a time: opening the next
     ends the one before, and raises `trio.BusyResourceError` while that one is being read.
-    Cancelling a read of ``source`` must lose nothing, as holds for Trio's own streams. A failure of the source is
-    raised from every later read that gets so far; closing a stream leaves the source open,
-    which belongs to whoever made it.
+
+    Cancelling a read of ``source`` must lose nothing, as holds for Trio's own streams. A failure
+    of the source is raised from every later read that gets so far. Closing a stream leaves the
+    source open, which belongs to whoever made it.
     """
 
     def __init__(self, source: trio.abc.ReceiveStream, limit: int = REPLAY_LIMIT) -> None:

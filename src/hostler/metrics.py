@@ -1,0 +1,161 @@
+"""The LB's metrics, under Fn's names, for Prometheus.
+
+`LBMetrics` is an object that is handed to the placer and to the LB agent. Making one registers
+it. Both parts share `default_metrics` if they are given none, so that a stock node has them.
+
+Counters carry Fn's names to the letter (``fn_calls``), without the ``_total`` that
+prometheus_client adds to counters of its own: dashboards made for Fn keep working. They are
+exposed as untyped for that reason. All changes happen in the event loop's thread; a scrape from
+another thread reads whole integers.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator
+from typing import Literal
+
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+CallStatus = Literal["completed", "timeouts", "server_busy", "canceled", "errors"]
+"""How a call ended, as counters and the latency's label name it."""
+
+MILLISECONDS = (1, 10, 50, 100, 250, 500, 1_000, 10_000, 60_000, 120_000)
+"""Upper bounds of the latency buckets, those of Fn's default server."""
+ATTEMPTS = (0, 2, 3, 4, 8, 16, 32, 64, 128, 256)
+"""Upper bounds of the buckets for attempts."""
+
+
+class Count:
+    """A number that is exposed: a counter that only grows, or a gauge."""
+
+    def __init__(self, name: str, text: str, kind: str) -> None:
+        self.value = 0
+        self._name = name
+        self._text = text
+        self._kind = kind
+
+    def inc(self) -> None:
+        self.value += 1
+
+    def dec(self) -> None:
+        self.value -= 1
+
+    def metric(self) -> Metric:
+        metric = Metric(self._name, self._text, self._kind)
+        metric.add_sample(self._name, {}, self.value)
+        return metric
+
+
+class LBMetrics(Collector):
+    """What an LB counts. ``placer_*`` and ``runner_*`` stand for Fn's ``lb_placer_*`` and
+    ``lb_runner_*``; latencies take nanoseconds and are exposed in milliseconds.
+
+    Raises `ValueError` if ``registry`` has such metrics already.
+    """
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._counts: list[Count] = []
+        self.calls = self._counter("calls", "Calls submitted")
+        self.ended: dict[CallStatus, Count] = {
+            "completed": self._counter("completed", "Calls that succeeded"),
+            "timeouts": self._counter("timeouts", "Forwarded calls whose time was over"),
+            "server_busy": self._counter("server_busy", "Calls refused for lack of capacity"),
+            "canceled": self._counter("canceled", "Calls whose client went away"),
+            "errors": self._counter("errors", "Calls that failed in any other way"),
+        }
+        self.queued = self._gauge("queued", "Calls being read and validated")
+        self.running = self._gauge("running", "Calls being placed or run")
+        self.placer_pool_error = self._counter(
+            "lb_placer_rp_error_count", "Placements that ended with a runner pool error"
+        )
+        self.placer_pool_empty = self._counter(
+            "lb_placer_rp_empty_count", "Sweeps over an empty list of runners"
+        )
+        self.placer_client_cancelled = self._counter(
+            "lb_placer_client_cancelled_count", "Placements that ended with the client gone"
+        )
+        self.placer_client_timeout = self._counter(
+            "lb_placer_client_timeout_count", "Placements whose request deadline passed"
+        )
+        self.placer_timeout = self._counter(
+            "lb_placer_timeout_count", "Placements given up after the placer's time"
+        )
+        self.placer_placed_error = self._counter(
+            "lb_placer_placed_error_count", "Placed calls that failed"
+        )
+        self.placer_placed_abort = self._counter(
+            "lb_placer_placed_abort_count", "Placed calls that were cancelled"
+        )
+        self.placer_placed_ok = self._counter(
+            "lb_placer_placed_ok_count", "Placed calls that succeeded"
+        )
+        self.placer_retry_busy = self._counter(
+            "lb_placer_retry_busy_count", "Attempts that a runner refused for lack of capacity"
+        )
+        self.placer_retry_error = self._counter(
+            "lb_placer_retry_error_count", "Attempts that failed to reach a runner"
+        )
+        self._histograms(registry)
+        registry.register(self)
+
+    def _histograms(self, registry: CollectorRegistry) -> None:
+        def latency(name: str, text: str, *labels: str) -> Histogram:
+            return Histogram(f"fn_{name}", text, labels, buckets=MILLISECONDS, registry=registry)
+
+        self._attempts = Histogram(
+            "fn_lb_placer_attempt_count",
+            "Attempts to run a call, per placement",
+            buckets=ATTEMPTS,
+            registry=registry,
+        )
+        self._placer_latency = latency(
+            "lb_placer_latency", "Milliseconds until a call was placed or given up"
+        )
+        self._sched_latency = latency(
+            "lb_runner_sched_latency", "Milliseconds that runners took to find a container"
+        )
+        self._exec_latency = latency("lb_runner_exec_latency", "Milliseconds that functions ran")
+        by_status = latency(
+            "lb_call_latency", "Milliseconds of a call outside of its function", "call_status"
+        )
+        self._call_latency = {status: by_status.labels(status) for status in self.ended}
+
+    def _counter(self, name: str, text: str) -> Count:
+        return self._add(Count(f"fn_{name}", text, "unknown"))
+
+    def _gauge(self, name: str, text: str) -> Count:
+        return self._add(Count(f"fn_{name}", text, "gauge"))
+
+    def _add(self, count: Count) -> Count:
+        self._counts.append(count)
+        return count
+
+    def collect(self) -> Iterator[Metric]:
+        for count in self._counts:
+            yield count.metric()
+
+    def observe_placement(self, attempts: int, latency_ns: int) -> None:
+        """A placement is over: how many attempts, and how long until the last of them began."""
+        self._attempts.observe(attempts)
+        self._placer_latency.observe(latency_ns / 1e6)
+
+    def observe_runner(self, scheduler_ns: int, execution_ns: int) -> None:
+        """What a runner reported of a call; 0 = it did not."""
+        if scheduler_ns:
+            self._sched_latency.observe(scheduler_ns / 1e6)
+        if execution_ns:
+            self._exec_latency.observe(execution_ns / 1e6)
+
+    def observe_call(self, status: CallStatus, latency_ns: int) -> None:
+        """A call is over; ``latency_ns`` leaves out what the function itself took."""
+        self.ended[status].inc()
+        self._call_latency[status].observe(latency_ns / 1e6)
+
+
+@functools.cache
+def default_metrics() -> LBMetrics:
+    """The metrics of this process, in prometheus_client's own registry."""
+    return LBMetrics()
