@@ -97,13 +97,18 @@ def decode_call(text: str) -> Call:
     Raises `InvalidJSON`, whose message names the field, and `InvalidCPUs`. Header names are
     taken as they are.
     """
+    return _decode_fast(text) or decode_lenient(text)
+
+
+def _decode_fast(text: str) -> Call | None:
+    """``None`` for all that is not just as a node writes it, be it fine or not."""
     try:
         document = _decoder.decode(text)
         if document.stats or document.memory > UINT64_MAX:
-            return decode_lenient(text)
+            return None
         return _to_call(document)
     except (msgspec.DecodeError, RecursionError, ValueError):
-        return decode_lenient(text)
+        return None
 
 
 def _to_call(document: _Document) -> Call:
