@@ -46,12 +46,12 @@ class NodeConfig(EnvConfig):
     # --- the LB ---
 
     runner_api_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_RUNNER_API_URL"))
-    """Base URL of the API node that an LB asks for apps and functions; LBs need it."""
+    """Base URL (none) of the API node that an LB asks for apps and functions; LBs need it."""
 
     runner_addresses: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(ADDRESSES, "FN_RUNNER_ADDRESSES")
     )
-    """The runners of an LB, ``host:port`` each, separated by commas; LBs need them."""
+    """The runners (none) of an LB, ``host:port`` each, separated by commas; LBs need them."""
 
     placer: str = attrs.field(default="naive", metadata=setting(NON_EMPTY, "FN_PLACER"))
     """Name of the placer (naive); ``ch`` = consistent hash."""
