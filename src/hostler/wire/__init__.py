@@ -1,0 +1,30 @@
+"""The runner protocol over HTTP/2: the only place for asyncio, grpclib and betterproto.
+
+``open_loop`` goes outermost. Within it, an LB makes a `GrpcRunnerClient` per runner, and a runner
+serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured::
+
+    _client, _pool, _dial     the LB's end: calls, connections, opening one
+    _server, _rpc             the runner's end: listening, one RPC
+    _stream, _connection      what both share: grpclib's HTTP/2, reachable from Trio tasks
+    _codec, _struct           frames to bytes; _runner_pb is generated
+    _status, _tls, _loop, _address
+"""
+
+from ._client import GrpcRunnerClient
+from ._connection import Keepalive
+from ._loop import Loop, open_loop
+from ._pool import PoolStatistics
+from ._server import GrpcServer, open_server
+from ._tls import client_tls, server_tls
+
+__all__ = [
+    "GrpcRunnerClient",
+    "GrpcServer",
+    "Keepalive",
+    "Loop",
+    "PoolStatistics",
+    "client_tls",
+    "open_loop",
+    "open_server",
+    "server_tls",
+]

@@ -1,0 +1,408 @@
+"""The only place where frames become protobuf messages and back.
+
+betterproto does the work, with its compiled codec (`COMPILED_CODEC` tells; the pure-Python one
+is several times slower). Body data, the hot path, is put together and taken apart by hand:
+``ClientMsg`` and ``RunnerMsg`` have their ``DataFrame`` under the same number, so one function
+each way serves both directions. The tests prove that both ways give betterproto's bytes.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, TypeVar
+
+import betterproto
+import betterproto.lib.google.protobuf as google
+
+from hostler.errors import HostlerError
+from hostler.frames import (
+    MAX_DATA_CHUNK,
+    ClientFrame,
+    Data,
+    Finished,
+    LogAck,
+    LogContainer,
+    LogLine,
+    LogMessage,
+    LogReady,
+    LogRequest,
+    LogStart,
+    ResultStart,
+    RunnerFrame,
+    RunnerStatus,
+    TryCall,
+)
+
+from . import _runner_pb as pb
+from ._struct import json_to_struct, struct_to_json
+
+COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
+    betterproto.Message.__bytes__.__name__ == "__bytes_patch"
+)
+"""Whether betterproto encodes with betterproto-rust-codec. It replaces these methods on import."""
+
+EMPTY = b""
+"""The encoding of every message without fields that are set."""
+
+_BATCH = 6
+"""Frames that are handed to a stream at once."""
+_PREFIX = struct.Struct(">BI")  # compressed flag, length
+_DATA_ARM = 0x12  # field 2, length-delimited: `data` of ClientMsg and of RunnerMsg
+_DATA_FIELD = 0x0A  # field 1, length-delimited: DataFrame.data
+_EOF_FIELD = b"\x10\x01"  # field 2, varint, true: DataFrame.eof
+_Message = TypeVar("_Message", bound=betterproto.Message)
+
+
+class CodecError(HostlerError):
+    """The bytes are not a message of the expected type."""
+
+
+def _parse(kind: type[_Message], data: bytes) -> _Message:
+    try:
+        return kind().parse(data)
+    except Exception as error:  # (the compiled codec raises bare RuntimeErrors)
+        text = f"cannot decode a {kind.__name__} of {len(data)} bytes: {error}"
+        raise CodecError(text) from error
+
+
+def with_prefix(message: bytes) -> bytes:
+    """``message`` with gRPC's length prefix, as streams take it."""
+    return _PREFIX.pack(0, len(message)) + message
+
+
+# --- body data -----------------------------------------------------------------------------
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def _read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """(value, position after it). Raises IndexError at the end of ``data``, or of 64 bits."""
+    value = shift = 0
+    while True:
+        if shift > 63:
+            raise IndexError(at)
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
+
+
+def _encode_data(frame: Data) -> bytes:
+    size = len(frame.data)
+    tail = _EOF_FIELD if frame.eof else b""
+    if not size:
+        return b"%c%c%b" % (_DATA_ARM, len(tail), tail)
+    length = _varint(size)
+    inner = 1 + len(length) + size + len(tail)
+    return b"%c%b%c%b%b%b" % (_DATA_ARM, _varint(inner), _DATA_FIELD, length, frame.data, tail)
+
+
+def _decode_data(data: bytes) -> Data | None:
+    """The frame, if ``data`` has exactly the shape that every encoder makes of one."""
+    if len(data) < 2 or data[0] != _DATA_ARM:
+        return None
+    try:
+        inner, at = _read_varint(data, 1)
+        if inner != len(data) - at:
+            return None
+        size = 0
+        if inner and data[at] == _DATA_FIELD:
+            size, at = _read_varint(data, at + 1)
+    except IndexError:
+        return None
+    rest = data[at + size :]
+    if len(data) - at < size or rest not in (b"", _EOF_FIELD):
+        return None
+    return Data(data[at : at + size], eof=bool(rest))
+
+
+def data_batches(frame: Data) -> Iterator[bytes]:
+    """``frame`` as framed messages of at most ``MAX_DATA_CHUNK`` bytes of data, ``eof`` on the
+    last, several in one string: they are written together."""
+    size = len(frame.data)
+    if size <= MAX_DATA_CHUNK:
+        yield with_prefix(_encode_data(frame))
+        return
+    batch: list[bytes] = []
+    for start in range(0, size, MAX_DATA_CHUNK):
+        stop = start + MAX_DATA_CHUNK
+        piece = Data(frame.data[start:stop], eof=frame.eof and stop >= size)
+        batch.append(with_prefix(_encode_data(piece)))
+        if len(batch) == _BATCH or stop >= size:
+            yield b"".join(batch)
+            batch.clear()
+
+
+# --- Engage --------------------------------------------------------------------------------
+
+
+def encode_client(frame: ClientFrame) -> bytes:
+    """A ``ClientMsg``."""
+    if isinstance(frame, Data):
+        return _encode_data(frame)
+    return bytes(
+        pb.ClientMsg(
+            try_=pb.TryCall(
+                models_call_json=frame.models_call_json,
+                slot_hash_id=frame.slot_hash_id,
+                extensions=dict(frame.extensions),
+            )
+        )
+    )
+
+
+def decode_client(data: bytes) -> ClientFrame | None:
+    """A ``ClientMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
+    if frame := _decode_data(data):
+        return frame
+    kind, value = _arm(_parse(pb.ClientMsg, data), "body")
+    if kind == "try_":
+        return TryCall(value.models_call_json, value.slot_hash_id, value.extensions)
+    if kind == "data":
+        return Data(value.data, value.eof)
+    return None
+
+
+def encode_runner(frame: RunnerFrame) -> bytes:
+    """A ``RunnerMsg``."""
+    if isinstance(frame, Data):
+        return _encode_data(frame)
+    if isinstance(frame, ResultStart):
+        headers = [pb.HttpHeader(key=key, value=value) for key, value in frame.headers]
+        http = pb.HttpRespMeta(status_code=frame.status, headers=headers)
+        return bytes(pb.RunnerMsg(result_start=pb.CallResultStart(http=http)))
+    return bytes(
+        pb.RunnerMsg(
+            finished=pb.CallFinished(
+                success=frame.success,
+                details=frame.details,
+                error_code=frame.error_code,
+                error_str=frame.error_text,
+                created_at=frame.created_at,
+                started_at=frame.started_at,
+                completed_at=frame.completed_at,
+                scheduler_duration=frame.scheduler_ns,
+                execution_duration=frame.execution_ns,
+                error_user=frame.error_user,
+                image=frame.image,
+                image_pull_wait_duration=frame.image_pull_wait_ns,
+                ctr_prep_duration=frame.ctr_prep_ns,
+                ctr_create_duration=frame.ctr_create_ns,
+                init_start_time=frame.init_start_ns,
+            )
+        )
+    )
+
+
+def decode_runner(data: bytes) -> RunnerFrame | None:
+    """A ``RunnerMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
+    if frame := _decode_data(data):
+        return frame
+    kind, value = _arm(_parse(pb.RunnerMsg, data), "body")
+    if kind == "result_start":
+        meta, http = _arm(value, "meta")
+        if meta != "http":
+            return None
+        return ResultStart(http.status_code, [(h.key, h.value) for h in http.headers])
+    if kind == "data":
+        return Data(value.data, value.eof)
+    return _finished(value) if kind == "finished" else None
+
+
+def _finished(value: pb.CallFinished) -> Finished:
+    return Finished(
+        success=value.success,
+        details=value.details,
+        error_code=value.error_code,
+        error_text=value.error_str,
+        error_user=value.error_user,
+        created_at=value.created_at,
+        started_at=value.started_at,
+        completed_at=value.completed_at,
+        scheduler_ns=value.scheduler_duration,
+        execution_ns=value.execution_duration,
+        image=value.image,
+        image_pull_wait_ns=value.image_pull_wait_duration,
+        ctr_prep_ns=value.ctr_prep_duration,
+        ctr_create_ns=value.ctr_create_duration,
+        init_start_ns=value.init_start_time,
+    )
+
+
+def _arm(message: betterproto.Message, group: str) -> tuple[str, Any]:
+    # Reading an arm that is not set raises AttributeError, hence this way.
+    return betterproto.which_one_of(message, group)
+
+
+# --- Status, Status2, ConfigureRunner ------------------------------------------------------
+
+# field of RunnerStatus here: name there, where they differ
+_STATUS_NAMES = {
+    "error_text": "error_str",
+    "scheduler_ns": "scheduler_duration",
+    "execution_ns": "execution_duration",
+    "image_pull_wait_ns": "image_pull_wait_duration",
+    "ctr_prep_ns": "ctr_prep_duration",
+    "ctr_create_ns": "ctr_create_duration",
+    "init_start_ns": "init_start_time",
+}
+_STATUS_FIELDS = [(name, _STATUS_NAMES.get(name, name)) for name in RunnerStatus.__struct_fields__]
+
+
+def encode_status(status: RunnerStatus) -> bytes:
+    """A ``RunnerStatus``."""
+    fields = {there: getattr(status, here) for here, there in _STATUS_FIELDS}
+    return bytes(pb.RunnerStatus(**fields))
+
+
+def decode_status(data: bytes) -> RunnerStatus:
+    """A ``RunnerStatus``. Raises `CodecError`."""
+    message = _parse(pb.RunnerStatus, data)
+    return RunnerStatus(**{here: getattr(message, there) for here, there in _STATUS_FIELDS})
+
+
+def encode_struct(payload: str) -> bytes:
+    """A ``google.protobuf.Struct`` of a JSON object as text. Raises ValueError if it is none."""
+    return bytes(json_to_struct(payload))
+
+
+def decode_struct(data: bytes) -> str:
+    """The JSON text of a ``google.protobuf.Struct``. Raises `CodecError`."""
+    try:
+        _check_struct_depth(data)
+    except IndexError:
+        raise CodecError("cannot decode a Struct: it ends in a field") from None
+    return struct_to_json(_parse(google.Struct, data))
+
+
+_MAX_STRUCT_DEPTH = 400
+"""Nested messages; one level of JSON takes up to three. Google's decoders stop at 100."""
+# (message, field) -> message in that field, for the four messages that make up a Struct
+_STRUCT_FIELDS = {
+    ("struct", 1): "entry",
+    ("entry", 2): "value",
+    ("value", 5): "struct",
+    ("value", 6): "list",
+    ("list", 1): "value",
+}
+_FIXED_SIZES = {1: 8, 5: 4}
+
+
+def _check_struct_depth(data: bytes) -> None:
+    """Refuse what would overflow the C stack of the compiled codec, which recurses unchecked."""
+    stack = [("struct", len(data))]
+    at = 0
+    while stack:
+        kind, end = stack[-1]
+        if at >= end:
+            stack.pop()
+            continue
+        key, at = _read_varint(data, at)
+        child = _STRUCT_FIELDS.get((kind, key >> 3)) if key & 7 == 2 else None
+        if key & 7 == 0:
+            _, at = _read_varint(data, at)
+        elif key & 7 == 2:
+            size, at = _read_varint(data, at)
+            if child:
+                stack.append((child, at + size))
+            else:
+                at += size
+        elif key & 7 in _FIXED_SIZES:
+            at += _FIXED_SIZES[key & 7]
+        else:
+            raise CodecError(f"cannot decode a Struct: wire type {key & 7}")
+        if len(stack) > _MAX_STRUCT_DEPTH:
+            raise CodecError("cannot decode a Struct: it is nested too deeply")
+
+
+def encode_config(config: Mapping[str, str]) -> bytes:
+    """A ``ConfigMsg``."""
+    return bytes(pb.ConfigMsg(config=dict(config)))
+
+
+def decode_config(data: bytes) -> dict[str, str]:
+    """A ``ConfigMsg``. Raises `CodecError`."""
+    return _parse(pb.ConfigMsg, data).config
+
+
+def decode_empty(data: bytes) -> None:
+    """``google.protobuf.Empty`` or ``ConfigStatus``. Raises `CodecError`."""
+    _parse(google.Empty, data)
+
+
+# --- StreamLogs ----------------------------------------------------------------------------
+
+
+def encode_log_message(message: LogMessage) -> bytes:
+    """A ``LogRequestMsg``."""
+    if isinstance(message, LogStart):
+        start = pb.LogRequestMsgStart(config=dict(message.config))
+        return bytes(pb.LogRequestMsg(start=start))
+    if isinstance(message, LogAck):
+        return bytes(pb.LogRequestMsg(ack=pb.LogRequestMsgAck()))
+    return bytes(pb.LogRequestMsg(ready=pb.LogRequestMsgReady()))
+
+
+def decode_log_message(data: bytes) -> LogMessage | None:
+    """A ``LogRequestMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
+    kind, value = _arm(_parse(pb.LogRequestMsg, data), "body")
+    if kind == "start":
+        return LogStart(value.config)
+    if kind == "ack":
+        return LogAck()
+    return LogReady() if kind == "ready" else None
+
+
+def encode_log_batch(batch: Sequence[LogContainer]) -> bytes:
+    """A ``LogResponseMsg``."""
+    return bytes(pb.LogResponseMsg(data=[_encode_container(container) for container in batch]))
+
+
+def _encode_container(container: LogContainer) -> pb.LogResponseMsgContainer:
+    source = pb.LogResponseMsgContainerRequestLineSource
+    return pb.LogResponseMsgContainer(
+        application_id=container.app_id,
+        function_id=container.fn_id,
+        container_id=container.container_id,
+        data=[
+            pb.LogResponseMsgContainerRequest(
+                request_id=request.request_id,
+                data=[
+                    pb.LogResponseMsgContainerRequestLine(
+                        timestamp=line.timestamp_ms,
+                        source=source(int(line.stderr)),
+                        data=line.data,
+                    )
+                    for line in request.lines
+                ],
+            )
+            for request in container.requests
+        ],
+    )
+
+
+def decode_log_batch(data: bytes) -> list[LogContainer]:
+    """A ``LogResponseMsg``. Raises `CodecError`."""
+    return [_decode_container(container) for container in _parse(pb.LogResponseMsg, data).data]
+
+
+def _decode_container(message: pb.LogResponseMsgContainer) -> LogContainer:
+    stderr = pb.LogResponseMsgContainerRequestLineSource.STDERR
+    requests = [
+        LogRequest(
+            request.request_id,
+            [LogLine(line.timestamp, line.data, line.source == stderr) for line in request.data],
+        )
+        for request in message.data
+    ]
+    return LogContainer(message.application_id, message.function_id, message.container_id, requests)

@@ -1,0 +1,332 @@
+"""grpclib's HTTP/2 connection, as both ends of the wire need it.
+
+What is different from grpclib's own:
+
+* a GOAWAY lets the running streams go on (RFC 9113, section 6.8); streams that the peer did not
+  look at are marked so, which makes them safe to retry
+* credits of the connection never run out before those of its streams, so that a reader that has
+  stopped cannot stop the other streams of the connection
+* whatever a peer sends, the worst that happens is that its own connection is closed: an exception
+  that leaves a protocol callback would end the whole trio-asyncio loop
+* a vanished peer is noticed by pings, and then the connection is aborted: closing would wait for
+  data to be sent that nobody takes
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from typing import Any, cast
+
+import attrs
+import structlog
+import trio
+from grpclib import protocol as grpclib_protocol
+from grpclib.config import Configuration
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import (
+    ConnectionTerminated,
+    DataReceived,
+    RemoteSettingsChanged,
+    StreamReset,
+    WindowUpdated,
+)
+from h2.events import Event as H2Event
+from h2.settings import SettingCodes
+from hyperframe.frame import GoAwayFrame
+
+from ._address import join_address
+from ._loop import Loop
+from ._status import UNAVAILABLE
+from ._stream import Broken, WireStream
+
+log = structlog.get_logger(__name__)
+
+STREAM_WINDOW = 256 * 1024
+"""Bytes that a peer may send on a stream ahead of its reader."""
+MAX_STREAMS = 4096
+"""Streams that a server allows on one connection. Times STREAM_WINDOW: under the largest window
+that a connection can have."""
+CONNECTION_WINDOW = 2**31 - 1
+_UNKNOWN_LIMIT = 100
+"""Streams to open before the peer has said how many it allows (RFC 9113, section 6.5.2, advises
+peers to allow at least these)."""
+
+
+@attrs.frozen
+class Keepalive:
+    """When an idle connection is checked. Seconds.
+
+    A ping goes out after ``interval`` without any data from the peer, and the connection is given
+    up after ``timeout`` without an answer: a vanished peer is noticed within their sum.
+    The default interval stays above the five minutes that grpc servers demand unless told
+    otherwise; they end the connections of clients that ask more often. Hosts that are gone from
+    the network are noticed earlier by the kernel, whose probes grpc does not count.
+    """
+
+    interval: float = 310.0
+    timeout: float = 20.0
+
+
+DEFAULT_KEEPALIVE = Keepalive()
+_TCP_KEEPALIVE = {"TCP_KEEPIDLE": 15, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4}
+"""Seconds, seconds, probes: the idle time is what Go's dialer uses."""
+
+
+class _H2(H2Connection):
+    """h2 closes its state machine on GOAWAY, so that nothing could be sent or received after it."""
+
+    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[H2Event]]:
+        event = ConnectionTerminated()
+        event.error_code = frame.error_code
+        event.last_stream_id = frame.last_stream_id
+        event.additional_data = frame.additional_data or None
+        return [], [event]
+
+
+class WireConnection(grpclib_protocol.Connection):
+    """State that streams share. ``limit`` streams may be open at once."""
+
+    limit = _UNKNOWN_LIMIT
+
+    def __init__(self, h2: H2Connection, transport: asyncio.Transport) -> None:
+        super().__init__(h2, transport, config=Configuration().__for_server__())
+        self.h2 = h2
+        self.transport = transport
+
+    def create_stream(self, **kwargs: Any) -> WireStream:
+        return WireStream(self, self.h2, self.transport, **kwargs)
+
+    def flush(self) -> None:
+        data = self.h2.data_to_send()
+        if data and not self.transport.is_closing():
+            self.transport.write(data)
+
+    def is_closing(self) -> bool:
+        return self.transport.is_closing()
+
+    def close(self) -> None:
+        # The base class drops the transport here, which streams may still ask for its state.
+        self.transport.close()
+
+    def send_goaway(self) -> None:
+        """Tell the peer to open no more streams. Past h2, which would close its own state."""
+        last = self.h2.highest_inbound_stream_id
+        if not self.transport.is_closing():
+            self.transport.write(GoAwayFrame(0, last_stream_id=last).serialize())
+
+
+class _Processor(grpclib_protocol.EventsProcessor):
+    connection: WireConnection
+    streams: dict[int, WireStream]  # type: ignore[assignment]
+
+    def __init__(self, protocol: WireProtocol) -> None:
+        super().__init__(protocol.handler, protocol.connection)
+        self._protocol = protocol
+
+    def process(self, event: H2Event) -> None:
+        self._protocol.heard = True
+        if type(event) in getattr(self, "processors", ()):
+            super().process(event)
+
+    def process_data_received(self, event: DataReceived) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is None:
+            self.connection.ack(event.stream_id, event.flow_controlled_length)
+        else:
+            stream.add_data(event.data, event.flow_controlled_length)
+
+    def process_window_updated(self, event: WindowUpdated) -> None:
+        if event.stream_id:
+            stream = self.streams.get(event.stream_id)
+            if stream is not None:
+                stream.pump()
+        else:
+            self.pump_all()
+
+    def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
+        limit = self.connection.h2.remote_settings.max_concurrent_streams
+        self.connection.limit = limit
+        self._protocol.settings_received()
+        self.pump_all()
+
+    def pump_all(self) -> None:
+        for stream in list(self.streams.values()):
+            stream.pump()
+
+    def process_stream_reset(self, event: StreamReset) -> None:
+        stream = self.streams.get(event.stream_id)
+        if stream is not None:
+            stream.reset_received(int(event.error_code or 0))
+
+    def process_connection_terminated(self, event: ConnectionTerminated) -> None:
+        last = event.last_stream_id or 0
+        self._protocol.draining = True
+        code = int(event.error_code or 0)
+        text = f"the peer is going away (code {code}, {_text(event.additional_data)})"
+        if code != ErrorCodes.NO_ERROR:
+            log.warning("peer ended the connection", peer=self._protocol.peer, reason=text)
+        if self._protocol.client_side:
+            for stream_id, stream in list(self.streams.items()):
+                if stream_id > last:
+                    stream.break_off(Broken(UNAVAILABLE, text, unprocessed=True))
+        self._protocol.on_change()
+
+    def close(self, reason: str = "connection closed") -> None:
+        self._protocol.draining = True
+        self.connection.close()
+        for stream in list(self.streams.values()):
+            stream.__terminated__(reason)
+
+
+class WireProtocol(grpclib_protocol.H2Protocol):
+    """One connection, from its transport's start to its loss."""
+
+    connection: WireConnection
+    processor: _Processor
+
+    def __init__(
+        self,
+        handler: grpclib_protocol.AbstractHandler,
+        *,
+        loop: Loop,
+        client_side: bool,
+        keepalive: Keepalive,
+    ) -> None:
+        # latin-1 never fails to decode; header values that matter are ASCII.
+        h2_config = H2Configuration(
+            client_side=client_side,
+            header_encoding="latin-1",
+            validate_inbound_headers=False,
+            validate_outbound_headers=False,
+            normalize_inbound_headers=False,
+            normalize_outbound_headers=False,
+        )
+        super().__init__(handler, Configuration(), h2_config)
+        self.client_side = client_side
+        self.peer = ""
+        self.heard = False
+        """Whether anything came from the peer since the last check."""
+        self.draining = False
+        """No new streams: the peer said GOAWAY, or we did."""
+        self.lost = trio.Event()
+        self.lost_reason: BaseException | None = None
+        self.ready = trio.Event()
+        """The peer's settings have come: it speaks HTTP/2. Also set when the connection is lost."""
+        self._loop = loop
+        self._keepalive = keepalive
+        self._timer: asyncio.TimerHandle | None = None
+        self._closing_reason = ""
+
+    @property
+    def usable(self) -> bool:
+        """Whether new streams can be opened. A transport may be closing without having said so."""
+        return not self.draining and not self.connection.is_closing()
+
+    def on_change(self) -> None:
+        """Called when streams may have become possible or impossible."""
+
+    # --- asyncio's side; nothing may be raised here ---
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._set_socket_options(transport.get_extra_info("socket"))
+        self.peer = _address(transport.get_extra_info("peername"))
+        h2 = _H2(config=self.h2_config)
+        h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
+        if self.client_side:
+            h2.local_settings[SettingCodes.ENABLE_PUSH] = 0
+        else:
+            h2.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = MAX_STREAMS
+        h2.local_settings.acknowledge()
+        h2.initiate_connection()
+        h2.increment_flow_control_window(CONNECTION_WINDOW - h2.inbound_flow_control_window)
+        self.connection = WireConnection(h2, cast(asyncio.Transport, transport))
+        self.connection.flush()
+        self.processor = _Processor(self)
+        self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            super().data_received(data)
+        except Exception:
+            log.exception("connection failed on received data", peer=self.peer)
+            self.abort("internal error")
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self.processor.pump_all()
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self.lost_reason = exc
+        reason = self._closing_reason or (f"connection lost: {exc}" if exc else "connection closed")
+        self.processor.close(reason)
+        self.draining = True
+        self.lost.set()
+        self.ready.set()
+        self.on_change()
+
+    # --- for the owner ---
+
+    def settings_received(self) -> None:
+        self.ready.set()
+        self.on_change()
+
+    def close(self, reason: str) -> None:
+        """Break off all streams and close once all is sent. `lost` is set when that is done."""
+        self._closing_reason = self._closing_reason or reason
+        self.draining = True
+        self.processor.close(reason)
+
+    def abort(self, reason: str) -> None:
+        """Close without sending what is left."""
+        self._closing_reason = self._closing_reason or reason
+        self.draining = True
+        self.connection.transport.abort()
+        self.processor.close(reason)
+
+    # --- keepalive ---
+
+    def _check_idle(self) -> None:
+        wait = self._keepalive.interval
+        if not self.heard:
+            self.connection.h2.ping(b"hostler.")
+            self.connection.flush()
+            wait = self._keepalive.timeout
+            self._timer = self._loop.call_later(wait, self._check_answer)
+            return
+        self.heard = False
+        self._timer = self._loop.call_later(wait, self._check_idle)
+
+    def _check_answer(self) -> None:
+        if not self.heard:
+            text = f"no answer to a ping within {self._keepalive.timeout:g} s"
+            log.warning("peer has vanished", peer=self.peer, reason=text)
+            self.abort(text)
+            return
+        self.heard = False
+        self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
+
+    @staticmethod
+    def _set_socket_options(sock: socket.socket) -> None:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in _TCP_KEEPALIVE.items():
+            option = getattr(socket, name, None)  # (Linux has them all)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _text(data: bytes | None) -> str:
+    return repr((data or b"")[:80].decode("latin-1"))
+
+
+def _address(name: Any) -> str:
+    """``host:port`` of a socket name; "" if the peer is gone already."""
+    if not name:
+        return ""
+    host, port = name[:2]
+    return join_address(host, port)

@@ -1,0 +1,45 @@
+"""Where the asyncio loop comes from, and the one place that crosses from Trio to asyncio."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import TypeAlias, TypeVar
+
+import trio_asyncio  # type: ignore[import-untyped]  # (it has no annotations)
+
+Loop: TypeAlias = asyncio.AbstractEventLoop
+"""A trio-asyncio loop. Objects of ``wire`` hold theirs explicitly: a Trio task that was started
+in a nursery opened outside of the loop does not find it by itself."""
+
+_T = TypeVar("_T")
+
+
+@asynccontextmanager
+async def open_loop() -> AsyncIterator[Loop]:
+    """The trio-asyncio loop of the embedding program if there is one, else a loop of our own.
+
+    Trio-flavoured. It goes outermost: everything that uses the loop must be closed before this
+    block ends. Nested calls share one loop. Cancellation passes through.
+    """
+    current = trio_asyncio.current_loop.get()
+    if current is not None and not current.is_closed():
+        yield current
+        return
+    async with trio_asyncio.open_loop() as loop:
+        yield loop
+
+
+async def run_asyncio(loop: Loop, function: Callable[[], Awaitable[_T]]) -> _T:
+    """Run an asyncio-flavoured function from Trio.
+
+    Trio-flavoured: cancelling it cancels the asyncio task and waits for its end. A cancellation
+    that no Trio scope asked for is a `ConnectionError`: asyncio's own is a BaseException, which
+    Trio code has no reason to expect.
+    """
+    try:
+        result: _T = await trio_asyncio.aio_as_trio(function, loop=loop)()
+    except asyncio.CancelledError as error:
+        raise ConnectionError("the connection was given up") from error
+    return result

@@ -1,0 +1,181 @@
+"""The connections of one client: streams are counted here, and connections opened and closed."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from hostler.engagement import NotSent
+
+from ._connection import WireProtocol
+from ._dial import Target, dial
+
+log = structlog.get_logger(__name__)
+
+CLOSE_TIMEOUT = 1.0
+"""Seconds that closing a connection may take before it is aborted."""
+
+
+@attrs.frozen
+class PoolStatistics:
+    """A snapshot. ``connections`` includes those that are draining."""
+
+    connections: int
+    streams: int
+    waiting: int
+
+
+@attrs.define(eq=False)
+class _Slot:
+    """A connection and how many streams on it are ours."""
+
+    protocol: WireProtocol
+    in_use: int = 0
+
+
+@attrs.define(eq=False)
+class _Attempt:
+    """One dialling, which everybody who needs a connection waits for."""
+
+    done: trio.Event = attrs.Factory(trio.Event)
+    error: NotSent | None = None
+
+
+class ConnectionPool:
+    """Opens a connection when all have their streams taken, one at a time and up to
+    ``max_connections``; closes one that is idle while another one has room.
+
+    There is no backoff: who comes while a dialling is under way shares its outcome, a dialling
+    is bounded, and a placer paces its own sweeps. So a runner that is back is found at once.
+    """
+
+    def __init__(
+        self, target: Target, *, max_connections: int, streams_per_connection: int
+    ) -> None:
+        self._target = target
+        self._max_connections = max_connections
+        self._streams_per_connection = streams_per_connection
+        self._slots: list[_Slot] = []
+        self._attempt: _Attempt | None = None
+        self._changed = trio.Event()
+        self._waiting = 0
+        self.closed = False
+
+    def statistics(self) -> PoolStatistics:
+        return PoolStatistics(
+            connections=len(self._slots),
+            streams=sum(slot.in_use for slot in self._slots),
+            waiting=self._waiting,
+        )
+
+    @asynccontextmanager
+    async def stream_slot(self) -> AsyncIterator[WireProtocol]:
+        """The right to open one stream on the connection, for as long as the block lasts.
+
+        Trio-flavoured. Waits for a connection or for a free stream. Raises `NotSent`.
+        """
+        self._waiting += 1
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            slot = await self._acquire()
+        finally:
+            self._waiting -= 1
+        try:
+            yield slot.protocol
+        finally:
+            slot.in_use -= 1
+            self._tidy()
+
+    async def _acquire(self) -> _Slot:
+        while True:
+            if self.closed:
+                raise NotSent(f"the client of runner {self._target.address} is closed")
+            slot = self._with_room()
+            if slot is not None:
+                slot.in_use += 1
+                return slot
+            if self._attempt is not None:
+                attempt = self._attempt
+                await attempt.done.wait()
+                if attempt.error is not None:
+                    raise NotSent(str(attempt.error)) from attempt.error
+            elif self._usable() < self._max_connections:
+                await self._dial()
+            else:
+                await self._changed.wait()
+
+    def _with_room(self) -> _Slot | None:
+        # The first one with room: so the others become idle and can be closed.
+        for slot in self._slots:
+            limit = min(self._streams_per_connection, slot.protocol.connection.limit)
+            if slot.protocol.usable and slot.in_use < limit:
+                return slot
+        return None
+
+    def _usable(self) -> int:
+        return sum(slot.protocol.usable for slot in self._slots)
+
+    async def _dial(self) -> None:
+        attempt = self._attempt = _Attempt()
+        try:
+            protocol = await dial(self._target)
+        except NotSent as error:
+            attempt.error = error
+            raise
+        finally:
+            # If this task was cancelled, the next one in line dials.
+            self._attempt = None
+            attempt.done.set()
+        if self.closed:
+            protocol.abort("client closed")
+            return
+        self._slots.append(_Slot(protocol))
+        protocol.on_change = self._tidy  # type: ignore[method-assign]
+        self._tidy()
+
+    def _tidy(self) -> None:
+        """Drop lost connections, close what is not needed, wake up who waits for a stream."""
+        self._slots = [slot for slot in self._slots if not slot.protocol.lost.is_set()]
+        for slot in self._slots:
+            if not slot.in_use and (not slot.protocol.usable or self._surplus(slot)):
+                slot.protocol.close("no longer needed")
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _surplus(self, slot: _Slot) -> bool:
+        """Whether another connection has so much room that this idle one only costs."""
+        others = (s for s in self._slots if s is not slot and s.protocol.usable)
+        return any(s.in_use < self._streams_per_connection // 2 for s in others)
+
+    async def aclose(self) -> None:
+        """Close all at once, aborting what does not close within ``CLOSE_TIMEOUT``.
+
+        Trio-flavoured; shielded, as it is bounded. Idempotent.
+        """
+        self.closed = True
+        slots, self._slots = self._slots, []
+        for slot in slots:
+            slot.protocol.close("client closed")
+        self._tidy()
+        await close_all([slot.protocol for slot in slots])
+
+
+async def close_all(protocols: list[WireProtocol]) -> None:
+    """Wait until connections that are being closed are lost; abort the stubborn ones.
+
+    Trio-flavoured. Shielded: bounded by ``CLOSE_TIMEOUT``, and an aborted connection is lost at
+    the loop's next turn.
+    """
+    with trio.CancelScope(shield=True):
+        with trio.move_on_after(CLOSE_TIMEOUT):
+            for protocol in protocols:
+                await protocol.lost.wait()
+        for protocol in protocols:
+            if not protocol.lost.is_set():
+                protocol.abort("did not close in time")
+        for protocol in protocols:
+            await protocol.lost.wait()

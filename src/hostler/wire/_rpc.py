@@ -1,0 +1,236 @@
+"""Serving one stream: from its headers to its trailers."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+import structlog
+import trio
+from grpclib.metadata import decode_timeout
+from h2.errors import ErrorCodes
+
+from hostler.engagement import (
+    EngagementEnded,
+    GRPCStatus,
+    LogChannel,
+    RunnerService,
+    ServerEngagement,
+)
+from hostler.errors import ProtocolError
+from hostler.frames import ClientFrame, Data, LogContainer, LogMessage, RunnerFrame
+
+from . import _codec as codec
+from ._status import (
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    OK,
+    RESPONSE_HEADERS,
+    UNAVAILABLE,
+    UNDECODABLE,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    is_grpc,
+    trailers,
+)
+from ._stream import PeerDone, StreamBroken, WireStream
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+INTERNAL_TEXT = "internal error"
+
+
+async def serve_stream(
+    service: RunnerService, stream: WireStream, headers: dict[str, str], peer: str
+) -> None:
+    """Run one RPC and end the stream. Trio-flavoured.
+
+    The caller has entered nothing; ``stream.cancel_scope`` is entered here, and cancelled when
+    the peer resets the stream or its connection is lost. The peer's ``grpc-timeout`` is a
+    deadline. A cancellation from outside ends the stream with UNAVAILABLE. Never raises anything
+    else: what the service raises is the peer's status, or is logged.
+    """
+    status, text = UNAVAILABLE, "the server is shutting down"
+    try:
+        with stream.cancel_scope as scope:
+            deadline = _set_deadline(scope, headers.get("grpc-timeout"))
+            status, text = await _outcome(service, stream, headers, peer)
+            with contextlib.suppress(StreamBroken, PeerDone):
+                await stream.flush()
+        if scope.cancelled_caught and deadline and not stream.broken:
+            status, text = DEADLINE_EXCEEDED, "deadline exceeded"
+    finally:
+        _finish(stream, status, text)
+
+
+def _set_deadline(scope: trio.CancelScope, timeout: str | None) -> bool:
+    if timeout is None:
+        return False
+    try:
+        seconds = decode_timeout(timeout)
+    except ValueError:
+        return False  # as without one: the peer has its own clock anyway
+    scope.deadline = trio.current_time() + seconds
+    return True
+
+
+async def _outcome(
+    service: RunnerService, stream: WireStream, headers: dict[str, str], peer: str
+) -> tuple[int, str]:
+    """The status that the RPC ends with. Only lets cancellations out."""
+    try:
+        await _dispatch(service, stream, headers, peer)
+    except BaseException as error:
+        cancelled, errors = _split(error)
+        if errors:
+            outcome = _status_of(errors, stream, peer)
+            if cancelled is None:
+                return outcome
+        if cancelled is not None:
+            raise cancelled from None
+        raise
+    return OK, ""
+
+
+def _split(error: BaseException) -> tuple[BaseException | None, list[Exception]]:
+    """(what must go on, what the RPC failed with), taken out of exception groups."""
+    if isinstance(error, BaseExceptionGroup):
+        regular, rest = error.split(Exception)
+        return rest, _leaves(regular) if regular is not None else []
+    if isinstance(error, Exception):
+        return None, [error]
+    return error, []
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _status_of(errors: list[Exception], stream: WireStream, peer: str) -> tuple[int, str]:
+    """A status that the service chose, unless something unforeseen happened beside it."""
+    unforeseen = [e for e in errors if not isinstance(e, (GRPCStatus, EngagementEnded))]
+    for error in unforeseen:
+        log.error("rpc failed", peer=peer, exc_info=error)
+    if unforeseen:
+        return UNKNOWN, INTERNAL_TEXT
+    for error in errors:
+        if isinstance(error, GRPCStatus):
+            return error.status, error.text
+    return UNAVAILABLE, "the peer is gone"
+
+
+def _finish(stream: WireStream, status: int, text: str) -> None:
+    """Synchronous: all that the service sent is with the transport, or queued before this."""
+    if stream.broken:
+        stream.reset_now(ErrorCodes.CANCEL)
+        return
+    stream.finish(RESPONSE_HEADERS, trailers(status, text))
+
+
+async def _dispatch(
+    service: RunnerService, stream: WireStream, headers: dict[str, str], peer: str
+) -> None:
+    if headers.get(":method") != "POST" or not is_grpc(headers.get("content-type", "")):
+        raise GRPCStatus(UNKNOWN, "this server speaks gRPC only")
+    path = headers.get(":path", "")
+    request_id = headers.get("fn_request_id", "")
+    if path == "/RunnerProtocol/Engage":
+        await service.engage(_Engagement(stream, request_id, peer))
+    elif path == "/RunnerProtocol/StreamLogs":
+        await service.stream_logs(_LogChannel(stream, peer))
+    elif path == "/RunnerProtocol/Status":
+        decode(codec.decode_empty, await _request(stream), peer)
+        await _reply(stream, codec.encode_status(await service.status(None)))
+    elif path == "/RunnerProtocol/Status2":
+        payload = decode(codec.decode_struct, await _request(stream), peer)
+        await _reply(stream, codec.encode_status(await service.status(payload)))
+    elif path == "/RunnerProtocol/ConfigureRunner":
+        await service.configure(decode(codec.decode_config, await _request(stream), peer))
+        await _reply(stream, codec.EMPTY)
+    else:
+        raise GRPCStatus(UNIMPLEMENTED, f"unknown method {path}")
+
+
+async def _request(stream: WireStream) -> bytes:
+    """The one message of a unary RPC."""
+    message = await _receive(stream)
+    if message is None:
+        raise GRPCStatus(INTERNAL, "the request has no message")
+    return message
+
+
+async def _receive(stream: WireStream) -> bytes | None:
+    try:
+        return await stream.receive()
+    except StreamBroken as error:
+        if stream.broken:
+            raise EngagementEnded(str(error)) from error
+        # The peer is there, but what it sent can't be read on.
+        raise GRPCStatus(error.broken.status, error.broken.text) from error
+
+
+async def _reply(stream: WireStream, message: bytes) -> None:
+    await _send(stream, codec.with_prefix(message))
+
+
+async def _send(stream: WireStream, data: bytes) -> None:
+    stream.start_response(RESPONSE_HEADERS)
+    try:
+        await stream.send(data)
+    except (StreamBroken, PeerDone) as error:
+        raise EngagementEnded(str(error)) from error
+
+
+def decode(decoder: Callable[[bytes], _T], message: bytes, peer: str) -> _T:
+    """Decode what a client sent; one log line and INTERNAL, as grpc-go has it, if that fails."""
+    try:
+        return decoder(message)
+    except codec.CodecError as error:
+        log.warning("undecodable message", peer=peer, reason=str(error))
+        raise GRPCStatus(INTERNAL, UNDECODABLE) from error
+
+
+class _Engagement(ServerEngagement):
+    def __init__(self, stream: WireStream, request_id: str, peer: str) -> None:
+        self._stream = stream
+        self.request_id = request_id
+        self.peer = peer
+
+    async def receive(self) -> ClientFrame | None:
+        message = await _receive(self._stream)
+        if message is None:
+            return None
+        frame = decode(codec.decode_client, message, self.peer)
+        if frame is None:
+            raise ProtocolError("the message holds neither try nor data")
+        return frame
+
+    async def send(self, frame: RunnerFrame) -> None:
+        if isinstance(frame, Data):
+            for batch in codec.data_batches(frame):
+                await _send(self._stream, batch)
+        else:
+            await _send(self._stream, codec.with_prefix(codec.encode_runner(frame)))
+
+
+class _LogChannel(LogChannel):
+    def __init__(self, stream: WireStream, peer: str) -> None:
+        self._stream = stream
+        self._peer = peer
+
+    async def receive(self) -> LogMessage | None:
+        message = await _receive(self._stream)
+        if message is None:
+            return None
+        found = decode(codec.decode_log_message, message, self._peer)
+        if found is None:
+            raise ProtocolError("the message holds none of start, ack, ready")
+        return found
+
+    async def send(self, batch: Sequence[LogContainer]) -> None:
+        await _send(self._stream, codec.with_prefix(codec.encode_log_batch(batch)))

@@ -1,0 +1,265 @@
+"""The runner's end: listening, connections, and their end in good order."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import ssl as ssl_module
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+from grpclib import protocol as grpclib_protocol
+from h2.errors import ErrorCodes
+
+from hostler.engagement import RunnerService
+
+from ._address import join_address, split_address
+from ._connection import DEFAULT_KEEPALIVE, Keepalive, WireProtocol
+from ._dial import SHUTDOWN_TIMEOUT, describe, detach
+from ._loop import Loop, run_asyncio
+from ._pool import close_all
+from ._rpc import serve_stream
+from ._status import HeaderList
+from ._stream import WireStream
+
+log = structlog.get_logger(__name__)
+
+_BACKLOG = 1024
+"""Connections that the kernel keeps until they are accepted."""
+
+
+class GrpcServer:
+    """A running server; made by `open_server`."""
+
+    def __init__(self, address: str, accepting: trio.CancelScope) -> None:
+        self.address = address
+        """``host:port``, with the port that is really bound."""
+        self.connections: set[WireProtocol] = set()
+        self.stopping = False
+        self._accepting = accepting
+
+    def __repr__(self) -> str:
+        state = "stopping" if self.stopping else "accepting"
+        return f"<GrpcServer {self.address} {state}, {len(self.connections)} connections>"
+
+    def stop_accepting(self) -> None:
+        """Close the listening socket and refuse new streams; running ones go on.
+
+        Synchronous, idempotent. A refused stream was not looked at, and says so: peers report
+        UNAVAILABLE or try elsewhere, `GrpcRunnerClient` raises `NotSent`.
+        """
+        if self.stopping:
+            return
+        self.stopping = True
+        self._accepting.cancel()
+        for protocol in self.connections:
+            protocol.connection.send_goaway()
+
+
+@asynccontextmanager
+async def open_server(
+    service: RunnerService,
+    bind: str,
+    *,
+    loop: Loop,
+    ssl_context: ssl_module.SSLContext | None = None,
+    handshake_timeout: float = 10.0,
+    keepalive: Keepalive = DEFAULT_KEEPALIVE,
+) -> AsyncIterator[GrpcServer]:
+    """Serve ``service`` at ``bind`` (``host:port``, or ``:port`` for all interfaces).
+
+    Trio-flavoured. Raises OSError, with a text that names ``bind``, if it can't listen, ValueError
+    if ``bind`` makes no sense. When the block ends or is cancelled, running RPCs are cancelled and
+    end with UNAVAILABLE, then connections are closed, at once if they take too long.
+    """
+    listeners = await _listen(bind)
+    name = listeners[0].socket.getsockname()
+    address = join_address(name[0], name[1])
+    async with trio.open_nursery() as nursery:
+        accepting = trio.CancelScope()
+        server = GrpcServer(address, accepting)
+        door = _Door(server, service, loop, ssl_context, handshake_timeout, keepalive)
+
+        async def accept() -> None:
+            try:
+                with accepting:
+                    await trio.serve_listeners(
+                        door.serve_socket, listeners, handler_nursery=nursery
+                    )
+            finally:
+                for listener in listeners:
+                    listener.socket.close()
+
+        nursery.start_soon(accept)
+        log.info("listening", address=address, tls=ssl_context is not None)
+        try:
+            yield server
+        finally:
+            server.stop_accepting()
+            nursery.cancel_scope.cancel()
+
+
+async def _listen(bind: str) -> list[trio.SocketListener]:
+    host, port = split_address(bind)
+    try:
+        if host:
+            return await trio.open_tcp_listeners(port, host=host, backlog=_BACKLOG)
+        # One socket for both families, so that port 0 is one port.
+        dual = socket.has_dualstack_ipv6()
+        sock = socket.create_server(
+            ("", port),
+            family=socket.AF_INET6 if dual else socket.AF_INET,
+            backlog=_BACKLOG,
+            dualstack_ipv6=dual,
+        )
+        sock.setblocking(False)
+        return [trio.SocketListener(trio.socket.from_stdlib_socket(sock))]
+    except socket.gaierror as error:
+        raise OSError(f"cannot listen on {bind}: {error.strerror}") from error
+    except OSError as error:
+        reason = os.strerror(error.errno).lower() if error.errno else str(error)
+        raise OSError(error.errno or errno.EINVAL, f"cannot listen on {bind}: {reason}") from error
+
+
+class _Door:
+    """Turns accepted sockets into served connections."""
+
+    def __init__(
+        self,
+        server: GrpcServer,
+        service: RunnerService,
+        loop: Loop,
+        ssl_context: ssl_module.SSLContext | None,
+        handshake_timeout: float,
+        keepalive: Keepalive,
+    ) -> None:
+        self._server = server
+        self._service = service
+        self._loop = loop
+        self._ssl_context = ssl_context
+        self._handshake_timeout = handshake_timeout
+        self._keepalive = keepalive
+
+    async def serve_socket(self, stream: trio.SocketStream) -> None:
+        """Serve one connection to its end. Trio-flavoured."""
+        handler = _Streams(self._server, self._service)
+        protocol = await self._start(stream, handler)
+        if protocol is None:
+            return
+        try:
+            async with trio.open_nursery() as nursery:
+                handler.open(nursery, protocol.peer)
+                self._server.connections.add(protocol)
+                try:
+                    if self._server.stopping:
+                        protocol.connection.send_goaway()
+                    await protocol.lost.wait()
+                finally:
+                    handler.nursery = None
+                    self._server.connections.discard(protocol)
+                nursery.cancel_scope.cancel()
+        finally:
+            protocol.connection.send_goaway()
+            protocol.close("the server is shutting down")
+            await close_all([protocol])
+
+    async def _start(self, stream: trio.SocketStream, handler: _Streams) -> WireProtocol | None:
+        """The connection, after TLS; ``None`` and one log line if it does not come to be."""
+        peer = _peer_of(stream)
+        sock = detach(stream)
+        protocol: WireProtocol | None = None
+
+        def factory() -> WireProtocol:
+            nonlocal protocol
+            protocol = WireProtocol(
+                handler, loop=self._loop, client_side=False, keepalive=self._keepalive
+            )
+            return protocol
+
+        async def start() -> None:
+            await self._loop.connect_accepted_socket(
+                factory,
+                sock,
+                ssl=self._ssl_context,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if self._ssl_context else None,
+            )
+
+        try:
+            with trio.fail_after(self._handshake_timeout):
+                await run_asyncio(self._loop, start)
+        except BaseException as error:
+            if protocol is None:
+                sock.close()  # else asyncio owns it
+            elif hasattr(protocol, "connection"):
+                protocol.abort("abandoned")
+            if not isinstance(error, (OSError, trio.TooSlowError)):
+                raise
+            late = isinstance(error, trio.TooSlowError)
+            reason = (
+                f"no handshake within {self._handshake_timeout:g} s" if late else describe(error)
+            )
+            log.warning("connection refused", peer=peer, reason=reason)
+            return None
+        return protocol
+
+
+class _Streams(grpclib_protocol.AbstractHandler):
+    """Starts a Trio task for each stream of one connection. Called by grpclib, synchronously."""
+
+    def __init__(self, server: GrpcServer, service: RunnerService) -> None:
+        self._server = server
+        self._service = service
+        self._peer = ""
+        self._early: list[tuple[WireStream, dict[str, str], Callable[[], None]]] = []
+        self._opened = False
+        self.nursery: trio.Nursery | None = None
+        """Of the connection; ``None`` once it ends."""
+
+    def open(self, nursery: trio.Nursery, peer: str) -> None:
+        """From now on streams are served; those that came earlier are, too."""
+        self.nursery = nursery
+        self._peer = peer
+        self._opened = True
+        for args in self._early:
+            nursery.start_soon(self._serve, *args)
+        self._early.clear()
+
+    def accept(
+        self,
+        stream: grpclib_protocol.Stream,
+        headers: HeaderList,
+        release_stream: Callable[[], None],
+    ) -> None:
+        assert isinstance(stream, WireStream)
+        if self._server.stopping or (self._opened and self.nursery is None):
+            stream.reset_now(ErrorCodes.REFUSED_STREAM)
+            release_stream()
+        elif self.nursery is None:
+            self._early.append((stream, dict(headers), release_stream))
+        else:
+            self.nursery.start_soon(self._serve, stream, dict(headers), release_stream)
+
+    async def _serve(
+        self, stream: WireStream, headers: dict[str, str], release_stream: Callable[[], None]
+    ) -> None:
+        try:
+            await serve_stream(self._service, stream, headers, self._peer)
+        finally:
+            release_stream()
+
+    def cancel(self, stream: grpclib_protocol.Stream) -> None:
+        """Not called: a stream cancels its own scope."""
+
+    def close(self) -> None:
+        """Not called: the connection's task notices by itself."""
+
+
+def _peer_of(stream: trio.SocketStream) -> str:
+    try:
+        name = stream.socket.getpeername()
+    except OSError:  # gone again
+        return ""
+    return join_address(name[0], name[1])

@@ -1,0 +1,100 @@
+"""gRPC status: numbers, trailers, and what an end without trailers means.
+
+Status numbers are plain ints here, not an enumeration: Fn's runners send 503.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from grpclib.const import Status
+from grpclib.metadata import decode_grpc_message, encode_grpc_message
+from h2.errors import ErrorCodes
+
+OK = Status.OK.value
+CANCELLED = Status.CANCELLED.value
+UNKNOWN = Status.UNKNOWN.value
+DEADLINE_EXCEEDED = Status.DEADLINE_EXCEEDED.value
+RESOURCE_EXHAUSTED = Status.RESOURCE_EXHAUSTED.value
+UNIMPLEMENTED = Status.UNIMPLEMENTED.value
+INTERNAL = Status.INTERNAL.value
+UNAVAILABLE = Status.UNAVAILABLE.value
+UNAUTHENTICATED = Status.UNAUTHENTICATED.value
+PERMISSION_DENIED = Status.PERMISSION_DENIED.value
+
+MAX_MESSAGE = 4 * 2**20
+"""Bytes. grpc-go's default limit for a received message, which Fn's peers keep."""
+
+CONTENT_TYPE = "application/grpc"
+HeaderList = list[tuple[str, str]]
+
+# https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md
+_OF_HTTP = {
+    "400": INTERNAL,
+    "401": UNAUTHENTICATED,
+    "403": PERMISSION_DENIED,
+    "404": UNIMPLEMENTED,
+    "429": UNAVAILABLE,
+    "502": UNAVAILABLE,
+    "503": UNAVAILABLE,
+    "504": UNAVAILABLE,
+}
+# "Errors" in https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md
+_OF_RESET = {
+    ErrorCodes.REFUSED_STREAM: UNAVAILABLE,
+    ErrorCodes.CANCEL: CANCELLED,
+    ErrorCodes.ENHANCE_YOUR_CALM: RESOURCE_EXHAUSTED,
+    ErrorCodes.INADEQUATE_SECURITY: PERMISSION_DENIED,
+}
+
+
+def status_of_reset(error_code: int) -> int:
+    """The gRPC status of a stream that ended with this HTTP/2 error code."""
+    return _OF_RESET.get(error_code, INTERNAL)  # type: ignore[call-overload, no-any-return]
+
+
+def status_of_end(headers: Mapping[str, str], trailers: Mapping[str, str]) -> tuple[int, str]:
+    """(status, text) of a stream that ended by itself. ``trailers`` may be empty."""
+    last = trailers or headers
+    number = last.get("grpc-status")
+    if number is not None and number.isascii() and number.isdigit():
+        return int(number), decode_grpc_message(last.get("grpc-message", ""))
+    if number is not None:
+        return UNKNOWN, f"malformed grpc-status: {number[:40]!r}"
+    return bad_response(headers) or (INTERNAL, "the stream ended without a grpc-status")
+
+
+def bad_response(headers: Mapping[str, str]) -> tuple[int, str] | None:
+    """(status, text) if ``headers`` start no gRPC response, as from a proxy."""
+    http = headers.get(":status", "")
+    if http != "200":
+        return _OF_HTTP.get(http, UNKNOWN), f"unexpected HTTP status {http!r}"
+    content_type = headers.get("content-type", "")
+    if not is_grpc(content_type):
+        return UNKNOWN, f"unexpected content-type {content_type[:80]!r}"
+    return None
+
+
+def is_grpc(content_type: str) -> bool:
+    """Whether ``content_type`` is that of gRPC with protobuf messages."""
+    base = content_type.partition(";")[0].strip()
+    return base in (CONTENT_TYPE, f"{CONTENT_TYPE}+proto")
+
+
+def trailers(status: int, text: str) -> HeaderList:
+    """The trailers that end a stream."""
+    fields = [("grpc-status", str(status))]
+    if text:
+        fields.append(("grpc-message", encode_grpc_message(text)))
+    return fields
+
+
+RESPONSE_HEADERS: HeaderList = [(":status", "200"), ("content-type", CONTENT_TYPE)]
+
+
+UNDECODABLE = "grpc: failed to unmarshal the received message"
+
+
+def too_large(size: int) -> tuple[int, str]:
+    """(status, text) for a message of ``size`` bytes; the text is grpc-go's."""
+    return RESOURCE_EXHAUSTED, f"grpc: received message larger than max ({size} vs. {MAX_MESSAGE})"

@@ -1,0 +1,308 @@
+"""One HTTP/2 stream with gRPC messages, grpclib's below and Trio-flavoured above.
+
+grpclib's processor tells a stream of what happened by synchronous calls, in the thread that Trio
+runs in. So nothing has to cross from one flavour to the other: the calls below change the state
+and set a Trio event, and Trio tasks call h2 and the transport directly. No asyncio task exists
+for a stream, hence none can be left over or be cancelled by somebody else.
+
+Flow control: a received chunk is credited to the peer when a message that needs it is being read.
+The unread rest is at most the stream's window. What is to be sent waits in ``_unsent`` until the
+peer's windows and the transport take it; `send` waits until they have.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from struct import Struct
+from typing import TYPE_CHECKING
+
+import attrs
+import trio
+from grpclib import protocol as grpclib_protocol
+from h2.errors import ErrorCodes
+
+from hostler.errors import HostlerError
+
+from ._status import (
+    INTERNAL,
+    MAX_MESSAGE,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    HeaderList,
+    status_of_reset,
+    too_large,
+)
+
+if TYPE_CHECKING:
+    from ._connection import WireConnection
+
+_PREFIX = Struct(">BI")  # compressed flag, length
+
+
+@attrs.frozen
+class Broken:
+    """Why a stream ended before its regular end."""
+
+    status: int
+    text: str
+    unprocessed: bool = False
+    """The peer proved that it did not look at the stream (RFC 9113, section 8.7)."""
+
+
+class StreamBroken(HostlerError):
+    """The stream is over before its regular end."""
+
+    def __init__(self, broken: Broken) -> None:
+        self.broken = broken
+        super().__init__(broken.text)
+
+
+class PeerDone(HostlerError):
+    """The peer has finished the stream; there is nobody to send to."""
+
+
+class _Inbox:
+    """Received chunks, in the role of grpclib's ``Buffer``."""
+
+    def __init__(self) -> None:
+        self.chunks: deque[tuple[bytes, int]] = deque()
+
+    def unacked_size(self) -> int:
+        """What is still to be credited to the connection when the stream is released."""
+        return sum(size for _, size in self.chunks)
+
+
+class WireStream(grpclib_protocol.Stream):
+    """Both ends use it. One task may receive while another one sends; not two of a kind."""
+
+    connection: WireConnection
+
+    def init_stream(self, stream_id: int, connection: grpclib_protocol.Connection) -> None:
+        self.id = stream_id
+        self.inbox = _Inbox()
+        self.buffer = self.inbox  # type: ignore[assignment]
+        self.broken: Broken | None = None
+        self.ended = False
+        """The peer has sent all it is going to."""
+        self.end_sent = False
+        self._response_started = False
+        self.cancel_scope = trio.CancelScope()
+        """Of the task that serves the stream; unused by clients."""
+        self._partial = bytearray()
+        self._changed = trio.Event()
+        self._unsent: deque[memoryview] = deque()
+        self._queued = self._sent = 0
+        self._progress = trio.Event()
+        connection.streams_started += 1
+
+    # --- called by grpclib, synchronously ---
+
+    def add_data(self, data: bytes, flow_size: int) -> None:
+        self.inbox.chunks.append((data, flow_size))
+        self._changed.set()
+
+    def __ended__(self) -> None:
+        self.ended = True
+        self._wake()
+
+    def __terminated__(self, reason: str) -> None:
+        self.break_off(Broken(UNAVAILABLE, reason))
+
+    def reset_received(self, error_code: int) -> None:
+        """The peer reset the stream, or broke the protocol on it."""
+        code = _name(error_code)
+        self.break_off(
+            Broken(
+                status_of_reset(error_code),
+                f"stream reset by the peer: {code}",
+                unprocessed=error_code == ErrorCodes.REFUSED_STREAM,
+            )
+        )
+
+    def break_off(self, broken: Broken) -> None:
+        """End the stream here; everybody who waits for it learns why. The first reason stays."""
+        if self.broken is None and not self._peer_finished():
+            self.broken = broken
+        self._unsent.clear()
+        self.cancel_scope.cancel()
+        self._wake()
+
+    def _wake(self) -> None:
+        self._changed.set()
+        self._progress.set()
+
+    # --- receiving ---
+
+    async def receive(self) -> bytes | None:
+        """The next message; ``None`` at the end of the peer's side.
+
+        Trio-flavoured. Raises `StreamBroken`; a message over ``MAX_MESSAGE`` is refused by its
+        length prefix, before it is buffered. Complete messages that arrived before a break are
+        delivered first. Can be cancelled without losing data.
+        """
+        await trio.lowlevel.checkpoint()
+        while not self._fill():
+            if self.ended:
+                if self._partial:
+                    raise StreamBroken(Broken(INTERNAL, "the stream ended within a message"))
+                return None
+            if self.broken:
+                raise StreamBroken(self.broken)
+            self._changed = trio.Event()
+            await self._changed.wait()
+        return self._take()
+
+    def _fill(self) -> bool:
+        """Take chunks, and credit them to the peer, until a message is complete."""
+        while len(self._partial) < self._need():
+            if not self.inbox.chunks:
+                return False
+            data, flow_size = self.inbox.chunks.popleft()
+            self._partial += data
+            if not self.connection.is_closing():
+                self.connection.ack(self.known_id, flow_size)
+        return True
+
+    def _need(self) -> int:
+        """Bytes that ``_partial`` must have before the next step."""
+        if len(self._partial) < _PREFIX.size:
+            return _PREFIX.size
+        compressed, size = _PREFIX.unpack_from(self._partial)
+        if size > MAX_MESSAGE:
+            raise StreamBroken(Broken(*too_large(size)))
+        if compressed:
+            raise StreamBroken(Broken(UNIMPLEMENTED, "grpc: compression is not supported"))
+        return _PREFIX.size + int(size)
+
+    def _take(self) -> bytes:
+        size = self._need()
+        message = bytes(memoryview(self._partial)[_PREFIX.size : size])
+        del self._partial[:size]
+        return message
+
+    # --- sending ---
+
+    def put(self, data: bytes) -> int:
+        """Queue framed ``data``, and send what can be sent now.
+
+        Synchronous, never blocks. Returns the position to give to `wait_sent`.
+        """
+        if self.broken or self.end_sent:
+            return self._queued
+        self._unsent.append(memoryview(data))
+        self._queued += len(data)
+        self.pump()
+        return self._queued
+
+    async def wait_sent(self, position: int) -> None:
+        """Wait until all up to ``position`` has been handed to the transport.
+
+        Trio-flavoured. Raises `StreamBroken` or `PeerDone`. Can be cancelled: what was queued is
+        still sent, in whole messages.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._sent >= position:
+            self.check_writable()
+            await trio.lowlevel.cancel_shielded_checkpoint()
+            return
+        while self._sent < position:
+            self.check_writable()
+            self._progress = trio.Event()
+            await self._progress.wait()
+
+    async def send(self, data: bytes) -> None:
+        """Queue framed ``data`` and wait until it was handed to the transport; as `wait_sent`."""
+        self.check_writable()
+        # Earlier leftovers of cancelled sends go first, so that they can't pile up.
+        if self._unsent:
+            await self.wait_sent(self._queued)
+        await self.wait_sent(self.put(data))
+
+    def check_writable(self) -> None:
+        """Raises `StreamBroken` or `PeerDone` if nothing can be sent any more."""
+        if self.broken:
+            raise StreamBroken(self.broken)
+        if self._peer_finished():
+            raise PeerDone("the peer has ended the stream")
+
+    def _peer_finished(self) -> bool:
+        # Only a server's end is the end of the exchange; a client may half-close and listen.
+        return self.ended and bool(self._h2_connection.config.client_side)
+
+    def pump(self) -> None:
+        """Send as much as the peer's windows and the transport take. Synchronous."""
+        h2 = self._h2_connection
+        connection = self.connection
+        stream_id = self.known_id
+        before = self._sent
+        while self._unsent and connection.write_ready.is_set() and self.closable:
+            limit = min(h2.local_flow_control_window(stream_id), h2.max_outbound_frame_size)
+            if limit <= 0:
+                break
+            chunk = self._unsent[0]
+            if len(chunk) > limit:
+                self._unsent[0] = chunk[limit:]
+                chunk = chunk[:limit]
+            else:
+                self._unsent.popleft()
+            h2.send_data(stream_id, chunk)
+            connection.flush()
+            self._sent += len(chunk)
+        if self._sent != before:
+            self._progress.set()
+
+    def send_headers_now(self, headers: HeaderList, *, end: bool = False) -> None:
+        """Send headers or trailers. Not subject to flow control. No-op on a closed stream."""
+        if not self.closable or self.end_sent:
+            return
+        self._h2_connection.send_headers(self.known_id, headers, end_stream=end)
+        self.connection.flush()
+        self.end_sent = end
+
+    def start_response(self, headers: HeaderList) -> None:
+        """Send a response's headers unless they were sent."""
+        if not self._response_started:
+            self.send_headers_now(headers)
+            self._response_started = True
+
+    def finish(self, headers: HeaderList, trailers: HeaderList) -> None:
+        """End a response. A client that could still send is told to stop (RFC 9113, 8.1)."""
+        if self._unsent:  # of a service that was cancelled while it waited for the peer
+            self.reset_now(ErrorCodes.CANCEL)
+            return
+        self.send_headers_now(trailers if self._response_started else headers + trailers, end=True)
+        self.reset_now(ErrorCodes.NO_ERROR)
+
+    async def flush(self) -> None:
+        """Wait until all that was queued has been handed to the transport; as `wait_sent`."""
+        await self.wait_sent(self._queued)
+
+    def end_now(self) -> None:
+        """Half-close. The caller has seen all data sent."""
+        if self.closable and not self.end_sent:
+            self._h2_connection.end_stream(self.known_id)
+            self.connection.flush()
+            self.end_sent = True
+
+    def reset_now(self, error_code: ErrorCodes) -> None:
+        """Reset the stream, if it is not closed already."""
+        self._unsent.clear()
+        if self.closable:
+            self._h2_connection.reset_stream(self.known_id, error_code=error_code)
+            self.connection.flush()
+
+    @property
+    def known_id(self) -> int:
+        assert self.id is not None
+        return self.id
+
+    @property
+    def closable(self) -> bool:
+        return not self.connection.is_closing() and super().closable
+
+
+def _name(error_code: int) -> str:
+    try:
+        return ErrorCodes(error_code).name
+    except ValueError:
+        return f"error code {error_code}"
