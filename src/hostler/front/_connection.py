@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+from http.client import responses
 from typing import Protocol
 from urllib.parse import unquote
 
@@ -127,6 +128,7 @@ class Connection:
         body = error_document(text)
         head = h11.Response(
             status_code=status,
+            reason=_reason(status),
             headers=[
                 (b"content-type", JSON_TYPE),
                 (b"content-length", b"%d" % len(body)),
@@ -333,7 +335,7 @@ class Exchange:
             headers.append((b"date", http_date()))
         if not self._body_here or self._connection.owner.draining:
             headers.append((b"connection", b"close"))
-        return h11.Response(status_code=status, headers=headers)
+        return h11.Response(status_code=status, headers=headers, reason=_reason(status))
 
     async def _last_resort(self, status: int, text: str) -> None:
         if not self._begun:
@@ -341,6 +343,10 @@ class Exchange:
             headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
             await self._send({"type": "http.response.body", "body": body})
+
+
+def _reason(status: int) -> bytes:
+    return responses.get(status, "").encode("ascii")
 
 
 def _peer(stream: trio.SocketStream) -> tuple[str, int] | None:

@@ -83,11 +83,11 @@ class Incoming:
         self._held = 0
         self._changed.unpark_all()
 
-    async def gather(self, up_to: float = READ_AHEAD) -> None:
+    async def gather(self, up_to: int = READ_AHEAD) -> None:
         """Wait until the body is complete, or ``up_to`` bytes of it are here.
 
-        Raises what has become of a body that failed. More than ``READ_AHEAD`` is only gathered
-        while nothing else is asked, see `whole`.
+        ``up_to`` is `READ_AHEAD` at most, since no more is held. Raises what has become of a
+        body that failed.
         """
         while not self.complete and self._held < up_to:
             if self.failure is not None:
@@ -111,12 +111,12 @@ class Incoming:
 
     async def read(self, max_bytes: int | None = None) -> bytes:
         """The next piece of the body, ``b""`` at its end. Raises what has become of it."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await trio.lowlevel.checkpoint()
         while not self._chunks and not self.complete and self.failure is None:
             await self._changed.park()
+        # No await from here on: a failure drops the chunks, which must not look like the end.
         if self.failure is not None:
             raise self.failure
-        await trio.lowlevel.cancel_shielded_checkpoint()
         if not self._chunks:
             return b""
         chunk = self._chunks.popleft()

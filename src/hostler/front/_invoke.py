@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from hostler.abc import Body, CallAgent, CallRequest
-from hostler.bodies import BodyConsumed, BytesBody
+from hostler.bodies import BytesBody, ReplayBody
 from hostler.call import CallOption, PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import APIError, Blame, ClientCancelled, RequestTooBig, public_error
@@ -112,6 +112,8 @@ class _Exchange:
             error, reply = caught, None
         self.incoming.discard()
         if error is not None:
+            if self.call_scope.cancel_called:
+                await self._client_left(error)
             reply = self._reply_to(error)
         if reply is not None:
             self.status = reply.status
@@ -155,7 +157,7 @@ class _Exchange:
             await self.incoming.gather(up_to=1)
         if self.incoming.complete:
             return BytesBody(self.incoming.taken())
-        return _StreamBody(self.incoming)
+        return ReplayBody(self.incoming.stream())
 
     def _request_id(self, headers: Mapping[str, list[str]]) -> str:
         name = self.front.config.rid_header
@@ -177,12 +179,7 @@ class _Exchange:
         public = public_error(error)
         self.status, self.blame = public.code, public.blame
         if not isinstance(error, APIError | Truncated):
-            log.error(
-                "internal error in a call",
-                call_id=self.call_id,
-                fn_id=self.fn_id,
-                exc_info=error,
-            )
+            self._log_internal(error)
         if not self.writer.begun:
             return error_reply(public, self.writer.own_headers)
         log.info(
@@ -193,6 +190,17 @@ class _Exchange:
             reason=str(error),
         )
         return None
+
+    async def _client_left(self, error: Exception) -> None:
+        """The call failed because, or when, the client went: nobody reads an answer."""
+        if not isinstance(error, APIError) and self.incoming.failure is None:
+            self._log_internal(error)
+        await trio.lowlevel.checkpoint()
+
+    def _log_internal(self, error: Exception) -> None:
+        log.error(
+            "internal error in a call", call_id=self.call_id, fn_id=self.fn_id, exc_info=error
+        )
 
     async def _answer(self, reply: Reply) -> None:
         try:
@@ -236,17 +244,3 @@ def _url(scope: Scope, headers: Mapping[str, list[str]]) -> str:
     target = (path + b"?" + query if query else path).decode("latin-1")
     host = (headers.get("Host") or [""])[0]
     return f"{scope['scheme']}://{host}{target}" if host else target
-
-
-class _StreamBody(Body):
-    """A body that is still arriving. It can be opened once."""
-
-    def __init__(self, incoming: Incoming) -> None:
-        self._incoming = incoming
-        self._opened = False
-
-    def open(self) -> trio.abc.ReceiveStream:
-        if self._opened:
-            raise BodyConsumed("the request's body can't be sent again")
-        self._opened = True
-        return self._incoming.stream()

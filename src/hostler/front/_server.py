@@ -108,7 +108,7 @@ async def serve_http(
                 for listener in listeners:
                     accepting.start_soon(_accept, listener, server, connections)
                 task_status.started(server)
-                await (shutdown or trio.Event()).wait()
+                await (trio.Event() if shutdown is None else shutdown).wait()
                 accepting.cancel_scope.cancel()
             connections.cancel_scope.deadline = trio.current_time() + grace
             server.drain()
