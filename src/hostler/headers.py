@@ -12,7 +12,9 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 """RFC 9110, section 5.6.2."""
 
 _CACHE_SIZE = 4096
-"""Names come from clients, so the cache needs a bound; honest traffic has some hundred."""
+_CACHED_LENGTH = 64
+"""Names come from clients, so the cache needs a bound for their number and for their length;
+honest traffic has some hundred, and none as long."""
 
 HOP_BY_HOP = frozenset(
     {
@@ -31,16 +33,22 @@ HOP_BY_HOP = frozenset(
 older documents). ``Te: trailers`` alone is forwarded nevertheless."""
 
 
-@lru_cache(maxsize=_CACHE_SIZE)
 def canonical_header(name: str) -> str:
     """``content-TYPE`` -> ``Content-Type``, by the rules of Go's ``net/textproto``.
 
     The first letter and each one after a hyphen become upper case, the others lower case. A name
     that is no token (RFC 9110) is returned as it is.
     """
+    return _cached(name) if len(name) <= _CACHED_LENGTH else _canonical(name)
+
+
+def _canonical(name: str) -> str:
     if not _TOKEN.fullmatch(name):
         return name
     return "-".join(word[:1].upper() + word[1:].lower() for word in name.split("-"))
+
+
+_cached = lru_cache(maxsize=_CACHE_SIZE)(_canonical)
 
 
 def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:

@@ -4,6 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostler import headers as headers_module
 from hostler.headers import (
     HOP_BY_HOP,
     canonical_header,
@@ -39,6 +40,12 @@ def test_canonical_is_stable_and_only_changes_case(name: str) -> None:
     canonical = canonical_header(name)
     assert canonical_header(canonical) == canonical
     assert canonical.lower() == name.lower()
+
+
+def test_long_names_are_not_kept() -> None:
+    before = headers_module._cached.cache_info()
+    assert canonical_header("x-" + "y" * 10_000) == "X-Y" + "y" * 9_999
+    assert headers_module._cached.cache_info() == before
 
 
 def test_hop_by_hop_names_are_canonical() -> None:
