@@ -23,6 +23,7 @@ import attrs
 import trio
 
 from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
+from .config import PlacerConfig
 from .frames import Headers, RunnerStatus
 from .models import Call
 
@@ -277,6 +278,11 @@ class Placer(ABC):
         Raises `ServerBusy` when no runner took it within the placer's time. Cancelling it
         (the request's scope) cancels the attempt under way.
         """
+
+    @property
+    def config(self) -> PlacerConfig:
+        """Its times: an LB agent computes the time limit of detached calls of them."""
+        return PlacerConfig()
 
     def close(self) -> None:  # noqa: B027  (placers that never wait need none)
         """Refuse with `ServerBusy` the calls that are still searching. Committed ones go on."""

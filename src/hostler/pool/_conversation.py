@@ -1,0 +1,134 @@
+"""One engagement as the LB sees it: the body goes out while the response comes in."""
+
+from __future__ import annotations
+
+import structlog
+import trio
+
+from ..abc import NotPlaced, Outcome, Placed, RunnerCall
+from ..engagement import ClientEngagement, EngagementEnded, EngagementFailed, NotSent
+from ..errors import ProtocolError
+from ..frames import Data, Finished, ResultStart
+from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure
+
+log = structlog.get_logger(__name__)
+
+BODY_CHUNK = 60 * 1024
+"""Bytes of body in one frame. Fn's sender uses 10 KiB; receivers take up to 4 MiB. With its
+envelope a frame must fit into the 65 535 bytes that a fresh HTTP/2 stream may send, or its tail
+would wait for a round trip."""
+
+END_SECONDS = 5.0
+"""Seconds in which a runner must end the stream after its last frame."""
+
+HeldBody = memoryview
+"""The rest of a body that is in memory."""
+
+
+class Conversation:
+    """What happens between a sent ``TryCall`` and the outcome.
+
+    Nothing in here outlives `run`: the sender is a child of its nursery, so neither the body
+    nor the writer is touched after an outcome was returned.
+    """
+
+    def __init__(self, call: RunnerCall, engagement: ClientEngagement) -> None:
+        self._call = call
+        self._engagement = engagement
+        self._answered = False
+        self._outcome: Outcome | None = None
+
+    async def run(self, body: trio.abc.ReceiveStream | HeldBody | None) -> Outcome:
+        """Send ``body`` (``None``: it is sent already), pass the response on, tell the outcome.
+
+        Leave the engagement at once if this returns before the stream has ended.
+        """
+        if body is None:
+            return await self._receive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send, body, nursery.cancel_scope)
+            outcome = await self._receive()
+            self._outcome = self._outcome or outcome
+            nursery.cancel_scope.cancel()
+        assert self._outcome is not None
+        return self._outcome
+
+    async def _send(self, body: trio.abc.ReceiveStream | HeldBody, scope: trio.CancelScope) -> None:
+        try:
+            if isinstance(body, HeldBody):
+                await self._send_held(body)
+            else:
+                await self._send_stream(body)
+        except EngagementEnded:
+            pass  # the receiver knows why
+        except Exception as error:  # noqa: BLE001  (a body may fail in any way; it is the outcome)
+            # Never an end of the body: the function would take a piece of it for the whole.
+            self._outcome = self._outcome or Placed(error)
+            scope.cancel()
+
+    async def _send_held(self, rest: HeldBody) -> None:
+        while rest:
+            chunk, rest = bytes(rest[:BODY_CHUNK]), rest[BODY_CHUNK:]
+            await self._engagement.send(Data(chunk, eof=not rest))
+
+    async def _send_stream(self, body: trio.abc.ReceiveStream) -> None:
+        chunk = b"-"
+        while chunk:
+            chunk = bytes(await body.receive_some(BODY_CHUNK))
+            await self._engagement.send(Data(chunk, eof=not chunk))
+
+    async def _receive(self) -> Outcome:
+        try:
+            return await self._response()
+        except EngagementFailed as failure:
+            return outcome_of_failure(failure, answered=self._answered)
+        except NotSent as error:  # proven only now
+            return Placed(error) if self._answered else NotPlaced(error)
+        except Exception as error:  # noqa: BLE001  (of the writer or the peer; it is the outcome)
+            return Placed(error)
+
+    async def _response(self) -> Outcome:
+        while True:
+            frame = await self._engagement.receive()
+            if isinstance(frame, Data):
+                await self._pass_on(frame)
+            elif isinstance(frame, ResultStart):
+                await self._begin(frame)
+            elif frame is None:
+                raise ProtocolError("the runner ended the stream without an outcome")
+            else:
+                return await self._finish(frame)
+
+    async def _begin(self, head: ResultStart) -> None:
+        if self._answered:
+            raise ProtocolError("the runner began its response twice")
+        self._answered = True
+        await self._call.writer.start(head.status, head.headers)
+
+    async def _pass_on(self, frame: Data) -> None:
+        if not self._answered:
+            raise ProtocolError("the runner sent data before the response head")
+        if frame.data:
+            await self._call.writer.write(frame.data)
+
+    async def _finish(self, finished: Finished) -> Outcome:
+        outcome = outcome_of(finished, answered=self._answered)
+        if isinstance(outcome, Placed):
+            fill_timings(self._call.timings, finished)
+            if finished.execution_ns:
+                self._call.add_user_execution_ns(finished.execution_ns)
+        if await self._ends_here() or outcome != Placed():
+            return outcome
+        return Placed(MissingEOF())
+
+    async def _ends_here(self) -> bool:
+        """Whether no frame follows. The outcome is known: a stream that breaks now, or does not
+        end, changes nothing any more."""
+        with trio.move_on_after(END_SECONDS) as scope:
+            try:
+                return await self._engagement.receive() is None
+            except (EngagementFailed, NotSent) as failure:
+                log.debug("stream broke after the outcome", error=str(failure))
+        if scope.cancelled_caught:
+            log.warning("runner does not end the stream", seconds=END_SECONDS)
+        return True

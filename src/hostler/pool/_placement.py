@@ -1,0 +1,243 @@
+"""One call on its way to a runner: attempts, waiting, giving up."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import structlog
+import trio
+
+from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
+from ..engagement import EngagementFailed, NotSent
+from ..errors import (
+    FunctionError,
+    HostlerError,
+    RunnerClosed,
+    ServerBusy,
+    ServiceReservationFailure,
+)
+from ._room import Line, Room, Turn, Waiter
+from ._tracker import AttemptTracker
+
+log = structlog.get_logger(__name__)
+
+USELESS = 502
+"""The code of a pool's `FunctionError` that says: asking again is useless."""
+
+Order = Callable[[Sequence[Runner]], Iterable[Runner]]
+"""The order of a sweep over the pool's list."""
+
+
+class AttemptTimedOut(HostlerError):
+    """A runner did not take the call in time."""
+
+
+class Placement:
+    """Places one call. Made for one `run`, in the task of the call.
+
+    ``deadline`` (`trio.current_time`) bounds the trying, not a call that a runner has taken.
+    """
+
+    def __init__(
+        self,
+        pool: RunnerPool,
+        call: RunnerCall,
+        *,
+        room: Room,
+        order: Order,
+        tracker: AttemptTracker,
+        deadline: float,
+        attempt_seconds: float,
+    ) -> None:
+        self._pool = pool
+        self._call = call
+        self._room = room
+        self._order = order
+        self._tracker = tracker
+        self._deadline = deadline
+        self._attempt_seconds = attempt_seconds
+        self._ticket = room.ticket()
+        self._refused = False
+        self._waiter: Waiter | None = None
+        self._scope: trio.CancelScope | None = None
+        self._pool_error: Exception | None = None
+
+    def refuse(self) -> None:
+        """Give up at once, unless a runner has taken the call."""
+        self._refused = True
+        if self._waiter is not None:
+            self._waiter.wake(None)
+        if self._scope is not None:
+            self._scope.cancel()
+
+    async def run(self, line: Line) -> None:
+        """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
+        with self._tracker.watch():
+            # Behind others that ask for the same there is nothing to be had before them.
+            outcome = None if line else await self._use(line, Turn())
+            while outcome is None:
+                outcome = await self._use(line, await self._turn(line))
+            if outcome.error is not None:
+                raise outcome.error
+
+    async def _turn(self, line: Line) -> Turn:
+        """Wait for the next turn, or raise the error of a call that gives up."""
+        if not self._call.body.replayable:
+            log.warning("call can't be tried again, its body is gone", call_id=self._call.model.id)
+            raise ServerBusy
+        if not self._over():
+            self._waiter = Waiter(line, self._ticket, self._deadline)
+            try:
+                turn = await self._waiter.wait()
+            finally:
+                self._waiter = None
+            if turn is not None:
+                return turn
+        raise self._surrender()
+
+    def _surrender(self) -> Exception:
+        if self._refused:
+            return ServerBusy()
+        self._tracker.timed_out()
+        if self._pool_error is not None:
+            self._tracker.pool_failed()
+            return self._pool_error
+        return ServerBusy()
+
+    def _over(self) -> bool:
+        return self._refused or trio.current_time() >= self._deadline
+
+    async def _use(self, line: Line, turn: Turn) -> Placed | None:
+        if turn.runner is None:
+            return await self._sweep(line)
+        return await self._try_freed(line, turn, turn.runner)
+
+    async def _sweep(self, line: Line) -> Placed | None:
+        """Try each runner once."""
+        hint = math.inf
+        runners = await self._ask(line)
+        if runners is None:
+            return None
+        if not runners:
+            self._tracker.pool_empty()
+            hint = 0.0
+        for runner in self._order(runners):
+            outcome = await self._attempt(runner)
+            if isinstance(outcome, Placed):
+                return outcome
+            hint = min(hint, outcome.retry_after or 0.0)
+            if self._over() or not self._call.body.replayable:
+                break
+        line.ladder.refuse(trio.current_time(), hint)
+        line.appoint()
+        return None
+
+    async def _try_freed(self, line: Line, turn: Turn, runner: Runner) -> Placed | None:
+        """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
+        refused = turn.refused
+        used = False
+        try:
+            runners = await self._ask(line)
+            if runners is None:
+                return None
+            if runner not in runners:
+                refused |= {line}
+                return None
+            outcome = await self._attempt(runner)
+            if isinstance(outcome, Placed):
+                used = True
+                return outcome
+            if isinstance(outcome.reason, ServerBusy):
+                refused |= {line}
+                line.ladder.lose(trio.current_time())
+                line.appoint()
+            else:
+                used = True  # it can't be reached, by nobody
+            return None
+        finally:
+            if not used and not self._tracker.is_committed:
+                self._room.offer(runner, refused)
+
+    async def _ask(self, line: Line) -> Sequence[Runner] | None:
+        """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an
+        error of the pool that is final is raised."""
+        try:
+            with self._searching() as scope:
+                runners = await self._pool.runners(self._call)
+            if scope.cancelled_caught:
+                return None
+            self._pool_error = None
+        except Exception as error:
+            if isinstance(error, FunctionError) and error.code == USELESS:
+                self._tracker.pool_empty()
+                self._tracker.pool_failed()
+                line.all_turn()
+                raise
+            self._pool_error = error
+            runners = ()
+        self._note_pool(line)
+        return runners
+
+    def _note_pool(self, line: Line) -> None:
+        """Tell once that the pool fails, and once that it works again."""
+        trouble = "" if self._pool_error is None else repr(self._pool_error)
+        if trouble == line.pool_trouble:
+            return
+        line.pool_trouble = trouble
+        if trouble:
+            log.warning("runner pool fails", error=trouble, fn_id=self._call.model.fn_id)
+        else:
+            log.info("runner pool works again", fn_id=self._call.model.fn_id)
+
+    @contextmanager
+    def _searching(self, seconds: float = math.inf) -> Iterator[trio.CancelScope]:
+        """A block that ends with the placer's time, after ``seconds`` and by `refuse`."""
+        until = min(self._deadline, trio.current_time() + seconds)
+        with trio.CancelScope(deadline=until) as scope:
+            self._scope = scope
+            if self._refused:
+                scope.cancel()
+            try:
+                yield scope
+            finally:
+                self._scope = None
+
+    async def _attempt(self, runner: Runner) -> Outcome:
+        committed = False
+        outcome: Outcome | None = None
+        self._tracker.begin()
+        try:
+            with self._searching(self._attempt_seconds) as scope:
+
+                def commit() -> None:
+                    nonlocal committed
+                    committed = True
+                    scope.deadline = math.inf
+                    self._scope = None
+                    self._tracker.committed()
+
+                outcome = await runner.try_exec(self._call, on_commit=commit)
+        finally:
+            if committed and _leaves_room(outcome):
+                self._room.offer(runner)
+        if outcome is None:
+            outcome = self._interrupted(committed=committed)
+        self._tracker.end(runner, outcome)
+        return outcome
+
+    @staticmethod
+    def _interrupted(*, committed: bool) -> Outcome:
+        if committed:
+            # The time was over in the very moment of the commit: the call may have run.
+            return Placed(ServiceReservationFailure())
+        return NotPlaced(AttemptTimedOut("the runner did not take the call in time"))
+
+
+def _leaves_room(outcome: Outcome | None) -> bool:
+    """Whether a committed attempt that ended so has probably freed a place at its runner."""
+    if isinstance(outcome, NotPlaced):
+        return False
+    error = None if outcome is None else outcome.error
+    return not isinstance(error, EngagementFailed | NotSent | RunnerClosed)

@@ -1,0 +1,129 @@
+"""What the placers have in common: they differ only in where on the ring a sweep starts."""
+
+from __future__ import annotations
+
+import random
+from abc import abstractmethod
+from collections.abc import Hashable, Iterator, Sequence
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from ..abc import Placer, Runner, RunnerCall, RunnerPool
+from ..config import PlacerConfig
+from ..errors import ServerBusy
+from ..metrics import LBMetrics, default_metrics
+from ..models import Call
+from ._ladder import Ladder
+from ._order import ring
+from ._placement import Placement
+from ._room import Room
+from ._tracker import AttemptTracker
+
+JITTER = (0.75, 1.25)
+"""Range of the random factor on the pause between sweeps."""
+
+
+@attrs.frozen(kw_only=True)
+class PlacerStatistics:
+    """Calls under way in a placer, and how many of them wait for a runner."""
+
+    calls: int
+    waiting: int
+
+
+class RingPlacer(Placer):
+    """Tries the runners of the pool in ring order; calls that none takes wait in line.
+
+    ``metrics`` are the process's own by default. ``rng`` is where jitter and random starts come
+    from; tests give a seeded one.
+    """
+
+    def __init__(
+        self,
+        config: PlacerConfig | None = None,
+        *,
+        metrics: LBMetrics | None = None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._config = config or PlacerConfig()
+        self._metrics = metrics or default_metrics()
+        self._rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
+        self._rooms: dict[int, Room] = {}
+        self._placements: set[Placement] = set()
+        self._troubled: set[str] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "open"
+        return f"<{type(self).__name__} {state} {self.statistics()}>"
+
+    @property
+    def config(self) -> PlacerConfig:
+        return self._config
+
+    @abstractmethod
+    def start(self, call: RunnerCall, count: int) -> int:
+        """The index at which a sweep over ``count`` > 0 runners starts."""
+
+    def statistics(self) -> PlacerStatistics:
+        return PlacerStatistics(
+            calls=len(self._placements),
+            waiting=sum(room.waiting for room in self._rooms.values()),
+        )
+
+    async def place_call(self, pool: RunnerPool, call: RunnerCall) -> None:
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            raise ServerBusy
+        config = self._config
+        detached = call.model.type == "detached"
+        seconds = config.detached_placer_timeout if detached else config.placer_timeout
+
+        def order(runners: Sequence[Runner]) -> Iterator[Runner]:
+            return ring(runners, self.start(call, len(runners)) if runners else 0)
+
+        with self._room(pool) as room, room.line(_need(call.model)) as line:
+            placement = Placement(
+                pool,
+                call,
+                room=room,
+                order=order,
+                tracker=AttemptTracker(call, self._metrics, self._troubled),
+                deadline=trio.current_time() + seconds,
+                attempt_seconds=config.attempt_timeout,
+            )
+            self._placements.add(placement)
+            try:
+                await placement.run(line)
+            finally:
+                self._placements.discard(placement)
+
+    def close(self) -> None:
+        self._closed = True
+        for placement in tuple(self._placements):
+            placement.refuse()
+
+    @contextmanager
+    def _room(self, pool: RunnerPool) -> Iterator[Room]:
+        """The waiting room of ``pool``, which is there as long as calls are under way."""
+        room = self._rooms.get(id(pool))  # the caller holds the pool: no other has this id
+        if room is None:
+            room = self._rooms[id(pool)] = Room(self._make_ladder)
+        try:
+            yield room
+        finally:
+            if room.unused:
+                del self._rooms[id(pool)]
+
+    def _make_ladder(self) -> Ladder:
+        config = self._config
+        return Ladder(
+            config.retry_all_delay, config.retry_max_delay, lambda: self._rng.uniform(*JITTER)
+        )
+
+
+def _need(model: Call) -> Hashable:
+    """What a runner must have room for. Calls that need the same stand in one line."""
+    return (model.fn_id, model.image, model.memory, model.tmpfs_size, model.cpus)

@@ -1,0 +1,217 @@
+"""The waiting room of a pool: where calls stand that no runner has taken yet.
+
+Calls that ask for the same thing stand in one line, in order of arrival; if a runner has no room
+for the first it has none for the others. A call leaves its line with a `Turn`:
+
+* to try one runner, because a call has just ended there. The call that has waited longest in any
+  line gets it. If it is refused (it may need more than has become free), the next line may try.
+* to try them all, because its line's `Ladder` says so.
+
+A call that was refused goes back to its place, which is that of its arrival. Nothing here waits
+but `Waiter.wait`; everything else is synchronous.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from bisect import insort
+from collections.abc import Callable, Hashable, Iterator
+from contextlib import contextmanager
+
+import attrs
+import trio
+
+from ..abc import Runner
+from ._ladder import Ladder
+
+PASS_LIMIT = 8
+"""Lines that may try to use the room that one ended call has left."""
+
+
+@attrs.frozen(eq=False)
+class Turn:
+    """The right to try: all runners, or the one where there may be room now. ``refused`` are the
+    lines for which it had none."""
+
+    runner: Runner | None = None
+    refused: frozenset[Line] = frozenset()
+
+
+class Waiter:
+    """A call in a line. ``deadline`` (`trio.current_time`) is when it gives up."""
+
+    def __init__(self, line: Line, ticket: int, deadline: float) -> None:
+        self.ticket = ticket
+        self._line = line
+        self._deadline = deadline
+        self._look_at = math.inf
+        self._scope: trio.CancelScope | None = None
+        self._woken = trio.Event()
+        self._turn: Turn | None = None
+
+    def __repr__(self) -> str:
+        return f"<Waiter {self.ticket} woken={self._woken.is_set()}>"
+
+    async def wait(self) -> Turn | None:
+        """Stand in line until it is this call's turn; ``None`` = give up.
+
+        If this is cancelled, the place is free and a turn that came too late somebody else's.
+        """
+        self._line.join(self)
+        try:
+            return await self._wait()
+        except BaseException:
+            if self._turn is not None:
+                self._line.hand_on(self._turn)
+            raise
+        finally:
+            self._line.leave(self)
+
+    async def _wait(self) -> Turn | None:
+        while True:
+            until = min(self._look_at, self._deadline)
+            with trio.CancelScope(deadline=until) as self._scope:
+                await self._woken.wait()
+            if self._woken.is_set():
+                return self._turn
+            if trio.current_time() >= self._deadline:
+                return None
+            self._line.advance()
+
+    def look_at(self, at: float) -> None:
+        """Look after the line at ``at``: what the head does for all."""
+        self._look_at = at
+        if self._scope is not None:
+            self._scope.deadline = min(at, self._deadline)
+
+    def wake(self, turn: Turn | None) -> None:
+        """End the wait with ``turn``, for good."""
+        self._turn = turn
+        self._woken.set()
+
+
+class Line:
+    """The calls of one room that ask for the same thing. True if somebody stands in it."""
+
+    def __init__(self, room: Room, ladder: Ladder) -> None:
+        self._room = room
+        self._waiters: list[Waiter] = []
+        self.ladder = ladder
+        self.users = 0
+        """Calls under way that could stand here."""
+        self.pool_trouble = ""
+        """What the pool last said instead of a list."""
+
+    def __repr__(self) -> str:
+        return f"<Line waiting={len(self._waiters)} users={self.users} {self.ladder!r}>"
+
+    def __len__(self) -> int:
+        return len(self._waiters)
+
+    @property
+    def head(self) -> Waiter:
+        return self._waiters[0]
+
+    def join(self, waiter: Waiter) -> None:
+        if not self._waiters:
+            self.ladder.begin(trio.current_time())
+            self._room.occupied[self] = None
+        insort(self._waiters, waiter, key=lambda other: other.ticket)
+        if len(self._waiters) > 1:
+            self._waiters[1].look_at(math.inf)
+        self.appoint()
+
+    def leave(self, waiter: Waiter) -> None:
+        if waiter in self._waiters:
+            self._waiters.remove(waiter)
+            self._thinned()
+
+    def advance(self) -> None:
+        """Give turns if the ladder has a step now."""
+        now = trio.current_time()
+        if self._waiters and now >= self.ladder.next_at:
+            self._give_turns(self.ladder.step(now))
+        else:
+            self.appoint()
+
+    def all_turn(self) -> None:
+        """Let everybody try: what they all wait for has been decided."""
+        self._give_turns(len(self._waiters))
+
+    def give_turn(self, turn: Turn) -> None:
+        """Let the head try with ``turn``."""
+        self._waiters.pop(0).wake(turn)
+        self._thinned()
+
+    def hand_on(self, turn: Turn) -> None:
+        """``turn`` was not used up by the call that had it."""
+        if turn.runner is not None:
+            self._room.offer(turn.runner, turn.refused)
+
+    def appoint(self) -> None:
+        """Make the head look after the line's ladder."""
+        if self._waiters:
+            self.head.look_at(self.ladder.next_at)
+
+    def _give_turns(self, count: int) -> None:
+        turns, self._waiters[:count] = self._waiters[:count], []
+        for waiter in turns:
+            waiter.wake(Turn())
+        self._thinned()
+
+    def _thinned(self) -> None:
+        if not self._waiters:
+            self._room.occupied.pop(self, None)
+        self.appoint()
+
+
+class Room:
+    """All lines of the calls of one pool; ``make_ladder`` makes that of a new line."""
+
+    def __init__(self, make_ladder: Callable[[], Ladder]) -> None:
+        self._make_ladder = make_ladder
+        self._lines: dict[Hashable, Line] = {}
+        self._tickets = itertools.count()
+        self.occupied: dict[Line, None] = {}
+        """The lines with somebody in them."""
+
+    def __repr__(self) -> str:
+        return f"<Room waiting={self.waiting} lines={len(self._lines)}>"
+
+    @property
+    def waiting(self) -> int:
+        return sum(map(len, self.occupied))
+
+    @property
+    def unused(self) -> bool:
+        """Whether no call is under way that could use the room."""
+        return not self._lines
+
+    def ticket(self) -> int:
+        """A place in the order of arrival."""
+        return next(self._tickets)
+
+    @contextmanager
+    def line(self, key: Hashable) -> Iterator[Line]:
+        """The line of ``key``, which is there as long as somebody is in such a block."""
+        line = self._lines.get(key)
+        if line is None:
+            line = self._lines[key] = Line(self, self._make_ladder())
+        line.users += 1
+        try:
+            yield line
+        finally:
+            line.users -= 1
+            if not line.users:
+                del self._lines[key]
+
+    def offer(self, runner: Runner, refused: frozenset[Line] = frozenset()) -> None:
+        """There may be room at ``runner``: let the call try that has waited longest, except in
+        the lines that were ``refused`` there."""
+        if not self.occupied or len(refused) >= PASS_LIMIT:
+            return
+        lines = [line for line in self.occupied if line not in refused]
+        if lines:
+            oldest = min(lines, key=lambda line: line.head.ticket)
+            oldest.give_turn(Turn(runner, refused))

@@ -1,0 +1,124 @@
+"""A pool whose runners never change."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import AsyncIterator, Iterable, Sequence
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from .. import wire
+from ..abc import MTLSRunnerFactory, PKIData, Runner, RunnerCall, RunnerPool
+from ..errors import ConfigError
+from ._grpc_runner import GrpcRunner
+
+log = structlog.get_logger(__name__)
+
+CLOSE_GRACE = 30.0
+"""Seconds that attempts get to finish when a pool's block is left. An LB agent, which is opened
+inside the block, has ended its calls by then."""
+
+
+class StaticPool(RunnerPool):
+    """Owns ``runners`` and offers them all to each call, in their order."""
+
+    def __init__(self, runners: Iterable[Runner]) -> None:
+        self._runners = tuple(runners)
+
+    def __repr__(self) -> str:
+        return f"<StaticPool {len(self._runners)} runners>"
+
+    async def runners(self, call: RunnerCall) -> Sequence[Runner]:
+        await trio.lowlevel.checkpoint()
+        return self._runners
+
+    async def aclose(self) -> None:
+        async with trio.open_nursery() as nursery:
+            for runner in self._runners:
+                nursery.start_soon(_close, runner)
+
+
+async def _close(runner: Runner) -> None:
+    try:
+        await runner.aclose()
+    except Exception:  # the other runners must be closed all the same
+        log.exception("runner could not be closed", runner=runner.address)
+
+
+def mtls_runner_factory(
+    loop: wire.Loop, *, connect_timeout: float = 0.1, keepalive: wire.Keepalive | None = None
+) -> MTLSRunnerFactory:
+    """The factory of runners that are reached over gRPC; with PKI data over mutual TLS.
+
+    ``loop`` is what `hostler.wire.open_loop` gave. ``connect_timeout`` in seconds (0.1 is Fn's).
+    The factory does not connect. It raises `ConfigError` for a bad address or bad PEM files.
+    """
+    contexts = functools.cache(wire.client_tls)
+
+    def make(address: str, cert_common_name: str, pki: PKIData | None) -> Runner:
+        try:
+            client = wire.GrpcRunnerClient(
+                address,
+                loop=loop,
+                ssl_context=None if pki is None else contexts(pki),
+                server_name=cert_common_name,
+                connect_timeout=connect_timeout,
+                keepalive=keepalive or wire.Keepalive(),
+            )
+        except ValueError as error:
+            raise ConfigError(f"runner address {address!r}: {error}") from error
+        return GrpcRunner(client)
+
+    return make
+
+
+@asynccontextmanager
+async def open_static_pool(
+    addresses: Iterable[str],
+    *,
+    factory: MTLSRunnerFactory | None = None,
+    loop: wire.Loop | None = None,
+    pki: PKIData | None = None,
+    cert_common_name: str = "",
+    grace: float = CLOSE_GRACE,
+) -> AsyncIterator[StaticPool]:
+    """A pool of one runner per address (``host:port``), without connecting to any.
+
+    ``factory`` makes the runners; by default `mtls_runner_factory` over ``loop``, or over the
+    loop that is found or opened. Without ``pki`` runners are reached in plaintext, with a
+    warning. Raises `ConfigError` for a bad address or bad PEM files.
+
+    Leaving the block refuses new attempts and gives the running ones ``grace`` seconds; left by
+    an exception or a cancellation there is no grace.
+    """
+    if factory is not None:
+        async with _open(addresses, factory, pki, cert_common_name, grace) as pool:
+            yield pool
+        return
+    if pki is None:
+        log.warning("runners are reached without TLS")
+    async with wire.open_loop() as found:
+        factory = mtls_runner_factory(loop or found)
+        async with _open(addresses, factory, pki, cert_common_name, grace) as pool:
+            yield pool
+
+
+@asynccontextmanager
+async def _open(
+    addresses: Iterable[str],
+    factory: MTLSRunnerFactory,
+    pki: PKIData | None,
+    cert_common_name: str,
+    grace: float,
+) -> AsyncIterator[StaticPool]:
+    pool = StaticPool([factory(address, cert_common_name, pki) for address in addresses])
+    seconds = -math.inf
+    try:
+        yield pool
+        seconds = grace
+    finally:
+        with trio.move_on_at(trio.current_time() + seconds):
+            await pool.aclose()
