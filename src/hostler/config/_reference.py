@@ -40,6 +40,6 @@ def _section(title: str, kind: type[EnvConfig]) -> str:
 
 def _row(info: SettingInfo) -> str:
     variable = f"`{info.variable}`" if info.variable else "(in code only)"
-    cells = (variable, f"`{info.field}`", info.takes, " ".join(info.doc.split()))
+    cells = (variable, f"`{info.field}`", info.takes, " ".join(info.doc.split()).replace("``", "`"))
     escaped = (cell.replace("|", r"\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"
