@@ -36,12 +36,14 @@ class FunctionBroke(HostlerError):
 
 
 class ReadyWatch:
-    """Sees ``lsnr.sock`` appear in ``folder``. Make it before the container starts."""
+    """Sees ``lsnr.sock`` (or ``name``) appear in ``folder``. Make it before the container
+    starts. A file that is renamed into place is seen too."""
 
-    def __init__(self, folder: str) -> None:
-        self._folder = folder
+    def __init__(self, folder: str, name: str = SOCKET_NAME) -> None:
+        self._path = os.path.join(folder, name)
         self._inotify = inotify_simple.INotify(nonblocking=True)
-        self._inotify.add_watch(folder, inotify_simple.flags.CREATE)
+        flags = inotify_simple.flags
+        self._inotify.add_watch(folder, flags.CREATE | flags.MOVED_TO)
 
     def __enter__(self) -> ReadyWatch:
         return self
@@ -50,13 +52,12 @@ class ReadyWatch:
         self._inotify.close()
 
     async def ready(self) -> str:
-        """Wait for the socket and return its path. Waits for ever if it never appears."""
-        path = os.path.join(self._folder, SOCKET_NAME)
-        while not os.path.lexists(path):  # noqa: ASYNC240  (a single lstat)
+        """Wait for it and return its path. Waits for ever if it never appears."""
+        while not os.path.lexists(self._path):  # noqa: ASYNC240  (a single lstat)
             await trio.lowlevel.wait_readable(self._inotify.fileno())
             self._inotify.read(timeout=0)
         await trio.lowlevel.checkpoint()
-        return path
+        return self._path
 
 
 async def call_function(path: str, body: bytes = b"", headers: Headers = ()) -> FunctionAnswer:
