@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import select
 import socket
 import ssl
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import attrs
 import trio
@@ -101,15 +103,51 @@ async def dial(target: Target) -> WireProtocol:
 
 
 async def _connect(target: Target) -> socket.socket:
+    last: Exception = OSError("the host name has no address")
     try:
-        with trio.fail_after(target.connect_timeout):
-            stream = await trio.open_tcp_stream(target.host, target.port)
+        with trio.fail_after(target.handshake_timeout):
+            found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except trio.TooSlowError as error:
-        timeout = TimeoutError(f"no connection within {target.connect_timeout:g} s")
-        raise _not_sent(target, timeout) from error
+        raise _not_sent(target, TimeoutError("the host name was not resolved in time")) from error
     except OSError as error:
         raise _not_sent(target, error) from error
-    return detach(stream)
+    for family, _, _, _, address in found:
+        try:
+            return await _connect_to(family, address, target.connect_timeout)
+        except OSError as error:
+            last = error
+    raise _not_sent(target, last) from last
+
+
+async def _connect_to(family: int, address: Any, within: float) -> socket.socket:
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setblocking(False)
+        await _establish(sock, address, within)
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _establish(sock: socket.socket, address: Any, within: float) -> None:
+    code = sock.connect_ex(address)
+    if code == errno.EINPROGRESS:
+        with trio.move_on_after(within):
+            await trio.lowlevel.wait_writable(sock)
+        # When this program is busy, its scheduler may come round later than that. It must not
+        # look like a runner that can't be reached, so the kernel is asked.
+        if not _is_writable(sock):
+            raise TimeoutError(f"no connection within {within:g} s")
+        code = sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+    if code:
+        raise OSError(code, os.strerror(code))
+
+
+def _is_writable(sock: socket.socket) -> bool:
+    poll = select.poll()
+    poll.register(sock, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def detach(stream: trio.SocketStream) -> socket.socket:
@@ -125,8 +163,6 @@ def _not_sent(target: Target, error: BaseException) -> NotSent:
 
 def describe(error: BaseException) -> str:
     """The reason in a few words, without Python's decoration."""
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"TLS: certificate verify failed: {error.verify_message}"
     if isinstance(error, ssl.SSLError):
@@ -135,6 +171,4 @@ def describe(error: BaseException) -> str:
         return f"cannot resolve the host name: {error.strerror}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
-    if isinstance(error, OSError) and error.__cause__ is not None:
-        return describe(error.__cause__)  # Trio's summary of several attempts
     return str(error) or type(error).__name__

@@ -124,8 +124,13 @@ class ConnectionPool:
         try:
             protocol = await dial(self._target)
         except NotSent as error:
-            attempt.error = error
-            raise
+            if not self._usable():
+                attempt.error = error
+                raise
+            # There are others, and streams on them will become free.
+            log.warning("no further connection", runner=self._target.address, reason=str(error))
+            await self._changed.wait()
+            return
         finally:
             # If this task was cancelled, the next one in line dials.
             self._attempt = None

@@ -20,10 +20,9 @@ _WHOLE = 2**53
 def json_to_struct(text: str) -> google.Struct:
     """Raises ValueError if ``text`` is not a JSON object."""
     try:
-        value = msgspec.json.decode(text, type=dict[str, Any])
+        return _struct(msgspec.json.decode(text, type=dict[str, Any]))
     except (msgspec.DecodeError, RecursionError) as error:
         raise ValueError(f"the payload is not a JSON object: {error}") from error
-    return _struct(value)
 
 
 def _struct(value: dict[str, Any]) -> google.Struct:

@@ -1,0 +1,218 @@
+"""Frames to bytes and back; the hand-made ways against betterproto's."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostler.frames import (
+    MAX_DATA_CHUNK,
+    ClientFrame,
+    Data,
+    Finished,
+    LogAck,
+    LogContainer,
+    LogLine,
+    LogReady,
+    LogRequest,
+    LogStart,
+    ResultStart,
+    RunnerFrame,
+    RunnerStatus,
+    TryCall,
+)
+from hostler.wire import _codec as codec
+from hostler.wire import _runner_pb as pb
+
+ROOT = Path(__file__).resolve().parents[2]
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+int64 = st.integers(-(2**63), 2**63 - 1)
+datas = st.builds(Data, st.binary(max_size=300), st.booleans())
+tries = st.builds(TryCall, texts, texts, st.dictionaries(texts, texts))
+starts = st.builds(
+    ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts))
+)
+finishes = st.builds(
+    Finished,
+    success=st.booleans(),
+    details=texts,
+    error_code=st.integers(-(2**31), 2**31 - 1),
+    error_text=texts,
+    error_user=st.booleans(),
+    created_at=texts,
+    scheduler_ns=int64,
+    execution_ns=int64,
+    init_start_ns=int64,
+)
+jsons = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | texts,
+    lambda inner: st.lists(inner) | st.dictionaries(texts, inner),
+)
+
+
+def test_compiled_codec_is_active() -> None:
+    assert codec.COMPILED_CODEC
+
+
+def test_generated_module_is_in_step_with_the_proto(tmp_path: Path) -> None:
+    fresh = tmp_path / "fresh.py"
+    subprocess.run([sys.executable, ROOT / "scripts" / "generate", fresh], check=True, timeout=60)
+    assert fresh.read_text() == Path(str(pb.__file__)).read_text()
+
+
+@given(datas | st.builds(Data, st.sampled_from([b"x" * n for n in (127, 128, 16383, 16384)])))
+def test_data_is_encoded_as_betterproto_does(frame: Data) -> None:
+    message = pb.DataFrame(data=frame.data, eof=frame.eof)
+    assert codec.encode_client(frame) == bytes(pb.ClientMsg(data=message))
+    assert codec.encode_runner(frame) == bytes(pb.RunnerMsg(data=message))
+
+
+@given(datas)
+def test_data_is_taken_apart_by_hand(frame: Data) -> None:
+    assert codec._decode_data(codec.encode_client(frame)) == frame
+
+
+@given(st.binary(max_size=24) | st.binary(max_size=12).map(lambda b: b"\x12" + b))
+def test_decoding_by_hand_agrees_with_betterproto_or_gives_up(data: bytes) -> None:
+    frame = codec._decode_data(data)
+    if frame is not None:
+        message = pb.ClientMsg().parse(data)
+        assert (message.data.data, message.data.eof) == (frame.data, frame.eof)
+
+
+@given(datas | tries)
+def test_client_frames_round_trip(frame: ClientFrame) -> None:
+    assert codec.decode_client(codec.encode_client(frame)) == frame
+
+
+@given(datas | starts | finishes)
+def test_runner_frames_round_trip(frame: RunnerFrame) -> None:
+    found = codec.decode_runner(codec.encode_runner(frame))
+    if isinstance(frame, ResultStart):
+        assert isinstance(found, ResultStart)
+        assert (found.status, list(found.headers)) == (frame.status, list(frame.headers))
+    else:
+        assert found == frame
+
+
+@given(st.binary(max_size=64))
+def test_any_bytes_decode_or_raise_codec_errors(data: bytes) -> None:
+    for decode in (
+        codec.decode_client,
+        codec.decode_runner,
+        codec.decode_status,
+        codec.decode_struct,
+        codec.decode_config,
+        codec.decode_log_message,
+        codec.decode_log_batch,
+        codec.decode_empty,
+    ):
+        try:
+            decode(data)  # type: ignore[operator]
+        except codec.CodecError as error:
+            assert "cannot decode a" in str(error)  # noqa: PT017  (most bytes decode)
+
+
+def test_unknown_arms_are_none() -> None:
+    unknown = b"\x7a\x02hi"  # field 15
+    assert codec.decode_client(unknown) is None
+    assert codec.decode_runner(unknown) is None
+    assert codec.decode_log_message(unknown) is None
+    assert codec.decode_client(b"") is None
+    no_http = bytes(pb.RunnerMsg(result_start=pb.CallResultStart()))
+    assert codec.decode_runner(no_http) is None
+
+
+@given(st.integers(0, 8 * MAX_DATA_CHUNK), st.booleans())
+def test_batches_hold_the_data_in_small_frames(size: int, eof: bool) -> None:
+    data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
+    wired = b"".join(codec.data_batches(Data(data, eof=eof)))
+    frames: list[Data] = []
+    while wired:
+        length = int.from_bytes(wired[1:5], "big")
+        frame = codec.decode_client(wired[5 : 5 + length])
+        assert isinstance(frame, Data)
+        frames.append(frame)
+        wired = wired[5 + length :]
+    assert b"".join(frame.data for frame in frames) == data
+    assert all(len(frame.data) <= MAX_DATA_CHUNK for frame in frames)
+    assert [frame.eof for frame in frames] == [False] * (len(frames) - 1) + [eof]
+
+
+def test_runner_status_round_trips() -> None:
+    status = RunnerStatus(
+        active=3,
+        failed=True,
+        id="i",
+        details="d",
+        error_code=500,
+        error_text="e",
+        created_at="c",
+        started_at="s",
+        completed_at="o",
+        cached=True,
+        requests_received=2**63,
+        requests_handled=4,
+        kdumps_on_disk=5,
+        scheduler_ns=6,
+        execution_ns=7,
+        is_network_disabled=True,
+        custom_status={"k": "v"},
+        image_pull_wait_ns=8,
+        ctr_prep_ns=9,
+        ctr_create_ns=10,
+        init_start_ns=11,
+    )
+    assert codec.decode_status(codec.encode_status(status)) == status
+    assert codec.decode_status(b"") == RunnerStatus()
+
+
+def test_log_messages_round_trip() -> None:
+    for message in (LogStart({"a": "b"}), LogStart(), LogAck(), LogReady()):
+        assert codec.decode_log_message(codec.encode_log_message(message)) == message
+    batch = [
+        LogContainer(
+            "app", "fn", "ctr", [LogRequest("r", [LogLine(1, b"o"), LogLine(2, b"e", stderr=True)])]
+        )
+    ]
+    assert codec.decode_log_batch(codec.encode_log_batch(batch)) == batch
+    assert codec.decode_config(codec.encode_config({"a": "b"})) == {"a": "b"}
+
+
+@given(st.dictionaries(texts, jsons))
+def test_structs_keep_json(value: dict[str, Any]) -> None:
+    assert json.loads(codec.decode_struct(codec.encode_struct(json.dumps(value)))) == value
+
+
+def test_struct_numbers_are_doubles() -> None:
+    wired = codec.encode_struct('{"a":1.5,"b":1e300,"c":-2,"d":0.0}')
+    assert codec.decode_struct(wired) == '{"a":1.5,"b":1e300,"c":-2,"d":0}'
+
+
+@pytest.mark.parametrize("text", ["", "[]", "1", '{"a":', "null"])
+def test_struct_payload_must_be_an_object(text: str) -> None:
+    with pytest.raises(ValueError, match="the payload is not a JSON object"):
+        codec.encode_struct(text)
+
+
+def _nested(levels: int) -> bytes:
+    value = b"\x08\x00"  # null
+    for _ in range(levels):
+        listed = b"\x0a" + codec._varint(len(value)) + value
+        value = b"\x32" + codec._varint(len(listed)) + listed
+    entry = b"\x0a\x01a\x12" + codec._varint(len(value)) + value
+    return b"\x0a" + codec._varint(len(entry)) + entry
+
+
+def test_deep_structs_are_refused_before_they_overflow_the_stack() -> None:
+    assert codec.decode_struct(_nested(100)).count("[") == 100
+    with pytest.raises(codec.CodecError, match="nested too deeply"):
+        codec.decode_struct(_nested(9000))
