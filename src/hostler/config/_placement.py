@@ -7,7 +7,7 @@ import attrs
 from hostler.errors import ConfigError
 
 from ._base import EnvConfig, setting
-from ._kinds import MILLISECONDS, SECONDS
+from ._kinds import MILLISECONDS, SECONDS, number
 
 
 @attrs.frozen(kw_only=True)
@@ -25,6 +25,18 @@ class LBConfig(EnvConfig):
     )
     """Milliseconds (30 000) that calls get to finish when the agent closes. Ours: Fn waits
     without limit."""
+
+    max_detached_body: int = attrs.field(
+        default=64 * 1024 * 1024, metadata=setting(number(), "FN_MAX_DETACHED_BODY")
+    )
+    """Bytes (67 108 864) of a detached call's request body, which is held in memory because it has to
+    outlive the request. Ours: Fn has no limit."""
+
+    replay_limit: int = attrs.field(
+        default=1024 * 1024, metadata=setting(number(), "FN_REPLAY_LIMIT")
+    )
+    """Bytes (1 048 576) of a streamed request body that are kept so that the call can be sent to
+    another runner. Ours: Fn keeps the whole body."""
 
 
 @attrs.frozen(kw_only=True)

@@ -1,0 +1,133 @@
+"""The LB agent: admits calls, has them placed, and sees to their end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import partial
+
+import structlog
+import trio
+
+from .._gate import Gate
+from ..abc import CallAgent, CallListener, CallOverrider, Placer, RunnerPool
+from ..call import CallOption, PendingCall, build_call
+from ..config import LBConfig
+from ..errors import ServerBusy, ServiceReservationFailure
+from ..metrics import LBMetrics
+from ._detached import AckWriter, log_late_failure
+from ._run import LISTENER_SECONDS, CallRun
+from ._statistics import Counts, LBStatistics
+
+log = structlog.get_logger(__name__)
+
+
+class LBAgent(CallAgent):
+    """See `hostler.lb.open_lb_agent`, which makes it and owns ``detached``, the nursery of the
+    detached calls that were acknowledged."""
+
+    def __init__(
+        self,
+        pool: RunnerPool,
+        placer: Placer,
+        *,
+        detached: trio.Nursery,
+        config: LBConfig,
+        call_overrider: CallOverrider | None,
+        call_options: Iterable[CallOption],
+        listeners: Iterable[CallListener],
+        metrics: LBMetrics,
+    ) -> None:
+        self._placer = placer
+        self._detached = detached
+        self._config = config
+        self._overrider = call_overrider
+        self._options = tuple(call_options)
+        self._counts = Counts(metrics)
+        self._gate = Gate()
+        self._make_run = partial(
+            CallRun,
+            pool=pool,
+            placer=placer,
+            listeners=tuple(listeners),
+            counts=self._counts,
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._gate.closed else "open"
+        return f"<LBAgent {state} {self.statistics()}>"
+
+    def statistics(self) -> LBStatistics:
+        return self._counts.snapshot()
+
+    def get_call(self, *options: CallOption) -> PendingCall:
+        return build_call((*options, *self._options), self._overrider)
+
+    async def submit(self, call: PendingCall) -> None:
+        self._counts.submitted()
+        if self._gate.closed:
+            self._counts.refused()
+            await trio.lowlevel.checkpoint()
+            raise ServerBusy
+        with self._gate.enter():
+            if call.model.type == "detached":
+                await self._detached.start(self._run_detached, call)
+            else:
+                await self._make_run(call).run()
+            return
+        # The agent closes and the grace is over. The call may have run.
+        raise ServiceReservationFailure
+
+    async def _run_detached(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
+        """Until the acknowledgement this is a part of the caller's task: errors are raised there,
+        and it is cancelled with it. After that no error may leave."""
+        writer = call.writer = AckWriter(task_status.started)
+        self._counts.detached += 1
+        try:
+            await self._make_run(call).run(
+                seconds=self._detached_seconds(call),
+                body_limit=self._config.max_detached_body,
+            )
+            writer.acknowledge()
+        except Exception as error:
+            if not writer.acknowledged:
+                raise
+            log_late_failure(call.model.id, error)
+        finally:
+            self._counts.detached -= 1
+
+    def _detached_seconds(self, call: PendingCall) -> float:
+        placing = self._placer.config.detached_placer_timeout
+        return placing + call.model.timeout + self._config.execution_headroom / 1000
+
+    def close_admission(self) -> None:
+        """Refuse new calls and those that no runner has taken yet. Idempotent."""
+        self._gate.close()
+        self._placer.close()
+
+    async def drain(self, seconds: float) -> None:
+        """Close admission and give the calls under way ``seconds`` to end, then cancel them.
+
+        Detached ones end with their nursery, whose deadline this sets.
+        """
+        self.close_admission()
+        deadline = self._detached.cancel_scope.deadline = trio.current_time() + seconds
+        statistics = self.statistics()
+        log.info("lb agent drains", running=statistics.running, detached=statistics.detached)
+        with trio.move_on_at(deadline) as scope:
+            await self._gate.wait_empty()
+        if scope.cancelled_caught:
+            log.warning("lb agent cancels what is left", **self._left())
+            self._gate.cancel_all()
+            # Bounded: what a cancelled call still does is to tell its listeners.
+            with trio.move_on_after(LISTENER_SECONDS):
+                await self._gate.wait_empty()
+
+    def _left(self) -> dict[str, int]:
+        statistics = self.statistics()
+        return {"running": statistics.running, "detached": statistics.detached}
+
+    def abort(self) -> None:
+        """Cancel everything now."""
+        self.close_admission()
+        self._gate.cancel_all()
+        self._detached.cancel_scope.cancel()

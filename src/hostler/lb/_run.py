@@ -1,0 +1,153 @@
+"""One call from its admission to its end."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from ..abc import CallListener, Placer, RunnerPool
+from ..bodies import read_whole
+from ..call import PendingCall
+from ..errors import ServiceReservationFailure, code_of
+from ._ending import model_status, status_of, text_of
+from ._statistics import Counts
+
+log = structlog.get_logger(__name__)
+
+LISTENER_SECONDS = 10.0
+"""Seconds for one listener's ``after_call``. It can't be cancelled, so it must have an end."""
+
+
+class CallRun:
+    """Runs one call once. ``listeners`` are told in order."""
+
+    def __init__(
+        self,
+        call: PendingCall,
+        *,
+        pool: RunnerPool,
+        placer: Placer,
+        listeners: Sequence[CallListener],
+        counts: Counts,
+    ) -> None:
+        self._call = call
+        self._pool = pool
+        self._placer = placer
+        self._listeners = listeners
+        self._counts = counts
+        self._submitted_at = trio.current_time()
+        self._started_at: float | None = None
+        self._told: list[CallListener] = []
+
+    async def run(self, *, seconds: float = math.inf, body_limit: float | None = None) -> None:
+        """See the call through. Raises the error that ends it.
+
+        ``seconds`` is our own limit on a call under way. With a ``body_limit`` the body is read
+        into memory first, up to so many bytes.
+        """
+        try:
+            await self._prepare(body_limit)
+            await self._place(seconds)
+        except BaseException as error:
+            await self._end(error)
+            raise
+        await self._end(None)
+
+    async def _prepare(self, body_limit: float | None) -> None:
+        self._counts.enqueue()
+        try:
+            if body_limit is not None:
+                self._call.body = await read_whole(self._call.body, body_limit)
+            self._started_at = trio.current_time()
+            self._call.model.status = "running"
+            self._call.model.started_at = dt.datetime.now(dt.UTC)
+            for listener in self._listeners:
+                await listener.before_call(self._call)
+                self._told.append(listener)
+        finally:
+            self._counts.dequeue()
+
+    async def _place(self, seconds: float) -> None:
+        self._counts.start()
+        try:
+            with trio.move_on_after(seconds) as scope:
+                await self._placer.place_call(self._pool, self._call)
+            if scope.cancelled_caught:
+                raise ServiceReservationFailure
+        finally:
+            self._counts.stop()
+
+    async def _end(self, error: BaseException | None) -> None:
+        model = self._call.model
+        model.completed_at = dt.datetime.now(dt.UTC)
+        model.status = model_status(error)
+        model.error = text_of(error)
+        self._account(error)
+        for listener in self._told:
+            await self._tell(listener)
+
+    async def _tell(self, listener: CallListener) -> None:
+        """``after_call``, also of a cancelled call, and whatever the other listeners do."""
+        with trio.CancelScope(
+            shield=True, deadline=trio.current_time() + LISTENER_SECONDS
+        ) as scope:
+            try:
+                await listener.after_call(self._call)
+            except Exception:
+                log.exception(
+                    "after-call listener failed",
+                    call_id=self._call.model.id,
+                    listener=repr(listener),
+                )
+        if scope.cancelled_caught:
+            log.error(
+                "after-call listener took too long",
+                call_id=self._call.model.id,
+                listener=repr(listener),
+                seconds=LISTENER_SECONDS,
+            )
+
+    def _account(self, error: BaseException | None) -> None:
+        call, timings = self._call, self._call.timings
+        status = status_of(error)
+        latency_ns = max(0, self._age_ns() - (call.user_execution_ns or 0))
+        self._counts.end(status, latency_ns, timings.scheduler_ns, timings.execution_ns)
+        log.info(
+            "call finished",
+            call_id=call.model.id,
+            app_id=call.model.app_id,
+            fn_id=call.model.fn_id,
+            type=call.model.type,
+            request_id=call.request_id,
+            status=status,
+            code=_code(error),
+            error=call.model.error,
+            runner=call.runner_address,
+            attempts=call.attempts,
+            total_ms=_ms(round((trio.current_time() - self._submitted_at) * 1e9)),
+            lb_ms=_ms(latency_ns),
+            scheduler_ms=_ms(timings.scheduler_ns),
+            execution_ms=_ms(timings.execution_ns),
+        )
+
+    def _age_ns(self) -> int:
+        """Nanoseconds since the call was started, or made if it never was."""
+        if self._started_at is None:
+            return time.monotonic_ns() - self._call.created_ns
+        return round((trio.current_time() - self._started_at) * 1e9)
+
+
+def _code(error: BaseException | None) -> int:
+    """The HTTP status that this outcome has for a client."""
+    if error is None:
+        return 200
+    return 444 if isinstance(error, trio.Cancelled) else code_of(error) or 500
+
+
+def _ms(duration_ns: int) -> float:
+    return round(duration_ns / 1e6, 3)
