@@ -206,6 +206,10 @@ class SimDriver(Driver):
         cookies = self._existing.values()
         return [cookie._container for cookie in cookies if cookie._container is not None]
 
+    def exists(self, container_id: str) -> bool:
+        """Whether a container of this name was created (or begun) and not removed."""
+        return container_id in self._existing
+
     def kinds(self, container_id: str | None = None) -> list[str]:
         """The kinds of `events` in order, of all containers or of one."""
         return [e.kind for e in self.events if container_id in (None, e.container_id)]

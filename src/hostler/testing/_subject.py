@@ -1,0 +1,155 @@
+"""What a contract suite needs to know of the driver that it checks, and the small tools it uses.
+
+The suites need no test framework: they raise `ContractBroken`, an ``AssertionError``.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
+from typing import Any
+
+import attrs
+import trio
+
+from hostler.abc import ContainerTask, Cookie, Driver, RunningContainer
+
+from ._function import FunctionAnswer, ReadyWatch, call_function
+
+_CLOSE_LIMIT = 20.0
+"""Seconds that a removal may take."""
+_QUIET = 0.3
+"""Seconds without an answer after which a function counts as silent."""
+
+_numbers = itertools.count(1)
+
+
+class ContractBroken(AssertionError):
+    """The checked object breaks its contract; the text says which part."""
+
+
+def require(condition: object, text: str) -> None:
+    """Raise `ContractBroken` with ``text`` unless ``condition``."""
+    if not condition:
+        raise ContractBroken(text)
+
+
+@contextmanager
+def must_raise(kind: type[Exception], text: str) -> Iterator[None]:
+    """The block has to raise ``kind``."""
+    try:
+        yield
+    except kind:
+        return
+    raise ContractBroken(text)
+
+
+@attrs.frozen(kw_only=True)
+class DriverSubject:
+    """A driver to check.
+
+    ``image`` is a function that understands, in the request header ``Fnt-Do``: nothing (echo the
+    body), ``env`` (a JSON object whose ``env`` is its environment), ``exit=N``, ``hang`` (never
+    answer), ``out=text`` and ``err=text`` (a line on stdout or stderr); and in the environment
+    variable ``FNT_START``: ``exit=N`` and ``hang`` (never offer the socket). Several are joined
+    by ``;``. `add_sim_function` gives a sim driver one.
+    """
+
+    driver: Driver
+    image: str
+    missing_image: str
+    """An image that can't be had."""
+    new_folder: Callable[[], tuple[str, str]]
+    """Makes an empty socket directory: its path here and on the engine's host."""
+    exists: Callable[[str], Awaitable[bool]]
+    """Whether there is anything left of a container of this name."""
+
+    def task(self, *, image: str | None = None, **fields: Any) -> ContainerTask:
+        agent_path, docker_path = self.new_folder()
+        return ContainerTask(
+            id=f"contract{next(_numbers)}",
+            image=self.image if image is None else image,
+            iofs_agent_path=agent_path,
+            iofs_docker_path=docker_path,
+            env={
+                "FN_FORMAT": "http-stream",
+                "FN_LISTENER": "unix:/tmp/iofs/lsnr.sock",
+                **fields.pop("env", {}),
+            },
+            **fields,
+        )
+
+    @asynccontextmanager
+    async def cookie(self, task: ContainerTask) -> AsyncIterator[Cookie]:
+        """A cookie that is closed at the end, after which nothing may be left."""
+        cookie = await self.driver.create_cookie(task)
+        try:
+            yield cookie
+        finally:
+            await self.close(cookie, task)
+
+    async def close(self, cookie: Cookie, task: ContainerTask) -> None:
+        with trio.fail_after(_CLOSE_LIMIT) as scope:
+            scope.shield = True
+            await cookie.aclose()
+            await cookie.aclose()
+            require(not await self.exists(task.id), "aclose leaves something of the container")
+
+    @asynccontextmanager
+    async def started(self, task: ContainerTask) -> AsyncIterator[Started]:
+        """A running function whose socket is ready."""
+        async with self.cookie(task) as cookie:
+            await prepare(cookie)
+            with ReadyWatch(task.iofs_agent_path) as watch:
+                container = await cookie.run()
+                yield Started(cookie, container, await watch.ready())
+
+
+@attrs.frozen
+class Started:
+    """A function that is ready, and the path of its socket."""
+
+    cookie: Cookie
+    container: RunningContainer
+    path: str
+
+    async def ask(self, do: str = "", body: bytes = b"") -> FunctionAnswer:
+        return await call_function(self.path, body, [("Fnt-Do", do)] if do else [])
+
+    async def env(self) -> dict[str, str]:
+        env: dict[str, str] = json.loads((await self.ask("env")).body)["env"]
+        return env
+
+    async def is_silent(self, do: str = "") -> bool:
+        """Whether a request gets no answer for a while."""
+        with trio.move_on_after(_QUIET) as scope:
+            await self.ask(do, b"anybody there?")
+        return scope.cancelled_caught
+
+
+async def prepare(cookie: Cookie) -> None:
+    """Everything up to the created container."""
+    if await cookie.validate_image():
+        await cookie.pull_image()
+        require(not await cookie.validate_image(), "an image that was pulled still needs a pull")
+    await cookie.create_container()
+
+
+OpenSubject = Callable[[], AbstractAsyncContextManager[DriverSubject]]
+Check = Callable[[DriverSubject], Awaitable[None]]
+
+
+async def check_each(open_subject: OpenSubject, checks: Sequence[Check]) -> None:
+    """Run ``checks``, each on a fresh subject; all failures together in an ``ExceptionGroup``."""
+    failures: list[Exception] = []
+    for check in checks:
+        try:
+            async with open_subject() as subject:
+                await check(subject)
+        except Exception as error:  # noqa: BLE001  (reported below)
+            error.add_note(f"in {check.__name__}")
+            failures.append(error)
+    if failures:
+        raise ExceptionGroup(f"{len(failures)} of {len(checks)} checks failed", failures)
