@@ -1,0 +1,397 @@
+"""Engagements and the other RPCs, client and server in one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from hostler import wire
+from hostler.engagement import (
+    EngagementEnded,
+    EngagementFailed,
+    GRPCStatus,
+    LogChannel,
+    NotSent,
+    ServerEngagement,
+)
+from hostler.errors import ProtocolError
+from hostler.frames import (
+    Data,
+    Finished,
+    LogAck,
+    LogContainer,
+    LogReady,
+    LogStart,
+    ResultStart,
+    RunnerStatus,
+    TryCall,
+)
+
+from .services import (
+    EMPTY_BODY,
+    SUCCESS,
+    TRY,
+    Service,
+    body_of,
+    call,
+    collect,
+    open_pair,
+    read_call,
+)
+
+
+async def test_whole_call() -> None:
+    record: list[str] = []
+    async with open_pair() as pair:
+        async with pair.client.engage(
+            TRY,
+            first=Data(b"hello", eof=True),
+            request_id="rid",
+            on_commit=lambda: record.append("commit"),
+        ) as engagement:
+            record.append("entered")
+            start, data, finished = await collect(engagement)
+            assert await engagement.receive() is None  # and again
+        assert start == ResultStart(200, [("X-Call", '{"id":"a"}'), ("X-Request", "rid")])
+        assert data == Data(b"hello")
+        assert finished == SUCCESS
+        assert record == ["commit", "entered"]
+
+
+async def test_try_call_arrives_as_it_was_sent() -> None:
+    seen: list[TryCall] = []
+
+    async def engage(engagement: ServerEngagement) -> None:
+        seen.append((await read_call(engagement))[0])
+        assert engagement.request_id == "a?b"
+        assert engagement.peer.startswith("127.0.0.1:")
+        await engagement.send(SUCCESS)
+
+    async with (
+        open_pair(engage) as pair,
+        pair.client.engage(TRY, first=EMPTY_BODY, request_id="a\nb") as engagement,
+    ):
+        await collect(engagement)
+    assert seen == [TRY]
+
+
+@pytest.mark.parametrize("size", [0, 1, 10_240, 10_241, 300_000, 2_000_000])
+async def test_bodies_of_all_sizes(size: int) -> None:
+    body = b"0123456789" * (size // 10) + b"x" * (size % 10)
+    async with open_pair() as pair:
+        assert body_of(await call(pair.client, body)) == body
+        # and in pieces
+        async with pair.client.engage(TRY) as engagement:
+            await engagement.send(Data(body[: size // 2]))
+            await engagement.send(Data(body[size // 2 :], eof=True))
+            assert body_of(await collect(engagement)) == body
+
+
+async def test_large_try_call() -> None:
+    big = TryCall(models_call_json="x" * 3_000_000)
+    async with open_pair() as pair, pair.client.engage(big, first=EMPTY_BODY) as engagement:
+        start = await engagement.receive()
+        assert isinstance(start, ResultStart)
+        assert dict(start.headers)["X-Call"] == big.models_call_json
+
+
+async def test_too_large_try_call_is_refused_with_its_status_and_not_committed() -> None:
+    record: list[str] = []
+    big = TryCall(models_call_json="x" * (4 * 2**20))
+    async with open_pair() as pair:
+        async with pair.client.engage(
+            big, first=EMPTY_BODY, on_commit=lambda: record.append("commit")
+        ) as engagement:
+            with pytest.raises(EngagementFailed, match="received message larger than max") as info:
+                await engagement.receive()
+            assert info.value.status == 8
+        assert record == []
+        assert len(await call(pair.client)) == 3  # the connection is fine
+
+
+async def test_too_large_frame_from_the_runner() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.send(Finished(success=True, details="x" * (4 * 2**20)))
+
+    async with open_pair(engage) as pair:
+        with pytest.raises(EngagementFailed, match="larger than max") as info:
+            await call(pair.client)
+        assert info.value.status == 8
+        await pair.service.wait_idle()
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+@pytest.mark.parametrize("status", [503, 14, 2, 9])
+async def test_status_of_the_service_reaches_the_peer(status: int, grouped: bool) -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await read_call(engagement)
+        error = GRPCStatus(status, "tëxt\n%")
+        raise ExceptionGroup("outer", [ExceptionGroup("inner", [error])]) if grouped else error
+
+    async with open_pair(engage) as pair:
+        with pytest.raises(EngagementFailed) as info:
+            await call(pair.client)
+        assert (info.value.status, info.value.text) == (status, "tëxt\n%")
+
+
+async def test_status_from_a_nursery_child_wins_over_the_cancelled_sibling() -> None:
+    async def nack() -> None:
+        raise GRPCStatus(503, "busy")
+
+    async def engage(engagement: ServerEngagement) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(nack)
+            nursery.start_soon(trio.sleep_forever)
+
+    async with open_pair(engage) as pair:
+        with pytest.raises(EngagementFailed) as info:
+            await call(pair.client)
+        assert info.value.status == 503
+
+
+async def test_status_after_frames_comes_after_them() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await read_call(engagement)
+        await engagement.send(ResultStart(200))
+        await engagement.send(Data(b"x" * 100_000))
+        raise GRPCStatus(13, "broke")
+
+    async with open_pair(engage) as pair, pair.client.engage(TRY, first=EMPTY_BODY) as engagement:
+        assert isinstance(await engagement.receive(), ResultStart)
+        got = 0
+        with pytest.raises(EngagementFailed, match="broke"):
+            while True:
+                frame = await engagement.receive()
+                assert isinstance(frame, Data)
+                got += len(frame.data)
+        assert got == 100_000
+
+
+@pytest.mark.parametrize("grouped", [False, True])
+async def test_unforeseen_error_is_logged_and_tells_nothing(logs: Any, grouped: bool) -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        error = RuntimeError("secret")
+        raise ExceptionGroup("", [error, GRPCStatus(503, "busy")]) if grouped else error
+
+    async with open_pair(engage) as pair:
+        with pytest.raises(EngagementFailed) as info:
+            await call(pair.client)
+    assert info.value.status == 2
+    assert "secret" not in info.value.text
+    assert str(logs.expect_error("rpc failed")["exc_info"]) == "secret"
+
+
+async def test_undecodable_bytes_end_with_a_clean_status_and_one_line(logs: Any) -> None:
+    async with open_pair() as pair:
+        async with pair.client._stream("Engage", "") as stream:
+            await stream.send(b"\0\0\0\0\x02\xff\xff")
+            assert await stream.receive() is None
+            assert ("grpc-status", "13") in (stream.headers or [])
+    assert len(logs.with_event("undecodable message")) == 1
+
+
+async def test_unknown_frames_are_skipped_by_the_client_and_refused_by_the_server(
+    logs: Any,
+) -> None:
+    unknown = b"\0\0\0\0\x04\x7a\x02hi"
+
+    async def engage(engagement: ServerEngagement) -> None:
+        with pytest.raises(ProtocolError, match="neither try nor data"):
+            await engagement.receive()
+        engagement._stream.start_response([(":status", "200"), ("content-type", "application/grpc")])  # type: ignore[attr-defined]
+        await engagement._stream.send(unknown)  # type: ignore[attr-defined]
+        await engagement.send(SUCCESS)
+
+    async with open_pair(engage) as pair:
+        async with pair.client._stream("Engage", "") as stream:
+            from hostler.wire._client import _Engagement
+
+            await stream.send(unknown)
+            assert await collect(_Engagement(stream, "runner")) == [SUCCESS]
+    assert len(logs.with_event("unknown frame skipped")) == 1
+
+
+async def test_half_closed_client_is_none() -> None:
+    seen: list[object] = []
+
+    async def engage(engagement: ServerEngagement) -> None:
+        seen.append(await engagement.receive())
+        await engagement.send(SUCCESS)
+
+    async with open_pair(engage) as pair, pair.client._stream("Engage", "") as stream:
+        stream.end_now()
+        assert await stream.receive() is not None
+        assert await stream.receive() is None
+    assert seen == [None]
+
+
+async def test_answer_before_the_body_ends_sending() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.receive()
+        await engagement.send(Finished(success=False, error_code=503))
+
+    async with open_pair(engage) as pair, pair.client.engage(TRY) as engagement:
+        with pytest.raises(EngagementEnded):
+            while True:
+                await engagement.send(Data(b"x" * 10_240))
+        assert await collect(engagement) == [Finished(success=False, error_code=503)]
+        with pytest.raises(EngagementEnded):
+            await engagement.send(EMPTY_BODY)
+
+
+async def test_huge_first_frame_does_not_hold_up_an_early_answer() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.receive()
+        await engagement.send(Finished(success=False, error_code=503))
+
+    async with open_pair(engage) as pair:
+        assert await call(pair.client, b"x" * 10_000_000) == [
+            Finished(success=False, error_code=503)
+        ]
+
+
+async def test_unary_calls() -> None:
+    async with open_pair() as pair:
+        assert await pair.client.status() == RunnerStatus(custom_status={"a": "b"})
+        assert (await pair.client.status("{}")).details == "{}"
+        assert (await pair.client.status('{"a": [1]}')).details == '{"a":[1]}'
+        await pair.client.configure({"k": "v"})
+        assert pair.service.config == {"k": "v"}
+        with pytest.raises(ValueError, match="not a JSON object"):
+            await pair.client.status("7")
+        assert pair.client.statistics().streams == 0
+
+
+async def test_unary_errors() -> None:
+    def fail(payload: str | None) -> RunnerStatus:
+        raise GRPCStatus(5, "no status")
+
+    async with open_pair() as pair:
+        pair.service.on_status = fail
+        with pytest.raises(EngagementFailed, match="gRPC status 5: no status"):
+            await pair.client.status()
+
+
+async def test_log_stream() -> None:
+    batch = [LogContainer("a", "f", "c", [])]
+
+    async def serve(channel: LogChannel) -> None:
+        assert await channel.receive() == LogStart({"x": "y"})
+        assert await channel.receive() == LogReady()
+        await channel.send(batch)
+        assert await channel.receive() == LogAck()
+        await channel.send([])
+
+    async with open_pair() as pair:
+        pair.service.on_logs = serve
+        async with pair.client.stream_logs() as collector:
+            await collector.send(LogStart({"x": "y"}))
+            await collector.send(LogReady())
+            assert await collector.receive() == batch
+            await collector.send(LogAck())
+            assert await collector.receive() == []
+            assert await collector.receive() is None
+
+
+async def test_unknown_method() -> None:
+    async with open_pair() as pair:
+        with pytest.raises(EngagementFailed, match=r"unknown method /RunnerProtocol/Nope") as info:
+            await pair.client._unary("Nope", b"")
+        assert info.value.status == 12
+
+
+async def test_deadline_of_the_client_is_kept() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await trio.sleep_forever()
+
+    async with open_pair(engage) as pair:
+        headers = pair.client._request_headers("Engage", "")
+        pair.client._request_headers = lambda *_: [*headers, ("grpc-timeout", "10m")]  # type: ignore[method-assign]
+        with pytest.raises(EngagementFailed, match="deadline exceeded") as info:
+            await call(pair.client)
+        assert info.value.status == 4
+
+
+async def test_loop_is_shared_and_needs_no_context() -> None:
+    """Tasks of a nursery that was opened outside of the loop work: the loop is held explicitly."""
+    async with trio.open_nursery() as outside:
+        async with open_pair() as pair:
+            async with wire.open_loop() as again:
+                assert again is pair.loop
+            done = trio.Event()
+
+            async def task() -> None:
+                assert body_of(await call(pair.client, b"hi")) == b"hi"
+                done.set()
+
+            outside.start_soon(task)
+            await done.wait()
+
+
+async def test_closed_client() -> None:
+    async with open_pair() as pair:
+        await call(pair.client)
+        await pair.client.aclose()
+        await pair.client.aclose()
+        with pytest.raises(NotSent, match="is closed"):
+            await call(pair.client)
+        assert "closed" in repr(pair.client)
+
+
+async def test_closing_the_client_fails_running_engagements() -> None:
+    service = Service()
+
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.receive()
+        await trio.sleep_forever()
+
+    service.on_engage = engage
+    async with open_pair(service) as pair:
+        async with pair.client.engage(TRY) as engagement:
+            await service.busy.wait()
+            await pair.client.aclose()
+            with pytest.raises(EngagementFailed, match="client closed") as info:
+                await engagement.receive()
+            assert info.value.status == 14
+            with pytest.raises(EngagementEnded):
+                await engagement.send(EMPTY_BODY)
+        await service.wait_idle()
+
+
+async def test_one_receiver_sees_frames_while_another_task_sends() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.receive()
+        await engagement.send(ResultStart(200))
+        while isinstance(frame := await engagement.receive(), Data) and not frame.eof:
+            await engagement.send(frame)
+        await engagement.send(SUCCESS)
+
+    async with open_pair(engage) as pair, pair.client.engage(TRY) as engagement:
+
+        async def send() -> None:
+            for _ in range(200):
+                await engagement.send(Data(b"x" * 10_240))
+            await engagement.send(EMPTY_BODY)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(send)
+            assert len(body_of(await collect(engagement))) == 200 * 10_240
+
+
+@pytest.mark.parametrize("address", ["", "x", ":80", "a:b:80", "h:", "h:x", "h:70000", "[::1]80"])
+async def test_bad_addresses(address: str) -> None:
+    async with wire.open_loop() as loop:
+        with pytest.raises(ValueError, match="address"):
+            wire.GrpcRunnerClient(address, loop=loop)
+
+
+async def test_service_is_not_needed_to_make_a_client() -> None:
+    async with wire.open_loop() as loop:
+        client = wire.GrpcRunnerClient("[::1]:9", loop=loop)
+        assert client.address == "[::1]:9"
+        assert client.statistics().connections == 0
+        await client.aclose()
+
+
