@@ -1,0 +1,112 @@
+"""``python -m benchmarks``: runs scenarios, writes a JSON file and prints a table."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from ._measure import RunFailed
+from ._report import (
+    Summary,
+    make_report,
+    print_comparison,
+    print_report,
+    read_report,
+    summarise,
+    write_report,
+)
+from ._scenario import Scenario, Settings, all_scenarios
+from ._target import NotReady, Target, open_function, open_hostler, open_url
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description="Measure hostler's nodes as real processes on loopback."
+    )
+    add = parser.add_argument
+    add("scenarios", nargs="*", metavar="SCENARIO", help="all of them if none is named")
+    add("--list", action="store_true", help="list the scenarios and end")
+    add("--driver", choices=("process", "docker"), default="process")
+    add("--url", help="invoke URL of an echo function at any Fn-compatible load balancer, instead")
+    add("--any-answer", action="store_true", help="with --url: check only the status of answers")
+    add("--runs", type=int, default=5, help="per scenario (default: 5)")
+    add("--seconds", type=float, default=5.0, help="measured per run (default: 5)")
+    add("--warm-up", type=float, default=2.0, help="seconds before each run (default: 2)")
+    add("--output", type=Path, default=Path("build/bench.json"), help="the JSON file to write")
+    add("--compare", type=Path, metavar="OLD.json", help="an earlier file to compare with")
+    return parser
+
+
+def _open(
+    scenario: Scenario, options: argparse.Namespace
+) -> contextlib.AbstractContextManager[Target]:
+    if scenario.target == "function":
+        return open_function()
+    if options.url:
+        return open_url(options.url, options.any_answer)
+    return open_hostler(scenario.functions, options.driver, scenario.env)
+
+
+def _choose(options: argparse.Namespace) -> list[Scenario]:
+    known = all_scenarios()
+    unknown = [name for name in options.scenarios if name not in known]
+    if unknown:
+        raise SystemExit(f"no such scenario: {', '.join(unknown)} (see --list)")
+    chosen = [known[name] for name in options.scenarios] or list(known.values())
+    if options.url:
+        chosen = [one for one in chosen if one.fits_url or one.target == "function"]
+    return chosen
+
+
+def _run(scenario: Scenario, options: argparse.Namespace, console: Console) -> dict[str, Summary]:
+    settings = Settings(warm_up=options.warm_up, seconds=options.seconds)
+    console.print(f"{scenario.name}: {scenario.about}", style="bold")
+    runs = []
+    with _open(scenario, options) as target:
+        for number in range(options.runs):
+            runs.append(scenario.measure(target, settings))
+            rate = runs[-1].get("requests_per_s")
+            note = f"{rate:,.0f} requests/s" if rate else "done"
+            console.print(f"  run {number + 1} of {options.runs}: {note}")
+    return summarise(runs)
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    console = Console(highlight=False)
+    if options.list:
+        for scenario in all_scenarios().values():
+            console.print(f"{scenario.name:16} {scenario.about}")
+        return 0
+    old = read_report(options.compare) if options.compare else None
+    chosen = _choose(options)
+    try:
+        results = {one.name: _run(one, options, console) for one in chosen}
+    except (RunFailed, NotReady) as error:
+        console.print(f"benchmarks: {error}", style="red", markup=False)
+        return 1
+    report = make_report(
+        results,
+        {
+            "driver": "url" if options.url else options.driver,
+            "runs": options.runs,
+            "seconds": options.seconds,
+            "warm_up": options.warm_up,
+        },
+    )
+    write_report(report, options.output)
+    console.print()
+    print_report(report, console)
+    if old:
+        console.print()
+        print_comparison(old, report, console)
+    console.print(f"written to {options.output}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""Recognises the end of an HTTP/1.1 answer: just enough for a load generator."""
+
+from __future__ import annotations
+
+
+class BadAnswer(Exception):
+    """The server sent something that is not the answer the plan expects."""
+
+
+class Answer:
+    """Collects one answer; ``feed`` is true when it is complete.
+
+    A small answer with a length arrives in one piece nearly always: that way is short.
+    """
+
+    __slots__ = ("_body_at", "_chunked", "_data", "_end", "_parts", "_scan", "close", "status")
+
+    def __init__(self) -> None:
+        self._data = bytearray()
+        self._body_at = -1
+        self._end = -1
+        self._chunked = False
+        self._scan = 0
+        self._parts: list[bytes] = []
+        self.status = 0
+        self.close = False
+
+    def feed(self, data: bytes) -> bool:
+        self._data += data
+        if self._body_at < 0 and not self._read_head():
+            return False
+        if self._chunked:
+            return self._read_chunks()
+        return len(self._data) >= self._end
+
+    @property
+    def started(self) -> bool:
+        return bool(self._data)
+
+    @property
+    def body(self) -> bytes:
+        """Of a complete answer."""
+        if self._chunked:
+            return b"".join(self._parts)
+        return bytes(self._data[self._body_at : self._end])
+
+    def _read_head(self) -> bool:
+        end = self._data.find(b"\r\n\r\n")
+        if end < 0:
+            return False
+        head = bytes(self._data[:end]).lower()
+        if not head.startswith(b"http/1.1 ") or not head[9:12].isdigit():
+            raise BadAnswer(f"not an answer: {head[:60]!r}")
+        self.status = int(head[9:12])
+        self.close = b"\r\nconnection: close" in head
+        self._body_at = self._scan = end + 4
+        self._chunked = b"\r\ntransfer-encoding: chunked" in head
+        at = head.find(b"\r\ncontent-length:")
+        if at >= 0:
+            self._end = self._body_at + int(head[at + 17 :].split(b"\r\n", 1)[0])
+        elif not self._chunked:
+            raise BadAnswer("an answer without a length")
+        return True
+
+    def _read_chunks(self) -> bool:
+        while True:
+            line = self._data.find(b"\r\n", self._scan)
+            if line < 0:
+                return False
+            size = int(bytes(self._data[self._scan : line]).split(b";")[0], 16)
+            end = line + 2 + size + 2
+            if len(self._data) < end:
+                return False
+            self._parts.append(bytes(self._data[line + 2 : line + 2 + size]))
+            self._scan = end
+            if not size:
+                return True

@@ -1,0 +1,56 @@
+"""What a scenario is, and where they are found.
+
+A scenario is a module in ``scenarios/`` with a tuple ``SCENARIOS``. Its processes are started
+once; then ``measure`` is called for each run.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import attrs
+
+from ._measure import Metrics
+from ._target import Target
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """Of a whole session. ``warm_up`` and ``seconds`` are per run."""
+
+    warm_up: float
+    seconds: float
+
+
+@attrs.frozen(kw_only=True)
+class Scenario:
+    """One thing to measure."""
+
+    name: str
+    about: str
+    measure: Callable[[Target, Settings], Metrics]
+    target: Literal["hostler", "function"] = "hostler"
+    """``function``: a bare function without hostler, as a yardstick."""
+    functions: Mapping[str, Mapping[str, Any]] = {"echo": {}}
+    """Entries of the declaration file. Only a scenario with just ``echo`` can go to a URL."""
+    env: Mapping[str, str] = {}
+    """Settings of the nodes."""
+
+    @property
+    def fits_url(self) -> bool:
+        return self.target == "hostler" and list(self.functions) == ["echo"] and not self.env
+
+
+def all_scenarios() -> dict[str, Scenario]:
+    """By name, in the order of the modules' names and of the tuples."""
+    package = importlib.import_module(f"{__package__}.scenarios")
+    found: dict[str, Scenario] = {}
+    for info in pkgutil.iter_modules(package.__path__):
+        module = importlib.import_module(f"{package.__name__}.{info.name}")
+        for scenario in module.SCENARIOS:
+            assert scenario.name not in found, f"two scenarios are called {scenario.name}"
+            found[scenario.name] = scenario
+    return found

@@ -1,0 +1,167 @@
+"""What the load goes to, as real processes."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import attrs
+
+from hostler.functions import load_functions
+from tests.functions.build import docker_image, fnt_path
+
+from ._usage import descendants
+
+START_LIMIT = 30.0
+"""Seconds a process has to announce that it is ready."""
+STOP_LIMIT = 40.0
+"""Seconds a process has to drain and end."""
+APP = "bench"
+
+
+class NotReady(Exception):
+    """A process did not start; the text has its output."""
+
+
+@attrs.frozen(kw_only=True)
+class Target:
+    """Where requests go and whose CPU time they cost."""
+
+    address: str
+    paths: Mapping[str, str]
+    """Of the functions, by their names."""
+    processes: Callable[[], dict[str, list[int]]]
+    """Groups of process ids, for the accounts."""
+    any_answer: bool = False
+
+
+@contextlib.contextmanager
+def open_hostler(
+    functions: Mapping[str, Mapping[str, Any]], driver: str, env: Mapping[str, str]
+) -> Iterator[Target]:
+    """One LB and one runner on loopback. ``env`` goes to both; ``functions`` are the entries of
+    the declaration file, their image is ``fnt``."""
+    with tempfile.TemporaryDirectory(prefix="bench.") as folder, contextlib.ExitStack() as stack:
+        declared = Path(folder, "functions.yaml")
+        image = _image(driver)
+        fns = [{"image": image, **entry, "name": name} for name, entry in functions.items()]
+        declared.write_text(json.dumps({"apps": [{"name": APP, "fns": fns}]}))
+        table = load_functions(declared)
+
+        start = _Starter(folder, env, stack)
+        runner, addresses = start("runner", "--bind", "127.0.0.1:0", "--driver", driver)
+        lb, front = start(
+            *("lb", "--bind", "127.0.0.1:0", "--runners", addresses["grpc"]),
+            *("--functions", str(declared)),
+        )
+
+        yield Target(
+            address=front["http"][0],
+            paths={name: f"/invoke/{table.by_name(APP, name).id}" for name in functions},
+            processes=lambda: {
+                "lb": [lb, *descendants(lb)],
+                "runner": [runner],
+                "functions": descendants(runner),
+            },
+        )
+
+
+@contextlib.contextmanager
+def open_function() -> Iterator[Target]:
+    """A bare ``fnt`` on its unix socket: the most trivial server that there is."""
+    with tempfile.TemporaryDirectory(prefix="bench.") as folder:
+        listener = Path(folder, "lsnr.sock")
+        env = {"FN_FORMAT": "http-stream", "FN_LISTENER": f"unix:{listener}"}
+        process = subprocess.Popen([str(fnt_path())], env=env)
+        with _ended(process):
+            _wait_until(listener.is_socket, process, "fnt")
+            yield Target(
+                address=f"unix:{listener}",
+                paths={"echo": "/call"},
+                processes=lambda: {"functions": [process.pid]},
+            )
+
+
+@contextlib.contextmanager
+def open_url(url: str, any_answer: bool) -> Iterator[Target]:
+    """The function ``echo`` at the invoke URL of any Fn-compatible load balancer."""
+    parts = urlsplit(url)
+    if parts.scheme != "http" or not parts.hostname:
+        raise ValueError(f"--url {url}: takes http://host:port/invoke/ID")
+    yield Target(
+        address=f"{parts.hostname}:{parts.port or 80}",
+        paths={"echo": parts.path or "/"},
+        processes=dict,
+        any_answer=any_answer,
+    )
+
+
+def _image(driver: str) -> str:
+    if driver == "process":
+        return str(fnt_path())
+    return docker_image(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+
+
+@attrs.frozen
+class _Starter:
+    """Starts nodes of hostler that end with ``stack``, the youngest first."""
+
+    folder: str
+    env: Mapping[str, str]
+    stack: contextlib.ExitStack
+
+    def __call__(self, *arguments: str) -> tuple[int, dict[str, Any]]:
+        """The process id and what the node announced."""
+        hostler = Path(sys.executable).with_name("hostler")
+        log = Path(self.folder, f"{arguments[0]}.log")
+        read_end, write_end = os.pipe()
+        with log.open("wb") as output, open(read_end, "rb") as ready:
+            process = subprocess.Popen(
+                [str(hostler), *arguments, "--ready-fd", str(write_end)],
+                env={**os.environ, **self.env},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                pass_fds=[write_end],
+            )
+            os.close(write_end)
+            self.stack.enter_context(_ended(process))
+            if not select.select([ready], [], [], START_LIMIT)[0]:
+                raise NotReady(f"{arguments[0]} is not ready: {log.read_text()}")
+            line = ready.readline()
+        if not line:
+            raise NotReady(f"{arguments[0]} did not start: {log.read_text()}")
+        announced: dict[str, Any] = json.loads(line)
+        return process.pid, announced
+
+
+@contextlib.contextmanager
+def _ended(process: subprocess.Popen[bytes]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_LIMIT)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            raise
+
+
+def _wait_until(condition: Callable[[], bool], process: subprocess.Popen[bytes], name: str) -> None:
+    end = time.monotonic() + START_LIMIT
+    while not condition():
+        if process.poll() is not None or time.monotonic() > end:
+            raise NotReady(f"{name} did not start")
+        time.sleep(0.005)
