@@ -22,6 +22,7 @@ from hostler.engagement import (
     ServerEngagement,
 )
 from hostler.frames import (
+    ClientFrame,
     Data,
     Finished,
     LogAck,
@@ -34,6 +35,7 @@ from hostler.frames import (
     TryCall,
 )
 from hostler.testing import MemoryRunnerClient
+from hostler.wire import GrpcRunnerClient, open_loop, open_server
 
 Engage = Callable[[ServerEngagement], Awaitable[None]]
 OpenClient = Callable[[RunnerService], AbstractAsyncContextManager[RunnerClient]]
@@ -75,6 +77,14 @@ class ScriptedService(RunnerService):
             raise
 
 
+async def frames_of(engagement: ServerEngagement) -> AsyncIterator[ClientFrame]:
+    """Everything up to ``eof``. An LB does not half-close after it."""
+    while (frame := await engagement.receive()) is not None:
+        yield frame
+        if isinstance(frame, Data) and frame.eof:
+            return
+
+
 async def send_for_ever(engagement: ClientEngagement) -> None:
     while True:
         await engagement.send(Data(bytes(1000)))
@@ -88,7 +98,15 @@ async def _open_memory(service: RunnerService) -> AsyncIterator[RunnerClient]:
     assert client.engagements == 0
 
 
-_OPENERS: dict[str, OpenClient] = {"memory": _open_memory}
+@asynccontextmanager
+async def _open_wire(service: RunnerService) -> AsyncIterator[RunnerClient]:
+    async with open_loop() as loop, open_server(service, "127.0.0.1:0", loop=loop) as server:
+        client = GrpcRunnerClient(server.address, loop=loop, connect_timeout=5)
+        yield client
+        await client.aclose()
+
+
+_OPENERS: dict[str, OpenClient] = {"memory": _open_memory, "wire": _open_wire}
 
 
 @pytest.fixture(params=_OPENERS)
@@ -111,8 +129,7 @@ async def test_frames_pass_in_order_both_ways(open_client: OpenClient) -> None:
     async def engage(engagement: ServerEngagement) -> None:
         assert engagement.request_id == "r1"
         assert engagement.peer
-        while (frame := await engagement.receive()) is not None:
-            seen.append(frame)
+        seen.extend([frame async for frame in frames_of(engagement)])
         await engagement.send(ResultStart(200, [("A", "1"), ("A", "2")]))
         await engagement.send(Data(b"one"))
         await engagement.send(finished)
@@ -139,8 +156,7 @@ async def test_first_goes_with_the_call_and_commit_is_told_once(open_client: Ope
     commits: list[str] = []
 
     async def engage(engagement: ServerEngagement) -> None:
-        while (frame := await engagement.receive()) is not None:
-            seen.append(frame)
+        seen.extend([frame async for frame in frames_of(engagement)])
         await engagement.send(Finished(success=True))
 
     async with open_client(ScriptedService(engage)) as client:
@@ -205,14 +221,17 @@ async def test_an_internal_error_tells_nothing_and_is_logged(
 
 @pytest.mark.parametrize("how", ["leave", "raise", "cancel"])
 async def test_leaving_early_cancels_the_service(open_client: OpenClient, how: str) -> None:
+    """Also in the middle of a read, which must not end as if the client had half-closed."""
     started, cancelled = trio.Event(), trio.Event()
 
     async def engage(engagement: ServerEngagement) -> None:
         started.set()
         try:
-            await trio.sleep_forever()
-        finally:
+            while await engagement.receive() is not None:
+                pass
+        except trio.Cancelled:
             cancelled.set()
+            raise
 
     async with open_client(ScriptedService(engage)) as client:
         with trio.CancelScope() as scope:
@@ -277,7 +296,7 @@ async def test_a_service_that_does_not_read_stops_the_client(open_client: OpenCl
     async def engage(engagement: ServerEngagement) -> None:
         nonlocal got
         await go.wait()
-        while (frame := await engagement.receive()) is not None:
+        async for frame in frames_of(engagement):
             got += len(frame.data) if isinstance(frame, Data) else 0
 
     async with (
@@ -408,7 +427,7 @@ async def test_many_engagements_at_once(open_client: OpenClient) -> None:
         inside += 1
         if inside == count:
             all_inside.set()
-        while (frame := await engagement.receive()) is not None:
+        async for frame in frames_of(engagement):
             if isinstance(frame, Data):
                 await all_inside.wait()
                 await engagement.send(Data(frame.data))

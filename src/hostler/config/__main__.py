@@ -1,4 +1,4 @@
-"""``python -m hostler.config`` prints the reference page of all settings (docs/configuration.md)."""
+"""``python -m hostler.config`` prints the reference page of the settings."""
 
 from __future__ import annotations
 

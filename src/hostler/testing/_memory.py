@@ -102,14 +102,13 @@ class MemoryClientEngagement(ClientEngagement):
 
     async def send(self, frame: ClientFrame) -> None:
         await self._link.send_to_runner(frame)
-        if isinstance(frame, Data) and frame.eof:
-            self.half_close()
 
     async def receive(self) -> RunnerFrame | None:
         return await self._link.receive_by_client()
 
     def half_close(self) -> None:
-        """Nothing more will be sent. Data with ``eof`` does this by itself."""
+        """Nothing more will be sent. No LB does this, not even after ``eof`` (reference: the
+        wire protocol); a runner must cope."""
         self._link.to_runner.close()
 
 

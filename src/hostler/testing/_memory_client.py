@@ -108,8 +108,6 @@ class MemoryRunnerClient(RunnerClient):
         link.to_runner.send_nowait(try_call)
         if first is not None:
             link.to_runner.send_nowait(first)
-            if first.eof:
-                client.half_close()
         on_commit()
         async with self._served(link, lambda: self._service.engage(server)):
             yield client
@@ -155,8 +153,9 @@ class MemoryRunnerClient(RunnerClient):
         scope = trio.CancelScope()
 
         def break_link(text: str) -> None:
-            link.lose(text)
+            # First of all, so that the service never sees a clean end instead of the reset.
             scope.cancel()
+            link.lose(text)
 
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
@@ -168,8 +167,8 @@ class MemoryRunnerClient(RunnerClient):
                 failure = error
             finally:
                 self._open.remove(break_link)
-                link.leave()
                 scope.cancel()
+                link.leave()
         if failure is not None:
             raise failure
 
