@@ -44,7 +44,7 @@ async def test_echo_error_and_disconnect_under_hypercorn() -> None:
                 agent.handler = part_then_hang
                 raw = Client(await trio.open_tcp_stream("127.0.0.1", int(base.rpartition(":")[2])))
                 await raw.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
-                assert await raw.event()
+                assert isinstance(await raw.event(), h11.Response)
                 assert isinstance(await raw.event(), h11.Data)
                 await raw.stream.aclose()
                 await until(lambda: not agent.running)

@@ -144,21 +144,22 @@ async def test_functions_content_length_is_kept_and_its_call_id_is_not() -> None
     assert len(request.sent[0]["headers"]) == 2
 
 
-async def test_detached_call_is_answered_202_with_its_whole_body_in_memory() -> None:
-    agent = ScriptedAgent(raising_nothing)
-    request = AsgiRequest(
-        headers=[("fn-invoke-type", "detached"), ("transfer-encoding", "chunked")]
-    )
-    big = b"x" * (3 * READ_AHEAD)
-    for start in range(0, len(big), READ_AHEAD):
-        request.body(big[start : start + READ_AHEAD], more=True)
-    request.body()
-    await request.run(app_of(agent))
+async def test_detached_call_is_answered_202_and_its_response_is_nobodys() -> None:
+    agent = ScriptedAgent()
+    request = AsgiRequest(headers=[("fn-invoke-type", "detached"), ("content-length", "5")])
+    await request.body(b"hello").run(app_of(agent))
     assert agent.calls[0].model.type == "detached"
-    assert agent.calls[0].body.data == big
+    assert agent.record == ["finished"]
     assert (request.status, request.content) == (202, b"")
     assert request.headers["content-length"] == "0"
     assert request.headers["fn-call-id"] == agent.calls[0].model.id
+    assert "x-from" not in request.headers
+
+
+async def test_detached_call_that_is_not_acknowledged_is_an_error() -> None:
+    agent = ScriptedAgent(raising(ServerBusy()))
+    request = AsgiRequest(headers=[("fn-invoke-type", "detached")]).body()
+    assert (await request.run(app_of(agent))).status == 503
 
 
 async def raising_nothing(call: PendingCall) -> None:

@@ -84,13 +84,13 @@ async def test_metrics_count_requests_by_route() -> None:
     await AsgiRequest().body().run(app)
     await AsgiRequest("/invoke/unknown").body().run(app)
     text = (await get("/metrics", app=app)).content.decode()
-    assert 'fn_api_request_count_total{method="POST",path="/invoke/:fn_id"} 2.0' in text
+    assert 'fn_api_request_count{method="POST",path="/invoke/:fn_id"} 2.0' in text
     labels = {"path": "/invoke/:fn_id", "method": "POST", "fn_fdk_version": ""}
     count = registry.get_sample_value
     ok = {**labels, "status": "200", "blame": "user"}
     missing = {**labels, "status": "404", "blame": "service"}
-    assert count("fn_api_response_count_total", ok) == 1
-    assert count("fn_api_response_count_total", missing) == 1
+    assert count("fn_api_response_count", ok) == 1
+    assert count("fn_api_response_count", missing) == 1
     assert count("fn_api_latency_count", ok) == 1
 
 

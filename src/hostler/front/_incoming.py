@@ -94,13 +94,6 @@ class Incoming:
                 raise self.failure
             await self._changed.park()
 
-    async def whole(self) -> bytes:
-        """Wait for the whole body. Raises what has become of a body that failed."""
-        parts: list[bytes] = []
-        while chunk := await self.read():
-            parts.append(chunk)
-        return b"".join(parts)
-
     def taken(self) -> bytes:
         """What is here of the body, which is then no longer held."""
         data = b"".join(self._chunks)

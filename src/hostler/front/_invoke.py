@@ -130,7 +130,7 @@ class _Exchange:
             method=self.scope["method"],
             url=head.url,
             headers=head.headers,
-            body=await self._body(head.length, whole=detached),
+            body=await self._body(head.length),
         )
         options: list[CallOption] = [from_http_fn_request(app, fn, request)]
         if detached:
@@ -144,13 +144,12 @@ class _Exchange:
         await self.front.agent.submit(call)
         return Reply(202, headers=self.writer.own_headers) if detached else None
 
-    async def _body(self, length: int | None, *, whole: bool) -> Body:
+    async def _body(self, length: int | None) -> Body:
         """The request's body, in memory if it is small.
 
-        That of a detached call always is: it has to outlive the request.
+        One that still streams ends with the request: an agent has to have read that of a
+        detached call before it acknowledges the call.
         """
-        if whole:
-            return BytesBody(await self.incoming.whole())
         if length is not None and length <= READ_AHEAD:
             await self.incoming.gather()
         else:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Histogram
+from collections import Counter
+from collections.abc import Iterator
+
+from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from hostler.errors import Blame
-
-LATENCY_BUCKETS_MS = (1, 10, 50, 100, 250, 500, 1000, 10_000, 60_000, 120_000)
+from hostler.metrics import MILLISECONDS
 
 _REQUEST_LABELS = ("path", "method")
 _RESPONSE_LABELS = ("path", "method", "status", "blame", "fn_fdk_version")
@@ -14,28 +18,32 @@ _MAX_VERSIONS = 100
 """FDK versions come from functions, so their number needs a bound; later ones are ``other``."""
 
 
-class FrontMetrics:
-    """HTTP requests begun and answered. ``path`` is the route, not the request's own path."""
+class FrontMetrics(Collector):
+    """HTTP requests begun and answered. ``path`` is the route, not the request's own path.
+
+    Counters have Fn's names to the letter, without the ``_total`` of prometheus_client. Raises
+    `ValueError` if ``registry`` has such metrics already.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
-        self.registry = registry
         self._versions: set[str] = {""}
-        self._requests = Counter(
-            "fn_api_request_count", "HTTP requests begun", _REQUEST_LABELS, registry=registry
-        )
-        self._responses = Counter(
-            "fn_api_response_count", "HTTP requests answered", _RESPONSE_LABELS, registry=registry
-        )
+        self._requests: Counter[tuple[str, ...]] = Counter()
+        self._responses: Counter[tuple[str, ...]] = Counter()
         self._latency = Histogram(
             "fn_api_latency",
-            "Time from a request to the end of its answer, in milliseconds",
+            "Milliseconds from a request to the end of its answer",
             _RESPONSE_LABELS,
-            buckets=LATENCY_BUCKETS_MS,
+            buckets=MILLISECONDS,
             registry=registry,
         )
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        yield _metric("request_count", "HTTP requests begun", _REQUEST_LABELS, self._requests)
+        yield _metric("response_count", "HTTP requests answered", _RESPONSE_LABELS, self._responses)
 
     def begun(self, path: str, method: str) -> None:
-        self._requests.labels(path, method).inc()
+        self._requests[path, method] += 1
 
     def answered(
         self,
@@ -48,7 +56,7 @@ class FrontMetrics:
         duration_ns: int,
     ) -> None:
         labels = (path, method, str(status), blame, self._version(fdk_version))
-        self._responses.labels(*labels).inc()
+        self._responses[labels] += 1
         self._latency.labels(*labels).observe(duration_ns / 1e6)
 
     def _version(self, version: str) -> str:
@@ -57,3 +65,12 @@ class FrontMetrics:
                 return "other"
             self._versions.add(version)
         return version
+
+
+def _metric(
+    name: str, text: str, labels: tuple[str, ...], counts: Counter[tuple[str, ...]]
+) -> Metric:
+    metric = Metric(f"fn_api_{name}", text, "untyped")
+    for values, count in counts.items():
+        metric.add_sample(metric.name, dict(zip(labels, values, strict=True)), count)
+    return metric

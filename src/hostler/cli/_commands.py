@@ -1,0 +1,232 @@
+"""The commands and their options."""
+
+from __future__ import annotations
+
+from importlib.metadata import version as installed_version
+from typing import Annotated
+
+import typer
+
+from hostler.config import NodeConfig
+from hostler.errors import ConfigError
+from hostler.functions import load_functions
+
+from ._life import Node, run_node
+from ._settings import make_settings, pki_of
+
+app = typer.Typer(
+    name="hostler",
+    help="A runner pool for functions: places calls on runners and keeps containers hot.\n\n"
+    "Every setting is a variable FN_…; those that an option sets too are named with it, and the "
+    "option wins. A first SIGTERM or SIGINT drains, a second one ends at once.",
+    add_completion=False,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Functions = Annotated[
+    str,
+    typer.Option(
+        envvar="FN_FUNCTIONS",
+        help="YAML or TOML file that declares the apps and their functions.",
+    ),
+]
+Driver = Annotated[
+    str,
+    typer.Option(
+        envvar="FN_DRIVER",
+        help="What runs functions: docker, process (local processes, no isolation), or "
+        "module:attribute of a callable that takes an AgentConfig and returns an async context "
+        "manager yielding a Driver.",
+    ),
+]
+HttpBind = Annotated[
+    str | None,
+    typer.Option(
+        "--bind",
+        help="host:port of the HTTP front end; without a host: all interfaces; port 0: any. "
+        "[default: all interfaces, FN_PORT or 8080]",
+        show_default=False,
+    ),
+]
+Overrider = Annotated[
+    str | None,
+    typer.Option(envvar="FN_OVERRIDER", help="module:attribute of a call overrider (hostler.abc)."),
+]
+Grace = Annotated[
+    float | None,
+    typer.Option(
+        min=0,
+        help="Seconds that calls get to finish when the node stops. "
+        "[FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30]",
+    ),
+]
+ReadyFd = Annotated[
+    int | None,
+    typer.Option(help="File descriptor that gets one JSON line with the addresses once ready."),
+]
+LogFormat = Annotated[str | None, typer.Option(help="text or json. [FN_LOG_FORMAT, default: text]")]
+LogLevel = Annotated[
+    str | None, typer.Option(help="debug, info, warn or error. [FN_LOG_LEVEL, default: info]")
+]
+TlsCa = Annotated[
+    str | None, typer.Option(envvar="FN_TLS_CA", help="PEM file of the authority to trust.")
+]
+TlsCert = Annotated[
+    str | None, typer.Option(envvar="FN_TLS_CERT", help="PEM file of our certificate.")
+]
+TlsKey = Annotated[str | None, typer.Option(envvar="FN_TLS_KEY", help="PEM file of our key.")]
+
+
+@app.command()
+def serve(
+    functions: Functions,
+    driver: Driver = "docker",
+    bind: HttpBind = None,
+    overrider: Overrider = None,
+    grace: Grace = None,
+    ready_fd: ReadyFd = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Front end and agent in one process: functions run on this machine."""
+
+    def make() -> tuple[NodeConfig, Node]:
+        from ._serve import ServeNode
+
+        options = _common(log_format, log_level, grace)
+        made = make_settings(options, bind=bind, overrider=overrider)
+        table = load_functions(functions)
+        return made.node, ServeNode(settings=made, driver=driver, functions=table)
+
+    raise typer.Exit(run_node(make, ready_fd))
+
+
+@app.command()
+def lb(
+    functions: Functions,
+    runners: Annotated[
+        str | None,
+        typer.Option(help="host:port of each runner, with commas. [FN_RUNNER_ADDRESSES]"),
+    ] = None,
+    placer: Annotated[
+        str | None,
+        typer.Option(
+            help="naive, ch (consistent hash), or module:attribute of a callable that takes a "
+            "PlacerConfig and returns a Placer. [FN_PLACER, default: naive]"
+        ),
+    ] = None,
+    bind: HttpBind = None,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    tls_name: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FN_TLS_NAME", help="Name in the runners' certificates, if not their host."
+        ),
+    ] = None,
+    overrider: Overrider = None,
+    grace: Grace = None,
+    ready_fd: ReadyFd = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """Front end and load balancer: calls are placed on runners."""
+
+    def make() -> tuple[NodeConfig, Node]:
+        from ._lb import LBNode
+
+        options = {
+            **_common(log_format, log_level, grace),
+            "FN_RUNNER_ADDRESSES": runners,
+            "FN_PLACER": placer,
+        }
+        made = make_settings(options, bind=bind, overrider=overrider)
+        if not made.node.runner_addresses:
+            raise ConfigError("an LB needs runners: --runners or FN_RUNNER_ADDRESSES")
+        return made.node, LBNode(
+            settings=made,
+            runners=made.node.runner_addresses,
+            placer=made.node.placer,
+            functions=load_functions(functions),
+            pki=pki_of(tls_ca, tls_cert, tls_key),
+            cert_name=tls_name or "",
+        )
+
+    raise typer.Exit(run_node(make, ready_fd))
+
+
+@app.command()
+def runner(
+    driver: Driver = "docker",
+    bind: Annotated[
+        str | None,
+        typer.Option(
+            help="host:port of the runner protocol (gRPC); port 0: any. "
+            "[default: all interfaces, FN_GRPC_PORT or 9190]",
+            show_default=False,
+        ),
+    ] = None,
+    http_bind: Annotated[
+        str | None,
+        typer.Option(
+            envvar="FN_HTTP_BIND",
+            help="host:port for /metrics, /healthz, /readyz and /version; off if unset.",
+        ),
+    ] = None,
+    detached: Annotated[
+        bool,
+        typer.Option(
+            "--detached/--no-detached",
+            envvar="FN_DETACHED",
+            help="Whether detached calls are taken.",
+        ),
+    ] = True,
+    tls_ca: TlsCa = None,
+    tls_cert: TlsCert = None,
+    tls_key: TlsKey = None,
+    overrider: Overrider = None,
+    grace: Grace = None,
+    ready_fd: ReadyFd = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """A pure runner: runs the calls that load balancers place here."""
+
+    def make() -> tuple[NodeConfig, Node]:
+        from ._runner import RunnerNode
+
+        options = _common(log_format, log_level, grace)
+        made = make_settings(options, bind=bind, overrider=overrider, grpc=True)
+        return made.node, RunnerNode(
+            settings=made,
+            driver=driver,
+            http_bind=http_bind,
+            detached=detached,
+            pki=pki_of(tls_ca, tls_cert, tls_key),
+        )
+
+    raise typer.Exit(run_node(make, ready_fd))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    typer.echo(installed_version("hostler"))
+
+
+def main() -> None:
+    """The entry point of the ``hostler`` command."""
+    app()
+
+
+def _common(
+    log_format: str | None, log_level: str | None, grace: float | None
+) -> dict[str, object]:
+    return {
+        "FN_LOG_FORMAT": log_format,
+        "FN_LOG_LEVEL": log_level,
+        "FN_DRAIN_GRACE_MSECS": None if grace is None else f"{grace * 1000:.0f}",
+    }

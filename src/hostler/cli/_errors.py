@@ -1,0 +1,42 @@
+"""What may go wrong on the command line, and how it is told: one line, exit code 1."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+from hostler.errors import HostlerError
+
+EXPECTED = (HostlerError, OSError)
+"""Failures of the surroundings: settings, files, ports, engines. Others are bugs and keep their
+traceback."""
+
+
+def leaves(error: BaseException) -> Iterator[BaseException]:
+    """The errors inside groups; an error that is no group is its own leaf."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves(inner)
+    else:
+        yield error
+
+
+def explanation(error: BaseException) -> str | None:
+    """One line for a failure of the surroundings, ``None`` for anything else."""
+    found = list(leaves(error))
+    if not all(isinstance(leaf, EXPECTED) for leaf in found):
+        return None
+    texts = dict.fromkeys(_text(leaf) for leaf in found)
+    return "; ".join(texts)
+
+
+def _text(error: BaseException) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        text = f"{error.strerror}: {error.filename}" if error.filename else error.strerror
+    else:
+        text = str(error) or type(error).__name__
+    return " ".join(text.split())
+
+
+def tell(text: str) -> None:
+    print(f"hostler: error: {text}", file=sys.stderr)  # noqa: T201  (the command line's own voice)

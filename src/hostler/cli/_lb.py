@@ -1,0 +1,74 @@
+"""``hostler lb``: front end and LB agent; the functions run on runners."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+
+import attrs
+
+from hostler import wire
+from hostler.abc import PKIData, Placer
+from hostler.config import LBConfig, PlacerConfig
+from hostler.errors import ConfigError
+from hostler.front import open_listeners
+from hostler.functions import FunctionSource
+from hostler.lb import open_lb_agent
+from hostler.pool import ConsistentHashPlacer, NaivePlacer, open_static_pool
+
+from ._life import Life
+from ._load import load_callable
+from ._parts import calls_app, serving
+from ._settings import Settings
+
+
+@attrs.frozen(kw_only=True)
+class LBNode:
+    """Front end and LB agent; the functions run on runners."""
+
+    settings: Settings
+    runners: Sequence[str]
+    placer: str
+    functions: FunctionSource
+    pki: PKIData | None
+    cert_name: str
+
+    async def __call__(self, life: Life) -> None:
+        env = self.settings.env
+        placer = make_placer(self.placer, PlacerConfig.from_env(env))
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            listeners = await enter(open_listeners(self.settings.bind))
+            loop = await enter(wire.open_loop())
+            pool = await enter(
+                open_static_pool(
+                    self.runners, loop=loop, pki=self.pki, cert_common_name=self.cert_name
+                )
+            )
+            agent = await enter(
+                open_lb_agent(
+                    pool,
+                    placer,
+                    config=LBConfig.from_env(env),
+                    call_overrider=self.settings.overrider,
+                )
+            )
+            app = calls_app(agent, self.functions, self.settings, life)
+            server = await enter(serving(app, listeners, self.settings, life))
+            life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})
+            await life.shutdown.wait()
+            agent.close_admission()
+
+
+def make_placer(name: str, config: PlacerConfig) -> Placer:
+    """Raises `ConfigError`."""
+    if name == "naive":
+        return NaivePlacer(config)
+    if name == "ch":
+        return ConsistentHashPlacer(config)
+    if ":" not in name:
+        raise ConfigError(f"--placer {name!r}: takes naive, ch or module:attribute")
+    placer = load_callable(name, "--placer")(config)
+    if not isinstance(placer, Placer):
+        raise ConfigError(f"--placer {name!r}: made a {type(placer).__name__}, which is no Placer")
+    return placer

@@ -1,0 +1,102 @@
+"""The life of a node's process: signals, readiness, exit code."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Awaitable, Callable, Mapping
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from hostler.config import NodeConfig
+from hostler.errors import ConfigError
+from hostler.logs import open_logs
+
+from ._errors import explanation, tell
+
+log = structlog.get_logger(__name__)
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+@attrs.define(eq=False)
+class Life:
+    """What a node needs to know about its process."""
+
+    ready_fd: int | None = None
+    shutdown: trio.Event = attrs.Factory(trio.Event)
+    """Set by the first signal: drain."""
+    _announced: bool = False
+
+    def is_ready(self) -> bool:
+        return self._announced and not self.shutdown.is_set()
+
+    def announce(self, node: str, addresses: Mapping[str, object]) -> None:
+        """The node takes calls: one log line, and one JSON line to the file descriptor."""
+        self._announced = True
+        log.info("ready", node=node, **addresses)
+        if self.ready_fd is not None:
+            os.write(self.ready_fd, msgspec.json.encode({"node": node, **addresses}) + b"\n")
+            os.close(self.ready_fd)
+            self.ready_fd = None
+
+
+Node = Callable[[Life], Awaitable[None]]
+"""Runs a node until ``life.shutdown`` is set and it has drained."""
+
+
+def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None = None) -> int:
+    """Run a node in a Trio loop of its own and return the process's exit code.
+
+    ``make`` reads the settings. 0 after a drain, 1 for a failure (told in one line), 128 + the
+    signal's number if a second signal cut the drain short.
+    """
+    try:
+        if ready_fd is not None:
+            check_fd(ready_fd)
+        config, node = make()
+        with open_logs(config):
+            return trio.run(_live, node, ready_fd, strict_exception_groups=True)
+    except KeyboardInterrupt:  # before the signals were ours
+        return 128 + signal.SIGINT
+    except Exception as error:
+        text = explanation(error)
+        if text is None:
+            raise
+        tell(text)
+        return 1
+
+
+def check_fd(number: int) -> None:
+    """Raises `ConfigError` if the descriptor is not open."""
+    try:
+        os.fstat(number)
+    except OSError as error:
+        raise ConfigError(f"--ready-fd {number}: {error.strerror}") from error
+
+
+async def _live(node: Node, ready_fd: int | None) -> int:
+    life = Life(ready_fd=ready_fd)
+    code = 0
+    with trio.open_signal_receiver(*SIGNALS) as signals:
+        async with trio.open_nursery() as nursery:
+
+            async def watch() -> None:
+                nonlocal code
+                async for number in signals:
+                    if life.shutdown.is_set():
+                        log.warning("stopping at once", signal=signal.Signals(number).name)
+                        code = 128 + number
+                        nursery.cancel_scope.cancel()
+                        return
+                    log.info("shutting down", signal=signal.Signals(number).name)
+                    life.shutdown.set()
+
+            nursery.start_soon(watch)
+            await node(life)
+            nursery.cancel_scope.cancel()
+    log.info("stopped", exit_code=code)
+    return code

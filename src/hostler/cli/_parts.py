@@ -1,0 +1,80 @@
+"""Parts that several nodes are made of."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import trio
+from prometheus_client import REGISTRY
+
+from hostler.abc import CallAgent, Driver
+from hostler.config import AgentConfig
+from hostler.errors import ConfigError
+from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
+from hostler.functions import FunctionSource
+
+from ._life import Life
+from ._load import load_callable
+from ._settings import Settings
+
+
+def calls_app(
+    agent: CallAgent, functions: FunctionSource, settings: Settings, life: Life
+) -> ASGIApp:
+    return invoke_app(
+        agent, functions, config=settings.node, registry=REGISTRY, ready=life.is_ready
+    )
+
+
+@asynccontextmanager
+async def opened_driver(
+    name: str, config: AgentConfig, settings: Settings
+) -> AsyncIterator[Driver]:
+    async with _driver(name, config, settings) as driver:
+        if not isinstance(driver, Driver):
+            raise ConfigError(f"--driver {name!r}: made a {type(driver).__name__}, no Driver")
+        yield driver
+
+
+def _driver(
+    name: str, config: AgentConfig, settings: Settings
+) -> AbstractAsyncContextManager[Driver]:
+    # Imported when chosen: a node should not need, or wait for, what it does not use.
+    if name == "docker":
+        from hostler.drivers.docker import open_docker_driver
+
+        return open_docker_driver(config, environ=settings.env)
+    if name == "process":
+        from hostler.drivers.process import open_process_driver
+
+        return open_process_driver()
+    if ":" not in name:
+        raise ConfigError(f"--driver {name!r}: takes docker, process or module:attribute")
+    manager = load_callable(name, "--driver")(config)
+    if not isinstance(manager, AbstractAsyncContextManager):
+        raise ConfigError(
+            f"--driver {name!r}: must return an async context manager that yields a Driver, "
+            f"not a {type(manager).__name__}"
+        )
+    return manager
+
+
+@asynccontextmanager
+async def serving(
+    app: ASGIApp, listeners: list[trio.SocketListener], settings: Settings, life: Life
+) -> AsyncIterator[HttpServer]:
+    """Serve HTTP until ``life.shutdown``, then drain, before the parts behind it are closed."""
+    async with trio.open_nursery() as nursery:
+        server: HttpServer = await nursery.start(
+            functools.partial(
+                serve_http,
+                app,
+                listeners,
+                config=settings.node,
+                shutdown=life.shutdown,
+                grace=settings.grace,
+            )
+        )
+        yield server

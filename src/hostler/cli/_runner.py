@@ -1,0 +1,63 @@
+"""``hostler runner``: an agent that load balancers reach over gRPC."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import attrs
+from prometheus_client import REGISTRY
+
+from hostler import wire
+from hostler.abc import PKIData
+from hostler.agent import open_agent
+from hostler.config import AgentConfig
+from hostler.front import node_app, open_listeners
+from hostler.runner import open_pure_runner
+
+from ._life import Life
+from ._parts import opened_driver, serving
+from ._settings import Settings
+
+
+@attrs.frozen(kw_only=True)
+class RunnerNode:
+    """An agent that LBs reach over gRPC."""
+
+    settings: Settings
+    driver: str
+    http_bind: str | None
+    detached: bool
+    pki: PKIData | None
+
+    async def __call__(self, life: Life) -> None:
+        config = AgentConfig.from_env(self.settings.env)
+        tls = wire.server_tls(self.pki) if self.pki else None
+        addresses: dict[str, object] = {}
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            # A taken port is to be found out before an engine is bothered.
+            async with open_listeners(self.settings.bind):
+                pass
+            if self.http_bind:
+                listeners = await enter(open_listeners(self.http_bind))
+                app = node_app(registry=REGISTRY, ready=life.is_ready)
+                server = await enter(serving(app, listeners, self.settings, life))
+                addresses["http"] = server.addresses
+            loop = await enter(wire.open_loop())
+            driver = await enter(opened_driver(self.driver, config, self.settings))
+            agent = await enter(
+                open_agent(driver, config=config, call_overrider=self.settings.overrider)
+            )
+            runner = await enter(
+                open_pure_runner(
+                    agent,
+                    self.settings.bind,
+                    loop=loop,
+                    ssl_context=tls,
+                    detached=self.detached,
+                    grace=self.settings.grace,
+                )
+            )
+            addresses["grpc"] = runner.address
+            life.announce("runner", addresses)
+            await life.shutdown.wait()

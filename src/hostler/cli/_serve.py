@@ -1,0 +1,40 @@
+"""``hostler serve``: front end and agent in one process."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import attrs
+
+from hostler.agent import open_agent
+from hostler.config import AgentConfig
+from hostler.front import open_listeners
+from hostler.functions import FunctionSource
+
+from ._life import Life
+from ._parts import calls_app, opened_driver, serving
+from ._settings import Settings
+
+
+@attrs.frozen(kw_only=True)
+class ServeNode:
+    """Front end and agent in one process."""
+
+    settings: Settings
+    driver: str
+    functions: FunctionSource
+
+    async def __call__(self, life: Life) -> None:
+        config = AgentConfig.from_env(self.settings.env)
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            listeners = await enter(open_listeners(self.settings.bind))
+            driver = await enter(opened_driver(self.driver, config, self.settings))
+            agent = await enter(
+                open_agent(driver, config=config, call_overrider=self.settings.overrider)
+            )
+            app = calls_app(agent, self.functions, self.settings, life)
+            server = await enter(serving(app, listeners, self.settings, life))
+            life.announce("serve", {"http": server.addresses})
+            await life.shutdown.wait()
+            agent.close_admission()

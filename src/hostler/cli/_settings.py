@@ -1,0 +1,69 @@
+"""The settings of a command: its options, laid over the environment."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import attrs
+
+from hostler.abc import CallOverrider, PKIData
+from hostler.config import LBConfig, NodeConfig
+from hostler.errors import ConfigError
+
+from ._load import load_callable
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What a node is made from. ``env`` is what its parts read their own settings from."""
+
+    env: Mapping[str, str]
+    node: NodeConfig
+    bind: str
+    grace: float
+    """Seconds that what runs gets to finish in a drain."""
+    overrider: CallOverrider | None = None
+
+
+def overlay(options: Mapping[str, object]) -> dict[str, str]:
+    """The process's environment with ``options`` (by variable; ``None`` = not given) over it.
+
+    So an option and its variable are read by the same code and refused with the same words.
+    """
+    env = dict(os.environ)
+    for variable, value in options.items():
+        if value is not None:
+            env[variable] = str(value)
+    # The command says what the node is; the variable is for Fn's single binary.
+    env.pop("FN_NODE_TYPE", None)
+    return env
+
+
+def make_settings(
+    options: Mapping[str, object], *, bind: str | None, overrider: str | None, grpc: bool = False
+) -> Settings:
+    """``bind`` of ``None`` = all interfaces, on the front end's port or that of gRPC.
+
+    Raises `ConfigError`.
+    """
+    env = overlay(options)
+    node = NodeConfig.from_env(env)
+    hook: Any = load_callable(overrider, "--overrider") if overrider else None
+    return Settings(
+        env=env,
+        node=node,
+        bind=bind or f":{node.grpc_port if grpc else node.port}",
+        grace=LBConfig.from_env(env).drain_grace_msecs / 1000,
+        overrider=hook,
+    )
+
+
+def pki_of(ca: str | None, cert: str | None, key: str | None) -> PKIData | None:
+    """The PEM files, or ``None`` without TLS. Raises `ConfigError` if only some are given."""
+    if not (ca or cert or key):
+        return None
+    if not (ca and cert and key):
+        raise ConfigError("TLS needs all three of --tls-ca, --tls-cert and --tls-key")
+    return PKIData(ca=ca, key=key, cert=cert)

@@ -1,0 +1,111 @@
+"""Runs the real console script as a process of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+SCRIPT = Path(sys.executable).parent / "hostler"
+START_SECONDS = 20
+END_SECONDS = 20
+
+
+def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
+    """The environment without settings of whoever runs the tests."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith("FN_")}
+    return {**env, **(extra or {})}
+
+
+async def run(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Any:
+    """Run to the end: ``returncode``, ``stdout`` and ``stderr`` as text."""
+    with trio.fail_after(START_SECONDS):
+        done = await trio.run_process(
+            [str(SCRIPT), *args],
+            capture_stdout=True,
+            capture_stderr=True,
+            check=False,
+            env=clean_env(env),
+            cwd=cwd,
+        )
+    return subprocess.CompletedProcess(
+        done.args, done.returncode, done.stdout.decode(), done.stderr.decode()
+    )
+
+
+@attrs.define(eq=False)
+class NodeProcess:
+    """A node that has said that it is ready."""
+
+    process: trio.Process
+    ready: dict[str, Any]
+    log: bytearray
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.ready['http'][0].replace('[::]', '127.0.0.1')}"
+
+    def lines(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.splitlines() if line.startswith(b"{")]
+
+    async def wait_line(self, event: str) -> dict[str, Any]:
+        """Until the log has a line with this event."""
+        while True:
+            for line in self.lines():
+                if event in line["event"]:
+                    return line
+            await trio.sleep(0.005)
+
+
+@asynccontextmanager
+async def open_node(
+    *args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> AsyncIterator[NodeProcess]:
+    """A node with JSON logs, ready. Killed at the end if it still runs."""
+    reader, writer = os.pipe()
+    log = bytearray()
+    async with trio.open_nursery() as nursery:
+        process = await trio.lowlevel.open_process(
+            [str(SCRIPT), *args, "--log-format", "json", "--ready-fd", str(writer)],
+            stderr=subprocess.PIPE,
+            pass_fds=[writer],
+            env=clean_env(env),
+            cwd=cwd,
+        )
+        os.close(writer)
+        assert process.stderr is not None
+        nursery.start_soon(_collect, process.stderr, log)
+        try:
+            ready = await _ready(reader, log)
+            yield NodeProcess(process, ready, log)
+        finally:
+            if process.returncode is None:
+                process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+
+
+async def _ready(reader: int, log: bytearray) -> dict[str, Any]:
+    received = b""
+    async with trio.lowlevel.FdStream(reader) as stream:
+        with trio.fail_after(START_SECONDS):
+            while not received.endswith(b"\n"):
+                data = await stream.receive_some()
+                assert data, f"the node ended before it was ready: {log.decode()}"
+                received += data
+    result: dict[str, Any] = json.loads(received)
+    return result
+
+
+async def _collect(stream: trio.abc.ReceiveStream, log: bytearray) -> None:
+    async with stream:
+        while data := await stream.receive_some():
+            log += data

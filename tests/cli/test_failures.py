@@ -1,0 +1,120 @@
+"""Failures to start: one line, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+
+from ._process import run
+
+FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: nothing}\n"
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> str:
+    path = tmp_path / "functions.yaml"
+    path.write_text(FUNCTIONS)
+    return str(path)
+
+
+async def fails(*args: str, message: str, env: dict[str, str] | None = None) -> None:
+    done = await run(*args, env=env)
+    assert done.returncode == 1, done.stderr
+    errors = [line for line in done.stderr.splitlines() if line.startswith("hostler: error: ")]
+    assert len(errors) == 1, done.stderr
+    assert message in errors[0]
+    assert "Traceback" not in done.stderr
+    assert done.stdout == ""
+
+
+LB = ("lb", "--runners", "127.0.0.1:1", "--bind", "127.0.0.1:0")
+
+
+async def test_missing_functions_file() -> None:
+    await fails(*LB, "--functions", "/none.yaml", message="cannot read the functions file /none")
+
+
+async def test_bad_functions_file(tmp_path: Path) -> None:
+    path = tmp_path / "f.yaml"
+    path.write_text(FUNCTIONS.replace("nothing}", "x, memory: 9000}"))
+    await fails(
+        *LB, "--functions", str(path), message="fns[0] 'echo': memory: 9000 is out of range"
+    )
+
+
+async def test_no_runners(functions: str) -> None:
+    await fails("lb", "--functions", functions, message="--runners or FN_RUNNER_ADDRESSES")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "message"),
+    [
+        ("--runners", "nonsense", "FN_RUNNER_ADDRESSES='nonsense': takes"),
+        ("--placer", "best", "--placer 'best': takes naive, ch or module:attribute"),
+        ("--placer", "os:getcwd.x", "--placer 'os:getcwd.x': AttributeError"),
+        ("--bind", "nonsense", "'nonsense' is no address to listen on"),
+        ("--bind", "203.0.113.1:80", "cannot listen on 203.0.113.1:80"),
+        ("--overrider", "none", "--overrider 'none': takes module:attribute"),
+        ("--overrider", "none_such:x", "--overrider 'none_such:x': ModuleNotFoundError"),
+        ("--overrider", "os:sep", "--overrider 'os:sep': str can't be called"),
+        ("--log-level", "loud", "FN_LOG_LEVEL='loud': takes"),
+        ("--tls-ca", "/none", "TLS needs all three"),
+        ("--ready-fd", "77", "--ready-fd 77: Bad file descriptor"),
+    ],
+)
+async def test_bad_options(functions: str, option: str, value: str, message: str) -> None:
+    await fails(*LB, "--functions", functions, option, value, message=message)
+
+
+async def test_bad_variable_and_unusable_log(functions: str) -> None:
+    args = (*LB, "--functions", functions)
+    await fails(*args, env={"FN_MAX_REQUEST_SIZE": "big"}, message="FN_MAX_REQUEST_SIZE='big'")
+    await fails(
+        *args,
+        env={"FN_LOG_DEST": "file:///none/x.log"},
+        message="cannot log to file:///none/x.log: No such file",
+    )
+
+
+async def test_missing_tls_file(functions: str) -> None:
+    tls = ("--tls-ca", "/none", "--tls-cert", "/none", "--tls-key", "/none")
+    await fails(*LB, "--functions", functions, *tls, message="Cannot stat /none for TLS")
+
+
+async def test_taken_port(functions: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        await fails(
+            *LB,
+            "--functions",
+            functions,
+            "--bind",
+            bind,
+            message=f"cannot listen on {bind}: Address already in use",
+        )
+
+
+@pytest.mark.parametrize(
+    "args", [("lb",), ("nothing",), ("lb", "--nothing"), ("serve", "--grace", "x")]
+)
+async def test_wrong_usage_is_exit_code_2(args: tuple[str, ...]) -> None:
+    done = await run(*args)
+    assert done.returncode == 2
+    assert "Usage: hostler" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("command", ["serve", "lb", "runner"])
+async def test_help_names_the_variables(command: str) -> None:
+    done = await run(command, "--help")
+    assert done.returncode == 0
+    assert "FN_LOG_FORMAT" in done.stdout
+    assert "FN_DRAIN_GRACE_MSECS" in done.stdout
+
+
+async def test_version() -> None:
+    done = await run("version")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.strip()

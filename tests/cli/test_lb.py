@@ -1,0 +1,216 @@
+"""``hostler lb`` as a process, over a pure runner in the test's own process."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from hostler.abc import CallListener, InnerAgent
+from hostler.call import PendingCall
+from hostler.functions import load_functions
+from hostler.runner import open_pure_runner
+from tests.front._agent import ScriptedAgent, echo
+
+from ._process import END_SECONDS, NodeProcess, open_node
+
+FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: 'echo:1'}\n"
+
+
+class RunnerAgent(ScriptedAgent, InnerAgent):
+    """A scripted agent that a pure runner can use."""
+
+    def add_listener(self, listener: CallListener) -> None:
+        self.listener = listener
+
+    def close_admission(self) -> None:
+        self.closed = True
+
+
+async def hang(call: PendingCall) -> None:
+    await trio.sleep_forever()
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    path = tmp_path / "functions.yaml"
+    path.write_text(FUNCTIONS)
+    return path
+
+
+@asynccontextmanager
+async def open_cluster(
+    functions: Path, *args: str, agent: RunnerAgent | None = None, cwd: Path | None = None
+) -> AsyncIterator[tuple[NodeProcess, RunnerAgent, str]]:
+    """An LB process with one runner; also the path of the function."""
+    agent = agent or RunnerAgent()
+    path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+    async with (
+        open_pure_runner(agent, "127.0.0.1:0", grace=0.1) as runner,
+        open_node(
+            "lb",
+            "--runners",
+            runner.address,
+            "--functions",
+            str(functions),
+            "--bind",
+            "127.0.0.1:0",
+            *args,
+            cwd=cwd,
+        ) as node,
+    ):
+        yield node, agent, path
+
+
+async def ends(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -> int:
+    node.process.send_signal(number)
+    with trio.fail_after(END_SECONDS):
+        return await node.process.wait()
+
+
+async def test_call_through_the_lb_and_a_clean_end(functions: Path) -> None:
+    async with open_cluster(functions) as (node, agent, path):
+        async with httpx.AsyncClient(base_url=node.url) as client:
+            answer = await client.post(path, content=b"hello")
+            assert (answer.status_code, answer.content) == (200, b"hello")
+            assert answer.headers["fn-call-id"] == agent.calls[0].model.id
+            assert (await client.get("/readyz")).status_code == 200
+            metrics = (await client.get("/metrics")).text
+            assert "fn_calls 1.0" in metrics
+            assert 'fn_api_request_count{method="POST",path="/invoke/:fn_id"} 1.0' in metrics
+            assert (await client.post("/invoke/none")).json() == {"message": "Fn not found"}
+        assert node.ready["node"] == "lb"
+        assert (await node.wait_line("ready"))["http"] == node.ready["http"]
+        assert await ends(node) == 0
+        assert {line["event"] for line in node.lines()} >= {"ready", "shutting down", "stopped"}
+        assert not [line for line in node.lines() if line["level"] == "error"]
+
+
+@pytest.mark.parametrize("placer", ["naive", "ch", "hostler.pool:NaivePlacer"])
+async def test_placers(functions: Path, placer: str) -> None:
+    async with open_cluster(functions, "--placer", placer) as (node, _, path):
+        async with httpx.AsyncClient(base_url=node.url) as client:
+            assert (await client.post(path, content=b"x")).content == b"x"
+        assert await ends(node, signal.SIGINT) == 0
+
+
+async def test_overrider_of_the_operator_from_the_working_directory(
+    functions: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "mine.py").write_text(
+        "def override(request, call, extensions):\n"
+        "    call.config['ADDED'] = 'yes'\n"
+        "    return {**extensions, 'tenant': 'blue'}\n"
+    )
+    args = ("--overrider", "mine:override")
+    async with open_cluster(functions, *args, cwd=tmp_path) as (node, agent, path):
+        async with httpx.AsyncClient(base_url=node.url) as client:
+            assert (await client.post(path)).status_code == 200
+        assert agent.calls[0].model.config["ADDED"] == "yes"
+        assert agent.calls[0].extensions == {"tenant": "blue"}
+        assert await ends(node) == 0
+
+
+async def test_client_that_leaves_cancels_the_call_on_the_runner(functions: Path) -> None:
+    async with open_cluster(functions, agent=RunnerAgent(hang)) as (node, agent, path):
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                async with httpx.AsyncClient(base_url=node.url) as client:
+                    await client.post(path, content=b"x", timeout=None)
+
+            nursery.start_soon(call)
+            await agent.entered.wait()
+            nursery.cancel_scope.cancel()
+        with trio.fail_after(2):
+            await agent.left.wait()
+        assert agent.record == ["cancelled"]
+        assert (await node.wait_line("client cancelled"))["status"] == 444
+        assert await ends(node) == 0
+
+
+async def test_drain_waits_for_the_running_call(functions: Path) -> None:
+    go_on = trio.Event()
+
+    async def handler(call: PendingCall) -> None:
+        await go_on.wait()
+        await echo(call)
+
+    async with open_cluster(functions, agent=RunnerAgent(handler)) as (node, agent, path):
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                async with httpx.AsyncClient(base_url=node.url) as client:
+                    answer = await client.post(path, content=b"x", timeout=None)
+                    assert answer.content == b"x"
+
+            nursery.start_soon(call)
+            await agent.entered.wait()
+            node.process.send_signal(signal.SIGTERM)
+            await node.wait_line("lb agent drains")
+            go_on.set()
+        with trio.fail_after(END_SECONDS):
+            assert await node.process.wait() == 0
+    assert agent.record == ["finished"]
+
+
+@pytest.mark.parametrize(
+    ("args", "second", "code"), [(("--grace", "0.2"), False, 0), ((), True, 143)]
+)
+async def test_end_is_bounded_though_a_call_hangs(
+    functions: Path, args: tuple[str, ...], second: bool, code: int
+) -> None:
+    async with open_cluster(functions, *args, agent=RunnerAgent(hang)) as (node, agent, path):
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                async with httpx.AsyncClient(base_url=node.url) as client:
+                    try:
+                        await client.post(path, content=b"x", timeout=None)
+                    except httpx.RemoteProtocolError:
+                        return
+
+            nursery.start_soon(call)
+            await agent.entered.wait()
+            node.process.send_signal(signal.SIGTERM)
+            await node.wait_line("shutting down")
+            if second:
+                node.process.send_signal(signal.SIGTERM)
+            with trio.fail_after(5):
+                assert await node.process.wait() == code
+        await agent.left.wait()
+    assert b"Traceback" not in node.log
+
+
+async def test_waiting_calls_are_refused_in_a_drain(functions: Path) -> None:
+    async with open_node(
+        "lb",
+        "--runners",
+        "127.0.0.1:1",
+        "--functions",
+        str(functions),
+        "--bind",
+        "127.0.0.1:0",
+        "--log-level",
+        "debug",
+    ) as node:
+        path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+        statuses: list[int] = []
+
+        async def call() -> None:
+            async with httpx.AsyncClient(base_url=node.url) as client:
+                statuses.append((await client.post(path, timeout=None)).status_code)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call)
+            async with httpx.AsyncClient(base_url=node.url) as client:
+                while "fn_running 1.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110
+                    await trio.sleep(0.01)
+            with trio.fail_after(5):
+                assert await ends(node) == 0
+        assert statuses == [503]
