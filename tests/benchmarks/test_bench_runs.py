@@ -1,0 +1,173 @@
+"""The harness against real processes: what it counts, and that it notices wrong answers."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import pytest
+
+from benchmarks._measure import RunFailed, measure_load
+from benchmarks._plan import LoadPlan
+from benchmarks._report import (
+    Summary,
+    make_report,
+    read_report,
+    summarise,
+    verdict_of,
+    warnings_of,
+    write_report,
+)
+from benchmarks._scenario import Settings, all_scenarios
+from benchmarks._target import Target, open_function, open_url
+from benchmarks._usage import descendants, usage_of
+
+ROOT = Path(__file__).parent.parent.parent
+SHORT = Settings(warm_up=0.02, seconds=0.1)
+
+
+@pytest.fixture
+def target() -> Iterator[Target]:
+    with open_function() as target:
+        yield target
+
+
+def plan_for(target: Target, do: str = "", **changes: object) -> LoadPlan:
+    values: dict[str, object] = {
+        "address": target.address,
+        "path": target.paths["echo"],
+        "connections": 3,
+        "body_size": 1024,
+        "headers": {"Fnt-Do": do},
+        "warm_up": SHORT.warm_up,
+        "seconds": SHORT.seconds,
+    }
+    return LoadPlan(**(values | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("do", ["", "framing=chunked", "close=after"])
+def test_load_is_measured(target: Target, do: str) -> None:
+    metrics = measure_load(target, plan_for(target, do))
+    assert metrics["requests_per_s"] > 100
+    assert 0 < metrics["latency_p50_us"] <= metrics["latency_p90_us"] <= metrics["latency_p99_us"]
+    assert metrics["latency_p99_us"] <= metrics["latency_max_us"]
+    assert metrics["cpu_us_per_request/load"] > 0
+    assert metrics["resident_mb/functions"] > 0
+    assert ("reconnects" in metrics) == (do == "close=after")
+
+
+def test_latency_and_rate_are_true(target: Target) -> None:
+    """Three clients and 20 ms per answer are at most 150 requests per second."""
+    metrics = measure_load(target, plan_for(target, "sleep=20", seconds=0.3))
+    assert metrics["latency_p50_us"] >= 20_000
+    assert metrics["requests_per_s"] <= 151
+
+
+def test_generated_answers_are_checked_by_size(target: Target) -> None:
+    plan = plan_for(target, "size=5000;framing=chunked", answer_size=5000)
+    assert measure_load(target, plan)["requests_per_s"] > 100
+
+
+@pytest.mark.parametrize(
+    ("do", "error"),
+    [
+        ("status=502", "status 502"),
+        ("size=1024", "not an echo"),
+        ("close", "the connection ended unanswered"),
+        ("close=mid", "the connection ended early"),
+        ("garbage", "not an answer"),
+        ("nonsense", "status 400"),
+    ],
+)
+def test_wrong_answers_fail_the_run(target: Target, do: str, error: str) -> None:
+    with pytest.raises(RunFailed, match=error):
+        measure_load(target, plan_for(target, do))
+
+
+def test_any_answer_is_enough_if_asked_for(target: Target) -> None:
+    metrics = measure_load(target, plan_for(target, "size=7", any_answer=True))
+    assert metrics["requests_per_s"] > 100
+
+
+def test_a_server_that_is_not_there_fails_the_run(target: Target) -> None:
+    gone = attrs.evolve(target, address="unix:/nowhere/socket")
+    with pytest.raises(RunFailed, match="ended early"):
+        measure_load(gone, plan_for(gone))
+
+
+def test_usage_counts_cpu_time_of_a_group() -> None:
+    code = "import time\nwhile time.process_time() < 0.1: pass\nprint(flush=True); input()"
+    process = subprocess.Popen(
+        [sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
+    with process:
+        assert process.stdout
+        process.stdout.readline()
+        usage = usage_of([process.pid])
+        assert 80_000 <= usage.cpu_us <= 1_000_000
+        assert usage.resident_mb > 1
+        assert process.pid in descendants(os.getpid())
+        process.kill()
+    assert usage_of([process.pid]).cpu_us == 0
+
+
+def test_all_scenarios_are_found() -> None:
+    names = list(all_scenarios())
+    assert names == ["hot-echo-1", "hot-echo-32", "ceiling-1", "ceiling-32"]
+
+
+def test_a_url_names_the_function() -> None:
+    with open_url("http://127.0.0.1:8080/invoke/x", any_answer=True) as target:
+        assert target.address == "127.0.0.1:8080"
+        assert target.paths == {"echo": "/invoke/x"}
+    with pytest.raises(ValueError, match="takes http"), open_url("https://x/", any_answer=False):
+        pass
+
+
+def test_summaries_and_verdicts() -> None:
+    summary = summarise([{"a": 3.0}, {"a": 1.0, "b": 5.0}, {"a": 2.0}])
+    assert summary["a"] == Summary(2.0, 1.0, 3.0, [3.0, 1.0, 2.0])
+    assert summary["a"].spread == 1.0
+    low, high, between = Summary.of([1, 2]), Summary.of([3, 4]), Summary.of([2, 3])
+    assert verdict_of("requests_per_s", low, high) == "better"
+    assert verdict_of("latency_p50_us", low, high) == "worse"
+    assert verdict_of("requests_per_s", high, low) == "worse"
+    assert verdict_of("latency_p50_us", high, low) == "better"
+    assert verdict_of("latency_p50_us", low, between) == ""
+
+
+def test_a_slow_generator_is_reported(tmp_path: Path) -> None:
+    rates = {"hot-echo-1": 100.0, "ceiling-1": 400.0, "hot-echo-32": 100.0, "ceiling-32": 299.0}
+    scenarios = {name: summarise([{"requests_per_s": rate}]) for name, rate in rates.items()}
+    report = make_report(scenarios, {"runs": 1})
+    assert warnings_of(report) == ["hot-echo-32: 100 requests/s of the generator's 299"]
+    path = tmp_path / "folder" / "report.json"
+    write_report(report, path)
+    assert read_report(path) == report
+
+
+def test_the_command_line(tmp_path: Path) -> None:
+    output = tmp_path / "bench.json"
+    command = [sys.executable, "-m", "benchmarks", "ceiling-1", "--runs=2", "--seconds=0.1"]
+    command += ["--warm-up=0.02", f"--output={output}"]
+    begin = time.monotonic()
+    first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert "requests_per_s" in first.stdout
+    second = subprocess.run(
+        [*command, f"--compare={output}"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "change" in second.stdout
+    assert len(read_report(output).scenarios["ceiling-1"]["requests_per_s"].runs) == 2
+    assert time.monotonic() - begin < 30
+
+
+def test_an_unknown_scenario_is_refused() -> None:
+    command = [sys.executable, "-m", "benchmarks", "nonsense"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert "no such scenario: nonsense" in done.stderr
