@@ -1,0 +1,156 @@
+"""Runners and pools that a test scripts, on virtual time, and a writer that records."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
+
+import trio
+from prometheus_client import CollectorRegistry
+
+from hostler.abc import (
+    Body,
+    CallRequest,
+    NotPlaced,
+    Outcome,
+    Placed,
+    ResponseWriter,
+    Runner,
+    RunnerCall,
+    RunnerPool,
+)
+from hostler.bodies import BytesBody
+from hostler.call import PendingCall
+from hostler.errors import ServerBusy
+from hostler.frames import Headers, RunnerStatus
+from hostler.metrics import LBMetrics
+from hostler.models import Call, CallType
+
+Script = Callable[["FakeRunner", RunnerCall, Callable[[], None]], Awaitable[Outcome]]
+
+
+class RecordingWriter(ResponseWriter):
+    def __init__(self) -> None:
+        self.heads: list[tuple[int, Headers]] = []
+        self.data = b""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heads.append((status, headers))
+
+    async def write(self, data: bytes | memoryview) -> None:
+        await trio.lowlevel.checkpoint()
+        self.data += bytes(data)
+
+
+def make_call(
+    call_id: str = "call1",
+    *,
+    fn_id: str = "fn1",
+    kind: CallType = "sync",
+    memory: int = 128,
+    timeout: int = 30,
+    body: Body | None = None,
+    writer: ResponseWriter | None = None,
+) -> PendingCall:
+    return PendingCall(
+        model=Call(
+            id=call_id, fn_id=fn_id, image="image", type=kind, memory=memory, timeout=timeout
+        ),
+        body=body or BytesBody(),
+        writer=writer or RecordingWriter(),
+        request=CallRequest(method="POST", url="/", headers={}),
+    )
+
+
+def fresh_metrics() -> LBMetrics:
+    return LBMetrics(CollectorRegistry())
+
+
+class FakeRunner(Runner):
+    """``slots`` calls at a time, each for ``seconds``; a full one says so after ``latency``.
+
+    ``script`` replaces all of that.
+    """
+
+    def __init__(
+        self,
+        address: str = "fake:1",
+        *,
+        slots: int = 1,
+        seconds: float = 1.0,
+        latency: float = 0.001,
+        script: Script | None = None,
+    ) -> None:
+        self._address = address
+        self.slots = slots
+        self.seconds = seconds
+        self.latency = latency
+        self.script = script
+        self.attempts: Counter[str] = Counter()
+        self.active = 0
+        self.most_active = 0
+        self.order: list[str] = []
+        """Ids of the calls in the order in which they got a slot."""
+        self.closed = 0
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        self.attempts[call.model.id] += 1
+        if self.script is not None:
+            return await self.script(self, call, on_commit)
+        await trio.lowlevel.checkpoint()
+        on_commit()
+        call.runner_address = self._address
+        await trio.sleep(self.latency / 2)
+        if self.active >= self.slots:
+            await trio.sleep(self.latency / 2)
+            return NotPlaced(ServerBusy())
+        return await self.run(call)
+
+    async def run(self, call: RunnerCall) -> Outcome:
+        self.active += 1
+        self.most_active = max(self.most_active, self.active)
+        self.order.append(call.model.id)
+        try:
+            await trio.sleep(self.seconds)
+        finally:
+            self.active -= 1
+        return Placed()
+
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        await trio.lowlevel.checkpoint()
+        return RunnerStatus(active=self.active)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.closed += 1
+
+
+class FakePool(RunnerPool):
+    """Answers with ``answers`` in turn, then with the last of them for ever."""
+
+    def __init__(self, *answers: Sequence[Runner] | Exception) -> None:
+        self.answers = list(answers)
+        self.asked = 0
+
+    async def runners(self, call: RunnerCall) -> Sequence[Runner]:
+        await trio.lowlevel.checkpoint()
+        answer = self.answers[min(self.asked, len(self.answers) - 1)]
+        self.asked += 1
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+def full(address: str = "full:1") -> FakeRunner:
+    return FakeRunner(address, slots=0)
