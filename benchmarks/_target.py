@@ -68,12 +68,15 @@ def open_hostler(
         yield Target(
             address=front["http"][0],
             paths={name: f"/invoke/{table.by_name(APP, name).id}" for name in functions},
-            processes=lambda: {
-                "lb": [lb, *descendants(lb)],
-                "runner": [runner],
-                "functions": descendants(runner),
-            },
+            processes=lambda: _groups(lb, runner, driver),
         )
+
+
+def _groups(lb: int, runner: int, driver: str) -> dict[str, list[int]]:
+    groups = {"lb": [lb, *descendants(lb)], "runner": [runner]}
+    if driver == "process":  # containers are nobody's children here
+        groups["functions"] = descendants(runner)
+    return groups
 
 
 @contextlib.contextmanager

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import attrs
@@ -127,6 +129,45 @@ def test_a_url_names_the_function() -> None:
         assert target.paths == {"echo": "/invoke/x"}
     with pytest.raises(ValueError, match="takes http"), open_url("https://x/", any_answer=False):
         pass
+
+
+class Echo(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+
+    def do_POST(self) -> None:
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        self.send_response(200 if self.path == "/invoke/x" else 404)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, format: str, *args: object) -> None:
+        pass
+
+
+@pytest.fixture
+def echo_port() -> Iterator[int]:
+    """A load balancer of another make, as far as the harness can tell."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
+
+
+def test_any_load_balancer_can_be_measured(echo_port: int) -> None:
+    scenario = all_scenarios()["hot-echo-32"]
+    with open_url(f"http://127.0.0.1:{echo_port}/invoke/x", any_answer=False) as target:
+        metrics = scenario.measure(target, SHORT)
+    assert metrics["requests_per_s"] > 10
+    assert "cpu_us_per_request/lb" not in metrics
+    with (
+        open_url(f"http://127.0.0.1:{echo_port}/invoke/y", any_answer=True) as target,
+        pytest.raises(RunFailed, match="status 404"),
+    ):
+        scenario.measure(target, SHORT)
 
 
 def test_summaries_and_verdicts() -> None:
