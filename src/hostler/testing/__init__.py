@@ -1,6 +1,7 @@
 """Public fakes and contract suites, for tests of hostler and of what you build on it.
 
-* `check_driver` for a driver of your own
+* `check_driver` and `check_placer` for a driver and a placer of your own
+* `FakeRunner`, `FakePool` and `fake_call`: placing calls by a script
 * `MemoryRunnerClient` and `memory_engagement_pair`: engagements without a wire
 * the sim driver, `hostler.drivers.sim`, runs functions on virtual time
 """
@@ -8,6 +9,7 @@
 from __future__ import annotations
 
 from ._driver_suite import DRIVER_CHECKS, check_driver
+from ._fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
 from ._function import FunctionAnswer, FunctionBroke, ReadyWatch, call_function
 from ._memory import (
     MemoryClientEngagement,
@@ -15,15 +17,23 @@ from ._memory import (
     memory_engagement_pair,
 )
 from ._memory_client import MemoryRunnerClient
+from ._placer_suite import PLACER_CHECKS, MakePlacer, check_placer
 from ._sim_function import add_sim_function
 from ._subject import ContractBroken, DriverSubject, OpenSubject
 
 __all__ = [
     "DRIVER_CHECKS",
+    "NACK",
+    "PLACER_CHECKS",
+    "UNREACHABLE",
     "ContractBroken",
     "DriverSubject",
+    "FakeAttempt",
+    "FakePool",
+    "FakeRunner",
     "FunctionAnswer",
     "FunctionBroke",
+    "MakePlacer",
     "MemoryClientEngagement",
     "MemoryRunnerClient",
     "MemoryServerEngagement",
@@ -32,5 +42,7 @@ __all__ = [
     "add_sim_function",
     "call_function",
     "check_driver",
+    "check_placer",
+    "fake_call",
     "memory_engagement_pair",
 ]

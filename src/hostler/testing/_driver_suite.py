@@ -285,7 +285,7 @@ async def wrapping(subject: DriverSubject) -> None:
         require((await function.env())["WRAPPED"] == "me", "the options' env has no effect")
 
 
-DRIVER_CHECKS: tuple[Check, ...] = (
+DRIVER_CHECKS: tuple[Check[DriverSubject], ...] = (
     life,
     environment,
     order,
@@ -313,4 +313,9 @@ async def check_driver(open_subject: OpenSubject) -> None:
     Raises an ``ExceptionGroup`` of `ContractBroken` and whatever else was raised. Takes some
     seconds of real time with a real engine.
     """
-    await check_each(open_subject, DRIVER_CHECKS)
+
+    async def run(check: Check[DriverSubject]) -> None:
+        async with open_subject() as subject:
+            await check(subject)
+
+    await check_each(DRIVER_CHECKS, run)

@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import trio
@@ -138,18 +138,23 @@ async def prepare(cookie: Cookie) -> None:
 
 
 OpenSubject = Callable[[], AbstractAsyncContextManager[DriverSubject]]
-Check = Callable[[DriverSubject], Awaitable[None]]
+
+T = TypeVar("T")
+Check = Callable[[T], Awaitable[None]]
+"""One part of a contract, as a function of what is checked."""
 
 
-async def check_each(open_subject: OpenSubject, checks: Sequence[Check]) -> None:
-    """Run ``checks``, each on a fresh subject; all failures together in an ``ExceptionGroup``."""
+async def check_each(
+    checks: Sequence[Check[T]], run: Callable[[Check[T]], Awaitable[None]]
+) -> None:
+    """``run`` each of ``checks``; their failures together in an ``ExceptionGroup``, each with a
+    note of its check's name."""
     failures: list[Exception] = []
     for check in checks:
         try:
-            async with open_subject() as subject:
-                await check(subject)
+            await run(check)
         except Exception as error:  # noqa: BLE001  (reported below)
-            error.add_note(f"in {check.__name__}")
+            error.add_note(f"in {getattr(check, '__name__', check)}")
             failures.append(error)
     if failures:
         raise ExceptionGroup(f"{len(failures)} of {len(checks)} checks failed", failures)

@@ -1,0 +1,192 @@
+"""Runners and pools that follow a script, on virtual time, and calls to place on them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import attrs
+import trio
+
+from hostler.abc import (
+    Body,
+    CallRequest,
+    NotPlaced,
+    Outcome,
+    Placed,
+    Runner,
+    RunnerCall,
+    RunnerPool,
+)
+from hostler.bodies import BytesBody
+from hostler.call import DiscardWriter, PendingCall
+from hostler.errors import RunnerClosed, ServerBusy
+from hostler.frames import RunnerStatus
+from hostler.models import Call
+
+_numbers = itertools.count(1)
+
+
+def fake_call(*, body: Body | bytes = b"", **model: Any) -> PendingCall:
+    """A call that can be placed; ``model`` are fields of `Call`."""
+    fields = {"id": f"call{next(_numbers)}", "fn_id": "fn1", "app_id": "app1", "type": "sync"}
+    request_body = BytesBody(body) if isinstance(body, bytes) else body
+    return PendingCall(
+        model=Call(**{**fields, **model}),
+        body=request_body,
+        writer=DiscardWriter(),
+        request=CallRequest(method="POST", url="/invoke/fn1", headers={}, body=request_body),
+    )
+
+
+@attrs.frozen(kw_only=True)
+class FakeAttempt:
+    """How one attempt goes. Times in seconds of ``trio.current_time``.
+
+    ``outcome`` comes ``connect_time`` plus ``run_time`` after the start; in between the attempt
+    is committed, unless ``commits`` is false, as for a runner that can't be reached.
+    """
+
+    outcome: Outcome = attrs.Factory(Placed)
+    connect_time: float = 0
+    run_time: float = 0
+    commits: bool = True
+
+
+NACK = FakeAttempt(outcome=NotPlaced(ServerBusy()))
+"""The runner has no room."""
+UNREACHABLE = FakeAttempt(outcome=NotPlaced(ConnectionRefusedError("refused")), commits=False)
+"""The runner's machine refuses the connection."""
+
+
+class FakeRunner(Runner):
+    """A runner whose attempts follow ``script``, one after the other, then ``otherwise``.
+
+    With ``capacity`` it NACKs what is over it, whatever the script says. Records ``attempts`` (time
+    and call id, in order); counts ``running`` attempts now, and those ``cancelled``.
+    """
+
+    def __init__(
+        self,
+        address: str = "fake:1",
+        *,
+        script: Iterable[FakeAttempt] = (),
+        otherwise: FakeAttempt = FakeAttempt(),
+        capacity: int | None = None,
+    ) -> None:
+        self.attempts: list[tuple[float, str]] = []
+        self.running = 0
+        self.cancelled = 0
+        self.otherwise = otherwise
+        self.capacity = capacity
+        self._script = iter(script)
+        self._address = address
+        self._closed = False
+        self._idle = trio.Event()
+        self._scopes: set[trio.CancelScope] = set()
+
+    def __repr__(self) -> str:
+        return f"<FakeRunner {self._address} attempts={len(self.attempts)} running={self.running}>"
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        self.attempts.append((trio.current_time(), call.model.id))
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(RunnerClosed())
+        attempt = next(self._script, self.otherwise)
+        call.attempts += 1
+        try:
+            return await self._follow(attempt, call, on_commit)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        await trio.lowlevel.checkpoint()
+        return RunnerStatus(active=self.running, id=self._address)
+
+    async def aclose(self) -> None:
+        self._closed = True
+        try:
+            await trio.lowlevel.checkpoint()
+            if self.running:
+                await self._idle.wait()
+        finally:
+            for scope in self._scopes:
+                scope.cancel()
+
+    async def _follow(
+        self, attempt: FakeAttempt, call: RunnerCall, on_commit: Callable[[], None]
+    ) -> Outcome:
+        await trio.sleep(attempt.connect_time)
+        if not attempt.commits:
+            return attempt.outcome
+        on_commit()
+        if self.capacity is not None and self.running >= self.capacity:
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(ServerBusy())
+        call.runner_address = self._address
+        return await self._run(attempt)
+
+    async def _run(self, attempt: FakeAttempt) -> Outcome:
+        self.running += 1
+        try:
+            with trio.CancelScope() as scope:
+                self._scopes.add(scope)
+                await trio.sleep(attempt.run_time)
+                return attempt.outcome
+            return Placed(RunnerClosed())
+        finally:
+            self._scopes.discard(scope)
+            self.running -= 1
+            if not self.running:
+                self._idle.set()
+                self._idle = trio.Event()
+
+
+class FakePool(RunnerPool):
+    """A pool that answers as ``script`` says, one answer a query, then with its ``members``.
+
+    An answer is a list of runners or an exception to raise. ``queries`` counts; ``members`` and
+    ``trouble`` (raised, while it is set, once the script is over) may be changed at any time.
+    """
+
+    def __init__(
+        self,
+        runners: Iterable[Runner] = (),
+        *,
+        script: Iterable[Sequence[Runner] | Exception] = (),
+        trouble: Exception | None = None,
+    ) -> None:
+        self.members = list(runners)
+        self.trouble = trouble
+        self.queries = 0
+        self.closed = False
+        self._script = iter(script)
+
+    async def runners(self, call: RunnerCall) -> Sequence[Runner]:
+        self.queries += 1
+        await trio.lowlevel.checkpoint()
+        answer = next(self._script, None)
+        if answer is None:
+            answer = self.members if self.trouble is None else self.trouble
+        if isinstance(answer, Exception):
+            raise answer.with_traceback(None)
+        return list(answer)
+
+    async def aclose(self) -> None:
+        self.closed = True
+        async with trio.open_nursery() as nursery:
+            for runner in self.members:
+                nursery.start_soon(runner.aclose)

@@ -1,0 +1,238 @@
+"""The contract of `hostler.abc.Placer`, as checks that every placer has to pass."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import trio
+import trio.testing
+
+from hostler.abc import Placed, Placer, Runner
+from hostler.call import PendingCall
+from hostler.config import PlacerConfig
+from hostler.errors import APIError, FunctionError, FunctionFailed, ServerBusy
+
+from ._fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
+from ._subject import Check, check_each, require
+
+MakePlacer = Callable[[PlacerConfig], Placer]
+
+_TIME = 5.0
+"""Seconds that the placers get for placing."""
+_CONFIG = PlacerConfig(placer_timeout=_TIME, detached_placer_timeout=_TIME / 5)
+
+
+async def _fails(placer: Placer, pool: FakePool, call: PendingCall | None = None) -> Exception:
+    """Place a call that can't be placed; the error."""
+    try:
+        await placer.place_call(pool, call or fake_call())
+    except Exception as error:  # noqa: BLE001  (the caller looks at it)
+        return error
+    require(False, "place_call has raised nothing")
+    raise AssertionError
+
+
+def _near(seconds: float, wanted: float) -> bool:
+    return wanted <= seconds <= wanted * 1.1
+
+
+async def places(make: MakePlacer) -> None:
+    """One runner with room takes the call, once."""
+    runner = FakeRunner()
+    call = fake_call()
+    await make(_CONFIG).place_call(FakePool([runner]), call)
+    require(len(runner.attempts) == 1, f"{runner} was not tried exactly once")
+    require(call.runner_address == runner.address, "the call does not know its runner")
+
+
+async def outcome_is_final(make: MakePlacer) -> None:
+    """The error of a placed call is raised as it is, and nobody else gets the call."""
+    trouble = FunctionFailed()
+    runners = [FakeRunner(otherwise=FakeAttempt(outcome=Placed(trouble))) for _ in range(3)]
+    error = await _fails(make(_CONFIG), FakePool(runners))
+    require(error is trouble, f"raised {error!r} instead of the placed call's error")
+    require(sum(len(r.attempts) for r in runners) == 1, "a placed call was tried again")
+
+
+async def next_runner(make: MakePlacer) -> None:
+    """Runners that are full or can't be reached are passed over at once."""
+    good = FakeRunner("good")
+    others: list[Runner] = [FakeRunner(otherwise=NACK), FakeRunner(otherwise=UNREACHABLE)]
+    start = trio.current_time()
+    await make(_CONFIG).place_call(FakePool([*others, good]), fake_call())
+    require(len(good.attempts) == 1, "the good runner did not get the call")
+    require(trio.current_time() - start < 0.1, "passing over bad runners took long")
+
+
+async def empty_pool(make: MakePlacer) -> None:
+    """Nobody there: the pool is asked again until the placer's time is over, then 503."""
+    pool = FakePool()
+    start = trio.current_time()
+    error = await _fails(make(_CONFIG), pool)
+    require(isinstance(error, ServerBusy), f"raised {error!r} instead of ServerBusy")
+    require(pool.queries > 1, "the pool was not asked again")
+    require(_near(trio.current_time() - start, _TIME), "the placer's time was not kept")
+
+
+async def useless_pool(make: MakePlacer) -> None:
+    """A 502 of the function's author ends the search at once."""
+    trouble = FunctionError(502, "no such runner group")
+    pool = FakePool(trouble=trouble)
+    error = await _fails(make(_CONFIG), pool)
+    require(error is trouble, f"raised {error!r} instead of the pool's error")
+    require(pool.queries == 1, f"the pool was asked {pool.queries} times")
+
+
+async def failing_pool(make: MakePlacer) -> None:
+    """Any other error of the pool is retried, and raised when the time is over."""
+    trouble = APIError(500, "pool is sick")
+    pool = FakePool(trouble=trouble)
+    start = trio.current_time()
+    error = await _fails(make(_CONFIG), pool)
+    require(error is trouble, f"raised {error!r} instead of the pool's error")
+    require(pool.queries > 1, "the pool was not asked again")
+    require(_near(trio.current_time() - start, _TIME), "the placer's time was not kept")
+
+
+async def pool_that_recovers(make: MakePlacer) -> None:
+    """An error of the pool that passes is no error of the call."""
+    runner = FakeRunner()
+    pool = FakePool([runner], script=[APIError(500, "for now"), []])
+    await make(_CONFIG).place_call(pool, fake_call())
+    require(len(runner.attempts) == 1, "the runner did not get the call")
+
+
+async def sweeps_then_useless(make: MakePlacer) -> None:
+    """Two full sweeps, then a pool that says 502: three queries, each runner tried twice."""
+    runners = [FakeRunner(str(n), otherwise=NACK) for n in range(2)]
+    trouble = FunctionError(502, "gone")
+    pool = FakePool(script=[runners, runners], trouble=trouble)
+    error = await _fails(make(_CONFIG), pool)
+    require(error is trouble, f"raised {error!r} instead of the pool's error")
+    require(pool.queries == 3, f"the pool was asked {pool.queries} times")
+    counts = [len(runner.attempts) for runner in runners]
+    require(counts == [2, 2], f"the runners were tried {counts} times")
+
+
+async def only_nacks(make: MakePlacer) -> None:
+    """503 after the placer's time, with fair and not excessive attempts."""
+    runners = [FakeRunner(str(n), otherwise=NACK) for n in range(2)]
+    start = trio.current_time()
+    error = await _fails(make(_CONFIG), FakePool(runners))
+    require(isinstance(error, ServerBusy), f"raised {error!r} instead of ServerBusy")
+    require(_near(trio.current_time() - start, _TIME), "the placer's time was not kept")
+    one, two = (len(runner.attempts) for runner in runners)
+    require(min(one, two) > 1, f"the runners were tried {one} and {two} times only")
+    require(abs(one - two) <= 1, f"the runners were not tried evenly: {one}, {two}")
+
+
+async def detached_time(make: MakePlacer) -> None:
+    """Detached calls have a time of their own."""
+    start = trio.current_time()
+    error = await _fails(make(_CONFIG), FakePool(), fake_call(type="detached"))
+    require(isinstance(error, ServerBusy), f"raised {error!r} instead of ServerBusy")
+    limit = _CONFIG.detached_placer_timeout
+    require(_near(trio.current_time() - start, limit), "the placer's time was not kept")
+
+
+async def long_call(make: MakePlacer) -> None:
+    """The placer's time bounds the search, not a call that a runner has taken."""
+    runner = FakeRunner(otherwise=FakeAttempt(run_time=_TIME * 10))
+    await make(_CONFIG).place_call(FakePool([runner]), fake_call())
+    require(runner.cancelled == 0, "a running call was cancelled")
+
+
+async def stuck_attempt(make: MakePlacer) -> None:
+    """A runner that neither takes nor refuses the call loses it to the next."""
+    stuck = FakeRunner("stuck", otherwise=FakeAttempt(connect_time=10_000))
+    good = FakeRunner("good")
+    placer = make(_CONFIG)
+    async with trio.open_nursery() as nursery:
+        for number in range(8):  # wherever a placer starts
+            call = fake_call(fn_id=f"fn{number}")
+            nursery.start_soon(placer.place_call, FakePool([stuck, good]), call)
+    require(len(good.attempts) == 8, "a call is missing")
+
+
+async def client_cancels(make: MakePlacer) -> None:
+    """Cancelling ends the search, and a running attempt, with a cancellation."""
+    busy = FakeRunner(otherwise=NACK)
+    slow = FakeRunner(otherwise=FakeAttempt(run_time=1000))
+    for runner in (busy, slow):
+        with trio.move_on_after(_TIME / 2) as scope:
+            await make(_CONFIG).place_call(FakePool([runner]), fake_call())
+        require(scope.cancelled_caught, "the cancellation was turned into something else")
+    require((slow.cancelled, slow.running) == (1, 0), "the running attempt was not cancelled")
+    count = len(busy.attempts)
+    await trio.sleep(_TIME)
+    require(len(busy.attempts) == count, "the search goes on without its caller")
+
+
+async def closing(make: MakePlacer) -> None:
+    """``close`` refuses those who search at once and leaves the running ones alone."""
+    placer = make(_CONFIG)
+    slow = FakeRunner(otherwise=FakeAttempt(run_time=100))
+    errors: list[Exception] = []
+
+    async def search() -> None:
+        errors.append(await _fails(placer, FakePool([FakeRunner(otherwise=NACK)])))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(placer.place_call, FakePool([slow]), fake_call())
+        for _ in range(3):
+            nursery.start_soon(search)
+        await trio.sleep(0.5)
+        closed_at = trio.current_time()
+        placer.close()
+        await trio.testing.wait_all_tasks_blocked()
+        require(len(errors) == 3, "searching calls were not woken")
+        require(trio.current_time() == closed_at, "refusing took time")
+    busy = all(isinstance(error, ServerBusy) for error in errors)
+    require(busy, f"raised {errors} instead of ServerBusy")
+    require(slow.cancelled == 0, "a running call was cancelled")
+
+
+async def waiting_calls(make: MakePlacer) -> None:
+    """More calls than room: all get their turn, and nothing runs over the capacity."""
+    placer = make(PlacerConfig(placer_timeout=60))
+    runners = [FakeRunner(str(n), capacity=2, otherwise=FakeAttempt(run_time=1)) for n in range(2)]
+    pool = FakePool(runners)
+    start = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(40):
+            nursery.start_soon(placer.place_call, pool, fake_call())
+    took = trio.current_time() - start
+    require(took < 20, f"40 calls of 1 s in 4 places took {took} s")
+
+
+PLACER_CHECKS: tuple[Check[MakePlacer], ...] = (
+    places,
+    outcome_is_final,
+    next_runner,
+    empty_pool,
+    useless_pool,
+    failing_pool,
+    pool_that_recovers,
+    sweeps_then_useless,
+    only_nacks,
+    detached_time,
+    long_call,
+    stuck_attempt,
+    client_cancels,
+    closing,
+    waiting_calls,
+)
+"""Each takes a function that makes a placer of a `PlacerConfig`."""
+
+
+async def check_placer(make_placer: MakePlacer) -> None:
+    """Check a placer against the whole contract. Run it on an autojump clock: on a real one it
+    takes minutes.
+
+    Raises an ``ExceptionGroup`` of `ContractBroken` and whatever else was raised.
+    """
+
+    async def run(check: Check[MakePlacer]) -> None:
+        await check(make_placer)
+
+    await check_each(PLACER_CHECKS, run)

@@ -1,0 +1,83 @@
+"""Every placer passes the same suite, and the suite finds placers that are wrong."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+from trio.testing import MockClock
+
+from hostler.abc import Placed, Placer, RunnerCall, RunnerPool
+from hostler.config import PlacerConfig
+from hostler.errors import ServerBusy
+from hostler.pool import ConsistentHashPlacer, NaivePlacer
+from hostler.testing import (
+    PLACER_CHECKS,
+    FakeAttempt,
+    FakePool,
+    FakeRunner,
+    MakePlacer,
+    check_placer,
+    fake_call,
+)
+
+_PLACERS: dict[str, MakePlacer] = {
+    "naive": lambda config: NaivePlacer(config),
+    "consistent-hash": lambda config: ConsistentHashPlacer(config),
+}
+
+
+@pytest.mark.parametrize("make_placer", _PLACERS.values(), ids=_PLACERS)
+@pytest.mark.parametrize("check", PLACER_CHECKS, ids=lambda check: check.__name__)
+async def test_placer(
+    autojump_clock: MockClock,
+    check: Callable[[MakePlacer], Awaitable[None]],
+    make_placer: MakePlacer,
+) -> None:
+    await check(make_placer)
+
+
+class HastyPlacer(Placer):
+    """Asks once, tries each runner once, and bounds the whole call by the placer's time."""
+
+    def __init__(self, config: PlacerConfig) -> None:
+        self._config = config
+
+    async def place_call(self, pool: RunnerPool, call: RunnerCall) -> None:
+        with trio.move_on_after(self._config.placer_timeout):
+            for runner in await pool.runners(call):
+                outcome = await runner.try_exec(call)
+                if isinstance(outcome, Placed):
+                    if outcome.error is not None:
+                        raise outcome.error
+                    return
+        raise ServerBusy
+
+
+async def test_suite_finds_what_is_wrong(autojump_clock: MockClock) -> None:
+    with pytest.raises(ExceptionGroup) as caught:
+        await check_placer(HastyPlacer)
+    wrong = {note.removeprefix("in ") for e in caught.value.exceptions for note in e.__notes__}
+    right = {"places", "outcome_is_final", "next_runner", "useless_pool"}
+    assert wrong == {check.__name__ for check in PLACER_CHECKS} - right
+
+
+async def test_fake_runner_closes_when_idle_or_cancelled(autojump_clock: MockClock) -> None:
+    runner = FakeRunner(otherwise=FakeAttempt(run_time=10))
+    pool = FakePool([runner])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.try_exec, fake_call())
+        await trio.testing.wait_all_tasks_blocked()
+        await pool.aclose()
+    assert trio.current_time() == 10
+    assert runner.closed
+    runner = FakeRunner(otherwise=FakeAttempt(run_time=10))
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(runner.try_exec, fake_call())
+        await trio.testing.wait_all_tasks_blocked()
+        with trio.move_on_after(1):
+            await runner.aclose()
+    assert trio.current_time() == 11
+    assert runner.running == 0
