@@ -146,10 +146,17 @@ class Echo(BaseHTTPRequestHandler):
         pass
 
 
+class EchoServer(ThreadingHTTPServer):
+    request_queue_size = 64  # all clients at once; with less, the kernel makes them wait seconds
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """The generator leaves in the middle of requests."""
+
+
 @pytest.fixture
 def echo_port() -> Iterator[int]:
     """A load balancer of another make, as far as the harness can tell."""
-    with ThreadingHTTPServer(("127.0.0.1", 0), Echo) as server:
+    with EchoServer(("127.0.0.1", 0), Echo) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
         yield server.server_port
