@@ -37,9 +37,7 @@ texts = st.text(st.characters(exclude_categories=["Cs"]))
 int64 = st.integers(-(2**63), 2**63 - 1)
 datas = st.builds(Data, st.binary(max_size=300), st.booleans())
 tries = st.builds(TryCall, texts, texts, st.dictionaries(texts, texts))
-starts = st.builds(
-    ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts))
-)
+starts = st.builds(ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts)))
 finishes = st.builds(
     Finished,
     success=st.booleans(),

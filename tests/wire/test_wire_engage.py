@@ -54,7 +54,7 @@ async def test_whole_call() -> None:
             record.append("entered")
             start, data, finished = await collect(engagement)
             assert await engagement.receive() is None  # and again
-        assert start == ResultStart(200, [("X-Call", '{"id":"a"}'), ("X-Request", "rid")])
+        assert start == ResultStart(200, (("X-Call", '{"id":"a"}'), ("X-Request", "rid")))
         assert data == Data(b"hello")
         assert finished == SUCCESS
         assert record == ["commit", "entered"]
@@ -184,11 +184,10 @@ async def test_unforeseen_error_is_logged_and_tells_nothing(logs: Any, grouped: 
 
 
 async def test_undecodable_bytes_end_with_a_clean_status_and_one_line(logs: Any) -> None:
-    async with open_pair() as pair:
-        async with pair.client._stream("Engage", "") as stream:
-            await stream.send(b"\0\0\0\0\x02\xff\xff")
-            assert await stream.receive() is None
-            assert ("grpc-status", "13") in (stream.headers or [])
+    async with open_pair() as pair, pair.client._stream("Engage", "") as stream:
+        await stream.send(b"\0\0\0\0\x02\xff\xff")
+        assert await stream.receive() is None
+        assert ("grpc-status", "13") in (stream.headers or [])
     assert len(logs.with_event("undecodable message")) == 1
 
 
@@ -200,16 +199,17 @@ async def test_unknown_frames_are_skipped_by_the_client_and_refused_by_the_serve
     async def engage(engagement: ServerEngagement) -> None:
         with pytest.raises(ProtocolError, match="neither try nor data"):
             await engagement.receive()
-        engagement._stream.start_response([(":status", "200"), ("content-type", "application/grpc")])  # type: ignore[attr-defined]
+        engagement._stream.start_response(
+            [(":status", "200"), ("content-type", "application/grpc")]
+        )  # type: ignore[attr-defined]
         await engagement._stream.send(unknown)  # type: ignore[attr-defined]
         await engagement.send(SUCCESS)
 
-    async with open_pair(engage) as pair:
-        async with pair.client._stream("Engage", "") as stream:
-            from hostler.wire._client import _Engagement
+    async with open_pair(engage) as pair, pair.client._stream("Engage", "") as stream:
+        from hostler.wire._client import _Engagement
 
-            await stream.send(unknown)
-            assert await collect(_Engagement(stream, "runner")) == [SUCCESS]
+        await stream.send(unknown)
+        assert await collect(_Engagement(stream, "runner")) == [SUCCESS]
     assert len(logs.with_event("unknown frame skipped")) == 1
 
 
@@ -316,18 +316,17 @@ async def test_deadline_of_the_client_is_kept() -> None:
 
 async def test_loop_is_shared_and_needs_no_context() -> None:
     """Tasks of a nursery that was opened outside of the loop work: the loop is held explicitly."""
-    async with trio.open_nursery() as outside:
-        async with open_pair() as pair:
-            async with wire.open_loop() as again:
-                assert again is pair.loop
-            done = trio.Event()
+    async with trio.open_nursery() as outside, open_pair() as pair:
+        async with wire.open_loop() as again:
+            assert again is pair.loop
+        done = trio.Event()
 
-            async def task() -> None:
-                assert body_of(await call(pair.client, b"hi")) == b"hi"
-                done.set()
+        async def task() -> None:
+            assert body_of(await call(pair.client, b"hi")) == b"hi"
+            done.set()
 
-            outside.start_soon(task)
-            await done.wait()
+        outside.start_soon(task)
+        await done.wait()
 
 
 async def test_closed_client() -> None:
@@ -393,5 +392,3 @@ async def test_service_is_not_needed_to_make_a_client() -> None:
         assert client.address == "[::1]:9"
         assert client.statistics().connections == 0
         await client.aclose()
-
-

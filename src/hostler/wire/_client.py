@@ -232,7 +232,9 @@ async def _receive(stream: WireStream, address: str) -> bytes | None:
     except StreamBroken as error:
         if error.broken.unprocessed:
             raise NotSent(f"runner {address} did not look at the call: {error}") from error
-        raise EngagementFailed(error.broken.status, error.broken.text) from error
+        # What a proxy answers makes no sense as messages.
+        bad = bad_response(dict(stream.headers)) if stream.headers else None
+        raise EngagementFailed(*(bad or (error.broken.status, error.broken.text))) from error
     headers = dict(stream.headers or ())
     if message is None:
         status, text = status_of_end(headers, dict(stream.trailers or ()))

@@ -213,7 +213,7 @@ def decode_runner(data: bytes) -> RunnerFrame | None:
         meta, http = _arm(value, "meta")
         if meta != "http":
             return None
-        return ResultStart(http.status_code, [(h.key, h.value) for h in http.headers])
+        return ResultStart(http.status_code, tuple((h.key, h.value) for h in http.headers))
     if kind == "data":
         return Data(value.data, value.eof)
     return _finished(value) if kind == "finished" else None

@@ -97,7 +97,9 @@ async def dial(target: Target) -> WireProtocol:
             raise _not_sent(target, error) from error
         raise
     if protocol.lost.is_set():
-        lost = protocol.lost_reason or ConnectionError("closed by the peer before its settings")
+        # Not every TLS library tells in an alert why it refused us, once its own part was done.
+        step = "after the TLS handshake" if target.ssl_context else "before its settings"
+        lost = protocol.lost_reason or ConnectionError(f"closed by the peer {step}")
         raise _not_sent(target, lost) from lost
     return protocol
 
@@ -171,4 +173,6 @@ def describe(error: BaseException) -> str:
         return f"cannot resolve the host name: {error.strerror}"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
+    if isinstance(error, ConnectionResetError):
+        return "closed by the peer during the handshake"  # asyncio raises it without a text
     return str(error) or type(error).__name__

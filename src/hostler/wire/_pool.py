@@ -111,10 +111,12 @@ class ConnectionPool:
     def _with_room(self) -> _Slot | None:
         # The first one with room: so the others become idle and can be closed.
         for slot in self._slots:
-            limit = min(self._streams_per_connection, slot.protocol.connection.limit)
-            if slot.protocol.usable and slot.in_use < limit:
+            if slot.protocol.usable and slot.in_use < self._limit(slot):
                 return slot
         return None
+
+    def _limit(self, slot: _Slot) -> int:
+        return min(self._streams_per_connection, slot.protocol.connection.limit)
 
     def _usable(self) -> int:
         return sum(slot.protocol.usable for slot in self._slots)
@@ -153,8 +155,11 @@ class ConnectionPool:
 
     def _surplus(self, slot: _Slot) -> bool:
         """Whether another connection has so much room that this idle one only costs."""
-        others = (s for s in self._slots if s is not slot and s.protocol.usable)
-        return any(s.in_use < self._streams_per_connection // 2 for s in others)
+        return any(
+            other.in_use < max(1, self._limit(other) // 2)
+            for other in self._slots
+            if other is not slot and other.protocol.usable
+        )
 
     async def aclose(self) -> None:
         """Close all at once, aborting what does not close within ``CLOSE_TIMEOUT``.

@@ -1,0 +1,253 @@
+"""Cancellation at every await of an engagement, and what the other side notices."""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+import trio.testing
+
+from hostler import wire
+from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
+from hostler.frames import Data, ResultStart, TryCall
+
+from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
+from .services import EMPTY_BODY, SUCCESS, TRY, Pair, Service, call, collect, open_pair
+
+
+async def _stuck(engagement: ServerEngagement) -> None:
+    await engagement.receive()
+    await engagement.send(ResultStart(200))
+    await trio.sleep_forever()
+
+
+async def _check_clean(pair: Pair, tasks: int) -> None:
+    await pair.service.wait_idle()
+    await settle(trio_tasks, tasks)
+    assert asyncio_tasks(pair.loop) == 0
+    statistics = pair.client.statistics()
+    assert (statistics.streams, statistics.waiting) == (0, 0)
+
+
+async def _receive(pair: Pair, cancel: Callable[[], None]) -> None:
+    async with pair.client.engage(TRY) as engagement:
+        assert await engagement.receive() == ResultStart(200)
+        cancel()
+        await engagement.receive()
+
+
+async def _send(pair: Pair, cancel: Callable[[], None]) -> None:
+    async with pair.client.engage(TRY) as engagement, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def cancel_when_stuck() -> None:
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            cancel()
+
+        while True:
+            await engagement.send(Data(b"x" * 10_240))
+
+
+async def _enter_with_try_stuck(pair: Pair, cancel: Callable[[], None]) -> None:
+    async with trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def cancel_when_stuck() -> None:
+            await pair.service.busy.wait()
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            cancel()
+
+        big = TryCall(models_call_json="x" * 3_000_000)
+        async with pair.client.engage(big, on_commit=lambda: pytest.fail("committed")):
+            pytest.fail("entered")
+
+
+async def _before_connect(pair: Pair, cancel: Callable[[], None]) -> None:
+    cancel()
+    await call(pair.client)
+
+
+async def _before_frames(pair: Pair, cancel: Callable[[], None]) -> None:
+    async with pair.client.engage(TRY) as engagement:
+        cancel()
+        await engagement.send(EMPTY_BODY)
+
+
+async def _leave_without_reading(pair: Pair, cancel: Callable[[], None]) -> None:
+    async with pair.client.engage(TRY):
+        await pair.service.busy.wait()
+
+
+async def _unary(pair: Pair, cancel: Callable[[], None]) -> None:
+    cancel()
+    await pair.client.status()
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        _before_connect,
+        _before_frames,
+        _receive,
+        _send,
+        _leave_without_reading,
+        _unary,
+    ],
+)
+@pytest.mark.parametrize("warm", [False, True])
+async def test_cancelled_client_leaves_nothing(
+    act: Callable[[Pair, Callable[[], None]], Awaitable[None]], warm: bool
+) -> None:
+    service = Service()
+    async with open_pair(service) as pair:
+        if warm or act is not _before_connect:
+            await call(pair.client)
+        service.busy = trio.Event()
+        service.on_engage = _stuck
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        tasks, sockets = trio_tasks(), open_sockets()
+        for _ in range(3):
+            with trio.CancelScope() as scope:
+                await act(pair, scope.cancel)
+        await _check_clean(pair, tasks)
+        assert open_sockets() == sockets
+
+
+async def test_cancelled_while_try_call_waits_for_credit_is_not_committed() -> None:
+    service = Service()
+
+    async def never_reads(engagement: ServerEngagement) -> None:
+        await trio.sleep_forever()
+
+    async with open_pair(service) as pair:
+        await call(pair.client)
+        service.busy = trio.Event()
+        service.on_engage = never_reads
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        tasks = trio_tasks()
+        with trio.CancelScope() as scope:
+            await _enter_with_try_stuck(pair, scope.cancel)
+        await _check_clean(pair, tasks)
+
+
+async def test_cancelled_while_connecting() -> None:
+    """A backlog of a listener that never accepts takes the connection; HTTP/2 never starts."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with wire.open_loop() as loop:
+            client = wire.GrpcRunnerClient(f"127.0.0.1:{silent.getsockname()[1]}", loop=loop)
+            tasks, sockets = trio_tasks(), open_sockets()
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(call, client)
+                    nursery.start_soon(call, client)
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                    assert client.statistics().waiting == 2
+                    scope.cancel()
+            await settle(open_sockets, sockets)
+            await settle(trio_tasks, tasks)
+            assert client.statistics().waiting == 0
+            assert asyncio_tasks(loop) == 0
+            await client.aclose()
+
+
+async def test_one_waiter_takes_over_when_the_dialling_one_is_cancelled() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        async with wire.open_loop() as loop, trio.open_nursery() as nursery:
+            client = wire.GrpcRunnerClient(
+                f"127.0.0.1:{silent.getsockname()[1]}", loop=loop, handshake_timeout=0.2
+            )
+            first = trio.CancelScope()
+            failed = trio.Event()
+
+            async def dialling() -> None:
+                with first:
+                    await call(client)
+
+            async def waiting() -> None:
+                with pytest.raises(NotSent, match="no handshake within 0.2 s"):
+                    await call(client)
+                failed.set()
+
+            nursery.start_soon(dialling)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            nursery.start_soon(waiting)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            first.cancel()
+            await failed.wait()
+            await client.aclose()
+
+
+async def test_inner_cancellation_of_send_keeps_messages_whole() -> None:
+    """A send that is cancelled by an inner scope is still sent, and the next one follows it."""
+    go = trio.Event()
+    got = bytearray()
+
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.receive()
+        await go.wait()
+        while isinstance(frame := await engagement.receive(), Data) and not frame.eof:
+            got.extend(frame.data)
+        await engagement.send(SUCCESS)
+
+    async with open_pair(engage) as pair, pair.client.engage(TRY) as engagement:
+        sent = 0
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+
+                @nursery.start_soon
+                async def cancel_when_stuck() -> None:
+                    await trio.testing.wait_all_tasks_blocked(0.01)
+                    scope.cancel()
+
+                while True:
+                    sent += 10_000
+                    await engagement.send(Data(b"x" * 10_000))
+        go.set()
+        await engagement.send(EMPTY_BODY)
+        assert await collect(engagement) == [SUCCESS]
+        assert len(got) == sent
+
+
+async def test_service_is_cancelled_by_reset_and_by_loss() -> None:
+    record: list[str] = []
+    service = Service()
+
+    async def engage(engagement: ServerEngagement) -> None:
+        try:
+            await _stuck(engagement)
+        except trio.Cancelled:
+            record.append("cancelled")
+            raise
+
+    service.on_engage = engage
+    async with open_pair(service) as pair:
+        async with pair.client.engage(TRY) as engagement:
+            await engagement.receive()
+        await service.wait_idle()
+        assert record == ["cancelled"]
+        async with pair.client.engage(TRY) as engagement:
+            await engagement.receive()
+            (connection,) = pair.server.connections
+            connection.connection.transport.abort()
+            with pytest.raises(EngagementFailed, match="connection") as info:
+                await engagement.receive()
+            assert info.value.status == 14
+        await service.wait_idle()
+        assert record == ["cancelled"] * 2
+
+
+async def test_service_that_is_writing_is_cancelled_by_reset() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.receive()
+        await engagement.send(ResultStart(200))
+        while True:
+            await engagement.send(Data(b"x" * 100_000))
+
+    async with open_pair(engage) as pair:
+        async with pair.client.engage(TRY) as engagement:
+            await engagement.receive()
+        await pair.service.wait_idle()
+        async with pair.client.engage(TRY) as engagement:  # credits of the connection came back
+            await engagement.receive()

@@ -1,0 +1,180 @@
+"""Mutual TLS, and the reasons for which it fails."""
+
+from __future__ import annotations
+
+import re
+import socket
+import ssl
+from pathlib import Path
+
+import pytest
+import trio
+import trustme
+
+from hostler import wire
+from hostler.abc import PKIData
+from hostler.engagement import NotSent
+from hostler.errors import ConfigError
+
+from .leaks import asyncio_tasks, open_sockets, settle
+from .services import Service, body_of, call
+
+
+def _pki(folder: Path, name: str, ca: trustme.CA, trusted: trustme.CA | None = None) -> PKIData:
+    cert = ca.issue_cert(name)
+    data = PKIData(
+        ca=str(folder / f"{name}.ca"),
+        key=str(folder / f"{name}.key"),
+        cert=str(folder / f"{name}.pem"),
+    )
+    (trusted or ca).cert_pem.write_to_path(data.ca)
+    cert.private_key_pem.write_to_path(data.key)
+    cert.cert_chain_pems[0].write_to_path(data.cert)
+    return data
+
+
+@pytest.fixture
+def ca() -> trustme.CA:
+    return trustme.CA()
+
+
+async def test_calls_over_tls(tmp_path: Path, ca: trustme.CA) -> None:
+    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    with trio.fail_after(10):
+        async with wire.open_loop() as loop:
+            sockets = open_sockets()
+            context = wire.server_tls(runner)
+            async with wire.open_server(
+                Service(), "127.0.0.1:0", loop=loop, ssl_context=context
+            ) as server:
+                client = wire.GrpcRunnerClient(
+                    server.address,
+                    loop=loop,
+                    ssl_context=wire.client_tls(lb),
+                    server_name="runner.test",
+                )
+                body = b"x" * 1_000_000
+                assert body_of(await call(client, body)) == body
+                await client.aclose()
+            await settle(open_sockets, sockets)
+            assert asyncio_tasks(loop) == 0
+
+
+@pytest.mark.parametrize(
+    ("trouble", "reason", "server_reason"),
+    [
+        ("name", "Hostname mismatch", "closed by the peer during the handshake"),
+        ("authority", "unable to get local issuer", "closed by the peer during the handshake"),
+        ("client authority", "closed by the peer after the TLS", "certificate verify failed"),
+        ("no certificate", "closed by the peer after the TLS", "peer did not return a certificate"),
+        (
+            "plain client",
+            "closed by the peer|connection reset",
+            "TLS: (http request|wrong version)",
+        ),
+    ],
+)
+async def test_failing_handshakes_say_why_and_the_server_logs_one_line(
+    tmp_path: Path,
+    ca: trustme.CA,
+    logs: list[dict[str, object]],
+    trouble: str,
+    reason: str,
+    server_reason: str,
+) -> None:
+    other = trustme.CA()
+    runner = _pki(tmp_path, "runner.test", other if trouble == "authority" else ca, ca)
+    lb = _pki(tmp_path, "lb.test", other if trouble == "client authority" else ca, ca)
+    context: ssl.SSLContext | None = wire.client_tls(lb)
+    if trouble == "no certificate":
+        context = ssl.create_default_context(cafile=lb.ca)
+    if trouble == "plain client":
+        context = None
+    with trio.fail_after(10):
+        async with (
+            wire.open_loop() as loop,
+            wire.open_server(
+                Service(), "127.0.0.1:0", loop=loop, ssl_context=wire.server_tls(runner)
+            ) as server,
+        ):
+            name = "other.test" if trouble == "name" else "runner.test"
+            client = wire.GrpcRunnerClient(
+                server.address, loop=loop, ssl_context=context, server_name=name
+            )
+            with pytest.raises(NotSent, match=reason):
+                await call(client)
+            await client.aclose()
+            await settle(lambda: len(_refusals(logs)), 1)
+            assert re.search(server_reason, str(_refusals(logs)[0]["reason"]))
+            assert asyncio_tasks(loop) == 0
+
+
+def _refusals(logs: list[dict[str, object]]) -> list[dict[str, object]]:
+    return [entry for entry in logs if entry["event"] == "connection refused"]
+
+
+async def test_alert_of_a_server_is_told(tmp_path: Path, ca: trustme.CA) -> None:
+    """A TLS 1.3 server refuses the client's certificate when the client has finished."""
+    context = wire.server_tls(_pki(tmp_path, "runner.test", ca))
+
+    def serve(listener: socket.socket) -> None:
+        sock, _ = listener.accept()
+        with sock, pytest.raises(ssl.SSLError):
+            context.wrap_socket(sock, server_side=True)
+
+    with trio.fail_after(10), socket.create_server(("127.0.0.1", 0)) as listener:
+        async with wire.open_loop() as loop, trio.open_nursery() as nursery:
+            nursery.start_soon(trio.to_thread.run_sync, serve, listener)
+            client = wire.GrpcRunnerClient(
+                f"127.0.0.1:{listener.getsockname()[1]}",
+                loop=loop,
+                ssl_context=ssl.create_default_context(cafile=str(tmp_path / "runner.test.ca")),
+                server_name="runner.test",
+            )
+            with pytest.raises(NotSent, match="TLS: .*certificate required"):
+                await call(client)
+            await client.aclose()
+
+
+async def test_handshake_that_never_comes_is_given_up(
+    tmp_path: Path, ca: trustme.CA, logs: list[dict[str, object]]
+) -> None:
+    with trio.fail_after(10):
+        async with wire.open_loop() as loop:
+            sockets = open_sockets()
+            async with wire.open_server(
+                Service(),
+                "127.0.0.1:0",
+                loop=loop,
+                ssl_context=wire.server_tls(_pki(tmp_path, "runner.test", ca)),
+                handshake_timeout=0.05,
+            ) as server:
+                host, _, port = server.address.rpartition(":")
+                with socket.create_connection((host, int(port))):
+                    await settle(lambda: len(_refusals(logs)), 1)
+                assert "no handshake within 0.05 s" in str(_refusals(logs)[0]["reason"])
+                await settle(open_sockets, sockets + 1)  # the listener
+                assert asyncio_tasks(loop) == 0
+
+
+@pytest.mark.parametrize("which", ["ca", "key", "cert"])
+def test_missing_files(tmp_path: Path, ca: trustme.CA, which: str) -> None:
+    pki = _pki(tmp_path, "x", ca)
+    path = getattr(pki, which)
+    Path(path).unlink()
+    for make in (wire.server_tls, wire.client_tls):
+        with pytest.raises(ConfigError) as info:
+            make(pki)
+        assert (
+            str(info.value)
+            == f"Cannot stat {path} for TLS: please specify a valid and readable file"
+        )
+
+
+@pytest.mark.parametrize("which", ["ca", "key", "cert"])
+def test_files_with_something_else(tmp_path: Path, ca: trustme.CA, which: str) -> None:
+    pki = _pki(tmp_path, "x", ca)
+    path = getattr(pki, which)
+    Path(path).write_text("not PEM")
+    with pytest.raises(ConfigError, match=path):
+        wire.server_tls(pki)
