@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import TypeVar
@@ -122,7 +123,9 @@ async def remove_container(engine: Engine, name: str) -> None:
         client.remove_container(name, v=True, force=True)
 
     def wait_until_removed(client: docker.APIClient) -> None:
-        client.wait(name, condition="removed", timeout=int(engine.limit(Operation.REMOVE)))
+        # Not without a timeout, which the library takes for "no limit", and in whole seconds.
+        seconds = math.ceil(engine.limit(Operation.REMOVE))
+        client.wait(name, condition="removed", timeout=seconds)
 
     try:
         await engine.call(Operation.REMOVE, request)

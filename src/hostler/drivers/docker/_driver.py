@@ -116,7 +116,7 @@ async def open_docker_driver(
         if failure is not None:
             raise failure  # out here the nursery does not wrap it into a group
     finally:
-        engine.close()
+        await engine.aclose()
 
 
 def _start(shop: Workshop) -> DockerDriver:

@@ -21,6 +21,11 @@ T_co = TypeVar("T_co", covariant=True)
 
 _LIBRARY_ERRORS = (DockerException, RequestException, OSError)
 _POOL_SIZE_IF_UNBOUNDED = 16
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+"""The engine's address if nothing else is said, as the library has it."""
+THREAD_GRACE = 1.0
+"""Seconds in which threads that were left behind should end when the driver is closed. A healthy
+engine needs milliseconds; for a hung one there is no point in waiting."""
 
 
 class Stream(Protocol[T_co]):
@@ -102,10 +107,22 @@ class Engine:
         """How many calls hold a thread, those left behind included."""
         return sum(limiter.borrowed_tokens for limiter in self._limiters.values())
 
-    def close(self) -> None:
-        """Close the idle connections."""
+    async def aclose(self) -> None:
+        """Wait for the threads that were left behind, for `THREAD_GRACE` at most, and close the
+        idle connections. No call may be under way or follow."""
+        with trio.move_on_after(THREAD_GRACE, shield=True):
+            for limiter in self._limiters.values():
+                await _all_free(limiter)
         for client in self._clients.values():
             client.close()
+
+
+async def _all_free(limiter: trio.CapacityLimiter) -> None:
+    busy = int(limiter.borrowed_tokens)
+    # Now as many tokens can be had as are given back.
+    limiter.total_tokens = max(busy, 1)
+    for _ in range(busy):
+        await limiter.acquire_on_behalf_of(object())
 
 
 class _Reader:
@@ -163,16 +180,25 @@ async def open_engine(
     """
     table = LIMITS | dict(limits or {})
     seconds = table[Operation.CONNECT]
+    where = environ.get("DOCKER_HOST") or DEFAULT_HOST
     with trio.move_on_after(seconds):
         try:
+            await _check_socket(where)
             clients = await trio.to_thread.run_sync(
                 partial(_connect, environ, table), abandon_on_cancel=True
             )
         except _LIBRARY_ERRORS as error:
-            where = environ.get("DOCKER_HOST") or "the default socket"
             raise EngineUnreachable("connect", f"{error} (at {where})") from error
         return Engine(clients, table)
     raise EngineTimeout("connect", f"no answer within {seconds:g} s")
+
+
+async def _check_socket(host: str) -> None:
+    """Raise `OSError` if nobody listens on a unix socket: the library would wrap that in three
+    other texts, and leave its socket to the garbage collector."""
+    if host.startswith("unix://"):
+        async with await trio.open_unix_socket(host.removeprefix("unix://")):
+            pass
 
 
 def _connect(

@@ -1,0 +1,335 @@
+"""An engine that never answers, breaks off, or says something strange."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from typing import Any
+
+import msgspec
+import pytest
+import trio
+import trio.testing
+
+from hostler.abc import ContainerTask
+from hostler.config import AgentConfig
+from hostler.drivers.docker import (
+    DockerDriver,
+    EngineError,
+    EngineTimeout,
+    EngineUnreachable,
+    InitMissing,
+    Operation,
+    open_docker_driver,
+)
+from hostler.drivers.docker._cookie import DockerCookie
+from hostler.drivers.docker._engine import open_engine
+from hostler.drivers.docker._limits import GROUP, LIMITS, THREADS, Threads
+from hostler.errors import ServerBusy, SyslogUnavailable
+
+from ..conftest import Logs
+from .conftest import WAIT
+from .fake_engine import FakeEngine, error, hang, nothing, value
+from .http_server import BREAK, Answer, Request, json_answer
+
+SHORT = 0.2
+"""Seconds: every limit of the driver under test but that of its connection."""
+CONNECT = 3.0
+
+
+@pytest.fixture
+async def driver(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> AsyncIterator[DockerDriver]:
+    """A driver on a fake engine on which every step succeeds."""
+    fake_engine.on("GET /images/img/json", value({"Config": {}}))
+    fake_engine.on("POST /containers/create", value({"Id": "id"}, 201))
+    fake_engine.on("POST /containers/id/(un)?pause", nothing)
+    fake_engine.on("POST /containers/ctr/start", nothing)
+    fake_engine.on("DELETE /containers/ctr", nothing)
+    limits = dict.fromkeys(Operation, SHORT) | {Operation.CONNECT: CONNECT}
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ, limits=limits) as driver:
+            yield driver
+
+
+async def until(driver: DockerDriver, step: str) -> DockerCookie:
+    """A cookie on which everything before ``step`` was done."""
+    cookie = await driver.create_cookie(ContainerTask(id="ctr", image="img"))
+    for name in ("validate_image", "create_container", "run", "freeze", "unfreeze"):
+        if name == step:
+            break
+        await getattr(cookie, name)()
+    return cookie
+
+
+def test_every_call_has_a_limit_and_threads() -> None:
+    assert set(LIMITS) == set(GROUP) == set(Operation)
+    assert set(THREADS) == set(Threads) == set(GROUP.values())
+    assert all(limit > 0 for limit in LIMITS.values())
+    assert LIMITS[Operation.PAUSE] == LIMITS[Operation.UNPAUSE] == 5
+
+
+STEPS = {
+    "validate_image": ("GET /images/img/json", "inspect image"),
+    "create_container": ("POST /containers/create", "create container"),
+    "run": ("POST /containers/ctr/start", "start container"),
+    "freeze": ("POST /containers/id/pause", "pause container"),
+    "unfreeze": ("POST /containers/id/unpause", "unpause container"),
+    "aclose": ("DELETE /containers/ctr", "remove container"),
+}
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_hung_step_fails_in_time(
+    driver: DockerDriver, fake_engine: FakeEngine, step: str, logs: Logs
+) -> None:
+    """Weakness 04/2: also pause, unpause and inspect."""
+    pattern, name = STEPS[step]
+    cookie = await until(driver, step)
+    fake_engine.on(pattern, hang)
+    started = trio.current_time()
+    with pytest.raises(EngineTimeout, match=name):
+        await getattr(cookie, step)()
+    assert SHORT <= trio.current_time() - started < 10
+    if step == "aclose":
+        assert driver.statistics().containers == 1
+        fake_engine.on(pattern, nothing)  # the driver tries again
+    await cookie.aclose()
+    assert driver.statistics().containers == 0
+    while driver.statistics().threads > 1:
+        await trio.testing.wait_all_tasks_blocked(0.01)
+    assert not logs.with_event("left behind")
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_refused_step_raises_what_the_engine_says(
+    driver: DockerDriver, fake_engine: FakeEngine, step: str
+) -> None:
+    pattern, name = STEPS[step]
+    cookie = await until(driver, step)
+    fake_engine.on(pattern, error(500, "no luck today"))
+    with pytest.raises(EngineError, match=f"{name}: no luck today") as caught:
+        await getattr(cookie, step)()
+    assert caught.value.status == 500
+    fake_engine.on("DELETE /containers/ctr", nothing)
+    await cookie.aclose()
+
+
+@pytest.mark.parametrize("step", STEPS)
+async def test_broken_connection(driver: DockerDriver, fake_engine: FakeEngine, step: str) -> None:
+    async def break_off(request: Request) -> Answer:
+        return BREAK
+
+    pattern, _name = STEPS[step]
+    cookie = await until(driver, step)
+    fake_engine.on(pattern, break_off)
+    with pytest.raises(EngineUnreachable):
+        await getattr(cookie, step)()
+    fake_engine.on("DELETE /containers/ctr", nothing)
+    await cookie.aclose()
+
+
+async def test_hung_connect(fake_engine: FakeEngine, fake_environ: dict[str, str]) -> None:
+    fake_engine.on("GET /version", hang)
+    with trio.fail_after(WAIT), pytest.raises((EngineTimeout, EngineUnreachable)):
+        async with open_docker_driver(
+            AgentConfig(), environ=fake_environ, limits={Operation.CONNECT: SHORT}
+        ):
+            pass
+
+
+async def test_calls_wait_for_a_thread_only_within_their_limit(
+    driver: DockerDriver, fake_engine: FakeEngine
+) -> None:
+    """Many hung creations must not keep anybody waiting without end, nor pauses at all."""
+    running = await until(driver, "freeze")
+    fake_engine.on("POST /containers/create", hang)
+    outcomes: list[str] = []
+
+    async def create(number: int) -> None:
+        cookie = await driver.create_cookie(ContainerTask(id=f"c{number}", image="img"))
+        await cookie.validate_image()
+        with pytest.raises(EngineTimeout):
+            await cookie.create_container()
+        outcomes.append("timeout")
+        await cookie.aclose()
+
+    fake_engine.on(r"DELETE /containers/c\d+", error(404, "No such container"))
+    async with trio.open_nursery() as nursery:
+        for number in range(40):
+            nursery.start_soon(create, number)
+        await fake_engine.wait_for("POST /containers/create", int(THREADS[Threads.CREATE]))
+        await running.freeze()
+    assert outcomes == ["timeout"] * 40
+    await running.aclose()
+
+
+async def test_interrupted_creation_is_removed(
+    driver: DockerDriver, fake_engine: FakeEngine
+) -> None:
+    """The engine answers long after the caller was cancelled: the removal waits for that."""
+    answer = trio.Event()
+
+    async def slow(request: Request) -> Answer:
+        await answer.wait()
+        return json_answer({"Id": "id"}, 201)
+
+    fake_engine.on("POST /containers/create", slow)
+    cookie = await until(driver, "create_container")
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_cancel_when, fake_engine, "POST /containers/create", scope)
+            await cookie.create_container()
+        assert scope.cancelled_caught
+        nursery.start_soon(cookie.aclose)
+        await trio.testing.wait_all_tasks_blocked()
+        assert fake_engine.count("DELETE .*") == 0
+        answer.set()
+    assert fake_engine.seen[-1] == "DELETE /containers/ctr"
+    assert driver.statistics().containers == 0
+
+
+async def _cancel_when(engine: FakeEngine, pattern: str, scope: trio.CancelScope) -> None:
+    await engine.wait_for(pattern)
+    scope.cancel()
+
+
+async def test_interrupted_close_goes_on(driver: DockerDriver, fake_engine: FakeEngine) -> None:
+    answer = trio.Event()
+
+    async def slow(request: Request) -> Answer:
+        await answer.wait()
+        return Answer(204)
+
+    cookie = await until(driver, "freeze")
+    fake_engine.on("DELETE /containers/ctr", slow)
+    async with trio.open_nursery() as nursery:
+        with trio.CancelScope() as scope:
+            nursery.start_soon(_cancel_when, fake_engine, "DELETE .*", scope)
+            await cookie.aclose()
+        assert scope.cancelled_caught
+    answer.set()
+    await cookie.aclose()
+    assert fake_engine.count("DELETE .*") == 1
+    assert driver.statistics().containers == 0
+
+
+async def test_closing_the_driver_removes_what_is_left(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], logs: Logs
+) -> None:
+    fake_engine.on("GET /images/img/json", value({"Config": {}}))
+    fake_engine.on("POST /containers/create", value({"Id": "id"}, 201))
+    fake_engine.on("DELETE /containers/ctr", error(500, "busy"))
+    async with open_docker_driver(AgentConfig(), environ=fake_environ) as driver:
+        cookie = await until(driver, "run")
+        with pytest.raises(EngineError, match="busy"):
+            await cookie.aclose()
+    assert fake_engine.count("DELETE .*") == 2
+    assert logs.with_event("container left behind")[0]["container"] == "ctr"
+
+
+async def test_hung_engine_does_not_block_shutdown(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    """With every limit far away, a cancelled program still ends."""
+    fake_engine.on("GET /images/img/json", hang)
+    with trio.move_on_after(WAIT) as scope:
+        async with (
+            open_docker_driver(AgentConfig(), environ=fake_environ) as driver,
+            trio.open_nursery() as nursery,
+        ):
+            nursery.start_soon(_cancel_when, fake_engine, "GET /images/.*", scope)
+            await until(driver, "create_container")
+    assert scope.cancelled_caught
+
+
+@pytest.mark.parametrize("status", [404, 409])
+async def test_removal_tolerates_others(
+    driver: DockerDriver, fake_engine: FakeEngine, status: int
+) -> None:
+    cookie = await until(driver, "run")
+    answer = {404: "No such container: ctr", 409: "removal of container ctr is already in progress"}
+    fake_engine.on("DELETE /containers/ctr", error(status, answer[status]))
+    fake_engine.on("POST /containers/ctr/wait", error(404, "No such container: ctr"))
+    await cookie.aclose()
+    assert driver.statistics().containers == 0
+    assert fake_engine.count("POST /containers/ctr/wait") == (status == 409)
+
+
+async def test_other_conflicts_are_errors(driver: DockerDriver, fake_engine: FakeEngine) -> None:
+    cookie = await until(driver, "run")
+    fake_engine.on("DELETE /containers/ctr", error(409, "is locked"))
+    with pytest.raises(EngineError, match="is locked"):
+        await cookie.aclose()
+    fake_engine.on("DELETE /containers/ctr", nothing)
+    await cookie.aclose()
+
+
+@pytest.mark.parametrize(
+    ("step", "status", "text", "expected"),
+    [
+        ("create_container", 404, "No such image: img:latest", ServerBusy),
+        ("create_container", 404, "No such network: x", EngineError),
+        ("run", 500, "failed to initialize logging driver: dial tcp", SyslogUnavailable),
+        ("run", 400, 'exec: "docker-init": executable file not found in $PATH', InitMissing),
+    ],
+)
+async def test_translated_errors(
+    driver: DockerDriver,
+    fake_engine: FakeEngine,
+    step: str,
+    status: int,
+    text: str,
+    expected: type[Exception],
+) -> None:
+    cookie = await until(driver, step)
+    fake_engine.on(STEPS[step][0], error(status, text))
+    with pytest.raises(expected) as caught:
+        await getattr(cookie, step)()
+    assert type(caught.value) is expected
+    await cookie.aclose()
+
+
+async def test_missing_init_names_the_package(
+    driver: DockerDriver, fake_engine: FakeEngine
+) -> None:
+    cookie = await until(driver, "run")
+    text = 'exec: "docker-init": executable file not found in $PATH'
+    fake_engine.on("POST /containers/ctr/start", error(400, text))
+    with pytest.raises(InitMissing, match=r"Debian's docker\.io package"):
+        await cookie.run()
+    await cookie.aclose()
+
+
+async def test_what_is_sent_to_create(driver: DockerDriver, fake_engine: FakeEngine) -> None:
+    """The storage option, which not every engine accepts, and the name."""
+    task = ContainerTask(id="ctr", image="img", fs_size_mb=7, env={"A": "b"})
+    cookie = await driver.create_cookie(task)
+    await cookie.validate_image()
+    await cookie.create_container()
+    [request] = [r for r in fake_engine.requests if r.path.endswith("/containers/create")]
+    payload: dict[str, Any] = msgspec.json.decode(request.body)
+    assert request.query == {"name": "ctr"}
+    assert payload == cookie.options.payload()
+    assert payload["HostConfig"]["StorageOpt"] == {"size": "7M"}
+    await cookie.aclose()
+
+
+async def test_threads_left_behind_come_back(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    """The socket's own time limit ends a thread whose caller has gone."""
+    limits = dict.fromkeys(Operation, SHORT) | {Operation.CONNECT: CONNECT}
+    engine = await open_engine(fake_environ, limits)
+    fake_engine.on("GET /images/img/json", hang)
+
+    def inspect(client: Any) -> None:
+        client.inspect_image("img")
+
+    with trio.fail_after(WAIT):
+        with pytest.raises(EngineTimeout):
+            await engine.call(Operation.INSPECT_IMAGE, inspect)
+        assert engine.threads() == 1
+        while engine.threads():
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    await engine.aclose()

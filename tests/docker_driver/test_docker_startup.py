@@ -1,0 +1,225 @@
+"""What opening a driver does: version, leaked containers, images from a file."""
+
+from __future__ import annotations
+
+import contextlib
+import uuid
+from pathlib import Path
+
+import docker
+import pytest
+import trio
+import trio.testing
+
+from hostler.config import AgentConfig
+from hostler.drivers.docker import (
+    EngineError,
+    EngineTooOld,
+    EngineUnreachable,
+    open_docker_driver,
+)
+from hostler.drivers.docker._startup import version_numbers
+from hostler.errors import ConfigError
+
+from ..conftest import Logs
+from .conftest import WAIT
+from .fake_engine import FakeEngine, error, nothing, value
+from .http_server import Answer, Request
+
+
+@pytest.mark.parametrize(
+    ("version", "numbers"),
+    [
+        ("17.10.0-ce", (17, 10, 0)),
+        ("26.1.5+dfsg1", (26, 1, 5)),
+        ("1.0", (1, 0, 0)),
+        ("v25.0.3", (25, 0, 3)),
+    ],
+)
+def test_versions(version: str, numbers: tuple[int, int, int]) -> None:
+    assert version_numbers(version) == numbers
+
+
+async def test_version_check(fake_engine: FakeEngine, fake_environ: dict[str, str]) -> None:
+    """Reference 07 §8, with the numbers turned round."""
+    fake_engine.version = "17.10.0-ce"
+    async with open_docker_driver(AgentConfig(), environ=fake_environ):
+        pass
+    fake_engine.version = "17.9.1"
+    with pytest.raises(EngineTooOld, match=r"17\.9\.1 is too old, 17\.10\.0-ce is the minimum"):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ):
+            pass
+    fake_engine.version = "dev"
+    with pytest.raises(ConfigError, match="'dev'"):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ):
+            pass
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize(("minimum", "fine"), [("1.0.0", True), ("9999.0.0", False)])
+async def test_version_check_of_a_real_engine(docker_host: str, minimum: str, fine: bool) -> None:
+    config = AgentConfig(min_docker_version=minimum)
+    environ = {"DOCKER_HOST": docker_host}
+    if fine:
+        async with open_docker_driver(config, environ=environ):
+            pass
+        return
+    with pytest.raises(EngineTooOld):
+        async with open_docker_driver(config, environ=environ):
+            pass
+
+
+async def test_no_engine(tmp_path: Path) -> None:
+    host = f"unix://{tmp_path}/none.sock"
+    with pytest.raises(EngineUnreachable, match=r"none\.sock"):
+        async with open_docker_driver(AgentConfig(), environ={"DOCKER_HOST": host}):
+            pass
+
+
+async def test_error_of_the_block_comes_out_as_it_is(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    with pytest.raises(ZeroDivisionError):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ):
+            raise ZeroDivisionError
+
+
+# --- leaked containers ---------------------------------------------------------------------
+
+
+def leave_container(engine: docker.APIClient, image: str, tag: str, instance: str) -> str:
+    labels = {"fn-agent-classifier": tag, "fn-agent-instance": instance}
+    created = engine.create_container(image, labels=labels, environment={"FNT_START": "hang"})
+    return str(created["Id"])
+
+
+@pytest.mark.docker
+async def test_leaked_containers_are_removed(
+    engine: docker.APIClient, docker_host: str, fnt: str, tag: str
+) -> None:
+    """Reference 07 §8."""
+    other_tag = f"hostler-test-{uuid.uuid4().hex}"
+    ours = leave_container(engine, fnt, tag, "me")
+    other_program = leave_container(engine, fnt, other_tag, "before")
+    stopped = leave_container(engine, fnt, tag, "before")
+    running = leave_container(engine, fnt, tag, "long before")
+    paused = leave_container(engine, fnt, tag, "before")
+    try:
+        for container in (ours, other_program, running, paused):
+            engine.start(container)
+        engine.pause(paused)
+        config = AgentConfig(container_label_tag=tag)
+        environ = {"DOCKER_HOST": docker_host}
+        async with open_docker_driver(config, environ=environ, instance_id="me"):
+            with trio.fail_after(WAIT):
+                for name in (stopped, running, paused):
+                    await trio.to_thread.run_sync(_wait_until_removed, engine, name)
+        assert _exists(engine, ours)
+        assert _exists(engine, other_program)
+        assert not any(_exists(engine, name) for name in (stopped, running, paused))
+    finally:
+        for name in (ours, other_program, stopped, running, paused):
+            if _exists(engine, name):
+                engine.remove_container(name, force=True)
+
+
+def _wait_until_removed(engine: docker.APIClient, name: str) -> None:
+    with contextlib.suppress(docker.errors.NotFound):
+        engine.wait(name, condition="removed", timeout=WAIT)
+
+
+def _exists(engine: docker.APIClient, name: str) -> bool:
+    return bool(engine.containers(all=True, filters={"id": name}))
+
+
+LEAKED = [
+    {"Id": "one", "Names": ["/one"], "State": "exited", "Labels": {"fn-agent-instance": "x"}},
+    {"Id": "two", "Names": ["/two"], "State": "running", "Labels": {}},
+    {"Id": "own", "Names": ["/own"], "State": "running", "Labels": {"fn-agent-instance": "me"}},
+]
+
+
+async def test_listing_is_tried_until_it_succeeds(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], logs: Logs
+) -> None:
+    fake_engine.on("DELETE /containers/one", error(500, "device busy"))
+    fake_engine.on("DELETE /containers/two", nothing)
+    answers = [error(500, "first"), error(500, "second"), value(LEAKED)]
+
+    async def listing(request: Request) -> Answer:
+        return await answers.pop(0)(request)
+
+    fake_engine.on("GET /containers/json", listing)
+    config = AgentConfig(container_label_tag="t")
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(config, environ=fake_environ, instance_id="me"):
+            await fake_engine.wait_for("DELETE /containers/two")
+            await fake_engine.wait_for("DELETE /containers/one")
+            while not logs.with_event("leaked container not removed"):
+                await trio.testing.wait_all_tasks_blocked(0.01)
+    assert len(logs.with_event("leaked containers not listed")) == 2
+    assert fake_engine.count("DELETE .*own.*") == 0
+    [listed] = [r for r in fake_engine.requests if "label" in r.query.get("filters", "")][-1:]
+    assert "fn-agent-classifier=t" in listed.query["filters"]
+
+
+async def test_without_a_tag_nothing_is_removed(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    async with open_docker_driver(AgentConfig(), environ=fake_environ):
+        with trio.fail_after(WAIT):
+            await fake_engine.wait_for("GET /events")
+    assert fake_engine.count("GET /containers/json") == 0
+
+
+# --- images from a file --------------------------------------------------------------------
+
+
+@pytest.mark.docker
+async def test_load_file(
+    engine: docker.APIClient, docker_host: str, fnt: str, tag: str, tmp_path: Path
+) -> None:
+    image = f"hostler-test/loaded:{tag}"
+    engine.tag(fnt, "hostler-test/loaded", tag)
+    archive = tmp_path / "images.tar"
+    with archive.open("wb") as out:
+        for chunk in engine.get_image(image):
+            out.write(chunk)
+    engine.remove_image(image)
+    config = AgentConfig(docker_load_file=str(archive))
+    async with open_docker_driver(config, environ={"DOCKER_HOST": docker_host}):
+        assert engine.images(image)
+    engine.remove_image(image)
+
+
+@pytest.mark.docker
+async def test_bad_load_file(docker_host: str, tmp_path: Path) -> None:
+    archive = tmp_path / "images.tar"
+    archive.write_bytes(b"no archive at all" * 100)
+    config = AgentConfig(docker_load_file=str(archive))
+    with pytest.raises(EngineError, match="load images"):
+        async with open_docker_driver(config, environ={"DOCKER_HOST": docker_host}):
+            pass
+
+
+async def test_missing_load_file(fake_engine: FakeEngine, fake_environ: dict[str, str]) -> None:
+    config = AgentConfig(docker_load_file="/nowhere/images.tar")
+    with pytest.raises(ConfigError, match=r"FN_DOCKER_LOAD_FILE.*/nowhere/images\.tar"):
+        async with open_docker_driver(config, environ=fake_environ):
+            pass
+
+
+async def test_load_that_breaks_off(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], tmp_path: Path
+) -> None:
+    async def break_off(request: Request) -> Answer:
+        return Answer(200, b'{"stream":"Loading"}\r\n', complete=False)
+
+    fake_engine.on("POST /images/load", break_off)
+    (tmp_path / "images.tar").write_bytes(b"data")
+    config = AgentConfig(docker_load_file=str(tmp_path / "images.tar"))
+    with pytest.raises(EngineUnreachable):
+        async with open_docker_driver(config, environ=fake_environ):
+            pass
+    [load] = [r for r in fake_engine.requests if r.path.endswith("/images/load")]
+    assert load.body == b"data"
