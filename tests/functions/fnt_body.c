@@ -77,16 +77,19 @@ void write_path(struct text *body, const char *path, const struct request *reque
         close(fd);
 }
 
-/* A child that outlives the request; whoever ends the function must end it too. */
+/* A child that outlives the request; whoever ends the function must end it too. Its SIGTERM is
+ * blocked before it exists, so that there is no moment in which it could be ended. */
 void start_child(struct text *body) {
+    sigset_t term, before;
+    sigemptyset(&term);
+    sigaddset(&term, SIGTERM);
+    pthread_sigmask(SIG_BLOCK, &term, &before);
     pid_t child = fork();
-    if (child < 0) {
+    while (!child)
+        pause();
+    pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (child < 0)
         text_fmt(body, "error: %s", strerror(errno));
-    } else if (!child) {
-        signal(SIGTERM, SIG_IGN);
-        for (;;)
-            pause();
-    } else {
+    else
         text_fmt(body, "%d", child);
-    }
 }
