@@ -152,7 +152,7 @@ async def test_drain_waits_for_the_running_call(functions: Path) -> None:
             nursery.start_soon(call)
             await agent.entered.wait()
             node.process.send_signal(signal.SIGTERM)
-            await node.wait_line("lb agent drains")
+            await node.wait_line("shutting down")
             go_on.set()
         with trio.fail_after(END_SECONDS):
             assert await node.process.wait() == 0

@@ -1,12 +1,12 @@
-"""One HTTP/1.1 connection: h11 on a Trio stream, spoken to the application as ASGI."""
+"""One HTTP/1.1 connection: h11 on a Trio stream, one request after the other."""
 
 from __future__ import annotations
 
+import math
 import socket
 import struct
-from http.client import responses
-from typing import Protocol
-from urllib.parse import unquote
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVarTuple
 
 import h11
 import structlog
@@ -14,15 +14,16 @@ import trio
 
 from hostler.config import NodeConfig
 
-from ._asgi import ASGIApp, Message, RawHeaders, Scope
+from ._asgi import ASGIApp
 from ._dates import http_date
+from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, head_limit, reason_of
 from ._replies import JSON_TYPE, error_document
 
 log = structlog.get_logger(__name__)
 
-RECEIVE_BYTES = 64 * 1024
-DEFAULT_HEAD_BYTES = 1_048_576
-"""Bytes of a request head if the configuration leaves it open (Fn's default)."""
+_Ts = TypeVarTuple("_Ts")
+_H11Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
+
 LINGER_SECONDS = 1.0
 LINGER_BYTES = 256 * 1024
 """How long, and for how many bytes, a connection is kept that was answered before its request
@@ -37,10 +38,6 @@ class Owner(Protocol):
     draining: bool
 
 
-class ClientGone(OSError):
-    """The client has closed the connection, or did not take a part of its response in time."""
-
-
 class Connection:
     """Serves the requests of one client, one after the other.
 
@@ -50,13 +47,13 @@ class Connection:
     def __init__(self, stream: trio.SocketStream, owner: Owner) -> None:
         self.stream = stream
         self.owner = owner
-        config = owner.config
         self.h11 = h11.Connection(
             h11.SERVER,
-            max_incomplete_event_size=config.max_request_header_size or DEFAULT_HEAD_BYTES,
+            max_incomplete_event_size=head_limit(owner.config),
         )
         self.idle = True
         self._idle_scope = trio.CancelScope()
+        self._head: _H11Event = h11.NEED_DATA
         self.readahead = 0
         """Bytes of later requests that were received during this one."""
 
@@ -95,28 +92,35 @@ class Connection:
     async def _next_request(self) -> h11.Request | None:
         """The next request head; ``None`` if there is none or it can't be answered otherwise
         than by the error that was sent."""
+        config = self.owner.config
         try:
-            with trio.move_on_after(self.owner.config.http_idle_timeout):
-                event = self.h11.next_event()
-                if event is h11.NEED_DATA and not self.h11.trailing_data[0]:
-                    await self._fill()
+            event = self.h11.next_event()
+            if event is h11.NEED_DATA and not self.h11.trailing_data[0]:
+                await _within(config.http_idle_timeout, self._fill)
             # The first bytes are here, or the client has gone, or the idle time is over.
             nothing = event is h11.NEED_DATA and not self.h11.trailing_data[0]
             if nothing or self._idle_scope.cancel_called:
                 return None
             self.idle = False
-            with trio.move_on_after(self.owner.config.request_header_read_timeout) as scope:
-                while event is h11.NEED_DATA:
-                    event = self.h11.next_event()
-                    if event is h11.NEED_DATA:
-                        await self._fill()
-            if scope.cancelled_caught:
+            if event is h11.NEED_DATA:
+                event = self.h11.next_event()
+            if event is h11.NEED_DATA and not await _within(
+                config.request_header_read_timeout, self._rest_of_head
+            ):
                 await self._refuse(408, "Request header read timed out")
                 return None
+            if event is h11.NEED_DATA:
+                event = self._head
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, str(error))
             return None
         return event if isinstance(event, h11.Request) else None
+
+    async def _rest_of_head(self) -> None:
+        self._head = h11.NEED_DATA
+        while self._head is h11.NEED_DATA:
+            await self._fill()
+            self._head = self.h11.next_event()
 
     async def _fill(self) -> None:
         self.h11.receive_data(await self.stream.receive_some(RECEIVE_BYTES))
@@ -128,7 +132,7 @@ class Connection:
         body = error_document(text)
         head = h11.Response(
             status_code=status,
-            reason=_reason(status),
+            reason=reason_of(status),
             headers=[
                 (b"content-type", JSON_TYPE),
                 (b"content-length", b"%d" % len(body)),
@@ -144,12 +148,10 @@ class Connection:
         """Raises `ClientGone`, also if the client does not take it in time."""
         limit = self.owner.config.response_write_timeout
         try:
-            with trio.move_on_after(limit) as scope:
-                await self.stream.send_all(data)
+            if not await _within(limit, self.stream.send_all, data):
+                raise ClientGone(f"the client took no data for {limit} s")
         except trio.BrokenResourceError as error:
             raise ClientGone("the client has gone") from error
-        if scope.cancelled_caught:
-            raise ClientGone(f"the client took no data for {limit} s")
 
     async def _linger(self) -> None:
         """Let the client read its answer before the connection goes, if it still sends."""
@@ -170,188 +172,11 @@ class Connection:
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
 
-class Exchange:
-    """One request and its response: the two callables that ASGI wants."""
-
-    def __init__(self, connection: Connection, request: h11.Request) -> None:
-        self._connection = connection
-        self._h11 = connection.h11
-        self._request = request
-        self._chunks: list[bytes] = []
-        self._body_here = False
-        self._body_given = False
-        self._head: h11.Response | None = None
-        self._begun = False
-        self._bad_body: h11.RemoteProtocolError | None = None
-        self._continuing: trio.Event | None = None
-        self._torn = False
-        """A part of the response may have been sent by half."""
-        self.answered = False
-        """The response is complete."""
-
-    @property
-    def close_delimited(self) -> bool:
-        """The response has begun, and its end is the end of the connection."""
-        return self._begun and self._request.http_version == b"1.0"
-
-    @property
-    def reusable(self) -> bool:
-        done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        return done and not self._torn
-
-    async def run(self) -> None:
-        """Let the application answer. Raises `ClientGone`."""
-        try:
-            self._pull()
-        except h11.RemoteProtocolError as error:
-            self._bad_body = error
-        try:
-            await self._connection.owner.app(self._scope(), self._receive, self._send)
-        except ClientGone:
-            raise
-        except Exception:
-            log.exception("the application failed")
-            await self._last_resort(500, "internal server error")
-        else:
-            if self._bad_body is not None:
-                await self._last_resort(self._bad_body.error_status_hint, str(self._bad_body))
-
-    def _scope(self) -> Scope:
-        request = self._request
-        target, _, query = request.target.partition(b"?")
-        if not target.startswith(b"/") and b"://" in target:  # the absolute form of proxies
-            target = b"/" + target.split(b"://", 1)[1].partition(b"/")[2]
-        stream = self._connection.stream
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.http_version.decode("ascii"),
-            "method": request.method.decode("ascii"),
-            "scheme": "http",
-            "path": unquote(target.decode("ascii")),
-            "raw_path": target,
-            "query_string": query,
-            "root_path": "",
-            "headers": list(request.headers),
-            "client": _peer(stream),
-            "server": None,
-        }
-
-    async def _receive(self) -> Message:
-        """The next piece of the body; after it, and after trouble with it, the disconnect."""
-        try:
-            while not self._chunks and not self._body_given:
-                if self._body_here:
-                    break
-                await self._more_body()
-        except (h11.RemoteProtocolError, trio.BrokenResourceError, ClientGone) as error:
-            if isinstance(error, h11.RemoteProtocolError):
-                self._bad_body = error
-            self._body_given = True
-            return {"type": "http.disconnect"}
-        if self._body_given:
-            if not self.answered and self._bad_body is None:
-                await self._wait_gone()
-            return {"type": "http.disconnect"}
-        body = b"".join(self._chunks)
-        self._chunks.clear()
-        self._body_given = self._body_here
-        return {"type": "http.request", "body": body, "more_body": not self._body_here}
-
-    async def _more_body(self) -> None:
-        if self._bad_body is not None:
-            raise self._bad_body
-        if self._h11.they_are_waiting_for_100_continue and not self._begun:
-            self._continuing = trio.Event()
-            try:
-                response = h11.InformationalResponse(status_code=100, headers=[])
-                await self._connection.send_all(self._h11.send(response) or b"")
-            finally:
-                self._continuing.set()
-        self._h11.receive_data(await self._connection.stream.receive_some(RECEIVE_BYTES))
-        self._pull()
-
-    def _pull(self) -> None:
-        """Take the part of the body that h11 already has."""
-        while not self._body_here:
-            event = self._h11.next_event()
-            if isinstance(event, h11.Data):
-                self._chunks.append(bytes(event.data))
-            elif isinstance(event, h11.EndOfMessage):
-                self._body_here = True
-            else:
-                return
-
-    async def _wait_gone(self) -> None:
-        """Return when the client has closed its side. What it sends is its next request."""
-        connection = self._connection
-        limit = connection.owner.config.max_request_header_size or DEFAULT_HEAD_BYTES
-        try:
-            while True:
-                if connection.readahead >= limit:
-                    await trio.sleep_forever()
-                data = await connection.stream.receive_some(RECEIVE_BYTES)
-                self._h11.receive_data(data)
-                connection.readahead += len(data)
-                if not data:
-                    return
-        except trio.BrokenResourceError:
-            return
-
-    async def _send(self, message: Message) -> None:
-        if message["type"] == "http.response.start":
-            self._head = self._response(message["status"], list(message.get("headers", ())))
-            await trio.lowlevel.checkpoint()
-            return
-        parts: list[bytes | None] = []
-        if not self._begun:
-            assert self._head is not None, "a body came before the response's start"
-            self._begun = True
-            parts.append(self._h11.send(self._head))
-        if (body := message.get("body", b"")) and not self._bodiless():
-            parts.append(self._h11.send(h11.Data(data=body)))
-        if not message.get("more_body", False):
-            parts.append(self._h11.send(h11.EndOfMessage()))
-            self.answered = True
-        await self._write(b"".join(part for part in parts if part))
-
-    def _bodiless(self) -> bool:
-        assert self._head is not None
-        return self._request.method == b"HEAD" or self._head.status_code in (204, 304)
-
-    async def _write(self, data: bytes) -> None:
-        if not data:
-            await trio.lowlevel.checkpoint()
-            return
-        if self._continuing is not None:
-            await self._continuing.wait()
-        self._torn = True
-        await self._connection.send_all(data)
-        self._torn = False
-
-    def _response(self, status: int, headers: RawHeaders) -> h11.Response:
-        names = {name.lower() for name, _ in headers}
-        if b"date" not in names:
-            headers.append((b"date", http_date()))
-        if not self._body_here or self._connection.owner.draining:
-            headers.append((b"connection", b"close"))
-        return h11.Response(status_code=status, headers=headers, reason=_reason(status))
-
-    async def _last_resort(self, status: int, text: str) -> None:
-        if not self._begun:
-            body = error_document(text)
-            headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self._send({"type": "http.response.body", "body": body})
-
-
-def _reason(status: int) -> bytes:
-    return responses.get(status, "").encode("ascii")
-
-
-def _peer(stream: trio.SocketStream) -> tuple[str, int] | None:
-    try:
-        host, port = stream.socket.getpeername()[:2]
-    except OSError:
-        return None
-    return host, port
+async def _within(seconds: float, function: Callable[[*_Ts], Awaitable[None]], *args: *_Ts) -> bool:
+    """Whether ``function`` ended in time. No time limit costs nothing, and is the default."""
+    if math.isinf(seconds):
+        await function(*args)
+        return True
+    with trio.move_on_after(seconds) as scope:
+        await function(*args)
+    return not scope.cancelled_caught

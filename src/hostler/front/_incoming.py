@@ -10,7 +10,7 @@ import trio
 
 from hostler.errors import APIError, HostlerError, RequestTooBig
 
-from ._asgi import Receive
+from ._asgi import Message, Receive
 
 READ_AHEAD = 64 * 1024
 """Bytes of a body that are held before the client has to wait for the function. Bodies with a
@@ -64,9 +64,8 @@ class Incoming:
         while True:
             while self._held >= READ_AHEAD and not self._discard:
                 await self._changed.park()
-            with trio.CancelScope(deadline=self._deadline()) as scope:
-                event = await self._receive()
-            if scope.cancelled_caught:
+            event = await self._next()
+            if event is None:
                 self._fail(BodyTimeout())
             elif event["type"] == "http.disconnect":
                 if not self.complete:
@@ -124,8 +123,13 @@ class Incoming:
         """The body as a stream. Only one may be in use."""
         return _IncomingStream(self)
 
-    def _deadline(self) -> float:
-        return math.inf if self.complete or self.failure is not None else self._read_until
+    async def _next(self) -> Message | None:
+        """What the client sends next; ``None`` if the body's time is over."""
+        if self.complete or self.failure is not None or math.isinf(self._read_until):
+            return await self._receive()
+        with trio.move_on_at(self._read_until):
+            return await self._receive()
+        return None
 
     def _take(self, data: bytes, *, more: bool) -> None:
         self._received += len(data)

@@ -58,6 +58,9 @@ class HttpServer:
 
     async def serve_stream(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. An error in it never leaves it."""
+        if self.draining:  # accepted at the last moment
+            await trio.aclose_forcefully(stream)
+            return
         connection = Connection(stream, self)
         self._connections.add(connection)
         try:

@@ -1,0 +1,136 @@
+"""FN_LOG_FORMAT, _LEVEL, _DEST, _PREFIX."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import socket
+from pathlib import Path
+
+import pytest
+import structlog
+
+from hostler.config import NodeConfig
+from hostler.errors import ConfigError
+from hostler.logs import _SyslogFile, open_logs
+
+
+def fail() -> None:
+    password = "hunter2"
+    raise RuntimeError(f"went wrong with {len(password)}")
+
+
+def lines_of(config: NodeConfig) -> list[str]:
+    """What a debug line, an info line and a failure look like."""
+    out = io.StringIO()
+    with open_logs(config, out):
+        log = structlog.get_logger("test")
+        log.debug("small thing")
+        log.info("a call", call_id="c1", duration_ms=1.5)
+        try:
+            fail()
+        except RuntimeError:
+            log.exception("bad thing")
+    return out.getvalue().splitlines()
+
+
+def test_json_is_one_document_for_each_line() -> None:
+    events = [json.loads(line) for line in lines_of(NodeConfig(log_format="json"))]
+    assert [event["event"] for event in events] == ["a call", "bad thing"]
+    assert events[0]["call_id"] == "c1"
+    assert events[0]["duration_ms"] == 1.5
+    assert events[0]["level"] == "info"
+    assert events[0]["timestamp"].endswith("Z")
+    assert "RuntimeError: went wrong" in events[1]["exception"]
+
+
+def test_text_has_tracebacks_without_local_variables() -> None:
+    text = "\n".join(lines_of(NodeConfig()))
+    assert "a call" in text
+    assert "call_id=c1" in text
+    assert "RuntimeError: went wrong" in text
+    assert "hunter2" not in text.replace('password = "hunter2"', "")
+    assert "\x1b" not in text
+
+
+@pytest.mark.parametrize(
+    ("level", "count"), [("trace", 3), ("debug", 3), ("info", 2), ("warn", 1), ("panic", 0)]
+)
+def test_levels(level: str, count: int) -> None:
+    assert len(lines_of(NodeConfig(log_format="json", log_level=level))) == count
+
+
+def test_values_that_are_no_json_become_text() -> None:
+    out = io.StringIO()
+    with open_logs(NodeConfig(log_format="json"), out):
+        structlog.get_logger().info("x", path=Path("/a"), error=ValueError("v"))
+    assert json.loads(out.getvalue())["path"] == "/a"
+
+
+def test_file_is_appended_to(tmp_path: Path) -> None:
+    path = tmp_path / "node.log"
+    for number in range(2):
+        with open_logs(NodeConfig(log_dest=f"file://{path}", log_format="json")):
+            structlog.get_logger().info("line", number=number)
+    assert [json.loads(line)["number"] for line in path.read_text().splitlines()] == [0, 1]
+
+
+def test_libraries_are_heard_from_warning_on_and_left_as_they_were() -> None:
+    out = io.StringIO()
+    root = logging.getLogger()
+    before = root.handlers[:], root.level
+    with open_logs(NodeConfig(log_format="json", log_level="debug"), out):
+        logging.getLogger("some.library").info("chatter")
+        logging.getLogger("some.library").warning("trouble %d", 7)
+    [line] = out.getvalue().splitlines()
+    event = json.loads(line)
+    assert (event["event"], event["logger"], event["level"]) == (
+        "trouble 7",
+        "some.library",
+        "warning",
+    )
+    assert (root.handlers, root.level) == before
+
+
+@pytest.mark.parametrize("scheme", ["udp://", ""])
+def test_syslog_over_udp_with_a_prefix(scheme: str) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as server:
+        server.bind(("127.0.0.1", 0))
+        server.settimeout(5)
+        dest = f"{scheme}127.0.0.1:{server.getsockname()[1]}"
+        with open_logs(NodeConfig(log_dest=dest, log_prefix="node1", log_format="json")):
+            structlog.get_logger().info("hello")
+        received = server.recv(4096)
+    assert received.startswith(b"<14>node1 {")
+    assert b'"event":"hello"' in received
+
+
+def test_syslog_over_tcp() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(5)
+        dest = f"tcp://127.0.0.1:{server.getsockname()[1]}"
+        with open_logs(NodeConfig(log_dest=dest)):
+            structlog.get_logger().info("hello")
+        stream, _ = server.accept()
+        with stream:
+            assert b"hello" in stream.recv(4096)
+
+
+def test_syslog_server_that_is_not_there() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with (
+        pytest.raises(ConfigError, match=f"cannot log to tcp://127.0.0.1:{port}: Connection ref"),
+        open_logs(NodeConfig(log_dest=f"tcp://127.0.0.1:{port}")),
+    ):
+        pass
+
+
+def test_slow_syslog_server_never_blocks() -> None:
+    import queue
+
+    file = _SyslogFile(queue.Queue(2))
+    for _ in range(5):
+        file.write("line\n")
+    assert file.dropped == 3
