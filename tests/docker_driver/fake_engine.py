@@ -12,15 +12,9 @@ from pathlib import Path
 import msgspec
 import trio
 
-from .http_server import Answer, Request, json_answer, serve_unix
+from .http_server import BREAK, Answer, Request, json_answer, serve_unix
 
 API = "1.45"
-
-
-async def hang(request: Request) -> Answer:
-    """Never answers."""
-    await trio.sleep_forever()
-    raise AssertionError
 
 
 def error(status: int, message: str) -> Callable[[Request], Awaitable[Answer]]:
@@ -56,11 +50,21 @@ class FakeEngine:
         self.requests: list[Request] = []
         self.under_way = 0
         self._changed = trio.Event()
+        self._released = trio.Event()
         self._subscriptions: list[trio.MemorySendChannel[bytes]] = []
         self.on("GET /version", self._version)
         self.on("GET /_ping", value("OK"))
         self.on("GET /events", self._events)
         self.on("GET /containers/json", value([]))
+
+    async def hang(self, request: Request) -> Answer:
+        """Never answers, until ``release``."""
+        await self._released.wait()
+        return BREAK
+
+    def release(self) -> None:
+        """Break all connections that hang."""
+        self._released.set()
 
     def on(self, pattern: str, handler: Callable[[Request], Awaitable[Answer]]) -> None:
         """The newest rule wins."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import MSG_PEEK
 from urllib.parse import parse_qs, urlsplit
 
 import attrs
@@ -100,9 +101,9 @@ async def _answer(
     async with trio.open_nursery() as nursery:
 
         async def watch() -> None:
-            data = await stream.receive_some(1)
-            assert not data, "pipelined requests are not understood"
-            nursery.cancel_scope.cancel()
+            await trio.lowlevel.wait_readable(stream.socket)
+            if not await stream.socket.recv(1, MSG_PEEK):
+                nursery.cancel_scope.cancel()
 
         nursery.start_soon(watch)
         answer = await handler(request)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.drivers.docker import ImageReference, parse_image
@@ -49,22 +49,23 @@ def test_name_is_what_the_engine_pulls() -> None:
     assert parse_image("quay.com:8080/a/b:v2").name == "quay.com:8080/a/b"
 
 
-word = st.from_regex(r"[a-z0-9]{1,8}", fullmatch=True)
+word = st.text("abc-019", min_size=1, max_size=8)
 
 
+# No deadline: the machine that runs the tests may be busy with containers.
+@settings(deadline=None)
 @given(
     registry=st.sampled_from(["", "localhost", "a.b", "c:1"]),
     path=st.lists(word, min_size=2, max_size=4),
     tag=word,
 )
 def test_parts_are_found_again(registry: str, path: list[str], tag: str) -> None:
-    if path[0] == "localhost":
-        path[0] = "x"
     repository = "/".join(path)
     text = f"{registry}/{repository}:{tag}" if registry else f"{repository}:{tag}"
     assert parse_image(text) == ImageReference(registry, repository, tag)
 
 
+@settings(deadline=None)
 @given(st.text())
 def test_every_text_gives_a_reference(text: str) -> None:
     assert parse_image(text).tag
