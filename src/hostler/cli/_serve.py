@@ -7,10 +7,11 @@ from contextlib import AsyncExitStack
 import attrs
 
 from hostler.agent import open_agent
-from hostler.config import AgentConfig
+from hostler.config import AgentConfig, LBConfig
 from hostler.front import open_listeners
 from hostler.functions import FunctionSource
 
+from ._detaching import open_detaching
 from ._life import Life
 from ._parts import calls_app, opened_driver, serving
 from ._settings import Settings
@@ -33,7 +34,14 @@ class ServeNode:
             agent = await enter(
                 open_agent(driver, config=config, call_overrider=self.settings.overrider)
             )
-            app = calls_app(agent, self.functions, self.settings, life)
+            detaching = await enter(
+                open_detaching(
+                    agent,
+                    body_limit=LBConfig.from_env(self.settings.env).max_detached_body,
+                    grace=self.settings.grace,
+                )
+            )
+            app = calls_app(detaching, self.functions, self.settings, life)
             server = await enter(serving(app, listeners, self.settings, life))
             life.announce("serve", {"http": server.addresses})
             await life.shutdown.wait()

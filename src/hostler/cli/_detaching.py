@@ -1,0 +1,88 @@
+"""Detached calls on a node that runs functions itself (Fn runs them synchronously there)."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import structlog
+import trio
+
+from hostler.abc import CallAgent, CallListener, InnerAgent
+from hostler.bodies import read_whole
+from hostler.call import CallOption, DiscardWriter, PendingCall
+from hostler.errors import ServerBusy
+
+log = structlog.get_logger(__name__)
+
+
+class DetachingAgent(CallAgent):
+    """Lets the submitter of a detached call go once the call has a container.
+
+    All else is the inner agent's. Until then the call is a part of the submitter's task: errors
+    are raised there, and cancelling it cancels the call.
+    """
+
+    def __init__(self, inner: InnerAgent, nursery: trio.Nursery, body_limit: int) -> None:
+        self._inner = inner
+        self._nursery = nursery
+        self._body_limit = body_limit
+        inner.add_listener(_Acknowledge())
+
+    @property
+    def detached(self) -> int:
+        """Calls that run on though their clients were let go."""
+        return len(self._nursery.child_tasks)
+
+    def get_call(self, *options: CallOption) -> PendingCall:
+        return self._inner.get_call(*options)
+
+    async def submit(self, call: PendingCall) -> None:
+        if call.model.type != "detached":
+            await self._inner.submit(call)
+            return
+        # The body has to outlive the request.
+        call.body = await read_whole(call.body, self._body_limit)
+        await self._nursery.start(self._run, call)
+
+    async def _run(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
+        call.writer = writer = _AckWriter(task_status)
+        try:
+            await self._inner.submit(call)
+        except Exception as error:
+            if not writer.acknowledged:
+                raise
+            log.warning("detached call failed", call_id=call.model.id, reason=str(error))
+        else:
+            if not writer.acknowledged:  # an agent that does not tell its listeners
+                raise ServerBusy
+
+
+class _AckWriter(DiscardWriter):
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self._task_status = task_status
+        self.acknowledged = False
+
+    def acknowledge(self) -> None:
+        self.acknowledged = True
+        self._task_status.started()
+
+
+class _Acknowledge(CallListener):
+    async def before_call(self, call: PendingCall) -> None:
+        if isinstance(call.writer, _AckWriter):
+            call.writer.acknowledge()
+
+
+@asynccontextmanager
+async def open_detaching(
+    inner: InnerAgent, *, body_limit: int, grace: float
+) -> AsyncIterator[DetachingAgent]:
+    """``body_limit`` in bytes, for detached calls.
+
+    Leaving the block gives detached calls ``grace`` seconds to end; left by an exception or a
+    cancellation there is no grace.
+    """
+    async with trio.open_nursery() as nursery:
+        yield DetachingAgent(inner, nursery, body_limit)
+        nursery.cancel_scope.deadline = trio.current_time() + grace
