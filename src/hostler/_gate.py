@@ -1,0 +1,76 @@
+"""A gate counts who is inside, refuses newcomers once closed, and tells when all have left."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from .errors import HostlerError
+
+
+class GateClosed(HostlerError):
+    """Nobody is admitted any more."""
+
+    def __init__(self) -> None:
+        super().__init__("the gate is closed")
+
+
+class Gate:
+    """Admission with an orderly end.
+
+    Each visitor gets a scope of its own, so that the owner can let them finish (`wait_empty`)
+    or end them (`cancel_all`) without owning their tasks.
+    """
+
+    def __init__(self) -> None:
+        self._inside: set[trio.CancelScope] = set()
+        self._closed = False
+        self._empty: trio.Event | None = None
+
+    def __repr__(self) -> str:
+        return f"<Gate {'closed' if self._closed else 'open'} inside={len(self._inside)}>"
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
+
+    @property
+    def inside(self) -> int:
+        """How many are inside."""
+        return len(self._inside)
+
+    @contextmanager
+    def enter(self) -> Iterator[trio.CancelScope]:
+        """Be inside for the length of the block. Raises `GateClosed`.
+
+        Yields the block's scope; ``scope.cancelled_caught`` afterwards = `cancel_all` ended it.
+        """
+        if self._closed:
+            raise GateClosed
+        scope = trio.CancelScope()
+        self._inside.add(scope)
+        try:
+            with scope:
+                yield scope
+        finally:
+            self._inside.discard(scope)
+            if not self._inside and self._empty is not None:
+                self._empty.set()
+
+    def close(self) -> None:
+        """Admit nobody from now on. Idempotent."""
+        self._closed = True
+
+    def cancel_all(self) -> None:
+        """Cancel the blocks of those who are inside now."""
+        for scope in tuple(self._inside):
+            scope.cancel()
+
+    async def wait_empty(self) -> None:
+        """Wait until nobody is inside; with an open gate somebody may enter again. Cancellable."""
+        while self._inside:
+            self._empty = trio.Event()
+            await self._empty.wait()
+        await trio.lowlevel.checkpoint()

@@ -1,0 +1,170 @@
+"""The directory in which a container's function offers its socket, and the way to that socket.
+
+A function is not trusted: it may put anything into the directory, at any time. So the socket is
+checked once and then held by a descriptor (``O_PATH``): what the names point to later does not
+matter, and no connection can be lured elsewhere, to the engine's own socket for instance.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import socket
+import stat
+import tempfile
+from contextlib import suppress
+
+import trio
+
+from .config import AgentConfig
+from .errors import HostlerError
+
+SOCKET_NAME = "lsnr.sock"
+_PREFIX = "iofs"
+_MAX_INLINE_ENTRIES = 16
+_SEND_BUFFER = 256 * 1024
+"""Bytes; more than the agent ever writes without a reader at the other end being waited for."""
+
+_MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+_MNT_DETACH = 2
+
+
+class BadSocket(HostlerError):
+    """What a function offers as its socket is none, or not where it has to be."""
+
+
+class FunctionSocket:
+    """A function's listening socket, held by a descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def connect(self) -> socket.socket:
+        """Connect at once, or raise `OSError`; the socket is non-blocking.
+
+        On a unix socket this never waits: the kernel either queues the connection or refuses it
+        (no listener, no right, a full queue).
+        """
+        plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            plain.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _SEND_BUFFER)
+            plain.connect(f"/proc/self/fd/{self._descriptor}")
+        except BaseException:
+            plain.close()
+            raise
+        return plain
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+            self._descriptor = -1
+
+
+class SocketDirectory:
+    """One container's directory. Methods block for a moment, but for `remove`."""
+
+    def __init__(self, path: str, docker_path: str, *, mounted: bool) -> None:
+        self.path = path
+        self.docker_path = docker_path
+        self._mounted = mounted
+
+    def __repr__(self) -> str:
+        return f"<SocketDirectory {self.path}>"
+
+    def offered(self) -> bool:
+        """Whether there is anything under the socket's name."""
+        return os.path.lexists(os.path.join(self.path, SOCKET_NAME))
+
+    def open_socket(self) -> FunctionSocket:
+        """Check the socket and hold it.
+
+        ``lsnr.sock`` is a socket, or a symbolic link to one in the same directory by its bare
+        name. Raises `BadSocket`.
+        """
+        folder = os.open(self.path, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW)
+        try:
+            return FunctionSocket(_open_socket(folder))
+        finally:
+            os.close(folder)
+
+    async def remove(self) -> None:
+        """Remove the directory with all that the function has put there.
+
+        Normally that is two names, removed on the spot; more are left to a worker thread. Raises
+        `OSError`. Not cancellable once a thread is needed.
+        """
+        if self._mounted:
+            _unmount(self.path)
+            self._mounted = False
+        if not _remove_small(self.path):
+            await trio.to_thread.run_sync(shutil.rmtree, self.path)
+        await trio.lowlevel.cancel_shielded_checkpoint()
+
+
+def make_socket_directory(config: AgentConfig) -> SocketDirectory:
+    """Make a fresh directory as ``FN_IOFS_*`` say. Raises `OSError`."""
+    parent = config.iofs_path or tempfile.gettempdir()
+    path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    try:
+        if config.iofs_tmpfs:
+            _mount_tmpfs(path, config.iofs_opts)
+        elif not config.disable_unprivileged_containers:
+            # The function runs as another user and has to make its socket here.
+            os.chmod(path, 0o777)  # noqa: S103
+    except BaseException:
+        os.rmdir(path)
+        raise
+    docker_path = os.path.join(config.iofs_docker_path or parent, os.path.basename(path))
+    return SocketDirectory(path, docker_path, mounted=config.iofs_tmpfs)
+
+
+def _open_socket(folder: int) -> int:
+    name = SOCKET_NAME
+    try:
+        found = os.lstat(name, dir_fd=folder)
+        if stat.S_ISLNK(found.st_mode):
+            name = os.readlink(name, dir_fd=folder)
+            if not name or name != os.path.basename(name) or name in (".", ".."):
+                raise BadSocket(f"{SOCKET_NAME} points out of its directory: {name!r}")
+        descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
+    except OSError as error:
+        raise BadSocket(f"{SOCKET_NAME} can't be used: {error.strerror}") from error
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise BadSocket(f"{SOCKET_NAME} is not a socket")
+    return descriptor
+
+
+def _remove_small(path: str) -> bool:
+    """Remove a directory of a few plain entries; false if there is more to do."""
+    with os.scandir(path) as entries:
+        names: list[str] = []
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False) or len(names) == _MAX_INLINE_ENTRIES:
+                return False
+            names.append(entry.path)
+    for name in names:
+        with suppress(FileNotFoundError):
+            os.unlink(name)
+    os.rmdir(path)
+    return True
+
+
+def _mount_tmpfs(path: str, options: str) -> None:
+    flags = _MS_NOSUID | _MS_NODEV | _MS_NOEXEC
+    libc = ctypes.CDLL(None, use_errno=True)
+    done = libc.mount(
+        b"tmpfs", os.fsencode(path), b"tmpfs", ctypes.c_ulong(flags), options.encode()
+    )
+    if done != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"can't mount a tmpfs: {os.strerror(number)}", path)
+
+
+def _unmount(path: str) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"can't unmount: {os.strerror(number)}", path)

@@ -1,0 +1,21 @@
+"""The runner's agent: slots, launches, hot containers, dispatch, resources and eviction.
+
+It knows drivers by `hostler.abc.Driver` only. From the bottom up::
+
+    _agent        admits calls, gets each a container, runs it, counts it; open_agent
+    _execution    one call on one container: hooks around the exchange, time limit
+    _exchange     the request and the response over the function's socket
+    _launcher     room, then a task for each container
+    _container    the life of a container, and its face as a slot; _sandbox, _startup
+    _slots        where calls, launches and containers of one slot key meet
+    _resources    who has the room of the machine, who waits for it, who leaves for whom
+    _decisions    pure functions: launch? whom to evict? freeze or retire?
+"""
+
+from __future__ import annotations
+
+from ._agent import Agent, open_agent
+from ._decisions import Resources
+from ._events import AgentStatistics, ContainerState
+
+__all__ = ["Agent", "AgentStatistics", "ContainerState", "Resources", "open_agent"]

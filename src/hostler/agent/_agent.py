@@ -1,0 +1,283 @@
+"""The agent of a runner: admits calls, finds containers for them, and runs them there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from hostler._gate import Gate, GateClosed
+from hostler._inotify import open_directory_watcher
+from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
+from hostler.call import CallOption, PendingCall, build_call
+from hostler.config import AgentConfig
+from hostler.errors import APIError, CallResourceTooBig, ServerBusy
+from hostler.slot_key import slot_key
+
+from . import _call_end
+from ._capacity import read_machine, total_resources
+from ._container import Container
+from ._decisions import Resources
+from ._events import AgentEvents, AgentStatistics, ContainerState
+from ._execution import Execution
+from ._launcher import Launcher
+from ._plan import needed_resources
+from ._slots import SlotQueue, Waiter
+from ._startup import Kit
+
+log = structlog.get_logger(__name__)
+
+_FUNCTION_ENV = {"FN_LISTENER": "unix:/tmp/iofs/lsnr.sock", "FN_FORMAT": "http-stream"}
+"""The function contract; part of the slot key, and stronger than what a user or overrider set."""
+
+STOP_LIMIT = 60.0
+"""Seconds after which a closing agent reports the calls that don't end although cancelled."""
+
+
+class Agent(InnerAgent):
+    """Runs calls on hot containers of one driver. Made by `open_agent`.
+
+    ``total`` are the resources that containers may use.
+    """
+
+    def __init__(
+        self,
+        launcher: Launcher,
+        driver: Driver,
+        config: AgentConfig,
+        events: AgentEvents,
+        overrider: CallOverrider | None,
+        options: tuple[CallOption, ...],
+        listeners: tuple[CallListener, ...],
+        slot_wait: float,
+    ) -> None:
+        self._launcher = launcher
+        self._driver = driver
+        self._config = config
+        self._events = events
+        self._overrider = overrider
+        self._options = options
+        self._listeners = listeners
+        self._slot_wait = slot_wait
+        self._gate = Gate()
+
+    def __repr__(self) -> str:
+        s = self.statistics()
+        return f"<Agent queued={s.queued} running={s.running} containers={dict(s.containers)}>"
+
+    def get_call(self, *options: CallOption) -> PendingCall:
+        call = build_call((*options, *self._options), self._overrider)
+        if not self._launcher.room.possible(needed_resources(call.model)):
+            raise CallResourceTooBig
+        call.model.config = {**call.model.config, **_FUNCTION_ENV}
+        return call
+
+    async def submit(self, call: PendingCall) -> None:
+        """Run ``call`` to its end, detached or not. Beside what `CallAgent` says, raises what a
+        listener or a container's hook raised, and a 500 if the agent closes meanwhile and its
+        grace is over."""
+        self._events.calls += 1
+        try:
+            with self._gate.enter() as session:
+                await self._run(call)
+        except GateClosed:
+            self._events.server_busy += 1
+            raise ServerBusy from None
+        if session.cancelled_caught:
+            raise APIError(500, "The runner was closed during the call")
+
+    def add_listener(self, listener: CallListener) -> None:
+        self._listeners = (*self._listeners, listener)
+
+    def close_admission(self) -> None:
+        self._gate.close()
+        self._launcher.close()
+
+    def statistics(self) -> AgentStatistics:
+        """A snapshot of what goes on."""
+        events, room = self._events, self._launcher.room
+        containers = events.containers()
+        leaving = containers.pop(ContainerState.DONE, 0)
+        return AgentStatistics(
+            calls=events.calls,
+            completed=events.completed,
+            canceled=events.canceled,
+            timeouts=events.timeouts,
+            errors=events.errors,
+            server_busy=events.server_busy,
+            evictions=room.evictions,
+            launches=events.launches,
+            launch_failures=events.launch_failures,
+            queued=events.queued,
+            running=events.running,
+            containers=containers,
+            leaving=leaving,
+            slot_queues=len(self._launcher.queues),
+            waiting_for_room=room.waiting,
+            used=room.used,
+            total=room.total,
+        )
+
+    async def _drain(self, grace: float) -> None:
+        """Close, and let the running calls finish within ``grace`` seconds."""
+        self.close_admission()
+        with trio.move_on_after(grace) as scope:
+            await self._gate.wait_empty()
+        if scope.cancelled_caught:
+            log.warning("agent cancels what is left", running=self._events.running)
+
+    async def _stop(self) -> None:
+        """Close, and end all calls. Not cancellable; with a deadline."""
+        self.close_admission()
+        self._gate.cancel_all()
+        # What a call still does when cancelled (listeners, hooks) has deadlines of its own.
+        limit = trio.current_time() + STOP_LIMIT
+        with trio.CancelScope(shield=True, deadline=limit) as scope:
+            await self._gate.wait_empty()
+        if scope.cancelled_caught:
+            log.error("calls don't end", running=self._events.running)
+
+    # --- one call ---
+
+    async def _run(self, call: PendingCall) -> None:
+        submitted = trio.current_time()
+        self._events.queued += 1
+        container: Container | None = None
+        try:
+            container = await self._acquire(call)
+            began = _call_end.begin(call, submitted)
+            for listener in self._listeners:
+                await listener.before_call(call)
+        except BaseException as error:
+            if container is not None:
+                container.give_back(reusable=True)  # nothing of this call has reached it
+            _call_end.count(self._events, error, started=False)
+            raise
+        finally:
+            self._events.queued -= 1
+        self._events.running += 1
+        try:
+            await self._execute(container, call, began)
+        finally:
+            self._events.running -= 1
+
+    async def _execute(self, container: Container, call: PendingCall, began: float) -> None:
+        execution = Execution(container, call, self._config.max_response_size)
+        listeners = self._listeners
+        outcome: BaseException | None = None
+        try:
+            try:
+                await execution.run()
+            finally:
+                # First of all, so that the next call need not wait for listeners.
+                container.give_back(reusable=execution.container_ok)
+        except BaseException as error:
+            outcome = error
+            raise
+        finally:
+            _call_end.complete(call, outcome, began)
+            _call_end.count(self._events, outcome, started=True)
+            await _call_end.tell_after(listeners, call)
+
+    async def _acquire(self, call: PendingCall) -> Container:
+        """Get a running container for ``call``, which has to give it back.
+
+        Raises `ServerBusy`, or what the launch for this call failed with.
+        """
+        key = call.slot_hash_id or slot_key(
+            call.model, self._driver.slot_key_extension(call.extensions)
+        )
+        with trio.move_on_after(self._slot_wait):
+            while not self._gate.closed:
+                queue = self._launcher.queues.get(key)
+                container = queue.take() or await _wait(queue, queue.join(call))
+                try:
+                    usable = await container.wait_usable()
+                except BaseException:
+                    container.give_back(reusable=True)
+                    raise
+                if usable:
+                    return container
+                # It ended before it got anything of this call, which can be served elsewhere.
+                container.give_back(reusable=False)
+        raise ServerBusy
+
+
+async def _wait(queue: SlotQueue[Container], waiter: Waiter[Container]) -> Container:
+    try:
+        await waiter.done.wait()
+    except BaseException:
+        queue.leave(waiter)
+        if waiter.slot is not None:  # handed over in the same moment
+            waiter.slot.give_back(reusable=True)
+        raise
+    if waiter.error is not None:
+        raise waiter.error
+    assert waiter.slot is not None
+    if waiter.timings is not None:
+        waiter.call.timings = attrs.evolve(waiter.timings)
+    return waiter.slot
+
+
+@asynccontextmanager
+async def open_agent(
+    driver: Driver,
+    *,
+    config: AgentConfig | None = None,
+    call_overrider: CallOverrider | None = None,
+    call_options: Iterable[CallOption] = (),
+    listeners: Iterable[CallListener] = (),
+    total: Resources | None = None,
+    slot_wait: float = math.inf,
+) -> AsyncIterator[Agent]:
+    """Run calls on containers of ``driver`` until the block ends.
+
+    ``config`` is read from the environment by default. ``call_options`` run after those of the
+    caller of ``get_call``, ``call_overrider`` after both. ``total`` replaces what the machine
+    has (Fn's rules, see the reference of the settings) as the room for containers. ``slot_wait``
+    bounds the seconds that a call waits for a slot; then it is refused with `ServerBusy`.
+
+    Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
+    have ``config.drain_grace_msecs`` to finish and are cancelled then; if the block is left by
+    an exception or a cancellation, at once. Then all containers are removed, each step of that
+    with a deadline. The driver stays open; it belongs to whoever opened it.
+
+    Raises `ConfigError` if the machine has no resources to spare, `OSError` if it has no
+    inotify instance left, and what the block raises, as it is.
+    """
+    config = AgentConfig.from_env() if config is None else config
+    total = total_resources(read_machine(), config) if total is None else total
+    events = AgentEvents()
+    error: Exception | None = None
+    async with open_directory_watcher() as watcher, trio.open_nursery() as containers:
+        kit = Kit(
+            driver=driver,
+            config=config,
+            watcher=watcher,
+            launch_slots=trio.CapacityLimiter(config.launch_concurrency),
+        )
+        launcher = Launcher(containers, kit, total, events)
+        agent = Agent(
+            launcher,
+            driver,
+            config,
+            events,
+            call_overrider,
+            tuple(call_options),
+            tuple(listeners),
+            slot_wait,
+        )
+        try:
+            yield agent
+            await agent._drain(config.drain_grace_msecs / 1000)
+        except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
+            error = caught
+        finally:
+            await agent._stop()
+            containers.cancel_scope.cancel()
+    if error is not None:
+        raise error

@@ -1,0 +1,72 @@
+"""The end of a call: its model, its counters, its listeners."""
+
+from __future__ import annotations
+
+import datetime as dt
+
+import structlog
+import trio
+
+from hostler.abc import CallListener
+from hostler.call import PendingCall
+from hostler.errors import CallTimeout, ServerBusy
+
+from ._events import AgentEvents
+
+log = structlog.get_logger(__name__)
+
+LISTENER_LIMIT = 10.0
+"""Seconds for each after-listener; they have to run even if the call was cancelled."""
+
+CANCELLED_TEXT = "cancelled"
+
+
+def begin(call: PendingCall, submitted: float) -> float:
+    """The call has a slot: fill in its model. ``submitted`` as of `trio.current_time`; returns
+    the time now."""
+    now = trio.current_time()
+    call.model.started_at = dt.datetime.now(dt.UTC)
+    call.model.status = "running"
+    call.timings.scheduler_ns = round((now - submitted) * 1e9)
+    return now
+
+
+def complete(call: PendingCall, error: BaseException | None, began: float) -> None:
+    """The call that had begun at ``began`` is over: fill in its model."""
+    model = call.model
+    model.completed_at = dt.datetime.now(dt.UTC)
+    call.timings.execution_ns = round((trio.current_time() - began) * 1e9)
+    if error is None:
+        model.status = "success"
+    elif isinstance(error, CallTimeout):
+        model.status = "timeout"
+    else:
+        model.status = "error"
+        model.error = CANCELLED_TEXT if isinstance(error, trio.Cancelled) else str(error)
+
+
+def count(events: AgentEvents, error: BaseException | None, *, started: bool) -> None:
+    """Count the outcome under its one name."""
+    if error is None:
+        events.completed += 1
+    elif isinstance(error, trio.Cancelled):
+        events.canceled += 1
+    elif isinstance(error, CallTimeout) and started:
+        events.timeouts += 1
+    elif isinstance(error, ServerBusy) and not started:
+        events.server_busy += 1
+    else:
+        events.errors += 1
+
+
+async def tell_after(listeners: tuple[CallListener, ...], call: PendingCall) -> None:
+    """Run the after-listeners, each shielded and with a deadline. Raises nothing."""
+    for listener in listeners:
+        limit = trio.current_time() + LISTENER_LIMIT
+        with trio.CancelScope(shield=True, deadline=limit) as scope:
+            try:
+                await listener.after_call(call)
+            except Exception:
+                log.exception("call listener failed", call_id=call.model.id)
+        if scope.cancelled_caught:
+            log.error("call listener takes too long", call_id=call.model.id)

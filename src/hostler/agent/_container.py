@@ -1,0 +1,276 @@
+"""One hot container: its life is one task, which belongs to the agent and to no call.
+
+Calls take and give back the container synchronously. The task itself sleeps meanwhile; on a busy
+container it wakes up once in a while to see whether it should freeze, not at every call.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Hashable
+
+import structlog
+import trio
+
+from hostler.abc import ContainerTask, RunningContainer, RunResult
+from hostler.errors import APIError, ContainerInitFailed, ServerBusy
+
+from ._connection import Channel
+from ._decisions import Resources, plan_idle
+from ._events import AgentEvents, ContainerState
+from ._resources import Share
+from ._sandbox import Sandbox
+from ._slots import Launch
+from ._startup import Kit
+
+log = structlog.get_logger(__name__)
+
+CLOSING = "closing"
+"""Why containers leave when their agent closes."""
+
+
+class Container:
+    """A container from its launch to its removal; while it is ready, a slot of its queue.
+
+    ``ended`` is set when the function has ended by itself, with ``result`` if the driver knows.
+    """
+
+    def __init__(
+        self,
+        launch: Launch[Container],
+        task: ContainerTask,
+        share: Share,
+        *,
+        idle_timeout: float,
+        kit: Kit,
+        events: AgentEvents,
+        on_idle: Callable[[], object],
+    ) -> None:
+        self.task = task
+        self.idle_since = math.inf
+        self.ended = trio.Event()
+        self.result: RunResult | None = None
+        self._launch = launch
+        self._queue = launch.queue
+        self._share = share
+        self._idle_timeout = idle_timeout
+        self._freeze_after = kit.config.freeze_idle_msecs / 1000
+        self._patient = not kit.config.enable_nb_resource_tracker
+        self._sandbox = Sandbox(kit, task)
+        self._events = events
+        self._on_idle = on_idle
+        self._state = ContainerState.WAIT
+        self._life = trio.CancelScope()
+        self._nap = trio.CancelScope()
+        self._leaving = ""
+        self._ready = False
+        self._frozen = False
+        self._usable: trio.Event | None = None
+        self._released: trio.Event | None = None
+
+    def __repr__(self) -> str:
+        leaving = f" ({self._leaving})" if self._leaving else ""
+        return f"<Container {self.task.id} {self.task.image} {self._state.value}{leaving}>"
+
+    @property
+    def key(self) -> Hashable:
+        """The slot key."""
+        return self._queue.key
+
+    @property
+    def size(self) -> Resources:
+        """What its end frees."""
+        return self._share.size
+
+    @property
+    def busy(self) -> bool:
+        """A call has it."""
+        return self._released is not None
+
+    @property
+    def channel(self) -> Channel:
+        """The way to its function; only while it is ready."""
+        assert self._sandbox.channel is not None
+        return self._sandbox.channel
+
+    # --- what calls and the evictor do with it; all but one synchronous ---
+
+    def take(self) -> None:
+        """A call has it from here on; it must call `give_back`."""
+        self._released = trio.Event()
+        self._move(ContainerState.BUSY)
+        if self._frozen:
+            self._usable = trio.Event()
+            self._nap.cancel()
+
+    async def wait_usable(self) -> bool:
+        """Wait until a container that was taken runs; false if it ends instead."""
+        if self._usable is not None and not self._leaving:
+            await self._usable.wait()
+        return not self._leaving
+
+    def give_back(self, *, reusable: bool) -> None:
+        """The call is done with it. Not ``reusable`` = it must not serve another call."""
+        assert self._released is not None
+        self._released.set()
+        self._released = None
+        if not reusable:
+            self.leave("failed call")
+        if not self._leaving and not self._queue.offer(self):
+            self._became_idle()
+
+    def evict(self) -> None:
+        """Make room for another function."""
+        self.leave("eviction")
+
+    def leave(self, reason: str) -> None:
+        """Take it out of service and have it removed, without waiting for that. Idempotent.
+
+        If a call has it, that call fails: its function is killed.
+        """
+        if self._leaving:
+            return
+        self._leaving = reason
+        self._share.leave()
+        self._move(ContainerState.DONE)
+        self._life.cancel()
+        if self._usable is not None:
+            self._usable.set()
+        if self._ready:
+            self._queue.gone(self)
+
+    # --- its task ---
+
+    async def run(self) -> None:
+        """Live. Raises only `trio.Cancelled`; troubles go to the calls that they concern."""
+        self._move(ContainerState.START)
+        error: Exception | None = None
+        try:
+            with self._life:
+                await self._live()
+        except Exception as caught:  # noqa: BLE001  (reported to a call, or logged)
+            error = caught
+        finally:
+            self.leave("trouble" if error else "end")
+            self._report(error)
+            await self._sandbox.remove(self._wait_released)
+            self._share.release()
+            self._events.moved(self._state, None)
+            log.debug("container removed", reason=self._leaving, **self._names())
+
+    async def _live(self) -> None:
+        running = await self._sandbox.start(self._launch.timings)
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._watch_end, running)
+            try:
+                await self._sandbox.connect(self._launch.timings)
+                self._become_ready()
+                await self._serve()
+            except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
+                error = caught
+            nursery.cancel_scope.cancel()
+        if error is not None:
+            raise error
+
+    async def _watch_end(self, running: RunningContainer) -> None:
+        try:
+            self.result = await running.wait()
+        except Exception:  # whatever it is, we have lost the container
+            log.warning("lost sight of a container", exc_info=True, **self._names())
+        else:
+            log.info(
+                "container ended by itself",
+                status=self.result.status,
+                exit_code=self.result.exit_code,
+                **self._names(),
+            )
+        self.ended.set()
+        self.leave("exit")
+
+    def _become_ready(self) -> None:
+        self._ready = True
+        if not self._queue.launched(self._launch, self):
+            self._became_idle()
+
+    async def _serve(self) -> None:
+        """Freeze, thaw and wait until it is time to go."""
+        while True:
+            wake_at = math.inf
+            if self._released is not None:
+                if self._frozen:
+                    await self._thaw()
+                    continue
+            else:
+                plan = plan_idle(
+                    trio.current_time(),
+                    self.idle_since,
+                    frozen=self._frozen,
+                    freeze_after=self._freeze_after,
+                    retire_after=self._idle_timeout,
+                )
+                if plan.step == "retire":
+                    self.leave("idle timeout")
+                    return
+                if plan.step == "freeze":
+                    await self._freeze()
+                    continue
+                wake_at = plan.at
+            self._nap = trio.CancelScope(deadline=wake_at)
+            with self._nap:
+                await trio.sleep_forever()
+
+    async def _freeze(self) -> None:
+        # From here on it counts as frozen: who takes it now has to wait for the thaw.
+        self._frozen = True
+        await self._sandbox.freeze()
+        if self._released is None:
+            self._move(ContainerState.PAUSED)
+
+    async def _thaw(self) -> None:
+        await self._sandbox.unfreeze()
+        self._frozen = False
+        if self._usable is not None:
+            self._usable.set()
+            self._usable = None
+
+    def _became_idle(self) -> None:
+        now = self.idle_since = trio.current_time()
+        self._move(ContainerState.IDLE)
+        self._nap.deadline = min(
+            self._nap.deadline, now + self._freeze_after, now + self._idle_timeout
+        )
+        self._on_idle()
+
+    async def _wait_released(self) -> None:
+        if self._released is not None:
+            await self._released.wait()
+
+    def _report(self, error: Exception | None) -> None:
+        """Tell the call that waited for this launch, or whoever reads the log."""
+        if self._ready:
+            if error is not None:
+                log.warning("container is given up", exc_info=error, **self._names())
+            return
+        error = error or ContainerInitFailed()
+        wait = self._patient or not isinstance(error, ServerBusy)
+        concerned = self._queue.launch_failed(self._launch, error, wait=wait)
+        if self._leaving == CLOSING:
+            return
+        self._events.launch_failures += 1
+        log.warning("launch failed", reason=repr(error), **self._names())
+        if not concerned and not isinstance(error, APIError):
+            log.error("launch failed inside the runner", exc_info=error, **self._names())
+
+    def _move(self, state: ContainerState) -> None:
+        self._events.moved(self._state, state)
+        self._state = state
+
+    def _names(self) -> dict[str, str]:
+        task = self.task
+        return {
+            "container_id": task.id,
+            "app_id": task.app_id,
+            "fn_id": task.fn_id,
+            "image": task.image,
+        }

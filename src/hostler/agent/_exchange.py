@@ -1,0 +1,170 @@
+"""One request to a function and its response, streamed both ways."""
+
+from __future__ import annotations
+
+import h11
+import structlog
+import trio
+
+from hostler.call import PendingCall
+from hostler.errors import (
+    CallTimeout,
+    FunctionFailed,
+    FunctionInvalidResponse,
+    FunctionResponseError,
+    FunctionResponseHeaderTooBig,
+    FunctionResponseTooBig,
+    FunctionWriteRequest,
+)
+
+from ._connection import Channel, Connection, FunctionBroke, HeadTooBig
+from ._request import content_length, request_head, response_headers
+
+log = structlog.get_logger(__name__)
+
+INLINE_BODY = 64 * 1024
+"""Bytes of a body in memory that are written together with the head, before anything is read.
+The socket's buffer holds that much even if the function never reads, so this can't block."""
+
+_PIECE = 64 * 1024
+"""Bytes of a body that are written at a time."""
+
+_OK, _FAILED, _TIMED_OUT = 200, 502, 504
+"""The statuses of Fn's function contract; every other one is a mistake of the function kit."""
+
+
+class Exchange:
+    """Runs ``call`` over ``channel``.
+
+    Afterwards, whether `run` returned, raised or was cancelled, ``container_ok`` tells whether
+    the container may serve other calls: the function kept the contract, and its answer to this
+    call is over. ``broke`` tells that the connection broke, so that the container may be about
+    to end.
+    """
+
+    def __init__(self, channel: Channel, call: PendingCall, max_body: int) -> None:
+        self._channel = channel
+        self._call = call
+        self._max_body = max_body
+        self._connection: Connection
+        self._request_cut = False
+        self._body_error: Exception | None = None
+        self.container_ok = False
+        self.broke = False
+
+    async def run(self) -> None:
+        """Send the request, hand the response to the call's writer.
+
+        Raises the `FunctionError` that the contract says; what the writer raises; and what
+        reading the body raises, whereupon the function sees a broken request.
+        """
+        head = request_head(self._call.model)
+        try:
+            self._connection = self._channel.connection()
+            try:
+                await self._run(head)
+            finally:
+                self._settle()
+        except FunctionBroke as error:
+            self.broke = True
+            log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
+            raise (FunctionWriteRequest if self._request_cut else FunctionResponseError) from error
+        except HeadTooBig as error:
+            raise FunctionResponseHeaderTooBig from error
+
+    async def _run(self, head: h11.Request) -> None:
+        data = self._call.body.data
+        if data is not None and len(data) <= INLINE_BODY:
+            await self._send_whole(head, data)
+            await self._receive()
+        else:
+            await self._stream(head)
+
+    def _settle(self) -> None:
+        if self.container_ok and self._connection.finish():
+            self._channel.keep(self._connection)
+        else:
+            self._connection.close()
+
+    # --- the request ---
+
+    async def _send_whole(self, head: h11.Request, data: bytes) -> None:
+        """Head and body in one write."""
+        events = (head, h11.Data(data=data), h11.EndOfMessage())
+        try:
+            await self._connection.send(self._connection.encode(*events))
+        except FunctionBroke:
+            if not self._connection.used:
+                return  # it may have answered before it closed
+            # The function closed a kept connection just now. The kernel took nothing of this
+            # request, so it can't have been seen: this is the one case for a second attempt.
+            self._connection.close()
+            self._connection = self._channel.fresh_connection()
+            await self._connection.send(self._connection.encode(*events))
+
+    async def _stream(self, head: h11.Request) -> None:
+        """Send the body in a child task while the response is received here."""
+        error: Exception | None = None
+        async with trio.open_nursery() as nursery:
+            receiving = trio.CancelScope()
+            nursery.start_soon(self._send_stream, head, receiving)
+            with receiving:
+                try:
+                    await self._receive()
+                except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
+                    error = caught
+            nursery.cancel_scope.cancel()  # what the function has not read, it will not read
+        if self._body_error is not None and not self.container_ok:
+            raise self._body_error
+        if error is not None:
+            raise error
+
+    async def _send_stream(self, head: h11.Request, receiving: trio.CancelScope) -> None:
+        connection = self._connection
+        try:
+            await connection.send(connection.encode(head))
+            async with self._call.body.open() as body:
+                while piece := await body.receive_some(_PIECE):
+                    await connection.send(connection.encode(h11.Data(data=bytes(piece))))
+            await connection.send(connection.encode(h11.EndOfMessage()))
+        except FunctionBroke:
+            self._request_cut = True  # not an error if a complete answer is there
+        except Exception as error:  # noqa: BLE001  (raised by `_stream`)
+            self._body_error = error
+            connection.close()  # before its regular end, so that the function sees a broken body
+            receiving.cancel()
+
+    # --- the response ---
+
+    async def _receive(self) -> None:
+        connection = self._connection
+        response = await connection.receive_head()
+        self._check_status(response.status_code)
+        announced = content_length(response)
+        if self._max_body and announced is not None and announced > self._max_body:
+            # Known before anything was passed on: the caller gets a clean error.
+            self.container_ok = True
+            raise FunctionResponseTooBig
+        await self._call.writer.start(response.status_code, response_headers(response))
+        await self._receive_body(connection)
+        self.container_ok = True
+
+    async def _receive_body(self, connection: Connection) -> None:
+        left = self._max_body
+        while data := await connection.receive_body():
+            if self._max_body and len(data) > left:
+                if left:
+                    await self._call.writer.write(data[:left])
+                self.container_ok = True
+                raise FunctionResponseTooBig
+            left -= len(data)
+            await self._call.writer.write(data)
+
+    def _check_status(self, status: int) -> None:
+        if status == _OK:
+            return
+        if status in (_FAILED, _TIMED_OUT):
+            self.container_ok = True
+            self._connection.skip_received()
+            raise FunctionFailed if status == _FAILED else CallTimeout
+        raise FunctionInvalidResponse

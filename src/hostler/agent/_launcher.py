@@ -1,0 +1,117 @@
+"""Launching containers: room for them first, then the container's own task."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import structlog
+import trio
+
+from hostler.abc import ContainerTask
+from hostler.call import PendingCall
+from hostler.errors import ServerBusy
+
+from ._container import CLOSING, Container
+from ._decisions import Resources
+from ._events import AgentEvents, ContainerState
+from ._plan import container_task, needed_resources
+from ._resources import NoRoom, Room, Share
+from ._slots import Launch, SlotQueues
+from ._startup import Kit
+
+log = structlog.get_logger(__name__)
+
+
+class Launcher:
+    """Starts the containers of an agent, each in a task of ``nursery``, and knows them all."""
+
+    def __init__(
+        self, nursery: trio.Nursery, kit: Kit, total: Resources, events: AgentEvents
+    ) -> None:
+        self.queues: SlotQueues[Container] = SlotQueues(self._launch)
+        self.room = Room(total, may_wait=not kit.config.enable_nb_resource_tracker, idle=self._idle)
+        self._nursery = nursery
+        self._kit = kit
+        self._events = events
+        self._containers: set[Container] = set()
+        self._closing = False
+
+    def __repr__(self) -> str:
+        return f"<Launcher containers={len(self._containers)} queues={len(self.queues)}>"
+
+    def close(self) -> None:
+        """Refuse who waits for a slot; let go of the containers that no call uses, and of the
+        others as soon as their calls are over. Idempotent."""
+        self._closing = True
+        for queue in self.queues:
+            queue.refuse_all(ServerBusy)
+        for container in tuple(self._containers):
+            if not container.busy:
+                container.leave(CLOSING)
+
+    def _launch(self, launch: Launch[Container], call: PendingCall) -> None:
+        """Start ``launch`` for ``call``, of which nothing is kept but what the launch needs."""
+        self._nursery.start_soon(
+            self._run,
+            launch,
+            container_task(call, self._kit.config),
+            needed_resources(call.model),
+            call.model.idle_timeout,
+        )
+
+    async def _run(
+        self, launch: Launch[Container], task: ContainerTask, size: Resources, idle_timeout: int
+    ) -> None:
+        share = await self._find_room(launch, size)
+        if share is None:
+            return
+        container = Container(
+            launch,
+            task,
+            share,
+            idle_timeout=idle_timeout,
+            kit=self._kit,
+            events=self._events,
+            on_idle=self._container_idle,
+        )
+        self._containers.add(container)
+        self._events.launches += 1
+        try:
+            await container.run()
+        finally:
+            self._containers.discard(container)
+
+    async def _find_room(self, launch: Launch[Container], size: Resources) -> Share | None:
+        """Wait for room until nobody needs the launch any more."""
+        share: Share | None = None
+        self._events.moved(None, ContainerState.WAIT)
+        try:
+            with launch.scope:
+                share = await self.room.acquire(size, launch.queue.key)
+        except NoRoom:
+            launch.queue.launch_failed(launch, ServerBusy(), wait=False)
+        else:
+            if share is not None and launch.waiter is not None:
+                launch.begun = True
+                return share
+            if share is not None:
+                share.release()
+            launch.queue.launch_dropped(launch)
+        finally:
+            if not launch.begun:
+                self._events.moved(ContainerState.WAIT, None)
+        return None
+
+    def _container_idle(self) -> None:
+        if self._closing:
+            for container in tuple(self._containers):
+                if not container.busy:
+                    container.leave(CLOSING)
+        else:
+            self.room.settle()
+
+    def _idle(self) -> Iterable[Container]:
+        """The idle containers, the least recently used first."""
+        idle = [container for queue in self.queues for container in queue.idle()]
+        idle.sort(key=lambda container: container.idle_since)
+        return idle

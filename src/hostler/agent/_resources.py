@@ -1,0 +1,178 @@
+"""The room for containers: who has how much of it, who waits for it, who leaves for whom.
+
+A container's share is counted from before its launch to after its removal. Containers that are
+on their way out are counted separately, so that a newcomer waits for them instead of evicting
+another one or being refused. Who waits stands in line: nobody overtakes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable
+from typing import Protocol
+
+import attrs
+import trio
+
+from ._decisions import Evictable, Resources, choose_victims
+
+
+class IdleContainer(Evictable, Protocol):
+    """A container that could be evicted now."""
+
+    def evict(self) -> None:
+        """Start to leave. Synchronous: no call can take the container from here on."""
+
+
+class NoRoom(Exception):
+    """The machine is full, nothing that helps is idle, and waiting is not wanted."""
+
+
+class Share:
+    """What one container holds of the room."""
+
+    def __init__(self, room: Room, size: Resources) -> None:
+        self.size = size
+        self._room = room
+        self._leaving = False
+        self._held = True
+
+    def __repr__(self) -> str:
+        state = "leaving" if self._leaving else "held"
+        return f"<Share {self.size} {state if self._held else 'released'}>"
+
+    def leave(self) -> None:
+        """Say that the container is on its way out. Idempotent."""
+        if self._held and not self._leaving:
+            self._leaving = True
+            self._room._leaving += self.size
+
+    def release(self) -> None:
+        """Give the resources back, once the container is gone. Idempotent."""
+        if not self._held:
+            return
+        self._held = False
+        if self._leaving:
+            self._room._leaving -= self.size
+        self._room._used -= self.size
+        self._room.settle()
+
+
+@attrs.define(eq=False)
+class _Applicant:
+    size: Resources
+    key: Hashable
+    share: Share | None = None
+    admitted: trio.Event = attrs.Factory(trio.Event)
+
+
+class Room:
+    """Resources of the machine, handed out in order of arrival.
+
+    ``idle`` returns the idle containers, the least recently used first. ``may_wait`` is false in
+    NACK mode: then who can't be helped by those who leave, or by evicting, is refused at once.
+    """
+
+    def __init__(
+        self,
+        total: Resources,
+        *,
+        may_wait: bool = True,
+        idle: Callable[[], Iterable[IdleContainer]] = tuple,
+    ) -> None:
+        self.total = total
+        self.evictions = 0
+        self._may_wait = may_wait
+        self._idle = idle
+        self._used = Resources()
+        self._leaving = Resources()
+        self._line: dict[_Applicant, None] = {}
+
+    def __repr__(self) -> str:
+        return f"<Room used={self._used} of {self.total} waiting={len(self._line)}>"
+
+    @property
+    def used(self) -> Resources:
+        return self._used
+
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
+
+    def possible(self, size: Resources) -> bool:
+        """Whether ``size`` fits into the empty machine."""
+        return size.fits(self.total)
+
+    async def acquire(self, size: Resources, key: Hashable) -> Share:
+        """Get a share of ``size`` for a container of the slot key ``key``.
+
+        Waits for those who leave and, where that is allowed, for room that is not in sight yet.
+        Raises `NoRoom`. Cancelling gives up the place in the line.
+        """
+        if not self.possible(size):
+            raise NoRoom
+        applicant = _Applicant(size, key)
+        self._line[applicant] = None
+        if not self.settle() and not self._may_wait and not self._in_sight(applicant):
+            self._withdraw(applicant)
+            raise NoRoom
+        try:
+            await applicant.admitted.wait()
+        except BaseException:
+            if applicant.share is not None:
+                applicant.share.release()
+            self._withdraw(applicant)
+            raise
+        assert applicant.share is not None
+        return applicant.share
+
+    def settle(self) -> bool:
+        """Admit who fits and evict for who does not; whether everybody in line is provided for.
+
+        To be called whenever a container has become idle; the room itself calls it on every
+        other change.
+        """
+        if not self._line:
+            return True
+        self._admit()
+        prospect = self.total - self._used + self._leaving
+        for applicant in self._line:
+            missing = applicant.size.beyond(prospect)
+            if missing:
+                victims = choose_victims(self._idle(), missing, spare=applicant.key)
+                if not victims:
+                    return False
+                for victim in victims:
+                    self.evictions += 1
+                    victim.evict()
+                    prospect += victim.size
+            prospect -= applicant.size
+        return True
+
+    def _admit(self) -> None:
+        while self._line:
+            applicant = next(iter(self._line))
+            if not applicant.size.fits(self.total - self._used):
+                return
+            del self._line[applicant]
+            self._used += applicant.size
+            applicant.share = Share(self, applicant.size)
+            applicant.admitted.set()
+
+    def _in_sight(self, applicant: _Applicant) -> bool:
+        """Whether the room will be there once all who leave are gone, and served who came first."""
+        if applicant.share is not None:
+            return True
+        prospect = self.total - self._used + self._leaving
+        for earlier in self._line:
+            if not earlier.size.fits(prospect):
+                return False
+            prospect -= earlier.size
+            if earlier is applicant:
+                return True
+        return False
+
+    def _withdraw(self, applicant: _Applicant) -> None:
+        if applicant in self._line:
+            del self._line[applicant]
+            self.settle()

@@ -1,0 +1,100 @@
+"""All that belongs to one container outside of the agent's memory, and how it is removed."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+import structlog
+import trio
+
+from hostler._inotify import DirectoryWatch
+from hostler._iofs import SocketDirectory, make_socket_directory
+from hostler.abc import ContainerTask, Cookie, RunningContainer
+from hostler.call import Timings
+
+from ._connection import Channel
+from ._startup import Kit, create_and_run, pull, stopwatch, wait_ready
+
+log = structlog.get_logger(__name__)
+
+FREEZE_LIMIT = 5.0
+"""Seconds that freezing or thawing may take (Fn's value)."""
+
+REMOVE_LIMIT = 30.0
+"""Seconds that each step of a removal may take; one that takes longer is reported and left."""
+
+
+class Sandbox:
+    """A container with its socket directory and its connection. Used by one task."""
+
+    def __init__(self, kit: Kit, task: ContainerTask) -> None:
+        self.task = task
+        self.channel: Channel | None = None
+        self._kit = kit
+        self._cookie: Cookie | None = None
+        self._directory: SocketDirectory | None = None
+        self._watch: DirectoryWatch | None = None
+        self._watching = ExitStack()
+
+    async def start(self, timings: Timings) -> RunningContainer:
+        """Do all up to the start of the container. Raises what the steps raise."""
+        with stopwatch(timings, "ctr_prep_ns"):
+            directory = self._directory = make_socket_directory(self._kit.config)
+            self.task.iofs_agent_path = directory.path
+            self.task.iofs_docker_path = directory.docker_path
+            # Before the start, or a quick function's socket would be missed.
+            watch = self._kit.watcher.watch(directory.path)
+            self._watch = self._watching.enter_context(watch)
+            cookie = self._cookie = await self._kit.driver.create_cookie(self.task)
+            to_be_pulled = await cookie.validate_image()
+        if to_be_pulled:
+            await pull(self._kit, cookie, timings)
+        return await create_and_run(self._kit, cookie, timings)
+
+    async def connect(self, timings: Timings) -> Channel:
+        """Wait until the started function accepts connections. Raises as `wait_ready` does."""
+        assert self._directory is not None
+        assert self._watch is not None
+        ready = await wait_ready(self._kit, self._directory, self._watch, timings)
+        self._watching.close()
+        self.channel = Channel(*ready, self._kit.config.max_hdr_response_size)
+        return self.channel
+
+    async def freeze(self) -> None:
+        """Raises `trio.TooSlowError`, or the driver's trouble."""
+        assert self._cookie is not None
+        with trio.fail_after(FREEZE_LIMIT):
+            await self._cookie.freeze()
+
+    async def unfreeze(self) -> None:
+        """Raises `trio.TooSlowError`, or the driver's trouble."""
+        assert self._cookie is not None
+        with trio.fail_after(FREEZE_LIMIT):
+            await self._cookie.unfreeze()
+
+    async def remove(self, released: Callable[[], Awaitable[None]]) -> None:
+        """Remove everything, whatever there is of it. Raises nothing; troubles are logged.
+
+        ``released`` waits until no call uses the container; the call notices soon, because its
+        function is gone. Not cancellable, but each step has a deadline.
+        """
+        self._watching.close()
+        if self._cookie is not None:
+            await self._step("remove container", self._cookie.aclose)
+        await self._step("wait for the call", released)
+        if self.channel is not None:
+            self.channel.close()
+        await self._step("close hook", self.task.close)
+        if self._directory is not None:
+            await self._step("remove socket directory", self._directory.remove)
+
+    async def _step(self, name: str, action: Callable[[], Awaitable[None]]) -> None:
+        with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_LIMIT) as scope:
+            try:
+                await action()
+            except Exception:
+                # The other steps have to be done all the same.
+                log.exception("removal failed", step=name, container_id=self.task.id)
+        if scope.cancelled_caught:
+            log.error("removal takes too long", step=name, container_id=self.task.id)

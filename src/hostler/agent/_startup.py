@@ -1,0 +1,119 @@
+"""From nothing to a container whose function accepts connections."""
+
+from __future__ import annotations
+
+import math
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import attrs
+import structlog
+import trio
+
+from hostler._inotify import DirectoryWatch, DirectoryWatcher
+from hostler._iofs import BadSocket, FunctionSocket, SocketDirectory
+from hostler.abc import Cookie, Driver, RunningContainer
+from hostler.call import Timings
+from hostler.config import AgentConfig
+from hostler.errors import (
+    ContainerInitFailed,
+    ContainerInitTimeout,
+    ImagePullTimeout,
+    ServerBusy,
+)
+
+log = structlog.get_logger(__name__)
+
+_FIRST_RETRY = 0.001
+_LAST_RETRY = 0.05
+"""Seconds between attempts to connect to a socket that exists but does not listen yet."""
+
+
+@attrs.frozen(kw_only=True)
+class Kit:
+    """What all containers of an agent share."""
+
+    driver: Driver
+    config: AgentConfig
+    watcher: DirectoryWatcher
+    launch_slots: trio.CapacityLimiter
+    """Bounds how many containers are created and started at a time."""
+
+
+async def pull(kit: Kit, cookie: Cookie, timings: Timings) -> None:
+    """Fetch the image. Raises what the driver raises; `ImagePullTimeout`; and `ServerBusy` if
+    the image has vanished again at once, so that the call may be tried elsewhere."""
+    limit = _seconds(kit.config.hot_pull_timeout_msecs)
+    with stopwatch(timings, "image_pull_wait_ns"), trio.move_on_after(limit) as scope:
+        await cookie.pull_image()
+    if scope.cancelled_caught:
+        raise ImagePullTimeout
+    if await cookie.validate_image():
+        raise ServerBusy
+
+
+async def create_and_run(kit: Kit, cookie: Cookie, timings: Timings) -> RunningContainer:
+    """Create and start the container, when it is its turn. Raises what the driver raises."""
+    async with kit.launch_slots:
+        with stopwatch(timings, "ctr_create_ns"):
+            await cookie.create_container()
+            return await cookie.run()
+
+
+async def wait_ready(
+    kit: Kit, directory: SocketDirectory, watch: DirectoryWatch, timings: Timings
+) -> tuple[FunctionSocket, socket.socket]:
+    """Wait until the function accepts a connection, and keep that connection for its first call.
+
+    Raises `ContainerInitTimeout`, and `ContainerInitFailed` for a bad socket.
+    """
+    limit = _seconds(kit.config.hot_start_timeout_msecs)
+    with stopwatch(timings, "init_start_ns"), trio.move_on_after(limit):
+        while not directory.offered():
+            await watch.wait_changed()
+        try:
+            function_socket = directory.open_socket()
+        except BadSocket as error:
+            log.warning("function offers a bad socket", reason=str(error))
+            raise ContainerInitFailed from error
+        try:
+            return function_socket, await _connect(function_socket, watch)
+        except BaseException:
+            function_socket.close()
+            raise
+    raise ContainerInitTimeout
+
+
+async def _connect(function_socket: FunctionSocket, watch: DirectoryWatch) -> socket.socket:
+    """Connect, however long the function takes until it listens.
+
+    A function that binds ``lsnr.sock`` directly shows it before it listens and before everybody
+    may use it. The change of the mode is an event, but nothing tells when a socket begins to
+    listen, so here, and only here, one has to try again.
+    """
+    delay = _FIRST_RETRY
+    while True:
+        try:
+            return function_socket.connect()
+        except (ConnectionRefusedError, PermissionError, BlockingIOError):
+            with trio.move_on_after(delay):
+                await watch.wait_changed()
+            delay = min(2 * delay, _LAST_RETRY)
+        except OSError as error:
+            log.warning("can't connect to a function", reason=str(error))
+            raise ContainerInitFailed from error
+
+
+@contextmanager
+def stopwatch(timings: Timings, field: str) -> Iterator[None]:
+    """Store how long the block took, however it ends."""
+    started = trio.current_time()
+    try:
+        yield
+    finally:
+        setattr(timings, field, max(1, round((trio.current_time() - started) * 1e9)))
+
+
+def _seconds(msecs: float) -> float:
+    return msecs / 1000 if msecs < math.inf else math.inf

@@ -1,0 +1,121 @@
+"""An agent on the sim driver, calls for it, and what its callers see."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+
+from hostler import options
+from hostler.abc import Body, CallOverrider, Driver, ResponseWriter
+from hostler.agent import Agent, Resources, open_agent
+from hostler.call import CallOption, PendingCall
+from hostler.config import AgentConfig
+from hostler.frames import Headers
+from hostler.models import Call
+
+MIB = 2**20
+
+
+class Recorder(ResponseWriter):
+    """Keeps a response."""
+
+    def __init__(self) -> None:
+        self.status = 0
+        self.headers: Headers = ()
+        self.body = b""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        assert not self.status
+        self.status, self.headers = status, headers
+
+    async def write(self, data: bytes | memoryview) -> None:
+        assert self.status
+        self.body += bytes(data)
+
+
+def call_model(image: str = "echo", **fields: Any) -> Call:
+    values: dict[str, Any] = {
+        "id": f"call-{image}",
+        "image": image,
+        "app_id": "app",
+        "fn_id": f"fn-{image}",
+        "type": "sync",
+        "timeout": 30,
+        "idle_timeout": 30,
+        "memory": 128,
+        "method": "POST",
+        "url": "http://localhost/",
+    }
+    return Call(**(values | fields))
+
+
+@attrs.define
+class Node:
+    """An agent and its surroundings."""
+
+    agent: Agent
+    iofs: Path
+
+    def call(
+        self,
+        image: str = "echo",
+        body: Body | None = None,
+        *more: CallOption,
+        writer: ResponseWriter | None = None,
+        **fields: Any,
+    ) -> PendingCall:
+        return self.agent.get_call(
+            options.from_model(call_model(image, **fields), body),
+            options.with_writer(writer or Recorder()),
+            *more,
+        )
+
+    async def run(self, image: str = "echo", body: Body | None = None, **fields: Any) -> Recorder:
+        """Submit a call and return its response."""
+        recorder = Recorder()
+        await self.agent.submit(self.call(image, body, writer=recorder, **fields))
+        return recorder
+
+    def check_at_rest(self) -> None:
+        """Nothing of any call or container is left."""
+        assert self.agent.statistics().at_rest, self.agent.statistics()
+        assert os.listdir(self.iofs) == []
+
+
+@asynccontextmanager
+async def open_node(
+    driver: Driver,
+    iofs: Path,
+    *,
+    memory: int = 1024,
+    overrider: CallOverrider | None = None,
+    slot_wait: float = float("inf"),
+    **config: Any,
+) -> AsyncIterator[Node]:
+    """An agent with ``memory`` MB; at its end everything must be gone."""
+    settings = AgentConfig(iofs_path=str(iofs), **config)
+    async with open_agent(
+        driver,
+        config=settings,
+        call_overrider=overrider,
+        total=Resources(memory * MIB, 4000),
+        slot_wait=slot_wait,
+    ) as agent:
+        node = Node(agent, iofs)
+        yield node
+        agent_tasks = agent
+    node = Node(agent_tasks, iofs)
+    node.check_at_rest()
+
+
+async def until(condition: Any) -> None:
+    """Let the others run until ``condition()`` holds; at most 10 virtual seconds."""
+    with trio.fail_after(10):
+        while not condition():
+            await trio.sleep(0.001)
