@@ -166,7 +166,7 @@ async def test_one_waiter_takes_over_when_the_dialling_one_is_cancelled() -> Non
                     await call(client)
 
             async def waiting() -> None:
-                with pytest.raises(NotSent, match="no handshake within 0.2 s"):
+                with pytest.raises(NotSent, match=r"no handshake within 0.2 s"):
                     await call(client)
                 failed.set()
 

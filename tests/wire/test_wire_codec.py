@@ -114,7 +114,7 @@ def test_any_bytes_decode_or_raise_codec_errors(data: bytes) -> None:
         codec.decode_empty,
     ):
         try:
-            decode(data)  # type: ignore[operator]
+            decode(data)
         except codec.CodecError as error:
             assert "cannot decode a" in str(error)  # noqa: PT017  (most bytes decode)
 

@@ -16,7 +16,13 @@ from h2.events import DataReceived, Event, RequestReceived
 from h2.settings import SettingCodes
 
 from hostler import wire
-from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
+from hostler.engagement import (
+    ClientEngagement,
+    EngagementEnded,
+    EngagementFailed,
+    NotSent,
+    ServerEngagement,
+)
 from hostler.frames import Data, ResultStart
 
 from .leaks import settle
@@ -157,7 +163,7 @@ async def test_full_backlog_times_out() -> None:
                 client = wire.GrpcRunnerClient(
                     f"127.0.0.1:{name[1]}", loop=loop, connect_timeout=0.05
                 )
-                with pytest.raises(NotSent, match="no connection within 0.05 s"):
+                with pytest.raises(NotSent, match=r"no connection within 0.05 s"):
                     await call(client)
                 await client.aclose()
 
@@ -165,7 +171,7 @@ async def test_full_backlog_times_out() -> None:
 async def test_unknown_host() -> None:
     async with wire.open_loop() as loop:
         client = wire.GrpcRunnerClient("no-such-host.invalid:1", loop=loop)
-        with pytest.raises(NotSent, match="cannot resolve the host name|not resolved in time"):
+        with pytest.raises(NotSent, match=r"cannot resolve the host name|not resolved in time"):
             await call(client)
         await client.aclose()
 
@@ -176,7 +182,7 @@ async def test_unknown_host() -> None:
 class Peer:
     """The server's side of one connection, as the test wants it."""
 
-    def __init__(self, stream: trio.SocketStream, settings: dict[SettingCodes, int]) -> None:
+    def __init__(self, stream: trio.SocketStream, settings: dict[SettingCodes | int, int]) -> None:
         self.stream = stream
         self.h2 = H2Connection(H2Configuration(client_side=False, header_encoding="ascii"))
         self.h2.initiate_connection()
@@ -217,6 +223,17 @@ async def peer_and_client(
             yield receive, client
             await client.aclose()
             nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def an_engagement() -> AsyncIterator[
+    tuple[trio.MemoryReceiveChannel[Peer], wire.GrpcRunnerClient, ClientEngagement]
+]:
+    async with (
+        peer_and_client() as (peers, client),
+        client.engage(TRY, first=EMPTY_BODY) as engagement,
+    ):
+        yield peers, client, engagement
 
 
 @pytest.mark.parametrize("how", ["refused", "goaway"])
@@ -285,6 +302,7 @@ async def test_goaway_lets_running_calls_end_and_new_ones_dial() -> None:
         peer.h2.send_headers(1, [(":status", "200"), ("content-type", "application/grpc")])
         # GOAWAY and what follows it in one packet
         await peer.stream.send_all(goaway + peer.h2.data_to_send())
+        await settle(client._pool._usable, 0)
         peer.h2.send_data(1, b"\0\0\0\0\x04\x1a\x02\x08\x01")
         peer.h2.send_headers(1, [("grpc-status", "0")], end_stream=True)
         await peer.flush()
@@ -329,7 +347,7 @@ async def test_answers_that_are_not_grpc() -> None:
         peer.h2.send_headers(1, [(":status", "502"), ("content-type", "text/html")])
         peer.h2.send_data(1, b"<html>", end_stream=True)
         await peer.flush()
-        with pytest.raises(EngagementFailed, match="502|larger than max") as info:
+        with pytest.raises(EngagementFailed, match="unexpected HTTP status '502'") as info:
             await engaged.receive()
         assert info.value.status == 14
 
@@ -383,10 +401,10 @@ async def test_a_silent_peer_is_given_up(busy: bool, logs: list[dict[str, object
             async with client.engage(TRY) as engaged:
                 await taken.wait()
                 if busy:
-                    with pytest.raises(Exception, match="no answer to a ping"):
+                    with pytest.raises(EngagementEnded, match="no answer"):  # noqa: PT012  (until it fails)
                         while True:
                             await engaged.send(Data(b"x" * 1_000_000))
-                with pytest.raises(EngagementFailed, match="no answer to a ping within 0.05 s"):
+                with pytest.raises(EngagementFailed, match=r"no answer to a ping within 0.05 s"):
                     await engaged.receive()
         await client.aclose()
         nursery.cancel_scope.cancel()
@@ -395,8 +413,7 @@ async def test_a_silent_peer_is_given_up(busy: bool, logs: list[dict[str, object
 
 async def test_keepalive_leaves_a_peer_that_answers() -> None:
     async with open_pair(_slow, keepalive=wire.Keepalive(interval=0.01, timeout=5)) as pair:
-        async with pair.client.engage(TRY, first=EMPTY_BODY) as engaged:
-            assert await collect(engaged) == [ResultStart(200), SUCCESS]
+        assert await call(pair.client) == [ResultStart(200), SUCCESS]
 
 
 async def _slow(engagement: ServerEngagement) -> None:

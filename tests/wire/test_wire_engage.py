@@ -161,12 +161,22 @@ async def test_status_after_frames_comes_after_them() -> None:
     async with open_pair(engage) as pair, pair.client.engage(TRY, first=EMPTY_BODY) as engagement:
         assert isinstance(await engagement.receive(), ResultStart)
         got = 0
-        with pytest.raises(EngagementFailed, match="broke"):
+        with pytest.raises(EngagementFailed, match="broke"):  # noqa: PT012  (until it fails)
             while True:
                 frame = await engagement.receive()
                 assert isinstance(frame, Data)
                 got += len(frame.data)
         assert got == 100_000
+
+
+async def test_status_text_that_is_no_unicode_does_no_harm() -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        raise GRPCStatus(9, "a\udc80b")
+
+    async with open_pair(engage) as pair:
+        with pytest.raises(EngagementFailed, match=r"a\?b") as info:
+            await call(pair.client)
+        assert info.value.status == 9
 
 
 @pytest.mark.parametrize("grouped", [False, True])
@@ -199,10 +209,10 @@ async def test_unknown_frames_are_skipped_by_the_client_and_refused_by_the_serve
     async def engage(engagement: ServerEngagement) -> None:
         with pytest.raises(ProtocolError, match="neither try nor data"):
             await engagement.receive()
-        engagement._stream.start_response(
+        vars(engagement)["_stream"].start_response(
             [(":status", "200"), ("content-type", "application/grpc")]
-        )  # type: ignore[attr-defined]
-        await engagement._stream.send(unknown)  # type: ignore[attr-defined]
+        )
+        await vars(engagement)["_stream"].send(unknown)
         await engagement.send(SUCCESS)
 
     async with open_pair(engage) as pair, pair.client._stream("Engage", "") as stream:
@@ -233,7 +243,7 @@ async def test_answer_before_the_body_ends_sending() -> None:
         await engagement.send(Finished(success=False, error_code=503))
 
     async with open_pair(engage) as pair, pair.client.engage(TRY) as engagement:
-        with pytest.raises(EngagementEnded):
+        with pytest.raises(EngagementEnded):  # noqa: PT012  (until it fails)
             while True:
                 await engagement.send(Data(b"x" * 10_240))
         assert await collect(engagement) == [Finished(success=False, error_code=503)]

@@ -282,7 +282,10 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self.processor.close(reason)
 
     def abort(self, reason: str) -> None:
-        """Close without sending what is left."""
+        """Close without sending what is left. No-op before the connection is made: whoever makes
+        it closes it then."""
+        if not hasattr(self, "connection"):
+            return
         self._closing_reason = self._closing_reason or reason
         self.draining = True
         self.connection.transport.abort()

@@ -89,7 +89,7 @@ async def dial(target: Target) -> WireProtocol:
     except BaseException as error:
         if protocol is None:
             sock.close()  # else asyncio owns it
-        elif hasattr(protocol, "connection"):
+        else:
             protocol.abort("abandoned")
         if isinstance(error, trio.TooSlowError):
             error = TimeoutError(f"no handshake within {target.handshake_timeout:g} s")

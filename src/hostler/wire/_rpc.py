@@ -82,15 +82,12 @@ async def _outcome(
     """The status that the RPC ends with. Only lets cancellations out."""
     try:
         await _dispatch(service, stream, headers, peer)
-    except BaseException as error:
+    except BaseException as error:  # noqa: BLE001  (what is no Exception is raised again)
         cancelled, errors = _split(error)
-        if errors:
-            outcome = _status_of(errors, stream, peer)
-            if cancelled is None:
-                return outcome
+        outcome = _status_of(errors, peer)
         if cancelled is not None:
             raise cancelled from None
-        raise
+        return outcome
     return OK, ""
 
 
@@ -111,7 +108,7 @@ def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
     return found
 
 
-def _status_of(errors: list[Exception], stream: WireStream, peer: str) -> tuple[int, str]:
+def _status_of(errors: list[Exception], peer: str) -> tuple[int, str]:
     """A status that the service chose, unless something unforeseen happened beside it."""
     unforeseen = [e for e in errors if not isinstance(e, (GRPCStatus, EngagementEnded))]
     for error in unforeseen:

@@ -193,7 +193,7 @@ class _Door:
         except BaseException as error:
             if protocol is None:
                 sock.close()  # else asyncio owns it
-            elif hasattr(protocol, "connection"):
+            else:
                 protocol.abort("abandoned")
             if not isinstance(error, (OSError, trio.TooSlowError)):
                 raise

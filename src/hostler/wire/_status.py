@@ -85,6 +85,8 @@ def trailers(status: int, text: str) -> HeaderList:
     """The trailers that end a stream."""
     fields = [("grpc-status", str(status))]
     if text:
+        # A lone surrogate, as of an undecodable file name, must not break the status.
+        text = text.encode("utf-8", "replace").decode()
         fields.append(("grpc-message", encode_grpc_message(text)))
     return fields
 
