@@ -64,7 +64,7 @@ def _choose(options: argparse.Namespace) -> list[Scenario]:
 
 def _run(scenario: Scenario, options: argparse.Namespace, console: Console) -> dict[str, Summary]:
     settings = Settings(warm_up=options.warm_up, seconds=options.seconds)
-    console.print(f"{scenario.name}: {scenario.about}", style="bold")
+    console.print(f"{scenario.name}: {scenario.about}", style="bold", soft_wrap=True)
     runs = []
     with _open(scenario, options) as target:
         for number in range(options.runs):
@@ -87,7 +87,7 @@ def main() -> int:
     try:
         results = {one.name: _run(one, options, console) for one in chosen}
     except (RunFailed, NotReady) as error:
-        console.print(f"benchmarks: {error}", style="red", markup=False)
+        console.print(f"benchmarks: {error}", style="red", markup=False, soft_wrap=True)
         return 1
     report = make_report(
         results,

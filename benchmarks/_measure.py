@@ -6,11 +6,12 @@ import subprocess
 import sys
 from typing import IO
 
+import attrs
 import msgspec
 
 from ._plan import BEGIN, END, LoadPlan, LoadResult
 from ._target import Target
-from ._usage import Usage, usage_of
+from ._usage import Usage, machine_cpu_us, usage_of
 
 Metrics = dict[str, float]
 """By name. More is better for ``requests_per_s``, less for all others."""
@@ -42,14 +43,23 @@ def measure_load(target: Target, plan: LoadPlan) -> Metrics:
     return _metrics(result, before, after)
 
 
-def _at(output: IO[bytes], mark: bytes, target: Target) -> dict[str, Usage]:
+@attrs.frozen
+class _Accounts:
+    """The clocks at one moment."""
+
+    groups: dict[str, Usage]
+    machine_us: float
+
+
+def _at(output: IO[bytes], mark: bytes, target: Target) -> _Accounts:
     line = output.readline()
     if line != mark:
         raise RunFailed(f"the load generator ended early (said {line!r})")
-    return {name: usage_of(pids) for name, pids in target.processes().items()}
+    groups = {name: usage_of(pids) for name, pids in target.processes().items()}
+    return _Accounts(groups, machine_cpu_us())
 
 
-def _metrics(result: LoadResult, before: dict[str, Usage], after: dict[str, Usage]) -> Metrics:
+def _metrics(result: LoadResult, before: _Accounts, after: _Accounts) -> Metrics:
     metrics = {
         "requests_per_s": result.requests / result.seconds,
         "latency_p50_us": result.p50_us,
@@ -60,9 +70,12 @@ def _metrics(result: LoadResult, before: dict[str, Usage], after: dict[str, Usag
     }
     if result.reconnects:
         metrics["reconnects"] = result.reconnects
-    for name, usage in after.items():
-        cpu = usage.cpu_us - before[name].cpu_us
+    others = after.machine_us - before.machine_us - result.cpu_us
+    for name, usage in after.groups.items():
+        cpu = usage.cpu_us - before.groups[name].cpu_us
+        others -= cpu
         metrics[f"cpu_us_per_request/{name}"] = cpu / result.requests
-    for name, usage in after.items():
+    for name, usage in after.groups.items():
         metrics[f"resident_mb/{name}"] = usage.resident_mb
+    metrics["cpus_of_others"] = max(0.0, others / 1e6 / result.seconds)
     return metrics

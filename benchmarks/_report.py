@@ -17,6 +17,8 @@ from rich.table import Table
 from ._measure import Metrics
 
 MORE_IS_BETTER = {"requests_per_s"}
+MAX_OTHERS = 0.2
+"""CPUs that processes outside of the benchmark may use while it runs."""
 MIN_HEADROOM = 3
 """The load generator alone must be that many times faster than what it measures."""
 
@@ -91,9 +93,12 @@ def print_report(report: Report, console: Console) -> None:
 
 
 def warnings_of(report: Report) -> list[str]:
-    """Where the load generator was not clearly faster than what it measured."""
+    """Where the numbers may say more about the load generator, or the neighbours."""
     found = []
     for name, metrics in report.scenarios.items():
+        others = metrics.get("cpus_of_others")
+        if others and others.most > MAX_OTHERS and report.settings.get("driver") == "process":
+            found.append(f"{name}: other processes used {others.most:.1f} CPUs")
         ceiling = report.scenarios.get(f"ceiling-{name.rpartition('-')[2]}")
         if name.startswith("ceiling-") or ceiling is None:
             continue

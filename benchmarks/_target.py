@@ -140,12 +140,16 @@ class _Starter:
             os.close(write_end)
             self.stack.enter_context(_ended(process))
             if not select.select([ready], [], [], START_LIMIT)[0]:
-                raise NotReady(f"{arguments[0]} is not ready: {log.read_text()}")
+                raise NotReady(f"{arguments[0]} is not ready: {_end_of(log)}")
             line = ready.readline()
         if not line:
-            raise NotReady(f"{arguments[0]} did not start: {log.read_text()}")
+            raise NotReady(f"{arguments[0]} did not start: {_end_of(log)}")
         announced: dict[str, Any] = json.loads(line)
         return process.pid, announced
+
+
+def _end_of(log: Path) -> str:
+    return "\n".join(log.read_text().splitlines()[-20:])
 
 
 @contextlib.contextmanager

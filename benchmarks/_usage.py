@@ -30,6 +30,13 @@ def usage_of(pids: list[int]) -> Usage:
     return Usage(cpu * 1e6 / TICKS, memory * PAGE / 2**20)
 
 
+def machine_cpu_us() -> float:
+    """CPU time that all processes and the kernel have used since the start of the machine."""
+    fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()[1:]
+    user, nice, system, _idle, _iowait, irq, softirq, steal = map(int, fields[:8])
+    return (user + nice + system + irq + softirq + steal) * 1e6 / TICKS
+
+
 def descendants(pid: int) -> list[int]:
     """All children of ``pid``, theirs, and so on."""
     children: dict[int, list[int]] = {}

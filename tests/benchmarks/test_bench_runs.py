@@ -60,6 +60,7 @@ def test_load_is_measured(target: Target, do: str) -> None:
     assert metrics["latency_p99_us"] <= metrics["latency_max_us"]
     assert metrics["cpu_us_per_request/load"] > 0
     assert metrics["resident_mb/functions"] > 0
+    assert 0 <= metrics["cpus_of_others"] <= (os.cpu_count() or 1)
     assert ("reconnects" in metrics) == (do == "close=after")
 
 
@@ -197,6 +198,12 @@ def test_a_slow_generator_is_reported(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "report.json"
     write_report(report, path)
     assert read_report(path) == report
+
+
+def test_busy_neighbours_are_reported() -> None:
+    busy = summarise([{"requests_per_s": 1.0, "cpus_of_others": cpus} for cpus in (0.1, 0.5)])
+    report = make_report({"hot-echo-1": busy}, {"driver": "process"})
+    assert warnings_of(report) == ["hot-echo-1: other processes used 0.5 CPUs"]
 
 
 def test_the_command_line(tmp_path: Path) -> None:
