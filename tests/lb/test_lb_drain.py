@@ -1,0 +1,130 @@
+"""The end of an LB agent, and cancellation at every point."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+import trio.lowlevel
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from hostler.abc import (
+    NotPlaced,
+    Outcome,
+    Placed,
+    RunnerCall,
+)
+from hostler.call import PendingCall
+from hostler.errors import (
+    APIError,
+    HostlerError,
+    ServerBusy,
+    ServiceReservationFailure,
+)
+from hostler.lb import LBAgent, LBStatistics
+from tests.pool.fakes import FakeRunner, make_call
+
+from .bench import Bench, Recorder, acknowledging, open_bench
+
+
+async def test_drain_refuses_the_new_and_the_searching_and_waits_for_the_running(
+    autojump_clock: MockClock,
+) -> None:
+    ends: list[object] = []
+
+    async def submit(agent: LBAgent, call: PendingCall) -> None:
+        try:
+            await agent.submit(call)
+            ends.append((call.model.id, trio.current_time()))
+        except APIError as error:
+            ends.append((call.model.id, error.code, trio.current_time()))
+
+    async with trio.open_nursery() as nursery:
+        async with open_bench(FakeRunner(seconds=8), placer_seconds=99) as bench:
+            nursery.start_soon(submit, bench.agent, make_call("runs"))
+            await trio.sleep(1)
+            nursery.start_soon(submit, bench.agent, make_call("waits"))
+            await trio.sleep(1)
+        with pytest.raises(ServerBusy):
+            await bench.agent.submit(make_call("late"))
+        assert trio.current_time() == pytest.approx(8, abs=0.1)
+    (waits, runs) = ends
+    assert waits == ("waits", 503, pytest.approx(2, abs=0.1))
+    assert runs == ("runs", pytest.approx(8, abs=0.1))
+    assert bench.agent.statistics() == LBStatistics(calls=3, completed=1, server_busy=2)
+
+
+async def test_weakness_02_5_drain_has_an_end(autojump_clock: MockClock) -> None:
+    ends: list[Exception] = []
+
+    async def submit(agent: LBAgent) -> None:
+        try:
+            await agent.submit(make_call("stuck"))
+        except HostlerError as error:
+            ends.append(error)
+
+    runner = FakeRunner(seconds=9999, slots=9)
+    async with trio.open_nursery() as nursery, open_bench(runner, grace=7) as bench:
+        nursery.start_soon(submit, bench.agent)
+        await trio.sleep(1)
+    assert trio.current_time() == pytest.approx(8, abs=0.1)
+    assert runner.active == 0
+    assert [type(error) for error in ends] == [ServiceReservationFailure]
+    assert bench.agent.statistics() == LBStatistics(calls=1, canceled=1)
+
+
+async def test_drain_ends_detached_calls_too(autojump_clock: MockClock) -> None:
+    async with open_bench(acknowledging(9999), grace=7) as bench:
+        await bench.agent.submit(make_call(kind="detached"))
+    assert trio.current_time() == pytest.approx(8, abs=0.1)
+    assert bench.runner.active == 0
+    assert bench.agent.statistics() == LBStatistics(calls=1, canceled=1)
+
+
+async def test_an_exception_in_the_block_ends_everything_and_comes_out_as_it_is(
+    autojump_clock: MockClock,
+) -> None:
+    bench: Bench | None = None
+    with pytest.raises(ValueError, match="mine"):  # noqa: PT012  (the block is what is tested)
+        async with open_bench(acknowledging(9999), grace=7) as bench:
+            await bench.agent.submit(make_call(kind="detached"))
+            raise ValueError("mine")
+    assert bench is not None
+    assert trio.current_time() == pytest.approx(1)
+    assert bench.runner.active == 0
+
+
+@pytest.mark.parametrize("rounds", range(0, 40, 2))
+@pytest.mark.parametrize("kind", ["sync", "detached"])
+async def test_cancelled_at_any_point_all_counts_return_to_zero(rounds: int, kind: str) -> None:
+    runner = FakeRunner(seconds=0, latency=0)
+
+    async def run(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+        if call.attempts < 3:
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(ServerBusy())
+        commit()
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        await call.writer.start(202, ())
+        for _ in range(5):
+            await trio.lowlevel.checkpoint()
+        return Placed()
+
+    runner.script = run
+    record: list[str] = []
+    async with open_bench(runner, listeners=(Recorder(record),)) as bench:
+        with trio.CancelScope() as scope:
+            async with trio.open_nursery() as nursery:
+                call = make_call(kind="detached" if kind == "detached" else "sync")
+                nursery.start_soon(bench.agent.submit, call)
+                for _ in range(rounds):
+                    await trio.lowlevel.checkpoint()
+                scope.cancel()
+        await wait_all_tasks_blocked()
+        statistics = bench.agent.statistics()
+        assert (statistics.queued, statistics.running, statistics.detached) == (0, 0, 0)
+        assert statistics.completed + statistics.canceled == statistics.calls
+        assert len(record) in (0, 2)
+        assert bench.sample("fn_queued") == bench.sample("fn_running") == 0
