@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
+import random
 import socket
 from typing import Any
 
@@ -322,6 +324,35 @@ async def test_bad_chunk_ends_the_call_and_is_a_400() -> None:
         await client.send(b"nonsense\r\n")
         assert (await client.answer()).status == 400
     assert agent.record == ["cancelled"]
+
+
+async def test_request_may_come_byte_by_byte() -> None:
+    async with open_front() as front:
+        client = await front.connect()
+        for byte in CHUNKED + chunk(b"one") + chunk(b"two") + b"0\r\n\r\n":
+            await client.send(bytes([byte]))
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await client.answer()).body == b"onetwo"
+
+
+async def test_mutilated_requests_hurt_nobody_but_themselves() -> None:
+    whole = CHUNKED + chunk(b"one") + chunk(b"two") + b"0\r\n\r\n"
+    rng = random.Random(7)
+    async with open_front() as front:
+        good = await front.connect()
+        for _ in range(300):
+            data = bytearray(whole)
+            for _ in range(rng.randint(1, 3)):
+                at = rng.randrange(len(data))
+                data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 2))
+            client = await front.connect()
+            await client.send(bytes(data))
+            await client.stream.send_eof()
+            with contextlib.suppress(trio.BrokenResourceError):
+                await client.read_all()
+            await client.stream.aclose()
+        assert (await good.post(b"x")).body == b"x"
+        await front.wait_connections(1)
 
 
 async def test_slow_head_is_408() -> None:

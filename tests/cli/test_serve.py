@@ -1,0 +1,231 @@
+"""``hostler serve`` and ``hostler runner`` as processes, with functions as local processes."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import trio
+import trustme
+
+from hostler.functions import load_functions
+from tests.functions.build import fnt_path
+
+from ._process import END_SECONDS, NodeProcess, open_node, run
+
+
+@pytest.fixture
+def functions(tmp_path: Path) -> Path:
+    path = tmp_path / "functions.yaml"
+    path.write_text(
+        f"apps:\n- name: app\n  config: {{SHARED: app}}\n  fns:\n"
+        f"  - {{name: fnt, image: '{fnt_path()}', config: {{MINE: fn}}}}\n"
+        "  - {name: missing, image: /none/such}\n"
+    )
+    return path
+
+
+def path_of(functions: Path, name: str = "fnt") -> str:
+    return f"/invoke/{load_functions(functions).by_name('app', name).id}"
+
+
+def lives(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
+
+
+async def until_gone(pid: int) -> None:
+    with trio.fail_after(5):
+        while lives(pid):  # noqa: ASYNC110  (nothing tells when another's process ends)
+            await trio.sleep(0.01)
+
+
+async def ends(node: NodeProcess) -> int:
+    node.process.send_signal(signal.SIGTERM)
+    with trio.fail_after(END_SECONDS):
+        return await node.process.wait()
+
+
+def serve(functions: Path, *args: str, **options: Any) -> Any:
+    return open_node(
+        "serve",
+        "--driver",
+        "process",
+        "--functions",
+        str(functions),
+        "--bind",
+        "127.0.0.1:0",
+        *args,
+        **options,
+    )
+
+
+async def test_serve_calls_functions_and_leaves_no_process(functions: Path) -> None:
+    async with serve(functions) as node:
+        async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+            url = path_of(functions)
+            answer = await client.post(url, content=b"hello")
+            assert (answer.status_code, answer.content) == (200, b"hello")
+            env = (await client.post(url, headers={"Fnt-Do": "env"})).text
+            assert '"SHARED"' in env
+            assert '"MINE"' in env
+            pid = int((await client.post(url, headers={"Fnt-Do": "pid"})).text)
+            big = b"x" * 3_000_000
+            assert (await client.post(url, content=big)).content == big
+            crash = await client.post(url, headers={"Fnt-Do": "crash"})
+            assert crash.status_code == 502
+            assert crash.json() == {"message": "error receiving function response"}
+            missing = await client.post(path_of(functions, "missing"))
+            assert missing.status_code in (404, 502)
+            detached = await client.post(
+                url, headers={"Fn-Invoke-Type": "detached", "Fnt-Do": "sleep=300"}
+            )
+            assert (detached.status_code, detached.content) == (202, b"")
+        assert await ends(node) == 0
+        assert not [line for line in node.lines() if line["level"] == "error"]
+    assert not lives(pid)
+
+
+async def test_client_that_leaves_kills_the_running_function(functions: Path) -> None:
+    async with serve(functions) as node:
+        url = path_of(functions)
+        async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+            pid = int((await client.post(url, headers={"Fnt-Do": "pid"})).text)
+            with trio.move_on_after(0.5):
+                await client.post(url, headers={"Fnt-Do": "hang"})
+        await node.wait_line("client cancelled")
+        await until_gone(pid)
+        assert await ends(node) == 0
+
+
+async def test_driver_of_the_operator(functions: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "from hostler.drivers.process import open_process_driver\n"
+        "@asynccontextmanager\n"
+        "async def open_mine(config):\n"
+        "    async with open_process_driver() as driver:\n"
+        "        inner = driver.create_cookie\n"
+        "        async def create_cookie(task):\n"
+        "            task.env['FROM_DRIVER'] = 'yes'\n"
+        "            return await inner(task)\n"
+        "        driver.create_cookie = create_cookie\n"
+        "        yield driver\n"
+        "def wrong(config):\n"
+        "    return 7\n"
+    )
+    async with serve(functions, "--driver", "mine:open_mine", cwd=tmp_path) as node:
+        async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+            env = (await client.post(path_of(functions), headers={"Fnt-Do": "env"})).text
+            assert "FROM_DRIVER" in env
+        assert await ends(node) == 0
+    args = ("--functions", str(functions), "--bind", "127.0.0.1:0")
+    done = await run("serve", *args, "--driver", "mine:wrong", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "must return an async context manager that yields a Driver, not a int" in done.stderr
+
+
+async def test_no_engine_is_one_line(functions: Path) -> None:
+    args = ("serve", "--functions", str(functions), "--bind", "127.0.0.1:0")
+    done = await run(*args, env={"DOCKER_HOST": "unix:///none/docker.sock"})
+    assert done.returncode == 1
+    assert done.stderr.count("hostler: error: ") == 1
+    assert "/none/docker.sock" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_lb_and_runner_as_processes(functions: Path) -> None:
+    async with open_node(
+        "runner", "--driver", "process", "--bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0"
+    ) as runner:
+        async with httpx.AsyncClient(base_url=runner.url) as client:
+            assert (await client.get("/readyz")).status_code == 200
+            assert (await client.post("/invoke/x")).status_code == 404
+        lb = ("lb", "--runners", runner.ready["grpc"], "--functions", str(functions))
+        async with open_node(*lb, "--bind", "127.0.0.1:0") as node:
+            async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+                url = path_of(functions)
+                assert (await client.post(url, content=b"hello")).content == b"hello"
+                detached = await client.post(url, headers={"Fn-Invoke-Type": "detached"})
+                assert detached.status_code == 202
+            assert await ends(node) == 0
+        assert await ends(runner) == 0
+        for process in (node, runner):
+            assert not [line for line in process.lines() if line["level"] == "error"]
+
+
+async def test_runner_that_takes_no_detached_calls(functions: Path) -> None:
+    async with open_node(
+        "runner", "--driver", "process", "--bind", "127.0.0.1:0", "--no-detached"
+    ) as runner:
+        lb = ("lb", "--runners", runner.ready["grpc"], "--functions", str(functions))
+        async with (
+            open_node(*lb, "--bind", "127.0.0.1:0") as node,
+            httpx.AsyncClient(base_url=node.url, timeout=20) as client,
+        ):
+            detached = {"Fn-Invoke-Type": "detached"}
+            answer = await client.post(path_of(functions), headers=detached)
+            assert answer.status_code == 501
+
+
+async def test_lb_and_runner_over_mutual_tls(functions: Path, tmp_path: Path) -> None:
+    authority = trustme.CA()
+    authority.cert_pem.write_to_path(tmp_path / "ca.pem")
+    for name in ("runner.example", "lb.example"):
+        issued = authority.issue_cert(name)
+        issued.private_key_pem.write_to_path(tmp_path / f"{name}.key")
+        issued.cert_chain_pems[0].write_to_path(tmp_path / f"{name}.pem")
+
+    def tls(name: str) -> list[str]:
+        files = (("ca", "ca.pem"), ("cert", f"{name}.pem"), ("key", f"{name}.key"))
+        return [part for kind, file in files for part in (f"--tls-{kind}", str(tmp_path / file))]
+
+    runner_args = ("runner", "--driver", "process", "--bind", "127.0.0.1:0")
+    async with open_node(*runner_args, *tls("runner.example")) as runner:
+        lb = ("lb", "--runners", runner.ready["grpc"], "--functions", str(functions))
+        expected = ("--tls-name", "runner.example")
+        async with (
+            open_node(*lb, "--bind", "127.0.0.1:0", *tls("lb.example"), *expected) as node,
+            httpx.AsyncClient(base_url=node.url, timeout=20) as client,
+        ):
+            assert (await client.post(path_of(functions), content=b"hi")).content == b"hi"
+        env = {"FN_PLACER_TIMEOUT": "500ms"}
+        async with (
+            open_node(*lb, "--bind", "127.0.0.1:0", env=env) as plain,
+            httpx.AsyncClient(base_url=plain.url, timeout=20) as client,
+        ):
+            assert (await client.post(path_of(functions), content=b"hi")).status_code == 503
+
+
+async def test_taken_grpc_port_is_told_before_an_engine_is_asked() -> None:
+    async with open_node("runner", "--driver", "process", "--bind", "127.0.0.1:0") as runner:
+        bind = runner.ready["grpc"]
+        done = await run("runner", "--bind", bind, env={"DOCKER_HOST": "unix:///none/docker.sock"})
+        assert done.returncode == 1
+        assert f"hostler: error: cannot listen on {bind}: Address already in use" in done.stderr
+
+
+async def test_killed_node_leaves_no_function_behind(functions: Path) -> None:
+    async with serve(functions) as node:
+        async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+            pid = int((await client.post(path_of(functions), headers={"Fnt-Do": "pid"})).text)
+        node.process.kill()
+        await node.process.wait()
+    await until_gone(pid)
+
+
+@pytest.mark.docker
+async def test_serve_with_docker(tmp_path: Path, docker_host: str) -> None:
+    from tests.functions.build import docker_image
+
+    image = await trio.to_thread.run_sync(docker_image, docker_host, "hostler-test/cli-serve:1")
+    functions = tmp_path / "functions.yaml"
+    functions.write_text(f"apps:\n- name: app\n  fns:\n  - {{name: fnt, image: '{image}'}}\n")
+    node_args = ("serve", "--functions", str(functions), "--bind", "127.0.0.1:0")
+    async with open_node(*node_args, env={"DOCKER_HOST": docker_host}) as node:
+        async with httpx.AsyncClient(base_url=node.url, timeout=30) as client:
+            answer = await client.post(path_of(functions), content=b"hello")
+            assert (answer.status_code, answer.content) == (200, b"hello")
+        assert await ends(node) == 0
