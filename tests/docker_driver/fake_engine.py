@@ -77,7 +77,13 @@ class FakeEngine:
         """A subscription on which the test sends lines with ``emit``."""
         send, receive = trio.open_memory_channel[bytes](math.inf)
         self._subscriptions.append(send)
+        self._notify()
         return Answer(more=receive)
+
+    async def wait_for_subscription(self) -> None:
+        """Until somebody follows the events."""
+        while not self._subscriptions:
+            await self._changed.wait()
 
     def emit(self, event: object) -> None:
         """Send an event, or any bytes, on all subscriptions."""

@@ -23,7 +23,8 @@ def _digest(data: bytes) -> str:
 
 
 class FakeRegistry:
-    """Serves one tiny image under every name and tag (each tag with a layer of its own).
+    """Serves one tiny image under every name and tag (each tag with a layer of its own), to
+    everybody or, with a ``challenge``, to everybody who sends some authorization.
 
     ``fail`` is what the next requests for a manifest answer; ``gate`` holds them back until it
     is set.
@@ -33,6 +34,7 @@ class FakeRegistry:
         self.host = ""
         self.requests: list[Request] = []
         self.fail: list[Answer] = []
+        self.challenge = ""
         self.gate = trio.Event()
         self.gate.set()
         self.arrived = trio.Event()
@@ -48,6 +50,8 @@ class FakeRegistry:
 
     async def handle(self, request: Request) -> Answer:
         self.requests.append(request)
+        if self.challenge and "authorization" not in request.headers:
+            return Answer(401, b"", {"WWW-Authenticate": self.challenge})
         if request.path == "/v2/":
             return json_answer({})
         if match := re.fullmatch(r"/v2/(.+)/manifests/([^/]+)", request.path):

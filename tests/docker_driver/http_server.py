@@ -73,7 +73,7 @@ async def _serve(listener: trio.SocketListener, handler: Handler) -> AsyncIterat
     async def connection(stream: trio.SocketStream) -> None:
         try:
             await _serve_connection(stream, handler)
-        except* (trio.BrokenResourceError, h11.RemoteProtocolError):
+        except* (trio.BrokenResourceError, ConnectionError, h11.RemoteProtocolError):
             pass  # the client has left
         finally:
             await trio.aclose_forcefully(stream)

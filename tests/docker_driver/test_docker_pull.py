@@ -90,8 +90,9 @@ async def test_two_tags_ten_pulls_each(driver: DockerDriver, registry: FakeRegis
 
 @pytest.mark.docker
 async def test_ten_failing_pulls(driver: DockerDriver, registry: FakeRegistry) -> None:
+    """Reference 07 §5."""
     registry.gate = trio.Event()
-    registry.fail = [refusal(404, "MANIFEST_UNKNOWN", "manifest unknown")] * 4
+    registry.fail = [refusal(403, "DENIED", "not for you")] * 20
     image = f"{registry.host}/fn:v1"
     errors: list[ImagePullFailed] = []
 
@@ -105,7 +106,6 @@ async def test_ten_failing_pulls(driver: DockerDriver, registry: FakeRegistry) -
     assert len(errors) == len(set(map(id, errors))) == 10
     assert {(e.code, e.blame) for e in errors} == {(404, "user")}
     assert all(e.message.startswith(f"Failed to pull image '{image}': ") for e in errors)
-    assert "manifest" in errors[0].message
     assert registry.manifests() == ["fn:v1"]
 
 
@@ -134,13 +134,16 @@ async def test_a_follower_survives_the_first_that_asked(
 
 @pytest.mark.docker
 async def test_registry_token_of_the_task(driver: DockerDriver, registry: FakeRegistry) -> None:
+    registry.challenge = f'Bearer realm="http://{registry.host}/token",service="registry"'
     await pull(driver, f"{registry.host}/fn:v1", registry_token="t0ken")
     assert registry.authorizations() == {"Bearer t0ken"}
 
 
 @pytest.mark.docker
 async def test_unreachable_registry(driver: DockerDriver) -> None:
-    with pytest.raises(ImagePullFailed, match="Failed to pull image '127.0.0.1:1/fn:v1': ") as e:
+    with pytest.raises(
+        ImagePullFailed, match=r"Failed to pull image '127\.0\.0\.1:1/fn:v1': "
+    ) as e:
         await pull(driver, "127.0.0.1:1/fn:v1")
     assert e.value.code == 502
 
