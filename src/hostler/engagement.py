@@ -60,7 +60,9 @@ class ClientEngagement(ABC):
     @abstractmethod
     async def receive(self) -> RunnerFrame | None:
         """The next frame; ``None`` at the regular end (status OK). Not reading stops the runner
-        from writing. Raises `EngagementFailed`. Unknown frames are logged and skipped."""
+        from writing. Raises `EngagementFailed`, or `NotSent` if the runner proves that it never
+        looked at the call (it refused the stream, or went away before it): the call may be tried
+        again although it counted as committed. Unknown frames are logged and skipped."""
 
 
 class RunnerClient(ABC):
@@ -82,8 +84,10 @@ class RunnerClient(ABC):
         """Open an engagement: send ``try_call``, and ``first`` with it if there is one.
 
         ``on_commit`` is called synchronously when ``try_call`` was handed to the transport.
-        Entering raises `NotSent` if that certainly did not happen. Leaving the block before the
-        end of the stream, or being cancelled, resets the stream: the runner cancels the call.
+        Entering raises `NotSent` if that certainly did not happen. If the runner ends the stream
+        with a status before, ``on_commit`` is not called and ``receive`` raises that status.
+        Leaving the block before the end of the stream, or being cancelled, resets the stream: the
+        runner cancels the call.
         """
 
     @abstractmethod

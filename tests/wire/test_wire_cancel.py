@@ -80,6 +80,19 @@ async def _leave_without_reading(pair: Pair, cancel: Callable[[], None]) -> None
         await pair.service.busy.wait()
 
 
+async def _at_the_end(pair: Pair, cancel: Callable[[], None]) -> None:
+    async def finishes_but_does_not_return(engagement: ServerEngagement) -> None:
+        await engagement.receive()
+        await engagement.send(SUCCESS)
+        await trio.sleep_forever()
+
+    pair.service.on_engage = finishes_but_does_not_return
+    async with pair.client.engage(TRY, first=EMPTY_BODY) as engagement:
+        assert await engagement.receive() == SUCCESS
+        cancel()
+        await engagement.receive()
+
+
 async def _unary(pair: Pair, cancel: Callable[[], None]) -> None:
     cancel()
     await pair.client.status()
@@ -93,6 +106,7 @@ async def _unary(pair: Pair, cancel: Callable[[], None]) -> None:
         _receive,
         _send,
         _leave_without_reading,
+        _at_the_end,
         _unary,
     ],
 )
