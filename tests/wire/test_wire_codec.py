@@ -30,6 +30,7 @@ from hostler.frames import (
 )
 from hostler.wire import _codec as codec
 from hostler.wire import _runner_pb as pb
+from hostler.wire._varint import varint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -204,10 +205,10 @@ def test_struct_payload_must_be_an_object(text: str) -> None:
 def _nested(levels: int) -> bytes:
     value = b"\x08\x00"  # null
     for _ in range(levels):
-        listed = b"\x0a" + codec._varint(len(value)) + value
-        value = b"\x32" + codec._varint(len(listed)) + listed
-    entry = b"\x0a\x01a\x12" + codec._varint(len(value)) + value
-    return b"\x0a" + codec._varint(len(entry)) + entry
+        listed = b"\x0a" + varint(len(value)) + value
+        value = b"\x32" + varint(len(listed)) + listed
+    entry = b"\x0a\x01a\x12" + varint(len(value)) + value
+    return b"\x0a" + varint(len(entry)) + entry
 
 
 def test_deep_structs_are_refused_before_they_overflow_the_stack() -> None:

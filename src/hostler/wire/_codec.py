@@ -35,7 +35,8 @@ from hostler.frames import (
 )
 
 from . import _runner_pb as pb
-from ._struct import json_to_struct, struct_to_json
+from ._struct import check_struct_depth, json_to_struct, struct_to_json
+from ._varint import read_varint, varint
 
 COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
     betterproto.Message.__bytes__.__name__ == "__bytes_patch"
@@ -74,37 +75,14 @@ def with_prefix(message: bytes) -> bytes:
 # --- body data -----------------------------------------------------------------------------
 
 
-def _varint(value: int) -> bytes:
-    out = bytearray()
-    while value > 0x7F:
-        out.append(value & 0x7F | 0x80)
-        value >>= 7
-    out.append(value)
-    return bytes(out)
-
-
-def _read_varint(data: bytes, at: int) -> tuple[int, int]:
-    """(value, position after it). Raises IndexError at the end of ``data``, or of 64 bits."""
-    value = shift = 0
-    while True:
-        if shift > 63:
-            raise IndexError(at)
-        byte = data[at]
-        at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
-        shift += 7
-
-
 def _encode_data(frame: Data) -> bytes:
     size = len(frame.data)
     tail = _EOF_FIELD if frame.eof else b""
     if not size:
         return b"%c%c%b" % (_DATA_ARM, len(tail), tail)
-    length = _varint(size)
+    length = varint(size)
     inner = 1 + len(length) + size + len(tail)
-    return b"%c%b%c%b%b%b" % (_DATA_ARM, _varint(inner), _DATA_FIELD, length, frame.data, tail)
+    return b"%c%b%c%b%b%b" % (_DATA_ARM, varint(inner), _DATA_FIELD, length, frame.data, tail)
 
 
 def _decode_data(data: bytes) -> Data | None:
@@ -112,12 +90,12 @@ def _decode_data(data: bytes) -> Data | None:
     if len(data) < 2 or data[0] != _DATA_ARM:
         return None
     try:
-        inner, at = _read_varint(data, 1)
+        inner, at = read_varint(data, 1)
         if inner != len(data) - at:
             return None
         size = 0
         if inner and data[at] == _DATA_FIELD:
-            size, at = _read_varint(data, at + 1)
+            size, at = read_varint(data, at + 1)
     except IndexError:
         return None
     rest = data[at + size :]
@@ -279,50 +257,10 @@ def encode_struct(payload: str) -> bytes:
 def decode_struct(data: bytes) -> str:
     """The JSON text of a ``google.protobuf.Struct``. Raises `CodecError`."""
     try:
-        _check_struct_depth(data)
-    except IndexError:
-        raise CodecError("cannot decode a Struct: it ends in a field") from None
+        check_struct_depth(data)
+    except ValueError as error:
+        raise CodecError(f"cannot decode a Struct: {error}") from None
     return struct_to_json(_parse(google.Struct, data))
-
-
-_MAX_STRUCT_DEPTH = 400
-"""Nested messages; one level of JSON takes up to three. Google's decoders stop at 100."""
-# (message, field) -> message in that field, for the four messages that make up a Struct
-_STRUCT_FIELDS = {
-    ("struct", 1): "entry",
-    ("entry", 2): "value",
-    ("value", 5): "struct",
-    ("value", 6): "list",
-    ("list", 1): "value",
-}
-_FIXED_SIZES = {1: 8, 5: 4}
-
-
-def _check_struct_depth(data: bytes) -> None:
-    """Refuse what would overflow the C stack of the compiled codec, which recurses unchecked."""
-    stack = [("struct", len(data))]
-    at = 0
-    while stack:
-        kind, end = stack[-1]
-        if at >= end:
-            stack.pop()
-            continue
-        key, at = _read_varint(data, at)
-        child = _STRUCT_FIELDS.get((kind, key >> 3)) if key & 7 == 2 else None
-        if key & 7 == 0:
-            _, at = _read_varint(data, at)
-        elif key & 7 == 2:
-            size, at = _read_varint(data, at)
-            if child:
-                stack.append((child, at + size))
-            else:
-                at += size
-        elif key & 7 in _FIXED_SIZES:
-            at += _FIXED_SIZES[key & 7]
-        else:
-            raise CodecError(f"cannot decode a Struct: wire type {key & 7}")
-        if len(stack) > _MAX_STRUCT_DEPTH:
-            raise CodecError("cannot decode a Struct: it is nested too deeply")
 
 
 def encode_config(config: Mapping[str, str]) -> bytes:

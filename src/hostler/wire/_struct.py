@@ -13,6 +13,8 @@ import betterproto
 import betterproto.lib.google.protobuf as google
 import msgspec
 
+from ._varint import read_varint
+
 _WHOLE = 2**53
 """Below it every whole double is exact."""
 
@@ -64,3 +66,53 @@ def _plain(value: google.Value) -> Any:
     if kind == "struct_value":
         return _plain_struct(item)
     return item if kind in ("bool_value", "string_value") else None
+
+
+_MAX_STRUCT_DEPTH = 400
+"""Nested messages; one level of JSON takes up to three. Google's decoders stop at 100."""
+# (message, field) -> message in that field, for the four messages that make up a Struct
+_STRUCT_FIELDS = {
+    ("struct", 1): "entry",
+    ("entry", 2): "value",
+    ("value", 5): "struct",
+    ("value", 6): "list",
+    ("list", 1): "value",
+}
+_FIXED_SIZES = {1: 8, 5: 4}
+
+
+def check_struct_depth(data: bytes) -> None:
+    """Refuse what would overflow the C stack of the compiled codec, which recurses unchecked.
+
+    Raises ValueError.
+    """
+    try:
+        _walk(data)
+    except IndexError:
+        raise ValueError("it ends within a field") from None
+
+
+def _walk(data: bytes) -> None:
+    stack = [("struct", len(data))]
+    at = 0
+    while stack:
+        kind, end = stack[-1]
+        if at >= end:
+            stack.pop()
+            continue
+        key, at = read_varint(data, at)
+        child = _STRUCT_FIELDS.get((kind, key >> 3)) if key & 7 == 2 else None
+        if key & 7 == 0:
+            _, at = read_varint(data, at)
+        elif key & 7 == 2:
+            size, at = read_varint(data, at)
+            if child:
+                stack.append((child, at + size))
+            else:
+                at += size
+        elif key & 7 in _FIXED_SIZES:
+            at += _FIXED_SIZES[key & 7]
+        else:
+            raise ValueError(f"wire type {key & 7}")
+        if len(stack) > _MAX_STRUCT_DEPTH:
+            raise ValueError("it is nested too deeply")

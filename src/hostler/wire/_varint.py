@@ -1,0 +1,27 @@
+"""Protobuf's variable-length integers, for what is not left to betterproto."""
+
+from __future__ import annotations
+
+
+def varint(value: int) -> bytes:
+    """``value``, which must not be negative, in groups of seven bits."""
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
+
+
+def read_varint(data: bytes, at: int) -> tuple[int, int]:
+    """(value, position after it). Raises IndexError at the end of ``data``, or of 64 bits."""
+    value = shift = 0
+    while True:
+        if shift > 63:
+            raise IndexError(at)
+        byte = data[at]
+        at += 1
+        value |= (byte & 0x7F) << shift
+        if byte < 0x80:
+            return value, at
+        shift += 7
