@@ -303,6 +303,8 @@ async def test_head_over_the_limit_is_431() -> None:
         b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
         b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
         b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
     ],
 )
 async def test_what_is_no_http_request_is_refused(request_bytes: bytes) -> None:
