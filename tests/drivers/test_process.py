@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -84,6 +85,33 @@ def state_of(pid: int) -> str:
 def status_field(pid: int, name: str) -> str:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(line.split()[1] for line in lines if line.startswith(name + ":"))
+
+
+def children_of(pid: int) -> list[int]:
+    """The child processes of all threads of ``pid``, zombies too. (A child moves to another
+    thread when its own ends, so it may be seen twice.)"""
+    found = set()
+    for file in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found |= {int(child) for child in file.read_text().split()}
+    return sorted(found)
+
+
+def is_warden(pid: int) -> bool:
+    """Other children are short-lived: ctypes asks ldconfig for a library."""
+    with contextlib.suppress(OSError):
+        return b"_warden.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    return False
+
+
+def processes_with(text: str) -> list[int]:
+    """Processes with ``text`` in their environment."""
+    found = []
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        with contextlib.suppress(OSError):
+            if text.encode() in Path("/proc", entry, "environ").read_bytes():
+                found.append(int(entry))
+    return found
 
 
 async def pid_end(pid: int) -> None:
@@ -328,10 +356,10 @@ async def test_killed_hostler_leaves_no_function_behind(tmp_path: Path) -> None:
             assert all(state_of(pid) for pid in pids)
         finally:
             hostler.kill()
-        await hostler.wait()
+            await hostler.wait()
+        await hostler.stdout.aclose()
         for pid in pids:
             await pid_end(pid)
-        await hostler.stdout.aclose()
 
 
 async def test_leaving_the_driver_ends_what_was_not_closed(tmp_path: Path) -> None:
@@ -351,3 +379,73 @@ async def test_a_name_can_be_used_once_at_a_time(tmp_path: Path) -> None:
             await twin.run()
         await twin.aclose()
         await cookie.aclose()
+
+
+async def test_hostler_killed_in_the_middle_of_starting(tmp_path: Path) -> None:
+    """Whatever was on its way to the warden, or half started by it, ends too."""
+    script = Path(__file__).with_name("kill_me.py")
+    with trio.fail_after(30):
+        for delay in (0.0, 0.002, 0.004, 0.008):
+            hostler = await trio.lowlevel.open_process(
+                [sys.executable, str(script), str(fnt_path()), "100000", str(tmp_path)],
+                stdout=subprocess.PIPE,
+            )
+            assert hostler.stdout is not None
+            try:
+                assert await hostler.stdout.receive_some()  # its warning: the warden runs
+                await trio.sleep(delay)  # a different moment each time, not a wait
+                (warden,) = filter(is_warden, children_of(hostler.pid))
+            finally:
+                hostler.kill()
+                await hostler.wait()
+                await hostler.stdout.aclose()
+            await pid_end(warden)
+            assert processes_with(str(tmp_path)) == []
+
+
+async def test_cancelled_while_it_opens() -> None:
+    before = len(os.listdir("/proc/self/fd"))
+    children = children_of(os.getpid())
+    for delay in (0, 0.001, 0.005, 0.01, 0.02, 0.04):
+        with trio.move_on_after(delay):
+            async with open_process_driver():
+                await trio.sleep_forever()
+        assert children_of(os.getpid()) == children
+        assert len(os.listdir("/proc/self/fd")) == before
+
+
+async def test_closing_works_while_everything_is_being_cancelled(tmp_path: Path) -> None:
+    """An agent closes its containers shielded, inside of a driver that is cancelled too."""
+    with trio.CancelScope() as outer:
+        async with open_process_driver(images={"fnt": [str(fnt_path())]}) as driver:
+            cookie, container, _ = await started(driver, make_task(tmp_path))
+            outer.cancel()
+            try:
+                await trio.sleep_forever()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await cookie.aclose()
+                    assert state_of(container.pid) == ""
+                    assert (await container.wait()).exit_code == 137
+    assert outer.cancelled_caught
+
+
+@pytest.mark.slow
+async def test_a_thousand_containers(tmp_path: Path) -> None:
+    """No thread, task or descriptor of ours for each of them."""
+    async with opened() as driver:
+        before = len(os.listdir("/proc/self/fd"))
+        threads = len(os.listdir("/proc/self/task"))
+        cookies = []
+        for number in range(1000):
+            cookie = await created(driver, make_task(tmp_path, name=f"c{number}"))
+            await cookie.run()
+            cookies.append(cookie)
+        assert len(os.listdir("/proc/self/fd")) == before
+        assert len(os.listdir("/proc/self/task")) <= threads
+        assert driver.statistics().containers == 1000
+        assert len(children_of(driver.warden.pid)) == 1000
+        async with trio.open_nursery() as nursery:
+            for cookie in cookies:
+                nursery.start_soon(cookie.aclose)
+        assert children_of(driver.warden.pid) == []

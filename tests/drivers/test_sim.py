@@ -104,7 +104,7 @@ async def test_fault_in_a_launch_stage(
         driver.add_image("fn", pull_time=1, faults={stage: trouble})
         with pytest.raises(ServerBusy, match=stage):
             await start(driver, make_task(tmp_path))
-        for cookie in list(driver._cookies):
+        for cookie in list(driver.cookies):
             await cookie.aclose()
         statistics = driver.statistics()
         assert (statistics.cookies, statistics.containers, statistics.running) == (0, 0, 0)
@@ -319,3 +319,19 @@ async def test_output_and_environment(autojump_clock: MockClock, tmp_path: Path)
         assert out == [(b"oh", True)]
         assert task.env == {"A": "1"}
         await cookie.aclose()
+
+
+async def test_close_ends_containers_but_not_the_block(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver:
+        driver.add_image("fn")
+        cookie, path = await start(driver, make_task(tmp_path))
+        await driver.aclose()
+        await driver.aclose()
+        await trio.sleep(1)
+        with pytest.raises(ConnectionRefusedError):
+            await call_function(path)
+        assert driver.statistics().running == 0
+        await cookie.aclose()
+        assert driver.statistics().containers == 0

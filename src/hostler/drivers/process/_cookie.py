@@ -14,6 +14,7 @@ import trio
 
 from hostler.abc import ContainerTask, Cookie, RunningContainer, RunResult
 from hostler.errors import (
+    APIError,
     ContainerExited,
     ContainerInitFailed,
     HostlerError,
@@ -71,7 +72,7 @@ class ProcessContainer(RunningContainer):
     async def wait(self) -> RunResult:
         await self._ward.ended.wait()
         if self._ward.status is None:
-            return RunResult("error")
+            return RunResult("error", error=APIError())  # nobody knows any more
         code = os.waitstatus_to_exitcode(self._ward.status)
         if code < 0:
             code = 128 - code  # a signal, as shells and container engines report it

@@ -305,8 +305,8 @@ def serve(hostler: socket.socket, parent: int) -> None:
     poll = select.poll()
     for fd in (hostler.fileno(), parent, signals):
         poll.register(fd, select.POLLIN)
-    hostler.send(b'{"id": "", "what": "ready"}')
     try:
+        hostler.send(b'{"id": "", "what": "ready"}')
         while True:
             ready = {fd for fd, _ in poll.poll()}
             if parent in ready:

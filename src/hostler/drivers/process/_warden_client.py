@@ -198,25 +198,30 @@ class WardenClient:
             except OSError as error:
                 raise WardenLost("the warden of the process driver has ended") from error
 
-    async def run(self, *, task_status: trio.TaskStatus[None]) -> None:
-        """Listen until the warden ends or the connection is closed."""
-        ready = False
-        try:
-            while data := await self._receive():
-                message = json.loads(data)
-                if message["what"] == "ready":
-                    ready = True
-                    task_status.started()
-                elif (ward := self._wards.get(message["id"])) is not None:
-                    ward.hear(message)
-        finally:
-            self._lose()
-        if not ready:
+    async def wait_ready(self) -> None:
+        """Wait for the first message. Raises `WardenLost`."""
+        if json.loads(await self._receive() or b"{}").get("what") != "ready":
             raise WardenLost("the warden of the process driver did not start")
 
+    async def run(self) -> None:
+        """Listen until the warden ends or the connection is closed.
+
+        Shielded: whoever is cancelled still has to close containers, and needs the answers.
+        `aclose` ends it.
+        """
+        with trio.CancelScope(shield=True):
+            while data := await self._receive():
+                message = json.loads(data)
+                ward = self._wards.get(message["id"])
+                if ward is not None:
+                    ward.hear(message)
+        self._lose()
+
     async def aclose(self) -> None:
-        """End the warden and with it every process. The caller shields and this sets deadlines:
-        after `_END_LIMIT` seconds the warden is killed, which kills the root processes."""
+        """End the warden and with it every process. Idempotent; the caller shields.
+
+        After `_END_LIMIT` seconds the warden is killed, which kills the root processes.
+        """
         self._closing = True
         self._socket.close()
         with trio.move_on_after(_END_LIMIT):
@@ -257,12 +262,13 @@ async def start_warden(nursery: trio.Nursery) -> WardenClient:
     client = WardenClient(process, trio.socket.from_stdlib_socket(ours))
     try:
         with trio.fail_after(_START_LIMIT):
-            await nursery.start(client.run)
+            await client.wait_ready()
     except BaseException:
         # Bounded: the warden is killed after a few seconds.
         with trio.CancelScope(shield=True):
             await client.aclose()
         raise
+    nursery.start_soon(client.run)
     return client
 
 

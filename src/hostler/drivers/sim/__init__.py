@@ -10,7 +10,8 @@ driver runs as it does in production. Images are Python handlers::
 from __future__ import annotations
 
 from ._container import SimContainer
-from ._driver import SimCookie, SimDriver, SimEvent, SimOptions, SimStatistics, open_sim_driver
+from ._cookie import SimCookie, SimOptions
+from ._driver import SimDriver, SimEvent, SimStatistics, open_sim_driver
 from ._http import SimRequest
 from ._image import (
     Fault,

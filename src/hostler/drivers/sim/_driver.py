@@ -10,10 +10,11 @@ from typing import Any
 import attrs
 import trio
 
-from hostler.abc import ContainerTask, Cookie, Driver, RunningContainer
-from hostler.errors import HostlerError, ImagePullFailed, ImageWithVolume, ServerBusy
+from hostler.abc import ContainerTask, Driver
+from hostler.errors import HostlerError
 
 from ._container import SimContainer
+from ._cookie import SimCookie
 from ._image import SimHandler, SimImage, Stage, echo
 
 
@@ -47,136 +48,6 @@ class SimStatistics:
     connections: int
 
 
-@attrs.define(kw_only=True)
-class SimOptions:
-    """The create options. Sizes and the rest are as in the task; only ``env`` has an effect."""
-
-    name: str
-    image: str
-    env: dict[str, str]
-    memory: int = 0
-    cpus: int = 0
-
-
-class SimCookie(Cookie):
-    """One simulated container from options to removal."""
-
-    options: SimOptions
-
-    def __init__(self, driver: SimDriver, task: ContainerTask) -> None:
-        self._driver = driver
-        self._task = task
-        self._image: SimImage | None = None
-        self._exists = False
-        self._container: SimContainer | None = None
-        self._closed = False
-        self.options = SimOptions(
-            name=task.id,
-            image=task.image,
-            env=dict(task.env),
-            memory=task.memory,
-            cpus=task.cpus,
-        )
-
-    def __repr__(self) -> str:
-        return f"<SimCookie {self._task.id} exists={self._exists} container={self._container!r}>"
-
-    async def validate_image(self) -> bool:
-        image = self._driver.images.get(self._task.image)
-        if image is None:
-            await trio.lowlevel.checkpoint()
-            return True
-        await self._stage("validate", image.validate_time)
-        if not image.on_machine:
-            return True
-        if image.volumes:
-            raise ImageWithVolume
-        self._image = image
-        self._note("validated")
-        return False
-
-    async def pull_image(self) -> None:
-        name = self._task.image
-        image = self._driver.images.get(name)
-        if image is None:
-            await trio.lowlevel.checkpoint()
-            raise ImagePullFailed(404, f"Failed to pull image '{name}': no such image")
-        await self._stage("pull", image.pull_time)
-        image.on_machine = True
-        self._note("pulled")
-
-    async def create_container(self) -> None:
-        image = self._validated()
-        if self._exists:
-            await trio.lowlevel.checkpoint()
-            return
-        # As in an engine, the container is there from the first moment of an interrupted create.
-        self._driver._add(self._task.id, self)
-        self._exists = True
-        await self._stage("create", image.create_time)
-        if not image.on_machine:
-            raise ServerBusy
-        self._note("created")
-
-    async def run(self) -> RunningContainer:
-        image = self._validated()
-        if not self._exists or self._container is not None:
-            raise HostlerError(f"container {self._task.id} can't be started in this state")
-        await self._stage("start", image.start_time)
-        self._driver._check_open()
-        container = SimContainer(
-            self._task, image, dict(self.options.env), self._driver._note_of(image.name)
-        )
-        self._container = container
-        self._note("started")
-        self._driver._nursery.start_soon(container.main, name=f"sim container {self._task.id}")
-        return container
-
-    async def freeze(self) -> None:
-        container = self._alive()
-        await self._stage("freeze", container.image.freeze_time)
-        self._alive().freeze()
-        self._note("frozen")
-
-    async def unfreeze(self) -> None:
-        container = self._alive()
-        await self._stage("unfreeze", container.image.unfreeze_time)
-        self._alive().unfreeze()
-        self._note("thawed")
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-        if self._closed:
-            return
-        if self._exists:
-            if self._container is not None:
-                self._container.kill()
-                await self._container.wait()
-            await self._stage("remove", self._validated().remove_time)
-            self._driver._remove(self._task.id)
-            self._exists = False
-            self._note("removed")
-        self._closed = True
-        self._driver._cookies.discard(self)
-
-    def _validated(self) -> SimImage:
-        if self._image is None:
-            raise HostlerError(f"image {self._task.image!r} was not validated")
-        return self._image
-
-    def _alive(self) -> SimContainer:
-        if self._container is None or self._container.state == "ended":
-            raise HostlerError(f"container {self._task.id} is not running")
-        return self._container
-
-    def _note(self, kind: str) -> None:
-        self._driver._note(kind, self._task.id, self._task.image)
-
-    async def _stage(self, stage: Stage, seconds: float) -> None:
-        await trio.sleep(seconds)
-        await self._driver._fault(stage, self._task)
-
-
 class SimDriver(Driver):
     """Runs handlers as if they were containers. See `open_sim_driver`."""
 
@@ -184,8 +55,8 @@ class SimDriver(Driver):
         self.images: dict[str, SimImage] = {}
         self.events: list[SimEvent] = []
         """Everything that happened, in order."""
-        self._nursery = nursery
-        self._cookies: set[SimCookie] = set()
+        self.nursery = nursery
+        self.cookies: set[SimCookie] = set()
         self._existing: dict[str, SimCookie] = {}
         self._counts: Counter[str] = Counter()
         self._closed = False
@@ -204,7 +75,7 @@ class SimDriver(Driver):
     def containers(self) -> list[SimContainer]:
         """The started containers that were not removed, oldest first."""
         cookies = self._existing.values()
-        return [cookie._container for cookie in cookies if cookie._container is not None]
+        return [cookie.container for cookie in cookies if cookie.container is not None]
 
     def exists(self, container_id: str) -> bool:
         """Whether a container of this name was created (or begun) and not removed."""
@@ -221,7 +92,7 @@ class SimDriver(Driver):
             removed=self._counts["removed"],
             pulls=self._counts["pulled"],
             requests=self._counts["request"],
-            cookies=len(self._cookies),
+            cookies=len(self.cookies),
             containers=len(self._existing),
             running=states["running"],
             frozen=states["frozen"],
@@ -230,31 +101,30 @@ class SimDriver(Driver):
 
     async def create_cookie(self, task: ContainerTask) -> SimCookie:
         await trio.lowlevel.checkpoint()
-        self._check_open()
-        self._note("cookie", task.id, task.image)
-        await self._fault("cookie", task)
+        self.check_open()
+        self.note("cookie", task.id, task.image)
+        await self.fault("cookie", task)
         cookie = SimCookie(self, task)
-        self._cookies.add(cookie)
+        self.cookies.add(cookie)
         return cookie
 
     async def aclose(self) -> None:
         """End what is left of the containers. Idempotent."""
         self._closed = True
-        self._nursery.cancel_scope.cancel()
         await trio.lowlevel.checkpoint()
+        for container in self.containers():
+            container.kill()
+            await container.wait()
 
-    def _check_open(self) -> None:
+    def check_open(self) -> None:
         if self._closed:
             raise HostlerError("the sim driver is closed")
 
-    def _note(self, kind: str, container_id: str, image: str) -> None:
+    def note(self, kind: str, container_id: str, image: str) -> None:
         self._counts[kind] += 1
         self.events.append(SimEvent(kind, container_id, image, trio.current_time()))
 
-    def _note_of(self, image: str) -> _Note:
-        return _Note(self, image)
-
-    async def _fault(self, stage: Stage, task: ContainerTask) -> None:
+    async def fault(self, stage: Stage, task: ContainerTask) -> None:
         image = self.images.get(task.image)
         fault = None if image is None else image.faults.get(stage)
         if isinstance(fault, Exception):
@@ -262,22 +132,13 @@ class SimDriver(Driver):
         if fault is not None:
             await fault(task)
 
-    def _add(self, container_id: str, cookie: SimCookie) -> None:
+    def add(self, container_id: str, cookie: SimCookie) -> None:
         if container_id in self._existing:
             raise HostlerError(f"the container name {container_id!r} is in use")
         self._existing[container_id] = cookie
 
-    def _remove(self, container_id: str) -> None:
+    def remove(self, container_id: str) -> None:
         del self._existing[container_id]
-
-
-@attrs.frozen
-class _Note:
-    driver: SimDriver
-    image: str
-
-    def __call__(self, kind: str, container_id: str) -> None:
-        self.driver._note(kind, container_id, self.image)
 
 
 @asynccontextmanager
