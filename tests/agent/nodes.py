@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -109,13 +109,11 @@ async def open_node(
     ) as agent:
         node = Node(agent, iofs)
         yield node
-        agent_tasks = agent
-    node = Node(agent_tasks, iofs)
     node.check_at_rest()
 
 
-async def until(condition: Any) -> None:
-    """Let the others run until ``condition()`` holds; at most 10 virtual seconds."""
-    with trio.fail_after(10):
-        while not condition():
+async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
+    """Let the others run until ``condition()`` holds; fail after ``seconds`` (virtual ones)."""
+    with trio.fail_after(seconds):
+        while not condition():  # noqa: ASYNC110  (any state may be asked for)
             await trio.sleep(0.001)

@@ -1,0 +1,194 @@
+"""Slot queues: order, and which call hears of which launch."""
+
+from __future__ import annotations
+
+import attrs
+import pytest
+
+from hostler.abc import CallRequest
+from hostler.agent._slots import Launch, SlotQueue, SlotQueues, Waiter
+from hostler.bodies import BytesBody
+from hostler.call import DiscardWriter, PendingCall
+from hostler.models import Call
+
+
+@attrs.define(eq=False)
+class FakeSlot:
+    number: int
+    taken: int = 0
+
+    def take(self) -> None:
+        self.taken += 1
+
+
+def pending() -> PendingCall:
+    request = CallRequest(method="GET", url="/", headers={})
+    return PendingCall(model=Call(), body=BytesBody(), writer=DiscardWriter(), request=request)
+
+
+@attrs.define
+class Bench:
+    launches: list[Launch[FakeSlot]] = attrs.Factory(list)
+    queues: SlotQueues[FakeSlot] = attrs.field(init=False)
+    queue: SlotQueue[FakeSlot] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.queues = SlotQueues(lambda launch, call: self.launches.append(launch))
+        self.queue = self.queues.get("key")
+
+    def join(self) -> Waiter[FakeSlot]:
+        return self.queue.join(pending())
+
+    def begin(self) -> None:
+        for launch in self.launches:
+            launch.begun = True
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_scenario_06_last_in_first_out(bench: Bench) -> None:
+    slots = [FakeSlot(number) for number in range(10)]
+    for slot in slots:
+        bench.queue.offer(slot)
+    assert all(bench.queue.withdraw(slots[number]) for number in (9, 0, 5))
+    assert not bench.queue.withdraw(slots[5])
+    assert bench.queue.take() is slots[8]
+    assert bench.queue.withdraw(slots[7])
+    assert bench.queue.take() is slots[6]
+
+
+def test_scenario_06_nothing_is_handed_out_twice(bench: Bench) -> None:
+    first, second = FakeSlot(1), FakeSlot(2)
+    bench.queue.offer(first)
+    bench.queue.offer(second)
+    assert bench.queue.take() is second
+    assert bench.queue.withdraw(first)
+    waiters = [bench.join() for _ in range(10)]
+    assert not any(waiter.done.is_set() for waiter in waiters)
+    assert (first.taken, second.taken) == (0, 1)
+
+
+def test_scenario_06_new_queue_is_empty(bench: Bench) -> None:
+    assert bench.queue.empty
+    assert bench.queue.take() is None
+
+
+def test_weakness_03_2_a_burst_launches_one_for_each(bench: Bench) -> None:
+    for _ in range(7):
+        bench.join()
+    assert len(bench.launches) == 7
+
+
+def test_the_longest_waiting_call_is_served_first(bench: Bench) -> None:
+    first, second = bench.join(), bench.join()
+    slot = FakeSlot(1)
+    assert bench.queue.offer(slot)
+    assert (first.slot, second.slot) == (slot, None)
+
+
+def test_a_launch_that_nobody_needs_any_more_is_given_up_unless_it_has_begun(bench: Bench) -> None:
+    bench.join()
+    assert bench.queue.offer(FakeSlot(1))
+    (launch,) = bench.launches
+    assert launch.scope.cancel_called
+    bench.queue.launch_dropped(launch)
+    assert bench.queue.empty
+
+
+def test_a_spare_launch_serves_the_next_call(bench: Bench) -> None:
+    first = bench.join()
+    bench.begin()
+    bench.queue.leave(first)
+    second = bench.join()
+    (launch,) = bench.launches
+    assert launch.waiter is second
+    bench.queue.launched(launch, FakeSlot(1))
+    assert second.slot is not None
+    assert second.timings is launch.timings
+    assert launch.waiter is None  # nothing keeps the call
+
+
+def test_weakness_03_9_a_failed_launch_reaches_the_call_that_waited_for_it(bench: Bench) -> None:
+    waiter, error = bench.join(), ValueError("broken")
+    assert bench.queue.launch_failed(bench.launches[0], error)
+    assert waiter.error is error
+    assert bench.queue.empty
+
+
+def test_a_failed_launch_of_a_call_that_was_served_reaches_nobody(bench: Bench) -> None:
+    waiter = bench.join()
+    bench.begin()
+    bench.queue.offer(FakeSlot(1))
+    assert not bench.queue.launch_failed(bench.launches[0], ValueError())
+    assert waiter.error is None
+
+
+def test_a_call_whose_launch_failed_waits_for_a_living_container(bench: Bench) -> None:
+    first, second = bench.join(), bench.join()
+    slot = FakeSlot(1)
+    bench.queue.launched(bench.launches[0], slot)
+    assert first.slot is slot
+    bench.queue.launch_failed(bench.launches[1], ValueError())
+    assert not second.done.is_set()
+    assert len(bench.launches) == 2  # and is not launched for again and again
+    bench.queue.offer(slot)
+    assert second.slot is slot
+
+
+def test_without_a_container_to_hope_for_the_setback_is_told(bench: Bench) -> None:
+    first, second = bench.join(), bench.join()
+    slot, error = FakeSlot(1), ValueError()
+    bench.queue.launched(bench.launches[0], slot)
+    bench.queue.launch_failed(bench.launches[1], error)
+    bench.queue.gone(slot)
+    assert second.error is error
+    assert first.error is None
+    assert bench.queue.empty
+
+
+def test_all_launches_fail_and_each_call_gets_its_own_error(bench: Bench) -> None:
+    waiters = [bench.join() for _ in range(3)]
+    errors = [ValueError(str(number)) for number in range(3)]
+    for launch, error in zip(bench.launches, errors, strict=True):
+        bench.queue.launch_failed(launch, error)
+    assert [waiter.error for waiter in waiters] == errors
+
+
+def test_launches_change_calls_with_the_containers(bench: Bench) -> None:
+    first, second = bench.join(), bench.join()
+    bench.queue.launched(bench.launches[1], FakeSlot(1))  # meant for the second
+    assert first.slot is not None
+    assert bench.launches[0].waiter is second
+    assert second.launch is bench.launches[0]
+
+
+def test_who_lost_its_launch_to_a_call_without_one_gets_a_new_one(bench: Bench) -> None:
+    first = bench.join()
+    slot = FakeSlot(1)
+    bench.queue.launched(bench.launches[0], slot)
+    second, third = bench.join(), bench.join()
+    bench.queue.launch_failed(bench.launches[1], ValueError())
+    bench.queue.launched(bench.launches[2], FakeSlot(2))
+    assert second.slot is not None
+    assert third.slot is None
+    assert len(bench.launches) == 4
+    assert bench.launches[3].waiter is third
+    assert first.done.is_set()
+
+
+def test_weakness_03_7_a_queue_is_kept_while_something_is_in_it(bench: Bench) -> None:
+    waiter = bench.join()
+    assert bench.queues.get("key") is bench.queue
+    bench.queue.launch_failed(bench.launches[0], ValueError())
+    assert len(bench.queues) == 0
+    assert waiter.error is not None
+
+
+def test_refusing_all_ends_every_wait(bench: Bench) -> None:
+    waiters = [bench.join() for _ in range(3)]
+    bench.queue.refuse_all(ValueError)
+    assert all(isinstance(waiter.error, ValueError) for waiter in waiters)
+    assert all(launch.scope.cancel_called for launch in bench.launches)
