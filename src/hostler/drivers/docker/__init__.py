@@ -6,6 +6,7 @@ come from one subscription to the engine's events (``_exits``). Creation and rem
 end whatever happens to their caller (``_containers``).
 """
 
+from ._cookie import DockerCookie
 from ._driver import DockerDriver, DockerStatistics, open_docker_driver
 from ._errors import (
     EngineError,
@@ -18,11 +19,14 @@ from ._limits import LIMITS, Operation
 from ._options import DockerOptions
 from ._reference import ImageReference, parse_image
 from ._retry import FOREVER, Backoff, RetryChecker
+from ._running import DockerContainer
 
 __all__ = [
     "FOREVER",
     "LIMITS",
     "Backoff",
+    "DockerContainer",
+    "DockerCookie",
     "DockerDriver",
     "DockerOptions",
     "DockerStatistics",
