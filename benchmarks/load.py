@@ -1,6 +1,6 @@
 """The load generator: ``python -m benchmarks.load`` reads a plan and prints a result.
 
-One thread, plain sockets and epoll. It costs some 20 microseconds of CPU per request; the
+One thread, plain sockets and epoll. Its own CPU time per request is among the results, and the
 "ceiling" scenarios measure how much it can do.
 """
 
