@@ -85,5 +85,5 @@ async def open_driver(config: AgentConfig) -> AsyncIterator[Driver]:
 @asynccontextmanager
 async def open_driver_without_docker(config: AgentConfig) -> AsyncIterator[Driver]:
     """The same over local processes, for a machine without an engine: no CPU shares there."""
-    async with open_process_driver(config) as processes:
+    async with open_process_driver() as processes:
         yield ProviderDriver(processes)

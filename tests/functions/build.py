@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import io
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -42,6 +43,9 @@ FDK_CHANGES = (
     "WORKDIR /function",
     'ENTRYPOINT ["python3", "/python/bin/fdk", "/function/func.py", "handler"]',
 )
+
+
+_PIP = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile")
 
 
 class BuildFailed(Exception):
@@ -97,6 +101,16 @@ def fdk_image(
             rootfs = _fdk_rootfs(CACHE / f"fdk-{source}")
             _import(client, name, rootfs, source, FDK_CHANGES)
     return name
+
+
+def fdk_command() -> list[str]:
+    """The same function as a command line for the process driver: the kit for this Python."""
+    kit = CACHE / f"fdk-kit-{_hash([FDK, sys.version], [])}"
+    if not kit.exists():
+        with _finished_later(kit) as partial:
+            _run([*_PIP, f"--target={partial}", FDK])
+    fdk, function = str(kit / "bin" / "fdk"), str(FUNCTION / "func.py")
+    return ["env", f"PYTHONPATH={kit}", sys.executable, fdk, function, "handler"]
 
 
 # --- images ----------------------------------------------------------------------------------
@@ -169,8 +183,7 @@ def _fdk_rootfs(target: Path) -> Path:
     user = f"fn:x:{IMAGE_USER}:{IMAGE_USER}::/:/bin/sh"
     with _finished_later(target) as partial, tempfile.TemporaryDirectory() as scratch:
         kit, function = Path(scratch, "python"), Path(scratch, "function")
-        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-compile"]
-        _run([*pip, f"--python-version={PYTHON}", "--only-binary=:all:", f"--target={kit}", FDK])
+        _run([*_PIP, f"--python-version={PYTHON}", "--only-binary=:all:", f"--target={kit}", FDK])
         shutil.copytree(FUNCTION, function, ignore=shutil.ignore_patterns("__pycache__"))
         os.chmod(scratch, 0o755)
         _run(
@@ -237,3 +250,18 @@ def _run(command: Sequence[str], cwd: Path | None = None) -> None:
     )
     if done.returncode:
         raise BuildFailed(f"{' '.join(command)} failed ({done.returncode}):\n{done.stdout}")
+
+
+def main() -> None:
+    """``python -m tests.functions.build fdk-image HOST | fdk-command``: what scripts ask for."""
+    what, *rest = sys.argv[1:]
+    if what == "fdk-image":
+        sys.stdout.write(fdk_image(*rest))
+    elif what == "fdk-command":
+        sys.stdout.write(shlex.join(fdk_command()))
+    else:
+        sys.exit(f"unknown: {what}")
+
+
+if __name__ == "__main__":
+    main()

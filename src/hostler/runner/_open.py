@@ -74,7 +74,7 @@ async def open_pure_runner(
 
 async def _drain(
     agent: InnerAgent,
-    server: wire.RunnerServer,
+    server: wire.GrpcServer,
     service: PureRunnerService,
     calls: trio.Nursery,
     grace: float,

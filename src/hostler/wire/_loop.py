@@ -17,13 +17,13 @@ _T = TypeVar("_T")
 
 
 @asynccontextmanager
-async def open_loop() -> AsyncIterator[Loop]:
-    """The trio-asyncio loop of the embedding program if there is one, else a loop of our own.
+async def open_loop(loop: Loop | None = None) -> AsyncIterator[Loop]:
+    """``loop`` if there is one, else the current trio-asyncio loop, else a loop of our own.
 
     Trio-flavoured. It goes outermost: everything that uses the loop must be closed before this
     block ends. Nested calls share one loop. Cancellation passes through.
     """
-    current = trio_asyncio.current_loop.get()
+    current = loop or trio_asyncio.current_loop.get()
     if current is not None and not current.is_closed():
         yield current
         return

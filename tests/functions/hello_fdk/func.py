@@ -20,6 +20,8 @@ def handler(ctx: context.InvokeContext, data: io.BytesIO) -> response.Response:
         "fn_id": ctx.FnID(),
         "app_id": ctx.AppID(),
         "deadline": ctx.Deadline(),
+        "tier": ctx.Config().get("TENANT_TIER"),
+        "zone": ctx.Config().get("RUNNER_ZONE"),
     }
     return response.Response(
         ctx,
