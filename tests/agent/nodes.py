@@ -116,4 +116,4 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
     """Let the others run until ``condition()`` holds; fail after ``seconds`` (virtual ones)."""
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110  (any state may be asked for)
-            await trio.sleep(0.001)
+            await trio.sleep(0.01)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -11,8 +12,8 @@ from hostler.agent import ContainerState
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
     SimContainer,
-    SimDriver,
     SimExit,
+    SimHandler,
     SimRequest,
     SimResponse,
     echo,
@@ -29,9 +30,7 @@ from hostler.errors import (
 
 from .nodes import Node, open_node, until
 
-pytestmark = pytest.mark.usefixtures("autojump_clock")
-
-NACK = {"enable_nb_resource_tracker": True}
+NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
 
 
 async def sleeper(request: SimRequest) -> SimResponse:
@@ -60,6 +59,7 @@ async def run_all(node: Node, count: int, image: str, body: bytes) -> list[Excep
 
 
 async def test_scenario_03_second_call_gets_its_own_echo_from_the_same_container(
+    autojump_clock: object,
     tmp_path: Path,
 ) -> None:
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
@@ -69,7 +69,9 @@ async def test_scenario_03_second_call_gets_its_own_echo_from_the_same_container
         assert node.agent.statistics().completed == 3
 
 
-async def test_idle_container_freezes_and_thaws_before_the_next_request(tmp_path: Path) -> None:
+async def test_idle_container_freezes_and_thaws_before_the_next_request(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", unfreeze_time=2.0)
         await node.run()
@@ -84,7 +86,7 @@ async def test_idle_container_freezes_and_thaws_before_the_next_request(tmp_path
         assert driver.statistics().created == 1
 
 
-async def test_thawing_is_not_the_functions_time(tmp_path: Path) -> None:
+async def test_thawing_is_not_the_functions_time(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", unfreeze_time=4.0)
         await node.run(timeout=1)
@@ -92,7 +94,9 @@ async def test_thawing_is_not_the_functions_time(tmp_path: Path) -> None:
         await node.run(timeout=1)
 
 
-async def test_a_container_that_does_not_thaw_is_replaced_without_harm(tmp_path: Path) -> None:
+async def test_a_container_that_does_not_thaw_is_replaced_without_harm(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         image = driver.add_image("echo", unfreeze_time=100.0)
         await node.run()
@@ -104,14 +108,14 @@ async def test_a_container_that_does_not_thaw_is_replaced_without_harm(tmp_path:
         image.unfreeze_time = 0
 
 
-async def test_a_busy_function_is_never_frozen(tmp_path: Path) -> None:
+async def test_a_busy_function_is_never_frozen(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path, memory=128) as node:
         driver.add_image("sleep", sleeper)
         assert await run_all(node, 10, "sleep", b"0.3") == [None] * 10
         assert "frozen" not in driver.kinds()
 
 
-async def test_freeze_at_once_and_never(tmp_path: Path) -> None:
+async def test_freeze_at_once_and_never(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver({"echo": echo}) as driver:
         async with open_node(driver, tmp_path, freeze_idle_msecs=0.0) as node:
             await node.run()
@@ -122,7 +126,7 @@ async def test_freeze_at_once_and_never(tmp_path: Path) -> None:
             assert driver.statistics().frozen == 0
 
 
-async def test_a_frozen_container_idles_out(tmp_path: Path) -> None:
+async def test_a_frozen_container_idles_out(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
         await node.run(idle_timeout=3)
         await trio.sleep(2.9)
@@ -132,7 +136,7 @@ async def test_a_frozen_container_idles_out(tmp_path: Path) -> None:
         node.check_at_rest()
 
 
-async def test_idle_time_counts_from_the_last_use(tmp_path: Path) -> None:
+async def test_idle_time_counts_from_the_last_use(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
         for _ in range(5):
             await node.run(idle_timeout=3)
@@ -140,7 +144,9 @@ async def test_idle_time_counts_from_the_last_use(tmp_path: Path) -> None:
         assert driver.statistics().created == 1
 
 
-async def test_weakness_03_2_a_burst_starts_as_many_containers_at_once(tmp_path: Path) -> None:
+async def test_weakness_03_2_a_burst_starts_as_many_containers_at_once(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path, memory=6 * 128) as node:
         driver.add_image("sleep", sleeper, init_time=1.0)
         started = trio.current_time()
@@ -148,7 +154,9 @@ async def test_weakness_03_2_a_burst_starts_as_many_containers_at_once(tmp_path:
         assert trio.current_time() - started == pytest.approx(3, abs=0.01)
 
 
-async def test_launch_concurrency_bounds_creating_and_starting(tmp_path: Path) -> None:
+async def test_launch_concurrency_bounds_creating_and_starting(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with (
         open_sim_driver() as driver,
         open_node(driver, tmp_path, launch_concurrency=2) as node,
@@ -159,7 +167,7 @@ async def test_launch_concurrency_bounds_creating_and_starting(tmp_path: Path) -
         assert trio.current_time() - started == pytest.approx(13, abs=0.01)
 
 
-async def test_scenario_03_nack_mode_room_for_five(tmp_path: Path) -> None:
+async def test_scenario_03_nack_mode_room_for_five(autojump_clock: object, tmp_path: Path) -> None:
     async with (
         open_sim_driver() as driver,
         open_node(driver, tmp_path, memory=5 * 128, **NACK) as node,
@@ -171,14 +179,16 @@ async def test_scenario_03_nack_mode_room_for_five(tmp_path: Path) -> None:
         assert node.agent.statistics().server_busy == 15
 
 
-async def test_blocking_mode_serves_all_in_turn(tmp_path: Path) -> None:
+async def test_blocking_mode_serves_all_in_turn(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path, memory=5 * 128) as node:
         driver.add_image("sleep", sleeper)
         assert await run_all(node, 20, "sleep", b"10") == [None] * 20
         assert driver.statistics().created == 5
 
 
-async def test_weakness_03_8_waiting_for_a_slot_can_be_bounded(tmp_path: Path) -> None:
+async def test_weakness_03_8_waiting_for_a_slot_can_be_bounded(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with (
         open_sim_driver() as driver,
         open_node(driver, tmp_path, memory=128, slot_wait=3) as node,
@@ -188,7 +198,9 @@ async def test_weakness_03_8_waiting_for_a_slot_can_be_bounded(tmp_path: Path) -
         assert sorted(type(outcome).__name__ for outcome in outcomes) == ["NoneType", "ServerBusy"]
 
 
-async def test_scenario_04_busy_containers_are_not_evicted(tmp_path: Path) -> None:
+async def test_scenario_04_busy_containers_are_not_evicted(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with (
         open_sim_driver({"echo": echo, "sleep": sleeper}) as driver,
         open_node(driver, tmp_path, memory=128, **NACK) as node,
@@ -202,7 +214,7 @@ async def test_scenario_04_busy_containers_are_not_evicted(tmp_path: Path) -> No
 
 @pytest.mark.parametrize("freeze", [50.0, float("inf")])
 async def test_scenario_04_idle_containers_are_evicted_even_if_paused(
-    tmp_path: Path, freeze: float
+    autojump_clock: object, tmp_path: Path, freeze: float
 ) -> None:
     async with (
         open_sim_driver({"one": echo, "two": echo}) as driver,
@@ -216,8 +228,10 @@ async def test_scenario_04_idle_containers_are_evicted_even_if_paused(
         assert [c.image.name for c in driver.containers()] == ["two"]
 
 
-async def test_weakness_03_5_the_least_recently_used_is_evicted(tmp_path: Path) -> None:
-    images = {name: echo for name in ("a", "b", "c", "d")}
+async def test_weakness_03_5_the_least_recently_used_is_evicted(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    images = dict.fromkeys(("a", "b", "c", "d"), echo)
     async with open_sim_driver(images) as driver, open_node(driver, tmp_path, memory=384) as node:
         for name in ("a", "b", "c", "a"):
             await node.run(name)
@@ -226,7 +240,9 @@ async def test_weakness_03_5_the_least_recently_used_is_evicted(tmp_path: Path) 
         assert sorted(c.image.name for c in driver.containers()) == ["a", "c", "d"]
 
 
-async def test_weakness_03_3_one_eviction_frees_one_room(tmp_path: Path) -> None:
+async def test_weakness_03_3_one_eviction_frees_one_room(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     """While the evicted container is being removed nobody else is evicted or refused."""
     async with (
         open_sim_driver({"a": echo, "b": echo, "c": echo}) as driver,
@@ -241,6 +257,7 @@ async def test_weakness_03_3_one_eviction_frees_one_room(tmp_path: Path) -> None
 
 
 async def test_a_call_waits_for_a_container_that_becomes_idle_and_is_evicted(
+    autojump_clock: object,
     tmp_path: Path,
 ) -> None:
     async with (
@@ -255,7 +272,9 @@ async def test_a_call_waits_for_a_container_that_becomes_idle_and_is_evicted(
         assert trio.current_time() - started == pytest.approx(7, abs=0.01)
 
 
-async def test_scenario_04_initializing_container_is_not_evicted(tmp_path: Path) -> None:
+async def test_scenario_04_initializing_container_is_not_evicted(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with (
         open_sim_driver({"echo": echo}) as driver,
         open_node(driver, tmp_path, memory=128, **NACK) as node,
@@ -273,7 +292,9 @@ async def test_scenario_04_initializing_container_is_not_evicted(tmp_path: Path)
             await node.run("echo")
 
 
-async def test_scenario_04_resources_are_held_during_a_pull(tmp_path: Path) -> None:
+async def test_scenario_04_resources_are_held_during_a_pull(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with (
         open_sim_driver({"echo": echo}) as driver,
         open_node(driver, tmp_path, memory=128, hot_pull_timeout_msecs=5000.0, **NACK) as node,
@@ -292,7 +313,9 @@ async def test_scenario_04_resources_are_held_during_a_pull(tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.2])
-async def test_scenario_04_exit_at_start_is_init_failed(tmp_path: Path, delay: float) -> None:
+async def test_scenario_04_exit_at_start_is_init_failed(
+    autojump_clock: object, tmp_path: Path, delay: float
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path, **NACK) as node:
         driver.add_image("bad", exit_on_start=0, init_time=delay)
         with pytest.raises(ContainerInitFailed):
@@ -300,7 +323,7 @@ async def test_scenario_04_exit_at_start_is_init_failed(tmp_path: Path, delay: f
         await until(lambda: node.agent.statistics().at_rest)
 
 
-async def test_scenario_03_start_limit(tmp_path: Path) -> None:
+async def test_scenario_03_start_limit(autojump_clock: object, tmp_path: Path) -> None:
     async with (
         open_sim_driver() as driver,
         open_node(driver, tmp_path, hot_start_timeout_msecs=3000.0) as node,
@@ -310,14 +333,16 @@ async def test_scenario_03_start_limit(tmp_path: Path) -> None:
             await node.run("slow")
 
 
-async def test_image_with_volume_is_the_callers_error(tmp_path: Path) -> None:
+async def test_image_with_volume_is_the_callers_error(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("volume", volumes=True)
         with pytest.raises(ImageWithVolume):
             await node.run("volume")
 
 
-async def test_image_that_vanishes_is_a_nack(tmp_path: Path) -> None:
+async def test_image_that_vanishes_is_a_nack(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         image = driver.add_image("gone", create_time=1.0)
 
@@ -329,7 +354,9 @@ async def test_image_that_vanishes_is_a_nack(tmp_path: Path) -> None:
             await node.run("gone")
 
 
-async def test_internal_launch_trouble_reaches_the_call_as_it_is(tmp_path: Path) -> None:
+async def test_internal_launch_trouble_reaches_the_call_as_it_is(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", faults={"start": OSError("engine on fire")})
         with pytest.raises(OSError, match="engine on fire"):
@@ -337,6 +364,7 @@ async def test_internal_launch_trouble_reaches_the_call_as_it_is(tmp_path: Path)
 
 
 async def test_scenario_03_failing_launches_never_hit_a_call_that_another_container_serves(
+    autojump_clock: object,
     tmp_path: Path,
 ) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
@@ -364,7 +392,9 @@ async def test_scenario_03_failing_launches_never_hit_a_call_that_another_contai
         assert statistics.launch_failures <= statistics.calls  # no launching in a loop
 
 
-async def test_exit_of_an_idle_container_is_noticed_at_once(tmp_path: Path) -> None:
+async def test_exit_of_an_idle_container_is_noticed_at_once(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
         await node.run()
         driver.containers()[0].exit(3)
@@ -373,7 +403,9 @@ async def test_exit_of_an_idle_container_is_noticed_at_once(tmp_path: Path) -> N
         assert driver.statistics().created == 2
 
 
-async def test_a_container_outlives_the_call_that_caused_it(tmp_path: Path) -> None:
+async def test_a_container_outlives_the_call_that_caused_it(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", init_time=2.0)
         with trio.move_on_after(1):
@@ -384,7 +416,9 @@ async def test_a_container_outlives_the_call_that_caused_it(tmp_path: Path) -> N
         assert driver.statistics().created == 1
 
 
-async def test_weakness_01_4_timings_belong_to_the_call_that_waited(tmp_path: Path) -> None:
+async def test_weakness_01_4_timings_belong_to_the_call_that_waited(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image(
             "echo",
@@ -414,20 +448,24 @@ async def test_weakness_01_4_timings_belong_to_the_call_that_waited(tmp_path: Pa
 
 
 @pytest.mark.parametrize("listening", ["linked", "direct"])
-async def test_socket_may_be_linked_or_direct(tmp_path: Path, listening: str) -> None:
+async def test_socket_may_be_linked_or_direct(
+    autojump_clock: object, tmp_path: Path, listening: str
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", listening=listening)
         assert (await node.run(body=BytesBody(b"x"))).body == b"x"
 
 
-async def test_functions_with_different_keys_share_nothing(tmp_path: Path) -> None:
+async def test_functions_with_different_keys_share_nothing(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
         await node.run(config={"A": "1"})
         await node.run(config={"A": "2"})
         assert driver.statistics().created == 2
 
 
-def one_exit(code: int) -> object:
+def one_exit(code: int) -> SimHandler:
     async def handler(request: SimRequest) -> SimResponse:
         raise SimExit(code)
 
@@ -435,7 +473,9 @@ def one_exit(code: int) -> object:
 
 
 @pytest.mark.parametrize("code", [0, 1, 134])
-async def test_scenario_04_exit_during_the_request(tmp_path: Path, code: int) -> None:
+async def test_scenario_04_exit_during_the_request(
+    autojump_clock: object, tmp_path: Path, code: int
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("bad", one_exit(code))
         with pytest.raises(FunctionResponseError):
@@ -443,12 +483,10 @@ async def test_scenario_04_exit_during_the_request(tmp_path: Path, code: int) ->
         await until(lambda: node.agent.statistics().at_rest)
 
 
-async def test_driver_error_while_freezing_ends_only_the_container(tmp_path: Path) -> None:
+async def test_driver_error_while_freezing_ends_only_the_container(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", faults={"freeze": OSError("no cgroup")})
         await node.run()
         await until(lambda: node.agent.statistics().at_rest)
-
-
-def check_kinds(driver: SimDriver) -> None:
-    assert driver.kinds().count("created") == driver.kinds().count("removed")

@@ -85,7 +85,9 @@ amounts = st.builds(Resources, st.integers(0, 20), st.integers(0, 20))
 
 
 @given(st.lists(amounts, max_size=8), amounts)
-def test_victims_suffice_and_none_is_superfluous(sizes: list[Resources], missing: Resources) -> None:
+def test_victims_suffice_and_none_is_superfluous(
+    sizes: list[Resources], missing: Resources
+) -> None:
     tokens = [Idle(f"c{i}", "k", size) for i, size in enumerate(sizes)]
     victims = choose_victims(tokens, missing, spare="mine")
     total = sum((token.size for token in tokens), Resources())
@@ -123,7 +125,8 @@ def test_weakness_03_4_missing_memory_is_exact_to_the_byte() -> None:
 )
 def test_plan_of_an_idle_container(now: float, frozen: bool, plan: Plan) -> None:
     made = plan_idle(now, 10.0, frozen=frozen, freeze_after=0.05, retire_after=30.0)
-    assert (made.step, made.at) == (plan.step, pytest.approx(plan.at))
+    assert made.step == plan.step
+    assert made.at == pytest.approx(plan.at)
 
 
 def test_a_container_that_never_freezes_rests_until_it_retires() -> None:

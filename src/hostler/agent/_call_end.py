@@ -42,14 +42,14 @@ def complete(call: PendingCall, error: BaseException | None, began: float) -> No
         model.status = "timeout"
     else:
         model.status = "error"
-        model.error = CANCELLED_TEXT if isinstance(error, trio.Cancelled) else str(error)
+        model.error = CANCELLED_TEXT if _cancelled(error) else str(error)
 
 
 def count(events: AgentEvents, error: BaseException | None, *, started: bool) -> None:
     """Count the outcome under its one name."""
     if error is None:
         events.completed += 1
-    elif isinstance(error, trio.Cancelled):
+    elif _cancelled(error):
         events.canceled += 1
     elif isinstance(error, CallTimeout) and started:
         events.timeouts += 1
@@ -57,6 +57,11 @@ def count(events: AgentEvents, error: BaseException | None, *, started: bool) ->
         events.server_busy += 1
     else:
         events.errors += 1
+
+
+def _cancelled(error: BaseException) -> bool:
+    """`trio.Cancelled`, alone or in a group (also the interruption of the whole program)."""
+    return not isinstance(error, Exception)
 
 
 async def tell_after(listeners: tuple[CallListener, ...], call: PendingCall) -> None:

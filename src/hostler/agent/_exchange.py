@@ -47,7 +47,8 @@ class Exchange:
         self._call = call
         self._max_body = max_body
         self._connection: Connection
-        self._request_cut = False
+        self._sending = False
+        self._answered = False
         self._body_error: Exception | None = None
         self.container_ok = False
         self.broke = False
@@ -58,7 +59,9 @@ class Exchange:
         Raises the `FunctionError` that the contract says; what the writer raises; and what
         reading the body raises, whereupon the function sees a broken request.
         """
+        self.container_ok = True  # until it gets anything of this call
         head = request_head(self._call.model)
+        self.container_ok = False
         try:
             self._connection = self._channel.connection()
             try:
@@ -68,7 +71,8 @@ class Exchange:
         except FunctionBroke as error:
             self.broke = True
             log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
-            raise (FunctionWriteRequest if self._request_cut else FunctionResponseError) from error
+            within_request = self._sending and not self._answered
+            raise (FunctionWriteRequest if within_request else FunctionResponseError) from error
         except HeadTooBig as error:
             raise FunctionResponseHeaderTooBig from error
 
@@ -121,14 +125,16 @@ class Exchange:
 
     async def _send_stream(self, head: h11.Request, receiving: trio.CancelScope) -> None:
         connection = self._connection
+        self._sending = True
         try:
             await connection.send(connection.encode(head))
             async with self._call.body.open() as body:
                 while piece := await body.receive_some(_PIECE):
                     await connection.send(connection.encode(h11.Data(data=bytes(piece))))
             await connection.send(connection.encode(h11.EndOfMessage()))
+            self._sending = False
         except FunctionBroke:
-            self._request_cut = True  # not an error if a complete answer is there
+            pass  # not an error if there is a complete answer; `_receive` will find out
         except Exception as error:  # noqa: BLE001  (raised by `_stream`)
             self._body_error = error
             connection.close()  # before its regular end, so that the function sees a broken body
@@ -139,6 +145,7 @@ class Exchange:
     async def _receive(self) -> None:
         connection = self._connection
         response = await connection.receive_head()
+        self._answered = True
         self._check_status(response.status_code)
         announced = content_length(response)
         if self._max_body and announced is not None and announced > self._max_body:

@@ -90,6 +90,9 @@ class Launcher:
                 share = await self.room.acquire(size, launch.queue.key)
         except NoRoom:
             launch.queue.launch_failed(launch, ServerBusy(), wait=False)
+        except BaseException:  # the agent is being cancelled
+            launch.queue.launch_failed(launch, ServerBusy(), wait=False)
+            raise
         else:
             if share is not None and launch.waiter is not None:
                 launch.begun = True

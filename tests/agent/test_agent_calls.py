@@ -1,0 +1,449 @@
+"""What callers, listeners, overriders and wrapping drivers see; how an agent ends."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from hostler import options
+from hostler.abc import (
+    CallListener,
+    CallRequest,
+    ContainerTask,
+    Cookie,
+    Driver,
+    ResponseWriter,
+)
+from hostler.agent import ContainerState, Resources, open_agent
+from hostler.bodies import BytesBody
+from hostler.call import PendingCall
+from hostler.config import AgentConfig
+from hostler.drivers.sim import (
+    SimDriver,
+    SimExit,
+    SimRequest,
+    SimResponse,
+    echo,
+    open_sim_driver,
+)
+from hostler.errors import (
+    APIError,
+    CallResourceTooBig,
+    CallTimeout,
+    ContainerOutOfMemory,
+    FunctionResponseError,
+    ServerBusy,
+)
+from hostler.frames import Headers
+from hostler.models import Call
+from tests.conftest import Logs
+
+from .nodes import MIB, Recorder, call_model, open_node, until
+
+
+async def hang(request: SimRequest) -> SimResponse:
+    await request.read()
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+async def drip(request: SimRequest) -> SimResponse:
+    """A response that never ends."""
+
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"drop"
+            await trio.sleep(1)
+
+    return SimResponse(body=pieces())
+
+
+class Recording(CallListener):
+    def __init__(self, record: list[str], name: str = "") -> None:
+        self.record, self.name = record, name
+
+    async def before_call(self, call: PendingCall) -> None:
+        self.record.append(f"before{self.name} {call.model.status}")
+
+    async def after_call(self, call: PendingCall) -> None:
+        self.record.append(f"after{self.name} {call.model.status} {call.model.error}")
+        await trio.sleep(1)  # has to be possible for a cancelled call, too
+
+
+async def test_listeners_run_in_order_and_see_a_complete_model(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    record: list[str] = []
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        node.agent.add_listener(Recording(record, "1"))
+        node.agent.add_listener(Recording(record, "2"))
+        call = node.call()
+        await node.agent.submit(call)
+        assert record == [
+            "before1 running",
+            "before2 running",
+            "after1 success ",
+            "after2 success ",
+        ]
+        assert call.model.started_at is not None
+        assert call.model.completed_at is not None
+        assert call.model.completed_at >= call.model.started_at
+
+
+async def test_scenario_03_crash_is_an_error_with_text_for_the_listener(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async def crash(request: SimRequest) -> SimResponse:
+        raise SimExit(134)
+
+    record: list[str] = []
+    async with open_sim_driver({"crash": crash}) as driver, open_node(driver, tmp_path) as node:
+        node.agent.add_listener(Recording(record))
+        with pytest.raises(FunctionResponseError):
+            await node.run("crash")
+        assert record == ["before running", "after error error receiving function response"]
+
+
+async def test_weakness_04_13_out_of_memory_says_so(autojump_clock: object, tmp_path: Path) -> None:
+    async def hungry(request: SimRequest) -> SimResponse:
+        raise SimExit(137, out_of_memory=True)
+
+    async with open_sim_driver({"hungry": hungry}) as driver, open_node(driver, tmp_path) as node:
+        with pytest.raises(ContainerOutOfMemory):
+            await node.run("hungry")
+
+
+async def test_before_listener_ends_the_call_and_spares_the_container(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    class Refuse(CallListener):
+        async def before_call(self, call: PendingCall) -> None:
+            if call.model.id == "refused":
+                raise APIError(418, "teapot")
+
+    record: list[str] = []
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        node.agent.add_listener(Refuse())
+        node.agent.add_listener(Recording(record))
+        with pytest.raises(APIError, match="teapot"):
+            await node.run(id="refused")
+        assert record == []
+        await node.run()
+        assert driver.statistics().created == 1
+
+
+async def test_failing_after_listener_is_logged_and_the_next_one_runs(
+    autojump_clock: object, tmp_path: Path, logs: Logs
+) -> None:
+    class Broken(CallListener):
+        async def after_call(self, call: PendingCall) -> None:
+            raise ValueError("broken")
+
+    record: list[str] = []
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        node.agent.add_listener(Broken())
+        node.agent.add_listener(Recording(record))
+        await node.run()
+        assert record[-1] == "after success "
+        logs.expect_error("call listener failed")
+
+
+async def test_overrider_comes_before_the_contract_and_the_slot_key(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    def overrider(
+        request: CallRequest, model: Call, extensions: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        model.config |= {"ADDED": extensions["tenant"], "FN_FORMAT": "nonsense"}
+        return {"seen": "yes"}
+
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path, overrider=overrider) as node,
+    ):
+        for tenant in ("a", "b"):
+            call = node.call("echo", None, options.with_extensions({"tenant": tenant}))
+            await node.agent.submit(call)
+            assert call.extensions == {"seen": "yes"}
+        first, second = driver.containers()
+        assert (first.env["ADDED"], second.env["ADDED"]) == ("a", "b")
+        assert first.env["FN_FORMAT"] == "http-stream"
+        assert first.env["FN_LISTENER"] == "unix:/tmp/iofs/lsnr.sock"
+        assert first.task.extensions == {"seen": "yes"}
+
+
+@pytest.mark.parametrize("memory", [2**64 - 1, 2**44, 1025])
+async def test_scenario_03_too_much_memory_is_refused(
+    autojump_clock: object, tmp_path: Path, memory: int
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        with pytest.raises(CallResourceTooBig):
+            node.call(memory=memory)
+        with pytest.raises(CallResourceTooBig):
+            node.call(memory=1000, tmpfs_size=25)
+        with pytest.raises(CallResourceTooBig):
+            node.call(cpus=4001)
+
+
+async def test_weakness_03_17_registry_token_is_for_its_own_launch(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+
+        async def run(*extensions: tuple[str, str]) -> None:
+            extension = options.with_extensions(dict(extensions))
+            await node.agent.submit(node.call("echo", None, extension))
+
+        async with trio.open_nursery() as nursery:
+            for token in ("one", "two", ""):
+                nursery.start_soon(run, ("FN_REGISTRY_TOKEN", token))
+        tokens = sorted(container.task.registry_token for container in driver.containers())
+        assert tokens == ["", "one", "two"]
+
+
+class Wrapping(Driver):
+    """A driver of a service provider around the sim driver."""
+
+    def __init__(self, inner: SimDriver) -> None:
+        self.inner = inner
+        self.record: list[str] = []
+        self.fail = ""
+
+    async def create_cookie(self, task: ContainerTask) -> Cookie:
+        async def before(model: Call, extensions: Mapping[str, str]) -> None:
+            self.record.append(f"before {model.id} {extensions.get('x')}")
+            if self.fail == "before":
+                raise APIError(499, "before failed")
+
+        async def after(model: Call, extensions: Mapping[str, str]) -> None:
+            self.record.append(f"after {model.id}")
+            if self.fail == "after":
+                raise APIError(499, "after failed")
+
+        async def close() -> None:
+            self.record.append("close")
+
+        task.before_call, task.after_call, task.close = before, after, close
+        return await self.inner.create_cookie(task)
+
+    def slot_key_extension(self, extensions: Mapping[str, str]) -> str:
+        return extensions.get("shared", "")
+
+
+async def test_scenario_03_hooks_run_around_each_call_with_its_own_extensions(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as sim:
+        driver = Wrapping(sim)
+        async with open_node(driver, tmp_path) as node:
+            for number in ("1", "2"):
+                extension = options.with_extensions({"x": number})
+                await node.agent.submit(node.call("echo", None, extension, id=number))
+            assert driver.record == ["before 1 1", "after 1", "before 2 2", "after 2"]
+            assert sim.statistics().created == 1
+        assert driver.record[-1] == "close"
+        assert driver.record.count("close") == 1
+
+
+@pytest.mark.parametrize("stage", ["before", "after"])
+async def test_scenario_03_failing_hook_fails_the_call_and_closes_the_container(
+    autojump_clock: object, tmp_path: Path, stage: str
+) -> None:
+    async with open_sim_driver({"echo": echo}) as sim:
+        driver = Wrapping(sim)
+        driver.fail = stage
+        async with open_node(driver, tmp_path) as node:
+            with pytest.raises(APIError, match=f"{stage} failed"):
+                await node.run(id="1")
+            await until(lambda: node.agent.statistics().at_rest)
+            after = ["after 1"] if stage == "after" else []
+            assert driver.record == ["before 1 None", *after, "close"]
+
+
+async def test_hook_runs_after_a_failed_dispatch(autojump_clock: object, tmp_path: Path) -> None:
+    async with open_sim_driver({"hang": hang}) as sim:
+        driver = Wrapping(sim)
+        async with open_node(driver, tmp_path) as node:
+            with pytest.raises(CallTimeout):
+                await node.run("hang", id="1", timeout=1)
+            await until(lambda: node.agent.statistics().at_rest)
+            assert driver.record == ["before 1 None", "after 1", "close"]
+
+
+async def test_driver_extension_separates_containers(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as sim, open_node(Wrapping(sim), tmp_path) as node:
+        for value in ("a", "b", "a"):
+            extension = options.with_extensions({"shared": value})
+            await node.agent.submit(node.call("echo", None, extension))
+        assert sim.statistics().created == 2
+
+
+async def test_slot_key_of_the_lb_wins(autojump_clock: object, tmp_path: Path) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        for config in ({"A": "1"}, {"A": "2"}):
+            key = options.with_slot_hash_id(b"k" * 32)
+            await node.agent.submit(node.call("echo", None, key, config=config))
+        assert driver.statistics().created == 1
+
+
+@pytest.mark.parametrize(("image", "started"), [("hang", 0), ("drip", 200)])
+async def test_weakness_03_6_client_cancel_is_a_cancel(
+    autojump_clock: object, tmp_path: Path, image: str, started: int
+) -> None:
+    record: list[str] = []
+    images = {"hang": hang, "drip": drip}
+    async with open_sim_driver(images) as driver, open_node(driver, tmp_path) as node:
+        node.agent.add_listener(Recording(record))
+        recorder = Recorder()
+        with trio.move_on_after(5) as scope:
+            await node.agent.submit(node.call(image, writer=recorder))
+        assert scope.cancelled_caught
+        assert recorder.status == started
+        assert record == ["before running", "after error cancelled"]
+        statistics = node.agent.statistics()
+        assert (statistics.canceled, statistics.errors) == (1, 0)
+        await until(lambda: node.agent.statistics().at_rest)
+        assert driver.statistics().containers == 0
+
+
+async def test_writer_error_ends_the_call_as_it_is(autojump_clock: object, tmp_path: Path) -> None:
+    class Gone(ResponseWriter):
+        async def start(self, status: int, headers: Headers) -> None:
+            raise trio.BrokenResourceError("the LB is gone")
+
+        async def write(self, data: bytes | memoryview) -> None:
+            raise AssertionError
+
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        with pytest.raises(trio.BrokenResourceError, match="LB is gone"):
+            await node.agent.submit(node.call(writer=Gone()))
+
+
+async def test_slow_reader_slows_the_function(autojump_clock: object, tmp_path: Path) -> None:
+    produced = 0
+
+    async def fast(request: SimRequest) -> SimResponse:
+        async def pieces() -> AsyncIterator[bytes]:
+            nonlocal produced
+            for _ in range(1000):
+                produced += 1
+                yield b"x" * 65536
+
+        return SimResponse(body=pieces())
+
+    class Slow(Recorder):
+        async def write(self, data: bytes | memoryview) -> None:
+            await trio.sleep_forever()
+
+    async with open_sim_driver({"fast": fast}) as driver, open_node(driver, tmp_path) as node:
+        with trio.move_on_after(1):
+            await node.agent.submit(node.call("fast", writer=Slow()))
+        assert 0 < produced < 20
+
+
+async def test_drain_refuses_who_waits_and_lets_the_running_finish(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async def slow(request: SimRequest) -> SimResponse:
+        await trio.sleep(5)
+        return SimResponse()
+
+    outcomes: dict[str, BaseException | None] = {}
+    async with open_sim_driver({"slow": slow}) as driver, trio.open_nursery() as nursery:
+        async with open_node(driver, tmp_path, memory=128) as node:
+
+            async def run(name: str) -> None:
+                outcomes[name] = None
+                try:
+                    await node.run("slow")
+                except Exception as error:
+                    outcomes[name] = error
+
+            nursery.start_soon(run, "running")
+            await until(lambda: node.agent.statistics().running == 1)
+            nursery.start_soon(run, "waiting")
+            await until(lambda: node.agent.statistics().queued == 1)
+            started = trio.current_time()
+        assert trio.current_time() - started == pytest.approx(5, abs=0.1)
+        assert isinstance(outcomes["waiting"], ServerBusy)
+        assert outcomes["running"] is None
+        with pytest.raises(ServerBusy):
+            await node.run("slow")
+
+
+async def test_drain_ends_what_is_left_after_the_grace(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"hang": hang}) as driver, trio.open_nursery() as nursery:
+        async with open_node(driver, tmp_path, drain_grace_msecs=3000.0) as node:
+
+            async def run() -> None:
+                with pytest.raises(APIError, match="closed during the call") as caught:
+                    await node.run("hang")
+                assert caught.value.code == 500
+
+            nursery.start_soon(run)
+            await until(lambda: node.agent.statistics().running == 1)
+            started = trio.current_time()
+        assert trio.current_time() - started == pytest.approx(3, abs=0.1)
+
+
+async def test_weakness_03_1_closing_under_a_running_call_is_idle(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver({"hang": hang}) as driver,
+        trio.open_nursery() as nursery,
+        open_node(driver, tmp_path) as node,
+    ):
+
+        async def run() -> None:
+            with trio.move_on_after(10):
+                await node.run("hang")
+
+        nursery.start_soon(run)
+        await until(lambda: node.agent.statistics().running == 1)
+        node.agent.close_admission()
+        await trio.testing.wait_all_tasks_blocked()  # never returns if somebody spins
+        assert node.agent.statistics().running == 1
+
+
+async def test_an_exception_leaves_the_block_as_it_is(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver:
+        with pytest.raises(ValueError, match="from the block"):  # noqa: PT012
+            async with open_agent(
+                driver,
+                config=AgentConfig(iofs_path=str(tmp_path)),
+                total=Resources(1024 * MIB, 1000),
+            ) as agent:
+                await agent.submit(agent.get_call(options.from_model(call_model())))
+                raise ValueError("from the block")
+        assert agent.statistics().at_rest
+        assert os.listdir(tmp_path) == []
+
+
+async def test_removal_that_hangs_does_not_hang_the_agent(
+    autojump_clock: object, tmp_path: Path, logs: Logs
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver:
+        driver.images["echo"].remove_time = 1000
+        async with open_node(driver, tmp_path) as node:
+            await node.run()
+        logs.expect_error("removal takes too long")
+
+
+async def test_agent_describes_itself(autojump_clock: object, tmp_path: Path) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        await node.run(body=BytesBody(b"x"))
+        assert node.agent.statistics().containers == {ContainerState.IDLE: 1}
+        assert node.agent.statistics().used == Resources(128 * MIB, 0)
+        assert "running=0" in repr(node.agent)
