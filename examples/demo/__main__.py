@@ -13,6 +13,7 @@ import tempfile
 import time
 import urllib.request
 from contextlib import AsyncExitStack
+from email.message import Message
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ LABEL = "hostler-demo"
 @attrs.frozen
 class Answer:
     status: int
-    headers: dict[str, str]
+    headers: Message
     body: bytes
     milliseconds: float
 
@@ -41,7 +42,7 @@ def post(url: str, body: bytes, **headers: str) -> Answer:
     with urllib.request.urlopen(request, timeout=60) as response:  # noqa: S310
         return Answer(
             response.status,
-            dict(response.headers),
+            response.headers,
             response.read(),
             (time.perf_counter() - began) * 1000,
         )

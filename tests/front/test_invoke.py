@@ -217,6 +217,38 @@ async def test_head_is_held_back_until_the_first_byte() -> None:
     assert request.content == b"x"
 
 
+async def test_the_end_of_a_known_length_is_held_back_until_the_call_has_ended() -> None:
+    """A client that has its whole response and leaves would look like one that cancels."""
+    go_on = trio.Event()
+
+    async def handler(call: PendingCall) -> None:
+        await call.writer.start(200, [("Content-Length", "6")])
+        await call.writer.write(b"abc")
+        await call.writer.write(b"def")
+        await go_on.wait()
+
+    request = AsgiRequest().body()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(request.run, app_of(ScriptedAgent(handler)))
+        await trio.testing.wait_all_tasks_blocked()
+        assert request.content == b"abc"
+        go_on.set()
+    assert request.content == b"abcdef"
+    assert request.complete
+
+
+async def test_a_failure_after_a_whole_small_response_is_still_a_clean_error() -> None:
+    async def handler(call: PendingCall) -> None:
+        await call.writer.start(200, [("Content-Length", "3"), ("X-A", "1")])
+        await call.writer.write(b"abc")
+        raise FunctionResponseTooBig
+
+    request = await AsgiRequest().body().run(app_of(ScriptedAgent(handler)))
+    assert request.status == 502
+    assert "x-a" not in request.headers
+    assert b"function response body too large" in request.content
+
+
 async def test_a_function_that_does_not_read_stops_the_client() -> None:
     go_on = trio.Event()
 

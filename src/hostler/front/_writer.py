@@ -37,6 +37,9 @@ class AsgiWriter(ResponseWriter):
     that fails before that gets a clean error answer, with none of the function's headers. After
     it an error can only be shown by leaving the response incomplete (`begun` tells).
 
+    The bytes that complete a body of known length are held back until the call has ended, too: a
+    client that has them all may leave at once, and must not be taken for one that cancels.
+
     ``own_headers`` are added to the function's, of which those with the same names are dropped.
     ``on_gone`` is called when the client turns out to be gone; it has to cancel the call.
     """
@@ -50,6 +53,7 @@ class AsgiWriter(ResponseWriter):
         self._status = 0
         self._headers: RawHeaders = []
         self._remaining: int | None = None
+        self._last = b""
         self.begun = False
         """The head was handed to the server: no other answer is possible any more."""
         self.fdk_version = ""
@@ -75,6 +79,10 @@ class AsgiWriter(ResponseWriter):
             if len(data) > self._remaining:
                 raise FunctionResponseError()
             self._remaining -= len(data)
+            if not self._remaining:
+                self._last = bytes(data)
+                await trio.lowlevel.checkpoint()
+                return
         await self._begin()
         await self._pass({"type": "http.response.body", "body": bytes(data), "more_body": True})
 
@@ -91,7 +99,7 @@ class AsgiWriter(ResponseWriter):
         if not self.begun and self._remaining is None and self._status not in _BODILESS:
             self._headers.append((b"content-length", b"0"))
         await self._begin()
-        await self._pass({"type": "http.response.body", "body": b""})
+        await self._pass({"type": "http.response.body", "body": self._last})
 
     async def _begin(self) -> None:
         if self.begun:
