@@ -1,0 +1,259 @@
+"""Launches that fail, and containers that die, on virtual time."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from hostler.bodies import BytesBody
+from hostler.drivers.sim import (
+    SimContainer,
+    SimExit,
+    SimHandler,
+    SimRequest,
+    SimResponse,
+    echo,
+    open_sim_driver,
+)
+from hostler.errors import (
+    ContainerInitFailed,
+    ContainerInitTimeout,
+    FunctionResponseError,
+    ImagePullTimeout,
+    ImageWithVolume,
+    ServerBusy,
+)
+
+from .nodes import open_node, until
+
+NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
+
+
+async def sleeper(request: SimRequest) -> SimResponse:
+    """Answer after as many seconds as the body says."""
+    body = await request.read()
+    await trio.sleep(float(body or b"10"))
+    return SimResponse(body=body)
+
+
+async def test_scenario_04_initializing_container_is_not_evicted(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path, memory=128, **NACK) as node,
+        trio.open_nursery() as nursery,
+    ):
+        driver.add_image("slow", listening="never")
+
+        async def first() -> None:
+            with pytest.raises(ContainerInitTimeout):
+                await node.run("slow")
+
+        nursery.start_soon(first)
+        await trio.sleep(3)
+        with pytest.raises(ServerBusy):
+            await node.run("echo")
+
+
+async def test_scenario_04_resources_are_held_during_a_pull(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path, memory=128, hot_pull_timeout_msecs=5000.0, **NACK) as node,
+        trio.open_nursery() as nursery,
+    ):
+        driver.add_image("hanging", on_machine=False, pull_time=100.0)
+
+        async def first() -> None:
+            with pytest.raises(ImagePullTimeout):
+                await node.run("hanging")
+
+        nursery.start_soon(first)
+        await trio.sleep(3)
+        with pytest.raises(ServerBusy):
+            await node.run("echo")
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.2])
+async def test_scenario_04_exit_at_start_is_init_failed(
+    autojump_clock: object, tmp_path: Path, delay: float
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path, **NACK) as node:
+        driver.add_image("bad", exit_on_start=0, init_time=delay)
+        with pytest.raises(ContainerInitFailed):
+            await node.run("bad")
+        await until(lambda: node.agent.statistics().at_rest)
+
+
+async def test_scenario_03_start_limit(autojump_clock: object, tmp_path: Path) -> None:
+    async with (
+        open_sim_driver() as driver,
+        open_node(driver, tmp_path, hot_start_timeout_msecs=3000.0) as node,
+    ):
+        driver.add_image("slow", init_time=5.0)
+        with pytest.raises(ContainerInitTimeout):
+            await node.run("slow")
+
+
+async def test_image_with_volume_is_the_callers_error(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("volume", volumes=True)
+        with pytest.raises(ImageWithVolume):
+            await node.run("volume")
+
+
+async def test_image_that_vanishes_is_a_nack(autojump_clock: object, tmp_path: Path) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        image = driver.add_image("gone", create_time=1.0)
+
+        async def remove(task: object) -> None:
+            image.on_machine = False
+
+        image.faults = {"validate": remove}
+        with pytest.raises(ServerBusy):
+            await node.run("gone")
+
+
+async def test_internal_launch_trouble_reaches_the_call_as_it_is(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", faults={"start": OSError("engine on fire")})
+        with pytest.raises(OSError, match="engine on fire"):
+            await node.run()
+
+
+async def test_scenario_03_failing_launches_never_hit_a_call_that_another_container_serves(
+    autojump_clock: object,
+    tmp_path: Path,
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        started: list[SimContainer] = []
+
+        async def only_the_first(container: SimContainer) -> None:
+            started.append(container)
+            if len(started) > 1:
+                raise SimExit(1)
+
+        driver.add_image("sleep", sleeper, start_hook=only_the_first)
+        await node.run("sleep", BytesBody(b"0"))
+
+        async def client() -> None:
+            with trio.move_on_after(1):
+                while True:
+                    await node.run("sleep", BytesBody(b"0.01"))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client)
+            nursery.start_soon(client)
+        statistics = node.agent.statistics()
+        assert statistics.launch_failures >= 1
+        assert statistics.errors == 0
+        assert statistics.launch_failures <= statistics.calls  # no launching in a loop
+
+
+async def test_exit_of_an_idle_container_is_noticed_at_once(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        await node.run()
+        driver.containers()[0].exit(3)
+        await until(lambda: node.agent.statistics().at_rest, seconds=0.1)
+        await node.run()
+        assert driver.statistics().created == 2
+
+
+async def test_a_container_outlives_the_call_that_caused_it(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", init_time=2.0)
+        with trio.move_on_after(1):
+            await node.run()
+        started = trio.current_time()
+        await node.run()
+        assert trio.current_time() - started == pytest.approx(1, abs=0.01)
+        assert driver.statistics().created == 1
+
+
+async def test_weakness_01_4_timings_belong_to_the_call_that_waited(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image(
+            "echo",
+            on_machine=False,
+            validate_time=0.5,
+            pull_time=3.0,
+            create_time=1.0,
+            start_time=1.0,
+            init_time=2.0,
+        )
+        cold, hot = node.call(), node.call()
+        await node.agent.submit(cold)
+        await node.agent.submit(hot)
+        seconds = {
+            name: round(getattr(cold.timings, name) / 1e9, 1)
+            for name in ("image_pull_wait_ns", "ctr_prep_ns", "ctr_create_ns", "init_start_ns")
+        }
+        assert seconds == {
+            "image_pull_wait_ns": 3.0,
+            "ctr_prep_ns": 0.5,
+            "ctr_create_ns": 2.0,
+            "init_start_ns": 2.0,
+        }
+        assert cold.timings.scheduler_ns / 1e9 == pytest.approx(8.0, abs=0.1)
+        assert hot.timings.image_pull_wait_ns == hot.timings.init_start_ns == 0
+        assert hot.timings.scheduler_ns < 1e6
+
+
+@pytest.mark.parametrize("listening", ["linked", "direct"])
+async def test_socket_may_be_linked_or_direct(
+    autojump_clock: object, tmp_path: Path, listening: str
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", listening=listening)
+        assert (await node.run(body=BytesBody(b"x"))).body == b"x"
+
+
+async def test_functions_with_different_keys_share_nothing(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        await node.run(config={"A": "1"})
+        await node.run(config={"A": "2"})
+        assert driver.statistics().created == 2
+
+
+def one_exit(code: int) -> SimHandler:
+    async def handler(request: SimRequest) -> SimResponse:
+        raise SimExit(code)
+
+    return handler
+
+
+@pytest.mark.parametrize("code", [0, 1, 134])
+async def test_scenario_04_exit_during_the_request(
+    autojump_clock: object, tmp_path: Path, code: int
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("bad", one_exit(code))
+        with pytest.raises(FunctionResponseError):
+            await node.run("bad")
+        await until(lambda: node.agent.statistics().at_rest)
+
+
+async def test_driver_error_while_freezing_ends_only_the_container(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", faults={"freeze": OSError("no cgroup")})
+        await node.run()
+        await until(lambda: node.agent.statistics().at_rest)
