@@ -107,19 +107,21 @@ class LBAgent(CallAgent):
     async def drain(self, seconds: float) -> None:
         """Close admission and give the calls under way ``seconds`` to end, then cancel them.
 
-        Detached ones end with their nursery, whose deadline this sets.
+        Detached ones end with their nursery, whose deadline this sets: nothing may be awaited
+        in its block afterwards.
         """
         self.close_admission()
-        deadline = self._detached.cancel_scope.deadline = trio.current_time() + seconds
-        statistics = self.statistics()
-        log.info("lb agent drains", running=statistics.running, detached=statistics.detached)
+        deadline = trio.current_time() + seconds
+        log.info("lb agent drains", **self._left())
         with trio.move_on_at(deadline) as scope:
             await self._gate.wait_empty()
+        self._detached.cancel_scope.deadline = deadline
         if scope.cancelled_caught:
             log.warning("lb agent cancels what is left", **self._left())
             self._gate.cancel_all()
-            # Bounded: what a cancelled call still does is to tell its listeners.
-            with trio.move_on_after(LISTENER_SECONDS):
+            # Shielded from the deadline above, and bounded: what a cancelled call still does is
+            # to tell its listeners.
+            with trio.CancelScope(shield=True, deadline=deadline + LISTENER_SECONDS):
                 await self._gate.wait_empty()
 
     def _left(self) -> dict[str, int]:

@@ -39,7 +39,7 @@ async def open_lb_agent(
     raises `ServiceReservationFailure` in its submitter's task.
     """
     config = config or LBConfig()
-    failure: BaseException | None = None
+    failure: Exception | None = None
     async with trio.open_nursery() as detached:
         agent = LBAgent(
             pool,
@@ -54,8 +54,11 @@ async def open_lb_agent(
         try:
             yield agent
             await agent.drain(config.drain_grace_msecs / 1000 if grace is None else grace)
-        except BaseException as error:  # noqa: BLE001  (raised below, outside of the nursery's group)
+        except Exception as error:  # noqa: BLE001  (raised below, outside of the nursery's group)
             failure = error
             agent.abort()
+        except BaseException:  # may be the nursery's own cancellation: it has to see it
+            agent.abort()
+            raise
     if failure is not None:
         raise failure
