@@ -95,7 +95,6 @@ async def open_node(
     *,
     memory: int = 1024,
     overrider: CallOverrider | None = None,
-    slot_wait: float = float("inf"),
     **config: Any,
 ) -> AsyncIterator[Node]:
     """An agent with ``memory`` MB; at its end everything must be gone."""
@@ -105,7 +104,6 @@ async def open_node(
         config=settings,
         call_overrider=overrider,
         total=Resources(memory * MIB, 4000),
-        slot_wait=slot_wait,
     ) as agent:
         node = Node(agent, iofs)
         yield node

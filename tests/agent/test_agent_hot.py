@@ -183,7 +183,7 @@ async def test_weakness_03_8_waiting_for_a_slot_can_be_bounded(
 ) -> None:
     async with (
         open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=128, slot_wait=3) as node,
+        open_node(driver, tmp_path, memory=128, slot_wait_msecs=3000) as node,
     ):
         driver.add_image("sleep", sleeper)
         outcomes = await run_all(node, 2, "sleep", b"10")

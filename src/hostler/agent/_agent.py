@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -53,7 +52,6 @@ class Agent(InnerAgent):
         overrider: CallOverrider | None,
         options: tuple[CallOption, ...],
         listeners: tuple[CallListener, ...],
-        slot_wait: float,
     ) -> None:
         self._launcher = launcher
         self._driver = driver
@@ -62,7 +60,7 @@ class Agent(InnerAgent):
         self._overrider = overrider
         self._options = options
         self._listeners = listeners
-        self._slot_wait = slot_wait
+        self._slot_wait = config.slot_wait_msecs / 1000
         self._gate = Gate()
 
     def __repr__(self) -> str:
@@ -232,14 +230,12 @@ async def open_agent(
     call_options: Iterable[CallOption] = (),
     listeners: Iterable[CallListener] = (),
     total: Resources | None = None,
-    slot_wait: float = math.inf,
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
 
     ``config`` is read from the environment by default. ``call_options`` run after those of the
     caller of ``get_call``, ``call_overrider`` after both. ``total`` replaces what the machine
-    has (Fn's rules, see the reference of the settings) as the room for containers. ``slot_wait``
-    bounds the seconds that a call waits for a slot; then it is refused with `ServerBusy`.
+    has (Fn's rules, see the reference of the settings) as the room for containers.
 
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
     have ``config.drain_grace_msecs`` to finish and are cancelled then; if the block is left by
@@ -269,7 +265,6 @@ async def open_agent(
             call_overrider,
             tuple(call_options),
             tuple(listeners),
-            slot_wait,
         )
         try:
             yield agent

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import attrs
 
 from hostler.errors import ConfigError
@@ -40,13 +42,18 @@ class AgentConfig(EnvConfig):
     hot_poll_msecs: float = attrs.field(
         default=200.0, metadata=setting(POSITIVE_MILLISECONDS, "FN_HOT_POLL_MSECS")
     )
-    """Milliseconds (200) after which a waiting call asks for another launch, and that a launch
-    waits for resources at most."""
+    """Milliseconds (200) between two looks of Fn's waiting calls. No effect: nothing polls here."""
 
     hot_launcher_timeout_msecs: float = attrs.field(
         default=3_600_000.0, metadata=setting(MILLISECONDS, "FN_HOT_LAUNCHER_TIMEOUT_MSECS")
     )
-    """Milliseconds (3 600 000) that an idle slot queue is kept."""
+    """Milliseconds (3 600 000) that Fn keeps an idle slot queue. No effect: an empty queue is
+    dropped at once, since it costs nothing to make."""
+
+    slot_wait_msecs: float = attrs.field(
+        default=math.inf, metadata=setting(MILLISECONDS, "FN_SLOT_WAIT_MSECS")
+    )
+    """Milliseconds (no limit) that a call may wait for a container; then it is refused. Ours."""
 
     hot_pull_timeout_msecs: float = attrs.field(
         default=600_000.0, metadata=setting(MILLISECONDS, "FN_HOT_PULL_TIMEOUT_MSECS")
@@ -108,8 +115,8 @@ class AgentConfig(EnvConfig):
     enable_nb_resource_tracker: bool = attrs.field(
         default=False, metadata=setting(FLAG, "FN_ENABLE_NB_RESOURCE_TRACKER")
     )
-    """Whether (no) a call that finds no room is refused at once (NACK), so that an LB can try
-    another runner; otherwise it waits."""
+    """Whether (no; ``hostler runner``: yes) a call that finds no room is refused at once (NACK),
+    so that an LB can try another runner; otherwise it waits."""
 
     # --- limits of one container ---
 
