@@ -49,6 +49,18 @@ def test_an_empty_environment_gives_the_defaults(cls: type[EnvConfig]) -> None:
     assert cls.from_env({}) == cls()
 
 
+def test_other_defaults_yield_to_the_environment() -> None:
+    def nacks(**env: str) -> bool:
+        config = AgentConfig.from_env(env, enable_nb_resource_tracker=True)
+        return config.enable_nb_resource_tracker
+
+    assert nacks()
+    assert nacks(FN_ENABLE_NB_RESOURCE_TRACKER="")
+    assert not nacks(FN_ENABLE_NB_RESOURCE_TRACKER="false")
+    with pytest.raises(ConfigError, match="FN_MAX_PIDS=-1"):
+        AgentConfig.from_env({}, max_pids=-1)
+
+
 @all_classes
 def test_a_field_is_its_variable(cls: type[EnvConfig]) -> None:
     for info in describe(cls):

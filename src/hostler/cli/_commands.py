@@ -193,7 +193,11 @@ def runner(
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
-    """A pure runner: runs the calls that load balancers place here."""
+    """A pure runner: runs the calls that load balancers place here.
+
+    A call that finds no room is refused at once, so that its LB can try another runner;
+    FN_ENABLE_NB_RESOURCE_TRACKER=false lets it wait here instead.
+    """
 
     def make() -> tuple[NodeConfig, Node]:
         from ._runner import RunnerNode

@@ -30,7 +30,8 @@ class RunnerNode:
     pki: PKIData | None
 
     async def __call__(self, life: Life) -> None:
-        config = AgentConfig.from_env(self.settings.env)
+        # There is an LB in front, which can try another runner.
+        config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=True)
         tls = wire.server_tls(self.pki) if self.pki else None
         addresses: dict[str, object] = {}
         async with AsyncExitStack() as stack:
