@@ -132,7 +132,7 @@ async def test_a_runner_that_needs_a_moment_after_a_call_loses_nothing(
     runner = FakeRunner(seconds=0.1, script=slow_to_reopen)
     calls = [make_call(f"c{number}") for number in range(200)]
     assert await place_all(make(), FakePool([runner]), calls) == [None] * 200
-    assert trio.current_time() < 20 * 0.125
+    assert trio.current_time() < 1.1 * 20 * 0.105  # twenty rounds and little more
     assert sum(call.attempts for call in calls) < 4 * 200
 
 
@@ -179,12 +179,24 @@ async def test_a_pool_that_gives_up_frees_the_whole_line_at_once(
     runner = full()
     pool = FakePool(*[[runner]] * 10, FunctionError(502, "fn was deleted"))
     placer = make()
-    ends = await place_all(placer, pool, [make_call(f"c{number}") for number in range(8)])
-    assert [str(end) for end in ends] == ["fn was deleted"] * 8
-    assert trio.current_time() < 0.5
+    ended_at: list[float] = []
+
+    async def place(name: str) -> None:
+        with pytest.raises(FunctionError, match="fn was deleted"):
+            await placer.place_call(pool, make_call(name))
+        ended_at.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        for number in range(8):
+            nursery.start_soon(place, f"c{number}")
+    assert len(ended_at) == 8
+    assert max(ended_at) - min(ended_at) < 0.001
 
 
-async def test_a_call_that_leaves_the_line_hands_its_turn_on(autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("turn_first", [False, True])
+async def test_a_call_that_leaves_the_line_hands_its_turn_on(
+    autojump_clock: MockClock, turn_first: bool
+) -> None:
     """The turn and the cancellation come in the same moment."""
     runner = FakeRunner(seconds=10)
     placer, pool = make(), FakePool([runner])
@@ -200,9 +212,13 @@ async def test_a_call_that_leaves_the_line_hands_its_turn_on(autojump_clock: Moc
         await trio.sleep(0.001)
         await occupy(nursery, placer, pool, make_call("stays"))
         (room,) = placer._rooms.values()
-        room.offer(runner)
-        scope.cancel()
         runner.slots = 2
+        if turn_first:
+            room.offer(runner)
+            scope.cancel()
+        else:
+            scope.cancel()
+            room.offer(runner)
         await trio.sleep(0.005)
         assert runner.order == ["running", "stays"]
 
