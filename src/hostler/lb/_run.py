@@ -132,6 +132,10 @@ class CallRun:
             total_ms=_ms(round((trio.current_time() - self._submitted_at) * 1e9)),
             lb_ms=_ms(latency_ns),
             scheduler_ms=_ms(timings.scheduler_ns),
+            pull_ms=_ms(timings.image_pull_wait_ns),
+            prep_ms=_ms(timings.ctr_prep_ns),
+            create_ms=_ms(timings.ctr_create_ns),
+            init_ms=_ms(timings.init_start_ns),
             execution_ms=_ms(timings.execution_ns),
         )
 
