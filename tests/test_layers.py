@@ -18,7 +18,7 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(["_call_json", "_container_task", "config", "abc", "engagement"], 0),
     **dict.fromkeys(["_gate", "_inotify", "_iofs", "bodies", "call", "options"], 1),
-    **dict.fromkeys(["_declaration", "functions", "logs", "metrics"], 1),
+    **dict.fromkeys(["_declaration", "functions", "logs", "metrics", "agent_metrics"], 1),
     **dict.fromkeys(["wire", "drivers"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front"], 4),

@@ -49,25 +49,66 @@ class Count:
         return metric
 
 
-class LBMetrics(Collector):
-    """What an LB counts. ``placer_*`` and ``runner_*`` stand for Fn's ``lb_placer_*`` and
-    ``lb_runner_*``; latencies take nanoseconds and are exposed in milliseconds.
+class _Counts(Collector):
+    """Exposes `Count` objects."""
+
+    def __init__(self) -> None:
+        self._counts: list[Count] = []
+
+    def _counter(self, name: str, text: str) -> Count:
+        return self._add(Count(f"fn_{name}", text, "unknown"))
+
+    def _gauge(self, name: str, text: str) -> Count:
+        return self._add(Count(f"fn_{name}", text, "gauge"))
+
+    def _add(self, count: Count) -> Count:
+        self._counts.append(count)
+        return count
+
+    def collect(self) -> Iterator[Metric]:
+        for count in self._counts:
+            yield count.metric()
+
+
+class CallCounts(_Counts):
+    """What both kinds of agent count of their calls, under the same names. Those of one process
+    share one such object, as in Fn, so an LB and an agent that are embedded together add up.
 
     Raises `ValueError` if ``registry`` has such metrics already.
     """
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._counts: list[Count] = []
+        super().__init__()
         self.calls = self._counter("calls", "Calls submitted")
         self.ended: dict[CallStatus, Count] = {
             "completed": self._counter("completed", "Calls that succeeded"),
-            "timeouts": self._counter("timeouts", "Forwarded calls whose time was over"),
+            "timeouts": self._counter("timeouts", "Calls whose time was over"),
             "server_busy": self._counter("server_busy", "Calls refused for lack of capacity"),
             "canceled": self._counter("canceled", "Calls whose client went away"),
             "errors": self._counter("errors", "Calls that failed in any other way"),
         }
-        self.queued = self._gauge("queued", "Calls being read and validated")
-        self.running = self._gauge("running", "Calls being placed or run")
+        self.queued = self._gauge(
+            "queued", "Calls that wait for a container, or on an LB that are read and validated"
+        )
+        self.running = self._gauge("running", "Calls being run, or on an LB placed or run")
+        registry.register(self)
+
+
+class LBMetrics(_Counts):
+    """What an LB counts. ``placer_*`` and ``runner_*`` stand for Fn's ``lb_placer_*`` and
+    ``lb_runner_*``; latencies take nanoseconds and are exposed in milliseconds.
+
+    ``calls`` are made for ``registry`` by default. Raises `ValueError` if ``registry`` has such
+    metrics already.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, *, calls: CallCounts | None = None
+    ) -> None:
+        super().__init__()
+        counts = CallCounts(registry) if calls is None else calls
+        self.calls, self.ended = counts.calls, counts.ended
+        self.queued, self.running = counts.queued, counts.running
         self.placer_pool_error = self._counter(
             "lb_placer_rp_error_count", "Placements that ended with a runner pool error"
         )
@@ -123,20 +164,6 @@ class LBMetrics(Collector):
         )
         self._call_latency = {status: by_status.labels(status) for status in self.ended}
 
-    def _counter(self, name: str, text: str) -> Count:
-        return self._add(Count(f"fn_{name}", text, "unknown"))
-
-    def _gauge(self, name: str, text: str) -> Count:
-        return self._add(Count(f"fn_{name}", text, "gauge"))
-
-    def _add(self, count: Count) -> Count:
-        self._counts.append(count)
-        return count
-
-    def collect(self) -> Iterator[Metric]:
-        for count in self._counts:
-            yield count.metric()
-
     def observe_placement(self, attempts: int, latency_ns: int) -> None:
         """A placement is over: how many attempts, and how long until the last of them began."""
         self._attempts.observe(attempts)
@@ -156,6 +183,12 @@ class LBMetrics(Collector):
 
 
 @functools.cache
+def default_call_counts() -> CallCounts:
+    """Those of this process, in prometheus_client's own registry."""
+    return CallCounts()
+
+
+@functools.cache
 def default_metrics() -> LBMetrics:
     """The metrics of this process, in prometheus_client's own registry."""
-    return LBMetrics()
+    return LBMetrics(calls=default_call_counts())

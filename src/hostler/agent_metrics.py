@@ -1,0 +1,260 @@
+"""The metrics of a runner's agent, under Fn's names, for Prometheus.
+
+`AgentMetrics` is an object that is handed to the agent and to the pure runner. Making one
+registers it. Both use `default_agent_metrics` if they are given none, so that a stock node has
+them. Fn calls the time that a container spends in a state ``container_<state>_duration_seconds``
+and measures it in milliseconds: that stays as it is, for dashboards made for Fn, and the same
+values have the name ``..._duration_milliseconds`` too.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Literal
+
+import attrs
+from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from .metrics import MILLISECONDS, CallCounts, Count, default_call_counts
+
+STATES = ("wait", "start", "idle", "paused", "busy")
+"""Of a container, as parts of metric names."""
+MAX_LABEL_SETS = 1000
+"""Functions that get series of their own; the later ones share the labels ``other``. Prometheus
+keeps a series for ever, so there has to be a bound."""
+FAST_MILLISECONDS = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1_000)
+"""Upper bounds of the buckets for what should take no time at all."""
+
+ReadyOutcome = Literal["initialized", "canceled", "timedout"]
+"""How waiting for a function's socket ended; the value of ``container_uds_state``."""
+
+
+@attrs.frozen
+class ContainerLabels:
+    """Whose container it is."""
+
+    app_id: str
+    fn_id: str
+    image: str
+
+    def as_dict(self) -> dict[str, str]:
+        return {"app_id": self.app_id, "fn_id": self.fn_id, "image_name": self.image}
+
+
+_OTHER = ContainerLabels("other", "other", "other")
+_LABEL_NAMES = tuple(_OTHER.as_dict())
+
+
+@attrs.frozen(kw_only=True)
+class Load:
+    """What an agent has in use now: bytes, milli-CPUs, and launches."""
+
+    mem_used: int
+    mem_total: int
+    cpu_used: int
+    cpu_total: int
+    launches_running: int
+    launches_waiting: int
+
+
+class AgentMetrics(Collector):
+    """What an agent counts. Durations are taken in nanoseconds and exposed in milliseconds.
+
+    ``calls`` are made for ``registry`` by default. Raises `ValueError` if ``registry`` has such
+    metrics already.
+    """
+
+    def __init__(
+        self, registry: CollectorRegistry = REGISTRY, *, calls: CallCounts | None = None
+    ) -> None:
+        counts = CallCounts(registry) if calls is None else calls
+        self.calls, self.ended = counts.calls, counts.ended
+        self.queued, self.running = counts.queued, counts.running
+        self.launches = _counter("container_launches", "Containers launched")
+        self.launch_failures = _counter(
+            "container_launch_failures", "Containers that did not become ready"
+        )
+        self.freezes = _counter("container_freezes", "Idle containers paused")
+        self.thaws = _counter("container_thaws", "Paused containers resumed for a call")
+        self.log_lines = _counter("log_lines", "Lines of functions taken for log streams")
+        self.log_lines_dropped = _counter(
+            "log_lines_dropped", "Lines dropped because no log stream took them in time"
+        )
+        self._counts = [self.launches, self.launch_failures, self.freezes, self.thaws]
+        self._counts += [self.log_lines, self.log_lines_dropped]
+        self._states = {state: _StateMetrics(state) for state in STATES}
+        self._evictions: Counter[tuple[ContainerLabels, str]] = Counter()
+        self._status_calls: Counter[tuple[str, str, str]] = Counter()
+        self._ready = _histogram(
+            "container_uds_init_latency",
+            "Milliseconds from the start of a container until its socket was ready",
+            *_LABEL_NAMES,
+            "container_uds_state",
+        )
+        self._wakeup = _histogram(
+            "slot_wakeup_latency_milliseconds",
+            "Milliseconds from the gift of a container to a waiting call until it went on",
+            buckets=FAST_MILLISECONDS,
+        )
+        self._known: set[ContainerLabels] = set()
+        self._loads: list[Callable[[], Load]] = []
+        registry.register(self)
+
+    # --- what is told ---
+
+    def labels(self, app_id: str, fn_id: str, image: str) -> ContainerLabels:
+        """The labels for a container, of which there are at most ``MAX_LABEL_SETS``."""
+        labels = ContainerLabels(app_id, fn_id, image)
+        if labels not in self._known:
+            if len(self._known) >= MAX_LABEL_SETS:
+                return _OTHER
+            self._known.add(labels)
+        return labels
+
+    def entered(self, state: str, labels: ContainerLabels) -> None:
+        """A container is in ``state`` from now on; states other than those of `STATES` are not
+        counted."""
+        if state in self._states:
+            self._states[state].inside[labels] += 1
+
+    def left(self, state: str, labels: ContainerLabels, duration_ns: int) -> None:
+        """The counterpart of `entered`, with how long it was."""
+        if state in self._states:
+            self._states[state].left(labels, duration_ns)
+
+    def evicted(self, state: str, labels: ContainerLabels) -> None:
+        """A container has to make room; ``state`` is the one it is in."""
+        self._evictions[labels, state] += 1
+
+    def observe_ready(
+        self, outcome: ReadyOutcome, labels: ContainerLabels, duration_ns: int
+    ) -> None:
+        """A started container's socket is ready, or is not waited for any more."""
+        self._ready.labels(*labels.as_dict().values(), outcome).observe(duration_ns / 1e6)
+
+    def observe_wakeup(self, duration_ns: int) -> None:
+        """A call that waited for a container went on so long after it was given one."""
+        self._wakeup.observe(duration_ns / 1e6)
+
+    def count_status(self, *, cached: str, success: str, network: str) -> None:
+        """A status request was answered: each is ``true``, ``false`` or ``error``."""
+        self._status_calls[cached, success, network] += 1
+
+    @contextmanager
+    def showing(self, read: Callable[[], Load]) -> Iterator[None]:
+        """Have ``read`` asked at each scrape while the block runs. Several agents add up."""
+        self._loads.append(read)
+        try:
+            yield
+        finally:
+            self._loads.remove(read)
+
+    # --- what is shown ---
+
+    def collect(self) -> Iterator[Metric]:
+        for count in self._counts:
+            yield count.metric()
+        for state in self._states.values():
+            yield from state.collect()
+        yield from self._labelled()
+        yield from self._ready.collect()
+        yield from self._wakeup.collect()
+        yield from self._load()
+
+    def _labelled(self) -> Iterator[Metric]:
+        evictions = Metric("fn_container_evictions", "Containers that made room", "unknown")
+        for (labels, state), count in tuple(self._evictions.items()):
+            tags = {**labels.as_dict(), "container_state": state}
+            evictions.add_sample(evictions.name, tags, count)
+        yield evictions
+        status = Metric("fn_status_call", "Status requests answered", "unknown")
+        for (cached, success, network), count in tuple(self._status_calls.items()):
+            tags = {"cached": cached, "success": success, "network": network}
+            status.add_sample(status.name, tags, count)
+        yield status
+
+    def _load(self) -> Iterator[Metric]:
+        loads = [read() for read in tuple(self._loads)]
+        for name, text, values in (
+            ("util_cpu_used", "Milli-CPUs of all containers", [x.cpu_used for x in loads]),
+            ("util_cpu_avail", "Milli-CPUs left", [x.cpu_total - x.cpu_used for x in loads]),
+            ("util_mem_used", "Bytes of all containers", [x.mem_used for x in loads]),
+            ("util_mem_avail", "Bytes left", [x.mem_total - x.mem_used for x in loads]),
+            (
+                "container_launches_running",
+                "Containers being created and started",
+                [x.launches_running for x in loads],
+            ),
+            (
+                "container_launches_waiting",
+                "Containers waiting for their turn to be created",
+                [x.launches_waiting for x in loads],
+            ),
+        ):
+            metric = Metric(f"fn_{name}", text, "gauge")
+            metric.add_sample(metric.name, {}, sum(values))
+            yield metric
+
+
+class _StateMetrics:
+    """How many containers are in one state, and how long they were."""
+
+    def __init__(self, state: str) -> None:
+        self.inside: Counter[ContainerLabels] = Counter()
+        self._state = state
+        self._durations = _histogram(
+            f"container_{state}_duration_seconds",
+            f"Milliseconds (in spite of the name) that a container was in the state {state}",
+            *_LABEL_NAMES,
+        )
+
+    def left(self, labels: ContainerLabels, duration_ns: int) -> None:
+        self.inside[labels] -= 1
+        if not self.inside[labels]:
+            del self.inside[labels]
+        self._durations.labels(labels.app_id, labels.fn_id, labels.image).observe(duration_ns / 1e6)
+
+    def collect(self) -> Iterator[Metric]:
+        inside = Metric(
+            f"fn_container_{self._state}_total", f"Containers in the state {self._state}", "gauge"
+        )
+        for labels, count in tuple(self.inside.items()):
+            inside.add_sample(inside.name, labels.as_dict(), count)
+        yield inside
+        (durations,) = self._durations.collect()
+        yield durations
+        yield _renamed(
+            durations,
+            f"fn_container_{self._state}_duration_milliseconds",
+            f"Milliseconds that a container was in the state {self._state}",
+        )
+
+
+def _renamed(metric: Metric, name: str, text: str) -> Metric:
+    """The same values under another name."""
+    copy = Metric(name, text, metric.type)
+    for sample in metric.samples:
+        suffix = sample.name.removeprefix(metric.name)
+        copy.add_sample(name + suffix, sample.labels, sample.value)
+    return copy
+
+
+def _counter(name: str, text: str) -> Count:
+    return Count(f"fn_{name}", text, "unknown")
+
+
+def _histogram(
+    name: str, text: str, *labels: str, buckets: tuple[float, ...] = MILLISECONDS
+) -> Histogram:
+    return Histogram(f"fn_{name}", text, labels, buckets=buckets, registry=None)
+
+
+@functools.cache
+def default_agent_metrics() -> AgentMetrics:
+    """The metrics of this process, in prometheus_client's own registry."""
+    return AgentMetrics(calls=default_call_counts())
