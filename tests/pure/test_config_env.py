@@ -55,7 +55,6 @@ def test_other_defaults_yield_to_the_environment() -> None:
         return config.enable_nb_resource_tracker
 
     assert nacks()
-    assert nacks(FN_ENABLE_NB_RESOURCE_TRACKER="")
     assert not nacks(FN_ENABLE_NB_RESOURCE_TRACKER="false")
     with pytest.raises(ConfigError, match="FN_MAX_PIDS=-1"):
         AgentConfig.from_env({}, max_pids=-1)

@@ -33,9 +33,10 @@ class EnvConfig:
     def from_env(cls, env: Mapping[str, str] | None = None, **defaults: Any) -> Self:
         """Read the variables from ``env`` (default: the process's environment).
 
-        ``defaults`` (by field) replace those of the class. A variable ``NAME`` that is not set is read from the file that ``NAME_FILE`` names (for
-        secrets). White space around a value is dropped. Raises `ConfigError`. Blocks for the
-        reading of those files; call it before the event loop has work to do.
+        ``defaults`` (by field) replace those of the class. A variable ``NAME`` that is not set is
+        read from the file that ``NAME_FILE`` names (for secrets). White space around a value is
+        dropped. Raises `ConfigError`. Blocks for the reading of those files; call it before the
+        event loop has work to do.
         """
         source = os.environ if env is None else env
         values = dict(defaults)
