@@ -7,6 +7,7 @@ serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured
     _server, _rpc             the runner's end: listening, one RPC
     _stream, _connection      what both share: grpclib's HTTP/2, reachable from Trio tasks
     _codec, _struct           frames to bytes; _runner_pb is generated
+    _engage_codec             the same by hand, for the frames of Engage
     _status, _tls, _loop, _address, _varint
 """
 

@@ -1,9 +1,8 @@
 """The only place where frames become protobuf messages and back.
 
 betterproto does the work, with its compiled codec (`COMPILED_CODEC` tells; the pure-Python one
-is several times slower). Body data, the hot path, is put together and taken apart by hand:
-``ClientMsg`` and ``RunnerMsg`` have their ``DataFrame`` under the same number, so one function
-each way serves both directions. The tests prove that both ways give betterproto's bytes.
+is several times slower). Only for the frames of ``Engage``, the hot path, it is the second
+choice: `_engage_codec` does by hand what has a usual shape. The tests compare both ways.
 """
 
 from __future__ import annotations
@@ -34,9 +33,9 @@ from hostler.frames import (
     TryCall,
 )
 
+from . import _engage_codec as by_hand
 from . import _runner_pb as pb
 from ._struct import check_struct_depth, json_to_struct, struct_to_json
-from ._varint import read_varint, varint
 
 COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
     betterproto.Message.__bytes__.__name__ == "__bytes_patch"
@@ -49,9 +48,6 @@ EMPTY = b""
 _BATCH = 6
 """Frames that are handed to a stream at once."""
 _PREFIX = struct.Struct(">BI")  # compressed flag, length
-_DATA_ARM = 0x12  # field 2, length-delimited: `data` of ClientMsg and of RunnerMsg
-_DATA_FIELD = 0x0A  # field 1, length-delimited: DataFrame.data
-_EOF_FIELD = b"\x10\x01"  # field 2, varint, true: DataFrame.eof
 _Message = TypeVar("_Message", bound=betterproto.Message)
 
 
@@ -72,36 +68,7 @@ def with_prefix(message: bytes) -> bytes:
     return _PREFIX.pack(0, len(message)) + message
 
 
-# --- body data -----------------------------------------------------------------------------
-
-
-def _encode_data(frame: Data) -> bytes:
-    size = len(frame.data)
-    tail = _EOF_FIELD if frame.eof else b""
-    if not size:
-        return b"%c%c%b" % (_DATA_ARM, len(tail), tail)
-    length = varint(size)
-    inner = 1 + len(length) + size + len(tail)
-    return b"%c%b%c%b%b%b" % (_DATA_ARM, varint(inner), _DATA_FIELD, length, frame.data, tail)
-
-
-def _decode_data(data: bytes) -> Data | None:
-    """The frame, if ``data`` has exactly the shape that every encoder makes of one."""
-    if len(data) < 2 or data[0] != _DATA_ARM:
-        return None
-    try:
-        inner, at = read_varint(data, 1)
-        if inner != len(data) - at:
-            return None
-        size = 0
-        if inner and data[at] == _DATA_FIELD:
-            size, at = read_varint(data, at + 1)
-    except IndexError:
-        return None
-    rest = data[at + size :]
-    if len(data) - at < size or rest not in (b"", _EOF_FIELD):
-        return None
-    return Data(data[at : at + size], eof=bool(rest))
+# --- Engage --------------------------------------------------------------------------------
 
 
 def data_batches(frame: Data) -> Iterator[bytes]:
@@ -109,40 +76,31 @@ def data_batches(frame: Data) -> Iterator[bytes]:
     last, several in one string: they are written together."""
     size = len(frame.data)
     if size <= MAX_DATA_CHUNK:
-        yield with_prefix(_encode_data(frame))
+        yield with_prefix(by_hand.encode_data(frame))
         return
     batch: list[bytes] = []
     for start in range(0, size, MAX_DATA_CHUNK):
         stop = start + MAX_DATA_CHUNK
         piece = Data(frame.data[start:stop], eof=frame.eof and stop >= size)
-        batch.append(with_prefix(_encode_data(piece)))
+        batch.append(with_prefix(by_hand.encode_data(piece)))
         if len(batch) == _BATCH or stop >= size:
             yield b"".join(batch)
             batch.clear()
 
 
-# --- Engage --------------------------------------------------------------------------------
-
-
 def encode_client(frame: ClientFrame) -> bytes:
     """A ``ClientMsg``."""
     if isinstance(frame, Data):
-        return _encode_data(frame)
-    return bytes(
-        pb.ClientMsg(
-            try_=pb.TryCall(
-                models_call_json=frame.models_call_json,
-                slot_hash_id=frame.slot_hash_id,
-                extensions=dict(frame.extensions),
-            )
-        )
-    )
+        return by_hand.encode_data(frame)
+    return by_hand.encode_try(frame)
 
 
 def decode_client(data: bytes) -> ClientFrame | None:
     """A ``ClientMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
-    if frame := _decode_data(data):
-        return frame
+    return by_hand.decode_client(data) or _parse_client(data)
+
+
+def _parse_client(data: bytes) -> ClientFrame | None:
     kind, value = _arm(_parse(pb.ClientMsg, data), "body")
     if kind == "try_":
         return TryCall(value.models_call_json, value.slot_hash_id, value.extensions)
@@ -154,11 +112,19 @@ def decode_client(data: bytes) -> ClientFrame | None:
 def encode_runner(frame: RunnerFrame) -> bytes:
     """A ``RunnerMsg``."""
     if isinstance(frame, Data):
-        return _encode_data(frame)
+        return by_hand.encode_data(frame)
     if isinstance(frame, ResultStart):
-        headers = [pb.HttpHeader(key=key, value=value) for key, value in frame.headers]
-        http = pb.HttpRespMeta(status_code=frame.status, headers=headers)
-        return bytes(pb.RunnerMsg(result_start=pb.CallResultStart(http=http)))
+        return by_hand.encode_start(frame) or _build_start(frame)
+    return by_hand.encode_finished(frame) or _build_finished(frame)
+
+
+def _build_start(frame: ResultStart) -> bytes:
+    headers = [pb.HttpHeader(key=key, value=value) for key, value in frame.headers]
+    http = pb.HttpRespMeta(status_code=frame.status, headers=headers)
+    return bytes(pb.RunnerMsg(result_start=pb.CallResultStart(http=http)))
+
+
+def _build_finished(frame: Finished) -> bytes:
     return bytes(
         pb.RunnerMsg(
             finished=pb.CallFinished(
@@ -184,8 +150,10 @@ def encode_runner(frame: RunnerFrame) -> bytes:
 
 def decode_runner(data: bytes) -> RunnerFrame | None:
     """A ``RunnerMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
-    if frame := _decode_data(data):
-        return frame
+    return by_hand.decode_runner(data) or _parse_runner(data)
+
+
+def _parse_runner(data: bytes) -> RunnerFrame | None:
     kind, value = _arm(_parse(pb.RunnerMsg, data), "body")
     if kind == "result_start":
         meta, http = _arm(value, "meta")

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+_SHORT = [bytes((value,)) for value in range(0x80)]
+
 
 def varint(value: int) -> bytes:
     """``value``, which must not be negative, in groups of seven bits."""
+    if value < 0x80:
+        return _SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
@@ -15,6 +19,9 @@ def varint(value: int) -> bytes:
 
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """(value, position after it). Raises IndexError at the end of ``data``, or of 64 bits."""
+    byte = data[at]
+    if byte < 0x80:
+        return byte, at + 1
     value = shift = 0
     while True:
         if shift > 63:
