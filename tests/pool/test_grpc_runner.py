@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
@@ -15,9 +15,7 @@ from hostler.bodies import BytesBody, ReplayBody
 from hostler.engagement import (
     EngagementFailed,
     GRPCStatus,
-    LogChannel,
     NotSent,
-    RunnerService,
     ServerEngagement,
 )
 from hostler.errors import (
@@ -30,80 +28,13 @@ from hostler.errors import (
     code_of,
     public_error,
 )
-from hostler.frames import Data, Finished, ResultStart, RunnerStatus, TryCall
-from hostler.pool import GrpcRunner, MissingEOF, RunnerFault
+from hostler.frames import Data, Finished, ResultStart, TryCall
+from hostler.pool import MissingEOF, RunnerFault
 from hostler.pool._conversation import BODY_CHUNK
-from hostler.testing import MemoryRunnerClient
 from tests.conftest import Logs
 
-from .fakes import RecordingWriter, make_call
-
-Play = Callable[[ServerEngagement], Awaitable[None]]
-OK = Finished(success=True, execution_ns=5_000_000, scheduler_ns=7)
-
-
-class PlayedService(RunnerService):
-    def __init__(self, play: Play) -> None:
-        self.play = play
-        self.running = 0
-        self.served = 0
-
-    async def engage(self, engagement: ServerEngagement) -> None:
-        self.running += 1
-        self.served += 1
-        try:
-            await self.play(engagement)
-        finally:
-            self.running -= 1
-
-    async def status(self, payload: str | None) -> RunnerStatus:
-        return RunnerStatus(active=self.running, details=payload or "")
-
-    async def configure(self, config: object) -> None:
-        raise AssertionError
-
-    async def stream_logs(self, channel: LogChannel) -> None:
-        raise AssertionError
-
-
-class Bench:
-    """A runner over memory, the service behind it, and the calls' commits."""
-
-    def __init__(self, play: Play) -> None:
-        self.service = PlayedService(play)
-        self.client = MemoryRunnerClient(self.service, address="runner:1")
-        self.runner = GrpcRunner(self.client)
-        self.commits = 0
-        self.call = make_call()
-
-    async def try_exec(self) -> Outcome:
-        return await self.runner.try_exec(self.call, on_commit=self._commit)
-
-    def _commit(self) -> None:
-        self.commits += 1
-
-    def is_idle(self) -> bool:
-        return self.client.engagements == 0 and self.service.running == 0
-
-
-async def read_all(engagement: ServerEngagement) -> tuple[TryCall, bytes]:
-    try_call = await engagement.receive()
-    assert isinstance(try_call, TryCall)
-    body = b""
-    while isinstance(frame := await engagement.receive(), Data):
-        body += frame.data
-        if frame.eof:
-            return try_call, body
-    raise AssertionError("no eof")
-
-
-def answer(*frames: ResultStart | Data | Finished) -> Play:
-    async def play(engagement: ServerEngagement) -> None:
-        await read_all(engagement)
-        for frame in frames:
-            await engagement.send(frame)
-
-    return play
+from .bench import OK, Bench, answer, read_all
+from .fakes import RecordingWriter
 
 
 async def error_after(*frames: ResultStart | Data | Finished) -> Exception | None:

@@ -18,8 +18,8 @@ from hostler.frames import Data, Finished, ResultStart
 from hostler.pool import NaivePlacer, StaticPool, mtls_runner_factory, open_static_pool
 from tests.conftest import Logs
 
+from .bench import OK, PlayedService, read_all
 from .fakes import FakeRunner, RecordingWriter, fresh_metrics, make_call
-from .test_grpc_runner import OK, PlayedService, read_all
 from .test_placers import make
 
 

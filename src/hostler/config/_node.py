@@ -64,6 +64,10 @@ class NodeConfig(EnvConfig):
     max_request_size: int = attrs.field(default=0, metadata=setting(_SIZE, "FN_MAX_REQUEST_SIZE"))
     """Bytes of a request body, 0 (default) = no limit."""
 
+    replay_limit: int = attrs.field(default=1_048_576, metadata=setting(_SIZE, "FN_REPLAY_LIMIT"))
+    """Bytes (1 048 576) of a streamed request body that are kept so that the call can be sent to
+    another runner. Ours: Fn keeps the whole body."""
+
     max_request_header_size: int = attrs.field(
         default=1_048_576, metadata=setting(_SIZE, "FN_MAX_REQUEST_HEADER_SIZE")
     )

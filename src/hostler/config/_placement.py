@@ -32,12 +32,6 @@ class LBConfig(EnvConfig):
     """Bytes (67 108 864) of a detached call's request body, which is held in memory because it
     has to outlive the request. Ours: Fn has no limit."""
 
-    replay_limit: int = attrs.field(
-        default=1024 * 1024, metadata=setting(number(), "FN_REPLAY_LIMIT")
-    )
-    """Bytes (1 048 576) of a streamed request body that are kept so that the call can be sent to
-    another runner. Ours: Fn keeps the whole body."""
-
 
 @attrs.frozen(kw_only=True)
 class PlacerConfig(EnvConfig):

@@ -120,7 +120,7 @@ def invoke_app(
     """The application of a node that takes calls over HTTP.
 
     Any ASGI 3 server on Trio can run it; `serve_http` is made for it. Of ``config`` it uses
-    ``max_request_size``, ``request_body_read_timeout`` and ``rid_header``.
+    ``max_request_size``, ``replay_limit``, ``request_body_read_timeout`` and ``rid_header``.
 
     A response that can't be completed any more is left without its last message: the server
     has to break the connection then, so that the client sees a truncated body. A client that

@@ -156,7 +156,7 @@ class _Exchange:
             await self.incoming.gather(up_to=1)
         if self.incoming.complete:
             return BytesBody(self.incoming.taken())
-        return ReplayBody(self.incoming.stream())
+        return ReplayBody(self.incoming.stream(), self.front.config.replay_limit)
 
     def _request_id(self, headers: Mapping[str, list[str]]) -> str:
         name = self.front.config.rid_header
