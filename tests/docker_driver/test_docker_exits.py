@@ -26,6 +26,8 @@ from .http_server import BREAK, Answer, Request
 async def driver(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> AsyncIterator[DockerDriver]:
+    # The first subscription may begin before or after a test's container.
+    fake_engine.on("GET /containers/json", value([{"Id": "id", "State": "running"}]))
     fake_engine.on("GET /images/img/json", value({"Config": {}}))
     fake_engine.on("POST /containers/create", value({"Id": "id"}, 201))
     fake_engine.on("POST /containers/ctr/start", nothing)

@@ -17,6 +17,7 @@ from ._errors import (
 )
 from ._limits import LIMITS, Operation
 from ._options import DockerOptions
+from ._prefork import PreforkStatistics
 from ._reference import ImageReference, parse_image
 from ._retry import FOREVER, Backoff, RetryChecker
 from ._running import DockerContainer
@@ -37,6 +38,7 @@ __all__ = [
     "ImageReference",
     "InitMissing",
     "Operation",
+    "PreforkStatistics",
     "RetryChecker",
     "open_docker_driver",
     "parse_image",

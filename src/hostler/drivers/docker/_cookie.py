@@ -15,9 +15,11 @@ from ._engine import Engine
 from ._errors import EngineError
 from ._exits import ExitWatcher
 from ._limits import Operation
-from ._networks import Networks
+from ._networks import Lease, Networks
 from ._options import DockerOptions, Surroundings, build_options
 from ._output import OutputCapture
+from ._prefork import PreforkPool
+from ._prefork_image import PreforkImage
 from ._pull import ImagePuller
 from ._reference import parse_image
 from ._running import DockerContainer
@@ -25,6 +27,9 @@ from ._running import DockerContainer
 _NOT_FOUND = 404
 _SYSLOG_TROUBLE = "failed to initialize logging driver"
 _NO_IMAGE = "no such image"
+_NO_NAME_SPACE = ("cannot join network of", "no such container", "joining network namespace of")
+"""What an engine says, in lower case, when the container whose name space was to be joined has
+just ended."""
 
 
 class Workshop:
@@ -44,7 +49,18 @@ class Workshop:
         self.containers = Containers(engine, nursery)
         self.exits = ExitWatcher(engine)
         self.puller = ImagePuller(engine, nursery)
-        self.networks = Networks(around.config.docker_networks)
+        self.prefork = self._prefork_pool()
+        self.networks = Networks(around.config.docker_networks, self.prefork)
+
+    def _prefork_pool(self) -> PreforkPool | None:
+        config = self.around.config
+        if not config.experimental_prefork_pool_size:
+            return None
+        image = PreforkImage(
+            config.experimental_prefork_image, self.engine, self.puller, self.credentials
+        )
+        labels = self.around.labels()
+        return PreforkPool(config, labels, image, self.containers, self.exits)
 
 
 class DockerCookie(Cookie):
@@ -55,7 +71,7 @@ class DockerCookie(Cookie):
     def __init__(self, task: ContainerTask, workshop: Workshop) -> None:
         self._task = task
         self._shop = workshop
-        self._network: str | None = None
+        self._lease: Lease | None = None
         self._name = ""
         self._id = ""
         self._image_known = False
@@ -63,8 +79,8 @@ class DockerCookie(Cookie):
         self.options = build_options(task, workshop.around, self._allocate_network)
 
     def _allocate_network(self) -> str | None:
-        self._network = self._shop.networks.allocate()
-        return self._network
+        self._lease = self._shop.networks.lease()
+        return self._lease.mode if self._lease else None
 
     async def validate_image(self) -> bool:
         if self._image_known:
@@ -111,6 +127,7 @@ class DockerCookie(Cookie):
         except EngineError as error:
             if error.status == _NOT_FOUND and _NO_IMAGE in error.message.lower():
                 raise ServerBusy() from error
+            self._raise_if_name_space_is_gone(error)
             raise
 
     async def run(self) -> DockerContainer:
@@ -125,8 +142,16 @@ class DockerCookie(Cookie):
         except EngineError as error:
             if _SYSLOG_TROUBLE in error.message:
                 raise SyslogUnavailable() from error
+            self._raise_if_name_space_is_gone(error)
             raise
         return DockerContainer(self._shop.engine, exit_, self._output)
+
+    def _raise_if_name_space_is_gone(self, error: EngineError) -> None:
+        """The call is not to blame for that, and may be tried again anywhere."""
+        mode = str(self.options.host_config.get("NetworkMode", ""))
+        text = error.message.lower()
+        if mode.startswith("container:") and any(part in text for part in _NO_NAME_SPACE):
+            raise ServerBusy() from error
 
     async def freeze(self) -> None:
         def request(client: docker.APIClient) -> None:
@@ -143,19 +168,21 @@ class DockerCookie(Cookie):
     async def aclose(self) -> None:
         """Cancelling it leaves the removal running. Raises `EngineError` if the container could
         not be removed; the driver tries again when it is closed."""
+        gone = not self._name
         try:
             if self._name:
                 await self._shop.containers.remove(self._name)
+                gone = True
             else:
                 await trio.lowlevel.checkpoint()
         finally:
-            self._release()
+            self._release(gone)
 
-    def _release(self) -> None:
+    def _release(self, gone: bool) -> None:
         if self._output is not None:
             self._output.close()
         if self._id:
             self._shop.exits.forget(self._id)
-        if self._network is not None:
-            self._shop.networks.free(self._network)
-            self._network = None
+        if self._lease is not None:
+            self._lease.release(gone)
+            self._lease = None

@@ -18,6 +18,7 @@ from ._credentials import load_credentials
 from ._engine import Engine, open_engine
 from ._limits import Operation
 from ._options import Surroundings
+from ._prefork import PreforkStatistics
 from ._retry import Backoff, RetryChecker
 from ._startup import check_version, load_images, remove_leaked
 
@@ -28,12 +29,14 @@ CLOSE_GRACE = 30.0
 @attrs.frozen(kw_only=True)
 class DockerStatistics:
     """A moment of a driver: containers that exist or may exist, containers watched for their
-    end, threads that wait for the engine (one follows its events), containers by network."""
+    end, threads that wait for the engine (one follows its events), containers by network, and
+    the pool of network name spaces."""
 
     containers: int
     watched: int
     threads: int
     networks: Mapping[str, int]
+    prefork: PreforkStatistics = attrs.Factory(PreforkStatistics)
 
 
 class DockerDriver(Driver):
@@ -57,16 +60,20 @@ class DockerDriver(Driver):
         self._shop.puller.set_retry_policy(backoff, checker)
 
     def statistics(self) -> DockerStatistics:
+        pool = self._shop.prefork
         return DockerStatistics(
             containers=len(self._shop.containers.owned),
             watched=self._shop.exits.watched(),
             threads=self._shop.engine.threads(),
             networks=self._shop.networks.in_use(),
+            prefork=pool.statistics() if pool else PreforkStatistics(),
         )
 
     async def aclose(self) -> None:
         """Try once more to remove the containers that cookies could not remove; what still
         fails is logged. Idempotent."""
+        if self._shop.prefork is not None:
+            await self._shop.prefork.aclose()
         await self._shop.containers.remove_all()
 
 
@@ -121,6 +128,8 @@ async def open_docker_driver(
 
 def _start(shop: Workshop) -> DockerDriver:
     shop.nursery.start_soon(shop.exits.run)
+    if shop.prefork is not None:
+        shop.nursery.start_soon(shop.prefork.run)
     if labels := shop.around.labels():
         shop.nursery.start_soon(remove_leaked, shop.engine, labels)
     return DockerDriver(shop)

@@ -1,15 +1,40 @@
-"""Which of the configured networks the next container joins."""
+"""Which network the next container joins."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
+
+import attrs
+
+from ._prefork import PreforkPool
+
+
+@attrs.frozen
+class Lease:
+    """What one container uses. ``mode`` is the engine's ``NetworkMode``. ``release`` is called
+    once; its argument tells whether the container is certainly gone."""
+
+    mode: str
+    release: Callable[[bool], None]
 
 
 class Networks:
-    """Counts the containers of each network, so that the emptiest can be chosen."""
+    """Leases of the prepared network name spaces, and when there is none, of the configured
+    networks, whose containers it counts so that the emptiest can be chosen."""
 
-    def __init__(self, names: Iterable[str]) -> None:
+    def __init__(self, names: Iterable[str], prefork: PreforkPool | None = None) -> None:
         self._in_use = dict.fromkeys(names, 0)
+        self._prefork = prefork
+
+    def lease(self) -> Lease | None:
+        """``None`` = the engine's default network."""
+        pool = self._prefork
+        if pool is not None and (holder := pool.allocate()) is not None:
+            return Lease(f"container:{holder}", partial(pool.free, holder))
+        if (name := self.allocate()) is not None:
+            return Lease(name, lambda gone: self.free(name))
+        return None
 
     def allocate(self) -> str | None:
         """The network with the fewest containers (the first of equals), now with one more.
