@@ -75,6 +75,26 @@ class ContainerTask:
     close: CloseHook = _no_close_hook
 
 
+@attrs.frozen
+class Output:
+    """What a function printed: a piece of ``data``, of any size, not cut at lines.
+
+    ``call_id`` is the call that the container works on, or worked on last ("" = none yet).
+    Empty ``data`` says that the container has ended: nothing follows of it.
+    """
+
+    container_id: str
+    app_id: str
+    fn_id: str
+    call_id: str
+    data: bytes
+    is_stderr: bool
+
+
+OutputSink = Callable[[Output], None]
+"""Gets what all functions of an agent print. Called in the event loop's thread; it must neither
+block nor raise: the function's pipe is not read meanwhile."""
+
 ExitStatus = Literal["success", "error", "killed"]
 
 

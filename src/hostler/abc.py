@@ -22,7 +22,15 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
+from ._container_task import (
+    CallHook,
+    CloseHook,
+    ContainerTask,
+    ExitStatus,
+    Output,
+    OutputSink,
+    RunResult,
+)
 from .config import PlacerConfig
 from .frames import Headers, RunnerStatus
 from .models import Call
@@ -46,6 +54,8 @@ __all__ = [
     "MTLSRunnerFactory",
     "NotPlaced",
     "Outcome",
+    "Output",
+    "OutputSink",
     "PKIData",
     "Placed",
     "Placer",

@@ -27,6 +27,7 @@ class CallDraft:
     extensions: dict[str, str] = attrs.Factory(dict)
     slot_hash_id: bytes | None = None
     request_id: str = ""
+    disable_net: bool = False
 
 
 CallOption = Callable[[CallDraft], None]
@@ -62,6 +63,8 @@ class PendingCall(RunnerCall):
     attempts: int = 0
     created_ns: int = attrs.Factory(time.monotonic_ns)
     user_execution_ns: int | None = None
+    disable_net: bool = False
+    """A container that is launched for this call gets no network. No part of the slot key."""
 
     def add_user_execution_ns(self, duration_ns: int) -> None:
         self.user_execution_ns = (self.user_execution_ns or 0) + duration_ns
@@ -107,4 +110,5 @@ def build_call(
         extensions=dict(extensions),
         slot_hash_id=draft.slot_hash_id,
         request_id=draft.request_id,
+        disable_net=draft.disable_net,
     )

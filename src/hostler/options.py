@@ -141,6 +141,16 @@ def with_request_id(request_id: str) -> CallOption:
     return apply
 
 
+def without_network() -> CallOption:
+    """Launch a container for this call without a network. It is no part of the slot key that a
+    runner computes, so give the call a key of its own (`with_slot_hash_id`)."""
+
+    def apply(draft: CallDraft) -> None:
+        draft.disable_net = True
+
+    return apply
+
+
 def with_slot_hash_id(slot_hash_id: bytes | None) -> CallOption:
     """Use this raw slot key instead of the one that the runner would compute; ``None`` = don't.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,8 @@ import trio
 
 from hostler._gate import Gate, GateClosed
 from hostler._inotify import open_directory_watcher
-from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
+from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, OutputSink
+from hostler.agent_metrics import AgentMetrics, Load, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, ServerBusy
@@ -78,12 +80,12 @@ class Agent(InnerAgent):
         """Run ``call`` to its end, detached or not. Beside what `CallAgent` says, raises what a
         listener or a container's hook raised, and a 500 if the agent closes meanwhile and its
         grace is over."""
-        self._events.calls += 1
+        self._events.submitted()
         try:
             with self._gate.enter() as session:
                 await self._run(call)
         except GateClosed:
-            self._events.server_busy += 1
+            self._events.call_ended("server_busy")
             raise ServerBusy from None
         if session.cancelled_caught:
             raise APIError(500, "The runner was closed during the call")
@@ -98,15 +100,15 @@ class Agent(InnerAgent):
     def statistics(self) -> AgentStatistics:
         """A snapshot of what goes on."""
         events, room = self._events, self._launcher.room
-        containers = events.containers()
+        containers = {state: count for state, count in events.containers.items() if count}
         leaving = containers.pop(ContainerState.DONE, 0)
         return AgentStatistics(
             calls=events.calls,
-            completed=events.completed,
-            canceled=events.canceled,
-            timeouts=events.timeouts,
-            errors=events.errors,
-            server_busy=events.server_busy,
+            completed=events.ended["completed"],
+            canceled=events.ended["canceled"],
+            timeouts=events.ended["timeouts"],
+            errors=events.ended["errors"],
+            server_busy=events.ended["server_busy"],
             evictions=room.evictions,
             launches=events.launches,
             launch_failures=events.launch_failures,
@@ -143,25 +145,21 @@ class Agent(InnerAgent):
 
     async def _run(self, call: PendingCall) -> None:
         submitted = trio.current_time()
-        self._events.queued += 1
         container: Container | None = None
-        try:
-            container = await self._acquire(call)
-            began = _call_end.begin(call, submitted)
-            for listener in self._listeners:
-                await listener.before_call(call)
-        except BaseException as error:
-            if container is not None:
-                container.give_back(reusable=True)  # nothing of this call has reached it
-            _call_end.count(self._events, error, started=False)
-            raise
-        finally:
-            self._events.queued -= 1
-        self._events.running += 1
-        try:
+        with self._events.queueing():
+            try:
+                container = await self._acquire(call)
+                began = _call_end.begin(call, submitted)
+                for listener in self._listeners:
+                    await listener.before_call(call)
+            except BaseException as error:
+                if container is not None:
+                    container.give_back(reusable=True)  # nothing of this call has reached it
+                _call_end.count(self._events, error, started=False)
+                raise
+        container.call_id = call.model.id
+        with self._events.executing():
             await self._execute(container, call, began)
-        finally:
-            self._events.running -= 1
 
     async def _execute(self, container: Container, call: PendingCall, began: float) -> None:
         execution = Execution(container, call, self._config.max_response_size)
@@ -192,7 +190,7 @@ class Agent(InnerAgent):
         with trio.move_on_after(self._slot_wait):
             while not self._gate.closed:
                 queue = self._launcher.queues.get(key)
-                container = queue.take() or await _wait(queue, queue.join(call))
+                container = queue.take() or await self._wait(queue, queue.join(call))
                 try:
                     usable = await container.wait_usable()
                 except BaseException:
@@ -204,21 +202,32 @@ class Agent(InnerAgent):
                 container.give_back(reusable=False)
         raise ServerBusy
 
+    async def _wait(self, queue: SlotQueue[Container], waiter: Waiter[Container]) -> Container:
+        try:
+            await waiter.done.wait()
+        except BaseException:
+            queue.leave(waiter)
+            if waiter.slot is not None:  # handed over in the same moment
+                waiter.slot.give_back(reusable=True)
+            raise
+        if waiter.error is not None:
+            raise waiter.error
+        assert waiter.slot is not None
+        self._events.metrics.observe_wakeup(time.perf_counter_ns() - waiter.served_ns)
+        if waiter.timings is not None:
+            waiter.call.timings = attrs.evolve(waiter.timings)
+        return waiter.slot
 
-async def _wait(queue: SlotQueue[Container], waiter: Waiter[Container]) -> Container:
-    try:
-        await waiter.done.wait()
-    except BaseException:
-        queue.leave(waiter)
-        if waiter.slot is not None:  # handed over in the same moment
-            waiter.slot.give_back(reusable=True)
-        raise
-    if waiter.error is not None:
-        raise waiter.error
-    assert waiter.slot is not None
-    if waiter.timings is not None:
-        waiter.call.timings = attrs.evolve(waiter.timings)
-    return waiter.slot
+    def _load(self) -> Load:
+        room, launch_slots = self._launcher.room, self._launcher.launch_slots
+        return Load(
+            mem_used=room.used.memory,
+            mem_total=room.total.memory,
+            cpu_used=room.used.cpus,
+            cpu_total=room.total.cpus,
+            launches_running=int(launch_slots.borrowed_tokens),
+            launches_waiting=launch_slots.statistics().tasks_waiting,
+        )
 
 
 @asynccontextmanager
@@ -230,12 +239,16 @@ async def open_agent(
     call_options: Iterable[CallOption] = (),
     listeners: Iterable[CallListener] = (),
     total: Resources | None = None,
+    output: OutputSink | None = None,
+    metrics: AgentMetrics | None = None,
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
 
     ``config`` is read from the environment by default. ``call_options`` run after those of the
     caller of ``get_call``, ``call_overrider`` after both. ``total`` replaces what the machine
-    has (Fn's rules, see the reference of the settings) as the room for containers.
+    has (Fn's rules, see the reference of the settings) as the room for containers. ``output`` gets
+    what functions print; without it their output is not captured. ``metrics`` are the process's
+    own by default.
 
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
     have ``config.drain_grace_msecs`` to finish and are cancelled then; if the block is left by
@@ -247,7 +260,7 @@ async def open_agent(
     """
     config = AgentConfig.from_env() if config is None else config
     total = total_resources(read_machine(), config) if total is None else total
-    events = AgentEvents()
+    events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
     error: Exception | None = None
     async with open_directory_watcher() as watcher, trio.open_nursery() as containers:
         kit = Kit(
@@ -255,6 +268,7 @@ async def open_agent(
             config=config,
             watcher=watcher,
             launch_slots=trio.CapacityLimiter(config.launch_concurrency),
+            output=output,
         )
         launcher = Launcher(containers, kit, total, events)
         agent = Agent(
@@ -267,8 +281,9 @@ async def open_agent(
             tuple(listeners),
         )
         try:
-            yield agent
-            await agent._drain(config.drain_grace_msecs / 1000)
+            with events.metrics.showing(agent._load):
+                yield agent
+                await agent._drain(config.drain_grace_msecs / 1000)
         except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
             error = caught
         finally:

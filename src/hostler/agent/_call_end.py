@@ -48,15 +48,15 @@ def complete(call: PendingCall, error: BaseException | None, began: float) -> No
 def count(events: AgentEvents, error: BaseException | None, *, started: bool) -> None:
     """Count the outcome under its one name."""
     if error is None:
-        events.completed += 1
+        events.call_ended("completed")
     elif _cancelled(error):
-        events.canceled += 1
+        events.call_ended("canceled")
     elif isinstance(error, CallTimeout) and started:
-        events.timeouts += 1
+        events.call_ended("timeouts")
     elif isinstance(error, ServerBusy) and not started:
-        events.server_busy += 1
+        events.call_ended("server_busy")
     else:
-        events.errors += 1
+        events.call_ended("errors")
 
 
 def _cancelled(error: BaseException) -> bool:

@@ -12,12 +12,13 @@ from collections.abc import Callable, Hashable
 import structlog
 import trio
 
-from hostler.abc import ContainerTask, RunningContainer, RunResult
-from hostler.errors import APIError, ContainerInitFailed, ServerBusy
+from hostler.abc import ContainerTask, Output, RunningContainer, RunResult
+from hostler.agent_metrics import ReadyOutcome
+from hostler.errors import APIError, ContainerInitFailed, ContainerInitTimeout, ServerBusy
 
 from ._connection import Channel
 from ._decisions import Resources, plan_idle
-from ._events import AgentEvents, ContainerState
+from ._events import AgentEvents, ContainerState, ContainerTrack
 from ._resources import Share
 from ._sandbox import Sandbox
 from ._slots import Launch
@@ -44,12 +45,15 @@ class Container:
         idle_timeout: float,
         kit: Kit,
         events: AgentEvents,
+        track: ContainerTrack,
         on_idle: Callable[[], object],
     ) -> None:
         self.task = task
         self.idle_since = math.inf
         self.ended = trio.Event()
         self.result: RunResult | None = None
+        self.call_id = ""
+        """Of the call that its function works on, or worked on last."""
         self._launch = launch
         self._queue = launch.queue
         self._share = share
@@ -59,7 +63,10 @@ class Container:
         self._sandbox = Sandbox(kit, task)
         self._events = events
         self._on_idle = on_idle
-        self._state = ContainerState.WAIT
+        self._track = track
+        self._output = kit.output
+        if kit.output is not None:
+            task.on_output = self._pass_on
         self._life = trio.CancelScope()
         self._nap = trio.CancelScope()
         self._leaving = ""
@@ -70,7 +77,8 @@ class Container:
 
     def __repr__(self) -> str:
         leaving = f" ({self._leaving})" if self._leaving else ""
-        return f"<Container {self.task.id} {self.task.image} {self._state.value}{leaving}>"
+        state = self._track.state.value if self._track.state else "gone"
+        return f"<Container {self.task.id} {self.task.image} {state}{leaving}>"
 
     @property
     def key(self) -> Hashable:
@@ -98,7 +106,7 @@ class Container:
     def take(self) -> None:
         """A call has it from here on; it must call `give_back`."""
         self._released = trio.Event()
-        self._move(ContainerState.BUSY)
+        self._track.move(ContainerState.BUSY)
         if self._frozen:
             self._usable = trio.Event()
             self._nap.cancel()
@@ -121,6 +129,7 @@ class Container:
 
     def evict(self) -> None:
         """Make room for another function."""
+        self._track.evicted()
         self.leave("eviction")
 
     def leave(self, reason: str) -> None:
@@ -132,7 +141,7 @@ class Container:
             return
         self._leaving = reason
         self._share.leave()
-        self._move(ContainerState.DONE)
+        self._track.move(ContainerState.DONE)
         self._life.cancel()
         if self._usable is not None:
             self._usable.set()
@@ -143,7 +152,7 @@ class Container:
 
     async def run(self) -> None:
         """Live. Raises only `trio.Cancelled`; troubles go to the calls that they concern."""
-        self._move(ContainerState.START)
+        self._track.move(ContainerState.START)
         error: Exception | None = None
         try:
             with self._life:
@@ -155,7 +164,8 @@ class Container:
             self._report(error)
             await self._sandbox.remove(self._wait_released)
             self._share.release()
-            self._events.moved(self._state, None)
+            self._track.move(None)
+            self._pass_on(b"", False)
             log.debug("container removed", reason=self._leaving, **self._names())
 
     async def _live(self) -> None:
@@ -164,7 +174,7 @@ class Container:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_end, running)
             try:
-                await self._sandbox.connect(self._launch.timings)
+                await self._connect()
                 self._become_ready()
                 await self._serve()
             except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
@@ -187,6 +197,18 @@ class Container:
             )
         self.ended.set()
         self.leave("exit")
+
+    async def _connect(self) -> None:
+        started = trio.current_time()
+        outcome: ReadyOutcome = "canceled"
+        try:
+            await self._sandbox.connect(self._launch.timings)
+            outcome = "initialized"
+        except ContainerInitTimeout:
+            outcome = "timedout"
+            raise
+        finally:
+            self._track.awaited(outcome, trio.current_time() - started)
 
     def _become_ready(self) -> None:
         self._ready = True
@@ -224,11 +246,13 @@ class Container:
         # From here on it counts as frozen: who takes it now has to wait for the thaw.
         self._frozen = True
         await self._sandbox.freeze()
+        self._track.froze()
         if self._released is None:
-            self._move(ContainerState.PAUSED)
+            self._track.move(ContainerState.PAUSED)
 
     async def _thaw(self) -> None:
         await self._sandbox.unfreeze()
+        self._track.thawed()
         self._frozen = False
         if self._usable is not None:
             self._usable.set()
@@ -236,7 +260,7 @@ class Container:
 
     def _became_idle(self) -> None:
         now = self.idle_since = trio.current_time()
-        self._move(ContainerState.IDLE)
+        self._track.move(ContainerState.IDLE)
         self._nap.deadline = min(
             self._nap.deadline, now + self._freeze_after, now + self._idle_timeout
         )
@@ -257,14 +281,22 @@ class Container:
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
         if self._leaving == CLOSING:
             return
-        self._events.launch_failures += 1
+        self._events.launch_failed()
         log.warning("launch failed", reason=repr(error), **self._names())
         if not concerned and not isinstance(error, APIError):
             log.error("launch failed inside the runner", exc_info=error, **self._names())
 
-    def _move(self, state: ContainerState) -> None:
-        self._events.moved(self._state, state)
-        self._state = state
+    def _pass_on(self, data: bytes, is_stderr: bool) -> None:
+        """Give the function's output to whoever collects it."""
+        if self._output is None:
+            return
+        task = self.task
+        try:
+            self._output(Output(task.id, task.app_id, task.fn_id, self.call_id, data, is_stderr))
+        except Exception:
+            # Of the embedding program. The function must not suffer, nor its removal.
+            self._output = None
+            log.exception("output sink failed", **self._names())
 
     def _names(self) -> dict[str, str]:
         task = self.task

@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 
 import attrs
+import trio
+
+from hostler.agent_metrics import AgentMetrics, ContainerLabels, ReadyOutcome
+from hostler.metrics import CallStatus
 
 from ._decisions import Resources
 
@@ -68,29 +73,98 @@ class AgentStatistics:
 
 
 class AgentEvents:
-    """The counters of one agent. Every change goes through here."""
+    """The counters of one agent, and the metrics, which several agents may share. Every change
+    goes through here."""
 
-    def __init__(self) -> None:
+    def __init__(self, metrics: AgentMetrics) -> None:
+        self.metrics = metrics
         self.calls = 0
-        self.completed = 0
-        self.canceled = 0
-        self.timeouts = 0
-        self.errors = 0
-        self.server_busy = 0
+        self.ended: Counter[CallStatus] = Counter()
         self.launches = 0
         self.launch_failures = 0
         self.queued = 0
         self.running = 0
-        self.leaving = 0
-        self._containers: Counter[ContainerState] = Counter()
+        self.containers: Counter[ContainerState] = Counter()
 
-    def moved(self, old: ContainerState | None, new: ContainerState | None) -> None:
-        """A container went from one state to another; ``None`` = it did, or does, not exist."""
+    def submitted(self) -> None:
+        self.calls += 1
+        self.metrics.calls.inc()
+
+    def call_ended(self, status: CallStatus) -> None:
+        self.ended[status] += 1
+        self.metrics.ended[status].inc()
+
+    @contextmanager
+    def queueing(self) -> Iterator[None]:
+        """A call waits for a slot."""
+        self.queued += 1
+        self.metrics.queued.inc()
+        try:
+            yield
+        finally:
+            self.queued -= 1
+            self.metrics.queued.dec()
+
+    @contextmanager
+    def executing(self) -> Iterator[None]:
+        """A function works on a call."""
+        self.running += 1
+        self.metrics.running.inc()
+        try:
+            yield
+        finally:
+            self.running -= 1
+            self.metrics.running.dec()
+
+    def launched(self) -> None:
+        self.launches += 1
+        self.metrics.launches.inc()
+
+    def launch_failed(self) -> None:
+        self.launch_failures += 1
+        self.metrics.launch_failures.inc()
+
+    def track(self, app_id: str, fn_id: str, image: str) -> ContainerTrack:
+        """Follow a container, which waits for its resources now."""
+        return ContainerTrack(self, self.metrics.labels(app_id, fn_id, image))
+
+
+class ContainerTrack:
+    """Follows one container through its states."""
+
+    def __init__(self, events: AgentEvents, labels: ContainerLabels) -> None:
+        self.state: ContainerState | None = None
+        self._events = events
+        self._metrics = events.metrics
+        self._labels = labels
+        self._since = 0.0
+        self.move(ContainerState.WAIT)
+
+    def move(self, new: ContainerState | None) -> None:
+        """It is in another state from now on; ``None`` = it is gone. Idempotent."""
+        old = self.state
+        if new is old:
+            return
+        now = trio.current_time()
         if old is not None:
-            self._containers[old] -= 1
+            self._events.containers[old] -= 1
+            self._metrics.left(old.value, self._labels, round((now - self._since) * 1e9))
         if new is not None:
-            self._containers[new] += 1
+            self._events.containers[new] += 1
+            self._metrics.entered(new.value, self._labels)
+        self.state, self._since = new, now
 
-    def containers(self) -> dict[ContainerState, int]:
-        """How many containers are in each state, without zeros."""
-        return {state: count for state, count in self._containers.items() if count}
+    def evicted(self) -> None:
+        """It has to make room for another one."""
+        assert self.state is not None
+        self._metrics.evicted(self.state.value, self._labels)
+
+    def awaited(self, outcome: ReadyOutcome, seconds: float) -> None:
+        """Its socket is ready, or is not waited for any more."""
+        self._metrics.observe_ready(outcome, self._labels, round(seconds * 1e9))
+
+    def froze(self) -> None:
+        self._metrics.freezes.inc()
+
+    def thawed(self) -> None:
+        self._metrics.thaws.inc()

@@ -13,7 +13,7 @@ from hostler.errors import ServerBusy
 
 from ._container import CLOSING, Container
 from ._decisions import Resources
-from ._events import AgentEvents, ContainerState
+from ._events import AgentEvents, ContainerTrack
 from ._plan import container_task, needed_resources
 from ._resources import NoRoom, Room, Share
 from ._slots import Launch, SlotQueues
@@ -31,6 +31,7 @@ class Launcher:
         self.queues: SlotQueues[Container] = SlotQueues(self._launch)
         self.room = Room(total, may_wait=not kit.config.enable_nb_resource_tracker, idle=self._idle)
         self._nursery = nursery
+        self.launch_slots = kit.launch_slots
         self._kit = kit
         self._events = events
         self._containers: set[Container] = set()
@@ -62,7 +63,8 @@ class Launcher:
     async def _run(
         self, launch: Launch[Container], task: ContainerTask, size: Resources, idle_timeout: int
     ) -> None:
-        share = await self._find_room(launch, size)
+        track = self._events.track(task.app_id, task.fn_id, task.image)
+        share = await self._find_room(launch, size, track)
         if share is None:
             return
         container = Container(
@@ -72,19 +74,21 @@ class Launcher:
             idle_timeout=idle_timeout,
             kit=self._kit,
             events=self._events,
+            track=track,
             on_idle=self._container_idle,
         )
         self._containers.add(container)
-        self._events.launches += 1
+        self._events.launched()
         try:
             await container.run()
         finally:
             self._containers.discard(container)
 
-    async def _find_room(self, launch: Launch[Container], size: Resources) -> Share | None:
+    async def _find_room(
+        self, launch: Launch[Container], size: Resources, track: ContainerTrack
+    ) -> Share | None:
         """Wait for room until nobody needs the launch any more."""
         share: Share | None = None
-        self._events.moved(None, ContainerState.WAIT)
         try:
             with launch.scope:
                 share = await self.room.acquire(size, launch.queue.key)
@@ -102,7 +106,7 @@ class Launcher:
             launch.queue.launch_dropped(launch)
         finally:
             if not launch.begun:
-                self._events.moved(ContainerState.WAIT, None)
+                track.move(None)
         return None
 
     def _container_idle(self) -> None:

@@ -44,5 +44,6 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
         pending_signals=config.max_pending_signals,
         message_queue=config.max_message_queue,
         syslog_url=model.syslog_url.strip(),
+        disable_net=call.disable_net,
         registry_token=call.extensions.get(REGISTRY_TOKEN_EXTENSION, ""),
     )

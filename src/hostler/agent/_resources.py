@@ -109,6 +109,10 @@ class Room:
         Waits for those who leave and, where that is allowed, for room that is not in sight yet.
         Raises `NoRoom`. Cancelling gives up the place in the line.
         """
+        if not size:
+            # What takes nothing stands in no line, behind nobody who waits for room.
+            await trio.lowlevel.checkpoint()
+            return Share(self, size)
         if not self.possible(size):
             raise NoRoom
         applicant = _Applicant(size, key)

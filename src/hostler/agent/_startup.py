@@ -13,7 +13,7 @@ import trio
 
 from hostler._inotify import DirectoryWatch, DirectoryWatcher
 from hostler._iofs import BadSocket, FunctionSocket, SocketDirectory
-from hostler.abc import Cookie, Driver, RunningContainer
+from hostler.abc import Cookie, Driver, OutputSink, RunningContainer
 from hostler.call import Timings
 from hostler.config import AgentConfig
 from hostler.errors import (
@@ -39,6 +39,8 @@ class Kit:
     watcher: DirectoryWatcher
     launch_slots: trio.CapacityLimiter
     """Bounds how many containers are created and started at a time."""
+    output: OutputSink | None = None
+    """Gets what functions print; ``None`` = output is not captured."""
 
 
 async def pull(kit: Kit, cookie: Cookie, timings: Timings) -> None:
