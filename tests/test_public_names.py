@@ -1,0 +1,46 @@
+"""The names that the package offers at its root, and what importing it costs."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import hostler
+
+
+@pytest.mark.parametrize("name", hostler.__all__)
+def test_every_public_name_is_there(name: str) -> None:
+    assert getattr(hostler, name).__module__.startswith("hostler.")
+
+
+def test_names_for_type_checkers_are_those_at_run_time() -> None:
+    tree = ast.parse(Path(hostler.__file__).read_text())
+    block = next(node for node in tree.body if isinstance(node, ast.If))
+    declared = {
+        alias.name
+        for node in block.body
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+    }
+    assert declared == set(hostler.__all__) == set(hostler._HOME)
+    assert set(hostler.__all__) <= set(dir(hostler))
+
+
+def test_a_wrong_name_says_so() -> None:
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = hostler.nothing  # type: ignore[attr-defined]
+
+
+def test_importing_the_package_loads_no_foreign_world() -> None:
+    script = (
+        "import sys, hostler; hostler.open_lb_agent, hostler.Call;"
+        "print({'docker', 'grpclib', 'hypercorn'} & set(sys.modules))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "set()"
