@@ -14,10 +14,11 @@ from hostler.config import (
     LBConfig,
     NodeConfig,
     PlacerConfig,
+    PoolConfig,
     describe,
 )
 
-CLASSES = [AgentConfig, LBConfig, NodeConfig, PlacerConfig]
+CLASSES = [AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig]
 
 FN_NAMES = (
     *("FREEZE_IDLE_MSECS", "HOT_POLL_MSECS", "HOT_LAUNCHER_TIMEOUT_MSECS"),

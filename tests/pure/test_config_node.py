@@ -30,13 +30,15 @@ def test_an_lb_needs_runners_and_an_api_node(missing: str) -> None:
         NodeConfig.from_env(env)
 
 
-@pytest.mark.parametrize("addresses", ["r1", "r1:0", "r1:1;r2:1", "http://r1:1", "r1:1,r1:1"])
+@pytest.mark.parametrize(
+    "addresses", ["r1", "r1:0", "r1:1;r2:1", "http://r1:1", "r1:1,r1:1", "dns://r1", "srv://r1:1"]
+)
 def test_bad_addresses(addresses: str) -> None:
     with pytest.raises(ConfigError) as caught:
         NodeConfig.from_env({**LB, "FN_RUNNER_ADDRESSES": addresses})
     assert str(caught.value) == (
-        f"FN_RUNNER_ADDRESSES={addresses!r}: takes host:port addresses separated by commas, "
-        "each once, IPv6 in brackets"
+        f"FN_RUNNER_ADDRESSES={addresses!r}: takes host:port, dns://name:port or srv://name, "
+        "separated by commas, each once, IPv6 in brackets"
     )
 
 

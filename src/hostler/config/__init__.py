@@ -1,4 +1,5 @@
-"""Settings, read from ``FN_`` variables: `AgentConfig`, `LBConfig`, `PlacerConfig`, `NodeConfig`.
+"""Settings, read from ``FN_`` variables: `AgentConfig`, `LBConfig`, `PlacerConfig`, `PoolConfig`,
+`NodeConfig`.
 
 A field is its variable in lower case without ``FN_``. ``X.from_env()`` reads the environment,
 ``X(field=value)`` sets values in code; both refuse bad ones with `ConfigError`.
@@ -13,6 +14,7 @@ from ._base import EnvConfig
 from ._describe import SettingInfo, describe
 from ._node import NodeConfig, NodeType
 from ._placement import LBConfig, PlacerConfig
+from ._pool import PoolConfig
 
 __all__ = [
     "AgentConfig",
@@ -22,6 +24,7 @@ __all__ = [
     "NodeConfig",
     "NodeType",
     "PlacerConfig",
+    "PoolConfig",
     "SettingInfo",
     "describe",
 ]

@@ -10,6 +10,7 @@ from ._kinds import COMMA_LIST, Kind
 
 _HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]@?#]+):([0-9]{1,5})", re.ASCII)
 _SYSLOG_SCHEMES = ("udp", "tcp")
+_DNS_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
 def is_host_port(text: str) -> bool:
@@ -18,10 +19,20 @@ def is_host_port(text: str) -> bool:
     return match is not None and 1 <= int(match[1]) <= 65_535
 
 
-def _is_addresses(value: Any) -> bool:
+def is_runner_target(text: str) -> bool:
+    """Whether ``text`` is ``host:port``, ``dns://name:port`` or ``srv://name``."""
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return is_host_port(text)
+    if scheme == "dns":
+        return is_host_port(rest)
+    return scheme == "srv" and _DNS_NAME.fullmatch(rest) is not None
+
+
+def _is_targets(value: Any) -> bool:
     return (
         COMMA_LIST.accepts(value)
-        and all(is_host_port(item) for item in value)
+        and all(is_runner_target(item) for item in value)
         and len(set(value)) == len(value)
     )
 
@@ -49,10 +60,10 @@ def _is_log_dest(value: Any) -> bool:
     return scheme in _SYSLOG_SCHEMES and is_host_port(rest)
 
 
-ADDRESSES = Kind(
-    "host:port addresses separated by commas, each once, IPv6 in brackets",
+TARGETS = Kind(
+    "host:port, dns://name:port or srv://name, separated by commas, each once, IPv6 in brackets",
     COMMA_LIST.parse,
-    _is_addresses,
+    _is_targets,
 )
 HTTP_URL = Kind("an http or https URL, or nothing", str, _is_http_url)
 LOG_DEST = Kind(

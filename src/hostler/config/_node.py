@@ -9,7 +9,7 @@ import attrs
 
 from hostler.errors import ConfigError
 
-from ._addresses import ADDRESSES, HTTP_URL, LOG_DEST
+from ._addresses import HTTP_URL, LOG_DEST, TARGETS
 from ._base import EnvConfig, setting
 from ._kinds import COMMA_LIST, NON_EMPTY, TEXT, TIME_LIMIT, WORDS, choice, number
 
@@ -49,9 +49,10 @@ class NodeConfig(EnvConfig):
     """Base URL (none) of the API node that an LB asks for apps and functions; LBs need it."""
 
     runner_addresses: tuple[str, ...] = attrs.field(
-        default=(), metadata=setting(ADDRESSES, "FN_RUNNER_ADDRESSES")
+        default=(), metadata=setting(TARGETS, "FN_RUNNER_ADDRESSES")
     )
-    """The runners (none) of an LB, ``host:port`` each, separated by commas; LBs need them."""
+    """The runners (none) of an LB, separated by commas; LBs need them. ``host:port`` is one runner,
+    ``dns://name:port`` all addresses of a name, ``srv://name`` all that its SRV records name."""
 
     placer: str = attrs.field(default="naive", metadata=setting(NON_EMPTY, "FN_PLACER"))
     """Name of the placer (naive); ``ch`` = consistent hash."""

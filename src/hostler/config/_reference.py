@@ -7,6 +7,7 @@ from ._base import EnvConfig
 from ._describe import SettingInfo, describe
 from ._node import NodeConfig
 from ._placement import LBConfig, PlacerConfig
+from ._pool import PoolConfig
 
 _HEAD = """\
 # Settings
@@ -23,6 +24,7 @@ _SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (
     ("Nodes and front end: `NodeConfig`", NodeConfig),
     ("LB agent: `LBConfig`", LBConfig),
     ("Placers: `PlacerConfig`", PlacerConfig),
+    ("Runner pools: `PoolConfig`", PoolConfig),
     ("Runner's agent and drivers: `AgentConfig`", AgentConfig),
 )
 
