@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from ..abc import RunnerCall
-from ..hashing import fn_hash, jump_hash
+from collections.abc import Iterator, Sequence
+
+from ..abc import Runner, RunnerCall
+from ._rendezvous import ranking
 from ._ring_placer import RingPlacer
 
 
 class ConsistentHashPlacer(RingPlacer):
-    """Starts each sweep at the function's own runner, so that its containers stay hot.
+    """Tries each function's own runner first, so that its containers stay hot.
 
-    The runner follows from the function's id by SipHash and jump consistent hash, as
-    `hostler.hashing` describes: one more runner at the end of the list moves few functions.
+    The order follows from the function's id and the runners' addresses by rendezvous hashing,
+    never from places in the pool's list: a runner that comes or goes moves only its own share of
+    the functions. Fn's placer uses places, so that there most functions move.
     """
 
-    def start(self, call: RunnerCall, count: int) -> int:
-        return jump_hash(fn_hash(call.model.fn_id), count)
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        addresses = tuple(runner.address for runner in runners)
+        return (runners[index] for index in ranking(call.model.fn_id, addresses))

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from ..abc import RunnerCall
+from collections.abc import Iterator, Sequence
+
+from ..abc import Runner, RunnerCall
+from ._order import ring
 from ._ring_placer import RingPlacer
 
 
 class NaivePlacer(RingPlacer):
-    """Starts each sweep at a random runner."""
+    """Starts each sweep at a random runner, and goes round."""
 
-    def start(self, call: RunnerCall, count: int) -> int:
-        return self._rng.randrange(count)
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        return ring(runners, self._rng.randrange(len(runners)) if runners else 0)

@@ -1,10 +1,11 @@
-"""What the placers have in common: they differ only in where on the ring a sweep starts."""
+"""What the placers have in common: they differ only in the order of a sweep."""
 
 from __future__ import annotations
 
+import functools
 import random
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator, Sequence
+from collections.abc import Hashable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -16,7 +17,6 @@ from ..errors import ServerBusy
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
 from ._ladder import Ladder
-from ._order import ring
 from ._placement import Placement
 from ._room import Room
 from ._tracker import AttemptTracker
@@ -34,7 +34,7 @@ class PlacerStatistics:
 
 
 class RingPlacer(Placer):
-    """Tries the runners of the pool in ring order; calls that none takes wait in line.
+    """Tries the runners of the pool in some order; calls that none takes wait in line.
 
     ``metrics`` are the process's own by default. ``rng`` is where jitter and random starts come
     from; tests give a seeded one.
@@ -64,8 +64,8 @@ class RingPlacer(Placer):
         return self._config
 
     @abstractmethod
-    def start(self, call: RunnerCall, count: int) -> int:
-        """The index at which a sweep over ``count`` > 0 runners starts."""
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterable[Runner]:
+        """The order in which a sweep tries ``runners``, each once; there may be none."""
 
     def statistics(self) -> PlacerStatistics:
         return PlacerStatistics(
@@ -81,15 +81,12 @@ class RingPlacer(Placer):
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
 
-        def order(runners: Sequence[Runner]) -> Iterator[Runner]:
-            return ring(runners, self.start(call, len(runners)) if runners else 0)
-
         with self._room(pool) as room, room.line(_need(call.model)) as line:
             placement = Placement(
                 pool,
                 call,
                 room=room,
-                order=order,
+                order=functools.partial(self.order, call),
                 tracker=AttemptTracker(call, self._metrics, self._troubled),
                 deadline=trio.current_time() + seconds,
                 attempt_seconds=config.attempt_timeout,
