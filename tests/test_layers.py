@@ -17,7 +17,9 @@ LAYERS: dict[str, int] = {
         ["errors", "frames", "models", "dates", "ids", "headers", "slot_key", "hashing"], 0
     ),
     **dict.fromkeys(["_call_json", "_container_task", "config", "abc", "engagement"], 0),
-    **dict.fromkeys(["_gate", "_inotify", "_iofs", "bodies", "call", "options"], 1),
+    **dict.fromkeys(
+        ["_flock", "_gate", "_groups", "_inotify", "_iofs", "bodies", "call", "options"], 1
+    ),
     **dict.fromkeys(["_declaration", "functions", "logs", "metrics", "agent_metrics"], 1),
     **dict.fromkeys(["wire", "drivers"], 2),
     **dict.fromkeys(["pool", "agent"], 3),

@@ -3,11 +3,15 @@
 A function is not trusted: it may put anything into the directory, at any time. So the socket is
 checked once and then held by a descriptor (``O_PATH``): what the names point to later does not
 matter, and no connection can be lured elsewhere, to the engine's own socket for instance.
+
+The process that made a directory holds a lock on it. So the directories that a killed process has
+left behind can be told from those in use, and `remove_leaked_directories` removes them.
 """
 
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import shutil
 import socket
@@ -15,10 +19,14 @@ import stat
 import tempfile
 from contextlib import suppress
 
+import structlog
 import trio
 
+from ._flock import Removed, hold, seize
 from .config import AgentConfig
 from .errors import HostlerError
+
+log = structlog.get_logger(__name__)
 
 SOCKET_NAME = "lsnr.sock"
 _PREFIX = "iofs"
@@ -65,10 +73,11 @@ class FunctionSocket:
 class SocketDirectory:
     """One container's directory. Methods block for a moment, but for `remove`."""
 
-    def __init__(self, path: str, docker_path: str, *, mounted: bool) -> None:
+    def __init__(self, path: str, docker_path: str, *, mounted: bool, lock: int) -> None:
         self.path = path
         self.docker_path = docker_path
         self._mounted = mounted
+        self._lock = lock
 
     def __repr__(self) -> str:
         return f"<SocketDirectory {self.path}>"
@@ -95,29 +104,109 @@ class SocketDirectory:
         Normally that is two names, removed on the spot; more are left to a worker thread. Raises
         `OSError`. Not cancellable once a thread is needed.
         """
-        if self._mounted:
-            _unmount(self.path)
-            self._mounted = False
-        if not _remove_small(self.path):
-            await trio.to_thread.run_sync(shutil.rmtree, self.path)
+        try:
+            if self._mounted:
+                _unmount(self.path)
+                self._mounted = False
+            if not _remove_small(self.path):
+                await trio.to_thread.run_sync(shutil.rmtree, self.path)
+        finally:
+            if self._lock >= 0:
+                os.close(self._lock)
+                self._lock = -1
         await trio.lowlevel.cancel_shielded_checkpoint()
 
 
 def make_socket_directory(config: AgentConfig) -> SocketDirectory:
     """Make a fresh directory as ``FN_IOFS_*`` say. Raises `OSError`."""
-    parent = config.iofs_path or tempfile.gettempdir()
-    path = tempfile.mkdtemp(prefix=_PREFIX, dir=parent)
+    parent = _parent(config)
+    while True:
+        path = tempfile.mkdtemp(prefix=_prefix(config), dir=parent)
+        try:
+            lock = _prepare(path, config)
+        except Removed:
+            continue
+        docker_path = os.path.join(config.iofs_docker_path or parent, os.path.basename(path))
+        return SocketDirectory(path, docker_path, mounted=config.iofs_tmpfs, lock=lock)
+
+
+async def remove_leaked_directories(config: AgentConfig) -> int:
+    """Remove the directories that dead processes with the same label tag have left in the same
+    place; returns how many. What can't be removed is logged. Not cancellable once it has begun
+    to remove something. A directory in use is never touched, whoever uses it.
+    """
+    leaked = _seize_leaked(config)
+    if not leaked:
+        return 0
+    await trio.to_thread.run_sync(_remove_leaked, leaked)
+    log.info("leaked socket directories removed", count=len(leaked))
+    return len(leaked)
+
+
+def _parent(config: AgentConfig) -> str:
+    return config.iofs_path or tempfile.gettempdir()
+
+
+def _prefix(config: AgentConfig) -> str:
+    """Names the label tag, whatever characters it has."""
+    tag = hashlib.sha256(config.container_label_tag.encode()).hexdigest()
+    return f"{_PREFIX}_{tag[:8]}_"
+
+
+def _prepare(path: str, config: AgentConfig) -> int:
+    """Lock a new directory, and mount or open it for the function. Raises `Removed` if it was
+    taken for a dead one's in its first moment."""
+    locks = []
     try:
+        locks.append(hold(path, os.O_RDONLY | os.O_DIRECTORY))
         if config.iofs_tmpfs:
             _mount_tmpfs(path, config.iofs_opts)
+            # From now on others see what is mounted, and not what lies below.
+            locks.append(hold(path, os.O_RDONLY | os.O_DIRECTORY))
+            os.close(locks.pop(0))
         elif not config.disable_unprivileged_containers:
             # The function runs as another user and has to make its socket here.
             os.chmod(path, 0o777)  # noqa: S103
-    except BaseException:
-        os.rmdir(path)
+    except BaseException as error:
+        if not isinstance(error, Removed):
+            _discard(path)
+        for lock in locks:
+            os.close(lock)
         raise
-    docker_path = os.path.join(config.iofs_docker_path or parent, os.path.basename(path))
-    return SocketDirectory(path, docker_path, mounted=config.iofs_tmpfs)
+    return locks[0]
+
+
+def _discard(path: str) -> None:
+    if os.path.ismount(path):
+        _unmount(path)
+    os.rmdir(path)
+
+
+def _seize_leaked(config: AgentConfig) -> dict[str, int]:
+    """Path and lock of each."""
+    prefix, leaked = _prefix(config), {}
+    with os.scandir(_parent(config)) as entries:
+        paths = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    for path in paths:
+        try:
+            lock = seize(path, os.O_RDONLY | os.O_DIRECTORY)
+        except OSError:
+            continue  # no directory, or none that is ours
+        if lock is not None:
+            leaked[path] = lock
+    return leaked
+
+
+def _remove_leaked(leaked: dict[str, int]) -> None:
+    for path, lock in leaked.items():
+        try:
+            if os.path.ismount(path):
+                _unmount(path)
+            shutil.rmtree(path)
+        except OSError as error:
+            log.warning("leaked socket directory not removed", path=path, error=str(error))
+        finally:
+            os.close(lock)
 
 
 def _open_socket(folder: int) -> int:

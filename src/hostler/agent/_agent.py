@@ -12,6 +12,7 @@ import trio
 
 from hostler._gate import Gate, GateClosed
 from hostler._inotify import open_directory_watcher
+from hostler._iofs import remove_leaked_directories
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, OutputSink
 from hostler.agent_metrics import AgentMetrics, Load, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
@@ -25,10 +26,12 @@ from ._container import Container
 from ._decisions import Resources
 from ._events import AgentEvents, AgentStatistics, ContainerState
 from ._execution import Execution
+from ._freezing import Freezer
 from ._launcher import Launcher
-from ._plan import needed_resources
+from ._plan import MIN_WARM_ANNOTATION, needed_resources
 from ._slots import SlotQueue, Waiter
 from ._startup import Kit
+from ._warm import WarmHold
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +92,22 @@ class Agent(InnerAgent):
             raise ServerBusy from None
         if session.cancelled_caught:
             raise APIError(500, "The runner was closed during the call")
+
+    def keep_warm(self, call: PendingCall, count: int = 1) -> WarmHold:
+        """Keep ``count`` containers ready for calls like ``call`` (made by `get_call`, it is
+        never submitted) until the returned hold is released or the agent closes.
+
+        They are launched in the background, as soon as there is room that nobody else uses or
+        waits for; they count as used room. They don't freeze and don't idle out, are evicted
+        last, and replaced when they end. A function's annotation ``hostler/min-warm`` has the
+        same effect from its first call until an hour after its last one. Raises `ServerBusy` if
+        the agent is closing, `ValueError` for a count below 1.
+        """
+        if count < 1:
+            raise ValueError(f"count={count}: at least 1 container can be kept")
+        if self._gate.closed:
+            raise ServerBusy
+        return self._launcher.hold(self._key(call), call, count)
 
     def add_listener(self, listener: CallListener) -> None:
         self._listeners = (*self._listeners, listener)
@@ -184,9 +203,9 @@ class Agent(InnerAgent):
 
         Raises `ServerBusy`, or what the launch for this call failed with.
         """
-        key = call.slot_hash_id or slot_key(
-            call.model, self._driver.slot_key_extension(call.extensions)
-        )
+        key = self._key(call)
+        if MIN_WARM_ANNOTATION in call.model.annotations:
+            self._launcher.expect(key, call)
         with trio.move_on_after(self._slot_wait):
             while not self._gate.closed:
                 queue = self._launcher.queues.get(key)
@@ -201,6 +220,11 @@ class Agent(InnerAgent):
                 # It ended before it got anything of this call, which can be served elsewhere.
                 container.give_back(reusable=False)
         raise ServerBusy
+
+    def _key(self, call: PendingCall) -> bytes:
+        return call.slot_hash_id or slot_key(
+            call.model, self._driver.slot_key_extension(call.extensions)
+        )
 
     async def _wait(self, queue: SlotQueue[Container], waiter: Waiter[Container]) -> Container:
         try:
@@ -244,6 +268,9 @@ async def open_agent(
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
 
+    First the socket directories are removed that killed agents with the same label tag have left
+    in the same place.
+
     ``config`` is read from the environment by default. ``call_options`` run after those of the
     caller of ``get_call``, ``call_overrider`` after both. ``total`` replaces what the machine
     has (Fn's rules, see the reference of the settings) as the room for containers. ``output`` gets
@@ -261,6 +288,7 @@ async def open_agent(
     config = AgentConfig.from_env() if config is None else config
     total = total_resources(read_machine(), config) if total is None else total
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
+    await remove_leaked_directories(config)
     error: Exception | None = None
     async with open_directory_watcher() as watcher, trio.open_nursery() as containers:
         kit = Kit(
@@ -268,9 +296,11 @@ async def open_agent(
             config=config,
             watcher=watcher,
             launch_slots=trio.CapacityLimiter(config.launch_concurrency),
+            freezer=Freezer(config.freeze_idle_msecs / 1000),
             output=output,
         )
         launcher = Launcher(containers, kit, total, events)
+        containers.start_soon(launcher.warm.run)
         agent = Agent(
             launcher,
             driver,
