@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-import trio
-
+from .._groups import open_background
 from ..abc import CallListener, CallOverrider, Placer, RunnerPool
 from ..call import CallOption
 from ..config import LBConfig
@@ -39,8 +38,7 @@ async def open_lb_agent(
     raises `ServiceReservationFailure` in its submitter's task.
     """
     config = config or LBConfig()
-    failure: Exception | None = None
-    async with trio.open_nursery() as detached:
+    async with open_background() as detached:
         agent = LBAgent(
             pool,
             placer,
@@ -54,11 +52,6 @@ async def open_lb_agent(
         try:
             yield agent
             await agent.drain(config.drain_grace_msecs / 1000 if grace is None else grace)
-        except Exception as error:  # noqa: BLE001  (raised below, outside of the nursery's group)
-            failure = error
-            agent.abort()
-        except BaseException:  # may be the nursery's own cancellation: it has to see it
+        except BaseException:
             agent.abort()
             raise
-    if failure is not None:
-        raise failure

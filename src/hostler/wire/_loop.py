@@ -9,6 +9,8 @@ from typing import TypeAlias, TypeVar
 
 import trio_asyncio  # type: ignore[import-untyped]  # (it has no annotations)
 
+from hostler._groups import as_it_is
+
 Loop: TypeAlias = asyncio.AbstractEventLoop
 """A trio-asyncio loop. Objects of ``wire`` hold theirs explicitly: a Trio task that was started
 in a nursery opened outside of the loop does not find it by itself."""
@@ -27,8 +29,8 @@ async def open_loop(loop: Loop | None = None) -> AsyncIterator[Loop]:
     if current is not None and not current.is_closed():
         yield current
         return
-    async with trio_asyncio.open_loop() as loop:
-        yield loop
+    async with as_it_is(trio_asyncio.open_loop) as own:
+        yield own
 
 
 async def run_asyncio(loop: Loop, function: Callable[[], Awaitable[_T]]) -> _T:

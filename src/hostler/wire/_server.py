@@ -14,6 +14,7 @@ import trio
 from grpclib import protocol as grpclib_protocol
 from h2.errors import ErrorCodes
 
+from hostler._groups import open_background
 from hostler.engagement import RunnerService
 
 from ._address import join_address, split_address
@@ -78,7 +79,7 @@ async def open_server(
     listeners = await _listen(bind)
     name = listeners[0].socket.getsockname()
     address = join_address(name[0], name[1])
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         accepting = trio.CancelScope()
         server = GrpcServer(address, accepting)
         door = _Door(server, service, loop, ssl_context, handshake_timeout, keepalive)

@@ -11,6 +11,7 @@ import attrs
 import structlog
 import trio
 
+from hostler._groups import open_background
 from hostler.abc import ContainerTask, Driver
 from hostler.errors import HostlerError
 
@@ -122,7 +123,7 @@ async def open_process_driver(
     Linux only (pidfd, memfd, child subreaper). Raises ``OSError`` or `HostlerError` if the
     helper process can't be started. Leaving the block ends what is left, within seconds.
     """
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         warden = await start_warden(nursery)
         driver = ProcessDriver(warden, nursery, config or ProcessConfig(), dict(images or {}))
         log.warning("process driver does not isolate functions from this machine")

@@ -10,6 +10,7 @@ from typing import Any
 import attrs
 import trio
 
+from hostler._groups import open_background
 from hostler.abc import ContainerTask, Driver
 from hostler.errors import HostlerError
 
@@ -150,7 +151,7 @@ async def open_sim_driver(
 
     Leaving the block ends all containers.
     """
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         driver = SimDriver(nursery)
         for name, handler in (images or {}).items():
             driver.add_image(name, handler)

@@ -1,0 +1,54 @@
+"""A nursery behind an ``open_x()`` block that the block's user need not know of.
+
+An exception that leaves the body of a nursery arrives in an `ExceptionGroup`, which is right where
+tasks are the point, and a nuisance for a program that nests six ``open_x()`` blocks and wants to
+catch its own exception around them. Here the block's exception leaves as it is.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TypeVar
+
+import trio
+
+_T = TypeVar("_T")
+
+
+@asynccontextmanager
+async def open_background() -> AsyncIterator[trio.Nursery]:
+    """A nursery for tasks that serve the block.
+
+    The regular end of the block waits for the tasks, as with any nursery. An exception of the
+    block, or a cancellation, cancels them. If tasks failed, the group of their exceptions leaves,
+    with the block's own among them if there is one.
+    """
+    async with as_it_is(trio.open_nursery) as nursery:
+        try:
+            yield nursery
+        except BaseException:
+            nursery.cancel_scope.cancel()
+            raise
+
+
+@asynccontextmanager
+async def as_it_is(
+    opener: Callable[[], AbstractAsyncContextManager[_T]],
+) -> AsyncIterator[_T]:
+    """Enter what ``opener`` returns. An exception of the block is raised after its exit, which
+    sees a regular end: the block has to cancel what that would wait for."""
+    failure: Exception | None = None
+    try:
+        async with opener() as value:
+            try:
+                yield value
+            except Exception as error:  # noqa: BLE001  (raised below)
+                # Not a cancellation, which may be that of a scope inside of what was opened.
+                failure = error
+    except BaseExceptionGroup as group:
+        if failure is None:
+            raise
+        raise BaseExceptionGroup(group.message, [failure, *group.exceptions]) from None
+    if failure is not None:
+        raise failure

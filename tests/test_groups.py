@@ -1,0 +1,85 @@
+"""Blocks with tasks behind them let their user's exceptions out as they are."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+import trio
+
+from hostler import wire
+from hostler._groups import open_background
+from hostler.drivers.sim import open_sim_driver
+from hostler.runner import open_pure_runner
+from tests.runner.fakes import ToldAgent
+
+
+class Mine(Exception):
+    pass
+
+
+async def raise_over(task: Callable[[], Awaitable[None]]) -> None:
+    """Leave a block by an exception once its task waits (or has failed)."""
+    async with open_background() as nursery:
+        nursery.start_soon(task)
+        await trio.testing.wait_all_tasks_blocked()
+        raise Mine
+
+
+async def test_an_exception_of_the_block_is_not_wrapped_and_ends_the_tasks() -> None:
+    ended = []
+
+    async def task() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.append(True)
+
+    with pytest.raises(Mine):
+        await raise_over(task)
+    assert ended == [True]
+
+
+async def test_a_regular_end_waits_for_the_tasks(autojump_clock: trio.testing.MockClock) -> None:
+    async with open_background() as nursery:
+        nursery.start_soon(trio.sleep, 5)
+    assert trio.current_time() == 5
+
+
+async def test_a_cancellation_passes_through() -> None:
+    with trio.CancelScope() as scope:
+        async with open_background() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+            await trio.sleep_forever()
+    assert scope.cancelled_caught
+
+
+async def test_failing_tasks_are_a_group_with_the_block_s_own_exception_in_it() -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await raise_over(fail)
+    assert caught.group_contains(KeyError)
+
+    async def fail_late() -> None:
+        try:
+            await trio.sleep_forever()
+        finally:
+            raise KeyError
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await raise_over(fail_late)
+    assert caught.group_contains(KeyError, depth=1)
+    assert caught.group_contains(Mine, depth=1)
+
+
+async def test_an_exception_comes_out_of_a_whole_node_as_it_is() -> None:
+    with pytest.raises(Mine):
+        async with (
+            wire.open_loop(),
+            open_sim_driver(),
+            open_pure_runner(ToldAgent(), "127.0.0.1:0"),
+        ):
+            raise Mine
