@@ -8,8 +8,10 @@ The simulated driver runs Python functions as if they were images, so this needs
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
+import structlog
 import trio
 
 from hostler import (
@@ -59,6 +61,7 @@ class Collect(ResponseWriter):
 
 
 async def main() -> None:
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     config = AgentConfig(enable_nb_resource_tracker=True)  # refuse, so that the LB tries elsewhere
     async with (
         open_loop(),  # outermost: the wire's asyncio loop, shared by both ends
