@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 import pytest
 import trio
@@ -12,6 +13,7 @@ import trio.testing
 from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart, TryCall
+from hostler.wire._stream import Broken, WireStream
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Pair, Service, call, collect, open_pair
@@ -144,6 +146,50 @@ async def test_cancelled_while_try_call_waits_for_credit_is_not_committed() -> N
         with trio.CancelScope() as scope:
             await _enter_with_try_stuck(pair, scope.cancel)
         await _check_clean(pair, tasks)
+
+
+def after_put(monkeypatch: pytest.MonkeyPatch, act: Callable[[WireStream], None]) -> None:
+    """Have ``act`` called right after a client has handed its first messages over."""
+    put = WireStream.put
+
+    def patched(stream: WireStream, data: bytes, **options: Any) -> int:
+        position = put(stream, data, **options)
+        act(stream)
+        return position
+
+    monkeypatch.setattr(WireStream, "put", patched)
+
+
+async def test_cancelled_right_after_the_try_call_was_sent_is_committed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The runner may have the call: nobody may run it elsewhere as if nothing had happened."""
+    record: list[str] = []
+    async with open_pair() as pair:
+        await call(pair.client)
+        tasks = trio_tasks()
+        with trio.CancelScope() as scope:
+            after_put(monkeypatch, lambda stream: scope.cancel())
+            async with pair.client.engage(TRY, on_commit=lambda: record.append("commit")):
+                pytest.fail("entered")
+        assert record == ["commit"]
+        monkeypatch.undo()
+        await _check_clean(pair, tasks)
+
+
+async def test_connection_lost_right_after_the_try_call_was_sent_is_no_proof(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    record: list[str] = []
+    async with open_pair() as pair:
+        await call(pair.client)
+        after_put(monkeypatch, lambda stream: stream.break_off(Broken(14, "connection lost")))
+        async with pair.client.engage(TRY, on_commit=lambda: record.append("commit")) as engagement:
+            assert record == ["commit"]
+            with pytest.raises(EngagementFailed, match="connection lost"):
+                await engagement.receive()
+        monkeypatch.undo()
+        await pair.service.wait_idle()
 
 
 async def test_cancelled_while_connecting() -> None:

@@ -133,16 +133,24 @@ class GrpcRunnerClient(RunnerClient):
         encoded = codec.with_prefix(codec.encode_client(try_call))
         rest = b"".join(codec.data_batches(first)) if first is not None else b""
         async with self._stream("Engage", request_id) as stream:
-            # One write for both, so a small call is a single packet.
-            queued = stream.put(encoded + rest)
+            committed = False
+
+            def commit() -> None:
+                nonlocal committed
+                committed = True
+                on_commit()
+
             try:
-                await stream.wait_sent(queued - len(rest))
+                stream.check_writable()
+                # One write for both, so a small call is a single packet.
+                position = stream.put(encoded + rest) - len(rest)
+                stream.call_when_sent(position, commit)
+                await stream.wait_sent(position)
             except StreamBroken as error:
-                raise NotSent(f"runner {self._address}: {error}") from error
+                if not committed:
+                    raise NotSent(f"runner {self._address}: {error}") from error
             except PeerDone:
                 pass  # with a status, which receive() reports
-            else:
-                on_commit()
             yield _Engagement(stream, self._address)
 
     async def status(self, payload: str | None = None) -> RunnerStatus:

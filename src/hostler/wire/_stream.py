@@ -13,6 +13,7 @@ peer's windows and the transport take it; `send` waits until they have.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING
 
@@ -92,6 +93,7 @@ class WireStream(grpclib_protocol.Stream):
         self._changed = trio.Event()
         self._unsent: deque[memoryview] = deque()
         self._queued = self._sent = 0
+        self._when_sent: tuple[int, Callable[[], None]] | None = None
         self._progress = trio.Event()
         connection.streams_started += 1
 
@@ -194,6 +196,22 @@ class WireStream(grpclib_protocol.Stream):
         self.pump()
         return self._queued
 
+    def call_when_sent(self, position: int, callback: Callable[[], None]) -> None:
+        """Call ``callback`` in the moment in which all up to ``position`` has been handed to the
+        transport, perhaps now. Synchronous; one callback at a time.
+
+        Unlike the return of `wait_sent` it can't be lost to a cancellation, or to a break of the
+        stream, that comes right after that moment.
+        """
+        self._when_sent = (position, callback)
+        self._report_sent()
+
+    def _report_sent(self) -> None:
+        if self._when_sent is not None and self._sent >= self._when_sent[0]:
+            _, callback = self._when_sent
+            self._when_sent = None
+            callback()
+
     async def wait_sent(self, position: int) -> None:
         """Wait until all up to ``position`` has been handed to the transport.
 
@@ -250,6 +268,7 @@ class WireStream(grpclib_protocol.Stream):
             self._sent += len(chunk)
         if self._sent != before:
             self._progress.set()
+            self._report_sent()
 
     def send_headers_now(self, headers: HeaderList, *, end: bool = False) -> None:
         """Send headers or trailers. Not subject to flow control. No-op on a closed stream."""
