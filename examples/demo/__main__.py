@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 import tempfile
 import time
 import urllib.request
@@ -20,7 +21,7 @@ from typing import Any
 import attrs
 import docker
 import trio
-from nodes import Node, running
+from nodes import Node, NodeFailed, running
 
 HERE = Path(__file__).resolve().parent
 LABEL = "hostler-demo"
@@ -191,6 +192,8 @@ def main() -> None:
     )
     try:
         trio.run(Demo(arguments.image or arguments.command, engine).run)
+    except NodeFailed as failure:
+        sys.exit(f"demo: {failure}")
     finally:
         if engine is not None:
             engine.close()

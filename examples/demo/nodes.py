@@ -15,10 +15,16 @@ from typing import Any
 import attrs
 import trio
 
+from hostler._groups import open_background
+
 HOSTLER = Path(sys.executable).with_name("hostler")
 PROVIDER = Path(__file__).resolve().parent.parent / "custom_driver"
 START_SECONDS = 30
 STOP_SECONDS = 20
+
+
+class NodeFailed(Exception):
+    """A node did not start."""
 
 
 @attrs.define(eq=False)
@@ -62,7 +68,7 @@ async def running(
 ) -> AsyncIterator[Node]:
     """A node that has said that it is ready; drained by SIGTERM in the end.
 
-    Raises `RuntimeError` with its last words if it does not start.
+    Raises `NodeFailed` if it does not start; what it said is printed.
     """
     receive, send = os.pipe()
     command = [str(HOSTLER), *arguments, "--ready-fd", str(send), "--log-format", "json"]
@@ -74,7 +80,7 @@ async def running(
     )
     os.close(send)
     node = Node(name, process, {})
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         nursery.start_soon(node.read_logs)
         try:
             with trio.fail_after(START_SECONDS):
@@ -82,7 +88,7 @@ async def running(
                     ready = b"".join([bytes(chunk) async for chunk in stream])
             if not ready:
                 await process.wait()
-                raise RuntimeError(f"{name} did not start (exit code {process.returncode})")
+                raise NodeFailed(f"{name} did not start (exit code {process.returncode})")
             node.addresses = json.loads(ready)
             yield node
         finally:
