@@ -190,13 +190,16 @@ def main() -> None:
     engine = (
         docker.APIClient(os.environ["DOCKER_HOST"], version="auto") if arguments.image else None
     )
+    failed = False
     try:
         trio.run(Demo(arguments.image or arguments.command, engine).run)
-    except NodeFailed as failure:
-        sys.exit(f"demo: {failure}")
+    except* NodeFailed:
+        failed = True  # its own words were printed as it spoke
     finally:
         if engine is not None:
             engine.close()
+    if failed:
+        sys.exit("demo: a node did not start, see above")
 
 
 if __name__ == "__main__":

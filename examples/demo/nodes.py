@@ -15,8 +15,6 @@ from typing import Any
 import attrs
 import trio
 
-from hostler._groups import open_background
-
 HOSTLER = Path(sys.executable).with_name("hostler")
 PROVIDER = Path(__file__).resolve().parent.parent / "custom_driver"
 START_SECONDS = 30
@@ -80,7 +78,7 @@ async def running(
     )
     os.close(send)
     node = Node(name, process, {})
-    async with open_background() as nursery:
+    async with trio.open_nursery() as nursery:
         nursery.start_soon(node.read_logs)
         try:
             with trio.fail_after(START_SECONDS):
