@@ -28,7 +28,7 @@ async def driver(
 ) -> AsyncIterator[DockerDriver]:
     # The first subscription may begin before or after a test's container.
     fake_engine.on("GET /containers/json", value([{"Id": "id", "State": "running"}]))
-    fake_engine.on("GET /images/img/json", value({"Config": {}}))
+    fake_engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
     fake_engine.on("POST /containers/create", value({"Id": "id"}, 201))
     fake_engine.on("POST /containers/ctr/start", nothing)
     fake_engine.on("DELETE /containers/ctr", nothing)

@@ -41,7 +41,7 @@ async def open_driver(
     engine: FakeEngine, environ: dict[str, str], *hasty: Operation
 ) -> AsyncIterator[DockerDriver]:
     """A driver on a fake engine on which every step succeeds; with `SHORT` limits for some."""
-    engine.on("GET /images/img/json", value({"Config": {}}))
+    engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
     engine.on("POST /containers/create", value({"Id": "id"}, 201))
     engine.on("POST /containers/id/(un)?pause", nothing)
     engine.on("POST /containers/ctr/start", nothing)
@@ -231,7 +231,7 @@ async def test_interrupted_close_goes_on(driver: DockerDriver, fake_engine: Fake
 async def test_closing_the_driver_removes_what_is_left(
     fake_engine: FakeEngine, fake_environ: dict[str, str], logs: Logs
 ) -> None:
-    fake_engine.on("GET /images/img/json", value({"Config": {}}))
+    fake_engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
     fake_engine.on("POST /containers/create", value({"Id": "id"}, 201))
     fake_engine.on("DELETE /containers/ctr", error(500, "busy"))
     async with open_docker_driver(AgentConfig(), environ=fake_environ) as driver:

@@ -198,7 +198,7 @@ class PreforkEngine:
     def __init__(self, engine: FakeEngine) -> None:
         self.engine = engine
         self.payloads: list[dict[str, Any]] = []
-        engine.on("GET /images/img/json", value({"Config": {}}))
+        engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
         engine.on("GET /containers/json", self._list)
         engine.on("POST /containers/create", self._create)
         engine.on(r"POST /containers/\d_prefork_.*/start", nothing)

@@ -24,6 +24,7 @@ from .fake_registry import FakeRegistry, open_fake_registry, refusal
 from .http_server import Answer, Request
 
 QUICK = Backoff(max_retries=3, interval_msec=1, max_delay_msec=2)
+NO_RETRIES = AgentConfig(image_pull_retries=0)
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ async def registry(engine: docker.APIClient) -> AsyncIterator[FakeRegistry]:
 @pytest.fixture
 async def driver(docker_host: str) -> AsyncIterator[DockerDriver]:
     environ = {"DOCKER_HOST": docker_host}
-    async with open_docker_driver(AgentConfig(), environ=environ) as driver:
+    async with open_docker_driver(NO_RETRIES, environ=environ) as driver:
         yield driver
 
 
@@ -168,7 +169,7 @@ async def fake_driver(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> AsyncIterator[DockerDriver]:
     auth = base64.b64encode(b"user:pass").decode()
-    config = AgentConfig(docker_auth=json.dumps({"a.b:5000": {"auth": auth}}))
+    config = AgentConfig(docker_auth=json.dumps({"a.b:5000": {"auth": auth}}), image_pull_retries=0)
     async with open_docker_driver(config, environ=fake_environ) as driver:
         yield driver
         fake_engine.release()

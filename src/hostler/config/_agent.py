@@ -204,15 +204,34 @@ class AgentConfig(EnvConfig):
     )
     """Whether (no) images may declare volumes."""
 
+    image_pull_retries: int = attrs.field(
+        default=5, metadata=setting(number(high=1_000), "FN_IMAGE_PULL_RETRIES")
+    )
+    """How often (5) a pull is tried again after a trouble that a while may mend, 0 = never. Ours:
+    Fn's default is never."""
+
+    image_pull_retry_interval_msecs: int = attrs.field(
+        default=500, metadata=setting(number(1, 3_600_000), "FN_IMAGE_PULL_RETRY_INTERVAL_MSECS")
+    )
+    """Milliseconds (500) that the wait before the first retry is below; the bound for the others
+    is 3, 7, 15, ... times that. Ours."""
+
+    image_pull_retry_max_delay_msecs: int = attrs.field(
+        default=10_000,
+        metadata=setting(number(1, 3_600_000), "FN_IMAGE_PULL_RETRY_MAX_DELAY_MSECS"),
+    )
+    """Milliseconds (10 000) that no wait before a retry is longer than. Ours."""
+
     image_clean_max_size: int = attrs.field(
         default=0, metadata=setting(_SIZE, "FN_IMAGE_CLEAN_MAX_SIZE")
     )
-    """Bytes of images above which unused ones are removed, 0 (default) = never."""
+    """Bytes of images from which on unused ones are removed, 0 (default) = never. See the page on
+    images."""
 
     image_clean_exempt_tags: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(WORDS, "FN_IMAGE_CLEAN_EXEMPT_TAGS")
     )
-    """Images (none) that are never removed."""
+    """Images (none) that are never removed. A name without a tag means ``latest``."""
 
     # --- the pool of network name spaces ---
 

@@ -6,6 +6,7 @@ come from one subscription to the engine's events (``_exits``). Creation and rem
 end whatever happens to their caller (``_containers``).
 """
 
+from ._cleaner import ImageStatistics
 from ._cookie import DockerCookie
 from ._driver import DockerDriver, DockerStatistics, open_docker_driver
 from ._errors import (
@@ -19,7 +20,7 @@ from ._limits import LIMITS, Operation
 from ._options import DockerOptions
 from ._prefork import PreforkStatistics
 from ._reference import ImageReference, parse_image
-from ._retry import FOREVER, Backoff, RetryChecker
+from ._retry import FOREVER, Backoff, RetryChecker, transient_trouble
 from ._running import DockerContainer
 
 __all__ = [
@@ -36,10 +37,12 @@ __all__ = [
     "EngineTooOld",
     "EngineUnreachable",
     "ImageReference",
+    "ImageStatistics",
     "InitMissing",
     "Operation",
     "PreforkStatistics",
     "RetryChecker",
     "open_docker_driver",
     "parse_image",
+    "transient_trouble",
 ]

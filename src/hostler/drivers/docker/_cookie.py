@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
 
 import docker
 import trio
 
 from ...abc import ContainerTask, Cookie
-from ...errors import HostlerError, ImageWithVolume, ServerBusy, SyslogUnavailable
+from ...errors import (
+    HostlerError,
+    ImagePullFailed,
+    ImageWithVolume,
+    ServerBusy,
+    SyslogUnavailable,
+)
 from ._containers import Containers
-from ._credentials import AuthConfig, Credentials
+from ._credentials import AuthConfig
 from ._engine import Engine
 from ._errors import EngineError
 from ._exits import ExitWatcher
+from ._image_cache import ImageLease
+from ._images import Images
+from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
 from ._networks import Lease, Networks
 from ._options import DockerOptions, Surroundings, build_options
@@ -22,14 +31,23 @@ from ._prefork import PreforkPool
 from ._prefork_image import PreforkImage
 from ._pull import ImagePuller
 from ._reference import parse_image
+from ._retry import pull_backoff
 from ._running import DockerContainer
 
 _NOT_FOUND = 404
 _SYSLOG_TROUBLE = "failed to initialize logging driver"
+_BAD_REQUEST = 400
+_BAD_SYSLOG = ("unsupported scheme", "stat /")
+"""What the engine says of a syslog address that is no URL of a kind it knows, or a socket that
+isn't there. It does not name the log driver."""
 _NO_IMAGE = "no such image"
 _NO_NAME_SPACE = ("cannot join network of", "no such container", "joining network namespace of")
 """What an engine says, in lower case, when the container whose name space was to be joined has
 just ended."""
+
+
+def _refuses_syslog(error: EngineError) -> bool:
+    return error.status == _BAD_REQUEST and error.message.startswith(_BAD_SYSLOG)
 
 
 class Workshop:
@@ -40,15 +58,16 @@ class Workshop:
         engine: Engine,
         nursery: trio.Nursery,
         around: Surroundings,
-        credentials: Credentials,
+        keychain: Keychain,
     ) -> None:
         self.engine = engine
         self.nursery = nursery
         self.around = around
-        self.credentials = credentials
+        self.keychain = keychain
         self.containers = Containers(engine, nursery)
         self.exits = ExitWatcher(engine)
-        self.puller = ImagePuller(engine, nursery)
+        self.images = Images(engine)
+        self.puller = ImagePuller(engine, nursery, pull_backoff(around.config))
         self.prefork = self._prefork_pool()
         self.networks = Networks(around.config.docker_networks, self.prefork)
 
@@ -57,7 +76,7 @@ class Workshop:
         if not config.experimental_prefork_pool_size:
             return None
         image = PreforkImage(
-            config.experimental_prefork_image, self.engine, self.puller, self.credentials
+            config.experimental_prefork_image, self.engine, self.puller, self.keychain
         )
         labels = self.around.labels()
         return PreforkPool(config, labels, image, self.containers, self.exits)
@@ -74,7 +93,8 @@ class DockerCookie(Cookie):
         self._lease: Lease | None = None
         self._name = ""
         self._id = ""
-        self._image_known = False
+        self._image: ImageLease | None = None
+        self._unpin: Callable[[], None] | None = None
         self._output: OutputCapture | None = None
         self.options = build_options(task, workshop.around, self._allocate_network)
 
@@ -83,40 +103,40 @@ class DockerCookie(Cookie):
         return self._lease.mode if self._lease else None
 
     async def validate_image(self) -> bool:
-        if self._image_known:
+        """Once the image is accepted, the cleaner leaves it alone until ``aclose``."""
+        if self._image is not None:
             await trio.lowlevel.checkpoint()
             return False
-
-        def request(client: docker.APIClient) -> dict[str, Any]:
-            image: dict[str, Any] = client.inspect_image(self._task.image)  # type: ignore[no-untyped-call]  # the stubs lack its types
-            return image
-
-        try:
-            image = await self._shop.engine.call(Operation.INSPECT_IMAGE, request)
-        except EngineError as error:
-            if error.status == _NOT_FOUND:
-                return True
-            raise
-        volumes = (image.get("Config") or {}).get("Volumes")
-        if volumes and not self._shop.around.config.image_enable_volume:
+        lease = await self._shop.images.lease(self._task.image)
+        if lease is None:
+            return True
+        if lease.has_volumes and not self._shop.around.config.image_enable_volume:
+            lease.release()
             raise ImageWithVolume()
-        self._image_known = True
+        self._image = lease
         return False
 
     async def pull_image(self) -> None:
-        if self._image_known:
+        if self._image is not None:
             await trio.lowlevel.checkpoint()
             return
-        await self._shop.puller.pull(self._task.image, self._auth())
+        if self._unpin is None:
+            # Or the cleaner might take the image before anybody could validate it.
+            self._unpin = self._shop.images.cache.pin(self._task.image)
+        await self._shop.puller.pull(self._task.image, await self._auth())
 
-    def _auth(self) -> AuthConfig:
+    async def _auth(self) -> AuthConfig:
         if self._task.registry_token:
             return {"registrytoken": self._task.registry_token}
-        return self._shop.credentials.lookup(parse_image(self._task.image).registry)
+        try:
+            return await self._shop.keychain.lookup(parse_image(self._task.image).registry)
+        except CredentialsUnavailable as error:
+            text = f"Failed to pull image '{self._task.image}': no registry credentials"
+            raise ImagePullFailed(None, text) from error
 
     async def create_container(self) -> None:
         """Cancelling it leaves the creation running; ``aclose`` removes what it makes."""
-        if not self._image_known:
+        if self._image is None:
             raise HostlerError("create_container() before validate_image() has accepted the image")
         if self._id:
             await trio.lowlevel.checkpoint()
@@ -127,6 +147,8 @@ class DockerCookie(Cookie):
         except EngineError as error:
             if error.status == _NOT_FOUND and _NO_IMAGE in error.message.lower():
                 raise ServerBusy() from error
+            if self._task.syslog_url and _refuses_syslog(error):
+                raise SyslogUnavailable() from error
             self._raise_if_name_space_is_gone(error)
             raise
 
@@ -186,3 +208,8 @@ class DockerCookie(Cookie):
         if self._lease is not None:
             self._lease.release(gone)
             self._lease = None
+        if self._image is not None:
+            self._image.release()
+        if self._unpin is not None:
+            self._unpin()
+            self._unpin = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,16 +12,14 @@ import msgspec
 import structlog
 
 from ...errors import ConfigError
+from ._reference import HUB_HOSTS
 
+_HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
 log = structlog.get_logger(__name__)
 
 AuthConfig = Mapping[str, str]
 """One entry in the engine's field names: ``username``, ``password``, ``serveraddress``,
 ``identitytoken``, ``registrytoken``. Empty = anonymous."""
-
-HUB_HOSTS = ("hub.docker.com", "index.docker.io", "docker.io", "registry-1.docker.io")
-"""The names of Docker's own registry, which an image without a registry comes from. The first
-one with an entry is used; Fn asks for the first two."""
 
 
 class _Entry(msgspec.Struct):
@@ -31,6 +30,14 @@ class _Entry(msgspec.Struct):
     registrytoken: str = ""
 
 
+class _Document(msgspec.Struct):
+    """What a Docker configuration file says about registries, under its names."""
+
+    auths: dict[str, _Entry] | None = None
+    credHelpers: dict[str, str] | None = None
+    credsStore: str = ""
+
+
 class Credentials:
     """Entries by registry host (with its port, if it has one).
 
@@ -38,16 +45,38 @@ class Credentials:
     domain.
     """
 
-    def __init__(self, by_host: Mapping[str, AuthConfig] | None = None) -> None:
+    def __init__(
+        self,
+        by_host: Mapping[str, AuthConfig] | None = None,
+        helpers: Mapping[str, str] | None = None,
+        store: str = "",
+    ) -> None:
         self._by_host = dict(by_host or {})
+        self._helpers = dict(helpers or {})
+        self._store = store
 
     def __repr__(self) -> str:
         return f"<Credentials for {sorted(self._by_host)}>"
 
     def lookup(self, registry: str) -> AuthConfig:
-        """The entry for an image of ``registry`` ("" = Docker's own); empty if there is none."""
-        hosts = HUB_HOSTS if registry in ("", *HUB_HOSTS) else (registry.lower(),)
+        """The entry for an image of ``registry`` ("" = Docker's own); empty if there is none.
+
+        Docker's own registry has several names; the first of `HUB_HOSTS` that has an entry is
+        used (Fn asks for the first two).
+        """
+        hosts = _names_of(registry)
         return next((self._by_host[host] for host in hosts if host in self._by_host), {})
+
+    def helper(self, registry: str) -> str:
+        """The credential helper to ask for an image of ``registry``; "" if there is none."""
+        hosts = _names_of(registry)
+        own = (self._helpers[host] for host in hosts if host in self._helpers)
+        return next(own, self._store)
+
+
+def _names_of(registry: str) -> tuple[str, ...]:
+    registry = registry.lower()
+    return HUB_HOSTS if registry in ("", *HUB_HOSTS) else (registry,)
 
 
 def parse_credentials(text: str) -> Credentials:
@@ -57,19 +86,25 @@ def parse_credentials(text: str) -> Credentials:
     """
     try:
         document = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
-        # A file that has other settings but no credentials is no list of hosts.
-        if "auths" not in document and not all(_is_host(name) for name in document):
-            return Credentials()
-        auths = document.get("auths")
-        entries = (
-            {host: msgspec.json.decode(raw, type=_Entry) for host, raw in document.items()}
-            if auths is None
-            else msgspec.json.decode(auths, type=dict[str, _Entry])
-        )
-        return Credentials(dict(_usable(entries)))
+        if document and all(_is_host(name) for name in document):
+            return _credentials(_Document(auths=msgspec.json.decode(text, type=dict[str, _Entry])))
+        return _credentials(msgspec.json.decode(text, type=_Document))
     except msgspec.MsgspecError as error:
         # The library's text may quote the value.
         raise ValueError("not a JSON object of registry credentials") from error
+
+
+def _credentials(document: _Document) -> Credentials:
+    helpers = {_host(address): name for address, name in (document.credHelpers or {}).items()}
+    for name in (*helpers.values(), document.credsStore):
+        if name and not _HELPER_NAME.fullmatch(name):
+            raise ValueError("the name of a credential helper is not part of a program's name")
+    return Credentials(dict(_usable(document.auths or {})), helpers, document.credsStore)
+
+
+def _host(address: str) -> str:
+    """The host of an address, which may be a URL as ``https://index.docker.io/v1/``."""
+    return address.split("://", 1)[-1].split("/", 1)[0].lower()
 
 
 def _is_host(name: str) -> bool:
@@ -78,7 +113,7 @@ def _is_host(name: str) -> bool:
 
 def _usable(entries: Mapping[str, _Entry]) -> Iterator[tuple[str, AuthConfig]]:
     for address, entry in entries.items():
-        host = address.split("://", 1)[-1].split("/", 1)[0].lower()
+        host = _host(address)
         user, password = _login(entry)
         if entry.registrytoken:
             yield host, {"registrytoken": entry.registrytoken, "serveraddress": host}

@@ -13,9 +13,11 @@ import trio
 
 from ...abc import ContainerTask, Driver
 from ...config import AgentConfig
+from ._cleaner import ImageCleaner, ImageStatistics
 from ._cookie import DockerCookie, Workshop
 from ._credentials import load_credentials
 from ._engine import Engine, open_engine
+from ._keychain import Keychain
 from ._limits import Operation
 from ._options import Surroundings
 from ._prefork import PreforkStatistics
@@ -36,14 +38,16 @@ class DockerStatistics:
     watched: int
     threads: int
     networks: Mapping[str, int]
+    images: ImageStatistics | None = None
     prefork: PreforkStatistics = attrs.Factory(PreforkStatistics)
 
 
 class DockerDriver(Driver):
     """Runs functions in Docker containers. Made by `open_docker_driver`."""
 
-    def __init__(self, workshop: Workshop) -> None:
+    def __init__(self, workshop: Workshop, cleaner: ImageCleaner | None) -> None:
         self._shop = workshop
+        self._cleaner = cleaner
 
     @property
     def instance_id(self) -> str:
@@ -56,7 +60,8 @@ class DockerDriver(Driver):
 
     def set_pull_retry_policy(self, backoff: Backoff, checker: RetryChecker) -> None:
         """Try failed pulls again: ``checker`` says which errors, ``backoff`` when and how often.
-        Without it the first error is final. Applies to pulls that start from now on."""
+        Replaces `transient_trouble` and the delays of the configuration; applies to pulls that
+        start from now on."""
         self._shop.puller.set_retry_policy(backoff, checker)
 
     def statistics(self) -> DockerStatistics:
@@ -66,6 +71,7 @@ class DockerDriver(Driver):
             watched=self._shop.exits.watched(),
             threads=self._shop.engine.threads(),
             networks=self._shop.networks.in_use(),
+            images=None if self._cleaner is None else self._cleaner.statistics(),
             prefork=pool.statistics() if pool else PreforkStatistics(),
         )
 
@@ -110,7 +116,8 @@ async def open_docker_driver(
         )
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
-            driver = _start(Workshop(engine, nursery, around, credentials))
+            keychain = Keychain(credentials, environ, nursery)
+            driver = _start(Workshop(engine, nursery, around, keychain))
             try:
                 yield driver
             except BaseException as error:  # noqa: BLE001  (raised again below)
@@ -132,7 +139,20 @@ def _start(shop: Workshop) -> DockerDriver:
         shop.nursery.start_soon(shop.prefork.run)
     if labels := shop.around.labels():
         shop.nursery.start_soon(remove_leaked, shop.engine, labels)
-    return DockerDriver(shop)
+    cleaner = _make_cleaner(shop)
+    if cleaner is not None:
+        shop.nursery.start_soon(cleaner.run)
+    return DockerDriver(shop, cleaner)
+
+
+def _make_cleaner(shop: Workshop) -> ImageCleaner | None:
+    config = shop.around.config
+    if not config.image_clean_max_size:
+        return None
+    exempt = [*config.image_clean_exempt_tags]
+    if config.experimental_prefork_pool_size:
+        exempt.append(config.experimental_prefork_image)
+    return ImageCleaner(shop.engine, shop.images, config.image_clean_max_size, exempt)
 
 
 async def _prepare(engine: Engine, config: AgentConfig) -> None:

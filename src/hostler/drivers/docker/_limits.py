@@ -20,6 +20,7 @@ class Threads(enum.Enum):
     TRANSFER = "transfer"
     EVENTS = "events"
     OUTPUT = "output"
+    STATISTICS = "statistics"
 
 
 THREADS: dict[Threads, float] = {
@@ -32,6 +33,8 @@ THREADS: dict[Threads, float] = {
     # One thread for each container whose output is captured. A bound would make the container
     # after the last wait for another one's end.
     Threads.OUTPUT: math.inf,
+    # One question at a time; the second thread is for a question that was left behind.
+    Threads.STATISTICS: 2,
 }
 """How many calls of a group may be under way at once."""
 
@@ -50,9 +53,12 @@ class Operation(enum.Enum):
     UNPAUSE = "unpause container"
     PULL = "pull image"
     LOAD = "load images"
+    MEASURE_IMAGES = "measure images"
+    REMOVE_IMAGE = "remove image"
     CLOCK = "read the clock"
     EVENTS = "follow events"
     ATTACH = "attach to container"
+    STATISTICS = "read statistics"
 
 
 GROUP: dict[Operation, Threads] = {
@@ -67,9 +73,12 @@ GROUP: dict[Operation, Threads] = {
     Operation.UNPAUSE: Threads.PAUSE,
     Operation.PULL: Threads.TRANSFER,
     Operation.LOAD: Threads.TRANSFER,
+    Operation.MEASURE_IMAGES: Threads.QUERY,
+    Operation.REMOVE_IMAGE: Threads.REMOVE,
     Operation.CLOCK: Threads.QUERY,
     Operation.EVENTS: Threads.EVENTS,
     Operation.ATTACH: Threads.OUTPUT,
+    Operation.STATISTICS: Threads.STATISTICS,
 }
 
 LIMITS: dict[Operation, float] = {
@@ -84,11 +93,14 @@ LIMITS: dict[Operation, float] = {
     Operation.UNPAUSE: 5,
     Operation.PULL: 300,
     Operation.LOAD: 600,
+    Operation.MEASURE_IMAGES: 60,
+    Operation.REMOVE_IMAGE: 60,
     Operation.CLOCK: 10,
     Operation.EVENTS: 10,
     Operation.ATTACH: 10,
+    Operation.STATISTICS: 10,
 }
 """Seconds that a call may take, the wait for a thread included. For the calls that stream
 (pull, load, events, attach) it is the longest silence of the engine instead; their whole time is
-the caller's to limit. List, pause and unpause are Fn's limits, the others are generous for a
-healthy engine under load."""
+the caller's to limit. List, remove image, pause and unpause are Fn's limits, the others are
+generous for a healthy engine under load."""

@@ -7,9 +7,9 @@ import structlog
 import trio
 
 from ...errors import APIError
-from ._credentials import Credentials
 from ._engine import Engine
 from ._errors import EngineError
+from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
 from ._pull import ImagePuller
 from ._reference import parse_image
@@ -25,13 +25,11 @@ _NOT_FOUND = 404
 class PreforkImage:
     """Fetched once for all keepers of a pool."""
 
-    def __init__(
-        self, image: str, engine: Engine, puller: ImagePuller, credentials: Credentials
-    ) -> None:
+    def __init__(self, image: str, engine: Engine, puller: ImagePuller, keychain: Keychain) -> None:
         self._image = image
         self._engine = engine
         self._puller = puller
-        self._credentials = credentials
+        self._keychain = keychain
         self._there = False
         self._lock = trio.Lock()
 
@@ -46,7 +44,7 @@ class PreforkImage:
             while not self._there:
                 try:
                     await self._fetch()
-                except (EngineError, APIError) as error:
+                except (EngineError, APIError, CredentialsUnavailable) as error:
                     delay = next(delays)
                     log.warning(
                         "prefork image can't be had, will try again",
@@ -67,6 +65,6 @@ class PreforkImage:
         except EngineError as error:
             if error.status != _NOT_FOUND:
                 raise
-            auth = self._credentials.lookup(parse_image(self._image).registry)
+            auth = await self._keychain.lookup(parse_image(self._image).registry)
             await self._puller.pull(self._image, auth)
             log.info("prefork image pulled", image=self._image)

@@ -18,7 +18,7 @@ from ._engine import Engine
 from ._errors import EngineError
 from ._limits import Operation
 from ._reference import ImageReference, parse_image
-from ._retry import Backoff, RetryChecker, never_retry
+from ._retry import Backoff, RetryChecker, transient_trouble
 from ._streams import JSON, JSONLines, open_json_lines
 
 log = structlog.get_logger(__name__)
@@ -47,12 +47,12 @@ class ImagePuller:
     time limit, and a transfer goes on as long as anybody waits for it.
     """
 
-    def __init__(self, engine: Engine, nursery: trio.Nursery) -> None:
+    def __init__(self, engine: Engine, nursery: trio.Nursery, backoff: Backoff) -> None:
         self._engine = engine
         self._nursery = nursery
         self._transfers: dict[_Wanted, _Transfer] = {}
-        self._backoff = Backoff()
-        self._checker: RetryChecker = never_retry
+        self._backoff = backoff
+        self._checker: RetryChecker = transient_trouble
 
     def set_retry_policy(self, backoff: Backoff, checker: RetryChecker) -> None:
         """Applies to transfers that start from now on."""

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import attrs
 
+HUB_HOSTS = ("hub.docker.com", "index.docker.io", "docker.io", "registry-1.docker.io")
+"""The names of Docker's own registry, which an image without a registry comes from."""
+
 
 @attrs.frozen
 class ImageReference:
@@ -41,3 +44,16 @@ def _split_tag(image: str) -> tuple[str, str]:
     head, slash, last = name.rpartition("/")
     last, _, tag = last.partition(":")
     return head + slash + last, digest or tag or "latest"
+
+
+def canonical_name(image: str) -> str:
+    """One text for all ways to write the same name and tag: ``busybox``, ``busybox:latest`` and
+    ``docker.io/library/busybox`` are the same image."""
+    found = parse_image(image)
+    registry, repository = found.registry.lower(), found.repository
+    if registry in ("", *HUB_HOSTS):
+        registry = "docker.io"
+        if "/" not in repository:
+            repository = f"library/{repository}"
+    separator = "@" if ":" in found.tag else ":"
+    return f"{registry}/{repository}{separator}{found.tag}"

@@ -1,0 +1,179 @@
+"""Removes images that nobody uses, once all images together have become too big."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import attrs
+import docker
+import structlog
+import trio
+
+from ._engine import Engine
+from ._errors import EngineError
+from ._image_stock import Stock, StoredImage, choose_victim, take_stock
+from ._images import Images
+from ._limits import Operation
+from ._reference import canonical_name
+
+log = structlog.get_logger(__name__)
+
+PAUSE = 0.5
+"""Seconds between two rounds at least (Fn's limit of twice a second)."""
+RECHECK = 60.0
+"""Seconds after which a cleaner that found nothing to remove looks again: the containers of
+others, whose images it leaves alone, end without a word to us."""
+REFUSED_FIRST = 60.0
+"""Seconds after which an image that could not be removed is tried again; doubled each time."""
+REFUSED_LAST = 3600.0
+"""Seconds up to which that is doubled."""
+_NOT_FOUND = 404
+
+
+@attrs.frozen(kw_only=True)
+class ImageStatistics:
+    """The images at the last round of the cleaner: numbers, and bytes in which shared layers are
+    counted for each image. ``disk_size`` counts them once and is what ``limit`` applies to."""
+
+    busy: int = 0
+    busy_size: int = 0
+    idle: int = 0
+    idle_size: int = 0
+    disk_size: int = 0
+    limit: int = 0
+    removed: int = 0
+    """Images removed so far."""
+
+
+@attrs.define
+class _Refusal:
+    """An image that the engine did not remove."""
+
+    delay: float = REFUSED_FIRST / 2
+    until: float = 0.0
+
+    def again(self) -> None:
+        self.delay = min(self.delay * 2, REFUSED_LAST)
+        self.until = trio.current_time() + self.delay
+
+
+class ImageCleaner:
+    """Keeps the images of an engine below ``limit`` bytes as far as idle ones allow it.
+
+    Works when something has changed (a pull, a new image, an image that became idle while there
+    was too much) and asks the engine each time what there is: nothing is lost or counted twice,
+    whoever else pulls and removes images. Images with ``exempt`` names are left alone and not
+    counted; a name without a tag means ``latest``.
+    """
+
+    def __init__(self, engine: Engine, images: Images, limit: int, exempt: Iterable[str]) -> None:
+        self._engine = engine
+        self._images = images
+        self._limit = limit
+        self._exempt = frozenset(map(canonical_name, exempt))
+        self._refusals: dict[str, _Refusal] = {}
+        self._changed = trio.Event()
+        self._stuck = False
+        self._healthy = True
+        self._removed = 0
+        self._statistics = ImageStatistics(limit=limit)
+        images.on_new = self.wake
+        images.on_idle = self._became_idle
+
+    def statistics(self) -> ImageStatistics:
+        return self._statistics
+
+    def wake(self) -> None:
+        """Have a round soon: the engine may have more images now."""
+        self._changed.set()
+
+    def _became_idle(self) -> None:
+        if self._stuck:
+            self._changed.set()
+
+    async def run(self) -> None:
+        """Clean until cancelled. An engine's outage is logged once and sat out."""
+        while True:
+            started = trio.current_time()
+            self._changed = trio.Event()
+            try:
+                again_at = await self._clean()
+                self._healthy = True
+            except EngineError as error:
+                if self._healthy:
+                    log.warning("images not measured, will try again", error=str(error))
+                self._healthy = False
+                again_at = 0.0
+            await trio.sleep_until(started + PAUSE)
+            with trio.move_on_at(again_at):
+                await self._changed.wait()
+
+    async def _clean(self) -> float:
+        """Remove until there is room. Returns when to look again even if nothing changes."""
+        while True:
+            stock = await take_stock(self._engine)
+            self._note(stock)
+            if self._statistics.disk_size < self._limit:
+                self._stuck = False
+                return math.inf
+            now = trio.current_time()
+            refused = {id_ for id_, refusal in self._refusals.items() if refusal.until > now}
+            victim = choose_victim(stock, self._images.cache, self._exempt, refused)
+            if victim is None:
+                self._stuck = True
+                return now + RECHECK
+            await self._remove(victim)
+
+    def _note(self, stock: Stock) -> None:
+        cache = self._images.cache
+        cache.update(image.id for image in stock.images)
+        self._refusals = {
+            id_: refusal for id_, refusal in self._refusals.items() if cache.knows(id_)
+        }
+        busy: list[int] = []
+        idle: list[int] = []
+        for image in stock.images:
+            names = image.canonical_names()
+            if names.isdisjoint(self._exempt):
+                (busy if cache.is_busy(image.id, names) else idle).append(image.size)
+        self._statistics = ImageStatistics(
+            busy=len(busy),
+            busy_size=sum(busy),
+            idle=len(idle),
+            idle_size=sum(idle),
+            disk_size=stock.size_without(self._exempt),
+            limit=self._limit,
+            removed=self._removed,
+        )
+
+    async def _remove(self, image: StoredImage) -> None:
+        with self._images.removal(image.id):
+            try:
+                # Without its last name the image goes too. By its id, an image with names of
+                # several repositories could only be removed by force.
+                for name in (*image.tags, *image.digests) or (image.id,):
+                    await self._remove_name(name)
+            except EngineError as error:
+                refusal = self._refusals.setdefault(image.id, _Refusal())
+                refusal.again()
+                log.warning(
+                    "image not removed",
+                    image=image.id,
+                    names=image.tags,
+                    error=str(error),
+                    again_in_s=refusal.delay,
+                )
+                return
+        self._removed += 1
+        log.info("image removed", image=image.id, names=image.tags, size=image.size)
+
+    async def _remove_name(self, name: str) -> None:
+        def request(client: docker.APIClient) -> None:
+            client.remove_image(name)
+
+        try:
+            await self._engine.call(Operation.REMOVE_IMAGE, request)
+        except EngineError as error:
+            if error.status != _NOT_FOUND:
+                raise
