@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from hostler.agent import ContainerState
+from hostler.agent._freezing import FIRST_COST, SHARE
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
     SimRequest,
@@ -67,7 +68,7 @@ async def test_idle_container_freezes_and_thaws_before_the_next_request(
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", unfreeze_time=2.0)
         await node.run()
-        await trio.sleep(0.049)
+        await trio.sleep(FIRST_COST / SHARE - 0.001)
         assert driver.statistics().frozen == 0
         await trio.sleep(0.002)
         assert driver.statistics().frozen == 1

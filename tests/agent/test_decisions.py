@@ -114,21 +114,23 @@ def test_weakness_03_4_missing_memory_is_exact_to_the_byte() -> None:
 
 
 @pytest.mark.parametrize(
-    ("now", "frozen", "plan"),
+    ("now", "frozen", "kept", "plan"),
     [
-        (10.0, False, Plan("rest", 10.05)),
-        (10.05, False, Plan("freeze")),
-        (10.05, True, Plan("rest", 40.0)),
-        (40.0, True, Plan("retire")),
-        (40.0, False, Plan("retire")),
+        (10.0, False, False, Plan("rest", 10.05)),
+        (10.05, False, False, Plan("freeze", 40.0)),
+        (10.05, True, False, Plan("rest", 40.0)),
+        (40.0, True, False, Plan("retire")),
+        (40.0, False, False, Plan("retire")),
+        (40.0, False, True, Plan("rest")),
+        (10.05, True, True, Plan("thaw")),
     ],
 )
-def test_plan_of_an_idle_container(now: float, frozen: bool, plan: Plan) -> None:
-    made = plan_idle(now, 10.0, frozen=frozen, freeze_after=0.05, retire_after=30.0)
+def test_plan_of_an_idle_container(now: float, frozen: bool, kept: bool, plan: Plan) -> None:
+    made = plan_idle(now, 10.0, frozen=frozen, kept=kept, freeze_after=0.05, retire_after=30.0)
     assert made.step == plan.step
     assert made.at == pytest.approx(plan.at)
 
 
 def test_a_container_that_never_freezes_rests_until_it_retires() -> None:
-    plan = plan_idle(0.0, 0.0, frozen=False, freeze_after=math.inf, retire_after=30.0)
+    plan = plan_idle(0.0, 0.0, frozen=False, kept=False, freeze_after=math.inf, retire_after=30.0)
     assert plan == Plan("rest", 30.0)

@@ -16,9 +16,13 @@ from hostler.models import Call
 class FakeSlot:
     number: int
     taken: int = 0
+    reconsidered: int = 0
 
     def take(self) -> None:
         self.taken += 1
+
+    def reconsider(self) -> None:
+        self.reconsidered += 1
 
 
 def pending() -> PendingCall:

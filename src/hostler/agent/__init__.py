@@ -6,9 +6,11 @@ It knows drivers by `hostler.abc.Driver` only. From the bottom up::
     _execution    one call on one container: hooks around the exchange, time limit
     _exchange     the request and the response over the function's socket
     _launcher     room, then a task for each container
+    _warm         containers that are kept ready ahead of calls
     _container    the life of a container, and its face as a slot; _sandbox, _startup
     _slots        where calls, launches and containers of one slot key meet
     _resources    who has the room of the machine, who waits for it, who leaves for whom
+    _freezing     when, and how often, idle containers are frozen
     _decisions    pure functions: launch? whom to evict? freeze or retire?
 """
 
@@ -17,5 +19,6 @@ from __future__ import annotations
 from ._agent import Agent, open_agent
 from ._decisions import Resources
 from ._events import AgentStatistics, ContainerState
+from ._warm import WarmHold
 
-__all__ = ["Agent", "AgentStatistics", "ContainerState", "Resources", "open_agent"]
+__all__ = ["Agent", "AgentStatistics", "ContainerState", "Resources", "WarmHold", "open_agent"]

@@ -17,7 +17,7 @@ from hostler.agent_metrics import ReadyOutcome
 from hostler.errors import APIError, ContainerInitFailed, ContainerInitTimeout, ServerBusy
 
 from ._connection import Channel
-from ._decisions import Resources, plan_idle
+from ._decisions import Plan, Resources, plan_idle
 from ._events import AgentEvents, ContainerState, ContainerTrack
 from ._resources import Share
 from ._sandbox import Sandbox
@@ -47,6 +47,7 @@ class Container:
         events: AgentEvents,
         track: ContainerTrack,
         on_idle: Callable[[], object],
+        on_ready: Callable[[], object],
     ) -> None:
         self.task = task
         self.idle_since = math.inf
@@ -58,11 +59,13 @@ class Container:
         self._queue = launch.queue
         self._share = share
         self._idle_timeout = idle_timeout
-        self._freeze_after = kit.config.freeze_idle_msecs / 1000
+        self._freezer = kit.freezer
+        self._grace = kit.freezer.grace(self._queue.recent_gap, trio.current_time())
         self._patient = not kit.config.enable_nb_resource_tracker
         self._sandbox = Sandbox(kit, task)
         self._events = events
         self._on_idle = on_idle
+        self._on_ready = on_ready
         self._track = track
         self._output = kit.output
         if kit.output is not None:
@@ -96,6 +99,11 @@ class Container:
         return self._released is not None
 
     @property
+    def kept(self) -> bool:
+        """It idles, and has to stay ready for a call."""
+        return self._queue.keeps(self)
+
+    @property
     def channel(self) -> Channel:
         """The way to its function; only while it is ready."""
         assert self._sandbox.channel is not None
@@ -107,6 +115,10 @@ class Container:
         """A call has it from here on; it must call `give_back`."""
         self._released = trio.Event()
         self._track.move(ContainerState.BUSY)
+        if self.idle_since < math.inf:
+            now = trio.current_time()
+            self._queue.recent_gap.note(now - self.idle_since, now)
+            self.idle_since = math.inf
         if self._frozen:
             self._usable = trio.Event()
             self._nap.cancel()
@@ -126,6 +138,10 @@ class Container:
             self.leave("failed call")
         if not self._leaving and not self._queue.offer(self):
             self._became_idle()
+
+    def reconsider(self) -> None:
+        """Plan again what to do while it idles: something has changed."""
+        self._nap.cancel()
 
     def evict(self) -> None:
         """Make room for another function."""
@@ -214,44 +230,59 @@ class Container:
         self._ready = True
         if not self._queue.launched(self._launch, self):
             self._became_idle()
+        self._on_ready()
 
     async def _serve(self) -> None:
         """Freeze, thaw and wait until it is time to go."""
         while True:
-            wake_at = math.inf
-            if self._released is not None:
-                if self._frozen:
-                    await self._thaw()
-                    continue
+            plan = self._plan()
+            if plan.step == "retire":
+                self.leave("idle timeout")
+                return
+            if plan.step == "thaw":
+                await self._thaw()
+            elif plan.step == "freeze":
+                await self._freeze_in_turn(plan.at)
             else:
-                plan = plan_idle(
-                    trio.current_time(),
-                    self.idle_since,
-                    frozen=self._frozen,
-                    freeze_after=self._freeze_after,
-                    retire_after=self._idle_timeout,
-                )
-                if plan.step == "retire":
-                    self.leave("idle timeout")
-                    return
-                if plan.step == "freeze":
-                    await self._freeze()
-                    continue
-                wake_at = plan.at
-            self._nap = trio.CancelScope(deadline=wake_at)
-            with self._nap:
-                await trio.sleep_forever()
+                self._nap = trio.CancelScope(deadline=plan.at)
+                with self._nap:
+                    await trio.sleep_forever()
+
+    def _plan(self) -> Plan:
+        if self.busy:
+            return Plan("thaw" if self._frozen else "rest")
+        now = trio.current_time()
+        self._grace = self._freezer.grace(self._queue.recent_gap, now)
+        return plan_idle(
+            now,
+            self.idle_since,
+            frozen=self._frozen,
+            kept=self.kept,
+            freeze_after=self._grace,
+            retire_after=self._idle_timeout,
+        )
+
+    async def _freeze_in_turn(self, retire_at: float) -> None:
+        allowed = False
+        with trio.CancelScope(deadline=retire_at):
+            allowed = await self._freezer.turn(lambda: self._plan().step == "freeze")
+        if allowed:
+            await self._freeze()
 
     async def _freeze(self) -> None:
         # From here on it counts as frozen: who takes it now has to wait for the thaw.
         self._frozen = True
+        started = trio.current_time()
         await self._sandbox.freeze()
+        self._freezer.paused(trio.current_time() - started)
         self._track.froze()
         if self._released is None:
             self._track.move(ContainerState.PAUSED)
 
     async def _thaw(self) -> None:
+        started = trio.current_time()
         await self._sandbox.unfreeze()
+        self._freezer.resumed(trio.current_time() - started)
         self._track.thawed()
         self._frozen = False
         if self._usable is not None:
@@ -261,9 +292,7 @@ class Container:
     def _became_idle(self) -> None:
         now = self.idle_since = trio.current_time()
         self._track.move(ContainerState.IDLE)
-        self._nap.deadline = min(
-            self._nap.deadline, now + self._freeze_after, now + self._idle_timeout
-        )
+        self._nap.deadline = min(self._nap.deadline, now + self._grace, now + self._idle_timeout)
         self._on_idle()
 
     async def _wait_released(self) -> None:

@@ -96,21 +96,33 @@ def _without_surplus(chosen: list[E], missing: Resources) -> Sequence[E]:
     return chosen
 
 
-Step = Literal["freeze", "retire", "rest"]
+Step = Literal["freeze", "thaw", "retire", "rest"]
 
 
 @attrs.frozen
 class Plan:
-    """What an idle container does next: ``step`` now, or rest until ``at`` (seconds)."""
+    """What an idle container does next: ``step`` now, unless it is retired at ``at`` (seconds)
+    before it comes to that; or rest until ``at``."""
 
     step: Step
     at: float = math.inf
 
 
 def plan_idle(
-    now: float, idle_since: float, *, frozen: bool, freeze_after: float, retire_after: float
+    now: float,
+    idle_since: float,
+    *,
+    frozen: bool,
+    kept: bool,
+    freeze_after: float,
+    retire_after: float,
 ) -> Plan:
-    """Decide what a container does that idles since ``idle_since``. All in seconds."""
+    """Decide what a container does that idles since ``idle_since``. All in seconds.
+
+    ``kept``: it has to stay ready for a call, however long that takes.
+    """
+    if kept:
+        return Plan("thaw" if frozen else "rest")
     retire_at = idle_since + retire_after
     if now >= retire_at:
         return Plan("retire")
@@ -118,5 +130,5 @@ def plan_idle(
         return Plan("rest", retire_at)
     freeze_at = idle_since + freeze_after
     if now >= freeze_at:
-        return Plan("freeze")
+        return Plan("freeze", retire_at)
     return Plan("rest", min(freeze_at, retire_at))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Hashable, Iterable
 
 import structlog
 import trio
@@ -14,10 +14,11 @@ from hostler.errors import ServerBusy
 from ._container import CLOSING, Container
 from ._decisions import Resources
 from ._events import AgentEvents, ContainerTrack
-from ._plan import container_task, needed_resources
+from ._plan import Recipe, container_task, min_warm, needed_resources
 from ._resources import NoRoom, Room, Share
 from ._slots import Launch, SlotQueues
 from ._startup import Kit
+from ._warm import WarmHold, WarmKeeper
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +31,12 @@ class Launcher:
     ) -> None:
         self.queues: SlotQueues[Container] = SlotQueues(self._launch)
         self.room = Room(total, may_wait=not kit.config.enable_nb_resource_tracker, idle=self._idle)
+        self.warm = WarmKeeper(
+            alive=self._alive,
+            starting=self._starting,
+            keep=self.queues.keep,
+            launch=self._launch_spare,
+        )
         self._nursery = nursery
         self.launch_slots = kit.launch_slots
         self._kit = kit
@@ -44,11 +51,26 @@ class Launcher:
         """Refuse who waits for a slot; let go of the containers that no call uses, and of the
         others as soon as their calls are over. Idempotent."""
         self._closing = True
+        self.warm.close()
         for queue in self.queues:
             queue.refuse_all(ServerBusy)
         for container in tuple(self._containers):
             if not container.busy:
                 container.leave(CLOSING)
+
+    def hold(self, key: Hashable, call: PendingCall, count: int) -> WarmHold:
+        """Keep ``count`` containers ready for calls like ``call``."""
+        recipe = Recipe.of(call, self._kit.config, with_token=True)
+        return self.warm.hold(key, recipe, count)
+
+    def expect(self, key: Hashable, call: PendingCall) -> None:
+        """Heed what the function of ``call`` wants to be kept ready. The call's registry token
+        is its own, so what is launched ahead of calls has none."""
+        if self._closing:
+            return
+        count = min_warm(call.model.annotations)
+        config = self._kit.config
+        self.warm.expect(key, count, lambda: Recipe.of(call, config, with_token=False))
 
     def _launch(self, launch: Launch[Container], call: PendingCall) -> None:
         """Start ``launch`` for ``call``, of which nothing is kept but what the launch needs."""
@@ -64,9 +86,45 @@ class Launcher:
         self, launch: Launch[Container], task: ContainerTask, size: Resources, idle_timeout: int
     ) -> None:
         track = self._events.track(task.app_id, task.fn_id, task.image)
-        share = await self._find_room(launch, size, track)
+        try:
+            share = await self._find_room(launch, size, track)
+            if share is not None:
+                await self._live(launch, task, share, idle_timeout, track)
+        finally:
+            self.warm.settle()
+
+    def _launch_spare(self, key: Hashable, recipe: Recipe) -> bool:
+        """Start a container that is for no call in particular, if there is room."""
+        share = None if self._closing else self.room.try_acquire(recipe.size)
         if share is None:
-            return
+            return False
+        launch = self.queues.get(key).add_spare()
+        task = recipe.task()
+        track = self._events.track(task.app_id, task.fn_id, task.image)
+        self._nursery.start_soon(self._run_spare, launch, task, share, recipe.idle_timeout, track)
+        return True
+
+    async def _run_spare(
+        self,
+        launch: Launch[Container],
+        task: ContainerTask,
+        share: Share,
+        idle_timeout: int,
+        track: ContainerTrack,
+    ) -> None:
+        try:
+            await self._live(launch, task, share, idle_timeout, track)
+        finally:
+            self.warm.settle()
+
+    async def _live(
+        self,
+        launch: Launch[Container],
+        task: ContainerTask,
+        share: Share,
+        idle_timeout: int,
+        track: ContainerTrack,
+    ) -> None:
         container = Container(
             launch,
             task,
@@ -76,6 +134,7 @@ class Launcher:
             events=self._events,
             track=track,
             on_idle=self._container_idle,
+            on_ready=self.warm.note_ready,
         )
         self._containers.add(container)
         self._events.launched()
@@ -118,7 +177,15 @@ class Launcher:
             self.room.settle()
 
     def _idle(self) -> Iterable[Container]:
-        """The idle containers, the least recently used first."""
+        """The idle containers, the least recently used first, those to be kept last."""
         idle = [container for queue in self.queues for container in queue.idle()]
-        idle.sort(key=lambda container: container.idle_since)
+        idle.sort(key=lambda container: (container.kept, container.idle_since))
         return idle
+
+    def _alive(self, key: Hashable) -> int:
+        queue = self.queues.find(key)
+        return queue.alive if queue is not None else 0
+
+    def _starting(self, key: Hashable) -> int:
+        queue = self.queues.find(key)
+        return queue.starting if queue is not None else 0

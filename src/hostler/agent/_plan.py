@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
+import attrs
+import msgspec
+
 from hostler import ids
 from hostler.abc import ContainerTask
 from hostler.call import PendingCall
@@ -13,6 +18,10 @@ from ._decisions import Resources
 MIB = 2**20
 REGISTRY_TOKEN_EXTENSION = "FN_REGISTRY_TOKEN"  # noqa: S105  (a name)
 SPAWN_CALL_ID = "FN_SPAWN_CALL_ID"
+MIN_WARM_ANNOTATION = "hostler/min-warm"
+"""Of a function (or its app): how many containers to keep ready, a whole number."""
+MAX_MIN_WARM = 1000
+"""Containers that an annotation may ask for."""
 
 
 def needed_resources(model: Call) -> Resources:
@@ -47,3 +56,38 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
         disable_net=call.disable_net,
         registry_token=call.extensions.get(REGISTRY_TOKEN_EXTENSION, ""),
     )
+
+
+@attrs.frozen
+class Recipe:
+    """How to launch containers of one function without a call."""
+
+    template: ContainerTask
+    size: Resources
+    idle_timeout: int
+
+    @classmethod
+    def of(cls, call: PendingCall, config: AgentConfig, *, with_token: bool) -> Recipe:
+        """``with_token``: the call's registry token may serve these launches' pulls."""
+        task = container_task(call, config)
+        if not with_token:
+            task.registry_token = ""
+        return cls(task, needed_resources(call.model), call.model.idle_timeout)
+
+    def task(self) -> ContainerTask:
+        """The task of one more container."""
+        template = self.template
+        return attrs.evolve(template, id=ids.new_id(), env=dict(template.env))
+
+
+def min_warm(annotations: Mapping[str, msgspec.Raw]) -> int:
+    """The containers that a function's annotation asks for; 0 if it is not a sensible number,
+    which must not stand in the way of the calls."""
+    raw = annotations.get(MIN_WARM_ANNOTATION)
+    if raw is None:
+        return 0
+    try:
+        count = msgspec.json.decode(raw, type=int)
+    except msgspec.DecodeError:
+        return 0
+    return min(max(count, 0), MAX_MIN_WARM)

@@ -130,6 +130,13 @@ class Room:
         assert applicant.share is not None
         return applicant.share
 
+    def try_acquire(self, size: Resources) -> Share | None:
+        """Get a share of what nobody uses or waits for, without evicting anybody."""
+        if size and (self._line or not size.fits(self.total - self._used)):
+            return None
+        self._used += size
+        return Share(self, size)
+
     def settle(self) -> bool:
         """Admit who fits and evict for who does not; whether everybody in line is provided for.
 

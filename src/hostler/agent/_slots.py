@@ -15,6 +15,7 @@ container is there, or on its way, to serve it.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Callable, Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
@@ -25,6 +26,7 @@ import trio
 from hostler.call import PendingCall, Timings
 
 from ._decisions import launches_needed
+from ._freezing import RecentGap
 
 
 class Slot(Protocol):
@@ -32,6 +34,9 @@ class Slot(Protocol):
 
     def take(self) -> None:
         """A call has it from here on."""
+
+    def reconsider(self) -> None:
+        """Whether it has to be kept may have changed while it idles."""
 
 
 S = TypeVar("S", bound=Slot)
@@ -86,6 +91,9 @@ class SlotQueue(Generic[S]):
         self._spare: dict[Launch[S], None] = {}
         self._alive = 0
         self._setbacks = 0
+        self._keep = 0
+        self.recent_gap = RecentGap()
+        """Between two uses of a container."""
 
     def __repr__(self) -> str:
         return (
@@ -101,6 +109,40 @@ class SlotQueue(Generic[S]):
     @property
     def waiting(self) -> int:
         return len(self._waiters)
+
+    @property
+    def alive(self) -> int:
+        """Containers that are ready or busy."""
+        return self._alive
+
+    @property
+    def starting(self) -> int:
+        """Launches that have not come to an end yet."""
+        return len(self._launches)
+
+    # --- keeping containers ready ---
+
+    def keep(self, count: int) -> None:
+        """Of the containers ``count`` are to stay, also when no call comes for long."""
+        if count != self._keep:
+            self._keep = count
+            self._reconsider()
+
+    def keeps(self, slot: S) -> bool:
+        """Whether ``slot`` idles and is among those that are to stay: the most recently used."""
+        left = self._keep - (self._alive - len(self._idle))
+        return left > 0 and slot in itertools.islice(reversed(self._idle), left)
+
+    def add_spare(self) -> Launch[S]:
+        """A launch that is for no call in particular, whose resources are there."""
+        launch: Launch[S] = Launch(self, None, begun=True)
+        self._launches.add(launch)
+        waiter = next((w for w in self._waiters if w.launch is None), None)
+        if waiter is not None:
+            launch.waiter, waiter.launch = waiter, launch
+        else:
+            self._spare[launch] = None
+        return launch
 
     # --- the side of the calls ---
 
@@ -155,6 +197,8 @@ class SlotQueue(Generic[S]):
         """``launch`` has made ``slot``; returns as `offer` does."""
         self._forget(launch)
         self._alive += 1
+        if self._keep:
+            self._reconsider()
         waiter = next(iter(self._waiters), None)
         if waiter is None:
             self._idle[slot] = None
@@ -197,10 +241,16 @@ class SlotQueue(Generic[S]):
         """A container that `launched` had reported has ended."""
         self.withdraw(slot)
         self._alive -= 1
+        if self._keep:
+            self._reconsider()
         self._fail_hopeless()
         self._check_empty()
 
     # --- inside ---
+
+    def _reconsider(self) -> None:
+        for slot in self._idle:
+            slot.reconsider()
 
     def _provide(self, waiter: Waiter[S]) -> None:
         """Give ``waiter`` a spare launch, or a new one."""
@@ -281,6 +331,7 @@ class SlotQueues(Generic[S]):
     def __init__(self, launch: Callable[[Launch[S], PendingCall], None]) -> None:
         self._launch = launch
         self._queues: dict[Hashable, SlotQueue[S]] = {}
+        self._keep: dict[Hashable, int] = {}
 
     def __len__(self) -> int:
         return len(self._queues)
@@ -294,7 +345,22 @@ class SlotQueues(Generic[S]):
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = SlotQueue(key, self._launch, self._forget)
+            if self._keep:
+                queue.keep(self._keep.get(key, 0))
         return queue
+
+    def find(self, key: Hashable) -> SlotQueue[S] | None:
+        """The queue of ``key`` if there is anything in it."""
+        return self._queues.get(key)
+
+    def keep(self, key: Hashable, count: int) -> None:
+        """Of the containers of ``key``, now and later, ``count`` are to stay; 0 = as usual."""
+        if count:
+            self._keep[key] = count
+        else:
+            self._keep.pop(key, None)
+        if (queue := self._queues.get(key)) is not None:
+            queue.keep(count)
 
     def _forget(self, queue: SlotQueue[S]) -> None:
         if self._queues.get(queue.key) is queue:

@@ -23,6 +23,8 @@ from hostler.errors import (
     ServerBusy,
 )
 
+from ._freezing import Freezer
+
 log = structlog.get_logger(__name__)
 
 _FIRST_RETRY = 0.001
@@ -39,6 +41,7 @@ class Kit:
     watcher: DirectoryWatcher
     launch_slots: trio.CapacityLimiter
     """Bounds how many containers are created and started at a time."""
+    freezer: Freezer
     output: OutputSink | None = None
     """Gets what functions print; ``None`` = output is not captured."""
 

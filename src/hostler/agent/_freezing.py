@@ -1,0 +1,142 @@
+"""When idle containers are frozen: after a grace that adapts, and at a bounded rate.
+
+A frozen function takes no CPU time, but pausing and resuming a container cost CPU time of the
+engine and make the next call wait. How long to stay unfrozen is the *ski-rental problem*: rent
+while the season may end any day, or buy. Renting until the rent equals the price is never worse
+than twice the best in hindsight (Karlin, Manasse, Rudolph, Sleator, "Competitive Snoopy Caching",
+Algorithmica 1988), so the grace is proportional to what pausing and resuming were *measured* to
+cost. Where the past foretells that the container is needed again before long, it is extended
+(predictive shutdown as in Srivastava, Chandrakasan, Brodersen, IEEE Trans. VLSI 1996):
+
+* ``grace = max(FN_FREEZE_IDLE_MSECS, cost / SHARE, MARGIN * gap)``, the last two within
+  `LONGEST_GRACE`. So each container spends at most the fraction `SHARE` of its time in pausing
+  and resuming, and a function whose containers were needed again after ``gap`` seconds lately
+  does not have them paused in between.
+* All containers together are paused so seldom (`Freezer.turn`) that pausing and resuming takes at
+  most the fraction `SHARE` of the machine's CPUs, the longest idle container first.
+
+Slots are taken last in, first out, so the containers that are not needed are those whose idle
+time grows past the grace. An overloaded engine is slow, which makes the cost, and so the grace,
+grow: load never leads to more pausing.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable
+
+import trio
+
+SHARE = 0.05
+"""Fraction of the time that freezing may take: what may be lost against never freezing."""
+MARGIN = 2.0
+"""Times a recent gap between two uses that a container may idle."""
+LONGEST_GRACE = 5.0
+"""Seconds; who idles longer than that is idle, whatever was measured or foretold."""
+HALF_LIFE = 30.0
+"""Seconds in which a noted gap counts half as much."""
+FIRST_COST = 0.04
+"""Seconds that pausing and resuming are taken to cost until they were measured (seen on Docker:
+10 to 30 ms each)."""
+SMOOTHING = 0.2
+"""Weight of a new measurement of the cost."""
+BURST = 16
+"""Containers that may be paused at once after a quiet time."""
+LEAST_RATE, MOST_RATE = 1.0, 100.0
+"""Containers that may be paused per second, whatever it costs."""
+
+
+def freeze_grace(minimum: float, *, cost: float, gap: float) -> float:
+    """How long a container idles before it is frozen. All in seconds.
+
+    ``minimum`` is what was configured: 0 = freeze at once, ``math.inf`` = never; both switch the
+    adaption off. ``cost`` is that of one pausing with its resuming, ``gap`` the recent time
+    between two uses of a container of that function, 0 = unknown.
+    """
+    if minimum in (0, math.inf):
+        return minimum
+    return max(minimum, min(max(cost / SHARE, MARGIN * gap), LONGEST_GRACE))
+
+
+def pause_rate(cost: float, cpus: int) -> float:
+    """Containers per second that may be paused, with ``cost`` seconds each on ``cpus`` CPUs."""
+    allowed = SHARE * cpus / cost if cost > 0 else MOST_RATE
+    return min(max(allowed, LEAST_RATE), MOST_RATE)
+
+
+class RecentGap:
+    """The longest recent time between two uses of one function's containers; it fades."""
+
+    def __init__(self) -> None:
+        self._gap = 0.0
+        self._noted_at = 0.0
+
+    def note(self, gap: float, now: float) -> None:
+        """A container was used again after ``gap`` seconds. Gaps that are too long to wait for
+        foretell nothing about the others."""
+        if gap * MARGIN <= LONGEST_GRACE and gap >= self.value(now):
+            self._gap, self._noted_at = gap, now
+
+    def value(self, now: float) -> float:
+        """Seconds; 0 = nothing was noted."""
+        if not self._gap:
+            return 0.0
+        return self._gap * float(0.5 ** ((now - self._noted_at) / HALF_LIFE))
+
+
+class Freezer:
+    """What the containers of one agent share for freezing: the measured cost and the rate."""
+
+    def __init__(self, minimum: float, cpus: int = 0) -> None:
+        self.cost = FIRST_COST
+        """Seconds that pausing and resuming one container take together."""
+        self._minimum = minimum
+        self._cpus = cpus or os.cpu_count() or 1
+        self._pause, self._resume = FIRST_COST / 2, FIRST_COST / 2
+        self._line = trio.Lock()
+        self._permits = float(BURST)
+        self._counted_at = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Freezer cost={self.cost:.4f} waiting={self._line.statistics().tasks_waiting}>"
+
+    def grace(self, gap: RecentGap, now: float) -> float:
+        """Seconds that a container of a function with ``gap`` idles before it is frozen."""
+        return freeze_grace(self._minimum, cost=self.cost, gap=gap.value(now))
+
+    def paused(self, seconds: float) -> None:
+        """Pausing took so long."""
+        self._pause += SMOOTHING * (seconds - self._pause)
+        self.cost = self._pause + self._resume
+
+    def resumed(self, seconds: float) -> None:
+        """Resuming took so long."""
+        self._resume += SMOOTHING * (seconds - self._resume)
+        self.cost = self._pause + self._resume
+
+    async def turn(self, wanted: Callable[[], bool]) -> bool:
+        """Wait in line for the permission to pause a container, in order of asking.
+
+        Returns false as soon as it is one's turn and not ``wanted`` any more; that costs those
+        behind nothing. Cancelling gives up the place.
+        """
+        async with self._line:
+            while wanted():
+                pause = self._take()
+                if not pause:
+                    return True
+                await trio.sleep(pause)
+        return False
+
+    def _take(self) -> float:
+        """Take a permit, or return the seconds until there is one."""
+        if not self._minimum:
+            return 0.0
+        now, rate = trio.current_time(), pause_rate(self.cost, self._cpus)
+        self._permits = min(self._permits + (now - self._counted_at) * rate, BURST)
+        self._counted_at = now
+        if self._permits >= 1 - 1e-9:
+            self._permits -= 1
+            return 0.0
+        return (1 - self._permits) / rate
