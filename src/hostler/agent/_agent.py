@@ -204,8 +204,6 @@ class Agent(InnerAgent):
         Raises `ServerBusy`, or what the launch for this call failed with.
         """
         key = self._key(call)
-        if MIN_WARM_ANNOTATION in call.model.annotations:
-            self._launcher.expect(key, call)
         with trio.move_on_after(self._slot_wait):
             while not self._gate.closed:
                 queue = self._launcher.queues.get(key)
@@ -216,6 +214,9 @@ class Agent(InnerAgent):
                     container.give_back(reusable=True)
                     raise
                 if usable:
+                    # Only now: a launch without this call's token must not become this call's.
+                    if MIN_WARM_ANNOTATION in call.model.annotations:
+                        self._launcher.expect(key, call)
                     return container
                 # It ended before it got anything of this call, which can be served elsewhere.
                 container.give_back(reusable=False)

@@ -276,7 +276,7 @@ class Container:
         await self._sandbox.freeze()
         self._freezer.paused(trio.current_time() - started)
         self._track.froze()
-        if self._released is None:
+        if not self.busy and not self._leaving:
             self._track.move(ContainerState.PAUSED)
 
     async def _thaw(self) -> None:
@@ -288,6 +288,8 @@ class Container:
         if self._usable is not None:
             self._usable.set()
             self._usable = None
+        elif not self.busy and not self._leaving:
+            self._track.move(ContainerState.IDLE)
 
     def _became_idle(self) -> None:
         now = self.idle_since = trio.current_time()
