@@ -20,7 +20,8 @@ from hostler.errors import (
 from hostler.frames import ClientFrame, Data, ResultStart, TryCall
 from hostler.runner._body import BodyLost
 from hostler.runner._engagement import Terms
-from hostler.runner._service import Hooks, PureRunnerService
+from hostler.runner._hooks import Hooks, StatusChecks
+from hostler.runner._service import PureRunnerService
 from hostler.runner._writers import AcknowledgeDetached
 from tests.conftest import Logs
 from tests.runner.fakes import PlayedEngagement, ToldAgent
@@ -54,7 +55,7 @@ async def engage(
     inner = agent or ToldAgent()
     inner.add_listener(AcknowledgeDetached())
     async with trio.open_nursery() as nursery:
-        terms = Terms(detached=detached, status_image=status_image)
+        terms = Terms(detached=detached, checks=StatusChecks(image=status_image))
         service = PureRunnerService(inner, terms, Hooks(), nursery)
         broken: GRPCStatus | None = None
         try:
@@ -316,7 +317,7 @@ class TestDetached:
     ) -> None:
         agent.add_listener(AcknowledgeDetached())
         async with trio.open_nursery() as nursery:
-            terms = Terms(detached=True, status_image="")
+            terms = Terms()
             service = PureRunnerService(agent, terms, Hooks(), nursery)
             engagement = PlayedEngagement(call, Data(b"part", eof=whole))
             with trio.CancelScope() as scope:
@@ -336,7 +337,7 @@ class TestDetached:
 
         agent.submit = submit  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
-            terms = Terms(detached=True, status_image="")
+            terms = Terms()
             service = PureRunnerService(agent, terms, Hooks(), nursery)
             engagement = PlayedEngagement(a_try(type="detached"), Data(b"", eof=True))
             with trio.CancelScope() as scope:
@@ -388,4 +389,4 @@ class TestOtherRPCs:
             await self._service(nursery, Hooks()).stream_logs(NoChannel())
 
     def _service(self, nursery: trio.Nursery, hooks: Hooks) -> PureRunnerService:
-        return PureRunnerService(ToldAgent(), Terms(detached=True, status_image=""), hooks, nursery)
+        return PureRunnerService(ToldAgent(), Terms(), hooks, nursery)

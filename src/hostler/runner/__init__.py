@@ -6,15 +6,22 @@ async with open_docker_driver(config) as driver, open_agent(driver, config=confi
         await trio.sleep_forever()
 """
 
+from ._hooks import ConfigHandler, HealthChecker, Hooks, LogStreamer, StatusChecks
+from ._logs import FunctionLogs, LogStatistics
 from ._open import PureRunner, open_pure_runner
-from ._service import ConfigHandler, HealthChecker, Hooks, LogStreamer, RunnerStatistics
+from ._service import PureRunnerService, RunnerStatistics, open_runner_service
 
 __all__ = [
     "ConfigHandler",
+    "FunctionLogs",
     "HealthChecker",
     "Hooks",
+    "LogStatistics",
     "LogStreamer",
     "PureRunner",
+    "PureRunnerService",
     "RunnerStatistics",
+    "StatusChecks",
     "open_pure_runner",
+    "open_runner_service",
 ]

@@ -26,6 +26,8 @@ from ..errors import APIError, DetachUnsupported, InvalidFnImage, ProtocolError,
 from ..frames import TryCall
 from ..models import Call
 from ._body import EngagementBody, receive_data
+from ._detached import DetachedCalls
+from ._hooks import StatusChecks
 from ._outcome import finished
 from ._writers import DetachedWriter, EngagementWriter
 
@@ -39,14 +41,14 @@ EXPECTED_TRY = "Protocol failure: expected ClientMsg_Try"
 class Terms:
     """What a pure runner allows."""
 
-    detached: bool
-    status_image: str
+    detached: bool = True
+    checks: StatusChecks = attrs.Factory(StatusChecks)
 
 
 class CallRun:
     """One call on this runner: made from an engagement, run, and answered.
 
-    ``detached`` is the nursery for calls that outlive their engagement.
+    ``detached`` has the calls that outlive their engagement.
     """
 
     def __init__(
@@ -54,7 +56,7 @@ class CallRun:
         agent: CallAgent,
         terms: Terms,
         engagement: ServerEngagement,
-        detached: trio.Nursery,
+        detached: DetachedCalls,
     ) -> None:
         self._agent = agent
         self._terms = terms
@@ -104,7 +106,7 @@ class CallRun:
 
     def _make_call(self, try_call: TryCall) -> PendingCall:
         model = _decode(try_call.models_call_json)
-        if self._terms.status_image and model.image == self._terms.status_image:
+        if self._terms.checks.image and model.image == self._terms.checks.image:
             raise InvalidFnImage
         detached = model.type == "detached"
         writer_type = DetachedWriter if detached else EngagementWriter
@@ -133,7 +135,7 @@ class CallRun:
     async def _await_detached(self, call: PendingCall) -> Exception | None:
         """Run ``call`` in the runner's own nursery, so that it survives the loss of the LB."""
         run = _DetachedRun()
-        self._detached.start_soon(run.run, self._submit, call)
+        self._detached.start(run.run, self._submit, call)
         try:
             await run.ended.wait()
         finally:

@@ -17,27 +17,34 @@ def finished(call: PendingCall | None, error: Exception | None) -> Finished:
     An error that is no `APIError`, or one without a code, goes out as a bare 500: Fn sends code
     0 and the raw text, which its LB turns into a 200.
     """
-    facts = {} if call is None else _facts(call)
+    known = _known(call)
     if error is None:
-        return Finished(success=True, **facts)
+        return Finished(success=True, **known)
     public = public_error(error)
     return Finished(
         success=False,
         error_code=public.code,
         error_text=public.message,
         error_user=public.blame == "user",
-        **facts,
+        **known,
     )
 
 
-def _facts(call: PendingCall) -> dict[str, Any]:
+def _known(call: PendingCall | None) -> dict[str, Any]:
+    if call is None:
+        return {}
+    known = facts(call)
+    return {"details": known.pop("id"), "image": call.model.image, **known}
+
+
+def facts(call: PendingCall) -> dict[str, Any]:
+    """The id, the dates and the durations of ``call``, as `RunnerStatus` names them."""
     model, timings = call.model, call.timings
     completed_at = model.completed_at
     if completed_at is None and model.started_at is not None:
         completed_at = dt.datetime.now(dt.UTC)
     return {
-        "details": model.id,
-        "image": model.image,
+        "id": model.id,
         "created_at": _text(model.created_at),
         "started_at": _text(model.started_at),
         "completed_at": _text(completed_at),

@@ -2,36 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 import attrs
-import msgspec
 import structlog
 import trio
 
-from ..abc import CallAgent
+from .._groups import open_background
+from ..abc import InnerAgent
+from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..engagement import GRPCStatus, LogChannel, RunnerService, ServerEngagement
-from ..errors import code_of
+from ..errors import ProtocolError
 from ..frames import RunnerStatus
+from ._detached import DetachedCalls
 from ._engagement import UNKNOWN, CallRun, Terms
+from ._hooks import Hooks, StatusChecks
+from ._logs import FunctionLogs
+from ._status import StatusTracker
+from ._writers import AcknowledgeDetached
 
 log = structlog.get_logger(__name__)
 
-HealthChecker = Callable[[], Awaitable[Mapping[str, str]]]
-"""Adds its map to each status as ``customStatus``. Raising marks the status as failed."""
-ConfigHandler = Callable[[Mapping[str, str]], Awaitable[None]]
-"""Takes what ``ConfigureRunner`` brings."""
-LogStreamer = Callable[[LogChannel], Awaitable[None]]
-"""Answers one ``StreamLogs`` stream."""
-
-
-@attrs.frozen(kw_only=True)
-class Hooks:
-    """What an embedding program adds to a pure runner; ``None`` = nothing."""
-
-    health_checker: HealthChecker | None = None
-    configure: ConfigHandler | None = None
-    stream_logs: LogStreamer | None = None
+LOG_SECONDS = 5.0
+"""Seconds that log collectors get in a drain to take what is left, once all calls are over."""
 
 
 @attrs.frozen(kw_only=True)
@@ -46,30 +40,84 @@ class RunnerStatistics:
 
 
 class PureRunnerService(RunnerService):
-    """Counts and runs engagements; answers status, configuration and log streams."""
+    """Counts and runs engagements; answers status, configuration and log streams.
+
+    Made by `open_runner_service`, which owns ``tasks``: detached calls and status checks.
+    """
 
     def __init__(
-        self, agent: CallAgent, terms: Terms, hooks: Hooks, detached: trio.Nursery
+        self,
+        agent: InnerAgent,
+        terms: Terms,
+        hooks: Hooks,
+        tasks: trio.Nursery,
+        *,
+        logs: FunctionLogs | None = None,
+        metrics: AgentMetrics | None = None,
     ) -> None:
         self._agent = agent
         self._terms = terms
         self._hooks = hooks
-        self._detached = detached
+        self._logs = logs
+        self._detached = DetachedCalls(tasks, self._note_change)
+        self._tracker = StatusTracker(
+            agent,
+            terms.checks,
+            hooks,
+            default_agent_metrics() if metrics is None else metrics,
+            tasks,
+            self._counters,
+        )
         self._active = self._received = self._handled = 0
         self._changed = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<PureRunnerService {self.statistics()}>"
 
     def statistics(self) -> RunnerStatistics:
         return RunnerStatistics(
             active=self._active,
             received=self._received,
             handled=self._handled,
-            detached=len(self._detached.child_tasks),
+            detached=self._detached.count,
         )
 
-    async def wait_idle(self) -> None:
-        """Wait until no engagement runs. Detached calls are the nursery's to wait for."""
-        while self._active:
-            await self._changed.wait()
+    async def drain(
+        self, grace: float, *, stop_accepting: Callable[[], None] = lambda: None
+    ) -> None:
+        """NACK what is queued, and wait up to ``grace`` seconds for what runs, detached calls
+        too; then log streams take what is left and end.
+
+        ``stop_accepting`` is to refuse new engagements. What is left afterwards has to be
+        cancelled, which whoever opened the service does by leaving its block. Cancellable.
+        """
+        log.info("runner drains", grace_s=grace, **self._left())
+        self._agent.close_admission()
+        stop_accepting()
+        with trio.move_on_after(grace) as scope:
+            while self._active or self._detached.count:
+                await self._changed.wait()
+        if scope.cancelled_caught:
+            log.warning("runner cancels what is left", **self._left())
+        elif self._logs is not None:
+            with trio.move_on_after(LOG_SECONDS):
+                await self._logs.finish()
+
+    def _left(self) -> dict[str, int]:
+        return {"active": self._active, "detached": self._detached.count}
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    def _counters(self) -> RunnerStatus:
+        return RunnerStatus(
+            active=self._active,
+            requests_received=self._received,
+            requests_handled=self._handled,
+        )
+
+    # --- the RPCs ---
 
     async def engage(self, engagement: ServerEngagement) -> None:
         self._active += 1
@@ -79,25 +127,10 @@ class PureRunnerService(RunnerService):
             self._handled += await run.serve()
         finally:
             self._active -= 1
-            self._changed.set()
-            self._changed = trio.Event()
+            self._note_change()
 
     async def status(self, payload: str | None) -> RunnerStatus:
-        counts = RunnerStatus(
-            active=self._active,
-            requests_received=self._received,
-            requests_handled=self._handled,
-        )
-        if self._hooks.health_checker is None:
-            return counts
-        try:
-            custom = await self._hooks.health_checker()
-        except Exception as error:
-            log.warning("health check failed", exc_info=error)
-            return msgspec.structs.replace(
-                counts, failed=True, error_code=code_of(error), error_text=str(error)
-            )
-        return msgspec.structs.replace(counts, custom_status=custom)
+        return await self._tracker.status(payload)
 
     async def configure(self, config: Mapping[str, str]) -> None:
         if self._hooks.configure is None:
@@ -106,6 +139,36 @@ class PureRunnerService(RunnerService):
         await self._hooks.configure(config)
 
     async def stream_logs(self, channel: LogChannel) -> None:
-        if self._hooks.stream_logs is None:
+        streamer = self._hooks.stream_logs
+        if streamer is None and self._logs is not None:
+            streamer = self._logs.stream
+        if streamer is None:
             raise GRPCStatus(UNKNOWN, "runner not configured with logStreamer")
-        await self._hooks.stream_logs(channel)
+        try:
+            await streamer(channel)
+        except ProtocolError as broken:
+            raise GRPCStatus(UNKNOWN, f"Protocol failure: {broken}") from broken
+
+
+@asynccontextmanager
+async def open_runner_service(
+    agent: InnerAgent,
+    *,
+    detached: bool = True,
+    checks: StatusChecks | None = None,
+    hooks: Hooks | None = None,
+    logs: FunctionLogs | None = None,
+    metrics: AgentMetrics | None = None,
+) -> AsyncIterator[PureRunnerService]:
+    """The runner protocol over ``agent``, without a wire: for `open_pure_runner`, and for programs
+    and tests that bring a transport of their own. Parameters as there.
+
+    Leaving the block cancels detached calls and status checks; `PureRunnerService.drain` waits
+    for them first.
+    """
+    async with open_background() as tasks:
+        terms = Terms(detached=detached, checks=checks or StatusChecks())
+        if detached:
+            agent.add_listener(AcknowledgeDetached())
+        yield PureRunnerService(agent, terms, hooks or Hooks(), tasks, logs=logs, metrics=metrics)
+        tasks.cancel_scope.cancel()

@@ -1,0 +1,272 @@
+"""The built-in log streamer: what functions print, line by line, for collectors that pull it.
+
+Lines wait in one queue of bounded size for all collectors; when it is full the oldest ones are
+dropped, and counted. A batch belongs to one collector, and is put back if that collector goes
+away without an ``ack``: a line is delivered at least once or counted as dropped.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Iterator, Sequence
+
+import attrs
+import structlog
+import trio
+
+from ..abc import Output
+from ..agent_metrics import AgentMetrics, default_agent_metrics
+from ..engagement import LogChannel
+from ..errors import ProtocolError
+from ..frames import LogAck, LogContainer, LogLine, LogRequest, LogStart
+
+log = structlog.get_logger(__name__)
+
+MAX_LINE = 16 * 1024
+"""Bytes of a line; a longer one is delivered in pieces."""
+MAX_BATCH_LINES = 1000
+MAX_BATCH_BYTES = 256 * 1024
+"""Of one batch, which has to fit into a gRPC message of 4 MiB together with its names."""
+LINE_OVERHEAD = 200
+"""Bytes that a line counts beside its data, so that empty ones are bounded too."""
+DEFAULT_LIMIT = 8 * 1024 * 1024
+"""Bytes."""
+
+
+@attrs.frozen
+class _Source:
+    """Whose lines they are, in the order in which batches are grouped."""
+
+    app_id: str
+    fn_id: str
+    container_id: str
+    call_id: str
+
+
+@attrs.frozen
+class _Kept:
+    source: _Source
+    line: LogLine
+
+    @property
+    def size(self) -> int:
+        return len(self.line.data) + LINE_OVERHEAD
+
+
+@attrs.define
+class _Partial:
+    """The begin of a line."""
+
+    source: _Source
+    data: bytes
+
+
+@attrs.define(eq=False)
+class _Stream:
+    """One collector."""
+
+    unconfirmed: list[_Kept] = attrs.Factory(list)
+    """The batch that it has got and not confirmed."""
+    listening: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    """Around the wait for its next message."""
+
+
+@attrs.frozen(kw_only=True)
+class LogStatistics:
+    """``queued`` lines wait now and take ``queued_bytes``; ``unconfirmed`` ones are with a
+    collector. ``dropped`` counts since the start; ``streams`` are open now. ``partial`` lines
+    have no end yet."""
+
+    queued: int
+    queued_bytes: int
+    unconfirmed: int
+    dropped: int
+    streams: int
+    partial: int
+
+
+class FunctionLogs:
+    """Collects the output of an agent's functions, and streams it to log collectors.
+
+    ``limit`` bounds the bytes of lines that wait for a collector. Beside them there may be the
+    begin of a line for each stream of each container, and one batch for each collector.
+    """
+
+    def __init__(self, *, limit: int = DEFAULT_LIMIT, metrics: AgentMetrics | None = None) -> None:
+        self._limit = limit
+        self._metrics = default_agent_metrics() if metrics is None else metrics
+        self._lines: deque[_Kept] = deque()
+        self._bytes = 0
+        self._dropped = 0
+        self._overflowing = False
+        self._partials: dict[tuple[str, bool], _Partial] = {}
+        self._streams: set[_Stream] = set()
+        self._closing = False
+        self._changed = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<FunctionLogs {self.statistics()}>"
+
+    def statistics(self) -> LogStatistics:
+        return LogStatistics(
+            queued=len(self._lines),
+            queued_bytes=self._bytes,
+            unconfirmed=sum(len(stream.unconfirmed) for stream in self._streams),
+            dropped=self._dropped,
+            streams=len(self._streams),
+            partial=len(self._partials),
+        )
+
+    def collect(self, output: Output) -> None:
+        """Take what a function printed: the ``output`` of `hostler.agent.open_agent`."""
+        if not output.data:
+            self._flush((output.container_id, False))
+            self._flush((output.container_id, True))
+            return
+        source = _Source(output.app_id, output.fn_id, output.container_id, output.call_id)
+        key = output.container_id, output.is_stderr
+        partial = self._partials.get(key)
+        if partial is not None and partial.source != source:
+            self._flush(key)
+            partial = None
+        begun = b"" if partial is None else partial.data
+        *lines, rest = (begun + output.data).split(b"\n")
+        pieces = [piece for line in lines for piece in _cut(line)]
+        if len(rest) > MAX_LINE:
+            *full, rest = _cut(rest)
+            pieces += full
+        for piece in pieces:
+            self._add(source, piece, output.is_stderr)
+        if rest:
+            self._partials[key] = _Partial(source, rest)
+        else:
+            self._partials.pop(key, None)
+
+    async def stream(self, channel: LogChannel) -> None:
+        """Serve one collector: after its ``start``, each ``ready`` or ``ack`` is answered with one
+        batch, as soon as there is a line.
+
+        ``ack`` confirms the batch before it; ``ready`` without that asks for the same batch again.
+        Ends when the collector half-closes, or by itself in a drain, when all was taken. Raises
+        `ProtocolError`.
+        """
+        start = await channel.receive()
+        if not isinstance(start, LogStart):
+            raise ProtocolError("expected LogRequestMsg_Start")
+        log.info("log stream begins", config=sorted(start.config))
+        stream = _Stream()
+        self._streams.add(stream)
+        try:
+            await self._converse(channel, stream)
+        finally:
+            self._streams.remove(stream)
+            self._put_back(stream.unconfirmed)
+            self._note_change()
+            log.info("log stream ends", returned=len(stream.unconfirmed))
+
+    async def finish(self) -> None:
+        """Let the streams end once they have taken what there is, and wait for that."""
+        self._closing = True
+        for key in tuple(self._partials):
+            self._flush(key)
+        self._note_change()
+        while self._streams:
+            if not self._lines:
+                for stream in self._streams:
+                    if not stream.unconfirmed:
+                        stream.listening.cancel()
+            await self._changed.wait()
+
+    # --- one stream ---
+
+    async def _converse(self, channel: LogChannel, stream: _Stream) -> None:
+        while True:
+            message = None
+            with trio.CancelScope() as stream.listening:
+                message = await channel.receive()
+            if message is None:  # also: there is nothing more to come
+                return
+            if isinstance(message, LogStart):
+                raise ProtocolError("expected LogRequestMsg_Ack or LogRequestMsg_Ready")
+            if isinstance(message, LogAck):
+                stream.unconfirmed = []
+            if not stream.unconfirmed and not await self._fill(stream):
+                return
+            await channel.send(_grouped(stream.unconfirmed))
+
+    async def _fill(self, stream: _Stream) -> bool:
+        """Wait for lines and give the stream a batch; false at the end of everything."""
+        while not self._lines:
+            if self._closing:
+                return False
+            await self._changed.wait()
+        size = 0
+        while self._lines and len(stream.unconfirmed) < MAX_BATCH_LINES:
+            size += self._lines[0].size
+            if size > MAX_BATCH_BYTES and stream.unconfirmed:
+                break
+            stream.unconfirmed.append(self._take())
+        self._overflowing = False
+        self._note_change()
+        return True
+
+    # --- the queue ---
+
+    def _flush(self, key: tuple[str, bool]) -> None:
+        """The line that was begun is complete as it is."""
+        partial = self._partials.pop(key, None)
+        if partial is not None:
+            self._add(partial.source, partial.data, key[1])
+
+    def _add(self, source: _Source, data: bytes, is_stderr: bool) -> None:
+        kept = _Kept(source, LogLine(time.time_ns() // 1_000_000, data, is_stderr))
+        self._lines.append(kept)
+        self._bytes += kept.size
+        self._metrics.log_lines.inc()
+        self._drop_surplus()
+        self._note_change()
+
+    def _put_back(self, lines: Sequence[_Kept]) -> None:
+        self._lines.extendleft(reversed(lines))
+        self._bytes += sum(kept.size for kept in lines)
+        self._drop_surplus()
+
+    def _take(self) -> _Kept:
+        kept = self._lines.popleft()
+        self._bytes -= kept.size
+        return kept
+
+    def _drop_surplus(self) -> None:
+        while self._bytes > self._limit and self._lines:
+            self._take()
+            self._dropped += 1
+            self._metrics.log_lines_dropped.inc()
+            if not self._overflowing:
+                self._overflowing = True
+                log.warning("log lines are dropped", limit_bytes=self._limit)
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+
+def _cut(line: bytes) -> Iterator[bytes]:
+    """``line`` in pieces of at most ``MAX_LINE`` bytes; an empty one is a piece too."""
+    if not line:
+        yield line
+    for start in range(0, len(line), MAX_LINE):
+        yield line[start : start + MAX_LINE]
+
+
+def _grouped(lines: Sequence[_Kept]) -> list[LogContainer]:
+    """Container, then request, then line, each in order of first appearance."""
+    containers: dict[tuple[str, str, str], dict[str, list[LogLine]]] = {}
+    for kept in lines:
+        source = kept.source
+        key = source.app_id, source.fn_id, source.container_id
+        containers.setdefault(key, {}).setdefault(source.call_id, []).append(kept.line)
+    return [
+        LogContainer(*key, [LogRequest(call_id, found) for call_id, found in requests.items()])
+        for key, requests in containers.items()
+    ]

@@ -1,0 +1,105 @@
+"""A pure runner without a wire: its service over an agent on the sim driver."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import trio
+from prometheus_client import CollectorRegistry
+
+from hostler.abc import OutputSink
+from hostler.agent import Agent, Resources, open_agent
+from hostler.agent_metrics import AgentMetrics
+from hostler.config import AgentConfig
+from hostler.drivers.sim import SimDriver
+from hostler.frames import Data, Finished, RunnerFrame, TryCall
+from hostler.runner import FunctionLogs, PureRunnerService, open_runner_service
+from hostler.testing import MemoryRunnerClient
+
+MIB = 2**20
+
+
+@attrs.define(eq=False)
+class SimRunner:
+    driver: SimDriver
+    agent: Agent
+    service: PureRunnerService
+    client: MemoryRunnerClient
+    registry: CollectorRegistry
+
+    def value(self, name: str, **labels: str) -> float:
+        """Of a metric; 0 if it has no such sample."""
+        return self.registry.get_sample_value(name, labels) or 0
+
+    async def call(self, image: str = "echo", body: bytes = b"", **model: Any) -> Finished:
+        """Run one call and return its outcome."""
+        return (await self.frames(image, body, **model))[1]
+
+    async def frames(
+        self, image: str = "echo", body: bytes = b"", **model: Any
+    ) -> tuple[bytes, Finished]:
+        """Run one call; its response body and its outcome."""
+        first = Data(body, eof=True)
+        frames: list[RunnerFrame] = []
+        async with self.client.engage(try_call(image, **model), first=first) as engagement:
+            while (frame := await engagement.receive()) is not None:
+                frames.append(frame)
+        finished = frames[-1]
+        assert isinstance(finished, Finished)
+        return b"".join(f.data for f in frames if isinstance(f, Data)), finished
+
+
+def try_call(image: str = "echo", **model: Any) -> TryCall:
+    document = {
+        "id": f"call-{image}",
+        "image": image,
+        "app_id": "app",
+        "fn_id": f"fn-{image}",
+        "type": "sync",
+        "timeout": 30,
+        "idle_timeout": 30,
+        "memory": 128,
+        "method": "POST",
+        "url": "http://localhost/",
+    }
+    return TryCall(json.dumps(document | model))
+
+
+@asynccontextmanager
+async def open_sim_runner(
+    driver: SimDriver,
+    iofs: Path,
+    *,
+    memory: int = 1024,
+    nack: bool = True,
+    logs: FunctionLogs | None = None,
+    output: OutputSink | None = None,
+    drain_grace_msecs: float = 30_000,
+    **options: Any,
+) -> AsyncIterator[SimRunner]:
+    """A runner with ``memory`` MB; at its end no call and no container may be left."""
+    registry = CollectorRegistry()
+    metrics = AgentMetrics(registry)
+    config = AgentConfig(
+        iofs_path=str(iofs), enable_nb_resource_tracker=nack, drain_grace_msecs=drain_grace_msecs
+    )
+    async with open_agent(
+        driver,
+        config=config,
+        total=Resources(memory * MIB, 4000),
+        output=logs.collect if logs is not None else output,
+        metrics=metrics,
+    ) as agent:
+        async with open_runner_service(agent, logs=logs, metrics=metrics, **options) as service:
+            client = MemoryRunnerClient(service)
+            yield SimRunner(driver, agent, service, client, registry)
+            await client.aclose()
+        assert service.statistics().active == 0
+        assert service.statistics().detached == 0
+    assert agent.statistics().at_rest, agent.statistics()
+    await trio.lowlevel.checkpoint()
