@@ -25,9 +25,10 @@ _TRANSIENT: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("too many requests", re.compile(r"toomanyrequests|429 too many requests")),
     (
         "registry error",
-        re.compile(r"(unexpected http status|http response status|status code).*5\d\d"),
+        re.compile(
+            r"(unexpected http status|parsing http|status code)\D{0,10}5\d\d|^unavailable: "
+        ),
     ),
-    ("registry error", re.compile(r"^unknown: *$|^unavailable: ")),
     (
         "connection",
         re.compile(
