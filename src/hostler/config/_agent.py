@@ -37,7 +37,8 @@ class AgentConfig(EnvConfig):
     freeze_idle_msecs: float = attrs.field(
         default=50.0, metadata=setting(MILLISECONDS, "FN_FREEZE_IDLE_MSECS")
     )
-    """Milliseconds (50) that a container idles before it is paused; 0 = at once."""
+    """Milliseconds (50) that a container idles at least before it is paused; 0 = pause at once.
+    Over 0 the time adapts to what pausing costs and to how often the function is called."""
 
     hot_poll_msecs: float = attrs.field(
         default=200.0, metadata=setting(POSITIVE_MILLISECONDS, "FN_HOT_POLL_MSECS")
