@@ -32,7 +32,7 @@ from ._container_task import (
     RunResult,
 )
 from .config import PlacerConfig
-from .frames import Headers, RunnerStatus
+from .frames import Headers, LoadHint, RunnerStatus
 from .models import Call
 
 if TYPE_CHECKING:
@@ -205,9 +205,13 @@ class RunnerCall(ABC):
 
 @attrs.frozen
 class Placed:
-    """The call was (or may have been) run: final. ``error`` is its outcome, ``None`` = success."""
+    """The call was (or may have been) run: final. ``error`` is its outcome, ``None`` = success.
+
+    ``load`` is what the runner said about itself, if it does that.
+    """
 
     error: Exception | None = None
+    load: LoadHint | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen
@@ -215,11 +219,13 @@ class NotPlaced:
     """The call certainly did not run and may be tried on any runner.
 
     ``reason`` is a `ServerBusy` for a NACK (the runner is healthy, only full), anything else
-    for a runner that can't be reached. ``retry_after`` is the runner's hint in seconds.
+    for a runner that can't be reached. ``retry_after`` is the runner's hint in seconds, ``load``
+    as for `Placed`.
     """
 
     reason: Exception
     retry_after: float | None = None
+    load: LoadHint | None = attrs.field(default=None, eq=False)
 
 
 Outcome = Placed | NotPlaced

@@ -40,6 +40,35 @@ class ResultStart(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
 
 
+MAX_WARM_KEYS = 64
+"""Slot keys that one hint names at most: what bounds its size, at about 1 KiB."""
+SLOT_DIGEST = 8
+"""Bytes of a slot key that stand for it in a hint. It is only a hint: a collision costs a cold
+start."""
+
+
+class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """How busy a runner is, as it says itself with a NACK or at the end of a call.
+
+    Hostler's own; Fn's runners send none and its LBs ignore it. What it says was true when it
+    was sent, so it has to age.
+    """
+
+    active: int = 0
+    """Calls that run or wait there, this one not among them."""
+    free_memory: int = 0
+    """Bytes that new containers could have without an eviction."""
+    retry_after_ms: int = 0
+    """Milliseconds after which a place will probably be free; 0 = not known."""
+    slot: bytes = b""
+    """Digest of the slot key of the call that this comes with; empty = not known."""
+    warm: Mapping[bytes, int] = {}
+    """Idle hot containers by digest of their slot key. That of ``slot`` counts as 0 if it is
+    missing; others only if the hint is ``complete``."""
+    complete: bool = False
+    """``warm`` has every slot key with idle containers, or `MAX_WARM_KEYS` of them."""
+
+
 class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The outcome of the call on the runner, its last frame."""
 
@@ -58,6 +87,7 @@ class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ctr_prep_ns: int = 0
     ctr_create_ns: int = 0
     init_start_ns: int = 0
+    load: LoadHint | None = None
 
 
 ClientFrame = TryCall | Data

@@ -52,7 +52,7 @@ async def test_no_runners(functions: str) -> None:
     ("option", "value", "message"),
     [
         ("--runners", "nonsense", "FN_RUNNER_ADDRESSES='nonsense': takes"),
-        ("--placer", "best", "--placer 'best': takes naive, ch or module:attribute"),
+        ("--placer", "best", "--placer 'best': takes naive, ch,"),
         ("--placer", "os:getcwd.x", "--placer 'os:getcwd.x': AttributeError"),
         ("--bind", "nonsense", "'nonsense' is no address to listen on"),
         ("--bind", "203.0.113.1:80", "cannot listen on 203.0.113.1:80"),

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
-from hostler.abc import Placed, Placer, RunnerCall, RunnerPool
+from hostler.abc import Placed, Placer, Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
-from hostler.pool import ConsistentHashPlacer, NaivePlacer
+from hostler.pool import PLACERS, SweepPlacer
 from hostler.testing import (
     PLACER_CHECKS,
     FakeAttempt,
@@ -23,10 +23,16 @@ from hostler.testing import (
     fake_call,
 )
 
-_PLACERS: dict[str, MakePlacer] = {
-    "naive": lambda config: NaivePlacer(config),
-    "consistent-hash": lambda config: ConsistentHashPlacer(config),
-}
+
+class ZonePlacer(SweepPlacer):
+    """What the documentation shows: a placer of one's own."""
+
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> list[Runner]:
+        zone = call.model.annotations.get("zone", b"").decode()
+        return sorted(runners, key=lambda runner: not runner.address.startswith(zone))
+
+
+_PLACERS: dict[str, MakePlacer] = {**PLACERS, "of-the-docs": ZonePlacer}
 
 
 @pytest.mark.parametrize("make_placer", _PLACERS.values(), ids=_PLACERS)

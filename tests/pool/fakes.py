@@ -56,7 +56,13 @@ def make_call(
 ) -> PendingCall:
     return PendingCall(
         model=Call(
-            id=call_id, fn_id=fn_id, image="image", type=kind, memory=memory, timeout=timeout
+            id=call_id,
+            fn_id=fn_id,
+            image="image",
+            type=kind,
+            memory=memory,
+            timeout=timeout,
+            idle_timeout=30,
         ),
         body=body or BytesBody(),
         writer=writer or RecordingWriter(),

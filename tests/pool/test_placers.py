@@ -14,42 +14,42 @@ from hostler.bodies import BodyConsumed, BytesBody, ReplayBody
 from hostler.config import PlacerConfig
 from hostler.engagement import NotSent
 from hostler.errors import APIError, FunctionError, ServerBusy, ServiceReservationFailure
-from hostler.pool import ConsistentHashPlacer, NaivePlacer, RingPlacer
+from hostler.pool import PLACERS, ConsistentHashPlacer, NaivePlacer, SweepPlacer
 from hostler.pool._rendezvous import ranking
 from tests.conftest import Logs
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
 
-KINDS = (NaivePlacer, ConsistentHashPlacer)
+KINDS = tuple(PLACERS.values())
 
 
 @pytest.fixture(params=KINDS)
-def kind(request: pytest.FixtureRequest) -> type[RingPlacer]:
-    found: type[RingPlacer] = request.param
+def kind(request: pytest.FixtureRequest) -> type[SweepPlacer]:
+    found: type[SweepPlacer] = request.param
     return found
 
 
 def make(
-    kind: type[RingPlacer] = NaivePlacer,
+    kind: type[SweepPlacer] = NaivePlacer,
     *,
     timeout: float = 360.0,
     detached: float = 30.0,
     attempt: float = 2.0,
-) -> RingPlacer:
+) -> SweepPlacer:
     config = PlacerConfig(
         placer_timeout=timeout, detached_placer_timeout=detached, attempt_timeout=attempt
     )
     return kind(config, metrics=fresh_metrics(), rng=random.Random(7))
 
 
-def is_idle(placer: RingPlacer) -> bool:
+def is_idle(placer: SweepPlacer) -> bool:
     """Nothing is left of the calls: no call, no line, no room."""
     statistics = placer.statistics()
     return statistics.calls == 0 and statistics.waiting == 0 and not placer._rooms
 
 
 async def test_a_final_pool_error_ends_the_call_after_one_query(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     placer, pool = make(kind), FakePool(FunctionError(502, "no subnet"))
     with pytest.raises(FunctionError, match="no subnet"):
@@ -61,7 +61,7 @@ async def test_a_final_pool_error_ends_the_call_after_one_query(
 
 
 async def test_an_empty_list_is_asked_again_until_the_time_is_over(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     placer, pool = make(kind, timeout=0.5), FakePool([])
     with trio.fail_after(2), pytest.raises(ServerBusy):
@@ -73,7 +73,7 @@ async def test_an_empty_list_is_asked_again_until_the_time_is_over(
 
 
 async def test_weakness_02_9_a_pool_error_is_told_on_change_and_returned_at_the_end(
-    autojump_clock: MockClock, kind: type[RingPlacer], logs: Logs
+    autojump_clock: MockClock, kind: type[SweepPlacer], logs: Logs
 ) -> None:
     placer, pool = make(kind, timeout=0.5), FakePool(APIError(500, "database down"))
     with pytest.raises(APIError, match="database down") as caught:
@@ -92,7 +92,7 @@ async def test_a_pool_that_works_again_is_told_once(autojump_clock: MockClock, l
 
 
 async def test_the_pool_may_give_up_after_two_sweeps(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     runners = [full("a:1"), full("b:1")]
     pool = FakePool(runners, runners, FunctionError(502, "misconfigured"))
@@ -103,7 +103,7 @@ async def test_the_pool_may_give_up_after_two_sweeps(
 
 
 async def test_full_runners_are_tried_evenly_until_the_time_is_over(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     runners = [full("a:1"), full("b:1")]
     placer, call = make(kind, timeout=0.5), make_call()
@@ -120,7 +120,7 @@ async def test_full_runners_are_tried_evenly_until_the_time_is_over(
 
 
 async def test_a_runner_with_room_takes_the_call(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     placer, runner, call = make(kind), FakeRunner(), make_call()
     await placer.place_call(FakePool([runner]), call)
@@ -130,7 +130,7 @@ async def test_a_runner_with_room_takes_the_call(
 
 
 async def test_a_request_that_is_already_over_is_cancelled(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     placer, runner = make(kind), FakeRunner()
     with trio.move_on_after(0) as scope:
@@ -141,7 +141,7 @@ async def test_a_request_that_is_already_over_is_cancelled(
 
 
 async def test_a_detached_call_has_a_time_of_its_own(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     placer = make(kind, detached=0.3)
     with pytest.raises(ServerBusy):
@@ -150,7 +150,7 @@ async def test_a_detached_call_has_a_time_of_its_own(
 
 
 async def test_the_outcome_of_the_call_is_raised(
-    autojump_clock: MockClock, kind: type[RingPlacer]
+    autojump_clock: MockClock, kind: type[SweepPlacer]
 ) -> None:
     async def fail(runner: FakeRunner, call: RunnerCall, commit: object) -> Outcome:
         return Placed(FunctionError(502, "function failed"))
@@ -163,7 +163,7 @@ async def test_the_outcome_of_the_call_is_raised(
 
 async def test_the_placers_time_does_not_end_a_call_that_a_runner_has(
     autojump_clock: MockClock,
-    kind: type[RingPlacer],
+    kind: type[SweepPlacer],
 ) -> None:
     placer, runner = make(kind, timeout=0.5, attempt=0.2), FakeRunner(seconds=100)
     await placer.place_call(FakePool([runner]), make_call())

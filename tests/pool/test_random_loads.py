@@ -13,12 +13,12 @@ from trio.testing import MockClock
 
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
-from hostler.pool import ConsistentHashPlacer, NaivePlacer, RingPlacer
+from hostler.pool import SweepPlacer
 from hostler.pool._ladder import MAX_WIDTH, Ladder
 from hostler.pool._order import next_attempt, ring
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
-from .test_placers import is_idle
+from .test_placers import KINDS, is_idle
 
 PLACER_SECONDS = 8.0
 
@@ -58,14 +58,14 @@ loads = st.builds(
 )
 
 
-@settings(max_examples=60, deadline=None)
-@given(load=loads, kind=st.sampled_from([NaivePlacer, ConsistentHashPlacer]))
+@settings(max_examples=100, deadline=None)
+@given(load=loads, kind=st.sampled_from(KINDS))
 def test_every_call_has_exactly_one_end_in_time_and_nothing_is_left(
-    load: Load, kind: type[RingPlacer]
+    load: Load, kind: type[SweepPlacer]
 ) -> None:
     ends: dict[str, str] = {}
 
-    async def submit(placer: RingPlacer, pool: FakePool, name: str, arrival: Arrival) -> None:
+    async def submit(placer: SweepPlacer, pool: FakePool, name: str, arrival: Arrival) -> None:
         await trio.sleep(arrival.at)
         end = "cancelled"
         with trio.move_on_after(arrival.gives_up_after):

@@ -14,7 +14,7 @@ from hostler.abc import NotPlaced, Outcome, Runner, RunnerCall, RunnerPool
 from hostler.call import PendingCall
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionError, ServerBusy
-from hostler.pool import NaivePlacer, RingPlacer
+from hostler.pool import NaivePlacer, SweepPlacer
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
 from .test_placers import is_idle, make
@@ -24,7 +24,7 @@ FN_ATTEMPTS = 145
 
 
 async def place_all(
-    placer: RingPlacer, pool: RunnerPool, calls: Sequence[PendingCall]
+    placer: SweepPlacer, pool: RunnerPool, calls: Sequence[PendingCall]
 ) -> list[BaseException | None]:
     """Place ``calls`` at once, submitted in order; how each ended."""
     ends: list[BaseException | None] = [None] * len(calls)
@@ -42,7 +42,7 @@ async def place_all(
 
 
 async def occupy(
-    nursery: trio.Nursery, placer: RingPlacer, pool: RunnerPool, *calls: PendingCall
+    nursery: trio.Nursery, placer: SweepPlacer, pool: RunnerPool, *calls: PendingCall
 ) -> None:
     """Start ``calls`` one after the other; each has got as far as it can before the next."""
     for call in calls:

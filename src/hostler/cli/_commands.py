@@ -113,8 +113,9 @@ def lb(
     placer: Annotated[
         str | None,
         typer.Option(
-            help="naive, ch (consistent hash), or module:attribute of a callable that takes a "
-            "PlacerConfig and returns a Placer. [FN_PLACER, default: naive]"
+            help="naive, ch (consistent hash), least-loaded, bounded (ch with bounded loads), "
+            "warm, or module:attribute of a callable that takes a PlacerConfig and returns a "
+            "Placer. [FN_PLACER, default: naive]"
         ),
     ] = None,
     bind: HttpBind = None,

@@ -14,7 +14,7 @@ from hostler.errors import ConfigError
 from hostler.front import open_listeners
 from hostler.functions import FunctionSource
 from hostler.lb import open_lb_agent
-from hostler.pool import ConsistentHashPlacer, NaivePlacer, open_static_pool
+from hostler.pool import PLACERS, open_static_pool
 
 from ._life import Life
 from ._load import load_callable
@@ -62,12 +62,10 @@ class LBNode:
 
 def make_placer(name: str, config: PlacerConfig) -> Placer:
     """Raises `ConfigError`."""
-    if name == "naive":
-        return NaivePlacer(config)
-    if name == "ch":
-        return ConsistentHashPlacer(config)
+    if name in PLACERS:
+        return PLACERS[name](config)
     if ":" not in name:
-        raise ConfigError(f"--placer {name!r}: takes naive, ch or module:attribute")
+        raise ConfigError(f"--placer {name!r}: takes {', '.join(PLACERS)} or module:attribute")
     placer = load_callable(name, "--placer")(config)
     if not isinstance(placer, Placer):
         raise ConfigError(f"--placer {name!r}: made a {type(placer).__name__}, which is no Placer")

@@ -66,6 +66,12 @@ class PlacerConfig(EnvConfig):
     """Seconds (2) in which one runner must take a call before the next is tried; covers
     connecting and the TLS handshake. Ours."""
 
+    load_spill_percent: int = attrs.field(
+        default=25, metadata=setting(number(), "FN_LOAD_SPILL_PERCENT")
+    )
+    """Percent (25) of calls over the even share that a function's preferred runner may have
+    before the placers ``bounded`` and ``warm`` turn to the next. Ours."""
+
     def _check_together(self) -> None:
         if self.retry_max_delay < self.retry_all_delay:
             raise ConfigError(

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from ..abc import Runner, RunnerCall
 from ._rendezvous import ranking
-from ._ring_placer import RingPlacer
+from ._sweep_placer import SweepPlacer
 
 
-class ConsistentHashPlacer(RingPlacer):
+class ConsistentHashPlacer(SweepPlacer):
     """Tries each function's own runner first, so that its containers stay hot.
 
     The order follows from the function's id and the runners' addresses by rendezvous hashing,

@@ -6,10 +6,10 @@ from collections.abc import Iterator, Sequence
 
 from ..abc import Runner, RunnerCall
 from ._order import ring
-from ._ring_placer import RingPlacer
+from ._sweep_placer import SweepPlacer
 
 
-class NaivePlacer(RingPlacer):
+class NaivePlacer(SweepPlacer):
     """Starts each sweep at a random runner, and goes round."""
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:

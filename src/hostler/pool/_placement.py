@@ -205,9 +205,12 @@ class Placement:
                 self._scope = None
 
     async def _attempt(self, runner: Runner) -> Outcome:
+        with self._tracker.attempt(runner):
+            return await self._try_exec(runner)
+
+    async def _try_exec(self, runner: Runner) -> Outcome:
         committed = False
         outcome: Outcome | None = None
-        self._tracker.begin()
         try:
             with self._searching(self._attempt_seconds) as scope:
 

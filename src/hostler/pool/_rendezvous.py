@@ -24,6 +24,9 @@ def mix64(value: int) -> int:
     return value ^ value >> 31
 
 
+_name_hash = lru_cache(maxsize=8192)(fn_hash)
+
+
 @lru_cache(maxsize=512)
 def ranking(key: str, names: tuple[str, ...]) -> tuple[int, ...]:
     """The indices of ``names``, the one that ``key`` prefers first. Equal names keep their order.
@@ -31,5 +34,5 @@ def ranking(key: str, names: tuple[str, ...]) -> tuple[int, ...]:
     Takes O(n log n) for n names; cached, as a pool's list rarely changes from call to call.
     """
     own = fn_hash(key)
-    scores = [mix64(own ^ fn_hash(name)) for name in names]
+    scores = [mix64(own ^ _name_hash(name)) for name in names]
     return tuple(sorted(range(len(names)), key=scores.__getitem__, reverse=True))

@@ -12,23 +12,38 @@ import trio
 from ..abc import Outcome, Placed, Runner, RunnerCall
 from ..errors import ServerBusy
 from ..metrics import LBMetrics
+from ._loads import LoadBook
+from ._warm_index import Need
 
 log = structlog.get_logger(__name__)
 
 
 class AttemptTracker:
-    """One per placement. ``troubled`` are the addresses of runners that can't be reached, known
-    to all placements of a placer, so that each is logged once and not for each call."""
+    """One per placement, which also keeps ``loads``.
 
-    def __init__(self, call: RunnerCall, metrics: LBMetrics, troubled: set[str]) -> None:
+    ``troubled`` are the addresses of runners that can't be reached, known to all placements of a
+    placer, so that each is logged once and not for each call.
+    """
+
+    def __init__(
+        self,
+        call: RunnerCall,
+        need: Need,
+        metrics: LBMetrics,
+        loads: LoadBook,
+        troubled: set[str],
+    ) -> None:
         self._call = call
+        self._need = need
         self._metrics = metrics
+        self._loads = loads
         self._troubled = troubled
         self._started_at = trio.current_time()
         self._attempt_at = math.nan
         self.is_committed = False
         """A runner has the call, or has run it."""
         self._request_deadline = math.inf
+        self._outcome: Outcome | None = None
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -52,10 +67,18 @@ class AttemptTracker:
         else:
             self._metrics.placer_client_cancelled.inc()
 
-    def begin(self) -> None:
-        """An attempt begins."""
+    @contextmanager
+    def attempt(self, runner: Runner) -> Iterator[None]:
+        """Count an attempt, which is the block. `end` tells its outcome; without that it counts
+        as cancelled."""
+        address, self._outcome = runner.address, None
         self._call.attempts += 1
         self._attempt_at = trio.current_time()
+        self._loads.begin(address, self._need, self._attempt_at)
+        try:
+            yield
+        finally:
+            self._loads.end(address, self._need, self._outcome, trio.current_time())
 
     def committed(self) -> None:
         """The runner may run the call from now on."""
@@ -64,6 +87,7 @@ class AttemptTracker:
     def end(self, runner: Runner, outcome: Outcome) -> None:
         """An attempt has ended, not by cancellation."""
         address = runner.address
+        self._outcome = outcome
         if isinstance(outcome, Placed):
             self.is_committed = True
             ok = outcome.error is None

@@ -1,11 +1,10 @@
-"""What the placers have in common: they differ only in the order of a sweep."""
+"""What the placers have in common: they differ only in the order in which they try the runners."""
 
 from __future__ import annotations
 
-import functools
 import random
 from abc import abstractmethod
-from collections.abc import Hashable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import attrs
@@ -17,12 +16,15 @@ from ..errors import ServerBusy
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
 from ._ladder import Ladder
+from ._loads import LoadBook
 from ._placement import Placement
 from ._room import Room
 from ._tracker import AttemptTracker
+from ._warm_index import Need
 
 JITTER = (0.75, 1.25)
 """Range of the random factor on the pause between sweeps."""
+MIB = 2**20
 
 
 @attrs.frozen(kw_only=True)
@@ -33,11 +35,11 @@ class PlacerStatistics:
     waiting: int
 
 
-class RingPlacer(Placer):
+class SweepPlacer(Placer):
     """Tries the runners of the pool in some order; calls that none takes wait in line.
 
-    ``metrics`` are the process's own by default. ``rng`` is where jitter and random starts come
-    from; tests give a seeded one.
+    A placer of your own is a subclass with an `order`. ``metrics`` are the process's own by
+    default. ``rng`` is where jitter and random orders come from; tests give a seeded one.
     """
 
     def __init__(
@@ -54,6 +56,8 @@ class RingPlacer(Placer):
         self._placements: set[Placement] = set()
         self._troubled: set[str] = set()
         self._closed = False
+        self.loads = LoadBook()
+        """What is known of the runners' load."""
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -65,7 +69,10 @@ class RingPlacer(Placer):
 
     @abstractmethod
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterable[Runner]:
-        """The order in which a sweep tries ``runners``, each once; there may be none."""
+        """The order in which a sweep tries ``runners``, which are not empty: each once.
+
+        Called once per sweep; an iterator is only asked on after a runner did not take the call.
+        """
 
     def statistics(self) -> PlacerStatistics:
         return PlacerStatistics(
@@ -81,13 +88,17 @@ class RingPlacer(Placer):
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
 
-        with self._room(pool) as room, room.line(_need(call.model)) as line:
+        def order(runners: Sequence[Runner]) -> Iterable[Runner]:
+            return self.order(call, runners) if runners else ()
+
+        need = need_of(call)
+        with self._room(pool) as room, room.line(need.key) as line:
             placement = Placement(
                 pool,
                 call,
                 room=room,
-                order=functools.partial(self.order, call),
-                tracker=AttemptTracker(call, self._metrics, self._troubled),
+                order=order,
+                tracker=AttemptTracker(call, need, self._metrics, self.loads, self._troubled),
                 deadline=trio.current_time() + seconds,
                 attempt_seconds=config.attempt_timeout,
             )
@@ -121,6 +132,21 @@ class RingPlacer(Placer):
         )
 
 
-def _need(model: Call) -> Hashable:
-    """What a runner must have room for. Calls that need the same stand in one line."""
-    return (model.fn_id, model.image, model.memory, model.tmpfs_size, model.cpus)
+def need_of(call: RunnerCall) -> Need:
+    """What a runner must have room for. Calls that need the same stand in one line.
+
+    Extensions are left out: only a driver knows which of them make another container.
+    """
+    model: Call = call.model
+    return Need(
+        (
+            call.slot_hash_id,
+            model.fn_id,
+            model.image,
+            model.memory,
+            model.tmpfs_size,
+            model.cpus,
+        ),
+        memory=model.memory * MIB,
+        idle_seconds=model.idle_timeout,
+    )

@@ -1,0 +1,145 @@
+"""What a placer knows of its runners: own calls there, and what the runners say. Pure.
+
+Two sources: the calls that this placer has sent, and the `LoadHint` that comes with each answer
+of a runner that gives hints. A runner that gives none, such as Fn's, is judged by the calls
+alone: one where a call has just ended well has a hot container of its function.
+
+All of it may be wrong, since other LBs use the same runners. It decides which runner is tried
+first, never whether one is tried. Times are seconds of one clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import attrs
+
+from ..abc import NotPlaced, Outcome
+from ..frames import LoadHint
+from ._warm_index import Need, WarmIndex
+
+HINT_SECONDS = 10.0
+"""How long a runner's word about its calls and memory is believed."""
+FULL_SECONDS = 1.0
+"""How long a runner that has refused a call counts as full at most, if no call ends there."""
+MAX_RUNNERS = 8192
+"""Runners that are remembered at most, beside those with own calls."""
+
+
+@attrs.define(eq=False)
+class _Runner:
+    """One runner, as far as it is known."""
+
+    in_flight: int = 0
+    """Own calls that are there, or on their way."""
+    unseen_memory: int = 0
+    """Bytes that own calls may have taken since the last hint."""
+    free_memory: int | None = None
+    """Bytes, by the last hint."""
+    others: int = 0
+    """Calls of other LBs, by the last hint."""
+    hinted_at: float = -math.inf
+    full_until: float = -math.inf
+    full_for: int = 0
+    """Bytes; the least that was refused."""
+
+    def calls(self, now: float) -> int:
+        return self.in_flight + (self.others if now <= self.hinted_at + HINT_SECONDS else 0)
+
+
+class LoadBook:
+    """What one placer knows. Runners are known by their addresses."""
+
+    def __init__(self) -> None:
+        self._runners: dict[str, _Runner] = {}
+        self._warm = WarmIndex()
+
+    def __repr__(self) -> str:
+        return f"<LoadBook runners={len(self._runners)} warm={len(self._warm)}>"
+
+    # --- what placers ask ---
+
+    def load(self, address: str, need: Need, now: float) -> float:
+        """Calls that are there; infinite for a runner that has just refused such a call."""
+        runner = self._runners.get(address)
+        if runner is None:
+            return 0
+        if now < runner.full_until and need.memory >= runner.full_for:
+            return math.inf
+        return runner.calls(now)
+
+    def total(self, addresses: Iterable[str], now: float) -> int:
+        """Calls that are on all of ``addresses`` together."""
+        known = self._runners
+        return sum(known[name].calls(now) for name in addresses if name in known)
+
+    def warm(self, need: Need, now: float) -> set[str]:
+        """The addresses with an idle hot container for ``need``."""
+        return self._warm.addresses(need, now)
+
+    def has_memory(self, address: str, need: Need, now: float) -> bool:
+        """Whether one more container fits there without an eviction; true if nobody knows."""
+        runner = self._runners.get(address)
+        if runner is None or runner.free_memory is None or now > runner.hinted_at + HINT_SECONDS:
+            return True
+        return runner.free_memory - runner.unseen_memory >= need.memory
+
+    # --- what happens ---
+
+    def begin(self, address: str, need: Need, now: float) -> bool:
+        """A call goes there; whether it is believed to find a hot container."""
+        runner = self._runners.get(address)
+        if runner is None:
+            self._make_room()
+            runner = self._runners[address] = _Runner()
+        runner.in_flight += 1
+        warm = self._warm.take(address, need, now)
+        if not warm:
+            runner.unseen_memory += need.memory
+        return warm
+
+    def end(self, address: str, need: Need, outcome: Outcome | None, now: float) -> None:
+        """That call is over; ``None`` = it was cancelled."""
+        runner = self._runners[address]
+        runner.in_flight -= 1
+        if outcome is None:
+            return
+        if isinstance(outcome, NotPlaced):
+            self._warm.set(address, need, 0, now)
+            self._refused(runner, need, outcome.retry_after, now)
+        else:
+            runner.full_until = -math.inf
+        if outcome.load is not None:
+            self._believe(runner, address, need, outcome.load, now)
+        elif not isinstance(outcome, NotPlaced) and outcome.error is None:
+            self._warm.set(address, need, self._warm.count(address, need, now) + 1, now)
+
+    # --- inside ---
+
+    @staticmethod
+    def _refused(runner: _Runner, need: Need, retry_after: float | None, now: float) -> None:
+        still_full = now < runner.full_until
+        runner.full_for = min(runner.full_for, need.memory) if still_full else need.memory
+        runner.full_until = now + min(retry_after or FULL_SECONDS, FULL_SECONDS)
+
+    def _believe(
+        self, runner: _Runner, address: str, need: Need, hint: LoadHint, now: float
+    ) -> None:
+        runner.hinted_at = now
+        runner.others = max(0, hint.active - runner.in_flight)
+        runner.free_memory = hint.free_memory
+        runner.unseen_memory = 0
+        if hint.slot:
+            self._warm.learn(hint.slot, need)
+        if hint.complete:
+            self._warm.replace(address, hint.warm, now)
+        elif hint.slot:
+            self._warm.set(address, need, hint.warm.get(hint.slot, 0), now)
+
+    def _make_room(self) -> None:
+        if len(self._runners) < MAX_RUNNERS:
+            return
+        for address in [name for name, one in self._runners.items() if not one.in_flight]:
+            del self._runners[address]
+            self._warm.clear(address)

@@ -1,0 +1,126 @@
+"""Where idle hot containers are believed to be. Pure; times are seconds of one clock, given by
+the caller."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Hashable, Mapping
+from typing import TypeVar
+
+import attrs
+
+K = TypeVar("K")
+V = TypeVar("V")
+
+MAX_NEEDS = 4096
+"""Kinds of calls, and slot keys, that are remembered."""
+
+
+@attrs.frozen
+class Need:
+    """What a call asks of a runner. Calls with equal keys may use the same container, as far as
+    a load balancer can tell."""
+
+    key: Hashable
+    memory: int
+    """Bytes."""
+    idle_seconds: float
+    """How long a container of it stays hot."""
+
+
+@attrs.define(eq=False)
+class _Warm:
+    count: int
+    until: float
+
+
+class WarmIndex:
+    """Counts of idle containers, by need and by the runner's address."""
+
+    def __init__(self) -> None:
+        self._needs: OrderedDict[Hashable, dict[str, _Warm]] = OrderedDict()
+        self._runners: dict[str, set[Hashable]] = {}
+        self._digests: OrderedDict[bytes, Need] = OrderedDict()
+
+    def __len__(self) -> int:
+        """Pairs of a need and an address that are remembered."""
+        return sum(map(len, self._needs.values()))
+
+    def count(self, address: str, need: Need, now: float) -> int:
+        entry = self._needs.get(need.key, {}).get(address)
+        return entry.count if entry is not None and now < entry.until else 0
+
+    def addresses(self, need: Need, now: float) -> set[str]:
+        """Where there is at least one."""
+        found = self._needs.get(need.key, {})
+        return {name for name, entry in found.items() if entry.count > 0 and now < entry.until}
+
+    def set(self, address: str, need: Need, count: int, now: float) -> None:
+        """There are ``count``, which have been heard of just now."""
+        if count <= 0:
+            self._forget(address, need.key)
+            return
+        found = self._needs.get(need.key)
+        if found is None:
+            found = self._needs[need.key] = {}
+            self._shrink()
+        else:
+            self._needs.move_to_end(need.key)
+        found[address] = _Warm(count, now + need.idle_seconds)
+        self._runners.setdefault(address, set()).add(need.key)
+
+    def take(self, address: str, need: Need, now: float) -> bool:
+        """A call goes there; whether it is believed to find a hot container."""
+        entry = self._needs.get(need.key, {}).get(address)
+        if entry is None or entry.count <= 0 or now >= entry.until:
+            return False
+        entry.count -= 1
+        return True
+
+    def learn(self, digest: bytes, need: Need) -> None:
+        """Calls with ``need`` use the slot key of ``digest``."""
+        self._digests[digest] = need
+        self._digests.move_to_end(digest)
+        drop_oldest(self._digests, MAX_NEEDS)
+
+    def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
+        """These, by digest, are all that are there. Digests that nobody has learned are left
+        out; the counts of one need are added up."""
+        self.clear(address)
+        for digest, count in counts.items():
+            need = self._digests.get(digest)
+            if need is not None:
+                self.set(address, need, self.count(address, need, now) + count, now)
+
+    def clear(self, address: str) -> None:
+        """Nothing is known of that runner any more."""
+        for key in self._runners.pop(address, ()):
+            self._drop(address, key)
+
+    def _forget(self, address: str, key: Hashable) -> None:
+        keys = self._runners.get(address)
+        if keys is not None:
+            keys.discard(key)
+            if not keys:
+                del self._runners[address]
+        self._drop(address, key)
+
+    def _drop(self, address: str, key: Hashable) -> None:
+        found = self._needs.get(key)
+        if found is not None:
+            found.pop(address, None)
+            if not found:
+                del self._needs[key]
+
+    def _shrink(self) -> None:
+        while len(self._needs) > MAX_NEEDS:
+            key = next(iter(self._needs))
+            for address in tuple(self._needs[key]):
+                self._forget(address, key)
+            self._needs.pop(key, None)
+
+
+def drop_oldest(items: OrderedDict[K, V], limit: int) -> None:
+    """Keep the youngest ``limit`` items."""
+    while len(items) > limit:
+        items.popitem(last=False)
