@@ -143,7 +143,14 @@ def test_canonical_names(one: str, other: str, same: bool) -> None:
     assert (canonical_name(one) == canonical_name(other)) is same
 
 
-@given(st.text(max_size=40))
+NAMES = st.from_regex(
+    r"([a-z0-9.]{1,8}(:[0-9]{1,4})?/)?([a-z0-9]{1,8}/)?[a-z0-9]{1,8}(:[A-Za-z0-9.]{1,6})?"
+    r"(@sha256:[0-9a-f]{2})?",
+    fullmatch=True,
+)
+
+
+@given(NAMES)
 def test_a_canonical_name_is_its_own(name: str) -> None:
     assert canonical_name(canonical_name(name)) == canonical_name(name)
 
