@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import attrs
-import httpx
 import trio
 
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
@@ -69,9 +68,6 @@ class Fleet:
 
     lb: NodeProcess
     runners: list[Runner]
-
-    def client(self) -> httpx.AsyncClient:
-        return client_of(self.lb)
 
     async def drain(self) -> None:
         """End all, cleanly, front first, and see that nothing is left and nothing went wrong."""
@@ -157,33 +153,6 @@ def declare(path: Path, functions: Functions, **app: Any) -> Path:
     return path
 
 
-def client_of(node: NodeProcess) -> httpx.AsyncClient:
-    return httpx.AsyncClient(
-        base_url=node.url, timeout=60, limits=httpx.Limits(max_connections=None)
-    )
-
-
-async def call(
-    client: httpx.AsyncClient, do: str = "", content: bytes = b"", fn: str = "fnt", **headers: str
-) -> httpx.Response:
-    """Invoke ``fn``; ``do`` is what `fnt` shall do, headers have ``_`` for ``-``."""
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return await client.post(f"/invoke/{fn}", content=content, headers={"Fnt-Do": do, **named})
-
-
-async def metric(client: httpx.AsyncClient, name: str) -> float:
-    """The value of a metric without labels; 0 if there is none."""
-    for line in (await client.get("/metrics")).text.splitlines():
-        if line.startswith(f"{name} "):
-            return float(line.split()[1])
-    return 0.0
-
-
-async def until_metric(client: httpx.AsyncClient, name: str, least: float) -> None:
-    while await metric(client, name) < least:
-        await trio.sleep(0.02)
-
-
 def processes_with(text: str) -> list[int]:
     """Processes with ``text`` in the environment that they were started with."""
     found = []
@@ -198,22 +167,22 @@ def processes_with(text: str) -> list[int]:
 
 
 def errors_of(node: NodeProcess) -> list[dict[str, Any]]:
-    assert b"Traceback" not in node.log, node.log.decode()
+    """Its log lines at error level. Anything else than JSON on its stderr is a failure."""
+    strange = [line for line in node.log.splitlines() if not line.startswith(b"{")]
+    assert not strange, node.log.decode()
     return [line for line in node.lines() if line["level"] in ("error", "critical")]
 
 
 def lines_of(node: NodeProcess, event: str, **details: object) -> list[dict[str, Any]]:
     """The log lines with this event and these details."""
     return [
-        line
-        for line in node.lines()
-        if line["event"] == event and details.items() <= line.items()
+        line for line in node.lines() if line["event"] == event and details.items() <= line.items()
     ]
 
 
 async def wait_line(node: NodeProcess, event: str, **details: object) -> dict[str, Any]:
     """The first such log line, waited for."""
-    while not (found := lines_of(node, event, **details)):
+    while not (found := lines_of(node, event, **details)):  # noqa: ASYNC110  (another's log)
         await trio.sleep(0.01)
     return found[0]
 

@@ -21,7 +21,8 @@ from hostler.pool import GrpcRunner, NaivePlacer, StaticPool
 from tests.functions.build import fnt_path
 from tests.wire.leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 
-from .nodes import FNT, LIMIT, call, declare, open_fleet, open_runner
+from .http import call
+from .nodes import FNT, LIMIT, declare, open_fleet, open_runner
 
 CALLS = 1000
 ROOM = {"FN_MAX_TOTAL_MEMORY_BYTES": str(16 * 2**20 * 24)}
@@ -107,17 +108,16 @@ async def test_a_thousand_echoes_at_once_leave_nothing(folder: Path) -> None:
 
 
 async def test_hundreds_of_clients_over_http(folder: Path) -> None:
-    """The same over a load balancer of its own, with big and small bodies."""
+    """The same over a load balancer of its own."""
     async with open_fleet(folder, runner_env=ROOM) as fleet:
-        async with fleet.client() as client:
 
-            async def echo(number: int) -> None:
-                answer = await call(client, content=body_of(number))
-                assert answer.status_code == 200, answer.text
-                assert answer.content == body_of(number)
+        async def echo(number: int) -> None:
+            reply = await call(fleet.lb, content=body_of(number))
+            assert reply.status == 200, reply.body
+            assert reply.body == body_of(number)
 
-            with trio.fail_after(60):
-                async with trio.open_nursery() as nursery:
-                    for number in range(300):
-                        nursery.start_soon(echo, number)
+        with trio.fail_after(60):
+            async with trio.open_nursery() as nursery:
+                for number in range(400):
+                    nursery.start_soon(echo, number)
         await fleet.drain()

@@ -1,0 +1,76 @@
+"""A client that goes away ends its function's request, and is reported as that."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+
+from tests.cli._process import NodeProcess
+
+from .http import call, metric, posting, until_metric
+from .nodes import (
+    LIMIT,
+    Runner,
+    ends,
+    errors_of,
+    lines_of,
+    lives,
+    open_fleet,
+    open_single,
+    wait_line,
+)
+
+Opened = AbstractAsyncContextManager[tuple[NodeProcess, Runner]]
+
+
+@asynccontextmanager
+async def lb_and_runner(folder: Path) -> AsyncIterator[tuple[NodeProcess, Runner]]:
+    async with open_fleet(folder, runners=1) as fleet:
+        yield fleet.lb, fleet.runners[0]
+        assert await ends(fleet.lb) == 0
+
+
+@asynccontextmanager
+async def single(folder: Path) -> AsyncIterator[tuple[NodeProcess, Runner]]:
+    async with open_single(folder) as node:
+        yield node.node, node
+
+
+@pytest.mark.parametrize("opened", [lb_and_runner, single])
+@pytest.mark.parametrize("do", ["sleep=30000", "lines=300,every=100"])
+async def test_client_that_leaves_ends_the_functions_request(
+    folder: Path, opened: Callable[[Path], Opened], do: str
+) -> None:
+    """Before the response has begun, and after."""
+    async with opened(folder) as (front, runner):
+        pid = int((await call(front, "pid")).body)
+        with trio.fail_after(LIMIT):
+            await leave(front, do)
+        with trio.fail_after(1):
+            while lives(pid):  # noqa: ASYNC110  (nothing tells when another's process ends)
+                await trio.sleep(0.005)
+        with trio.fail_after(LIMIT):
+            gone = await wait_line(front, "client cancelled")
+        assert gone["status"] == 444
+        for node in {front, runner.node}:
+            assert await metric(node, "fn_canceled") == 1
+            assert await metric(node, "fn_errors") == 0
+        for line in lines_of(front, "call finished", call_id=gone["call_id"]):
+            assert (line["status"], line["code"]) == ("canceled", 444)
+        assert (await call(front, content=b"next")).body == b"next"
+        assert errors_of(front) == []
+        await runner.drain()
+
+
+async def leave(front: NodeProcess, do: str) -> None:
+    """Go in the middle of a call: once its function has it, or has begun to answer."""
+    async with posting(front, "/invoke/fnt", Fnt_Do=do) as exchange:
+        if do.startswith("sleep"):
+            await until_metric(front, "fn_running", 1)
+        else:
+            assert (await exchange.head()).status == 200
+            assert await exchange.piece()
