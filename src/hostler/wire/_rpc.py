@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TypeVar
 
 import structlog
@@ -22,6 +23,7 @@ from hostler.errors import ProtocolError
 from hostler.frames import ClientFrame, Data, LogContainer, LogMessage, RunnerFrame
 
 from . import _codec as codec
+from ._health import CHECK, WATCH, Health, decode_request
 from ._status import (
     DEADLINE_EXCEEDED,
     INTERNAL,
@@ -43,7 +45,11 @@ INTERNAL_TEXT = "internal error"
 
 
 async def serve_stream(
-    service: RunnerService, stream: WireStream, headers: dict[str, str], peer: str
+    service: RunnerService,
+    stream: WireStream,
+    headers: dict[str, str],
+    peer: str,
+    health: Health,
 ) -> None:
     """Run one RPC and end the stream. Trio-flavoured.
 
@@ -56,7 +62,7 @@ async def serve_stream(
     try:
         with stream.cancel_scope as scope:
             deadline = _set_deadline(scope, headers.get("grpc-timeout"))
-            status, text = await _outcome(service, stream, headers, peer)
+            status, text = await _outcome(service, stream, headers, peer, health)
             with contextlib.suppress(StreamBroken, PeerDone):
                 await stream.flush()
         if scope.cancelled_caught and deadline and not stream.broken:
@@ -77,11 +83,15 @@ def _set_deadline(scope: trio.CancelScope, timeout: str | None) -> bool:
 
 
 async def _outcome(
-    service: RunnerService, stream: WireStream, headers: dict[str, str], peer: str
+    service: RunnerService,
+    stream: WireStream,
+    headers: dict[str, str],
+    peer: str,
+    health: Health,
 ) -> tuple[int, str]:
     """The status that the RPC ends with. Only lets cancellations out."""
     try:
-        await _dispatch(service, stream, headers, peer)
+        await _dispatch(service, stream, headers, peer, health)
     except BaseException as error:  # noqa: BLE001  (what is no Exception is raised again)
         cancelled, errors = _split(error)
         outcome = _status_of(errors, peer)
@@ -130,7 +140,11 @@ def _finish(stream: WireStream, status: int, text: str) -> None:
 
 
 async def _dispatch(
-    service: RunnerService, stream: WireStream, headers: dict[str, str], peer: str
+    service: RunnerService,
+    stream: WireStream,
+    headers: dict[str, str],
+    peer: str,
+    health: Health,
 ) -> None:
     if headers.get(":method") != "POST" or not is_grpc(headers.get("content-type", "")):
         raise GRPCStatus(UNKNOWN, "this server speaks gRPC only")
@@ -149,6 +163,12 @@ async def _dispatch(
     elif path == "/RunnerProtocol/ConfigureRunner":
         await service.configure(decode(codec.decode_config, await _request(stream), peer))
         await _reply(stream, codec.EMPTY)
+    elif path == CHECK:
+        asked = decode(decode_request, await _request(stream), peer)
+        await _reply(stream, health.check(asked))
+    elif path == WATCH:
+        asked = decode(decode_request, await _request(stream), peer)
+        await health.watch(asked, partial(_reply, stream))
     else:
         raise GRPCStatus(UNIMPLEMENTED, f"unknown method {path}")
 

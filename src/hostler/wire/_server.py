@@ -20,6 +20,7 @@ from hostler.engagement import RunnerService
 from ._address import join_address, split_address
 from ._connection import DEFAULT_KEEPALIVE, Keepalive, WireProtocol
 from ._dial import SHUTDOWN_TIMEOUT, describe, detach
+from ._health import Health
 from ._loop import Loop, run_asyncio
 from ._pool import close_all
 from ._rpc import serve_stream
@@ -40,6 +41,7 @@ class GrpcServer:
         """``host:port``, with the port that is really bound."""
         self.connections: set[WireProtocol] = set()
         self.stopping = False
+        self.health = Health()
         self._accepting = accepting
 
     def __repr__(self) -> str:
@@ -47,7 +49,8 @@ class GrpcServer:
         return f"<GrpcServer {self.address} {state}, {len(self.connections)} connections>"
 
     def stop_accepting(self) -> None:
-        """Close the listening socket and refuse new streams; running ones go on.
+        """Close the listening socket and refuse new streams; running ones go on, and those that
+        watch the server's health learn of it.
 
         Synchronous, idempotent. A refused stream was not looked at, and says so: peers report
         UNAVAILABLE or try elsewhere, `GrpcRunnerClient` raises `NotSent`.
@@ -55,6 +58,7 @@ class GrpcServer:
         if self.stopping:
             return
         self.stopping = True
+        self.health.shut_down()
         self._accepting.cancel()
         for protocol in self.connections:
             protocol.connection.send_goaway()
@@ -247,7 +251,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
         self, stream: WireStream, headers: dict[str, str], release_stream: Callable[[], None]
     ) -> None:
         try:
-            await serve_stream(self._service, stream, headers, self._peer)
+            await serve_stream(self._service, stream, headers, self._peer, self._server.health)
         finally:
             release_stream()
 
