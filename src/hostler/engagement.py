@@ -136,6 +136,15 @@ class ServerEngagement(ABC):
     async def send(self, frame: RunnerFrame) -> None:
         """Wait for the LB's flow control, then send. Data of any size: it is cut to frames."""
 
+    async def send_all(self, frames: Sequence[RunnerFrame], *, last: bool = False) -> None:
+        """As `send`, for frames that are there at the same time: they go out in one write.
+
+        ``last`` promises that the service returns at once after it; they may then be kept until
+        the end of the RPC goes out with them.
+        """
+        for frame in frames:
+            await self.send(frame)
+
 
 class LogChannel(ABC):
     """The runner's end of a log stream."""

@@ -251,3 +251,47 @@ async def test_big_data_is_cut_and_complete(open_client: OpenClient) -> None:
             pieces.append(frame.data)
         assert b"".join(pieces) == body
         assert len(pieces) > 1
+
+
+@pytest.mark.parametrize("size", [0, 10, 100_000, 3 * MIB])
+async def test_frames_sent_together_arrive_like_single_ones(
+    open_client: OpenClient, size: int
+) -> None:
+    """Also more than the client's window takes at once, and with the end of the RPC."""
+    head, finished = ResultStart(200, [("A", "1")]), Finished(success=True)
+
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.send_all([head, Data(b"x" * size)])
+        await engagement.send_all([Data(b"y" * size), finished], last=True)
+
+    async with (
+        open_client(ScriptedService(engage)) as client,
+        client.engage(TRY, first=Data(b"", eof=True)) as engagement,
+    ):
+        first = await engagement.receive()
+        assert isinstance(first, ResultStart)
+        body = b""
+        while isinstance(frame := await engagement.receive(), Data):
+            body += frame.data
+        assert body == b"x" * size + b"y" * size
+        assert frame == finished
+        assert await engagement.receive() is None
+
+
+async def test_frames_sent_together_arrive_while_the_service_goes_on(
+    open_client: OpenClient,
+) -> None:
+    seen = trio.Event()
+
+    async def engage(engagement: ServerEngagement) -> None:
+        await engagement.send_all([ResultStart(200), Data(b"x")])
+        await seen.wait()
+
+    async with (
+        open_client(ScriptedService(engage)) as client,
+        client.engage(TRY, first=Data(b"", eof=True)) as engagement,
+    ):
+        assert await engagement.receive() == ResultStart(200)
+        assert await engagement.receive() == Data(b"x")
+        seen.set()
+        assert await engagement.receive() is None

@@ -13,7 +13,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.frames import (
-    MAX_DATA_CHUNK,
     ClientFrame,
     Data,
     Finished,
@@ -216,19 +215,17 @@ def test_unknown_arms_are_none() -> None:
     assert codec.decode_runner(no_http) is None
 
 
-@given(st.integers(0, 8 * MAX_DATA_CHUNK), st.booleans())
-def test_batches_hold_the_data_in_small_frames(size: int, eof: bool) -> None:
+@given(st.integers(0, 3 * codec.DATA_CHUNK), st.booleans())
+def test_data_is_cut_into_frames(size: int, eof: bool) -> None:
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
-    wired = b"".join(codec.data_batches(Data(data, eof=eof)))
     frames: list[Data] = []
-    while wired:
-        length = int.from_bytes(wired[1:5], "big")
-        frame = codec.decode_client(wired[5 : 5 + length])
+    for message in codec.data_messages(Data(data, eof=eof)):
+        assert int.from_bytes(message[:5], "big") == len(message) - 5
+        frame = codec.decode_client(message[5:])
         assert isinstance(frame, Data)
         frames.append(frame)
-        wired = wired[5 + length :]
     assert b"".join(frame.data for frame in frames) == data
-    assert all(len(frame.data) <= MAX_DATA_CHUNK for frame in frames)
+    assert all(len(frame.data) <= codec.DATA_CHUNK for frame in frames)
     assert [frame.eof for frame in frames] == [False] * (len(frames) - 1) + [eof]
 
 

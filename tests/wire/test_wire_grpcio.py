@@ -82,7 +82,7 @@ async def test_their_client_engages(stubs: tuple[ModuleType, ModuleType]) -> Non
         headers = {header.key: header.value for header in start.result_start.http.headers}
         assert headers == {"X-Call": '{"id":"a"}', "X-Request": "rid"}
         assert b"".join(message.data.data for message in datas) == body
-        assert all(len(message.data.data) <= 10_240 for message in datas)
+        assert all(len(message.data.data) <= 61_440 for message in datas)
         assert finished.finished.success
         assert exchange.code() is grpc.StatusCode.OK
 

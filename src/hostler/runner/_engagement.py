@@ -11,7 +11,7 @@ most calls are complete with it. From there the body is read only as the functio
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 import attrs
 import structlog
@@ -23,7 +23,7 @@ from ..bodies import BytesBody
 from ..call import PendingCall
 from ..engagement import GRPCStatus, ServerEngagement
 from ..errors import APIError, DetachUnsupported, InvalidFnImage, ProtocolError, ServerBusy
-from ..frames import TryCall
+from ..frames import RunnerFrame, TryCall
 from ..models import Call
 from ._body import EngagementBody, receive_data
 from ._detached import DetachedCalls
@@ -77,8 +77,14 @@ class CallRun:
         finally:
             if isinstance(self._body, EngagementBody):
                 self._body.abort()
-        await self._engagement.send(finished(self._call, error))
+        await self._engagement.send_all([*self._unsent(), finished(self._call, error)], last=True)
         return not isinstance(error, ServerBusy)
+
+    def _unsent(self) -> Sequence[RunnerFrame]:
+        """The part of the response that goes with the outcome. It goes before an error, too: it
+        tells the LB that the function has run."""
+        writer = self._call.writer if self._call else None
+        return writer.unsent if isinstance(writer, EngagementWriter) else ()
 
     async def _outcome(self) -> Exception | None:
         try:

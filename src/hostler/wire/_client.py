@@ -131,7 +131,7 @@ class GrpcRunnerClient(RunnerClient):
         on_commit: Callable[[], None],
     ) -> AsyncIterator[ClientEngagement]:
         encoded = codec.with_prefix(codec.encode_client(try_call))
-        rest = b"".join(codec.data_batches(first)) if first is not None else b""
+        rest = b"".join(codec.data_messages(first)) if first is not None else b""
         async with self._stream("Engage", request_id) as stream:
             committed = False
 
@@ -268,8 +268,8 @@ class _Engagement(ClientEngagement):
 
     async def send(self, frame: Data) -> None:
         try:
-            for batch in codec.data_batches(frame):
-                await self._stream.send(batch)
+            for message in codec.data_messages(frame):
+                await self._stream.send(message)
         except (StreamBroken, PeerDone) as error:
             raise EngagementEnded(str(error)) from error
 

@@ -16,7 +16,6 @@ import betterproto.lib.google.protobuf as google
 
 from hostler.errors import HostlerError
 from hostler.frames import (
-    MAX_DATA_CHUNK,
     ClientFrame,
     Data,
     Finished,
@@ -45,8 +44,10 @@ COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
 EMPTY = b""
 """The encoding of every message without fields that are set."""
 
-_BATCH = 6
-"""Frames that are handed to a stream at once."""
+DATA_CHUNK = 60 * 1024
+"""Bytes of body in one message. Fn sends 10 KiB and takes any size up to gRPC's 4 MiB. With its
+envelope a message must fit into the 65 535 bytes that a fresh HTTP/2 stream may send, or its tail
+would wait for a round trip."""
 _PREFIX = struct.Struct(">BI")  # compressed flag, length
 _Message = TypeVar("_Message", bound=betterproto.Message)
 
@@ -71,21 +72,24 @@ def with_prefix(message: bytes) -> bytes:
 # --- Engage --------------------------------------------------------------------------------
 
 
-def data_batches(frame: Data) -> Iterator[bytes]:
-    """``frame`` as framed messages of at most ``MAX_DATA_CHUNK`` bytes of data, ``eof`` on the
-    last, several in one string: they are written together."""
+def data_messages(frame: Data) -> Iterator[bytes]:
+    """``frame`` as framed messages of at most ``DATA_CHUNK`` bytes of data, ``eof`` on the
+    last."""
     size = len(frame.data)
-    if size <= MAX_DATA_CHUNK:
+    if size <= DATA_CHUNK:
         yield with_prefix(by_hand.encode_data(frame))
         return
-    batch: list[bytes] = []
-    for start in range(0, size, MAX_DATA_CHUNK):
-        stop = start + MAX_DATA_CHUNK
+    for start in range(0, size, DATA_CHUNK):
+        stop = start + DATA_CHUNK
         piece = Data(frame.data[start:stop], eof=frame.eof and stop >= size)
-        batch.append(with_prefix(by_hand.encode_data(piece)))
-        if len(batch) == _BATCH or stop >= size:
-            yield b"".join(batch)
-            batch.clear()
+        yield with_prefix(by_hand.encode_data(piece))
+
+
+def runner_messages(frame: RunnerFrame) -> Iterator[bytes]:
+    """Any frame of a runner as framed messages."""
+    if isinstance(frame, Data):
+        return data_messages(frame)
+    return iter((with_prefix(encode_runner(frame)),))
 
 
 def encode_client(frame: ClientFrame) -> bytes:

@@ -20,7 +20,7 @@ from hostler.engagement import (
     ServerEngagement,
 )
 from hostler.errors import ProtocolError
-from hostler.frames import ClientFrame, Data, LogContainer, LogMessage, RunnerFrame
+from hostler.frames import ClientFrame, LogContainer, LogMessage, RunnerFrame
 
 from . import _codec as codec
 from ._health import CHECK, WATCH, Health, decode_request
@@ -42,6 +42,8 @@ log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 INTERNAL_TEXT = "internal error"
+TOGETHER = 64 * 1024
+"""Bytes of frames that are copied together for one write."""
 
 
 async def serve_stream(
@@ -195,10 +197,10 @@ async def _reply(stream: WireStream, message: bytes) -> None:
     await _send(stream, codec.with_prefix(message))
 
 
-async def _send(stream: WireStream, data: bytes) -> None:
+async def _send(stream: WireStream, data: bytes, *, flush: bool = True) -> None:
     stream.start_response(RESPONSE_HEADERS)
     try:
-        await stream.send(data)
+        await stream.send(data, flush=flush)
     except (StreamBroken, PeerDone) as error:
         raise EngagementEnded(str(error)) from error
 
@@ -228,11 +230,20 @@ class _Engagement(ServerEngagement):
         return frame
 
     async def send(self, frame: RunnerFrame) -> None:
-        if isinstance(frame, Data):
-            for batch in codec.data_batches(frame):
-                await _send(self._stream, batch)
-        else:
-            await _send(self._stream, codec.with_prefix(codec.encode_runner(frame)))
+        for message in codec.runner_messages(frame):
+            await _send(self._stream, message)
+
+    async def send_all(self, frames: Sequence[RunnerFrame], *, last: bool = False) -> None:
+        waiting: list[bytes] = []
+        size = 0
+        for frame in frames:
+            for message in codec.runner_messages(frame):
+                if waiting and size + len(message) > TOGETHER:
+                    await _send(self._stream, b"".join(waiting))
+                    waiting, size = [], 0
+                waiting.append(message)
+                size += len(message)
+        await _send(self._stream, b"".join(waiting), flush=not last)
 
 
 class _LogChannel(LogChannel):

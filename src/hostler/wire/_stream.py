@@ -38,6 +38,10 @@ if TYPE_CHECKING:
     from ._connection import WireConnection
 
 _PREFIX = Struct(">BI")  # compressed flag, length
+_STEPS = 8
+"""Messages that a task may send or receive before the others get their turn."""
+_WRITE_SIZE = 64 * 1024
+"""Bytes that are collected for one write to the transport."""
 
 
 @attrs.frozen
@@ -94,6 +98,7 @@ class WireStream(grpclib_protocol.Stream):
         self._unsent: deque[memoryview] = deque()
         self._queued = self._sent = 0
         self._when_sent: tuple[int, Callable[[], None]] | None = None
+        self._steps = 0
         self._progress = trio.Event()
         connection.streams_started += 1
 
@@ -129,6 +134,15 @@ class WireStream(grpclib_protocol.Stream):
         self.cancel_scope.cancel()
         self._wake()
 
+    async def _checkpoint(self) -> None:
+        """Let others run, but not for each message of a few: that would cost more than most
+        messages themselves."""
+        self._steps += 1
+        if self._steps % _STEPS:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        else:
+            await trio.lowlevel.checkpoint()
+
     def _wake(self) -> None:
         self._changed.set()
         self._progress.set()
@@ -142,7 +156,7 @@ class WireStream(grpclib_protocol.Stream):
         length prefix, before it is buffered. Complete messages that arrived before a break are
         delivered first. Can be cancelled without losing data.
         """
-        await trio.lowlevel.checkpoint()
+        await self._checkpoint()
         while not self._fill():
             if self.ended:
                 if self._partial:
@@ -184,16 +198,17 @@ class WireStream(grpclib_protocol.Stream):
 
     # --- sending ---
 
-    def put(self, data: bytes) -> int:
+    def put(self, data: bytes, *, flush: bool = True) -> int:
         """Queue framed ``data``, and send what can be sent now.
 
-        Synchronous, never blocks. Returns the position to give to `wait_sent`.
+        Synchronous, never blocks. Returns the position to give to `wait_sent`. Without ``flush``
+        the last part may stay behind until something else is sent on the connection.
         """
         if self.broken or self.end_sent:
             return self._queued
         self._unsent.append(memoryview(data))
         self._queued += len(data)
-        self.pump()
+        self.pump(flush=flush)
         return self._queued
 
     def call_when_sent(self, position: int, callback: Callable[[], None]) -> None:
@@ -218,23 +233,23 @@ class WireStream(grpclib_protocol.Stream):
         Trio-flavoured. Raises `StreamBroken` or `PeerDone`. Can be cancelled: what was queued is
         still sent, in whole messages.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
+        await self._checkpoint()
         if self._sent >= position:
             self.check_writable()
-            await trio.lowlevel.cancel_shielded_checkpoint()
             return
         while self._sent < position:
             self.check_writable()
             self._progress = trio.Event()
             await self._progress.wait()
 
-    async def send(self, data: bytes) -> None:
-        """Queue framed ``data`` and wait until it was handed to the transport; as `wait_sent`."""
+    async def send(self, data: bytes, *, flush: bool = True) -> None:
+        """Queue framed ``data`` and wait until it was handed to the transport; as `wait_sent`.
+        ``flush`` as for `put`."""
         self.check_writable()
         # Earlier leftovers of cancelled sends go first, so that they can't pile up.
         if self._unsent:
             await self.wait_sent(self._queued)
-        await self.wait_sent(self.put(data))
+        await self.wait_sent(self.put(data, flush=flush))
 
     def check_writable(self) -> None:
         """Raises `StreamBroken` or `PeerDone` if nothing can be sent any more."""
@@ -247,12 +262,13 @@ class WireStream(grpclib_protocol.Stream):
         # Only a server's end is the end of the exchange; a client may half-close and listen.
         return self.ended and bool(self._h2_connection.config.client_side)
 
-    def pump(self) -> None:
-        """Send as much as the peer's windows and the transport take. Synchronous."""
+    def pump(self, *, flush: bool = True) -> None:
+        """Send as much as the peer's windows and the transport take. Synchronous. ``flush`` as
+        for `put`."""
         h2 = self._h2_connection
         connection = self.connection
         stream_id = self.known_id
-        before = self._sent
+        before = flushed = self._sent
         while self._unsent and connection.write_ready.is_set() and self.closable:
             limit = min(h2.local_flow_control_window(stream_id), h2.max_outbound_frame_size)
             if limit <= 0:
@@ -264,24 +280,28 @@ class WireStream(grpclib_protocol.Stream):
             else:
                 self._unsent.popleft()
             h2.send_data(stream_id, chunk)
-            connection.flush()
             self._sent += len(chunk)
+            if self._sent - flushed >= _WRITE_SIZE:
+                connection.flush()
+                flushed = self._sent
+        if flush or self._unsent:
+            connection.flush()
         if self._sent != before:
             self._progress.set()
             self._report_sent()
 
-    def send_headers_now(self, headers: HeaderList, *, end: bool = False) -> None:
-        """Send headers or trailers. Not subject to flow control. No-op on a closed stream."""
+    def _put_headers(self, headers: HeaderList, *, end: bool = False) -> None:
+        """Headers or trailers, to go out with what comes next. Not subject to flow control.
+        No-op on a closed stream."""
         if not self.closable or self.end_sent:
             return
         self._h2_connection.send_headers(self.known_id, headers, end_stream=end)
-        self.connection.flush()
         self.end_sent = end
 
     def start_response(self, headers: HeaderList) -> None:
-        """Send a response's headers unless they were sent."""
+        """Put a response's headers before the data that comes next, unless that was done."""
         if not self._response_started:
-            self.send_headers_now(headers)
+            self._put_headers(headers)
             self._response_started = True
 
     def finish(self, headers: HeaderList, trailers: HeaderList) -> None:
@@ -289,8 +309,10 @@ class WireStream(grpclib_protocol.Stream):
         if self._unsent:  # of a service that was cancelled while it waited for the peer
             self.reset_now(ErrorCodes.CANCEL)
             return
-        self.send_headers_now(trailers if self._response_started else headers + trailers, end=True)
-        self.reset_now(ErrorCodes.NO_ERROR)
+        self._put_headers(trailers if self._response_started else headers + trailers, end=True)
+        if self.closable:
+            self._h2_connection.reset_stream(self.known_id, error_code=ErrorCodes.NO_ERROR)
+        self.connection.flush()
 
     async def flush(self) -> None:
         """Wait until all that was queued has been handed to the transport; as `wait_sent`."""
