@@ -16,9 +16,17 @@ It knows drivers by `hostler.abc.Driver` only. From the bottom up::
 
 from __future__ import annotations
 
-from ._agent import Agent, open_agent
+from ._agent import Agent, StartupAction, open_agent
 from ._decisions import Resources
 from ._events import AgentStatistics, ContainerState
 from ._warm import WarmHold
 
-__all__ = ["Agent", "AgentStatistics", "ContainerState", "Resources", "WarmHold", "open_agent"]
+__all__ = [
+    "Agent",
+    "AgentStatistics",
+    "ContainerState",
+    "Resources",
+    "StartupAction",
+    "WarmHold",
+    "open_agent",
+]

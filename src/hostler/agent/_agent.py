@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -255,6 +255,10 @@ class Agent(InnerAgent):
         )
 
 
+StartupAction = Callable[[Agent], Awaitable[None]]
+"""Prepares an agent before its first call: adds listeners, keeps functions warm, ..."""
+
+
 @asynccontextmanager
 async def open_agent(
     driver: Driver,
@@ -263,6 +267,7 @@ async def open_agent(
     call_overrider: CallOverrider | None = None,
     call_options: Iterable[CallOption] = (),
     listeners: Iterable[CallListener] = (),
+    startup: Iterable[StartupAction] = (),
     total: Resources | None = None,
     output: OutputSink | None = None,
     metrics: AgentMetrics | None = None,
@@ -273,10 +278,11 @@ async def open_agent(
     in the same place.
 
     ``config`` is read from the environment by default. ``call_options`` run after those of the
-    caller of ``get_call``, ``call_overrider`` after both. ``total`` replaces what the machine
-    has (Fn's rules, see the reference of the settings) as the room for containers. ``output`` gets
-    what functions print; without it their output is not captured. ``metrics`` are the process's
-    own by default.
+    caller of ``get_call``, ``call_overrider`` after both. ``startup`` actions run in order before
+    the block, on the complete agent; what one raises is raised from here. ``total`` replaces what
+    the machine has (Fn's rules, see the reference of the settings) as the room for containers.
+    ``output`` gets what functions print; without it their output is not captured. ``metrics`` are
+    the process's own by default.
 
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
     have ``config.drain_grace_msecs`` to finish and are cancelled then; if the block is left by
@@ -313,6 +319,8 @@ async def open_agent(
         )
         try:
             with events.metrics.showing(agent._load):
+                for action in startup:
+                    await action(agent)
                 yield agent
                 await agent._drain(config.drain_grace_msecs / 1000)
         except Exception as caught:  # noqa: BLE001  (raised below, not in a group)

@@ -1,0 +1,410 @@
+"""The agent with a real engine: what Fn's own tests of its agent do there, and more.
+
+Names of tests carry the scenario: 03 = call construction and function contract, 04 = eviction and
+start failures with room for one container.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import docker
+import msgspec
+import pytest
+import trio
+
+from hostler import options
+from hostler.abc import Body, ContainerTask, Cookie, Driver
+from hostler.agent import ContainerState
+from hostler.bodies import BytesBody
+from hostler.config import AgentConfig
+from hostler.drivers.docker import DockerDriver, open_docker_driver
+from hostler.errors import (
+    APIError,
+    CallTimeout,
+    ContainerInitFailed,
+    ContainerInitTimeout,
+    ContainerOutOfMemory,
+    FunctionResponseError,
+    ServerBusy,
+)
+from hostler.frames import Headers
+from hostler.models import Call
+from tests.conftest import Logs
+from tests.functions.build import docker_image
+
+from .nodes import Node, Recorder, open_node, until
+from .test_agent_contract import StreamBody
+
+pytestmark = pytest.mark.docker
+
+LIMIT = 60
+"""Seconds after which a test has failed."""
+ONE: dict[str, Any] = {"memory": 128, "enable_nb_resource_tracker": True}
+"""Room for one container, and nobody waits for it."""
+
+
+@attrs.define
+class Machine:
+    """A real engine for one test."""
+
+    host: str
+    image: str
+    tag: str
+    iofs: Path
+    engine: docker.APIClient
+
+    def containers(self) -> list[dict[str, Any]]:
+        label = f"fn-agent-classifier={self.tag}"
+        found: list[dict[str, Any]] = self.engine.containers(all=True, filters={"label": label})
+        return found
+
+    @asynccontextmanager
+    async def open(
+        self, wrap: Callable[[DockerDriver], Driver] = lambda driver: driver, **settings: Any
+    ) -> AsyncIterator[Node]:
+        """An agent; at its end nothing of it may be left."""
+        config = AgentConfig(container_label_tag=self.tag)
+        environ = {"DOCKER_HOST": self.host}
+        with trio.fail_after(LIMIT):
+            async with open_docker_driver(config, environ=environ) as driver:
+                async with open_node(wrap(driver), self.iofs, **settings) as node:
+                    yield node
+                assert self.containers() == []
+                assert driver.statistics().containers == 0
+
+
+@pytest.fixture(scope="session")
+def fnt_image(docker_host: str) -> str:
+    return docker_image(docker_host)
+
+
+@pytest.fixture
+def machine(docker_host: str, fnt_image: str) -> Iterator[Machine]:
+    engine = docker.APIClient(base_url=docker_host, version="auto")
+    with tempfile.TemporaryDirectory(prefix="fn") as folder:
+        os.chmod(folder, 0o755)
+        machine = Machine(
+            docker_host, fnt_image, f"hostler-test-{uuid.uuid4().hex}", Path(folder), engine
+        )
+        yield machine
+        for container in machine.containers():  # of a test that has failed
+            engine.remove_container(container["Id"], force=True)
+    engine.close()
+
+
+async def do(
+    node: Node, machine: Machine, what: str = "", body: Body | None = None, **fields: Any
+) -> Recorder:
+    return await node.run(machine.image, body, headers={"Fnt-Do": [what]}, **fields)
+
+
+async def pid(node: Node, machine: Machine, **fields: Any) -> str:
+    """Tells one function process from another."""
+    answer = await do(node, machine, "who", **fields)
+    return str(msgspec.json.decode(answer.body)["id"])
+
+
+async def until_state(node: Node, wanted: Mapping[ContainerState, int]) -> None:
+    await until(lambda: node.agent.statistics().containers == wanted)
+
+
+async def test_scenario_03_second_call_gets_its_own_echo(machine: Machine) -> None:
+    async with machine.open() as node:
+        for text in (b"one", b"two"):
+            assert (await do(node, machine, body=BytesBody(text))).body == text
+        assert node.agent.statistics().launches == 1
+
+
+async def test_all_stages_of_a_cold_call_are_timed(machine: Machine) -> None:
+    async with machine.open() as node:
+        cold, hot = node.call(machine.image), node.call(machine.image)
+        await node.agent.submit(cold)
+        await node.agent.submit(hot)
+        times = cold.timings
+        stages = (times.ctr_prep_ns, times.ctr_create_ns, times.init_start_ns)
+        assert all(stages)
+        assert sum(stages) <= times.scheduler_ns
+        assert times.image_pull_wait_ns == 0  # the image is there
+        assert 0 < times.execution_ns < times.scheduler_ns
+        assert (hot.timings.ctr_create_ns, hot.timings.init_start_ns) == (0, 0)
+
+
+async def test_out_of_memory_says_so(machine: Machine, logs: Logs) -> None:
+    async with machine.open() as node:
+        with pytest.raises(ContainerOutOfMemory) as caught:
+            await do(node, machine, "eat=300", memory=32)
+        assert caught.value.code == 502
+        (line,) = logs.with_event("container ended during a call")
+        assert (line["exit_code"], line["status"]) == (137, "killed")
+        assert (await do(node, machine, "eat=1", memory=32)).status == 200
+
+
+@pytest.mark.parametrize(("what", "code"), [("exit=7", 7), ("exit=0", 0), ("crash", 134)])
+async def test_scenario_04_function_ends_during_the_request(
+    machine: Machine, logs: Logs, what: str, code: int
+) -> None:
+    async with machine.open() as node:
+        first = await pid(node, machine)
+        with pytest.raises(FunctionResponseError):
+            await do(node, machine, what)
+        (line,) = logs.with_event("container ended during a call")
+        assert line["exit_code"] == code
+        assert await pid(node, machine) != first
+
+
+@pytest.mark.parametrize("start", ["exit=0", "exit=0;delay=200", "exit=3"])
+async def test_scenario_04_exit_at_start_is_init_failed(machine: Machine, start: str) -> None:
+    async with machine.open() as node:
+        with pytest.raises(ContainerInitFailed):
+            await do(node, machine, config={"FNT_START": start})
+
+
+async def test_scenario_03_start_limit(machine: Machine) -> None:
+    async with machine.open(hot_start_timeout_msecs=1000.0) as node:
+        with pytest.raises(ContainerInitTimeout):
+            await do(node, machine, config={"FNT_START": "delay=5000"})
+
+
+async def test_client_cancel_is_a_cancel_and_ends_the_function(machine: Machine) -> None:
+    async with machine.open() as node:
+        first = await pid(node, machine)
+        with trio.move_on_after(0.5) as scope:
+            await do(node, machine, "hang")
+        assert scope.cancelled_caught
+        statistics = node.agent.statistics()
+        assert (statistics.canceled, statistics.errors) == (1, 0)
+        await until(lambda: not machine.containers(), seconds=5)
+        assert await pid(node, machine) != first
+
+
+async def test_cancel_before_the_request_spares_the_container(machine: Machine) -> None:
+    """The launch goes on for the next call."""
+    async with machine.open() as node:
+        with trio.move_on_after(0.02) as scope:
+            await do(node, machine)
+        assert scope.cancelled_caught
+        await do(node, machine)
+        assert node.agent.statistics().launches == 1
+
+
+async def test_detached_call_is_bounded_by_its_own_deadline(machine: Machine) -> None:
+    async with machine.open() as node:
+        with pytest.raises(CallTimeout):
+            await do(node, machine, "hang", type="detached", timeout=1)
+        assert node.agent.statistics().timeouts == 1
+
+
+async def test_scenario_03_late_body_of_a_call_that_timed_out_is_nobody_elses(
+    machine: Machine,
+) -> None:
+    async with machine.open() as node:
+        await do(node, machine)
+        with pytest.raises(CallTimeout):
+            await do(node, machine, "", StreamBody(b"late", silent=True), timeout=1)
+        assert (await do(node, machine, "", StreamBody(b"own"))).body == b"own"
+
+
+class Wrapping(Driver):
+    """A service provider's driver around the Docker driver: hooks, and what starts may do."""
+
+    def __init__(self, inner: DockerDriver, record: list[str], fail: str = "") -> None:
+        self.inner = inner
+        self.record = record
+        self.fail = fail
+
+    async def create_cookie(self, task: ContainerTask) -> Cookie:
+        async def hook(name: str, model: Call, extensions: Mapping[str, str]) -> None:
+            self.record.append(f"{name} {model.id} {extensions.get('x')}")
+            if name == self.fail:
+                raise APIError(499, f"{name} failed")
+
+        async def close() -> None:
+            self.record.append("close")
+
+        task.before_call = functools.partial(hook, "before")
+        task.after_call = functools.partial(hook, "after")
+        task.close = close
+        return await self.inner.create_cookie(task)
+
+
+async def test_scenario_03_hooks_run_around_each_call(machine: Machine) -> None:
+    record: list[str] = []
+    async with machine.open(lambda driver: Wrapping(driver, record)) as node:
+        for number in ("1", "2"):
+            extension = options.with_extensions({"x": number})
+            await node.agent.submit(node.call(machine.image, None, extension, id=number))
+        assert record == ["before 1 1", "after 1 1", "before 2 2", "after 2 2"]
+    assert record[4:] == ["close"]
+
+
+@pytest.mark.parametrize("stage", ["before", "after"])
+async def test_scenario_03_failing_hook_fails_the_call(machine: Machine, stage: str) -> None:
+    record: list[str] = []
+    async with machine.open(lambda driver: Wrapping(driver, record, stage)) as node:
+        with pytest.raises(APIError, match=f"{stage} failed"):
+            await do(node, machine, id="1")
+    assert record == ["before 1 None", *(["after 1 None"] if stage == "after" else []), "close"]
+
+
+class FailingLater(Wrapping):
+    """Every container but the first exits when it starts."""
+
+    async def create_cookie(self, task: ContainerTask) -> Cookie:
+        cookie = await self.inner.create_cookie(task)
+        if self.record:
+            cookie.options.env["FNT_START"] = "exit=1"
+        self.record.append(task.id)
+        return cookie
+
+
+async def test_scenario_03_failing_launches_hit_no_call_that_was_served(machine: Machine) -> None:
+    record: list[str] = []
+    async with machine.open(lambda driver: FailingLater(driver, record)) as node:
+        await do(node, machine)
+
+        async def client(name: bytes) -> None:
+            for _ in range(10):
+                answer = await do(node, machine, "sleep=30", BytesBody(name))
+                assert answer.body == name
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(client, b"a")
+            nursery.start_soon(client, b"b")
+        assert len(record) > 1
+
+
+async def test_scenario_03_nack_mode_room_for_five(machine: Machine) -> None:
+    outcomes: list[str] = []
+    async with machine.open(memory=5 * 128, enable_nb_resource_tracker=True) as node:
+
+        async def call() -> None:
+            try:
+                await do(node, machine, "sleep=3000")
+                outcomes.append("served")
+            except ServerBusy:
+                outcomes.append("busy")
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(20):
+                nursery.start_soon(call)
+    assert outcomes.count("served") == 5
+    assert outcomes.count("busy") == 15
+
+
+async def test_scenario_04_busy_containers_are_not_evicted(machine: Machine) -> None:
+    async with machine.open(**ONE) as node, trio.open_nursery() as nursery:
+        nursery.start_soon(functools.partial(do, node, machine, "hang", fn_id="first"))
+        await until_state(node, {ContainerState.BUSY: 1})
+        with pytest.raises(ServerBusy):
+            await do(node, machine, fn_id="second")
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(("freeze", "state"), [(-1.0, "idle"), (0.0, "paused")])
+async def test_scenario_04_idle_containers_are_evicted_even_if_paused(
+    machine: Machine, freeze: float, state: str
+) -> None:
+    settings = {**ONE, "freeze_idle_msecs": freeze if freeze >= 0 else float("inf")}
+    async with machine.open(**settings) as node:
+        await do(node, machine, fn_id="first")
+        await until_state(node, {ContainerState(state): 1})
+        (container,) = machine.containers()
+        assert container["State"] == ("paused" if state == "paused" else "running")
+        assert (await do(node, machine, "", BytesBody(b"x"), fn_id="second")).body == b"x"
+        assert node.agent.statistics().evictions == 1
+
+
+async def test_scenario_04_initializing_container_is_not_evicted(machine: Machine) -> None:
+    async with (
+        machine.open(**ONE, hot_start_timeout_msecs=1500.0) as node,
+        trio.open_nursery() as nursery,
+    ):
+
+        async def first() -> None:
+            with pytest.raises(ContainerInitTimeout):
+                await do(node, machine, config={"FNT_START": "hang"})
+
+        nursery.start_soon(first)
+        await until_state(node, {ContainerState.START: 1})
+        with pytest.raises(ServerBusy):
+            await do(node, machine, fn_id="second")
+
+
+async def test_a_thaw_is_over_before_the_request_is_written(machine: Machine) -> None:
+    async with machine.open(freeze_idle_msecs=0.0) as node:
+        first = await pid(node, machine)
+        for _ in range(3):
+            await until_state(node, {ContainerState.PAUSED: 1})
+            assert await pid(node, machine) == first
+
+
+async def test_kept_containers_are_there_before_the_first_call(machine: Machine) -> None:
+    async with machine.open() as node:
+        await node.agent.keep_warm(node.call(machine.image), 2).wait_ready()
+        assert [c["State"] for c in machine.containers()] == ["running", "running"]
+        call = node.call(machine.image)
+        await node.agent.submit(call)
+        assert call.timings.init_start_ns == 0
+        assert node.agent.statistics().launches == 2
+
+
+async def test_killed_container_that_was_kept_is_replaced(machine: Machine) -> None:
+    async with machine.open() as node:
+        warm = node.agent.keep_warm(node.call(machine.image), 1)
+        await warm.wait_ready()
+        (container,) = machine.containers()
+        await trio.to_thread.run_sync(machine.engine.kill, container["Id"])
+        await until(lambda: container["Id"] not in {c["Id"] for c in machine.containers()})
+        await warm.wait_ready()
+        assert len(machine.containers()) == 1
+
+
+async def test_scenario_03_root_is_read_only_and_tmp_is_not(machine: Machine) -> None:
+    async with machine.open() as node:
+        mounts = (await do(node, machine, "read=/proc/mounts")).body.decode().splitlines()
+        fields = {line.split()[1]: line.split()[3].split(",") for line in mounts}
+        assert "ro" in fields["/"]
+        assert {"rw", "nosuid", "nodev", "noexec", "relatime"} <= set(fields["/tmp"])
+        four = BytesBody(b"x" * 4 * 2**20)
+        assert (await do(node, machine, "write=/tmp/file", four)).body.strip() == b"ok"
+        refused = await do(node, machine, "write=/file", BytesBody(b"x"))
+        assert b"Read-only file system" in refused.body
+
+
+async def test_scenario_03_tmpfs_with_size_and_inodes(machine: Machine) -> None:
+    async with machine.open(max_tmpfs_inodes=1025) as node:
+        mounts = (await do(node, machine, "read=/proc/mounts", tmpfs_size=1)).body.decode()
+        (tmp,) = [line for line in mounts.splitlines() if line.split()[1] == "/tmp"]
+        assert {"size=1024k", "nr_inodes=1025"} <= set(tmp.split()[3].split(","))
+        four = BytesBody(b"x" * 4 * 2**20)
+        answer = await do(node, machine, "write=/tmp/file", four, tmpfs_size=1)
+        assert b"No space left on device" in answer.body
+
+
+async def test_a_response_is_passed_on_while_it_is_made(machine: Machine) -> None:
+    arrived: list[float] = []
+
+    class Clocked(Recorder):
+        async def start(self, status: int, headers: Headers) -> None:
+            await super().start(status, headers)
+
+        async def write(self, data: bytes | memoryview) -> None:
+            await super().write(data)
+            arrived.append(trio.current_time())
+
+    async with machine.open() as node:
+        recorder = Clocked()
+        headers = {"Fnt-Do": ["lines=3,every=200"]}
+        await node.agent.submit(node.call(machine.image, writer=recorder, headers=headers))
+        assert recorder.body == b"line 1\nline 2\nline 3\n"
+        # The function made the last line 400 ms after the first one.
+        assert arrived[-1] - arrived[0] >= 0.3

@@ -1,0 +1,62 @@
+"""Startup actions."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from hostler import options
+from hostler.abc import CallListener
+from hostler.agent import Agent, Resources, open_agent
+from hostler.call import PendingCall
+from hostler.config import AgentConfig
+from hostler.drivers.sim import echo, open_sim_driver
+
+from .nodes import MIB, call_model
+
+TOTAL = Resources(512 * MIB, 1000)
+
+
+async def test_startup_actions_run_in_order_before_the_block(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    record: list[str] = []
+
+    class Recording(CallListener):
+        async def after_call(self, call: PendingCall) -> None:
+            record.append(call.model.status)
+
+    async def warm_up(agent: Agent) -> None:
+        call = agent.get_call(options.from_model(call_model()))
+        await agent.keep_warm(call).wait_ready()
+        record.append("warm")
+
+    async def listen(agent: Agent) -> None:
+        agent.add_listener(Recording())
+        record.append("listening")
+
+    config = AgentConfig(iofs_path=str(tmp_path))
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_agent(driver, config=config, startup=[warm_up, listen], total=TOTAL) as agent,
+    ):
+        assert record == ["warm", "listening"]
+        await agent.submit(agent.get_call(options.from_model(call_model())))
+        assert record[2:] == ["success"]
+        assert driver.statistics().created == 1
+
+
+async def test_startup_action_that_fails_ends_the_start(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async def fail(agent: Agent) -> None:
+        agent.keep_warm(agent.get_call(options.from_model(call_model())))
+        raise ValueError("not today")
+
+    config = AgentConfig(iofs_path=str(tmp_path))
+    async with open_sim_driver({"echo": echo}) as driver:
+        with pytest.raises(ValueError, match="not today"):
+            async with open_agent(driver, config=config, startup=[fail], total=TOTAL):
+                raise AssertionError("opened")
+        assert driver.statistics().cookies == 0
