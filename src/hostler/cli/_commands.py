@@ -185,6 +185,37 @@ def runner(
             help="Whether detached calls are taken.",
         ),
     ] = True,
+    status_image: Annotated[
+        str,
+        typer.Option(
+            envvar="FN_STATUS_IMAGE",
+            help="Image that is run to find out how this runner is; calls must not name it.",
+        ),
+    ] = "",
+    network_barrier: Annotated[
+        str,
+        typer.Option(
+            envvar="FN_NETWORK_BARRIER",
+            help="File without which the network counts as disabled: the status says so, and its "
+            "image is run without a network.",
+        ),
+    ] = "",
+    stream_logs: Annotated[
+        bool,
+        typer.Option(
+            "--stream-logs/--no-stream-logs",
+            envvar="FN_STREAM_LOGS",
+            help="Whether the output of functions is kept for log collectors (StreamLogs).",
+        ),
+    ] = False,
+    hooks: Annotated[
+        str,
+        typer.Option(
+            envvar="FN_RUNNER_HOOKS",
+            help="module:attribute of a callable that returns hostler.runner.Hooks: a health "
+            "checker, handlers of ConfigureRunner and StreamLogs.",
+        ),
+    ] = "",
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
     tls_key: TlsKey = None,
@@ -201,6 +232,8 @@ def runner(
     """
 
     def make() -> tuple[NodeConfig, Node]:
+        from hostler.runner import StatusChecks
+
         from ._runner import RunnerNode
 
         options = _common(log_format, log_level, grace)
@@ -210,6 +243,9 @@ def runner(
             driver=driver,
             http_bind=http_bind,
             detached=detached,
+            checks=StatusChecks(image=status_image, barrier=network_barrier),
+            stream_logs=stream_logs,
+            hooks=hooks,
             pki=pki_of(tls_ca, tls_cert, tls_key),
         )
 

@@ -11,10 +11,12 @@ from hostler import wire
 from hostler.abc import PKIData
 from hostler.agent import open_agent
 from hostler.config import AgentConfig
+from hostler.errors import ConfigError
 from hostler.front import node_app, open_listeners
-from hostler.runner import open_pure_runner
+from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
 
 from ._life import Life
+from ._load import load_callable
 from ._parts import opened_driver, serving
 from ._settings import Settings
 
@@ -27,12 +29,17 @@ class RunnerNode:
     driver: str
     http_bind: str | None
     detached: bool
+    checks: StatusChecks
+    stream_logs: bool
+    hooks: str
     pki: PKIData | None
 
     async def __call__(self, life: Life) -> None:
         # There is an LB in front, which can try another runner.
         config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=True)
         tls = wire.server_tls(self.pki) if self.pki else None
+        hooks = self._hooks()
+        logs = FunctionLogs() if self.stream_logs else None
         addresses: dict[str, object] = {}
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -47,7 +54,12 @@ class RunnerNode:
             loop = await enter(wire.open_loop())
             driver = await enter(opened_driver(self.driver, config, self.settings))
             agent = await enter(
-                open_agent(driver, config=config, call_overrider=self.settings.overrider)
+                open_agent(
+                    driver,
+                    config=config,
+                    call_overrider=self.settings.overrider,
+                    output=logs.collect if logs is not None else None,
+                )
             )
             runner = await enter(
                 open_pure_runner(
@@ -56,9 +68,23 @@ class RunnerNode:
                     loop=loop,
                     ssl_context=tls,
                     detached=self.detached,
+                    checks=self.checks,
+                    hooks=hooks,
+                    logs=logs,
                     grace=self.settings.grace,
                 )
             )
             addresses["grpc"] = runner.address
             life.announce("runner", addresses)
             await life.shutdown.wait()
+
+    def _hooks(self) -> Hooks:
+        if not self.hooks:
+            return Hooks()
+        hooks = load_callable(self.hooks, "--hooks")()
+        if not isinstance(hooks, Hooks):
+            raise ConfigError(
+                f"--hooks {self.hooks!r}: must return hostler.runner.Hooks, "
+                f"not a {type(hooks).__name__}"
+            )
+        return hooks
