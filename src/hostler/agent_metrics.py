@@ -156,6 +156,10 @@ class AgentMetrics(Collector):
 
     # --- what is shown ---
 
+    def describe(self) -> Iterator[Metric]:
+        """The names, by which a registry finds duplicates."""
+        return self.collect()
+
     def collect(self) -> Iterator[Metric]:
         for count in self._counts:
             yield count.metric()

@@ -65,6 +65,10 @@ class _Counts(Collector):
         self._counts.append(count)
         return count
 
+    def describe(self) -> Iterator[Metric]:
+        """The names, by which a registry finds duplicates."""
+        return self.collect()
+
     def collect(self) -> Iterator[Metric]:
         for count in self._counts:
             yield count.metric()
