@@ -14,6 +14,7 @@ from typing import Any, TextIO
 import msgspec
 import structlog
 
+from ._log_text import text_renderer
 from .config import NodeConfig
 from .errors import ConfigError
 
@@ -71,7 +72,7 @@ def _processors(config: NodeConfig, out: Any) -> list[Any]:
     renderer = structlog.dev.ConsoleRenderer(
         colors=colors, exception_formatter=structlog.dev.plain_traceback
     )
-    return [*common, renderer]
+    return [*common, renderer if colors else text_renderer(renderer)]
 
 
 def _json(event: object, **_: object) -> str:

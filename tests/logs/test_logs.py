@@ -134,3 +134,17 @@ def test_slow_syslog_server_never_blocks() -> None:
     for _ in range(5):
         file.write("line\n")
     assert file.dropped == 3
+
+
+def test_a_text_line_is_one_line_whatever_is_in_it() -> None:
+    out = io.StringIO()
+    with open_logs(NodeConfig(), out):
+        log = structlog.get_logger("test")
+        log.info("a call", b="two words", a="x=1\nforged", c="", d=None, e=1.5, f="plain/text:1")
+        log.info("no details")
+        log.info("forged\nline")
+    first, second, third = out.getvalue().splitlines()
+    details = "a='x=1\\nforged' b='two words' c='' d=None e=1.5 f=plain/text:1"
+    assert first.partition(" ")[2] == f"[info     ] {'a call':30} {details}"
+    assert second.endswith("[info     ] no details")
+    assert third.endswith("[info     ] 'forged\\nline'")

@@ -15,6 +15,7 @@ from hostler.config import NodeConfig
 from hostler.errors import ConfigError
 from hostler.logs import open_logs
 
+from ._collector import settle_collector
 from ._errors import explanation, tell
 
 log = structlog.get_logger(__name__)
@@ -36,6 +37,7 @@ class Life:
 
     def announce(self, node: str, addresses: Mapping[str, object]) -> None:
         """The node takes calls: one log line, and one JSON line to the file descriptor."""
+        settle_collector()
         self._announced = True
         log.info("ready", node=node, **addresses)
         if self.ready_fd is not None:
