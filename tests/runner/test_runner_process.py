@@ -124,7 +124,7 @@ async def test_a_first_signal_drains_and_exits_with_0() -> None:
     """One container at most. The running call is in the test's hand: its body is not complete."""
     env = {"FN_MAX_TOTAL_MEMORY_BYTES": "200000000", "FN_ENABLE_NB_RESOURCE_TRACKER": "false"}
     async with (
-        open_runner("--stream-logs", env=env) as (node, client),
+        open_runner("--stream-logs", "--http-bind", "127.0.0.1:0", env=env) as (node, client),
         client.stream_logs() as collector,
         client.engage(fnt_call("out=running"), first=Data(b"a")) as first,
     ):
@@ -139,6 +139,9 @@ async def test_a_first_signal_drains_and_exits_with_0() -> None:
             node.process.send_signal(signal.SIGTERM)
             assert (await outcome(second)).error_code == 503
         await node.wait_line("runner drains")
+        async with httpx.AsyncClient() as http:
+            assert (await http.get(f"{node.url}/readyz")).status_code == 503
+        assert (await metrics_of(node))["fn_running"] == 1
         await first.send(Data(b"b", eof=True))
         assert (await outcome(first)).success
         await collector.send(LogAck())

@@ -54,7 +54,7 @@ class LBNode:
                 )
             )
             app = calls_app(agent, self.functions, self.settings, life)
-            server = await enter(serving(app, listeners, self.settings, life))
+            server = await enter(serving(app, listeners, self.settings, life.shutdown))
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})
             await life.shutdown.wait()
             agent.close_admission()

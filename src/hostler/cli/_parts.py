@@ -63,9 +63,12 @@ def _driver(
 
 @asynccontextmanager
 async def serving(
-    app: ASGIApp, listeners: list[trio.SocketListener], settings: Settings, life: Life
+    app: ASGIApp,
+    listeners: list[trio.SocketListener],
+    settings: Settings,
+    shutdown: trio.Event,
 ) -> AsyncIterator[HttpServer]:
-    """Serve HTTP until ``life.shutdown``, then drain, before the parts behind it are closed."""
+    """Serve HTTP until ``shutdown``, then drain, before the parts behind it are closed."""
     async with trio.open_nursery() as nursery:
         server: HttpServer = await nursery.start(
             functools.partial(
@@ -73,7 +76,7 @@ async def serving(
                 app,
                 listeners,
                 config=settings.node,
-                shutdown=life.shutdown,
+                shutdown=shutdown,
                 grace=settings.grace,
             )
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import attrs
+import trio
 from prometheus_client import REGISTRY
 
 from hostler import wire
@@ -49,7 +50,10 @@ class RunnerNode:
             if self.http_bind:
                 listeners = await enter(open_listeners(self.http_bind))
                 app = node_app(registry=REGISTRY, ready=life.is_ready)
-                server = await enter(serving(app, listeners, self.settings, life))
+                # It takes no calls, and is asked for metrics and readiness during the drain too.
+                drained = trio.Event()
+                server = await enter(serving(app, listeners, self.settings, drained))
+                stack.callback(drained.set)
                 addresses["http"] = server.addresses
             loop = await enter(wire.open_loop())
             driver = await enter(opened_driver(self.driver, config, self.settings))

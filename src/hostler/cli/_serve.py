@@ -42,7 +42,7 @@ class ServeNode:
                 )
             )
             app = calls_app(detaching, self.functions, self.settings, life)
-            server = await enter(serving(app, listeners, self.settings, life))
+            server = await enter(serving(app, listeners, self.settings, life.shutdown))
             life.announce("serve", {"http": server.addresses})
             await life.shutdown.wait()
             agent.close_admission()
