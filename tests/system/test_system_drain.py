@@ -1,0 +1,106 @@
+"""Nodes that are told to stop finish what runs; streams reach the client as they are written."""
+
+from __future__ import annotations
+
+import signal
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from .http import Reply, call, metric, posting, until_metric
+from .nodes import LIMIT, Fleet, Runner, ends, errors_of, open_fleet, open_single
+
+CALLS = 40
+FNS = {"fnt": {"memory": 1}}
+
+
+@attrs.define
+class Calls:
+    """Calls of two and a half seconds each, all under way at once."""
+
+    fleet: Fleet
+    replies: list[Reply] = attrs.Factory(list)
+
+    async def run(self, number: int) -> None:
+        body = b"call %d" % number
+        reply = await call(self.fleet.lb, "sleep=2500", body)
+        assert (reply.status, reply.body) == (200, body)
+        self.replies.append(reply)
+
+    async def until_running(self) -> None:
+        """Until functions work on all of them."""
+        nodes = [runner.node for runner in self.fleet.runners]
+        running = 0.0
+        while running < CALLS:
+            running = sum([await metric(node, "fn_running") for node in nodes])
+            assert not self.replies, "the machine is too slow for this test"
+
+
+async def warm(fleet: Fleet) -> None:
+    """Start the containers, so that all calls of the test begin within moments."""
+    async with trio.open_nursery() as nursery:
+        for _ in range(CALLS):
+            nursery.start_soon(call, fleet.lb, "sleep=300")
+
+
+@pytest.mark.parametrize("stopped", ["lb", "runner"])
+async def test_stopping_under_load_fails_nothing_that_runs(folder: Path, stopped: str) -> None:
+    async with open_fleet(folder, functions=FNS) as fleet:
+        first = fleet.runners[0]
+        node = fleet.lb if stopped == "lb" else first.node
+        calls = Calls(fleet)
+        with trio.fail_after(LIMIT * 2):
+            await warm(fleet)
+            async with trio.open_nursery() as nursery:
+                for number in range(CALLS):
+                    nursery.start_soon(calls.run, number)
+                await calls.until_running()
+                node.process.send_signal(signal.SIGTERM)
+            assert len(calls.replies) == CALLS
+            assert await node.process.wait() == 0, node.log.decode()
+        assert errors_of(node) == []
+        if stopped == "lb":
+            await first.drain()
+        else:
+            assert first.functions() == []
+            assert (await call(fleet.lb, content=b"later")).body == b"later"
+            assert await ends(fleet.lb) == 0
+            assert errors_of(fleet.lb) == []
+        await fleet.runners[1].drain()
+
+
+async def test_runner_ends_within_its_grace_though_a_call_hangs(folder: Path) -> None:
+    async with open_fleet(folder, runners=1, runner_env={"FN_DRAIN_GRACE_MSECS": "200"}) as fleet:
+        runner = fleet.runners[0]
+        replies: list[Reply] = []
+
+        async def hang() -> None:
+            replies.append(await call(fleet.lb, "hang"))
+
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(hang)
+                await until_metric(runner.node, "fn_running", 1)
+                await runner.drain()
+        assert [reply.status for reply in replies] == [500]
+        assert replies[0].json() == {"message": "internal server error"}
+
+
+async def first_line(front: Fleet | Runner) -> None:
+    """It arrives although the second one will not be written for a long time."""
+    node = front.lb if isinstance(front, Fleet) else front.node
+    async with posting(node, "/invoke/fnt", Fnt_Do="lines=2,every=60000") as exchange:
+        with trio.fail_after(LIMIT):
+            assert (await exchange.head()).status == 200
+            assert await exchange.piece() == b"line 1\n"
+
+
+async def test_first_line_arrives_before_the_second_is_written(folder: Path) -> None:
+    async with open_fleet(folder, runners=1) as fleet:
+        await first_line(fleet)
+        await fleet.drain()
+    async with open_single(folder) as single:
+        await first_line(single)
+        await single.drain()
