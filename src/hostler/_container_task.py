@@ -23,6 +23,10 @@ async def _no_close_hook() -> None:
     pass
 
 
+def _no_sample(sample: Mapping[str, int]) -> None:
+    pass
+
+
 @attrs.define(kw_only=True)
 class ContainerTask:
     """What the agent asks a driver to run. Sizes in bytes unless the name says otherwise.
@@ -70,6 +74,9 @@ class ContainerTask:
     """For pulling this task's image only; never logged."""
     on_output: Callable[[bytes, bool], None] | None = None
     """Gets (chunk, is_stderr) of the function's output; ``None`` = output is not captured."""
+    on_sample: Callable[[Mapping[str, int]], None] = _no_sample
+    """Gets samples of what the container uses, about one a second, from a driver that measures
+    it; the names are Fn's (``mem_usage``, ``cpu_total``, ...). Must not block."""
     before_call: CallHook = _no_call_hook
     after_call: CallHook = _no_call_hook
     close: CloseHook = _no_close_hook

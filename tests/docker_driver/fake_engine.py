@@ -56,6 +56,7 @@ class FakeEngine:
         self.on("GET /_ping", value("OK"))
         self.on("GET /events", self._events)
         self.on("GET /containers/json", value([]))
+        self.on("GET /containers/[^/]+/stats", value({}))
 
     async def hang(self, request: Request) -> Answer:
         """Never answers, until ``release``."""

@@ -17,6 +17,7 @@ from ._errors import (
     InitMissing,
 )
 from ._limits import LIMITS, Operation
+from ._metrics import DockerMetrics, default_docker_metrics
 from ._options import DockerOptions
 from ._prefork import PreforkStatistics
 from ._reference import ImageReference, parse_image
@@ -30,6 +31,7 @@ __all__ = [
     "DockerContainer",
     "DockerCookie",
     "DockerDriver",
+    "DockerMetrics",
     "DockerOptions",
     "DockerStatistics",
     "EngineError",
@@ -42,6 +44,7 @@ __all__ = [
     "Operation",
     "PreforkStatistics",
     "RetryChecker",
+    "default_docker_metrics",
     "open_docker_driver",
     "parse_image",
     "transient_trouble",

@@ -29,7 +29,7 @@ class Containers:
 
     Each operation runs to its end in ``nursery`` even if its caller is cancelled, and operations
     on one container run one after the other: so a removal finds what an interrupted creation
-    made. What could not be removed is tried again by `remove_all`.
+    made. What could not be removed is tried again by `retry_removals` and `remove_all`.
     """
 
     def __init__(self, engine: Engine, nursery: trio.Nursery) -> None:
@@ -38,6 +38,7 @@ class Containers:
         self._owned: set[str] = set()
         self._last: dict[str, Started[object]] = {}
         self._removals: dict[str, Started[None]] = {}
+        self._failed: set[str] = set()
 
     @property
     def owned(self) -> frozenset[str]:
@@ -71,6 +72,21 @@ class Containers:
         if removal is None or removal.over:
             removal = self._removals[name] = Started(self._nursery, partial(self._remove, name))
         await removal.wait()
+
+    def retry_removals(self) -> None:
+        """Try once more, in the background, to remove what could not be removed. For moments at
+        which the engine is there again."""
+        for name in tuple(self._failed):
+            self._failed.discard(name)
+            self._nursery.start_soon(self._remove_late, name)
+
+    async def _remove_late(self, name: str) -> None:
+        try:
+            await self.remove(name)
+        except EngineError as error:
+            log.debug("container still not removed", container=name, error=str(error))
+        else:
+            log.info("container removed late", container=name)
 
     async def remove_all(self) -> None:
         """Try once to remove each container that is left; failures are logged."""
@@ -106,11 +122,16 @@ class Containers:
             await last.settled()
         if name not in self._owned:
             return
-        await remove_container(self._engine, name)
+        try:
+            await remove_container(self._engine, name)
+        except EngineError:
+            self._failed.add(name)
+            raise
         self._forget(name)
 
     def _forget(self, name: str) -> None:
         self._owned.discard(name)
+        self._failed.discard(name)
         self._last.pop(name, None)
         self._removals.pop(name, None)
 

@@ -24,6 +24,7 @@ from ._image_cache import ImageLease
 from ._images import Images
 from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
+from ._metrics import DockerMetrics
 from ._networks import Lease, Networks
 from ._options import DockerOptions, Surroundings, build_options
 from ._output import OutputCapture
@@ -33,6 +34,7 @@ from ._pull import ImagePuller
 from ._reference import parse_image
 from ._retry import pull_backoff
 from ._running import DockerContainer
+from ._sampler import Sampled, Sampler
 
 _NOT_FOUND = 404
 _SYSLOG_TROUBLE = "failed to initialize logging driver"
@@ -59,13 +61,16 @@ class Workshop:
         nursery: trio.Nursery,
         around: Surroundings,
         keychain: Keychain,
+        metrics: DockerMetrics,
     ) -> None:
         self.engine = engine
         self.nursery = nursery
         self.around = around
         self.keychain = keychain
         self.containers = Containers(engine, nursery)
-        self.exits = ExitWatcher(engine)
+        self.metrics = metrics
+        self.exits = ExitWatcher(engine, self.containers.retry_removals, metrics.event)
+        self.sampler = Sampler(engine, metrics.sampled)
         self.images = Images(engine)
         self.puller = ImagePuller(engine, nursery, pull_backoff(around.config))
         self.prefork = self._prefork_pool()
@@ -79,7 +84,9 @@ class Workshop:
             config.experimental_prefork_image, self.engine, self.puller, self.keychain
         )
         labels = self.around.labels()
-        return PreforkPool(config, labels, image, self.containers, self.exits)
+        return PreforkPool(
+            config, labels, image, self.containers, self.exits, self.metrics.prefork_missed
+        )
 
 
 class DockerCookie(Cookie):
@@ -96,6 +103,8 @@ class DockerCookie(Cookie):
         self._image: ImageLease | None = None
         self._unpin: Callable[[], None] | None = None
         self._output: OutputCapture | None = None
+        self._running: DockerContainer | None = None
+        self._sampled: Sampled | None = None
         self.options = build_options(task, workshop.around, self._allocate_network)
 
     def _allocate_network(self) -> str | None:
@@ -166,7 +175,9 @@ class DockerCookie(Cookie):
                 raise SyslogUnavailable() from error
             self._raise_if_name_space_is_gone(error)
             raise
-        return DockerContainer(self._shop.engine, exit_, self._output)
+        self._running = DockerContainer(self._shop.engine, exit_, self._output)
+        self._sampled = self._shop.sampler.add(self._id, self._task.on_sample)
+        return self._running
 
     def _raise_if_name_space_is_gone(self, error: EngineError) -> None:
         """The call is not to blame for that, and may be tried again anywhere."""
@@ -180,17 +191,23 @@ class DockerCookie(Cookie):
             client.pause(self._id)
 
         await self._shop.engine.call(Operation.PAUSE, request)
+        if self._sampled is not None:
+            self._sampled.frozen = True
 
     async def unfreeze(self) -> None:
         def request(client: docker.APIClient) -> None:
             client.unpause(self._id)
 
         await self._shop.engine.call(Operation.UNPAUSE, request)
+        if self._sampled is not None:
+            self._sampled.frozen = False
 
     async def aclose(self) -> None:
         """Cancelling it leaves the removal running. Raises `EngineError` if the container could
-        not be removed; the driver tries again when it is closed."""
+        not be removed; the driver tries again when the engine is there again, and when it is
+        closed."""
         gone = not self._name
+        self._count_exit()
         try:
             if self._name:
                 await self._shop.containers.remove(self._name)
@@ -199,6 +216,12 @@ class DockerCookie(Cookie):
                 await trio.lowlevel.checkpoint()
         finally:
             self._release(gone)
+
+    def _count_exit(self) -> None:
+        if self._running is not None:
+            self._shop.metrics.container_exited(self._running.exit_status)
+            self._running = None
+            self._shop.sampler.remove(self._id)
 
     def _release(self, gone: bool) -> None:
         if self._output is not None:

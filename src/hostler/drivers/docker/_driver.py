@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import attrs
 import trio
@@ -17,8 +17,10 @@ from ._cleaner import ImageCleaner, ImageStatistics
 from ._cookie import DockerCookie, Workshop
 from ._credentials import load_credentials
 from ._engine import Engine, open_engine
+from ._instance import living
 from ._keychain import Keychain
 from ._limits import Operation
+from ._metrics import DockerMetrics, Levels, default_docker_metrics
 from ._options import Surroundings
 from ._prefork import PreforkStatistics
 from ._retry import Backoff, RetryChecker
@@ -90,14 +92,16 @@ async def open_docker_driver(
     environ: Mapping[str, str] | None = None,
     instance_id: str = "",
     limits: Mapping[Operation, float] | None = None,
+    metrics: DockerMetrics | None = None,
 ) -> AsyncIterator[DockerDriver]:
     """Connect to the engine and open a driver on it.
 
     ``environ`` (default: the process's) names the engine by ``DOCKER_HOST``,
     ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, and Docker's configuration file.
     ``instance_id`` (default: random) labels the containers if ``config.container_label_tag`` is
-    set; then also the containers that other instances with this tag have left are removed, in
-    the background. ``limits`` replaces seconds of `LIMITS`.
+    set; then also the containers are removed, in the background, that other instances with this
+    tag have left, unless they live on this machine. ``limits`` replaces seconds of `LIMITS`.
+    ``metrics`` are the process's own by default.
 
     Raises `EngineError` if the engine can't be reached or does not load
     ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block closes the
@@ -105,7 +109,9 @@ async def open_docker_driver(
     """
     environ = os.environ if environ is None else environ
     credentials = await trio.to_thread.run_sync(load_credentials, config.docker_auth, environ)
-    engine = await open_engine(environ, limits)
+    metrics = default_docker_metrics() if metrics is None else metrics
+    engine = await open_engine(environ, limits, metrics.call_ended)
+    locked = ExitStack()
     try:
         await _prepare(engine, config)
         around = Surroundings(
@@ -114,12 +120,15 @@ async def open_docker_driver(
             hostname=socket.gethostname(),
             api_version=tuple(int(number) for number in engine.api_version.split(".")),
         )
+        if around.labels():
+            locked.enter_context(living(around.instance_id))
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             keychain = Keychain(credentials, environ, nursery)
-            driver = _start(Workshop(engine, nursery, around, keychain))
+            driver = _start(Workshop(engine, nursery, around, keychain, metrics))
             try:
-                yield driver
+                with _announced(driver, around, metrics):
+                    yield driver
             except BaseException as error:  # noqa: BLE001  (raised again below)
                 failure = error
             # Shielded, or a cancelled program would leave containers; the deadline holds even if
@@ -130,11 +139,31 @@ async def open_docker_driver(
         if failure is not None:
             raise failure  # out here the nursery does not wrap it into a group
     finally:
+        locked.close()
         await engine.aclose()
+
+
+@contextmanager
+def _announced(
+    driver: DockerDriver, around: Surroundings, metrics: DockerMetrics
+) -> Iterator[None]:
+    """Show the driver's levels in the block."""
+
+    def levels() -> Levels:
+        now = driver.statistics()
+        return Levels(
+            prefork_size=now.prefork.size,
+            prefork_free=now.prefork.free,
+            networks=dict(now.networks),
+        )
+
+    with metrics.showing(around.instance_id, levels):
+        yield
 
 
 def _start(shop: Workshop) -> DockerDriver:
     shop.nursery.start_soon(shop.exits.run)
+    shop.nursery.start_soon(shop.sampler.run)
     if shop.prefork is not None:
         shop.nursery.start_soon(shop.prefork.run)
     if labels := shop.around.labels():

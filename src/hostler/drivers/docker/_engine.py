@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Protocol, TypeVar
@@ -13,7 +14,7 @@ import trio
 from docker.errors import DockerException
 from requests.exceptions import RequestException
 
-from ._errors import EngineTimeout, EngineUnreachable, translate
+from ._errors import EngineError, EngineTimeout, EngineUnreachable, translate
 from ._limits import GROUP, LIMITS, THREADS, Operation, Threads
 
 T = TypeVar("T")
@@ -26,6 +27,15 @@ DEFAULT_HOST = "unix:///var/run/docker.sock"
 THREAD_GRACE = 1.0
 """Seconds in which threads that were left behind should end when the driver is closed. A healthy
 engine needs milliseconds; for a hung one there is no point in waiting."""
+
+
+CallObserver = Callable[[str, str, float], None]
+"""Gets the name of a call (``docker_create_container``), how it ended (``ok``, ``canceled``,
+``timeout``, the engine's HTTP status, or ``error``), and its seconds."""
+
+
+def ignore_call(api_name: str, api_status: str, seconds: float) -> None:
+    """Observe nothing."""
 
 
 class Stream(Protocol[T_co]):
@@ -49,9 +59,15 @@ class Engine:
     caller nor shutdown.
     """
 
-    def __init__(self, clients: dict[Threads, docker.APIClient], limits: dict[Operation, float]):
+    def __init__(
+        self,
+        clients: dict[Threads, docker.APIClient],
+        limits: dict[Operation, float],
+        observe: CallObserver = ignore_call,
+    ) -> None:
         self._clients = clients
         self._limits = limits
+        self._observe = observe
         self._limiters = {group: trio.CapacityLimiter(THREADS[group]) for group in clients}
         self.api_version: str = clients[Threads.QUERY].api_version
 
@@ -63,17 +79,18 @@ class Engine:
         """Run ``request`` on a thread, with the client of the operation's group."""
         group = GROUP[operation]
         limit = self._limits[operation]
-        with trio.move_on_after(limit):
-            try:
-                return await trio.to_thread.run_sync(
-                    request,
-                    self._clients[group],
-                    abandon_on_cancel=True,
-                    limiter=self._limiters[group],
-                )
-            except _LIBRARY_ERRORS as error:
-                raise translate(operation.value, error) from error
-        raise EngineTimeout(operation.value, f"no answer within {limit:g} s")
+        with self._observed(operation):
+            with trio.move_on_after(limit):
+                try:
+                    return await trio.to_thread.run_sync(
+                        request,
+                        self._clients[group],
+                        abandon_on_cancel=True,
+                        limiter=self._limiters[group],
+                    )
+                except _LIBRARY_ERRORS as error:
+                    raise translate(operation.value, error) from error
+            raise EngineTimeout(operation.value, f"no answer within {limit:g} s")
 
     async def stream(
         self,
@@ -91,17 +108,38 @@ class Engine:
         """
         group = GROUP[operation]
         reader = _Reader(request, on_item, on_open)
+        with self._observed(operation):
+            try:
+                await trio.to_thread.run_sync(
+                    reader.run,
+                    self._clients[group],
+                    abandon_on_cancel=True,
+                    limiter=self._limiters[group],
+                )
+            except _LIBRARY_ERRORS as error:
+                raise translate(operation.value, error) from error
+            finally:
+                reader.leave()
+
+    @contextlib.contextmanager
+    def _observed(self, operation: Operation) -> Iterator[None]:
+        began = time.monotonic()
+        status = "error"
         try:
-            await trio.to_thread.run_sync(
-                reader.run,
-                self._clients[group],
-                abandon_on_cancel=True,
-                limiter=self._limiters[group],
-            )
-        except _LIBRARY_ERRORS as error:
-            raise translate(operation.value, error) from error
+            yield
+            status = "ok"
+        except trio.Cancelled:
+            status = "canceled"
+            raise
+        except EngineTimeout:
+            status = "timeout"
+            raise
+        except EngineError as error:
+            status = "error" if error.status is None else str(error.status)
+            raise
         finally:
-            reader.leave()
+            name = f"docker_{operation.value.replace(' ', '_')}"
+            self._observe(name, status, time.monotonic() - began)
 
     def threads(self) -> int:
         """How many calls hold a thread, those left behind included."""
@@ -171,12 +209,15 @@ class _Reader:
 
 
 async def open_engine(
-    environ: Mapping[str, str], limits: Mapping[Operation, float] | None = None
+    environ: Mapping[str, str],
+    limits: Mapping[Operation, float] | None = None,
+    observe: CallObserver = ignore_call,
 ) -> Engine:
     """Connect to the engine that ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``
     name, with the newest API version that it speaks.
 
-    ``limits`` replaces entries of `LIMITS`. Raises `EngineUnreachable` or `EngineTimeout`.
+    ``limits`` replaces entries of `LIMITS`; ``observe`` is told about each call. Raises
+    `EngineUnreachable` or `EngineTimeout`.
     """
     table = LIMITS | dict(limits or {})
     seconds = table[Operation.CONNECT]
@@ -189,7 +230,7 @@ async def open_engine(
             )
         except _LIBRARY_ERRORS as error:
             raise EngineUnreachable("connect", f"{error} (at {where})") from error
-        return Engine(clients, table)
+        return Engine(clients, table, observe)
     raise EngineTimeout("connect", f"no answer within {seconds:g} s")
 
 

@@ -14,9 +14,11 @@ which do nothing for minutes. Events alone can be lost, so the subscription is r
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
 
+import attrs
 import docker
 import msgspec
 import structlog
@@ -51,11 +53,26 @@ class Exit:
             self.ended.set()
 
 
-class ExitWatcher:
-    """Sets the `Exit` of each watched container."""
+EventObserver = Callable[[str, str], None]
+"""Gets action and type of an event, in a thread of its own."""
 
-    def __init__(self, engine: Engine) -> None:
+
+class ExitWatcher:
+    """Sets the `Exit` of each watched container.
+
+    ``on_connected`` is called whenever the engine has answered a subscription: it is there, and
+    was perhaps away. With ``on_event`` the subscription asks for all events of the engine.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        on_connected: Callable[[], None] = lambda: None,
+        on_event: EventObserver | None = None,
+    ) -> None:
         self._engine = engine
+        self._on_connected = on_connected
+        self._observer = _Observer(on_event) if on_event is not None else None
         self._exits: dict[str, Exit] = {}
         self._healthy = True
 
@@ -93,10 +110,13 @@ class ExitWatcher:
 
             def on_open() -> None:
                 self._healthy = True
+                self._on_connected()
                 nursery.start_soon(self._compare, nursery.cancel_scope)
 
             try:
-                request = partial(_exit_events, since=since, silence=silence)
+                request = partial(
+                    _exit_events, since=since, silence=silence, observer=self._observer
+                )
                 await self._engine.stream(
                     Operation.EVENTS, request, self._on_event, on_open=on_open
                 )
@@ -139,19 +159,53 @@ def _clock(client: docker.APIClient) -> int:
         raise DockerException("the engine's answer has no usable date") from error
 
 
-def _exit_events(client: docker.APIClient, *, since: int, silence: float) -> JSONLines:
-    filters = {"type": ["container"], "event": ["die"]}
-    return open_json_lines(
-        client,
-        "GET",
-        "/events",
-        silence=silence,
-        params={
-            "since": str(since),
-            "until": str(since + int(RENEWAL)),
-            "filters": msgspec.json.encode(filters).decode(),
-        },
-    )
+def _exit_events(
+    client: docker.APIClient, *, since: int, silence: float, observer: _Observer | None
+) -> _ExitEvents:
+    params = {"since": str(since), "until": str(since + int(RENEWAL))}
+    if observer is None:
+        filters = {"type": ["container"], "event": ["die"]}
+        params["filters"] = msgspec.json.encode(filters).decode()
+    lines = open_json_lines(client, "GET", "/events", silence=silence, params=params)
+    return _ExitEvents(lines, observer)
+
+
+@attrs.define
+class _Observer:
+    """Shows each event once, although a subscription repeats the end of the one before."""
+
+    show_to: EventObserver
+    latest_ns: int = 0
+
+    def show(self, event: JSON, known_ns: int) -> None:
+        """``known_ns``: up to this time the subscription before has shown them."""
+        at_ns = event.get("timeNano")
+        if isinstance(at_ns, int) and at_ns > known_ns:
+            self.latest_ns = max(self.latest_ns, at_ns)
+            self.show_to(str(event.get("Action", "")), str(event.get("Type", "")))
+
+
+class _ExitEvents:
+    """The exits among the events; all of them are shown to the observer here, in the thread that
+    reads them: a subscriber that is slow loses some."""
+
+    def __init__(self, lines: JSONLines, observer: _Observer | None) -> None:
+        self._lines = lines
+        self._observer = observer
+
+    def __iter__(self) -> Iterator[JSON]:
+        known = self._observer.latest_ns if self._observer is not None else 0
+        for event in self._lines:
+            if self._observer is not None:
+                self._observer.show(event, known)
+            if event.get("Action") == "die":
+                yield event
+
+    def interrupt(self) -> None:
+        self._lines.interrupt()
+
+    def close(self) -> None:
+        self._lines.close()
 
 
 def _states(client: docker.APIClient) -> dict[str, str]:

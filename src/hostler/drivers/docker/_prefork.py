@@ -8,7 +8,7 @@ of idle containers is kept, and function containers join the network name space 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import structlog
@@ -58,12 +58,14 @@ class PreforkPool:
         image: PreforkImage,
         containers: Containers,
         exits: ExitWatcher,
+        on_miss: Callable[[], None] = lambda: None,
     ) -> None:
         self._config = config
         self._labels = labels
         self._image = image
         self._containers = containers
         self._exits = exits
+        self._on_miss = on_miss
         self._use_once = bool(config.experimental_prefork_use_once)
         self._names = secrets.token_hex(8)
         # Names of containers are the engine's; ours must not meet those of another pool.
@@ -85,6 +87,7 @@ class PreforkPool:
             self._used.add(container_id)
             return container_id
         self._misses += 1
+        self._on_miss()
         if trio.current_time() >= self._warn_again:
             self._warn_again = trio.current_time() + WARNING_INTERVAL
             log.warning(

@@ -36,6 +36,13 @@ class DockerContainer(RunningContainer):
         """The engine's id of the container."""
         return self._exit.container_id
 
+    @property
+    def exit_status(self) -> str:
+        """For the metrics: ``exit_<n>``, or ``ctx_canceled`` while it runs, so far as is known."""
+        if self._result is not None:
+            return f"exit_{self._result.exit_code}"
+        return "ctx_canceled" if self._exit.code is None else f"exit_{self._exit.code}"
+
     async def wait(self) -> RunResult:
         """Wait for the end; the output has been passed on by then.
 

@@ -15,6 +15,7 @@ from ...errors import ConfigError
 from ._containers import remove_container
 from ._engine import Engine
 from ._errors import EngineError, EngineTooOld
+from ._instance import is_living
 from ._limits import Operation
 from ._options import LABEL_CLASSIFIER, LABEL_INSTANCE
 from ._streams import JSON, JSONLines, open_json_lines
@@ -78,7 +79,8 @@ def _send_archive(client: docker.APIClient, *, path: str, silence: float) -> JSO
 
 
 async def remove_leaked(engine: Engine, labels: Mapping[str, str]) -> None:
-    """Remove the containers, running or not, of earlier instances with the same label tag.
+    """Remove the containers, running or not, of earlier instances with the same label tag, that
+    is of those that don't live on this machine any more.
 
     Tries to list them until it succeeds; a container that can't be removed is logged.
     """
@@ -101,8 +103,16 @@ async def _list_leaked(engine: Engine, labels: Mapping[str, str]) -> list[str]:
             log.warning("leaked containers not listed, will try again", error=str(error))
             await trio.sleep(RETRY_DELAY)
         else:
-            ours = labels[LABEL_INSTANCE]
-            return [c["Id"] for c in found if c["Labels"].get(LABEL_INSTANCE) != ours]
+            return _of_the_dead(found, labels[LABEL_INSTANCE])
+
+
+def _of_the_dead(found: list[dict[str, Any]], ours: str) -> list[str]:
+    instances = {str(container["Labels"].get(LABEL_INSTANCE, "")) for container in found}
+    alive = {instance for instance in instances - {ours} if is_living(instance)}
+    for instance in alive:
+        log.warning("another runner with our label tag is running", instance=instance)
+    alive.add(ours)
+    return [c["Id"] for c in found if c["Labels"].get(LABEL_INSTANCE, "") not in alive]
 
 
 async def _remove_one(engine: Engine, container_id: str) -> None:
