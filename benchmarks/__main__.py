@@ -46,6 +46,8 @@ def _open(
 ) -> contextlib.AbstractContextManager[Target]:
     if scenario.target == "function":
         return open_function()
+    if scenario.target == "none":
+        return contextlib.nullcontext(Target(address="", paths={}, processes=dict))
     if options.url:
         return open_url(options.url, options.any_answer)
     return open_hostler(scenario.functions, options.driver, scenario.env)
@@ -63,7 +65,7 @@ def _choose(options: argparse.Namespace) -> list[Scenario]:
 
 
 def _run(scenario: Scenario, options: argparse.Namespace, console: Console) -> dict[str, Summary]:
-    settings = Settings(warm_up=options.warm_up, seconds=options.seconds)
+    settings = Settings(warm_up=options.warm_up, seconds=options.seconds, driver=options.driver)
     console.print(f"{scenario.name}: {scenario.about}", style="bold", soft_wrap=True)
     runs = []
     with _open(scenario, options) as target:

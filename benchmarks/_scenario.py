@@ -23,6 +23,7 @@ class Settings:
 
     warm_up: float
     seconds: float
+    driver: str = "process"
 
 
 @attrs.frozen(kw_only=True)
@@ -32,8 +33,9 @@ class Scenario:
     name: str
     about: str
     measure: Callable[[Target, Settings], Metrics]
-    target: Literal["hostler", "function"] = "hostler"
-    """``function``: a bare function without hostler, as a yardstick."""
+    target: Literal["hostler", "function", "none"] = "hostler"
+    """``function``: a bare function without hostler, as a yardstick; ``none``: the scenario starts
+    what it measures itself."""
     functions: Mapping[str, Mapping[str, Any]] = {"echo": {}}
     """Entries of the declaration file. Only a scenario with just ``echo`` can go to a URL."""
     env: Mapping[str, str] = {}

@@ -53,7 +53,7 @@ def open_hostler(
     the declaration file, their image is ``fnt``."""
     with tempfile.TemporaryDirectory(prefix="bench.") as folder, contextlib.ExitStack() as stack:
         declared = Path(folder, "functions.yaml")
-        image = _image(driver)
+        image = image_for(driver)
         fns = [{"image": image, **entry, "name": name} for name, entry in functions.items()]
         declared.write_text(json.dumps({"apps": [{"name": APP, "fns": fns}]}))
         table = load_functions(declared)
@@ -109,7 +109,8 @@ def open_url(url: str, any_answer: bool) -> Iterator[Target]:
     )
 
 
-def _image(driver: str) -> str:
+def image_for(driver: str) -> str:
+    """The function ``fnt`` as the driver wants it."""
     if driver == "process":
         return str(fnt_path())
     return docker_image(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
