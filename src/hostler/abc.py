@@ -170,6 +170,11 @@ class InnerAgent(CallAgent):
     def add_listener(self, listener: CallListener) -> None:
         """Tell ``listener`` about the calls from now on, after the present listeners."""
 
+    def load_hint(self, call: PendingCall) -> LoadHint | None:
+        """What to tell the LB of this agent's load with the answer to ``call``, which is over or
+        was refused. Synchronous. The default, ``None``, tells nothing."""
+        return None
+
     @abstractmethod
     def close_admission(self) -> None:
         """Refuse with `ServerBusy` new calls and those that wait for a slot; running ones go

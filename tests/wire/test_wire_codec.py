@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import betterproto
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -16,6 +18,7 @@ from hostler.frames import (
     ClientFrame,
     Data,
     Finished,
+    LoadHint,
     LogAck,
     LogContainer,
     LogLine,
@@ -30,7 +33,7 @@ from hostler.frames import (
 from hostler.wire import _codec as codec
 from hostler.wire import _engage_codec as by_hand
 from hostler.wire import _runner_pb as pb
-from hostler.wire._varint import varint
+from hostler.wire._varint import read_varint, varint
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +42,15 @@ int64 = st.integers(-(2**63), 2**63 - 1)
 datas = st.builds(Data, st.binary(max_size=300), st.booleans())
 tries = st.builds(TryCall, texts, texts, st.dictionaries(texts, texts))
 starts = st.builds(ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts)))
+hints = st.builds(
+    LoadHint,
+    active=st.integers(0, 2**32 - 1),
+    free_memory=st.integers(0, 2**64 - 1),
+    retry_after_ms=st.integers(0, 2**32 - 1),
+    slot=st.binary(max_size=8),
+    warm=st.dictionaries(st.binary(max_size=8), st.integers(0, 2**32 - 1), max_size=5),
+    complete=st.booleans(),
+)
 finishes = st.builds(
     Finished,
     success=st.booleans(),
@@ -50,6 +62,7 @@ finishes = st.builds(
     scheduler_ns=int64,
     execution_ns=int64,
     init_start_ns=int64,
+    load=st.none() | hints,
 )
 jsons = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53) + 1, 2**53 - 1) | texts,
@@ -107,6 +120,28 @@ def test_an_end_is_encoded_as_betterproto_does(frame: Finished) -> None:
     usual = min(numbers) >= 0
     assert (by_hand.encode_finished(frame) is not None) == usual
     assert by_hand.decode_runner(by_betterproto) == (frame if usual else None)
+
+
+@dataclass(eq=False, repr=False)
+class OldFinished(betterproto.Message):
+    """The end of a call as a peer knows it that has not heard of hints."""
+
+    success: bool = betterproto.bool_field(1)
+    details: str = betterproto.string_field(2)
+
+
+@given(hints)
+def test_a_peer_that_knows_no_hints_skips_them(hint: LoadHint) -> None:
+    encoded = codec.encode_runner(Finished(success=True, details="id", load=hint))
+    size, at = read_varint(encoded, 1)
+    assert at + size == len(encoded)
+    old = OldFinished().parse(encoded[at:])
+    assert (old.success, old.details) == (True, "id")
+
+
+def test_numbers_out_of_range_are_left_to_betterproto() -> None:
+    for wrong in (LoadHint(active=-1), LoadHint(free_memory=2**64), LoadHint(warm={b"": -1})):
+        assert by_hand.encode_finished(Finished(success=True, load=wrong)) is None
 
 
 @pytest.mark.parametrize("number", [-1, -(2**31), 2**31 - 1, 503])

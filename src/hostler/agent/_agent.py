@@ -18,6 +18,7 @@ from hostler.agent_metrics import AgentMetrics, Load, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, ServerBusy
+from hostler.frames import LoadHint
 from hostler.slot_key import slot_key
 
 from . import _call_end
@@ -27,6 +28,7 @@ from ._decisions import Resources
 from ._events import AgentEvents, AgentStatistics, ContainerState
 from ._execution import Execution
 from ._freezing import Freezer
+from ._hints import LoadReporter
 from ._launcher import Launcher
 from ._plan import MIN_WARM_ANNOTATION, needed_resources
 from ._slots import SlotQueue, Waiter
@@ -59,6 +61,7 @@ class Agent(InnerAgent):
         listeners: tuple[CallListener, ...],
     ) -> None:
         self._launcher = launcher
+        self._reporter = LoadReporter(launcher, events)
         self._driver = driver
         self._config = config
         self._events = events
@@ -108,6 +111,9 @@ class Agent(InnerAgent):
         if self._gate.closed:
             raise ServerBusy
         return self._launcher.hold(self._key(call), call, count)
+
+    def load_hint(self, call: PendingCall) -> LoadHint:
+        return self._reporter.hint(call)
 
     def add_listener(self, listener: CallListener) -> None:
         self._listeners = (*self._listeners, listener)
@@ -195,6 +201,7 @@ class Agent(InnerAgent):
             raise
         finally:
             _call_end.complete(call, outcome, began)
+            self._reporter.ran(trio.current_time() - began)
             _call_end.count(self._events, outcome, started=True)
             await _call_end.tell_after(listeners, call)
 
@@ -203,7 +210,7 @@ class Agent(InnerAgent):
 
         Raises `ServerBusy`, or what the launch for this call failed with.
         """
-        key = self._key(call)
+        key = call.slot_hash_id = self._key(call)
         with trio.move_on_after(self._slot_wait):
             while not self._gate.closed:
                 queue = self._launcher.queues.get(key)

@@ -144,6 +144,10 @@ class SlotQueue(Generic[S]):
             self._spare[launch] = None
         return launch
 
+    @property
+    def idle_count(self) -> int:
+        return len(self._idle)
+
     # --- the side of the calls ---
 
     def take(self) -> S | None:

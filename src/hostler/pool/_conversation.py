@@ -9,7 +9,7 @@ from ..abc import NotPlaced, Outcome, Placed, RunnerCall
 from ..engagement import ClientEngagement, EngagementEnded, EngagementFailed, NotSent
 from ..errors import ProtocolError
 from ..frames import Data, Finished, ResultStart
-from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure
+from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure, with_load
 
 log = structlog.get_logger(__name__)
 
@@ -112,14 +112,14 @@ class Conversation:
             await self._call.writer.write(frame.data)
 
     async def _finish(self, finished: Finished) -> Outcome:
-        outcome = outcome_of(finished, answered=self._answered)
+        outcome = with_load(outcome_of(finished, answered=self._answered), finished.load)
         if isinstance(outcome, Placed):
             fill_timings(self._call.timings, finished)
             if finished.execution_ns:
                 self._call.add_user_execution_ns(finished.execution_ns)
         if await self._ends_here() or outcome != Placed():
             return outcome
-        return Placed(MissingEOF())
+        return Placed(MissingEOF(), load=finished.load)
 
     async def _ends_here(self) -> bool:
         """Whether no frame follows. The outcome is known: a stream that breaks now, or does not

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import attrs
+
 from ..abc import NotPlaced, Outcome, Placed
 from ..engagement import NACK_STATUS, EngagementFailed
 from ..errors import APIError, FunctionError, HostlerError, ServerBusy
-from ..frames import Finished
+from ..frames import Finished, LoadHint
 
 if TYPE_CHECKING:
     from ..call import Timings
@@ -55,6 +57,15 @@ def outcome_of_failure(failure: EngagementFailed, *, answered: bool) -> Outcome:
 
 def refusal(*, answered: bool) -> Outcome:
     return Placed(ServerBusy()) if answered else NotPlaced(ServerBusy())
+
+
+def with_load(outcome: Outcome, load: LoadHint | None) -> Outcome:
+    """``outcome`` with what the runner said about itself."""
+    if load is None:
+        return outcome
+    if isinstance(outcome, NotPlaced) and load.retry_after_ms:
+        return attrs.evolve(outcome, load=load, retry_after=load.retry_after_ms / 1000)
+    return attrs.evolve(outcome, load=load)
 
 
 def fill_timings(timings: Timings, finished: Finished) -> None:

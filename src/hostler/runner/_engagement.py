@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from .. import _call_json, options
-from ..abc import Body, CallAgent
+from ..abc import Body, InnerAgent
 from ..bodies import BytesBody
 from ..call import PendingCall
 from ..engagement import GRPCStatus, ServerEngagement
@@ -53,7 +53,7 @@ class CallRun:
 
     def __init__(
         self,
-        agent: CallAgent,
+        agent: InnerAgent,
         terms: Terms,
         engagement: ServerEngagement,
         detached: DetachedCalls,
@@ -77,7 +77,9 @@ class CallRun:
         finally:
             if isinstance(self._body, EngagementBody):
                 self._body.abort()
-        await self._engagement.send_all([*self._unsent(), finished(self._call, error)], last=True)
+        load = None if self._call is None else self._agent.load_hint(self._call)
+        last = finished(self._call, error, load)
+        await self._engagement.send_all([*self._unsent(), last], last=True)
         return not isinstance(error, ServerBusy)
 
     def _unsent(self) -> Sequence[RunnerFrame]:

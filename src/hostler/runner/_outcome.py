@@ -8,21 +8,25 @@ from typing import Any
 from ..call import PendingCall
 from ..dates import format_date
 from ..errors import public_error
-from ..frames import Finished
+from ..frames import Finished, LoadHint
 
 
-def finished(call: PendingCall | None, error: Exception | None) -> Finished:
-    """The frame for ``call`` (``None``: it could not even be made) that ended with ``error``.
+def finished(
+    call: PendingCall | None, error: Exception | None, load: LoadHint | None = None
+) -> Finished:
+    """The frame for ``call`` (``None``: it could not even be made) that ended with ``error``,
+    with ``load``, the agent's hint.
 
     An error that is no `APIError`, or one without a code, goes out as a bare 500: Fn sends code
     0 and the raw text, which its LB turns into a 200.
     """
     known = _known(call)
     if error is None:
-        return Finished(success=True, **known)
+        return Finished(success=True, load=load, **known)
     public = public_error(error)
     return Finished(
         success=False,
+        load=load,
         error_code=public.code,
         error_text=public.message,
         error_user=public.blame == "user",

@@ -19,6 +19,7 @@ from hostler.frames import (
     ClientFrame,
     Data,
     Finished,
+    LoadHint,
     LogAck,
     LogContainer,
     LogLine,
@@ -147,8 +148,20 @@ def _build_finished(frame: Finished) -> bytes:
                 ctr_prep_duration=frame.ctr_prep_ns,
                 ctr_create_duration=frame.ctr_create_ns,
                 init_start_time=frame.init_start_ns,
+                load=None if frame.load is None else _build_load(frame.load),
             )
         )
+    )
+
+
+def _build_load(hint: LoadHint) -> pb.LoadHint:
+    return pb.LoadHint(
+        active=hint.active,
+        free_memory=hint.free_memory,
+        retry_after_ms=hint.retry_after_ms,
+        slot=hint.slot,
+        warm=[pb.WarmSlot(slot=slot, count=count) for slot, count in hint.warm.items()],
+        complete=hint.complete,
     )
 
 
@@ -186,6 +199,18 @@ def _finished(value: pb.CallFinished) -> Finished:
         ctr_prep_ns=value.ctr_prep_duration,
         ctr_create_ns=value.ctr_create_duration,
         init_start_ns=value.init_start_time,
+        load=None if value.load is None else _load(value.load),
+    )
+
+
+def _load(value: pb.LoadHint) -> LoadHint:
+    return LoadHint(
+        active=value.active,
+        free_memory=value.free_memory,
+        retry_after_ms=value.retry_after_ms,
+        slot=value.slot,
+        warm={warm.slot: warm.count for warm in value.warm},
+        complete=value.complete,
     )
 
 

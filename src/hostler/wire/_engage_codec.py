@@ -15,6 +15,7 @@ from typing import Any
 
 from hostler.frames import Data, Finished, ResultStart, TryCall
 
+from ._load_codec import decode_load, encode_load
 from ._varint import read_varint, varint
 
 # Keys: field number times 8, plus 0 for a varint or 2 for what has a length. Those of fields
@@ -23,6 +24,7 @@ _TRY_ARM = b"\x0a"  # ClientMsg.try
 _START_ARM = b"\x0a"  # RunnerMsg.result_start
 _DATA_ARM = 0x12  # `data` of both
 _FINISHED_ARM = b"\x1a"  # RunnerMsg.finished
+_LOAD = b"\xaa\x06"  # CallFinished.load, number 101
 _HTTP = b"\xa2\x06"  # CallResultStart.http, number 100
 _DATA_FIELD = 0x0A  # DataFrame.data
 _EOF_FIELD = b"\x10\x01"  # DataFrame.eof, true
@@ -118,6 +120,11 @@ def encode_finished(frame: Finished) -> bytes | None:
             parts.append(key + varint(value))
         else:
             return None
+    if frame.load is not None:
+        load = encode_load(frame.load)
+        if load is None:
+            return None
+        parts.append(_sized(_LOAD, load))
     return _sized(_FINISHED_ARM, *parts)
 
 
@@ -230,7 +237,11 @@ def _finished(data: bytes) -> Finished:
     while at < end:
         key = data[at]
         if key not in _READ:
-            raise _Unusual
+            if data[at : at + 2] != _LOAD:
+                raise _Unusual
+            begin, at = _sized_at(data, at + 2, end)
+            values["load"] = decode_load(data, begin, at)
+            continue
         name, limit = _READ[key]
         if key & 7:
             begin, at = _sized_at(data, at + 1, end)

@@ -96,6 +96,28 @@ class CallFinished(betterproto.Message):
     ctr_prep_duration: int = betterproto.int64_field(13)
     ctr_create_duration: int = betterproto.int64_field(14)
     init_start_time: int = betterproto.int64_field(15)
+    load: Optional["LoadHint"] = betterproto.message_field(101, optional=True)
+    """From 100 on: hostler's own, not known to Fn, whose LBs skip them."""
+
+
+@dataclass(eq=False, repr=False)
+class LoadHint(betterproto.Message):
+    """
+    How busy the runner is, for LBs that choose by it. True when it was sent; it has to age.
+    """
+
+    active: int = betterproto.uint32_field(1)
+    free_memory: int = betterproto.uint64_field(2)
+    retry_after_ms: int = betterproto.uint32_field(3)
+    slot: bytes = betterproto.bytes_field(4)
+    warm: List["WarmSlot"] = betterproto.message_field(5)
+    complete: bool = betterproto.bool_field(6)
+
+
+@dataclass(eq=False, repr=False)
+class WarmSlot(betterproto.Message):
+    slot: bytes = betterproto.bytes_field(1)
+    count: int = betterproto.uint32_field(2)
 
 
 @dataclass(eq=False, repr=False)

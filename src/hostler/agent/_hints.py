@@ -1,0 +1,85 @@
+"""What a runner's agent tells load balancers of its load."""
+
+from __future__ import annotations
+
+import hashlib
+import heapq
+import math
+
+import trio
+
+from hostler.call import PendingCall
+from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, LoadHint
+
+from ._container import Container
+from ._events import AgentEvents
+from ._launcher import Launcher
+from ._slots import SlotQueue
+
+COMPLETE_SECONDS = 0.1
+"""At most so often a hint names all hot containers, which takes time with many functions."""
+MAX_RETRY_SECONDS = 1.0
+"""A longer wait is not advised: other load balancers' calls may end any time."""
+WEIGHT = 1 / 8
+"""Of the latest call in the mean run time, as in TCP's round-trip estimate (RFC 6298)."""
+
+
+class LoadReporter:
+    """Makes the hints of one agent."""
+
+    def __init__(self, launcher: Launcher, events: AgentEvents) -> None:
+        self._launcher = launcher
+        self._events = events
+        self._complete_at = -math.inf
+        self._mean_seconds = 0.0
+
+    def ran(self, seconds: float) -> None:
+        """A call has used a container for so long."""
+        mean = self._mean_seconds
+        self._mean_seconds = mean + WEIGHT * (seconds - mean) if mean else seconds
+
+    def hint(self, call: PendingCall) -> LoadHint:
+        """For the answer to ``call``, which is over, or was refused."""
+        room, key = self._launcher.room, call.slot_hash_id
+        free = room.total.memory - room.used.memory
+        now = trio.current_time()
+        complete = now >= self._complete_at
+        warm: dict[bytes, int] = {}
+        if complete:
+            self._complete_at = now + COMPLETE_SECONDS
+            warm = self._all_warm()
+        if key is not None:
+            queue = self._launcher.queues.find(key)
+            if queue is not None and queue.idle_count:
+                warm[_digest(key)] = queue.idle_count
+        return LoadHint(
+            active=self._events.running + self._events.queued,
+            free_memory=max(0, free),
+            retry_after_ms=self._retry_after_ms(),
+            slot=b"" if key is None else _digest(key),
+            warm=warm,
+            complete=complete,
+        )
+
+    def _all_warm(self) -> dict[bytes, int]:
+        """The slot keys with idle containers, those that were used last if there are many."""
+        queues = [queue for queue in self._launcher.queues if queue.idle_count]
+        if len(queues) > MAX_WARM_KEYS:
+            queues = heapq.nlargest(MAX_WARM_KEYS, queues, key=_last_used)
+        return {_digest(queue.key): queue.idle_count for queue in queues}
+
+    def _retry_after_ms(self) -> int:
+        """The mean time until one of the running calls is over."""
+        running = self._events.running
+        if not running or not self._mean_seconds:
+            return 0
+        return max(1, round(min(self._mean_seconds / running, MAX_RETRY_SECONDS) * 1000))
+
+
+def _last_used(queue: SlotQueue[Container]) -> float:
+    return max(container.idle_since for container in queue.idle())
+
+
+def _digest(key: object) -> bytes:
+    assert isinstance(key, bytes)
+    return hashlib.sha256(key).digest()[:SLOT_DIGEST]

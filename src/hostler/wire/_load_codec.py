@@ -1,0 +1,89 @@
+"""`LoadHint` by hand: it comes with every finished call. See `_engage_codec` for the why."""
+
+from __future__ import annotations
+
+from hostler.frames import LoadHint
+
+from ._varint import read_varint, varint
+
+_ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
+_WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
+_LIMITS = {_ACTIVE: 2**32, _MEMORY: 2**64, _RETRY: 2**32, _COMPLETE: 2}
+
+
+def encode_load(hint: LoadHint) -> bytes | None:
+    """A ``LoadHint``; ``None`` if a number is out of range."""
+    parts: list[bytes] = []
+    for key, value in (
+        (_ACTIVE, hint.active),
+        (_MEMORY, hint.free_memory),
+        (_RETRY, hint.retry_after_ms),
+    ):
+        if not 0 <= value < _LIMITS[key]:
+            return None
+        if value:
+            parts += (b"%c" % key, varint(value))
+    if hint.slot:
+        parts += (b"%c" % _SLOT, varint(len(hint.slot)), hint.slot)
+    for slot, count in hint.warm.items():
+        if not 0 <= count < 2**32:
+            return None
+        inner = b""
+        if slot:
+            inner += b"%c%b%b" % (_WARM_SLOT, varint(len(slot)), slot)
+        if count:
+            inner += b"%c%b" % (_WARM_COUNT, varint(count))
+        parts += (b"%c" % _WARM, varint(len(inner)), inner)
+    if hint.complete:
+        parts.append(b"%c\x01" % _COMPLETE)
+    return b"".join(parts)
+
+
+def decode_load(data: bytes, at: int, end: int) -> LoadHint:
+    """The ``LoadHint`` between ``at`` and ``end``. Raises ValueError or IndexError for shapes
+    that are not known here."""
+    numbers = {_ACTIVE: 0, _MEMORY: 0, _RETRY: 0, _COMPLETE: 0}
+    slot = b""
+    warm: dict[bytes, int] = {}
+    while at < end:
+        key = data[at]
+        value, at = read_varint(data, at + 1)
+        if key in numbers:
+            if value >= _LIMITS[key]:
+                raise ValueError(value)
+            numbers[key] = value
+            continue
+        begin, at = at, at + value
+        if key == _SLOT:
+            slot = data[begin:at]
+        elif key == _WARM:
+            name, count = _warm(data, begin, at)
+            warm[name] = count
+        else:
+            raise ValueError(key)
+    if at != end:
+        raise ValueError(at)
+    return LoadHint(
+        active=numbers[_ACTIVE],
+        free_memory=numbers[_MEMORY],
+        retry_after_ms=numbers[_RETRY],
+        slot=slot,
+        warm=warm,
+        complete=numbers[_COMPLETE] > 0,
+    )
+
+
+def _warm(data: bytes, at: int, end: int) -> tuple[bytes, int]:
+    slot, count = b"", 0
+    while at < end:
+        key = data[at]
+        value, at = read_varint(data, at + 1)
+        if key == _WARM_SLOT:
+            slot, at = data[at : at + value], at + value
+        elif key == _WARM_COUNT and value < 2**32:
+            count = value
+        else:
+            raise ValueError(key)
+    if at != end:
+        raise ValueError(at)
+    return slot, count

@@ -1,0 +1,96 @@
+"""What an agent tells load balancers of its load."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+import trio
+
+from hostler.agent._hints import COMPLETE_SECONDS
+from hostler.bodies import BytesBody
+from hostler.call import PendingCall
+from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
+from hostler.errors import ServerBusy
+from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, LoadHint
+
+from .nodes import MIB, Node, open_node
+
+
+async def sleeper(request: SimRequest) -> SimResponse:
+    await trio.sleep(float(await request.read()))
+    return SimResponse()
+
+
+def digest(call: PendingCall) -> bytes:
+    assert call.slot_hash_id is not None
+    return hashlib.sha256(call.slot_hash_id).digest()[:SLOT_DIGEST]
+
+
+async def ended(node: Node, *, body: bytes = b"1", **fields: Any) -> tuple[PendingCall, LoadHint]:
+    call = node.call("sleeper", BytesBody(body), **fields)
+    await node.agent.submit(call)
+    return call, node.agent.load_hint(call)
+
+
+async def test_the_hint_of_an_ended_call(autojump_clock: object, tmp_path: Path) -> None:
+    async with (
+        open_sim_driver({"sleeper": sleeper}) as driver,
+        open_node(driver, tmp_path, memory=512) as node,
+    ):
+        call, hint = await ended(node)
+        assert hint == LoadHint(
+            free_memory=(512 - 128) * MIB,
+            slot=digest(call),
+            warm={digest(call): 1},
+            complete=True,
+        )
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ended, node)
+            await trio.sleep(0.5)
+            other, hint = await ended(node, body=b"0", fn_id="other")
+        assert hint.active == 1
+        assert hint.warm == {digest(other): 1}
+        assert hint.retry_after_ms > 0
+
+
+async def test_a_nack_says_when_to_come_back_and_what_is_warm(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver({"sleeper": sleeper}) as driver,
+        open_node(driver, tmp_path, memory=512, enable_nb_resource_tracker=True) as node,
+    ):
+        warm, _ = await ended(node, body=b"0.4", memory=256)
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(ended, node)
+            await trio.sleep(0.5)
+            call = node.call("sleeper", memory=512, fn_id="big")
+            with pytest.raises(ServerBusy):
+                await node.agent.submit(call)
+            hint = node.agent.load_hint(call)
+        assert hint.active == 2
+        assert hint.free_memory == 0
+        assert hint.retry_after_ms == pytest.approx(200, abs=5)
+        assert hint.warm == {digest(warm): 1}
+        assert hint.slot == digest(call)
+
+
+async def test_all_hot_containers_are_named_now_and_then(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    count = MAX_WARM_KEYS + 3
+    async with (
+        open_sim_driver({"sleeper": sleeper}) as driver,
+        open_node(driver, tmp_path, memory=128 * count) as node,
+    ):
+        calls = [(await ended(node, body=b"0.001", fn_id=f"fn{n}"))[0] for n in range(count)]
+        node.agent.load_hint(calls[0])
+        hint = node.agent.load_hint(calls[0])
+        assert (hint.complete, hint.warm) == (False, {digest(calls[0]): 1})
+        await trio.sleep(COMPLETE_SECONDS)
+        hint = node.agent.load_hint(calls[-1])
+        assert hint.complete
+        assert set(hint.warm) == {digest(call) for call in calls[3:]}
