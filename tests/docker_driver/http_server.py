@@ -136,7 +136,10 @@ async def _receive(stream: trio.SocketStream, http: h11.Connection) -> Request |
 def _request(head: h11.Request, body: bytes) -> Request:
     target = urlsplit(head.target.decode())
     query = {name: values[0] for name, values in parse_qs(target.query).items()}
-    headers = {name.decode(): value.decode() for name, value in head.headers}
+    headers: dict[str, str] = {}
+    for name, value in head.headers:
+        before = headers.get(name.decode())
+        headers[name.decode()] = f"{before}, {value.decode()}" if before else value.decode()
     return Request(head.method.decode(), target.path, query, headers, body)
 
 
