@@ -264,6 +264,14 @@ class Runner(ABC):
         Raises `HostlerError` if it can't be asked.
         """
 
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        """Call ``tell`` with whether the runner takes calls, now and after each change, until it
+        can't be told any more: raises `HostlerError`.
+
+        Returns if the runner has no way to tell, which is what the default does.
+        """
+        await trio.lowlevel.checkpoint()
+
     @abstractmethod
     async def aclose(self) -> None:
         """Refuse new attempts, wait for the running ones, close the connections.

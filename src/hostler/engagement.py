@@ -11,6 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
+import trio
+
 from .errors import HostlerError
 from .frames import (
     ClientFrame,
@@ -24,6 +26,10 @@ from .frames import (
 
 NACK_STATUS = 503
 """A gRPC status outside the standard range that means the same as ``finished{503}``."""
+
+
+UNAVAILABLE_STATUS = 14
+"""The gRPC status of a stream whose connection or server has gone."""
 
 
 class NotSent(HostlerError):
@@ -98,6 +104,14 @@ class RunnerClient(ABC):
     @abstractmethod
     async def configure(self, config: Mapping[str, str]) -> None:
         """``ConfigureRunner``. Raises `EngagementFailed` or `NotSent`."""
+
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        """Call ``tell`` with whether the runner takes calls, now and after each change, until it
+        can't be told any more: raises `EngagementFailed` or `NotSent`.
+
+        Returns if the runner has no way to tell, which is what the default does.
+        """
+        await trio.lowlevel.checkpoint()
 
     @abstractmethod
     def stream_logs(self) -> AbstractAsyncContextManager[LogCollector]:

@@ -35,8 +35,8 @@ def test_failures_in_a_row_eject_and_an_answer_brings_back() -> None:
     assert health.share("a", 104) == 1
     assert health.all_sound
     assert changes == [
-        Change("a", "unreachable", reason="refused"),
-        Change("a", reason="it answers"),
+        Change("a", "ejected", "refused", "unreachable"),
+        Change("a", "back", "it answers"),
     ]
 
 
@@ -83,7 +83,7 @@ def test_leaving_runners_bring_others_back() -> None:
     health.failed("b", 2, "refused")
     health.leave("c")
     assert (health.share("a", 3), health.share("b", 3)) == (1, 0)
-    assert changes[-1] == Change("a", reason="too few others are left")
+    assert changes[-1] == Change("a", "back", "too few others are left")
 
 
 def test_its_own_word_needs_no_room_and_no_proof() -> None:
@@ -95,7 +95,16 @@ def test_its_own_word_needs_no_room_and_no_proof() -> None:
     assert (health.share("a", 3), health.refuses("a"), health.ejected) == (0, True, 0)
     health.says("a", 4, serving=True)
     assert health.share("a", 4) == pytest.approx(FIRST_SHARE)
-    assert [change.refuses for change in changes] == [True, False]
+    assert [change.kind for change in changes] == ["refuses", "back"]
+
+
+def test_a_word_holds_as_long_as_it_can_be_renewed() -> None:
+    health, changes = board("a")
+    health.says("a", 1, serving=False)
+    health.fell_silent("a", 2)
+    health.fell_silent("a", 3)
+    assert health.share("a", 2) == pytest.approx(FIRST_SHARE)
+    assert changes[1:] == [Change("a", "back", "it tells no more")]
 
 
 def test_one_that_refuses_and_is_ejected_needs_both_to_end() -> None:
@@ -117,7 +126,7 @@ def test_one_far_slower_than_the_others_is_ejected() -> None:
     for name in "bc":
         feed(health, name, 0, 0.05, MIN_SAMPLES)
     feed(health, "a", 1, 1.2, MIN_SAMPLES)
-    assert changes == [Change("a", "slow", reason="1.2 s where others take less")]
+    assert changes == [Change("a", "ejected", "1.2 s where others take less", "slow")]
     assert health.share("a", 10.9) == 0
     assert health.share("a", 11) == pytest.approx(FIRST_SHARE)
 
@@ -177,7 +186,7 @@ class Histories(RuleBasedStateMachine):
 
     def _note(self, change: Change) -> None:
         assert change.key in self.members
-        if change.cause or change.refuses:
+        if change.kind != "back":
             self.away[str(change.key)] = change
         else:
             assert self.away.pop(str(change.key), None), "back without having been away"
@@ -213,6 +222,11 @@ class Histories(RuleBasedStateMachine):
     def say(self, name: str, serving: bool) -> None:
         self.health.says(name, self.now, serving=serving)
         assert self.health.refuses(name) is (name in self.members and not serving)
+
+    @rule(name=NAMES)
+    def fall_silent(self, name: str) -> None:
+        self.health.fell_silent(name, self.now)
+        assert not self.health.refuses(name)
 
     @rule(name=NAMES, count=st.integers(1, 50))
     def nack(self, name: str, count: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from hostler.errors import ConfigError
 
+from ._addresses import is_runner_target
 from ._agent import AgentConfig
 from ._base import EnvConfig
 from ._describe import SettingInfo, describe
@@ -27,4 +28,5 @@ __all__ = [
     "PoolConfig",
     "SettingInfo",
     "describe",
+    "is_runner_target",
 ]

@@ -28,7 +28,8 @@ _FACTOR = Kind("a number over 1, or 0 for never", float, _is_factor)
 
 @attrs.frozen(kw_only=True)
 class PoolConfig(EnvConfig):
-    """How a pool reaches, finds and judges its runners. Times are seconds. The variables are ours."""
+    """How a pool reaches, finds and judges its runners. Times are seconds. The variables are
+    ours."""
 
     # --- connections ---
 

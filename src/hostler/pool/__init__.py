@@ -9,17 +9,25 @@ _loads, _warm_index              what a placer knows of its runners
 _placement, _tracker             one call on its way
 _room, _ladder                   where calls wait, and when they try again by themselves
 _static                          a pool that never changes
+_dynamic, _open_pools            pools that change while they are in use
+_targets, _dns, _discovery       where their runners are found
+_health, _latency                how they are judged (pure)
+_judged, _watch                  what that is based on
+_metrics                         what pools count
 _grpc_runner, _conversation      one runner, one engagement
 _order, _verdict                 pure
 """
 
 from ._bounded import BoundedPlacer
 from ._consistent_hash import ConsistentHashPlacer
+from ._dynamic import DynamicPool, DynamicPoolStatistics
 from ._grpc_runner import GrpcRunner
 from ._least_loaded import LeastLoadedPlacer
 from ._loads import LoadBook
+from ._metrics import PoolMetrics
 from ._naive import NaivePlacer
 from ._named import PLACERS
+from ._open_pools import open_dns_pool, open_dynamic_pool
 from ._static import StaticPool, mtls_runner_factory, open_static_pool
 from ._sweep_placer import PlacerStatistics, SweepPlacer, need_of
 from ._verdict import MissingEOF, RunnerFault
@@ -30,6 +38,8 @@ __all__ = [
     "PLACERS",
     "BoundedPlacer",
     "ConsistentHashPlacer",
+    "DynamicPool",
+    "DynamicPoolStatistics",
     "GrpcRunner",
     "LeastLoadedPlacer",
     "LoadBook",
@@ -37,11 +47,14 @@ __all__ = [
     "NaivePlacer",
     "Need",
     "PlacerStatistics",
+    "PoolMetrics",
     "RunnerFault",
     "StaticPool",
     "SweepPlacer",
     "WarmPlacer",
     "mtls_runner_factory",
     "need_of",
+    "open_dns_pool",
+    "open_dynamic_pool",
     "open_static_pool",
 ]

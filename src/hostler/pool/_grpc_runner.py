@@ -57,6 +57,9 @@ class GrpcRunner(Runner):
         text = None if payload is None else msgspec.json.encode(payload).decode()
         return await self._client.status(text)
 
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        await self._client.watch_health(tell)
+
     async def aclose(self) -> None:
         self._gate.close()
         try:

@@ -29,13 +29,13 @@ Cause = Literal["unreachable", "faulty", "slow"]
 
 @attrs.frozen
 class Change:
-    """A judgement that changed. ``cause`` is set when the runner was ejected; a runner may also
-    say itself that it ``refuses`` calls. With neither it is back."""
+    """A judgement that changed: a runner is ejected (for a ``cause``), refuses calls by its own
+    word, or is back."""
 
     key: Hashable
+    kind: Literal["ejected", "refuses", "back"]
+    reason: str
     cause: Cause | None = None
-    refuses: bool = False
-    reason: str = ""
 
 
 @attrs.define(eq=False)
@@ -105,7 +105,7 @@ class HealthBoard:
             )
             record = self._records[oldest]
             record.cause = None
-            self._tell(Change(oldest, refuses=record.refuses, reason="too few others are left"))
+            self._freed(oldest, record, "too few others are left")
 
     # --- what happens; all of it is harmless for runners that are unknown (they have left) ---
 
@@ -155,9 +155,19 @@ class HealthBoard:
         record.refuses = not serving
         if not serving:
             self._unsound.add(key)
-            self._tell(Change(key, record.cause, refuses=True, reason="it says so"))
+            self._tell(Change(key, "refuses", "it says so"))
         elif record.cause is None:
-            self._back(key, record, now, "it says so")
+            record.back_at = now
+            self._tell(Change(key, "back", "it says so"))
+
+    def fell_silent(self, key: Hashable, now: float) -> None:
+        """It can't tell whether it takes calls: its last word holds no longer."""
+        record = self._records.get(key)
+        if record is not None and record.refuses:
+            record.refuses = False
+            if record.cause is None:
+                record.back_at = now
+                self._tell(Change(key, "back", "it tells no more"))
 
     # --- what follows ---
 
@@ -202,16 +212,18 @@ class HealthBoard:
         record.failures = record.faults = 0
         record.latencies = Latencies()  # what comes back is judged anew
         self._unsound.add(key)
-        self._tell(Change(key, cause, record.refuses, reason))
+        self._tell(Change(key, "ejected", reason, cause))
 
     def _lift(self, key: Hashable, record: _Record, now: float, reason: str) -> None:
         record.cause = None
-        if not record.refuses:
-            self._back(key, record, now, reason)
-
-    def _back(self, key: Hashable, record: _Record, now: float, reason: str) -> None:
         record.back_at = now
-        self._tell(Change(key, reason=reason))
+        self._freed(key, record, reason)
+
+    def _freed(self, key: Hashable, record: _Record, reason: str) -> None:
+        if record.refuses:
+            self._tell(Change(key, "refuses", f"{reason}, but it said so"))
+        else:
+            self._tell(Change(key, "back", reason))
 
     def _compare(self, key: Hashable, record: _Record, now: float) -> None:
         config = self._config

@@ -12,6 +12,7 @@ import trio
 
 from .. import wire
 from ..abc import MTLSRunnerFactory, PKIData, Runner, RunnerCall, RunnerPool
+from ..config import PoolConfig
 from ..errors import ConfigError
 from ._grpc_runner import GrpcRunner
 
@@ -38,41 +39,59 @@ class StaticPool(RunnerPool):
     async def aclose(self) -> None:
         async with trio.open_nursery() as nursery:
             for runner in self._runners:
-                nursery.start_soon(_close, runner)
+                nursery.start_soon(close_runner, runner)
 
 
-async def _close(runner: Runner) -> None:
+async def close_runner(runner: Runner) -> None:
+    """Close it; a failure is logged, for it must not keep others from being closed."""
     try:
         await runner.aclose()
-    except Exception:  # the other runners must be closed all the same
+    except Exception:
         log.exception("runner could not be closed", runner=runner.address)
 
 
 def mtls_runner_factory(
-    loop: wire.Loop, *, connect_timeout: float = 0.1, keepalive: wire.Keepalive | None = None
+    loop: wire.Loop,
+    *,
+    config: PoolConfig | None = None,
+    tls: wire.TLSFiles | None = None,
 ) -> MTLSRunnerFactory:
     """The factory of runners that are reached over gRPC; with PKI data over mutual TLS.
 
-    ``loop`` is what `hostler.wire.open_loop` gave. ``connect_timeout`` in seconds (0.1 is Fn's).
+    ``loop`` is what `hostler.wire.open_loop` gave. ``tls`` is used for runners with the same PKI
+    data: who keeps it up to date, keeps them up to date. Other files are read once.
     The factory does not connect. It raises `ConfigError` for a bad address or bad PEM files.
     """
-    contexts = functools.cache(wire.client_tls)
+    settings = config or PoolConfig()
+    read = functools.cache(wire.client_tls)
+
+    def tls_of(pki: PKIData) -> wire.TLS:
+        return tls if tls is not None and tls.pki == pki else read(pki)
 
     def make(address: str, cert_common_name: str, pki: PKIData | None) -> Runner:
         try:
             client = wire.GrpcRunnerClient(
                 address,
                 loop=loop,
-                ssl_context=None if pki is None else contexts(pki),
+                ssl_context=None if pki is None else tls_of(pki),
                 server_name=cert_common_name,
-                connect_timeout=connect_timeout,
-                keepalive=keepalive or wire.Keepalive(),
+                connect_timeout=settings.connect_timeout,
+                keepalive=keepalive_of(settings),
             )
         except ValueError as error:
             raise ConfigError(f"runner address {address!r}: {error}") from error
         return GrpcRunner(client)
 
     return make
+
+
+def keepalive_of(config: PoolConfig) -> wire.Keepalive:
+    """When a silent runner is given up, as ``config`` has it."""
+    return wire.Keepalive(
+        interval=config.keepalive_interval,
+        timeout=config.keepalive_timeout,
+        vanished=config.vanished_timeout,
+    )
 
 
 @asynccontextmanager

@@ -8,7 +8,9 @@ serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured
     _stream, _connection      what both share: grpclib's HTTP/2, reachable from Trio tasks
     _codec, _struct           frames to bytes; _runner_pb is generated
     _engage_codec             the same by hand, for the frames of Engage
-    _status, _tls, _loop, _address, _varint
+    _health_client            how a runner tells whether it takes calls
+    _tls, _tls_files          certificates, and new ones without a restart
+    _status, _loop, _address, _varint
 """
 
 from ._client import GrpcRunnerClient
@@ -17,13 +19,17 @@ from ._loop import Loop, open_loop
 from ._pool import PoolStatistics
 from ._server import GrpcServer, open_server
 from ._tls import client_tls, server_tls
+from ._tls_files import TLS, TLSFiles, TLSMetrics
 
 __all__ = [
+    "TLS",
     "GrpcRunnerClient",
     "GrpcServer",
     "Keepalive",
     "Loop",
     "PoolStatistics",
+    "TLSFiles",
+    "TLSMetrics",
     "client_tls",
     "open_loop",
     "open_server",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import ssl as ssl_module
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
@@ -24,6 +23,7 @@ from hostler.engagement import (
 from hostler.frames import Data, LogContainer, LogMessage, RunnerFrame, RunnerStatus, TryCall
 
 from . import _codec as codec
+from . import _health_client as health
 from ._address import split_address
 from ._connection import DEFAULT_KEEPALIVE, Keepalive, WireProtocol
 from ._dial import Target
@@ -33,12 +33,14 @@ from ._status import (
     CONTENT_TYPE,
     INTERNAL,
     OK,
+    UNAVAILABLE,
     UNDECODABLE,
     HeaderList,
     bad_response,
     status_of_end,
 )
 from ._stream import PeerDone, StreamBroken, WireStream
+from ._tls_files import TLS
 
 log = structlog.get_logger(__name__)
 
@@ -63,7 +65,7 @@ class GrpcRunnerClient(RunnerClient):
         address: str,
         *,
         loop: Loop,
-        ssl_context: ssl_module.SSLContext | None = None,
+        ssl_context: TLS | None = None,
         server_name: str = "",
         connect_timeout: float = 0.1,
         handshake_timeout: float = 5.0,
@@ -81,7 +83,7 @@ class GrpcRunnerClient(RunnerClient):
             host=host,
             port=port,
             loop=loop,
-            ssl_context=ssl_context,
+            tls=ssl_context,
             server_name=server_name,
             connect_timeout=connect_timeout,
             handshake_timeout=handshake_timeout,
@@ -173,12 +175,31 @@ class GrpcRunnerClient(RunnerClient):
         async with self._stream("StreamLogs", "") as stream:
             yield _Collector(stream, self._address)
 
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        """See `RunnerClient.watch_health`. Trio-flavoured."""
+        try:
+            async with self._stream(health.WATCH, "") as stream:
+                await self._request(stream, health.REQUEST)
+                while (message := await _receive(stream, self._address)) is not None:
+                    serving = _decoded(health.decode_serving, message, self._address)
+                    if serving is None:
+                        return
+                    tell(serving)
+        except EngagementFailed as error:
+            if error.status in health.NO_SERVICE:
+                return
+            raise
+        raise EngagementFailed(UNAVAILABLE, "the runner ended the watch of its health")
+
     async def aclose(self) -> None:
         await self._pool.aclose()
 
     @asynccontextmanager
     async def _stream(self, method: str, request_id: str) -> AsyncIterator[WireStream]:
-        """A new stream; it is reset if it has not ended when the block does."""
+        """A new stream for a method of the runner protocol, or for any ``/service/method``.
+
+        It is reset if it has not ended when the block does.
+        """
         async with self._pool.stream_slot() as protocol:
             stream = _open_stream(protocol, self._request_headers(method, request_id))
             release = protocol.processor.register(stream)
@@ -194,7 +215,7 @@ class GrpcRunnerClient(RunnerClient):
         headers = [
             (":method", "POST"),
             (":scheme", self._scheme),
-            (":path", f"/RunnerProtocol/{method}"),
+            (":path", method if method.startswith("/") else f"/RunnerProtocol/{method}"),
             (":authority", self._address),
             ("te", "trailers"),
             ("content-type", CONTENT_TYPE),
@@ -204,15 +225,19 @@ class GrpcRunnerClient(RunnerClient):
             headers.append(("fn_request_id", _UNPRINTABLE.sub("?", request_id)))
         return headers
 
+    async def _request(self, stream: WireStream, message: bytes) -> None:
+        """Send the one message of a request that is no stream."""
+        try:
+            await stream.send(codec.with_prefix(message))
+            stream.end_now()
+        except StreamBroken as error:
+            raise NotSent(f"runner {self._address}: {error}") from error
+        except PeerDone:
+            pass  # with a status, which comes next
+
     async def _unary(self, method: str, message: bytes) -> bytes:
         async with self._stream(method, "") as stream:
-            try:
-                await stream.send(codec.with_prefix(message))
-                stream.end_now()
-            except StreamBroken as error:
-                raise NotSent(f"runner {self._address}: {error}") from error
-            except PeerDone:
-                pass  # with a status, which comes next
+            await self._request(stream, message)
             answer = await _receive(stream, self._address)
             if answer is None or await _receive(stream, self._address) is not None:
                 raise EngagementFailed(INTERNAL, f"{method} must have exactly one answer")

@@ -18,9 +18,13 @@ from hostler.engagement import NotSent
 from ._address import join_address
 from ._connection import Keepalive, WireProtocol
 from ._loop import Loop, run_asyncio
+from ._tls_files import TLS, current_context
 
 SHUTDOWN_TIMEOUT = 1.0
 """Seconds that a TLS connection may take to say goodbye."""
+
+
+_REFUSED = "after the TLS handshake: it may not accept our certificate"
 
 
 class _NoRequests(grpclib_protocol.AbstractHandler):
@@ -43,7 +47,7 @@ class Target:
     host: str
     port: int
     loop: Loop
-    ssl_context: ssl.SSLContext | None
+    tls: TLS | None
     server_name: str
     connect_timeout: float
     """For TCP."""
@@ -63,6 +67,7 @@ async def dial(target: Target) -> WireProtocol:
     cancelled, nothing stays open.
     """
     sock = await _connect(target)
+    context = current_context(target.tls)
     protocol: WireProtocol | None = None
 
     def factory() -> WireProtocol:
@@ -76,9 +81,9 @@ async def dial(target: Target) -> WireProtocol:
         await target.loop.create_connection(
             factory,
             sock=sock,
-            ssl=target.ssl_context,
-            server_hostname=(target.server_name or target.host) if target.ssl_context else None,
-            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if target.ssl_context else None,
+            ssl=context,
+            server_hostname=(target.server_name or target.host) if context else None,
+            ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if context else None,
         )
 
     try:
@@ -98,9 +103,10 @@ async def dial(target: Target) -> WireProtocol:
         raise
     if protocol.lost.is_set():
         # Not every TLS library tells in an alert why it refused us, once its own part was done.
-        step = "after the TLS handshake" if target.ssl_context else "before its settings"
+        step = _REFUSED if context else "before its settings"
         lost = protocol.lost_reason or ConnectionError(f"closed by the peer {step}")
         raise _not_sent(target, lost) from lost
+    protocol.context = context
     return protocol
 
 

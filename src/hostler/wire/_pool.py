@@ -13,11 +13,15 @@ from hostler.engagement import NotSent
 
 from ._connection import WireProtocol
 from ._dial import Target, dial
+from ._tls_files import current_context
 
 log = structlog.get_logger(__name__)
 
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing a connection may take before it is aborted."""
+
+
+_NONE_YET = object()
 
 
 @attrs.frozen
@@ -51,6 +55,9 @@ class ConnectionPool:
 
     There is no backoff: who comes while a dialling is under way shares its outcome, a dialling
     is bounded, and a placer paces its own sweeps. So a runner that is back is found at once.
+
+    When the TLS files have changed, new streams go to new connections, made before those that
+    stand are given up.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class ConnectionPool:
         self._streams_per_connection = streams_per_connection
         self._slots: list[_Slot] = []
         self._attempt: _Attempt | None = None
+        self._refused: object = _NONE_YET
+        """The TLS context with which no connection came to be while older ones still work."""
         self._changed = trio.Event()
         self._waiting = 0
         self.closed = False
@@ -103,20 +112,40 @@ class ConnectionPool:
                 await attempt.done.wait()
                 if attempt.error is not None:
                     raise NotSent(str(attempt.error)) from attempt.error
-            elif self._usable() < self._max_connections:
+            elif self._dialable() < self._max_connections:
                 await self._dial()
             else:
                 await self._changed.wait()
 
     def _with_room(self) -> _Slot | None:
         # The first one with room: so the others become idle and can be closed.
+        found = None
         for slot in self._slots:
             if slot.protocol.usable and slot.in_use < self._limit(slot):
-                return slot
-        return None
+                if self._is_current(slot):
+                    return slot
+                found = found or slot
+        if self._renews():
+            return None
+        return found
+
+    def _is_current(self, slot: _Slot) -> bool:
+        """Whether the connection stands on the TLS files as they are now."""
+        return slot.protocol.context is current_context(self._target.tls)
+
+    def _renews(self) -> bool:
+        """Whether connections that are not current should give way to a new one."""
+        return current_context(self._target.tls) is not self._refused
+
+    def _current(self) -> int:
+        return sum(slot.protocol.usable and self._is_current(slot) for slot in self._slots)
 
     def _limit(self, slot: _Slot) -> int:
         return min(self._streams_per_connection, slot.protocol.connection.limit)
+
+    def _dialable(self) -> int:
+        """The connections that count against the limit."""
+        return self._current() if self._renews() else self._usable()
 
     def _usable(self) -> int:
         return sum(slot.protocol.usable for slot in self._slots)
@@ -129,9 +158,13 @@ class ConnectionPool:
             if not self._usable():
                 attempt.error = error
                 raise
-            # There are others, and streams on them will become free.
             log.warning("no further connection", runner=self._target.address, reason=str(error))
-            await self._changed.wait()
+            if self._renews() and not self._current():
+                # The older ones do it until the files have changed again.
+                self._refused = current_context(self._target.tls)
+            else:
+                # There are others, and streams on them will become free.
+                await self._changed.wait()
             return
         finally:
             # If this task was cancelled, the next one in line dials.
@@ -140,6 +173,7 @@ class ConnectionPool:
         if self.closed:
             protocol.abort("client closed")
             return
+        self._refused = _NONE_YET
         self._slots.append(_Slot(protocol))
         protocol.on_change = self._tidy  # type: ignore[method-assign]
         self._tidy()
@@ -148,7 +182,9 @@ class ConnectionPool:
         """Drop lost connections, close what is not needed, wake up who waits for a stream."""
         self._slots = [slot for slot in self._slots if not slot.protocol.lost.is_set()]
         for slot in self._slots:
-            if not slot.in_use and (not slot.protocol.usable or self._surplus(slot)):
+            if not slot.in_use and (
+                not slot.protocol.usable or self._surplus(slot) or self._replaced(slot)
+            ):
                 slot.protocol.close("no longer needed")
         self._changed.set()
         self._changed = trio.Event()
@@ -160,6 +196,9 @@ class ConnectionPool:
             for other in self._slots
             if other is not slot and other.protocol.usable
         )
+
+    def _replaced(self, slot: _Slot) -> bool:
+        return not self._is_current(slot) and self._current() > 0
 
     async def aclose(self) -> None:
         """Close all at once, aborting what does not close within ``CLOSE_TIMEOUT``.

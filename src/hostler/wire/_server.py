@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import socket
-import ssl as ssl_module
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -26,6 +25,7 @@ from ._pool import close_all
 from ._rpc import serve_stream
 from ._status import HeaderList
 from ._stream import WireStream
+from ._tls_files import TLS, current_context
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ async def open_server(
     bind: str,
     *,
     loop: Loop,
-    ssl_context: ssl_module.SSLContext | None = None,
+    ssl_context: TLS | None = None,
     handshake_timeout: float = 10.0,
     keepalive: Keepalive = DEFAULT_KEEPALIVE,
 ) -> AsyncIterator[GrpcServer]:
@@ -137,7 +137,7 @@ class _Door:
         server: GrpcServer,
         service: RunnerService,
         loop: Loop,
-        ssl_context: ssl_module.SSLContext | None,
+        ssl_context: TLS | None,
         handshake_timeout: float,
         keepalive: Keepalive,
     ) -> None:
@@ -175,6 +175,7 @@ class _Door:
         """The connection, after TLS; ``None`` and one log line if it does not come to be."""
         peer = _peer_of(stream)
         sock = detach(stream)
+        context = current_context(self._ssl_context)
         protocol: WireProtocol | None = None
 
         def factory() -> WireProtocol:
@@ -188,8 +189,8 @@ class _Door:
             await self._loop.connect_accepted_socket(
                 factory,
                 sock,
-                ssl=self._ssl_context,
-                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if self._ssl_context else None,
+                ssl=context,
+                ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if context else None,
             )
 
         try:

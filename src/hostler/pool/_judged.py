@@ -1,0 +1,105 @@
+"""A runner whose attempts are told to the board that judges it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import trio
+
+from ..abc import NotPlaced, Outcome, Runner, RunnerCall
+from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
+from ..errors import APIError, FunctionError, ProtocolError, RunnerClosed, ServerBusy
+from ..frames import RunnerStatus
+from ._health import HealthBoard
+from ._verdict import MissingEOF, RunnerFault
+
+SLOW_TO_TAKE = 0.5
+"""Seconds. An attempt that its scope's deadline ended before the call was taken says something
+about the runner only if it had at least that long: a client may be in a hurry."""
+_CANCELLED, _DEADLINE_EXCEEDED = 1, 4
+"""gRPC statuses of a client that did not want to wait."""
+
+
+class JudgedRunner(Runner):
+    """Passes everything on to ``runner``; each outcome goes to ``board`` too, whoever places."""
+
+    def __init__(self, runner: Runner, board: HealthBoard) -> None:
+        self._runner = runner
+        self._board = board
+
+    def __repr__(self) -> str:
+        return f"<JudgedRunner {self._runner!r} {self._board.cause(self) or 'in use'}>"
+
+    @property
+    def address(self) -> str:
+        return self._runner.address
+
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        began = trio.current_time()
+        deadline = trio.current_effective_deadline()
+        committed = False
+
+        def commit() -> None:
+            nonlocal committed
+            committed = True
+            on_commit()
+
+        try:
+            outcome = await self._runner.try_exec(call, on_commit=commit)
+        except trio.Cancelled:
+            now = trio.current_time()
+            if not committed and now >= deadline and now - began >= SLOW_TO_TAKE:
+                self._board.failed(self, now, "the runner did not take the call in time")
+            raise
+        self._judge(call, outcome, began)
+        return outcome
+
+    def _judge(self, call: RunnerCall, outcome: Outcome, began: float) -> None:
+        now = trio.current_time()
+        if isinstance(outcome, NotPlaced):
+            self._judge_refusal(outcome.reason, now)
+        elif outcome.error is None:
+            ran_ns = call.timings.execution_ns
+            overhead = max(0.0, now - began - ran_ns / 1e9) if ran_ns else None
+            self._board.succeeded(self, now, overhead)
+        else:
+            self._judge_error(outcome.error, now)
+
+    def _judge_refusal(self, reason: Exception, now: float) -> None:
+        if isinstance(reason, ServerBusy):
+            self._board.reached(self, now)
+        elif not isinstance(reason, RunnerClosed):
+            self._board.failed(self, now, str(reason))
+
+    def _judge_error(self, error: Exception, now: float) -> None:
+        """Whose fault is it? What is left out is the client's: its body, its writer, its haste."""
+        if isinstance(error, FunctionError):
+            self._board.succeeded(self, now)
+        elif isinstance(error, EngagementFailed) and error.status == UNAVAILABLE_STATUS:
+            self._board.failed(self, now, error.text)
+        elif isinstance(error, EngagementFailed) and error.status in (
+            _CANCELLED,
+            _DEADLINE_EXCEEDED,
+        ):
+            self._board.reached(self, now)
+        elif isinstance(error, EngagementFailed | RunnerFault | ProtocolError | MissingEOF):
+            self._board.faulted(self, now, str(error))
+        elif isinstance(error, ServerBusy):
+            self._board.reached(self, now)
+        elif isinstance(error, APIError):
+            if error.code == APIError.default_code:
+                self._board.faulted(self, now, error.message)
+            else:
+                self._board.reached(self, now)
+
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        return await self._runner.status(payload)
+
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        await self._runner.watch_health(tell)
+
+    async def aclose(self) -> None:
+        await self._runner.aclose()

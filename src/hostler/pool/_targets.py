@@ -1,0 +1,67 @@
+"""Where runners are to be found, in text. Pure."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+
+import attrs
+
+from ..config import is_runner_target
+from ..errors import ConfigError
+
+
+@attrs.frozen
+class FixedTarget:
+    """One runner at ``address``."""
+
+    address: str
+
+
+@attrs.frozen
+class NameTarget:
+    """A runner at ``port`` of each address of ``name``."""
+
+    name: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"dns://{self.name}:{self.port}"
+
+
+@attrs.frozen
+class ServiceTarget:
+    """Runners where the SRV records of ``name`` say."""
+
+    name: str
+
+    def __str__(self) -> str:
+        return f"srv://{self.name}"
+
+
+Target = FixedTarget | NameTarget | ServiceTarget
+
+
+def parse_targets(texts: Iterable[str]) -> tuple[Target, ...]:
+    """Raises `ConfigError` for what is none of ``host:port``, ``dns://…`` and ``srv://…``."""
+    return tuple(_parse(text) for text in texts)
+
+
+def _parse(text: str) -> Target:
+    if not is_runner_target(text):
+        raise ConfigError(f"runner target {text!r}: takes host:port, dns://name:port or srv://name")
+    scheme, separator, rest = text.partition("://")
+    if not separator:
+        return FixedTarget(text)
+    if scheme == "srv":
+        return ServiceTarget(rest)
+    host, _, port = rest.rpartition(":")
+    return FixedTarget(rest) if _is_address(host) else NameTarget(host, int(port))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host.strip("[]"))
+    except ValueError:
+        return False
+    return True
