@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any
 
 import msgspec
@@ -89,6 +89,20 @@ STEPS = {
 }
 
 
+LAUNCH = ("validate_image", "create_container", "run")
+
+
+@contextmanager
+def raises_trouble(step: str, kind: type[EngineError]) -> Iterator[list[BaseException | None]]:
+    """The block raises ``kind``; from a step of a launch as the cause of a `ServerBusy`, so that
+    the call can be tried elsewhere. What the block gets is the error of ``kind``."""
+    found: list[BaseException | None] = []
+    with pytest.raises(ServerBusy if step in LAUNCH else kind) as caught:
+        yield found
+    found.append(caught.value.__cause__ if step in LAUNCH else caught.value)
+    assert isinstance(found[0], kind)
+
+
 @pytest.mark.parametrize("step", STEPS)
 async def test_hung_step_fails_in_time(
     fake_engine: FakeEngine, fake_environ: dict[str, str], step: str, logs: Logs
@@ -99,8 +113,9 @@ async def test_hung_step_fails_in_time(
         cookie = await until(driver, step)
         fake_engine.on(pattern, fake_engine.hang)
         started = trio.current_time()
-        with pytest.raises(EngineTimeout, match=operation.value):
+        with raises_trouble(step, EngineTimeout) as caught:
             await getattr(cookie, step)()
+        assert operation.value in str(caught[0])
         assert SHORT <= trio.current_time() - started < WAIT / 2
         # What could not be removed still belongs to the driver.
         assert driver.statistics().containers == (step != "validate_image")
@@ -132,7 +147,7 @@ async def test_broken_connection(driver: DockerDriver, fake_engine: FakeEngine, 
     pattern, _operation = STEPS[step]
     cookie = await until(driver, step)
     fake_engine.on(pattern, break_off)
-    with pytest.raises(EngineUnreachable):
+    with raises_trouble(step, EngineUnreachable):
         await getattr(cookie, step)()
     fake_engine.on("DELETE /containers/ctr", nothing)
     await cookie.aclose()
@@ -163,7 +178,7 @@ async def _forty_hung_creations(driver: DockerDriver, fake_engine: FakeEngine) -
     async def create(number: int) -> None:
         cookie = await driver.create_cookie(ContainerTask(id=f"c{number}", image="img"))
         await cookie.validate_image()
-        with pytest.raises(EngineTimeout):
+        with raises_trouble("create_container", EngineTimeout):
             await cookie.create_container()
         outcomes.append("timeout")
         await cookie.aclose()

@@ -18,7 +18,7 @@ from ...errors import (
 from ._containers import Containers
 from ._credentials import AuthConfig
 from ._engine import Engine
-from ._errors import EngineError
+from ._errors import EngineError, busy_if_away
 from ._exits import ExitWatcher
 from ._image_cache import ImageLease
 from ._images import Images
@@ -90,7 +90,8 @@ class Workshop:
 
 
 class DockerCookie(Cookie):
-    """See `Cookie`. Beside what is said there, all methods may raise `EngineError`."""
+    """See `Cookie`. Beside what is said there, all methods may raise `EngineError`. The steps of
+    a launch raise `ServerBusy` while the engine is away."""
 
     options: DockerOptions
 
@@ -116,7 +117,8 @@ class DockerCookie(Cookie):
         if self._image is not None:
             await trio.lowlevel.checkpoint()
             return False
-        lease = await self._shop.images.lease(self._task.image)
+        with busy_if_away():
+            lease = await self._shop.images.lease(self._task.image)
         if lease is None:
             return True
         if lease.has_volumes and not self._shop.around.config.image_enable_volume:
@@ -152,7 +154,8 @@ class DockerCookie(Cookie):
             return
         self._name = self.options.name
         try:
-            self._id = await self._shop.containers.create(self.options)
+            with busy_if_away():
+                self._id = await self._shop.containers.create(self.options)
         except EngineError as error:
             if error.status == _NOT_FOUND and _NO_IMAGE in error.message.lower():
                 raise ServerBusy() from error
@@ -169,7 +172,8 @@ class DockerCookie(Cookie):
             self._output = OutputCapture(self._shop.engine, self._id, self._task.on_output)
             await self._shop.nursery.start(self._output.run)
         try:
-            await self._shop.containers.start(self._name)
+            with busy_if_away():
+                await self._shop.containers.start(self._name)
         except EngineError as error:
             if _SYSLOG_TROUBLE in error.message:
                 raise SyslogUnavailable() from error

@@ -16,6 +16,7 @@ from requests.exceptions import RequestException
 
 from ._errors import EngineError, EngineTimeout, EngineUnreachable, translate
 from ._limits import GROUP, LIMITS, THREADS, Operation, Threads
+from ._unix import close_failed_sockets
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -250,7 +251,7 @@ def _connect(
     with contextlib.closing(first):
         first.ping()
         version = first.api_version
-    return {
+    clients = {
         group: docker.APIClient(
             version=version,
             timeout=_seconds(max(limits[op] for op in Operation if GROUP[op] is group)),
@@ -259,6 +260,9 @@ def _connect(
         )
         for group in Threads
     }
+    for client in clients.values():
+        close_failed_sockets(client)
+    return clients
 
 
 def _seconds(limit: float) -> Any:

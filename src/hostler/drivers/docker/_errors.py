@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import docker.errors
 import requests.exceptions
+import structlog
 
-from ...errors import HostlerError
+from ...errors import HostlerError, ServerBusy
+
+log = structlog.get_logger(__name__)
 
 
 class EngineError(HostlerError):
@@ -44,6 +50,17 @@ class InitMissing(EngineError):
             f"takes it from tini); it said: {message}",
             status,
         )
+
+
+@contextmanager
+def busy_if_away() -> Iterator[None]:
+    """For the steps of a launch: if the engine is away or hangs, the call has certainly not run
+    and may be tried on another runner, so `ServerBusy` is raised and the trouble logged."""
+    try:
+        yield
+    except (EngineTimeout, EngineUnreachable) as error:
+        log.warning("engine is away, the call may go elsewhere", error=str(error))
+        raise ServerBusy() from error
 
 
 def translate(operation: str, error: Exception) -> EngineError:

@@ -1,0 +1,124 @@
+"""An engine that is killed and comes back, or hangs, under the load of a real agent."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+from prometheus_client import CollectorRegistry
+
+from hostler.config import AgentConfig
+from hostler.drivers.docker import DockerDriver, DockerMetrics, open_docker_driver
+from hostler.errors import APIError, ContainerInitFailed, ServerBusy
+from tests.agent.nodes import Node, open_node
+
+from ..conftest import Logs
+from .own_engine import OwnEngine, needs_dockerd, open_own_engine
+
+LIMIT = 120
+"""Seconds for a whole test on a loaded machine."""
+
+CLEAR = {
+    (502, "error receiving function response"),
+    (502, str(ContainerInitFailed())),
+    (503, str(ServerBusy())),
+}
+"""What callers may see of a restart."""
+
+pytestmark = [pytest.mark.docker, pytest.mark.slow, needs_dockerd]
+
+
+@pytest.fixture
+async def own_engine() -> AsyncIterator[OwnEngine]:
+    async with open_own_engine() as engine:
+        yield engine
+
+
+@attrs.define
+class Load:
+    """Workers that call functions without a pause, and what became of their calls."""
+
+    node: Node
+    successes: int = 0
+    errors: list[APIError] = attrs.Factory(list)
+    changed: trio.Event = attrs.Factory(trio.Event)
+
+    async def work(self, fn: int) -> None:
+        while True:
+            try:
+                answer = await self.node.run(
+                    "fnt", fn_id=f"fn{fn}", memory=32, headers={"Fnt-Do": ["sleep=20"]}
+                )
+                assert answer.status == 200
+                self.successes += 1
+            except APIError as error:
+                self.errors.append(error)
+                await trio.sleep(0.05)  # as a client does that backs off
+            self._notify()
+
+    def _notify(self) -> None:
+        self.changed.set()
+        self.changed = trio.Event()
+
+    async def more_successes(self, count: int) -> None:
+        """Until so many calls more have succeeded."""
+        wanted = self.successes + count
+        while self.successes < wanted:
+            await self.changed.wait()
+
+    async def an_error(self) -> None:
+        while not self.errors:
+            await self.changed.wait()
+
+
+def settings(folder: Path) -> AgentConfig:
+    return AgentConfig(container_label_tag="hostler-test", iofs_path=str(folder))
+
+
+async def until_removed(driver: DockerDriver) -> None:
+    """Until the driver has nothing to remove any more."""
+    while driver.statistics().containers:
+        await trio.testing.wait_all_tasks_blocked(0.05)
+
+
+async def test_engine_restarts_under_load(
+    own_engine: OwnEngine, open_folder: Path, logs: Logs
+) -> None:
+    """Calls in flight fail with clear errors, later ones succeed, and nothing is left."""
+    registry = CollectorRegistry()
+    with trio.fail_after(LIMIT):
+        async with open_docker_driver(
+            settings(open_folder),
+            environ={"DOCKER_HOST": own_engine.host},
+            metrics=DockerMetrics(registry),
+        ) as driver:
+            async with (
+                open_node(driver, open_folder) as node,
+                trio.open_nursery() as nursery,
+            ):
+                load = Load(node)
+                for number in range(6):
+                    nursery.start_soon(load.work, number % 3)
+                await load.more_successes(30)
+                assert load.errors == []
+                await own_engine.restart()
+                # Only the new engine ends the containers of the old one.
+                await load.an_error()
+                await load.more_successes(60)
+                after = len(load.errors)
+                await load.more_successes(60)
+                assert len(load.errors) == after
+                nursery.cancel_scope.cancel()
+            await until_removed(driver)
+    assert await own_engine.containers() == []
+    assert os.listdir(open_folder) == []
+    assert {(error.code, str(error)) for error in load.errors} <= CLEAR
+    assert len(logs.with_event("engine's events lost")) == 1
+    for entry in logs.errors():
+        assert entry["event"] in ("removal failed", "launch failed inside the runner")
+        logs.remove(entry)
