@@ -20,9 +20,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ["_flock", "_gate", "_groups", "_inotify", "_iofs", "bodies", "call", "options"], 1
     ),
-    **dict.fromkeys(
-        ["_declaration", "_log_text", "functions", "logs", "metrics", "agent_metrics"], 1
-    ),
+    **dict.fromkeys(["_declaration", "_log_text", "functions", "logs"], 1),
+    **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
     **dict.fromkeys(["wire", "drivers"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front"], 4),

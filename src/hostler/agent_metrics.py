@@ -13,13 +13,14 @@ import functools
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import attrs
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from ._histogram import Histogram
 from .metrics import MILLISECONDS, CallCounts, Count, default_call_counts
 
 STATES = ("wait", "start", "idle", "paused", "busy")
@@ -34,9 +35,8 @@ ReadyOutcome = Literal["initialized", "canceled", "timedout"]
 """How waiting for a function's socket ended; the value of ``container_uds_state``."""
 
 
-@attrs.frozen
-class ContainerLabels:
-    """Whose container it is."""
+class ContainerLabels(NamedTuple):
+    """Whose container it is. A tuple, for a quick hash."""
 
     app_id: str
     fn_id: str
@@ -90,17 +90,9 @@ class AgentMetrics(Collector):
         self._states = {state: _StateMetrics(state) for state in STATES}
         self._evictions: Counter[tuple[ContainerLabels, str]] = Counter()
         self._status_calls: Counter[tuple[str, str, str]] = Counter()
-        self._ready = _histogram(
-            "container_uds_init_latency",
-            "Milliseconds from the start of a container until its socket was ready",
-            *_LABEL_NAMES,
-            "container_uds_state",
-        )
-        self._wakeup = _histogram(
-            "slot_wakeup_latency_milliseconds",
-            "Milliseconds from the gift of a container to a waiting call until it went on",
-            buckets=FAST_MILLISECONDS,
-        )
+        self._ready = Histogram((*_LABEL_NAMES, "container_uds_state"), MILLISECONDS)
+        self._wakeups = Histogram((), FAST_MILLISECONDS)
+        self._wakeup = self._wakeups.series()
         self._known: set[ContainerLabels] = set()
         self._loads: list[Callable[[], Load]] = []
         registry.register(self)
@@ -135,7 +127,8 @@ class AgentMetrics(Collector):
         self, outcome: ReadyOutcome, labels: ContainerLabels, duration_ns: int
     ) -> None:
         """A started container's socket is ready, or is not waited for any more."""
-        self._ready.labels(*labels.as_dict().values(), outcome).observe(duration_ns / 1e6)
+        series = self._ready.series(*labels, outcome)
+        series.observe(duration_ns / 1e6)
 
     def observe_wakeup(self, duration_ns: int) -> None:
         """A call that waited for a container went on so long after it was given one."""
@@ -166,8 +159,14 @@ class AgentMetrics(Collector):
         for state in self._states.values():
             yield from state.collect()
         yield from self._labelled()
-        yield from self._ready.collect()
-        yield from self._wakeup.collect()
+        yield self._ready.metric(
+            "fn_container_uds_init_latency",
+            "Milliseconds from the start of a container until its socket was ready",
+        )
+        yield self._wakeups.metric(
+            "fn_slot_wakeup_latency_milliseconds",
+            "Milliseconds from the gift of a container to a waiting call until it went on",
+        )
         yield from self._load()
 
     def _labelled(self) -> Iterator[Metric]:
@@ -211,17 +210,14 @@ class _StateMetrics:
     def __init__(self, state: str) -> None:
         self.inside: Counter[ContainerLabels] = Counter()
         self._state = state
-        self._durations = _histogram(
-            f"container_{state}_duration_seconds",
-            f"Milliseconds (in spite of the name) that a container was in the state {state}",
-            *_LABEL_NAMES,
-        )
+        self._durations = Histogram(_LABEL_NAMES, MILLISECONDS)
 
     def left(self, labels: ContainerLabels, duration_ns: int) -> None:
         self.inside[labels] -= 1
         if not self.inside[labels]:
             del self.inside[labels]
-        self._durations.labels(labels.app_id, labels.fn_id, labels.image).observe(duration_ns / 1e6)
+        series = self._durations.series(*labels)
+        series.observe(duration_ns / 1e6)
 
     def collect(self) -> Iterator[Metric]:
         inside = Metric(
@@ -230,32 +226,18 @@ class _StateMetrics:
         for labels, count in tuple(self.inside.items()):
             inside.add_sample(inside.name, labels.as_dict(), count)
         yield inside
-        (durations,) = self._durations.collect()
-        yield durations
-        yield _renamed(
-            durations,
+        yield self._durations.metric(
+            f"fn_container_{self._state}_duration_seconds",
+            f"Milliseconds (in spite of the name) that a container was in the state {self._state}",
+        )
+        yield self._durations.metric(
             f"fn_container_{self._state}_duration_milliseconds",
             f"Milliseconds that a container was in the state {self._state}",
         )
 
 
-def _renamed(metric: Metric, name: str, text: str) -> Metric:
-    """The same values under another name."""
-    copy = Metric(name, text, metric.type)
-    for sample in metric.samples:
-        suffix = sample.name.removeprefix(metric.name)
-        copy.add_sample(name + suffix, sample.labels, sample.value)
-    return copy
-
-
 def _counter(name: str, text: str) -> Count:
     return Count(f"fn_{name}", text, "unknown")
-
-
-def _histogram(
-    name: str, text: str, *labels: str, buckets: tuple[float, ...] = MILLISECONDS
-) -> Histogram:
-    return Histogram(f"fn_{name}", text, labels, buckets=buckets, registry=None)
 
 
 @functools.cache
