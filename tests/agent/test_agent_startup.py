@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import msgspec
 import pytest
+import trio
 
 from hostler import options
-from hostler.abc import CallListener
-from hostler.agent import Agent, Resources, open_agent
+from hostler.abc import CallListener, CallRequest
+from hostler.agent import Agent, ContainerState, Resources, keep_declared_warm, open_agent
 from hostler.call import PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.sim import echo, open_sim_driver
+from hostler.functions import FunctionTable
+from hostler.models import App, Fn
+from tests.conftest import Logs
 
-from .nodes import MIB, call_model
+from .nodes import MIB, call_model, until
 
 TOTAL = Resources(512 * MIB, 1000)
 
@@ -60,3 +65,28 @@ async def test_startup_action_that_fails_ends_the_start(
             async with open_agent(driver, config=config, startup=[fail], total=TOTAL):
                 raise AssertionError("opened")
         assert driver.statistics().cookies == 0
+
+
+async def test_declared_functions_are_ready_before_their_first_calls(
+    autojump_clock: object, tmp_path: Path, logs: Logs
+) -> None:
+    wants = {"hostler/min-warm": msgspec.Raw(b"2")}
+    app = App(id="a", name="app")
+    kept = Fn(id="kept", name="kept", app_id="a", image="echo", annotations=wants)
+    plain = Fn(id="plain", name="plain", app_id="a", image="echo")
+    big = Fn(id="big", name="big", app_id="a", image="echo", memory=4096, annotations=wants)
+    table = FunctionTable.of([app], [kept, plain, big])
+    config = AgentConfig(iofs_path=str(tmp_path))
+    startup = [keep_declared_warm(table)]
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_agent(driver, config=config, startup=startup, total=TOTAL) as agent,
+    ):
+        await until(lambda: agent.statistics().containers == {ContainerState.IDLE: 2})
+        (line,) = logs.with_event("can't keep a function ready")
+        assert line["fn_id"] == "big"
+        request = CallRequest(method="GET", url="/other", headers={})
+        await agent.submit(agent.get_call(options.from_http_fn_request(app, kept, request)))
+        await trio.sleep(4000)  # longer than an annotation alone is heeded
+        assert agent.statistics().containers == {ContainerState.IDLE: 2}
+        assert driver.statistics().created == 2

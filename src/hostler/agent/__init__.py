@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from ._agent import Agent, StartupAction, open_agent
 from ._decisions import Resources
+from ._declared import keep_declared_warm
 from ._events import AgentStatistics, ContainerState
 from ._warm import WarmHold
 
@@ -28,5 +29,6 @@ __all__ = [
     "Resources",
     "StartupAction",
     "WarmHold",
+    "keep_declared_warm",
     "open_agent",
 ]

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 
 import attrs
 
-from hostler.agent import open_agent
+from hostler.agent import keep_declared_warm, open_agent
 from hostler.config import AgentConfig, LBConfig
 from hostler.front import open_listeners
-from hostler.functions import FunctionSource
+from hostler.functions import FunctionSource, FunctionTable
 
 from ._detaching import open_detaching
 from ._life import Life
@@ -31,8 +31,15 @@ class ServeNode:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
             driver = await enter(opened_driver(self.driver, config, self.settings))
+            declared = self.functions
+            startup = [keep_declared_warm(declared)] if isinstance(declared, FunctionTable) else []
             agent = await enter(
-                open_agent(driver, config=config, call_overrider=self.settings.overrider)
+                open_agent(
+                    driver,
+                    config=config,
+                    call_overrider=self.settings.overrider,
+                    startup=startup,
+                )
             )
             detaching = await enter(
                 open_detaching(
