@@ -21,7 +21,7 @@ from .. import _call_json, options
 from ..abc import Body, InnerAgent
 from ..bodies import BytesBody
 from ..call import PendingCall
-from ..engagement import GRPCStatus, ServerEngagement
+from ..engagement import EngagementEnded, GRPCStatus, ServerEngagement
 from ..errors import APIError, DetachUnsupported, InvalidFnImage, ProtocolError, ServerBusy
 from ..frames import RunnerFrame, TryCall
 from ..models import Call
@@ -34,6 +34,9 @@ from ._writers import DetachedWriter, EngagementWriter
 log = structlog.get_logger(__name__)
 
 UNKNOWN = 2
+BROKEN = (ProtocolError, GRPCStatus, EngagementEnded)
+"""What ends an engagement without an outcome: nothing inside of this runner has failed."""
+
 EXPECTED_TRY = "Protocol failure: expected ClientMsg_Try"
 
 
@@ -93,7 +96,7 @@ class CallRun:
             try_call = await self._receive_try()
             self._body = await self._receive_body()
             self._call = call = self._make_call(try_call)
-        except ProtocolError:
+        except BROKEN:
             raise
         except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
             self._log(error)
@@ -133,7 +136,7 @@ class CallRun:
         error: Exception | None = None
         try:
             await self._agent.submit(call)
-        except ProtocolError:
+        except BROKEN:
             raise
         except Exception as failure:  # noqa: BLE001  (the LB is told, see _log)
             error = failure
@@ -174,7 +177,7 @@ class _DetachedRun:
         try:
             with self.scope:
                 self.error = await submit(call)
-        except ProtocolError as broken:
+        except BROKEN as broken:
             self.error = broken
         finally:
             self.ended.set()
