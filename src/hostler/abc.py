@@ -22,15 +22,7 @@ from typing import TYPE_CHECKING, Any
 import attrs
 import trio
 
-from ._container_task import (
-    CallHook,
-    CloseHook,
-    ContainerTask,
-    ExitStatus,
-    Output,
-    OutputSink,
-    RunResult,
-)
+from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
 from .config import PlacerConfig
 from .frames import Headers, LoadHint, RunnerStatus
 from .models import Call
@@ -54,8 +46,6 @@ __all__ = [
     "MTLSRunnerFactory",
     "NotPlaced",
     "Outcome",
-    "Output",
-    "OutputSink",
     "PKIData",
     "Placed",
     "Placer",

@@ -7,8 +7,7 @@ from pathlib import Path
 import trio
 
 from hostler import options
-from hostler.abc import Output
-from hostler.agent import Resources, open_agent
+from hostler.agent import Output, Resources, open_agent
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver

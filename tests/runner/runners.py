@@ -12,8 +12,7 @@ import attrs
 import trio
 from prometheus_client import CollectorRegistry
 
-from hostler.abc import OutputSink
-from hostler.agent import Agent, Resources, open_agent
+from hostler.agent import Agent, OutputSink, Resources, open_agent
 from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
-from hostler.abc import Output
+from hostler.agent import Output
 from hostler.agent_metrics import AgentMetrics
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver
 from hostler.engagement import EngagementFailed, LogChannel, LogCollector

@@ -16,6 +16,8 @@ It knows drivers by `hostler.abc.Driver` only. From the bottom up::
 
 from __future__ import annotations
 
+from hostler._container_task import Output, OutputSink
+
 from ._agent import Agent, StartupAction, open_agent
 from ._decisions import Resources
 from ._declared import keep_declared_warm
@@ -26,6 +28,8 @@ __all__ = [
     "Agent",
     "AgentStatistics",
     "ContainerState",
+    "Output",
+    "OutputSink",
     "Resources",
     "StartupAction",
     "WarmHold",

@@ -10,10 +10,11 @@ import attrs
 import structlog
 import trio
 
+from hostler._container_task import OutputSink
 from hostler._gate import Gate, GateClosed
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import remove_leaked_directories
-from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, OutputSink
+from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
 from hostler.agent_metrics import AgentMetrics, Load, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.config import AgentConfig

@@ -12,7 +12,8 @@ from collections.abc import Callable, Hashable
 import structlog
 import trio
 
-from hostler.abc import ContainerTask, Output, RunningContainer, RunResult
+from hostler._container_task import Output
+from hostler.abc import ContainerTask, RunningContainer, RunResult
 from hostler.agent_metrics import ReadyOutcome
 from hostler.errors import APIError, ContainerInitFailed, ContainerInitTimeout, ServerBusy
 

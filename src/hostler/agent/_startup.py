@@ -11,9 +11,10 @@ import attrs
 import structlog
 import trio
 
+from hostler._container_task import OutputSink
 from hostler._inotify import DirectoryWatch, DirectoryWatcher
 from hostler._iofs import BadSocket, FunctionSocket, SocketDirectory
-from hostler.abc import Cookie, Driver, OutputSink, RunningContainer
+from hostler.abc import Cookie, Driver, RunningContainer
 from hostler.call import Timings
 from hostler.config import AgentConfig
 from hostler.errors import (

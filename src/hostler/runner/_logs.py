@@ -15,7 +15,7 @@ import attrs
 import structlog
 import trio
 
-from ..abc import Output
+from .._container_task import Output
 from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..engagement import LogChannel
 from ..errors import ProtocolError
