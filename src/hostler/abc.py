@@ -179,7 +179,7 @@ class RunnerCall(ABC):
 
     ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key or ``None``.
     ``runner_address`` and ``attempts`` tell where the call went; the runner object and the
-    placer fill them.
+    placer fill them. ``deadline`` (`trio.current_time`) is when its client gives up.
     """
 
     model: Call
@@ -188,6 +188,7 @@ class RunnerCall(ABC):
     extensions: dict[str, str]
     slot_hash_id: bytes | None
     request_id: str
+    deadline: float
     timings: Timings
     runner_address: str
     attempts: int

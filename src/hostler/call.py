@@ -6,6 +6,7 @@ the agent's, then the overrider.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterable, Mapping
 
@@ -27,6 +28,7 @@ class CallDraft:
     extensions: dict[str, str] = attrs.Factory(dict)
     slot_hash_id: bytes | None = None
     request_id: str = ""
+    deadline: float = math.inf
     disable_net: bool = False
 
 
@@ -58,6 +60,7 @@ class PendingCall(RunnerCall):
     extensions: dict[str, str] = attrs.Factory(dict)
     slot_hash_id: bytes | None = None
     request_id: str = ""
+    deadline: float = math.inf
     timings: Timings = attrs.Factory(Timings)
     runner_address: str = ""
     attempts: int = 0
@@ -110,5 +113,6 @@ def build_call(
         extensions=dict(extensions),
         slot_hash_id=draft.slot_hash_id,
         request_id=draft.request_id,
+        deadline=draft.deadline,
         disable_net=draft.disable_net,
     )

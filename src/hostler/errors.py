@@ -61,6 +61,16 @@ class ServerBusy(APIError):
     default_code = 503
     default_message = "Timed out - server too busy"
 
+    retry_after: float | None = None
+    """Seconds after which it is worth to try again; ``None`` = nobody knows."""
+
+    @classmethod
+    def after(cls, seconds: float | None) -> ServerBusy:
+        """A refusal with advice."""
+        error = cls()
+        error.retry_after = seconds
+        return error
+
 
 class ClientCancelled(APIError):
     """The client went away. Only the code (nginx's 444) is ever visible, in logs and metrics."""

@@ -128,6 +128,9 @@ class LBMetrics(_Counts):
         self.placer_timeout = self._counter(
             "lb_placer_timeout_count", "Placements given up after the placer's time"
         )
+        self.placer_turned_away = self._counter(
+            "lb_placer_turned_away_count", "Calls refused at once instead of waiting too long"
+        )
         self.placer_placed_error = self._counter(
             "lb_placer_placed_error_count", "Placed calls that failed"
         )

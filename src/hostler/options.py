@@ -12,6 +12,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+import trio
+
 from .abc import Body, CallRequest, ResponseWriter
 from .bodies import BytesBody
 from .errors import APIError, HostlerError
@@ -137,6 +139,16 @@ def with_request_id(request_id: str) -> CallOption:
 
     def apply(draft: CallDraft) -> None:
         draft.request_id = request_id
+
+    return apply
+
+
+def with_time_limit(seconds: float) -> CallOption:
+    """The client gives up ``seconds`` from now: an LB refuses the call at once if no runner would
+    have taken it by then, and cancels it if it still runs."""
+
+    def apply(draft: CallDraft) -> None:
+        draft.deadline = trio.current_time() + seconds
 
     return apply
 

@@ -288,6 +288,33 @@ async def test_only_server_busy_says_when_to_come_back() -> None:
     assert "retry-after" not in other.headers
 
 
+async def test_a_busy_agents_own_advice_is_rounded_up() -> None:
+    agent = ScriptedAgent(raising(ServerBusy.after(3.2)))
+    assert (await AsgiRequest().body().run(app_of(agent))).headers["retry-after"] == "4"
+    agent = ScriptedAgent(raising(ServerBusy.after(0.01)))
+    assert (await AsgiRequest().body().run(app_of(agent))).headers["retry-after"] == "1"
+
+
+@pytest.mark.parametrize(("text", "seconds"), [("30", 30.0), ("300ms", 0.3), (" 1m30s", 90.0)])
+async def test_the_clients_patience_is_the_calls_deadline(
+    autojump_clock: trio.testing.MockClock, text: str, seconds: float
+) -> None:
+    agent = ScriptedAgent()
+    await AsgiRequest(headers=[("Fn-Request-Timeout", text)]).body().run(app_of(agent))
+    (call,) = agent.calls
+    assert call.deadline == pytest.approx(trio.current_time() + seconds)
+    await AsgiRequest().body().run(app_of(agent))
+    assert agent.calls[1].deadline == float("inf")
+
+
+@pytest.mark.parametrize("text", ["", "soon", "-1", "1 s"])
+async def test_a_patience_that_is_no_time_is_400(text: str) -> None:
+    request = AsgiRequest(headers=[("Fn-Request-Timeout", text)]).body()
+    await request.run(app_of(ScriptedAgent()))
+    assert request.status == 400
+    assert error_of(request).startswith("invalid Fn-Request-Timeout")
+
+
 async def test_internal_error_is_a_bare_500_and_logged_once(logs: Logs) -> None:
     agent = ScriptedAgent(raising(RuntimeError("secret detail")))
     request = await AsgiRequest().body().run(app_of(agent))

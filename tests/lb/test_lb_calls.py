@@ -114,6 +114,24 @@ async def test_a_call_that_finds_no_runner_is_busy(autojump_clock: MockClock) ->
         assert bench.sample("fn_server_busy") == 1
 
 
+async def test_a_call_ends_with_its_clients_patience(autojump_clock: MockClock) -> None:
+    """The placer's 503 if no runner has it, a time-out if one has."""
+    async with open_bench(full(), placer_seconds=50) as bench:
+        call = make_call()
+        call.deadline = trio.current_time() + 2
+        with pytest.raises(ServerBusy):
+            await bench.agent.submit(call)
+        assert trio.current_time() == pytest.approx(2, abs=0.001)
+    async with open_bench(FakeRunner(seconds=100)) as bench:
+        call = make_call()
+        call.deadline = trio.current_time() + 2
+        with pytest.raises(ServiceReservationFailure):
+            await bench.agent.submit(call)
+        assert trio.current_time() == pytest.approx(4, abs=0.1)
+        assert bench.runner.active == 0
+        assert bench.agent.statistics() == LBStatistics(calls=1, timeouts=1)
+
+
 @pytest.mark.parametrize("runner", [full(), FakeRunner(seconds=100)])
 async def test_weakness_02_4_a_cancelled_call_is_canceled_wherever_it_is(
     autojump_clock: MockClock, runner: FakeRunner, logs: Logs

@@ -13,6 +13,7 @@ from ._addresses import is_runner_target
 from ._agent import AgentConfig
 from ._base import EnvConfig
 from ._describe import SettingInfo, describe
+from ._kinds import parse_seconds
 from ._node import NodeConfig, NodeType
 from ._placement import LBConfig, PlacerConfig
 from ._pool import PoolConfig
@@ -29,4 +30,5 @@ __all__ = [
     "SettingInfo",
     "describe",
     "is_runner_target",
+    "parse_seconds",
 ]

@@ -72,6 +72,16 @@ class PlacerConfig(EnvConfig):
     """Percent (25) of calls over the even share that a function's preferred runner may have
     before the placers ``bounded`` and ``warm`` turn to the next. Ours."""
 
+    max_waiting: int = attrs.field(default=10_000, metadata=setting(number(), "FN_MAX_WAITING"))
+    """Calls (10 000) that may wait for a runner at the same time; one more gets a 503 at once.
+    Ours."""
+
+    max_waiting_bytes: int = attrs.field(
+        default=256 * 1024 * 1024, metadata=setting(number(), "FN_MAX_WAITING_BYTES")
+    )
+    """Bytes (268 435 456) that request bodies of waiting calls may have together; with one more
+    body than that a call gets a 503 at once. Ours."""
+
     def _check_together(self) -> None:
         if self.retry_max_delay < self.retry_all_delay:
             raise ConfigError(

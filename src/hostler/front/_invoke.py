@@ -13,12 +13,18 @@ import trio
 from hostler.abc import Body, CallAgent, CallRequest
 from hostler.bodies import BytesBody, ReplayBody
 from hostler.call import CallOption, PendingCall
-from hostler.config import NodeConfig
+from hostler.config import NodeConfig, parse_seconds
 from hostler.errors import APIError, Blame, ClientCancelled, RequestTooBig, public_error
 from hostler.functions import FunctionSource
 from hostler.headers import canonical_header, end_to_end
 from hostler.ids import new_id
-from hostler.options import from_http_fn_request, invoke_detached, with_request_id, with_writer
+from hostler.options import (
+    from_http_fn_request,
+    invoke_detached,
+    with_request_id,
+    with_time_limit,
+    with_writer,
+)
 
 from ._asgi import Receive, Scope, Send, decode_header
 from ._incoming import READ_AHEAD, Incoming
@@ -30,6 +36,8 @@ log = structlog.get_logger(__name__)
 
 ROUTE = "/invoke/:fn_id"
 CLIENT_GONE = 444
+TIME_LIMIT = "Fn-Request-Timeout"
+"""Request header: how long the client waits. Hostler's own; Fn does not look at it."""
 
 
 class Invoker:
@@ -137,6 +145,8 @@ class _Exchange:
             options.append(invoke_detached())
         else:
             options.append(with_writer(self.writer))
+        if not detached and TIME_LIMIT in head.headers:
+            options.append(with_time_limit(_time_limit(head.headers[TIME_LIMIT])))
         if request_id := self._request_id(head.headers):
             options.append(with_request_id(request_id))
         call = self.front.agent.get_call(*options)
@@ -231,6 +241,16 @@ class _Head:
         else:
             declared = int(length[0]) if length and length[0].isdecimal() else None
         return cls(_url(scope, headers), end_to_end(headers), declared)
+
+
+def _time_limit(values: list[str]) -> float:
+    """Seconds. Raises a 400 `APIError` for what is none."""
+    try:
+        (text,) = values
+        return parse_seconds(text.strip())
+    except ValueError:
+        takes = "takes whole seconds or a duration such as 1m30s or 300ms"
+        raise APIError(400, f"invalid {TIME_LIMIT} {', '.join(values)!r}: {takes}") from None
 
 
 def _is_http1(scope: Scope) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable
 
 import attrs
@@ -13,7 +14,7 @@ from ._asgi import RawHeaders, Send
 
 JSON_TYPE = b"application/json; charset=utf-8"
 RETRY_AFTER_SECONDS = 15
-"""What a client is told to wait when all runners are full (Fn's value)."""
+"""What a client is told to wait when all runners are full and nobody knows better (Fn's value)."""
 
 _GO_ESCAPES = str.maketrans(
     {
@@ -69,9 +70,15 @@ def error_reply(error: APIError, headers: Iterable[tuple[bytes, bytes]] = ()) ->
         return Reply(error.code, headers=list(headers))
     all_headers = [(b"content-type", JSON_TYPE), *headers]
     if isinstance(error, ServerBusy):
-        all_headers.append((b"retry-after", b"%d" % RETRY_AFTER_SECONDS))
+        all_headers.append((b"retry-after", b"%d" % _retry_after(error)))
     status = error.code if 300 <= error.code <= 599 else 500
     return Reply(status, error_document(error.message), all_headers)
+
+
+def _retry_after(error: ServerBusy) -> int:
+    """Whole seconds, at least one (RFC 9110, section 10.2.3)."""
+    seconds = error.retry_after
+    return RETRY_AFTER_SECONDS if seconds is None else max(1, math.ceil(seconds))
 
 
 def error_document(message: str) -> bytes:

@@ -22,6 +22,9 @@ log = structlog.get_logger(__name__)
 LISTENER_SECONDS = 10.0
 """Seconds for one listener's ``after_call``. It can't be cancelled, so it must have an end."""
 
+PLACER_SECONDS = 0.05
+"""Seconds for the placer to refuse a call itself whose client's time is over."""
+
 
 class CallRun:
     """Runs one call once. ``listeners`` are told in order."""
@@ -75,7 +78,8 @@ class CallRun:
     async def _place(self, seconds: float) -> None:
         self._counts.start()
         try:
-            with trio.move_on_after(seconds) as scope:
+            until = min(trio.current_time() + seconds, self._call.deadline + PLACER_SECONDS)
+            with trio.move_on_at(until) as scope:
                 await self._placer.place_call(self._pool, self._call)
             if scope.cancelled_caught:
                 raise ServiceReservationFailure

@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
+from ..config import PlacerConfig
 from ..engagement import EngagementFailed, NotSent
 from ..errors import (
     FunctionError,
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 USELESS = 502
 """The code of a pool's `FunctionError` that says: asking again is useless."""
+
+PRUDENCE = 1.02
+"""Factor on the expected wait: rather refuse at once than after the client's patience is over."""
 
 Order = Callable[[Sequence[Runner]], Iterable[Runner]]
 """The order of a sweep over the pool's list."""
@@ -49,7 +53,7 @@ class Placement:
         order: Order,
         tracker: AttemptTracker,
         deadline: float,
-        attempt_seconds: float,
+        config: PlacerConfig,
     ) -> None:
         self._pool = pool
         self._call = call
@@ -57,9 +61,10 @@ class Placement:
         self._order = order
         self._tracker = tracker
         self._deadline = deadline
-        self._attempt_seconds = attempt_seconds
+        self._config = config
         self._ticket = room.ticket()
         self._refused = False
+        self._has_waited = False
         self._waiter: Waiter | None = None
         self._scope: trio.CancelScope | None = None
         self._pool_error: Exception | None = None
@@ -79,6 +84,8 @@ class Placement:
             outcome = None if line else await self._use(line, Turn())
             while outcome is None:
                 outcome = await self._use(line, await self._turn(line))
+            if line:
+                line.pace.moved(trio.current_time())
             if outcome.error is not None:
                 raise outcome.error
 
@@ -88,14 +95,33 @@ class Placement:
             log.warning("call can't be tried again, its body is gone", call_id=self._call.model.id)
             raise ServerBusy
         if not self._over():
+            size = len(self._call.body.data or b"")
+            self._admit(line, size)
             self._waiter = Waiter(line, self._ticket, self._deadline)
             try:
-                turn = await self._waiter.wait()
+                with self._room.holding(size):
+                    turn = await self._waiter.wait()
             finally:
                 self._waiter = None
             if turn is not None:
                 return turn
         raise self._surrender()
+
+    def _admit(self, line: Line, size: int) -> None:
+        """Raise `ServerBusy` if this call is not to wait: too many do, or its turn would come
+        too late. Nobody is sent away who has waited before."""
+        if self._has_waited:
+            return
+        now, config = trio.current_time(), self._config
+        expected = line.pace.seconds_for(len(line) + 1, now)
+        crowded = (
+            self._room.waiting >= config.max_waiting
+            or self._room.held_bytes + size > config.max_waiting_bytes
+        )
+        if crowded or now + expected * PRUDENCE > self._deadline:
+            self._tracker.turned_away()
+            raise ServerBusy.after(expected or None)
+        self._has_waited = True
 
     def _surrender(self) -> Exception:
         if self._refused:
@@ -212,7 +238,7 @@ class Placement:
         committed = False
         outcome: Outcome | None = None
         try:
-            with self._searching(self._attempt_seconds) as scope:
+            with self._searching(self._config.attempt_timeout) as scope:
 
                 def commit() -> None:
                     nonlocal committed

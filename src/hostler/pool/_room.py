@@ -24,6 +24,7 @@ import trio
 
 from ..abc import Runner
 from ._ladder import Ladder
+from ._pace import Pace
 
 PASS_LIMIT = 8
 """Lines that may try to use the room that one ended call has left."""
@@ -98,6 +99,7 @@ class Line:
         self._room = room
         self._waiters: list[Waiter] = []
         self.ladder = ladder
+        self.pace = Pace()
         self.users = 0
         """Calls under way that could stand here."""
         self.pool_trouble = ""
@@ -163,6 +165,7 @@ class Line:
     def _thinned(self) -> None:
         if not self._waiters:
             self._room.occupied.pop(self, None)
+            self.pace.reset()
         self.appoint()
 
 
@@ -175,6 +178,8 @@ class Room:
         self._tickets = itertools.count()
         self.occupied: dict[Line, None] = {}
         """The lines with somebody in them."""
+        self.held_bytes = 0
+        """Of the bodies of calls that wait."""
 
     def __repr__(self) -> str:
         return f"<Room waiting={self.waiting} lines={len(self._lines)}>"
@@ -187,6 +192,15 @@ class Room:
     def unused(self) -> bool:
         """Whether no call is under way that could use the room."""
         return not self._lines
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """A call with a body of ``size`` bytes in memory waits in the block."""
+        self.held_bytes += size
+        try:
+            yield
+        finally:
+            self.held_bytes -= size
 
     def ticket(self) -> int:
         """A place in the order of arrival."""

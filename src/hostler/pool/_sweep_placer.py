@@ -99,8 +99,8 @@ class SweepPlacer(Placer):
                 room=room,
                 order=order,
                 tracker=AttemptTracker(call, need, self._metrics, self.loads, self._troubled),
-                deadline=trio.current_time() + seconds,
-                attempt_seconds=config.attempt_timeout,
+                deadline=min(trio.current_time() + seconds, call.deadline),
+                config=config,
             )
             self._placements.add(placement)
             try:

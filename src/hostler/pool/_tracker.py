@@ -117,6 +117,10 @@ class AttemptTracker:
         """The placement ends with the pool's error."""
         self._metrics.placer_pool_error.inc()
 
+    def turned_away(self) -> None:
+        """The call may not wait."""
+        self._metrics.placer_turned_away.inc()
+
     def timed_out(self) -> None:
         """The placer's time is over."""
         self._metrics.placer_timeout.inc()

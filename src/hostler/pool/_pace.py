@@ -1,0 +1,37 @@
+"""How fast a line of waiting calls moves. Pure; times are seconds of one clock."""
+
+from __future__ import annotations
+
+from collections import deque
+
+WINDOW = 128
+"""Calls over which the pace is measured."""
+LEAST = 8
+"""Calls without which nothing can be said."""
+
+
+class Pace:
+    """Of one line, as long as somebody stands in it."""
+
+    def __init__(self) -> None:
+        self._times: deque[float] = deque(maxlen=WINDOW)
+
+    def __repr__(self) -> str:
+        return f"<Pace calls={len(self._times)}>"
+
+    def reset(self) -> None:
+        """Nobody waits any more: what comes now says nothing about before."""
+        self._times.clear()
+
+    def moved(self, now: float) -> None:
+        """A runner has taken a call that had waited."""
+        self._times.append(now)
+
+    def seconds_for(self, calls: int, now: float) -> float:
+        """How long it takes until ``calls`` have been taken; 0 if that can't be told.
+
+        A line that has come to a halt gets slower as time passes.
+        """
+        if len(self._times) < LEAST:
+            return 0.0
+        return calls * (now - self._times[0]) / (len(self._times) - 1)

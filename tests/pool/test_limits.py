@@ -1,0 +1,169 @@
+"""Who may wait for a runner: bounded lines, deadlines, and the estimate behind both."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import attrs
+import pytest
+import trio
+from hypothesis import given
+from hypothesis import strategies as st
+from trio.testing import MockClock
+
+from hostler.bodies import BytesBody
+from hostler.call import PendingCall
+from hostler.config import PlacerConfig
+from hostler.errors import ServerBusy
+from hostler.pool import NaivePlacer, SweepPlacer
+from hostler.pool._pace import LEAST, WINDOW, Pace
+
+from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
+from .test_placers import is_idle
+
+
+def make(**config: int) -> SweepPlacer:
+    settings = attrs.evolve(PlacerConfig(), **config)
+    return NaivePlacer(settings, metrics=fresh_metrics(), rng=random.Random(1))
+
+
+async def test_one_call_too_many_is_refused_at_once(autojump_clock: MockClock) -> None:
+    placer, pool = make(max_waiting=3), FakePool([full()])
+    async with trio.open_nursery() as nursery:
+        for number in range(3):
+            nursery.start_soon(placer.place_call, pool, make_call(f"c{number}"))
+        await trio.sleep(1)
+        other = make_call("other", fn_id="fn2")  # the limit is for all lines together
+        with trio.fail_after(0.1), pytest.raises(ServerBusy):
+            await placer.place_call(pool, other)
+        assert placer.statistics().waiting == 3
+        nursery.cancel_scope.cancel()
+    assert placer._metrics.placer_turned_away.value == 1
+    assert is_idle(placer)
+
+
+async def test_bodies_of_waiting_calls_are_bounded(autojump_clock: MockClock) -> None:
+    placer, pool = make(max_waiting_bytes=100), FakePool([full()])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(placer.place_call, pool, make_call("a", body=BytesBody(b"x" * 60)))
+        await trio.sleep(1)
+        with trio.fail_after(0.1), pytest.raises(ServerBusy):
+            await placer.place_call(pool, make_call("b", body=BytesBody(b"x" * 41)))
+        nursery.start_soon(placer.place_call, pool, make_call("c", body=BytesBody(b"x" * 40)))
+        await trio.sleep(1)
+        assert placer.statistics().waiting == 2
+        (room,) = placer._rooms.values()
+        assert room.held_bytes == 100
+        nursery.cancel_scope.cancel()
+    assert is_idle(placer)
+
+
+async def test_who_would_be_served_too_late_is_refused_at_once(autojump_clock: MockClock) -> None:
+    """20 calls a second can be served, 80 come, and each client has 30 s of patience."""
+    placer = make()
+    runner = FakeRunner(slots=2, seconds=0.1, latency=0.0002)
+    pool = FakePool([runner])
+    served: list[float] = []
+    refused: list[tuple[float, float]] = []
+    attempts: list[int] = []
+
+    async def client(number: int) -> None:
+        call = make_call(f"c{number}")
+        started = trio.current_time()
+        call.deadline = started + 30
+        try:
+            await placer.place_call(pool, call)
+        except ServerBusy as error:
+            refused.append((trio.current_time() - started, error.retry_after or 0.0))
+        else:
+            served.append(trio.current_time() - started)
+            attempts.append(call.attempts)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(1600):
+            nursery.start_soon(client, number)
+            await trio.sleep(1 / 80)
+    assert len(served) >= 970
+    assert len(served) + len(refused) == 1600
+    assert max(after for after, _ in refused) < 0.01
+    assert min(advice for _, advice in refused) > 25
+    assert max(served) < 30.2
+    assert sorted(attempts)[len(attempts) * 99 // 100] <= 3
+
+
+@pytest.mark.parametrize("clients", [8, 64])
+async def test_clients_in_a_loop_are_served_in_turn(
+    autojump_clock: MockClock, clients: int
+) -> None:
+    placer = make()
+    runner = FakeRunner(slots=2, seconds=0.1, latency=0.0002)
+    pool = FakePool([runner])
+    times: list[float] = []
+
+    async def client(name: int) -> None:
+        for number in range(10_000):
+            started = trio.current_time()
+            await placer.place_call(pool, make_call(f"c{name}.{number}"))
+            if started > 5:
+                times.append(trio.current_time() - started)
+
+    async with trio.open_nursery() as nursery:
+        for name in range(clients):
+            nursery.start_soon(client, name)
+        await trio.sleep(25)
+        nursery.cancel_scope.cancel()
+    times.sort()
+    p50, p99 = times[len(times) // 2], times[len(times) * 99 // 100]
+    assert p99 <= 1.3 * p50
+    assert len(runner.order) >= 19.6 * 25
+
+
+async def test_a_deadline_ends_the_wait(autojump_clock: MockClock) -> None:
+    placer, call = make(), make_call()
+    call.deadline = 2.0
+    with pytest.raises(ServerBusy):
+        await placer.place_call(FakePool([full()]), call)
+    assert trio.current_time() == pytest.approx(2)
+
+
+async def test_a_line_that_does_not_move_refuses_nobody_by_guess(autojump_clock: MockClock) -> None:
+    placer, pool = make(), FakePool([full()])
+    async with trio.open_nursery() as nursery:
+        for number in range(50):
+            call = make_call(f"c{number}")
+            call.deadline = 10
+            nursery.start_soon(partial(_refused_at, placer, pool), call)
+        await trio.sleep(9.9)
+        assert placer.statistics().waiting == 50
+
+
+async def _refused_at(placer: SweepPlacer, pool: FakePool, call: PendingCall) -> None:
+    with pytest.raises(ServerBusy):
+        await placer.place_call(pool, call)
+    assert trio.current_time() == pytest.approx(10)
+
+
+def test_the_pace_of_a_line() -> None:
+    pace = Pace()
+    for number in range(LEAST - 1):
+        pace.moved(number / 10)
+    assert pace.seconds_for(100, 1.0) == 0.0
+    pace.moved((LEAST - 1) / 10)
+    assert pace.seconds_for(100, (LEAST - 1) / 10) == pytest.approx(10)
+    assert pace.seconds_for(100, (LEAST - 1) / 5) == pytest.approx(20)  # it has come to a halt
+    pace.reset()
+    assert pace.seconds_for(100, 9.0) == 0.0
+
+
+@given(
+    pauses=st.lists(st.floats(0.001, 10), min_size=WINDOW, max_size=3 * WINDOW),
+    calls=st.integers(1, 10**6),
+)
+def test_the_pace_is_between_the_fastest_and_the_slowest(pauses: list[float], calls: int) -> None:
+    pace, now = Pace(), 0.0
+    for pause in pauses:
+        now += pause
+        pace.moved(now)
+    seconds = pace.seconds_for(calls, now)
+    assert calls * min(pauses) * 0.999 <= seconds <= calls * max(pauses) * 1.001
