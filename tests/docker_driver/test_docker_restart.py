@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator
+from math import inf
 from pathlib import Path
 
 import attrs
@@ -13,7 +14,7 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from hostler.config import AgentConfig
-from hostler.drivers.docker import DockerDriver, DockerMetrics, open_docker_driver
+from hostler.drivers.docker import DockerDriver, DockerMetrics, Operation, open_docker_driver
 from hostler.errors import APIError, ContainerInitFailed, ServerBusy
 from tests.agent.nodes import Node, open_node
 
@@ -122,3 +123,58 @@ async def test_engine_restarts_under_load(
     for entry in logs.errors():
         assert entry["event"] in ("removal failed", "launch failed inside the runner")
         logs.remove(entry)
+
+
+async def test_engine_hangs_under_load(
+    own_engine: OwnEngine, open_folder: Path, logs: Logs
+) -> None:
+    """Launches fail in time, hot containers go on, and when the engine answers again so do the
+    others."""
+    limits = dict.fromkeys(Operation, 1.0)
+    with trio.fail_after(LIMIT):
+        async with open_docker_driver(
+            settings(open_folder),
+            environ={"DOCKER_HOST": own_engine.host},
+            limits=limits | {Operation.CONNECT: 10.0, Operation.REMOVE: 10.0},
+            metrics=DockerMetrics(CollectorRegistry()),
+        ) as driver:
+            async with open_node(driver, open_folder, freeze_idle_msecs=inf) as node:
+                await node.run("fnt", fn_id="hot")
+                own_engine.stop()
+                began = trio.current_time()
+                with pytest.raises(ServerBusy):
+                    await node.run("fnt", fn_id="cold")
+                assert trio.current_time() - began < LIMIT / 4
+                assert (await node.run("fnt", fn_id="hot")).status == 200
+                own_engine.go_on()
+                assert (await node.run("fnt", fn_id="cold")).status == 200
+            await until_removed(driver)
+    assert await own_engine.containers() == []
+    assert os.listdir(open_folder) == []
+
+
+async def test_hung_engine_does_not_block_the_end(
+    own_engine: OwnEngine, open_folder: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine's calls have far longer limits than the agent's and the driver's ends. What is left is named in the log, and it is removed by the
+    next start."""
+    monkeypatch.setattr("hostler.agent._sandbox.REMOVE_LIMIT", 1.0)
+    monkeypatch.setattr("hostler.drivers.docker._driver.CLOSE_GRACE", 1.0)
+    config = attrs.evolve(settings(open_folder), drain_grace_msecs=100.0)
+    environ = {"DOCKER_HOST": own_engine.host}
+    with trio.fail_after(LIMIT):
+        async with (
+            open_docker_driver(
+                config, environ=environ, metrics=DockerMetrics(CollectorRegistry())
+            ) as driver,
+            open_node(driver, open_folder) as node,
+        ):
+            await node.run("fnt", fn_id="hot")
+            own_engine.stop()
+        own_engine.go_on()
+        assert logs.expect_error("removal takes too long")["step"] == "remove container"
+        async with open_docker_driver(
+            config, environ=environ, metrics=DockerMetrics(CollectorRegistry())
+        ):
+            while await own_engine.containers():
+                await trio.testing.wait_all_tasks_blocked(0.05)
