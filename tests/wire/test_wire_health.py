@@ -1,185 +1,179 @@
-"""The standard health service, asked by grpc's own C-core client with stubs of its proto."""
+"""The client of gRPC's health service, against a server of grpcio's."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Callable
-from typing import Any
+import contextlib
+import queue
+from collections.abc import AsyncIterator, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import asynccontextmanager
 
 import grpc  # type: ignore[import-untyped]
 import pytest
 import trio
-from google.protobuf import (  # type: ignore[import-untyped]
-    descriptor_pb2,
-    descriptor_pool,
-    message_factory,
-)
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hostler import wire
-from tests.conftest import Logs
+from hostler.engagement import EngagementFailed, NotSent
+from hostler.wire._codec import CodecError
+from hostler.wire._health_client import decode_serving
 
-from .services import EMPTY_BODY, TRY, Service, collect, open_pair, read_call
+from .leaks import open_sockets, settle
+from .services import Service, open_pair
 
-_SERVICE = "/grpc.health.v1.Health/"
-_NAMES = {"UNKNOWN": 0, "SERVING": 1, "NOT_SERVING": 2, "SERVICE_UNKNOWN": 3}
-
-
-def _messages() -> tuple[Any, Any]:
-    """(request, response) classes, described as in grpc's health.proto."""
-    file = descriptor_pb2.FileDescriptorProto(
-        name="health_of_test.proto", package="grpc.health.v1", syntax="proto3"
-    )
-    field = descriptor_pb2.FieldDescriptorProto
-    request = file.message_type.add(name="HealthCheckRequest")
-    request.field.add(name="service", number=1, type=field.TYPE_STRING, label=field.LABEL_OPTIONAL)
-    response = file.message_type.add(name="HealthCheckResponse")
-    states = response.enum_type.add(name="ServingStatus")
-    for name, number in _NAMES.items():
-        states.value.add(name=name, number=number)
-    response.field.add(
-        name="status",
-        number=1,
-        type=field.TYPE_ENUM,
-        type_name=".grpc.health.v1.HealthCheckResponse.ServingStatus",
-        label=field.LABEL_OPTIONAL,
-    )
-    pool = descriptor_pool.DescriptorPool()
-    pool.Add(file)
-    names = ("grpc.health.v1.HealthCheckRequest", "grpc.health.v1.HealthCheckResponse")
-    made = [message_factory.GetMessageClass(pool.FindMessageTypeByName(name)) for name in names]
-    return made[0], made[1]
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 
 
-REQUEST, RESPONSE = _messages()
+@pytest.mark.parametrize(
+    ("message", "serving"),
+    [
+        (b"", False),  # UNKNOWN
+        (SERVING, True),
+        (NOT_SERVING, False),
+        (SERVICE_UNKNOWN, None),
+        (NOT_SERVING + SERVING, True),  # the last one counts
+        (b"\x12\x03abc\x08\x01\x18\x05", True),  # fields that are not known
+        (b"\x25abcd\x29abcdefgh\x08\x01", True),
+    ],
+)
+def test_answers(message: bytes, serving: bool | None) -> None:
+    assert decode_serving(message) is serving
 
 
-class Stub:
-    """The health service at the other end of a channel, with states by name."""
-
-    def __init__(self, channel: Any) -> None:
-        encode, decode = REQUEST.SerializeToString, RESPONSE.FromString
-        self._check = channel.unary_unary(_SERVICE + "Check", encode, decode)
-        self._watch = channel.unary_stream(_SERVICE + "Watch", encode, decode)
-
-    def check(self, service: str = "") -> str:
-        return _name(self._check(REQUEST(service=service), timeout=10))
-
-    def watch(self, service: str = "") -> Any:
-        return self._watch(REQUEST(service=service), timeout=20)
+@pytest.mark.parametrize("message", [b"\x08", b"\x08\x80", b"\x12\x05ab", b"\x29abc", b"\x0b"])
+def test_answers_that_are_none(message: bytes) -> None:
+    with pytest.raises(CodecError):
+        decode_serving(message)
 
 
-def _name(response: Any) -> str:
-    return next(name for name, number in _NAMES.items() if number == response.status)
+@given(st.binary(max_size=40))
+def test_any_bytes_are_an_answer_or_none(message: bytes) -> None:
+    with contextlib.suppress(CodecError):
+        assert decode_serving(message) in (True, False, None)
 
 
-async def _ask(address: str, act: Callable[[Stub], None]) -> None:
-    def run() -> None:
-        with grpc.insecure_channel(address) as channel:
-            act(Stub(channel))
+class Theirs:
+    """A server of grpcio's with the health service. ``say`` what a watch shall get: a message, a
+    status to end it with, or ``None`` to end it with OK."""
 
-    await trio.to_thread.run_sync(run)
+    def __init__(self) -> None:
+        self.requests: list[bytes] = []
+        self._words: queue.Queue[bytes | grpc.StatusCode | None] = queue.Queue()
+        handler = grpc.method_handlers_generic_handler(
+            "grpc.health.v1.Health", {"Watch": grpc.unary_stream_rpc_method_handler(self._watch)}
+        )
+        self._server = grpc.server(ThreadPoolExecutor(1), handlers=[handler])
+        self.address = f"127.0.0.1:{self._server.add_insecure_port('127.0.0.1:0')}"
+        self._server.start()
 
+    def say(self, *words: bytes | grpc.StatusCode | None) -> None:
+        for word in words:
+            self._words.put(word)
 
-async def test_check() -> None:
-    def act(stub: Stub) -> None:
-        assert stub.check() == "SERVING"
-        assert stub.check("RunnerProtocol") == "SERVING"
-        with pytest.raises(grpc.RpcError) as caught:
-            stub.check("Other")
-        assert caught.value.code() is grpc.StatusCode.NOT_FOUND
+    def _watch(self, request: bytes, context: grpc.ServicerContext) -> Iterator[bytes]:
+        self.requests.append(request)
+        while (word := self._words.get()) is not None:
+            if isinstance(word, grpc.StatusCode):
+                context.abort(word, "so it is")
+            yield word
 
-    async with open_pair() as pair:
-        await _ask(pair.server.address, act)
-        assert "SERVING" in repr(pair.server.health)
-
-
-async def test_watch_tells_of_the_drain_while_calls_go_on() -> None:
-    told = trio.Event()
-    going_on = trio.Event()
-
-    async def engage(engagement: Any) -> None:
-        await read_call(engagement)
-        await going_on.wait()
-
-    async with open_pair(engage) as pair, trio.open_nursery() as nursery:
-        serving = threading.Event()
-
-        def act(stub: Stub) -> None:
-            watched = stub.watch("RunnerProtocol")
-            assert _name(next(watched)) == "SERVING"
-            serving.set()
-            assert _name(next(watched)) == "NOT_SERVING"
-            watched.cancel()
-
-        async def watch() -> None:
-            await _ask(pair.server.address, act)
-            told.set()
-
-        async with pair.client.engage(TRY, first=EMPTY_BODY) as engagement:
-            await pair.service.busy.wait()
-            nursery.start_soon(watch)
-            await trio.to_thread.run_sync(serving.wait)
-            pair.server.stop_accepting()
-            await told.wait()
-            assert pair.service.running == 1
-            going_on.set()
-            await collect(engagement)
+    def stop(self) -> None:
+        self.say(None)
+        self._server.stop(0).wait()
 
 
-async def test_a_watch_of_something_unknown_goes_on() -> None:
-    def act(stub: Stub) -> None:
-        watched = stub.watch("Other")
-        assert _name(next(watched)) == "SERVICE_UNKNOWN"
-        assert watched.is_active()
-        watched.cancel()
-
-    async with open_pair() as pair:
-        await _ask(pair.server.address, act)
-
-
-async def test_the_end_of_the_server_ends_a_watch() -> None:
-    seen = threading.Event()
-    ended: list[Any] = []
-
-    def act(stub: Stub) -> None:
-        watched = stub.watch()
-        assert _name(next(watched)) == "SERVING"
-        seen.set()
+@asynccontextmanager
+async def theirs() -> AsyncIterator[tuple[Theirs, wire.GrpcRunnerClient]]:
+    with trio.fail_after(20):
+        server = Theirs()
         try:
-            for _ in watched:
-                pass
-        except grpc.RpcError as error:
-            ended.append(error.code())
-
-    with trio.fail_after(10):
-        async with (
-            trio.open_nursery() as nursery,
-            wire.open_loop() as loop,
-            wire.open_server(Service(), "127.0.0.1:0", loop=loop) as server,
-        ):
-            nursery.start_soon(_ask, server.address, act)
-            await trio.to_thread.run_sync(seen.wait)
-    assert ended == [grpc.StatusCode.UNAVAILABLE]
+            async with wire.open_loop() as loop:
+                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=5.0)
+                yield server, client
+                await client.aclose()
+        finally:
+            server.stop()
 
 
-async def test_an_undecodable_request_is_one_log_line(logs: Logs) -> None:
-    def act(stub: Stub, address: str) -> None:
-        with grpc.insecure_channel(address) as channel:
-            raw = channel.unary_unary(_SERVICE + "Check", None, None)
-            with pytest.raises(grpc.RpcError) as caught:
-                raw(b"\x0a\xff", timeout=10)
-            assert caught.value.code() is grpc.StatusCode.INTERNAL
+async def test_each_change_is_told() -> None:
+    async with theirs() as (server, client), trio.open_nursery() as nursery:
+        told, heard = trio.open_memory_channel[bool](10)
+        nursery.start_soon(client.watch_health, told.send_nowait)
+        for serving in (True, False, True):
+            server.say(SERVING if serving else NOT_SERVING)
+            assert await heard.receive() is serving
+        assert server.requests == [b""]
+        assert client.statistics().streams == 1
+        nursery.cancel_scope.cancel()
+    assert client.statistics().streams == 0
 
+
+async def test_a_server_that_does_not_know_of_the_whole() -> None:
+    async with theirs() as (server, client):
+        server.say(SERVICE_UNKNOWN, None)
+        await client.watch_health(lambda serving: pytest.fail("told"))
+
+
+@pytest.mark.parametrize("status", [None, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
+async def test_a_watch_that_ends(status: grpc.StatusCode | None) -> None:
+    told: list[bool] = []
+    async with theirs() as (server, client):
+        server.say(SERVING, status)
+        with pytest.raises(EngagementFailed) as caught:
+            await client.watch_health(told.append)
+        assert caught.value.status == (status.value[0] if status else 14)
+    assert told == [True]
+
+
+async def test_nonsense(logs: list[dict[str, object]]) -> None:
+    async with theirs() as (server, client):
+        server.say(b"\xff\xff", None)
+        with pytest.raises(EngagementFailed, match="unmarshal"):
+            await client.watch_health(lambda serving: pytest.fail("told"))
+    assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [
+        "undecodable message"
+    ]
+
+
+async def test_a_server_without_the_service() -> None:
+    server = grpc.server(ThreadPoolExecutor(1))
+    port = server.add_insecure_port("127.0.0.1:0")
+    server.start()
+    try:
+        async with wire.open_loop() as loop:
+            client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, connect_timeout=5.0)
+            await client.watch_health(lambda serving: pytest.fail("told"))
+            await client.aclose()
+    finally:
+        server.stop(0).wait()
+
+
+async def test_a_server_that_goes_away() -> None:
+    with trio.fail_after(20):
+        async with wire.open_loop() as loop:
+            sockets = open_sockets()
+            async with trio.open_nursery() as nursery:
+                server = await nursery.start(serve, loop)
+                client = wire.GrpcRunnerClient(server.address, loop=loop)
+                await client.status()
+                nursery.cancel_scope.cancel()
+            with pytest.raises(NotSent, match="cannot reach runner"):
+                await client.watch_health(lambda serving: pytest.fail("told"))
+            await client.aclose()
+            await settle(open_sockets, sockets)
+
+
+async def serve(
+    loop: wire.Loop, task_status: trio.TaskStatus[wire.GrpcServer] = trio.TASK_STATUS_IGNORED
+) -> None:
+    async with wire.open_server(Service(), "127.0.0.1:0", loop=loop) as server:
+        task_status.started(server)
+        await trio.sleep_forever()
+
+
+async def test_a_watch_that_ends_by_the_clients_close() -> None:
     async with open_pair() as pair:
-        await _ask(pair.server.address, lambda stub: act(stub, pair.server.address))
-    assert len(logs.with_event("undecodable message")) == 1
-
-
-async def test_unknown_methods_of_it_are_unimplemented() -> None:
-    def act(stub: Stub, address: str) -> None:
-        with grpc.insecure_channel(address) as channel, pytest.raises(grpc.RpcError) as caught:
-            channel.unary_unary(_SERVICE + "List", None, None)(b"", timeout=10)
-        assert caught.value.code() is grpc.StatusCode.UNIMPLEMENTED
-
-    async with open_pair() as pair:
-        await _ask(pair.server.address, lambda stub: act(stub, pair.server.address))
+        await pair.client.aclose()
+        with pytest.raises(NotSent, match="closed"):
+            await pair.client.watch_health(lambda serving: None)

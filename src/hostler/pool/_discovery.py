@@ -107,8 +107,8 @@ class Discovery:
             await self._hurry.wait()
 
     def _tell(self, target: Target, before: str, now: str) -> str:
-        """One log line when look-ups begin to fail, fail otherwise, or work again."""
-        if now and now != before:
+        """One log line when look-ups begin to fail, and one when they work again."""
+        if now and not before:
             log.warning("runners can't be looked up", target=str(target), reason=now)
         elif before and not now:
             log.info("runners can be looked up again", target=str(target))

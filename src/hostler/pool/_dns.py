@@ -134,7 +134,7 @@ class Resolver:
         except dns.resolver.NoAnswer:
             return None
         except dns.resolver.NXDOMAIN as error:
-            raise LookupFailed(f"{name} does not exist") from error
+            raise LookupFailed(f"{name.rstrip('.')} does not exist") from error
         except dns.exception.Timeout as error:
             raise LookupFailed(f"no answer within {self._timeout:g} s") from error
         except (dns.exception.DNSException, OSError) as error:
