@@ -311,3 +311,20 @@ async def test_service_that_is_writing_is_cancelled_by_reset() -> None:
         await pair.service.wait_idle()
         async with pair.client.engage(TRY) as engagement:  # credits of the connection came back
             await engagement.receive()
+
+
+async def test_a_scope_that_has_ended_sends_nothing() -> None:
+    """A placer's attempt whose time is over while its task is about to send the call: sent, but
+    cancelled, it could neither be tried elsewhere nor be waited for."""
+    commits: list[bool] = []
+    async with open_pair() as pair:
+        await call(pair.client)  # a connection is open: nothing to wait for
+        served = pair.service.started
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with pair.client.engage(TRY, on_commit=lambda: commits.append(True)):
+                raise AssertionError
+        assert scope.cancelled_caught
+        assert commits == []
+        await call(pair.client)
+        assert pair.service.started == served + 1

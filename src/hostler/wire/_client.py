@@ -8,6 +8,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TypeVar
 
 import structlog
+import trio
 from grpclib.metadata import USER_AGENT
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
@@ -142,6 +143,9 @@ class GrpcRunnerClient(RunnerClient):
                 committed = True
                 on_commit()
 
+            # From here to the hand-over nothing waits: a scope that has ended by now sends nothing,
+            # one that ends later finds the commit made.
+            await trio.lowlevel.checkpoint_if_cancelled()
             try:
                 stream.check_writable()
                 # One write for both, so a small call is a single packet.
