@@ -125,6 +125,16 @@ def test_all_scenarios_are_found() -> None:
     assert {"hot-echo-1", "ceiling-32", "cold-start", "soak", "freeze-never-8"} <= set(names)
 
 
+@pytest.mark.parametrize("name", ["placement-1000", "wire-1k-32", "wire-1024k-1"])
+def test_parts_are_measured_inside_of_this_process(name: str) -> None:
+    scenario = all_scenarios()[name]
+    assert not scenario.fits_url
+    metrics = scenario.measure(Target(address="", paths={}, processes=dict), SHORT)
+    assert metrics["requests_per_s"] > 1
+    least = metrics["cpu_least_us_per_request/process"]
+    assert 0 < least <= metrics["cpu_us_per_request/process"]
+
+
 def test_a_url_names_the_function() -> None:
     with open_url("http://127.0.0.1:8080/invoke/x", any_answer=True) as target:
         assert target.address == "127.0.0.1:8080"
