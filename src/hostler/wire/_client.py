@@ -176,13 +176,14 @@ class GrpcRunnerClient(RunnerClient):
 
     @asynccontextmanager
     async def _stream_logs(self) -> AsyncIterator[LogCollector]:
-        async with self._stream("StreamLogs", "") as stream:
+        async with self._stream("StreamLogs") as stream:
+            stream.connection.flush()
             yield _Collector(stream, self._address)
 
     async def watch_health(self, tell: Callable[[bool], None]) -> None:
         """See `RunnerClient.watch_health`. Trio-flavoured."""
         try:
-            async with self._stream(health.WATCH, "") as stream:
+            async with self._stream(health.WATCH) as stream:
                 await self._request(stream, health.REQUEST)
                 while (message := await _receive(stream, self._address)) is not None:
                     serving = _decoded(health.decode_serving, message, self._address)
@@ -198,22 +199,9 @@ class GrpcRunnerClient(RunnerClient):
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    @asynccontextmanager
-    async def _stream(self, method: str, request_id: str) -> AsyncIterator[WireStream]:
-        """A new stream for a method of the runner protocol, or for any ``/service/method``.
-
-        It is reset if it has not ended when the block does.
-        """
-        async with self._pool.stream_slot() as protocol:
-            stream = _open_stream(protocol, self._request_headers(method, request_id))
-            release = protocol.processor.register(stream)
-            protocol.connection.flush()
-            try:
-                yield stream
-            finally:
-                finished = stream.ended and not stream.inbox.chunks
-                stream.reset_now(ErrorCodes.NO_ERROR if finished else ErrorCodes.CANCEL)
-                release()
+    def _stream(self, method: str, request_id: str = "") -> _Block:
+        """A new stream for a method of the runner protocol, or for any ``/service/method``."""
+        return _Block(self._pool, self._request_headers(method, request_id))
 
     def _request_headers(self, method: str, request_id: str) -> HeaderList:
         headers = [
@@ -240,12 +228,43 @@ class GrpcRunnerClient(RunnerClient):
             pass  # with a status, which comes next
 
     async def _unary(self, method: str, message: bytes) -> bytes:
-        async with self._stream(method, "") as stream:
+        async with self._stream(method) as stream:
             await self._request(stream, message)
             answer = await _receive(stream, self._address)
             if answer is None or await _receive(stream, self._address) is not None:
                 raise EngagementFailed(INTERNAL, f"{method} must have exactly one answer")
             return answer
+
+
+class _Block:
+    """A new stream, open for the length of the block; it is reset if it has not ended then.
+
+    Its headers go out with the first message. (A class, because a generator costs several times
+    as much, and each call has one of these.)
+    """
+
+    def __init__(self, pool: ConnectionPool, headers: HeaderList) -> None:
+        self._pool = pool
+        self._headers = headers
+
+    async def __aenter__(self) -> WireStream:
+        """Trio-flavoured. Raises `NotSent`."""
+        self._slot = await self._pool.acquire()
+        try:
+            self._stream = _open_stream(self._slot.protocol, self._headers)
+        except BaseException:
+            self._pool.release(self._slot)
+            raise
+        self._unregister = self._slot.protocol.processor.register(self._stream)
+        return self._stream
+
+    async def __aexit__(self, *_: object) -> None:
+        """Not a checkpoint."""
+        stream = self._stream
+        finished = stream.ended and not stream.inbox.chunks
+        stream.reset_now(ErrorCodes.NO_ERROR if finished else ErrorCodes.CANCEL)
+        self._unregister()
+        self._pool.release(self._slot)
 
 
 def _open_stream(protocol: WireProtocol, headers: HeaderList) -> WireStream:
@@ -272,13 +291,15 @@ async def _receive(stream: WireStream, address: str) -> bytes | None:
         # What a proxy answers makes no sense as messages.
         bad = bad_response(dict(stream.headers)) if stream.headers else None
         raise EngagementFailed(*(bad or (error.broken.status, error.broken.text))) from error
-    headers = dict(stream.headers or ())
     if message is None:
-        status, text = status_of_end(headers, dict(stream.trailers or ()))
+        headers, trailers = dict(stream.headers or ()), dict(stream.trailers or ())
+        status, text = status_of_end(headers, trailers)
         if status != OK:
             raise EngagementFailed(status, text)
-    elif bad := bad_response(headers):
-        raise EngagementFailed(*bad)
+    elif not stream.response_is_good:
+        if bad := bad_response(dict(stream.headers or ())):
+            raise EngagementFailed(*bad)
+        stream.response_is_good = True
     return message
 
 

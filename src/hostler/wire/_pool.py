@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-
 import attrs
 import structlog
 import trio
@@ -34,7 +31,7 @@ class PoolStatistics:
 
 
 @attrs.define(eq=False)
-class _Slot:
+class Slot:
     """A connection and how many streams on it are ours."""
 
     protocol: WireProtocol
@@ -66,7 +63,7 @@ class ConnectionPool:
         self._target = target
         self._max_connections = max_connections
         self._streams_per_connection = streams_per_connection
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._attempt: _Attempt | None = None
         self._refused: object = _NONE_YET
         """The TLS context with which no connection came to be while older ones still work."""
@@ -81,25 +78,24 @@ class ConnectionPool:
             waiting=self._waiting,
         )
 
-    @asynccontextmanager
-    async def stream_slot(self) -> AsyncIterator[WireProtocol]:
-        """The right to open one stream on the connection, for as long as the block lasts.
+    async def acquire(self) -> Slot:
+        """The right to open one stream on a connection, to be given back with `release`.
 
         Trio-flavoured. Waits for a connection or for a free stream. Raises `NotSent`.
         """
         self._waiting += 1
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            slot = await self._acquire()
+            return await self._acquire()
         finally:
             self._waiting -= 1
-        try:
-            yield slot.protocol
-        finally:
-            slot.in_use -= 1
+
+    def release(self, slot: Slot) -> None:
+        slot.in_use -= 1
+        if self._waiting or len(self._slots) > 1 or not slot.protocol.usable:
             self._tidy()
 
-    async def _acquire(self) -> _Slot:
+    async def _acquire(self) -> Slot:
         while True:
             if self.closed:
                 raise NotSent(f"the client of runner {self._target.address} is closed")
@@ -117,7 +113,7 @@ class ConnectionPool:
             else:
                 await self._changed.wait()
 
-    def _with_room(self) -> _Slot | None:
+    def _with_room(self) -> Slot | None:
         # The first one with room: so the others become idle and can be closed.
         found = None
         for slot in self._slots:
@@ -129,7 +125,7 @@ class ConnectionPool:
             return None
         return found
 
-    def _is_current(self, slot: _Slot) -> bool:
+    def _is_current(self, slot: Slot) -> bool:
         """Whether the connection stands on the TLS files as they are now."""
         return slot.protocol.context is current_context(self._target.tls)
 
@@ -140,7 +136,7 @@ class ConnectionPool:
     def _current(self) -> int:
         return sum(slot.protocol.usable and self._is_current(slot) for slot in self._slots)
 
-    def _limit(self, slot: _Slot) -> int:
+    def _limit(self, slot: Slot) -> int:
         return min(self._streams_per_connection, slot.protocol.connection.limit)
 
     def _dialable(self) -> int:
@@ -174,7 +170,7 @@ class ConnectionPool:
             protocol.abort("client closed")
             return
         self._refused = _NONE_YET
-        self._slots.append(_Slot(protocol))
+        self._slots.append(Slot(protocol))
         protocol.on_change = self._tidy  # type: ignore[method-assign]
         self._tidy()
 
@@ -189,7 +185,7 @@ class ConnectionPool:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _surplus(self, slot: _Slot) -> bool:
+    def _surplus(self, slot: Slot) -> bool:
         """Whether another connection has so much room that this idle one only costs."""
         return any(
             other.in_use < max(1, self._limit(other) // 2)
@@ -197,7 +193,7 @@ class ConnectionPool:
             if other is not slot and other.protocol.usable
         )
 
-    def _replaced(self, slot: _Slot) -> bool:
+    def _replaced(self, slot: Slot) -> bool:
         return not self._is_current(slot) and self._current() > 0
 
     async def aclose(self) -> None:

@@ -91,6 +91,8 @@ class WireStream(grpclib_protocol.Stream):
         """The peer has sent all it is going to."""
         self.end_sent = False
         self._response_started = False
+        self.response_is_good = False
+        """Of a client: the response's headers were looked at."""
         self.cancel_scope = trio.CancelScope()
         """Of the task that serves the stream; unused by clients."""
         self._partial = bytearray()
