@@ -313,18 +313,26 @@ async def test_service_that_is_writing_is_cancelled_by_reset() -> None:
             await engagement.receive()
 
 
-async def test_a_scope_that_has_ended_sends_nothing() -> None:
-    """A placer's attempt whose time is over while its task is about to send the call: sent, but
-    cancelled, it could neither be tried elsewhere nor be waited for."""
+async def test_a_scope_that_ends_as_its_turn_comes_sends_nothing() -> None:
+    """A placer's attempt whose time is over in the moment in which it gets its stream. Sent, but
+    cancelled, the call could neither be tried elsewhere nor be waited for."""
     commits: list[bool] = []
-    async with open_pair() as pair:
-        await call(pair.client)  # a connection is open: nothing to wait for
-        served = pair.service.started
-        with trio.CancelScope() as scope:
-            scope.cancel()
-            async with pair.client.engage(TRY, on_commit=lambda: commits.append(True)):
+    scope = trio.CancelScope()
+
+    async def second(client: wire.GrpcRunnerClient) -> None:
+        with scope:
+            async with client.engage(TRY, on_commit=lambda: commits.append(True)):
                 raise AssertionError
+
+    async with open_pair(max_connections=1, streams_per_connection=1) as pair:
+        async with trio.open_nursery() as nursery:
+            async with pair.client.engage(TRY, first=EMPTY_BODY) as engagement:
+                nursery.start_soon(second, pair.client)
+                await trio.testing.wait_all_tasks_blocked(0.01)
+                await collect(engagement)
+            # The stream was given back just now: the waiting task is due to run, and too late
+            # for a cancellation to reach it where it waited.
+            scope.cancel()
         assert scope.cancelled_caught
         assert commits == []
-        await call(pair.client)
-        assert pair.service.started == served + 1
+        assert pair.service.started == 1
