@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.utils import floatToGoString
 
 
 class Series:
@@ -28,12 +27,13 @@ class Series:
 
 
 class Histogram:
-    """Observations by labels. ``bounds`` are the upper bounds of the buckets, ascending."""
+    """Observations by labels. ``bounds`` are the upper bounds of the buckets, ascending and below a
+    million: from there on Prometheus writes numbers in its own way."""
 
     def __init__(self, labels: Sequence[str], bounds: Sequence[float]) -> None:
         self._labels = tuple(labels)
         self._bounds = tuple(bounds)
-        self._names = [*(floatToGoString(bound) for bound in bounds), "+Inf"]
+        self._names = [*(repr(float(bound)) for bound in bounds), "+Inf"]
         self._series: dict[tuple[str, ...], Series] = {}
 
     def series(self, *values: str) -> Series:

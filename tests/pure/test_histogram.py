@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hostler._histogram import Histogram
 
-BOUNDS = (0.5, 1, 10, 250)
+BOUNDS = (0.1, 0.5, 1, 10, 250, 60_000, 120_000)
 VALUES = st.floats(0, 1000) | st.sampled_from(BOUNDS)
 
 
