@@ -108,6 +108,9 @@ async def test_each_misbehaviour_has_its_code_text_and_log_line(folder: Path) ->
         assert not wrong, "\n".join(wrong)
         assert await metric(runner.node, "fn_running") == 0
         assert await metric(fleet.lb, "fn_running") == 0
+        reply = await call(fleet.lb, fn="none")
+        assert (reply.status, reply.json()) == (404, {"message": "Fn not found"})
+        assert lines_of(fleet.lb, "call finished", fn_id="none") == []
         assert (await call(fleet.lb, content=b"well")).body == b"well"
         assert errors_of(runner.node) == []
         await fleet.drain()
@@ -122,12 +125,4 @@ async def test_response_that_breaks_in_the_middle_is_not_taken_for_whole(folder:
                     await exchange.rest()
             lines = lines_of(fleet.lb, "call finished", call_id=head.headers["fn-call-id"])
             assert [(line["code"], line["error"]) for line in lines] == [(502, NO_RESPONSE)]
-        await fleet.drain()
-
-
-async def test_functions_that_nobody_declared(folder: Path) -> None:
-    async with open_fleet(folder, runners=1) as fleet:
-        reply = await call(fleet.lb, fn="none")
-        assert (reply.status, reply.json()) == (404, {"message": "Fn not found"})
-        assert lines_of(fleet.lb, "call finished") == []
         await fleet.drain()
