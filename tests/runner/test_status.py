@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_sim_driver
+from hostler.engagement import EngagementFailed
 from hostler.errors import APIError
 from hostler.frames import RunnerStatus
 from hostler.runner import Hooks, StatusChecks
@@ -359,3 +360,25 @@ async def _swallow(runner: SimRunner) -> None:
         status = await runner.client.status()
         assert status.failed
     assert not scope.cancelled_caught
+
+
+async def test_who_waits_when_the_runner_ends_is_told(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async def hang() -> dict[str, str]:
+        await trio.sleep_forever()
+        return {}
+
+    failures: list[EngagementFailed] = []
+    async with open_sim_driver() as driver, trio.open_nursery() as nursery:
+        hooks = Hooks(health_checker=hang)
+        async with open_sim_runner(driver, tmp_path, hooks=hooks) as runner:
+
+            async def ask() -> None:
+                with pytest.raises(EngagementFailed) as caught:
+                    await runner.client.status()
+                failures.append(caught.value)
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+    assert [failure.status for failure in failures] == [14]

@@ -22,10 +22,10 @@ from ..abc import CallAgent, ResponseWriter
 from ..agent_metrics import AgentMetrics
 from ..bodies import BytesBody
 from ..call import PendingCall
+from ..engagement import GRPCStatus
 from ..errors import (
     APIError,
     FunctionResponseTooBig,
-    HostlerError,
     ServerBusy,
     code_of,
     public_error,
@@ -51,6 +51,7 @@ RUNS_AT_ONCE = 4
 MAX_RESULTS = 64
 """Results that are kept at most."""
 NO_PAYLOAD = "{}"
+UNAVAILABLE = 14
 
 
 @attrs.define(eq=False)
@@ -88,7 +89,8 @@ class StatusTracker:
 
     async def status(self, payload: str | None) -> RunnerStatus:
         """The status, from a new run or one of the last 1.5 s. Cancelling ends the waiting, not
-        the run. Never raises for a failing check: that is a result."""
+        the run. Never raises for a failing check: that is a result; `GRPCStatus` if the runner ends
+        meanwhile."""
         if not self._checks.image and self._checker is None:
             await trio.lowlevel.checkpoint()
             return self._fresh(RunnerStatus(is_network_disabled=self._barred()))
@@ -108,7 +110,7 @@ class StatusTracker:
         run = self._find(payload)
         await run.done.wait()
         if run.result is None:
-            raise HostlerError("the runner ended during its status check")
+            raise GRPCStatus(UNAVAILABLE, "the runner ended during its status check")
         cached = run.readers > 0
         run.readers += 1
         return msgspec.structs.replace(run.result, cached=cached)
