@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from hostler.bodies import BytesBody
+from hostler.call import PendingCall
 from hostler.drivers.sim import (
     SimContainer,
     SimExit,
@@ -212,6 +213,71 @@ async def test_weakness_01_4_timings_belong_to_the_call_that_waited(
         assert cold.timings.scheduler_ns / 1e9 == pytest.approx(8.0, abs=0.1)
         assert hot.timings.image_pull_wait_ns == hot.timings.init_start_ns == 0
         assert hot.timings.scheduler_ns < 1e6
+
+
+STAGES: dict[str, Any] = {
+    "on_machine": False,
+    "validate_time": 0.5,
+    "pull_time": 3.0,
+    "create_time": 1.0,
+    "start_time": 1.0,
+    "init_time": 2.0,
+}
+TIMES = [3.0, 0.5, 2.0, 2.0]
+
+
+def stage_times(call: PendingCall) -> list[float]:
+    """Seconds of pull, preparation, creation with start, and initialization."""
+    times = call.timings
+    stages = (
+        times.image_pull_wait_ns,
+        times.ctr_prep_ns,
+        times.ctr_create_ns,
+        times.init_start_ns,
+    )
+    return [round(stage / 1e9, 1) for stage in stages]
+
+
+async def test_times_of_a_container_that_was_launched_for_another_call(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """Its first caller has left; the next one waits for the rest, and is told of the launch."""
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", **STAGES)
+        with trio.move_on_after(5.0):
+            await node.run()
+        call = node.call()
+        await node.agent.submit(call)
+        assert driver.statistics().created == 1
+        assert stage_times(call) == TIMES
+        assert call.timings.scheduler_ns / 1e9 == pytest.approx(3.0, abs=0.1)
+
+
+async def test_times_of_a_container_that_is_launched_ahead_of_calls(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", **STAGES)
+        node.agent.keep_warm(node.call())
+        waiting, later = node.call(), node.call()
+        await node.agent.submit(waiting)
+        await node.agent.submit(later)
+        assert driver.statistics().created == 1
+        assert stage_times(waiting) == TIMES
+        assert stage_times(later) == [0, 0, 0, 0]
+
+
+async def test_times_of_calls_that_share_a_pull(autojump_clock: object, tmp_path: Path) -> None:
+    """Each call has the times of the container that it got; the execution is its own."""
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("sleep", sleeper, **STAGES)
+        calls = [node.call("sleep", BytesBody(body)) for body in (b"1", b"2", b"3")]
+        async with trio.open_nursery() as nursery:
+            for call in calls:
+                nursery.start_soon(node.agent.submit, call)
+        assert [stage_times(call) for call in calls] == [TIMES] * 3
+        seconds = [round(call.timings.execution_ns / 1e9, 1) for call in calls]
+        assert seconds == [1.0, 2.0, 3.0]
 
 
 @pytest.mark.parametrize("listening", ["linked", "direct"])

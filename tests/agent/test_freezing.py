@@ -166,6 +166,8 @@ async def test_a_call_now_and_then_pays_no_thaw(
         assert (driver.kinds().count("thawed") == 0) is (period < FIRST_COST / SHARE)
         await trio.sleep(LONGEST_GRACE)
         assert node.agent.statistics().containers == {ContainerState.PAUSED: 1}
+        statistics = node.agent.statistics()
+        assert statistics.freezes == statistics.thaws + 1 == driver.kinds().count("frozen")
 
 
 async def test_what_is_not_needed_is_frozen_beside_what_is(

@@ -138,6 +138,8 @@ class Agent(InnerAgent):
             evictions=room.evictions,
             launches=events.launches,
             launch_failures=events.launch_failures,
+            freezes=events.freezes,
+            thaws=events.thaws,
             queued=events.queued,
             running=events.running,
             containers=containers,

@@ -40,7 +40,7 @@ _NAMES = {state: state.value for state in ContainerState}
 class AgentStatistics:
     """A snapshot of an agent.
 
-    ``calls`` to ``launch_failures`` count since the agent was opened; the rest is what there is
+    ``calls`` to ``thaws`` count since the agent was opened; the rest is what there is
     now. ``server_busy`` counts calls that were refused for want of room or because the agent
     closes; ``canceled`` those whose caller gave up.
     """
@@ -54,6 +54,8 @@ class AgentStatistics:
     evictions: int
     launches: int
     launch_failures: int
+    freezes: int
+    thaws: int
 
     queued: int
     """Calls that wait for a slot."""
@@ -89,6 +91,8 @@ class AgentEvents:
         self.ended: Counter[CallStatus] = Counter()
         self.launches = 0
         self.launch_failures = 0
+        self.freezes = 0
+        self.thaws = 0
         self.queued = 0
         self.running = 0
         self.containers: Counter[ContainerState] = Counter()
@@ -131,6 +135,14 @@ class AgentEvents:
         self.launch_failures += 1
         self.metrics.launch_failures.inc()
 
+    def froze(self) -> None:
+        self.freezes += 1
+        self.metrics.freezes.inc()
+
+    def thawed(self) -> None:
+        self.thaws += 1
+        self.metrics.thaws.inc()
+
     def track(self, app_id: str, fn_id: str, image: str) -> ContainerTrack:
         """Follow a container, which waits for its resources now."""
         return ContainerTrack(self, self.metrics.labels(app_id, fn_id, image))
@@ -171,7 +183,7 @@ class ContainerTrack:
         self._metrics.observe_ready(outcome, self._labels, round(seconds * 1e9))
 
     def froze(self) -> None:
-        self._metrics.freezes.inc()
+        self._events.froze()
 
     def thawed(self) -> None:
-        self._metrics.thaws.inc()
+        self._events.thawed()

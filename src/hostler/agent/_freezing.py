@@ -13,7 +13,7 @@ cost. Where the past foretells that the container is needed again before long, i
   and resuming, and a function whose containers were needed again after ``gap`` seconds lately
   does not have them paused in between.
 * All containers together are paused so seldom (`Freezer.turn`) that pausing and resuming takes at
-  most the fraction `SHARE` of the machine's CPUs, the longest idle container first.
+  most the fraction `SHARE` of the machine's CPUs, in the order in which their graces ended.
 
 Slots are taken last in, first out, so the containers that are not needed are those whose idle
 time grows past the grace. An overloaded engine is slow, which makes the cost, and so the grace,
