@@ -23,9 +23,11 @@ PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 START = 60
 """Seconds for an engine to start, or to end with all that it has."""
 
-# Starts an engine, then another one on the same data for each line that it reads.
+# In a network name space of its own: an engine that starts again tidies up bridges, also those of
+# other engines. Starts an engine, then another one on the same data for each line that it reads.
 KEEPER = f"""
 set -euo pipefail
+ip link set lo up
 source {SCRIPT}
 ENGINE_DEFAULT_SOCKET=/nowhere/socket
 trap engine_stop EXIT
@@ -87,7 +89,7 @@ class OwnEngine:
 async def open_own_engine() -> AsyncIterator[OwnEngine]:
     """Start one beside whatever other there is; all of it is gone at the end."""
     keeper = await trio.lowlevel.open_process(
-        ["bash", "-c", KEEPER],
+        ["unshare", "--net", "bash", "-c", KEEPER],
         env={"PATH": PATH},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
