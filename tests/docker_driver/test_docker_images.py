@@ -14,10 +14,11 @@ import docker
 import pytest
 import trio
 import trio.testing
+from prometheus_client import CollectorRegistry
 
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
-from hostler.drivers.docker import EngineError, Operation, open_docker_driver
+from hostler.drivers.docker import DockerMetrics, EngineError, Operation, open_docker_driver
 from hostler.drivers.docker._cleaner import ImageCleaner
 from hostler.drivers.docker._engine import Engine, open_engine
 from hostler.drivers.docker._image_stock import Stock, take_stock
@@ -101,13 +102,24 @@ async def test_the_prefork_image_is_exempt(
     images = summary("busybox"), summary("other")
     fake_engine.on("GET /system/df", value(usage(*images)))
     fake_engine.on("DELETE /images/other:latest", error(409, "in use"))
-    config = AgentConfig(image_clean_max_size=1, experimental_prefork_pool_size=1)
+    config = AgentConfig(image_clean_max_size=7, experimental_prefork_pool_size=1)
+    registry = CollectorRegistry()
+    metrics = DockerMetrics(registry)
     with trio.fail_after(WAIT):
-        async with open_docker_driver(config, environ=fake_environ) as driver:
+        async with open_docker_driver(config, environ=fake_environ, metrics=metrics):
             await fake_engine.wait_for("GET /system/df", 2)
-            found = driver.statistics().images
-            assert found is not None
-            assert (found.idle, found.idle_size) == (1, 100)
+            shown = {
+                name: registry.get_sample_value(f"fn_image_cleaner_{name}")
+                for name in (
+                    "idle_img_count",
+                    "idle_img_size",
+                    "busy_img_count",
+                    "busy_img_size",
+                    "max_img_size",
+                    "disk_size",
+                )
+            }
+            assert list(shown.values()) == [1, 100, 0, 0, 7, 900]
             fake_engine.release()
     assert fake_engine.count("DELETE /images/busybox.*") == 0
 

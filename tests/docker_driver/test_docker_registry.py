@@ -18,12 +18,14 @@ import pytest
 import trio
 import trio.testing
 import trustme
+from prometheus_client import CollectorRegistry
 
 from hostler.abc import ContainerTask, RunResult
 from hostler.config import AgentConfig
 from hostler.drivers.docker import (
     Backoff,
     DockerDriver,
+    DockerMetrics,
     open_docker_driver,
     transient_trouble,
 )
@@ -65,10 +67,14 @@ def image(engine: docker.APIClient, docker_host: str) -> Iterator[Callable[..., 
 
 
 @asynccontextmanager
-async def open_driver(docker_host: str, **fields: Any) -> AsyncIterator[DockerDriver]:
+async def open_driver(
+    docker_host: str, metrics: DockerMetrics | None = None, **fields: Any
+) -> AsyncIterator[DockerDriver]:
     fields.setdefault("image_pull_retries", 0)
     environ = {"DOCKER_HOST": docker_host, "PATH": os.environ["PATH"]}
-    async with open_docker_driver(AgentConfig(**fields), environ=environ) as driver:
+    async with open_docker_driver(
+        AgentConfig(**fields), environ=environ, metrics=metrics
+    ) as driver:
         yield driver
 
 
@@ -276,15 +282,20 @@ async def test_trouble_that_passes(
     answer: Answer,
     reason: str,
 ) -> None:
-    settings = {"image_pull_retries": 10, "image_pull_retry_interval_msecs": 1}
+    settings: dict[str, Any] = {"image_pull_retries": 10, "image_pull_retry_interval_msecs": 1}
     async with open_registry(tmp_path) as registry, open_proxy(registry.address) as proxy:
         name = await in_thread(image, registry)
         through = name.replace(registry.address, proxy.address)
         proxy.refusals = [answer] * 4
-        async with open_driver(docker_host, **settings) as driver:
+        samples = CollectorRegistry()
+        metrics = DockerMetrics(samples)
+        async with open_driver(docker_host, metrics, **settings) as driver:
             await pull(driver, through)
         await remove(docker_host, through)
-    assert {entry["reason"] for entry in logs.with_event("tried again")} == {reason}
+    told = logs.with_event("tried again")
+    assert {entry["reason"] for entry in told} == {reason}
+    labels = {"api_name": "docker_pull_image", "api_status": reason}
+    assert samples.get_sample_value("fn_docker_api_retries", labels) == len(told)
 
 
 @pytest.mark.parametrize(
@@ -299,7 +310,7 @@ async def test_trouble_that_passes(
     ids=["html", "json", "empty", "404", "redirect"],
 )
 async def test_garbage(docker_host: str, logs: Logs, answer: Answer) -> None:
-    settings = {"image_pull_retry_interval_msecs": 1}
+    settings: dict[str, Any] = {"image_pull_retry_interval_msecs": 1}
     async with open_fake_registry() as registry, open_driver(docker_host, **settings) as driver:
         registry.fail = [answer] * 50
         with pytest.raises(ImagePullFailed, match="Failed to pull image") as caught:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import docker
 import trio
@@ -72,7 +73,12 @@ class Workshop:
         self.exits = ExitWatcher(engine, self.containers.retry_removals, metrics.event)
         self.sampler = Sampler(engine, metrics.sampled)
         self.images = Images(engine)
-        self.puller = ImagePuller(engine, nursery, pull_backoff(around.config))
+        self.puller = ImagePuller(
+            engine,
+            nursery,
+            pull_backoff(around.config),
+            partial(metrics.call_retried, "docker_pull_image"),
+        )
         self.prefork = self._prefork_pool()
         self.networks = Networks(around.config.docker_networks, self.prefork)
 

@@ -155,6 +155,7 @@ def _announced(
             prefork_size=now.prefork.size,
             prefork_free=now.prefork.free,
             networks=dict(now.networks),
+            images=now.images or ImageStatistics(),
         )
 
     with metrics.showing(around.instance_id, levels):

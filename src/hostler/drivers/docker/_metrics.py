@@ -13,6 +13,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from ...metrics import MILLISECONDS
+from ._cleaner import ImageStatistics
 from ._statistics import Sample
 
 _BLOCK = 131_072
@@ -31,6 +32,7 @@ class Levels:
     prefork_size: int = 0
     prefork_free: int = 0
     networks: dict[str, int] = attrs.Factory(dict)
+    images: ImageStatistics = attrs.Factory(ImageStatistics)
 
 
 class DockerMetrics(Collector):
@@ -114,6 +116,9 @@ class DockerMetrics(Collector):
             "Network name spaces that are ready and unused",
             sum(level.prefork_free for level in levels),
         )
+        for name, field, text in _IMAGES:
+            total = sum(getattr(level.images, field) for level in levels)
+            yield _gauge(f"image_cleaner_{name}", text, total)
         networks: Counter[str] = Counter()
         for level in levels:
             networks.update(level.networks)
@@ -164,6 +169,14 @@ _SAMPLED: tuple[tuple[str, str, tuple[int, ...]], ...] = (
     ("cpu_user", "Percent of one CPU that a container used in user mode", CPU_PERCENT),
     ("cpu_kernel", "Percent of one CPU that a container used in kernel mode", CPU_PERCENT),
     ("cpu_total", "Percent of one CPU that a container used", CPU_PERCENT),
+)
+_IMAGES: tuple[tuple[str, str, str], ...] = (
+    ("busy_img_count", "busy", "Images in use, as the image cleaner last saw them"),
+    ("busy_img_size", "busy_size", "Bytes of the images in use"),
+    ("idle_img_count", "idle", "Images not in use, as the image cleaner last saw them"),
+    ("idle_img_size", "idle_size", "Bytes of the images not in use"),
+    ("max_img_size", "limit", "Bytes of images from which on unused ones are removed"),
+    ("disk_size", "disk_size", "Bytes of all these images, shared layers counted once"),
 )
 _COUNTED: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ("api_retries", "Calls of the engine that were tried again", ("api_name", "api_status")),

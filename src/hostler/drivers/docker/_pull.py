@@ -44,14 +44,22 @@ class ImagePuller:
     """Pulls images for the cookies of one driver.
 
     Transfers run in ``nursery``, not in the task of the first who asked: each waiter has its own
-    time limit, and a transfer goes on as long as anybody waits for it.
+    time limit, and a transfer goes on as long as anybody waits for it. ``on_retry`` gets the
+    reason of each retry.
     """
 
-    def __init__(self, engine: Engine, nursery: trio.Nursery, backoff: Backoff) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        nursery: trio.Nursery,
+        backoff: Backoff,
+        on_retry: Callable[[str], None],
+    ) -> None:
         self._engine = engine
         self._nursery = nursery
         self._transfers: dict[_Wanted, _Transfer] = {}
         self._backoff = backoff
+        self._on_retry = on_retry
         self._checker: RetryChecker = transient_trouble
 
     def set_retry_policy(self, backoff: Backoff, checker: RetryChecker) -> None:
@@ -102,6 +110,7 @@ class ImagePuller:
                 delay = next(delays, None) if again else None
                 if delay is None:
                     return error
+                self._on_retry(reason)
                 log.info(
                     "pull is tried again",
                     image=wanted.reference.name,
