@@ -52,8 +52,10 @@ def seize(path: str, flags: int) -> int | None:
     try:
         if os.fstat(descriptor).st_uid == os.geteuid():
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Something may have been mounted over it since, and is in use.
+            _check_same(path, descriptor)
             return descriptor
-    except BlockingIOError:
+    except (BlockingIOError, FileNotFoundError, Removed):
         pass
     except BaseException:
         os.close(descriptor)
