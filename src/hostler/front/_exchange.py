@@ -161,7 +161,7 @@ class Exchange:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._head = self._response(message["status"], list(message.get("headers", ())))
-            await trio.lowlevel.checkpoint()
+            await trio.lowlevel.checkpoint_if_cancelled()  # the body is sent next
             return
         parts: list[bytes | None] = []
         if not self._begun:

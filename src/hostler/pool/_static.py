@@ -33,7 +33,7 @@ class StaticPool(RunnerPool):
         return f"<StaticPool {len(self._runners)} runners>"
 
     async def runners(self, call: RunnerCall) -> Sequence[Runner]:
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()  # no turn for others: asked for each call
         return self._runners
 
     async def aclose(self) -> None:
