@@ -173,3 +173,20 @@ def test_the_account_is_exact_after_any_history(history: list[tuple[int, bool]])
         assert "waiting=0" in repr(room)
 
     trio.run(run)
+
+
+async def test_room_for_what_is_launched_ahead_of_calls() -> None:
+    room = Room(Resources(100))
+    first = room.try_acquire(Resources(60))
+    assert first is not None
+    assert room.try_acquire(Resources(60)) is None
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(room.acquire, Resources(60), "key")
+        await trio.testing.wait_all_tasks_blocked()
+        # It would fit, but somebody stands in line.
+        assert room.try_acquire(Resources(10)) is None
+        assert room.try_acquire(Resources()) is not None
+        first.release()
+        await trio.testing.wait_all_tasks_blocked()
+        assert room.used == Resources(60)
+    assert room.try_acquire(Resources(40)) is not None

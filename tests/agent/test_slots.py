@@ -196,3 +196,62 @@ def test_refusing_all_ends_every_wait(bench: Bench) -> None:
     bench.queue.refuse_all(ValueError)
     assert all(isinstance(waiter.error, ValueError) for waiter in waiters)
     assert all(launch.scope.cancel_called for launch in bench.launches)
+
+
+def ready(bench: Bench, count: int) -> list[FakeSlot]:
+    """Idle slots, the one that was used last at the end."""
+    slots = [FakeSlot(number) for number in range(count)]
+    for slot in slots:
+        bench.queue.launched(bench.queue.add_spare(), slot)
+    return slots
+
+
+def test_those_to_keep_are_the_most_recently_used(bench: Bench) -> None:
+    bench.queue.keep(2)
+    slots = ready(bench, 4)
+    assert [bench.queue.keeps(slot) for slot in slots] == [False, False, True, True]
+    assert bench.queue.take() is slots[3]  # a busy one counts
+    assert [bench.queue.keeps(slot) for slot in slots] == [False, False, True, False]
+    bench.queue.gone(slots[2])
+    assert [bench.queue.keeps(slot) for slot in slots[:2]] == [False, True]
+    bench.queue.keep(0)
+    assert not any(bench.queue.keeps(slot) for slot in slots)
+
+
+def test_idle_slots_are_told_when_who_is_to_stay_may_have_changed(bench: Bench) -> None:
+    (slot,) = ready(bench, 1)
+    assert slot.reconsidered == 0
+    bench.queue.keep(1)
+    bench.queue.keep(1)
+    assert slot.reconsidered == 1
+    other = FakeSlot(9)
+    bench.queue.launched(bench.queue.add_spare(), other)
+    assert slot.reconsidered == 2
+    bench.queue.gone(other)
+    assert slot.reconsidered == 3
+
+
+def test_a_queue_that_was_forgotten_still_knows_how_many_to_keep(bench: Bench) -> None:
+    bench.queues.keep("new", 1)
+    assert len(bench.queues) == 1  # nothing is in it yet
+    queue = bench.queues.get("new")
+    slot = FakeSlot(1)
+    queue.launched(queue.add_spare(), slot)
+    assert queue.keeps(slot)
+    queue.gone(slot)
+    assert bench.queues.find("new") is None
+    again = bench.queues.get("new")
+    again.launched(again.add_spare(), slot)
+    assert again.keeps(slot)
+
+
+def test_a_spare_launch_is_for_a_call_whose_own_has_failed(bench: Bench) -> None:
+    slots = ready(bench, 1)
+    assert bench.queue.take() is slots[0]
+    waiter = bench.join()
+    bench.queue.launch_failed(bench.launches[0], ValueError("no"))
+    assert waiter.setback is not None
+    spare = bench.queue.add_spare()
+    assert spare.waiter is waiter
+    assert bench.queue.launched(spare, FakeSlot(2))
+    assert waiter.done.is_set()
