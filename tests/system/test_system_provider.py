@@ -22,7 +22,7 @@ import trio
 from tests.functions.build import docker_image, fdk_command, fdk_image
 
 from .http import Reply, call
-from .nodes import Fleet, Functions, open_lb, open_runner
+from .nodes import Fleet, Functions, errors_of, open_lb, open_runner
 
 PROVIDER = Path(__file__).parents[2] / "examples" / "custom_driver"
 ZONES = ("north", "south")
@@ -72,7 +72,7 @@ async def open_provider(
 async def see(fleet: Fleet, tier: str, fn: str = "fnt") -> dict[str, Any]:
     """One call: what its function process sees of itself."""
     reply = await call(fleet.lb, "env", b"hello", fn=fn, Tier=tier)
-    assert reply.status == 200, reply.body
+    assert reply.status == 200, [errors_of(runner.node) for runner in fleet.runners]
     seen: dict[str, Any] = reply.json()
     assert seen["env"]["TENANT_TIER"] == tier
     assert seen["env"]["RUNNER_ZONE"] in ZONES
