@@ -1,0 +1,7 @@
+"""Compares placers on virtual time: the real placer code over simulated runners.
+
+_workload     a synthetic load like that of a public cloud
+_runner       a runner: memory, hot containers, cold starts, NACKs
+_run          one simulation
+_report       the table, and the numbers of a plot
+"""

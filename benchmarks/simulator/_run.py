@@ -1,0 +1,156 @@
+"""One simulation: a load, runners, load balancers with a placer each, and what came out."""
+
+from __future__ import annotations
+
+import random
+
+import attrs
+import msgspec
+import trio
+from trio.testing import MockClock
+
+from hostler.abc import CallRequest
+from hostler.bodies import BytesBody
+from hostler.call import DiscardWriter, PendingCall
+from hostler.config import PlacerConfig
+from hostler.errors import ServerBusy
+from hostler.models import Call
+from hostler.pool import PLACERS, StaticPool, SweepPlacer
+
+from ._runner import IDLE_SECONDS, SimRunner
+from ._workload import Arrival, make_arrivals, make_functions
+
+FUNCTIONS_PER_RUNNER = 20
+
+
+@attrs.frozen(kw_only=True)
+class Plan:
+    """``load`` is the part of all memory that the calls need on average; times in seconds.
+
+    Calls that arrive in ``warm_up`` are not counted. ``lbs`` share the calls at random and know
+    nothing of each other.
+    """
+
+    placer: str
+    runners: int
+    load: float
+    memory: int = 4096
+    lbs: int = 2
+    warm_up: float = 60.0
+    seconds: float = 240.0
+    seed: int = 1
+
+
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """Slowdown = time from arrival to end, over the time in the function."""
+
+    placer: str
+    runners: int
+    load: float
+    calls: int
+    refused: int
+    slowdown_p50: float
+    slowdown_p99: float
+    slowdown_p999: float
+    waited_p99: float
+    """Seconds beside the time in the function: waiting and starting."""
+    cold_share: float
+    attempts_per_call: float
+    attempts_p99: int
+
+
+@attrs.define
+class _Tally:
+    slowdowns: list[float] = attrs.Factory(list)
+    waits: list[float] = attrs.Factory(list)
+    attempts: list[int] = attrs.Factory(list)
+    refused: int = 0
+    cold_before: int = 0
+
+
+def simulate(plan: Plan) -> Result:
+    """Run ``plan`` on virtual time. The same plan has the same load; what the placers and Trio's
+    scheduler leave to chance is different each time."""
+    rng = random.Random(plan.seed)
+    functions = make_functions(
+        rng, plan.runners * FUNCTIONS_PER_RUNNER, plan.load * plan.runners * plan.memory
+    )
+    arrivals = make_arrivals(rng, functions, plan.warm_up + plan.seconds)
+    runners = [SimRunner(f"r{number}:1", plan.memory) for number in range(plan.runners)]
+    tally = _Tally()
+    trio.run(_main, plan, arrivals, runners, tally, rng, clock=MockClock(autojump_threshold=0))
+    cold = sum(runner.cold for runner in runners) - tally.cold_before
+    served = len(tally.slowdowns)
+    return Result(
+        placer=plan.placer,
+        runners=plan.runners,
+        load=plan.load,
+        calls=served,
+        refused=tally.refused,
+        slowdown_p50=percentile(tally.slowdowns, 0.50),
+        slowdown_p99=percentile(tally.slowdowns, 0.99),
+        slowdown_p999=percentile(tally.slowdowns, 0.999),
+        waited_p99=percentile(tally.waits, 0.99),
+        cold_share=cold / max(1, served),
+        attempts_per_call=sum(tally.attempts) / max(1, len(tally.attempts)),
+        attempts_p99=int(percentile(tally.attempts, 0.99)),
+    )
+
+
+def percentile(values: list[float] | list[int], share: float) -> float:
+    """The smallest value that is not under ``share`` of all; 0 of nothing."""
+    ordered = sorted(values)
+    return ordered[min(int(len(ordered) * share), len(ordered) - 1)] if ordered else 0.0
+
+
+async def _main(
+    plan: Plan,
+    arrivals: list[Arrival],
+    runners: list[SimRunner],
+    tally: _Tally,
+    rng: random.Random,
+) -> None:
+    pool = StaticPool(runners)
+    placers = [PLACERS[plan.placer](PlacerConfig()) for _ in range(plan.lbs)]
+    async with trio.open_nursery() as nursery:
+        counted = False
+        for arrival in arrivals:
+            await trio.sleep_until(arrival.at)
+            if not counted and arrival.at >= plan.warm_up:
+                counted = True
+                tally.cold_before = sum(runner.cold for runner in runners)
+            nursery.start_soon(_call, rng.choice(placers), pool, arrival, tally, counted)
+
+
+async def _call(
+    placer: SweepPlacer, pool: StaticPool, arrival: Arrival, tally: _Tally, counted: bool
+) -> None:
+    call = _make_call(arrival)
+    try:
+        await placer.place_call(pool, call)
+    except ServerBusy:
+        tally.refused += counted
+        return
+    if counted:
+        took = trio.current_time() - arrival.at
+        tally.slowdowns.append(took / arrival.seconds)
+        tally.waits.append(took - arrival.seconds)
+        tally.attempts.append(call.attempts)
+
+
+def _make_call(arrival: Arrival) -> PendingCall:
+    function = arrival.function
+    model = Call(
+        fn_id=function.name,
+        image=function.name,
+        memory=function.memory,
+        idle_timeout=round(IDLE_SECONDS),
+        type="sync",
+    )
+    return PendingCall(
+        model=model,
+        body=BytesBody(),
+        writer=DiscardWriter(),
+        request=CallRequest(method="POST", url="/", headers={}),
+        extensions={"seconds": repr(arrival.seconds)},
+    )

@@ -1,0 +1,189 @@
+"""A simulated runner in NACK mode: memory, hot containers, cold starts, evictions.
+
+As on a real one, a call that finds no idle container has one started, and takes whatever comes
+first: that one, or another of its function that becomes free.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import attrs
+import trio
+
+from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from hostler.errors import ServerBusy
+from hostler.frames import MAX_WARM_KEYS, LoadHint, RunnerStatus
+
+COLD_SECONDS = 0.5
+"""From nothing to a container that takes its call."""
+IDLE_SECONDS = 30.0
+"""After which an idle container goes (Fn's default)."""
+ROUND_TRIP = 0.001
+COMPLETE_SECONDS = 0.1
+"""At most so often a hint tells of all hot containers, as a real runner does it."""
+MIB = 2**20
+
+
+@attrs.frozen(eq=False)
+class _Idle:
+    name: str
+    memory: int
+    since: float
+
+
+@attrs.define(eq=False)
+class _Waiter:
+    scope: trio.CancelScope
+    served: trio.Event = attrs.Factory(trio.Event)
+
+
+@attrs.define(eq=False)
+class _Queue:
+    """The containers of one function. The first waiter has the launch that is ``ready`` first,
+    and so on; when one is served otherwise, all move up."""
+
+    memory: int
+    idle: list[_Idle] = attrs.Factory(list)
+    waiters: deque[_Waiter] = attrs.Factory(deque)
+    ready: deque[float] = attrs.Factory(deque)
+
+    def appoint(self) -> None:
+        for waiter, at in zip(self.waiters, self.ready, strict=False):
+            waiter.scope.deadline = at
+
+
+class SimRunner(Runner):
+    """``memory`` in MB. Counts its ``cold`` starts, ``nacks`` and ``evictions``."""
+
+    def __init__(self, address: str, memory: int) -> None:
+        self._address = address
+        self._free = memory
+        self._idle: OrderedDict[_Idle, None] = OrderedDict()
+        """The least recently used first."""
+        self._idle_memory = 0
+        self._queues: dict[str, _Queue] = {}
+        self._spare: set[str] = set()
+        """Functions with launches that no call waits for."""
+        self._active = 0
+        self._complete_at = 0.0
+        self.cold = self.nacks = self.evictions = 0
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        on_commit()
+        await trio.sleep(ROUND_TRIP / 2)
+        name = call.model.fn_id
+        self._settle()
+        queue = self._queues.get(name)
+        if queue is None:
+            queue = self._queues[name] = _Queue(call.model.memory)
+        if queue.idle:
+            self._remove(queue.idle[-1])
+        elif not await self._wait(queue):
+            self.nacks += 1
+            hint = self._hint(name)
+            await trio.sleep(ROUND_TRIP / 2)
+            return NotPlaced(ServerBusy(), load=hint)
+        self._active += 1
+        await trio.sleep(float(call.extensions["seconds"]))
+        self._active -= 1
+        self._settle()
+        if queue.waiters:
+            queue.waiters.popleft().served.set()
+            queue.appoint()
+            self._spare.add(name)
+        else:
+            self._add(name, queue, trio.current_time())
+        return Placed(load=self._hint(name))
+
+    async def _wait(self, queue: _Queue) -> bool:
+        """Wait for a container; false if there is no room for one."""
+        now = trio.current_time()
+        if len(queue.ready) <= len(queue.waiters):
+            if not self._make_room(queue.memory):
+                return False
+            self.cold += 1
+            queue.ready.append(now + COLD_SECONDS)
+        with trio.CancelScope() as scope:
+            waiter = _Waiter(scope)
+            queue.waiters.append(waiter)
+            queue.appoint()
+            await waiter.served.wait()
+        if not waiter.served.is_set():
+            queue.waiters.remove(waiter)
+            queue.ready.popleft()
+        return True
+
+    def _settle(self) -> None:
+        """What has happened meanwhile: launches without a call are ready, idle ones are gone."""
+        now = trio.current_time()
+        for name in tuple(self._spare):
+            queue = self._queues[name]
+            while len(queue.ready) > len(queue.waiters) and queue.ready[0] <= now:
+                self._add(name, queue, queue.ready.popleft())
+            if len(queue.ready) == len(queue.waiters):
+                self._spare.remove(name)
+        while self._idle:
+            oldest = next(iter(self._idle))
+            if oldest.since >= now - IDLE_SECONDS:
+                return
+            self._remove(oldest)
+            self._free += oldest.memory
+
+    def _add(self, name: str, queue: _Queue, since: float) -> None:
+        container = _Idle(name, queue.memory, since)
+        queue.idle.append(container)
+        self._idle[container] = None
+        self._idle_memory += queue.memory
+
+    def _remove(self, container: _Idle) -> None:
+        del self._idle[container]
+        self._queues[container.name].idle.remove(container)
+        self._idle_memory -= container.memory
+
+    def _make_room(self, memory: int) -> bool:
+        """Take ``memory``, from idle containers if need be, the least recently used first."""
+        if self._free + self._idle_memory < memory:
+            return False
+        while self._free < memory:
+            self.evictions += 1
+            oldest = next(iter(self._idle))
+            self._remove(oldest)
+            self._free += oldest.memory
+        self._free -= memory
+        return True
+
+    def _hint(self, name: str) -> LoadHint:
+        now = trio.current_time()
+        complete = now >= self._complete_at
+        warm: dict[bytes, int] = {}
+        if complete:
+            self._complete_at = now + COMPLETE_SECONDS
+            for container in reversed(self._idle):
+                key = container.name.encode()
+                if key in warm or len(warm) < MAX_WARM_KEYS:
+                    warm[key] = warm.get(key, 0) + 1
+        elif self._queues[name].idle:
+            warm[name.encode()] = len(self._queues[name].idle)
+        return LoadHint(
+            active=self._active,
+            free_memory=self._free * MIB,
+            slot=name.encode(),
+            warm=warm,
+            complete=complete,
+        )
+
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        await trio.lowlevel.checkpoint()
+        return RunnerStatus(active=self._active)
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
