@@ -18,7 +18,18 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(["_call_json", "_container_task", "config", "abc", "engagement"], 0),
     **dict.fromkeys(
-        ["_flock", "_gate", "_groups", "_inotify", "_iofs", "bodies", "call", "options"], 1
+        [
+            "_flock",
+            "call_stats",
+            "_gate",
+            "_groups",
+            "_inotify",
+            "_iofs",
+            "bodies",
+            "call",
+            "options",
+        ],
+        1,
     ),
     **dict.fromkeys(["_declaration", "_log_text", "functions", "logs"], 1),
     **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),

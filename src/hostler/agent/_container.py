@@ -7,7 +7,8 @@ container it wakes up once in a while to see whether it should freeze, not at ev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+import time
+from collections.abc import Callable, Hashable, Mapping
 
 import structlog
 import trio
@@ -15,6 +16,7 @@ import trio
 from hostler._container_task import Output
 from hostler.abc import ContainerTask, RunningContainer, RunResult
 from hostler.agent_metrics import ReadyOutcome
+from hostler.call_stats import CallStats
 from hostler.errors import APIError, ContainerInitFailed, ContainerInitTimeout, ServerBusy
 
 from ._connection import Channel
@@ -51,6 +53,8 @@ class Container:
         on_ready: Callable[[], object],
     ) -> None:
         self.task = task
+        self.stats: CallStats | None = None
+        task.on_sample = self._sampled
         self.idle_since = math.inf
         self.ended = trio.Event()
         self.result: RunResult | None = None
@@ -329,6 +333,10 @@ class Container:
             # Of the embedding program. The function must not suffer, nor its removal.
             self._output = None
             log.exception("output sink failed", **self._names())
+
+    def _sampled(self, metrics: Mapping[str, int]) -> None:
+        if self.stats is not None:
+            self.stats.add(time.time_ns(), metrics)
 
     def _names(self) -> dict[str, str]:
         task = self.task

@@ -6,6 +6,7 @@ import structlog
 import trio
 
 from hostler.call import PendingCall
+from hostler.call_stats import CallStats
 from hostler.errors import CallTimeout, ContainerOutOfMemory
 
 from ._container import Container
@@ -44,11 +45,14 @@ class Execution:
         started = trio.current_time()
         error: Exception | None = None
         hook_error: Exception | None = None
+        stats = self._container.stats = CallStats()
         try:
             await self._exchange.run()
         except Exception as caught:  # noqa: BLE001  (raised below, after the hook)
             error = await self._explain(caught)
         finally:
+            self._container.stats = None
+            self._call.model.stats.extend(stats.result())
             self._call.add_user_execution_ns(round((trio.current_time() - started) * 1e9))
             hook_error = await self._after_call()
             self.container_ok = self._exchange.container_ok and hook_error is None
