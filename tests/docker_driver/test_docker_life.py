@@ -305,24 +305,3 @@ async def test_two_removals_at_once(bench: Bench) -> None:
             nursery.start_soon(trio.to_thread.run_sync, remove)
             nursery.start_soon(cookie.aclose)
     assert bench.containers() == []
-
-
-async def test_syslog_gets_the_output(bench: Bench) -> None:
-    [listener] = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listener.socket.getsockname()[1]
-    task = bench.task(
-        "out=hello;exit=0", syslog_url=f"tcp://127.0.0.1:{port}", app_id="app1", fn_id="fn1"
-    )
-    received = b""
-    async with listener, trio.open_nursery() as nursery:
-
-        async def collect() -> None:
-            nonlocal received
-            async with await listener.accept() as stream:
-                received = b"".join([chunk async for chunk in stream])
-
-        nursery.start_soon(collect)
-        assert await bench.run_to_end(task) == RunResult("success")
-    assert b"app_id=app1,fn_id=fn1" in received
-    assert received.endswith(b"hello\n")
-    assert received.startswith(b"<14>1 ")  # facility user, severity info, RFC 5424
