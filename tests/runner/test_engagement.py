@@ -283,6 +283,12 @@ class TestDetached:
         assert engagement.heads() == []
         assert engagement.finished().error_code == 503
 
+    async def test_a_broken_body_after_the_acknowledgement_ends_the_stream(self) -> None:
+        engagement = PlayedEngagement(a_try(type="detached"), Data(b"part"), end=True)
+        with pytest.raises(GRPCStatus, match="expected ClientMsg_Data"):
+            await engage(engagement)
+        assert engagement.sent == [ResultStart(202)]
+
     async def test_weakness_03_16_survives_the_loss_of_its_lb(self) -> None:
         release = trio.Event()
         served = []

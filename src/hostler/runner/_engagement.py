@@ -153,6 +153,8 @@ class CallRun:
             assert isinstance(call.writer, DetachedWriter)
             if not call.writer.acknowledged:
                 run.scope.cancel()  # nobody was promised anything, nobody waits
+        if isinstance(run.error, BROKEN):
+            raise run.error
         return run.error
 
     def _log(self, error: Exception | None) -> None:
