@@ -8,6 +8,8 @@ WINDOW = 128
 """Calls over which the pace is measured."""
 LEAST = 8
 """Calls without which nothing can be said."""
+WEIGHT = 1 / 8
+"""Of the latest call in the mean run time, as in TCP's round-trip estimate (RFC 6298)."""
 
 
 class Pace:
@@ -15,6 +17,8 @@ class Pace:
 
     def __init__(self) -> None:
         self._times: deque[float] = deque(maxlen=WINDOW)
+        self.run_seconds = 0.0
+        """How long calls take on a runner, on average; 0 = not known."""
 
     def __repr__(self) -> str:
         return f"<Pace calls={len(self._times)}>"
@@ -22,6 +26,11 @@ class Pace:
     def reset(self) -> None:
         """Nobody waits any more: what comes now says nothing about before."""
         self._times.clear()
+
+    def ran(self, seconds: float) -> None:
+        """A call has taken so long on its runner."""
+        mean = self.run_seconds
+        self.run_seconds = mean + WEIGHT * (seconds - mean) if mean else seconds
 
     def moved(self, now: float) -> None:
         """A runner has taken a call that had waited."""

@@ -29,6 +29,8 @@ USELESS = 502
 
 PRUDENCE = 1.02
 """Factor on the expected wait: rather refuse at once than after the client's patience is over."""
+RUN_PRUDENCE = 1.5
+"""Factor on the mean run time that a call's client has to have left when a runner takes it."""
 
 Order = Callable[[Sequence[Runner]], Iterable[Runner]]
 """The order of a sweep over the pool's list."""
@@ -84,8 +86,11 @@ class Placement:
             outcome = None if line else await self._use(line, Turn())
             while outcome is None:
                 outcome = await self._use(line, await self._turn(line))
+            now = trio.current_time()
             if line:
-                line.pace.moved(trio.current_time())
+                line.pace.moved(now)
+            if outcome.error is None:
+                line.pace.ran(now - self._tracker.attempt_at)
             if outcome.error is not None:
                 raise outcome.error
 
@@ -113,6 +118,9 @@ class Placement:
         if self._has_waited:
             return
         now, config = trio.current_time(), self._config
+        # A call that a runner takes too late is cut there, which costs its container.
+        least = line.pace.run_seconds * RUN_PRUDENCE
+        self._deadline = min(self._deadline, self._call.deadline - least)
         expected = line.pace.seconds_for(len(line) + 1, now)
         crowded = (
             self._room.waiting >= config.max_waiting

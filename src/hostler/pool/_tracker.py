@@ -39,7 +39,8 @@ class AttemptTracker:
         self._loads = loads
         self._troubled = troubled
         self._started_at = trio.current_time()
-        self._attempt_at = math.nan
+        self.attempt_at = math.nan
+        """When the latest attempt began."""
         self.is_committed = False
         """A runner has the call, or has run it."""
         self._request_deadline = math.inf
@@ -55,7 +56,7 @@ class AttemptTracker:
             self._cancelled()
             raise
         finally:
-            until = self._attempt_at if self.is_committed else trio.current_time()
+            until = self.attempt_at if self.is_committed else trio.current_time()
             seconds = until - self._started_at
             self._metrics.observe_placement(self._call.attempts, round(seconds * 1e9))
 
@@ -73,8 +74,8 @@ class AttemptTracker:
         as cancelled."""
         address, self._outcome = runner.address, None
         self._call.attempts += 1
-        self._attempt_at = trio.current_time()
-        self._loads.begin(address, self._need, self._attempt_at)
+        self.attempt_at = trio.current_time()
+        self._loads.begin(address, self._need, self.attempt_at)
         try:
             yield
         finally:
