@@ -38,7 +38,7 @@ FN = Fn(id="fn-1", name="hello", app_id=APP.id, image="hello", timeout=5)
 
 async def hello(request: SimRequest) -> SimResponse:
     """The function."""
-    return SimResponse(b"Hello " + await request.read())
+    return SimResponse(body=b"Hello " + await request.read())
 
 
 def add_tier(request: CallRequest, call: Call, extensions: Mapping[str, str]) -> Mapping[str, str]:
