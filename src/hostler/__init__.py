@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from .agent import Agent, open_agent
     from .call import PendingCall
-    from .config import AgentConfig, LBConfig, NodeConfig, PlacerConfig
+    from .config import AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig
     from .drivers.docker import open_docker_driver
     from .drivers.process import open_process_driver
     from .drivers.sim import open_sim_driver
@@ -32,7 +32,14 @@ if TYPE_CHECKING:
     from .functions import FunctionTable, load_functions
     from .lb import LBAgent, open_lb_agent
     from .models import App, Call, Fn
-    from .pool import ConsistentHashPlacer, NaivePlacer, mtls_runner_factory, open_static_pool
+    from .pool import (
+        ConsistentHashPlacer,
+        NaivePlacer,
+        mtls_runner_factory,
+        open_dns_pool,
+        open_dynamic_pool,
+        open_static_pool,
+    )
     from .runner import PureRunner, open_pure_runner
     from .wire import open_loop
 
@@ -53,12 +60,15 @@ __all__ = [
     "NodeConfig",
     "PendingCall",
     "PlacerConfig",
+    "PoolConfig",
     "PureRunner",
     "invoke_app",
     "load_functions",
     "mtls_runner_factory",
     "open_agent",
+    "open_dns_pool",
     "open_docker_driver",
+    "open_dynamic_pool",
     "open_lb_agent",
     "open_loop",
     "open_process_driver",
@@ -71,7 +81,7 @@ __all__ = [
 _HOMES = {
     "agent": ("Agent", "open_agent"),
     "call": ("PendingCall",),
-    "config": ("AgentConfig", "LBConfig", "NodeConfig", "PlacerConfig"),
+    "config": ("AgentConfig", "LBConfig", "NodeConfig", "PlacerConfig", "PoolConfig"),
     "drivers.docker": ("open_docker_driver",),
     "drivers.process": ("open_process_driver",),
     "drivers.sim": ("open_sim_driver",),
@@ -80,7 +90,14 @@ _HOMES = {
     "functions": ("FunctionTable", "load_functions"),
     "lb": ("LBAgent", "open_lb_agent"),
     "models": ("App", "Call", "Fn"),
-    "pool": ("ConsistentHashPlacer", "NaivePlacer", "mtls_runner_factory", "open_static_pool"),
+    "pool": (
+        "ConsistentHashPlacer",
+        "NaivePlacer",
+        "mtls_runner_factory",
+        "open_dns_pool",
+        "open_dynamic_pool",
+        "open_static_pool",
+    ),
     "runner": ("PureRunner", "open_pure_runner"),
     "wire": ("open_loop",),
 }

@@ -256,11 +256,8 @@ class Runner(ABC):
         """
 
     async def watch_health(self, tell: Callable[[bool], None]) -> None:
-        """Call ``tell`` with whether the runner takes calls, now and after each change, until it
-        can't be told any more: raises `HostlerError`.
-
-        Returns if the runner has no way to tell, which is what the default does.
-        """
+        """Call ``tell`` with whether the runner takes calls, now and after each change. Raises
+        `HostlerError` once it can't be told. Returns, as by default, if it never can be."""
         await trio.lowlevel.checkpoint()
 
     @abstractmethod

@@ -10,12 +10,16 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+import trustme
 
+from hostler import wire
 from hostler.abc import CallListener, InnerAgent
 from hostler.call import PendingCall
 from hostler.functions import load_functions
 from hostler.runner import open_pure_runner
 from tests.front._agent import ScriptedAgent, echo
+from tests.pool.dns_server import open_dns_server
+from tests.wire.test_wire_tls_files import Files
 
 from ._process import END_SECONDS, NodeProcess, open_node
 
@@ -214,3 +218,50 @@ async def test_waiting_calls_are_refused_in_a_drain(functions: Path) -> None:
             with trio.fail_after(5):
                 assert await ends(node) == 0
         assert statuses == [503]
+
+
+async def test_runners_by_name(functions: Path) -> None:
+    agent = RunnerAgent(echo)
+    async with open_dns_server() as dns, open_pure_runner(agent, "127.0.0.1:0") as runner:
+        dns.set("runners.test", "A", ["127.0.0.1"])
+        port = runner.address.rpartition(":")[2]
+        async with open_node(
+            *("lb", "--runners", f"dns://runners.test:{port}", "--functions", str(functions)),
+            *("--bind", "127.0.0.1:0"),
+            env={"FN_DNS_SERVER": dns.address},
+        ) as node:
+            path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+            async with httpx.AsyncClient(base_url=node.url) as client:
+                assert (await client.post(path, content=b"x")).content == b"x"
+                assert "fn_lb_pool_runners 1.0" in (await client.get("/metrics")).text
+            assert await ends(node) == 0
+
+
+async def test_certificates_that_change(functions: Path, tmp_path: Path) -> None:
+    """Both ends follow their files: on SIGHUP, and without a call that fails."""
+    old, new = trustme.CA(), trustme.CA()
+    runner_files, lb_files = Files(tmp_path / "runner"), Files(tmp_path / "lb")
+    runner_files.write(old, cert=old.issue_cert("runner.test"))
+    lb_files.write(old, cert=old.issue_cert("lb.test"))
+    tls = wire.TLSFiles(runner_files.pki, wire.server_tls)
+    agent = RunnerAgent(echo)
+    async with open_pure_runner(agent, "127.0.0.1:0", ssl_context=tls) as runner:
+        pki = lb_files.pki
+        async with open_node(
+            *("lb", "--runners", runner.address, "--functions", str(functions)),
+            *("--bind", "127.0.0.1:0", "--tls-name", "runner.test"),
+            *("--tls-ca", pki.ca, "--tls-cert", pki.cert, "--tls-key", pki.key),
+        ) as node:
+            path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+            async with httpx.AsyncClient(base_url=node.url) as client:
+                assert (await client.post(path, content=b"1")).status_code == 200
+                runner_files.write(old, new, cert=old.issue_cert("runner.test"))
+                assert tls.reload()
+                lb_files.write(old, new, cert=new.issue_cert("lb.test"))
+                node.process.send_signal(signal.SIGHUP)
+                await node.wait_line("TLS files reloaded")
+                assert (await client.post(path, content=b"2")).status_code == 200
+                runner_files.write(new, cert=new.issue_cert("runner.test"))
+                assert tls.reload()
+                assert (await client.post(path, content=b"3")).status_code == 200
+            assert await ends(node) == 0

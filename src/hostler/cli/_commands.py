@@ -108,7 +108,10 @@ def lb(
     functions: Functions,
     runners: Annotated[
         str | None,
-        typer.Option(help="host:port of each runner, with commas. [FN_RUNNER_ADDRESSES]"),
+        typer.Option(
+            help="The runners, with commas: host:port, dns://name:port (all addresses of a name) "
+            "or srv://name (what its SRV records say). [FN_RUNNER_ADDRESSES]"
+        ),
     ] = None,
     placer: Annotated[
         str | None,

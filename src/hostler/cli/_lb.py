@@ -9,17 +9,18 @@ import attrs
 
 from hostler import wire
 from hostler.abc import PKIData, Placer
-from hostler.config import LBConfig, PlacerConfig
+from hostler.config import LBConfig, PlacerConfig, PoolConfig
 from hostler.errors import ConfigError
 from hostler.front import open_listeners
 from hostler.functions import FunctionSource
 from hostler.lb import open_lb_agent
-from hostler.pool import PLACERS, open_static_pool
+from hostler.pool import PLACERS, mtls_runner_factory, open_dns_pool
 
 from ._life import Life
 from ._load import load_callable
 from ._parts import calls_app, serving
 from ._settings import Settings
+from ._tls import following_tls
 
 
 @attrs.frozen(kw_only=True)
@@ -36,13 +37,21 @@ class LBNode:
     async def __call__(self, life: Life) -> None:
         env = self.settings.env
         placer = make_placer(self.placer, PlacerConfig.from_env(env))
+        config = PoolConfig.from_env(env)
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
             loop = await enter(wire.open_loop())
+            interval = config.tls_reload_interval
+            tls = await enter(following_tls(self.pki, wire.client_tls, interval))
             pool = await enter(
-                open_static_pool(
-                    self.runners, loop=loop, pki=self.pki, cert_common_name=self.cert_name
+                open_dns_pool(
+                    self.runners,
+                    config=config,
+                    factory=mtls_runner_factory(loop, config=config, tls=tls) if tls else None,
+                    loop=loop,
+                    pki=self.pki,
+                    cert_common_name=self.cert_name,
                 )
             )
             agent = await enter(

@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from hostler import wire
 from hostler.abc import PKIData
 from hostler.agent import open_agent
-from hostler.config import AgentConfig
+from hostler.config import AgentConfig, PoolConfig
 from hostler.errors import ConfigError
 from hostler.front import node_app, open_listeners
 from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
@@ -20,6 +20,7 @@ from ._life import Life
 from ._load import load_callable
 from ._parts import opened_driver, serving
 from ._settings import Settings
+from ._tls import following_tls
 
 
 @attrs.frozen(kw_only=True)
@@ -38,12 +39,13 @@ class RunnerNode:
     async def __call__(self, life: Life) -> None:
         # There is an LB in front, which can try another runner.
         config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=True)
-        tls = wire.server_tls(self.pki) if self.pki else None
+        interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
         hooks = self._hooks()
         logs = FunctionLogs() if self.stream_logs else None
         addresses: dict[str, object] = {}
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
+            tls = await enter(following_tls(self.pki, wire.server_tls, interval))
             # A taken port is to be found out before an engine is bothered.
             async with open_listeners(self.settings.bind):
                 pass

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -38,7 +37,7 @@ async def open_pure_runner(
     bind: str,
     *,
     loop: wire.Loop | None = None,
-    ssl_context: ssl.SSLContext | None = None,
+    ssl_context: wire.TLS | None = None,
     detached: bool = True,
     checks: StatusChecks | None = None,
     hooks: Hooks | None = None,
@@ -50,8 +49,9 @@ async def open_pure_runner(
 
     ``agent`` runs the calls; it is opened, and closed, by the caller, around this block.
     ``loop`` is the trio-asyncio loop of the embedding program; without one, the current loop is
-    used, or one is opened. ``ssl_context`` as of `hostler.wire.server_tls`; without one the
-    runner talks plaintext and logs a warning. ``detached`` = whether detached calls are taken.
+    used, or one is opened. ``ssl_context`` as of `hostler.wire.server_tls`, or files to follow;
+    without one the runner talks plaintext and logs a warning. ``detached`` = whether detached
+    calls are taken.
     ``checks`` are what a status consists of. ``logs`` is the built-in log streamer; the agent has
     to be opened with its ``collect`` as ``output``. ``metrics`` are the process's own by default.
 

@@ -190,7 +190,9 @@ class ConnectionPool:
         return any(
             other.in_use < max(1, self._limit(other) // 2)
             for other in self._slots
-            if other is not slot and other.protocol.usable
+            if other is not slot
+            and other.protocol.usable
+            and (self._is_current(other) or not self._is_current(slot))
         )
 
     def _replaced(self, slot: Slot) -> bool:
