@@ -1,4 +1,4 @@
-"""Debian's docker-registry on a free port of this machine, and a proxy that counts and refuses."""
+"""Debian's docker-registry on a free port of loopback, and a proxy that counts and refuses."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Registry:
     def _config(self) -> dict[str, object]:
         http: dict[str, object] = {"addr": self.address, "secret": "not used by one process"}
         if self.authority is not None:
-            certificate = self.authority.issue_cert(self.host)
+            certificate = self.authority.issue_cert(self.host.strip("[]"))
             key, chain = self.folder / "key.pem", self.folder / "cert.pem"
             certificate.private_key_pem.write_to_path(str(key))
             chain.write_bytes(b"".join(b.bytes() for b in certificate.cert_chain_pems))
