@@ -16,6 +16,7 @@ from hostler import wire
 from hostler.abc import CallListener, InnerAgent
 from hostler.call import PendingCall
 from hostler.functions import load_functions
+from hostler.pool import PLACERS
 from hostler.runner import open_pure_runner
 from tests.front._agent import ScriptedAgent, echo
 from tests.pool.dns_server import open_dns_server
@@ -95,7 +96,7 @@ async def test_call_through_the_lb_and_a_clean_end(functions: Path) -> None:
         assert not [line for line in node.lines() if line["level"] == "error"]
 
 
-@pytest.mark.parametrize("placer", ["naive", "ch", "hostler.pool:NaivePlacer"])
+@pytest.mark.parametrize("placer", [*PLACERS, "hostler.pool:NaivePlacer"])
 async def test_placers(functions: Path, placer: str) -> None:
     async with open_cluster(functions, "--placer", placer) as (node, _, path):
         async with httpx.AsyncClient(base_url=node.url) as client:

@@ -118,7 +118,7 @@ def lb(
         typer.Option(
             help="naive, ch (consistent hash), least-loaded, bounded (ch with bounded loads), "
             "warm, or module:attribute of a callable that takes a PlacerConfig and returns a "
-            "Placer. [FN_PLACER, default: naive]"
+            "Placer. [FN_PLACER, default: warm]"
         ),
     ] = None,
     bind: HttpBind = None,

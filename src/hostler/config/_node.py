@@ -54,8 +54,9 @@ class NodeConfig(EnvConfig):
     """The runners (none) of an LB, separated by commas; LBs need them. ``host:port`` is one runner,
     ``dns://name:port`` all addresses of a name, ``srv://name`` all that its SRV records name."""
 
-    placer: str = attrs.field(default="naive", metadata=setting(NON_EMPTY, "FN_PLACER"))
-    """Name of the placer (naive); ``ch`` = consistent hash."""
+    placer: str = attrs.field(default="warm", metadata=setting(NON_EMPTY, "FN_PLACER"))
+    """Name of the placer (warm): ``warm``, ``bounded``, ``least-loaded``, ``ch``, ``naive``, or
+    ``module:attribute`` of one of your own. Fn's default is ``naive``."""
 
     public_lb_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_PUBLIC_LB_URL"))
     """Base URL of the endpoint annotations ("" = scheme and host of the request)."""
