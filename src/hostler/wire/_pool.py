@@ -178,9 +178,7 @@ class ConnectionPool:
         """Drop lost connections, close what is not needed, wake up who waits for a stream."""
         self._slots = [slot for slot in self._slots if not slot.protocol.lost.is_set()]
         for slot in self._slots:
-            if not slot.in_use and (
-                not slot.protocol.usable or self._surplus(slot) or self._replaced(slot)
-            ):
+            if not slot.in_use and (not slot.protocol.usable or self._surplus(slot)):
                 slot.protocol.close("no longer needed")
         self._changed.set()
         self._changed = trio.Event()
@@ -194,9 +192,6 @@ class ConnectionPool:
             and other.protocol.usable
             and (self._is_current(other) or not self._is_current(slot))
         )
-
-    def _replaced(self, slot: Slot) -> bool:
-        return not self._is_current(slot) and self._current() > 0
 
     async def aclose(self) -> None:
         """Close all at once, aborting what does not close within ``CLOSE_TIMEOUT``.
