@@ -175,6 +175,12 @@ static bool send_answer(struct conn *conn, struct answer *answer, const char *li
     text_str(&head, "\r\n");
 
     bool whole = answer->framing == LENGTH && !answer->size && !answer->pause && !answer->cut;
+    char *extra = find_key(list, "extra", 0);
+    if (extra && whole && !empty) { /* in the same write, so that both arrive together */
+        text_str(&answer->body, extra);
+        free(extra);
+        extra = NULL;
+    }
     if (empty)
         good = send_all(conn, head.at, head.len);
     else if (whole)
@@ -183,7 +189,6 @@ static bool send_answer(struct conn *conn, struct answer *answer, const char *li
         good = send_all(conn, head.at, head.len) && send_body(conn, answer, size);
     if (good && !empty && answer->framing == CHUNKED && !answer->cut)
         good = send_all(conn, "0\r\n\r\n", 5);
-    char *extra = find_key(list, "extra", 0);
     if (good && extra)
         good = send_all(conn, extra, strlen(extra));
     free(extra);
