@@ -17,10 +17,11 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Outcome, Placed
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionFailed, ServerBusy
-from hostler.frames import LoadHint
+from hostler.frames import Finished, LoadHint
 from hostler.pool import BoundedPlacer, LeastLoadedPlacer, LoadBook, Need, SweepPlacer, WarmPlacer
 from hostler.pool._loads import FULL_SECONDS, HINT_SECONDS
 from hostler.pool._order import better_of_two, load_limit, within
+from hostler.pool._verdict import outcome_of, with_load
 from hostler.pool._warm_index import MAX_NEEDS, WarmIndex
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
@@ -120,6 +121,19 @@ def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:
     assert book.warm(FN, 0) == {"b"}
     assert book.warm(OTHER, 0) == {"a"}
     assert book.warm(BIG, 0) == set()
+
+
+def test_a_finished_frame_brings_the_hint_and_a_nack_its_advice() -> None:
+    hint = LoadHint(active=2, retry_after_ms=250)
+    finished = Finished(success=False, error_code=503, load=hint)
+    outcome = with_load(outcome_of(finished, answered=False), finished.load)
+    assert isinstance(outcome, NotPlaced)
+    assert (outcome.load, outcome.retry_after) == (hint, 0.25)
+    finished = Finished(success=True, load=hint)
+    outcome = with_load(outcome_of(finished, answered=True), finished.load)
+    assert outcome == Placed()
+    assert outcome.load is hint
+    assert with_load(BUSY, None) is BUSY
 
 
 def test_what_is_remembered_is_bounded() -> None:
