@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+import re
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 import trio
 import trio.testing
 from trio.testing import MockClock
 
-from hostler.abc import Placed, Placer, Runner, RunnerCall, RunnerPool
+from hostler.abc import Placed, Placer, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
 from hostler.pool import PLACERS, SweepPlacer
@@ -23,16 +27,19 @@ from hostler.testing import (
     fake_call,
 )
 
-
-class ZonePlacer(SweepPlacer):
-    """What the documentation shows: a placer of one's own."""
-
-    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> list[Runner]:
-        zone = call.model.annotations.get("zone", b"").decode()
-        return sorted(runners, key=lambda runner: not runner.address.startswith(zone))
+PAGE = Path(__file__).parents[2] / "docs" / "placement.md"
 
 
-_PLACERS: dict[str, MakePlacer] = {**PLACERS, "of-the-docs": ZonePlacer}
+def _zone_placer() -> type[SweepPlacer]:
+    """The placer of one's own that the documentation shows, from the page itself."""
+    (block,) = re.findall(r"```python\n(.*?)```", PAGE.read_text(), re.DOTALL)
+    names: dict[str, Any] = {"__name__": "placement_page"}
+    exec(compile(block, str(PAGE), "exec"), names)
+    placer: type[SweepPlacer] = names["ZonePlacer"]
+    return placer
+
+
+_PLACERS: dict[str, MakePlacer] = {**PLACERS, "of-the-docs": _zone_placer()}
 
 
 @pytest.mark.parametrize("make_placer", _PLACERS.values(), ids=_PLACERS)
@@ -43,6 +50,19 @@ async def test_placer(
     make_placer: MakePlacer,
 ) -> None:
     await check(make_placer)
+
+
+@pytest.mark.parametrize(
+    ("annotations", "first"), [({}, "a-1:1"), ({"zone": msgspec.Raw(b'"b-"')}, "b-1:1")]
+)
+async def test_placer_of_the_docs_reads_the_zone(
+    autojump_clock: MockClock, annotations: dict[str, msgspec.Raw], first: str
+) -> None:
+    runners = [FakeRunner("a-1:1"), FakeRunner("b-1:1")]
+    call = fake_call()
+    call.model.annotations.update(annotations)
+    await _zone_placer()(PlacerConfig()).place_call(FakePool(runners), call)
+    assert [runner.address for runner in runners if runner.attempts] == [first]
 
 
 class HastyPlacer(Placer):
