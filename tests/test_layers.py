@@ -4,6 +4,7 @@ with its bridge and gRPC, the Docker SDK) stay in the one place that is theirs."
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -103,6 +104,13 @@ def test_imports_point_downwards(path: Path) -> None:
         below = LAYERS[other] < LAYERS[here]
         beside = LAYERS[other] == LAYERS[here] <= MAY_SHARE_A_LAYER
         assert below or beside, f"{here} must not import {other}"
+
+
+def test_the_documented_layers_are_these() -> None:
+    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text()
+    rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page, re.MULTILINE)
+    documented = {name: int(layer) for layer, cell in rows for name in re.findall(r"`(\w+)`", cell)}
+    assert documented == LAYERS
 
 
 @pytest.mark.parametrize("path", _modules(), ids=_name)
