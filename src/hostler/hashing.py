@@ -2,9 +2,10 @@
 
 `siphash24` is SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012),
 `jump_hash` is the jump consistent hash (Lamping and Veach, "A Fast, Minimal Memory, Consistent
-Hash Algorithm", 2014, https://arxiv.org/abs/1406.2294). Fn's placer uses the same hash with the
-same key, but its step formula is wrong, so that it never chooses the second runner; this one is
-the paper's. Placement is private to each LB, so no peer depends on the difference.
+Hash Algorithm", 2014, https://arxiv.org/abs/1406.2294). Fn's placer uses both with the same key,
+but its step formula is wrong, so that it never chooses the second runner; this one is the paper's.
+Our placers start from the same hash and order by rendezvous (`hostler.pool`), for which runners may
+come and go anywhere in the list. Placement is private to each LB: no peer depends on it.
 """
 
 from __future__ import annotations
@@ -65,6 +66,8 @@ def jump_hash(key: int, buckets: int) -> int:
 
     Going from n to n + 1 buckets moves 1 / (n + 1) of the keys, all to the new bucket. Takes
     O(log ``buckets``) steps. Raises `ValueError` if ``buckets`` is under 1.
+
+    No placer of ours uses it: it is for placers of your own over lists that change at the end only.
     """
     if buckets < 1:
         raise ValueError(f"needs at least one bucket, not {buckets}")
