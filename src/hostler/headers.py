@@ -59,14 +59,6 @@ def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[st
     return copy
 
 
-def group_headers(pairs: Headers) -> dict[str, list[str]]:
-    """The map form of a header list, with canonical names."""
-    grouped: dict[str, list[str]] = {}
-    for name, value in pairs:
-        grouped.setdefault(canonical_header(name), []).append(value)
-    return grouped
-
-
 def end_to_end(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
     """A copy of ``headers`` (canonical names) without what is about one connection only.
 

@@ -73,15 +73,6 @@ def parse_id(text: str) -> IdParts:
     )
 
 
-def is_id(text: str) -> bool:
-    """Whether ``text`` is an id."""
-    try:
-        parse_id(text)
-    except ValueError:
-        return False
-    return True
-
-
 def machine_id_of(address: str, port: int) -> int:
     """The machine id of a node that listens on this IPv4 address and port.
 
@@ -141,7 +132,8 @@ def _encode(time_ms: int, machine_id: int, counter: int) -> str:
     return "".join([pairs[number >> shift & 1023] for shift in range(120, -1, -10)])
 
 
-_process_ids = IdGenerator(secrets.randbits(_MACHINE_BITS))
+_process_ids = IdGenerator(secrets.randbits(_MACHINE_BITS), counter=secrets.randbits(_COUNTER_BITS))
+"""The counter starts anywhere: private addresses are not everywhere unique."""
 
 
 def set_machine_id(machine_id: int) -> None:

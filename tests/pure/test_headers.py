@@ -11,7 +11,6 @@ from hostler.headers import (
     canonical_headers,
     end_to_end,
     end_to_end_pairs,
-    group_headers,
 )
 
 
@@ -62,11 +61,6 @@ def test_copies_are_not_shared() -> None:
     kept = end_to_end(copy)
     kept["B"].append("5")
     assert copy["B"] == ["3", "4"]
-
-
-def test_pairs_are_grouped() -> None:
-    pairs = [("x-a", "1"), ("B", "2"), ("X-A", "3")]
-    assert group_headers(pairs) == {"X-A": ["1", "3"], "B": ["2"]}
 
 
 @pytest.mark.parametrize("name", sorted(HOP_BY_HOP))

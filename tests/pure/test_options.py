@@ -11,7 +11,7 @@ from hostler.abc import CallRequest
 from hostler.bodies import BytesBody
 from hostler.call import CallDraft, DiscardWriter, build_call
 from hostler.errors import APIError, HostlerError
-from hostler.ids import is_id
+from hostler.ids import parse_id
 from hostler.models import App, Call, Fn
 from hostler.options import (
     from_http_fn_request,
@@ -59,7 +59,7 @@ def test_a_call_of_an_http_request() -> None:
     request = _request()
     call = build_call([from_http_fn_request(APP, FN, request)])
     model = call.model
-    assert is_id(model.id)
+    assert parse_id(model.id).time_ms >= int(before.timestamp() * 1000)
     assert model.created_at is not None
     assert before <= model.created_at <= dt.datetime.now(dt.UTC)
     assert model == Call(
