@@ -71,9 +71,6 @@ class ProviderDriver(Driver):
         ours = {name: extensions.get(name) for name in (TIER, SHARES, ZONE)}
         return json.dumps([ours, self._inner.slot_key_extension(extensions)])
 
-    async def aclose(self) -> None:
-        await self._inner.aclose()
-
 
 @asynccontextmanager
 async def open_driver(config: AgentConfig) -> AsyncIterator[Driver]:

@@ -2,7 +2,8 @@
 
 Everything in hostler is written against these classes. Each docstring is the contract: what may
 be called when, what an exception means, what cancellation does. All async methods are
-Trio-flavoured, are checkpoints, and can be cancelled unless the docstring says otherwise.
+Trio-flavoured and can be cancelled unless the docstring says otherwise; a method with nothing to
+wait for need not give other tasks a turn.
 
 Grouped by who implements them:
 
@@ -387,4 +388,5 @@ class Driver(ABC):
         return ""
 
     async def aclose(self) -> None:  # noqa: B027  (drivers without state need none)
-        """Called once, after the last cookie was closed. The default does nothing."""
+        """Called by whoever opened the driver, once, after the last cookie was closed: not by the
+        agent that was lent it. The default does nothing."""
