@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from hostler import wire
-from hostler._groups import open_background
+from hostler._groups import is_cancellation, open_background
 from hostler.drivers.sim import open_sim_driver
 from hostler.runner import open_pure_runner
 from tests.runner.fakes import ToldAgent
@@ -83,3 +83,21 @@ async def test_an_exception_comes_out_of_a_whole_node_as_it_is() -> None:
             open_pure_runner(ToldAgent(), "127.0.0.1:0"),
         ):
             raise Mine
+
+
+async def test_a_cancellation_is_one_in_any_number_of_groups_but_not_beside_an_error() -> None:
+    seen: list[BaseException] = []
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            async with trio.open_nursery(), trio.open_nursery() as nursery:
+                nursery.start_soon(trio.sleep_forever)
+        except BaseException as error:
+            seen.append(error)
+            raise
+    (group,) = seen
+    assert isinstance(group, BaseExceptionGroup)
+    assert is_cancellation(group)
+    assert not is_cancellation(BaseExceptionGroup("", [group, Mine()]))
+    assert not is_cancellation(KeyboardInterrupt())
+    assert not is_cancellation(Mine())

@@ -1,4 +1,5 @@
-"""A nursery behind an ``open_x()`` block that the block's user need not know of.
+"""What nurseries do to exceptions: `is_cancellation`, and a nursery behind an ``open_x()`` block
+that the block's user need not know of.
 
 An exception that leaves the body of a nursery arrives in an `ExceptionGroup`, which is right where
 tasks are the point, and a nuisance for a program that nests six ``open_x()`` blocks and wants to
@@ -14,6 +15,14 @@ from typing import TypeVar
 import trio
 
 _T = TypeVar("_T")
+
+
+def is_cancellation(error: BaseException) -> bool:
+    """Whether ``error`` is a cancellation and nothing else: `trio.Cancelled`, or a group of only
+    those, which is what leaves a cancelled nursery."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_cancellation, error.exceptions))
+    return isinstance(error, trio.Cancelled)
 
 
 @asynccontextmanager

@@ -16,8 +16,9 @@ from hostler.abc import (
     Placed,
     RunnerCall,
 )
-from hostler.bodies import ReplayBody
+from hostler.bodies import BytesBody, ReplayBody
 from hostler.call import CallDraft, PendingCall
+from hostler.engagement import ServerEngagement
 from hostler.errors import (
     APIError,
     FunctionError,
@@ -27,8 +28,11 @@ from hostler.errors import (
 )
 from hostler.lb import LBStatistics
 from hostler.models import Call
+from hostler.pool import GrpcRunner
+from hostler.testing import MemoryRunnerClient
 from tests.conftest import Logs
-from tests.pool.fakes import FakeRunner, full, make_call
+from tests.pool.bench import PlayedService
+from tests.pool.fakes import FakeRunner, Script, full, make_call
 
 from .bench import Recorder, failing, open_bench
 
@@ -145,6 +149,41 @@ async def test_weakness_02_4_a_cancelled_call_is_canceled_wherever_it_is(
     assert record == ["before running", "after error cancelled"]
     (entry,) = logs.with_event("call finished")
     assert (entry["status"], entry["code"]) == ("canceled", 444)
+
+
+async def _in_a_nursery(
+    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+) -> Outcome:
+    commit()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+    raise AssertionError
+
+
+async def _over_memory(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+    async def play(engagement: ServerEngagement) -> None:
+        await trio.sleep_forever()
+
+    real = GrpcRunner(MemoryRunnerClient(PlayedService(play)))
+    return await real.try_exec(call, on_commit=commit)
+
+
+@pytest.mark.parametrize("script", [_in_a_nursery, _over_memory])
+async def test_a_call_cancelled_in_a_nursery_is_canceled(
+    autojump_clock: MockClock, script: Script, logs: Logs
+) -> None:
+    """As it is while the rest of a large body is sent: a group of cancellations leaves."""
+    record: list[str] = []
+    runner = FakeRunner(script=script)
+    async with open_bench(runner, listeners=(Recorder(record),)) as bench:
+        with trio.move_on_after(1) as scope:
+            await bench.agent.submit(make_call(body=BytesBody(bytes(200_000))))
+        assert scope.cancelled_caught
+        assert bench.agent.statistics() == LBStatistics(calls=1, canceled=1)
+        assert bench.sample("fn_canceled") == 1
+    assert record == ["before running", "after error cancelled"]
+    (entry,) = logs.with_event("call finished")
+    assert (entry["status"], entry["code"], entry["error"]) == ("canceled", 444, "cancelled")
 
 
 async def test_weakness_02_11_a_listeners_error_is_logged_and_stops_nobody(logs: Logs) -> None:

@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -219,6 +220,27 @@ async def test_a_commit_in_the_moment_of_the_timeout_is_not_tried_again(
     with pytest.raises(ServiceReservationFailure):
         await make(attempt=2.0).place_call(FakePool([runner]), make_call())
     assert runner.attempts.total() == 1
+
+
+@pytest.mark.parametrize("committed", [True, False])
+async def test_a_cancellation_in_a_runners_nursery_is_counted_as_one(
+    autojump_clock: MockClock, committed: bool
+) -> None:
+    async def hang(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+        if committed:
+            commit()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.sleep_forever)
+            scope.cancel()
+        raise AssertionError
+
+    placer = make()
+    with trio.CancelScope() as scope:
+        await placer.place_call(FakePool([FakeRunner(script=hang)]), make_call())
+    metrics = placer._metrics
+    assert metrics.placer_placed_abort.value == int(committed)
+    assert metrics.placer_client_cancelled.value == int(not committed)
+    assert is_idle(placer)
 
 
 async def test_a_body_that_is_gone_ends_the_search_at_once(

@@ -7,6 +7,7 @@ import datetime as dt
 import structlog
 import trio
 
+from hostler._groups import is_cancellation
 from hostler.abc import CallListener
 from hostler.call import PendingCall
 from hostler.errors import CallTimeout, ServerBusy
@@ -42,14 +43,20 @@ def complete(call: PendingCall, error: BaseException | None, began: float) -> No
         model.status = "timeout"
     else:
         model.status = "error"
-        model.error = CANCELLED_TEXT if _cancelled(error) else str(error)
+        model.error = _text_of(error)
+
+
+def _text_of(error: BaseException) -> str:
+    if is_cancellation(error):
+        return CANCELLED_TEXT
+    return str(error) or type(error).__name__
 
 
 def count(events: AgentEvents, error: BaseException | None, *, started: bool) -> None:
     """Count the outcome under its one name."""
     if error is None:
         events.call_ended("completed")
-    elif _cancelled(error):
+    elif is_cancellation(error):
         events.call_ended("canceled")
     elif isinstance(error, CallTimeout) and started:
         events.call_ended("timeouts")
@@ -57,11 +64,6 @@ def count(events: AgentEvents, error: BaseException | None, *, started: bool) ->
         events.call_ended("server_busy")
     else:
         events.call_ended("errors")
-
-
-def _cancelled(error: BaseException) -> bool:
-    """`trio.Cancelled`, alone or in a group (also the interruption of the whole program)."""
-    return not isinstance(error, Exception)
 
 
 async def tell_after(listeners: tuple[CallListener, ...], call: PendingCall) -> None:

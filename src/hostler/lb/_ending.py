@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-import trio
-
+from .._groups import is_cancellation
 from ..errors import ServerBusy, ServiceReservationFailure, code_of
 from ..metrics import CallStatus
 
@@ -19,7 +18,7 @@ def status_of(error: BaseException | None) -> CallStatus:
         return "completed"
     if isinstance(error, ServiceReservationFailure):
         return "timeouts"
-    if isinstance(error, trio.Cancelled):
+    if is_cancellation(error):
         return "canceled"
     if code_of(error) == ServerBusy.default_code:
         return "server_busy"
@@ -36,6 +35,6 @@ def text_of(error: BaseException | None) -> str:
     """What the model and the log say of ``error``."""
     if error is None:
         return ""
-    if isinstance(error, trio.Cancelled):
+    if is_cancellation(error):
         return "cancelled"
     return str(error) or type(error).__name__

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import structlog
 import trio
 
+from .._groups import is_cancellation
 from ..abc import CallListener, Placer, RunnerPool
 from ..bodies import read_whole
 from ..call import PendingCall
@@ -154,7 +155,7 @@ def _code(error: BaseException | None) -> int:
     """The HTTP status that this outcome has for a client."""
     if error is None:
         return 200
-    return 444 if isinstance(error, trio.Cancelled) else code_of(error) or 500
+    return 444 if is_cancellation(error) else code_of(error) or 500
 
 
 def _ms(duration_ns: int) -> float:

@@ -7,6 +7,7 @@ from typing import Any
 
 import trio
 
+from .._groups import is_cancellation
 from ..abc import NotPlaced, Outcome, Runner, RunnerCall
 from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
 from ..errors import APIError, FunctionError, ProtocolError, RunnerClosed, ServerBusy
@@ -49,9 +50,10 @@ class JudgedRunner(Runner):
 
         try:
             outcome = await self._runner.try_exec(call, on_commit=commit)
-        except trio.Cancelled:
+        except BaseException as error:
             now = trio.current_time()
-            if not committed and now >= deadline and now - began >= SLOW_TO_TAKE:
+            late = now >= deadline and now - began >= SLOW_TO_TAKE
+            if late and not committed and is_cancellation(error):
                 self._board.failed(self, now, "the runner did not take the call in time")
             raise
         self._judge(call, outcome, began)

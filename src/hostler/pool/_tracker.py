@@ -9,6 +9,7 @@ from contextlib import contextmanager
 import structlog
 import trio
 
+from .._groups import is_cancellation
 from ..abc import Outcome, Placed, Runner, RunnerCall
 from ..errors import ServerBusy
 from ..metrics import LBMetrics
@@ -52,8 +53,9 @@ class AttemptTracker:
         self._request_deadline = trio.current_effective_deadline()
         try:
             yield
-        except trio.Cancelled:
-            self._cancelled()
+        except BaseException as error:
+            if is_cancellation(error):
+                self._cancelled()
             raise
         finally:
             until = self.attempt_at if self.is_committed else trio.current_time()
