@@ -2,20 +2,58 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from pathlib import Path
 
 import pytest
 
-from hostler.config._reference import reference_page
+import hostler
+from hostler.cli.reference import reference_page
+from hostler.config import (
+    AgentConfig,
+    EnvConfig,
+    LBConfig,
+    NodeConfig,
+    PlacerConfig,
+    PoolConfig,
+    describe,
+)
 
+PACKAGE = Path(hostler.__file__).parent
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_the_settings_page_is_in_step() -> None:
     page = (ROOT / "docs" / "configuration.md").read_text()
-    assert page == reference_page(), "run: python -m hostler.config > docs/configuration.md"
+    assert page == reference_page(), "run: python -m hostler.cli.reference > docs/configuration.md"
+
+
+def test_the_settings_page_has_the_variables_of_the_commands() -> None:
+    page = (ROOT / "docs" / "configuration.md").read_text()
+    rows = set(re.findall(r"^\| `(FN_\w+)`", page, re.MULTILINE))
+    named = set(re.findall(r"\bFN_[A-Z_]+\b", (PACKAGE / "cli" / "_commands.py").read_text()))
+    assert {"FN_FUNCTIONS", "FN_RUNNER_HOOKS", "FN_PLACER"} <= named <= rows
+
+
+def _attributes_read() -> set[str]:
+    """Names of all attributes that the package reads, other than in its settings classes."""
+    return {
+        node.attr
+        for path in PACKAGE.rglob("*.py")
+        if "config" not in path.relative_to(PACKAGE).parts
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
+    }
+
+
+@pytest.mark.parametrize("kind", [AgentConfig, NodeConfig, LBConfig, PlacerConfig, PoolConfig])
+def test_a_setting_has_an_effect_or_says_that_it_has_none(kind: type[EnvConfig]) -> None:
+    read = _attributes_read()
+    for info in describe(kind):
+        used = info.field in read
+        assert used != ("No effect" in " ".join(info.doc.split())), f"{info.field}: used={used}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

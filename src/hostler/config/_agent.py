@@ -94,12 +94,13 @@ class AgentConfig(EnvConfig):
     max_log_size_bytes: int = attrs.field(
         default=1_048_576, metadata=setting(_INT64_SIZE, "FN_MAX_LOG_SIZE_BYTES")
     )
-    """Bytes (1 048 576) of a function's output that are kept for each call."""
+    """Bytes (1 048 576) of a function's output that are kept for each call. No effect yet."""
 
     disable_debug_user_logs: bool = attrs.field(
         default=False, metadata=setting(FLAG, "FN_DISABLE_DEBUG_USER_LOGS")
     )
-    """Whether (no) the lines that functions print are left out of the debug log."""
+    """Whether (no) the lines that functions print are left out of the debug log. No effect
+    yet."""
 
     # --- resources ---
 

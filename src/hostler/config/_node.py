@@ -27,7 +27,9 @@ class NodeConfig(EnvConfig):
         default="full",
         metadata=setting(choice("full", "api", "lb", "pure-runner"), "FN_NODE_TYPE"),
     )
-    """What the node is (full). Fn takes any other word for ``full``; here it is an error."""
+    """What the node is (full). Fn takes any other word for ``full``; here it is an error. No effect
+    but on what else this class asks for: a command is itself what the node is, and skips the
+    variable."""
 
     port: int = attrs.field(default=8080, metadata=setting(_PORT, "FN_PORT"))
     """TCP port (8080) of the HTTP front end, 0 = any free one."""
@@ -36,17 +38,18 @@ class NodeConfig(EnvConfig):
     """TCP port (9190) of a pure runner, 0 = any free one."""
 
     db_url: str = attrs.field(default="", repr=False, metadata=setting(TEXT, "FN_DB_URL"))
-    """Database of full and API nodes ("" = an SQLite file ``data/fn.db``)."""
+    """Database of full and API nodes ("" = an SQLite file ``data/fn.db``). No effect yet."""
 
     ds_db_ping_max_retries: int = attrs.field(
         default=10, metadata=setting(number(), "FN_DS_DB_PING_MAX_RETRIES")
     )
-    """Attempts (10) to reach the database at the start, one second apart."""
+    """Attempts (10) to reach the database at the start, one second apart. No effect yet."""
 
     # --- the LB ---
 
     runner_api_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_RUNNER_API_URL"))
-    """Base URL (none) of the API node that an LB asks for apps and functions; LBs need it."""
+    """Base URL (none) of the API node that an LB asks for apps and functions; the node type ``lb``
+    needs it. No effect yet: functions are declared in a file."""
 
     runner_addresses: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(TARGETS, "FN_RUNNER_ADDRESSES")
@@ -59,7 +62,7 @@ class NodeConfig(EnvConfig):
     ``module:attribute`` of one of your own. Fn's default is ``naive``."""
 
     public_lb_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_PUBLIC_LB_URL"))
-    """Base URL of the endpoint annotations ("" = scheme and host of the request)."""
+    """Base URL of the endpoint annotations ("" = scheme and host of the request). No effect yet."""
 
     # --- HTTP ---
 
@@ -98,12 +101,12 @@ class NodeConfig(EnvConfig):
     api_cors_origins: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_ORIGINS")
     )
-    """Origins that browsers may call from (none = CORS off); first ``*`` = all."""
+    """Origins that browsers may call from (none = CORS off); first ``*`` = all. No effect yet."""
 
     api_cors_headers: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_HEADERS")
     )
-    """Headers that browsers may send (none)."""
+    """Headers that browsers may send (none). No effect yet."""
 
     rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))
     """Request header that carries the request id ("" = request ids are off). Fn declares the
@@ -133,16 +136,16 @@ class NodeConfig(EnvConfig):
     """Put before each line that goes to syslog (nothing)."""
 
     zipkin_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_ZIPKIN_URL"))
-    """Zipkin collector for traces ("" = off)."""
+    """Zipkin collector for traces ("" = off). No effect yet."""
 
     jaeger_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_JAEGER_URL"))
-    """Jaeger collector for traces ("" = off)."""
+    """Jaeger collector for traces ("" = off). No effect yet."""
 
     process_collector_list: tuple[str, ...] = attrs.field(
         default=("dockerd", "docker-containerd"),
         metadata=setting(WORDS, "FN_PROCESS_COLLECTOR_LIST"),
     )
-    """Processes with metrics of their own (``dockerd docker-containerd``)."""
+    """Processes with metrics of their own (``dockerd docker-containerd``). No effect yet."""
 
     def _check_together(self) -> None:
         if self.node_type == "lb":

@@ -1,0 +1,142 @@
+"""The reference page of the settings, made of the settings and of the commands themselves.
+
+``python -m hostler.cli.reference`` prints it.
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, get_type_hints
+
+import attrs
+from typer.models import OptionInfo
+
+from hostler.config import (
+    AgentConfig,
+    EnvConfig,
+    LBConfig,
+    NodeConfig,
+    PlacerConfig,
+    PoolConfig,
+    SettingInfo,
+    describe,
+)
+
+from ._commands import app
+
+_HEAD = """\
+# Settings
+
+Each setting is an environment variable and, in code, a field of a frozen class: `X.from_env()` or
+`X(field=value)`. With `NAME_FILE` set instead of `NAME`, the value is read from that file. A value
+that can't be used ends the start with one line that names the variable, the value and what it
+takes. Names, defaults and parsing are Fn's, unless a description says "ours". Some are there only so
+that an environment made for Fn can be kept: they say "No effect".
+
+The first table is of variables that only the commands know.
+
+This page is made by `python -m hostler.cli.reference`.
+"""
+
+_COMMANDS = """\
+## The commands: `hostler serve`, `lb`, `runner`
+
+Each is an option too, and the option wins. All are ours, and have no `NAME_FILE`.
+"""
+
+_SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (
+    ("Nodes and front end: `NodeConfig`", NodeConfig),
+    ("LB agent: `LBConfig`", LBConfig),
+    ("Placers: `PlacerConfig`", PlacerConfig),
+    ("Runner pools: `PoolConfig`", PoolConfig),
+    ("Runner's agent and drivers: `AgentConfig`", AgentConfig),
+)
+
+
+@attrs.define
+class CommandVariable:
+    """What an option says of its variable."""
+
+    option: str
+    default: str
+    doc: str
+    commands: list[str]
+
+
+def reference_page() -> str:
+    """Markdown: a table of the commands' own variables, and one for each class of settings."""
+    sections = (_section(title, kind) for title, kind in _SECTIONS)
+    return "\n".join([_HEAD, _commands_section(), *sections])
+
+
+def command_variables() -> dict[str, CommandVariable]:
+    """The variables that are read by the commands' options, in the order of the options."""
+    found: dict[str, CommandVariable] = {}
+    for command in app.registered_commands:
+        callback = command.callback
+        assert callback is not None
+        for variable, option, default, doc in _options(callback):
+            entry = found.setdefault(variable, CommandVariable(option, default, doc, []))
+            entry.commands.append(command.name or callback.__name__)
+    return found
+
+
+def _options(callback: Callable[..., Any]) -> Iterator[tuple[str, str, str, str]]:
+    hints = get_type_hints(callback, include_extras=True)
+    for name, parameter in inspect.signature(callback).parameters.items():
+        for info in getattr(hints[name], "__metadata__", ()):
+            if isinstance(info, OptionInfo) and info.envvar:
+                option = (info.param_decls or (f"--{name.replace('_', '-')}",))[0]
+                yield str(info.envvar), option, _default(parameter.default), info.help or ""
+
+
+def _default(value: object) -> str:
+    if value is inspect.Parameter.empty:
+        return "(needed)"
+    if isinstance(value, bool):
+        return f"`{str(value).lower()}`"
+    return f"`{value}`" if value else "(none)"
+
+
+def _commands_section() -> str:
+    rows = [
+        _row(
+            f"`{variable}`",
+            f"`{entry.option}`",
+            ", ".join(entry.commands),
+            entry.default,
+            entry.doc,
+        )
+        for variable, entry in command_variables().items()
+    ]
+    return "\n".join(
+        [_COMMANDS, *_head("variable", "option", "of", "default", "meaning"), *rows, ""]
+    )
+
+
+def _section(title: str, kind: type[EnvConfig]) -> str:
+    rows = [_setting(info) for info in describe(kind)]
+    return "\n".join(
+        [f"## {title}", "", *_head("variable", "field", "takes", "meaning"), *rows, ""]
+    )
+
+
+def _setting(info: SettingInfo) -> str:
+    variable = f"`{info.variable}`" if info.variable else "(in code only)"
+    doc = " ".join(info.doc.split()).replace("``", "`")
+    return _row(variable, f"`{info.field}`", info.takes, doc)
+
+
+def _head(*names: str) -> Sequence[str]:
+    return f"| {' | '.join(names)} |", "|" + "---|" * len(names)
+
+
+def _row(*cells: str) -> str:
+    escaped = (cell.replace("|", r"\|") for cell in cells)
+    return f"| {' | '.join(escaped)} |"
+
+
+if __name__ == "__main__":
+    sys.stdout.write(reference_page())
