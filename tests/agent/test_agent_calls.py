@@ -132,6 +132,50 @@ async def test_before_listener_ends_the_call_and_spares_the_container(
         assert driver.statistics().created == 1
 
 
+async def test_who_was_told_of_a_calls_begin_hears_of_its_end_also_if_it_never_runs(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    class Stubborn(CallListener):
+        async def before_call(self, call: PendingCall) -> None:
+            if call.model.id == "refused":
+                raise APIError(418, "teapot")
+            await trio.sleep_forever()
+
+    record: list[str] = []
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        for listener in (Recording(record, "1"), Stubborn(), Recording(record, "2")):
+            node.agent.add_listener(listener)
+        call = node.call(id="refused")
+        with pytest.raises(APIError, match="teapot"):
+            await node.agent.submit(call)
+        assert record == ["before1 running", "after1 error teapot"]
+        assert call.model.completed_at is not None
+        assert call.timings.execution_ns == 0
+        record.clear()
+        call = node.call(id="cancelled")
+        with trio.move_on_after(5):
+            await node.agent.submit(call)
+        assert record == ["before1 running", "after1 error cancelled"]
+        assert (call.model.status, call.model.error) == ("error", "cancelled")
+        statistics = node.agent.statistics()
+        assert (statistics.queued, statistics.errors, statistics.canceled) == (0, 1, 1)
+        assert driver.statistics().created == 1
+
+
+async def test_a_listener_added_between_begin_and_end_of_a_call_is_told_of_neither(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    class Inviting(CallListener):
+        async def before_call(self, call: PendingCall) -> None:
+            node.agent.add_listener(Recording(record))
+
+    record: list[str] = []
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        node.agent.add_listener(Inviting())
+        await node.run()
+        assert record == []
+
+
 async def test_failing_after_listener_is_logged_and_the_next_one_runs(
     autojump_clock: object, tmp_path: Path, logs: Logs
 ) -> None:

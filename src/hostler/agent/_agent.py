@@ -173,25 +173,32 @@ class Agent(InnerAgent):
 
     async def _run(self, call: PendingCall) -> None:
         submitted = trio.current_time()
-        container: Container | None = None
+        told: list[CallListener] = []
         with self._events.queueing():
             try:
                 container = await self._acquire(call)
-                began = _call_end.begin(call, submitted)
+            except BaseException as error:
+                _call_end.count(self._events, error, started=False)
+                raise
+            began = _call_end.begin(call, submitted)
+            try:
                 for listener in self._listeners:
                     await listener.before_call(call)
+                    told.append(listener)
             except BaseException as error:
-                if container is not None:
-                    container.give_back(reusable=True)  # nothing of this call has reached it
+                container.give_back(reusable=True)  # nothing of this call has reached it
+                _call_end.complete(call, error)
                 _call_end.count(self._events, error, started=False)
+                await _call_end.tell_after(told, call)
                 raise
         container.call_id = call.model.id
         with self._events.executing():
-            await self._execute(container, call, began)
+            await self._execute(container, call, began, told)
 
-    async def _execute(self, container: Container, call: PendingCall, began: float) -> None:
+    async def _execute(
+        self, container: Container, call: PendingCall, began: float, told: list[CallListener]
+    ) -> None:
         execution = Execution(container, call, self._config.max_response_size)
-        listeners = self._listeners
         outcome: BaseException | None = None
         try:
             try:
@@ -203,10 +210,12 @@ class Agent(InnerAgent):
             outcome = error
             raise
         finally:
-            _call_end.complete(call, outcome, began)
-            self._reporter.ran(trio.current_time() - began)
+            seconds = trio.current_time() - began
+            call.timings.execution_ns = round(seconds * 1e9)
+            _call_end.complete(call, outcome)
+            self._reporter.ran(seconds)
             _call_end.count(self._events, outcome, started=True)
-            await _call_end.tell_after(listeners, call)
+            await _call_end.tell_after(told, call)
 
     async def _acquire(self, call: PendingCall) -> Container:
         """Get a running container for ``call``, which has to give it back.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Iterable
 
 import structlog
 import trio
@@ -32,11 +33,10 @@ def begin(call: PendingCall, submitted: float) -> float:
     return now
 
 
-def complete(call: PendingCall, error: BaseException | None, began: float) -> None:
-    """The call that had begun at ``began`` is over: fill in its model."""
+def complete(call: PendingCall, error: BaseException | None) -> None:
+    """The call that had begun is over: fill in its model."""
     model = call.model
     model.completed_at = dt.datetime.now(dt.UTC)
-    call.timings.execution_ns = round((trio.current_time() - began) * 1e9)
     if error is None:
         model.status = "success"
     elif isinstance(error, CallTimeout):
@@ -66,8 +66,9 @@ def count(events: AgentEvents, error: BaseException | None, *, started: bool) ->
         events.call_ended("errors")
 
 
-async def tell_after(listeners: tuple[CallListener, ...], call: PendingCall) -> None:
-    """Run the after-listeners, each shielded and with a deadline. Raises nothing."""
+async def tell_after(listeners: Iterable[CallListener], call: PendingCall) -> None:
+    """Run the after-listeners that had been told of the call's begin, each shielded and with a
+    deadline. Raises nothing."""
     for listener in listeners:
         limit = trio.current_time() + LISTENER_LIMIT
         with trio.CancelScope(shield=True, deadline=limit) as scope:
