@@ -252,7 +252,8 @@ async def test_an_error_in_a_callback_ends_the_connection_not_the_loop(
         with pytest.raises(EngagementFailed, match="connection"):
             await call(pair.client)
         await call(pair.client)
-    logs.expect_error("connection failed on received data")
+    entry = logs.expect_error("connection failed")
+    assert entry["during"] == "data_received"
 
 
 def _split(address: str) -> tuple[str, int]:

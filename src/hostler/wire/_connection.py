@@ -15,9 +15,11 @@ What is different from grpclib's own:
 from __future__ import annotations
 
 import asyncio
+import functools
 import socket
 import ssl
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, Concatenate, ParamSpec, cast
 
 import attrs
 import structlog
@@ -44,6 +46,8 @@ from ._status import UNAVAILABLE
 from ._stream import Broken, WireStream
 
 log = structlog.get_logger(__name__)
+
+_P = ParamSpec("_P")
 
 STREAM_WINDOW = 256 * 1024
 """Bytes that a peer may send on a stream ahead of its reader."""
@@ -196,6 +200,22 @@ class _Processor(grpclib_protocol.EventsProcessor):
             stream.__terminated__(reason)
 
 
+def _contained(
+    callback: Callable[Concatenate[WireProtocol, _P], None],
+) -> Callable[Concatenate[WireProtocol, _P], None]:
+    """A callback of the loop that ends its connection where it would end the loop: what it raises
+    is logged, once for each connection."""
+
+    @functools.wraps(callback)
+    def contained(self: WireProtocol, /, *args: _P.args, **kwargs: _P.kwargs) -> None:
+        try:
+            callback(self, *args, **kwargs)
+        except Exception as error:  # noqa: BLE001  (logged there)
+            self.fail(callback.__name__, error)
+
+    return contained
+
+
 class WireProtocol(grpclib_protocol.H2Protocol):
     """One connection, from its transport's start to its loss."""
 
@@ -236,6 +256,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._keepalive = keepalive
         self._timer: asyncio.TimerHandle | None = None
         self._closing_reason = ""
+        self._failed = False
 
     @property
     def usable(self) -> bool:
@@ -247,10 +268,14 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
     # --- asyncio's side; nothing may be raised here ---
 
+    @_contained
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._set_socket_options(transport.get_extra_info("socket"))
-        self.peer = _address(transport.get_extra_info("peername"))
         h2 = _H2(config=self.h2_config)
+        # First of all, so that whatever fails from here on can be aborted.
+        self.connection = WireConnection(h2, cast(asyncio.Transport, transport))
+        self.processor = _Processor(self)
+        self.peer = _address(transport.get_extra_info("peername"))
+        self._set_socket_options(transport.get_extra_info("socket"))
         h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
         if self.client_side:
             h2.local_settings[SettingCodes.ENABLE_PUSH] = 0
@@ -259,32 +284,48 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         h2.local_settings.acknowledge()
         h2.initiate_connection()
         h2.increment_flow_control_window(CONNECTION_WINDOW - h2.inbound_flow_control_window)
-        self.connection = WireConnection(h2, cast(asyncio.Transport, transport))
         self.connection.flush()
-        self.processor = _Processor(self)
         self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
 
+    @_contained
     def data_received(self, data: bytes) -> None:
-        try:
-            super().data_received(data)
-        except Exception:
-            log.exception("connection failed on received data", peer=self.peer)
-            self.abort("internal error")
+        super().data_received(data)
 
+    @_contained
+    def pause_writing(self) -> None:
+        super().pause_writing()
+
+    @_contained
     def resume_writing(self) -> None:
         super().resume_writing()
         self.processor.pump_all()
 
+    @_contained
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
         self.lost_reason = exc
         reason = self._closing_reason or (f"connection lost: {exc}" if exc else "connection closed")
-        self.processor.close(reason)
+        # First the facts: whoever waits for them must not depend on what follows.
         self.draining = True
         self.lost.set()
         self.ready.set()
-        self.on_change()
+        try:
+            self.processor.close(reason)
+        finally:
+            self.on_change()
+
+    def fail(self, during: str, error: Exception) -> None:
+        """Abort on a mistake of our own."""
+        if not self._failed:
+            self._failed = True
+            log.error("connection failed", during=during, peer=self.peer, exc_info=error)
+            # Later: some of asyncio's transports can't bear an abort in the midst of a callback.
+            self._loop.call_soon(self._abort_failed)
+
+    @_contained
+    def _abort_failed(self) -> None:
+        self.abort("internal error")
 
     # --- for the owner ---
 
@@ -310,25 +351,29 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
     # --- keepalive ---
 
+    @_contained
     def _check_idle(self) -> None:
-        wait = self._keepalive.interval
-        if not self.heard:
+        closing = self.connection.is_closing()
+        if self.heard and not closing:
+            self.heard = False
+            self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
+            return
+        if not closing:  # else it only waits for the peer to take the rest, and takes no ping
             self.connection.h2.ping(b"hostler.")
             self.connection.flush()
-            wait = self._keepalive.timeout
-            self._timer = self._loop.call_later(wait, self._check_answer)
-            return
-        self.heard = False
-        self._timer = self._loop.call_later(wait, self._check_idle)
+        self._timer = self._loop.call_later(self._keepalive.timeout, self._check_answer)
 
+    @_contained
     def _check_answer(self) -> None:
-        if not self.heard:
+        if self.connection.is_closing():
+            self.abort("did not close in time")
+        elif not self.heard:
             text = f"no answer to a ping within {self._keepalive.timeout:g} s"
             log.warning("peer has vanished", peer=self.peer, reason=text)
             self.abort(text)
-            return
-        self.heard = False
-        self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
+        else:
+            self.heard = False
+            self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
 
     def _set_socket_options(self, sock: socket.socket) -> None:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
