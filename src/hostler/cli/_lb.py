@@ -18,6 +18,7 @@ from hostler.pool import PLACERS, mtls_runner_factory, open_dns_pool
 
 from ._life import Life
 from ._load import load_callable
+from ._machine_id import take_machine_id
 from ._parts import calls_app, serving
 from ._settings import Settings
 from ._tls import following_tls
@@ -64,6 +65,7 @@ class LBNode:
             )
             app = calls_app(agent, self.functions, self.settings, life)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            take_machine_id(server.addresses[0])
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})
             await life.shutdown.wait()
             agent.close_admission()

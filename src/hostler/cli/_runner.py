@@ -18,6 +18,7 @@ from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
 
 from ._life import Life
 from ._load import load_callable
+from ._machine_id import take_machine_id
 from ._parts import opened_driver, serving
 from ._settings import Settings
 from ._tls import following_tls
@@ -81,6 +82,7 @@ class RunnerNode:
                 )
             )
             addresses["grpc"] = runner.address
+            take_machine_id(runner.address)
             life.announce("runner", addresses)
             await life.shutdown.wait()
 

@@ -13,6 +13,7 @@ from hostler.functions import FunctionSource, FunctionTable
 
 from ._detaching import open_detaching
 from ._life import Life
+from ._machine_id import take_machine_id
 from ._parts import calls_app, opened_driver, serving
 from ._settings import Settings
 
@@ -50,6 +51,7 @@ class ServeNode:
             )
             app = calls_app(detaching, self.functions, self.settings, life)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            take_machine_id(server.addresses[0])
             life.announce("serve", {"http": server.addresses})
             await life.shutdown.wait()
             agent.close_admission()
