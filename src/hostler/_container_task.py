@@ -29,7 +29,8 @@ def _no_sample(sample: Mapping[str, int]) -> None:
 
 @attrs.define(kw_only=True)
 class ContainerTask:
-    """What the agent asks a driver to run. Sizes in bytes unless the name says otherwise.
+    """What the agent asks a driver to run. Sizes in bytes unless the name says otherwise. The
+    repr leaves out what may hold secrets.
 
     A driver that wraps another one may replace the three hooks while it makes the cookie::
 
@@ -49,9 +50,9 @@ class ContainerTask:
     app_id: str = ""
     fn_id: str = ""
     command: str = ""
-    env: dict[str, str] = attrs.Factory(dict)
-    extensions: Mapping[str, str] = attrs.Factory(dict)
-    """Of the call that caused the launch."""
+    env: dict[str, str] = attrs.field(factory=dict, repr=False)
+    extensions: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """Of the call that caused the launch, without its registry token."""
     memory: int = 0
     cpus: int = 0
     """Milli-CPUs; 0 = no limit, as everywhere here."""

@@ -101,11 +101,11 @@ class ResponseWriter(ABC):
 @attrs.define(kw_only=True)
 class CallRequest:
     """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
-    names."""
+    names; like everything that may hold secrets they are not in the repr."""
 
     method: str
     url: str
-    headers: dict[str, list[str]]
+    headers: dict[str, list[str]] = attrs.field(repr=False)
     body: Body | None = None
 
 

@@ -25,7 +25,7 @@ class CallDraft:
     model: Call | None = None
     request: CallRequest | None = None
     writer: ResponseWriter | None = None
-    extensions: dict[str, str] = attrs.Factory(dict)
+    extensions: dict[str, str] = attrs.field(factory=dict, repr=False)
     slot_hash_id: bytes | None = None
     request_id: str = ""
     deadline: float = math.inf
@@ -57,7 +57,7 @@ class PendingCall(RunnerCall):
     body: Body
     writer: ResponseWriter
     request: CallRequest
-    extensions: dict[str, str] = attrs.Factory(dict)
+    extensions: dict[str, str] = attrs.field(factory=dict, repr=False)
     slot_hash_id: bytes | None = None
     request_id: str = ""
     deadline: float = math.inf

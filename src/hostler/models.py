@@ -2,6 +2,7 @@
 
 A `Call` is mutable on purpose: call options and call overriders change it in place before it is
 submitted. Its JSON form, which is part of the wire contract, lives in `hostler._call_json`.
+Configurations and headers may hold secrets: they are in no repr.
 """
 
 from __future__ import annotations
@@ -50,9 +51,9 @@ class Call:
     tmpfs_size: int = 0
     memory: int = 0
     cpus: int = 0
-    config: dict[str, str] = attrs.Factory(dict)
+    config: dict[str, str] = attrs.field(factory=dict, repr=False)
     annotations: dict[str, msgspec.Raw] = attrs.Factory(dict)
-    headers: dict[str, list[str]] = attrs.Factory(dict)
+    headers: dict[str, list[str]] = attrs.field(factory=dict, repr=False)
     syslog_url: str = ""
     completed_at: dt.datetime | None = None
     created_at: dt.datetime | None = None
@@ -72,7 +73,7 @@ class App:
 
     id: str
     name: str
-    config: dict[str, str] = attrs.Factory(dict)
+    config: dict[str, str] = attrs.field(factory=dict, repr=False)
     annotations: dict[str, msgspec.Raw] = attrs.Factory(dict)
     syslog_url: str = ""
 
@@ -88,5 +89,5 @@ class Fn:
     memory: int = DEFAULT_MEMORY
     timeout: int = DEFAULT_TIMEOUT
     idle_timeout: int = DEFAULT_IDLE_TIMEOUT
-    config: dict[str, str] = attrs.Factory(dict)
+    config: dict[str, str] = attrs.field(factory=dict, repr=False)
     annotations: dict[str, msgspec.Raw] = attrs.Factory(dict)

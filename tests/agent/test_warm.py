@@ -205,6 +205,7 @@ async def test_a_callers_token_is_not_used_ahead_of_other_calls(
     class Spy(SimDriver):
         async def create_cookie(self, task: ContainerTask) -> Any:
             seen.append(task.registry_token)
+            assert task.extensions == {"tenant": "blue"}
             return await super().create_cookie(task)
 
     async with trio.open_nursery() as nursery:
@@ -212,7 +213,7 @@ async def test_a_callers_token_is_not_used_ahead_of_other_calls(
         driver.add_image("echo")
         async with open_node(driver, tmp_path) as node:
             call = node.call(annotations=annotated(2))
-            call.extensions["FN_REGISTRY_TOKEN"] = "secret"
+            call.extensions |= {"FN_REGISTRY_TOKEN": "secret", "tenant": "blue"}
             await node.agent.submit(call)
             await trio.sleep(1)
         assert sorted(seen) == ["", "secret"]

@@ -33,6 +33,8 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
     """The task of a container that is launched for ``call``; without its socket directory."""
     model = call.model
     env = dict(model.config)
+    extensions = dict(call.extensions)
+    registry_token = extensions.pop(REGISTRY_TOKEN_EXTENSION, "")
     if config.enable_fdk_debug_info:
         env[SPAWN_CALL_ID] = model.id
     return ContainerTask(
@@ -41,7 +43,7 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
         app_id=model.app_id,
         fn_id=model.fn_id,
         env=env,
-        extensions=dict(call.extensions),
+        extensions=extensions,
         memory=model.memory * MIB,
         cpus=model.cpus,
         fs_size_mb=config.max_fs_size_mb,
@@ -54,7 +56,7 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
         message_queue=config.max_message_queue,
         syslog_url=model.syslog_url.strip(),
         disable_net=call.disable_net,
-        registry_token=call.extensions.get(REGISTRY_TOKEN_EXTENSION, ""),
+        registry_token=registry_token,
     )
 
 
