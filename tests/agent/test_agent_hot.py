@@ -79,6 +79,28 @@ async def test_idle_container_freezes_and_thaws_before_the_next_request(
         assert driver.statistics().created == 1
 
 
+async def test_a_frozen_container_that_is_given_back_before_its_thaw_counts_as_paused(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", unfreeze_time=1.0)
+        await node.run()
+        await trio.sleep(1)
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await node.run()
+        await until(lambda: not node.agent.statistics().running)
+        assert node.agent.statistics().canceled == 1
+        assert node.agent.statistics().containers == {ContainerState.PAUSED: 1}
+        assert "thawed" not in driver.kinds()
+        # within the thaw
+        with trio.move_on_after(0.5):
+            await node.run()
+        assert node.agent.statistics().containers == {ContainerState.PAUSED: 1}
+        await until(lambda: "thawed" in driver.kinds())
+        await until(lambda: node.agent.statistics().containers == {ContainerState.IDLE: 1})
+
+
 async def test_thawing_is_not_the_functions_time(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
         driver.add_image("echo", unfreeze_time=4.0)

@@ -51,6 +51,7 @@ class Container:
         track: ContainerTrack,
         on_idle: Callable[[], object],
         on_ready: Callable[[], object],
+        on_removed: Callable[[], object],
     ) -> None:
         self.task = task
         self.stats: CallStats | None = None
@@ -71,6 +72,7 @@ class Container:
         self._events = events
         self._on_idle = on_idle
         self._on_ready = on_ready
+        self._on_removed = on_removed
         self._track = track
         self._output = kit.output
         if kit.output is not None:
@@ -183,11 +185,12 @@ class Container:
         finally:
             self.leave("trouble" if error else "end")
             self._report(error)
-            await self._sandbox.remove(self._wait_released)
-            self._share.release()
-            self._track.move(None)
-            self._pass_on(b"", False)
-            log.debug("container removed", reason=self._leaving, **self._names())
+            try:
+                await self._sandbox.remove(removed=self._removed, released=self._wait_released)
+            finally:
+                self._track.move(None)
+                self._pass_on(b"", False)
+                log.debug("container removed", reason=self._leaving, **self._names())
 
     async def _live(self) -> None:
         running = await self._sandbox.start(self._launch.timings)
@@ -293,14 +296,20 @@ class Container:
         if self._usable is not None:
             self._usable.set()
             self._usable = None
-        elif not self.busy and not self._leaving:
+        if not self.busy and not self._leaving:
             self._track.move(ContainerState.IDLE)
 
     def _became_idle(self) -> None:
         now = self.idle_since = trio.current_time()
-        self._track.move(ContainerState.IDLE)
+        # It may have been given back before its thaw.
+        self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE)
         self._nap.deadline = min(self._nap.deadline, now + self._grace, now + self._idle_timeout)
         self._on_idle()
+
+    def _removed(self) -> None:
+        """Its room is free, though a call may still use the connection."""
+        self._share.release()
+        self._on_removed()
 
     async def _wait_released(self) -> None:
         if self._released is not None:

@@ -135,6 +135,7 @@ class Launcher:
             track=track,
             on_idle=self._container_idle,
             on_ready=self.warm.note_ready,
+            on_removed=self.warm.settle,
         )
         self._containers.add(container)
         self._events.launched()

@@ -73,16 +73,30 @@ class Sandbox:
         with trio.fail_after(FREEZE_LIMIT):
             await self._cookie.unfreeze()
 
-    async def remove(self, released: Callable[[], Awaitable[None]]) -> None:
-        """Remove everything, whatever there is of it. Raises nothing; troubles are logged.
+    async def remove(
+        self, *, removed: Callable[[], None], released: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Remove everything, whatever there is of it. Troubles are logged; raises nothing but
+        `trio.Cancelled`, and that after all is done, each step of which has a deadline.
 
-        ``released`` waits until no call uses the container; the call notices soon, because its
-        function is gone. Not cancellable, but each step has a deadline.
+        ``removed`` is called as soon as there is no container any more. ``released`` waits until
+        no call uses what is left: the caller may still be taking what the function has sent, for
+        as long as the call's time lasts.
         """
         self._watching.close()
         if self._cookie is not None:
             await self._step("remove container", self._cookie.aclose)
-        await self._step("wait for the call", released)
+        removed()
+        try:
+            await released()
+        finally:
+            # Where this is cancelled, the calls were cancelled before.
+            deadline = trio.current_time() + REMOVE_LIMIT
+            with trio.CancelScope(shield=True, deadline=deadline):
+                await released()
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
         if self.channel is not None:
             self.channel.close()
         await self._step("close hook", self.task.close)
