@@ -24,7 +24,7 @@ import trio
 
 from ._flock import Removed, hold, seize
 from .config import AgentConfig
-from .errors import HostlerError
+from .errors import ConfigError, HostlerError
 
 log = structlog.get_logger(__name__)
 
@@ -134,6 +134,9 @@ async def remove_leaked_directories(config: AgentConfig) -> int:
     """Remove the directories that dead processes with the same label tag have left in the same
     place; returns how many. What can't be removed is logged. Not cancellable once it has begun
     to remove something. A directory in use is never touched, whoever uses it.
+
+    Raises `ConfigError` if the place that FN_IOFS_PATH names can't be used, `OSError` if the
+    default one can't.
     """
     leaked = _seize_leaked(config)
     if not leaked:
@@ -185,8 +188,15 @@ def _discard(path: str) -> None:
 def _seize_leaked(config: AgentConfig) -> dict[str, int]:
     """Path and lock of each."""
     prefix, leaked = _prefix(config), {}
-    with os.scandir(_parent(config)) as entries:
-        paths = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    try:
+        with os.scandir(_parent(config)) as entries:
+            paths = [entry.path for entry in entries if entry.name.startswith(prefix)]
+    except OSError as error:
+        if not config.iofs_path:
+            raise
+        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+        reason = "no such directory" if missing else str(error.strerror).lower()
+        raise ConfigError(f"FN_IOFS_PATH={config.iofs_path}: {reason}") from error
     for path in paths:
         try:
             lock = seize(path, os.O_RDONLY | os.O_DIRECTORY)

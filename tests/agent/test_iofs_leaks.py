@@ -20,6 +20,7 @@ from hostler import _iofs
 from hostler._flock import Removed, hold, seize
 from hostler._iofs import make_socket_directory, remove_leaked_directories
 from hostler.config import AgentConfig
+from hostler.errors import ConfigError
 
 from ..conftest import Logs
 
@@ -177,3 +178,14 @@ def test_locks(tmp_path: Path) -> None:
     with pytest.raises(Removed):
         hold(path, create, shared=True)
     os.close(seized)
+
+
+@pytest.mark.parametrize("name", ["missing", "file", "file/below"])
+async def test_a_place_that_is_no_directory_is_a_mistake_in_the_setting(
+    tmp_path: Path, name: str
+) -> None:
+    (tmp_path / "file").touch()
+    config = AgentConfig(iofs_path=str(tmp_path / name))
+    with pytest.raises(ConfigError) as caught:
+        await remove_leaked_directories(config)
+    assert str(caught.value) == f"FN_IOFS_PATH={tmp_path / name}: no such directory"

@@ -308,8 +308,8 @@ async def open_agent(
     an exception or a cancellation, at once. Then all containers are removed, each step of that
     with a deadline. The driver stays open; it belongs to whoever opened it.
 
-    Raises `ConfigError` if the machine has no resources to spare, `OSError` if it has no
-    inotify instance left, and what the block raises, as it is.
+    Raises `ConfigError` if the machine has no resources to spare or FN_IOFS_PATH can't be used,
+    `OSError` if there is no inotify instance left, and what the block raises, as it is.
     """
     config = AgentConfig.from_env() if config is None else config
     total = total_resources(read_machine(), config) if total is None else total
