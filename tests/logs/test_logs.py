@@ -81,13 +81,13 @@ def test_libraries_are_heard_from_warning_on_and_left_as_they_were() -> None:
     root = logging.getLogger()
     before = root.handlers[:], root.level
     with open_logs(NodeConfig(log_format="json", log_level="debug"), out):
-        logging.getLogger("some.library").info("chatter")
-        logging.getLogger("some.library").warning("trouble %d", 7)
+        logging.getLogger("other.package").info("chatter")
+        logging.getLogger("other.package").warning("trouble %d", 7)
     [line] = out.getvalue().splitlines()
     event = json.loads(line)
     assert (event["event"], event["logger"], event["level"]) == (
         "trouble 7",
-        "some.library",
+        "other.package",
         "warning",
     )
     assert (root.handlers, root.level) == before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -12,6 +11,7 @@ import attrs
 import trio
 from prometheus_client import CollectorRegistry
 
+from hostler._call_json import encode_call
 from hostler.agent import Agent, OutputSink, Resources, open_agent
 from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
@@ -19,6 +19,7 @@ from hostler.drivers.sim import SimDriver
 from hostler.frames import Data, Finished, RunnerFrame, TryCall
 from hostler.runner import FunctionLogs, PureRunnerService, open_runner_service
 from hostler.testing import MemoryRunnerClient
+from tests.agent.nodes import call_model
 
 MIB = 2**20
 
@@ -54,19 +55,7 @@ class SimRunner:
 
 
 def try_call(image: str = "echo", **model: Any) -> TryCall:
-    document = {
-        "id": f"call-{image}",
-        "image": image,
-        "app_id": "app",
-        "fn_id": f"fn-{image}",
-        "type": "sync",
-        "timeout": 30,
-        "idle_timeout": 30,
-        "memory": 128,
-        "method": "POST",
-        "url": "http://localhost/",
-    }
-    return TryCall(json.dumps(document | model))
+    return TryCall(encode_call(call_model(image, **model)))
 
 
 @asynccontextmanager
