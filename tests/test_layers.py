@@ -32,7 +32,7 @@ LAYERS: dict[str, int] = {
         ],
         1,
     ),
-    **dict.fromkeys(["_declaration", "_log_text", "functions", "logs"], 1),
+    **dict.fromkeys(["_asgi", "_declaration", "_log_text", "functions", "logs"], 1),
     **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
     **dict.fromkeys(["wire", "drivers"], 2),
     **dict.fromkeys(["pool", "agent"], 3),

@@ -11,6 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostler._asgi import READ_AHEAD, error_document
 from hostler.abc import CallRequest
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
@@ -24,8 +25,6 @@ from hostler.errors import (
     ServerBusy,
 )
 from hostler.front import ASGIApp, invoke_app
-from hostler.front._incoming import READ_AHEAD
-from hostler.front._replies import error_document
 from hostler.models import App, Call, Fn
 from tests.conftest import Logs
 

@@ -1,8 +1,8 @@
 """The HTTP front end: ASGI applications, and a server for them."""
 
+from hostler._asgi import ASGIApp, BodyBroken, BodyTimeout
+
 from ._app import NodeApp, ReadyCheck, invoke_app, node_app
-from ._asgi import ASGIApp
-from ._incoming import BodyBroken, BodyTimeout
 from ._listen import address_of, open_listeners, parse_bind
 from ._metrics import FrontMetrics
 from ._server import HttpServer, ServerStatistics, serve_http

@@ -9,15 +9,14 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
+from hostler._asgi import ASGIApp, Receive, Reply, Scope, Send, error_reply, json_reply, text_reply
 from hostler.abc import CallAgent
 from hostler.config import NodeConfig
 from hostler.errors import APIError
 from hostler.functions import FunctionSource
 
-from ._asgi import ASGIApp, Receive, Scope, Send
 from ._invoke import Invoker
 from ._metrics import FrontMetrics
-from ._replies import Reply, error_reply, json_reply, text_reply
 
 log = structlog.get_logger(__name__)
 

@@ -12,12 +12,11 @@ import h11
 import structlog
 import trio
 
+from hostler._asgi import JSON_TYPE, ASGIApp, error_document
 from hostler.config import NodeConfig
 
-from ._asgi import ASGIApp
 from ._dates import http_date
 from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, head_limit, reason_of
-from ._replies import JSON_TYPE, error_document
 
 log = structlog.get_logger(__name__)
 

@@ -10,11 +10,10 @@ import h11
 import structlog
 import trio
 
+from hostler._asgi import JSON_TYPE, Message, RawHeaders, Scope, error_document
 from hostler.config import NodeConfig
 
-from ._asgi import Message, RawHeaders, Scope
 from ._dates import http_date
-from ._replies import JSON_TYPE, error_document
 
 if TYPE_CHECKING:
     from ._connection import Connection

@@ -10,6 +10,16 @@ import attrs
 import structlog
 import trio
 
+from hostler._asgi import (
+    READ_AHEAD,
+    Incoming,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    decode_header,
+    error_reply,
+)
 from hostler.abc import Body, CallAgent, CallRequest
 from hostler.bodies import BytesBody, ReplayBody
 from hostler.call import CallOption, PendingCall
@@ -26,10 +36,7 @@ from hostler.options import (
     with_writer,
 )
 
-from ._asgi import Receive, Scope, Send, decode_header
-from ._incoming import READ_AHEAD, Incoming
 from ._metrics import FrontMetrics
-from ._replies import Reply, error_reply
 from ._writer import AsgiWriter, Truncated
 
 log = structlog.get_logger(__name__)

@@ -16,9 +16,9 @@ import attrs
 import structlog
 import trio
 
+from hostler._asgi import ASGIApp
 from hostler.config import NodeConfig
 
-from ._asgi import ASGIApp
 from ._connection import Connection
 from ._listen import address_of, open_listeners
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import trio
 
+from hostler._asgi import RawHeaders, Send
 from hostler.abc import ResponseWriter
 from hostler.errors import (
     ClientCancelled,
@@ -16,8 +17,6 @@ from hostler.errors import (
 )
 from hostler.frames import Headers
 from hostler.headers import end_to_end_pairs
-
-from ._asgi import RawHeaders, Send
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")

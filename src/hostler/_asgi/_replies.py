@@ -10,7 +10,7 @@ import attrs
 
 from hostler.errors import APIError, ClientCancelled, ServerBusy
 
-from ._asgi import RawHeaders, Send
+from ._types import RawHeaders, Send
 
 JSON_TYPE = b"application/json; charset=utf-8"
 RETRY_AFTER_SECONDS = 15

@@ -10,7 +10,7 @@ import trio
 
 from hostler.errors import APIError, HostlerError, RequestTooBig
 
-from ._asgi import Message, Receive
+from ._types import Message, Receive
 
 READ_AHEAD = 64 * 1024
 """Bytes of a body that are held before the client has to wait for the function. Bodies with a
