@@ -18,6 +18,7 @@ LAYERS: dict[str, int] = {
         ["errors", "frames", "models", "dates", "ids", "headers", "slot_key", "hashing"], 0
     ),
     **dict.fromkeys(["_call_json", "_container_task", "config", "abc", "engagement"], 0),
+    **dict.fromkeys(["datastore", "rules"], 0),
     **dict.fromkeys(
         [
             "_flock",

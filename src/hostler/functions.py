@@ -37,13 +37,7 @@ from ._declaration import Entry
 from .errors import ConfigError, FnNotFound
 from .ids import IdParts, format_id
 from .models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, Fn
-
-MAX_MEMORY = 8192
-"""MB a function may ask for (Fn's default limit)."""
-MAX_TIMEOUT = 300
-"""Seconds a function may run (Fn's default limit for synchronous calls)."""
-MAX_IDLE_TIMEOUT = 3600
-"""Seconds a hot container may idle (Fn's default limit)."""
+from .rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT
 
 
 class FunctionSource(Protocol):

@@ -1,4 +1,4 @@
-"""The values that a call is made of: `Call`, `App`, `Fn`.
+"""The values that a call is made of: `Call`, `App`, `Fn`; and `Trigger`, a way to reach a function.
 
 A `Call` is mutable on purpose: call options and call overriders change it in place before it is
 submitted. Its JSON form, which is part of the wire contract, lives in `hostler._call_json`.
@@ -69,18 +69,26 @@ class Call:
 
 @attrs.define(kw_only=True)
 class App:
-    """A group of functions that share configuration."""
+    """A group of functions that share configuration.
+
+    An ``id`` of "" is one that a datastore has yet to give; a date of ``None`` is unset. What the
+    values may be, and how an app is changed, is in `hostler.rules`.
+    """
 
     id: str
     name: str
     config: dict[str, str] = attrs.field(factory=dict, repr=False)
     annotations: dict[str, msgspec.Raw] = attrs.Factory(dict)
     syslog_url: str = ""
+    shape: str = ""
+    """The processors that its functions are for: ``GENERIC_X86`` and the like; "" = unsaid."""
+    created_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
 
 
 @attrs.define(kw_only=True)
 class Fn:
-    """A function: an image and how to run it. Units as in `Call`."""
+    """A function: an image and how to run it. Units as in `Call`, ids and dates as in `App`."""
 
     id: str
     name: str
@@ -91,3 +99,24 @@ class Fn:
     idle_timeout: int = DEFAULT_IDLE_TIMEOUT
     config: dict[str, str] = attrs.field(factory=dict, repr=False)
     annotations: dict[str, msgspec.Raw] = attrs.Factory(dict)
+    shape: str = ""
+    """Its app's, when it was made."""
+    created_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None
+
+
+@attrs.define(kw_only=True)
+class Trigger:
+    """A way to call a function other than by its id. Ids and dates as in `App`."""
+
+    id: str
+    name: str
+    app_id: str
+    fn_id: str
+    type: str
+    """``http``: there is no other."""
+    source: str
+    """Of an ``http`` trigger the path below ``/t/<app name>``, with its leading slash."""
+    annotations: dict[str, msgspec.Raw] = attrs.Factory(dict)
+    created_at: dt.datetime | None = None
+    updated_at: dt.datetime | None = None

@@ -15,10 +15,11 @@ from hostler.config import (
     NodeConfig,
     PlacerConfig,
     PoolConfig,
+    StoreConfig,
     describe,
 )
 
-CLASSES = [AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig]
+CLASSES = [AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig, StoreConfig]
 
 FN_NAMES = (
     *("FREEZE_IDLE_MSECS", "HOT_POLL_MSECS", "HOT_LAUNCHER_TIMEOUT_MSECS"),
@@ -176,7 +177,7 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
 
 def test_secrets_are_not_shown() -> None:
     assert "hunter2" not in repr(AgentConfig(docker_auth="hunter2"))
-    assert "hunter2" not in repr(NodeConfig(db_url="mysql://root:hunter2@db/fn"))
+    assert "hunter2" not in repr(StoreConfig(db_url="mysql://root:hunter2@db/fn"))
     with pytest.raises(ConfigError, match=r"FN_DOCKER_AUTH=\(hidden\): takes any text"):
         AgentConfig(docker_auth=b"hunter2")  # type: ignore[arg-type]
 

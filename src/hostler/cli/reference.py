@@ -21,6 +21,7 @@ from hostler.config import (
     PlacerConfig,
     PoolConfig,
     SettingInfo,
+    StoreConfig,
     describe,
 )
 
@@ -48,6 +49,7 @@ Each is an option too, and the option wins. All are ours, and have no `NAME_FILE
 
 _SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (
     ("Nodes and front end: `NodeConfig`", NodeConfig),
+    ("Datastore: `StoreConfig`", StoreConfig),
     ("LB agent: `LBConfig`", LBConfig),
     ("Placers: `PlacerConfig`", PlacerConfig),
     ("Runner pools: `PoolConfig`", PoolConfig),

@@ -1,5 +1,5 @@
 """Settings, read from ``FN_`` variables: `AgentConfig`, `LBConfig`, `PlacerConfig`, `PoolConfig`,
-`NodeConfig`.
+`StoreConfig`, `NodeConfig`.
 
 A field is its variable in lower case without ``FN_``. ``X.from_env()`` reads the environment,
 ``X(field=value)`` sets values in code; both refuse bad ones with `ConfigError`.
@@ -17,6 +17,7 @@ from ._kinds import parse_seconds
 from ._node import NodeConfig, NodeType
 from ._placement import LBConfig, PlacerConfig
 from ._pool import PoolConfig
+from ._store import StoreConfig
 
 __all__ = [
     "AgentConfig",
@@ -28,6 +29,7 @@ __all__ = [
     "PlacerConfig",
     "PoolConfig",
     "SettingInfo",
+    "StoreConfig",
     "describe",
     "is_runner_target",
     "parse_seconds",

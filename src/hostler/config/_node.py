@@ -37,14 +37,6 @@ class NodeConfig(EnvConfig):
     grpc_port: int = attrs.field(default=9190, metadata=setting(_PORT, "FN_GRPC_PORT"))
     """TCP port (9190) of a pure runner, 0 = any free one."""
 
-    db_url: str = attrs.field(default="", repr=False, metadata=setting(TEXT, "FN_DB_URL"))
-    """Database of full and API nodes ("" = an SQLite file ``data/fn.db``). No effect yet."""
-
-    ds_db_ping_max_retries: int = attrs.field(
-        default=10, metadata=setting(number(), "FN_DS_DB_PING_MAX_RETRIES")
-    )
-    """Attempts (10) to reach the database at the start, one second apart. No effect yet."""
-
     # --- the LB ---
 
     runner_api_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_RUNNER_API_URL"))

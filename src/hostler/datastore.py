@@ -1,0 +1,234 @@
+"""Where apps, functions and triggers are kept: the contract of a datastore.
+
+`hostler.store` has the one for SQL databases. An embedding program may bring its own, or wrap
+one. What values may be is in `hostler.rules`, the errors in `hostler.rules.errors`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Generic, Protocol, TypeVar
+
+import attrs
+import msgspec
+
+from .models import App, Fn, Trigger
+
+Item = TypeVar("Item", covariant=True)
+
+_NO_TEXTS: Mapping[str, str] = MappingProxyType({})
+_NO_VALUES: Mapping[str, msgspec.Raw] = MappingProxyType({})
+
+
+@attrs.frozen
+class Page(Generic[Item]):
+    """A part of a list, in the order of the names (of their UTF-8 bytes)."""
+
+    items: Sequence[Item]
+    next_cursor: str = ""
+    """Where the next page begins; "" if this one was not full. That page may be empty."""
+
+
+@attrs.frozen(kw_only=True)
+class AppFilter:
+    """Which apps to list."""
+
+    name: str = ""
+    """Exactly this one; "" = any."""
+    cursor: str = ""
+    """The ``next_cursor`` of the page before, as the client sent it; "" = from the start."""
+    per_page: int = 0
+    """Items at most; 0 and less = all."""
+
+
+@attrs.frozen(kw_only=True)
+class FnFilter:
+    """Which functions to list: all conditions must hold. Fields as in `AppFilter`."""
+
+    app_id: str
+    name: str = ""
+    cursor: str = ""
+    per_page: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class TriggerFilter:
+    """Which triggers to list: all conditions must hold. Fields as in `AppFilter`."""
+
+    app_id: str
+    fn_id: str = ""
+    name: str = ""
+    cursor: str = ""
+    per_page: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class AppPatch:
+    """Changes of an app. A field with its default changes nothing.
+
+    As in Fn's API there is no difference between an absent, a null and a zero field, but for
+    ``syslog_url``. ``shape`` can't be changed, and is not looked at.
+    """
+
+    id: str = ""
+    """Must be that of the app, or "": it is in the document that a client got."""
+    name: str = ""
+    """The same: a name is never changed."""
+    config: Mapping[str, str] = attrs.field(default=_NO_TEXTS, repr=False)
+    """Merged key by key; an empty value removes its key."""
+    annotations: Mapping[str, msgspec.Raw] = _NO_VALUES
+    """Merged key by key; ``null`` and ``""`` (as JSON) remove their key."""
+    syslog_url: str | None = None
+    """``None`` changes nothing, "" removes it."""
+
+
+@attrs.frozen(kw_only=True)
+class FnPatch:
+    """Changes of a function, as `AppPatch`.
+
+    ``name``, ``app_id`` and ``shape`` can't be changed, and those of a document are not looked at.
+    """
+
+    id: str = ""
+    image: str = ""
+    memory: int = 0
+    timeout: int = 0
+    idle_timeout: int = 0
+    config: Mapping[str, str] = attrs.field(default=_NO_TEXTS, repr=False)
+    annotations: Mapping[str, msgspec.Raw] = _NO_VALUES
+
+
+@attrs.frozen(kw_only=True)
+class TriggerPatch:
+    """Changes of a trigger, as `AppPatch`. Its ``type`` can't be changed, and is not looked at.
+
+    The changed trigger has to pass all checks of a new one, also those against other triggers.
+    """
+
+    id: str = ""
+    name: str = ""
+    app_id: str = ""
+    fn_id: str = ""
+    source: str = ""
+    annotations: Mapping[str, msgspec.Raw] = _NO_VALUES
+
+
+class Datastore(Protocol):
+    """Apps, functions and triggers.
+
+    What an operation returns belongs to the caller. An operation is one transaction: it happens
+    wholly or not at all, and of concurrent ones none is lost. Every operation may raise
+
+    * `APIError` of `hostler.rules.errors` with the code and the text that the client gets; which
+      ones, and that the first of several is told, is said below;
+    * `DatastoreUnavailable` (503): the database is down, or too slow. Whether a change was made
+      is then unknown. It is worth to try again later.
+
+    An operation that is cancelled has ended when `Cancelled` comes out: no transaction, connection
+    or thread of it is left. It may have been made or not.
+    """
+
+    async def list_apps(self, where: AppFilter) -> Page[App]:
+        """Raises `InvalidCursor`."""
+        ...
+
+    async def create_app(self, app: App) -> App:
+        """Keep ``app``, which has no id, and return it with its id and dates. Dates of ``app``
+        are not looked at.
+
+        Raises `AppIDProvided`, the errors of the values (`hostler.rules.check_new_app`), and
+        `AppExists` if the name is taken.
+        """
+        ...
+
+    async def get_app(self, app_id: str) -> App:
+        """Raises `AppNotFound`."""
+        ...
+
+    async def update_app(self, app_id: str, patch: AppPatch) -> App:
+        """Change the app and return all of it. ``updated_at`` moves if there was something to
+        change.
+
+        Raises `AppIDMismatch`, `AppNotFound`, `AppNameImmutable`, and the errors of the values.
+        """
+        ...
+
+    async def delete_app(self, app_id: str) -> None:
+        """Remove the app with its functions and triggers. Raises `AppNotFound`."""
+        ...
+
+    async def app_id_by_name(self, name: str) -> str:
+        """Raises `AppNotFound`."""
+        ...
+
+    async def list_fns(self, where: FnFilter) -> Page[Fn]:
+        """Functions of one app; of an unknown app there are none.
+
+        Raises `FnMissingAppID` and `InvalidCursor`.
+        """
+        ...
+
+    async def create_fn(self, fn: Fn) -> Fn:
+        """Keep ``fn``, which has no id, and return it with its id, dates and its app's shape.
+        Memory and times of 0 become the defaults.
+
+        Raises `FnIDProvided`, the errors of the values (`hostler.rules.check_new_fn`),
+        `AppNotFound`, and `FnExists` if the app has one of this name.
+        """
+        ...
+
+    async def get_fn(self, fn_id: str) -> Fn:
+        """Raises `FnNotFound`."""
+        ...
+
+    async def find(self, fn_id: str) -> tuple[App, Fn]:
+        """The function and its app, at once: a datastore is a `hostler.functions.FunctionSource`.
+
+        Raises `FnNotFound`.
+        """
+        ...
+
+    async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
+        """As `update_app`. Raises `FnIDMismatch`, `FnNotFound` and the errors of the values."""
+        ...
+
+    async def delete_fn(self, fn_id: str) -> None:
+        """Remove the function with its triggers. Raises `FnNotFound`."""
+        ...
+
+    async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
+        """Triggers of one app; of an unknown app there are none.
+
+        Raises `TriggerMissingAppID` and `InvalidCursor`.
+        """
+        ...
+
+    async def create_trigger(self, trigger: Trigger) -> Trigger:
+        """Keep ``trigger``, which has neither an id nor dates, and return it with them.
+
+        Raises `TriggerIDProvided`, `TriggerCreatedAtProvided`, `TriggerUpdatedAtProvided`, the
+        errors of the values (`hostler.rules.check_new_trigger`), `AppNotFound`, `FnNotFound`,
+        `TriggerFnNotInApp`, `TriggerSourceExists` and `TriggerExists`.
+        """
+        ...
+
+    async def get_trigger(self, trigger_id: str) -> Trigger:
+        """Raises `TriggerNotFound`."""
+        ...
+
+    async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
+        """The trigger with exactly this source, which begins with a slash.
+
+        Raises `TriggerNotFound`.
+        """
+        ...
+
+    async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
+        """As `update_app`. Raises `TriggerIDMismatch`, `TriggerNotFound`, and for the changed
+        trigger the same errors as `create_trigger`."""
+        ...
+
+    async def delete_trigger(self, trigger_id: str) -> None:
+        """Raises `TriggerNotFound`."""
+        ...

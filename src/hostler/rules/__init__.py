@@ -1,0 +1,36 @@
+"""What apps, functions and triggers may be, and how a patch changes them: pure, and Fn's rules.
+
+A check raises the first of the errors in `hostler.rules.errors` that applies, in Fn's order. A
+merge returns a new value, or the very object that it was given if there is nothing to change;
+dates are left to the datastore.
+"""
+
+from __future__ import annotations
+
+from ._annotations import check_annotations, merge_annotations
+from ._apps import check_new_app, merge_app
+from ._fns import check_new_fn, merge_fn, with_defaults
+from ._limits import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT, Limits
+from ._paging import Cursor, decode_cursor, encode_cursor, parse_per_page
+from ._triggers import check_new_trigger, check_trigger, merge_trigger
+
+__all__ = [
+    "MAX_IDLE_TIMEOUT",
+    "MAX_MEMORY",
+    "MAX_TIMEOUT",
+    "Cursor",
+    "Limits",
+    "check_annotations",
+    "check_new_app",
+    "check_new_fn",
+    "check_new_trigger",
+    "check_trigger",
+    "decode_cursor",
+    "encode_cursor",
+    "merge_annotations",
+    "merge_app",
+    "merge_fn",
+    "merge_trigger",
+    "parse_per_page",
+    "with_defaults",
+]
