@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 
 import attrs
+import trio
 
 from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall
 from .bodies import BytesBody
@@ -68,6 +69,10 @@ class PendingCall(RunnerCall):
     user_execution_ns: int | None = None
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
+
+    def run_seconds(self) -> float:
+        """Seconds for a function that starts now: its timeout, or what is left to the client."""
+        return max(0.0, min(self.model.timeout, self.deadline - trio.current_time()))
 
     def add_user_execution_ns(self, duration_ns: int) -> None:
         self.user_execution_ns = (self.user_execution_ns or 0) + duration_ns

@@ -7,6 +7,7 @@ memory channels in a test (`hostler.testing`). All methods are Trio-flavoured.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -30,6 +31,10 @@ NACK_STATUS = 503
 
 UNAVAILABLE_STATUS = 14
 """The gRPC status of a stream whose connection or server has gone."""
+
+
+DEADLINE_STATUS = 4
+"""The gRPC status of a stream whose deadline, which the client had set, has passed."""
 
 
 class NotSent(HostlerError):
@@ -85,9 +90,14 @@ class RunnerClient(ABC):
         *,
         first: Data | None = None,
         request_id: str = "",
+        deadline: float = math.inf,
         on_commit: Callable[[], None] = lambda: None,
     ) -> AbstractAsyncContextManager[ClientEngagement]:
         """Open an engagement: send ``try_call``, and ``first`` with it if there is one.
+
+        ``deadline`` (`trio.current_time`) is told to the runner, as the time that is left; it
+        ends nothing at this end. A runner that is not done by then ends the stream with
+        `DEADLINE_STATUS`.
 
         ``on_commit`` is called synchronously when ``try_call`` was handed to the transport.
         Entering raises `NotSent` if that certainly did not happen. If the runner ends the stream
@@ -140,6 +150,8 @@ class ServerEngagement(ABC):
     """Of the metadata ``fn_request_id``; "" = none."""
     peer: str
     """The LB's address, for logs."""
+    deadline: float = math.inf
+    """When the LB gives the call up (`trio.current_time`); the engagement is cancelled then."""
 
     @abstractmethod
     async def receive(self) -> ClientFrame | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import trio
 import trio.testing
 
 from hostler.engagement import (
+    DEADLINE_STATUS,
     EngagementEnded,
     EngagementFailed,
     GRPCStatus,
@@ -71,6 +73,37 @@ async def test_first_goes_with_the_call_and_commit_is_told_once(open_client: Ope
             assert await engagement.receive() is None
     assert seen[1:] == [whole]
     assert commits == ["commit"]
+
+
+async def test_the_deadline_is_told_and_kept(open_client: OpenClient) -> None:
+    left: list[float] = []
+    ended = trio.Event()
+
+    async def engage(engagement: ServerEngagement) -> None:
+        left.append(engagement.deadline - trio.current_time())
+        try:
+            await trio.sleep_forever()
+        finally:
+            ended.set()
+
+    async with (
+        open_client(ScriptedService(engage)) as client,
+        client.engage(TRY, deadline=trio.current_time() + 0.2) as engagement,
+    ):
+        with pytest.raises(EngagementFailed) as caught:
+            await engagement.receive()
+        assert caught.value.status == DEADLINE_STATUS
+        assert ended.is_set()
+    assert 0 < left[0] <= 0.201  # rounded up to a millisecond
+
+
+async def test_without_a_deadline_there_is_none(open_client: OpenClient) -> None:
+    async def engage(engagement: ServerEngagement) -> None:
+        assert engagement.deadline == math.inf
+        await engagement.send(Finished(success=True))
+
+    async with open_client(ScriptedService(engage)) as client, client.engage(TRY) as engagement:
+        assert await engagement.receive() == Finished(success=True)
 
 
 async def test_a_status_arrives_after_what_was_sent_before_it(open_client: OpenClient) -> None:

@@ -3,6 +3,7 @@ after the call was handed to the transport."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -32,6 +33,7 @@ class LeavingClient(MemoryRunnerClient):
         *,
         first: Data | None = None,
         request_id: str = "",
+        deadline: float = math.inf,
         on_commit: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[ClientEngagement]:
         on_commit()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
@@ -126,9 +127,12 @@ async def collect(engagement: ClientEngagement) -> list[RunnerFrame]:
     return frames
 
 
-async def call(client: wire.GrpcRunnerClient, body: bytes = b"") -> list[RunnerFrame]:
+async def call(
+    client: wire.GrpcRunnerClient, body: bytes = b"", *, deadline: float = math.inf
+) -> list[RunnerFrame]:
     """One call from begin to end."""
-    async with client.engage(TRY, first=Data(body, eof=True)) as engagement:
+    first = Data(body, eof=True)
+    async with client.engage(TRY, first=first, deadline=deadline) as engagement:
         return await collect(engagement)
 
 

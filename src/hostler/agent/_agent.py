@@ -223,7 +223,7 @@ class Agent(InnerAgent):
         Raises `ServerBusy`, or what the launch for this call failed with.
         """
         key = call.slot_hash_id = self._key(call)
-        with trio.move_on_after(self._slot_wait):
+        with trio.move_on_at(min(trio.current_time() + self._slot_wait, call.deadline)):
             while not self._gate.closed:
                 queue = self._launcher.queues.get(key)
                 container = queue.take() or await self._wait(queue, queue.join(call))

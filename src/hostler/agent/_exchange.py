@@ -60,7 +60,7 @@ class Exchange:
         reading the body raises, whereupon the function sees a broken request.
         """
         self.container_ok = True  # until it gets anything of this call
-        head = request_head(self._call.model)
+        head = request_head(self._call.model, self._call.run_seconds())
         self.container_ok = False
         try:
             self._connection = self._channel.connection()

@@ -32,9 +32,10 @@ class Execution:
         self.container_ok = False
 
     async def run(self) -> None:
-        """Run the call within its time. Raises what ended it, `CallTimeout` when time is up."""
+        """Run the call within its function's timeout, and its client's. Raises what ended it,
+        `CallTimeout` when time is up."""
         model = self._call.model
-        with trio.move_on_after(model.timeout) as limit:
+        with trio.move_on_after(self._call.run_seconds()) as limit:
             await self._container.task.before_call(model, self._call.extensions)
             await self._dispatch()
         if limit.cancelled_caught:

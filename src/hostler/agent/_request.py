@@ -25,13 +25,13 @@ class BadHeader(APIError):
     default_message = "Invalid request header"
 
 
-def request_head(model: Call) -> h11.Request:
-    """The head for ``model``, whose function's time begins now. Raises `BadHeader`."""
+def request_head(model: Call, seconds: float) -> h11.Request:
+    """The head for ``model``, whose function has ``seconds`` from now. Raises `BadHeader`."""
     headers: list[tuple[bytes, bytes]] = [
         (b"Host", b"localhost"),
         (b"Transfer-Encoding", b"chunked"),
         (b"Fn-Call-Id", model.id.encode()),
-        (b"Fn-Deadline", deadline(time.time() + model.timeout)),
+        (b"Fn-Deadline", deadline(time.time() + seconds)),
     ]
     for name, values in end_to_end(model.headers).items():
         if name not in _OWN:

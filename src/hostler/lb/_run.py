@@ -79,9 +79,11 @@ class CallRun:
     async def _place(self, seconds: float) -> None:
         self._counts.start()
         try:
-            until = min(trio.current_time() + seconds, self._call.deadline + PLACER_SECONDS)
-            with trio.move_on_at(until) as scope:
-                await self._placer.place_call(self._pool, self._call)
+            call = self._call
+            # One budget: the placer, the runner (as gRPC deadline) and the function are told it.
+            call.deadline = min(call.deadline, trio.current_time() + seconds)
+            with trio.move_on_at(call.deadline + PLACER_SECONDS) as scope:
+                await self._placer.place_call(self._pool, call)
             if scope.cancelled_caught:
                 raise ServiceReservationFailure
         finally:

@@ -126,6 +126,7 @@ class _Attempt:
                 try_call,
                 first=first,
                 request_id=self._call.request_id,
+                deadline=self._call.deadline,
                 on_commit=self._commit,
             ) as engagement:
                 return await Conversation(self._call, engagement).run(rest)

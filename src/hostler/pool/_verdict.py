@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING
 import attrs
 
 from ..abc import NotPlaced, Outcome, Placed
-from ..engagement import NACK_STATUS, EngagementFailed
-from ..errors import APIError, FunctionError, HostlerError, ServerBusy
+from ..engagement import DEADLINE_STATUS, NACK_STATUS, EngagementFailed
+from ..errors import (
+    APIError,
+    FunctionError,
+    HostlerError,
+    ServerBusy,
+    ServiceReservationFailure,
+)
 from ..frames import Finished, LoadHint
 
 if TYPE_CHECKING:
@@ -52,6 +58,8 @@ def outcome_of_failure(failure: EngagementFailed, *, answered: bool) -> Outcome:
     """The outcome of a stream that ended without a `Finished`."""
     if failure.status == NACK_STATUS:
         return refusal(answered=answered)
+    if failure.status == DEADLINE_STATUS:  # our own, which the runner has kept
+        return Placed(ServiceReservationFailure())
     return Placed(failure)
 
 

@@ -127,6 +127,7 @@ class CallRun:
             options.with_extensions(try_call.extensions),
             options.with_slot_hash_id(_decode_slot_key(try_call.slot_hash_id)),
             options.with_request_id(self._engagement.request_id),
+            options.with_deadline(self._engagement.deadline),
         )
         if detached and not self._terms.detached:
             raise DetachUnsupported

@@ -7,6 +7,7 @@ writer after a few frames, and what was sent before the end arrives before the e
 
 from __future__ import annotations
 
+import math
 from typing import Generic, TypeVar
 
 import structlog
@@ -116,9 +117,15 @@ class MemoryServerEngagement(ServerEngagement):
     """The runner's end. ``finish`` ends it; `MemoryRunnerClient` does that for its services."""
 
     def __init__(
-        self, link: Link[ClientFrame, RunnerFrame], *, request_id: str = "", peer: str = "memory"
+        self,
+        link: Link[ClientFrame, RunnerFrame],
+        *,
+        request_id: str = "",
+        peer: str = "memory",
+        deadline: float = math.inf,
     ) -> None:
         self._link = link
+        self.deadline = deadline
         self.request_id = request_id
         self.peer = peer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from typing import TypeVar
@@ -9,6 +10,7 @@ from typing import TypeVar
 import trio
 
 from hostler.engagement import (
+    DEADLINE_STATUS,
     LogChannel,
     LogCollector,
     NotSent,
@@ -98,18 +100,21 @@ class MemoryRunnerClient(RunnerClient):
         *,
         first: Data | None = None,
         request_id: str = "",
+        deadline: float = math.inf,
         on_commit: Callable[[], None] = lambda: None,
     ) -> AsyncIterator[MemoryClientEngagement]:
         self.attempts += 1
         await self._reach()
         link = Link[ClientFrame, RunnerFrame]()
         client = MemoryClientEngagement(link)
-        server = MemoryServerEngagement(link, request_id=request_id, peer=self._peer)
+        server = MemoryServerEngagement(
+            link, request_id=request_id, peer=self._peer, deadline=deadline
+        )
         link.to_runner.send_nowait(try_call)
         if first is not None:
             link.to_runner.send_nowait(first)
         on_commit()
-        async with self._served(link, lambda: self._service.engage(server)):
+        async with self._served(link, lambda: self._service.engage(server), deadline):
             yield client
 
     @asynccontextmanager
@@ -147,10 +152,13 @@ class MemoryRunnerClient(RunnerClient):
 
     @asynccontextmanager
     async def _served(
-        self, link: Link[ToRunner, ToClient], serve: Callable[[], Awaitable[None]]
+        self,
+        link: Link[ToRunner, ToClient],
+        serve: Callable[[], Awaitable[None]],
+        deadline: float = math.inf,
     ) -> AsyncIterator[None]:
         """Run ``serve`` in a task for the time of the block; then the link is over."""
-        scope = trio.CancelScope()
+        scope = trio.CancelScope(deadline=deadline)
 
         def break_link(text: str) -> None:
             # First of all, so that the service never sees a clean end instead of the reset.
@@ -185,6 +193,8 @@ async def _serve(
             link.finish(failure.status, failure.text)
         else:
             link.finish()
+    if scope.cancelled_caught:  # by its deadline: otherwise nobody is left who would be told
+        link.finish(DEADLINE_STATUS, "deadline exceeded")
 
 
 async def _answer(answer: Awaitable[T]) -> T:

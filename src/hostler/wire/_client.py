@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -38,6 +39,7 @@ from ._status import (
     UNDECODABLE,
     HeaderList,
     bad_response,
+    encode_timeout,
     status_of_end,
 )
 from ._stream import PeerDone, StreamBroken, WireStream
@@ -114,6 +116,7 @@ class GrpcRunnerClient(RunnerClient):
         *,
         first: Data | None = None,
         request_id: str = "",
+        deadline: float = math.inf,
         on_commit: Callable[[], None] = lambda: None,
     ) -> AbstractAsyncContextManager[ClientEngagement]:
         """See `RunnerClient.engage`. Trio-flavoured.
@@ -123,7 +126,7 @@ class GrpcRunnerClient(RunnerClient):
         ``try_call`` was handed over, ``on_commit`` is not called and ``receive`` raises that
         status. ``receive`` raises `NotSent` if the runner proves that it never looked at the call.
         """
-        return self._engage(try_call, first, request_id, on_commit)
+        return self._engage(try_call, first, request_id, deadline, on_commit)
 
     @asynccontextmanager
     async def _engage(
@@ -131,11 +134,12 @@ class GrpcRunnerClient(RunnerClient):
         try_call: TryCall,
         first: Data | None,
         request_id: str,
+        deadline: float,
         on_commit: Callable[[], None],
     ) -> AsyncIterator[ClientEngagement]:
         encoded = codec.with_prefix(codec.encode_client(try_call))
         rest = b"".join(codec.data_messages(first)) if first is not None else b""
-        async with self._stream("Engage", request_id) as stream:
+        async with self._stream("Engage", request_id, deadline) as stream:
             committed = False
 
             def commit() -> None:
@@ -199,9 +203,9 @@ class GrpcRunnerClient(RunnerClient):
     async def aclose(self) -> None:
         await self._pool.aclose()
 
-    def _stream(self, method: str, request_id: str = "") -> _Block:
+    def _stream(self, method: str, request_id: str = "", deadline: float = math.inf) -> _Block:
         """A new stream for a method of the runner protocol, or for any ``/service/method``."""
-        return _Block(self._pool, self._request_headers(method, request_id))
+        return _Block(self._pool, self._request_headers(method, request_id), deadline)
 
     def _request_headers(self, method: str, request_id: str) -> HeaderList:
         headers = [
@@ -243,13 +247,17 @@ class _Block:
     as much, and each call has one of these.)
     """
 
-    def __init__(self, pool: ConnectionPool, headers: HeaderList) -> None:
+    def __init__(self, pool: ConnectionPool, headers: HeaderList, deadline: float) -> None:
         self._pool = pool
         self._headers = headers
+        self._deadline = deadline
 
     async def __aenter__(self) -> WireStream:
         """Trio-flavoured. Raises `NotSent`."""
         self._slot = await self._pool.acquire()
+        if self._deadline != math.inf:  # only now: waiting for a connection took its share
+            left = encode_timeout(self._deadline - trio.current_time())
+            self._headers.append(("grpc-timeout", left))
         try:
             self._stream = _open_stream(self._slot.protocol, self._headers)
         except BaseException:

@@ -153,7 +153,8 @@ async def _dispatch(
     path = headers.get(":path", "")
     request_id = headers.get("fn_request_id", "")
     if path == "/RunnerProtocol/Engage":
-        await service.engage(_Engagement(stream, request_id, peer))
+        deadline = stream.cancel_scope.deadline
+        await service.engage(_Engagement(stream, request_id, peer, deadline))
     elif path == "/RunnerProtocol/StreamLogs":
         await service.stream_logs(_LogChannel(stream, peer))
     elif path == "/RunnerProtocol/Status":
@@ -215,10 +216,11 @@ def decode(decoder: Callable[[bytes], _T], message: bytes, peer: str) -> _T:
 
 
 class _Engagement(ServerEngagement):
-    def __init__(self, stream: WireStream, request_id: str, peer: str) -> None:
+    def __init__(self, stream: WireStream, request_id: str, peer: str, deadline: float) -> None:
         self._stream = stream
         self.request_id = request_id
         self.peer = peer
+        self.deadline = deadline
 
     async def receive(self) -> ClientFrame | None:
         message = await _receive(self._stream)

@@ -5,6 +5,7 @@ Status numbers are plain ints here, not an enumeration: Fn's runners send 503.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 from grpclib.const import Status
@@ -46,6 +47,19 @@ _OF_RESET = {
     ErrorCodes.ENHANCE_YOUR_CALM: RESOURCE_EXHAUSTED,
     ErrorCodes.INADEQUATE_SECURITY: PERMISSION_DENIED,
 }
+
+
+_MOST_TIMEOUT = 99_999_999
+"""Eight digits: "Requests" in https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md"""
+
+
+def encode_timeout(seconds: float) -> str:
+    """The value of ``grpc-timeout``. Rounded up to a millisecond (as grpc-go rounds), so that the
+    peer never gives up before we do; grpclib's own drops up to a second."""
+    milliseconds = max(1, math.ceil(seconds * 1000))
+    if milliseconds <= _MOST_TIMEOUT:
+        return f"{milliseconds}m"
+    return f"{min(math.ceil(seconds), _MOST_TIMEOUT)}S"
 
 
 def status_of_reset(error_code: int) -> int:
