@@ -81,6 +81,15 @@ class Entry:
         self._check_path(value, "id")
         return value
 
+    def source(self) -> str:
+        """A path below ``/t/<app>``, as it is after URL decoding."""
+        source = self.text("source", required=True)
+        if not source.startswith("/"):
+            raise self.fail("source", f"{source!r} must begin with a slash")
+        if "\0" in source:
+            raise self.fail("source", f"{source!r} has a character that no path may have")
+        return source
+
     def _check_path(self, value: str, field: str) -> None:
         # An app's name may have letters beyond ASCII; quote() would change those.
         if "/" in value or any(quote(c, safe=_SAFE_IN_PATH) != c for c in value if c.isascii()):

@@ -14,9 +14,13 @@ A declaration file is YAML or TOML (by its ending) and lists apps and their func
             idle_timeout: 60               # seconds, 1 to 3600, default 30
             config: {LOG_LEVEL: debug}
             annotations: {team: payments}
+        triggers:                          # /t/shop/checkout calls the function
+          - name: checkout
+            source: /checkout
+            fn: checkout
 
-An ``id`` may be given to an app or a function. Without one it is derived from the names, so it
-stays the same on every machine that reads the file and for as long as the names do.
+An ``id`` may be given to an app, a function or a trigger. Without one it is derived from the names,
+so it stays the same on every machine that reads the file and for as long as the names do.
 
 Ranges and rules are Fn's (its API's rules for new apps and functions).
 """
@@ -26,6 +30,7 @@ from __future__ import annotations
 import hashlib
 import tomllib
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, Protocol
@@ -36,8 +41,9 @@ import yaml
 from ._declaration import Entry
 from .errors import ConfigError, FnNotFound
 from .ids import IdParts, format_id
-from .models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, Fn
+from .models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, Fn, Trigger
 from .rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT
+from .rules.errors import AppNotFound, TriggerNotFound
 
 
 class FunctionSource(Protocol):
@@ -52,18 +58,40 @@ class FunctionSource(Protocol):
         ...
 
 
+class TriggerSource(Protocol):
+    """Where a front end finds triggers. An embedding program may bring its own."""
+
+    async def find_trigger(self, app_name: str, source: str) -> tuple[App, Fn, Trigger]:
+        """The HTTP trigger of the app with exactly this source, and its function.
+
+        None of them may be changed by the caller. Raises `AppNotFound`, `TriggerNotFound`,
+        `FnNotFound`, or another `APIError` that the client will see. It runs in the request's
+        scope and may be cancelled.
+        """
+        ...
+
+
+class Catalog(FunctionSource, TriggerSource, Protocol):
+    """Both: all that a front end looks up."""
+
+
 @attrs.frozen
 class FunctionTable:
-    """A fixed set of functions. Also a `FunctionSource`."""
+    """A fixed set of functions: a `Catalog`."""
 
     apps: Mapping[str, App]
     """By id."""
     fns: Mapping[str, Fn]
     """By id."""
+    triggers: Mapping[tuple[str, str], Trigger] = MappingProxyType({})
+    """By the app's id and the source."""
 
     @classmethod
-    def of(cls, apps: Iterable[App], fns: Iterable[Fn]) -> FunctionTable:
-        """Raises `ConfigError` for an id that appears twice and a function without its app."""
+    def of(
+        cls, apps: Iterable[App], fns: Iterable[Fn], triggers: Iterable[Trigger] = ()
+    ) -> FunctionTable:
+        """Raises `ConfigError` for ids and sources that appear twice, a function without its app,
+        and a trigger without its function."""
         app_by_id: dict[str, App] = {}
         fn_by_id: dict[str, Fn] = {}
         for app in apps:
@@ -76,7 +104,15 @@ class FunctionTable:
             if fn.app_id not in app_by_id:
                 raise ConfigError(f"fn {fn.name!r}: there is no app with id {fn.app_id!r}")
             fn_by_id[fn.id] = fn
-        return cls(MappingProxyType(app_by_id), MappingProxyType(fn_by_id))
+        return cls(
+            MappingProxyType(app_by_id),
+            MappingProxyType(fn_by_id),
+            MappingProxyType(_by_source(triggers, fn_by_id)),
+        )
+
+    @cached_property
+    def _app_by_name(self) -> Mapping[str, App]:
+        return {app.name: app for app in self.apps.values()}
 
     def lookup(self, fn_id: str) -> tuple[App, Fn]:
         """Raises `FnNotFound`."""
@@ -95,6 +131,39 @@ class FunctionTable:
     async def find(self, fn_id: str) -> tuple[App, Fn]:
         """As `lookup`; never waits."""
         return self.lookup(fn_id)
+
+    async def find_trigger(self, app_name: str, source: str) -> tuple[App, Fn, Trigger]:
+        """Never waits. Raises `AppNotFound` and `TriggerNotFound`."""
+        app = self._app_by_name.get(app_name)
+        if app is None:
+            raise AppNotFound()
+        trigger = self.triggers.get((app.id, source))
+        if trigger is None:
+            raise TriggerNotFound()
+        return app, self.fns[trigger.fn_id], trigger
+
+
+def _by_source(
+    triggers: Iterable[Trigger], fns: Mapping[str, Fn]
+) -> dict[tuple[str, str], Trigger]:
+    found: dict[tuple[str, str], Trigger] = {}
+    ids: set[str] = set()
+    for trigger in triggers:
+        place = trigger.app_id, trigger.source
+        fn = fns.get(trigger.fn_id)
+        if trigger.id in ids:
+            raise ConfigError(f"trigger {trigger.name!r}: id {trigger.id!r} is used twice")
+        if fn is None or fn.app_id != trigger.app_id:
+            raise ConfigError(
+                f"trigger {trigger.name!r}: its app has no fn with id {trigger.fn_id!r}"
+            )
+        if place in found:
+            raise ConfigError(
+                f"trigger {trigger.name!r}: its app has source {trigger.source!r} already"
+            )
+        ids.add(trigger.id)
+        found[place] = trigger
+    return found
 
 
 def stable_id(*names: str) -> str:
@@ -129,17 +198,19 @@ def parse_functions(document: object, *, source: str = "functions") -> FunctionT
     top.only("apps")
     apps: list[App] = []
     fns: list[Fn] = []
+    triggers: list[Trigger] = []
     for entry in top.entries("apps"):
         app = _app(entry)
         entry.unique(app.name, (other.name for other in apps), "name")
         entry.unique(app.id, (other.id for other in apps), "id")
         apps.append(app)
         _fns(entry, app, fns)
-    return FunctionTable.of(apps, fns)
+        _triggers(entry, app, fns, triggers)
+    return FunctionTable.of(apps, fns, triggers)
 
 
 def _app(entry: Entry) -> App:
-    entry.only("name", "id", "config", "annotations", "syslog_url", "fns")
+    entry.only("name", "id", "config", "annotations", "syslog_url", "fns", "triggers")
     name = entry.name("an app", app=True)
     return App(
         id=entry.identifier() or stable_id("app", name),
@@ -175,6 +246,30 @@ def _fn(entry: Entry, app: App) -> Fn:
         config=entry.strings("config"),
         annotations=entry.annotations(),
     )
+
+
+def _triggers(parent: Entry, app: App, fns: list[Fn], triggers: list[Trigger]) -> None:
+    fn_ids = {fn.name: fn.id for fn in fns if fn.app_id == app.id}
+    for entry in parent.entries("triggers"):
+        entry.only("name", "id", "source", "fn", "annotations")
+        name = entry.name("a trigger", app=True)
+        fn = entry.text("fn", required=True)
+        if fn not in fn_ids:
+            raise entry.fail("fn", f"the app has no function {fn!r}")
+        trigger = Trigger(
+            id=entry.identifier() or stable_id("trigger", app.name, name),
+            name=name,
+            app_id=app.id,
+            fn_id=fn_ids[fn],
+            type="http",
+            source=entry.source(),
+            annotations=entry.annotations(),
+        )
+        siblings = [other for other in triggers if other.app_id == app.id]
+        entry.unique(name, (other.name for other in siblings), "name")
+        entry.unique(trigger.source, (other.source for other in siblings), "source")
+        entry.unique(trigger.id, (other.id for other in triggers), "id")
+        triggers.append(trigger)
 
 
 def _decode(path: Path, text: str) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import attrs
 import msgspec
 import pytest
 from hypothesis import given
@@ -13,7 +14,8 @@ from hypothesis import strategies as st
 from hostler.errors import ConfigError, FnNotFound
 from hostler.functions import FunctionTable, load_functions, parse_functions, stable_id
 from hostler.ids import parse_id
-from hostler.models import App, Fn
+from hostler.models import App, Fn, Trigger
+from hostler.rules.errors import AppNotFound, TriggerNotFound
 
 YAML = """
 apps:
@@ -32,6 +34,9 @@ apps:
       - name: cart
         image: cart
         id: my-id
+    triggers:
+      - {name: pay, source: /pay, fn: checkout, annotations: {a: 1}}
+      - {name: root, source: /, fn: cart, id: my-trigger}
   - name: empty
 """
 TOML = """
@@ -195,3 +200,52 @@ def test_table_of_objects_is_checked_too() -> None:
         FunctionTable.of([app], [fn])
     with pytest.raises(ConfigError, match="used twice"):
         FunctionTable.of([app, app], [])
+    fn = Fn(id="f", name="fn", app_id="a", image="i")
+    trigger = Trigger(id="t", name="t", app_id="a", fn_id="f", type="http", source="/")
+    with pytest.raises(ConfigError, match="trigger 't': its app has no fn with id 'f'"):
+        FunctionTable.of([app, App(id="b", name="b")], [fn], [attrs.evolve(trigger, app_id="b")])
+    with pytest.raises(ConfigError, match="id 't' is used twice"):
+        FunctionTable.of([app], [fn], [trigger, attrs.evolve(trigger, source="/b")])
+    with pytest.raises(ConfigError, match="its app has source '/' already"):
+        FunctionTable.of([app], [fn], [trigger, attrs.evolve(trigger, id="u")])
+
+
+async def test_triggers_of_a_file(tmp_path: Path) -> None:
+    path = tmp_path / "functions.yaml"
+    path.write_text(YAML)
+    table = load_functions(path)
+    app, fn, trigger = await table.find_trigger("shop", "/pay")
+    assert (app.name, fn.name, trigger.name, trigger.type) == ("shop", "checkout", "pay", "http")
+    assert trigger.annotations == {"a": msgspec.Raw(b"1")}
+    parse_id(trigger.id)
+    assert (await table.find_trigger("shop", "/"))[2].id == "my-trigger"
+    with pytest.raises(TriggerNotFound):
+        await table.find_trigger("shop", "/pay/")
+    with pytest.raises(TriggerNotFound):
+        await table.find_trigger("empty", "/pay")
+    with pytest.raises(AppNotFound):
+        await table.find_trigger("other", "/pay")
+
+
+@pytest.mark.parametrize(
+    ("trigger", "message"),
+    [
+        ({"source": "/x"}, "fn: is missing"),
+        ({"fn": "f"}, "source: is missing"),
+        ({"fn": "g", "source": "/x"}, "fn: the app has no function 'g'"),
+        ({"fn": "f", "source": "x"}, "source: 'x' must begin with a slash"),
+        ({"fn": "f", "source": "/\0"}, "has a character that no path may have"),
+        ({"fn": "f", "source": "/x", "name": "a b"}, "the name of a trigger is made of letters"),
+        ({"fn": "f", "source": "/x", "type": "http"}, "type: unknown field"),
+        ({"fn": "f", "source": "/0"}, "source: '/0' is used twice"),
+        ({"fn": "f", "source": "/x", "name": "t0"}, "name: 't0' is used twice"),
+        ({"fn": "f", "source": "/x", "id": "id0"}, "id: 'id0' is used twice"),
+    ],
+)
+def test_mistakes_in_a_trigger(trigger: dict[str, Any], message: str) -> None:
+    first = {"name": "t0", "id": "id0", "fn": "f", "source": "/0"}
+    app = {**document()["apps"][0], "triggers": [first, {"name": "t", **trigger}]}
+    with pytest.raises(ConfigError) as info:
+        parse_functions({"apps": [app]}, source="f.yaml")
+    assert str(info.value).startswith("f.yaml: apps[0] 'shop': triggers[1]")
+    assert message in str(info.value)

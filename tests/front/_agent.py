@@ -9,13 +9,18 @@ import trio
 from hostler.abc import CallAgent, CallOverrider
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.functions import FunctionTable
-from hostler.models import App, Fn
+from hostler.models import App, Fn, Trigger
 
 Handler = Callable[[PendingCall], Awaitable[None]]
 
 TABLE = FunctionTable.of(
     [App(id="app1", name="app", config={"A": "1"})],
     [Fn(id="fn1", name="echo", app_id="app1", image="echo:1")],
+    [
+        Trigger(id="t1", name="root", app_id="app1", fn_id="fn1", type="http", source="/"),
+        Trigger(id="t2", name="deep", app_id="app1", fn_id="fn1", type="http", source="/a b/ü"),
+        Trigger(id="t3", name="slash", app_id="app1", fn_id="fn1", type="http", source="/s/"),
+    ],
 )
 
 

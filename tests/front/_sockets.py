@@ -54,7 +54,7 @@ async def open_front(
     app: ASGIApp | None = None,
 ) -> AsyncIterator[Front]:
     agent = agent or ScriptedAgent()
-    app = app or invoke_app(agent, TABLE, config=config)
+    app = app or invoke_app(agent, TABLE, triggers=TABLE, config=config)
     shutdown, done = trio.Event(), trio.Event()
 
     async def serve(task_status: trio.TaskStatus[HttpServer]) -> None:

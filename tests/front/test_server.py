@@ -476,4 +476,5 @@ async def test_no_task_or_socket_is_left_after_many_clients() -> None:
             for _ in range(50):
                 nursery.start_soon(visit)
         await front.wait_connections(0)
+        await trio.testing.wait_all_tasks_blocked()  # the last task ends just after that
         assert trio.lowlevel.current_statistics().tasks_living == before

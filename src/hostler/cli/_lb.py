@@ -12,7 +12,7 @@ from hostler.abc import PKIData, Placer
 from hostler.config import LBConfig, PlacerConfig, PoolConfig
 from hostler.errors import ConfigError
 from hostler.front import open_listeners
-from hostler.functions import FunctionSource
+from hostler.functions import Catalog
 from hostler.lb import open_lb_agent
 from hostler.pool import PLACERS, mtls_runner_factory, open_dns_pool
 
@@ -31,7 +31,7 @@ class LBNode:
     settings: Settings
     runners: Sequence[str]
     placer: str
-    functions: FunctionSource
+    functions: Catalog
     pki: PKIData | None
     cert_name: str
 

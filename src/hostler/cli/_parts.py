@@ -13,18 +13,21 @@ from hostler.abc import CallAgent, Driver
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
-from hostler.functions import FunctionSource
+from hostler.functions import Catalog
 
 from ._life import Life
 from ._load import load_callable
 from ._settings import Settings
 
 
-def calls_app(
-    agent: CallAgent, functions: FunctionSource, settings: Settings, life: Life
-) -> ASGIApp:
+def calls_app(agent: CallAgent, functions: Catalog, settings: Settings, life: Life) -> ASGIApp:
     return invoke_app(
-        agent, functions, config=settings.node, registry=REGISTRY, ready=life.is_ready
+        agent,
+        functions,
+        triggers=functions,
+        config=settings.node,
+        registry=REGISTRY,
+        ready=life.is_ready,
     )
 
 

@@ -9,7 +9,7 @@ import attrs
 from hostler.agent import keep_declared_warm, open_agent
 from hostler.config import AgentConfig, LBConfig
 from hostler.front import open_listeners
-from hostler.functions import FunctionSource, FunctionTable
+from hostler.functions import Catalog, FunctionTable
 
 from ._detaching import open_detaching
 from ._life import Life
@@ -24,7 +24,7 @@ class ServeNode:
 
     settings: Settings
     driver: str
-    functions: FunctionSource
+    functions: Catalog
 
     async def __call__(self, life: Life) -> None:
         config = AgentConfig.from_env(self.settings.env)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
 import structlog
@@ -13,24 +14,26 @@ from hostler._asgi import ASGIApp, Receive, Reply, Scope, Send, error_reply, jso
 from hostler.abc import CallAgent
 from hostler.config import NodeConfig
 from hostler.errors import APIError
-from hostler.functions import FunctionSource
+from hostler.functions import FunctionSource, TriggerSource
 
 from ._invoke import Invoker
 from ._metrics import FrontMetrics
+from ._routes import CallRoutes
 
 log = structlog.get_logger(__name__)
 
-_INVOKE = "/invoke/"
+_BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
 _DOCUMENTS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 
 ReadyCheck = Callable[[], bool]
 
 
 class NodeApp:
-    """The routes that every node has, and ``/invoke`` if it is given an `Invoker`.
+    """The routes that every node has, and those of calls if it is given `CallRoutes`.
 
     =============================  ==========================================================
     ``POST /invoke/{fn_id}``       call a function
+    ``/t/{app}/{source}``          call a function by a trigger, with any method
     ``GET /``, ``GET /version``    Fn's greeting; the version of hostler
     ``GET /metrics``               Prometheus
     ``GET /healthz``               200 while the process serves
@@ -42,11 +45,13 @@ class NodeApp:
         self,
         registry: CollectorRegistry,
         *,
-        invoker: Invoker | None = None,
+        calls: CallRoutes | None = None,
+        mounts: Mapping[str, ASGIApp] | None = None,
         ready: ReadyCheck = lambda: True,
     ) -> None:
         self.registry = registry
-        self._invoker = invoker
+        self._calls = calls
+        self._mounts = dict(mounts or {})
         self._ready = ready
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -59,19 +64,24 @@ class NodeApp:
 
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
-        fn_id = path.removeprefix(_INVOKE) if path.startswith(_INVOKE) else ""
-        is_invoke = self._invoker is not None and bool(fn_id) and "/" not in fn_id
-        if is_invoke and scope["method"] == "POST":
-            assert self._invoker is not None
-            await self._invoker.invoke(fn_id, scope, receive, send)
-        elif is_invoke or path in _DOCUMENTS:
+        if (bad := _bad_target(scope)) is not None:
+            await error_reply(bad).send(send)
+        elif mounted := self._mounts.get("/" + path[1:].partition("/")[0]):
+            await mounted(scope, receive, send)
+        elif self._calls is not None and (entry := self._calls.entry(path, scope["method"])):
+            await self._calls.invoker.run(entry, scope, receive, send)
+        elif self._is_known(path):
             await self._document(scope).send(send)
         else:
             await self._unknown(scope).send(send)
 
+    def _is_known(self, path: str) -> bool:
+        is_invoke = self._calls is not None and self._calls.is_invoke(path)
+        return is_invoke or path in _DOCUMENTS
+
     def _document(self, scope: Scope) -> Reply:
         path, method = scope["path"], scope["method"]
-        if method != "GET" or path.startswith(_INVOKE):
+        if method != "GET" or path not in _DOCUMENTS:
             return error_reply(APIError(405, f"Method not allowed: {method} {path}"))
         if path == "/":
             return json_reply({"goto": "https://github.com/fnproject/fn", "hello": "world!"})
@@ -88,10 +98,7 @@ class NodeApp:
         """No such path: a redirect if it is only the trailing slash, else 404."""
         path, method = scope["path"], scope["method"]
         trimmed = path.removesuffix("/")
-        fn_id = trimmed.removeprefix(_INVOKE)
-        is_invoke = self._invoker is not None and trimmed.startswith(_INVOKE)
-        known = trimmed in _DOCUMENTS or (is_invoke and bool(fn_id) and "/" not in fn_id)
-        if path != trimmed and trimmed and known:
+        if path != trimmed and trimmed and self._is_known(trimmed):
             # 307 keeps the method and the body; for GET Fn answers with the older 301.
             raw = scope.get("raw_path") or path.encode()
             location = raw.removesuffix(b"/")
@@ -102,21 +109,32 @@ class NodeApp:
 
 
 def node_app(
-    *, registry: CollectorRegistry | None = None, ready: ReadyCheck = lambda: True
+    *,
+    mounts: Mapping[str, ASGIApp] | None = None,
+    registry: CollectorRegistry | None = None,
+    ready: ReadyCheck = lambda: True,
 ) -> ASGIApp:
-    """The application of a node that takes no calls over HTTP, such as a pure runner."""
-    return NodeApp(registry or CollectorRegistry(), ready=ready)
+    """The application of a node that takes no calls over HTTP, such as a pure runner.
+
+    ``mounts`` as for `invoke_app`.
+    """
+    return NodeApp(registry or CollectorRegistry(), mounts=mounts, ready=ready)
 
 
 def invoke_app(
     agent: CallAgent,
     functions: FunctionSource,
     *,
+    triggers: TriggerSource | None = None,
+    mounts: Mapping[str, ASGIApp] | None = None,
     config: NodeConfig | None = None,
     registry: CollectorRegistry | None = None,
     ready: ReadyCheck = lambda: True,
 ) -> ASGIApp:
     """The application of a node that takes calls over HTTP.
+
+    Without ``triggers`` there is no ``/t``. ``mounts`` (``{"/v2": application}``) get all below
+    a first path component, with the whole path.
 
     Any ASGI 3 server on Trio can run it; `serve_http` is made for it. Of ``config`` it uses
     ``max_request_size``, ``replay_limit``, ``request_body_read_timeout`` and ``rid_header``.
@@ -126,9 +144,19 @@ def invoke_app(
     goes away (``http.disconnect``) cancels its call.
     """
     registry = registry or CollectorRegistry()
-    metrics = FrontMetrics(registry)
-    invoker = Invoker(agent, functions, config or NodeConfig(), metrics)
-    return NodeApp(registry, invoker=invoker, ready=ready)
+    invoker = Invoker(agent, config or NodeConfig(), FrontMetrics(registry))
+    calls = CallRoutes(invoker, functions, triggers)
+    return NodeApp(registry, calls=calls, mounts=mounts, ready=ready)
+
+
+def _bad_target(scope: Scope) -> APIError | None:
+    """A path that is no text: its percent escapes are broken, or hide a NUL."""
+    raw = scope.get("raw_path") or b""
+    if b"%" not in raw:
+        return None
+    if _BROKEN_ESCAPE.search(raw) or b"%00" in raw:
+        return APIError(400, "Invalid URL escape in the path")
+    return None
 
 
 async def _lifespan(receive: Receive, send: Send) -> None:

@@ -1,12 +1,12 @@
-"""``POST /invoke/{fn_id}``: one HTTP exchange becomes one call."""
+"""One HTTP exchange becomes one call, whichever way it came in."""
 
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Mapping
 
-import attrs
 import structlog
 import trio
 
@@ -17,34 +17,36 @@ from hostler._asgi import (
     Reply,
     Scope,
     Send,
-    decode_header,
     error_reply,
 )
 from hostler.abc import Body, CallAgent, CallRequest
 from hostler.bodies import BytesBody, ReplayBody
 from hostler.call import CallOption, PendingCall
-from hostler.config import NodeConfig, parse_seconds
+from hostler.config import NodeConfig
 from hostler.errors import APIError, Blame, ClientCancelled, RequestTooBig, public_error
-from hostler.functions import FunctionSource
-from hostler.headers import canonical_header, end_to_end
+from hostler.headers import canonical_header
 from hostler.ids import new_id
 from hostler.options import (
     from_http_fn_request,
     invoke_detached,
     with_request_id,
     with_time_limit,
+    with_trigger,
     with_writer,
 )
 
+from ._entries import Entry
+from ._head import Head
 from ._metrics import FrontMetrics
+from ._trace import TraceContext, trace_of
 from ._writer import AsgiWriter, Truncated
 
 log = structlog.get_logger(__name__)
 
-ROUTE = "/invoke/:fn_id"
 CLIENT_GONE = 444
-TIME_LIMIT = "Fn-Request-Timeout"
-"""Request header: how long the client waits. Hostler's own; Fn does not look at it."""
+REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
+"""What a client's request id has to look like: it goes into logs, and into the metadata of calls
+to runners. Another is replaced by one of our own."""
 
 
 class Invoker:
@@ -53,20 +55,18 @@ class Invoker:
     def __init__(
         self,
         agent: CallAgent,
-        functions: FunctionSource,
         config: NodeConfig,
         metrics: FrontMetrics,
     ) -> None:
         self.agent = agent
-        self.functions = functions
         self.config = config
         self.metrics = metrics
 
-    async def invoke(self, fn_id: str, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run(self, entry: Entry, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one exchange to its end. Only a cancellation from outside leaves it."""
         started_ns = time.monotonic_ns()
-        exchange = _Exchange(self, fn_id, scope, receive, send)
-        self.metrics.begun(ROUTE, scope["method"])
+        exchange = _Exchange(self, entry, scope, receive, send)
+        self.metrics.begun(entry.route, scope["method"])
         gone = False
         async with trio.open_nursery() as nursery:
             with exchange.call_scope:
@@ -80,12 +80,11 @@ class Invoker:
             log.info(
                 "client cancelled",
                 status=CLIENT_GONE,
-                call_id=exchange.call_id,
-                fn_id=fn_id,
+                **exchange.labels(),
                 duration_ms=duration_ns / 1e6,
             )
         self.metrics.answered(
-            ROUTE,
+            entry.route,
             scope["method"],
             status=exchange.status,
             blame=exchange.blame,
@@ -98,11 +97,12 @@ class _Exchange:
     """One request and its answer."""
 
     def __init__(
-        self, front: Invoker, fn_id: str, scope: Scope, receive: Receive, send: Send
+        self, front: Invoker, entry: Entry, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self.front = front
-        self.fn_id = fn_id
-        self.scope = scope
+        self.entry = entry
+        self.head = Head.of(scope)
+        self.trace: TraceContext = trace_of(self.head.headers)
         self.send = send
         config = front.config
         self.limit = config.max_request_size or math.inf
@@ -112,8 +112,14 @@ class _Exchange:
             read_until=trio.current_time() + config.request_body_read_timeout,
         )
         self.call_scope = trio.CancelScope()
-        self.writer = AsgiWriter(send, self.call_scope.cancel)
+        self.writer = AsgiWriter(
+            send,
+            self.call_scope.cancel,
+            response_head=entry.response_head,
+            head_only=self.head.method == "HEAD",
+        )
         self.call_id = ""
+        self.fn_id = ""
         self.status = 200
         self.blame: Blame = "user"
 
@@ -123,6 +129,7 @@ class _Exchange:
             reply = await self._call()
             if reply is None:
                 await self.writer.finish()
+                self.status = self.writer.status
         except Exception as caught:  # noqa: BLE001  (every failure becomes an answer)
             error, reply = caught, None
         self.incoming.discard()
@@ -136,30 +143,35 @@ class _Exchange:
 
     async def _call(self) -> Reply | None:
         """Make the call and run it. The reply is that of a detached call."""
-        head = _Head.of(self.scope)
+        head = self.head
         if head.length is not None and head.length > self.limit:
             raise RequestTooBig.known(head.length, int(self.limit))
-        app, fn = await self.front.functions.find(self.fn_id)
-        detached = head.headers.get("Fn-Invoke-Type") == ["detached"]
+        found = await self.entry.find()
+        self.fn_id = found.fn.id
+        detached = self.entry.is_detached(head)
         request = CallRequest(
-            method=self.scope["method"],
+            method=head.method,
             url=head.url,
-            headers=head.headers,
+            headers=self.entry.request_headers(head, self.trace),
             body=await self._body(head.length),
         )
-        options: list[CallOption] = [from_http_fn_request(app, fn, request)]
-        if detached:
-            options.append(invoke_detached())
-        else:
-            options.append(with_writer(self.writer))
-        if not detached and TIME_LIMIT in head.headers:
-            options.append(with_time_limit(_time_limit(head.headers[TIME_LIMIT])))
+        options: list[CallOption] = [from_http_fn_request(found.app, found.fn, request)]
+        if found.trigger_id:
+            options.append(with_trigger(found.trigger_id))
+        options.append(invoke_detached() if detached else with_writer(self.writer))
+        limit = None if detached else head.time_limit()
+        if limit is not None:
+            options.append(with_time_limit(limit))
         if request_id := self._request_id(head.headers):
             options.append(with_request_id(request_id))
         call = self.front.agent.get_call(*options)
         self._announce(call)
         await self.front.agent.submit(call)
         return Reply(202, headers=self.writer.own_headers) if detached else None
+
+    def labels(self) -> dict[str, str]:
+        """What its log lines say of it."""
+        return {"call_id": self.call_id, "fn_id": self.fn_id, "trace_id": self.trace.trace_id}
 
     async def _body(self, length: int | None) -> Body:
         """The request's body, in memory if it is small.
@@ -180,7 +192,7 @@ class _Exchange:
         if not name:
             return ""
         values = headers.get(canonical_header(name)) or [""]
-        return values[0] or new_id()
+        return values[0] if REQUEST_ID.fullmatch(values[0]) else new_id()
 
     def _announce(self, call: PendingCall) -> None:
         self.call_id = call.model.id
@@ -200,8 +212,7 @@ class _Exchange:
             return error_reply(public, self.writer.own_headers)
         log.info(
             "response broken off",
-            call_id=self.call_id,
-            fn_id=self.fn_id,
+            **self.labels(),
             status=public.code,
             reason=str(error),
         )
@@ -214,9 +225,7 @@ class _Exchange:
         await trio.lowlevel.checkpoint()
 
     def _log_internal(self, error: Exception) -> None:
-        log.error(
-            "internal error in a call", call_id=self.call_id, fn_id=self.fn_id, exc_info=error
-        )
+        log.error("internal error in a call", **self.labels(), exc_info=error)
 
     async def _answer(self, reply: Reply) -> None:
         try:
@@ -224,49 +233,3 @@ class _Exchange:
         except OSError:  # the client has gone
             self.call_scope.cancel()
             await trio.lowlevel.checkpoint()
-
-
-@attrs.frozen
-class _Head:
-    """A request head in the form that calls have."""
-
-    url: str
-    headers: dict[str, list[str]]
-    """Canonical names; without those of the connection."""
-    length: int | None
-    """Bytes of the body, ``None`` = not declared."""
-
-    @classmethod
-    def of(cls, scope: Scope) -> _Head:
-        headers: dict[str, list[str]] = {}
-        for name, value in scope["headers"]:
-            key = canonical_header(name.decode("latin-1"))
-            headers.setdefault(key, []).append(decode_header(value))
-        length = headers.get("Content-Length")
-        if length is None and "Transfer-Encoding" not in headers and _is_http1(scope):
-            declared: int | None = 0
-        else:
-            declared = int(length[0]) if length and length[0].isdecimal() else None
-        return cls(_url(scope, headers), end_to_end(headers), declared)
-
-
-def _time_limit(values: list[str]) -> float:
-    """Seconds. Raises a 400 `APIError` for what is none."""
-    try:
-        (text,) = values
-        return parse_seconds(text.strip())
-    except ValueError:
-        takes = "takes whole seconds or a duration such as 1m30s or 300ms"
-        raise APIError(400, f"invalid {TIME_LIMIT} {', '.join(values)!r}: {takes}") from None
-
-
-def _is_http1(scope: Scope) -> bool:
-    return str(scope["http_version"]).startswith("1")
-
-
-def _url(scope: Scope, headers: Mapping[str, list[str]]) -> str:
-    path = scope.get("raw_path") or scope["path"].encode()
-    query = scope["query_string"]
-    target = (path + b"?" + query if query else path).decode("latin-1")
-    host = (headers.get("Host") or [""])[0]
-    return f"{scope['scheme']}://{host}{target}" if host else target

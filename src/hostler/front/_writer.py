@@ -24,6 +24,8 @@ _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 
 _BODILESS = (204, 304)
 
+ResponseHead = Callable[[int, Headers], tuple[int, Headers]]
+
 
 class Truncated(HostlerError):
     """The response ended before it was complete, after its head had been sent."""
@@ -41,15 +43,26 @@ class AsgiWriter(ResponseWriter):
 
     ``own_headers`` are added to the function's, of which those with the same names are dropped.
     ``on_gone`` is called when the client turns out to be gone; it has to cancel the call.
+    ``response_head`` makes the client's head of the function's. ``head_only`` is for a request
+    whose response has no body (HEAD), whatever length it tells.
     """
 
     def __init__(
-        self, send: Send, on_gone: Callable[[], None], own_headers: RawHeaders | None = None
+        self,
+        send: Send,
+        on_gone: Callable[[], None],
+        own_headers: RawHeaders | None = None,
+        *,
+        response_head: ResponseHead | None = None,
+        head_only: bool = False,
     ) -> None:
         self._send = send
         self._on_gone = on_gone
+        self._response_head = response_head
+        self._bodiless = head_only
         self.own_headers: RawHeaders = own_headers or []
-        self._status = 0
+        self.status = 0
+        """The status that the client gets, 0 before there is one."""
         self._headers: RawHeaders = []
         self._remaining: int | None = None
         self._last = b""
@@ -62,18 +75,22 @@ class AsgiWriter(ResponseWriter):
         # Here and below only a point of cancellation: `finish` lets others run, and a turn of
         # the scheduler costs more than the rest of this.
         await trio.lowlevel.checkpoint_if_cancelled()
-        if self._status:
+        if self.status:
             raise HostlerError("the response was started twice")
         if not 200 <= status <= 599:
             raise HostlerError(f"a response can't have the status {status}")
-        self._headers, self._remaining = self._encode(headers)
-        self._status = status
+        self.fdk_version = _fdk_version(headers)
+        if self._response_head is not None:
+            status, headers = self._response_head(status, headers)
+        self._bodiless = self._bodiless or status in _BODILESS
+        self._headers, self._remaining = self._encode(headers, tells_length=status != 204)
+        self.status = status
 
     async def write(self, data: bytes | memoryview) -> None:
         """Raises `FunctionResponseError` for more bytes than ``Content-Length`` promised."""
-        if not self._status:
+        if not self.status:
             raise HostlerError("the body of a response came before its head")
-        if not data or self._status in _BODILESS:
+        if not data or self._bodiless:
             await trio.lowlevel.checkpoint()
             return
         if self._remaining is not None:
@@ -93,11 +110,11 @@ class AsgiWriter(ResponseWriter):
         Raises `HostlerError` if it was never started, `FunctionResponseError` if it is too
         short and nothing was sent yet, `Truncated` if it is too short and something was.
         """
-        if not self._status:
+        if not self.status:
             raise HostlerError("the call ended without a response")
-        if self._remaining and self._status not in _BODILESS:
+        if self._remaining and not self._bodiless:
             raise Truncated("the body is too short") if self.begun else FunctionResponseError()
-        if not self.begun and self._remaining is None and self._status not in _BODILESS:
+        if not self.begun and self._remaining is None and not self._bodiless:
             self._headers.append((b"content-length", b"0"))
         await self._begin()
         await self._pass({"type": "http.response.body", "body": self._last})
@@ -107,7 +124,7 @@ class AsgiWriter(ResponseWriter):
             return
         self.begun = True
         await self._pass(
-            {"type": "http.response.start", "status": self._status, "headers": self._headers}
+            {"type": "http.response.start", "status": self.status, "headers": self._headers}
         )
 
     async def _pass(self, message: dict[str, object]) -> None:
@@ -118,7 +135,7 @@ class AsgiWriter(ResponseWriter):
             await trio.lowlevel.checkpoint()
             raise ClientCancelled() from error
 
-    def _encode(self, headers: Headers) -> tuple[RawHeaders, int | None]:
+    def _encode(self, headers: Headers, *, tells_length: bool) -> tuple[RawHeaders, int | None]:
         raw = list(self.own_headers)
         own = {name for name, _ in raw}
         lengths: set[str] = set()
@@ -130,12 +147,14 @@ class AsgiWriter(ResponseWriter):
                 lengths.add(value.strip())
             elif lower not in own:
                 raw.append((lower, value.encode("utf-8")))
-            if name == "Fn-Fdk-Version":
-                self.fdk_version = value
         length = _length(lengths)
-        if length is not None:
+        if length is not None and tells_length:  # a 204 must not (RFC 9110, section 8.6)
             raw.append((b"content-length", b"%d" % length))
         return raw, length
+
+
+def _fdk_version(headers: Headers) -> str:
+    return next((value for name, value in headers if name.lower() == "fn-fdk-version"), "")
 
 
 def _length(values: set[str]) -> int | None:

@@ -1,0 +1,40 @@
+"""The paths that call functions."""
+
+from __future__ import annotations
+
+import attrs
+
+from hostler.functions import FunctionSource, TriggerSource
+
+from ._entries import Entry, InvokeEntry, TriggerEntry
+from ._invoke import Invoker
+
+_INVOKE = "/invoke/"
+_TRIGGER = "/t/"
+
+
+@attrs.frozen
+class CallRoutes:
+    """``/invoke`` and, with ``triggers``, ``/t``. Paths are URL-decoded."""
+
+    invoker: Invoker
+    functions: FunctionSource
+    triggers: TriggerSource | None = None
+
+    def is_invoke(self, path: str) -> bool:
+        fn_id = path.removeprefix(_INVOKE)
+        return path.startswith(_INVOKE) and bool(fn_id) and "/" not in fn_id
+
+    def entry(self, path: str, method: str) -> Entry | None:
+        """What the request enters by; ``None`` if there is no such path, or not with ``method``.
+
+        A trigger's source is all that follows the app's name, with its leading slash, and is not
+        changed: ``/t/app/a/`` and ``/t/app//a`` are other sources than ``/a``.
+        """
+        if method == "POST" and self.is_invoke(path):
+            return InvokeEntry(self.functions, path.removeprefix(_INVOKE))
+        if self.triggers is not None and path.startswith(_TRIGGER):
+            app_name, _, rest = path.removeprefix(_TRIGGER).partition("/")
+            if app_name:
+                return TriggerEntry(self.triggers, app_name, "/" + rest, method)
+        return None

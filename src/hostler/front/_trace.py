@@ -1,0 +1,79 @@
+"""W3C trace context (https://www.w3.org/TR/trace-context/): who called, told to who is called.
+
+A front end measures no spans of its own, so it passes the context on unchanged, as the
+recommendation asks of those who do not take part, and begins a trace where there is none. Such a
+trace is not sampled: nobody has recorded its root.
+"""
+
+from __future__ import annotations
+
+import re
+import secrets
+from collections.abc import Mapping
+
+import attrs
+
+PARENT, STATE = "Traceparent", "Tracestate"
+
+_PARENT = re.compile(
+    r"(?!ff)[0-9a-f]{2}-(?P<trace>(?!0{32})[0-9a-f]{32})-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}"
+    r"(?P<rest>-[!-~]*)?",
+    re.ASCII,
+)
+_MAX_PARENT = 256
+"""Versions to come may be longer than the 55 characters of version 00; without a bound they would
+be a free ride."""
+_MEMBER = re.compile(
+    r"(?:[a-z0-9][a-z0-9_*/@-]{0,255})=[ -+\--<>-~]{0,255}[!-+\--<>-~]",
+    re.ASCII,
+)
+_MAX_MEMBERS = 32
+
+
+@attrs.frozen
+class TraceContext:
+    """One request's place in a trace."""
+
+    trace_id: str
+    parent: str
+    """The value of ``traceparent``."""
+    state: str = ""
+    """The value of ``tracestate``, "" = none."""
+
+    def headers(self) -> dict[str, list[str]]:
+        """For the function: canonical names."""
+        found = {PARENT: [self.parent]}
+        if self.state:
+            found[STATE] = [self.state]
+        return found
+
+
+def trace_of(headers: Mapping[str, list[str]]) -> TraceContext:
+    """The context that a request (canonical names) carries, or a new one.
+
+    A ``traceparent`` that is invalid, or there twice, begins a new trace, and then
+    ``tracestate`` counts for nothing; one that is invalid alone is dropped.
+    """
+    values = headers.get(PARENT, ())
+    match = _PARENT.fullmatch(values[0]) if len(values) == 1 else None
+    if match is None or len(match[0]) > _MAX_PARENT or (match["rest"] and match[0][:2] == "00"):
+        return _new_trace()
+    return TraceContext(match["trace"], match[0], _state(headers.get(STATE, ())))
+
+
+def _new_trace() -> TraceContext:
+    digits = secrets.token_hex(24)
+    trace_id, span_id = digits[:32], digits[32:]
+    if not int(trace_id, 16) or not int(span_id, 16):  # all zeros means "none"
+        return _new_trace()
+    return TraceContext(trace_id, f"00-{trace_id}-{span_id}-00")
+
+
+def _state(values: list[str] | tuple[()]) -> str:
+    members = [part.strip(" \t") for value in values for part in value.split(",")]
+    members = [member for member in members if member]
+    keys = {member.partition("=")[0] for member in members}
+    valid = all(_MEMBER.fullmatch(member) for member in members)
+    if not valid or len(members) > _MAX_MEMBERS or len(keys) != len(members):
+        return ""
+    return ",".join(members)
