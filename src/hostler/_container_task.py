@@ -83,12 +83,17 @@ class ContainerTask:
     close: CloseHook = _no_close_hook
 
 
+End = Literal["", "call", "container"]
+"""What an `Output` says the end of."""
+
+
 @attrs.frozen
 class Output:
     """What a function printed: a piece of ``data``, of any size, not cut at lines.
 
-    ``call_id`` is the call that the container works on, or worked on last ("" = none yet).
-    Empty ``data`` says that the container has ended: nothing follows of it.
+    ``call_id`` is the call that the container works on (``running``), or worked on last ("" =
+    none yet). With empty ``data`` it tells the end of a call, of which output may still be under
+    way, or of the container, of which nothing follows.
     """
 
     container_id: str
@@ -97,6 +102,8 @@ class Output:
     call_id: str
     data: bytes
     is_stderr: bool
+    running: bool = attrs.field(default=False, kw_only=True)
+    ends: End = attrs.field(default="", kw_only=True)
 
 
 OutputSink = Callable[[Output], None]

@@ -69,6 +69,10 @@ class PendingCall(RunnerCall):
     user_execution_ns: int | None = None
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
+    log: bytearray = attrs.field(factory=bytearray, repr=False)
+    """What the function printed for this call, by an agent that was opened with ``keep_logs``: at
+    most FN_MAX_LOG_SIZE_BYTES, then a line that says that there was more. What it printed last may
+    still be under way when the call has ended."""
 
     def run_seconds(self) -> float:
         """Seconds for a function that starts now: its timeout, or what is left to the client."""

@@ -19,11 +19,16 @@ MAX_DATA_CHUNK = 10 * 1024
 
 
 class TryCall(msgspec.Struct, frozen=True, gc=False):
-    """The first frame of an engagement: the call, its slot key (hex or "") and extensions."""
+    """The first frame of an engagement: the call, its slot key (hex or "") and extensions. The
+    repr leaves out what may hold secrets: the call (its config) and the extensions."""
 
     models_call_json: str
     slot_hash_id: str = ""
     extensions: Mapping[str, str] = {}
+
+    def __repr__(self) -> str:
+        size = len(self.models_call_json)
+        return f"<TryCall {size} characters, extensions={sorted(self.extensions)}>"
 
 
 class Data(msgspec.Struct, frozen=True, gc=False):

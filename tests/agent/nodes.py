@@ -95,6 +95,8 @@ async def open_node(
     *,
     memory: int = 1024,
     overrider: CallOverrider | None = None,
+    keep_logs: bool = False,
+    debug_logs: bool = False,
     **config: Any,
 ) -> AsyncIterator[Node]:
     """An agent with ``memory`` MB; at its end everything must be gone."""
@@ -103,6 +105,8 @@ async def open_node(
         driver,
         config=settings,
         call_overrider=overrider,
+        keep_logs=keep_logs,
+        debug_logs=debug_logs,
         total=Resources(memory * MIB, 4000),
     ) as agent:
         node = Node(agent, iofs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -33,6 +34,7 @@ from hostler.errors import (
     CallTimeout,
     ContainerOutOfMemory,
     FunctionResponseError,
+    ServerBusy,
 )
 from hostler.frames import Headers
 from hostler.models import Call
@@ -88,6 +90,40 @@ async def test_listeners_run_in_order_and_see_a_complete_model(
         assert call.model.started_at is not None
         assert call.model.completed_at is not None
         assert call.model.completed_at >= call.model.started_at
+
+
+_FULL: dict[str, dict[str, Any]] = {
+    "no room": {"enable_nb_resource_tracker": True},
+    "no time": {"slot_wait_msecs": 1000},
+}
+
+
+@pytest.mark.parametrize("why", ["no room", "no time", "cancelled", "closed"])
+async def test_a_call_that_never_got_a_container_is_complete_too(
+    autojump_clock: object, tmp_path: Path, why: str
+) -> None:
+    refusal = "Timed out - server too busy"
+    async with (
+        open_sim_driver({"hang": hang, "echo": echo}) as driver,
+        open_node(driver, tmp_path, memory=128, drain_grace_msecs=0, **_FULL.get(why, {})) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(node.run, "hang")
+        await until(lambda: node.agent.statistics().running == 1)
+        call = node.call()
+        if why == "closed":
+            node.agent.close_admission()
+        if why == "cancelled":
+            with trio.move_on_after(1):
+                await node.agent.submit(call)
+        else:
+            with pytest.raises(ServerBusy):
+                await node.agent.submit(call)
+        nursery.cancel_scope.cancel()
+    assert call.model.status == "error"
+    assert call.model.error == ("cancelled" if why == "cancelled" else refusal)
+    assert call.model.completed_at is not None
+    assert call.model.started_at is None
 
 
 async def test_scenario_03_crash_is_an_error_with_text_for_the_listener(

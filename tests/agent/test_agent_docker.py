@@ -24,6 +24,7 @@ import trio
 from hostler import options
 from hostler.abc import Body, ContainerTask, Cookie, Driver
 from hostler.agent import ContainerState
+from hostler.agent._output import truncation_line
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerDriver, open_docker_driver
@@ -388,6 +389,23 @@ async def test_scenario_03_tmpfs_with_size_and_inodes(machine: Machine) -> None:
         four = BytesBody(b"x" * 4 * 2**20)
         answer = await do(node, machine, "write=/tmp/file", four, tmpfs_size=1)
         assert b"No space left on device" in answer.body
+
+
+async def test_output_belongs_to_its_call_and_is_limited(machine: Machine, logs: Logs) -> None:
+    async with machine.open(keep_logs=True, debug_logs=True, max_log_size_bytes=1000) as node:
+        small = node.call(machine.image, id="small", headers={"Fnt-Do": ["out=text;err=more"]})
+        big = node.call(machine.image, id="big", headers={"Fnt-Do": ["outlines=200"]})
+        # The engine passes output on by a way of its own, which may take longer.
+        await node.agent.submit(small)
+        await until(lambda: len(small.log) == len(b"text\nmore\n"))
+        await node.agent.submit(big)
+        await until(lambda: len(big.log) > 1000)
+    assert big.log == b"o" * 1000 + truncation_line(1000)
+    shown = {
+        (event["call_id"], event["tag"], event["line"])
+        for event in logs.with_event("function output")
+    }
+    assert {("small", "stdout", "text"), ("small", "stderr", "more")} <= shown
 
 
 async def test_a_response_is_passed_on_while_it_is_made(machine: Machine) -> None:

@@ -49,9 +49,13 @@ async def test_output_names_its_container_and_its_call(
     assert [(o.call_id, o.data, o.is_stderr) for o in seen] == [
         ("", b"starting\n", False),
         ("call-1", b"hello 1\n", True),
+        ("call-1", b"", False),
         ("call-2", b"hello 2\n", True),
-        ("call-2", b"", False),  # the container has ended
+        ("call-2", b"", False),
+        ("call-2", b"", False),
     ]
+    assert [output.ends for output in seen] == ["", "", "call", "", "call", "container"]
+    assert [output.running for output in seen] == [False, True, False, True, False, False]
     assert (seen[0].app_id, seen[0].fn_id) == ("app", "fn-talker")
 
 

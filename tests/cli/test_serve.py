@@ -100,6 +100,40 @@ async def test_client_that_leaves_kills_the_running_function(functions: Path) ->
         assert await ends(node) == 0
 
 
+@pytest.mark.parametrize(
+    ("args", "env", "shown"),
+    [
+        (("--log-level", "debug"), {}, True),
+        (("--log-level", "debug"), {"FN_DISABLE_DEBUG_USER_LOGS": "true"}, False),
+        ((), {}, False),
+    ],
+    ids=["debug", "disabled", "info"],
+)
+async def test_what_a_function_prints_is_in_the_debug_log(
+    functions: Path, args: tuple[str, ...], env: dict[str, str], shown: bool
+) -> None:
+    env = {**env, "FN_MAX_LOG_SIZE_BYTES": "20"}
+    async with serve(functions, *args, env=env) as node:
+        async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+            url, headers = path_of(functions), {"Fnt-Do": "err=hello;err=and a lot more"}
+            call_id = (await client.post(url, headers=headers)).headers["fn-call-id"]
+            await client.post(url, headers={"Fnt-Do": "out=next"})
+        if shown:
+            with trio.fail_after(END_SECONDS):
+                while b'"line":"next"' not in node.log:  # noqa: ASYNC110  (nothing tells)
+                    await trio.sleep(0.005)
+        assert await ends(node) == 0
+    found = [line for line in node.lines() if line.get("call_id") == call_id and "line" in line]
+    assert [line["line"] for line in found] == (
+        ["hello", "and a lot more"[:14], "-----max log size 20 bytes exceeded, truncating log-----"]
+        if shown
+        else []
+    )
+    for line in found:
+        assert (line["level"], line["tag"]) == ("debug", "stderr")
+        assert line["fn_id"] == url.rpartition("/")[2]
+
+
 async def test_driver_of_the_operator(functions: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from contextlib import asynccontextmanager\n"

@@ -6,6 +6,7 @@ import pytest
 
 from hostler.abc import CallRequest, ContainerTask
 from hostler.call import CallDraft, build_call
+from hostler.frames import TryCall
 from hostler.models import App, Call, Fn
 from hostler.options import with_extensions
 
@@ -29,6 +30,7 @@ def _fill(draft: CallDraft) -> None:
         CallDraft(model=MODEL, request=REQUEST, extensions=PAIRS),
         build_call([_fill, with_extensions(PAIRS)]),
         ContainerTask(id="t", image="i", env=PAIRS, extensions=PAIRS, registry_token=SECRET),
+        TryCall(f'{{"config":{{"PASSWORD":"{SECRET}"}}}}', extensions=PAIRS),
         App(id="a", name="a", config=PAIRS),
         Fn(id="f", name="f", app_id="a", image="i", config=PAIRS),
     ],

@@ -12,13 +12,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from hostler._container_task import End
 from hostler.agent import Output
 from hostler.agent_metrics import AgentMetrics
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver
 from hostler.engagement import EngagementFailed, LogChannel, LogCollector
 from hostler.frames import LogAck, LogContainer, LogMessage, LogReady, LogStart
 from hostler.runner import FunctionLogs, Hooks
-from hostler.runner._logs import LINE_OVERHEAD, MAX_BATCH_LINES, MAX_LINE
+from hostler.runner._logs import LINE_OVERHEAD, LINGER, MAX_BATCH_LINES, MAX_LINE
 from tests.conftest import Logs
 
 from .runners import open_sim_runner
@@ -29,9 +30,15 @@ def make_logs(limit: int = 1_000_000) -> FunctionLogs:
 
 
 def output(
-    data: bytes, *, call: str = "call", container: str = "ctr", stderr: bool = False
+    data: bytes,
+    *,
+    call: str = "call",
+    container: str = "ctr",
+    stderr: bool = False,
+    running: bool = True,
+    ends: End = "",
 ) -> Output:
-    return Output(container, "app", "fn", call, data, stderr)
+    return Output(container, "app", "fn", call, data, stderr, running=running, ends=ends)
 
 
 class Collector(LogChannel):
@@ -95,7 +102,7 @@ class TestLines:
         for chunk in (b"o", b"ne\ntwo\n\nth", b"ree"):
             logs.collect(output(chunk))
         assert logs.statistics().partial == 1
-        logs.collect(output(b""))  # the container's end
+        logs.collect(output(b"", ends="container"))
         assert logs.statistics().partial == 0
         assert await everything(logs) == [b"one", b"two", b"", b"three"]
 
@@ -134,7 +141,7 @@ class TestLines:
             logs = make_logs()
             for chunk in _chunks(whole, cuts):
                 logs.collect(output(chunk))
-            logs.collect(output(b""))
+            logs.collect(output(b"", ends="container"))
             expected = whole.split(b"\n")
             assert await everything(logs) == (expected if expected[-1] else expected[:-1])
 
@@ -149,6 +156,56 @@ def _chunks(whole: bytes, cuts: list[int]) -> Iterator[bytes]:
             begin = cut
     if whole[begin:]:
         yield whole[begin:]
+
+
+class TestEndOfCall:
+    """A line without an end is delivered when its call has ended, not when the next one begins."""
+
+    async def _delivered(self, logs: FunctionLogs) -> tuple[list[bytes], float]:
+        async with trio.open_nursery() as nursery:
+            collector = Collector(logs, nursery)
+            collector.say(LogStart())
+            batch = texts(await collector.ask(LogReady()))
+            at = trio.current_time()
+            nursery.cancel_scope.cancel()
+        return batch, at
+
+    async def test_the_rest_of_a_line(self, autojump_clock: object) -> None:
+        logs = make_logs()
+        begun = trio.current_time()
+        logs.collect(output(b"no newline"))
+        logs.collect(output(b"", running=False, ends="call"))
+        assert await self._delivered(logs) == ([b"no newline"], begun + LINGER)
+
+    async def test_a_collector_that_waits_already_learns_of_it(
+        self, autojump_clock: object, nursery: trio.Nursery
+    ) -> None:
+        logs = make_logs()
+        collector = Collector(logs, nursery)
+        collector.say(LogStart())
+        collector.say(LogReady())
+        logs.collect(output(b"no newline"))
+        with trio.move_on_after(100):
+            await collector.batches.receive()
+            raise AssertionError("the call goes on: the line may too")
+        logs.collect(output(b"", running=False, ends="call"))
+        assert texts(await collector.batches.receive()) == [b"no newline"]
+
+    async def test_output_that_arrives_after_the_response_is_one_line(
+        self, autojump_clock: object, nursery: trio.Nursery
+    ) -> None:
+        logs = make_logs()
+        logs.collect(output(b"", running=False, ends="call"))
+        logs.collect(output(b"la", running=False))
+        logs.collect(output(b"te", running=False))
+        assert (await self._delivered(logs))[0] == [b"late"]
+
+    async def test_a_line_may_end_before_its_time(self, autojump_clock: object) -> None:
+        logs = make_logs()
+        logs.collect(output(b"one", running=False))
+        logs.collect(output(b" line\n", running=False))
+        assert await self._delivered(logs) == ([b"one line"], trio.current_time())
+        assert logs.statistics().partial == 0
 
 
 class TestBounds:
@@ -305,6 +362,26 @@ class TestRunner:
                 (request.request_id, [line.data for line in request.lines])
                 for request in container.requests
             ] == [("", [b"hello"]), ("call-1", [b"got 1"]), ("call-2", [b"got 2"])]
+
+    async def test_a_line_without_an_end_does_not_wait_for_the_next_call(
+        self, autojump_clock: object, tmp_path: Path
+    ) -> None:
+        logs = make_logs()
+
+        async def mutter(request: SimRequest) -> SimResponse:
+            request.container.output(b"no newline")
+            return SimResponse()
+
+        async with (
+            open_sim_driver({"mutterer": mutter}) as driver,
+            open_sim_runner(driver, tmp_path, logs=logs) as runner,
+        ):
+            await runner.call("mutterer", id="call-1")
+            async with runner.client.stream_logs() as collector:
+                with trio.fail_after(1):
+                    (container,) = await _collect(collector, *TALK)
+        (request,) = container.requests
+        assert (request.request_id, request.lines[0].data) == ("call-1", b"no newline")
 
     async def test_the_hook_replaces_the_built_in_streamer(
         self, autojump_clock: object, tmp_path: Path

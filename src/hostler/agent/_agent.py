@@ -92,8 +92,10 @@ class Agent(InnerAgent):
             with self._gate.enter() as session:
                 await self._run(call)
         except GateClosed:
+            busy = ServerBusy()
+            _call_end.complete(call, busy)
             self._events.call_ended("server_busy")
-            raise ServerBusy from None
+            raise busy from None
         if session.cancelled_caught:
             raise APIError(500, "The runner was closed during the call")
 
@@ -178,6 +180,7 @@ class Agent(InnerAgent):
             try:
                 container = await self._acquire(call)
             except BaseException as error:
+                _call_end.complete(call, error)
                 _call_end.count(self._events, error, started=False)
                 raise
             began = _call_end.begin(call, submitted)
@@ -191,7 +194,7 @@ class Agent(InnerAgent):
                 _call_end.count(self._events, error, started=False)
                 await _call_end.tell_after(told, call)
                 raise
-        container.call_id = call.model.id
+        container.begin(call)
         with self._events.executing():
             await self._execute(container, call, began, told)
 
@@ -289,6 +292,8 @@ async def open_agent(
     startup: Iterable[StartupAction] = (),
     total: Resources | None = None,
     output: OutputSink | None = None,
+    keep_logs: bool = False,
+    debug_logs: bool = False,
     metrics: AgentMetrics | None = None,
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
@@ -300,7 +305,9 @@ async def open_agent(
     caller of ``get_call``, ``call_overrider`` after both. ``startup`` actions run in order before
     the block, on the complete agent; what one raises is raised from here. ``total`` replaces what
     the machine has (Fn's rules, see the reference of the settings) as the room for containers.
-    ``output`` gets what functions print; without it their output is not captured. ``metrics`` are
+    ``output`` gets what functions print. ``keep_logs``: each call's ``log`` gets what was printed
+    for it, as listeners may want it. ``debug_logs``: the lines are logged at debug, unless
+    FN_DISABLE_DEBUG_USER_LOGS. Without any of the three, output is not captured. ``metrics`` are
     the process's own by default.
 
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
@@ -324,6 +331,8 @@ async def open_agent(
             launch_slots=trio.CapacityLimiter(config.launch_concurrency),
             freezer=Freezer(config.freeze_idle_msecs / 1000),
             output=output,
+            keep_logs=keep_logs,
+            debug_logs=debug_logs and not config.disable_debug_user_logs,
         )
         launcher = Launcher(containers, kit, total, events)
         containers.start_soon(launcher.warm.run)

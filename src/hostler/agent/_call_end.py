@@ -34,7 +34,7 @@ def begin(call: PendingCall, submitted: float) -> float:
 
 
 def complete(call: PendingCall, error: BaseException | None) -> None:
-    """The call that had begun is over: fill in its model."""
+    """The call is over, whether or not it had begun: fill in its model."""
     model = call.model
     model.completed_at = dt.datetime.now(dt.UTC)
     if error is None:

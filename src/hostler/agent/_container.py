@@ -13,15 +13,16 @@ from collections.abc import Callable, Hashable, Mapping
 import structlog
 import trio
 
-from hostler._container_task import Output
 from hostler.abc import ContainerTask, RunningContainer, RunResult
 from hostler.agent_metrics import ReadyOutcome
+from hostler.call import PendingCall
 from hostler.call_stats import CallStats
 from hostler.errors import APIError, ContainerInitFailed, ContainerInitTimeout, ServerBusy
 
 from ._connection import Channel
 from ._decisions import Plan, Resources, plan_idle
 from ._events import AgentEvents, ContainerState, ContainerTrack
+from ._output import FunctionOutput
 from ._resources import Share
 from ._sandbox import Sandbox
 from ._slots import Launch
@@ -59,8 +60,6 @@ class Container:
         self.idle_since = math.inf
         self.ended = trio.Event()
         self.result: RunResult | None = None
-        self.call_id = ""
-        """Of the call that its function works on, or worked on last."""
         self._launch = launch
         self._queue = launch.queue
         self._share = share
@@ -74,9 +73,13 @@ class Container:
         self._on_ready = on_ready
         self._on_removed = on_removed
         self._track = track
-        self._output = kit.output
-        if kit.output is not None:
-            task.on_output = self._pass_on
+        self._output = FunctionOutput(
+            task,
+            sink=kit.output,
+            limit=kit.config.max_log_size_bytes,
+            keep=kit.keep_logs,
+            debug=kit.debug_logs,
+        )
         self._life = trio.CancelScope()
         self._nap = trio.CancelScope()
         self._leaving = ""
@@ -130,6 +133,10 @@ class Container:
             self._usable = trio.Event()
             self._nap.cancel()
 
+    def begin(self, call: PendingCall) -> None:
+        """Its function works on ``call`` from here on."""
+        self._output.begin(call)
+
     async def wait_usable(self) -> bool:
         """Wait until a container that was taken runs; false if it ends instead."""
         if self._usable is not None and not self._leaving:
@@ -141,6 +148,7 @@ class Container:
         assert self._released is not None
         self._released.set()
         self._released = None
+        self._output.end("call")
         if not reusable:
             self.leave("failed call")
         if not self._leaving and not self._queue.offer(self):
@@ -189,7 +197,7 @@ class Container:
                 await self._sandbox.remove(removed=self._removed, released=self._wait_released)
             finally:
                 self._track.move(None)
-                self._pass_on(b"", False)
+                self._output.end("container")
                 log.debug("container removed", reason=self._leaving, **self._names())
 
     async def _live(self) -> None:
@@ -330,18 +338,6 @@ class Container:
         log.warning("launch failed", reason=repr(error), **self._names())
         if not concerned and not isinstance(error, APIError):
             log.error("launch failed inside the runner", exc_info=error, **self._names())
-
-    def _pass_on(self, data: bytes, is_stderr: bool) -> None:
-        """Give the function's output to whoever collects it."""
-        if self._output is None:
-            return
-        task = self.task
-        try:
-            self._output(Output(task.id, task.app_id, task.fn_id, self.call_id, data, is_stderr))
-        except Exception:
-            # Of the embedding program. The function must not suffer, nor its removal.
-            self._output = None
-            log.exception("output sink failed", **self._names())
 
     def _sampled(self, metrics: Mapping[str, int]) -> None:
         if self.stats is not None:

@@ -44,7 +44,11 @@ class Kit:
     """Bounds how many containers are created and started at a time."""
     freezer: Freezer
     output: OutputSink | None = None
-    """Gets what functions print; ``None`` = output is not captured."""
+    """Gets what functions print."""
+    keep_logs: bool = False
+    """Whether each call gets what was printed for it."""
+    debug_logs: bool = False
+    """Whether the node's log gets it."""
 
 
 async def pull(kit: Kit, cookie: Cookie, timings: Timings) -> None:

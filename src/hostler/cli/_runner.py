@@ -66,6 +66,7 @@ class RunnerNode:
                     config=config,
                     call_overrider=self.settings.overrider,
                     output=logs.collect if logs is not None else None,
+                    debug_logs=self.settings.node.logs_debug,
                 )
             )
             runner = await enter(

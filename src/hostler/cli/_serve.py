@@ -40,6 +40,7 @@ class ServeNode:
                     config=config,
                     call_overrider=self.settings.overrider,
                     startup=startup,
+                    debug_logs=self.settings.node.logs_debug,
                 )
             )
             detaching = await enter(

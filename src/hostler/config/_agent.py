@@ -94,13 +94,14 @@ class AgentConfig(EnvConfig):
     max_log_size_bytes: int = attrs.field(
         default=1_048_576, metadata=setting(_INT64_SIZE, "FN_MAX_LOG_SIZE_BYTES")
     )
-    """Bytes (1 048 576) of a function's output that are kept for each call. No effect yet."""
+    """Bytes (1 048 576) of a function's output that are logged, or kept, for each call; then a
+    line says that there was more. 0 = nothing. Log streams have a limit of their own."""
 
     disable_debug_user_logs: bool = attrs.field(
         default=False, metadata=setting(FLAG, "FN_DISABLE_DEBUG_USER_LOGS")
     )
-    """Whether (no) the lines that functions print are left out of the debug log. No effect
-    yet."""
+    """Whether (no) the lines that functions print are left out of the debug log of ``hostler
+    serve`` and ``runner``. At other log levels they are not captured for it."""
 
     # --- resources ---
 

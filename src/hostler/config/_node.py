@@ -139,6 +139,11 @@ class NodeConfig(EnvConfig):
     )
     """Processes with metrics of their own (``dockerd docker-containerd``). No effect yet."""
 
+    @property
+    def logs_debug(self) -> bool:
+        """Whether the log has debug lines."""
+        return self.log_level in ("trace", "debug")
+
     def _check_together(self) -> None:
         if self.node_type == "lb":
             if not self.runner_api_url:

@@ -7,6 +7,7 @@ away without an ``ack``: a line is delivered at least once or counted as dropped
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -25,6 +26,9 @@ log = structlog.get_logger(__name__)
 
 MAX_LINE = 16 * 1024
 """Bytes of a line; a longer one is delivered in pieces."""
+LINGER = 0.05
+"""Seconds after the end of its call in which the rest of a line may still come: output and response
+take different ways. Then it is delivered as it is."""
 MAX_BATCH_LINES = 1000
 MAX_BATCH_BYTES = 256 * 1024
 """Of one batch, which has to fit into a gRPC message of 4 MiB together with its names."""
@@ -56,10 +60,11 @@ class _Kept:
 
 @attrs.define
 class _Partial:
-    """The begin of a line."""
+    """The begin of a line. At ``due`` it is taken as a whole one."""
 
     source: _Source
     data: bytes
+    due: float
 
 
 @attrs.define(eq=False)
@@ -120,9 +125,8 @@ class FunctionLogs:
 
     def collect(self, output: Output) -> None:
         """Take what a function printed: the ``output`` of `hostler.agent.open_agent`."""
-        if not output.data:
-            self._flush((output.container_id, False))
-            self._flush((output.container_id, True))
+        if output.ends:
+            self._note_end(output)
             return
         source = _Source(output.app_id, output.fn_id, output.container_id, output.call_id)
         key = output.container_id, output.is_stderr
@@ -139,9 +143,21 @@ class FunctionLogs:
         for piece in pieces:
             self._add(source, piece, output.is_stderr)
         if rest:
-            self._partials[key] = _Partial(source, rest)
+            due = math.inf if output.running else trio.current_time() + LINGER
+            self._partials[key] = _Partial(source, rest, due)
+            if not output.running:
+                self._note_change()
         else:
             self._partials.pop(key, None)
+
+    def _note_end(self, output: Output) -> None:
+        """Nothing more is to be expected of the call, nothing comes of the container."""
+        for key in ((output.container_id, False), (output.container_id, True)):
+            if output.ends == "container":
+                self._flush(key)
+            elif key in self._partials:
+                self._partials[key].due = trio.current_time() + LINGER
+                self._note_change()
 
     async def stream(self, channel: LogChannel) -> None:
         """Serve one collector: after its ``start``, each ``ready`` or ``ack`` is answered with one
@@ -200,7 +216,9 @@ class FunctionLogs:
         while not self._lines:
             if self._closing:
                 return False
-            await self._changed.wait()
+            with trio.move_on_at(min((p.due for p in self._partials.values()), default=math.inf)):
+                await self._changed.wait()
+            self._flush_due()
         size = 0
         while self._lines and len(stream.unconfirmed) < MAX_BATCH_LINES:
             size += self._lines[0].size
@@ -218,6 +236,11 @@ class FunctionLogs:
         partial = self._partials.pop(key, None)
         if partial is not None:
             self._add(partial.source, partial.data, key[1])
+
+    def _flush_due(self) -> None:
+        now = trio.current_time()
+        for key in [key for key, partial in self._partials.items() if partial.due <= now]:
+            self._flush(key)
 
     def _add(self, source: _Source, data: bytes, is_stderr: bool) -> None:
         kept = _Kept(source, LogLine(time.time_ns() // 1_000_000, data, is_stderr))

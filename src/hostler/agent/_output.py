@@ -1,0 +1,155 @@
+"""What a function prints: for the call that it belongs to, for the node's log, for a collector.
+
+Nothing here waits or raises: the function's pipe is not read meanwhile.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from hostler._container_task import End, Output, OutputSink
+from hostler.abc import ContainerTask
+from hostler.call import PendingCall
+
+log = structlog.get_logger(__name__)
+
+MAX_LINE = 16 * 1024
+"""Bytes of one line of the debug log; a longer one is logged in pieces."""
+
+
+def truncation_line(limit: int) -> bytes:
+    """What follows the first ``limit`` bytes of a log that is longer: Fn's words."""
+    return b"\n-----max log size %d bytes exceeded, truncating log-----\n" % limit
+
+
+class LogLimit:
+    """Lets ``limit`` bytes pass, then one line that says so, then nothing. 0 = nothing at all."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._left = limit
+        self._exceeded = not limit
+
+    def cut(self, data: bytes) -> bytes:
+        """What is to be kept because of ``data``."""
+        kept = data[: self._left]
+        self._left -= len(kept)
+        if len(kept) == len(data) or self._exceeded:
+            return kept
+        self._exceeded = True
+        return kept + truncation_line(self._limit)
+
+
+class DebugLines:
+    """Logs what a container prints, line by line, at debug, with Fn's names for the details."""
+
+    def __init__(self, task: ContainerTask) -> None:
+        self._details = {
+            "user_log": True,
+            "app_id": task.app_id,
+            "fn_id": task.fn_id,
+            "image": task.image,
+            "container_id": task.id,
+        }
+        self._begun = {True: b"", False: b""}
+        """Of stderr and stdout: the line that has no end yet."""
+
+    def add(self, data: bytes, is_stderr: bool, call_id: str) -> None:
+        *lines, rest = (self._begun[is_stderr] + data).split(b"\n")
+        for line in lines:
+            self._tell(line, is_stderr, call_id)
+        full = len(rest) - len(rest) % MAX_LINE
+        self._tell(rest[:full], is_stderr, call_id)
+        self._begun[is_stderr] = rest[full:]
+
+    def flush(self, call_id: str) -> None:
+        """The lines that were begun are complete as they are."""
+        for is_stderr, begun in self._begun.items():
+            self._tell(begun, is_stderr, call_id)
+            self._begun[is_stderr] = b""
+
+    def _tell(self, line: bytes, is_stderr: bool, call_id: str) -> None:
+        for start in range(0, len(line), MAX_LINE):
+            text = line[start : start + MAX_LINE].decode(errors="replace").rstrip("\r")
+            tag = "stderr" if is_stderr else "stdout"
+            log.debug("function output", line=text, tag=tag, call_id=call_id, **self._details)
+
+
+class FunctionOutput:
+    """Takes what one container prints, as its task's ``on_output``.
+
+    ``sink`` gets all of it. The node's debug log (``debug``) and the calls' own logs (``keep``)
+    get the first ``limit`` bytes of each call, stdout and stderr together; what is printed
+    before the first call counts for itself, what is printed between two calls for the first of
+    them.
+    """
+
+    def __init__(
+        self,
+        task: ContainerTask,
+        *,
+        sink: OutputSink | None,
+        limit: int,
+        keep: bool,
+        debug: bool,
+    ) -> None:
+        self._task = task
+        self._sink = sink
+        self._limit = limit
+        self._keep = keep
+        self._lines = DebugLines(task) if debug else None
+        self._quota = LogLimit(limit)
+        self._log: bytearray | None = None
+        self._call_id = ""
+        self._running = False
+        if sink is not None or keep or debug:
+            task.on_output = self.take
+
+    def begin(self, call: PendingCall) -> None:
+        """What is printed from here on belongs to ``call``."""
+        if self._lines is not None:
+            self._lines.flush(self._call_id)
+        self._quota = LogLimit(self._limit)
+        self._log = call.log if self._keep else None
+        self._call_id = call.model.id
+        self._running = True
+
+    def end(self, what: End) -> None:
+        """The call, or the container, has ended. Of a call there may still be output under way."""
+        if what == "call" and not self._running:
+            return  # it had not begun
+        self._running = False
+        if self._lines is not None:
+            self._lines.flush(self._call_id)
+        self._hand_on(b"", False, what)
+
+    def take(self, data: bytes, is_stderr: bool) -> None:
+        kept = self._quota.cut(data)
+        if self._log is not None:
+            self._log += kept
+        if self._lines is not None:
+            self._lines.add(kept, is_stderr, self._call_id)
+            if not self._running:  # nobody would tell that nothing follows
+                self._lines.flush(self._call_id)
+        self._hand_on(data, is_stderr, "")
+
+    def _hand_on(self, data: bytes, is_stderr: bool, ends: End) -> None:
+        if self._sink is None:
+            return
+        task = self._task
+        output = Output(
+            task.id,
+            task.app_id,
+            task.fn_id,
+            self._call_id,
+            data,
+            is_stderr,
+            running=self._running,
+            ends=ends,
+        )
+        try:
+            self._sink(output)
+        except Exception:
+            # Of the embedding program. The function must not suffer, nor its removal.
+            self._sink = None
+            log.exception("output sink failed", container_id=task.id, fn_id=task.fn_id)
