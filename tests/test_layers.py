@@ -37,7 +37,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
     **dict.fromkeys(["wire", "drivers"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
-    **dict.fromkeys(["lb", "runner", "front"], 4),
+    **dict.fromkeys(["lb", "runner", "front", "api"], 4),
     "testing": 5,
     "cli": 6,
 }

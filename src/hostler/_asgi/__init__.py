@@ -1,8 +1,18 @@
 """What the HTTP applications share: ASGI's types, whole answers, and the request's side of an
 exchange."""
 
+from ._cors import cors
 from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming
-from ._replies import JSON_TYPE, Reply, error_document, error_reply, json_reply, text_reply
+from ._middleware import Middleware, with_middleware
+from ._replies import (
+    JSON_TYPE,
+    Reply,
+    encoded_reply,
+    error_document,
+    error_reply,
+    json_reply,
+    text_reply,
+)
 from ._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send, decode_header
 
 __all__ = [
@@ -13,14 +23,18 @@ __all__ = [
     "BodyTimeout",
     "Incoming",
     "Message",
+    "Middleware",
     "RawHeaders",
     "Receive",
     "Reply",
     "Scope",
     "Send",
+    "cors",
     "decode_header",
+    "encoded_reply",
     "error_document",
     "error_reply",
     "json_reply",
     "text_reply",
+    "with_middleware",
 ]

@@ -54,7 +54,7 @@ class NodeConfig(EnvConfig):
     ``module:attribute`` of one of your own. Fn's default is ``naive``."""
 
     public_lb_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_PUBLIC_LB_URL"))
-    """Base URL of the endpoint annotations ("" = scheme and host of the request). No effect yet."""
+    """Base URL of the endpoint annotations ("" = scheme and host of the request)."""
 
     # --- HTTP ---
 
@@ -93,12 +93,12 @@ class NodeConfig(EnvConfig):
     api_cors_origins: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_ORIGINS")
     )
-    """Origins that browsers may call from (none = CORS off); first ``*`` = all. No effect yet."""
+    """Origins that browsers may call from (none = CORS off); first ``*`` = all."""
 
     api_cors_headers: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_HEADERS")
     )
-    """Headers that browsers may send (none). No effect yet."""
+    """Headers that browsers may send (none = ``Origin``, ``Content-Length``, ``Content-Type``)."""
 
     rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))
     """Request header that carries the request id ("" = request ids are off). Fn declares the

@@ -7,17 +7,25 @@ dates are left to the datastore.
 
 from __future__ import annotations
 
-from ._annotations import check_annotations, merge_annotations
-from ._apps import check_new_app, merge_app
+from ._annotations import MAX_KEY_BYTES, MAX_KEYS, check_annotations, merge_annotations
+from ._apps import SHAPES, check_new_app, merge_app
 from ._fns import check_new_fn, merge_fn, with_defaults
 from ._limits import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT, Limits
 from ._paging import Cursor, decode_cursor, encode_cursor, parse_per_page
-from ._triggers import check_new_trigger, check_trigger, merge_trigger
+from ._texts import MAX_NAME_BYTES, MAX_SOURCE_BYTES, MAX_TEXT_BYTES
+from ._triggers import TRIGGER_TYPES, check_new_trigger, check_trigger, merge_trigger
 
 __all__ = [
     "MAX_IDLE_TIMEOUT",
+    "MAX_KEYS",
+    "MAX_KEY_BYTES",
     "MAX_MEMORY",
+    "MAX_NAME_BYTES",
+    "MAX_SOURCE_BYTES",
+    "MAX_TEXT_BYTES",
     "MAX_TIMEOUT",
+    "SHAPES",
+    "TRIGGER_TYPES",
     "Cursor",
     "Limits",
     "check_annotations",

@@ -1,0 +1,87 @@
+"""Cross-origin requests of browsers (the CORS protocol of https://fetch.spec.whatwg.org)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from hostler.errors import APIError
+
+from ._middleware import Middleware
+from ._replies import Reply, error_reply
+from ._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+
+METHODS = b"GET,POST,PUT,HEAD,DELETE"
+DEFAULT_HEADERS = ("Origin", "Content-Length", "Content-Type")
+"""What browsers may send if the configuration does not say (Fn's list)."""
+_DONE = "hostler.cors"
+"""In the scope of a request that has passed: applications within others may each have it."""
+MAX_AGE_SECONDS = 12 * 3600
+"""How long a browser may keep the answer to a preflight (Fn's value)."""
+
+
+def cors(origins: Sequence[str], headers: Sequence[str] = ()) -> Middleware:
+    """Let pages of ``origins`` (``https://host:port``; the first ``*`` = all) make requests.
+
+    A request that says it comes from another origin, and not from this server's own pages, is
+    refused with 403, as Fn does: else the browser would only hide the answer, and the change
+    would be made. ``headers`` are the request headers that pages may set.
+    """
+    allowed = {origin.rstrip("/").lower() for origin in origins}
+    everyone = bool(origins) and origins[0] == "*"
+    names = ",".join(headers or DEFAULT_HEADERS).encode()
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        return _Cors(app, allowed, everyone, names)
+
+    return wrap
+
+
+class _Cors:
+    def __init__(self, app: ASGIApp, allowed: set[str], everyone: bool, names: bytes) -> None:
+        self._app = app
+        self._allowed = allowed
+        self._everyone = everyone
+        self._names = names
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = dict(scope.get("headers", ()))
+        origin: bytes | None = headers.get(b"origin")
+        if scope["type"] != "http" or origin is None or _DONE in scope:
+            await self._app(scope, receive, send)
+        elif not self._accepts(origin) and not _is_own(origin, headers.get(b"host", b"")):
+            await error_reply(APIError(403, "Origin not allowed")).send(send)
+        elif scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
+            await Reply(204, headers=self._preflight(origin)).send(send)
+        else:
+            await self._app({**scope, _DONE: True}, receive, self._marked(send, origin))
+
+    def _accepts(self, origin: bytes) -> bool:
+        return self._everyone or origin.decode("latin-1").lower() in self._allowed
+
+    def _marks(self, origin: bytes) -> RawHeaders:
+        if self._everyone:
+            return [(b"access-control-allow-origin", b"*")]
+        return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+
+    def _preflight(self, origin: bytes) -> RawHeaders:
+        return [
+            *self._marks(origin),
+            (b"access-control-allow-methods", METHODS),
+            (b"access-control-allow-headers", self._names),
+            (b"access-control-max-age", b"%d" % MAX_AGE_SECONDS),
+        ]
+
+    def _marked(self, send: Send, origin: bytes) -> Send:
+        marks = self._marks(origin)
+
+        async def marked(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message = {**message, "headers": [*message.get("headers", ()), *marks]}
+            await send(message)
+
+        return marked
+
+
+def _is_own(origin: bytes, host: bytes) -> bool:
+    """Browsers name the origin of a page's own server, too."""
+    return bool(host) and origin.split(b"://", 1)[-1] == host

@@ -1,0 +1,160 @@
+"""A datastore that asks and tells listeners."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+import structlog
+
+from hostler.datastore import (
+    AppFilter,
+    AppPatch,
+    Datastore,
+    FnFilter,
+    FnPatch,
+    Page,
+    TriggerFilter,
+    TriggerPatch,
+)
+from hostler.models import App, Fn, Trigger
+
+from ._listeners import AppListener, FnListener, Listener, TriggerListener
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+
+class ListeningDatastore(Datastore):
+    """``store`` with ``listeners`` around its operations; their contract is in
+    `hostler.api.Listener`. Look-ups for calls (``find``, ``app_id_by_name``,
+    ``trigger_by_source``) go straight to ``store``."""
+
+    def __init__(self, store: Datastore, listeners: Iterable[Listener]) -> None:
+        listeners = tuple(listeners)
+        self._store = store
+        self._apps = [item for item in listeners if isinstance(item, AppListener)]
+        self._fns = [item for item in listeners if isinstance(item, FnListener)]
+        self._triggers = [item for item in listeners if isinstance(item, TriggerListener)]
+
+    # --- apps ---
+
+    async def list_apps(self, where: AppFilter) -> Page[App]:
+        where = await _through(where, (item.before_apps_list for item in self._apps))
+        page = await self._store.list_apps(where)
+        return await _through(page, (item.after_apps_list for item in self._apps))
+
+    async def create_app(self, app: App) -> App:
+        app = await _through(app, (item.before_app_create for item in self._apps))
+        created = await self._store.create_app(app)
+        await _tell(created, (item.after_app_create for item in self._apps))
+        return created
+
+    async def get_app(self, app_id: str) -> App:
+        for listener in self._apps:
+            await listener.before_app_get(app_id)
+        app = await self._store.get_app(app_id)
+        return await _through(app, (item.after_app_get for item in self._apps))
+
+    async def update_app(self, app_id: str, patch: AppPatch) -> App:
+        for listener in self._apps:
+            patch = await listener.before_app_update(app_id, patch)
+        app = await self._store.update_app(app_id, patch)
+        await _tell(app, (item.after_app_update for item in self._apps))
+        return app
+
+    async def delete_app(self, app_id: str) -> None:
+        for listener in self._apps:
+            await listener.before_app_delete(app_id)
+        await self._store.delete_app(app_id)
+        await _tell(app_id, (item.after_app_delete for item in self._apps))
+
+    async def app_id_by_name(self, name: str) -> str:
+        return await self._store.app_id_by_name(name)
+
+    # --- functions ---
+
+    async def list_fns(self, where: FnFilter) -> Page[Fn]:
+        where = await _through(where, (item.before_fns_list for item in self._fns))
+        page = await self._store.list_fns(where)
+        return await _through(page, (item.after_fns_list for item in self._fns))
+
+    async def create_fn(self, fn: Fn) -> Fn:
+        fn = await _through(fn, (item.before_fn_create for item in self._fns))
+        created = await self._store.create_fn(fn)
+        await _tell(created, (item.after_fn_create for item in self._fns))
+        return created
+
+    async def get_fn(self, fn_id: str) -> Fn:
+        for listener in self._fns:
+            await listener.before_fn_get(fn_id)
+        fn = await self._store.get_fn(fn_id)
+        return await _through(fn, (item.after_fn_get for item in self._fns))
+
+    async def find(self, fn_id: str) -> tuple[App, Fn]:
+        return await self._store.find(fn_id)
+
+    async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
+        for listener in self._fns:
+            patch = await listener.before_fn_update(fn_id, patch)
+        fn = await self._store.update_fn(fn_id, patch)
+        await _tell(fn, (item.after_fn_update for item in self._fns))
+        return fn
+
+    async def delete_fn(self, fn_id: str) -> None:
+        for listener in self._fns:
+            await listener.before_fn_delete(fn_id)
+        await self._store.delete_fn(fn_id)
+        await _tell(fn_id, (item.after_fn_delete for item in self._fns))
+
+    # --- triggers ---
+
+    async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
+        where = await _through(where, (item.before_triggers_list for item in self._triggers))
+        page = await self._store.list_triggers(where)
+        return await _through(page, (item.after_triggers_list for item in self._triggers))
+
+    async def create_trigger(self, trigger: Trigger) -> Trigger:
+        trigger = await _through(trigger, (item.before_trigger_create for item in self._triggers))
+        created = await self._store.create_trigger(trigger)
+        await _tell(created, (item.after_trigger_create for item in self._triggers))
+        return created
+
+    async def get_trigger(self, trigger_id: str) -> Trigger:
+        for listener in self._triggers:
+            await listener.before_trigger_get(trigger_id)
+        trigger = await self._store.get_trigger(trigger_id)
+        return await _through(trigger, (item.after_trigger_get for item in self._triggers))
+
+    async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
+        return await self._store.trigger_by_source(app_id, type, source)
+
+    async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
+        for listener in self._triggers:
+            patch = await listener.before_trigger_update(trigger_id, patch)
+        trigger = await self._store.update_trigger(trigger_id, patch)
+        await _tell(trigger, (item.after_trigger_update for item in self._triggers))
+        return trigger
+
+    async def delete_trigger(self, trigger_id: str) -> None:
+        for listener in self._triggers:
+            await listener.before_trigger_delete(trigger_id)
+        await self._store.delete_trigger(trigger_id)
+        await _tell(trigger_id, (item.after_trigger_delete for item in self._triggers))
+
+
+async def _through(value: _T, steps: Iterable[Callable[[_T], Awaitable[_T]]]) -> _T:
+    """What the last step makes of what the others made of ``value``."""
+    for step in steps:
+        value = await step(value)
+    return value
+
+
+async def _tell(value: _T, steps: Iterable[Callable[[_T], Awaitable[None]]]) -> None:
+    """The change is made: an error of a listener stops neither the others nor the answer."""
+    for step in steps:
+        try:
+            await step(value)
+        except Exception:
+            log.exception("listener failed after the change", listener=step.__qualname__)

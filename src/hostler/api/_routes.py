@@ -1,0 +1,105 @@
+"""Which handler a request goes to."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable
+
+import attrs
+
+from hostler._asgi import Reply, Scope, error_reply
+from hostler.errors import APIError
+
+from ._operation import Operation
+from ._request import ApiRequest
+
+Handler = Callable[[ApiRequest], Awaitable[Reply]]
+"""Answers a request. An `hostler.errors.APIError` that it raises is the answer; any other error
+is a 500 that tells nothing, and is logged."""
+
+_PARAM = re.compile(r"\{(\w+)(:path)?\}", re.ASCII)
+_BODY_METHODS = ("POST", "PUT", "PATCH")
+
+
+@attrs.frozen
+class Route:
+    """A method on a path.
+
+    ``path`` is the whole path. ``{name}`` stands for one part of it that is not empty,
+    ``{name:path}`` at the end for all the rest, with its leading slash.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    operation: Operation | None = None
+    """How the API's description tells of it; ``None`` = not at all."""
+
+    @property
+    def takes_body(self) -> bool:
+        return self.method in _BODY_METHODS
+
+
+@attrs.frozen
+class Match:
+    """The route of a request."""
+
+    route: Route
+    params: dict[str, str]
+
+
+class Router:
+    """Finds the route of a request. Earlier routes come first.
+
+    Raises `ValueError` for two routes with the same method and path.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._patterns = [(_pattern(route.path), route) for route in self.routes]
+        taken: set[tuple[str, str]] = set()
+        for route in self.routes:
+            place = route.method, _PARAM.sub("{}", route.path)
+            if place in taken:
+                raise ValueError(f"two routes for {route.method} {route.path}")
+            taken.add(place)
+
+    def find(self, scope: Scope) -> Match | Reply:
+        """The route, or the answer that there is none: 404, 405, or a redirect to the form
+        without a trailing slash."""
+        path, method = scope["path"], scope["method"]
+        known: set[str] = set()
+        for pattern, route in self._patterns:
+            if match := pattern.fullmatch(path):
+                if method == route.method:
+                    return Match(route, match.groupdict())
+                known.add(route.method)
+        if known:
+            error = APIError(405, f"Method not allowed: {method} {path}")
+            return error_reply(error, [(b"allow", ", ".join(sorted(known)).encode())])
+        if path.endswith("/") and self._knows(path.removesuffix("/")):
+            return _redirect(scope)
+        return error_reply(APIError(404, f"Path not found: {method} {path}"))
+
+    def _knows(self, path: str) -> bool:
+        return any(pattern.fullmatch(path) for pattern, _ in self._patterns)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    literals = _PARAM.split(path)
+    parts = []
+    for index in range(0, len(literals), 3):
+        parts.append(re.escape(literals[index]))
+        if index + 1 < len(literals):
+            name, rest = literals[index + 1 : index + 3]
+            parts.append(f"(?P<{name}>/.*)" if rest else f"(?P<{name}>[^/]+)")
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _redirect(scope: Scope) -> Reply:
+    """307 keeps the method and the body; for GET Fn answers with the older 301."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    location = raw.removesuffix(b"/")
+    if query := scope["query_string"]:
+        location += b"?" + query
+    return Reply(301 if scope["method"] == "GET" else 307, headers=[(b"location", location)])

@@ -1,0 +1,150 @@
+"""``/v2/triggers``, and the look-up of a trigger for a call."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+from msgspec import UNSET
+
+from hostler import models
+from hostler._asgi import Reply
+from hostler.datastore import TriggerFilter
+from hostler.rules import parse_per_page
+
+from . import _documents as documents
+from ._answers import NO_CONTENT, document_reply
+from ._convert import new_trigger, trigger_document, trigger_patch
+from ._endpoints import Endpoints, trigger_endpoint
+from ._operation import PAGE, Operation, Query
+from ._request import ApiRequest
+from ._routes import Route
+
+_PATH = "/v2/triggers"
+_ONE = "/v2/triggers/{trigger_id}"
+_BY_SOURCE = "/v2/runner/apps/{app_id}/triggerBySource/{trigger_type}{trigger_source:path}"
+_TAG = "Triggers"
+
+
+@attrs.frozen
+class TriggerHandlers:
+    """The handlers, which tell where triggers can be called."""
+
+    endpoints: Endpoints
+
+    async def list(self, request: ApiRequest) -> Reply:
+        query = request.query
+        where = TriggerFilter(
+            app_id=query.get("app_id", ""),
+            fn_id=query.get("fn_id", ""),
+            name=query.get("name", ""),
+            cursor=query.get("cursor", ""),
+            per_page=parse_per_page(query.get("per_page", "")),
+        )
+        page = await request.store.list_triggers(where)
+        of_app = await self.endpoints.of_app(request, where.app_id) if page.items else ""
+        items = [trigger_document(item, trigger_endpoint(of_app, item)) for item in page.items]
+        document = documents.TriggerList(next_cursor=page.next_cursor or UNSET, items=items)
+        return document_reply(document)
+
+    async def create(self, request: ApiRequest) -> Reply:
+        trigger = new_trigger(request.decode(documents.NewTrigger))
+        return await self._reply(request, await request.store.create_trigger(trigger))
+
+    async def get(self, request: ApiRequest) -> Reply:
+        return await self._reply(
+            request, await request.store.get_trigger(request.params["trigger_id"])
+        )
+
+    async def _reply(self, request: ApiRequest, trigger: models.Trigger) -> Reply:
+        of_app = await self.endpoints.of_app(request, trigger.app_id)
+        return document_reply(trigger_document(trigger, trigger_endpoint(of_app, trigger)))
+
+
+async def _by_source(request: ApiRequest) -> Reply:
+    """For LBs. The source has a slash of its own behind the one of the path; clients and proxies
+    that merge the two mean the same."""
+    params = request.params
+    rest = params["trigger_source"]
+    source = rest[1:] if rest[1:2] == "/" else rest
+    trigger = await request.store.trigger_by_source(
+        params["app_id"], params["trigger_type"], source
+    )
+    return document_reply(trigger_document(trigger))
+
+
+async def _update(request: ApiRequest) -> Reply:
+    patch = trigger_patch(request.decode(documents.TriggerChange))
+    trigger = await request.store.update_trigger(request.params["trigger_id"], patch)
+    return document_reply(trigger_document(trigger))
+
+
+async def _delete(request: ApiRequest) -> Reply:
+    await request.store.delete_trigger(request.params["trigger_id"])
+    return NO_CONTENT
+
+
+def trigger_routes(endpoints: Endpoints) -> Iterator[Route]:
+    handlers = TriggerHandlers(endpoints)
+    yield Route(
+        "GET",
+        _PATH,
+        handlers.list,
+        Operation(
+            id="ListTriggers",
+            summary="A page of the triggers of an app, by name.",
+            tag=_TAG,
+            response=documents.TriggerList,
+            query=(
+                Query("app_id", "The app.", required=True),
+                Query("fn_id", "Only triggers of this function."),
+                Query("name", "Only triggers with this name."),
+                *PAGE,
+            ),
+        ),
+    )
+    yield Route(
+        "POST",
+        _PATH,
+        handlers.create,
+        Operation(
+            id="CreateTrigger",
+            summary="Create a trigger.",
+            tag=_TAG,
+            request=documents.NewTrigger,
+            response=documents.Trigger,
+            errors=(404, 409),
+        ),
+    )
+    yield Route(
+        "GET",
+        _ONE,
+        handlers.get,
+        Operation(
+            id="GetTrigger",
+            summary="A trigger.",
+            tag=_TAG,
+            response=documents.Trigger,
+            errors=(404,),
+        ),
+    )
+    yield Route(
+        "PUT",
+        _ONE,
+        _update,
+        Operation(
+            id="UpdateTrigger",
+            summary="Change a trigger. What is not given stays; the answer is all of it.",
+            tag=_TAG,
+            request=documents.TriggerChange,
+            response=documents.Trigger,
+            errors=(404, 409),
+        ),
+    )
+    yield Route(
+        "DELETE",
+        _ONE,
+        _delete,
+        Operation(id="DeleteTrigger", summary="Delete a trigger.", tag=_TAG, errors=(404,)),
+    )
+    yield Route("GET", _BY_SOURCE, _by_source)

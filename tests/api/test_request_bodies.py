@@ -1,0 +1,82 @@
+"""Bodies that are too large, too slow, or broken off."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from hostler.api import ApiRequest, Reply, Route, api_app, json_reply
+from hostler.config import NodeConfig
+from tests.front._asgi_client import AsgiRequest
+
+from ._client import Answer
+
+NO_STORE: Any = object()
+
+
+async def _length(request: ApiRequest) -> Reply:
+    return json_reply(len(request.body))
+
+
+ECHO = Route("POST", "/v2/length", _length)
+
+
+def app(**config: Any) -> Any:
+    return api_app(NO_STORE, config=NodeConfig(**config), endpoints=[ECHO])
+
+
+def answer(request: AsgiRequest) -> Answer:
+    return Answer(request.status, request.headers, request.content)
+
+
+async def test_a_body_of_the_greatest_size_is_taken() -> None:
+    request = AsgiRequest("/v2/length").body(b"a" * 6, more=True).body(b"b" * 4)
+    await request.run(app(max_request_size=10))
+    assert answer(request).json == 10
+
+
+async def test_a_declared_length_over_the_limit_is_413_before_the_body() -> None:
+    request = AsgiRequest("/v2/length", headers=[("Content-Length", "11")])
+    await request.run(app(max_request_size=10))
+    text = "Content-Length too large for this server, 11 > max 10"
+    assert answer(request).fails(413, text)
+    assert request.received == 0
+
+
+async def test_a_chunked_body_over_the_limit_is_413() -> None:
+    request = AsgiRequest("/v2/length").body(b"a" * 6, more=True).body(b"b" * 5, more=True)
+    await request.run(app(max_request_size=10))
+    assert answer(request).fails(413, "Request content too large")
+
+
+async def test_without_a_configured_limit_there_is_one() -> None:
+    request = AsgiRequest("/v2/length", headers=[("Content-Length", str(6 * 2**20 + 1))])
+    await request.run(app())
+    assert request.status == 413
+
+
+@pytest.mark.parametrize(
+    ("config", "seconds"), [({}, 30.0), ({"request_body_read_timeout": 5.0}, 5.0)]
+)
+async def test_a_slow_body_is_408(
+    config: dict[str, Any], seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    request = AsgiRequest("/v2/length").body(b"a", more=True)
+    await request.run(app(**config))
+    assert answer(request).fails(408, "Request body read timed out")
+    assert trio.current_time() == seconds
+
+
+async def test_a_client_that_leaves_within_its_body_gets_nothing() -> None:
+    request = AsgiRequest("/v2/length").body(b"a", more=True)
+    request.disconnect()
+    await request.run(app())
+    assert request.sent == []
+
+
+async def test_the_body_of_a_get_is_not_waited_for() -> None:
+    await (request := AsgiRequest("/v2/fns/f/calls", method="GET")).run(app())
+    assert (request.status, request.received) == (410, 0)
