@@ -35,7 +35,7 @@ LAYERS: dict[str, int] = {
     ),
     **dict.fromkeys(["_asgi", "_declaration", "_log_text", "functions", "logs"], 1),
     **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
-    **dict.fromkeys(["wire", "drivers"], 2),
+    **dict.fromkeys(["wire", "drivers", "store"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front", "api"], 4),
     "testing": 5,
@@ -50,6 +50,8 @@ FOREIGN = {
     "grpclib": "wire",
     "betterproto": "wire",
     "docker": "drivers/docker",
+    "sqlalchemy": "store",
+    "alembic": "store",
 }
 MAX_LINES = 400
 

@@ -13,12 +13,17 @@ from typing import Generic, Protocol, TypeVar
 import attrs
 import msgspec
 
+from .errors import HostlerError
 from .models import App, Fn, Trigger
 
 Item = TypeVar("Item", covariant=True)
 
 _NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 _NO_VALUES: Mapping[str, msgspec.Raw] = MappingProxyType({})
+
+
+class DatastoreError(HostlerError):
+    """A datastore can't be opened; the text says which and why, without a password."""
 
 
 @attrs.frozen

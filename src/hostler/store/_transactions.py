@@ -1,0 +1,191 @@
+"""Transactions on worker threads, each with a time limit."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import TypeVar
+
+import attrs
+import structlog
+import trio
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import SQLAlchemyError
+
+from hostler.rules.errors import DatastoreUnavailable
+
+from ._engine import WRITES
+from ._faults import is_lost, is_outage, is_overtaken, reason
+from ._guard import Aborted, Guard
+
+ATTEMPTS = 10
+"""Of a transaction that others overtake."""
+MAX_PAUSE = 0.05
+"""Seconds between them, at most."""
+CANCEL_GRACE = 1.0
+"""Seconds that a cancelled transaction gets to end by itself before its connection is cut."""
+CLOSE_GRACE = 5.0
+"""Seconds beyond an operation's time limit that closing waits for the last ones."""
+
+Result = TypeVar("Result")
+Work = Callable[[Connection], Result]
+"""A whole transaction, run on a worker thread; it may be run again."""
+
+_log = structlog.get_logger(__name__)
+
+
+@attrs.frozen
+class _Failed:
+    error: Exception
+
+
+class Transactions:
+    """Runs transactions on one engine, as many at a time as it has connections."""
+
+    def __init__(self, engine: Engine, *, concurrent: int, time_limit: float, name: str) -> None:
+        self.engine = engine
+        self._slots = trio.CapacityLimiter(concurrent)
+        self._threads = trio.CapacityLimiter(concurrent)  # never waited for
+        self._time_limit = time_limit
+        self._name = name
+        self._closed = False
+        self._down = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "down" if self._down else "up"
+        used = self._slots.borrowed_tokens
+        return f"<Transactions {self._name} {state} {used}/{int(self._slots.total_tokens)} in use>"
+
+    async def read(self, work: Work[Result]) -> Result:
+        """Run ``work`` in a transaction that changes nothing. Raises as `Datastore` says."""
+        return await self._run(work, writes=False)
+
+    async def write(self, work: Work[Result]) -> Result:
+        """Run ``work`` in a transaction and commit it, unless it raises. If another transaction
+        was quicker, it is run again: its own checks then see what that one did."""
+        return await self._run(work, writes=True)
+
+    async def _run(self, work: Work[Result], *, writes: bool) -> Result:
+        deadline = trio.current_time() + self._time_limit
+        async with self._slot(deadline):
+            guard = Guard()
+            outcome = await self._on_thread(guard, deadline, lambda: self._do(work, guard, writes))
+        if isinstance(outcome, _Failed):
+            raise self._translate(outcome.error, guard) from outcome.error
+        self._note_up()
+        return outcome
+
+    @asynccontextmanager
+    async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        owner = object()
+        with trio.move_on_at(deadline) as waiting:
+            await self._slots.acquire_on_behalf_of(owner)
+        if waiting.cancelled_caught:
+            self._note_down("all connections are in use")
+            raise DatastoreUnavailable
+        try:
+            if self._closed:
+                raise DatastoreUnavailable
+            yield
+        finally:
+            self._slots.release_on_behalf_of(owner)
+
+    async def _on_thread(
+        self, guard: Guard, deadline: float, work: Callable[[], Result]
+    ) -> Result | _Failed:
+        """Not abandoned when cancelled: a thread that nobody waits for would hold a connection,
+        and perhaps locks. It ends soon all the same, for the guard cuts its connection."""
+        ended = trio.Event()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_abort_in_time, guard, ended, deadline)
+            try:
+                return await trio.to_thread.run_sync(_captured(work), limiter=self._threads)
+            finally:
+                ended.set()
+
+    def _do(self, work: Work[Result], guard: Guard, writes: bool) -> Result:
+        with guard:
+            for attempt in range(1, ATTEMPTS + 1):
+                try:
+                    return self._attempt(work, guard, writes)
+                except SQLAlchemyError as error:
+                    if attempt == ATTEMPTS or guard.aborted or not _may_repeat(error, guard):
+                        raise
+                time.sleep(random.uniform(0, MAX_PAUSE))  # noqa: S311  (spreads, hides nothing)
+        raise AssertionError("unreachable")
+
+    def _attempt(self, work: Work[Result], guard: Guard, writes: bool) -> Result:
+        guard.committing = False
+        with self.engine.connect() as connection:
+            connection.execution_options(**{WRITES: writes})
+            with guard.watching(connection.connection.dbapi_connection), connection.begin():
+                result = work(connection)
+                guard.committing = True
+            return result
+
+    def _translate(self, error: Exception, guard: Guard) -> Exception:
+        if guard.aborted or isinstance(error, Aborted):
+            self._note_down(f"no answer in {self._time_limit:g} s")
+            return DatastoreUnavailable()
+        if isinstance(error, SQLAlchemyError) and (is_outage(error) or is_overtaken(error)):
+            self._note_down(reason(error))
+            return DatastoreUnavailable()
+        return error
+
+    def _note_down(self, why: str) -> None:
+        if not self._down:
+            self._down = True
+            _log.warning("database unavailable", database=self._name, reason=why)
+
+    def _note_up(self) -> None:
+        if self._down:
+            self._down = False
+            _log.info("database available again", database=self._name)
+
+    async def aclose(self) -> None:
+        """Refuse new transactions, wait for the running ones, and close all connections.
+
+        Shielded: those end by their time limit, so this takes a few seconds more at worst.
+        """
+        self._closed = True
+        limit = self._time_limit + CLOSE_GRACE
+        with trio.CancelScope(shield=True):
+            with trio.move_on_after(limit):
+                for _ in range(int(self._slots.total_tokens)):
+                    await self._slots.acquire_on_behalf_of(object())
+            with trio.move_on_after(limit):
+                await trio.to_thread.run_sync(self.engine.dispose, abandon_on_cancel=True)
+
+
+def _may_repeat(error: SQLAlchemyError, guard: Guard) -> bool:
+    """Others were quicker; or the connection was lost (a pooled one, to a server that was
+    restarted meanwhile) before there could be anything committed."""
+    return is_overtaken(error) or (is_lost(error) and not guard.committing)
+
+
+def _captured(work: Callable[[], Result]) -> Callable[[], Result | _Failed]:
+    """Failures as values, so that no nursery makes groups of them."""
+
+    def run() -> Result | _Failed:
+        try:
+            return work()
+        except Exception as error:  # noqa: BLE001  (all of them are raised again)
+            return _Failed(error)
+
+    return run
+
+
+async def _abort_in_time(guard: Guard, ended: trio.Event, deadline: float) -> None:
+    """Abort at the deadline, or soon after this task is cancelled."""
+    try:
+        with trio.move_on_at(deadline):
+            await ended.wait()
+    finally:
+        if not ended.is_set():
+            grace = min(deadline, trio.current_time() + CANCEL_GRACE)
+            with trio.CancelScope(shield=True, deadline=grace):
+                await ended.wait()
+        if not ended.is_set():
+            guard.abort()
