@@ -122,12 +122,17 @@ def _schemas(operations: Iterable[Operation], limits: Limits) -> dict[str, Any]:
 
 
 def _tighten(schema: dict[str, Any], type_: type[documents.Document], limits: Limits) -> None:
-    """In what clients send, a default only stands for a field that is not there."""
+    """What the decoder does beside what the types say: a null, as a default, stands for a field
+    that is not there."""
     fields: dict[str, dict[str, Any]] = schema["properties"]
-    for field in fields.values():
-        field.pop("default", None)
     for name, limit in attrs.asdict(limits).items():
         if name in fields:
             fields[name]["maximum"] = limit
+    for name, field in fields.items():
+        field.pop("default", None)
+        if name not in type_.required:
+            field["type"] = [field["type"], "null"]
+            if "enum" in field:
+                field["enum"] = [*field["enum"], None]
     if type_.required:
         schema["required"] = list(type_.required)
