@@ -17,7 +17,9 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ["errors", "frames", "models", "dates", "ids", "headers", "slot_key", "hashing"], 0
     ),
-    **dict.fromkeys(["_call_json", "_container_task", "config", "abc", "engagement"], 0),
+    **dict.fromkeys(
+        ["_call_json", "_container_task", "_runner_seam", "config", "abc", "engagement"], 0
+    ),
     **dict.fromkeys(["datastore", "rules"], 0),
     **dict.fromkeys(
         [

@@ -17,15 +17,16 @@ Grouped by who implements them:
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import attrs
 import trio
 
 from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
+from ._runner_seam import NotPlaced, Outcome, Placed, Runner
 from .config import PlacerConfig
-from .frames import Headers, LoadHint, RunnerStatus
+from .frames import Headers, LoadHint
 from .models import Call
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ __all__ = [
     "RunnerCall",
     "RunnerPool",
     "RunningContainer",
+    "SlotHook",
 ]
 
 # --- bodies and responses ------------------------------------------------------------------
@@ -119,6 +121,12 @@ a runner asks the LB to try elsewhere.
 """
 
 
+SlotHook = Callable[[], Awaitable[None]]
+"""Awaited in a call's own task once it has its container, before anything of the call reaches
+that, and before listeners hear of it. The call goes on when it returns; what it raises ends the
+call, and the container serves others as if nothing had been."""
+
+
 class CallListener:
     """Told about each call of an agent, in order of registration, in the call's own task.
 
@@ -166,10 +174,16 @@ class InnerAgent(CallAgent):
         was refused. Synchronous. The default, ``None``, tells nothing."""
         return None
 
+    @property
+    def reservation_seconds(self) -> float:
+        """How long a call may wait in its `SlotHook` before it is refused with `ServerBusy`.
+        0, the default: the agent does not await such hooks, so it takes no reservations."""
+        return 0
+
     @abstractmethod
     def close_admission(self) -> None:
-        """Refuse with `ServerBusy` new calls and those that wait for a slot; running ones go
-        on. Idempotent."""
+        """Refuse with `ServerBusy` new calls and those that wait, for a slot or in their
+        `SlotHook`; running ones go on. Idempotent."""
 
 
 # --- the LB side ---------------------------------------------------------------------------
@@ -198,76 +212,6 @@ class RunnerCall(ABC):
     @abstractmethod
     def add_user_execution_ns(self, duration_ns: int) -> None:
         """Add time that the function itself used; also kept in the model."""
-
-
-@attrs.frozen
-class Placed:
-    """The call was (or may have been) run: final. ``error`` is its outcome, ``None`` = success.
-
-    ``load`` is what the runner said about itself, if it does that.
-    """
-
-    error: Exception | None = None
-    load: LoadHint | None = attrs.field(default=None, eq=False)
-
-
-@attrs.frozen
-class NotPlaced:
-    """The call certainly did not run and may be tried on any runner.
-
-    ``reason`` is a `ServerBusy` for a NACK (the runner is healthy, only full), anything else
-    for a runner that can't be reached. ``retry_after`` is the runner's hint in seconds, ``load``
-    as for `Placed`.
-    """
-
-    reason: Exception
-    retry_after: float | None = None
-    load: LoadHint | None = attrs.field(default=None, eq=False)
-
-
-Outcome = Placed | NotPlaced
-
-
-class Runner(ABC):
-    """One runner of a pool."""
-
-    @property
-    @abstractmethod
-    def address(self) -> str:
-        """``host:port``."""
-
-    @abstractmethod
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
-        """Try to run ``call`` here; the response goes to ``call.writer``.
-
-        ``on_commit`` is called once, synchronously, at the moment after which the call may run:
-        when it was handed to the transport. Until then the caller's scope may carry a deadline,
-        and ending the attempt is harmless; a placer lifts the deadline in ``on_commit``.
-        Cancelling later cancels the call on the runner. Never raises for a failing call or
-        runner: both are outcomes.
-        """
-
-    @abstractmethod
-    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
-        """Ask the runner how it is. ``payload`` goes to its status image (``Status2``).
-
-        Raises `HostlerError` if it can't be asked.
-        """
-
-    async def watch_health(self, tell: Callable[[bool], None]) -> None:
-        """Call ``tell`` with whether the runner takes calls, now and after each change. Raises
-        `HostlerError` once it can't be told. Returns, as by default, if it never can be."""
-        await trio.lowlevel.checkpoint()
-
-    @abstractmethod
-    async def aclose(self) -> None:
-        """Refuse new attempts, wait for the running ones, close the connections.
-
-        Cancelling it (a deadline is the normal case) cancels the running attempts and closes
-        at once. Idempotent.
-        """
 
 
 class RunnerPool(ABC):

@@ -85,7 +85,18 @@ class AgentMetrics(Collector):
         self.log_lines_dropped = _counter(
             "log_lines_dropped", "Lines dropped because no log stream took them in time"
         )
+        self.reservations = _counter(
+            "reservation_count", "Slots that were held for a load balancer's call"
+        )
+        self.reservations_committed = _counter(
+            "reservation_committed_count", "Held slots whose call was run"
+        )
+        self.reservations_abandoned = _counter(
+            "reservation_abandoned_count", "Held slots that were given back unused"
+        )
         self._counts = [self.launches, self.launch_failures, self.freezes, self.thaws]
+        self._counts += [self.reservations, self.reservations_committed]
+        self._counts += [self.reservations_abandoned]
         self._counts += [self.log_lines, self.log_lines_dropped]
         self._states = {state: _StateMetrics(state) for state in STATES}
         self._evictions: Counter[tuple[ContainerLabels, str]] = Counter()

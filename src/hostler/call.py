@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import attrs
 import trio
 
-from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall
+from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall, SlotHook
 from .bodies import BytesBody
 from .errors import APIError, HostlerError
 from .models import Call
@@ -69,6 +69,8 @@ class PendingCall(RunnerCall):
     user_execution_ns: int | None = None
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
+    on_slot: SlotHook | None = None
+    """Makes the call a reservation, on a runner; set before it is submitted."""
     log: bytearray = attrs.field(factory=bytearray, repr=False)
     """What the function printed for this call, by an agent that was opened with ``keep_logs``: at
     most FN_MAX_LOG_SIZE_BYTES, then a line that says that there was more. What it printed last may

@@ -29,6 +29,9 @@ NACK_STATUS = 503
 """A gRPC status outside the standard range that means the same as ``finished{503}``."""
 
 
+UNKNOWN_STATUS = 2
+"""The gRPC status with which runners answer a first frame that they do not know."""
+
 UNAVAILABLE_STATUS = 14
 """The gRPC status of a stream whose connection or server has gone."""
 
@@ -62,11 +65,28 @@ class EngagementFailed(HostlerError):
 
 
 class ClientEngagement(ABC):
-    """The LB's end, open from a sent ``TryCall`` to the end of the stream."""
+    """The LB's end, open from a sent ``TryCall`` to the end of the stream.
+
+    A ``TryCall`` with ``reserve`` makes it a reservation. The first frame received is then
+    `Reserved`, or the `Finished` of a runner that refuses or fails; nothing may be sent before
+    `commit`, with which the engagement goes on as any other. Leaving it uncommitted gives the
+    slot back, and the call has not run. A peer that does not know reservations ends the stream
+    with the status `UNKNOWN_STATUS`, and has not run the call either.
+    """
 
     @abstractmethod
     async def send(self, frame: Data) -> None:
         """Wait for the runner's flow control, then send. Raises `EngagementEnded`."""
+
+    @abstractmethod
+    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+        """Send `Commit`, and ``first`` with it if there is one: from here the call may run.
+
+        ``on_commit`` and `NotSent` are as for `RunnerClient.engage`: the one is called when, the
+        other raised if certainly not, the `Commit` was handed to the transport. If the runner has
+        ended the stream before, neither happens, and ``receive`` tells its outcome. Cancelled
+        before the hand-over, nothing is sent.
+        """
 
     @abstractmethod
     async def receive(self) -> RunnerFrame | None:

@@ -264,6 +264,13 @@ class RunnerClosed(HostlerError):
         super().__init__("Runner is closed")
 
 
+class ReservationAbandoned(HostlerError):
+    """A slot that a runner held for a call was given back: somebody else has the call."""
+
+    def __init__(self) -> None:
+        super().__init__("the reservation was abandoned")
+
+
 class ProtocolError(HostlerError):
     """The peer broke the order of the messages; the text says what was expected."""
 

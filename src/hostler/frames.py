@@ -19,16 +19,33 @@ MAX_DATA_CHUNK = 10 * 1024
 
 
 class TryCall(msgspec.Struct, frozen=True, gc=False):
-    """The first frame of an engagement: the call, its slot key (hex or "") and extensions. The
-    repr leaves out what may hold secrets: the call (its config) and the extensions."""
+    """The first frame of an engagement: the call, its slot key (hex or "") and extensions.
+
+    ``reserve`` asks the runner to hold a slot for the call until a `Commit`, instead of running
+    it. Only for runners that say that they can: others end the engagement with an error.
+
+    The repr leaves out what may hold secrets: the call (its config) and the extensions.
+    """
 
     models_call_json: str
     slot_hash_id: str = ""
     extensions: Mapping[str, str] = {}
+    reserve: bool = False
 
     def __repr__(self) -> str:
         size = len(self.models_call_json)
         return f"<TryCall {size} characters, extensions={sorted(self.extensions)}>"
+
+
+class Commit(msgspec.Struct, frozen=True, gc=False):
+    """From the LB, after `Reserved`: run the call. Its body follows, the first frame of it at once
+    if ``with_data``."""
+
+    with_data: bool = False
+
+
+class Reserved(msgspec.Struct, frozen=True, gc=False):
+    """From the runner, after a `TryCall` with ``reserve``: it holds a slot for the call."""
 
 
 class Data(msgspec.Struct, frozen=True, gc=False):
@@ -72,6 +89,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     missing; others only if the hint is ``complete``."""
     complete: bool = False
     """``warm`` has every slot key with idle containers, or `MAX_WARM_KEYS` of them."""
+    reserves: bool = False
+    """The runner takes reservations (`TryCall.reserve`)."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -95,8 +114,8 @@ class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     load: LoadHint | None = None
 
 
-ClientFrame = TryCall | Data
-RunnerFrame = ResultStart | Data | Finished
+ClientFrame = TryCall | Data | Commit
+RunnerFrame = ResultStart | Data | Finished | Reserved
 
 
 class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +142,8 @@ class RunnerStatus(msgspec.Struct, frozen=True, kw_only=True):
     ctr_prep_ns: int = 0
     ctr_create_ns: int = 0
     init_start_ns: int = 0
+    reservations: bool = False
+    """The runner takes reservations (`TryCall.reserve`)."""
 
 
 class LogLine(msgspec.Struct, frozen=True):

@@ -146,6 +146,22 @@ class LBMetrics(_Counts):
         self.placer_retry_error = self._counter(
             "lb_placer_retry_error_count", "Attempts that failed to reach a runner"
         )
+        self.reservations = self._counter(
+            "lb_placer_reservation_count", "Slots that runners were asked to hold for a call"
+        )
+        self.reservations_committed = self._counter(
+            "lb_placer_reservation_committed_count", "Held slots to which a call was committed"
+        )
+        self.reservations_abandoned = self._counter(
+            "lb_placer_reservation_abandoned_count",
+            "Reservations given up by this LB: lost races, clients gone, runners too slow",
+        )
+        self.hedges = self._counter(
+            "lb_placer_hedge_count", "Second runners asked because the first took long"
+        )
+        self.hedges_won = self._counter(
+            "lb_placer_hedge_won_count", "Calls that were committed to the second runner"
+        )
         self._histograms(registry)
         registry.register(self)
 

@@ -46,6 +46,7 @@ async def test_the_hint_of_an_ended_call(autojump_clock: object, tmp_path: Path)
             slot=digest(call),
             warm={digest(call): 1},
             complete=True,
+            reserves=True,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ended, node)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from hostler.abc import Outcome
 from hostler.engagement import LogChannel, RunnerService, ServerEngagement
 from hostler.frames import Data, Finished, ResultStart, RunnerStatus, TryCall
@@ -21,6 +23,8 @@ class PlayedService(RunnerService):
         self.play = play
         self.running = 0
         self.served = 0
+        self.answer = RunnerStatus()
+        """Of a status, beside the counts."""
 
     async def engage(self, engagement: ServerEngagement) -> None:
         self.running += 1
@@ -31,7 +35,7 @@ class PlayedService(RunnerService):
             self.running -= 1
 
     async def status(self, payload: str | None) -> RunnerStatus:
-        return RunnerStatus(active=self.running, details=payload or "")
+        return msgspec.structs.replace(self.answer, active=self.running, details=payload or "")
 
     async def configure(self, config: object) -> None:
         raise AssertionError

@@ -19,6 +19,8 @@ from .bench import PlayedService, answer
 class LeavingEngagement(ClientEngagement):
     async def send(self, frame: Data) -> None: ...
 
+    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None: ...
+
     async def receive(self) -> RunnerFrame | None:
         raise NotSent("the stream was refused")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import partial
+from typing import Any
 
 import attrs
 import pytest
@@ -23,7 +24,7 @@ from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
 from .test_placers import is_idle
 
 
-def make(**config: int) -> SweepPlacer:
+def make(**config: Any) -> SweepPlacer:
     settings = attrs.evolve(PlacerConfig(), **config)
     return NaivePlacer(settings, metrics=fresh_metrics(), rng=random.Random(1))
 

@@ -41,7 +41,7 @@ async def test_scenario_07_no_image_gives_counters_and_no_call(
     ):
         await runner.call()
         assert await runner.client.status() == RunnerStatus(
-            requests_received=1, requests_handled=1, kdumps_on_disk=3
+            requests_received=1, requests_handled=1, kdumps_on_disk=3, reservations=True
         )
         assert runner.agent.statistics().calls == 1
         assert runner.registry.get_sample_value("fn_status_call") is None

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from hostler.frames import (
     ClientFrame,
+    Commit,
     Data,
     Finished,
     LoadHint,
@@ -25,6 +26,7 @@ from hostler.frames import (
     LogReady,
     LogRequest,
     LogStart,
+    Reserved,
     ResultStart,
     RunnerFrame,
     RunnerStatus,
@@ -40,7 +42,7 @@ ROOT = Path(__file__).resolve().parents[2]
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 int64 = st.integers(-(2**63), 2**63 - 1)
 datas = st.builds(Data, st.binary(max_size=300), st.booleans())
-tries = st.builds(TryCall, texts, texts, st.dictionaries(texts, texts))
+tries = st.builds(TryCall, texts, texts, st.dictionaries(texts, texts), st.booleans())
 starts = st.builds(ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts)))
 hints = st.builds(
     LoadHint,
@@ -50,6 +52,7 @@ hints = st.builds(
     slot=st.binary(max_size=8),
     warm=st.dictionaries(st.binary(max_size=8), st.integers(0, 2**32 - 1), max_size=5),
     complete=st.booleans(),
+    reserves=st.booleans(),
 )
 finishes = st.builds(
     Finished,
@@ -94,11 +97,37 @@ def test_a_try_is_encoded_as_betterproto_does(frame: TryCall) -> None:
         slot_hash_id=frame.slot_hash_id,
         extensions=dict(frame.extensions),
     )
+    whole = pb.ClientMsg(reserve=message) if frame.reserve else pb.ClientMsg(try_=message)
     encoded = codec.encode_client(frame)
-    assert len(encoded) == len(bytes(pb.ClientMsg(try_=message)))
+    assert len(encoded) == len(bytes(whole))
     assert codec._parse_client(encoded) == frame  # (entries of a map have no order)
+    assert by_hand.decode_client(encoded) == frame
     if len(frame.extensions) < 2:
-        assert encoded == bytes(pb.ClientMsg(try_=message))
+        assert encoded == bytes(whole)
+
+
+def test_commit_and_reserved_are_encoded_as_betterproto_does() -> None:
+    for frame in (Commit(), Commit(with_data=True)):
+        commit = bytes(pb.ClientMsg(commit=pb.CallCommit(with_data=frame.with_data)))
+        assert codec.encode_client(frame) == commit
+        assert by_hand.decode_client(commit) == codec._parse_client(commit) == frame
+    reserved = bytes(pb.RunnerMsg(reserved=pb.CallReserved()))
+    assert codec.encode_runner(Reserved()) == reserved
+    assert by_hand.decode_runner(reserved) == codec._parse_runner(reserved) == Reserved()
+
+
+@dataclass(eq=False, repr=False)
+class OldClientMsg(betterproto.Message):
+    """What an LB says, as a runner knows it that has not heard of reservations."""
+
+    try_: pb.TryCall = betterproto.message_field(1, group="body")  # noqa: RUF009
+    data: pb.DataFrame = betterproto.message_field(2, group="body")  # noqa: RUF009
+
+
+@given(tries)
+def test_a_peer_that_knows_no_reservations_can_not_take_one_for_a_try(frame: TryCall) -> None:
+    arm, _ = betterproto.which_one_of(OldClientMsg().parse(codec.encode_client(frame)), "body")
+    assert arm == ("" if frame.reserve else "try_")
 
 
 @given(starts)
@@ -169,9 +198,10 @@ https = _message(st.integers(1, 3), pairs | st.integers(0, 600) | scalars)
 result_starts = _message(st.sampled_from([100, 100, 99]), https | scalars)
 call_ends = _message(st.integers(1, 16), scalars)
 try_calls = _message(st.integers(1, 4), pairs | texts_only | scalars)
-client_msgs = _message(st.integers(1, 3), try_calls | scalars)
-runner_msgs = _message(st.integers(1, 4), result_starts | call_ends | scalars)
-one_try = try_calls.map(lambda value: _field(1, value))
+commits = _message(st.integers(1, 2), st.integers(0, 2) | scalars)
+client_msgs = _message(st.sampled_from([1, 2, 3, 101, 102]), try_calls | scalars)
+runner_msgs = _message(st.sampled_from([1, 2, 3, 4, 101]), result_starts | call_ends | scalars)
+one_try = st.builds(_field, st.sampled_from([1, 101]), try_calls)
 one_start = https.map(lambda value: _field(1, _field(100, value)))
 one_end = call_ends.map(lambda value: _field(3, value))
 
@@ -184,7 +214,13 @@ def _found(decode: Any, data: bytes) -> object:
 
 
 @settings(max_examples=400)
-@given(client_msgs | one_try | st.binary(max_size=24) | st.binary(max_size=9).map(b"\x12".__add__))
+@given(
+    client_msgs
+    | one_try
+    | commits.map(lambda value: _field(102, value))
+    | st.binary(max_size=24)
+    | st.binary(max_size=9).map(b"\x12".__add__)
+)
 def test_client_messages_by_hand_agree_with_betterproto_or_give_up(data: bytes) -> None:
     frame = by_hand.decode_client(data)
     if frame is not None:
@@ -207,12 +243,12 @@ def test_a_cut_message_is_never_taken_for_a_whole_one(data: st.DataObject) -> No
     assert by_hand.decode_runner(cut) is None
 
 
-@given(datas | tries)
+@given(datas | tries | st.builds(Commit, st.booleans()))
 def test_client_frames_round_trip(frame: ClientFrame) -> None:
     assert codec.decode_client(codec.encode_client(frame)) == frame
 
 
-@given(datas | starts | finishes)
+@given(datas | starts | finishes | st.just(Reserved()))
 def test_runner_frames_round_trip(frame: RunnerFrame) -> None:
     found = codec.decode_runner(codec.encode_runner(frame))
     if isinstance(frame, ResultStart):
@@ -287,6 +323,7 @@ def test_runner_status_round_trips() -> None:
         ctr_prep_ns=9,
         ctr_create_ns=10,
         init_start_ns=11,
+        reservations=True,
     )
     assert codec.decode_status(codec.encode_status(status)) == status
     assert codec.decode_status(b"") == RunnerStatus()

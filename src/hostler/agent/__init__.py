@@ -3,6 +3,7 @@
 It knows drivers by `hostler.abc.Driver` only. From the bottom up::
 
     _agent        admits calls, gets each a container, runs it, counts it; open_agent
+    _holding      containers that are held for a load balancer's reservation
     _execution    one call on one container: hooks around the exchange, time limit
     _exchange     the request and the response over the function's socket
     _launcher     room, then a task for each container

@@ -30,6 +30,7 @@ from ._events import AgentEvents, AgentStatistics, ContainerState
 from ._execution import Execution
 from ._freezing import Freezer
 from ._hints import LoadReporter
+from ._holding import Holds
 from ._launcher import Launcher
 from ._plan import MIN_WARM_ANNOTATION, needed_resources
 from ._slots import SlotQueue, Waiter
@@ -61,10 +62,11 @@ class Agent(InnerAgent):
         options: tuple[CallOption, ...],
         listeners: tuple[CallListener, ...],
     ) -> None:
-        self._launcher = launcher
-        self._reporter = LoadReporter(launcher, events)
-        self._driver = driver
         self._config = config
+        self._launcher = launcher
+        self._holds = Holds(config.reservation_msecs / 1000, events)
+        self._reporter = LoadReporter(launcher, events, reserves=self.reservation_seconds > 0)
+        self._driver = driver
         self._events = events
         self._overrider = overrider
         self._options = options
@@ -118,11 +120,16 @@ class Agent(InnerAgent):
     def load_hint(self, call: PendingCall) -> LoadHint:
         return self._reporter.hint(call)
 
+    @property
+    def reservation_seconds(self) -> float:
+        return self._config.reservation_msecs / 1000
+
     def add_listener(self, listener: CallListener) -> None:
         self._listeners = (*self._listeners, listener)
 
     def close_admission(self) -> None:
         self._gate.close()
+        self._holds.refuse_all()
         self._launcher.close()
 
     def statistics(self) -> AgentStatistics:
@@ -144,6 +151,7 @@ class Agent(InnerAgent):
             thaws=events.thaws,
             queued=events.queued,
             running=events.running,
+            holding=events.holding,
             containers=containers,
             leaving=leaving,
             slot_queues=len(self._launcher.queues),
@@ -178,7 +186,7 @@ class Agent(InnerAgent):
         told: list[CallListener] = []
         with self._events.queueing():
             try:
-                container = await self._acquire(call)
+                container = await self._reserve(call)
             except BaseException as error:
                 _call_end.complete(call, error)
                 _call_end.count(self._events, error, started=False)
@@ -219,6 +227,23 @@ class Agent(InnerAgent):
             self._reporter.ran(seconds)
             _call_end.count(self._events, outcome, started=True)
             await _call_end.tell_after(told, call)
+
+    async def _reserve(self, call: PendingCall) -> Container:
+        """Get a container for ``call`` and hold it until the call may run."""
+        while True:
+            container = await self._acquire(call)
+            if call.on_slot is None:
+                return container
+            try:
+                await self._holds.wait(call.on_slot)
+                usable = await container.wait_usable()
+            except BaseException:
+                container.give_back(reusable=True)
+                raise
+            if usable:
+                return container
+            # It ended meanwhile. Nothing of the call has reached it, so another one will do.
+            container.give_back(reusable=False)
 
     async def _acquire(self, call: PendingCall) -> Container:
         """Get a running container for ``call``, which has to give it back.

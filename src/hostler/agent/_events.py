@@ -61,6 +61,8 @@ class AgentStatistics:
     """Calls that wait for a slot."""
     running: int
     """Calls that a function works on."""
+    holding: int
+    """Of those queued: calls that have a slot and wait for their commit."""
     containers: Mapping[ContainerState, int]
     """By state, without zeros and without those that are done."""
     leaving: int
@@ -95,6 +97,7 @@ class AgentEvents:
         self.thaws = 0
         self.queued = 0
         self.running = 0
+        self.holding = 0
         self.containers: Counter[ContainerState] = Counter()
 
     def submitted(self) -> None:
@@ -126,6 +129,17 @@ class AgentEvents:
         finally:
             self.running -= 1
             self.metrics.running.dec()
+
+    def held(self) -> None:
+        """A call has a slot and waits for its commit."""
+        self.holding += 1
+        self.metrics.reservations.inc()
+
+    def released(self, *, committed: bool) -> None:
+        """That wait is over."""
+        self.holding -= 1
+        metrics = self.metrics
+        (metrics.reservations_committed if committed else metrics.reservations_abandoned).inc()
 
     def launched(self) -> None:
         self.launches += 1

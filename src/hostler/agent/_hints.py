@@ -25,11 +25,12 @@ WEIGHT = 1 / 8
 
 
 class LoadReporter:
-    """Makes the hints of one agent."""
+    """Makes the hints of one agent, which ``reserves`` slots or does not."""
 
-    def __init__(self, launcher: Launcher, events: AgentEvents) -> None:
+    def __init__(self, launcher: Launcher, events: AgentEvents, *, reserves: bool) -> None:
         self._launcher = launcher
         self._events = events
+        self._reserves = reserves
         self._complete_at = -math.inf
         self._mean_seconds = 0.0
 
@@ -59,6 +60,7 @@ class LoadReporter:
             slot=b"" if key is None else _digest(key),
             warm=warm,
             complete=complete,
+            reserves=self._reserves,
         )
 
     def _all_warm(self) -> dict[bytes, int]:

@@ -56,6 +56,12 @@ class AgentConfig(EnvConfig):
     )
     """Milliseconds (no limit) that a call may wait for a container; then it is refused. Ours."""
 
+    reservation_msecs: float = attrs.field(
+        default=2_000.0, metadata=setting(MILLISECONDS, "FN_RESERVATION_MSECS")
+    )
+    """Milliseconds (2 000) that a container is held for a load balancer that has reserved it and
+    does not say that the call shall run; 0 = no reservations are taken. Ours."""
+
     hot_pull_timeout_msecs: float = attrs.field(
         default=600_000.0, metadata=setting(MILLISECONDS, "FN_HOT_PULL_TIMEOUT_MSECS")
     )

@@ -112,6 +112,10 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str)
 
 
+def _is_share(value: object) -> bool:
+    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1
+
+
 def _is_texts(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
 
@@ -164,6 +168,7 @@ FLAG = Kind(
     lambda value: isinstance(value, bool),
     blank_is_default=False,
 )
+SHARE = Kind("a number from 0 to 1", float, _is_share)
 TEXT = Kind("any text", str, _is_text)
 NON_EMPTY = Kind("a text that is not empty", str, lambda value: _is_text(value) and bool(value))
 ABSOLUTE_PATH = Kind(

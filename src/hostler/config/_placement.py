@@ -7,7 +7,7 @@ import attrs
 from hostler.errors import ConfigError
 
 from ._base import EnvConfig, setting
-from ._kinds import MILLISECONDS, SECONDS, number
+from ._kinds import FLAG, MILLISECONDS, SECONDS, SHARE, number
 
 
 @attrs.frozen(kw_only=True)
@@ -65,6 +65,25 @@ class PlacerConfig(EnvConfig):
     )
     """Seconds (2) in which one runner must take a call before the next is tried; covers
     connecting and the TLS handshake. Ours."""
+
+    reserve: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_RESERVE"))
+    """Whether (yes) a call first reserves a container and is then sent there, on runners that
+    say that they can and are not believed to have an idle one for it. Ours."""
+
+    reserve_timeout: float = attrs.field(
+        default=60.0, metadata=setting(SECONDS, "FN_RESERVE_TIMEOUT")
+    )
+    """Seconds (60) in which a runner must have a container for a call that reserves one, before
+    the next is tried; covers the pull of the image and the start. Ours."""
+
+    hedge_quantile: float = attrs.field(default=0.95, metadata=setting(SHARE, "FN_HEDGE_QUANTILE"))
+    """The quantile (0.95) of the times that the latest reservations for a function took, after
+    which a second runner is asked for a container too, 0 = never. Ours."""
+
+    hedge_percent: int = attrs.field(
+        default=5, metadata=setting(number(high=100), "FN_HEDGE_PERCENT")
+    )
+    """Of a hundred reservations so many (5) may ask a second runner, on average. Ours."""
 
     load_spill_percent: int = attrs.field(
         default=25, metadata=setting(number(), "FN_LOAD_SPILL_PERCENT")

@@ -10,11 +10,7 @@ import attrs
 from hostler.errors import ConfigError
 
 from ._base import EnvConfig, setting
-from ._kinds import FLAG, SECONDS, TEXT, Kind, number
-
-
-def _is_share(value: Any) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1
+from ._kinds import FLAG, SECONDS, SHARE, TEXT, Kind, number
 
 
 def _is_factor(value: Any) -> bool:
@@ -22,7 +18,6 @@ def _is_factor(value: Any) -> bool:
     return number_ and math.isfinite(value) and (value == 0 or value > 1)
 
 
-_SHARE = Kind("a number from 0 to 1", float, _is_share)
 _FACTOR = Kind("a number over 1, or 0 for never", float, _is_factor)
 
 
@@ -108,7 +103,7 @@ class PoolConfig(EnvConfig):
     as they take on the median runner, 0 = never."""
 
     eject_latency_quantile: float = attrs.field(
-        default=0.5, metadata=setting(_SHARE, "FN_EJECT_LATENCY_QUANTILE")
+        default=0.5, metadata=setting(SHARE, "FN_EJECT_LATENCY_QUANTILE")
     )
     """The quantile (0.5) of a runner's calls that is compared."""
 
@@ -117,7 +112,7 @@ class PoolConfig(EnvConfig):
     )
     """Seconds (1) under which no runner is too slow."""
 
-    eject_share: float = attrs.field(default=0.5, metadata=setting(_SHARE, "FN_EJECT_SHARE"))
+    eject_share: float = attrs.field(default=0.5, metadata=setting(SHARE, "FN_EJECT_SHARE"))
     """Share of the runners (0.5) that may be ejected at once; with two or more it may always be
     one, and never all."""
 

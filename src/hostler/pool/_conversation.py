@@ -6,9 +6,15 @@ import structlog
 import trio
 
 from ..abc import NotPlaced, Outcome, Placed, RunnerCall
-from ..engagement import ClientEngagement, EngagementEnded, EngagementFailed, NotSent
-from ..errors import ProtocolError
-from ..frames import Data, Finished, ResultStart
+from ..engagement import (
+    NACK_STATUS,
+    ClientEngagement,
+    EngagementEnded,
+    EngagementFailed,
+    NotSent,
+)
+from ..errors import ProtocolError, ServerBusy
+from ..frames import Data, Finished, Reserved, ResultStart
 from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure, with_load
 
 log = structlog.get_logger(__name__)
@@ -53,6 +59,24 @@ class Conversation:
         assert self._outcome is not None
         return self._outcome
 
+    async def await_slot(self) -> Outcome | None:
+        """Wait for the slot of a call that is to be reserved; ``None`` = the runner holds it.
+
+        The call has not run, whatever happens: all that is not the runner's own word about the
+        call lets it be tried elsewhere.
+        """
+        try:
+            frame = await self._engagement.receive()
+            if isinstance(frame, Reserved):
+                return None
+            if isinstance(frame, Finished) and not frame.success:
+                return await self._finish(frame)
+            return NotPlaced(ProtocolError("the runner neither reserved a slot nor refused"))
+        except EngagementFailed as failure:
+            return NotPlaced(ServerBusy() if failure.status == NACK_STATUS else failure)
+        except Exception as error:  # noqa: BLE001  (of the peer; the call has not run)
+            return NotPlaced(error)
+
     async def _send(self, body: trio.abc.ReceiveStream | HeldBody, scope: trio.CancelScope) -> None:
         try:
             if isinstance(body, HeldBody):
@@ -94,10 +118,12 @@ class Conversation:
                 await self._pass_on(frame)
             elif isinstance(frame, ResultStart):
                 await self._begin(frame)
+            elif isinstance(frame, Finished):
+                return await self._finish(frame)
             elif frame is None:
                 raise ProtocolError("the runner ended the stream without an outcome")
             else:
-                return await self._finish(frame)
+                raise ProtocolError("the runner reserved a slot for a call that it has")
 
     async def _begin(self, head: ResultStart) -> None:
         if self._answered:

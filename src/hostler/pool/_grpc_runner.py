@@ -8,14 +8,12 @@ from typing import Any
 import msgspec
 import trio
 
-from .._call_json import encode_call
 from .._gate import Gate, GateClosed
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
-from ..bodies import BodyConsumed
-from ..engagement import NotSent, RunnerClient
-from ..errors import RunnerClosed, ServerBusy
-from ..frames import Data, RunnerStatus, TryCall
-from ._conversation import BODY_CHUNK, Conversation, HeldBody
+from ..engagement import UNKNOWN_STATUS, EngagementFailed, RunnerClient
+from ..errors import RunnerClosed
+from ..frames import RunnerStatus
+from ._attempt import Attempt, ReservedAttempt
 
 CLOSE_SECONDS = 5.0
 """Seconds for ended attempts to leave, and then for closing the connections."""
@@ -24,13 +22,17 @@ CLOSE_SECONDS = 5.0
 class GrpcRunner(Runner):
     """Runs calls over ``client``, which it owns from now on. Never connects by itself.
 
-    A call is committed when its ``TryCall`` was handed to the transport. After that only a NACK,
-    or the client's proof that nothing was sent, lets it be tried elsewhere.
+    A call is committed when its ``TryCall``, or the ``Commit`` of its reservation, was handed to
+    the transport. After that only a NACK, or the client's proof that nothing was sent, lets it be
+    tried elsewhere.
+
+    The runner says with its answers, and in its status, whether it takes reservations.
     """
 
     def __init__(self, client: RunnerClient) -> None:
         self._client = client
         self._gate = Gate()
+        self._reserves = False
 
     def __repr__(self) -> str:
         state = "closed" if self._gate.closed else "open"
@@ -40,13 +42,40 @@ class GrpcRunner(Runner):
     def address(self) -> str:
         return self._client.address
 
+    @property
+    def reserves(self) -> bool:
+        return self._reserves
+
     async def try_exec(
         self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
     ) -> Outcome:
-        attempt = _Attempt(self._client, call, on_commit)
+        return await self._run(Attempt(self._client, call, on_commit))
+
+    async def try_reserve(
+        self,
+        call: RunnerCall,
+        *,
+        claim: Callable[[], bool],
+        on_asked: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        attempt = ReservedAttempt(
+            self._client, call, on_asked=on_asked, claim=claim, on_commit=on_commit
+        )
+        outcome = await self._run(attempt)
+        if attempt.claimed or not _was_not_understood(outcome):
+            return outcome
+        # Another program has the address now. It has not run the call.
+        self._reserves = False
+        return await super().try_reserve(call, claim=claim, on_commit=on_commit)
+
+    async def _run(self, attempt: Attempt) -> Outcome:
         try:
             with self._gate.enter():
-                return await attempt.run()
+                outcome = await attempt.run()
+                if outcome.load is not None:
+                    self._reserves = outcome.load.reserves
+                return outcome
         except GateClosed:
             await trio.lowlevel.checkpoint()
             return NotPlaced(RunnerClosed())
@@ -55,7 +84,9 @@ class GrpcRunner(Runner):
 
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
         text = None if payload is None else msgspec.json.encode(payload).decode()
-        return await self._client.status(text)
+        status = await self._client.status(text)
+        self._reserves = status.reservations
+        return status
 
     async def watch_health(self, tell: Callable[[bool], None]) -> None:
         await self._client.watch_health(tell)
@@ -73,62 +104,11 @@ class GrpcRunner(Runner):
                 await self._client.aclose()
 
 
+def _was_not_understood(outcome: Outcome) -> bool:
+    """Whether a reservation ended as it does with runners that don't know the word."""
+    reason = outcome.reason if isinstance(outcome, NotPlaced) else None
+    return isinstance(reason, EngagementFailed) and reason.status == UNKNOWN_STATUS
+
+
 def _shielded() -> trio.CancelScope:
     return trio.CancelScope(deadline=trio.current_time() + CLOSE_SECONDS, shield=True)
-
-
-class _Attempt:
-    """One attempt to run one call on one runner."""
-
-    def __init__(
-        self, client: RunnerClient, call: RunnerCall, on_commit: Callable[[], None]
-    ) -> None:
-        self._client = client
-        self._call = call
-        self._on_commit = on_commit
-        self.committed = False
-
-    def _commit(self) -> None:
-        self.committed = True
-        self._call.runner_address = self._client.address
-        self._on_commit()
-
-    async def run(self) -> Outcome:
-        call = self._call
-        try:
-            try_call = TryCall(
-                models_call_json=encode_call(call.model),
-                slot_hash_id=(call.slot_hash_id or b"").hex(),
-                extensions=dict(call.extensions),
-            )
-            data = call.body.data
-            stream = call.body.open() if data is None else None
-        except BodyConsumed:
-            return Placed(ServerBusy())
-        except Exception as error:  # noqa: BLE001  (a bad model or body fails the call, not the placer)
-            return Placed(error)
-        if data is not None:
-            held = memoryview(data)
-            first = Data(bytes(held[:BODY_CHUNK]), eof=len(held) <= BODY_CHUNK)
-            return await self._engage(try_call, first, held[BODY_CHUNK:] or None)
-        assert stream is not None
-        async with stream:
-            return await self._engage(try_call, None, stream)
-
-    async def _engage(
-        self,
-        try_call: TryCall,
-        first: Data | None,
-        rest: trio.abc.ReceiveStream | HeldBody | None,
-    ) -> Outcome:
-        try:
-            async with self._client.engage(
-                try_call,
-                first=first,
-                request_id=self._call.request_id,
-                deadline=self._call.deadline,
-                on_commit=self._commit,
-            ) as engagement:
-                return await Conversation(self._call, engagement).run(rest)
-        except NotSent as error:
-            return NotPlaced(error)

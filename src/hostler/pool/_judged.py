@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -10,7 +11,14 @@ import trio
 from .._groups import is_cancellation
 from ..abc import NotPlaced, Outcome, Runner, RunnerCall
 from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
-from ..errors import APIError, FunctionError, ProtocolError, RunnerClosed, ServerBusy
+from ..errors import (
+    APIError,
+    FunctionError,
+    ProtocolError,
+    ReservationAbandoned,
+    RunnerClosed,
+    ServerBusy,
+)
 from ..frames import RunnerStatus
 from ._health import HealthBoard
 from ._verdict import MissingEOF, RunnerFault
@@ -18,8 +26,8 @@ from ._verdict import MissingEOF, RunnerFault
 SLOW_TO_TAKE = 0.5
 """Seconds. An attempt that its scope's deadline ended before the call was taken says something
 about the runner only if it had at least that long: a client may be in a hurry."""
-_CANCELLED, _DEADLINE_EXCEEDED = 1, 4
-"""gRPC statuses of a client that did not want to wait."""
+_UNWANTED = (1, 4)
+"""The gRPC statuses CANCELLED and DEADLINE_EXCEEDED, of a client that did not want to wait."""
 
 
 class JudgedRunner(Runner):
@@ -40,24 +48,51 @@ class JudgedRunner(Runner):
         self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
     ) -> Outcome:
         began = trio.current_time()
-        deadline = trio.current_effective_deadline()
-        committed = False
+        with self._judging_delay() as taken:
+            outcome = await self._runner.try_exec(call, on_commit=_both(taken, on_commit))
+        self._judge(call, outcome, began)
+        return outcome
 
-        def commit() -> None:
-            nonlocal committed
-            committed = True
-            on_commit()
+    @property
+    def reserves(self) -> bool:
+        return self._runner.reserves
+
+    async def try_reserve(
+        self,
+        call: RunnerCall,
+        *,
+        claim: Callable[[], bool],
+        on_asked: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        began = trio.current_time()
+        # How long it takes until there is a slot (an image may have to be pulled) is no fault.
+        with self._judging_delay() as taken:
+            outcome = await self._runner.try_reserve(
+                call, claim=claim, on_asked=_both(taken, on_asked), on_commit=on_commit
+            )
+        self._judge(call, outcome, began)
+        return outcome
+
+    @contextmanager
+    def _judging_delay(self) -> Iterator[Callable[[], None]]:
+        """An attempt, which has to be handed over before its time is over; to be called then."""
+        began = trio.current_time()
+        deadline = trio.current_effective_deadline()
+        is_taken = False
+
+        def taken() -> None:
+            nonlocal is_taken
+            is_taken = True
 
         try:
-            outcome = await self._runner.try_exec(call, on_commit=commit)
+            yield taken
         except BaseException as error:
             now = trio.current_time()
             late = now >= deadline and now - began >= SLOW_TO_TAKE
-            if late and not committed and is_cancellation(error):
+            if late and not is_taken and is_cancellation(error):
                 self._board.failed(self, now, "the runner did not take the call in time")
             raise
-        self._judge(call, outcome, began)
-        return outcome
 
     def _judge(self, call: RunnerCall, outcome: Outcome, began: float) -> None:
         now = trio.current_time()
@@ -71,7 +106,8 @@ class JudgedRunner(Runner):
             self._judge_error(outcome.error, now)
 
     def _judge_refusal(self, reason: Exception, now: float) -> None:
-        if isinstance(reason, ServerBusy):
+        wish = isinstance(reason, EngagementFailed) and reason.status in _UNWANTED
+        if isinstance(reason, ServerBusy | ReservationAbandoned) or wish:
             self._board.reached(self, now)
         elif not isinstance(reason, RunnerClosed):
             self._board.failed(self, now, str(reason))
@@ -82,10 +118,7 @@ class JudgedRunner(Runner):
             self._board.succeeded(self, now)
         elif isinstance(error, EngagementFailed) and error.status == UNAVAILABLE_STATUS:
             self._board.failed(self, now, error.text)
-        elif isinstance(error, EngagementFailed) and error.status in (
-            _CANCELLED,
-            _DEADLINE_EXCEEDED,
-        ):
+        elif isinstance(error, EngagementFailed) and error.status in _UNWANTED:
             self._board.reached(self, now)
         elif isinstance(error, EngagementFailed | RunnerFault | ProtocolError | MissingEOF):
             self._board.faulted(self, now, str(error))
@@ -105,3 +138,11 @@ class JudgedRunner(Runner):
 
     async def aclose(self) -> None:
         await self._runner.aclose()
+
+
+def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        one()
+        other()
+
+    return call

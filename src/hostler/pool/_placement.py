@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 import trio
 
-from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
+from ..abc import Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
-from ..engagement import EngagementFailed, NotSent
-from ..errors import (
-    FunctionError,
-    HostlerError,
-    RunnerClosed,
-    ServerBusy,
-    ServiceReservationFailure,
-)
+from ..errors import FunctionError, ServerBusy
 from ._room import Line, Room, Turn, Waiter
 from ._tracker import AttemptTracker
+from ._trying import Candidates, Trying
 
 log = structlog.get_logger(__name__)
 
@@ -36,15 +29,9 @@ Order = Callable[[Sequence[Runner]], Iterable[Runner]]
 """The order of a sweep over the pool's list."""
 
 
-class AttemptTimedOut(HostlerError):
-    """A runner did not take the call in time."""
-
-
 class Placement:
-    """Places one call. Made for one `run`, in the task of the call.
-
-    ``deadline`` (`trio.current_time`) bounds the trying, not a call that a runner has taken.
-    """
+    """Places one call. Made for one `run`, in the task of the call. ``trying`` has its deadline,
+    which bounds the search, not a call that a runner has taken."""
 
     def __init__(
         self,
@@ -54,7 +41,7 @@ class Placement:
         room: Room,
         order: Order,
         tracker: AttemptTracker,
-        deadline: float,
+        trying: Trying,
         config: PlacerConfig,
     ) -> None:
         self._pool = pool
@@ -62,22 +49,18 @@ class Placement:
         self._room = room
         self._order = order
         self._tracker = tracker
-        self._deadline = deadline
+        self._trying = trying
         self._config = config
         self._ticket = room.ticket()
-        self._refused = False
         self._has_waited = False
         self._waiter: Waiter | None = None
-        self._scope: trio.CancelScope | None = None
         self._pool_error: Exception | None = None
 
     def refuse(self) -> None:
         """Give up at once, unless a runner has taken the call."""
-        self._refused = True
+        self._trying.refuse()
         if self._waiter is not None:
             self._waiter.wake(None)
-        if self._scope is not None:
-            self._scope.cancel()
 
     async def run(self, line: Line) -> None:
         """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
@@ -99,10 +82,10 @@ class Placement:
         if not self._call.body.replayable:
             log.warning("call can't be tried again, its body is gone", call_id=self._call.model.id)
             raise ServerBusy
-        if not self._over():
+        if not self._trying.over:
             size = len(self._call.body.data or b"")
             self._admit(line, size)
-            self._waiter = Waiter(line, self._ticket, self._deadline)
+            self._waiter = Waiter(line, self._ticket, self._trying.deadline)
             try:
                 with self._room.holding(size):
                     turn = await self._waiter.wait()
@@ -117,31 +100,28 @@ class Placement:
         too late. Nobody is sent away who has waited before."""
         if self._has_waited:
             return
-        now, config = trio.current_time(), self._config
+        now, config, trying = trio.current_time(), self._config, self._trying
         # A call that a runner takes too late is cut there, which costs its container.
         least = line.pace.run_seconds * RUN_PRUDENCE
-        self._deadline = min(self._deadline, self._call.deadline - least)
+        trying.deadline = min(trying.deadline, self._call.deadline - least)
         expected = line.pace.seconds_for(len(line) + 1, now)
         crowded = (
             self._room.waiting >= config.max_waiting
             or self._room.held_bytes + size > config.max_waiting_bytes
         )
-        if crowded or now + expected * PRUDENCE > self._deadline:
+        if crowded or now + expected * PRUDENCE > trying.deadline:
             self._tracker.turned_away()
             raise ServerBusy.after(expected or None)
         self._has_waited = True
 
     def _surrender(self) -> Exception:
-        if self._refused:
+        if self._trying.refused:
             return ServerBusy()
         self._tracker.timed_out()
         if self._pool_error is not None:
             self._tracker.pool_failed()
             return self._pool_error
         return ServerBusy()
-
-    def _over(self) -> bool:
-        return self._refused or trio.current_time() >= self._deadline
 
     async def _use(self, line: Line, turn: Turn) -> Placed | None:
         if turn.runner is None:
@@ -157,12 +137,13 @@ class Placement:
         if not runners:
             self._tracker.pool_empty()
             hint = 0.0
-        for runner in self._order(runners):
-            outcome = await self._attempt(runner)
+        candidates = Candidates(self._order(runners))
+        for runner in candidates:
+            outcome = await self._trying.attempt(runner, candidates)
             if isinstance(outcome, Placed):
                 return outcome
             hint = min(hint, outcome.retry_after or 0.0)
-            if self._over() or not self._call.body.replayable:
+            if self._trying.over or not self._call.body.replayable:
                 break
         line.ladder.refuse(trio.current_time(), hint)
         line.appoint()
@@ -179,7 +160,7 @@ class Placement:
             if runner not in runners:
                 refused |= {line}
                 return None
-            outcome = await self._attempt(runner)
+            outcome = await self._trying.attempt(runner)
             if isinstance(outcome, Placed):
                 used = True
                 return outcome
@@ -198,7 +179,7 @@ class Placement:
         """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an
         error of the pool that is final is raised."""
         try:
-            with self._searching() as scope:
+            with self._trying.searching() as scope:
                 runners = await self._pool.runners(self._call)
             if scope.cancelled_caught:
                 return None
@@ -224,57 +205,3 @@ class Placement:
             log.warning("runner pool fails", error=trouble, fn_id=self._call.model.fn_id)
         else:
             log.info("runner pool works again", fn_id=self._call.model.fn_id)
-
-    @contextmanager
-    def _searching(self, seconds: float = math.inf) -> Iterator[trio.CancelScope]:
-        """A block that ends with the placer's time, after ``seconds`` and by `refuse`."""
-        until = min(self._deadline, trio.current_time() + seconds)
-        with trio.CancelScope(deadline=until) as scope:
-            self._scope = scope
-            if self._refused:
-                scope.cancel()
-            try:
-                yield scope
-            finally:
-                self._scope = None
-
-    async def _attempt(self, runner: Runner) -> Outcome:
-        with self._tracker.attempt(runner):
-            return await self._try_exec(runner)
-
-    async def _try_exec(self, runner: Runner) -> Outcome:
-        committed = False
-        outcome: Outcome | None = None
-        try:
-            with self._searching(self._config.attempt_timeout) as scope:
-
-                def commit() -> None:
-                    nonlocal committed
-                    committed = True
-                    scope.deadline = math.inf
-                    self._scope = None
-                    self._tracker.committed()
-
-                outcome = await runner.try_exec(self._call, on_commit=commit)
-        finally:
-            if committed and _leaves_room(outcome):
-                self._room.offer(runner)
-        if outcome is None:
-            outcome = self._interrupted(committed=committed)
-        self._tracker.end(runner, outcome)
-        return outcome
-
-    @staticmethod
-    def _interrupted(*, committed: bool) -> Outcome:
-        if committed:
-            # The time was over in the very moment of the commit: the call may have run.
-            return Placed(ServiceReservationFailure())
-        return NotPlaced(AttemptTimedOut("the runner did not take the call in time"))
-
-
-def _leaves_room(outcome: Outcome | None) -> bool:
-    """Whether a committed attempt that ended so has probably freed a place at its runner."""
-    if isinstance(outcome, NotPlaced):
-        return False
-    error = None if outcome is None else outcome.error
-    return not isinstance(error, EngagementFailed | NotSent | RunnerClosed)

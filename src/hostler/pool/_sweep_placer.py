@@ -15,11 +15,13 @@ from ..config import PlacerConfig
 from ..errors import ServerBusy
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
+from ._hedging import Hedging
 from ._ladder import Ladder
 from ._loads import LoadBook
 from ._placement import Placement
 from ._room import Room
 from ._tracker import AttemptTracker
+from ._trying import Trying
 from ._warm_index import Need
 
 JITTER = (0.75, 1.25)
@@ -56,6 +58,7 @@ class SweepPlacer(Placer):
         self._placements: set[Placement] = set()
         self._troubled: set[str] = set()
         self._closed = False
+        self._hedging = Hedging(self._config.hedge_quantile, self._config.hedge_percent)
         self.loads = LoadBook()
         """What is known of the runners' load."""
 
@@ -93,14 +96,18 @@ class SweepPlacer(Placer):
 
         need = need_of(call)
         with self._room(pool) as room, room.line(need.key) as line:
-            placement = Placement(
-                pool,
+            tracker = AttemptTracker(call, need, self._metrics, self.loads, self._troubled)
+            trying = Trying(
                 call,
+                need.key,
                 room=room,
-                order=order,
-                tracker=AttemptTracker(call, need, self._metrics, self.loads, self._troubled),
-                deadline=min(trio.current_time() + seconds, call.deadline),
+                tracker=tracker,
+                hedging=self._hedging,
                 config=config,
+                deadline=min(trio.current_time() + seconds, call.deadline),
+            )
+            placement = Placement(
+                pool, call, room=room, order=order, tracker=tracker, trying=trying, config=config
             )
             self._placements.add(placement)
             try:

@@ -6,17 +6,36 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import attrs
 import structlog
 import trio
 
 from .._groups import is_cancellation
-from ..abc import Outcome, Placed, Runner, RunnerCall
-from ..errors import ServerBusy
+from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from ..errors import HostlerError, ReservationAbandoned, ServerBusy
 from ..metrics import LBMetrics
 from ._loads import LoadBook
 from ._warm_index import Need
 
 log = structlog.get_logger(__name__)
+
+
+class AttemptTimedOut(HostlerError):
+    """A runner did not take the call in time."""
+
+
+@attrs.define(eq=False)
+class TrackedAttempt:
+    """One attempt, as it is counted. ``warm``: the runner is believed to have an idle container
+    for the call."""
+
+    runner: Runner
+    warm: bool
+    began: float
+    outcome: Outcome | None = None
+    """Of its end; ``None`` = it was cancelled, or gave its slot back."""
+    asked: bool = False
+    """The runner was asked for a reservation."""
 
 
 class AttemptTracker:
@@ -42,10 +61,13 @@ class AttemptTracker:
         self._started_at = trio.current_time()
         self.attempt_at = math.nan
         """When the latest attempt began."""
-        self.is_committed = False
-        """A runner has the call, or has run it."""
+        self._committed: TrackedAttempt | None = None
         self._request_deadline = math.inf
-        self._outcome: Outcome | None = None
+
+    @property
+    def is_committed(self) -> bool:
+        """A runner has the call, or has run it."""
+        return self._committed is not None
 
     @contextmanager
     def watch(self) -> Iterator[None]:
@@ -71,32 +93,51 @@ class AttemptTracker:
             self._metrics.placer_client_cancelled.inc()
 
     @contextmanager
-    def attempt(self, runner: Runner) -> Iterator[None]:
+    def attempt(self, runner: Runner) -> Iterator[TrackedAttempt]:
         """Count an attempt, which is the block. `end` tells its outcome; without that it counts
-        as cancelled."""
-        address, self._outcome = runner.address, None
-        self._call.attempts += 1
-        self.attempt_at = trio.current_time()
-        self._loads.begin(address, self._need, self.attempt_at)
-        try:
-            yield
-        finally:
-            self._loads.end(address, self._need, self._outcome, trio.current_time())
-
-    def committed(self) -> None:
-        """The runner may run the call from now on."""
-        self.is_committed = True
-
-    def end(self, runner: Runner, outcome: Outcome) -> None:
-        """An attempt has ended, not by cancellation."""
+        as cancelled. Several may run at the same time, of which one is committed at most."""
         address = runner.address
-        self._outcome = outcome
+        self._call.attempts += 1
+        self.attempt_at = now = trio.current_time()
+        warm = self._loads.begin(address, self._need, now)
+        attempt = TrackedAttempt(runner, warm, now)
+        try:
+            yield attempt
+        finally:
+            self._loads.end(address, self._need, attempt.outcome, trio.current_time())
+            if attempt.asked and attempt is not self._committed and _given_up(attempt.outcome):
+                self._metrics.reservations_abandoned.inc()
+
+    def asked(self, attempt: TrackedAttempt) -> None:
+        """Its runner has been asked for a reservation."""
+        attempt.asked = True
+        self._metrics.reservations.inc()
+
+    def hedged(self) -> None:
+        """A second runner is asked as well."""
+        self._metrics.hedges.inc()
+
+    def committed(self, attempt: TrackedAttempt, *, hedge: bool = False) -> None:
+        """Its runner may run the call from now on."""
+        self._committed = attempt
+        if attempt.asked:
+            self._metrics.reservations_committed.inc()
+        if hedge:
+            self._metrics.hedges_won.inc()
+
+    def end(self, attempt: TrackedAttempt, outcome: Outcome) -> None:
+        """An attempt has ended, not by cancellation."""
+        if isinstance(outcome, NotPlaced) and isinstance(outcome.reason, ReservationAbandoned):
+            return
+        address = attempt.runner.address
+        attempt.outcome = outcome
         if isinstance(outcome, Placed):
-            self.is_committed = True
+            self._committed = attempt
             ok = outcome.error is None
             (self._metrics.placer_placed_ok if ok else self._metrics.placer_placed_error).inc()
         else:
-            self.is_committed = False
+            if self._committed is attempt:
+                self._committed = None
             if not isinstance(outcome.reason, ServerBusy):
                 self._unreachable(address, outcome.reason)
                 return
@@ -127,3 +168,10 @@ class AttemptTracker:
     def timed_out(self) -> None:
         """The placer's time is over."""
         self._metrics.placer_timeout.inc()
+
+
+def _given_up(outcome: Outcome | None) -> bool:
+    """Whether an uncommitted reservation ended by our own doing."""
+    return outcome is None or (
+        isinstance(outcome, NotPlaced) and isinstance(outcome.reason, AttemptTimedOut)
+    )

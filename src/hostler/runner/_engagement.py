@@ -2,10 +2,13 @@
 
     wait try ──try──▶ wait data ──data──▶ running ──submit returned──▶ finished
         │                 │                  │
-        └──anything else──┴──────────────────┴──▶ the stream ends with a status
+        ├──anything else──┴──────────────────┴──▶ the stream ends with a status
+        │
+        └──reserve──▶ waiting for a slot ──slot──▶ reserved ──commit──▶ running
 
 The first data frame is awaited before the call is submitted: it is on its way with the try, and
-most calls are complete with it. From there the body is read only as the function takes it.
+most calls are complete with it. From there the body is read only as the function takes it. A call
+that is reserved is submitted at once, and takes its slot; see `_reservation`.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ import structlog
 import trio
 
 from .. import _call_json, options
-from ..abc import Body, InnerAgent
+from ..abc import InnerAgent
 from ..bodies import BytesBody
 from ..call import PendingCall
 from ..engagement import EngagementEnded, GRPCStatus, ServerEngagement
@@ -29,6 +32,7 @@ from ._body import EngagementBody, receive_data
 from ._detached import DetachedCalls
 from ._hooks import StatusChecks
 from ._outcome import finished
+from ._reservation import Reservation, ReservedBody
 from ._writers import DetachedWriter, EngagementWriter
 
 log = structlog.get_logger(__name__)
@@ -66,7 +70,7 @@ class CallRun:
         self._engagement = engagement
         self._detached = detached
         self._call: PendingCall | None = None
-        self._body: Body = BytesBody()
+        self._body: BytesBody | EngagementBody | ReservedBody = BytesBody()
 
     async def serve(self) -> bool:
         """Run the engagement to its end; whether the call was handled (not NACKed).
@@ -78,7 +82,7 @@ class CallRun:
         except ProtocolError as broken:
             raise GRPCStatus(UNKNOWN, str(broken)) from broken
         finally:
-            if isinstance(self._body, EngagementBody):
+            if not isinstance(self._body, BytesBody):
                 self._body.abort()
         load = None if self._call is None else self._agent.load_hint(self._call)
         last = finished(self._call, error, load)
@@ -94,8 +98,10 @@ class CallRun:
     async def _outcome(self) -> Exception | None:
         try:
             try_call = await self._receive_try()
-            self._body = await self._receive_body()
+            self._body = ReservedBody() if try_call.reserve else await self._receive_body()
             self._call = call = self._make_call(try_call)
+            if isinstance(self._body, ReservedBody):
+                call.on_slot = Reservation(self._engagement, self._body)
         except BROKEN:
             raise
         except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
@@ -107,11 +113,12 @@ class CallRun:
 
     async def _receive_try(self) -> TryCall:
         frame = await self._engagement.receive()
-        if not isinstance(frame, TryCall):
+        can_reserve = self._agent.reservation_seconds > 0
+        if not isinstance(frame, TryCall) or (frame.reserve and not can_reserve):
             raise ProtocolError(EXPECTED_TRY)
         return frame
 
-    async def _receive_body(self) -> Body:
+    async def _receive_body(self) -> BytesBody | EngagementBody:
         first = await receive_data(self._engagement)
         return BytesBody(first.data) if first.eof else EngagementBody(self._engagement, first)
 

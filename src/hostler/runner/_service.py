@@ -115,6 +115,7 @@ class PureRunnerService(RunnerService):
             active=self._active,
             requests_received=self._received,
             requests_handled=self._handled,
+            reservations=self._agent.reservation_seconds > 0,
         )
 
     # --- the RPCs ---

@@ -218,6 +218,7 @@ class StatusTracker:
             active=now.active,
             requests_received=now.requests_received,
             requests_handled=now.requests_handled,
+            reservations=now.reservations,
             kdumps_on_disk=0 if self._kdumps is None else self._kdumps(),
         )
 

@@ -21,7 +21,7 @@ from hostler.abc import (
 )
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
-from hostler.errors import RunnerClosed, ServerBusy
+from hostler.errors import ReservationAbandoned, RunnerClosed, ServerBusy
 from hostler.frames import RunnerStatus
 from hostler.models import Call
 
@@ -45,12 +45,14 @@ class FakeAttempt:
     """How one attempt goes. Times in seconds of ``trio.current_time``.
 
     ``outcome`` comes ``connect_time`` plus ``run_time`` after the start; in between the attempt
-    is committed, unless ``commits`` is false, as for a runner that can't be reached.
+    is committed, unless ``commits`` is false, as for a runner that can't be reached. If the call
+    reserves its slot, that takes ``reserve_time`` in between.
     """
 
     outcome: Outcome = attrs.Factory(Placed)
     connect_time: float = 0
     run_time: float = 0
+    reserve_time: float = 0
     commits: bool = True
 
 
@@ -63,8 +65,10 @@ UNREACHABLE = FakeAttempt(outcome=NotPlaced(ConnectionRefusedError("refused")), 
 class FakeRunner(Runner):
     """A runner whose attempts follow ``script``, one after the other, then ``otherwise``.
 
-    With ``capacity`` it NACKs what is over it, whatever the script says. Records ``attempts`` (time
-    and call id, in order); counts ``running`` attempts now, and those ``cancelled``.
+    With ``capacity`` it NACKs what is over it, whatever the script says. With ``reserves`` it
+    takes reservations, which count against the capacity. Records ``attempts`` (time and call id,
+    in order) and ``commits`` (call ids); counts ``held`` slots and ``running`` attempts now, and
+    those ``cancelled``.
     """
 
     def __init__(
@@ -74,13 +78,17 @@ class FakeRunner(Runner):
         script: Iterable[FakeAttempt] = (),
         otherwise: FakeAttempt = FakeAttempt(),
         capacity: int | None = None,
+        reserves: bool = False,
     ) -> None:
         self.attempts: list[tuple[float, str]] = []
+        self.commits: list[str] = []
+        self.held = 0
         self.running = 0
         self.cancelled = 0
         self.otherwise = otherwise
         self.capacity = capacity
         self._script = iter(script)
+        self._reserves = reserves
         self._address = address
         self._closed = False
         self._idle = trio.Event()
@@ -100,17 +108,21 @@ class FakeRunner(Runner):
     async def try_exec(
         self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
     ) -> Outcome:
-        self.attempts.append((trio.current_time(), call.model.id))
-        if self._closed:
-            await trio.lowlevel.checkpoint()
-            return NotPlaced(RunnerClosed())
-        attempt = next(self._script, self.otherwise)
-        call.attempts += 1
-        try:
-            return await self._follow(attempt, call, on_commit)
-        except trio.Cancelled:
-            self.cancelled += 1
-            raise
+        return await self._attempt(call, on_commit, None, lambda: None)
+
+    @property
+    def reserves(self) -> bool:
+        return self._reserves
+
+    async def try_reserve(
+        self,
+        call: RunnerCall,
+        *,
+        claim: Callable[[], bool],
+        on_asked: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        return await self._attempt(call, on_commit, claim, on_asked)
 
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
         await trio.lowlevel.checkpoint()
@@ -126,18 +138,69 @@ class FakeRunner(Runner):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _follow(
-        self, attempt: FakeAttempt, call: RunnerCall, on_commit: Callable[[], None]
+    async def _attempt(
+        self,
+        call: RunnerCall,
+        on_commit: Callable[[], None],
+        claim: Callable[[], bool] | None,
+        on_asked: Callable[[], None],
     ) -> Outcome:
-        await trio.sleep(attempt.connect_time)
-        if not attempt.commits:
-            return attempt.outcome
-        on_commit()
-        if self.capacity is not None and self.running >= self.capacity:
+        self.attempts.append((trio.current_time(), call.model.id))
+        if self._closed:
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(RunnerClosed())
+        attempt = next(self._script, self.otherwise)
+        call.attempts += 1
+
+        def commit() -> None:
+            self.commits.append(call.model.id)
+            on_commit()
+
+        try:
+            await trio.sleep(attempt.connect_time)
+            if not attempt.commits:
+                return attempt.outcome
+            if claim is not None:
+                on_asked()
+                return await self._follow_reserved(attempt, call, commit, claim)
+            return await self._follow(attempt, call, commit)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+
+    async def _follow(
+        self, attempt: FakeAttempt, call: RunnerCall, commit: Callable[[], None]
+    ) -> Outcome:
+        commit()
+        if self._full():
             await trio.lowlevel.checkpoint()
             return NotPlaced(ServerBusy())
         call.runner_address = self._address
         return await self._run(attempt)
+
+    async def _follow_reserved(
+        self,
+        attempt: FakeAttempt,
+        call: RunnerCall,
+        commit: Callable[[], None],
+        claim: Callable[[], bool],
+    ) -> Outcome:
+        if self._full():
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(ServerBusy())
+        self.held += 1
+        try:
+            await trio.sleep(attempt.reserve_time)
+            if isinstance(attempt.outcome, NotPlaced):
+                return attempt.outcome
+            if not claim():
+                return NotPlaced(ReservationAbandoned())
+        finally:
+            self.held -= 1
+        return await self._follow(attempt, call, commit)
+
+    def _full(self) -> bool:
+        return self.capacity is not None and self.running + self.held >= self.capacity
 
     async def _run(self, attempt: FakeAttempt) -> Outcome:
         self.running += 1

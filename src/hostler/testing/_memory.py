@@ -8,6 +8,8 @@ writer after a few frames, and what was sent before the end arrives before the e
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Generic, TypeVar
 
 import structlog
@@ -20,7 +22,7 @@ from hostler.engagement import (
     GRPCStatus,
     ServerEngagement,
 )
-from hostler.frames import MAX_DATA_CHUNK, ClientFrame, Data, RunnerFrame
+from hostler.frames import MAX_DATA_CHUNK, ClientFrame, Commit, Data, RunnerFrame
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +52,15 @@ class Link(Generic[ToRunner, ToClient]):
             await self.to_runner.send(frame)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise EngagementEnded("the engagement has ended") from None
+
+    def put_to_runner(self, frame: ToRunner) -> bool:
+        """As `send_to_runner`, without waiting; false if the RPC is over. For a frame that has
+        room: one that is sent when all before it has been received."""
+        try:
+            self.to_runner.send_nowait(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            return False
+        return True
 
     async def send_to_client(self, frame: ToClient) -> None:
         try:
@@ -103,6 +114,15 @@ class MemoryClientEngagement(ClientEngagement):
 
     async def send(self, frame: ClientFrame) -> None:
         await self._link.send_to_runner(frame)
+
+    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not self._link.put_to_runner(Commit(with_data=first is not None)):
+            return  # `receive` knows why
+        on_commit()
+        if first is not None:
+            with suppress(EngagementEnded):
+                await self._link.send_to_runner(first)
 
     async def receive(self) -> RunnerFrame | None:
         return await self._link.receive_by_client()

@@ -205,6 +205,25 @@ async def waiting_calls(make: MakePlacer) -> None:
     require(took < 20, f"40 calls of 1 s in 4 places took {took} s")
 
 
+async def reservations(make: MakePlacer) -> None:
+    """Runners that take reservations, some slowly: each call is committed once, and no slot is
+    left held. (A placer need not reserve.)"""
+    placer = make(PlacerConfig(placer_timeout=60, hedge_percent=100))
+    quick = FakeAttempt(reserve_time=0.1, run_time=1)
+    slow = FakeAttempt(reserve_time=3, run_time=1)
+    script = [slow if number % 4 == 3 else quick for number in range(100)]
+    runners = [FakeRunner(str(n), script=script, capacity=9, reserves=True) for n in range(3)]
+    pool = FakePool(runners)
+    calls = [fake_call() for _ in range(60)]
+    async with trio.open_nursery() as nursery:
+        for call in calls:
+            nursery.start_soon(placer.place_call, pool, call)
+            await trio.sleep(0.1)
+    commits = sorted(commit for runner in runners for commit in runner.commits)
+    require(commits == sorted(call.model.id for call in calls), f"the commits were {commits}")
+    require(not any(runner.held for runner in runners), "a slot is still held")
+
+
 PLACER_CHECKS: tuple[Check[MakePlacer], ...] = (
     places,
     outcome_is_final,
@@ -221,6 +240,7 @@ PLACER_CHECKS: tuple[Check[MakePlacer], ...] = (
     client_cancels,
     closing,
     waiting_calls,
+    reservations,
 )
 """Each takes a function that makes a placer of a `PlacerConfig`."""
 

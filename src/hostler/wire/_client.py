@@ -22,7 +22,15 @@ from hostler.engagement import (
     NotSent,
     RunnerClient,
 )
-from hostler.frames import Data, LogContainer, LogMessage, RunnerFrame, RunnerStatus, TryCall
+from hostler.frames import (
+    Commit,
+    Data,
+    LogContainer,
+    LogMessage,
+    RunnerFrame,
+    RunnerStatus,
+    TryCall,
+)
 
 from . import _codec as codec
 from . import _health_client as health
@@ -140,27 +148,7 @@ class GrpcRunnerClient(RunnerClient):
         encoded = codec.with_prefix(codec.encode_client(try_call))
         rest = b"".join(codec.data_messages(first)) if first is not None else b""
         async with self._stream("Engage", request_id, deadline) as stream:
-            committed = False
-
-            def commit() -> None:
-                nonlocal committed
-                committed = True
-                on_commit()
-
-            # From here to the hand-over nothing waits: a scope that has ended by now sends nothing,
-            # one that ends later finds the commit made.
-            await trio.lowlevel.checkpoint_if_cancelled()
-            try:
-                stream.check_writable()
-                # One write for both, so a small call is a single packet.
-                position = stream.put(encoded + rest) - len(rest)
-                stream.call_when_sent(position, commit)
-                await stream.wait_sent(position)
-            except StreamBroken as error:
-                if not committed:
-                    raise NotSent(f"runner {self._address}: {error}") from error
-            except PeerDone:
-                pass  # with a status, which receive() reports
+            await _hand_over(stream, self._address, encoded, rest, on_commit)
             yield _Engagement(stream, self._address)
 
     async def status(self, payload: str | None = None) -> RunnerStatus:
@@ -289,6 +277,36 @@ def _open_stream(protocol: WireProtocol, headers: HeaderList) -> WireStream:
     return stream
 
 
+async def _hand_over(
+    stream: WireStream, address: str, message: bytes, rest: bytes, on_sent: Callable[[], None]
+) -> None:
+    """Send ``message``, and ``rest`` with it, and wait until the transport has ``message``.
+
+    ``on_sent`` is called at that moment. Raises `NotSent` if it certainly did not come.
+    """
+    sent = False
+
+    def note() -> None:
+        nonlocal sent
+        sent = True
+        on_sent()
+
+    # From here to the hand-over nothing waits: a scope that has ended by now sends nothing, one
+    # that ends later finds the commit made.
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        stream.check_writable()
+        # One write for both, so a small call is a single packet.
+        position = stream.put(message + rest) - len(rest)
+        stream.call_when_sent(position, note)
+        await stream.wait_sent(position)
+    except StreamBroken as error:
+        if not sent:
+            raise NotSent(f"runner {address}: {error}") from error
+    except PeerDone:
+        pass  # with a status, which receive() reports
+
+
 async def _receive(stream: WireStream, address: str) -> bytes | None:
     """The next message, ``None`` after the status OK."""
     try:
@@ -330,6 +348,11 @@ class _Engagement(ClientEngagement):
                 await self._stream.send(message)
         except (StreamBroken, PeerDone) as error:
             raise EngagementEnded(str(error)) from error
+
+    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+        rest = b"".join(codec.data_messages(first)) if first is not None else b""
+        commit = codec.with_prefix(codec.encode_client(Commit(with_data=first is not None)))
+        await _hand_over(self._stream, self._address, commit, rest, on_commit)
 
     async def receive(self) -> RunnerFrame | None:
         while True:

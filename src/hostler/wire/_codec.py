@@ -17,6 +17,7 @@ import betterproto.lib.google.protobuf as google
 from hostler.errors import HostlerError
 from hostler.frames import (
     ClientFrame,
+    Commit,
     Data,
     Finished,
     LoadHint,
@@ -27,6 +28,7 @@ from hostler.frames import (
     LogReady,
     LogRequest,
     LogStart,
+    Reserved,
     ResultStart,
     RunnerFrame,
     RunnerStatus,
@@ -97,6 +99,8 @@ def encode_client(frame: ClientFrame) -> bytes:
     """A ``ClientMsg``."""
     if isinstance(frame, Data):
         return by_hand.encode_data(frame)
+    if isinstance(frame, Commit):
+        return by_hand.encode_commit(frame)
     return by_hand.encode_try(frame)
 
 
@@ -107,11 +111,12 @@ def decode_client(data: bytes) -> ClientFrame | None:
 
 def _parse_client(data: bytes) -> ClientFrame | None:
     kind, value = _arm(_parse(pb.ClientMsg, data), "body")
-    if kind == "try_":
-        return TryCall(value.models_call_json, value.slot_hash_id, value.extensions)
+    if kind in ("try_", "reserve"):
+        reserve = kind == "reserve"
+        return TryCall(value.models_call_json, value.slot_hash_id, value.extensions, reserve)
     if kind == "data":
         return Data(value.data, value.eof)
-    return None
+    return Commit(value.with_data) if kind == "commit" else None
 
 
 def encode_runner(frame: RunnerFrame) -> bytes:
@@ -120,6 +125,8 @@ def encode_runner(frame: RunnerFrame) -> bytes:
         return by_hand.encode_data(frame)
     if isinstance(frame, ResultStart):
         return by_hand.encode_start(frame) or _build_start(frame)
+    if isinstance(frame, Reserved):
+        return by_hand.encode_reserved()
     return by_hand.encode_finished(frame) or _build_finished(frame)
 
 
@@ -162,6 +169,7 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         slot=hint.slot,
         warm=[pb.WarmSlot(slot=slot, count=count) for slot, count in hint.warm.items()],
         complete=hint.complete,
+        reserves=hint.reserves,
     )
 
 
@@ -179,7 +187,9 @@ def _parse_runner(data: bytes) -> RunnerFrame | None:
         return ResultStart(http.status_code, tuple((h.key, h.value) for h in http.headers))
     if kind == "data":
         return Data(value.data, value.eof)
-    return _finished(value) if kind == "finished" else None
+    if kind == "finished":
+        return _finished(value)
+    return Reserved() if kind == "reserved" else None
 
 
 def _finished(value: pb.CallFinished) -> Finished:
@@ -211,6 +221,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         slot=value.slot,
         warm={warm.slot: warm.count for warm in value.warm},
         complete=value.complete,
+        reserves=value.reserves,
     )
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from hostler.frames import Data, Finished, ResultStart, TryCall
+from hostler.frames import Commit, Data, Finished, Reserved, ResultStart, TryCall
 
 from ._load_codec import decode_load, encode_load
 from ._varint import read_varint, varint
@@ -21,6 +21,10 @@ from ._varint import read_varint, varint
 # Keys: field number times 8, plus 0 for a varint or 2 for what has a length. Those of fields
 # with numbers under 16 are one byte.
 _TRY_ARM = b"\x0a"  # ClientMsg.try
+_RESERVE_ARM = b"\xaa\x06"  # ClientMsg.reserve, number 101
+_COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
+"""ClientMsg.commit, number 102, all of it, by ``withData``."""
+_RESERVED = b"\xaa\x06\x00"  # RunnerMsg.reserved, number 101, all of it
 _START_ARM = b"\x0a"  # RunnerMsg.result_start
 _DATA_ARM = 0x12  # `data` of both
 _FINISHED_ARM = b"\x1a"  # RunnerMsg.finished
@@ -92,7 +96,18 @@ def encode_try(frame: TryCall) -> bytes:
         for name, value in frame.extensions.items()
     ]
     call = _text(b"\x0a", frame.models_call_json)
-    return _sized(_TRY_ARM, call, _text(b"\x12", frame.slot_hash_id), *extensions)
+    arm = _RESERVE_ARM if frame.reserve else _TRY_ARM
+    return _sized(arm, call, _text(b"\x12", frame.slot_hash_id), *extensions)
+
+
+def encode_commit(frame: Commit) -> bytes:
+    """A ``ClientMsg``."""
+    return _COMMITS[frame.with_data]
+
+
+def encode_reserved() -> bytes:
+    """A ``RunnerMsg``."""
+    return _RESERVED
 
 
 def encode_start(frame: ResultStart) -> bytes | None:
@@ -131,24 +146,32 @@ def encode_finished(frame: Finished) -> bytes | None:
 # --- decoding ------------------------------------------------------------------------------
 
 
-def decode_client(data: bytes) -> TryCall | Data | None:
+def decode_client(data: bytes) -> TryCall | Data | Commit | None:
     """A ``ClientMsg``."""
     try:
         if data[0] == _DATA_ARM:
             return _data(data)
-        return _try(data) if data[0] == _TRY_ARM[0] else None
+        if data[0] == _TRY_ARM[0]:
+            return _try(data, 1, reserve=False)
+        if data[:2] == _RESERVE_ARM:
+            return _try(data, 2, reserve=True)
+        if data == _COMMITS[True]:
+            return Commit(with_data=True)
+        return Commit() if data == _COMMITS[False] else None
     except (ValueError, IndexError):
         return None
 
 
-def decode_runner(data: bytes) -> ResultStart | Data | Finished | None:
+def decode_runner(data: bytes) -> ResultStart | Data | Finished | Reserved | None:
     """A ``RunnerMsg``."""
     try:
         if data[0] == _DATA_ARM:
             return _data(data)
         if data[0] == _FINISHED_ARM[0]:
             return _finished(data)
-        return _start(data) if data[0] == _START_ARM[0] else None
+        if data[0] == _START_ARM[0]:
+            return _start(data)
+        return Reserved() if data == _RESERVED else None
     except (ValueError, IndexError):
         return None
 
@@ -180,9 +203,9 @@ def _data(data: bytes) -> Data:
     return Data(data[at : at + size], eof=bool(rest))
 
 
-def _try(data: bytes) -> TryCall:
+def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     end = len(data)
-    at = _inside(data, 1, end)
+    at = _inside(data, at, end)
     texts = ["", ""]
     extensions: dict[str, str] = {}
     while at < end:
@@ -195,7 +218,7 @@ def _try(data: bytes) -> TryCall:
             texts[key >> 4] = data[begin:at].decode()
         else:
             raise _Unusual
-    return TryCall(texts[0], texts[1], extensions)
+    return TryCall(texts[0], texts[1], extensions, reserve)
 
 
 def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:

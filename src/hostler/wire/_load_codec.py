@@ -7,8 +7,9 @@ from hostler.frames import LoadHint
 from ._varint import read_varint, varint
 
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
+_RESERVES = 0x38
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
-_LIMITS = {_ACTIVE: 2**32, _MEMORY: 2**64, _RETRY: 2**32, _COMPLETE: 2}
+_LIMITS = {_ACTIVE: 2**32, _MEMORY: 2**64, _RETRY: 2**32, _COMPLETE: 2, _RESERVES: 2}
 
 
 def encode_load(hint: LoadHint) -> bytes | None:
@@ -36,13 +37,15 @@ def encode_load(hint: LoadHint) -> bytes | None:
         parts += (b"%c" % _WARM, varint(len(inner)), inner)
     if hint.complete:
         parts.append(b"%c\x01" % _COMPLETE)
+    if hint.reserves:
+        parts.append(b"%c\x01" % _RESERVES)
     return b"".join(parts)
 
 
 def decode_load(data: bytes, at: int, end: int) -> LoadHint:
     """The ``LoadHint`` between ``at`` and ``end``. Raises ValueError or IndexError for shapes
     that are not known here."""
-    numbers = {_ACTIVE: 0, _MEMORY: 0, _RETRY: 0, _COMPLETE: 0}
+    numbers = dict.fromkeys(_LIMITS, 0)
     slot = b""
     warm: dict[bytes, int] = {}
     while at < end:
@@ -70,6 +73,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         slot=slot,
         warm=warm,
         complete=numbers[_COMPLETE] > 0,
+        reserves=numbers[_RESERVES] > 0,
     )
 
 

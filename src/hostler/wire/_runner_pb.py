@@ -36,6 +36,15 @@ class LogResponseMsgContainerRequestLineSource(betterproto.Enum):
 class ClientMsg(betterproto.Message):
     try_: "TryCall" = betterproto.message_field(1, group="body")
     data: "DataFrame" = betterproto.message_field(2, group="body")
+    reserve: "TryCall" = betterproto.message_field(101, group="body")
+    """From 100 on: hostler's own, not known to Fn."""
+
+    commit: "CallCommit" = betterproto.message_field(102, group="body")
+
+
+@dataclass(eq=False, repr=False)
+class CallCommit(betterproto.Message):
+    with_data: bool = betterproto.bool_field(1)
 
 
 @dataclass(eq=False, repr=False)
@@ -60,6 +69,13 @@ class RunnerMsg(betterproto.Message):
     result_start: "CallResultStart" = betterproto.message_field(1, group="body")
     data: "DataFrame" = betterproto.message_field(2, group="body")
     finished: "CallFinished" = betterproto.message_field(3, group="body")
+    reserved: "CallReserved" = betterproto.message_field(101, group="body")
+    """From 100 on: hostler's own, only sent to an LB that sent `reserve`."""
+
+
+@dataclass(eq=False, repr=False)
+class CallReserved(betterproto.Message):
+    pass
 
 
 @dataclass(eq=False, repr=False)
@@ -112,6 +128,7 @@ class LoadHint(betterproto.Message):
     slot: bytes = betterproto.bytes_field(4)
     warm: List["WarmSlot"] = betterproto.message_field(5)
     complete: bool = betterproto.bool_field(6)
+    reserves: bool = betterproto.bool_field(7)
 
 
 @dataclass(eq=False, repr=False)
@@ -147,6 +164,8 @@ class RunnerStatus(betterproto.Message):
     ctr_prep_duration: int = betterproto.int64_field(20)
     ctr_create_duration: int = betterproto.int64_field(21)
     init_start_time: int = betterproto.int64_field(22)
+    reservations: bool = betterproto.bool_field(101)
+    """From 100 on: hostler's own, not known to Fn."""
 
 
 @dataclass(eq=False, repr=False)

@@ -1,0 +1,114 @@
+"""The seam of one runner of a pool, and what an attempt there comes to. Part of `hostler.abc`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import attrs
+import trio
+
+from .errors import ReservationAbandoned
+from .frames import LoadHint, RunnerStatus
+
+if TYPE_CHECKING:
+    from .abc import RunnerCall
+
+
+@attrs.frozen
+class Placed:
+    """The call was (or may have been) run: final. ``error`` is its outcome, ``None`` = success.
+
+    ``load`` is what the runner said about itself, if it does that.
+    """
+
+    error: Exception | None = None
+    load: LoadHint | None = attrs.field(default=None, eq=False)
+
+
+@attrs.frozen
+class NotPlaced:
+    """The call certainly did not run and may be tried on any runner.
+
+    ``reason`` is a `ServerBusy` for a NACK (the runner is healthy, only full), anything else
+    for a runner that can't be reached. ``retry_after`` is the runner's hint in seconds, ``load``
+    as for `Placed`.
+    """
+
+    reason: Exception
+    retry_after: float | None = None
+    load: LoadHint | None = attrs.field(default=None, eq=False)
+
+
+Outcome = Placed | NotPlaced
+
+
+class Runner(ABC):
+    """One runner of a pool."""
+
+    @property
+    @abstractmethod
+    def address(self) -> str:
+        """``host:port``."""
+
+    @abstractmethod
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Try to run ``call`` here; the response goes to ``call.writer``.
+
+        ``on_commit`` is called once, synchronously, at the moment after which the call may run:
+        when it was handed to the transport. Until then the caller's scope may carry a deadline,
+        and ending the attempt is harmless; a placer lifts the deadline in ``on_commit``.
+        Cancelling later cancels the call on the runner. Never raises for a failing call or
+        runner: both are outcomes.
+        """
+
+    @property
+    def reserves(self) -> bool:
+        """Whether the runner has said that it takes reservations. False by default."""
+        return False
+
+    async def try_reserve(
+        self,
+        call: RunnerCall,
+        *,
+        claim: Callable[[], bool],
+        on_asked: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """As `try_exec`, in two steps: reserve a slot here, then commit the call to it.
+
+        ``on_asked`` is called once the runner was asked, ``claim`` once it holds a slot, at most
+        once each, synchronously: true = commit, false = give the slot back, and the outcome is
+        `NotPlaced` with a `ReservationAbandoned`. Up to ``on_commit`` the attempt may be
+        cancelled at no cost, also after ``claim``, and the body is not touched. A `Placed` before
+        ``claim`` is the failure of a runner that could not make a slot.
+
+        Runners that don't reserve claim at once and try: the default.
+        """
+        if not claim():
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(ReservationAbandoned())
+        return await self.try_exec(call, on_commit=on_commit)
+
+    @abstractmethod
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        """Ask the runner how it is. ``payload`` goes to its status image (``Status2``).
+
+        Raises `HostlerError` if it can't be asked.
+        """
+
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        """Call ``tell`` with whether the runner takes calls, now and after each change. Raises
+        `HostlerError` once it can't be told. Returns, as by default, if it never can be."""
+        await trio.lowlevel.checkpoint()
+
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Refuse new attempts, wait for the running ones, close the connections.
+
+        Cancelling it (a deadline is the normal case) cancels the running attempts and closes
+        at once. Idempotent.
+        """

@@ -1,0 +1,199 @@
+"""The attempts of one call: plain ones, reserved ones, and races of two."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+
+import trio
+
+from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from ..config import PlacerConfig
+from ..engagement import EngagementFailed, NotSent
+from ..errors import ReservationAbandoned, RunnerClosed, ServiceReservationFailure
+from ._hedging import Hedging
+from ._race import Claim, Race
+from ._room import Room
+from ._tracker import AttemptTimedOut, AttemptTracker, TrackedAttempt
+
+Start = Callable[[trio.CancelScope, Callable[[], None]], Awaitable[Outcome]]
+"""Begins an attempt, of which it gets the scope with its deadline, and what to call when it is
+committed."""
+
+
+class Candidates:
+    """The runners of one sweep, in its order. Each comes out once."""
+
+    def __init__(self, order: Iterable[Runner]) -> None:
+        self._order = iter(order)
+        self._passed: deque[Runner] = deque()
+
+    def __iter__(self) -> Iterator[Runner]:
+        return self
+
+    def __next__(self) -> Runner:
+        return self._passed.popleft() if self._passed else next(self._order)
+
+    def next_reserving(self) -> Runner | None:
+        """The next that takes reservations; those before it come out later."""
+        passed = deque[Runner]()
+        found = None
+        for runner in self:
+            if runner.reserves:
+                found = runner
+                break
+            passed.append(runner)
+        self._passed.extendleft(reversed(passed))
+        return found
+
+
+class Trying:
+    """Tries runners for one call. ``key`` is what calls have in common that need the same.
+
+    ``deadline`` (`trio.current_time`) and `refuse` end attempts that are not committed yet.
+    """
+
+    def __init__(
+        self,
+        call: RunnerCall,
+        key: Hashable,
+        *,
+        room: Room,
+        tracker: AttemptTracker,
+        hedging: Hedging,
+        config: PlacerConfig,
+        deadline: float,
+    ) -> None:
+        self.deadline = deadline
+        self.refused = False
+        self._call = call
+        self._key = key
+        self._room = room
+        self._tracker = tracker
+        self._hedging = hedging
+        self._config = config
+        self._scopes: set[trio.CancelScope] = set()
+
+    @property
+    def over(self) -> bool:
+        return self.refused or trio.current_time() >= self.deadline
+
+    def refuse(self) -> None:
+        """Give up at once, unless a runner has the call."""
+        self.refused = True
+        for scope in self._scopes:
+            scope.cancel()
+
+    @contextmanager
+    def searching(self, seconds: float = math.inf) -> Iterator[trio.CancelScope]:
+        """A block that ends with the placer's time, after ``seconds`` and by `refuse`."""
+        until = min(self.deadline, trio.current_time() + seconds)
+        with trio.CancelScope(deadline=until) as scope:
+            self._scopes.add(scope)
+            if self.refused:
+                scope.cancel()
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
+
+    async def attempt(self, runner: Runner, others: Candidates | None = None) -> Outcome:
+        """Try ``runner``, by a reservation if it takes them and a hot container is not to be
+        expected there: then the round trip is nothing beside the start of a container. If that
+        takes long, one of ``others`` is asked as well."""
+        with self._tracker.attempt(runner) as attempt:
+            if attempt.warm or not runner.reserves or not self._config.reserve:
+                return await self._try(
+                    attempt,
+                    lambda scope, commit: runner.try_exec(self._call, on_commit=commit),
+                )
+            delay = self._hedging.begin(self._key)
+            if delay is None or others is None or self._room.waiting:
+                return await self._reserve(attempt, lambda: True)
+
+            async def contend(contender: Runner, claim: Claim) -> Outcome:
+                if contender is runner:
+                    return await self._reserve(attempt, claim)
+
+                def claim_instead() -> bool:
+                    won = claim()
+                    if won:  # so the first takes even longer
+                        self._hedging.took(self._key, trio.current_time() - attempt.began)
+                    return won
+
+                with self._tracker.attempt(contender) as second:
+                    return await self._reserve(second, claim_instead, hedge=True)
+
+            return await Race(contend).run(runner, delay, lambda: self._second(others))
+
+    def _second(self, others: Candidates) -> Runner | None:
+        runner = None
+        # With others waiting, a second slot is one that they don't get.
+        if not self._room.waiting and self._hedging.spend():
+            runner = others.next_reserving()
+        if runner is not None:
+            self._tracker.hedged()
+        return runner
+
+    async def _reserve(
+        self, attempt: TrackedAttempt, claim: Claim, *, hedge: bool = False
+    ) -> Outcome:
+        """One reservation. Only with ``claim`` may it end the call, in whatever way."""
+
+        def claim_slot() -> bool:
+            self._hedging.took(self._key, trio.current_time() - attempt.began)
+            return claim()
+
+        async def start(scope: trio.CancelScope, commit: Callable[[], None]) -> Outcome:
+            def asked() -> None:
+                self._tracker.asked(attempt)
+                limit = trio.current_time() + self._config.reserve_timeout
+                scope.deadline = min(self.deadline, limit)
+
+            outcome = await attempt.runner.try_reserve(
+                self._call, claim=claim_slot, on_asked=asked, on_commit=commit
+            )
+            if isinstance(outcome, Placed) and not claim():
+                return NotPlaced(ReservationAbandoned())
+            return outcome
+
+        return await self._try(attempt, start, hedge=hedge)
+
+    async def _try(self, attempt: TrackedAttempt, start: Start, *, hedge: bool = False) -> Outcome:
+        committed = False
+        outcome: Outcome | None = None
+        try:
+            with self.searching(self._config.attempt_timeout) as scope:
+
+                def commit() -> None:
+                    nonlocal committed
+                    committed = True
+                    scope.deadline = math.inf
+                    self._scopes.discard(scope)
+                    self._tracker.committed(attempt, hedge=hedge)
+
+                outcome = await start(scope, commit)
+        finally:
+            if committed and _leaves_room(outcome):
+                self._room.offer(attempt.runner)
+        if outcome is None:
+            outcome = _interrupted(committed=committed)
+        self._tracker.end(attempt, outcome)
+        return outcome
+
+
+def _interrupted(*, committed: bool) -> Outcome:
+    if committed:
+        # The time was over in the very moment of the commit: the call may have run.
+        return Placed(ServiceReservationFailure())
+    return NotPlaced(AttemptTimedOut("the runner did not take the call in time"))
+
+
+def _leaves_room(outcome: Outcome | None) -> bool:
+    """Whether a committed attempt that ended so has probably freed a place at its runner."""
+    if isinstance(outcome, NotPlaced):
+        return False
+    error = None if outcome is None else outcome.error
+    return not isinstance(error, EngagementFailed | NotSent | RunnerClosed)
