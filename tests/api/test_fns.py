@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from hostler.api import api_app
-from hostler.config import NodeConfig
+from hostler.config import NodeConfig, StoreConfig
 from hostler.datastore import Datastore
+from hostler.store import open_datastore
 
 from ._client import HOST, Client
 
@@ -89,6 +91,21 @@ async def test_bad_functions_get_fns_texts(
 ) -> None:
     good = {"name": "f", "app_id": app, "image": "i"}
     assert (await api.post("/v2/fns", {**good, **fields})).fails(400, message)
+
+
+async def test_weakness_05_11_texts_and_description_have_the_limits_that_hold(
+    tmp_path: Path,
+) -> None:
+    config = StoreConfig(db_url=f"sqlite3://{tmp_path}/own.db", max_fn_timeout=600)
+    async with open_datastore(config) as store:
+        api = Client(api_app(store, limits=config.limits))
+        app = (await api.made("/v2/apps", {"name": "demo"}))["id"]
+        document = {"name": "f", "app_id": app, "image": "i"}
+        answer = await api.post("/v2/fns", {**document, "timeout": 601})
+        assert answer.fails(400, "timeout value is out of range, must be between 1 and 600")
+        assert (await api.made("/v2/fns", {**document, "timeout": 600}))["timeout"] == 600
+        schemas = (await api.get("/v2/openapi.json")).json["components"]["schemas"]
+        assert schemas["NewFn"]["properties"]["timeout"]["maximum"] == 600
 
 
 async def test_the_app_must_be_there_and_the_name_free(api: Client, fn: Any, app: str) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -15,25 +14,10 @@ import trio
 from hostler.api import api_app
 from hostler.config import NodeConfig, StoreConfig
 from hostler.datastore import Datastore
-from hostler.front import ASGIApp, HttpServer, node_app, serve_http
+from hostler.front import node_app
 from hostler.store import open_datastore
 
-
-@asynccontextmanager
-async def served(
-    app: ASGIApp, config: NodeConfig | None = None
-) -> AsyncIterator[httpx.AsyncClient]:
-    async with trio.open_nursery() as nursery:
-
-        async def serve(task_status: trio.TaskStatus[HttpServer]) -> None:
-            await serve_http(app, "127.0.0.1:0", config=config, task_status=task_status)
-
-        server: HttpServer = await nursery.start(serve)
-        limits = httpx.Limits(max_connections=None)
-        base = f"http://{server.addresses[0]}"
-        async with httpx.AsyncClient(base_url=base, limits=limits, timeout=60) as client:
-            yield client
-        nursery.cancel_scope.cancel()
+from ._served import served
 
 
 async def made(client: httpx.AsyncClient, path: str, **document: object) -> str:
