@@ -14,6 +14,7 @@ import attrs
 import trio
 
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.frames import MAX_WARM_KEYS, LoadHint, RunnerStatus
 
@@ -82,19 +83,24 @@ class SimRunner(Runner):
         await trio.sleep(ROUND_TRIP / 2)
         name = call.model.fn_id
         self._settle()
+        arrived = trio.current_time()
+        call.timings = Timings()
         queue = self._queues.get(name)
         if queue is None:
             queue = self._queues[name] = _Queue(call.model.memory)
         if queue.idle:
             self._remove(queue.idle[-1])
-        elif not await self._wait(queue):
+        elif not await self._wait(queue, call):
             self.nacks += 1
             hint = self._hint(name)
             await trio.sleep(ROUND_TRIP / 2)
             return NotPlaced(ServerBusy(), load=hint)
         self._active += 1
+        started = trio.current_time()
+        call.timings.scheduler_ns = round((started - arrived) * 1e9)
         await trio.sleep(float(call.extensions["seconds"]))
         self._active -= 1
+        call.timings.execution_ns = round((trio.current_time() - started) * 1e9)
         self._settle()
         if queue.waiters:
             queue.waiters.popleft().served.set()
@@ -104,7 +110,7 @@ class SimRunner(Runner):
             self._add(name, queue, trio.current_time())
         return Placed(load=self._hint(name))
 
-    async def _wait(self, queue: _Queue) -> bool:
+    async def _wait(self, queue: _Queue, call: RunnerCall) -> bool:
         """Wait for a container; false if there is no room for one."""
         now = trio.current_time()
         if len(queue.ready) <= len(queue.waiters):
@@ -120,6 +126,7 @@ class SimRunner(Runner):
         if not waiter.served.is_set():
             queue.waiters.remove(waiter)
             queue.ready.popleft()
+            call.timings.ctr_create_ns = round(COLD_SECONDS * 1e9)
         return True
 
     def _settle(self) -> None:

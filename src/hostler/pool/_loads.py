@@ -17,6 +17,7 @@ import attrs
 
 from ..abc import NotPlaced, Outcome
 from ..frames import LoadHint
+from ._run_times import RunTimes
 from ._warm_index import Need, WarmIndex
 
 HINT_SECONDS = 10.0
@@ -54,6 +55,7 @@ class LoadBook:
     def __init__(self) -> None:
         self._runners: dict[str, _Runner] = {}
         self._warm = WarmIndex()
+        self.run_times = RunTimes()
 
     def __repr__(self) -> str:
         return f"<LoadBook runners={len(self._runners)} warm={len(self._warm)}>"

@@ -11,6 +11,7 @@ import trio
 from ..abc import Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import FunctionError, ServerBusy
+from ._hot_line import HotWaiter
 from ._room import Line, Room, Turn, Waiter
 from ._tracker import AttemptTracker
 from ._trying import Candidates, Trying
@@ -43,6 +44,7 @@ class Placement:
         tracker: AttemptTracker,
         trying: Trying,
         config: PlacerConfig,
+        patience: Callable[[int], float] = lambda ahead: 0.0,
     ) -> None:
         self._pool = pool
         self._call = call
@@ -51,9 +53,11 @@ class Placement:
         self._tracker = tracker
         self._trying = trying
         self._config = config
+        self._patience = patience
         self._ticket = room.ticket()
+        self._arrived = trio.current_time()
         self._has_waited = False
-        self._waiter: Waiter | None = None
+        self._waiter: Waiter | HotWaiter | None = None
         self._pool_error: Exception | None = None
 
     def refuse(self) -> None:
@@ -66,7 +70,7 @@ class Placement:
         """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
         with self._tracker.watch():
             # Behind others that ask for the same there is nothing to be had before them.
-            outcome = None if line else await self._use(line, Turn())
+            outcome = None if line else await self._begin(line)
             while outcome is None:
                 outcome = await self._use(line, await self._turn(line))
             now = trio.current_time()
@@ -77,6 +81,29 @@ class Placement:
             if outcome.error is not None:
                 raise outcome.error
 
+    async def _begin(self, line: Line) -> Placed | None:
+        """The first try: at once, or where a hot container becomes free in a moment."""
+        if seconds := self._patience(len(line.hot)):
+            turn = await self._hot_turn(line, trio.current_time() + seconds)
+            if self._trying.refused:
+                raise self._surrender()
+            if turn is not None and (outcome := await self._use(line, turn)) is not None:
+                return outcome
+        return None if line else await self._sweep(line)
+
+    async def _hot_turn(self, line: Line, until: float) -> Turn | None:
+        """Wait for a hot container; ``None`` if there was none in time."""
+        self._waiter = waiter = HotWaiter(self._ticket, self._arrived)
+        try:
+            await line.hot.wait(waiter, min(until, self._trying.deadline))
+        except BaseException:
+            if waiter.turn is not None:
+                line.hand_on(waiter.turn)
+            raise
+        finally:
+            self._waiter = None
+        return waiter.turn
+
     async def _turn(self, line: Line) -> Turn:
         """Wait for the next turn, or raise the error of a call that gives up."""
         if not self._call.body.replayable:
@@ -85,10 +112,10 @@ class Placement:
         if not self._trying.over:
             size = len(self._call.body.data or b"")
             self._admit(line, size)
-            self._waiter = Waiter(line, self._ticket, self._trying.deadline)
+            self._waiter = waiter = Waiter(line, self._ticket, self._arrived, self._trying.deadline)
             try:
                 with self._room.holding(size):
-                    turn = await self._waiter.wait()
+                    turn = await waiter.wait()
             finally:
                 self._waiter = None
             if turn is not None:
@@ -173,7 +200,7 @@ class Placement:
             return None
         finally:
             if not used and not self._tracker.is_committed:
-                self._room.offer(runner, refused)
+                self._room.offer(runner, refused, hot=turn.hot)
 
     async def _ask(self, line: Line) -> Sequence[Runner] | None:
         """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an

@@ -4,7 +4,9 @@ Calls that ask for the same thing stand in one line, in order of arrival; if a r
 for the first it has none for the others. A call leaves its line with a `Turn`:
 
 * to try one runner, because a call has just ended there. The call that has waited longest in any
-  line gets it. If it is refused (it may need more than has become free), the next line may try.
+  line gets it, unless one of the ended call's own kind, for which the container there is hot, has
+  come at most `OVERTAKE_SECONDS` later. If it is refused (it may need more than has become free),
+  the next line may try.
 * to try them all, because its line's `Ladder` says so.
 
 A call that was refused goes back to its place, which is that of its arrival. Nothing here waits
@@ -23,9 +25,13 @@ import attrs
 import trio
 
 from ..abc import Runner
+from ._hot_line import HotLine, HotWaiter
 from ._ladder import Ladder
 from ._pace import Pace
 
+OVERTAKE_SECONDS = 1.0
+"""A call is overtaken at most by calls that came so much later. A container that stays with its
+function saves a start, for which all others would wait; more than that is not to be had by it."""
 PASS_LIMIT = 8
 """Lines that may try to use the room that one ended call has left."""
 
@@ -33,17 +39,20 @@ PASS_LIMIT = 8
 @attrs.frozen(eq=False)
 class Turn:
     """The right to try: all runners, or the one where there may be room now. ``refused`` are the
-    lines for which it had none."""
+    lines for which it had none, ``hot`` is the line of the call that has ended there."""
 
     runner: Runner | None = None
     refused: frozenset[Line] = frozenset()
+    hot: Line | None = None
 
 
 class Waiter:
-    """A call in a line. ``deadline`` (`trio.current_time`) is when it gives up."""
+    """A call in a line, which came at ``arrived`` (`trio.current_time`) and gives up at
+    ``deadline``."""
 
-    def __init__(self, line: Line, ticket: int, deadline: float) -> None:
+    def __init__(self, line: Line, ticket: int, arrived: float, deadline: float) -> None:
         self.ticket = ticket
+        self.arrived = arrived
         self._line = line
         self._deadline = deadline
         self._look_at = math.inf
@@ -100,6 +109,7 @@ class Line:
         self._waiters: list[Waiter] = []
         self.ladder = ladder
         self.pace = Pace()
+        self.hot = HotLine()
         self.users = 0
         """Calls under way that could stand here."""
         self.pool_trouble = ""
@@ -114,6 +124,13 @@ class Line:
     @property
     def head(self) -> Waiter:
         return self._waiters[0]
+
+    @property
+    def first(self) -> Waiter | HotWaiter | None:
+        """Who has waited longest, for whatever."""
+        if self.hot and not (self and self.head.ticket < self.hot.head.ticket):
+            return self.hot.head
+        return self.head if self else None
 
     def join(self, waiter: Waiter) -> None:
         if not self._waiters:
@@ -146,10 +163,17 @@ class Line:
         self._waiters.pop(0).wake(turn)
         self._thinned()
 
+    def give_hot_turn(self, turn: Turn) -> None:
+        """Let `first` try with ``turn``."""
+        if isinstance(self.first, HotWaiter):
+            self.hot.give_turn(turn)
+        else:
+            self.give_turn(turn)
+
     def hand_on(self, turn: Turn) -> None:
         """``turn`` was not used up by the call that had it."""
         if turn.runner is not None:
-            self._room.offer(turn.runner, turn.refused)
+            self._room.offer(turn.runner, turn.refused, hot=turn.hot)
 
     def appoint(self) -> None:
         """Make the head look after the line's ladder."""
@@ -189,6 +213,11 @@ class Room:
         return sum(map(len, self.occupied))
 
     @property
+    def waiting_hot(self) -> int:
+        """Calls that wait for a hot container only."""
+        return sum(len(line.hot) for line in self._lines.values())
+
+    @property
     def unused(self) -> bool:
         """Whether no call is under way that could use the room."""
         return not self._lines
@@ -220,12 +249,30 @@ class Room:
             if not line.users:
                 del self._lines[key]
 
-    def offer(self, runner: Runner, refused: frozenset[Line] = frozenset()) -> None:
+    def offer(
+        self, runner: Runner, refused: frozenset[Line] = frozenset(), *, hot: Line | None = None
+    ) -> None:
         """There may be room at ``runner``: let the call try that has waited longest, except in
-        the lines that were ``refused`` there."""
+        the lines that were ``refused`` there. ``hot`` is the line of the call that has ended
+        there, and left a hot container: its own next call has precedence, within limits."""
+        if hot is not None and hot not in refused and self._may_go_first(hot):
+            hot.give_hot_turn(Turn(runner, refused, hot))
+            return
         if not self.occupied or len(refused) >= PASS_LIMIT:
             return
         lines = [line for line in self.occupied if line not in refused]
         if lines:
             oldest = min(lines, key=lambda line: line.head.ticket)
-            oldest.give_turn(Turn(runner, refused))
+            oldest.give_turn(Turn(runner, refused, hot))
+
+    def offer_hot(self, runner: Runner, key: Hashable) -> None:
+        """A call of the line of ``key`` has ended at ``runner``, see `offer`."""
+        self.offer(runner, hot=self._lines.get(key))
+
+    def _may_go_first(self, line: Line) -> bool:
+        """Whether somebody waits there whom nobody has waited for much longer than."""
+        first = line.first
+        if first is None:
+            return False
+        oldest = min((other.head.arrived for other in self.occupied), default=math.inf)
+        return first.arrived <= oldest + OVERTAKE_SECONDS

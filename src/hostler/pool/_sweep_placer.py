@@ -77,10 +77,15 @@ class SweepPlacer(Placer):
         Called once per sweep; an iterator is only asked on after a runner did not take the call.
         """
 
+    def patience(self, call: RunnerCall, ahead: int) -> float:
+        """Seconds that ``call``, which is new, should wait for a hot container that is busy now,
+        behind ``ahead`` others, before runners are tried."""
+        return 0.0
+
     def statistics(self) -> PlacerStatistics:
         return PlacerStatistics(
             calls=len(self._placements),
-            waiting=sum(room.waiting for room in self._rooms.values()),
+            waiting=sum(room.waiting + room.waiting_hot for room in self._rooms.values()),
         )
 
     async def place_call(self, pool: RunnerPool, call: RunnerCall) -> None:
@@ -107,7 +112,14 @@ class SweepPlacer(Placer):
                 deadline=min(trio.current_time() + seconds, call.deadline),
             )
             placement = Placement(
-                pool, call, room=room, order=order, tracker=tracker, trying=trying, config=config
+                pool,
+                call,
+                room=room,
+                order=order,
+                tracker=tracker,
+                trying=trying,
+                config=config,
+                patience=lambda ahead: self.patience(call, ahead),
             )
             self._placements.add(placement)
             try:

@@ -101,9 +101,12 @@ class AttemptTracker:
         self.attempt_at = now = trio.current_time()
         warm = self._loads.begin(address, self._need, now)
         attempt = TrackedAttempt(runner, warm, now)
+        number = self._loads.run_times.begin(self._need, now)
         try:
             yield attempt
         finally:
+            ran = isinstance(attempt.outcome, Placed) and attempt.outcome.error is None
+            self._loads.run_times.end(self._need, number, self._call.timings if ran else None)
             self._loads.end(address, self._need, attempt.outcome, trio.current_time())
             if attempt.asked and attempt is not self._committed and _given_up(attempt.outcome):
                 self._metrics.reservations_abandoned.inc()

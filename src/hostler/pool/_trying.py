@@ -177,7 +177,7 @@ class Trying:
                 outcome = await start(scope, commit)
         finally:
             if committed and _leaves_room(outcome):
-                self._room.offer(attempt.runner)
+                self._room.offer_hot(attempt.runner, self._key)
         if outcome is None:
             outcome = _interrupted(committed=committed)
         self._tracker.end(attempt, outcome)

@@ -15,10 +15,18 @@ from ._sweep_placer import need_of
 class WarmPlacer(BoundedPlacer):
     """Tries the runners first that are believed to have an idle hot container for the call.
 
-    Without one it goes on as `BoundedPlacer`, with those in front that can start a container
+    A call whose function has only busy ones waits for one of them, if that takes less time than to
+    start another (see `hostler.pool._run_times`), and no longer than that in any case. Without
+    any it goes on as `BoundedPlacer`, with those in front that can start a container
     without evicting another function's. What is known of containers and memory comes from the
     runners' hints and from the placer's own calls.
     """
+
+    def patience(self, call: RunnerCall, ahead: int) -> float:
+        need, now = need_of(call), trio.current_time()
+        if call.model.type == "detached" or self.loads.warm(need, now):
+            return 0.0
+        return self.loads.run_times.patience(need, ahead, now)
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         need, now = need_of(call), trio.current_time()

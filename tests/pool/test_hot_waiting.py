@@ -1,0 +1,253 @@
+"""Calls that wait a moment for a hot container of their own instead of having one started."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
+from hostler.abc import Outcome, RunnerCall
+from hostler.call import PendingCall, Timings
+from hostler.errors import ServerBusy
+from hostler.pool import NaivePlacer, Need, SweepPlacer, WarmPlacer
+from hostler.pool._room import OVERTAKE_SECONDS
+from hostler.pool._run_times import MAX_PATIENCE, RunTimes
+from hostler.pool._warm_index import MAX_NEEDS
+
+from .fakes import FakePool, make_call
+from .test_placers import is_idle, make
+
+FN = Need("fn", memory=100, idle_seconds=30)
+OTHER = Need("other", memory=100, idle_seconds=30)
+
+
+def ran(times: RunTimes, need: Need, seconds: float, *, start: float = 0.0) -> None:
+    """A call of ``need`` has run for so long, after a start that took ``start`` seconds."""
+    timings = Timings(execution_ns=round(seconds * 1e9), scheduler_ns=round(start * 1e9))
+    timings.ctr_create_ns = round(start * 1e9)
+    times.end(need, times.begin(need, 0), timings)
+
+
+def test_nobody_waits_without_experience_or_without_a_busy_container() -> None:
+    times = RunTimes()
+    assert times.patience(FN, 0, 0) == 0
+    times.begin(FN, 0)
+    assert times.patience(FN, 0, 0) == 0
+    ran(times, OTHER, 0.1)
+    ran(times, OTHER, 0.1, start=0.5)
+    assert times.patience(OTHER, 0, 0) == 0  # nothing runs
+    times.begin(OTHER, 0)
+    assert times.patience(OTHER, 0, 0) == 0.5
+
+
+@pytest.mark.parametrize(
+    ("run_seconds", "ahead", "elapsed", "patience"),
+    [
+        (0.3, 0, 0.0, 0.5),
+        (0.3, 1, 0.0, 0.0),  # it would be 0.6 s
+        (0.1, 2, 0.0, 0.5),
+        (0.1, 3, 0.0, 0.0),
+        (0.8, 0, 0.0, 0.0),
+        (0.8, 0, 0.6, 0.5),  # it is nearly over
+        (2.0, 0, 9.0, 0.0),  # it is overdue, so anything can be
+    ],
+)
+def test_patience_follows_from_what_a_start_takes(
+    run_seconds: float, ahead: int, elapsed: float, patience: float
+) -> None:
+    times = RunTimes()
+    ran(times, FN, run_seconds, start=0.5)
+    times.begin(FN, 10)
+    assert times.patience(FN, ahead, 10 + elapsed) == patience
+
+
+def test_more_busy_containers_serve_more_who_wait() -> None:
+    times = RunTimes()
+    ran(times, FN, 0.3, start=0.5)
+    for began in (1.0, 1.1, 1.2):
+        times.begin(FN, began)
+    assert [times.patience(FN, ahead, 1.2) > 0 for ahead in range(4)] == [True] * 3 + [False]
+
+
+def test_starts_of_other_functions_are_an_estimate_and_long_ones_are_cut() -> None:
+    times = RunTimes()
+    ran(times, OTHER, 0.1, start=60)
+    ran(times, FN, 0.1)
+    times.begin(FN, 0)
+    assert times.patience(FN, 0, 0) == MAX_PATIENCE
+
+
+def test_kinds_are_forgotten_and_their_calls_end_all_the_same() -> None:
+    times = RunTimes()
+    number = times.begin(FN, 0)
+    for name in range(MAX_NEEDS):
+        times.begin(Need(name, 1, 30), 0)
+    times.end(FN, number, Timings(execution_ns=1))
+    assert repr(times) == f"<RunTimes kinds={MAX_NEEDS} start=0.000>"
+
+
+def sim_call(fn_id: str, seconds: float) -> PendingCall:
+    call = make_call(fn_id=fn_id)
+    call.extensions["seconds"] = repr(seconds)
+    return call
+
+
+class TellingRunner(SimRunner):
+    """Calls ``at_end`` when a call has ended here, before the placer hears of it."""
+
+    at_end: Callable[[], None] = staticmethod(lambda: None)
+
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        outcome = await super().try_exec(call, on_commit=on_commit)
+        self.at_end()
+        return outcome
+
+
+class Fleet:
+    """Simulated runners with room for ``containers`` each, and a placer that knows that a call
+    of function "a" takes 0.1 s, and which of its containers is hot."""
+
+    def __init__(self, kind: type[SweepPlacer] = WarmPlacer, *, runners: int = 1, containers: int):
+        self.runners = [TellingRunner(f"r{n}:1", 128 * containers) for n in range(runners)]
+        self.pool = FakePool(self.runners)
+        self.placer = make(kind)
+
+    @property
+    def cold(self) -> int:
+        return sum(runner.cold for runner in self.runners)
+
+    async def place(self, fn_id: str, seconds: float) -> float:
+        """Seconds that the call took beside running."""
+        began = trio.current_time()
+        await self.placer.place_call(self.pool, sim_call(fn_id, seconds))
+        return trio.current_time() - began - seconds
+
+    async def learn(self) -> None:
+        await self.place("a", 0.1)
+
+
+async def test_short_calls_wait_for_their_busy_container(autojump_clock: MockClock) -> None:
+    fleet, waits = Fleet(runners=2, containers=4), list[float]()
+    await fleet.learn()
+
+    async def call() -> None:
+        waits.append(await fleet.place("a", 0.1))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(4):
+            nursery.start_soon(call)
+            await wait_all_tasks_blocked()
+        assert fleet.placer.statistics().waiting == 3
+    assert fleet.cold == 1
+    assert sorted(waits) == pytest.approx([0, 0.1, 0.2, 0.3], abs=0.01)
+    assert is_idle(fleet.placer)
+
+
+async def test_a_placer_without_patience_starts_another(autojump_clock: MockClock) -> None:
+    fleet = Fleet(NaivePlacer, containers=4)
+    await fleet.learn()
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(fleet.place, "a", 0.1)
+    assert fleet.cold == 2
+
+
+async def test_who_has_waited_for_as_long_as_a_start_takes_starts(
+    autojump_clock: MockClock,
+) -> None:
+    fleet = Fleet(containers=4)
+    await fleet.learn()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fleet.place, "a", 20.0)  # as never before
+        await trio.sleep(0.01)
+        assert await fleet.place("a", 0.1) == pytest.approx(2 * COLD_SECONDS, abs=0.02)
+        assert fleet.cold == 2
+        nursery.cancel_scope.cancel()
+
+
+async def test_the_end_of_the_call_is_for_others_who_have_waited_much_longer(
+    autojump_clock: MockClock,
+) -> None:
+    """A busy function keeps its only container, but not for ever: another function's call waits."""
+    fleet, order = Fleet(containers=1), list[tuple[str, float]]()
+    await fleet.learn()
+
+    async def call(fn_id: str) -> None:
+        began = trio.current_time()
+        await fleet.place(fn_id, 0.1)
+        order.append((fn_id, began))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, "a")
+        await trio.sleep(0.01)
+        other = trio.current_time()
+        nursery.start_soon(call, "b")
+        for _ in range(60):
+            await trio.sleep(0.05)
+            nursery.start_soon(call, "a")
+    assert len(order) == 62
+    before = [began for fn_id, began in order[: order.index(("b", other))] if fn_id == "a"]
+    assert other < max(before) <= other + OVERTAKE_SECONDS
+    assert is_idle(fleet.placer)
+
+
+@pytest.mark.parametrize("when", ["while it waits", "just before its turn", "just after"])
+async def test_a_cancelled_call_leaves_its_place_and_its_turn(
+    autojump_clock: MockClock, when: str
+) -> None:
+    fleet = Fleet(containers=1)
+    await fleet.learn()
+    scope, ended = trio.CancelScope(), trio.Event()
+
+    async def cancelled() -> None:
+        with scope:
+            await fleet.place("a", 0.1)
+
+    async def first() -> None:
+        await fleet.place("a", 0.1)
+        if when == "just after":
+            scope.cancel()
+        ended.set()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(first)
+        await trio.sleep(0.01)
+        nursery.start_soon(cancelled)
+        await trio.sleep(0.01)
+        assert fleet.placer.statistics().waiting == 1
+        if when == "just before its turn":
+            fleet.runners[0].at_end = scope.cancel
+        if when == "while it waits":
+            scope.cancel()
+            await wait_all_tasks_blocked()
+            assert fleet.placer.statistics().waiting == 0
+        assert await fleet.place("a", 0.1) == pytest.approx(0.08, abs=0.01)
+    assert ended.is_set()
+    assert scope.cancelled_caught
+    assert is_idle(fleet.placer)
+
+
+async def test_closing_refuses_who_waits_for_a_hot_container(autojump_clock: MockClock) -> None:
+    fleet = Fleet(containers=1)
+    await fleet.learn()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(fleet.place, "a", 0.1)
+        await trio.sleep(0.01)
+        nursery.start_soon(_expect_busy, fleet)
+        await wait_all_tasks_blocked()
+        began = trio.current_time()
+        fleet.placer.close()
+        await wait_all_tasks_blocked()
+        assert fleet.placer.statistics().calls == 1
+        assert trio.current_time() - began < 0.01
+    assert is_idle(fleet.placer)
+
+
+async def _expect_busy(fleet: Fleet) -> None:
+    with pytest.raises(ServerBusy):
+        await fleet.place("a", 0.1)
