@@ -4,7 +4,8 @@ The layers; an import only points downwards::
 
     cli                  the hostler command
     testing              fakes and contract suites for your own parts
-    front  lb  runner    HTTP in; the LB agent; the pure runner
+    front  api           HTTP in; the API of apps, functions and triggers
+    lb  runner           the LB agent; the pure runner
     pool   agent         runners and placers; slots, hot containers, resources
     wire   drivers       gRPC (the only asyncio); docker, process, sim
     bodies call options functions logs metrics ...    small Trio parts
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from .agent import Agent, open_agent
+    from .api import api_app
     from .call import PendingCall
     from .config import AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig
     from .drivers.docker import open_docker_driver
@@ -44,6 +46,7 @@ if TYPE_CHECKING:
         open_static_pool,
     )
     from .runner import PureRunner, open_pure_runner
+    from .store import open_datastore
     from .wire import open_loop
 
 __all__ = [
@@ -68,10 +71,12 @@ __all__ = [
     "PoolConfig",
     "PureRunner",
     "WarmPlacer",
+    "api_app",
     "invoke_app",
     "load_functions",
     "mtls_runner_factory",
     "open_agent",
+    "open_datastore",
     "open_dns_pool",
     "open_docker_driver",
     "open_dynamic_pool",
@@ -86,6 +91,7 @@ __all__ = [
 
 _HOMES = {
     "agent": ("Agent", "open_agent"),
+    "api": ("api_app",),
     "call": ("PendingCall",),
     "config": ("AgentConfig", "LBConfig", "NodeConfig", "PlacerConfig", "PoolConfig"),
     "drivers.docker": ("open_docker_driver",),
@@ -108,6 +114,7 @@ _HOMES = {
         "open_static_pool",
     ),
     "runner": ("PureRunner", "open_pure_runner"),
+    "store": ("open_datastore",),
     "wire": ("open_loop",),
 }
 _HOME = {name: module for module, names in _HOMES.items() for name in names}

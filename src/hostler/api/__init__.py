@@ -9,6 +9,7 @@ from hostler._asgi import Middleware, Reply, cors, error_reply, json_reply, with
 from ._app import PREFIX, api_app
 from ._listeners import AppListener, FnListener, Listener, TriggerListener
 from ._listening import ListeningDatastore
+from ._metrics import RequestMetrics
 from ._operation import Operation, Query
 from ._request import ApiRequest
 from ._routes import Handler, Route
@@ -25,6 +26,7 @@ __all__ = [
     "Operation",
     "Query",
     "Reply",
+    "RequestMetrics",
     "Route",
     "TriggerListener",
     "api_app",

@@ -29,6 +29,7 @@ from ._endpoints import Endpoints
 from ._fns import fn_routes
 from ._listeners import Listener
 from ._listening import ListeningDatastore
+from ._metrics import NoMetrics, RequestMetrics, counted
 from ._openapi import describe
 from ._request import ApiRequest, BodyLimits, parse_query
 from ._routes import Match, Route, Router
@@ -47,6 +48,7 @@ def api_app(
     middleware: Iterable[Middleware] = (),
     listeners: Iterable[Listener] = (),
     endpoints: Iterable[Route] = (),
+    metrics: RequestMetrics | None = None,
 ) -> ASGIApp:
     """The API over ``store``: all that is below ``/v2``.
 
@@ -58,7 +60,8 @@ def api_app(
     the bodies of requests ``max_request_size`` and ``request_body_read_timeout``; where those have
     no limit, 6 MiB and 30 s are it.
 
-    ``limits`` are those of ``store``; they are only told, in the description.
+    ``limits`` are those of ``store``; they are only told, in the description. ``metrics`` count
+    the requests that have a route; those of a node are its `hostler.front.FrontMetrics`.
 
     A request that has arrived is carried out, also if its client goes away. A lifespan is
     answered, so that any ASGI 3 server on Trio can run this application by itself.
@@ -69,17 +72,20 @@ def api_app(
     description = encoded_reply(msgspec.json.encode(describe(routes, limits or Limits())))
     routes.append(Route("GET", f"{PREFIX}/openapi.json", _always(description)))
     listening = ListeningDatastore(store, listeners)
-    app = _Api(Router(routes), listening, BodyLimits.of(config))
+    app = _Api(Router(routes), listening, BodyLimits.of(config), metrics or NoMetrics())
     origins = config.api_cors_origins
     first = [cors(origins, config.api_cors_headers)] if origins else []
     return with_middleware(app, [*first, *middleware])
 
 
 class _Api:
-    def __init__(self, router: Router, store: Datastore, limits: BodyLimits) -> None:
+    def __init__(
+        self, router: Router, store: Datastore, limits: BodyLimits, metrics: RequestMetrics
+    ) -> None:
         self._router = router
         self._store = store
         self._limits = limits
+        self._metrics = metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -97,6 +103,11 @@ class _Api:
         found = self._router.find(scope)
         if isinstance(found, Reply):
             return found
+        with counted(self._metrics, found.route) as outcome:
+            outcome.reply = await self._carry_out(found, scope, receive)
+        return outcome.reply
+
+    async def _carry_out(self, found: Match, scope: Scope, receive: Receive) -> Reply:
         request = await self._request(found, scope, receive)
         try:
             return await found.route.handler(request)

@@ -129,12 +129,14 @@ def invoke_app(
     mounts: Mapping[str, ASGIApp] | None = None,
     config: NodeConfig | None = None,
     registry: CollectorRegistry | None = None,
+    metrics: FrontMetrics | None = None,
     ready: ReadyCheck = lambda: True,
 ) -> ASGIApp:
     """The application of a node that takes calls over HTTP.
 
     Without ``triggers`` there is no ``/t``. ``mounts`` (``{"/v2": application}``) get all below
-    a first path component, with the whole path.
+    a first path component, with the whole path. ``metrics`` are given to share them with a
+    mounted application; they are made with ``registry``.
 
     Any ASGI 3 server on Trio can run it; `serve_http` is made for it. Of ``config`` it uses
     ``max_request_size``, ``replay_limit``, ``request_body_read_timeout`` and ``rid_header``.
@@ -144,7 +146,7 @@ def invoke_app(
     goes away (``http.disconnect``) cancels its call.
     """
     registry = registry or CollectorRegistry()
-    invoker = Invoker(agent, config or NodeConfig(), FrontMetrics(registry))
+    invoker = Invoker(agent, config or NodeConfig(), metrics or FrontMetrics(registry))
     calls = CallRoutes(invoker, functions, triggers)
     return NodeApp(registry, calls=calls, mounts=mounts, ready=ready)
 
