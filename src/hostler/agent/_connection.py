@@ -5,9 +5,12 @@ from __future__ import annotations
 import socket
 
 import h11
+import structlog
 import trio
 
 from hostler._iofs import FunctionSocket
+
+log = structlog.get_logger(__name__)
 
 KEEP_ALIVE = 1.0
 """Seconds after which an unused connection is not used again; Fn's value. Function kits close
@@ -21,6 +24,10 @@ _READ_SIZE = 64 * 1024
 
 class FunctionBroke(Exception):
     """The function closed the connection, or what it sent is not HTTP."""
+
+
+class Stale(FunctionBroke):
+    """The connection can't carry the request, of which the function has got nothing."""
 
 
 class HeadTooBig(Exception):
@@ -37,36 +44,60 @@ class Connection:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self._idle_since = trio.current_time()
         self._head_seen = False
-        self.used = False
-        """Whether it has carried an exchange before the present one."""
+        self.surplus = False
+        """Whether the function has sent bytes that are part of no response."""
 
     def __repr__(self) -> str:
         return f"<Connection {self._h11.our_state} {self._h11.their_state}>"
 
-    def still_good(self) -> bool:
-        """Whether an idle connection may carry another request: young enough, not closed by the
-        function, and without bytes that nobody asked for."""
-        if trio.current_time() - self._idle_since > KEEP_ALIVE:
-            return False
-        try:
-            # Not through Trio: this neither waits nor is a checkpoint.
-            self._plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+    @property
+    def expired(self) -> bool:
+        """Whether it was idle for too long."""
+        return trio.current_time() - self._idle_since > KEEP_ALIVE
 
-    def encode(self, *events: h11.Event) -> bytes:
-        """The bytes of ``events``. Raises `h11.LocalProtocolError` for a bad header."""
+    async def begin(self, *events: h11.Event) -> None:
+        """Write the begin of a request, or all of it, unless the function has closed the
+        connection or sent bytes that nobody has asked for: those would be read as the answer.
+
+        Raises `Stale` then, and `FunctionBroke` if the function stops to read in the midst of it.
+        What arrives from here on is the answer: HTTP/1.1 has nothing but the order to tell one
+        response from another (RFC 9112, section 9.3.2).
+        """
+        data = self._encode(*events)
+        await trio.lowlevel.checkpoint_if_cancelled()
+        self._check_quiet()
+        try:
+            # The first attempt to write is made at once: no other task runs since the check.
+            sent = await self._stream.socket.send(data)
+        except OSError as error:
+            raise Stale(str(error)) from error
+        if sent < len(data):
+            await self._write(data[sent:])
+
+    async def send(self, event: h11.Event) -> None:
+        """Write a further part of the request. Raises `FunctionBroke` if the function does not
+        read any more."""
+        await self._write(self._encode(event))
+
+    def _encode(self, *events: h11.Event) -> bytes:
         return b"".join(data for event in events if (data := self._h11.send(event)))
 
-    async def send(self, data: bytes) -> None:
-        """Raises `FunctionBroke` if the function does not read any more."""
+    async def _write(self, data: bytes) -> None:
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError as error:
             raise FunctionBroke(str(error.__cause__ or error)) from error
+
+    def _check_quiet(self) -> None:
+        try:
+            # Not through Trio: this neither waits nor is a checkpoint.
+            data = self._plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return
+        except OSError as error:
+            raise Stale(str(error)) from error
+        self.surplus = bool(data)
+        raise Stale("sends what it was not asked for" if data else "closed")
 
     async def receive_head(self) -> h11.Response:
         """The head of the final response. Raises `FunctionBroke` or `HeadTooBig`."""
@@ -102,13 +133,13 @@ class Connection:
         There can't if the request was not completely written, if either side asked for a close,
         or if there are bytes beyond the end of the response.
         """
-        if self._h11.trailing_data[0] or (
+        self.surplus = bool(self._h11.trailing_data[0])
+        if self.surplus or (
             self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE
         ):
             return False
         self._h11.start_next_cycle()
         self._head_seen = False
-        self.used = True
         self._idle_since = trio.current_time()
         return True
 
@@ -147,36 +178,53 @@ class Connection:
 
 
 class Channel:
-    """The way to one container's function: at most one connection, made when needed."""
+    """The way to one container's function: at most one connection, made when needed.
+
+    Surplus bytes may come at any time, also when the next request was written and they can't be
+    told from its answer. So once a function has sent some, each request gets a new connection.
+    """
 
     def __init__(self, function_socket: FunctionSocket, first: socket.socket, max_head: int):
         self._socket = function_socket
         self._max_head = max_head or DEFAULT_MAX_HEAD
         self._kept: Connection | None = Connection(first, self._max_head)
+        self._trusted = True
 
     def connection(self) -> Connection:
-        """A connection for one exchange, to be given to `keep` or closed.
+        """A connection for one exchange, to be handed to `settle`.
 
         Raises `FunctionBroke` if the function does not accept one.
         """
         kept, self._kept = self._kept, None
         if kept is not None:
-            if kept.still_good():
+            if not kept.expired:
                 return kept
             kept.close()
-        return self.fresh_connection()
+        return self._connect()
 
-    def fresh_connection(self) -> Connection:
-        """As `connection`, but never one that was used before."""
+    def replace(self, stale: Connection) -> Connection:
+        """A new connection in the place of one that is `Stale`. Raises as `connection`."""
+        self.settle(stale, reusable=False)
+        return self._connect()
+
+    def settle(self, connection: Connection, *, reusable: bool) -> None:
+        """Keep ``connection`` for the next exchange if it is ``reusable`` and there can be one,
+        else close it."""
+        finished = reusable and connection.finish()
+        if connection.surplus and self._trusted:
+            self._trusted = False
+            log.warning("function sends bytes after its response, or unasked")
+        if finished and self._trusted:
+            assert self._kept is None
+            self._kept = connection
+        else:
+            connection.close()
+
+    def _connect(self) -> Connection:
         try:
             return Connection(self._socket.connect(), self._max_head)
         except OSError as error:
             raise FunctionBroke(str(error)) from error
-
-    def keep(self, connection: Connection) -> None:
-        """Keep ``connection`` for the next exchange."""
-        assert self._kept is None
-        self._kept = connection
 
     def close(self) -> None:
         """Idempotent."""

@@ -17,7 +17,7 @@ from hostler.errors import (
     FunctionWriteRequest,
 )
 
-from ._connection import Channel, Connection, FunctionBroke, HeadTooBig
+from ._connection import Channel, Connection, FunctionBroke, HeadTooBig, Stale
 from ._request import content_length, request_head, response_headers
 
 log = structlog.get_logger(__name__)
@@ -67,7 +67,7 @@ class Exchange:
             try:
                 await self._run(head)
             finally:
-                self._settle()
+                self._channel.settle(self._connection, reusable=self.container_ok)
         except FunctionBroke as error:
             self.broke = True
             log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
@@ -84,34 +84,36 @@ class Exchange:
         else:
             await self._stream(head)
 
-    def _settle(self) -> None:
-        if self.container_ok and self._connection.finish():
-            self._channel.keep(self._connection)
-        else:
-            self._connection.close()
-
     # --- the request ---
 
     async def _send_whole(self, head: h11.Request, data: bytes) -> None:
         """Head and body in one write."""
-        events = (head, h11.Data(data=data), h11.EndOfMessage())
+        await self._begin(head, h11.Data(data=data), h11.EndOfMessage())
+
+    async def _begin(self, *events: h11.Event) -> None:
+        """Write the begin of the request; on a new connection if the one at hand is no good, the
+        one case for a second attempt. A function that stops to read may have answered: that is
+        left to `_receive`."""
         try:
-            await self._connection.send(self._connection.encode(*events))
+            try:
+                await self._connection.begin(*events)
+            except Stale:
+                self._connection = self._channel.replace(self._connection)
+                await self._connection.begin(*events)
+        except Stale:
+            raise
         except FunctionBroke:
-            if not self._connection.used:
-                return  # it may have answered before it closed
-            # The function closed a kept connection just now. The kernel took nothing of this
-            # request, so it can't have been seen: this is the one case for a second attempt.
-            self._connection.close()
-            self._connection = self._channel.fresh_connection()
-            await self._connection.send(self._connection.encode(*events))
+            pass
 
     async def _stream(self, head: h11.Request) -> None:
-        """Send the body in a child task while the response is received here."""
+        """Send the body in a child task while the response is received here. The head goes first:
+        what comes before it is no answer."""
         error: Exception | None = None
+        self._sending = True
+        await self._begin(head)
         async with trio.open_nursery() as nursery:
             receiving = trio.CancelScope()
-            nursery.start_soon(self._send_stream, head, receiving)
+            nursery.start_soon(self._send_stream, receiving)
             with receiving:
                 try:
                     await self._receive()
@@ -123,15 +125,13 @@ class Exchange:
         if error is not None:
             raise error
 
-    async def _send_stream(self, head: h11.Request, receiving: trio.CancelScope) -> None:
+    async def _send_stream(self, receiving: trio.CancelScope) -> None:
         connection = self._connection
-        self._sending = True
         try:
-            await connection.send(connection.encode(head))
             async with self._call.body.open() as body:
                 while piece := await body.receive_some(_PIECE):
-                    await connection.send(connection.encode(h11.Data(data=bytes(piece))))
-            await connection.send(connection.encode(h11.EndOfMessage()))
+                    await connection.send(h11.Data(data=bytes(piece)))
+            await connection.send(h11.EndOfMessage())
             self._sending = False
         except FunctionBroke:
             pass  # not an error if there is a complete answer; `_receive` will find out
