@@ -2,22 +2,37 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+import trio
 
 from hostler.api import api_app
 from hostler.config import StoreConfig
 from hostler.datastore import Datastore
-from hostler.store import open_datastore
+from hostler.store import migrate_database, open_datastore
 
 from ._client import Client
 
 
+def config_of(path: Path) -> StoreConfig:
+    return StoreConfig(db_url=f"sqlite3://{path}")
+
+
+@pytest.fixture(scope="session")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With its tables, which take a while to make."""
+    path = tmp_path_factory.mktemp("api") / "empty.db"
+    trio.run(migrate_database, config_of(path))
+    return path
+
+
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Datastore]:
-    async with open_datastore(StoreConfig(db_url=f"sqlite3://{tmp_path}/fn.db")) as opened:
+async def store(empty_database: Path, tmp_path: Path) -> AsyncIterator[Datastore]:
+    path = Path(shutil.copy(empty_database, tmp_path / "fn.db"))
+    async with open_datastore(config_of(path), migrate=False) as opened:
         yield opened
 
 

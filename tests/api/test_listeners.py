@@ -207,3 +207,9 @@ async def test_deleting_an_app_tells_only_of_the_app(store: Datastore) -> None:
     await store.create_fn(Fn(id="", name="f", app_id=app.id, image="i"))
     await ListeningDatastore(store, [Recorder(record)]).delete_app(app.id)
     assert record == ["before_app_delete", "after_app_delete"]
+
+
+async def test_what_is_no_listener_is_refused(store: Datastore) -> None:
+    listener: Any = object()
+    with pytest.raises(TypeError, match="is no listener"):
+        ListeningDatastore(store, [listener])

@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 
@@ -87,6 +88,18 @@ async def test_a_programs_own_endpoints_can_be_in_it() -> None:
     item = paths["/v2/apps/{app_id}/owners"]
     assert [parameter["name"] for parameter in item["parameters"]] == ["app_id"]
     assert list(item["get"]["responses"]) == ["204", "400", "404", "500", "503"]
+
+
+def test_types_of_endpoints_need_names_of_their_own() -> None:
+    class App(msgspec.Struct):
+        """Not the API's."""
+
+    async def handler(_request: ApiRequest) -> Reply:
+        raise AssertionError("only described")
+
+    operation = Operation(id="Mine", summary="Mine.", tag="Apps", response=App)
+    with pytest.raises(ValueError, match="two types are called App"):
+        api_app(NO_STORE, endpoints=[Route("GET", "/v2/mine", handler, operation)])
 
 
 @pytest.mark.slow

@@ -52,9 +52,10 @@ async def test_a_chunked_body_over_the_limit_is_413() -> None:
     assert answer(request).fails(413, "Request content too large")
 
 
-async def test_without_a_configured_limit_there_is_one() -> None:
+@pytest.mark.parametrize("config", [{}, {"max_request_size": 2**40}])
+async def test_the_limit_is_6_mib_at_most(config: dict[str, int]) -> None:
     request = AsgiRequest("/v2/length", headers=[("Content-Length", str(6 * 2**20 + 1))])
-    await request.run(app())
+    await request.run(app(**config))
     assert request.status == 413
 
 

@@ -29,10 +29,16 @@ _T = TypeVar("_T")
 class ListeningDatastore(Datastore):
     """``store`` with ``listeners`` around its operations; their contract is in
     `hostler.api.Listener`. Look-ups for calls (``find``, ``app_id_by_name``,
-    ``trigger_by_source``) go straight to ``store``."""
+    ``trigger_by_source``) go straight to ``store``.
+
+    Raises `TypeError` for what is no listener.
+    """
 
     def __init__(self, store: Datastore, listeners: Iterable[Listener]) -> None:
         listeners = tuple(listeners)
+        for listener in listeners:
+            if not isinstance(listener, Listener):
+                raise TypeError(f"{listener!r} is no listener")
         self._store = store
         self._apps = [item for item in listeners if isinstance(item, AppListener)]
         self._fns = [item for item in listeners if isinstance(item, FnListener)]

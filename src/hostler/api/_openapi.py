@@ -34,7 +34,10 @@ _COMMON_ERRORS = (400, 500, 503)
 
 def describe(routes: Iterable[Route], limits: Limits) -> dict[str, Any]:
     """The document (https://spec.openapis.org/oas/v3.1.0) of those ``routes`` that have an
-    `Operation`; ``limits`` are those of the datastore."""
+    `Operation`; ``limits`` are those of the datastore.
+
+    Raises `ValueError` for two types with one name.
+    """
     paths: dict[str, dict[str, Any]] = {}
     operations = [(route, route.operation) for route in routes if route.operation is not None]
     for route, operation in operations:
@@ -112,8 +115,8 @@ def _schemas(operations: Iterable[Operation], limits: Limits) -> dict[str, Any]:
     types: dict[str, type[msgspec.Struct]] = {"Error": documents.Error}
     for operation in operations:
         for type_ in (operation.request, operation.response):
-            if type_ is not None:
-                types[type_.__name__] = type_
+            if type_ is not None and types.setdefault(type_.__name__, type_) is not type_:
+                raise ValueError(f"two types are called {type_.__name__}")
     _, schemas = msgspec.json.schema_components(types.values(), ref_template=_REF)
     for name, type_ in types.items():
         if issubclass(type_, documents.Document):

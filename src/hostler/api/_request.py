@@ -19,10 +19,11 @@ from ._json import decode
 
 _T = TypeVar("_T")
 
-DEFAULT_BODY_BYTES = 6 * 1024 * 1024
+MAX_BODY_BYTES = 6 * 1024 * 1024
+"""Of a request, whatever the configuration allows for calls: documents are held and decoded as a
+whole, and none that is valid is larger."""
 DEFAULT_BODY_SECONDS = 30.0
-"""The limits of a request's body where the configuration has none: the API holds it as a whole,
-so there has to be one."""
+"""For a request's body to arrive, where the configuration has no limit."""
 
 
 @attrs.frozen
@@ -68,14 +69,14 @@ def parse_query(query: bytes) -> dict[str, str]:
 class BodyLimits:
     """How large a body may be (bytes), and how long it may take to arrive (seconds)."""
 
-    size: int = DEFAULT_BODY_BYTES
+    size: int = MAX_BODY_BYTES
     seconds: float = DEFAULT_BODY_SECONDS
 
     @classmethod
     def of(cls, config: NodeConfig) -> BodyLimits:
         seconds = config.request_body_read_timeout
         return cls(
-            size=config.max_request_size or DEFAULT_BODY_BYTES,
+            size=min(config.max_request_size or MAX_BODY_BYTES, MAX_BODY_BYTES),
             seconds=DEFAULT_BODY_SECONDS if math.isinf(seconds) else seconds,
         )
 
