@@ -17,9 +17,11 @@ from hostler.config import (
     NodeConfig,
     PlacerConfig,
     PoolConfig,
+    StoreConfig,
     describe,
 )
 
+CLASSES = [AgentConfig, NodeConfig, LBConfig, PlacerConfig, PoolConfig, StoreConfig]
 PACKAGE = Path(hostler.__file__).parent
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -38,17 +40,33 @@ def test_the_settings_page_has_the_variables_of_the_commands() -> None:
 
 
 def _attributes_read() -> set[str]:
-    """Names of all attributes that the package reads, other than in its settings classes."""
+    """Names of all attributes that the package reads, other than in its settings classes; and of
+    those behind the properties of these that it reads."""
+    read: set[str] = set()
+    behind: dict[str, set[str]] = {}
+    for path in PACKAGE.rglob("*.py"):
+        tree = ast.parse(path.read_text())
+        if "config" not in path.relative_to(PACKAGE).parts:
+            read |= _loads(tree)
+        else:
+            behind |= {
+                node.name: _loads(node)
+                for node in ast.walk(tree)
+                if isinstance(node, ast.FunctionDef)
+                and "property" in map(ast.unparse, node.decorator_list)
+            }
+    return read.union(*(names for name, names in behind.items() if name in read))
+
+
+def _loads(tree: ast.AST) -> set[str]:
     return {
         node.attr
-        for path in PACKAGE.rglob("*.py")
-        if "config" not in path.relative_to(PACKAGE).parts
-        for node in ast.walk(ast.parse(path.read_text()))
+        for node in ast.walk(tree)
         if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Load)
     }
 
 
-@pytest.mark.parametrize("kind", [AgentConfig, NodeConfig, LBConfig, PlacerConfig, PoolConfig])
+@pytest.mark.parametrize("kind", CLASSES)
 def test_a_setting_has_an_effect_or_says_that_it_has_none(kind: type[EnvConfig]) -> None:
     read = _attributes_read()
     for info in describe(kind):

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
-from urllib.parse import quote, urlsplit
 
 import msgspec
 
-from .errors import ConfigError
-
-MAX_NAME_BYTES = 255
-MAX_ANNOTATIONS = 100
-MAX_ANNOTATION_KEY = 128
-MAX_ANNOTATION_BYTES = 512
-SYSLOG_SCHEMES = ("udp", "tcp", "unix", "unixgram", "tcp+tls")
-
-_APP_NAME = re.compile(r"[\w-]+")
-_ANNOTATION_KEY = re.compile(r"[!-~]+")
-_SAFE_IN_PATH = "$&+,/:;=@~"
-"""What Go's ``url.PathEscape`` leaves alone beside letters and digits, and the slash, which is
-refused with a text of its own."""
+from .errors import APIError, ConfigError
+from .rules import (
+    MAX_KEY_BYTES,
+    MAX_KEYS,
+    MAX_NAME_BYTES,
+    MAX_VALUE_BYTES,
+    check_syslog_url,
+    is_annotation_key,
+    is_path_segment,
+    is_word,
+)
 
 
 class Entry:
@@ -68,7 +64,7 @@ class Entry:
         name = self.text("name", required=True)
         if len(name.encode()) > MAX_NAME_BYTES:
             raise self.fail("name", f"the name of {what} has {MAX_NAME_BYTES} bytes or fewer")
-        if app and not _APP_NAME.fullmatch(name):
+        if app and not is_word(name):
             raise self.fail(
                 "name", f"{name!r}: the name of {what} is made of letters, digits, _ and -"
             )
@@ -91,8 +87,8 @@ class Entry:
         return source
 
     def _check_path(self, value: str, field: str) -> None:
-        # An app's name may have letters beyond ASCII; quote() would change those.
-        if "/" in value or any(quote(c, safe=_SAFE_IN_PATH) != c for c in value if c.isascii()):
+        # An app's name may have letters beyond ASCII, which clients escape.
+        if not is_path_segment("".join(char for char in value if char.isascii())):
             raise self.fail(field, f"{value!r} cannot stand in a URL path as it is")
 
     def number(self, field: str, default: int, maximum: int, unit: str) -> int:
@@ -114,15 +110,16 @@ class Entry:
 
     def annotations(self) -> dict[str, msgspec.Raw]:
         mapping = self._mapping("annotations")
-        if len(mapping) > MAX_ANNOTATIONS:
-            raise self.fail("annotations", f"{len(mapping)} keys, at most {MAX_ANNOTATIONS}")
+        if len(mapping) > MAX_KEYS:
+            raise self.fail("annotations", f"{len(mapping)} keys, at most {MAX_KEYS}")
         return {key: self._annotation(key, value) for key, value in mapping.items()}
 
     def _annotation(self, key: str, value: object) -> msgspec.Raw:
         field = f"annotations.{key}"
-        if len(key) > MAX_ANNOTATION_KEY or not _ANNOTATION_KEY.fullmatch(key):
+        if len(key) > MAX_KEY_BYTES or not is_annotation_key(key):
             raise self.fail(
-                field, f"a key is 1 to {MAX_ANNOTATION_KEY} printable ASCII characters, no space"
+                field,
+                f"a key is 1 to {MAX_KEY_BYTES} printable ASCII characters, no space",
             )
         if value is None or value == "":
             raise self.fail(field, "a value may not be empty or null")
@@ -130,26 +127,16 @@ class Entry:
             raw = msgspec.json.encode(value)
         except (TypeError, ValueError) as error:
             raise self.fail(field, f"not JSON: {error}") from error
-        if len(raw) > MAX_ANNOTATION_BYTES:
-            raise self.fail(field, f"{len(raw)} bytes as JSON, at most {MAX_ANNOTATION_BYTES}")
+        if len(raw) > MAX_VALUE_BYTES:
+            raise self.fail(field, f"{len(raw)} bytes as JSON, at most {MAX_VALUE_BYTES}")
         return msgspec.Raw(raw)
 
     def syslog_url(self) -> str:
         url = self.text("syslog_url")
-        if not url:
-            return ""
         try:
-            parts = urlsplit(url)
-            target = parts.path if parts.scheme.startswith("unix") else parts.hostname
-        except ValueError as error:
-            raise self.fail("syslog_url", f'invalid syslog url: "{url}" {error}') from error
-        if parts.scheme not in SYSLOG_SCHEMES:
-            raise self.fail(
-                "syslog_url",
-                f'invalid syslog url: "{url}" the scheme is one of {", ".join(SYSLOG_SCHEMES)}',
-            )
-        if not target:
-            raise self.fail("syslog_url", f'invalid syslog url: "{url}" it has no target')
+            check_syslog_url(url)
+        except APIError as error:
+            raise self.fail("syslog_url", error.message) from error
         return url
 
     def _mapping(self, field: str) -> dict[str, Any]:

@@ -131,8 +131,8 @@ def test_mistakes_in_a_function(fn: dict[str, Any], message: str) -> None:
     [
         ({"name": "a b"}, "name: 'a b': the name of an app is made of letters, digits, _ and -"),
         ({}, "name: is missing"),
-        ({"name": "x", "syslog_url": "http://h"}, 'invalid syslog url: "http://h" the scheme'),
-        ({"name": "x", "syslog_url": "udp://"}, 'invalid syslog url: "udp://" it has no target'),
+        ({"name": "x", "syslog_url": "http://h"}, 'invalid syslog url: "http://h" invalid scheme'),
+        ({"name": "x", "syslog_url": "udp://"}, 'invalid syslog url: "udp://" it names no target'),
         ({"name": "x", "fns": {}}, "fns: must be a list, not a mapping"),
         ({"name": "x", "fns": ["a"]}, "fns[0]: must be a mapping of fields, not a string"),
     ],

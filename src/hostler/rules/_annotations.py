@@ -31,10 +31,15 @@ def compact_annotations(annotations: Mapping[str, msgspec.Raw]) -> dict[str, msg
     return {key: compact(value) for key, value in annotations.items()}
 
 
+def is_annotation_key(key: str) -> bool:
+    """Whether its characters may be in a key; its length is another matter."""
+    return _KEY.fullmatch(key) is not None
+
+
 def check_annotations(annotations: Mapping[str, msgspec.Raw]) -> None:
     """Raises what is wrong with a whole set of compact ones; see `hostler.rules.errors`."""
     for key, value in annotations.items():
-        if not _KEY.fullmatch(key):
+        if not is_annotation_key(key):
             raise InvalidAnnotationKey
         if len(key) > MAX_KEY_BYTES:
             raise InvalidAnnotationKeyLength
@@ -42,8 +47,19 @@ def check_annotations(annotations: Mapping[str, msgspec.Raw]) -> None:
             raise InvalidAnnotationValue
         if len(bytes(value)) > MAX_VALUE_BYTES:
             raise InvalidAnnotationValueLength
+        if not _is_json(value):
+            raise InvalidAnnotationValue
     if len(annotations) > MAX_KEYS:
         raise TooManyAnnotationKeys
+
+
+def _is_json(value: msgspec.Raw) -> bool:
+    """A program may have made it of anything; what is kept must be readable for ever."""
+    try:
+        msgspec.json.decode(value)
+    except (msgspec.DecodeError, UnicodeError):
+        return False
+    return True
 
 
 def merge_annotations(

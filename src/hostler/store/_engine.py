@@ -22,6 +22,9 @@ WRITES = "hostler_writes"
 CANT_CONNECT = 2002
 """MySQL's number for a unix socket that nobody answers on."""
 
+SQLITE_WAIT = 0.1
+"""Seconds that SQLite waits for a lock by itself; nothing can interrupt it then."""
+
 _EXTRAS = {"postgresql": "postgresql", "mysql": "mysql"}
 
 
@@ -55,7 +58,7 @@ def make_engine(database: Database, config: StoreConfig) -> Engine:
 
 
 def _sqlite_options(database: Database, config: StoreConfig) -> dict[str, Any]:
-    return {"connect_args": {"check_same_thread": False, "timeout": config.db_timeout}}
+    return {"connect_args": {"check_same_thread": False, "timeout": SQLITE_WAIT}}
 
 
 def _postgresql_options(database: Database, config: StoreConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from typing import Any
 
 from sqlalchemy.exc import (
@@ -19,8 +20,6 @@ https://www.postgresql.org/docs/current/errcodes-appendix.html"""
 _REPEATABLE_NUMBERS = (1213, 1020)
 """MySQL and MariaDB: deadlock, row has changed since it was read.
 https://mariadb.com/kb/en/mariadb-error-codes/"""
-_SQLITE_ERROR = 1
-"""SQLite: an SQL mistake, which is an `OperationalError` for Python. https://sqlite.org/rescode.html"""
 
 
 def is_overtaken(error: SQLAlchemyError) -> bool:
@@ -31,6 +30,12 @@ def is_overtaken(error: SQLAlchemyError) -> bool:
     if not isinstance(error, DBAPIError):
         return False
     return _state(error) in _REPEATABLE_STATES or _number(error) in _REPEATABLE_NUMBERS
+
+
+def is_busy(error: SQLAlchemyError) -> bool:
+    """Whether an SQLite database was locked by others for as long as the driver waits."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0)
+    return code & 0xFF == sqlite3.SQLITE_BUSY
 
 
 def is_lost(error: SQLAlchemyError) -> bool:
@@ -44,8 +49,8 @@ def is_outage(error: SQLAlchemyError) -> bool:
         return True
     if not isinstance(error, DBAPIError):
         return False
-    if getattr(error.orig, "sqlite_errorcode", None) == _SQLITE_ERROR:
-        return False
+    if getattr(error.orig, "sqlite_errorcode", None) == sqlite3.SQLITE_ERROR:
+        return False  # a mistake in SQL, which Python calls an operational error
     return is_lost(error) or isinstance(error, OperationalError | InterfaceError)
 
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 
 import structlog
 import trio
 from sqlalchemy import select
+from sqlalchemy.exc import SQLAlchemyError
 
 from hostler.config import StoreConfig
 from hostler.datastore import DatastoreError
@@ -44,8 +45,9 @@ async def open_datastore(
     config = StoreConfig.from_env() if config is None else config
     database = parse_database_url(config.db_url)
     async with _opened(database, config, config.db_timeout) as transactions:
-        await _reach(transactions, database, config.ds_db_ping_max_retries)
-        await _prepare(transactions, database, config, migrate=migrate)
+        with _explained(database):
+            await _reach(transactions, config.ds_db_ping_max_retries)
+            await _prepare(transactions, database, config, migrate=migrate)
         _log.info("database opened", database=str(database))
         yield SqlDatastore(transactions, config.limits)
 
@@ -75,14 +77,25 @@ async def _opened(
         await transactions.aclose()
 
 
-async def _reach(transactions: Transactions, database: Database, attempts: int) -> None:
+@contextmanager
+def _explained(database: Database) -> Iterator[None]:
+    """What goes wrong at the start is for whoever set the URL, and tells all but the password."""
+    try:
+        yield
+    except DatastoreUnavailable as error:
+        cause = reason(error.__cause__ or error)
+        raise DatastoreError(f"{database} can't be reached: {cause}") from error
+    except SQLAlchemyError as error:
+        raise DatastoreError(f"{database} can't be used: {reason(error)}") from error
+
+
+async def _reach(transactions: Transactions, attempts: int) -> None:
     for left in range(max(attempts, 1) - 1, -1, -1):
         try:
             await transactions.read(lambda db: db.scalar(select(1)))
-        except DatastoreUnavailable as error:
+        except DatastoreUnavailable:
             if not left:
-                cause = reason(error.__cause__ or error)
-                raise DatastoreError(f"{database} can't be reached: {cause}") from error
+                raise
             await trio.sleep(RETRY_PAUSE)
         else:
             return
@@ -91,14 +104,10 @@ async def _reach(transactions: Transactions, database: Database, attempts: int) 
 async def _prepare(
     transactions: Transactions, database: Database, config: StoreConfig, *, migrate: bool
 ) -> None:
-    try:
-        if not migrate:
-            await transactions.read(check_current)
-        elif database.in_memory:
-            await transactions.write(upgrade)
-        else:
-            async with _opened(database, for_migration(config), TIME_LIMIT) as patient:
-                await patient.write(upgrade)
-    except DatastoreUnavailable as error:
-        cause = reason(error.__cause__ or error)
-        raise DatastoreError(f"{database} can't be migrated: {cause}") from error
+    if not migrate:
+        await transactions.read(check_current)
+    elif database.in_memory:
+        await transactions.write(upgrade)
+    else:
+        async with _opened(database, for_migration(config), TIME_LIMIT) as patient:
+            await patient.write(upgrade)

@@ -33,8 +33,8 @@ class SqlDatastore:
 
     An operation occupies a worker thread and a connection. It takes ``FN_DB_TIMEOUT`` at most,
     and a little over a second from when it is cancelled; a connection that is still to be made has
-    that limit once more. Time is the real one: under a mock clock with autojump every operation
-    is out of time at once.
+    that limit once more (2 s at least on PostgreSQL, by its library). Time is the real one: under
+    a mock clock with autojump every operation is out of time at once.
     """
 
     def __init__(self, transactions: Transactions, limits: Limits) -> None:

@@ -17,7 +17,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from hostler.rules.errors import DatastoreUnavailable
 
 from ._engine import WRITES
-from ._faults import is_lost, is_outage, is_overtaken, reason
+from ._faults import is_busy, is_lost, is_outage, is_overtaken, reason
 from ._guard import Aborted, Guard
 
 ATTEMPTS = 10
@@ -79,6 +79,7 @@ class Transactions:
 
     @asynccontextmanager
     async def _slot(self, deadline: float) -> AsyncIterator[None]:
+        self._check_open()
         owner = object()
         with trio.move_on_at(deadline) as waiting:
             await self._slots.acquire_on_behalf_of(owner)
@@ -86,11 +87,14 @@ class Transactions:
             self._note_down("all connections are in use")
             raise DatastoreUnavailable
         try:
-            if self._closed:
-                raise DatastoreUnavailable
+            self._check_open()
             yield
         finally:
             self._slots.release_on_behalf_of(owner)
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise DatastoreUnavailable
 
     async def _on_thread(
         self, guard: Guard, deadline: float, work: Callable[[], Result]
@@ -106,15 +110,16 @@ class Transactions:
                 ended.set()
 
     def _do(self, work: Work[Result], guard: Guard, writes: bool) -> Result:
+        attempts = 0
         with guard:
-            for attempt in range(1, ATTEMPTS + 1):
+            while True:
+                attempts += 1
                 try:
                     return self._attempt(work, guard, writes)
                 except SQLAlchemyError as error:
-                    if attempt == ATTEMPTS or guard.aborted or not _may_repeat(error, guard):
+                    if guard.aborted or not _may_repeat(error, guard, attempts):
                         raise
                 time.sleep(random.uniform(0, MAX_PAUSE))  # noqa: S311  (spreads, hides nothing)
-        raise AssertionError("unreachable")
 
     def _attempt(self, work: Work[Result], guard: Guard, writes: bool) -> Result:
         guard.committing = False
@@ -159,10 +164,14 @@ class Transactions:
                 await trio.to_thread.run_sync(self.engine.dispose, abandon_on_cancel=True)
 
 
-def _may_repeat(error: SQLAlchemyError, guard: Guard) -> bool:
+def _may_repeat(error: SQLAlchemyError, guard: Guard, attempts: int) -> bool:
     """Others were quicker; or the connection was lost (a pooled one, to a server that was
-    restarted meanwhile) before there could be anything committed."""
-    return is_overtaken(error) or (is_lost(error) and not guard.committing)
+    restarted meanwhile) before there could be anything committed. To wait for SQLite's lock is no
+    attempt: the guard ends that."""
+    if is_busy(error):
+        return True
+    lost = is_lost(error) and not guard.committing
+    return attempts < ATTEMPTS and (is_overtaken(error) or lost)
 
 
 def _captured(work: Callable[[], Result]) -> Callable[[], Result | _Failed]:
