@@ -17,11 +17,12 @@ from hostler.config import (
     NodeConfig,
     PlacerConfig,
     PoolConfig,
+    RunnerConfig,
     StoreConfig,
     describe,
 )
 
-CLASSES = [AgentConfig, NodeConfig, LBConfig, PlacerConfig, PoolConfig, StoreConfig]
+CLASSES = [AgentConfig, NodeConfig, LBConfig, PlacerConfig, PoolConfig, RunnerConfig, StoreConfig]
 PACKAGE = Path(hostler.__file__).parent
 ROOT = Path(__file__).parent.parent
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -26,6 +26,7 @@ LAYERS: dict[str, int] = {
             "_flock",
             "call_stats",
             "_gate",
+            "_grace",
             "_groups",
             "_inotify",
             "_iofs",

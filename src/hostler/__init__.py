@@ -22,10 +22,11 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ._grace import Grace
     from .agent import Agent, open_agent
     from .api import api_app
     from .call import PendingCall
-    from .config import AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig
+    from .config import AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig, RunnerConfig
     from .drivers.docker import open_docker_driver
     from .drivers.process import open_process_driver
     from .drivers.sim import open_sim_driver
@@ -60,6 +61,7 @@ __all__ = [
     "Fn",
     "FunctionError",
     "FunctionTable",
+    "Grace",
     "HostlerError",
     "LBAgent",
     "LBConfig",
@@ -70,6 +72,7 @@ __all__ = [
     "PlacerConfig",
     "PoolConfig",
     "PureRunner",
+    "RunnerConfig",
     "WarmPlacer",
     "api_app",
     "invoke_app",
@@ -90,10 +93,18 @@ __all__ = [
 ]
 
 _HOMES = {
+    "_grace": ("Grace",),
     "agent": ("Agent", "open_agent"),
     "api": ("api_app",),
     "call": ("PendingCall",),
-    "config": ("AgentConfig", "LBConfig", "NodeConfig", "PlacerConfig", "PoolConfig"),
+    "config": (
+        "AgentConfig",
+        "LBConfig",
+        "NodeConfig",
+        "PlacerConfig",
+        "PoolConfig",
+        "RunnerConfig",
+    ),
     "drivers.docker": ("open_docker_driver",),
     "drivers.process": ("open_process_driver",),
     "drivers.sim": ("open_sim_driver",),

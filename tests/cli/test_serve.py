@@ -134,6 +134,30 @@ async def test_what_a_function_prints_is_in_the_debug_log(
         assert line["fn_id"] == url.rpartition("/")[2]
 
 
+async def test_the_grace_is_one_for_all_parts(functions: Path) -> None:
+    """The front end waits for the one call, then the node for the other: not twice as long."""
+    async with (
+        serve(functions, "--grace", "2") as node,
+        httpx.AsyncClient(base_url=node.url, timeout=60) as client,
+        trio.open_nursery() as nursery,
+    ):
+        url = path_of(functions)
+
+        async def hang() -> None:
+            with pytest.raises(httpx.HTTPError):
+                await client.post(url, headers={"Fnt-Do": "err=hangs;hang"})
+
+        detach = {"Fnt-Do": "hang", "Fn-Invoke-Type": "detached"}
+        assert (await client.post(url, headers=detach)).status_code == 202
+        nursery.start_soon(hang)
+        while "fn_running 2" not in (await client.get("/metrics")).text:  # noqa: ASYNC110
+            await trio.sleep(0.01)
+        began = trio.current_time()
+        assert await ends(node) == 0
+        seconds = trio.current_time() - began
+    assert 2 <= seconds < 3.9
+
+
 async def test_driver_of_the_operator(functions: Path, tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(
         "from contextlib import asynccontextmanager\n"

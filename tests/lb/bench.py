@@ -11,6 +11,7 @@ import trio
 import trio.lowlevel
 from prometheus_client import CollectorRegistry
 
+from hostler import Grace
 from hostler.abc import (
     CallListener,
     CallOverrider,
@@ -40,7 +41,7 @@ class Bench:
 async def open_bench(
     runner: FakeRunner,
     *,
-    grace: float = 30.0,
+    grace: float | Grace = 30.0,
     config: LBConfig | None = None,
     placer_seconds: float = 5.0,
     call_overrider: CallOverrider | None = None,

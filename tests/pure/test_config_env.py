@@ -15,11 +15,12 @@ from hostler.config import (
     NodeConfig,
     PlacerConfig,
     PoolConfig,
+    RunnerConfig,
     StoreConfig,
     describe,
 )
 
-CLASSES = [AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig, StoreConfig]
+CLASSES = [AgentConfig, LBConfig, NodeConfig, PlacerConfig, PoolConfig, RunnerConfig, StoreConfig]
 
 FN_NAMES = (
     *("FREEZE_IDLE_MSECS", "HOT_POLL_MSECS", "HOT_LAUNCHER_TIMEOUT_MSECS"),

@@ -11,6 +11,7 @@ import attrs
 import trio
 from prometheus_client import CollectorRegistry
 
+from hostler import Grace
 from hostler._call_json import encode_call
 from hostler.agent import Agent, OutputSink, Resources, open_agent
 from hostler.agent_metrics import AgentMetrics
@@ -68,6 +69,7 @@ async def open_sim_runner(
     logs: FunctionLogs | None = None,
     output: OutputSink | None = None,
     drain_grace_msecs: float = 30_000,
+    grace: Grace | None = None,
     **options: Any,
 ) -> AsyncIterator[SimRunner]:
     """A runner with ``memory`` MB; at its end no call and no container may be left."""
@@ -82,6 +84,7 @@ async def open_sim_runner(
         total=Resources(memory * MIB, 4000),
         output=logs.collect if logs is not None else output,
         metrics=metrics,
+        grace=grace,
     ) as agent:
         async with open_runner_service(agent, logs=logs, metrics=metrics, **options) as service:
             client = MemoryRunnerClient(service)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -111,6 +112,21 @@ async def test_log_lines_of_a_call_reach_a_collector() -> None:
                     lines |= {(request.request_id, x.data, x.stderr) for x in request.lines}
             await collector.send(LogAck())
         assert lines == {("call-1", b"to stdout", False), ("call-1", b"to stderr", True)}
+
+
+async def test_a_load_balancer_that_falls_silent_is_given_up() -> None:
+    """It keeps its connection and answers no ping, as a process that was stopped."""
+    env = {"FN_RUNNER_KEEPALIVE_INTERVAL": "100ms", "FN_RUNNER_KEEPALIVE_TIMEOUT": "100ms"}
+    async with open_runner(env=env) as (node, client):
+        host, _, port = node.ready["grpc"].rpartition(":")
+        async with await trio.open_tcp_stream(host, int(port)) as silent:
+            await silent.send_all(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(3) + b"\4" + bytes(5))
+            line = await node.wait_line("peer has vanished")
+            assert line["reason"] == "no answer to a ping within 0.1 s"
+            with contextlib.suppress(trio.BrokenResourceError):  # closed or reset
+                while await silent.receive_some():
+                    pass
+        assert (await call(client)).success  # who answers is left alone
 
 
 async def test_without_the_option_there_is_no_streamer() -> None:

@@ -12,6 +12,7 @@ import trio
 
 from hostler._container_task import OutputSink
 from hostler._gate import Gate, GateClosed
+from hostler._grace import Grace
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import remove_leaked_directories
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
@@ -160,12 +161,12 @@ class Agent(InnerAgent):
             total=room.total,
         )
 
-    async def _drain(self, grace: float) -> None:
-        """Close, and let the running calls finish within ``grace`` seconds."""
+    async def _drain(self, grace: Grace) -> None:
+        """Close, and let the running calls finish within ``grace``."""
         self.close_admission()
-        with trio.move_on_after(grace) as scope:
+        with trio.move_on_at(grace.deadline()):
             await self._gate.wait_empty()
-        if scope.cancelled_caught:
+        if self._gate.inside:
             log.warning("agent cancels what is left", running=self._events.running)
 
     async def _stop(self) -> None:
@@ -320,6 +321,7 @@ async def open_agent(
     keep_logs: bool = False,
     debug_logs: bool = False,
     metrics: AgentMetrics | None = None,
+    grace: float | Grace | None = None,
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
 
@@ -336,9 +338,10 @@ async def open_agent(
     the process's own by default.
 
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
-    have ``config.drain_grace_msecs`` to finish and are cancelled then; if the block is left by
-    an exception or a cancellation, at once. Then all containers are removed, each step of that
-    with a deadline. The driver stays open; it belongs to whoever opened it.
+    have ``grace`` seconds (default: ``config.drain_grace_msecs``) to finish and are cancelled
+    then; if the block is left by an exception or a cancellation, at once. Then all containers are
+    removed, each step of that with a deadline. The driver stays open; it belongs to whoever opened
+    it.
 
     Raises `ConfigError` if the machine has no resources to spare or FN_IOFS_PATH can't be used,
     `OSError` if there is no inotify instance left, and what the block raises, as it is.
@@ -375,7 +378,9 @@ async def open_agent(
                 for action in startup:
                     await action(agent)
                 yield agent
-                await agent._drain(config.drain_grace_msecs / 1000)
+                await agent._drain(
+                    Grace.of(config.drain_grace_msecs / 1000 if grace is None else grace)
+                )
         except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
             error = caught
         finally:

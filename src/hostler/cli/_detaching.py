@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
+from hostler._grace import Grace
 from hostler.abc import CallAgent, CallListener, InnerAgent
 from hostler.bodies import read_whole
 from hostler.call import CallOption, DiscardWriter, PendingCall
@@ -76,7 +77,7 @@ class _Acknowledge(CallListener):
 
 @asynccontextmanager
 async def open_detaching(
-    inner: InnerAgent, *, body_limit: int, grace: float
+    inner: InnerAgent, *, body_limit: int, grace: float | Grace
 ) -> AsyncIterator[DetachingAgent]:
     """``body_limit`` in bytes, for detached calls.
 
@@ -85,4 +86,4 @@ async def open_detaching(
     """
     async with trio.open_nursery() as nursery:
         yield DetachingAgent(inner, nursery, body_limit)
-        nursery.cancel_scope.deadline = trio.current_time() + grace
+        nursery.cancel_scope.deadline = Grace.of(grace).deadline()

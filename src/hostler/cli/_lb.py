@@ -61,6 +61,7 @@ class LBNode:
                     placer,
                     config=LBConfig.from_env(env),
                     call_overrider=self.settings.overrider,
+                    grace=self.settings.grace,
                 )
             )
             app = calls_app(agent, self.functions, self.settings, life)

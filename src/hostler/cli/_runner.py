@@ -11,7 +11,7 @@ from prometheus_client import REGISTRY
 from hostler import wire
 from hostler.abc import PKIData
 from hostler.agent import open_agent
-from hostler.config import AgentConfig, PoolConfig
+from hostler.config import AgentConfig, PoolConfig, RunnerConfig
 from hostler.errors import ConfigError
 from hostler.front import node_app, open_listeners
 from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
@@ -40,6 +40,7 @@ class RunnerNode:
     async def __call__(self, life: Life) -> None:
         # There is an LB in front, which can try another runner.
         config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=True)
+        server = RunnerConfig.from_env(self.settings.env)
         interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
         hooks = self._hooks()
         logs = FunctionLogs() if self.stream_logs else None
@@ -55,9 +56,9 @@ class RunnerNode:
                 app = node_app(registry=REGISTRY, ready=life.is_ready)
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
                 drained = trio.Event()
-                server = await enter(serving(app, listeners, self.settings, drained))
+                http = await enter(serving(app, listeners, self.settings, drained))
                 stack.callback(drained.set)
-                addresses["http"] = server.addresses
+                addresses["http"] = http.addresses
             loop = await enter(wire.open_loop())
             driver = await enter(opened_driver(self.driver, config, self.settings))
             agent = await enter(
@@ -67,6 +68,7 @@ class RunnerNode:
                     call_overrider=self.settings.overrider,
                     output=logs.collect if logs is not None else None,
                     debug_logs=self.settings.node.logs_debug,
+                    grace=self.settings.grace,
                 )
             )
             runner = await enter(
@@ -79,6 +81,11 @@ class RunnerNode:
                     checks=self.checks,
                     hooks=hooks,
                     logs=logs,
+                    keepalive=wire.Keepalive(
+                        interval=server.runner_keepalive_interval,
+                        timeout=server.runner_keepalive_timeout,
+                        vanished=server.runner_vanished_timeout,
+                    ),
                     grace=self.settings.grace,
                 )
             )

@@ -41,6 +41,7 @@ class ServeNode:
                     call_overrider=self.settings.overrider,
                     startup=startup,
                     debug_logs=self.settings.node.logs_debug,
+                    grace=self.settings.grace,
                 )
             )
             detaching = await enter(

@@ -8,6 +8,7 @@ from typing import Any
 
 import attrs
 
+from hostler._grace import Grace
 from hostler.abc import CallOverrider, PKIData
 from hostler.config import LBConfig, NodeConfig
 from hostler.errors import ConfigError
@@ -22,8 +23,8 @@ class Settings:
     env: Mapping[str, str]
     node: NodeConfig
     bind: str
-    grace: float
-    """Seconds that what runs gets to finish in a drain."""
+    grace: Grace
+    """What runs in any of the node's parts gets to finish in a drain."""
     overrider: CallOverrider | None = None
 
 
@@ -55,7 +56,7 @@ def make_settings(
         env=env,
         node=node,
         bind=bind or f":{node.grpc_port if grpc else node.port}",
-        grace=LBConfig.from_env(env).drain_grace_msecs / 1000,
+        grace=Grace(LBConfig.from_env(env).drain_grace_msecs / 1000),
         overrider=hook,
     )
 

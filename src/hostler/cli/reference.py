@@ -20,6 +20,7 @@ from hostler.config import (
     NodeConfig,
     PlacerConfig,
     PoolConfig,
+    RunnerConfig,
     SettingInfo,
     StoreConfig,
     describe,
@@ -53,6 +54,7 @@ _SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (
     ("LB agent: `LBConfig`", LBConfig),
     ("Placers: `PlacerConfig`", PlacerConfig),
     ("Runner pools: `PoolConfig`", PoolConfig),
+    ("A runner's server: `RunnerConfig`", RunnerConfig),
     ("Runner's agent and drivers: `AgentConfig`", AgentConfig),
 )
 

@@ -17,6 +17,7 @@ from ._kinds import parse_seconds
 from ._node import NodeConfig, NodeType
 from ._placement import LBConfig, PlacerConfig
 from ._pool import PoolConfig
+from ._runner import RunnerConfig
 from ._store import StoreConfig
 
 __all__ = [
@@ -28,6 +29,7 @@ __all__ = [
     "NodeType",
     "PlacerConfig",
     "PoolConfig",
+    "RunnerConfig",
     "SettingInfo",
     "StoreConfig",
     "describe",

@@ -17,6 +17,7 @@ import structlog
 import trio
 
 from hostler._asgi import ASGIApp
+from hostler._grace import Grace
 from hostler.config import NodeConfig
 
 from ._connection import Connection
@@ -83,7 +84,7 @@ async def serve_http(
     *,
     config: NodeConfig | None = None,
     shutdown: trio.Event | None = None,
-    grace: float = DEFAULT_GRACE,
+    grace: float | Grace = DEFAULT_GRACE,
     task_status: trio.TaskStatus[HttpServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`).
@@ -113,7 +114,7 @@ async def serve_http(
                 task_status.started(server)
                 await (trio.Event() if shutdown is None else shutdown).wait()
                 accepting.cancel_scope.cancel()
-            connections.cancel_scope.deadline = trio.current_time() + grace
+            connections.cancel_scope.deadline = Grace.of(grace).deadline()
             server.drain()
 
 

@@ -9,6 +9,7 @@ import structlog
 import trio
 
 from .._gate import Gate
+from .._grace import Grace
 from ..abc import CallAgent, CallListener, CallOverrider, Placer, RunnerPool
 from ..call import CallOption, PendingCall, build_call
 from ..config import LBConfig
@@ -104,19 +105,19 @@ class LBAgent(CallAgent):
         self._gate.close()
         self._placer.close()
 
-    async def drain(self, seconds: float) -> None:
-        """Close admission and give the calls under way ``seconds`` to end, then cancel them.
+    async def drain(self, grace: float | Grace) -> None:
+        """Close admission and give the calls under way ``grace`` seconds to end, then cancel them.
 
         Detached ones end with their nursery, whose deadline this sets: nothing may be awaited
         in its block afterwards.
         """
         self.close_admission()
-        deadline = trio.current_time() + seconds
+        deadline = Grace.of(grace).deadline()
         log.info("lb agent drains", **self._left())
         with trio.move_on_at(deadline) as scope:
             await self._gate.wait_empty()
         self._detached.cancel_scope.deadline = deadline
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and any(self._left().values()):
             log.warning("lb agent cancels what is left", **self._left())
             self._gate.cancel_all()
             # Shielded from the deadline above, and bounded: what a cancelled call still does is

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
+from .._grace import Grace
 from .._groups import open_background
 from ..abc import CallListener, CallOverrider, Placer, RunnerPool
 from ..call import CallOption
@@ -23,7 +24,7 @@ async def open_lb_agent(
     call_options: Iterable[CallOption] = (),
     listeners: Iterable[CallListener] = (),
     metrics: LBMetrics | None = None,
-    grace: float | None = None,
+    grace: float | Grace | None = None,
 ) -> AsyncIterator[LBAgent]:
     """An agent that has its calls run by the runners of ``pool``, chosen by ``placer``.
 

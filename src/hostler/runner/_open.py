@@ -8,11 +8,15 @@ from contextlib import asynccontextmanager
 import structlog
 
 from .. import wire
+from .._grace import Grace
 from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics
 from ._hooks import Hooks, StatusChecks
 from ._logs import FunctionLogs
 from ._service import PureRunnerService, RunnerStatistics, open_runner_service
+
+DEFAULT_KEEPALIVE = wire.Keepalive(interval=60.0)
+"""A server may ping more often than a client: nobody counts it."""
 
 log = structlog.get_logger(__name__)
 
@@ -43,7 +47,8 @@ async def open_pure_runner(
     hooks: Hooks | None = None,
     logs: FunctionLogs | None = None,
     metrics: AgentMetrics | None = None,
-    grace: float = 30.0,
+    keepalive: wire.Keepalive = DEFAULT_KEEPALIVE,
+    grace: float | Grace = 30.0,
 ) -> AsyncIterator[PureRunner]:
     """Serve the runner protocol on ``bind`` (``host:port``; port 0 = any) until the block ends.
 
@@ -52,14 +57,15 @@ async def open_pure_runner(
     used, or one is opened. ``ssl_context`` as of `hostler.wire.server_tls`, or files to follow;
     without one the runner talks plaintext and logs a warning. ``detached`` = whether detached
     calls are taken.
+    ``keepalive`` says when a silent connection is checked, and given up.
     ``checks`` are what a status consists of. ``logs`` is the built-in log streamer; the agent has
     to be opened with its ``collect`` as ``output``. ``metrics`` are the process's own by default.
 
     Leaving the block drains: new streams are refused, calls that wait for a slot are NACKed,
-    and what runs, detached calls too, has ``grace`` seconds to finish before it is cancelled.
-    Then log collectors have some seconds to take what is left. If the block is left by an
-    exception or a cancellation there is no grace. The standard gRPC health service of the same
-    server says NOT_SERVING from the begin of the drain.
+    and what runs, detached calls too, has ``grace`` seconds to finish before it is cancelled. Of
+    what is left then, log collectors have some seconds to take the last lines. If the block is
+    left by an exception or a cancellation there is no grace. The standard gRPC health service of
+    the same server says NOT_SERVING from the begin of the drain.
 
     Raises `OSError` if it can't bind.
     """
@@ -70,7 +76,9 @@ async def open_pure_runner(
         open_runner_service(
             agent, detached=detached, checks=checks, hooks=hooks, logs=logs, metrics=metrics
         ) as service,
-        wire.open_server(service, bind, loop=running_loop, ssl_context=ssl_context) as server,
+        wire.open_server(
+            service, bind, loop=running_loop, ssl_context=ssl_context, keepalive=keepalive
+        ) as server,
     ):
         yield PureRunner(service, server.address)
         await service.drain(grace, stop_accepting=server.stop_accepting)

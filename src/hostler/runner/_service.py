@@ -9,6 +9,7 @@ import attrs
 import structlog
 import trio
 
+from .._grace import Grace
 from .._groups import open_background
 from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics, default_agent_metrics
@@ -25,7 +26,8 @@ from ._writers import AcknowledgeDetached
 log = structlog.get_logger(__name__)
 
 LOG_SECONDS = 5.0
-"""Seconds that log collectors get in a drain to take what is left, once all calls are over."""
+"""Seconds that log collectors get in a drain at most to take what is left, once all calls are
+over."""
 
 
 @attrs.frozen(kw_only=True)
@@ -83,24 +85,25 @@ class PureRunnerService(RunnerService):
         )
 
     async def drain(
-        self, grace: float, *, stop_accepting: Callable[[], None] = lambda: None
+        self, grace: float | Grace, *, stop_accepting: Callable[[], None] = lambda: None
     ) -> None:
         """NACK what is queued, and wait up to ``grace`` seconds for what runs, detached calls
-        too; then log streams take what is left and end.
+        too; then log streams take what is left and end, within what is left of the grace.
 
         ``stop_accepting`` is to refuse new engagements. What is left afterwards has to be
         cancelled, which whoever opened the service does by leaving its block. Cancellable.
         """
-        log.info("runner drains", grace_s=grace, **self._left())
+        deadline = Grace.of(grace).deadline()
+        log.info("runner drains", grace_s=deadline - trio.current_time(), **self._left())
         self._agent.close_admission()
         stop_accepting()
-        with trio.move_on_after(grace) as scope:
+        with trio.move_on_at(deadline) as scope:
             while self._active or self._detached.count:
                 await self._changed.wait()
         if scope.cancelled_caught:
             log.warning("runner cancels what is left", **self._left())
         elif self._logs is not None:
-            with trio.move_on_after(LOG_SECONDS):
+            with trio.move_on_at(min(deadline, trio.current_time() + LOG_SECONDS)):
                 await self._logs.finish()
 
     def _left(self) -> dict[str, int]:
@@ -125,7 +128,8 @@ class PureRunnerService(RunnerService):
         self._received += 1
         try:
             run = CallRun(self._agent, self._terms, engagement, self._detached)
-            self._handled += await run.serve()
+            handled = await run.serve()
+            self._handled += handled  # not in one: others have counted during the wait
         finally:
             self._active -= 1
             self._note_change()

@@ -1,0 +1,32 @@
+"""Settings of a pure runner's server."""
+
+from __future__ import annotations
+
+import attrs
+
+from ._base import EnvConfig, setting
+from ._kinds import SECONDS
+
+
+@attrs.frozen(kw_only=True)
+class RunnerConfig(EnvConfig):
+    """How a runner finds out that a load balancer is gone. Times are seconds. The variables are
+    ours."""
+
+    runner_keepalive_interval: float = attrs.field(
+        default=60.0, metadata=setting(SECONDS, "FN_RUNNER_KEEPALIVE_INTERVAL")
+    )
+    """Seconds (60) of silence on a connection after which a ping asks whether the process behind
+    the host still lives. Clients bear any number of them; only servers count pings."""
+
+    runner_keepalive_timeout: float = attrs.field(
+        default=20.0, metadata=setting(SECONDS, "FN_RUNNER_KEEPALIVE_TIMEOUT")
+    )
+    """Seconds (20) in which that ping must be answered; else the connection is given up, and its
+    calls are cancelled, but for acknowledged detached ones."""
+
+    runner_vanished_timeout: float = attrs.field(
+        default=30.0, metadata=setting(SECONDS, "FN_RUNNER_VANISHED_TIMEOUT")
+    )
+    """Seconds (30) after which a host that is silently gone from the network is noticed. The kernel
+    probes in whole seconds: at least 2."""
