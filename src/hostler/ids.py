@@ -12,9 +12,9 @@ bits    field               meaning
 ======  ==================  ==============================================
 
 Two nodes may have the same machine id: private addresses repeat, in container networks above all.
-Their ids are equal only if they are made in the same millisecond with the same counter, and each
-process starts its counter at a random number: for two nodes that each make 1000 ids a second that is
-to be expected about every 50 days. Nothing depends on it: no table is keyed by the id of a call, which
+Their ids are equal only if made in the same millisecond with the same counter, and each process
+starts its counter at a random number: for two nodes that each make 1000 ids a second that is to be
+expected about every 50 days. Nothing depends on it: no table is keyed by the id of a call, which
 is for people and logs, and an engine refuses a second container of the same name.
 
 ULID: https://github.com/ulid/spec; Crockford: https://www.crockford.com/base32.html

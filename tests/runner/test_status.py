@@ -382,3 +382,21 @@ async def test_who_waits_when_the_runner_ends_is_told(
             nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked(0.01)
     assert [failure.status for failure in failures] == [14]
+
+
+async def test_overlapping_calls_are_all_handled(autojump_clock: object, tmp_path: Path) -> None:
+    async def slow(request: SimRequest) -> SimResponse:
+        await trio.sleep(5)
+        return SimResponse()
+
+    async with (
+        open_sim_driver({"slow": slow}) as driver,
+        open_sim_runner(driver, tmp_path) as runner,
+    ):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(runner.call, "slow")
+            with trio.move_on_after(1):  # a fourth, whose client goes away
+                await runner.call("slow")
+        status = await runner.client.status()
+        assert (status.active, status.requests_received, status.requests_handled) == (0, 4, 4)

@@ -126,12 +126,13 @@ class PureRunnerService(RunnerService):
     async def engage(self, engagement: ServerEngagement) -> None:
         self._active += 1
         self._received += 1
+        handled = True  # also one that breaks off: it was not answered with a NACK
         try:
             run = CallRun(self._agent, self._terms, engagement, self._detached)
             handled = await run.serve()
-            self._handled += handled  # not in one: others have counted during the wait
         finally:
             self._active -= 1
+            self._handled += handled
             self._note_change()
 
     async def status(self, payload: str | None) -> RunnerStatus:
