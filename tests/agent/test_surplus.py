@@ -20,7 +20,7 @@ from hostler.agent._connection import Channel, Connection, Stale
 from hostler.agent._exchange import Exchange
 from hostler.bodies import BytesBody
 from hostler.call import build_call
-from hostler.errors import FunctionResponseError
+from hostler.errors import FunctionResponseError, FunctionWriteRequest
 from tests.conftest import Logs
 
 from .nodes import Recorder, call_model
@@ -45,18 +45,28 @@ class Function:
         self.connections: list[trio.SocketStream] = []
         self.requests = 0
         self._listener = listener
+        self._life, self._ended = trio.CancelScope(), trio.Event()
         self.socket = FunctionSocket(os.open(path, os.O_PATH))
 
     def blurt(self, data: bytes) -> None:
         """Send unasked. Not through Trio: no other task runs meanwhile."""
         self.connections[-1].socket._sock.send(data)  # type: ignore[attr-defined]
 
+    async def end(self) -> None:
+        """As if its process had ended."""
+        self._life.cancel()
+        await self._ended.wait()
+
     async def serve(self) -> None:
-        await trio.serve_listeners(self._serve, [self._listener])
+        with self._life:
+            await trio.serve_listeners(self._serve, [self._listener])
+        self._ended.set()
 
     async def _serve(self, stream: trio.SocketStream) -> None:
         self.connections.append(stream)
-        with suppress(trio.BrokenResourceError):  # the agent closes without reading surplus
+        with suppress(
+            trio.BrokenResourceError, trio.ClosedResourceError
+        ):  # the agent closes without reading surplus
             await self._answer(stream)
 
     async def _answer(self, stream: trio.SocketStream) -> None:
@@ -192,6 +202,21 @@ async def test_a_function_that_always_speaks_first_fails_the_call(tmp_path: Path
         peer.close()
     channel.close()
     sock.close()
+
+
+@pytest.mark.parametrize("body", BODIES, ids=["whole", "streamed"])
+async def test_a_function_that_is_gone_fails_the_call(
+    tmp_path: Path, body: Callable[[], Body]
+) -> None:
+    """It has closed the kept connection, and accepts no other."""
+    async with open_function(tmp_path) as function:
+        channel = Channel(function.socket, function.socket.connect(), 0)
+        function.answers = [response(b"first")]
+        assert await call(channel, body()) == b"first"
+        await function.end()
+        with pytest.raises((FunctionResponseError, FunctionWriteRequest)):
+            await call(channel, body())
+        channel.close()
 
 
 async def _surplus(stream: trio.SocketStream) -> None:

@@ -27,7 +27,7 @@ class FunctionBroke(Exception):
 
 
 class Stale(FunctionBroke):
-    """The connection can't carry the request, of which the function has got nothing."""
+    """There is no connection that could carry the request: the function has got nothing of it."""
 
 
 class HeadTooBig(Exception):
@@ -193,7 +193,7 @@ class Channel:
     def connection(self) -> Connection:
         """A connection for one exchange, to be handed to `settle`.
 
-        Raises `FunctionBroke` if the function does not accept one.
+        Raises `Stale` if the function does not accept one.
         """
         kept, self._kept = self._kept, None
         if kept is not None:
@@ -224,7 +224,7 @@ class Channel:
         try:
             return Connection(self._socket.connect(), self._max_head)
         except OSError as error:
-            raise FunctionBroke(str(error)) from error
+            raise Stale(str(error)) from error
 
     def close(self) -> None:
         """Idempotent."""
