@@ -17,6 +17,7 @@ from hostler.logs import open_logs
 
 from ._collector import settle_collector
 from ._errors import explanation, tell
+from ._open_files import raise_open_files
 
 log = structlog.get_logger(__name__)
 
@@ -61,6 +62,7 @@ def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None =
             check_fd(ready_fd)
         config, node = make()
         with open_logs(config):
+            raise_open_files()
             return trio.run(_live, node, ready_fd, strict_exception_groups=True)
     except KeyboardInterrupt:  # before the signals were ours
         return 128 + signal.SIGINT

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Literal
 
 import attrs
@@ -58,37 +57,43 @@ class NodeConfig(EnvConfig):
 
     # --- HTTP ---
 
-    max_request_size: int = attrs.field(default=0, metadata=setting(_SIZE, "FN_MAX_REQUEST_SIZE"))
-    """Bytes of a request body, 0 (default) = no limit."""
+    max_request_size: int = attrs.field(
+        default=6_291_456, metadata=setting(_SIZE, "FN_MAX_REQUEST_SIZE")
+    )
+    """Bytes of a request body (6 291 456), 0 = no limit. Fn has none by default."""
 
     replay_limit: int = attrs.field(default=1_048_576, metadata=setting(_SIZE, "FN_REPLAY_LIMIT"))
     """Bytes (1 048 576) of a streamed request body that are kept so that the call can be sent to
     another runner. Ours: Fn keeps the whole body."""
 
     max_request_header_size: int = attrs.field(
-        default=1_048_576, metadata=setting(_SIZE, "FN_MAX_REQUEST_HEADER_SIZE")
+        default=65_536, metadata=setting(_SIZE, "FN_MAX_REQUEST_HEADER_SIZE")
     )
-    """Bytes (1 048 576) of a request head, 0 = the default."""
+    """Bytes (65 536) of a request head, 0 = 1 048 576. Fn's default is the latter."""
 
     request_header_read_timeout: float = attrs.field(
-        default=math.inf, metadata=setting(TIME_LIMIT, "FN_REQUEST_HEADER_READ_TIMEOUT")
+        default=5.0, metadata=setting(TIME_LIMIT, "FN_REQUEST_HEADER_READ_TIMEOUT")
     )
-    """Seconds in which a request head must have arrived (no limit)."""
+    """Seconds (5) in which a request head must have arrived, 0 = no limit. That is Fn's
+    default, here and for the next three."""
 
     request_body_read_timeout: float = attrs.field(
-        default=math.inf, metadata=setting(TIME_LIMIT, "FN_REQUEST_BODY_READ_TIMEOUT")
+        default=300.0, metadata=setting(TIME_LIMIT, "FN_REQUEST_BODY_READ_TIMEOUT")
     )
-    """Seconds in which a whole request must have arrived (no limit)."""
+    """Seconds (300) in which a whole request must have arrived, 0 = no limit. No function may run
+    longer, by default."""
 
     response_write_timeout: float = attrs.field(
-        default=math.inf, metadata=setting(TIME_LIMIT, "FN_RESPONSE_WRITE_TIMEOUT")
+        default=60.0, metadata=setting(TIME_LIMIT, "FN_RESPONSE_WRITE_TIMEOUT")
     )
-    """Seconds in which a client must have taken its response (no limit)."""
+    """Seconds (60) for which a client may take nothing of its response, 0 = no limit. The time of
+    the whole response has no limit, where Fn's setting is about that."""
 
     http_idle_timeout: float = attrs.field(
-        default=math.inf, metadata=setting(TIME_LIMIT, "FN_HTTP_IDLE_TIMEOUT")
+        default=120.0, metadata=setting(TIME_LIMIT, "FN_HTTP_IDLE_TIMEOUT")
     )
-    """Seconds that a connection without a request is kept (no limit)."""
+    """Seconds (120) that a connection without a request is kept, 0 = no limit. Should be more than
+    the same time of a proxy before it."""
 
     api_cors_origins: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_ORIGINS")

@@ -17,6 +17,7 @@ from hostler.config import NodeConfig
 
 from ._dates import http_date
 from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, head_limit, reason_of
+from ._framing import framing_fault
 
 log = structlog.get_logger(__name__)
 
@@ -51,6 +52,7 @@ class Connection:
             max_incomplete_event_size=head_limit(owner.config),
         )
         self.idle = True
+        self._served = False
         self._idle_scope = trio.CancelScope()
         self._head: _H11Event = h11.NEED_DATA
         self.readahead = 0
@@ -78,6 +80,7 @@ class Connection:
         request = await self._next_request()
         if request is None:
             return False
+        self._served = True
         exchange = Exchange(self, request)
         await exchange.run()
         if exchange.reusable and not self.owner.draining:
@@ -95,7 +98,7 @@ class Connection:
         try:
             event = self.h11.next_event()
             if event is h11.NEED_DATA and not self.h11.trailing_data[0]:
-                await _within(config.http_idle_timeout, self._fill)
+                await _within(self._patience(), self._fill)
             # The first bytes are here, or the client has gone, or the idle time is over.
             nothing = event is h11.NEED_DATA and not self.h11.trailing_data[0]
             if nothing or self._idle_scope.cancel_called:
@@ -113,7 +116,20 @@ class Connection:
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, str(error))
             return None
-        return event if isinstance(event, h11.Request) else None
+        if not isinstance(event, h11.Request):
+            return None
+        if (fault := framing_fault(event)) is not None:
+            await self._refuse(400, fault)
+            return None
+        return event
+
+    def _patience(self) -> float:
+        """Seconds for a request to begin. A client that has never sent one has the time of a
+        head, as in Fn: it connected to send it."""
+        config = self.owner.config
+        if self._served:
+            return config.http_idle_timeout
+        return min(config.http_idle_timeout, config.request_header_read_timeout)
 
     async def _rest_of_head(self) -> None:
         self._head = h11.NEED_DATA

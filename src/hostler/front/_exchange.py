@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RECEIVE_BYTES = 64 * 1024
-DEFAULT_HEAD_BYTES = 1_048_576
-"""Bytes of a request head if the configuration leaves it open (Fn's default)."""
+UNLIMITED_HEAD_BYTES = 1_048_576
+"""Bytes of a request head without a limit of one's own: that of Go's server, hence of Fn's."""
 
 
 class ClientGone(OSError):
@@ -78,8 +78,13 @@ class Exchange:
     def _scope(self) -> Scope:
         request = self._request
         target, _, query = request.target.partition(b"?")
+        headers = list(request.headers)
         if not target.startswith(b"/") and b"://" in target:  # the absolute form of proxies
-            target = b"/" + target.split(b"://", 1)[1].partition(b"/")[2]
+            host, _, path = target.split(b"://", 1)[1].partition(b"/")
+            target = b"/" + path
+            # It counts for more than the header (RFC 9112, section 3.2.2).
+            headers = [pair for pair in headers if pair[0] != b"host"]
+            headers.append((b"host", host))
         stream = self._connection.stream
         return {
             "type": "http",
@@ -91,7 +96,7 @@ class Exchange:
             "raw_path": target,
             "query_string": query,
             "root_path": "",
-            "headers": list(request.headers),
+            "headers": headers,
             "client": _peer(stream),
             "server": None,
         }
@@ -206,7 +211,7 @@ class Exchange:
 
 def head_limit(config: NodeConfig) -> int:
     """Bytes of a request head."""
-    return config.max_request_header_size or DEFAULT_HEAD_BYTES
+    return config.max_request_header_size or UNLIMITED_HEAD_BYTES
 
 
 def reason_of(status: int) -> bytes:

@@ -1,0 +1,87 @@
+"""Slow clients in numbers: what they cost a real node, and that others are served meanwhile."""
+
+from __future__ import annotations
+
+import os
+import resource
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+import trio
+
+from ._process import NodeProcess, open_node
+
+CONNECTIONS = int(os.environ.get("HOSTLER_TEST_CONNECTIONS", "2000"))
+"""10 000 are what the bound is about; 2000 tell what one costs, in a fifth of the time."""
+ALL = 10_000
+BOUND_MIB = 200
+
+FUNCTIONS = "apps: [{name: a, fns: [{name: f, id: f, image: 'true'}]}]"
+SLOW_HEAD = b"POST /invoke/f HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"x"
+SLOW_BODY = b"POST /invoke/f HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"x"
+SILENT = b"", b""
+
+
+@pytest.fixture
+def many_files() -> Iterator[None]:
+    before = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if before[1] < CONNECTIONS + 500:
+        pytest.fail(f"the hard limit of open files is {before[1]}: too few for this test")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (before[1], before[1]))
+    yield
+    resource.setrlimit(resource.RLIMIT_NOFILE, before)
+
+
+def resident_mib(node: NodeProcess) -> float:
+    status = Path(f"/proc/{node.process.pid}/status").read_text()
+    (line,) = [line for line in status.splitlines() if line.startswith("VmRSS")]
+    return int(line.split()[1]) / 1024
+
+
+def open_files(node: NodeProcess) -> int:
+    return len(os.listdir(f"/proc/{node.process.pid}/fd"))
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110
+        await trio.sleep(0.02)
+
+
+@contextmanager
+def slow_clients(node: NodeProcess, count: int, parts: tuple[bytes, bytes]) -> Iterator[None]:
+    port = int(node.url.rpartition(":")[2])
+    with ExitStack() as stack:
+        clients = []
+        for _ in range(count):
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client.sendall(parts[0])
+            clients.append(client)
+        for client in clients:
+            client.sendall(parts[1])
+        yield
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("parts", [SLOW_HEAD, SILENT], ids=["slow head", "silent"])
+async def test_ten_thousand_slow_clients_fit_into_200_mib(
+    parts: tuple[bytes, bytes], tmp_path: Path, many_files: None
+) -> None:
+    functions = tmp_path / "functions.yaml"
+    functions.write_text(FUNCTIONS)
+    no_limits = {"FN_REQUEST_HEADER_READ_TIMEOUT": "0", "FN_HTTP_IDLE_TIMEOUT": "0"}
+    args = ("serve", "--functions", str(functions), "--driver", "process", "--bind", "127.0.0.1:0")
+    with trio.fail_after(60):
+        async with open_node(*args, env=no_limits) as node:
+            files, before = open_files(node), resident_mib(node)
+            with slow_clients(node, CONNECTIONS, parts):
+                await until(lambda: open_files(node) >= CONNECTIONS)
+                async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+                    assert (await client.get("/version")).status_code == 200
+                grown = resident_mib(node) - before
+                print(f"{before:.1f} MiB + {CONNECTIONS} x {grown * 1024 / CONNECTIONS:.1f} KiB")  # noqa: T201
+                assert before + grown * ALL / CONNECTIONS < BOUND_MIB
+            await until(lambda: open_files(node) <= files + 1)
