@@ -36,9 +36,12 @@ LAYERS: dict[str, int] = {
         ],
         1,
     ),
-    **dict.fromkeys(["_asgi", "_declaration", "_log_text", "functions", "logs"], 1),
+    **dict.fromkeys(
+        ["_asgi", "_declaration", "_flights", "_log_text", "cached_functions", "functions", "logs"],
+        1,
+    ),
     **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
-    **dict.fromkeys(["wire", "drivers", "store"], 2),
+    **dict.fromkeys(["wire", "drivers", "store", "api_client"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front", "api"], 4),
     "testing": 5,
@@ -53,6 +56,7 @@ FOREIGN = {
     "grpclib": "wire",
     "betterproto": "wire",
     "docker": "drivers/docker",
+    "httpx": "api_client",
     "sqlalchemy": "store",
     "alembic": "store",
 }

@@ -15,6 +15,7 @@ from typer.models import OptionInfo
 
 from hostler.config import (
     AgentConfig,
+    ApiConfig,
     EnvConfig,
     LBConfig,
     NodeConfig,
@@ -51,6 +52,7 @@ Each is an option too, and the option wins. All are ours, and have no `NAME_FILE
 _SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (
     ("Nodes and front end: `NodeConfig`", NodeConfig),
     ("Datastore: `StoreConfig`", StoreConfig),
+    ("Looking up functions: `ApiConfig`", ApiConfig),
     ("LB agent: `LBConfig`", LBConfig),
     ("Placers: `PlacerConfig`", PlacerConfig),
     ("Runner pools: `PoolConfig`", PoolConfig),

@@ -11,6 +11,7 @@ from hostler.errors import ConfigError
 
 from ._addresses import is_runner_target
 from ._agent import AgentConfig
+from ._api import ApiConfig
 from ._base import EnvConfig
 from ._describe import SettingInfo, describe
 from ._kinds import parse_seconds
@@ -22,6 +23,7 @@ from ._store import StoreConfig
 
 __all__ = [
     "AgentConfig",
+    "ApiConfig",
     "ConfigError",
     "EnvConfig",
     "LBConfig",

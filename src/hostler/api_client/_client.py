@@ -1,0 +1,178 @@
+"""The API as a datastore."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TypeVar
+from urllib.parse import quote, urlsplit
+
+import attrs
+import httpx
+import msgspec
+
+from hostler.config import ApiConfig
+from hostler.datastore import (
+    AppFilter,
+    AppPatch,
+    FnFilter,
+    FnPatch,
+    Page,
+    TriggerFilter,
+    TriggerPatch,
+)
+from hostler.errors import ConfigError
+from hostler.models import App, Fn, Trigger
+from hostler.rules.errors import AppNotFound
+
+from ._documents import AppDocument, FnDocument, ListDocument, TriggerDocument
+from ._errors import ApiUnavailable
+from ._http import Connection
+
+MAX_CONNECTIONS = 64
+CONNECT_SECONDS = 5.0
+_T = TypeVar("_T")
+
+
+class ApiClient:
+    """A `hostler.datastore.Datastore`, which says what the methods do, behind the API of a node.
+
+    `open_api_client` makes it. Instead of `DatastoreUnavailable` operations raise its subclass
+    `ApiUnavailable`. Of a cancelled change it is not known whether it was made. ``per_page`` is
+    bounded by the API, where 0 means its default (30).
+    """
+
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
+
+    # --- apps ---
+
+    async def list_apps(self, where: AppFilter) -> Page[App]:
+        found = await self._list("/v2/apps", where, ListDocument[AppDocument])
+        return Page([item.value() for item in found.items or ()], found.next_cursor)
+
+    async def create_app(self, app: App) -> App:
+        return (await self._write("POST", "/v2/apps", AppDocument.of(app))).value()
+
+    async def get_app(self, app_id: str) -> App:
+        return (await self._read(f"/v2/apps/{_part(app_id)}", AppDocument)).value()
+
+    async def update_app(self, app_id: str, patch: AppPatch) -> App:
+        path = f"/v2/apps/{_part(app_id)}"
+        return (await self._write("PUT", path, AppDocument.of(patch))).value()
+
+    async def delete_app(self, app_id: str) -> None:
+        await self._connection.send("DELETE", f"/v2/apps/{_part(app_id)}")
+
+    async def app_id_by_name(self, name: str) -> str:
+        found = await self.list_apps(AppFilter(name=name))
+        if not found.items:
+            raise AppNotFound
+        return found.items[0].id
+
+    # --- functions ---
+
+    async def list_fns(self, where: FnFilter) -> Page[Fn]:
+        found = await self._list("/v2/fns", where, ListDocument[FnDocument])
+        return Page([item.value() for item in found.items or ()], found.next_cursor)
+
+    async def create_fn(self, fn: Fn) -> Fn:
+        return (await self._write("POST", "/v2/fns", FnDocument.of(fn))).value()
+
+    async def get_fn(self, fn_id: str) -> Fn:
+        return (await self._read(f"/v2/fns/{_part(fn_id)}", FnDocument)).value()
+
+    async def find(self, fn_id: str) -> tuple[App, Fn]:
+        """Two requests: the function's app may be another version than when it was read."""
+        fn = await self.get_fn(fn_id)
+        return await self.get_app(fn.app_id), fn
+
+    async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
+        path = f"/v2/fns/{_part(fn_id)}"
+        return (await self._write("PUT", path, FnDocument.of(patch))).value()
+
+    async def delete_fn(self, fn_id: str) -> None:
+        await self._connection.send("DELETE", f"/v2/fns/{_part(fn_id)}")
+
+    # --- triggers ---
+
+    async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
+        found = await self._list("/v2/triggers", where, ListDocument[TriggerDocument])
+        return Page([item.value() for item in found.items or ()], found.next_cursor)
+
+    async def create_trigger(self, trigger: Trigger) -> Trigger:
+        return (await self._write("POST", "/v2/triggers", TriggerDocument.of(trigger))).value()
+
+    async def get_trigger(self, trigger_id: str) -> Trigger:
+        return (await self._read(f"/v2/triggers/{_part(trigger_id)}", TriggerDocument)).value()
+
+    async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
+        # The source's own slash makes a double one; the API takes one away (Fn's protocol).
+        parts = "/".join(_part(part) for part in source.split("/"))
+        path = f"/v2/runner/apps/{_part(app_id)}/triggerBySource/{_part(type)}/{parts}"
+        return (await self._read(path, TriggerDocument)).value()
+
+    async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
+        path = f"/v2/triggers/{_part(trigger_id)}"
+        return (await self._write("PUT", path, TriggerDocument.of(patch))).value()
+
+    async def delete_trigger(self, trigger_id: str) -> None:
+        await self._connection.send("DELETE", f"/v2/triggers/{_part(trigger_id)}")
+
+    # --- requests ---
+
+    async def _list(
+        self, path: str, where: AppFilter | FnFilter | TriggerFilter, type_: type[_T]
+    ) -> _T:
+        fields = attrs.asdict(where)
+        query = {name: str(value) for name, value in fields.items() if value}
+        return _decode(await self._connection.send("GET", path, query=query), type_)
+
+    async def _read(self, path: str, type_: type[_T]) -> _T:
+        return _decode(await self._connection.send("GET", path), type_)
+
+    async def _write(self, method: str, path: str, document: _T) -> _T:
+        body = await self._connection.send(method, path, body=msgspec.json.encode(document))
+        return _decode(body, type(document))
+
+
+@asynccontextmanager
+async def open_api_client(
+    url: str, config: ApiConfig | None = None, *, transport: httpx.AsyncBaseTransport | None = None
+) -> AsyncIterator[ApiClient]:
+    """A client of the API at ``url``, of which only scheme, host and port count, as in Fn.
+
+    Connects when there is something to ask. ``transport`` replaces the network. Raises
+    `ConfigError` for a bad URL.
+    """
+    config = config or ApiConfig()
+    async with httpx.AsyncClient(
+        base_url=_base(url),
+        timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),  # the whole has a limit of its own
+        limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+        transport=transport,
+    ) as client:
+        yield ApiClient(Connection(client, config.api_timeout))
+
+
+def _base(url: str) -> str:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        _ = parts.port
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no URL of an API: {error}") from error
+    if parts.scheme not in ("http", "https") or not parts.hostname:
+        raise ConfigError(f"{url!r} is no URL of an API: takes http://host:port or https://")
+    return f"{parts.scheme}://{parts.netloc}"
+
+
+def _part(text: str) -> str:
+    """One part of a path. What it stands for must not be taken for a part of the way to it."""
+    return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
+
+
+def _decode(body: bytes, type_: type[_T]) -> _T:
+    try:
+        return msgspec.json.decode(body, type=type_)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise ApiUnavailable(f"what answers is no API: {error}") from error

@@ -1,0 +1,35 @@
+"""Settings of those who ask the API."""
+
+from __future__ import annotations
+
+import attrs
+
+from ._base import EnvConfig, setting
+from ._kinds import SECONDS, number
+
+
+@attrs.frozen(kw_only=True)
+class ApiConfig(EnvConfig):
+    """How apps, functions and triggers are looked up for calls. Times are seconds. Fn has the
+    first two for code only; the variables are ours."""
+
+    api_timeout: float = attrs.field(default=60.0, metadata=setting(SECONDS, "FN_API_TIMEOUT"))
+    """Seconds (60) that a request to the API may take, with all its attempts."""
+
+    lookup_ttl: float = attrs.field(default=5.0, metadata=setting(SECONDS, "FN_LOOKUP_TTL"))
+    """Seconds (5) for which what was looked up is used without asking again."""
+
+    lookup_max_stale: float = attrs.field(
+        default=600.0, metadata=setting(SECONDS, "FN_LOOKUP_MAX_STALE")
+    )
+    """Seconds (600) for which it is used while asking fails. Ours."""
+
+    lookup_missing_ttl: float = attrs.field(
+        default=1.0, metadata=setting(SECONDS, "FN_LOOKUP_MISSING_TTL")
+    )
+    """Seconds (1) for which what is not there is not asked for again. Ours."""
+
+    lookup_size: int = attrs.field(
+        default=10_000, metadata=setting(number(low=1), "FN_LOOKUP_SIZE")
+    )
+    """Apps, functions and triggers (10 000 of each) that are kept. Ours."""
