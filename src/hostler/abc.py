@@ -246,6 +246,10 @@ class Placer(ABC):
         """Its times: an LB agent computes the time limit of detached calls of them."""
         return PlacerConfig()
 
+    def stop_waiting(self) -> None:  # noqa: B027  (as below)
+        """From now on no call waits: those that do get `ServerBusy` at once, others if no runner
+        takes them now."""
+
     def close(self) -> None:  # noqa: B027  (placers that never wait need none)
         """Refuse with `ServerBusy` the calls that are still searching. Committed ones go on."""
 

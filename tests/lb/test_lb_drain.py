@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Callable
 
 import pytest
@@ -22,7 +23,8 @@ from hostler.errors import (
     ServerBusy,
     ServiceReservationFailure,
 )
-from hostler.lb import LBAgent, LBStatistics
+from hostler.lb import DrainReport, Footprint, LBAgent, LBStatistics
+from tests.conftest import Logs
 from tests.pool.fakes import FakeRunner, make_call
 
 from .bench import Bench, Recorder, acknowledging, open_bench
@@ -53,6 +55,80 @@ async def test_drain_refuses_the_new_and_the_searching_and_waits_for_the_running
     assert waits == ("waits", 503, pytest.approx(2, abs=0.1))
     assert runs == ("runs", pytest.approx(8, abs=0.1))
     assert bench.agent.statistics() == LBStatistics(calls=3, completed=1, server_busy=2)
+
+
+async def test_a_drain_that_has_begun_takes_what_finds_a_runner(
+    autojump_clock: MockClock, logs: Logs
+) -> None:
+    """As a front end does it: no call waits, those that it has accepted run, one grace for all."""
+    runner = FakeRunner(seconds=2, slots=2)
+    async with trio.open_nursery() as nursery:
+        async with open_bench(runner, grace=30, placer_seconds=99) as bench:
+            for name in ("first", "second"):
+                nursery.start_soon(bench.agent.submit, make_call(name))
+            await trio.sleep(0.1)
+            nursery.start_soon(_refused, bench.agent, make_call("waits"))
+            await trio.sleep(0.1)
+            bench.agent.begin_drain(30)
+            runner.slots = 3
+            await bench.agent.submit(make_call("accepted"))
+        report = bench.agent.drain_report
+    assert report is not None
+    assert (report.completed, report.refused, report.clean) == (3, 1, False)
+    (line,) = logs.with_event("lb agent has drained")
+    assert (line["log_level"], line["refused"], line["tasks"]) == ("warning", 1, 0)
+
+
+async def _refused(agent: LBAgent, call: PendingCall) -> None:
+    with pytest.raises(ServerBusy):
+        await agent.submit(call)
+
+
+async def test_begin_and_end_of_a_drain_share_one_grace(autojump_clock: MockClock) -> None:
+    runner = FakeRunner(seconds=9999, slots=9)
+    ends: list[Exception] = []
+
+    async def submit(agent: LBAgent) -> None:
+        try:
+            await agent.submit(make_call())
+        except ServiceReservationFailure as error:
+            ends.append(error)
+
+    async with trio.open_nursery() as nursery, open_bench(runner, grace=7) as bench:
+        nursery.start_soon(submit, bench.agent)
+        await trio.sleep(1)
+        bench.agent.begin_drain(7)
+        await trio.sleep(5)  # a front end takes its time
+    assert trio.current_time() == pytest.approx(1 + 7, abs=0.1)
+    report = bench.agent.drain_report
+    assert report == DrainReport(seconds=pytest.approx(7, abs=0.1), canceled=1)
+    assert len(ends) == 1
+
+
+async def test_a_clean_drain_reports_zeros(autojump_clock: MockClock, logs: Logs) -> None:
+    before = Footprint.now()
+    async with open_bench(acknowledging(3)) as bench:
+        await bench.agent.submit(make_call("sync"))
+        await bench.agent.submit(make_call("detached", kind="detached"))
+    report = bench.agent.drain_report
+    assert report == DrainReport(seconds=pytest.approx(3, abs=0.1), completed=1)
+    assert report.since(before) == report
+    assert report.clean
+    assert logs.with_event("lb agent has drained")[0]["log_level"] == "info"
+
+
+async def test_a_report_tells_what_the_program_has_left() -> None:
+    before = Footprint.now()
+    clean = DrainReport(seconds=1.0, completed=5)
+    async with trio.open_nursery() as nursery:
+        ours, theirs = socket.socketpair()
+        with ours, theirs:
+            nursery.start_soon(trio.sleep_forever)
+            found = clean.since(before)
+            assert (found.sockets, found.tasks) == (2, 1)
+            assert not found.clean
+            nursery.cancel_scope.cancel()
+    assert clean.since(before) == clean
 
 
 async def test_weakness_02_5_drain_has_an_end(autojump_clock: MockClock) -> None:

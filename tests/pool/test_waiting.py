@@ -14,7 +14,7 @@ from hostler.abc import NotPlaced, Outcome, Runner, RunnerCall, RunnerPool
 from hostler.call import PendingCall
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionError, ServerBusy
-from hostler.pool import NaivePlacer, SweepPlacer
+from hostler.pool import NaivePlacer, PlacerStatistics, SweepPlacer
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
 from .test_placers import is_idle, make
@@ -301,6 +301,31 @@ async def test_weakness_02_5_close_refuses_the_searching_at_once(
     assert trio.current_time() == pytest.approx(50, abs=0.1)
     with pytest.raises(ServerBusy):
         await placer.place_call(pool, make_call())
+
+
+async def test_when_waiting_ends_only_who_has_to_wait_is_refused(autojump_clock: MockClock) -> None:
+    """A front end that stops: what it has accepted may still find a runner, at once or never."""
+    placer, runner = make(), FakeRunner(seconds=50)
+    pool = FakePool([runner])
+    ends: list[BaseException | None] = []
+
+    async def run(*names: str) -> None:
+        ends.extend(await place_all(placer, pool, [make_call(name) for name in names]))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run, "running", "first", "second")
+        await trio.sleep(1)
+        placer.stop_waiting()
+        await trio.sleep(0.001)
+        assert placer.statistics() == PlacerStatistics(calls=1, waiting=0)
+        with pytest.raises(ServerBusy):
+            await placer.place_call(pool, make_call("refused by the runner"))
+        runner.slots = 2
+        nursery.start_soon(run, "late")
+        await trio.sleep(0.001)
+        assert placer.statistics() == PlacerStatistics(calls=2, waiting=0)
+    assert runner.order == ["running", "late"]
+    assert (ends.count(None), len(ends)) == (2, 4)
 
 
 async def test_close_ends_a_query_and_an_attempt_that_hang(autojump_clock: MockClock) -> None:

@@ -74,10 +74,12 @@ class Exchange:
 
 @asynccontextmanager
 async def posting(
-    node: NodeProcess, path: str, content: bytes = b"", **headers: str
+    node: NodeProcess | str, path: str, content: bytes = b"", **headers: str
 ) -> AsyncIterator[Exchange]:
-    """POST ``content`` (headers have ``_`` for ``-``); the response is there to be read."""
-    host, _, port = node.ready["http"][0].rpartition(":")
+    """POST ``content`` (headers have ``_`` for ``-``) to a node, or to ``host:port``; the response
+    is there to be read."""
+    address = node if isinstance(node, str) else node.ready["http"][0]
+    host, _, port = address.rpartition(":")
     fields = [("Host", f"{host}:{port}"), ("Content-Length", str(len(content)))]
     fields += [(name.replace("_", "-"), value) for name, value in headers.items()]
     async with await trio.open_tcp_stream(host, int(port)) as stream:

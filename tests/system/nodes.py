@@ -79,12 +79,16 @@ class Fleet:
 
 @asynccontextmanager
 async def open_runner(
-    folder: Path, *args: str, driver: str = "process", env: Mapping[str, str] | None = None
+    folder: Path,
+    *args: str,
+    driver: str = "process",
+    env: Mapping[str, str] | None = None,
+    bind: str = "127.0.0.1:0",
 ) -> AsyncIterator[Runner]:
     """``args`` are further options; ``env`` is laid over the environment."""
     sockets = Path(tempfile.mkdtemp(prefix="r", dir=folder))
     settings = {"FN_IOFS_PATH": str(sockets), **(env or {})}
-    options = ("--driver", driver, "--bind", "127.0.0.1:0", "--http-bind", "127.0.0.1:0")
+    options = ("--driver", driver, "--bind", bind, "--http-bind", "127.0.0.1:0")
     async with open_node("runner", *options, *args, env=settings) as node:
         yield Runner(node, sockets)
 
@@ -96,9 +100,10 @@ async def open_lb(
     *args: str,
     functions: Functions = FNT,
     env: Mapping[str, str] | None = None,
+    bind: str = "127.0.0.1:0",
 ) -> AsyncIterator[NodeProcess]:
     declared = declare(folder / "functions.yaml", functions)
-    options = ("--bind", "127.0.0.1:0", "--runners", ",".join(runners))
+    options = ("--bind", bind, "--runners", ",".join(runners))
     async with open_node("lb", *options, "--functions", str(declared), *args, env=env) as node:
         yield node
 

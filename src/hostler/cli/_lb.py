@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import attrs
+import structlog
 
 from hostler import wire
 from hostler.abc import PKIData, Placer
@@ -13,7 +14,7 @@ from hostler.config import LBConfig, PlacerConfig, PoolConfig
 from hostler.errors import ConfigError
 from hostler.front import open_listeners
 from hostler.functions import Catalog
-from hostler.lb import open_lb_agent
+from hostler.lb import Footprint, LBAgent, open_lb_agent
 from hostler.pool import PLACERS, mtls_runner_factory, open_dns_pool
 
 from ._life import Life
@@ -22,6 +23,8 @@ from ._machine_id import take_machine_id
 from ._parts import calls_app, serving
 from ._settings import Settings
 from ._tls import following_tls
+
+log = structlog.get_logger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +42,7 @@ class LBNode:
         env = self.settings.env
         placer = make_placer(self.placer, PlacerConfig.from_env(env))
         config = PoolConfig.from_env(env)
+        before = Footprint.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
@@ -69,7 +73,16 @@ class LBNode:
             take_machine_id(server.addresses[0])
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})
             await life.shutdown.wait()
-            agent.close_admission()
+            agent.begin_drain(self.settings.grace)
+        report(agent, before)
+
+
+def report(agent: LBAgent, before: Footprint) -> None:
+    """Tell how the drain went, once all is closed."""
+    assert agent.drain_report is not None
+    found = agent.drain_report.since(before)
+    told = log.info if found.clean else log.warning
+    told("drained", **attrs.asdict(found))
 
 
 def make_placer(name: str, config: PlacerConfig) -> Placer:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import select
 import socket
 import struct
 from collections.abc import Awaitable, Callable
@@ -28,6 +29,19 @@ LINGER_SECONDS = 1.0
 LINGER_BYTES = 256 * 1024
 """How long, and for how many bytes, a connection is kept that was answered before its request
 was complete. Closed at once, the kernel would reset it, and the answer could be lost."""
+
+
+FIRST_SECONDS = 1.0
+"""How long a connection that has just been made is kept in a drain for its first request."""
+
+
+def is_readable(sock: trio.socket.SocketType) -> bool:
+    """Whether something has arrived: a connection, bytes, the end. Does not wait."""
+    if sock.fileno() < 0:  # closed
+        return False
+    poll = select.poll()
+    poll.register(sock.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
 
 
 class Owner(Protocol):
@@ -71,7 +85,13 @@ class Connection:
             await trio.aclose_forcefully(self.stream)
 
     def close_if_idle(self) -> None:
-        if self.idle and not self.h11.trailing_data[0]:
+        """Close it if no request is there. The first one may still be on its way; of later ones
+        clients know that the connection may be closed before (RFC 9112, section 9.5)."""
+        if not self.idle or self.h11.trailing_data[0] or is_readable(self.stream.socket):
+            return
+        if not self._served:
+            self._idle_scope.deadline = trio.current_time() + FIRST_SECONDS
+        else:
             self._idle_scope.cancel()
 
     async def _serve_one(self) -> bool:
@@ -104,6 +124,7 @@ class Connection:
             if nothing or self._idle_scope.cancel_called:
                 return None
             self.idle = False
+            self._idle_scope.deadline = math.inf
             if event is h11.NEED_DATA:
                 event = self.h11.next_event()
             if event is h11.NEED_DATA and not await _within(

@@ -20,7 +20,7 @@ from hostler._asgi import ASGIApp
 from hostler._grace import Grace
 from hostler.config import NodeConfig
 
-from ._connection import Connection
+from ._connection import Connection, is_readable
 from ._listen import address_of, open_listeners
 
 log = structlog.get_logger(__name__)
@@ -59,11 +59,10 @@ class HttpServer:
 
     async def serve_stream(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. An error in it never leaves it."""
-        if self.draining:  # accepted at the last moment
-            await trio.aclose_forcefully(stream)
-            return
         connection = Connection(stream, self)
         self._connections.add(connection)
+        if self.draining:  # accepted at the last moment
+            connection.close_if_idle()
         try:
             await connection.run()
         except Exception:  # one client must not end the others
@@ -72,7 +71,8 @@ class HttpServer:
             self._connections.discard(connection)
 
     def drain(self) -> None:
-        """Close what is idle; the others end after the request that they have."""
+        """Close what is idle; the others end after the request that they have, or that is on its
+        way: a client whose connection was taken must not find it closed under its request."""
         self.draining = True
         for connection in self._connections:
             connection.close_if_idle()
@@ -90,8 +90,9 @@ async def serve_http(
     """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`).
 
     ``started()`` carries the `HttpServer`, with the addresses that were really bound. When
-    ``shutdown`` is set: stop accepting, close idle connections, let requests finish for
-    ``grace`` seconds, cancel the rest and return. Cancelling does the last step at once.
+    ``shutdown`` is set: accept the connections that are there, close the listening sockets, so
+    that further clients are refused and can go elsewhere, close idle connections, let requests
+    finish for ``grace`` seconds, cancel the rest and return. Cancelling does the last step at once.
 
     Of ``config`` it uses ``max_request_header_size`` and the four times of HTTP:
     ``request_header_read_timeout`` (408 after it), ``request_body_read_timeout`` is the
@@ -106,6 +107,8 @@ async def serve_http(
             if isinstance(bind, str)
             else list(bind)
         )
+        for listener in listeners:
+            stack.callback(listener.socket.close)
         server = HttpServer(app, config or NodeConfig(), [address_of(item) for item in listeners])
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
@@ -116,9 +119,41 @@ async def serve_http(
                 accepting.cancel_scope.cancel()
             connections.cancel_scope.deadline = Grace.of(grace).deadline()
             server.drain()
+            for listener in listeners:
+                await _accept_the_rest(listener, server, connections)
+
+
+async def _accept_the_rest(
+    listener: trio.SocketListener, server: HttpServer, connections: trio.Nursery
+) -> None:
+    """Take the clients that the kernel has connected already, and close the socket at once after
+    the last of them, or the kernel would reset theirs."""
+    while is_readable(listener.socket):
+        try:
+            connections.start_soon(server.serve_stream, await listener.accept())
+        except OSError as error:  # (it has gone again; out of files)
+            log.debug("connection lost before it was accepted", reason=str(error))
+            break
+    listener.socket.close()
 
 
 async def _accept(
     listener: trio.SocketListener, server: HttpServer, connections: trio.Nursery
 ) -> None:
-    await trio.serve_listeners(server.serve_stream, [listener], handler_nursery=connections)
+    """Until cancelled. The socket stays open, or the kernel would reset those whom it has
+    connected and we have not accepted yet."""
+    kept = _KeptOpen(listener)
+    await trio.serve_listeners(server.serve_stream, [kept], handler_nursery=connections)
+
+
+class _KeptOpen(trio.abc.Listener[trio.SocketStream]):
+    """Does not close what it listens on, as `trio.serve_listeners` would."""
+
+    def __init__(self, listener: trio.SocketListener) -> None:
+        self._listener = listener
+
+    async def accept(self) -> trio.SocketStream:
+        return await self._listener.accept()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from functools import partial
 
+import attrs
 import structlog
 import trio
 
@@ -16,6 +18,7 @@ from ..config import LBConfig
 from ..errors import ServerBusy, ServiceReservationFailure
 from ..metrics import LBMetrics
 from ._detached import AckWriter, log_late_failure
+from ._report import DrainReport, report_of
 from ._run import LISTENER_SECONDS, CallRun
 from ._statistics import Counts, LBStatistics
 
@@ -45,6 +48,11 @@ class LBAgent(CallAgent):
         self._options = tuple(call_options)
         self._counts = Counts(metrics)
         self._gate = Gate()
+        self._drain_from: LBStatistics | None = None
+        self._drain_began = math.inf
+        self._drain_until = math.inf
+        self.drain_report: DrainReport | None = None
+        """What the drain has cost, once the agent has drained."""
         self._make_run = partial(
             CallRun,
             pool=pool,
@@ -105,15 +113,30 @@ class LBAgent(CallAgent):
         self._gate.close()
         self._placer.close()
 
+    def begin_drain(self, grace: float | Grace) -> None:
+        """Calls that wait for a runner are refused, and no call waits from now on; those that a
+        runner has, or takes at once, may run. The end of the agent's block closes admission, and
+        keeps within ``grace`` seconds from now. Only the first call counts.
+
+        For a front end that stops: it calls this, lets the requests that it has accepted go on, and
+        leaves the block after them.
+        """
+        if self._drain_from is None:
+            self._drain_from, self._drain_began = self.statistics(), trio.current_time()
+            self._drain_until = Grace.of(grace).deadline()
+            log.info("lb agent drains", **self._left())
+            self._placer.stop_waiting()
+
     async def drain(self, grace: float | Grace) -> None:
-        """Close admission and give the calls under way ``grace`` seconds to end, then cancel them.
+        """Close admission and give the calls under way ``grace`` seconds to end, then cancel them; less
+        if an earlier `begin_drain` says so.
 
         Detached ones end with their nursery, whose deadline this sets: nothing may be awaited
         in its block afterwards.
         """
+        self.begin_drain(grace)
         self.close_admission()
-        deadline = Grace.of(grace).deadline()
-        log.info("lb agent drains", **self._left())
+        deadline = min(self._drain_until, Grace.of(grace).deadline())
         with trio.move_on_at(deadline) as scope:
             await self._gate.wait_empty()
         self._detached.cancel_scope.deadline = deadline
@@ -128,6 +151,19 @@ class LBAgent(CallAgent):
     def _left(self) -> dict[str, int]:
         statistics = self.statistics()
         return {"running": statistics.running, "detached": statistics.detached}
+
+    def note_end(self) -> None:
+        """All is over that could be ended: make the report."""
+        if self._drain_from is None:
+            return
+        self.drain_report = report_of(
+            self._drain_from,
+            self.statistics(),
+            seconds=trio.current_time() - self._drain_began,
+            tasks=self._gate.inside + len(self._detached.child_tasks),
+        )
+        told = log.info if self.drain_report.clean else log.warning
+        told("lb agent has drained", **attrs.asdict(self.drain_report))
 
     def abort(self) -> None:
         """Cancel everything now."""

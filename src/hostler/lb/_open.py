@@ -36,7 +36,8 @@ async def open_lb_agent(
     `ServerBusy` at once, which also closes the placer; what runs, detached calls too, has
     ``grace`` seconds (default: ``config.drain_grace_msecs``) to end and is then cancelled.
     Left by an exception or a cancellation there is no grace. A call that the agent has to cancel
-    raises `ServiceReservationFailure` in its submitter's task.
+    raises `ServiceReservationFailure` in its submitter's task. Afterwards ``agent.drain_report``
+    says what the drain has cost.
     """
     config = config or LBConfig()
     async with open_background() as detached:
@@ -56,3 +57,4 @@ async def open_lb_agent(
         except BaseException:
             agent.abort()
             raise
+    agent.note_end()

@@ -27,6 +27,10 @@ class HotWaiter:
     def __repr__(self) -> str:
         return f"<HotWaiter {self.ticket} woken={self._woken.is_set()}>"
 
+    @property
+    def woken(self) -> bool:
+        return self._woken.is_set()
+
     def wake(self, turn: Turn | None) -> None:
         """End the wait with ``turn``, for good."""
         self.turn = turn

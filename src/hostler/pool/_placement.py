@@ -45,6 +45,7 @@ class Placement:
         trying: Trying,
         config: PlacerConfig,
         patience: Callable[[int], float] = lambda ahead: 0.0,
+        may_wait: bool = True,
     ) -> None:
         self._pool = pool
         self._call = call
@@ -56,6 +57,7 @@ class Placement:
         self._patience = patience
         self._ticket = room.ticket()
         self._arrived = trio.current_time()
+        self._may_wait = may_wait
         self._has_waited = False
         self._waiter: Waiter | HotWaiter | None = None
         self._pool_error: Exception | None = None
@@ -66,11 +68,17 @@ class Placement:
         if self._waiter is not None:
             self._waiter.wake(None)
 
+    def stop_waiting(self) -> None:
+        """Give up at once if the call waits, or as soon as it would have to."""
+        self._may_wait = False
+        if self._waiter is not None and not self._waiter.woken:
+            self._waiter.wake(None)
+
     async def run(self, line: Line) -> None:
         """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
         with self._tracker.watch():
             # Behind others that ask for the same there is nothing to be had before them.
-            outcome = None if line else await self._begin(line)
+            outcome = None if line and self._may_wait else await self._begin(line)
             while outcome is None:
                 outcome = await self._use(line, await self._turn(line))
             now = trio.current_time()
@@ -89,7 +97,7 @@ class Placement:
                 raise self._surrender()
             if turn is not None and (outcome := await self._use(line, turn)) is not None:
                 return outcome
-        return None if line else await self._sweep(line)
+        return None if line and self._may_wait else await self._sweep(line)
 
     async def _hot_turn(self, line: Line, until: float) -> Turn | None:
         """Wait for a hot container; ``None`` if there was none in time."""
@@ -109,7 +117,7 @@ class Placement:
         if not self._call.body.replayable:
             log.warning("call can't be tried again, its body is gone", call_id=self._call.model.id)
             raise ServerBusy
-        if not self._trying.over:
+        if self._may_wait and not self._trying.over:
             size = len(self._call.body.data or b"")
             self._admit(line, size)
             self._waiter = waiter = Waiter(line, self._ticket, self._arrived, self._trying.deadline)
@@ -142,7 +150,7 @@ class Placement:
         self._has_waited = True
 
     def _surrender(self) -> Exception:
-        if self._trying.refused:
+        if self._trying.refused or not self._may_wait:
             return ServerBusy()
         self._tracker.timed_out()
         if self._pool_error is not None:

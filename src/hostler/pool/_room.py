@@ -63,6 +63,10 @@ class Waiter:
     def __repr__(self) -> str:
         return f"<Waiter {self.ticket} woken={self._woken.is_set()}>"
 
+    @property
+    def woken(self) -> bool:
+        return self._woken.is_set()
+
     async def wait(self) -> Turn | None:
         """Stand in line until it is this call's turn; ``None`` = give up.
 

@@ -59,6 +59,7 @@ class SweepPlacer(Placer):
         self._troubled: set[str] = set()
         self._closed = False
         self._hedging = Hedging(self._config.hedge_quantile, self._config.hedge_percent)
+        self._may_wait = True
         self.loads = LoadBook()
         """What is known of the runners' load."""
 
@@ -120,12 +121,18 @@ class SweepPlacer(Placer):
                 trying=trying,
                 config=config,
                 patience=lambda ahead: self.patience(call, ahead),
+                may_wait=self._may_wait,
             )
             self._placements.add(placement)
             try:
                 await placement.run(line)
             finally:
                 self._placements.discard(placement)
+
+    def stop_waiting(self) -> None:
+        self._may_wait = False
+        for placement in tuple(self._placements):
+            placement.stop_waiting()
 
     def close(self) -> None:
         self._closed = True

@@ -1,0 +1,80 @@
+"""A server that stops loses no request: neither of those that it has connected, nor of those that
+the kernel has connected for it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import trio
+import trio.testing
+
+from hostler.front import HttpServer, invoke_app, open_listeners, serve_http
+from hostler.front._connection import FIRST_SECONDS
+from hostler.front._listen import address_of
+
+from ._agent import TABLE, ScriptedAgent
+from ._sockets import Client, open_front
+
+REQUEST = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+
+
+async def test_clients_in_the_kernels_queue_are_served_and_later_ones_refused() -> None:
+    shutdown = trio.Event()
+    shutdown.set()
+    app = invoke_app(ScriptedAgent(), TABLE)
+    with trio.fail_after(10):
+        async with open_listeners("127.0.0.1:0") as listeners, trio.open_nursery() as nursery:
+            port = int(address_of(listeners[0]).rpartition(":")[2])
+            clients = [Client(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(20)]
+            for client in clients:
+                await client.send(REQUEST)
+
+            async def serve(task_status: trio.TaskStatus[HttpServer]) -> None:
+                await serve_http(app, listeners, shutdown=shutdown, task_status=task_status)
+
+            server: HttpServer = await nursery.start(serve)
+            for client in clients:
+                assert (await client.answer()).body == b"x"
+                await client.stream.aclose()
+            with pytest.raises(OSError):
+                await trio.open_tcp_stream("127.0.0.1", port)
+        assert server.statistics().connections == 0
+
+
+async def test_the_first_request_of_a_new_connection_may_be_on_its_way() -> None:
+    async with open_front() as front:
+        client = await front.connect()
+        await front.wait_connections(1)
+        front.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        await client.send(REQUEST)
+        answer = await client.answer()
+        assert (answer.body, answer.headers["connection"]) == (b"x", "close")
+        await front.done.wait()
+
+
+async def test_a_new_connection_without_a_request_holds_nothing_up_for_long() -> None:
+    async with open_front(grace=60) as front:
+        client = await front.connect()
+        await front.wait_connections(1)
+        began = trio.current_time()
+        front.shutdown.set()
+        assert await client.closed_by_server()
+        await front.done.wait()
+        assert trio.current_time() - began >= FIRST_SECONDS
+
+
+async def test_a_kept_connection_is_closed_at_once_unless_a_request_has_arrived() -> None:
+    """On the second one, the request is in the kernel's buffer as the drain begins."""
+    async with open_front() as front:
+        idle, asking = await front.connect(), await front.connect()
+        for client in (idle, asking):
+            assert (await client.post(b"1")).body == b"1"
+        await trio.testing.wait_all_tasks_blocked()
+        os.write(asking.stream.socket.fileno(), REQUEST)
+        front.server.drain()  # the server's tasks have not run since
+        with trio.fail_after(FIRST_SECONDS / 2):
+            assert await idle.closed_by_server()
+        assert (await asking.answer()).body == b"x"
+        assert await asking.closed_by_server()
