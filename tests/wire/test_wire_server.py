@@ -106,6 +106,29 @@ async def test_end_of_the_server_cancels_calls_and_says_so() -> None:
             assert asyncio_tasks(loop) == 0
 
 
+async def test_end_of_the_server_proves_that_it_has_not_looked_at_a_call() -> None:
+    """The stream was accepted, but nobody has come to its call: another runner may have it."""
+    service = Service()
+    entered = trio.Event()
+
+    async def engage(engagement: ServerEngagement) -> None:
+        entered.set()
+        await trio.sleep_forever()
+
+    service.on_engage = engage
+    with trio.fail_after(10):
+        async with wire.open_loop() as loop:
+            async with wire.open_server(service, "127.0.0.1:0", loop=loop) as server:
+                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=5)
+                manager = client.engage(TRY, first=EMPTY_BODY)
+                engagement = await manager.__aenter__()
+                await entered.wait()
+            with pytest.raises(NotSent, match="did not look at the call"):
+                await engagement.receive()
+            await manager.__aexit__(None, None, None)
+            await client.aclose()
+
+
 async def test_cancelled_server_ends_in_time_with_a_client_that_does_not_read() -> None:
     async def engage(engagement: ServerEngagement) -> None:
         await engagement.receive()

@@ -57,20 +57,24 @@ async def serve_stream(
 
     The caller has entered nothing; ``stream.cancel_scope`` is entered here, and cancelled when
     the peer resets the stream or its connection is lost. The peer's ``grpc-timeout`` is a
-    deadline. A cancellation from outside ends the stream with UNAVAILABLE. Never raises anything
+    deadline. A cancellation from outside ends the stream with UNAVAILABLE, or refuses it if
+    nothing of it was taken yet: proof for the peer that it may go elsewhere. Never raises anything
     else: what the service raises is the peer's status, or is logged.
     """
-    status, text = UNAVAILABLE, "the server is shutting down"
+    status: tuple[int, str] | None = None
     try:
         with stream.cancel_scope as scope:
             deadline = _set_deadline(scope, headers.get("grpc-timeout"))
-            status, text = await _outcome(service, stream, headers, peer, health)
+            status = await _outcome(service, stream, headers, peer, health)
             with contextlib.suppress(StreamBroken, PeerDone):
                 await stream.flush()
         if scope.cancelled_caught and deadline and not stream.broken:
-            status, text = DEADLINE_EXCEEDED, "deadline exceeded"
+            status = DEADLINE_EXCEEDED, "deadline exceeded"
     finally:
-        _finish(stream, status, text)
+        if status is None and not (stream.taken or stream.broken):
+            stream.reset_now(ErrorCodes.REFUSED_STREAM)
+        else:
+            _finish(stream, *(status or (UNAVAILABLE, "the server is shutting down")))
 
 
 def _set_deadline(scope: trio.CancelScope, timeout: str | None) -> bool:

@@ -89,6 +89,8 @@ class WireStream(grpclib_protocol.Stream):
         self.broken: Broken | None = None
         self.ended = False
         """The peer has sent all it is going to."""
+        self.taken = False
+        """A message of the peer was taken, so that something may have come of it."""
         self.end_sent = False
         self._response_started = False
         self.response_is_good = False
@@ -196,6 +198,7 @@ class WireStream(grpclib_protocol.Stream):
         size = self._need()
         message = bytes(memoryview(self._partial)[_PREFIX.size : size])
         del self._partial[:size]
+        self.taken = True
         return message
 
     # --- sending ---
