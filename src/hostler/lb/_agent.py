@@ -128,8 +128,8 @@ class LBAgent(CallAgent):
             self._placer.stop_waiting()
 
     async def drain(self, grace: float | Grace) -> None:
-        """Close admission and give the calls under way ``grace`` seconds to end, then cancel them; less
-        if an earlier `begin_drain` says so.
+        """Close admission and give the calls under way ``grace`` seconds to end, less if an earlier
+        `begin_drain` says so, then cancel them.
 
         Detached ones end with their nursery, whose deadline this sets: nothing may be awaited
         in its block afterwards.
