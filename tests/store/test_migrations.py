@@ -134,6 +134,40 @@ async def test_many_nodes_start_at_once_on_an_empty_database(new_url: str) -> No
         assert len((await store.list_apps(AppFilter())).items) == 6
 
 
+@pytest.mark.parametrize("kind", ["postgresql", "mysql"], indirect=True)
+async def test_a_node_waits_for_one_that_migrates(new_url: str, server: Server) -> None:
+    database = parse_database_url(new_url).url.database
+    take, free, waits = {
+        "postgresql": (
+            f"SELECT pg_advisory_lock({_migrate._LOCK_KEY})",
+            f"SELECT pg_advisory_unlock({_migrate._LOCK_KEY})",
+            "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
+        ),
+        "mysql": (
+            f"SELECT GET_LOCK('hostler {database}', 1)",
+            f"SELECT RELEASE_LOCK('hostler {database}')",
+            "SELECT 1 FROM information_schema.processlist WHERE state = 'User lock'",
+        ),
+    }[server.name]
+    opened = trio.Event()
+
+    async def start() -> None:
+        async with open_datastore(StoreConfig(db_url=new_url)):
+            opened.set()
+
+    with _engine(new_url) as engine, engine.connect() as connection:
+        connection.execute(text(take))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(start)
+            with trio.fail_after(30):
+                while not server.execute(waits):  # noqa: ASYNC110  (a server tells nobody)
+                    await trio.sleep(0.02)
+            assert not opened.is_set()
+            assert not inspect(connection).get_table_names()
+            connection.execute(text(free))
+    assert opened.is_set()
+
+
 async def test_tables_of_another_program_are_not_touched(new_url: str) -> None:
     _execute(new_url, "CREATE TABLE fns (id INTEGER)", "INSERT INTO fns VALUES (1)")
     with pytest.raises(DatastoreError, match=r"tables of another program \(fns\)"):

@@ -37,9 +37,14 @@ _GO_DSN = re.compile(
     r"/(?P<name>[^/?]+)(?:\?(?P<query>.*))?"
 )
 """What https://github.com/go-sql-driver/mysql takes behind ``mysql://``; nothing is escaped."""
-_GO_TLS = {"false": "", "": "", "true": "verify", "skip-verify": "encrypt"}
-
 Tls = Literal["", "encrypt", "verify"]
+
+_GO_TLS: dict[str, Tls] = {
+    "": "",
+    "false": "",
+    "true": "verify",
+    "skip-verify": "encrypt",
+}
 
 
 @attrs.frozen
@@ -118,11 +123,7 @@ def _go_mysql(dsn: re.Match[str]) -> Database:
         database=dsn["name"],
         query={"unix_socket": address} if unix else {},
     )
-    return Database("mysql", url, _tls(tls))
-
-
-def _tls(word: str) -> Tls:
-    return "verify" if word == "true" else "encrypt" if word == "skip-verify" else ""
+    return Database("mysql", url, _GO_TLS[tls])
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
