@@ -227,7 +227,7 @@ async def test_different_credentials_are_different_transfers(
 
 
 @pytest.mark.parametrize(
-    ("status", "code"), [(400, 400), (404, 404), (429, 429), (500, 502), (503, 502)]
+    ("status", "code"), [(400, 400), (401, 401), (404, 404), (429, 429), (500, 502), (503, 502)]
 )
 async def test_codes(
     fake_driver: DockerDriver, fake_engine: FakeEngine, status: int, code: int
