@@ -12,6 +12,7 @@ BEYOND_SCHEMAS = (
     "Invalid Fn ID - not owned by specified app",
     "Invalid annotation value length, ",  # as compact JSON
     "Invalid annotation change, ",  # with those that are there
+    "path and query must not have NUL characters",
 )
 
 

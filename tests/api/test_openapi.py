@@ -65,6 +65,19 @@ async def test_what_fns_description_has_wrong() -> None:
     assert schemas["NewTrigger"]["properties"]["source"]["pattern"].startswith("^/")
 
 
+async def test_an_answer_says_what_can_be_done_with_it() -> None:
+    paths = (await described())["paths"]
+    links = paths["/v2/fns"]["post"]["responses"]["200"]["links"]
+    assert links["CreateTrigger"]["requestBody"] == {
+        "app_id": "$response.body#/app_id",
+        "fn_id": "$response.body#/id",
+    }
+    assert links["GetFn"] == {
+        "operationId": "GetFn",
+        "parameters": {"fn_id": "$response.body#/id"},
+    }
+
+
 async def test_limits_are_those_of_the_datastore() -> None:
     document = await described(limits=Limits(memory=512, timeout=600, idle_timeout=9))
     fields = document["components"]["schemas"]["FnChange"]["properties"]

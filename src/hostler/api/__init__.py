@@ -10,7 +10,7 @@ from ._app import PREFIX, api_app
 from ._listeners import AppListener, FnListener, Listener, TriggerListener
 from ._listening import ListeningDatastore
 from ._metrics import RequestMetrics
-from ._operation import Operation, Query
+from ._operation import Link, Operation, Query
 from ._request import ApiRequest
 from ._routes import Handler, Route
 
@@ -20,6 +20,7 @@ __all__ = [
     "AppListener",
     "FnListener",
     "Handler",
+    "Link",
     "Listener",
     "ListeningDatastore",
     "Middleware",

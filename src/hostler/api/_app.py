@@ -57,8 +57,8 @@ def api_app(
     routes below ``/v2``; raises `ValueError` for one that is elsewhere, or that is there already.
 
     Of ``config`` it uses ``public_lb_url``, ``api_cors_origins`` and ``api_cors_headers``, and for
-    the bodies of requests ``max_request_size``, of which 6 MiB count, and
-    ``request_body_read_timeout``, without which it is 30 s.
+    the bodies of requests ``max_request_size`` and ``request_body_read_timeout``, as far as they
+    are below 6 MiB and 30 s.
 
     ``limits`` are those of ``store``; they are only told, in the description. ``metrics`` count
     the requests that have a route; those of a node are its `hostler.front.FrontMetrics`.

@@ -13,13 +13,14 @@ from hostler.rules import parse_per_page
 from . import _documents as documents
 from ._answers import NO_CONTENT, document_reply
 from ._convert import app_document, app_patch, new_app
-from ._operation import PAGE, Operation, Query
+from ._operation import PAGE, Link, Operation, Query
 from ._request import ApiRequest
 from ._routes import Route
 
 _PATH = "/v2/apps"
 _ONE = "/v2/apps/{app_id}"
 _TAG = "Apps"
+_LINKS = [Link(operation, {"app_id": "id"}) for operation in ("GetApp", "UpdateApp", "DeleteApp")]
 
 
 async def _list(request: ApiRequest) -> Reply:
@@ -79,6 +80,7 @@ def app_routes() -> Iterator[Route]:
             request=documents.NewApp,
             response=documents.App,
             errors=(409,),
+            links=(Link("CreateFn", body={"app_id": "id"}), *_LINKS),
         ),
     )
     yield Route(

@@ -19,6 +19,7 @@ from ._schemas import (
     FN_NAME,
     IDLE_TIMEOUT,
     IMAGE,
+    IMAGE_CHANGE,
     MEMORY,
     NEW_ANNOTATION,
     NEW_ANNOTATIONS,
@@ -91,7 +92,7 @@ class FnChange(Document, kw_only=True):
     """What is to be changed of a function. Maps are merged, "" and 0 change nothing."""
 
     id: Id = ""
-    image: str = ""
+    image: Annotated[str, IMAGE_CHANGE] = ""
     memory: Annotated[int, MEMORY] = 0
     timeout: Annotated[int, TIMEOUT] = 0
     idle_timeout: Annotated[int, IDLE_TIMEOUT] = 0

@@ -16,13 +16,14 @@ from . import _documents as documents
 from ._answers import NO_CONTENT, document_reply
 from ._convert import fn_document, fn_patch, new_fn
 from ._endpoints import Endpoints
-from ._operation import PAGE, Operation, Query
+from ._operation import PAGE, Link, Operation, Query
 from ._request import ApiRequest
 from ._routes import Route
 
 _PATH = "/v2/fns"
 _ONE = "/v2/fns/{fn_id}"
 _TAG = "Fns"
+_LINKS = [Link(operation, {"fn_id": "id"}) for operation in ("GetFn", "UpdateFn", "DeleteFn")]
 
 
 @attrs.frozen
@@ -96,6 +97,7 @@ def fn_routes(endpoints: Endpoints) -> Iterator[Route]:
             request=documents.NewFn,
             response=documents.Fn,
             errors=(404, 409),
+            links=(Link("CreateTrigger", body={"app_id": "app_id", "fn_id": "id"}), *_LINKS),
         ),
     )
     yield Route(

@@ -13,7 +13,7 @@ import msgspec
 from hostler.rules import Limits
 
 from . import _documents as documents
-from ._operation import Operation, Query
+from ._operation import Link, Operation, Query
 from ._routes import Route
 
 OPENAPI_VERSION = "3.1.0"
@@ -97,6 +97,8 @@ def _responses(route: Route, operation: Operation) -> dict[str, Any]:
     else:
         content = _content(operation.response)
         responses = {"200": {"description": operation.summary, "content": content}}
+        if operation.links:
+            responses["200"]["links"] = {link.operation: _link(link) for link in operation.links}
     errors = {*_COMMON_ERRORS, *operation.errors, *(_BODY_ERRORS if route.takes_body else ())}
     for status in sorted(errors):
         responses[str(status)] = {
@@ -104,6 +106,14 @@ def _responses(route: Route, operation: Operation) -> dict[str, Any]:
             "content": _content(documents.Error),
         }
     return responses
+
+
+def _link(link: Link) -> dict[str, Any]:
+    described: dict[str, Any] = {"operationId": link.operation}
+    for name, fields in (("parameters", link.parameters), ("requestBody", link.body)):
+        if fields:
+            described[name] = {key: f"$response.body#/{field}" for key, field in fields.items()}
+    return described
 
 
 def _content(type_: type[msgspec.Struct]) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 import msgspec
@@ -16,6 +16,18 @@ class Query:
     text: str
     required: bool = False
     number: bool = False
+
+
+@attrs.frozen
+class Link:
+    """What can be done next with an answer: ``operation`` is the id of another one.
+
+    ``parameters`` and ``body`` name fields of the answer, by the name of what they are for there.
+    """
+
+    operation: str
+    parameters: Mapping[str, str] = attrs.Factory(dict)
+    body: Mapping[str, str] = attrs.Factory(dict)
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +47,7 @@ class Operation:
     errors: Sequence[int] = ()
     """Statuses of errors beside those that every operation may have."""
     query: Sequence[Query] = ()
+    links: Sequence[Link] = ()
 
 
 PAGE = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TypeVar
 from urllib.parse import parse_qsl
@@ -20,10 +19,9 @@ from ._json import decode
 _T = TypeVar("_T")
 
 MAX_BODY_BYTES = 6 * 1024 * 1024
-"""Of a request, whatever the configuration allows for calls: documents are held and decoded as a
-whole, and none that is valid is larger."""
-DEFAULT_BODY_SECONDS = 30.0
-"""For a request's body to arrive, where the configuration has no limit."""
+MAX_BODY_SECONDS = 30.0
+"""Limits of a request's body, whatever the configuration allows for calls: documents are held and
+decoded as a whole, and none that is valid is larger."""
 
 
 @attrs.frozen
@@ -70,14 +68,13 @@ class BodyLimits:
     """How large a body may be (bytes), and how long it may take to arrive (seconds)."""
 
     size: int = MAX_BODY_BYTES
-    seconds: float = DEFAULT_BODY_SECONDS
+    seconds: float = MAX_BODY_SECONDS
 
     @classmethod
     def of(cls, config: NodeConfig) -> BodyLimits:
-        seconds = config.request_body_read_timeout
         return cls(
             size=min(config.max_request_size or MAX_BODY_BYTES, MAX_BODY_BYTES),
-            seconds=DEFAULT_BODY_SECONDS if math.isinf(seconds) else seconds,
+            seconds=min(config.request_body_read_timeout, MAX_BODY_SECONDS),
         )
 
     async def read(self, scope: Scope, receive: Receive) -> bytes:

@@ -45,6 +45,9 @@ IDLE_TIMEOUT = schema(
     "Seconds that a hot container may idle, 0 = the default, 30.", format="int32", minimum=0
 )
 IMAGE = schema("Reference of the image.", minLength=1, maxLength=MAX_TEXT_BYTES, pattern="^[!-~]+$")
+IMAGE_CHANGE = schema(
+    'Reference of the image; "" changes nothing.', maxLength=MAX_TEXT_BYTES, pattern="^[!-~]*$"
+)
 SHAPE = schema("Processors that the app's functions are for.", enum=list(SHAPES))
 SYSLOG_URL = schema(
     'One URL that the output of the functions goes to, "" = none. Its scheme is one of `udp`, '

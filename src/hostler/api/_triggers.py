@@ -16,7 +16,7 @@ from . import _documents as documents
 from ._answers import NO_CONTENT, document_reply
 from ._convert import new_trigger, trigger_document, trigger_patch
 from ._endpoints import Endpoints, trigger_endpoint
-from ._operation import PAGE, Operation, Query
+from ._operation import PAGE, Link, Operation, Query
 from ._request import ApiRequest
 from ._routes import Route
 
@@ -24,6 +24,10 @@ _PATH = "/v2/triggers"
 _ONE = "/v2/triggers/{trigger_id}"
 _BY_SOURCE = "/v2/runner/apps/{app_id}/triggerBySource/{trigger_type}{trigger_source:path}"
 _TAG = "Triggers"
+_LINKS = [
+    Link(operation, {"trigger_id": "id"})
+    for operation in ("GetTrigger", "UpdateTrigger", "DeleteTrigger")
+]
 
 
 @attrs.frozen
@@ -114,6 +118,7 @@ def trigger_routes(endpoints: Endpoints) -> Iterator[Route]:
             request=documents.NewTrigger,
             response=documents.Trigger,
             errors=(404, 409),
+            links=_LINKS,
         ),
     )
     yield Route(
