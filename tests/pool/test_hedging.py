@@ -257,6 +257,15 @@ async def test_a_runner_that_never_has_a_slot_loses_the_call_in_time(
     assert stuck.held == 0
 
 
+async def test_the_last_runner_is_not_given_up(autojump_clock: MockClock) -> None:
+    """Calls may stand in line there: another try would be at the end of it."""
+    placer, metrics = make(reserve_timeout=20.0)
+    began = trio.current_time()
+    await placer.place_call(FakePool([slow("a", 10_000), slow("b", 100)]), fake_call())
+    assert trio.current_time() - began == pytest.approx(125)
+    assert metrics.reservations.value == 2
+
+
 async def test_the_time_to_reach_a_runner_stays_short(autojump_clock: MockClock) -> None:
     placer, metrics = make(attempt_timeout=2.0)
     vanished = FakeRunner("vanished", otherwise=FakeAttempt(connect_time=10_000), reserves=True)

@@ -74,7 +74,7 @@ class PlacerConfig(EnvConfig):
         default=60.0, metadata=setting(SECONDS, "FN_RESERVE_TIMEOUT")
     )
     """Seconds (60) in which a runner must have a container for a call that reserves one, before
-    the next is tried; covers the pull of the image and the start. Ours."""
+    the next is tried, if there is another; covers the pull of the image and the start. Ours."""
 
     hedge_quantile: float = attrs.field(default=0.95, metadata=setting(SHARE, "FN_HEDGE_QUANTILE"))
     """The quantile (0.95) of the times that the latest reservations for a function took, after

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 
 import trio
 
@@ -15,8 +14,8 @@ from ..errors import ProtocolError, ReservationAbandoned, ServerBusy
 from ..frames import Data, TryCall
 from ._conversation import BODY_CHUNK, Conversation, HeldBody
 
-Body = tuple[Data | None, trio.abc.ReceiveStream | HeldBody | None]
-"""What of a body goes with the call, and the rest if there is any."""
+Rest = trio.abc.ReceiveStream | HeldBody | None
+"""Of a body, what does not go with the call itself."""
 
 
 class Attempt:
@@ -38,19 +37,17 @@ class Attempt:
     async def run(self) -> Outcome:
         try:
             try_call = self._try_call()
-            async with self._body() as (first, rest):
-                return await self._engage(try_call, first, rest)
+            first, rest = self._open_body()
+            if isinstance(rest, trio.abc.ReceiveStream):
+                async with rest:
+                    return await self._engage(try_call, first, rest)
+            return await self._engage(try_call, first, rest)
         except _CallBroken as broken:
             return Placed(broken.error)
         except NotSent as error:
             return NotPlaced(error)
 
-    async def _engage(
-        self,
-        try_call: TryCall,
-        first: Data | None,
-        rest: trio.abc.ReceiveStream | HeldBody | None,
-    ) -> Outcome:
+    async def _engage(self, try_call: TryCall, first: Data | None, rest: Rest) -> Outcome:
         async with self._client.engage(
             try_call,
             first=first,
@@ -72,8 +69,8 @@ class Attempt:
         except Exception as error:  # (a bad model fails the call, not the placer)
             raise _CallBroken(error) from error
 
-    @asynccontextmanager
-    async def _body(self) -> AsyncIterator[Body]:
+    def _open_body(self) -> tuple[Data | None, Rest]:
+        """What of the body goes with the call, and the rest. A stream has to be closed."""
         try:
             data = self._call.body.data
             stream = self._call.body.open() if data is None else None
@@ -84,11 +81,8 @@ class Attempt:
         if data is not None:
             held = memoryview(data)
             first = Data(bytes(held[:BODY_CHUNK]), eof=len(held) <= BODY_CHUNK)
-            yield first, held[BODY_CHUNK:] or None
-            return
-        assert stream is not None
-        async with stream:
-            yield None, stream
+            return first, held[BODY_CHUNK:] or None
+        return None, stream
 
 
 class ReservedAttempt(Attempt):
@@ -134,13 +128,25 @@ class ReservedAttempt(Attempt):
         self.claimed = True
         if not self._claim():
             return NotPlaced(ReservationAbandoned())
-        async with self._body() as (first, rest):
-            await engagement.commit(first, on_commit=self._commit)
-            if not self.committed:
-                # The runner had ended the engagement before it could see the commit.
-                again = await conversation.await_slot()
-                return again or NotPlaced(ProtocolError("the runner reserved a slot twice"))
-            return await conversation.run(rest)
+        first, rest = self._open_body()
+        if isinstance(rest, trio.abc.ReceiveStream):
+            async with rest:
+                return await self._send(engagement, conversation, first, rest)
+        return await self._send(engagement, conversation, first, rest)
+
+    async def _send(
+        self,
+        engagement: ClientEngagement,
+        conversation: Conversation,
+        first: Data | None,
+        rest: Rest,
+    ) -> Outcome:
+        await engagement.commit(first, on_commit=self._commit)
+        if not self.committed:
+            # The runner had ended the engagement before it could see the commit.
+            again = await conversation.await_slot()
+            return again or NotPlaced(ProtocolError("the runner reserved a slot twice"))
+        return await conversation.run(rest)
 
 
 class _CallBroken(Exception):

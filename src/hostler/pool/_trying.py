@@ -36,6 +36,13 @@ class Candidates:
     def __next__(self) -> Runner:
         return self._passed.popleft() if self._passed else next(self._order)
 
+    @property
+    def more(self) -> bool:
+        """Whether there is another one."""
+        if not self._passed and (runner := next(self._order, None)) is not None:
+            self._passed.append(runner)
+        return bool(self._passed)
+
     def next_reserving(self) -> Runner | None:
         """The next that takes reservations; those before it come out later."""
         passed = deque[Runner]()
@@ -111,11 +118,11 @@ class Trying:
                 )
             delay = self._hedging.begin(self._key)
             if delay is None or others is None or self._room.waiting:
-                return await self._reserve(attempt, lambda: True)
+                return await self._reserve(attempt, others, lambda: True)
 
             async def contend(contender: Runner, claim: Claim) -> Outcome:
                 if contender is runner:
-                    return await self._reserve(attempt, claim)
+                    return await self._reserve(attempt, others, claim)
 
                 def claim_instead() -> bool:
                     won = claim()
@@ -124,7 +131,7 @@ class Trying:
                     return won
 
                 with self._tracker.attempt(contender) as second:
-                    return await self._reserve(second, claim_instead, hedge=True)
+                    return await self._reserve(second, others, claim_instead, hedge=True)
 
             return await Race(contend).run(runner, delay, lambda: self._second(others))
 
@@ -138,9 +145,18 @@ class Trying:
         return runner
 
     async def _reserve(
-        self, attempt: TrackedAttempt, claim: Claim, *, hedge: bool = False
+        self,
+        attempt: TrackedAttempt,
+        others: Candidates | None,
+        claim: Claim,
+        *,
+        hedge: bool = False,
     ) -> Outcome:
-        """One reservation. Only with ``claim`` may it end the call, in whatever way."""
+        """One reservation. Only with ``claim`` may it end the call, in whatever way.
+
+        It has its limit only while there are others to turn to: who gives up a place in the only
+        runner's queue comes back at the end of it.
+        """
 
         def claim_slot() -> bool:
             self._hedging.took(self._key, trio.current_time() - attempt.began)
@@ -149,8 +165,10 @@ class Trying:
         async def start(scope: trio.CancelScope, commit: Callable[[], None]) -> Outcome:
             def asked() -> None:
                 self._tracker.asked(attempt)
-                limit = trio.current_time() + self._config.reserve_timeout
-                scope.deadline = min(self.deadline, limit)
+                scope.deadline = self.deadline
+                if others is not None and others.more:
+                    limit = trio.current_time() + self._config.reserve_timeout
+                    scope.deadline = min(self.deadline, limit)
 
             outcome = await attempt.runner.try_reserve(
                 self._call, claim=claim_slot, on_asked=asked, on_commit=commit

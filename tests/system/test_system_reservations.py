@@ -1,0 +1,67 @@
+"""Reservations between processes: who is asked for one, and what a client's leaving frees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import trio
+
+from .http import call, metric, posting, until_metric
+from .nodes import LIMIT, Functions, errors_of, open_fleet
+
+FUNCTIONS: Functions = {
+    "fnt": {},
+    "other": {},
+    "stuck": {"config": {"FNT_START": "hang"}},
+}
+
+
+async def test_cold_calls_are_reserved_and_hot_ones_are_not(folder: Path) -> None:
+    """Once a runner has said, with its first answer, that it can."""
+    with trio.fail_after(LIMIT):
+        async with open_fleet(folder, runners=1, functions=FUNCTIONS) as fleet:
+            (runner,) = fleet.runners
+            for fn, body in (("fnt", b"1"), ("other", b"x" * 200_000), ("other", b"3")):
+                reply = await call(fleet.lb, content=body, fn=fn)
+                assert (reply.status, reply.body) == (200, body)
+            for node, name in ((fleet.lb, "lb_placer_reservation"), (runner.node, "reservation")):
+                assert await metric(node, f"fn_{name}_count") == 1
+                assert await metric(node, f"fn_{name}_committed_count") == 1
+                assert await metric(node, f"fn_{name}_abandoned_count") == 0
+            await fleet.drain()
+
+
+async def test_a_client_that_leaves_while_its_container_starts_frees_its_reservation(
+    folder: Path,
+) -> None:
+    with trio.fail_after(LIMIT):
+        async with open_fleet(folder, runners=1, functions=FUNCTIONS) as fleet:
+            (runner,) = fleet.runners
+            await call(fleet.lb)
+            async with posting(fleet.lb, "/invoke/stuck"):
+                await until_metric(fleet.lb, "fn_lb_placer_reservation_count", 1)
+                await until_metric(runner.node, "fn_queued", 1)
+            await until_metric(fleet.lb, "fn_lb_placer_reservation_abandoned_count", 1)
+            while await metric(runner.node, "fn_queued"):  # noqa: ASYNC110  (another's state)
+                await trio.sleep(0.01)
+            assert await metric(runner.node, "fn_canceled") == 1
+            assert await metric(fleet.lb, "fn_lb_placer_client_cancelled_count") == 1
+            assert (await call(fleet.lb, content=b"next")).body == b"next"
+            assert errors_of(fleet.lb) == []
+
+
+async def test_nothing_is_reserved_when_either_side_does_not_want_it(folder: Path) -> None:
+    with trio.fail_after(2 * LIMIT):
+        for runner_env, lb_env in (
+            ({"FN_RESERVATION_MSECS": "0"}, {}),
+            ({}, {"FN_RESERVE": "false"}),
+        ):
+            inside = folder / str(len(lb_env))
+            inside.mkdir()
+            async with open_fleet(
+                inside, runners=1, functions=FUNCTIONS, runner_env=runner_env, lb_env=lb_env
+            ) as fleet:
+                for fn in ("fnt", "other"):
+                    assert (await call(fleet.lb, content=b"x", fn=fn)).body == b"x"
+                assert await metric(fleet.lb, "fn_lb_placer_reservation_count") == 0
+                await fleet.drain()
