@@ -200,6 +200,14 @@ class TestEndOfCall:
         logs.collect(output(b"te", running=False))
         assert (await self._delivered(logs))[0] == [b"late"]
 
+    async def test_a_busy_queue_does_not_hold_it_up(self, autojump_clock: object) -> None:
+        logs = make_logs()
+        logs.collect(output(b"no newline"))
+        logs.collect(output(b"", running=False, ends="call"))
+        await trio.sleep(2 * LINGER)
+        logs.collect(output(b"of another\n", container="ctr2"))
+        assert (await self._delivered(logs))[0] == [b"of another", b"no newline"]
+
     async def test_a_line_may_end_before_its_time(self, autojump_clock: object) -> None:
         logs = make_logs()
         logs.collect(output(b"one", running=False))

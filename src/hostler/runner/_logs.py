@@ -213,6 +213,7 @@ class FunctionLogs:
 
     async def _fill(self, stream: _Stream) -> bool:
         """Wait for lines and give the stream a batch; false at the end of everything."""
+        self._flush_due()  # also where lines of others never cease
         while not self._lines:
             if self._closing:
                 return False
