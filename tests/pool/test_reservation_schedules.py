@@ -2,8 +2,8 @@
 
 Each schedule is one or two calls on up to three runners (`reservation_model`), with every time
 and every mishap drawn from a seed, on virtual time. Many run side by side in one Trio loop, which
-is what makes them cheap; they share nothing. HOSTLER_SCHEDULES sets how many (100 000 take four
-minutes on a quiet machine).
+is what makes them cheap; they share nothing. HOSTLER_SCHEDULES sets how many (100 000 take five
+minutes of CPU; give pytest a ``--timeout`` that allows for it).
 """
 
 from __future__ import annotations
