@@ -45,7 +45,12 @@ async def test_bad_functions_file(tmp_path: Path) -> None:
 
 
 async def test_no_runners(functions: str) -> None:
-    await fails("lb", "--functions", functions, message="--runners or FN_RUNNER_ADDRESSES")
+    text = "must provide FN_RUNNER_ADDRESSES when running in default load-balanced mode"
+    await fails("lb", "--functions", functions, message=text)
+    text = "no FN_RUNNER_API_URL provided for an Fn NuLB node"
+    await fails(*LB, message=text)
+    await fails(env={"FN_NODE_TYPE": "lb"}, message=text)
+    await fails(env={"FN_NODE_TYPE": "nonsense"}, message="FN_NODE_TYPE='nonsense': takes one of")
 
 
 @pytest.mark.parametrize(
@@ -96,9 +101,7 @@ async def test_taken_port(functions: str) -> None:
         )
 
 
-@pytest.mark.parametrize(
-    "args", [("lb",), ("nothing",), ("lb", "--nothing"), ("serve", "--grace", "x")]
-)
+@pytest.mark.parametrize("args", [("nothing",), ("lb", "--nothing"), ("serve", "--grace", "x")])
 async def test_wrong_usage_is_exit_code_2(args: tuple[str, ...]) -> None:
     done = await run(*args)
     assert done.returncode == 2
@@ -106,7 +109,7 @@ async def test_wrong_usage_is_exit_code_2(args: tuple[str, ...]) -> None:
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("command", ["serve", "lb", "runner"])
+@pytest.mark.parametrize("command", ["serve", "api", "lb", "runner"])
 async def test_help_names_the_variables(command: str) -> None:
     done = await run(command, "--help")
     assert done.returncode == 0

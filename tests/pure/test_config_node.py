@@ -23,13 +23,6 @@ def test_an_lb() -> None:
     assert config.runner_addresses == ("r1:9190", "r2:9190", "[::1]:9190")
 
 
-@pytest.mark.parametrize("missing", ["FN_RUNNER_API_URL", "FN_RUNNER_ADDRESSES"])
-def test_an_lb_needs_runners_and_an_api_node(missing: str) -> None:
-    env = {key: value for key, value in LB.items() if key != missing}
-    with pytest.raises(ConfigError, match=f"no {missing} provided for an LB node"):
-        NodeConfig.from_env(env)
-
-
 @pytest.mark.parametrize(
     "addresses", ["r1", "r1:0", "r1:1;r2:1", "http://r1:1", "r1:1,r1:1", "dns://r1", "srv://r1:1"]
 )
@@ -42,22 +35,23 @@ def test_bad_addresses(addresses: str) -> None:
     )
 
 
-@pytest.mark.parametrize("node_type", ["api", "LB", "Pure-Runner"])
+@pytest.mark.parametrize("node_type", ["api", "LB", "Pure-Runner", "runner"])
 def test_node_types_in_any_case(node_type: str) -> None:
     assert NodeConfig.from_env({**LB, "FN_NODE_TYPE": node_type}).node_type == node_type.lower()
 
 
 def test_an_unknown_node_type_is_no_full_node() -> None:
     with pytest.raises(
-        ConfigError, match="FN_NODE_TYPE='runner': takes one of full, api, lb, pure"
+        ConfigError, match="FN_NODE_TYPE='runners': takes one of full, api, lb, pure"
     ):
-        NodeConfig.from_env({"FN_NODE_TYPE": "runner"})
+        NodeConfig.from_env({"FN_NODE_TYPE": "runners"})
 
 
 def test_two_listeners_need_two_ports() -> None:
     ports = {"FN_PORT": "9190", "FN_GRPC_PORT": "9190"}
-    with pytest.raises(ConfigError, match="FN_PORT and FN_GRPC_PORT are both 9190"):
-        NodeConfig.from_env({"FN_NODE_TYPE": "pure-runner", **ports})
+    for node_type in ("pure-runner", "runner"):
+        with pytest.raises(ConfigError, match="FN_PORT and FN_GRPC_PORT are both 9190"):
+            NodeConfig.from_env({"FN_NODE_TYPE": node_type, **ports})
     assert NodeConfig.from_env({"FN_NODE_TYPE": "api", **ports}).port == 9190
     any_free = {"FN_PORT": "0", "FN_GRPC_PORT": "0"}
     assert NodeConfig.from_env({"FN_NODE_TYPE": "pure-runner", **any_free}).port == 0

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
 
-from hostler.config import NodeConfig
+from hostler.config import NO_API_URL, NO_RUNNERS, NodeConfig
 from hostler.errors import ConfigError
 from hostler.functions import load_functions
 
+from ._engine import AUTO
+from ._errors import tell
 from ._life import Node, run_node
+from ._node_type import command_of
 from ._settings import make_settings, pki_of
 
 app = typer.Typer(
@@ -29,16 +34,21 @@ Functions = Annotated[
     str,
     typer.Option(
         envvar="FN_FUNCTIONS",
-        help="YAML or TOML file that declares the apps and their functions.",
+        help="YAML or TOML file that declares the apps, functions and triggers, instead of the "
+        "database (serve) or the API (lb).",
     ),
 ]
-Driver = Annotated[
+_DRIVERS = (
+    "What runs functions: docker, process (local processes, no isolation), or module:attribute of "
+    "a callable that takes an AgentConfig and returns an async context manager yielding a Driver."
+)
+Driver = Annotated[str, typer.Option(envvar="FN_DRIVER", help=_DRIVERS)]
+ServeDriver = Annotated[
     str,
     typer.Option(
         envvar="FN_DRIVER",
-        help="What runs functions: docker, process (local processes, no isolation), or "
-        "module:attribute of a callable that takes an AgentConfig and returns an async context "
-        "manager yielding a Driver.",
+        help=f"{_DRIVERS} auto, for serve only, is docker, or process where there is no engine and "
+        "the node listens on the loopback interface only. The default of a runner is docker.",
     ),
 ]
 HttpBind = Annotated[
@@ -81,8 +91,8 @@ TlsKey = Annotated[str | None, typer.Option(envvar="FN_TLS_KEY", help="PEM file 
 
 @app.command()
 def serve(
-    functions: Functions,
-    driver: Driver = "docker",
+    functions: Functions = "",
+    driver: ServeDriver = AUTO,
     bind: HttpBind = None,
     overrider: Overrider = None,
     grace: Grace = None,
@@ -90,14 +100,18 @@ def serve(
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
-    """Front end and agent in one process: functions run on this machine."""
+    """A full node: API, front end and agent in one process.
+
+    Functions run on this machine. They are kept in a database (FN_DB_URL, by default an SQLite
+    file in ./data) and managed through /v2, or declared in a file, and then there is no /v2.
+    """
 
     def make() -> tuple[NodeConfig, Node]:
         from ._serve import ServeNode
 
         options = _common(log_format, log_level, grace)
         made = make_settings(options, bind=bind, overrider=overrider)
-        table = load_functions(functions)
+        table = load_functions(functions) if functions else None
         return made.node, ServeNode(settings=made, driver=driver, functions=table)
 
     raise typer.Exit(run_node(make, ready_fd))
@@ -105,7 +119,14 @@ def serve(
 
 @app.command()
 def lb(
-    functions: Functions,
+    functions: Functions = "",
+    api_url: Annotated[
+        str | None,
+        typer.Option(
+            help="The node whose API knows the apps and functions: http://host:port. "
+            "[FN_RUNNER_API_URL]"
+        ),
+    ] = None,
     runners: Annotated[
         str | None,
         typer.Option(
@@ -144,20 +165,43 @@ def lb(
 
         options = {
             **_common(log_format, log_level, grace),
+            "FN_RUNNER_API_URL": api_url,
             "FN_RUNNER_ADDRESSES": runners,
             "FN_PLACER": placer,
         }
         made = make_settings(options, bind=bind, overrider=overrider)
+        # Fn's texts; programs that deploy may look for them.
+        if not functions and not made.node.runner_api_url:
+            raise ConfigError(f"{NO_API_URL} (nor --api-url, nor --functions)")
         if not made.node.runner_addresses:
-            raise ConfigError("an LB needs runners: --runners or FN_RUNNER_ADDRESSES")
+            raise ConfigError(f"{NO_RUNNERS} (or --runners)")
         return made.node, LBNode(
             settings=made,
             runners=made.node.runner_addresses,
             placer=made.node.placer,
-            functions=load_functions(functions),
+            functions=load_functions(functions) if functions else None,
             pki=pki_of(tls_ca, tls_cert, tls_key),
             cert_name=tls_name or "",
         )
+
+    raise typer.Exit(run_node(make, ready_fd))
+
+
+@app.command()
+def api(
+    bind: HttpBind = None,
+    ready_fd: ReadyFd = None,
+    grace: Grace = None,
+    log_format: LogFormat = None,
+    log_level: LogLevel = None,
+) -> None:
+    """The API of apps, functions and triggers (/v2) over a database; takes no calls."""
+
+    def make() -> tuple[NodeConfig, Node]:
+        from ._api import ApiNode
+
+        made = make_settings(_common(log_format, log_level, grace), bind=bind, overrider=None)
+        return made.node, ApiNode(settings=made)
 
     raise typer.Exit(run_node(make, ready_fd))
 
@@ -262,8 +306,18 @@ def version() -> None:
 
 
 def main() -> None:
-    """The entry point of the ``hostler`` command."""
-    app()
+    """The entry point of the ``hostler`` command.
+
+    Without arguments it is what ``FN_NODE_TYPE`` says, as Fn's server, or shows its help.
+    """
+    arguments = sys.argv[1:]
+    if not arguments:
+        try:
+            arguments = command_of(os.environ)
+        except ConfigError as error:
+            tell(str(error))
+            sys.exit(1)
+    app(arguments)
 
 
 def _common(

@@ -13,10 +13,11 @@ from hostler.abc import PKIData, Placer
 from hostler.config import LBConfig, PlacerConfig, PoolConfig
 from hostler.errors import ConfigError
 from hostler.front import open_listeners
-from hostler.functions import Catalog
+from hostler.functions import FunctionTable
 from hostler.lb import Footprint, LBAgent, open_lb_agent
 from hostler.pool import PLACERS, mtls_runner_factory, open_dns_pool
 
+from ._catalog import Lookup, opened_remote
 from ._life import Life
 from ._load import load_callable
 from ._machine_id import take_machine_id
@@ -34,7 +35,8 @@ class LBNode:
     settings: Settings
     runners: Sequence[str]
     placer: str
-    functions: Catalog
+    functions: FunctionTable | None
+    """``None`` = those of the API that the settings name."""
     pki: PKIData | None
     cert_name: str
 
@@ -46,6 +48,11 @@ class LBNode:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
+            lookup = (
+                await enter(opened_remote(self.settings.node.runner_api_url, self.settings))
+                if self.functions is None
+                else Lookup(self.functions)
+            )
             loop = await enter(wire.open_loop())
             interval = config.tls_reload_interval
             tls = await enter(following_tls(self.pki, wire.client_tls, interval))
@@ -68,7 +75,7 @@ class LBNode:
                     grace=self.settings.grace,
                 )
             )
-            app = calls_app(agent, self.functions, self.settings, life)
+            app = calls_app(agent, lookup, self.settings, life)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})

@@ -9,26 +9,30 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import trio
 from prometheus_client import REGISTRY
 
+from hostler._asgi import cors, with_middleware
 from hostler.abc import CallAgent, Driver
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
-from hostler.functions import Catalog
 
+from ._catalog import Lookup
 from ._life import Life
 from ._load import load_callable
 from ._settings import Settings
 
 
-def calls_app(agent: CallAgent, functions: Catalog, settings: Settings, life: Life) -> ASGIApp:
-    return invoke_app(
+def calls_app(agent: CallAgent, lookup: Lookup, settings: Settings, life: Life) -> ASGIApp:
+    app = invoke_app(
         agent,
-        functions,
-        triggers=functions,
+        lookup.catalog,
+        triggers=lookup.catalog,
+        mounts=lookup.mounts,
         config=settings.node,
         registry=REGISTRY,
         ready=life.is_ready,
     )
+    origins, headers = settings.node.api_cors_origins, settings.node.api_cors_headers
+    return with_middleware(app, [cors(origins, headers)]) if origins else app
 
 
 @asynccontextmanager

@@ -9,9 +9,11 @@ import attrs
 from hostler.agent import keep_declared_warm, open_agent
 from hostler.config import AgentConfig, LBConfig
 from hostler.front import open_listeners
-from hostler.functions import Catalog, FunctionTable
+from hostler.functions import FunctionTable
 
+from ._catalog import Lookup, opened_database
 from ._detaching import open_detaching
+from ._engine import choose_driver
 from ._life import Life
 from ._machine_id import take_machine_id
 from ._parts import calls_app, opened_driver, serving
@@ -20,20 +22,27 @@ from ._settings import Settings
 
 @attrs.frozen(kw_only=True)
 class ServeNode:
-    """Front end and agent in one process."""
+    """Front end and agent in one process, and the API unless functions are declared."""
 
     settings: Settings
     driver: str
-    functions: Catalog
+    functions: FunctionTable | None
+    """``None`` = those of the node's database."""
 
     async def __call__(self, life: Life) -> None:
         config = AgentConfig.from_env(self.settings.env)
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
-            driver = await enter(opened_driver(self.driver, config, self.settings))
             declared = self.functions
-            startup = [keep_declared_warm(declared)] if isinstance(declared, FunctionTable) else []
+            name = choose_driver(self.driver, self.settings.bind)
+            lookup = (
+                await enter(opened_database(self.settings))
+                if declared is None
+                else Lookup(declared)
+            )
+            driver = await enter(opened_driver(name, config, self.settings))
+            startup = [] if declared is None else [keep_declared_warm(declared)]
             agent = await enter(
                 open_agent(
                     driver,
@@ -51,9 +60,9 @@ class ServeNode:
                     grace=self.settings.grace,
                 )
             )
-            app = calls_app(detaching, self.functions, self.settings, life)
+            app = calls_app(detaching, lookup, self.settings, life)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
-            life.announce("serve", {"http": server.addresses})
+            life.announce("serve", {"http": server.addresses, "driver": name})
             await life.shutdown.wait()
             agent.close_admission()

@@ -12,16 +12,18 @@ from hostler.errors import ConfigError
 from ._addresses import is_runner_target
 from ._agent import AgentConfig
 from ._api import ApiConfig
-from ._base import EnvConfig
+from ._base import EnvConfig, look_up
 from ._describe import SettingInfo, describe
 from ._kinds import parse_seconds
-from ._node import NodeConfig, NodeType
+from ._node import NO_API_URL, NO_RUNNERS, NodeConfig, NodeType
 from ._placement import LBConfig, PlacerConfig
 from ._pool import PoolConfig
 from ._runner import RunnerConfig
 from ._store import StoreConfig
 
 __all__ = [
+    "NO_API_URL",
+    "NO_RUNNERS",
     "AgentConfig",
     "ApiConfig",
     "ConfigError",
@@ -36,5 +38,6 @@ __all__ = [
     "StoreConfig",
     "describe",
     "is_runner_target",
+    "look_up",
     "parse_seconds",
 ]

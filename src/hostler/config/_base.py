@@ -41,7 +41,7 @@ class EnvConfig:
         source = os.environ if env is None else env
         values = dict(defaults)
         for field in _fields(cls):
-            text = _look_up(source, field.metadata["variable"])
+            text = look_up(source, field.metadata["variable"])
             kind: Kind = field.metadata["kind"]
             if text is None or (not text and kind.blank_is_default):
                 continue
@@ -69,7 +69,9 @@ def _fields(cls: type[EnvConfig]) -> Iterator[attrs.Attribute[Any]]:
     return (field for field in attrs.fields(cls) if "kind" in field.metadata)
 
 
-def _look_up(env: Mapping[str, str], variable: str) -> str | None:
+def look_up(env: Mapping[str, str], variable: str) -> str | None:
+    """The text of ``variable``, or of the file that ``<variable>_FILE`` names; ``None`` if neither
+    is set. Raises `ConfigError` for a file that can't be read."""
     if not variable:
         return None
     text = env.get(variable)

@@ -12,7 +12,11 @@ from ._addresses import HTTP_URL, LOG_DEST, TARGETS
 from ._base import EnvConfig, setting
 from ._kinds import COMMA_LIST, NON_EMPTY, TEXT, TIME_LIMIT, WORDS, choice, number
 
-NodeType = Literal["full", "api", "lb", "pure-runner"]
+NodeType = Literal["full", "api", "lb", "pure-runner", "runner"]
+
+NO_API_URL = "no FN_RUNNER_API_URL provided for an Fn NuLB node"
+NO_RUNNERS = "must provide FN_RUNNER_ADDRESSES  when running in default load-balanced mode"
+"""What an LB node says that lacks them, in Fn's words."""
 
 _PORT = number(high=65_535)
 _SIZE = number(high=2**63 - 1)
@@ -24,11 +28,11 @@ class NodeConfig(EnvConfig):
 
     node_type: NodeType = attrs.field(
         default="full",
-        metadata=setting(choice("full", "api", "lb", "pure-runner"), "FN_NODE_TYPE"),
+        metadata=setting(choice("full", "api", "lb", "pure-runner", "runner"), "FN_NODE_TYPE"),
     )
-    """What the node is (full). Fn takes any other word for ``full``; here it is an error. No effect
-    but on what else this class asks for: a command is itself what the node is, and skips the
-    variable."""
+    """What the node is (full): what ``hostler`` without a command starts. ``runner`` is another
+    word for ``pure-runner``. Fn takes any other word for ``full``; here it is an error. A command
+    is itself what the node is, and skips the variable."""
 
     port: int = attrs.field(default=8080, metadata=setting(_PORT, "FN_PORT"))
     """TCP port (8080) of the HTTP front end, 0 = any free one."""
@@ -40,7 +44,7 @@ class NodeConfig(EnvConfig):
 
     runner_api_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_RUNNER_API_URL"))
     """Base URL (none) of the API node that an LB asks for apps and functions; the node type ``lb``
-    needs it. No effect yet: functions are declared in a file."""
+    needs it, unless functions are declared in a file."""
 
     runner_addresses: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(TARGETS, "FN_RUNNER_ADDRESSES")
@@ -150,10 +154,5 @@ class NodeConfig(EnvConfig):
         return self.log_level in ("trace", "debug")
 
     def _check_together(self) -> None:
-        if self.node_type == "lb":
-            if not self.runner_api_url:
-                raise ConfigError("no FN_RUNNER_API_URL provided for an LB node")
-            if not self.runner_addresses:
-                raise ConfigError("no FN_RUNNER_ADDRESSES provided for an LB node")
-        if self.node_type == "pure-runner" and self.port and self.port == self.grpc_port:
+        if self.node_type in ("pure-runner", "runner") and self.port == self.grpc_port != 0:
             raise ConfigError(f"FN_PORT and FN_GRPC_PORT are both {self.port}")

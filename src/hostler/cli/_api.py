@@ -1,0 +1,37 @@
+"""``hostler api``: the API of apps, functions and triggers, and no calls."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import attrs
+from prometheus_client import REGISTRY
+
+from hostler.config import StoreConfig
+from hostler.front import node_app, open_listeners
+from hostler.store import open_datastore
+
+from ._catalog import api_mount
+from ._life import Life
+from ._machine_id import take_machine_id
+from ._parts import serving
+from ._settings import Settings
+
+
+@attrs.frozen(kw_only=True)
+class ApiNode:
+    """The API over a database."""
+
+    settings: Settings
+
+    async def __call__(self, life: Life) -> None:
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            listeners = await enter(open_listeners(self.settings.bind))
+            store = await enter(open_datastore(StoreConfig.from_env(self.settings.env)))
+            mounts = api_mount(store, self.settings)
+            app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
+            server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            take_machine_id(server.addresses[0])
+            life.announce("api", {"http": server.addresses})
+            await life.shutdown.wait()

@@ -1,0 +1,90 @@
+"""Where a node looks functions up: a declaration file, its own database, or another node's API."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import attrs
+
+from hostler._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
+from hostler.cached_functions import CachedFunctions, open_cached_functions
+from hostler.config import ApiConfig, StoreConfig
+from hostler.datastore import Datastore
+from hostler.functions import Catalog
+
+from ._settings import Settings
+
+_READS = ("GET", "HEAD", "OPTIONS")
+
+
+@attrs.frozen
+class Lookup:
+    """What a front end needs to find functions."""
+
+    catalog: Catalog
+    mounts: Mapping[str, ASGIApp] = attrs.Factory(dict)
+    """Applications that belong to it: the API of the database."""
+
+
+@asynccontextmanager
+async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
+    """The functions of the node's database, and the API that changes them.
+
+    A change through this node's API is seen by its next call; one that another node makes in the
+    same database, after ``FN_LOOKUP_TTL``.
+    """
+    from hostler.store import open_datastore
+
+    async with AsyncExitStack() as stack:
+        store = await stack.enter_async_context(open_datastore(StoreConfig.from_env(settings.env)))
+        functions = await stack.enter_async_context(
+            open_cached_functions(store, ApiConfig.from_env(settings.env))
+        )
+        yield Lookup(functions, api_mount(store, settings, [_clearing(functions)]))
+
+
+@asynccontextmanager
+async def opened_remote(url: str, settings: Settings) -> AsyncIterator[Lookup]:
+    """The functions that the API at ``url`` has."""
+    from hostler.api_client import open_api_client
+
+    config = ApiConfig.from_env(settings.env)
+    async with (
+        open_api_client(url, config) as client,
+        open_cached_functions(client, config) as functions,
+    ):
+        yield Lookup(functions)
+
+
+def api_mount(
+    store: Datastore, settings: Settings, middleware: list[Middleware] | None = None
+) -> dict[str, ASGIApp]:
+    """``/v2`` over ``store``."""
+    from hostler.api import PREFIX, api_app
+
+    limits = StoreConfig.from_env(settings.env).limits
+    app = api_app(
+        store,
+        config=settings.node,
+        limits=limits,
+        middleware=middleware or (),
+    )
+    return {PREFIX: app}
+
+
+def _clearing(functions: CachedFunctions) -> Middleware:
+    """Forget what was looked up before a change is answered."""
+
+    def wrap(app: ASGIApp) -> ASGIApp:
+        async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
+            async def clearing(message: Message) -> None:
+                if message["type"] == "http.response.start":
+                    functions.clear()
+                await send(message)
+
+            await app(scope, receive, send if scope.get("method") in _READS else clearing)
+
+        return wrapped
+
+    return wrap

@@ -1,0 +1,57 @@
+"""Which driver a node of its own gets if nobody says."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import socket
+
+import structlog
+
+from hostler.errors import ConfigError
+from hostler.front import parse_bind
+
+log = structlog.get_logger(__name__)
+
+AUTO = "auto"
+DEFAULT_SOCKET = "/var/run/docker.sock"
+"""Where Docker's own tools look, too."""
+
+
+def choose_driver(name: str, bind: str) -> str:
+    """``name``; for ``auto``: ``docker``, or ``process`` where there is no engine.
+
+    The process driver runs what a function's image names as a program of this machine, with the
+    rights of the node. Whoever reaches the node's API could then run anything here, so it is
+    never chosen silently for a node that others can reach. Raises `ConfigError` then.
+    """
+    if name != AUTO:
+        return name
+    if os.environ.get("DOCKER_HOST") or _answers(DEFAULT_SOCKET):
+        return "docker"
+    if not _is_loopback(bind):
+        raise ConfigError(
+            f"there is no Docker engine at {DEFAULT_SOCKET}. Start one, or set DOCKER_HOST; or "
+            "run functions as plain processes of this machine, without isolation, by "
+            "--bind 127.0.0.1:8080 or --driver process"
+        )
+    log.warning(
+        "no Docker engine: functions run as plain processes of this machine, without isolation; "
+        "their images are paths of programs",
+        looked_at=DEFAULT_SOCKET,
+    )
+    return "process"
+
+
+def _answers(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(2.0)
+        return probe.connect_ex(path) == 0
+
+
+def _is_loopback(bind: str) -> bool:
+    host, _ = parse_bind(bind)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
