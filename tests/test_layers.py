@@ -23,6 +23,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["datastore", "rules"], 0),
     **dict.fromkeys(
         [
+            "_change",
             "_flock",
             "call_stats",
             "_gate",

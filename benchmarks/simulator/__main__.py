@@ -24,6 +24,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--runners", type=int, nargs="+", default=[10, 100, 1000])
     add("--load", type=float, nargs="+", default=[0.5, 0.8, 0.95], help="busy part of the memory")
     add("--seconds", type=float, default=240.0, help="of virtual time, measured (default: 240)")
+    add("--warm-up", type=float, default=60.0, help="the same, before that (default: 60)")
     add("--memory", type=int, default=4096, help="MB of a runner (default: 4096)")
     add("--lbs", type=int, default=2, help="load balancers (default: 2)")
     add("--seed", type=int, default=1)
@@ -46,6 +47,7 @@ def main() -> None:
                 runners=runners,
                 load=load,
                 seconds=options.seconds,
+                warm_up=options.warm_up,
                 memory=options.memory,
                 lbs=options.lbs,
                 seed=options.seed,

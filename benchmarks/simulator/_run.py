@@ -3,19 +3,24 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Iterable
+from functools import partial
 
 import attrs
 import msgspec
 import trio
 from trio.testing import MockClock
 
-from hostler.abc import CallRequest
+from hostler._groups import open_background
+from hostler.abc import CallRequest, LoadListener, Runner
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
-from hostler.config import PlacerConfig
+from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import ServerBusy
 from hostler.models import Call
 from hostler.pool import PLACERS, StaticPool, SweepPlacer
+from hostler.pool._load_news import LoadNews
+from hostler.pool._load_watch import LoadWatch
 
 from ._runner import IDLE_SECONDS, SimRunner
 from ._workload import Arrival, make_arrivals, make_functions
@@ -39,6 +44,17 @@ class Plan:
     warm_up: float = 60.0
     seconds: float = 240.0
     seed: int = 1
+
+
+class ListeningPool(StaticPool):
+    """As a dynamic pool it passes on what its runners tell, but it does not judge them."""
+
+    def __init__(self, runners: Iterable[Runner]) -> None:
+        super().__init__(runners)
+        self.news = LoadNews(self)
+
+    def add_load_listener(self, listener: LoadListener) -> None:
+        self.news.add(listener)
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,16 +126,21 @@ async def _main(
     tally: _Tally,
     rng: random.Random,
 ) -> None:
-    pool = StaticPool(runners)
+    pool = ListeningPool(runners)
     placers = [PLACERS[plan.placer](PlacerConfig()) for _ in range(plan.lbs)]
-    async with trio.open_nursery() as nursery:
-        counted = False
-        for arrival in arrivals:
-            await trio.sleep_until(arrival.at)
-            if not counted and arrival.at >= plan.warm_up:
-                counted = True
-                tally.cold_before = sum(runner.cold for runner in runners)
-            nursery.start_soon(_call, rng.choice(placers), pool, arrival, tally, counted)
+    async with open_background() as watching:
+        async with trio.open_nursery() as nursery:
+            for runner in runners:
+                watch = LoadWatch(runner, partial(pool.news.tell, runner), PoolConfig(), rng)
+                watching.start_soon(watch.run)
+            counted = False
+            for arrival in arrivals:
+                await trio.sleep_until(arrival.at)
+                if not counted and arrival.at >= plan.warm_up:
+                    counted = True
+                    tally.cold_before = sum(runner.cold for runner in runners)
+                nursery.start_soon(_call, rng.choice(placers), pool, arrival, tally, counted)
+        watching.cancel_scope.cancel()
 
 
 async def _call(

@@ -13,10 +13,12 @@ from typing import Any
 import attrs
 import trio
 
+from hostler._change import Change
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.frames import MAX_WARM_KEYS, LoadHint, RunnerStatus
+from hostler.runner._load_feed import LoadFeed
 
 COLD_SECONDS = 0.5
 """From nothing to a container that takes its call."""
@@ -70,6 +72,8 @@ class SimRunner(Runner):
         """Functions with launches that no call waits for."""
         self._active = 0
         self._complete_at = 0.0
+        self._change = Change()
+        self._feed = LoadFeed(self)
         self.cold = self.nacks = self.evictions = 0
 
     @property
@@ -100,6 +104,7 @@ class SimRunner(Runner):
         call.timings.scheduler_ns = round((started - arrived) * 1e9)
         await trio.sleep(float(call.extensions["seconds"]))
         self._active -= 1
+        self._change.note()
         call.timings.execution_ns = round((trio.current_time() - started) * 1e9)
         self._settle()
         if queue.waiters:
@@ -166,7 +171,36 @@ class SimRunner(Runner):
             self._remove(oldest)
             self._free += oldest.memory
         self._free -= memory
+        self._change.note()
         return True
+
+    def load(self) -> LoadHint:
+        self._settle()
+        return LoadHint(
+            active=self._active,
+            free_memory=self._free * MIB,
+            reclaimable_memory=self._idle_memory * MIB,
+            warm=self._warm(),
+            complete=True,
+        )
+
+    async def wait_load_change(self) -> None:
+        await self._change.wait()
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        async def send(hint: LoadHint) -> None:
+            await trio.sleep(ROUND_TRIP / 2)
+            tell(hint)
+
+        await self._feed.serve(send)
+
+    def _warm(self) -> dict[bytes, int]:
+        warm: dict[bytes, int] = {}
+        for container in reversed(self._idle):
+            key = container.name.encode()
+            if key in warm or len(warm) < MAX_WARM_KEYS:
+                warm[key] = warm.get(key, 0) + 1
+        return warm
 
     def _hint(self, name: str) -> LoadHint:
         now = trio.current_time()
@@ -174,15 +208,13 @@ class SimRunner(Runner):
         warm: dict[bytes, int] = {}
         if complete:
             self._complete_at = now + COMPLETE_SECONDS
-            for container in reversed(self._idle):
-                key = container.name.encode()
-                if key in warm or len(warm) < MAX_WARM_KEYS:
-                    warm[key] = warm.get(key, 0) + 1
+            warm = self._warm()
         elif self._queues[name].idle:
             warm[name.encode()] = len(self._queues[name].idle)
         return LoadHint(
             active=self._active,
             free_memory=self._free * MIB,
+            reclaimable_memory=self._idle_memory * MIB if complete else 0,
             slot=name.encode(),
             warm=warm,
             complete=complete,

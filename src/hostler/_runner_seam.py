@@ -105,6 +105,11 @@ class Runner(ABC):
         `HostlerError` once it can't be told. Returns, as by default, if it never can be."""
         await trio.lowlevel.checkpoint()
 
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        """Call ``tell`` with how busy the runner is, now and after changes. Raises `HostlerError`
+        once it can't be told. Returns, as by default, if it never can be."""
+        await trio.lowlevel.checkpoint()
+
     @abstractmethod
     async def aclose(self) -> None:
         """Refuse new attempts, wait for the running ones, close the connections.

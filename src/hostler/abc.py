@@ -174,6 +174,14 @@ class InnerAgent(CallAgent):
         was refused. Synchronous. The default, ``None``, tells nothing."""
         return None
 
+    def load(self) -> LoadHint | None:
+        """How busy this agent is now, as `load_hint` but of no call in particular."""
+        return None
+
+    async def wait_load_change(self) -> None:
+        """Wait until what `load` says may have changed. The default waits for ever."""
+        await trio.sleep_forever()
+
     @property
     def reservation_seconds(self) -> float:
         """How long a call may wait in its `SlotHook` before it is refused with `ServerBusy`.
@@ -225,9 +233,21 @@ class RunnerPool(ABC):
         asking again is useless; any other exception is retried until the placer gives up.
         """
 
+    def add_load_listener(self, listener: LoadListener) -> None:  # noqa: B027  (a default)
+        """Tell ``listener``, as long as it lives, what runners tell of their load by themselves.
+        Idempotent. Pools that do not listen to their runners do nothing, as by default."""
+
     @abstractmethod
     async def aclose(self) -> None:
         """Close all runners concurrently; cancellation as for `Runner.aclose`. Idempotent."""
+
+
+class LoadListener(ABC):
+    """Wants to know how busy the runners of a pool are."""
+
+    @abstractmethod
+    def note_load(self, pool: RunnerPool, runner: Runner, hint: LoadHint | None) -> None:
+        """``runner`` has told its load; ``None`` = it can't be heard any more. Synchronous."""
 
 
 class Placer(ABC):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import trio
@@ -18,6 +18,7 @@ from .errors import HostlerError
 from .frames import (
     ClientFrame,
     Data,
+    LoadHint,
     LogContainer,
     LogMessage,
     RunnerFrame,
@@ -31,6 +32,9 @@ NACK_STATUS = 503
 
 UNKNOWN_STATUS = 2
 """The gRPC status with which runners answer a first frame that they do not know."""
+
+UNIMPLEMENTED_STATUS = 12
+"""The gRPC status of a method that the server does not know."""
 
 UNAVAILABLE_STATUS = 14
 """The gRPC status of a stream whose connection or server has gone."""
@@ -143,6 +147,14 @@ class RunnerClient(ABC):
         """
         await trio.lowlevel.checkpoint()
 
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        """Call ``tell`` with how busy the runner is, now and after changes, until it can't be
+        told any more: raises `EngagementFailed` or `NotSent`.
+
+        Returns if the runner has no way to tell, which is what the default does.
+        """
+        await trio.lowlevel.checkpoint()
+
     @abstractmethod
     def stream_logs(self) -> AbstractAsyncContextManager[LogCollector]:
         """``StreamLogs``, from the collector's side."""
@@ -231,3 +243,9 @@ class RunnerService(ABC):
 
     @abstractmethod
     async def stream_logs(self, channel: LogChannel) -> None: ...
+
+    async def watch_load(self, send: Callable[[LoadHint], Awaitable[None]]) -> None:
+        """``send`` how busy the runner is, now and after changes, until cancelled. The default
+        is a service that can't tell."""
+        await trio.lowlevel.checkpoint()
+        raise GRPCStatus(UNIMPLEMENTED_STATUS, "this runner does not tell its load")

@@ -80,6 +80,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Calls that run or wait there, this one not among them."""
     free_memory: int = 0
     """Bytes that new containers could have without an eviction."""
+    reclaimable_memory: int = 0
+    """Bytes beside those that evictions of idle containers would free, or have begun to."""
     retry_after_ms: int = 0
     """Milliseconds after which a place will probably be free; 0 = not known."""
     slot: bytes = b""

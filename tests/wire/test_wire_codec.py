@@ -48,6 +48,7 @@ hints = st.builds(
     LoadHint,
     active=st.integers(0, 2**32 - 1),
     free_memory=st.integers(0, 2**64 - 1),
+    reclaimable_memory=st.integers(0, 2**64 - 1),
     retry_after_ms=st.integers(0, 2**32 - 1),
     slot=st.binary(max_size=8),
     warm=st.dictionaries(st.binary(max_size=8), st.integers(0, 2**32 - 1), max_size=5),

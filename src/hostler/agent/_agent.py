@@ -121,6 +121,12 @@ class Agent(InnerAgent):
     def load_hint(self, call: PendingCall) -> LoadHint:
         return self._reporter.hint(call)
 
+    def load(self) -> LoadHint:
+        return self._reporter.load()
+
+    async def wait_load_change(self) -> None:
+        await self._events.change.wait()
+
     @property
     def reservation_seconds(self) -> float:
         return self._config.reservation_msecs / 1000

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import attrs
 import trio
 
+from hostler._change import Change
 from hostler.agent_metrics import AgentMetrics, ContainerLabels, ReadyOutcome
 from hostler.metrics import CallStatus
 
@@ -99,6 +100,7 @@ class AgentEvents:
         self.running = 0
         self.holding = 0
         self.containers: Counter[ContainerState] = Counter()
+        self.change = Change()
 
     def submitted(self) -> None:
         self.calls += 1
@@ -129,6 +131,7 @@ class AgentEvents:
         finally:
             self.running -= 1
             self.metrics.running.dec()
+            self.change.note()
 
     def held(self) -> None:
         """A call has a slot and waits for its commit."""
@@ -186,6 +189,7 @@ class ContainerTrack:
             self._events.containers[new] += 1
             self._metrics.entered(_NAMES[new], self._labels)
         self.state, self._since = new, now
+        self._events.change.note()
 
     def evicted(self) -> None:
         """It has to make room for another one."""

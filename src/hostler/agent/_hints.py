@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import heapq
 import math
+from collections.abc import Mapping
 
 import trio
 
@@ -39,10 +40,13 @@ class LoadReporter:
         mean = self._mean_seconds
         self._mean_seconds = mean + WEIGHT * (seconds - mean) if mean else seconds
 
+    def load(self) -> LoadHint:
+        """Of no call in particular, with all hot containers."""
+        return self._hint(b"", self._all_warm(), complete=True)
+
     def hint(self, call: PendingCall) -> LoadHint:
         """For the answer to ``call``, which is over, or was refused."""
-        room, key = self._launcher.room, call.slot_hash_id
-        free = room.total.memory - room.used.memory
+        key = call.slot_hash_id
         now = trio.current_time()
         complete = now >= self._complete_at
         warm: dict[bytes, int] = {}
@@ -53,11 +57,16 @@ class LoadReporter:
             queue = self._launcher.queues.find(key)
             if queue is not None and queue.idle_count:
                 warm[_digest(key)] = queue.idle_count
+        return self._hint(b"" if key is None else _digest(key), warm, complete=complete)
+
+    def _hint(self, slot: bytes, warm: Mapping[bytes, int], *, complete: bool) -> LoadHint:
+        room = self._launcher.room
         return LoadHint(
             active=self._events.running + self._events.queued,
-            free_memory=max(0, free),
+            free_memory=max(0, room.total.memory - room.used.memory),
+            reclaimable_memory=room.reclaimable.memory if complete else 0,
             retry_after_ms=self._retry_after_ms(),
-            slot=b"" if key is None else _digest(key),
+            slot=slot,
             warm=warm,
             complete=complete,
             reserves=self._reserves,

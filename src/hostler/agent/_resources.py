@@ -95,6 +95,11 @@ class Room:
         return self._used
 
     @property
+    def reclaimable(self) -> Resources:
+        """What those who leave, and the idle ones if they were evicted, would give back."""
+        return sum((container.size for container in self._idle()), self._leaving)
+
+    @property
     def waiting(self) -> int:
         """How many stand in line."""
         return len(self._line)

@@ -84,6 +84,10 @@ class PoolConfig(EnvConfig):
     """Whether (yes) runners are asked to tell when they stop or start to take calls
     (grpc.health.v1); those that can't are asked for their status while they are ejected."""
 
+    load_watch: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_LOAD_WATCH"))
+    """Whether (yes) runners are asked to tell of their load when it changes, so that waiting calls
+    learn of room at once; those that can't, as Fn's, are tried now and then."""
+
     eject_failures: int = attrs.field(
         default=3, metadata=setting(number(high=1_000_000), "FN_EJECT_FAILURES")
     )

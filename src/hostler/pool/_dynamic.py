@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
@@ -9,10 +10,12 @@ import attrs
 import structlog
 import trio
 
-from ..abc import Runner, RunnerCall, RunnerPool
+from ..abc import LoadListener, Runner, RunnerCall, RunnerPool
 from ..config import PoolConfig
 from ._health import Change, HealthBoard
 from ._judged import JudgedRunner
+from ._load_news import LoadNews
+from ._load_watch import LoadWatch
 from ._metrics import PoolMetrics
 from ._static import close_runner
 from ._watch import RunnerWatch
@@ -69,6 +72,7 @@ class DynamicPool(RunnerPool):
         self._all_gone = trio.Event()
         self._ejected = 0
         self._closed = False
+        self._news = LoadNews(self)
         self.on_unreachable: Callable[[], None] = lambda: None
         """Called when a runner was ejected because it can't be reached. It may have moved."""
 
@@ -124,7 +128,12 @@ class DynamicPool(RunnerPool):
 
     async def _watch(self, member: _Member) -> None:
         with member.scope:
-            await member.watch.run()
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(member.watch.run)
+                if self._config.load_watch:
+                    tell = functools.partial(self._news.tell, member.runner)
+                    load = LoadWatch(member.runner, tell, self._config, self._rng)
+                    nursery.start_soon(load.run)
 
     def _leave(self, address: str) -> None:
         member = self._members.pop(address)
@@ -149,6 +158,9 @@ class DynamicPool(RunnerPool):
             self._leaving.discard(scope)
             if not self._leaving:
                 self._all_gone.set()
+
+    def add_load_listener(self, listener: LoadListener) -> None:
+        self._news.add(listener)
 
     async def runners(self, call: RunnerCall) -> Sequence[Runner]:
         await trio.lowlevel.checkpoint()

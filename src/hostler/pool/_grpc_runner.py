@@ -12,7 +12,7 @@ from .._gate import Gate, GateClosed
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from ..engagement import UNKNOWN_STATUS, EngagementFailed, RunnerClient
 from ..errors import RunnerClosed
-from ..frames import RunnerStatus
+from ..frames import LoadHint, RunnerStatus
 from ._attempt import Attempt, ReservedAttempt
 
 CLOSE_SECONDS = 5.0
@@ -90,6 +90,9 @@ class GrpcRunner(Runner):
 
     async def watch_health(self, tell: Callable[[bool], None]) -> None:
         await self._client.watch_health(tell)
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        await self._client.watch_load(tell)
 
     async def aclose(self) -> None:
         self._gate.close()

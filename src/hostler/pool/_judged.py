@@ -19,7 +19,7 @@ from ..errors import (
     RunnerClosed,
     ServerBusy,
 )
-from ..frames import RunnerStatus
+from ..frames import LoadHint, RunnerStatus
 from ._health import HealthBoard
 from ._verdict import MissingEOF, RunnerFault
 
@@ -135,6 +135,9 @@ class JudgedRunner(Runner):
 
     async def watch_health(self, tell: Callable[[bool], None]) -> None:
         await self._runner.watch_health(tell)
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        await self._runner.watch_load(tell)
 
     async def aclose(self) -> None:
         await self._runner.aclose()

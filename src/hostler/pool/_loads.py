@@ -38,6 +38,10 @@ class _Runner:
     """Bytes that own calls may have taken since the last hint."""
     free_memory: int | None = None
     """Bytes, by the last hint."""
+    reclaimable: int | None = None
+    """Bytes that evictions would free, if the last hint knew."""
+    tells: bool = False
+    """The runner tells of changes by itself: the last hint does not age."""
     others: int = 0
     """Calls of other LBs, by the last hint."""
     hinted_at: float = -math.inf
@@ -87,7 +91,29 @@ class LoadBook:
             return True
         return runner.free_memory - runner.unseen_memory >= need.memory
 
+    def is_full(self, address: str, need: Need, now: float) -> bool:
+        """Whether such a call would certainly be refused there: the runner, which tells of
+        changes by itself, has no room, and no hot container."""
+        runner = self._runners.get(address)
+        if runner is None or not runner.tells or runner.reclaimable is None:
+            return False
+        room = (runner.free_memory or 0) + runner.reclaimable - runner.unseen_memory
+        return room < need.memory and not self._warm.count(address, need, now)
+
     # --- what happens ---
+
+    def note(self, address: str, hint: LoadHint | None, now: float) -> None:
+        """The runner has told its load by itself; ``None`` = it can't be heard any more."""
+        runner = self._runners.get(address)
+        if runner is None:
+            if hint is None:
+                return
+            self._make_room()
+            runner = self._runners[address] = _Runner()
+        runner.tells = hint is not None
+        if hint is not None:
+            self._learn(runner, hint, now)
+            self._warm.replace(address, hint.warm, now)
 
     def begin(self, address: str, need: Need, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
@@ -128,16 +154,21 @@ class LoadBook:
     def _believe(
         self, runner: _Runner, address: str, need: Need, hint: LoadHint, now: float
     ) -> None:
-        runner.hinted_at = now
-        runner.others = max(0, hint.active - runner.in_flight)
-        runner.free_memory = hint.free_memory
-        runner.unseen_memory = 0
+        self._learn(runner, hint, now)
         if hint.slot:
             self._warm.learn(hint.slot, need)
         if hint.complete:
             self._warm.replace(address, hint.warm, now)
         elif hint.slot:
             self._warm.set(address, need, hint.warm.get(hint.slot, 0), now)
+
+    @staticmethod
+    def _learn(runner: _Runner, hint: LoadHint, now: float) -> None:
+        runner.hinted_at = now
+        runner.others = max(0, hint.active - runner.in_flight)
+        runner.free_memory = hint.free_memory
+        runner.reclaimable = hint.reclaimable_memory if hint.complete else None
+        runner.unseen_memory = 0
 
     def _make_room(self) -> None:
         if len(self._runners) < MAX_RUNNERS:

@@ -49,6 +49,18 @@ def within(items: Iterable[T], fits: Callable[[T], bool]) -> Iterator[T]:
     yield from others
 
 
+def without(items: Iterable[T], full: Callable[[T], bool], limit: int) -> Iterator[T]:
+    """The items that are not full, then the first ``limit`` of the others. Looks at no item
+    before it is asked for one more."""
+    others: list[T] = []
+    for item in items:
+        if not full(item):
+            yield item
+        elif len(others) < limit:
+            others.append(item)
+    yield from others
+
+
 def better_of_two(
     items: Sequence[T], load: Callable[[T], float], rng: random.Random
 ) -> Iterator[T]:

@@ -180,6 +180,8 @@ class Placement:
             hint = min(hint, outcome.retry_after or 0.0)
             if self._trying.over or not self._call.body.replayable:
                 break
+        if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
+            hint = self._config.retry_max_delay
         line.ladder.refuse(trio.current_time(), hint)
         line.appoint()
         return None

@@ -26,7 +26,7 @@ import trio
 
 from ..abc import Runner
 from ._hot_line import HotLine, HotWaiter
-from ._ladder import Ladder
+from ._ladder import MAX_WIDTH, Ladder
 from ._pace import Pace
 
 OVERTAKE_SECONDS = 1.0
@@ -116,6 +116,8 @@ class Line:
         self.hot = HotLine()
         self.users = 0
         """Calls under way that could stand here."""
+        self.memory = 0
+        """Bytes that a call needs unless it finds a hot container."""
         self.pool_trouble = ""
         """What the pool last said instead of a list."""
 
@@ -272,6 +274,17 @@ class Room:
     def offer_hot(self, runner: Runner, key: Hashable) -> None:
         """A call of the line of ``key`` has ended at ``runner``, see `offer`."""
         self.offer(runner, hot=self._lines.get(key))
+
+    def fill(self, runner: Runner, memory: int) -> None:
+        """``runner`` has ``memory`` bytes for new containers: let those try who have waited
+        longest and need no more than that together."""
+        for _ in range(MAX_WIDTH):
+            lines = [line for line in self.occupied if line.memory <= memory]
+            if not lines:
+                return
+            oldest = min(lines, key=lambda line: line.head.ticket)
+            memory -= oldest.memory
+            oldest.give_turn(Turn(runner))
 
     def _may_go_first(self, line: Line) -> bool:
         """Whether somebody waits there whom nobody has waited for much longer than."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -10,14 +11,16 @@ from contextlib import contextmanager
 import attrs
 import trio
 
-from ..abc import Placer, Runner, RunnerCall, RunnerPool
+from ..abc import LoadListener, Placer, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import ServerBusy
+from ..frames import LoadHint
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
 from ._hedging import Hedging
 from ._ladder import Ladder
 from ._loads import LoadBook
+from ._order import without
 from ._placement import Placement
 from ._room import Room
 from ._tracker import AttemptTracker
@@ -26,6 +29,9 @@ from ._warm_index import Need
 
 JITTER = (0.75, 1.25)
 """Range of the random factor on the pause between sweeps."""
+PROBES = 2
+"""Runners that say that they are full which a call that waits tries all the same, now and then:
+the room that they have for a moment between two calls is never told."""
 MIB = 2**20
 
 
@@ -37,7 +43,7 @@ class PlacerStatistics:
     waiting: int
 
 
-class SweepPlacer(Placer):
+class SweepPlacer(Placer, LoadListener):
     """Tries the runners of the pool in some order; calls that none takes wait in line.
 
     A placer of your own is a subclass with an `order`. ``metrics`` are the process's own by
@@ -97,11 +103,19 @@ class SweepPlacer(Placer):
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
 
+        sweeps = 0
+
         def order(runners: Sequence[Runner]) -> Iterable[Runner]:
-            return self.order(call, runners) if runners else ()
+            nonlocal sweeps
+            sweeps += 1
+            if not runners:
+                return ()
+            is_full = functools.partial(self._is_full, need)
+            return without(self.order(call, runners), is_full, PROBES if sweeps > 1 else 0)
 
         need = need_of(call)
         with self._room(pool) as room, room.line(need.key) as line:
+            line.memory = need.memory
             tracker = AttemptTracker(call, need, self._metrics, self.loads, self._troubled)
             trying = Trying(
                 call,
@@ -134,6 +148,15 @@ class SweepPlacer(Placer):
         for placement in tuple(self._placements):
             placement.stop_waiting()
 
+    def _is_full(self, need: Need, runner: Runner) -> bool:
+        return self.loads.is_full(runner.address, need, trio.current_time())
+
+    def note_load(self, pool: RunnerPool, runner: Runner, hint: LoadHint | None) -> None:
+        self.loads.note(runner.address, hint, trio.current_time())
+        room = self._rooms.get(id(pool))
+        if room is not None and hint is not None:
+            room.fill(runner, hint.free_memory + hint.reclaimable_memory)
+
     def close(self) -> None:
         self._closed = True
         for placement in tuple(self._placements):
@@ -145,6 +168,7 @@ class SweepPlacer(Placer):
         room = self._rooms.get(id(pool))  # the caller holds the pool: no other has this id
         if room is None:
             room = self._rooms[id(pool)] = Room(self._make_ladder)
+            pool.add_load_listener(self)
         try:
             yield room
         finally:

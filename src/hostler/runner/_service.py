@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import attrs
@@ -15,10 +15,11 @@ from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..engagement import GRPCStatus, LogChannel, RunnerService, ServerEngagement
 from ..errors import ProtocolError
-from ..frames import RunnerStatus
+from ..frames import LoadHint, RunnerStatus
 from ._detached import DetachedCalls
 from ._engagement import UNKNOWN, CallRun, Terms
 from ._hooks import Hooks, StatusChecks
+from ._load_feed import LoadFeed
 from ._logs import FunctionLogs
 from ._status import StatusTracker
 from ._writers import AcknowledgeDetached
@@ -70,6 +71,7 @@ class PureRunnerService(RunnerService):
             tasks,
             self._counters,
         )
+        self._feed = LoadFeed(agent)
         self._active = self._received = self._handled = 0
         self._changed = trio.Event()
 
@@ -137,6 +139,9 @@ class PureRunnerService(RunnerService):
 
     async def status(self, payload: str | None) -> RunnerStatus:
         return await self._tracker.status(payload)
+
+    async def watch_load(self, send: Callable[[LoadHint], Awaitable[None]]) -> None:
+        await self._feed.serve(send)
 
     async def configure(self, config: Mapping[str, str]) -> None:
         if self._hooks.configure is None:

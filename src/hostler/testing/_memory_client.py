@@ -11,6 +11,10 @@ import trio
 
 from hostler.engagement import (
     DEADLINE_STATUS,
+    UNAVAILABLE_STATUS,
+    UNIMPLEMENTED_STATUS,
+    EngagementFailed,
+    GRPCStatus,
     LogChannel,
     LogCollector,
     NotSent,
@@ -20,6 +24,7 @@ from hostler.engagement import (
 from hostler.frames import (
     ClientFrame,
     Data,
+    LoadHint,
     LogContainer,
     LogMessage,
     RunnerFrame,
@@ -132,6 +137,31 @@ class MemoryRunnerClient(RunnerClient):
     async def configure(self, config: Mapping[str, str]) -> None:
         await self._reach()
         await _answer(self._service.configure(dict(config)))
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        await self._reach()
+
+        async def send(hint: LoadHint) -> None:
+            await trio.lowlevel.checkpoint()
+            tell(hint)
+
+        broken: list[str] = []
+        with trio.CancelScope() as scope:
+
+            def break_off(text: str) -> None:
+                broken.append(text)
+                scope.cancel()
+
+            self._open.add(break_off)
+            try:
+                await self._service.watch_load(send)
+            except GRPCStatus as error:
+                if error.status == UNIMPLEMENTED_STATUS:
+                    return
+                raise EngagementFailed(error.status, error.text) from error
+            finally:
+                self._open.discard(break_off)
+        raise EngagementFailed(UNAVAILABLE_STATUS, "".join(broken) or "the watch has ended")
 
     def lose_connections(self, text: str = "connection lost") -> None:
         """Break what is under way, on both ends, as a dead network does."""

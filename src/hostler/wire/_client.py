@@ -25,6 +25,7 @@ from hostler.engagement import (
 from hostler.frames import (
     Commit,
     Data,
+    LoadHint,
     LogContainer,
     LogMessage,
     RunnerFrame,
@@ -187,6 +188,19 @@ class GrpcRunnerClient(RunnerClient):
                 return
             raise
         raise EngagementFailed(UNAVAILABLE, "the runner ended the watch of its health")
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        """See `RunnerClient.watch_load`. Trio-flavoured."""
+        try:
+            async with self._stream(codec.WATCH_LOAD) as stream:
+                await self._request(stream, codec.EMPTY)
+                while (message := await _receive(stream, self._address)) is not None:
+                    tell(_decoded(codec.decode_load, message, self._address))
+        except EngagementFailed as error:
+            if error.status in health.NO_SERVICE:
+                return
+            raise
+        raise EngagementFailed(UNAVAILABLE, "the runner ended the watch of its load")
 
     async def aclose(self) -> None:
         await self._pool.aclose()

@@ -44,6 +44,7 @@ COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
 )
 """Whether betterproto encodes with betterproto-rust-codec. It replaces these methods on import."""
 
+WATCH_LOAD = "/RunnerLoad/Watch"
 EMPTY = b""
 """The encoding of every message without fields that are set."""
 
@@ -166,11 +167,22 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         active=hint.active,
         free_memory=hint.free_memory,
         retry_after_ms=hint.retry_after_ms,
+        reclaimable_memory=hint.reclaimable_memory,
         slot=hint.slot,
         warm=[pb.WarmSlot(slot=slot, count=count) for slot, count in hint.warm.items()],
         complete=hint.complete,
         reserves=hint.reserves,
     )
+
+
+def encode_load(hint: LoadHint) -> bytes:
+    """A ``LoadHint`` that comes alone."""
+    return bytes(_build_load(hint))
+
+
+def decode_load(data: bytes) -> LoadHint:
+    """The reverse. Raises `CodecError`."""
+    return _load(_parse(pb.LoadHint, data))
 
 
 def decode_runner(data: bytes) -> RunnerFrame | None:
@@ -218,6 +230,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         active=value.active,
         free_memory=value.free_memory,
         retry_after_ms=value.retry_after_ms,
+        reclaimable_memory=value.reclaimable_memory,
         slot=value.slot,
         warm={warm.slot: warm.count for warm in value.warm},
         complete=value.complete,

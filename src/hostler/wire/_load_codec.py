@@ -7,13 +7,22 @@ from hostler.frames import LoadHint
 from ._varint import read_varint, varint
 
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
-_RESERVES = 0x38
+_RESERVES, _RECLAIMABLE = 0x38, 0x40
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
-_LIMITS = {_ACTIVE: 2**32, _MEMORY: 2**64, _RETRY: 2**32, _COMPLETE: 2, _RESERVES: 2}
+_LIMITS = {
+    _ACTIVE: 2**32,
+    _MEMORY: 2**64,
+    _RETRY: 2**32,
+    _COMPLETE: 2,
+    _RESERVES: 2,
+    _RECLAIMABLE: 2**64,
+}
 
 
 def encode_load(hint: LoadHint) -> bytes | None:
     """A ``LoadHint``; ``None`` if a number is out of range."""
+    if not 0 <= hint.reclaimable_memory < _LIMITS[_RECLAIMABLE]:
+        return None
     parts: list[bytes] = []
     for key, value in (
         (_ACTIVE, hint.active),
@@ -39,6 +48,8 @@ def encode_load(hint: LoadHint) -> bytes | None:
         parts.append(b"%c\x01" % _COMPLETE)
     if hint.reserves:
         parts.append(b"%c\x01" % _RESERVES)
+    if hint.reclaimable_memory:
+        parts += (b"%c" % _RECLAIMABLE, varint(hint.reclaimable_memory))
     return b"".join(parts)
 
 
@@ -70,6 +81,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         active=numbers[_ACTIVE],
         free_memory=numbers[_MEMORY],
         retry_after_ms=numbers[_RETRY],
+        reclaimable_memory=numbers[_RECLAIMABLE],
         slot=slot,
         warm=warm,
         complete=numbers[_COMPLETE] > 0,

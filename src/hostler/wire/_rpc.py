@@ -176,6 +176,9 @@ async def _dispatch(
     elif path == WATCH:
         asked = decode(decode_request, await _request(stream), peer)
         await health.watch(asked, partial(_reply, stream))
+    elif path == codec.WATCH_LOAD:
+        decode(codec.decode_empty, await _request(stream), peer)
+        await service.watch_load(lambda hint: _reply(stream, codec.encode_load(hint)))
     else:
         raise GRPCStatus(UNIMPLEMENTED, f"unknown method {path}")
 

@@ -129,6 +129,7 @@ class LoadHint(betterproto.Message):
     warm: List["WarmSlot"] = betterproto.message_field(5)
     complete: bool = betterproto.bool_field(6)
     reserves: bool = betterproto.bool_field(7)
+    reclaimable_memory: int = betterproto.uint64_field(8)
 
 
 @dataclass(eq=False, repr=False)
@@ -323,6 +324,26 @@ class RunnerProtocolStub(betterproto.ServiceStub):
             yield response
 
 
+class RunnerLoadStub(betterproto.ServiceStub):
+    async def watch(
+        self,
+        betterproto_lib_google_protobuf_empty: "betterproto_lib_google_protobuf.Empty",
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> AsyncIterator[LoadHint]:
+        async for response in self._unary_stream(
+            "/RunnerLoad/Watch",
+            betterproto_lib_google_protobuf_empty,
+            LoadHint,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
+
 class RunnerProtocolBase(ServiceBase):
 
     async def engage(
@@ -426,5 +447,36 @@ class RunnerProtocolBase(ServiceBase):
                 grpclib.const.Cardinality.STREAM_STREAM,
                 LogRequestMsg,
                 LogResponseMsg,
+            ),
+        }
+
+
+class RunnerLoadBase(ServiceBase):
+
+    async def watch(
+        self,
+        betterproto_lib_google_protobuf_empty: "betterproto_lib_google_protobuf.Empty",
+    ) -> AsyncIterator[LoadHint]:
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield LoadHint()
+
+    async def __rpc_watch(
+        self,
+        stream: "grpclib.server.Stream[betterproto_lib_google_protobuf.Empty, LoadHint]",
+    ) -> None:
+        request = await stream.recv_message()
+        await self._call_rpc_handler_server_stream(
+            self.watch,
+            stream,
+            request,
+        )
+
+    def __mapping__(self) -> Dict[str, grpclib.const.Handler]:
+        return {
+            "/RunnerLoad/Watch": grpclib.const.Handler(
+                self.__rpc_watch,
+                grpclib.const.Cardinality.UNARY_STREAM,
+                betterproto_lib_google_protobuf.Empty,
+                LoadHint,
             ),
         }

@@ -1,0 +1,103 @@
+"""Tells load balancers how busy this runner is, after changes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable
+from typing import Protocol
+
+import trio
+
+from ..frames import LoadHint
+
+QUICK = 0.05
+"""Seconds between two hints to one LB at least; changes in between are told together."""
+SLOW = 0.5
+"""The same while there is no news of room: load alone is no hurry."""
+TURN = 0.01
+"""Seconds by which each next LB hears later of room, so that not all send a call for it. By then
+the first has used it, or it is there for all."""
+MAX_TURNS = 20
+"""LBs beyond that many hear of room together with the last."""
+
+Send = Callable[[LoadHint], Awaitable[None]]
+
+
+class LoadSource(Protocol):
+    """What an `InnerAgent` says of its load."""
+
+    def load(self) -> LoadHint | None: ...
+
+    async def wait_load_change(self) -> None: ...
+
+
+class LoadFeed:
+    """Of one agent. Those who watch take turns in hearing first of room."""
+
+    def __init__(self, agent: LoadSource) -> None:
+        self._agent = agent
+        self._watchers: dict[object, None] = {}
+        """Who has heard first of room goes to the end."""
+        self._next_at = -math.inf
+        """When the next may hear of room."""
+
+    def __repr__(self) -> str:
+        return f"<LoadFeed watchers={len(self._watchers)}>"
+
+    async def serve(self, send: Send) -> None:
+        """``send`` the load now and after changes, until cancelled; returns if the agent does
+        not know its load."""
+        watcher = object()
+        self._watchers[watcher] = None
+        try:
+            told: LoadHint | None = None
+            while (load := await self._news(watcher, told)) is not None:
+                told = load
+                await send(load)
+                await trio.sleep(QUICK)
+        finally:
+            del self._watchers[watcher]
+
+    async def _news(self, watcher: object, told: LoadHint | None) -> LoadHint | None:
+        """The load, once it is worth to be told after ``told``."""
+        load = self._agent.load()
+        if told is None or load is None:
+            await trio.lowlevel.checkpoint()
+            return load
+        patience = trio.current_time() + SLOW
+        while True:
+            if _is_urgent(load, told):
+                await self._turn(watcher)
+                load = self._agent.load() or told
+                if _is_urgent(load, told):
+                    if trio.current_time() < self._next_at:
+                        continue
+                    self._next_at = trio.current_time() + TURN
+                    self._watchers[watcher] = self._watchers.pop(watcher)
+                    return load
+            differs = _differs(load, told)
+            if differs and trio.current_time() >= patience:
+                return load
+            with trio.move_on_at(patience if differs else math.inf):
+                await self._agent.wait_load_change()
+            await trio.sleep(QUICK)
+            load = self._agent.load() or told
+
+    async def _turn(self, watcher: object) -> None:
+        """Those go first who have waited longest for it; what they use is not told to others."""
+        place = min(list(self._watchers).index(watcher), MAX_TURNS)
+        await trio.sleep_until(max(trio.current_time() + place * TURN, self._next_at))
+
+
+def room_of(load: LoadHint) -> int:
+    """Bytes that new containers could have."""
+    return load.free_memory + load.reclaimable_memory
+
+
+def _is_urgent(load: LoadHint, told: LoadHint) -> bool:
+    """Whether there is so much more room that calls may wait for it."""
+    return room_of(load) > 2 * room_of(told)
+
+
+def _differs(load: LoadHint, told: LoadHint) -> bool:
+    return (load.active, room_of(load), load.warm) != (told.active, room_of(told), told.warm)

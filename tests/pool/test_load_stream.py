@@ -1,0 +1,177 @@
+"""What runners tell of their load by themselves: waiting calls hear of room without asking."""
+
+from __future__ import annotations
+
+import gc
+import random
+from collections.abc import Callable
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from hostler.abc import LoadListener, Runner, RunnerCall, RunnerPool
+from hostler.config import PlacerConfig, PoolConfig
+from hostler.engagement import EngagementFailed, NotSent
+from hostler.frames import LoadHint
+from hostler.pool import LoadBook, NaivePlacer, Need
+from hostler.pool._load_news import LoadNews
+from hostler.pool._load_watch import LoadWatch
+from hostler.pool._sweep_placer import PROBES
+
+from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
+from .test_placers import is_idle, make
+from .test_waiting import occupy
+
+MIB = 2**20
+FN = Need("fn", memory=128 * MIB, idle_seconds=30)
+FULL = LoadHint(complete=True)
+
+
+def room(megabytes: int) -> LoadHint:
+    return LoadHint(free_memory=megabytes * MIB, complete=True)
+
+
+class TellingPool(FakePool):
+    """A pool that hears its runners; a test speaks for them."""
+
+    def __init__(self, runners: list[Runner]) -> None:
+        super().__init__(runners)
+        self.news = LoadNews(self)
+
+    def add_load_listener(self, listener: LoadListener) -> None:
+        self.news.add(listener)
+
+
+def test_a_runner_that_tells_is_full_or_not() -> None:
+    book = LoadBook()
+    assert not book.is_full("a", FN, 0)
+    book.note("a", room(100), 0)
+    assert book.is_full("a", FN, 1000)  # this does not age
+    book.note("a", LoadHint(free_memory=100 * MIB, reclaimable_memory=28 * MIB, complete=True), 0)
+    assert not book.is_full("a", FN, 0)
+    book.begin("a", FN, 0)  # takes that
+    assert book.is_full("a", FN, 0)
+    book.note("a", room(200), 0)
+    assert not book.is_full("a", FN, 0)
+
+
+def test_a_runner_that_is_not_heard_any_more_is_not_known_to_be_full() -> None:
+    book = LoadBook()
+    book.note("a", FULL, 0)
+    book.note("a", None, 0)
+    book.note("b", None, 0)
+    assert not book.is_full("a", FN, 0)
+    assert not book.is_full("b", FN, 0)
+
+
+async def test_room_wakes_as_many_waiting_calls_as_fit(autojump_clock: MockClock) -> None:
+    """While the runner says that it is full hardly anything is tried, at Fn 145 times each."""
+    runner = FakeRunner(slots=0, seconds=60)
+    placer, pool = make(), TellingPool([runner])
+    pool.add_load_listener(placer)
+    pool.news.tell(runner, FULL)
+    calls = [make_call(f"c{number}") for number in range(20)]
+    async with trio.open_nursery() as nursery:
+        await occupy(nursery, placer, pool, *calls)
+        await trio.sleep(60)
+        assert placer.statistics().waiting == 20
+        probes = runner.attempts.total()
+        assert probes <= 2 + 62 * PROBES / PlacerConfig().retry_max_delay
+        runner.slots = 3
+        pool.news.tell(runner, room(3 * 128 + 100))
+        await trio.sleep(0.01)
+        assert (runner.active, runner.attempts.total()) == (3, probes + 3)
+        assert sorted(runner.order) == [call.model.id for call in calls[:3]]
+        nursery.cancel_scope.cancel()
+    assert is_idle(placer)
+
+
+async def test_a_new_call_passes_over_runners_that_are_full(autojump_clock: MockClock) -> None:
+    full = [FakeRunner(f"full:{number}", slots=0) for number in range(5)]
+    free = FakeRunner("free:1", seconds=0)
+    placer, pool = make(), TellingPool([*full, free])
+    pool.add_load_listener(placer)
+    for runner in full:
+        pool.news.tell(runner, FULL)
+    for number in range(20):
+        call = make_call(f"c{number}")
+        await placer.place_call(pool, call)
+        assert call.attempts == 1
+
+
+async def test_news_are_repeated_to_new_listeners_that_are_not_kept_alive() -> None:
+    placer = NaivePlacer(metrics=fresh_metrics())
+    runner = FakeRunner()
+    pool = TellingPool([runner])
+    pool.news.tell(runner, None)  # nothing was known
+    pool.news.tell(runner, FULL)
+    pool.add_load_listener(placer)
+    pool.add_load_listener(placer)
+    assert placer.loads.is_full(runner.address, FN, 0)
+    assert repr(pool.news) == "<LoadNews listeners=1 runners=1>"
+    del placer
+    gc.collect()
+    pool.news.tell(runner, None)
+    assert repr(pool.news) == "<LoadNews listeners=0 runners=0>"
+
+
+class Speaker(FakeRunner):
+    """Tells one hint and fails, as the script says."""
+
+    def __init__(self, *ends: Exception | None) -> None:
+        super().__init__()
+        self.ends = list(ends)
+        self.asked: list[float] = []
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        self.asked.append(trio.current_time())
+        await trio.sleep(1)
+        end = self.ends.pop(0)
+        if isinstance(end, NotSent):
+            raise end
+        tell(FULL)
+        if end is not None:
+            raise end
+
+
+LOST, UNKNOWN = EngagementFailed(14, "lost"), EngagementFailed(13, "broken")
+
+
+@pytest.mark.parametrize("last", [None, UNKNOWN])
+async def test_a_lost_watch_is_taken_up_again_ever_more_slowly(
+    autojump_clock: MockClock, last: Exception | None
+) -> None:
+    runner = Speaker(LOST, *[NotSent("refused")] * 12, LOST, last)
+    told: list[LoadHint | None] = []
+    config = PoolConfig()
+    await LoadWatch(runner, told.append, config, random.Random(1)).run()
+    assert told == [FULL, None, *[None] * 12, FULL, None, FULL, None]
+    pauses = [b - a - 1 for a, b in zip(runner.asked, runner.asked[1:], strict=False)]
+    assert pauses[0] <= 0.12 * config.probe_interval
+    assert max(pauses) <= 1.2 * config.probe_interval
+    assert pauses[11] >= 0.8 * config.probe_interval
+    assert pauses[-1] <= 0.12 * config.probe_interval  # it had told something
+
+
+async def test_cancelling_a_watch_says_that_nothing_is_known(autojump_clock: MockClock) -> None:
+    told: list[LoadHint | None] = []
+    async with trio.open_nursery() as nursery:
+        watch = LoadWatch(Speaker(LOST), told.append, PoolConfig(), random.Random(1))
+        nursery.start_soon(watch.run)
+        await wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    assert told == [None]
+
+
+async def test_pools_listen_to_nobody_by_default() -> None:
+    class Bare(RunnerPool):
+        async def runners(self, call: RunnerCall) -> tuple[Runner, ...]:
+            await trio.lowlevel.checkpoint()
+            return ()
+
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+
+    Bare().add_load_listener(make())
+    await FakeRunner().watch_load(lambda hint: pytest.fail("told"))

@@ -1,0 +1,118 @@
+"""Load balancers hear of a runner's load: soon, not too often, and not all at the same moment."""
+
+from __future__ import annotations
+
+import itertools
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from hostler._change import Change
+from hostler.frames import LoadHint
+from hostler.runner._load_feed import QUICK, SLOW, TURN, LoadFeed
+
+MIB = 2**20
+
+
+class Source:
+    """Has the load that a test sets."""
+
+    def __init__(self) -> None:
+        self.now: LoadHint | None = LoadHint(complete=True)
+        self.change = Change()
+        self.heard: dict[str, list[tuple[float, LoadHint]]] = {}
+
+    def load(self) -> LoadHint | None:
+        return self.now
+
+    async def wait_load_change(self) -> None:
+        await self.change.wait()
+
+    def set(self, free: int, active: int = 0) -> None:
+        self.now = LoadHint(active=active, free_memory=free * MIB, complete=True)
+        self.change.note()
+
+    async def send(self, name: str, hint: LoadHint) -> None:
+        await trio.lowlevel.checkpoint()
+        self.heard.setdefault(name, []).append((trio.current_time(), hint))
+
+
+async def test_an_agent_without_load_ends_the_feed(autojump_clock: MockClock) -> None:
+    source = Source()
+    source.now = None
+    feed = LoadFeed(source)
+    await feed.serve(partial(source.send, "a"))
+    assert not source.heard
+    assert repr(feed) == "<LoadFeed watchers=0>"
+
+
+async def test_the_load_is_told_at_once_and_room_soon_after(autojump_clock: MockClock) -> None:
+    source = Source()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        await trio.sleep(3)
+        assert [at for at, _ in source.heard["a"]] == pytest.approx([0])
+        source.set(free=128)
+        await trio.sleep(QUICK + 0.001)
+        assert source.heard["a"][-1][0] == pytest.approx(3 + QUICK)
+        assert source.heard["a"][-1][1].free_memory == 128 * MIB
+        nursery.cancel_scope.cancel()
+
+
+async def test_changes_are_told_together_and_load_alone_rarely(autojump_clock: MockClock) -> None:
+    source = Source()
+    source.set(free=1024)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        for number in range(1000):
+            await trio.sleep(0.01)
+            source.set(free=1024 - number % 7, active=number)
+        nursery.cancel_scope.cancel()
+    times = [at for at, _ in source.heard["a"]]
+    assert 10 / SLOW / 2 <= len(times) <= 10 / SLOW + 1
+    # and with room that comes and goes
+    source.heard.clear()
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        for number in range(1000):
+            await trio.sleep(0.01)
+            source.set(free=1024 if number % 20 < 10 else 0)
+        nursery.cancel_scope.cancel()
+    times = [at - began for at, _ in source.heard["a"]]
+    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= QUICK
+
+
+async def test_one_hears_first_of_room_and_the_next_only_if_it_is_still_there(
+    autojump_clock: MockClock,
+) -> None:
+    source = Source()
+    feed = LoadFeed(source)
+    first: list[str] = []
+    async with trio.open_nursery() as nursery:
+        for name in "abc":
+            nursery.start_soon(feed.serve, partial(source.send, name))
+            await wait_all_tasks_blocked()
+        await trio.sleep(1)
+        for _ in range(6):
+            source.heard.clear()
+            source.set(free=256)
+            await trio.sleep(QUICK + TURN / 2)
+            assert len(source.heard) == 1
+            first += source.heard
+            source.set(free=0)  # it has used it
+            await trio.sleep(2 * SLOW)
+            assert all(
+                hint.free_memory == 0
+                for name in "abc"
+                for _, hint in source.heard.get(name, [])[1:]
+            )
+        source.heard.clear()
+        source.set(free=256)  # nobody uses it
+        await trio.sleep(QUICK + 4 * TURN)
+        assert set(source.heard) == set("abc")
+        nursery.cancel_scope.cancel()
+    assert {name: first.count(name) for name in "abc"} == {"a": 2, "b": 2, "c": 2}
+    assert repr(feed) == "<LoadFeed watchers=0>"
