@@ -21,18 +21,11 @@ _LIMITS = {
 
 def encode_load(hint: LoadHint) -> bytes | None:
     """A ``LoadHint``; ``None`` if a number is out of range."""
-    if not 0 <= hint.reclaimable_memory < _LIMITS[_RECLAIMABLE]:
+    numbers = (hint.active, hint.free_memory, hint.retry_after_ms, hint.reclaimable_memory)
+    keys = (_ACTIVE, _MEMORY, _RETRY, _RECLAIMABLE)
+    if not all(0 <= value < _LIMITS[key] for key, value in zip(keys, numbers, strict=True)):
         return None
-    parts: list[bytes] = []
-    for key, value in (
-        (_ACTIVE, hint.active),
-        (_MEMORY, hint.free_memory),
-        (_RETRY, hint.retry_after_ms),
-    ):
-        if not 0 <= value < _LIMITS[key]:
-            return None
-        if value:
-            parts += (b"%c" % key, varint(value))
+    *parts, reclaimable = map(_number, keys, numbers)
     if hint.slot:
         parts += (b"%c" % _SLOT, varint(len(hint.slot)), hint.slot)
     for slot, count in hint.warm.items():
@@ -48,9 +41,11 @@ def encode_load(hint: LoadHint) -> bytes | None:
         parts.append(b"%c\x01" % _COMPLETE)
     if hint.reserves:
         parts.append(b"%c\x01" % _RESERVES)
-    if hint.reclaimable_memory:
-        parts += (b"%c" % _RECLAIMABLE, varint(hint.reclaimable_memory))
-    return b"".join(parts)
+    return b"".join(parts) + reclaimable
+
+
+def _number(key: int, value: int) -> bytes:
+    return b"%c%b" % (key, varint(value)) if value else b""
 
 
 def decode_load(data: bytes, at: int, end: int) -> LoadHint:
