@@ -43,6 +43,7 @@ async def test_the_hint_of_an_ended_call(autojump_clock: object, tmp_path: Path)
         call, hint = await ended(node)
         assert hint == LoadHint(
             free_memory=(512 - 128) * MIB,
+            reclaimable_memory=128 * MIB,
             slot=digest(call),
             warm={digest(call): 1},
             complete=True,
@@ -96,3 +97,22 @@ async def test_all_hot_containers_are_named_now_and_then(
         hint = node.agent.load_hint(calls[-1])
         assert hint.complete
         assert set(hint.warm) == {digest(call) for call in calls[3:]}
+
+
+async def test_a_change_is_told_to_who_waits_for_it(autojump_clock: object, tmp_path: Path) -> None:
+    async with (
+        open_sim_driver({"sleeper": sleeper}) as driver,
+        open_node(driver, tmp_path, memory=512) as node,
+    ):
+        assert node.agent.load() == LoadHint(free_memory=512 * MIB, complete=True, reserves=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ended, node)
+            await node.agent.wait_load_change()
+            await trio.sleep(0.5)
+            busy = node.agent.load()
+            assert (busy.active, busy.free_memory) == (1, 384 * MIB)
+            assert (busy.reclaimable_memory, busy.warm) == (0, {})
+            await node.agent.wait_load_change()
+        idle = node.agent.load()
+        assert (idle.active, idle.reclaimable_memory) == (0, 128 * MIB)
+        assert list(idle.warm.values()) == [1]
