@@ -10,7 +10,9 @@ import trio
 import trio.testing
 from h2.config import H2Configuration
 from h2.connection import H2Connection
+from h2.errors import ErrorCodes
 from h2.events import Event, RemoteSettingsChanged, ResponseReceived, StreamReset, TrailersReceived
+from hyperframe.frame import RstStreamFrame
 
 from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
@@ -187,6 +189,33 @@ async def _raw(server: wire.GrpcServer) -> RawClient:
     client = RawClient(await trio.open_tcp_stream(host, int(port)))
     await client.flush()
     return client
+
+
+async def test_what_a_client_has_sent_before_it_knew_of_the_end_is_refused() -> None:
+    """Not lost: its connection is kept until it closes it."""
+    leaving, refused = trio.Event(), trio.Event()
+
+    async def late_client(raw: RawClient) -> None:
+        await leaving.wait()
+        await trio.testing.wait_all_tasks_blocked(0.02)
+        raw.h2.send_headers(1, _HEADERS)  # it has not read the GOAWAY that was sent meanwhile
+        await raw.flush()
+        refusal = RstStreamFrame(1, error_code=int(ErrorCodes.REFUSED_STREAM)).serialize()
+        received = b""
+        while refusal not in received:
+            received += await raw.stream.receive_some()
+        refused.set()
+        await raw.stream.aclose()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery, wire.open_loop() as loop:
+            async with wire.open_server(Service(), "127.0.0.1:0", loop=loop) as server:
+                raw = await _raw(server)
+                await raw.events(RemoteSettingsChanged)
+                await trio.testing.wait_all_tasks_blocked(0.01)  # it is served, not just accepted
+                nursery.start_soon(late_client, raw)
+                leaving.set()
+            assert refused.is_set()
 
 
 async def test_many_streams_are_announced() -> None:

@@ -33,6 +33,12 @@ _BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
 
 
+LINGER_SECONDS = 1.0
+"""How long a client gets to close its connection after it was told that we go (an LB does it at
+once when its calls are over). Calls that it has sent meanwhile are refused one by one; a connection
+closed under them would be reset, and with it what we have said of earlier ones could be lost."""
+
+
 class GrpcServer:
     """A running server; made by `open_server`."""
 
@@ -168,6 +174,8 @@ class _Door:
                 nursery.cancel_scope.cancel()
         finally:
             protocol.connection.send_goaway()
+            with trio.move_on_after(LINGER_SECONDS, shield=True):
+                await protocol.lost.wait()
             protocol.close("the server is shutting down")
             await close_all([protocol])
 
