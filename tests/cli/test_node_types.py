@@ -144,6 +144,16 @@ async def test_api_lb_and_runner(tmp_path: Path) -> None:
         assert await ends(lb) == 0
 
 
+async def test_cross_origin_requests_are_for_all_of_a_node(tmp_path: Path) -> None:
+    cors = {"FN_API_CORS_ORIGINS": "https://page.example"}
+    async with serve(tmp_path, env=cors) as process, asking(process.url) as node:
+        for path in ("/v2/apps", "/t/shop/none", "/version"):
+            page = await node.client.get(path, headers={"Origin": "https://page.example"})
+            assert page.headers["access-control-allow-origin"] == "https://page.example"
+            other = await node.client.get(path, headers={"Origin": "https://other.example"})
+            assert other.status_code == 403
+
+
 # --- Fn's variables ---------------------------------------------------------------------------
 
 
