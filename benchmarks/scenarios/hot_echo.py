@@ -10,7 +10,7 @@ from .._scenario import Scenario, Settings
 from .._target import Target
 
 BODY = 1024
-CLIENTS = (1, 32)
+CLIENTS = (1, 8, 32, 128)
 
 
 def _measure(target: Target, settings: Settings, *, clients: int) -> Metrics:

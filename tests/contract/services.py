@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import Any
 
 import trio
 
@@ -88,11 +90,15 @@ async def _open_memory(service: RunnerService) -> AsyncIterator[RunnerClient]:
 
 
 @asynccontextmanager
-async def _open_wire(service: RunnerService) -> AsyncIterator[RunnerClient]:
+async def _open_wire(service: RunnerService, **sharing: Any) -> AsyncIterator[RunnerClient]:
     async with open_loop() as loop, open_server(service, "127.0.0.1:0", loop=loop) as server:
-        client = GrpcRunnerClient(server.address, loop=loop, connect_timeout=5)
+        client = GrpcRunnerClient(server.address, loop=loop, connect_timeout=5, **sharing)
         yield client
         await client.aclose()
 
 
-OPENERS: dict[str, OpenClient] = {"memory": _open_memory, "wire": _open_wire}
+OPENERS: dict[str, OpenClient] = {
+    "memory": _open_memory,
+    "stream": functools.partial(_open_wire, share_limit=0),
+    "shared stream": functools.partial(_open_wire, share_streamed=True),
+}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+from collections.abc import Callable
 
 import trio
 
@@ -31,8 +32,7 @@ def trio_tasks() -> int:
     return trio.lowlevel.current_statistics().tasks_living
 
 
-async def settle(count: object, expected: int) -> None:
+async def settle(count: Callable[[], object], expected: object) -> None:
     """Wait until ``count()`` is ``expected``; the caller has a deadline."""
-    assert callable(count)
     while count() != expected:
         await trio.testing.wait_all_tasks_blocked(0.001)

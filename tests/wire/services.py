@@ -19,6 +19,9 @@ from hostler.engagement import (
 )
 from hostler.frames import Data, Finished, ResultStart, RunnerFrame, RunnerStatus, TryCall
 
+sharing: dict[str, Any] = {}
+"""How calls of `open_pair` share streams unless a test says it; see the fixture ``carrier``."""
+
 Engage = Callable[[ServerEngagement], Awaitable[None]]
 
 TRY = TryCall(models_call_json='{"id":"a"}', slot_hash_id="00ff", extensions={"k": "v"})
@@ -101,16 +104,21 @@ class Pair:
 
 
 @asynccontextmanager
-async def open_pair(service: Service | Engage = echo, **client_options: Any) -> AsyncIterator[Pair]:
+async def open_pair(
+    service: Service | Engage = echo,
+    *,
+    server_options: Mapping[str, Any] | None = None,
+    **client_options: Any,
+) -> AsyncIterator[Pair]:
     """A server and its client on loopback. Fails if anything hangs for ten seconds."""
     if not isinstance(service, Service):
         service = Service(service)
     with trio.fail_after(10):
         async with (
             wire.open_loop() as loop,
-            wire.open_server(service, "127.0.0.1:0", loop=loop) as server,
+            wire.open_server(service, "127.0.0.1:0", loop=loop, **(server_options or {})) as server,
         ):
-            options = {"connect_timeout": 5.0, **client_options}
+            options = {"connect_timeout": 5.0, **sharing, **client_options}
             client = wire.GrpcRunnerClient(server.address, loop=loop, **options)
             try:
                 yield Pair(loop, service, server, client)

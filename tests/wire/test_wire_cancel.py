@@ -18,11 +18,18 @@ from hostler.wire._stream import Broken, WireStream
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Pair, Service, call, collect, open_pair
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 async def _stuck(engagement: ServerEngagement) -> None:
     await engagement.receive()
     await engagement.send(ResultStart(200))
     await trio.sleep_forever()
+
+
+def _shared_calls(pair: Pair) -> int:
+    """Calls that a shared stream of the client still has in its table."""
+    return sum(len(slot.shared.calls) for slot in pair.client._pool._slots if slot.shared)
 
 
 async def _check_clean(pair: Pair, tasks: int) -> None:
@@ -31,6 +38,7 @@ async def _check_clean(pair: Pair, tasks: int) -> None:
     assert asyncio_tasks(pair.loop) == 0
     statistics = pair.client.statistics()
     assert (statistics.streams, statistics.waiting) == (0, 0)
+    await settle(lambda: _shared_calls(pair), 0)
 
 
 async def _receive(pair: Pair, cancel: Callable[[], None]) -> None:

@@ -41,6 +41,8 @@ from .services import (
     read_call,
 )
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 async def test_whole_call() -> None:
     record: list[str] = []
@@ -216,7 +218,7 @@ async def test_unknown_frames_are_skipped_by_the_client_and_refused_by_the_serve
         await engagement.send(SUCCESS)
 
     async with open_pair(engage) as pair, pair.client._stream("Engage", "") as stream:
-        from hostler.wire._client import _Engagement
+        from hostler.wire._engage_client import _Engagement
 
         await stream.send(unknown)
         assert await collect(_Engagement(stream, "runner")) == [SUCCESS]

@@ -22,6 +22,8 @@ CHUNK = b"x" * 50_000
 BUFFERED = STREAM_WINDOW + len(CHUNK) + 256 * 1024
 """What may lie between two ends: the window, the send under way, the transport's own buffer."""
 
+pytestmark = pytest.mark.usefixtures("carrier")
+
 
 def _start(side: str, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(

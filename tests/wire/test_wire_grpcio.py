@@ -252,6 +252,12 @@ class _TheirService:
             yield pb.RunnerMsg(data=pb.DataFrame(data=data))
         yield pb.RunnerMsg(finished=pb.CallFinished(success=True, details="a"))
 
+    def EngageMany(self, requests: Iterator[Any], context: Any) -> Iterator[Any]:
+        """In the proto file, but nothing that Fn's runners have or announce."""
+        self.seen.put("EngageMany")
+        context.abort(grpc.StatusCode.UNIMPLEMENTED, "unknown method EngageMany")
+        yield
+
     def Status(self, request: Any, context: Any) -> Any:
         return self.pb.RunnerStatus(active=3, customStatus={"a": "b"})
 

@@ -108,7 +108,8 @@ async def test_end_of_the_server_cancels_calls_and_says_so() -> None:
             assert asyncio_tasks(loop) == 0
 
 
-async def test_end_of_the_server_proves_that_it_has_not_looked_at_a_call() -> None:
+@pytest.mark.parametrize("share_limit", [0, 1000])
+async def test_end_of_the_server_proves_that_it_has_not_looked_at_a_call(share_limit: int) -> None:
     """The stream was accepted, but nobody has come to its call: another runner may have it."""
     service = Service()
     entered = trio.Event()
@@ -121,7 +122,9 @@ async def test_end_of_the_server_proves_that_it_has_not_looked_at_a_call() -> No
     with trio.fail_after(10):
         async with wire.open_loop() as loop:
             async with wire.open_server(service, "127.0.0.1:0", loop=loop) as server:
-                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=5)
+                client = wire.GrpcRunnerClient(
+                    server.address, loop=loop, connect_timeout=5, share_limit=share_limit
+                )
                 manager = client.engage(TRY, first=EMPTY_BODY)
                 engagement = await manager.__aenter__()
                 await entered.wait()
@@ -284,7 +287,7 @@ async def test_what_is_not_http2_closes_only_its_connection(data: bytes) -> None
 
 
 async def test_header_bytes_that_are_not_ascii_do_no_harm() -> None:
-    async with open_pair() as pair:
+    async with open_pair(share_limit=0) as pair:
         headers = pair.client._request_headers("Engage", "")
         pair.client._request_headers = lambda *_: [*headers, ("x", "h\xe4")]  # type: ignore[method-assign]
         assert len(await call(pair.client)) == 3

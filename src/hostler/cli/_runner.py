@@ -87,6 +87,7 @@ class RunnerNode:
                         vanished=server.runner_vanished_timeout,
                     ),
                     grace=self.settings.grace,
+                    multiplex_calls=server.multiplex_calls,
                 )
             )
             addresses["grpc"] = runner.address

@@ -50,6 +50,13 @@ class PoolConfig(EnvConfig):
     )
     """Seconds (20) in which that ping must be answered."""
 
+    multiplex_limit: int = attrs.field(
+        default=32_768, metadata=setting(number(high=32_768), "FN_MULTIPLEX_LIMIT")
+    )
+    """Bytes (32 768) up to which a call, with its whole body, is sent on a stream that it shares
+    with others, if the runner announces that it takes such; 0 = each call has its own stream, as in
+    Fn."""
+
     tls_reload_interval: float = attrs.field(
         default=10.0, metadata=setting(SECONDS, "FN_TLS_RELOAD_INTERVAL")
     )

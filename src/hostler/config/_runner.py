@@ -5,13 +5,19 @@ from __future__ import annotations
 import attrs
 
 from ._base import EnvConfig, setting
-from ._kinds import SECONDS
+from ._kinds import SECONDS, number
 
 
 @attrs.frozen(kw_only=True)
 class RunnerConfig(EnvConfig):
-    """How a runner finds out that a load balancer is gone. Times are seconds. The variables are
-    ours."""
+    """What a runner offers load balancers, and how it finds out that one is gone. Times are
+    seconds. The variables are ours."""
+
+    multiplex_calls: int = attrs.field(
+        default=512, metadata=setting(number(high=4096), "FN_MULTIPLEX_CALLS")
+    )
+    """Calls (512) that a load balancer may have at once on a stream that they share, of which it
+    has one for each connection; 0 = such streams are not offered."""
 
     runner_keepalive_interval: float = attrs.field(
         default=60.0, metadata=setting(SECONDS, "FN_RUNNER_KEEPALIVE_INTERVAL")

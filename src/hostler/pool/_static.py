@@ -77,6 +77,7 @@ def mtls_runner_factory(
                 server_name=cert_common_name,
                 connect_timeout=settings.connect_timeout,
                 keepalive=keepalive_of(settings),
+                share_limit=settings.multiplex_limit,
             )
         except ValueError as error:
             raise ConfigError(f"runner address {address!r}: {error}") from error

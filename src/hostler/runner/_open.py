@@ -48,6 +48,7 @@ async def open_pure_runner(
     logs: FunctionLogs | None = None,
     metrics: AgentMetrics | None = None,
     keepalive: wire.Keepalive = DEFAULT_KEEPALIVE,
+    multiplex_calls: int = wire.SHARED_CALLS,
     grace: float | Grace = 30.0,
 ) -> AsyncIterator[PureRunner]:
     """Serve the runner protocol on ``bind`` (``host:port``; port 0 = any) until the block ends.
@@ -58,6 +59,7 @@ async def open_pure_runner(
     without one the runner talks plaintext and logs a warning. ``detached`` = whether detached
     calls are taken.
     ``keepalive`` says when a silent connection is checked, and given up.
+    ``multiplex_calls`` is how many calls an LB may have at once on one stream (0 = one each).
     ``checks`` are what a status consists of. ``logs`` is the built-in log streamer; the agent has
     to be opened with its ``collect`` as ``output``. ``metrics`` are the process's own by default.
 
@@ -77,7 +79,12 @@ async def open_pure_runner(
             agent, detached=detached, checks=checks, hooks=hooks, logs=logs, metrics=metrics
         ) as service,
         wire.open_server(
-            service, bind, loop=running_loop, ssl_context=ssl_context, keepalive=keepalive
+            service,
+            bind,
+            loop=running_loop,
+            ssl_context=ssl_context,
+            keepalive=keepalive,
+            shared_calls=multiplex_calls,
         ) as server,
     ):
         yield PureRunner(service, server.address)

@@ -4,24 +4,28 @@
 serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured::
 
     _client, _pool, _dial     the LB's end: calls, connections, opening one
-    _server, _rpc             the runner's end: listening, one RPC
+    _client_stream, _engage_client   a stream of it, an engagement
+    _server, _rpc, _serving   the runner's end: listening, one RPC
     _stream, _connection      what both share: grpclib's HTTP/2, reachable from Trio tasks
+    _shared_stream, _shared_call     many small calls on one stream, and one of them
+    _shared_client, _shared_server   the two ends of such a stream
     _codec, _struct           frames to bytes; _runner_pb is generated
-    _engage_codec             the same by hand, for the frames of Engage
+    _engage_codec, _load_codec, _envelope   the same by hand, for what each call needs
     _health_client            how a runner tells whether it takes calls
     _tls, _tls_files          certificates, and new ones without a restart
-    _status, _loop, _address, _varint
+    _status, _loop, _keepalive, _address, _varint
 """
 
 from ._client import GrpcRunnerClient
-from ._connection import Keepalive
+from ._keepalive import Keepalive
 from ._loop import Loop, open_loop
 from ._pool import PoolStatistics
-from ._server import GrpcServer, open_server
+from ._server import SHARED_CALLS, GrpcServer, open_server
 from ._tls import client_tls, server_tls
 from ._tls_files import TLS, TLSFiles, TLSMetrics
 
 __all__ = [
+    "SHARED_CALLS",
     "TLS",
     "GrpcRunnerClient",
     "GrpcServer",

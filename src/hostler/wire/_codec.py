@@ -76,24 +76,33 @@ def with_prefix(message: bytes) -> bytes:
 # --- Engage --------------------------------------------------------------------------------
 
 
-def data_messages(frame: Data) -> Iterator[bytes]:
-    """``frame`` as framed messages of at most ``DATA_CHUNK`` bytes of data, ``eof`` on the
-    last."""
+def data_parts(frame: Data) -> Iterator[bytes]:
+    """``frame`` as messages of at most ``DATA_CHUNK`` bytes of data, ``eof`` on the last."""
     size = len(frame.data)
     if size <= DATA_CHUNK:
-        yield with_prefix(by_hand.encode_data(frame))
+        yield by_hand.encode_data(frame)
         return
     for start in range(0, size, DATA_CHUNK):
         stop = start + DATA_CHUNK
         piece = Data(frame.data[start:stop], eof=frame.eof and stop >= size)
-        yield with_prefix(by_hand.encode_data(piece))
+        yield by_hand.encode_data(piece)
+
+
+def runner_parts(frame: RunnerFrame) -> Iterator[bytes]:
+    """Any frame of a runner as messages."""
+    if isinstance(frame, Data):
+        return data_parts(frame)
+    return iter((encode_runner(frame),))
+
+
+def data_messages(frame: Data) -> Iterator[bytes]:
+    """As `data_parts`, framed."""
+    return map(with_prefix, data_parts(frame))
 
 
 def runner_messages(frame: RunnerFrame) -> Iterator[bytes]:
-    """Any frame of a runner as framed messages."""
-    if isinstance(frame, Data):
-        return data_messages(frame)
-    return iter((with_prefix(encode_runner(frame)),))
+    """As `runner_parts`, framed."""
+    return map(with_prefix, runner_parts(frame))
 
 
 def encode_client(frame: ClientFrame) -> bytes:

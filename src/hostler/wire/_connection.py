@@ -18,10 +18,10 @@ import asyncio
 import functools
 import socket
 import ssl
+import struct
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, cast
 
-import attrs
 import structlog
 import trio
 from grpclib import protocol as grpclib_protocol
@@ -41,6 +41,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
 from ._address import join_address
+from ._keepalive import Keepalive
 from ._loop import Loop
 from ._status import UNAVAILABLE
 from ._stream import Broken, WireStream
@@ -55,43 +56,14 @@ MAX_STREAMS = 4096
 """Streams that a server allows on one connection. Times STREAM_WINDOW: under the largest window
 that a connection can have."""
 CONNECTION_WINDOW = 2**31 - 1
+SHARED_CALLS_SETTING = 0xF0E5
+"""The HTTP/2 setting by which a server says how many calls one ``EngageMany`` stream may carry at
+once. Numbers from 0xf000 are for experiments (RFC 7540, section 11.3), those not known are ignored
+(RFC 9113, section 6.5.2). A setting is there before the first call, costs nothing, and is not
+passed on by a proxy, behind which the next stream may find another runner."""
 _UNKNOWN_LIMIT = 100
 """Streams to open before the peer has said how many it allows (RFC 9113, section 6.5.2, advises
 peers to allow at least these)."""
-
-
-@attrs.frozen
-class Keepalive:
-    """When an idle connection is checked. Seconds.
-
-    A ping goes out after ``interval`` without any data from the peer, and the connection is given
-    up after ``timeout`` without an answer: a vanished peer is noticed within their sum.
-    The default interval stays above the five minutes that grpc servers demand unless told
-    otherwise; they end the connections of clients that ask more often. Hosts that are gone from
-    the network are noticed earlier by the kernel, whose probes grpc does not count: within
-    ``vanished``, or 2 if it is less, on idle connections and on those with unanswered data.
-    """
-
-    interval: float = 310.0
-    timeout: float = 20.0
-    vanished: float = 30.0
-
-    def socket_options(self) -> dict[str, int]:
-        """The options of a TCP socket, by name.
-
-        Linux counts probes by TCP_KEEPCNT only without TCP_USER_TIMEOUT (RFC 5482), which it
-        compares when it sends a probe, and only after the first: hence one interval less.
-        """
-        probe = max(1, int(self.vanished / 5))
-        return {
-            "TCP_KEEPIDLE": probe,
-            "TCP_KEEPINTVL": probe,
-            "TCP_KEEPCNT": 5,
-            "TCP_USER_TIMEOUT": max(1000, int((self.vanished - probe) * 1000)),
-        }
-
-
-DEFAULT_KEEPALIVE = Keepalive()
 
 
 class _H2(H2Connection):
@@ -109,11 +81,20 @@ class WireConnection(grpclib_protocol.Connection):
     """State that streams share. ``limit`` streams may be open at once."""
 
     limit = _UNKNOWN_LIMIT
+    shared_calls = 0
+    """Calls that the peer takes on one ``EngageMany`` stream; 0 = it has no such method."""
 
-    def __init__(self, h2: H2Connection, transport: asyncio.Transport) -> None:
+    def __init__(
+        self,
+        h2: H2Connection,
+        transport: asyncio.Transport,
+        call_soon: Callable[[Callable[[], None]], None],
+    ) -> None:
         super().__init__(h2, transport, config=Configuration().__for_server__())
         self.h2 = h2
         self.transport = transport
+        self.call_soon = call_soon
+        """Have something called after what is due now. An error in it ends the connection."""
 
     def create_stream(self, **kwargs: Any) -> WireStream:
         return WireStream(self, self.h2, self.transport, **kwargs)
@@ -161,19 +142,20 @@ class _Processor(grpclib_protocol.EventsProcessor):
         if event.stream_id:
             stream = self.streams.get(event.stream_id)
             if stream is not None:
-                stream.pump()
+                stream.room_made()
         else:
             self.pump_all()
 
     def process_remote_settings_changed(self, event: RemoteSettingsChanged) -> None:
-        limit = self.connection.h2.remote_settings.max_concurrent_streams
-        self.connection.limit = limit
+        settings = self.connection.h2.remote_settings
+        self.connection.limit = settings.max_concurrent_streams
+        self.connection.shared_calls = settings.get(SHARED_CALLS_SETTING, 0)
         self._protocol.settings_received()
         self.pump_all()
 
     def pump_all(self) -> None:
         for stream in list(self.streams.values()):
-            stream.pump()
+            stream.room_made()
 
     def process_stream_reset(self, event: StreamReset) -> None:
         stream = self.streams.get(event.stream_id)
@@ -229,6 +211,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         loop: Loop,
         client_side: bool,
         keepalive: Keepalive,
+        shared_calls: int = 0,
     ) -> None:
         # latin-1 never fails to decode; header values that matter are ASCII.
         h2_config = H2Configuration(
@@ -254,6 +237,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         """The peer's settings have come: it speaks HTTP/2. Also set when the connection is lost."""
         self._loop = loop
         self._keepalive = keepalive
+        self._shared_calls = shared_calls
         self._timer: asyncio.TimerHandle | None = None
         self._closing_reason = ""
         self._failed = False
@@ -272,7 +256,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         h2 = _H2(config=self.h2_config)
         # First of all, so that whatever fails from here on can be aborted.
-        self.connection = WireConnection(h2, cast(asyncio.Transport, transport))
+        self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
         self.processor = _Processor(self)
         self.peer = _address(transport.get_extra_info("peername"))
         self._set_socket_options(transport.get_extra_info("socket"))
@@ -283,6 +267,9 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             h2.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = MAX_STREAMS
         h2.local_settings.acknowledge()
         h2.initiate_connection()
+        if self._shared_calls:
+            first = _with_setting(h2.data_to_send(), SHARED_CALLS_SETTING, self._shared_calls)
+            self.connection.transport.write(first)
         h2.increment_flow_control_window(CONNECTION_WINDOW - h2.inbound_flow_control_window)
         self.connection.flush()
         self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
@@ -290,6 +277,13 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     @_contained
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
+
+    def _call_soon(self, callback: Callable[[], None]) -> None:
+        self._loop.call_soon(self._run, callback)
+
+    @_contained
+    def _run(self, callback: Callable[[], None]) -> None:
+        callback()
 
     @_contained
     def pause_writing(self) -> None:
@@ -382,6 +376,12 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             option = getattr(socket, name, None)  # (Linux has them all)
             if option is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
+
+
+def _with_setting(frame: bytes, number: int, value: int) -> bytes:
+    """A SETTINGS frame with one more setting. (hyperframe 6 writes the low 8 bits of a number.)"""
+    size = int.from_bytes(frame[:3], "big") + 6
+    return size.to_bytes(3, "big") + frame[3:] + struct.pack(">HI", number, value)
 
 
 def _text(data: bytes | None) -> str:

@@ -16,7 +16,8 @@ from grpclib import protocol as grpclib_protocol
 from hostler.engagement import NotSent
 
 from ._address import join_address
-from ._connection import Keepalive, WireProtocol
+from ._connection import WireProtocol
+from ._keepalive import Keepalive
 from ._loop import Loop, run_asyncio
 from ._tls_files import TLS, current_context
 

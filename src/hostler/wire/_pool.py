@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import attrs
 import structlog
 import trio
@@ -11,6 +13,9 @@ from hostler.engagement import NotSent
 from ._connection import WireProtocol
 from ._dial import Target, dial
 from ._tls_files import current_context
+
+if TYPE_CHECKING:
+    from ._shared_client import ClientStream
 
 log = structlog.get_logger(__name__)
 
@@ -36,6 +41,11 @@ class Slot:
 
     protocol: WireProtocol
     in_use: int = 0
+    """Streams, and calls on the shared stream."""
+    shared: ClientStream | None = None
+    """The stream that calls share, once one was opened."""
+    may_share: bool = True
+    """Not any more if a shared stream ended although the connection stands."""
 
 
 @attrs.define(eq=False)

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
-from typing import TypeVar
 
 import structlog
 import trio
@@ -16,21 +15,18 @@ from hostler.engagement import (
     EngagementEnded,
     GRPCStatus,
     LogChannel,
-    RunnerService,
     ServerEngagement,
 )
 from hostler.errors import ProtocolError
 from hostler.frames import ClientFrame, LogContainer, LogMessage, RunnerFrame
 
 from . import _codec as codec
-from ._health import CHECK, WATCH, Health, decode_request
+from ._health import CHECK, WATCH, decode_request
+from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
+from ._shared_server import serve_shared
 from ._status import (
-    DEADLINE_EXCEEDED,
     INTERNAL,
-    OK,
     RESPONSE_HEADERS,
-    UNAVAILABLE,
-    UNDECODABLE,
     UNIMPLEMENTED,
     UNKNOWN,
     is_grpc,
@@ -40,18 +36,12 @@ from ._stream import PeerDone, StreamBroken, WireStream
 
 log = structlog.get_logger(__name__)
 
-_T = TypeVar("_T")
-INTERNAL_TEXT = "internal error"
 TOGETHER = 64 * 1024
 """Bytes of frames that are copied together for one write."""
 
 
 async def serve_stream(
-    service: RunnerService,
-    stream: WireStream,
-    headers: dict[str, str],
-    peer: str,
-    health: Health,
+    serving: Serving, stream: WireStream, headers: dict[str, str], peer: str
 ) -> None:
     """Run one RPC and end the stream. Trio-flavoured.
 
@@ -65,16 +55,16 @@ async def serve_stream(
     try:
         with stream.cancel_scope as scope:
             deadline = _set_deadline(scope, headers.get("grpc-timeout"))
-            status = await _outcome(service, stream, headers, peer, health)
+            status = await outcome_of(partial(_dispatch, serving, stream, headers, peer), peer)
             with contextlib.suppress(StreamBroken, PeerDone):
                 await stream.flush()
         if scope.cancelled_caught and deadline and not stream.broken:
-            status = DEADLINE_EXCEEDED, "deadline exceeded"
+            status = DEADLINE_PASSED
     finally:
         if status is None and not (stream.taken or stream.broken):
             stream.reset_now(ErrorCodes.REFUSED_STREAM)
         else:
-            _finish(stream, *(status or (UNAVAILABLE, "the server is shutting down")))
+            _finish(stream, *(status or SHUTTING_DOWN))
 
 
 def _set_deadline(scope: trio.CancelScope, timeout: str | None) -> bool:
@@ -88,55 +78,6 @@ def _set_deadline(scope: trio.CancelScope, timeout: str | None) -> bool:
     return True
 
 
-async def _outcome(
-    service: RunnerService,
-    stream: WireStream,
-    headers: dict[str, str],
-    peer: str,
-    health: Health,
-) -> tuple[int, str]:
-    """The status that the RPC ends with. Only lets cancellations out."""
-    try:
-        await _dispatch(service, stream, headers, peer, health)
-    except BaseException as error:  # noqa: BLE001  (what is no Exception is raised again)
-        cancelled, errors = _split(error)
-        outcome = _status_of(errors, peer)
-        if cancelled is not None:
-            raise cancelled from None
-        return outcome
-    return OK, ""
-
-
-def _split(error: BaseException) -> tuple[BaseException | None, list[Exception]]:
-    """(what must go on, what the RPC failed with), taken out of exception groups."""
-    if isinstance(error, BaseExceptionGroup):
-        regular, rest = error.split(Exception)
-        return rest, _leaves(regular) if regular is not None else []
-    if isinstance(error, Exception):
-        return None, [error]
-    return error, []
-
-
-def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
-    found: list[Exception] = []
-    for error in group.exceptions:
-        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
-    return found
-
-
-def _status_of(errors: list[Exception], peer: str) -> tuple[int, str]:
-    """A status that the service chose, unless something unforeseen happened beside it."""
-    unforeseen = [e for e in errors if not isinstance(e, (GRPCStatus, EngagementEnded))]
-    for error in unforeseen:
-        log.error("rpc failed", peer=peer, exc_info=error)
-    if unforeseen:
-        return UNKNOWN, INTERNAL_TEXT
-    for error in errors:
-        if isinstance(error, GRPCStatus):
-            return error.status, error.text
-    return UNAVAILABLE, "the peer is gone"
-
-
 def _finish(stream: WireStream, status: int, text: str) -> None:
     """Synchronous: all that the service sent is with the transport, or queued before this."""
     if stream.broken:
@@ -146,12 +87,9 @@ def _finish(stream: WireStream, status: int, text: str) -> None:
 
 
 async def _dispatch(
-    service: RunnerService,
-    stream: WireStream,
-    headers: dict[str, str],
-    peer: str,
-    health: Health,
+    serving: Serving, stream: WireStream, headers: dict[str, str], peer: str
 ) -> None:
+    service, health = serving.service, serving.health
     if headers.get(":method") != "POST" or not is_grpc(headers.get("content-type", "")):
         raise GRPCStatus(UNKNOWN, "this server speaks gRPC only")
     path = headers.get(":path", "")
@@ -159,6 +97,8 @@ async def _dispatch(
     if path == "/RunnerProtocol/Engage":
         deadline = stream.cancel_scope.deadline
         await service.engage(_Engagement(stream, request_id, peer, deadline))
+    elif path == "/RunnerProtocol/EngageMany" and serving.shared_calls:
+        await serve_shared(serving, stream, peer)
     elif path == "/RunnerProtocol/StreamLogs":
         await service.stream_logs(_LogChannel(stream, peer))
     elif path == "/RunnerProtocol/Status":
@@ -211,15 +151,6 @@ async def _send(stream: WireStream, data: bytes, *, flush: bool = True) -> None:
         await stream.send(data, flush=flush)
     except (StreamBroken, PeerDone) as error:
         raise EngagementEnded(str(error)) from error
-
-
-def decode(decoder: Callable[[bytes], _T], message: bytes, peer: str) -> _T:
-    """Decode what a client sent; one log line and INTERNAL, as grpc-go has it, if that fails."""
-    try:
-        return decoder(message)
-    except codec.CodecError as error:
-        log.warning("undecodable message", peer=peer, reason=str(error))
-        raise GRPCStatus(INTERNAL, UNDECODABLE) from error
 
 
 class _Engagement(ServerEngagement):

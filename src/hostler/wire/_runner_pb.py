@@ -33,6 +33,40 @@ class LogResponseMsgContainerRequestLineSource(betterproto.Enum):
 
 
 @dataclass(eq=False, repr=False)
+class Envelopes(betterproto.Message):
+    envelopes: List["Envelope"] = betterproto.message_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class Envelope(betterproto.Message):
+    """
+    What one call has to say. The LB numbers the calls of a stream from 1 upwards; numbers may be left
+     out, never come again, and a call begins with the first envelope that has its number. Envelopes
+     for a call that has ended are in flight at that time, and mean nothing.
+
+     Flow control: each end may send a call's frames as long as its credit for that call is over 0;
+     each frame takes its length plus 32 of it. A call begins with a credit of 262144 both ways.
+    """
+
+    call: int = betterproto.uint64_field(1)
+    frames: List[bytes] = betterproto.bytes_field(2)
+    request_id: str = betterproto.string_field(3)
+    credit: int = betterproto.uint32_field(4)
+    end: "CallEnd" = betterproto.message_field(5)
+    reset: int = betterproto.uint32_field(6)
+    timeout_ms: int = betterproto.uint32_field(7)
+    """REFUSED_STREAM: it was not looked at"""
+
+
+@dataclass(eq=False, repr=False)
+class CallEnd(betterproto.Message):
+    """As gRPC's trailers end an Engage."""
+
+    status: int = betterproto.uint32_field(1)
+    text: str = betterproto.string_field(2)
+
+
+@dataclass(eq=False, repr=False)
 class ClientMsg(betterproto.Message):
     try_: "TryCall" = betterproto.message_field(1, group="body")
     data: "DataFrame" = betterproto.message_field(2, group="body")
@@ -251,6 +285,25 @@ class RunnerProtocolStub(betterproto.ServiceStub):
         ):
             yield response
 
+    async def engage_many(
+        self,
+        envelopes_iterator: Union[AsyncIterable[Envelopes], Iterable[Envelopes]],
+        *,
+        timeout: Optional[float] = None,
+        deadline: Optional["Deadline"] = None,
+        metadata: Optional["MetadataLike"] = None
+    ) -> AsyncIterator[Envelopes]:
+        async for response in self._stream_stream(
+            "/RunnerProtocol/EngageMany",
+            envelopes_iterator,
+            Envelopes,
+            Envelopes,
+            timeout=timeout,
+            deadline=deadline,
+            metadata=metadata,
+        ):
+            yield response
+
     async def status(
         self,
         betterproto_lib_google_protobuf_empty: "betterproto_lib_google_protobuf.Empty",
@@ -352,6 +405,12 @@ class RunnerProtocolBase(ServiceBase):
         raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
         yield RunnerMsg()
 
+    async def engage_many(
+        self, envelopes_iterator: AsyncIterator[Envelopes]
+    ) -> AsyncIterator[Envelopes]:
+        raise grpclib.GRPCError(grpclib.const.Status.UNIMPLEMENTED)
+        yield Envelopes()
+
     async def status(
         self,
         betterproto_lib_google_protobuf_empty: "betterproto_lib_google_protobuf.Empty",
@@ -379,6 +438,16 @@ class RunnerProtocolBase(ServiceBase):
         request = stream.__aiter__()
         await self._call_rpc_handler_server_stream(
             self.engage,
+            stream,
+            request,
+        )
+
+    async def __rpc_engage_many(
+        self, stream: "grpclib.server.Stream[Envelopes, Envelopes]"
+    ) -> None:
+        request = stream.__aiter__()
+        await self._call_rpc_handler_server_stream(
+            self.engage_many,
             stream,
             request,
         )
@@ -423,6 +492,12 @@ class RunnerProtocolBase(ServiceBase):
                 grpclib.const.Cardinality.STREAM_STREAM,
                 ClientMsg,
                 RunnerMsg,
+            ),
+            "/RunnerProtocol/EngageMany": grpclib.const.Handler(
+                self.__rpc_engage_many,
+                grpclib.const.Cardinality.STREAM_STREAM,
+                Envelopes,
+                Envelopes,
             ),
             "/RunnerProtocol/Status": grpclib.const.Handler(
                 self.__rpc_status,

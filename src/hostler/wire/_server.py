@@ -17,12 +17,13 @@ from hostler._groups import open_background
 from hostler.engagement import RunnerService
 
 from ._address import join_address, split_address
-from ._connection import DEFAULT_KEEPALIVE, Keepalive, WireProtocol
+from ._connection import WireProtocol
 from ._dial import SHUTDOWN_TIMEOUT, describe, detach
-from ._health import Health
+from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
 from ._loop import Loop, run_asyncio
 from ._pool import close_all
 from ._rpc import serve_stream
+from ._serving import Serving
 from ._status import HeaderList
 from ._stream import WireStream
 from ._tls_files import TLS, current_context
@@ -31,6 +32,9 @@ log = structlog.get_logger(__name__)
 
 _BACKLOG = 1024
 """Connections that the kernel keeps until they are accepted."""
+SHARED_CALLS = 512
+"""Calls on one shared stream: twice of what our client puts on a connection. Times `CALL_WINDOW`,
+128 MiB, it is what a client may send on one that nobody reads."""
 
 
 LINGER_SECONDS = 1.0
@@ -42,16 +46,15 @@ closed under them would be reset, and with it what we have said of earlier ones 
 class GrpcServer:
     """A running server; made by `open_server`."""
 
-    def __init__(self, address: str, accepting: trio.CancelScope) -> None:
+    def __init__(self, address: str, serving: Serving, accepting: trio.CancelScope) -> None:
         self.address = address
         """``host:port``, with the port that is really bound."""
         self.connections: set[WireProtocol] = set()
-        self.stopping = False
-        self.health = Health()
+        self.serving = serving
         self._accepting = accepting
 
     def __repr__(self) -> str:
-        state = "stopping" if self.stopping else "accepting"
+        state = "stopping" if self.serving.stopping else "accepting"
         return f"<GrpcServer {self.address} {state}, {len(self.connections)} connections>"
 
     def stop_accepting(self) -> None:
@@ -61,10 +64,10 @@ class GrpcServer:
         Synchronous, idempotent. A refused stream was not looked at, and says so: peers report
         UNAVAILABLE or try elsewhere, `GrpcRunnerClient` raises `NotSent`.
         """
-        if self.stopping:
+        if self.serving.stopping:
             return
-        self.stopping = True
-        self.health.shut_down()
+        self.serving.stopping = True
+        self.serving.health.shut_down()
         self._accepting.cancel()
         for protocol in self.connections:
             protocol.connection.send_goaway()
@@ -79,8 +82,12 @@ async def open_server(
     ssl_context: TLS | None = None,
     handshake_timeout: float = 10.0,
     keepalive: Keepalive = DEFAULT_KEEPALIVE,
+    shared_calls: int = SHARED_CALLS,
 ) -> AsyncIterator[GrpcServer]:
     """Serve ``service`` at ``bind`` (``host:port``, or ``:port`` for all interfaces).
+
+    ``shared_calls`` is how many calls a client may have at once on one ``EngageMany`` stream,
+    which is announced to those that know it; 0 = no such streams.
 
     Trio-flavoured. Raises OSError, with a text that names ``bind``, if it can't listen, ValueError
     if ``bind`` makes no sense. When the block ends or is cancelled, running RPCs are cancelled and
@@ -91,8 +98,8 @@ async def open_server(
     address = join_address(name[0], name[1])
     async with open_background() as nursery:
         accepting = trio.CancelScope()
-        server = GrpcServer(address, accepting)
-        door = _Door(server, service, loop, ssl_context, handshake_timeout, keepalive)
+        server = GrpcServer(address, Serving(service, shared_calls), accepting)
+        door = _Door(server, loop, ssl_context, handshake_timeout, keepalive)
 
         async def accept() -> None:
             try:
@@ -141,14 +148,12 @@ class _Door:
     def __init__(
         self,
         server: GrpcServer,
-        service: RunnerService,
         loop: Loop,
         ssl_context: TLS | None,
         handshake_timeout: float,
         keepalive: Keepalive,
     ) -> None:
         self._server = server
-        self._service = service
         self._loop = loop
         self._ssl_context = ssl_context
         self._handshake_timeout = handshake_timeout
@@ -156,7 +161,7 @@ class _Door:
 
     async def serve_socket(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. Trio-flavoured."""
-        handler = _Streams(self._server, self._service)
+        handler = _Streams(self._server.serving)
         protocol = await self._start(stream, handler)
         if protocol is None:
             return
@@ -165,7 +170,7 @@ class _Door:
                 handler.open(nursery, protocol.peer)
                 self._server.connections.add(protocol)
                 try:
-                    if self._server.stopping:
+                    if self._server.serving.stopping:
                         protocol.connection.send_goaway()
                     await protocol.lost.wait()
                 finally:
@@ -189,7 +194,11 @@ class _Door:
         def factory() -> WireProtocol:
             nonlocal protocol
             protocol = WireProtocol(
-                handler, loop=self._loop, client_side=False, keepalive=self._keepalive
+                handler,
+                loop=self._loop,
+                client_side=False,
+                keepalive=self._keepalive,
+                shared_calls=self._server.serving.shared_calls,
             )
             return protocol
 
@@ -223,9 +232,8 @@ class _Door:
 class _Streams(grpclib_protocol.AbstractHandler):
     """Starts a Trio task for each stream of one connection. Called by grpclib, synchronously."""
 
-    def __init__(self, server: GrpcServer, service: RunnerService) -> None:
-        self._server = server
-        self._service = service
+    def __init__(self, serving: Serving) -> None:
+        self._serving = serving
         self._peer = ""
         self._early: list[tuple[WireStream, dict[str, str], Callable[[], None]]] = []
         self._opened = False
@@ -248,7 +256,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
         release_stream: Callable[[], None],
     ) -> None:
         assert isinstance(stream, WireStream)
-        if self._server.stopping or (self._opened and self.nursery is None):
+        if self._serving.stopping or (self._opened and self.nursery is None):
             stream.reset_now(ErrorCodes.REFUSED_STREAM)
             release_stream()
         elif self.nursery is None:
@@ -260,7 +268,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
         self, stream: WireStream, headers: dict[str, str], release_stream: Callable[[], None]
     ) -> None:
         try:
-            await serve_stream(self._service, stream, headers, self._peer, self._server.health)
+            await serve_stream(self._serving, stream, headers, self._peer)
         finally:
             release_stream()
 

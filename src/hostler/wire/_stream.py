@@ -104,13 +104,20 @@ class WireStream(grpclib_protocol.Stream):
         self._when_sent: tuple[int, Callable[[], None]] | None = None
         self._steps = 0
         self._progress = trio.Event()
+        self.on_input: Callable[[], None] | None = None
+        """Called, instead of waking a receiver, when something has come or the stream is over."""
+        self.on_room: Callable[[], None] | None = None
+        """Called when the peer or the transport may take more."""
         connection.streams_started += 1
 
     # --- called by grpclib, synchronously ---
 
     def add_data(self, data: bytes, flow_size: int) -> None:
         self.inbox.chunks.append((data, flow_size))
-        self._changed.set()
+        if self.on_input is not None:
+            self.on_input()
+        else:
+            self._changed.set()
 
     def __ended__(self) -> None:
         self.ended = True
@@ -121,7 +128,7 @@ class WireStream(grpclib_protocol.Stream):
 
     def reset_received(self, error_code: int) -> None:
         """The peer reset the stream, or broke the protocol on it."""
-        code = _name(error_code)
+        code = reset_name(error_code)
         self.break_off(
             Broken(
                 status_of_reset(error_code),
@@ -150,6 +157,14 @@ class WireStream(grpclib_protocol.Stream):
     def _wake(self) -> None:
         self._changed.set()
         self._progress.set()
+        if self.on_input is not None:
+            self.on_input()
+
+    def room_made(self) -> None:
+        """The peer's windows, or the transport, may take more."""
+        self.pump()
+        if self.on_room is not None:
+            self.on_room()
 
     # --- receiving ---
 
@@ -171,6 +186,10 @@ class WireStream(grpclib_protocol.Stream):
             self._changed = trio.Event()
             await self._changed.wait()
         return self._take()
+
+    def receive_nowait(self) -> bytes | None:
+        """The next message if it is complete. Raises `StreamBroken` as `receive` does."""
+        return self._take() if self._fill() else None
 
     def _fill(self) -> bool:
         """Take chunks, and credit them to the peer, until a message is complete."""
@@ -267,6 +286,17 @@ class WireStream(grpclib_protocol.Stream):
         # Only a server's end is the end of the exchange; a client may half-close and listen.
         return self.ended and bool(self._h2_connection.config.client_side)
 
+    def can_send(self) -> bool:
+        """Whether what is put now would, at least in part, be sent at once."""
+        return (
+            not self._unsent
+            and not self.broken
+            and not self.end_sent
+            and self.closable
+            and self.connection.write_ready.is_set()
+            and self._h2_connection.local_flow_control_window(self.known_id) > 0
+        )
+
     def pump(self, *, flush: bool = True) -> None:
         """Send as much as the peer's windows and the transport take. Synchronous. ``flush`` as
         for `put`."""
@@ -347,7 +377,7 @@ class WireStream(grpclib_protocol.Stream):
         return not self.connection.is_closing() and super().closable
 
 
-def _name(error_code: int) -> str:
+def reset_name(error_code: int) -> str:
     try:
         return ErrorCodes(error_code).name
     except ValueError:

@@ -1,0 +1,191 @@
+"""An LB's end of an engagement: on a stream of its own, or on one that it shares."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from functools import partial
+
+import attrs
+import structlog
+import trio
+
+from hostler.engagement import ClientEngagement, EngagementEnded, NotSent
+from hostler.frames import Commit, Data, RunnerFrame, TryCall
+
+from . import _codec as codec
+from ._client_stream import StreamBlock, decoded, receive
+from ._pool import ConnectionPool, Slot
+from ._shared_client import SharedEngagement, shared_stream
+from ._status import HeaderList
+from ._stream import PeerDone, StreamBroken, WireStream
+
+log = structlog.get_logger(__name__)
+
+SHARE_LIMIT = 32 * 1024
+"""Bytes of a call's ``TryCall`` and body, above which it gets a stream of its own. What HTTP/2 does
+for a stream costs as much as some 100 KiB of body; and half of a batch leaves room for others."""
+
+
+@attrs.frozen
+class Begin:
+    """What an engagement begins with."""
+
+    try_call: TryCall
+    first: Data | None
+    request_id: str
+    deadline: float
+    """`trio.current_time`; infinite = none."""
+    on_commit: Callable[[], None]
+
+
+@attrs.frozen
+class Sharing:
+    """Which calls may share a stream: those of up to ``limit`` bytes, and with ``streamed`` also
+    those whose body is not there yet."""
+
+    limit: int
+    streamed: bool
+
+    def takes(self, begin: Begin, size: int) -> bool:
+        """``size`` is that of the encoded ``TryCall``."""
+        if begin.first is None:
+            return self.streamed and size <= self.limit
+        whole = begin.first.eof or self.streamed
+        return whole and size + len(begin.first.data) <= self.limit
+
+
+class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
+    """What `RunnerClient.engage` returns. (A class, because a generator costs several times as
+    much, and each call has one of these.)"""
+
+    def __init__(
+        self,
+        pool: ConnectionPool,
+        address: str,
+        headers: Callable[[str, str], HeaderList],
+        sharing: Sharing,
+        begin: Begin,
+    ) -> None:
+        """``headers`` makes those of a method with a request id."""
+        self._pool = pool
+        self._address = address
+        self._headers = headers
+        self._sharing = sharing
+        self._begin = begin
+        self._leave: Callable[[], None]
+
+    async def __aenter__(self) -> ClientEngagement:
+        encoded = codec.encode_client(self._begin.try_call)
+        slot = await self._pool.acquire()
+        if self._sharing.takes(self._begin, len(encoded)):
+            engagement = await self._share(slot, encoded)
+            if engagement is not None:
+                return engagement
+        return await self._engage(slot, encoded)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Not a checkpoint."""
+        self._leave()
+
+    async def _share(self, slot: Slot, encoded: bytes) -> SharedEngagement | None:
+        """Begin the call on the connection's shared stream; ``None`` if that is not possible."""
+        begin = self._begin
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            shared = shared_stream(slot, partial(self._headers, "EngageMany", ""), self._address)
+        except BaseException:
+            self._pool.release(slot)
+            raise
+        if shared is None:
+            return None
+        frames = [encoded]
+        if begin.first is not None:
+            frames += codec.data_parts(begin.first)
+        engagement = SharedEngagement(shared, self._address, begin.request_id, begin.deadline)
+
+        def leave() -> None:
+            engagement.leave()
+            self._pool.release(slot)
+
+        self._leave = leave
+        try:
+            await engagement.hand_over(frames, begin.on_commit)
+        except BaseException:
+            leave()
+            raise
+        return engagement
+
+    async def _engage(self, slot: Slot, encoded: bytes) -> ClientEngagement:
+        """Begin the call on a stream of its own."""
+        begin = self._begin
+        headers = self._headers("Engage", begin.request_id)
+        block = StreamBlock(self._pool, headers, begin.deadline)
+        stream = block.open_on(slot)
+        self._leave = block.leave
+        rest = b"".join(codec.data_messages(begin.first)) if begin.first is not None else b""
+        try:
+            message = codec.with_prefix(encoded)
+            await _hand_over(stream, self._address, message, rest, begin.on_commit)
+        except BaseException:
+            block.leave()
+            raise
+        return _Engagement(stream, self._address)
+
+
+async def _hand_over(
+    stream: WireStream, address: str, message: bytes, rest: bytes, on_sent: Callable[[], None]
+) -> None:
+    """Send ``message``, and ``rest`` with it, and wait until the transport has ``message``.
+
+    ``on_sent`` is called at that moment. Raises `NotSent` if it certainly did not come.
+    """
+    sent = False
+
+    def note() -> None:
+        nonlocal sent
+        sent = True
+        on_sent()
+
+    # From here to the hand-over nothing waits: a scope that has ended by now sends nothing, one
+    # that ends later finds the commit made.
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        stream.check_writable()
+        # One write for both, so a small call is a single packet.
+        position = stream.put(message + rest) - len(rest)
+        stream.call_when_sent(position, note)
+        await stream.wait_sent(position)
+    except StreamBroken as error:
+        if not sent:
+            raise NotSent(f"runner {address}: {error}") from error
+    except PeerDone:
+        pass  # with a status, which receive() reports
+
+
+class _Engagement(ClientEngagement):
+    def __init__(self, stream: WireStream, address: str) -> None:
+        self._stream = stream
+        self._address = address
+
+    async def send(self, frame: Data) -> None:
+        try:
+            for message in codec.data_messages(frame):
+                await self._stream.send(message)
+        except (StreamBroken, PeerDone) as error:
+            raise EngagementEnded(str(error)) from error
+
+    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+        rest = b"".join(codec.data_messages(first)) if first is not None else b""
+        commit = codec.with_prefix(codec.encode_client(Commit(with_data=first is not None)))
+        await _hand_over(self._stream, self._address, commit, rest, on_commit)
+
+    async def receive(self) -> RunnerFrame | None:
+        while True:
+            message = await receive(self._stream, self._address)
+            if message is None:
+                return None
+            frame = decoded(codec.decode_runner, message, self._address)
+            if frame is not None:
+                return frame
+            log.warning("unknown frame skipped", runner=self._address, size=len(message))

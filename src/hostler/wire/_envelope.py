@@ -1,0 +1,174 @@
+"""The messages of ``EngageMany`` by hand, for the reasons that `_engage_codec` has.
+
+A batch (``Envelopes``) is never built as an object: `encode` makes one of its fields, so that
+batches are joined of them, and `decode_batch` takes a batch apart. Frames stay encoded; what is
+in them is the business of whoever reads the call. The tests compare both ways with betterproto.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import msgspec
+
+from ._codec import CodecError
+from ._status import UNKNOWN
+from ._varint import read_varint, varint
+
+_ENVELOPE = 0x0A  # Envelopes.envelopes
+_CALL, _FRAME, _REQUEST_ID, _CREDIT, _END, _RESET = 0x08, 0x12, 0x1A, 0x20, 0x2A, 0x30
+_TIMEOUT = 0x38
+_STATUS, _TEXT = 0x08, 0x12  # CallEnd
+_UINT32, _UINT64 = 2**32, 2**64
+
+
+MAX_TEXT = 8 * 1024
+"""Characters of a status text: it is for logs, and what servers take of trailers."""
+
+
+class CallEnd(msgspec.Struct, frozen=True, gc=False):
+    """A call's gRPC status, as the trailers of ``Engage`` have it."""
+
+    status: int = 0
+    text: str = ""
+
+
+class Envelope(msgspec.Struct, gc=False):
+    """What one call has to say. ``reset`` is an HTTP/2 error code, 0 = none; ``timeout_ms`` the
+    milliseconds that the LB still waits, 0 = no limit."""
+
+    call: int = 0
+    frames: Sequence[bytes] = ()
+    request_id: str = ""
+    credit: int = 0
+    end: CallEnd | None = None
+    reset: int = 0
+    timeout_ms: int = 0
+
+
+def encode(envelope: Envelope) -> bytes:
+    """``envelope`` as a part of a batch."""
+    parts = [b"\x08", varint(envelope.call)]
+    for frame in envelope.frames:
+        parts += (b"\x12", varint(len(frame)), frame)
+    if envelope.request_id:
+        text = envelope.request_id.encode()
+        parts += (b"\x1a", varint(len(text)), text)
+    if envelope.credit:
+        parts += (b"\x20", varint(envelope.credit))
+    if envelope.end is not None:
+        end = _encode_end(envelope.end)
+        parts += (b"\x2a", varint(len(end)), end)
+    if envelope.reset:
+        parts += (b"\x30", varint(envelope.reset))
+    if envelope.timeout_ms:
+        parts += (b"\x38", varint(envelope.timeout_ms))
+    value = b"".join(parts)
+    return b"\x0a%b%b" % (varint(len(value)), value)
+
+
+def _encode_end(end: CallEnd) -> bytes:
+    number = end.status if 0 <= end.status < _UINT32 else UNKNOWN
+    status = b"\x08" + varint(number) if number else b""
+    if not end.text:
+        return status
+    # A lone surrogate, as of an undecodable file name, must not break the status.
+    text = end.text[:MAX_TEXT].encode("utf-8", "replace")
+    return b"%b\x12%b%b" % (status, varint(len(text)), text)
+
+
+def decode_batch(data: bytes) -> list[Envelope]:
+    """The envelopes of a batch. Fields that are not known are skipped, as protobuf has it.
+
+    Raises `CodecError` if ``data`` is no batch, or an envelope has no call.
+    """
+    try:
+        envelopes: list[Envelope] = []
+        at, end = 0, len(data)
+        while at < end:
+            if data[at] == _ENVELOPE:
+                begin, at = _sized(data, at + 1, end)
+                envelopes.append(_envelope(data, begin, at))
+            else:
+                at = _skip(data, at, end)
+    except (ValueError, IndexError) as error:
+        raise CodecError(f"cannot decode envelopes of {len(data)} bytes: {error}") from error
+    return envelopes
+
+
+def _envelope(data: bytes, at: int, end: int) -> Envelope:
+    envelope = Envelope()
+    frames: list[bytes] = []
+    while at < end:
+        key = data[at]
+        if key == _FRAME:
+            begin, at = _sized(data, at + 1, end)
+            frames.append(data[begin:at])
+        elif key == _CALL:
+            envelope.call, at = _number(data, at, end, _UINT64)
+        elif key == _CREDIT:
+            envelope.credit, at = _number(data, at, end)
+        elif key == _RESET:
+            envelope.reset, at = _number(data, at, end)
+        elif key == _TIMEOUT:
+            envelope.timeout_ms, at = _number(data, at, end)
+        elif key == _END:
+            begin, at = _sized(data, at + 1, end)
+            envelope.end = _decode_end(data, begin, at)
+        elif key == _REQUEST_ID:
+            begin, at = _sized(data, at + 1, end)
+            envelope.request_id = data[begin:at].decode()
+        else:
+            at = _skip(data, at, end)
+    if not envelope.call:
+        raise ValueError("an envelope without a call")
+    envelope.frames = frames
+    return envelope
+
+
+def _decode_end(data: bytes, at: int, end: int) -> CallEnd:
+    status, text = 0, ""
+    while at < end:
+        if data[at] == _STATUS:
+            status, at = _number(data, at, end)
+        elif data[at] == _TEXT:
+            begin, at = _sized(data, at + 1, end)
+            text = data[begin:at].decode()
+        else:
+            at = _skip(data, at, end)
+    return CallEnd(status, text)
+
+
+def _number(data: bytes, at: int, end: int, limit: int = _UINT32) -> tuple[int, int]:
+    """A value under ``limit``, and the position after it; ``at`` is that of its key."""
+    value, at = read_varint(data, at + 1)
+    if at > end or value >= limit:
+        raise ValueError("a number that is cut off or too large")
+    return value, at
+
+
+def _sized(data: bytes, at: int, end: int) -> tuple[int, int]:
+    """Begin and end of the value whose length stands at ``at``, within ``end``."""
+    size, at = read_varint(data, at)
+    if at + size > end:
+        raise ValueError("a field that is cut off")
+    return at, at + size
+
+
+def _skip(data: bytes, at: int, end: int) -> int:
+    """The position after an unknown field."""
+    key, at = read_varint(data, at)
+    kind = key & 7
+    if not key >> 3:
+        raise ValueError("field 0")
+    if kind == 0:
+        _, at = read_varint(data, at)
+    elif kind == 2:
+        _, at = _sized(data, at, end)
+    elif kind in (1, 5):
+        at += 8 if kind == 1 else 4
+    else:
+        raise ValueError(f"wire type {kind}")
+    if at > end:
+        raise ValueError("a field that is cut off")
+    return at

@@ -1,0 +1,145 @@
+"""The LB's end of a shared stream: one for each connection, opened by its first small call."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import structlog
+from h2.errors import ErrorCodes
+
+from hostler.engagement import ClientEngagement, EngagementEnded, EngagementFailed, NotSent
+from hostler.frames import Commit, Data, RunnerFrame
+
+from . import _codec as codec
+from ._client_stream import decoded, open_stream
+from ._connection import MAX_STREAMS
+from ._envelope import Envelope
+from ._pool import Slot
+from ._shared_call import CALL_WINDOW, SharedCall
+from ._shared_stream import SharedStream
+from ._status import OK, UNAVAILABLE, HeaderList, bad_response, status_of_end
+from ._stream import Broken, PeerDone, StreamBroken
+
+log = structlog.get_logger(__name__)
+
+
+class ClientStream(SharedStream):
+    client_side = True
+
+    def __init__(self, slot: Slot, headers: HeaderList, address: str) -> None:
+        """Synchronous; the headers go out with the first batch. Raises `NotSent`."""
+        protocol = slot.protocol
+        stream = open_stream(protocol, headers)
+        self._unregister = protocol.processor.register(stream)
+        self._slot = slot
+        self.engagements = 0
+        """Those that have not been left."""
+        limit = min(protocol.connection.shared_calls, MAX_STREAMS)
+        super().__init__(stream, address, max_unread=limit * CALL_WINDOW)
+
+    def _unknown(self, envelope: Envelope) -> None:
+        if envelope.call > self._last_number:
+            raise codec.CodecError(f"call {envelope.call} has never begun")
+
+    def _check_response(self) -> None:
+        stream = self._stream
+        if not stream.response_is_good:
+            if bad := bad_response(dict(stream.headers or ())):
+                raise StreamBroken(Broken(*bad))
+            stream.response_is_good = True
+
+    def _ended(self) -> None:
+        headers, trailers = dict(self._stream.headers or ()), dict(self._stream.trailers or ())
+        status, text = status_of_end(headers, trailers)
+        if status == OK:
+            status, text = UNAVAILABLE, "the runner ended the stream of the call"
+        self.fail(Broken(status, text))
+
+    def _failed(self) -> None:
+        stream, slot = self._stream, self._slot
+        slot.shared = None
+        if slot.protocol.usable:
+            # It announced what it does not do. Calls of this connection get streams of their own.
+            log.warning("runner ended a shared stream", runner=self._peer)
+            slot.may_share = False
+        stream.reset_now(ErrorCodes.NO_ERROR if stream.ended else ErrorCodes.CANCEL)
+        self._unregister()
+
+
+def shared_stream(
+    slot: Slot, headers: Callable[[], HeaderList], address: str
+) -> ClientStream | None:
+    """The stream for small calls on this connection; ``None`` if the runner does not know such
+    streams, or has no more room on it. Raises `NotSent`."""
+    limit = slot.protocol.connection.shared_calls
+    if not limit or not slot.may_share:
+        return None
+    if slot.shared is None:
+        slot.shared = ClientStream(slot, headers(), address)
+    return slot.shared if slot.shared.engagements < limit else None
+
+
+class SharedEngagement(ClientEngagement):
+    """A call on a shared stream. It begins with the first frames that are handed over."""
+
+    def __init__(
+        self, shared: ClientStream, address: str, request_id: str, deadline: float
+    ) -> None:
+        self._address = address
+        self._shared = shared
+        shared.engagements += 1
+        self._call = SharedCall(shared, request_id=request_id, deadline=deadline)
+
+    async def hand_over(self, frames: Sequence[bytes], on_sent: Callable[[], None]) -> None:
+        """Send ``frames``, and wait until the transport has the first of them.
+
+        ``on_sent`` is called at that moment. Raises `NotSent` if it certainly did not come.
+        """
+        try:
+            await self._call.hand_over(frames, on_sent)
+        except StreamBroken as error:
+            raise NotSent(f"runner {self._address}: {error}") from error
+        except PeerDone:
+            pass  # with a status, which receive() reports
+
+    def leave(self) -> None:
+        """The runner cancels the call unless it has ended."""
+        self._shared.engagements -= 1
+        self._call.reset(ErrorCodes.CANCEL)
+        self._call.leave()
+
+    async def send(self, frame: Data) -> None:
+        try:
+            for part in codec.data_parts(frame):
+                await self._call.send((part,))
+        except (StreamBroken, PeerDone) as error:
+            raise EngagementEnded(str(error)) from error
+
+    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+        frames = [codec.encode_client(Commit(with_data=first is not None))]
+        if first is not None:
+            frames += codec.data_parts(first)
+        await self.hand_over(frames, on_commit)
+
+    async def receive(self) -> RunnerFrame | None:
+        while True:
+            message = await self._receive()
+            if message is None:
+                return None
+            frame = decoded(codec.decode_runner, message, self._address)
+            if frame is not None:
+                return frame
+            log.warning("unknown frame skipped", runner=self._address, size=len(message))
+
+    async def _receive(self) -> bytes | None:
+        try:
+            message = await self._call.receive()
+        except StreamBroken as error:
+            if error.broken.unprocessed:
+                text = f"runner {self._address} did not look at the call: {error}"
+                raise NotSent(text) from error
+            raise EngagementFailed(error.broken.status, error.broken.text) from error
+        end = self._call.ended
+        if message is None and end is not None and end.status != OK:
+            raise EngagementFailed(end.status, end.text)
+        return message

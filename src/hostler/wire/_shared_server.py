@@ -1,0 +1,166 @@
+"""The runner's end of a shared stream: each call of it is an RPC of its own to the service."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Sequence
+from functools import partial
+
+import structlog
+import trio
+from h2.errors import ErrorCodes
+
+from hostler.engagement import EngagementEnded, GRPCStatus, ServerEngagement
+from hostler.errors import ProtocolError
+from hostler.frames import ClientFrame, RunnerFrame
+
+from . import _codec as codec
+from ._envelope import CallEnd, Envelope
+from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
+from ._shared_call import CALL_WINDOW, SharedCall
+from ._shared_stream import MAX_FRAME, SharedStream
+from ._status import RESPONSE_HEADERS, too_large
+from ._stream import Broken, PeerDone, StreamBroken, WireStream
+
+log = structlog.get_logger(__name__)
+
+
+async def serve_shared(serving: Serving, stream: WireStream, peer: str) -> None:
+    """Serve ``EngageMany`` until the client half-closes it and its calls have ended.
+
+    Trio-flavoured. Raises `GRPCStatus` if the client breaks the protocol. The calls are children
+    of this task: cancelling it cancels them, and their ends go out before this one's.
+    """
+    shared = _ServerStream(serving, stream, peer)
+    try:
+        async with trio.open_nursery() as nursery:
+            shared.open(nursery)
+            await shared.half_closed.wait()
+    finally:
+        shared.close()
+    if shared.failure is not None:
+        raise GRPCStatus(shared.failure.status, shared.failure.text)
+
+
+class _ServerStream(SharedStream):
+    client_side = False
+
+    def __init__(self, serving: Serving, stream: WireStream, peer: str) -> None:
+        super().__init__(stream, peer, max_unread=serving.shared_calls * CALL_WINDOW)
+        self.half_closed = trio.Event()
+        self.failure: Broken | None = None
+        self._serving = serving
+        self._nursery: trio.Nursery | None = None
+
+    def open(self, nursery: trio.Nursery) -> None:
+        """From now on calls are served; those that came earlier are, too."""
+        self._nursery = nursery
+        self._stream.start_response(RESPONSE_HEADERS)
+        self._on_input()
+
+    def close(self) -> None:
+        """Hand over what the calls had to say last."""
+        if not self.over:
+            self.flush_all()
+            self.detach()
+
+    def _unknown(self, envelope: Envelope) -> None:
+        if envelope.call <= self._last_number or envelope.reset:
+            return
+        self._last_number = envelope.call
+        call = SharedCall(self, number=envelope.call)
+        limit = self._serving.shared_calls
+        if len(self.calls) >= 2 * limit:
+            raise self.too_much(f"more than {limit} calls at once, and their refusals")
+        self.calls[call.number] = call
+        if self._serving.stopping or len(self.calls) > limit:
+            call.reset(ErrorCodes.REFUSED_STREAM)
+            call.leave()
+            return
+        call.deliver(envelope)
+        assert self._nursery is not None
+        deadline = math.inf
+        if envelope.timeout_ms:
+            deadline = trio.current_time() + envelope.timeout_ms / 1000
+        self._nursery.start_soon(self._serve, call, envelope.request_id, deadline)
+
+    def _ended(self) -> None:
+        self.half_closed.set()
+        for call in self.calls.values():
+            call.end_received(CallEnd())
+
+    def _check_response(self) -> None:
+        """What a client sends is no response."""
+
+    def fail(self, broken: Broken) -> None:
+        self.failure = self.failure or broken
+        super().fail(broken)
+
+    def _failed(self) -> None:
+        if self._nursery is not None:
+            self._nursery.cancel_scope.cancel()
+
+    async def _serve(self, call: SharedCall, request_id: str, deadline: float) -> None:
+        """One call, as `serve_stream` does it for a stream."""
+        scope = trio.CancelScope(deadline=deadline)
+        call.on_broken = scope.cancel
+        if call.broken:
+            scope.cancel()
+        engagement = _Engagement(call, request_id, self._peer, deadline)
+        status: tuple[int, str] | None = None
+        try:
+            with scope:
+                engage = partial(self._serving.service.engage, engagement)
+                status = await outcome_of(engage, self._peer)
+                with contextlib.suppress(StreamBroken, PeerDone):
+                    await call.flush()
+            if scope.cancelled_caught and deadline != math.inf and not call.broken:
+                status = DEADLINE_PASSED
+        finally:
+            if status is None and not call.taken:
+                call.reset(ErrorCodes.REFUSED_STREAM)
+            else:
+                call.finish(CallEnd(*(status or SHUTTING_DOWN)))
+            call.leave()
+
+
+class _Engagement(ServerEngagement):
+    def __init__(self, call: SharedCall, request_id: str, peer: str, deadline: float) -> None:
+        self._call = call
+        self.request_id = request_id
+        self.peer = peer
+        self.deadline = deadline
+
+    async def receive(self) -> ClientFrame | None:
+        try:
+            message = await self._call.receive()
+        except StreamBroken as error:
+            raise EngagementEnded(str(error)) from error
+        if message is None:
+            return None
+        frame = decode(codec.decode_client, message, self.peer)
+        if frame is None:
+            raise ProtocolError("the message holds neither try nor data")
+        return frame
+
+    async def send(self, frame: RunnerFrame) -> None:
+        await self.send_all((frame,))
+
+    async def send_all(self, frames: Sequence[RunnerFrame], *, last: bool = False) -> None:
+        parts = [part for frame in frames for part in codec.runner_parts(frame)]
+        _check_sizes(parts)
+        if last:
+            self._call.put(parts, flush=False)
+            return
+        try:
+            await self._call.send(parts)
+        except (StreamBroken, PeerDone) as error:
+            raise EngagementEnded(str(error)) from error
+
+
+def _check_sizes(parts: list[bytes]) -> None:
+    """What the peer would refuse on a stream of the call's own must not end all calls here."""
+    for part in parts:
+        if len(part) > MAX_FRAME:
+            raise GRPCStatus(*too_large(len(part)))
