@@ -4,4 +4,5 @@ _workload     a synthetic load like that of a public cloud
 _runner       a runner: memory, hot containers, cold starts, NACKs
 _run          one simulation
 _report       the table, and the numbers of a plot
+_plot         the picture
 """

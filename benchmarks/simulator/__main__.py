@@ -10,6 +10,7 @@ from rich.console import Console
 
 from hostler.pool import PLACERS
 
+from ._plot import plot_results
 from ._report import print_table, write_results
 from ._run import Plan, simulate
 
@@ -29,6 +30,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--lbs", type=int, default=2, help="load balancers (default: 2)")
     add("--seed", type=int, default=1)
     add("--output", type=Path, default=Path("build/simulation.json"))
+    add("--plot", type=Path, help="also draw the results, as an SVG or a PNG file")
     return parser
 
 
@@ -56,6 +58,8 @@ def main() -> None:
             write_results(results, options.output)
             console.print(f"{runners} runners, load {load:.0%}, {placer}: done")
     print_table(results, console)
+    if options.plot is not None:
+        plot_results(results, options.plot)
     console.print(f"written to {options.output} and {options.output.with_suffix('.csv')}")
 
 

@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from benchmarks.simulator._plot import plot_results
 from benchmarks.simulator._report import write_results
 from benchmarks.simulator._run import Plan, Result, simulate
 from benchmarks.simulator._runner import COLD_SECONDS, IDLE_SECONDS, SimRunner
@@ -101,3 +102,6 @@ def test_warm_has_fewer_cold_starts_than_ch(tmp_path: Path) -> None:
     read = msgspec.json.decode((tmp_path / "out.json").read_bytes(), type=list[Result])
     assert read == [ch, warm]
     assert len((tmp_path / "out.csv").read_text().splitlines()) == 3
+    plot_results(read, tmp_path / "out.svg")
+    picture = (tmp_path / "out.svg").read_text()
+    assert picture.count("clip-path") >= 4  # a bar for each placer and panel
