@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from signal import NSIG
 from typing import Literal
 
 import attrs
@@ -115,8 +116,22 @@ ExitStatus = Literal["success", "error", "killed"]
 
 @attrs.frozen
 class RunResult:
-    """How a container ended. ``killed`` = by the kernel, for memory."""
+    """How a container ended. ``killed`` = by the kernel, for memory.
+
+    ``exit_code`` is as shells have it: 128 and the signal's number for a process that was killed.
+    """
 
     status: ExitStatus
     exit_code: int = 0
     error: APIError | None = None
+
+    @property
+    def reason(self) -> str:
+        """For people, what the container did: "exited with code 3", "was killed by signal 9";
+        "" if nobody knows its exit code."""
+        if self.status == "error" and not self.exit_code:
+            return ""
+        signal = self.exit_code - 128
+        if 0 < signal < NSIG:
+            return f"was killed by signal {signal}"
+        return f"exited with code {self.exit_code}"

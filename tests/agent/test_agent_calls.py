@@ -137,7 +137,8 @@ async def test_scenario_03_crash_is_an_error_with_text_for_the_listener(
         node.agent.add_listener(Recording(record))
         with pytest.raises(FunctionResponseError):
             await node.run("crash")
-        assert record == ["before running", "after error error receiving function response"]
+        text = "error receiving function response: the container was killed by signal 6"
+        assert record == ["before running", f"after error {text}"]
 
 
 async def test_weakness_04_13_out_of_memory_says_so(autojump_clock: object, tmp_path: Path) -> None:

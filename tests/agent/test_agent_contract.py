@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 
-from hostler.abc import Body
+from hostler.abc import Body, RunResult
 from hostler.bodies import BytesBody
 from hostler.drivers.process import open_process_driver
 from hostler.errors import (
@@ -135,6 +135,40 @@ async def test_scenario_03_outcomes_and_what_becomes_of_the_container(
             await do(node, what)
         assert type(caught.value) is error
         assert (await pid(node) == before) is kept
+
+
+@pytest.mark.parametrize(
+    ("what", "text"),
+    [
+        ("exit=3", "error receiving function response: the container exited with code 3"),
+        ("exit=0", "error receiving function response: the container exited with code 0"),
+        ("crash", "error receiving function response: the container was killed by signal 6"),
+        ("close", "error receiving function response"),  # it lives
+    ],
+)
+async def test_a_container_that_ends_during_its_call_says_how(
+    tmp_path: Path, what: str, text: str
+) -> None:
+    async with open_fnt(tmp_path) as node:
+        with pytest.raises(FunctionResponseError) as caught:
+            await do(node, what)
+        assert (caught.value.code, caught.value.blame) == (502, "user")
+        assert str(caught.value) == text
+
+
+@pytest.mark.parametrize(
+    ("result", "reason"),
+    [
+        (RunResult("success"), "exited with code 0"),
+        (RunResult("error", 3), "exited with code 3"),
+        (RunResult("error", 128), "exited with code 128"),
+        (RunResult("error", 137), "was killed by signal 9"),
+        (RunResult("error", 255), "exited with code 255"),
+        (RunResult("error"), ""),
+    ],
+)
+def test_an_exit_code_is_told_as_what_it_means(result: RunResult, reason: str) -> None:
+    assert result.reason == reason
 
 
 async def test_exactly_the_limit_is_allowed(tmp_path: Path) -> None:

@@ -149,14 +149,23 @@ async def test_out_of_memory_says_so(machine: Machine, logs: Logs) -> None:
         assert (await do(node, machine, "eat=1", memory=32)).status == 200
 
 
-@pytest.mark.parametrize(("what", "code"), [("exit=7", 7), ("exit=0", 0), ("crash", 134)])
+@pytest.mark.parametrize(
+    ("what", "code", "reason"),
+    [
+        ("exit=7", 7, "exited with code 7"),
+        ("exit=0", 0, "exited with code 0"),
+        ("crash", 134, "was killed by signal 6"),
+    ],
+)
 async def test_scenario_04_function_ends_during_the_request(
-    machine: Machine, logs: Logs, what: str, code: int
+    machine: Machine, logs: Logs, what: str, code: int, reason: str
 ) -> None:
     async with machine.open() as node:
         first = await pid(node, machine)
-        with pytest.raises(FunctionResponseError):
+        with pytest.raises(FunctionResponseError) as caught:
             await do(node, machine, what)
+        assert (caught.value.code, caught.value.blame) == (502, "user")
+        assert str(caught.value) == f"error receiving function response: the container {reason}"
         (line,) = logs.with_event("container ended during a call")
         assert line["exit_code"] == code
         assert await pid(node, machine) != first

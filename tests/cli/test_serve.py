@@ -76,7 +76,9 @@ async def test_serve_calls_functions_and_leaves_no_process(functions: Path) -> N
             assert (await client.post(url, content=big)).content == big
             crash = await client.post(url, headers={"Fnt-Do": "crash"})
             assert crash.status_code == 502
-            assert crash.json() == {"message": "error receiving function response"}
+            assert crash.json() == {
+                "message": "error receiving function response: the container was killed by signal 6"
+            }
             missing = await client.post(path_of(functions, "missing"))
             assert missing.status_code in (404, 502)
             detached = await client.post(

@@ -51,9 +51,9 @@ class Case:
 
 
 CASES = [
-    Case(502, NO_RESPONSE, "crash"),
-    Case(502, NO_RESPONSE, "exit=3"),
-    Case(502, NO_RESPONSE, "exit=0"),
+    Case(502, f"{NO_RESPONSE}: the container was killed by signal 6", "crash"),
+    Case(502, f"{NO_RESPONSE}: the container exited with code 3", "exit=3"),
+    Case(502, f"{NO_RESPONSE}: the container exited with code 0", "exit=0"),
     Case(502, NO_RESPONSE, "garbage"),
     Case(502, NO_RESPONSE, "close"),
     Case(502, NO_RESPONSE, "status=200;close=early"),

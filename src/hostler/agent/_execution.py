@@ -7,7 +7,7 @@ import trio
 
 from hostler.call import PendingCall
 from hostler.call_stats import CallStats
-from hostler.errors import CallTimeout, ContainerOutOfMemory
+from hostler.errors import CallTimeout, ContainerOutOfMemory, FunctionError
 
 from ._container import Container
 from ._exchange import Exchange
@@ -71,7 +71,6 @@ class Execution:
         result = self._container.result
         if result is None:
             return error
-        # A plain exit keeps the text that Fn's clients know; only the log has the code.
         log.info(
             "container ended during a call",
             call_id=self._call.model.id,
@@ -79,7 +78,12 @@ class Execution:
             status=result.status,
             exit_code=result.exit_code,
         )
-        return ContainerOutOfMemory() if result.status == "killed" else error
+        if result.status == "killed":
+            return ContainerOutOfMemory()
+        if isinstance(error, FunctionError) and result.reason:
+            # The text that Fn's clients know comes first.
+            return type(error)(message=f"{error}: the container {result.reason}")
+        return error
 
     async def _after_call(self) -> Exception | None:
         """Run the hook, also for a call that was cancelled, and return what it raises."""
