@@ -40,6 +40,15 @@ def test_failures_in_a_row_eject_and_an_answer_brings_back() -> None:
     ]
 
 
+def test_a_slow_start_ends_on_time_however_times_are_rounded() -> None:
+    health, _ = board("a")
+    for step in range(1, 200):
+        back = 0.1 * step
+        health.says("a", back, serving=False)
+        health.says("a", back, serving=True)
+        assert health.share("a", back + CONFIG.slow_start) == 1
+
+
 def test_a_failure_now_and_then_is_nothing() -> None:
     health, changes = board("a", "b")
     for now in range(30):

@@ -180,11 +180,12 @@ class HealthBoard:
             self._lift(key, record, now, "its time is over")
         if record.away:
             return 0.0
-        progress = (now - record.back_at) / self._config.slow_start
-        if progress >= 1:
+        slow_start = self._config.slow_start
+        if now >= record.back_at + slow_start:  # a difference could be a hair too small
             self._unsound.discard(key)
             return 1.0
-        return FIRST_SHARE + (1 - FIRST_SHARE) * max(0.0, progress)
+        progress = (now - record.back_at) / slow_start
+        return FIRST_SHARE + (1 - FIRST_SHARE) * min(max(0.0, progress), 1.0)
 
     @property
     def all_sound(self) -> bool:
