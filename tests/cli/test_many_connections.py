@@ -66,7 +66,9 @@ def slow_clients(node: NodeProcess, count: int, parts: tuple[bytes, bytes]) -> I
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("parts", [SLOW_HEAD, SILENT], ids=["slow head", "silent"])
+@pytest.mark.parametrize(
+    "parts", [SLOW_HEAD, SLOW_BODY, SILENT], ids=["slow head", "slow body", "silent"]
+)
 async def test_ten_thousand_slow_clients_fit_into_200_mib(
     parts: tuple[bytes, bytes], tmp_path: Path, many_files: None
 ) -> None:

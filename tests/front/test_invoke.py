@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from typing import Any
 
 import pytest
 import trio
@@ -547,6 +548,19 @@ async def test_disconnect_cancels_the_call(body: str, logs: Logs) -> None:
     assert request.sent == []
     entry = logs.with_event("client cancelled")[0]
     assert (entry["status"], entry["call_id"]) == (444, agent.calls[0].model.id)
+
+
+async def test_a_client_that_leaves_with_the_whole_answer_has_not_cancelled(logs: Logs) -> None:
+    class Leaving(AsgiRequest):
+        async def _send(self, message: Any) -> None:
+            await super()._send(message)
+            if message["type"] == "http.response.body" and not message.get("more_body"):
+                self.disconnect()  # it will be seen while the exchange ends
+
+    request = Leaving(headers=[("transfer-encoding", "chunked")]).body(b"x")
+    await request.run(app_of(ScriptedAgent()))
+    assert (request.status, request.received) == (200, 2)
+    assert not logs.with_event("client cancelled")
 
 
 async def test_disconnect_before_the_body_is_complete_makes_no_call(logs: Logs) -> None:

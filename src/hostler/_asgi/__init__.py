@@ -13,10 +13,20 @@ from ._replies import (
     json_reply,
     text_reply,
 )
-from ._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send, decode_header
+from ._types import (
+    ON_DISCONNECT,
+    ASGIApp,
+    Message,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    decode_header,
+)
 
 __all__ = [
     "JSON_TYPE",
+    "ON_DISCONNECT",
     "READ_AHEAD",
     "ASGIApp",
     "BodyBroken",

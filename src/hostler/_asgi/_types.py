@@ -12,6 +12,11 @@ Send = Callable[[Message], Awaitable[None]]
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 RawHeaders = list[tuple[bytes, bytes]]
 
+ON_DISCONNECT = "hostler.on_disconnect"
+"""An extension in a request's scope: ``scope["extensions"][ON_DISCONNECT]["call"](told)`` has
+``told`` called, which must not block or raise, when the client goes while its request is served;
+at once if it has gone. With it nobody has to wait in ``receive`` for ``http.disconnect``."""
+
 
 def decode_header(value: bytes) -> str:
     """The text of a header's value.

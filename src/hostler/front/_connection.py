@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import select
 import socket
 import struct
-from collections.abc import Awaitable, Callable
-from typing import Protocol, TypeVarTuple
+from collections.abc import Callable
+from typing import Protocol
 
 import h11
 import structlog
@@ -17,12 +18,13 @@ from hostler._asgi import JSON_TYPE, ASGIApp, error_document
 from hostler.config import NodeConfig
 
 from ._dates import http_date
-from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, head_limit, reason_of
+from ._departures import Departures
+from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, reason_of
 from ._framing import framing_fault
+from ._limits import head_limit, within
 
 log = structlog.get_logger(__name__)
 
-_Ts = TypeVarTuple("_Ts")
 _H11Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 LINGER_SECONDS = 1.0
@@ -50,6 +52,7 @@ class Owner(Protocol):
     app: ASGIApp
     config: NodeConfig
     draining: bool
+    departures: Departures
 
 
 class Connection:
@@ -69,12 +72,14 @@ class Connection:
         self._served = False
         self._idle_scope = trio.CancelScope()
         self._head: _H11Event = h11.NEED_DATA
-        self.readahead = 0
-        """Bytes of later requests that were received during this one."""
+        self._fd = stream.socket.fileno()
+        self._gone = False
+        self._on_gone: list[Callable[[], None]] = []
 
     async def run(self) -> None:
         """Serve until either side is done. Raises nothing but a cancellation."""
         try:
+            self.owner.departures.add(self._fd, self._note_gone)
             with self._idle_scope:
                 while await self._serve_one():
                     self.h11.start_next_cycle()
@@ -82,7 +87,22 @@ class Connection:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.debug("connection lost", reason=str(error))
         finally:
+            self.owner.departures.remove(self._fd)
             await trio.aclose_forcefully(self.stream)
+
+    def _note_gone(self) -> None:
+        self._gone = True
+        for told in self._on_gone:
+            told()
+        self._on_gone.clear()
+
+    def tell_gone(self, told: Callable[[], None]) -> None:
+        """Call ``told`` (which must not block or raise) when the client closes its side while the
+        present request lasts; at once if it has."""
+        if self._gone:
+            told()
+        else:
+            self._on_gone.append(told)
 
     def close_if_idle(self) -> None:
         """Close it if no request is there. The first one may still be on its way; of later ones
@@ -96,13 +116,15 @@ class Connection:
 
     async def _serve_one(self) -> bool:
         """Serve one request. Whether another may follow."""
-        self.readahead = 0
         request = await self._next_request()
         if request is None:
             return False
         self._served = True
         exchange = Exchange(self, request)
-        await exchange.run()
+        try:
+            await exchange.run()
+        finally:
+            self._on_gone.clear()
         if exchange.reusable and not self.owner.draining:
             return True
         if exchange.answered:
@@ -118,7 +140,10 @@ class Connection:
         try:
             event = self.h11.next_event()
             if event is h11.NEED_DATA and not self.h11.trailing_data[0]:
-                await _within(self._patience(), self._fill)
+                # (a drain may have set an earlier one)
+                until = trio.current_time() + self._patience()
+                self._idle_scope.deadline = min(until, self._idle_scope.deadline)
+                await self._fill()
             # The first bytes are here, or the client has gone, or the idle time is over.
             nothing = event is h11.NEED_DATA and not self.h11.trailing_data[0]
             if nothing or self._idle_scope.cancel_called:
@@ -127,7 +152,7 @@ class Connection:
             self._idle_scope.deadline = math.inf
             if event is h11.NEED_DATA:
                 event = self.h11.next_event()
-            if event is h11.NEED_DATA and not await _within(
+            if event is h11.NEED_DATA and not await within(
                 config.request_header_read_timeout, self._rest_of_head
             ):
                 await self._refuse(408, "Request header read timed out")
@@ -180,18 +205,32 @@ class Connection:
         await self.send_all(b"".join(part for part in data if part))
         await self._linger()
 
+    async def send_last(self, data: bytes) -> None:
+        """The end of a response: like `send_all`, but no turn of the scheduler if the kernel takes
+        it all at once. What comes after it, the wait for the next request, is one."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        try:
+            sent = os.write(self._fd, data)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise ClientGone("the client has gone") from error
+        if sent < len(data):
+            await self.send_all(data[sent:])
+
     async def send_all(self, data: bytes) -> None:
         """Raises `ClientGone`, also if the client does not take it in time."""
         limit = self.owner.config.response_write_timeout
         try:
-            if not await _within(limit, self.stream.send_all, data):
+            if not await within(limit, self.stream.send_all, data):
                 raise ClientGone(f"the client took no data for {limit} s")
         except trio.BrokenResourceError as error:
             raise ClientGone("the client has gone") from error
 
     async def _linger(self) -> None:
         """Let the client read its answer before the connection goes, if it still sends."""
-        if self.h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE) and not self.readahead:
+        complete = self.h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE)
+        if complete and not self.h11.trailing_data[0] and not is_readable(self.stream.socket):
             return
         await self.stream.send_eof()
         received = 0
@@ -206,13 +245,3 @@ class Connection:
         """Make the coming close a reset: the end of the connection would be taken for the
         regular end of the response."""
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-async def _within(seconds: float, function: Callable[[*_Ts], Awaitable[None]], *args: *_Ts) -> bool:
-    """Whether ``function`` ended in time. No time limit costs nothing, and is the default."""
-    if math.isinf(seconds):
-        await function(*args)
-        return True
-    with trio.move_on_after(seconds) as scope:
-        await function(*args)
-    return not scope.cancelled_caught

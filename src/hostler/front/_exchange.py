@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from http.client import responses
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -10,10 +11,20 @@ import h11
 import structlog
 import trio
 
-from hostler._asgi import JSON_TYPE, Message, RawHeaders, Scope, error_document
-from hostler.config import NodeConfig
+from hostler._asgi import (
+    JSON_TYPE,
+    ON_DISCONNECT,
+    READ_AHEAD,
+    BodyTimeout,
+    Message,
+    RawHeaders,
+    Scope,
+    error_document,
+)
 
 from ._dates import http_date
+from ._limits import within
+from ._routes import CALL_PATHS
 
 if TYPE_CHECKING:
     from ._connection import Connection
@@ -21,8 +32,6 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 RECEIVE_BYTES = 64 * 1024
-UNLIMITED_HEAD_BYTES = 1_048_576
-"""Bytes of a request head without a limit of one's own: that of Go's server, hence of Fn's."""
 
 
 class ClientGone(OSError):
@@ -41,6 +50,7 @@ class Exchange:
         self._body_given = False
         self._head: h11.Response | None = None
         self._begun = False
+        self._late = False
         self._bad_body: h11.RemoteProtocolError | None = None
         self._continuing: trio.Event | None = None
         self._torn = False
@@ -60,10 +70,7 @@ class Exchange:
 
     async def run(self) -> None:
         """Let the application answer. Raises `ClientGone`."""
-        try:
-            self._pull()
-        except h11.RemoteProtocolError as error:
-            self._bad_body = error
+        await self._take_small_body()
         try:
             await self._connection.owner.app(self._scope(), self._receive, self._send)
         except ClientGone:
@@ -74,6 +81,34 @@ class Exchange:
         else:
             if self._bad_body is not None:
                 await self._last_resort(self._bad_body.error_status_hint, str(self._bad_body))
+
+    async def _take_small_body(self) -> None:
+        """That of a call is taken whole before the application is asked, so that a client which is
+        slow to send it costs little more than one which is slow with its head. Others have limits
+        of their own."""
+        config = self._connection.owner.config
+        try:
+            self._pull()
+            if not self._body_here and self._declared() <= min(
+                READ_AHEAD, config.max_request_size or READ_AHEAD
+            ):
+                self._late = not await within(config.request_body_read_timeout, self._whole_body)
+        except h11.RemoteProtocolError as error:
+            self._bad_body = error
+        except trio.BrokenResourceError:
+            self._body_given = True
+
+    def _declared(self) -> float:
+        """Bytes of the body; infinite if they are not known, or will not come by themselves."""
+        is_call = self._request.target.startswith(CALL_PATHS)
+        if not is_call or self._h11.they_are_waiting_for_100_continue:
+            return math.inf
+        lengths = (value for name, value in self._request.headers if name == b"content-length")
+        return int(next(lengths, 0)) or math.inf
+
+    async def _whole_body(self) -> None:
+        while not self._body_here:
+            await self._more_body()
 
     def _scope(self) -> Scope:
         request = self._request
@@ -99,10 +134,15 @@ class Exchange:
             "headers": headers,
             "client": _peer(stream),
             "server": None,
+            "extensions": {ON_DISCONNECT: {"call": self._connection.tell_gone}},
         }
 
     async def _receive(self) -> Message:
-        """The next piece of the body; after it, and after trouble with it, the disconnect."""
+        """The next piece of the body; after it, and after trouble with it, the disconnect.
+
+        Raises `BodyTimeout` for a small body that was late."""
+        if self._late:
+            raise BodyTimeout
         try:
             while not self._chunks and not self._body_given:
                 if self._body_here:
@@ -147,20 +187,11 @@ class Exchange:
                 return
 
     async def _wait_gone(self) -> None:
-        """Return when the client has closed its side. What it sends is its next request."""
-        connection = self._connection
-        limit = head_limit(connection.owner.config)
-        try:
-            while True:
-                if connection.readahead >= limit:
-                    await trio.sleep_forever()
-                data = await connection.stream.receive_some(RECEIVE_BYTES)
-                self._h11.receive_data(data)
-                connection.readahead += len(data)
-                if not data:
-                    return
-        except trio.BrokenResourceError:
-            return
+        """Return when the client has closed its side. What it sends is its next request, and is
+        not looked at."""
+        gone = trio.Event()
+        self._connection.tell_gone(gone.set)
+        await gone.wait()
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -190,7 +221,7 @@ class Exchange:
         if self._continuing is not None:
             await self._continuing.wait()
         self._torn = True
-        await self._connection.send_all(data)
+        await (self._connection.send_last if self.answered else self._connection.send_all)(data)
         self._torn = False
 
     def _response(self, status: int, headers: RawHeaders) -> h11.Response:
@@ -207,11 +238,6 @@ class Exchange:
             headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
             await self._send({"type": "http.response.start", "status": status, "headers": headers})
             await self._send({"type": "http.response.body", "body": body})
-
-
-def head_limit(config: NodeConfig) -> int:
-    """Bytes of a request head."""
-    return config.max_request_header_size or UNLIMITED_HEAD_BYTES
 
 
 def reason_of(status: int) -> bytes:

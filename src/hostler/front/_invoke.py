@@ -5,12 +5,13 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import structlog
 import trio
 
 from hostler._asgi import (
+    ON_DISCONNECT,
     READ_AHEAD,
     Incoming,
     Receive,
@@ -35,13 +36,15 @@ from hostler.options import (
     with_writer,
 )
 
-from ._entries import Entry
+from ._entries import Entry, Found
 from ._head import Head
 from ._metrics import FrontMetrics
 from ._trace import TraceContext, trace_of
 from ._writer import AsgiWriter, Truncated
 
 log = structlog.get_logger(__name__)
+
+TellGone = Callable[[Callable[[], None]], None]
 
 CLIENT_GONE = 444
 REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
@@ -67,15 +70,10 @@ class Invoker:
         started_ns = time.monotonic_ns()
         exchange = _Exchange(self, entry, scope, receive, send)
         self.metrics.begun(entry.route, scope["method"])
-        gone = False
-        async with trio.open_nursery() as nursery:
-            with exchange.call_scope:
-                nursery.start_soon(exchange.incoming.watch, exchange.call_scope.cancel)
-                await exchange.run()
-            gone = exchange.call_scope.cancelled_caught
-            nursery.cancel_scope.cancel()
+        with exchange.call_scope:
+            await exchange.run()
         duration_ns = time.monotonic_ns() - started_ns
-        if gone:
+        if exchange.call_scope.cancelled_caught and not exchange.ended:
             exchange.status, exchange.blame = CLIENT_GONE, "service"
             log.info(
                 "client cancelled",
@@ -102,36 +100,62 @@ class _Exchange:
         self.front = front
         self.entry = entry
         self.head = Head.of(scope)
+        self._on_disconnect: TellGone | None = (
+            scope.get("extensions", {}).get(ON_DISCONNECT, {}).get("call")
+        )
         self.trace: TraceContext = trace_of(self.head.headers)
         self.send = send
         config = front.config
         self.limit = config.max_request_size or math.inf
+        self.call_scope = trio.CancelScope()
         self.incoming = Incoming(
             receive,
+            self.call_scope.cancel,
             limit=self.limit,
             read_until=trio.current_time() + config.request_body_read_timeout,
         )
-        self.call_scope = trio.CancelScope()
         self.writer = AsgiWriter(
             send,
             self.call_scope.cancel,
             response_head=entry.response_head,
             head_only=self.head.method == "HEAD",
         )
+        self.found: Found | None = None
         self.call_id = ""
         self.fn_id = ""
+        self.ended = False
+        """The answer is complete: a client that goes from now on has it."""
         self.status = 200
         self.blame: Blame = "user"
 
     async def run(self) -> None:
-        error: Exception | None = None
+        if self._on_disconnect is not None:
+            self._on_disconnect(self.call_scope.cancel)
+        prepared: CallRequest | Exception
         try:
-            reply = await self._call()
+            prepared = await self._prepare()
+        except Exception as error:  # noqa: BLE001  (every failure becomes an answer)
+            prepared = error
+        if self._on_disconnect is not None and (
+            self.incoming.complete or isinstance(prepared, Exception)
+        ):
+            await self._proceed(prepared)
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.incoming.watch)
+            await self._proceed(prepared)
+            nursery.cancel_scope.cancel()
+
+    async def _proceed(self, prepared: CallRequest | Exception) -> None:
+        error: Exception | None = None
+        reply: Reply | None = None
+        try:
+            reply = await self._call(prepared)
             if reply is None:
                 await self.writer.finish()
                 self.status = self.writer.status
-        except Exception as caught:  # noqa: BLE001  (every failure becomes an answer)
-            error, reply = caught, None
+        except Exception as caught:  # noqa: BLE001  (as above)
+            error = caught
         self.incoming.discard()
         if error is not None:
             if self.call_scope.cancel_called:
@@ -140,21 +164,30 @@ class _Exchange:
         if reply is not None:
             self.status = reply.status
             await self._answer(reply)
+        self.ended = True
 
-    async def _call(self) -> Reply | None:
-        """Make the call and run it. The reply is that of a detached call."""
+    async def _prepare(self) -> CallRequest:
+        """Find what is called, and read what there is of the body."""
         head = self.head
         if head.length is not None and head.length > self.limit:
             raise RequestTooBig.known(head.length, int(self.limit))
-        found = await self.entry.find()
-        self.fn_id = found.fn.id
-        detached = self.entry.is_detached(head)
-        request = CallRequest(
+        self.found = await self.entry.find()
+        self.fn_id = self.found.fn.id
+        return CallRequest(
             method=head.method,
             url=head.url,
             headers=self.entry.request_headers(head, self.trace),
             body=await self._body(head.length),
         )
+
+    async def _call(self, request: CallRequest | Exception) -> Reply | None:
+        """Make the call and run it, or raise why there is none. The reply is that of a detached
+        call."""
+        if isinstance(request, Exception):
+            raise request
+        head, found = self.head, self.found
+        assert found is not None
+        detached = self.entry.is_detached(head)
         options: list[CallOption] = [from_http_fn_request(found.app, found.fn, request)]
         if found.trigger_id:
             options.append(with_trigger(found.trigger_id))
@@ -179,10 +212,8 @@ class _Exchange:
         One that still streams ends with the request: an agent has to have read that of a
         detached call before it acknowledges the call.
         """
-        if length is not None and length <= READ_AHEAD:
-            await self.incoming.gather()
-        else:
-            await self.incoming.gather(up_to=1)
+        whole = length is not None and length <= READ_AHEAD
+        await self.incoming.begin(up_to=READ_AHEAD if whole else 1)
         if self.incoming.complete:
             return BytesBody(self.incoming.taken())
         return ReplayBody(self.incoming.stream(), self.front.config.replay_limit)

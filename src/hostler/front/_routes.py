@@ -11,6 +11,8 @@ from ._invoke import Invoker
 
 _INVOKE = "/invoke/"
 _TRIGGER = "/t/"
+CALL_PATHS = (_INVOKE.encode(), _TRIGGER.encode())
+"""Beginnings of the targets that call functions."""
 
 
 @attrs.frozen

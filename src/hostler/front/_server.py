@@ -21,6 +21,7 @@ from hostler._grace import Grace
 from hostler.config import NodeConfig
 
 from ._connection import Connection, is_readable
+from ._departures import Departures
 from ._listen import address_of, open_listeners
 
 log = structlog.get_logger(__name__)
@@ -41,8 +42,15 @@ class ServerStatistics:
 class HttpServer:
     """A running server, as `serve_http` hands it to the one who started it."""
 
-    def __init__(self, app: ASGIApp, config: NodeConfig, addresses: Sequence[str]) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        config: NodeConfig,
+        addresses: Sequence[str],
+        departures: Departures,
+    ) -> None:
         self.app = app
+        self.departures = departures
         self.config = config
         self.addresses = tuple(addresses)
         """``host:port`` of each listening socket, as bound."""
@@ -109,7 +117,11 @@ async def serve_http(
         )
         for listener in listeners:
             stack.callback(listener.socket.close)
-        server = HttpServer(app, config or NodeConfig(), [address_of(item) for item in listeners])
+        departures = stack.enter_context(Departures())
+        addresses = [address_of(item) for item in listeners]
+        server = HttpServer(app, config or NodeConfig(), addresses, departures)
+        watching = await stack.enter_async_context(trio.open_nursery())
+        watching.start_soon(departures.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:
@@ -121,6 +133,7 @@ async def serve_http(
             server.drain()
             for listener in listeners:
                 await _accept_the_rest(listener, server, connections)
+        watching.cancel_scope.cancel()
 
 
 async def _accept_the_rest(
