@@ -108,7 +108,9 @@ def test_imports_point_downwards(path: Path) -> None:
     here = _top(path)
     if here == "__init__":
         return
-    assert here in LAYERS, f"{here} has no layer: give it one, here and in docs/architecture.md"
+    assert here in LAYERS, (
+        f"{here} has no layer: give it one, here and in docs/explanation/architecture.md"
+    )
     for other in _own(_runtime_imports(path)) - {here}:
         if other not in LAYERS:  # a name of the package's own __init__
             continue
@@ -118,7 +120,7 @@ def test_imports_point_downwards(path: Path) -> None:
 
 
 def test_the_documented_layers_are_these() -> None:
-    page = (PACKAGE.parents[1] / "docs" / "architecture.md").read_text()
+    page = (PACKAGE.parents[1] / "docs" / "explanation" / "architecture.md").read_text()
     rows = re.findall(r"^\| (\d) \| ([^|]+) \|", page, re.MULTILINE)
     documented = {name: int(layer) for layer, cell in rows for name in re.findall(r"`(\w+)`", cell)}
     assert documented == LAYERS

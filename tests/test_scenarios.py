@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ROWS = [
     line
-    for line in (ROOT / "docs" / "scenarios.md").read_text().splitlines()
+    for line in (ROOT / "docs" / "explanation" / "scenarios.md").read_text().splitlines()
     if line.startswith("|") and not line.startswith(("|---", "| behaviour |"))
 ]
 

@@ -1,4 +1,4 @@
-"""Containers that are kept ready ahead of calls."""
+"""Containers that are kept ready ahead of calls, as containers.md has it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The program of docs/api.md does what the page says."""
+"""The program of docs/reference/api.md does what the page says."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from hostler.front import invoke_app, node_app
 
 from ._client import Client
 
-PAGE = Path(__file__).parents[2] / "docs" / "api.md"
+PAGE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 
 
 @pytest.fixture

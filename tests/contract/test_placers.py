@@ -27,7 +27,7 @@ from hostler.testing import (
     fake_call,
 )
 
-PAGE = Path(__file__).parents[2] / "docs" / "placement.md"
+PAGE = Path(__file__).parents[2] / "docs" / "explanation" / "placement.md"
 
 
 def _zone_placer() -> type[SweepPlacer]:

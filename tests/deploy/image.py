@@ -1,4 +1,4 @@
-"""Builds the project's image from its own Dockerfile, without a registry and without PyPI inside.
+"""Builds the project's image as docs/how-to/deploy.md does, but without a registry or PyPI inside.
 
 The base is a small Debian with Python, made by mmdebstrap; the wheels are fetched outside. Both are
 kept in ``.cache/``, keyed by what they are made of. The image itself is built each time: the engine

@@ -1,4 +1,5 @@
-"""The image that deploy/Dockerfile makes, and the fleet of deploy/compose.yaml, run for real."""
+"""The image that deploy/Dockerfile makes, and the fleet of deploy/compose.yaml, run for real: what
+docs/how-to/deploy.md says."""
 
 from __future__ import annotations
 

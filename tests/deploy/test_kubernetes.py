@@ -1,4 +1,5 @@
-"""The manifests of deploy/kubernetes, rendered by kubectl and held against Kubernetes' schemas."""
+"""The manifests of deploy/kubernetes, rendered by kubectl and held against Kubernetes' schemas:
+what docs/how-to/deploy.md applies."""
 
 from __future__ import annotations
 

@@ -1,4 +1,5 @@
-"""The units of deploy/systemd, as systemd itself reads them."""
+"""The units of deploy/systemd, as systemd itself reads them once they are where
+docs/how-to/deploy.md puts them."""
 
 from __future__ import annotations
 

@@ -213,7 +213,7 @@ async def test_tls_with_an_authority_of_our_own(
 
 @contextmanager
 def trusted_by_the_engine(address: str, authority: trustme.CA) -> Iterator[None]:
-    """As docs/images.md says it. Of all addresses, only this test's are concerned."""
+    """As docs/reference/images.md says it. Of all addresses, only this test's are concerned."""
     folder = Path("/etc/docker/certs.d", address)
     folder.mkdir(parents=True)
     try:

@@ -1,7 +1,7 @@
 """The API of apps, functions and triggers over HTTP: what is below ``/v2``.
 
 `api_app` makes the application. `Listener`, `Middleware` and `Route` are what a program can add
-to it; docs/api.md has an example.
+to it; docs/reference/api.md has an example.
 """
 
 from hostler._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middleware

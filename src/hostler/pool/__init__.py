@@ -1,21 +1,23 @@
 """Runners, pools of runners, and the placers that choose among them.
 
-_naive, _consistent_hash, _least_loaded, _bounded, _warm
-                                 the order in which the runners are tried
-_named                           the names of these placers
-_sweep_placer                    one placer's calls, and their end
-_rendezvous                      which runners a function prefers
-_loads, _warm_index              what a placer knows of its runners
-_placement, _tracker             one call on its way
-_room, _ladder                   where calls wait, and when they try again by themselves
-_static                          a pool that never changes
-_dynamic, _open_pools            pools that change while they are in use
-_targets, _dns, _discovery       where their runners are found
-_health, _latency                how they are judged (pure)
-_judged, _watch                  what that is based on
-_metrics                         what pools count
-_grpc_runner, _conversation      one runner, one engagement
-_order, _verdict                 pure
+The parts::
+
+    _naive, _consistent_hash, _least_loaded, _bounded, _warm
+                                     the order in which the runners are tried
+    _named                           the names of these placers
+    _sweep_placer                    one placer's calls, and their end
+    _rendezvous                      which runners a function prefers
+    _loads, _warm_index              what a placer knows of its runners
+    _placement, _tracker             one call on its way
+    _room, _ladder                   where calls wait, and when they try again by themselves
+    _static                          a pool that never changes
+    _dynamic, _open_pools            pools that change while they are in use
+    _targets, _dns, _discovery       where their runners are found
+    _health, _latency                how they are judged (pure)
+    _judged, _watch                  what that is based on
+    _metrics                         what pools count
+    _grpc_runner, _conversation      one runner, one engagement
+    _order, _verdict                 pure
 """
 
 from ._bounded import BoundedPlacer
