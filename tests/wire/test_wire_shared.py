@@ -21,6 +21,7 @@ from hostler.frames import Data, Reserved, ResultStart, TryCall
 from hostler.wire import _codec as codec
 from hostler.wire._client_stream import receive
 from hostler.wire._envelope import CallEnd, Envelope, decode_batch, encode
+from hostler.wire._server import _Streams
 from hostler.wire._shared_call import CALL_WINDOW
 from hostler.wire._stream import WireStream
 
@@ -244,6 +245,39 @@ async def test_a_server_that_ends_tells_each_call() -> None:
         await client.aclose()
     assert {(one.status, one.text) for one in failures} == {(14, "the server is shutting down")}
     assert len(failures) == 3
+
+
+async def test_calls_that_come_after_a_server_has_ended_are_refused() -> None:
+    """The client has not read yet that the server goes: its calls may go elsewhere."""
+    service = Service()
+    async with open_pair(service) as pair, trio.open_nursery() as nursery:
+        assert body_of(await call(pair.client, b"hi")) == b"hi"
+        (slot,) = pair.client._pool._slots
+        slot.protocol.connection.transport.pause_reading()
+        (protocol,) = pair.server.connections
+        pair.server.stop_accepting()
+        handler = protocol.handler
+        assert isinstance(handler, _Streams)
+        assert handler.nursery is not None
+        handler.nursery.cancel_scope.cancel()
+        await trio.testing.wait_all_tasks_blocked()
+        refused = 0
+
+        async def late() -> None:
+            nonlocal refused
+            async with pair.client.engage(TRY, first=EMPTY_BODY) as engagement:
+                with pytest.raises(NotSent, match="did not look at the call"):
+                    await engagement.receive()
+            refused += 1
+
+        for _ in range(3):
+            nursery.start_soon(late)
+        await settle(lambda: pair.client.statistics().streams, 3)
+        slot.protocol.connection.transport.resume_reading()
+        await settle(lambda: refused, 3)
+        # It does not wait for more: the client closes what it needs no longer.
+        await settle(lambda: len(pair.server.connections), 0)
+    assert service.started == 1
 
 
 @pytest.mark.parametrize("what", ["call", "commit"])

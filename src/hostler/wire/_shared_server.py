@@ -25,12 +25,18 @@ from ._stream import Broken, PeerDone, StreamBroken, WireStream
 
 log = structlog.get_logger(__name__)
 
+LATE_SECONDS = 1.0
+"""How long calls are refused one by one that a client has sent before it knew that the server ends.
+It closes the connection before, once it has heard of the ends of all its calls."""
+
 
 async def serve_shared(serving: Serving, stream: WireStream, peer: str) -> None:
     """Serve ``EngageMany`` until the client half-closes it and its calls have ended.
 
     Trio-flavoured. Raises `GRPCStatus` if the client breaks the protocol. The calls are children
-    of this task: cancelling it cancels them, and their ends go out before this one's.
+    of this task: cancelling it cancels them, and their ends go out before this one's. If that is
+    because the server ends, the end of the stream waits for the client: it would be taken for that
+    of calls which are still on their way, and which another runner may have.
     """
     shared = _ServerStream(serving, stream, peer)
     try:
@@ -38,6 +44,10 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str) -> None:
             shared.open(nursery)
             await shared.half_closed.wait()
     finally:
+        if serving.stopping and not shared.over:
+            # Shielded: it is what is left to do after the cancellation, and bounded.
+            with trio.move_on_after(LATE_SECONDS, shield=True):
+                await shared.half_closed.wait()
         shared.close()
     if shared.failure is not None:
         raise GRPCStatus(shared.failure.status, shared.failure.text)
@@ -49,6 +59,7 @@ class _ServerStream(SharedStream):
     def __init__(self, serving: Serving, stream: WireStream, peer: str) -> None:
         super().__init__(stream, peer, max_unread=serving.shared_calls * CALL_WINDOW)
         self.half_closed = trio.Event()
+        """By the client; or the stream is lost."""
         self.failure: Broken | None = None
         self._serving = serving
         self._nursery: trio.Nursery | None = None
@@ -98,6 +109,7 @@ class _ServerStream(SharedStream):
         super().fail(broken)
 
     def _failed(self) -> None:
+        self.half_closed.set()
         if self._nursery is not None:
             self._nursery.cancel_scope.cancel()
 
