@@ -87,17 +87,22 @@ async def test_rolling_restarts_fail_no_call(folder: Path) -> None:
                 await places.roll()
     load = places.load
     nodes = [node for place in places.all for node in place.nodes()]
-    assert load.failures == [], troubles_of(nodes)
+    assert not load.failures, report_of(load, nodes)
     assert set(load.done) == set(KINDS)
     assert load.passed_over, "no client has met a load balancer that was away"
     check_logs(nodes, load.accepted)
 
 
-def troubles_of(nodes: list[NodeProcess]) -> list[dict[str, Any]]:
-    """The log lines of calls that did not end well, for whoever has to find out why."""
-    broken = [line for node in nodes for line in lines_of(node, "response broken off")]
-    ended = [line for node in nodes for line in lines_of(node, "call finished")]
-    return broken + [line for line in ended if line["status"] != "completed"]
+def report_of(load: Clients, nodes: list[NodeProcess]) -> str:
+    """What clients have met, and the log lines around it, for whoever has to find out why."""
+    lines = [line for node in nodes for line in node.lines() if is_telling(line)]
+    lines.sort(key=lambda line: str(line["timestamp"]))
+    return "\n".join(map(str, [*load.failures, *lines]))
+
+
+def is_telling(line: dict[str, Any]) -> bool:
+    """Whether a log line is about more than one call that ended well."""
+    return str(line["event"]) != "call finished" or line["status"] != "completed"
 
 
 def check_logs(nodes: list[NodeProcess], accepted: list[str]) -> None:
