@@ -45,7 +45,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["wire", "drivers", "store", "api_client"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front", "api"], 4),
-    "testing": 5,
+    **dict.fromkeys(["testing", "ui"], 5),
     "cli": 6,
 }
 MAY_SHARE_A_LAYER = 1

@@ -41,7 +41,7 @@ class Reply:
 
     async def send(self, send: Send) -> None:
         headers = list(self.headers)
-        if self.status != 204:  # which may not have one (RFC 9110, section 8.6)
+        if self.status not in (204, 304):  # which may not have this one (RFC 9110, section 8.6)
             headers.append((b"content-length", b"%d" % len(self.body)))
         await send({"type": "http.response.start", "status": self.status, "headers": headers})
         await send({"type": "http.response.body", "body": self.body})

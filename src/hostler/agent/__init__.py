@@ -11,6 +11,7 @@ It knows drivers by `hostler.abc.Driver` only. From the bottom up::
     _container    the life of a container, and its face as a slot; _sandbox, _startup
     _slots        where calls, launches and containers of one slot key meet
     _resources    who has the room of the machine, who waits for it, who leaves for whom
+    _census       the containers of each function, for people
     _freezing     when, and how often, idle containers are frozen
     _decisions    pure functions: launch? whom to evict? freeze or retire?
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 from hostler._container_task import Output, OutputSink
 
 from ._agent import Agent, StartupAction, open_agent
+from ._census import FnContainers, census
 from ._decisions import Resources
 from ._declared import keep_declared_warm
 from ._events import AgentStatistics, ContainerState
@@ -29,11 +31,13 @@ __all__ = [
     "Agent",
     "AgentStatistics",
     "ContainerState",
+    "FnContainers",
     "Output",
     "OutputSink",
     "Resources",
     "StartupAction",
     "WarmHold",
+    "census",
     "keep_declared_warm",
     "open_agent",
 ]

@@ -104,6 +104,11 @@ class Container:
         return self._share.size
 
     @property
+    def state(self) -> ContainerState | None:
+        """Where it is in its life; ``None`` = gone."""
+        return self._track.state
+
+    @property
     def busy(self) -> bool:
         """A call has it."""
         return self._released is not None

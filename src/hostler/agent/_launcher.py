@@ -47,6 +47,11 @@ class Launcher:
     def __repr__(self) -> str:
         return f"<Launcher containers={len(self._containers)} queues={len(self.queues)}>"
 
+    @property
+    def containers(self) -> Iterable[Container]:
+        """Those that live, in no order."""
+        return tuple(self._containers)
+
     def close(self) -> None:
         """Refuse who waits for a slot; let go of the containers that no call uses, and of the
         others as soon as their calls are over. Idempotent."""

@@ -10,10 +10,12 @@ from prometheus_client import REGISTRY
 from hostler.config import StoreConfig
 from hostler.front import node_app, open_listeners
 from hostler.store import open_datastore
+from hostler.ui import datastore_lister
 
 from ._catalog import api_mount
 from ._life import Life
 from ._machine_id import take_machine_id
+from ._page import Page
 from ._parts import serving
 from ._settings import Settings
 
@@ -29,7 +31,9 @@ class ApiNode:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
             store = await enter(open_datastore(StoreConfig.from_env(self.settings.env)))
-            mounts = api_mount(store, self.settings)
+            page = Page("api", self.settings, life)
+            page.show(lister=datastore_lister(store))
+            mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}
             app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])

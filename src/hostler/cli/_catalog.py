@@ -11,7 +11,8 @@ from hostler._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
 from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.config import ApiConfig, StoreConfig
 from hostler.datastore import Datastore
-from hostler.functions import Catalog
+from hostler.functions import Catalog, FunctionTable
+from hostler.ui import Lister, datastore_lister, table_lister
 
 from ._settings import Settings
 
@@ -25,6 +26,12 @@ class Lookup:
     catalog: Catalog
     mounts: Mapping[str, ASGIApp] = attrs.Factory(dict)
     """Applications that belong to it: the API of the database."""
+    lister: Lister | None = None
+    """What lists them for people."""
+
+    @classmethod
+    def declared(cls, functions: FunctionTable) -> Lookup:
+        return cls(functions, lister=table_lister(functions))
 
 
 @asynccontextmanager
@@ -41,7 +48,11 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
         functions = await stack.enter_async_context(
             open_cached_functions(store, ApiConfig.from_env(settings.env))
         )
-        yield Lookup(functions, api_mount(store, settings, [_clearing(functions)]))
+        yield Lookup(
+            functions,
+            api_mount(store, settings, [_clearing(functions)]),
+            lister=datastore_lister(store),
+        )
 
 
 @asynccontextmanager

@@ -21,6 +21,7 @@ from ._catalog import Lookup, opened_remote
 from ._life import Life
 from ._load import load_callable
 from ._machine_id import take_machine_id
+from ._page import Page
 from ._parts import calls_app, serving
 from ._settings import Settings
 from ._tls import following_tls
@@ -45,13 +46,14 @@ class LBNode:
         placer = make_placer(self.placer, PlacerConfig.from_env(env))
         config = PoolConfig.from_env(env)
         before = Footprint.now()
+        page = Page("lb", self.settings, life)
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
             lookup = (
                 await enter(opened_remote(self.settings.node.runner_api_url, self.settings))
                 if self.functions is None
-                else Lookup(self.functions)
+                else Lookup.declared(self.functions)
             )
             loop = await enter(wire.open_loop())
             interval = config.tls_reload_interval
@@ -72,10 +74,12 @@ class LBNode:
                     placer,
                     config=LBConfig.from_env(env),
                     call_overrider=self.settings.overrider,
+                    listeners=page.listeners,
                     grace=self.settings.grace,
                 )
             )
-            app = calls_app(agent, lookup, self.settings, life)
+            page.show(lb=agent, pool=pool, lister=lookup.lister)
+            app = calls_app(agent, lookup, self.settings, life, page)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})

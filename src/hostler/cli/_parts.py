@@ -18,15 +18,19 @@ from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
 from ._catalog import Lookup
 from ._life import Life
 from ._load import load_callable
+from ._page import Page
 from ._settings import Settings
 
 
-def calls_app(agent: CallAgent, lookup: Lookup, settings: Settings, life: Life) -> ASGIApp:
+def calls_app(
+    agent: CallAgent, lookup: Lookup, settings: Settings, life: Life, page: Page
+) -> ASGIApp:
+    agent, catalog = page.observed(agent, lookup.catalog)
     app = invoke_app(
         agent,
-        lookup.catalog,
-        triggers=lookup.catalog,
-        mounts=lookup.mounts,
+        catalog,
+        triggers=catalog,
+        mounts={**lookup.mounts, **page.mount(life.shutdown)},
         config=settings.node,
         registry=REGISTRY,
         ready=life.is_ready,

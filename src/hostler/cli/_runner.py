@@ -19,6 +19,7 @@ from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
 from ._life import Life
 from ._load import load_callable
 from ._machine_id import take_machine_id
+from ._page import Page
 from ._parts import opened_driver, serving
 from ._settings import Settings
 from ._tls import following_tls
@@ -43,6 +44,7 @@ class RunnerNode:
         server = RunnerConfig.from_env(self.settings.env)
         interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
         hooks = self._hooks()
+        page = Page("runner", self.settings, life)
         logs = FunctionLogs() if self.stream_logs else None
         addresses: dict[str, object] = {}
         async with AsyncExitStack() as stack:
@@ -53,9 +55,10 @@ class RunnerNode:
                 pass
             if self.http_bind:
                 listeners = await enter(open_listeners(self.http_bind))
-                app = node_app(registry=REGISTRY, ready=life.is_ready)
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
                 drained = trio.Event()
+                mounts = page.mount(drained)
+                app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
                 http = await enter(serving(app, listeners, self.settings, drained))
                 stack.callback(drained.set)
                 addresses["http"] = http.addresses
@@ -66,11 +69,13 @@ class RunnerNode:
                     driver,
                     config=config,
                     call_overrider=self.settings.overrider,
+                    listeners=page.listeners,
                     output=logs.collect if logs is not None else None,
                     debug_logs=self.settings.node.logs_debug,
                     grace=self.settings.grace,
                 )
             )
+            page.show(agent=agent)
             runner = await enter(
                 open_pure_runner(
                     agent,

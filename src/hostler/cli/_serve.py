@@ -16,6 +16,7 @@ from ._detaching import open_detaching
 from ._engine import choose_driver
 from ._life import Life
 from ._machine_id import take_machine_id
+from ._page import Page
 from ._parts import calls_app, opened_driver, serving
 from ._settings import Settings
 
@@ -31,6 +32,7 @@ class ServeNode:
 
     async def __call__(self, life: Life) -> None:
         config = AgentConfig.from_env(self.settings.env)
+        page = Page("full", self.settings, life)
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
@@ -39,7 +41,7 @@ class ServeNode:
             lookup = (
                 await enter(opened_database(self.settings))
                 if declared is None
-                else Lookup(declared)
+                else Lookup.declared(declared)
             )
             driver = await enter(opened_driver(name, config, self.settings))
             startup = [] if declared is None else [keep_declared_warm(declared)]
@@ -48,6 +50,7 @@ class ServeNode:
                     driver,
                     config=config,
                     call_overrider=self.settings.overrider,
+                    listeners=page.listeners,
                     startup=startup,
                     debug_logs=self.settings.node.logs_debug,
                     grace=self.settings.grace,
@@ -60,7 +63,8 @@ class ServeNode:
                     grace=self.settings.grace,
                 )
             )
-            app = calls_app(detaching, lookup, self.settings, life)
+            page.show(agent=agent, lister=lookup.lister)
+            app = calls_app(detaching, lookup, self.settings, life, page)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("serve", {"http": server.addresses, "driver": name})

@@ -10,7 +10,7 @@ from hostler.errors import ConfigError
 
 from ._addresses import HTTP_URL, LOG_DEST, TARGETS
 from ._base import EnvConfig, setting
-from ._kinds import COMMA_LIST, NON_EMPTY, TEXT, TIME_LIMIT, WORDS, choice, number
+from ._kinds import COMMA_LIST, FLAG, NON_EMPTY, TEXT, TIME_LIMIT, WORDS, choice, number
 
 NodeType = Literal["full", "api", "lb", "pure-runner", "runner"]
 
@@ -108,6 +108,10 @@ class NodeConfig(EnvConfig):
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_HEADERS")
     )
     """Headers that browsers may send (none = ``Origin``, ``Content-Length``, ``Content-Type``)."""
+
+    ui: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_UI"))
+    """Whether there is a page at ``/ui`` (true) that shows to whoever can reach the node's port
+    which functions it has and what goes on there. Ours."""
 
     rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))
     """Request header that carries the request id ("" = request ids are off). Fn declares the

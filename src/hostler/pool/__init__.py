@@ -22,7 +22,7 @@ The parts::
 
 from ._bounded import BoundedPlacer
 from ._consistent_hash import ConsistentHashPlacer
-from ._dynamic import DynamicPool, DynamicPoolStatistics
+from ._dynamic import DynamicPool, DynamicPoolStatistics, RunnerHealth
 from ._grpc_runner import GrpcRunner
 from ._least_loaded import LeastLoadedPlacer
 from ._loads import LoadBook
@@ -51,6 +51,7 @@ __all__ = [
     "PlacerStatistics",
     "PoolMetrics",
     "RunnerFault",
+    "RunnerHealth",
     "StaticPool",
     "SweepPlacer",
     "WarmPlacer",

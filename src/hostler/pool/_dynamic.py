@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import random
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Literal
 
 import attrs
 import structlog
@@ -33,6 +34,21 @@ class DynamicPoolStatistics:
     runners: int
     ejected: int
     leaving: int
+
+
+RunnerState = Literal["in use", "ejected", "refuses", "returning"]
+
+
+@attrs.frozen(kw_only=True)
+class RunnerHealth:
+    """How a pool judges one of its runners."""
+
+    address: str
+    state: RunnerState
+    """``refuses``: by its own word; ``returning``: is back, and gets ``share`` of its calls."""
+    cause: str
+    """Why it is ejected, else ""."""
+    share: float
 
 
 @attrs.define(eq=False)
@@ -88,6 +104,22 @@ class DynamicPool(RunnerPool):
     def addresses(self) -> tuple[str, ...]:
         """Of the present runners."""
         return tuple(self._members)
+
+    def health(self) -> list[RunnerHealth]:
+        """Of the present runners."""
+        return [self._health(member.runner) for member in self._members.values()]
+
+    def _health(self, runner: JudgedRunner) -> RunnerHealth:
+        share = self._board.share(runner, trio.current_time())  # first: it ends what is over
+        cause = self._board.cause(runner) or ""
+        state: RunnerState
+        if cause:
+            state = "ejected"
+        elif self._board.refuses(runner):
+            state = "refuses"
+        else:
+            state = "in use" if share >= 1 else "returning"
+        return RunnerHealth(address=runner.address, state=state, cause=cause, share=share)
 
     def update(self, addresses: Iterable[str], *, cert_common_name: str = "") -> None:
         """The pool's runners are those at ``addresses`` (``host:port``) from now on.

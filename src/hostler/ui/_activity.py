@@ -1,0 +1,228 @@
+"""What has been called lately: fed by each call, read by those who look."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, OrderedDict, deque
+from collections.abc import Callable, Iterator
+from itertools import islice
+from statistics import median
+
+import attrs
+import msgspec
+
+from hostler.abc import CallListener
+from hostler.call import PendingCall, Timings
+from hostler.errors import ServerBusy, public_error
+from hostler.models import App, Fn
+
+from ._documents import CallRow, Outcome, Stages
+from ._seconds import Second, Seconds
+
+RECENT_CALLS = 100
+"""Calls that are kept with their timelines."""
+MAX_FUNCTIONS = 1000
+"""Functions with figures of their own; those that were not called for longest are forgotten."""
+MAX_RUNNERS = 1000
+_FN_SAMPLES = 64
+"""Latest durations of a function that its median is made of."""
+_MAX_MESSAGE = 300
+_REFUSED = str(ServerBusy())
+_CANCELLED = "cancelled"
+
+
+class _Ended(msgspec.Struct, frozen=True, gc=False):
+    """What is kept of a call: nothing that its client sent, and no configuration."""
+
+    seq: int
+    id: str
+    fn_id: str
+    at: float
+    duration_ns: int
+    outcome: Outcome
+    message: str
+    timings: Timings
+    detached: bool
+    runner: str
+    attempts: int
+
+
+@attrs.define(eq=False)
+class FnActivity:
+    """One function, as calls and look-ups have shown it."""
+
+    app: str = ""
+    name: str = ""
+    image: str = ""
+    calls: int = 0
+    failed: int = 0
+    last: float | None = None
+    samples: deque[int] = attrs.Factory(lambda: deque(maxlen=_FN_SAMPLES))
+
+    @property
+    def median_ms(self) -> float | None:
+        return round(median(self.samples) / 1e6, 3) if self.samples else None
+
+
+class Activity(CallListener):
+    """The last calls, their rate and latency for some minutes, and figures of each function.
+
+    It is told of calls by `note`, or as a listener of an agent. That costs a few microseconds;
+    memory has bounds for all of it. ``wall`` and ``clock_ns`` are the clocks, of which the second
+    is that of `PendingCall.created_ns`.
+    """
+
+    def __init__(
+        self,
+        *,
+        only_detached: bool = False,
+        wall: Callable[[], float] = time.time,
+        clock_ns: Callable[[], int] = time.monotonic_ns,
+    ) -> None:
+        self._only_detached = only_detached
+        self._wall = wall
+        self._clock_ns = clock_ns
+        self._seconds = Seconds()
+        self._recent: deque[_Ended] = deque(maxlen=RECENT_CALLS)
+        self._functions: OrderedDict[str, FnActivity] = OrderedDict()
+        self._runners: Counter[str] = Counter()
+        self.calls = 0
+        self.failed = 0
+
+    def __repr__(self) -> str:
+        return f"<Activity calls={self.calls} functions={len(self._functions)}>"
+
+    async def after_call(self, call: PendingCall) -> None:
+        if not self._only_detached or call.model.type == "detached":
+            self.note(call)
+
+    def note(self, call: PendingCall, error: BaseException | None = None) -> None:
+        """``call`` is over, with the ``error`` that its client gets, if the caller knows it."""
+        model, wall = call.model, self._wall()
+        duration_ns = self._clock_ns() - call.created_ns
+        outcome = _outcome(call, error)
+        failed = outcome != "success"
+        message = public_error(error).message if isinstance(error, Exception) else ""
+        self.calls += 1
+        self.failed += failed
+        self._seconds.add(int(wall), duration_ns, failed=failed)
+        function = self._function(model.fn_id)
+        function.calls += 1
+        function.failed += failed
+        function.last = wall
+        function.samples.append(duration_ns)
+        if not function.app:
+            function.app = model.app_name
+        function.image = model.image
+        runner = call.runner_address
+        if runner and (runner in self._runners or len(self._runners) < MAX_RUNNERS):
+            self._runners[runner] += 1
+        self._recent.append(
+            _Ended(
+                self.calls,
+                model.id,
+                model.fn_id,
+                wall,
+                duration_ns,
+                outcome,
+                message[:_MAX_MESSAGE],
+                call.timings,
+                model.type == "detached",
+                runner,
+                call.attempts,
+            )
+        )
+
+    def note_fn(self, app: App, fn: Fn) -> None:
+        """A function was looked up, which is how its name becomes known."""
+        function = self._function(fn.id)
+        if function.name != fn.name or function.app != app.name:
+            function.app, function.name, function.image = app.name, fn.name, fn.image
+
+    def seconds_since(self, after: int) -> list[Second]:
+        """The `Second`s after second ``after`` that are over."""
+        return self._seconds.since(after, int(self._wall()))
+
+    def recent_since(self, seq: int) -> list[CallRow]:
+        """The calls after number ``seq``, the newest last."""
+        count = min(len(self._recent), self.calls - seq)
+        return [self._row(ended) for ended in islice(reversed(self._recent), count)][::-1]
+
+    def functions(self) -> Iterator[tuple[str, FnActivity]]:
+        """With their ids, the one that was called last first."""
+        return iter(reversed(self._functions.items()))
+
+    def calls_of_runner(self, address: str) -> int:
+        return self._runners[address]
+
+    def _function(self, fn_id: str) -> FnActivity:
+        function = self._functions.get(fn_id)
+        if function is not None:
+            self._functions.move_to_end(fn_id)
+            return function
+        function = self._functions[fn_id] = FnActivity()
+        if len(self._functions) > MAX_FUNCTIONS:
+            self._functions.popitem(last=False)
+        return function
+
+    def _row(self, ended: _Ended) -> CallRow:
+        function = self._functions.get(ended.fn_id)
+        return CallRow(
+            seq=ended.seq,
+            id=ended.id,
+            fn_id=ended.fn_id,
+            app=function.app if function else "",
+            fn=function.name if function else "",
+            at=ended.at,
+            ms=_ms(ended.duration_ns),
+            outcome=ended.outcome,
+            message=ended.message,
+            stages=_stages(ended),
+            detached=ended.detached,
+            runner=ended.runner,
+            attempts=ended.attempts,
+        )
+
+
+def _outcome(call: PendingCall, error: BaseException | None) -> Outcome:
+    status, text = call.model.status, call.model.error
+    if status == "success" and error is None:
+        return "success"
+    if status == "timeout":
+        return "timeout"
+    if isinstance(error, ServerBusy) or text == _REFUSED:
+        return "refused"
+    return "cancelled" if text == _CANCELLED else "error"
+
+
+def _stages(ended: _Ended) -> Stages:
+    """A launch may have begun before its call, or for another one: what it took counts only as
+    far as this call waited."""
+    timings = ended.timings
+    left = ended.duration_ns - timings.execution_ns
+    waited = left = max(0, left)
+    if timings.scheduler_ns:
+        waited = min(left, timings.scheduler_ns)
+    spent: list[int] = []
+    for stage in (
+        timings.init_start_ns,
+        timings.ctr_prep_ns + timings.ctr_create_ns,
+        timings.image_pull_wait_ns,
+    ):
+        spent.append(min(waited, stage))
+        waited -= spent[-1]
+    queue = waited if timings.scheduler_ns else 0
+    init, create, pull = spent
+    execution = min(ended.duration_ns, timings.execution_ns)
+    return Stages(
+        queue=_ms(queue),
+        pull=_ms(pull),
+        create=_ms(create),
+        init=_ms(init),
+        execution=_ms(execution),
+        transit=_ms(max(0, left - queue - sum(spent))),
+    )
+
+
+def _ms(duration_ns: int) -> float:
+    return round(duration_ns / 1e6, 3)

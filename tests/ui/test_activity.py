@@ -1,0 +1,208 @@
+"""What is recorded of calls, and what the application tells of it."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import trio
+
+from hostler.abc import CallRequest
+from hostler.bodies import BytesBody
+from hostler.call import DiscardWriter, PendingCall, Timings
+from hostler.errors import APIError, ServerBusy
+from hostler.functions import FunctionTable
+from hostler.models import App, Call, Fn
+from hostler.ui import Activity, Directory, NotedCatalog, Panel, table_lister, ui_app
+from hostler.ui._activity import MAX_FUNCTIONS, RECENT_CALLS
+from hostler.ui._app import MAX_VIEWERS
+from hostler.ui._catalog import Listing
+from hostler.ui._seconds import KEPT_SECONDS, Seconds
+from tests.front._asgi_client import AsgiRequest
+
+APP = App(id="a1", name="shop", config={"KEY": "hunter2"})
+FN = Fn(id="f1", name="checkout", app_id="a1", image="img", config={"PIN": "hunter2"})
+
+
+def call(fn_id: str = "f1", status: str = "success", error: str = "") -> PendingCall:
+    model = Call(id="c", fn_id=fn_id, image="img", status=status, error=error)
+    model.config = {"PIN": "hunter2"}
+    request = CallRequest(method="POST", url="/", headers={"Key": ["hunter2"]})
+    return PendingCall(
+        model=model,
+        body=BytesBody(b"hunter2"),
+        writer=DiscardWriter(),
+        request=request,
+        created_ns=0,
+    )
+
+
+def panel(activity: Activity) -> Panel:
+    return Panel(node="full", is_ready=lambda: True, activity=activity)
+
+
+async def get(app: object, path: str, method: str = "GET") -> AsgiRequest:
+    return await AsgiRequest(path, method=method).body().run(app)  # type: ignore[arg-type]
+
+
+def test_seconds_have_rates_and_latencies() -> None:
+    seconds = Seconds()
+    for number in range(100):
+        seconds.add(10, (number + 1) * 1_000_000, failed=number == 0)
+    assert seconds.since(0, 10) == []  # it is not over
+    (second,) = seconds.since(0, 11)
+    assert (second.at, second.calls, second.failed) == (10, 100, 1)
+    assert second.p50 == pytest.approx(50, rel=0.06)
+    assert second.p99 == pytest.approx(99, rel=0.06)
+    assert seconds.since(10, 12) == []
+
+
+def test_seconds_are_forgotten() -> None:
+    seconds = Seconds()
+    for at in range(1, 1001):
+        seconds.add(at, 1, failed=False)
+    assert len(seconds.since(0, 1001)) == KEPT_SECONDS
+    assert seconds.since(0, 5000) == []
+
+
+def test_memory_is_bounded() -> None:
+    activity = Activity()
+    for number in range(3 * MAX_FUNCTIONS):
+        activity.note(call(f"f{number}"))
+    assert len(list(activity.functions())) == MAX_FUNCTIONS
+    assert len(activity.recent_since(0)) == RECENT_CALLS
+    assert [row.seq for row in activity.recent_since(activity.calls - 2)] == [2999, 3000]
+    assert activity.recent_since(activity.calls) == []
+
+
+@pytest.mark.parametrize(
+    ("status", "text", "error", "outcome", "message"),
+    [
+        ("success", "", None, "success", ""),
+        ("timeout", "x", None, "timeout", ""),
+        ("error", "cancelled", None, "cancelled", ""),
+        ("error", str(ServerBusy()), None, "refused", ""),
+        ("", "", ServerBusy(), "refused", ServerBusy().message),
+        ("error", "no such image", APIError(502, "no such image"), "error", "no such image"),
+        ("error", "/secret/path", OSError("/secret/path"), "error", APIError().message),
+    ],
+)
+def test_outcomes(
+    status: str, text: str, error: Exception | None, outcome: str, message: str
+) -> None:
+    activity = Activity()
+    activity.note(call(status=status, error=text), error)
+    (row,) = activity.recent_since(0)
+    assert (row.outcome, row.message) == (outcome, message)
+
+
+def test_the_stages_of_a_call_add_up() -> None:
+    activity = Activity(clock_ns=lambda: 100_000_000)
+    one = call()
+    one.timings = Timings(
+        scheduler_ns=60_000_000,
+        execution_ns=30_000_000,
+        image_pull_wait_ns=40_000_000,
+        ctr_create_ns=15_000_000,
+        init_start_ns=10_000_000,
+    )
+    activity.note(one)
+    (row,) = activity.recent_since(0)
+    stages = row.stages
+    # The pull had begun before the call waited for it.
+    assert (stages.queue, stages.pull, stages.create, stages.init) == (0, 35, 15, 10)
+    assert (stages.execution, stages.transit, row.ms) == (30, 10, 100)
+
+
+async def test_the_state_has_names_and_no_secrets() -> None:
+    activity = Activity()
+    table = FunctionTable.of([APP], [FN, Fn(id="f2", name="other", app_id="a1", image="i")])
+    await NotedCatalog(table, activity).find("f1")
+    activity.note(call())
+    shown = panel(activity)
+    shown.directory = Directory(table_lister(table))
+    answer = await get(ui_app(shown, trio.Event()), "/ui/state.json")
+    state = json.loads(answer.content)
+    assert [(fn["name"], fn["calls"]) for fn in state["functions"]] == [
+        ("checkout", 1),
+        ("other", 0),
+    ]
+    assert state["recent"][0]["fn"] == "checkout"
+    assert state["listing"] == "complete"
+    assert b"hunter2" not in answer.content
+
+
+async def test_a_database_that_is_down_costs_only_the_names() -> None:
+    async def read() -> Listing:
+        raise APIError(503, "down")
+
+    activity = Activity()
+    activity.note(call())
+    shown = panel(activity)
+    shown.directory = Directory(read)
+    state = json.loads((await get(ui_app(shown, trio.Event()), "/ui/state.json")).content)
+    assert (state["listing"], len(state["functions"])) == ("stale", 1)
+
+
+@pytest.mark.parametrize("path", ["/ui/", "/ui/page.js", "/ui/state.json", "/ui/nothing", "/ui"])
+async def test_every_answer_is_guarded(path: str) -> None:
+    app = ui_app(panel(Activity()), trio.Event())
+    answer = await get(app, path)
+    assert "default-src 'none'" in answer.headers["content-security-policy"]
+    assert "unsafe" not in answer.headers["content-security-policy"]
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    assert answer.status == {"/ui/nothing": 404, "/ui": 301}.get(path, 200)
+    assert (await get(app, path, "POST")).status == 405
+
+
+async def test_a_file_that_a_browser_has_is_not_sent_again() -> None:
+    app = ui_app(panel(Activity()), trio.Event())
+    etag = (await get(app, "/ui/page.css")).headers["etag"]
+    again = AsgiRequest("/ui/page.css", method="GET", headers=[("If-None-Match", etag)])
+    assert (await again.run(app)).status == 304
+    assert again.content == b""
+
+
+async def test_events_begin_with_all_and_go_on_with_what_is_new(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    activity, closing = Activity(), trio.Event()
+    activity.note(call())
+    viewer = AsgiRequest("/ui/events", method="GET").body()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(viewer.run, ui_app(panel(activity), closing))
+        await trio.sleep(0.5)
+        activity.note(call())
+        await trio.sleep(1)
+        closing.set()
+    assert viewer.complete
+    events = viewer.content.decode().split("\n\n")[:-1]
+    names = [event.partition("\n")[0] for event in events]
+    assert names == ["event: state", "event: tick"]
+    seqs = [
+        [row["seq"] for row in json.loads(event.partition("data: ")[2])["recent"]]
+        for event in events
+    ]
+    assert seqs == [[1], [2]]
+
+
+async def test_viewers_are_few_and_leave_nothing_behind(autojump_clock: trio.abc.Clock) -> None:
+    closing = trio.Event()
+    app = ui_app(panel(Activity()), closing)
+    viewers = [AsgiRequest("/ui/events", method="GET").body() for _ in range(MAX_VIEWERS)]
+    async with trio.open_nursery() as nursery:
+        for viewer in viewers:
+            nursery.start_soon(viewer.run, app)
+        await trio.sleep(0.5)
+        refused = await get(app, "/ui/events")
+        assert (refused.status, "retry-after" in refused.headers) == (503, True)
+        for viewer in viewers:
+            viewer.disconnect()
+        await trio.sleep(0.5)
+        assert not nursery.child_tasks
+        last = AsgiRequest("/ui/events", method="GET").body()
+        nursery.start_soon(last.run, app)
+        await trio.sleep(0.5)
+        closing.set()
+    assert last.status == 200
+    assert (await get(app, "/ui/events")).status == 503
