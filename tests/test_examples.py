@@ -1,4 +1,4 @@
-"""The examples and the demo do what README.md and drivers.md say, run as a newcomer runs them."""
+"""The examples and the demo do what they say, run as a newcomer runs them."""
 
 from __future__ import annotations
 

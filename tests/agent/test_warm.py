@@ -1,4 +1,4 @@
-"""Containers that are kept ready ahead of calls, as containers.md has it."""
+"""Containers that are kept ready ahead of calls."""
 
 from __future__ import annotations
 

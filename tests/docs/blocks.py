@@ -4,7 +4,7 @@ A comment before a block says what it is, where its language does not:
 
 * ``<!-- file: NAME -->``       the content of a file that later blocks use
 * ``<!-- node: PORT -->``       a command that stays; the next block waits until it listens on PORT
-* ``<!-- run by: TEST -->``     another test runs it
+* ``<!-- run by: TEST -->``     another test takes it from the page and runs it
 * ``<!-- not run: REASON -->``  it can't be run here
 """
 
