@@ -121,3 +121,10 @@ async def test_version() -> None:
     done = await run("version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
+
+
+async def test_names_of_clients_need_tls() -> None:
+    args = ("runner", "--driver", "process", "--bind", "127.0.0.1:0")
+    done = await run(*args, env={"FN_TLS_CLIENT_NAMES": "lb.test"})
+    assert done.returncode == 1
+    assert "FN_TLS_CLIENT_NAMES needs --tls-ca, --tls-cert and --tls-key" in done.stderr

@@ -43,6 +43,8 @@ class RunnerNode:
         config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=True)
         server = RunnerConfig.from_env(self.settings.env)
         interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
+        if server.tls_client_names and self.pki is None:
+            raise ConfigError("FN_TLS_CLIENT_NAMES needs --tls-ca, --tls-cert and --tls-key")
         hooks = self._hooks()
         page = Page("runner", self.settings, life)
         logs = FunctionLogs() if self.stream_logs else None
@@ -82,6 +84,7 @@ class RunnerNode:
                     self.settings.bind,
                     loop=loop,
                     ssl_context=tls,
+                    client_names=server.tls_client_names,
                     detached=self.detached,
                     checks=self.checks,
                     hooks=hooks,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 
 from ._base import EnvConfig, setting
-from ._kinds import SECONDS, number
+from ._kinds import COMMA_LIST, SECONDS, number
 
 
 @attrs.frozen(kw_only=True)
@@ -36,3 +36,10 @@ class RunnerConfig(EnvConfig):
     )
     """Seconds (30) after which a host that is silently gone from the network is noticed. The kernel
     probes in whole seconds: at least 2."""
+
+    tls_client_names: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(COMMA_LIST, "FN_TLS_CLIENT_NAMES")
+    )
+    """Names of the load balancers that may come (none = all that have a certificate of the
+    authority). One must be among the alternative names of the client's certificate; a common name
+    counts only in a certificate without those."""

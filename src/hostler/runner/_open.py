@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 
 import structlog
@@ -42,6 +42,7 @@ async def open_pure_runner(
     *,
     loop: wire.Loop | None = None,
     ssl_context: wire.TLS | None = None,
+    client_names: Collection[str] = (),
     detached: bool = True,
     checks: StatusChecks | None = None,
     hooks: Hooks | None = None,
@@ -56,8 +57,9 @@ async def open_pure_runner(
     ``agent`` runs the calls; it is opened, and closed, by the caller, around this block.
     ``loop`` is the trio-asyncio loop of the embedding program; without one, the current loop is
     used, or one is opened. ``ssl_context`` as of `hostler.wire.server_tls`, or files to follow;
-    without one the runner talks plaintext and logs a warning. ``detached`` = whether detached
-    calls are taken.
+    without one the runner talks plaintext and logs a warning. With ``client_names``, an LB's
+    certificate must have one of them (`hostler.wire.certificate_names`). ``detached`` = whether
+    detached calls are taken.
     ``keepalive`` says when a silent connection is checked, and given up.
     ``multiplex_calls`` is how many calls an LB may have at once on one stream (0 = one each).
     ``checks`` are what a status consists of. ``logs`` is the built-in log streamer; the agent has
@@ -69,7 +71,7 @@ async def open_pure_runner(
     left by an exception or a cancellation there is no grace. The standard gRPC health service of
     the same server says NOT_SERVING from the begin of the drain.
 
-    Raises `OSError` if it can't bind.
+    Raises `OSError` if it can't bind, `ValueError` for ``client_names`` without TLS.
     """
     if ssl_context is None:
         log.warning("runner serves without TLS", bind=bind)
@@ -83,6 +85,7 @@ async def open_pure_runner(
             bind,
             loop=running_loop,
             ssl_context=ssl_context,
+            client_names=client_names,
             keepalive=keepalive,
             shared_calls=multiplex_calls,
         ) as server,

@@ -12,11 +12,12 @@ serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured
     _codec, _struct           frames to bytes; _runner_pb is generated
     _engage_codec, _load_codec, _envelope   the same by hand, for what each call needs
     _health_client            how a runner tells whether it takes calls
-    _tls, _tls_files          certificates, and new ones without a restart
+    _tls, _tls_files, _client_names   certificates, new ones without a restart, whose are good
     _status, _loop, _keepalive, _address, _varint
 """
 
 from ._client import GrpcRunnerClient
+from ._client_names import certificate_names, refusal_of
 from ._keepalive import Keepalive
 from ._loop import Loop, open_loop
 from ._pool import PoolStatistics
@@ -34,8 +35,10 @@ __all__ = [
     "PoolStatistics",
     "TLSFiles",
     "TLSMetrics",
+    "certificate_names",
     "client_tls",
     "open_loop",
     "open_server",
+    "refusal_of",
     "server_tls",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
 
 import structlog
@@ -17,6 +17,7 @@ from hostler._groups import open_background
 from hostler.engagement import RunnerService
 
 from ._address import join_address, split_address
+from ._client_names import GuardedProtocol
 from ._connection import WireProtocol
 from ._dial import SHUTDOWN_TIMEOUT, describe, detach
 from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
@@ -83,23 +84,31 @@ async def open_server(
     handshake_timeout: float = 10.0,
     keepalive: Keepalive = DEFAULT_KEEPALIVE,
     shared_calls: int = SHARED_CALLS,
+    client_names: Collection[str] = (),
 ) -> AsyncIterator[GrpcServer]:
     """Serve ``service`` at ``bind`` (``host:port``, or ``:port`` for all interfaces).
 
     ``shared_calls`` is how many calls a client may have at once on one ``EngageMany`` stream,
     which is announced to those that know it; 0 = no such streams.
 
+    With ``client_names`` a client's certificate must have one of them (`certificate_names`).
+
     Trio-flavoured. Raises OSError, with a text that names ``bind``, if it can't listen, ValueError
-    if ``bind`` makes no sense. When the block ends or is cancelled, running RPCs are cancelled and
-    end with UNAVAILABLE, then connections are closed, at once if they take too long.
+    if ``bind`` makes no sense, or for ``client_names`` without ``ssl_context``. When the block ends
+    or is cancelled, running RPCs are cancelled and end with UNAVAILABLE, then connections are
+    closed, at once if they take too long.
     """
+    if client_names and ssl_context is None:
+        raise ValueError("client_names: without TLS, clients show no certificate")
     listeners = await _listen(bind)
     name = listeners[0].socket.getsockname()
     address = join_address(name[0], name[1])
     async with open_background() as nursery:
         accepting = trio.CancelScope()
         server = GrpcServer(address, Serving(service, shared_calls), accepting)
-        door = _Door(server, loop, ssl_context, handshake_timeout, keepalive)
+        door = _Door(
+            server, loop, ssl_context, handshake_timeout, keepalive, frozenset(client_names)
+        )
 
         async def accept() -> None:
             try:
@@ -152,12 +161,14 @@ class _Door:
         ssl_context: TLS | None,
         handshake_timeout: float,
         keepalive: Keepalive,
+        client_names: Collection[str],
     ) -> None:
         self._server = server
         self._loop = loop
         self._ssl_context = ssl_context
         self._handshake_timeout = handshake_timeout
         self._keepalive = keepalive
+        self._client_names = client_names
 
     async def serve_socket(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. Trio-flavoured."""
@@ -189,12 +200,13 @@ class _Door:
         peer = _peer_of(stream)
         sock = detach(stream)
         context = current_context(self._ssl_context)
-        protocol: WireProtocol | None = None
+        protocol: GuardedProtocol | None = None
 
         def factory() -> WireProtocol:
             nonlocal protocol
-            protocol = WireProtocol(
+            protocol = GuardedProtocol(
                 handler,
+                allowed=self._client_names,
                 loop=self._loop,
                 client_side=False,
                 keepalive=self._keepalive,
@@ -213,6 +225,11 @@ class _Door:
         try:
             with trio.fail_after(self._handshake_timeout):
                 await run_asyncio(self._loop, start)
+                assert protocol is not None
+                if protocol.refused is not None:
+                    log.warning("connection refused", peer=peer, reason=protocol.refused.reason)
+                    await protocol.refused.aclose()
+                    return None
         except BaseException as error:
             if protocol is None:
                 sock.close()  # else asyncio owns it
