@@ -25,7 +25,7 @@ from hostler.errors import (
 )
 from tests.conftest import Logs
 
-from .nodes import MIB, call_model, open_node, until
+from .nodes import MIB, Node, call_model, open_node, until
 
 
 async def hang(request: SimRequest) -> SimResponse:
@@ -62,6 +62,60 @@ async def test_drain_refuses_who_waits_and_lets_the_running_finish(
         assert outcomes["running"] is None
         with pytest.raises(ServerBusy):
             await node.run("slow")
+
+
+async def test_a_drain_that_has_begun_runs_what_has_room_and_refuses_who_would_wait(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """As a front end does it: requests that it has accepted get their calls."""
+
+    async def slow(request: SimRequest) -> SimResponse:
+        await trio.sleep(5)
+        return SimResponse()
+
+    async def refused(node: Node) -> None:
+        with pytest.raises(ServerBusy):
+            await node.run("slow")
+
+    async with open_sim_driver({"slow": slow, "echo": echo}) as driver:
+        async with trio.open_nursery() as nursery, open_node(driver, tmp_path, memory=256) as node:
+            await node.run("echo")
+            nursery.start_soon(node.run, "slow")
+            await until(lambda: node.agent.statistics().running == 1)
+            launches = node.agent.statistics().launches
+            node.agent.begin_drain()
+            await node.run("echo")  # its container was kept
+            assert node.agent.statistics().launches == launches
+            nursery.start_soon(node.run, "slow")  # in the place of the idle one
+            await until(lambda: node.agent.statistics().running == 2)
+            nursery.start_soon(refused, node)
+            await until(lambda: node.agent.statistics().server_busy == 1)
+        statistics = node.agent.statistics()
+        assert (statistics.completed, statistics.canceled) == (4, 0)
+        assert statistics.at_rest
+
+
+async def test_the_begin_of_a_drain_refuses_who_waits_for_room(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async def refused(node: Node) -> None:
+        with pytest.raises(ServerBusy):
+            await node.run("hang")
+
+    async with (
+        open_sim_driver({"hang": hang}) as driver,
+        open_node(driver, tmp_path, memory=128) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(node.run, "hang")
+        await until(lambda: node.agent.statistics().running == 1)
+        nursery.start_soon(refused, node)
+        await until(lambda: node.agent.statistics().waiting_for_room == 1)
+        node.agent.begin_drain()
+        await until(lambda: node.agent.statistics().server_busy == 1)
+        statistics = node.agent.statistics()
+        assert (statistics.running, statistics.waiting_for_room) == (1, 0)
+        nursery.cancel_scope.cancel()
 
 
 async def test_drain_ends_what_is_left_after_the_grace(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import signal
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -158,6 +160,49 @@ async def test_the_grace_is_one_for_all_parts(functions: Path) -> None:
         assert await ends(node) == 0
         seconds = trio.current_time() - began
     assert 2 <= seconds < 3.9
+
+
+async def test_a_node_that_stops_runs_what_it_has_accepted(functions: Path) -> None:
+    """A request whose body was still on its way at the signal; then a report of zeros."""
+    async with (
+        serve(functions, "--grace", "20") as node,
+        httpx.AsyncClient(base_url=node.url, timeout=20) as client,
+    ):
+        url = path_of(functions)
+        assert (await client.post(url, content=b"warm")).status_code == 200
+
+        async def body() -> AsyncIterator[bytes]:
+            yield b"begin "
+            node.process.send_signal(signal.SIGTERM)
+            await node.wait_line("shutting down")
+            yield b"end"
+
+        async def fresh() -> AsyncIterator[bytes]:
+            await stopping.wait()
+            yield b"late"
+
+        stopping = trio.Event()
+        answers: list[tuple[int, bytes]] = []
+
+        async def post(content: AsyncIterator[bytes]) -> None:
+            answer = await client.post(url, content=content)
+            answers.append((answer.status_code, answer.content))
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(post, fresh())
+            begun = re.compile(r"fn_api_request_count\{[^}]*POST[^}]*\} 2")
+            while not begun.search((await client.get("/metrics")).text):  # noqa: ASYNC110
+                await trio.sleep(0.01)
+            await post(body())
+            stopping.set()
+        assert sorted(answers) == [(200, b"begin end"), (200, b"late")]
+        with trio.fail_after(END_SECONDS):
+            assert await node.process.wait() == 0
+    (line,) = [line for line in node.lines() if line["event"] == "drained"]
+    left = ("refused", "canceled", "timeouts", "errors", "tasks", "sockets")
+    assert {name: line[name] for name in left} == dict.fromkeys(left, 0)
+    assert line["completed"] == 2
+    assert line["level"] == "info"
 
 
 async def test_driver_of_the_operator(functions: Path, tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ from hostler._grace import Grace
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import remove_leaked_directories
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
-from hostler.agent_metrics import AgentMetrics, Load, default_agent_metrics
+from hostler.agent_metrics import AgentMetrics, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, ServerBusy
@@ -133,6 +133,12 @@ class Agent(InnerAgent):
 
     def add_listener(self, listener: CallListener) -> None:
         self._listeners = (*self._listeners, listener)
+
+    def begin_drain(self) -> None:
+        """From now on no call waits for room that is not in sight, those that do are refused with
+        `ServerBusy`; all others go on, and new ones may run. For a front end that stops, which
+        calls this and then lets the requests that it has accepted go on. Idempotent."""
+        self._launcher.room.stop_waiting()
 
     def close_admission(self) -> None:
         self._gate.close()
@@ -297,17 +303,6 @@ class Agent(InnerAgent):
             waiter.call.timings = attrs.evolve(waiter.timings)
         return waiter.slot
 
-    def _load(self) -> Load:
-        room, launch_slots = self._launcher.room, self._launcher.launch_slots
-        return Load(
-            mem_used=room.used.memory,
-            mem_total=room.total.memory,
-            cpu_used=room.used.cpus,
-            cpu_total=room.total.cpus,
-            launches_running=int(launch_slots.borrowed_tokens),
-            launches_waiting=launch_slots.statistics().tasks_waiting,
-        )
-
 
 StartupAction = Callable[[Agent], Awaitable[None]]
 """Prepares an agent before its first call: adds listeners, keeps functions warm, ..."""
@@ -380,7 +375,7 @@ async def open_agent(
             tuple(listeners),
         )
         try:
-            with events.metrics.showing(agent._load):
+            with events.metrics.showing(launcher.shown_load):
                 for action in startup:
                     await action(agent)
                 yield agent

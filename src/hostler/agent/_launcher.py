@@ -8,6 +8,7 @@ import structlog
 import trio
 
 from hostler.abc import ContainerTask
+from hostler.agent_metrics import Load
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 
@@ -62,6 +63,18 @@ class Launcher:
         for container in tuple(self._containers):
             if not container.busy:
                 container.leave(CLOSING)
+
+    def shown_load(self) -> Load:
+        """What the metrics show."""
+        room, launch_slots = self.room, self.launch_slots
+        return Load(
+            mem_used=room.used.memory,
+            mem_total=room.total.memory,
+            cpu_used=room.used.cpus,
+            cpu_total=room.total.cpus,
+            launches_running=int(launch_slots.borrowed_tokens),
+            launches_waiting=launch_slots.statistics().tasks_waiting,
+        )
 
     def hold(self, key: Hashable, call: PendingCall, count: int) -> WarmHold:
         """Keep ``count`` containers ready for calls like ``call``."""

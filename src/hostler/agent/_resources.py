@@ -62,7 +62,8 @@ class _Applicant:
     size: Resources
     key: Hashable
     share: Share | None = None
-    admitted: trio.Event = attrs.Factory(trio.Event)
+    decided: trio.Event = attrs.Factory(trio.Event)
+    """It has its share, or will get none."""
 
 
 class Room:
@@ -126,13 +127,14 @@ class Room:
             self._withdraw(applicant)
             raise NoRoom
         try:
-            await applicant.admitted.wait()
+            await applicant.decided.wait()
         except BaseException:
             if applicant.share is not None:
                 applicant.share.release()
             self._withdraw(applicant)
             raise
-        assert applicant.share is not None
+        if applicant.share is None:
+            raise NoRoom
         return applicant.share
 
     def try_acquire(self, size: Resources) -> Share | None:
@@ -165,6 +167,14 @@ class Room:
             prospect -= applicant.size
         return True
 
+    def stop_waiting(self) -> None:
+        """From now on nobody waits for room that is not in sight, also of those in line."""
+        self._may_wait = False
+        for applicant in tuple(self._line):
+            if not self._in_sight(applicant):
+                del self._line[applicant]
+                applicant.decided.set()
+
     def _admit(self) -> None:
         while self._line:
             applicant = next(iter(self._line))
@@ -173,7 +183,7 @@ class Room:
             del self._line[applicant]
             self._used += applicant.size
             applicant.share = Share(self, applicant.size)
-            applicant.admitted.set()
+            applicant.decided.set()
 
     def _in_sight(self, applicant: _Applicant) -> bool:
         """Whether the room will be there once all who leave are gone, and served who came first."""

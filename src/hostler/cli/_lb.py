@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from contextlib import AsyncExitStack
 
 import attrs
-import structlog
 
 from hostler import wire
 from hostler.abc import PKIData, Placer
@@ -14,7 +13,7 @@ from hostler.config import LBConfig, PlacerConfig, PoolConfig
 from hostler.errors import ConfigError
 from hostler.front import open_listeners
 from hostler.functions import FunctionTable
-from hostler.lb import Footprint, LBAgent, open_lb_agent
+from hostler.lb import Footprint, open_lb_agent
 from hostler.pool import PLACERS, mtls_runner_factory, open_dns_pool
 
 from ._catalog import Lookup, opened_remote
@@ -22,11 +21,9 @@ from ._life import Life
 from ._load import load_callable
 from ._machine_id import take_machine_id
 from ._page import Page
-from ._parts import calls_app, serving
+from ._parts import calls_app, serving, tell_drain
 from ._settings import Settings
 from ._tls import following_tls
-
-log = structlog.get_logger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -85,15 +82,8 @@ class LBNode:
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})
             await life.shutdown.wait()
             agent.begin_drain(self.settings.grace)
-        report(agent, before)
-
-
-def report(agent: LBAgent, before: Footprint) -> None:
-    """Tell how the drain went, once all is closed."""
-    assert agent.drain_report is not None
-    found = agent.drain_report.since(before)
-    told = log.info if found.clean else log.warning
-    told("drained", **attrs.asdict(found))
+        assert agent.drain_report is not None
+        tell_drain(agent.drain_report, before)
 
 
 def make_placer(name: str, config: PlacerConfig) -> Placer:

@@ -6,6 +6,8 @@ import functools
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
+import attrs
+import structlog
 import trio
 from prometheus_client import REGISTRY
 
@@ -14,12 +16,22 @@ from hostler.abc import CallAgent, Driver
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
+from hostler.lb import DrainReport, Footprint
 
 from ._catalog import Lookup
 from ._life import Life
 from ._load import load_callable
 from ._page import Page
 from ._settings import Settings
+
+log = structlog.get_logger(__name__)
+
+
+def tell_drain(report: DrainReport, before: Footprint) -> None:
+    """Tell how the drain went, once all is closed that was opened after ``before``."""
+    found = report.since(before)
+    told = log.info if found.clean else log.warning
+    told("drained", **attrs.asdict(found))
 
 
 def calls_app(

@@ -5,11 +5,13 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import attrs
+import trio
 
 from hostler.agent import keep_declared_warm, open_agent
 from hostler.config import AgentConfig, LBConfig
 from hostler.front import open_listeners
 from hostler.functions import FunctionTable
+from hostler.lb import Footprint, report_of
 
 from ._catalog import Lookup, opened_database
 from ._detaching import open_detaching
@@ -17,7 +19,7 @@ from ._engine import choose_driver
 from ._life import Life
 from ._machine_id import take_machine_id
 from ._page import Page
-from ._parts import calls_app, opened_driver, serving
+from ._parts import calls_app, opened_driver, serving, tell_drain
 from ._settings import Settings
 
 
@@ -33,6 +35,7 @@ class ServeNode:
     async def __call__(self, life: Life) -> None:
         config = AgentConfig.from_env(self.settings.env)
         page = Page("full", self.settings, life)
+        before = Footprint.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
@@ -69,4 +72,10 @@ class ServeNode:
             take_machine_id(server.addresses[0])
             life.announce("serve", {"http": server.addresses, "driver": name})
             await life.shutdown.wait()
-            agent.close_admission()
+            # Requests that were accepted get their calls; the agent closes after the front end.
+            began, counts = trio.current_time(), agent.statistics()
+            agent.begin_drain()
+        after = agent.statistics()
+        left = after.queued + after.running
+        seconds = trio.current_time() - began
+        tell_drain(report_of(counts, after, seconds=seconds, tasks=left), before)

@@ -12,7 +12,7 @@ The parts::
 
 from ._agent import LBAgent
 from ._open import open_lb_agent
-from ._report import DrainReport, Footprint
+from ._report import DrainReport, Footprint, report_of
 from ._statistics import LBStatistics
 
-__all__ = ["DrainReport", "Footprint", "LBAgent", "LBStatistics", "open_lb_agent"]
+__all__ = ["DrainReport", "Footprint", "LBAgent", "LBStatistics", "open_lb_agent", "report_of"]

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import Protocol
 
 import attrs
 import trio
-
-from ._statistics import LBStatistics
 
 
 @attrs.frozen(kw_only=True)
@@ -38,6 +37,21 @@ def _is_socket(descriptor: str) -> bool:
         return stat.S_ISSOCK(os.fstat(int(descriptor)).st_mode)
     except OSError:  # that of the listing itself
         return False
+
+
+class CallCounts(Protocol):
+    """What a snapshot of an agent says of the calls that are over."""
+
+    @property
+    def completed(self) -> int: ...
+    @property
+    def server_busy(self) -> int: ...
+    @property
+    def canceled(self) -> int: ...
+    @property
+    def timeouts(self) -> int: ...
+    @property
+    def errors(self) -> int: ...
 
 
 @attrs.frozen(kw_only=True)
@@ -78,10 +92,8 @@ class DrainReport:
         )
 
 
-def report_of(
-    before: LBStatistics, after: LBStatistics, *, seconds: float, tasks: int
-) -> DrainReport:
-    """Of a drain between two snapshots of an agent."""
+def report_of(before: CallCounts, after: CallCounts, *, seconds: float, tasks: int) -> DrainReport:
+    """Of a drain between two snapshots of an agent, that of a load balancer or of a runner."""
     return DrainReport(
         seconds=round(seconds, 3),
         completed=after.completed - before.completed,
