@@ -10,6 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from ._measure import RunFailed
+from ._plot import plot_report
 from ._report import (
     Summary,
     make_report,
@@ -37,6 +38,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--seconds", type=float, default=5.0, help="measured per run (default: 5)")
     add("--warm-up", type=float, default=2.0, help="seconds before each run (default: 2)")
     add("--output", type=Path, default=Path("build/bench.json"), help="the JSON file to write")
+    add("--plot", type=Path, metavar="FILE.svg", help="draw the results there")
     add("--compare", type=Path, metavar="OLD.json", help="an earlier file to compare with")
     return parser
 
@@ -106,6 +108,8 @@ def main() -> int:
     if old:
         console.print()
         print_comparison(old, report, console)
+    if options.plot and not plot_report(report, options.plot):
+        console.print("warning: nothing to draw in these scenarios", style="yellow")
     console.print(f"written to {options.output}")
     return 0
 

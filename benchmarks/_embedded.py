@@ -19,6 +19,7 @@ import structlog
 from hostler import options
 from hostler.abc import Driver
 from hostler.agent import Agent, Resources, open_agent
+from hostler.agent_metrics import AgentMetrics
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.config import AgentConfig
@@ -30,7 +31,7 @@ from ._measure import Metrics, RunFailed
 from ._target import image_for
 
 LIMIT = 600.0
-"""Seconds that such a process may take."""
+"""Seconds that such a process may take, if nothing else is said."""
 MIB = 2**20
 
 
@@ -63,22 +64,29 @@ class Embedded:
 
 
 @asynccontextmanager
-async def open_embedded(driver_name: str, memory: int) -> AsyncIterator[Embedded]:
-    """An agent with ``memory`` MB for containers."""
+async def open_embedded(
+    driver_name: str, memory: int, *, metrics: AgentMetrics | None = None, **settings: Any
+) -> AsyncIterator[Embedded]:
+    """An agent with ``memory`` MB for containers. ``settings`` are fields of its `AgentConfig`."""
     image = image_for(driver_name)
     async with AsyncExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bench.")))
         os.chmod(folder, 0o755)
-        config = AgentConfig(iofs_path=str(folder), container_label_tag=f"bench-{os.getpid()}")
+        config = AgentConfig(iofs_path=str(folder), container_label_tag=label(), **settings)
         driver: Driver
         if driver_name == "docker":
             driver = await stack.enter_async_context(open_docker_driver(config))
         else:
             driver = await stack.enter_async_context(open_process_driver())
         agent = await stack.enter_async_context(
-            open_agent(driver, config=config, total=Resources(memory * MIB, 0))
+            open_agent(driver, config=config, total=Resources(memory * MIB, 0), metrics=metrics)
         )
         yield Embedded(agent, driver, image, folder)
+
+
+def label() -> str:
+    """The tag of this process's containers."""
+    return f"bench-{os.getpid()}"
 
 
 def without_logs() -> None:
@@ -86,16 +94,16 @@ def without_logs() -> None:
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.CRITICAL))
 
 
-def run_module(name: str, plan: msgspec.Struct) -> Metrics:
+def run_module(name: str, plan: msgspec.Struct, limit: float = LIMIT) -> Metrics:
     """Run ``python -m benchmarks.NAME`` with ``plan`` on its standard input; it prints metrics.
 
-    Raises `RunFailed` if it fails.
+    Raises `RunFailed` if it fails; ``limit`` is in seconds.
     """
     done = subprocess.run(
         [sys.executable, "-m", f"{__package__}.{name}"],
         input=msgspec.json.encode(plan),
         stdout=subprocess.PIPE,
-        timeout=LIMIT,
+        timeout=limit,
         check=False,
     )
     if done.returncode:

@@ -51,6 +51,8 @@ async def measure_inside(
         await trio.sleep(settings.warm_up)
         loop.latencies = array("d")
         slices = [await loop.slice() for _ in range(max(1, round(settings.seconds / SLICE)))]
+        while not any(operations for operations, _, _ in slices):  # on a very busy machine
+            slices.append(await loop.slice())
         nursery.cancel_scope.cancel()
     counts, cpus, walls = zip(*(one for one in slices if one[0]), strict=True)
     latencies = sorted(loop.latencies)

@@ -16,8 +16,9 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     headers: dict[str, str] = {}
     answer_size: int | None = None
     """Bytes expected in an answer; ``None`` = the answer must equal the request's body."""
+    status: int = 200
     any_answer: bool = False
-    """Only the status, 200, is checked."""
+    """Only the status is checked."""
     warm_up: float
     """Seconds before the measurement, on the same connections."""
     seconds: float

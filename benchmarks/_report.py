@@ -16,7 +16,8 @@ from rich.table import Table
 
 from ._measure import Metrics
 
-MORE_IS_BETTER = {"requests_per_s"}
+MORE_IS_BETTER = {"requests_per_s", "default_over_never", "served", "containers_per_s"}
+"""What stands before the "/" in metrics of which more is better; of all others less is."""
 MAX_OTHERS = 0.2
 """CPUs that processes outside of the benchmark may use while it runs."""
 MIN_HEADROOM = 3
@@ -130,10 +131,11 @@ def print_comparison(old: Report, new: Report, console: Console) -> None:
 
 def verdict_of(metric: str, old: Summary, new: Summary) -> str:
     """``better``, ``worse``, or nothing if the runs' ranges overlap."""
+    more = metric.partition("/")[0] in MORE_IS_BETTER
     if new.least > old.most:
-        return "better" if metric in MORE_IS_BETTER else "worse"
+        return "better" if more else "worse"
     if new.most < old.least:
-        return "worse" if metric in MORE_IS_BETTER else "better"
+        return "worse" if more else "better"
     return ""
 
 

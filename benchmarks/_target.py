@@ -47,10 +47,13 @@ class Target:
 
 @contextlib.contextmanager
 def open_hostler(
-    functions: Mapping[str, Mapping[str, Any]], driver: str, env: Mapping[str, str]
+    functions: Mapping[str, Mapping[str, Any]],
+    driver: str,
+    env: Mapping[str, str],
+    runners: int = 1,
 ) -> Iterator[Target]:
-    """One LB and one runner on loopback. ``env`` goes to both; ``functions`` are the entries of
-    the declaration file, their image is ``fnt``."""
+    """One LB and ``runners`` runners on loopback. ``env`` goes to all; ``functions`` are the
+    entries of the declaration file, their image is ``fnt``."""
     with tempfile.TemporaryDirectory(prefix="bench.") as folder, contextlib.ExitStack() as stack:
         declared = Path(folder, "functions.yaml")
         image = image_for(driver)
@@ -58,24 +61,27 @@ def open_hostler(
         declared.write_text(json.dumps({"apps": [{"name": APP, "fns": fns}]}))
         table = load_functions(declared)
 
-        start = _Starter(folder, env, stack)
-        runner, addresses = start("runner", "--bind", "127.0.0.1:0", "--driver", driver)
+        start = Starter(folder, env, stack)
+        started = [
+            start("runner", "--bind", "127.0.0.1:0", "--driver", driver) for _ in range(runners)
+        ]
+        addresses = ",".join(announced["grpc"] for _, announced in started)
         lb, front = start(
-            *("lb", "--bind", "127.0.0.1:0", "--runners", addresses["grpc"]),
+            *("lb", "--bind", "127.0.0.1:0", "--runners", addresses),
             *("--functions", str(declared)),
         )
 
         yield Target(
             address=front["http"][0],
             paths={name: f"/invoke/{table.by_name(APP, name).id}" for name in functions},
-            processes=lambda: _groups(lb, runner, driver),
+            processes=lambda: _groups(lb, [pid for pid, _ in started], driver),
         )
 
 
-def _groups(lb: int, runner: int, driver: str) -> dict[str, list[int]]:
-    groups = {"lb": [lb, *descendants(lb)], "runner": [runner]}
+def _groups(lb: int, runners: list[int], driver: str) -> dict[str, list[int]]:
+    groups = {"lb": [lb, *descendants(lb)], "runner": runners}
     if driver == "process":  # containers are nobody's children here
-        groups["functions"] = descendants(runner)
+        groups["functions"] = [pid for runner in runners for pid in descendants(runner)]
     return groups
 
 
@@ -113,11 +119,16 @@ def image_for(driver: str) -> str:
     """The function ``fnt`` as the driver wants it."""
     if driver == "process":
         return str(fnt_path())
-    return docker_image(os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock"))
+    return docker_image(docker_host())
+
+
+def docker_host() -> str:
+    """Where the engine listens."""
+    return os.environ.get("DOCKER_HOST", "unix:///var/run/docker.sock")
 
 
 @attrs.frozen
-class _Starter:
+class Starter:
     """Starts nodes of hostler that end with ``stack``, the youngest first."""
 
     folder: str

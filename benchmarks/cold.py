@@ -2,9 +2,13 @@
 
 In each round, with functions that were never called before:
 
+* *engine* (Docker only): the same container, created and started by the bare client of the engine
 * *driver*: create and start a container by the driver's own methods, and wait for its socket
 * *agent*: one cold call
+* *prepared* (Docker only): one cold call of an agent that has network name spaces prepared
 * *warm*: the first call of a function whose container is kept ready, and then hot calls
+
+They follow each other within a second, so ratios of the times of one round say more than times.
 """
 
 from __future__ import annotations
@@ -14,21 +18,32 @@ import os
 import statistics
 import sys
 import tempfile
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from pathlib import Path
 
+import docker
 import msgspec
 import trio
 
 from hostler.abc import ContainerTask
+from hostler.drivers.docker import DockerDriver, DockerOptions
 from hostler.testing import ReadyWatch
+from tests.functions.build import docker_image
 
 from ._embedded import MIB, Embedded, open_embedded, without_logs
 from ._measure import Metrics
+from ._target import docker_host
 
 HOT = 9
 """Hot calls after each first call, of which the median counts."""
 PAUSE = 0.05
 """Seconds between two measurements, for the removal of what was before."""
+POOL = 4
+"""Name spaces that are prepared; each round uses one for a second or two."""
+IDLER = ("hostler-bench/idle:latest", ["ENV FNT_START=hang"])
+"""An image whose program never ends, and how it is made."""
 STAGES = ("validate", "create", "start", "socket")
 
 
@@ -40,32 +55,67 @@ class ColdPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Cold:
     """Measures; times are milliseconds, by name."""
 
-    def __init__(self, embedded: Embedded) -> None:
+    def __init__(self, embedded: Embedded, prepared: Embedded | None) -> None:
         self._embedded = embedded
+        self._prepared = prepared
+        self._client = docker.from_env() if prepared is not None else None
         self._numbers = itertools.count()
         self.times: dict[str, list[float]] = {}
 
     async def round(self) -> None:
-        for part in (self._driver_alone, self._cold_call, self._kept_ready):
+        for part in self._parts():
             await part(f"fn-{next(self._numbers)}")
             await trio.sleep(PAUSE)
+
+    def _parts(self) -> list[Callable[[str], Awaitable[None]]]:
+        parts: list[Callable[[str], Awaitable[None]]]
+        parts = [self._driver_alone, self._cold_call, self._kept_ready]
+        if self._prepared is not None:
+            parts = [self._engine_alone, self._driver_alone, self._cold_call]
+            parts += [self._prepared_call, self._kept_ready]
+        return parts
 
     def _note(self, name: str, seconds: float) -> None:
         self.times.setdefault(name, []).append(seconds * 1e3)
 
-    async def _driver_alone(self, name: str) -> None:
-        embedded = self._embedded
-        folder = Path(tempfile.mkdtemp(dir=embedded.iofs))
+    def _task(self, name: str) -> ContainerTask:
+        folder = Path(tempfile.mkdtemp(dir=self._embedded.iofs))
         os.chmod(folder, 0o777)
-        task = ContainerTask(
-            id=f"bench-{name}",
-            image=embedded.image,
+        return ContainerTask(
+            id=f"bench-{os.getpid()}-{name}",
+            image=self._embedded.image,
             env={"FN_FORMAT": "http-stream", "FN_LISTENER": "unix:/tmp/iofs/lsnr.sock"},
             memory=32 * MIB,
             iofs_agent_path=str(folder),
             iofs_docker_path=str(folder),
         )
-        with ReadyWatch(str(folder)) as watch:
+
+    async def _engine_alone(self, name: str) -> None:
+        """With the driver's options, so on the engine's bridge network, but by nobody else's
+        code: what any program needs that asks this engine for the container."""
+        cookie = await self._embedded.driver.create_cookie(self._task(name))
+        options: DockerOptions = cookie.options
+        await cookie.aclose()
+        created, started = await trio.to_thread.run_sync(self._create_and_start, options)
+        self._note("engine_create", created)
+        self._note("engine_start", started)
+        self._note("engine_create_and_start", created + started)
+
+    def _create_and_start(self, options: DockerOptions) -> tuple[float, float]:
+        assert self._client is not None
+        api = self._client.api
+        begin = time.perf_counter()
+        api.create_container_from_config(options.payload(), options.name)  # type: ignore[no-untyped-call]  # the stubs lack its types
+        created = time.perf_counter()
+        try:
+            api.start(options.name)
+            return created - begin, time.perf_counter() - created
+        finally:
+            api.remove_container(options.name, v=True, force=True)
+
+    async def _driver_alone(self, name: str) -> None:
+        task = self._task(name)
+        with ReadyWatch(task.iofs_agent_path) as watch:
             marks = await self._stages(task, watch)
         for stage, begin, end in zip(STAGES, marks, marks[1:], strict=False):
             self._note(f"driver_{stage}", end - begin)
@@ -91,6 +141,13 @@ class Cold:
 
     async def _cold_call(self, name: str) -> None:
         self._note("cold_call", await self._time(name))
+
+    async def _prepared_call(self, name: str) -> None:
+        assert self._prepared is not None
+        call = self._prepared.call(name, idle_timeout=1)  # or the pool would be used up
+        begin = trio.current_time()
+        await self._prepared.agent.submit(call)
+        self._note("prepared_cold_call", trio.current_time() - begin)
 
     async def _time(self, name: str) -> float:
         call = self._embedded.call(name)
@@ -118,21 +175,59 @@ class Cold:
         hold.release()
 
 
+@asynccontextmanager
+async def _open_prepared(driver_name: str) -> AsyncIterator[Embedded | None]:
+    """An agent with a full pool of name spaces; ``None`` for drivers without networks."""
+    if driver_name != "docker":
+        yield None
+        return
+    async with open_embedded(
+        driver_name,
+        memory=4096,
+        experimental_prefork_pool_size=POOL,
+        experimental_prefork_image=docker_image(docker_host(), *IDLER),
+        experimental_prefork_cmd="",
+    ) as prepared:
+        driver = prepared.driver
+        assert isinstance(driver, DockerDriver)
+        while driver.statistics().prefork.free < POOL:  # noqa: ASYNC110  (nothing tells)
+            await trio.sleep(0.01)
+        yield prepared
+        if driver.statistics().prefork.misses:
+            raise RuntimeError("the pool was empty: calls were measured that had none")
+
+
+def ratios(times: Mapping[str, Sequence[float]]) -> Metrics:
+    """Of each two times of the same round, the median of their ratio."""
+    engine = "engine" if "engine_create_and_start" in times else "driver"
+    wanted = {
+        "cold_over_create_and_start": ("cold_call", f"{engine}_create_and_start"),
+        "cold_over_driver": ("cold_call", "driver_total"),
+        "kept_ready_over_hot": ("kept_ready_first_call", "hot_call"),
+    }
+    if "prepared_cold_call" in times:
+        wanted["prepared_over_create_and_start"] = (
+            "prepared_cold_call",
+            f"{engine}_create_and_start",
+        )
+    return {
+        name: statistics.median(a / b for a, b in zip(times[over], times[under], strict=True))
+        for name, (over, under) in wanted.items()
+    }
+
+
 async def measure(plan: ColdPlan) -> Metrics:
-    async with open_embedded(plan.driver, memory=4096) as embedded:
-        cold = Cold(embedded)
+    async with (
+        open_embedded(plan.driver, memory=4096) as embedded,
+        _open_prepared(plan.driver) as prepared,
+    ):
+        cold = Cold(embedded, prepared)
         await cold.round()  # the first one pays for imports and threads
         cold.times.clear()
         for _ in range(plan.rounds):
             await cold.round()
-    medians = {name: statistics.median(times) for name, times in cold.times.items()}
-    metrics = {f"{name}_ms": median for name, median in medians.items()}
-    metrics["cold_over_create_and_start"] = (
-        medians["cold_call"] / medians["driver_create_and_start"]
-    )
-    metrics["cold_over_driver"] = medians["cold_call"] / medians["driver_total"]
-    metrics["kept_ready_over_hot"] = medians["kept_ready_first_call"] / medians["hot_call"]
-    return metrics
+    medians = {f"{name}_ms": statistics.median(times) for name, times in cold.times.items()}
+    return medians | ratios(cold.times)
 
 
 def main() -> None:

@@ -11,6 +11,7 @@ import socket
 import sys
 import time
 from array import array
+from collections.abc import Mapping
 
 import msgspec
 
@@ -35,14 +36,30 @@ def dial(address: str) -> socket.socket:
 
 
 def request_of(plan: LoadPlan, body: bytes) -> bytes:
+    return _request(plan.path, plan.headers, body)
+
+
+def _request(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
     headers = {
         "Host": "localhost",
         "Content-Type": "application/octet-stream",
         "Content-Length": str(len(body)),
-        **plan.headers,
+        **headers,
     }
-    lines = [f"POST {plan.path} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
+    lines = [f"POST {path} HTTP/1.1", *(f"{name}: {headers[name]}" for name in headers)]
     return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def post(address: str, path: str, body: bytes = b"", headers: Mapping[str, str] = {}) -> Answer:
+    """One call on a connection of its own. Raises `BadAnswer` and ``OSError``."""
+    answer = Answer()
+    with dial(address) as connection:
+        connection.settimeout(PATIENCE)
+        connection.sendall(_request(path, headers, body))
+        while not answer.feed(data := connection.recv(1 << 18)):
+            if not data:
+                raise BadAnswer("the connection ended unanswered")
+    return answer
 
 
 class Load:
@@ -142,7 +159,7 @@ class Load:
 
     def _check(self, answer: Answer) -> None:
         plan = self._plan
-        if answer.status != 200:
+        if answer.status != plan.status:
             raise BadAnswer(f"status {answer.status}: {answer.body[:200]!r}")
         if plan.any_answer:
             return

@@ -25,9 +25,11 @@ class OpenPlan:
 
 @attrs.define
 class OpenResult:
-    """Seconds until each answer, by status; those who had none in time; other troubles."""
+    """Seconds until each answer, by status; when those came who got another one than 200, seconds
+    after the first client; those who had none in time; other troubles."""
 
     answered: dict[int, list[float]] = attrs.Factory(dict)
+    failed_at: list[float] = attrs.Factory(list)
     left: int = 0
     broken: list[str] = attrs.Factory(list)
 
@@ -44,10 +46,10 @@ async def _run(plan: OpenPlan, result: OpenResult) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(round(plan.rate * plan.seconds)):
             await trio.sleep_until(start + number / plan.rate)
-            nursery.start_soon(_client, plan, result)
+            nursery.start_soon(_client, plan, result, start)
 
 
-async def _client(plan: OpenPlan, result: OpenResult) -> None:
+async def _client(plan: OpenPlan, result: OpenResult, start: float) -> None:
     began = trio.current_time()
     answer = Answer()
     with trio.move_on_after(plan.patience) as scope:
@@ -60,6 +62,8 @@ async def _client(plan: OpenPlan, result: OpenResult) -> None:
         result.left += 1
     else:
         result.answered.setdefault(answer.status, []).append(trio.current_time() - began)
+        if answer.status != 200:
+            result.failed_at.append(began - start)
 
 
 async def _ask(plan: OpenPlan, answer: Answer) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from benchmarks._embedded import run_module
+from benchmarks._kills import NOTICE, Failure, Kill, unexplained
 from benchmarks._measure import RunFailed
 from benchmarks.cold import ColdPlan
 from benchmarks.soak import SoakPlan
@@ -22,8 +23,18 @@ def test_cold_calls_are_split_by_stage() -> None:
 def test_the_soak_tells_what_is_left() -> None:
     metrics = run_module("soak", SoakPlan(driver="process", calls=200))
     assert metrics["containers_launched"] > 20
-    assert 0 < metrics["calls_hit_percent"] < 50
+    assert metrics["containers_killed"] > 0
+    assert metrics["calls_failed_without_a_kill"] == 0
     assert not any(value for name, value in metrics.items() if name.startswith("left_"))
+
+
+def test_each_failed_call_needs_a_kill_of_its_own() -> None:
+    first, second = Failure("a", 0, 2, ""), Failure("a", 1, 3, "")
+    assert unexplained([first, second], [Kill("a", 2.5), Kill("a", 1.5)]) == []
+    assert unexplained([first, second], [Kill("a", 1.5)]) == [second]
+    assert unexplained([first], [Kill("a", 2.5), Kill("b", 1.0)]) == [first]
+    assert unexplained([first], [Kill("a", 0 - NOTICE)]) == []
+    assert unexplained([first], [Kill("a", -0.1 - NOTICE)]) == [first]
 
 
 def test_a_process_that_fails_fails_the_run() -> None:
