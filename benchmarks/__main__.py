@@ -88,10 +88,13 @@ def main() -> int:
         return 0
     old = read_report(options.compare) if options.compare else None
     chosen = _choose(options)
-    try:
-        results = {one.name: _run(one, options, console) for one in chosen}
-    except (RunFailed, NotReady) as error:
-        console.print(f"benchmarks: {error}", style="red", markup=False, soft_wrap=True)
+    results: dict[str, dict[str, Summary]] = {}
+    for one in chosen:
+        try:
+            results[one.name] = _run(one, options, console)
+        except (RunFailed, NotReady) as error:  # what others have measured still counts
+            console.print(f"benchmarks: {one.name}: {error}", style="red", markup=False)
+    if not results:
         return 1
     report = make_report(
         results,
@@ -111,7 +114,7 @@ def main() -> int:
     if options.plot and not plot_report(report, options.plot):
         console.print("warning: nothing to draw in these scenarios", style="yellow")
     console.print(f"written to {options.output}")
-    return 0
+    return 0 if len(results) == len(chosen) else 1
 
 
 if __name__ == "__main__":
