@@ -183,13 +183,20 @@ def load_functions(path: str | Path) -> FunctionTable:
 
     Raises `ConfigError`; its text names the file, the entry and the field.
     """
-    path = Path(path)
+    return parse_functions(read_document(Path(path), "functions file"), source=str(path))
+
+
+def read_document(path: Path, what: str) -> Any:
+    """What a YAML or TOML file has, in plain types. Blocks on the disk.
+
+    Raises `ConfigError`; its text calls the file ``what``.
+    """
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"cannot read the functions file {path}: {reason}") from error
-    return parse_functions(_decode(path, text), source=str(path))
+        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
+    return _decode(path, text, what)
 
 
 def parse_functions(document: object, *, source: str = "functions") -> FunctionTable:
@@ -272,7 +279,7 @@ def _triggers(parent: Entry, app: App, fns: list[Fn], triggers: list[Trigger]) -
         triggers.append(trigger)
 
 
-def _decode(path: Path, text: str) -> Any:
+def _decode(path: Path, text: str, what: str) -> Any:
     ending = path.suffix.lower()
     try:
         if ending == ".toml":
@@ -283,7 +290,7 @@ def _decode(path: Path, text: str) -> Any:
         raise ConfigError(f"{path}: not valid TOML: {error}") from error
     except yaml.YAMLError as error:
         raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
-    raise ConfigError(f"{path}: a functions file must end in .yaml, .yml or .toml")
+    raise ConfigError(f"{path}: a {what} must end in .yaml, .yml or .toml")
 
 
 def _one_line(error: yaml.YAMLError) -> str:

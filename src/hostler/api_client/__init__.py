@@ -1,8 +1,19 @@
-"""A client of the API: a `hostler.datastore.Datastore` that is somewhere else. The only httpx."""
+"""A client of the API: a `hostler.datastore.Datastore` that is somewhere else; and of functions.
+
+The only httpx.
+"""
 
 from __future__ import annotations
 
+from ._calls import Answer, open_request
 from ._client import ApiClient, open_api_client
-from ._errors import ApiUnavailable
+from ._errors import ApiUnavailable, message_of
 
-__all__ = ["ApiClient", "ApiUnavailable", "open_api_client"]
+__all__ = [
+    "Answer",
+    "ApiClient",
+    "ApiUnavailable",
+    "message_of",
+    "open_api_client",
+    "open_request",
+]

@@ -18,13 +18,13 @@ from ._errors import tell
 from ._life import Node, run_node
 from ._node_type import command_of
 from ._settings import make_settings, pki_of
+from .client import add_client_commands
 
 app = typer.Typer(
     name="hostler",
     help="A runner pool for functions: places calls on runners and keeps containers hot.\n\n"
     "Every setting is a variable FN_…; those that an option sets too are named with it, and the "
     "option wins. A first SIGTERM or SIGINT drains, a second one ends at once.",
-    add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
@@ -303,6 +303,9 @@ def runner(
 def version() -> None:
     """Print the version."""
     typer.echo(installed_version("hostler"))
+
+
+add_client_commands(app)
 
 
 def main() -> None:

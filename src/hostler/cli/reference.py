@@ -44,7 +44,7 @@ This page is made by `python -m hostler.cli.reference`.
 """
 
 _COMMANDS = """\
-## The commands: `hostler serve`, `api`, `lb`, `runner`
+## The commands: `hostler serve`, `api`, `lb`, `runner`, and the client's
 
 Each is an option too, and the option wins. All are ours, and have no `NAME_FILE`.
 """

@@ -6,6 +6,7 @@ come from one subscription to the engine's events (``_exits``). Creation and rem
 end whatever happens to their caller (``_containers``).
 """
 
+from ._build import build_image, push_image
 from ._cleaner import ImageStatistics
 from ._cookie import DockerCookie
 from ._driver import DockerDriver, DockerStatistics, open_docker_driver
@@ -44,8 +45,10 @@ __all__ = [
     "Operation",
     "PreforkStatistics",
     "RetryChecker",
+    "build_image",
     "default_docker_metrics",
     "open_docker_driver",
     "parse_image",
+    "push_image",
     "transient_trouble",
 ]

@@ -53,6 +53,8 @@ class Operation(enum.Enum):
     UNPAUSE = "unpause container"
     PULL = "pull image"
     LOAD = "load images"
+    BUILD = "build image"
+    PUSH = "push image"
     MEASURE_IMAGES = "measure images"
     REMOVE_IMAGE = "remove image"
     CLOCK = "read the clock"
@@ -73,6 +75,8 @@ GROUP: dict[Operation, Threads] = {
     Operation.UNPAUSE: Threads.PAUSE,
     Operation.PULL: Threads.TRANSFER,
     Operation.LOAD: Threads.TRANSFER,
+    Operation.BUILD: Threads.TRANSFER,
+    Operation.PUSH: Threads.TRANSFER,
     Operation.MEASURE_IMAGES: Threads.QUERY,
     Operation.REMOVE_IMAGE: Threads.REMOVE,
     Operation.CLOCK: Threads.QUERY,
@@ -93,6 +97,8 @@ LIMITS: dict[Operation, float] = {
     Operation.UNPAUSE: 5,
     Operation.PULL: 300,
     Operation.LOAD: 600,
+    Operation.BUILD: 600,
+    Operation.PUSH: 300,
     Operation.MEASURE_IMAGES: 60,
     Operation.REMOVE_IMAGE: 60,
     Operation.CLOCK: 10,
@@ -101,6 +107,6 @@ LIMITS: dict[Operation, float] = {
     Operation.STATISTICS: 10,
 }
 """Seconds that a call may take, the wait for a thread included. For the calls that stream
-(pull, load, events, attach) it is the longest silence of the engine instead; their whole time is
-the caller's to limit. List, remove image, pause and unpause are Fn's limits, the others are
-generous for a healthy engine under load."""
+(pull, load, build, push, events, attach) it is the longest silence of the engine instead; their
+whole time is the caller's to limit. List, remove image, pause and unpause are Fn's limits, the
+others are generous for a healthy engine under load."""

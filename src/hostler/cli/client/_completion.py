@@ -1,0 +1,61 @@
+"""Names for the shell's completion, asked of the API. Silent, and quick to give up."""
+
+from __future__ import annotations
+
+import os
+
+import trio
+import typer
+
+from hostler.config import NodeConfig
+from hostler.errors import HostlerError
+from hostler.logs import open_logs
+
+SECONDS = 2.0
+"""How long somebody who pressed the tab key may wait."""
+
+
+def complete_app(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _names(ctx, incomplete, "app")
+
+
+def complete_fn(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _names(ctx, incomplete, "fn")
+
+
+def complete_trigger(ctx: typer.Context, incomplete: str) -> list[str]:
+    return _names(ctx, incomplete, "trigger")
+
+
+def _names(ctx: typer.Context, incomplete: str, kind: str) -> list[str]:
+    from ._options import DEFAULT_SERVER
+
+    server = ctx.params.get("server") or os.environ.get("FN_API_URL") or DEFAULT_SERVER
+    found: list[str] = []
+
+    async def ask() -> None:
+        with trio.move_on_after(SECONDS):
+            found.extend(await _ask(server, kind, ctx.params))
+
+    try:
+        with open_logs(NodeConfig(log_level="fatal")):
+            trio.run(ask, strict_exception_groups=True)
+    except (HostlerError, OSError):
+        return []  # there is nobody to tell: the line being typed must stay as it is
+    return [name for name in found if name.startswith(incomplete)]
+
+
+async def _ask(server: str, kind: str, given: dict[str, str]) -> list[str]:
+    from hostler.api_client import open_api_client
+    from hostler.config import ApiConfig
+
+    from ._names import all_apps, all_fns, all_triggers, app_named, fn_named
+
+    async with open_api_client(server, ApiConfig(api_timeout=SECONDS)) as api:
+        if kind == "app":
+            return [app.name for app in await all_apps(api)]
+        app = await app_named(api, given["app_name"])
+        if kind == "fn":
+            return [fn.name for fn in await all_fns(api, app)]
+        fn = await fn_named(api, app, given["fn_name"])
+        return [trigger.name for trigger in await all_triggers(api, app, fn)]

@@ -1,0 +1,70 @@
+"""Apps, functions and triggers by name, and all of them, page by page."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+import attrs
+
+from hostler.datastore import AppFilter, FnFilter, Page, TriggerFilter
+from hostler.models import App, Fn, Trigger
+
+from ._exits import NOT_FOUND, CommandFailed
+
+if TYPE_CHECKING:
+    from hostler.api_client import ApiClient
+
+PER_PAGE = 100
+"""The most that the API gives at once."""
+_Filter = TypeVar("_Filter", AppFilter, FnFilter, TriggerFilter)
+_Item = TypeVar("_Item", App, Fn, Trigger)
+
+
+async def all_apps(api: ApiClient) -> list[App]:
+    return await _all(api.list_apps, AppFilter(per_page=PER_PAGE))
+
+
+async def all_fns(api: ApiClient, app: App) -> list[Fn]:
+    return await _all(api.list_fns, FnFilter(app_id=app.id, per_page=PER_PAGE))
+
+
+async def all_triggers(api: ApiClient, app: App, fn: Fn | None = None) -> list[Trigger]:
+    where = TriggerFilter(app_id=app.id, fn_id=fn.id if fn else "", per_page=PER_PAGE)
+    return await _all(api.list_triggers, where)
+
+
+async def app_named(api: ApiClient, name: str) -> App:
+    """Raises `CommandFailed` with what there is to do, as the next ones."""
+    found = (await api.list_apps(AppFilter(name=name))).items
+    if not found:
+        raise CommandFailed(f"there is no app {name!r}; see hostler app list", NOT_FOUND)
+    # Only a single one is read with its endpoints.
+    return await api.get_app(found[0].id)
+
+
+async def fn_named(api: ApiClient, app: App, name: str) -> Fn:
+    found = (await api.list_fns(FnFilter(app_id=app.id, name=name))).items
+    if not found:
+        text = f"app {app.name!r} has no function {name!r}; see hostler fn list {app.name}"
+        raise CommandFailed(text, NOT_FOUND)
+    return await api.get_fn(found[0].id)
+
+
+async def trigger_named(api: ApiClient, app: App, fn: Fn, name: str) -> Trigger:
+    where = TriggerFilter(app_id=app.id, fn_id=fn.id, name=name)
+    found = (await api.list_triggers(where)).items
+    if not found:
+        text = f"function {fn.name!r} has no trigger {name!r}; see hostler trigger list {app.name}"
+        raise CommandFailed(text, NOT_FOUND)
+    return await api.get_trigger(found[0].id)
+
+
+async def _all(ask: Callable[[_Filter], Awaitable[Page[_Item]]], where: _Filter) -> list[_Item]:
+    found: list[_Item] = []
+    while True:
+        page = await ask(where)
+        found += page.items
+        if not page.next_cursor:
+            return found
+        where = attrs.evolve(where, cursor=page.next_cursor)
