@@ -28,6 +28,8 @@ ROUND_TRIP = 0.001
 COMPLETE_SECONDS = 0.1
 """At most so often a hint tells of all hot containers, as a real runner does it."""
 MIB = 2**20
+MANY_CPUS = 10**6
+"""Milli-CPUs of a runner, whose memory alone is scarce here."""
 
 
 @attrs.frozen(eq=False)
@@ -180,6 +182,7 @@ class SimRunner(Runner):
             active=self._active,
             free_memory=self._free * MIB,
             reclaimable_memory=self._idle_memory * MIB,
+            free_cpus=MANY_CPUS,
             warm=self._warm(),
             complete=True,
         )
@@ -214,7 +217,8 @@ class SimRunner(Runner):
         return LoadHint(
             active=self._active,
             free_memory=self._free * MIB,
-            reclaimable_memory=self._idle_memory * MIB if complete else 0,
+            reclaimable_memory=self._idle_memory * MIB,
+            free_cpus=MANY_CPUS,
             slot=name.encode(),
             warm=warm,
             complete=complete,

@@ -81,7 +81,12 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     free_memory: int = 0
     """Bytes that new containers could have without an eviction."""
     reclaimable_memory: int = 0
-    """Bytes beside those that evictions of idle containers would free, or have begun to."""
+    """Bytes beside those that evictions of idle containers would free, or have begun to. Known if
+    the hint is ``complete`` or has ``free_cpus``."""
+    free_cpus: int | None = None
+    """Milli-CPUs, as ``free_memory``; ``None`` = not known."""
+    reclaimable_cpus: int = 0
+    """Milli-CPUs, as ``reclaimable_memory``."""
     retry_after_ms: int = 0
     """Milliseconds after which a place will probably be free; 0 = not known."""
     slot: bytes = b""

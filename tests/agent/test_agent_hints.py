@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ async def test_the_hint_of_an_ended_call(autojump_clock: object, tmp_path: Path)
         assert hint == LoadHint(
             free_memory=(512 - 128) * MIB,
             reclaimable_memory=128 * MIB,
+            free_cpus=node.agent.statistics().total.cpus,
             slot=digest(call),
             warm={digest(call): 1},
             complete=True,
@@ -104,7 +106,10 @@ async def test_a_change_is_told_to_who_waits_for_it(autojump_clock: object, tmp_
         open_sim_driver({"sleeper": sleeper}) as driver,
         open_node(driver, tmp_path, memory=512) as node,
     ):
-        assert node.agent.load() == LoadHint(free_memory=512 * MIB, complete=True, reserves=True)
+        cpus = node.agent.statistics().total.cpus
+        assert node.agent.load() == LoadHint(
+            free_memory=512 * MIB, free_cpus=cpus, complete=True, reserves=True
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ended, node)
             await node.agent.wait_load_change()
@@ -112,7 +117,23 @@ async def test_a_change_is_told_to_who_waits_for_it(autojump_clock: object, tmp_
             busy = node.agent.load()
             assert (busy.active, busy.free_memory) == (1, 384 * MIB)
             assert (busy.reclaimable_memory, busy.warm) == (0, {})
+            assert (busy.free_cpus, busy.reclaimable_cpus) == (cpus, 0)
             await node.agent.wait_load_change()
         idle = node.agent.load()
         assert (idle.active, idle.reclaimable_memory) == (0, 128 * MIB)
         assert list(idle.warm.values()) == [1]
+
+
+async def test_cpus_are_told_as_memory_is(autojump_clock: object, tmp_path: Path) -> None:
+    async with (
+        open_sim_driver({"sleeper": sleeper}) as driver,
+        open_node(driver, tmp_path, memory=512) as node,
+    ):
+        total = node.agent.statistics().total.cpus
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(ended, node, cpus=1000))
+            await trio.sleep(0.5)
+            busy = node.agent.load()
+        idle = node.agent.load()
+    assert (busy.free_cpus, busy.reclaimable_cpus) == (total - 1000, 0)
+    assert (idle.free_cpus, idle.reclaimable_cpus) == (total - 1000, 1000)

@@ -6,6 +6,7 @@ import gc
 import random
 from collections.abc import Callable
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
@@ -63,6 +64,61 @@ def test_a_runner_that_is_not_heard_any_more_is_not_known_to_be_full() -> None:
     book.note("b", None, 0)
     assert not book.is_full("a", FN, 0)
     assert not book.is_full("b", FN, 0)
+
+
+def test_a_runner_without_cpus_is_full_for_who_needs_them() -> None:
+    book = LoadBook()
+    two = attrs.evolve(FN, key="two", cpus=2000)
+    book.note("a", LoadHint(free_memory=2**30, free_cpus=1000, complete=True), 0)
+    assert (book.is_full("a", two, 0), book.is_full("a", FN, 0)) == (True, False)
+    assert not book.has_room("a", two, 0)
+    book.note("a", LoadHint(free_memory=2**30, free_cpus=1000, reclaimable_cpus=1000), 0)
+    assert not book.is_full("a", two, 0)
+    assert not book.has_room("a", two, 0)  # not without an eviction
+    book.begin("a", two, 0)  # takes that
+    assert book.is_full("a", two, 0)
+    book.note("a", LoadHint(free_memory=2**30, complete=True), 0)
+    assert not book.is_full("a", two, 0)  # it does not tell
+
+
+async def test_room_without_cpus_wakes_only_who_needs_none(autojump_clock: MockClock) -> None:
+    runner = FakeRunner(slots=0, seconds=60)
+    placer, pool = make(), TellingPool([runner])
+    pool.add_load_listener(placer)
+    pool.news.tell(runner, LoadHint(complete=True, free_cpus=0))
+    hungry, modest = make_call("hungry"), make_call("modest")
+    hungry.model.cpus = 2000
+    async with trio.open_nursery() as nursery:
+        await occupy(nursery, placer, pool, hungry, modest)
+        await trio.sleep(60)  # now probes are rare
+        runner.slots = 2
+        pool.news.tell(runner, LoadHint(free_memory=2**30, free_cpus=1000, complete=True))
+        await trio.sleep(0.002)
+        assert runner.order == ["modest"]
+        pool.news.tell(runner, LoadHint(free_memory=2**30, free_cpus=2000, complete=True))
+        await trio.sleep(0.01)
+        assert runner.order == ["modest", "hungry"]
+        nursery.cancel_scope.cancel()
+
+
+async def test_of_many_lines_one_call_probes_the_runners_that_are_full(
+    autojump_clock: MockClock,
+) -> None:
+    """Not one for each line: with hundreds of functions waiting that would be hundreds."""
+    runner = FakeRunner(slots=0, seconds=60)
+    placer, pool = make(), TellingPool([runner])
+    pool.add_load_listener(placer)
+    pool.news.tell(runner, FULL)
+    calls = [make_call(f"c{number}") for number in range(20)]
+    for number, call in enumerate(calls):
+        call.model.fn_id = f"fn{number}"
+    async with trio.open_nursery() as nursery:
+        await occupy(nursery, placer, pool, *calls)
+        await trio.sleep(60)
+        assert 10 < calls[0].attempts <= 2 + 62 * PROBES / PlacerConfig().retry_max_delay
+        # Only while the first is under way another one may.
+        assert sum(call.attempts for call in calls[1:]) <= 5
+        nursery.cancel_scope.cancel()
 
 
 async def test_room_wakes_as_many_waiting_calls_as_fit(autojump_clock: MockClock) -> None:

@@ -100,13 +100,13 @@ def test_hints_are_believed_for_a_while() -> None:
     ended(book, Placed(load=hint))
     assert book.load("a", FN, 0) == 5  # ours is one of them
     assert book.warm(FN, 0) == {"a"}
-    assert book.has_memory("a", FN, 0)
-    assert not book.has_memory("a", BIG, 0)
+    assert book.has_room("a", FN, 0)
+    assert not book.has_room("a", BIG, 0)
     book.begin("a", OTHER, 1)  # starts a container, of which the hint knows nothing
-    assert not book.has_memory("a", FN, 1)
+    assert not book.has_room("a", FN, 1)
     later = HINT_SECONDS + 0.1
     assert book.load("a", FN, later) == 2
-    assert book.has_memory("a", BIG, later)
+    assert book.has_room("a", BIG, later)
 
 
 def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:

@@ -54,6 +54,8 @@ hints = st.builds(
     warm=st.dictionaries(st.binary(max_size=8), st.integers(0, 2**32 - 1), max_size=5),
     complete=st.booleans(),
     reserves=st.booleans(),
+    free_cpus=st.none() | st.integers(0, 2**32 - 1),
+    reclaimable_cpus=st.integers(0, 2**32 - 1),
 )
 finishes = st.builds(
     Finished,
@@ -172,7 +174,13 @@ def test_a_peer_that_knows_no_hints_skips_them(hint: LoadHint) -> None:
 
 
 def test_numbers_out_of_range_are_left_to_betterproto() -> None:
-    for wrong in (LoadHint(active=-1), LoadHint(free_memory=2**64), LoadHint(warm={b"": -1})):
+    for wrong in (
+        LoadHint(active=-1),
+        LoadHint(free_memory=2**64),
+        LoadHint(free_cpus=-1),
+        LoadHint(reclaimable_cpus=2**32),
+        LoadHint(warm={b"": -1}),
+    ):
         assert by_hand.encode_finished(Finished(success=True, load=wrong)) is None
 
 

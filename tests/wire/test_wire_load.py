@@ -17,6 +17,7 @@ from .test_wire_health import theirs
 HINTS = [
     LoadHint(active=3, free_memory=2**40, reclaimable_memory=5, warm={b"a": 2}, complete=True),
     LoadHint(complete=True),
+    LoadHint(free_cpus=0, reclaimable_cpus=1500),
 ]
 
 

@@ -61,10 +61,13 @@ class LoadReporter:
 
     def _hint(self, slot: bytes, warm: Mapping[bytes, int], *, complete: bool) -> LoadHint:
         room = self._launcher.room
+        reclaimable = room.reclaimable
         return LoadHint(
             active=self._events.running + self._events.queued,
             free_memory=max(0, room.total.memory - room.used.memory),
-            reclaimable_memory=room.reclaimable.memory if complete else 0,
+            reclaimable_memory=reclaimable.memory,
+            free_cpus=max(0, room.total.cpus - room.used.cpus),
+            reclaimable_cpus=reclaimable.cpus,
             retry_after_ms=self._retry_after_ms(),
             slot=slot,
             warm=warm,

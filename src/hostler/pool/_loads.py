@@ -40,6 +40,10 @@ class _Runner:
     """Bytes, by the last hint."""
     reclaimable: int | None = None
     """Bytes that evictions would free, if the last hint knew."""
+    unseen_cpus: int = 0
+    free_cpus: float = math.inf
+    reclaimable_cpus: int = 0
+    """The same in milli-CPUs; free ones are infinite if the runner does not tell."""
     tells: bool = False
     """The runner tells of changes by itself: the last hint does not age."""
     others: int = 0
@@ -84,12 +88,13 @@ class LoadBook:
         """The addresses with an idle hot container for ``need``."""
         return self._warm.addresses(need, now)
 
-    def has_memory(self, address: str, need: Need, now: float) -> bool:
+    def has_room(self, address: str, need: Need, now: float) -> bool:
         """Whether one more container fits there without an eviction; true if nobody knows."""
         runner = self._runners.get(address)
         if runner is None or runner.free_memory is None or now > runner.hinted_at + HINT_SECONDS:
             return True
-        return runner.free_memory - runner.unseen_memory >= need.memory
+        memory = runner.free_memory - runner.unseen_memory
+        return memory >= need.memory and _fits(need.cpus, runner.free_cpus - runner.unseen_cpus)
 
     def is_full(self, address: str, need: Need, now: float) -> bool:
         """Whether such a call would certainly be refused there: the runner, which tells of
@@ -97,8 +102,10 @@ class LoadBook:
         runner = self._runners.get(address)
         if runner is None or not runner.tells or runner.reclaimable is None:
             return False
-        room = (runner.free_memory or 0) + runner.reclaimable - runner.unseen_memory
-        return room < need.memory and not self._warm.count(address, need, now)
+        memory = (runner.free_memory or 0) + runner.reclaimable - runner.unseen_memory
+        cpus = runner.free_cpus + runner.reclaimable_cpus - runner.unseen_cpus
+        fits = memory >= need.memory and _fits(need.cpus, cpus)
+        return not fits and not self._warm.count(address, need, now)
 
     # --- what happens ---
 
@@ -125,6 +132,7 @@ class LoadBook:
         warm = self._warm.take(address, need, now)
         if not warm:
             runner.unseen_memory += need.memory
+            runner.unseen_cpus += need.cpus
         return warm
 
     def end(self, address: str, need: Need, outcome: Outcome | None, now: float) -> None:
@@ -167,8 +175,11 @@ class LoadBook:
         runner.hinted_at = now
         runner.others = max(0, hint.active - runner.in_flight)
         runner.free_memory = hint.free_memory
-        runner.reclaimable = hint.reclaimable_memory if hint.complete else None
-        runner.unseen_memory = 0
+        knows_all = hint.complete or hint.free_cpus is not None
+        runner.reclaimable = hint.reclaimable_memory if knows_all else None
+        runner.free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
+        runner.reclaimable_cpus = hint.reclaimable_cpus
+        runner.unseen_memory = runner.unseen_cpus = 0
 
     def _make_room(self) -> None:
         if len(self._runners) < MAX_RUNNERS:
@@ -176,3 +187,8 @@ class LoadBook:
         for address in [name for name, one in self._runners.items() if not one.in_flight]:
             del self._runners[address]
             self._warm.clear(address)
+
+
+def _fits(cpus: int, room: float) -> bool:
+    """Whoever asks for no CPUs fits anywhere."""
+    return cpus <= 0 or cpus <= room

@@ -55,7 +55,8 @@ class Placement:
         self._trying = trying
         self._config = config
         self._patience = patience
-        self._ticket = room.ticket()
+        self.ticket = room.ticket()
+        """The call's place in the order of arrival."""
         self._arrived = trio.current_time()
         self._may_wait = may_wait
         self._has_waited = False
@@ -101,7 +102,7 @@ class Placement:
 
     async def _hot_turn(self, line: Line, until: float) -> Turn | None:
         """Wait for a hot container; ``None`` if there was none in time."""
-        self._waiter = waiter = HotWaiter(self._ticket, self._arrived)
+        self._waiter = waiter = HotWaiter(self.ticket, self._arrived)
         try:
             await line.hot.wait(waiter, min(until, self._trying.deadline))
         except BaseException:
@@ -120,7 +121,7 @@ class Placement:
         if self._may_wait and not self._trying.over:
             size = len(self._call.body.data or b"")
             self._admit(line, size)
-            self._waiter = waiter = Waiter(line, self._ticket, self._arrived, self._trying.deadline)
+            self._waiter = waiter = Waiter(line, self.ticket, self._arrived, self._trying.deadline)
             try:
                 with self._room.holding(size):
                     turn = await waiter.wait()
@@ -188,16 +189,16 @@ class Placement:
 
     async def _try_freed(self, line: Line, turn: Turn, runner: Runner) -> Placed | None:
         """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
-        refused = turn.refused
+        refused, absent = turn.refused, turn.absent
         used = False
         try:
             runners = await self._ask(line)
             if runners is None:
                 return None
             if runner not in runners:
-                refused |= {line}
+                absent |= {line}
                 return None
-            outcome = await self._trying.attempt(runner)
+            outcome = await self._trying.attempt(runner, hot=turn.hot is line)
             if isinstance(outcome, Placed):
                 used = True
                 return outcome
@@ -210,7 +211,7 @@ class Placement:
             return None
         finally:
             if not used and not self._tracker.is_committed:
-                self._room.offer(runner, refused, hot=turn.hot)
+                self._room.offer(runner, refused, absent, hot=turn.hot)
 
     async def _ask(self, line: Line) -> Sequence[Runner] | None:
         """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an

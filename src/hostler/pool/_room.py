@@ -39,10 +39,12 @@ PASS_LIMIT = 8
 @attrs.frozen(eq=False)
 class Turn:
     """The right to try: all runners, or the one where there may be room now. ``refused`` are the
-    lines for which it had none, ``hot`` is the line of the call that has ended there."""
+    lines for which it had none, ``absent`` those whose pool does not list it, ``hot`` is the line
+    of the call that has ended there."""
 
     runner: Runner | None = None
     refused: frozenset[Line] = frozenset()
+    absent: frozenset[Line] = frozenset()
     hot: Line | None = None
 
 
@@ -118,6 +120,8 @@ class Line:
         """Calls under way that could stand here."""
         self.memory = 0
         """Bytes that a call needs unless it finds a hot container."""
+        self.cpus = 0
+        """Milli-CPUs, as ``memory``."""
         self.pool_trouble = ""
         """What the pool last said instead of a list."""
 
@@ -179,7 +183,7 @@ class Line:
     def hand_on(self, turn: Turn) -> None:
         """``turn`` was not used up by the call that had it."""
         if turn.runner is not None:
-            self._room.offer(turn.runner, turn.refused, hot=turn.hot)
+            self._room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
 
     def appoint(self) -> None:
         """Make the head look after the line's ladder."""
@@ -256,35 +260,49 @@ class Room:
                 del self._lines[key]
 
     def offer(
-        self, runner: Runner, refused: frozenset[Line] = frozenset(), *, hot: Line | None = None
+        self,
+        runner: Runner,
+        refused: frozenset[Line] = frozenset(),
+        absent: frozenset[Line] = frozenset(),
+        *,
+        hot: Line | None = None,
     ) -> None:
         """There may be room at ``runner``: let the call try that has waited longest, except in
-        the lines that were ``refused`` there. ``hot`` is the line of the call that has ended
-        there, and left a hot container: its own next call has precedence, within limits."""
-        if hot is not None and hot not in refused and self._may_go_first(hot):
-            hot.give_hot_turn(Turn(runner, refused, hot))
+        the lines that were ``refused`` there, or to which it is ``absent``. ``hot`` is the line of
+        the call that has ended there, and left a hot container: its own next call has precedence,
+        within limits."""
+        passed = refused | absent
+        if hot is not None and hot not in passed and self._may_go_first(hot):
+            hot.give_hot_turn(Turn(runner, refused, absent, hot))
             return
-        if not self.occupied or len(refused) >= PASS_LIMIT:
+        if not self.occupied or len(passed) >= PASS_LIMIT:
             return
-        lines = [line for line in self.occupied if line not in refused]
+        lines = [
+            line for line in self.occupied if line not in absent and not _is_hopeless(line, refused)
+        ]
         if lines:
             oldest = min(lines, key=lambda line: line.head.ticket)
-            oldest.give_turn(Turn(runner, refused, hot))
+            oldest.give_turn(Turn(runner, refused, absent, hot))
 
     def offer_hot(self, runner: Runner, key: Hashable) -> None:
         """A call of the line of ``key`` has ended at ``runner``, see `offer`."""
         self.offer(runner, hot=self._lines.get(key))
 
-    def fill(self, runner: Runner, memory: int) -> None:
-        """``runner`` has ``memory`` bytes for new containers: let those try who have waited
-        longest and need no more than that together."""
+    def fill(self, runner: Runner, memory: int, cpus: float = math.inf) -> None:
+        """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers: let those
+        try who have waited longest and need no more than that together."""
         for _ in range(MAX_WIDTH):
-            lines = [line for line in self.occupied if line.memory <= memory]
+            lines = [line for line in self.occupied if line.memory <= memory and line.cpus <= cpus]
             if not lines:
                 return
             oldest = min(lines, key=lambda line: line.head.ticket)
             memory -= oldest.memory
+            cpus -= oldest.cpus
             oldest.give_turn(Turn(runner))
+
+    def is_first(self, ticket: int) -> bool:
+        """Whether nobody in any line has waited longer than the call with ``ticket``."""
+        return all(ticket < line.head.ticket for line in self.occupied)
 
     def _may_go_first(self, line: Line) -> bool:
         """Whether somebody waits there whom nobody has waited for much longer than."""
@@ -293,3 +311,9 @@ class Room:
             return False
         oldest = min((other.head.arrived for other in self.occupied), default=math.inf)
         return first.arrived <= oldest + OVERTAKE_SECONDS
+
+
+def _is_hopeless(line: Line, refused: frozenset[Line]) -> bool:
+    """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it
+    needs as much as one of them."""
+    return any(line.memory >= other.memory and line.cpus >= other.cpus for other in refused)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
@@ -111,11 +112,13 @@ class SweepPlacer(Placer, LoadListener):
             if not runners:
                 return ()
             is_full = functools.partial(self._is_full, need)
-            return without(self.order(call, runners), is_full, PROBES if sweeps > 1 else 0)
+            # The one that has waited longest probes for all.
+            probes = PROBES if sweeps > 1 and room.is_first(placement.ticket) else 0
+            return without(self.order(call, runners), is_full, probes)
 
         need = need_of(call)
         with self._room(pool) as room, room.line(need.key) as line:
-            line.memory = need.memory
+            line.memory, line.cpus = need.memory, need.cpus
             tracker = AttemptTracker(call, need, self._metrics, self.loads, self._troubled)
             trying = Trying(
                 call,
@@ -155,7 +158,9 @@ class SweepPlacer(Placer, LoadListener):
         self.loads.note(runner.address, hint, trio.current_time())
         room = self._rooms.get(id(pool))
         if room is not None and hint is not None:
-            room.fill(runner, hint.free_memory + hint.reclaimable_memory)
+            free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
+            memory = hint.free_memory + hint.reclaimable_memory
+            room.fill(runner, memory, free_cpus + hint.reclaimable_cpus)
 
     def close(self) -> None:
         self._closed = True
@@ -197,6 +202,7 @@ def need_of(call: RunnerCall) -> Need:
             model.tmpfs_size,
             model.cpus,
         ),
-        memory=model.memory * MIB,
+        memory=(model.memory + model.tmpfs_size) * MIB,
         idle_seconds=model.idle_timeout,
+        cpus=model.cpus,
     )

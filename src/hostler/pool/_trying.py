@@ -106,12 +106,15 @@ class Trying:
             finally:
                 self._scopes.discard(scope)
 
-    async def attempt(self, runner: Runner, others: Candidates | None = None) -> Outcome:
+    async def attempt(
+        self, runner: Runner, others: Candidates | None = None, *, hot: bool = False
+    ) -> Outcome:
         """Try ``runner``, by a reservation if it takes them and a hot container is not to be
         expected there: then the round trip is nothing beside the start of a container. If that
-        takes long, one of ``others`` is asked as well."""
+        takes long, one of ``others`` is asked as well. ``hot``: a container for it has just become
+        free there; a reservation would let it idle for a round trip."""
         with self._tracker.attempt(runner) as attempt:
-            if attempt.warm or not runner.reserves or not self._config.reserve:
+            if hot or attempt.warm or not runner.reserves or not self._config.reserve:
                 return await self._try(
                     attempt,
                     lambda scope, commit: runner.try_exec(self._call, on_commit=commit),

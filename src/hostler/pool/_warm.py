@@ -43,11 +43,11 @@ class WarmPlacer(BoundedPlacer):
                 limit = load_limit(total, len(runners), self.config.load_spill_percent / 100)
             return self.loads.load(runner.address, need, now) < limit
 
-        def has_memory(runner: Runner) -> bool:
-            return self.loads.has_memory(runner.address, need, now)
+        def has_room(runner: Runner) -> bool:
+            return self.loads.has_room(runner.address, need, now)
 
         preferred = list(self.preferred(call, runners))
         hot = [runner for runner in preferred if has_warm(runner)] if warm else []
         yield from hot
         cold = (runner for runner in preferred if not (warm and has_warm(runner)))
-        yield from within(within(cold, fits), has_memory)
+        yield from within(within(cold, fits), has_room)

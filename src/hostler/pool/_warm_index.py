@@ -26,6 +26,8 @@ class Need:
     """Bytes."""
     idle_seconds: float
     """How long a container of it stays hot."""
+    cpus: int = 0
+    """Milli-CPUs."""
 
 
 @attrs.define(eq=False)

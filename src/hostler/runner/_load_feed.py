@@ -94,10 +94,19 @@ def room_of(load: LoadHint) -> int:
     return load.free_memory + load.reclaimable_memory
 
 
+def _cpus_of(load: LoadHint) -> int:
+    """Milli-CPUs, as `room_of`."""
+    return (load.free_cpus or 0) + load.reclaimable_cpus
+
+
 def _is_urgent(load: LoadHint, told: LoadHint) -> bool:
     """Whether there is so much more room that calls may wait for it."""
-    return room_of(load) > 2 * room_of(told)
+    return room_of(load) > 2 * room_of(told) or _cpus_of(load) > 2 * _cpus_of(told)
 
 
 def _differs(load: LoadHint, told: LoadHint) -> bool:
-    return (load.active, room_of(load), load.warm) != (told.active, room_of(told), told.warm)
+    return _figures(load) != _figures(told)
+
+
+def _figures(load: LoadHint) -> tuple[object, ...]:
+    return load.active, room_of(load), _cpus_of(load), load.warm

@@ -181,6 +181,8 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         warm=[pb.WarmSlot(slot=slot, count=count) for slot, count in hint.warm.items()],
         complete=hint.complete,
         reserves=hint.reserves,
+        free_cpus=hint.free_cpus,
+        reclaimable_cpus=hint.reclaimable_cpus,
     )
 
 
@@ -244,6 +246,8 @@ def _load(value: pb.LoadHint) -> LoadHint:
         warm={warm.slot: warm.count for warm in value.warm},
         complete=value.complete,
         reserves=value.reserves,
+        free_cpus=value.free_cpus,
+        reclaimable_cpus=value.reclaimable_cpus,
     )
 
 

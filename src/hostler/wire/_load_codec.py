@@ -8,6 +8,7 @@ from ._varint import read_varint, varint
 
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
+_FREE_CPUS, _RECLAIMABLE_CPUS = 0x48, 0x50
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 _LIMITS = {
     _ACTIVE: 2**32,
@@ -16,16 +17,26 @@ _LIMITS = {
     _COMPLETE: 2,
     _RESERVES: 2,
     _RECLAIMABLE: 2**64,
+    _FREE_CPUS: 2**32,
+    _RECLAIMABLE_CPUS: 2**32,
 }
 
 
 def encode_load(hint: LoadHint) -> bytes | None:
     """A ``LoadHint``; ``None`` if a number is out of range."""
-    numbers = (hint.active, hint.free_memory, hint.retry_after_ms, hint.reclaimable_memory)
-    keys = (_ACTIVE, _MEMORY, _RETRY, _RECLAIMABLE)
-    if not all(0 <= value < _LIMITS[key] for key, value in zip(keys, numbers, strict=True)):
+    numbers = {
+        _ACTIVE: hint.active,
+        _MEMORY: hint.free_memory,
+        _RETRY: hint.retry_after_ms,
+        _RECLAIMABLE: hint.reclaimable_memory,
+        _RECLAIMABLE_CPUS: hint.reclaimable_cpus,
+    }
+    free_cpus = hint.free_cpus or 0
+    if not all(0 <= value < _LIMITS[key] for key, value in numbers.items()):
         return None
-    *parts, reclaimable = map(_number, keys, numbers)
+    if not 0 <= free_cpus < _LIMITS[_FREE_CPUS]:
+        return None
+    parts = [_number(key, numbers[key]) for key in (_ACTIVE, _MEMORY, _RETRY)]
     if hint.slot:
         parts += (b"%c" % _SLOT, varint(len(hint.slot)), hint.slot)
     for slot, count in hint.warm.items():
@@ -41,7 +52,11 @@ def encode_load(hint: LoadHint) -> bytes | None:
         parts.append(b"%c\x01" % _COMPLETE)
     if hint.reserves:
         parts.append(b"%c\x01" % _RESERVES)
-    return b"".join(parts) + reclaimable
+    parts.append(_number(_RECLAIMABLE, numbers[_RECLAIMABLE]))
+    if hint.free_cpus is not None:
+        parts.append(b"%c%b" % (_FREE_CPUS, varint(free_cpus)))
+    parts.append(_number(_RECLAIMABLE_CPUS, numbers[_RECLAIMABLE_CPUS]))
+    return b"".join(parts)
 
 
 def _number(key: int, value: int) -> bytes:
@@ -54,6 +69,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
     numbers = dict.fromkeys(_LIMITS, 0)
     slot = b""
     warm: dict[bytes, int] = {}
+    knows_cpus = False
     while at < end:
         key = data[at]
         value, at = read_varint(data, at + 1)
@@ -61,6 +77,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
             if value >= _LIMITS[key]:
                 raise ValueError(value)
             numbers[key] = value
+            knows_cpus = knows_cpus or key == _FREE_CPUS
             continue
         begin, at = at, at + value
         if key == _SLOT:
@@ -81,6 +98,8 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         warm=warm,
         complete=numbers[_COMPLETE] > 0,
         reserves=numbers[_RESERVES] > 0,
+        free_cpus=numbers[_FREE_CPUS] if knows_cpus else None,
+        reclaimable_cpus=numbers[_RECLAIMABLE_CPUS],
     )
 
 

@@ -164,6 +164,8 @@ class LoadHint(betterproto.Message):
     complete: bool = betterproto.bool_field(6)
     reserves: bool = betterproto.bool_field(7)
     reclaimable_memory: int = betterproto.uint64_field(8)
+    free_cpus: Optional[int] = betterproto.uint32_field(9, optional=True)
+    reclaimable_cpus: int = betterproto.uint32_field(10)
 
 
 @dataclass(eq=False, repr=False)
