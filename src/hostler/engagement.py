@@ -92,6 +92,12 @@ class ClientEngagement(ABC):
         before the hand-over, nothing is sent.
         """
 
+    @property
+    def ended(self) -> bool:
+        """Whether it is known already that ``receive`` will return ``None``: a short cut, which
+        may be false as long as that was not asked."""
+        return False
+
     @abstractmethod
     async def receive(self) -> RunnerFrame | None:
         """The next frame; ``None`` at the regular end (status OK). Not reading stops the runner

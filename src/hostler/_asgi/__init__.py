@@ -15,6 +15,7 @@ from ._replies import (
 )
 from ._types import (
     ON_DISCONNECT,
+    WHOLE_BODY,
     ASGIApp,
     Message,
     RawHeaders,
@@ -28,6 +29,7 @@ __all__ = [
     "JSON_TYPE",
     "ON_DISCONNECT",
     "READ_AHEAD",
+    "WHOLE_BODY",
     "ASGIApp",
     "BodyBroken",
     "BodyTimeout",

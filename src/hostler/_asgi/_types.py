@@ -17,6 +17,9 @@ ON_DISCONNECT = "hostler.on_disconnect"
 ``told`` called, which must not block or raise, when the client goes while its request is served;
 at once if it has gone. With it nobody has to wait in ``receive`` for ``http.disconnect``."""
 
+WHOLE_BODY = "hostler.whole_body"
+"""An extension in a request's scope: the first ``receive`` gives the whole body, without a wait."""
+
 
 def decode_header(value: bytes) -> str:
     """The text of a header's value.

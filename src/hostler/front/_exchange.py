@@ -15,6 +15,7 @@ from hostler._asgi import (
     JSON_TYPE,
     ON_DISCONNECT,
     READ_AHEAD,
+    WHOLE_BODY,
     BodyTimeout,
     Message,
     RawHeaders,
@@ -121,6 +122,9 @@ class Exchange:
             headers = [pair for pair in headers if pair[0] != b"host"]
             headers.append((b"host", host))
         stream = self._connection.stream
+        extensions: dict[str, object] = {ON_DISCONNECT: {"call": self._connection.tell_gone}}
+        if self._body_here:
+            extensions[WHOLE_BODY] = {}
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
@@ -134,7 +138,7 @@ class Exchange:
             "headers": headers,
             "client": _peer(stream),
             "server": None,
-            "extensions": {ON_DISCONNECT: {"call": self._connection.tell_gone}},
+            "extensions": extensions,
         }
 
     async def _receive(self) -> Message:

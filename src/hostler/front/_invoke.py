@@ -13,6 +13,7 @@ import trio
 from hostler._asgi import (
     ON_DISCONNECT,
     READ_AHEAD,
+    WHOLE_BODY,
     Incoming,
     Receive,
     Reply,
@@ -100,19 +101,20 @@ class _Exchange:
         self.front = front
         self.entry = entry
         self.head = Head.of(scope)
-        self._on_disconnect: TellGone | None = (
-            scope.get("extensions", {}).get(ON_DISCONNECT, {}).get("call")
-        )
+        extensions = scope.get("extensions", {})
+        self._on_disconnect: TellGone | None = extensions.get(ON_DISCONNECT, {}).get("call")
         self.trace: TraceContext = trace_of(self.head.headers)
         self.send = send
         config = front.config
+        # To watch the time costs more than to take a body that is here.
+        patience = math.inf if WHOLE_BODY in extensions else config.request_body_read_timeout
         self.limit = config.max_request_size or math.inf
         self.call_scope = trio.CancelScope()
         self.incoming = Incoming(
             receive,
             self.call_scope.cancel,
             limit=self.limit,
-            read_until=trio.current_time() + config.request_body_read_timeout,
+            read_until=trio.current_time() + patience,
         )
         self.writer = AsgiWriter(
             send,

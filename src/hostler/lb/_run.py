@@ -82,6 +82,9 @@ class CallRun:
             call = self._call
             # One budget: the placer, the runner (as gRPC deadline) and the function are told it.
             call.deadline = min(call.deadline, trio.current_time() + seconds)
+            if math.isinf(call.deadline):  # as by default: a scope would be for nothing
+                await self._placer.place_call(self._pool, call)
+                return
             with trio.move_on_at(call.deadline + PLACER_SECONDS) as scope:
                 await self._placer.place_call(self._pool, call)
             if scope.cancelled_caught:

@@ -150,6 +150,8 @@ class Conversation:
     async def _ends_here(self) -> bool:
         """Whether no frame follows. The outcome is known: a stream that breaks now, or does not
         end, changes nothing any more."""
+        if self._engagement.ended:
+            return True
         with trio.move_on_after(END_SECONDS) as scope:
             try:
                 return await self._engagement.receive() is None

@@ -134,6 +134,11 @@ class SharedCall:
 
     # --- receiving ---
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether the peer has sent all, and all was received."""
+        return self.ended is not None and not self._inbox
+
     async def receive(self) -> bytes | None:
         """The next frame; ``None`` when the peer has sent all, see ``ended``.
 

@@ -121,6 +121,11 @@ class SharedEngagement(ClientEngagement):
             frames += codec.data_parts(first)
         await self.hand_over(frames, on_commit)
 
+    @property
+    def ended(self) -> bool:
+        end = self._call.ended
+        return end is not None and end.status == OK and self._call.exhausted
+
     async def receive(self) -> RunnerFrame | None:
         while True:
             message = await self._receive()
