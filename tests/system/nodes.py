@@ -84,9 +84,11 @@ async def open_runner(
     driver: str = "process",
     env: Mapping[str, str] | None = None,
     bind: str = "127.0.0.1:0",
+    sockets: Path | None = None,
 ) -> AsyncIterator[Runner]:
-    """``args`` are further options; ``env`` is laid over the environment."""
-    sockets = Path(tempfile.mkdtemp(prefix="r", dir=folder))
+    """``args`` are further options; ``env`` is laid over the environment. ``sockets`` is the folder
+    of a runner that ran before; else it gets one of its own."""
+    sockets = sockets or Path(tempfile.mkdtemp(prefix="r", dir=folder))
     settings = {"FN_IOFS_PATH": str(sockets), **(env or {})}
     options = ("--driver", driver, "--bind", bind, "--http-bind", "127.0.0.1:0")
     async with open_node("runner", *options, *args, env=settings) as node:

@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from .http import Reply, call, metric, posting, until_metric
+from .load import Load
 from .nodes import LIMIT, Fleet, Runner, ends, errors_of, open_fleet, open_single
 
 CALLS = 40
@@ -69,6 +70,25 @@ async def test_stopping_under_load_fails_nothing_that_runs(folder: Path, stopped
             assert await ends(fleet.lb) == 0
             assert errors_of(fleet.lb) == []
         await fleet.runners[1].drain()
+
+
+async def test_stopping_a_runner_under_steady_load_fails_no_call(folder: Path) -> None:
+    """Calls keep coming, however long others take."""
+    async with open_fleet(folder, functions=FNS) as fleet:
+        first, second = fleet.runners
+        load = Load(fleet.lb, "sleep=50")
+        with trio.fail_after(LIMIT * 2):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(load.run_rate, 100)
+                await until_metric(first.node, "fn_calls", 20)
+                await load.until_answers(50)
+                await first.drain()
+                await load.until_answers(100)
+                load.stop.set()
+        assert load.failed() == []
+        assert await ends(fleet.lb) == 0
+        assert errors_of(fleet.lb) == []
+        await second.drain()
 
 
 async def test_runner_ends_within_its_grace_though_a_call_hangs(folder: Path) -> None:

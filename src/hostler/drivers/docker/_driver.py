@@ -24,7 +24,7 @@ from ._metrics import DockerMetrics, Levels, default_docker_metrics
 from ._options import Surroundings
 from ._prefork import PreforkStatistics
 from ._retry import Backoff, RetryChecker
-from ._startup import check_version, load_images, remove_leaked
+from ._startup import begin_removal, check_version, load_images
 
 CLOSE_GRACE = 30.0
 """Seconds in which the driver removes what cookies have left behind, when it is closed."""
@@ -99,9 +99,10 @@ async def open_docker_driver(
     ``environ`` (default: the process's) names the engine by ``DOCKER_HOST``,
     ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, and Docker's configuration file.
     ``instance_id`` (default: random) labels the containers if ``config.container_label_tag`` is
-    set; then also the containers are removed, in the background, that other instances with this
-    tag have left, unless they live on this machine. ``limits`` replaces seconds of `LIMITS`.
-    ``metrics`` are the process's own by default.
+    set; then first the containers are removed that other instances with this tag have left,
+    unless they live on this machine; what the engine has not removed after 5 seconds is left to
+    the background. ``limits`` replaces seconds of `LIMITS`. ``metrics`` are the process's own by
+    default.
 
     Raises `EngineError` if the engine can't be reached or does not load
     ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block closes the
@@ -127,6 +128,8 @@ async def open_docker_driver(
             keychain = Keychain(credentials, environ, nursery)
             driver = _start(Workshop(engine, nursery, around, keychain, metrics))
             try:
+                if labels := around.labels():
+                    await begin_removal(engine, labels, nursery)
                 with _announced(driver, around, metrics):
                     yield driver
             except BaseException as error:  # noqa: BLE001  (raised again below)
@@ -167,8 +170,6 @@ def _start(shop: Workshop) -> DockerDriver:
     shop.nursery.start_soon(shop.sampler.run)
     if shop.prefork is not None:
         shop.nursery.start_soon(shop.prefork.run)
-    if labels := shop.around.labels():
-        shop.nursery.start_soon(remove_leaked, shop.engine, labels)
     cleaner = _make_cleaner(shop)
     if cleaner is not None:
         shop.nursery.start_soon(cleaner.run)

@@ -24,6 +24,9 @@ log = structlog.get_logger(__name__)
 
 RETRY_DELAY = 0.5
 """Seconds between two attempts to list leaked containers (Fn's limit of twice a second)."""
+CLEANUP_SECONDS = 5.0
+"""How long the driver waits at its start until the leaked containers are gone. A fleet's node that
+comes back is worth more than what an engine in trouble has not removed by then."""
 
 
 async def check_version(engine: Engine, minimum: str) -> None:
@@ -76,6 +79,22 @@ def _send_archive(client: docker.APIClient, *, path: str, silence: float) -> JSO
         return open_json_lines(
             client, "POST", "/images/load", silence=silence, params={"quiet": "1"}, data=archive
         )
+
+
+async def begin_removal(engine: Engine, labels: Mapping[str, str], nursery: trio.Nursery) -> None:
+    """Remove leaked containers, see `remove_leaked`, and return when they are gone, or after
+    `CLEANUP_SECONDS`; then ``nursery`` goes on with it."""
+    done = trio.Event()
+
+    async def remove() -> None:
+        await remove_leaked(engine, labels)
+        done.set()
+
+    nursery.start_soon(remove)
+    with trio.move_on_after(CLEANUP_SECONDS) as scope:
+        await done.wait()
+    if scope.cancelled_caught:
+        log.warning("leaked containers not removed yet, going on", waited_s=CLEANUP_SECONDS)
 
 
 async def remove_leaked(engine: Engine, labels: Mapping[str, str]) -> None:
