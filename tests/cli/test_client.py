@@ -159,7 +159,8 @@ async def test_invoke_tells_by_its_exit_code_who_failed(client: Client) -> None:
     crashed = await client("invoke", "shop", "pay", "-d", "x", "-H", "Fnt-Do: crash")
     assert (crashed.returncode, crashed.stdout) == (6, "")
     assert re.fullmatch(
-        r"hostler: error: 502 Bad Gateway: error receiving function response \(call \w{26}\)\n",
+        r"hostler: error: 502 Bad Gateway: error receiving function response: "
+        r"the container was killed by signal 6 \(call \w{26}\)\n",
         crashed.stderr,
     )
     none = await client("invoke", "shop", "none", "-d", "x")

@@ -110,7 +110,7 @@ class NodeConfig(EnvConfig):
     """Headers that browsers may send (none = ``Origin``, ``Content-Length``, ``Content-Type``)."""
 
     ui: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_UI"))
-    """Whether there is a page at ``/ui`` (true) that shows to whoever can reach the node's port
+    """Whether there is a page at ``/ui`` (yes) that shows to whoever can reach the node's port
     which functions it has and what goes on there. Ours."""
 
     rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))

@@ -69,6 +69,8 @@ class Warden:
         self._hostler = hostler
         self._wards: dict[str, Ward] = {}
         self._roots: dict[int, Ward] = {}
+        self._strays: dict[int, str] = {}
+        """The wards of killed daemons that are not reaped yet."""
 
     def tell(self, name: str, what: str, **more: int) -> None:
         # A hostler that is gone is noticed by the main loop.
@@ -151,6 +153,7 @@ class Warden:
             if ward is not None:
                 kill_group(ward.pid, signal.SIGKILL)
             _, status = os.waitpid(info.si_pid, 0)
+            self._strays.pop(info.si_pid, None)
             if ward is not None:
                 self._ended(ward, status)
         self.sweep()
@@ -173,12 +176,12 @@ class Warden:
         over = {ward.name for ward in self._wards.values() if not ward.running}
         if not over:
             return
-        alive = set()
         for pid in children():
             if pid not in self._roots and (name := mark_of(pid)) in over:
-                alive.add(name)
+                self._strays[pid] = name
                 kill(pid)
-        for name in over - alive:
+        # A killed stray has no mark any more, but is there until it was reaped.
+        for name in over.difference(self._strays.values()):
             if self._wards[name].killed:
                 del self._wards[name]
                 self.tell(name, "gone")
