@@ -25,9 +25,14 @@ def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     return {**env, **(extra or {})}
 
 
-async def run(*args: str, env: Mapping[str, str] | None = None, cwd: Path | None = None) -> Any:
+async def run(
+    *args: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    seconds: float = START_SECONDS,
+) -> Any:
     """Run to the end: ``returncode``, ``stdout`` and ``stderr`` as text."""
-    with trio.fail_after(START_SECONDS):
+    with trio.fail_after(seconds):
         done = await trio.run_process(
             [str(SCRIPT), *args],
             capture_stdout=True,

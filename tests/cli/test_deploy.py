@@ -146,7 +146,7 @@ def test_a_python_function_is_built_as_fns_client_does(tmp_path: Path) -> None:
         "ADD requirements.txt /function/",
         "RUN pip3 install --target /python/ --no-cache --no-cache-dir -r requirements.txt",
         "ADD . /function/",
-        "RUN chmod -R o+r /function /python",
+        "RUN chmod -R o+rX /function /python",
         "FROM r",
         "WORKDIR /function",
         "COPY --from=build-stage /python /python",

@@ -41,9 +41,8 @@ PACKAGES = ("python3-minimal", "libpython3-stdlib")
 FDK_CHANGES = (
     "ENV PYTHONPATH=/python",
     "WORKDIR /function",
-    'ENTRYPOINT ["python3", "/python/bin/fdk", "/function/func.py", "handler"]',
+    'ENTRYPOINT ["/python/bin/fdk", "/function/func.py", "handler"]',
 )
-
 
 _PIP = (sys.executable, "-m", "pip", "install", "--quiet", "--no-compile")
 
@@ -94,8 +93,8 @@ def fdk_image(
 
     The first time it needs root, mmdebstrap, a Debian mirror and PyPI, and takes half a minute.
     """
-    recipe = inspect.getsource(_fdk_rootfs)
-    source = _hash([recipe, FDK, SUITE, PYTHON, *PACKAGES, *FDK_CHANGES], [FUNCTION / "func.py"])
+    recipe = [inspect.getsource(step) for step in (_fdk_rootfs, _for_python_of_the_image, _debian)]
+    source = _hash([*recipe, FDK, SUITE, PYTHON, *PACKAGES, *FDK_CHANGES], [FUNCTION / "func.py"])
     with _client(client_or_host) as client:
         if _source_of(client, name) != source:
             rootfs = _fdk_rootfs(CACHE / f"fdk-{source}")
@@ -179,28 +178,43 @@ def _fdk_rootfs(target: Path) -> Path:
     rootfs = target / "rootfs.tar"
     if rootfs.exists():
         return rootfs
-    mmdebstrap = _tool("mmdebstrap", "mmdebstrap")
-    user = f"fn:x:{IMAGE_USER}:{IMAGE_USER}::/:/bin/sh"
     with _finished_later(target) as partial, tempfile.TemporaryDirectory() as scratch:
         kit, function = Path(scratch, "python"), Path(scratch, "function")
         _run([*_PIP, f"--python-version={PYTHON}", "--only-binary=:all:", f"--target={kit}", FDK])
-        shutil.copytree(FUNCTION, function, ignore=shutil.ignore_patterns("__pycache__"))
+        _for_python_of_the_image(kit / "bin" / "fdk")
         os.chmod(scratch, 0o755)
-        _run(
-            [
-                mmdebstrap,
-                "--quiet",
-                "--variant=minbase",
-                f"--include={','.join(PACKAGES)}",
-                f"--customize-hook=copy-in {kit} {function} /",
-                # Compiled here, because the function's root is read-only.
-                '--customize-hook=chroot "$1" python3 -m compileall -q /python /function',
-                f'--customize-hook=echo "{user}" >> "$1/etc/passwd"',
-                SUITE,
-                str(partial / rootfs.name),
-            ]
+        shutil.copytree(FUNCTION, function, ignore=shutil.ignore_patterns("__pycache__"))
+        _debian(
+            partial / rootfs.name,
+            PACKAGES,
+            f"copy-in {kit} {function} /",
+            # Compiled here, because the function's root is read-only.
+            'chroot "$1" python3 -m compileall -q /python /function',
         )
     return rootfs
+
+
+def _for_python_of_the_image(script: Path) -> None:
+    """pip names the Python that it runs on itself as the script's interpreter."""
+    _, rest = script.read_text().split("\n", 1)
+    script.write_text(f"#!/usr/bin/python3\n{rest}")
+
+
+def _debian(tar: Path, packages: Sequence[str], *hooks: str) -> None:
+    """Make ``tar`` a root of Debian with ``packages`` and a user; ``hooks`` are mmdebstrap's."""
+    user = f"fn:x:{IMAGE_USER}:{IMAGE_USER}::/:/bin/sh"
+    hooks = (*hooks, f'echo "{user}" >> "$1/etc/passwd"')
+    _run(
+        [
+            _tool("mmdebstrap", "mmdebstrap"),
+            "--quiet",
+            "--variant=minbase",
+            f"--include={','.join(packages)}",
+            *(f"--customize-hook={hook}" for hook in hooks),
+            SUITE,
+            str(tar),
+        ]
+    )
 
 
 # --- the cache -------------------------------------------------------------------------------

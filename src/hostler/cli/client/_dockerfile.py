@@ -13,6 +13,8 @@ NODE_IMAGES = ("fnproject/node:20-dev", "fnproject/node:20")
 """Fn's images to build in and to run in, where ``func.yaml`` names none."""
 PYTHON_ENTRYPOINT = "/python/bin/fdk /function/func.py handler"
 NODE_ENTRYPOINT = "node func.js"
+_READABLE = "RUN chmod -R o+rX /function"
+"""Functions run as a user of their own. (Fn's client leaves out the X, for directories.)"""
 
 
 def dockerfile_of(func: FuncFile) -> str:
@@ -38,7 +40,7 @@ def _python(func: FuncFile) -> tuple[list[str], list[str]]:
             "ADD requirements.txt /function/",
             "RUN pip3 install --target /python/ --no-cache --no-cache-dir -r requirements.txt",
         ]
-    build += ["ADD . /function/", "RUN chmod -R o+r /function /python"]
+    build += ["ADD . /function/", f"{_READABLE} /python"]
     run = [
         "COPY --from=build-stage /python /python",
         "COPY --from=build-stage /function /function",
@@ -51,7 +53,7 @@ def _node(func: FuncFile) -> tuple[list[str], list[str]]:
     build = ["ADD . /function/"]
     if (func.folder / "package.json").exists():
         build += ["RUN npm install"]
-    build += ["RUN chmod -R o+r /function"]
+    build += [_READABLE]
     return build, ["COPY --from=build-stage /function /function"]
 
 
