@@ -38,14 +38,23 @@ LAYERS: dict[str, int] = {
         1,
     ),
     **dict.fromkeys(
-        ["_asgi", "_declaration", "_flights", "_log_text", "cached_functions", "functions", "logs"],
+        [
+            "_asgi",
+            "_declaration",
+            "_flights",
+            "_log_text",
+            "_output_lines",
+            "cached_functions",
+            "functions",
+            "logs",
+        ],
         1,
     ),
     **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
     **dict.fromkeys(["wire", "drivers", "store", "api_client"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front", "api"], 4),
-    **dict.fromkeys(["testing", "ui"], 5),
+    **dict.fromkeys(["testing", "ui", "tail"], 5),
     "cli": 6,
 }
 MAY_SHARE_A_LAYER = 1

@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
 from hostler._container_task import End
+from hostler._output_lines import LINGER, MAX_LINE
 from hostler.agent import Output
 from hostler.agent_metrics import AgentMetrics
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver
 from hostler.engagement import EngagementFailed, LogChannel, LogCollector
 from hostler.frames import LogAck, LogContainer, LogMessage, LogReady, LogStart
 from hostler.runner import FunctionLogs, Hooks
-from hostler.runner._logs import LINE_OVERHEAD, LINGER, MAX_BATCH_LINES, MAX_LINE
+from hostler.runner._logs import LINE_OVERHEAD, MAX_BATCH_LINES
 from tests.conftest import Logs
 
 from .runners import open_sim_runner

@@ -23,6 +23,7 @@ from ._life import Life
 from ._load import load_callable
 from ._page import Page
 from ._settings import Settings
+from ._tail import Tail
 
 log = structlog.get_logger(__name__)
 
@@ -35,14 +36,24 @@ def tell_drain(report: DrainReport, before: Footprint) -> None:
 
 
 def calls_app(
-    agent: CallAgent, lookup: Lookup, settings: Settings, life: Life, page: Page
+    agent: CallAgent,
+    lookup: Lookup,
+    settings: Settings,
+    life: Life,
+    page: Page,
+    tail: Tail | None = None,
 ) -> ASGIApp:
+    """``tail`` is that of a node which runs functions itself."""
     agent, catalog = page.observed(agent, lookup.catalog)
     app = invoke_app(
         agent,
         catalog,
         triggers=catalog,
-        mounts={**lookup.mounts, **page.mount(life.shutdown)},
+        mounts={
+            **lookup.mounts,
+            **page.mount(life.shutdown),
+            **(tail.mount(life.shutdown) if tail else {}),
+        },
         config=settings.node,
         registry=REGISTRY,
         ready=life.is_ready,

@@ -22,6 +22,7 @@ from ._machine_id import take_machine_id
 from ._page import Page
 from ._parts import opened_driver, serving
 from ._settings import Settings
+from ._tail import Tail
 from ._tls import following_tls
 
 
@@ -48,6 +49,7 @@ class RunnerNode:
         hooks = self._hooks()
         page = Page("runner", self.settings, life)
         logs = FunctionLogs() if self.stream_logs else None
+        tail = Tail(self.settings)
         addresses: dict[str, object] = {}
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -59,7 +61,7 @@ class RunnerNode:
                 listeners = await enter(open_listeners(self.http_bind))
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
                 drained = trio.Event()
-                mounts = page.mount(drained)
+                mounts = {**page.mount(drained), **tail.mount(drained)}
                 app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
                 http = await enter(serving(app, listeners, self.settings, drained))
                 stack.callback(drained.set)
@@ -72,7 +74,7 @@ class RunnerNode:
                     config=config,
                     call_overrider=self.settings.overrider,
                     listeners=page.listeners,
-                    output=logs.collect if logs is not None else None,
+                    output=tail.sink(logs.collect if logs is not None else None),
                     debug_logs=self.settings.node.logs_debug,
                     grace=self.settings.grace,
                 )

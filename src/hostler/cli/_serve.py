@@ -21,6 +21,7 @@ from ._machine_id import take_machine_id
 from ._page import Page
 from ._parts import calls_app, opened_driver, serving, tell_drain
 from ._settings import Settings
+from ._tail import Tail
 
 
 @attrs.frozen(kw_only=True)
@@ -35,6 +36,7 @@ class ServeNode:
     async def __call__(self, life: Life) -> None:
         config = AgentConfig.from_env(self.settings.env)
         page = Page("full", self.settings, life)
+        tail = Tail(self.settings)
         before = Footprint.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -55,6 +57,7 @@ class ServeNode:
                     call_overrider=self.settings.overrider,
                     listeners=page.listeners,
                     startup=startup,
+                    output=tail.sink(),
                     debug_logs=self.settings.node.logs_debug,
                     grace=self.settings.grace,
                 )
@@ -67,7 +70,7 @@ class ServeNode:
                 )
             )
             page.show(agent=agent, lister=lookup.lister)
-            app = calls_app(detaching, lookup, self.settings, life, page)
+            app = calls_app(detaching, lookup, self.settings, life, page, tail)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("serve", {"http": server.addresses, "driver": name})

@@ -113,6 +113,13 @@ class NodeConfig(EnvConfig):
     """Whether there is a page at ``/ui`` (yes) that shows to whoever can reach the node's port
     which functions it has and what goes on there. Ours."""
 
+    log_tail_bytes: int = attrs.field(
+        default=0, metadata=setting(number(high=67_108_864), "FN_LOG_TAIL_BYTES")
+    )
+    """Bytes of what functions have printed last that a node keeps in memory, and shows at ``/logs``
+    to whoever can reach its port (0 = off): output may hold secrets. 4194304 is some 20 000 short
+    lines. Ours."""
+
     rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))
     """Request header that carries the request id ("" = request ids are off). Fn declares the
     variable but does not use it."""

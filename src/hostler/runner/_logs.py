@@ -7,16 +7,16 @@ away without an ``ack``: a line is delivered at least once or counted as dropped
 
 from __future__ import annotations
 
-import math
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import attrs
 import structlog
 import trio
 
 from .._container_task import Output
+from .._output_lines import LineCutter, Source
 from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..engagement import LogChannel
 from ..errors import ProtocolError
@@ -24,11 +24,6 @@ from ..frames import LogAck, LogContainer, LogLine, LogRequest, LogStart
 
 log = structlog.get_logger(__name__)
 
-MAX_LINE = 16 * 1024
-"""Bytes of a line; a longer one is delivered in pieces."""
-LINGER = 0.05
-"""Seconds after the end of its call in which the rest of a line may still come: output and response
-take different ways. Then it is delivered as it is."""
 MAX_BATCH_LINES = 1000
 MAX_BATCH_BYTES = 256 * 1024
 """Of one batch, which has to fit into a gRPC message of 4 MiB together with its names."""
@@ -39,32 +34,13 @@ DEFAULT_LIMIT = 8 * 1024 * 1024
 
 
 @attrs.frozen
-class _Source:
-    """Whose lines they are, in the order in which batches are grouped."""
-
-    app_id: str
-    fn_id: str
-    container_id: str
-    call_id: str
-
-
-@attrs.frozen
 class _Kept:
-    source: _Source
+    source: Source
     line: LogLine
 
     @property
     def size(self) -> int:
         return len(self.line.data) + LINE_OVERHEAD
-
-
-@attrs.define
-class _Partial:
-    """The begin of a line. At ``due`` it is taken as a whole one."""
-
-    source: _Source
-    data: bytes
-    due: float
 
 
 @attrs.define(eq=False)
@@ -105,7 +81,7 @@ class FunctionLogs:
         self._bytes = 0
         self._dropped = 0
         self._overflowing = False
-        self._partials: dict[tuple[str, bool], _Partial] = {}
+        self._cutter = LineCutter(self._add)
         self._streams: set[_Stream] = set()
         self._closing = False
         self._changed = trio.Event()
@@ -120,44 +96,13 @@ class FunctionLogs:
             unconfirmed=sum(len(stream.unconfirmed) for stream in self._streams),
             dropped=self._dropped,
             streams=len(self._streams),
-            partial=len(self._partials),
+            partial=len(self._cutter),
         )
 
     def collect(self, output: Output) -> None:
         """Take what a function printed: the ``output`` of `hostler.agent.open_agent`."""
-        if output.ends:
-            self._note_end(output)
-            return
-        source = _Source(output.app_id, output.fn_id, output.container_id, output.call_id)
-        key = output.container_id, output.is_stderr
-        partial = self._partials.get(key)
-        if partial is not None and partial.source != source:
-            self._flush(key)
-            partial = None
-        begun = b"" if partial is None else partial.data
-        *lines, rest = (begun + output.data).split(b"\n")
-        pieces = [piece for line in lines for piece in _cut(line)]
-        if len(rest) > MAX_LINE:
-            *full, rest = _cut(rest)
-            pieces += full
-        for piece in pieces:
-            self._add(source, piece, output.is_stderr)
-        if rest:
-            due = math.inf if output.running else trio.current_time() + LINGER
-            self._partials[key] = _Partial(source, rest, due)
-            if not output.running:
-                self._note_change()
-        else:
-            self._partials.pop(key, None)
-
-    def _note_end(self, output: Output) -> None:
-        """Nothing more is to be expected of the call, nothing comes of the container."""
-        for key in ((output.container_id, False), (output.container_id, True)):
-            if output.ends == "container":
-                self._flush(key)
-            elif key in self._partials:
-                self._partials[key].due = trio.current_time() + LINGER
-                self._note_change()
+        if self._cutter.add(output):
+            self._note_change()
 
     async def stream(self, channel: LogChannel) -> None:
         """Serve one collector: after its ``start``, each ``ready`` or ``ack`` is answered with one
@@ -184,8 +129,7 @@ class FunctionLogs:
     async def finish(self) -> None:
         """Let the streams end once they have taken what there is, and wait for that."""
         self._closing = True
-        for key in tuple(self._partials):
-            self._flush(key)
+        self._cutter.flush()
         self._note_change()
         while self._streams:
             if not self._lines:
@@ -213,13 +157,13 @@ class FunctionLogs:
 
     async def _fill(self, stream: _Stream) -> bool:
         """Wait for lines and give the stream a batch; false at the end of everything."""
-        self._flush_due()  # also where lines of others never cease
+        self._cutter.flush_due()  # also where lines of others never cease
         while not self._lines:
             if self._closing:
                 return False
-            with trio.move_on_at(min((p.due for p in self._partials.values()), default=math.inf)):
+            with trio.move_on_at(self._cutter.next_due):
                 await self._changed.wait()
-            self._flush_due()
+            self._cutter.flush_due()
         size = 0
         while self._lines and len(stream.unconfirmed) < MAX_BATCH_LINES:
             size += self._lines[0].size
@@ -232,18 +176,7 @@ class FunctionLogs:
 
     # --- the queue ---
 
-    def _flush(self, key: tuple[str, bool]) -> None:
-        """The line that was begun is complete as it is."""
-        partial = self._partials.pop(key, None)
-        if partial is not None:
-            self._add(partial.source, partial.data, key[1])
-
-    def _flush_due(self) -> None:
-        now = trio.current_time()
-        for key in [key for key, partial in self._partials.items() if partial.due <= now]:
-            self._flush(key)
-
-    def _add(self, source: _Source, data: bytes, is_stderr: bool) -> None:
+    def _add(self, source: Source, data: bytes, is_stderr: bool) -> None:
         kept = _Kept(source, LogLine(time.time_ns() // 1_000_000, data, is_stderr))
         self._lines.append(kept)
         self._bytes += kept.size
@@ -273,14 +206,6 @@ class FunctionLogs:
     def _note_change(self) -> None:
         self._changed.set()
         self._changed = trio.Event()
-
-
-def _cut(line: bytes) -> Iterator[bytes]:
-    """``line`` in pieces of at most ``MAX_LINE`` bytes; an empty one is a piece too."""
-    if not line:
-        yield line
-    for start in range(0, len(line), MAX_LINE):
-        yield line[start : start + MAX_LINE]
 
 
 def _grouped(lines: Sequence[_Kept]) -> list[LogContainer]:

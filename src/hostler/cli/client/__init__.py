@@ -8,7 +8,9 @@ from ._apps import apps
 from ._deploy import deploy
 from ._fns import fns
 from ._invoke import invoke
+from ._logs import logs
 from ._run import run
+from ._status import status
 from ._triggers import triggers
 
 __all__ = ["add_client_commands"]
@@ -22,3 +24,5 @@ def add_client_commands(app: typer.Typer) -> None:
     app.command()(invoke)
     app.command()(run)
     app.command()(deploy)
+    app.command()(logs)
+    app.command()(status)

@@ -30,7 +30,14 @@ def complete_trigger(ctx: typer.Context, incomplete: str) -> list[str]:
 def _names(ctx: typer.Context, incomplete: str, kind: str) -> list[str]:
     from ._options import DEFAULT_SERVER
 
-    server = ctx.params.get("server") or os.environ.get("FN_API_URL") or DEFAULT_SERVER
+    server = (
+        ctx.params.get("api")
+        or ctx.params.get("server")
+        or os.environ.get("FN_API_URL")
+        or DEFAULT_SERVER
+    )
+    if not isinstance(server, str):  # where several may be given, the first one knows the names
+        server = server[0]
     found: list[str] = []
 
     async def ask() -> None:

@@ -36,7 +36,7 @@ def request_lines(app: ASGIApp) -> ASGIApp:
         finally:
             taken = (time.perf_counter() - began) * 1000
             what = str(status) if status else "no answer"
-            _print(f"{scope['method']} {_printable(scope['path'])} {what} {taken:.0f} ms {size} B")
+            _print(f"{scope['method']} {printable(scope['path'])} {what} {taken:.0f} ms {size} B")
 
     return wrapped
 
@@ -67,13 +67,13 @@ class OutputLines:
 
 
 def _print_function(line: bytes) -> None:
-    sys.stderr.write(f"| {_printable(line.decode(errors='replace'))}\n")
+    sys.stderr.write(f"| {printable(line.decode(errors='replace'))}\n")
 
 
 def _print(text: str) -> None:
     sys.stderr.write(f"{dt.datetime.now():%H:%M:%S} {text}\n")
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what a terminal would take for commands."""
     return "".join(char if char.isprintable() or char == "\t" else "\ufffd" for char in text)
