@@ -133,6 +133,7 @@ async def test_a_slow_reader_loses_lines_is_told_and_holds_up_nobody(
         await quick.begin()
         for text in "abcdef":
             tail.collect(output(f"{text}\n".encode()))
+            await trio.testing.wait_all_tasks_blocked()  # the slow one stands at its first line
             assert await quick.piece() == [text]
         assert await slow.piece() == ["a"]
         assert await slow.piece() == ["lost 2", "d", "e", "f"]
