@@ -1,4 +1,7 @@
-"""20 000 calls of 50 functions while containers are killed at random: nothing is left."""
+"""Many calls of 50 functions while containers are killed at random: nothing is left.
+
+HOSTLER_SOAK_CALLS sets how many (20 000 take 40 s); `scripts/bench soak` does it with containers.
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,7 @@ from tests.functions.build import fnt_path
 from .nodes import open_node
 from .soak import Soak
 
+CALLS = int(os.environ.get("HOSTLER_SOAK_CALLS", "8000"))
 FUNCTIONS = 50
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -50,11 +54,11 @@ def sim_fields(dice: random.Random, number: int) -> dict[str, Any]:
     return {"image": "work", "fn_id": f"fn-{function}", "idle_timeout": 1 + function % 3}
 
 
-async def test_soak_20000_calls_over_50_functions(autojump_clock: object, tmp_path: Path) -> None:
+async def test_soak_of_calls_over_50_functions(autojump_clock: object, tmp_path: Path) -> None:
     memory: list[int] = []
 
     def sample(number: int) -> None:
-        if number % 1000 == 0:
+        if number % (CALLS // 20) == 0:
             gc.collect()
             memory.append(resident())
 
@@ -68,12 +72,12 @@ async def test_soak_20000_calls_over_50_functions(autojump_clock: object, tmp_pa
             trio.open_nursery() as nursery,
         ):
             nursery.start_soon(kill_at_random, driver, random.Random(2))
-            soak = Soak(node, 20_000, clients=20, fields=sim_fields, on_progress=sample)
+            soak = Soak(node, CALLS, clients=20, fields=sim_fields, on_progress=sample)
             await soak.run()
             nursery.cancel_scope.cancel()
         statistics = node.agent.statistics()
-        assert sum(soak.outcomes.values()) == statistics.calls == 20_000
-        assert soak.outcomes["success"] > 15_000
+        assert sum(soak.outcomes.values()) == statistics.calls == CALLS
+        assert soak.outcomes["success"] > 0.75 * CALLS
         assert set(soak.outcomes) > {"success"}  # some were hit
         assert statistics.evictions > 0
         left = driver.statistics()
