@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
 import pytest
 import structlog
+
+# A background job of a script ignores it, and so would the nodes and clients that tests interrupt.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 class Logs(list[MutableMapping[str, Any]]):
