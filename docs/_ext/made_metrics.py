@@ -9,6 +9,7 @@ from prometheus_client.metrics_core import Metric
 from tables import table
 
 from hostler.agent_metrics import AgentMetrics
+from hostler.bodies import BodyMetrics
 from hostler.drivers.docker import DockerMetrics
 from hostler.front import FrontMetrics
 from hostler.metrics import CallCounts, LBMetrics
@@ -35,6 +36,6 @@ def _metrics() -> Iterator[Metric]:
     calls = CallCounts(registry)
     LBMetrics(registry, calls=calls)
     AgentMetrics(registry, calls=calls)
-    for collector in (DockerMetrics, FrontMetrics, PoolMetrics, TLSMetrics):
+    for collector in (BodyMetrics, DockerMetrics, FrontMetrics, PoolMetrics, TLSMetrics):
         collector(registry)
     return iter(sorted(registry.collect(), key=lambda metric: metric.name))

@@ -84,6 +84,10 @@ class Body(ABC):
         """Whether ``open`` would start from the first byte now. If not, no attempt can follow."""
         return True
 
+    async def aclose(self) -> None:  # noqa: B027  (most keep nothing)
+        """Give back what is kept of the body, when nobody reads it any more. Called by whoever
+        made it. Idempotent, and never cancelled."""
+
 
 class ResponseWriter(ABC):
     """Takes the response of one call, in the task that runs the call.

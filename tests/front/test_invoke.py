@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from hostler._asgi import ON_DISCONNECT, READ_AHEAD, error_document
 from hostler.abc import CallRequest
-from hostler.bodies import BytesBody
+from hostler.bodies import BodyBudget
 from hostler.call import PendingCall
-from hostler.config import NodeConfig
+from hostler.config import BodyConfig, NodeConfig
 from hostler.errors import (
     APIError,
     CallTimeout,
@@ -82,18 +82,23 @@ async def test_echo_with_the_functions_headers_and_the_call_id() -> None:
 
 
 async def test_small_body_is_in_memory_even_if_it_comes_in_pieces() -> None:
-    agent = ScriptedAgent()
+    held: list[bytes | None] = []
+
+    async def handler(call: PendingCall) -> None:
+        held.append(call.body.data)
+        await echo(call)
+
     request = AsgiRequest(headers=[("content-length", "6")])
     request.body(b"abc", more=True).body(b"def", more=True).body()
-    await request.run(app_of(agent))
-    assert agent.calls[0].body.data == b"abcdef"
+    await request.run(app_of(ScriptedAgent(handler)))
+    assert held == [b"abcdef"]
 
 
 async def test_request_without_a_body_does_not_wait_for_one() -> None:
     agent = ScriptedAgent()
     request = AsgiRequest().body()
     await request.run(app_of(agent))
-    assert agent.calls[0].body.data == b""
+    assert request.content == b""
     assert request.headers["content-length"] == "0"
 
 
@@ -636,7 +641,36 @@ async def test_an_answer_while_the_body_still_comes_does_not_wait_for_it() -> No
     assert request.status == 503
 
 
-async def test_bytes_body_is_replayable() -> None:
-    agent = ScriptedAgent()
-    await AsgiRequest(headers=[("content-length", "1")]).body(b"x").run(app_of(agent))
-    assert isinstance(agent.calls[0].body, BytesBody)
+async def test_small_body_is_replayable_and_counts_until_its_call_ends() -> None:
+    budget = BodyBudget()
+
+    async def handler(call: PendingCall) -> None:
+        assert budget.memory == 1
+        for _ in range(2):
+            assert await call.body.open().receive_some() == b"x"
+        await echo(call)
+
+    app = invoke_app(ScriptedAgent(handler), TABLE, bodies=budget)
+    request = await AsgiRequest(headers=[("content-length", "1")]).body(b"x").run(app)
+    assert (request.content, budget.memory) == (b"x", 0)
+
+
+@pytest.mark.parametrize("taken", [False, True])
+async def test_client_that_leaves_takes_what_was_kept_of_its_body_along(taken: bool) -> None:
+    budget = BodyBudget(BodyConfig(body_spill_size=1))
+    reading = trio.Event()
+
+    async def handler(call: PendingCall) -> None:
+        if taken:
+            await call.body.open().receive_some()
+        reading.set()
+        await trio.sleep_forever()
+
+    app = invoke_app(ScriptedAgent(handler), TABLE, bodies=budget)
+    request = AsgiRequest().body(b"abc", more=True)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(request.run, app)
+        await reading.wait()
+        assert budget.disk == (3 if taken else 0)
+        request.disconnect()
+    assert (budget.memory, budget.disk) == (0, 0)

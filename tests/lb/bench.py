@@ -19,6 +19,7 @@ from hostler.abc import (
     Placed,
     RunnerCall,
 )
+from hostler.bodies import BodyBudget
 from hostler.call import CallOption, PendingCall
 from hostler.config import LBConfig, PlacerConfig
 from hostler.lb import LBAgent, open_lb_agent
@@ -47,6 +48,7 @@ async def open_bench(
     call_overrider: CallOverrider | None = None,
     call_options: tuple[CallOption, ...] = (),
     listeners: tuple[CallListener, ...] = (),
+    bodies: BodyBudget | None = None,
 ) -> AsyncIterator[Bench]:
     registry = CollectorRegistry()
     metrics = LBMetrics(registry)
@@ -63,6 +65,7 @@ async def open_bench(
         call_options=call_options,
         listeners=listeners,
         metrics=metrics,
+        bodies=bodies,
         grace=grace,
     ) as agent:
         yield Bench(agent=agent, runner=runner, registry=registry)

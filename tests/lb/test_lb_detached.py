@@ -14,8 +14,8 @@ from hostler.abc import (
     Placed,
     RunnerCall,
 )
-from hostler.bodies import BytesBody, ReplayBody
-from hostler.config import LBConfig
+from hostler.bodies import BodyBudget, BytesBody, ReplayBody
+from hostler.config import BodyConfig, LBConfig
 from hostler.errors import (
     FunctionError,
     RequestTooBig,
@@ -137,6 +137,27 @@ async def test_weakness_02_3_a_detached_body_does_not_depend_on_the_request(
             source[:] = b"\xff" * len(source)
         await trio.sleep(10)
     assert bodies == sent
+
+
+async def test_a_detached_body_counts_until_its_call_ends(autojump_clock: MockClock) -> None:
+    bodies = BodyBudget()
+    async with open_bench(acknowledging(60), grace=100, bodies=bodies) as bench:
+        await bench.agent.submit(make_call(kind="detached", body=BytesBody(b"four")))
+        assert bodies.memory == 4
+        await trio.sleep(61)
+        assert bodies.memory == 0
+        with trio.move_on_after(0.5):
+            await bench.agent.submit(make_call(kind="detached", body=BytesBody(b"four")))
+        assert bodies.memory == 0
+
+
+async def test_a_detached_body_for_which_there_is_no_room_is_a_503() -> None:
+    bodies = BodyBudget(BodyConfig(body_memory=3, body_disk=3))
+    async with open_bench(FakeRunner(), bodies=bodies) as bench:
+        with pytest.raises(ServerBusy):
+            await bench.agent.submit(make_call(kind="detached", body=BytesBody(b"four")))
+        assert bench.agent.statistics() == LBStatistics(calls=1, server_busy=1)
+        assert (bodies.memory, bench.runner.attempts.total()) == (0, 0)
 
 
 async def test_a_detached_body_has_a_limit() -> None:

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import wait_all_tasks_blocked
 
-from hostler.bodies import BodyConsumed, BytesBody, ReplayBody, read_whole
+from hostler.bodies import BodyConsumed, ReplayBody
 from hostler.errors import RequestTooBig
 
 
@@ -142,11 +142,3 @@ async def test_a_failure_is_raised_from_each_attempt_and_never_an_end() -> None:
             await stream.receive_some()
     assert source.reads == 2
     assert body.data is None
-
-
-async def test_a_body_is_read_whole_up_to_a_limit() -> None:
-    assert (await read_whole(ReplayBody(ChunkStream(b"ab", b"c")), 3)).data == b"abc"
-    with pytest.raises(RequestTooBig):
-        await read_whole(ReplayBody(ChunkStream(b"ab", b"cd")), 3)
-    with pytest.raises(RequestTooBig):
-        await read_whole(BytesBody(b"abcd"), 3)

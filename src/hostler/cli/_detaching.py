@@ -10,7 +10,7 @@ import trio
 
 from hostler._grace import Grace
 from hostler.abc import CallAgent, CallListener, InnerAgent
-from hostler.bodies import read_whole
+from hostler.bodies import BodyBudget, keep_whole
 from hostler.call import CallOption, DiscardWriter, PendingCall
 from hostler.errors import ServerBusy
 
@@ -24,10 +24,13 @@ class DetachingAgent(CallAgent):
     are raised there, and cancelling it cancels the call.
     """
 
-    def __init__(self, inner: InnerAgent, nursery: trio.Nursery, body_limit: int) -> None:
+    def __init__(
+        self, inner: InnerAgent, nursery: trio.Nursery, body_limit: int, bodies: BodyBudget
+    ) -> None:
         self._inner = inner
         self._nursery = nursery
         self._body_limit = body_limit
+        self._bodies = bodies
         inner.add_listener(_Acknowledge())
 
     @property
@@ -42,11 +45,17 @@ class DetachingAgent(CallAgent):
         if call.model.type != "detached":
             await self._inner.submit(call)
             return
-        # The body has to outlive the request.
-        call.body = await read_whole(call.body, self._body_limit)
-        await self._nursery.start(self._run, call)
+        await self._nursery.start(self._keep_and_run, call)
 
-    async def _run(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
+    async def _keep_and_run(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
+        # The body has to outlive the request.
+        call.body = body = await keep_whole(call.body, self._bodies, self._body_limit)
+        try:
+            await self._run(call, task_status)
+        finally:
+            await body.aclose()
+
+    async def _run(self, call: PendingCall, task_status: trio.TaskStatus[None]) -> None:
         call.writer = writer = _AckWriter(task_status)
         try:
             await self._inner.submit(call)
@@ -77,13 +86,17 @@ class _Acknowledge(CallListener):
 
 @asynccontextmanager
 async def open_detaching(
-    inner: InnerAgent, *, body_limit: int, grace: float | Grace
+    inner: InnerAgent,
+    *,
+    body_limit: int,
+    grace: float | Grace,
+    bodies: BodyBudget | None = None,
 ) -> AsyncIterator[DetachingAgent]:
-    """``body_limit`` in bytes, for detached calls.
+    """``body_limit`` in bytes, for one detached call; ``bodies`` is to be the front end's.
 
     Leaving the block gives detached calls ``grace`` seconds to end; left by an exception or a
     cancellation there is no grace.
     """
     async with trio.open_nursery() as nursery:
-        yield DetachingAgent(inner, nursery, body_limit)
+        yield DetachingAgent(inner, nursery, body_limit, bodies or BodyBudget())
         nursery.cancel_scope.deadline = Grace.of(grace).deadline()

@@ -9,7 +9,8 @@ import attrs
 
 from hostler import wire
 from hostler.abc import PKIData, Placer
-from hostler.config import LBConfig, PlacerConfig, PoolConfig
+from hostler.bodies import BodyBudget
+from hostler.config import BodyConfig, LBConfig, PlacerConfig, PoolConfig
 from hostler.errors import ConfigError
 from hostler.front import open_listeners
 from hostler.functions import FunctionTable
@@ -42,6 +43,7 @@ class LBNode:
         env = self.settings.env
         placer = make_placer(self.placer, PlacerConfig.from_env(env))
         config = PoolConfig.from_env(env)
+        bodies = BodyBudget(BodyConfig.from_env(env))
         before = Footprint.now()
         page = Page("lb", self.settings, life)
         async with AsyncExitStack() as stack:
@@ -72,11 +74,12 @@ class LBNode:
                     config=LBConfig.from_env(env),
                     call_overrider=self.settings.overrider,
                     listeners=page.listeners,
+                    bodies=bodies,
                     grace=self.settings.grace,
                 )
             )
             page.show(lb=agent, pool=pool, lister=lookup.lister)
-            app = calls_app(agent, lookup, self.settings, life, page)
+            app = calls_app(agent, lookup, self.settings, life, page, bodies)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})

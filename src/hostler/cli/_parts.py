@@ -13,6 +13,7 @@ from prometheus_client import REGISTRY
 
 from hostler._asgi import cors, with_middleware
 from hostler.abc import CallAgent, Driver
+from hostler.bodies import BodyBudget
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
@@ -41,6 +42,7 @@ def calls_app(
     settings: Settings,
     life: Life,
     page: Page,
+    bodies: BodyBudget,
     tail: Tail | None = None,
 ) -> ASGIApp:
     """``tail`` is that of a node which runs functions itself."""
@@ -56,6 +58,7 @@ def calls_app(
         },
         config=settings.node,
         registry=REGISTRY,
+        bodies=bodies,
         ready=life.is_ready,
     )
     origins, headers = settings.node.api_cors_origins, settings.node.api_cors_headers

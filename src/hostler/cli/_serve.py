@@ -8,7 +8,8 @@ import attrs
 import trio
 
 from hostler.agent import keep_declared_warm, open_agent
-from hostler.config import AgentConfig, LBConfig
+from hostler.bodies import BodyBudget
+from hostler.config import AgentConfig, BodyConfig, LBConfig
 from hostler.front import open_listeners
 from hostler.functions import FunctionTable
 from hostler.lb import Footprint, report_of
@@ -37,6 +38,7 @@ class ServeNode:
         config = AgentConfig.from_env(self.settings.env)
         page = Page("full", self.settings, life)
         tail = Tail(self.settings)
+        bodies = BodyBudget(BodyConfig.from_env(self.settings.env))
         before = Footprint.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -66,11 +68,12 @@ class ServeNode:
                 open_detaching(
                     agent,
                     body_limit=LBConfig.from_env(self.settings.env).max_detached_body,
+                    bodies=bodies,
                     grace=self.settings.grace,
                 )
             )
             page.show(agent=agent, lister=lookup.lister)
-            app = calls_app(detaching, lookup, self.settings, life, page, tail)
+            app = calls_app(detaching, lookup, self.settings, life, page, bodies, tail)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("serve", {"http": server.addresses, "driver": name})

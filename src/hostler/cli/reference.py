@@ -16,6 +16,7 @@ from typer.models import OptionInfo
 from hostler.config import (
     AgentConfig,
     ApiConfig,
+    BodyConfig,
     EnvConfig,
     LBConfig,
     NodeConfig,
@@ -51,6 +52,7 @@ Each is an option too, and the option wins. All are ours, and have no `NAME_FILE
 
 _SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (
     ("Nodes and front end: `NodeConfig`", NodeConfig),
+    ("What is kept of request bodies: `BodyConfig`", BodyConfig),
     ("Datastore: `StoreConfig`", StoreConfig),
     ("Looking up functions: `ApiConfig`", ApiConfig),
     ("LB agent: `LBConfig`", LBConfig),

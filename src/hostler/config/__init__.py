@@ -1,5 +1,5 @@
-"""Settings, read from ``FN_`` variables: `AgentConfig`, `LBConfig`, `PlacerConfig`, `PoolConfig`,
-`StoreConfig`, `NodeConfig`.
+"""Settings, read from ``FN_`` variables: `AgentConfig`, `BodyConfig`, `LBConfig`, `PlacerConfig`,
+`PoolConfig`, `StoreConfig`, `NodeConfig`.
 
 A field is its variable in lower case without ``FN_``. ``X.from_env()`` reads the environment,
 ``X(field=value)`` sets values in code; both refuse bad ones with `ConfigError`.
@@ -13,6 +13,7 @@ from ._addresses import is_runner_target
 from ._agent import AgentConfig
 from ._api import ApiConfig
 from ._base import EnvConfig, look_up
+from ._bodies import BodyConfig
 from ._describe import SettingInfo, describe
 from ._kinds import parse_seconds
 from ._node import NO_API_URL, NO_RUNNERS, NodeConfig, NodeType
@@ -26,6 +27,7 @@ __all__ = [
     "NO_RUNNERS",
     "AgentConfig",
     "ApiConfig",
+    "BodyConfig",
     "ConfigError",
     "EnvConfig",
     "LBConfig",

@@ -68,7 +68,8 @@ class NodeConfig(EnvConfig):
 
     replay_limit: int = attrs.field(default=1_048_576, metadata=setting(_SIZE, "FN_REPLAY_LIMIT"))
     """Bytes (1 048 576) of a streamed request body that are kept so that the call can be sent to
-    another runner. Ours: Fn keeps the whole body."""
+    another runner, as far as all bodies together have room (``FN_BODY_MEMORY``). Ours: Fn keeps
+    the whole body."""
 
     max_request_header_size: int = attrs.field(
         default=65_536, metadata=setting(_SIZE, "FN_MAX_REQUEST_HEADER_SIZE")

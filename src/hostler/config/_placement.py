@@ -29,8 +29,8 @@ class LBConfig(EnvConfig):
     max_detached_body: int = attrs.field(
         default=64 * 1024 * 1024, metadata=setting(number(), "FN_MAX_DETACHED_BODY")
     )
-    """Bytes (67 108 864) of a detached call's request body, which is held in memory because it
-    has to outlive the request. Ours: Fn has no limit."""
+    """Bytes (67 108 864) of a detached call's request body, which is kept whole because it has to
+    outlive the request. Ours: Fn has no limit."""
 
 
 @attrs.frozen(kw_only=True)

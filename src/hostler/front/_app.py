@@ -12,6 +12,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from hostler._asgi import ASGIApp, Receive, Reply, Scope, Send, error_reply, json_reply, text_reply
 from hostler.abc import CallAgent
+from hostler.bodies import BodyBudget, BodyMetrics
 from hostler.config import NodeConfig
 from hostler.errors import APIError
 from hostler.functions import FunctionSource, TriggerSource
@@ -130,13 +131,15 @@ def invoke_app(
     config: NodeConfig | None = None,
     registry: CollectorRegistry | None = None,
     metrics: FrontMetrics | None = None,
+    bodies: BodyBudget | None = None,
     ready: ReadyCheck = lambda: True,
 ) -> ASGIApp:
     """The application of a node that takes calls over HTTP.
 
     Without ``triggers`` there is no ``/t``. ``mounts`` (``{"/v2": application}``) get all below
     a first path component, with the whole path. ``metrics`` are given to share them with a
-    mounted application; they are made with ``registry``.
+    mounted application; they are made with ``registry``. ``bodies``, whose metrics are
+    registered there, is to be the agent's, too.
 
     Any ASGI 3 server on Trio can run it; `serve_http` is made for it. Of ``config`` it uses
     ``max_request_size``, ``replay_limit``, ``request_body_read_timeout`` and ``rid_header``.
@@ -146,7 +149,9 @@ def invoke_app(
     goes away (``http.disconnect``) cancels its call.
     """
     registry = registry or CollectorRegistry()
-    invoker = Invoker(agent, config or NodeConfig(), metrics or FrontMetrics(registry))
+    bodies = bodies or BodyBudget()
+    BodyMetrics(registry, bodies)
+    invoker = Invoker(agent, config or NodeConfig(), metrics or FrontMetrics(registry), bodies)
     calls = CallRoutes(invoker, functions, triggers)
     return NodeApp(registry, calls=calls, mounts=mounts, ready=ready)
 

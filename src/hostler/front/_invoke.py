@@ -22,7 +22,7 @@ from hostler._asgi import (
     error_reply,
 )
 from hostler.abc import Body, CallAgent, CallRequest
-from hostler.bodies import BytesBody, ReplayBody
+from hostler.bodies import BodyBudget, CountedBody, ReplayBody
 from hostler.call import CallOption, PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import APIError, Blame, ClientCancelled, RequestTooBig, public_error
@@ -61,10 +61,12 @@ class Invoker:
         agent: CallAgent,
         config: NodeConfig,
         metrics: FrontMetrics,
+        bodies: BodyBudget,
     ) -> None:
         self.agent = agent
         self.config = config
         self.metrics = metrics
+        self.bodies = bodies
 
     async def run(self, entry: Entry, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one exchange to its end. Only a cancellation from outside leaves it."""
@@ -72,7 +74,11 @@ class Invoker:
         exchange = _Exchange(self, entry, scope, receive, send)
         self.metrics.begun(entry.route, scope["method"])
         with exchange.call_scope:
-            await exchange.run()
+            try:
+                await exchange.run()
+            finally:
+                if exchange.body is not None:
+                    await exchange.body.aclose()
         duration_ns = time.monotonic_ns() - started_ns
         if exchange.call_scope.cancelled_caught and not exchange.ended:
             exchange.status, exchange.blame = CLIENT_GONE, "service"
@@ -122,6 +128,7 @@ class _Exchange:
             response_head=entry.response_head,
             head_only=self.head.method == "HEAD",
         )
+        self.body: Body | None = None
         self.found: Found | None = None
         self.call_id = ""
         self.fn_id = ""
@@ -217,8 +224,11 @@ class _Exchange:
         whole = length is not None and length <= READ_AHEAD
         await self.incoming.begin(up_to=READ_AHEAD if whole else 1)
         if self.incoming.complete:
-            return BytesBody(self.incoming.taken())
-        return ReplayBody(self.incoming.stream(), self.front.config.replay_limit)
+            self.body = CountedBody(self.incoming.taken(), self.front.bodies)
+        else:
+            limit = self.front.config.replay_limit
+            self.body = ReplayBody(self.incoming.stream(), limit, self.front.bodies)
+        return self.body
 
     def _request_id(self, headers: Mapping[str, list[str]]) -> str:
         name = self.front.config.rid_header

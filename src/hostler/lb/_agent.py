@@ -13,6 +13,7 @@ import trio
 from .._gate import Gate
 from .._grace import Grace
 from ..abc import CallAgent, CallListener, CallOverrider, Placer, RunnerPool
+from ..bodies import BodyBudget
 from ..call import CallOption, PendingCall, build_call
 from ..config import LBConfig
 from ..errors import ServerBusy, ServiceReservationFailure
@@ -40,6 +41,7 @@ class LBAgent(CallAgent):
         call_options: Iterable[CallOption],
         listeners: Iterable[CallListener],
         metrics: LBMetrics,
+        bodies: BodyBudget,
     ) -> None:
         self._placer = placer
         self._detached = detached
@@ -59,6 +61,7 @@ class LBAgent(CallAgent):
             placer=placer,
             listeners=tuple(listeners),
             counts=self._counts,
+            bodies=bodies,
         )
 
     def __repr__(self) -> str:

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from .._grace import Grace
 from .._groups import open_background
 from ..abc import CallListener, CallOverrider, Placer, RunnerPool
+from ..bodies import BodyBudget
 from ..call import CallOption
 from ..config import LBConfig
 from ..metrics import LBMetrics, default_metrics
@@ -24,13 +25,15 @@ async def open_lb_agent(
     call_options: Iterable[CallOption] = (),
     listeners: Iterable[CallListener] = (),
     metrics: LBMetrics | None = None,
+    bodies: BodyBudget | None = None,
     grace: float | Grace | None = None,
 ) -> AsyncIterator[LBAgent]:
     """An agent that has its calls run by the runners of ``pool``, chosen by ``placer``.
 
     ``call_options`` are applied to each call after the caller's, then the ``call_overrider``.
     ``listeners`` are told of each call in order. ``metrics`` are the process's own by default;
-    give the placer the same. ``pool`` is opened, and closed, by the caller, around this block.
+    give the placer the same. ``bodies``, for which detached calls' bodies count, is to be the
+    front end's. ``pool`` is opened, and closed, by the caller, around this block.
 
     Leaving the block drains: new calls and those that are still searching for a runner get
     `ServerBusy` at once, which also closes the placer; what runs, detached calls too, has
@@ -50,6 +53,7 @@ async def open_lb_agent(
             call_options=call_options,
             listeners=listeners,
             metrics=metrics or default_metrics(),
+            bodies=bodies or BodyBudget(),
         )
         try:
             yield agent

@@ -11,8 +11,8 @@ import structlog
 import trio
 
 from .._groups import is_cancellation
-from ..abc import CallListener, Placer, RunnerPool
-from ..bodies import read_whole
+from ..abc import Body, CallListener, Placer, RunnerPool
+from ..bodies import BodyBudget, keep_whole
 from ..call import PendingCall
 from ..errors import ServiceReservationFailure, code_of
 from ._ending import model_status, status_of, text_of
@@ -38,12 +38,15 @@ class CallRun:
         placer: Placer,
         listeners: Sequence[CallListener],
         counts: Counts,
+        bodies: BodyBudget,
     ) -> None:
         self._call = call
         self._pool = pool
         self._placer = placer
         self._listeners = listeners
         self._counts = counts
+        self._bodies = bodies
+        self._kept: Body | None = None
         self._submitted_at = trio.current_time()
         self._started_at: float | None = None
         self._told: list[CallListener] = []
@@ -51,9 +54,16 @@ class CallRun:
     async def run(self, *, seconds: float = math.inf, body_limit: float | None = None) -> None:
         """See the call through. Raises the error that ends it.
 
-        ``seconds`` is our own limit on a call under way. With a ``body_limit`` the body is read
-        into memory first, up to so many bytes.
+        ``seconds`` is our own limit on a call under way. With a ``body_limit`` the body is kept
+        whole before, up to so many bytes, and until the end.
         """
+        try:
+            await self._run(seconds, body_limit)
+        finally:
+            if self._kept is not None:
+                await self._kept.aclose()
+
+    async def _run(self, seconds: float, body_limit: float | None) -> None:
         try:
             await self._prepare(body_limit)
             await self._place(seconds)
@@ -66,7 +76,8 @@ class CallRun:
         self._counts.enqueue()
         try:
             if body_limit is not None:
-                self._call.body = await read_whole(self._call.body, body_limit)
+                self._kept = await keep_whole(self._call.body, self._bodies, body_limit)
+                self._call.body = self._kept
             self._started_at = trio.current_time()
             self._call.model.status = "running"
             self._call.model.started_at = dt.datetime.now(dt.UTC)

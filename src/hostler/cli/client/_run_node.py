@@ -12,7 +12,8 @@ import trio
 
 from hostler._asgi import with_middleware
 from hostler.agent import open_agent
-from hostler.config import AgentConfig, LBConfig
+from hostler.bodies import BodyBudget
+from hostler.config import AgentConfig, BodyConfig, LBConfig
 from hostler.drivers.process import ProcessConfig, open_process_driver
 from hostler.errors import HostlerError
 from hostler.front import invoke_app, open_listeners
@@ -113,9 +114,17 @@ class RunNode:
                 open_agent(driver, config=config, output=output.collect, grace=grace)
             )
             limit = LBConfig.from_env(self.settings.env).max_detached_body
-            detaching = await enter(open_detaching(agent, body_limit=limit, grace=grace))
+            bodies = BodyBudget(BodyConfig.from_env(self.settings.env))
+            detaching = await enter(
+                open_detaching(agent, body_limit=limit, bodies=bodies, grace=grace)
+            )
             app = invoke_app(
-                detaching, live, triggers=live, config=self.settings.node, ready=life.is_ready
+                detaching,
+                live,
+                triggers=live,
+                config=self.settings.node,
+                bodies=bodies,
+                ready=life.is_ready,
             )
             app = with_middleware(app, [request_lines])
             server = await enter(serving(app, listeners, self.settings, life.shutdown))

@@ -1,0 +1,84 @@
+"""What all bodies of a node may take together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, TypeVar, TypeVarTuple
+
+import structlog
+import trio
+
+from ..config import BodyConfig
+from ..errors import HostlerError
+
+log = structlog.get_logger(__name__)
+
+NotKeptReason = Literal["too_big", "no_room", "disk_error"]
+"""Larger than one body may be, over the limits of all bodies, or a file that can't be written."""
+
+THREADS = 4
+"""Worker threads for reading and writing files of bodies. A disk is not faster with more."""
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
+class NotKept(HostlerError):
+    """There is no room for more of a body."""
+
+    def __init__(self, reason: NotKeptReason) -> None:
+        self.reason: NotKeptReason = reason
+        super().__init__(f"the body is not kept: {reason}")
+
+
+class BodyBudget:
+    """Counts the bytes of bodies that are kept, in memory and on disk, over all calls.
+
+    One per node, for its front end and its agent. ``memory`` and ``disk`` are what is kept now:
+    ``memory`` is over its limit by what is on its way to a file, and by bodies that came whole
+    with their request (at most 64 KiB each), which are counted, but needed anyway.
+
+    Belongs to the event loop's thread; may be made outside of it.
+    """
+
+    def __init__(self, config: BodyConfig | None = None) -> None:
+        self.config = config or BodyConfig()
+        self.memory = 0
+        self.disk = 0
+        self.not_kept: dict[NotKeptReason, int] = {"too_big": 0, "no_room": 0, "disk_error": 0}
+        self._threads: trio.CapacityLimiter | None = None
+        self._disk_fails = False
+
+    def __repr__(self) -> str:
+        return f"<BodyBudget memory={self.memory} disk={self.disk} not_kept={self.not_kept}>"
+
+    def wants_file(self, held: int) -> bool:
+        """Whether a body that has ``held`` bytes in memory should move them to its file."""
+        config = self.config
+        if self.memory > config.body_memory:
+            return True
+        return held > config.body_spill_size and config.body_disk > 0
+
+    def take_disk(self, size: int) -> None:
+        """Count ``size`` bytes that are about to be written. Raises `NotKept`."""
+        if self.disk + size > self.config.body_disk:
+            raise NotKept("no_room")
+        self.disk += size
+
+    async def in_thread(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
+        """Run blocking ``work``. Cancelled before it began, never while it runs: then the thread
+        may have the file, which must not be closed under it."""
+        if self._threads is None:
+            self._threads = trio.CapacityLimiter(THREADS)
+        return await trio.to_thread.run_sync(work, *args, limiter=self._threads)
+
+    def disk_failed(self, error: OSError) -> None:
+        """Tell of the first failure after a success."""
+        if not self._disk_fails:
+            log.warning("bodies can't be written to disk", error=str(error))
+        self._disk_fails = True
+
+    def disk_worked(self) -> None:
+        if self._disk_fails:
+            log.info("bodies can be written to disk again")
+        self._disk_fails = False
