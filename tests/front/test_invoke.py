@@ -667,7 +667,7 @@ async def test_client_that_leaves_takes_what_was_kept_of_its_body_along(taken: b
         await trio.sleep_forever()
 
     app = invoke_app(ScriptedAgent(handler), TABLE, bodies=budget)
-    request = AsgiRequest().body(b"abc", more=True)
+    request = AsgiRequest(headers=[("transfer-encoding", "chunked")]).body(b"abc", more=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(request.run, app)
         await reading.wait()

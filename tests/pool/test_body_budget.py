@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
+from hostler.abc import Body, NotPlaced, Placed
 from hostler.bodies import (
     BodyBudget,
     BodyConsumed,
@@ -23,9 +25,12 @@ from hostler.bodies import (
     keep_whole,
 )
 from hostler.config import BodyConfig
+from hostler.engagement import ServerEngagement
 from hostler.errors import RequestTooBig, ServerBusy
+from hostler.frames import Finished
 from tests.conftest import Logs
 
+from .bench import OK, Bench, read_all
 from .test_replay_body import ChunkStream, read_to_end
 
 
@@ -41,10 +46,8 @@ def files() -> int:
     """Open files that have no name any more."""
     count = 0
     for fd in os.listdir("/proc/self/fd"):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # that of the listing
             count += os.readlink(f"/proc/self/fd/{fd}").endswith("(deleted)")
-        except FileNotFoundError:  # that of the listing
-            pass
     return count
 
 
@@ -207,6 +210,43 @@ async def test_a_detached_body_that_is_cancelled_while_it_is_kept_leaves_nothing
         await body.aclose()
     assert scope.cancel_called == (after in range(1, 12))
     assert_nothing_left(budget, before)
+
+
+@pytest.mark.parametrize("whole", [False, True])
+async def test_a_body_in_a_file_goes_to_the_next_runner_after_a_refusal(whole: bool) -> None:
+    budget, before = budget_of(10**6, 1000, 10**6), files()
+    sent = bytes(range(256)) * 1500
+    arrived: list[bytes] = []
+
+    async def play(engagement: ServerEngagement) -> None:
+        arrived.append((await read_all(engagement))[1])
+        full = len(arrived) == 1
+        await engagement.send(Finished(success=False, error_code=503) if full else OK)
+
+    bench = Bench(play)
+    body: Body = ReplayBody(BytesBody(sent).open(), len(sent), budget)
+    if whole:
+        body = await keep_whole(body, budget, len(sent))
+    bench.call.body = body
+    assert isinstance(await bench.try_exec(), NotPlaced)
+    assert (budget.disk, body.data) == (len(sent), None)
+    assert await bench.try_exec() == Placed()
+    assert arrived == [sent, sent]
+    await body.aclose()
+    assert_nothing_left(budget, before)
+
+
+async def test_a_stream_of_a_closed_body_fails_and_does_not_end_early() -> None:
+    budget = budget_of()
+    asked = ReplayBody(ChunkStream(b"ab", b"cd"), 100, budget)
+    assert await asked.open().receive_some() == b"ab"
+    whole = await keep_whole(BytesBody(b"ab"), budget, 10)
+    for body in (asked, whole):
+        stream = body.open()
+        await body.aclose()
+        with pytest.raises(trio.ClosedResourceError):
+            await stream.receive_some()
+    assert budget.memory == 0
 
 
 @pytest.fixture

@@ -27,6 +27,7 @@ class Kept:
         self._file: SpillFile | None = None
         self.on_disk = 0
         self.size = 0
+        self.closed = False
 
     async def append(self, chunk: bytes) -> None:
         """Add a ``chunk`` that is not empty.
@@ -90,6 +91,7 @@ class Kept:
     async def aclose(self) -> None:
         """Give all of it back. Idempotent, and never cancelled: it waits for the file system
         alone, and for nothing if there is no file."""
+        self.closed = True
         self._budget.memory -= self.size - self.on_disk
         on_disk, file = self.on_disk, self._file
         self._parts, self._starts, self._file = [], [], None

@@ -90,6 +90,8 @@ class ReplayBody(Body):
         try:
             if self._kept is not None and offset < self._kept.size:
                 return await self._kept.read(offset, max_bytes)
+            if offset < self._size:  # going on with the source would leave bytes out
+                raise trio.ClosedResourceError("the body was closed")
             return await self._read_source(max_bytes)
         finally:
             self._reading = False

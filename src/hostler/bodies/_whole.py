@@ -87,6 +87,8 @@ class _KeptStream(trio.abc.ReceiveStream):
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
+        if self._kept.closed:  # it must not look like the end of the body
+            raise trio.ClosedResourceError("the body was closed")
         if self._offset >= self._kept.size:
             return b""
         chunk = await self._kept.read(self._offset, max_bytes)
