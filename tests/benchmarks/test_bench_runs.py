@@ -71,10 +71,11 @@ def test_load_is_measured(target: Target, do: str) -> None:
 
 
 def test_latency_and_rate_are_true(target: Target) -> None:
-    """Three clients and 20 ms per answer are at most 150 requests per second."""
+    """Three clients and 20 ms per answer are 150 requests per second, and for each client at most
+    one that began before the measurement."""
     metrics = measure_load(target, plan_for(target, "sleep=20", seconds=0.3))
     assert metrics["latency_p50_us"] >= 20_000
-    assert metrics["requests_per_s"] <= 151
+    assert metrics["requests_per_s"] <= (150 * 0.3 + 3) / 0.3
 
 
 def test_generated_answers_are_checked_by_size(target: Target) -> None:
