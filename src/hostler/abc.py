@@ -220,6 +220,8 @@ class RunnerCall(ABC):
     runner_address: str
     attempts: int
     user_execution_ns: int | None
+    queue_seconds: float = 0.0
+    """How long a runner without room may let it wait to be the next on a hot container."""
 
     @abstractmethod
     def add_user_execution_ns(self, duration_ns: int) -> None:

@@ -67,6 +67,7 @@ class PendingCall(RunnerCall):
     attempts: int = 0
     created_ns: int = attrs.Factory(time.monotonic_ns)
     user_execution_ns: int | None = None
+    queue_seconds: float = 0.0
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     on_slot: SlotHook | None = None

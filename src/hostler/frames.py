@@ -23,6 +23,8 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
 
     ``reserve`` asks the runner to hold a slot for the call until a `Commit`, instead of running
     it. Only for runners that say that they can: others end the engagement with an error.
+    ``wait_ms``: instead of a NACK for want of room, the call may wait so many milliseconds to be
+    the next on a hot container.
 
     The repr leaves out what may hold secrets: the call (its config) and the extensions.
     """
@@ -31,6 +33,7 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     slot_hash_id: str = ""
     extensions: Mapping[str, str] = {}
     reserve: bool = False
+    wait_ms: int = 0
 
     def __repr__(self) -> str:
         size = len(self.models_call_json)
@@ -98,6 +101,9 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """``warm`` has every slot key with idle containers, or `MAX_WARM_KEYS` of them."""
     reserves: bool = False
     """The runner takes reservations (`TryCall.reserve`)."""
+    slots: int = 0
+    """Hot containers of ``slot``, busy or not, behind each of which one call may wait
+    (`TryCall.wait_ms`); 0 = none may."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -50,6 +50,7 @@ async def test_the_hint_of_an_ended_call(autojump_clock: object, tmp_path: Path)
             warm={digest(call): 1},
             complete=True,
             reserves=True,
+            slots=1,
         )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ended, node)

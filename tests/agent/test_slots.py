@@ -255,3 +255,20 @@ def test_a_spare_launch_is_for_a_call_whose_own_has_failed(bench: Bench) -> None
     assert spare.waiter is waiter
     assert bench.queue.launched(spare, FakeSlot(2))
     assert waiter.done.is_set()
+
+
+def test_a_call_with_two_failed_launches_counts_once_among_the_setbacks(bench: Bench) -> None:
+    first = bench.join()
+    bench.begin()
+    bench.queue.launched(bench.launches[0], slot := FakeSlot(1))
+    assert first.slot is slot
+    second = bench.join()
+    assert bench.queue.launch_failed(bench.launches[1], ValueError("first"))
+    assert bench.queue.setbacks == 1
+    spare = bench.queue.add_spare()
+    assert spare.waiter is second
+    assert bench.queue.launch_failed(spare, ValueError("second"))
+    assert bench.queue.setbacks == 1
+    assert bench.queue.offer(slot)
+    assert second.slot is slot
+    assert bench.queue.setbacks == 0

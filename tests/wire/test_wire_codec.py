@@ -42,7 +42,14 @@ ROOT = Path(__file__).resolve().parents[2]
 texts = st.text(st.characters(exclude_categories=["Cs"]))
 int64 = st.integers(-(2**63), 2**63 - 1)
 datas = st.builds(Data, st.binary(max_size=300), st.booleans())
-tries = st.builds(TryCall, texts, texts, st.dictionaries(texts, texts), st.booleans())
+tries = st.builds(
+    TryCall,
+    texts,
+    texts,
+    st.dictionaries(texts, texts),
+    st.booleans(),
+    st.just(0) | st.integers(0, 2**32 - 1),
+)
 starts = st.builds(ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts)))
 hints = st.builds(
     LoadHint,
@@ -56,6 +63,7 @@ hints = st.builds(
     reserves=st.booleans(),
     free_cpus=st.none() | st.integers(0, 2**32 - 1),
     reclaimable_cpus=st.integers(0, 2**32 - 1),
+    slots=st.integers(0, 2**32 - 1),
 )
 finishes = st.builds(
     Finished,
@@ -101,6 +109,7 @@ def test_a_try_is_encoded_as_betterproto_does(frame: TryCall) -> None:
         models_call_json=frame.models_call_json,
         slot_hash_id=frame.slot_hash_id,
         extensions=dict(frame.extensions),
+        wait_ms=frame.wait_ms,
     )
     whole = pb.ClientMsg(reserve=message) if frame.reserve else pb.ClientMsg(try_=message)
     encoded = codec.encode_client(frame)
@@ -179,6 +188,7 @@ def test_numbers_out_of_range_are_left_to_betterproto() -> None:
         LoadHint(free_memory=2**64),
         LoadHint(free_cpus=-1),
         LoadHint(reclaimable_cpus=2**32),
+        LoadHint(slots=2**32),
         LoadHint(warm={b"": -1}),
     ):
         assert by_hand.encode_finished(Finished(success=True, load=wrong)) is None
@@ -208,7 +218,7 @@ pairs = _message(st.integers(1, 3), texts_only)
 https = _message(st.integers(1, 3), pairs | st.integers(0, 600) | scalars)
 result_starts = _message(st.sampled_from([100, 100, 99]), https | scalars)
 call_ends = _message(st.integers(1, 16), scalars)
-try_calls = _message(st.integers(1, 4), pairs | texts_only | scalars)
+try_calls = _message(st.integers(1, 4) | st.just(101), pairs | texts_only | scalars)
 commits = _message(st.integers(1, 2), st.integers(0, 2) | scalars)
 client_msgs = _message(st.sampled_from([1, 2, 3, 101, 102]), try_calls | scalars)
 runner_msgs = _message(st.sampled_from([1, 2, 3, 4, 101]), result_starts | call_ends | scalars)

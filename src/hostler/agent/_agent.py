@@ -289,12 +289,16 @@ class Agent(InnerAgent):
 
     async def _wait(self, queue: SlotQueue[Container], waiter: Waiter[Container]) -> Container:
         try:
-            await waiter.done.wait()
+            with waiter.patience:
+                await waiter.done.wait()
         except BaseException:
             queue.leave(waiter)
             if waiter.slot is not None:  # handed over in the same moment
                 waiter.slot.give_back(reusable=True)
             raise
+        if not waiter.done.is_set():
+            queue.leave(waiter)
+            raise ServerBusy
         if waiter.error is not None:
             raise waiter.error
         assert waiter.slot is not None

@@ -50,16 +50,22 @@ class LoadReporter:
         now = trio.current_time()
         complete = now >= self._complete_at
         warm: dict[bytes, int] = {}
+        slots = 0
         if complete:
             self._complete_at = now + COMPLETE_SECONDS
             warm = self._all_warm()
         if key is not None:
             queue = self._launcher.queues.find(key)
-            if queue is not None and queue.idle_count:
-                warm[_digest(key)] = queue.idle_count
-        return self._hint(b"" if key is None else _digest(key), warm, complete=complete)
+            if queue is not None:
+                slots = self._launcher.next_in_line.places(queue.alive, now)
+                if queue.idle_count:
+                    warm[_digest(key)] = queue.idle_count
+        slot = b"" if key is None else _digest(key)
+        return self._hint(slot, warm, complete=complete, slots=slots)
 
-    def _hint(self, slot: bytes, warm: Mapping[bytes, int], *, complete: bool) -> LoadHint:
+    def _hint(
+        self, slot: bytes, warm: Mapping[bytes, int], *, complete: bool, slots: int = 0
+    ) -> LoadHint:
         room = self._launcher.room
         reclaimable = room.reclaimable
         return LoadHint(
@@ -73,6 +79,7 @@ class LoadReporter:
             warm=warm,
             complete=complete,
             reserves=self._reserves,
+            slots=slots,
         )
 
     def _all_warm(self) -> dict[bytes, int]:

@@ -15,6 +15,7 @@ from hostler.errors import ServerBusy
 from ._container import CLOSING, Container
 from ._decisions import Resources
 from ._events import AgentEvents, ContainerTrack
+from ._next_in_line import NextInLine
 from ._plan import Recipe, container_task, min_warm, needed_resources
 from ._resources import NoRoom, Room, Share
 from ._slots import Launch, SlotQueues
@@ -38,6 +39,7 @@ class Launcher:
             keep=self.queues.keep,
             launch=self._launch_spare,
         )
+        self.next_in_line = NextInLine()
         self._nursery = nursery
         self.launch_slots = kit.launch_slots
         self._kit = kit
@@ -171,7 +173,8 @@ class Launcher:
             with launch.scope:
                 share = await self.room.acquire(size, launch.queue.key)
         except NoRoom:
-            launch.queue.launch_failed(launch, ServerBusy(), wait=False)
+            wait = self._may_be_next(launch)
+            launch.queue.launch_failed(launch, ServerBusy(), wait=wait)
         except BaseException:  # the agent is being cancelled
             launch.queue.launch_failed(launch, ServerBusy(), wait=False)
             raise
@@ -186,6 +189,20 @@ class Launcher:
             if not launch.begun:
                 track.move(None)
         return None
+
+    def _may_be_next(self, launch: Launch[Container]) -> bool:
+        """Whether the call of ``launch``, which finds no room, may wait for a container that
+        another call has, and not for longer than its load balancer allows."""
+        queue, waiter, now = launch.queue, launch.waiter, trio.current_time()
+        self.next_in_line.found_no_room(queue.key, now)
+        if self._closing or waiter is None or waiter.call.queue_seconds <= 0:
+            return False
+        others = queue.setbacks - (waiter.setback is not None)
+        if others >= self.next_in_line.places(queue.alive, now):
+            return False
+        until = now + waiter.call.queue_seconds
+        waiter.patience.deadline = min(waiter.patience.deadline, until)
+        return True
 
     def _container_idle(self) -> None:
         if self._closing:

@@ -55,6 +55,8 @@ class Waiter(Generic[S]):
     launch: Launch[S] | None = None
     setback: Exception | None = None
     """Why its launch failed, while it still hopes for another container."""
+    patience: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    """Around the wait: its deadline is set when there is no room for a launch."""
     served_ns: int = 0
     """When it was given its slot, as of `time.perf_counter_ns`: what is measured with it is the
     work of the scheduler, which has no virtual time."""
@@ -119,6 +121,11 @@ class SlotQueue(Generic[S]):
     def starting(self) -> int:
         """Launches that have not come to an end yet."""
         return len(self._launches)
+
+    @property
+    def setbacks(self) -> int:
+        """Calls that wait for a container although they have no launch."""
+        return self._setbacks
 
     # --- keeping containers ready ---
 
@@ -226,8 +233,8 @@ class SlotQueue(Generic[S]):
         if waiter is not None:
             waiter.launch = None
             if wait and (self._alive or self._launches):
+                self._setbacks += waiter.setback is None
                 waiter.setback = error
-                self._setbacks += 1
             else:
                 self._fail(waiter, error)
         self._fail_hopeless()

@@ -65,6 +65,7 @@ class Attempt:
                 slot_hash_id=(call.slot_hash_id or b"").hex(),
                 extensions=dict(call.extensions),
                 reserve=reserve,
+                wait_ms=0 if reserve else round(call.queue_seconds * 1000),
             )
         except Exception as error:  # (a bad model fails the call, not the placer)
             raise _CallBroken(error) from error

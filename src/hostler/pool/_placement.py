@@ -66,7 +66,7 @@ class Placement:
     def refuse(self) -> None:
         """Give up at once, unless a runner has taken the call."""
         self._trying.refuse()
-        if self._waiter is not None:
+        if self._waiter is not None and not self._waiter.woken:
             self._waiter.wake(None)
 
     def stop_waiting(self) -> None:
@@ -95,6 +95,8 @@ class Placement:
         if seconds := self._patience(len(line.hot)):
             turn = await self._hot_turn(line, trio.current_time() + seconds)
             if self._trying.refused:
+                if turn is not None:
+                    line.hand_on(turn)
                 raise self._surrender()
             if turn is not None and (outcome := await self._use(line, turn)) is not None:
                 return outcome
@@ -198,7 +200,9 @@ class Placement:
             if runner not in runners:
                 absent |= {line}
                 return None
-            outcome = await self._trying.attempt(runner, hot=turn.hot is line)
+            outcome = await self._trying.attempt(
+                runner, counted=True, hot=turn.hot is line, stood=turn.stood
+            )
             if isinstance(outcome, Placed):
                 used = True
                 return outcome
@@ -210,6 +214,7 @@ class Placement:
                 used = True  # it can't be reached, by nobody
             return None
         finally:
+            line.ahead.end(runner.address)
             if not used and not self._tracker.is_committed:
                 self._room.offer(runner, refused, absent, hot=turn.hot)
 

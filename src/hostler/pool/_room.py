@@ -25,6 +25,7 @@ import attrs
 import trio
 
 from ..abc import Runner
+from ._ahead import Ahead
 from ._hot_line import HotLine, HotWaiter
 from ._ladder import MAX_WIDTH, Ladder
 from ._pace import Pace
@@ -40,12 +41,13 @@ PASS_LIMIT = 8
 class Turn:
     """The right to try: all runners, or the one where there may be room now. ``refused`` are the
     lines for which it had none, ``absent`` those whose pool does not list it, ``hot`` is the line
-    of the call that has ended there."""
+    of the call that has ended there. ``stood``: somebody of that line had no room anywhere."""
 
     runner: Runner | None = None
     refused: frozenset[Line] = frozenset()
     absent: frozenset[Line] = frozenset()
     hot: Line | None = None
+    stood: bool = False
 
 
 class Waiter:
@@ -116,6 +118,7 @@ class Line:
         self.ladder = ladder
         self.pace = Pace()
         self.hot = HotLine()
+        self.ahead = Ahead()
         self.users = 0
         """Calls under way that could stand here."""
         self.memory = 0
@@ -170,12 +173,16 @@ class Line:
 
     def give_turn(self, turn: Turn) -> None:
         """Let the head try with ``turn``."""
+        if turn.runner is not None:
+            self.ahead.begin(turn.runner.address)
         self._waiters.pop(0).wake(turn)
         self._thinned()
 
     def give_hot_turn(self, turn: Turn) -> None:
         """Let `first` try with ``turn``."""
         if isinstance(self.first, HotWaiter):
+            if turn.runner is not None:
+                self.ahead.begin(turn.runner.address)
             self.hot.give_turn(turn)
         else:
             self.give_turn(turn)
@@ -183,6 +190,7 @@ class Line:
     def hand_on(self, turn: Turn) -> None:
         """``turn`` was not used up by the call that had it."""
         if turn.runner is not None:
+            self.ahead.end(turn.runner.address)
             self._room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
 
     def appoint(self) -> None:
@@ -273,7 +281,7 @@ class Room:
         within limits."""
         passed = refused | absent
         if hot is not None and hot not in passed and self._may_go_first(hot):
-            hot.give_hot_turn(Turn(runner, refused, absent, hot))
+            hot.give_hot_turn(Turn(runner, refused, absent, hot, stood=bool(hot)))
             return
         if not self.occupied or len(passed) >= PASS_LIMIT:
             return
@@ -282,11 +290,26 @@ class Room:
         ]
         if lines:
             oldest = min(lines, key=lambda line: line.head.ticket)
-            oldest.give_turn(Turn(runner, refused, absent, hot))
+            oldest.give_turn(Turn(runner, refused, absent, hot, stood=oldest is hot))
 
     def offer_hot(self, runner: Runner, key: Hashable) -> None:
         """A call of the line of ``key`` has ended at ``runner``, see `offer`."""
         self.offer(runner, hot=self._lines.get(key))
+
+    def find(self, key: Hashable) -> Line | None:
+        """The line of ``key``, if a call is under way that could stand in it."""
+        return self._lines.get(key)
+
+    def alone(self, line: Line) -> bool:
+        """Whether nobody waits in another line than ``line``."""
+        return not self.occupied or (len(self.occupied) == 1 and line in self.occupied)
+
+    def send_ahead(self, runner: Runner, key: Hashable) -> None:
+        """A call of the line of ``key`` has ended at ``runner``, and its place was offered: let
+        one more go there as long as there may be a next one behind each that runs."""
+        line = self._lines.get(key)
+        if line and self.alone(line) and line.ahead.may_send(runner.address):
+            line.give_hot_turn(Turn(runner, hot=line, stood=True))
 
     def fill(self, runner: Runner, memory: int, cpus: float = math.inf) -> None:
         """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers: let those

@@ -77,6 +77,11 @@ class RunTimes:
             kind.start_seconds = _mean(kind.start_seconds, start)
             self._start_seconds = _mean(self._start_seconds, start)
 
+    def run_seconds(self, need: Need) -> float:
+        """The mean time that a call runs; 0 = not known."""
+        kind = self._kinds.get(need.key)
+        return 0.0 if kind is None else kind.run_seconds
+
     def patience(self, need: Need, ahead: int, now: float) -> float:
         """How long a call should wait for one of the busy containers, behind ``ahead`` others
         that do so; 0 = not at all."""

@@ -69,6 +69,11 @@ class AttemptTracker:
         """A runner has the call, or has run it."""
         return self._committed is not None
 
+    @property
+    def run_seconds(self) -> float:
+        """The mean time that such a call runs; 0 = not known."""
+        return self._loads.run_times.run_seconds(self._need)
+
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Count how the block, which is the whole placement, ends."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 
 import trio
 
@@ -107,13 +107,23 @@ class Trying:
                 self._scopes.discard(scope)
 
     async def attempt(
-        self, runner: Runner, others: Candidates | None = None, *, hot: bool = False
+        self,
+        runner: Runner,
+        others: Candidates | None = None,
+        *,
+        counted: bool = False,
+        hot: bool = False,
+        stood: bool = False,
     ) -> Outcome:
         """Try ``runner``, by a reservation if it takes them and a hot container is not to be
         expected there: then the round trip is nothing beside the start of a container. If that
         takes long, one of ``others`` is asked as well. ``hot``: a container for it has just become
-        free there; a reservation would let it idle for a round trip."""
-        with self._tracker.attempt(runner) as attempt:
+        free there; a reservation would let it idle for a round trip. With ``stood``, as such calls
+        have found no room elsewhere, it may wait there to be the next on it. ``counted``: the
+        line's `Ahead` has this attempt already."""
+        self._call.queue_seconds = self._patience(runner) if hot and stood else 0.0
+        ahead = nullcontext() if counted else self._ahead(runner.address)
+        with self._tracker.attempt(runner) as attempt, ahead:
             if hot or attempt.warm or not runner.reserves or not self._config.reserve:
                 return await self._try(
                     attempt,
@@ -133,10 +143,34 @@ class Trying:
                         self._hedging.took(self._key, trio.current_time() - attempt.began)
                     return won
 
-                with self._tracker.attempt(contender) as second:
+                with self._tracker.attempt(contender) as second, self._ahead(contender.address):
                     return await self._reserve(second, others, claim_instead, hedge=True)
 
             return await Race(contend).run(runner, delay, lambda: self._second(others))
+
+    def _patience(self, runner: Runner) -> float:
+        line = self._room.find(self._key)
+        if line is None or not self._room.alone(line):
+            return 0.0
+        return line.ahead.patience(runner.address, self._tracker.run_seconds)
+
+    def _learn(self, runner: Runner, outcome: Outcome | None) -> None:
+        line, load = self._room.find(self._key), None if outcome is None else outcome.load
+        if line is not None and load is not None and load.slot:
+            line.ahead.learn(runner.address, load.slots)
+
+    @contextmanager
+    def _ahead(self, address: str) -> Iterator[None]:
+        """Count a call of the line that is at the runner in the block."""
+        line = self._room.find(self._key)
+        if line is None:
+            yield
+            return
+        line.ahead.begin(address)
+        try:
+            yield
+        finally:
+            line.ahead.end(address)
 
     def _second(self, others: Candidates) -> Runner | None:
         runner = None
@@ -198,7 +232,9 @@ class Trying:
                 outcome = await start(scope, commit)
         finally:
             if committed and _leaves_room(outcome):
+                self._learn(attempt.runner, outcome)
                 self._room.offer_hot(attempt.runner, self._key)
+                self._room.send_ahead(attempt.runner, self._key)
         if outcome is None:
             outcome = _interrupted(committed=committed)
         self._tracker.end(attempt, outcome)

@@ -123,7 +123,9 @@ def _parse_client(data: bytes) -> ClientFrame | None:
     kind, value = _arm(_parse(pb.ClientMsg, data), "body")
     if kind in ("try_", "reserve"):
         reserve = kind == "reserve"
-        return TryCall(value.models_call_json, value.slot_hash_id, value.extensions, reserve)
+        return TryCall(
+            value.models_call_json, value.slot_hash_id, value.extensions, reserve, value.wait_ms
+        )
     if kind == "data":
         return Data(value.data, value.eof)
     return Commit(value.with_data) if kind == "commit" else None
@@ -183,6 +185,7 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         reserves=hint.reserves,
         free_cpus=hint.free_cpus,
         reclaimable_cpus=hint.reclaimable_cpus,
+        slots=hint.slots,
     )
 
 
@@ -248,6 +251,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         reserves=value.reserves,
         free_cpus=value.free_cpus,
         reclaimable_cpus=value.reclaimable_cpus,
+        slots=value.slots,
     )
 
 

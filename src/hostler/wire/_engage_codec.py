@@ -22,6 +22,7 @@ from ._varint import read_varint, varint
 # with numbers under 16 are one byte.
 _TRY_ARM = b"\x0a"  # ClientMsg.try
 _RESERVE_ARM = b"\xaa\x06"  # ClientMsg.reserve, number 101
+_WAIT_MS = b"\xa8\x06"  # TryCall.waitMs, number 101
 _COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
 """ClientMsg.commit, number 102, all of it, by ``withData``."""
 _RESERVED = b"\xaa\x06\x00"  # RunnerMsg.reserved, number 101, all of it
@@ -97,7 +98,8 @@ def encode_try(frame: TryCall) -> bytes:
     ]
     call = _text(b"\x0a", frame.models_call_json)
     arm = _RESERVE_ARM if frame.reserve else _TRY_ARM
-    return _sized(arm, call, _text(b"\x12", frame.slot_hash_id), *extensions)
+    wait = _WAIT_MS + varint(frame.wait_ms) if frame.wait_ms else b""
+    return _sized(arm, call, _text(b"\x12", frame.slot_hash_id), *extensions, wait)
 
 
 def encode_commit(frame: Commit) -> bytes:
@@ -208,7 +210,11 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     at = _inside(data, at, end)
     texts = ["", ""]
     extensions: dict[str, str] = {}
+    wait_ms = 0
     while at < end:
+        if data.startswith(_WAIT_MS, at):
+            wait_ms, at = read_varint(data, at + len(_WAIT_MS))
+            continue
         key = data[at]
         begin, at = _sized_at(data, at + 1, end)
         if key == 0x1A:
@@ -218,7 +224,9 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
             texts[key >> 4] = data[begin:at].decode()
         else:
             raise _Unusual
-    return TryCall(texts[0], texts[1], extensions, reserve)
+    if at != end or wait_ms >= 2**32:
+        raise _Unusual
+    return TryCall(texts[0], texts[1], extensions, reserve, wait_ms)
 
 
 def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:

@@ -88,6 +88,8 @@ class TryCall(betterproto.Message):
     extensions: Dict[str, str] = betterproto.map_field(
         3, betterproto.TYPE_STRING, betterproto.TYPE_STRING
     )
+    wait_ms: int = betterproto.uint32_field(101)
+    """From 100 on: hostler's own, which Fn's runners skip."""
 
 
 @dataclass(eq=False, repr=False)
@@ -166,6 +168,7 @@ class LoadHint(betterproto.Message):
     reclaimable_memory: int = betterproto.uint64_field(8)
     free_cpus: Optional[int] = betterproto.uint32_field(9, optional=True)
     reclaimable_cpus: int = betterproto.uint32_field(10)
+    slots: int = betterproto.uint32_field(11)
 
 
 @dataclass(eq=False, repr=False)

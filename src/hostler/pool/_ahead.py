@@ -1,0 +1,57 @@
+"""Sending calls to where a hot container is about to be free, so that it does not idle while the
+answer of one call and the next call travel. Pure.
+
+One call may wait behind each hot container of a runner that says so (`LoadHint.slots`): it is the
+next there. What is ahead in that way can't go elsewhere any more, so only short calls are, and
+only while those that wait all ask for the same.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+MAX_RUN_SECONDS = 0.5
+"""Calls that run longer on average gain nothing by it."""
+RUNS = 2.0
+"""Mean run times that a call may wait for its turn on a runner."""
+
+
+class Ahead:
+    """Of one line: its calls that are at each runner, by address."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, int] = {}
+        self._in_flight: Counter[str] = Counter()
+
+    def __repr__(self) -> str:
+        return f"<Ahead in_flight={self._in_flight.total()}>"
+
+    def learn(self, address: str, slots: int) -> None:
+        """The runner has so many containers behind which calls may wait."""
+        self._slots[address] = slots
+
+    def begin(self, address: str) -> None:
+        """A call goes there."""
+        self._in_flight[address] += 1
+
+    def end(self, address: str) -> None:
+        """It is over."""
+        self._in_flight[address] -= 1
+        if not self._in_flight[address]:
+            del self._in_flight[address]
+
+    def in_flight(self, address: str) -> int:
+        """Calls that are there, or have been given a turn there."""
+        return self._in_flight[address]
+
+    def may_send(self, address: str) -> bool:
+        """Whether one more may go there when a call has ended there, which still counts, and the
+        one to which its place was offered counts already."""
+        return self._in_flight[address] - 1 < 2 * self._slots.get(address, 0)
+
+    def patience(self, address: str, run_seconds: float) -> float:
+        """How long a call may wait there; 0 = not at all. ``run_seconds`` is the mean time that
+        such calls run, 0 = not known."""
+        if not self._slots.get(address) or run_seconds > MAX_RUN_SECONDS:
+            return 0.0
+        return RUNS * run_seconds
