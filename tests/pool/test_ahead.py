@@ -333,3 +333,18 @@ async def test_closed_at_any_point_around_a_turn_nothing_is_left_in_flight(
             nursery.start_soon(second)
             await trio.sleep(0.15)  # (it has tried again once)
             assert len(line) + len(line.hot) == 1
+
+
+@pytest.mark.parametrize("contended", [False, True])
+async def test_nobody_waits_at_a_runner_while_another_line_stands(
+    autojump_clock: MockClock, contended: bool
+) -> None:
+    runner, placer = LineRunner(slots=1, seconds=0.3), make()
+    pool = FakePool([runner])
+    async with line_of(placer, pool), trio.open_nursery() as nursery:
+        await occupy(nursery, placer, pool, make_call("first"))
+        nursery.start_soon(placer.place_call, pool, make_call("next"))
+        await trio.sleep(0.05)
+        if contended:
+            nursery.start_soon(placer.place_call, pool, make_call("other", fn_id="fn2"))
+    assert runner.waits["next"][-1] == (0 if contended else pytest.approx(RUNS * 0.3))

@@ -76,10 +76,12 @@ async def test_the_body_arrives_whole_and_ends_once(size: int, streamed: bool) -
     bench.call.body = ReplayBody(body.open()) if streamed else body
     bench.call.slot_hash_id = b"\x01\xab"
     bench.call.extensions = {"k": "v"}
+    bench.call.queue_seconds = 0.25
     assert await bench.try_exec() == Placed()
     ((try_call, arrived),) = got
     assert arrived == sent
     assert (try_call.slot_hash_id, try_call.extensions) == ("01ab", {"k": "v"})
+    assert (try_call.wait_ms, try_call.reserve) == (250, False)
     assert decode_call(try_call.models_call_json).id == "call1"
 
 

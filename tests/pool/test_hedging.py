@@ -204,6 +204,19 @@ async def test_a_slow_runner_loses_to_the_next_that_reserves(autojump_clock: Moc
     assert is_idle(placer)
 
 
+async def test_both_runners_of_a_race_count_for_the_line(autojump_clock: MockClock) -> None:
+    placer, _ = make()
+    teach(placer, 1.0)
+    pool = FakePool([slow("stuck", 30), slow("good", 0.5)])
+    call = fake_call()
+    with placer._room(pool) as room, room.line(need_of(call).key) as line:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(placer.place_call, pool, call)
+            await trio.sleep(6.3)
+            assert [line.ahead.in_flight(name) for name in ("stuck", "good")] == [1, 1]
+        assert [line.ahead.in_flight(name) for name in ("stuck", "good")] == [0, 0]
+
+
 async def test_runners_that_the_hedge_passed_over_come_next(autojump_clock: MockClock) -> None:
     placer, _ = make()
     teach(placer, 1.0)
