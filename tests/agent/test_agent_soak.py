@@ -1,6 +1,6 @@
 """Many calls of 50 functions while containers are killed at random: nothing is left.
 
-HOSTLER_SOAK_CALLS sets how many (20 000 take 40 s); `scripts/bench soak` does it with containers.
+HOSTLER_SOAK_CALLS sets how many (the default, 20 000, takes 40 s); `scripts/bench soak` does it with containers.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from tests.functions.build import fnt_path
 from .nodes import open_node
 from .soak import Soak
 
-CALLS = int(os.environ.get("HOSTLER_SOAK_CALLS", "8000"))
+CALLS = int(os.environ.get("HOSTLER_SOAK_CALLS", "20000"))
 FUNCTIONS = 50
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
