@@ -1,6 +1,7 @@
 """Many calls of 50 functions while containers are killed at random: nothing is left.
 
-HOSTLER_SOAK_CALLS sets how many (the default, 20 000, takes 40 s); `scripts/bench soak` does it with containers.
+HOSTLER_SOAK_CALLS sets how many (the default, 20 000, takes 40 s). `scripts/bench soak` does it
+with containers.
 """
 
 from __future__ import annotations
