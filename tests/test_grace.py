@@ -23,8 +23,8 @@ from tests.agent.nodes import MIB, call_model, until
 from tests.conftest import Logs
 from tests.lb.bench import acknowledging, open_bench
 from tests.pool.fakes import make_call
+from tests.runner.collectors import make_logs
 from tests.runner.runners import SimRunner, open_sim_runner
-from tests.runner.test_function_logs import make_logs
 
 
 async def test_it_begins_with_the_first_question(autojump_clock: trio.testing.MockClock) -> None:

@@ -12,7 +12,7 @@ import attrs
 import trio
 
 from hostler import options
-from hostler.abc import Body, CallOverrider, Driver, ResponseWriter
+from hostler.abc import Body, CallListener, CallOverrider, Driver, ResponseWriter
 from hostler.agent import Agent, Resources, open_agent
 from hostler.call import CallOption, PendingCall
 from hostler.config import AgentConfig
@@ -119,3 +119,15 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110  (any state may be asked for)
             await trio.sleep(0.01)
+
+
+class Recording(CallListener):
+    def __init__(self, record: list[str], name: str = "") -> None:
+        self.record, self.name = record, name
+
+    async def before_call(self, call: PendingCall) -> None:
+        self.record.append(f"before{self.name} {call.model.status}")
+
+    async def after_call(self, call: PendingCall) -> None:
+        self.record.append(f"after{self.name} {call.model.status} {call.model.error}")
+        await trio.sleep(1)  # has to be possible for a cancelled call, too

@@ -7,27 +7,16 @@ start failures with room for one container.
 from __future__ import annotations
 
 import functools
-import os
-import tempfile
-import uuid
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any
+from collections.abc import Mapping
 
-import attrs
-import docker
-import msgspec
 import pytest
 import trio
 
 from hostler import options
-from hostler.abc import Body, ContainerTask, Cookie, Driver
-from hostler.agent import ContainerState
+from hostler.abc import ContainerTask, Cookie, Driver
 from hostler.agent._output import truncation_line
 from hostler.bodies import BytesBody
-from hostler.config import AgentConfig
-from hostler.drivers.docker import DockerDriver, open_docker_driver
+from hostler.drivers.docker import DockerDriver
 from hostler.errors import (
     APIError,
     CallTimeout,
@@ -35,87 +24,16 @@ from hostler.errors import (
     ContainerInitTimeout,
     ContainerOutOfMemory,
     FunctionResponseError,
-    ServerBusy,
 )
 from hostler.frames import Headers
 from hostler.models import Call
 from tests.conftest import Logs
-from tests.functions.build import docker_image
 
-from .nodes import Node, Recorder, open_node, until
+from .machine import Machine, do, pid
+from .nodes import Recorder, until
 from .test_agent_contract import StreamBody
 
 pytestmark = pytest.mark.docker
-
-LIMIT = 60
-"""Seconds after which a test has failed."""
-ONE: dict[str, Any] = {"memory": 128, "enable_nb_resource_tracker": True}
-"""Room for one container, and nobody waits for it."""
-
-
-@attrs.define
-class Machine:
-    """A real engine for one test."""
-
-    host: str
-    image: str
-    tag: str
-    iofs: Path
-    engine: docker.APIClient
-
-    def containers(self) -> list[dict[str, Any]]:
-        label = f"fn-agent-classifier={self.tag}"
-        found: list[dict[str, Any]] = self.engine.containers(all=True, filters={"label": label})
-        return found
-
-    @asynccontextmanager
-    async def open(
-        self, wrap: Callable[[DockerDriver], Driver] = lambda driver: driver, **settings: Any
-    ) -> AsyncIterator[Node]:
-        """An agent; at its end nothing of it may be left."""
-        config = AgentConfig(container_label_tag=self.tag)
-        environ = {"DOCKER_HOST": self.host}
-        with trio.fail_after(LIMIT):
-            async with open_docker_driver(config, environ=environ) as driver:
-                async with open_node(wrap(driver), self.iofs, **settings) as node:
-                    yield node
-                assert self.containers() == []
-                assert driver.statistics().containers == 0
-
-
-@pytest.fixture(scope="session")
-def fnt_image(docker_host: str) -> str:
-    return docker_image(docker_host)
-
-
-@pytest.fixture
-def machine(docker_host: str, fnt_image: str) -> Iterator[Machine]:
-    engine = docker.APIClient(base_url=docker_host, version="auto")
-    with tempfile.TemporaryDirectory(prefix="fn") as folder:
-        os.chmod(folder, 0o755)
-        machine = Machine(
-            docker_host, fnt_image, f"hostler-test-{uuid.uuid4().hex}", Path(folder), engine
-        )
-        yield machine
-        for container in machine.containers():  # of a test that has failed
-            engine.remove_container(container["Id"], force=True)
-    engine.close()
-
-
-async def do(
-    node: Node, machine: Machine, what: str = "", body: Body | None = None, **fields: Any
-) -> Recorder:
-    return await node.run(machine.image, body, headers={"Fnt-Do": [what]}, **fields)
-
-
-async def pid(node: Node, machine: Machine, **fields: Any) -> str:
-    """Tells one function process from another."""
-    answer = await do(node, machine, "who", **fields)
-    return str(msgspec.json.decode(answer.body)["id"])
-
-
-async def until_state(node: Node, wanted: Mapping[ContainerState, int]) -> None:
-    await until(lambda: node.agent.statistics().containers == wanted)
 
 
 async def test_scenario_03_second_call_gets_its_own_echo(machine: Machine) -> None:
@@ -290,92 +208,6 @@ async def test_scenario_03_failing_launches_hit_no_call_that_was_served(machine:
             nursery.start_soon(client, b"a")
             nursery.start_soon(client, b"b")
         assert len(record) > 1
-
-
-async def test_scenario_03_nack_mode_room_for_five(machine: Machine) -> None:
-    outcomes: list[str] = []
-    async with machine.open(memory=5 * 128, enable_nb_resource_tracker=True) as node:
-
-        async def call() -> None:
-            try:
-                await do(node, machine, "sleep=3000")
-                outcomes.append("served")
-            except ServerBusy:
-                outcomes.append("busy")
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(20):
-                nursery.start_soon(call)
-    assert outcomes.count("served") == 5
-    assert outcomes.count("busy") == 15
-
-
-async def test_scenario_04_busy_containers_are_not_evicted(machine: Machine) -> None:
-    async with machine.open(**ONE) as node, trio.open_nursery() as nursery:
-        nursery.start_soon(functools.partial(do, node, machine, "hang", fn_id="first"))
-        await until_state(node, {ContainerState.BUSY: 1})
-        with pytest.raises(ServerBusy):
-            await do(node, machine, fn_id="second")
-        nursery.cancel_scope.cancel()
-
-
-@pytest.mark.parametrize(("freeze", "state"), [(-1.0, "idle"), (0.0, "paused")])
-async def test_scenario_04_idle_containers_are_evicted_even_if_paused(
-    machine: Machine, freeze: float, state: str
-) -> None:
-    settings = {**ONE, "freeze_idle_msecs": freeze if freeze >= 0 else float("inf")}
-    async with machine.open(**settings) as node:
-        await do(node, machine, fn_id="first")
-        await until_state(node, {ContainerState(state): 1})
-        (container,) = machine.containers()
-        assert container["State"] == ("paused" if state == "paused" else "running")
-        assert (await do(node, machine, "", BytesBody(b"x"), fn_id="second")).body == b"x"
-        assert node.agent.statistics().evictions == 1
-
-
-async def test_scenario_04_initializing_container_is_not_evicted(machine: Machine) -> None:
-    async with (
-        machine.open(**ONE, hot_start_timeout_msecs=1500.0) as node,
-        trio.open_nursery() as nursery,
-    ):
-
-        async def first() -> None:
-            with pytest.raises(ContainerInitTimeout):
-                await do(node, machine, config={"FNT_START": "hang"})
-
-        nursery.start_soon(first)
-        await until_state(node, {ContainerState.START: 1})
-        with pytest.raises(ServerBusy):
-            await do(node, machine, fn_id="second")
-
-
-async def test_a_thaw_is_over_before_the_request_is_written(machine: Machine) -> None:
-    async with machine.open(freeze_idle_msecs=0.0) as node:
-        first = await pid(node, machine)
-        for _ in range(3):
-            await until_state(node, {ContainerState.PAUSED: 1})
-            assert await pid(node, machine) == first
-
-
-async def test_kept_containers_are_there_before_the_first_call(machine: Machine) -> None:
-    async with machine.open() as node:
-        await node.agent.keep_warm(node.call(machine.image), 2).wait_ready()
-        assert [c["State"] for c in machine.containers()] == ["running", "running"]
-        call = node.call(machine.image)
-        await node.agent.submit(call)
-        assert call.timings.init_start_ns == 0
-        assert node.agent.statistics().launches == 2
-
-
-async def test_killed_container_that_was_kept_is_replaced(machine: Machine) -> None:
-    async with machine.open() as node:
-        warm = node.agent.keep_warm(node.call(machine.image), 1)
-        await warm.wait_ready()
-        (container,) = machine.containers()
-        await trio.to_thread.run_sync(machine.engine.kill, container["Id"])
-        await until(lambda: container["Id"] not in {c["Id"] for c in machine.containers()})
-        await warm.wait_ready()
-        assert len(machine.containers()) == 1
 
 
 async def test_scenario_03_root_is_read_only_and_tmp_is_not(machine: Machine) -> None:

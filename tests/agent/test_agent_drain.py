@@ -25,13 +25,8 @@ from hostler.errors import (
 )
 from tests.conftest import Logs
 
+from .functions import hang
 from .nodes import MIB, Node, call_model, open_node, until
-
-
-async def hang(request: SimRequest) -> SimResponse:
-    await request.read()
-    await trio.sleep_forever()
-    raise AssertionError
 
 
 async def test_drain_refuses_who_waits_and_lets_the_running_finish(

@@ -13,16 +13,12 @@ import trio
 from hostler.agent._hints import COMPLETE_SECONDS
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
-from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
+from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy
 from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, LoadHint
 
+from .functions import sleeper
 from .nodes import MIB, Node, open_node
-
-
-async def sleeper(request: SimRequest) -> SimResponse:
-    await trio.sleep(float(await request.read()))
-    return SimResponse()
 
 
 def digest(call: PendingCall) -> bytes:

@@ -12,8 +12,6 @@ from hostler.agent import ContainerState
 from hostler.agent._freezing import FIRST_COST, SHARE
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
-    SimRequest,
-    SimResponse,
     echo,
     open_sim_driver,
 )
@@ -21,16 +19,10 @@ from hostler.errors import (
     ServerBusy,
 )
 
+from .functions import sleeper
 from .nodes import Node, open_node, until
 
 NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
-
-
-async def sleeper(request: SimRequest) -> SimResponse:
-    """Answer after as many seconds as the body says."""
-    body = await request.read()
-    await trio.sleep(float(body or b"10"))
-    return SimResponse(body=body)
 
 
 async def run_all(node: Node, count: int, image: str, body: bytes) -> list[Exception | None]:

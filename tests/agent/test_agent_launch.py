@@ -28,16 +28,10 @@ from hostler.errors import (
     ServerBusy,
 )
 
+from .functions import sleeper
 from .nodes import open_node, until
 
 NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
-
-
-async def sleeper(request: SimRequest) -> SimResponse:
-    """Answer after as many seconds as the body says."""
-    body = await request.read()
-    await trio.sleep(float(body or b"10"))
-    return SimResponse(body=body)
 
 
 async def test_scenario_04_initializing_container_is_not_evicted(

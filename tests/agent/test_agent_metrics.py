@@ -23,16 +23,12 @@ from hostler.agent_metrics import (
 )
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
-from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_sim_driver
+from hostler.drivers.sim import SimDriver, echo, open_sim_driver
 from hostler.errors import ContainerInitTimeout, ServerBusy
 from hostler.metrics import CallCounts, LBMetrics, default_metrics
 
+from .functions import sleeper
 from .nodes import MIB, call_model
-
-
-async def _sleep(request: SimRequest) -> SimResponse:
-    await trio.sleep(float(await request.read() or b"1"))
-    return SimResponse()
 
 
 class Measured:
@@ -42,7 +38,7 @@ class Measured:
         self.agent = agent
         self.registry = registry
 
-    async def run(self, image: str = "sleep", body: bytes = b"", **fields: Any) -> None:
+    async def run(self, image: str = "sleep", body: bytes = b"1", **fields: Any) -> None:
         model = call_model(image, **fields)
         await self.agent.submit(self.agent.get_call(options.from_model(model, BytesBody(body))))
 
@@ -75,7 +71,7 @@ async def measured(
 
 async def test_states_and_how_long_they_were(autojump_clock: object, tmp_path: Path) -> None:
     async with open_sim_driver() as driver, measured(driver, tmp_path) as node:
-        driver.add_image("sleep", _sleep, create_time=0.2, init_time=0.3)
+        driver.add_image("sleep", sleeper, create_time=0.2, init_time=0.3)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(node.run, "sleep", b"2")
             await trio.sleep(0.1)
@@ -106,7 +102,7 @@ async def test_states_and_how_long_they_were(autojump_clock: object, tmp_path: P
 async def test_outcomes(autojump_clock: object, tmp_path: Path) -> None:
     nack = {"enable_nb_resource_tracker": True}
     async with (
-        open_sim_driver({"sleep": _sleep}) as driver,
+        open_sim_driver({"sleep": sleeper}) as driver,
         measured(driver, tmp_path, memory=128, **nack) as node,
     ):
         await node.run()
@@ -119,7 +115,7 @@ async def test_outcomes(autojump_clock: object, tmp_path: Path) -> None:
             await trio.testing.wait_all_tasks_blocked(0.01)
             with pytest.raises(ServerBusy):
                 await node.run(fn_id="other")
-        driver.add_image("sleep", _sleep, faults={"create": OSError("engine")})
+        driver.add_image("sleep", sleeper, faults={"create": OSError("engine")})
         with pytest.raises(OSError, match="engine"):
             await node.run(memory=64, fn_id="third")
         assert node.value("calls") == 6
@@ -139,7 +135,7 @@ async def test_outcomes(autojump_clock: object, tmp_path: Path) -> None:
 
 async def test_freezing_evicting_and_waking_up(autojump_clock: object, tmp_path: Path) -> None:
     async with (
-        open_sim_driver({"sleep": _sleep, "echo": echo}) as driver,
+        open_sim_driver({"sleep": sleeper, "echo": echo}) as driver,
         measured(driver, tmp_path, memory=128, freeze_idle_msecs=0.0) as node,
     ):
         await node.run()
@@ -160,10 +156,10 @@ async def test_sockets_that_never_come(autojump_clock: object, tmp_path: Path) -
         open_sim_driver() as driver,
         measured(driver, tmp_path, hot_start_timeout_msecs=500.0) as node,
     ):
-        driver.add_image("sleep", _sleep, listening="never")
+        driver.add_image("sleep", sleeper, listening="never")
         with pytest.raises(ContainerInitTimeout):
             await node.run()
-        driver.add_image("sleep", _sleep, exit_on_start=1, init_time=0.1)
+        driver.add_image("sleep", sleeper, exit_on_start=1, init_time=0.1)
         with pytest.raises(Exception, match="failed to initialize"):
             await node.run()
         for outcome in ("timedout", "canceled"):
@@ -227,7 +223,7 @@ def test_the_process_has_one_of_each() -> None:
 
 
 async def test_a_closed_agent_is_not_asked_any_more(autojump_clock: object, tmp_path: Path) -> None:
-    async with open_sim_driver({"sleep": _sleep}) as driver:
+    async with open_sim_driver({"sleep": sleeper}) as driver:
         async with measured(driver, tmp_path) as node:
             await node.run()
             assert node.value("util_mem_avail") > 0

@@ -64,3 +64,7 @@ class ScriptedAgent(CallAgent):
         finally:
             self.running -= 1
             self.left.set()
+
+
+async def hang(call: PendingCall) -> None:
+    await trio.sleep_forever()

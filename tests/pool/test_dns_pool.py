@@ -24,7 +24,7 @@ from tests.wire.leaks import open_sockets, settle, trio_tasks
 
 from .dns_server import Server, open_dns_server
 from .fakes import RecordingWriter, fresh_metrics, make_call
-from .test_dynamic_pool import Fleet
+from .fleet import Fleet
 from .test_static_pool import OneAtATime
 
 

@@ -10,7 +10,7 @@ from hostler.pool import PoolMetrics, open_dynamic_pool
 from tests.wire.leaks import asyncio_tasks, open_sockets, settle
 from tests.wire.services import Service
 
-from .test_dynamic_pool import offered
+from .fleet import offered
 
 
 async def test_a_runner_that_drains_gets_no_more_calls_and_is_found_after_its_restart() -> None:

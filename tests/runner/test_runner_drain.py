@@ -13,8 +13,8 @@ from hostler.engagement import EngagementFailed
 from hostler.frames import Data, Finished, LogAck, LogReady, LogStart, ResultStart, RunnerFrame
 from tests.conftest import Logs
 
+from .collectors import make_logs, texts
 from .runners import SimRunner, open_sim_runner, try_call
-from .test_function_logs import make_logs, texts
 
 
 async def _work(request: SimRequest) -> SimResponse:

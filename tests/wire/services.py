@@ -146,3 +146,15 @@ async def call(
 
 def body_of(frames: list[RunnerFrame]) -> bytes:
     return b"".join(frame.data for frame in frames if isinstance(frame, Data))
+
+
+class Gate:
+    """A service that answers when it is told to."""
+
+    def __init__(self) -> None:
+        self.open = trio.Event()
+
+    async def __call__(self, engagement: ServerEngagement) -> None:
+        await read_call(engagement)
+        await self.open.wait()
+        await engagement.send(SUCCESS)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
@@ -17,36 +15,18 @@ from hostler.frames import Data
 from hostler.wire._connection import WireConnection, WireProtocol, _Processor
 
 from .leaks import settle
+from .peer import Peer, peer_and_client
 from .services import TRY, call, open_pair
-from .test_wire_connections import Peer
+
+
+def take_any_amount(peer: Peer) -> None:
+    """As far as flow control goes."""
+    peer.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
+    peer.h2.increment_flow_control_window(2**31 - 1 - 65535)
+
 
 BROKEN_FRAME = b"\0\0\x04\x08\0\0\0\0\0\0\0\0\0"
 """WINDOW_UPDATE by zero."""
-
-
-@asynccontextmanager
-async def open_peers(
-    keepalive: wire.Keepalive,
-) -> AsyncIterator[tuple[trio.MemoryReceiveChannel[Peer], wire.GrpcRunnerClient]]:
-    """A client of a peer that takes any amount of data, if it reads."""
-    send, receive = trio.open_memory_channel[Peer](10)
-
-    async def serve(stream: trio.SocketStream) -> None:
-        peer = Peer(stream, {SettingCodes.INITIAL_WINDOW_SIZE: 2**31 - 1})
-        peer.h2.increment_flow_control_window(2**31 - 1 - 65535)
-        await peer.flush()
-        await send.send(peer)
-        await trio.sleep_forever()
-
-    with trio.fail_after(10):
-        listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-        port = listeners[0].socket.getsockname()[1]
-        async with wire.open_loop() as loop, trio.open_nursery() as nursery:
-            nursery.start_soon(trio.serve_listeners, serve, listeners)
-            client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, keepalive=keepalive)
-            yield receive, client
-            await client.aclose()
-            nursery.cancel_scope.cancel()
 
 
 async def test_a_peer_that_breaks_the_protocol_and_does_not_read(
@@ -73,7 +53,7 @@ async def test_a_peer_that_breaks_the_protocol_and_does_not_read(
             while True:
                 await engaged.send(Data(bytes(1_000_000)))
 
-    async with open_peers(keepalive) as (peers, client):
+    async with peer_and_client(take_any_amount, keepalive) as (peers, client):
         async with client.engage(TRY) as engaged, trio.open_nursery() as nursery:
             peer = await peers.receive()
             await peer.next(RequestReceived)
@@ -118,7 +98,10 @@ async def test_an_error_in_flow_control(
 
 async def test_an_error_in_a_timer(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     keepalive = wire.Keepalive(interval=0.05, timeout=5)
-    async with open_peers(keepalive) as (peers, client), client.engage(TRY) as engaged:
+    async with (
+        peer_and_client(take_any_amount, keepalive) as (peers, client),
+        client.engage(TRY) as engaged,
+    ):
         await peers.receive()
         monkeypatch.setattr(client._pool._slots[0].protocol.connection.h2, "ping", _boom)
         with pytest.raises(EngagementFailed, match="internal error"):

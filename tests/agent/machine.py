@@ -1,0 +1,69 @@
+"""Agents on a real engine, and the functions in its containers."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import docker
+import msgspec
+import trio
+
+from hostler.abc import Body, Driver
+from hostler.agent import ContainerState
+from hostler.config import AgentConfig
+from hostler.drivers.docker import DockerDriver, open_docker_driver
+
+from .nodes import Node, Recorder, open_node, until
+
+LIMIT = 60
+"""Seconds after which a test has failed."""
+
+
+@attrs.define
+class Machine:
+    """A real engine for one test."""
+
+    host: str
+    image: str
+    tag: str
+    iofs: Path
+    engine: docker.APIClient
+
+    def containers(self) -> list[dict[str, Any]]:
+        label = f"fn-agent-classifier={self.tag}"
+        found: list[dict[str, Any]] = self.engine.containers(all=True, filters={"label": label})
+        return found
+
+    @asynccontextmanager
+    async def open(
+        self, wrap: Callable[[DockerDriver], Driver] = lambda driver: driver, **settings: Any
+    ) -> AsyncIterator[Node]:
+        """An agent; at its end nothing of it may be left."""
+        config = AgentConfig(container_label_tag=self.tag)
+        environ = {"DOCKER_HOST": self.host}
+        with trio.fail_after(LIMIT):
+            async with open_docker_driver(config, environ=environ) as driver:
+                async with open_node(wrap(driver), self.iofs, **settings) as node:
+                    yield node
+                assert self.containers() == []
+                assert driver.statistics().containers == 0
+
+
+async def do(
+    node: Node, machine: Machine, what: str = "", body: Body | None = None, **fields: Any
+) -> Recorder:
+    return await node.run(machine.image, body, headers={"Fnt-Do": [what]}, **fields)
+
+
+async def pid(node: Node, machine: Machine, **fields: Any) -> str:
+    """Tells one function process from another."""
+    answer = await do(node, machine, "who", **fields)
+    return str(msgspec.json.decode(answer.body)["id"])
+
+
+async def until_state(node: Node, wanted: Mapping[ContainerState, int]) -> None:
+    await until(lambda: node.agent.statistics().containers == wanted)

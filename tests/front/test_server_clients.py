@@ -1,0 +1,164 @@
+"""The HTTP/1.1 server and clients that leave or stall while a call runs."""
+
+from __future__ import annotations
+
+import socket
+
+import trio
+import trio.testing
+
+from hostler.call import PendingCall
+from hostler.config import NodeConfig
+from tests.conftest import Logs
+
+from ._agent import ScriptedAgent, hang
+from ._sockets import open_front
+from .test_server import CHUNKED, chunk
+
+
+async def test_disconnect_during_a_long_call_cancels_it_at_once(logs: Logs) -> None:
+    agent = ScriptedAgent(hang)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
+        await agent.entered.wait()
+        started = trio.current_time()
+        await client.stream.aclose()
+        await agent.left.wait()
+        assert trio.current_time() - started < 0.5
+        assert agent.record == ["cancelled"]
+        await front.wait_connections(0)
+    assert logs.with_event("client cancelled")[0]["status"] == 444
+
+
+async def test_disconnect_is_seen_behind_a_pipelined_request() -> None:
+    agent = ScriptedAgent(hang)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        request = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+        await client.send(request + request)
+        await agent.entered.wait()
+        await client.stream.aclose()
+        await agent.left.wait()
+        assert len(agent.calls) == 1
+
+
+async def test_disconnect_in_the_middle_of_the_body(logs: Logs) -> None:
+    agent = ScriptedAgent()
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(CHUNKED + chunk(b"x"))
+        await agent.entered.wait()
+        await client.stream.aclose()
+        await agent.left.wait()
+    assert agent.record in (["cancelled"], ["BodyBroken"])
+    assert logs.with_event("client cancelled")
+
+
+async def test_disconnect_is_seen_behind_a_body_that_the_function_does_not_read(
+    logs: Logs,
+) -> None:
+    agent = ScriptedAgent(hang)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(
+            b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\r\n"
+        )
+        await client.send(b"x" * 100_000)
+        await agent.entered.wait()
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        await agent.left.wait()
+        await front.wait_connections(0)
+    assert agent.record == ["cancelled"]
+    assert logs.with_event("client cancelled")
+
+
+async def test_who_leaves_is_not_watched_any_more() -> None:
+    async with open_front() as front:
+        clients = [await front.connect() for _ in range(3)]
+        for client in clients:
+            assert (await client.post(b"x")).body == b"x"
+        assert len(front.server.departures) == 3
+        for client in clients:
+            await client.stream.aclose()
+        await front.wait_connections(0)
+        assert len(front.server.departures) == 0
+
+
+async def test_small_body_that_is_too_slow_is_408_and_makes_no_call() -> None:
+    config = NodeConfig(request_body_read_timeout=0.1)
+    async with open_front(config=config) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (408, "close")
+        assert b"Request body read timed out" in answer.body
+        assert await client.closed_by_server()
+        assert front.agent.calls == []
+
+
+async def test_leaving_within_a_small_body_makes_no_call(logs: Logs) -> None:
+    async with open_front() as front:
+        for leave in (trio.SocketStream.aclose, trio.SocketStream.send_eof):
+            client = await front.connect()
+            await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\n\r\nx")
+            await front.wait_connections(1)
+            await leave(client.stream)
+            await front.wait_connections(0)
+        assert front.agent.calls == []
+    assert [entry["status"] for entry in logs.with_event("client cancelled")] == [444, 444]
+
+
+async def test_reset_during_the_response_cancels_the_call() -> None:
+    async def pour(call: PendingCall) -> None:
+        await call.writer.start(200, [])
+        while True:
+            await call.writer.write(b"x" * 65536)
+
+    agent = ScriptedAgent(pour)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await client.stream.receive_some(10)
+        await trio.aclose_forcefully(client.stream)
+        await agent.left.wait()
+    assert agent.record == ["cancelled"]
+
+
+async def test_slow_reader_stops_the_function_and_then_gets_everything() -> None:
+    size, pieces = 65536, 200
+    written = 0
+
+    async def pour(call: PendingCall) -> None:
+        nonlocal written
+        await call.writer.start(200, [])
+        for _ in range(pieces):
+            await call.writer.write(b"x" * size)
+            written += size
+
+    agent = ScriptedAgent(pour)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        client.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await agent.entered.wait()
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert written < size * pieces
+        assert len((await client.answer()).body) == size * pieces
+
+
+async def test_reader_that_stalls_is_given_up(logs: Logs) -> None:
+    async def pour(call: PendingCall) -> None:
+        await call.writer.start(200, [])
+        while True:
+            await call.writer.write(b"x" * 65536)
+
+    agent = ScriptedAgent(pour)
+    async with open_front(agent, config=NodeConfig(response_write_timeout=0.2)) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await agent.left.wait()
+        await front.wait_connections(0)
+        await client.stream.aclose()
+    assert logs.with_event("client cancelled")

@@ -1,0 +1,129 @@
+"""The HTTP/1.1 server and requests that are too large, too slow or no HTTP."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+
+import pytest
+import trio
+import trio.testing
+
+from hostler.config import NodeConfig
+
+from ._agent import ScriptedAgent, hang
+from ._sockets import open_front
+from .test_server import CHUNKED, chunk
+
+
+async def test_declared_size_over_the_limit_is_413_though_the_client_keeps_sending() -> None:
+    async with open_front(config=NodeConfig(max_request_size=1000)) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\n")
+        await client.send(b"x" * 100_000)
+        answer = await client.answer()
+        assert answer.status == 413
+        assert b"100000 \\u003e max 1000" in answer.body
+        assert await client.closed_by_server()
+
+
+async def test_chunked_size_over_the_limit_is_413() -> None:
+    async with open_front(config=NodeConfig(max_request_size=1000)) as front:
+        client = await front.connect()
+        await client.send(CHUNKED + chunk(b"x" * 600) + chunk(b"x" * 600))
+        assert (await client.answer()).status == 413
+
+
+async def test_connection_goes_on_after_413_of_a_complete_request() -> None:
+    async with open_front(config=NodeConfig(max_request_size=2)) as front:
+        client = await front.connect()
+        assert (await client.post(b"xxx")).status == 413
+        assert (await client.post(b"x")).status == 200
+
+
+async def test_head_over_the_limit_is_431() -> None:
+    async with open_front(config=NodeConfig(max_request_header_size=1000)) as front:
+        client = await front.connect()
+        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 1000)
+        answer = await client.answer()
+        assert answer.status == 431
+        assert answer.headers["content-type"] == "application/json; charset=utf-8"
+        assert await client.closed_by_server()
+
+
+@pytest.mark.parametrize(
+    "request_bytes",
+    [
+        b"\x16\x03\x01\x02\x00 this is TLS\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /\xff HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+        b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n",
+        b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: " + b"9" * 5000 + b"\r\n\r\n",
+        b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: gzip\r\n\r\n",
+    ],
+)
+async def test_what_is_no_http_request_is_refused(request_bytes: bytes) -> None:
+    async with open_front() as front:
+        client = await front.connect()
+        await client.send(request_bytes)
+        answer = await client.answer()
+        assert 400 <= answer.status <= 505
+        other = await front.connect()
+        assert (await other.post(b"x")).status == 200
+
+
+async def test_bad_chunk_ends_the_call_and_is_a_400() -> None:
+    agent = ScriptedAgent(hang)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(CHUNKED + chunk(b"x"))
+        await agent.entered.wait()
+        await client.send(b"nonsense\r\n")
+        assert (await client.answer()).status == 400
+    assert agent.record == ["cancelled"]
+
+
+async def test_request_may_come_byte_by_byte() -> None:
+    async with open_front() as front:
+        client = await front.connect()
+        for byte in CHUNKED + chunk(b"one") + chunk(b"two") + b"0\r\n\r\n":
+            await client.send(bytes([byte]))
+            await trio.testing.wait_all_tasks_blocked()
+        assert (await client.answer()).body == b"onetwo"
+
+
+async def test_mutilated_requests_hurt_nobody_but_themselves() -> None:
+    whole = CHUNKED + chunk(b"one") + chunk(b"two") + b"0\r\n\r\n"
+    rng = random.Random(7)
+    async with open_front() as front:
+        good = await front.connect()
+        for _ in range(300):
+            data = bytearray(whole)
+            for _ in range(rng.randint(1, 3)):
+                at = rng.randrange(len(data))
+                data[at : at + rng.randint(0, 2)] = rng.randbytes(rng.randint(0, 2))
+            client = await front.connect()
+            await client.send(bytes(data))
+            await client.stream.send_eof()
+            with contextlib.suppress(trio.BrokenResourceError):
+                await client.read_all()
+            await client.stream.aclose()
+        assert (await good.post(b"x")).body == b"x"
+        await front.wait_connections(1)
+
+
+async def test_slow_head_is_408() -> None:
+    async with open_front(config=NodeConfig(request_header_read_timeout=0.1)) as front:
+        client = await front.connect()
+        await client.send(b"POST / HTTP/1.1\r\n")
+        assert (await client.answer()).status == 408
+        assert await client.closed_by_server()
+
+
+async def test_idle_connection_is_closed() -> None:
+    async with open_front(config=NodeConfig(http_idle_timeout=0.1)) as front:
+        fresh, used = await front.connect(), await front.connect()
+        assert (await used.post(b"x")).status == 200
+        assert await used.closed_by_server()
+        assert await fresh.closed_by_server()

@@ -1,0 +1,268 @@
+"""What a dynamic pool makes of its runners' behaviour: ejected, found again, told by themselves."""
+
+from __future__ import annotations
+
+import pytest
+import trio
+from prometheus_client import CollectorRegistry
+from trio.testing import MockClock, wait_all_tasks_blocked
+
+from hostler.abc import NotPlaced, Outcome, Placed
+from hostler.engagement import EngagementFailed
+from hostler.errors import APIError, FunctionError, RunnerClosed, ServerBusy
+from hostler.pool import (
+    PoolMetrics,
+    RunnerFault,
+)
+from tests.conftest import Logs
+
+from .fakes import make_call
+from .fleet import Fleet, attempt, offered, opened
+
+
+async def test_a_runner_that_cannot_be_reached_is_ejected_and_found_again(
+    autojump_clock: MockClock, logs: Logs
+) -> None:
+    fleet = Fleet()
+    metrics = PoolMetrics(CollectorRegistry())
+    async with opened(fleet, "a:1", "b:1", "c:1", metrics=metrics) as pool:
+        host = fleet.hosts["a:1"]
+        host.change(up=False)
+        await attempt(pool, "a:1", 2)
+        assert await offered(pool) == ["a:1", "b:1", "c:1"]
+        await attempt(pool, "a:1")
+        assert await offered(pool) == ["b:1", "c:1"]
+        assert (metrics.ejected.value, metrics.ejections["unreachable"].value) == (1, 1)
+        await trio.sleep(600)
+        assert await offered(pool) == ["b:1", "c:1"]
+        pauses = [b - a for a, b in zip(host.probes, host.probes[1:], strict=False)]
+        assert 0.04 <= pauses[0] <= 0.06
+        assert all(0.4 <= pause <= 0.6 for pause in pauses[10:])
+        host.change(up=True)
+        back = trio.current_time()
+        with trio.fail_after(1):
+            while "a:1" not in await offered(pool):  # noqa: ASYNC110  (virtual time)
+                await trio.sleep(0.01)
+        assert trio.current_time() - back <= 0.61
+        assert metrics.ejected.value == 0
+        count = len(host.probes)
+        await trio.sleep(60)
+        assert len(host.probes) == count
+    assert [entry["cause"] for entry in logs.with_event("runner ejected")] == ["unreachable"]
+    assert logs.with_event("runner ejected")[0]["reason"] == "refused"
+    assert logs.with_event("runner is in use again")[0]["runner"] == "a:1"
+
+
+async def test_one_that_is_back_gets_a_growing_share(autojump_clock: MockClock) -> None:
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1", slow_start=10.0) as pool:
+        fleet.hosts["a:1"].change(up=False)
+        await attempt(pool, "a:1", 3)
+        fleet.hosts["a:1"].change(up=True)
+        await trio.sleep(0.1)
+        shares = []
+        for _ in range(12):
+            lists = [await offered(pool, attempts=0) for _ in range(300)]
+            shares.append(sum("a:1" in names for names in lists) / 300)
+            await trio.sleep(1)
+        assert 0.03 < shares[0] < 0.2
+        assert 0.4 < shares[5] < 0.7
+        assert shares[10:] == [1, 1]
+        assert all("b:1" in names for names in lists)
+
+
+async def test_a_call_that_was_refused_may_go_to_one_that_is_just_back(
+    autojump_clock: MockClock,
+) -> None:
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1") as pool:
+        fleet.hosts["a:1"].change(up=False)
+        await attempt(pool, "a:1", 3)
+        fleet.hosts["a:1"].change(up=True)
+        await trio.sleep(0.1)
+        assert all(["a:1" in await offered(pool, attempts=1) for _ in range(100)])
+
+
+async def test_only_ejected_and_refusing_runners_are_better_than_none(
+    autojump_clock: MockClock,
+) -> None:
+    fleet = Fleet(tells=True)
+    async with opened(fleet, "a:1", "b:1", "c:1", "d:1") as pool:
+        await wait_all_tasks_blocked()
+        for address in ("a:1", "b:1"):
+            fleet.hosts[address].tells = False
+            fleet.hosts[address].change(up=False)
+            await attempt(pool, address, 3)
+        assert await offered(pool) == ["c:1", "d:1"]
+        for address in ("c:1", "d:1"):
+            fleet.hosts[address].change(serving=False)
+        await wait_all_tasks_blocked()
+        assert await offered(pool) == ["a:1", "b:1"]
+
+
+@pytest.mark.parametrize(
+    "outcome",
+    [
+        NotPlaced(ServerBusy()),
+        NotPlaced(RunnerClosed()),
+        Placed(FunctionError()),
+        Placed(ServerBusy()),
+        Placed(APIError(400, "too big")),
+        Placed(ValueError("the client's body")),
+        Placed(EngagementFailed(1, "cancelled")),
+        Placed(EngagementFailed(4, "deadline")),
+        Placed(),
+    ],
+    ids=repr,
+)
+async def test_what_is_not_the_runners_fault_never_counts(
+    autojump_clock: MockClock, outcome: Outcome
+) -> None:
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1", eject_failures=1, eject_faults=1) as pool:
+        fleet.hosts["a:1"].outcome = outcome
+        assert await attempt(pool, "a:1", 100) == [outcome] * 100
+        assert await offered(pool) == ["a:1", "b:1"]
+        fleet.hosts["a:1"].outcome = None
+
+
+@pytest.mark.parametrize(
+    ("outcome", "cause"),
+    [
+        (Placed(EngagementFailed(14, "connection lost")), "unreachable"),
+        (Placed(EngagementFailed(13, "internal")), "faulty"),
+        (Placed(RunnerFault("code 0: driver trouble")), "faulty"),
+        (Placed(APIError()), "faulty"),
+    ],
+    ids=repr,
+)
+async def test_what_is_the_runners_fault(
+    autojump_clock: MockClock, logs: Logs, outcome: Outcome, cause: str
+) -> None:
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1", eject_faults=3) as pool:
+        fleet.hosts["a:1"].outcome = outcome
+        await attempt(pool, "a:1", 3)
+        assert await offered(pool) == ["b:1"]
+        assert logs.with_event("runner ejected")[0]["cause"] == cause
+        fleet.hosts["a:1"].outcome = None
+
+
+async def test_a_fault_ends_after_its_time(autojump_clock: MockClock) -> None:
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1", eject_faults=1, eject_interval=10.0) as pool:
+        fleet.hosts["a:1"].outcome = Placed(APIError())
+        await attempt(pool, "a:1")
+        await trio.sleep(9.9)
+        assert await offered(pool) == ["b:1"]
+        await trio.sleep(0.2)
+        assert await offered(pool) == ["a:1", "b:1"]
+        fleet.hosts["a:1"].outcome = None
+
+
+@pytest.mark.parametrize(("patience", "ejected"), [(2.0, True), (0.1, False)])
+async def test_one_that_does_not_take_calls_in_time(
+    autojump_clock: MockClock, patience: float, ejected: bool
+) -> None:
+    """The haste of a client says nothing."""
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1") as pool:
+        fleet.hosts["a:1"].stuck = True
+        for _ in range(3):
+            with trio.move_on_after(patience):
+                await attempt(pool, "a:1")
+        assert ("a:1" not in await offered(pool)) is ejected
+        fleet.hosts["a:1"].stuck = False
+
+
+async def test_a_client_that_leaves_says_nothing(autojump_clock: MockClock) -> None:
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1", eject_failures=1) as pool:
+        fleet.hosts["a:1"].stuck = True
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(attempt, pool, "a:1")
+            await trio.sleep(100)
+            nursery.cancel_scope.cancel()
+        assert await offered(pool) == ["a:1", "b:1"]
+
+
+async def test_a_slow_runner(autojump_clock: MockClock, logs: Logs) -> None:
+    """Slow outside of the function, that is."""
+    fleet = Fleet()
+    async with opened(fleet, "a:1", "b:1", "c:1", eject_interval=1000.0) as pool:
+
+        async def take(address: str, count: int, seconds: float, execution: float) -> None:
+            runner = next(r for r in pool._offer if r.address == address)
+            fleet.hosts[address].seconds = seconds
+            for _ in range(count):
+                call = make_call()
+                call.timings.execution_ns = round(execution * 1e9)
+                await runner.try_exec(call)
+
+        async def all_take(execution: float) -> None:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(take, "a:1", 50, 1.4, execution)
+                nursery.start_soon(take, "b:1", 140, 0.5, 0.49)
+                nursery.start_soon(take, "c:1", 75, 0.9, 0.88)
+
+        await all_take(1.35)
+        assert "a:1" in await offered(pool)
+        await all_take(0.1)
+        assert await offered(pool) == ["b:1", "c:1"]
+        assert logs.with_event("runner ejected")[0]["cause"] == "slow"
+
+
+async def test_its_own_word(autojump_clock: MockClock, logs: Logs) -> None:
+    fleet = Fleet(tells=True)
+    metrics = PoolMetrics(CollectorRegistry())
+    async with opened(fleet, "a:1", "b:1", metrics=metrics) as pool:
+        await wait_all_tasks_blocked()
+        fleet.hosts["a:1"].change(serving=False)
+        await wait_all_tasks_blocked()
+        assert await offered(pool) == ["b:1"]
+        fleet.hosts["a:1"].change(serving=True)
+        await wait_all_tasks_blocked()
+        assert await offered(pool) == ["a:1", "b:1"]
+        assert (metrics.refusals.value, metrics.returns.value) == (1, 1)
+    assert len(logs.with_event("runner takes no calls")) == 1
+
+
+async def test_a_runner_that_restarts_without_any_traffic(autojump_clock: MockClock) -> None:
+    fleet = Fleet(tells=True)
+    async with opened(fleet, "a:1", "b:1") as pool:
+        await wait_all_tasks_blocked()
+        host = fleet.hosts["a:1"]
+        host.change(serving=False)
+        await wait_all_tasks_blocked()
+        host.change(up=False)
+        await trio.sleep(1)
+        assert await offered(pool) == ["b:1"]
+        host.serving = True
+        host.change(up=True)
+        await trio.sleep(0.6)
+        assert await offered(pool) == ["a:1", "b:1"]
+
+
+async def test_a_last_word_is_forgotten_when_it_cannot_be_renewed(
+    autojump_clock: MockClock,
+) -> None:
+    """The runner was replaced by one that does not know the health service."""
+    fleet = Fleet(tells=True)
+    async with opened(fleet, "a:1", "b:1") as pool:
+        await wait_all_tasks_blocked()
+        host = fleet.hosts["a:1"]
+        host.change(serving=False)
+        await wait_all_tasks_blocked()
+        host.tells = False
+        host.change()
+        await wait_all_tasks_blocked()
+        assert await offered(pool) == ["a:1", "b:1"]
+
+
+async def test_without_watching(autojump_clock: MockClock) -> None:
+    fleet = Fleet(tells=True)
+    async with opened(fleet, "a:1", "b:1", health_watch=False) as pool:
+        await wait_all_tasks_blocked()
+        fleet.hosts["a:1"].change(serving=False)
+        await wait_all_tasks_blocked()
+        assert await offered(pool) == ["a:1", "b:1"]
