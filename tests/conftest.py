@@ -14,6 +14,9 @@ import structlog
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Where it is set, every process that a test starts would compile all of hostler.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+
 
 class Logs(list[MutableMapping[str, Any]]):
     """The captured log events of one test."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib.metadata import version as installed_version
 from typing import Annotated
 
 import typer
@@ -302,6 +301,8 @@ def runner(
 @app.command()
 def version() -> None:
     """Print the version."""
+    from importlib.metadata import version as installed_version
+
     typer.echo(installed_version("hostler"))
 
 

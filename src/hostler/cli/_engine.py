@@ -9,7 +9,6 @@ import socket
 import structlog
 
 from hostler.errors import ConfigError
-from hostler.front import parse_bind
 
 log = structlog.get_logger(__name__)
 
@@ -50,6 +49,8 @@ def _answers(path: str) -> bool:
 
 
 def _is_loopback(bind: str) -> bool:
+    from hostler.front import parse_bind  # the front end is more than clients need
+
     host, _ = parse_bind(bind)
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
