@@ -131,7 +131,7 @@ def test_all_scenarios_are_found() -> None:
     assert {"hot-echo-1", "ceiling-32", "cold-start", "soak", "freeze-8"} <= set(names)
 
 
-@pytest.mark.parametrize("name", ["placement-1000", "wire-1k-32", "wire-1024k-1"])
+@pytest.mark.parametrize("name", ["placement-1000-warm", "wire-1k-32", "wire-1024k-1"])
 def test_parts_are_measured_inside_of_this_process(name: str) -> None:
     scenario = all_scenarios()[name]
     assert not scenario.fits_url

@@ -46,28 +46,28 @@ def test_own_calls_count_while_they_are_there() -> None:
     book.end("a", FN, Placed(), 1)
     book.end("a", OTHER, None, 1)
     assert book.load("a", FN, 1) == 0
-    assert book.total(["a", "b"], 1) == 0
+    assert book.total(1) == 0
 
 
 def test_a_foreign_runner_is_warm_where_a_call_ended_well() -> None:
     book = LoadBook()
     ended(book, Placed(FunctionFailed()))
-    assert book.warm(FN, 0) == set()
+    assert not book.warm(FN, 0, 9)
     ended(book, Placed())
-    assert book.warm(FN, 0) == {"a"}
-    assert book.warm(OTHER, 0) == set()
+    assert book.warm(FN, 0, 9) == ["a"]
+    assert not book.warm(OTHER, 0, 9)
     book.begin("a", FN, 1)  # it takes the container
-    assert book.warm(FN, 1) == set()
+    assert not book.warm(FN, 1, 9)
     book.end("a", FN, Placed(), 2)
-    assert book.warm(FN, 31.9) == {"a"}
-    assert book.warm(FN, 32) == set()  # it has idled out
+    assert book.warm(FN, 31.9, 9) == ["a"]
+    assert not book.warm(FN, 32, 9)  # it has idled out
 
 
 def test_a_nack_tells_that_nothing_is_warm_and_that_it_is_full_for_a_while() -> None:
     book = LoadBook()
     ended(book, Placed())
     ended(book, BUSY)
-    assert book.warm(FN, 0) == set()
+    assert not book.warm(FN, 0, 9)
     assert book.load("a", FN, 0) == math.inf
     assert book.load("a", FN, FULL_SECONDS) == 0
     ended(book, NotPlaced(ServerBusy(), retry_after=0.25), now=5)
@@ -99,7 +99,7 @@ def test_hints_are_believed_for_a_while() -> None:
     hint = LoadHint(active=5, free_memory=150, slot=b"k", warm={b"k": 2})
     ended(book, Placed(load=hint))
     assert book.load("a", FN, 0) == 5  # ours is one of them
-    assert book.warm(FN, 0) == {"a"}
+    assert book.warm(FN, 0, 9) == ["a"]
     assert book.has_room("a", FN, 0)
     assert not book.has_room("a", BIG, 0)
     book.begin("a", OTHER, 1)  # starts a container, of which the hint knows nothing
@@ -118,9 +118,9 @@ def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:
     book.end("b", FN, Placed(), 0)
     hint = LoadHint(slot=b"3", warm={b"2": 4, b"unknown": 1}, complete=True)
     ended(book, NotPlaced(ServerBusy(), load=hint), need=BIG)
-    assert book.warm(FN, 0) == {"b"}
-    assert book.warm(OTHER, 0) == {"a"}
-    assert book.warm(BIG, 0) == set()
+    assert book.warm(FN, 0, 9) == ["b"]
+    assert book.warm(OTHER, 0, 9) == ["a"]
+    assert not book.warm(BIG, 0, 9)
 
 
 def test_a_finished_frame_brings_the_hint_and_a_nack_its_advice() -> None:

@@ -6,10 +6,10 @@ The parts::
                                      the order in which the runners are tried
     _named                           the names of these placers
     _sweep_placer                    one placer's calls, and their end
-    _rendezvous                      which runners a function prefers
-    _loads, _warm_index              what a placer knows of its runners
+    _fleet, _rendezvous              one list of runners, and which of them a function prefers
+    _loads, _warm_index, _room_index what a placer knows of its runners
     _placement, _tracker             one call on its way
-    _room, _ladder                   where calls wait, and when they try again by themselves
+    _room, _occupied, _ladder        where calls wait, and when they try again by themselves
     _static                          a pool that never changes
     _dynamic, _open_pools            pools that change while they are in use
     _targets, _dns, _discovery       where their runners are found

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import trio
 
 from ..abc import Runner, RunnerCall
 from ._order import load_limit, within
-from ._rendezvous import ranking
 from ._sweep_placer import SweepPlacer, need_of
 
 
@@ -18,20 +17,16 @@ class BoundedPlacer(SweepPlacer):
     Each function has its own order of the runners, by rendezvous hashing over their addresses.
     The first takes its calls, up to the even share of all calls and a fraction more
     (``config.load_spill_percent``); then the next does. Sources: see
-    `load_limit` and `ranking`.
+    `load_limit` and `hostler.pool._rendezvous`.
     """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        preferred = self.fleets.of(runners).preferred(call.model.fn_id)
+        return within(preferred, self.bound(call, len(runners)))
+
+    def bound(self, call: RunnerCall, count: int) -> Callable[[Runner], bool]:
+        """Which of ``count`` runners may have one more call."""
         need, now = need_of(call), trio.current_time()
-        total = self.loads.total((runner.address for runner in runners), now)
-        limit = load_limit(total, len(runners), self.config.load_spill_percent / 100)
-
-        def fits(runner: Runner) -> bool:
-            return self.loads.load(runner.address, need, now) < limit
-
-        return within(self.preferred(call, runners), fits)
-
-    def preferred(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        """``runners`` as the call's function prefers them, whatever their load."""
-        addresses = tuple(runner.address for runner in runners)
-        return (runners[index] for index in ranking(call.model.fn_id, addresses))
+        share = self.config.load_spill_percent / 100
+        limit = load_limit(self.loads.total(now), count, share)
+        return lambda runner: self.loads.load(runner.address, need, now) < limit

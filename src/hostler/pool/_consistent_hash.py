@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from ..abc import Runner, RunnerCall
-from ._rendezvous import ranking
 from ._sweep_placer import SweepPlacer
 
 
@@ -18,5 +17,4 @@ class ConsistentHashPlacer(SweepPlacer):
     """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        addresses = tuple(runner.address for runner in runners)
-        return (runners[index] for index in ranking(call.model.fn_id, addresses))
+        return self.fleets.of(runners).preferred(call.model.fn_id)

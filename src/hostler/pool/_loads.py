@@ -11,12 +11,15 @@ first, never whether one is tried. Times are seconds of one clock, given by the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+import random
+from collections import OrderedDict
+from collections.abc import Set
 
 import attrs
 
 from ..abc import NotPlaced, Outcome
 from ..frames import LoadHint
+from ._room_index import RoomIndex
 from ._run_times import RunTimes
 from ._warm_index import Need, WarmIndex
 
@@ -56,6 +59,10 @@ class _Runner:
     def calls(self, now: float) -> int:
         return self.in_flight + (self.others if now <= self.hinted_at + HINT_SECONDS else 0)
 
+    def left(self) -> int:
+        """Bytes of free memory."""
+        return (self.free_memory or 0) - self.unseen_memory
+
 
 class LoadBook:
     """What one placer knows. Runners are known by their addresses."""
@@ -63,6 +70,17 @@ class LoadBook:
     def __init__(self) -> None:
         self._runners: dict[str, _Runner] = {}
         self._warm = WarmIndex()
+        self._in_flight = 0
+        self._others = 0
+        """Calls of other LBs on those of `_hinted`."""
+        self._hinted: OrderedDict[str, None] = OrderedDict()
+        """Whose word about its calls is believed, the oldest first."""
+        self._telling: set[str] = set()
+        self.tellers = 0
+        """Grows when a runner begins or ceases to tell its load by itself."""
+        self._free = RoomIndex()
+        self._room = RoomIndex()
+        """The same with what evictions would free, of those that tell."""
         self.run_times = RunTimes()
 
     def __repr__(self) -> str:
@@ -79,22 +97,38 @@ class LoadBook:
             return math.inf
         return runner.calls(now)
 
-    def total(self, addresses: Iterable[str], now: float) -> int:
-        """Calls that are on all of ``addresses`` together."""
-        known = self._runners
-        return sum(known[name].calls(now) for name in addresses if name in known)
+    def total(self, now: float) -> int:
+        """Calls that are on all runners together."""
+        while self._hinted:
+            address = next(iter(self._hinted))
+            runner = self._runners[address]
+            if now <= runner.hinted_at + HINT_SECONDS:
+                break
+            self._others -= runner.others
+            runner.others = 0
+            del self._hinted[address]
+        return self._in_flight + self._others
 
-    def warm(self, need: Need, now: float) -> set[str]:
-        """The addresses with an idle hot container for ``need``."""
-        return self._warm.addresses(need, now)
+    def warm(self, need: Need, now: float, limit: int) -> list[str]:
+        """Addresses with an idle hot container for ``need``: the first ``limit`` of those that
+        were heard of last."""
+        return self._warm.addresses(need, now, limit)
 
     def has_room(self, address: str, need: Need, now: float) -> bool:
         """Whether one more container fits there without an eviction; true if nobody knows."""
         runner = self._runners.get(address)
-        if runner is None or runner.free_memory is None or now > runner.hinted_at + HINT_SECONDS:
+        if runner is None or runner.free_memory is None:
             return True
-        memory = runner.free_memory - runner.unseen_memory
-        return memory >= need.memory and _fits(need.cpus, runner.free_cpus - runner.unseen_cpus)
+        if not runner.tells and now > runner.hinted_at + HINT_SECONDS:
+            return True
+        cpus = runner.free_cpus - runner.unseen_cpus
+        return runner.left() >= need.memory and _fits(need.cpus, cpus)
+
+    def spare(self, need: Need, count: int, rng: random.Random) -> list[str]:
+        """Some that probably have room without an eviction, and then some that have it with one:
+        up to ``count`` of each."""
+        free = self._free.some(need.memory, count, rng)
+        return free + self._room.some(need.memory, count, rng)
 
     def is_full(self, address: str, need: Need, now: float) -> bool:
         """Whether such a call would certainly be refused there: the runner, which tells of
@@ -102,10 +136,18 @@ class LoadBook:
         runner = self._runners.get(address)
         if runner is None or not runner.tells or runner.reclaimable is None:
             return False
-        memory = (runner.free_memory or 0) + runner.reclaimable - runner.unseen_memory
+        memory = runner.left() + runner.reclaimable
         cpus = runner.free_cpus + runner.reclaimable_cpus - runner.unseen_cpus
         fits = memory >= need.memory and _fits(need.cpus, cpus)
         return not fits and not self._warm.count(address, need, now)
+
+    def all_full(self, need: Need, now: float) -> bool:
+        """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
+        return not self._room.may_have(need.memory) and not self._warm.addresses(need, now, 1)
+
+    def all_tell(self, addresses: Set[str]) -> bool:
+        """Whether each of them tells of changes by itself, and what it could free."""
+        return addresses <= self._telling
 
     # --- what happens ---
 
@@ -119,8 +161,9 @@ class LoadBook:
             runner = self._runners[address] = _Runner()
         runner.tells = hint is not None
         if hint is not None:
-            self._learn(runner, hint, now)
+            self._learn(runner, address, hint, now)
             self._warm.replace(address, hint.warm, now)
+        self._note_teller(address, runner)
 
     def begin(self, address: str, need: Need, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
@@ -129,16 +172,20 @@ class LoadBook:
             self._make_room()
             runner = self._runners[address] = _Runner()
         runner.in_flight += 1
+        self._in_flight += 1
         warm = self._warm.take(address, need, now)
         if not warm:
             runner.unseen_memory += need.memory
             runner.unseen_cpus += need.cpus
+            if runner.free_memory is not None:
+                self._index(address, runner)
         return warm
 
     def end(self, address: str, need: Need, outcome: Outcome | None, now: float) -> None:
         """That call is over; ``None`` = it was cancelled."""
         runner = self._runners[address]
         runner.in_flight -= 1
+        self._in_flight -= 1
         if outcome is None:
             return
         if isinstance(outcome, NotPlaced):
@@ -162,7 +209,7 @@ class LoadBook:
     def _believe(
         self, runner: _Runner, address: str, need: Need, hint: LoadHint, now: float
     ) -> None:
-        self._learn(runner, hint, now)
+        self._learn(runner, address, hint, now)
         if hint.slot:
             self._warm.learn(hint.slot, need)
         if hint.complete:
@@ -170,23 +217,56 @@ class LoadBook:
         elif hint.slot:
             self._warm.set(address, need, hint.warm.get(hint.slot, 0), now)
 
-    @staticmethod
-    def _learn(runner: _Runner, hint: LoadHint, now: float) -> None:
+    def _learn(self, runner: _Runner, address: str, hint: LoadHint, now: float) -> None:
+        if address in self._hinted:
+            self._others -= runner.others
         runner.hinted_at = now
         runner.others = max(0, hint.active - runner.in_flight)
+        self._others += runner.others
+        self._hinted[address] = None
+        self._hinted.move_to_end(address)
         runner.free_memory = hint.free_memory
         knows_all = hint.complete or hint.free_cpus is not None
         runner.reclaimable = hint.reclaimable_memory if knows_all else None
         runner.free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
         runner.reclaimable_cpus = hint.reclaimable_cpus
         runner.unseen_memory = runner.unseen_cpus = 0
+        self._index(address, runner)
+
+    def _index(self, address: str, runner: _Runner) -> None:
+        self._free.put(address, runner.left())
+        if runner.tells and runner.reclaimable is not None:
+            self._room.put(address, runner.left() + runner.reclaimable)
+        self._note_teller(address, runner)
+
+    def _note_teller(self, address: str, runner: _Runner) -> None:
+        tells = runner.tells and runner.reclaimable is not None
+        if tells == (address in self._telling):
+            return
+        self.tellers += 1
+        if tells:
+            self._telling.add(address)
+        else:
+            self._telling.remove(address)
+            self._room.drop(address)
 
     def _make_room(self) -> None:
         if len(self._runners) < MAX_RUNNERS:
             return
         for address in [name for name, one in self._runners.items() if not one.in_flight]:
-            del self._runners[address]
-            self._warm.clear(address)
+            self._forget(address)
+
+    def _forget(self, address: str) -> None:
+        runner = self._runners.pop(address)
+        if address in self._hinted:
+            self._others -= runner.others
+            del self._hinted[address]
+        if address in self._telling:
+            self._telling.remove(address)
+            self.tellers += 1
+        self._free.drop(address)
+        self._room.drop(address)
+        self._warm.clear(address)
 
 
 def _fits(cpus: int, room: float) -> bool:

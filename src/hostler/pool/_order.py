@@ -49,6 +49,15 @@ def within(items: Iterable[T], fits: Callable[[T], bool]) -> Iterator[T]:
     yield from others
 
 
+def once(items: Iterable[T]) -> Iterator[T]:
+    """Each item the first time only. Looks at no item before it is asked for one more."""
+    seen: set[T] = set()
+    for item in items:
+        if item not in seen:
+            seen.add(item)
+            yield item
+
+
 def without(items: Iterable[T], full: Callable[[T], bool], limit: int) -> Iterator[T]:
     """The items that are not full, then the first ``limit`` of the others. Looks at no item
     before it is asked for one more."""

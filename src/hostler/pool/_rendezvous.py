@@ -9,6 +9,8 @@ that comes or goes moves only the functions that it has, about one in n.
 
 from __future__ import annotations
 
+import heapq
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 
 from ..hashing import fn_hash
@@ -27,12 +29,24 @@ def mix64(value: int) -> int:
 _name_hash = lru_cache(maxsize=8192)(fn_hash)
 
 
-@lru_cache(maxsize=512)
-def ranking(key: str, names: tuple[str, ...]) -> tuple[int, ...]:
+def name_hashes(names: Iterable[str]) -> tuple[int, ...]:
+    """What `favourites` takes instead of the names."""
+    return tuple(map(_name_hash, names))
+
+
+def favourites(key: str, hashes: Sequence[int], count: int) -> tuple[int, ...]:
+    """The indices of the first ``count`` of `ranking`. Takes O(n) for n names and few of them."""
+    own = fn_hash(key)
+    scores = [mix64(own ^ name) for name in hashes]
+    indices = range(len(scores))
+    if count < len(scores):
+        return tuple(heapq.nlargest(count, indices, key=scores.__getitem__))
+    return tuple(sorted(indices, key=scores.__getitem__, reverse=True))
+
+
+def ranking(key: str, names: Sequence[str]) -> tuple[int, ...]:
     """The indices of ``names``, the one that ``key`` prefers first. Equal names keep their order.
 
-    Takes O(n log n) for n names; cached, as a pool's list rarely changes from call to call.
+    Takes O(n log n) for n names.
     """
-    own = fn_hash(key)
-    scores = [mix64(own ^ _name_hash(name)) for name in names]
-    return tuple(sorted(range(len(names)), key=scores.__getitem__, reverse=True))
+    return favourites(key, name_hashes(names), len(names))

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from bisect import insort
+from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
@@ -28,6 +28,7 @@ from ..abc import Runner
 from ._ahead import Ahead
 from ._hot_line import HotLine, HotWaiter
 from ._ladder import MAX_WIDTH, Ladder
+from ._occupied import Occupied
 from ._pace import Pace
 
 OVERTAKE_SECONDS = 1.0
@@ -148,16 +149,16 @@ class Line:
     def join(self, waiter: Waiter) -> None:
         if not self._waiters:
             self.ladder.begin(trio.current_time())
-            self._room.occupied[self] = None
-        insort(self._waiters, waiter, key=lambda other: other.ticket)
+        insort(self._waiters, waiter, key=_ticket)
         if len(self._waiters) > 1:
             self._waiters[1].look_at(math.inf)
-        self.appoint()
+        self._changed()
 
     def leave(self, waiter: Waiter) -> None:
-        if waiter in self._waiters:
-            self._waiters.remove(waiter)
-            self._thinned()
+        place = bisect_left(self._waiters, waiter.ticket, key=_ticket)
+        if place < len(self._waiters) and self._waiters[place] is waiter:
+            del self._waiters[place]
+            self._changed()
 
     def advance(self) -> None:
         """Give turns if the ladder has a step now."""
@@ -175,8 +176,9 @@ class Line:
         """Let the head try with ``turn``."""
         if turn.runner is not None:
             self.ahead.begin(turn.runner.address)
-        self._waiters.pop(0).wake(turn)
-        self._thinned()
+        waiter = self._waiters.pop(0)
+        self._changed()
+        waiter.wake(turn)
 
     def give_hot_turn(self, turn: Turn) -> None:
         """Let `first` try with ``turn``."""
@@ -200,15 +202,20 @@ class Line:
 
     def _give_turns(self, count: int) -> None:
         turns, self._waiters[:count] = self._waiters[:count], []
+        self._changed()
         for waiter in turns:
             waiter.wake(Turn())
-        self._thinned()
 
-    def _thinned(self) -> None:
+    def _changed(self) -> None:
+        """Somebody came or went."""
         if not self._waiters:
-            self._room.occupied.pop(self, None)
             self.pace.reset()
+        self._room.occupied.note(self)
         self.appoint()
+
+
+def _ticket(waiter: Waiter) -> int:
+    return waiter.ticket
 
 
 class Room:
@@ -218,8 +225,7 @@ class Room:
         self._make_ladder = make_ladder
         self._lines: dict[Hashable, Line] = {}
         self._tickets = itertools.count()
-        self.occupied: dict[Line, None] = {}
-        """The lines with somebody in them."""
+        self.occupied = Occupied()
         self.held_bytes = 0
         """Of the bodies of calls that wait."""
 
@@ -228,7 +234,7 @@ class Room:
 
     @property
     def waiting(self) -> int:
-        return sum(map(len, self.occupied))
+        return self.occupied.waiting
 
     @property
     def waiting_hot(self) -> int:
@@ -285,11 +291,10 @@ class Room:
             return
         if not self.occupied or len(passed) >= PASS_LIMIT:
             return
-        lines = [
+        fitting = (
             line for line in self.occupied if line not in absent and not _is_hopeless(line, refused)
-        ]
-        if lines:
-            oldest = min(lines, key=lambda line: line.head.ticket)
+        )
+        if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot, stood=oldest is hot))
 
     def offer_hot(self, runner: Runner, key: Hashable) -> None:
@@ -315,25 +320,27 @@ class Room:
         """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers: let those
         try who have waited longest and need no more than that together."""
         for _ in range(MAX_WIDTH):
-            lines = [line for line in self.occupied if line.memory <= memory and line.cpus <= cpus]
-            if not lines:
+            fitting = (
+                line for line in self.occupied if line.memory <= memory and line.cpus <= cpus
+            )
+            if (oldest := next(fitting, None)) is None:
                 return
-            oldest = min(lines, key=lambda line: line.head.ticket)
             memory -= oldest.memory
             cpus -= oldest.cpus
             oldest.give_turn(Turn(runner))
 
     def is_first(self, ticket: int) -> bool:
         """Whether nobody in any line has waited longer than the call with ``ticket``."""
-        return all(ticket < line.head.ticket for line in self.occupied)
+        head = self.occupied.head
+        return head is None or ticket < head.ticket
 
     def _may_go_first(self, line: Line) -> bool:
         """Whether somebody waits there whom nobody has waited for much longer than."""
         first = line.first
         if first is None:
             return False
-        oldest = min((other.head.arrived for other in self.occupied), default=math.inf)
-        return first.arrived <= oldest + OVERTAKE_SECONDS
+        oldest = self.occupied.head
+        return oldest is None or first.arrived <= oldest.arrived + OVERTAKE_SECONDS
 
 
 def _is_hopeless(line: Line, refused: frozenset[Line]) -> bool:

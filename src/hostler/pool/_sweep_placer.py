@@ -18,6 +18,7 @@ from ..errors import ServerBusy
 from ..frames import LoadHint
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
+from ._fleet import Fleets
 from ._hedging import Hedging
 from ._ladder import Ladder
 from ._loads import LoadBook
@@ -69,6 +70,8 @@ class SweepPlacer(Placer, LoadListener):
         self._may_wait = True
         self.loads = LoadBook()
         """What is known of the runners' load."""
+        self.fleets = Fleets()
+        """The lists of runners that the pools have given."""
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -111,9 +114,11 @@ class SweepPlacer(Placer, LoadListener):
             sweeps += 1
             if not runners:
                 return ()
-            is_full = functools.partial(self._is_full, need)
             # The one that has waited longest probes for all.
             probes = PROBES if sweeps > 1 and room.is_first(placement.ticket) else 0
+            if self._all_full(need, runners):
+                return self._rng.sample(runners, min(probes, len(runners)))
+            is_full = functools.partial(self._is_full, need)
             return without(self.order(call, runners), is_full, probes)
 
         need = need_of(call)
@@ -153,6 +158,15 @@ class SweepPlacer(Placer, LoadListener):
 
     def _is_full(self, need: Need, runner: Runner) -> bool:
         return self.loads.is_full(runner.address, need, trio.current_time())
+
+    def _all_full(self, need: Need, runners: Sequence[Runner]) -> bool:
+        """Whether `_is_full` is certainly true of all, found out without asking for each."""
+        if not self.loads.all_full(need, trio.current_time()):
+            return False
+        fleet, known = self.fleets.of(runners), self.loads.tellers
+        if fleet.all_tell_since != known:
+            fleet.all_tell_since = known if self.loads.all_tell(fleet.addresses) else None
+        return fleet.all_tell_since == known
 
     def note_load(self, pool: RunnerPool, runner: Runner, hint: LoadHint | None) -> None:
         self.loads.note(runner.address, hint, trio.current_time())

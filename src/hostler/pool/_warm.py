@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import chain
 
 import trio
 
 from ..abc import Runner, RunnerCall
 from ._bounded import BoundedPlacer
-from ._order import load_limit, within
+from ._order import once, within
 from ._sweep_placer import need_of
+
+MAX_HOT = 16
+"""Runners with a hot container that are tried as such."""
+MAX_SPARE = 8
+"""Runners with room that are looked at beside those that the function prefers."""
 
 
 class WarmPlacer(BoundedPlacer):
@@ -24,30 +30,33 @@ class WarmPlacer(BoundedPlacer):
 
     def patience(self, call: RunnerCall, ahead: int) -> float:
         need, now = need_of(call), trio.current_time()
-        if call.model.type == "detached" or self.loads.warm(need, now):
+        if call.model.type == "detached" or self.loads.warm(need, now, 1):
             return 0.0
         return self.loads.run_times.patience(need, ahead, now)
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         need, now = need_of(call), trio.current_time()
-        warm = self.loads.warm(need, now)
-        limit: float | None = None
+        key, fleet = call.model.fn_id, self.fleets.of(runners)
 
-        def has_warm(runner: Runner) -> bool:
-            return runner.address in warm
-
-        def fits(runner: Runner) -> bool:
-            nonlocal limit
-            if limit is None:
-                total = self.loads.total((one.address for one in runners), now)
-                limit = load_limit(total, len(runners), self.config.load_spill_percent / 100)
-            return self.loads.load(runner.address, need, now) < limit
+        fits = self.bound(call, len(runners))
 
         def has_room(runner: Runner) -> bool:
             return self.loads.has_room(runner.address, need, now)
 
-        preferred = list(self.preferred(call, runners))
-        hot = [runner for runner in preferred if has_warm(runner)] if warm else []
-        yield from hot
-        cold = (runner for runner in preferred if not (warm and has_warm(runner)))
-        yield from within(within(cold, fits), has_room)
+        def takes(runner: Runner) -> bool:
+            return has_room(runner) and fits(runner)
+
+        def found(addresses: Iterable[str]) -> Iterator[Runner]:
+            return filter(None, map(fleet.find, addresses))
+
+        def orders() -> Iterator[Iterable[Runner]]:
+            yield found(self.loads.warm(need, now, MAX_HOT))
+            # These are nearly always enough, however many runners there are.
+            near = fleet.near(key)
+            yield filter(takes, near)
+            spare = tuple(found(self.loads.spare(need, MAX_SPARE, self._rng)))
+            yield filter(takes, spare)
+            yield filter(fits, near + spare)
+            yield within(within(fleet.preferred(key), fits), has_room)
+
+        return once(chain.from_iterable(orders()))

@@ -3,6 +3,7 @@ the caller."""
 
 from __future__ import annotations
 
+import itertools
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -52,10 +53,13 @@ class WarmIndex:
         entry = self._needs.get(need.key, {}).get(address)
         return entry.count if entry is not None and now < entry.until else 0
 
-    def addresses(self, need: Need, now: float) -> set[str]:
-        """Where there is at least one."""
-        found = self._needs.get(need.key, {})
-        return {name for name, entry in found.items() if entry.count > 0 and now < entry.until}
+    def addresses(self, need: Need, now: float, limit: int) -> list[str]:
+        """Where there is at least one: the first ``limit`` of those that were heard of last."""
+        found = self._needs.get(need.key)
+        if not found:
+            return []
+        latest = itertools.islice(reversed(found.items()), limit)
+        return [name for name, entry in latest if now < entry.until]
 
     def set(self, address: str, need: Need, count: int, now: float) -> None:
         """There are ``count``, which have been heard of just now."""
@@ -68,16 +72,20 @@ class WarmIndex:
             self._shrink()
         else:
             self._needs.move_to_end(need.key)
+            found.pop(address, None)  # the one heard of last comes last
         found[address] = _Warm(count, now + need.idle_seconds)
         self._runners.setdefault(address, set()).add(need.key)
 
     def take(self, address: str, need: Need, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
         entry = self._needs.get(need.key, {}).get(address)
-        if entry is None or entry.count <= 0 or now >= entry.until:
+        if entry is None:
             return False
+        hot = now < entry.until
         entry.count -= 1
-        return True
+        if not hot or not entry.count:
+            self._forget(address, need.key)
+        return hot
 
     def learn(self, digest: bytes, need: Need) -> None:
         """Calls with ``need`` use the slot key of ``digest``."""
