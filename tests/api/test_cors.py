@@ -42,6 +42,8 @@ async def test_a_page_of_a_named_origin_may_read_the_answer() -> None:
 async def test_another_origin_is_refused_before_anything_happens() -> None:
     answer = await calls(client(PAGE), "https://evil.test")
     assert answer.fails(403, "Origin not allowed")
+    assert answer.headers["vary"] == "Origin"
+    assert "access-control-allow-origin" not in answer.headers
 
 
 @pytest.mark.parametrize("origin", [f"http://{HOST}", f"https://{HOST}"])
@@ -57,6 +59,17 @@ async def test_a_star_is_everyone() -> None:
 async def test_a_request_without_an_origin_is_no_browsers() -> None:
     answer = await client(PAGE).get("/v2/fns/f/calls")
     assert answer.status == 410
+    assert "access-control-allow-origin" not in answer.headers
+
+
+async def test_a_cache_can_not_give_a_page_an_answer_that_lacks_what_it_needs() -> None:
+    without_origin = await client(PAGE).get("/v2/fns/f/calls")
+    assert without_origin.headers["vary"] == "Origin"
+    own_page = await calls(client(PAGE), f"http://{HOST}")
+    assert own_page.headers["vary"] == "Origin"
+    for_everyone = await client("*").get("/v2/fns/f/calls")
+    assert for_everyone.headers["access-control-allow-origin"] == "*"
+    assert "vary" not in for_everyone.headers
 
 
 async def test_a_preflight_is_answered_for_any_path() -> None:

@@ -15,6 +15,7 @@ DEFAULT_HEADERS = ("Origin", "Content-Length", "Content-Type")
 """What browsers may send if the configuration does not say (Fn's list)."""
 _DONE = "hostler.cors"
 """In the scope of a request that has passed: applications within others may each have it."""
+_PREFLIGHT = b"access-control-request-method"
 MAX_AGE_SECONDS = 12 * 3600
 """How long a browser may keep the answer to a preflight (Fn's value)."""
 
@@ -25,6 +26,9 @@ def cors(origins: Sequence[str], headers: Sequence[str] = ()) -> Middleware:
     A request that says it comes from another origin, and not from this server's own pages, is
     refused with 403, as Fn does: else the browser would only hide the answer, and the change
     would be made. ``headers`` are the request headers that pages may set.
+
+    Every answer tells caches what it depends on, also one to a request without an origin: a cache
+    that has it would give it to a page, whose browser would then look for the header in vain.
     """
     allowed = {origin.rstrip("/").lower() for origin in origins}
     everyone = bool(origins) and origins[0] == "*"
@@ -44,42 +48,46 @@ class _Cors:
         self._names = names
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http" or _DONE in scope:
+            await self._app(scope, receive, send)
+            return
         headers = dict(scope.get("headers", ()))
         origin: bytes | None = headers.get(b"origin")
-        if scope["type"] != "http" or origin is None or _DONE in scope:
-            await self._app(scope, receive, send)
-        elif not self._accepts(origin) and not _is_own(origin, headers.get(b"host", b"")):
+        accepted = origin is not None and self._accepts(origin)
+        send = _adding(send, self._marks(origin if accepted else None))
+        if origin is not None and not accepted and not _is_own(origin, headers.get(b"host", b"")):
             await error_reply(APIError(403, "Origin not allowed")).send(send)
-        elif scope["method"] == "OPTIONS" and b"access-control-request-method" in headers:
-            await Reply(204, headers=self._preflight(origin)).send(send)
+        elif scope["method"] == "OPTIONS" and accepted and _PREFLIGHT in headers:
+            await Reply(204, headers=self._preflight()).send(send)
         else:
-            await self._app({**scope, _DONE: True}, receive, self._marked(send, origin))
+            await self._app({**scope, _DONE: True}, receive, send)
 
     def _accepts(self, origin: bytes) -> bool:
         return self._everyone or origin.decode("latin-1").lower() in self._allowed
 
-    def _marks(self, origin: bytes) -> RawHeaders:
+    def _marks(self, accepted: bytes | None) -> RawHeaders:
+        """What is on every answer (https://fetch.spec.whatwg.org, "CORS protocol and HTTP
+        caches")."""
         if self._everyone:
             return [(b"access-control-allow-origin", b"*")]
-        return [(b"access-control-allow-origin", origin), (b"vary", b"Origin")]
+        vary = [(b"vary", b"Origin")]
+        return vary if accepted is None else [(b"access-control-allow-origin", accepted), *vary]
 
-    def _preflight(self, origin: bytes) -> RawHeaders:
+    def _preflight(self) -> RawHeaders:
         return [
-            *self._marks(origin),
             (b"access-control-allow-methods", METHODS),
             (b"access-control-allow-headers", self._names),
             (b"access-control-max-age", b"%d" % MAX_AGE_SECONDS),
         ]
 
-    def _marked(self, send: Send, origin: bytes) -> Send:
-        marks = self._marks(origin)
 
-        async def marked(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                message = {**message, "headers": [*message.get("headers", ()), *marks]}
-            await send(message)
+def _adding(send: Send, headers: RawHeaders) -> Send:
+    async def adding(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message.get("headers", ()), *headers]}
+        await send(message)
 
-        return marked
+    return adding
 
 
 def _is_own(origin: bytes, host: bytes) -> bool:
