@@ -18,7 +18,8 @@ LAYERS: dict[str, int] = {
         ["errors", "frames", "models", "dates", "ids", "headers", "slot_key", "hashing"], 0
     ),
     **dict.fromkeys(
-        ["_call_json", "_container_task", "_runner_seam", "config", "abc", "engagement"], 0
+        ["_call_json", "_container_task", "_runner_seam", "_spans", "config", "abc", "engagement"],
+        0,
     ),
     **dict.fromkeys(["datastore", "rules"], 0),
     **dict.fromkeys(
@@ -27,6 +28,7 @@ LAYERS: dict[str, int] = {
             "_flock",
             "call_stats",
             "_gate",
+            "_trace_context",
             "_grace",
             "_groups",
             "_inotify",
@@ -51,7 +53,7 @@ LAYERS: dict[str, int] = {
         1,
     ),
     **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
-    **dict.fromkeys(["wire", "drivers", "store", "api_client"], 2),
+    **dict.fromkeys(["wire", "drivers", "store", "api_client", "tracing"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front", "api"], 4),
     **dict.fromkeys(["testing", "ui", "tail"], 5),
@@ -69,6 +71,7 @@ FOREIGN = {
     "httpx": "api_client",
     "sqlalchemy": "store",
     "alembic": "store",
+    "opentelemetry": "tracing",
 }
 MAX_LINES = 400
 

@@ -25,6 +25,7 @@ import trio
 
 from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
 from ._runner_seam import NotPlaced, Outcome, Placed, Runner
+from ._spans import Span
 from .config import PlacerConfig
 from .frames import Headers, LoadHint
 from .models import Call
@@ -222,6 +223,8 @@ class RunnerCall(ABC):
     user_execution_ns: int | None
     queue_seconds: float = 0.0
     """How long a runner without room may let it wait to be the next on a hot container."""
+    span: Span | None = None
+    """What is done for it now, if somebody records that."""
 
     @abstractmethod
     def add_user_execution_ns(self, duration_ns: int) -> None:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 
 import attrs
 import trio
 
+from ._spans import Span
 from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall, SlotHook
 from .bodies import BytesBody
 from .errors import APIError, HostlerError
@@ -48,6 +50,19 @@ class Timings:
     ctr_prep_ns: int = 0
     ctr_create_ns: int = 0
     init_start_ns: int = 0
+    began: dict[str, float] = attrs.field(factory=dict, repr=False, eq=False)
+    """When (`trio.current_time`) those of them began that a `stopwatch` of this process took."""
+
+
+@contextmanager
+def stopwatch(timings: Timings, field: str) -> Iterator[None]:
+    """Store how long the block took, however it ends."""
+    started = trio.current_time()
+    timings.began[field] = started
+    try:
+        yield
+    finally:
+        setattr(timings, field, max(1, round((trio.current_time() - started) * 1e9)))
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -68,6 +83,7 @@ class PendingCall(RunnerCall):
     created_ns: int = attrs.Factory(time.monotonic_ns)
     user_execution_ns: int | None = None
     queue_seconds: float = 0.0
+    span: Span | None = None
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     on_slot: SlotHook | None = None

@@ -11,10 +11,10 @@ import trio
 from hostler._inotify import DirectoryWatch
 from hostler._iofs import SocketDirectory, make_socket_directory
 from hostler.abc import ContainerTask, Cookie, RunningContainer
-from hostler.call import Timings
+from hostler.call import Timings, stopwatch
 
 from ._connection import Channel
-from ._startup import Kit, create_and_run, pull, stopwatch, wait_ready
+from ._startup import Kit, create_and_run, pull, wait_ready
 
 log = structlog.get_logger(__name__)
 

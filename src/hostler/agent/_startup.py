@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import attrs
 import structlog
@@ -15,7 +13,7 @@ from hostler._container_task import OutputSink
 from hostler._inotify import DirectoryWatch, DirectoryWatcher
 from hostler._iofs import BadSocket, FunctionSocket, SocketDirectory
 from hostler.abc import Cookie, Driver, RunningContainer
-from hostler.call import Timings
+from hostler.call import Timings, stopwatch
 from hostler.config import AgentConfig
 from hostler.errors import (
     ContainerInitFailed,
@@ -113,16 +111,6 @@ async def _connect(function_socket: FunctionSocket, watch: DirectoryWatch) -> so
         except OSError as error:
             log.warning("can't connect to a function", reason=str(error))
             raise ContainerInitFailed from error
-
-
-@contextmanager
-def stopwatch(timings: Timings, field: str) -> Iterator[None]:
-    """Store how long the block took, however it ends."""
-    started = trio.current_time()
-    try:
-        yield
-    finally:
-        setattr(timings, field, max(1, round((trio.current_time() - started) * 1e9)))
 
 
 def _seconds(msecs: float) -> float:

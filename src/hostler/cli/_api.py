@@ -10,6 +10,7 @@ from prometheus_client import REGISTRY
 from hostler.config import StoreConfig
 from hostler.front import node_app, open_listeners
 from hostler.store import open_datastore
+from hostler.tracing import open_tracer, traced_app
 from hostler.ui import datastore_lister
 
 from ._catalog import api_mount
@@ -30,11 +31,13 @@ class ApiNode:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
+            tracer = await enter(open_tracer(self.settings.node, "api"))
             store = await enter(open_datastore(StoreConfig.from_env(self.settings.env)))
             page = Page("api", self.settings, life)
             page.show(lister=datastore_lister(store))
             mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}
             app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
+            app = traced_app(app, tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("api", {"http": server.addresses})

@@ -16,6 +16,7 @@ from hostler.front import open_listeners
 from hostler.functions import FunctionTable
 from hostler.lb import Footprint, open_lb_agent
 from hostler.pool import PLACERS, mtls_runner_factory, open_dns_pool
+from hostler.tracing import open_tracer, traced_agent, traced_app
 
 from ._catalog import Lookup, opened_remote
 from ._life import Life
@@ -49,6 +50,7 @@ class LBNode:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
+            tracer = await enter(open_tracer(self.settings.node, "lb"))
             lookup = (
                 await enter(opened_remote(self.settings.node.runner_api_url, self.settings))
                 if self.functions is None
@@ -79,7 +81,8 @@ class LBNode:
                 )
             )
             page.show(lb=agent, pool=pool, lister=lookup.lister)
-            app = calls_app(agent, lookup, self.settings, life, page, bodies)
+            traced = traced_agent(agent, tracer)
+            app = traced_app(calls_app(traced, lookup, self.settings, life, page, bodies), tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})

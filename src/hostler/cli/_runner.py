@@ -15,6 +15,7 @@ from hostler.config import AgentConfig, PoolConfig, RunnerConfig
 from hostler.errors import ConfigError
 from hostler.front import node_app, open_listeners
 from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
+from hostler.tracing import open_tracer, traced_runner
 
 from ._life import Life
 from ._load import load_callable
@@ -66,6 +67,7 @@ class RunnerNode:
                 http = await enter(serving(app, listeners, self.settings, drained))
                 stack.callback(drained.set)
                 addresses["http"] = http.addresses
+            tracer = await enter(open_tracer(self.settings.node, "runner"))
             loop = await enter(wire.open_loop())
             driver = await enter(opened_driver(self.driver, config, self.settings))
             agent = await enter(
@@ -82,7 +84,7 @@ class RunnerNode:
             page.show(agent=agent)
             runner = await enter(
                 open_pure_runner(
-                    agent,
+                    traced_runner(agent, tracer),
                     self.settings.bind,
                     loop=loop,
                     ssl_context=tls,

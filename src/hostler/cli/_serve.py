@@ -13,6 +13,7 @@ from hostler.config import AgentConfig, BodyConfig, LBConfig
 from hostler.front import open_listeners
 from hostler.functions import FunctionTable
 from hostler.lb import Footprint, report_of
+from hostler.tracing import open_tracer, traced_app, traced_runner
 
 from ._catalog import Lookup, opened_database
 from ._detaching import open_detaching
@@ -43,6 +44,7 @@ class ServeNode:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
+            tracer = await enter(open_tracer(self.settings.node, "full"))
             declared = self.functions
             name = choose_driver(self.driver, self.settings.bind)
             lookup = (
@@ -66,7 +68,7 @@ class ServeNode:
             )
             detaching = await enter(
                 open_detaching(
-                    agent,
+                    traced_runner(agent, tracer),
                     body_limit=LBConfig.from_env(self.settings.env).max_detached_body,
                     bodies=bodies,
                     grace=self.settings.grace,
@@ -74,6 +76,7 @@ class ServeNode:
             )
             page.show(agent=agent, lister=lookup.lister)
             app = calls_app(detaching, lookup, self.settings, life, page, bodies, tail)
+            app = traced_app(app, tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("serve", {"http": server.addresses, "driver": name})

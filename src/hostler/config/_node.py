@@ -149,10 +149,12 @@ class NodeConfig(EnvConfig):
     """Put before each line that goes to syslog (nothing)."""
 
     zipkin_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_ZIPKIN_URL"))
-    """Zipkin collector for traces ("" = off). No effect yet."""
+    """Zipkin collector that gets a trace of every request and call ("" = off). Of a URL without a
+    path the path is ``/api/v2/spans``. Needs the extra ``hostler[tracing]``."""
 
     jaeger_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_JAEGER_URL"))
-    """Jaeger collector for traces ("" = off). No effect yet."""
+    """The same for Jaeger, or any other collector of OTLP over HTTP ("" = off). The default path is
+    ``/v1/traces``. Fn's setting is about an older protocol of Jaeger, by Thrift."""
 
     process_collector_list: tuple[str, ...] = attrs.field(
         default=("dockerd", "docker-containerd"),

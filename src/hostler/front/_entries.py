@@ -8,6 +8,7 @@ from typing import ClassVar
 
 import attrs
 
+from hostler._trace_context import PARENT, STATE, TraceContext
 from hostler.errors import FunctionInvalidResponse
 from hostler.frames import Headers
 from hostler.functions import FunctionSource, TriggerSource
@@ -15,7 +16,6 @@ from hostler.headers import canonical_header
 from hostler.models import App, Fn
 
 from ._head import Head
-from ._trace import PARENT, STATE, TraceContext
 
 PREFIX = "Fn-Http-H-"
 """Marks the headers of a function's own HTTP exchange, apart from those of its call."""

@@ -21,6 +21,7 @@ from hostler._asgi import (
     Send,
     error_reply,
 )
+from hostler._trace_context import TraceContext, trace_of
 from hostler.abc import Body, CallAgent, CallRequest
 from hostler.bodies import BodyBudget, CountedBody, ReplayBody
 from hostler.call import CallOption, PendingCall
@@ -40,7 +41,6 @@ from hostler.options import (
 from ._entries import Entry, Found
 from ._head import Head
 from ._metrics import FrontMetrics
-from ._trace import TraceContext, trace_of
 from ._writer import AsgiWriter, Truncated
 
 log = structlog.get_logger(__name__)

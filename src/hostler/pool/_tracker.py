@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from .._groups import is_cancellation
+from .._spans import Span, error_text
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from ..errors import HostlerError, ReservationAbandoned, ServerBusy
 from ..metrics import LBMetrics
@@ -106,6 +107,9 @@ class AttemptTracker:
         self.attempt_at = now = trio.current_time()
         warm = self._loads.begin(address, self._need, now)
         attempt = TrackedAttempt(runner, warm, now)
+        span = self._call.span and self._call.span.child(
+            "engage", {"fn.runner": address}, kind="client"
+        )
         number = self._loads.run_times.begin(self._need, now)
         try:
             yield attempt
@@ -113,6 +117,8 @@ class AttemptTracker:
             ran = isinstance(attempt.outcome, Placed) and attempt.outcome.error is None
             self._loads.run_times.end(self._need, number, self._call.timings if ran else None)
             self._loads.end(address, self._need, attempt.outcome, trio.current_time())
+            if span is not None:
+                _end_span(span, attempt.outcome)
             if attempt.asked and attempt is not self._committed and _given_up(attempt.outcome):
                 self._metrics.reservations_abandoned.inc()
 
@@ -176,6 +182,16 @@ class AttemptTracker:
     def timed_out(self) -> None:
         """The placer's time is over."""
         self._metrics.placer_timeout.inc()
+
+
+def _end_span(span: Span, outcome: Outcome | None) -> None:
+    if isinstance(outcome, Placed):
+        span.end("" if outcome.error is None else error_text(outcome.error))
+        return
+    # That one runner refuses is no error of the call.
+    reason = "abandoned" if outcome is None else str(outcome.reason)
+    span.note({"fn.refused": reason})
+    span.end()
 
 
 def _given_up(outcome: Outcome | None) -> bool:
