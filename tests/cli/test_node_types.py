@@ -39,10 +39,12 @@ class Node:
         assert answer.status_code == 200, answer.text
         return answer.json()
 
-    async def deploy(self, app_name: str = "shop") -> tuple[Any, Any, Any]:
+    async def deploy(
+        self, app_name: str = "shop", image: str = str(fnt_path())
+    ) -> tuple[Any, Any, Any]:
         """An app with a function, and a trigger of it."""
         app = await self.make("apps", name=app_name, config={"SHARED": "1"})
-        fn = await self.make("fns", name="fnt", app_id=app["id"], image=str(fnt_path()))
+        fn = await self.make("fns", name="fnt", app_id=app["id"], image=image)
         trigger = await self.make(
             "triggers",
             name="t",

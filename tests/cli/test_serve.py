@@ -319,18 +319,3 @@ async def test_killed_node_leaves_no_function_behind(functions: Path) -> None:
         node.process.kill()
         await node.process.wait()
     await until_gone(pid)
-
-
-@pytest.mark.docker
-async def test_serve_with_docker(tmp_path: Path, docker_host: str) -> None:
-    from tests.functions.build import docker_image
-
-    image = await trio.to_thread.run_sync(docker_image, docker_host, "hostler-test/cli-serve:1")
-    functions = tmp_path / "functions.yaml"
-    functions.write_text(f"apps:\n- name: app\n  fns:\n  - {{name: fnt, image: '{image}'}}\n")
-    node_args = ("serve", "--functions", str(functions), "--bind", "127.0.0.1:0")
-    async with open_node(*node_args, env={"DOCKER_HOST": docker_host}) as node:
-        async with httpx.AsyncClient(base_url=node.url, timeout=30) as client:
-            answer = await client.post(path_of(functions), content=b"hello")
-            assert (answer.status_code, answer.content) == (200, b"hello")
-        assert await ends(node) == 0

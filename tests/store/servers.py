@@ -1,5 +1,5 @@
 """Real database servers of the tests' own: with their data in a temporary folder, reached through
-a unix socket in it, ended by process id."""
+a unix socket in it or, with TLS, on the loopback interface, ended by process id."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import os
 import pwd
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -18,6 +19,7 @@ from typing import Any
 
 import psycopg
 import pymysql
+import trustme
 
 START_LIMIT = 60.0
 END_LIMIT = 30.0
@@ -31,6 +33,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.port = _free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -38,7 +41,15 @@ class Server:
         assert self._process is not None
         return self._process.pid
 
+    @property
+    def ca(self) -> Path:
+        """The authority of the server's certificate, which is one for localhost."""
+        return self.folder / "ca.pem"
+
     def url(self, database: str) -> str:
+        raise NotImplementedError
+
+    def tcp_url(self, database: str, options: str) -> str:
         raise NotImplementedError
 
     def execute(self, sql: str, database: str = "") -> list[Any]:
@@ -51,17 +62,33 @@ class Server:
     def _command(self) -> list[str]:
         raise NotImplementedError
 
+    def _make_certificate(self) -> None:
+        authority = trustme.CA()
+        certificate = authority.issue_cert("localhost")
+        self.ca.write_bytes(authority.cert_pem.bytes())
+        (self.folder / "cert.pem").write_bytes(certificate.cert_chain_pems[0].bytes())
+        key = self.folder / "key.pem"
+        key.write_bytes(certificate.private_key_pem.bytes())
+        key.chmod(0o600)  # PostgreSQL asks for it
+        if os.geteuid() == 0:
+            shutil.chown(key, self.user, self.user)
+
     def _end_signal(self) -> signal.Signals:
         raise NotImplementedError
 
     def initialize(self) -> None:
+        self._make_certificate()
         done = subprocess.run(self._initialize(), capture_output=True, **self._as_user())
         assert done.returncode == 0, done.stderr.decode()
 
-    def start(self) -> None:
+    def start(self, *options: str) -> None:
         with open(self.folder / "log", "ab") as log:
             self._process = subprocess.Popen(
-                self._command(), stdout=log, stderr=log, stdin=subprocess.DEVNULL, **self._as_user()
+                [*self._command(), *options],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                **self._as_user(),
             )
         deadline = time.monotonic() + START_LIMIT
         while True:
@@ -88,6 +115,16 @@ class Server:
                 self._process.wait()
             self._process = None
 
+    def kill(self) -> None:
+        """Of data that nobody wants any more: to put all in order takes seconds."""
+        if self._process is not None:
+            pids = [self.pid, *_descendants(self.pid)]
+            for pid in pids:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            self._process.wait()
+            self._process = None
+
     @contextmanager
     def frozen(self) -> Iterator[None]:
         """No process of the server runs in the block: connections are there, and silent."""
@@ -112,11 +149,18 @@ class Postgres(Server):
     user = "postgres"
 
     def url(self, database: str) -> str:
-        return f"postgres://{self._role()}@/{database}?host={self.folder}"
+        return f"postgres://{self._role()}@/{database}?host={self.folder}&port={self.port}"
+
+    def tcp_url(self, database: str, options: str) -> str:
+        return f"postgres://{self._role()}@localhost:{self.port}/{database}{options}"
 
     def execute(self, sql: str, database: str = "") -> list[Any]:
         with psycopg.connect(
-            host=str(self.folder), user=self._role(), dbname=database or "postgres", autocommit=True
+            host=str(self.folder),
+            port=self.port,
+            user=self._role(),
+            dbname=database or "postgres",
+            autocommit=True,
         ) as connection:
             cursor = connection.execute(sql.encode())
             return cursor.fetchall() if cursor.description else []
@@ -130,7 +174,11 @@ class Postgres(Server):
 
     def _command(self) -> list[str]:
         settings = {
-            "listen_addresses": "",
+            "listen_addresses": "localhost",
+            "port": str(self.port),
+            "ssl": "on",
+            "ssl_cert_file": str(self.folder / "cert.pem"),
+            "ssl_key_file": str(self.folder / "key.pem"),
             "unix_socket_directories": str(self.folder),
             "fsync": "off",
             "shared_buffers": "16MB",
@@ -150,12 +198,16 @@ class MariaDB(Server):
     def url(self, database: str) -> str:
         return f"mysql://root@unix({self.folder}/socket)/{database}"
 
+    def tcp_url(self, database: str, options: str) -> str:
+        return f"mysql://root@tcp(localhost:{self.port})/{database}{options}"
+
     def execute(self, sql: str, database: str = "") -> list[Any]:
         connection = pymysql.connect(
             unix_socket=f"{self.folder}/socket",
             user="root",
             database=database or None,
             autocommit=True,
+            ssl_disabled=True,  # so that tests can tell whether the node's sessions have TLS
         )
         with connection, connection.cursor() as cursor:
             cursor.execute(sql)
@@ -183,7 +235,10 @@ class MariaDB(Server):
             f"--datadir={self.folder}/data",
             f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid",
-            "--skip-networking",
+            "--bind-address=localhost",
+            f"--port={self.port}",
+            f"--ssl-cert={self.folder}/cert.pem",
+            f"--ssl-key={self.folder}/key.pem",
             "--innodb-flush-log-at-trx-commit=0",
             "--innodb-buffer-pool-size=32M",
             # Unlike ours in every respect: hostler has to bring its own.
@@ -208,8 +263,14 @@ def running(kind: type[Server]) -> Iterator[Server]:
         server.start()
         yield server
     finally:
-        server.end()
+        server.kill()
         shutil.rmtree(folder)
+
+
+def _free_port() -> int:
+    with socket.create_server(("localhost", 0)) as server:
+        port: int = server.getsockname()[1]
+        return port
 
 
 def _postgres(program: str) -> str:

@@ -51,7 +51,9 @@ def locked(kind: str, server: Server | None, tmp_path: Path) -> Iterator[None]:
         connection = sqlite3.connect(tmp_path / "data" / "fn.db", isolation_level=None)
         connection.execute("BEGIN IMMEDIATE")
     elif kind == "postgresql":
-        connection = psycopg.connect(host=str(server.folder), user="postgres", dbname="shared")
+        connection = psycopg.connect(
+            host=str(server.folder), port=server.port, user="postgres", dbname="shared"
+        )
         connection.execute("UPDATE apps SET shape = 'x'")
     else:
         path = f"{server.folder}/socket"

@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+from opentelemetry.exporter.zipkin.json import ZipkinExporter
 
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError
@@ -125,8 +126,8 @@ async def test_one_that_refuses_and_then_takes_is_told_twice(logs: Logs) -> None
     from hostler.tracing import _export
 
     async with open_collector(read_zipkin) as collector:
-        exporter = _export._Telling(_export.ZipkinExporter(endpoint=collector.url))
-        refusing = _export._Telling(_export.ZipkinExporter(endpoint="http://127.0.0.1:9"))
+        exporter = _export._Telling(ZipkinExporter(endpoint=collector.url))
+        refusing = _export._Telling(ZipkinExporter(endpoint="http://127.0.0.1:9"))
         for _ in range(3):
             await trio.to_thread.run_sync(refusing.export, [])
         refusing._inner = exporter

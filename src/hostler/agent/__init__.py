@@ -23,7 +23,7 @@ from hostler._container_task import Output, OutputSink
 from ._agent import Agent, StartupAction, open_agent
 from ._census import FnContainers, census
 from ._decisions import Resources
-from ._declared import keep_declared_warm
+from ._declared import keep_declared_warm, keep_stored_warm
 from ._events import AgentStatistics, ContainerState
 from ._warm import WarmHold
 
@@ -39,5 +39,6 @@ __all__ = [
     "WarmHold",
     "census",
     "keep_declared_warm",
+    "keep_stored_warm",
     "open_agent",
 ]

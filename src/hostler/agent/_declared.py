@@ -1,23 +1,35 @@
-"""A startup action: keep the declared functions ready that ask for it."""
+"""Keep the functions ready whose annotation asks for it: declared ones, or those of a database."""
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
 from hostler import options
+from hostler._change import Change
 from hostler.abc import CallRequest
+from hostler.datastore import AppFilter, Datastore, FnFilter
 from hostler.errors import APIError
 from hostler.functions import FunctionTable
+from hostler.models import App, Fn
 
 from ._plan import min_warm
+from ._warm import WarmHold
 
 if TYPE_CHECKING:
     from ._agent import Agent, StartupAction
 
 log = structlog.get_logger(__name__)
+
+PAGE = 100
+"""Apps, or functions of one, that are read at a time."""
+QUIET_SECONDS = 1.0
+"""Between two readings, however often something changes."""
+REFRESH_SECONDS = 60.0
+"""After which the database is read again without news: other nodes may have changed it."""
 
 
 def keep_declared_warm(functions: FunctionTable) -> StartupAction:
@@ -31,12 +43,81 @@ def keep_declared_warm(functions: FunctionTable) -> StartupAction:
     async def action(agent: Agent) -> None:
         await trio.lowlevel.checkpoint()
         for app, fn in map(functions.lookup, functions.fns):
-            if count := min_warm({**app.annotations, **fn.annotations}):
-                request = CallRequest(method="POST", url="/", headers={})
-                try:
-                    call = agent.get_call(options.from_http_fn_request(app, fn, request))
-                    agent.keep_warm(call, count)
-                except APIError as error:
-                    log.warning("can't keep a function ready", fn_id=fn.id, reason=str(error))
+            _hold(agent, app, fn)
 
     return action
+
+
+async def keep_stored_warm(agent: Agent, store: Datastore, changed: Change) -> None:
+    """The same for the functions of ``store``, as they are now and as they become. Never returns;
+    cancelled, it keeps nothing ready any more.
+
+    The store is read again when ``changed`` tells that something has changed, and now and then.
+    While it can't be read, what was kept ready stays so.
+    """
+    held: dict[str, tuple[App, Fn, WarmHold | None]] = {}
+    try:
+        while True:
+            with trio.move_on_after(REFRESH_SECONDS):
+                async with trio.open_nursery() as nursery:
+                    # From before the reading on, or a change during it would be missed.
+                    nursery.start_soon(changed.wait)
+                    await _follow(agent, store, held)
+            await trio.sleep(QUIET_SECONDS)
+    finally:
+        for _, _, hold in held.values():
+            if hold is not None:
+                hold.release()
+
+
+async def _follow(
+    agent: Agent, store: Datastore, held: dict[str, tuple[App, Fn, WarmHold | None]]
+) -> None:
+    """Bring ``held`` up to date."""
+    try:
+        found = {fn.id: (app, fn) async for app, fn in _wanted(store)}
+    except APIError as error:
+        log.warning("functions to be kept ready can't be read", reason=str(error))
+        return
+    for fn_id, (app, fn, hold) in tuple(held.items()):
+        if found.get(fn_id) == (app, fn):
+            del found[fn_id]
+        else:
+            del held[fn_id]
+            if hold is not None:
+                hold.release()
+    for fn_id, (app, fn) in found.items():
+        held[fn_id] = app, fn, _hold(agent, app, fn)
+
+
+async def _wanted(store: Datastore) -> AsyncIterator[tuple[App, Fn]]:
+    cursor = ""
+    while True:
+        apps = await store.list_apps(AppFilter(cursor=cursor, per_page=PAGE))
+        for app in apps.items:
+            next_fns = ""
+            while True:
+                where = FnFilter(app_id=app.id, cursor=next_fns, per_page=PAGE)
+                fns = await store.list_fns(where)
+                for fn in fns.items:
+                    if min_warm({**app.annotations, **fn.annotations}):
+                        yield app, fn
+                if not (next_fns := fns.next_cursor):
+                    break
+        if not (cursor := apps.next_cursor):
+            return
+
+
+def _hold(agent: Agent, app: App, fn: Fn) -> WarmHold | None:
+    """What keeps the containers of ``fn``; ``None`` if it wants none, or can't have them."""
+    count = min_warm({**app.annotations, **fn.annotations})
+    if not count:
+        return None
+    request = CallRequest(method="POST", url="/", headers={})
+    try:
+        return agent.keep_warm(
+            agent.get_call(options.from_http_fn_request(app, fn, request)), count
+        )
+    except APIError as error:
+        log.warning("can't keep a function ready", fn_id=fn.id, reason=str(error))
+        return None

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 
 from hostler._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
+from hostler._change import Change
+from hostler.agent import Agent, keep_stored_warm
 from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.config import ApiConfig, StoreConfig
 from hostler.datastore import Datastore
@@ -28,6 +30,8 @@ class Lookup:
     """Applications that belong to it: the API of the database."""
     lister: Lister | None = None
     """What lists them for people."""
+    keep_warm: Callable[[Agent], Awaitable[None]] | None = None
+    """Keeps those ready on an agent that ask for it, until it is cancelled."""
 
     @classmethod
     def declared(cls, functions: FunctionTable) -> Lookup:
@@ -48,10 +52,12 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
         functions = await stack.enter_async_context(
             open_cached_functions(store, ApiConfig.from_env(settings.env))
         )
+        changed = Change()
         yield Lookup(
             functions,
-            api_mount(store, settings, [_clearing(functions)]),
+            api_mount(store, settings, [_clearing(functions, changed)]),
             lister=datastore_lister(store),
+            keep_warm=lambda agent: keep_stored_warm(agent, store, changed),
         )
 
 
@@ -84,14 +90,15 @@ def api_mount(
     return {PREFIX: app}
 
 
-def _clearing(functions: CachedFunctions) -> Middleware:
-    """Forget what was looked up before a change is answered."""
+def _clearing(functions: CachedFunctions, changed: Change) -> Middleware:
+    """Forget what was looked up before a change is answered, and tell of the change."""
 
     def wrap(app: ASGIApp) -> ASGIApp:
         async def wrapped(scope: Scope, receive: Receive, send: Send) -> None:
             async def clearing(message: Message) -> None:
                 if message["type"] == "http.response.start":
                     functions.clear()
+                    changed.note()
                 await send(message)
 
             await app(scope, receive, send if scope.get("method") in _READS else clearing)

@@ -14,6 +14,7 @@ from hostler.functions import load_functions
 
 from ._engine import AUTO
 from ._errors import tell
+from ._init import leave_process_1
 from ._life import Node, run_node
 from ._node_type import command_of
 from ._settings import make_settings, pki_of
@@ -314,6 +315,7 @@ def main() -> None:
 
     Without arguments it is what ``FN_NODE_TYPE`` says, as Fn's server, or shows its help.
     """
+    leave_process_1()
     arguments = sys.argv[1:]
     if not arguments:
         try:

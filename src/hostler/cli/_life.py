@@ -10,6 +10,7 @@ import attrs
 import msgspec
 import structlog
 import trio
+from prometheus_client import REGISTRY
 
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError
@@ -18,6 +19,7 @@ from hostler.logs import open_logs
 from ._collector import settle_collector
 from ._errors import explanation, tell
 from ._open_files import raise_open_files
+from ._processes import watch_processes
 
 log = structlog.get_logger(__name__)
 
@@ -63,6 +65,7 @@ def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None =
         config, node = make()
         with open_logs(config):
             raise_open_files()
+            watch_processes(config.process_collector_list, REGISTRY)
             return trio.run(_live, node, ready_fd, strict_exception_groups=True)
     except KeyboardInterrupt:  # before the signals were ours
         return 128 + signal.SIGINT

@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 import attrs
 import trio
 
+from hostler._groups import open_background
 from hostler.agent import keep_declared_warm, open_agent
 from hostler.bodies import BodyBudget
 from hostler.config import AgentConfig, BodyConfig, LBConfig
@@ -66,6 +67,10 @@ class ServeNode:
                     grace=self.settings.grace,
                 )
             )
+            if lookup.keep_warm is not None:
+                warming = await enter(open_background())
+                stack.callback(warming.cancel_scope.cancel)
+                warming.start_soon(lookup.keep_warm, agent)
             detaching = await enter(
                 open_detaching(
                     traced_runner(agent, tracer),

@@ -160,7 +160,8 @@ class NodeConfig(EnvConfig):
         default=("dockerd", "docker-containerd"),
         metadata=setting(WORDS, "FN_PROCESS_COLLECTOR_LIST"),
     )
-    """Processes with metrics of their own (``dockerd docker-containerd``). No effect yet."""
+    """Names of processes beside the node (``dockerd docker-containerd``) that ``/metrics`` has CPU,
+    memory and files of, as ``<name>_process_...``."""
 
     @property
     def logs_debug(self) -> bool:

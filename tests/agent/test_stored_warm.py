@@ -1,0 +1,118 @@
+"""Functions of a database that are kept ready as their annotations say, from before their first
+call on."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+
+import msgspec
+import pytest
+import trio
+
+from hostler._change import Change
+from hostler.agent import ContainerState, keep_stored_warm
+from hostler.agent import _declared as declared
+from hostler.config import StoreConfig
+from hostler.datastore import AppPatch, Datastore, FnPatch
+from hostler.drivers.sim import echo, open_sim_driver
+from hostler.models import App, Fn
+from hostler.rules.errors import DatastoreUnavailable
+from hostler.store import open_datastore
+from tests.conftest import Logs
+
+from .nodes import Node, open_node
+
+
+def wants(count: int) -> dict[str, msgspec.Raw]:
+    return {"hostler/min-warm": msgspec.Raw(b"%d" % count)}
+
+
+@pytest.fixture
+async def store() -> AsyncIterator[Datastore]:
+    async with open_datastore(StoreConfig(db_url="sqlite3://:memory:")) as opened:
+        yield opened
+
+
+@pytest.fixture(autouse=True)
+def _quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(declared, "QUIET_SECONDS", 0.01)
+    monkeypatch.setattr(declared, "PAGE", 2)
+
+
+def ready(node: Node) -> int:
+    return node.agent.statistics().containers.get(ContainerState.IDLE, 0)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        while not condition():  # noqa: ASYNC110  (on the real clock, for the database's threads)
+            await trio.sleep(0.005)
+
+
+async def test_what_the_api_changes_is_followed(store: Datastore, tmp_path: Path) -> None:
+    changed = Change()
+    app = await store.create_app(App(id="", name="app"))
+    fns = [
+        await store.create_fn(
+            Fn(id="", name=f"f{i}", app_id=app.id, image="echo", annotations=wants(i))
+        )
+        for i in range(3)  # more than a page, and one that wants nothing
+    ]
+    async with (
+        open_sim_driver({"echo": echo, "other": echo}) as driver,
+        open_node(driver, tmp_path) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(keep_stored_warm, node.agent, store, changed)
+        await until(lambda: ready(node) == 3)
+
+        await store.update_fn(fns[0].id, FnPatch(annotations=wants(2)))
+        changed.note()
+        await until(lambda: ready(node) == 5)
+
+        created = driver.statistics().created
+        await store.update_fn(fns[1].id, FnPatch(image="other"))
+        changed.note()
+        await until(lambda: driver.statistics().created == created + 1)
+
+        # An app's annotation is one of all its functions, but for those with their own.
+        await store.update_app(app.id, AppPatch(annotations=wants(1)))
+        plain = await store.create_fn(Fn(id="", name="plain", app_id=app.id, image="echo"))
+        created = driver.statistics().created
+        changed.note()
+        await until(lambda: driver.statistics().created == created + 1)
+
+        for fn in (*fns, plain):
+            await store.delete_fn(fn.id)
+        changed.note()
+        wishes = node.agent._launcher.warm
+        await until(lambda: repr(wishes) == "<WarmKeeper functions=0>")
+        nursery.cancel_scope.cancel()
+
+
+async def test_changes_by_other_nodes_are_seen_in_time_and_an_outage_changes_nothing(
+    store: Datastore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    monkeypatch.setattr(declared, "REFRESH_SECONDS", 0.05)
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(keep_stored_warm, node.agent, store, Change())
+        app = await store.create_app(App(id="", name="app", annotations=wants(1)))
+        await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
+        await until(lambda: ready(node) == 1)
+
+        async def down(where: object) -> None:
+            raise DatastoreUnavailable
+
+        with monkeypatch.context() as broken:
+            broken.setattr(store, "list_apps", down)
+            await until(lambda: len(logs.with_event("can't be read")) > 1)
+            assert ready(node) == 1
+        await store.create_fn(Fn(id="", name="g", app_id=app.id, image="echo"))
+        await until(lambda: ready(node) == 2)
+        nursery.cancel_scope.cancel()
+    assert node.agent.statistics().at_rest

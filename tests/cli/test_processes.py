@@ -1,0 +1,62 @@
+"""Metrics of processes beside the node."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+from prometheus_client import CollectorRegistry
+
+from hostler.cli import _processes
+from hostler.cli._processes import watch_processes
+
+
+@pytest.fixture
+def program(tmp_path: Path) -> Path:
+    """With a name that is as long as the kernel keeps, and longer."""
+    return Path(shutil.copy(shutil.which("sleep") or "", tmp_path / "docker-sleeper-d"))
+
+
+def value(registry: CollectorRegistry, name: str) -> float | None:
+    return registry.get_sample_value(name)
+
+
+def test_a_process_is_found_by_its_name_and_found_again(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_processes, "SEARCH_SECONDS", 0.0)
+    registry = CollectorRegistry()
+    watch_processes(["docker-sleeper-d", "docker-sleeper-x", "docker-sleeper-d"], registry)
+    memory = "docker_sleeper_d_process_resident_memory_bytes"
+    assert value(registry, memory) is None
+    for _ in range(2):
+        with subprocess.Popen([program, "100"]) as process:
+            try:
+                assert (value(registry, memory) or 0) > 0
+                assert value(registry, "docker_sleeper_d_process_open_fds") is not None
+                assert value(registry, "docker_sleeper_x_process_open_fds") is None
+            finally:
+                process.kill()
+        assert value(registry, memory) is None
+
+
+def test_one_that_is_not_there_is_not_looked_for_each_time(
+    program: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    registry = CollectorRegistry()
+    watch_processes(["docker-sleeper-d"], registry)
+    memory = "docker_sleeper_d_process_resident_memory_bytes"
+    assert value(registry, memory) is None
+    with subprocess.Popen([program, "100"]) as process:
+        try:
+            assert value(registry, memory) is None
+        finally:
+            process.kill()
+
+
+def test_without_proc_there_are_none(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    watch_processes(["dockerd"], registry, tmp_path / "none")
+    assert list(registry.collect()) == []
