@@ -41,10 +41,26 @@ async def test_connection_goes_on_after_413_of_a_complete_request() -> None:
         assert (await client.post(b"x")).status == 200
 
 
-async def test_head_over_the_limit_is_431() -> None:
+HEAD = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Long: "
+END = b"\r\n\r\n"
+
+
+async def test_a_head_of_exactly_the_limit_is_taken() -> None:
     async with open_front(config=NodeConfig(max_request_header_size=1000)) as front:
         client = await front.connect()
-        await client.send(b"POST / HTTP/1.1\r\nHost: x\r\nX-Long: " + b"x" * 1000)
+        await client.send(HEAD + b"x" * (1000 - len(HEAD + END)) + END)
+        assert (await client.answer()).status == 200
+
+
+@pytest.mark.parametrize(
+    "head",
+    [HEAD + b"x" * 1000, HEAD + b"x" * (1001 - len(HEAD + END)) + END],
+    ids=["endless", "whole at once, one byte more"],
+)
+async def test_head_over_the_limit_is_431(head: bytes) -> None:
+    async with open_front(config=NodeConfig(max_request_header_size=1000)) as front:
+        client = await front.connect()
+        await client.send(head)
         answer = await client.answer()
         assert answer.status == 431
         assert answer.headers["content-type"] == "application/json; charset=utf-8"

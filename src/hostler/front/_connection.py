@@ -20,7 +20,7 @@ from hostler.config import NodeConfig
 from ._dates import http_date
 from ._departures import Departures
 from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, reason_of
-from ._framing import framing_fault
+from ._framing import framing_fault, head_size
 from ._limits import head_limit, within
 
 log = structlog.get_logger(__name__)
@@ -163,6 +163,10 @@ class Connection:
             await self._refuse(error.error_status_hint, str(error))
             return None
         if not isinstance(event, h11.Request):
+            return None
+        # h11 refuses only what grows over the limit before it is complete.
+        if head_size(event) > head_limit(config):
+            await self._refuse(431, "Receive buffer too long")
             return None
         if (fault := framing_fault(event)) is not None:
             await self._refuse(400, fault)

@@ -15,6 +15,12 @@ _HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
 """Characters of RFC 3986, section 3.2, but for the ``@`` of user names."""
 
 
+def head_size(request: h11.Request) -> int:
+    """Bytes of the head, as it is usually written."""
+    headers = sum(len(name) + len(value) + 4 for name, value in request.headers.raw_items())
+    return len(request.method) + len(request.target) + len(b"  HTTP/1.1\r\n\r\n") + headers
+
+
 def framing_fault(request: h11.Request) -> str | None:
     """What is wrong with the request, ``None`` if nothing is. The connection has to end then."""
     names = {name for name, _ in request.headers}

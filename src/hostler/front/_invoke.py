@@ -132,6 +132,7 @@ class _Exchange:
         self.found: Found | None = None
         self.call_id = ""
         self.fn_id = ""
+        self.request_id = ""
         self.ended = False
         """The answer is complete: a client that goes from now on has it."""
         self.status = 200
@@ -204,8 +205,9 @@ class _Exchange:
         limit = None if detached else head.time_limit()
         if limit is not None:
             options.append(with_time_limit(limit))
-        if request_id := self._request_id(head.headers):
-            options.append(with_request_id(request_id))
+        self.request_id = self._request_id(head.headers)
+        if self.request_id:
+            options.append(with_request_id(self.request_id))
         call = self.front.agent.get_call(*options)
         self._announce(call)
         await self.front.agent.submit(call)
@@ -213,7 +215,12 @@ class _Exchange:
 
     def labels(self) -> dict[str, str]:
         """What its log lines say of it."""
-        return {"call_id": self.call_id, "fn_id": self.fn_id, "trace_id": self.trace.trace_id}
+        return {
+            "call_id": self.call_id,
+            "fn_id": self.fn_id,
+            "request_id": self.request_id,
+            "trace_id": self.trace.trace_id,
+        }
 
     async def _body(self, length: int | None) -> Body:
         """The request's body, in memory if it is small.

@@ -167,11 +167,14 @@ class CallRun:
         return run.error
 
     def _log(self, error: Exception | None) -> None:
-        call_id = self._call.model.id if self._call else ""
+        ids = {
+            "call_id": self._call.model.id if self._call else "",
+            "request_id": self._engagement.request_id,
+        }
         if error is None or (isinstance(error, APIError) and error.code):
-            log.debug("call finished", call_id=call_id, error=str(error or ""))
+            log.debug("call finished", **ids, error=str(error or ""))
         else:
-            log.error("call failed inside the runner", call_id=call_id, exc_info=error)
+            log.error("call failed inside the runner", **ids, exc_info=error)
 
 
 class _DetachedRun:

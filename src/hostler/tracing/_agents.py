@@ -129,6 +129,7 @@ def _begin(tracer: Tracer, name: str, call: PendingCall) -> Span:
         "fn.app_id": model.app_id,
         "fn.image": model.image,
         "fn.detached": model.type == "detached",
+        "fn.request_id": call.request_id,
     }
     return tracer.start(name, attributes, parent=parent if parent in parents else "")
 
