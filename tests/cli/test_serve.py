@@ -232,6 +232,26 @@ async def test_driver_of_the_operator(functions: Path, tmp_path: Path) -> None:
     assert "must return an async context manager that yields a Driver, not a int" in done.stderr
 
 
+async def test_a_part_that_fails_ends_the_node(functions: Path, tmp_path: Path) -> None:
+    (tmp_path / "mine.py").write_text(
+        "from contextlib import asynccontextmanager\n"
+        "import trio\n"
+        "from hostler.drivers.process import open_process_driver\n"
+        "async def fail():\n"
+        "    await trio.sleep(0.2)\n"
+        "    raise OSError('the engine is gone')\n"
+        "@asynccontextmanager\n"
+        "async def open_mine(config):\n"
+        "    async with open_process_driver() as driver, trio.open_nursery() as nursery:\n"
+        "        nursery.start_soon(fail)\n"
+        "        yield driver\n"
+    )
+    async with serve(functions, "--driver", "mine:open_mine", cwd=tmp_path) as node:
+        with trio.fail_after(END_SECONDS):
+            assert await node.process.wait() == 1
+    assert b"hostler: error: the engine is gone" in node.log
+
+
 async def test_no_engine_is_one_line(functions: Path) -> None:
     args = ("serve", "--functions", str(functions), "--bind", "127.0.0.1:0")
     done = await run(*args, env={"DOCKER_HOST": "unix:///none/docker.sock"})

@@ -113,3 +113,22 @@ async def test_lifespan_is_served_and_websockets_are_closed() -> None:
     await app({"type": "lifespan"}, fed.receive, send)
     await app({"type": "websocket"}, fed.receive, send)
     assert sent == ["lifespan.startup.complete", "lifespan.shutdown.complete", "websocket.close"]
+
+
+async def test_metrics_may_be_on_a_port_of_their_own() -> None:
+    """The program makes a second application for it, and takes the route from the first."""
+    registry = CollectorRegistry()
+    closed = node_app()
+
+    async def gone(scope: Any, receive: Any, send: Any) -> None:
+        await closed({**scope, "path": "/none"}, receive, send)
+
+    public = invoke_app(ScriptedAgent(), TABLE, registry=registry, mounts={"/metrics": gone})
+    admin = node_app(registry=registry)
+    assert (await AsgiRequest().body().run(public)).status == 200
+    assert (await get("/metrics", app=public)).status == 404
+    assert (
+        b'fn_api_request_count{method="POST",path="/invoke/:fn_id"}'
+        in (await get("/metrics", app=admin)).content
+    )
+    assert (await get("/invoke/fn1", method="POST", app=admin)).status == 404

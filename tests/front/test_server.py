@@ -17,6 +17,7 @@ from hostler.front import open_listeners, parse_bind, serve_http
 from tests.conftest import Logs
 
 from ._agent import ScriptedAgent, echo
+from ._handlers import answering
 from ._sockets import open_front
 
 CHUNKED = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -43,6 +44,14 @@ async def test_pipelined_requests_are_answered_in_order() -> None:
         request = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n%d"
         await client.send(b"".join(request % number for number in range(5)))
         assert [(await client.answer()).body for _ in range(5)] == [b"%d" % n for n in range(5)]
+
+
+async def test_a_functions_date_is_kept() -> None:
+    date = "Thu, 01 Jan 2026 00:00:00 GMT"
+    agent = ScriptedAgent(answering(b"x", headers=[("Date", date)]))
+    async with open_front(agent) as front:
+        answer = await (await front.connect()).post(b"")
+        assert answer.headers["date"] == date
 
 
 async def test_large_bodies_both_ways() -> None:

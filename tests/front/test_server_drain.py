@@ -4,11 +4,14 @@ the kernel has connected for it."""
 from __future__ import annotations
 
 import os
+from functools import partial
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
+from hostler.api import json_reply
 from hostler.front import HttpServer, invoke_app, open_listeners, serve_http
 from hostler.front._connection import FIRST_SECONDS
 from hostler.front._listen import address_of
@@ -78,3 +81,23 @@ async def test_a_kept_connection_is_closed_at_once_unless_a_request_has_arrived(
             assert await idle.closed_by_server()
         assert (await asking.answer()).body == b"x"
         assert await asking.closed_by_server()
+
+
+async def test_a_program_can_have_a_route_that_stops_its_server() -> None:
+    """Fn's ``/shutdown``, which a program has to ask for there, too."""
+    shutdown = trio.Event()
+
+    async def stop(scope: Any, receive: Any, send: Any) -> None:
+        shutdown.set()
+        await json_reply("shutting down").send(send)
+
+    app = invoke_app(ScriptedAgent(), TABLE, mounts={"/shutdown": stop})
+    with trio.fail_after(10):
+        async with open_listeners("127.0.0.1:0") as listeners, trio.open_nursery() as nursery:
+            port = int(address_of(listeners[0]).rpartition(":")[2])
+            nursery.start_soon(partial(serve_http, app, listeners, shutdown=shutdown))
+            client = Client(await trio.open_tcp_stream("127.0.0.1", port))
+            await client.send(b"GET /shutdown HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = await client.answer()
+            assert (answer.status, answer.body) == (200, b'"shutting down"')
+            await client.stream.aclose()
