@@ -29,7 +29,7 @@ from ._endpoints import Endpoints
 from ._fns import fn_routes
 from ._listeners import Listener
 from ._listening import ListeningDatastore
-from ._metrics import NoMetrics, RequestMetrics, counted
+from ._metrics import RequestMetrics, counted
 from ._openapi import describe
 from ._request import ApiRequest, BodyLimits, parse_query
 from ._routes import Match, Route, Router
@@ -72,7 +72,7 @@ def api_app(
     description = encoded_reply(msgspec.json.encode(describe(routes, limits or Limits())))
     routes.append(Route("GET", f"{PREFIX}/openapi.json", _always(description)))
     listening = ListeningDatastore(store, listeners)
-    app = _Api(Router(routes), listening, BodyLimits.of(config), metrics or NoMetrics())
+    app = _Api(Router(routes), listening, BodyLimits.of(config), metrics)
     origins = config.api_cors_origins
     first = [cors(origins, config.api_cors_headers)] if origins else []
     return with_middleware(app, [*first, *middleware])
@@ -80,7 +80,11 @@ def api_app(
 
 class _Api:
     def __init__(
-        self, router: Router, store: Datastore, limits: BodyLimits, metrics: RequestMetrics
+        self,
+        router: Router,
+        store: Datastore,
+        limits: BodyLimits,
+        metrics: RequestMetrics | None,
     ) -> None:
         self._router = router
         self._store = store

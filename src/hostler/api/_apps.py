@@ -13,14 +13,10 @@ from hostler.rules import parse_per_page
 from . import _documents as documents
 from ._answers import NO_CONTENT, document_reply
 from ._convert import app_document, app_patch, new_app
-from ._operation import PAGE, Link, Operation, Query
+from ._operation import Link, Query
 from ._request import ApiRequest
+from ._resource import Resource
 from ._routes import Route
-
-_PATH = "/v2/apps"
-_ONE = "/v2/apps/{app_id}"
-_TAG = "Apps"
-_LINKS = [Link(operation, {"app_id": "id"}) for operation in ("GetApp", "UpdateApp", "DeleteApp")]
 
 
 async def _list(request: ApiRequest) -> Reply:
@@ -57,59 +53,23 @@ async def _delete(request: ApiRequest) -> Reply:
 
 
 def app_routes() -> Iterator[Route]:
-    yield Route(
-        "GET",
-        _PATH,
-        _list,
-        Operation(
-            id="ListApps",
-            summary="A page of apps, by name.",
-            tag=_TAG,
-            response=documents.AppList,
-            query=(Query("name", "Only the app with this name."), *PAGE),
-        ),
-    )
-    yield Route(
-        "POST",
-        _PATH,
-        _create,
-        Operation(
-            id="CreateApp",
-            summary="Create an app.",
-            tag=_TAG,
-            request=documents.NewApp,
-            response=documents.App,
-            errors=(409,),
-            links=(Link("CreateFn", body={"app_id": "id"}), *_LINKS),
-        ),
-    )
-    yield Route(
-        "GET",
-        _ONE,
-        _get,
-        Operation(id="GetApp", summary="An app.", tag=_TAG, response=documents.App, errors=(404,)),
-    )
-    yield Route(
-        "PUT",
-        _ONE,
-        _update,
-        Operation(
-            id="UpdateApp",
-            summary="Change an app. What is not given stays; the answer is the whole app.",
-            tag=_TAG,
-            request=documents.AppChange,
-            response=documents.App,
-            errors=(404, 409),
-        ),
-    )
-    yield Route(
-        "DELETE",
-        _ONE,
-        _delete,
-        Operation(
-            id="DeleteApp",
-            summary="Delete an app with its functions and triggers.",
-            tag=_TAG,
-            errors=(404,),
-        ),
-    )
+    return Resource(
+        path="/v2/apps",
+        name="App",
+        noun="an app",
+        listed="apps",
+        deleted="an app with its functions and triggers",
+        list=_list,
+        create=_create,
+        get=_get,
+        update=_update,
+        delete=_delete,
+        page=documents.AppList,
+        one=documents.App,
+        new=documents.NewApp,
+        change=documents.AppChange,
+        query=(Query("name", "Only the app with this name."),),
+        create_errors=(409,),
+        update_errors=(404, 409),
+        next=(Link("CreateFn", body={"app_id": "id"}),),
+    ).routes()

@@ -16,14 +16,12 @@ from . import _documents as documents
 from ._answers import NO_CONTENT, document_reply
 from ._convert import fn_document, fn_patch, new_fn
 from ._endpoints import Endpoints
-from ._operation import PAGE, Link, Operation, Query
+from ._operation import Link, Query
 from ._request import ApiRequest
+from ._resource import Resource
 from ._routes import Route
 
 _PATH = "/v2/fns"
-_ONE = "/v2/fns/{fn_id}"
-_TAG = "Fns"
-_LINKS = [Link(operation, {"fn_id": "id"}) for operation in ("GetFn", "UpdateFn", "DeleteFn")]
 
 
 @attrs.frozen
@@ -70,67 +68,28 @@ async def _gone(_request: ApiRequest) -> Reply:
 
 def fn_routes(endpoints: Endpoints) -> Iterator[Route]:
     handlers = FnHandlers(endpoints)
-    yield Route(
-        "GET",
-        _PATH,
-        handlers.list,
-        Operation(
-            id="ListFns",
-            summary="A page of the functions of an app, by name.",
-            tag=_TAG,
-            response=documents.FnList,
-            query=(
-                Query("app_id", "The app.", required=True),
-                Query("name", "Only the function with this name."),
-                *PAGE,
-            ),
+    yield from Resource(
+        path=_PATH,
+        name="Fn",
+        noun="a function",
+        listed="the functions of an app",
+        deleted="a function with its triggers",
+        list=handlers.list,
+        create=handlers.create,
+        get=handlers.get,
+        update=_update,
+        delete=_delete,
+        page=documents.FnList,
+        one=documents.Fn,
+        new=documents.NewFn,
+        change=documents.FnChange,
+        query=(
+            Query("app_id", "The app.", required=True),
+            Query("name", "Only the function with this name."),
         ),
-    )
-    yield Route(
-        "POST",
-        _PATH,
-        handlers.create,
-        Operation(
-            id="CreateFn",
-            summary="Create a function.",
-            tag=_TAG,
-            request=documents.NewFn,
-            response=documents.Fn,
-            errors=(404, 409),
-            links=(Link("CreateTrigger", body={"app_id": "app_id", "fn_id": "id"}), *_LINKS),
-        ),
-    )
-    yield Route(
-        "GET",
-        _ONE,
-        handlers.get,
-        Operation(
-            id="GetFn", summary="A function.", tag=_TAG, response=documents.Fn, errors=(404,)
-        ),
-    )
-    yield Route(
-        "PUT",
-        _ONE,
-        _update,
-        Operation(
-            id="UpdateFn",
-            summary="Change a function. What is not given stays; the answer is all of it.",
-            tag=_TAG,
-            request=documents.FnChange,
-            response=documents.Fn,
-            errors=(404,),
-        ),
-    )
-    yield Route(
-        "DELETE",
-        _ONE,
-        _delete,
-        Operation(
-            id="DeleteFn",
-            summary="Delete a function with its triggers.",
-            tag=_TAG,
-            errors=(404,),
-        ),
-    )
+        create_errors=(404, 409),
+        update_errors=(404,),
+        next=(Link("CreateTrigger", body={"app_id": "app_id", "fn_id": "id"}),),
+    ).routes()
     for path in ("/calls", "/calls/{call_id}", "/calls/{call_id}/log"):
-        yield Route("GET", _ONE + path, _gone)
+        yield Route("GET", f"{_PATH}/{{fn_id}}{path}", _gone)

@@ -40,25 +40,6 @@ class RequestMetrics(Protocol):
         ...
 
 
-class NoMetrics(RequestMetrics):
-    """Counts nothing."""
-
-    def begun(self, path: str, method: str) -> None:
-        pass
-
-    def answered(
-        self,
-        path: str,
-        method: str,
-        *,
-        status: int,
-        blame: Blame,
-        fdk_version: str,
-        duration_ns: int,
-    ) -> None:
-        pass
-
-
 @attrs.define
 class Outcome:
     """What became of a request; set by the one who answers it."""
@@ -67,12 +48,15 @@ class Outcome:
 
 
 @contextmanager
-def counted(metrics: RequestMetrics, route: Route) -> Iterator[Outcome]:
-    """Tell ``metrics`` when the block begins and when it ends, and how."""
+def counted(metrics: RequestMetrics | None, route: Route) -> Iterator[Outcome]:
+    """Tell ``metrics``, if there are any, when the block begins and when it ends, and how."""
+    outcome, status = Outcome(), ClientCancelled.default_code
+    if metrics is None:
+        yield outcome
+        return
     path = _PARAM.sub(r":\1", _REST.sub(r"/*\1", route.path))
     started_ns = time.monotonic_ns()
     metrics.begun(path, route.method)
-    outcome, status = Outcome(), ClientCancelled.default_code
     try:
         yield outcome
         status = outcome.reply.status if outcome.reply is not None else status

@@ -16,18 +16,12 @@ from . import _documents as documents
 from ._answers import NO_CONTENT, document_reply
 from ._convert import new_trigger, trigger_document, trigger_patch
 from ._endpoints import Endpoints, trigger_endpoint
-from ._operation import PAGE, Link, Operation, Query
+from ._operation import Query
 from ._request import ApiRequest
+from ._resource import Resource
 from ._routes import Route
 
-_PATH = "/v2/triggers"
-_ONE = "/v2/triggers/{trigger_id}"
 _BY_SOURCE = "/v2/runner/apps/{app_id}/triggerBySource/{trigger_type}{trigger_source:path}"
-_TAG = "Triggers"
-_LINKS = [
-    Link(operation, {"trigger_id": "id"})
-    for operation in ("GetTrigger", "UpdateTrigger", "DeleteTrigger")
-]
 
 
 @attrs.frozen
@@ -90,66 +84,27 @@ async def _delete(request: ApiRequest) -> Reply:
 
 def trigger_routes(endpoints: Endpoints) -> Iterator[Route]:
     handlers = TriggerHandlers(endpoints)
-    yield Route(
-        "GET",
-        _PATH,
-        handlers.list,
-        Operation(
-            id="ListTriggers",
-            summary="A page of the triggers of an app, by name.",
-            tag=_TAG,
-            response=documents.TriggerList,
-            query=(
-                Query("app_id", "The app.", required=True),
-                Query("fn_id", "Only triggers of this function."),
-                Query("name", "Only triggers with this name."),
-                *PAGE,
-            ),
+    yield from Resource(
+        path="/v2/triggers",
+        name="Trigger",
+        noun="a trigger",
+        listed="the triggers of an app",
+        deleted="a trigger",
+        list=handlers.list,
+        create=handlers.create,
+        get=handlers.get,
+        update=_update,
+        delete=_delete,
+        page=documents.TriggerList,
+        one=documents.Trigger,
+        new=documents.NewTrigger,
+        change=documents.TriggerChange,
+        query=(
+            Query("app_id", "The app.", required=True),
+            Query("fn_id", "Only triggers of this function."),
+            Query("name", "Only triggers with this name."),
         ),
-    )
-    yield Route(
-        "POST",
-        _PATH,
-        handlers.create,
-        Operation(
-            id="CreateTrigger",
-            summary="Create a trigger.",
-            tag=_TAG,
-            request=documents.NewTrigger,
-            response=documents.Trigger,
-            errors=(404, 409),
-            links=_LINKS,
-        ),
-    )
-    yield Route(
-        "GET",
-        _ONE,
-        handlers.get,
-        Operation(
-            id="GetTrigger",
-            summary="A trigger.",
-            tag=_TAG,
-            response=documents.Trigger,
-            errors=(404,),
-        ),
-    )
-    yield Route(
-        "PUT",
-        _ONE,
-        _update,
-        Operation(
-            id="UpdateTrigger",
-            summary="Change a trigger. What is not given stays; the answer is all of it.",
-            tag=_TAG,
-            request=documents.TriggerChange,
-            response=documents.Trigger,
-            errors=(404, 409),
-        ),
-    )
-    yield Route(
-        "DELETE",
-        _ONE,
-        _delete,
-        Operation(id="DeleteTrigger", summary="Delete a trigger.", tag=_TAG, errors=(404,)),
-    )
+        create_errors=(404, 409),
+        update_errors=(404, 409),
+    ).routes()
     yield Route("GET", _BY_SOURCE, _by_source)

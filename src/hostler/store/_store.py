@@ -25,6 +25,7 @@ from hostler.rules.errors import (
 )
 
 from . import _apps, _fns, _triggers
+from ._kinds import APPS, FNS, TRIGGERS
 from ._transactions import Transactions
 
 
@@ -56,7 +57,7 @@ class SqlDatastore:
     async def get_app(self, app_id: str) -> App:
         if not app_id:
             raise AppMissingID
-        return await self._transactions.read(lambda db: _apps.load_app(db, app_id))
+        return await self._transactions.read(lambda db: APPS.load(db, app_id))
 
     async def update_app(self, app_id: str, patch: AppPatch) -> App:
         if not app_id:
@@ -68,7 +69,7 @@ class SqlDatastore:
     async def delete_app(self, app_id: str) -> None:
         if not app_id:
             raise AppMissingID
-        await self._transactions.write(lambda db: _apps.remove_app(db, app_id))
+        await self._transactions.write(lambda db: APPS.remove(db, app_id))
 
     async def app_id_by_name(self, name: str) -> str:
         return await self._transactions.read(lambda db: _apps.find_app_id(db, name))
@@ -87,7 +88,7 @@ class SqlDatastore:
     async def get_fn(self, fn_id: str) -> Fn:
         if not fn_id:
             raise FnMissingID
-        return await self._transactions.read(lambda db: _fns.load_fn(db, fn_id))
+        return await self._transactions.read(lambda db: FNS.load(db, fn_id))
 
     async def find(self, fn_id: str) -> tuple[App, Fn]:
         return await self._transactions.read(lambda db: _fns.load_app_and_fn(db, fn_id))
@@ -103,7 +104,7 @@ class SqlDatastore:
     async def delete_fn(self, fn_id: str) -> None:
         if not fn_id:
             raise FnMissingID
-        await self._transactions.write(lambda db: _fns.remove_fn(db, fn_id))
+        await self._transactions.write(lambda db: FNS.remove(db, fn_id))
 
     # --- triggers ---
 
@@ -119,7 +120,7 @@ class SqlDatastore:
     async def get_trigger(self, trigger_id: str) -> Trigger:
         if not trigger_id:
             raise TriggerMissingID
-        return await self._transactions.read(lambda db: _triggers.load_trigger(db, trigger_id))
+        return await self._transactions.read(lambda db: TRIGGERS.load(db, trigger_id))
 
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
         return await self._transactions.read(
@@ -138,4 +139,4 @@ class SqlDatastore:
     async def delete_trigger(self, trigger_id: str) -> None:
         if not trigger_id:
             raise TriggerMissingID
-        await self._transactions.write(lambda db: _triggers.remove_trigger(db, trigger_id))
+        await self._transactions.write(lambda db: TRIGGERS.remove(db, trigger_id))
