@@ -71,6 +71,8 @@ def test_servers(text: str, expected: str) -> None:
 )
 def test_tls(options: str, tls: str) -> None:
     assert parse_database_url(f"mysql://u@tcp(h)/d{options}").tls == tls
+    other_form = parse_database_url(f"mysql://u@h:1/d{options}")
+    assert (other_form.tls, _shown(other_form)) == (tls, "mysql+pymysql://u@h:1/d")
 
 
 @pytest.mark.parametrize(
@@ -81,6 +83,7 @@ def test_tls(options: str, tls: str) -> None:
         ("sqlite3://fn.db?cache=shared", "options of an SQLite database are not supported"),
         ("mysql://u:hunter2@tcp(h:99999)/d", "not a port: 99999"),
         ("mysql://u:hunter2@tcp(h:1)/d?tls=custom", "takes true, false and skip-verify"),
+        ("mysql://u:hunter2@h:1/d?tls=custom", "takes true, false and skip-verify"),
         ("mysql://u:hunter2@h:port/d", "not a URL of a mysql database"),
         ("postgres://u:hunter2@h", "it names no database"),
     ],
@@ -106,6 +109,13 @@ async def test_the_default_is_a_file_in_the_working_directory(
         await store.create_app(an_app())
     files = [path.name for path in await trio.Path("data").iterdir()]
     assert files == ["fn.db"]
+
+
+async def test_options_that_there_are_not_are_named() -> None:
+    config = StoreConfig(db_url="mysql://u:hunter2@h:1/d?nonsense=1")
+    with pytest.raises(ConfigError, match="no option 'nonsense'"):
+        async with open_datastore(config):
+            pass
 
 
 async def test_in_memory() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import socket
 import ssl
@@ -116,6 +117,11 @@ def _listen_postgresql(engine: Engine, database: Database, config: StoreConfig) 
 
 def _listen_mysql(engine: Engine, database: Database, config: StoreConfig) -> None:
     seconds = math.ceil(config.db_timeout)
+    driver: Any = engine.dialect.loaded_dbapi
+    known = inspect.signature(driver.connections.Connection).parameters
+    for option in engine.dialect.create_connect_args(engine.url)[1]:
+        if option not in known:
+            raise ConfigError(f"FN_DB_URL: mysql databases have no option {option!r}")
 
     @event.listens_for(engine, "do_connect")
     def connect(dialect: Dialect, record: object, arguments: Any, options: dict[str, Any]) -> Any:

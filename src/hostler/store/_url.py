@@ -97,6 +97,10 @@ def parse_database_url(text: str) -> Database:
         raise ConfigError(f"FN_DB_URL: not a URL of a {kind} database") from error
     if not url.database:
         raise ConfigError("FN_DB_URL: it names no database")
+    if kind == "mysql":
+        tls = url.query.get("tls", "")
+        tls = tls if isinstance(tls, str) else tls[-1]
+        return Database(kind, url.difference_update_query(["tls"]), _tls(tls))
     return Database(kind, url)
 
 
@@ -108,9 +112,7 @@ def _sqlite(path: str) -> Database:
 
 def _go_mysql(dsn: re.Match[str]) -> Database:
     options = parse_qs(dsn["query"] or "")
-    tls = options.get("tls", [""])[-1].lower()
-    if tls not in _GO_TLS:
-        raise ConfigError("FN_DB_URL: tls= takes true, false and skip-verify")
+    tls = _tls(options.get("tls", [""])[-1])
     address = dsn["address"] or ""
     unix = dsn["net"] == "unix"
     host, port = (None, None) if unix else _host_and_port(address)
@@ -123,7 +125,13 @@ def _go_mysql(dsn: re.Match[str]) -> Database:
         database=dsn["name"],
         query={"unix_socket": address} if unix else {},
     )
-    return Database("mysql", url, _GO_TLS[tls])
+    return Database("mysql", url, tls)
+
+
+def _tls(text: str) -> Tls:
+    if text.lower() not in _GO_TLS:
+        raise ConfigError("FN_DB_URL: tls= takes true, false and skip-verify")
+    return _GO_TLS[text.lower()]
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
