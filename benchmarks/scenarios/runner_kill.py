@@ -1,94 +1,79 @@
-"""A runner that is killed under load while another one is there.
+"""A runner that is killed under load while another one is there, and that comes back; then it is
+told to stop.
 
-Calls that it had begun fail: nobody knows what they have done. What counts is that no other call
-does, and how long those wait that come then.
+Calls that it had begun when it was killed fail: nobody knows what they have done. What counts is
+that no other call does, how soon new ones avoid it, how soon it is used again, and that nothing is
+left of what it ran. When it is told to stop, no call may fail.
 """
 
 from __future__ import annotations
 
-import os
-import signal
-import tempfile
-import threading
-from collections.abc import Callable
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
 
-from .._kills import EngineKiller
+import trio
+
+from tests.system.http import Reply
+from tests.system.killing import Kind, Seen, docker_kind, opened, process_kind
+from tests.system.nodes import ends, short_folder
+
 from .._measure import Metrics, RunFailed
 from .._scenario import Scenario, Settings
-from .._target import Target, open_hostler
-from .._usage import usage_of
-from ..load import post
-from ..open_loop import OpenPlan, run_open_loop
+from .._target import Target, docker_host
 
-RATE, SECONDS, PATIENCE = 40.0, 8.0, 10.0
-KILL_AT = 3.0
-"""Seconds after the first client."""
-FUNCTIONS = {"work": {"memory": 32, "idle_timeout": 300}}
-DO = {"Fnt-Do": "sleep=50"}
+LIMIT = 120.0
+"""Seconds for a run."""
+PROCESSES, CONTAINERS = 20, 10
+"""Places for functions that each of the runners has."""
+DO = "sleep=40"
 
 
 def _measure(target: Target, settings: Settings) -> Metrics:
-    tag = f"bench-kill-{os.getpid()}"
-    with tempfile.TemporaryDirectory(prefix="bench.") as folder:
-        os.chmod(folder, 0o755)
-        env = {"FN_CONTAINER_LABEL_TAG": tag, "FN_IOFS_PATH": folder}
-        try:
-            with open_hostler(FUNCTIONS, settings.driver, env, runners=2) as nodes:
-                return _run(nodes)
-        finally:
-            if settings.driver == "docker":
-                _remove_leaked(tag)
+    with short_folder() as folder, _kind(folder, settings.driver) as kind:
+        return trio.run(_run, folder, kind)
 
 
-def _remove_leaked(tag: str) -> None:
-    """What the killed runner left to its next start, which does not come."""
-    killer = EngineKiller(tag)
-    killer.remove_all()
-    killer.close()
+@contextlib.contextmanager
+def _kind(folder: Path, driver: str) -> Iterator[Kind]:
+    if driver == "process":
+        yield process_kind(folder, PROCESSES, DO)
+    else:
+        with docker_kind(folder, docker_host(), CONTAINERS, DO) as kind:
+            yield kind
 
 
-def _run(nodes: Target) -> Metrics:
-    answer = post(nodes.address, nodes.paths["work"], headers=DO)
-    if answer.status != 200:
-        raise RunFailed(f"status {answer.status}: {answer.body[:200]!r}")
-    timer = threading.Timer(KILL_AT, _killing(nodes.processes()["runner"]))
-    timer.start()
-    result = run_open_loop(
-        OpenPlan(
-            address=nodes.address,
-            path=nodes.paths["work"],
-            rate=RATE,
-            seconds=SECONDS,
-            patience=PATIENCE,
-            headers=DO,
-        )
-    )
-    timer.join()
-    if result.broken:
-        raise RunFailed(f"{len(result.broken)} clients had no answer: {result.broken[0]}")
-    served = result.answered.get(200, [])
+async def _run(folder: Path, kind: Kind) -> Metrics:
+    async with opened(folder, kind) as (seen, _survivor):
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(seen.load.run_clients, kind.clients)
+                await seen.kill_and_return()
+                stopped = await seen.stop()
+                seen.load.stop.set()
+        await ends(seen.lb)
+        figures = seen.figures()
+    _check(seen)
+    unexplained = len(seen.load.failed()) - len(stopped) - figures["failed"]
     return {
-        "served": len(served),
-        "failed": len(result.failed_at) + result.left,
-        "failed_last_came_ms_after_kill": 1e3 * (max(result.failed_at, default=KILL_AT) - KILL_AT),
-        "latency_max_ms": max(served) * 1e3,
+        **figures,
+        "failed_without_the_killed_runner": unexplained,
+        "failed_when_told_to_stop": len(stopped),
     }
 
 
-def _killing(runners: list[int]) -> Callable[[], None]:
-    before = {pid: usage_of([pid]).cpu_us for pid in runners}
-
-    def kill() -> None:
-        busiest = max(runners, key=lambda pid: usage_of([pid]).cpu_us - before[pid])
-        os.kill(busiest, signal.SIGKILL)
-
-    return kill
+def _check(seen: Seen) -> None:
+    """Raises `RunFailed` if a client had anything else than its echo or a clear error."""
+    for answer in seen.load.failed():
+        reply = answer.reply
+        if not isinstance(reply, Reply) or reply.status != 500 or "message" not in reply.json():
+            raise RunFailed(f"a client had no clear answer: {reply}")
 
 
 SCENARIOS = (
     Scenario(
         name="runner-kill",
-        about="40 calls/s of 50 ms, two runners, the busy one is killed after 3 of 8 s",
+        about="one of two runners is killed under several hundred calls/s of 40 ms, and returns",
         measure=_measure,
         target="none",
     ),

@@ -16,6 +16,7 @@ from hostler.drivers.docker import (
     EngineError,
     EngineTooOld,
     EngineUnreachable,
+    _startup,
     open_docker_driver,
 )
 from hostler.drivers.docker._startup import version_numbers
@@ -161,6 +162,34 @@ async def test_listing_is_tried_until_it_succeeds(
     assert fake_engine.count("DELETE .*own.*") == 0
     [listed] = [r for r in fake_engine.requests if "label" in r.query.get("filters", "")][-1:]
     assert "fn-agent-classifier=t" in listed.query["filters"]
+
+
+async def test_an_engine_that_removes_slowly_holds_the_start_up_for_a_limited_time(
+    fake_engine: FakeEngine,
+    fake_environ: dict[str, str],
+    logs: Logs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The removal goes on behind a driver that is in use."""
+    monkeypatch.setattr(_startup, "CLEANUP_SECONDS", 0.1)
+    go = trio.Event()
+
+    async def slow(request: Request) -> Answer:
+        await go.wait()
+        return await nothing(request)
+
+    fake_engine.on("GET /containers/json", value(LEAKED[:1]))
+    fake_engine.on("DELETE /containers/one", slow)
+    config = AgentConfig(container_label_tag="t")
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(config, environ=fake_environ, instance_id="me"):
+            await fake_engine.wait_for("DELETE /containers/one")
+            assert not logs.with_event("leaked container removed")
+            (told,) = logs.with_event("leaked containers not removed yet, going on")
+            assert told["waited_s"] == 0.1
+            go.set()
+            while not logs.with_event("leaked container removed"):
+                await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 async def test_without_a_tag_nothing_is_removed(

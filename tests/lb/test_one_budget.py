@@ -4,85 +4,24 @@ LB agent, placer, engagement, runner and agent together on virtual time."""
 from __future__ import annotations
 
 import datetime as dt
-import math
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
-import attrs
 import pytest
 import trio
-from prometheus_client import CollectorRegistry
 from trio.testing import MockClock
 
 from hostler import options
-from hostler.call import PendingCall
-from hostler.config import LBConfig, PlacerConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.engagement import DEADLINE_STATUS, EngagementFailed
 from hostler.errors import ServerBusy, ServiceReservationFailure
 from hostler.frames import Data, ResultStart
-from hostler.lb import LBAgent, open_lb_agent
-from hostler.metrics import LBMetrics
-from hostler.models import CallType
-from hostler.pool import GrpcRunner, StaticPool, WarmPlacer
 from tests.agent.nodes import call_model, until
-from tests.pool.fakes import make_call
-from tests.runner.runners import SimRunner, open_sim_runner, try_call
+from tests.runner.runners import open_sim_runner, try_call
+
+from .stack import Stack, open_stack
 
 FREED = 0.1
-"""Seconds within which a client that leaves must have freed all that it held."""
-
-
-@attrs.define
-class Stack:
-    agent: LBAgent
-    placer: WarmPlacer
-    runner: SimRunner
-    deadlines: list[dt.datetime]
-    """What the functions were told."""
-
-    def call(
-        self, name: str, seconds: float = math.inf, *, kind: CallType = "sync", timeout: int = 30
-    ) -> PendingCall:
-        """A call that works until it is stopped."""
-        call = make_call(name, kind=kind, timeout=timeout, memory=128)
-        call.model.image = "endless"
-        call.deadline = trio.current_time() + seconds
-        return call
-
-    @property
-    def runs(self) -> int:
-        return self.runner.agent.statistics().running
-
-
-@asynccontextmanager
-async def open_stack(
-    folder: Path, *, headroom: float = 360.0, placer_seconds: float = 360.0
-) -> AsyncIterator[Stack]:
-    """One runner with room for one container."""
-    deadlines: list[dt.datetime] = []
-
-    async def endless(request: SimRequest) -> SimResponse:
-        text = next(v for n, v in request.headers if n.lower() == "fn-deadline")
-        deadlines.append(dt.datetime.fromisoformat(text))
-        await trio.sleep_forever()
-
-    metrics = LBMetrics(CollectorRegistry())
-    config = PlacerConfig(placer_timeout=placer_seconds, detached_placer_timeout=placer_seconds)
-    placer = WarmPlacer(config, metrics=metrics)
-    async with (
-        open_sim_driver({"endless": endless}) as driver,
-        open_sim_runner(driver, folder, memory=128) as runner,
-        open_lb_agent(
-            StaticPool([GrpcRunner(runner.client)]),
-            placer,
-            config=LBConfig(execution_headroom=headroom * 1000),
-            metrics=metrics,
-            grace=0,
-        ) as agent,
-    ):
-        yield Stack(agent, placer, runner, deadlines)
+"""Seconds within which the end of a call must have freed all that it held."""
 
 
 async def _endless(request: SimRequest) -> SimResponse:
@@ -206,28 +145,3 @@ async def test_a_call_in_a_runners_queue_ends_with_its_deadline(
             await runner.agent.submit(call)
         assert trio.current_time() - began == pytest.approx(5, abs=0.01)
         nursery.cancel_scope.cancel()
-
-
-async def test_a_client_that_leaves_frees_its_place_and_its_slot(
-    autojump_clock: MockClock, tmp_path: Path
-) -> None:
-    async with open_stack(tmp_path) as stack, trio.open_nursery() as nursery:
-        clients = {name: trio.CancelScope() for name in ("runs", "waits", "next")}
-
-        async def run(name: str) -> None:
-            with clients[name]:
-                await stack.agent.submit(stack.call(name))
-
-        nursery.start_soon(run, "runs")
-        await until(lambda: stack.runs == 1)
-        for waiting, name in enumerate(("waits", "next"), 1):
-            nursery.start_soon(run, name)
-            await until(lambda: stack.placer.statistics().waiting == waiting)  # noqa: B023
-        clients["waits"].cancel()
-        await until(lambda: stack.placer.statistics().waiting == 1, seconds=FREED)
-        # The slot goes to who is next, whose function is called within moments.
-        clients["runs"].cancel()
-        await until(lambda: len(stack.deadlines) == 2, seconds=FREED)
-        clients["next"].cancel()
-        await until(lambda: stack.runs == 0, seconds=FREED)
-        assert stack.agent.statistics().canceled == 3

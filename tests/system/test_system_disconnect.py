@@ -1,4 +1,4 @@
-"""A client that goes away ends its function's request, and is reported as that."""
+"""A client that goes away frees what it had, a place or a function, and is reported as that."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import trio
 
 from tests.cli._process import NodeProcess
 
-from .http import call, metric, posting, until_metric
+from .http import Reply, call, metric, posting, until_metric
 from .nodes import (
+    FREED,
     LIMIT,
     Runner,
     ends,
@@ -23,6 +24,8 @@ from .nodes import (
     open_single,
     wait_line,
 )
+
+ROOM_FOR_ONE = {"FN_MAX_TOTAL_MEMORY_BYTES": str(24 * 2**20)}
 
 Opened = AbstractAsyncContextManager[tuple[NodeProcess, Runner]]
 
@@ -50,7 +53,7 @@ async def test_client_that_leaves_ends_the_functions_request(
         pid = int((await call(front, "pid")).body)
         with trio.fail_after(LIMIT):
             await leave(front, do)
-        with trio.fail_after(1):
+        with trio.fail_after(FREED):
             while lives(pid):  # noqa: ASYNC110  (nothing tells when another's process ends)
                 await trio.sleep(0.005)
         with trio.fail_after(LIMIT):
@@ -74,3 +77,34 @@ async def leave(front: NodeProcess, do: str) -> None:
         else:
             assert (await exchange.head()).status == 200
             assert await exchange.piece()
+
+
+async def test_client_that_leaves_the_queue_frees_its_place(folder: Path) -> None:
+    """There is one place, for which the next client is refused as long as it is taken."""
+    lb_env = {"FN_MAX_WAITING": "1"}
+    async with (
+        open_fleet(folder, runners=1, runner_env=ROOM_FOR_ONE, lb_env=lb_env) as fleet,
+        trio.open_nursery() as nursery,
+    ):
+        lb = fleet.lb
+        replies: list[Reply] = []
+
+        async def next_client() -> None:
+            replies.append(await call(lb, content=b"next"))
+
+        with trio.fail_after(LIMIT):
+            async with posting(lb, "/invoke/fnt", Fnt_Do="sleep=30000"):
+                await until_metric(fleet.runners[0].node, "fn_running", 1)
+                async with posting(lb, "/invoke/fnt"):
+                    await until_metric(lb, "fn_lb_placer_retry_busy_count", 1)
+                    assert (await call(lb)).status == 503
+                with trio.fail_after(FREED):
+                    await until_metric(lb, "fn_canceled", 1)
+                nursery.start_soon(next_client)
+                await until_metric(lb, "fn_calls", 4)
+            while not replies:  # noqa: ASYNC110  (a list)
+                await trio.sleep(0.01)
+        assert (replies[0].status, replies[0].body) == (200, b"next")
+        assert await metric(lb, "fn_lb_placer_turned_away_count") == 1
+        assert await metric(lb, "fn_canceled") == 2
+        await fleet.drain()

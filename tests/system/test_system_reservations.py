@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from .http import call, metric, posting, until_metric
-from .nodes import LIMIT, Functions, errors_of, open_fleet
+from .nodes import FREED, LIMIT, Functions, errors_of, open_fleet
 
 FUNCTIONS: Functions = {
     "fnt": {},
@@ -41,9 +41,10 @@ async def test_a_client_that_leaves_while_its_container_starts_frees_its_reserva
             async with posting(fleet.lb, "/invoke/stuck"):
                 await until_metric(fleet.lb, "fn_lb_placer_reservation_count", 1)
                 await until_metric(runner.node, "fn_queued", 1)
-            await until_metric(fleet.lb, "fn_lb_placer_reservation_abandoned_count", 1)
-            while await metric(runner.node, "fn_queued"):  # noqa: ASYNC110  (another's state)
-                await trio.sleep(0.01)
+            with trio.fail_after(FREED):
+                await until_metric(fleet.lb, "fn_lb_placer_reservation_abandoned_count", 1)
+                while await metric(runner.node, "fn_queued"):  # noqa: ASYNC110  (another's state)
+                    await trio.sleep(0.01)
             assert await metric(runner.node, "fn_canceled") == 1
             assert await metric(fleet.lb, "fn_lb_placer_client_cancelled_count") == 1
             assert (await call(fleet.lb, content=b"next")).body == b"next"
