@@ -27,6 +27,8 @@ LIMIT = 120.0
 PROCESSES, CONTAINERS = 20, 10
 """Places for functions that each of the runners has."""
 DO = "sleep=40"
+ROUNDS = 40
+"""Calls of each client before the kill, so that all containers are there."""
 
 
 def _measure(target: Target, settings: Settings) -> Metrics:
@@ -48,7 +50,7 @@ async def _run(folder: Path, kind: Kind) -> Metrics:
         with trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(seen.load.run_clients, kind.clients)
-                await seen.kill_and_return()
+                await seen.kill_and_return(rounds=ROUNDS)
                 stopped = await seen.stop()
                 seen.load.stop.set()
         await ends(seen.lb)

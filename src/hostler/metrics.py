@@ -135,7 +135,7 @@ class LBMetrics(_Counts):
             "lb_placer_placed_error_count", "Placed calls that failed"
         )
         self.placer_placed_abort = self._counter(
-            "lb_placer_placed_abort_count", "Placed calls that were cancelled"
+            "lb_placer_placed_abort_count", "Placed calls whose client left or whose time was over"
         )
         self.placer_placed_ok = self._counter(
             "lb_placer_placed_ok_count", "Placed calls that succeeded"
@@ -193,10 +193,10 @@ class LBMetrics(_Counts):
         self._placer_latency.observe(latency_ns / 1e6)
 
     def observe_runner(self, scheduler_ns: int, execution_ns: int) -> None:
-        """What a runner reported of a call; 0 = it did not."""
-        if scheduler_ns:
+        """What a runner reported of a call; 0 = it did not. (A sum must not go down.)"""
+        if scheduler_ns > 0:
             self._sched_latency.observe(scheduler_ns / 1e6)
-        if execution_ns:
+        if execution_ns > 0:
             self._exec_latency.observe(execution_ns / 1e6)
 
     def observe_call(self, status: CallStatus, latency_ns: int) -> None:

@@ -11,6 +11,7 @@ import httpx
 import pytest
 import trio
 import trustme
+from prometheus_client.parser import text_string_to_metric_families
 
 from hostler import wire
 from hostler.abc import CallListener, InnerAgent
@@ -78,6 +79,49 @@ async def ends(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -> in
         return await node.process.wait()
 
 
+FNS_COUNTS = [
+    "lb_placer_rp_error_count",
+    "lb_placer_rp_empty_count",
+    "lb_placer_client_cancelled_count",
+    "lb_placer_client_timeout_count",
+    "lb_placer_timeout_count",
+    "lb_placer_placed_error_count",
+    "lb_placer_placed_abort_count",
+    "lb_placer_placed_ok_count",
+    "lb_placer_retry_busy_count",
+    "lb_placer_retry_error_count",
+    "calls",
+    "completed",
+    "canceled",
+    "timeouts",
+    "errors",
+    "server_busy",
+    "queued",
+    "running",
+]
+ENDED = {"path", "method", "status", "blame", "fn_fdk_version"}
+FNS_OTHERS = {
+    "lb_placer_attempt_count_bucket": {"le"},
+    "lb_placer_latency_bucket": {"le"},
+    "lb_runner_sched_latency_bucket": {"le"},
+    "lb_runner_exec_latency_bucket": {"le"},
+    "lb_call_latency_bucket": {"le", "call_status"},
+    "api_request_count": {"path", "method"},
+    "api_response_count": ENDED,
+    "api_latency_bucket": {"le", *ENDED},
+}
+
+
+def check_fns_metrics(text: str) -> None:
+    """All of reference 02, section 6, by name and labels."""
+    labels: dict[str, set[str]] = {}
+    for family in text_string_to_metric_families(text):
+        for sample in family.samples:
+            labels.setdefault(sample.name, set()).update(sample.labels)
+    for name, expected in {**{key: set[str]() for key in FNS_COUNTS}, **FNS_OTHERS}.items():
+        assert labels.get(f"fn_{name}") == expected, name
+
+
 async def test_call_through_the_lb_and_a_clean_end(functions: Path) -> None:
     async with open_cluster(functions) as (node, agent, path):
         async with httpx.AsyncClient(base_url=node.url) as client:
@@ -86,6 +130,7 @@ async def test_call_through_the_lb_and_a_clean_end(functions: Path) -> None:
             assert answer.headers["fn-call-id"] == agent.calls[0].model.id
             assert (await client.get("/readyz")).status_code == 200
             metrics = (await client.get("/metrics")).text
+            check_fns_metrics(metrics)
             assert "fn_calls 1.0" in metrics
             assert 'fn_api_request_count{method="POST",path="/invoke/:fn_id"} 1.0' in metrics
             assert (await client.post("/invoke/none")).json() == {"message": "Fn not found"}

@@ -42,6 +42,7 @@ class Bench:
 async def open_bench(
     runner: FakeRunner,
     *,
+    pool: FakePool | None = None,
     grace: float | Grace = 30.0,
     config: LBConfig | None = None,
     placer_seconds: float = 5.0,
@@ -50,6 +51,7 @@ async def open_bench(
     listeners: tuple[CallListener, ...] = (),
     bodies: BodyBudget | None = None,
 ) -> AsyncIterator[Bench]:
+    """Over ``runner``, or over a whole ``pool``."""
     registry = CollectorRegistry()
     metrics = LBMetrics(registry)
     placer = NaivePlacer(
@@ -58,7 +60,7 @@ async def open_bench(
         rng=random.Random(1),
     )
     async with open_lb_agent(
-        FakePool([runner]),
+        pool or FakePool([runner]),
         placer,
         config=config,
         call_overrider=call_overrider,

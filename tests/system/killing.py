@@ -109,10 +109,11 @@ class Seen:
     still: set[str] = attrs.Factory(set)
     """What of that was there when it was back."""
 
-    async def kill_and_return(self) -> None:
-        """Under load: kill the victim, let it be away for a while, and start it again."""
+    async def kill_and_return(self, *, rounds: int = 2) -> None:
+        """Under load: kill the victim after ``rounds`` calls of each client, let it be away for a
+        while, and start it again."""
         kind, load, victim = self.kind, self.load, self.victim
-        await load.until_answers(2 * kind.clients)
+        await load.until_answers(rounds * kind.clients)
         await until_metric(victim.node, "fn_running", kind.places // 2)
         self.left = await trio.to_thread.run_sync(kind.things)
         self.killed_at = time.time()

@@ -155,7 +155,7 @@ class Placement:
     def _surrender(self) -> Exception:
         if self._trying.refused or not self._may_wait:
             return ServerBusy()
-        self._tracker.timed_out()
+        self._tracker.timed_out(by_request=self._trying.deadline < self._trying.placers_deadline)
         if self._pool_error is not None:
             self._tracker.pool_failed()
             return self._pool_error

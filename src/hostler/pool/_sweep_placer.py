@@ -132,7 +132,7 @@ class SweepPlacer(Placer, LoadListener):
                 tracker=tracker,
                 hedging=self._hedging,
                 config=config,
-                deadline=min(trio.current_time() + seconds, call.deadline),
+                deadline=trio.current_time() + seconds,
             )
             placement = Placement(
                 pool,

@@ -13,7 +13,7 @@ import trio
 from .._groups import is_cancellation
 from .._spans import Span, error_text
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
-from ..errors import HostlerError, ReservationAbandoned, ServerBusy
+from ..errors import HostlerError, ReservationAbandoned, ServerBusy, ServiceReservationFailure
 from ..metrics import LBMetrics
 from ._loads import LoadBook
 from ._warm_index import Need
@@ -78,9 +78,12 @@ class AttemptTracker:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Count how the block, which is the whole placement, ends."""
-        self._request_deadline = trio.current_effective_deadline()
+        self._request_deadline = min(trio.current_effective_deadline(), self._call.deadline)
         try:
             yield
+        except ServiceReservationFailure:  # the runner has kept the deadline
+            self._metrics.placer_client_timeout.inc()
+            raise
         except BaseException as error:
             if is_cancellation(error):
                 self._cancelled()
@@ -93,7 +96,7 @@ class AttemptTracker:
     def _cancelled(self) -> None:
         if self.is_committed:
             self._metrics.placer_placed_abort.inc()
-        elif trio.current_time() >= self._request_deadline:
+        if trio.current_time() >= self._request_deadline:
             self._metrics.placer_client_timeout.inc()
         else:
             self._metrics.placer_client_cancelled.inc()
@@ -147,8 +150,7 @@ class AttemptTracker:
         attempt.outcome = outcome
         if isinstance(outcome, Placed):
             self._committed = attempt
-            ok = outcome.error is None
-            (self._metrics.placer_placed_ok if ok else self._metrics.placer_placed_error).inc()
+            self._count_placed(outcome.error)
         else:
             if self._committed is attempt:
                 self._committed = None
@@ -159,6 +161,15 @@ class AttemptTracker:
         if address in self._troubled:
             self._troubled.discard(address)
             log.info("runner is back", runner=address)
+
+    def _count_placed(self, error: Exception | None) -> None:
+        metrics = self._metrics
+        if error is None:
+            metrics.placer_placed_ok.inc()
+        elif isinstance(error, ServiceReservationFailure):
+            metrics.placer_placed_abort.inc()
+        else:
+            metrics.placer_placed_error.inc()
 
     def _unreachable(self, address: str, reason: Exception) -> None:
         self._metrics.placer_retry_error.inc()
@@ -179,9 +190,10 @@ class AttemptTracker:
         """The call may not wait."""
         self._metrics.placer_turned_away.inc()
 
-    def timed_out(self) -> None:
-        """The placer's time is over."""
-        self._metrics.placer_timeout.inc()
+    def timed_out(self, *, by_request: bool = False) -> None:
+        """The placer's time is over, or that of the request, without a runner for the call."""
+        metrics = self._metrics
+        (metrics.placer_client_timeout if by_request else metrics.placer_timeout).inc()
 
 
 def _end_span(span: Span, outcome: Outcome | None) -> None:

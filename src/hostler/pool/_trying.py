@@ -59,7 +59,8 @@ class Candidates:
 class Trying:
     """Tries runners for one call. ``key`` is what calls have in common that need the same.
 
-    ``deadline`` (`trio.current_time`) and `refuse` end attempts that are not committed yet.
+    The ``deadline`` of the placer or the call (`trio.current_time`) and `refuse` end attempts that
+    are not committed yet.
     """
 
     def __init__(
@@ -73,7 +74,8 @@ class Trying:
         config: PlacerConfig,
         deadline: float,
     ) -> None:
-        self.deadline = deadline
+        self.placers_deadline = deadline
+        self.deadline = min(deadline, call.deadline)
         self.refused = False
         self._call = call
         self._key = key
