@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Literal, TypeVar, TypeVarTuple
+from typing import Literal
 
 import structlog
-import trio
 
 from ..config import BodyConfig
 from ..errors import HostlerError
+from ._disk import Disk
 
 log = structlog.get_logger(__name__)
 
 NotKeptReason = Literal["too_big", "no_room", "disk_error"]
 """Larger than one body may be, over the limits of all bodies, or a file that can't be written."""
-
-THREADS = 4
-"""Worker threads for reading and writing files of bodies. A disk is not faster with more."""
-
-_T = TypeVar("_T")
-_Ts = TypeVarTuple("_Ts")
 
 
 class NotKept(HostlerError):
@@ -46,7 +39,7 @@ class BodyBudget:
         self.memory = 0
         self.disk = 0
         self.not_kept: dict[NotKeptReason, int] = {"too_big": 0, "no_room": 0, "disk_error": 0}
-        self._threads: trio.CapacityLimiter | None = None
+        self.files = Disk()
         self._disk_fails = False
 
     def __repr__(self) -> str:
@@ -64,13 +57,6 @@ class BodyBudget:
         if self.disk + size > self.config.body_disk:
             raise NotKept("no_room")
         self.disk += size
-
-    async def in_thread(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
-        """Run blocking ``work``. Cancelled before it began, never while it runs: then the thread
-        may have the file, which must not be closed under it."""
-        if self._threads is None:
-            self._threads = trio.CapacityLimiter(THREADS)
-        return await trio.to_thread.run_sync(work, *args, limiter=self._threads)
 
     def disk_failed(self, error: OSError) -> None:
         """Tell of the first failure after a success."""

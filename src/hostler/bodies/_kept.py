@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-import trio
-
 from ._budget import BodyBudget, NotKept
 from ._file import SpillFile
 
@@ -62,17 +60,15 @@ class Kept:
 
     async def _write(self) -> None:
         if self._file is None:
-            directory = self._budget.config.body_dir
-            self._file = await self._budget.in_thread(SpillFile.holding, directory, self._parts)
-        else:
-            await self._budget.in_thread(self._file.write, self._parts, self.on_disk)
+            self._file = SpillFile(self._budget.config.body_dir)
+        await self._budget.files.run(self._file.write, self._parts, self.on_disk)
 
     async def read(self, offset: int, max_bytes: int | None) -> bytes:
         """Some bytes at ``offset``, which is less than ``size``. Raises `OSError`."""
         if offset < self.on_disk:
             assert self._file is not None
             size = min(max_bytes or READ_SIZE, self.on_disk - offset)
-            return await self._budget.in_thread(self._file.read, size, offset)
+            return await self._budget.files.run(self._file.read, size, offset)
         index = bisect_right(self._starts, offset) - 1
         part, start = self._parts[index], offset - self._starts[index]
         end = len(part) if max_bytes is None else start + max_bytes
@@ -90,16 +86,12 @@ class Kept:
 
     async def aclose(self) -> None:
         """Give all of it back. Idempotent, and never cancelled: it waits for the file system
-        alone, and for nothing if there is no file."""
+        alone, not for long, and for nothing if there is no file."""
         self.closed = True
         self._budget.memory -= self.size - self.on_disk
-        on_disk, file = self.on_disk, self._file
-        self._parts, self._starts, self._file = [], [], None
+        self._budget.disk -= self.on_disk
+        file, self._file = self._file, None
+        self._parts, self._starts = [], []
         self.size = self.on_disk = 0
-        if file is None:
-            return
-        with trio.CancelScope(shield=True):
-            try:
-                await self._budget.in_thread(file.close)
-            finally:
-                self._budget.disk -= on_disk
+        if file is not None:
+            await self._budget.files.close(file)

@@ -1,0 +1,125 @@
+"""Worker threads for the files of bodies, of which a disk that hangs takes only these threads."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections import deque
+from collections.abc import Callable
+from typing import Generic, Literal, TypeVar, TypeVarTuple
+
+import attrs
+import trio
+
+from ._file import SpillFile
+
+THREADS = 4
+"""Worker threads for reading and writing files of bodies. A disk is not faster with more."""
+DISK_SECONDS = 5.0
+"""Within which a disk must have done one piece of work; a megabyte takes a hundredth of that."""
+
+_T = TypeVar("_T")
+_Ts = TypeVarTuple("_Ts")
+
+
+class DiskHangs(OSError):
+    """The disk has not done its work in time."""
+
+    def __init__(self) -> None:
+        super().__init__(f"the disk does not answer within {DISK_SECONDS:g} s")
+
+
+class Disk:
+    """Belongs to the event loop's thread; may be made outside of it."""
+
+    def __init__(self) -> None:
+        self._limiter: trio.CapacityLimiter | None = None
+        self._left = _Left()
+
+    @property
+    def hangs(self) -> bool:
+        """Whether a thread is still at a work that was given up. Until it ends no other is worth
+        a thread."""
+        return self._left.threads > 0
+
+    async def run(self, work: Callable[[*_Ts], _T], *args: *_Ts) -> _T:
+        """Run blocking ``work`` and return its result, or raise its error.
+
+        Cancelled before it began, never while it runs; within `DISK_SECONDS` it has an end, which
+        is `DiskHangs` if ``work`` has none. That may then still go on, in its thread.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self.hangs:
+            raise DiskHangs
+        if self._limiter is None:
+            self._limiter = trio.CapacityLimiter(THREADS)
+        job = _Job(work, args, self._left)
+        deadline = trio.current_time() + DISK_SECONDS
+        # Shielded, or a cancelled task would not know what is in the file; bounded by the deadline.
+        with trio.CancelScope(shield=True, deadline=deadline):
+            return await trio.to_thread.run_sync(
+                job.run, limiter=self._limiter, abandon_on_cancel=True
+            )
+        job.leave()
+        raise DiskHangs
+
+    async def close(self, file: SpillFile) -> None:
+        """Close ``file``, now or when the disk works again. Never cancelled; takes twice as long
+        as `run` at most."""
+        with trio.CancelScope(shield=True), contextlib.suppress(DiskHangs):
+            try:
+                await self.run(file.close)
+            except DiskHangs:
+                # The thread that hangs will see to it when it is back, if there still is one.
+                self._left.files.append(file)
+                if not self.hangs:
+                    await self.run(self._left.close_files)
+
+
+@attrs.define(eq=False)
+class _Left:
+    """What a disk that hangs has left to do; for all threads."""
+
+    threads: int = 0
+    files: deque[SpillFile] = attrs.Factory(deque)
+    """To be closed by the next thread that comes back."""
+    lock: threading.Lock = attrs.Factory(threading.Lock)
+
+    def close_files(self) -> None:
+        while self.files:
+            try:
+                file = self.files.popleft()
+            except IndexError:  # another thread was quicker
+                return
+            file.close()
+
+
+class _Job(Generic[_T]):
+    """One work, which may be left to its thread."""
+
+    def __init__(self, work: Callable[[*_Ts], _T], args: tuple[*_Ts], left: _Left) -> None:
+        self._work = work
+        self._args = args
+        self._all = left
+        self._state: Literal["waits", "runs", "ended"] = "waits"
+        self._is_left = False
+
+    def run(self) -> _T:
+        with self._all.lock:
+            if self._is_left:
+                raise DiskHangs
+            self._state = "runs"
+        try:
+            return self._work(*self._args)
+        finally:
+            with self._all.lock:
+                self._state = "ended"
+                self._all.threads -= self._is_left
+            self._all.close_files()
+
+    def leave(self) -> None:
+        """Nobody waits for it any more."""
+        with self._all.lock:
+            if self._state == "runs":
+                self._all.threads += 1
+            self._is_left = self._state != "ended"
