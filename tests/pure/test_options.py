@@ -206,3 +206,12 @@ def test_the_other_options_do_not_care_for_order() -> None:
 def test_no_slot_key(none: bytes | None) -> None:
     options = [from_model(Call()), with_slot_hash_id(b"key"), with_slot_hash_id(none)]
     assert build_call(options).slot_hash_id is None
+
+
+def test_time_in_functions_adds_up_and_is_told_in_the_model() -> None:
+    """Reference 02, section 1.1: each attempt that ran adds its own."""
+    call = build_call([from_model(Call(id="c"))])
+    assert not call.user_execution_ns
+    call.add_user_execution_ns(3)
+    call.add_user_execution_ns(4)
+    assert (call.user_execution_ns, call.model.execution_duration_ns) == (7, 7)

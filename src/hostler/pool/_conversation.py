@@ -27,6 +27,8 @@ would wait for a round trip."""
 END_SECONDS = 5.0
 """Seconds in which a runner must end the stream after its last frame."""
 
+OK = 200
+
 HeldBody = memoryview
 """The rest of a body that is in memory."""
 
@@ -129,7 +131,8 @@ class Conversation:
         if self._answered:
             raise ProtocolError("the runner began its response twice")
         self._answered = True
-        await self._call.writer.start(head.status, head.headers)
+        # Without a status, as Fn's LB has it, the writer's own holds.
+        await self._call.writer.start(head.status or OK, head.headers)
 
     async def _pass_on(self, frame: Data) -> None:
         if not self._answered:
