@@ -19,7 +19,7 @@ from tests.cli._process import NodeProcess
 from tests.functions.build import docker_image
 
 from .http import until_metric
-from .load import Answer, Load, at, began_at, latest
+from .load import Answer, Load, at, began_at
 from .nodes import Functions, Runner, lines_of, open_lb, open_runner, processes_with
 from .places import Place, free_address
 
@@ -140,17 +140,18 @@ class Seen:
     def figures(self) -> dict[str, float]:
         """To be read when the nodes have ended."""
         failed = lines_of(self.lb, "call finished", runner=self.victim.address, code=500)
-        (ejected, *_) = lines_of(self.lb, "runner ejected", runner=self.victim.address)
+        ejected = lines_of(self.lb, "runner ejected", runner=self.victim.address)
 
-        def after_kill(at: float) -> float:
-            return (at - self.killed_at) * 1e3
+        def after_kill(times: list[float]) -> float:
+            """Milliseconds until the last of them; 0 if there is none."""
+            return (max(times, default=self.killed_at) - self.killed_at) * 1e3
 
         return {
             "calls_per_s_before": self.load.rate(self.killed_at - 1, self.killed_at),
             "failed": len(failed),
-            "failed_last_came_ms_after_kill": after_kill(latest([began_at(x) for x in failed])),
-            "failed_last_told_ms_after_kill": after_kill(latest([at(x) for x in failed])),
-            "ejected_ms_after_kill": after_kill(at(ejected)),
+            "failed_last_came_ms_after_kill": after_kill([began_at(x) for x in failed]),
+            "failed_last_told_ms_after_kill": after_kill([at(x) for x in failed]),
+            "ejected_ms_after_kill": after_kill([at(x) for x in ejected[:1]]),
             "away_s": self.restarted_at - self.killed_at,
             "start_ms": (self.back_at - self.restarted_at) * 1e3,
             "used_again_ms_after_ready": (self.used_at - self.back_at) * 1e3,

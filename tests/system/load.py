@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 import time
 from typing import Any
 
@@ -95,7 +94,3 @@ def at(line: dict[str, Any]) -> float:
 def began_at(line: dict[str, Any]) -> float:
     """When the call of this "call finished" came to the load balancer."""
     return at(line) - float(line["total_ms"]) / 1000
-
-
-def latest(times: list[float]) -> float:
-    return max(times, default=-math.inf)
