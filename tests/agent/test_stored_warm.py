@@ -95,24 +95,22 @@ async def test_changes_by_other_nodes_are_seen_in_time_and_an_outage_changes_not
     store: Datastore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
 ) -> None:
     monkeypatch.setattr(declared, "REFRESH_SECONDS", 0.05)
-    async with (
-        open_sim_driver({"echo": echo}) as driver,
-        open_node(driver, tmp_path) as node,
-        trio.open_nursery() as nursery,
-    ):
-        nursery.start_soon(keep_stored_warm, node.agent, store, Change())
-        app = await store.create_app(App(id="", name="app", annotations=wants(1)))
-        await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
-        await until(lambda: ready(node) == 1)
 
-        async def down(where: object) -> None:
-            raise DatastoreUnavailable
+    async def down(where: object) -> None:
+        raise DatastoreUnavailable
 
-        with monkeypatch.context() as broken:
-            broken.setattr(store, "list_apps", down)
-            await until(lambda: len(logs.with_event("can't be read")) > 1)
-            assert ready(node) == 1
-        await store.create_fn(Fn(id="", name="g", app_id=app.id, image="echo"))
-        await until(lambda: ready(node) == 2)
-        nursery.cancel_scope.cancel()
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keep_stored_warm, node.agent, store, Change())
+            app = await store.create_app(App(id="", name="app", annotations=wants(1)))
+            await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
+            await until(lambda: ready(node) == 1)
+            with monkeypatch.context() as broken:
+                broken.setattr(store, "list_apps", down)
+                await until(lambda: len(logs.with_event("can't be read")) > 1)
+                assert ready(node) == 1
+            await store.create_fn(Fn(id="", name="g", app_id=app.id, image="echo"))
+            await until(lambda: ready(node) == 2)
+            nursery.cancel_scope.cancel()
+        assert repr(node.agent._launcher.warm) == "<WarmKeeper functions=0>"
     assert node.agent.statistics().at_rest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -32,6 +33,11 @@ BOTH = pytest.mark.parametrize(
     ],
     ids=["zipkin", "jaeger"],
 )
+
+
+def senders() -> list[str]:
+    """The threads that send spans."""
+    return [thread.name for thread in threading.enumerate() if "Otel" in thread.name]
 
 
 async def end(*nodes: NodeProcess) -> None:
@@ -118,8 +124,10 @@ async def test_a_full_node_and_its_api(
 async def test_a_collector_that_is_not_there_is_told_once(logs: Logs) -> None:
     async with open_tracer(NodeConfig(zipkin_url="http://127.0.0.1:9"), "lb") as tracer:
         assert tracer is not None
+        assert senders()
         tracer.start("lost").end()
     assert len(logs.with_event("spans can't be delivered")) == 1
+    assert not senders()
 
 
 async def test_one_that_refuses_and_then_takes_is_told_twice(logs: Logs) -> None:
