@@ -97,15 +97,12 @@ async def test_a_call_is_one_trace_from_the_client_to_the_function(
     assert found["traceparent"] == f"00-{function.trace}-{function.id}-01"
 
 
-@BOTH
-async def test_a_full_node_and_its_api(
-    tmp_path: Path, variable: str, path: str, read: Callable[[bytes], list[Seen]]
-) -> None:
-    async with open_collector(read) as collector:
+async def test_a_full_node_and_its_api(tmp_path: Path) -> None:
+    async with open_collector(read_otlp) as collector:
         own_path = f"{collector.url}/mine"
         command = ("serve", "--driver", "process", "--bind", "127.0.0.1:0")
         async with (
-            open_node(*command, env={variable: own_path}, cwd=tmp_path) as node,
+            open_node(*command, env={"FN_JAEGER_URL": own_path}, cwd=tmp_path) as node,
             httpx.AsyncClient(base_url=node.url, timeout=20) as client,
         ):
             app = (await client.post("/v2/apps", json={"name": "app"})).json()
