@@ -70,11 +70,13 @@ async def node_1(folder: Path) -> AsyncIterator[tuple[trio.Process, int]]:
 async def test_orphans_are_reaped_and_a_signal_drains(tmp_path: Path) -> None:
     async with node_1(tmp_path) as (process, init):
         [node] = children(init)
-        # A process of the name space leaves another one behind, which then ends.
+        # A process of the name space leaves another one behind.
         enter = ["nsenter", "--target", str(init), "--pid", "--mount"]
-        await trio.run_process([*enter, "sh", "-c", "sleep 0.3 & exit 0"])
+        await trio.run_process([*enter, "sh", "-c", "sleep 1000 >/dev/null & exit 0"])
         await until(lambda: len(children(init)) > 1)  # it is process 1's now
-        await until(lambda: children(init) == [node])  # no zombie
+        [orphan] = set(children(init)) - {node}
+        os.kill(orphan, signal.SIGTERM)
+        await until(lambda: children(init) == [node])  # and no zombie
         os.kill(init, signal.SIGTERM)
         with trio.fail_after(END_SECONDS):
             assert await process.wait() == 0

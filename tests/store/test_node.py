@@ -19,7 +19,7 @@ from .servers import Server
 async def test_calls_go_on_and_the_api_comes_back_by_itself(
     url: str, server: Server, tmp_path: Path
 ) -> None:
-    env = {"FN_DB_URL": url, "FN_DB_TIMEOUT": "1s", "FN_LOOKUP_TTL": "50ms"}
+    env = {"FN_DB_URL": url, "FN_LOOKUP_TTL": "50ms"}
     command = ("serve", "--driver", "process", "--bind", "127.0.0.1:0")
     async with open_node(*command, env=env, cwd=tmp_path) as process, asking(process.url) as node:
         app, fn, _ = await node.deploy()

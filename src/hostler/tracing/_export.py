@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from urllib.parse import urlsplit
 
 import structlog
@@ -40,13 +41,13 @@ _NONE: Attributes = {}
 @asynccontextmanager
 async def open_exporting(*, zipkin: str, jaeger: str, node: str) -> AsyncIterator[OtelTracer]:
     """A tracer whose spans are sent to the collectors whose URL is not ""."""
-    exporters: list[SpanExporter] = []
+    exporters: list[_Telling] = []
     if zipkin:
         endpoint = _with_path(zipkin, "/api/v2/spans")
-        exporters.append(ZipkinExporter(endpoint=endpoint, timeout=SEND_SECONDS))
+        exporters.append(_Telling(ZipkinExporter(endpoint=endpoint, timeout=SEND_SECONDS)))
     if jaeger:
         endpoint = _with_path(jaeger, "/v1/traces")
-        exporters.append(OTLPSpanExporter(endpoint=endpoint, timeout=SEND_SECONDS))
+        exporters.append(_Telling(OTLPSpanExporter(endpoint=endpoint, timeout=SEND_SECONDS)))
     provider = TracerProvider(
         sampler=sampling.ALWAYS_ON,
         resource=Resource.create({"service.name": f"hostler-{node}"}),
@@ -55,21 +56,38 @@ async def open_exporting(*, zipkin: str, jaeger: str, node: str) -> AsyncIterato
     for exporter in exporters:
         provider.add_span_processor(
             BatchSpanProcessor(
-                _Telling(exporter),
+                exporter,
                 max_queue_size=QUEUE_SPANS,
                 max_export_batch_size=BATCH_SPANS,
                 schedule_delay_millis=PERIOD_MS,
             )
         )
+    with _silent(logging.getLogger("opentelemetry.exporter")):
+        try:
+            yield OtelTracer(provider.get_tracer("hostler"))
+        finally:
+            await _close(provider, exporters)
+
+
+async def _close(provider: TracerProvider, exporters: Sequence[_Telling]) -> None:
+    # Shielded, or the last calls of a node that is told to end at once would never be seen.
+    with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS) as scope:
+        await trio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)
+    if scope.cancelled_caught:
+        log.warning("spans were lost: a collector takes too long", seconds=CLOSE_SECONDS)
+        for exporter in exporters:
+            exporter.shutdown()
+
+
+@contextmanager
+def _silent(logger: logging.Logger) -> Iterator[None]:
+    """It would tell each failed attempt; `_Telling` tells what a reader needs."""
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
     try:
-        yield OtelTracer(provider.get_tracer("hostler"))
+        yield
     finally:
-        # Shielded, or the last calls of a node that is told to end at once would never be seen;
-        # the threads that send are daemons, which a process does not wait for.
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + CLOSE_SECONDS) as scope:
-            await trio.to_thread.run_sync(provider.shutdown, abandon_on_cancel=True)
-        if scope.cancelled_caught:
-            log.warning("spans were lost: a collector takes too long", seconds=CLOSE_SECONDS)
+        logger.setLevel(before)
 
 
 class OtelTracer:
@@ -137,9 +155,12 @@ class _Telling(SpanExporter):
     def __init__(self, inner: SpanExporter) -> None:
         self._inner = inner
         self._failing = False
+        self._closed = False
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
-        reason = "the collector refuses them"
+        if self._closed:
+            return SpanExportResult.FAILURE
+        reason = "the collector refuses them, or can't be reached"
         try:
             result = self._inner.export(spans)
         except Exception as error:  # noqa: BLE001  (whatever HTTP libraries raise)
@@ -153,7 +174,10 @@ class _Telling(SpanExporter):
         return result
 
     def shutdown(self) -> None:
-        self._inner.shutdown()
+        """Send nothing any more, and wait for no further attempt. Idempotent."""
+        if not self._closed:
+            self._closed = True
+            self._inner.shutdown()
 
     def force_flush(self, timeout_millis: int = 30000) -> bool:
         return self._inner.force_flush(timeout_millis)
