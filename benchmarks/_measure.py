@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from typing import IO
 
 import attrs
@@ -49,6 +50,8 @@ class _Accounts:
 
     groups: dict[str, Usage]
     machine_us: float
+    seconds: float
+    """By this process's clock: on a busy machine they are read later than the load began."""
 
 
 def _at(output: IO[bytes], mark: bytes, target: Target) -> _Accounts:
@@ -56,7 +59,7 @@ def _at(output: IO[bytes], mark: bytes, target: Target) -> _Accounts:
     if line != mark:
         raise RunFailed(f"the load generator ended early (said {line!r})")
     groups = {name: usage_of(pids) for name, pids in target.processes().items()}
-    return _Accounts(groups, machine_cpu_us())
+    return _Accounts(groups, machine_cpu_us(), time.perf_counter())
 
 
 def _metrics(result: LoadResult, before: _Accounts, after: _Accounts) -> Metrics:
@@ -77,5 +80,5 @@ def _metrics(result: LoadResult, before: _Accounts, after: _Accounts) -> Metrics
         metrics[f"cpu_us_per_request/{name}"] = cpu / result.requests
     for name, usage in after.groups.items():
         metrics[f"resident_mb/{name}"] = usage.resident_mb
-    metrics["cpus_of_others"] = max(0.0, others / 1e6 / result.seconds)
+    metrics["cpus_of_others"] = max(0.0, others / 1e6 / (after.seconds - before.seconds))
     return metrics
