@@ -222,6 +222,11 @@ class ContainerInitFailed(FunctionError):
         "and check the logs"
     )
 
+    @classmethod
+    def because(cls, reason: str) -> ContainerInitFailed:
+        """With a reason behind the text that Fn's clients know."""
+        return cls(message=f"{cls.default_message}: {reason}")
+
 
 class ContainerInitTimeout(FunctionError):
     """The container was not ready in time."""
@@ -249,7 +254,7 @@ class ContainerExited(FunctionError):
 
 
 class ContainerOutOfMemory(FunctionError):
-    """The kernel killed the container for memory while it had a request."""
+    """The kernel killed the container for memory, while it had a request or before it was ready."""
 
     default_message = (
         "container out of memory, you may want to raise fn.memory for this function "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ import msgspec
 import pytest
 import trio
 
-from hostler.abc import Body, RunResult
+from hostler.abc import Body
 from hostler.bodies import BytesBody
 from hostler.drivers.process import open_process_driver
 from hostler.errors import (
@@ -156,21 +157,6 @@ async def test_a_container_that_ends_during_its_call_says_how(
         assert str(caught.value) == text
 
 
-@pytest.mark.parametrize(
-    ("result", "reason"),
-    [
-        (RunResult("success"), "exited with code 0"),
-        (RunResult("error", 3), "exited with code 3"),
-        (RunResult("error", 128), "exited with code 128"),
-        (RunResult("error", 137), "was killed by signal 9"),
-        (RunResult("error", 255), "exited with code 255"),
-        (RunResult("error"), ""),
-    ],
-)
-def test_an_exit_code_is_told_as_what_it_means(result: RunResult, reason: str) -> None:
-    assert result.reason == reason
-
-
 async def test_exactly_the_limit_is_allowed(tmp_path: Path) -> None:
     async with open_fnt(tmp_path, max_response_size=5000) as node:
         assert len((await do(node, "size=5000")).body) == 5000
@@ -294,21 +280,25 @@ async def test_header_that_cannot_be_sent_harms_nobody(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("start", "error"),
+    ("start", "error", "reason"),
     [
-        ("exit=0", ContainerInitFailed),
-        ("exit=3;delay=200", ContainerInitFailed),
-        ("hang", ContainerInitTimeout),
-        ("nosocket=file", ContainerInitFailed),
-        ("nosocket=dangling", ContainerInitFailed),
-        ("nosocket=outside", ContainerInitFailed),
-        ("nosocket=absolute", ContainerInitFailed),
+        ("exit=0", ContainerInitFailed, ": the container exited with code 0"),
+        ("exit=3;delay=200", ContainerInitFailed, ": the container exited with code 3"),
+        ("crash", ContainerInitFailed, ": the container was killed by signal 6"),
+        ("hang", ContainerInitTimeout, ""),
+        ("nosocket=file", ContainerInitFailed, ": lsnr.sock is not a socket"),
+        ("nosocket=dangling", ContainerInitFailed, ": lsnr.sock can't be used: No such file .*"),
+        ("nosocket=outside", ContainerInitFailed, ": lsnr.sock points out of its directory: .*"),
+        ("nosocket=absolute", ContainerInitFailed, ": lsnr.sock points out of its directory: .*"),
     ],
 )
-async def test_scenario_03_socket_checks(tmp_path: Path, start: str, error: type[APIError]) -> None:
+async def test_scenario_03_socket_checks(
+    tmp_path: Path, start: str, error: type[APIError], reason: str
+) -> None:
     async with open_fnt(tmp_path, hot_start_timeout_msecs=1000.0) as node:
-        with pytest.raises(error):
+        with pytest.raises(error) as caught:
             await node.run("fnt", config={"FNT_START": start})
+        assert re.fullmatch(re.escape(str(error())) + reason, str(caught.value))
         await until(lambda: node.agent.statistics().at_rest)
 
 

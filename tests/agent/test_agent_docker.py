@@ -67,6 +67,13 @@ async def test_out_of_memory_says_so(machine: Machine, logs: Logs) -> None:
         assert (await do(node, machine, "eat=1", memory=32)).status == 200
 
 
+async def test_out_of_memory_before_it_is_ready_says_so(machine: Machine) -> None:
+    async with machine.open() as node:
+        with pytest.raises(ContainerOutOfMemory) as caught:
+            await do(node, machine, memory=32, config={"FNT_START": "eat=300"})
+        assert (caught.value.code, caught.value.blame) == (502, "user")
+
+
 @pytest.mark.parametrize(
     ("what", "code", "reason"),
     [
@@ -89,11 +96,23 @@ async def test_scenario_04_function_ends_during_the_request(
         assert await pid(node, machine) != first
 
 
-@pytest.mark.parametrize("start", ["exit=0", "exit=0;delay=200", "exit=3"])
-async def test_scenario_04_exit_at_start_is_init_failed(machine: Machine, start: str) -> None:
+@pytest.mark.parametrize(
+    ("start", "reason"),
+    [
+        ("exit=0", "exited with code 0"),
+        ("exit=0;delay=200", "exited with code 0"),
+        ("exit=3", "exited with code 3"),
+        ("crash", "was killed by signal 6"),
+    ],
+)
+async def test_scenario_04_exit_at_start_is_init_failed(
+    machine: Machine, start: str, reason: str
+) -> None:
     async with machine.open() as node:
-        with pytest.raises(ContainerInitFailed):
+        with pytest.raises(ContainerInitFailed) as caught:
             await do(node, machine, config={"FNT_START": start})
+        assert (caught.value.code, caught.value.blame) == (502, "user")
+        assert str(caught.value) == f"{ContainerInitFailed()}: the container {reason}"
 
 
 async def test_scenario_03_start_limit(machine: Machine) -> None:

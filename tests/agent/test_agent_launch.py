@@ -20,7 +20,6 @@ from hostler.drivers.sim import (
     open_sim_driver,
 )
 from hostler.errors import (
-    ContainerInitFailed,
     ContainerInitTimeout,
     FunctionResponseError,
     ImagePullTimeout,
@@ -72,17 +71,6 @@ async def test_scenario_04_resources_are_held_during_a_pull(
         await trio.sleep(3)
         with pytest.raises(ServerBusy):
             await node.run("echo")
-
-
-@pytest.mark.parametrize("delay", [0.0, 0.2])
-async def test_scenario_04_exit_at_start_is_init_failed(
-    autojump_clock: object, tmp_path: Path, delay: float
-) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path, **NACK) as node:
-        driver.add_image("bad", exit_on_start=0, init_time=delay)
-        with pytest.raises(ContainerInitFailed):
-            await node.run("bad")
-        await until(lambda: node.agent.statistics().at_rest)
 
 
 async def test_scenario_03_start_limit(autojump_clock: object, tmp_path: Path) -> None:

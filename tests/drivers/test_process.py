@@ -142,6 +142,7 @@ async def test_program_that_vanishes_or_is_none(tmp_path: Path) -> None:
         cookie = await created(driver, make_task(tmp_path, image="./program"))
         with pytest.raises(ContainerInitFailed) as caught:
             await cookie.run()
+        assert str(caught.value).endswith(": its program can't be executed: Exec format error")
         assert isinstance(caught.value.__cause__, OSError)
         assert caught.value.__cause__.errno == errno.ENOEXEC
         await cookie.aclose()

@@ -21,7 +21,8 @@
 #include <unistd.h>
 
 static const char *const START_KEYS[] = {
-    "delay", "die", "direct", "err", "exit", "hang", "noterm", "nosocket", "out", NULL,
+    "crash", "delay", "die", "direct", "eat", "err", "exit", "hang", "noterm", "nosocket", "out",
+    NULL,
 };
 
 struct process this_process;
@@ -258,6 +259,9 @@ int main(void) {
     if (asked(start, "noterm", NULL))
         signal(SIGTERM, SIG_IGN);
     sleep_ms(find_number(start, "delay", 0));
+    eat(find_number(start, "eat", 0));
+    if (asked(start, "crash", NULL))
+        abort();
     while (asked(start, "hang", NULL))
         pause();
     long life = find_number(start, "die", -1);

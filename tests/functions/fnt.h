@@ -93,6 +93,8 @@ void describe(struct text *body, const struct request *request);
 void read_path(struct text *body, const char *path);
 void write_path(struct text *body, const char *path, const struct request *request);
 void start_child(struct text *body);
+/* Memory of so many MB, all of it touched. NULL for 0. */
+char *eat(long mb);
 
 /* Answers one request whose head was read. Whether the connection can go on. */
 bool answer_request(struct conn *conn, struct request *request);

@@ -240,7 +240,7 @@ static void end_if_asked(const char *list) {
         abort();
 }
 
-static char *eat(long mb) {
+char *eat(long mb) {
     size_t size = (size_t)mb << 20;
     if (!mb)
         return NULL;

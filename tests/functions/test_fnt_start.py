@@ -62,6 +62,8 @@ async def test_bad_sockets(tmp_path: Path, way: str, target: str | None, usable:
     ("start", "env", "code", "message"),
     [
         ("exit=7", {}, 7, ""),
+        ("eat=1;exit=0", {}, 0, ""),
+        ("crash", {}, -signal.SIGABRT, ""),
         ("exit=0;out=begin;err=end", {}, 0, "begin\nend\n"),
         ("exit=x", {}, 2, "exit=x is not a number"),
         ("nonsense", {}, 2, "the key nonsense is not known"),

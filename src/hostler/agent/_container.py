@@ -21,6 +21,7 @@ from hostler.errors import APIError, ContainerInitFailed, ContainerInitTimeout, 
 
 from ._connection import Channel
 from ._decisions import Plan, Resources, plan_idle
+from ._endings import explain_end
 from ._events import AgentEvents, ContainerState, ContainerTrack
 from ._output import FunctionOutput
 from ._resources import Share
@@ -37,7 +38,7 @@ CLOSING = "closing"
 class Container:
     """A container from its launch to its removal; while it is ready, a slot of its queue.
 
-    ``ended`` is set when the function has ended by itself, with ``result`` if the driver knows.
+    ``ended`` is set when the container has ended by itself, with ``result`` if the driver knows.
     """
 
     def __init__(
@@ -334,7 +335,7 @@ class Container:
             if error is not None:
                 log.warning("container is given up", exc_info=error, **self._names())
             return
-        error = error or ContainerInitFailed()
+        error = error or self._why_not_ready()
         wait = self._patient or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
         if self._leaving == CLOSING:
@@ -343,6 +344,12 @@ class Container:
         log.warning("launch failed", reason=repr(error), **self._names())
         if not concerned and not isinstance(error, APIError):
             log.error("launch failed inside the runner", exc_info=error, **self._names())
+
+    def _why_not_ready(self) -> APIError:
+        """Of a launch that met no error itself."""
+        error = explain_end(ContainerInitFailed(), self.result)
+        # Nothing of the call was sent: where the function is not to blame, it may go elsewhere.
+        return error if error.blame == "user" else ServerBusy()
 
     def _sampled(self, metrics: Mapping[str, int]) -> None:
         if self.stats is not None:

@@ -7,9 +7,10 @@ import trio
 
 from hostler.call import PendingCall
 from hostler.call_stats import CallStats
-from hostler.errors import CallTimeout, ContainerOutOfMemory, FunctionError
+from hostler.errors import CallTimeout, FunctionError
 
 from ._container import Container
+from ._endings import explain_end
 from ._exchange import Exchange
 
 log = structlog.get_logger(__name__)
@@ -64,26 +65,21 @@ class Execution:
 
     async def _explain(self, error: Exception) -> Exception:
         """A better error than "the connection broke", if the container tells one in time."""
-        if not self._exchange.broke:
+        if not self._exchange.broke or not isinstance(error, FunctionError):
             return error
         with trio.move_on_after(REASON_WAIT):
             await self._container.ended.wait()
-        result = self._container.result
-        if result is None:
+        if not self._container.ended.is_set():
             return error
+        result = self._container.result
         log.info(
             "container ended during a call",
             call_id=self._call.model.id,
             container_id=self._container.task.id,
-            status=result.status,
-            exit_code=result.exit_code,
+            status=result.status if result else "unknown",
+            exit_code=result.exit_code if result else None,
         )
-        if result.status == "killed":
-            return ContainerOutOfMemory()
-        if isinstance(error, FunctionError) and result.reason:
-            # The text that Fn's clients know comes first.
-            return type(error)(message=f"{error}: the container {result.reason}")
-        return error
+        return explain_end(error, result)
 
     async def _after_call(self) -> Exception | None:
         """Run the hook, also for a call that was cancelled, and return what it raises."""

@@ -11,7 +11,7 @@ import trio
 
 from hostler._container_task import OutputSink
 from hostler._inotify import DirectoryWatch, DirectoryWatcher
-from hostler._iofs import BadSocket, FunctionSocket, SocketDirectory
+from hostler._iofs import SOCKET_NAME, BadSocket, FunctionSocket, SocketDirectory
 from hostler.abc import Cookie, Driver, RunningContainer
 from hostler.call import Timings, stopwatch
 from hostler.config import AgentConfig
@@ -83,8 +83,7 @@ async def wait_ready(
         try:
             function_socket = directory.open_socket()
         except BadSocket as error:
-            log.warning("function offers a bad socket", reason=str(error))
-            raise ContainerInitFailed from error
+            raise ContainerInitFailed.because(str(error)) from error
         try:
             return function_socket, await _connect(function_socket, watch)
         except BaseException:
@@ -109,8 +108,8 @@ async def _connect(function_socket: FunctionSocket, watch: DirectoryWatch) -> so
                 await watch.wait_changed()
             delay = min(2 * delay, _LAST_RETRY)
         except OSError as error:
-            log.warning("can't connect to a function", reason=str(error))
-            raise ContainerInitFailed from error
+            reason = f"can't connect to {SOCKET_NAME}: {error.strerror}"
+            raise ContainerInitFailed.because(reason) from error
 
 
 def _seconds(msecs: float) -> float:

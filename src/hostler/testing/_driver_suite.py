@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
@@ -20,6 +21,7 @@ _TURNS = (0, 1, 2, 5, 13)
 """After how many turns of the scheduler a step is cancelled."""
 _DELAYS = (0.001, 0.01, 0.05)
 """After how many seconds."""
+_CRASH = ("crash", 128 + signal.SIGABRT, "error")
 
 
 async def life(subject: DriverSubject) -> None:
@@ -73,8 +75,9 @@ async def missing_image(subject: DriverSubject) -> None:
 
 
 async def exit_codes(subject: DriverSubject) -> None:
-    """The function's exit code arrives, at every waiter, once and again."""
-    for code, status in ((0, "success"), (7, "error")):
+    """The function's exit code arrives, at every waiter, once and again; for a signal, 128 and
+    its number."""
+    for what, code, status in (("exit=0", 0, "success"), ("exit=7", 7, "error"), _CRASH):
         async with subject.started(subject.task()) as function:
             results = []
 
@@ -85,7 +88,7 @@ async def exit_codes(subject: DriverSubject) -> None:
                 for _ in range(3):
                     nursery.start_soon(wait)
                 with must_raise(FunctionBroke, "a function that exits has answered"):
-                    await function.ask(f"exit={code}")
+                    await function.ask(what)
             results.append(await function.container.wait())
             for result in results:
                 require((result.status, result.exit_code) == (status, code), f"{code}: {result}")
@@ -95,11 +98,13 @@ async def exit_codes(subject: DriverSubject) -> None:
 
 
 async def exit_at_start(subject: DriverSubject) -> None:
-    """A container that ends before it is ready is noticed like any other."""
-    async with subject.cookie(subject.task(env={"FNT_START": "exit=3"})) as cookie:
-        await prepare(cookie)
-        result = await (await cookie.run()).wait()
-        require((result.status, result.exit_code) == ("error", 3), f"ended with {result}")
+    """A container that ends before it is ready is noticed like any other, and how it ended."""
+    for what, code, status in (("exit=0", 0, "success"), ("exit=3", 3, "error"), _CRASH):
+        async with subject.cookie(subject.task(env={"FNT_START": what})) as cookie:
+            await prepare(cookie)
+            result = await (await cookie.run()).wait()
+            require((result.status, result.exit_code) == (status, code), f"{what}: {result}")
+            require(result.reason, f"{what}: nobody is told why")
 
 
 async def cancelled_wait(subject: DriverSubject) -> None:

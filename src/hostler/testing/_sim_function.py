@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import trio
 
@@ -15,6 +16,8 @@ from hostler.drivers.sim import (
     SimResponse,
 )
 
+_ABORTED = 128 + signal.SIGABRT
+
 
 def _orders(text: str) -> dict[str, str]:
     """``key=value;key`` as a dict."""
@@ -26,6 +29,8 @@ async def _start(container: SimContainer) -> None:
     orders = _orders(container.env.get("FNT_START", ""))
     if "exit" in orders:
         raise SimExit(int(orders["exit"]))
+    if "crash" in orders:
+        raise SimExit(_ABORTED)
     if "hang" in orders:
         await trio.sleep_forever()
 
@@ -38,6 +43,8 @@ async def _answer(request: SimRequest) -> SimResponse:
     body = await request.read()
     if "exit" in orders:
         raise SimExit(int(orders["exit"]))
+    if "crash" in orders:
+        raise SimExit(_ABORTED)
     if "hang" in orders:
         await trio.sleep_forever()
     if "env" in orders:

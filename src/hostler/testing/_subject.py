@@ -51,10 +51,10 @@ class DriverSubject:
     """A driver to check.
 
     ``image`` is a function that understands, in the request header ``Fnt-Do``: nothing (echo the
-    body), ``env`` (a JSON object whose ``env`` is its environment), ``exit=N``, ``hang`` (never
-    answer), ``out=text`` and ``err=text`` (a line on stdout or stderr); and in the environment
-    variable ``FNT_START``: ``exit=N`` and ``hang`` (never offer the socket). Several are joined
-    by ``;``. `add_sim_function` gives a sim driver one.
+    body), ``env`` (a JSON object whose ``env`` is its environment), ``exit=N``, ``crash`` (abort,
+    signal 6), ``hang`` (never answer), ``out=text`` and ``err=text`` (a line on stdout or stderr);
+    and in the environment variable ``FNT_START``: ``exit=N``, ``crash`` and ``hang`` (never offer
+    the socket). Several are joined by ``;``. `add_sim_function` gives a sim driver one.
     """
 
     driver: Driver

@@ -132,7 +132,10 @@ class ProcessCookie(Cookie):
             await self._spawn(self._ward, launch)
         except OSError as error:
             log.warning("program can't be executed", program=self._path, error=str(error))
-            raise (ServerBusy() if error.errno in _OUR_FAULT else ContainerInitFailed()) from error
+            if error.errno in _OUR_FAULT:
+                raise ServerBusy from error
+            reason = f"its program can't be executed: {error.strerror}"
+            raise ContainerInitFailed.because(reason) from error
         return ProcessContainer(self._ward)
 
     async def freeze(self) -> None:
