@@ -44,7 +44,6 @@ LAYERS: dict[str, int] = {
             "_asgi",
             "_declaration",
             "_flights",
-            "_log_text",
             "_output_lines",
             "cached_functions",
             "functions",

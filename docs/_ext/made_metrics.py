@@ -12,7 +12,7 @@ from hostler.agent_metrics import AgentMetrics
 from hostler.bodies import BodyMetrics
 from hostler.drivers.docker import DockerMetrics
 from hostler.front import FrontMetrics
-from hostler.metrics import CallCounts, LBMetrics
+from hostler.metrics import CallCounts, LBMetrics, LogMetrics
 from hostler.pool import PoolMetrics
 from hostler.wire import TLSMetrics
 
@@ -36,6 +36,13 @@ def _metrics() -> Iterator[Metric]:
     calls = CallCounts(registry)
     LBMetrics(registry, calls=calls)
     AgentMetrics(registry, calls=calls)
-    for collector in (BodyMetrics, DockerMetrics, FrontMetrics, PoolMetrics, TLSMetrics):
+    for collector in (
+        BodyMetrics,
+        DockerMetrics,
+        FrontMetrics,
+        LogMetrics,
+        PoolMetrics,
+        TLSMetrics,
+    ):
         collector(registry)
     return iter(sorted(registry.collect(), key=lambda metric: metric.name))

@@ -12,7 +12,7 @@ another thread reads whole integers.
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 from prometheus_client import REGISTRY, CollectorRegistry, Histogram
@@ -72,6 +72,23 @@ class _Counts(Collector):
     def collect(self) -> Iterator[Metric]:
         for count in self._counts:
             yield count.metric()
+
+
+class LogMetrics(Collector):
+    """Exposes the log lines that were dropped; ``dropped`` tells how many.
+
+    Raises `ValueError` if ``registry`` has such a metric already.
+    """
+
+    def __init__(self, registry: CollectorRegistry, dropped: Callable[[], int] = int) -> None:
+        self._dropped = dropped
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        text = "Log lines dropped because their destination was stuck, too slow or gone"
+        metric = Metric("fn_log_dropped_count", text, "unknown")
+        metric.add_sample(metric.name, {}, self._dropped())
+        yield metric
 
 
 class CallCounts(_Counts):

@@ -13,7 +13,7 @@ import structlog
 
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError
-from hostler.logs import _SyslogFile, open_logs
+from hostler.logs import open_logs
 
 
 def fail() -> None:
@@ -125,15 +125,6 @@ def test_syslog_server_that_is_not_there() -> None:
         open_logs(NodeConfig(log_dest=f"tcp://127.0.0.1:{port}")),
     ):
         pass
-
-
-def test_slow_syslog_server_never_blocks() -> None:
-    import queue
-
-    file = _SyslogFile(queue.Queue(2))
-    for _ in range(5):
-        file.write("line\n")
-    assert file.dropped == 3
 
 
 def test_a_text_line_is_one_line_whatever_is_in_it() -> None:

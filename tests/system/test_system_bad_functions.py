@@ -11,7 +11,7 @@ import pytest
 import trio
 
 from .http import call, metric, posting
-from .nodes import LIMIT, Functions, errors_of, lines_of, open_fleet
+from .nodes import LIMIT, Functions, errors_of, lines_of, open_fleet, wait_line
 
 FAILED_START = (
     "Container failed to initialize, please ensure you are using the latest fdk and check the logs"
@@ -105,7 +105,9 @@ async def test_each_misbehaviour_has_its_code_text_and_log_line(folder: Path) ->
                 wrong.append(f"{case.do or case.start}: {reply}")
             if not reply.headers["content-type"].startswith("application/json"):
                 wrong.append(f"{case.do or case.start}: {reply}")
-            lines = lines_of(fleet.lb, "call finished", call_id=reply.headers["fn-call-id"])
+            call_id = reply.headers["fn-call-id"]
+            await wait_line(fleet.lb, "call finished", call_id=call_id)
+            lines = lines_of(fleet.lb, "call finished", call_id=call_id)
             if [(line["code"], line["error"]) for line in lines] != [(case.code, case.text)]:
                 wrong.append(f"{case.do or case.start}: {lines}")
 
@@ -131,6 +133,8 @@ async def test_response_that_breaks_in_the_middle_is_not_taken_for_whole(folder:
                 head = await exchange.head()
                 with pytest.raises(h11.RemoteProtocolError):
                     await exchange.rest()
-            lines = lines_of(fleet.lb, "call finished", call_id=head.headers["fn-call-id"])
-            assert [(line["code"], line["error"]) for line in lines] == [(502, NO_RESPONSE)]
+            call_id = head.headers["fn-call-id"]
+            with trio.fail_after(LIMIT):
+                line = await wait_line(fleet.lb, "call finished", call_id=call_id)
+            assert (line["code"], line["error"]) == (502, NO_RESPONSE)
         await fleet.drain()

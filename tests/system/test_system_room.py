@@ -32,7 +32,9 @@ async def test_a_full_runner_is_passed_over_without_any_setting(folder: Path) ->
                 await until_metric(south.node, "fn_running", 1)
         assert [reply.status for reply in replies] == [200] * 3
         assert {reply.body for reply in replies} == {b"0", b"1", b"2"}
-        finished = lines_of(lb, "call finished", code=200)
+        with trio.fail_after(LIMIT):
+            while len(finished := lines_of(lb, "call finished", code=200)) < 3:  # noqa: ASYNC110
+                await trio.sleep(0.01)
         assert {line["runner"] for line in finished} == {north.address, south.address}
         assert max(line["attempts"] for line in finished) >= 2
         assert errors_of(lb) == []

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Iterator
 
 from hostler.errors import HostlerError
+from hostler.logs import open_stream
 
 EXPECTED = (HostlerError, OSError)
 """Failures of the surroundings: settings, files, ports, engines. Others are bugs and keep their
@@ -39,4 +40,6 @@ def _text(error: BaseException) -> str:
 
 
 def tell(text: str) -> None:
-    print(f"hostler: error: {text}", file=sys.stderr)  # noqa: T201  (the command line's own voice)
+    """One line on stderr; a process whose stderr is stuck ends all the same."""
+    with open_stream(sys.stderr) as stderr:
+        stderr.msg(f"hostler: error: {text}")

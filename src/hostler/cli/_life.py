@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
 
 import attrs
 import msgspec
@@ -14,7 +15,8 @@ from prometheus_client import REGISTRY
 
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError
-from hostler.logs import open_logs
+from hostler.logs import LogWriter, open_logs
+from hostler.metrics import LogMetrics
 
 from ._collector import settle_collector
 from ._errors import explanation, tell
@@ -63,7 +65,7 @@ def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None =
         if ready_fd is not None:
             check_fd(ready_fd)
         config, node = make()
-        with open_logs(config):
+        with open_logs(config) as log_writer, _shown(log_writer):
             raise_open_files()
             watch_processes(config.process_collector_list, REGISTRY)
             return trio.run(_live, node, ready_fd, strict_exception_groups=True)
@@ -75,6 +77,16 @@ def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None =
             raise
         tell(text)
         return 1
+
+
+@contextmanager
+def _shown(log_writer: LogWriter) -> Iterator[None]:
+    """Among the process's metrics."""
+    metrics = LogMetrics(REGISTRY, lambda: log_writer.dropped)
+    try:
+        yield
+    finally:
+        REGISTRY.unregister(metrics)
 
 
 def check_fd(number: int) -> None:

@@ -1,0 +1,141 @@
+"""Where log lines go and how they look: FN_LOG_FORMAT, _LEVEL, _DEST and _PREFIX."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any, TextIO
+
+import msgspec
+import structlog
+
+from hostler.config import NodeConfig
+from hostler.errors import ConfigError
+
+from ._sinks import SyslogSink, file_sink, stream_sink
+from ._text import text_renderer
+from ._writer import LogWriter, Sink
+
+CLOSE_LIMIT = 2.0
+"""Seconds that the end of a process may wait for its last lines to be written."""
+
+_LEVELS = {
+    "trace": logging.DEBUG,
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "fatal": logging.CRITICAL,
+    "panic": logging.CRITICAL,
+}
+"""Fn's level names."""
+
+
+@contextmanager
+def open_logs(config: NodeConfig, stderr: TextIO | None = None) -> Iterator[LogWriter]:
+    """Configure structlog, and the standard library's logging, for the whole process.
+
+    Raises `ConfigError` if the destination can't be opened. Blocks while it opens it, and never
+    afterwards: see `LogWriter`. Leaving the block writes what is queued, for `CLOSE_LIMIT` at
+    most, and puts structlog's defaults back.
+    """
+    level = _LEVELS[config.log_level]
+    stderr = stderr or sys.stderr
+    sink = _destination(config, stderr)
+    with ExitStack() as stack:
+        writer = stack.enter_context(_open_writer(sink, config.log_queue_lines))
+        colors = config.log_dest == "stderr" and stderr is sys.stderr and stderr.isatty()
+        structlog.configure(
+            processors=_processors(config, colors),
+            wrapper_class=structlog.make_filtering_bound_logger(level),
+            logger_factory=lambda *_: writer,
+            cache_logger_on_first_use=True,
+        )
+        stack.callback(structlog.reset_defaults)
+        stack.enter_context(_libraries(max(level, logging.WARNING)))
+        yield writer
+
+
+@contextmanager
+def open_stream(stream: TextIO) -> Iterator[LogWriter]:
+    """A writer of single lines, without any settings, that waits for ``stream`` no longer than
+    `CLOSE_LIMIT`."""
+    with _open_writer(stream_sink(stream), NodeConfig().log_queue_lines) as writer:
+        yield writer
+
+
+@contextmanager
+def _open_writer(sink: Sink, lines: int) -> Iterator[LogWriter]:
+    writer = LogWriter(sink, lines, _tell_dropped)
+    try:
+        yield writer
+    finally:
+        writer.close(CLOSE_LIMIT)
+
+
+def _processors(config: NodeConfig, colors: bool) -> list[Any]:
+    common: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if config.log_format == "json":
+        return [
+            *common,
+            structlog.processors.format_exc_info,
+            structlog.processors.JSONRenderer(serializer=_json),
+        ]
+    # The plain formatter: richer ones print local variables, which may be secrets.
+    renderer = structlog.dev.ConsoleRenderer(
+        colors=colors, exception_formatter=structlog.dev.plain_traceback
+    )
+    return [*common, renderer if colors else text_renderer(renderer)]
+
+
+def _json(event: object, **_: object) -> str:
+    return msgspec.json.encode(event, enc_hook=str).decode()
+
+
+def _destination(config: NodeConfig, stderr: TextIO) -> Sink:
+    dest = config.log_dest
+    if dest == "stderr":
+        return stream_sink(stderr)
+    scheme, separator, rest = dest.partition("://")
+    try:
+        if scheme == "file" and separator:
+            return file_sink(rest)
+        host, _, port = (rest if separator else dest).rpartition(":")
+        kind = socket.SOCK_STREAM if scheme == "tcp" and separator else socket.SOCK_DGRAM
+        return SyslogSink(host.strip("[]"), int(port), kind, config.log_prefix)
+    except OSError as error:
+        raise ConfigError(f"cannot log to {dest}: {error.strerror or error}") from error
+
+
+def _tell_dropped(count: int) -> None:
+    structlog.get_logger(__name__).warning("log lines were dropped", count=count)
+
+
+class _ToStructlog(logging.Handler):
+    """Passes the lines of libraries on."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        structlog.get_logger(record.name).log(
+            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+        )
+
+
+@contextmanager
+def _libraries(level: int) -> Iterator[None]:
+    root = logging.getLogger()
+    before = root.level, root.handlers
+    root.level, root.handlers = level, [_ToStructlog()]
+    root.setLevel(level)
+    try:
+        yield
+    finally:
+        root.handlers = before[1]
+        root.setLevel(before[0])
