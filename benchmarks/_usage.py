@@ -52,11 +52,9 @@ def machine_cpu_us() -> float:
 def descendants(pid: int) -> list[int]:
     """All children of ``pid``, theirs, and so on."""
     children: dict[int, list[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            fields = _stat(int(entry.name))
-            if fields:
-                children.setdefault(int(fields[1]), []).append(int(entry.name))
+    for entry in filter(str.isdigit, os.listdir("/proc")):
+        if fields := _stat(int(entry)):
+            children.setdefault(int(fields[1]), []).append(int(entry))
     found: list[int] = []
     todo = [pid]
     while todo:
@@ -70,7 +68,8 @@ def _stat(pid: int) -> list[str]:
     """The fields of /proc/PID/stat after the program's name, which may hold blanks itself;
     nothing if the process has ended."""
     try:
-        text = Path(f"/proc/{pid}/stat").read_text()
+        with open(f"/proc/{pid}/stat") as file:
+            text = file.read()
     except (FileNotFoundError, ProcessLookupError):
         return []
     return text.rpartition(")")[2].split()

@@ -5,10 +5,8 @@ Tells the rate, how many calls were hit, how resident memory develops, and what 
 
 from __future__ import annotations
 
-import gc
 import os
 import random
-import statistics
 import sys
 from collections.abc import Iterator
 from contextlib import closing
@@ -21,17 +19,20 @@ import trio
 from hostler.errors import ContainerInitFailed, FunctionResponseError
 
 from ._embedded import Embedded, label, open_embedded, without_logs
-from ._kills import FUNCTION, EngineKiller, Failure, Kill, Killer, ProcessKiller, unexplained
+from ._kills import FUNCTION, EngineKiller, Failure, Killer, Kills, ProcessKiller, unexplained
 from ._measure import Metrics
-from ._usage import descendants, usage_of
+from ._memory import MemoryLog
+from ._usage import descendants
 
 FUNCTIONS = 50
 CLIENTS = 8
 ROOM = 80
 """Containers that fit: a busy function has several."""
 CALLS_PER_KILL = 25
-SAMPLES = 40
+SAMPLES = 80
 """Of the memory, over all calls."""
+BLOCKS_PER_FAILURE = 4
+"""Python objects of a `Failure`: itself, two times, a text."""
 REST_LIMIT = 120.0
 """Seconds after the last call in which all containers have to idle out."""
 
@@ -39,6 +40,8 @@ REST_LIMIT = 120.0
 class SoakPlan(msgspec.Struct, frozen=True, kw_only=True):
     driver: str
     calls: int
+    idle_timeout: int = 15
+    """Seconds."""
 
 
 @attrs.define
@@ -49,10 +52,11 @@ class Soak:
     embedded: Embedded
     killer: Killer
     calls: int
+    idle_timeout: int
     crashes: int = 0
-    kills: list[Kill] = attrs.Factory(list)
+    kills: Kills = attrs.Factory(Kills)
     failures: list[Failure] = attrs.Factory(list)
-    memory_kb: list[float] = attrs.Factory(list)
+    memory: MemoryLog = attrs.Factory(MemoryLog)
     dice: random.Random = attrs.Factory(lambda: random.Random(1))
 
     async def run(self) -> None:
@@ -67,8 +71,7 @@ class Soak:
     async def _client(self, numbers: Iterator[int], orders: trio.MemorySendChannel[None]) -> None:
         for number in numbers:  # shared by all clients
             if number % (self.calls // SAMPLES or 1) == 0:
-                gc.collect()
-                self.memory_kb.append(usage_of([os.getpid()]).resident_mb * 1000)
+                self.memory.sample(number, own=len(self.failures) * BLOCKS_PER_FAILURE)
             await self._call()
             if number % CALLS_PER_KILL == 0:
                 await orders.send(None)
@@ -81,7 +84,7 @@ class Soak:
             function,
             config={FUNCTION: function},
             headers={"Fnt-Do": ["crash" if crash else "sleep=20"]},
-            idle_timeout=15,
+            idle_timeout=self.idle_timeout,
         )
         begin = trio.current_time()
         try:
@@ -97,14 +100,14 @@ class Soak:
                 begin = trio.current_time()
                 function = await trio.to_thread.run_sync(self.killer.strike, self.dice)
                 if function is not None:
-                    self.kills.append(Kill(function, begin))
+                    self.kills.add(function, begin)
 
 
 async def measure(plan: SoakPlan) -> Metrics:
     threads, files, tasks = _threads(), _files(), _tasks()
     with closing(_killer(plan.driver)) as killer:
         async with open_embedded(plan.driver, memory=ROOM * 32) as embedded:
-            soak = Soak(embedded, killer, plan.calls)
+            soak = Soak(embedded, killer, plan.calls, plan.idle_timeout)
             begin = trio.current_time()
             await soak.run()
             seconds = trio.current_time() - begin
@@ -118,7 +121,7 @@ async def measure(plan: SoakPlan) -> Metrics:
         "calls_failed": len(soak.failures),
         "calls_failed_without_a_kill": len(_unexplained(soak)),
         "calls_crashed_as_asked": soak.crashes,
-        **_memory(soak),
+        **soak.memory.metrics(),
         **left,
         "left_processes": len(descendants(os.getpid())),
         "left_tasks": max(0, _tasks() - tasks),
@@ -148,18 +151,6 @@ def _unexplained(soak: Soak) -> list[Failure]:
     for failure in found:
         print(f"failed without a kill: {failure}", file=sys.stderr)
     return found
-
-
-def _memory(soak: Soak) -> Metrics:
-    """The slope is that after the first quarter: until then caches fill."""
-    later = soak.memory_kb[len(soak.memory_kb) // 4 :]
-    slope = statistics.linear_regression(range(len(later)), later).slope
-    return {
-        "resident_kb_first": soak.memory_kb[0],
-        "resident_kb_quarter": later[0],
-        "resident_kb_last": soak.memory_kb[-1],
-        "resident_kb_per_1000_calls": slope * SAMPLES / (soak.calls / 1000),
-    }
 
 
 def _tasks() -> int:

@@ -21,11 +21,12 @@ def test_cold_calls_are_split_by_stage() -> None:
 
 
 def test_the_soak_tells_what_is_left() -> None:
-    metrics = run_module("soak", SoakPlan(driver="process", calls=200))
+    metrics = run_module("soak", SoakPlan(driver="process", calls=200, idle_timeout=2))
     assert metrics["containers_launched"] > 20
     assert metrics["containers_killed"] > 0
     assert metrics["calls_failed_without_a_kill"] == 0
     assert not any(value for name, value in metrics.items() if name.startswith("left_"))
+    assert {"resident_kb_per_1000_calls", "resident_kb_per_1000_calls_error"} <= metrics.keys()
 
 
 def test_each_failed_call_needs_a_kill_of_its_own() -> None:
