@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import os
-import tempfile
-import uuid
 from collections.abc import Iterator
-from pathlib import Path
 
-import docker
 import pytest
 
 from tests.functions.build import docker_image
 
-from .machine import Machine
+from .machine import Machine, open_machine
 
 
 @pytest.fixture(scope="session")
@@ -23,13 +18,5 @@ def fnt_image(docker_host: str) -> str:
 
 @pytest.fixture
 def machine(docker_host: str, fnt_image: str) -> Iterator[Machine]:
-    engine = docker.APIClient(base_url=docker_host, version="auto")
-    with tempfile.TemporaryDirectory(prefix="fn") as folder:
-        os.chmod(folder, 0o755)
-        machine = Machine(
-            docker_host, fnt_image, f"hostler-test-{uuid.uuid4().hex}", Path(folder), engine
-        )
+    with open_machine(docker_host, fnt_image) as machine:
         yield machine
-        for container in machine.containers():  # of a test that has failed
-            engine.remove_container(container["Id"], force=True)
-    engine.close()

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+import os
+import tempfile
+import uuid
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -51,6 +54,19 @@ class Machine:
                     yield node
                 assert self.containers() == []
                 assert driver.statistics().containers == 0
+
+
+@contextmanager
+def open_machine(host: str, image: str) -> Iterator[Machine]:
+    """At the end nothing is left, also of a test that has failed."""
+    engine = docker.APIClient(base_url=host, version="auto")
+    with tempfile.TemporaryDirectory(prefix="fn") as folder:
+        os.chmod(folder, 0o755)
+        machine = Machine(host, image, f"hostler-test-{uuid.uuid4().hex}", Path(folder), engine)
+        yield machine
+        for container in machine.containers():
+            engine.remove_container(container["Id"], force=True)
+    engine.close()
 
 
 async def do(

@@ -24,10 +24,15 @@ START = 60
 """Seconds for an engine to start, or to end with all that it has."""
 
 # In a network name space of its own: an engine that starts again tidies up bridges, also those of
-# other engines. Starts an engine, then another one on the same data for each line that it reads.
+# other engines. And in a mount name space, where it may see control groups of version 2. Starts an
+# engine, then another one on the same data for each line that it reads.
 KEEPER = f"""
 set -euo pipefail
 ip link set lo up
+if [[ -n ${{CGROUP2:-}} ]]; then
+  umount --recursive --lazy /sys/fs/cgroup
+  mount -t cgroup2 cgroup2 /sys/fs/cgroup
+fi
 source {SCRIPT}
 ENGINE_DEFAULT_SOCKET=/nowhere/socket
 trap engine_stop EXIT
@@ -86,11 +91,15 @@ class OwnEngine:
 
 
 @asynccontextmanager
-async def open_own_engine() -> AsyncIterator[OwnEngine]:
-    """Start one beside whatever other there is; all of it is gone at the end."""
+async def open_own_engine(*, cgroup2: bool = False) -> AsyncIterator[OwnEngine]:
+    """Start one beside whatever other there is; all of it is gone at the end.
+
+    ``cgroup2``: with control groups of version 2, also where the machine has version 1. There the
+    engine has no controllers then, because a controller belongs to one version at a time.
+    """
     keeper = await trio.lowlevel.open_process(
-        ["unshare", "--net", "bash", "-c", KEEPER],
-        env={"PATH": PATH},
+        ["unshare", "--net", "--mount", "bash", "-c", KEEPER],
+        env={"PATH": PATH, "CGROUP2": "yes" if cgroup2 else ""},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )

@@ -1,0 +1,56 @@
+"""A real engine on control groups of version 2.
+
+On a machine whose controllers belong to version 1 such an engine starts, pauses and counts, but it
+can't limit, and tells no usage of memory and CPU; `test_docker_statistics` has those.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from hostler.agent import ContainerState
+from hostler.bodies import BytesBody
+from hostler.errors import ContainerInitFailed, FunctionResponseError
+from tests.agent.machine import Machine, do, open_machine, pid, until_state
+
+from .own_engine import needs_dockerd, open_own_engine
+
+pytestmark = [pytest.mark.docker, needs_dockerd]
+
+
+async def test_calls_freezing_endings_and_samples() -> None:
+    async with open_own_engine(cgroup2=True) as engine:
+        with open_machine(engine.host, "fnt") as machine:
+            assert machine.engine.info()["CgroupVersion"] == "2"
+            await check_life(machine)
+            await check_endings(machine)
+            await check_samples(machine)
+        assert await engine.containers() == []
+
+
+async def check_life(machine: Machine) -> None:
+    """A frozen container is thawed by the next call."""
+    async with machine.open(freeze_idle_msecs=0.0) as node:
+        first = await pid(node, machine)
+        for body in (b"one", b"two"):
+            await until_state(node, {ContainerState.PAUSED: 1})
+            assert (await do(node, machine, body=BytesBody(body))).body == body
+        assert await pid(node, machine) == first
+        assert node.agent.statistics().thaws >= 2
+
+
+async def check_endings(machine: Machine) -> None:
+    async with machine.open() as node:
+        with pytest.raises(FunctionResponseError, match="exited with code 7"):
+            await do(node, machine, "exit=7")
+        with pytest.raises(ContainerInitFailed, match="killed by signal 6"):
+            await do(node, machine, config={"FNT_START": "crash"})
+
+
+async def check_samples(machine: Machine) -> None:
+    """One each second."""
+    async with machine.open() as node:
+        call = node.call(machine.image, headers={"Fnt-Do": ["sleep=2500"]})
+        await node.agent.submit(call)
+        assert call.model.stats
+        assert call.model.stats[0].metrics["net_rx"] >= 0
