@@ -10,14 +10,33 @@ import pytest
 
 from hostler.agent import ContainerState
 from hostler.bodies import BytesBody
+from hostler.drivers.docker._statistics import Sample, make_sample
 from hostler.errors import ContainerInitFailed, FunctionResponseError
 from tests.agent.machine import Machine, do, open_machine, pid, until_state
 
 from .own_engine import needs_dockerd, open_own_engine
 
-pytestmark = [pytest.mark.docker, needs_dockerd]
+
+def test_an_answer_of_version_2_without_controllers() -> None:
+    """As an engine (26.1) gave it: no list of usages by CPU, `null` for the disks, no sums of
+    memory."""
+    real = {
+        "cpu_stats": {
+            "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
+            "system_cpu_usage": 986_210_000_000,
+            "online_cpus": 2,
+            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
+        },
+        "memory_stats": {"stats": {"active_anon": 0, "file": 0, "inactive_file": 0, "slab": 0}},
+        "blkio_stats": {"io_service_bytes_recursive": None, "io_serviced_recursive": None},
+        "pids_stats": {},
+        "networks": {"eth0": {"rx_bytes": 1042, "rx_packets": 11, "tx_bytes": 0, "tx_packets": 0}},
+    }
+    assert make_sample(real, real) == Sample(net_rx=1042)
 
 
+@pytest.mark.docker
+@needs_dockerd
 async def test_calls_freezing_endings_and_samples() -> None:
     async with open_own_engine(cgroup2=True) as engine:
         with open_machine(engine.host, "fnt") as machine:

@@ -82,24 +82,6 @@ def test_one_cpu_and_a_half(version: int) -> None:
     )
 
 
-def test_an_answer_of_version_2_without_controllers() -> None:
-    """As an engine (26.1) gave it: no list of usages by CPU, `null` for the disks, no sums of
-    memory."""
-    real = {
-        "cpu_stats": {
-            "cpu_usage": {"total_usage": 0, "usage_in_kernelmode": 0, "usage_in_usermode": 0},
-            "system_cpu_usage": 986_210_000_000,
-            "online_cpus": 2,
-            "throttling_data": {"periods": 0, "throttled_periods": 0, "throttled_time": 0},
-        },
-        "memory_stats": {"stats": {"active_anon": 0, "file": 0, "inactive_file": 0, "slab": 0}},
-        "blkio_stats": {"io_service_bytes_recursive": None, "io_serviced_recursive": None},
-        "pids_stats": {},
-        "networks": {"eth0": {"rx_bytes": 1042, "rx_packets": 11, "tx_bytes": 0, "tx_packets": 0}},
-    }
-    assert make_sample(real, real) == Sample(net_rx=1042)
-
-
 def test_old_engine_tells_only_the_list() -> None:
     before = answer(1, user=0, kernel=0, total=0, system=0)
     now = answer(1, user=SECOND, kernel=0, total=SECOND, system=4 * SECOND)

@@ -148,8 +148,8 @@ class NodeConfig(EnvConfig):
     log_queue_lines: int = attrs.field(
         default=10_000, metadata=setting(number(low=1, high=1_000_000), "FN_LOG_QUEUE_LINES")
     )
-    """Lines (10 000, and as many KiB) that may wait for a destination that is slow or stuck;
-    further ones are dropped and counted, so that nothing ever waits for the log. Ours."""
+    """Lines (10 000) and KiB that may wait for a destination that is slow or stuck; further lines
+    are dropped and counted, so that nothing ever waits for the log. Ours."""
 
     log_prefix: str = attrs.field(default="", metadata=setting(TEXT, "FN_LOG_PREFIX"))
     """Put before each line that goes to syslog (nothing)."""
