@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +307,25 @@ async def test_driver_error_while_freezing_ends_only_the_container(
         driver.add_image("echo", faults={"freeze": OSError("no cgroup")})
         await node.run()
         await until(lambda: node.agent.statistics().at_rest)
+
+
+async def test_weakness_03_10_nothing_of_a_call_is_kept_when_it_is_over(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """Nor are its times changed by launches for others."""
+    async with open_sim_driver({"sleep": sleeper}) as driver, open_node(driver, tmp_path) as node:
+        image = driver.images["sleep"]
+        image.create_time = 1.0
+        first = node.call("sleep", BytesBody(b"1"))
+        await node.agent.submit(first)
+        assert first.timings.ctr_create_ns == 10**9
+        image.create_time = 5.0
+        async with trio.open_nursery() as nursery:
+            for _ in range(2):
+                nursery.start_soon(node.run, "sleep", BytesBody(b"10"))
+        assert (driver.statistics().created, first.timings.ctr_create_ns) == (2, 10**9)
+        kept = weakref.ref(first)
+        del first
+        gc.collect()
+        assert kept() is None
+        assert driver.statistics().containers == 2

@@ -73,7 +73,9 @@ def test_memory_has_no_swap() -> None:
 
 
 @pytest.mark.parametrize(("api", "sent"), [((1, 33), True), ((1, 40), True), ((1, 41), False)])
-def test_kernel_memory_only_where_it_is_not_deprecated(api: tuple[int, ...], sent: bool) -> None:
+def test_weakness_04_11_kernel_memory_only_where_it_is_not_deprecated(
+    api: tuple[int, ...], sent: bool
+) -> None:
     """Weakness 04/11."""
     payload = build(memory=5 << 20, api=api).payload()
     assert ("KernelMemory" in payload["HostConfig"]) is sent
@@ -110,9 +112,11 @@ def test_ulimits_are_given_one_by_one(logs: Logs) -> None:
 
 @pytest.mark.parametrize(
     ("size", "inodes", "mount"),
-    [(0, 0, ""), (0, 9, ""), (5, 0, "size=5m"), (5, 9, "size=5m,nr_inodes=9")],
+    [(0, 0, ""), (0, 9, "nr_inodes=9"), (5, 0, "size=5m"), (5, 9, "size=5m,nr_inodes=9")],
 )
-def test_tmpfs(size: int, inodes: int, mount: str) -> None:
+def test_weakness_04_10_tmpfs_limits_do_not_need_each_other(
+    size: int, inodes: int, mount: str
+) -> None:
     host = build(tmpfs_size_mb=size, tmpfs_inodes=inodes).host_config
     assert host["Tmpfs"] == {"/tmp": mount}
 

@@ -157,7 +157,7 @@ class AgentConfig(EnvConfig):
     """Bytes (819 200) of POSIX message queues (ulimit ``msgqueue``)."""
 
     max_tmpfs_inodes: int = attrs.field(default=0, metadata=setting(_SIZE, "FN_MAX_TMPFS_INODES"))
-    """Inodes of a container's ``/tmp``, 0 (default) = no limit."""
+    """Inodes of a container's ``/tmp``, also of one without a size; 0 (default) = no limit."""
 
     disable_readonly_rootfs: bool = attrs.field(
         default=False, metadata=setting(FLAG, "FN_DISABLE_READONLY_ROOTFS")

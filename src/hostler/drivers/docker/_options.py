@@ -162,10 +162,12 @@ def _add_ulimits(options: DockerOptions, task: ContainerTask) -> None:
 def _add_tmpfs(options: DockerOptions, task: ContainerTask, *, writable_root: bool) -> None:
     if writable_root and not task.tmpfs_size_mb:
         return
-    mount = f"size={task.tmpfs_size_mb}m" if task.tmpfs_size_mb else ""
-    if mount and task.tmpfs_inodes:
-        mount += f",nr_inodes={task.tmpfs_inodes}"
-    options.host_config["Tmpfs"] = {"/tmp": mount}  # noqa: S108  (a path in the container)
+    limits = []
+    if task.tmpfs_size_mb:
+        limits.append(f"size={task.tmpfs_size_mb}m")
+    if task.tmpfs_inodes:
+        limits.append(f"nr_inodes={task.tmpfs_inodes}")
+    options.host_config["Tmpfs"] = {"/tmp": ",".join(limits)}  # noqa: S108  (a path in the container)
 
 
 def _add_network(
