@@ -112,6 +112,20 @@ async def test_what_is_not_there_or_not_valid_has_an_exit_code_of_its_own(client
         code=3,
         message="app 'shop' has no function 'f'; see hostler fn list shop",
     )
+    await client.ok("fn", "create", "shop", "pay", "x")
+    await client.fails(
+        "app", "inspect", "shp", code=3, message="there is no app 'shp'; is it 'shop'?"
+    )
+    await client.fails(
+        *("invoke", "shop", "pya"),
+        code=3,
+        message="app 'shop' has no function 'pya'; is it 'pay'?",
+    )
+    await client.fails(
+        *("trigger", "inspect", "shop", "pay", "web"),
+        code=3,
+        message="function 'pay' has no trigger 'web'; see hostler trigger list shop",
+    )
     usage = await client("app", "create", "x", "-c", "nonsense")
     assert usage.returncode == 2
     assert "'nonsense' is not KEY=VALUE" in usage.stderr
@@ -123,6 +137,20 @@ async def test_a_server_that_is_not_there_is_named() -> None:
     (line,) = done.stderr.splitlines()
     assert line.startswith("hostler: error: http://127.0.0.1:1 does not answer as it should (")
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("node", [("lb", "--runners", "127.0.0.1:1"), ("runner",)])
+async def test_a_node_without_an_api_is_named(node: tuple[str, ...], tmp_path: Path) -> None:
+    options = ("--driver", "process", "--http-bind", "127.0.0.1:0")
+    if node[0] == "lb":
+        (tmp_path / "f.yaml").write_text("apps: []\n")
+        options = ("--functions", str(tmp_path / "f.yaml"))
+    async with open_node(*node, *options, "--bind", "127.0.0.1:0") as there:
+        await Client(there.url).fails(
+            *("app", "list"),
+            code=3,
+            message=f"{there.url} has no API of functions (it answered 404); is --server right?",
+        )
 
 
 async def test_a_long_list_is_read_page_by_page(client: Client) -> None:

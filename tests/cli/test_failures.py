@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from pathlib import Path
 
 import pytest
 
-from ._process import run
+from hostler.cli._misspelt import misspelt
+
+from ._process import open_node, run
 
 FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: nothing}\n"
 
@@ -97,8 +100,48 @@ async def test_taken_port(functions: str) -> None:
             functions,
             "--bind",
             bind,
-            message=f"cannot listen on {bind}: Address already in use",
+            message=f"cannot listen on {bind}: Address already in use; another program is there: "
+            "end it, or choose another address by --bind",
         )
+        runner = ("runner", "--driver", "process", "--bind", bind)
+        await fails(*runner, message=f"cannot listen on {bind}: Address already in use; another")
+
+
+async def test_a_driver_that_is_none_is_told_before_anything_is_made(tmp_path: Path) -> None:
+    done = await run("serve", "--driver", "dockr", "--bind", "127.0.0.1:0", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "--driver 'dockr': takes auto, docker, process or module:attribute" in done.stderr
+    assert os.listdir(tmp_path) == []
+
+
+async def test_a_runner_without_an_engine_says_where_it_looked() -> None:
+    await fails(
+        *("runner", "--bind", "127.0.0.1:0"),
+        env={"DOCKER_HOST": "unix:///none/docker.sock"},
+        message="none answers at unix:///none/docker.sock (No such file or directory); start one, "
+        "or set DOCKER_HOST",
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("FN_FREZE_IDLE_MSECS", {"FN_FREZE_IDLE_MSECS": "FN_FREEZE_IDLE_MSECS"}),
+        ("FN_DB_URI_FILE", {"FN_DB_URI_FILE": "FN_DB_URL"}),
+        ("FN_DRIVR", {"FN_DRIVR": "FN_DRIVER"}),
+        # settings, also of the commands only, and names that others use
+        *((n, {}) for n in ("FN_DB_URL", "FN_DB_URL_FILE", "FN_DRIVER", "FN_LB_SERVICE_HOST")),
+    ],
+)
+def test_what_is_nearly_a_setting_is_found(name: str, meant: dict[str, str]) -> None:
+    assert misspelt({name: "x", "PATH": "/bin"}) == meant
+
+
+async def test_a_misspelt_setting_is_told_of_at_the_start(functions: str) -> None:
+    env = {"FN_UUI": "false"}
+    async with open_node(*LB, "--functions", functions, env=env) as node:
+        line = await node.wait_line("this variable is no setting")
+        assert (line["variable"], line["meant"]) == ("FN_UUI", "FN_UI")
 
 
 @pytest.mark.parametrize("args", [("nothing",), ("lb", "--nothing"), ("serve", "--grace", "x")])
@@ -121,6 +164,7 @@ async def test_version() -> None:
     done = await run("version")
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip()
+    assert (await run("--version")).stdout == done.stdout
 
 
 async def test_names_of_clients_need_tls() -> None:

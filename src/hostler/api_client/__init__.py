@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from ._calls import Answer, open_request
 from ._client import ApiClient, open_api_client
-from ._errors import ApiUnavailable, message_of
+from ._errors import ApiUnavailable, is_foreign, message_of
 
 __all__ = [
     "Answer",
     "ApiClient",
     "ApiUnavailable",
+    "is_foreign",
     "message_of",
     "open_api_client",
     "open_request",

@@ -36,6 +36,7 @@ def _known() -> dict[tuple[int, str], type[APIError]]:
 
 
 _KNOWN = _known()
+_FOREIGN = "the API answered {}"
 
 
 def refusal(status: int, body: bytes) -> APIError:
@@ -44,9 +45,14 @@ def refusal(status: int, body: bytes) -> APIError:
     One of `hostler.rules.errors` where code and text are its, else a plain one of that code with
     the text of the body.
     """
-    text = message_of(body) or f"the API answered {status}"
+    text = message_of(body) or _FOREIGN.format(status)
     known = _KNOWN.get((status, text))
     return known() if known is not None else _BY_CODE.get(status, APIError)(status, text)
+
+
+def is_foreign(error: APIError) -> bool:
+    """Whether it is the `refusal` of something that has another form of errors than the API."""
+    return error.message == _FOREIGN.format(error.code)
 
 
 def message_of(body: bytes) -> str:

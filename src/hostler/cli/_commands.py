@@ -30,6 +30,25 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(installed_version("hostler"))
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the version."
+        ),
+    ] = False,
+) -> None:
+    pass
+
+
 Functions = Annotated[
     str,
     typer.Option(
@@ -195,7 +214,10 @@ def api(
     log_format: LogFormat = None,
     log_level: LogLevel = None,
 ) -> None:
-    """The API of apps, functions and triggers (/v2) over a database; takes no calls."""
+    """The API of apps, functions and triggers.
+
+    It serves /v2 over a database (FN_DB_URL), and takes no calls.
+    """
 
     def make() -> tuple[NodeConfig, Node]:
         from ._api import ApiNode

@@ -13,6 +13,7 @@ from hostler.errors import ConfigError
 log = structlog.get_logger(__name__)
 
 AUTO = "auto"
+DRIVERS = ("docker", "process")
 DEFAULT_SOCKET = "/var/run/docker.sock"
 """Where Docker's own tools look, too."""
 
@@ -22,10 +23,13 @@ def choose_driver(name: str, bind: str) -> str:
 
     The process driver runs what a function's image names as a program of this machine, with the
     rights of the node. Whoever reaches the node's API could then run anything here, so it is
-    never chosen silently for a node that others can reach. Raises `ConfigError` then.
+    never chosen silently for a node that others can reach. Raises `ConfigError` then, and for a
+    name that is none.
     """
-    if name != AUTO:
+    if name in DRIVERS or ":" in name:
         return name
+    if name != AUTO:
+        raise ConfigError(f"--driver {name!r}: takes auto, docker, process or module:attribute")
     if os.environ.get("DOCKER_HOST") or _answers(DEFAULT_SOCKET):
         return "docker"
     if not _is_loopback(bind):

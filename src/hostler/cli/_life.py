@@ -20,6 +20,7 @@ from hostler.metrics import LogMetrics
 
 from ._collector import settle_collector
 from ._errors import explanation, tell
+from ._misspelt import warn_of_misspelt
 from ._open_files import raise_open_files
 from ._processes import watch_processes
 
@@ -68,6 +69,7 @@ def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None =
         with open_logs(config) as log_writer, _shown(log_writer):
             raise_open_files()
             watch_processes(config.process_collector_list, REGISTRY)
+            warn_of_misspelt(os.environ)
             return trio.run(_live, node, ready_fd, strict_exception_groups=True)
     except KeyboardInterrupt:  # before the signals were ours
         return 128 + signal.SIGINT

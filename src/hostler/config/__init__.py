@@ -7,6 +7,8 @@ A field is its variable in lower case without ``FN_``. ``X.from_env()`` reads th
 
 from __future__ import annotations
 
+import attrs
+
 from hostler.errors import ConfigError
 
 from ._addresses import is_runner_target
@@ -42,4 +44,11 @@ __all__ = [
     "is_runner_target",
     "look_up",
     "parse_seconds",
+    "setting_variables",
 ]
+
+
+def setting_variables() -> set[str]:
+    """The variables of all settings."""
+    kinds = EnvConfig.__subclasses__()
+    return {f.metadata.get("variable", "") for kind in kinds for f in attrs.fields(kind)} - {""}

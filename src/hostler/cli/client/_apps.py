@@ -16,9 +16,9 @@ from ._options import (
     AppName,
     AsJson,
     Config,
-    Force,
     NewName,
     Server,
+    Yes,
     json_values,
     texts,
 )
@@ -104,9 +104,9 @@ def update(
 
 
 @apps.command()
-def delete(app_name: AppName, force: Force = False, server: Server = DEFAULT_SERVER) -> None:
+def delete(app_name: AppName, yes: Yes = False, server: Server = DEFAULT_SERVER) -> None:
     """Remove an app with its functions and triggers."""
-    confirm(f"Delete app {app_name} with its functions and triggers?", force)
+    confirm(f"Delete app {app_name} with its functions and triggers?", yes)
 
     async def work(api: ApiClient) -> None:
         await api.delete_app((await app_named(api, app_name)).id)

@@ -55,10 +55,10 @@ def deploy(
     server: Server = DEFAULT_SERVER,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
 ) -> None:
-    """Build a function's image with the local Docker engine and deploy it.
+    """Build a directory's function and put it on a node.
 
-    The app, the function and its triggers are made or changed to what func.yaml says; what it does
-    not mention stays. The image is PREFIX/NAME:VERSION.
+    The image is made by the Docker engine of DOCKER_HOST. The app, the function and its triggers
+    are made or changed to what func.yaml says; what it does not mention stays. The image is PREFIX/NAME:VERSION.
     """
 
     async def work() -> None:

@@ -62,7 +62,7 @@ def _told(error: BaseException, server: str) -> int | None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
     first = found[0]
-    text = _unreachable(first, server) or explanation(error)
+    text = _unreachable(first, server) or _no_api(first, server) or explanation(error)
     if text is None:
         return None
     tell(text)
@@ -75,6 +75,17 @@ def exit_code(error: BaseException) -> int:
     if isinstance(error, APIError):
         return _BY_STATUS.get(error.code, FAILED)
     return FAILED
+
+
+def _no_api(error: BaseException, server: str) -> str | None:
+    """What to say of a node that takes calls only, or of a server that is no node at all."""
+    if not isinstance(error, APIError) or not server:
+        return None
+    from hostler.api_client import is_foreign
+
+    if not is_foreign(error) and not error.message.startswith("Path not found: "):
+        return None
+    return f"{server} has no API of functions (it answered {error.code}); is --server right?"
 
 
 def _unreachable(error: BaseException, server: str) -> str | None:

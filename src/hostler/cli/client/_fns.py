@@ -17,9 +17,9 @@ from ._options import (
     AsJson,
     Config,
     FnName,
-    Force,
     NewName,
     Server,
+    Yes,
     json_values,
     texts,
 )
@@ -137,10 +137,10 @@ def update(
 
 @fns.command()
 def delete(
-    app_name: AppName, fn_name: FnName, force: Force = False, server: Server = DEFAULT_SERVER
+    app_name: AppName, fn_name: FnName, yes: Yes = False, server: Server = DEFAULT_SERVER
 ) -> None:
     """Remove a function with its triggers."""
-    confirm(f"Delete function {app_name}/{fn_name} with its triggers?", force)
+    confirm(f"Delete function {app_name}/{fn_name} with its triggers?", yes)
 
     async def work(api: ApiClient) -> None:
         found = await fn_named(api, await app_named(api, app_name), fn_name)

@@ -67,7 +67,7 @@ def logs(
     server: Servers = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print a JSON document a line.")] = False,
 ) -> None:
-    """Print what functions have printed lately, on the nodes that run them.
+    """Print what functions have printed lately.
 
     Nodes keep it if they were started with FN_LOG_TAIL_BYTES.
     """

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, TypeVar
 
 import attrs
@@ -38,7 +39,7 @@ async def app_named(api: ApiClient, name: str) -> App:
     """Raises `CommandFailed` with what there is to do, as the next ones."""
     found = (await api.list_apps(AppFilter(name=name))).items
     if not found:
-        raise CommandFailed(f"there is no app {name!r}; see hostler app list", NOT_FOUND)
+        raise _missing(f"there is no app {name!r}", name, await all_apps(api), "app list")
     # Only a single one is read with its endpoints.
     return await api.get_app(found[0].id)
 
@@ -46,8 +47,8 @@ async def app_named(api: ApiClient, name: str) -> App:
 async def fn_named(api: ApiClient, app: App, name: str) -> Fn:
     found = (await api.list_fns(FnFilter(app_id=app.id, name=name))).items
     if not found:
-        text = f"app {app.name!r} has no function {name!r}; see hostler fn list {app.name}"
-        raise CommandFailed(text, NOT_FOUND)
+        text = f"app {app.name!r} has no function {name!r}"
+        raise _missing(text, name, await all_fns(api, app), f"fn list {app.name}")
     return await api.get_fn(found[0].id)
 
 
@@ -55,9 +56,18 @@ async def trigger_named(api: ApiClient, app: App, fn: Fn, name: str) -> Trigger:
     where = TriggerFilter(app_id=app.id, fn_id=fn.id, name=name)
     found = (await api.list_triggers(where)).items
     if not found:
-        text = f"function {fn.name!r} has no trigger {name!r}; see hostler trigger list {app.name}"
-        raise CommandFailed(text, NOT_FOUND)
+        text = f"function {fn.name!r} has no trigger {name!r}"
+        there = await all_triggers(api, app, fn)
+        raise _missing(text, name, there, f"trigger list {app.name}")
     return await api.get_trigger(found[0].id)
+
+
+def _missing(
+    text: str, name: str, there: Sequence[App | Fn | Trigger], command: str
+) -> CommandFailed:
+    near = get_close_matches(name, [item.name for item in there], 1)
+    hint = f"is it {near[0]!r}?" if near else f"see hostler {command}"
+    return CommandFailed(f"{text}; {hint}", NOT_FOUND)
 
 
 async def _all(ask: Callable[[_Filter], Awaitable[Page[_Item]]], where: _Filter) -> list[_Item]:

@@ -34,7 +34,7 @@ Annotations = Annotated[
         help="Annotation, a JSON value or a text; repeatable. KEY= removes KEY.",
     ),
 ]
-Force = Annotated[bool, typer.Option("--force", "-f", help="Do not ask.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", "--force", "-f", help="Do not ask.")]
 AppName = Annotated[
     str,
     typer.Argument(metavar="APP", help="Name of the app.", autocompletion=complete_app),

@@ -36,10 +36,10 @@ def run(
         str, typer.Option(envvar="FN_LOG_LEVEL", help="Of hostler's own log lines.")
     ] = "error",
 ) -> None:
-    """Run a function from a directory, on this machine and without isolation, while you write it.
+    """Serve a directory's function while you write it.
 
-    func.yaml says how, as for Fn's client; without one, func.py, func.js or an executable func is
-    found. Prints the URLs, a line for each request, and what the function prints.
+    It runs on this machine, without isolation. func.yaml says how, as for Fn's client; without
+    one, func.py, func.js or an executable func is found. Prints the URLs, a line for each request, and what the function prints.
     """
 
     def make() -> tuple[NodeConfig, Node]:

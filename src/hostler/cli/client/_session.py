@@ -27,7 +27,7 @@ def with_api(server: str, work: Callable[[ApiClient], Awaitable[None]]) -> None:
     run_command(run, server)
 
 
-def confirm(question: str, force: bool) -> None:
+def confirm(question: str, yes: bool) -> None:
     """Ask before something is lost, if there is somebody to ask. "No" ends the process with 1."""
-    if not force and sys.stdin.isatty():
+    if not yes and sys.stdin.isatty():
         typer.confirm(question, abort=True)

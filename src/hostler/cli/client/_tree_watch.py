@@ -38,35 +38,36 @@ async def changes(root: Path) -> AsyncIterator[None]:
         _watch(inotify, root, watched)
         while True:
             await trio.lowlevel.wait_readable(inotify.fileno())
-            if _take(inotify, watched):
+            if _take(inotify, root, watched):
                 with trio.move_on_after(LONGEST):
-                    await _settled(inotify, watched)
+                    await _settled(inotify, root, watched)
                 yield
 
 
-async def _settled(inotify: INotify, watched: dict[int, Path]) -> None:
+async def _settled(inotify: INotify, root: Path, watched: dict[int, Path]) -> None:
     while True:
         with trio.move_on_after(QUIET) as quiet:
             await trio.lowlevel.wait_readable(inotify.fileno())
         if quiet.cancelled_caught:
             return
-        _take(inotify, watched)
+        _take(inotify, root, watched)
 
 
-def _take(inotify: INotify, watched: dict[int, Path]) -> bool:
+def _take(inotify: INotify, root: Path, watched: dict[int, Path]) -> bool:
     """Read what there is, watch new directories, and say whether something counts."""
     changed = False
     for event in inotify.read(timeout=0):
         if event.mask & flags.IGNORED:
             watched.pop(event.wd, None)
             continue
-        if event.mask & flags.Q_OVERFLOW:
+        if event.mask & flags.Q_OVERFLOW:  # directories may be new that nobody told of
+            _watch(inotify, root, watched)
             changed = True
             continue
         if _is_ignored(event.name):
             continue
         if event.mask & flags.ISDIR and event.mask & (flags.CREATE | flags.MOVED_TO):
-            _watch(inotify, watched[event.wd] / event.name, watched)
+            _watch_new(inotify, watched[event.wd] / event.name, watched)
         changed = True
     return changed
 
@@ -75,8 +76,12 @@ def _watch(inotify: INotify, folder: Path, watched: dict[int, Path]) -> None:
     watched[inotify.add_watch(folder, _MASK)] = folder
     for inner in folder.iterdir():
         if inner.is_dir() and not inner.is_symlink() and not _is_ignored(inner.name):
-            with suppress(FileNotFoundError):  # gone meanwhile
-                _watch(inotify, inner, watched)
+            _watch_new(inotify, inner, watched)
+
+
+def _watch_new(inotify: INotify, folder: Path, watched: dict[int, Path]) -> None:
+    with suppress(FileNotFoundError, NotADirectoryError):  # it may be gone by now
+        _watch(inotify, folder, watched)
 
 
 def _is_ignored(name: str) -> bool:

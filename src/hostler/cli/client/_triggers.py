@@ -16,10 +16,10 @@ from ._options import (
     AppName,
     AsJson,
     FnName,
-    Force,
     NewName,
     Server,
     TriggerName,
+    Yes,
     json_values,
 )
 from ._session import confirm, with_api
@@ -126,11 +126,11 @@ def delete(
     app_name: AppName,
     fn_name: FnName,
     trigger_name: TriggerName,
-    force: Force = False,
+    yes: Yes = False,
     server: Server = DEFAULT_SERVER,
 ) -> None:
     """Remove a trigger."""
-    confirm(f"Delete trigger {app_name}/{fn_name}/{trigger_name}?", force)
+    confirm(f"Delete trigger {app_name}/{fn_name}/{trigger_name}?", yes)
 
     async def work(api: ApiClient) -> None:
         await api.delete_trigger((await _find(api, app_name, fn_name, trigger_name)).id)

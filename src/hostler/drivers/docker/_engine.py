@@ -230,9 +230,17 @@ async def open_engine(
                 partial(_connect, environ, table), abandon_on_cancel=True
             )
         except _LIBRARY_ERRORS as error:
-            raise EngineUnreachable("connect", f"{error} (at {where})") from error
+            raise EngineUnreachable("connect", _why(error, where)) from error
         return Engine(clients, table, observe)
     raise EngineTimeout("connect", f"no answer within {seconds:g} s")
+
+
+def _why(error: Exception, where: str) -> str:
+    if isinstance(error, PermissionError):
+        return f"this user may not use {where}; root may, and members of the group docker"
+    if isinstance(error, OSError) and error.strerror:
+        return f"none answers at {where} ({error.strerror}); start one, or set DOCKER_HOST"
+    return f"{error} (at {where})"
 
 
 async def _check_socket(host: str) -> None:
