@@ -27,7 +27,9 @@ async def echo(request: SimRequest) -> SimResponse:
 
 async def test_the_program_places_a_call() -> None:
     names: dict[str, Any] = {}
-    [program] = re.findall(r"^```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    [program] = re.findall(
+        r"^<!-- run by: [^\n]+\n```python\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL
+    )
     exec(program, names)
     writer = Recorder()
     fn = Fn(id="fn", name="fn", app_id="app", image="echo", timeout=5)

@@ -4,6 +4,7 @@ A comment before a block says what it is, where its language does not:
 
 * ``<!-- file: NAME -->``       the content of a file that later blocks use
 * ``<!-- node: PORT -->``       a command that stays; the next block waits until it listens on PORT
+* ``<!-- printed by: node -->`` what that command prints some time later
 * ``<!-- run by: TEST -->``     another test takes it from the page and runs it
 * ``<!-- not run: REASON -->``  it can't be run here
 """
@@ -20,7 +21,7 @@ from markdown_it import MarkdownIt
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if page.parent.name != "made"]
-_MARK = re.compile(r"<!-- (file|node|run by|not run): (.+) -->")
+_MARK = re.compile(r"<!-- (file|node|printed by|run by|not run): (.+) -->")
 
 
 @attrs.frozen

@@ -11,11 +11,13 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 COMMAND_SECONDS = 60
+PRINT_SECONDS = 20
 _END = "--- the command has ended with"
 _WAIT = """\
 for i in $(seq 300); do
@@ -64,6 +66,14 @@ class Shell:
         self._nodes += 1
         log = f".node-{self._nodes}.log"
         return self.run(f"{command} >{log} 2>&1 &\n{_WAIT.format(port=port, log=log)}")
+
+    def wait_printed(self, expected: str) -> None:
+        """Until the last one that was started has printed all of these lines."""
+        log = self.folder / f".node-{self._nodes}.log"
+        end = time.monotonic() + PRINT_SECONDS
+        while expected not in log.read_text():
+            assert time.monotonic() < end, f"the node printed\n{log.read_text()}\nnot\n{expected}"
+            time.sleep(0.02)
 
     def close(self) -> None:
         """What was started ends as it does at Ctrl-C, but at once."""
