@@ -125,10 +125,11 @@ class Browser:
         feature = {"name": "prefers-color-scheme", "value": scheme}
         await self.command("Emulation.setEmulatedMedia", features=[feature])
 
-    async def screenshot(self, path: Path) -> None:
-        """Of the whole page, however long."""
+    async def screenshot(self, path: Path, height: float | None = None) -> None:
+        """Of the whole page, however long, or of its uppermost ``height`` pixels."""
         size = (await self.command("Page.getLayoutMetrics"))["cssContentSize"]
-        clip = {"x": 0, "y": 0, "width": size["width"], "height": size["height"], "scale": 1}
+        height = height or size["height"]
+        clip = {"x": 0, "y": 0, "width": size["width"], "height": height, "scale": 1}
         shot = await self.command("Page.captureScreenshot", clip=clip, captureBeyondViewport=True)
         await trio.Path(path).write_bytes(base64.b64decode(shot["data"]))
 

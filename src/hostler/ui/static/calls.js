@@ -4,6 +4,7 @@ import { byId, keyed, make, setText } from "./dom.js";
 import { clock, duration } from "./format.js";
 
 const STAGES = ["queue", "pull", "create", "init", "execution", "transit"];
+const FEW = 12;  // of them that are shown at first: page.css
 const MEANING = {
   queue: "waiting for a container", pull: "fetching the image", create: "making the container",
   init: "the function starting", execution: "the function running",
@@ -18,6 +19,7 @@ export function nameOf(call) {
 export function showCalls(calls) {
   byId("calls-empty").hidden = calls.length > 0;
   byId("calls").hidden = calls.length === 0;
+  byId("more").hidden = calls.length <= FEW;
   keyed(byId("calls"), calls, (call) => String(call.seq), createCall, updateCall);
 }
 

@@ -7,6 +7,7 @@ import { draw } from "./plot.js";
 import { showFunctions, showRunners } from "./tables.js";
 
 const KEPT_SECONDS = 300;
+const LEAST_SECONDS = 60;
 const SHOWN_CALLS = 50;
 const RETRY_MS = 3000;
 const RATE_SECONDS = 5;
@@ -88,9 +89,9 @@ function showFigures() {
     const worst = (index) => last.length ? Math.max(...last.map((second) => second[index])) : null;
     const failed = sum(2) / RATE_SECONDS;
     const median = last.length ? last.map((s) => s[3]).sort((a, b) => a - b)[last.length >> 1] : null;
-    rows.push(["Calls per second", rate(sum(1) / RATE_SECONDS)], ["Median", duration(median)],
+    rows.push(["Calls/s", rate(sum(1) / RATE_SECONDS)], ["Median", duration(median)],
       ["99th percentile", duration(worst(4))],
-      ["Failed per second", rate(failed), "", failed > 0 ? "bad" : ""]);
+      ["Failed/s", rate(failed), "", failed > 0 ? "bad" : ""]);
   }
   const load = state.load;
   if (load) {
@@ -118,7 +119,11 @@ function showFigures() {
 }
 
 function showPlots() {
-  const to = Math.floor(state.now) - 1, from = to - KEPT_SECONDS + 1;
+  const to = Math.floor(state.now) - 1;
+  // A node that has just started is not drawn as five minutes of nothing.
+  const lived = Math.max(LEAST_SECONDS, to - Math.floor(state.started) + 1);
+  const from = to - Math.min(KEPT_SECONDS, lived) + 1;
+  const span = since(to - from + 1);
   const column = (index) =>
     new Map([...seconds.values()].filter((s) => s[0] >= from && s[0] <= to).map((s) => [s[0], s[index]]));
   const [all, failed] = [column(1), column(2)];
@@ -127,13 +132,13 @@ function showPlots() {
     series: [{ name: "calls", area: true, values: all },
       ...([...failed.values()].some(Boolean) ? [{ name: "failed", values: failed }] : [])],
     from, to, gap: 0, least: 5, format: count,
-    label: `Calls per second in the last five minutes, at most ${count(peak)}`,
+    label: `Calls per second in the last ${span}, at most ${count(peak)}`,
   });
   const [p50, p99] = [column(3), column(4)];
   draw(byId("latency"), {
     series: [{ name: "p99", values: p99 }, { name: "p50", values: p50 }],
     from, to, gap: null, least: 1, format: duration,
-    label: `Latency in the last five minutes, 99th percentile at most ${
+    label: `Latency in the last ${span}, 99th percentile at most ${
       duration(p99.size ? Math.max(...p99.values()) : null)}`,
   });
 }
@@ -164,6 +169,11 @@ function connect() {
   };
 }
 
+byId("more").addEventListener("click", (event) => {
+  const all = byId("calls").classList.toggle("all");
+  event.target.setAttribute("aria-expanded", String(all));
+  setText(event.target, all ? "Show fewer" : "Show more");
+});
 byId("hold").addEventListener("click", (event) => {
   const held = event.target.getAttribute("aria-pressed") === "false";
   event.target.setAttribute("aria-pressed", String(held));

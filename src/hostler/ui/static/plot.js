@@ -1,5 +1,7 @@
 // Line plots over time as SVG, drawn by hand: two at most, a few hundred points each.
 
+import { since } from "./format.js";
+
 const NS = "http://www.w3.org/2000/svg";
 const LEFT = 46, RIGHT = 8, TOP = 8, BOTTOM = 20;
 
@@ -29,8 +31,7 @@ export function draw(box, { series, from, to, gap, least, format, label }) {
     svg.append(shape("line", { class: "grid", x1: LEFT, x2: width - RIGHT, y1: at, y2: at }));
     svg.append(shape("text", { x: LEFT - 8, y: at + 4, "text-anchor": "end" }, format(top * part)));
   }
-  const minutes = Math.round((to - from) / 60);
-  svg.append(shape("text", { x: LEFT, y: height - 4 }, `${minutes} min ago`));
+  svg.append(shape("text", { x: LEFT, y: height - 4 }, `${since(to - from + 1)} ago`));
   svg.append(shape("text", { x: width - RIGHT, y: height - 4, "text-anchor": "end" }, "now"));
   for (const one of series) {
     for (const run of runs(one.values, from, to, gap)) {
@@ -40,7 +41,10 @@ export function draw(box, { series, from, to, gap, least, format, label }) {
         svg.append(shape("polygon", { class: "area",
           points: `${first},${y(0)} ${points.join(" ")} ${last},${y(0)}` }));
       }
-      if (points.length === 1) points.push(points[0]);
+      if (run.length === 1 && gap === null) {  // between seconds without calls
+        const [cx, cy] = points[0].split(",");
+        svg.append(shape("circle", { class: `dot ${one.name}`, cx, cy, r: 2 }));
+      }
       svg.append(shape("polyline", { class: `line ${one.name}`, points: points.join(" ") }));
     }
   }

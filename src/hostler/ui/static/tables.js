@@ -49,7 +49,7 @@ export function showFunctions(state, rates) {
   byId("functions-table").hidden = none;
   byId("functions-empty").hidden = !none;
   setText(byId("functions-empty"), state.listing === "none"
-    ? "No function has been called here yet." : "There is no function yet.");
+    ? "No function has been called here yet." : "There is no function yet. Make one: hostler deploy DIR --app APP");
   setText(byId("functions-count"), none ? "" : count(state.functions_total));
   showNotice(state);
 }
@@ -74,7 +74,7 @@ function updateFunction(row, fn, state, rates) {
   const states = !has ? [] : ["busy", "idle", "paused", "starting"]
     .filter((name) => has[name] > 0).map((name) => [name, `${has[name]} ${WORDS[name]}`]);
   row.querySelector(".states").hidden = !has;
-  setStates(row, has && !states.length ? [["none zero", "none"]] : states);
+  setStates(row, has && !states.length ? [["none", "none"]] : states);
   setNumbers(row, [
     [rate(rates.of(fn.id))], [duration(fn.median)], [count(fn.calls)],
     [count(fn.failed), fn.failed ? "bad" : ""],
