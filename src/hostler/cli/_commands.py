@@ -33,13 +33,13 @@ app = typer.Typer(
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(installed_version("hostler"))
+        version()
         raise typer.Exit
 
 
 @app.callback()
 def _options(
-    version: Annotated[
+    wanted: Annotated[
         bool,
         typer.Option(
             "--version", callback=_print_version, is_eager=True, help="Print the version."

@@ -58,7 +58,8 @@ def deploy(
     """Build a directory's function and put it on a node.
 
     The image is made by the Docker engine of DOCKER_HOST. The app, the function and its triggers
-    are made or changed to what func.yaml says; what it does not mention stays. The image is PREFIX/NAME:VERSION.
+    are made or changed to what func.yaml says; what it does not mention stays. The image is
+    PREFIX/NAME:VERSION.
     """
 
     async def work() -> None:

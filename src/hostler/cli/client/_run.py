@@ -39,7 +39,8 @@ def run(
     """Serve a directory's function while you write it.
 
     It runs on this machine, without isolation. func.yaml says how, as for Fn's client; without
-    one, func.py, func.js or an executable func is found. Prints the URLs, a line for each request, and what the function prints.
+    one, func.py, func.js or an executable func is found. Prints the URLs, a line for each request,
+    and what the function prints.
     """
 
     def make() -> tuple[NodeConfig, Node]:
