@@ -141,7 +141,7 @@ async def test_a_server_that_is_not_there_is_named() -> None:
 
 @pytest.mark.parametrize("node", [("lb", "--runners", "127.0.0.1:1"), ("runner",)])
 async def test_a_node_without_an_api_is_named(node: tuple[str, ...], tmp_path: Path) -> None:
-    options = ("--driver", "process", "--http-bind", "127.0.0.1:0")
+    options: tuple[str, ...] = ("--driver", "process", "--http-bind", "127.0.0.1:0")
     if node[0] == "lb":
         (tmp_path / "f.yaml").write_text("apps: []\n")
         options = ("--functions", str(tmp_path / "f.yaml"))

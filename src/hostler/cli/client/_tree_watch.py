@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from pathlib import Path
 
@@ -28,7 +28,7 @@ _MASK = (
 )
 
 
-async def changes(root: Path) -> AsyncIterator[None]:
+async def changes(root: Path) -> AsyncGenerator[None, None]:
     """One item for each group of changes below ``root``. Links to directories are not followed.
 
     Raises `OSError`, also when the user has no instances or watches left.
