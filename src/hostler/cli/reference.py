@@ -36,8 +36,9 @@ _HEAD = """\
 Each setting is an environment variable and, in code, a field of a frozen class: `X.from_env()` or
 `X(field=value)`. With `NAME_FILE` set instead of `NAME`, the value is read from that file. A value
 that can't be used ends the start with one line that names the variable, the value and what it
-takes. Names, defaults and parsing are Fn's, unless a description says "ours". Some are there only
-so that an environment made for Fn can be kept: they say "No effect".
+takes; a variable that is none, but nearly has the name of one, is warned of. Names, defaults and
+parsing are Fn's, unless a description says "ours". Some are there only so that an environment
+made for Fn can be kept: they say "No effect".
 
 The first table is of variables that only the commands know.
 
