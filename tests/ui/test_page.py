@@ -244,9 +244,16 @@ async def test_nodes_without_calls_or_functions_say_so(functions: Path, tmp_path
         await browser.wait(f"{names} === 'shop / checkout'")
         await browser.screenshot(screenshots(tmp_path) / "api.png")
         # It takes no calls: nothing is said of them, nor of containers.
-        for part in ("plots", "calls-part", "runners-part"):
+        for part in ("figures", "plots", "calls-part", "runners-part"):
             assert await browser.ask(f"document.getElementById('{part}').hidden")
-        assert await browser.ask("document.querySelector('#functions-table .where').hidden")
+        table = "document.getElementById('functions-table').innerText"
+        assert (await browser.ask(table)).split() == [
+            "Function",
+            "shop",
+            "/",
+            "checkout",
+            fn["image"],
+        ]
         assert browser.problems == []
 
 

@@ -63,6 +63,7 @@ function show() {
   showFigures();
   byId("plots").hidden = byId("calls-part").hidden = state.seconds === null;
   if (state.seconds !== null) showPlots();
+  byId("functions-table").classList.toggle("listed", state.seconds === null);
   showRunners(state, rates);
   for (const cell of document.querySelectorAll("#functions-table .where")) {
     cell.hidden = !state.functions.some((fn) => fn.containers);
@@ -100,8 +101,8 @@ function showFigures() {
       rows.push(["Memory", bytes(load.memory_used), `of ${bytes(load.memory_total)}`]);
     }
   }
-  if (!rows.length) rows.push(["Functions", count(state.functions_total)]);
   const list = byId("figures");
+  list.hidden = !rows.length;
   while (list.children.length > rows.length) list.lastElementChild.remove();
   rows.forEach(([name, value, extra, className], index) => {
     let box = list.children[index];
