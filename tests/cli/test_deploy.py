@@ -17,6 +17,7 @@ from hostler.cli.client._func_file import next_version, read_func_file, write_ve
 from tests.functions.build import docker_image
 
 from ._process import NodeProcess, open_node, run
+from ._terminal import open_terminal
 
 FUNC = """\
 schema_version: 20180708
@@ -116,6 +117,20 @@ async def test_a_build_that_fails_changes_nothing(folder: Path, docker_host: str
     _building, error = done.stderr.splitlines()
     assert error.startswith("hostler: error: Docker engine, build image: COPY failed")
     assert (folder / "func.yaml").read_text() == FUNC
+
+
+@pytest.mark.docker
+async def test_at_a_terminal_a_build_is_one_moving_line_and_a_failed_one_shows_its_last_steps(
+    folder: Path, docker_host: str, tmp_path: Path
+) -> None:
+    (folder / "Dockerfile").write_text("FROM hostler-test/fnt:latest\nCOPY none /none\n")
+    command = ("hostler", "deploy", str(folder), "--app", "shop")
+    async with open_terminal(command, tmp_path, DOCKER_HOST=docker_host, TERM="xterm") as terminal:
+        shown = await terminal.until("hostler: error: Docker engine, build image: COPY failed")
+        assert "building hostler-test-deploy:0.0.10" in shown
+        assert "Step 1/2 : FROM hostler-test/fnt:latest\r\n" in shown
+        assert "\nStep 2/2 : COPY none /none\r\n" in shown
+        assert await terminal.ends() == 1
 
 
 async def test_without_an_engine_or_an_app_there_is_one_line(tmp_path: Path) -> None:
