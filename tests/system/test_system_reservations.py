@@ -6,8 +6,10 @@ from pathlib import Path
 
 import trio
 
-from .http import call, metric, posting, until_metric
-from .nodes import FREED, LIMIT, Functions, errors_of, open_fleet
+from tests.cli._process import NodeProcess
+
+from .http import Reply, call, metric, posting, until_metric
+from .nodes import FREED, LIMIT, Functions, errors_of, lines_of, open_fleet
 
 FUNCTIONS: Functions = {
     "fnt": {},
@@ -49,6 +51,47 @@ async def test_a_client_that_leaves_while_its_container_starts_frees_its_reserva
             assert await metric(fleet.lb, "fn_lb_placer_client_cancelled_count") == 1
             assert (await call(fleet.lb, content=b"next")).body == b"next"
             assert errors_of(fleet.lb) == []
+
+
+async def test_a_runner_that_is_killed_with_nothing_but_reservations_fails_no_call(
+    folder: Path,
+) -> None:
+    """Its containers were starting: what it held goes to the other one."""
+    known: Functions = {f"known{number}": {} for number in range(40)}
+    starts = {"config": {"FNT_START": "delay=1500"}}
+    slow: Functions = {f"slow{number}": starts for number in range(4)}
+    replies: list[Reply] = []
+    with trio.fail_after(2 * LIMIT):
+        async with open_fleet(folder, functions={**known, **slow}) as fleet:
+            nodes = [runner.node for runner in fleet.runners]
+            for fn in known:  # until both have said that they take reservations
+                await call(fleet.lb, fn=fn)
+                if all([await metric(node, "fn_calls") for node in nodes]):
+                    break
+
+            async def one(fn: str) -> None:
+                replies.append(await call(fleet.lb, content=fn.encode(), fn=fn))
+
+            async with trio.open_nursery() as nursery:
+                for fn in slow:
+                    nursery.start_soon(one, fn)
+                victim = await first_with(nodes, "fn_queued")
+                victim.process.kill()
+            assert {(reply.status, reply.body.decode()) for reply in replies} == {
+                (200, fn) for fn in slow
+            }
+            assert await metric(fleet.lb, "fn_errors") == 0
+            ended = lines_of(fleet.lb, "call finished")
+            assert any(line["attempts"] > 1 for line in ended)
+            assert errors_of(fleet.lb) == []
+
+
+async def first_with(nodes: list[NodeProcess], name: str) -> NodeProcess:
+    """The first node whose metric is not 0."""
+    while True:
+        for node in nodes:
+            if await metric(node, name):
+                return node
 
 
 async def test_nothing_is_reserved_when_either_side_does_not_want_it(folder: Path) -> None:
