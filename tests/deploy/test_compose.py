@@ -77,7 +77,7 @@ def fleet(
         {
             "DOCKER_HOST": docker_host,
             "HOSTLER_DOCKER_SOCKET": docker_host.removeprefix("unix://"),
-            "HOSTLER_DB_PASSWORD": "not used",
+            "HOSTLER_DB_PASSWORD": "secret",
             "HOSTLER_IMAGE": image,
             "HOSTLER_IOFS": str(folder),
             "HOSTLER_TAG": name,
@@ -85,7 +85,7 @@ def fleet(
         },
     )
     try:
-        fleet("up", "--no-build", "--wait", "--quiet-pull", *NODES)
+        fleet("up", "--no-build", "--wait", "--pull=never")
         yield fleet
     finally:
         fleet("down", "--volumes", "--timeout=60")
@@ -119,12 +119,16 @@ def test_a_function_is_created_called_and_nothing_stays(
 ) -> None:
     states = [json.loads(line) for line in fleet("ps", "--format=json").splitlines()]
     assert {state["Service"]: state["Health"] for state in states} == dict.fromkeys(
-        NODES, "healthy"
+        ("database", *NODES), "healthy"
     )
     with httpx.Client(base_url=fleet.url("api"), trust_env=False) as api:
         app = api.post("/v2/apps", json={"name": "demo"}).raise_for_status().json()
         fn = {"name": "echo", "app_id": app["id"], "image": docker_image(docker_host)}
         made = api.post("/v2/fns", json=fn).raise_for_status().json()
+    fleet("restart", "--no-deps", "api")  # all is in the database
+    fleet("up", "--no-build", "--wait", "--pull=never")
+    with httpx.Client(base_url=fleet.url("api"), trust_env=False) as api:
+        assert api.get(f"/v2/fns/{made['id']}").raise_for_status().json()["name"] == "echo"
     with httpx.Client(base_url=fleet.url("lb"), timeout=30, trust_env=False) as lb:
         answer = lb.post(f"/invoke/{made['id']}", content=b"hello")
     assert (answer.status_code, answer.content) == (200, b"hello")
@@ -133,7 +137,7 @@ def test_a_function_is_created_called_and_nothing_stays(
     assert len(functions) == 1
     fleet("stop", "--timeout=60")
     lines = fleet("ps", "--all", "--format=json").splitlines()
-    assert [json.loads(line)["ExitCode"] for line in lines] == [0] * len(NODES)
+    assert [json.loads(line)["ExitCode"] for line in lines] == [0] * (1 + len(NODES))
     assert [c for c in of_tag(engine, fleet) if c["Image"] == fn["image"]] == []
     assert [*Path(fleet.env["HOSTLER_IOFS"]).glob("*/*")] == []
 
