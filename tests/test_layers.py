@@ -17,10 +17,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ["errors", "frames", "models", "dates", "ids", "headers", "slot_key", "hashing"], 0
     ),
-    **dict.fromkeys(
-        ["_call_json", "_container_task", "_runner_seam", "_spans", "config", "abc", "engagement"],
-        0,
-    ),
+    **dict.fromkeys(["_call_json", "_container_task", "_plain_http", "_runner_seam", "_spans"], 0),
+    **dict.fromkeys(["config", "abc", "engagement"], 0),
     **dict.fromkeys(["datastore", "rules"], 0),
     **dict.fromkeys(
         [
@@ -33,6 +31,7 @@ LAYERS: dict[str, int] = {
             "_groups",
             "_inotify",
             "_iofs",
+            "_listeners",
             "bodies",
             "call",
             "options",

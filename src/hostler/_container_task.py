@@ -16,7 +16,7 @@ CallHook = Callable[[Call, Mapping[str, str]], Awaitable[None]]
 CloseHook = Callable[[], Awaitable[None]]
 
 
-async def _no_call_hook(model: Call, extensions: Mapping[str, str]) -> None:
+async def no_call_hook(model: Call, extensions: Mapping[str, str]) -> None:
     pass
 
 
@@ -79,8 +79,8 @@ class ContainerTask:
     on_sample: Callable[[Mapping[str, int]], None] = _no_sample
     """Gets samples of what the container uses, about one a second, from a driver that measures
     it; the names are Fn's (``mem_usage``, ``cpu_total``, ...). Must not block."""
-    before_call: CallHook = _no_call_hook
-    after_call: CallHook = _no_call_hook
+    before_call: CallHook = no_call_hook
+    after_call: CallHook = no_call_hook
     close: CloseHook = _no_close_hook
 
 

@@ -1,5 +1,5 @@
-"""What nurseries do to exceptions: `is_cancellation`, and a nursery behind an ``open_x()`` block
-that the block's user need not know of.
+"""What nurseries do to exceptions: `is_cancellation`, `is_timeout`, and a nursery behind an
+``open_x()`` block that the block's user need not know of.
 
 An exception that leaves the body of a nursery arrives in an `ExceptionGroup`, which is right where
 tasks are the point, and a nuisance for a program that nests six ``open_x()`` blocks and wants to
@@ -23,6 +23,13 @@ def is_cancellation(error: BaseException) -> bool:
     if isinstance(error, BaseExceptionGroup):
         return all(map(is_cancellation, error.exceptions))
     return isinstance(error, trio.Cancelled)
+
+
+def is_timeout(error: BaseException) -> bool:
+    """Whether ``error`` is a cancellation by a deadline, and nothing else."""
+    if isinstance(error, BaseExceptionGroup):
+        return all(map(is_timeout, error.exceptions))
+    return isinstance(error, trio.Cancelled) and error.source == "deadline"
 
 
 @asynccontextmanager

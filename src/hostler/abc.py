@@ -138,14 +138,17 @@ class CallListener:
     ``before_call``: the call has a slot (runner) or is about to be placed (LB); an exception
     ends the call with that exception. ``after_call``: the call is over and its model complete;
     it also runs when the call was cancelled (then shielded, with a deadline); an exception is
-    logged, the later listeners still run.
+    logged, the later listeners still run. `note_end` is for listeners that only take note.
     """
 
     async def before_call(self, call: PendingCall) -> None:
         """The default does nothing."""
 
     async def after_call(self, call: PendingCall) -> None:
-        """The default does nothing."""
+        """The default does nothing, and costs nothing."""
+
+    def note_end(self, call: PendingCall) -> None:
+        """As ``after_call``, and before it, without its cost: synchronous, and must not block."""
 
 
 class CallAgent(ABC):
@@ -241,6 +244,11 @@ class RunnerPool(ABC):
         An empty list means "none now, ask again". Raising a 502 `FunctionError` means that
         asking again is useless; any other exception is retried until the placer gives up.
         """
+
+    def runners_now(self, call: RunnerCall) -> Sequence[Runner] | None:
+        """What ``runners`` would return, or raise, if there is nothing to wait for; else ``None``.
+        Asked first: it is what spares each call a time limit."""
+        return None
 
     def add_load_listener(self, listener: LoadListener) -> None:  # noqa: B027  (a default)
         """Tell ``listener``, as long as it lives, what runners tell of their load by themselves.

@@ -12,12 +12,14 @@ another thread reads whole integers.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Literal
 
-from prometheus_client import REGISTRY, CollectorRegistry, Histogram
+from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
+
+from ._histogram import Histogram
 
 CallStatus = Literal["completed", "timeouts", "server_busy", "canceled", "errors"]
 """How a call ended, as counters and the latency's label name it."""
@@ -179,30 +181,36 @@ class LBMetrics(_Counts):
         self.hedges_won = self._counter(
             "lb_placer_hedge_won_count", "Calls that were committed to the second runner"
         )
-        self._histograms(registry)
-        registry.register(self)
-
-    def _histograms(self, registry: CollectorRegistry) -> None:
-        def latency(name: str, text: str, *labels: str) -> Histogram:
-            return Histogram(f"fn_{name}", text, labels, buckets=MILLISECONDS, registry=registry)
-
-        self._attempts = Histogram(
-            "fn_lb_placer_attempt_count",
-            "Attempts to run a call, per placement",
-            buckets=ATTEMPTS,
-            registry=registry,
-        )
-        self._placer_latency = latency(
+        self._histograms: list[tuple[Histogram, str, str]] = []
+        self._attempts = self._histogram(
+            "lb_placer_attempt_count", "Attempts to run a call, per placement", bounds=ATTEMPTS
+        ).series()
+        self._placer_latency = self._histogram(
             "lb_placer_latency", "Milliseconds until a call was placed or given up"
-        )
-        self._sched_latency = latency(
+        ).series()
+        self._sched_latency = self._histogram(
             "lb_runner_sched_latency", "Milliseconds that runners took to find a container"
-        )
-        self._exec_latency = latency("lb_runner_exec_latency", "Milliseconds that functions ran")
-        by_status = latency(
+        ).series()
+        self._exec_latency = self._histogram(
+            "lb_runner_exec_latency", "Milliseconds that functions ran"
+        ).series()
+        by_status = self._histogram(
             "lb_call_latency", "Milliseconds of a call outside of its function", "call_status"
         )
-        self._call_latency = {status: by_status.labels(status) for status in self.ended}
+        self._call_latency = {status: by_status.series(status) for status in self.ended}
+        registry.register(self)
+
+    def _histogram(
+        self, name: str, text: str, *labels: str, bounds: Sequence[float] = MILLISECONDS
+    ) -> Histogram:
+        histogram = Histogram(labels, bounds)
+        self._histograms.append((histogram, f"fn_{name}", text))
+        return histogram
+
+    def collect(self) -> Iterator[Metric]:
+        yield from super().collect()
+        for histogram, name, text in self._histograms:
+            yield histogram.metric(name, text)
 
     def observe_placement(self, attempts: int, latency_ns: int) -> None:
         """A placement is over: how many attempts, and how long until the last of them began."""

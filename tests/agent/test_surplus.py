@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-import h11
 import pytest
 import trio
 
@@ -18,6 +17,7 @@ from hostler._iofs import FunctionSocket
 from hostler.abc import Body
 from hostler.agent._connection import Channel, Connection, Stale
 from hostler.agent._exchange import Exchange
+from hostler.agent._request import request_head
 from hostler.bodies import BytesBody
 from hostler.call import build_call
 from hostler.errors import FunctionResponseError, FunctionWriteRequest
@@ -26,10 +26,7 @@ from tests.conftest import Logs
 from .nodes import Recorder, call_model
 from .test_agent_contract import StreamBody
 
-HEAD = (
-    h11.Request(method="POST", target="/call", headers=[("Host", "localhost")]),
-    h11.EndOfMessage(),
-)
+HEAD = request_head(call_model(), 1.0)
 
 
 def response(text: bytes) -> bytes:
@@ -236,7 +233,7 @@ async def test_nothing_is_written_to_a_stale_connection(
     peer = trio.SocketStream(there)
     await what(peer)
     with pytest.raises(Stale):
-        await connection.begin(*HEAD)
+        await connection.begin(HEAD, b"")
     connection.close()
     if what is _surplus:
         with pytest.raises(trio.BrokenResourceError):  # reset, and not a byte before

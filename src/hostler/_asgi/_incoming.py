@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import trio
 
+from hostler._change import Change
 from hostler.errors import APIError, HostlerError, RequestTooBig
 
 from ._types import Message, Receive
@@ -59,7 +60,7 @@ class Incoming:
         self._held = 0
         self._received = 0
         self._discard = False
-        self._changed = trio.lowlevel.ParkingLot()
+        self._changed = Change()
         self.complete = False
         """The whole body has arrived."""
         self.failure: Exception | None = None
@@ -79,7 +80,7 @@ class Incoming:
         there = True
         while there:
             while self._held >= READ_AHEAD and not self._discard:
-                await self._changed.park()
+                await self._changed.wait()
             there = self._note(await self._next())
 
     def discard(self) -> None:
@@ -87,21 +88,21 @@ class Incoming:
         self._discard = True
         self._chunks.clear()
         self._held = 0
-        self._changed.unpark_all()
+        self._changed.note()
 
     def taken(self) -> bytes:
         """What is here of the body, which is then no longer held."""
         data = b"".join(self._chunks)
         self._chunks.clear()
         self._held = 0
-        self._changed.unpark_all()
+        self._changed.note()
         return data
 
     async def read(self, max_bytes: int | None = None) -> bytes:
         """The next piece of the body, ``b""`` at its end. Raises what has become of it."""
         await trio.lowlevel.checkpoint()
         while not self._chunks and not self.complete and self.failure is None:
-            await self._changed.park()
+            await self._changed.wait()
         # No await from here on: a failure drops the chunks, which must not look like the end.
         if self.failure is not None:
             raise self.failure
@@ -112,7 +113,7 @@ class Incoming:
             self._chunks.appendleft(chunk[max_bytes:])
             chunk = chunk[:max_bytes]
         self._held -= len(chunk)
-        self._changed.unpark_all()
+        self._changed.note()
         return chunk
 
     def stream(self) -> trio.abc.ReceiveStream:
@@ -152,7 +153,7 @@ class Incoming:
             self._held += len(data)
         if not more and self.failure is None:
             self.complete = True
-        self._changed.unpark_all()
+        self._changed.note()
 
     def _fail(self, failure: Exception) -> None:
         if self.failure is None:

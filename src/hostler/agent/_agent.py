@@ -15,6 +15,7 @@ from hostler._gate import Gate, GateClosed
 from hostler._grace import Grace
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import remove_leaked_directories
+from hostler._listeners import tell_after
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
@@ -27,7 +28,7 @@ from . import _call_end
 from ._capacity import read_machine, total_resources
 from ._container import Container
 from ._decisions import Resources
-from ._events import AgentEvents, AgentStatistics, ContainerState
+from ._events import AgentEvents, AgentStatistics
 from ._execution import Execution
 from ._freezing import Freezer
 from ._hints import LoadReporter
@@ -35,6 +36,7 @@ from ._holding import Holds
 from ._launcher import Launcher
 from ._plan import MIN_WARM_ANNOTATION, needed_resources
 from ._slots import SlotQueue, Waiter
+from ._snapshot import snapshot
 from ._startup import Kit
 from ._warm import WarmHold
 
@@ -147,31 +149,7 @@ class Agent(InnerAgent):
 
     def statistics(self) -> AgentStatistics:
         """A snapshot of what goes on."""
-        events, room = self._events, self._launcher.room
-        containers = {state: count for state, count in events.containers.items() if count}
-        leaving = containers.pop(ContainerState.DONE, 0)
-        return AgentStatistics(
-            calls=events.calls,
-            completed=events.ended["completed"],
-            canceled=events.ended["canceled"],
-            timeouts=events.ended["timeouts"],
-            errors=events.ended["errors"],
-            server_busy=events.ended["server_busy"],
-            evictions=room.evictions,
-            launches=events.launches,
-            launch_failures=events.launch_failures,
-            freezes=events.freezes,
-            thaws=events.thaws,
-            queued=events.queued,
-            running=events.running,
-            holding=events.holding,
-            containers=containers,
-            leaving=leaving,
-            slot_queues=len(self._launcher.queues),
-            waiting_for_room=room.waiting,
-            used=room.used,
-            total=room.total,
-        )
+        return snapshot(self._events, self._launcher)
 
     async def _drain(self, grace: Grace) -> None:
         """Close, and let the running calls finish within ``grace``."""
@@ -186,8 +164,7 @@ class Agent(InnerAgent):
         self.close_admission()
         self._gate.cancel_all()
         # What a call still does when cancelled (listeners, hooks) has deadlines of its own.
-        limit = trio.current_time() + STOP_LIMIT
-        with trio.CancelScope(shield=True, deadline=limit) as scope:
+        with trio.move_on_after(STOP_LIMIT, shield=True) as scope:
             await self._gate.wait_empty()
         if scope.cancelled_caught:
             log.error("calls don't end", running=self._events.running)
@@ -213,7 +190,7 @@ class Agent(InnerAgent):
                 container.give_back(reusable=True)  # nothing of this call has reached it
                 _call_end.complete(call, error)
                 _call_end.count(self._events, error, started=False)
-                await _call_end.tell_after(told, call)
+                await tell_after(told, call)
                 raise
         container.begin(call)
         with self._events.executing():
@@ -239,7 +216,7 @@ class Agent(InnerAgent):
             _call_end.complete(call, outcome)
             self._reporter.ran(seconds)
             _call_end.count(self._events, outcome, started=True)
-            await _call_end.tell_after(told, call)
+            await tell_after(told, call)
 
     async def _reserve(self, call: PendingCall) -> Container:
         """Get a container for ``call`` and hold it until the call may run."""
@@ -264,22 +241,34 @@ class Agent(InnerAgent):
         Raises `ServerBusy`, or what the launch for this call failed with.
         """
         key = call.slot_hash_id = self._key(call)
+        queue = None if self._gate.closed else self._launcher.queues.find(key)
+        container = None if queue is None else queue.take()
+        if container is None or not container.usable:  # else there is nothing to wait for
+            container = await self._wait_for_slot(key, call, container)
+        # Only now: a launch without this call's token must not become this call's.
+        if MIN_WARM_ANNOTATION in call.model.annotations:
+            self._launcher.expect(key, call)
+        return container
+
+    async def _wait_for_slot(
+        self, key: bytes, call: PendingCall, container: Container | None
+    ) -> Container:
+        """A running container, perhaps the one that was taken already."""
         with trio.move_on_at(min(trio.current_time() + self._slot_wait, call.deadline)):
-            while not self._gate.closed:
-                queue = self._launcher.queues.get(key)
-                container = queue.take() or await self._wait(queue, queue.join(call))
+            while container is not None or not self._gate.closed:
+                if container is None:
+                    queue = self._launcher.queues.get(key)
+                    container = queue.take() or await self._wait(queue, queue.join(call))
                 try:
                     usable = await container.wait_usable()
                 except BaseException:
                     container.give_back(reusable=True)
                     raise
                 if usable:
-                    # Only now: a launch without this call's token must not become this call's.
-                    if MIN_WARM_ANNOTATION in call.model.annotations:
-                        self._launcher.expect(key, call)
                     return container
                 # It ended before it got anything of this call, which can be served elsewhere.
                 container.give_back(reusable=False)
+                container = None
         raise ServerBusy
 
     def _key(self, call: PendingCall) -> bytes:

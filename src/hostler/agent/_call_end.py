@@ -1,24 +1,16 @@
-"""The end of a call: its model, its counters, its listeners."""
+"""The end of a call: its model and its counters."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable
 
-import structlog
 import trio
 
 from hostler._groups import is_cancellation
-from hostler.abc import CallListener
 from hostler.call import PendingCall
 from hostler.errors import CallTimeout, ServerBusy
 
 from ._events import AgentEvents
-
-log = structlog.get_logger(__name__)
-
-LISTENER_LIMIT = 10.0
-"""Seconds for each after-listener; they have to run even if the call was cancelled."""
 
 CANCELLED_TEXT = "cancelled"
 
@@ -64,17 +56,3 @@ def count(events: AgentEvents, error: BaseException | None, *, started: bool) ->
         events.call_ended("server_busy")
     else:
         events.call_ended("errors")
-
-
-async def tell_after(listeners: Iterable[CallListener], call: PendingCall) -> None:
-    """Run the after-listeners that had been told of the call's begin, each shielded and with a
-    deadline. Raises nothing."""
-    for listener in listeners:
-        limit = trio.current_time() + LISTENER_LIMIT
-        with trio.CancelScope(shield=True, deadline=limit) as scope:
-            try:
-                await listener.after_call(call)
-            except Exception:
-                log.exception("call listener failed", call_id=call.model.id)
-        if scope.cancelled_caught:
-            log.error("call listener takes too long", call_id=call.model.id)

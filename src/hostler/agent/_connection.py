@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import h11
 import structlog
 import trio
 
 from hostler._iofs import FunctionSocket
+from hostler._plain_http import read_response
+
+from ._request import RequestHead, ResponseHead
 
 log = structlog.get_logger(__name__)
 
@@ -20,6 +24,7 @@ DEFAULT_MAX_HEAD = 10 * 2**20
 """Bytes of a response head when FN_MAX_HDR_RESPONSE_SIZE is 0: the limit of Go's HTTP client."""
 
 _READ_SIZE = 64 * 1024
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
 class FunctionBroke(Exception):
@@ -35,7 +40,11 @@ class HeadTooBig(Exception):
 
 
 class Connection:
-    """One connection: h11's state machine over a socket. One exchange at a time."""
+    """One connection: h11's state machine over a socket. One exchange at a time.
+
+    A plain exchange, as most are, does without h11: it learns of the request (`_catch_up`) if the
+    answer is not plain.
+    """
 
     def __init__(self, plain: socket.socket, max_head: int) -> None:
         self._plain = plain
@@ -44,6 +53,10 @@ class Connection:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self._idle_since = trio.current_time()
         self._head_seen = False
+        self._unseen: tuple[RequestHead, bytes] | None = None
+        """The request that was sent, if h11 knows nothing of it."""
+        self._rest = b""
+        """Of the body of a plain answer, what was not received yet."""
         self.surplus = False
         """Whether the function has sent bytes that are part of no response."""
 
@@ -55,32 +68,52 @@ class Connection:
         """Whether it was idle for too long."""
         return trio.current_time() - self._idle_since > KEEP_ALIVE
 
-    async def begin(self, *events: h11.Event) -> None:
-        """Write the begin of a request, or all of it, unless the function has closed the
-        connection or sent bytes that nobody has asked for: those would be read as the answer.
+    async def begin(self, head: RequestHead, body: bytes | None = None) -> None:
+        """Write the head of a request, and all of it with a ``body``, unless the function has
+        closed the connection or sent bytes that nobody has asked for: those would be read as the
+        answer.
 
         Raises `Stale` then, and `FunctionBroke` if the function stops to read in the midst of it.
         What arrives from here on is the answer: HTTP/1.1 has nothing but the order to tell one
         response from another (RFC 9112, section 9.3.2).
         """
-        data = self._encode(*events)
+        data = None if body is None else head.with_body(body)
+        if data is not None:
+            assert body is not None
+            self._unseen = head, body
+        else:
+            data = self._encode(head, body)
         await trio.lowlevel.checkpoint_if_cancelled()
         self._check_quiet()
         try:
-            # The first attempt to write is made at once: no other task runs since the check.
-            sent = await self._stream.socket.send(data)
+            # Not through Trio: no other task runs since the check, nor before the answer is
+            # waited for.
+            sent = self._plain.send(data)
+        except BlockingIOError:
+            sent = 0
         except OSError as error:
             raise Stale(str(error)) from error
         if sent < len(data):
             await self._write(data[sent:])
 
+    def _encode(self, head: RequestHead, body: bytes | None) -> bytes:
+        events: list[h11.Event] = [head.event()]
+        if body is not None:
+            events += [h11.Data(data=body), h11.EndOfMessage()]
+        return b"".join(data for event in events if (data := self._h11.send(event)))
+
+    def _catch_up(self, answer: bytes) -> None:
+        """Let h11 have the exchange from here on."""
+        if self._unseen is not None:
+            self._encode(*self._unseen)
+            self._unseen = None
+            self._h11.receive_data(answer)
+
     async def send(self, event: h11.Event) -> None:
         """Write a further part of the request. Raises `FunctionBroke` if the function does not
         read any more."""
-        await self._write(self._encode(event))
-
-    def _encode(self, *events: h11.Event) -> bytes:
-        return b"".join(data for event in events if (data := self._h11.send(event)))
+        if data := self._h11.send(event):
+            await self._write(data)
 
     async def _write(self, data: bytes) -> None:
         try:
@@ -91,7 +124,7 @@ class Connection:
     def _check_quiet(self) -> None:
         try:
             # Not through Trio: this neither waits nor is a checkpoint.
-            data = self._plain.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            data = self._plain.recv(1, _PEEK)
         except BlockingIOError:
             return
         except OSError as error:
@@ -99,19 +132,30 @@ class Connection:
         self.surplus = bool(data)
         raise Stale("sends what it was not asked for" if data else "closed")
 
-    async def receive_head(self) -> h11.Response:
+    async def receive_head(self) -> ResponseHead:
         """The head of the final response. Raises `FunctionBroke` or `HeadTooBig`."""
+        if self._unseen is not None:
+            data = await self._read()
+            plain = read_response(data, self._max_head)
+            if plain is not None:
+                self._rest = plain.body
+                return ResponseHead(200, plain.fields, len(plain.body))
+            self._catch_up(data)
         while True:
             event = await self._next_event()
             if isinstance(event, h11.Response):
                 self._head_seen = True
                 self._check_size(event)
-                return event
+                return ResponseHead.of(event)
             if not isinstance(event, h11.InformationalResponse):
                 raise FunctionBroke("closed before the response")
 
     async def receive_body(self) -> bytes:
         """The next piece of the body, b"" at its end. Raises `FunctionBroke`."""
+        if self._unseen is not None:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            piece, self._rest = self._rest, b""
+            return piece
         event = await self._next_event()
         if isinstance(event, h11.Data):
             return bytes(event.data)
@@ -133,13 +177,15 @@ class Connection:
         There can't if the request was not completely written, if either side asked for a close,
         or if there are bytes beyond the end of the response.
         """
-        self.surplus = bool(self._h11.trailing_data[0])
-        if self.surplus or (
-            self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE
-        ):
-            return False
-        self._h11.start_next_cycle()
-        self._head_seen = False
+        if self._unseen is None:
+            self.surplus = bool(self._h11.trailing_data[0])
+            if self.surplus or (
+                self._h11.our_state is not h11.DONE or self._h11.their_state is not h11.DONE
+            ):
+                return False
+            self._h11.start_next_cycle()
+            self._head_seen = False
+        self._unseen = None
         self._idle_since = trio.current_time()
         return True
 
@@ -163,18 +209,21 @@ class Connection:
                     raise HeadTooBig from error
                 raise FunctionBroke(str(error)) from error
             if event is h11.NEED_DATA:
-                await self._read()
+                self._h11.receive_data(await self._read())
             elif isinstance(event, h11.Event):
                 return event
             else:
                 raise FunctionBroke("answers beyond the end of its response")
 
-    async def _read(self) -> None:
+    async def _read(self) -> bytes:
         try:
-            data = await self._stream.receive_some(_READ_SIZE)
-        except trio.BrokenResourceError as error:
-            raise FunctionBroke(str(error.__cause__ or error)) from error
-        self._h11.receive_data(data)
+            # Not through Trio's stream, which tries before it waits: there is nothing yet.
+            while True:
+                await trio.lowlevel.wait_readable(self._plain)
+                with suppress(BlockingIOError):
+                    return self._plain.recv(_READ_SIZE)
+        except OSError as error:
+            raise FunctionBroke(str(error)) from error
 
 
 class Channel:

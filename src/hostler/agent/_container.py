@@ -130,6 +130,7 @@ class Container:
     def take(self) -> None:
         """A call has it from here on; it must call `give_back`."""
         self._released = trio.Event()
+        self._share.idle = False
         self._track.move(ContainerState.BUSY)
         if self.idle_since < math.inf:
             now = trio.current_time()
@@ -142,6 +143,11 @@ class Container:
     def begin(self, call: PendingCall) -> None:
         """Its function works on ``call`` from here on."""
         self._output.begin(call)
+
+    @property
+    def usable(self) -> bool:
+        """It runs, so that there is nothing to wait for."""
+        return self._usable is None and not self._leaving
 
     async def wait_usable(self) -> bool:
         """Wait until a container that was taken runs; false if it ends instead."""
@@ -315,6 +321,7 @@ class Container:
 
     def _became_idle(self) -> None:
         now = self.idle_since = trio.current_time()
+        self._share.idle = True
         # It may have been given back before its thaw.
         self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE)
         self._nap.deadline = min(self._nap.deadline, now + self._grace, now + self._idle_timeout)

@@ -18,7 +18,7 @@ from hostler.errors import (
 )
 
 from ._connection import Channel, Connection, FunctionBroke, HeadTooBig, Stale
-from ._request import content_length, request_head, response_headers
+from ._request import RequestHead, request_head
 
 log = structlog.get_logger(__name__)
 
@@ -76,36 +76,32 @@ class Exchange:
         except HeadTooBig as error:
             raise FunctionResponseHeaderTooBig from error
 
-    async def _run(self, head: h11.Request) -> None:
+    async def _run(self, head: RequestHead) -> None:
         data = self._call.body.data
         if data is not None and len(data) <= INLINE_BODY:
-            await self._send_whole(head, data)
+            await self._begin(head, data)
             await self._receive()
         else:
             await self._stream(head)
 
     # --- the request ---
 
-    async def _send_whole(self, head: h11.Request, data: bytes) -> None:
-        """Head and body in one write."""
-        await self._begin(head, h11.Data(data=data), h11.EndOfMessage())
-
-    async def _begin(self, *events: h11.Event) -> None:
-        """Write the begin of the request; on a new connection if the one at hand is no good, the
-        one case for a second attempt. A function that stops to read may have answered: that is
-        left to `_receive`."""
+    async def _begin(self, head: RequestHead, body: bytes | None = None) -> None:
+        """Write the begin of the request, with ``body`` all of it in one write; on a new
+        connection if the one at hand is no good, the one case for a second attempt. A function that
+        stops to read may have answered: that is left to `_receive`."""
         try:
             try:
-                await self._connection.begin(*events)
+                await self._connection.begin(head, body)
             except Stale:
                 self._connection = self._channel.replace(self._connection)
-                await self._connection.begin(*events)
+                await self._connection.begin(head, body)
         except Stale:
             raise
         except FunctionBroke:
             pass
 
-    async def _stream(self, head: h11.Request) -> None:
+    async def _stream(self, head: RequestHead) -> None:
         """Send the body in a child task while the response is received here. The head goes first:
         what comes before it is no answer."""
         error: Exception | None = None
@@ -146,13 +142,12 @@ class Exchange:
         connection = self._connection
         response = await connection.receive_head()
         self._answered = True
-        self._check_status(response.status_code)
-        announced = content_length(response)
-        if self._max_body and announced is not None and announced > self._max_body:
+        self._check_status(response.status)
+        if self._max_body and response.length is not None and response.length > self._max_body:
             # Known before anything was passed on: the caller gets a clean error.
             self.container_ok = True
             raise FunctionResponseTooBig
-        await self._call.writer.start(response.status_code, response_headers(response))
+        await self._call.writer.start(response.status, response.for_caller())
         await self._receive_body(connection)
         self.container_ok = True
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import structlog
 import trio
 
+from hostler._container_task import no_call_hook
 from hostler.call import PendingCall
 from hostler.call_stats import CallStats
 from hostler.errors import CallTimeout, FunctionError
@@ -83,10 +84,13 @@ class Execution:
 
     async def _after_call(self) -> Exception | None:
         """Run the hook, also for a call that was cancelled, and return what it raises."""
+        hook = self._container.task.after_call
+        if hook is no_call_hook:
+            return None
         limit = trio.current_time() + HOOK_LIMIT
         with trio.CancelScope(shield=True, deadline=limit) as scope:
             try:
-                await self._container.task.after_call(self._call.model, self._call.extensions)
+                await hook(self._call.model, self._call.extensions)
             except Exception as error:  # noqa: BLE001  (the caller decides)
                 return error
         if scope.cancelled_caught:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import heapq
 import math
@@ -101,6 +102,7 @@ def _last_used(queue: SlotQueue[Container]) -> float:
     return max(container.idle_since for container in queue.idle())
 
 
+@functools.lru_cache(maxsize=4096)
 def _digest(key: object) -> bytes:
     assert isinstance(key, bytes)
     return hashlib.sha256(key).digest()[:SLOT_DIGEST]

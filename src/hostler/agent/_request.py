@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import math
 import time
 
+import attrs
 import h11
 
+from hostler._plain_http import Pairs, write_fields
 from hostler.errors import APIError
 from hostler.frames import Headers
 from hostler.headers import end_to_end, end_to_end_pairs
@@ -25,9 +28,32 @@ class BadHeader(APIError):
     default_message = "Invalid request header"
 
 
-def request_head(model: Call, seconds: float) -> h11.Request:
+@attrs.frozen
+class RequestHead:
+    """The head of a request. ``lines`` are its headers as they are sent; ``None`` = they are for
+    h11 to write."""
+
+    fields: Pairs
+    lines: bytes | None
+
+    def event(self) -> h11.Request:
+        """For h11. Raises `BadHeader`."""
+        try:
+            return h11.Request(method="POST", target="/call", headers=self.fields)
+        except h11.LocalProtocolError as error:
+            raise BadHeader(message=f"Invalid request header: {error}") from error
+
+    def with_body(self, body: bytes) -> bytes | None:
+        """The whole request as h11 writes it, if that is known."""
+        if self.lines is None:
+            return None
+        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
+        return b"POST /call HTTP/1.1\r\n%b\r\n%b0\r\n\r\n" % (self.lines, chunk)
+
+
+def request_head(model: Call, seconds: float) -> RequestHead:
     """The head for ``model``, whose function has ``seconds`` from now. Raises `BadHeader`."""
-    headers: list[tuple[bytes, bytes]] = [
+    fields: Pairs = [
         (b"Host", b"localhost"),
         (b"Transfer-Encoding", b"chunked"),
         (b"Fn-Call-Id", model.id.encode()),
@@ -36,32 +62,41 @@ def request_head(model: Call, seconds: float) -> h11.Request:
     for name, values in end_to_end(model.headers).items():
         if name not in _OWN:
             encoded = name.encode()
-            headers.extend((encoded, value.encode()) for value in values)
-    try:
-        return h11.Request(method="POST", target="/call", headers=headers)
-    except h11.LocalProtocolError as error:
-        raise BadHeader(message=f"Invalid request header: {error}") from error
+            fields.extend((encoded, value.encode()) for value in values)
+    head = RequestHead(fields, write_fields(fields))
+    if head.lines is None:
+        head.event()  # to find out what is wrong before the function has anything of the call
+    return head
 
 
 def deadline(unix_time: float) -> bytes:
     """RFC 3339 in whole seconds, which every function kit can read. Rounded up: the function
     must not believe that it has less time than it really has."""
-    moment = dt.datetime.fromtimestamp(math.ceil(unix_time), dt.UTC)
-    return moment.strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+    return _rfc3339(math.ceil(unix_time))
 
 
-def response_headers(response: h11.Response) -> Headers:
-    """The headers of the function's answer that are for its caller."""
-    pairs = [(name.decode(), _text(value)) for name, value in response.headers.raw_items()]
-    return end_to_end_pairs(pairs)
+@functools.lru_cache(maxsize=64)  # most calls have that of another one
+def _rfc3339(seconds: int) -> bytes:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
 
-def content_length(response: h11.Response) -> int | None:
-    """The announced size of the body in bytes, if there is one. h11 has checked its form."""
-    for name, value in response.headers:
-        if name == b"content-length":
-            return int(value)
-    return None
+@attrs.frozen
+class ResponseHead:
+    """The head of a response. ``length`` is the announced size of its body, if there is one."""
+
+    status: int
+    fields: Pairs
+    length: int | None
+
+    @classmethod
+    def of(cls, event: h11.Response) -> ResponseHead:
+        # (h11 has checked its form)
+        lengths = (int(value) for name, value in event.headers if name == b"content-length")
+        return cls(event.status_code, event.headers.raw_items(), next(lengths, None))
+
+    def for_caller(self) -> Headers:
+        """The headers that are for the function's caller."""
+        return end_to_end_pairs([(name.decode(), _text(value)) for name, value in self.fields])
 
 
 def _text(value: bytes) -> str:

@@ -34,14 +34,28 @@ class Share:
         self.size = size
         self._room = room
         self._leaving = False
+        self._idle = False
         self._held = True
 
     def __repr__(self) -> str:
         state = "leaving" if self._leaving else "held"
         return f"<Share {self.size} {state if self._held else 'released'}>"
 
+    @property
+    def idle(self) -> bool:
+        """Whether the container could be evicted; changed when it is taken and given back."""
+        return self._idle
+
+    @idle.setter
+    def idle(self, idle: bool) -> None:
+        if idle is not self._idle:
+            self._idle = idle
+            self._room._idle_memory += self.size.memory if idle else -self.size.memory
+            self._room._idle_cpus += self.size.cpus if idle else -self.size.cpus
+
     def leave(self) -> None:
         """Say that the container is on its way out. Idempotent."""
+        self.idle = False
         if self._held and not self._leaving:
             self._leaving = True
             self._room._leaving += self.size
@@ -86,6 +100,7 @@ class Room:
         self._idle = idle
         self._used = Resources()
         self._leaving = Resources()
+        self._idle_memory = self._idle_cpus = 0
         self._line: dict[_Applicant, None] = {}
 
     def __repr__(self) -> str:
@@ -98,7 +113,8 @@ class Room:
     @property
     def reclaimable(self) -> Resources:
         """What those who leave, and the idle ones if they were evicted, would give back."""
-        return sum((container.size for container in self._idle()), self._leaving)
+        leaving = self._leaving
+        return Resources(leaving.memory + self._idle_memory, leaving.cpus + self._idle_cpus)
 
     @property
     def waiting(self) -> int:

@@ -1,4 +1,8 @@
-"""One HTTP/1.1 connection: h11 on a Trio stream, one request after the other."""
+"""One HTTP/1.1 connection: h11 on a Trio stream, one request after the other.
+
+A plain request, as most are, is not given to h11, nor is its response, if that is plain too. h11
+learns of such a request (`Connection.catch_up`) as soon as something else is to be done for it.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +12,7 @@ import select
 import socket
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol
 
 import h11
@@ -15,6 +20,7 @@ import structlog
 import trio
 
 from hostler._asgi import JSON_TYPE, ASGIApp, error_document
+from hostler._plain_http import read_request
 from hostler.config import NodeConfig
 
 from ._dates import http_date
@@ -22,6 +28,7 @@ from ._departures import Departures
 from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, reason_of
 from ._framing import framing_fault, head_size
 from ._limits import head_limit, within
+from ._request import Request
 
 log = structlog.get_logger(__name__)
 
@@ -64,15 +71,16 @@ class Connection:
     def __init__(self, stream: trio.SocketStream, owner: Owner) -> None:
         self.stream = stream
         self.owner = owner
-        self.h11 = h11.Connection(
-            h11.SERVER,
-            max_incomplete_event_size=head_limit(owner.config),
-        )
+        self._max_head = head_limit(owner.config)
+        self.h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
         self.idle = True
         self._served = False
         self._idle_scope = trio.CancelScope()
         self._head: _H11Event = h11.NEED_DATA
+        self._unseen = b""
+        """The present request, if h11 knows nothing of it."""
         self._fd = stream.socket.fileno()
+        self.peer = _peer(stream)
         self._gone = False
         self._on_gone: list[Callable[[], None]] = []
 
@@ -82,7 +90,8 @@ class Connection:
             self.owner.departures.add(self._fd, self._note_gone)
             with self._idle_scope:
                 while await self._serve_one():
-                    self.h11.start_next_cycle()
+                    if not self._unseen:
+                        self.h11.start_next_cycle()
                     self.idle = True
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.debug("connection lost", reason=str(error))
@@ -128,36 +137,34 @@ class Connection:
         if exchange.reusable and not self.owner.draining:
             return True
         if exchange.answered:
-            await self._linger()
+            await self._linger(complete=bool(self._unseen))
         elif exchange.close_delimited:
             self._reset()
         return False
 
-    async def _next_request(self) -> h11.Request | None:
-        """The next request head; ``None`` if there is none or it can't be answered otherwise
+    async def _next_request(self) -> Request | None:
+        """The next request's head; ``None`` if there is none or it can't be answered otherwise
         than by the error that was sent."""
-        config = self.owner.config
+        self._unseen = b""
         try:
             event = self.h11.next_event()
             if event is h11.NEED_DATA and not self.h11.trailing_data[0]:
-                # (a drain may have set an earlier one)
-                until = trio.current_time() + self._patience()
-                self._idle_scope.deadline = min(until, self._idle_scope.deadline)
-                await self._fill()
-            # The first bytes are here, or the client has gone, or the idle time is over.
-            nothing = event is h11.NEED_DATA and not self.h11.trailing_data[0]
-            if nothing or self._idle_scope.cancel_called:
-                return None
-            self.idle = False
-            self._idle_scope.deadline = math.inf
-            if event is h11.NEED_DATA:
+                data = await self._first_bytes()
+                if not data:
+                    return None
+                if (plain := read_request(data, self._max_head)) is not None:
+                    self._unseen = data
+                    return Request.of_plain(plain)
+                self.h11.receive_data(data)
                 event = self.h11.next_event()
-            if event is h11.NEED_DATA and not await within(
-                config.request_header_read_timeout, self._rest_of_head
-            ):
-                await self._refuse(408, "Request header read timed out")
-                return None
+            else:
+                self._begins()
             if event is h11.NEED_DATA:
+                if not await within(
+                    self.owner.config.request_header_read_timeout, self._rest_of_head
+                ):
+                    await self._refuse(408, "Request header read timed out")
+                    return None
                 event = self._head
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, str(error))
@@ -165,13 +172,36 @@ class Connection:
         if not isinstance(event, h11.Request):
             return None
         # h11 refuses only what grows over the limit before it is complete.
-        if head_size(event) > head_limit(config):
+        if head_size(event) > self._max_head:
             await self._refuse(431, "Receive buffer too long")
             return None
         if (fault := framing_fault(event)) is not None:
             await self._refuse(400, fault)
             return None
-        return event
+        return Request.of(event)
+
+    async def _first_bytes(self) -> bytes:
+        """What comes first of the next request; b"" if the client has gone, or the idle time is
+        over."""
+        # (a drain may have set an earlier one)
+        until = trio.current_time() + self._patience()
+        self._idle_scope.deadline = min(until, self._idle_scope.deadline)
+        data = await self.read()
+        if self._idle_scope.cancel_called:
+            return b""
+        self._begins()
+        return data
+
+    def _begins(self) -> None:
+        self.idle = False
+        self._idle_scope.deadline = math.inf
+
+    def catch_up(self) -> None:
+        """Let h11 have the present request from here on."""
+        self.h11.receive_data(self._unseen)
+        self._unseen = b""
+        while not isinstance(self.h11.next_event(), h11.EndOfMessage):
+            pass
 
     def _patience(self) -> float:
         """Seconds for a request to begin. A client that has never sent one has the time of a
@@ -188,7 +218,18 @@ class Connection:
             self._head = self.h11.next_event()
 
     async def _fill(self) -> None:
-        self.h11.receive_data(await self.stream.receive_some(RECEIVE_BYTES))
+        self.h11.receive_data(await self.read())
+
+    async def read(self) -> bytes:
+        """What the client sends next; b"" at its end. Raises `ClientGone`."""
+        try:
+            # Not through Trio's stream, which tries before it waits: mostly there is nothing yet.
+            while True:
+                await trio.lowlevel.wait_readable(self._fd)
+                with suppress(BlockingIOError):
+                    return os.read(self._fd, RECEIVE_BYTES)
+        except OSError as error:
+            raise ClientGone("the client has gone") from error
 
     async def _refuse(self, status: int, text: str) -> None:
         """Answer what is no request, and let go."""
@@ -231,9 +272,10 @@ class Connection:
         except trio.BrokenResourceError as error:
             raise ClientGone("the client has gone") from error
 
-    async def _linger(self) -> None:
-        """Let the client read its answer before the connection goes, if it still sends."""
-        complete = self.h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE)
+    async def _linger(self, *, complete: bool = False) -> None:
+        """Let the client read its answer before the connection goes, if it still sends. It does
+        unless its request is ``complete``, or h11 says so."""
+        complete |= self.h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE)
         if complete and not self.h11.trailing_data[0] and not is_readable(self.stream.socket):
             return
         await self.stream.send_eof()
@@ -249,3 +291,11 @@ class Connection:
         """Make the coming close a reset: the end of the connection would be taken for the
         regular end of the response."""
         self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _peer(stream: trio.SocketStream) -> tuple[str, int] | None:
+    try:
+        host, port = stream.socket.getpeername()[:2]
+    except OSError:
+        return None
+    return host, port

@@ -22,9 +22,11 @@ from hostler._asgi import (
     Scope,
     error_document,
 )
+from hostler._plain_http import write_response
 
 from ._dates import http_date
 from ._limits import within
+from ._request import Request
 from ._routes import CALL_PATHS
 
 if TYPE_CHECKING:
@@ -42,14 +44,17 @@ class ClientGone(OSError):
 class Exchange:
     """One request and its response: the two callables that ASGI wants."""
 
-    def __init__(self, connection: Connection, request: h11.Request) -> None:
+    def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
         self._h11 = connection.h11
         self._request = request
-        self._chunks: list[bytes] = []
-        self._body_here = False
+        self._plain = request.body is not None
+        """h11 knows nothing of the request."""
+        self._chunks: list[bytes] = [request.body] if request.body else []
+        self._body_here = self._plain
         self._body_given = False
-        self._head: h11.Response | None = None
+        self._status = 0
+        self._fields: RawHeaders = []
         self._begun = False
         self._late = False
         self._bad_body: h11.RemoteProtocolError | None = None
@@ -62,16 +67,19 @@ class Exchange:
     @property
     def close_delimited(self) -> bool:
         """The response has begun, and its end is the end of the connection."""
-        return self._begun and self._request.http_version == b"1.0"
+        return self._begun and self._request.version == "1.0"
 
     @property
     def reusable(self) -> bool:
-        done = self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        return done and not self._torn
+        done = self._plain or (
+            self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
+        )
+        return self.answered and done and not self._torn
 
     async def run(self) -> None:
         """Let the application answer. Raises `ClientGone`."""
-        await self._take_small_body()
+        if not self._plain:
+            await self._take_small_body()
         try:
             await self._connection.owner.app(self._scope(), self._receive, self._send)
         except ClientGone:
@@ -96,7 +104,7 @@ class Exchange:
                 self._late = not await within(config.request_body_read_timeout, self._whole_body)
         except h11.RemoteProtocolError as error:
             self._bad_body = error
-        except trio.BrokenResourceError:
+        except ClientGone:
             self._body_given = True
 
     def _declared(self) -> float:
@@ -104,7 +112,7 @@ class Exchange:
         is_call = self._request.target.startswith(CALL_PATHS)
         if not is_call or self._h11.they_are_waiting_for_100_continue:
             return math.inf
-        lengths = (value for name, value in self._request.headers if name == b"content-length")
+        lengths = (value for name, value in self._request.fields if name == b"content-length")
         return int(next(lengths, 0)) or math.inf
 
     async def _whole_body(self) -> None:
@@ -114,21 +122,20 @@ class Exchange:
     def _scope(self) -> Scope:
         request = self._request
         target, _, query = request.target.partition(b"?")
-        headers = list(request.headers)
+        headers = list(request.fields)
         if not target.startswith(b"/") and b"://" in target:  # the absolute form of proxies
             host, _, path = target.split(b"://", 1)[1].partition(b"/")
             target = b"/" + path
             # It counts for more than the header (RFC 9112, section 3.2.2).
             headers = [pair for pair in headers if pair[0] != b"host"]
             headers.append((b"host", host))
-        stream = self._connection.stream
         extensions: dict[str, object] = {ON_DISCONNECT: {"call": self._connection.tell_gone}}
         if self._body_here:
             extensions[WHOLE_BODY] = {}
         return {
             "type": "http",
             "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.http_version.decode("ascii"),
+            "http_version": request.version,
             "method": request.method.decode("ascii"),
             "scheme": "http",
             "path": unquote(target.decode("ascii")),
@@ -136,7 +143,7 @@ class Exchange:
             "query_string": query,
             "root_path": "",
             "headers": headers,
-            "client": _peer(stream),
+            "client": self._connection.peer,
             "server": None,
             "extensions": extensions,
         }
@@ -152,7 +159,7 @@ class Exchange:
                 if self._body_here:
                     break
                 await self._more_body()
-        except (h11.RemoteProtocolError, trio.BrokenResourceError, ClientGone) as error:
+        except (h11.RemoteProtocolError, ClientGone) as error:
             if isinstance(error, h11.RemoteProtocolError):
                 self._bad_body = error
             self._body_given = True
@@ -176,7 +183,7 @@ class Exchange:
                 await self._connection.send_all(self._h11.send(response) or b"")
             finally:
                 self._continuing.set()
-        self._h11.receive_data(await self._connection.stream.receive_some(RECEIVE_BYTES))
+        self._h11.receive_data(await self._connection.read())
         self._pull()
 
     def _pull(self) -> None:
@@ -199,24 +206,45 @@ class Exchange:
 
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._head = self._response(message["status"], list(message.get("headers", ())))
+            self._status, self._fields = message["status"], list(message.get("headers", ()))
+            self._complete_head()
             await trio.lowlevel.checkpoint_if_cancelled()  # the body is sent next
             return
-        parts: list[bytes | None] = []
+        assert self._status, "a body came before the response's start"
+        body, more = message.get("body", b""), message.get("more_body", False)
+        data: bytes | None = None
+        if self._plain and not more:
+            data = write_response(self._status, self._fields, body)
+        if data is None:
+            data = self._encode(body, more=more)
+        self._begun, self.answered = True, not more
+        await self._write(data)
+
+    def _complete_head(self) -> None:
+        if not any(name.lower() == b"date" for name, _ in self._fields):
+            self._fields.append((b"date", http_date()))
+        if not self._body_here or self._connection.owner.draining:
+            self._fields.append((b"connection", b"close"))
+
+    def _encode(self, body: bytes, *, more: bool) -> bytes:
+        """The next part of the response, by h11."""
+        if self._plain:
+            self._plain = False
+            self._connection.catch_up()
+        events: list[h11.Event] = []
         if not self._begun:
-            assert self._head is not None, "a body came before the response's start"
+            reason = reason_of(self._status)
+            head = h11.Response(status_code=self._status, headers=self._fields, reason=reason)
             self._begun = True
-            parts.append(self._h11.send(self._head))
-        if (body := message.get("body", b"")) and not self._bodiless():
-            parts.append(self._h11.send(h11.Data(data=body)))
-        if not message.get("more_body", False):
-            parts.append(self._h11.send(h11.EndOfMessage()))
-            self.answered = True
-        await self._write(b"".join(part for part in parts if part))
+            events.append(head)
+        if body and not self._bodiless():
+            events.append(h11.Data(data=body))
+        if not more:
+            events.append(h11.EndOfMessage())
+        return b"".join(data for event in events if (data := self._h11.send(event)))
 
     def _bodiless(self) -> bool:
-        assert self._head is not None
-        return self._request.method == b"HEAD" or self._head.status_code in (204, 304)
+        return self._request.method == b"HEAD" or self._status in (204, 304)
 
     async def _write(self, data: bytes) -> None:
         if not data:
@@ -227,14 +255,6 @@ class Exchange:
         self._torn = True
         await (self._connection.send_last if self.answered else self._connection.send_all)(data)
         self._torn = False
-
-    def _response(self, status: int, headers: RawHeaders) -> h11.Response:
-        names = {name.lower() for name, _ in headers}
-        if b"date" not in names:
-            headers.append((b"date", http_date()))
-        if not self._body_here or self._connection.owner.draining:
-            headers.append((b"connection", b"close"))
-        return h11.Response(status_code=status, headers=headers, reason=reason_of(status))
 
     async def _last_resort(self, status: int, text: str) -> None:
         if not self._begun:
@@ -247,11 +267,3 @@ class Exchange:
 def reason_of(status: int) -> bytes:
     """The reason phrase; empty if HTTP has none for it."""
     return responses.get(status, "").encode("ascii")
-
-
-def _peer(stream: trio.SocketStream) -> tuple[str, int] | None:
-    try:
-        host, port = stream.socket.getpeername()[:2]
-    except OSError:
-        return None
-    return host, port

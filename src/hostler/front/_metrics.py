@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterator
 
-from prometheus_client import CollectorRegistry, Histogram
+from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from hostler._histogram import Histogram
 from hostler.errors import Blame
 from hostler.metrics import MILLISECONDS
 
@@ -29,18 +30,15 @@ class FrontMetrics(Collector):
         self._versions: set[str] = {""}
         self._requests: Counter[tuple[str, ...]] = Counter()
         self._responses: Counter[tuple[str, ...]] = Counter()
-        self._latency = Histogram(
-            "fn_api_latency",
-            "Milliseconds from a request to the end of its answer",
-            _RESPONSE_LABELS,
-            buckets=MILLISECONDS,
-            registry=registry,
-        )
+        self._latency = Histogram(_RESPONSE_LABELS, MILLISECONDS)
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         yield _metric("request_count", "HTTP requests begun", _REQUEST_LABELS, self._requests)
         yield _metric("response_count", "HTTP requests answered", _RESPONSE_LABELS, self._responses)
+        yield self._latency.metric(
+            "fn_api_latency", "Milliseconds from a request to the end of its answer"
+        )
 
     def begun(self, path: str, method: str) -> None:
         self._requests[path, method] += 1
@@ -57,7 +55,7 @@ class FrontMetrics(Collector):
     ) -> None:
         labels = (path, method, str(status), blame, self._version(fdk_version))
         self._responses[labels] += 1
-        self._latency.labels(*labels).observe(duration_ns / 1e6)
+        self._latency.series(*labels).observe(duration_ns / 1e6)
 
     def _version(self, version: str) -> str:
         if version not in self._versions:

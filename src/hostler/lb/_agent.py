@@ -12,6 +12,7 @@ import trio
 
 from .._gate import Gate
 from .._grace import Grace
+from .._listeners import LISTENER_SECONDS
 from ..abc import CallAgent, CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget
 from ..call import CallOption, PendingCall, build_call
@@ -20,7 +21,7 @@ from ..errors import ServerBusy, ServiceReservationFailure
 from ..metrics import LBMetrics
 from ._detached import AckWriter, log_late_failure
 from ._report import DrainReport, report_of
-from ._run import LISTENER_SECONDS, CallRun
+from ._run import CallRun
 from ._statistics import Counts, LBStatistics
 
 log = structlog.get_logger(__name__)

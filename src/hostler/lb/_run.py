@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from .._groups import is_cancellation
+from .._listeners import tell_after
 from ..abc import Body, CallListener, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
 from ..call import PendingCall
@@ -19,9 +20,6 @@ from ._ending import model_status, status_of, text_of
 from ._statistics import Counts
 
 log = structlog.get_logger(__name__)
-
-LISTENER_SECONDS = 10.0
-"""Seconds for one listener's ``after_call``. It can't be cancelled, so it must have an end."""
 
 PLACER_SECONDS = 0.05
 """Seconds for the placer to refuse a call itself whose client's time is over."""
@@ -109,29 +107,7 @@ class CallRun:
         model.status = model_status(error)
         model.error = text_of(error)
         self._account(error)
-        for listener in self._told:
-            await self._tell(listener)
-
-    async def _tell(self, listener: CallListener) -> None:
-        """``after_call``, also of a cancelled call, and whatever the other listeners do."""
-        with trio.CancelScope(
-            shield=True, deadline=trio.current_time() + LISTENER_SECONDS
-        ) as scope:
-            try:
-                await listener.after_call(self._call)
-            except Exception:
-                log.exception(
-                    "after-call listener failed",
-                    call_id=self._call.model.id,
-                    listener=repr(listener),
-                )
-        if scope.cancelled_caught:
-            log.error(
-                "after-call listener took too long",
-                call_id=self._call.model.id,
-                listener=repr(listener),
-                seconds=LISTENER_SECONDS,
-            )
+        await tell_after(self._told, self._call)
 
     def _account(self, error: BaseException | None) -> None:
         call, timings = self._call, self._call.timings

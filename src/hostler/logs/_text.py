@@ -36,13 +36,13 @@ def text_renderer(for_exceptions: Processor) -> Processor:
         head = f"{time} [{level:<{_LEVEL_WIDTH}}] "
         if not event:
             return head + text
-        details = " ".join([f"{key}={_value(event[key])}" for key in sorted(event)])
-        return f"{head}{text:<{_EVENT_WIDTH}} {details}"
+        is_plain = _PLAIN.fullmatch
+        details = [
+            f"{key}={value}"
+            if isinstance(value := event[key], str) and is_plain(value)
+            else f"{key}={value!r}"
+            for key in sorted(event)
+        ]
+        return f"{head}{text:<{_EVENT_WIDTH}} {' '.join(details)}"
 
     return render
-
-
-def _value(value: object) -> str:
-    if isinstance(value, str):
-        return value if _PLAIN.fullmatch(value) else repr(value)
-    return repr(value)

@@ -195,7 +195,10 @@ class DynamicPool(RunnerPool):
         self._news.add(listener)
 
     async def runners(self, call: RunnerCall) -> Sequence[Runner]:
-        await trio.lowlevel.checkpoint_if_cancelled()  # no turn for others: asked for each call
+        await trio.lowlevel.checkpoint()
+        return self.runners_now(call)
+
+    def runners_now(self, call: RunnerCall) -> Sequence[Runner]:
         if self._board.all_sound:
             return self._offer
         now = trio.current_time()

@@ -31,6 +31,7 @@ class GrpcRunner(Runner):
 
     def __init__(self, client: RunnerClient) -> None:
         self._client = client
+        self._address = client.address
         self._gate = Gate()
         self._reserves = False
 
@@ -40,7 +41,7 @@ class GrpcRunner(Runner):
 
     @property
     def address(self) -> str:
-        return self._client.address
+        return self._address
 
     @property
     def reserves(self) -> bool:

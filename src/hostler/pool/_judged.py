@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from .._groups import is_cancellation
+from .._groups import is_timeout
 from ..abc import NotPlaced, Outcome, Runner, RunnerCall
 from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
 from ..errors import (
@@ -35,6 +35,7 @@ class JudgedRunner(Runner):
 
     def __init__(self, runner: Runner, board: HealthBoard) -> None:
         self._runner = runner
+        self._address = runner.address  # asked for often
         self._board = board
 
     def __repr__(self) -> str:
@@ -42,7 +43,7 @@ class JudgedRunner(Runner):
 
     @property
     def address(self) -> str:
-        return self._runner.address
+        return self._address
 
     async def try_exec(
         self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
@@ -78,7 +79,6 @@ class JudgedRunner(Runner):
     def _judging_delay(self) -> Iterator[Callable[[], None]]:
         """An attempt, which has to be handed over before its time is over; to be called then."""
         began = trio.current_time()
-        deadline = trio.current_effective_deadline()
         is_taken = False
 
         def taken() -> None:
@@ -89,8 +89,7 @@ class JudgedRunner(Runner):
             yield taken
         except BaseException as error:
             now = trio.current_time()
-            late = now >= deadline and now - began >= SLOW_TO_TAKE
-            if late and not is_taken and is_cancellation(error):
+            if not is_taken and now - began >= SLOW_TO_TAKE and is_timeout(error):
                 self._board.failed(self, now, "the runner did not take the call in time")
             raise
 

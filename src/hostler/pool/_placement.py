@@ -221,11 +221,17 @@ class Placement:
     async def _ask(self, line: Line) -> Sequence[Runner] | None:
         """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an
         error of the pool that is final is raised."""
+        runners: Sequence[Runner] | None
         try:
-            with self._trying.searching() as scope:
-                runners = await self._pool.runners(self._call)
-            if scope.cancelled_caught:
+            if self._trying.over:
+                await trio.lowlevel.checkpoint()
                 return None
+            runners = self._pool.runners_now(self._call)
+            if runners is None:
+                with self._trying.searching() as scope:
+                    runners = await self._pool.runners(self._call)
+                if scope.cancelled_caught:
+                    return None
             self._pool_error = None
         except Exception as error:
             if isinstance(error, FunctionError) and error.code == USELESS:

@@ -33,7 +33,10 @@ class StaticPool(RunnerPool):
         return f"<StaticPool {len(self._runners)} runners>"
 
     async def runners(self, call: RunnerCall) -> Sequence[Runner]:
-        await trio.lowlevel.checkpoint_if_cancelled()  # no turn for others: asked for each call
+        await trio.lowlevel.checkpoint()
+        return self._runners
+
+    def runners_now(self, call: RunnerCall) -> Sequence[Runner]:
         return self._runners
 
     async def aclose(self) -> None:

@@ -27,7 +27,7 @@ from ._placement import Placement
 from ._room import Room
 from ._tracker import AttemptTracker
 from ._trying import Trying
-from ._warm_index import Need
+from ._warm_index import MAX_NEEDS, Need
 
 JITTER = (0.75, 1.25)
 """Range of the random factor on the pause between sweeps."""
@@ -207,16 +207,30 @@ def need_of(call: RunnerCall) -> Need:
     Extensions are left out: only a driver knows which of them make another container.
     """
     model: Call = call.model
+    return _need(
+        call.slot_hash_id,
+        model.fn_id,
+        model.image,
+        model.memory,
+        model.tmpfs_size,
+        model.cpus,
+        model.idle_timeout,
+    )
+
+
+@functools.lru_cache(maxsize=MAX_NEEDS)
+def _need(
+    slot_hash_id: bytes | None,
+    fn_id: str,
+    image: str,
+    memory: int,
+    tmpfs_size: int,
+    cpus: int,
+    idle_timeout: int,
+) -> Need:
     return Need(
-        (
-            call.slot_hash_id,
-            model.fn_id,
-            model.image,
-            model.memory,
-            model.tmpfs_size,
-            model.cpus,
-        ),
-        memory=(model.memory + model.tmpfs_size) * MIB,
-        idle_seconds=model.idle_timeout,
-        cpus=model.cpus,
+        (slot_hash_id, fn_id, image, memory, tmpfs_size, cpus),
+        memory=(memory + tmpfs_size) * MIB,
+        idle_seconds=idle_timeout,
+        cpus=cpus,
     )

@@ -10,7 +10,7 @@ import attrs
 import structlog
 import trio
 
-from .._groups import is_cancellation
+from .._groups import is_cancellation, is_timeout
 from .._spans import Span, error_text
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from ..errors import HostlerError, ReservationAbandoned, ServerBusy, ServiceReservationFailure
@@ -63,7 +63,6 @@ class AttemptTracker:
         self.attempt_at = math.nan
         """When the latest attempt began."""
         self._committed: TrackedAttempt | None = None
-        self._request_deadline = math.inf
 
     @property
     def is_committed(self) -> bool:
@@ -78,7 +77,6 @@ class AttemptTracker:
     @contextmanager
     def watch(self) -> Iterator[None]:
         """Count how the block, which is the whole placement, ends."""
-        self._request_deadline = min(trio.current_effective_deadline(), self._call.deadline)
         try:
             yield
         except ServiceReservationFailure:  # the runner has kept the deadline
@@ -86,17 +84,17 @@ class AttemptTracker:
             raise
         except BaseException as error:
             if is_cancellation(error):
-                self._cancelled()
+                self._cancelled(error)
             raise
         finally:
             until = self.attempt_at if self.is_committed else trio.current_time()
             seconds = until - self._started_at
             self._metrics.observe_placement(self._call.attempts, round(seconds * 1e9))
 
-    def _cancelled(self) -> None:
+    def _cancelled(self, error: BaseException) -> None:
         if self.is_committed:
             self._metrics.placer_placed_abort.inc()
-        if trio.current_time() >= self._request_deadline:
+        if is_timeout(error) or trio.current_time() >= self._call.deadline:
             self._metrics.placer_client_timeout.inc()
         else:
             self._metrics.placer_client_cancelled.inc()

@@ -92,7 +92,7 @@ class Activity(CallListener):
     def __repr__(self) -> str:
         return f"<Activity calls={self.calls} functions={len(self._functions)}>"
 
-    async def after_call(self, call: PendingCall) -> None:
+    def note_end(self, call: PendingCall) -> None:
         if not self._only_detached or call.model.type == "detached":
             self.note(call)
 

@@ -11,12 +11,13 @@ each way serves both directions.
 
 from __future__ import annotations
 
+from operator import attrgetter
 from typing import Any
 
 from hostler.frames import Commit, Data, Finished, Reserved, ResultStart, TryCall
 
 from ._load_codec import decode_load, encode_load
-from ._varint import read_varint, varint
+from ._varint import SHORT, read_varint, varint
 
 # Keys: field number times 8, plus 0 for a varint or 2 for what has a length. Those of fields
 # with numbers under 16 are one byte.
@@ -59,7 +60,8 @@ _KEYS = {
     name: number << 3 | (2 if name in _TEXTS else 0)
     for number, name in enumerate(_FINISHED_FIELDS, 1)
 }
-_WRITTEN = [(name, bytes((key,)), _LIMITS.get(name, 2**63)) for name, key in _KEYS.items()]
+_WRITTEN = [(bytes((key,)), _LIMITS.get(name, 2**63)) for name, key in _KEYS.items()]
+_values = attrgetter(*_FINISHED_FIELDS)
 _READ = {key: (name, _LIMITS.get(name, 2**63)) for name, key in _KEYS.items()}
 
 
@@ -69,11 +71,16 @@ class _Unusual(ValueError):
 
 def _sized(key: bytes, *parts: bytes) -> bytes:
     value = b"".join(parts)
-    return b"%b%b%b" % (key, varint(len(value)), value)
+    size = len(value)
+    return b"%b%b%b" % (key, SHORT[size] if size < 0x80 else varint(size), value)
 
 
 def _text(key: bytes, text: str) -> bytes:
-    return _sized(key, text.encode()) if text else b""
+    if not text:
+        return b""
+    value = text.encode()
+    size = len(value)
+    return b"%b%b%b" % (key, SHORT[size] if size < 0x80 else varint(size), value)
 
 
 # --- encoding ------------------------------------------------------------------------------
@@ -127,8 +134,7 @@ def encode_start(frame: ResultStart) -> bytes | None:
 def encode_finished(frame: Finished) -> bytes | None:
     """A ``RunnerMsg``."""
     parts: list[bytes] = []
-    for name, key, limit in _WRITTEN:
-        value = getattr(frame, name)
+    for (key, limit), value in zip(_WRITTEN, _values(frame), strict=True):
         if not value:
             continue
         if isinstance(value, str):
@@ -188,7 +194,11 @@ def _inside(data: bytes, at: int, end: int) -> int:
 
 def _sized_at(data: bytes, at: int, end: int) -> tuple[int, int]:
     """Begin and end of the value whose length stands at ``at``, within ``end``."""
-    size, at = read_varint(data, at)
+    size = data[at]
+    if size < 0x80:
+        at += 1
+    else:
+        size, at = read_varint(data, at)
     if at + size > end:
         raise _Unusual
     return at, at + size

@@ -74,8 +74,11 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
     warm: dict[bytes, int] = {}
     knows_cpus = False
     while at < end:
-        key = data[at]
-        value, at = read_varint(data, at + 1)
+        key, value = data[at], data[at + 1]
+        if value < 0x80:
+            at += 2
+        else:
+            value, at = read_varint(data, at + 1)
         if key in numbers:
             if value >= _LIMITS[key]:
                 raise ValueError(value)

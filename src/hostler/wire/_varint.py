@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-_SHORT = [bytes((value,)) for value in range(0x80)]
+SHORT = [bytes((value,)) for value in range(0x80)]
+"""The values of one byte, for those whom a function call costs too much."""
 
 
 def varint(value: int) -> bytes:
     """``value``, which must not be negative, in groups of seven bits."""
     if value < 0x80:
-        return _SHORT[value]
+        return SHORT[value]
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)

@@ -1,0 +1,220 @@
+"""What is read and written without h11 is what h11 reads and writes."""
+
+from __future__ import annotations
+
+from http.client import responses
+
+import h11
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from hostler._plain_http import Pairs, read_request, read_response, write_fields, write_response
+
+NAMES = st.sampled_from(
+    [
+        b"Host",
+        b"host",
+        b"Content-Length",
+        b"Connection",
+        b"Transfer-Encoding",
+        b"Expect",
+        b"X-a",
+        b"Upgrade",
+        b"Te",
+        b"content-type",
+        b"x y",
+        b"",
+        b"X\r\nY",
+        b"\xc3\xbc",
+        b"_!#~",
+    ]
+)
+VALUES = st.sampled_from(
+    [
+        b"0",
+        b"1",
+        b"3",
+        b"+3",
+        b"3, 3",
+        b"chunked",
+        b"close",
+        b"keep-alive",
+        b"Keep-Alive",
+        b"x",
+        b"",
+        b" a  b ",
+        b"\ta",
+        b"a\tb",
+        b"a\r\nb: c",
+        b"a\nb",
+        b"a\rb",
+        b"a\x00",
+        b"\xc3\xbc",
+        b"a:b",
+        b"a@b",
+        b"100-continue",
+        b"h2c",
+        b"9" * 19,
+    ]
+)
+FIELDS = st.lists(st.tuples(NAMES, VALUES), max_size=5)
+BODIES = st.sampled_from([b"", b"x", b"abc", b"abc\r\n", b"GET / HTTP/1.1\r\n\r\n"])
+ENDS = st.sampled_from([b"\r\n", b"\r\n", b"\r\n", b"\n", b"\r\n ", b" \r\n"])
+PLAIN = [(b"Host", b"x"), (b"Content-Length", b"3")]
+
+
+@st.composite
+def messages(draw: st.DrawFn, starts: st.SearchStrategy[bytes], most: Pairs) -> bytes:
+    """Plain ones, and some in which a little is different."""
+    fields = draw(st.one_of(FIELDS, st.builds(lambda more: most + more, FIELDS)))
+    end = draw(ENDS)
+    lines = b"".join(
+        name + b":" + draw(st.sampled_from([b"", b" "])) + value + end for name, value in fields
+    )
+    return draw(starts) + end + lines + b"\r\n" + draw(BODIES)
+
+
+REQUESTS = messages(
+    st.sampled_from(
+        [b"POST /x HTTP/1.1"] * 4
+        + [b"HEAD /x HTTP/1.1", b"POST /x HTTP/1.0", b"CONNECT /x HTTP/1.1", b"POST  /x HTTP/1.1"]
+        + [b"POST /x y HTTP/1.1", b"GET * HTTP/1.1", b"GET http://a/ HTTP/1.1", b"get / HTTP/1.1"]
+        + [b"POST /\xc3 HTTP/1.1"]
+    ),
+    PLAIN,
+)
+RESPONSES = messages(
+    st.sampled_from(
+        [b"HTTP/1.1 200 OK"] * 4
+        + [b"HTTP/1.1 200", b"HTTP/1.1 100 Go on", b"HTTP/1.1 204 No", b"HTTP/1.0 200 OK"]
+        + [b"HTTP/1.1 502 \xc3", b"HTTP/1.1  200 OK", b"HTTP/1.1 200 \t"]
+    ),
+    PLAIN[1:],
+)
+
+
+def server_events(data: bytes) -> list[h11.Event]:
+    """What h11 makes of ``data``; after it the connection has to be as if nothing had come."""
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(data)
+    events: list[h11.Event] = []
+    while not events or not isinstance(events[-1], h11.EndOfMessage):
+        event = connection.next_event()
+        assert isinstance(event, h11.Event)
+        events.append(event)
+    assert connection.trailing_data == (b"", False)
+    assert not connection.they_are_waiting_for_100_continue
+    connection.send(h11.Response(status_code=200, headers=[(b"Content-Length", b"0")]))
+    connection.send(h11.EndOfMessage())
+    connection.start_next_cycle()  # raises if the connection has to be closed
+    return events
+
+
+@given(REQUESTS)
+@example(
+    b"POST /x?y HTTP/1.1\r\nHost: a:1\r\nConnection: Keep-Alive\r\nContent-Length:3\r\n\r\nabc"
+)
+@example(b"GET / HTTP/1.1\r\nhost:  a \r\n\r\n")
+def test_requests_are_read_as_h11_does(data: bytes) -> None:
+    plain = read_request(data, 1000)
+    if plain is None:
+        return
+    head, *body, end = server_events(data)
+    assert isinstance(head, h11.Request)
+    assert (plain.method, plain.target, plain.fields) == (
+        head.method,
+        head.target,
+        list(head.headers),
+    )
+    assert plain.body == b"".join(part.data for part in body if isinstance(part, h11.Data))
+    assert end.headers == []  # type: ignore[attr-defined]
+
+
+@given(RESPONSES)
+def test_responses_are_read_as_h11_does(data: bytes) -> None:
+    plain = read_response(data, 1000)
+    if plain is None:
+        return
+    connection = h11.Connection(h11.CLIENT)
+    connection.send(h11.Request(method="POST", target="/", headers=[("Host", "x")]))
+    connection.send(h11.EndOfMessage())
+    connection.receive_data(data)
+    head = connection.next_event()
+    assert isinstance(head, h11.Response)
+    assert (head.status_code, head.headers.raw_items()) == (200, plain.fields)
+    body = b""
+    while isinstance(event := connection.next_event(), h11.Data):
+        body += event.data
+    assert (plain.body, type(event)) == (body, h11.EndOfMessage)
+    assert connection.trailing_data == (b"", False)
+    connection.start_next_cycle()
+
+
+@given(st.sampled_from([200, 202, 404, 503, 599]), FIELDS | FIELDS.map(lambda f: PLAIN + f), BODIES)
+@example(200, PLAIN, b"abc")
+def test_responses_are_written_as_h11_does(status: int, fields: Pairs, body: bytes) -> None:
+    plain = write_response(status, fields, body)
+    if plain is None:
+        return
+    connection = h11.Connection(h11.SERVER)
+    connection.receive_data(b"POST / HTTP/1.1\r\nHost: x\r\n\r\n")
+    connection.next_event()
+    connection.next_event()
+    reason = responses.get(status, "").encode()
+    head = h11.Response(status_code=status, headers=fields, reason=reason)
+    parts = [connection.send(part) for part in (head, h11.Data(data=body), h11.EndOfMessage())]
+    # h11 moves Host, which no response has, to the front.
+    assert sorted(plain.split(b"\r\n")) == sorted(b"".join(p for p in parts if p).split(b"\r\n"))
+    assert plain.startswith(b"HTTP/1.1 %d " % status)
+    connection.start_next_cycle()
+
+
+@given(FIELDS)
+def test_fields_that_h11_refuses_are_not_written(fields: Pairs) -> None:
+    lines = write_fields(fields)
+    if lines is not None:
+        assert lines == b"".join(b"%b: %b\r\n" % field for field in fields)
+        unframed = [field for field in fields if field[0].lower() not in FRAMING]
+        head = h11.Response(status_code=200, headers=unframed)
+        assert head.headers.raw_items() == unframed
+
+
+FRAMING = (b"content-length", b"transfer-encoding")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nab",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabcd",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: x\r\nHost: x\r\n\r\n",
+        b"POST /x HTTP/1.1\r\nHost: a@b\r\n\r\n",
+        b"POST /x HTTP/1.1\r\n\r\n",
+        b"HEAD /x HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"",
+    ],
+)
+def test_what_is_not_plain_is_left_to_h11(data: bytes) -> None:
+    assert read_request(data, 1000) is None
+
+
+REQUEST = b"POST /x HTTP/1.1\r\nHost:x\r\nContent-Length: 3\r\nX: a b\r\n\r\nabc"
+
+
+def test_plain_ones_are_taken() -> None:
+    request = read_request(REQUEST, len(REQUEST))
+    assert request is not None
+    assert request.body == b"abc"
+    assert request.fields[2] == (b"x", b"a b")
+    assert read_request(REQUEST, len(REQUEST) - 3) is None  # with all blanks it is too long
+    answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
+    response = read_response(answer, 38)
+    assert response is not None
+    assert response.fields == [(b"Content-Length", b"3")]
+    assert read_response(answer, 37) is None  # the head is too long
+    assert write_response(200, response.fields, b"abc") == answer
+    assert write_fields([(b"X", b"a\r\nY: b")]) is None
