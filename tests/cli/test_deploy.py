@@ -172,6 +172,15 @@ def test_a_python_function_is_built_as_fns_client_does(tmp_path: Path) -> None:
     ]
 
 
+def test_a_python_function_whose_image_would_have_no_kit_is_not_built(tmp_path: Path) -> None:
+    (tmp_path / "func.py").write_text("")
+    with pytest.raises(CommandFailed, match="no kit; write one with the line: fdk"):
+        dockerfile_of(read_func_file(tmp_path))
+    (tmp_path / "requirements.txt").write_text("fdk\n")
+    text = dockerfile_of(read_func_file(tmp_path))
+    assert 'ENTRYPOINT ["/python/bin/fdk", "/function/func.py", "handler"]' in text
+
+
 def test_a_node_function_is_found_by_its_file(tmp_path: Path) -> None:
     (tmp_path / "func.js").write_text("")
     (tmp_path / "package.json").write_text("{}")

@@ -156,6 +156,17 @@ async def test_a_runner_shows_the_lines_and_its_balancer_the_runner(tmp_path: Pa
             assert await behind.process.wait() == 0
 
 
+async def test_a_full_node_and_an_api_have_a_status(node: NodeProcess, tmp_path: Path) -> None:
+    await invoke(node, "pay", "out=paid")
+    (tmp_path / "api").mkdir()
+    async with open_node("api", "--bind", "127.0.0.1:0", cwd=tmp_path / "api") as api:
+        shown = await run("status", "--server", node.url, "--server", api.url)
+        assert (shown.returncode, shown.stderr) == (0, "")
+        rows = [line.split() for line in shown.stdout.splitlines()]
+        assert [[node.url, "full"], [api.url, "api"]] == [row[:2] for row in rows[1:3]]
+        assert ["shop/pay", node.url, "1", "0"] in [row[:4] for row in rows]
+
+
 def test_calls_per_second_are_a_mean_of_seconds_that_are_over() -> None:
     seconds = [(89, 1000, 0, 1.0, 1.0), (90, 10, 0, 1.0, 1.0), (99, 5, 1, 1.0, 1.0)]
     assert calls_per_second([*seconds, (100, 1000, 0, 1.0, 1.0)], now=100.5) == 1.5

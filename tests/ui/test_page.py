@@ -272,6 +272,13 @@ async def test_an_lb_and_a_runner(functions: Path, tmp_path: Path) -> None:
         runners = "document.getElementById('runners').innerText"
         await browser.wait(f"/in use/.test({runners}) && /ejected: unreachable/.test({runners})")
         await browser.wait("document.querySelectorAll('details').length === 50")
+        seen = "[...document.querySelectorAll('details')].filter((d) => d.offsetHeight).length"
+        assert await browser.ask(seen) == 12
+        await browser.ask("document.getElementById('more').click()")
+        assert await browser.ask(seen) == 50
+        assert await browser.ask("document.getElementById('more').ariaExpanded") == "true"
+        await browser.ask("document.getElementById('more').click()")
+        assert await browser.ask(seen) == 12
         assert await browser.ask("document.querySelectorAll('.bar .execution').length") > 20
         await take_all(browser, "lb", screenshots(tmp_path))
         assert_at_home(browser, node)

@@ -35,7 +35,13 @@ def dockerfile_of(func: FuncFile) -> str:
 
 def _python(func: FuncFile) -> tuple[list[str], list[str]]:
     build = ["RUN mkdir -p /python"]
-    if (func.folder / "requirements.txt").exists():
+    has_requirements = (func.folder / "requirements.txt").exists()
+    if not (has_requirements or func.build_image or func.run_image or func.entrypoint):
+        raise CommandFailed(
+            f"can't build {func.name}: without a requirements.txt in {func.folder} its image has "
+            "no kit; write one with the line: fdk"
+        )
+    if has_requirements:
         build += [
             "ADD requirements.txt /function/",
             "RUN pip3 install --target /python/ --no-cache --no-cache-dir -r requirements.txt",
