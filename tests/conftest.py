@@ -7,12 +7,19 @@ import signal
 from collections.abc import Iterator, MutableMapping
 from typing import Any
 
+import hypothesis
 import pytest
 import structlog
 
 # A background job of a script ignores it, and so would the nodes and clients that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says how busy the machine is, and must fail no test.
+hypothesis.settings.register_profile(
+    "untimed", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("untimed")
 
 # Where it is set, every process that a test starts would compile all of hostler.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)

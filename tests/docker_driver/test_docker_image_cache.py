@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.drivers.docker._image_cache import ImageCache, ImageLease
@@ -164,7 +164,6 @@ def test_shared_layers_count_once_and_exempt_images_with_what_they_share() -> No
     assert stored.size_without([canonical_name("a")]) == 100
 
 
-@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["lease", "release", "update"]), st.integers(0, 3))))
 def test_never_a_busy_victim_and_never_one_lost(steps: list[tuple[str, int]]) -> None:
     cache = ImageCache()

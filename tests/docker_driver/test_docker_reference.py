@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.drivers.docker import ImageReference, parse_image
@@ -53,7 +53,6 @@ word = st.text("abc-019", min_size=1, max_size=8)
 
 
 # No deadline: the machine that runs the tests may be busy with containers.
-@settings(deadline=None)
 @given(
     registry=st.sampled_from(["", "localhost", "a.b", "c:1"]),
     path=st.lists(word, min_size=2, max_size=4),
@@ -65,7 +64,6 @@ def test_parts_are_found_again(registry: str, path: list[str], tag: str) -> None
     assert parse_image(text) == ImageReference(registry, repository, tag)
 
 
-@settings(deadline=None)
 @given(st.text())
 def test_every_text_gives_a_reference(text: str) -> None:
     assert parse_image(text).tag

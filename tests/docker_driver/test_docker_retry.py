@@ -5,7 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.config import AgentConfig
@@ -41,7 +41,6 @@ def test_forever_has_a_cap() -> None:
     assert delays[-1] == pytest.approx(2.0)
 
 
-@settings(deadline=None)
 @given(
     retries=st.integers(0, 200),
     interval=st.integers(1, 10_000),

@@ -62,7 +62,7 @@ async def test_any_split_of_a_chunked_body(tmp_path: Path) -> None:
             await stream.send_all(data[cut:])
             assert (await read_answer(stream))[1] == b"".join(body)
 
-        @settings(deadline=None, max_examples=60)
+        @settings(max_examples=60)
         @given(parts, st.integers(0, 10**6))
         def every(body: list[bytes], cut: int) -> None:
             trio.from_thread.run(check, body, cut)

@@ -278,5 +278,5 @@ class Histories(RuleBasedStateMachine):
             assert (share == 0) == (name in self.away)
 
 
-Histories.TestCase.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+Histories.TestCase.settings = settings(max_examples=200, stateful_step_count=40)
 TestHistories = Histories.TestCase

@@ -58,7 +58,7 @@ loads = st.builds(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(load=loads, kind=st.sampled_from(KINDS))
 def test_every_call_has_exactly_one_end_in_time_and_nothing_is_left(
     load: Load, kind: type[SweepPlacer]

@@ -197,7 +197,7 @@ async def _tolerant(engagement: ServerEngagement) -> None:
         raise GRPCStatus(2, str(error)) from error
 
 
-@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=25, suppress_health_check=list(HealthCheck))
 @given(st.lists(st.lists(pieces, max_size=8), min_size=1, max_size=4))
 def test_whatever_a_client_sends_others_are_served(streams: list[list[bytes]]) -> None:
     async def main() -> None:
