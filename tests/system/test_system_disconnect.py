@@ -60,6 +60,8 @@ async def test_client_that_leaves_ends_the_functions_request(
             gone = await wait_line(front, "client cancelled")
         assert gone["status"] == 444
         for node in {front, runner.node}:
+            with trio.fail_after(LIMIT):  # each counts at its own time
+                await until_metric(node, "fn_canceled", 1)
             assert await metric(node, "fn_canceled") == 1
             assert await metric(node, "fn_errors") == 0
         for line in lines_of(front, "call finished", call_id=gone["call_id"]):
