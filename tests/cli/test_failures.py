@@ -114,6 +114,15 @@ async def test_a_driver_that_is_none_is_told_before_anything_is_made(tmp_path: P
     assert os.listdir(tmp_path) == []
 
 
+async def test_a_folder_that_can_not_be_made_is_that_of_the_database() -> None:
+    done = await run("api", "--bind", "127.0.0.1:0", cwd=Path("/proc"))
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.endswith(
+        "hostler: error: the folder of the database, data, can't be made here "
+        "(No such file or directory); FN_DB_URL names another one\n"
+    )
+
+
 async def test_a_runner_without_an_engine_says_where_it_looked() -> None:
     await fails(
         *("runner", "--bind", "127.0.0.1:0"),

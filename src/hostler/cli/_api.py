@@ -7,13 +7,11 @@ from contextlib import AsyncExitStack
 import attrs
 from prometheus_client import REGISTRY
 
-from hostler.config import StoreConfig
 from hostler.front import node_app, open_listeners
-from hostler.store import open_datastore
 from hostler.tracing import open_tracer, traced_app
 from hostler.ui import datastore_lister
 
-from ._catalog import api_mount
+from ._catalog import api_mount, opened_store
 from ._life import Life
 from ._machine_id import take_machine_id
 from ._page import Page
@@ -32,7 +30,7 @@ class ApiNode:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
             tracer = await enter(open_tracer(self.settings.node, "api"))
-            store = await enter(open_datastore(StoreConfig.from_env(self.settings.env)))
+            store = await enter(opened_store(self.settings))
             page = Page("api", self.settings, life)
             page.show(lister=datastore_lister(store))
             mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}

@@ -13,6 +13,7 @@ from hostler.agent import Agent, keep_stored_warm
 from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.config import ApiConfig, StoreConfig
 from hostler.datastore import Datastore
+from hostler.errors import ConfigError
 from hostler.functions import Catalog, FunctionTable
 from hostler.ui import Lister, datastore_lister, table_lister
 
@@ -39,16 +40,33 @@ class Lookup:
 
 
 @asynccontextmanager
+async def opened_store(settings: Settings) -> AsyncIterator[Datastore]:
+    """The node's database."""
+    from hostler.store import open_datastore
+
+    async with AsyncExitStack() as stack:
+        config = StoreConfig.from_env(settings.env)
+        try:
+            store = await stack.enter_async_context(open_datastore(config))
+        except OSError as error:
+            if error.filename is None:
+                raise
+            raise ConfigError(
+                f"the folder of the database, {error.filename}, can't be made here "
+                f"({error.strerror}); FN_DB_URL names another one"
+            ) from error
+        yield store
+
+
+@asynccontextmanager
 async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
     """The functions of the node's database, and the API that changes them.
 
     A change through this node's API is seen by its next call; one that another node makes in the
     same database, after ``FN_LOOKUP_TTL``.
     """
-    from hostler.store import open_datastore
-
     async with AsyncExitStack() as stack:
-        store = await stack.enter_async_context(open_datastore(StoreConfig.from_env(settings.env)))
+        store = await stack.enter_async_context(opened_store(settings))
         functions = await stack.enter_async_context(
             open_cached_functions(store, ApiConfig.from_env(settings.env))
         )
