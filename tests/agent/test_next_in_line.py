@@ -84,6 +84,15 @@ class Calls:
             end = "ran"
         self.ends[name] = end, round(trio.current_time() - began, 2)
 
+    @asynccontextmanager
+    async def beside(self, *names: str, **bodies: bytes) -> AsyncIterator[trio.Nursery]:
+        """Half a second after these calls have begun; their end is waited for at the end."""
+        async with trio.open_nursery() as nursery:
+            for name, body in (dict.fromkeys(names, b"1") | bodies).items():
+                nursery.start_soon(partial(self.run, name, 0.0, body=body))
+            await trio.sleep(0.5)
+            yield nursery
+
     @property
     def waiting(self) -> int:
         return sum(queue.setbacks for queue in self.node.agent._launcher.queues)
@@ -106,9 +115,7 @@ async def test_without_leave_to_wait_a_call_is_refused_at_once(
 async def test_a_call_waits_and_gets_the_container(autojump_clock: object, tmp_path: Path) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, "first", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("first"):
             await calls.run("next", 0.6)
         assert calls.ends == {"first": ("ran", 1), "next": ("ran", 1.5)}
         assert calls.waiting == 0
@@ -117,9 +124,7 @@ async def test_a_call_waits_and_gets_the_container(autojump_clock: object, tmp_p
 async def test_the_end_of_the_limit_is_a_refusal(autojump_clock: object, tmp_path: Path) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, "first", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("first"):
             await calls.run("next", 0.3)
             assert calls.waiting == 0
         assert calls.ends == {"next": (BUSY, 0.3), "first": ("ran", 1)}
@@ -130,9 +135,7 @@ async def test_a_limit_that_ends_as_the_container_comes_loses_neither(
 ) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, "first", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("first"):
             await calls.run("next", 0.5)
         assert calls.ends["next"] in {("ran", 1.5), (BUSY, 0.5)}
         assert calls.waiting == 0
@@ -146,10 +149,7 @@ async def test_one_waits_for_each_container_and_all_others_are_refused(
 ) -> None:
     async with open_full_node(tmp_path, containers=containers) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            for number in range(containers):
-                nursery.start_soon(calls.run, f"first{number}", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside(*(f"first{number}" for number in range(containers))) as nursery:
             for number in range(containers + 2):
                 nursery.start_soon(calls.run, f"next{number}", 5.0)
                 await trio.sleep(0.01)
@@ -168,10 +168,7 @@ async def test_those_who_wait_are_served_in_the_order_of_arrival(
 ) -> None:
     async with open_full_node(tmp_path, containers=2) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(calls.run, "short", 0.0, body=b"1"))
-            nursery.start_soon(partial(calls.run, "long", 0.0, body=b"9"))
-            await trio.sleep(0.5)
+        async with calls.beside(short=b"1", long=b"9") as nursery:
             for name in ("a", "b"):
                 nursery.start_soon(calls.run, name, 5.0)
                 await trio.sleep(0.01)
@@ -183,9 +180,7 @@ async def test_when_the_container_dies_who_waits_is_refused_at_once(
 ) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(partial(calls.run, "first", 0.0, body=b"exit"))
-            await trio.sleep(0.5)
+        async with calls.beside(first=b"exit"):
             await calls.run("next", 5.0)
         assert calls.ends["next"] == (BUSY, 0.5)
         assert calls.waiting == 0
@@ -196,9 +191,7 @@ async def test_a_cancelled_call_leaves_its_place_to_another(
 ) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, "first", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("first"):
             with trio.move_on_after(0.1) as scope:
                 await calls.run("leaves", 5.0)
             assert scope.cancelled_caught
@@ -213,9 +206,7 @@ async def test_cancelled_when_the_container_comes_it_serves_the_next(
 ) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, "first", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("first") as nursery:
 
             async def leaves() -> None:
                 with scope:
@@ -235,9 +226,7 @@ async def test_cancelled_when_the_container_comes_it_serves_the_next(
 async def test_a_drain_refuses_who_waits(autojump_clock: object, tmp_path: Path) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, "first", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("first") as nursery:
             nursery.start_soon(calls.run, "next", 5.0)
             await trio.sleep(0.1)
             node.agent.close_admission()
@@ -250,9 +239,7 @@ async def test_when_two_functions_want_the_room_nobody_waits_and_the_other_gets_
 ) -> None:
     async with open_full_node(tmp_path) as node:
         calls = Calls(node)
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(calls.run, "first", 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("first") as nursery:
             nursery.start_soon(calls.run, "next", 5.0)
             await trio.sleep(0.1)
             assert calls.waiting == 1
@@ -273,10 +260,7 @@ async def test_hints_say_behind_how_many_containers_calls_may_wait(
         call = node.call("sleeper", BytesBody(b"0"))
         await node.agent.submit(call)
         assert node.agent.load_hint(call).slots == 1
-        async with trio.open_nursery() as nursery:
-            for number in range(2):
-                nursery.start_soon(calls.run, str(number), 0.0)
-            await trio.sleep(0.5)
+        async with calls.beside("0", "1"):
             assert node.agent.load_hint(call).slots == 2
             await calls.run("refused", 0.0)
             await calls.run("other", 0.0, image="other")

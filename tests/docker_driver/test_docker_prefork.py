@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,33 +59,31 @@ def idler(docker_host: str) -> str:
     return docker_image(docker_host, "hostler-test/fnt:hang", ["ENV FNT_START=hang"])
 
 
-@asynccontextmanager
-async def open_bench(
-    docker_host: str, engine: docker.APIClient, settings: AgentConfig, image: str, folder: Path
-) -> AsyncIterator[Bench]:
-    """A driver whose pool is full; at the end nothing of it may be left."""
-    tag = settings.container_label_tag
-    size = settings.experimental_prefork_pool_size
-    async with open_docker_driver(settings, environ={"DOCKER_HOST": docker_host}) as driver:
-        await until(lambda: driver.statistics().prefork.free == size)
-        yield Bench(driver, engine, tag, image, folder)
-    assert containers(engine, tag) == []
+OpenBench = Callable[..., AbstractAsyncContextManager[Bench]]
+
+
+@pytest.fixture
+def open_bench(
+    docker_host: str, engine: docker.APIClient, idler: str, fnt: str, tag: str, open_folder: Path
+) -> OpenBench:
+    """Opens a driver with a full pool of so many; at the end nothing of it may be left."""
+
+    @asynccontextmanager
+    async def opened(size: int, **settings: Any) -> AsyncIterator[Bench]:
+        made = config(tag, idler, size, **settings)
+        async with open_docker_driver(made, environ={"DOCKER_HOST": docker_host}) as driver:
+            await until(lambda: driver.statistics().prefork.free == size)
+            yield Bench(driver, engine, tag, fnt, open_folder)
+        assert containers(engine, tag) == []
+
+    return opened
 
 
 @pytest.mark.docker
-async def test_pool_of_two(
-    docker_host: str,
-    engine: docker.APIClient,
-    idler: str,
-    fnt: str,
-    tag: str,
-    open_folder: Path,
-    logs: Logs,
-) -> None:
+async def test_pool_of_two(open_bench: OpenBench, logs: Logs) -> None:
     """Two join a name space each, the third gets the configured network, with one warning; what
     was given back last is taken first; nothing is left."""
-    settings = config(tag, idler, 2, docker_networks=("none",))
-    async with open_bench(docker_host, engine, settings, fnt, open_folder) as bench:
+    async with open_bench(2, docker_networks=("none",)) as bench:
         cookies = [await bench.driver.create_cookie(bench.task("hang")) for _ in range(4)]
         modes = [cookie.options.host_config["NetworkMode"] for cookie in cookies]
         pool = {f"container:{c['Id']}" for c in bench.containers()}
@@ -114,22 +112,12 @@ async def test_pool_of_two(
 
 
 @pytest.mark.docker
-async def test_use_once_and_networks(
-    docker_host: str,
-    engine: docker.APIClient,
-    idler: str,
-    fnt: str,
-    tag: str,
-    open_folder: Path,
-) -> None:
-    settings = config(
-        tag,
-        idler,
-        2,
-        experimental_prefork_use_once=1,
-        experimental_prefork_networks=("none", "bridge"),
-    )
-    async with open_bench(docker_host, engine, settings, fnt, open_folder) as bench:
+async def test_use_once_and_networks(open_bench: OpenBench) -> None:
+    settings = {
+        "experimental_prefork_use_once": 1,
+        "experimental_prefork_networks": ("none", "bridge"),
+    }
+    async with open_bench(2, **settings) as bench:
         before = {c["Id"] for c in bench.containers()}
         modes = {bench.inspect(name)["HostConfig"]["NetworkMode"] for name in before}
         assert modes == {"none", "bridge"}
@@ -143,33 +131,25 @@ async def test_use_once_and_networks(
 
 
 @pytest.mark.docker
-async def test_name_space_dies_under_a_launch(
-    docker_host: str,
-    engine: docker.APIClient,
-    idler: str,
-    fnt: str,
-    tag: str,
-    open_folder: Path,
-) -> None:
+async def test_name_space_dies_under_a_launch(open_bench: OpenBench) -> None:
     """The launch is refused so that the call can go elsewhere, and the pool is whole again."""
-    settings = config(tag, idler, 1)
-    async with open_bench(docker_host, engine, settings, fnt, open_folder) as bench:
+    async with open_bench(1) as bench:
         for step in ("create_container", "run"):
             cookie = await bench.driver.create_cookie(bench.task("hang"))
             holder = cookie.options.host_config["NetworkMode"].removeprefix("container:")
             await cookie.validate_image()
             if step == "run":
                 await cookie.create_container()
-            await trio.to_thread.run_sync(engine.kill, holder)
-            await until(partial(_is_gone, engine, tag, holder))
+            await trio.to_thread.run_sync(bench.engine.kill, holder)
+            await until(partial(_is_gone, bench, holder))
             with pytest.raises(ServerBusy):
                 await _create_and_run(cookie)
             await cookie.aclose()
             await until(lambda: bench.driver.statistics().prefork.free == 1)
 
 
-def _is_gone(engine: docker.APIClient, tag: str, container_id: str) -> bool:
-    return container_id not in {c["Id"] for c in containers(engine, tag)}
+def _is_gone(bench: Bench, container_id: str) -> bool:
+    return container_id not in {c["Id"] for c in bench.containers()}
 
 
 async def _create_and_run(cookie: DockerCookie) -> None:

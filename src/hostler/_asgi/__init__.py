@@ -3,6 +3,7 @@ exchange."""
 
 from ._cors import cors
 from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming
+from ._lifespan import answer_lifespan
 from ._middleware import Middleware, with_middleware
 from ._replies import (
     JSON_TYPE,
@@ -41,6 +42,7 @@ __all__ = [
     "Reply",
     "Scope",
     "Send",
+    "answer_lifespan",
     "cors",
     "decode_header",
     "encoded_reply",

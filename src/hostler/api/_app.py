@@ -14,6 +14,7 @@ from hostler._asgi import (
     Reply,
     Scope,
     Send,
+    answer_lifespan,
     cors,
     encoded_reply,
     error_reply,
@@ -93,7 +94,7 @@ class _Api:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await answer_lifespan(receive, send)
         elif scope["type"] != "http":
             await send({"type": "websocket.close"})
         else:
@@ -140,13 +141,3 @@ def _always(reply: Reply) -> Callable[[ApiRequest], Awaitable[Reply]]:
         return reply
 
     return handler
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return

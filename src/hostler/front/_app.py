@@ -10,7 +10,17 @@ import structlog
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from hostler._asgi import ASGIApp, Receive, Reply, Scope, Send, error_reply, json_reply, text_reply
+from hostler._asgi import (
+    ASGIApp,
+    Receive,
+    Reply,
+    Scope,
+    Send,
+    answer_lifespan,
+    error_reply,
+    json_reply,
+    text_reply,
+)
 from hostler.abc import CallAgent
 from hostler.bodies import BodyBudget, BodyMetrics
 from hostler.config import NodeConfig
@@ -59,7 +69,7 @@ class NodeApp:
         if scope["type"] == "http":
             await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
-            await _lifespan(receive, send)
+            await answer_lifespan(receive, send)
         else:
             await send({"type": "websocket.close"})
 
@@ -164,13 +174,3 @@ def _bad_target(scope: Scope) -> APIError | None:
     if _BROKEN_ESCAPE.search(raw) or b"%00" in raw:
         return APIError(400, "Invalid URL escape in the path")
     return None
-
-
-async def _lifespan(receive: Receive, send: Send) -> None:
-    while True:
-        message = await receive()
-        if message["type"] == "lifespan.startup":
-            await send({"type": "lifespan.startup.complete"})
-        elif message["type"] == "lifespan.shutdown":
-            await send({"type": "lifespan.shutdown.complete"})
-            return
