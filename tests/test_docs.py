@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -44,6 +45,7 @@ def test_the_settings_page_has_the_variables_of_the_commands() -> None:
     assert {"FN_FUNCTIONS", "FN_RUNNER_HOOKS", "FN_PLACER"} <= named <= rows
 
 
+@functools.cache
 def _attributes_read() -> set[str]:
     """Names of all attributes that the package reads, other than in its settings classes; and of
     those behind the properties of these that it reads."""
@@ -89,6 +91,10 @@ def test_links_lead_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_tests_that_are_named_exist(page: Path) -> None:
-    sources = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
     for name in re.findall(r"`(test_\w+)`", page.read_text()):
-        assert name in sources, f"{page.name} names {name}"
+        assert name in _test_sources(), f"{page.name} names {name}"
+
+
+@functools.cache
+def _test_sources() -> str:
+    return "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))

@@ -4,6 +4,7 @@ with its bridge and gRPC, the Docker SDK) stay in the one place that is theirs."
 from __future__ import annotations
 
 import ast
+import functools
 import re
 from pathlib import Path
 
@@ -86,6 +87,7 @@ def _top(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
+@functools.cache
 def _runtime_imports(path: Path) -> set[str]:
     """Absolute names of all that the module imports when it runs (not only for types)."""
     found: set[str] = set()
