@@ -56,7 +56,7 @@ def test_fn_vectors(call: Call, extension: str, expected: str) -> None:
         {"annotations": {}},
         {"annotations": {"k/one": msgspec.Raw(b'{"a":2}'), "k/two": msgspec.Raw(b'"v"')}},
     ],
-    ids=str,
+    ids=lambda change: ",".join(change),
 )
 def test_what_a_container_is_made_from_changes_the_key(change: dict[str, object]) -> None:
     assert slot_key(attrs.evolve(VECTOR, **change)) != slot_key(VECTOR)  # type: ignore[arg-type]
