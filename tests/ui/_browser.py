@@ -8,6 +8,7 @@ import math
 import os
 import shutil
 import subprocess
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -141,13 +142,16 @@ async def open_browser(directory: Path) -> AsyncIterator[Browser]:
     if program is None:
         pytest.skip("there is no chromium; scripts/test installs it")
     profile = directory / "profile"
+    # It leaves folders behind, and puts a socket into one, so that their path has to be short.
+    scratch = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
+    homes = {"HOME": str(directory), "XDG_CONFIG_HOME": str(directory), "TMPDIR": scratch.name}
     process = await trio.lowlevel.open_process(
         [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         start_new_session=True,
-        env={**os.environ, "HOME": str(directory), "XDG_CONFIG_HOME": str(directory)},
+        env={**os.environ, **homes},
     )
     try:
         async with trio.open_nursery() as nursery:
@@ -169,6 +173,7 @@ async def open_browser(directory: Path) -> AsyncIterator[Browser]:
             if process.returncode is None:
                 process.kill()
                 await process.wait()
+        scratch.cleanup()
 
 
 async def _attach(browser: Browser) -> None:
