@@ -12,6 +12,7 @@ import random
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 
 from hostler.drivers.process import open_process_driver
@@ -55,6 +56,7 @@ def sim_fields(dice: random.Random, number: int) -> dict[str, Any]:
     return {"image": "work", "fn_id": f"fn-{function}", "idle_timeout": 1 + function % 3}
 
 
+@pytest.mark.timeout(1200)  # of virtual time: how long it takes is the processor's business
 async def test_soak_of_calls_over_50_functions(autojump_clock: object, tmp_path: Path) -> None:
     memory: list[int] = []
 
