@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -26,6 +27,7 @@ from tests.functions.build import fnt_path
 @asynccontextmanager
 async def opened(**settings: Any) -> AsyncIterator[ProcessDriver]:
     """A driver with the image ``fnt``, a time limit, and a check that nothing is left."""
+    gc.collect()  # what earlier tests have dropped may not be closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
     with trio.fail_after(20):
         config = ProcessConfig(**settings)
