@@ -76,11 +76,15 @@ def image_of_the_readme(docker_host: str, shell: Shell) -> Iterator[None]:
     folder.mkdir()
     (folder / "Dockerfile").write_text(f"FROM {base}\nADD . /function/\n")
     with contextlib.closing(docker.APIClient(base_url=docker_host, version="auto")) as engine:
-        before = {image["Id"] for image in engine.images("hello")}
+        before = tags_of(engine, "hello")
         yield
-        for image in engine.images("hello"):
-            if image["Id"] not in before:
-                engine.remove_image(image["Id"], force=True)
+        # (An engine that has built it before gives another name to the same image.)
+        for tag in tags_of(engine, "hello") - before:
+            engine.remove_image(tag, force=True)
+
+
+def tags_of(engine: docker.APIClient, name: str) -> set[str]:
+    return {tag for image in engine.images(name) for tag in image["RepoTags"]}
 
 
 @pytest.mark.netns
