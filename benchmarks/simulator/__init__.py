@@ -2,7 +2,8 @@
 
 _workload     a synthetic load like that of a public cloud
 _runner       a runner: memory, hot containers, cold starts, NACKs
+_oracle       what could be reached by who knows the future
 _run          one simulation
-_report       the table, and the numbers of a plot
+_report       the table, in a document too, and the numbers of a plot
 _plot         the picture
 """

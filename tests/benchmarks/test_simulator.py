@@ -11,14 +11,17 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from benchmarks.simulator._oracle import Oracle
 from benchmarks.simulator._plot import plot_results
-from benchmarks.simulator._report import write_results
+from benchmarks.simulator._report import medians, update_document, write_results
 from benchmarks.simulator._run import Plan, Result, simulate
 from benchmarks.simulator._runner import COLD_SECONDS, IDLE_SECONDS, SimRunner
 from benchmarks.simulator._workload import (
     MAX_SECONDS,
     POPULAR,
     POPULAR_CALLS,
+    Arrival,
+    Function,
     make_arrivals,
     make_functions,
 )
@@ -90,14 +93,48 @@ async def test_a_full_runner_refuses_and_a_waiting_call_takes_what_comes_first(
         assert runner.nacks == 1
 
 
-def test_warm_has_fewer_cold_starts_than_ch(tmp_path: Path) -> None:
-    def plan(placer: str) -> Plan:
-        return Plan(placer=placer, runners=10, load=0.8, warm_up=20, seconds=40)
+def arrivals(*calls: tuple[float, str, float]) -> list[Arrival]:
+    """Calls at these times, of these functions of 100 MB, of these seconds."""
+    return [
+        Arrival(at, Function(name, 1, 1, 100, lambda rng, rate, until: iter(())), seconds)
+        for at, name, seconds in calls
+    ]
 
-    ch, warm = simulate(plan("ch")), simulate(plan("warm"))
-    assert warm.calls == ch.calls > 1000
+
+def ends(oracle: Oracle) -> list[tuple[str, float, bool]]:
+    return [(one.arrival.function.name, one.end, one.cold) for one in oracle.served]
+
+
+def test_the_oracle_waits_for_a_container_if_that_is_sooner_than_a_start() -> None:
+    oracle = Oracle(memory=1000)
+    oracle.run(arrivals((0, "a", 1.0), (1.1, "a", 1.0), (1.2, "a", 1.0), (9, "a", 1.0)))
+    first, *others = ends(oracle)
+    assert first == ("a", COLD_SECONDS + 1.0, True)
+    assert others == [("a", 2.5, False), ("a", 2.7, True), ("a", 10.0, False)]
+
+
+def test_the_oracle_evicts_what_is_needed_last() -> None:
+    oracle = Oracle(memory=200)
+    oracle.run(arrivals((0, "a", 0.1), (1, "b", 0.1), (2, "c", 0.1), (3, "b", 0.1), (9, "a", 0.1)))
+    assert [cold for _, _, cold in ends(oracle)] == [True, True, True, False, True]
+
+
+def test_without_memory_the_oracles_calls_wait_in_order() -> None:
+    oracle = Oracle(memory=100)
+    oracle.run(arrivals((0, "a", 10), (1, "b", 1.0), (2, "a", 1.0), (IDLE_SECONDS + 50, "a", 1.0)))
+    assert ends(oracle)[:3] == [("a", 10.5, True), ("a", 11.5, False), ("b", 13.0, True)]
+    assert ends(oracle)[3][2]  # it has idled out
+
+
+def test_warm_has_fewer_cold_starts_than_ch_and_more_than_the_oracle(tmp_path: Path) -> None:
+    def plan(placer: str) -> Plan:
+        return Plan(placer=placer, runners=10, load=0.8, warm_up=15, seconds=25)
+
+    ch, warm, oracle = (simulate(plan(name)) for name in ("ch", "warm", "oracle"))
+    assert warm.calls == ch.calls == oracle.calls > 800
     assert warm.refused == ch.refused == 0
-    assert warm.cold_share < 0.8 * ch.cold_share
+    assert oracle.cold_share < warm.cold_share < 0.8 * ch.cold_share
+    assert oracle.slowdown_p99 < warm.slowdown_p99
     write_results([ch, warm], tmp_path / "out.json")
     read = msgspec.json.decode((tmp_path / "out.json").read_bytes(), type=list[Result])
     assert read == [ch, warm]
@@ -105,3 +142,39 @@ def test_warm_has_fewer_cold_starts_than_ch(tmp_path: Path) -> None:
     plot_results(read, tmp_path / "out.svg")
     picture = (tmp_path / "out.svg").read_text()
     assert picture.count("clip-path") >= 4  # a bar for each placer and panel
+
+
+def result(seed: int, slowdown: float, cold: float, placer: str = "warm") -> Result:
+    return Result(
+        placer=placer,
+        runners=10,
+        load=0.8,
+        seed=seed,
+        calls=1000 * seed,
+        refused=0,
+        slowdown_p50=1.0,
+        slowdown_p99=slowdown,
+        slowdown_p999=100.0,
+        waited_p99=0.5,
+        cold_share=cold,
+        attempts_per_call=1.0,
+        attempts_p99=1,
+    )
+
+
+def test_the_table_of_a_document_has_the_medians_of_the_seeds(tmp_path: Path) -> None:
+    document = tmp_path / "out.md"
+    marks = "<!-- simulator: begin -->", "<!-- simulator: end -->"
+    document.write_text("\n".join(["before", marks[0], "old", marks[1], "after", ""]))
+    results = [result(1, 5.0, 0.3), result(2, 9.0, 0.1), result(3, 7.0, 0.2), result(1, 2, 0, "ch")]
+    for _ in range(2):  # it can be renewed
+        update_document(medians(results), document)
+    lines = document.read_text().splitlines()
+    assert (lines[0], lines[-1]) == ("before", "after")
+    rows = [line for line in lines if line.startswith("| 10 |")]
+    assert rows == [
+        "| 10 | 80% | warm | 2,000 | 0 | 1.00 | 7.0 | 100 | 0.50 | 20.0% | 1.00 | 1 |",
+        "| 10 | 80% | ch | 1,000 | 0 | 1.00 | 2.0 | 100 | 0.50 | 0.0% | 1.00 | 1 |",
+    ]
+    with pytest.raises(ValueError, match="lacks"):
+        update_document(results, Path(__file__).with_name("__init__.py"))
