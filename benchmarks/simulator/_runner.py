@@ -183,6 +183,7 @@ class SimRunner(Runner):
             free_memory=self._free * MIB,
             reclaimable_memory=self._idle_memory * MIB,
             free_cpus=MANY_CPUS,
+            refused=self.nacks,
             warm=self._warm(),
             complete=True,
         )
@@ -219,6 +220,7 @@ class SimRunner(Runner):
             free_memory=self._free * MIB,
             reclaimable_memory=self._idle_memory * MIB,
             free_cpus=MANY_CPUS,
+            refused=self.nacks,
             slot=name.encode(),
             warm=warm,
             complete=complete,

@@ -104,6 +104,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     slots: int = 0
     """Hot containers of ``slot``, busy or not, behind each of which one call may wait
     (`TryCall.wait_ms`); 0 = none may."""
+    refused: int = 0
+    """Calls that the runner has refused since its start, of whatever LB; modulo 2**32."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):

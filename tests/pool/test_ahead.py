@@ -80,8 +80,7 @@ class Row:
 
     def end_call(self) -> None:
         """A call of the line ends at the runner, as `Trying` tells of it."""
-        self.room.offer_hot(RUNNER, KEY)
-        self.room.send_ahead(RUNNER, KEY)
+        self.room.freed(RUNNER, KEY)
         self.line.ahead.end(RUNNER.address)
 
 
@@ -164,7 +163,7 @@ async def test_a_hot_waiter_who_came_first_is_sent_ahead_first() -> None:
         row._nursery.start_soon(row.line.hot.wait, hot, 1e9)
         await wait_all_tasks_blocked()
         await row.stand()
-        row.room.send_ahead(RUNNER, KEY)
+        row.room.send_ahead(RUNNER, row.line)
         assert hot.turn is not None
         assert row.in_flight == 3
         row.line.hand_on(hot.turn)

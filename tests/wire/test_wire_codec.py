@@ -64,6 +64,7 @@ hints = st.builds(
     free_cpus=st.none() | st.integers(0, 2**32 - 1),
     reclaimable_cpus=st.integers(0, 2**32 - 1),
     slots=st.integers(0, 2**32 - 1),
+    refused=st.integers(0, 2**32 - 1),
 )
 finishes = st.builds(
     Finished,
@@ -189,6 +190,7 @@ def test_numbers_out_of_range_are_left_to_betterproto() -> None:
         LoadHint(free_cpus=-1),
         LoadHint(reclaimable_cpus=2**32),
         LoadHint(slots=2**32),
+        LoadHint(refused=2**32),
         LoadHint(warm={b"": -1}),
     ):
         assert by_hand.encode_finished(Finished(success=True, load=wrong)) is None

@@ -81,6 +81,7 @@ class LoadReporter:
             complete=complete,
             reserves=self._reserves,
             slots=slots,
+            refused=self._events.ended["server_busy"] % 2**32,
         )
 
     def _all_warm(self) -> dict[bytes, int]:

@@ -44,6 +44,12 @@ class Ahead:
         """Calls that are there, or have been given a turn there."""
         return self._in_flight[address]
 
+    def behind(self, address: str) -> int:
+        """Calls that waited there to be the next when one has just ended there, which still
+        counts."""
+        slots = self._slots.get(address, 0)
+        return max(0, self._in_flight[address] - slots) if slots else 0
+
     def may_send(self, address: str) -> bool:
         """Whether one more may go there when a call has ended there, which still counts, and the
         one to which its place was offered counts already."""

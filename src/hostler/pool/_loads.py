@@ -27,6 +27,13 @@ HINT_SECONDS = 10.0
 """How long a runner's word about its calls and memory is believed."""
 FULL_SECONDS = 1.0
 """How long a runner that has refused a call counts as full at most, if no call ends there."""
+WANTED_SECONDS = 2.0
+"""How long it counts that a runner has refused calls of other LBs."""
+WAY_SECONDS = 1.0
+"""Between two decisions whether to give way to them, for each runner."""
+HOLD_SECONDS = 0.15
+"""How long a place that was given up is left to others: they hear of it after 50 ms, one after the
+other (`hostler.runner._load_feed`)."""
 MAX_RUNNERS = 8192
 """Runners that are remembered at most, beside those with own calls."""
 
@@ -55,6 +62,19 @@ class _Runner:
     full_until: float = -math.inf
     full_for: int = 0
     """Bytes; the least that was refused."""
+
+    refusals: int = 0
+    """Own calls that it has refused."""
+    others_refused: int | None = None
+    """Refusals beside those, by the last hint."""
+    wanted_until: float = -math.inf
+    decide_at: float = -math.inf
+    owed: float = 0.0
+    """Places that are to be left to others."""
+    skips: int = 0
+    """Calls that still have to end for that."""
+    held_until: float = -math.inf
+    """What is free there until then is for others."""
 
     def calls(self, now: float) -> int:
         return self.in_flight + (self.others if now <= self.hinted_at + HINT_SECONDS else 0)
@@ -119,6 +139,8 @@ class LoadBook:
         runner = self._runners.get(address)
         if runner is None or runner.free_memory is None:
             return True
+        if now < runner.held_until:
+            return False
         if not runner.tells and now > runner.hinted_at + HINT_SECONDS:
             return True
         cpus = runner.free_cpus - runner.unseen_cpus
@@ -136,6 +158,8 @@ class LoadBook:
         runner = self._runners.get(address)
         if runner is None or not runner.tells or runner.reclaimable is None:
             return False
+        if now < runner.held_until:
+            return True
         memory = runner.left() + runner.reclaimable
         cpus = runner.free_cpus + runner.reclaimable_cpus - runner.unseen_cpus
         fits = memory >= need.memory and _fits(need.cpus, cpus)
@@ -165,6 +189,43 @@ class LoadBook:
             self._warm.replace(address, hint.warm, now)
         self._note_teller(address, runner)
 
+    def gives_way(self, address: str, behind: int, now: float) -> bool:
+        """Whether the place of a call that has just ended there is left to other LBs, of which the
+        runner has refused calls. Each second adds the own share of its calls to what is owed to
+        them: so whoever has more gives up more, until all have the same.
+
+        The ``behind`` calls that wait there to be the next would take the container: the places of
+        as many that end after it are left as well.
+        """
+        runner = self._runners.get(address)
+        if runner is None or not runner.tells:
+            return False
+        if runner.skips:
+            runner.skips -= 1
+        elif not self._owes(runner, now):
+            return False
+        else:
+            runner.skips = behind
+        runner.held_until = now + HOLD_SECONDS
+        return True
+
+    @staticmethod
+    def _owes(runner: _Runner, now: float) -> bool:
+        if not runner.decide_at <= now < runner.wanted_until:
+            return False
+        runner.decide_at = now + WAY_SECONDS
+        own = runner.in_flight + 1
+        runner.owed += own / (own + runner.others)
+        if runner.owed < 1:
+            return False
+        runner.owed -= 1
+        return True
+
+    def is_held(self, address: str, now: float) -> bool:
+        """Whether what is free there is for others."""
+        runner = self._runners.get(address)
+        return runner is not None and now < runner.held_until
+
     def begin(self, address: str, need: Need, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
         runner = self._runners.get(address)
@@ -190,6 +251,7 @@ class LoadBook:
             return
         if isinstance(outcome, NotPlaced):
             self._warm.set(address, need, 0, now)
+            runner.refusals += outcome.load is not None
             self._refused(runner, need, outcome.retry_after, now)
         else:
             runner.full_until = -math.inf
@@ -225,6 +287,10 @@ class LoadBook:
         self._others += runner.others
         self._hinted[address] = None
         self._hinted.move_to_end(address)
+        others_refused = hint.refused - runner.refusals
+        if runner.others_refused is not None and others_refused > runner.others_refused:
+            runner.wanted_until = now + WANTED_SECONDS
+        runner.others_refused = others_refused
         runner.free_memory = hint.free_memory
         knows_all = hint.complete or hint.free_cpus is not None
         runner.reclaimable = hint.reclaimable_memory if knows_all else None

@@ -30,10 +30,12 @@ from ._hot_line import HotLine, HotWaiter
 from ._ladder import MAX_WIDTH, Ladder
 from ._occupied import Occupied
 from ._pace import Pace
+from ._warm_index import Need
 
 OVERTAKE_SECONDS = 1.0
 """A call is overtaken at most by calls that came so much later. A container that stays with its
 function saves a start, for which all others would wait; more than that is not to be had by it."""
+NOTHING = Need("", memory=0, idle_seconds=0)
 PASS_LIMIT = 8
 """Lines that may try to use the room that one ended call has left."""
 
@@ -122,10 +124,8 @@ class Line:
         self.ahead = Ahead()
         self.users = 0
         """Calls under way that could stand here."""
-        self.memory = 0
-        """Bytes that a call needs unless it finds a hot container."""
-        self.cpus = 0
-        """Milli-CPUs, as ``memory``."""
+        self.need = NOTHING
+        """What a call needs, in memory and CPUs unless it finds a hot container."""
         self.pool_trouble = ""
         """What the pool last said instead of a list."""
 
@@ -219,10 +219,25 @@ def _ticket(waiter: Waiter) -> int:
 
 
 class Room:
-    """All lines of the calls of one pool; ``make_ladder`` makes that of a new line."""
+    """All lines of the calls of one pool.
 
-    def __init__(self, make_ladder: Callable[[], Ladder]) -> None:
+    ``make_ladder`` makes that of a new line; ``is_full`` tells whether a runner would certainly
+    refuse a line's calls; ``gives_way`` whether the place of a call that has just ended at a runner
+    is left to other LBs, with so many calls behind it that wait there to be the next.
+    """
+
+    def __init__(
+        self,
+        make_ladder: Callable[[], Ladder],
+        *,
+        is_full: Callable[[Runner, Line], bool] = lambda runner, line: False,
+        gives_way: Callable[[Runner, int], bool] = lambda runner, behind: False,
+    ) -> None:
         self._make_ladder = make_ladder
+        self._is_full = is_full
+        self._gives_way = gives_way
+        self.probe_at = -math.inf
+        """When runners that say that they are full may be tried again."""
         self._lines: dict[Hashable, Line] = {}
         self._tickets = itertools.count()
         self.occupied = Occupied()
@@ -292,14 +307,24 @@ class Room:
         if not self.occupied or len(passed) >= PASS_LIMIT:
             return
         fitting = (
-            line for line in self.occupied if line not in absent and not _is_hopeless(line, refused)
+            line
+            for line in self.occupied
+            if line not in absent
+            and not _is_hopeless(line, refused)
+            and not self._is_full(runner, line)
         )
         if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot, stood=oldest is hot))
 
-    def offer_hot(self, runner: Runner, key: Hashable) -> None:
+    def freed(self, runner: Runner, key: Hashable) -> None:
         """A call of the line of ``key`` has ended at ``runner``, see `offer`."""
-        self.offer(runner, hot=self._lines.get(key))
+        line = self._lines.get(key)
+        behind = line.ahead.behind(runner.address) if line is not None else 0
+        somebody = self.occupied or (line is not None and line.hot)
+        if somebody and self._gives_way(runner, behind):
+            return
+        self.offer(runner, hot=line)
+        self.send_ahead(runner, line)
 
     def find(self, key: Hashable) -> Line | None:
         """The line of ``key``, if a call is under way that could stand in it."""
@@ -309,10 +334,9 @@ class Room:
         """Whether nobody waits in another line than ``line``."""
         return not self.occupied or (len(self.occupied) == 1 and line in self.occupied)
 
-    def send_ahead(self, runner: Runner, key: Hashable) -> None:
-        """A call of the line of ``key`` has ended at ``runner``, and its place was offered: let
-        one more go there as long as there may be a next one behind each that runs."""
-        line = self._lines.get(key)
+    def send_ahead(self, runner: Runner, line: Line | None) -> None:
+        """A call of ``line`` has ended at ``runner``, and its place was offered: let one more go
+        there as long as there may be a next one behind each that runs."""
         if line and self.alone(line) and line.ahead.may_send(runner.address):
             line.give_hot_turn(Turn(runner, hot=line, stood=True))
 
@@ -321,12 +345,14 @@ class Room:
         try who have waited longest and need no more than that together."""
         for _ in range(MAX_WIDTH):
             fitting = (
-                line for line in self.occupied if line.memory <= memory and line.cpus <= cpus
+                line
+                for line in self.occupied
+                if line.need.memory <= memory and line.need.cpus <= cpus
             )
             if (oldest := next(fitting, None)) is None:
                 return
-            memory -= oldest.memory
-            cpus -= oldest.cpus
+            memory -= oldest.need.memory
+            cpus -= oldest.need.cpus
             oldest.give_turn(Turn(runner))
 
     def is_first(self, ticket: int) -> bool:
@@ -346,4 +372,7 @@ class Room:
 def _is_hopeless(line: Line, refused: frozenset[Line]) -> bool:
     """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it
     needs as much as one of them."""
-    return any(line.memory >= other.memory and line.cpus >= other.cpus for other in refused)
+    return any(
+        line.need.memory >= other.need.memory and line.need.cpus >= other.need.cpus
+        for other in refused
+    )

@@ -115,7 +115,7 @@ class SweepPlacer(Placer, LoadListener):
             if not runners:
                 return ()
             # The one that has waited longest probes for all.
-            probes = PROBES if sweeps > 1 and room.is_first(placement.ticket) else 0
+            probes = self._probes(room) if sweeps > 1 and room.is_first(placement.ticket) else 0
             if self._all_full(need, runners):
                 return self._rng.sample(runners, min(probes, len(runners)))
             is_full = functools.partial(self._is_full, need)
@@ -123,7 +123,7 @@ class SweepPlacer(Placer, LoadListener):
 
         need = need_of(call)
         with self._room(pool) as room, room.line(need.key) as line:
-            line.memory, line.cpus = need.memory, need.cpus
+            line.need = need
             tracker = AttemptTracker(call, need, self._metrics, self.loads, self._troubled)
             trying = Trying(
                 call,
@@ -159,6 +159,17 @@ class SweepPlacer(Placer, LoadListener):
     def _is_full(self, need: Need, runner: Runner) -> bool:
         return self.loads.is_full(runner.address, need, trio.current_time())
 
+    def _probes(self, room: Room) -> int:
+        """How many runners may be tried now although they say that they are full."""
+        now = trio.current_time()
+        if now < room.probe_at:
+            return 0
+        room.probe_at = now + self._config.retry_max_delay * self._rng.uniform(*JITTER)
+        return PROBES
+
+    def _gives_way(self, runner: Runner, behind: int) -> bool:
+        return self.loads.gives_way(runner.address, behind, trio.current_time())
+
     def _all_full(self, need: Need, runners: Sequence[Runner]) -> bool:
         """Whether `_is_full` is certainly true of all, found out without asking for each."""
         if not self.loads.all_full(need, trio.current_time()):
@@ -172,6 +183,8 @@ class SweepPlacer(Placer, LoadListener):
         self.loads.note(runner.address, hint, trio.current_time())
         room = self._rooms.get(id(pool))
         if room is not None and hint is not None:
+            if self.loads.is_held(runner.address, trio.current_time()):
+                return
             free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
             memory = hint.free_memory + hint.reclaimable_memory
             room.fill(runner, memory, free_cpus + hint.reclaimable_cpus)
@@ -186,7 +199,11 @@ class SweepPlacer(Placer, LoadListener):
         """The waiting room of ``pool``, which is there as long as calls are under way."""
         room = self._rooms.get(id(pool))  # the caller holds the pool: no other has this id
         if room is None:
-            room = self._rooms[id(pool)] = Room(self._make_ladder)
+            room = self._rooms[id(pool)] = Room(
+                self._make_ladder,
+                is_full=lambda runner, line: self._is_full(line.need, runner),
+                gives_way=self._gives_way,
+            )
             pool.add_load_listener(self)
         try:
             yield room

@@ -37,6 +37,7 @@ class TrackedAttempt:
     """Of its end; ``None`` = it was cancelled, or gave its slot back."""
     asked: bool = False
     """The runner was asked for a reservation."""
+    committed: bool = False
 
 
 class AttemptTracker:
@@ -135,6 +136,7 @@ class AttemptTracker:
     def committed(self, attempt: TrackedAttempt, *, hedge: bool = False) -> None:
         """Its runner may run the call from now on."""
         self._committed = attempt
+        attempt.committed = True
         if attempt.asked:
             self._metrics.reservations_committed.inc()
         if hedge:

@@ -124,8 +124,7 @@ class Trying:
         have found no room elsewhere, it may wait there to be the next on it. ``counted``: the
         line's `Ahead` has this attempt already."""
         self._call.queue_seconds = self._patience(runner) if hot and stood else 0.0
-        ahead = nullcontext() if counted else self._ahead(runner.address)
-        with self._tracker.attempt(runner) as attempt, ahead:
+        with self._attempting(runner, counted=counted) as attempt:
             if hot or attempt.warm or not runner.reserves or not self._config.reserve:
                 return await self._try(
                     attempt,
@@ -145,10 +144,24 @@ class Trying:
                         self._hedging.took(self._key, trio.current_time() - attempt.began)
                     return won
 
-                with self._tracker.attempt(contender) as second, self._ahead(contender.address):
+                with self._attempting(contender) as second:
                     return await self._reserve(second, others, claim_instead, hedge=True)
 
             return await Race(contend).run(runner, delay, lambda: self._second(others))
+
+    @contextmanager
+    def _attempting(self, runner: Runner, *, counted: bool = False) -> Iterator[TrackedAttempt]:
+        """An attempt, which is the block. The place that it leaves at the runner is offered to the
+        next, once it is known what the runner said of itself."""
+        with nullcontext() if counted else self._ahead(runner.address):
+            attempt: TrackedAttempt | None = None
+            try:
+                with self._tracker.attempt(runner) as attempt:
+                    yield attempt
+            finally:
+                if attempt is not None and attempt.committed and _leaves_room(attempt.outcome):
+                    self._learn(runner, attempt.outcome)
+                    self._room.freed(runner, self._key)
 
     def _patience(self, runner: Runner) -> float:
         line = self._room.find(self._key)
@@ -221,22 +234,16 @@ class Trying:
     async def _try(self, attempt: TrackedAttempt, start: Start, *, hedge: bool = False) -> Outcome:
         committed = False
         outcome: Outcome | None = None
-        try:
-            with self.searching(self._config.attempt_timeout) as scope:
+        with self.searching(self._config.attempt_timeout) as scope:
 
-                def commit() -> None:
-                    nonlocal committed
-                    committed = True
-                    scope.deadline = math.inf
-                    self._scopes.discard(scope)
-                    self._tracker.committed(attempt, hedge=hedge)
+            def commit() -> None:
+                nonlocal committed
+                committed = True
+                scope.deadline = math.inf
+                self._scopes.discard(scope)
+                self._tracker.committed(attempt, hedge=hedge)
 
-                outcome = await start(scope, commit)
-        finally:
-            if committed and _leaves_room(outcome):
-                self._learn(attempt.runner, outcome)
-                self._room.offer_hot(attempt.runner, self._key)
-                self._room.send_ahead(attempt.runner, self._key)
+            outcome = await start(scope, commit)
         if outcome is None:
             outcome = _interrupted(committed=committed)
         self._tracker.end(attempt, outcome)

@@ -186,6 +186,7 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         free_cpus=hint.free_cpus,
         reclaimable_cpus=hint.reclaimable_cpus,
         slots=hint.slots,
+        refused=hint.refused,
     )
 
 
@@ -252,6 +253,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         free_cpus=value.free_cpus,
         reclaimable_cpus=value.reclaimable_cpus,
         slots=value.slots,
+        refused=value.refused,
     )
 
 

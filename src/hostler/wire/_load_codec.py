@@ -8,7 +8,7 @@ from ._varint import read_varint, varint
 
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
-_FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS = 0x48, 0x50, 0x58
+_FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 _LIMITS = {
     _ACTIVE: 2**32,
@@ -20,6 +20,7 @@ _LIMITS = {
     _FREE_CPUS: 2**32,
     _RECLAIMABLE_CPUS: 2**32,
     _SLOTS: 2**32,
+    _REFUSED: 2**32,
 }
 
 
@@ -32,6 +33,7 @@ def encode_load(hint: LoadHint) -> bytes | None:
         _RECLAIMABLE: hint.reclaimable_memory,
         _RECLAIMABLE_CPUS: hint.reclaimable_cpus,
         _SLOTS: hint.slots,
+        _REFUSED: hint.refused,
     }
     free_cpus = hint.free_cpus or 0
     if not all(0 <= value < _LIMITS[key] for key, value in numbers.items()):
@@ -58,7 +60,7 @@ def encode_load(hint: LoadHint) -> bytes | None:
     if hint.free_cpus is not None:
         parts.append(b"%c%b" % (_FREE_CPUS, varint(free_cpus)))
     parts.append(_number(_RECLAIMABLE_CPUS, numbers[_RECLAIMABLE_CPUS]))
-    parts.append(_number(_SLOTS, numbers[_SLOTS]))
+    parts += [_number(key, numbers[key]) for key in (_SLOTS, _REFUSED)]
     return b"".join(parts)
 
 
@@ -107,6 +109,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         free_cpus=numbers[_FREE_CPUS] if knows_cpus else None,
         reclaimable_cpus=numbers[_RECLAIMABLE_CPUS],
         slots=numbers[_SLOTS],
+        refused=numbers[_REFUSED],
     )
 
 

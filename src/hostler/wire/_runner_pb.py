@@ -169,6 +169,7 @@ class LoadHint(betterproto.Message):
     free_cpus: Optional[int] = betterproto.uint32_field(9, optional=True)
     reclaimable_cpus: int = betterproto.uint32_field(10)
     slots: int = betterproto.uint32_field(11)
+    refused: int = betterproto.uint32_field(12)
 
 
 @dataclass(eq=False, repr=False)
