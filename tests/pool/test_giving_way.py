@@ -12,7 +12,7 @@ from hostler.frames import LoadHint
 from hostler.pool import LoadBook, Need
 from hostler.pool._ahead import Ahead
 from hostler.pool._ladder import Ladder
-from hostler.pool._loads import HOLD_SECONDS, WANTED_SECONDS, WAY_SECONDS
+from hostler.pool._loads import CERTAIN_SECONDS, HOLD_SECONDS, WANTED_SECONDS, WAY_SECONDS
 from hostler.pool._room import Room, Turn, Waiter
 
 from .fakes import FakeRunner
@@ -36,8 +36,10 @@ def book_of(own: int, *, tells: bool = True) -> LoadBook:
 
 
 def end_one(book: LoadBook, now: float, others: int, refused: int) -> bool:
-    """A call ends and another begins; whether the place was left to others in between."""
+    """A call ends and another begins; whether the place was left to others in between. What is told
+    of refusals was told a moment earlier as well, so it is certain."""
     own = book._runners["a"].in_flight - 1
+    book.note("a", hint(own + 1 + others, refused), now - CERTAIN_SECONDS)
     book.end("a", FN, Placed(load=hint(own + others, refused)), now)
     gives_way = book.gives_way("a", 0, now)
     book.begin("a", FN, now)
@@ -63,14 +65,39 @@ def test_own_refusals_are_not_those_of_others() -> None:
 def test_a_refusal_counts_for_a_while() -> None:
     book = book_of(4)
     assert not end_one(book, 1, others=0, refused=5)
+    book.note("a", hint(4, 6), 1.5)
     book.note("a", hint(4, 6), 2)
     assert not book.gives_way("a", 0, 2 + WANTED_SECONDS)
     assert end_one(book, 2 + WANTED_SECONDS / 2, others=0, refused=6)
 
 
+def test_own_refusals_that_are_under_way_are_not_those_of_others() -> None:
+    book = book_of(4)
+    for step in range(20):
+        now, number = step / 10, 6 + step
+        book.begin("a", FN, now)
+        book.note("a", hint(4, number), now)  # it has overtaken the refusal
+        assert not book.gives_way("a", 0, now)
+        book.end("a", FN, NotPlaced(ServerBusy(), load=hint(4, number)), now)
+        book.note("a", hint(4, number - 1), now)  # which has overtaken this
+        assert not book.gives_way("a", 0, now)
+
+
 def test_only_to_those_who_would_hear_of_it() -> None:
     book = book_of(4, tells=False)
-    assert not end_one(book, 1, others=0, refused=9)
+    for now in (1, 2):
+        book.end("a", FN, Placed(load=hint(4, 9)), now)
+        assert not book.gives_way("a", 0, now)
+        book.note("a", hint(3, 9), now)
+        book.note("a", None, now)
+
+
+def test_a_runner_that_starts_again_counts_from_0() -> None:
+    book = book_of(4)
+    book.note("a", None, 1)
+    book.note("a", hint(4, 0), 2)
+    assert not end_one(book, 3, others=0, refused=0)
+    assert end_one(book, 4, others=0, refused=1)
 
 
 def test_who_has_more_gives_way_more_often() -> None:
@@ -107,8 +134,11 @@ def test_who_waits_there_to_be_the_next() -> None:
 
 def test_those_who_wait_at_the_runner_would_take_the_place_and_are_not_followed() -> None:
     book = book_of(4)
+    book.note("a", hint(4, 6), 0.5)
     book.note("a", hint(4, 6), 1)
-    assert [book.gives_way("a", 2, 1.0 + step / 10) for step in range(4)] == [True] * 3 + [False]
+    ways = [book.gives_way("a", 2 - step, 1.0 + step / 10) for step in range(3)]
+    assert ways == [True] * 3
+    assert not book.gives_way("a", 0, 1.3)
     assert book.is_held("a", 1.2 + HOLD_SECONDS / 2)  # from the last of them on
 
 

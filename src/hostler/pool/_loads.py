@@ -29,6 +29,8 @@ FULL_SECONDS = 1.0
 """How long a runner that has refused a call counts as full at most, if no call ends there."""
 WANTED_SECONDS = 2.0
 """How long it counts that a runner has refused calls of other LBs."""
+CERTAIN_SECONDS = 0.5
+"""How long own refusals may be under way at most."""
 WAY_SECONDS = 1.0
 """Between two decisions whether to give way to them, for each runner."""
 HOLD_SECONDS = 0.15
@@ -65,14 +67,18 @@ class _Runner:
 
     refusals: int = 0
     """Own calls that it has refused."""
+    refused: int = 0
+    """All that it has refused, by the latest hint."""
     others_refused: int | None = None
-    """Refusals beside those, by the last hint."""
+    """Those beside the own ones, as far as they have been noticed."""
+    suspect_at: float = math.inf
+    """When it is certain that there are more of them."""
     wanted_until: float = -math.inf
     decide_at: float = -math.inf
     owed: float = 0.0
     """Places that are to be left to others."""
-    skips: int = 0
-    """Calls that still have to end for that."""
+    withdraws: bool = False
+    """Calls still have to end for that."""
     held_until: float = -math.inf
     """What is free there until then is for others."""
 
@@ -184,6 +190,8 @@ class LoadBook:
             self._make_room()
             runner = self._runners[address] = _Runner()
         runner.tells = hint is not None
+        if hint is None:  # it may start again, and count from 0
+            runner.refused, runner.others_refused = 0, None
         if hint is not None:
             self._learn(runner, address, hint, now)
             self._warm.replace(address, hint.warm, now)
@@ -194,18 +202,15 @@ class LoadBook:
         runner has refused calls. Each second adds the own share of its calls to what is owed to
         them: so whoever has more gives up more, until all have the same.
 
-        The ``behind`` calls that wait there to be the next would take the container: the places of
-        as many that end after it are left as well.
+        With ``behind`` calls that wait there to be the next, one of them takes the container: then
+        the places of those that end after it are left as well, until one ends with none behind it.
         """
         runner = self._runners.get(address)
         if runner is None or not runner.tells:
             return False
-        if runner.skips:
-            runner.skips -= 1
-        elif not self._owes(runner, now):
+        if not runner.withdraws and not self._owes(runner, now):
             return False
-        else:
-            runner.skips = behind
+        runner.withdraws = behind > 0
         runner.held_until = now + HOLD_SECONDS
         return True
 
@@ -287,10 +292,7 @@ class LoadBook:
         self._others += runner.others
         self._hinted[address] = None
         self._hinted.move_to_end(address)
-        others_refused = hint.refused - runner.refusals
-        if runner.others_refused is not None and others_refused > runner.others_refused:
-            runner.wanted_until = now + WANTED_SECONDS
-        runner.others_refused = others_refused
+        self._learn_refusals(runner, hint.refused, now)
         runner.free_memory = hint.free_memory
         knows_all = hint.complete or hint.free_cpus is not None
         runner.reclaimable = hint.reclaimable_memory if knows_all else None
@@ -298,6 +300,22 @@ class LoadBook:
         runner.reclaimable_cpus = hint.reclaimable_cpus
         runner.unseen_memory = runner.unseen_cpus = 0
         self._index(address, runner)
+
+    @staticmethod
+    def _learn_refusals(runner: _Runner, refused: int, now: float) -> None:
+        """Find out whether the runner has refused calls of others. Own refusals may be under way
+        for a moment, so there have to be too many for a while; and hints overtake each other."""
+        if refused < runner.refused:
+            return
+        runner.refused = refused
+        others = refused - runner.refusals
+        if runner.others_refused is None or others <= runner.others_refused:
+            runner.others_refused, runner.suspect_at = others, math.inf
+        elif now < runner.suspect_at:
+            runner.suspect_at = min(runner.suspect_at, now + CERTAIN_SECONDS)
+        else:
+            runner.others_refused, runner.suspect_at = others, math.inf
+            runner.wanted_until = now + WANTED_SECONDS
 
     def _index(self, address: str, runner: _Runner) -> None:
         self._free.put(address, runner.left())
