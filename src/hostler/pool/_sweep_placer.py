@@ -164,7 +164,7 @@ class SweepPlacer(Placer, LoadListener):
         now = trio.current_time()
         if now < room.probe_at:
             return 0
-        room.probe_at = now + self._config.retry_max_delay * self._rng.uniform(*JITTER)
+        room.probe_at = now + self._config.retry_max_delay
         return PROBES
 
     def _gives_way(self, runner: Runner, behind: int) -> bool:
