@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import os
 import signal
+import traceback
 from collections.abc import Generator, Iterator, MutableMapping
 from typing import Any
 
@@ -53,6 +54,8 @@ def logs() -> Iterator[Logs]:
         logger: object, method: str, event: MutableMapping[str, Any]
     ) -> MutableMapping[str, Any]:
         event["log_level"] = method
+        if event.get("exc_info"):
+            event["exception"] = traceback.format_exc()
         captured.append(event)
         raise structlog.DropEvent
 

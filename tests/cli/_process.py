@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Mapping
@@ -53,13 +54,21 @@ class NodeProcess:
     process: trio.Process
     ready: dict[str, Any]
     log: bytearray
+    log_ended: trio.Event
+    _lines: list[dict[str, Any]] = attrs.field(factory=list, init=False)
+    _parsed: int = attrs.field(default=0, init=False)
 
     @property
     def url(self) -> str:
         return f"http://{self.ready['http'][0].replace('[::]', '127.0.0.1')}"
 
     def lines(self) -> list[dict[str, Any]]:
-        return [json.loads(line) for line in self.log.splitlines() if line.startswith(b"{")]
+        """What it has logged. A node writes its log a moment after what it tells of."""
+        end = self.log.rfind(b"\n") + 1
+        added = bytes(self.log[self._parsed : end]).splitlines()
+        self._lines += [json.loads(line) for line in added if line.startswith(b"{")]
+        self._parsed = end
+        return list(self._lines)
 
     async def wait_line(self, event: str) -> dict[str, Any]:
         """Until the log has a line with this event."""
@@ -76,7 +85,7 @@ async def open_node(
 ) -> AsyncIterator[NodeProcess]:
     """A node with JSON logs, ready. Killed at the end if it still runs."""
     reader, writer = os.pipe()
-    log = bytearray()
+    log, log_ended = bytearray(), trio.Event()
     async with trio.open_nursery() as nursery:
         process = await trio.lowlevel.open_process(
             [str(SCRIPT), *args, "--log-format", "json", "--ready-fd", str(writer)],
@@ -87,15 +96,23 @@ async def open_node(
         )
         os.close(writer)
         assert process.stderr is not None
-        nursery.start_soon(_collect, process.stderr, log)
+        nursery.start_soon(_collect, process.stderr, log, log_ended)
         try:
             ready = await _ready(reader, log)
-            yield NodeProcess(process, ready, log)
+            yield NodeProcess(process, ready, log, log_ended)
         finally:
             if process.returncode is None:
                 process.kill()
             with trio.CancelScope(shield=True):
                 await process.wait()
+
+
+async def ends(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -> int:
+    """Send a signal; the exit code, once the log is complete."""
+    node.process.send_signal(number)
+    with trio.fail_after(END_SECONDS):
+        await node.log_ended.wait()
+        return await node.process.wait()
 
 
 async def _ready(reader: int, log: bytearray) -> dict[str, Any]:
@@ -110,7 +127,8 @@ async def _ready(reader: int, log: bytearray) -> dict[str, Any]:
     return result
 
 
-async def _collect(stream: trio.abc.ReceiveStream, log: bytearray) -> None:
+async def _collect(stream: trio.abc.ReceiveStream, log: bytearray, ended: trio.Event) -> None:
     async with stream:
         while data := await stream.receive_some():
             log += data
+    ended.set()

@@ -131,8 +131,9 @@ async def test_what_is_not_there_or_not_valid_has_an_exit_code_of_its_own(client
     assert "'nonsense' is not KEY=VALUE" in usage.stderr
 
 
-async def test_a_server_that_is_not_there_is_named() -> None:
-    done = await run("app", "list", "--server", "http://127.0.0.1:1")
+@pytest.mark.parametrize("server", ["http://127.0.0.1:1", "http://me:secret@127.0.0.1:1"])
+async def test_a_server_that_is_not_there_is_named(server: str) -> None:
+    done = await run("app", "list", "--server", server)
     assert (done.returncode, done.stdout) == (5, "")
     (line,) = done.stderr.splitlines()
     assert line.startswith("hostler: error: http://127.0.0.1:1 does not answer as it should (")

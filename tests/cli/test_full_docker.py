@@ -10,8 +10,8 @@ import trio
 
 from tests.functions.build import docker_image
 
-from ._process import END_SECONDS, open_node
-from .test_node_types import Node, asking, ends
+from ._process import END_SECONDS, ends, open_node
+from .test_node_types import Node, asking
 
 pytestmark = pytest.mark.docker
 

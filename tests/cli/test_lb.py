@@ -23,7 +23,7 @@ from tests.front._agent import ScriptedAgent, echo
 from tests.pool.dns_server import open_dns_server
 from tests.wire.test_wire_tls_files import Files
 
-from ._process import END_SECONDS, NodeProcess, open_node
+from ._process import END_SECONDS, NodeProcess, ends, open_node
 
 FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: 'echo:1'}\n"
 
@@ -71,12 +71,6 @@ async def open_cluster(
         ) as node,
     ):
         yield node, agent, path
-
-
-async def ends(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -> int:
-    node.process.send_signal(number)
-    with trio.fail_after(END_SECONDS):
-        return await node.process.wait()
 
 
 FNS_COUNTS = [

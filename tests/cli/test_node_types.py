@@ -19,13 +19,7 @@ from hostler.errors import ConfigError
 from tests.conftest import Logs
 from tests.functions.build import fnt_path
 
-from ._process import END_SECONDS, SCRIPT, NodeProcess, clean_env, open_node
-
-
-async def ends(node: NodeProcess) -> int:
-    node.process.send_signal(signal.SIGTERM)
-    with trio.fail_after(END_SECONDS):
-        return await node.process.wait()
+from ._process import END_SECONDS, SCRIPT, clean_env, ends, open_node
 
 
 class Node:

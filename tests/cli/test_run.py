@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import signal
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +13,11 @@ import trio
 
 from tests.functions.build import fdk_command, fnt_path
 
-from ._process import END_SECONDS, NodeProcess, open_node, run
+from ._process import NodeProcess, ends, open_node, run
 
 
 def serve(folder: Path, *args: str, **options: Any) -> Any:
     return open_node("run", str(folder), "--bind", "127.0.0.1:0", *args, **options)
-
-
-async def ends(node: NodeProcess) -> int:
-    node.process.send_signal(signal.SIGTERM)
-    with trio.fail_after(END_SECONDS):
-        return await node.process.wait()
 
 
 async def until(node: NodeProcess, part: str) -> None:

@@ -16,7 +16,7 @@ import trustme
 from hostler.functions import load_functions
 from tests.functions.build import fnt_path
 
-from ._process import END_SECONDS, NodeProcess, open_node, run
+from ._process import END_SECONDS, ends, open_node, run
 
 
 @pytest.fixture
@@ -42,12 +42,6 @@ async def until_gone(pid: int) -> None:
     with trio.fail_after(5):
         while lives(pid):  # noqa: ASYNC110  (nothing tells when another's process ends)
             await trio.sleep(0.01)
-
-
-async def ends(node: NodeProcess) -> int:
-    node.process.send_signal(signal.SIGTERM)
-    with trio.fail_after(END_SECONDS):
-        return await node.process.wait()
 
 
 def serve(functions: Path, *args: str, **options: Any) -> Any:

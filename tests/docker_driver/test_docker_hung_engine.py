@@ -163,9 +163,10 @@ async def test_hung_connect(fake_engine: FakeEngine, fake_environ: dict[str, str
 
 
 async def test_calls_wait_for_a_thread_only_within_their_limit(
-    fake_engine: FakeEngine, fake_environ: dict[str, str]
+    fake_engine: FakeEngine, fake_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Many hung creations must not keep anybody waiting without end, nor pauses at all."""
+    monkeypatch.setattr("hostler.drivers.docker._containers.LATE_CREATION", 0.0)
     async with open_driver(fake_engine, fake_environ, Operation.CREATE) as driver:
         await _forty_hung_creations(driver, fake_engine)
 
@@ -191,6 +192,36 @@ async def _forty_hung_creations(driver: DockerDriver, fake_engine: FakeEngine) -
         await running.freeze()
     assert outcomes == ["timeout"] * 40
     await running.aclose()
+
+
+@pytest.mark.parametrize("late", [0, 3, None])
+async def test_a_creation_without_an_answer_may_still_happen(
+    fake_engine: FakeEngine,
+    fake_environ: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    late: int | None,
+) -> None:
+    """An engine that hung makes the container after it was asked to remove it; or never."""
+    monkeypatch.setattr("hostler.drivers.docker._containers.LATE_CREATION_PAUSE", 0.01)
+    if late is None:
+        monkeypatch.setattr("hostler.drivers.docker._containers.LATE_CREATION", 0.1)
+    asked = 0
+
+    async def remove(request: Request) -> Answer:
+        nonlocal asked
+        asked += 1
+        there = late is not None and asked > late
+        return await (nothing if there else error(404, "No such container"))(request)
+
+    async with open_driver(fake_engine, fake_environ, Operation.CREATE) as driver:
+        fake_engine.on("POST /containers/create", fake_engine.hang)
+        fake_engine.on("DELETE /containers/ctr", remove)
+        cookie = await until(driver, "create_container")
+        with raises_trouble("create_container", EngineTimeout):
+            await cookie.create_container()
+        await cookie.aclose()
+        assert driver.statistics().containers == 0
+    assert asked == late + 1 if late is not None else 1 < asked <= 11
 
 
 async def test_interrupted_creation_is_removed(

@@ -169,7 +169,8 @@ def test_the_pace_of_a_line() -> None:
     assert pace.seconds_for(100, 1.0) == 0.0
     pace.moved((LEAST - 1) / 10)
     assert pace.seconds_for(100, (LEAST - 1) / 10) == pytest.approx(10)
-    assert pace.seconds_for(100, (LEAST - 1) / 5) == pytest.approx(20)  # it has come to a halt
+    assert pace.seconds_for(100, LEAST / 10) == pytest.approx(10)  # the next one is just due
+    assert pace.seconds_for(100, LEAST / 5) == pytest.approx(20)  # it has come to a halt
     pace.reset()
     assert pace.seconds_for(100, 9.0) == 0.0
 

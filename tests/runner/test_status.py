@@ -186,12 +186,10 @@ async def test_scenario_07_without_the_barrier_file_the_network_is_off(
     autojump_clock: object, tmp_path: Path
 ) -> None:
     barrier = tmp_path / "network-is-up"
-    iofs = tmp_path / "iofs"
-    iofs.mkdir()
     checks = StatusChecks(image="status", barrier=str(barrier))
     async with (
         open_sim_driver({"status": echo}) as driver,
-        open_sim_runner(driver, iofs, checks=checks) as runner,
+        open_sim_runner(driver, tmp_path, checks=checks) as runner,
     ):
         status = await runner.client.status()
         assert (status.is_network_disabled, status.failed) == (True, False)

@@ -15,6 +15,7 @@ from hostler.config import ConfigError, StoreConfig
 from hostler.store import _engine, open_datastore
 from hostler.store._url import Database, parse_database_url
 
+from .servers import Server
 from .things import an_app
 
 
@@ -115,6 +116,15 @@ async def test_options_that_there_are_not_are_named() -> None:
     config = StoreConfig(db_url="mysql://u:hunter2@h:1/d?nonsense=1")
     with pytest.raises(ConfigError, match="no option 'nonsense'"):
         async with open_datastore(config):
+            pass
+
+
+async def test_a_database_of_another_encoding_is_refused(postgres: Server) -> None:
+    postgres.execute(
+        "CREATE DATABASE ascii ENCODING 'SQL_ASCII' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+    )
+    with pytest.raises(ConfigError, match="encoding is SQL_ASCII, not UTF8"):
+        async with open_datastore(StoreConfig(db_url=postgres.url("ascii"))):
             pass
 
 

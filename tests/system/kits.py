@@ -19,9 +19,9 @@ import docker
 import httpx
 import trio
 
-from tests.cli._process import NodeProcess, open_node, run
+from tests.cli._process import NodeProcess, ends, open_node, run
 
-from .nodes import ends, errors_of
+from .nodes import errors_of
 from .test_system_provider import containers, engine_of
 
 SECONDS = 60

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import trio
 
-from tests.cli._process import END_SECONDS, NodeProcess, open_node
+from tests.cli._process import NodeProcess, ends, open_node
 from tests.functions.build import fnt_path
 
 Functions = Mapping[str, Mapping[str, Any]]
@@ -195,13 +195,6 @@ async def wait_line(node: NodeProcess, event: str, **details: object) -> dict[st
     while not (found := lines_of(node, event, **details)):  # noqa: ASYNC110  (another's log)
         await trio.sleep(0.01)
     return found[0]
-
-
-async def ends(node: NodeProcess, number: signal.Signals = signal.SIGTERM) -> int:
-    """Send a signal; the exit code."""
-    node.process.send_signal(number)
-    with trio.fail_after(END_SECONDS):
-        return await node.process.wait()
 
 
 def lives(pid: int) -> bool:

@@ -17,9 +17,10 @@ from hostler import wire
 from hostler.frames import Data, Finished, TryCall
 from hostler.functions import load_functions
 from hostler.wire import _codec as codec
+from tests.cli._process import ends
 
 from .http import call, metric, until_metric
-from .nodes import FNT, LIMIT, declare, ends, errors_of, lines_of, open_lb, open_runner, wait_line
+from .nodes import FNT, LIMIT, declare, errors_of, lines_of, open_lb, open_runner, wait_line
 
 NOBODY = "127.0.0.1:1"
 BUSY = {"message": "Timed out - server too busy"}

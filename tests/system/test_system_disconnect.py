@@ -9,14 +9,13 @@ from pathlib import Path
 import pytest
 import trio
 
-from tests.cli._process import NodeProcess
+from tests.cli._process import NodeProcess, ends
 
 from .http import Reply, call, metric, posting, until_metric
 from .nodes import (
     FREED,
     LIMIT,
     Runner,
-    ends,
     errors_of,
     lines_of,
     lives,

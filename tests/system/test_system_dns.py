@@ -9,11 +9,11 @@ from pathlib import Path
 import attrs
 import trio
 
-from tests.cli._process import NodeProcess
+from tests.cli._process import NodeProcess, ends
 from tests.pool.dns_server import Server, open_dns_server
 
 from .load import Load
-from .nodes import LIMIT, Runner, ends, errors_of, lines_of, open_lb, open_runner
+from .nodes import LIMIT, Runner, errors_of, lines_of, open_lb, open_runner
 from .places import free_address
 
 CLIENTS = 12

@@ -9,9 +9,11 @@ import attrs
 import pytest
 import trio
 
+from tests.cli._process import ends
+
 from .http import Reply, call, metric, posting, until_metric
 from .load import Load
-from .nodes import LIMIT, Fleet, Runner, ends, errors_of, open_fleet, open_single
+from .nodes import LIMIT, Fleet, Runner, errors_of, open_fleet, open_single
 
 CALLS = 40
 FNS = {"fnt": {"memory": 1}}

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 import trio
 
+from tests.cli._process import ends
+
 from .http import Reply, call
 from .killing import Kind, Seen, docker_kind, opened, process_kind
-from .nodes import LIMIT, ends, errors_of, lines_of
+from .nodes import LIMIT, errors_of, lines_of
 
 RETURNED = 10.0
 """Seconds within which a runner that is back must have its first call on a machine that has much

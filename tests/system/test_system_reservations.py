@@ -9,7 +9,7 @@ import trio
 from tests.cli._process import NodeProcess
 
 from .http import Reply, call, metric, posting, until_metric
-from .nodes import FREED, LIMIT, Functions, errors_of, lines_of, open_fleet
+from .nodes import FREED, LIMIT, Functions, errors_of, open_fleet, wait_line
 
 FUNCTIONS: Functions = {
     "fnt": {},
@@ -81,7 +81,8 @@ async def test_a_runner_that_is_killed_with_nothing_but_reservations_fails_no_ca
                 (200, fn) for fn in slow
             }
             assert await metric(fleet.lb, "fn_errors") == 0
-            ended = lines_of(fleet.lb, "call finished")
+            ids = [reply.headers["fn-call-id"] for reply in replies]
+            ended = [await wait_line(fleet.lb, "call finished", call_id=id_) for id_ in ids]
             assert any(line["attempts"] > 1 for line in ended)
             assert errors_of(fleet.lb) == []
 

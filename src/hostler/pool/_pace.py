@@ -41,6 +41,10 @@ class Pace:
 
         A line that has come to a halt gets slower as time passes.
         """
-        if len(self._times) < LEAST:
+        count = len(self._times)
+        if count < LEAST:
             return 0.0
-        return calls * (now - self._times[0]) / (len(self._times) - 1)
+        first, last = self._times[0], self._times[-1]
+        # The time since the last call belongs to one that has not been taken yet: it counts only
+        # once it is longer than the others' mean.
+        return calls * max((last - first) / (count - 1), (now - first) / count)

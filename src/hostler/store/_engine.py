@@ -63,7 +63,12 @@ def _sqlite_options(database: Database, config: StoreConfig) -> dict[str, Any]:
 
 
 def _postgresql_options(database: Database, config: StoreConfig) -> dict[str, Any]:
-    arguments = {"connect_timeout": math.ceil(config.db_timeout), "application_name": "hostler"}
+    arguments = {
+        "connect_timeout": math.ceil(config.db_timeout),
+        "application_name": "hostler",
+        # Of a database without an encoding the driver would give bytes, even as its version.
+        "client_encoding": "UTF8",
+    }
     arguments = {key: value for key, value in arguments.items() if key not in database.url.query}
     return {"connect_args": arguments}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import sys
 from collections.abc import Awaitable, Callable
@@ -27,6 +28,8 @@ UNAVAILABLE = 5
 """The server can't be reached, is too busy, or lacks its database: worth another try."""
 FUNCTION_FAILED = 6
 """The function was called, and failed."""
+_PASSWORD = re.compile("//[^/@]*@")
+"""In a URL: nobody wants to read it on the screen."""
 _BY_STATUS = {404: NOT_FOUND, 409: CONFLICT, 429: UNAVAILABLE, 503: UNAVAILABLE}
 
 
@@ -61,7 +64,7 @@ def _told(error: BaseException, server: str) -> int | None:
         # The reader of our output has enough; nor can what is still buffered be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    first = found[0]
+    first, server = found[0], _PASSWORD.sub("//", server)
     text = _unreachable(first, server) or _no_api(first, server) or explanation(error)
     if text is None:
         return None

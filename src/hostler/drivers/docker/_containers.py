@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from ._engine import Engine
-from ._errors import EngineError
+from ._errors import EngineError, EngineTimeout
 from ._limits import Operation
 from ._options import DockerOptions
 from ._to_the_end import Started
@@ -22,6 +22,11 @@ T = TypeVar("T")
 
 _NOT_FOUND = 404
 _CONFLICT = 409
+
+LATE_CREATION = 5.0
+"""Seconds for which a container is looked for that was not there when it was to be removed, if its
+creation had no answer in time: an engine that goes on may answer before it has made it."""
+LATE_CREATION_PAUSE = 0.2
 
 
 class Containers:
@@ -39,6 +44,8 @@ class Containers:
         self._last: dict[str, Started[object]] = {}
         self._removals: dict[str, Started[None]] = {}
         self._failed: set[str] = set()
+        self._unanswered: set[str] = set()
+        """Those whose creation had no answer in time, and may still happen."""
 
     @property
     def owned(self) -> frozenset[str]:
@@ -112,6 +119,9 @@ class Containers:
 
         try:
             return await self._engine.call(Operation.CREATE, request)
+        except EngineTimeout:
+            self._unanswered.add(name)
+            raise
         except EngineError as error:
             if error.status is not None and error.status < 500:
                 self._forget(name)  # the engine refused: there is nothing to remove
@@ -123,22 +133,31 @@ class Containers:
         if name not in self._owned:
             return
         try:
-            await remove_container(self._engine, name)
+            if not await remove_container(self._engine, name) and name in self._unanswered:
+                await self._remove_later(name)
         except EngineError:
             self._failed.add(name)
             raise
         self._forget(name)
 
+    async def _remove_later(self, name: str) -> None:
+        end = trio.current_time() + LATE_CREATION
+        while trio.current_time() < end:
+            await trio.sleep(LATE_CREATION_PAUSE)
+            if await remove_container(self._engine, name):
+                return
+
     def _forget(self, name: str) -> None:
         self._owned.discard(name)
         self._failed.discard(name)
+        self._unanswered.discard(name)
         self._last.pop(name, None)
         self._removals.pop(name, None)
 
 
-async def remove_container(engine: Engine, name: str) -> None:
+async def remove_container(engine: Engine, name: str) -> bool:
     """Kill and remove a container; fine if it is gone, or somebody else is removing it, which is
-    waited for. Raises `EngineError`."""
+    waited for. Returns whether it was there. Raises `EngineError`."""
 
     def request(client: docker.APIClient) -> None:
         client.remove_container(name, v=True, force=True)
@@ -152,7 +171,7 @@ async def remove_container(engine: Engine, name: str) -> None:
         await engine.call(Operation.REMOVE, request)
     except EngineError as error:
         if error.status == _NOT_FOUND:
-            return
+            return False
         if error.status != _CONFLICT or "already in progress" not in error.message:
             raise
         try:
@@ -160,3 +179,4 @@ async def remove_container(engine: Engine, name: str) -> None:
         except EngineError as gone:
             if gone.status != _NOT_FOUND:
                 raise
+    return True
