@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 import random
 from collections import deque
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -58,6 +60,22 @@ class Stage:
         return now
 
 
+@asynccontextmanager
+async def waiting_calls(iofs: Path, memory: int) -> AsyncIterator[Stage]:
+    """All calls have come, and wait. They have to be released in the block."""
+    async with (
+        open_sim_driver() as driver,
+        open_node(driver, iofs, memory=memory, **NO_LIMITS) as node,
+    ):
+        stage = Stage(node)
+        driver.add_image("fn", stage.answer, start_hook=stage.start)
+        async with trio.open_nursery() as nursery:
+            for _ in range(CALLS):
+                nursery.start_soon(stage.call)
+            await trio.testing.wait_all_tasks_blocked()
+            yield stage
+
+
 def to_next_deadline() -> float:
     return trio.lowlevel.current_statistics().seconds_to_next_deadline
 
@@ -65,44 +83,27 @@ def to_next_deadline() -> float:
 async def test_weakness_03_2_a_burst_waits_without_any_timer_and_goes_on_at_once(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=4096, **NO_LIMITS) as node,
-    ):
-        stage = Stage(node)
-        driver.add_image("fn", stage.answer, start_hook=stage.start)
-        async with trio.open_nursery() as nursery:
-            for _ in range(CALLS):
-                nursery.start_soon(stage.call)
-            await trio.testing.wait_all_tasks_blocked()
-            assert (node.agent.statistics().queued, len(stage.starts)) == (CALLS, CALLS)
-            assert to_next_deadline() == math.inf
-            ready = [await stage.release(stage.starts) for _ in range(CALLS)]
-            assert stage.begun == ready  # exactly: not a tick later
-            over = [await stage.release(stage.answers) for _ in range(CALLS)]
-            assert stage.ended == over
+    async with waiting_calls(tmp_path, memory=4096) as stage:
+        assert (stage.node.agent.statistics().queued, len(stage.starts)) == (CALLS, CALLS)
+        assert to_next_deadline() == math.inf
+        ready = [await stage.release(stage.starts) for _ in range(CALLS)]
+        assert stage.begun == ready  # exactly: not a tick later
+        over = [await stage.release(stage.answers) for _ in range(CALLS)]
+        assert stage.ended == over
 
 
 async def test_a_line_for_few_containers_moves_with_each_that_is_free(
     autojump_clock: object, tmp_path: Path
 ) -> None:
     """Room for two containers: the others wait for room, and for those two."""
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=256, **NO_LIMITS) as node,
-    ):
-        stage = Stage(node)
-        driver.add_image("fn", stage.answer, start_hook=stage.start)
-        async with trio.open_nursery() as nursery:
-            for _ in range(CALLS):
-                nursery.start_soon(stage.call)
-            await trio.testing.wait_all_tasks_blocked()
-            assert (node.agent.statistics().waiting_for_room, len(stage.starts)) == (CALLS - 2, 2)
-            assert to_next_deadline() == math.inf
-            woken = [await stage.release(stage.starts) for _ in range(2)]
-            over = [await stage.release(stage.answers) for _ in range(CALLS)]
-            assert stage.begun == woken + over[: CALLS - 2]
-            assert stage.ended == over
+    async with waiting_calls(tmp_path, memory=256) as stage:
+        statistics = stage.node.agent.statistics()
+        assert (statistics.waiting_for_room, len(stage.starts)) == (CALLS - 2, 2)
+        assert to_next_deadline() == math.inf
+        woken = [await stage.release(stage.starts) for _ in range(2)]
+        over = [await stage.release(stage.answers) for _ in range(CALLS)]
+        assert stage.begun == woken + over[: CALLS - 2]
+        assert stage.ended == over
 
 
 async def test_a_line_for_another_functions_room_moves_when_its_container_is_gone(
