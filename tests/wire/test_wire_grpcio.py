@@ -206,10 +206,11 @@ async def test_their_client_is_told_of_a_stopping_server(
             def run() -> None:
                 with grpc.insecure_channel(server.address) as channel:
                     stub = pb_grpc.RunnerProtocolStub(channel)
-                    running = stub.Engage(_requests(pb, b""))
+                    # The scope above can't end a thread: a call without an answer has to by itself.
+                    running = stub.Engage(_requests(pb, b""), timeout=15)
                     next(running)
                     trio.from_thread.run_sync(server.stop_accepting)
-                    refused = stub.Engage(_requests(pb, b""))
+                    refused = stub.Engage(_requests(pb, b""), timeout=10)
                     with pytest.raises(grpc.RpcError):
                         list(refused)
                     assert refused.code() is grpc.StatusCode.UNAVAILABLE
