@@ -109,23 +109,37 @@ async def read(node: NodeProcess, path: str) -> str:
 
 
 @pytest.mark.docker
-async def test_a_build_that_fails_changes_nothing(folder: Path, docker_host: str) -> None:
+async def test_a_build_that_fails_changes_nothing(
+    folder: Path, node: NodeProcess, docker_host: str
+) -> None:
     (folder / "Dockerfile").write_text("FROM hostler-test/fnt:latest\nCOPY none /none\n")
-    nowhere = "http://127.0.0.1:1"  # it is never asked
-    done = await deploy(folder, nowhere, "--app", "shop", DOCKER_HOST=docker_host)
+    done = await deploy(folder, node.url, "--app", "shop", DOCKER_HOST=docker_host)
     assert (done.returncode, done.stdout) == (1, "")
     _building, error = done.stderr.splitlines()
     assert error.startswith("hostler: error: Docker engine, build image: COPY failed")
     assert (folder / "func.yaml").read_text() == FUNC
+    assert json.loads((await run("app", "list", "--json", env=at(node))).stdout) == []
+
+
+async def test_what_the_server_would_refuse_is_told_before_the_build(tmp_path: Path) -> None:
+    (tmp_path / "func.yaml").write_text("name: f\n")
+    (tmp_path / "Dockerfile").write_text("FROM x\n")
+    nowhere, engine = "http://127.0.0.1:1", "unix:///none/docker.sock"
+    done = await deploy(tmp_path, nowhere, "--app", "a b", DOCKER_HOST=engine)
+    assert (done.returncode, done.stderr) == (1, "hostler: error: Invalid app name\n")
+    done = await deploy(tmp_path, nowhere, "--app", "a", DOCKER_HOST=engine)
+    assert done.returncode == 5
+    assert done.stderr.startswith("hostler: error: http://127.0.0.1:1 does not answer")
 
 
 @pytest.mark.docker
 async def test_at_a_terminal_a_build_is_one_moving_line_and_a_failed_one_shows_its_last_steps(
-    folder: Path, docker_host: str, tmp_path: Path
+    folder: Path, node: NodeProcess, docker_host: str, tmp_path: Path
 ) -> None:
     (folder / "Dockerfile").write_text("FROM hostler-test/fnt:latest\nCOPY none /none\n")
     command = ("hostler", "deploy", str(folder), "--app", "shop")
-    async with open_terminal(command, tmp_path, DOCKER_HOST=docker_host, TERM="xterm") as terminal:
+    env = {"FN_API_URL": node.url, "DOCKER_HOST": docker_host, "TERM": "xterm"}
+    async with open_terminal(command, tmp_path, **env) as terminal:
         shown = await terminal.until("hostler: error: Docker engine, build image: COPY failed")
         assert "building hostler-test-deploy:0.0.10" in shown
         assert "Step 1/2 : FROM hostler-test/fnt:latest\r\n" in shown
@@ -133,11 +147,13 @@ async def test_at_a_terminal_a_build_is_one_moving_line_and_a_failed_one_shows_i
         assert await terminal.ends() == 1
 
 
-async def test_without_an_engine_or_an_app_there_is_one_line(tmp_path: Path) -> None:
+async def test_without_an_engine_or_an_app_there_is_one_line(
+    tmp_path: Path, node: NodeProcess
+) -> None:
     (tmp_path / "func.yaml").write_text("name: f\n")
     (tmp_path / "Dockerfile").write_text("FROM x\n")
     env = {"DOCKER_HOST": "unix:///none/docker.sock"}
-    done = await deploy(tmp_path, "http://127.0.0.1:1", "--app", "a", **env)
+    done = await deploy(tmp_path, node.url, "--app", "a", **env)
     assert done.returncode == 1
     assert "none answers at unix:///none/docker.sock (No such file or directory)" in done.stderr
     done = await deploy(tmp_path, "http://127.0.0.1:1", **env)

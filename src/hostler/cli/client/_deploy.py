@@ -17,7 +17,7 @@ from ._dockerfile import dockerfile_of
 from ._exits import CommandFailed, run_command
 from ._func_file import FuncFile, next_version, read_func_file, write_version
 from ._options import DEFAULT_SERVER, Server
-from ._publish import Deployed, publish
+from ._publish import Deployed, check_app, publish
 from ._show import console, print_json, print_table, say
 
 if TYPE_CHECKING:
@@ -68,6 +68,7 @@ def deploy(
         func = attrs.evolve(func, version=_version(func, bump))
         name = f"{func.name.lower()}:{func.version}"
         image = f"{registry.rstrip('/')}/{name}" if registry else name
+        await check_app(server, app)
         await _make_image(func, image, push, verbose)
         if bump and func.path is not None:
             write_version(func.path, func.version)

@@ -8,6 +8,7 @@ import attrs
 
 from hostler.datastore import AppFilter, FnFilter, FnPatch, TriggerFilter, TriggerPatch
 from hostler.models import App, Fn, Trigger
+from hostler.rules import check_new_app
 
 from ._func_file import FuncFile, FuncTrigger
 from ._show import FN_ENDPOINT, TRIGGER_ENDPOINT, field_of
@@ -27,6 +28,17 @@ class Deployed:
     endpoint: str
     triggers: list[str]
     """The URLs of those that ``func.yaml`` has."""
+
+
+async def check_app(server: str, name: str) -> None:
+    """Before minutes of building: raises what `publish` would for a bad name of an app, and if
+    the server does not answer. Changes nothing."""
+    from hostler.api_client import open_api_client
+    from hostler.config import ApiConfig
+
+    check_new_app(App(id="", name=name))
+    async with open_api_client(server, ApiConfig.from_env()) as api:
+        await api.list_apps(AppFilter(name=name))
 
 
 async def publish(server: str, app_name: str, func: FuncFile, image: str) -> Deployed:
