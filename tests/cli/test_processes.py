@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,20 @@ from hostler.cli._processes import watch_processes
 @pytest.fixture
 def program(tmp_path: Path) -> Path:
     """With a name that is as long as the kernel keeps, and longer."""
-    return Path(shutil.copy(shutil.which("sleep") or "", tmp_path / "docker-sleeper-d"))
+    return Path(shutil.copy(shutil.which("cat") or "", tmp_path / "docker-sleeper-d"))
+
+
+@contextmanager
+def running(program: Path) -> Iterator[None]:
+    """A process that has shown that it runs the program: `Popen` returns a moment before the kernel
+    has given it the program's name and memory."""
+    with subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(b"x")
+        process.stdin.flush()
+        assert process.stdout.read(1) == b"x"
+        yield  # the end of its input ends it
 
 
 def value(registry: CollectorRegistry, name: str) -> float | None:
@@ -32,13 +47,10 @@ def test_a_process_is_found_by_its_name_and_found_again(
     memory = "docker_sleeper_d_process_resident_memory_bytes"
     assert value(registry, memory) is None
     for _ in range(2):
-        with subprocess.Popen([program, "100"]) as process:
-            try:
-                assert (value(registry, memory) or 0) > 0
-                assert value(registry, "docker_sleeper_d_process_open_fds") is not None
-                assert value(registry, "docker_sleeper_x_process_open_fds") is None
-            finally:
-                process.kill()
+        with running(program):
+            assert (value(registry, memory) or 0) > 0
+            assert value(registry, "docker_sleeper_d_process_open_fds") is not None
+            assert value(registry, "docker_sleeper_x_process_open_fds") is None
         assert value(registry, memory) is None
 
 
@@ -49,11 +61,8 @@ def test_one_that_is_not_there_is_not_looked_for_each_time(
     watch_processes(["docker-sleeper-d"], registry)
     memory = "docker_sleeper_d_process_resident_memory_bytes"
     assert value(registry, memory) is None
-    with subprocess.Popen([program, "100"]) as process:
-        try:
-            assert value(registry, memory) is None
-        finally:
-            process.kill()
+    with running(program):
+        assert value(registry, memory) is None
 
 
 def test_without_proc_there_are_none(tmp_path: Path) -> None:

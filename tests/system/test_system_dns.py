@@ -36,13 +36,15 @@ class Fleet:
         """Only these runners are there; until the load balancer has heard of it."""
         publish(self.server, names, self.runners)
         wanted = {self.runners[name].address for name in names}
-        while self._known() != wanted:  # noqa: ASYNC110  (of a log of another)
-            await trio.sleep(0.02)
+        with trio.fail_after(LIMIT):
+            while self._known() != wanted:  # noqa: ASYNC110  (of a log of another)
+                await trio.sleep(0.02)
 
     def _known(self) -> set[str]:
         known: set[str] = set()
         for line in lines_of(self.lb, "runners changed"):
-            known = (known | set(line["joined"])) - set(line["left"])
+            # One that only changes its name, as A does between its records, leaves and joins.
+            known = (known - set(line["left"])) | set(line["joined"])
         return known
 
 
