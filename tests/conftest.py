@@ -67,6 +67,27 @@ def logs() -> Iterator[Logs]:
     assert not captured.errors(), f"unexpected error logs: {captured.errors()}"
 
 
+@pytest.hookimpl(trylast=True)  # after that of the terminal
+def pytest_configure(config: pytest.Config) -> None:
+    terminal = config.pluginmanager.get_plugin("terminalreporter")
+    if terminal is not None:  # a worker of xdist has none
+        config.pluginmanager.register(_Failures(terminal))
+
+
+class _Failures:
+    """Names each failure at once: a run that is cut off does not get to its summary."""
+
+    def __init__(self, terminal: pytest.TerminalReporter) -> None:
+        self._terminal = terminal
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.failed:
+            self._terminal.ensure_newline()
+            self._terminal.write_line(f"FAILED {report.nodeid} ({report.when})", red=True)
+            self._terminal.write_line(str(getattr(report.longrepr, "reprcrash", report.longrepr)))
+            self._terminal.flush()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Root has no reason to skip a test if all programs are there, as scripts/test sees to."""
