@@ -3,7 +3,9 @@ call on."""
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import closing
 from pathlib import Path
 
 import msgspec
@@ -11,12 +13,13 @@ import pytest
 import trio
 
 from hostler._change import Change
+from hostler.abc import CallRequest
 from hostler.agent import ContainerState, keep_stored_warm
 from hostler.agent import _declared as declared
 from hostler.config import StoreConfig
 from hostler.datastore import AppPatch, Datastore, FnPatch
 from hostler.drivers.sim import echo, open_sim_driver
-from hostler.models import App, Fn
+from hostler.models import App, Call, Fn
 from hostler.rules.errors import DatastoreUnavailable
 from hostler.store import open_datastore
 from tests.conftest import Logs
@@ -114,3 +117,47 @@ async def test_changes_by_other_nodes_are_seen_in_time_and_an_outage_changes_not
             nursery.cancel_scope.cancel()
         assert repr(node.agent._launcher.warm) == "<WarmKeeper functions=0>"
     assert node.agent.statistics().at_rest
+
+
+async def test_trouble_inside_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    """A row that can't be read, as another program may have left it, and a driver that fails."""
+    monkeypatch.setattr(declared, "REFRESH_SECONDS", 0.05)
+    database = tmp_path / "data" / "fn.db"
+    (sockets := tmp_path / "sockets").mkdir()
+
+    def slot_key_extension(extensions: Mapping[str, str]) -> str:
+        return {"": "", "good": "g"}[extensions.get("kind", "")]
+
+    def overrider(
+        request: CallRequest, call: Call, extensions: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        return {"kind": call.config["KIND"]}
+
+    def write(annotations: str) -> None:
+        with closing(sqlite3.connect(database)) as rows, rows:
+            rows.execute("UPDATE fns SET annotations = ? WHERE name = 'f'", (annotations,))
+
+    async with (
+        open_datastore(StoreConfig(db_url=f"sqlite3://{database}")) as store,
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, sockets, overrider=overrider) as node,
+        trio.open_nursery() as nursery,
+    ):
+        monkeypatch.setattr(driver, "slot_key_extension", slot_key_extension)
+        app = await store.create_app(App(id="", name="app", annotations=wants(1)))
+        for name, kind in (("f", "good"), ("g", "bad")):
+            await store.create_fn(
+                Fn(id="", name=name, app_id=app.id, image="echo", config={"KIND": kind})
+            )
+        write("{")
+        nursery.start_soon(keep_stored_warm, node.agent, store, Change())
+        await until(lambda: bool(logs.with_event("can't be read")))
+        write("{}")
+        await until(lambda: ready(node) == 1)
+        nursery.cancel_scope.cancel()
+    assert "truncated" in str(logs.expect_error("can't be read")["exception"])
+    assert logs.expect_error("can't keep a function ready")["fn_id"]
+    for _ in logs.with_event("can't be read"):  # it was looked at more than once
+        logs.expect_error("can't be read")

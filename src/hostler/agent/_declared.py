@@ -53,7 +53,8 @@ async def keep_stored_warm(agent: Agent, store: Datastore, changed: Change) -> N
     cancelled, it keeps nothing ready any more.
 
     The store is read again when ``changed`` tells that something has changed, and now and then.
-    While it can't be read, what was kept ready stays so.
+    While it can't be read, for whatever reason, what was kept ready stays so: a node must not end
+    for it.
     """
     held: dict[str, tuple[App, Fn, WarmHold | None]] = {}
     try:
@@ -76,8 +77,8 @@ async def _follow(
     """Bring ``held`` up to date."""
     try:
         found = {fn.id: (app, fn) async for app, fn in _wanted(store)}
-    except APIError as error:
-        log.warning("functions to be kept ready can't be read", reason=str(error))
+    except Exception as error:  # noqa: BLE001  (logged there)
+        _log_trouble("functions to be kept ready can't be read", error)
         return
     for fn_id, (app, fn, hold) in tuple(held.items()):
         if found.get(fn_id) == (app, fn):
@@ -118,6 +119,13 @@ def _hold(agent: Agent, app: App, fn: Fn) -> WarmHold | None:
         return agent.keep_warm(
             agent.get_call(options.from_http_fn_request(app, fn, request)), count
         )
-    except APIError as error:
-        log.warning("can't keep a function ready", fn_id=fn.id, reason=str(error))
+    except Exception as error:  # noqa: BLE001  (logged there; a driver's own code has a say in it)
+        _log_trouble("can't keep a function ready", error, fn_id=fn.id)
         return None
+
+
+def _log_trouble(event: str, error: Exception, **details: str) -> None:
+    if isinstance(error, APIError):
+        log.warning(event, reason=str(error), **details)
+    else:
+        log.error(event, exc_info=error, **details)
