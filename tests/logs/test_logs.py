@@ -7,6 +7,7 @@ import json
 import logging
 import socket
 from pathlib import Path
+from typing import Literal
 
 import pytest
 import structlog
@@ -139,3 +140,32 @@ def test_a_text_line_is_one_line_whatever_is_in_it() -> None:
     assert first.partition(" ")[2] == f"[info     ] {'a call':30} {details}"
     assert second.endswith("[info     ] no details")
     assert third.endswith("[info     ] 'forged\\nline'")
+
+
+@pytest.mark.parametrize("log_level", ["debug", "info", "warn", "error"])
+def test_a_library_may_log_at_any_level_and_make_mistakes(log_level: str) -> None:
+    """No line is worth an exception where it is written, which may be in the midst of a call."""
+    out = io.StringIO()
+    with open_logs(NodeConfig(log_level=log_level), out):
+        library = logging.getLogger("some.library")
+        library.log(25, "between info and warning")
+        library.log(35, "between warning and error")
+        library.log(60, "above all")
+        library.error("%d is no number", "ten")
+        library.error("fine")
+    told = out.getvalue()
+    assert "above all" in told
+    assert ("between warning" in told) == (log_level != "error")
+    assert "between info" not in told  # as all of libraries that is below a warning
+    assert "ten" in told
+    assert "fine" in told
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_a_text_that_is_no_unicode_is_logged_all_the_same(
+    log_format: Literal["json", "text"],
+) -> None:
+    out = io.StringIO()
+    with open_logs(NodeConfig(log_format=log_format), out):
+        structlog.get_logger("test").info("found", file="strange\udcff", number=1)
+    assert "strange\\udcff" in out.getvalue()

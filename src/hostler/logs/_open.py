@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import sys
@@ -97,7 +98,10 @@ def _processors(config: NodeConfig, colors: bool) -> list[Any]:
 
 
 def _json(event: object, **_: object) -> str:
-    return msgspec.json.encode(event, enc_hook=str).decode()
+    try:
+        return msgspec.json.encode(event, enc_hook=str).decode()
+    except UnicodeEncodeError:  # half of a surrogate pair, as in the name of a strange file
+        return json.dumps(event, default=str)
 
 
 def _destination(config: NodeConfig, stderr: TextIO) -> Sink:
@@ -123,9 +127,18 @@ class _ToStructlog(logging.Handler):
     """Passes the lines of libraries on."""
 
     def emit(self, record: logging.LogRecord) -> None:
+        # Libraries have levels of their own, of which structlog knows none.
+        level = min(max(record.levelno - record.levelno % 10, logging.DEBUG), logging.CRITICAL)
         structlog.get_logger(record.name).log(
-            record.levelno, record.getMessage(), logger=record.name, exc_info=record.exc_info
+            level, _message(record), logger=record.name, exc_info=record.exc_info
         )
+
+
+def _message(record: logging.LogRecord) -> str:
+    try:
+        return record.getMessage()
+    except Exception:  # noqa: BLE001  (a mistake of who logs, which must not end what it does)
+        return f"{record.msg} {record.args}"
 
 
 @contextmanager
