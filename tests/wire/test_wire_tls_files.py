@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import math
 import os
+import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -312,3 +313,22 @@ def test_options_of_the_kernels_keepalive(vanished: float, probe: int, timeout: 
     assert options["TCP_USER_TIMEOUT"] == timeout
     noticed = max(2, math.ceil(timeout / 1000 / probe)) * probe
     assert noticed <= max(2, vanished)
+
+
+def test_files_that_change_while_they_are_first_read_are_read_again(
+    tmp_path: Path, ca: trustme.CA
+) -> None:
+    files = Files(tmp_path / "lb").write(ca, cert=ca.issue_cert("lb.test"))
+    calls = 0
+
+    def client_tls(pki: PKIData) -> ssl.SSLContext:
+        nonlocal calls
+        calls += 1
+        context = wire.client_tls(pki)
+        if calls == 1:
+            files.write(ca, cert=ca.issue_cert("lb.test"))
+        return context
+
+    tls = wire.TLSFiles(files.pki, client_tls, metrics=fresh())
+    assert tls.reload()
+    assert not tls.reload()

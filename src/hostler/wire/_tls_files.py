@@ -61,10 +61,11 @@ class TLSFiles:
         metrics: TLSMetrics | None = None,
     ) -> None:
         self.pki = pki
+        # Before they are read: a change meanwhile has to be seen later.
+        self._seen = self._stamp()
         self.context = make(pki)
         self._metrics = metrics or default_tls_metrics()
         self._make = make
-        self._seen = self._stamp()
 
     def __repr__(self) -> str:
         return f"<TLSFiles {self.pki.cert}>"
