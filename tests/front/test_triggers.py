@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import trio
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, generate_latest
 
 from hostler.call import PendingCall
 from hostler.config import NodeConfig
@@ -357,3 +357,15 @@ async def test_metrics_know_the_route_and_the_clients_status() -> None:
         "fn_fdk_version": "py/1",
     }
     assert registry.get_sample_value("fn_api_response_count", labels) == 1
+
+
+async def test_clients_cannot_make_metrics_grow_by_inventing_methods() -> None:
+    registry = CollectorRegistry()
+    app = app_of(ScriptedAgent(answering()), registry=registry)
+    for number in range(50):
+        await AsgiRequest("/t/app/", method=f"M{number}").body().run(app)
+    labels = {"path": "/t/:app_name/*trigger_source", "method": "other"}
+    assert registry.get_sample_value("fn_api_request_count", labels) == 50
+    answered = {**labels, "status": "200", "blame": "user", "fn_fdk_version": ""}
+    assert registry.get_sample_value("fn_api_latency_count", answered) == 50
+    assert b"M7" not in generate_latest(registry)

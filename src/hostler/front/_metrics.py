@@ -15,6 +15,10 @@ from hostler.metrics import MILLISECONDS
 
 _REQUEST_LABELS = ("path", "method")
 _RESPONSE_LABELS = ("path", "method", "status", "blame", "fn_fdk_version")
+_METHODS = frozenset(
+    {"GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OPTIONS", "CONNECT", "TRACE"}
+)
+"""Clients may invent others for a trigger; those are ``other``."""
 _MAX_VERSIONS = 100
 """FDK versions come from functions, so their number needs a bound; later ones are ``other``."""
 
@@ -41,7 +45,7 @@ class FrontMetrics(Collector):
         )
 
     def begun(self, path: str, method: str) -> None:
-        self._requests[path, method] += 1
+        self._requests[path, _method(method)] += 1
 
     def answered(
         self,
@@ -53,7 +57,7 @@ class FrontMetrics(Collector):
         fdk_version: str,
         duration_ns: int,
     ) -> None:
-        labels = (path, method, str(status), blame, self._version(fdk_version))
+        labels = (path, _method(method), str(status), blame, self._version(fdk_version))
         self._responses[labels] += 1
         self._latency.series(*labels).observe(duration_ns / 1e6)
 
@@ -63,6 +67,10 @@ class FrontMetrics(Collector):
                 return "other"
             self._versions.add(version)
         return version
+
+
+def _method(name: str) -> str:
+    return name if name in _METHODS else "other"
 
 
 def _metric(
