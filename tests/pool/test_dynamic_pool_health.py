@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import trio
 from prometheus_client import CollectorRegistry
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler.abc import NotPlaced, Outcome, Placed
+from hostler.abc import NotPlaced, Outcome, PKIData, Placed, Runner
 from hostler.engagement import EngagementFailed
-from hostler.errors import APIError, FunctionError, RunnerClosed, ServerBusy
+from hostler.errors import APIError, FunctionError, HostlerError, RunnerClosed, ServerBusy
+from hostler.frames import LoadHint
 from hostler.pool import (
     PoolMetrics,
     RunnerFault,
@@ -17,7 +20,7 @@ from hostler.pool import (
 from tests.conftest import Logs
 
 from .fakes import make_call
-from .fleet import Fleet, attempt, offered, opened
+from .fleet import Fleet, Host, attempt, offered, opened
 
 
 async def test_a_runner_that_cannot_be_reached_is_ejected_and_found_again(
@@ -265,4 +268,33 @@ async def test_without_watching(autojump_clock: MockClock) -> None:
         await wait_all_tasks_blocked()
         fleet.hosts["a:1"].change(serving=False)
         await wait_all_tasks_blocked()
+        assert await offered(pool) == ["a:1", "b:1"]
+
+
+async def test_trouble_of_a_kind_of_its_own_ends_nothing(autojump_clock: MockClock) -> None:
+    """A runner of the embedding program may raise any `HostlerError` where it can't be told."""
+
+    class Own(Host):
+        async def watch_health(self, tell: Callable[[bool], None]) -> None:
+            if self.outcome is not None:
+                raise HostlerError("the line is cut")
+            await super().watch_health(tell)
+
+        async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+            await trio.lowlevel.checkpoint()
+            if self.outcome is not None:
+                raise HostlerError("the line is cut")
+
+    class OwnFleet(Fleet):
+        def __call__(self, address: str, name: str, pki: PKIData | None) -> Runner:
+            host = self.hosts[address] = Own(address, tells=True)
+            host.change(up=address != "a:1")
+            return host
+
+    fleet = OwnFleet()
+    async with opened(fleet, "a:1", "b:1") as pool:
+        await trio.sleep(5)
+        assert await offered(pool) == ["b:1"]
+        fleet.hosts["a:1"].change(up=True)
+        await trio.sleep(5)
         assert await offered(pool) == ["a:1", "b:1"]

@@ -14,6 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from hostler.abc import LoadListener, Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.engagement import EngagementFailed, NotSent
+from hostler.errors import RunnerClosed
 from hostler.frames import LoadHint
 from hostler.pool import LoadBook, NaivePlacer, Need
 from hostler.pool._load_news import LoadNews
@@ -184,7 +185,7 @@ class Speaker(FakeRunner):
         self.asked.append(trio.current_time())
         await trio.sleep(1)
         end = self.ends.pop(0)
-        if isinstance(end, NotSent):
+        if isinstance(end, NotSent | RunnerClosed):
             raise end
         tell(FULL)
         if end is not None:
@@ -198,7 +199,7 @@ LOST, UNKNOWN = EngagementFailed(14, "lost"), EngagementFailed(13, "broken")
 async def test_a_lost_watch_is_taken_up_again_ever_more_slowly(
     autojump_clock: MockClock, last: Exception | None
 ) -> None:
-    runner = Speaker(LOST, *[NotSent("refused")] * 12, LOST, last)
+    runner = Speaker(LOST, *[NotSent("refused")] * 11, RunnerClosed(), LOST, last)
     told: list[LoadHint | None] = []
     config = PoolConfig()
     await LoadWatch(runner, told.append, config, random.Random(1)).run()

@@ -9,7 +9,8 @@ import trio
 
 from ..abc import Runner
 from ..config import PoolConfig
-from ..engagement import UNAVAILABLE_STATUS, EngagementFailed, NotSent
+from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
+from ..errors import HostlerError
 from ..frames import LoadHint
 from ._watch import FIRST_PAUSE, GROWTH, JITTER
 
@@ -43,10 +44,10 @@ class LoadWatch:
         """Whether to try again."""
         try:
             await self._runner.watch_load(self._told)
-        except NotSent:
-            return True
         except EngagementFailed as error:
             return error.status == UNAVAILABLE_STATUS
+        except HostlerError:  # it can't be reached, or is about to leave the pool
+            return True
         finally:
             self._tell(None)
         return False

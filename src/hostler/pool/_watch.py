@@ -8,7 +8,7 @@ import trio
 
 from ..abc import Runner
 from ..config import PoolConfig
-from ..engagement import UNAVAILABLE_STATUS, EngagementFailed, NotSent
+from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
 from ..errors import HostlerError
 from ._health import HealthBoard
 
@@ -53,7 +53,7 @@ class RunnerWatch:
         while True:
             try:
                 await self._runner.watch_health(self._told)
-            except (NotSent, EngagementFailed) as error:
+            except HostlerError as error:
                 if isinstance(error, EngagementFailed) and error.status != UNAVAILABLE_STATUS:
                     return
                 self._board.failed(self._runner, trio.current_time(), _reason(error))
