@@ -202,9 +202,8 @@ async def test_their_client_is_told_of_a_stopping_server(
             wire.open_loop() as loop,
             wire.open_server(Service(engage), "127.0.0.1:0", loop=loop) as server,
         ):
-
-            # Grpc's core sends a refused call again by itself, and often forgets it then if it can't
-            # connect: that call never ends, whatever its deadline (seen with 1.85).
+            # Grpc's core sends a refused call again by itself, and often forgets it if it can't
+            # connect then: that call never ends, whatever its deadline (seen with 1.85).
             options = [("grpc.enable_retries", 0)]
 
             def run() -> None:
