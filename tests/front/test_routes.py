@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import json
+import threading
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
 from hostler.front import invoke_app, node_app
 
@@ -92,6 +97,30 @@ async def test_metrics_count_requests_by_route() -> None:
     assert count("fn_api_response_count", ok) == 1
     assert count("fn_api_response_count", missing) == 1
     assert count("fn_api_latency_count", ok) == 1
+
+
+async def test_a_scrape_holds_up_no_call() -> None:
+    """With a thousand functions it takes seconds, and programs have collectors of their own."""
+    registry = CollectorRegistry()
+    go_on = threading.Event()
+
+    class Slow(Collector):
+        def collect(self) -> Iterator[Metric]:
+            assert go_on.wait(5)
+            yield Metric("slow", "", "gauge")
+
+    app = app_with(registry)
+    registry.register(Slow())
+    scrape = AsgiRequest("/metrics", method="GET")
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(scrape.run, app)
+            await trio.testing.wait_all_tasks_blocked()
+            assert (await AsgiRequest().body().run(app)).status == 200
+            assert not scrape.sent
+            go_on.set()
+    assert scrape.status == 200
+    assert b"# HELP slow" in scrape.content
 
 
 async def test_node_without_calls_has_no_invoke_route() -> None:

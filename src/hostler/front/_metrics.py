@@ -77,6 +77,6 @@ def _metric(
     name: str, text: str, labels: tuple[str, ...], counts: Counter[tuple[str, ...]]
 ) -> Metric:
     metric = Metric(f"fn_api_{name}", text, "untyped")
-    for values, count in counts.items():
+    for values, count in tuple(counts.items()):  # a scrape has a thread of its own
         metric.add_sample(metric.name, dict(zip(labels, values, strict=True)), count)
     return metric
