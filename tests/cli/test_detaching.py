@@ -100,6 +100,25 @@ async def test_error_after_it_is_only_logged(logs: Logs) -> None:
     assert logs.with_event("detached call failed")
 
 
+async def test_an_internal_error_after_it_is_logged_with_its_cause(logs: Logs) -> None:
+    async def handler(call: PendingCall) -> None:
+        await trio.lowlevel.checkpoint()
+        raise RuntimeError("a bug")
+
+    async with open_detaching(ListeningAgent(handler), body_limit=100, grace=5) as detaching:
+        assert (await detached().run(invoke_app(detaching, TABLE))).status == 202
+    assert "a bug" in str(logs.expect_error("detached call failed")["exception"])
+
+
+async def test_a_call_that_has_run_is_never_refused() -> None:
+    """Whoever is told that there was no room tries again."""
+    agent = ListeningAgent()
+    async with open_detaching(agent, body_limit=100, grace=5) as detaching:
+        agent.listeners.clear()
+        assert (await detached().run(invoke_app(detaching, TABLE))).status == 202
+    assert agent.record == ["finished"]
+
+
 async def test_body_has_to_fit_into_memory() -> None:
     agent = ListeningAgent()
     async with open_detaching(agent, body_limit=10, grace=5) as detaching:

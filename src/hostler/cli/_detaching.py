@@ -12,7 +12,7 @@ from hostler._grace import Grace
 from hostler.abc import CallAgent, CallListener, InnerAgent
 from hostler.bodies import BodyBudget, keep_whole
 from hostler.call import CallOption, DiscardWriter, PendingCall
-from hostler.errors import ServerBusy
+from hostler.errors import APIError
 
 log = structlog.get_logger(__name__)
 
@@ -59,13 +59,11 @@ class DetachingAgent(CallAgent):
         call.writer = writer = _AckWriter(task_status)
         try:
             await self._inner.submit(call)
+            writer.acknowledge()  # of an agent that does not tell its listeners
         except Exception as error:
             if not writer.acknowledged:
                 raise
-            log.warning("detached call failed", call_id=call.model.id, reason=str(error))
-        else:
-            if not writer.acknowledged:  # an agent that does not tell its listeners
-                raise ServerBusy
+            _log_late_failure(call.model.id, error)
 
 
 class _AckWriter(DiscardWriter):
@@ -74,8 +72,18 @@ class _AckWriter(DiscardWriter):
         self.acknowledged = False
 
     def acknowledge(self) -> None:
-        self.acknowledged = True
-        self._task_status.started()
+        """Idempotent."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._task_status.started()
+
+
+def _log_late_failure(call_id: str, error: Exception) -> None:
+    """The client has its 202: nobody else learns of it."""
+    if isinstance(error, APIError):
+        log.warning("detached call failed", call_id=call_id, reason=str(error))
+    else:
+        log.error("detached call failed", call_id=call_id, exc_info=error)
 
 
 class _Acknowledge(CallListener):
