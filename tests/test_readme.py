@@ -34,7 +34,7 @@ async def test_the_program_places_a_call() -> None:
     writer = Recorder()
     fn = Fn(id="fn", name="fn", app_id="app", image="echo", timeout=5)
     request = CallRequest(method="POST", url="http://lb/", headers={}, body=BytesBody(b"hello"))
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with (
             open_loop(),
             open_sim_driver({"echo": echo}) as driver,

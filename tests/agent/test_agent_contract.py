@@ -33,7 +33,7 @@ from tests.functions.build import fnt_path
 
 from .nodes import Node, Recorder, open_node, until
 
-LIMIT = 20
+LIMIT = 60
 """Seconds after which a test has failed; a loaded machine needs one."""
 
 

@@ -182,7 +182,7 @@ def test_long_lines_are_logged_in_pieces_and_only_the_rest_is_remembered(logs: L
 
 async def test_output_of_a_real_process_belongs_to_its_call(tmp_path: Path, logs: Logs) -> None:
     """More than its pipe holds, so that the function would wait for a reader."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with (
             open_process_driver(images={"fnt": [str(fnt_path())]}) as driver,
             open_node(

@@ -48,7 +48,7 @@ def ready(node: Node) -> int:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         while not condition():  # noqa: ASYNC110  (on the real clock, for the database's threads)
             await trio.sleep(0.005)
 

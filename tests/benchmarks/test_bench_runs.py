@@ -6,7 +6,6 @@ import os
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -227,7 +226,6 @@ def test_the_command_line(tmp_path: Path) -> None:
     output = tmp_path / "bench.json"
     command = [sys.executable, "-m", "benchmarks", "ceiling-1", "--runs=2", "--seconds=0.1"]
     command += ["--warm-up=0.02", f"--output={output}"]
-    begin = time.monotonic()
     first = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
     assert "requests_per_s" in first.stdout
     second = subprocess.run(
@@ -235,7 +233,6 @@ def test_the_command_line(tmp_path: Path) -> None:
     )
     assert "change" in second.stdout
     assert len(read_report(output).scenarios["ceiling-1"]["requests_per_s"].runs) == 2
-    assert time.monotonic() - begin < 30
 
 
 def test_an_unknown_scenario_is_refused() -> None:

@@ -16,8 +16,9 @@ import attrs
 import trio
 
 SCRIPT = Path(sys.executable).parent / "hostler"
-START_SECONDS = 20
-END_SECONDS = 20
+START_SECONDS = 60
+END_SECONDS = 60
+"""Far more than it takes: they end only what hangs, also on a machine that has much else to do."""
 
 
 def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:

@@ -26,7 +26,7 @@ class Client:
     url: str
 
     async def __call__(self, *args: str, stdin: bytes = b"") -> Any:
-        with trio.fail_after(30):
+        with trio.fail_after(60):
             done = await trio.run_process(
                 [str(SCRIPT), *args],
                 stdin=stdin,

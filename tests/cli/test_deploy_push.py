@@ -94,7 +94,7 @@ async def test_an_image_goes_by_a_registry_to_a_node_that_has_it_not(
     image = f"{prefix}/{NAME}:0.0.2"
     assert (done.returncode, done.stderr) == (0, f"building {image}\npushing {image}\n")
     assert json.loads(done.stdout)["image"] == image
-    async with httpx.AsyncClient(auth=(USER, PASSWORD)) as client:
+    async with httpx.AsyncClient(auth=(USER, PASSWORD), timeout=60) as client:
         tags = await client.get(f"http://{registry.address}/v2/team/{NAME}/tags/list")
         assert tags.json()["tags"] == ["0.0.2"]
     remove_images(engine)  # as if the node were on another machine

@@ -25,6 +25,8 @@ from tests.wire.test_wire_tls_files import Files
 
 from ._process import END_SECONDS, NodeProcess, ends, open_node
 
+LONG_GRACE = ("--grace", str(2 * END_SECONDS))
+"""Of a node that ends for another reason, or not in time."""
 FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: 'echo:1'}\n"
 
 
@@ -118,7 +120,7 @@ def check_fns_metrics(text: str) -> None:
 
 async def test_call_through_the_lb_and_a_clean_end(functions: Path) -> None:
     async with open_cluster(functions) as (node, agent, path):
-        async with httpx.AsyncClient(base_url=node.url) as client:
+        async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
             answer = await client.post(path, content=b"hello")
             assert (answer.status_code, answer.content) == (200, b"hello")
             assert answer.headers["fn-call-id"] == agent.calls[0].model.id
@@ -138,7 +140,7 @@ async def test_call_through_the_lb_and_a_clean_end(functions: Path) -> None:
 @pytest.mark.parametrize("placer", [*PLACERS, "hostler.pool:NaivePlacer"])
 async def test_placers(functions: Path, placer: str) -> None:
     async with open_cluster(functions, "--placer", placer) as (node, _, path):
-        async with httpx.AsyncClient(base_url=node.url) as client:
+        async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
             assert (await client.post(path, content=b"x")).content == b"x"
         assert await ends(node, signal.SIGINT) == 0
 
@@ -153,7 +155,7 @@ async def test_overrider_of_the_operator_from_the_working_directory(
     )
     args = ("--overrider", "mine:override")
     async with open_cluster(functions, *args, cwd=tmp_path) as (node, agent, path):
-        async with httpx.AsyncClient(base_url=node.url) as client:
+        async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
             assert (await client.post(path)).status_code == 200
         assert agent.calls[0].model.config["ADDED"] == "yes"
         assert agent.calls[0].extensions == {"tenant": "blue"}
@@ -165,13 +167,13 @@ async def test_client_that_leaves_cancels_the_call_on_the_runner(functions: Path
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
-                async with httpx.AsyncClient(base_url=node.url) as client:
+                async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                     await client.post(path, content=b"x", timeout=None)
 
             nursery.start_soon(call)
             await agent.entered.wait()
             nursery.cancel_scope.cancel()
-        with trio.fail_after(2):
+        with trio.fail_after(END_SECONDS):
             await agent.left.wait()
         assert agent.record == ["cancelled"]
         assert (await node.wait_line("client cancelled"))["status"] == 444
@@ -189,7 +191,7 @@ async def test_drain_waits_for_the_running_call(functions: Path) -> None:
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
-                async with httpx.AsyncClient(base_url=node.url) as client:
+                async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                     answer = await client.post(path, content=b"x", timeout=None)
                     assert answer.content == b"x"
 
@@ -204,7 +206,7 @@ async def test_drain_waits_for_the_running_call(functions: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("args", "second", "code"), [(("--grace", "0.2"), False, 0), ((), True, 143)]
+    ("args", "second", "code"), [(("--grace", "0.2"), False, 0), (LONG_GRACE, True, 143)]
 )
 async def test_end_is_bounded_though_a_call_hangs(
     functions: Path, args: tuple[str, ...], second: bool, code: int
@@ -213,7 +215,7 @@ async def test_end_is_bounded_though_a_call_hangs(
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
-                async with httpx.AsyncClient(base_url=node.url) as client:
+                async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                     try:
                         await client.post(path, content=b"x", timeout=None)
                     except httpx.RemoteProtocolError:
@@ -225,7 +227,7 @@ async def test_end_is_bounded_though_a_call_hangs(
             await node.wait_line("shutting down")
             if second:
                 node.process.send_signal(signal.SIGTERM)
-            with trio.fail_after(5):
+            with trio.fail_after(END_SECONDS):
                 assert await node.process.wait() == code
         await agent.left.wait()
     assert b"Traceback" not in node.log
@@ -242,20 +244,21 @@ async def test_waiting_calls_are_refused_in_a_drain(functions: Path) -> None:
         "127.0.0.1:0",
         "--log-level",
         "debug",
+        *LONG_GRACE,
     ) as node:
         path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
         statuses: list[int] = []
 
         async def call() -> None:
-            async with httpx.AsyncClient(base_url=node.url) as client:
+            async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                 statuses.append((await client.post(path, timeout=None)).status_code)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call)
-            async with httpx.AsyncClient(base_url=node.url) as client:
+            async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                 while "fn_running 1.0" not in (await client.get("/metrics")).text:  # noqa: ASYNC110
                     await trio.sleep(0.01)
-            with trio.fail_after(5):
+            with trio.fail_after(END_SECONDS):
                 assert await ends(node) == 0
         assert statuses == [503]
 
@@ -271,7 +274,7 @@ async def test_runners_by_name(functions: Path) -> None:
             env={"FN_DNS_SERVER": dns.address},
         ) as node:
             path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
-            async with httpx.AsyncClient(base_url=node.url) as client:
+            async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                 assert (await client.post(path, content=b"x")).content == b"x"
                 assert "fn_lb_pool_runners 1.0" in (await client.get("/metrics")).text
             assert await ends(node) == 0
@@ -293,7 +296,7 @@ async def test_certificates_that_change(functions: Path, tmp_path: Path) -> None
             *("--tls-ca", pki.ca, "--tls-cert", pki.cert, "--tls-key", pki.key),
         ) as node:
             path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
-            async with httpx.AsyncClient(base_url=node.url) as client:
+            async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                 assert (await client.post(path, content=b"1")).status_code == 200
                 runner_files.write(old, new, cert=old.issue_cert("runner.test"))
                 assert tls.reload()

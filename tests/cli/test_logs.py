@@ -45,7 +45,7 @@ async def invoke(node: NodeProcess, fn: str, do: str) -> None:
 
 async def printed(node: NodeProcess, *args: str, count: int) -> list[dict[str, Any]]:
     """Output takes another way than the answer: until there are ``count`` lines."""
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         while True:
             found = [json.loads(line) for line in (await ok(node, "logs", *args)).splitlines()]
             if len(found) >= count:
@@ -137,7 +137,7 @@ async def test_a_runner_shows_the_lines_and_its_balancer_the_runner(tmp_path: Pa
     async with open_node(*runner, "--http-bind", "127.0.0.1:0", env=KEPT) as behind:
         grpc = behind.ready["grpc"]
         lb = ("lb", "--functions", str(functions), "--runners", grpc, "--bind", "127.0.0.1:0")
-        async with open_node(*lb) as front, httpx.AsyncClient(timeout=20) as client:
+        async with open_node(*lb) as front, httpx.AsyncClient(timeout=60) as client:
             url = f"{front.url}/invoke/{fn_id}"
             answer = await client.post(url, content=b"x", headers={"Fnt-Do": "out=paid"})
             assert answer.status_code == 200

@@ -51,7 +51,10 @@ async def test_calls_of_a_node_carry_it(tmp_path: Path, command: tuple[str, ...]
     functions.write_text("apps: [{name: app, fns: [{name: gone, id: gone, image: /none/such}]}]")
     args = (*command, "--bind", "127.0.0.1:0", "--functions", str(functions))
     env = {"FN_PLACER_TIMEOUT": "100ms"}
-    async with open_node(*args, env=env) as node, httpx.AsyncClient(base_url=node.url) as client:
+    async with (
+        open_node(*args, env=env) as node,
+        httpx.AsyncClient(base_url=node.url, timeout=60) as client,
+    ):
         answer = await client.post("/invoke/gone")
     port = int(node.url.rpartition(":")[2])
     call_id = answer.headers["fn-call-id"]

@@ -78,12 +78,12 @@ async def test_ten_thousand_slow_clients_fit_into_200_mib(
     args = ("serve", "--functions", str(functions), "--driver", "process", "--bind", "127.0.0.1:0")
     with trio.fail_after(60):
         async with open_node(*args, env=no_limits) as node:
-            async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+            async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                 await client.get("/version")  # what the first request costs is not the clients'
             files, before = open_files(node), resident_mib(node)
             with slow_clients(node, CONNECTIONS, parts):
                 await until(lambda: open_files(node) >= CONNECTIONS)
-                async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+                async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                     assert (await client.get("/version")).status_code == 200
                 grown = resident_mib(node) - before
                 print(f"{before:.1f} MiB + {CONNECTIONS} x {grown * 1024 / CONNECTIONS:.1f} KiB")  # noqa: T201

@@ -26,7 +26,7 @@ class Node:
     """Requests to a node's API and functions."""
 
     def __init__(self, url: str) -> None:
-        self.client = httpx.AsyncClient(base_url=url, timeout=20)
+        self.client = httpx.AsyncClient(base_url=url, timeout=60)
 
     async def make(self, path: str, **fields: Any) -> Any:
         answer = await self.client.post(f"/v2/{path}", json=fields)
@@ -192,7 +192,7 @@ async def by_variables(folder: Path, env: Mapping[str, str]) -> AsyncIterator[st
             [str(SCRIPT)], env=clean_env({**env, "FN_PORT": str(port)}), cwd=folder
         )
         try:
-            with trio.fail_after(20):
+            with trio.fail_after(60):
                 await _answers(f"http://127.0.0.1:{port}", process)
             yield f"http://127.0.0.1:{port}"
             process.send_signal(signal.SIGTERM)
@@ -205,7 +205,7 @@ async def by_variables(folder: Path, env: Mapping[str, str]) -> AsyncIterator[st
 
 
 async def _answers(url: str, process: trio.Process) -> None:
-    async with httpx.AsyncClient(base_url=url) as client:
+    async with httpx.AsyncClient(base_url=url, timeout=60) as client:
         while True:
             assert process.poll() is None
             try:
@@ -230,7 +230,7 @@ async def test_an_environment_of_fns_is_enough(tmp_path: Path) -> None:
             by_variables(tmp_path, runner) as common,
             by_variables(tmp_path, {**lb, "FN_RUNNER_ADDRESSES": f"127.0.0.1:{grpc}"}) as front,
             asking(front) as node,
-            httpx.AsyncClient(base_url=common) as client,
+            httpx.AsyncClient(base_url=common, timeout=60) as client,
         ):
             assert (await node.invoke(fn)).content == b"hello"
             assert (await client.get("/version")).status_code == 200

@@ -63,7 +63,7 @@ async def stuck_node(
         async with trio.lowlevel.FdStream(ready) as stream:
             with trio.fail_after(START_SECONDS):
                 said = json.loads(bytes(await stream.receive_some()))
-        async with httpx.AsyncClient(base_url=f"http://{said['http'][0]}") as client:
+        async with httpx.AsyncClient(base_url=f"http://{said['http'][0]}", timeout=60) as client:
             yield process, client
     finally:
         if process.returncode is None:

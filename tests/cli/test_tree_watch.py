@@ -34,7 +34,7 @@ async def watching(root: Path) -> AsyncIterator[trio.MemoryReceiveChannel[None]]
 
 
 async def next_of(groups: trio.MemoryReceiveChannel[None]) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         await groups.receive()
 
 

@@ -19,7 +19,7 @@ def open_client(request: pytest.FixtureRequest) -> OpenClient:
 
     @asynccontextmanager
     async def limited(service: RunnerService) -> AsyncIterator[RunnerClient]:
-        with trio.fail_after(20):
+        with trio.fail_after(60):
             async with opener(service) as client:
                 yield client
 

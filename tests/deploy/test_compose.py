@@ -121,13 +121,13 @@ def test_a_function_is_created_called_and_nothing_stays(
     assert {state["Service"]: state["Health"] for state in states} == dict.fromkeys(
         ("database", *NODES), "healthy"
     )
-    with httpx.Client(base_url=fleet.url("api"), trust_env=False) as api:
+    with httpx.Client(base_url=fleet.url("api"), timeout=30, trust_env=False) as api:
         app = api.post("/v2/apps", json={"name": "demo"}).raise_for_status().json()
         fn = {"name": "echo", "app_id": app["id"], "image": docker_image(docker_host)}
         made = api.post("/v2/fns", json=fn).raise_for_status().json()
     fleet("restart", "--no-deps", "api")  # all is in the database
     fleet("up", "--no-build", "--wait", "--pull=never")
-    with httpx.Client(base_url=fleet.url("api"), trust_env=False) as api:
+    with httpx.Client(base_url=fleet.url("api"), timeout=30, trust_env=False) as api:
         assert api.get(f"/v2/fns/{made['id']}").raise_for_status().json()["name"] == "echo"
     with httpx.Client(base_url=fleet.url("lb"), timeout=30, trust_env=False) as lb:
         answer = lb.post(f"/invoke/{made['id']}", content=b"hello")

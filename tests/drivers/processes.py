@@ -29,7 +29,7 @@ async def opened(**settings: Any) -> AsyncIterator[ProcessDriver]:
     """A driver with the image ``fnt``, a time limit, and a check that nothing is left."""
     gc.collect()  # what earlier tests have dropped may not be closed meanwhile
     before = len(os.listdir("/proc/self/fd"))
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         config = ProcessConfig(**settings)
         async with open_process_driver(config, images={"fnt": [str(fnt_path())]}) as driver:
             yield driver

@@ -101,7 +101,7 @@ async def test_killed_hostler_leaves_no_function_behind(tmp_path: Path) -> None:
     """kill -9, with running and frozen functions and their children."""
     here = Path(__file__)
     command = [sys.executable, str(here.with_name("kill_me.py")), str(fnt_path()), "4"]
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         hostler = await trio.lowlevel.open_process(
             [*command, str(tmp_path)], stdout=subprocess.PIPE
         )
@@ -135,7 +135,7 @@ async def test_leaving_the_driver_ends_what_was_not_closed(tmp_path: Path) -> No
 async def test_hostler_killed_in_the_middle_of_starting(tmp_path: Path) -> None:
     """Whatever was on its way to the warden, or half started by it, ends too."""
     script = Path(__file__).with_name("kill_me.py")
-    with trio.fail_after(30):
+    with trio.fail_after(60):
         for delay in (0.0, 0.002, 0.004, 0.008):
             hostler = await trio.lowlevel.open_process(
                 [sys.executable, str(script), str(fnt_path()), "100000", str(tmp_path)],

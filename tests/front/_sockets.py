@@ -68,7 +68,7 @@ async def open_front(
         )
         done.set()
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             server: HttpServer = await nursery.start(serve)
             front = Front(server, agent, shutdown, done)

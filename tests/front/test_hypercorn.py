@@ -35,10 +35,10 @@ async def test_echo_error_and_disconnect_under_hypercorn() -> None:
         app: Any = invoke_app(agent, TABLE)
         await hypercorn.trio.serve(app, config, shutdown_trigger=stop.wait, task_status=task_status)
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             [base] = await nursery.start(serve)
-            async with httpx.AsyncClient(base_url=base) as client:
+            async with httpx.AsyncClient(base_url=base, timeout=60) as client:
                 assert (await client.post("/invoke/fn1", content=b"x" * 200_000)).status_code == 200
                 assert (await client.post("/invoke/none")).status_code == 404
                 agent.handler = part_then_hang

@@ -26,7 +26,7 @@ async def test_clients_in_the_kernels_queue_are_served_and_later_ones_refused() 
     shutdown = trio.Event()
     shutdown.set()
     app = invoke_app(ScriptedAgent(), TABLE)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_listeners("127.0.0.1:0") as listeners, trio.open_nursery() as nursery:
             port = int(address_of(listeners[0]).rpartition(":")[2])
             clients = [Client(await trio.open_tcp_stream("127.0.0.1", port)) for _ in range(20)]
@@ -92,7 +92,7 @@ async def test_a_program_can_have_a_route_that_stops_its_server() -> None:
         await json_reply("shutting down").send(send)
 
     app = invoke_app(ScriptedAgent(), TABLE, mounts={"/shutdown": stop})
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with open_listeners("127.0.0.1:0") as listeners, trio.open_nursery() as nursery:
             port = int(address_of(listeners[0]).rpartition(":")[2])
             nursery.start_soon(partial(serve_http, app, listeners, shutdown=shutdown))

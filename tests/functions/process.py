@@ -17,7 +17,7 @@ import trio
 
 from .build import fnt_path
 
-LIMIT = 10
+LIMIT = 60
 """Seconds after which a test has failed; nothing here takes a tenth of it."""
 
 
@@ -118,5 +118,7 @@ async def open_fnt(
         async with start_fnt(folder, start, stdout, **env) as process:
             await watch.wait_for("lsnr.sock")
             transport = httpx.AsyncHTTPTransport(uds=str(folder / "lsnr.sock"))
-            async with httpx.AsyncClient(transport=transport, base_url="http://fn") as client:
+            async with httpx.AsyncClient(
+                transport=transport, base_url="http://fn", timeout=60
+            ) as client:
                 yield Fnt(process, folder, client)

@@ -25,7 +25,7 @@ from .test_replay_body import ChunkStream
 
 SECONDS = 0.2
 """That a disk gets here."""
-LIMIT = 20
+LIMIT = 60
 CHUNK = b"x" * 1000
 
 

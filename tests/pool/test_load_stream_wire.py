@@ -34,7 +34,7 @@ async def test_the_end_of_one_lbs_call_serves_the_call_that_waits_at_the_other(
         return SimResponse()
 
     config = PlacerConfig(retry_all_delay=NEVER, retry_max_delay=NEVER)
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             sockets = open_sockets()
             async with (

@@ -153,5 +153,5 @@ async def test_many_calls_wait_for_few_slots_over_the_wire() -> None:
 async def test_a_pool_of_dead_runners_is_busy_in_time() -> None:
     placer = make(timeout=0.3)
     async with open_static_pool(["127.0.0.1:1"]) as pool:
-        with trio.fail_after(5), pytest.raises(ServerBusy):
+        with trio.fail_after(60), pytest.raises(ServerBusy):
             await placer.place_call(pool, make_call())

@@ -118,7 +118,7 @@ def runner(cable: Cable) -> Iterator[str]:
 @pytest.mark.parametrize("busy", [False, True])
 async def test_a_call_on_a_vanished_host_fails_in_time(cable: Cable, busy: bool) -> None:
     """Also with data on its way, for which the kernel would try for a quarter of an hour."""
-    with runner(cable) as address, trio.fail_after(30):
+    with runner(cable) as address, trio.fail_after(60):
         async with wire.open_loop() as loop:
             keepalive = wire.Keepalive(vanished=VANISHED)
             client = wire.GrpcRunnerClient(

@@ -14,7 +14,7 @@ from .fleet import offered
 
 
 async def test_a_runner_that_drains_gets_no_more_calls_and_is_found_after_its_restart() -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             sockets = open_sockets()
             metrics = PoolMetrics(CollectorRegistry())
@@ -39,7 +39,7 @@ async def test_a_runner_that_drains_gets_no_more_calls_and_is_found_after_its_re
                     again = await nursery.start(serve, first.address, loop)
                     began = trio.current_time()
                     await until(*addresses)
-                    assert trio.current_time() - began < 1
+                    assert trio.current_time() - began < 5
                 again.end.cancel()
             await settle(open_sockets, sockets)
             assert asyncio_tasks(loop) == 0

@@ -72,7 +72,7 @@ async def ends(node: NodeProcess) -> int:
 
 
 async def metrics_of(node: NodeProcess) -> dict[str, float]:
-    async with httpx.AsyncClient() as http:
+    async with httpx.AsyncClient(timeout=60) as http:
         text = (await http.get(f"{node.url}/metrics")).text
     lines = [line.rpartition(" ") for line in text.splitlines() if not line.startswith("#")]
     return {name: float(value) for name, _, value in lines}
@@ -155,7 +155,7 @@ async def test_a_first_signal_drains_and_exits_with_0() -> None:
             node.process.send_signal(signal.SIGTERM)
             assert (await outcome(second)).error_code == 503
         await node.wait_line("runner drains")
-        async with httpx.AsyncClient() as http:
+        async with httpx.AsyncClient(timeout=60) as http:
             assert (await http.get(f"{node.url}/readyz")).status_code == 503
         assert (await metrics_of(node))["fn_running"] == 1
         await first.send(Data(b"b", eof=True))

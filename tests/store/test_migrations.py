@@ -159,7 +159,7 @@ async def test_a_node_waits_for_one_that_migrates(new_url: str, server: Server) 
         connection.execute(text(take))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(start)
-            with trio.fail_after(30):
+            with trio.fail_after(60):
                 while not server.execute(waits):  # noqa: ASYNC110  (a server tells nobody)
                     await trio.sleep(0.02)
             assert not opened.is_set()

@@ -24,10 +24,10 @@ from ..conftest import Logs
 from .servers import Server
 from .things import an_app
 
-LIMIT = 0.5
+LIMIT = 2.0
 """Seconds that an operation may take here."""
-SOON = 10.0
-"""Seconds that are a lot more than any limit here, and a lot less than forever."""
+SOON = 50.0
+"""Seconds that are a lot more than any limit here, and less than that of the patient."""
 
 
 @pytest.fixture

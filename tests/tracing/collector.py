@@ -14,7 +14,7 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from hostler.front import HttpServer, serve_http
 
-LIMIT = 20
+LIMIT = 60
 
 
 @attrs.frozen

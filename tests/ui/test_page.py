@@ -86,7 +86,7 @@ async def assert_readable(browser: Browser) -> None:
 
 
 async def call_some(node: NodeProcess, functions: Path) -> None:
-    async with httpx.AsyncClient(base_url=node.url, timeout=20) as client:
+    async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
 
         async def call(fn: str, do: str, app: str = "shop") -> None:
             await client.post(path_of(functions, app, fn), headers={"Fnt-Do": do}, content=b"x")
@@ -139,7 +139,7 @@ async def test_a_full_node(functions: Path, tmp_path: Path) -> None:
         assert "execution" in detail
         # It stays open, and keeps the focus, while the page changes beneath it.
         total = await browser.ask("document.getElementById('calls').childElementCount")
-        async with httpx.AsyncClient(base_url=node.url) as client:
+        async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
             await client.post(path_of(functions, "shop", "search"), content=b"x")
         first = "document.querySelector('details').dataset.key"
         await browser.wait(f"Number({first}) > 66")
@@ -235,7 +235,7 @@ async def test_nodes_without_calls_or_functions_say_so(functions: Path, tmp_path
         await assert_readable(browser)
         await browser.screenshot(screenshots(tmp_path) / "empty.png")
 
-        async with httpx.AsyncClient(base_url=node.url) as client:
+        async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
             made = (await client.post("/v2/apps", json={"name": "shop"})).json()
             fn = {"app_id": made["id"], "name": "checkout", "image": "shop/checkout:1"}
             await client.post("/v2/fns", json=fn)

@@ -54,7 +54,7 @@ async def peer_and_client(
         await send.send(peer)
         await trio.sleep_forever()
 
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
         async with wire.open_loop() as loop, trio.open_nursery() as nursery:

@@ -113,7 +113,7 @@ async def open_pair(
     """A server and its client on loopback. Fails if anything hangs for ten seconds."""
     if not isinstance(service, Service):
         service = Service(service)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with (
             wire.open_loop() as loop,
             wire.open_server(service, "127.0.0.1:0", loop=loop, **(server_options or {})) as server,

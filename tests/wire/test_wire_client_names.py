@@ -35,7 +35,7 @@ async def guarded(
     """A client and the service of a runner that allows ``names``; nothing stays of either."""
     runner = Files(folder / "runner").write(ca, cert=ca.issue_cert("runner.test"))
     service = Service()
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             sockets = open_sockets()
             async with wire.open_server(

@@ -94,7 +94,7 @@ async def test_refused(dead_port: int, host: str) -> None:
 
 
 async def test_back_at_once_after_being_refused(dead_port: int) -> None:
-    with trio.fail_after(5):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(f"127.0.0.1:{dead_port}", loop=loop)
             for _ in range(3):
@@ -109,7 +109,7 @@ async def test_all_waiters_share_one_failure(dead_port: int) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(
-                f"127.0.0.1:{silent.getsockname()[1]}", loop=loop, handshake_timeout=0.05
+                f"127.0.0.1:{silent.getsockname()[1]}", loop=loop, handshake_timeout=0.2
             )
             failures: list[NotSent] = []
 
@@ -124,8 +124,8 @@ async def test_all_waiters_share_one_failure(dead_port: int) -> None:
                 for _ in range(100):
                     nursery.start_soon(attempt)
             assert len(failures) == 100
-            assert "no handshake within 0.05 s" in str(failures[0])
-            assert trio.current_time() - begun < 2  # not a hundred timeouts
+            assert "no handshake within 0.2 s" in str(failures[0])
+            assert trio.current_time() - begun < 10  # not a hundred timeouts
             await client.aclose()
 
 

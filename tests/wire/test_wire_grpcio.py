@@ -52,7 +52,7 @@ async def _with_their_client(
 ) -> None:
     """Run ``act(stub, messages)`` in a thread against a server of ours."""
     pb, pb_grpc = stubs
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with (
             wire.open_loop() as loop,
             wire.open_server(service, "127.0.0.1:0", loop=loop) as server,
@@ -197,7 +197,7 @@ async def test_their_client_is_told_of_a_stopping_server(
         await go.wait()
         await engagement.send(SUCCESS)
 
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with (
             wire.open_loop() as loop,
             wire.open_server(Service(engage), "127.0.0.1:0", loop=loop) as server,
@@ -210,10 +210,10 @@ async def test_their_client_is_told_of_a_stopping_server(
                 with grpc.insecure_channel(server.address, options) as channel:
                     stub = pb_grpc.RunnerProtocolStub(channel)
                     # The scope above can't end a thread: a call without an answer has to by itself.
-                    running = stub.Engage(_requests(pb, b""), timeout=15)
+                    running = stub.Engage(_requests(pb, b""), timeout=50)
                     next(running)
                     trio.from_thread.run_sync(server.stop_accepting)
-                    refused = stub.Engage(_requests(pb, b""), timeout=10)
+                    refused = stub.Engage(_requests(pb, b""), timeout=40)
                     with pytest.raises(grpc.RpcError):
                         list(refused)
                     assert refused.code() is grpc.StatusCode.UNAVAILABLE
@@ -297,7 +297,7 @@ def theirs(stubs: tuple[ModuleType, ModuleType]) -> Iterator[tuple[_TheirService
 async def test_our_client_engages(theirs: tuple[_TheirService, Any, str]) -> None:
     service, _, address = theirs
     body = b"0123456789" * 100_000
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
             first = Data(body, eof=True)
@@ -312,7 +312,7 @@ async def test_our_client_engages(theirs: tuple[_TheirService, Any, str]) -> Non
 
 async def test_our_client_uses_the_other_methods(theirs: tuple[_TheirService, Any, str]) -> None:
     service, _, address = theirs
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
             status = await client.status()
@@ -331,7 +331,7 @@ async def test_our_client_uses_the_other_methods(theirs: tuple[_TheirService, An
 
 async def test_our_client_cancels(theirs: tuple[_TheirService, Any, str]) -> None:
     service, _, address = theirs
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
             async with client.engage(TRY):
@@ -349,7 +349,7 @@ async def test_our_client_sees_their_status(theirs: tuple[_TheirService, Any, st
         yield
 
     service.engage = fail
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
             async with client.engage(TRY, first=EMPTY_BODY) as engagement:
@@ -373,7 +373,7 @@ async def test_our_client_ends_its_call_on_their_server_that_stops(
         yield service.pb.RunnerMsg(finished=service.pb.CallFinished(success=True))
 
     service.engage = slow
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
             async with client.engage(TRY, first=EMPTY_BODY) as engagement:

@@ -85,7 +85,7 @@ class Theirs:
 
 @asynccontextmanager
 async def theirs() -> AsyncIterator[tuple[Theirs, wire.GrpcRunnerClient]]:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         server = Theirs()
         try:
             async with wire.open_loop() as loop:
@@ -150,7 +150,7 @@ async def test_a_server_without_the_service() -> None:
 
 
 async def test_a_server_that_goes_away() -> None:
-    with trio.fail_after(20):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             sockets = open_sockets()
             async with trio.open_nursery() as nursery:

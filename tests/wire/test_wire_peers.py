@@ -199,7 +199,7 @@ async def test_a_silent_peer_is_given_up(busy: bool, logs: list[dict[str, object
         port = listeners[0].socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, serve, listeners)
         client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, keepalive=keepalive)
-        with trio.fail_after(5):
+        with trio.fail_after(60):
             async with client.engage(TRY) as engaged:
                 await taken.wait()
                 if busy:

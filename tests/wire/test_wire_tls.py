@@ -40,7 +40,7 @@ def ca() -> trustme.CA:
 
 async def test_calls_over_tls(tmp_path: Path, ca: trustme.CA) -> None:
     runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             sockets = open_sockets()
             context = wire.server_tls(runner)
@@ -90,7 +90,7 @@ async def test_failing_handshakes_say_why_and_the_server_logs_one_line(
         context = ssl.create_default_context(cafile=lb.ca)
     if trouble == "plain client":
         context = None
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with (
             wire.open_loop() as loop,
             wire.open_server(
@@ -122,7 +122,7 @@ async def test_alert_of_a_server_is_told(tmp_path: Path, ca: trustme.CA) -> None
         with sock, pytest.raises(ssl.SSLError):
             context.wrap_socket(sock, server_side=True)
 
-    with trio.fail_after(10), socket.create_server(("127.0.0.1", 0)) as listener:
+    with trio.fail_after(60), socket.create_server(("127.0.0.1", 0)) as listener:
         async with wire.open_loop() as loop, trio.open_nursery() as nursery:
             nursery.start_soon(trio.to_thread.run_sync, serve, listener)
             client = wire.GrpcRunnerClient(
@@ -139,7 +139,7 @@ async def test_alert_of_a_server_is_told(tmp_path: Path, ca: trustme.CA) -> None
 async def test_handshake_that_never_comes_is_given_up(
     tmp_path: Path, ca: trustme.CA, logs: list[dict[str, object]]
 ) -> None:
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with wire.open_loop() as loop:
             sockets = open_sockets()
             async with wire.open_server(

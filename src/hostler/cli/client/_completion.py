@@ -12,7 +12,7 @@ from hostler.errors import HostlerError
 from hostler.logs import open_logs
 
 SECONDS = 2.0
-"""How long somebody who pressed the tab key may wait."""
+"""How long somebody who pressed the tab key may have to wait for a server."""
 
 
 def complete_app(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -38,15 +38,9 @@ def _names(ctx: typer.Context, incomplete: str, kind: str) -> list[str]:
     )
     if not isinstance(server, str):  # where several may be given, the first one knows the names
         server = server[0]
-    found: list[str] = []
-
-    async def ask() -> None:
-        with trio.move_on_after(SECONDS):
-            found.extend(await _ask(server, kind, ctx.params))
-
     try:
         with open_logs(NodeConfig(log_level="fatal")):
-            trio.run(ask, strict_exception_groups=True)
+            found = trio.run(_ask, server, kind, ctx.params, strict_exception_groups=True)
     except (HostlerError, OSError):
         return []  # there is nobody to tell: the line being typed must stay as it is
     return [name for name in found if name.startswith(incomplete)]
@@ -59,10 +53,13 @@ async def _ask(server: str, kind: str, given: dict[str, str]) -> list[str]:
     from ._names import all_apps, all_fns, all_triggers, app_named, fn_named
 
     async with open_api_client(server, ApiConfig(api_timeout=SECONDS)) as api:
-        if kind == "app":
-            return [app.name for app in await all_apps(api)]
-        app = await app_named(api, given["app_name"])
-        if kind == "fn":
-            return [fn.name for fn in await all_fns(api, app)]
-        fn = await fn_named(api, app, given["fn_name"])
-        return [trigger.name for trigger in await all_triggers(api, app, fn)]
+        # Only now: a busy machine takes long to load all this, and is not the server's delay.
+        with trio.move_on_after(SECONDS):
+            if kind == "app":
+                return [app.name for app in await all_apps(api)]
+            app = await app_named(api, given["app_name"])
+            if kind == "fn":
+                return [fn.name for fn in await all_fns(api, app)]
+            fn = await fn_named(api, app, given["fn_name"])
+            return [trigger.name for trigger in await all_triggers(api, app, fn)]
+    return []
