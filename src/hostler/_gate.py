@@ -41,23 +41,35 @@ class Gate:
         """How many are inside."""
         return len(self._inside)
 
+    def admit(self) -> trio.CancelScope:
+        """Be inside from now on; whoever calls it has to `leave`. Raises `GateClosed`.
+
+        Returns the visitor's scope, which is its own to enter and to use; `cancel_all` cancels it.
+        """
+        if self._closed:
+            raise GateClosed
+        scope = trio.CancelScope()
+        self._inside.add(scope)
+        return scope
+
+    def leave(self, scope: trio.CancelScope) -> None:
+        """The visitor with ``scope`` is not inside any more."""
+        self._inside.discard(scope)
+        if not self._inside and self._empty is not None:
+            self._empty.set()
+
     @contextmanager
     def enter(self) -> Iterator[trio.CancelScope]:
         """Be inside for the length of the block. Raises `GateClosed`.
 
         Yields the block's scope; ``scope.cancelled_caught`` afterwards = `cancel_all` ended it.
         """
-        if self._closed:
-            raise GateClosed
-        scope = trio.CancelScope()
-        self._inside.add(scope)
+        scope = self.admit()
         try:
             with scope:
                 yield scope
         finally:
-            self._inside.discard(scope)
-            if not self._inside and self._empty is not None:
-                self._empty.set()
+            self.leave(scope)
 
     def close(self) -> None:
         """Admit nobody from now on. Idempotent."""

@@ -40,13 +40,6 @@ class PlainRequest(NamedTuple):
     body: bytes
 
 
-class PlainResponse(NamedTuple):
-    """A response 200 with all of its body. Names are as they were sent."""
-
-    fields: Pairs
-    body: bytes
-
-
 def read_request(data: bytes, max_head: int) -> PlainRequest | None:
     """``data`` if it is one plain request, and nothing else, after which the connection lives. Its
     head must not be longer than ``max_head``, with a blank before each value."""
@@ -63,17 +56,17 @@ def read_request(data: bytes, max_head: int) -> PlainRequest | None:
     return PlainRequest(match[1], match[2], lower, data[match.end() :])
 
 
-def read_response(data: bytes, max_head: int) -> PlainResponse | None:
-    """``data`` if it is one plain response 200 to a POST, and nothing else, after which the
-    connection lives. Its head must not be longer than ``max_head``."""
-    match = _RESPONSE.match(data)
-    if match is None or match.end() > max_head:
+def read_response_head(head: bytes) -> tuple[Pairs, int] | None:
+    """Headers and length of body of ``head`` if it is that, and no more, of a plain response 200 to
+    a POST, after which the connection lives. Names are as they were sent."""
+    match = _RESPONSE.fullmatch(head)
+    if match is None:
         return None
     fields = _split(match[1])
     found = _framing(fields)
-    if found is None or len(data) - match.end() != int(found.get(_LENGTH_NAME, -1)):
+    if found is None or _LENGTH_NAME not in found:
         return None
-    return PlainResponse(fields, data[match.end() :])
+    return fields, int(found[_LENGTH_NAME])
 
 
 def write_fields(fields: Pairs) -> bytes | None:

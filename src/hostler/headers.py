@@ -55,7 +55,11 @@ def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[st
     """A copy with canonical names; values of names that only differ in case are joined in order."""
     copy: dict[str, list[str]] = {}
     for name, values in headers.items():
-        copy.setdefault(canonical_header(name), []).extend(values)
+        canonical = canonical_header(name)
+        if canonical in copy:
+            copy[canonical].extend(values)
+        else:
+            copy[canonical] = list(values)
     return copy
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import datetime as dt
 import re
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -28,6 +29,8 @@ _METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 """RFC 9110, section 9.1: a method is a token."""
 
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")
+_SHORT_URL = 256
+"""Characters of a URL that is checked only once, as long as it is not forgotten."""
 
 
 def from_http_fn_request(app: App, fn: Fn, request: CallRequest) -> CallOption:
@@ -84,13 +87,13 @@ def from_model(model: Call, body: Body | None = None) -> CallOption:
         method = model.method or "GET"
         if not _METHOD.fullmatch(method):
             raise APIError(400, f"invalid method {method!r}")
-        _check_url(model.url)
+        (_check_url if len(model.url) > _SHORT_URL else _check_short_url)(model.url)
         model.headers = canonical_headers(model.headers)
         draft.model = model
         draft.request = CallRequest(
             method=method,
             url=model.url,
-            headers=canonical_headers(model.headers),
+            headers={name: list(values) for name, values in model.headers.items()},
             body=body or BytesBody(model.payload.encode()),
         )
 
@@ -204,3 +207,6 @@ def _check_url(url: str) -> None:
         _ = urlsplit(url).port
     except ValueError as error:
         raise APIError(400, f"invalid URL {url!r}: {error}") from error
+
+
+_check_short_url = lru_cache(maxsize=1024)(_check_url)

@@ -17,7 +17,7 @@ from hostler._iofs import FunctionSocket
 from hostler.abc import Body
 from hostler.agent._connection import Channel, Connection, Stale
 from hostler.agent._exchange import Exchange
-from hostler.agent._request import request_head
+from hostler.agent._request import RequestHead
 from hostler.bodies import BytesBody
 from hostler.call import build_call
 from hostler.errors import FunctionResponseError, FunctionWriteRequest
@@ -26,7 +26,7 @@ from tests.conftest import Logs
 from .nodes import Recorder, call_model
 from .test_agent_contract import StreamBody
 
-HEAD = request_head(call_model(), 1.0)
+HEAD = RequestHead(call_model(), 1.0)
 
 
 def response(text: bytes) -> bytes:

@@ -9,7 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hostler._plain_http import Pairs, read_request, read_response, write_fields, write_response
+from hostler._plain_http import Pairs, read_request, write_fields, write_response
+from hostler.agent._request import ResponseHead, read_response
 
 NAMES = st.sampled_from(
     [
@@ -142,11 +143,13 @@ def test_responses_are_read_as_h11_does(data: bytes) -> None:
     connection.receive_data(data)
     head = connection.next_event()
     assert isinstance(head, h11.Response)
-    assert (head.status_code, head.headers.raw_items()) == (200, plain.fields)
+    found, whole = plain
+    assert found.for_caller == ResponseHead.of(head).for_caller
+    assert (found.status, found.length) == (head.status_code, len(whole))
     body = b""
     while isinstance(event := connection.next_event(), h11.Data):
         body += event.data
-    assert (plain.body, type(event)) == (body, h11.EndOfMessage)
+    assert (whole, type(event)) == (body, h11.EndOfMessage)
     assert connection.trailing_data == (b"", False)
     connection.start_next_cycle()
 
@@ -214,7 +217,8 @@ def test_plain_ones_are_taken() -> None:
     answer = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
     response = read_response(answer, 38)
     assert response is not None
-    assert response.fields == [(b"Content-Length", b"3")]
+    assert response[0].for_caller == (("Content-Length", "3"),)
+    assert response[1] == b"abc"
     assert read_response(answer, 37) is None  # the head is too long
-    assert write_response(200, response.fields, b"abc") == answer
+    assert write_response(200, [(b"Content-Length", b"3")], b"abc") == answer
     assert write_fields([(b"X", b"a\r\nY: b")]) is None

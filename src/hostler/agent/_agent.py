@@ -20,11 +20,10 @@ from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.config import AgentConfig
-from hostler.errors import APIError, CallResourceTooBig, ServerBusy
+from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ServerBusy
 from hostler.frames import LoadHint
-from hostler.slot_key import slot_key
 
-from . import _call_end
+from ._call_end import CallRecord, complete
 from ._capacity import read_machine, total_resources
 from ._container import Container
 from ._decisions import Resources
@@ -35,6 +34,7 @@ from ._hints import LoadReporter
 from ._holding import Holds
 from ._launcher import Launcher
 from ._plan import MIN_WARM_ANNOTATION, needed_resources
+from ._slot_keys import SlotKeys
 from ._slots import SlotQueue, Waiter
 from ._snapshot import snapshot
 from ._startup import Kit
@@ -75,7 +75,10 @@ class Agent(InnerAgent):
         self._options = options
         self._listeners = listeners
         self._slot_wait = config.slot_wait_msecs / 1000
+        self._keys = SlotKeys()
         self._gate = Gate()
+        self._stopped = False
+        """All calls are cancelled."""
 
     def __repr__(self) -> str:
         s = self.statistics()
@@ -94,15 +97,28 @@ class Agent(InnerAgent):
         grace is over."""
         self._events.submitted()
         try:
-            with self._gate.enter() as session:
-                await self._run(call)
+            scope = self._gate.admit()
         except GateClosed:
             busy = ServerBusy()
-            _call_end.complete(call, busy)
+            complete(call, busy)
             self._events.call_ended("server_busy")
             raise busy from None
-        if session.cancelled_caught:
-            raise APIError(500, "The runner was closed during the call")
+        record = CallRecord(call, self._events)
+        told: list[CallListener] = []
+        error: BaseException | None = None
+        try:
+            await self._run(call, record, told, scope)
+        except BaseException as caught:
+            error = caught
+            raise
+        finally:
+            seconds = record.end(error)
+            if seconds is not None:
+                self._reporter.ran(seconds)
+            try:
+                await tell_after(told, call)
+            finally:
+                self._gate.leave(scope)
 
     def keep_warm(self, call: PendingCall, count: int = 1) -> WarmHold:
         """Keep ``count`` containers ready for calls like ``call`` (made by `get_call`, it is
@@ -162,6 +178,7 @@ class Agent(InnerAgent):
     async def _stop(self) -> None:
         """Close, and end all calls. Not cancellable; with a deadline."""
         self.close_admission()
+        self._stopped = True
         self._gate.cancel_all()
         # What a call still does when cancelled (listeners, hooks) has deadlines of its own.
         with trio.move_on_after(STOP_LIMIT, shield=True) as scope:
@@ -171,52 +188,51 @@ class Agent(InnerAgent):
 
     # --- one call ---
 
-    async def _run(self, call: PendingCall) -> None:
-        submitted = trio.current_time()
-        told: list[CallListener] = []
-        with self._events.queueing():
-            try:
-                container = await self._reserve(call)
-            except BaseException as error:
-                _call_end.complete(call, error)
-                _call_end.count(self._events, error, started=False)
-                raise
-            began = _call_end.begin(call, submitted)
-            try:
-                for listener in self._listeners:
-                    await listener.before_call(call)
-                    told.append(listener)
-            except BaseException as error:
-                container.give_back(reusable=True)  # nothing of this call has reached it
-                _call_end.complete(call, error)
-                _call_end.count(self._events, error, started=False)
-                await tell_after(told, call)
-                raise
-        container.begin(call)
-        with self._events.executing():
-            await self._execute(container, call, began, told)
-
-    async def _execute(
-        self, container: Container, call: PendingCall, began: float, told: list[CallListener]
+    async def _run(
+        self,
+        call: PendingCall,
+        record: CallRecord,
+        told: list[CallListener],
+        scope: trio.CancelScope,
     ) -> None:
-        execution = Execution(container, call, self._config.max_response_size)
-        outcome: BaseException | None = None
+        """In ``scope``, which the agent's end cancels, and the call's time once its function has
+        it."""
+        with scope:
+            await self._run_inside(call, record, told, scope)
+            return
+        raise self._why_ended()
+
+    async def _run_inside(
+        self,
+        call: PendingCall,
+        record: CallRecord,
+        told: list[CallListener],
+        scope: trio.CancelScope,
+    ) -> None:
+        container = await self._reserve(call)
+        record.has_slot()
         try:
-            try:
-                await execution.run()
-            finally:
-                # First of all, so that the next call need not wait for listeners.
-                container.give_back(reusable=execution.container_ok)
-        except BaseException as error:
-            outcome = error
+            for listener in self._listeners:
+                await listener.before_call(call)
+                told.append(listener)
+        except BaseException:
+            container.give_back(reusable=True)  # nothing of this call has reached it
             raise
+        record.starts()
+        container.begin(call)
+        execution = Execution(container, call, self._config.max_response_size)
+        try:
+            scope.deadline = trio.current_time() + call.run_seconds()
+            await execution.run()
         finally:
-            seconds = trio.current_time() - began
-            call.timings.execution_ns = round(seconds * 1e9)
-            _call_end.complete(call, outcome)
-            self._reporter.ran(seconds)
-            _call_end.count(self._events, outcome, started=True)
-            await tell_after(told, call)
+            # Before all else, so that the next call need not wait for listeners.
+            container.give_back(reusable=execution.container_ok)
+
+    def _why_ended(self) -> APIError:
+        """What a call is told whose scope was cancelled."""
+        if self._stopped:
+            return APIError(500, "The runner was closed during the call")
+        return CallTimeout()
 
     async def _reserve(self, call: PendingCall) -> Container:
         """Get a container for ``call`` and hold it until the call may run."""
@@ -272,7 +288,7 @@ class Agent(InnerAgent):
         raise ServerBusy
 
     def _key(self, call: PendingCall) -> bytes:
-        return call.slot_hash_id or slot_key(
+        return call.slot_hash_id or self._keys.key(
             call.model, self._driver.slot_key_extension(call.extensions)
         )
 

@@ -1,4 +1,4 @@
-"""The end of a call: its model and its counters."""
+"""What an agent notes of a call on its way: in the call's model, and in its counters."""
 
 from __future__ import annotations
 
@@ -9,20 +9,48 @@ import trio
 from hostler._groups import is_cancellation
 from hostler.call import PendingCall
 from hostler.errors import CallTimeout, ServerBusy
+from hostler.metrics import CallStatus
 
 from ._events import AgentEvents
 
 CANCELLED_TEXT = "cancelled"
 
 
-def begin(call: PendingCall, submitted: float) -> float:
-    """The call has a slot: fill in its model. ``submitted`` as of `trio.current_time`; returns
-    the time now."""
-    now = trio.current_time()
-    call.model.started_at = dt.datetime.now(dt.UTC)
-    call.model.status = "running"
-    call.timings.scheduler_ns = round((now - submitted) * 1e9)
-    return now
+class CallRecord:
+    """Of one call, which waits for a slot from now on."""
+
+    def __init__(self, call: PendingCall, events: AgentEvents) -> None:
+        self._call = call
+        self._events = events
+        self._submitted = trio.current_time()
+        self._slot_at: float | None = None
+        self._started = False
+        events.enqueued()
+
+    def has_slot(self) -> None:
+        """It has one."""
+        now = self._slot_at = trio.current_time()
+        call = self._call
+        call.model.started_at = dt.datetime.now(dt.UTC)
+        call.model.status = "running"
+        call.timings.scheduler_ns = round((now - self._submitted) * 1e9)
+
+    def starts(self) -> None:
+        """Its function works on it from here on."""
+        self._started = True
+        self._events.started()
+
+    def end(self, error: BaseException | None) -> float | None:
+        """It is over, however far it came. Returns the seconds that it had its container, if its
+        function has worked on it."""
+        events, seconds = self._events, None
+        if self._started and self._slot_at is not None:
+            seconds = trio.current_time() - self._slot_at
+            self._call.timings.execution_ns = round(seconds * 1e9)
+        complete(self._call, error)
+        events.call_ended(_outcome_of(error, started=self._started))
+        (events.stopped if self._started else events.dequeued)()
+        return seconds
 
 
 def complete(call: PendingCall, error: BaseException | None) -> None:
@@ -44,15 +72,14 @@ def _text_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def count(events: AgentEvents, error: BaseException | None, *, started: bool) -> None:
-    """Count the outcome under its one name."""
+def _outcome_of(error: BaseException | None, *, started: bool) -> CallStatus:
+    """The one name under which it is counted."""
     if error is None:
-        events.call_ended("completed")
-    elif is_cancellation(error):
-        events.call_ended("canceled")
-    elif isinstance(error, CallTimeout) and started:
-        events.call_ended("timeouts")
-    elif isinstance(error, ServerBusy) and not started:
-        events.call_ended("server_busy")
-    else:
-        events.call_ended("errors")
+        return "completed"
+    if is_cancellation(error):
+        return "canceled"
+    if isinstance(error, CallTimeout) and started:
+        return "timeouts"
+    if isinstance(error, ServerBusy) and not started:
+        return "server_busy"
+    return "errors"

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
+import select
 import socket
-from contextlib import suppress
 
 import h11
 import structlog
 import trio
 
 from hostler._iofs import FunctionSocket
-from hostler._plain_http import read_response
 
-from ._request import RequestHead, ResponseHead
+from ._request import RequestHead, ResponseHead, read_response
 
 log = structlog.get_logger(__name__)
 
@@ -49,14 +48,16 @@ class Connection:
     def __init__(self, plain: socket.socket, max_head: int) -> None:
         self._plain = plain
         self._stream = trio.SocketStream(trio.socket.from_stdlib_socket(plain))
+        self._arrived = select.poll()
+        self._arrived.register(plain, select.POLLIN)
         self._max_head = max_head
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self._idle_since = trio.current_time()
         self._head_seen = False
         self._unseen: tuple[RequestHead, bytes] | None = None
         """The request that was sent, if h11 knows nothing of it."""
-        self._rest = b""
-        """Of the body of a plain answer, what was not received yet."""
+        self.whole_body: bytes | None = None
+        """Of an answer that was received, if all of its body came with the head."""
         self.surplus = False
         """Whether the function has sent bytes that are part of no response."""
 
@@ -122,8 +123,10 @@ class Connection:
             raise FunctionBroke(str(error.__cause__ or error)) from error
 
     def _check_quiet(self) -> None:
+        # Not through Trio: this neither waits nor is a checkpoint.
+        if not self._arrived.poll(0):
+            return
         try:
-            # Not through Trio: this neither waits nor is a checkpoint.
             data = self._plain.recv(1, _PEEK)
         except BlockingIOError:
             return
@@ -138,8 +141,8 @@ class Connection:
             data = await self._read()
             plain = read_response(data, self._max_head)
             if plain is not None:
-                self._rest = plain.body
-                return ResponseHead(200, plain.fields, len(plain.body))
+                head, self.whole_body = plain
+                return head
             self._catch_up(data)
         while True:
             event = await self._next_event()
@@ -151,11 +154,8 @@ class Connection:
                 raise FunctionBroke("closed before the response")
 
     async def receive_body(self) -> bytes:
-        """The next piece of the body, b"" at its end. Raises `FunctionBroke`."""
-        if self._unseen is not None:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            piece, self._rest = self._rest, b""
-            return piece
+        """The next piece of a body that was not whole with its head, b"" at its end. Raises
+        `FunctionBroke`."""
         event = await self._next_event()
         if isinstance(event, h11.Data):
             return bytes(event.data)
@@ -185,7 +185,7 @@ class Connection:
                 return False
             self._h11.start_next_cycle()
             self._head_seen = False
-        self._unseen = None
+        self._unseen = self.whole_body = None
         self._idle_since = trio.current_time()
         return True
 
@@ -220,8 +220,10 @@ class Connection:
             # Not through Trio's stream, which tries before it waits: there is nothing yet.
             while True:
                 await trio.lowlevel.wait_readable(self._plain)
-                with suppress(BlockingIOError):
+                try:
                     return self._plain.recv(_READ_SIZE)
+                except BlockingIOError:
+                    continue
         except OSError as error:
             raise FunctionBroke(str(error)) from error
 

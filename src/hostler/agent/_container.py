@@ -87,7 +87,9 @@ class Container:
         self._ready = False
         self._frozen = False
         self._usable: trio.Event | None = None
+        self._taken = False
         self._released: trio.Event | None = None
+        """Made by who waits for the call that has it."""
 
     def __repr__(self) -> str:
         leaving = f" ({self._leaving})" if self._leaving else ""
@@ -112,7 +114,7 @@ class Container:
     @property
     def busy(self) -> bool:
         """A call has it."""
-        return self._released is not None
+        return self._taken
 
     @property
     def kept(self) -> bool:
@@ -129,7 +131,7 @@ class Container:
 
     def take(self) -> None:
         """A call has it from here on; it must call `give_back`."""
-        self._released = trio.Event()
+        self._taken = True
         self._share.idle = False
         self._track.move(ContainerState.BUSY)
         if self.idle_since < math.inf:
@@ -157,9 +159,11 @@ class Container:
 
     def give_back(self, *, reusable: bool) -> None:
         """The call is done with it. Not ``reusable`` = it must not serve another call."""
-        assert self._released is not None
-        self._released.set()
-        self._released = None
+        assert self._taken
+        self._taken = False
+        if self._released is not None:
+            self._released.set()
+            self._released = None
         self._output.end("call")
         if not reusable:
             self.leave("failed call")
@@ -333,7 +337,8 @@ class Container:
         self._on_removed()
 
     async def _wait_released(self) -> None:
-        if self._released is not None:
+        if self._taken:
+            self._released = self._released or trio.Event()
             await self._released.wait()
 
     def _report(self, error: Exception | None) -> None:

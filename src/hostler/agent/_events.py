@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 
 import attrs
 import trio
@@ -110,28 +109,27 @@ class AgentEvents:
         self.ended[status] += 1
         self.metrics.ended[status].inc()
 
-    @contextmanager
-    def queueing(self) -> Iterator[None]:
+    def enqueued(self) -> None:
         """A call waits for a slot."""
         self.queued += 1
         self.metrics.queued.inc()
-        try:
-            yield
-        finally:
-            self.queued -= 1
-            self.metrics.queued.dec()
 
-    @contextmanager
-    def executing(self) -> Iterator[None]:
-        """A function works on a call."""
+    def dequeued(self) -> None:
+        """It does not wait any more."""
+        self.queued -= 1
+        self.metrics.queued.dec()
+
+    def started(self) -> None:
+        """A function works on a call that has waited."""
+        self.dequeued()
         self.running += 1
         self.metrics.running.inc()
-        try:
-            yield
-        finally:
-            self.running -= 1
-            self.metrics.running.dec()
-            self.change.note()
+
+    def stopped(self) -> None:
+        """It does not any more."""
+        self.running -= 1
+        self.metrics.running.dec()
+        self.change.note()
 
     def held(self) -> None:
         """A call has a slot and waits for its commit."""

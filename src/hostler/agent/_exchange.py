@@ -18,7 +18,7 @@ from hostler.errors import (
 )
 
 from ._connection import Channel, Connection, FunctionBroke, HeadTooBig, Stale
-from ._request import RequestHead, request_head
+from ._request import RequestHead
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ class Exchange:
         reading the body raises, whereupon the function sees a broken request.
         """
         self.container_ok = True  # until it gets anything of this call
-        head = request_head(self._call.model, self._call.run_seconds())
+        head = RequestHead(self._call.model, self._call.run_seconds())
         self.container_ok = False
         try:
             self._connection = self._channel.connection()
@@ -147,8 +147,11 @@ class Exchange:
             # Known before anything was passed on: the caller gets a clean error.
             self.container_ok = True
             raise FunctionResponseTooBig
-        await self._call.writer.start(response.status, response.for_caller())
-        await self._receive_body(connection)
+        await self._call.writer.start(response.status, response.for_caller)
+        if connection.whole_body is None:
+            await self._receive_body(connection)
+        elif connection.whole_body:  # its length was checked
+            await self._call.writer.write(connection.whole_body)
         self.container_ok = True
 
     async def _receive_body(self, connection: Connection) -> None:

@@ -8,7 +8,7 @@ import trio
 from hostler._container_task import no_call_hook
 from hostler.call import PendingCall
 from hostler.call_stats import CallStats
-from hostler.errors import CallTimeout, FunctionError
+from hostler.errors import FunctionError
 
 from ._container import Container
 from ._endings import explain_end
@@ -34,14 +34,11 @@ class Execution:
         self.container_ok = False
 
     async def run(self) -> None:
-        """Run the call within its function's timeout, and its client's. Raises what ended it,
-        `CallTimeout` when time is up."""
-        model = self._call.model
-        with trio.move_on_after(self._call.run_seconds()) as limit:
-            await self._container.task.before_call(model, self._call.extensions)
-            await self._dispatch()
-        if limit.cancelled_caught:
-            raise CallTimeout
+        """Run the call, for as long as the caller's scope lets it. Raises what ended it."""
+        before = self._container.task.before_call
+        if before is not no_call_hook:
+            await before(self._call.model, self._call.extensions)
+        await self._dispatch()
 
     async def _dispatch(self) -> None:
         """The exchange, and the hook that runs after each, whatever became of it."""
@@ -55,7 +52,8 @@ class Execution:
             error = await self._explain(caught)
         finally:
             self._container.stats = None
-            self._call.model.stats.extend(stats.result())
+            if stats:
+                self._call.model.stats.extend(stats.result())
             self._call.add_user_execution_ns(round((trio.current_time() - started) * 1e9))
             hook_error = await self._after_call()
             self.container_ok = self._exchange.container_ok and hook_error is None

@@ -5,12 +5,12 @@ from __future__ import annotations
 import datetime as dt
 import functools
 import math
+import re
 import time
 
-import attrs
 import h11
 
-from hostler._plain_http import Pairs, write_fields
+from hostler._plain_http import Pairs, read_response_head, write_fields
 from hostler.errors import APIError
 from hostler.frames import Headers
 from hostler.headers import end_to_end, end_to_end_pairs
@@ -21,6 +21,17 @@ _OWN = frozenset({"Content-Length", "Fn-Call-Id", "Fn-Deadline", "Host"})
 as in Fn, so that the client's ``Content-Length`` is no use either."""
 
 
+_CACHED_LINE = 256
+"""Characters of a header that is kept as it is written: most requests have those of another one."""
+_CACHED_HEAD = 1024
+"""Bytes of a response's head that is kept with what it says, which most responses share."""
+_PLAIN_ID = re.compile(r"[0-9A-Za-z_-]+", re.ASCII)
+_REQUEST = (
+    b"POST /call HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
+    b"Fn-Call-Id: %b\r\nFn-Deadline: %b\r\n%b\r\n%b0\r\n\r\n"
+)
+
+
 class BadHeader(APIError):
     """A header of the call can't be sent over HTTP."""
 
@@ -28,45 +39,64 @@ class BadHeader(APIError):
     default_message = "Invalid request header"
 
 
-@attrs.frozen
 class RequestHead:
-    """The head of a request. ``lines`` are its headers as they are sent; ``None`` = they are for
-    h11 to write."""
+    """The head of a request. Raises `BadHeader` if HTTP can't carry it."""
 
-    fields: Pairs
-    lines: bytes | None
+    def __init__(self, model: Call, seconds: float) -> None:
+        """For ``model``, whose function has ``seconds`` from now."""
+        self._id = model.id
+        self._deadline = deadline(time.time() + seconds)
+        self._sent = [
+            (name, values) for name, values in end_to_end(model.headers).items() if name not in _OWN
+        ]
+        self._lines = self._written() if _PLAIN_ID.fullmatch(model.id) else None
+        if self._lines is None:
+            self.event()  # to find out what is wrong before the function has anything of the call
+
+    def _written(self) -> bytes | None:
+        """The call's own headers as they are sent; ``None`` = they are for h11 to write."""
+        lines: list[bytes] = []
+        for name, values in self._sent:
+            for value in values:
+                short = len(name) + len(value) <= _CACHED_LINE
+                line = _cached_line(name, value) if short else _line(name, value)
+                if line is None:
+                    return None
+                lines.append(line)
+        return b"".join(lines)
 
     def event(self) -> h11.Request:
         """For h11. Raises `BadHeader`."""
+        fields: Pairs = [
+            (b"Host", b"localhost"),
+            (b"Transfer-Encoding", b"chunked"),
+            (b"Fn-Call-Id", self._id.encode()),
+            (b"Fn-Deadline", self._deadline),
+        ]
+        for name, values in self._sent:
+            fields.extend((name.encode(), value.encode()) for value in values)
         try:
-            return h11.Request(method="POST", target="/call", headers=self.fields)
+            return h11.Request(method="POST", target="/call", headers=fields)
         except h11.LocalProtocolError as error:
             raise BadHeader(message=f"Invalid request header: {error}") from error
 
     def with_body(self, body: bytes) -> bytes | None:
         """The whole request as h11 writes it, if that is known."""
-        if self.lines is None:
+        if self._lines is None:
             return None
-        chunk = b"%x\r\n%b\r\n" % (len(body), body) if body else b""
-        return b"POST /call HTTP/1.1\r\n%b\r\n%b0\r\n\r\n" % (self.lines, chunk)
+        return _REQUEST % (
+            self._id.encode(),
+            self._deadline,
+            self._lines,
+            b"%x\r\n%b\r\n" % (len(body), body) if body else b"",
+        )
 
 
-def request_head(model: Call, seconds: float) -> RequestHead:
-    """The head for ``model``, whose function has ``seconds`` from now. Raises `BadHeader`."""
-    fields: Pairs = [
-        (b"Host", b"localhost"),
-        (b"Transfer-Encoding", b"chunked"),
-        (b"Fn-Call-Id", model.id.encode()),
-        (b"Fn-Deadline", deadline(time.time() + seconds)),
-    ]
-    for name, values in end_to_end(model.headers).items():
-        if name not in _OWN:
-            encoded = name.encode()
-            fields.extend((encoded, value.encode()) for value in values)
-    head = RequestHead(fields, write_fields(fields))
-    if head.lines is None:
-        head.event()  # to find out what is wrong before the function has anything of the call
-    return head
+def _line(name: str, value: str) -> bytes | None:
+    return write_fields([(name.encode(), value.encode())])
+
+
+_cached_line = functools.lru_cache(maxsize=1024)(_line)
 
 
 def deadline(unix_time: float) -> bytes:
@@ -80,13 +110,13 @@ def _rfc3339(seconds: int) -> bytes:
     return dt.datetime.fromtimestamp(seconds, dt.UTC).strftime("%Y-%m-%dT%H:%M:%SZ").encode()
 
 
-@attrs.frozen
 class ResponseHead:
     """The head of a response. ``length`` is the announced size of its body, if there is one."""
 
-    status: int
-    fields: Pairs
-    length: int | None
+    def __init__(self, status: int, fields: Pairs, length: int | None) -> None:
+        self.status = status
+        self.length = length
+        self._fields = fields
 
     @classmethod
     def of(cls, event: h11.Response) -> ResponseHead:
@@ -94,9 +124,31 @@ class ResponseHead:
         lengths = (int(value) for name, value in event.headers if name == b"content-length")
         return cls(event.status_code, event.headers.raw_items(), next(lengths, None))
 
+    @functools.cached_property
     def for_caller(self) -> Headers:
         """The headers that are for the function's caller."""
-        return end_to_end_pairs([(name.decode(), _text(value)) for name, value in self.fields])
+        pairs = [(name.decode(), _text(value)) for name, value in self._fields]
+        return tuple(end_to_end_pairs(pairs))
+
+
+def read_response(data: bytes, max_head: int) -> tuple[ResponseHead, bytes] | None:
+    """Head and body if ``data`` is one plain response and nothing else (`read_response_head`),
+    whose head is not longer than ``max_head``."""
+    end = data.find(b"\r\n\r\n") + 4
+    if not 4 <= end <= max_head:
+        return None
+    head = (_cached_response if end <= _CACHED_HEAD else _plain_response)(data[:end])
+    if head is None or len(data) - end != head.length:
+        return None
+    return head, data[end:]
+
+
+def _plain_response(head: bytes) -> ResponseHead | None:
+    found = read_response_head(head)
+    return None if found is None else ResponseHead(200, *found)
+
+
+_cached_response = functools.lru_cache(maxsize=256)(_plain_response)
 
 
 def _text(value: bytes) -> str:

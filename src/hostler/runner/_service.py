@@ -9,6 +9,7 @@ import attrs
 import structlog
 import trio
 
+from .._change import Change
 from .._grace import Grace
 from .._groups import open_background
 from ..abc import InnerAgent
@@ -62,7 +63,8 @@ class PureRunnerService(RunnerService):
         self._terms = terms
         self._hooks = hooks
         self._logs = logs
-        self._detached = DetachedCalls(tasks, self._note_change)
+        self._changed = Change()
+        self._detached = DetachedCalls(tasks, self._changed.note)
         self._tracker = StatusTracker(
             agent,
             terms.checks,
@@ -73,7 +75,6 @@ class PureRunnerService(RunnerService):
         )
         self._feed = LoadFeed(agent)
         self._active = self._received = self._handled = 0
-        self._changed = trio.Event()
 
     def __repr__(self) -> str:
         return f"<PureRunnerService {self.statistics()}>"
@@ -111,10 +112,6 @@ class PureRunnerService(RunnerService):
     def _left(self) -> dict[str, int]:
         return {"active": self._active, "detached": self._detached.count}
 
-    def _note_change(self) -> None:
-        self._changed.set()
-        self._changed = trio.Event()
-
     def _counters(self) -> RunnerStatus:
         return RunnerStatus(
             active=self._active,
@@ -135,7 +132,7 @@ class PureRunnerService(RunnerService):
         finally:
             self._active -= 1
             self._handled += handled
-            self._note_change()
+            self._changed.note()
 
     async def status(self, payload: str | None) -> RunnerStatus:
         return await self._tracker.status(payload)

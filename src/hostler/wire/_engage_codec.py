@@ -14,7 +14,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
-from hostler.frames import Commit, Data, Finished, Reserved, ResultStart, TryCall
+from hostler.frames import Commit, Data, Finished, Headers, Reserved, ResultStart, TryCall
 
 from ._load_codec import decode_load, encode_load
 from ._varint import SHORT, read_varint, varint
@@ -60,9 +60,18 @@ _KEYS = {
     name: number << 3 | (2 if name in _TEXTS else 0)
     for number, name in enumerate(_FINISHED_FIELDS, 1)
 }
-_WRITTEN = [(bytes((key,)), _LIMITS.get(name, 2**63)) for name, key in _KEYS.items()]
+_WRITTEN = [
+    (bytes((key,)), 0 if name in _TEXTS else _LIMITS.get(name, 2**63))
+    for name, key in _KEYS.items()
+]
+"""Keys and limits; those of texts are 0."""
 _values = attrgetter(*_FINISHED_FIELDS)
 _READ = {key: (name, _LIMITS.get(name, 2**63)) for name, key in _KEYS.items()}
+
+
+_starts: dict[tuple[int, Headers], bytes] = {}
+_MAX_STARTS, _START_SIZE = 256, 1024
+"""Heads of responses that are remembered as they were encoded, and the bytes of one."""
 
 
 class _Unusual(ValueError):
@@ -120,15 +129,30 @@ def encode_reserved() -> bytes:
 
 
 def encode_start(frame: ResultStart) -> bytes | None:
-    """A ``RunnerMsg``."""
-    if not 0 <= frame.status < 2**31:
+    """A ``RunnerMsg``. Headers that are a tuple are taken for those of many answers: what they come
+    to is remembered, if it is not much."""
+    headers = frame.headers
+    if type(headers) is not tuple:
+        return _start_of(frame.status, headers)
+    key = frame.status, headers
+    found = _starts.get(key)
+    if found is None:
+        found = _start_of(frame.status, headers)
+        if found is not None and len(found) <= _START_SIZE:
+            if len(_starts) >= _MAX_STARTS:
+                _starts.clear()
+            _starts[key] = found
+    return found
+
+
+def _start_of(status: int, headers: Headers) -> bytes | None:
+    if not 0 <= status < 2**31:
         return None
-    status = b"\x08" + varint(frame.status) if frame.status else b""
-    headers = [
-        _sized(b"\x12", _text(b"\x0a", name), _text(b"\x12", value))
-        for name, value in frame.headers
+    number = b"\x08" + varint(status) if status else b""
+    pairs = [
+        _sized(b"\x12", _text(b"\x0a", name), _text(b"\x12", value)) for name, value in headers
     ]
-    return _sized(_START_ARM, _sized(_HTTP, status, *headers))
+    return _sized(_START_ARM, _sized(_HTTP, number, *pairs))
 
 
 def encode_finished(frame: Finished) -> bytes | None:
@@ -137,8 +161,10 @@ def encode_finished(frame: Finished) -> bytes | None:
     for (key, limit), value in zip(_WRITTEN, _values(frame), strict=True):
         if not value:
             continue
-        if isinstance(value, str):
-            parts.append(_text(key, value))
+        if not limit:
+            text = value.encode()
+            size = len(text)
+            parts.append(key + (SHORT[size] if size < 0x80 else varint(size)) + text)
         elif 0 < value < limit:
             parts.append(key + varint(value))
         else:

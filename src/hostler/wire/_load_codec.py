@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 from hostler.frames import LoadHint
 
-from ._varint import read_varint, varint
+from ._varint import SHORT, read_varint, varint
 
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
@@ -26,46 +28,55 @@ _LIMITS = {
 
 def encode_load(hint: LoadHint) -> bytes | None:
     """A ``LoadHint``; ``None`` if a number is out of range."""
-    numbers = {
-        _ACTIVE: hint.active,
-        _MEMORY: hint.free_memory,
-        _RETRY: hint.retry_after_ms,
-        _RECLAIMABLE: hint.reclaimable_memory,
-        _RECLAIMABLE_CPUS: hint.reclaimable_cpus,
-        _SLOTS: hint.slots,
-        _REFUSED: hint.refused,
-    }
-    free_cpus = hint.free_cpus or 0
-    if not all(0 <= value < _LIMITS[key] for key, value in numbers.items()):
-        return None
-    if not 0 <= free_cpus < _LIMITS[_FREE_CPUS]:
-        return None
-    parts = [_number(key, numbers[key]) for key in (_ACTIVE, _MEMORY, _RETRY)]
+    parts = [
+        _number(_ACTIVE, hint.active),
+        _cached_number(_MEMORY, hint.free_memory),
+        _number(_RETRY, hint.retry_after_ms),
+    ]
     if hint.slot:
-        parts += (b"%c" % _SLOT, varint(len(hint.slot)), hint.slot)
+        parts.append(b"\x22%b%b" % (varint(len(hint.slot)), hint.slot))
     for slot, count in hint.warm.items():
         if not 0 <= count < 2**32:
             return None
-        inner = b""
+        inner = b"\x10" + varint(count) if count else b""
         if slot:
-            inner += b"%c%b%b" % (_WARM_SLOT, varint(len(slot)), slot)
-        if count:
-            inner += b"%c%b" % (_WARM_COUNT, varint(count))
-        parts += (b"%c" % _WARM, varint(len(inner)), inner)
+            inner = b"\x0a%b%b%b" % (varint(len(slot)), slot, inner)
+        parts.append(b"\x2a%b%b" % (varint(len(inner)), inner))
     if hint.complete:
-        parts.append(b"%c\x01" % _COMPLETE)
+        parts.append(b"\x30\x01")
     if hint.reserves:
-        parts.append(b"%c\x01" % _RESERVES)
-    parts.append(_number(_RECLAIMABLE, numbers[_RECLAIMABLE]))
-    if hint.free_cpus is not None:
-        parts.append(b"%c%b" % (_FREE_CPUS, varint(free_cpus)))
-    parts.append(_number(_RECLAIMABLE_CPUS, numbers[_RECLAIMABLE_CPUS]))
-    parts += [_number(key, numbers[key]) for key in (_SLOTS, _REFUSED)]
-    return b"".join(parts)
+        parts.append(b"\x38\x01")
+    parts += (
+        _cached_number(_RECLAIMABLE, hint.reclaimable_memory),
+        _known_cpus(hint.free_cpus),
+        _number(_RECLAIMABLE_CPUS, hint.reclaimable_cpus),
+        _number(_SLOTS, hint.slots),
+        _number(_REFUSED, hint.refused),
+    )
+    try:
+        return b"".join(parts)  # type: ignore[arg-type]
+    except TypeError:  # one of them is ``None``
+        return None
 
 
-def _number(key: int, value: int) -> bytes:
-    return b"%c%b" % (key, varint(value)) if value else b""
+def _number(key: int, value: int) -> bytes | None:
+    """A field; nothing for 0, ``None`` if it is out of range."""
+    if not value:
+        return b""
+    if not 0 < value < _LIMITS[key]:
+        return None
+    return SHORT[key] + varint(value)
+
+
+def _known_cpus(value: int | None) -> bytes | None:
+    """The only number for which 0 is something else than nothing."""
+    if value is None:
+        return b""
+    return _number(_FREE_CPUS, value) if value else b"\x48\x00"
+
+
+_cached_number = lru_cache(maxsize=1024)(_number)
+"""For bytes of memory, which are large numbers, and the same ones again and again."""
 
 
 def decode_load(data: bytes, at: int, end: int) -> LoadHint:

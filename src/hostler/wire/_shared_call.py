@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 import trio
 from h2.errors import ErrorCodes
 
+from hostler._change import Change
+
 from ._envelope import CallEnd, Envelope, encode
 from ._status import INTERNAL, status_of_reset
 from ._stream import Broken, PeerDone, StreamBroken, reset_name
@@ -78,8 +80,8 @@ class SharedCall:
         self._reset = 0
         self._done = False
         """Nothing can be sent any more: the end or a reset is on its way, or sent."""
-        self._changed = trio.Event()
-        self._progress = trio.Event()
+        self._changed = Change()
+        self._progress = Change()
         self._steps = 0
 
     # --- what the peer says; synchronous ---
@@ -102,20 +104,20 @@ class SharedCall:
             self._inbox.append(frame)
         if envelope.credit:
             self._credit = min(self._credit + envelope.credit, MAX_CREDIT)
-            self._progress.set()
+            self._progress.note()
             if self._outbox:
                 self._shared.queue(self)
         if envelope.end is not None:
             self.end_received(envelope.end)
         if envelope.reset:
             self.break_off(_broken_by(envelope.reset))
-        self._changed.set()
+        self._changed.note()
 
     def end_received(self, end: CallEnd) -> None:
         """The peer sends no more; what it has sent can still be read."""
         if self.ended is None:
             self.ended = end
-            self._changed.set()
+            self._changed.note()
             self._wake()
 
     def break_off(self, broken: Broken) -> None:
@@ -126,7 +128,7 @@ class SharedCall:
         self._done = True
         if self.on_broken is not None:
             self.on_broken()
-        self._changed.set()
+        self._changed.note()
         self._wake()
 
     def _peer_finished(self) -> bool:
@@ -155,7 +157,6 @@ class SharedCall:
                 return None
             if self.broken:
                 raise StreamBroken(self.broken)
-            self._changed = trio.Event()
             await self._changed.wait()
         frame = self._inbox.popleft()
         self.taken = True
@@ -245,14 +246,13 @@ class SharedCall:
         return trio.lowlevel.Abort.SUCCEEDED
 
     def _wake(self) -> None:
-        self._progress.set()
+        self._progress.note()
         if self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             trio.lowlevel.reschedule(waiter)
 
     async def _wait_progress(self) -> None:
         self.check_writable()
-        self._progress = trio.Event()
         await self._progress.wait()
 
     def check_writable(self) -> None:

@@ -10,6 +10,10 @@ def varint(value: int) -> bytes:
     """``value``, which must not be negative, in groups of seven bits."""
     if value < 0x80:
         return SHORT[value]
+    if value < 0x4000:
+        return bytes((value & 0x7F | 0x80, value >> 7))
+    if value < 0x20_0000:
+        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
     out = bytearray()
     while value > 0x7F:
         out.append(value & 0x7F | 0x80)
