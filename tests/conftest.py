@@ -82,8 +82,7 @@ class _Failures:
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if report.failed:
-            self._terminal.ensure_newline()
-            self._terminal.write_line(f"FAILED {report.nodeid} ({report.when})", red=True)
+            self._terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})", red=True)
             self._terminal.write_line(str(getattr(report.longrepr, "reprcrash", report.longrepr)))
             self._terminal.flush()
 

@@ -65,7 +65,8 @@ def test_load_is_measured(target: Target, do: str) -> None:
     assert metrics["cpu_us_per_request/load"] > 0
     assert metrics["cpu_us_per_request/functions"] > 0
     assert metrics["resident_mb/functions"] > 0
-    assert 0 <= metrics["cpus_of_others"] <= (os.cpu_count() or 1)
+    # The kernel counts in ticks, of which there are few in so short a time.
+    assert 0 <= metrics["cpus_of_others"] <= 1.5 * (os.cpu_count() or 1)
     assert ("reconnects" in metrics) == (do == "close=after")
 
 

@@ -214,8 +214,11 @@ class MariaDB(Server):
             return list(cursor.fetchall())
 
     def _check(self) -> None:
-        if not (self.folder / "socket").exists():  # PyMySQL would leave a socket behind
-            raise pymysql.OperationalError
+        with socket.socket(socket.AF_UNIX) as probe:  # PyMySQL would leave it open if refused
+            try:
+                probe.connect(f"{self.folder}/socket")
+            except OSError as error:
+                raise pymysql.OperationalError from error
         super()._check()
 
     def _initialize(self) -> list[str]:
