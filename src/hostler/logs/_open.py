@@ -2,22 +2,21 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import socket
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Any, TextIO
+from typing import TextIO
 
-import msgspec
 import structlog
 
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError
 
+from ._logger import Render, logger_class
 from ._sinks import SyslogSink, file_sink, stream_sink
-from ._text import text_renderer
+from ._text import console_renderer, json_renderer, text_renderer
 from ._writer import LogWriter, Sink
 
 CLOSE_LIMIT = 2.0
@@ -51,8 +50,8 @@ def open_logs(config: NodeConfig, stderr: TextIO | None = None) -> Iterator[LogW
         writer = stack.enter_context(_open_writer(sink, config.log_queue_lines))
         colors = config.log_dest == "stderr" and stderr is sys.stderr and stderr.isatty()
         structlog.configure(
-            processors=_processors(config, colors),
-            wrapper_class=structlog.make_filtering_bound_logger(level),
+            processors=[],
+            wrapper_class=logger_class(level, _renderer(config, colors=colors)),
             logger_factory=lambda *_: writer,
             cache_logger_on_first_use=True,
         )
@@ -78,30 +77,11 @@ def _open_writer(sink: Sink, lines: int) -> Iterator[LogWriter]:
         writer.close(CLOSE_LIMIT)
 
 
-def _processors(config: NodeConfig, colors: bool) -> list[Any]:
-    common: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
+def _renderer(config: NodeConfig, *, colors: bool) -> Render:
     if config.log_format == "json":
-        return [
-            *common,
-            structlog.processors.format_exc_info,
-            structlog.processors.JSONRenderer(serializer=_json),
-        ]
-    # The plain formatter: richer ones print local variables, which may be secrets.
-    renderer = structlog.dev.ConsoleRenderer(
-        colors=colors, exception_formatter=structlog.dev.plain_traceback
-    )
-    return [*common, renderer if colors else text_renderer(renderer)]
-
-
-def _json(event: object, **_: object) -> str:
-    try:
-        return msgspec.json.encode(event, enc_hook=str).decode()
-    except UnicodeEncodeError:  # half of a surrogate pair, as in the name of a strange file
-        return json.dumps(event, default=str)
+        return json_renderer()
+    console = console_renderer(colors=colors)
+    return console if colors else text_renderer(console)
 
 
 def _destination(config: NodeConfig, stderr: TextIO) -> Sink:
