@@ -299,7 +299,9 @@ async def test_only_scheme_and_host_count(url: str, base: str) -> None:
     assert asked == [str(httpx.URL(f"{base}/v2/apps/a"))]
 
 
-@pytest.mark.parametrize("url", ["", "ftp://h", "http://", "http://h:x", "http://[::1"])
+@pytest.mark.parametrize(
+    "url", ["", "ftp://h", "http://", "http://h:x", "http://[::1", "http://a..b"]
+)
 async def test_bad_urls(url: str) -> None:
     with pytest.raises(ConfigError):
         async with open_api_client(url):

@@ -60,9 +60,12 @@ async def test_no_runners(functions: str) -> None:
     ("option", "value", "message"),
     [
         ("--runners", "nonsense", "FN_RUNNER_ADDRESSES='nonsense': takes"),
+        ("--runners", "a..b:1", "FN_RUNNER_ADDRESSES='a..b:1': takes"),
+        ("--api-url", "http://a..b", "FN_RUNNER_API_URL='http://a..b': takes"),
         ("--placer", "best", "--placer 'best': takes naive, ch,"),
         ("--placer", "os:getcwd.x", "--placer 'os:getcwd.x': AttributeError"),
         ("--bind", "nonsense", "'nonsense' is no address to listen on"),
+        ("--bind", "a..b:80", "'a..b:80' is no address to listen on"),
         ("--bind", "203.0.113.1:80", "cannot listen on 203.0.113.1:80"),
         ("--overrider", "none", "--overrider 'none': takes module:attribute"),
         ("--overrider", "none_such:x", "--overrider 'none_such:x': ModuleNotFoundError"),

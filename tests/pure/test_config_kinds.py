@@ -94,7 +94,11 @@ def test_no_seconds(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["a:1", "runner-1.example.com:9190", "10.0.0.1:65535", "[::1]:9190", "[fe80::1%eth0]:1"]
+    "text",
+    [
+        *("a:1", "runner-1.example.com:9190", "10.0.0.1:65535", "[::1]:9190", "[fe80::1%eth0]:1"),
+        *("a_b:1", "a.b.:1", "bücher.test:1", "a" * 63 + ":1"),
+    ],
 )
 def test_addresses(text: str) -> None:
     assert is_host_port(text)
@@ -105,6 +109,7 @@ def test_addresses(text: str) -> None:
     [
         *("", "a", "a:", ":1", "a:0", "a:65536", "a:1x", "a b:1", "::1:9190", "[::1]", "[]:1"),
         *("http://a:1", "a:1/x", "u@a:1", "a:1:2", "a:٣", "a:123456"),
+        *("a..b:1", ".a:1", "a" * 64 + ":1", "ü" * 64 + ":1"),
     ],
 )
 def test_no_addresses(text: str) -> None:

@@ -144,6 +144,16 @@ async def test_full_backlog_times_out() -> None:
                 await client.aclose()
 
 
+@pytest.mark.parametrize("host", ["a..b", ".a", "a" * 64, "ü" * 64])
+async def test_a_name_that_no_host_can_have(host: str) -> None:
+    async with wire.open_loop() as loop:
+        with pytest.raises(ValueError, match="no host"):
+            wire.GrpcRunnerClient(f"{host}:1", loop=loop)
+        with pytest.raises(ValueError, match="no host"):
+            async with wire.open_server(Service(), f"{host}:0", loop=loop):
+                pass
+
+
 async def test_unknown_host() -> None:
     async with wire.open_loop() as loop:
         client = wire.GrpcRunnerClient("no-such-host.invalid:1", loop=loop)

@@ -178,3 +178,20 @@ def test_files_with_something_else(tmp_path: Path, ca: trustme.CA, which: str) -
     Path(path).write_text("not PEM")
     with pytest.raises(ConfigError, match=path):
         wire.server_tls(pki)
+
+
+async def test_a_name_that_no_certificate_can_have(tmp_path: Path, ca: trustme.CA) -> None:
+    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    with trio.fail_after(10):
+        async with (
+            wire.open_loop() as loop,
+            wire.open_server(
+                Service(), "127.0.0.1:0", loop=loop, ssl_context=wire.server_tls(runner)
+            ) as server,
+        ):
+            client = wire.GrpcRunnerClient(
+                server.address, loop=loop, ssl_context=wire.client_tls(lb), server_name=".test"
+            )
+            with pytest.raises(NotSent, match=r"no name of a host|server_hostname cannot"):
+                await call(client)
+            await client.aclose()

@@ -50,6 +50,8 @@ async def open_request(
             answer = await client.send(request, stream=True)
         except (httpx.RequestError, httpx.InvalidURL) as error:
             raise ApiUnavailable(_reason(error)) from error
+        except UnicodeError as error:  # of the look-up of its name
+            raise ApiUnavailable(f"{url} names no host") from error
         try:
             yield Answer(
                 answer.status_code,

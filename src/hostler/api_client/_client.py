@@ -11,7 +11,7 @@ import attrs
 import httpx
 import msgspec
 
-from hostler.config import ApiConfig
+from hostler.config import ApiConfig, is_host
 from hostler.datastore import (
     AppFilter,
     AppPatch,
@@ -161,7 +161,8 @@ def _base(url: str) -> str:
         _ = parts.port
     except ValueError as error:
         raise ConfigError(f"{url!r} is no URL of an API: {error}") from error
-    if parts.scheme not in ("http", "https") or not parts.hostname:
+    host = parts.hostname or ""
+    if parts.scheme not in ("http", "https") or not host or not is_host(host):
         raise ConfigError(f"{url!r} is no URL of an API: takes http://host:port or https://")
     return f"{parts.scheme}://{parts.netloc}"
 

@@ -11,7 +11,7 @@ import attrs
 
 from hostler.errors import ConfigError
 
-from ._addresses import is_runner_target
+from ._addresses import is_host, is_runner_target
 from ._agent import AgentConfig
 from ._api import ApiConfig
 from ._base import EnvConfig, look_up
@@ -41,6 +41,7 @@ __all__ = [
     "SettingInfo",
     "StoreConfig",
     "describe",
+    "is_host",
     "is_runner_target",
     "look_up",
     "parse_seconds",

@@ -8,15 +8,25 @@ from urllib.parse import urlsplit
 
 from ._kinds import COMMA_LIST, Kind
 
-_HOST_PORT = re.compile(r"(?:\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]@?#]+):([0-9]{1,5})", re.ASCII)
+_HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]@?#]+):([0-9]{1,5})", re.ASCII)
 _SYSLOG_SCHEMES = ("udp", "tcp")
 _DNS_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
+
+
+def is_host(name: str) -> bool:
+    """Whether a host may have that name, or address: no part of it is empty or too long. Python
+    refuses to look others up by an exception of its own kind."""
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def is_host_port(text: str) -> bool:
     """Whether ``text`` is ``host:port`` or ``[IPv6]:port`` with a port from 1 to 65535."""
     match = _HOST_PORT.fullmatch(text)
-    return match is not None and 1 <= int(match[1]) <= 65_535
+    return match is not None and is_host(match[1]) and 1 <= int(match[2]) <= 65_535
 
 
 def is_runner_target(text: str) -> bool:
@@ -42,7 +52,8 @@ def _is_http_url(value: Any) -> bool:
         return False
     try:
         parts = urlsplit(value)
-        return not value or (parts.scheme in ("http", "https") and bool(parts.hostname))
+        host = parts.hostname or ""
+        return not value or (parts.scheme in ("http", "https") and host != "" and is_host(host))
     except ValueError:  # a broken IPv6 host
         return False
 

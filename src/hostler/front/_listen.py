@@ -11,6 +11,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import trio
 
+from hostler.config import is_host
 from hostler.errors import ConfigError
 
 BACKLOG = 1024
@@ -27,7 +28,7 @@ def parse_bind(bind: str) -> tuple[str, int]:
     Port 0 is any free port. Raises `ConfigError`.
     """
     match = _BIND.fullmatch(bind)
-    if match is None or int(match["port"]) > 65_535:
+    if match is None or int(match["port"]) > 65_535 or not is_host(match["host"] or ""):
         raise ConfigError(
             f"{bind!r} is no address to listen on: takes host:port, [IPv6]:port, :port"
         )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hostler.config import is_host
+
 
 def split_address(address: str) -> tuple[str, int]:
     """(host, port) of ``host:port``, ``[v6]:port`` or ``:port`` (host "").
@@ -16,6 +18,8 @@ def split_address(address: str) -> tuple[str, int]:
         raise ValueError(f"address {address!r} is not of the form host:port")
     if not (port.isascii() and port.isdigit() and int(port) <= 0xFFFF):
         raise ValueError(f"address {address!r} has no port between 0 and 65535")
+    if not is_host(host):
+        raise ValueError(f"address {address!r} names no host")
     return host, int(port)
 
 

@@ -93,13 +93,14 @@ async def dial(target: Target) -> WireProtocol:
             assert protocol is not None
             await protocol.ready.wait()
     except BaseException as error:
-        if protocol is None:
+        bad_name = isinstance(error, ValueError)  # which no certificate can have
+        if protocol is None or bad_name:
             sock.close()  # else asyncio owns it
         else:
             protocol.abort("abandoned")
         if isinstance(error, trio.TooSlowError):
             error = TimeoutError(f"no handshake within {target.handshake_timeout:g} s")
-        if isinstance(error, OSError):
+        if isinstance(error, OSError) or bad_name:
             raise _not_sent(target, error) from error
         raise
     if protocol.lost.is_set():
@@ -178,6 +179,8 @@ def describe(error: BaseException) -> str:
         return f"TLS: {(error.reason or str(error)).lower().replace('_', ' ')}"
     if isinstance(error, socket.gaierror):
         return f"cannot resolve the host name: {error.strerror}"
+    if isinstance(error, UnicodeError):
+        return "no name of a host"
     if isinstance(error, OSError) and error.errno:
         return os.strerror(error.errno).lower()
     if isinstance(error, ConnectionResetError):
