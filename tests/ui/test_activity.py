@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 import trio
@@ -15,7 +16,7 @@ from hostler.functions import FunctionTable
 from hostler.models import App, Call, Fn
 from hostler.ui import Activity, Directory, NotedCatalog, Panel, table_lister, ui_app
 from hostler.ui._activity import MAX_FUNCTIONS, RECENT_CALLS
-from hostler.ui._app import MAX_VIEWERS
+from hostler.ui._app import LAST_SECONDS, MAX_VIEWERS
 from hostler.ui._catalog import Listing
 from hostler.ui._seconds import KEPT_SECONDS, Seconds
 from tests.front._asgi_client import AsgiRequest
@@ -184,6 +185,27 @@ async def test_events_begin_with_all_and_go_on_with_what_is_new(
         for event in events
     ]
     assert seqs == [[1], [2]]
+
+
+async def test_a_drain_does_not_wait_for_a_viewer_that_stands_still(
+    autojump_clock: trio.abc.Clock,
+) -> None:
+    closing = trio.Event()
+
+    class Still(AsgiRequest):
+        async def _send(self, message: Any) -> None:
+            await super()._send(message)
+            if message["type"] == "http.response.body":
+                await trio.sleep_forever()
+
+    with trio.fail_after(10):
+        async with trio.open_nursery() as nursery:
+            viewer = Still("/ui/events", method="GET").body()
+            nursery.start_soon(viewer.run, ui_app(panel(Activity()), closing))
+            await trio.sleep(5)
+            closing.set()
+    assert trio.current_time() <= 5 + LAST_SECONDS
+    assert not viewer.complete
 
 
 async def test_viewers_are_few_and_leave_nothing_behind(autojump_clock: trio.abc.Clock) -> None:

@@ -25,6 +25,8 @@ MAX_VIEWERS = 16
 """Event streams at once; others are told to come back. Each costs about one document a second."""
 TICK_SECONDS = 1.0
 BUSY_RETRY_SECONDS = 5
+LAST_SECONDS = 1.0
+"""In which a viewer can take the end of its events when the node drains."""
 
 _STREAM_HEADERS: RawHeaders = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -93,7 +95,13 @@ class _UiApp:
                     pass
                 nursery.cancel_scope.cancel()
 
+            async def until_closing() -> None:
+                await self._closing.wait()
+                # A viewer that stands still must not keep the node from stopping.
+                nursery.cancel_scope.deadline = trio.current_time() + LAST_SECONDS
+
             nursery.start_soon(until_gone)
+            nursery.start_soon(until_closing)
             await self._tell(send)
             # Only closing gets here: the end of the body tells the client that all is well.
             await send({"type": "http.response.body", "body": b""})
