@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -122,3 +123,23 @@ async def test_who_waits_when_the_runner_ends_is_told(
             nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked(0.01)
     assert [failure.status for failure in failures] == [14]
+
+
+async def test_a_checker_that_returns_no_map_has_failed_and_ends_nothing(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    answers: list[Any] = [None, {"free": 7}]
+
+    async def check() -> Any:
+        return answers.pop(0)
+
+    async with (
+        open_sim_driver() as driver,
+        open_sim_runner(driver, tmp_path, hooks=Hooks(health_checker=check)) as runner,
+    ):
+        status = await runner.client.status()
+        assert (status.failed, status.error_code) == (True, 500)
+        assert "NoneType" in status.error_text
+        await trio.sleep(2)
+        status = await runner.client.status()
+        assert (status.failed, status.custom_status) == (False, {"free": "7"})

@@ -150,14 +150,15 @@ class StatusTracker:
         result = RunnerStatus(id=new_id(), is_network_disabled=self._barred())
         if self._checker is not None:
             try:
-                custom = await self._checker()
+                found = await self._checker()
+                custom = {str(name): str(value) for name, value in found.items()}
             except Exception as error:
                 # The operator's own code, and the operator reads the status: the text may show.
                 log.warning("health check failed", exc_info=error)
                 return msgspec.structs.replace(
                     result, failed=True, error_code=code_of(error) or 500, error_text=str(error)
                 )
-            result = msgspec.structs.replace(result, custom_status=dict(custom))
+            result = msgspec.structs.replace(result, custom_status=custom)
         return await self._call_image(payload, result) if self._checks.image else result
 
     async def _call_image(self, payload: str, result: RunnerStatus) -> RunnerStatus:
