@@ -243,6 +243,23 @@ async def test_application_that_fails_is_a_500_and_does_not_hurt_others(logs: Lo
     logs.expect_error("the application failed")
 
 
+async def test_application_that_goes_on_after_its_answer_spoils_no_other(logs: Logs) -> None:
+    """What it says then would be taken for the answer to the next request."""
+
+    async def talkative(scope: Any, receive: Any, send: Any) -> None:
+        path = scope["raw_path"]
+        headers = [(b"content-length", b"%d" % len(path))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": path})
+        await send({"type": "http.response.body", "body": path})
+
+    async with open_front(app=talkative) as front:
+        client = await front.connect()
+        for path in ("/one", "/two"):
+            assert (await client.post(path=path)).body == path.encode()
+            logs.expect_error("the application failed")
+
+
 async def test_no_task_or_socket_is_left_after_many_clients() -> None:
     async with open_front() as front:
         await trio.testing.wait_all_tasks_blocked()

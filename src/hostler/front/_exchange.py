@@ -211,6 +211,7 @@ class Exchange:
             await trio.lowlevel.checkpoint_if_cancelled()  # the body is sent next
             return
         assert self._status, "a body came before the response's start"
+        assert not self.answered, "a body came after the response's end"
         body, more = message.get("body", b""), message.get("more_body", False)
         data: bytes | None = None
         if self._plain and not more:
