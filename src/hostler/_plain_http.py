@@ -9,6 +9,7 @@ byte; tests compare the two. That takes a sixth of the time.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from http.client import responses
 from typing import NamedTuple
 
@@ -29,20 +30,27 @@ _HARMLESS = frozenset({_LENGTH_NAME, b"host"})
 _LOOK_AT = _HARMLESS | {b"transfer-encoding", b"connection", b"upgrade", b"expect"}
 """Headers with a meaning for the connection. Twice the same is not plain."""
 _BODILESS = (204, 304)
+_MAX_KNOWN, _MAX_KNOWN_SIZE = 512, 256
+"""Header lines that are remembered, and how long they may be."""
 
 
-class PlainRequest(NamedTuple):
-    """A request with all of its body. Names are in lower case."""
+class PlainHead(NamedTuple):
+    """The head of a request. Names are in lower case."""
 
+    raw: bytes
+    """With the empty line at its end."""
     method: bytes
     target: bytes
     fields: Pairs
-    body: bytes
+    length: int
+    """Bytes of the body that follows."""
+    closes: bool
+    """The connection ends with the answer."""
 
 
-def read_request(data: bytes, max_head: int) -> PlainRequest | None:
-    """``data`` if it is one plain request, and nothing else, after which the connection lives. Its
-    head must not be longer than ``max_head``, with a blank before each value."""
+def read_head(data: bytes, max_head: int) -> PlainHead | None:
+    """The head that ``data`` begins with, if it is plain. It must not be longer than ``max_head``,
+    with a blank before each value."""
     match = _REQUEST.match(data)
     if match is None:
         return None
@@ -50,10 +58,9 @@ def read_request(data: bytes, max_head: int) -> PlainRequest | None:
     found = _framing(fields) if match.end() + len(fields) <= max_head else None
     if found is None or _HOST.fullmatch(found.get(b"host", b"?")) is None:
         return None
-    if len(data) - match.end() != int(found.get(_LENGTH_NAME, 0)):
-        return None
     lower = [(name.lower(), value) for name, value in fields]
-    return PlainRequest(match[1], match[2], lower, data[match.end() :])
+    length, closes = int(found.get(_LENGTH_NAME, 0)), b"connection" in found
+    return PlainHead(match[0], match[1], match[2], lower, length, closes)
 
 
 def read_response_head(head: bytes) -> tuple[Pairs, int] | None:
@@ -64,7 +71,7 @@ def read_response_head(head: bytes) -> tuple[Pairs, int] | None:
         return None
     fields = _split(match[1])
     found = _framing(fields)
-    if found is None or _LENGTH_NAME not in found:
+    if found is None or _LENGTH_NAME not in found or b"connection" in found:
         return None
     return fields, int(found[_LENGTH_NAME])
 
@@ -77,16 +84,58 @@ def write_fields(fields: Pairs) -> bytes | None:
     return lines if whole and _OWN_LINES.fullmatch(lines) else None
 
 
-def write_response(status: int, fields: Pairs, body: bytes) -> bytes | None:
-    """A response with its ``body``, to a request that was plain."""
-    lines = write_fields(fields)
-    if lines is None or not 200 <= status <= 599 or status in _BODILESS:
+def write_response(
+    status: int, fields: Pairs, body: bytes, *, date: bytes = b"", closes: bool = False
+) -> bytes | None:
+    """A response with its ``body``, to a request that was plain. ``date`` is added unless
+    ``fields`` have one; ``closes`` says that the connection ends with it."""
+    if not 200 <= status <= 599 or status in _BODILESS:
         return None
-    found = _framing(fields)
-    if found is None or len(body) != int(found.get(_LENGTH_NAME, -1)):
+    lines = [_status_line(status)]
+    length = -1
+    for name, value in fields:
+        field = (name, value)
+        line = _known.get(field)
+        if line is None:
+            name = name.lower()
+            line = write_fields([field])
+            if line is None:
+                return None
+            if name == b"date":
+                date = b""
+            elif name == _LENGTH_NAME:
+                if length >= 0 or _LENGTH.fullmatch(value) is None:
+                    return None
+                length = int(value)
+            elif name in _LOOK_AT:
+                return None
+            else:
+                _remember(field, line)
+        lines.append(line)
+    if length != len(body):
         return None
-    reason = responses.get(status, "").encode("ascii")
-    return b"HTTP/1.1 %d %b\r\n%b\r\n%b" % (status, reason, lines, body)
+    if date:
+        lines.append(b"date: %b\r\n" % date)
+    lines.append(b"connection: close\r\n\r\n" if closes else b"\r\n")
+    lines.append(body)
+    return b"".join(lines)
+
+
+_known: dict[tuple[bytes, bytes], bytes] = {}
+"""The lines of headers that mean nothing to a connection. Most answers of a function have the
+same."""
+
+
+def _remember(field: tuple[bytes, bytes], line: bytes) -> None:
+    if len(line) <= _MAX_KNOWN_SIZE:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[field] = line
+
+
+@lru_cache(maxsize=512)
+def _status_line(status: int) -> bytes:
+    return b"HTTP/1.1 %d %b\r\n" % (status, responses.get(status, "").encode("ascii"))
 
 
 def _split(lines: bytes) -> Pairs:
@@ -96,8 +145,8 @@ def _split(lines: bytes) -> Pairs:
 
 
 def _framing(fields: Pairs) -> dict[bytes, bytes] | None:
-    """The length and the host, unless something is there that changes the framing, or the fate of
-    the connection, or is there twice."""
+    """The length and the host, and the connection's header if it is to be closed; ``None`` if
+    something else is there that changes the framing, or is there twice."""
     found: dict[bytes, bytes] = {}
     for name, value in fields:
         name = name.lower()
@@ -105,9 +154,14 @@ def _framing(fields: Pairs) -> dict[bytes, bytes] | None:
             if name in found:
                 return None
             found[name] = value
-    if found.pop(b"connection", b"keep-alive").lower() != b"keep-alive":
-        return None
+    option = found.pop(b"connection", b"keep-alive").lower()
     if not found.keys() <= _HARMLESS:
         return None
     length = found.get(_LENGTH_NAME)
-    return found if length is None or _LENGTH.fullmatch(length) else None
+    if length is not None and not _LENGTH.fullmatch(length):
+        return None
+    if option != b"keep-alive":
+        if option != b"close":
+            return None
+        found[b"connection"] = option
+    return found

@@ -15,6 +15,7 @@ from ._replies import (
     text_reply,
 )
 from ._types import (
+    MEMO,
     ON_DISCONNECT,
     WHOLE_BODY,
     ASGIApp,
@@ -28,6 +29,7 @@ from ._types import (
 
 __all__ = [
     "JSON_TYPE",
+    "MEMO",
     "ON_DISCONNECT",
     "READ_AHEAD",
     "WHOLE_BODY",

@@ -20,6 +20,11 @@ at once if it has gone. With it nobody has to wait in ``receive`` for ``http.dis
 WHOLE_BODY = "hostler.whole_body"
 """An extension in a request's scope: the first ``receive`` gives the whole body, without a wait."""
 
+MEMO = "hostler.memo"
+"""An extension in a request's scope: a dictionary that is the same for all requests of a connection
+with the same head. For what applications make of a head; each has a key of its own, and looks
+whether others that are called before it have changed the scope."""
+
 
 def decode_header(value: bytes) -> str:
     """The text of a header's value.

@@ -12,7 +12,6 @@ import select
 import socket
 import struct
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 import h11
@@ -20,15 +19,16 @@ import structlog
 import trio
 
 from hostler._asgi import JSON_TYPE, ASGIApp, error_document
-from hostler._plain_http import read_request
+from hostler._plain_http import PlainHead, read_head
 from hostler.config import NodeConfig
 
 from ._dates import http_date
 from ._departures import Departures
 from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, reason_of
 from ._framing import framing_fault, head_size
+from ._idle import IdleWatch
 from ._limits import head_limit, within
-from ._request import Request
+from ._request import Request, RequestHead
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +39,9 @@ LINGER_BYTES = 256 * 1024
 """How long, and for how many bytes, a connection is kept that was answered before its request
 was complete. Closed at once, the kernel would reset it, and the answer could be lost."""
 
+
+MAX_REMEMBERED = 2048
+"""Bytes of a head that is kept in case the next request has the same."""
 
 FIRST_SECONDS = 1.0
 """How long a connection that has just been made is kept in a drain for its first request."""
@@ -60,6 +63,7 @@ class Owner(Protocol):
     config: NodeConfig
     draining: bool
     departures: Departures
+    idle_watch: IdleWatch
 
 
 class Connection:
@@ -72,10 +76,14 @@ class Connection:
         self.stream = stream
         self.owner = owner
         self._max_head = head_limit(owner.config)
-        self.h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+        self._h11: h11.Connection | None = None
         self.idle = True
-        self._served = False
+        self.served = False
+        """There was a request, if only a part of it."""
         self._idle_scope = trio.CancelScope()
+        self._hurried = False
+        """A drain has set an end to the wait for the first request."""
+        self._last: tuple[PlainHead, RequestHead] | None = None
         self._head: _H11Event = h11.NEED_DATA
         self._unseen = b""
         """The present request, if h11 knows nothing of it."""
@@ -83,6 +91,17 @@ class Connection:
         self.peer = _peer(stream)
         self._gone = False
         self._on_gone: list[Callable[[], None]] = []
+
+    @property
+    def h11(self) -> h11.Connection:
+        """Made when it is needed: many connections never do."""
+        if self._h11 is None:
+            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+        return self._h11
+
+    def _has_more(self) -> bool:
+        """Whether h11 has bytes behind the present request."""
+        return self._h11 is not None and bool(self._h11.trailing_data[0])
 
     async def run(self) -> None:
         """Serve until either side is done. Raises nothing but a cancellation."""
@@ -96,6 +115,7 @@ class Connection:
         except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
             log.debug("connection lost", reason=str(error))
         finally:
+            self.owner.idle_watch.remove(self)
             self.owner.departures.remove(self._fd)
             await trio.aclose_forcefully(self.stream)
 
@@ -116,19 +136,24 @@ class Connection:
     def close_if_idle(self) -> None:
         """Close it if no request is there. The first one may still be on its way; of later ones
         clients know that the connection may be closed before (RFC 9112, section 9.5)."""
-        if not self.idle or self.h11.trailing_data[0] or is_readable(self.stream.socket):
+        if not self.idle or self._has_more() or is_readable(self.stream.socket):
             return
-        if not self._served:
+        if not self.served:
+            self._hurried = True
             self._idle_scope.deadline = trio.current_time() + FIRST_SECONDS
         else:
             self._idle_scope.cancel()
+
+    def idle_too_long(self) -> None:
+        """No request has come in time."""
+        self._idle_scope.cancel()
 
     async def _serve_one(self) -> bool:
         """Serve one request. Whether another may follow."""
         request = await self._next_request()
         if request is None:
             return False
-        self._served = True
+        self.served = True
         exchange = Exchange(self, request)
         try:
             await exchange.run()
@@ -143,22 +168,38 @@ class Connection:
         return False
 
     async def _next_request(self) -> Request | None:
-        """The next request's head; ``None`` if there is none or it can't be answered otherwise
-        than by the error that was sent."""
+        """The next request; ``None`` if there is none or it can't be answered otherwise than by
+        the error that was sent."""
         self._unseen = b""
+        if self._has_more():
+            self._begins()
+            return await self._by_h11()
+        data = await self._first_bytes()
+        if not data:
+            return None
+        if (plain := self._plain(data)) is not None:
+            self._unseen = data
+            return plain
+        self.h11.receive_data(data)
+        return await self._by_h11()
+
+    def _plain(self, data: bytes) -> Request | None:
+        """``data`` if it is one plain request, and nothing else."""
+        if self._last is not None and data.startswith(self._last[0].raw):
+            plain, head = self._last
+        else:
+            found = read_head(data, self._max_head)
+            if found is None:
+                return None
+            plain, head = found, RequestHead.of_plain(found)
+            self._last = (plain, head) if len(plain.raw) <= MAX_REMEMBERED else None
+        body = data[len(plain.raw) :]
+        return Request(head, body, plain.closes) if len(body) == plain.length else None
+
+    async def _by_h11(self) -> Request | None:
+        """The next request, of which h11 has got some."""
         try:
             event = self.h11.next_event()
-            if event is h11.NEED_DATA and not self.h11.trailing_data[0]:
-                data = await self._first_bytes()
-                if not data:
-                    return None
-                if (plain := read_request(data, self._max_head)) is not None:
-                    self._unseen = data
-                    return Request.of_plain(plain)
-                self.h11.receive_data(data)
-                event = self.h11.next_event()
-            else:
-                self._begins()
             if event is h11.NEED_DATA:
                 if not await within(
                     self.owner.config.request_header_read_timeout, self._rest_of_head
@@ -178,14 +219,12 @@ class Connection:
         if (fault := framing_fault(event)) is not None:
             await self._refuse(400, fault)
             return None
-        return Request.of(event)
+        return Request(RequestHead.of(event))
 
     async def _first_bytes(self) -> bytes:
         """What comes first of the next request; b"" if the client has gone, or the idle time is
         over."""
-        # (a drain may have set an earlier one)
-        until = trio.current_time() + self._patience()
-        self._idle_scope.deadline = min(until, self._idle_scope.deadline)
+        self.owner.idle_watch.add(self)
         data = await self.read()
         if self._idle_scope.cancel_called:
             return b""
@@ -194,7 +233,10 @@ class Connection:
 
     def _begins(self) -> None:
         self.idle = False
-        self._idle_scope.deadline = math.inf
+        self.owner.idle_watch.remove(self)
+        if self._hurried:
+            self._hurried = False
+            self._idle_scope.deadline = math.inf
 
     def catch_up(self) -> None:
         """Let h11 have the present request from here on."""
@@ -202,14 +244,6 @@ class Connection:
         self._unseen = b""
         while not isinstance(self.h11.next_event(), h11.EndOfMessage):
             pass
-
-    def _patience(self) -> float:
-        """Seconds for a request to begin. A client that has never sent one has the time of a
-        head, as in Fn: it connected to send it."""
-        config = self.owner.config
-        if self._served:
-            return config.http_idle_timeout
-        return min(config.http_idle_timeout, config.request_header_read_timeout)
 
     async def _rest_of_head(self) -> None:
         self._head = h11.NEED_DATA
@@ -226,8 +260,10 @@ class Connection:
             # Not through Trio's stream, which tries before it waits: mostly there is nothing yet.
             while True:
                 await trio.lowlevel.wait_readable(self._fd)
-                with suppress(BlockingIOError):
+                try:
                     return os.read(self._fd, RECEIVE_BYTES)
+                except BlockingIOError:
+                    pass
         except OSError as error:
             raise ClientGone("the client has gone") from error
 
@@ -275,8 +311,8 @@ class Connection:
     async def _linger(self, *, complete: bool = False) -> None:
         """Let the client read its answer before the connection goes, if it still sends. It does
         unless its request is ``complete``, or h11 says so."""
-        complete |= self.h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE)
-        if complete and not self.h11.trailing_data[0] and not is_readable(self.stream.socket):
+        complete = complete or self.h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE)
+        if complete and not self._has_more() and not is_readable(self.stream.socket):
             return
         await self.stream.send_eof()
         received = 0

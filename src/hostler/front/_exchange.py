@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from http.client import responses
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
 
 import h11
 import structlog
@@ -13,6 +12,7 @@ import trio
 
 from hostler._asgi import (
     JSON_TYPE,
+    MEMO,
     ON_DISCONNECT,
     READ_AHEAD,
     WHOLE_BODY,
@@ -46,7 +46,6 @@ class Exchange:
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
-        self._h11 = connection.h11
         self._request = request
         self._plain = request.body is not None
         """h11 knows nothing of the request."""
@@ -67,14 +66,16 @@ class Exchange:
     @property
     def close_delimited(self) -> bool:
         """The response has begun, and its end is the end of the connection."""
-        return self._begun and self._request.version == "1.0"
+        return self._begun and self._request.head.version == "1.0"
 
     @property
     def reusable(self) -> bool:
-        done = self._plain or (
-            self._h11.our_state is h11.DONE and self._h11.their_state is h11.DONE
-        )
-        return self.answered and done and not self._torn
+        if not self.answered or self._torn:
+            return False
+        if self._plain:
+            return not self._request.closes
+        http = self._connection.h11
+        return http.our_state is h11.DONE and http.their_state is h11.DONE
 
     async def run(self) -> None:
         """Let the application answer. Raises `ClientGone`."""
@@ -109,10 +110,10 @@ class Exchange:
 
     def _declared(self) -> float:
         """Bytes of the body; infinite if they are not known, or will not come by themselves."""
-        is_call = self._request.target.startswith(CALL_PATHS)
-        if not is_call or self._h11.they_are_waiting_for_100_continue:
+        is_call = self._request.head.target.startswith(CALL_PATHS)
+        if not is_call or self._connection.h11.they_are_waiting_for_100_continue:
             return math.inf
-        lengths = (value for name, value in self._request.fields if name == b"content-length")
+        lengths = (value for name, value in self._request.head.fields if name == b"content-length")
         return int(next(lengths, 0)) or math.inf
 
     async def _whole_body(self) -> None:
@@ -120,33 +121,17 @@ class Exchange:
             await self._more_body()
 
     def _scope(self) -> Scope:
-        request = self._request
-        target, _, query = request.target.partition(b"?")
-        headers = list(request.fields)
-        if not target.startswith(b"/") and b"://" in target:  # the absolute form of proxies
-            host, _, path = target.split(b"://", 1)[1].partition(b"/")
-            target = b"/" + path
-            # It counts for more than the header (RFC 9112, section 3.2.2).
-            headers = [pair for pair in headers if pair[0] != b"host"]
-            headers.append((b"host", host))
-        extensions: dict[str, object] = {ON_DISCONNECT: {"call": self._connection.tell_gone}}
+        head = self._request.head
+        extensions: dict[str, object] = {
+            ON_DISCONNECT: {"call": self._connection.tell_gone},
+            MEMO: head.memo,
+        }
         if self._body_here:
             extensions[WHOLE_BODY] = {}
-        return {
-            "type": "http",
-            "asgi": {"version": "3.0", "spec_version": "2.4"},
-            "http_version": request.version,
-            "method": request.method.decode("ascii"),
-            "scheme": "http",
-            "path": unquote(target.decode("ascii")),
-            "raw_path": target,
-            "query_string": query,
-            "root_path": "",
-            "headers": headers,
-            "client": self._connection.peer,
-            "server": None,
-            "extensions": extensions,
-        }
+        scope = head.scope()
+        scope["client"] = self._connection.peer
+        scope["extensions"] = extensions
+        return scope
 
     async def _receive(self) -> Message:
         """The next piece of the body; after it, and after trouble with it, the disconnect.
@@ -176,20 +161,20 @@ class Exchange:
     async def _more_body(self) -> None:
         if self._bad_body is not None:
             raise self._bad_body
-        if self._h11.they_are_waiting_for_100_continue and not self._begun:
+        if self._connection.h11.they_are_waiting_for_100_continue and not self._begun:
             self._continuing = trio.Event()
             try:
                 response = h11.InformationalResponse(status_code=100, headers=[])
-                await self._connection.send_all(self._h11.send(response) or b"")
+                await self._connection.send_all(self._connection.h11.send(response) or b"")
             finally:
                 self._continuing.set()
-        self._h11.receive_data(await self._connection.read())
+        self._connection.h11.receive_data(await self._connection.read())
         self._pull()
 
     def _pull(self) -> None:
         """Take the part of the body that h11 already has."""
         while not self._body_here:
-            event = self._h11.next_event()
+            event = self._connection.h11.next_event()
             if isinstance(event, h11.Data):
                 self._chunks.append(bytes(event.data))
             elif isinstance(event, h11.EndOfMessage):
@@ -207,15 +192,18 @@ class Exchange:
     async def _send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status, self._fields = message["status"], list(message.get("headers", ()))
-            self._complete_head()
             await trio.lowlevel.checkpoint_if_cancelled()  # the body is sent next
             return
         assert self._status, "a body came before the response's start"
         assert not self.answered, "a body came after the response's end"
         body, more = message.get("body", b""), message.get("more_body", False)
         data: bytes | None = None
-        if self._plain and not more:
-            data = write_response(self._status, self._fields, body)
+        if self._plain and not more and not self._begun:
+            request = self._request
+            request.closes = request.closes or self._connection.owner.draining
+            data = write_response(
+                self._status, self._fields, body, date=http_date(), closes=request.closes
+            )
         if data is None:
             data = self._encode(body, more=more)
         self._begun, self.answered = True, not more
@@ -234,6 +222,7 @@ class Exchange:
             self._connection.catch_up()
         events: list[h11.Event] = []
         if not self._begun:
+            self._complete_head()
             reason = reason_of(self._status)
             head = h11.Response(status_code=self._status, headers=self._fields, reason=reason)
             self._begun = True
@@ -242,10 +231,10 @@ class Exchange:
             events.append(h11.Data(data=body))
         if not more:
             events.append(h11.EndOfMessage())
-        return b"".join(data for event in events if (data := self._h11.send(event)))
+        return b"".join(data for event in events if (data := self._connection.h11.send(event)))
 
     def _bodiless(self) -> bool:
-        return self._request.method == b"HEAD" or self._status in (204, 304)
+        return self._request.head.method == b"HEAD" or self._status in (204, 304)
 
     async def _write(self, data: bytes) -> None:
         if not data:

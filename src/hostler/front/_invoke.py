@@ -111,17 +111,18 @@ class _Exchange:
         self._on_disconnect: TellGone | None = extensions.get(ON_DISCONNECT, {}).get("call")
         self.trace: TraceContext = trace_of(self.head.headers)
         self.send = send
-        config = front.config
-        # To watch the time costs more than to take a body that is here.
-        patience = math.inf if WHOLE_BODY in extensions else config.request_body_read_timeout
-        self.limit = config.max_request_size or math.inf
+        self.receive = receive
+        self.limit = front.config.max_request_size or math.inf
         self.call_scope = trio.CancelScope()
-        self.incoming = Incoming(
-            receive,
-            self.call_scope.cancel,
-            limit=self.limit,
-            read_until=trio.current_time() + patience,
-        )
+        self.incoming: Incoming | None = None
+        """``None`` if the body is here whole, and the server tells of a client that goes."""
+        if self._on_disconnect is None or WHOLE_BODY not in extensions:
+            self.incoming = Incoming(
+                receive,
+                self.call_scope.cancel,
+                limit=self.limit,
+                read_until=trio.current_time() + front.config.request_body_read_timeout,
+            )
         self.writer = AsgiWriter(
             send,
             self.call_scope.cancel,
@@ -146,13 +147,15 @@ class _Exchange:
             prepared = await self._prepare()
         except Exception as error:  # noqa: BLE001  (every failure becomes an answer)
             prepared = error
-        if self._on_disconnect is not None and (
-            self.incoming.complete or isinstance(prepared, Exception)
+        incoming = self.incoming
+        if incoming is None or (
+            self._on_disconnect is not None
+            and (incoming.complete or isinstance(prepared, Exception))
         ):
             await self._proceed(prepared)
             return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.incoming.watch)
+            nursery.start_soon(incoming.watch)
             await self._proceed(prepared)
             nursery.cancel_scope.cancel()
 
@@ -166,7 +169,8 @@ class _Exchange:
                 self.status = self.writer.status
         except Exception as caught:  # noqa: BLE001  (as above)
             error = caught
-        self.incoming.discard()
+        if self.incoming is not None:
+            self.incoming.discard()
         if error is not None:
             if self.call_scope.cancel_called:
                 await self._client_left(error)
@@ -228,13 +232,20 @@ class _Exchange:
         One that still streams ends with the request: an agent has to have read that of a
         detached call before it acknowledges the call.
         """
+        incoming = self.incoming
+        if incoming is None:
+            data = (await self.receive())["body"]
+            if len(data) > self.limit:
+                raise RequestTooBig
+            self.body = CountedBody(data, self.front.bodies)
+            return self.body
         whole = length is not None and length <= READ_AHEAD
-        await self.incoming.begin(up_to=READ_AHEAD if whole else 1)
-        if self.incoming.complete:
-            self.body = CountedBody(self.incoming.taken(), self.front.bodies)
+        await incoming.begin(up_to=READ_AHEAD if whole else 1)
+        if incoming.complete:
+            self.body = CountedBody(incoming.taken(), self.front.bodies)
         else:
             limit = self.front.config.replay_limit
-            self.body = ReplayBody(self.incoming.stream(), limit, self.front.bodies)
+            self.body = ReplayBody(incoming.stream(), limit, self.front.bodies)
         return self.body
 
     def _request_id(self, headers: Mapping[str, list[str]]) -> str:
@@ -251,7 +262,7 @@ class _Exchange:
     def _reply_to(self, error: Exception) -> Reply | None:
         """The answer for ``error``; ``None`` if the only answer left is to break off."""
         # A body that failed is the reason, whatever the call made of it on its way here.
-        cause = self.incoming.failure
+        cause = self.incoming and self.incoming.failure
         if isinstance(cause, APIError) and not isinstance(error, ClientCancelled):
             error = cause
         public = public_error(error)
@@ -270,7 +281,8 @@ class _Exchange:
 
     async def _client_left(self, error: Exception) -> None:
         """The call failed because, or when, the client went: nobody reads an answer."""
-        if not isinstance(error, APIError) and self.incoming.failure is None:
+        body_failed = self.incoming is not None and self.incoming.failure is not None
+        if not isinstance(error, APIError) and not body_failed:
             self._log_internal(error)
         await trio.lowlevel.checkpoint()
 

@@ -2,28 +2,72 @@
 
 from __future__ import annotations
 
+from typing import Any
+from urllib.parse import unquote
+
 import attrs
 import h11
 
-from hostler._plain_http import Pairs, PlainRequest
+from hostler._asgi import Scope
+from hostler._plain_http import Pairs, PlainHead
 
 
 @attrs.define
-class Request:
-    """Names of ``fields`` are in lower case. ``body`` is there if the request was plain: h11 knows
-    nothing of it."""
+class RequestHead:
+    """Names of ``fields`` are in lower case. A client's next request often has the same."""
 
     method: bytes
     target: bytes
     fields: Pairs
     version: str
-    body: bytes | None = None
+    memo: dict[object, Any] = attrs.Factory(dict)
+    """What others have made of it; see `hostler._asgi.MEMO`."""
+    _scope: dict[str, Any] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        target, _, query = self.target.partition(b"?")
+        headers = self.fields
+        if not target.startswith(b"/") and b"://" in target:  # the absolute form of proxies
+            host, _, path = target.split(b"://", 1)[1].partition(b"/")
+            target = b"/" + path
+            # It counts for more than the header (RFC 9112, section 3.2.2).
+            headers = [pair for pair in headers if pair[0] != b"host"]
+            headers.append((b"host", host))
+        self._scope = {
+            "type": "http",
+            "http_version": self.version,
+            "method": self.method.decode("ascii"),
+            "scheme": "http",
+            "path": unquote(target.decode("ascii")),
+            "raw_path": target,
+            "query_string": query,
+            "root_path": "",
+            "headers": headers,
+            "server": None,
+        }
 
     @classmethod
-    def of(cls, event: h11.Request) -> Request:
+    def of(cls, event: h11.Request) -> RequestHead:
         version = event.http_version.decode("ascii")
         return cls(event.method, event.target, list(event.headers), version)
 
     @classmethod
-    def of_plain(cls, plain: PlainRequest) -> Request:
-        return cls(plain.method, plain.target, plain.fields, "1.1", plain.body)
+    def of_plain(cls, plain: PlainHead) -> RequestHead:
+        return cls(plain.method, plain.target, plain.fields, "1.1")
+
+    def scope(self) -> Scope:
+        """A new scope, which belongs to the application, without what is the connection's."""
+        scope = self._scope.copy()
+        scope["headers"] = list(scope["headers"])
+        scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
+        return scope
+
+
+@attrs.define
+class Request:
+    """``body`` is there if the request was plain: h11 knows nothing of it. ``closes`` is known
+    only then, too."""
+
+    head: RequestHead
+    body: bytes | None = None
+    closes: bool = False

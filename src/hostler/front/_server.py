@@ -22,6 +22,7 @@ from hostler.config import NodeConfig
 
 from ._connection import Connection, is_readable
 from ._departures import Departures
+from ._idle import IdleWatch
 from ._listen import address_of, open_listeners
 
 log = structlog.get_logger(__name__)
@@ -51,6 +52,7 @@ class HttpServer:
     ) -> None:
         self.app = app
         self.departures = departures
+        self.idle_watch = IdleWatch(config)
         self.config = config
         self.addresses = tuple(addresses)
         """``host:port`` of each listening socket, as bound."""
@@ -122,6 +124,7 @@ async def serve_http(
         server = HttpServer(app, config or NodeConfig(), addresses, departures)
         watching = await stack.enter_async_context(trio.open_nursery())
         watching.start_soon(departures.run)
+        watching.start_soon(server.idle_watch.run)
         async with trio.open_nursery() as connections:
             async with trio.open_nursery() as accepting:
                 for listener in listeners:

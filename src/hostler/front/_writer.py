@@ -16,7 +16,7 @@ from hostler.errors import (
     HostlerError,
 )
 from hostler.frames import Headers
-from hostler.headers import end_to_end_pairs
+from hostler.headers import HOP_BY_HOP, canonical_header, end_to_end_pairs
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -72,9 +72,7 @@ class AsgiWriter(ResponseWriter):
 
     async def start(self, status: int, headers: Headers) -> None:
         """Raises `FunctionInvalidResponse` for headers that HTTP does not allow."""
-        # Here and below only a point of cancellation: `finish` lets others run, and a turn of
-        # the scheduler costs more than the rest of this.
-        await trio.lowlevel.checkpoint_if_cancelled()
+        # Nothing waits here: `write` or `finish`, which comes next, is a point of cancellation.
         if self.status:
             raise HostlerError("the response was started twice")
         if not 200 <= status <= 599:
@@ -99,7 +97,6 @@ class AsgiWriter(ResponseWriter):
             self._remaining -= len(data)
             if not self._remaining:
                 self._last = bytes(data)
-                await trio.lowlevel.checkpoint_if_cancelled()
                 return
         await self._begin()
         await self._pass({"type": "http.response.body", "body": bytes(data), "more_body": True})
@@ -137,20 +134,47 @@ class AsgiWriter(ResponseWriter):
 
     def _encode(self, headers: Headers, *, tells_length: bool) -> tuple[RawHeaders, int | None]:
         raw = list(self.own_headers)
-        own = {name for name, _ in raw}
+        own = [name for name, _ in raw]
         lengths: set[str] = set()
-        for name, value in end_to_end_pairs(headers):
-            lower = name.lower().encode("utf-8")
-            if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-                raise FunctionInvalidResponse()
-            if name == "Content-Length":
-                lengths.add(value.strip())
-            elif lower not in own:
-                raw.append((lower, value.encode("utf-8")))
+        for pair in _end_to_end(headers):
+            field = _known.get(pair)
+            if field is None:
+                field = _field(pair)
+            name, value = field
+            if name == b"content-length":
+                lengths.add(value.decode().strip())
+            elif name not in own:
+                raw.append(field)
         length = _length(lengths)
         if length is not None and tells_length:  # a 204 must not (RFC 9110, section 8.6)
             raw.append((b"content-length", b"%d" % length))
         return raw, length
+
+
+_MAX_KNOWN, _MAX_KNOWN_SIZE = 512, 256
+_known: dict[tuple[str, str], tuple[bytes, bytes]] = {}
+"""Headers that were checked and encoded: most answers of a function have the same."""
+
+
+def _end_to_end(headers: Headers) -> Headers:
+    """``headers`` without what is about one connection only."""
+    for pair in headers:
+        if pair not in _known and canonical_header(pair[0]) in HOP_BY_HOP:
+            return end_to_end_pairs(headers)  # it may name others
+    return headers
+
+
+def _field(pair: tuple[str, str]) -> tuple[bytes, bytes]:
+    """A header as it is sent. Raises `FunctionInvalidResponse`."""
+    name, value = pair
+    if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+        raise FunctionInvalidResponse()
+    field = (name.lower().encode("utf-8"), value.encode("utf-8"))
+    if len(name) + len(value) <= _MAX_KNOWN_SIZE and canonical_header(name) not in HOP_BY_HOP:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[pair] = field
+    return field
 
 
 def _fdk_version(headers: Headers) -> str:
