@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import trio
 
@@ -17,15 +18,23 @@ class GateClosed(HostlerError):
         super().__init__("the gate is closed")
 
 
+class Visitor(Protocol):
+    """Somebody inside."""
+
+    def cancel(self) -> None:
+        """Have it leave soon. Synchronous; must not raise."""
+        ...
+
+
 class Gate:
     """Admission with an orderly end.
 
-    Each visitor gets a scope of its own, so that the owner can let them finish (`wait_empty`)
-    or end them (`cancel_all`) without owning their tasks.
+    Each visitor is, or gets, something by which it can be cancelled, so that the owner can let them
+    finish (`wait_empty`) or end them (`cancel_all`) without owning their tasks.
     """
 
     def __init__(self) -> None:
-        self._inside: set[trio.CancelScope] = set()
+        self._inside: set[Visitor] = set()
         self._closed = False
         self._empty: trio.Event | None = None
 
@@ -41,20 +50,18 @@ class Gate:
         """How many are inside."""
         return len(self._inside)
 
-    def admit(self) -> trio.CancelScope:
-        """Be inside from now on; whoever calls it has to `leave`. Raises `GateClosed`.
+    def admit(self, visitor: Visitor) -> None:
+        """``visitor`` is inside from now on; whoever calls it has to `leave`. Raises `GateClosed`.
 
-        Returns the visitor's scope, which is its own to enter and to use; `cancel_all` cancels it.
+        That may be a scope, which is the visitor's own to enter and to use.
         """
         if self._closed:
             raise GateClosed
-        scope = trio.CancelScope()
-        self._inside.add(scope)
-        return scope
+        self._inside.add(visitor)
 
-    def leave(self, scope: trio.CancelScope) -> None:
-        """The visitor with ``scope`` is not inside any more."""
-        self._inside.discard(scope)
+    def leave(self, visitor: Visitor) -> None:
+        """It is not inside any more."""
+        self._inside.discard(visitor)
         if not self._inside and self._empty is not None:
             self._empty.set()
 
@@ -64,7 +71,8 @@ class Gate:
 
         Yields the block's scope; ``scope.cancelled_caught`` afterwards = `cancel_all` ended it.
         """
-        scope = self.admit()
+        scope = trio.CancelScope()
+        self.admit(scope)
         try:
             with scope:
                 yield scope
@@ -76,9 +84,9 @@ class Gate:
         self._closed = True
 
     def cancel_all(self) -> None:
-        """Cancel the blocks of those who are inside now."""
-        for scope in tuple(self._inside):
-            scope.cancel()
+        """Cancel those who are inside now."""
+        for visitor in tuple(self._inside):
+            visitor.cancel()
 
     async def wait_empty(self) -> None:
         """Wait until nobody is inside; with an open gate somebody may enter again. Cancellable."""

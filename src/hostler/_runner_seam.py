@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import attrs
@@ -43,6 +43,9 @@ class NotPlaced:
 
 Outcome = Placed | NotPlaced
 
+Begun = Callable[[], Awaitable[Outcome]]
+"""Sees an attempt to its end that has begun."""
+
 
 class Runner(ABC):
     """One runner of a pool."""
@@ -64,6 +67,15 @@ class Runner(ABC):
         Cancelling later cancels the call on the runner. Never raises for a failing call or
         runner: both are outcomes.
         """
+
+    def begin_exec(self, call: RunnerCall, *, on_commit: Callable[[], None]) -> Begun | None:
+        """As `try_exec`, if the call can be handed over without any wait: ``on_commit`` is called
+        before this returns, and what is returned has to be called, and awaited, at once.
+
+        ``None`` if that is not possible now; then `try_exec` is. The default. It spares an attempt
+        its deadline, which costs more than the attempt.
+        """
+        return None
 
     @property
     def reserves(self) -> bool:

@@ -92,6 +92,20 @@ class ClientEngagement(ABC):
         before the hand-over, nothing is sent.
         """
 
+    def receive_ready(self) -> RunnerFrame | None:
+        """The next frame if it is here; ``None``: ask `receive`, as by default."""
+        return None
+
+    def leave(self) -> None:
+        """End an engagement that `RunnerClient.begin` gave; the runner cancels a call that has not
+        ended. Not a checkpoint."""
+        raise NotImplementedError
+
+    def cut(self) -> None:
+        """Break off one that `RunnerClient.begin` gave, whoever works with it: the runner cancels
+        the call, and ``receive`` raises `EngagementFailed`. Synchronous."""
+        raise NotImplementedError
+
     @property
     def ended(self) -> bool:
         """Whether it is known already that ``receive`` will return ``None``: a short cut, which
@@ -135,6 +149,25 @@ class RunnerClient(ABC):
         Leaving the block before the end of the stream, or being cancelled, resets the stream: the
         runner cancels the call.
         """
+
+    def begin(
+        self,
+        make: Callable[[], TryCall],
+        *,
+        first: Data,
+        request_id: str = "",
+        deadline: float = math.inf,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> ClientEngagement | None:
+        """As `engage` for a call whose whole body is ``first``, if nothing has to be waited for:
+        what ``make`` gives and the body are sent in this turn of the scheduler, or, should the
+        connection break before its end, never, which ``receive`` tells by `NotSent`.
+
+        ``on_commit`` is called before this returns. The engagement is to be left by its `leave`.
+        ``None`` if that is not possible now, which is what the default says. Raises what ``make``
+        raises. Synchronous.
+        """
+        return None
 
     @abstractmethod
     async def status(self, payload: str | None = None) -> RunnerStatus:

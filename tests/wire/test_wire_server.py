@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -288,8 +289,9 @@ async def test_what_is_not_http2_closes_only_its_connection(data: bytes) -> None
 
 async def test_header_bytes_that_are_not_ascii_do_no_harm() -> None:
     async with open_pair(share_limit=0) as pair:
-        headers = pair.client._request_headers("Engage", "")
-        pair.client._request_headers = lambda *_: [*headers, ("x", "h\xe4")]  # type: ignore[method-assign]
+        way = pair.client._way
+        headers = way.headers("Engage", "")
+        pair.client._way = attrs.evolve(way, headers=lambda *_: [*headers, ("x", "h\xe4")])
         assert len(await call(pair.client)) == 3
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -34,13 +35,13 @@ LARGE = b"x" * 40_000
 def paths(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods of the streams that the client opens from now on."""
     opened: list[str] = []
-    make = pair.client._request_headers
+    way = pair.client._way
 
     def headers(method: str, request_id: str = "") -> list[tuple[str, str]]:
         opened.append(method)
-        return make(method, request_id)
+        return way.headers(method, request_id)
 
-    monkeypatch.setattr(pair.client, "_request_headers", headers)
+    monkeypatch.setattr(pair.client, "_way", attrs.evolve(way, headers=headers))
     return opened
 
 

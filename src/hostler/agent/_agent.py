@@ -97,7 +97,7 @@ class Agent(InnerAgent):
         grace is over."""
         self._events.submitted()
         try:
-            scope = self._gate.admit()
+            self._gate.admit(scope := trio.CancelScope())
         except GateClosed:
             busy = ServerBusy()
             complete(call, busy)

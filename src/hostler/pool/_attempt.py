@@ -86,6 +86,49 @@ class Attempt:
         return None, stream
 
 
+class BegunAttempt(Attempt):
+    """As `Attempt`, begun without a wait, hence committed from its beginning."""
+
+    def __init__(
+        self, client: RunnerClient, call: RunnerCall, on_commit: Callable[[], None]
+    ) -> None:
+        super().__init__(client, call, on_commit)
+        self._engagement: ClientEngagement | None = None
+        self.cancelled = False
+
+    def begin(self) -> bool:
+        """Whether it has begun. If not, an `Attempt` finds out why."""
+        call = self._call
+        try:
+            data = call.body.data
+            if data is None or len(data) > BODY_CHUNK:
+                return False
+            self._engagement = self._client.begin(
+                self._try_call,
+                first=Data(data, eof=True),
+                request_id=call.request_id,
+                deadline=call.deadline,
+                on_commit=self._commit,
+            )
+        except Exception:  # noqa: BLE001  (a bad body or model: told by the other)
+            return False
+        return self._engagement is not None
+
+    async def run(self) -> Outcome:
+        assert self._engagement is not None
+        try:
+            return await Conversation(self._call, self._engagement).run(None)
+        finally:
+            self._engagement.leave()
+
+    def cancel(self) -> None:
+        """End it at both ends, see `Gate`. One that waits for its client to take a part of the
+        answer goes on until it did, which has its own limit."""
+        assert self._engagement is not None
+        self.cancelled = True
+        self._engagement.cut()
+
+
 class ReservedAttempt(Attempt):
     """Asks for a slot, and commits the call to it if ``claim`` says so.
 

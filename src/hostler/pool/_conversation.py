@@ -114,8 +114,9 @@ class Conversation:
             return Placed(error)
 
     async def _response(self) -> Outcome:
+        engagement = self._engagement
         while True:
-            frame = await self._engagement.receive()
+            frame = engagement.receive_ready() or await engagement.receive()
             if isinstance(frame, Data):
                 await self._pass_on(frame)
             elif isinstance(frame, ResultStart):

@@ -9,11 +9,12 @@ import msgspec
 import trio
 
 from .._gate import Gate, GateClosed
+from .._runner_seam import Begun
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from ..engagement import UNKNOWN_STATUS, EngagementFailed, RunnerClient
 from ..errors import RunnerClosed
 from ..frames import LoadHint, RunnerStatus
-from ._attempt import Attempt, ReservedAttempt
+from ._attempt import Attempt, BegunAttempt, ReservedAttempt
 
 CLOSE_SECONDS = 5.0
 """Seconds for ended attempts to leave, and then for closing the connections."""
@@ -52,6 +53,24 @@ class GrpcRunner(Runner):
     ) -> Outcome:
         return await self._run(Attempt(self._client, call, on_commit))
 
+    def begin_exec(self, call: RunnerCall, *, on_commit: Callable[[], None]) -> Begun | None:
+        attempt = BegunAttempt(self._client, call, on_commit)
+        if self._gate.closed or not attempt.begin():
+            return None
+        self._gate.admit(attempt)
+
+        async def outcome_of() -> Outcome:
+            try:
+                outcome = await attempt.run()
+            finally:
+                self._gate.leave(attempt)
+            if attempt.cancelled:  # by `aclose`: it may have run
+                return Placed(RunnerClosed())
+            self._note(outcome)
+            return outcome
+
+        return outcome_of
+
     async def try_reserve(
         self,
         call: RunnerCall,
@@ -74,14 +93,17 @@ class GrpcRunner(Runner):
         try:
             with self._gate.enter():
                 outcome = await attempt.run()
-                if outcome.load is not None:
-                    self._reserves = outcome.load.reserves
+                self._note(outcome)
                 return outcome
         except GateClosed:
             await trio.lowlevel.checkpoint()
             return NotPlaced(RunnerClosed())
         # Ended by `aclose`: what was committed may have run.
         return Placed(RunnerClosed()) if attempt.committed else NotPlaced(RunnerClosed())
+
+    def _note(self, outcome: Outcome) -> None:
+        if outcome.load is not None:
+            self._reserves = outcome.load.reserves
 
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
         text = None if payload is None else msgspec.json.encode(payload).decode()

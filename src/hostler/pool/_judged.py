@@ -9,6 +9,7 @@ from typing import Any
 import trio
 
 from .._groups import is_timeout
+from .._runner_seam import Begun
 from ..abc import NotPlaced, Outcome, Runner, RunnerCall
 from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
 from ..errors import (
@@ -53,6 +54,19 @@ class JudgedRunner(Runner):
             outcome = await self._runner.try_exec(call, on_commit=_both(taken, on_commit))
         self._judge(call, outcome, began)
         return outcome
+
+    def begin_exec(self, call: RunnerCall, *, on_commit: Callable[[], None]) -> Begun | None:
+        began = trio.current_time()
+        begun = self._runner.begin_exec(call, on_commit=on_commit)
+        if begun is None:
+            return None
+
+        async def outcome_of() -> Outcome:
+            outcome = await begun()
+            self._judge(call, outcome, began)
+            return outcome
+
+        return outcome_of
 
     @property
     def reserves(self) -> bool:

@@ -6,6 +6,7 @@ import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
 from contextlib import contextmanager, nullcontext
+from functools import partial
 
 import trio
 
@@ -126,10 +127,7 @@ class Trying:
         self._call.queue_seconds = self._patience(runner) if hot and stood else 0.0
         with self._attempting(runner, counted=counted) as attempt:
             if hot or attempt.warm or not runner.reserves or not self._config.reserve:
-                return await self._try(
-                    attempt,
-                    lambda scope, commit: runner.try_exec(self._call, on_commit=commit),
-                )
+                return await self._exec(attempt)
             delay = self._hedging.begin(self._key)
             if delay is None or others is None or self._room.waiting:
                 return await self._reserve(attempt, others, lambda: True)
@@ -195,6 +193,20 @@ class Trying:
         if runner is not None:
             self._tracker.hedged()
         return runner
+
+    async def _exec(self, attempt: TrackedAttempt) -> Outcome:
+        """The whole call at once, and without a scope of its own if it can be sent without a
+        wait."""
+        call, runner = self._call, attempt.runner
+        await trio.lowlevel.checkpoint_if_cancelled()
+        begun = runner.begin_exec(call, on_commit=partial(self._tracker.committed, attempt))
+        if begun is None:
+            return await self._try(
+                attempt, lambda scope, commit: runner.try_exec(call, on_commit=commit)
+            )
+        outcome = await begun()
+        self._tracker.end(attempt, outcome)
+        return outcome
 
     async def _reserve(
         self,

@@ -24,7 +24,7 @@ from . import _health_client as health
 from ._address import split_address
 from ._client_stream import StreamBlock, decoded, receive
 from ._dial import Target
-from ._engage_client import SHARE_LIMIT, Begin, EngageBlock, Sharing
+from ._engage_client import SHARE_LIMIT, Begin, EngageBlock, Sharing, Way
 from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
 from ._loop import Loop
 from ._pool import ConnectionPool, PoolStatistics
@@ -82,12 +82,13 @@ class GrpcRunnerClient(RunnerClient):
             handshake_timeout=handshake_timeout,
             keepalive=keepalive,
         )
-        self._sharing = Sharing(min(share_limit, SHARE_LIMIT), share_streamed)
         self._pool = ConnectionPool(
             target,
             max_connections=max_connections,
             streams_per_connection=streams_per_connection,
         )
+        sharing = Sharing(min(share_limit, SHARE_LIMIT), share_streamed)
+        self._way = Way(self._pool, address, self._request_headers, sharing)
 
     def __repr__(self) -> str:
         state = "closed" if self._pool.closed else self._pool.statistics()
@@ -119,7 +120,20 @@ class GrpcRunnerClient(RunnerClient):
         """
         request_id = _UNPRINTABLE.sub("?", request_id)
         begin = Begin(try_call, first, request_id, deadline, on_commit)
-        return EngageBlock(self._pool, self._address, self._request_headers, self._sharing, begin)
+        return EngageBlock(self._way, begin)
+
+    def begin(
+        self,
+        make: Callable[[], TryCall],
+        *,
+        first: Data,
+        request_id: str = "",
+        deadline: float = math.inf,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> ClientEngagement | None:
+        """See `RunnerClient.begin`: for small calls on a stream that is there."""
+        request_id = _UNPRINTABLE.sub("?", request_id)
+        return self._way.begin(make, first, request_id, deadline, on_commit)
 
     async def status(self, payload: str | None = None) -> RunnerStatus:
         """See `RunnerClient.status`. Raises ValueError if ``payload`` is not a JSON object."""

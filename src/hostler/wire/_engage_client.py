@@ -16,7 +16,7 @@ from hostler.frames import Commit, Data, RunnerFrame, TryCall
 from . import _codec as codec
 from ._client_stream import StreamBlock, decoded, receive
 from ._pool import ConnectionPool, Slot
-from ._shared_client import SharedEngagement, shared_stream
+from ._shared_client import ClientStream, SharedEngagement, shared_stream
 from ._status import HeaderList
 from ._stream import PeerDone, StreamBroken, WireStream
 
@@ -47,38 +47,73 @@ class Sharing:
     limit: int
     streamed: bool
 
-    def takes(self, begin: Begin, size: int) -> bool:
+    def takes(self, first: Data | None, size: int) -> bool:
         """``size`` is that of the encoded ``TryCall``."""
-        if begin.first is None:
+        if first is None:
             return self.streamed and size <= self.limit
-        whole = begin.first.eof or self.streamed
-        return whole and size + len(begin.first.data) <= self.limit
+        whole = first.eof or self.streamed
+        return whole and size + len(first.data) <= self.limit
+
+
+@attrs.frozen
+class Way:
+    """How engagements get to a runner."""
+
+    pool: ConnectionPool
+    address: str
+    headers: Callable[[str, str], HeaderList]
+    """Makes those of a method with a request id."""
+    sharing: Sharing
+
+    def shared_stream(self, slot: Slot) -> ClientStream | None:
+        """See `hostler.wire._shared_client.shared_stream`."""
+        return shared_stream(slot, partial(self.headers, "EngageMany", ""), self.address)
+
+    def begin(
+        self,
+        make: Callable[[], TryCall],
+        first: Data,
+        request_id: str,
+        deadline: float,
+        on_commit: Callable[[], None],
+    ) -> ClientEngagement | None:
+        """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
+        if len(first.data) > self.sharing.limit or (slot := self.pool.acquire_now()) is None:
+            return None
+        engagement = None
+        try:
+            shared = self.shared_stream(slot)
+            if shared is None or not shared.takes_now(len(first.data)):
+                return None
+            frames = [codec.encode_client(make()), codec.encode_client(first)]
+            size = len(frames[0])
+            if not self.sharing.takes(first, size) or not shared.takes_now(sum(map(len, frames))):
+                return None
+            engagement = SharedEngagement(self, slot, shared, request_id, deadline)
+            engagement.begin(frames)
+        except NotSent:  # who waits is told why
+            return None
+        finally:
+            if engagement is None:
+                self.pool.release(slot)
+        on_commit()
+        return engagement
 
 
 class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
     """What `RunnerClient.engage` returns. (A class, because a generator costs several times as
     much, and each call has one of these.)"""
 
-    def __init__(
-        self,
-        pool: ConnectionPool,
-        address: str,
-        headers: Callable[[str, str], HeaderList],
-        sharing: Sharing,
-        begin: Begin,
-    ) -> None:
-        """``headers`` makes those of a method with a request id."""
-        self._pool = pool
-        self._address = address
-        self._headers = headers
-        self._sharing = sharing
+    def __init__(self, way: Way, begin: Begin) -> None:
+        self._way = way
         self._begin = begin
         self._leave: Callable[[], None]
 
     async def __aenter__(self) -> ClientEngagement:
-        encoded = codec.encode_client(self._begin.try_call)
-        slot = await self._pool.acquire()
-        if self._sharing.takes(self._begin, len(encoded)):
+        begin = self._begin
+        encoded = codec.encode_client(begin.try_call)
+        slot = await self._way.pool.acquire()
+        if self._way.sharing.takes(begin.first, len(encoded)):
             engagement = await self._share(slot, encoded)
             if engagement is not None:
                 return engagement
@@ -93,44 +128,39 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         begin = self._begin
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            shared = shared_stream(slot, partial(self._headers, "EngageMany", ""), self._address)
+            shared = self._way.shared_stream(slot)
         except BaseException:
-            self._pool.release(slot)
+            self._way.pool.release(slot)
             raise
         if shared is None:
             return None
         frames = [encoded]
         if begin.first is not None:
             frames += codec.data_parts(begin.first)
-        engagement = SharedEngagement(shared, self._address, begin.request_id, begin.deadline)
-
-        def leave() -> None:
-            engagement.leave()
-            self._pool.release(slot)
-
-        self._leave = leave
+        engagement = SharedEngagement(self._way, slot, shared, begin.request_id, begin.deadline)
+        self._leave = engagement.leave
         try:
             await engagement.hand_over(frames, begin.on_commit)
         except BaseException:
-            leave()
+            engagement.leave()
             raise
         return engagement
 
     async def _engage(self, slot: Slot, encoded: bytes) -> ClientEngagement:
         """Begin the call on a stream of its own."""
-        begin = self._begin
-        headers = self._headers("Engage", begin.request_id)
-        block = StreamBlock(self._pool, headers, begin.deadline)
+        begin, way = self._begin, self._way
+        headers = way.headers("Engage", begin.request_id)
+        block = StreamBlock(way.pool, headers, begin.deadline)
         stream = block.open_on(slot)
         self._leave = block.leave
         rest = b"".join(codec.data_messages(begin.first)) if begin.first is not None else b""
         try:
             message = codec.with_prefix(encoded)
-            await _hand_over(stream, self._address, message, rest, begin.on_commit)
+            await _hand_over(stream, way.address, message, rest, begin.on_commit)
         except BaseException:
             block.leave()
             raise
-        return _Engagement(stream, self._address)
+        return _Engagement(stream, way.address)
 
 
 async def _hand_over(

@@ -100,6 +100,13 @@ class ConnectionPool:
         finally:
             self._waiting -= 1
 
+    def acquire_now(self) -> Slot | None:
+        """As `acquire`, if nobody has to wait; else ``None``."""
+        if self.closed or self._waiting or (slot := self._with_room()) is None:
+            return None
+        slot.in_use += 1
+        return slot
+
     def release(self, slot: Slot) -> None:
         slot.in_use -= 1
         if self._waiting or len(self._slots) > 1 or not slot.protocol.usable:

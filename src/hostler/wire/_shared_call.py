@@ -80,7 +80,8 @@ class SharedCall:
         self._reset = 0
         self._done = False
         """Nothing can be sent any more: the end or a reset is on its way, or sent."""
-        self._changed = Change()
+        self._receiver: trio.lowlevel.Task | None = None
+        """The task in `receive`."""
         self._progress = Change()
         self._steps = 0
 
@@ -111,13 +112,13 @@ class SharedCall:
             self.end_received(envelope.end)
         if envelope.reset:
             self.break_off(_broken_by(envelope.reset))
-        self._changed.note()
+        self._wake_receiver()
 
     def end_received(self, end: CallEnd) -> None:
         """The peer sends no more; what it has sent can still be read."""
         if self.ended is None:
             self.ended = end
-            self._changed.note()
+            self._wake_receiver()
             self._wake()
 
     def break_off(self, broken: Broken) -> None:
@@ -128,7 +129,7 @@ class SharedCall:
         self._done = True
         if self.on_broken is not None:
             self.on_broken()
-        self._changed.note()
+        self._wake_receiver()
         self._wake()
 
     def _peer_finished(self) -> bool:
@@ -148,20 +149,36 @@ class SharedCall:
         without losing data.
         """
         self._steps += 1
-        if self._steps % _STEPS:
-            await trio.lowlevel.checkpoint_if_cancelled()
-        else:
+        if not self._steps % _STEPS:
             await trio.lowlevel.checkpoint()
-        while not self._inbox:
+        elif self._inbox or self.ended is not None or self.broken:
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while (frame := self.pop()) is None:
             if self.ended is not None:
                 return None
             if self.broken:
                 raise StreamBroken(self.broken)
-            await self._changed.wait()
+            self._receiver = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._stop_receiving)
+        return frame
+
+    def pop(self) -> bytes | None:
+        """The next frame if it is here."""
+        if not self._inbox:
+            return None
         frame = self._inbox.popleft()
         self.taken = True
         self._give_back(len(frame) + FRAME_COST)
         return frame
+
+    def _stop_receiving(self, _: object) -> trio.lowlevel.Abort:
+        self._receiver = None
+        return trio.lowlevel.Abort.SUCCEEDED
+
+    def _wake_receiver(self) -> None:
+        if self._receiver is not None:
+            receiver, self._receiver = self._receiver, None
+            trio.lowlevel.reschedule(receiver)
 
     def _give_back(self, cost: int) -> None:
         self._shared.unread -= cost
@@ -191,7 +208,9 @@ class SharedCall:
         if self._done:
             return
         self._outbox.extend(frames)
-        self._pending += sum(map(len, frames)) + FRAME_COST * len(frames)
+        size = sum(map(len, frames)) + FRAME_COST * len(frames)
+        self._pending += size
+        self._shared.pending += size
         if flush:
             self._shared.queue(self, now=now)
 
@@ -286,6 +305,7 @@ class SharedCall:
 
     def _drop_outbox(self) -> None:
         self._outbox.clear()
+        self._shared.pending -= self._pending
         self._pending = 0
 
     # --- called by the shared stream ---
@@ -299,6 +319,7 @@ class SharedCall:
             size = len(frame)
             self._credit -= size + FRAME_COST
             self._pending -= size + FRAME_COST
+            self._shared.pending -= size + FRAME_COST
             budget -= size
             frames.append(frame)
         end = None if self._outbox else self._end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 from h2.errors import ErrorCodes
@@ -19,6 +20,9 @@ from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import SharedStream
 from ._status import OK, UNAVAILABLE, HeaderList, bad_response, status_of_end
 from ._stream import Broken, PeerDone, StreamBroken
+
+if TYPE_CHECKING:
+    from ._engage_client import Way
 
 log = structlog.get_logger(__name__)
 
@@ -83,12 +87,19 @@ class SharedEngagement(ClientEngagement):
     """A call on a shared stream. It begins with the first frames that are handed over."""
 
     def __init__(
-        self, shared: ClientStream, address: str, request_id: str, deadline: float
+        self, way: Way, slot: Slot, shared: ClientStream, request_id: str, deadline: float
     ) -> None:
-        self._address = address
+        """It has ``slot`` from now on."""
+        self._address = way.address
+        self._pool = way.pool
+        self._slot = slot
         self._shared = shared
         shared.engagements += 1
         self._call = SharedCall(shared, request_id=request_id, deadline=deadline)
+
+    def begin(self, frames: Sequence[bytes]) -> None:
+        """Have ``frames`` sent in this turn of the scheduler. For a stream that `takes_now`."""
+        self._call.put(frames, now=True)
 
     async def hand_over(self, frames: Sequence[bytes], on_sent: Callable[[], None]) -> None:
         """Send ``frames``, and wait until the transport has the first of them.
@@ -107,6 +118,11 @@ class SharedEngagement(ClientEngagement):
         self._shared.engagements -= 1
         self._call.reset(ErrorCodes.CANCEL)
         self._call.leave()
+        self._pool.release(self._slot)
+
+    def cut(self) -> None:
+        self._call.reset(ErrorCodes.CANCEL)
+        self._call.break_off(Broken(UNAVAILABLE, "the attempt was cut off"))
 
     async def send(self, frame: Data) -> None:
         try:
@@ -126,21 +142,29 @@ class SharedEngagement(ClientEngagement):
         end = self._call.ended
         return end is not None and end.status == OK and self._call.exhausted
 
-    async def receive(self) -> RunnerFrame | None:
-        while True:
-            message = await self._receive()
-            if message is None:
-                return None
-            frame = decoded(codec.decode_runner, message, self._address)
-            if frame is not None:
+    def receive_ready(self) -> RunnerFrame | None:
+        while (message := self._call.pop()) is not None:
+            if (frame := self._decoded(message)) is not None:
                 return frame
+        return None
+
+    async def receive(self) -> RunnerFrame | None:
+        while (message := await self._receive()) is not None:
+            if (frame := self._decoded(message)) is not None:
+                return frame
+        return None
+
+    def _decoded(self, message: bytes) -> RunnerFrame | None:
+        frame = decoded(codec.decode_runner, message, self._address)
+        if frame is None:
             log.warning("unknown frame skipped", runner=self._address, size=len(message))
+        return frame
 
     async def _receive(self) -> bytes | None:
         try:
             message = await self._call.receive()
         except StreamBroken as error:
-            if error.broken.unprocessed:
+            if error.broken.unprocessed or not self._call.number:
                 text = f"runner {self._address} did not look at the call: {error}"
                 raise NotSent(text) from error
             raise EngagementFailed(error.broken.status, error.broken.text) from error

@@ -23,6 +23,8 @@ from ._stream import Broken, StreamBroken, WireStream
 
 log = structlog.get_logger(__name__)
 
+OVERHEAD = 256
+"""Bytes of an envelope beside its frames, at most."""
 BATCH = 64 * 1024
 """Bytes that are collected for one message; the last frame may go beyond it."""
 MAX_FRAME = MAX_MESSAGE - 2 * BATCH
@@ -39,6 +41,8 @@ class SharedStream(ABC):
         """Those that have begun and are not over, by their number."""
         self.unread = 0
         """Bytes that came for calls and were not read yet."""
+        self.pending = 0
+        """Bytes that calls have put and that were not taken yet, and what their frames cost."""
         self.over = False
         self._stream = stream
         self._peer = peer
@@ -83,6 +87,13 @@ class SharedStream(ABC):
         elif not self._scheduled:
             self._scheduled = True
             self._stream.connection.call_soon(self._flush)
+
+    def takes_now(self, size: int) -> bool:
+        """Whether frames of ``size`` bytes that a new call puts are sent in this turn, behind what
+        others have put."""
+        if self.over:
+            return False
+        return self.pending + size + OVERHEAD * (len(self._ready) + 1) <= self._stream.room()
 
     def _flush(self) -> None:
         self._scheduled = False

@@ -288,14 +288,19 @@ class WireStream(grpclib_protocol.Stream):
 
     def can_send(self) -> bool:
         """Whether what is put now would, at least in part, be sent at once."""
-        return (
-            not self._unsent
-            and not self.broken
-            and not self.end_sent
-            and self.closable
-            and self.connection.write_ready.is_set()
-            and self._h2_connection.local_flow_control_window(self.known_id) > 0
-        )
+        return self.room() > 0
+
+    def room(self) -> int:
+        """Bytes that would be sent at once."""
+        if (
+            self._unsent
+            or self.broken
+            or self.end_sent
+            or not self.closable
+            or not self.connection.write_ready.is_set()
+        ):
+            return 0
+        return self._h2_connection.local_flow_control_window(self.known_id)
 
     def pump(self, *, flush: bool = True) -> None:
         """Send as much as the peer's windows and the transport take. Synchronous. ``flush`` as
