@@ -54,6 +54,14 @@ def test_a_process_is_found_by_its_name_and_found_again(
         assert value(registry, memory) is None
 
 
+def test_names_that_no_metric_can_tell_apart_are_one(program: Path) -> None:
+    registry = CollectorRegistry(auto_describe=True)  # as a node's
+    other = Path(shutil.copy(program, program.with_name("docker_sleeper_d")))
+    with running(program), running(other):
+        watch_processes([program.name, other.name], registry)
+        assert (value(registry, "docker_sleeper_d_process_resident_memory_bytes") or 0) > 0
+
+
 def test_one_that_is_not_there_is_not_looked_for_each_time(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,11 +23,15 @@ def watch_processes(
 ) -> None:
     """Add the metrics ``<name>_process_...`` for the first process of each name.
 
+    Names that differ only in what a metric's name can't have are one: the first.
+
     Without a process, or on a system without ``/proc``, there are none; one that ends and is
     started again is found again. What the node may not see of another user's is left out.
     """
-    for name in dict.fromkeys(names):
-        namespace = re.sub(r"[^a-zA-Z0-9_]", "_", name)
+    by_namespace: dict[str, str] = {}
+    for name in names:
+        by_namespace.setdefault(re.sub(r"[^a-zA-Z0-9_]", "_", name), name)
+    for namespace, name in by_namespace.items():
         ProcessCollector(namespace, _Finder(name, proc).pid, str(proc), registry)
 
 
