@@ -126,12 +126,18 @@ async def test_a_folder_that_can_not_be_made_is_that_of_the_database() -> None:
     )
 
 
-async def test_a_runner_without_an_engine_says_where_it_looked() -> None:
+@pytest.mark.parametrize(
+    ("host", "reason"),
+    [
+        ("unix:///none/docker.sock", "No such file or directory"),
+        ("tcp://127.0.0.1:1", "Connection refused"),
+    ],
+)
+async def test_a_runner_without_an_engine_says_where_it_looked(host: str, reason: str) -> None:
     await fails(
         *("runner", "--bind", "127.0.0.1:0"),
-        env={"DOCKER_HOST": "unix:///none/docker.sock"},
-        message="none answers at unix:///none/docker.sock (No such file or directory); start one, "
-        "or set DOCKER_HOST",
+        env={"DOCKER_HOST": host},
+        message=f"none answers at {host} ({reason}); start one, or set DOCKER_HOST",
     )
 
 

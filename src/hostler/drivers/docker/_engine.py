@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import socket
 import time
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
@@ -22,6 +23,8 @@ T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
 
 _LIBRARY_ERRORS = (DockerException, RequestException, OSError)
+_NOBODY = (ConnectionError, FileNotFoundError, NotADirectoryError, socket.gaierror)
+"""Of the kernel, or of the look-up of a name: there is no engine."""
 _POOL_SIZE_IF_UNBOUNDED = 16
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 """The engine's address if nothing else is said, as the library has it."""
@@ -236,11 +239,19 @@ async def open_engine(
 
 
 def _why(error: Exception, where: str) -> str:
-    if isinstance(error, PermissionError):
-        return f"this user may not use {where}; root may, and members of the group docker"
-    if isinstance(error, OSError) and error.strerror:
-        return f"none answers at {where} ({error.strerror}); start one, or set DOCKER_HOST"
+    for cause in _causes(error):
+        if isinstance(cause, PermissionError):
+            return f"this user may not use {where}; root may, and members of the group docker"
+        if isinstance(cause, _NOBODY) and cause.strerror:
+            return f"none answers at {where} ({cause.strerror}); start one, or set DOCKER_HOST"
     return f"{error} (at {where})"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """``error``, what it came of, and so on: the library wraps the kernel's word several times."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 async def _check_socket(host: str) -> None:
