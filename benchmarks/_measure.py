@@ -15,7 +15,7 @@ from ._target import Target
 from ._usage import Usage, machine_cpu_us, usage_of
 
 Metrics = dict[str, float]
-"""By name. More is better for ``requests_per_s``, less for all others."""
+"""By name. Less is better, but for those of `benchmarks._report.MORE_IS_BETTER`."""
 
 
 class RunFailed(Exception):

@@ -16,7 +16,10 @@ from rich.table import Table
 
 from ._measure import Metrics
 
-MORE_IS_BETTER = {"requests_per_s", "default_over_never", "served", "containers_per_s"}
+MORE_IS_BETTER = {
+    *("requests_per_s", "megabytes_per_s", "containers_per_s"),
+    *("default_over_never", "served"),
+}
 """What stands before the "/" in metrics of which more is better; of all others less is."""
 MAX_OTHERS = 0.2
 """CPUs that processes outside of the benchmark may use while it runs."""

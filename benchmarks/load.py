@@ -73,9 +73,13 @@ class Load:
         self._connections: dict[int, socket.socket] = {}
         self._answers: dict[int, Answer] = {}
         self._sent_at: dict[int, int] = {}
+        self._unsent: dict[int, memoryview] = {}
+        """Of requests that don't fit into what the kernel buffers: answers may come meanwhile."""
         self._latencies = array("Q")
         self._reconnects = 0
         self._errors = 0
+        self._again = True
+        """Whether an answer is followed by the next request."""
         self._first_error = ""
 
     def run(self) -> LoadResult:
@@ -89,9 +93,9 @@ class Load:
         self._until(begin + int(self._plan.seconds * 1e9))
         end, cpu_end = time.perf_counter_ns(), time.process_time_ns()
         _say(END)
-        for connection in self._connections.values():
-            connection.close()
-        return self._result(end - begin, cpu_end - cpu_begin)
+        result = self._result(end - begin, cpu_end - cpu_begin)
+        self._finish()
+        return result
 
     def _result(self, wall_ns: int, cpu_ns: int) -> LoadResult:
         latencies = sorted(self._latencies) or [0]
@@ -114,32 +118,57 @@ class Load:
 
     def _open(self) -> None:
         connection = dial(self._plan.address)
+        connection.setblocking(False)
         self._connections[connection.fileno()] = connection
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         self._send(connection.fileno())
 
     def _reopen(self, fd: int) -> None:
         self._epoll.unregister(fd)
+        self._unsent.pop(fd, None)
         self._connections.pop(fd).close()
-        self._open()
+        if self._again:
+            self._open()
 
     def _send(self, fd: int) -> None:
         self._answers[fd] = Answer()
         self._sent_at[fd] = time.perf_counter_ns()
-        self._connections[fd].sendall(self._request)
+        sent = self._connections[fd].send(self._request)
+        if sent < len(self._request):
+            self._unsent[fd] = memoryview(self._request)[sent:]
+            self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
+
+    def _send_more(self, fd: int) -> None:
+        rest = self._unsent.pop(fd)
+        rest = rest[self._connections[fd].send(rest) :]
+        if rest:
+            self._unsent[fd] = rest
+        else:
+            self._epoll.modify(fd, select.EPOLLIN)
 
     def _until(self, end: int) -> None:
-        while time.perf_counter_ns() < end and self._errors < MAX_ERRORS:
+        while self._connections and time.perf_counter_ns() < end and self._errors < MAX_ERRORS:
             ready = self._epoll.poll(PATIENCE)
             if not ready:
                 raise BadAnswer(f"no answer on any connection for {PATIENCE} s")
-            for fd, _ in ready:
+            for fd, events in ready:
                 try:
-                    self._receive(fd)
+                    if events & select.EPOLLOUT:
+                        self._send_more(fd)
+                    if events & ~select.EPOLLOUT:
+                        self._receive(fd)
                 except (BadAnswer, OSError, ValueError) as error:
                     self._errors += 1
                     self._first_error = self._first_error or f"{type(error).__name__}: {error}"
                     self._reopen(fd)
+
+    def _finish(self) -> None:
+        """Have what is under way answered: who leaves a call has its function killed, whose CPU
+        time is just being read."""
+        self._again = False
+        self._until(time.perf_counter_ns() + int(PATIENCE * 1e9))
+        for connection in self._connections.values():
+            connection.close()
 
     def _receive(self, fd: int) -> None:
         answer = self._answers[fd]
@@ -148,10 +177,15 @@ class Load:
             raise BadAnswer("the connection ended " + ("early" if answer.started else "unanswered"))
         if not answer.feed(data):
             return
+        if fd in self._unsent:
+            raise BadAnswer(f"status {answer.status} before the request was sent")
         took = time.perf_counter_ns() - self._sent_at[fd]
         self._check(answer)
         self._latencies.append(took)
-        if answer.close:
+        if not self._again:
+            self._epoll.unregister(fd)
+            self._connections.pop(fd).close()
+        elif answer.close:
             self._reconnects += 1
             self._reopen(fd)
         else:

@@ -31,11 +31,17 @@ class Peer:
 
     async def next(self, kind: type[Event]) -> Event:
         """The next event of a kind, others are dropped."""
+        return (await self.until(kind))[-1]
+
+    async def until(self, kind: type[Event]) -> list[Event]:
+        """The next event of a kind, and all before it."""
+        found: list[Event] = []
         while True:
             for event in self.h2.receive_data(await self.stream.receive_some()):
+                found.append(event)
                 if isinstance(event, kind):
                     await self.flush()
-                    return event
+                    return found
             await self.flush()
 
 

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event, RequestReceived
+from h2.events import DataReceived, Event, PingAckReceived, RequestReceived, WindowUpdated
 from h2.settings import SettingCodes
 
 from hostler import wire
@@ -20,7 +20,9 @@ from hostler.engagement import (
     NotSent,
     ServerEngagement,
 )
-from hostler.frames import Data, ResultStart
+from hostler.frames import Data, ResultStart, RunnerFrame
+from hostler.wire._codec import runner_messages
+from hostler.wire._connection import STREAM_WINDOW
 
 from .leaks import settle
 from .peer import Peer, peer_and_client
@@ -140,6 +142,26 @@ async def test_credits_are_only_given_for_what_is_read() -> None:
             assert isinstance(await engaged.receive(), Data)
         await peer.next(Event)
         assert peer.h2.local_flow_control_window(1) > 0
+
+
+async def test_a_peer_that_is_ahead_is_credited_in_large_steps() -> None:
+    """It sends with each credit what that allows: by small ones, small frames."""
+    frames: list[RunnerFrame] = [ResultStart(200), *(Data(c * 100_000) for c in (b"x", b"y", b"z"))]
+    sent = b"".join(part for frame in frames for part in runner_messages(frame))[:STREAM_WINDOW]
+    async with peer_and_client() as (peers, client), client.engage(TRY) as engaged:
+        peer = await peers.receive()
+        await peer.next(DataReceived)
+        peer.h2.send_headers(1, [(":status", "200"), ("content-type", "application/grpc")])
+        for start in range(0, STREAM_WINDOW, 1024):
+            peer.h2.send_data(1, sent[start : start + 1024])
+        peer.h2.ping(b"all sent")
+        await peer.flush()
+        await peer.next(PingAckReceived)
+        assert [await engaged.receive() for _ in range(3)] == frames[:3]
+        peer.h2.ping(b"all read")
+        await peer.flush()
+        found = await peer.until(PingAckReceived)
+        assert [event.delta for event in found if isinstance(event, WindowUpdated)] == [128 * 1024]
 
 
 async def test_answers_that_are_not_grpc() -> None:

@@ -22,7 +22,7 @@ idle connections after 5 s and more, and a request must not cross with that."""
 DEFAULT_MAX_HEAD = 10 * 2**20
 """Bytes of a response head when FN_MAX_HDR_RESPONSE_SIZE is 0: the limit of Go's HTTP client."""
 
-_READ_SIZE = 64 * 1024
+_READ_SIZE = 128 * 1024
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 

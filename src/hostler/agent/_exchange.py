@@ -26,7 +26,7 @@ INLINE_BODY = 64 * 1024
 """Bytes of a body in memory that are written together with the head, before anything is read.
 The socket's buffer holds that much even if the function never reads, so this can't block."""
 
-_PIECE = 64 * 1024
+_PIECE = 128 * 1024
 """Bytes of a body that are written at a time."""
 
 _OK, _FAILED, _TIMED_OUT = 200, 502, 504

@@ -7,7 +7,7 @@ from bisect import bisect_right
 from ._budget import BodyBudget, NotKept
 from ._file import SpillFile
 
-READ_SIZE = 64 * 1024
+READ_SIZE = 128 * 1024
 """Bytes that are read of a file where the reader takes any number."""
 
 

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
-RECEIVE_BYTES = 64 * 1024
+RECEIVE_BYTES = 128 * 1024
 
 
 class ClientGone(OSError):

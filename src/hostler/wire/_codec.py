@@ -48,10 +48,10 @@ WATCH_LOAD = "/RunnerLoad/Watch"
 EMPTY = b""
 """The encoding of every message without fields that are set."""
 
-DATA_CHUNK = 60 * 1024
+DATA_CHUNK = 120 * 1024
 """Bytes of body in one message. Fn sends 10 KiB and takes any size up to gRPC's 4 MiB. With its
-envelope a message must fit into the 65 535 bytes that a fresh HTTP/2 stream may send, or its tail
-would wait for a round trip."""
+envelope a message is one HTTP/2 frame between two of hostler's own, and half of a stream's window:
+while one is read, the next is on its way."""
 _PREFIX = struct.Struct(">BI")  # compressed flag, length
 _Message = TypeVar("_Message", bound=betterproto.Message)
 

@@ -36,7 +36,7 @@ from ._stream import PeerDone, StreamBroken, WireStream
 
 log = structlog.get_logger(__name__)
 
-TOGETHER = 64 * 1024
+TOGETHER = 128 * 1024
 """Bytes of frames that are copied together for one write."""
 
 

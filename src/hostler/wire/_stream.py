@@ -5,7 +5,7 @@ runs in. So nothing has to cross from one flavour to the other: the calls below 
 and set a Trio event, and Trio tasks call h2 and the transport directly. No asyncio task exists
 for a stream, hence none can be left over or be cancelled by somebody else.
 
-Flow control: a received chunk is credited to the peer when a message that needs it is being read.
+Flow control: received chunks are credited to the peer when messages that need them are being read.
 The unread rest is at most the stream's window. What is to be sent waits in ``_unsent`` until the
 peer's windows and the transport take it; `send` waits until they have.
 """
@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 _PREFIX = Struct(">BI")  # compressed flag, length
 _STEPS = 8
 """Messages that a task may send or receive before the others get their turn."""
-_WRITE_SIZE = 64 * 1024
+_WRITE_SIZE = 128 * 1024
 """Bytes that are collected for one write to the transport."""
+_CREDIT = 128 * 1024
+"""Bytes that are credited to the peer at once while there are more to read: half of a stream's
+window. By single frames a peer that is ahead would be told of each, and send the next alone."""
 
 
 @attrs.frozen
@@ -71,10 +74,12 @@ class _Inbox:
 
     def __init__(self) -> None:
         self.chunks: deque[tuple[bytes, int]] = deque()
+        self.uncredited = 0
+        """Bytes of chunks that were taken."""
 
     def unacked_size(self) -> int:
         """What is still to be credited to the connection when the stream is released."""
-        return sum(size for _, size in self.chunks)
+        return self.uncredited + sum(size for _, size in self.chunks)
 
 
 class WireStream(grpclib_protocol.Stream):
@@ -195,12 +200,19 @@ class WireStream(grpclib_protocol.Stream):
         """Take chunks, and credit them to the peer, until a message is complete."""
         while len(self._partial) < self._need():
             if not self.inbox.chunks:
+                self._credit()
                 return False
             data, flow_size = self.inbox.chunks.popleft()
             self._partial += data
-            if not self.connection.is_closing():
-                self.connection.ack(self.known_id, flow_size)
+            self.inbox.uncredited += flow_size
+            if self.inbox.uncredited >= _CREDIT:
+                self._credit()
         return True
+
+    def _credit(self) -> None:
+        if self.inbox.uncredited and not self.connection.is_closing():
+            self.connection.ack(self.known_id, self.inbox.uncredited)
+            self.inbox.uncredited = 0
 
     def _need(self) -> int:
         """Bytes that ``_partial`` must have before the next step."""
