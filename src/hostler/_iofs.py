@@ -191,11 +191,12 @@ def _seize_leaked(config: AgentConfig) -> dict[str, int]:
     try:
         with os.scandir(_parent(config)) as entries:
             paths = [entry.path for entry in entries if entry.name.startswith(prefix)]
+        _try_out(config)
     except OSError as error:
         if not config.iofs_path:
             raise
-        missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
-        reason = "no such directory" if missing else str(error.strerror).lower()
+        known = os.path.isdir(config.iofs_path)
+        reason = f"can't be used: {error.strerror}" if known else "no such directory"
         raise ConfigError(f"FN_IOFS_PATH={config.iofs_path}: {reason}") from error
     for path in paths:
         try:
@@ -205,6 +206,13 @@ def _seize_leaked(config: AgentConfig) -> dict[str, int]:
         if lock is not None:
             leaked[path] = lock
     return leaked
+
+
+def _try_out(config: AgentConfig) -> None:
+    """Raise `OSError` if no directory can be made: else each call would fail for it."""
+    path = tempfile.mkdtemp(prefix=_prefix(config), dir=_parent(config))
+    with suppress(FileNotFoundError):  # another one that begins has taken it for a leaked one
+        os.rmdir(path)
 
 
 def _remove_leaked(leaked: dict[str, int]) -> None:

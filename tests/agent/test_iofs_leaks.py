@@ -189,3 +189,10 @@ async def test_a_place_that_is_no_directory_is_a_mistake_in_the_setting(
     with pytest.raises(ConfigError) as caught:
         await remove_leaked_directories(config)
     assert str(caught.value) == f"FN_IOFS_PATH={tmp_path / name}: no such directory"
+
+
+async def test_a_place_where_nothing_can_be_made_is_one_too() -> None:
+    """A runner would begin, and fail each call."""
+    with pytest.raises(ConfigError) as caught:
+        await remove_leaked_directories(AgentConfig(iofs_path="/proc/self"))
+    assert str(caught.value) == "FN_IOFS_PATH=/proc/self: can't be used: No such file or directory"
