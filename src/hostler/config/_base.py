@@ -79,7 +79,8 @@ def look_up(env: Mapping[str, str], variable: str) -> str | None:
         try:
             text = Path(path).read_text(encoding="utf-8")
         except (OSError, UnicodeDecodeError) as error:
-            raise ConfigError(f"{variable}_FILE={path!r}: can't be read: {error}") from error
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise ConfigError(f"{variable}_FILE={path!r}: can't be read: {reason}") from error
     return None if text is None else text.strip()
 
 
