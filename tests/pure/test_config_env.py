@@ -168,11 +168,11 @@ def test_a_file_can_hold_a_value(tmp_path: Path) -> None:
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     missing = tmp_path / "missing"
-    with pytest.raises(ConfigError, match=r"FN_DOCKER_AUTH_FILE='.*missing': can't be read: No such"):
+    with pytest.raises(ConfigError, match=r"FN_DOCKER_AUTH_FILE='.*missing': can't .* No such"):
         AgentConfig.from_env({"FN_DOCKER_AUTH_FILE": str(missing)})
     binary = tmp_path / "binary"
     binary.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=r"FN_DOCKER_AUTH_FILE='.*binary': can't be read: it is no UTF-8"):
+    with pytest.raises(ConfigError, match=r"FN_DOCKER_AUTH_FILE='.*binary': can't .* no UTF-8"):
         AgentConfig.from_env({"FN_DOCKER_AUTH_FILE": str(binary)})
 
 
