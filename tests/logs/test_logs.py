@@ -169,3 +169,15 @@ def test_a_text_that_is_no_unicode_is_logged_all_the_same(
     with open_logs(NodeConfig(log_format=log_format), out):
         structlog.get_logger("test").info("found", file="strange\udcff", number=1)
     assert "strange\\udcff" in out.getvalue()
+
+
+@pytest.mark.parametrize("log_format", ["json", "text"])
+def test_details_may_have_any_name(log_format: Literal["json", "text"]) -> None:
+    out = io.StringIO()
+    with open_logs(NodeConfig(log_format=log_format), out):
+        log = structlog.get_logger("test")
+        log.info("asked", method="GET", details="d", self_="s", logger="l", name="n")
+        log.bind(method="PUT").info("asked", level_="x")
+    first, second = out.getvalue().splitlines()
+    assert "GET" in first
+    assert "PUT" in second

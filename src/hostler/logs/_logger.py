@@ -21,7 +21,9 @@ def logger_class(min_level: int, render: Render) -> type[structlog.typing.Filter
     merge = structlog.contextvars.merge_contextvars
 
     class Logger(structlog.make_filtering_bound_logger(min_level)):  # type: ignore[misc]
-        def _proxy_to_logger(self, method: str, event: str | None = None, **details: Any) -> None:
+        def _proxy_to_logger(
+            self, method: str, event: str | None = None, /, **details: Any
+        ) -> None:
             if self._context:
                 details = {**self._context, **details}
             merge(self._logger, method, details)
