@@ -7,11 +7,14 @@ import os
 import signal
 import traceback
 from collections.abc import Generator, Iterator, MutableMapping
+from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import structlog
+
+from .folders import short_folder
 
 # A background job of a script ignores it, and so would the nodes and clients that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -99,6 +102,13 @@ def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.Tes
     ):
         report.outcome, report.longrepr = "failed", f"may not be skipped: {report.longrepr}"
     return report
+
+
+@pytest.fixture
+def tmp_path() -> Iterator[Path]:
+    """Pytest's are long, and longer after a hundred runs: too long for some sockets."""
+    with short_folder(strict=False) as path:
+        yield path
 
 
 @pytest.fixture(scope="session")

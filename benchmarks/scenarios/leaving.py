@@ -12,8 +12,9 @@ from pathlib import Path
 
 import trio
 
+from tests.folders import short_folder
 from tests.system.http import call, metric, posting, until_metric
-from tests.system.nodes import Fleet, open_fleet, short_folder
+from tests.system.nodes import Fleet, open_fleet
 
 from .._measure import Metrics
 from .._scenario import Scenario, Settings

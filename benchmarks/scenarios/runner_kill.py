@@ -15,9 +15,9 @@ from pathlib import Path
 import trio
 
 from tests.cli._process import ends
+from tests.folders import short_folder
 from tests.system.http import Reply
 from tests.system.killing import Kind, Seen, docker_kind, opened, process_kind
-from tests.system.nodes import short_folder
 
 from .._measure import Metrics, RunFailed
 from .._scenario import Scenario, Settings

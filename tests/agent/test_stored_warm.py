@@ -125,7 +125,7 @@ async def test_trouble_inside_ends_nothing(
     """A row that can't be read, as another program may have left it, and a driver that fails."""
     monkeypatch.setattr(declared, "REFRESH_SECONDS", 0.05)
     database = tmp_path / "data" / "fn.db"
-    (sockets := tmp_path / "s").mkdir()  # a socket's path has 108 bytes at most
+    (sockets := tmp_path / "sockets").mkdir()
 
     def slot_key_extension(extensions: Mapping[str, str]) -> str:
         return {"": "", "good": "g"}[extensions.get("kind", "")]

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,16 +25,6 @@ LIMIT = 60
 FREED = 5.0
 """Seconds within which all that a client had is free, on a machine that has much else to do; how
 long it takes on an idle one is measured by a benchmark."""
-
-
-@contextmanager
-def short_folder() -> Iterator[Path]:
-    """A folder with a path that leaves room for the sockets in it (108 bytes in all)."""
-    path = Path(tempfile.mkdtemp(prefix="hs-"))
-    try:
-        yield path
-    finally:
-        shutil.rmtree(path)
 
 
 @attrs.define(eq=False)
