@@ -338,7 +338,8 @@ class Container:
 
     async def _wait_released(self) -> None:
         if self._taken:
-            self._released = self._released or trio.Event()
+            if self._released is None:
+                self._released = trio.Event()
             await self._released.wait()
 
     def _report(self, error: Exception | None) -> None:
