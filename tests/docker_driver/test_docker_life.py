@@ -139,7 +139,8 @@ async def test_many_containers_need_one_thread(bench: Bench) -> None:
             for container in running:
                 nursery.start_soon(container.wait)
             await trio.testing.wait_all_tasks_blocked()
-            assert bench.driver.statistics().threads == 1
+            while bench.driver.statistics().threads > 1:  # one that has just started a container
+                await trio.testing.wait_all_tasks_blocked(0.01)
             for container in running:
                 bench.engine.kill(container.id)
         async with trio.open_nursery() as nursery:
