@@ -229,9 +229,11 @@ START = 0.5
 @asynccontextmanager
 async def line_of(placer: SweepPlacer, pool: FakePool) -> AsyncIterator[Line]:
     """The line of `make_call`, whose calls must all be over at the end."""
-    with placer._room(pool) as room, room.line(need_of(make_call()).key) as line:
+    room = placer._room_of(pool)
+    with room.line(need_of(make_call()).key) as line:
         yield line
         assert repr(line.ahead) == "<Ahead in_flight=0>"
+    placer._tidy(pool, room)
     assert is_idle(placer)
 
 

@@ -173,7 +173,7 @@ async def test_a_lost_connection_fails_what_was_sent_and_only_that(
             nursery.start_soon(one)
         await settle(lambda: service.running, 2)
         protocol = pair.client._pool._slots[0].protocol
-        monkeypatch.setattr(WireStream, "can_send", lambda stream: False)
+        monkeypatch.setattr(WireStream, "room", lambda stream: 0)
         for _ in range(2):
             nursery.start_soon(one)
         await trio.testing.wait_all_tasks_blocked(0.01)

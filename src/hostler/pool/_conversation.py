@@ -14,7 +14,7 @@ from ..engagement import (
     NotSent,
 )
 from ..errors import ProtocolError, ServerBusy
-from ..frames import Data, Finished, Reserved, ResultStart
+from ..frames import Data, Finished, Reserved, ResultStart, RunnerFrame
 from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure, with_load
 
 log = structlog.get_logger(__name__)
@@ -102,29 +102,24 @@ class Conversation:
             await self._engagement.send(Data(chunk, eof=not chunk))
 
     async def _receive(self) -> Outcome:
+        engagement = self._engagement
         try:
-            return await self._response()
+            while True:
+                frame = engagement.receive_ready() or await engagement.receive()
+                if isinstance(frame, Data):
+                    await self._pass_on(frame)
+                elif isinstance(frame, ResultStart):
+                    await self._begin(frame)
+                elif isinstance(frame, Finished):
+                    return await self._finish(frame)
+                else:
+                    return Placed(_out_of_place(frame))
         except EngagementFailed as failure:
             return outcome_of_failure(failure, answered=self._answered)
         except NotSent as error:  # proven only now
             return Placed(error) if self._answered else NotPlaced(error)
         except Exception as error:  # noqa: BLE001  (of the writer or the peer; it is the outcome)
             return Placed(error)
-
-    async def _response(self) -> Outcome:
-        engagement = self._engagement
-        while True:
-            frame = engagement.receive_ready() or await engagement.receive()
-            if isinstance(frame, Data):
-                await self._pass_on(frame)
-            elif isinstance(frame, ResultStart):
-                await self._begin(frame)
-            elif isinstance(frame, Finished):
-                return await self._finish(frame)
-            elif frame is None:
-                raise ProtocolError("the runner ended the stream without an outcome")
-            else:
-                raise ProtocolError("the runner reserved a slot for a call that it has")
 
     async def _begin(self, head: ResultStart) -> None:
         if self._answered:
@@ -145,15 +140,14 @@ class Conversation:
             fill_timings(self._call.timings, finished)
             if finished.execution_ns:
                 self._call.add_user_execution_ns(finished.execution_ns)
-        if await self._ends_here() or outcome != Placed():
+        failed = isinstance(outcome, NotPlaced) or outcome.error is not None
+        if self._engagement.ended or await self._ends_here() or failed:
             return outcome
         return Placed(MissingEOF(), load=finished.load)
 
     async def _ends_here(self) -> bool:
         """Whether no frame follows. The outcome is known: a stream that breaks now, or does not
         end, changes nothing any more."""
-        if self._engagement.ended:
-            return True
         with trio.move_on_after(END_SECONDS) as scope:
             try:
                 return await self._engagement.receive() is None
@@ -162,3 +156,9 @@ class Conversation:
         if scope.cancelled_caught:
             log.warning("runner does not end the stream", seconds=END_SECONDS)
         return True
+
+
+def _out_of_place(frame: RunnerFrame | None) -> ProtocolError:
+    if frame is None:
+        return ProtocolError("the runner ended the stream without an outcome")
+    return ProtocolError("the runner reserved a slot for a call that it has")

@@ -46,6 +46,7 @@ class Placement:
         config: PlacerConfig,
         patience: Callable[[int], float] = lambda ahead: 0.0,
         may_wait: bool = True,
+        now: float,
     ) -> None:
         self._pool = pool
         self._call = call
@@ -57,7 +58,7 @@ class Placement:
         self._patience = patience
         self.ticket = room.ticket()
         """The call's place in the order of arrival."""
-        self._arrived = trio.current_time()
+        self._arrived = now
         self._may_wait = may_wait
         self._has_waited = False
         self._waiter: Waiter | HotWaiter | None = None
@@ -77,18 +78,22 @@ class Placement:
 
     async def run(self, line: Line) -> None:
         """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
-        with self._tracker.watch():
+        try:
             # Behind others that ask for the same there is nothing to be had before them.
             outcome = None if line and self._may_wait else await self._begin(line)
             while outcome is None:
                 outcome = await self._use(line, await self._turn(line))
-            now = trio.current_time()
-            if line:
-                line.pace.moved(now)
-            if outcome.error is None:
-                line.pace.ran(now - self._tracker.attempt_at)
-            if outcome.error is not None:
-                raise outcome.error
+        except BaseException as error:
+            self._tracker.ended(error, trio.current_time())
+            raise
+        now = trio.current_time()
+        if line:
+            line.pace.moved(now)
+        if outcome.error is None:
+            line.pace.ran(now - self._tracker.attempt_at)
+        self._tracker.ended(outcome.error, now)
+        if outcome.error is not None:
+            raise outcome.error
 
     async def _begin(self, line: Line) -> Placed | None:
         """The first try: at once, or where a hot container becomes free in a moment."""

@@ -274,19 +274,27 @@ class Room:
         """A place in the order of arrival."""
         return next(self._tickets)
 
-    @contextmanager
-    def line(self, key: Hashable) -> Iterator[Line]:
-        """The line of ``key``, which is there as long as somebody is in such a block."""
+    def use(self, key: Hashable) -> Line:
+        """The line of ``key``, which is there until as many have left it by `leave`."""
         line = self._lines.get(key)
         if line is None:
             line = self._lines[key] = Line(self, self._make_ladder())
         line.users += 1
+        return line
+
+    def leave(self, key: Hashable, line: Line) -> None:
+        line.users -= 1
+        if not line.users:
+            del self._lines[key]
+
+    @contextmanager
+    def line(self, key: Hashable) -> Iterator[Line]:
+        """The same as a block."""
+        line = self.use(key)
         try:
             yield line
         finally:
-            line.users -= 1
-            if not line.users:
-                del self._lines[key]
+            self.leave(key, line)
 
     def offer(
         self,

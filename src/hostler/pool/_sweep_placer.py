@@ -6,8 +6,7 @@ import functools
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 
 import attrs
 import trio
@@ -121,10 +120,12 @@ class SweepPlacer(Placer, LoadListener):
             is_full = functools.partial(self._is_full, need)
             return without(self.order(call, runners), is_full, probes)
 
-        need = need_of(call)
-        with self._room(pool) as room, room.line(need.key) as line:
-            line.need = need
-            tracker = AttemptTracker(call, need, self._metrics, self.loads, self._troubled)
+        need, now = need_of(call), trio.current_time()
+        room = self._room_of(pool)
+        line = room.use(need.key)
+        line.need = need
+        try:
+            tracker = AttemptTracker(call, need, self._metrics, self.loads, self._troubled, now)
             trying = Trying(
                 call,
                 need.key,
@@ -132,7 +133,7 @@ class SweepPlacer(Placer, LoadListener):
                 tracker=tracker,
                 hedging=self._hedging,
                 config=config,
-                deadline=trio.current_time() + seconds,
+                deadline=now + seconds,
             )
             placement = Placement(
                 pool,
@@ -144,12 +145,16 @@ class SweepPlacer(Placer, LoadListener):
                 config=config,
                 patience=lambda ahead: self.patience(call, ahead),
                 may_wait=self._may_wait,
+                now=now,
             )
             self._placements.add(placement)
             try:
                 await placement.run(line)
             finally:
                 self._placements.discard(placement)
+        finally:
+            room.leave(need.key, line)
+            self._tidy(pool, room)
 
     def stop_waiting(self) -> None:
         self._may_wait = False
@@ -194,8 +199,7 @@ class SweepPlacer(Placer, LoadListener):
         for placement in tuple(self._placements):
             placement.refuse()
 
-    @contextmanager
-    def _room(self, pool: RunnerPool) -> Iterator[Room]:
+    def _room_of(self, pool: RunnerPool) -> Room:
         """The waiting room of ``pool``, which is there as long as calls are under way."""
         room = self._rooms.get(id(pool))  # the caller holds the pool: no other has this id
         if room is None:
@@ -205,11 +209,12 @@ class SweepPlacer(Placer, LoadListener):
                 gives_way=self._gives_way,
             )
             pool.add_load_listener(self)
-        try:
-            yield room
-        finally:
-            if room.unused:
-                del self._rooms[id(pool)]
+        return room
+
+    def _tidy(self, pool: RunnerPool, room: Room) -> None:
+        """Drop a room that nobody uses any more."""
+        if room.unused:
+            del self._rooms[id(pool)]
 
     def _make_ladder(self) -> Ladder:
         config = self._config

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import attrs
 import structlog
@@ -31,8 +29,12 @@ class TrackedAttempt:
     for the call."""
 
     runner: Runner
+    address: str
     warm: bool
     began: float
+    number: int
+    """Among all of its kind, see `hostler.pool._run_times`."""
+    span: Span | None
     outcome: Outcome | None = None
     """Of its end; ``None`` = it was cancelled, or gave its slot back."""
     asked: bool = False
@@ -54,13 +56,14 @@ class AttemptTracker:
         metrics: LBMetrics,
         loads: LoadBook,
         troubled: set[str],
+        now: float,
     ) -> None:
         self._call = call
         self._need = need
         self._metrics = metrics
         self._loads = loads
         self._troubled = troubled
-        self._started_at = trio.current_time()
+        self._started_at = now
         self.attempt_at = math.nan
         """When the latest attempt began."""
         self._committed: TrackedAttempt | None = None
@@ -75,22 +78,15 @@ class AttemptTracker:
         """The mean time that such a call runs; 0 = not known."""
         return self._loads.run_times.run_seconds(self._need)
 
-    @contextmanager
-    def watch(self) -> Iterator[None]:
-        """Count how the block, which is the whole placement, ends."""
-        try:
-            yield
-        except ServiceReservationFailure:  # the runner has kept the deadline
+    def ended(self, error: BaseException | None, now: float) -> None:
+        """Count how the placement has ended."""
+        if isinstance(error, ServiceReservationFailure):  # the runner has kept the deadline
             self._metrics.placer_client_timeout.inc()
-            raise
-        except BaseException as error:
-            if is_cancellation(error):
-                self._cancelled(error)
-            raise
-        finally:
-            until = self.attempt_at if self.is_committed else trio.current_time()
-            seconds = until - self._started_at
-            self._metrics.observe_placement(self._call.attempts, round(seconds * 1e9))
+        elif error is not None and is_cancellation(error):
+            self._cancelled(error)
+        until = now if self._committed is None else self.attempt_at
+        seconds = until - self._started_at
+        self._metrics.observe_placement(self._call.attempts, round(seconds * 1e9))
 
     def _cancelled(self, error: BaseException) -> None:
         if self.is_committed:
@@ -100,29 +96,29 @@ class AttemptTracker:
         else:
             self._metrics.placer_client_cancelled.inc()
 
-    @contextmanager
-    def attempt(self, runner: Runner) -> Iterator[TrackedAttempt]:
-        """Count an attempt, which is the block. `end` tells its outcome; without that it counts
-        as cancelled. Several may run at the same time, of which one is committed at most."""
+    def begin(self, runner: Runner) -> TrackedAttempt:
+        """Count an attempt, until `over`. `end` tells its outcome; without that it counts as
+        cancelled. Several may run at the same time, of which one is committed at most."""
         address = runner.address
         self._call.attempts += 1
         self.attempt_at = now = trio.current_time()
         warm = self._loads.begin(address, self._need, now)
-        attempt = TrackedAttempt(runner, warm, now)
+        number = self._loads.run_times.begin(self._need, now)
         span = self._call.span and self._call.span.child(
             "engage", {"fn.runner": address}, kind="client"
         )
-        number = self._loads.run_times.begin(self._need, now)
-        try:
-            yield attempt
-        finally:
-            ran = isinstance(attempt.outcome, Placed) and attempt.outcome.error is None
-            self._loads.run_times.end(self._need, number, self._call.timings if ran else None)
-            self._loads.end(address, self._need, attempt.outcome, trio.current_time())
-            if span is not None:
-                _end_span(span, attempt.outcome)
-            if attempt.asked and attempt is not self._committed and _given_up(attempt.outcome):
-                self._metrics.reservations_abandoned.inc()
+        return TrackedAttempt(runner, address, warm, now, number, span)
+
+    def over(self, attempt: TrackedAttempt) -> None:
+        """Nothing of it is left."""
+        loads, outcome = self._loads, attempt.outcome
+        ran = isinstance(outcome, Placed) and outcome.error is None
+        loads.run_times.end(self._need, attempt.number, self._call.timings if ran else None)
+        loads.end(attempt.address, self._need, outcome, trio.current_time())
+        if attempt.span is not None:
+            _end_span(attempt.span, outcome)
+        if attempt.asked and attempt is not self._committed and _given_up(outcome):
+            self._metrics.reservations_abandoned.inc()
 
     def asked(self, attempt: TrackedAttempt) -> None:
         """Its runner has been asked for a reservation."""
@@ -146,7 +142,7 @@ class AttemptTracker:
         """An attempt has ended, not by cancellation."""
         if isinstance(outcome, NotPlaced) and isinstance(outcome.reason, ReservationAbandoned):
             return
-        address = attempt.runner.address
+        address = attempt.address
         attempt.outcome = outcome
         if isinstance(outcome, Placed):
             self._committed = attempt

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from functools import partial
 
 import trio
@@ -16,7 +16,7 @@ from ..engagement import EngagementFailed, NotSent
 from ..errors import ReservationAbandoned, RunnerClosed, ServiceReservationFailure
 from ._hedging import Hedging
 from ._race import Claim, Race
-from ._room import Room
+from ._room import Line, Room
 from ._tracker import AttemptTimedOut, AttemptTracker, TrackedAttempt
 
 Start = Callable[[trio.CancelScope, Callable[[], None]], Awaitable[Outcome]]
@@ -125,7 +125,7 @@ class Trying:
         have found no room elsewhere, it may wait there to be the next on it. ``counted``: the
         line's `Ahead` has this attempt already."""
         self._call.queue_seconds = self._patience(runner) if hot and stood else 0.0
-        with self._attempting(runner, counted=counted) as attempt:
+        with _Attempting(self, runner, counted=counted) as attempt:
             if hot or attempt.warm or not runner.reserves or not self._config.reserve:
                 return await self._exec(attempt)
             delay = self._hedging.begin(self._key)
@@ -142,24 +142,10 @@ class Trying:
                         self._hedging.took(self._key, trio.current_time() - attempt.began)
                     return won
 
-                with self._attempting(contender) as second:
+                with _Attempting(self, contender) as second:
                     return await self._reserve(second, others, claim_instead, hedge=True)
 
             return await Race(contend).run(runner, delay, lambda: self._second(others))
-
-    @contextmanager
-    def _attempting(self, runner: Runner, *, counted: bool = False) -> Iterator[TrackedAttempt]:
-        """An attempt, which is the block. The place that it leaves at the runner is offered to the
-        next, once it is known what the runner said of itself."""
-        with nullcontext() if counted else self._ahead(runner.address):
-            attempt: TrackedAttempt | None = None
-            try:
-                with self._tracker.attempt(runner) as attempt:
-                    yield attempt
-            finally:
-                if attempt is not None and attempt.committed and _leaves_room(attempt.outcome):
-                    self._learn(runner, attempt.outcome)
-                    self._room.freed(runner, self._key)
 
     def _patience(self, runner: Runner) -> float:
         line = self._room.find(self._key)
@@ -167,23 +153,28 @@ class Trying:
             return 0.0
         return line.ahead.patience(runner.address, self._tracker.run_seconds)
 
-    def _learn(self, runner: Runner, outcome: Outcome | None) -> None:
-        line, load = self._room.find(self._key), None if outcome is None else outcome.load
-        if line is not None and load is not None and load.slot:
-            line.ahead.learn(runner.address, load.slots)
+    def enter(self, runner: Runner) -> TrackedAttempt:
+        """An attempt begins; `leave` tells its end."""
+        return self._tracker.begin(runner)
 
-    @contextmanager
-    def _ahead(self, address: str) -> Iterator[None]:
-        """Count a call of the line that is at the runner in the block."""
-        line = self._room.find(self._key)
-        if line is None:
-            yield
-            return
-        line.ahead.begin(address)
+    def leave(self, attempt: TrackedAttempt) -> None:
+        """The place that it leaves at the runner is offered to the next, once it is known what the
+        runner said of itself."""
         try:
-            yield
+            self._tracker.over(attempt)
         finally:
-            line.ahead.end(address)
+            if attempt.committed and _leaves_room(attempt.outcome):
+                self._learn(attempt.address, attempt.outcome)
+                self._room.freed(attempt.runner, self._key)
+
+    def line(self) -> Line | None:
+        """That of the call, if there is one."""
+        return self._room.find(self._key)
+
+    def _learn(self, address: str, outcome: Outcome | None) -> None:
+        load = None if outcome is None else outcome.load
+        if load is not None and load.slot and (line := self.line()) is not None:
+            line.ahead.learn(address, load.slots)
 
     def _second(self, others: Candidates) -> Runner | None:
         runner = None
@@ -260,6 +251,33 @@ class Trying:
             outcome = _interrupted(committed=committed)
         self._tracker.end(attempt, outcome)
         return outcome
+
+
+class _Attempting:
+    """One attempt, which is the block; the calls of its line at that runner are counted meanwhile,
+    unless they are ``counted`` already. (A class, because a generator costs several times as much,
+    and each call has one of these.)"""
+
+    __slots__ = ("_attempt", "_line", "_runner", "_trying")
+    _attempt: TrackedAttempt
+
+    def __init__(self, trying: Trying, runner: Runner, *, counted: bool = False) -> None:
+        self._trying = trying
+        self._runner = runner
+        self._line = None if counted else trying.line()
+
+    def __enter__(self) -> TrackedAttempt:
+        self._attempt = self._trying.enter(self._runner)
+        if self._line is not None:
+            self._line.ahead.begin(self._attempt.address)
+        return self._attempt
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._trying.leave(self._attempt)
+        finally:
+            if self._line is not None:
+                self._line.ahead.end(self._attempt.address)
 
 
 def _interrupted(*, committed: bool) -> Outcome:

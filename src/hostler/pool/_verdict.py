@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import attrs
-
 from ..abc import NotPlaced, Outcome, Placed
 from ..engagement import DEADLINE_STATUS, NACK_STATUS, EngagementFailed
 from ..errors import (
@@ -71,9 +69,10 @@ def with_load(outcome: Outcome, load: LoadHint | None) -> Outcome:
     """``outcome`` with what the runner said about itself."""
     if load is None:
         return outcome
-    if isinstance(outcome, NotPlaced) and load.retry_after_ms:
-        return attrs.evolve(outcome, load=load, retry_after=load.retry_after_ms / 1000)
-    return attrs.evolve(outcome, load=load)
+    if isinstance(outcome, Placed):
+        return Placed(outcome.error, load)
+    retry_after = load.retry_after_ms / 1000 if load.retry_after_ms else outcome.retry_after
+    return NotPlaced(outcome.reason, retry_after, load)
 
 
 def fill_timings(timings: Timings, finished: Finished) -> None:

@@ -11,10 +11,20 @@ each way serves both directions.
 
 from __future__ import annotations
 
+import functools
 from operator import attrgetter
 from typing import Any
 
-from hostler.frames import Commit, Data, Finished, Headers, Reserved, ResultStart, TryCall
+from hostler.frames import (
+    Commit,
+    Data,
+    Finished,
+    Headers,
+    LoadHint,
+    Reserved,
+    ResultStart,
+    TryCall,
+)
 
 from ._load_codec import decode_load, encode_load
 from ._varint import SHORT, read_varint, varint
@@ -277,6 +287,20 @@ def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:
     return texts[0], texts[1]
 
 
+_MAX_KNOWN, _MAX_KNOWN_SIZE = 512, 256
+_pairs: dict[bytes, tuple[str, str]] = {}
+"""Headers of answers as they came: most answers of a function have the same."""
+
+
+def _read_pair(part: bytes) -> tuple[str, str]:
+    pair = _pair(part, 0, len(part))
+    if len(part) <= _MAX_KNOWN_SIZE:
+        if len(_pairs) >= _MAX_KNOWN:
+            _pairs.clear()
+        _pairs[part] = pair
+    return pair
+
+
 def _start(data: bytes) -> ResultStart:
     end = len(data)
     at = _inside(data, 1, end)
@@ -289,12 +313,26 @@ def _start(data: bytes) -> ResultStart:
         key = data[at]
         if key == 0x12:
             begin, at = _sized_at(data, at + 1, end)
-            headers.append(_pair(data, begin, at))
+            part = data[begin:at]
+            pair = _pairs.get(part)
+            headers.append(_read_pair(part) if pair is None else pair)
         elif key == 0x08:
             status, at = _integer(data, at + 1, 2**31)
         else:
             raise _Unusual
     return ResultStart(status, tuple(headers))
+
+
+def _read_load(part: bytes) -> LoadHint:
+    # A runner under steady load says the same again and again.
+    if len(part) <= _MAX_KNOWN_SIZE:
+        return _known_load(part)
+    return decode_load(part, 0, len(part))
+
+
+@functools.lru_cache(maxsize=256)
+def _known_load(part: bytes) -> LoadHint:
+    return decode_load(part, 0, len(part))
 
 
 def _finished(data: bytes) -> Finished:
@@ -307,14 +345,22 @@ def _finished(data: bytes) -> Finished:
             if data[at : at + 2] != _LOAD:
                 raise _Unusual
             begin, at = _sized_at(data, at + 2, end)
-            values["load"] = decode_load(data, begin, at)
+            values["load"] = _read_load(data[begin:at])
             continue
         name, limit = _READ[key]
-        if key & 7:
-            begin, at = _sized_at(data, at + 1, end)
-            values[name] = data[begin:at].decode()
+        value = data[at + 1]
+        if value < 0x80:
+            at += 2
         else:
-            value, at = _integer(data, at + 1, limit)
+            value, at = read_varint(data, at + 1)
+        if key & 7:
+            if at + value > end:
+                raise _Unusual
+            values[name] = data[at : at + value].decode()
+            at += value
+        elif value >= limit:
+            raise _Unusual
+        else:
             values[name] = value > 0 if limit == 2 else value
     return Finished(**values)
 

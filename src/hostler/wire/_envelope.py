@@ -33,6 +33,9 @@ class CallEnd(msgspec.Struct, frozen=True, gc=False):
     text: str = ""
 
 
+_OK_END = CallEnd()
+
+
 class Envelope(msgspec.Struct, gc=False):
     """What one call has to say. ``reset`` is an HTTP/2 error code, 0 = none; ``timeout_ms`` the
     milliseconds that the LB still waits, 0 = no limit."""
@@ -102,7 +105,13 @@ def _envelope(data: bytes, at: int, end: int) -> Envelope:
     while at < end:
         key = data[at]
         if key == _FRAME:
-            begin, at = _sized(data, at + 1, end)
+            size = data[at + 1]
+            if size < 0x80:
+                begin, at = at + 2, at + 2 + size
+                if at > end:
+                    raise ValueError("a field that is cut off")
+            else:
+                begin, at = _sized(data, at + 1, end)
             frames.append(data[begin:at])
         elif key == _CALL:
             envelope.call, at = _number(data, at, end, _UINT64)
@@ -114,7 +123,7 @@ def _envelope(data: bytes, at: int, end: int) -> Envelope:
             envelope.timeout_ms, at = _number(data, at, end)
         elif key == _END:
             begin, at = _sized(data, at + 1, end)
-            envelope.end = _decode_end(data, begin, at)
+            envelope.end = _decode_end(data, begin, at) if begin < at else _OK_END
         elif key == _REQUEST_ID:
             begin, at = _sized(data, at + 1, end)
             envelope.request_id = data[begin:at].decode()

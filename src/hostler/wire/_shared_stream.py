@@ -97,7 +97,7 @@ class SharedStream(ABC):
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._ready and self._stream.can_send():
+        while self._ready and self._stream.room():
             self._send_batch()
 
     def flush_all(self) -> None:

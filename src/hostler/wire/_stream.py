@@ -298,12 +298,8 @@ class WireStream(grpclib_protocol.Stream):
         # Only a server's end is the end of the exchange; a client may half-close and listen.
         return self.ended and bool(self._h2_connection.config.client_side)
 
-    def can_send(self) -> bool:
-        """Whether what is put now would, at least in part, be sent at once."""
-        return self.room() > 0
-
     def room(self) -> int:
-        """Bytes that would be sent at once."""
+        """Bytes that would be sent at once of what is put now."""
         if (
             self._unsent
             or self.broken
