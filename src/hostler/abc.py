@@ -108,7 +108,8 @@ class ResponseWriter(ABC):
 @attrs.define(kw_only=True)
 class CallRequest:
     """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
-    names; like everything that may hold secrets they are not in the repr."""
+    names; like everything that may hold secrets they are not in the repr. To be looked at only: the
+    next request of the same client may have the same lists of values."""
 
     method: str
     url: str

@@ -14,7 +14,7 @@ from hostler.headers import canonical_header, end_to_end
 TIME_LIMIT = "Fn-Request-Timeout"
 """Request header: how long the client waits. Hostler's own; Fn does not look at it."""
 
-_SEEN = ("http_version", "method", "scheme", "raw_path", "query_string", "headers")
+_SEEN = ("http_version", "method", "scheme", "path", "raw_path", "query_string", "headers")
 """What a `Head` is made of."""
 
 
