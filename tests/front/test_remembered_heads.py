@@ -1,4 +1,4 @@
-"""What is made of a request's head serves the next request of the connection, if it has the same."""
+"""What is made of a request's head serves the next request of a connection that has the same."""
 
 from __future__ import annotations
 
