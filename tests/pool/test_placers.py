@@ -15,7 +15,7 @@ from hostler.bodies import BodyConsumed, BytesBody, ReplayBody
 from hostler.config import PlacerConfig
 from hostler.engagement import NotSent
 from hostler.errors import APIError, FunctionError, ServerBusy, ServiceReservationFailure
-from hostler.pool import PLACERS, ConsistentHashPlacer, NaivePlacer, SweepPlacer
+from hostler.pool import PLACERS, ConsistentHashPlacer, NaivePlacer, SweepPlacer, _tracker
 from hostler.pool._rendezvous import ranking
 from tests.conftest import Logs
 
@@ -203,6 +203,23 @@ async def test_a_dead_runner_is_told_once_however_many_calls_meet_it(
     for number in range(20):
         await placer.place_call(pool, make_call(f"d{number}"))
     assert len(logs.with_event("runner is back")) == 1
+
+
+async def test_runners_that_are_lost_and_never_come_back_are_forgotten(
+    autojump_clock: MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each pod of a cluster has an address of its own, of which there is no end."""
+
+    async def refuse(runner: FakeRunner, call: RunnerCall, commit: object) -> Outcome:
+        return NotPlaced(NotSent("connection refused"))
+
+    monkeypatch.setattr(_tracker, "MAX_TROUBLED", 10)
+    placer, good = make(), FakeRunner("good:1", slots=99)
+    for number in range(50):
+        pool = FakePool([FakeRunner(f"dead:{number}", script=refuse), good])
+        for again in range(4):  # the order is random
+            await placer.place_call(pool, make_call(f"c{number}-{again}"))
+    assert len(placer._troubled) <= 10
 
 
 async def test_a_commit_in_the_moment_of_the_timeout_is_not_tried_again(

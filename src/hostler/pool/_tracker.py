@@ -18,6 +18,9 @@ from ._warm_index import Need
 
 log = structlog.get_logger(__name__)
 
+MAX_TROUBLED = 1024
+"""Runners that can't be reached and were told of; with more, some are told of once again."""
+
 
 class AttemptTimedOut(HostlerError):
     """A runner did not take the call in time."""
@@ -170,6 +173,8 @@ class AttemptTracker:
     def _unreachable(self, address: str, reason: Exception) -> None:
         self._metrics.placer_retry_error.inc()
         if address not in self._troubled:
+            if len(self._troubled) >= MAX_TROUBLED:  # most have left for good, under a name's TTL
+                self._troubled.clear()
             self._troubled.add(address)
             cause = reason.__cause__
             log.warning("runner can't be reached", runner=address, reason=str(cause or reason))
