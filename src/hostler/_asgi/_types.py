@@ -15,7 +15,9 @@ RawHeaders = list[tuple[bytes, bytes]]
 ON_DISCONNECT = "hostler.on_disconnect"
 """An extension in a request's scope: ``scope["extensions"][ON_DISCONNECT]["call"](told)`` has
 ``told`` called, which must not block or raise, when the client goes while its request is served;
-at once if it has gone. With it nobody has to wait in ``receive`` for ``http.disconnect``."""
+at once if it has gone. With it nobody has to wait in ``receive`` for ``http.disconnect``.
+``scope["extensions"][ON_DISCONNECT]["scope"]`` is the cancel scope of the connection, with which an
+application may end itself then: it spares each request a scope of its own."""
 
 WHOLE_BODY = "hostler.whole_body"
 """An extension in a request's scope: the first ``receive`` gives the whole body, without a wait."""

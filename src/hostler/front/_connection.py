@@ -80,7 +80,8 @@ class Connection:
         self.idle = True
         self.served = False
         """There was a request, if only a part of it."""
-        self._idle_scope = trio.CancelScope()
+        self.scope = trio.CancelScope()
+        """Its end. While there is a request only the application cancels it."""
         self._hurried = False
         """A drain has set an end to the wait for the first request."""
         self._last: tuple[PlainHead, RequestHead] | None = None
@@ -107,7 +108,7 @@ class Connection:
         """Serve until either side is done. Raises nothing but a cancellation."""
         try:
             self.owner.departures.add(self._fd, self._note_gone)
-            with self._idle_scope:
+            with self.scope:
                 while await self._serve_one():
                     if not self._unseen:
                         self.h11.start_next_cycle()
@@ -140,13 +141,13 @@ class Connection:
             return
         if not self.served:
             self._hurried = True
-            self._idle_scope.deadline = trio.current_time() + FIRST_SECONDS
+            self.scope.deadline = trio.current_time() + FIRST_SECONDS
         else:
-            self._idle_scope.cancel()
+            self.scope.cancel()
 
     def idle_too_long(self) -> None:
         """No request has come in time."""
-        self._idle_scope.cancel()
+        self.scope.cancel()
 
     async def _serve_one(self) -> bool:
         """Serve one request. Whether another may follow."""
@@ -226,7 +227,7 @@ class Connection:
         over."""
         self.owner.idle_watch.add(self)
         data = await self.read()
-        if self._idle_scope.cancel_called:
+        if self.scope.cancel_called:
             return b""
         self._begins()
         return data
@@ -236,7 +237,7 @@ class Connection:
         self.owner.idle_watch.remove(self)
         if self._hurried:
             self._hurried = False
-            self._idle_scope.deadline = math.inf
+            self.scope.deadline = math.inf
 
     def catch_up(self) -> None:
         """Let h11 have the present request from here on."""

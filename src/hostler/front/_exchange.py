@@ -123,7 +123,7 @@ class Exchange:
     def _scope(self) -> Scope:
         head = self._request.head
         extensions: dict[str, object] = {
-            ON_DISCONNECT: {"call": self._connection.tell_gone},
+            ON_DISCONNECT: {"call": self._connection.tell_gone, "scope": self._connection.scope},
             MEMO: head.memo,
         }
         if self._body_here:

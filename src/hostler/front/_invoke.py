@@ -69,18 +69,32 @@ class Invoker:
         self.bodies = bodies
 
     async def run(self, entry: Entry, scope: Scope, receive: Receive, send: Send) -> None:
-        """Run one exchange to its end. Only a cancellation from outside leaves it."""
+        """Run one exchange to its end. Only a cancellation from outside leaves it, or that of the
+        connection's scope, if there is one, when the client goes."""
         started_ns = time.monotonic_ns()
         exchange = _Exchange(self, entry, scope, receive, send)
         self.metrics.begun(entry.route, scope["method"])
-        with exchange.call_scope:
-            try:
-                await exchange.run()
-            finally:
-                if exchange.body is not None:
-                    await exchange.body.aclose()
+        try:
+            if exchange.owns_scope:
+                with exchange.call_scope:
+                    await self._see_through(exchange)
+            else:
+                await self._see_through(exchange)
+        finally:
+            if exchange.ended or exchange.call_scope.cancel_called:
+                self._account(exchange, entry.route, scope["method"], started_ns)
+
+    @staticmethod
+    async def _see_through(exchange: _Exchange) -> None:
+        try:
+            await exchange.run()
+        finally:
+            if exchange.body is not None:
+                await exchange.body.aclose()
+
+    def _account(self, exchange: _Exchange, route: str, method: str, started_ns: int) -> None:
         duration_ns = time.monotonic_ns() - started_ns
-        if exchange.call_scope.cancelled_caught and not exchange.ended:
+        if not exchange.ended:
             exchange.status, exchange.blame = CLIENT_GONE, "service"
             log.info(
                 "client cancelled",
@@ -89,8 +103,8 @@ class Invoker:
                 duration_ms=duration_ns / 1e6,
             )
         self.metrics.answered(
-            entry.route,
-            scope["method"],
+            route,
+            method,
             status=exchange.status,
             blame=exchange.blame,
             fdk_version=exchange.writer.fdk_version,
@@ -108,12 +122,17 @@ class _Exchange:
         self.entry = entry
         self.head = Head.of(scope)
         extensions = scope.get("extensions", {})
-        self._on_disconnect: TellGone | None = extensions.get(ON_DISCONNECT, {}).get("call")
+        server = extensions.get(ON_DISCONNECT, {})
+        self._on_disconnect: TellGone | None = server.get("call")
+        # (A body that turns out to be bad ends the call, too, but not the connection.)
+        shared: trio.CancelScope | None = server.get("scope") if WHOLE_BODY in extensions else None
+        self.owns_scope = shared is None
+        self.call_scope = trio.CancelScope() if shared is None else shared
+        """Cancelled when the client goes."""
         self.trace: TraceContext = trace_of(self.head.headers)
         self.send = send
         self.receive = receive
         self.limit = front.config.max_request_size or math.inf
-        self.call_scope = trio.CancelScope()
         self.incoming: Incoming | None = None
         """``None`` if the body is here whole, and the server tells of a client that goes."""
         if self._on_disconnect is None or WHOLE_BODY not in extensions:
