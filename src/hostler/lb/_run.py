@@ -76,7 +76,9 @@ class CallRun:
             if body_limit is not None:
                 self._kept = await keep_whole(self._call.body, self._bodies, body_limit)
                 self._call.body = self._kept
-            self._started_at = trio.current_time()
+                self._started_at = trio.current_time()
+            else:
+                self._started_at = self._submitted_at
             self._call.model.status = "running"
             self._call.model.started_at = dt.datetime.now(dt.UTC)
             for listener in self._listeners:
@@ -90,7 +92,8 @@ class CallRun:
         try:
             call = self._call
             # One budget: the placer, the runner (as gRPC deadline) and the function are told it.
-            call.deadline = min(call.deadline, trio.current_time() + seconds)
+            if seconds < math.inf:
+                call.deadline = min(call.deadline, trio.current_time() + seconds)
             if math.isinf(call.deadline):  # as by default: a scope would be for nothing
                 await self._placer.place_call(self._pool, call)
                 return
@@ -111,8 +114,8 @@ class CallRun:
 
     def _account(self, error: BaseException | None) -> None:
         call, timings = self._call, self._call.timings
-        status = status_of(error)
-        latency_ns = max(0, self._age_ns() - (call.user_execution_ns or 0))
+        status, now = status_of(error), trio.current_time()
+        latency_ns = max(0, self._age_ns(now) - (call.user_execution_ns or 0))
         self._counts.end(status, latency_ns, timings.scheduler_ns, timings.execution_ns)
         log.info(
             "call finished",
@@ -126,7 +129,7 @@ class CallRun:
             error=call.model.error,
             runner=call.runner_address,
             attempts=call.attempts,
-            total_ms=_ms(round((trio.current_time() - self._submitted_at) * 1e9)),
+            total_ms=_ms(round((now - self._submitted_at) * 1e9)),
             lb_ms=_ms(latency_ns),
             scheduler_ms=_ms(timings.scheduler_ns),
             pull_ms=_ms(timings.image_pull_wait_ns),
@@ -136,11 +139,11 @@ class CallRun:
             execution_ms=_ms(timings.execution_ns),
         )
 
-    def _age_ns(self) -> int:
+    def _age_ns(self, now: float) -> int:
         """Nanoseconds since the call was started, or made if it never was."""
         if self._started_at is None:
             return time.monotonic_ns() - self._call.created_ns
-        return round((trio.current_time() - self._started_at) * 1e9)
+        return round((now - self._started_at) * 1e9)
 
 
 def _code(error: BaseException | None) -> int:
@@ -151,4 +154,4 @@ def _code(error: BaseException | None) -> int:
 
 
 def _ms(duration_ns: int) -> float:
-    return round(duration_ns / 1e6, 3)
+    return round(duration_ns / 1e6, 3) if duration_ns else 0.0
