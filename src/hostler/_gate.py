@@ -8,6 +8,7 @@ from typing import Protocol
 
 import trio
 
+from ._change import Change
 from .errors import HostlerError
 
 
@@ -36,7 +37,7 @@ class Gate:
     def __init__(self) -> None:
         self._inside: set[Visitor] = set()
         self._closed = False
-        self._empty: trio.Event | None = None
+        self._emptied = Change()
 
     def __repr__(self) -> str:
         return f"<Gate {'closed' if self._closed else 'open'} inside={len(self._inside)}>"
@@ -62,8 +63,8 @@ class Gate:
     def leave(self, visitor: Visitor) -> None:
         """It is not inside any more."""
         self._inside.discard(visitor)
-        if not self._inside and self._empty is not None:
-            self._empty.set()
+        if not self._inside:
+            self._emptied.note()
 
     @contextmanager
     def enter(self) -> Iterator[trio.CancelScope]:
@@ -91,6 +92,5 @@ class Gate:
     async def wait_empty(self) -> None:
         """Wait until nobody is inside; with an open gate somebody may enter again. Cancellable."""
         while self._inside:
-            self._empty = trio.Event()
-            await self._empty.wait()
+            await self._emptied.wait()
         await trio.lowlevel.checkpoint()
