@@ -18,7 +18,6 @@ import asyncio
 import functools
 import socket
 import ssl
-import struct
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, cast
 
@@ -38,9 +37,10 @@ from h2.events import (
 )
 from h2.events import Event as H2Event
 from h2.settings import SettingCodes
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame
+from hyperframe.frame import GoAwayFrame
 
 from ._address import join_address
+from ._h2 import QuietH2, with_setting
 from ._keepalive import Keepalive
 from ._loop import Loop
 from ._status import UNAVAILABLE
@@ -67,34 +67,6 @@ passed on by a proxy, behind which the next stream may find another runner."""
 _UNKNOWN_LIMIT = 100
 """Streams to open before the peer has said how many it allows (RFC 9113, section 6.5.2, advises
 peers to allow at least these)."""
-
-
-class _Data(DataFrame):
-    """Without the text that h2 makes of each frame, all of its data in hex, for a log that is off:
-    a tenth of what a large body costs."""
-
-    def __repr__(self) -> str:
-        return "DataFrame"
-
-
-class _H2(H2Connection):
-    """h2 closes its state machine on GOAWAY, so that nothing could be sent or received after it."""
-
-    def __init__(self, config: H2Configuration) -> None:
-        super().__init__(config)
-        self._frame_dispatch_table[_Data] = self._receive_data_frame
-
-    def _receive_frame(self, frame: Frame) -> list[H2Event]:
-        if type(frame) is DataFrame:
-            frame.__class__ = _Data
-        return super()._receive_frame(frame)
-
-    def _receive_goaway_frame(self, frame: GoAwayFrame) -> tuple[list[Any], list[H2Event]]:
-        event = ConnectionTerminated()
-        event.error_code = frame.error_code
-        event.last_stream_id = frame.last_stream_id
-        event.additional_data = frame.additional_data or None
-        return [], [event]
 
 
 class WireConnection(grpclib_protocol.Connection):
@@ -274,7 +246,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
     @_contained
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        h2 = _H2(config=self.h2_config)
+        h2 = QuietH2(self.h2_config)
         # First of all, so that whatever fails from here on can be aborted.
         self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
         self.processor = _Processor(self)
@@ -289,7 +261,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         h2.local_settings.acknowledge()
         h2.initiate_connection()
         if self._shared_calls:
-            first = _with_setting(h2.data_to_send(), SHARED_CALLS_SETTING, self._shared_calls)
+            first = with_setting(h2.data_to_send(), SHARED_CALLS_SETTING, self._shared_calls)
             self.connection.transport.write(first)
         h2.increment_flow_control_window(CONNECTION_WINDOW - h2.inbound_flow_control_window)
         self.connection.flush()
@@ -397,12 +369,6 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             option = getattr(socket, name, None)  # (Linux has them all)
             if option is not None:
                 sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _with_setting(frame: bytes, number: int, value: int) -> bytes:
-    """A SETTINGS frame with one more setting. (hyperframe 6 writes the low 8 bits of a number.)"""
-    size = int.from_bytes(frame[:3], "big") + 6
-    return size.to_bytes(3, "big") + frame[3:] + struct.pack(">HI", number, value)
 
 
 def _text(data: bytes | None) -> str:
