@@ -117,7 +117,7 @@ class BegunAttempt(Attempt):
     async def run(self) -> Outcome:
         assert self._engagement is not None
         try:
-            return await Conversation(self._call, self._engagement).run(None)
+            return await Conversation(self._call, self._engagement).receive()
         finally:
             self._engagement.leave()
 

@@ -50,10 +50,10 @@ class Conversation:
         Leave the engagement at once if this returns before the stream has ended.
         """
         if body is None:
-            return await self._receive()
+            return await self.receive()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._send, body, nursery.cancel_scope)
-            outcome = await self._receive()
+            outcome = await self.receive()
             self._outcome = self._outcome or outcome
             nursery.cancel_scope.cancel()
         assert self._outcome is not None
@@ -101,7 +101,8 @@ class Conversation:
             chunk = bytes(await body.receive_some(BODY_CHUNK))
             await self._engagement.send(Data(chunk, eof=not chunk))
 
-    async def _receive(self) -> Outcome:
+    async def receive(self) -> Outcome:
+        """As `run`, for a body that is sent already."""
         engagement = self._engagement
         try:
             while True:
