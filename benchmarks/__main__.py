@@ -21,7 +21,7 @@ from ._report import (
     write_report,
 )
 from ._scenario import Scenario, Settings, all_scenarios
-from ._target import NotReady, Target, open_function, open_hostler, open_url
+from ._target import NotReady, Target, open_function, open_hostler, open_serve, open_url
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +50,8 @@ def _open(
         return open_function()
     if scenario.target == "none":
         return contextlib.nullcontext(Target(address="", paths={}, processes=dict))
+    if scenario.target == "serve":
+        return open_serve(scenario.functions, options.driver, scenario.env)
     if options.url:
         return open_url(options.url, options.any_answer)
     return open_hostler(scenario.functions, options.driver, scenario.env)

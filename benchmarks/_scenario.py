@@ -33,9 +33,9 @@ class Scenario:
     name: str
     about: str
     measure: Callable[[Target, Settings], Metrics]
-    target: Literal["hostler", "function", "none"] = "hostler"
-    """``function``: a bare function without hostler, as a yardstick; ``none``: the scenario starts
-    what it measures itself."""
+    target: Literal["hostler", "serve", "function", "none"] = "hostler"
+    """``hostler``: an LB and a runner; ``serve``: one node; ``function``: a bare function without
+    hostler, as a yardstick; ``none``: the scenario starts what it measures itself."""
     functions: Mapping[str, Mapping[str, Any]] = {"echo": {}}
     """Entries of the declaration file. Only a scenario with just ``echo`` can go to a URL."""
     env: Mapping[str, str] = {}

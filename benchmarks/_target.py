@@ -55,12 +55,7 @@ def open_hostler(
     """One LB and ``runners`` runners on loopback. ``env`` goes to all; ``functions`` are the
     entries of the declaration file, their image is ``fnt``."""
     with tempfile.TemporaryDirectory(prefix="bench.") as folder, contextlib.ExitStack() as stack:
-        declared = Path(folder, "functions.yaml")
-        image = image_for(driver)
-        fns = [{"image": image, **entry, "name": name} for name, entry in functions.items()]
-        declared.write_text(json.dumps({"apps": [{"name": APP, "fns": fns}]}))
-        table = load_functions(declared)
-
+        declared, paths = _declare(functions, driver, folder)
         start = Starter(folder, env, stack)
         started = [
             start("runner", "--bind", "127.0.0.1:0", "--driver", driver) for _ in range(runners)
@@ -68,14 +63,46 @@ def open_hostler(
         addresses = ",".join(announced["grpc"] for _, announced in started)
         lb, front = start(
             *("lb", "--bind", "127.0.0.1:0", "--runners", addresses),
-            *("--functions", str(declared)),
+            *("--functions", declared),
         )
 
         yield Target(
             address=front["http"][0],
-            paths={name: f"/invoke/{table.by_name(APP, name).id}" for name in functions},
+            paths=paths,
             processes=lambda: _groups(lb, [pid for pid, _ in started], driver),
         )
+
+
+@contextlib.contextmanager
+def open_serve(
+    functions: Mapping[str, Mapping[str, Any]], driver: str, env: Mapping[str, str]
+) -> Iterator[Target]:
+    """One node that is LB and runner. Parameters as for `open_hostler`."""
+    with tempfile.TemporaryDirectory(prefix="bench.") as folder, contextlib.ExitStack() as stack:
+        declared, paths = _declare(functions, driver, folder)
+        start = Starter(folder, env, stack)
+        node, announced = start(
+            *("serve", "--bind", "127.0.0.1:0", "--driver", driver),
+            *("--functions", declared),
+        )
+
+        def processes() -> dict[str, list[int]]:
+            found = descendants(node) if driver == "process" else []
+            return {"serve": [node], **({"functions": found} if found else {})}
+
+        yield Target(address=announced["http"][0], paths=paths, processes=processes)
+
+
+def _declare(
+    functions: Mapping[str, Mapping[str, Any]], driver: str, folder: str
+) -> tuple[str, dict[str, str]]:
+    """The file that declares ``functions``, and their paths."""
+    declared = Path(folder, "functions.yaml")
+    image = image_for(driver)
+    fns = [{"image": image, **entry, "name": name} for name, entry in functions.items()]
+    declared.write_text(json.dumps({"apps": [{"name": APP, "fns": fns}]}))
+    table = load_functions(declared)
+    return str(declared), {name: f"/invoke/{table.by_name(APP, name).id}" for name in functions}
 
 
 def _groups(lb: int, runners: list[int], driver: str) -> dict[str, list[int]]:

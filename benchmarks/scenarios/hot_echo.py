@@ -54,6 +54,16 @@ SCENARIOS = (
         )
         for clients in CLIENTS
     ),
+    *(
+        Scenario(
+            name=f"serve-echo-{clients}",
+            about=f"the same from {clients} client(s) to one node, `hostler serve`",
+            measure=functools.partial(_measure, clients=clients),
+            functions={"echo": HOT},
+            target="serve",
+        )
+        for clients in CLIENTS
+    ),
     *(scenario for name, size in SIZES.items() for scenario in _sized(name, size)),
     *(
         Scenario(

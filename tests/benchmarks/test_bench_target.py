@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks import _target
-from benchmarks._target import NotReady, open_hostler
+from benchmarks._target import NotReady, open_hostler, open_serve
 
 NODE = """#!/bin/bash
 echo "$@" >> {folder}/calls
@@ -17,6 +17,7 @@ for fd; do :; done
 case $1 in
   runner) echo '{{"node": "runner", "grpc": "127.0.0.1:7"}}' >&$fd;;
   lb) {lb};;
+  serve) echo '{{"node": "serve", "http": ["127.0.0.1:9"]}}' >&$fd;;
 esac
 eval "exec $fd>&-"
 trap 'echo "$1 ends" >> {folder}/calls; exit 0' TERM
@@ -49,6 +50,20 @@ def test_nodes_are_started_in_order_and_ended_in_reverse(folder: Path) -> None:
     assert calls[0].startswith("runner --bind 127.0.0.1:0 --driver process --ready-fd ")
     assert calls[1].startswith("lb --bind 127.0.0.1:0 --runners 127.0.0.1:7 --functions ")
     assert calls[2:] == ["lb ends", "runner ends"]
+
+
+def test_one_node_can_be_all(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_target, "image_for", str)
+    install(folder, lb="true")
+    with open_serve(FUNCTIONS, "docker", {}) as target:
+        assert target.address == "127.0.0.1:9"
+        assert target.paths["echo"].startswith("/invoke/")
+        groups = target.processes()
+        assert list(groups) == ["serve"]  # containers are nobody's children
+        assert Path(f"/proc/{groups['serve'][0]}").exists()
+    calls = (folder / "calls").read_text().splitlines()
+    assert calls[0].startswith("serve --bind 127.0.0.1:0 --driver docker --functions ")
+    assert calls[1:] == ["serve ends"]
 
 
 def test_a_node_that_fails_is_quoted(folder: Path) -> None:
