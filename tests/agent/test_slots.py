@@ -6,7 +6,9 @@ import attrs
 import pytest
 
 from hostler.abc import CallRequest
-from hostler.agent._slots import Launch, SlotQueue, SlotQueues, Waiter
+from hostler.agent._queues import SlotQueues
+from hostler.agent._slots import SlotQueue
+from hostler.agent._waiting import Launch, Waiter
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
 from hostler.models import Call
@@ -21,6 +23,9 @@ class FakeSlot:
     def take(self) -> None:
         self.taken += 1
 
+    def give_back(self, *, reusable: bool) -> None:
+        self.taken -= 1
+
     def reconsider(self) -> None:
         self.reconsidered += 1
 
@@ -33,11 +38,14 @@ def pending() -> PendingCall:
 @attrs.define
 class Bench:
     launches: list[Launch[FakeSlot]] = attrs.Factory(list)
+    now: float = 0.0
     queues: SlotQueues[FakeSlot] = attrs.field(init=False)
     queue: SlotQueue[FakeSlot] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.queues = SlotQueues(lambda launch, call: self.launches.append(launch))
+        self.queues = SlotQueues(
+            lambda launch, call: self.launches.append(launch), clock=lambda: self.now
+        )
         self.queue = self.queues.get("key")
 
     def join(self) -> Waiter[FakeSlot]:

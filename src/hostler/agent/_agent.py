@@ -35,7 +35,7 @@ from ._holding import Holds
 from ._launcher import Launcher
 from ._plan import MIN_WARM_ANNOTATION, needed_resources
 from ._slot_keys import SlotKeys
-from ._slots import SlotQueue, Waiter
+from ._slots import SlotQueue
 from ._snapshot import snapshot
 from ._startup import Kit
 from ._warm import WarmHold
@@ -274,7 +274,7 @@ class Agent(InnerAgent):
             while container is not None or not self._gate.closed:
                 if container is None:
                     queue = self._launcher.queues.get(key)
-                    container = queue.take() or await self._wait(queue, queue.join(call))
+                    container = queue.take() or await self._served(queue, call)
                 try:
                     usable = await container.wait_usable()
                 except BaseException:
@@ -287,30 +287,18 @@ class Agent(InnerAgent):
                 container = None
         raise ServerBusy
 
+    async def _served(self, queue: SlotQueue[Container], call: PendingCall) -> Container:
+        waiter = queue.join(call)
+        container = await queue.served(waiter)
+        self._events.metrics.observe_wakeup(time.perf_counter_ns() - waiter.served_ns)
+        if waiter.timings is not None:
+            call.timings = attrs.evolve(waiter.timings)
+        return container
+
     def _key(self, call: PendingCall) -> bytes:
         return call.slot_hash_id or self._keys.key(
             call.model, self._driver.slot_key_extension(call.extensions)
         )
-
-    async def _wait(self, queue: SlotQueue[Container], waiter: Waiter[Container]) -> Container:
-        try:
-            with waiter.patience:
-                await waiter.done.wait()
-        except BaseException:
-            queue.leave(waiter)
-            if waiter.slot is not None:  # handed over in the same moment
-                waiter.slot.give_back(reusable=True)
-            raise
-        if not waiter.done.is_set():
-            queue.leave(waiter)
-            raise ServerBusy
-        if waiter.error is not None:
-            raise waiter.error
-        assert waiter.slot is not None
-        self._events.metrics.observe_wakeup(time.perf_counter_ns() - waiter.served_ns)
-        if waiter.timings is not None:
-            waiter.call.timings = attrs.evolve(waiter.timings)
-        return waiter.slot
 
 
 StartupAction = Callable[[Agent], Awaitable[None]]

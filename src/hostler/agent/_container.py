@@ -26,8 +26,8 @@ from ._events import AgentEvents, ContainerState, ContainerTrack
 from ._output import FunctionOutput
 from ._resources import Share
 from ._sandbox import Sandbox
-from ._slots import Launch
-from ._startup import Kit
+from ._startup import Kit, NotNeeded
+from ._waiting import Launch
 
 log = structlog.get_logger(__name__)
 
@@ -86,6 +86,9 @@ class Container:
         self._leaving = ""
         self._ready = False
         self._frozen = False
+        self._counted = False
+        self._began_at = math.inf
+        """When its function began to work on the call that has it."""
         self._usable: trio.Event | None = None
         self._taken = False
         self._released: trio.Event | None = None
@@ -144,6 +147,7 @@ class Container:
 
     def begin(self, call: PendingCall) -> None:
         """Its function works on ``call`` from here on."""
+        self._began_at = trio.current_time()
         self._output.begin(call)
 
     @property
@@ -167,8 +171,12 @@ class Container:
         self._output.end("call")
         if not reusable:
             self.leave("failed call")
+        now = trio.current_time()
+        if self._began_at < math.inf:
+            self._queue.ran(now - self._began_at, now)
+            self._began_at = math.inf
         if not self._leaving and not self._queue.offer(self):
-            self._became_idle()
+            self._became_idle(now)
 
     def reconsider(self) -> None:
         """Plan again what to do while it idles: something has changed."""
@@ -217,7 +225,7 @@ class Container:
                 log.debug("container removed", reason=self._leaving, **self._names())
 
     async def _live(self) -> None:
-        running = await self._sandbox.start(self._launch.timings)
+        running = await self._sandbox.start(self._launch.timings, self._is_needed)
         error: Exception | None = None
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._watch_end, running)
@@ -230,6 +238,16 @@ class Container:
             nursery.cancel_scope.cancel()
         if error is not None:
             raise error
+
+    def _is_needed(self) -> bool:
+        if needed := self._queue.confirm(self._launch):
+            self._count()
+        return needed
+
+    def _count(self) -> None:
+        if not self._counted:
+            self._counted = True
+            self._events.launched()
 
     async def _watch_end(self, running: RunningContainer) -> None:
         try:
@@ -261,7 +279,7 @@ class Container:
     def _become_ready(self) -> None:
         self._ready = True
         if not self._queue.launched(self._launch, self):
-            self._became_idle()
+            self._became_idle(trio.current_time())
         self._on_ready()
 
     async def _serve(self) -> None:
@@ -323,8 +341,8 @@ class Container:
         if not self.busy and not self._leaving:
             self._track.move(ContainerState.IDLE)
 
-    def _became_idle(self) -> None:
-        now = self.idle_since = trio.current_time()
+    def _became_idle(self, now: float) -> None:
+        self.idle_since = now
         self._share.idle = True
         # It may have been given back before its thaw.
         self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE)
@@ -348,6 +366,10 @@ class Container:
             if error is not None:
                 log.warning("container is given up", exc_info=error, **self._names())
             return
+        if isinstance(error, NotNeeded):
+            self._queue.launch_dropped(self._launch)
+            return
+        self._count()
         error = error or self._why_not_ready()
         wait = self._patient or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)

@@ -17,9 +17,10 @@ from ._decisions import Resources
 from ._events import AgentEvents, ContainerTrack
 from ._next_in_line import NextInLine
 from ._plan import Recipe, container_task, min_warm, needed_resources
+from ._queues import SlotQueues
 from ._resources import NoRoom, Room, Share
-from ._slots import Launch, SlotQueues
 from ._startup import Kit
+from ._waiting import Launch
 from ._warm import WarmHold, WarmKeeper
 
 log = structlog.get_logger(__name__)
@@ -31,8 +32,9 @@ class Launcher:
     def __init__(
         self, nursery: trio.Nursery, kit: Kit, total: Resources, events: AgentEvents
     ) -> None:
-        self.queues: SlotQueues[Container] = SlotQueues(self._launch)
-        self.room = Room(total, may_wait=not kit.config.enable_nb_resource_tracker, idle=self._idle)
+        self.queues: SlotQueues[Container] = SlotQueues(self._launch, may_wait=self._may_wait)
+        self._patient = not kit.config.enable_nb_resource_tracker
+        self.room = Room(total, may_wait=self._patient, idle=self._idle)
         self.warm = WarmKeeper(
             alive=self._alive,
             starting=self._starting,
@@ -102,6 +104,13 @@ class Launcher:
             call.model.idle_timeout,
         )
 
+    def _may_wait(self, call: PendingCall) -> bool:
+        """Whether ``call`` may wait for a busy container of its function without a launch. Where
+        there is no room for one it goes as ever: such a call may find a place elsewhere."""
+        if self._patient:
+            return True
+        return self.room.in_reach(needed_resources(call.model), call.slot_hash_id)
+
     async def _run(
         self, launch: Launch[Container], task: ContainerTask, size: Resources, idle_timeout: int
     ) -> None:
@@ -158,7 +167,6 @@ class Launcher:
             on_removed=self.warm.settle,
         )
         self._containers.add(container)
-        self._events.launched()
         try:
             await container.run()
         finally:
@@ -181,6 +189,7 @@ class Launcher:
         else:
             if share is not None and launch.waiter is not None:
                 launch.begun = True
+                launch.begun_at = trio.current_time()
                 return share
             if share is not None:
                 share.release()

@@ -153,6 +153,13 @@ class Room:
             raise NoRoom
         return applicant.share
 
+    def in_reach(self, size: Resources, key: Hashable) -> bool:
+        """Whether who asks now need not wait for room that is not in sight. As for `acquire`."""
+        if self._line:
+            return False
+        missing = size.beyond(self.total - self._used + self._leaving)
+        return not missing or bool(choose_victims(self._idle(), missing, spare=key))
+
     def try_acquire(self, size: Resources) -> Share | None:
         """Get a share of what nobody uses or waits for, without evicting anybody."""
         if size and (self._line or not size.fits(self.total - self._used)):

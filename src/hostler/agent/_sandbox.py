@@ -37,8 +37,9 @@ class Sandbox:
         self._watch: DirectoryWatch | None = None
         self._watching = ExitStack()
 
-    async def start(self, timings: Timings) -> RunningContainer:
-        """Do all up to the start of the container. Raises what the steps raise."""
+    async def start(self, timings: Timings, needed: Callable[[], bool]) -> RunningContainer:
+        """Do all up to the start of the container. Raises what the steps raise; see
+        `create_and_run`."""
         with stopwatch(timings, "ctr_prep_ns"):
             directory = self._directory = make_socket_directory(self._kit.config)
             self.task.iofs_agent_path = directory.path
@@ -50,7 +51,7 @@ class Sandbox:
             to_be_pulled = await cookie.validate_image()
         if to_be_pulled:
             await pull(self._kit, cookie, timings)
-        return await create_and_run(self._kit, cookie, timings)
+        return await create_and_run(self._kit, cookie, timings, needed)
 
     async def connect(self, timings: Timings) -> Channel:
         """Wait until the started function accepts connections. Raises as `wait_ready` does."""

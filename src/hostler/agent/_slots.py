@@ -7,87 +7,54 @@ wake-up can be lost, and nobody has to look again later. The only thing to wait 
 A slot goes to the call that waits longest. Without waiting calls it becomes idle, and the next
 call takes the slot that was used last, so that those that are not needed grow old.
 
-Each waiting call has a launch that is meant for it. When another container serves the call
-first, its launch is passed on: to the call whose container it got, or it becomes a spare one. So
-a failing launch concerns one call at most, and that call only hears of it when no other
-container is there, or on its way, to serve it.
+Each waiting call has a launch that is meant for it, unless the busy containers are expected to
+have served it before that would be over (`Pace`): it is *unhurried* then, until it has waited for
+so long. When another container serves a call first, its launch is passed on: to the call whose
+container it got, or it becomes a spare one. So a failing launch concerns one call at most, and
+that call only hears of it when no other container is there, or on its way, to serve it.
 """
 
 from __future__ import annotations
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Generic, Protocol, TypeVar
+from typing import Generic
 
-import attrs
 import trio
 
-from hostler.call import PendingCall, Timings
+from hostler.call import PendingCall
+from hostler.errors import ServerBusy
 
 from ._decisions import launches_needed
 from ._freezing import RecentGap
-
-
-class Slot(Protocol):
-    """A container that can run one call at a time."""
-
-    def take(self) -> None:
-        """A call has it from here on."""
-
-    def reconsider(self) -> None:
-        """Whether it has to be kept may have changed while it idles."""
-
-
-S = TypeVar("S", bound=Slot)
-
-
-@attrs.define(eq=False)
-class Waiter(Generic[S]):
-    """A call that waits for a slot. When ``done``, it has a ``slot`` or an ``error``."""
-
-    call: PendingCall
-    done: trio.Event = attrs.Factory(trio.Event)
-    slot: S | None = None
-    error: Exception | None = None
-    timings: Timings | None = None
-    """Of the launch, if the slot is fresh from one."""
-    launch: Launch[S] | None = None
-    setback: Exception | None = None
-    """Why its launch failed, while it still hopes for another container."""
-    patience: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    """Around the wait: its deadline is set when there is no room for a launch."""
-    served_ns: int = 0
-    """When it was given its slot, as of `time.perf_counter_ns`: what is measured with it is the
-    work of the scheduler, which has no virtual time."""
-
-
-@attrs.define(eq=False)
-class Launch(Generic[S]):
-    """A container on its way. ``waiter`` is the call it is meant for; ``None`` = a spare one."""
-
-    queue: SlotQueue[S]
-    waiter: Waiter[S] | None
-    timings: Timings = attrs.Factory(Timings)
-    begun: bool = False
-    """It has its resources. Before that it is given up when nobody needs it."""
-    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    """Around the time before ``begun``."""
+from ._pace import Pace
+from ._waiting import Launch, S, Waiter
 
 
 class SlotQueue(Generic[S]):
-    """The calls, launches and containers of one slot key."""
+    """The calls, launches and containers of one slot key.
+
+    ``launch`` starts one. ``may_wait`` tells whether a call may wait without a launch.
+    """
 
     def __init__(
         self,
         key: Hashable,
         launch: Callable[[Launch[S], PendingCall], None],
-        on_empty: Callable[[SlotQueue[S]], None] = lambda queue: None,
+        on_empty: Callable[[SlotQueue[S]], None],
+        may_wait: Callable[[PendingCall], bool],
+        clock: Callable[[], float],
     ) -> None:
         self.key = key
+        self.pace = Pace()
+        self._may_wait = may_wait
+        self._clock = clock
         self._start = launch
         self._on_empty = on_empty
         self._waiters: dict[Waiter[S], None] = {}
+        self._unhurried: dict[Waiter[S], None] = {}
         self._idle: dict[S, None] = {}
         self._launches: set[Launch[S]] = set()
         self._spare: dict[Launch[S], None] = {}
@@ -142,7 +109,7 @@ class SlotQueue(Generic[S]):
 
     def add_spare(self) -> Launch[S]:
         """A launch that is for no call in particular, whose resources are there."""
-        launch: Launch[S] = Launch(self, None, begun=True)
+        launch: Launch[S] = Launch(self, None, begun=True, begun_at=self._clock(), firm=True)
         self._launches.add(launch)
         waiter = next((w for w in self._waiters if w.launch is None), None)
         if waiter is not None:
@@ -166,7 +133,10 @@ class SlotQueue(Generic[S]):
         return slot
 
     def join(self, call: PendingCall) -> Waiter[S]:
-        """Stand in line, and have a container launched unless one is spare."""
+        """Stand in line, and have a container launched unless one is spare, or the busy ones will
+        do."""
+        if not self._waiters:
+            self.pace.line_begins(self._clock())
         waiter: Waiter[S] = Waiter(call)
         self._waiters[waiter] = None
         self._provide(waiter)
@@ -178,6 +148,37 @@ class SlotQueue(Generic[S]):
             self._remove(waiter)
             self._pass_on(waiter)
         self._check_empty()
+
+    async def served(self, waiter: Waiter[S]) -> S:
+        """Wait for the slot of ``waiter``, which its call has to give back. Raises what its launch
+        failed with, and `ServerBusy`."""
+        try:
+            while not waiter.done.is_set():
+                with waiter.patience:
+                    await waiter.done.wait()
+                if not waiter.done.is_set() and not self._insist(waiter):
+                    break
+        except BaseException:
+            self.leave(waiter)
+            if waiter.slot is not None:  # handed over in the same moment
+                waiter.slot.give_back(reusable=True)
+            raise
+        if not waiter.done.is_set():
+            self.leave(waiter)
+            raise ServerBusy
+        if waiter.error is not None:
+            raise waiter.error
+        assert waiter.slot is not None
+        return waiter.slot
+
+    def _insist(self, waiter: Waiter[S]) -> bool:
+        """``waiter`` has lost its patience. If it was unhurried it gets a launch now, and new
+        patience; otherwise false: it has to leave."""
+        if waiter not in self._unhurried:
+            return False
+        self._launch_for(waiter, firm=True)
+        waiter.patience = trio.CancelScope()
+        return True
 
     def refuse_all(self, error: Callable[[], Exception]) -> None:
         """End all waiting with an exception that ``error`` makes for each."""
@@ -197,6 +198,28 @@ class SlotQueue(Generic[S]):
         self._pass_on(waiter)
         return True
 
+    def ran(self, seconds: float, now: float) -> None:
+        """A call has had a container for so long."""
+        self.pace.ran(seconds, now)
+        self._hurry()
+
+    def confirm(self, launch: Launch[S]) -> bool:
+        """The turn of ``launch`` has come, after others. Whether it is still needed; if not it has
+        to be dropped."""
+        waiter = launch.waiter
+        if launch.firm or not self._alive:
+            return True
+        if waiter is None:
+            if self._alive < self._keep:
+                return True
+            self._spare.pop(launch, None)
+        elif self._launches_needed(waiting=1):
+            return True
+        else:
+            launch.waiter = waiter.launch = None
+            self._take_time(waiter)
+        return False
+
     def withdraw(self, slot: S) -> bool:
         """Take an idle slot out; false if it was not idle."""
         if slot not in self._idle:
@@ -207,6 +230,7 @@ class SlotQueue(Generic[S]):
     def launched(self, launch: Launch[S], slot: S) -> bool:
         """``launch`` has made ``slot``; returns as `offer` does."""
         self._forget(launch)
+        self.pace.launched(self._clock() - launch.begun_at)
         self._alive += 1
         if self._keep:
             self._reconsider()
@@ -254,6 +278,7 @@ class SlotQueue(Generic[S]):
         self._alive -= 1
         if self._keep:
             self._reconsider()
+        self._hurry()
         self._fail_hopeless()
         self._check_empty()
 
@@ -264,16 +289,46 @@ class SlotQueue(Generic[S]):
             slot.reconsider()
 
     def _provide(self, waiter: Waiter[S]) -> None:
-        """Give ``waiter`` a spare launch, or a new one."""
-        if not launches_needed(waiting=1, idle=0, starting=len(self._spare)):
+        """Give ``waiter`` a spare launch, or a new one if it needs one."""
+        if self._spare:
             launch = next(iter(self._spare))
             del self._spare[launch]
             launch.waiter, waiter.launch = waiter, launch
-            return
-        launch = Launch(self, waiter)
+        elif self._launches_needed(waiting=1) or not self._may_wait(waiter.call):
+            self._launch_for(waiter)
+        elif self.pace.too_few(self._alive, self._clock()):
+            self._launch_for(waiter, firm=True)
+        else:
+            self._take_time(waiter)
+
+    def _launches_needed(self, *, waiting: int) -> int:
+        """Beside the launches that there are, for so many more calls than are unhurried."""
+        return launches_needed(
+            waiting=len(self._unhurried) + waiting,
+            idle=len(self._idle),
+            starting=0,
+            soon=self.pace.served_soon(self._alive),
+        )
+
+    def _take_time(self, waiter: Waiter[S]) -> None:
+        """``waiter`` waits without a launch."""
+        self._unhurried[waiter] = None
+        until = self._clock() + self.pace.patience
+        waiter.patience.deadline = min(waiter.patience.deadline, until)
+
+    def _launch_for(self, waiter: Waiter[S], *, firm: bool = False) -> None:
+        self._unhurried.pop(waiter, None)
+        launch = Launch(self, waiter, firm=firm)
         waiter.launch = launch
         self._launches.add(launch)
         self._start(launch, waiter.call)
+
+    def _hurry(self) -> None:
+        """It may be slower than was expected: who comes last does not wait without a launch."""
+        while self._unhurried and self._launches_needed(waiting=0):
+            waiter, _ = self._unhurried.popitem()
+            waiter.patience.deadline = math.inf
+            self._launch_for(waiter)
 
     def _pass_on(self, waiter: Waiter[S]) -> None:
         """The launch of ``waiter``, who needs it no more, becomes a spare one, or is given up."""
@@ -313,6 +368,9 @@ class SlotQueue(Generic[S]):
 
     def _remove(self, waiter: Waiter[S]) -> None:
         del self._waiters[waiter]
+        self._unhurried.pop(waiter, None)
+        if not self._waiters:
+            self.pace.line_ends()
         if waiter.setback is not None:
             self._setbacks -= 1
 
@@ -334,45 +392,3 @@ class SlotQueue(Generic[S]):
     def idle(self) -> Iterator[S]:
         """The idle slots, the one that was used last at the end."""
         return iter(self._idle)
-
-
-class SlotQueues(Generic[S]):
-    """All slot queues of an agent. A queue exists as long as something is in it."""
-
-    def __init__(self, launch: Callable[[Launch[S], PendingCall], None]) -> None:
-        self._launch = launch
-        self._queues: dict[Hashable, SlotQueue[S]] = {}
-        self._keep: dict[Hashable, int] = {}
-
-    def __len__(self) -> int:
-        return len(self._queues)
-
-    def __iter__(self) -> Iterator[SlotQueue[S]]:
-        return iter(tuple(self._queues.values()))
-
-    def get(self, key: Hashable) -> SlotQueue[S]:
-        """The queue of ``key``. Take from it or join it before the next checkpoint: an empty one
-        may be forgotten then."""
-        queue = self._queues.get(key)
-        if queue is None:
-            queue = self._queues[key] = SlotQueue(key, self._launch, self._forget)
-            if self._keep:
-                queue.keep(self._keep.get(key, 0))
-        return queue
-
-    def find(self, key: Hashable) -> SlotQueue[S] | None:
-        """The queue of ``key`` if there is anything in it."""
-        return self._queues.get(key)
-
-    def keep(self, key: Hashable, count: int) -> None:
-        """Of the containers of ``key``, now and later, ``count`` are to stay; 0 = as usual."""
-        if count:
-            self._keep[key] = count
-        else:
-            self._keep.pop(key, None)
-        if (queue := self._queues.get(key)) is not None:
-            queue.keep(count)
-
-    def _forget(self, queue: SlotQueue[S]) -> None:
-        if self._queues.get(queue.key) is queue:
-            del self._queues[queue.key]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import socket
+from collections.abc import Callable
 
 import attrs
 import structlog
@@ -61,9 +62,18 @@ async def pull(kit: Kit, cookie: Cookie, timings: Timings) -> None:
         raise ServerBusy
 
 
-async def create_and_run(kit: Kit, cookie: Cookie, timings: Timings) -> RunningContainer:
-    """Create and start the container, when it is its turn. Raises what the driver raises."""
+class NotNeeded(Exception):
+    """When the turn of a launch has come, nobody needs its container any more."""
+
+
+async def create_and_run(
+    kit: Kit, cookie: Cookie, timings: Timings, needed: Callable[[], bool]
+) -> RunningContainer:
+    """Create and start the container, when it is its turn. Raises what the driver raises, and
+    `NotNeeded` if it is not ``needed`` then."""
     async with kit.launch_slots:
+        if not needed():
+            raise NotNeeded
         with stopwatch(timings, "ctr_create_ns"):
             await cookie.create_container()
             return await cookie.run()
