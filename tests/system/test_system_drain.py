@@ -21,14 +21,14 @@ FNS = {"fnt": {"memory": 1}}
 
 @attrs.define
 class Calls:
-    """Calls of two and a half seconds each, all under way at once."""
+    """Calls of five seconds each, all under way at once."""
 
     fleet: Fleet
     replies: list[Reply] = attrs.Factory(list)
 
     async def run(self, number: int) -> None:
         body = b"call %d" % number
-        reply = await call(self.fleet.lb, "sleep=2500", body)
+        reply = await call(self.fleet.lb, "sleep=5000", body)
         assert (reply.status, reply.body) == (200, body)
         self.replies.append(reply)
 
