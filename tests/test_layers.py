@@ -18,7 +18,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         ["errors", "frames", "models", "dates", "ids", "headers", "slot_key", "hashing"], 0
     ),
-    **dict.fromkeys(["_call_json", "_container_task", "_plain_http", "_runner_seam", "_spans"], 0),
+    **dict.fromkeys(["_call_json", "_container_task", "_plain_http", "_keep_alive_seam"], 0),
+    **dict.fromkeys(["_runner_seam", "_spans"], 0),
     **dict.fromkeys(["config", "abc", "engagement"], 0),
     **dict.fromkeys(["datastore", "rules"], 0),
     **dict.fromkeys(
@@ -51,7 +52,7 @@ LAYERS: dict[str, int] = {
         ],
         1,
     ),
-    **dict.fromkeys(["_histogram", "agent_metrics", "metrics"], 1),
+    **dict.fromkeys(["_histogram", "agent_metrics", "keep_alive", "metrics"], 1),
     **dict.fromkeys(["wire", "drivers", "store", "api_client", "tracing"], 2),
     **dict.fromkeys(["pool", "agent"], 3),
     **dict.fromkeys(["lb", "runner", "front", "api"], 4),

@@ -10,7 +10,7 @@ Grouped by who implements them:
 * a caller: `Body`, `ResponseWriter`, `CallOverrider`, `CallListener`
 * the LB side: `Placer`, `RunnerPool`, `Runner`, `RunnerCall`
 * the runner side: `Driver`, `Cookie`, `RunningContainer`, and `ContainerTask`, which the agent
-  hands to a driver
+  hands to a driver; `KeepAlive`, which is shown containers as `KeptContainer`
 * what a front end needs of either agent: `CallAgent`
 """
 
@@ -24,6 +24,7 @@ import attrs
 import trio
 
 from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
+from ._keep_alive_seam import KeepAlive, KeptContainer
 from ._runner_seam import NotPlaced, Outcome, Placed, Runner
 from ._spans import Span
 from .config import PlacerConfig
@@ -46,6 +47,8 @@ __all__ = [
     "Driver",
     "ExitStatus",
     "InnerAgent",
+    "KeepAlive",
+    "KeptContainer",
     "MTLSRunnerFactory",
     "NotPlaced",
     "Outcome",

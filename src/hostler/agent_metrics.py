@@ -79,6 +79,15 @@ class AgentMetrics(Collector):
         self.launch_failures = _counter(
             "container_launch_failures", "Containers that did not become ready"
         )
+        self.cold_starts = _counter(
+            "container_cold_starts", "Calls that found no container and had one launched"
+        )
+        self.starts_ahead = _counter(
+            "container_starts_ahead", "Containers launched ahead of a call that is foretold"
+        )
+        self.starts_ahead_used = _counter(
+            "container_starts_ahead_used", "Of those: containers that a call found ready"
+        )
         self.freezes = _counter("container_freezes", "Idle containers paused")
         self.thaws = _counter("container_thaws", "Paused containers resumed for a call")
         self.log_lines = _counter("log_lines", "Lines of functions taken for log streams")
@@ -95,6 +104,7 @@ class AgentMetrics(Collector):
             "reservation_abandoned_count", "Held slots that were given back unused"
         )
         self._counts = [self.launches, self.launch_failures, self.freezes, self.thaws]
+        self._counts += [self.cold_starts, self.starts_ahead, self.starts_ahead_used]
         self._counts += [self.reservations, self.reservations_committed]
         self._counts += [self.reservations_abandoned]
         self._counts += [self.log_lines, self.log_lines_dropped]

@@ -8,6 +8,7 @@ It knows drivers by `hostler.abc.Driver` only. From the bottom up::
     _exchange     the request and the response over the function's socket
     _launcher     room, then a task for each container
     _warm         containers that are kept ready ahead of calls
+    _keeping      how long idle ones stay, and which come ahead of calls, as a `KeepAlive` says
     _container    the life of a container, and its face as a slot; _sandbox, _startup
     _slots        where calls, launches and containers of one slot key meet
     _resources    who has the room of the machine, who waits for it, who leaves for whom

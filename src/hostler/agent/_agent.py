@@ -16,12 +16,13 @@ from hostler._grace import Grace
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import remove_leaked_directories
 from hostler._listeners import tell_after
-from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent
+from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ServerBusy
 from hostler.frames import LoadHint
+from hostler.keep_alive import make_keep_alive
 
 from ._call_end import CallRecord, complete
 from ._capacity import read_machine, total_resources
@@ -319,6 +320,7 @@ async def open_agent(
     keep_logs: bool = False,
     debug_logs: bool = False,
     metrics: AgentMetrics | None = None,
+    keep_alive: KeepAlive | None = None,
     grace: float | Grace | None = None,
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
@@ -333,7 +335,8 @@ async def open_agent(
     ``output`` gets what functions print. ``keep_logs``: each call's ``log`` gets what was printed
     for it, as listeners may want it. ``debug_logs``: the lines are logged at debug, unless
     FN_DISABLE_DEBUG_USER_LOGS. Without any of the three, output is not captured. ``metrics`` are
-    the process's own by default.
+    the process's own by default. ``keep_alive``, of this agent alone, says how long idle
+    containers stay (default: the one that ``config.keep_alive`` names).
 
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
     have ``grace`` seconds (default: ``config.drain_grace_msecs``) to finish and are cancelled
@@ -346,6 +349,7 @@ async def open_agent(
     """
     config = AgentConfig.from_env() if config is None else config
     total = total_resources(read_machine(), config) if total is None else total
+    keep_alive = make_keep_alive(config) if keep_alive is None else keep_alive
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
     await remove_leaked_directories(config)
     error: Exception | None = None
@@ -356,20 +360,16 @@ async def open_agent(
             watcher=watcher,
             launch_slots=trio.CapacityLimiter(config.launch_concurrency),
             freezer=Freezer(config.freeze_idle_msecs / 1000),
+            keep_alive=keep_alive,
             output=output,
             keep_logs=keep_logs,
             debug_logs=debug_logs and not config.disable_debug_user_logs,
         )
         launcher = Launcher(containers, kit, total, events)
         containers.start_soon(launcher.warm.run)
+        containers.start_soon(launcher.keeping.run)
         agent = Agent(
-            launcher,
-            driver,
-            config,
-            events,
-            call_overrider,
-            tuple(call_options),
-            tuple(listeners),
+            launcher, driver, config, events, call_overrider, tuple(call_options), tuple(listeners)
         )
         try:
             with events.metrics.showing(launcher.shown_load):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Hashable, Mapping
+from functools import partial
 
 import structlog
 import trio
@@ -17,13 +18,15 @@ from hostler.abc import ContainerTask, RunningContainer, RunResult
 from hostler.agent_metrics import ReadyOutcome
 from hostler.call import PendingCall
 from hostler.call_stats import CallStats
-from hostler.errors import APIError, ContainerInitFailed, ContainerInitTimeout, ServerBusy
+from hostler.errors import APIError, ContainerInitTimeout, ServerBusy
 
 from ._connection import Channel
 from ._decisions import Plan, Resources, plan_idle
-from ._endings import explain_end
+from ._endings import why_not_ready
 from ._events import AgentEvents, ContainerState, ContainerTrack
+from ._keeping import Idler, Keeping
 from ._output import FunctionOutput
+from ._plan import names_of
 from ._resources import Share
 from ._sandbox import Sandbox
 from ._startup import Kit, NotNeeded
@@ -31,11 +34,12 @@ from ._waiting import Launch
 
 log = structlog.get_logger(__name__)
 
+IDLE_TIMEOUT = "idle timeout"
 CLOSING = "closing"
 """Why containers leave when their agent closes."""
 
 
-class Container:
+class Container(Idler):
     """A container from its launch to its removal; while it is ready, a slot of its queue.
 
     ``ended`` is set when the container has ended by itself, with ``result`` if the driver knows.
@@ -48,23 +52,26 @@ class Container:
         share: Share,
         *,
         idle_timeout: float,
+        ahead: bool,
         kit: Kit,
+        keeping: Keeping,
         events: AgentEvents,
         track: ContainerTrack,
         on_idle: Callable[[], object],
         on_ready: Callable[[], object],
         on_removed: Callable[[], object],
     ) -> None:
+        super().__init__(share.size.memory, idle_timeout, ahead=ahead)
         self.task = task
         self.stats: CallStats | None = None
         task.on_sample = self._sampled
-        self.idle_since = math.inf
         self.ended = trio.Event()
         self.result: RunResult | None = None
         self._launch = launch
         self._queue = launch.queue
         self._share = share
-        self._idle_timeout = idle_timeout
+        self._keeping = keeping
+        self._names = partial(names_of, task)
         self._freezer = kit.freezer
         self._grace = kit.freezer.grace(self._queue.recent_gap, trio.current_time())
         self._patient = not kit.config.enable_nb_resource_tracker
@@ -140,7 +147,9 @@ class Container:
         if self.idle_since < math.inf:
             now = trio.current_time()
             self._queue.recent_gap.note(now - self.idle_since, now)
+            self._keeping.taken(self, now)
             self.idle_since = math.inf
+        self.ahead = False
         if self._frozen:
             self._usable = trio.Event()
             self._nap.cancel()
@@ -195,6 +204,7 @@ class Container:
         if self._leaving:
             return
         self._leaving = reason
+        self._keeping.left(self, early=reason != IDLE_TIMEOUT)
         self._share.leave()
         self._track.move(ContainerState.DONE)
         self._life.cancel()
@@ -278,6 +288,7 @@ class Container:
 
     def _become_ready(self) -> None:
         self._ready = True
+        self.started(self._launch.timings)
         if not self._queue.launched(self._launch, self):
             self._became_idle(trio.current_time())
         self._on_ready()
@@ -287,7 +298,7 @@ class Container:
         while True:
             plan = self._plan()
             if plan.step == "retire":
-                self.leave("idle timeout")
+                self.leave(IDLE_TIMEOUT)
                 return
             if plan.step == "thaw":
                 await self._thaw()
@@ -309,7 +320,7 @@ class Container:
             frozen=self._frozen,
             kept=self.kept,
             freeze_after=self._grace,
-            retire_after=self._idle_timeout,
+            retire_at=self._keeping.keep_until(self, now),
         )
 
     async def _freeze_in_turn(self, retire_at: float) -> None:
@@ -344,9 +355,11 @@ class Container:
     def _became_idle(self, now: float) -> None:
         self.idle_since = now
         self._share.idle = True
+        self.level = self._queue.alive - self._queue.idle_count + 1
+        look = self._keeping.became_idle(self, now)
         # It may have been given back before its thaw.
         self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE)
-        self._nap.deadline = min(self._nap.deadline, now + self._grace, now + self._idle_timeout)
+        self._nap.deadline = min(self._nap.deadline, now + self._grace, look)
         self._on_idle()
 
     def _removed(self) -> None:
@@ -370,7 +383,7 @@ class Container:
             self._queue.launch_dropped(self._launch)
             return
         self._count()
-        error = error or self._why_not_ready()
+        error = error or why_not_ready(self.result)
         wait = self._patient or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
         if self._leaving == CLOSING:
@@ -380,21 +393,6 @@ class Container:
         if not concerned and not isinstance(error, APIError):
             log.error("launch failed inside the runner", exc_info=error, **self._names())
 
-    def _why_not_ready(self) -> APIError:
-        """Of a launch that met no error itself."""
-        error = explain_end(ContainerInitFailed(), self.result)
-        # Nothing of the call was sent: where the function is not to blame, it may go elsewhere.
-        return error if error.blame == "user" else ServerBusy()
-
     def _sampled(self, metrics: Mapping[str, int]) -> None:
         if self.stats is not None:
             self.stats.add(time.time_ns(), metrics)
-
-    def _names(self) -> dict[str, str]:
-        task = self.task
-        return {
-            "container_id": task.id,
-            "app_id": task.app_id,
-            "fn_id": task.fn_id,
-            "image": task.image,
-        }

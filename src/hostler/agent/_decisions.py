@@ -65,10 +65,10 @@ E = TypeVar("E", bound=Evictable)
 def choose_victims(idle: Iterable[E], missing: Resources, *, spare: Hashable) -> Sequence[E]:
     """Choose whom of ``idle`` to end so that ``missing`` becomes free; ``()`` = can't be done.
 
-    ``idle`` comes in order of last use, the least recent first, and is evicted in that order.
+    ``idle`` comes in the order of eviction, by default that of last use, the least recent first.
     Containers of the slot key ``spare``, and those that have nothing of what is missing, are
     left alone. At the end, who turned out not to be needed beside a bigger one is let off, the
-    most recently used first.
+    last ones first.
     """
     if not missing:
         return ()
@@ -116,15 +116,15 @@ def plan_idle(
     frozen: bool,
     kept: bool,
     freeze_after: float,
-    retire_after: float,
+    retire_at: float,
 ) -> Plan:
     """Decide what a container does that idles since ``idle_since``. All in seconds.
 
-    ``kept``: it has to stay ready for a call, however long that takes.
+    ``kept``: it has to stay ready for a call, however long that takes; otherwise it goes at
+    ``retire_at``.
     """
     if kept:
         return Plan("thaw" if frozen else "rest")
-    retire_at = idle_since + retire_after
     if now >= retire_at:
         return Plan("retire")
     if frozen:

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 from hostler.abc import RunResult
-from hostler.errors import APIError, ContainerOutOfMemory, FunctionError
+from hostler.errors import (
+    APIError,
+    ContainerInitFailed,
+    ContainerOutOfMemory,
+    FunctionError,
+    ServerBusy,
+)
 
 
 def explain_end(error: FunctionError, result: RunResult | None) -> APIError:
@@ -18,3 +24,10 @@ def explain_end(error: FunctionError, result: RunResult | None) -> APIError:
         return ContainerOutOfMemory()
     # The text that Fn's clients know comes first.
     return type(error)(message=f"{error}: the container {result.reason}")
+
+
+def why_not_ready(result: RunResult | None) -> APIError:
+    """Why a launch that met no error itself has no container."""
+    error = explain_end(ContainerInitFailed(), result)
+    # Nothing of the call was sent: where the function is not to blame, it may go elsewhere.
+    return error if error.blame == "user" else ServerBusy()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from functools import partial
 
 import structlog
 import trio
@@ -15,6 +16,7 @@ from hostler.errors import ServerBusy
 from ._container import CLOSING, Container
 from ._decisions import Resources
 from ._events import AgentEvents, ContainerTrack
+from ._keeping import Keeping
 from ._next_in_line import NextInLine
 from ._plan import Recipe, container_task, min_warm, needed_resources
 from ._queues import SlotQueues
@@ -40,6 +42,9 @@ class Launcher:
             starting=self._starting,
             keep=self.queues.keep,
             launch=self._launch_spare,
+        )
+        self.keeping = Keeping(
+            kit.keep_alive, events, hot=self._hot, launch=partial(self._launch_spare, ahead=True)
         )
         self.next_in_line = NextInLine()
         self._nursery = nursery
@@ -96,10 +101,13 @@ class Launcher:
 
     def _launch(self, launch: Launch[Container], call: PendingCall) -> None:
         """Start ``launch`` for ``call``, of which nothing is kept but what the launch needs."""
+        config = self._kit.config
+        # The call's registry token is not for launches ahead of other calls.
+        self.keeping.missed(launch.queue.key, lambda: Recipe.of(call, config, with_token=False))
         self._nursery.start_soon(
             self._run,
             launch,
-            container_task(call, self._kit.config),
+            container_task(call, config),
             needed_resources(call.model),
             call.model.idle_timeout,
         )
@@ -122,15 +130,18 @@ class Launcher:
         finally:
             self.warm.settle()
 
-    def _launch_spare(self, key: Hashable, recipe: Recipe) -> bool:
-        """Start a container that is for no call in particular, if there is room."""
+    def _launch_spare(self, key: Hashable, recipe: Recipe, *, ahead: bool = False) -> bool:
+        """Start a container that is for no call in particular, if there is room. ``ahead``: the
+        `KeepAlive` wants it."""
         share = None if self._closing else self.room.try_acquire(recipe.size)
         if share is None:
             return False
         launch = self.queues.get(key).add_spare()
         task = recipe.task()
         track = self._events.track(task.app_id, task.fn_id, task.image)
-        self._nursery.start_soon(self._run_spare, launch, task, share, recipe.idle_timeout, track)
+        self._nursery.start_soon(
+            self._run_spare, launch, task, share, recipe.idle_timeout, track, ahead
+        )
         return True
 
     async def _run_spare(
@@ -140,9 +151,10 @@ class Launcher:
         share: Share,
         idle_timeout: int,
         track: ContainerTrack,
+        ahead: bool,
     ) -> None:
         try:
-            await self._live(launch, task, share, idle_timeout, track)
+            await self._live(launch, task, share, idle_timeout, track, ahead=ahead)
         finally:
             self.warm.settle()
 
@@ -153,13 +165,17 @@ class Launcher:
         share: Share,
         idle_timeout: int,
         track: ContainerTrack,
+        *,
+        ahead: bool = False,
     ) -> None:
         container = Container(
             launch,
             task,
             share,
             idle_timeout=idle_timeout,
+            ahead=ahead,
             kit=self._kit,
+            keeping=self.keeping,
             events=self._events,
             track=track,
             on_idle=self._container_idle,
@@ -222,14 +238,21 @@ class Launcher:
             self.room.settle()
 
     def _idle(self) -> Iterable[Container]:
-        """The idle containers, the least recently used first, those to be kept last."""
+        """The idle containers, in the order of the `KeepAlive`, those to be kept last."""
+        rank, now = self.keeping.rank, trio.current_time()
         idle = [container for queue in self.queues for container in queue.idle()]
-        idle.sort(key=lambda container: (container.kept, container.idle_since))
+        idle.sort(
+            key=lambda container: (container.kept, rank(container, now), container.idle_since)
+        )
         return idle
 
     def _alive(self, key: Hashable) -> int:
         queue = self.queues.find(key)
         return queue.alive if queue is not None else 0
+
+    def _hot(self, key: Hashable) -> bool:
+        queue = self.queues.find(key)
+        return queue is not None and bool(queue.idle_count or queue.starting)
 
     def _starting(self, key: Hashable) -> int:
         queue = self.queues.find(key)

@@ -60,6 +60,16 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
     )
 
 
+def names_of(task: ContainerTask) -> dict[str, str]:
+    """Whose container it is, for log lines."""
+    return {
+        "container_id": task.id,
+        "app_id": task.app_id,
+        "fn_id": task.fn_id,
+        "image": task.image,
+    }
+
+
 @attrs.frozen
 class Recipe:
     """How to launch containers of one function without a call."""

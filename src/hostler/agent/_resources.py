@@ -83,8 +83,8 @@ class _Applicant:
 class Room:
     """Resources of the machine, handed out in order of arrival.
 
-    ``idle`` returns the idle containers, the least recently used first. ``may_wait`` is false in
-    NACK mode: then who can't be helped by those who leave, or by evicting, is refused at once.
+    ``idle`` returns the idle containers in the order of eviction. ``may_wait`` is false in NACK
+    mode: then who can't be helped by those who leave, or by evicting, is refused at once.
     """
 
     def __init__(

@@ -13,7 +13,7 @@ import trio
 from hostler._container_task import OutputSink
 from hostler._inotify import DirectoryWatch, DirectoryWatcher
 from hostler._iofs import SOCKET_NAME, BadSocket, FunctionSocket, SocketDirectory
-from hostler.abc import Cookie, Driver, RunningContainer
+from hostler.abc import Cookie, Driver, KeepAlive, RunningContainer
 from hostler.call import Timings, stopwatch
 from hostler.config import AgentConfig
 from hostler.errors import (
@@ -42,6 +42,7 @@ class Kit:
     launch_slots: trio.CapacityLimiter
     """Bounds how many containers are created and started at a time."""
     freezer: Freezer
+    keep_alive: KeepAlive
     output: OutputSink | None = None
     """Gets what functions print."""
     keep_logs: bool = False

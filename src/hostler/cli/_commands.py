@@ -108,10 +108,21 @@ TlsCert = Annotated[
 TlsKey = Annotated[str | None, typer.Option(envvar="FN_TLS_KEY", help="PEM file of our key.")]
 
 
+KeepAlive = Annotated[
+    str | None,
+    typer.Option(
+        help="How long idle containers stay: fixed (their function's idle timeout), predictive "
+        "(where it saves most; they may come ahead of calls), or module:attribute of a callable "
+        "that takes an AgentConfig and returns a KeepAlive. [FN_KEEP_ALIVE, default: fixed]"
+    ),
+]
+
+
 @app.command()
 def serve(
     functions: Functions = "",
     driver: ServeDriver = AUTO,
+    keep_alive: KeepAlive = None,
     bind: HttpBind = None,
     overrider: Overrider = None,
     grace: Grace = None,
@@ -128,7 +139,7 @@ def serve(
     def make() -> tuple[NodeConfig, Node]:
         from ._serve import ServeNode
 
-        options = _common(log_format, log_level, grace)
+        options = {**_common(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
         made = make_settings(options, bind=bind, overrider=overrider)
         table = load_functions(functions) if functions else None
         return made.node, ServeNode(settings=made, driver=driver, functions=table)
@@ -231,6 +242,7 @@ def api(
 @app.command()
 def runner(
     driver: Driver = "docker",
+    keep_alive: KeepAlive = None,
     bind: Annotated[
         str | None,
         typer.Option(
@@ -305,7 +317,7 @@ def runner(
 
         from ._runner import RunnerNode
 
-        options = _common(log_format, log_level, grace)
+        options = {**_common(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
         made = make_settings(options, bind=bind, overrider=overrider, grpc=True)
         return made.node, RunnerNode(
             settings=made,

@@ -12,11 +12,12 @@ import trio
 from prometheus_client import REGISTRY
 
 from hostler._asgi import cors, with_middleware
-from hostler.abc import CallAgent, Driver
+from hostler.abc import CallAgent, Driver, KeepAlive
 from hostler.bodies import BodyBudget
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
+from hostler.keep_alive import make_keep_alive
 from hostler.lb import DrainReport, Footprint
 
 from ._catalog import Lookup
@@ -63,6 +64,18 @@ def calls_app(
     )
     origins, headers = settings.node.api_cors_origins, settings.node.api_cors_headers
     return with_middleware(app, [cors(origins, headers)]) if origins else app
+
+
+def keep_alive_of(config: AgentConfig) -> KeepAlive:
+    """The policy that is configured, the operator's own too. Raises `ConfigError`."""
+    name = config.keep_alive
+    if ":" not in name:
+        return make_keep_alive(config)
+    policy = load_callable(name, "--keep-alive")(config)
+    if not isinstance(policy, KeepAlive):
+        made = type(policy).__name__
+        raise ConfigError(f"--keep-alive {name!r}: made a {made}, which is no KeepAlive")
+    return policy
 
 
 @asynccontextmanager

@@ -21,7 +21,7 @@ from ._life import Life
 from ._load import load_callable
 from ._machine_id import take_machine_id
 from ._page import Page
-from ._parts import opened_driver, serving
+from ._parts import keep_alive_of, opened_driver, serving
 from ._settings import Settings
 from ._tail import Tail
 from ._tls import following_tls
@@ -74,6 +74,7 @@ class RunnerNode:
                 open_agent(
                     driver,
                     config=config,
+                    keep_alive=keep_alive_of(config),
                     call_overrider=self.settings.overrider,
                     listeners=page.listeners,
                     output=tail.sink(logs.collect if logs is not None else None),

@@ -22,7 +22,7 @@ from ._engine import choose_driver
 from ._life import Life
 from ._machine_id import take_machine_id
 from ._page import Page
-from ._parts import calls_app, opened_driver, serving, tell_drain
+from ._parts import calls_app, keep_alive_of, opened_driver, serving, tell_drain
 from ._settings import Settings
 from ._tail import Tail
 
@@ -59,6 +59,7 @@ class ServeNode:
                 open_agent(
                     driver,
                     config=config,
+                    keep_alive=keep_alive_of(config),
                     call_overrider=self.settings.overrider,
                     listeners=page.listeners,
                     startup=startup,

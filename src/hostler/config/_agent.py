@@ -51,6 +51,17 @@ class AgentConfig(EnvConfig):
     """Milliseconds (3 600 000) that Fn keeps an idle slot queue. No effect: an empty queue is
     dropped at once, since it costs nothing to make."""
 
+    keep_alive: str = attrs.field(default="fixed", metadata=setting(NON_EMPTY, "FN_KEEP_ALIVE"))
+    """How long idle containers stay (fixed): `fixed` = for their function's idle timeout,
+    `predictive` = where the same memory saves most, and they may come ahead of calls, or
+    `module:attribute` of a policy of your own. Ours."""
+
+    keep_alive_percent: int = attrs.field(
+        default=100, metadata=setting(number(1, 100_000), "FN_KEEP_ALIVE_PERCENT")
+    )
+    """Percent (100) of the memory that the functions' idle timeouts would keep idle on average,
+    which the policy `predictive` may use. Ours."""
+
     slot_wait_msecs: float = attrs.field(
         default=math.inf, metadata=setting(MILLISECONDS, "FN_SLOT_WAIT_MSECS")
     )

@@ -1,6 +1,7 @@
 """Public fakes and contract suites, for tests of hostler and of what you build on it.
 
-* `check_driver` and `check_placer` for a driver and a placer of your own
+* `check_driver`, `check_placer` and `check_keep_alive` for a driver, a placer and a keep-alive
+  policy of your own
 * `FakeRunner`, `FakePool` and `fake_call`: placing calls by a script
 * `MemoryRunnerClient` and `memory_engagement_pair`: engagements without a wire
 * the sim driver, `hostler.drivers.sim`, runs functions on virtual time
@@ -11,6 +12,7 @@ from __future__ import annotations
 from ._driver_suite import DRIVER_CHECKS, check_driver
 from ._fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
 from ._function import FunctionAnswer, FunctionBroke, ReadyWatch, call_function
+from ._keep_alive_suite import KEEP_ALIVE_CHECKS, FakeContainer, check_keep_alive
 from ._memory import (
     MemoryClientEngagement,
     MemoryServerEngagement,
@@ -23,12 +25,14 @@ from ._subject import ContractBroken, DriverSubject, OpenSubject
 
 __all__ = [
     "DRIVER_CHECKS",
+    "KEEP_ALIVE_CHECKS",
     "NACK",
     "PLACER_CHECKS",
     "UNREACHABLE",
     "ContractBroken",
     "DriverSubject",
     "FakeAttempt",
+    "FakeContainer",
     "FakePool",
     "FakeRunner",
     "FunctionAnswer",
@@ -42,6 +46,7 @@ __all__ = [
     "add_sim_function",
     "call_function",
     "check_driver",
+    "check_keep_alive",
     "check_placer",
     "fake_call",
     "memory_engagement_pair",
