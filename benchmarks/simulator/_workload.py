@@ -51,7 +51,7 @@ def make_functions(rng: random.Random, count: int, megabytes: float) -> list[Fun
     """``count`` functions that together keep ``megabytes`` of memory busy on average."""
     weights = _popularity(count)
     rng.shuffle(weights)
-    kinds = (_poisson, _periodic, _bursts)
+    kinds = (poisson, periodic, bursts)
     drafts = [(weight, _seconds(rng), _memory(rng)) for weight in weights]
     need = sum(weight * seconds * memory for weight, seconds, memory in drafts)
     return [
@@ -95,23 +95,23 @@ def _factor(rng: random.Random) -> float:
     return rng.lognormvariate(-(CALL_SIGMA**2) / 2, CALL_SIGMA)
 
 
-def _poisson(rng: random.Random, rate: float, until: float) -> Iterator[float]:
+def poisson(rng: random.Random, rate: float, until: float) -> Iterator[float]:
     at = rng.expovariate(rate)
     while at < until:
         yield at
         at += rng.expovariate(rate)
 
 
-def _periodic(rng: random.Random, rate: float, until: float) -> Iterator[float]:
+def periodic(rng: random.Random, rate: float, until: float) -> Iterator[float]:
     at = rng.random() / rate
     while at < until:
         yield at
         at += rng.uniform(0.95, 1.05) / rate
 
 
-def _bursts(rng: random.Random, rate: float, until: float) -> Iterator[float]:
+def bursts(rng: random.Random, rate: float, until: float) -> Iterator[float]:
     """Bursts come at random; within one, calls follow ten times as fast as on average."""
-    for start in _poisson(rng, rate / BURST, until):
+    for start in poisson(rng, rate / BURST, until):
         at = start
         while at < until:
             yield at
