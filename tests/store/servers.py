@@ -226,6 +226,7 @@ class MariaDB(Server):
             "mariadb-install-db",
             "--no-defaults",
             f"--datadir={self.folder}/data",
+            f"--tmpdir={self.folder}",  # in /tmp, each that starts removes the others' tables
             "--auth-root-authentication-method=normal",
             "--skip-test-db",
             "--skip-name-resolve",
@@ -236,6 +237,7 @@ class MariaDB(Server):
             shutil.which("mariadbd", path="/usr/sbin:/usr/bin") or "mariadbd",
             "--no-defaults",
             f"--datadir={self.folder}/data",
+            f"--tmpdir={self.folder}",
             f"--socket={self.folder}/socket",
             f"--pid-file={self.folder}/pid",
             "--bind-address=localhost",
