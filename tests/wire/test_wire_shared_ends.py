@@ -68,13 +68,18 @@ async def test_a_server_that_ends_tells_each_call() -> None:
     assert len(failures) == 3
 
 
-async def test_calls_that_come_after_a_server_has_ended_are_refused() -> None:
+async def test_calls_that_come_after_a_server_has_ended_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The client has not read yet that the server goes: its calls may go elsewhere."""
     service = Service()
     async with open_pair(service) as pair, trio.open_nursery() as nursery:
         assert body_of(await call(pair.client, b"hi")) == b"hi"
         (slot,) = pair.client._pool._slots
-        slot.protocol.connection.transport.pause_reading()
+        side = slot.protocol._trio_side
+        assert side is not None
+        held: list[bytes] = []
+        monkeypatch.setattr(side, "_deliver", held.append)
         (protocol,) = pair.server.connections
         pair.server.stop_accepting()
         handler = protocol.handler
@@ -94,7 +99,9 @@ async def test_calls_that_come_after_a_server_has_ended_are_refused() -> None:
         for _ in range(3):
             nursery.start_soon(late)
         await settle(lambda: pair.client.statistics().streams, 3)
-        slot.protocol.connection.transport.resume_reading()
+        monkeypatch.undo()
+        for data in held:
+            slot.protocol.data_received(data)
         await settle(lambda: refused, 3)
         # It does not wait for more: the client closes what it needs no longer.
         await settle(lambda: len(pair.server.connections), 0)

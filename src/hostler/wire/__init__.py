@@ -7,6 +7,7 @@ serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured
     _client_stream, _engage_client   a stream of it, an engagement
     _server, _rpc, _serving   the runner's end: listening, one RPC
     _stream, _connection, _h2   what both share: grpclib's HTTP/2, reachable from Trio tasks
+    _trio_side                those that read a plaintext connection
     _shared_stream, _shared_call     many small calls on one stream, and one of them
     _shared_client, _shared_server   the two ends of such a stream
     _codec, _struct           frames to bytes; _runner_pb is generated

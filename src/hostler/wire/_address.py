@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from hostler.config import is_host
 
 
@@ -26,3 +28,8 @@ def split_address(address: str) -> tuple[str, int]:
 def join_address(host: str, port: int) -> str:
     """``host:port``, with an IPv6 address in brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def peer_address(name: Any) -> str:
+    """``host:port`` of a socket's peer name; "" if the peer is gone already."""
+    return join_address(*name[:2]) if name else ""

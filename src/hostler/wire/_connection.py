@@ -39,12 +39,13 @@ from h2.events import Event as H2Event
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
-from ._address import join_address
+from ._address import peer_address
 from ._h2 import QuietH2, with_setting
 from ._keepalive import Keepalive
 from ._loop import Loop
 from ._status import UNAVAILABLE
 from ._stream import Broken, WireStream
+from ._trio_side import TrioSide
 
 log = structlog.get_logger(__name__)
 
@@ -233,6 +234,9 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._closing_reason = ""
         self._failed = False
+        self._trio_side: TrioSide | None = None
+        """Of a plaintext connection."""
+        self._read_error: OSError | None = None
 
     @property
     def usable(self) -> bool:
@@ -250,8 +254,17 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         # First of all, so that whatever fails from here on can be aborted.
         self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
         self.processor = _Processor(self)
-        self.peer = _address(transport.get_extra_info("peername"))
+        self.peer = peer_address(transport.get_extra_info("peername"))
         self._set_socket_options(transport.get_extra_info("socket"))
+        if transport.get_extra_info("sslcontext") is None:
+            self._trio_side = TrioSide(
+                self._loop,
+                self.connection.transport,
+                deliver=self.data_received,
+                lost=self._read_failed,
+                run=self._run,
+                calls=self.client_side,
+            )
         h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
         h2.local_settings[SettingCodes.MAX_FRAME_SIZE] = h2.max_inbound_frame_size = MAX_FRAME
         if self.client_side:
@@ -271,8 +284,16 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
 
+    @_contained
+    def _read_failed(self, error: OSError) -> None:
+        self._read_error = error
+        self.connection.transport.abort()
+
     def _call_soon(self, callback: Callable[[], None]) -> None:
-        self._loop.call_soon(self._run, callback)
+        if self._trio_side is not None:
+            self._trio_side.call_soon(callback)
+        else:
+            self._loop.call_soon(self._run, callback)
 
     @_contained
     def _run(self, callback: Callable[[], None]) -> None:
@@ -291,6 +312,9 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def connection_lost(self, exc: BaseException | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        if self._trio_side is not None:
+            self._trio_side.stop()
+        exc = exc or self._read_error
         self.lost_reason = exc
         reason = self._closing_reason or (f"connection lost: {exc}" if exc else "connection closed")
         # First the facts: whoever waits for them must not depend on what follows.
@@ -373,11 +397,3 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
 def _text(data: bytes | None) -> str:
     return repr((data or b"")[:80].decode("latin-1"))
-
-
-def _address(name: Any) -> str:
-    """``host:port`` of a socket name; "" if the peer is gone already."""
-    if not name:
-        return ""
-    host, port = name[:2]
-    return join_address(host, port)

@@ -1,0 +1,111 @@
+"""Reading and writing of a plaintext connection by Trio tasks.
+
+trio-asyncio takes three turns of the scheduler and a cancel scope for each read, and one of each
+for a callback that is to be called soon. Here a read takes one turn, and so does what is called
+soon. Writing itself, timers and the end stay asyncio's: these tasks only stand in for its reader.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from ._loop import Loop
+
+READ_BYTES = 256 * 1024
+"""Of one read, at most; asyncio's number."""
+
+
+class TrioSide:
+    """Of one connection. Its tasks belong to ``loop``, as the transport does, and end with the
+    connection (`stop`) or the loop.
+
+    ``deliver`` gets what was read, ``lost`` the error that ended it, ``run`` calls what is due.
+    They must not raise. Without ``calls`` asyncio's loop calls what is due: it takes longer, and so
+    gathers more for one write where many calls end in turns of their own, as they do on a runner.
+    """
+
+    def __init__(
+        self,
+        loop: Loop,
+        transport: asyncio.Transport,
+        *,
+        deliver: Callable[[bytes], None],
+        lost: Callable[[OSError], None],
+        run: Callable[[Callable[[], None]], None],
+        calls: bool,
+    ) -> None:
+        self._loop = loop
+        self._transport = transport
+        self._fd: int = transport.get_extra_info("socket").fileno()
+        self._deliver = deliver
+        self._lost = lost
+        self._run = run
+        self._due: deque[Callable[[], None]] = deque()
+        self._caller: trio.lowlevel.Task | None = None
+        """The task that calls what is due, while it has nothing to do."""
+        self._calls = calls
+        transport.pause_reading()
+        start: Any = loop  # trio-asyncio's, which has no annotations
+        self._tasks = [start.trio_as_future(self._read)]
+        if calls:
+            self._tasks.append(start.trio_as_future(self._call))
+
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Have ``callback`` called after what is due now. Synchronous."""
+        if not self._calls:
+            self._loop.call_soon(self._run, callback)
+            return
+        self._due.append(callback)
+        if self._caller is not None:
+            caller, self._caller = self._caller, None
+            trio.lowlevel.reschedule(caller)
+
+    def stop(self) -> None:
+        """The connection is lost; its socket is closed next."""
+        trio.lowlevel.notify_closing(self._fd)
+        for task in self._tasks:
+            task.cancel()
+
+    async def _read(self) -> None:
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._fd)
+                if self._transport.is_closing():
+                    return
+                try:
+                    data = os.read(self._fd, READ_BYTES)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    self._transport.close()
+                    return
+                self._deliver(data)
+        except trio.ClosedResourceError:
+            pass
+        except OSError as error:
+            self._lost(error)
+
+    async def _call(self) -> None:
+        try:
+            while True:
+                while self._due:
+                    self._run(self._due.popleft())
+                self._caller = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._stop_calling)
+                # What others have to say a turn later goes along: a turn costs less than a write.
+                await trio.lowlevel.cancel_shielded_checkpoint()
+        finally:
+            # A program that is cancelled has still something to say.
+            self._calls = False
+            while self._due:
+                self._loop.call_soon(self._run, self._due.popleft())
+
+    def _stop_calling(self, _: object) -> trio.lowlevel.Abort:
+        self._caller = None
+        return trio.lowlevel.Abort.SUCCEEDED
