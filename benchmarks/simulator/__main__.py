@@ -14,7 +14,7 @@ from rich.console import Console
 from hostler.pool import PLACERS
 
 from ._plot import plot_results
-from ._report import medians, print_table, update_document, write_results
+from ._report import medians, print_table, read_results, update_document, write_results
 from ._run import ORACLE, Plan, Result, simulate
 
 NAMES = (*PLACERS, ORACLE)
@@ -43,6 +43,15 @@ def _parser() -> argparse.ArgumentParser:
     add("--seeds", type=int, default=3, help="loads of each kind (default: 3)")
     add("--processes", type=int, default=os.cpu_count() or 1)
     add("--output", type=Path, default=Path("build/simulation.json"))
+    add(
+        "--with",
+        type=Path,
+        nargs="+",
+        default=[],
+        dest="earlier",
+        metavar="FILE",
+        help="JSON files of earlier runs, whose results are shown as well",
+    )
     add("--document", type=Path, help="a Markdown file in which the table is renewed")
     add("--plot", type=Path, help="also draw the results, as an SVG or a PNG file")
     return parser
@@ -71,6 +80,10 @@ def _plans(options: argparse.Namespace) -> Iterator[Plan]:
         )
 
 
+def _sort(results: list[Result]) -> None:
+    results.sort(key=lambda one: (one.runners, one.load, NAMES.index(one.placer), one.seed))
+
+
 def main() -> None:
     parser = _parser()
     options = parser.parse_args()
@@ -78,15 +91,16 @@ def main() -> None:
         if name not in NAMES:
             parser.error(f"no such placer: {name}")
     console = Console(highlight=False)
-    results: list[Result] = []
+    results = [result for path in options.earlier for result in read_results(path)]
     with ProcessPoolExecutor(options.processes) as pool:
         for future in as_completed(pool.submit(simulate, plan) for plan in _plans(options)):
             result = future.result()
             results.append(result)
-            results.sort(key=lambda one: (one.runners, one.load, NAMES.index(one.placer), one.seed))
+            _sort(results)
             write_results(results, options.output)
             load = f"load {result.load:.0%}, seed {result.seed}"
             console.print(f"{result.runners} runners, {load}, {result.placer}: done")
+    _sort(results)
     print_table(medians(results), console)
     if options.document is not None:
         update_document(medians(results), options.document)

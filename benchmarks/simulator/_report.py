@@ -77,6 +77,11 @@ def update_document(results: Sequence[Result], path: Path) -> None:
     path.write_text(f"{before}{begin}\n{table}\n{end}{after}")
 
 
+def read_results(path: Path) -> list[Result]:
+    """What `write_results` has written as JSON."""
+    return msgspec.json.decode(path.read_bytes(), type=list[Result])
+
+
 def write_results(results: Sequence[Result], json_path: Path) -> None:
     """All numbers as JSON, and beside it a CSV file: one line per result, for plots."""
     json_path.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ import trio
 
 from hostler._change import Change
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from hostler.agent._pace import Pace
 from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.frames import MAX_WARM_KEYS, LoadHint, RunnerStatus
@@ -37,6 +38,7 @@ class _Idle:
     name: str
     memory: int
     since: float
+    worthy_until: float
 
 
 @attrs.define(eq=False)
@@ -54,6 +56,7 @@ class _Queue:
     idle: list[_Idle] = attrs.Factory(list)
     waiters: deque[_Waiter] = attrs.Factory(deque)
     ready: deque[float] = attrs.Factory(deque)
+    pace: Pace = attrs.Factory(Pace)
 
     def appoint(self) -> None:
         for waiter, at in zip(self.waiters, self.ready, strict=False):
@@ -67,7 +70,7 @@ class SimRunner(Runner):
         self._address = address
         self._free = memory
         self._idle: OrderedDict[_Idle, None] = OrderedDict()
-        """The least recently used first."""
+        """Those first that have idled for longest."""
         self._idle_memory = 0
         self._queues: dict[str, _Queue] = {}
         self._spare: set[str] = set()
@@ -108,6 +111,7 @@ class SimRunner(Runner):
         self._active -= 1
         self._change.note()
         call.timings.execution_ns = round((trio.current_time() - started) * 1e9)
+        queue.pace.ran(trio.current_time() - started, trio.current_time())
         self._settle()
         if queue.waiters:
             queue.waiters.popleft().served.set()
@@ -121,7 +125,7 @@ class SimRunner(Runner):
         """Wait for a container; false if there is no room for one."""
         now = trio.current_time()
         if len(queue.ready) <= len(queue.waiters):
-            if not self._make_room(queue.memory):
+            if not self._make_room(queue.memory, gentle=call.gentle):
                 return False
             self.cold += 1
             queue.ready.append(now + COLD_SECONDS)
@@ -134,6 +138,7 @@ class SimRunner(Runner):
             queue.waiters.remove(waiter)
             queue.ready.popleft()
             call.timings.ctr_create_ns = round(COLD_SECONDS * 1e9)
+            queue.pace.launched(COLD_SECONDS)
         return True
 
     def _settle(self) -> None:
@@ -153,7 +158,7 @@ class SimRunner(Runner):
             self._free += oldest.memory
 
     def _add(self, name: str, queue: _Queue, since: float) -> None:
-        container = _Idle(name, queue.memory, since)
+        container = _Idle(name, queue.memory, since, since + queue.pace.worth_seconds)
         queue.idle.append(container)
         self._idle[container] = None
         self._idle_memory += queue.memory
@@ -163,18 +168,27 @@ class SimRunner(Runner):
         self._queues[container.name].idle.remove(container)
         self._idle_memory -= container.memory
 
-    def _make_room(self, memory: int) -> bool:
-        """Take ``memory``, from idle containers if need be, the least recently used first."""
-        if self._free + self._idle_memory < memory:
+    def _make_room(self, memory: int, *, gentle: bool) -> bool:
+        """Take ``memory``, from idle containers if need be, the least recently used first,
+        and not those that are worth keeping if ``gentle``."""
+        spared = self._worthy() if gentle else 0
+        if self._free + self._idle_memory - spared < memory:
             return False
         while self._free < memory:
             self.evictions += 1
-            oldest = next(iter(self._idle))
-            self._remove(oldest)
-            self._free += oldest.memory
+            spare = gentle and spared
+            now = trio.current_time()
+            victim = next(one for one in self._idle if not spare or one.worthy_until <= now)
+            self._remove(victim)
+            self._free += victim.memory
         self._free -= memory
         self._change.note()
         return True
+
+    def _worthy(self) -> int:
+        """Memory of idle containers that are worth keeping."""
+        now = trio.current_time()
+        return sum(one.memory for one in self._idle if one.worthy_until > now)
 
     def load(self) -> LoadHint:
         self._settle()
@@ -182,6 +196,7 @@ class SimRunner(Runner):
             active=self._active,
             free_memory=self._free * MIB,
             reclaimable_memory=self._idle_memory * MIB,
+            worthy_memory=self._worthy() * MIB,
             free_cpus=MANY_CPUS,
             refused=self.nacks,
             warm=self._warm(),
@@ -219,6 +234,7 @@ class SimRunner(Runner):
             active=self._active,
             free_memory=self._free * MIB,
             reclaimable_memory=self._idle_memory * MIB,
+            worthy_memory=self._worthy() * MIB,
             free_cpus=MANY_CPUS,
             refused=self.nacks,
             slot=name.encode(),

@@ -230,6 +230,8 @@ class RunnerCall(ABC):
     user_execution_ns: int | None
     queue_seconds: float = 0.0
     """How long a runner without room may let it wait to be the next on a hot container."""
+    gentle: bool = False
+    """A runner is to refuse it rather than evict a hot container that is worth keeping."""
     span: Span | None = None
     """What is done for it now, if somebody records that."""
 

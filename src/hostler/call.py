@@ -83,6 +83,7 @@ class PendingCall(RunnerCall):
     created_ns: int = attrs.Factory(time.monotonic_ns)
     user_execution_ns: int | None = None
     queue_seconds: float = 0.0
+    gentle: bool = False
     span: Span | None = None
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""

@@ -24,7 +24,8 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     ``reserve`` asks the runner to hold a slot for the call until a `Commit`, instead of running
     it. Only for runners that say that they can: others end the engagement with an error.
     ``wait_ms``: instead of a NACK for want of room, the call may wait so many milliseconds to be
-    the next on a hot container.
+    the next on a hot container. ``gentle``: it is to be refused rather than to have a hot container
+    evicted that is worth keeping (`hostler.agent`, ``_worth``).
 
     The repr leaves out what may hold secrets: the call (its config) and the extensions.
     """
@@ -34,6 +35,7 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     extensions: Mapping[str, str] = {}
     reserve: bool = False
     wait_ms: int = 0
+    gentle: bool = False
 
     def __repr__(self) -> str:
         size = len(self.models_call_json)
@@ -106,6 +108,10 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     (`TryCall.wait_ms`); 0 = none may."""
     refused: int = 0
     """Calls that the runner has refused since its start, of whatever LB; modulo 2**32."""
+    worthy_memory: int = 0
+    """Bytes of ``reclaimable_memory`` that a gentle call does not get (`TryCall.gentle`)."""
+    worthy_cpus: int = 0
+    """Milli-CPUs of ``reclaimable_cpus``, likewise."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -17,8 +17,9 @@ from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool._ahead import MAX_RUN_SECONDS, RUNS, Ahead
 from hostler.pool._hot_line import HotWaiter
 from hostler.pool._ladder import Ladder
-from hostler.pool._room import Line, Room, Turn, Waiter
+from hostler.pool._room import Line, Room
 from hostler.pool._sweep_placer import need_of
+from hostler.pool._waiter import Turn, Waiter
 
 from .fakes import FakePool, FakeRunner, make_call
 from .test_placers import is_idle, make

@@ -13,7 +13,8 @@ from hostler.pool import LoadBook, Need
 from hostler.pool._ahead import Ahead
 from hostler.pool._ladder import Ladder
 from hostler.pool._loads import CERTAIN_SECONDS, HOLD_SECONDS, WANTED_SECONDS, WAY_SECONDS
-from hostler.pool._room import Room, Turn, Waiter
+from hostler.pool._room import Room
+from hostler.pool._waiter import Turn, Waiter
 
 from .fakes import FakeRunner
 

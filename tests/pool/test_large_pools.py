@@ -20,8 +20,9 @@ from hostler.pool import LoadBook, Need, StaticPool, WarmPlacer
 from hostler.pool._fleet import MAX_FLEETS, NEAR, Fleet, Fleets
 from hostler.pool._ladder import Ladder
 from hostler.pool._rendezvous import ranking
-from hostler.pool._room import Line, Room, Waiter
+from hostler.pool._room import Line, Room
 from hostler.pool._room_index import RoomIndex
+from hostler.pool._waiter import Waiter
 
 from .fakes import FakeRunner, fresh_metrics, make_call
 from .test_load_stream import TellingPool
@@ -181,9 +182,9 @@ class Counting(WarmPlacer):
 
     asked = 0
 
-    def _is_full(self, need: Need, runner: Runner) -> bool:
+    def _is_full(self, need: Need, runner: Runner, *, gentle: bool) -> bool:
         self.asked += 1
-        return super()._is_full(need, runner)
+        return super()._is_full(need, runner, gentle=gentle)
 
 
 def hint(free: int) -> LoadHint:

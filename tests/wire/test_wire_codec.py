@@ -49,6 +49,7 @@ tries = st.builds(
     st.dictionaries(texts, texts),
     st.booleans(),
     st.just(0) | st.integers(0, 2**32 - 1),
+    st.booleans(),
 )
 starts = st.builds(ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts)))
 hints = st.builds(
@@ -65,6 +66,8 @@ hints = st.builds(
     reclaimable_cpus=st.integers(0, 2**32 - 1),
     slots=st.integers(0, 2**32 - 1),
     refused=st.integers(0, 2**32 - 1),
+    worthy_memory=st.integers(0, 2**64 - 1),
+    worthy_cpus=st.integers(0, 2**32 - 1),
 )
 finishes = st.builds(
     Finished,
@@ -111,6 +114,7 @@ def test_a_try_is_encoded_as_betterproto_does(frame: TryCall) -> None:
         slot_hash_id=frame.slot_hash_id,
         extensions=dict(frame.extensions),
         wait_ms=frame.wait_ms,
+        gentle=frame.gentle,
     )
     whole = pb.ClientMsg(reserve=message) if frame.reserve else pb.ClientMsg(try_=message)
     encoded = codec.encode_client(frame)
@@ -191,6 +195,8 @@ def test_numbers_out_of_range_are_left_to_betterproto() -> None:
         LoadHint(reclaimable_cpus=2**32),
         LoadHint(slots=2**32),
         LoadHint(refused=2**32),
+        LoadHint(worthy_memory=2**64),
+        LoadHint(worthy_cpus=2**32),
         LoadHint(warm={b"": -1}),
     ):
         assert by_hand.encode_finished(Finished(success=True, load=wrong)) is None

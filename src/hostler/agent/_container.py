@@ -69,7 +69,7 @@ class Container(Idler):
         self.result: RunResult | None = None
         self._launch = launch
         self._queue = launch.queue
-        self._share = share
+        self.share = share
         self._keeping = keeping
         self._names = partial(names_of, task)
         self._freezer = kit.freezer
@@ -114,7 +114,7 @@ class Container(Idler):
     @property
     def size(self) -> Resources:
         """What its end frees."""
-        return self._share.size
+        return self.share.size
 
     @property
     def state(self) -> ContainerState | None:
@@ -142,7 +142,7 @@ class Container(Idler):
     def take(self) -> None:
         """A call has it from here on; it must call `give_back`."""
         self._taken = True
-        self._share.idle = False
+        self.share.idle = False
         self._track.move(ContainerState.BUSY)
         if self.idle_since < math.inf:
             now = trio.current_time()
@@ -205,7 +205,7 @@ class Container(Idler):
             return
         self._leaving = reason
         self._keeping.left(self, early=reason != IDLE_TIMEOUT)
-        self._share.leave()
+        self.share.leave()
         self._track.move(ContainerState.DONE)
         self._life.cancel()
         if self._usable is not None:
@@ -354,7 +354,8 @@ class Container(Idler):
 
     def _became_idle(self, now: float) -> None:
         self.idle_since = now
-        self._share.idle = True
+        self.share.worthy_until = now + self._queue.pace.worth_seconds
+        self.share.idle = True
         self.level = self._queue.alive - self._queue.idle_count + 1
         look = self._keeping.became_idle(self, now)
         # It may have been given back before its thaw.
@@ -364,7 +365,7 @@ class Container(Idler):
 
     def _removed(self) -> None:
         """Its room is free, though a call may still use the connection."""
-        self._share.release()
+        self.share.release()
         self._on_removed()
 
     async def _wait_released(self) -> None:

@@ -68,7 +68,7 @@ class LoadReporter:
         self, slot: bytes, warm: Mapping[bytes, int], *, complete: bool, slots: int = 0
     ) -> LoadHint:
         room = self._launcher.room
-        reclaimable = room.reclaimable
+        reclaimable, worthy = room.reclaimable, room.worthy
         return LoadHint(
             active=self._events.running + self._events.queued,
             free_memory=max(0, room.total.memory - room.used.memory),
@@ -81,6 +81,8 @@ class LoadReporter:
             complete=complete,
             reserves=self._reserves,
             slots=slots,
+            worthy_memory=worthy.memory,
+            worthy_cpus=worthy.cpus,
             refused=self._events.ended["server_busy"] % 2**32,
         )
 

@@ -36,7 +36,7 @@ class Launcher:
     ) -> None:
         self.queues: SlotQueues[Container] = SlotQueues(self._launch, may_wait=self._may_wait)
         self._patient = not kit.config.enable_nb_resource_tracker
-        self.room = Room(total, may_wait=self._patient, idle=self._idle)
+        self.room = Room(total, may_wait=self._patient, idle=self._idle, unworthy=self._unworthy)
         self.warm = WarmKeeper(
             alive=self._alive,
             starting=self._starting,
@@ -110,6 +110,7 @@ class Launcher:
             container_task(call, config),
             needed_resources(call.model),
             call.model.idle_timeout,
+            call.gentle,
         )
 
     def _may_wait(self, call: PendingCall) -> bool:
@@ -117,14 +118,20 @@ class Launcher:
         there is no room for one it goes as ever: such a call may find a place elsewhere."""
         if self._patient:
             return True
-        return self.room.in_reach(needed_resources(call.model), call.slot_hash_id)
+        size = needed_resources(call.model)
+        return self.room.in_reach(size, call.slot_hash_id, gentle=call.gentle)
 
     async def _run(
-        self, launch: Launch[Container], task: ContainerTask, size: Resources, idle_timeout: int
+        self,
+        launch: Launch[Container],
+        task: ContainerTask,
+        size: Resources,
+        idle_timeout: int,
+        gentle: bool,
     ) -> None:
         track = self._events.track(task.app_id, task.fn_id, task.image)
         try:
-            share = await self._find_room(launch, size, track)
+            share = await self._find_room(launch, size, track, gentle=gentle)
             if share is not None:
                 await self._live(launch, task, share, idle_timeout, track)
         finally:
@@ -189,13 +196,13 @@ class Launcher:
             self._containers.discard(container)
 
     async def _find_room(
-        self, launch: Launch[Container], size: Resources, track: ContainerTrack
+        self, launch: Launch[Container], size: Resources, track: ContainerTrack, *, gentle: bool
     ) -> Share | None:
         """Wait for room until nobody needs the launch any more."""
         share: Share | None = None
         try:
             with launch.scope:
-                share = await self.room.acquire(size, launch.queue.key)
+                share = await self.room.acquire(size, launch.queue.key, gentle=gentle)
         except NoRoom:
             wait = self._may_be_next(launch)
             launch.queue.launch_failed(launch, ServerBusy(), wait=wait)
@@ -245,6 +252,11 @@ class Launcher:
             key=lambda container: (container.kept, rank(container, now), container.idle_since)
         )
         return idle
+
+    def _unworthy(self) -> Iterable[Container]:
+        """Those of them that are not worth keeping now."""
+        now = trio.current_time()
+        return [container for container in self._idle() if container.share.worthy_until <= now]
 
     def _alive(self, key: Hashable) -> int:
         queue = self.queues.find(key)

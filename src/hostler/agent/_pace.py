@@ -18,6 +18,8 @@ from __future__ import annotations
 
 import math
 
+from ._worth import worth_seconds
+
 WEIGHT = 1 / 8
 """Of the latest time in a mean, as in TCP's round-trip estimate (RFC 6298)."""
 WORTH = 0.75
@@ -62,6 +64,11 @@ class Pace:
     def patience(self) -> float:
         """Seconds after which a call that waits has a launch in any case."""
         return min(self._start, MAX_PATIENCE)
+
+    @property
+    def worth_seconds(self) -> float:
+        """How long an idle container is worth keeping."""
+        return worth_seconds(self._start, self._run)
 
     def served_soon(self, busy: int) -> int:
         """How many calls ``busy`` containers will have begun before a launch would be over."""

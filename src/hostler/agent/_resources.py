@@ -7,6 +7,7 @@ another one or being refused. Who waits stands in line: nobody overtakes.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterable
 from typing import Protocol
 
@@ -14,6 +15,7 @@ import attrs
 import trio
 
 from ._decisions import Evictable, Resources, choose_victims
+from ._worth import WorthyRoom
 
 
 class IdleContainer(Evictable, Protocol):
@@ -36,6 +38,8 @@ class Share:
         self._leaving = False
         self._idle = False
         self._held = True
+        self.worthy_until = -math.inf
+        """Until when a container that becomes idle is worth keeping (`trio.current_time`)."""
 
     def __repr__(self) -> str:
         state = "leaving" if self._leaving else "held"
@@ -52,6 +56,10 @@ class Share:
             self._idle = idle
             self._room._idle_memory += self.size.memory if idle else -self.size.memory
             self._room._idle_cpus += self.size.cpus if idle else -self.size.cpus
+            if not idle:
+                self._room._worthy.remove(self)
+            elif self.worthy_until > trio.current_time():
+                self._room._worthy.add(self, self.size, self.worthy_until)
 
     def leave(self) -> None:
         """Say that the container is on its way out. Idempotent."""
@@ -75,6 +83,7 @@ class Share:
 class _Applicant:
     size: Resources
     key: Hashable
+    gentle: bool
     share: Share | None = None
     decided: trio.Event = attrs.Factory(trio.Event)
     """It has its share, or will get none."""
@@ -83,8 +92,9 @@ class _Applicant:
 class Room:
     """Resources of the machine, handed out in order of arrival.
 
-    ``idle`` returns the idle containers in the order of eviction. ``may_wait`` is false in NACK
-    mode: then who can't be helped by those who leave, or by evicting, is refused at once.
+    ``idle`` returns the idle containers, those first that are to be evicted first; ``unworthy``
+    only those that are evicted for gentle calls as well (all by default). ``may_wait`` is false in
+    NACK mode: then who can't be helped by those who leave, or by evicting, is refused at once.
     """
 
     def __init__(
@@ -93,11 +103,14 @@ class Room:
         *,
         may_wait: bool = True,
         idle: Callable[[], Iterable[IdleContainer]] = tuple,
+        unworthy: Callable[[], Iterable[IdleContainer]] | None = None,
     ) -> None:
         self.total = total
         self.evictions = 0
         self._may_wait = may_wait
         self._idle = idle
+        self._unworthy = unworthy or idle
+        self._worthy = WorthyRoom()
         self._used = Resources()
         self._leaving = Resources()
         self._idle_memory = self._idle_cpus = 0
@@ -117,6 +130,11 @@ class Room:
         return Resources(leaving.memory + self._idle_memory, leaving.cpus + self._idle_cpus)
 
     @property
+    def worthy(self) -> Resources:
+        """What of `reclaimable` gentle calls don't get now."""
+        return self._worthy.total(trio.current_time())
+
+    @property
     def waiting(self) -> int:
         """How many stand in line."""
         return len(self._line)
@@ -125,11 +143,12 @@ class Room:
         """Whether ``size`` fits into the empty machine."""
         return size.fits(self.total)
 
-    async def acquire(self, size: Resources, key: Hashable) -> Share:
+    async def acquire(self, size: Resources, key: Hashable, *, gentle: bool = False) -> Share:
         """Get a share of ``size`` for a container of the slot key ``key``.
 
         Waits for those who leave and, where that is allowed, for room that is not in sight yet.
-        Raises `NoRoom`. Cancelling gives up the place in the line.
+        With ``gentle`` no container is evicted that is worth keeping; but where calls wait here,
+        none does so for that. Raises `NoRoom`. Cancelling gives up the place in the line.
         """
         if not size:
             # What takes nothing stands in no line, behind nobody who waits for room.
@@ -137,7 +156,7 @@ class Room:
             return Share(self, size)
         if not self.possible(size):
             raise NoRoom
-        applicant = _Applicant(size, key)
+        applicant = _Applicant(size, key, gentle and not self._may_wait)
         self._line[applicant] = None
         if not self.settle() and not self._may_wait and not self._in_sight(applicant):
             self._withdraw(applicant)
@@ -153,12 +172,13 @@ class Room:
             raise NoRoom
         return applicant.share
 
-    def in_reach(self, size: Resources, key: Hashable) -> bool:
+    def in_reach(self, size: Resources, key: Hashable, *, gentle: bool = False) -> bool:
         """Whether who asks now need not wait for room that is not in sight. As for `acquire`."""
         if self._line:
             return False
         missing = size.beyond(self.total - self._used + self._leaving)
-        return not missing or bool(choose_victims(self._idle(), missing, spare=key))
+        idle = self._unworthy() if gentle and not self._may_wait else self._idle()
+        return not missing or bool(choose_victims(idle, missing, spare=key))
 
     def try_acquire(self, size: Resources) -> Share | None:
         """Get a share of what nobody uses or waits for, without evicting anybody."""
@@ -180,7 +200,8 @@ class Room:
         for applicant in self._line:
             missing = applicant.size.beyond(prospect)
             if missing:
-                victims = choose_victims(self._idle(), missing, spare=applicant.key)
+                idle = self._unworthy() if applicant.gentle else self._idle()
+                victims = choose_victims(idle, missing, spare=applicant.key)
                 if not victims:
                     return False
                 for victim in victims:

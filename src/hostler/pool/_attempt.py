@@ -66,6 +66,7 @@ class Attempt:
                 extensions=dict(call.extensions),
                 reserve=reserve,
                 wait_ms=0 if reserve else round(call.queue_seconds * 1000),
+                gentle=call.gentle,
             )
         except Exception as error:  # (a bad model fails the call, not the placer)
             raise _CallBroken(error) from error

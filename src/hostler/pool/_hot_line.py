@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import trio
 
 if TYPE_CHECKING:
-    from ._room import Turn
+    from ._waiter import Turn
 
 
 class HotWaiter:

@@ -52,9 +52,12 @@ class _Runner:
     """Bytes, by the last hint."""
     reclaimable: int | None = None
     """Bytes that evictions would free, if the last hint knew."""
+    worthy: int = 0
+    """Bytes of these that gentle calls don't get."""
     unseen_cpus: int = 0
     free_cpus: float = math.inf
     reclaimable_cpus: int = 0
+    worthy_cpus: int = 0
     """The same in milli-CPUs; free ones are infinite if the runner does not tell."""
     tells: bool = False
     """The runner tells of changes by itself: the last hint does not age."""
@@ -89,6 +92,14 @@ class _Runner:
         """Bytes of free memory."""
         return (self.free_memory or 0) - self.unseen_memory
 
+    def room(self, *, gentle: bool) -> int:
+        """Bytes with what evictions would free."""
+        return self.left() + (self.reclaimable or 0) - (self.worthy if gentle else 0)
+
+    def cpus(self, *, gentle: bool) -> float:
+        cpus = self.free_cpus + self.reclaimable_cpus - self.unseen_cpus
+        return cpus - (self.worthy_cpus if gentle else 0)
+
 
 class LoadBook:
     """What one placer knows. Runners are known by their addresses."""
@@ -105,8 +116,9 @@ class LoadBook:
         self.tellers = 0
         """Grows when a runner begins or ceases to tell its load by itself."""
         self._free = RoomIndex()
-        self._room = RoomIndex()
-        """The same with what evictions would free, of those that tell."""
+        self._room = {gentle: RoomIndex() for gentle in (False, True)}
+        """The same with what evictions would free, of those that tell; for gentle calls, without
+        what is worth keeping."""
         self.run_times = RunTimes()
 
     def __repr__(self) -> str:
@@ -152,13 +164,20 @@ class LoadBook:
         cpus = runner.free_cpus - runner.unseen_cpus
         return runner.left() >= need.memory and _fits(need.cpus, cpus)
 
-    def spare(self, need: Need, count: int, rng: random.Random) -> list[str]:
+    def spare(
+        self, need: Need, count: int, rng: random.Random, *, gentle: bool = False
+    ) -> list[str]:
         """Some that probably have room without an eviction, and then some that have it with one:
         up to ``count`` of each."""
         free = self._free.some(need.memory, count, rng)
-        return free + self._room.some(need.memory, count, rng)
+        return free + self._room[gentle].some(need.memory, count, rng)
 
-    def is_full(self, address: str, need: Need, now: float) -> bool:
+    def room(self, address: str, *, gentle: bool) -> int:
+        """Bytes that are free there or would be after evictions; 0 if nobody knows."""
+        runner = self._runners.get(address)
+        return 0 if runner is None else runner.room(gentle=gentle)
+
+    def is_full(self, address: str, need: Need, now: float, *, gentle: bool = False) -> bool:
         """Whether such a call would certainly be refused there: the runner, which tells of
         changes by itself, has no room, and no hot container."""
         runner = self._runners.get(address)
@@ -166,14 +185,15 @@ class LoadBook:
             return False
         if now < runner.held_until:
             return True
-        memory = runner.left() + runner.reclaimable
-        cpus = runner.free_cpus + runner.reclaimable_cpus - runner.unseen_cpus
+        memory, cpus = runner.room(gentle=gentle), runner.cpus(gentle=gentle)
         fits = memory >= need.memory and _fits(need.cpus, cpus)
         return not fits and not self._warm.count(address, need, now)
 
-    def all_full(self, need: Need, now: float) -> bool:
+    def all_full(self, need: Need, now: float, *, gentle: bool = False) -> bool:
         """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
-        return not self._room.may_have(need.memory) and not self._warm.addresses(need, now, 1)
+        return not self._room[gentle].may_have(need.memory) and not self._warm.addresses(
+            need, now, 1
+        )
 
     def all_tell(self, addresses: Set[str]) -> bool:
         """Whether each of them tells of changes by itself, and what it could free."""
@@ -298,6 +318,7 @@ class LoadBook:
         runner.reclaimable = hint.reclaimable_memory if knows_all else None
         runner.free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
         runner.reclaimable_cpus = hint.reclaimable_cpus
+        runner.worthy, runner.worthy_cpus = hint.worthy_memory, hint.worthy_cpus
         runner.unseen_memory = runner.unseen_cpus = 0
         self._index(address, runner)
 
@@ -320,7 +341,8 @@ class LoadBook:
     def _index(self, address: str, runner: _Runner) -> None:
         self._free.put(address, runner.left())
         if runner.tells and runner.reclaimable is not None:
-            self._room.put(address, runner.left() + runner.reclaimable)
+            for gentle, index in self._room.items():
+                index.put(address, runner.room(gentle=gentle))
         self._note_teller(address, runner)
 
     def _note_teller(self, address: str, runner: _Runner) -> None:
@@ -332,7 +354,8 @@ class LoadBook:
             self._telling.add(address)
         else:
             self._telling.remove(address)
-            self._room.drop(address)
+            for index in self._room.values():
+                index.drop(address)
 
     def _make_room(self) -> None:
         if len(self._runners) < MAX_RUNNERS:
@@ -348,8 +371,8 @@ class LoadBook:
         if address in self._telling:
             self._telling.remove(address)
             self.tellers += 1
-        self._free.drop(address)
-        self._room.drop(address)
+        for index in (self._free, *self._room.values()):
+            index.drop(address)
         self._warm.clear(address)
 
 

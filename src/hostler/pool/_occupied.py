@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._room import Line, Waiter
+    from ._room import Line
+    from ._waiter import Waiter
 
 
 class Occupied:

@@ -12,9 +12,10 @@ from ..abc import Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import FunctionError, ServerBusy
 from ._hot_line import HotWaiter
-from ._room import Line, Room, Turn, Waiter
+from ._room import Line, Room
 from ._tracker import AttemptTracker
 from ._trying import Candidates, Trying
+from ._waiter import Turn, Waiter
 
 log = structlog.get_logger(__name__)
 
@@ -128,7 +129,10 @@ class Placement:
         if self._may_wait and not self._trying.over:
             size = len(self._call.body.data or b"")
             self._admit(line, size)
-            self._waiter = waiter = Waiter(line, self.ticket, self._arrived, self._trying.deadline)
+            trying = self._trying
+            self._waiter = waiter = Waiter(
+                line, self.ticket, self._arrived, trying.deadline, gentle_until=trying.gentle_until
+            )
             try:
                 with self._room.holding(size):
                     turn = await waiter.wait()

@@ -21,7 +21,6 @@ from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 
-import attrs
 import trio
 
 from ..abc import Runner
@@ -30,6 +29,7 @@ from ._hot_line import HotLine, HotWaiter
 from ._ladder import MAX_WIDTH, Ladder
 from ._occupied import Occupied
 from ._pace import Pace
+from ._waiter import Turn, Waiter
 from ._warm_index import Need
 
 OVERTAKE_SECONDS = 1.0
@@ -38,78 +38,6 @@ function saves a start, for which all others would wait; more than that is not t
 NOTHING = Need("", memory=0, idle_seconds=0)
 PASS_LIMIT = 8
 """Lines that may try to use the room that one ended call has left."""
-
-
-@attrs.frozen(eq=False)
-class Turn:
-    """The right to try: all runners, or the one where there may be room now. ``refused`` are the
-    lines for which it had none, ``absent`` those whose pool does not list it, ``hot`` is the line
-    of the call that has ended there. ``stood``: somebody of that line had no room anywhere."""
-
-    runner: Runner | None = None
-    refused: frozenset[Line] = frozenset()
-    absent: frozenset[Line] = frozenset()
-    hot: Line | None = None
-    stood: bool = False
-
-
-class Waiter:
-    """A call in a line, which came at ``arrived`` (`trio.current_time`) and gives up at
-    ``deadline``."""
-
-    def __init__(self, line: Line, ticket: int, arrived: float, deadline: float) -> None:
-        self.ticket = ticket
-        self.arrived = arrived
-        self._line = line
-        self._deadline = deadline
-        self._look_at = math.inf
-        self._scope: trio.CancelScope | None = None
-        self._woken = trio.Event()
-        self._turn: Turn | None = None
-
-    def __repr__(self) -> str:
-        return f"<Waiter {self.ticket} woken={self._woken.is_set()}>"
-
-    @property
-    def woken(self) -> bool:
-        return self._woken.is_set()
-
-    async def wait(self) -> Turn | None:
-        """Stand in line until it is this call's turn; ``None`` = give up.
-
-        If this is cancelled, the place is free and a turn that came too late somebody else's.
-        """
-        self._line.join(self)
-        try:
-            return await self._wait()
-        except BaseException:
-            if self._turn is not None:
-                self._line.hand_on(self._turn)
-            raise
-        finally:
-            self._line.leave(self)
-
-    async def _wait(self) -> Turn | None:
-        while True:
-            until = min(self._look_at, self._deadline)
-            with trio.CancelScope(deadline=until) as self._scope:
-                await self._woken.wait()
-            if self._woken.is_set():
-                return self._turn
-            if trio.current_time() >= self._deadline:
-                return None
-            self._line.advance()
-
-    def look_at(self, at: float) -> None:
-        """Look after the line at ``at``: what the head does for all."""
-        self._look_at = at
-        if self._scope is not None:
-            self._scope.deadline = min(at, self._deadline)
-
-    def wake(self, turn: Turn | None) -> None:
-        """End the wait with ``turn``, for good."""
-        self._turn = turn
-        self._woken.set()
 
 
 class Line:
@@ -140,6 +68,11 @@ class Line:
         return self._waiters[0]
 
     @property
+    def gentle(self) -> bool:
+        """Whether the next call is to spare what is worth keeping."""
+        return bool(self) and trio.current_time() < self.head.gentle_until
+
+    @property
     def first(self) -> Waiter | HotWaiter | None:
         """Who has waited longest, for whatever."""
         if self.hot and not (self and self.head.ticket < self.hot.head.ticket):
@@ -165,6 +98,8 @@ class Line:
         now = trio.current_time()
         if self._waiters and now >= self.ladder.next_at:
             self._give_turns(self.ladder.step(now))
+        elif self._waiters and now >= self.head.urgent_at:
+            self._give_turns(1)
         else:
             self.appoint()
 
@@ -198,7 +133,7 @@ class Line:
     def appoint(self) -> None:
         """Make the head look after the line's ladder."""
         if self._waiters:
-            self.head.look_at(self.ladder.next_at)
+            self.head.look_at(min(self.ladder.next_at, self.head.urgent_at))
 
     def _give_turns(self, count: int) -> None:
         turns, self._waiters[:count] = self._waiters[:count], []
@@ -348,16 +283,24 @@ class Room:
         if line and self.alone(line) and line.ahead.may_send(runner.address):
             line.give_hot_turn(Turn(runner, hot=line, stood=True))
 
-    def fill(self, runner: Runner, memory: int, cpus: float = math.inf) -> None:
-        """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers: let those
-        try who have waited longest and need no more than that together."""
+    def fill(
+        self,
+        runner: Runner,
+        memory: int,
+        cpus: float = math.inf,
+        *,
+        worthy: tuple[int, int] = (0, 0),
+    ) -> None:
+        """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers, of which
+        gentle calls don't get those of ``worthy``: let those try who have waited longest and need
+        no more than that together."""
+
+        def fits(line: Line) -> bool:
+            spared = worthy if line.gentle else (0, 0)
+            return line.need.memory <= memory - spared[0] and line.need.cpus <= cpus - spared[1]
+
         for _ in range(MAX_WIDTH):
-            fitting = (
-                line
-                for line in self.occupied
-                if line.need.memory <= memory and line.need.cpus <= cpus
-            )
-            if (oldest := next(fitting, None)) is None:
+            if (oldest := next(filter(fits, self.occupied), None)) is None:
                 return
             memory -= oldest.need.memory
             cpus -= oldest.need.cpus
@@ -379,7 +322,9 @@ class Room:
 
 def _is_hopeless(line: Line, refused: frozenset[Line]) -> bool:
     """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it
-    needs as much as one of them."""
+    needs as much as one of them. If it is gentle no more, they may have been."""
+    if line not in refused and not line.gentle and any(other.gentle for other in refused):
+        return False
     return any(
         line.need.memory >= other.need.memory and line.need.cpus >= other.need.cpus
         for other in refused

@@ -25,6 +25,10 @@ MAX_PATIENCE = 2.0
 """Seconds that a call waits for a hot container at most, however long starts take."""
 WORTH = 0.75
 """Share of a start's time that the expected wait may be."""
+FORBEARANCE = 2.0
+"""Times of a start and a run for which a call leaves others the hot containers that they need."""
+FORBEARANCE_SECONDS = 1.0, 10.0
+"""Least and most of it. It bounds for how long a call can be kept waiting by idle containers."""
 LEAST_LEFT = 1 / 4
 """Share of the mean run time that a call is expected to have left when it is overdue."""
 
@@ -90,6 +94,14 @@ class RunTimes:
             return 0.0
         start = min(kind.start_seconds or self._start_seconds, MAX_PATIENCE)
         return start if self._expected(kind, ahead, now) < WORTH * start else 0.0
+
+    def forbearance(self, need: Need) -> float:
+        """For how long a call should rather wait than have containers evicted that are worth
+        keeping: the longer it takes anyhow, the less a wait means to it."""
+        kind = self._kinds.get(need.key) or _Kind()
+        takes = kind.run_seconds + (kind.start_seconds or self._start_seconds)
+        least, most = FORBEARANCE_SECONDS
+        return min(most, max(least, FORBEARANCE * takes))
 
     @staticmethod
     def _expected(kind: _Kind, ahead: int, now: float) -> float:

@@ -92,6 +92,11 @@ class SweepPlacer(Placer, LoadListener):
         behind ``ahead`` others, before runners are tried."""
         return 0.0
 
+    def forbearance(self, call: RunnerCall) -> float:
+        """Seconds for which ``call``, which is new, should rather wait than have hot containers
+        evicted that are worth keeping."""
+        return 0.0
+
     def statistics(self) -> PlacerStatistics:
         return PlacerStatistics(
             calls=len(self._placements),
@@ -115,9 +120,10 @@ class SweepPlacer(Placer, LoadListener):
                 return ()
             # The one that has waited longest probes for all.
             probes = self._probes(room) if sweeps > 1 and room.is_first(placement.ticket) else 0
-            if self._all_full(need, runners):
+            gentle = trying.gentle
+            if self._all_full(need, runners, gentle=gentle):
                 return self._rng.sample(runners, min(probes, len(runners)))
-            is_full = functools.partial(self._is_full, need)
+            is_full = functools.partial(self._is_full, need, gentle=gentle)
             return without(self.order(call, runners), is_full, probes)
 
         need, now = need_of(call), trio.current_time()
@@ -134,6 +140,7 @@ class SweepPlacer(Placer, LoadListener):
                 hedging=self._hedging,
                 config=config,
                 deadline=now + seconds,
+                gentle_until=now + self.forbearance(call),
             )
             placement = Placement(
                 pool,
@@ -161,8 +168,8 @@ class SweepPlacer(Placer, LoadListener):
         for placement in tuple(self._placements):
             placement.stop_waiting()
 
-    def _is_full(self, need: Need, runner: Runner) -> bool:
-        return self.loads.is_full(runner.address, need, trio.current_time())
+    def _is_full(self, need: Need, runner: Runner, *, gentle: bool) -> bool:
+        return self.loads.is_full(runner.address, need, trio.current_time(), gentle=gentle)
 
     def _probes(self, room: Room) -> int:
         """How many runners may be tried now although they say that they are full."""
@@ -175,9 +182,9 @@ class SweepPlacer(Placer, LoadListener):
     def _gives_way(self, runner: Runner, behind: int) -> bool:
         return self.loads.gives_way(runner.address, behind, trio.current_time())
 
-    def _all_full(self, need: Need, runners: Sequence[Runner]) -> bool:
+    def _all_full(self, need: Need, runners: Sequence[Runner], *, gentle: bool) -> bool:
         """Whether `_is_full` is certainly true of all, found out without asking for each."""
-        if not self.loads.all_full(need, trio.current_time()):
+        if not self.loads.all_full(need, trio.current_time(), gentle=gentle):
             return False
         fleet, known = self.fleets.of(runners), self.loads.tellers
         if fleet.all_tell_since != known:
@@ -192,7 +199,8 @@ class SweepPlacer(Placer, LoadListener):
                 return
             free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
             memory = hint.free_memory + hint.reclaimable_memory
-            room.fill(runner, memory, free_cpus + hint.reclaimable_cpus)
+            cpus = free_cpus + hint.reclaimable_cpus
+            room.fill(runner, memory, cpus, worthy=(hint.worthy_memory, hint.worthy_cpus))
 
     def close(self) -> None:
         self._closed = True
@@ -205,7 +213,7 @@ class SweepPlacer(Placer, LoadListener):
         if room is None:
             room = self._rooms[id(pool)] = Room(
                 self._make_ladder,
-                is_full=lambda runner, line: self._is_full(line.need, runner),
+                is_full=lambda runner, line: self._is_full(line.need, runner, gentle=line.gentle),
                 gives_way=self._gives_way,
             )
             pool.add_load_listener(self)

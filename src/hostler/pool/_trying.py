@@ -61,7 +61,8 @@ class Trying:
     """Tries runners for one call. ``key`` is what calls have in common that need the same.
 
     The ``deadline`` of the placer or the call (`trio.current_time`) and `refuse` end attempts that
-    are not committed yet.
+    are not committed yet. Those before ``gentle_until`` are not to have containers evicted that are
+    worth keeping.
     """
 
     def __init__(
@@ -74,7 +75,9 @@ class Trying:
         hedging: Hedging,
         config: PlacerConfig,
         deadline: float,
+        gentle_until: float = -math.inf,
     ) -> None:
+        self.gentle_until = gentle_until
         self.placers_deadline = deadline
         self.deadline = min(deadline, call.deadline)
         self.refused = False
@@ -85,6 +88,10 @@ class Trying:
         self._hedging = hedging
         self._config = config
         self._scopes: set[trio.CancelScope] = set()
+
+    @property
+    def gentle(self) -> bool:
+        return trio.current_time() < self.gentle_until
 
     @property
     def over(self) -> bool:
@@ -125,6 +132,7 @@ class Trying:
         have found no room elsewhere, it may wait there to be the next on it. ``counted``: the
         line's `Ahead` has this attempt already."""
         self._call.queue_seconds = self._patience(runner) if hot and stood else 0.0
+        self._call.gentle = self.gentle
         with _Attempting(self, runner, counted=counted) as attempt:
             if hot or attempt.warm or not runner.reserves or not self._config.reserve:
                 return await self._exec(attempt)

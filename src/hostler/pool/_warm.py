@@ -34,6 +34,9 @@ class WarmPlacer(BoundedPlacer):
             return 0.0
         return self.loads.run_times.patience(need, ahead, now)
 
+    def forbearance(self, call: RunnerCall) -> float:
+        return self.loads.run_times.forbearance(need_of(call))
+
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         need, now = need_of(call), trio.current_time()
         key, fleet = call.model.fn_id, self.fleets.of(runners)
@@ -46,6 +49,11 @@ class WarmPlacer(BoundedPlacer):
         def takes(runner: Runner) -> bool:
             return has_room(runner) and fits(runner)
 
+        gentle = self.forbearance(call) > 0
+
+        def room(runner: Runner) -> int:
+            return self.loads.room(runner.address, gentle=gentle)
+
         def found(addresses: Iterable[str]) -> Iterator[Runner]:
             return filter(None, map(fleet.find, addresses))
 
@@ -54,9 +62,10 @@ class WarmPlacer(BoundedPlacer):
             # These are nearly always enough, however many runners there are.
             near = fleet.near(key)
             yield filter(takes, near)
-            spare = tuple(found(self.loads.spare(need, MAX_SPARE, self._rng)))
+            spare = tuple(found(self.loads.spare(need, MAX_SPARE, self._rng, gentle=gentle)))
             yield filter(takes, spare)
-            yield filter(fits, near + spare)
+            # Where much is idle, what is evicted is needed least.
+            yield sorted(filter(fits, near + spare), key=room, reverse=True)
             yield within(within(fleet.preferred(key), fits), has_room)
 
         return once(chain.from_iterable(orders()))

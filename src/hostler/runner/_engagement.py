@@ -143,6 +143,7 @@ class CallRun:
         if detached and not self._terms.detached:
             raise DetachUnsupported
         call.queue_seconds = try_call.wait_ms / 1000
+        call.gentle = try_call.gentle
         return call
 
     async def _submit(self, call: PendingCall) -> Exception | None:

@@ -78,7 +78,11 @@ class LoadFeed:
             differs = _differs(load, told)
             if differs and trio.current_time() >= patience:
                 return load
-            with trio.move_on_at(patience if differs else math.inf):
+            # That a container is no longer worth keeping is no event.
+            soon = (
+                trio.current_time() + SLOW if load.worthy_memory or load.worthy_cpus else math.inf
+            )
+            with trio.move_on_at(patience if differs else soon):
                 await self._agent.wait_load_change()
             await trio.sleep(QUICK)
             load = self._agent.load() or told
@@ -89,19 +93,16 @@ class LoadFeed:
         await trio.sleep_until(max(trio.current_time() + place * TURN, self._next_at))
 
 
-def room_of(load: LoadHint) -> int:
-    """Bytes that new containers could have."""
-    return load.free_memory + load.reclaimable_memory
-
-
-def _cpus_of(load: LoadHint) -> int:
-    """Milli-CPUs, as `room_of`."""
-    return (load.free_cpus or 0) + load.reclaimable_cpus
+def room_of(load: LoadHint) -> tuple[int, int, int, int]:
+    """Bytes that new containers could have, and those for gentle calls; likewise milli-CPUs."""
+    memory = load.free_memory + load.reclaimable_memory
+    cpus = (load.free_cpus or 0) + load.reclaimable_cpus
+    return memory, memory - load.worthy_memory, cpus, cpus - load.worthy_cpus
 
 
 def _is_urgent(load: LoadHint, told: LoadHint) -> bool:
     """Whether there is so much more room that calls may wait for it."""
-    return room_of(load) > 2 * room_of(told) or _cpus_of(load) > 2 * _cpus_of(told)
+    return any(now > 2 * before for now, before in zip(room_of(load), room_of(told), strict=True))
 
 
 def _differs(load: LoadHint, told: LoadHint) -> bool:
@@ -109,4 +110,4 @@ def _differs(load: LoadHint, told: LoadHint) -> bool:
 
 
 def _figures(load: LoadHint) -> tuple[object, ...]:
-    return load.active, room_of(load), _cpus_of(load), load.warm
+    return load.active, room_of(load), load.warm

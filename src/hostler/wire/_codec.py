@@ -124,7 +124,12 @@ def _parse_client(data: bytes) -> ClientFrame | None:
     if kind in ("try_", "reserve"):
         reserve = kind == "reserve"
         return TryCall(
-            value.models_call_json, value.slot_hash_id, value.extensions, reserve, value.wait_ms
+            value.models_call_json,
+            value.slot_hash_id,
+            value.extensions,
+            reserve,
+            value.wait_ms,
+            value.gentle,
         )
     if kind == "data":
         return Data(value.data, value.eof)
@@ -187,6 +192,8 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         reclaimable_cpus=hint.reclaimable_cpus,
         slots=hint.slots,
         refused=hint.refused,
+        worthy_memory=hint.worthy_memory,
+        worthy_cpus=hint.worthy_cpus,
     )
 
 
@@ -254,6 +261,8 @@ def _load(value: pb.LoadHint) -> LoadHint:
         reclaimable_cpus=value.reclaimable_cpus,
         slots=value.slots,
         refused=value.refused,
+        worthy_memory=value.worthy_memory,
+        worthy_cpus=value.worthy_cpus,
     )
 
 

@@ -34,6 +34,7 @@ from ._varint import SHORT, read_varint, varint
 _TRY_ARM = b"\x0a"  # ClientMsg.try
 _RESERVE_ARM = b"\xaa\x06"  # ClientMsg.reserve, number 101
 _WAIT_MS = b"\xa8\x06"  # TryCall.waitMs, number 101
+_GENTLE = b"\xb0\x06\x01"  # TryCall.gentle, number 102, true
 _COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
 """ClientMsg.commit, number 102, all of it, by ``withData``."""
 _RESERVED = b"\xaa\x06\x00"  # RunnerMsg.reserved, number 101, all of it
@@ -125,7 +126,8 @@ def encode_try(frame: TryCall) -> bytes:
     call = _text(b"\x0a", frame.models_call_json)
     arm = _RESERVE_ARM if frame.reserve else _TRY_ARM
     wait = _WAIT_MS + varint(frame.wait_ms) if frame.wait_ms else b""
-    return _sized(arm, call, _text(b"\x12", frame.slot_hash_id), *extensions, wait)
+    gentle = _GENTLE if frame.gentle else b""
+    return _sized(arm, call, _text(b"\x12", frame.slot_hash_id), *extensions, wait, gentle)
 
 
 def encode_commit(frame: Commit) -> bytes:
@@ -257,9 +259,13 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     texts = ["", ""]
     extensions: dict[str, str] = {}
     wait_ms = 0
+    gentle = False
     while at < end:
         if data.startswith(_WAIT_MS, at):
             wait_ms, at = read_varint(data, at + len(_WAIT_MS))
+            continue
+        if data.startswith(_GENTLE, at):
+            gentle, at = True, at + len(_GENTLE)
             continue
         key = data[at]
         begin, at = _sized_at(data, at + 1, end)
@@ -272,7 +278,7 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
             raise _Unusual
     if at != end or wait_ms >= 2**32:
         raise _Unusual
-    return TryCall(texts[0], texts[1], extensions, reserve, wait_ms)
+    return TryCall(texts[0], texts[1], extensions, reserve, wait_ms, gentle)
 
 
 def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:

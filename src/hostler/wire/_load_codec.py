@@ -11,6 +11,7 @@ from ._varint import SHORT, read_varint, varint
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
 _FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
+_WORTHY, _WORTHY_CPUS = 0x68, 0x70
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 _LIMITS = {
     _ACTIVE: 2**32,
@@ -23,6 +24,8 @@ _LIMITS = {
     _RECLAIMABLE_CPUS: 2**32,
     _SLOTS: 2**32,
     _REFUSED: 2**32,
+    _WORTHY: 2**64,
+    _WORTHY_CPUS: 2**32,
 }
 
 
@@ -52,6 +55,8 @@ def encode_load(hint: LoadHint) -> bytes | None:
         _number(_RECLAIMABLE_CPUS, hint.reclaimable_cpus),
         _number(_SLOTS, hint.slots),
         _number(_REFUSED, hint.refused),
+        _cached_number(_WORTHY, hint.worthy_memory),
+        _number(_WORTHY_CPUS, hint.worthy_cpus),
     )
     try:
         return b"".join(parts)  # type: ignore[arg-type]
@@ -121,6 +126,8 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         reclaimable_cpus=numbers[_RECLAIMABLE_CPUS],
         slots=numbers[_SLOTS],
         refused=numbers[_REFUSED],
+        worthy_memory=numbers[_WORTHY],
+        worthy_cpus=numbers[_WORTHY_CPUS],
     )
 
 

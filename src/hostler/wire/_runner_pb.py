@@ -91,6 +91,8 @@ class TryCall(betterproto.Message):
     wait_ms: int = betterproto.uint32_field(101)
     """From 100 on: hostler's own, which Fn's runners skip."""
 
+    gentle: bool = betterproto.bool_field(102)
+
 
 @dataclass(eq=False, repr=False)
 class DataFrame(betterproto.Message):
@@ -170,6 +172,8 @@ class LoadHint(betterproto.Message):
     reclaimable_cpus: int = betterproto.uint32_field(10)
     slots: int = betterproto.uint32_field(11)
     refused: int = betterproto.uint32_field(12)
+    worthy_memory: int = betterproto.uint64_field(13)
+    worthy_cpus: int = betterproto.uint32_field(14)
 
 
 @dataclass(eq=False, repr=False)

@@ -1,0 +1,122 @@
+"""What idle containers are worth: how long, and for whom they are kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hostler.agent._decisions import Resources
+from hostler.agent._resources import NoRoom, Room
+from hostler.agent._worth import MAX_SECONDS, WorthyRoom, worth_seconds
+from hostler.bodies import BytesBody
+from hostler.drivers.sim import open_sim_driver
+from hostler.errors import ServerBusy
+
+from .functions import sleeper
+from .nodes import MIB, open_node
+from .test_resources import Idle
+
+
+@pytest.mark.parametrize(
+    ("start", "run", "seconds"), [(0.5, 0.1, 2.5), (0.5, 5, 0.05), (2, 4, 1), (1, 1e-6, 10)]
+)
+def test_what_is_short_beside_its_start_is_kept_for_long(
+    start: float, run: float, seconds: float
+) -> None:
+    assert worth_seconds(start, run) == pytest.approx(seconds)
+    assert worth_seconds(start, run) <= MAX_SECONDS
+
+
+def test_nothing_is_worth_keeping_of_which_nothing_is_known() -> None:
+    assert worth_seconds(1.0, 0.0) == 0
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 5), st.integers(0, 3), st.integers(0, 20)), max_size=50),
+)
+def test_the_sum_is_that_of_those_whose_time_is_not_over(
+    steps: list[tuple[int, int, int]],
+) -> None:
+    """Against a look at each: containers come, go, come back, and the time passes."""
+    room, now = WorthyRoom(), 0
+    known: dict[int, tuple[int, int]] = {}
+    for owner, elapsed, seconds in steps:
+        now += elapsed
+        if known.pop(owner, None) is not None:
+            room.remove(owner)
+        elif seconds:
+            room.add(owner, Resources(owner + 1, 10), now + seconds)
+            known[owner] = owner + 1, now + seconds
+        alive = [memory for memory, until in known.values() if until > now]
+        assert room.total(now) == Resources(sum(alive), 10 * len(alive))
+
+
+async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: object) -> None:
+    idle: list[Idle] = []
+    room = Room(
+        Resources(10),
+        may_wait=False,
+        idle=lambda: [one for one in idle if not one.evicted],
+        unworthy=lambda: [
+            one for one in idle if not one.evicted and one.share.worthy_until <= trio.current_time()
+        ],
+    )
+    idle.append(Idle(await room.acquire(Resources(10), "a")))
+    idle[0].share.worthy_until = trio.current_time() + 3
+    idle[0].share.idle = True
+    assert (room.reclaimable, room.worthy) == (Resources(10), Resources(10))
+    with pytest.raises(NoRoom):
+        await room.acquire(Resources(1), "b", gentle=True)
+    assert not idle[0].evicted
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(room.acquire, Resources(1), "b")
+        await trio.testing.wait_all_tasks_blocked()
+        assert idle[0].evicted
+        assert room.worthy == Resources()
+        idle[0].share.release()
+
+
+async def test_where_calls_wait_a_gentle_one_does_not_wait_for_that(
+    autojump_clock: object,
+) -> None:
+    idle: list[Idle] = []
+    room = Room(Resources(10), idle=lambda: idle, unworthy=list)
+    idle.append(Idle(await room.acquire(Resources(10), "a")))
+    idle[0].share.worthy_until = trio.current_time() + 3
+    idle[0].share.idle = True
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(lambda: room.acquire(Resources(1), "b", gentle=True))
+        await trio.testing.wait_all_tasks_blocked()
+        assert idle[0].evicted
+        idle[0].share.release()
+
+
+async def test_an_agent_spares_short_functions_for_a_while(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """Its only place has a container of a function that runs for a tenth of its start's time."""
+    async with (
+        open_sim_driver() as driver,
+        open_node(driver, tmp_path, memory=128, enable_nb_resource_tracker=True) as node,
+    ):
+        driver.add_image("sleeper", sleeper, start_time=0.5)
+        await node.agent.submit(node.call("sleeper", BytesBody(b"0.05")))
+        told = node.agent.load()
+        assert told.worthy_memory == told.reclaimable_memory == 128 * MIB
+        gentle = node.call("sleeper", BytesBody(b"0"), fn_id="other")
+        gentle.gentle = True
+        with pytest.raises(ServerBusy):
+            await node.agent.submit(gentle)
+        await node.agent.submit(node.call("sleeper", BytesBody(b"0.05")))
+        assert node.agent.statistics().evictions == 0
+        await trio.sleep(MAX_SECONDS)
+        assert node.agent.load().worthy_memory == 0
+        gentle = node.call("sleeper", BytesBody(b"0"), fn_id="other")
+        gentle.gentle = True
+        await node.agent.submit(gentle)
+        assert node.agent.statistics().evictions == 1

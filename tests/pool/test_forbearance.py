@@ -1,0 +1,107 @@
+"""Calls that leave others the hot containers that they need, for a while."""
+
+from __future__ import annotations
+
+import random
+from functools import partial
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
+from hostler._groups import open_background
+from hostler.abc import Runner
+from hostler.config import PoolConfig
+from hostler.frames import LoadHint
+from hostler.pool import LoadBook, NaivePlacer, Need, SweepPlacer, WarmPlacer
+from hostler.pool._load_watch import LoadWatch
+from hostler.pool._run_times import FORBEARANCE_SECONDS, RunTimes
+
+from .fakes import make_call
+from .test_hot_waiting import ran
+from .test_load_stream import TellingPool
+from .test_placers import make
+
+MIB = 2**20
+FN = Need("fn", memory=100 * MIB, idle_seconds=30)
+
+
+@pytest.mark.parametrize(("run", "seconds"), [(0.01, 1.02), (2.0, 5.0), (30.0, 10.0)])
+def test_who_takes_long_anyhow_waits_longer(run: float, seconds: float) -> None:
+    times = RunTimes()
+    assert times.forbearance(FN) == FORBEARANCE_SECONDS[0]
+    ran(times, FN, run, start=COLD_SECONDS)
+    assert times.forbearance(FN) == pytest.approx(seconds)
+
+
+def test_a_runner_is_full_for_gentle_calls_before_it_is_for_others() -> None:
+    book = LoadBook()
+    known = LoadHint(
+        free_memory=50 * MIB, reclaimable_memory=150 * MIB, worthy_memory=120 * MIB, complete=True
+    )
+    book.note("a", known, 0)
+    assert not book.is_full("a", FN, 0)
+    assert not book.all_full(FN, 0)
+    assert book.is_full("a", FN, 0, gentle=True)
+    assert book.all_full(FN, 0, gentle=True)
+    assert (book.room("a", gentle=False), book.room("a", gentle=True)) == (200 * MIB, 80 * MIB)
+    rng = random.Random(1)
+    assert book.spare(FN, 1, rng) == ["a"]
+    assert book.spare(FN, 1, rng, gentle=True) == []
+
+
+def test_cpus_that_are_worth_keeping_are_not_for_gentle_calls() -> None:
+    book, need = LoadBook(), Need("fn", memory=MIB, idle_seconds=30, cpus=500)
+    hint = LoadHint(free_memory=MIB, free_cpus=100, reclaimable_cpus=900, worthy_cpus=600)
+    book.note("a", hint, 0)
+    assert not book.is_full("a", need, 0)
+    assert book.is_full("a", need, 0, gentle=True)
+
+
+class Place:
+    """A runner with one place, that ``placer`` uses; it has a hot container of "short", which runs
+    for a hundredth of its start's time."""
+
+    def __init__(self, placer: SweepPlacer) -> None:
+        self.placer = placer
+        self.runner = SimRunner("r:1", 100)
+        runners: list[Runner] = [self.runner]
+        self.pool = TellingPool(runners)
+
+    async def listen(self) -> None:
+        tell = partial(self.pool.news.tell, self.runner)
+        await LoadWatch(self.runner, tell, PoolConfig(), random.Random(1)).run()
+
+    async def run(self, name: str, seconds: float) -> float:
+        """Seconds until the call is over."""
+        began = trio.current_time()
+        call = make_call(fn_id=name, memory=100)
+        call.extensions["seconds"] = str(seconds)
+        await self.placer.place_call(self.pool, call)
+        return trio.current_time() - began
+
+
+@pytest.mark.parametrize(("make_placer", "waits"), [(WarmPlacer, True), (NaivePlacer, False)])
+async def test_a_long_call_waits_for_its_room_and_is_served_in_time(
+    autojump_clock: MockClock, make_placer: type[SweepPlacer], waits: bool
+) -> None:
+    """ "short" is called all the time, so its container is always worth keeping: the other call
+    has it after its forbearance all the same."""
+    place = Place(make(make_placer))
+    async with open_background() as nursery:
+        nursery.start_soon(place.listen)
+        await place.run("short", 0.005)
+        took = list[float]()
+
+        async def other() -> None:
+            took.append(await place.run("other", 1.0))
+            nursery.cancel_scope.cancel()
+
+        nursery.start_soon(other)
+        while True:
+            await place.run("short", 0.005)
+            await trio.sleep(0.2)
+    least = FORBEARANCE_SECONDS[0] if waits else 0.0
+    start_and_run = COLD_SECONDS + 1.0
+    assert least + start_and_run <= took[0] < least + start_and_run + 1.2
