@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from functools import partial
 from typing import Any
@@ -13,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.testing import MockClock
 
+from hostler.abc import NotPlaced, Outcome, RunnerCall
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.config import PlacerConfig
@@ -39,6 +41,31 @@ async def test_one_call_too_many_is_refused_at_once(autojump_clock: MockClock) -
         with trio.fail_after(0.1), pytest.raises(ServerBusy):
             await placer.place_call(pool, other)
         assert placer.statistics().waiting == 3
+        nursery.cancel_scope.cancel()
+    assert placer._metrics.placer_turned_away.value == 1
+    assert is_idle(placer)
+
+
+async def test_who_tries_a_runner_has_not_left_a_place_for_another(
+    autojump_clock: MockClock,
+) -> None:
+    """It may come back: then there would be one too many."""
+    trying = trio.Event()
+    tries = itertools.count()
+
+    async def refuse_slowly(runner: FakeRunner, call: RunnerCall, commit: object) -> Outcome:
+        if next(tries):  # after the first it is a probe
+            trying.set()
+            await trio.sleep(0.5)
+        return NotPlaced(ServerBusy())
+
+    placer, pool = make(max_waiting=1), FakePool([FakeRunner(script=refuse_slowly)])
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(placer.place_call, pool, make_call("a"))
+        await trying.wait()
+        assert placer.statistics().waiting == 0
+        with trio.fail_after(0.6), pytest.raises(ServerBusy):
+            await placer.place_call(pool, make_call("b", fn_id="fn2"))
         nursery.cancel_scope.cancel()
     assert placer._metrics.placer_turned_away.value == 1
     assert is_idle(placer)

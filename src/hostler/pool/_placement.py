@@ -153,7 +153,7 @@ class Placement:
         trying.deadline = min(trying.deadline, self._call.deadline - least)
         expected = line.pace.seconds_for(len(line) + 1, now)
         crowded = (
-            self._room.waiting >= config.max_waiting
+            self._room.is_crowded(config.max_waiting)
             or self._room.held_bytes + size > config.max_waiting_bytes
         )
         if crowded or now + expected * PRUDENCE > trying.deadline:
@@ -171,9 +171,13 @@ class Placement:
         return ServerBusy()
 
     async def _use(self, line: Line, turn: Turn) -> Placed | None:
-        if turn.runner is None:
-            return await self._sweep(line)
-        return await self._try_freed(line, turn, turn.runner)
+        self._room.trying.add(self._tracker)
+        try:
+            if turn.runner is None:
+                return await self._sweep(line)
+            return await self._try_freed(line, turn, turn.runner)
+        finally:
+            self._room.trying.discard(self._tracker)
 
     async def _sweep(self, line: Line) -> Placed | None:
         """Try each runner once."""

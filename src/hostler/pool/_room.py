@@ -20,6 +20,7 @@ import math
 from bisect import bisect_left, insort
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
+from typing import Protocol
 
 import trio
 
@@ -153,6 +154,15 @@ def _ticket(waiter: Waiter) -> int:
     return waiter.ticket
 
 
+class Placeable(Protocol):
+    """A call, as far as a room has to know it."""
+
+    @property
+    def is_committed(self) -> bool:
+        """A runner has it, or may have it: one that takes no reservations and has not refused."""
+        ...
+
+
 class Room:
     """All lines of the calls of one pool.
 
@@ -178,6 +188,8 @@ class Room:
         self.occupied = Occupied()
         self.held_bytes = 0
         """Of the bodies of calls that wait."""
+        self.trying: set[Placeable] = set()
+        """Calls that have left their lines to try a runner."""
 
     def __repr__(self) -> str:
         return f"<Room waiting={self.waiting} lines={len(self._lines)}>"
@@ -185,6 +197,13 @@ class Room:
     @property
     def waiting(self) -> int:
         return self.occupied.waiting
+
+    def is_crowded(self, limit: int) -> bool:
+        """Whether ``limit`` calls or more wait for a runner to take them, in their lines or, for a
+        moment, before a runner that may send them back there."""
+        if self.waiting + len(self.trying) < limit:
+            return False
+        return self.waiting + sum(not call.is_committed for call in self.trying) >= limit
 
     @property
     def waiting_hot(self) -> int:
