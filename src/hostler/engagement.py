@@ -96,16 +96,6 @@ class ClientEngagement(ABC):
         """The next frame if it is here; ``None``: ask `receive`, as by default."""
         return None
 
-    def leave(self) -> None:
-        """End an engagement that `RunnerClient.begin` gave; the runner cancels a call that has not
-        ended. Not a checkpoint."""
-        raise NotImplementedError
-
-    def cut(self) -> None:
-        """Break off one that `RunnerClient.begin` gave, whoever works with it: the runner cancels
-        the call, and ``receive`` raises `EngagementFailed`. Synchronous."""
-        raise NotImplementedError
-
     @property
     def ended(self) -> bool:
         """Whether it is known already that ``receive`` will return ``None``: a short cut, which
@@ -118,6 +108,19 @@ class ClientEngagement(ABC):
         from writing. Raises `EngagementFailed`, or `NotSent` if the runner proves that it never
         looked at the call (it refused the stream, or went away before it): the call may be tried
         again although it counted as committed. Unknown frames are logged and skipped."""
+
+
+class BegunEngagement(ClientEngagement):
+    """One that `RunnerClient.begin` gave: no block ends it."""
+
+    @abstractmethod
+    def leave(self) -> None:
+        """End it; the runner cancels a call that has not ended. Not a checkpoint."""
+
+    @abstractmethod
+    def cut(self) -> None:
+        """Break it off, whoever works with it: the runner cancels the call, and ``receive`` raises
+        `EngagementFailed`. Synchronous."""
 
 
 class RunnerClient(ABC):
@@ -158,7 +161,7 @@ class RunnerClient(ABC):
         request_id: str = "",
         deadline: float = math.inf,
         on_commit: Callable[[], None] = lambda: None,
-    ) -> ClientEngagement | None:
+    ) -> BegunEngagement | None:
         """As `engage` for a call whose whole body is ``first``, if nothing has to be waited for:
         what ``make`` gives and the body are sent in this turn of the scheduler, or, should the
         connection break before its end, never, which ``receive`` tells by `NotSent`.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,16 @@ from .test_agent_hot import NACK, run_all
 START = 0.4
 
 
-def add_sleeper(driver: SimDriver) -> None:
-    driver.add_image("sleeper", sleeper, create_time=START)
+@asynccontextmanager
+async def warmed(
+    tmp_path: Path, *, first: bytes = b"0.01", start: float = START, **settings: Any
+) -> AsyncIterator[tuple[SimDriver, Node]]:
+    """A node that knows how long a start and a run take, by a first call (b"" = by none)."""
+    async with open_sim_driver() as driver, open_node(driver, tmp_path, **settings) as node:
+        driver.add_image("sleeper", sleeper, create_time=start)
+        if first:
+            await node.run("sleeper", BytesBody(first))
+        yield driver, node
 
 
 async def clients(node: Node, count: int, seconds: float, body: bytes) -> list[float]:
@@ -45,9 +55,7 @@ async def clients(node: Node, count: int, seconds: float, body: bytes) -> list[f
 async def test_calls_that_are_served_sooner_by_the_busy_container_launch_none(
     autojump_clock: object, tmp_path: Path, settings: dict[str, Any]
 ) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path, **settings) as node:
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"0.01"))
+    async with warmed(tmp_path, **settings) as (driver, node):
         began = trio.current_time()
         assert await run_all(node, 20, "sleeper", b"0.01") == [None] * 20
         assert trio.current_time() - began == pytest.approx(20 * 0.01)
@@ -57,12 +65,8 @@ async def test_calls_that_are_served_sooner_by_the_busy_container_launch_none(
 async def test_those_that_it_can_not_serve_in_time_have_launches_at_once(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=8192, launch_concurrency=50) as node,
-    ):
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"0.1"))
+    settings = {"memory": 8192, "launch_concurrency": 50}
+    async with warmed(tmp_path, first=b"0.1", **settings) as (driver, node):
         # Within three quarters of a launch it serves 3: one runs at once, 3 wait, 16 do not.
         began = trio.current_time()
         assert await run_all(node, 20, "sleeper", b"0.1") == [None] * 20
@@ -71,9 +75,7 @@ async def test_those_that_it_can_not_serve_in_time_have_launches_at_once(
 
 
 async def test_long_functions_scale_out_at_once(autojump_clock: object, tmp_path: Path) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path, memory=8192) as node:
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"5"))
+    async with warmed(tmp_path, first=b"5", memory=8192) as (driver, node):
         began = trio.current_time()
         assert await run_all(node, 8, "sleeper", b"5") == [None] * 8
         assert driver.statistics().created == 8
@@ -83,11 +85,8 @@ async def test_long_functions_scale_out_at_once(autojump_clock: object, tmp_path
 async def test_launches_whose_turn_comes_when_nobody_needs_them_are_dropped(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=8192, launch_concurrency=4) as node,
-    ):
-        add_sleeper(driver)
+    settings = {"memory": 8192, "launch_concurrency": 4}
+    async with warmed(tmp_path, first=b"", **settings) as (driver, node):
         assert await run_all(node, 40, "sleeper", b"0.01") == [None] * 40
         # Nothing was known of the first ones, so 40 launches stood in line. When four were over
         # the next four had their turn, and only then a call was over, too.
@@ -100,39 +99,31 @@ async def test_launches_whose_turn_comes_when_nobody_needs_them_are_dropped(
 async def test_who_has_waited_as_long_as_a_launch_takes_has_one(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"0.01"))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.run, "sleeper", BytesBody(b"20"))
-            await trio.sleep(0.001)
-            began = trio.current_time()
-            await node.run("sleeper", BytesBody(b"0.01"))  # it was to be served by the other one
-            assert trio.current_time() - began == pytest.approx(2 * START + 0.01)
-            assert driver.statistics().created == 2
+    async with warmed(tmp_path) as (driver, node), trio.open_nursery() as nursery:
+        nursery.start_soon(node.run, "sleeper", BytesBody(b"20"))
+        await trio.sleep(0.001)
+        began = trio.current_time()
+        await node.run("sleeper", BytesBody(b"0.01"))  # it was to be served by the other one
+        assert trio.current_time() - began == pytest.approx(2 * START + 0.01)
+        assert driver.statistics().created == 2
 
 
 async def test_a_slow_start_is_not_waited_for_for_long(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
-        driver.add_image("sleeper", sleeper, create_time=30)
-        await node.run("sleeper", BytesBody(b"0.01"))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(node.run, "sleeper", BytesBody(b"20"))
-            nursery.start_soon(node.run, "sleeper", BytesBody(b"20"))
-            await trio.sleep(MAX_PATIENCE - 0.001)
-            assert node.agent.statistics().used.memory == 128 * 2**20
-            await trio.sleep(0.002)
-            assert node.agent.statistics().used.memory == 2 * 128 * 2**20
+    async with warmed(tmp_path, start=30) as (_, node), trio.open_nursery() as nursery:
+        nursery.start_soon(node.run, "sleeper", BytesBody(b"20"))
+        nursery.start_soon(node.run, "sleeper", BytesBody(b"20"))
+        await trio.sleep(MAX_PATIENCE - 0.001)
+        assert node.agent.statistics().used.memory == 128 * 2**20
+        await trio.sleep(0.002)
+        assert node.agent.statistics().used.memory == 2 * 128 * 2**20
 
 
 async def test_the_end_of_the_container_that_was_waited_for_launches_another(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"0.01"))
+    async with warmed(tmp_path) as (driver, node):
         async with trio.open_nursery() as nursery:
             nursery.start_soon(run_all, node, 1, "sleeper", b"20")
             await trio.sleep(0.001)
@@ -149,9 +140,7 @@ async def test_the_end_of_the_container_that_was_waited_for_launches_another(
 async def test_clients_that_always_wait_get_more_containers(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path, memory=8192) as node:
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"0.01"))
+    async with warmed(tmp_path, memory=8192) as (driver, node):
         took = await clients(node, 16, 4, b"0.01")
         # One would have been enough to serve each of them sooner than a new one.
         assert driver.statistics().created == 16
@@ -181,12 +170,7 @@ async def test_more_containers_are_launched_only_while_that_helps(
 async def test_without_room_for_a_launch_a_call_is_refused_as_ever(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=128, **NACK) as node,
-    ):
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"0.01"))
+    async with warmed(tmp_path, memory=128, **NACK) as (_, node):
         outcomes = await run_all(node, 3, "sleeper", b"0.01")
         assert sorted(map(str, outcomes)) == ["None", str(ServerBusy()), str(ServerBusy())]
 
@@ -194,13 +178,10 @@ async def test_without_room_for_a_launch_a_call_is_refused_as_ever(
 async def test_a_caller_that_leaves_leaves_nothing_behind(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
-        add_sleeper(driver)
-        await node.run("sleeper", BytesBody(b"0.01"))
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(run_all, node, 1, "sleeper", b"1")
-            await trio.sleep(0.001)
-            for seconds in (0.1, START - 0.001, START + 0.1):
-                with trio.move_on_after(seconds):
-                    await node.run("sleeper", BytesBody(b"0.01"))
-            assert node.agent.statistics().queued == 0
+    async with warmed(tmp_path) as (_, node), trio.open_nursery() as nursery:
+        nursery.start_soon(run_all, node, 1, "sleeper", b"1")
+        await trio.sleep(0.001)
+        for seconds in (0.1, START - 0.001, START + 0.1):
+            with trio.move_on_after(seconds):
+                await node.run("sleeper", BytesBody(b"0.01"))
+        assert node.agent.statistics().queued == 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 
-from hostler.engagement import ClientEngagement, EngagementFailed, NotSent, ServerEngagement
+from hostler.engagement import BegunEngagement, EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart, TryCall
 
 from .services import SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair, read_call
@@ -25,7 +25,7 @@ class Begun:
         )
 
     @property
-    def running(self) -> ClientEngagement:
+    def running(self) -> BegunEngagement:
         assert self.engagement is not None
         return self.engagement
 

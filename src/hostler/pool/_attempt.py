@@ -9,7 +9,7 @@ import trio
 from .._call_json import encode_call
 from ..abc import NotPlaced, Outcome, Placed, RunnerCall
 from ..bodies import BodyConsumed
-from ..engagement import ClientEngagement, NotSent, RunnerClient
+from ..engagement import BegunEngagement, ClientEngagement, NotSent, RunnerClient
 from ..errors import ProtocolError, ReservationAbandoned, ServerBusy
 from ..frames import Data, TryCall
 from ._conversation import BODY_CHUNK, Conversation, HeldBody
@@ -94,7 +94,7 @@ class BegunAttempt(Attempt):
         self, client: RunnerClient, call: RunnerCall, on_commit: Callable[[], None]
     ) -> None:
         super().__init__(client, call, on_commit)
-        self._engagement: ClientEngagement | None = None
+        self._engagement: BegunEngagement | None = None
         self.cancelled = False
 
     def begin(self) -> bool:

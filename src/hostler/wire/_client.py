@@ -10,6 +10,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from grpclib.metadata import USER_AGENT
 
 from hostler.engagement import (
+    BegunEngagement,
     ClientEngagement,
     EngagementEnded,
     EngagementFailed,
@@ -130,7 +131,7 @@ class GrpcRunnerClient(RunnerClient):
         request_id: str = "",
         deadline: float = math.inf,
         on_commit: Callable[[], None] = lambda: None,
-    ) -> ClientEngagement | None:
+    ) -> BegunEngagement | None:
         """See `RunnerClient.begin`: for small calls on a stream that is there."""
         request_id = _UNPRINTABLE.sub("?", request_id)
         return self._way.begin(make, first, request_id, deadline, on_commit)

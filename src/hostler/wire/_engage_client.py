@@ -10,7 +10,7 @@ import attrs
 import structlog
 import trio
 
-from hostler.engagement import ClientEngagement, EngagementEnded, NotSent
+from hostler.engagement import BegunEngagement, ClientEngagement, EngagementEnded, NotSent
 from hostler.frames import Commit, Data, RunnerFrame, TryCall
 
 from . import _codec as codec
@@ -76,7 +76,7 @@ class Way:
         request_id: str,
         deadline: float,
         on_commit: Callable[[], None],
-    ) -> ClientEngagement | None:
+    ) -> BegunEngagement | None:
         """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
         if len(first.data) > self.sharing.limit or (slot := self.pool.acquire_now()) is None:
             return None

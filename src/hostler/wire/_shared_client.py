@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import structlog
 from h2.errors import ErrorCodes
 
-from hostler.engagement import ClientEngagement, EngagementEnded, EngagementFailed, NotSent
+from hostler.engagement import BegunEngagement, EngagementEnded, EngagementFailed, NotSent
 from hostler.frames import Commit, Data, RunnerFrame
 
 from . import _codec as codec
@@ -83,7 +83,7 @@ def shared_stream(
     return slot.shared if slot.shared.engagements < limit else None
 
 
-class SharedEngagement(ClientEngagement):
+class SharedEngagement(BegunEngagement):
     """A call on a shared stream. It begins with the first frames that are handed over."""
 
     def __init__(
