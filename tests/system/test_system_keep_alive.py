@@ -40,9 +40,11 @@ async def test_a_container_is_started_ahead_of_a_regular_call(
             folder, "--keep-alive", policy, functions=functions, env=env
         ) as single:
             found = await ids(single.node, 6)
-            assert len(set(found)) == 6  # each has a process of its own
             cold = await metric(single.node, "fn_container_cold_starts")
             used = await metric(single.node, "fn_container_starts_ahead_used")
-            assert cold + used == 6
-            assert used >= 2 if ahead else used == 0
+            assert cold + used == len(set(found))
+            if ahead:  # or kept until the next call, where the price of memory has fallen enough
+                assert used >= 1
+            else:
+                assert (cold, used) == (6, 0)
             await single.drain()
