@@ -113,7 +113,7 @@ class SlotQueue(Generic[S]):
         self._launches.add(launch)
         waiter = next((w for w in self._waiters if w.launch is None), None)
         if waiter is not None:
-            launch.waiter, waiter.launch = waiter, launch
+            self._assign(launch, waiter)
         else:
             self._spare[launch] = None
         return launch
@@ -173,11 +173,12 @@ class SlotQueue(Generic[S]):
 
     def _insist(self, waiter: Waiter[S]) -> bool:
         """``waiter`` has lost its patience. If it was unhurried it gets a launch now, and new
-        patience; otherwise false: it has to leave."""
-        if waiter not in self._unhurried:
+        patience, as who was given one in the same moment; otherwise false: it has to leave."""
+        if waiter in self._unhurried:
+            self._launch_for(waiter, firm=True)
+        elif waiter.patience.deadline <= self._clock():
             return False
-        self._launch_for(waiter, firm=True)
-        waiter.patience = trio.CancelScope()
+        waiter.patience = trio.CancelScope(deadline=waiter.patience.deadline)
         return True
 
     def refuse_all(self, error: Callable[[], Exception]) -> None:
@@ -293,7 +294,7 @@ class SlotQueue(Generic[S]):
         if self._spare:
             launch = next(iter(self._spare))
             del self._spare[launch]
-            launch.waiter, waiter.launch = waiter, launch
+            self._assign(launch, waiter)
         elif self._launches_needed(waiting=1) or not self._may_wait(waiter.call):
             self._launch_for(waiter)
         elif self.pace.too_few(self._alive, self._clock()):
@@ -317,18 +318,22 @@ class SlotQueue(Generic[S]):
         waiter.patience.deadline = min(waiter.patience.deadline, until)
 
     def _launch_for(self, waiter: Waiter[S], *, firm: bool = False) -> None:
-        self._unhurried.pop(waiter, None)
-        launch = Launch(self, waiter, firm=firm)
-        waiter.launch = launch
+        launch: Launch[S] = Launch(self, None, firm=firm)
+        self._assign(launch, waiter)
         self._launches.add(launch)
         self._start(launch, waiter.call)
+
+    def _assign(self, launch: Launch[S], waiter: Waiter[S]) -> None:
+        """``launch`` is meant for ``waiter``, who had none."""
+        launch.waiter, waiter.launch = waiter, launch
+        if waiter in self._unhurried:
+            del self._unhurried[waiter]
+            waiter.patience.deadline = math.inf
 
     def _hurry(self) -> None:
         """It may be slower than was expected: who comes last does not wait without a launch."""
         while self._unhurried and self._launches_needed(waiting=0):
-            waiter, _ = self._unhurried.popitem()
-            waiter.patience.deadline = math.inf
-            self._launch_for(waiter)
+            self._launch_for(next(reversed(self._unhurried)))
 
     def _pass_on(self, waiter: Waiter[S]) -> None:
         """The launch of ``waiter``, who needs it no more, becomes a spare one, or is given up."""
@@ -346,10 +351,9 @@ class SlotQueue(Generic[S]):
         if robbed is None:
             self._pass_on(served)
             return
-        launch, served.launch = served.launch, None
-        robbed.launch = launch
+        launch, served.launch, robbed.launch = served.launch, None, None
         if launch is not None:
-            launch.waiter = robbed
+            self._assign(launch, robbed)
         else:
             self._provide(robbed)
 
