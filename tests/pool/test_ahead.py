@@ -81,7 +81,7 @@ class Row:
 
     def end_call(self) -> None:
         """A call of the line ends at the runner, as `Trying` tells of it."""
-        self.room.freed(RUNNER, KEY)
+        self.room.freed(RUNNER, self.line)
         self.line.ahead.end(RUNNER.address)
 
 
@@ -234,7 +234,7 @@ async def line_of(placer: SweepPlacer, pool: FakePool) -> AsyncIterator[Line]:
     with room.line(need_of(make_call()).key) as line:
         yield line
         assert repr(line.ahead) == "<Ahead in_flight=0>"
-    placer._tidy(pool, room)
+    del placer._rooms[id(pool)]
     assert is_idle(placer)
 
 

@@ -160,15 +160,15 @@ async def test_a_place_that_is_given_up_is_offered_to_nobody(autojump_clock: Moc
         for _ in range(3):
             line.ahead.begin(runner.address)
         async with trio.open_nursery() as nursery:
-            room.freed(runner, "fn")
+            room.freed(runner, line)
             assert given == []  # nobody waits: it is there for all
             for number in range(9):
                 nursery.start_soon(wait, number)
             await trio.testing.wait_all_tasks_blocked()
-            room.freed(runner, "fn")
+            room.freed(runner, line)
             await trio.testing.wait_all_tasks_blocked()
             assert (given, turns) == ([("a:1", 1)], [])
-            room.freed(runner, "fn")
+            room.freed(runner, line)
             await trio.testing.wait_all_tasks_blocked()
             assert turns
             assert all(turn is not None and turn.runner is runner for turn in turns)

@@ -8,8 +8,6 @@ only while those that wait all ask for the same.
 
 from __future__ import annotations
 
-from collections import Counter
-
 MAX_RUN_SECONDS = 0.5
 """Calls that run longer on average gain nothing by it."""
 RUNS = 2.0
@@ -21,10 +19,10 @@ class Ahead:
 
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
-        self._in_flight: Counter[str] = Counter()
+        self._in_flight: dict[str, int] = {}
 
     def __repr__(self) -> str:
-        return f"<Ahead in_flight={self._in_flight.total()}>"
+        return f"<Ahead in_flight={sum(self._in_flight.values())}>"
 
     def learn(self, address: str, slots: int) -> None:
         """The runner has so many containers behind which calls may wait."""
@@ -32,28 +30,30 @@ class Ahead:
 
     def begin(self, address: str) -> None:
         """A call goes there."""
-        self._in_flight[address] += 1
+        self._in_flight[address] = self._in_flight.get(address, 0) + 1
 
     def end(self, address: str) -> None:
         """It is over."""
-        self._in_flight[address] -= 1
-        if not self._in_flight[address]:
+        left = self._in_flight.get(address, 0) - 1
+        if left:
+            self._in_flight[address] = left
+        else:
             del self._in_flight[address]
 
     def in_flight(self, address: str) -> int:
         """Calls that are there, or have been given a turn there."""
-        return self._in_flight[address]
+        return self._in_flight.get(address, 0)
 
     def behind(self, address: str) -> int:
         """Calls that waited there to be the next when one has just ended there, which still
         counts."""
         slots = self._slots.get(address, 0)
-        return max(0, self._in_flight[address] - slots) if slots else 0
+        return max(0, self.in_flight(address) - slots) if slots else 0
 
     def may_send(self, address: str) -> bool:
         """Whether one more may go there when a call has ended there, which still counts, and the
         one to which its place was offered counts already."""
-        return self._in_flight[address] - 1 < 2 * self._slots.get(address, 0)
+        return self.in_flight(address) - 1 < 2 * self._slots.get(address, 0)
 
     def patience(self, address: str, run_seconds: float) -> float:
         """How long a call may wait there; 0 = not at all. ``run_seconds`` is the mean time that

@@ -44,29 +44,30 @@ class HotLine:
     """Those of one kind, in order of arrival. True if there are any."""
 
     def __init__(self) -> None:
-        self._waiters: deque[HotWaiter] = deque()
+        self.waiters: deque[HotWaiter] = deque()
+        """In order of arrival."""
 
     def __repr__(self) -> str:
-        return f"<HotLine waiting={len(self._waiters)}>"
+        return f"<HotLine waiting={len(self.waiters)}>"
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.waiters)
 
     @property
     def head(self) -> HotWaiter:
-        return self._waiters[0]
+        return self.waiters[0]
 
     async def wait(self, waiter: HotWaiter, deadline: float) -> None:
         """Until ``waiter`` is woken or ``deadline`` (`trio.current_time`). If this is cancelled,
         a turn that came too late is for the caller to hand on."""
-        self._waiters.append(waiter)
+        self.waiters.append(waiter)
         try:
             with trio.CancelScope(deadline=deadline):
                 await waiter.wait()
         finally:
-            if waiter in self._waiters:
-                self._waiters.remove(waiter)
+            if waiter in self.waiters:
+                self.waiters.remove(waiter)
 
     def give_turn(self, turn: Turn) -> None:
         """Let the first try."""
-        self._waiters.popleft().wake(turn)
+        self.waiters.popleft().wake(turn)

@@ -46,7 +46,8 @@ class Line:
 
     def __init__(self, room: Room, ladder: Ladder) -> None:
         self._room = room
-        self._waiters: list[Waiter] = []
+        self.waiters: list[Waiter] = []
+        """In order of arrival."""
         self.ladder = ladder
         self.pace = Pace()
         self.hot = HotLine()
@@ -59,14 +60,14 @@ class Line:
         """What the pool last said instead of a list."""
 
     def __repr__(self) -> str:
-        return f"<Line waiting={len(self._waiters)} users={self.users} {self.ladder!r}>"
+        return f"<Line waiting={len(self.waiters)} users={self.users} {self.ladder!r}>"
 
     def __len__(self) -> int:
-        return len(self._waiters)
+        return len(self.waiters)
 
     @property
     def head(self) -> Waiter:
-        return self._waiters[0]
+        return self.waiters[0]
 
     @property
     def gentle(self) -> bool:
@@ -81,38 +82,38 @@ class Line:
         return self.head if self else None
 
     def join(self, waiter: Waiter) -> None:
-        if not self._waiters:
+        if not self.waiters:
             self.ladder.begin(trio.current_time())
-        insort(self._waiters, waiter, key=_ticket)
-        if len(self._waiters) > 1:
-            self._waiters[1].look_at(math.inf)
+        insort(self.waiters, waiter, key=_ticket)
+        if len(self.waiters) > 1:
+            self.waiters[1].look_at(math.inf)
         self._changed()
 
     def leave(self, waiter: Waiter) -> None:
-        place = bisect_left(self._waiters, waiter.ticket, key=_ticket)
-        if place < len(self._waiters) and self._waiters[place] is waiter:
-            del self._waiters[place]
+        place = bisect_left(self.waiters, waiter.ticket, key=_ticket)
+        if place < len(self.waiters) and self.waiters[place] is waiter:
+            del self.waiters[place]
             self._changed()
 
     def advance(self) -> None:
         """Give turns if the ladder has a step now."""
         now = trio.current_time()
-        if self._waiters and now >= self.ladder.next_at:
+        if self.waiters and now >= self.ladder.next_at:
             self._give_turns(self.ladder.step(now))
-        elif self._waiters and now >= self.head.urgent_at:
+        elif self.waiters and now >= self.head.urgent_at:
             self._give_turns(1)
         else:
             self.appoint()
 
     def all_turn(self) -> None:
         """Let everybody try: what they all wait for has been decided."""
-        self._give_turns(len(self._waiters))
+        self._give_turns(len(self.waiters))
 
     def give_turn(self, turn: Turn) -> None:
         """Let the head try with ``turn``."""
         if turn.runner is not None:
             self.ahead.begin(turn.runner.address)
-        waiter = self._waiters.pop(0)
+        waiter = self.waiters.pop(0)
         self._changed()
         waiter.wake(turn)
 
@@ -133,18 +134,18 @@ class Line:
 
     def appoint(self) -> None:
         """Make the head look after the line's ladder."""
-        if self._waiters:
+        if self.waiters:
             self.head.look_at(min(self.ladder.next_at, self.head.urgent_at))
 
     def _give_turns(self, count: int) -> None:
-        turns, self._waiters[:count] = self._waiters[:count], []
+        turns, self.waiters[:count] = self.waiters[:count], []
         self._changed()
         for waiter in turns:
             waiter.wake(Turn())
 
     def _changed(self) -> None:
         """Somebody came or went."""
-        if not self._waiters:
+        if not self.waiters:
             self.pace.reset()
         self._room.occupied.note(self)
         self.appoint()
@@ -278,25 +279,20 @@ class Room:
         if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot, stood=oldest is hot))
 
-    def freed(self, runner: Runner, key: Hashable) -> None:
-        """A call of the line of ``key`` has ended at ``runner``, see `offer`."""
-        line = self._lines.get(key)
-        behind = line.ahead.behind(runner.address) if line is not None else 0
-        somebody = self.occupied or (line is not None and line.hot)
-        if somebody and self._gives_way(runner, behind):
+    def freed(self, runner: Runner, line: Line) -> None:
+        """A call of ``line`` has ended at ``runner``, see `offer`."""
+        if not self.occupied.waiting and not line.hot.waiters:
+            return
+        if self._gives_way(runner, line.ahead.behind(runner.address)):
             return
         self.offer(runner, hot=line)
         self.send_ahead(runner, line)
-
-    def find(self, key: Hashable) -> Line | None:
-        """The line of ``key``, if a call is under way that could stand in it."""
-        return self._lines.get(key)
 
     def alone(self, line: Line) -> bool:
         """Whether nobody waits in another line than ``line``."""
         return not self.occupied or (len(self.occupied) == 1 and line in self.occupied)
 
-    def send_ahead(self, runner: Runner, line: Line | None) -> None:
+    def send_ahead(self, runner: Runner, line: Line) -> None:
         """A call of ``line`` has ended at ``runner``, and its place was offered: let one more go
         there as long as there may be a next one behind each that runs."""
         if line and self.alone(line) and line.ahead.may_send(runner.address):

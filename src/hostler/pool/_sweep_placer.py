@@ -22,7 +22,7 @@ from ._hedging import Hedging
 from ._ladder import Ladder
 from ._loads import LoadBook
 from ._order import without
-from ._placement import Placement
+from ._placement import Means, Placement
 from ._room import Room
 from ._tracker import AttemptTracker
 from ._trying import Trying
@@ -63,12 +63,17 @@ class SweepPlacer(Placer, LoadListener):
         self._rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
         self._rooms: dict[int, Room] = {}
         self._placements: set[Placement] = set()
-        self._troubled: set[str] = set()
         self._closed = False
         self._hedging = Hedging(self._config.hedge_quantile, self._config.hedge_percent)
         self._may_wait = True
         self.loads = LoadBook()
         """What is known of the runners' load."""
+        tracker = AttemptTracker(self._metrics, self.loads)
+        self._means = Means(
+            config=self._config,
+            tracker=tracker,
+            trying=Trying(tracker, self._hedging, self._config),
+        )
         self.fleets = Fleets()
         """The lists of runners that the pools have given."""
 
@@ -110,58 +115,53 @@ class SweepPlacer(Placer, LoadListener):
         config = self._config
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
-
-        sweeps = 0
-
-        def order(runners: Sequence[Runner]) -> Iterable[Runner]:
-            nonlocal sweeps
-            sweeps += 1
-            if not runners:
-                return ()
-            # The one that has waited longest probes for all.
-            probes = self._probes(room) if sweeps > 1 and room.is_first(placement.ticket) else 0
-            gentle = trying.gentle
-            if self._all_full(need, runners, gentle=gentle):
-                return self._rng.sample(runners, min(probes, len(runners)))
-            is_full = functools.partial(self._is_full, need, gentle=gentle)
-            return without(self.order(call, runners), is_full, probes)
-
         need, now = need_of(call), trio.current_time()
+        gentle_until = now + self.forbearance(call)
         room = self._room_of(pool)
         line = room.use(need.key)
         line.need = need
+        placement = Placement(
+            self._means,
+            pool,
+            call,
+            need,
+            room,
+            line,
+            now,
+            now + seconds,
+            gentle_until,
+            order=self._order_of,
+            patience=self.patience,
+            may_wait=self._may_wait,
+        )
+        self._placements.add(placement)
         try:
-            tracker = AttemptTracker(call, need, self._metrics, self.loads, self._troubled, now)
-            trying = Trying(
-                call,
-                need.key,
-                room=room,
-                tracker=tracker,
-                hedging=self._hedging,
-                config=config,
-                deadline=now + seconds,
-                gentle_until=now + self.forbearance(call),
-            )
-            placement = Placement(
-                pool,
-                call,
-                room=room,
-                order=order,
-                tracker=tracker,
-                trying=trying,
-                config=config,
-                patience=lambda ahead: self.patience(call, ahead),
-                may_wait=self._may_wait,
-                now=now,
-            )
-            self._placements.add(placement)
-            try:
-                await placement.run(line)
-            finally:
-                self._placements.discard(placement)
+            await placement.run()
         finally:
+            self._placements.discard(placement)
             room.leave(need.key, line)
-            self._tidy(pool, room)
+            if room.unused:
+                del self._rooms[id(pool)]
+
+    def _order_of(
+        self, placement: Placement, runners: Sequence[Runner], now: float
+    ) -> Iterable[Runner]:
+        """The order of a sweep without the runners that would certainly refuse the call."""
+        placement.sweeps += 1
+        if not runners:
+            return ()
+        room, need, probes = placement.room, placement.need, 0
+        # The one that has waited longest probes for all.
+        if placement.sweeps > 1 and room.is_first(placement.ticket):
+            probes = self._probes(room)
+        gentle = now < placement.gentle_until
+        if self._all_full(need, runners, now, gentle=gentle):
+            return self._rng.sample(runners, min(probes, len(runners)))
+
+        def is_full(runner: Runner) -> bool:
+            return self._is_full(need, runner, gentle=gentle)
+
+        return without(self.order(placement.call, runners), is_full, probes)
 
     def stop_waiting(self) -> None:
         self._may_wait = False
@@ -182,9 +182,9 @@ class SweepPlacer(Placer, LoadListener):
     def _gives_way(self, runner: Runner, behind: int) -> bool:
         return self.loads.gives_way(runner.address, behind, trio.current_time())
 
-    def _all_full(self, need: Need, runners: Sequence[Runner], *, gentle: bool) -> bool:
+    def _all_full(self, need: Need, runners: Sequence[Runner], now: float, *, gentle: bool) -> bool:
         """Whether `_is_full` is certainly true of all, found out without asking for each."""
-        if not self.loads.all_full(need, trio.current_time(), gentle=gentle):
+        if not self.loads.all_full(need, now, gentle=gentle):
             return False
         fleet, known = self.fleets.of(runners), self.loads.tellers
         if fleet.all_tell_since != known:
@@ -218,11 +218,6 @@ class SweepPlacer(Placer, LoadListener):
             )
             pool.add_load_listener(self)
         return room
-
-    def _tidy(self, pool: RunnerPool, room: Room) -> None:
-        """Drop a room that nobody uses any more."""
-        if room.unused:
-            del self._rooms[id(pool)]
 
     def _make_ladder(self) -> Ladder:
         config = self._config

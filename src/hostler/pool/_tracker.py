@@ -1,19 +1,18 @@
-"""Counts what happens to one call while it is placed."""
+"""Counts what happens to calls while they are placed."""
 
 from __future__ import annotations
 
-import math
-
 import attrs
 import structlog
-import trio
 
 from .._groups import is_cancellation, is_timeout
 from .._spans import Span, error_text
-from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from ..abc import NotPlaced, Outcome, Placed, Runner
 from ..errors import HostlerError, ReservationAbandoned, ServerBusy, ServiceReservationFailure
 from ..metrics import LBMetrics
 from ._loads import LoadBook
+from ._room import Line
+from ._search import Search
 from ._warm_index import Need
 
 log = structlog.get_logger(__name__)
@@ -31,96 +30,96 @@ class TrackedAttempt:
     """One attempt, as it is counted. ``warm``: the runner is believed to have an idle container
     for the call."""
 
+    search: Search
     runner: Runner
     address: str
     warm: bool
-    began: float
     number: int
     """Among all of its kind, see `hostler.pool._run_times`."""
+    began: float
     span: Span | None
+    metrics: LBMetrics
+    line: Line | None
+    """Where it is counted among those ahead (`hostler.pool._ahead`)."""
     outcome: Outcome | None = None
     """Of its end; ``None`` = it was cancelled, or gave its slot back."""
     asked: bool = False
     """The runner was asked for a reservation."""
+    hedge: bool = False
+    """The runner is the second that was asked, because the first took long."""
     committed: bool = False
+
+    def commit(self) -> None:
+        """Its runner may run the call from now on."""
+        self.search.committed = self
+        self.committed = True
+        if self.asked:
+            self.metrics.reservations_committed.inc()
+        if self.hedge:
+            self.metrics.hedges_won.inc()
 
 
 class AttemptTracker:
-    """One per placement, which also keeps ``loads``.
+    """Counts for all placements of a placer, and keeps ``loads``."""
 
-    ``troubled`` are the addresses of runners that can't be reached, known to all placements of a
-    placer, so that each is logged once and not for each call.
-    """
-
-    def __init__(
-        self,
-        call: RunnerCall,
-        need: Need,
-        metrics: LBMetrics,
-        loads: LoadBook,
-        troubled: set[str],
-        now: float,
-    ) -> None:
-        self._call = call
-        self._need = need
+    def __init__(self, metrics: LBMetrics, loads: LoadBook) -> None:
         self._metrics = metrics
         self._loads = loads
-        self._troubled = troubled
-        self._started_at = now
-        self.attempt_at = math.nan
-        """When the latest attempt began."""
-        self._committed: TrackedAttempt | None = None
+        self._troubled: set[str] = set()
+        """Addresses of runners that can't be reached: each is logged once, not for each call."""
 
-    @property
-    def is_committed(self) -> bool:
-        """A runner has the call, or has run it."""
-        return self._committed is not None
-
-    @property
-    def run_seconds(self) -> float:
+    def run_seconds(self, need: Need) -> float:
         """The mean time that such a call runs; 0 = not known."""
-        return self._loads.run_times.run_seconds(self._need)
+        return self._loads.run_times.run_seconds(need)
 
-    def ended(self, error: BaseException | None, now: float) -> None:
-        """Count how the placement has ended."""
+    def ended(self, search: Search, error: BaseException | None, now: float) -> None:
+        """Count how a search has ended."""
+        if error is not None:
+            self._failed(search, error, now)
+        until = now if search.committed is None else search.attempt_at
+        seconds = until - search.arrived
+        self._metrics.observe_placement(search.call.attempts, round(seconds * 1e9))
+
+    def _failed(self, search: Search, error: BaseException, now: float) -> None:
         if isinstance(error, ServiceReservationFailure):  # the runner has kept the deadline
             self._metrics.placer_client_timeout.inc()
-        elif error is not None and is_cancellation(error):
-            self._cancelled(error)
-        until = now if self._committed is None else self.attempt_at
-        seconds = until - self._started_at
-        self._metrics.observe_placement(self._call.attempts, round(seconds * 1e9))
-
-    def _cancelled(self, error: BaseException) -> None:
-        if self.is_committed:
+            return
+        if not is_cancellation(error):
+            return
+        if search.is_committed:
             self._metrics.placer_placed_abort.inc()
-        if is_timeout(error) or trio.current_time() >= self._call.deadline:
+        if is_timeout(error) or now >= search.call.deadline:
             self._metrics.placer_client_timeout.inc()
         else:
             self._metrics.placer_client_cancelled.inc()
 
-    def begin(self, runner: Runner) -> TrackedAttempt:
-        """Count an attempt, until `over`. `end` tells its outcome; without that it counts as
-        cancelled. Several may run at the same time, of which one is committed at most."""
-        address = runner.address
-        self._call.attempts += 1
-        self.attempt_at = now = trio.current_time()
-        warm = self._loads.begin(address, self._need, now)
-        number = self._loads.run_times.begin(self._need, now)
-        span = self._call.span and self._call.span.child(
-            "engage", {"fn.runner": address}, kind="client"
-        )
-        return TrackedAttempt(runner, address, warm, now, number, span)
+    def begin(
+        self, search: Search, runner: Runner, now: float, *, counted: bool = False
+    ) -> TrackedAttempt:
+        """Count an attempt, until `over`, and in the line's `Ahead` unless that has ``counted`` it.
+        `end` tells its outcome; without that it counts as cancelled. Several may run at the same
+        time, of which one is committed at most."""
+        address, call, need = runner.address, search.call, search.need
+        call.attempts += 1
+        search.attempt_at = now
+        warm = self._loads.begin(address, need, now)
+        number = self._loads.run_times.begin(need, now)
+        span = call.span and call.span.child("engage", {"fn.runner": address}, kind="client")
+        line = None if counted else search.line
+        if line is not None:
+            line.ahead.begin(address)
+        return TrackedAttempt(search, runner, address, warm, number, now, span, self._metrics, line)
 
-    def over(self, attempt: TrackedAttempt) -> None:
+    def over(self, attempt: TrackedAttempt, now: float) -> None:
         """Nothing of it is left."""
-        loads, outcome = self._loads, attempt.outcome
+        search, loads, outcome = attempt.search, self._loads, attempt.outcome
+        search.left_at = now
         ran = isinstance(outcome, Placed) and outcome.error is None
-        loads.run_times.end(self._need, attempt.number, self._call.timings if ran else None)
-        loads.end(attempt.address, self._need, outcome, trio.current_time())
+        loads.run_times.end(search.need, attempt.number, search.call.timings if ran else None)
+        loads.end(attempt.address, search.need, outcome, now)
         if attempt.span is not None:
             _end_span(attempt.span, outcome)
-        if attempt.asked and attempt is not self._committed and _given_up(outcome):
+        if attempt.asked and attempt is not search.committed and _given_up(outcome):
             self._metrics.reservations_abandoned.inc()
 
     def asked(self, attempt: TrackedAttempt) -> None:
@@ -132,27 +131,18 @@ class AttemptTracker:
         """A second runner is asked as well."""
         self._metrics.hedges.inc()
 
-    def committed(self, attempt: TrackedAttempt, *, hedge: bool = False) -> None:
-        """Its runner may run the call from now on."""
-        self._committed = attempt
-        attempt.committed = True
-        if attempt.asked:
-            self._metrics.reservations_committed.inc()
-        if hedge:
-            self._metrics.hedges_won.inc()
-
     def end(self, attempt: TrackedAttempt, outcome: Outcome) -> None:
         """An attempt has ended, not by cancellation."""
         if isinstance(outcome, NotPlaced) and isinstance(outcome.reason, ReservationAbandoned):
             return
-        address = attempt.address
+        address, search = attempt.address, attempt.search
         attempt.outcome = outcome
         if isinstance(outcome, Placed):
-            self._committed = attempt
+            search.committed = attempt
             self._count_placed(outcome.error)
         else:
-            if self._committed is attempt:
-                self._committed = None
+            if search.committed is attempt:
+                search.committed = None
             if not isinstance(outcome.reason, ServerBusy):
                 self._unreachable(address, outcome.reason)
                 return
