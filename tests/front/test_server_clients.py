@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 
+import pytest
 import trio
 import trio.testing
 
@@ -29,6 +30,71 @@ async def test_disconnect_during_a_long_call_cancels_it_at_once(logs: Logs) -> N
         assert agent.record == ["cancelled"]
         await front.wait_connections(0)
     assert logs.with_event("client cancelled")[0]["status"] == 444
+
+
+async def test_who_closes_its_side_only_has_gone_too_and_has_no_answer(logs: Logs) -> None:
+    """As in Fn, whose server can't tell the two apart."""
+    agent = ScriptedAgent(hang)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        request = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+        await client.send(request + request)
+        await agent.entered.wait()
+        await client.stream.send_eof()
+        assert await client.closed_by_server()
+        assert len(agent.calls) == 1
+    assert agent.record == ["cancelled"]
+    assert [entry["status"] for entry in logs.with_event("client cancelled")] == [444]
+
+
+@pytest.mark.parametrize("why", ["half-close", "the client's time", "the grace"])
+async def test_http10_client_never_takes_a_part_for_the_whole(why: str) -> None:
+    """The end of the connection is the end of its response."""
+    agent = ScriptedAgent()
+
+    async def begin(call: PendingCall) -> None:
+        await call.writer.start(200, [])
+        await call.writer.write(b"part")
+        while why == "the client's time":
+            await call.writer.write(b"x" * 65536)
+        await trio.sleep_forever()
+
+    agent.handler = begin
+    config = NodeConfig(response_write_timeout=0.2)
+    async with open_front(agent, config=config, grace=0.1) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.0\r\nContent-Length: 0\r\n\r\n")
+        assert await client.stream.receive_some(1)
+        if why == "half-close":
+            await client.stream.send_eof()
+        elif why == "the grace":
+            front.shutdown.set()
+        await agent.left.wait()
+        await front.wait_connections(0)
+        with pytest.raises(trio.BrokenResourceError):
+            await client.read_all()
+
+
+async def test_who_leaves_with_its_answer_has_not_cancelled(logs: Logs) -> None:
+    async with open_front() as front:
+        client = await front.connect()
+        assert (await client.post(b"x")).body == b"x"
+        await client.stream.aclose()
+        await front.wait_connections(0)
+    assert not logs.with_event("client cancelled")
+
+
+async def test_who_leaves_in_a_drain_is_not_waited_for() -> None:
+    agent = ScriptedAgent(hang)
+    async with open_front(agent, grace=600) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await agent.entered.wait()
+        front.shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        await client.stream.aclose()
+        await front.done.wait()
+    assert agent.record == ["cancelled"]
 
 
 async def test_disconnect_is_seen_behind_a_pipelined_request() -> None:

@@ -160,12 +160,12 @@ class Connection:
             await exchange.run()
         finally:
             self._on_gone.clear()
+            if exchange.looks_complete:
+                self._reset()
         if exchange.reusable and not self.owner.draining:
             return True
         if exchange.answered:
             await self._linger(complete=bool(self._unseen))
-        elif exchange.close_delimited:
-            self._reset()
         return False
 
     async def _next_request(self) -> Request | None:

@@ -64,9 +64,10 @@ class Exchange:
         """The response is complete."""
 
     @property
-    def close_delimited(self) -> bool:
-        """The response has begun, and its end is the end of the connection."""
-        return self._begun and self._request.head.version == "1.0"
+    def looks_complete(self) -> bool:
+        """A part of the response may have been sent, whose end is the end of the connection."""
+        whole = self.answered and not self._torn
+        return not whole and self._begun and self._request.head.version == "1.0"
 
     @property
     def reusable(self) -> bool:
