@@ -26,7 +26,6 @@ import trio
 from grpclib import protocol as grpclib_protocol
 from grpclib.config import Configuration
 from h2.config import H2Configuration
-from h2.connection import H2Connection
 from h2.errors import ErrorCodes
 from h2.events import (
     ConnectionTerminated,
@@ -36,6 +35,7 @@ from h2.events import (
     WindowUpdated,
 )
 from h2.events import Event as H2Event
+from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
@@ -79,7 +79,7 @@ class WireConnection(grpclib_protocol.Connection):
 
     def __init__(
         self,
-        h2: H2Connection,
+        h2: QuietH2,
         transport: asyncio.Transport,
         call_soon: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -93,9 +93,10 @@ class WireConnection(grpclib_protocol.Connection):
         return WireStream(self, self.h2, self.transport, **kwargs)
 
     def flush(self) -> None:
-        data = self.h2.data_to_send()
-        if data and not self.transport.is_closing():
-            self.transport.write(data)
+        if self.h2.has_output:
+            data = self.h2.data_to_send()
+            if not self.transport.is_closing():
+                self.transport.write(data)
 
     def is_closing(self) -> bool:
         return self.transport.is_closing()
@@ -120,9 +121,9 @@ class _Processor(grpclib_protocol.EventsProcessor):
         self._protocol = protocol
 
     def process(self, event: H2Event) -> None:
-        self._protocol.heard = True
-        if type(event) in getattr(self, "processors", ()):
-            super().process(event)
+        process = getattr(self, "processors", {}).get(type(event))
+        if process is not None:
+            process(event)
 
     def process_data_received(self, event: DataReceived) -> None:
         stream = self.streams.get(event.stream_id)
@@ -282,7 +283,16 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
     @_contained
     def data_received(self, data: bytes) -> None:
-        super().data_received(data)
+        self.heard = True
+        try:
+            events = self.connection.h2.read(data)
+        except ProtocolError:
+            log.debug("protocol error", peer=self.peer, exc_info=True)
+            self.processor.close("Protocol error")
+            return
+        for event in events:
+            self.processor.process(event)
+        self.connection.flush()
 
     @_contained
     def _read_failed(self, error: OSError) -> None:

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-import struct
+from struct import Struct
 from typing import Any
 
 from h2.config import H2Configuration
-from h2.connection import H2Connection
-from h2.events import ConnectionTerminated
+from h2.connection import ConnectionState, H2Connection
+from h2.events import ConnectionTerminated, DataReceived
 from h2.events import Event as H2Event
+from h2.stream import StreamState
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame
+
+_HEAD = Struct(">IBI")
+"""Of a frame: the length with the type below it, which is 0 for DATA; flags; the stream."""
+_SETTING = Struct(">HI")
+_OPEN = ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN
 
 
 class _Data(DataFrame):
@@ -21,12 +27,117 @@ class _Data(DataFrame):
 
 
 class QuietH2(H2Connection):
-    """Makes no texts of frames (`_Data`), and goes on after a GOAWAY: h2 closes its state machine
-    then, so that nothing could be sent or received."""
+    """What is different from h2's:
+
+    * It makes no texts of frames (`_Data`).
+    * It goes on after a GOAWAY: h2 closes its state machine then, so that nothing could be sent or
+      received.
+    * DATA without flags on a stream that is open, which is nearly all that comes and goes, is read
+      and written here, without an object of each frame. All that is known of the connection stays
+      in h2's own variables. What is not as simple as that is left to h2.
+    """
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
         self._frame_dispatch_table[_Data] = self._receive_data_frame
+
+    def read(self, data: bytes) -> list[H2Event]:
+        """As `receive_data`."""
+        events: list[H2Event] = []
+        buffer = self.incoming_buffer
+        if (
+            self.state_machine.state in _OPEN
+            and not buffer._data
+            and not buffer._headers_buffer
+            and not buffer._preamble_len
+        ):
+            at, end = 0, len(data)
+            while at + 9 < end:
+                size, flags, stream_id = _HEAD.unpack_from(data, at)
+                begin = at + 9
+                stop = begin + (size >> 8)
+                if flags or size & 0xFF or stop > end or not self._consume(stream_id, stop - begin):
+                    break
+                events.append(
+                    DataReceived(
+                        stream_id=stream_id,
+                        data=data[begin:stop],
+                        flow_controlled_length=stop - begin,
+                    )
+                )
+                at = stop
+            if at == end:
+                return events
+            data = data[at:]
+        return events + self.receive_data(data)
+
+    def _consume(self, stream_id: int, size: int) -> bool:
+        """Account for ``size`` bytes that came on a stream, if they may come there."""
+        stream = self.streams.get(stream_id)
+        if stream is None or not 0 < size <= self.max_inbound_frame_size:
+            return False
+        machine = stream.state_machine
+        window = stream._inbound_window_manager
+        window_of_all = self._inbound_flow_control_window_manager
+        if (
+            machine.state is not StreamState.OPEN
+            or not machine.headers_received
+            or stream._expected_content_length is not None
+            or size > window.current_window_size
+            or size > window_of_all.current_window_size
+        ):
+            return False
+        window.current_window_size -= size
+        window_of_all.current_window_size -= size
+        stream._actual_content_length += size
+        return True
+
+    def send_data(
+        self,
+        stream_id: int,
+        data: bytes | memoryview,
+        end_stream: bool = False,
+        pad_length: Any = None,
+    ) -> None:
+        """As h2's."""
+        stream = self.streams.get(stream_id)
+        size = len(data)
+        if (
+            stream is None
+            or stream.state_machine.state is not StreamState.OPEN
+            or self.state_machine.state not in _OPEN
+            or end_stream
+            or pad_length is not None
+            or not 0 < size <= self.room(stream_id)
+        ):
+            super().send_data(stream_id, data, end_stream, pad_length)
+            return
+        stream.outbound_flow_control_window -= size
+        self.outbound_flow_control_window -= size
+        self._data_to_send += _HEAD.pack(size << 8, 0, stream_id)
+        self._data_to_send += data
+
+    def room(self, stream_id: int) -> int:
+        """Bytes that may be sent on an existing stream in one frame; none if not positive."""
+        return min(
+            self.streams[stream_id].outbound_flow_control_window,
+            self.outbound_flow_control_window,
+            self.max_outbound_frame_size,
+        )
+
+    def has_stream(self, stream_id: int) -> bool:
+        """Whether the stream is there and not closed, at both ends."""
+        stream = self.streams.get(stream_id)
+        return (
+            stream is not None
+            and stream.state_machine.state is not StreamState.CLOSED
+            and self.state_machine.state is not ConnectionState.CLOSED
+        )
+
+    @property
+    def has_output(self) -> bool:
+        """Whether there is something for `data_to_send`."""
+        return bool(self._data_to_send)
 
     def _receive_frame(self, frame: Frame) -> list[H2Event]:
         if type(frame) is DataFrame:
@@ -44,4 +155,4 @@ class QuietH2(H2Connection):
 def with_setting(frame: bytes, number: int, value: int) -> bytes:
     """A SETTINGS frame with one more setting. (hyperframe 6 writes the low 8 bits of a number.)"""
     size = int.from_bytes(frame[:3], "big") + 6
-    return size.to_bytes(3, "big") + frame[3:] + struct.pack(">HI", number, value)
+    return size.to_bytes(3, "big") + frame[3:] + _SETTING.pack(number, value)

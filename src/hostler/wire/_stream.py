@@ -45,6 +45,8 @@ _WRITE_SIZE = 128 * 1024
 _CREDIT = 128 * 1024
 """Bytes that are credited to the peer at once while there are more to read: half of a stream's
 window. By single frames a peer that is ahead would be told of each, and send the next alone."""
+_LEAST_CREDIT = 16 * 1024
+"""And when there is nothing more to read: small messages are not worth it, one by one."""
 
 
 @attrs.frozen
@@ -181,7 +183,7 @@ class WireStream(grpclib_protocol.Stream):
         delivered first. Can be cancelled without losing data.
         """
         await self._checkpoint()
-        while not self._fill():
+        while (message := self.receive_nowait()) is None:
             if self.ended:
                 if self._partial:
                     raise StreamBroken(Broken(INTERNAL, "the stream ended within a message"))
@@ -190,29 +192,39 @@ class WireStream(grpclib_protocol.Stream):
                 raise StreamBroken(self.broken)
             self._changed = trio.Event()
             await self._changed.wait()
-        return self._take()
+        return message
 
     def receive_nowait(self) -> bytes | None:
         """The next message if it is complete. Raises `StreamBroken` as `receive` does."""
-        return self._take() if self._fill() else None
-
-    def _fill(self) -> bool:
-        """Take chunks, and credit them to the peer, until a message is complete."""
+        chunks = self.inbox.chunks
+        if not self._partial:
+            if not chunks:
+                return None
+            # Most come as one frame, alone.
+            data = chunks[0][0]
+            if len(data) >= _PREFIX.size and _PREFIX.unpack_from(data) == (
+                0,
+                len(data) - _PREFIX.size,
+            ):
+                self._take_chunk()
+                self.taken = True
+                return data[_PREFIX.size :]
         while len(self._partial) < self._need():
-            if not self.inbox.chunks:
-                self._credit()
-                return False
-            data, flow_size = self.inbox.chunks.popleft()
-            self._partial += data
-            self.inbox.uncredited += flow_size
-            if self.inbox.uncredited >= _CREDIT:
-                self._credit()
-        return True
+            if not chunks:
+                return None
+            self._partial += self._take_chunk()
+        return self._take()
 
-    def _credit(self) -> None:
-        if self.inbox.uncredited and not self.connection.is_closing():
-            self.connection.ack(self.known_id, self.inbox.uncredited)
-            self.inbox.uncredited = 0
+    def _take_chunk(self) -> bytes:
+        """Take one, and credit what was taken to the peer when that is worth it."""
+        inbox = self.inbox
+        data, flow_size = inbox.chunks.popleft()
+        inbox.uncredited += flow_size
+        if inbox.uncredited >= (_CREDIT if inbox.chunks else _LEAST_CREDIT):
+            if not self.connection.is_closing():
+                self.connection.ack(self.known_id, inbox.uncredited)
+            inbox.uncredited = 0
+        return data
 
     def _need(self) -> int:
         """Bytes that ``_partial`` must have before the next step."""
@@ -313,12 +325,12 @@ class WireStream(grpclib_protocol.Stream):
     def pump(self, *, flush: bool = True) -> None:
         """Send as much as the peer's windows and the transport take. Synchronous. ``flush`` as
         for `put`."""
-        h2 = self._h2_connection
         connection = self.connection
+        h2 = connection.h2
         stream_id = self.known_id
         before = flushed = self._sent
         while self._unsent and connection.write_ready.is_set() and self.closable:
-            limit = min(h2.local_flow_control_window(stream_id), h2.max_outbound_frame_size)
+            limit = h2.room(stream_id)
             if limit <= 0:
                 break
             chunk = self._unsent[0]
@@ -387,7 +399,8 @@ class WireStream(grpclib_protocol.Stream):
 
     @property
     def closable(self) -> bool:
-        return not self.connection.is_closing() and super().closable
+        connection = self.connection
+        return not connection.transport.is_closing() and connection.h2.has_stream(self.known_id)
 
 
 def reset_name(error_code: int) -> str:

@@ -1,0 +1,216 @@
+"""Frames that `QuietH2` reads and writes itself, against h2's own way with the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from h2.config import H2Configuration
+from h2.connection import H2Connection
+from h2.errors import ErrorCodes
+from h2.events import DataReceived
+from h2.exceptions import H2Error
+from h2.settings import SettingCodes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from hostler.wire._h2 import QuietH2
+
+STREAMS = 1, 3
+REQUEST = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
+SIZED = [*REQUEST, ("content-length", "100")]
+RESPONSE = [(":status", "200")]
+
+
+def _config(*, client: bool) -> H2Configuration:
+    return H2Configuration(client_side=client, header_encoding="latin-1")
+
+
+class Twin(QuietH2):
+    """What `QuietH2` would be if it left all frames to h2."""
+
+    read = H2Connection.receive_data
+    send_data = H2Connection.send_data
+
+
+class End:
+    """One end of a connection; with ``twin``, h2's own way, which gets and does the same."""
+
+    def __init__(self, *, client: bool, max_frame: int, window: int) -> None:
+        self.quiet = QuietH2(_config(client=client))
+        self.twin = Twin(_config(client=client))
+        for h2 in (self.quiet, self.twin):
+            h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
+            h2.local_settings[SettingCodes.MAX_FRAME_SIZE] = max_frame
+            h2.local_settings.acknowledge()
+            h2.max_inbound_frame_size = max_frame
+            h2.initiate_connection()
+        self.broken = False
+        self.check()
+
+    def act(self, action: Callable[[H2Connection], None]) -> None:
+        assert _outcome(action, self.quiet) == _outcome(action, self.twin)
+        self.check()
+
+    def get(self, data: bytes) -> None:
+        """Have both read ``data``, and tell of the same."""
+        mine = _outcome(self.quiet.read, data)
+        assert mine == _outcome(self.twin.read, data)
+        self.broken = self.broken or isinstance(mine, type)
+        self.check()
+
+    def output(self) -> bytes:
+        data = self.quiet.data_to_send()
+        assert data == self.twin.data_to_send()
+        return data
+
+    def check(self) -> None:
+        assert _state(self.quiet) == _state(self.twin)
+
+
+def _outcome(action: Callable[..., Any], *args: Any) -> Any:
+    try:
+        result = action(*args)
+    except (H2Error, AssertionError, KeyError) as error:
+        return type(error)
+    return [_told(event) for event in result] if isinstance(result, list) else result
+
+
+def _told(event: Any) -> Any:
+    values = {name: value for name, value in vars(event).items() if value is not None}
+    ended = values.pop("stream_ended", None)
+    return type(event).__name__, ended is not None, repr(values)
+
+
+def _state(h2: H2Connection) -> Any:
+    """All that is known of a connection, as far as data changes it."""
+    whole = h2._inbound_flow_control_window_manager
+    return (
+        h2.state_machine.state,
+        h2.outbound_flow_control_window,
+        h2.max_outbound_frame_size,
+        (whole.current_window_size, whole._bytes_processed),
+        bytes(h2.incoming_buffer._data),
+        bytes(h2._data_to_send),
+        {
+            number: (
+                stream.state_machine.state,
+                stream.outbound_flow_control_window,
+                stream._inbound_window_manager.current_window_size,
+                stream._inbound_window_manager._bytes_processed,
+                stream._actual_content_length,
+            )
+            for number, stream in h2.streams.items()
+        },
+    )
+
+
+stream_ids = st.sampled_from(STREAMS)
+sizes = st.sampled_from([0, 1, 9, 100, 1000, 16384, 20000, 70000])
+actions = st.one_of(
+    st.tuples(st.just("data"), stream_ids, sizes, st.none() | st.integers(0, 9), st.booleans()),
+    st.tuples(st.just("data"), stream_ids, sizes, st.none(), st.just(False)),
+    st.tuples(st.just("headers"), stream_ids, st.booleans(), st.booleans()),
+    st.tuples(st.just("reset"), stream_ids),
+    st.tuples(st.just("ack"), stream_ids, st.sampled_from([1, 1000, 50000])),
+    st.tuples(st.just("window"), st.just(0) | stream_ids, st.sampled_from([1, 2**30])),
+    st.tuples(st.just("ping")),
+    st.tuples(st.just("settings"), st.sampled_from([0, 100, 65535, 2**20])),
+)
+
+
+def _perform(h2: H2Connection, kind: str, *args: Any) -> None:
+    if kind == "data":
+        number, size, padding, ended = args
+        h2.send_data(number, b"x" * size, end_stream=ended, pad_length=padding)
+    elif kind == "headers":
+        number, sized, ended = args
+        request = SIZED if sized else REQUEST
+        h2.send_headers(number, request if h2.config.client_side else RESPONSE, end_stream=ended)
+    elif kind == "reset":
+        h2.reset_stream(args[0], ErrorCodes.CANCEL)
+    elif kind == "ack":
+        h2.acknowledge_received_data(args[1], args[0])
+    elif kind == "window":
+        h2.increment_flow_control_window(args[1], args[0] or None)
+    elif kind == "ping":
+        h2.ping(b"12345678")
+    else:
+        h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: args[0]})
+
+
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.tuples(st.booleans(), actions), max_size=30),
+    st.lists(st.integers(1, 40000), min_size=1, max_size=5),
+    st.sampled_from([16384, 131072]),
+    st.sampled_from([100, 65535, 262144]),
+)
+def test_a_connection_is_in_the_state_that_h2_has_it_in(
+    steps: list[tuple[bool, tuple[Any, ...]]], cuts: list[int], max_frame: int, window: int
+) -> None:
+    client = End(client=True, max_frame=max_frame, window=window)
+    server = End(client=False, max_frame=max_frame, window=window)
+    pending = {client: bytearray(), server: bytearray()}
+
+    def deliver(cut: int) -> None:
+        for here, there in ((client, server), (server, client)):
+            waiting = pending[there]
+            waiting += here.output()
+            if not there.broken:
+                there.get(bytes(waiting[:cut]))
+            del waiting[:cut]
+
+    client.act(lambda h2: h2.send_headers(1, REQUEST))
+    deliver(10**6)
+    for number, (of_client, action) in enumerate(steps):
+        (client if of_client else server).act(lambda h2, a=action: _perform(h2, *a))  # type: ignore[misc]
+        deliver(cuts[number % len(cuts)])
+    deliver(10**9)
+    deliver(10**9)
+
+
+@given(st.binary(max_size=60), st.lists(st.integers(1, 30), max_size=4))
+def test_any_bytes_are_taken_as_h2_takes_them(data: bytes, cuts: list[int]) -> None:
+    client = End(client=True, max_frame=16384, window=65535)
+    server = End(client=False, max_frame=16384, window=65535)
+    client.act(lambda h2: h2.send_headers(1, REQUEST))
+    server.get(client.output())
+    for cut in (*cuts, 60):
+        if not server.broken:
+            server.get(data[:cut])
+        data = data[cut:]
+
+
+def _open() -> tuple[End, End]:
+    client = End(client=True, max_frame=16384, window=65535)
+    server = End(client=False, max_frame=16384, window=65535)
+    client.act(lambda h2: h2.send_headers(1, REQUEST))
+    server.get(client.output())
+    server.act(lambda h2: h2.send_headers(1, RESPONSE))
+    client.get(server.output())
+    server.get(client.output())
+    return client, server
+
+
+def test_plain_data_is_read_and_written_without_h2(monkeypatch: pytest.MonkeyPatch) -> None:
+    client, server = _open()
+    taken: list[bytes] = []
+    for method in ("send_data", "receive_data"):
+        monkeypatch.setattr(H2Connection, method, lambda *_: taken.append(b""))
+    client.quiet.send_data(1, b"one")
+    client.quiet.send_data(1, memoryview(b"two"))
+    events = server.quiet.read(client.quiet.data_to_send())
+    assert [event.data for event in events if isinstance(event, DataReceived)] == [b"one", b"two"]
+    assert not taken
+
+
+def test_data_between_headers_and_their_continuation_is_an_error() -> None:
+    client, server = _open()
+    client.act(lambda h2: h2.send_data(1, b"x"))
+    data = client.output()
+    begin = (1).to_bytes(3, "big") + b"\x01\x00" + (3).to_bytes(4, "big") + b"\x82"
+    server.get(begin)
+    server.get(data)
+    assert server.broken
