@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Literal, NamedTuple
 
 import attrs
@@ -20,7 +21,7 @@ from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from ._histogram import Histogram
+from ._histogram import Histogram, Series
 from .metrics import MILLISECONDS, CallCounts, Count, default_call_counts
 
 STATES = ("wait", "start", "idle", "paused", "busy")
@@ -129,16 +130,9 @@ class AgentMetrics(Collector):
             self._known.add(labels)
         return labels
 
-    def entered(self, state: str, labels: ContainerLabels) -> None:
-        """A container is in ``state`` from now on; states other than those of `STATES` are not
-        counted."""
-        if state in self._states:
-            self._states[state].inside[labels] += 1
-
-    def left(self, state: str, labels: ContainerLabels, duration_ns: int) -> None:
-        """The counterpart of `entered`, with how long it was."""
-        if state in self._states:
-            self._states[state].left(labels, duration_ns)
+    def stays(self, labels: ContainerLabels) -> Mapping[str, Stays]:
+        """Where a container's stays in each of `STATES` are counted."""
+        return {state: metrics.of(labels) for state, metrics in self._states.items()}
 
     def evicted(self, state: str, labels: ContainerLabels) -> None:
         """A container has to make room; ``state`` is the one it is in."""
@@ -225,27 +219,46 @@ class AgentMetrics(Collector):
             yield metric
 
 
+class Stays:
+    """Of containers with the same labels in one state."""
+
+    def __init__(self, durations: Callable[[], Series]) -> None:
+        self.inside = 0
+        """How many are in it."""
+        self._make = durations
+        self._durations: Series | None = None
+        """Shown from the first one on."""
+
+    def end(self, seconds: float) -> None:
+        """One is not in it any more, after so long."""
+        self.inside -= 1
+        durations = self._durations
+        if durations is None:
+            durations = self._durations = self._make()
+        durations.observe(seconds * 1e3)
+
+
 class _StateMetrics:
     """How many containers are in one state, and how long they were."""
 
     def __init__(self, state: str) -> None:
-        self.inside: Counter[ContainerLabels] = Counter()
         self._state = state
+        self._stays: dict[ContainerLabels, Stays] = {}
         self._durations = Histogram(_LABEL_NAMES, MILLISECONDS)
 
-    def left(self, labels: ContainerLabels, duration_ns: int) -> None:
-        self.inside[labels] -= 1
-        if not self.inside[labels]:
-            del self.inside[labels]
-        series = self._durations.series(*labels)
-        series.observe(duration_ns / 1e6)
+    def of(self, labels: ContainerLabels) -> Stays:
+        found = self._stays.get(labels)
+        if found is None:
+            found = self._stays[labels] = Stays(partial(self._durations.series, *labels))
+        return found
 
     def collect(self) -> Iterator[Metric]:
         inside = Metric(
             f"fn_container_{self._state}_total", f"Containers in the state {self._state}", "gauge"
         )
-        for labels, count in tuple(self.inside.items()):
-            inside.add_sample(inside.name, labels.as_dict(), count)
+        for labels, stays in tuple(self._stays.items()):
+            if stays.inside:
+                inside.add_sample(inside.name, labels.as_dict(), stays.inside)
         yield inside
         yield self._durations.metric(
             f"fn_container_{self._state}_duration_seconds",

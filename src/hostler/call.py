@@ -94,9 +94,10 @@ class PendingCall(RunnerCall):
     most FN_MAX_LOG_SIZE_BYTES, then a line that says that there was more. What it printed last may
     still be under way when the call has ended."""
 
-    def run_seconds(self) -> float:
-        """Seconds for a function that starts now: its timeout, or what is left to the client."""
-        return max(0.0, min(self.model.timeout, self.deadline - trio.current_time()))
+    def run_seconds(self, now: float) -> float:
+        """Seconds for a function that starts ``now`` (`trio.current_time`): its timeout, or what is
+        left to the client."""
+        return max(0.0, min(self.model.timeout, self.deadline - now))
 
     def add_user_execution_ns(self, duration_ns: int) -> None:
         self.user_execution_ns = (self.user_execution_ns or 0) + duration_ns

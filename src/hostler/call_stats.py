@@ -62,10 +62,6 @@ class CallStats:
     def __init__(self) -> None:
         self._samples: list[TimedSample] = []
 
-    def __bool__(self) -> bool:
-        """Whether there are any."""
-        return bool(self._samples)
-
     def add(self, at_ns: int, metrics: Mapping[str, int]) -> None:
         self._samples.append(TimedSample(at_ns, metrics))
         if len(self._samples) >= 4 * MAX_SAMPLES:

@@ -67,6 +67,20 @@ async def test_a_cancelled_call_leaves_nothing_behind(
         assert driver.statistics().cookies == driver.statistics().containers == 0
 
 
+async def test_a_call_cancelled_before_it_runs_does_not_cost_its_container(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("echo", slow_echo)
+        await node.run()
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await node.run()
+        assert scope.cancelled_caught
+        await node.run()
+        assert node.agent.statistics().launches == 1
+
+
 @pytest.mark.parametrize("moment", [step / 4 for step in range(10)])
 async def test_a_call_cancelled_during_a_thaw_does_no_harm(
     autojump_clock: object, tmp_path: Path, moment: float

@@ -171,10 +171,9 @@ def test_names_are_those_of_the_reference_and_parse() -> None:
     registry = CollectorRegistry()
     metrics = AgentMetrics(registry)
     labels = metrics.labels("a", "f", 'quoted "image"')
-    for state in STATES:
-        metrics.entered(state, labels)
-        metrics.left(state, labels, 1_000_000)
-        metrics.entered(state, labels)
+    for state, stays in metrics.stays(labels).items():
+        stays.inside += 2
+        stays.end(0.001)
         metrics.evicted(state, labels)
     metrics.observe_ready("initialized", labels, 5)
     metrics.count_status(cached="true", success="true", network="true")

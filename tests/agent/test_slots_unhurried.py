@@ -31,7 +31,7 @@ class Bench:
         self.queue.launched(self.queue.add_spare(), self.slot)
         self.queue.pace.launched(START)
         self.queue.pace.ran(RUN, 0.0)
-        assert self.queue.take() is self.slot
+        assert self.queue.take(0) is self.slot
 
 
 async def test_a_spare_launch_for_a_call_that_waits_without_is_the_only_one(
@@ -106,7 +106,7 @@ class Traffic(RuleBasedStateMachine):
 
     @rule()
     def join(self) -> None:
-        slot = self.queue.take()
+        slot = self.queue.take(0)
         if slot is None:
             self.waiting.append(self.queue.join(pending()))
         else:

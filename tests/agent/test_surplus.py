@@ -101,8 +101,8 @@ class RacingChannel(Channel):
         self._function = function
         self.race = False
 
-    def connection(self) -> Connection:
-        connection = super().connection()
+    def connection(self, now: float) -> Connection:
+        connection = super().connection(now)
         if self.race:
             self.race = False
             self._function.blurt(response(b"surplus"))
@@ -115,7 +115,7 @@ async def call(channel: Channel, body: Body) -> bytes:
         channel,
         build_call([options.from_model(call_model(), body), options.with_writer(recorder)]),
         max_body=0,
-    ).run()
+    ).run(trio.current_time())
     return recorder.body
 
 
@@ -233,7 +233,7 @@ async def test_nothing_is_written_to_a_stale_connection(
     peer = trio.SocketStream(there)
     await what(peer)
     with pytest.raises(Stale):
-        await connection.begin(HEAD, b"")
+        connection.begin(HEAD, b"")
     connection.close()
     if what is _surplus:
         with pytest.raises(trio.BrokenResourceError):  # reset, and not a byte before

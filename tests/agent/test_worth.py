@@ -50,10 +50,22 @@ def test_the_sum_is_that_of_those_whose_time_is_not_over(
         if known.pop(owner, None) is not None:
             room.remove(owner)
         elif seconds:
-            room.add(owner, Resources(owner + 1, 10), now + seconds)
+            room.add(owner, Resources(owner + 1, 10), now + seconds, now)
             known[owner] = owner + 1, now + seconds
         alive = [memory for memory, until in known.values() if until > now]
         assert room.total(now) == Resources(sum(alive), 10 * len(alive))
+
+
+def test_who_comes_and_goes_often_is_remembered_once() -> None:
+    """As hot containers do, also where nobody ever asks for the total."""
+    room = WorthyRoom()
+    for number in range(10_000):
+        now, owner = number / 100, number % 3
+        room.remove(owner)
+        room.add(owner, Resources(1, 1), now + 2.5, now)
+        assert len(room) <= 3
+    assert room.total(200) == Resources()
+    assert not len(room)
 
 
 async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: object) -> None:
@@ -67,8 +79,8 @@ async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: o
         ],
     )
     idle.append(Idle(await room.acquire(Resources(10), "a")))
-    idle[0].share.worthy_until = trio.current_time() + 3
-    idle[0].share.idle = True
+    now = trio.current_time()
+    idle[0].share.became_idle(now, now + 3)
     assert (room.reclaimable, room.worthy) == (Resources(10), Resources(10))
     with pytest.raises(NoRoom):
         await room.acquire(Resources(1), "b", gentle=True)
@@ -87,8 +99,8 @@ async def test_where_calls_wait_a_gentle_one_does_not_wait_for_that(
     idle: list[Idle] = []
     room = Room(Resources(10), idle=lambda: idle, unworthy=list)
     idle.append(Idle(await room.acquire(Resources(10), "a")))
-    idle[0].share.worthy_until = trio.current_time() + 3
-    idle[0].share.idle = True
+    now = trio.current_time()
+    idle[0].share.became_idle(now, now + 3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: room.acquire(Resources(1), "b", gentle=True))
         await trio.testing.wait_all_tasks_blocked()

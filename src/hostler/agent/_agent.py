@@ -29,7 +29,7 @@ from ._capacity import read_machine, total_resources
 from ._container import Container
 from ._decisions import Resources
 from ._events import AgentEvents, AgentStatistics
-from ._execution import Execution
+from ._execution import execute
 from ._freezing import Freezer
 from ._hints import LoadReporter
 from ._holding import Holds
@@ -96,19 +96,22 @@ class Agent(InnerAgent):
         """Run ``call`` to its end, detached or not. Beside what `CallAgent` says, raises what a
         listener or a container's hook raised, and a 500 if the agent closes meanwhile and its
         grace is over."""
-        self._events.submitted()
         try:
             self._gate.admit(scope := trio.CancelScope())
         except GateClosed:
             busy = ServerBusy()
             complete(call, busy)
-            self._events.call_ended("server_busy")
+            self._events.refused()
             raise busy from None
         record = CallRecord(call, self._events)
         told: list[CallListener] = []
         error: BaseException | None = None
         try:
-            await self._run(call, record, told, scope)
+            # The agent's end cancels it, and the call's time once its function has it.
+            with scope:
+                await self._run(call, record, told, scope)
+            if scope.cancelled_caught:
+                error = self._why_ended()
         except BaseException as caught:
             error = caught
             raise
@@ -117,9 +120,12 @@ class Agent(InnerAgent):
             if seconds is not None:
                 self._reporter.ran(seconds)
             try:
-                await tell_after(told, call)
+                if told:
+                    await tell_after(told, call)
             finally:
                 self._gate.leave(scope)
+        if error is not None:
+            raise error
 
     def keep_warm(self, call: PendingCall, count: int = 1) -> WarmHold:
         """Keep ``count`` containers ready for calls like ``call`` (made by `get_call`, it is
@@ -196,38 +202,28 @@ class Agent(InnerAgent):
         told: list[CallListener],
         scope: trio.CancelScope,
     ) -> None:
-        """In ``scope``, which the agent's end cancels, and the call's time once its function has
-        it."""
-        with scope:
-            await self._run_inside(call, record, told, scope)
-            return
-        raise self._why_ended()
-
-    async def _run_inside(
-        self,
-        call: PendingCall,
-        record: CallRecord,
-        told: list[CallListener],
-        scope: trio.CancelScope,
-    ) -> None:
-        container = await self._reserve(call)
-        record.has_slot()
-        try:
-            for listener in self._listeners:
-                await listener.before_call(call)
-                told.append(listener)
-        except BaseException:
-            container.give_back(reusable=True)  # nothing of this call has reached it
-            raise
+        now = record.submitted_at
+        container = self._take_idle(call, now)
+        if container is None or not container.usable or call.on_slot is not None:
+            container = await self._reserve(call, container)
+            now = trio.current_time()
+        # Only now: a launch without this call's token must not become this call's.
+        if MIN_WARM_ANNOTATION in call.model.annotations:
+            self._launcher.expect(self._key(call), call)
+        record.has_slot(now)
+        if self._listeners:
+            try:
+                for listener in self._listeners:
+                    await listener.before_call(call)
+                    told.append(listener)
+            except BaseException:
+                container.give_back(reusable=True)  # nothing of this call has reached it
+                raise
+            now = trio.current_time()
         record.starts()
-        container.begin(call)
-        execution = Execution(container, call, self._config.max_response_size)
-        try:
-            scope.deadline = trio.current_time() + call.run_seconds()
-            await execution.run()
-        finally:
-            # Before all else, so that the next call need not wait for listeners.
-            container.give_back(reusable=execution.container_ok)
+        container.begin(call, now)
+        scope.deadline = now + call.run_seconds(now)
+        await execute(container, call, self._config.max_response_size, now)
 
     def _why_ended(self) -> APIError:
         """What a call is told whose scope was cancelled."""
@@ -235,10 +231,21 @@ class Agent(InnerAgent):
             return APIError(500, "The runner was closed during the call")
         return CallTimeout()
 
-    async def _reserve(self, call: PendingCall) -> Container:
-        """Get a container for ``call`` and hold it until the call may run."""
+    def _take_idle(self, call: PendingCall, now: float) -> Container | None:
+        """A container for ``call`` if one idles; it may have to be thawed yet."""
+        key = call.slot_hash_id = self._key(call)
+        queue = None if self._gate.closed else self._launcher.queues.find(key)
+        return None if queue is None else queue.take(now)
+
+    async def _reserve(self, call: PendingCall, container: Container | None) -> Container:
+        """Get a running container for ``call``, perhaps the one that was taken already, and hold
+        it until the call may run. The call has to give it back.
+
+        Raises `ServerBusy`, what the launch for this call failed with, or what the hold raises.
+        """
         while True:
-            container = await self._acquire(call)
+            if container is None or not container.usable:
+                container = await self._wait_for_slot(call, container)
             if call.on_slot is None:
                 return container
             try:
@@ -251,31 +258,15 @@ class Agent(InnerAgent):
                 return container
             # It ended meanwhile. Nothing of the call has reached it, so another one will do.
             container.give_back(reusable=False)
+            container = self._take_idle(call, trio.current_time())
 
-    async def _acquire(self, call: PendingCall) -> Container:
-        """Get a running container for ``call``, which has to give it back.
-
-        Raises `ServerBusy`, or what the launch for this call failed with.
-        """
-        key = call.slot_hash_id = self._key(call)
-        queue = None if self._gate.closed else self._launcher.queues.find(key)
-        container = None if queue is None else queue.take()
-        if container is None or not container.usable:  # else there is nothing to wait for
-            container = await self._wait_for_slot(key, call, container)
-        # Only now: a launch without this call's token must not become this call's.
-        if MIN_WARM_ANNOTATION in call.model.annotations:
-            self._launcher.expect(key, call)
-        return container
-
-    async def _wait_for_slot(
-        self, key: bytes, call: PendingCall, container: Container | None
-    ) -> Container:
-        """A running container, perhaps the one that was taken already."""
-        with trio.move_on_at(min(trio.current_time() + self._slot_wait, call.deadline)):
+    async def _wait_for_slot(self, call: PendingCall, container: Container | None) -> Container:
+        now = trio.current_time()
+        with trio.move_on_at(min(now + self._slot_wait, call.deadline)):
             while container is not None or not self._gate.closed:
                 if container is None:
-                    queue = self._launcher.queues.get(key)
-                    container = queue.take() or await self._served(queue, call)
+                    queue = self._launcher.queues.get(self._key(call))
+                    container = queue.take(now) or await self._served(queue, call)
                 try:
                     usable = await container.wait_usable()
                 except BaseException:
@@ -285,7 +276,7 @@ class Agent(InnerAgent):
                     return container
                 # It ended before it got anything of this call, which can be served elsewhere.
                 container.give_back(reusable=False)
-                container = None
+                container, now = None, trio.current_time()
         raise ServerBusy
 
     async def _served(self, queue: SlotQueue[Container], call: PendingCall) -> Container:

@@ -22,18 +22,18 @@ class CallRecord:
     def __init__(self, call: PendingCall, events: AgentEvents) -> None:
         self._call = call
         self._events = events
-        self._submitted = trio.current_time()
-        self._slot_at: float | None = None
+        self.submitted_at = trio.current_time()
+        self._slot_at = 0.0
         self._started = False
-        events.enqueued()
+        events.submitted()
 
-    def has_slot(self) -> None:
-        """It has one."""
-        now = self._slot_at = trio.current_time()
+    def has_slot(self, now: float) -> None:
+        """It has one, since ``now``."""
+        self._slot_at = now
         call = self._call
         call.model.started_at = dt.datetime.now(dt.UTC)
         call.model.status = "running"
-        call.timings.scheduler_ns = round((now - self._submitted) * 1e9)
+        call.timings.scheduler_ns = round((now - self.submitted_at) * 1e9)
 
     def starts(self) -> None:
         """Its function works on it from here on."""
@@ -43,13 +43,16 @@ class CallRecord:
     def end(self, error: BaseException | None) -> float | None:
         """It is over, however far it came. Returns the seconds that it had its container, if its
         function has worked on it."""
-        events, seconds = self._events, None
-        if self._started and self._slot_at is not None:
-            seconds = trio.current_time() - self._slot_at
-            self._call.timings.execution_ns = round(seconds * 1e9)
         complete(self._call, error)
-        events.call_ended(_outcome_of(error, started=self._started))
-        (events.stopped if self._started else events.dequeued)()
+        status: CallStatus = "completed"
+        if error is not None:
+            status = _outcome_of(error, started=self._started)
+        if not self._started:
+            self._events.ended_waiting(status)
+            return None
+        seconds = trio.current_time() - self._slot_at
+        self._call.timings.execution_ns = round(seconds * 1e9)
+        self._events.ended_running(status)
         return seconds
 
 
@@ -72,10 +75,8 @@ def _text_of(error: BaseException) -> str:
     return str(error) or type(error).__name__
 
 
-def _outcome_of(error: BaseException | None, *, started: bool) -> CallStatus:
+def _outcome_of(error: BaseException, *, started: bool) -> CallStatus:
     """The one name under which it is counted."""
-    if error is None:
-        return "completed"
     if is_cancellation(error):
         return "canceled"
     if isinstance(error, CallTimeout) and started:

@@ -64,19 +64,17 @@ class Connection:
     def __repr__(self) -> str:
         return f"<Connection {self._h11.our_state} {self._h11.their_state}>"
 
-    @property
-    def expired(self) -> bool:
+    def expired(self, now: float) -> bool:
         """Whether it was idle for too long."""
-        return trio.current_time() - self._idle_since > KEEP_ALIVE
+        return now - self._idle_since > KEEP_ALIVE
 
-    async def begin(self, head: RequestHead, body: bytes | None = None) -> None:
+    def begin(self, head: RequestHead, body: bytes | None = None) -> bytes:
         """Write the head of a request, and all of it with a ``body``, unless the function has
         closed the connection or sent bytes that nobody has asked for: those would be read as the
-        answer.
+        answer. Returns what is left to `write`, as the function has not read enough.
 
-        Raises `Stale` then, and `FunctionBroke` if the function stops to read in the midst of it.
-        What arrives from here on is the answer: HTTP/1.1 has nothing but the order to tell one
-        response from another (RFC 9112, section 9.3.2).
+        Raises `Stale` if it has done that. What arrives from here on is the answer: HTTP/1.1 has
+        nothing but the order to tell one response from another (RFC 9112, section 9.3.2).
         """
         data = None if body is None else head.with_body(body)
         if data is not None:
@@ -84,7 +82,6 @@ class Connection:
             self._unseen = head, body
         else:
             data = self._encode(head, body)
-        await trio.lowlevel.checkpoint_if_cancelled()
         self._check_quiet()
         try:
             # Not through Trio: no other task runs since the check, nor before the answer is
@@ -94,8 +91,7 @@ class Connection:
             sent = 0
         except OSError as error:
             raise Stale(str(error)) from error
-        if sent < len(data):
-            await self._write(data[sent:])
+        return data[sent:] if sent < len(data) else b""
 
     def _encode(self, head: RequestHead, body: bytes | None) -> bytes:
         events: list[h11.Event] = [head.event()]
@@ -114,9 +110,10 @@ class Connection:
         """Write a further part of the request. Raises `FunctionBroke` if the function does not
         read any more."""
         if data := self._h11.send(event):
-            await self._write(data)
+            await self.write(data)
 
-    async def _write(self, data: bytes) -> None:
+    async def write(self, data: bytes) -> None:
+        """Write ``data`` as it is. Raises as `send`."""
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError as error:
@@ -171,8 +168,8 @@ class Connection:
         except h11.RemoteProtocolError:
             pass  # then `finish` refuses to reuse the connection
 
-    def finish(self) -> bool:
-        """After an exchange: get ready for the next one; false if there can't be one.
+    def finish(self, now: float) -> bool:
+        """Get ready for the next exchange, as one is over ``now``; false if there can't be one.
 
         There can't if the request was not completely written, if either side asked for a close,
         or if there are bytes beyond the end of the response.
@@ -186,7 +183,7 @@ class Connection:
             self._h11.start_next_cycle()
             self._head_seen = False
         self._unseen = self.whole_body = None
-        self._idle_since = trio.current_time()
+        self._idle_since = now
         return True
 
     def close(self) -> None:
@@ -241,35 +238,37 @@ class Channel:
         self._kept: Connection | None = Connection(first, self._max_head)
         self._trusted = True
 
-    def connection(self) -> Connection:
-        """A connection for one exchange, to be handed to `settle`.
+    def connection(self, now: float) -> Connection:
+        """A connection for one exchange that begins ``now``, to be handed to `settle`.
 
         Raises `Stale` if the function does not accept one.
         """
         kept, self._kept = self._kept, None
         if kept is not None:
-            if not kept.expired:
+            if not kept.expired(now):
                 return kept
             kept.close()
         return self._connect()
 
     def replace(self, stale: Connection) -> Connection:
         """A new connection in the place of one that is `Stale`. Raises as `connection`."""
-        self.settle(stale, reusable=False)
+        self._drop(stale)
         return self._connect()
 
-    def settle(self, connection: Connection, *, reusable: bool) -> None:
+    def settle(self, connection: Connection, *, reusable: bool, now: float) -> None:
         """Keep ``connection`` for the next exchange if it is ``reusable`` and there can be one,
-        else close it."""
-        finished = reusable and connection.finish()
-        if connection.surplus and self._trusted:
-            self._trusted = False
-            log.warning("function sends bytes after its response, or unasked")
-        if finished and self._trusted:
+        else close it. The last one is over ``now``."""
+        if reusable and connection.finish(now) and self._trusted:
             assert self._kept is None
             self._kept = connection
         else:
-            connection.close()
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        if connection.surplus and self._trusted:
+            self._trusted = False
+            log.warning("function sends bytes after its response, or unasked")
+        connection.close()
 
     def _connect(self) -> Connection:
         try:

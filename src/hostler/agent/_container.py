@@ -7,8 +7,7 @@ container it wakes up once in a while to see whether it should freeze, not at ev
 from __future__ import annotations
 
 import math
-import time
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from functools import partial
 
 import structlog
@@ -17,7 +16,6 @@ import trio
 from hostler.abc import ContainerTask, RunningContainer, RunResult
 from hostler.agent_metrics import ReadyOutcome
 from hostler.call import PendingCall
-from hostler.call_stats import CallStats
 from hostler.errors import APIError, ContainerInitTimeout, ServerBusy
 
 from ._connection import Channel
@@ -28,6 +26,7 @@ from ._keeping import Idler, Keeping
 from ._output import FunctionOutput
 from ._plan import names_of
 from ._resources import Share
+from ._samples import Samples
 from ._sandbox import Sandbox
 from ._startup import Kit, NotNeeded
 from ._waiting import Launch
@@ -63,8 +62,7 @@ class Container(Idler):
     ) -> None:
         super().__init__(share.size.memory, idle_timeout, ahead=ahead)
         self.task = task
-        self.stats: CallStats | None = None
-        task.on_sample = self._sampled
+        self.samples = Samples(task)
         self.ended = trio.Event()
         self.result: RunResult | None = None
         self._launch = launch
@@ -90,6 +88,7 @@ class Container(Idler):
         )
         self._life = trio.CancelScope()
         self._nap = trio.CancelScope()
+        self._nap_until = math.inf
         self._leaving = ""
         self._ready = False
         self._frozen = False
@@ -139,13 +138,12 @@ class Container(Idler):
 
     # --- what calls and the evictor do with it; all but one synchronous ---
 
-    def take(self) -> None:
-        """A call has it from here on; it must call `give_back`."""
+    def take(self, now: float) -> None:
+        """A call has it from ``now`` on; it must call `give_back`."""
         self._taken = True
-        self.share.idle = False
-        self._track.move(ContainerState.BUSY)
+        self.share.taken()
+        self._track.move(ContainerState.BUSY, now)
         if self.idle_since < math.inf:
-            now = trio.current_time()
             self._queue.recent_gap.note(now - self.idle_since, now)
             self._keeping.taken(self, now)
             self.idle_since = math.inf
@@ -154,9 +152,9 @@ class Container(Idler):
             self._usable = trio.Event()
             self._nap.cancel()
 
-    def begin(self, call: PendingCall) -> None:
-        """Its function works on ``call`` from here on."""
-        self._began_at = trio.current_time()
+    def begin(self, call: PendingCall, now: float) -> None:
+        """Its function works on ``call`` from ``now`` on."""
+        self._began_at = now
         self._output.begin(call)
 
     @property
@@ -206,7 +204,7 @@ class Container(Idler):
         self._leaving = reason
         self._keeping.left(self, early=reason != IDLE_TIMEOUT)
         self.share.leave()
-        self._track.move(ContainerState.DONE)
+        self._track.move(ContainerState.DONE, trio.current_time())
         self._life.cancel()
         if self._usable is not None:
             self._usable.set()
@@ -217,7 +215,7 @@ class Container(Idler):
 
     async def run(self) -> None:
         """Live. Raises only `trio.Cancelled`; troubles go to the calls that they concern."""
-        self._track.move(ContainerState.START)
+        self._track.move(ContainerState.START, trio.current_time())
         error: Exception | None = None
         try:
             with self._life:
@@ -230,7 +228,7 @@ class Container(Idler):
             try:
                 await self._sandbox.remove(removed=self._removed, released=self._wait_released)
             finally:
-                self._track.move(None)
+                self._track.move(None, trio.current_time())
                 self._output.end("container")
                 log.debug("container removed", reason=self._leaving, **self._names())
 
@@ -305,7 +303,7 @@ class Container(Idler):
             elif plan.step == "freeze":
                 await self._freeze_in_turn(plan.at)
             else:
-                self._nap = trio.CancelScope(deadline=plan.at)
+                self._nap, self._nap_until = trio.CancelScope(deadline=plan.at), plan.at
                 with self._nap:
                     await trio.sleep_forever()
 
@@ -338,29 +336,31 @@ class Container(Idler):
         self._freezer.paused(trio.current_time() - started)
         self._track.froze()
         if not self.busy and not self._leaving:
-            self._track.move(ContainerState.PAUSED)
+            self._track.move(ContainerState.PAUSED, trio.current_time())
 
     async def _thaw(self) -> None:
         started = trio.current_time()
         await self._sandbox.unfreeze()
-        self._freezer.resumed(trio.current_time() - started)
+        now = trio.current_time()
+        self._freezer.resumed(now - started)
         self._track.thawed()
         self._frozen = False
         if self._usable is not None:
             self._usable.set()
             self._usable = None
         if not self.busy and not self._leaving:
-            self._track.move(ContainerState.IDLE)
+            self._track.move(ContainerState.IDLE, now)
 
     def _became_idle(self, now: float) -> None:
         self.idle_since = now
-        self.share.worthy_until = now + self._queue.pace.worth_seconds
-        self.share.idle = True
-        self.level = self._queue.alive - self._queue.idle_count + 1
-        look = self._keeping.became_idle(self, now)
+        queue = self._queue
+        self.share.became_idle(now, now + queue.pace.worth_seconds)
+        self.level = queue.alive - queue.idle_count + 1
+        look_at = min(now + self._grace, self._keeping.became_idle(self, now))
         # It may have been given back before its thaw.
-        self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE)
-        self._nap.deadline = min(self._nap.deadline, now + self._grace, look)
+        self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE, now)
+        if look_at < self._nap_until:  # to set it costs more than the rest of this
+            self._nap.deadline = self._nap_until = look_at
         self._on_idle()
 
     def _removed(self) -> None:
@@ -393,7 +393,3 @@ class Container(Idler):
         log.warning("launch failed", reason=repr(error), **self._names())
         if not concerned and not isinstance(error, APIError):
             log.error("launch failed inside the runner", exc_info=error, **self._names())
-
-    def _sampled(self, metrics: Mapping[str, int]) -> None:
-        if self.stats is not None:
-            self.stats.add(time.time_ns(), metrics)

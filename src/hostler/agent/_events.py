@@ -32,10 +32,6 @@ class ContainerState(enum.Enum):
     """On its way out, or gone."""
 
 
-_NAMES = {state: state.value for state in ContainerState}
-"""Quicker than ``state.value``."""
-
-
 @attrs.frozen(kw_only=True)
 class AgentStatistics:
     """A snapshot of an agent.
@@ -98,38 +94,51 @@ class AgentEvents:
         self.queued = 0
         self.running = 0
         self.holding = 0
-        self.containers: Counter[ContainerState] = Counter()
+        self.containers = dict.fromkeys(ContainerState, 0)
         self.change = Change()
 
+    # Of calls. (A counter's methods take longer than all that is done here.)
+
     def submitted(self) -> None:
-        self.calls += 1
-        self.metrics.calls.inc()
-
-    def call_ended(self, status: CallStatus) -> None:
-        self.ended[status] += 1
-        self.metrics.ended[status].inc()
-
-    def enqueued(self) -> None:
         """A call waits for a slot."""
+        self.calls += 1
         self.queued += 1
-        self.metrics.queued.inc()
+        metrics = self.metrics
+        metrics.calls.value += 1
+        metrics.queued.value += 1
 
-    def dequeued(self) -> None:
-        """It does not wait any more."""
-        self.queued -= 1
-        self.metrics.queued.dec()
+    def refused(self) -> None:
+        """A call was not admitted."""
+        self.calls += 1
+        self.metrics.calls.value += 1
+        self._count("server_busy")
 
     def started(self) -> None:
         """A function works on a call that has waited."""
-        self.dequeued()
+        self.queued -= 1
         self.running += 1
-        self.metrics.running.inc()
+        metrics = self.metrics
+        metrics.queued.value -= 1
+        metrics.running.value += 1
 
-    def stopped(self) -> None:
-        """It does not any more."""
+    def ended_waiting(self, status: CallStatus) -> None:
+        """A call that had not started is over."""
+        self._count(status)
+        self.queued -= 1
+        self.metrics.queued.value -= 1
+
+    def ended_running(self, status: CallStatus) -> None:
+        """A call that had started is over."""
+        self._count(status)
         self.running -= 1
-        self.metrics.running.dec()
+        self.metrics.running.value -= 1
         self.change.note()
+
+    def _count(self, status: CallStatus) -> None:
+        self.ended[status] += 1
+        self.metrics.ended[status].value += 1
+
+    # Of reservations and containers.
 
     def held(self) -> None:
         """A call has a slot and waits for its commit."""
@@ -171,21 +180,25 @@ class ContainerTrack:
         self._events = events
         self._metrics = events.metrics
         self._labels = labels
+        stays = events.metrics.stays(labels)
+        self._stays = {state: stays.get(state.value) for state in ContainerState}
         self._since = 0.0
-        self.move(ContainerState.WAIT)
+        self.move(ContainerState.WAIT, trio.current_time())
 
-    def move(self, new: ContainerState | None) -> None:
-        """It is in another state from now on; ``None`` = it is gone. Idempotent."""
+    def move(self, new: ContainerState | None, now: float) -> None:
+        """It is in another state from ``now`` on; ``None`` = it is gone. Idempotent."""
         old = self.state
         if new is old:
             return
-        now = trio.current_time()
+        counts = self._events.containers
         if old is not None:
-            self._events.containers[old] -= 1
-            self._metrics.left(_NAMES[old], self._labels, round((now - self._since) * 1e9))
+            counts[old] -= 1
+            if (stays := self._stays[old]) is not None:
+                stays.end(now - self._since)
         if new is not None:
-            self._events.containers[new] += 1
-            self._metrics.entered(_NAMES[new], self._labels)
+            counts[new] += 1
+            if (stays := self._stays[new]) is not None:
+                stays.inside += 1
         self.state, self._since = new, now
         self._events.change.note()
 

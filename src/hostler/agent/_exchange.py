@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 import h11
 import structlog
 import trio
@@ -39,7 +41,7 @@ class Exchange:
     Afterwards, whether `run` returned, raised or was cancelled, ``container_ok`` tells whether
     the container may serve other calls: the function kept the contract, and its answer to this
     call is over. ``broke`` tells that the connection broke, so that the container may be about
-    to end.
+    to end. ``ended_at`` is when (`trio.current_time`) it was over.
     """
 
     def __init__(self, channel: Channel, call: PendingCall, max_body: int) -> None:
@@ -52,22 +54,35 @@ class Exchange:
         self._body_error: Exception | None = None
         self.container_ok = False
         self.broke = False
+        self.ended_at = 0.0
 
-    async def run(self) -> None:
-        """Send the request, hand the response to the call's writer.
+    async def run(self, now: float) -> None:
+        """Send the request, hand the response to the call's writer. It is ``now``
+        (`trio.current_time`).
 
         Raises the `FunctionError` that the contract says; what the writer raises; and what
         reading the body raises, whereupon the function sees a broken request.
         """
+        self.ended_at = now
         self.container_ok = True  # until it gets anything of this call
-        head = RequestHead(self._call.model, self._call.run_seconds())
+        head = RequestHead(self._call.model, self._call.run_seconds(now))
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.container_ok = False
         try:
-            self._connection = self._channel.connection()
+            self._connection = self._channel.connection(now)
             try:
-                await self._run(head)
+                data = self._call.body.data
+                if data is not None and len(data) <= INLINE_BODY:
+                    if left := self._begin(head, data):
+                        await self._go_on(left)
+                    await self._receive()
+                else:
+                    await self._stream(head)
             finally:
-                self._channel.settle(self._connection, reusable=self.container_ok)
+                self.ended_at = trio.current_time()
+                self._channel.settle(
+                    self._connection, reusable=self.container_ok, now=self.ended_at
+                )
         except FunctionBroke as error:
             self.broke = True
             log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
@@ -76,37 +91,30 @@ class Exchange:
         except HeadTooBig as error:
             raise FunctionResponseHeaderTooBig from error
 
-    async def _run(self, head: RequestHead) -> None:
-        data = self._call.body.data
-        if data is not None and len(data) <= INLINE_BODY:
-            await self._begin(head, data)
-            await self._receive()
-        else:
-            await self._stream(head)
-
     # --- the request ---
 
-    async def _begin(self, head: RequestHead, body: bytes | None = None) -> None:
+    def _begin(self, head: RequestHead, body: bytes | None = None) -> bytes:
         """Write the begin of the request, with ``body`` all of it in one write; on a new
-        connection if the one at hand is no good, the one case for a second attempt. A function that
-        stops to read may have answered: that is left to `_receive`."""
+        connection if the one at hand is no good, the one case for a second attempt. Returns what
+        could not be written yet."""
         try:
-            try:
-                await self._connection.begin(head, body)
-            except Stale:
-                self._connection = self._channel.replace(self._connection)
-                await self._connection.begin(head, body)
+            return self._connection.begin(head, body)
         except Stale:
-            raise
-        except FunctionBroke:
-            pass
+            self._connection = self._channel.replace(self._connection)
+            return self._connection.begin(head, body)
+
+    async def _go_on(self, left: bytes) -> None:
+        """A function that stops to read may have answered: that is left to `_receive`."""
+        with suppress(FunctionBroke):
+            await self._connection.write(left)
 
     async def _stream(self, head: RequestHead) -> None:
         """Send the body in a child task while the response is received here. The head goes first:
         what comes before it is no answer."""
         error: Exception | None = None
         self._sending = True
-        await self._begin(head)
+        if left := self._begin(head):
+            await self._go_on(left)
         async with trio.open_nursery() as nursery:
             receiving = trio.CancelScope()
             nursery.start_soon(self._send_stream, receiving)

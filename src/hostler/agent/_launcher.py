@@ -219,7 +219,7 @@ class Launcher:
             launch.queue.launch_dropped(launch)
         finally:
             if not launch.begun:
-                track.move(None)
+                track.move(None, trio.current_time())
         return None
 
     def _may_be_next(self, launch: Launch[Container]) -> bool:

@@ -94,6 +94,7 @@ class FunctionOutput:
         debug: bool,
     ) -> None:
         self._task = task
+        self._captured = sink is not None or keep or debug
         self._sink = sink
         self._limit = limit
         self._keep = keep
@@ -102,11 +103,13 @@ class FunctionOutput:
         self._log: bytearray | None = None
         self._call_id = ""
         self._running = False
-        if sink is not None or keep or debug:
+        if self._captured:
             task.on_output = self.take
 
     def begin(self, call: PendingCall) -> None:
         """What is printed from here on belongs to ``call``."""
+        if not self._captured:
+            return
         if self._lines is not None:
             self._lines.flush(self._call_id)
         self._quota = LogLimit(self._limit)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 
 import attrs
@@ -26,7 +27,10 @@ MAX_MIN_WARM = 1000
 
 def needed_resources(model: Call) -> Resources:
     """What a container for ``model`` is counted with: memory and tmpfs, and CPUs."""
-    return Resources((model.memory + model.tmpfs_size) * MIB, model.cpus)
+    return _resources((model.memory + model.tmpfs_size) * MIB, model.cpus)
+
+
+_resources = functools.lru_cache(maxsize=256)(Resources)  # few functions differ in that
 
 
 def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:

@@ -13,7 +13,7 @@ import h11
 from hostler._plain_http import Pairs, read_response_head, write_fields
 from hostler.errors import APIError
 from hostler.frames import Headers
-from hostler.headers import end_to_end, end_to_end_pairs
+from hostler.headers import HOP_BY_HOP, end_to_end, end_to_end_pairs
 from hostler.models import Call
 
 _OWN = frozenset({"Content-Length", "Fn-Call-Id", "Fn-Deadline", "Host"})
@@ -46,9 +46,9 @@ class RequestHead:
         """For ``model``, whose function has ``seconds`` from now."""
         self._id = model.id
         self._deadline = deadline(time.time() + seconds)
-        self._sent = [
-            (name, values) for name, values in end_to_end(model.headers).items() if name not in _OWN
-        ]
+        headers = model.headers
+        # (A copy that nearly always is the same.)
+        self._headers = headers if HOP_BY_HOP.isdisjoint(headers) else end_to_end(headers)
         self._lines = self._written() if _PLAIN_ID.fullmatch(model.id) else None
         if self._lines is None:
             self.event()  # to find out what is wrong before the function has anything of the call
@@ -56,7 +56,9 @@ class RequestHead:
     def _written(self) -> bytes | None:
         """The call's own headers as they are sent; ``None`` = they are for h11 to write."""
         lines: list[bytes] = []
-        for name, values in self._sent:
+        for name, values in self._headers.items():
+            if name in _OWN:
+                continue
             for value in values:
                 short = len(name) + len(value) <= _CACHED_LINE
                 line = _cached_line(name, value) if short else _line(name, value)
@@ -73,8 +75,9 @@ class RequestHead:
             (b"Fn-Call-Id", self._id.encode()),
             (b"Fn-Deadline", self._deadline),
         ]
-        for name, values in self._sent:
-            fields.extend((name.encode(), value.encode()) for value in values)
+        for name, values in self._headers.items():
+            if name not in _OWN:
+                fields.extend((name.encode(), value.encode()) for value in values)
         try:
             return h11.Request(method="POST", target="/call", headers=fields)
         except h11.LocalProtocolError as error:

@@ -39,31 +39,35 @@ class Share:
         self._idle = False
         self._held = True
         self.worthy_until = -math.inf
-        """Until when a container that becomes idle is worth keeping (`trio.current_time`)."""
+        """Until when it is worth keeping, if it is idle (`trio.current_time`)."""
 
     def __repr__(self) -> str:
         state = "leaving" if self._leaving else "held"
         return f"<Share {self.size} {state if self._held else 'released'}>"
 
-    @property
-    def idle(self) -> bool:
-        """Whether the container could be evicted; changed when it is taken and given back."""
-        return self._idle
+    def became_idle(self, now: float, worthy_until: float) -> None:
+        """The container, which was in use, could be evicted from ``now`` on, and is worth keeping
+        until then."""
+        room, size = self._room, self.size
+        self._idle = True
+        self.worthy_until = worthy_until
+        room._idle_memory += size.memory
+        room._idle_cpus += size.cpus
+        if worthy_until > now:
+            room._worthy.add(self, size, worthy_until, now)
 
-    @idle.setter
-    def idle(self, idle: bool) -> None:
-        if idle is not self._idle:
-            self._idle = idle
-            self._room._idle_memory += self.size.memory if idle else -self.size.memory
-            self._room._idle_cpus += self.size.cpus if idle else -self.size.cpus
-            if not idle:
-                self._room._worthy.remove(self)
-            elif self.worthy_until > trio.current_time():
-                self._room._worthy.add(self, self.size, self.worthy_until)
+    def taken(self) -> None:
+        """It could not be evicted any more. Idempotent."""
+        if self._idle:
+            room, size = self._room, self.size
+            self._idle = False
+            room._idle_memory -= size.memory
+            room._idle_cpus -= size.cpus
+            room._worthy.remove(self)
 
     def leave(self) -> None:
         """Say that the container is on its way out. Idempotent."""
-        self.idle = False
+        self.taken()
         if self._held and not self._leaving:
             self._leaving = True
             self._room._leaving += self.size

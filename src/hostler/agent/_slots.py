@@ -104,6 +104,8 @@ class SlotQueue(Generic[S]):
 
     def keeps(self, slot: S) -> bool:
         """Whether ``slot`` idles and is among those that are to stay: the most recently used."""
+        if not self._keep:
+            return False
         left = self._keep - (self._alive - len(self._idle))
         return left > 0 and slot in itertools.islice(reversed(self._idle), left)
 
@@ -124,12 +126,12 @@ class SlotQueue(Generic[S]):
 
     # --- the side of the calls ---
 
-    def take(self) -> S | None:
+    def take(self, now: float) -> S | None:
         """The idle slot that was used last, if there is one."""
         if not self._idle:
             return None
         slot, _ = self._idle.popitem()
-        slot.take()
+        slot.take(now)
         return slot
 
     def join(self, call: PendingCall) -> Waiter[S]:
@@ -191,18 +193,18 @@ class SlotQueue(Generic[S]):
 
     def offer(self, slot: S) -> bool:
         """A container is free; whether a call has it now, otherwise it is idle."""
-        waiter = next(iter(self._waiters), None)
-        if waiter is None:
+        if not self._waiters:
             self._idle[slot] = None
             return False
-        self._serve(waiter, slot)
+        self._serve(waiter := next(iter(self._waiters)), slot)
         self._pass_on(waiter)
         return True
 
     def ran(self, seconds: float, now: float) -> None:
         """A call has had a container for so long."""
         self.pace.ran(seconds, now)
-        self._hurry()
+        if self._unhurried:
+            self._hurry()
 
     def confirm(self, launch: Launch[S]) -> bool:
         """The turn of ``launch`` has come, after others. Whether it is still needed; if not it has
@@ -359,7 +361,7 @@ class SlotQueue(Generic[S]):
 
     def _serve(self, waiter: Waiter[S], slot: S) -> None:
         self._remove(waiter)
-        slot.take()
+        slot.take(self._clock())
         waiter.slot = slot
         waiter.served_ns = time.perf_counter_ns()
         waiter.done.set()

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 class Slot(Protocol):
     """A container that can run one call at a time."""
 
-    def take(self) -> None:
-        """A call has it from here on."""
+    def take(self, now: float) -> None:
+        """A call has it from ``now`` on."""
 
     def give_back(self, *, reusable: bool) -> None:
         """The call is done with it."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import math
 from collections.abc import Hashable
 
 from ._decisions import Resources
@@ -31,37 +32,59 @@ class WorthyRoom:
     caller, and never go back."""
 
     def __init__(self) -> None:
-        self._sizes: dict[Hashable, tuple[int, Resources]] = {}
-        self._ends: list[tuple[float, int, Hashable]] = []
-        self._numbers = itertools.count()
+        self._members: dict[Hashable, tuple[float, Resources]] = {}
+        """Until when, and how much."""
         self._memory = self._cpus = 0
+        self._looks: list[tuple[float, int, Hashable]] = []
+        """A heap of when to look at whom, at the latest. An owner that leaves and comes back, as
+        with each call, keeps its look: so there is one of each owner, not of each call."""
+        self._look_at: dict[Hashable, float] = {}
+        """The look of each owner that counts."""
+        self._numbers = itertools.count()
 
     def __repr__(self) -> str:
-        return f"<WorthyRoom containers={len(self._sizes)}>"
+        return f"<WorthyRoom containers={len(self._members)}>"
 
-    def add(self, owner: Hashable, size: Resources, until: float) -> None:
-        """``owner``, which was not in it, has ``size`` of it until then."""
-        number = next(self._numbers)
-        self._sizes[owner] = number, size
+    def __len__(self) -> int:
+        """How much is remembered, also of owners that have left."""
+        return len(self._looks)
+
+    def add(self, owner: Hashable, size: Resources, until: float, now: float) -> None:
+        """``owner``, which was not in it, has ``size`` of it ``until`` then."""
+        self._members[owner] = until, size
         self._memory += size.memory
         self._cpus += size.cpus
-        heapq.heappush(self._ends, (until, number, owner))
+        if until < self._look_at.get(owner, math.inf):
+            self._plan_look(owner, until)
+        if self._looks[0][0] <= now:
+            self._look(now)
 
     def remove(self, owner: Hashable) -> None:
         """No more. No effect if it was over already."""
-        _, size = self._sizes.pop(owner, (0, Resources()))
-        self._memory -= size.memory
-        self._cpus -= size.cpus
+        member = self._members.pop(owner, None)
+        if member is not None:
+            size = member[1]
+            self._memory -= size.memory
+            self._cpus -= size.cpus
 
     def total(self, now: float) -> Resources:
         """Of all whose time is not over."""
-        while self._ends and (self._ends[0][0] <= now or not self._is_true(self._ends[0])):
-            end = heapq.heappop(self._ends)
-            if self._is_true(end):
-                self.remove(end[2])
+        self._look(now)
         return Resources(self._memory, self._cpus)
 
-    def _is_true(self, end: tuple[float, int, Hashable]) -> bool:
-        """Whether its owner has not gone since, or come back."""
-        _, number, owner = end
-        return self._sizes.get(owner, (-1,))[0] == number
+    def _plan_look(self, owner: Hashable, at: float) -> None:
+        self._look_at[owner] = at
+        heapq.heappush(self._looks, (at, next(self._numbers), owner))
+
+    def _look(self, now: float) -> None:
+        """Remove those whose time is over."""
+        while self._looks and self._looks[0][0] <= now:
+            at, _, owner = heapq.heappop(self._looks)
+            if self._look_at.get(owner) != at:
+                continue  # there was, or is, an earlier one
+            del self._look_at[owner]
+            until = self._members[owner][0] if owner in self._members else -math.inf
+            if until > now:
+                self._plan_look(owner, until)
+            else:
+                self.remove(owner)
