@@ -14,6 +14,7 @@ BODY = 1024
 CLIENTS = (1, 8, 32, 128)
 SIZES = {"0": 0, "64k": 2**16, "1m": 2**20, "10m": 10 * 2**20}
 """Other bodies, by their names. From 1 MiB on 4 clients keep all cores busy."""
+WORKERS = 2
 HOT = {"memory": 32, "idle_timeout": 300}
 
 
@@ -53,6 +54,16 @@ SCENARIOS = (
             functions={"echo": HOT},
         )
         for clients in CLIENTS
+    ),
+    *(
+        Scenario(
+            name=f"workers-echo-{clients}",
+            about=f"the same with {clients} client(s) and an LB of {WORKERS} processes",
+            measure=functools.partial(_measure, clients=clients),
+            functions={"echo": HOT},
+            env={"FN_LB_WORKERS": str(WORKERS)},
+        )
+        for clients in CLIENTS[2:]
     ),
     *(
         Scenario(

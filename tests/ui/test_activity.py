@@ -18,7 +18,7 @@ from hostler.ui import Activity, Directory, NotedCatalog, Panel, table_lister, u
 from hostler.ui._activity import MAX_FUNCTIONS, RECENT_CALLS
 from hostler.ui._app import LAST_SECONDS, MAX_VIEWERS
 from hostler.ui._catalog import Listing
-from hostler.ui._seconds import KEPT_SECONDS, Seconds
+from hostler.ui._seconds import KEPT_SECONDS, Second, Seconds
 from tests.front._asgi_client import AsgiRequest
 
 APP = App(id="a1", name="shop", config={"KEY": "hunter2"})
@@ -51,7 +51,8 @@ def test_seconds_have_rates_and_latencies() -> None:
     for number in range(100):
         seconds.add(10, (number + 1) * 1_000_000, failed=number == 0)
     assert seconds.since(0, 10) == []  # it is not over
-    (second,) = seconds.since(0, 11)
+    (counted,) = seconds.since(0, 11)
+    second = Second.of([counted])
     assert (second.at, second.calls, second.failed) == (10, 100, 1)
     assert second.p50 == pytest.approx(50, rel=0.06)
     assert second.p99 == pytest.approx(99, rel=0.06)

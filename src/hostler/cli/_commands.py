@@ -172,6 +172,13 @@ def lb(
             "Placer. [FN_PLACER, default: warm]"
         ),
     ] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            help="Processes on the port, to use several cores; 0 = one for each CPU. "
+            "[FN_LB_WORKERS, default: 1]"
+        ),
+    ] = None,
     bind: HttpBind = None,
     tls_ca: TlsCa = None,
     tls_cert: TlsCert = None,
@@ -189,15 +196,17 @@ def lb(
     log_level: LogLevel = None,
 ) -> None:
     """Front end and load balancer: calls are placed on runners."""
+    from .workers import Supervisor, place_in, workers_of
+
+    place = place_in(os.environ)
 
     def make() -> tuple[NodeConfig, Node]:
-        from ._lb import LBNode
-
         options = {
             **_common(log_format, log_level, grace),
             "FN_RUNNER_API_URL": api_url,
             "FN_RUNNER_ADDRESSES": runners,
             "FN_PLACER": placer,
+            "FN_LB_WORKERS": workers,
         }
         made = make_settings(options, bind=bind, overrider=overrider)
         # Fn's texts; programs that deploy may look for them.
@@ -205,16 +214,26 @@ def lb(
             raise ConfigError(f"{NO_API_URL} (nor --api-url, nor --functions)")
         if not made.node.runner_addresses:
             raise ConfigError(f"{NO_RUNNERS} (or --runners)")
+        table = load_functions(functions) if functions else None
+        pki = pki_of(tls_ca, tls_cert, tls_key)
+        if place is None and (count := workers_of(made.node)) > 1:
+            return made.node, Supervisor(settings=made, count=count)
+
+        from ._lb import LBNode  # (what only supervises has no use for it)
+
         return made.node, LBNode(
             settings=made,
             runners=made.node.runner_addresses,
             placer=made.node.placer,
-            functions=load_functions(functions) if functions else None,
-            pki=pki_of(tls_ca, tls_cert, tls_key),
+            functions=table,
+            pki=pki,
             cert_name=tls_name or "",
+            place=place,
         )
 
-    raise typer.Exit(run_node(make, ready_fd))
+    if place is None:
+        raise typer.Exit(run_node(make, ready_fd))
+    raise typer.Exit(run_node(make, place.ready, place.orders))
 
 
 @app.command()

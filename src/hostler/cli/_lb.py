@@ -26,6 +26,7 @@ from ._page import Page
 from ._parts import calls_app, serving, tell_drain
 from ._settings import Settings
 from ._tls import following_tls
+from .workers import Place, open_colleagues
 
 
 @attrs.frozen(kw_only=True)
@@ -39,17 +40,24 @@ class LBNode:
     """``None`` = those of the API that the settings name."""
     pki: PKIData | None
     cert_name: str
+    place: Place | None = None
+    """Among the workers of the node, if it has several."""
 
     async def __call__(self, life: Life) -> None:
-        env = self.settings.env
-        placer = make_placer(self.placer, PlacerConfig.from_env(env))
+        env, place = self.settings.env, self.place
+        placer = make_placer(self.placer, self._placer_config())
         config = PoolConfig.from_env(env)
-        bodies = BodyBudget(BodyConfig.from_env(env))
+        bodies = BodyBudget(self._body_config())
         before = Footprint.now()
-        page = Page("lb", self.settings, life)
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
-            listeners = await enter(open_listeners(self.settings.bind))
+            colleagues = None if place is None else await enter(open_colleagues(place))
+            page = Page("lb", self.settings, life, colleagues)
+            listeners = (
+                await enter(open_listeners(self.settings.bind))
+                if place is None
+                else place.open_listeners()
+            )
             tracer = await enter(open_tracer(self.settings.node, "lb"))
             lookup = (
                 await enter(opened_remote(self.settings.node.runner_api_url, self.settings))
@@ -84,12 +92,35 @@ class LBNode:
             traced = traced_agent(agent, tracer)
             app = traced_app(calls_app(traced, lookup, self.settings, life, page, bodies), tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
-            take_machine_id(server.addresses[0])
+            if place is None:  # the ids of workers must not be those of each other
+                take_machine_id(server.addresses[0])
             life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})
             await life.shutdown.wait()
             agent.begin_drain(self.settings.grace)
         assert agent.drain_report is not None
         tell_drain(agent.drain_report, before)
+
+    def _placer_config(self) -> PlacerConfig:
+        config = PlacerConfig.from_env(self.settings.env)
+        if self.place is None:
+            return config
+        part_of = self.place.part_of
+        return attrs.evolve(
+            config,
+            max_waiting=part_of(config.max_waiting),
+            max_waiting_bytes=part_of(config.max_waiting_bytes),
+        )
+
+    def _body_config(self) -> BodyConfig:
+        config = BodyConfig.from_env(self.settings.env)
+        if self.place is None:
+            return config
+        part_of = self.place.part_of
+        return attrs.evolve(
+            config,
+            body_memory=part_of(config.body_memory),
+            body_disk=part_of(config.body_disk),
+        )
 
 
 def make_placer(name: str, config: PlacerConfig) -> Placer:

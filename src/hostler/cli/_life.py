@@ -27,6 +27,9 @@ from ._processes import watch_processes
 log = structlog.get_logger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+DRAIN, AT_ONCE = b"d", b"a"
+"""Orders of a supervisor to a worker, over a pipe; when the pipe ends, so has the supervisor, and
+the worker drains. A worker's signals only drain it: it may get one of its own beside the order."""
 
 
 @attrs.define(eq=False)
@@ -56,11 +59,15 @@ Node = Callable[[Life], Awaitable[None]]
 """Runs a node until ``life.shutdown`` is set and it has drained."""
 
 
-def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None = None) -> int:
+def run_node(
+    make: Callable[[], tuple[NodeConfig, Node]],
+    ready_fd: int | None = None,
+    orders: int | None = None,
+) -> int:
     """Run a node in a Trio loop of its own and return the process's exit code.
 
-    ``make`` reads the settings. 0 after a drain, 1 for a failure (told in one line), 128 + the
-    signal's number if a second signal cut the drain short.
+    ``make`` reads the settings; ``orders`` is the pipe of a worker. 0 after a drain, 1 for a
+    failure (told in one line), 128 + the signal's number if a second signal cut the drain short.
     """
     try:
         if ready_fd is not None:
@@ -70,7 +77,7 @@ def run_node(make: Callable[[], tuple[NodeConfig, Node]], ready_fd: int | None =
             raise_open_files()
             watch_processes(config.process_collector_list, REGISTRY)
             warn_of_misspelt(os.environ)
-            return trio.run(_live, node, ready_fd, strict_exception_groups=True)
+            return trio.run(_live, node, ready_fd, orders, strict_exception_groups=True)
     except KeyboardInterrupt:  # before the signals were ours
         return 128 + signal.SIGINT
     except Exception as error:
@@ -99,24 +106,42 @@ def check_fd(number: int) -> None:
         raise ConfigError(f"--ready-fd {number}: {error.strerror}") from error
 
 
-async def _live(node: Node, ready_fd: int | None) -> int:
+async def _live(node: Node, ready_fd: int | None, orders: int | None) -> int:
     life = Life(ready_fd=ready_fd)
     code = 0
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:
 
-            async def watch() -> None:
-                nonlocal code
-                async for number in signals:
-                    if life.shutdown.is_set():
-                        log.warning("stopping at once", signal=signal.Signals(number).name)
-                        code = 128 + number
-                        nursery.cancel_scope.cancel()
-                        return
-                    log.info("shutting down", signal=signal.Signals(number).name)
+            def drain(cause: str) -> None:
+                if not life.shutdown.is_set():
+                    log.info("shutting down", signal=cause)
                     life.shutdown.set()
 
+            def end(cause: str, number: int) -> None:
+                nonlocal code
+                log.warning("stopping at once", signal=cause)
+                code = 128 + number
+                nursery.cancel_scope.cancel()
+
+            async def watch() -> None:
+                async for number in signals:
+                    name = signal.Signals(number).name
+                    if life.shutdown.is_set() and orders is None:
+                        end(name, number)
+                        return
+                    drain(name)
+
+            async def obey(pipe: int) -> None:
+                async with trio.lowlevel.FdStream(pipe) as stream:
+                    while given := await stream.receive_some():
+                        drain("supervisor")
+                        if AT_ONCE in given:
+                            end("supervisor", signal.SIGTERM)
+                drain("supervisor has ended")
+
             nursery.start_soon(watch)
+            if orders is not None:
+                nursery.start_soon(obey, orders)
             await node(life)
             nursery.cancel_scope.cancel()
     log.info("stopped", exit_code=code)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Literal
 
 import trio
+from prometheus_client import REGISTRY
 
 from hostler._asgi import ASGIApp
 from hostler.abc import CallAgent, CallListener
@@ -16,16 +18,19 @@ from hostler.pool import DynamicPool
 from hostler.ui import (
     Activity,
     Directory,
+    JointPanel,
     Lister,
     NotedCatalog,
     ObservedAgent,
     Panel,
     RunnerLoads,
+    StateSource,
     ui_app,
 )
 
 from ._life import Life
 from ._settings import Settings
+from .workers import Colleagues, JointMetrics
 
 
 class Page:
@@ -33,8 +38,13 @@ class Page:
     nothing, and no call pays for it."""
 
     def __init__(
-        self, node: Literal["full", "lb", "runner", "api"], settings: Settings, life: Life
+        self,
+        node: Literal["full", "lb", "runner", "api"],
+        settings: Settings,
+        life: Life,
+        colleagues: Colleagues | None = None,
     ) -> None:
+        self._colleagues = colleagues
         self._panel = Panel(node=node, is_ready=life.is_ready) if settings.node.ui else None
         if self._panel is not None and node != "api":
             # Of a runner's calls nobody but the agent knows; where there is a front end, it knows
@@ -71,5 +81,15 @@ class Page:
         return ObservedAgent(agent, panel.activity), NotedCatalog(catalog, panel.activity)
 
     def mount(self, closing: trio.Event) -> Mapping[str, ASGIApp]:
-        """``/ui``, whose viewers are let go when ``closing`` is set."""
-        return {} if self._panel is None else {"/ui": ui_app(self._panel, closing)}
+        """``/ui``, whose viewers are let go when ``closing`` is set; of several workers it shows
+        what all of them know, and ``/metrics`` too."""
+        mounts: dict[str, ASGIApp] = {}
+        source: StateSource | None = self._panel
+        if (colleagues := self._colleagues) is not None:
+            mounts["/metrics"] = JointMetrics(REGISTRY, colleagues)
+            if self._panel is not None:
+                source = joint = JointPanel(self._panel, partial(colleagues.ask, "page"))
+                colleagues.answer("page", joint.answer)
+        if source is not None:
+            mounts["/ui"] = ui_app(source, closing)
+        return mounts

@@ -56,6 +56,11 @@ class NodeConfig(EnvConfig):
     """Name of the placer (warm): ``warm``, ``bounded``, ``least-loaded``, ``ch``, ``naive``, or
     ``module:attribute`` of one of your own. Fn's default is ``naive``."""
 
+    lb_workers: int = attrs.field(default=1, metadata=setting(number(high=256), "FN_LB_WORKERS"))
+    """Processes (1) of an LB on its one port, so that it can use several cores; 0 = one for each
+    CPU that it may use. Each is a load balancer of its own; the limits of waiting calls and of
+    bodies are those of all together."""
+
     public_lb_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_PUBLIC_LB_URL"))
     """Base URL of the endpoint annotations ("" = scheme and host of the request)."""
 

@@ -3,7 +3,7 @@
 from hostler._asgi import ASGIApp, BodyBroken, BodyTimeout
 
 from ._app import NodeApp, ReadyCheck, invoke_app, node_app
-from ._listen import address_of, open_listeners, parse_bind
+from ._listen import address_of, open_listeners, open_shared_listeners, parse_bind
 from ._metrics import FrontMetrics
 from ._server import HttpServer, ServerStatistics, serve_http
 from ._writer import AsgiWriter, Truncated
@@ -23,6 +23,7 @@ __all__ = [
     "invoke_app",
     "node_app",
     "open_listeners",
+    "open_shared_listeners",
     "parse_bind",
     "serve_http",
 ]

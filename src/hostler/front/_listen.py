@@ -6,8 +6,8 @@ import errno
 import os
 import re
 import socket
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
 
 import trio
 
@@ -52,6 +52,34 @@ async def open_listeners(bind: str) -> AsyncIterator[list[trio.SocketListener]]:
         for listener in listeners:
             stack.push_async_callback(listener.aclose)
         yield listeners
+
+
+@contextmanager
+def open_shared_listeners(
+    addresses: Sequence[str], count: int
+) -> Iterator[list[list[socket.socket]]]:
+    """Listen on each of ``addresses`` (of `address_of`) with ``count`` sockets, among which the
+    kernel divides the connections (``SO_REUSEPORT``, which asks that all belong to one user).
+
+    Yields, ``count`` times, one socket for each address; they are not inherited by default. What
+    comes before somebody accepts it waits. Raises `OSError`.
+    """
+    with ExitStack() as stack:
+        yield [
+            [stack.enter_context(_shared(*parse_bind(address))) for address in addresses]
+            for _ in range(count)
+        ]
+
+
+def _shared(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server(
+        (host, port),
+        family=family,
+        backlog=BACKLOG,
+        reuse_port=True,
+        dualstack_ipv6=host == "::",
+    )
 
 
 async def _listen(host: str, port: int) -> list[trio.SocketListener]:

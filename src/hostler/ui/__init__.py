@@ -2,7 +2,9 @@
 
 _app                 the ASGI application: the page, ``state.json``, ``events``
 _assets              the files of ``static/``, and the headers that go with them
-_panel               one state document of all that the node knows
+_panel               all that a process knows, and the state document that is made of it
+_share               what a process tells, and one state of what several tell
+_joint               the page of a node of several processes
 _documents           what such a document looks like
 _activity            the last calls, and how many there were: fed by each call
 _seconds             counts and latencies per second, pure
@@ -17,18 +19,22 @@ shows configurations, headers, bodies or what functions print.
 from ._activity import Activity
 from ._app import ui_app
 from ._catalog import Directory, Lister, NotedCatalog, datastore_lister, table_lister
+from ._joint import AskOthers, JointPanel
 from ._observed import ObservedAgent
-from ._panel import Panel
+from ._panel import Panel, StateSource
 from ._runners import RunnerLoads
 
 __all__ = [
     "Activity",
+    "AskOthers",
     "Directory",
+    "JointPanel",
     "Lister",
     "NotedCatalog",
     "ObservedAgent",
     "Panel",
     "RunnerLoads",
+    "StateSource",
     "datastore_lister",
     "table_lister",
     "ui_app",

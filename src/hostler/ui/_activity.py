@@ -6,7 +6,6 @@ import time
 from collections import Counter, OrderedDict, deque
 from collections.abc import Callable, Iterator
 from itertools import islice
-from statistics import median
 
 import attrs
 import msgspec
@@ -17,7 +16,7 @@ from hostler.errors import ServerBusy, public_error
 from hostler.models import App, Fn
 
 from ._documents import CallRow, Outcome, Stages
-from ._seconds import Second, Seconds
+from ._seconds import CountedSecond, Seconds
 
 RECENT_CALLS = 100
 """Calls that are kept with their timelines."""
@@ -58,10 +57,6 @@ class FnActivity:
     failed: int = 0
     last: float | None = None
     samples: deque[int] = attrs.Factory(lambda: deque(maxlen=_FN_SAMPLES))
-
-    @property
-    def median_ms(self) -> float | None:
-        return round(median(self.samples) / 1e6, 3) if self.samples else None
 
 
 class Activity(CallListener):
@@ -139,13 +134,13 @@ class Activity(CallListener):
         if function.name != fn.name or function.app != app.name:
             function.app, function.name, function.image = app.name, fn.name, fn.image
 
-    def seconds_since(self, after: int) -> list[Second]:
-        """The `Second`s after second ``after`` that are over."""
-        return self._seconds.since(after, int(self._wall()))
+    def seconds_since(self, after: int, now: float) -> list[CountedSecond]:
+        """The seconds after second ``after`` that are over at ``now``."""
+        return self._seconds.since(after, int(now))
 
     def recent_since(self, seq: int) -> list[CallRow]:
         """The calls after number ``seq``, the newest last."""
-        count = min(len(self._recent), self.calls - seq)
+        count = max(0, min(len(self._recent), self.calls - seq))
         return [self._row(ended) for ended in islice(reversed(self._recent), count)][::-1]
 
     def functions(self) -> Iterator[tuple[str, FnActivity]]:

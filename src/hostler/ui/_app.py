@@ -18,7 +18,8 @@ from hostler._asgi import (
 from hostler.errors import APIError
 
 from ._assets import SECURITY_HEADERS, Asset, assets
-from ._panel import Cursor, Panel
+from ._panel import StateSource
+from ._share import Cursor
 
 PREFIX = "/ui"
 MAX_VIEWERS = 16
@@ -35,7 +36,7 @@ _STREAM_HEADERS: RawHeaders = [
 ]
 
 
-def ui_app(panel: Panel, closing: trio.Event) -> ASGIApp:
+def ui_app(panel: StateSource, closing: trio.Event) -> ASGIApp:
     """The page of ``panel``, to be mounted at ``/ui``.
 
     ======================  ===================================================================
@@ -51,7 +52,7 @@ def ui_app(panel: Panel, closing: trio.Event) -> ASGIApp:
 
 
 class _UiApp:
-    def __init__(self, panel: Panel, closing: trio.Event) -> None:
+    def __init__(self, panel: StateSource, closing: trio.Event) -> None:
         self._panel = panel
         self._closing = closing
         self._viewers = 0

@@ -13,6 +13,9 @@ import msgspec
 from ._seconds import Second
 
 Outcome = Literal["success", "error", "timeout", "refused", "cancelled"]
+Listed = Literal["complete", "partial", "stale", "none"]
+"""Whether the functions are those that exist: all; some; all of earlier (the database does not
+answer); or only those that were called here."""
 
 
 class Stages(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -31,7 +34,7 @@ class Stages(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CallRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A call that has ended. ``seq`` counts the calls of the node."""
+    """A call that has ended. ``seq`` counts the calls of the process that has had it."""
 
     seq: int
     id: str
@@ -122,7 +125,5 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     functions: list[FnRow]
     functions_total: int
     """More than there are rows, if only the most recently used ones are shown."""
-    listing: Literal["complete", "partial", "stale", "none"]
-    """Whether the functions are those that exist: all; some; all of earlier (the database does
-    not answer); or only those that were called here."""
+    listing: Listed
     runners: list[RunnerRow] | None

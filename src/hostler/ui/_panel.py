@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
-from importlib.metadata import version
-from typing import Literal
+from typing import Literal, Protocol
 
 import attrs
 
@@ -14,19 +14,17 @@ from hostler.lb import LBAgent
 
 from ._activity import Activity, FnActivity
 from ._catalog import Directory
-from ._documents import Containers, FnRow, Load, State
+from ._documents import Containers, Listed, Load, State
 from ._runners import RunnerLoads
-
-MAX_ROWS = 300
-"""Functions in one document."""
+from ._share import MAX_ROWS, Cursor, FnShare, Share, state_of
 
 
-@attrs.frozen
-class Cursor:
-    """What a reader has already got."""
+class StateSource(Protocol):
+    """What the page shows."""
 
-    second: int = 0
-    seq: int = 0
+    async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
+        """What is so now and what is new since ``cursor``, and the cursor for the next time. Does
+        not wait for long."""
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -46,36 +44,34 @@ class Panel:
     started: float = attrs.Factory(time.time)
 
     async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
-        """What is so now and what is new since ``cursor``. Waits for the list of functions, not
-        long."""
+        """See `StateSource`. Waits for the list of functions, not long."""
+        now = time.time()
+        return state_of([await self.share(cursor, now)], cursor, now)
+
+    async def share(self, cursor: Cursor, now: float) -> Share:
+        """What this process alone tells of time ``now``."""
         if self.directory is not None:
             await self.directory.refresh()
         functions, total = self._functions()
-        activity = self.activity
-        seconds = activity.seconds_since(cursor.second) if activity else None
-        recent = activity.recent_since(cursor.seq) if activity else None
-        state = State(
+        activity, process = self.activity, os.getpid()
+        seen = cursor.seen.get(process, 0)
+        return Share(
+            process=process,
             node=self.node,
-            version=version("hostler"),
             ready=self.is_ready(),
             started=self.started,
-            now=time.time(),
             calls=activity.calls if activity else 0,
             failed=activity.failed if activity else 0,
             load=self._load(),
-            seconds=seconds,
-            recent=recent,
+            seconds=activity.seconds_since(cursor.second, now) if activity else None,
+            recent=activity.recent_since(seen) if activity else None,
             functions=functions,
             functions_total=total,
             listing=self._listing(),
             runners=self.runners.rows(activity) if self.runners and activity else None,
         )
-        return state, Cursor(
-            second=seconds[-1].at if seconds else cursor.second,
-            seq=activity.calls if activity else 0,
-        )
 
-    def _listing(self) -> Literal["complete", "partial", "stale", "none"]:
+    def _listing(self) -> Listed:
         if self.directory is None:
             return "none"
         if self.directory.stale or self.directory.listing is None:
@@ -99,7 +95,7 @@ class Panel:
             return Load(queued=found.queued, running=found.running)
         return None
 
-    def _functions(self) -> tuple[list[FnRow], int]:
+    def _functions(self) -> tuple[list[FnShare], int]:
         """Those that were called first, then the others that are listed."""
         known = dict(self.activity.functions()) if self.activity else {}
         containers: Mapping[str, FnContainers] = census(self.agent) if self.agent else {}
@@ -118,15 +114,15 @@ class Panel:
 
     def _row(
         self, fn_id: str, function: FnActivity, containers: Mapping[str, FnContainers]
-    ) -> FnRow:
-        return FnRow(
+    ) -> FnShare:
+        return FnShare(
             id=fn_id,
             app=function.app,
             name=function.name,
             image=function.image,
             calls=function.calls,
             failed=function.failed,
-            median=function.median_ms,
+            samples=list(function.samples),
             last=function.last,
             containers=None if self.agent is None else _containers(containers.get(fn_id)),
         )

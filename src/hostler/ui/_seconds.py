@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_left
-from collections import deque
+from collections import Counter, deque
+from collections.abc import Iterable
 
 import msgspec
 
@@ -28,6 +30,31 @@ class Second(msgspec.Struct, frozen=True, array_like=True, gc=False):
     p50: float
     p99: float
 
+    @classmethod
+    def of(cls, counted: Iterable[CountedSecond]) -> Second:
+        """The same second of one or several processes; there is one at least."""
+        at = calls = failed = 0
+        steps = Counter[int]()
+        for each in counted:
+            at, calls, failed = each.at, calls + each.calls, failed + each.failed
+            pairs = array(_PAIRS, each.latencies)
+            for step, count in zip(pairs[::2], pairs[1::2], strict=True):
+                steps[step] += count
+        return cls(at, calls, failed, _quantile(steps, calls, 0.5), _quantile(steps, calls, 0.99))
+
+
+class CountedSecond(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A second from which those of several processes can be made one."""
+
+    at: int
+    calls: int
+    failed: int
+    latencies: bytes
+    """How many calls had which of `_STEPS`: pairs of unsigned integers of this machine."""
+
+
+_PAIRS = "I"
+
 
 class Seconds:
     """The last `KEPT_SECONDS` seconds, and the present one, which is still open.
@@ -36,7 +63,7 @@ class Seconds:
     """
 
     def __init__(self) -> None:
-        self._closed: deque[Second] = deque(maxlen=KEPT_SECONDS)
+        self._closed: deque[CountedSecond] = deque(maxlen=KEPT_SECONDS)
         self._at = 0
         self._calls = 0
         self._failed = 0
@@ -50,7 +77,7 @@ class Seconds:
         self._failed += failed
         self._counts[bisect_left(_STEPS, duration_ns)] += 1
 
-    def since(self, after: int, now: int) -> list[Second]:
+    def since(self, after: int, now: int) -> list[CountedSecond]:
         """The closed seconds with ``after < at < now`` that had calls, the oldest first."""
         if now > self._at:
             self._close(now)
@@ -59,18 +86,23 @@ class Seconds:
 
     def _close(self, new: int) -> None:
         if self._calls:
-            p50, p99 = self._quantile(0.5), self._quantile(0.99)
-            self._closed.append(Second(self._at, self._calls, self._failed, p50, p99))
+            pairs = array(_PAIRS)
+            for step, count in enumerate(self._counts):
+                if count:
+                    pairs.extend((step, count))
+            closed = CountedSecond(self._at, self._calls, self._failed, pairs.tobytes())
+            self._closed.append(closed)
             self._counts = [0] * len(self._counts)
             self._calls = self._failed = 0
         self._at = new
 
-    def _quantile(self, share: float) -> float:
-        """Milliseconds. The middle, by factor, of the step in which it lies."""
-        rank, seen = share * self._calls, 0
-        for step, count in enumerate(self._counts):
-            seen += count
-            if seen >= rank:
-                bound: int = _STEPS[min(step, len(_STEPS) - 1)]
-                return round(bound * 2 ** (-0.5 / STEPS_PER_DOUBLING) / 1e6, 3)
-        raise AssertionError("more calls than counts")
+
+def _quantile(steps: Counter[int], calls: int, share: float) -> float:
+    """Milliseconds. The middle, by factor, of the step in which it lies."""
+    rank, seen = share * calls, 0
+    for step, count in sorted(steps.items()):
+        seen += count
+        if seen >= rank:
+            bound: int = _STEPS[min(step, len(_STEPS) - 1)]
+            return round(bound * 2 ** (-0.5 / STEPS_PER_DOUBLING) / 1e6, 3)
+    raise AssertionError("more calls than counts")

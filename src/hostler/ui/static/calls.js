@@ -20,7 +20,7 @@ export function showCalls(calls) {
   byId("calls-empty").hidden = calls.length > 0;
   byId("calls").hidden = calls.length === 0;
   byId("more").hidden = calls.length <= FEW;
-  keyed(byId("calls"), calls, (call) => String(call.seq), createCall, updateCall);
+  keyed(byId("calls"), calls, (call) => call.id, createCall, updateCall);
 }
 
 function updateCall(element, call) {

@@ -1,0 +1,130 @@
+"""The node whose process starts the workers and keeps them."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+
+import attrs
+import structlog
+import trio
+
+from hostler.config import NodeConfig
+from hostler.front import address_of, open_listeners, open_shared_listeners
+
+from .._life import DRAIN, Life
+from .._settings import Settings
+from ._worker import Worker, WorkerEnded, open_worker
+
+log = structlog.get_logger(__name__)
+
+FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0
+"""Seconds before a worker that has ended is started again; twice as many each time that it ends
+before it has been there for `MAX_PAUSE`. Clients that the kernel gives to it wait meanwhile."""
+DRAIN_MARGIN = 20.0
+"""Seconds beyond the grace that workers get to close everything."""
+
+
+def workers_of(config: NodeConfig) -> int:
+    """How many processes an LB with this configuration is."""
+    return config.lb_workers or len(os.sched_getaffinity(0))
+
+
+@attrs.define(kw_only=True, eq=False)
+class Supervisor:
+    """Runs ``count`` worker processes until its own life's shutdown, then has them drain.
+
+    A worker that ends by itself is started again. Raises `WorkerEnded` if one does not become
+    ready at first, or does not end well in the drain.
+    """
+
+    settings: Settings
+    count: int
+    _workers: dict[int, Worker] = attrs.field(factory=dict[int, Worker], init=False)
+    _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
+    _codes: set[int] = attrs.field(factory=set[int], init=False)
+
+    async def __call__(self, life: Life) -> None:
+        async with open_listeners(self.settings.bind) as found:  # tells if the port is taken
+            addresses = [address_of(listener) for listener in found]
+        with (
+            tempfile.TemporaryDirectory(prefix="hostler.") as folder,
+            open_shared_listeners(addresses, self.count) as sockets,
+        ):
+            async with trio.open_nursery() as nursery:
+                async with trio.open_nursery() as starting:
+                    for number, own in enumerate(sockets):
+                        fds = tuple(each.fileno() for each in own)
+                        starting.start_soon(nursery.start, self._keep, number, fds, folder)
+                workers = [self._workers[number].process.pid for number in range(self.count)]
+                runners = list(self.settings.node.runner_addresses)
+                life.announce("lb", {"http": addresses, "runners": runners, "workers": workers})
+                await life.shutdown.wait()
+                # Or clients would still be given to sockets that nobody looks at any more.
+                for own in sockets:
+                    for each in own:
+                        each.close()
+                self._drain()
+                nursery.cancel_scope.deadline = self.settings.grace.deadline() + DRAIN_MARGIN
+        if any(self._codes):
+            raise WorkerEnded(f"a worker has ended badly, exit code {max(self._codes)}")
+        if nursery.cancel_scope.cancelled_caught:
+            raise WorkerEnded("a worker did not end in time")
+
+    def _drain(self) -> None:
+        self._drained.set()
+        for worker in self._workers.values():
+            worker.order(DRAIN)
+
+    async def _keep(
+        self,
+        number: int,
+        listeners: tuple[int, ...],
+        folder: str,
+        *,
+        task_status: trio.TaskStatus[None],
+    ) -> None:
+        """Have worker ``number`` there, until the drain and its end."""
+        pause, first = FIRST_PAUSE, True
+        while not self._drained.is_set():
+            began = trio.current_time()
+            try:
+                code = await self._run(number, listeners, folder, task_status if first else None)
+            except (WorkerEnded, OSError) as error:
+                if first:
+                    raise
+                log.debug("worker can't be started", number=number, reason=str(error))
+                code = 0 if self._drained.is_set() else 1
+            first = False
+            if self._drained.is_set():
+                self._codes.add(code)
+                return
+            if trio.current_time() - began > MAX_PAUSE:
+                pause = FIRST_PAUSE
+            log.error("worker has ended, it is started again", number=number, exit_code=code)
+            with trio.move_on_after(pause * random.uniform(0.75, 1.25)):  # noqa: S311
+                await self._drained.wait()
+            pause = min(2 * pause, MAX_PAUSE)
+
+    async def _run(
+        self,
+        number: int,
+        listeners: tuple[int, ...],
+        folder: str,
+        task_status: trio.TaskStatus[None] | None,
+    ) -> int:
+        """One life of a worker; its exit code."""
+        async with open_worker(number, self.count, listeners, folder) as worker:
+            self._workers[number] = worker
+            if self._drained.is_set():
+                worker.order(DRAIN)
+            try:
+                await worker.wait_ready()
+                if task_status is not None:
+                    task_status.started()
+                else:
+                    log.info("worker is back", number=number, pid=worker.process.pid)
+                return await worker.process.wait()
+            finally:
+                del self._workers[number]

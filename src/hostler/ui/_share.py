@@ -1,0 +1,152 @@
+"""What one process tells of a node, and the node's state made of what all of its processes tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from importlib.metadata import version
+from statistics import median
+from typing import TypeVar
+
+import msgspec
+
+from ._activity import RECENT_CALLS
+from ._documents import CallRow, Containers, FnRow, Listed, Load, RunnerRow, State
+from ._seconds import CountedSecond, Second
+
+MAX_ROWS = 300
+"""Functions in one document."""
+_LISTED: tuple[Listed, ...] = ("stale", "partial", "complete", "none")
+"""What is true of all processes is the first that is true of one."""
+_HEALTH = ("in use", "returning", "refuses", "ejected")
+
+T = TypeVar("T")
+K = TypeVar("K", bound=Hashable)
+R = TypeVar("R")
+
+
+class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+    """What a reader has got before."""
+
+    second: int = 0
+    seen: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
+    """Of each process, by its id: the number of its last call."""
+
+
+class FnShare(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """As `FnRow`; ``samples`` are its last calls, in nanoseconds."""
+
+    id: str
+    app: str
+    name: str
+    image: str
+    calls: int
+    failed: int
+    samples: Sequence[int]
+    last: float | None
+    containers: Containers | None
+
+
+class Share(msgspec.Struct, frozen=True, kw_only=True):
+    """What one process knows of all that is in a `State`."""
+
+    process: int
+    node: str
+    ready: bool
+    started: float
+    calls: int
+    failed: int
+    load: Load | None
+    seconds: Sequence[CountedSecond] | None
+    recent: Sequence[CallRow] | None
+    functions: Sequence[FnShare]
+    functions_total: int
+    listing: Listed
+    runners: Sequence[RunnerRow] | None
+
+
+def state_of(shares: Sequence[Share], cursor: Cursor, now: float) -> tuple[State, Cursor]:
+    """The state of the node whose processes told ``shares``, of which there is one at least, at
+    time ``now`` (seconds since 1970); and the cursor of who has read it."""
+    seconds = _joined((share.seconds for share in shares), lambda second: second.at, Second.of)
+    recent = _joined((share.recent for share in shares), lambda row: row.id, _only)
+    functions = _joined((share.functions for share in shares), lambda row: row.id, _function) or []
+    runners = _joined((share.runners for share in shares), lambda row: row.address, _runner)
+    if seconds is not None:
+        seconds.sort(key=lambda second: second.at)
+    if recent is not None:
+        recent.sort(key=lambda row: row.at)
+    functions.sort(key=lambda row: row.last or 0.0, reverse=True)
+    state = State(
+        node=shares[0].node,
+        version=version("hostler"),
+        ready=any(share.ready for share in shares),
+        started=min(share.started for share in shares),
+        now=now,
+        calls=sum(share.calls for share in shares),
+        failed=sum(share.failed for share in shares),
+        load=_load([share.load for share in shares if share.load is not None]),
+        seconds=seconds,
+        recent=None if recent is None else recent[-RECENT_CALLS:],
+        functions=functions[:MAX_ROWS],
+        functions_total=max(len(functions), *(share.functions_total for share in shares)),
+        listing=min((share.listing for share in shares), key=_LISTED.index),
+        runners=runners,
+    )
+    return state, Cursor(
+        second=seconds[-1].at if seconds else cursor.second,
+        seen={**cursor.seen, **{share.process: share.calls for share in shares}},
+    )
+
+
+def _joined(
+    told: Iterable[Sequence[T] | None], key: Callable[[T], K], join: Callable[[Sequence[T]], R]
+) -> list[R] | None:
+    """Rows with the same ``key`` made one, in the order of their first; ``None`` if nobody has
+    such rows."""
+    groups: dict[K, list[T]] = {}
+    rows: Sequence[T] | None
+    found = False
+    for rows in told:
+        found = found or rows is not None
+        for row in rows or ():
+            groups.setdefault(key(row), []).append(row)
+    return [join(group) for group in groups.values()] if found else None
+
+
+def _only(rows: Sequence[T]) -> T:
+    return rows[0]
+
+
+def _load(loads: Sequence[Load]) -> Load | None:
+    """Only one process, if any, has containers."""
+    if not loads:
+        return None
+    first = max(loads, key=lambda load: load.memory_total or 0)
+    return msgspec.structs.replace(
+        first,
+        queued=sum(load.queued for load in loads),
+        running=sum(load.running for load in loads),
+    )
+
+
+def _function(shares: Sequence[FnShare]) -> FnRow:
+    latest = max(shares, key=lambda share: share.last or 0.0)
+    named = next((share for share in shares if share.name), latest)
+    samples = [sample for share in shares for sample in share.samples]
+    return FnRow(
+        id=latest.id,
+        app=named.app,
+        name=named.name,
+        image=latest.image,
+        calls=sum(share.calls for share in shares),
+        failed=sum(share.failed for share in shares),
+        median=round(median(samples) / 1e6, 3) if samples else None,
+        last=latest.last,
+        containers=latest.containers,
+    )
+
+
+def _runner(rows: Sequence[RunnerRow]) -> RunnerRow:
+    """Of its health and load, what the process tells that thinks worst of it."""
+    worst = max(rows, key=lambda row: _HEALTH.index(row.state))
+    return msgspec.structs.replace(worst, calls=sum(row.calls for row in rows))
