@@ -23,7 +23,7 @@ from tests.front._agent import ScriptedAgent, echo
 from tests.pool.dns_server import open_dns_server
 from tests.wire.test_wire_tls_files import Files
 
-from ._process import END_SECONDS, NodeProcess, ends, open_node
+from ._process import END_SECONDS, NodeProcess, ends, ends_at_once, open_node
 
 LONG_GRACE = ("--grace", str(2 * END_SECONDS))
 """Of a node that ends for another reason, or not in time."""
@@ -226,7 +226,7 @@ async def test_end_is_bounded_though_a_call_hangs(
             node.process.send_signal(signal.SIGTERM)
             await node.wait_line("shutting down")
             if second:
-                node.process.send_signal(signal.SIGTERM)
+                assert await ends_at_once(node) == code
             with trio.fail_after(END_SECONDS):
                 assert await node.process.wait() == code
         await agent.left.wait()

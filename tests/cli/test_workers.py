@@ -17,7 +17,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hostler.call import PendingCall
 from tests.front._agent import echo
 
-from ._process import END_SECONDS, NodeProcess, ends, run
+from ._process import END_SECONDS, NodeProcess, ends, ends_at_once, run
 from .test_lb import FUNCTIONS, LONG_GRACE, RunnerAgent, hang, open_cluster
 
 WORKERS = 2
@@ -182,9 +182,7 @@ async def test_a_second_signal_ends_all_at_once(functions: Path) -> None:
             await agent.entered.wait()
             node.process.send_signal(signal.SIGTERM)
             await node.wait_line("lb agent drains")
-            node.process.send_signal(signal.SIGTERM)
-            with trio.fail_after(END_SECONDS):
-                assert await node.process.wait() == 128 + signal.SIGTERM
+            assert await ends_at_once(node) == 128 + signal.SIGTERM
         await agent.left.wait()
     assert b"Traceback" not in node.log
 

@@ -17,7 +17,7 @@ from hostler import wire
 from hostler.engagement import ClientEngagement
 from hostler.frames import Data, Finished, LogAck, LogReady, LogStart, RunnerFrame
 from hostler.wire import GrpcRunnerClient
-from tests.cli._process import END_SECONDS, NodeProcess, open_node, run
+from tests.cli._process import END_SECONDS, NodeProcess, ends_at_once, open_node, run
 from tests.functions.build import fnt_path
 
 from .runners import try_call
@@ -174,8 +174,7 @@ async def test_a_second_signal_ends_at_once() -> None:
             await trio.sleep(0.01)
         node.process.send_signal(signal.SIGTERM)
         await node.wait_line("runner drains")
-        node.process.send_signal(signal.SIGTERM)
-        assert await ends(node) == 128 + signal.SIGTERM
+        assert await ends_at_once(node) == 128 + signal.SIGTERM
 
 
 @pytest.mark.parametrize(

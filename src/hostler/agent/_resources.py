@@ -181,8 +181,10 @@ class Room:
         if self._line:
             return False
         missing = size.beyond(self.total - self._used + self._leaving)
+        if not missing:
+            return True
         idle = self._unworthy() if gentle and not self._may_wait else self._idle()
-        return not missing or bool(choose_victims(idle, missing, spare=key))
+        return bool(choose_victims(idle, missing, spare=key))
 
     def try_acquire(self, size: Resources) -> Share | None:
         """Get a share of what nobody uses or waits for, without evicting anybody."""

@@ -24,7 +24,7 @@ app = typer.Typer(
     name="hostler",
     help="A runner pool for functions: places calls on runners and keeps containers hot.\n\n"
     "Every setting is a variable FN_…; those that an option sets too are named with it, and the "
-    "option wins. A first SIGTERM or SIGINT drains, a second one ends at once.",
+    "option wins. A first SIGTERM or SIGINT drains, another one ends at once, if a second later.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,

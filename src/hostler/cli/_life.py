@@ -30,6 +30,9 @@ SIGNALS = (signal.SIGTERM, signal.SIGINT)
 DRAIN, AT_ONCE = b"d", b"a"
 """Orders of a supervisor to a worker, over a pipe; when the pipe ends, so has the supervisor, and
 the worker drains. A worker's signals only drain it: it may get one of its own beside the order."""
+IMPATIENT_AFTER = 1.0
+"""Seconds after the first signal in which another one is the same wish: GNU ``timeout`` tells the
+process, and then its group, and so do Ctrl-C and a supervisor together."""
 
 
 @attrs.define(eq=False)
@@ -67,7 +70,8 @@ def run_node(
     """Run a node in a Trio loop of its own and return the process's exit code.
 
     ``make`` reads the settings; ``orders`` is the pipe of a worker. 0 after a drain, 1 for a
-    failure (told in one line), 128 + the signal's number if a second signal cut the drain short.
+    failure (told in one line), 128 + the signal's number if a second signal, `IMPATIENT_AFTER` the
+    first, cut the drain short.
     """
     try:
         if ready_fd is not None:
@@ -124,12 +128,15 @@ async def _live(node: Node, ready_fd: int | None, orders: int | None) -> int:
                 nursery.cancel_scope.cancel()
 
             async def watch() -> None:
+                patient_until = 0.0
                 async for number in signals:
                     name = signal.Signals(number).name
-                    if life.shutdown.is_set() and orders is None:
+                    if not life.shutdown.is_set():
+                        patient_until = trio.current_time() + IMPATIENT_AFTER
+                        drain(name)
+                    elif orders is None and trio.current_time() >= patient_until:
                         end(name, number)
                         return
-                    drain(name)
 
             async def obey(pipe: int) -> None:
                 async with trio.lowlevel.FdStream(pipe) as stream:
