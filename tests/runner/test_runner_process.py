@@ -167,10 +167,11 @@ async def test_a_first_signal_drains_and_exits_with_0() -> None:
 
 async def test_a_second_signal_ends_at_once() -> None:
     async with (
-        open_runner() as (node, client),
+        open_runner("--http-bind", "127.0.0.1:0") as (node, client),
         client.engage(fnt_call(), first=Data(b"never complete")),
     ):
-        while not (await client.status()).active:  # noqa: ASYNC110  (nothing tells)
+        # Not one that waits, which would be refused.
+        while not (await metrics_of(node)).get("fn_running"):  # noqa: ASYNC110  (nothing tells)
             await trio.sleep(0.01)
         node.process.send_signal(signal.SIGTERM)
         await node.wait_line("runner drains")
