@@ -27,7 +27,7 @@ from hostler.frames import (
 )
 
 from ._load_codec import decode_load, encode_load
-from ._varint import SHORT, read_varint, varint
+from ._varint import SHORT, read_varint, sized, varint
 
 # Keys: field number times 8, plus 0 for a varint or 2 for what has a length. Those of fields
 # with numbers under 16 are one byte.
@@ -71,11 +71,9 @@ _KEYS = {
     name: number << 3 | (2 if name in _TEXTS else 0)
     for number, name in enumerate(_FINISHED_FIELDS, 1)
 }
-_WRITTEN = [
-    (bytes((key,)), 0 if name in _TEXTS else _LIMITS.get(name, 2**63))
-    for name, key in _KEYS.items()
-]
-"""Keys and limits; those of texts are 0."""
+_WRITTEN = [bytes((key,)) for key in _KEYS.values()]
+_BOUNDS = [0 if name in _TEXTS else _LIMITS.get(name, 2**63) for name in _KEYS]
+"""Those of texts are 0."""
 _values = attrgetter(*_FINISHED_FIELDS)
 _READ = {key: (name, _LIMITS.get(name, 2**63)) for name, key in _KEYS.items()}
 
@@ -91,16 +89,14 @@ class _Unusual(ValueError):
 
 def _sized(key: bytes, *parts: bytes) -> bytes:
     value = b"".join(parts)
-    size = len(value)
-    return b"%b%b%b" % (key, SHORT[size] if size < 0x80 else varint(size), value)
+    return b"%b%b%b" % (key, sized(len(value)), value)
 
 
 def _text(key: bytes, text: str) -> bytes:
     if not text:
         return b""
     value = text.encode()
-    size = len(value)
-    return b"%b%b%b" % (key, SHORT[size] if size < 0x80 else varint(size), value)
+    return b"%b%b%b" % (key, sized(len(value)), value)
 
 
 # --- encoding ------------------------------------------------------------------------------
@@ -108,26 +104,25 @@ def _text(key: bytes, text: str) -> bytes:
 
 def encode_data(frame: Data) -> bytes:
     """A ``ClientMsg`` or a ``RunnerMsg``."""
-    size = len(frame.data)
+    data = frame.data
     tail = _EOF_FIELD if frame.eof else b""
-    if not size:
+    if not data:
         return b"%c%c%b" % (_DATA_ARM, len(tail), tail)
-    length = varint(size)
-    inner = 1 + len(length) + size + len(tail)
-    return b"%c%b%c%b%b%b" % (_DATA_ARM, varint(inner), _DATA_FIELD, length, frame.data, tail)
+    length = sized(len(data))
+    inner = sized(1 + len(length) + len(data) + len(tail))
+    return b"%c%b%c%b%b%b" % (_DATA_ARM, inner, _DATA_FIELD, length, data, tail)
 
 
 def encode_try(frame: TryCall) -> bytes:
     """A ``ClientMsg``."""
-    extensions = [
-        _sized(b"\x1a", _text(b"\x0a", name), _text(b"\x12", value))
-        for name, value in frame.extensions.items()
-    ]
-    call = _text(b"\x0a", frame.models_call_json)
-    arm = _RESERVE_ARM if frame.reserve else _TRY_ARM
-    wait = _WAIT_MS + varint(frame.wait_ms) if frame.wait_ms else b""
-    gentle = _GENTLE if frame.gentle else b""
-    return _sized(arm, call, _text(b"\x12", frame.slot_hash_id), *extensions, wait, gentle)
+    parts = [_text(b"\x0a", frame.models_call_json), _text(b"\x12", frame.slot_hash_id)]
+    for name, value in frame.extensions.items():
+        parts.append(_sized(b"\x1a", _text(b"\x0a", name), _text(b"\x12", value)))
+    if frame.wait_ms:
+        parts += (_WAIT_MS, varint(frame.wait_ms))
+    if frame.gentle:
+        parts.append(_GENTLE)
+    return _sized(_RESERVE_ARM if frame.reserve else _TRY_ARM, *parts)
 
 
 def encode_commit(frame: Commit) -> bytes:
@@ -170,22 +165,21 @@ def _start_of(status: int, headers: Headers) -> bytes | None:
 def encode_finished(frame: Finished) -> bytes | None:
     """A ``RunnerMsg``."""
     parts: list[bytes] = []
-    for (key, limit), value in zip(_WRITTEN, _values(frame), strict=True):
+    for key, limit, value in zip(_WRITTEN, _BOUNDS, _values(frame), strict=True):
         if not value:
             continue
         if not limit:
             text = value.encode()
-            size = len(text)
-            parts.append(key + (SHORT[size] if size < 0x80 else varint(size)) + text)
+            parts += (key, sized(len(text)), text)
         elif 0 < value < limit:
-            parts.append(key + varint(value))
+            parts += (key, SHORT[value] if value < 0x80 else varint(value))
         else:
             return None
     if frame.load is not None:
         load = encode_load(frame.load)
         if load is None:
             return None
-        parts.append(_sized(_LOAD, load))
+        parts += (_LOAD, sized(len(load)), load)
     return _sized(_FINISHED_ARM, *parts)
 
 
@@ -211,12 +205,13 @@ def decode_client(data: bytes) -> TryCall | Data | Commit | None:
 def decode_runner(data: bytes) -> ResultStart | Data | Finished | Reserved | None:
     """A ``RunnerMsg``."""
     try:
-        if data[0] == _DATA_ARM:
+        arm = data[0]
+        if arm == _DATA_ARM:
             return _data(data)
-        if data[0] == _FINISHED_ARM[0]:
+        if arm == _FINISHED_ARM[0]:
             return _finished(data)
-        if data[0] == _START_ARM[0]:
-            return _start(data)
+        if arm == _START_ARM[0]:
+            return _known_start(data) if len(data) <= _START_SIZE else _start(data)
         return Reserved() if data == _RESERVED else None
     except (ValueError, IndexError):
         return None
@@ -243,14 +238,17 @@ def _sized_at(data: bytes, at: int, end: int) -> tuple[int, int]:
 
 
 def _data(data: bytes) -> Data:
-    at = _inside(data, 1, len(data))
+    end = len(data)
+    at = _inside(data, 1, end)
     size = 0
-    if at < len(data) and data[at] == _DATA_FIELD:
+    if at < end and data[at] == _DATA_FIELD:
         size, at = read_varint(data, at + 1)
-    rest = data[at + size :]
-    if len(data) - at < size or rest not in (b"", _EOF_FIELD):
-        raise _Unusual
-    return Data(data[at : at + size], eof=bool(rest))
+    stop = at + size
+    if stop == end:
+        return Data(data[at:])
+    if stop + len(_EOF_FIELD) == end and data.endswith(_EOF_FIELD):
+        return Data(data[at:stop], eof=True)
+    raise _Unusual
 
 
 def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
@@ -261,19 +259,20 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     wait_ms = 0
     gentle = False
     while at < end:
-        if data.startswith(_WAIT_MS, at):
-            wait_ms, at = read_varint(data, at + len(_WAIT_MS))
-            continue
-        if data.startswith(_GENTLE, at):
-            gentle, at = True, at + len(_GENTLE)
-            continue
         key = data[at]
-        begin, at = _sized_at(data, at + 1, end)
-        if key == 0x1A:
+        if key in (0x0A, 0x12):
+            size, begin = read_varint(data, at + 1)
+            at = begin + size
+            texts[key >> 4] = data[begin:at].decode()
+        elif key == 0x1A:
+            size, begin = read_varint(data, at + 1)
+            at = begin + size
             name, value = _pair(data, begin, at)
             extensions[name] = value
-        elif key in (0x0A, 0x12):
-            texts[key >> 4] = data[begin:at].decode()
+        elif data.startswith(_WAIT_MS, at):
+            wait_ms, at = read_varint(data, at + len(_WAIT_MS))
+        elif data.startswith(_GENTLE, at):
+            gentle, at = True, at + len(_GENTLE)
         else:
             raise _Unusual
     if at != end or wait_ms >= 2**32:
@@ -305,6 +304,12 @@ def _read_pair(part: bytes) -> tuple[str, str]:
             _pairs.clear()
         _pairs[part] = pair
     return pair
+
+
+@functools.lru_cache(maxsize=_MAX_STARTS)
+def _known_start(data: bytes) -> ResultStart:
+    # Most answers of a function have the same head, while its length and its date are the same.
+    return _start(data)
 
 
 def _start(data: bytes) -> ResultStart:

@@ -13,7 +13,7 @@ import msgspec
 
 from ._codec import CodecError
 from ._status import UNKNOWN
-from ._varint import read_varint, varint
+from ._varint import read_varint, sized, varint
 
 _ENVELOPE = 0x0A  # Envelopes.envelopes
 _CALL, _FRAME, _REQUEST_ID, _CREDIT, _END, _RESET = 0x08, 0x12, 0x1A, 0x20, 0x2A, 0x30
@@ -53,10 +53,10 @@ def encode(envelope: Envelope) -> bytes:
     """``envelope`` as a part of a batch."""
     parts = [b"\x08", varint(envelope.call)]
     for frame in envelope.frames:
-        parts += (b"\x12", varint(len(frame)), frame)
+        parts += (b"\x12", sized(len(frame)), frame)
     if envelope.request_id:
         text = envelope.request_id.encode()
-        parts += (b"\x1a", varint(len(text)), text)
+        parts += (b"\x1a", sized(len(text)), text)
     if envelope.credit:
         parts += (b"\x20", varint(envelope.credit))
     if envelope.end is not None:
@@ -67,7 +67,7 @@ def encode(envelope: Envelope) -> bytes:
     if envelope.timeout_ms:
         parts += (b"\x38", varint(envelope.timeout_ms))
     value = b"".join(parts)
-    return b"\x0a%b%b" % (varint(len(value)), value)
+    return b"\x0a%b%b" % (sized(len(value)), value)
 
 
 def _encode_end(end: CallEnd) -> bytes:
@@ -86,16 +86,23 @@ def decode_batch(data: bytes) -> list[Envelope]:
     Raises `CodecError` if ``data`` is no batch, or an envelope has no call.
     """
     try:
-        envelopes: list[Envelope] = []
-        at, end = 0, len(data)
-        while at < end:
-            if data[at] == _ENVELOPE:
-                begin, at = _sized(data, at + 1, end)
-                envelopes.append(_envelope(data, begin, at))
-            else:
-                at = _skip(data, at, end)
+        return _envelopes(data)
     except (ValueError, IndexError) as error:
         raise CodecError(f"cannot decode envelopes of {len(data)} bytes: {error}") from error
+
+
+def _envelopes(data: bytes) -> list[Envelope]:
+    envelopes: list[Envelope] = []
+    at, end = 0, len(data)
+    while at < end:
+        if data[at] == _ENVELOPE:
+            size, begin = read_varint(data, at + 1)
+            at = begin + size
+            envelopes.append(_envelope(data, begin, at))
+        else:
+            at = _skip(data, at, end)
+    if at != end:
+        raise ValueError("an envelope that is cut off")
     return envelopes
 
 
@@ -105,30 +112,29 @@ def _envelope(data: bytes, at: int, end: int) -> Envelope:
     while at < end:
         key = data[at]
         if key == _FRAME:
-            size = data[at + 1]
-            if size < 0x80:
-                begin, at = at + 2, at + 2 + size
-                if at > end:
-                    raise ValueError("a field that is cut off")
-            else:
-                begin, at = _sized(data, at + 1, end)
+            size, begin = read_varint(data, at + 1)
+            at = begin + size
             frames.append(data[begin:at])
         elif key == _CALL:
-            envelope.call, at = _number(data, at, end, _UINT64)
-        elif key == _CREDIT:
-            envelope.credit, at = _number(data, at, end)
-        elif key == _RESET:
-            envelope.reset, at = _number(data, at, end)
-        elif key == _TIMEOUT:
-            envelope.timeout_ms, at = _number(data, at, end)
+            envelope.call, at = _number(data, at, _UINT64)
         elif key == _END:
-            begin, at = _sized(data, at + 1, end)
-            envelope.end = _decode_end(data, begin, at) if begin < at else _OK_END
+            size, begin = read_varint(data, at + 1)
+            at = begin + size
+            envelope.end = _decode_end(data, begin, at) if size else _OK_END
         elif key == _REQUEST_ID:
-            begin, at = _sized(data, at + 1, end)
+            size, begin = read_varint(data, at + 1)
+            at = begin + size
             envelope.request_id = data[begin:at].decode()
+        elif key == _CREDIT:
+            envelope.credit, at = _number(data, at)
+        elif key == _RESET:
+            envelope.reset, at = _number(data, at)
+        elif key == _TIMEOUT:
+            envelope.timeout_ms, at = _number(data, at)
         else:
             at = _skip(data, at, end)
+    if at != end:
+        raise ValueError("a field that is cut off")
     if not envelope.call:
         raise ValueError("an envelope without a call")
     envelope.frames = frames
@@ -139,20 +145,22 @@ def _decode_end(data: bytes, at: int, end: int) -> CallEnd:
     status, text = 0, ""
     while at < end:
         if data[at] == _STATUS:
-            status, at = _number(data, at, end)
+            status, at = _number(data, at)
         elif data[at] == _TEXT:
             begin, at = _sized(data, at + 1, end)
             text = data[begin:at].decode()
         else:
             at = _skip(data, at, end)
+    if at != end:
+        raise ValueError("a field that is cut off")
     return CallEnd(status, text)
 
 
-def _number(data: bytes, at: int, end: int, limit: int = _UINT32) -> tuple[int, int]:
+def _number(data: bytes, at: int, limit: int = _UINT32) -> tuple[int, int]:
     """A value under ``limit``, and the position after it; ``at`` is that of its key."""
     value, at = read_varint(data, at + 1)
-    if at > end or value >= limit:
-        raise ValueError("a number that is cut off or too large")
+    if value >= limit:
+        raise ValueError("a number that is too large")
     return value, at
 
 

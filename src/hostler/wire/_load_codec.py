@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import lru_cache
+from operator import attrgetter
 
 from hostler.frames import LoadHint
 
@@ -29,59 +30,61 @@ _LIMITS = {
 }
 
 
+_NUMBERS = (
+    ("active", _ACTIVE),
+    ("free_memory", _MEMORY),
+    ("retry_after_ms", _RETRY),
+    ("complete", _COMPLETE),
+    ("reserves", _RESERVES),
+    ("reclaimable_memory", _RECLAIMABLE),
+    ("free_cpus", _FREE_CPUS),
+    ("reclaimable_cpus", _RECLAIMABLE_CPUS),
+    ("slots", _SLOTS),
+    ("refused", _REFUSED),
+    ("worthy_memory", _WORTHY),
+    ("worthy_cpus", _WORTHY_CPUS),
+)
+"""In the order of their keys."""
+_numbers = attrgetter(*(name for name, _ in _NUMBERS))
+_FIRST = 3
+"""Of the numbers, those before the slots."""
+_MAX_KNOWN_WARM = 8
+
+
 def encode_load(hint: LoadHint) -> bytes | None:
     """A ``LoadHint``; ``None`` if a number is out of range."""
-    parts = [
-        _number(_ACTIVE, hint.active),
-        _cached_number(_MEMORY, hint.free_memory),
-        _number(_RETRY, hint.retry_after_ms),
-    ]
-    if hint.slot:
-        parts.append(b"\x22%b%b" % (varint(len(hint.slot)), hint.slot))
-    for slot, count in hint.warm.items():
+    # A runner under steady load says the same again and again.
+    warm = tuple(hint.warm.items())
+    encode = _known if len(warm) <= _MAX_KNOWN_WARM else _encode
+    return encode(_numbers(hint), hint.slot, warm)
+
+
+def _encode(
+    numbers: tuple[int | None, ...], slot: bytes, warm: tuple[tuple[bytes, int], ...]
+) -> bytes | None:
+    parts: list[bytes] = []
+    for (_, key), value in zip(_NUMBERS, numbers, strict=True):
+        if value is None:  # (CPUs, the only number for which 0 is something else than nothing)
+            parts.append(b"")
+        elif not 0 <= value < _LIMITS[key]:
+            return None
+        else:
+            written = value or key == _FREE_CPUS
+            parts.append(SHORT[key] + varint(value) if written else b"")
+    slots = [_sized(_SLOT, slot)] if slot else []
+    for name, count in warm:
         if not 0 <= count < 2**32:
             return None
-        inner = b"\x10" + varint(count) if count else b""
-        if slot:
-            inner = b"\x0a%b%b%b" % (varint(len(slot)), slot, inner)
-        parts.append(b"\x2a%b%b" % (varint(len(inner)), inner))
-    if hint.complete:
-        parts.append(b"\x30\x01")
-    if hint.reserves:
-        parts.append(b"\x38\x01")
-    parts += (
-        _cached_number(_RECLAIMABLE, hint.reclaimable_memory),
-        _known_cpus(hint.free_cpus),
-        _number(_RECLAIMABLE_CPUS, hint.reclaimable_cpus),
-        _number(_SLOTS, hint.slots),
-        _number(_REFUSED, hint.refused),
-        _cached_number(_WORTHY, hint.worthy_memory),
-        _number(_WORTHY_CPUS, hint.worthy_cpus),
-    )
-    try:
-        return b"".join(parts)  # type: ignore[arg-type]
-    except TypeError:  # one of them is ``None``
-        return None
+        number = SHORT[_WARM_COUNT] + varint(count) if count else b""
+        slots.append(_sized(_WARM, (_sized(_WARM_SLOT, name) if name else b"") + number))
+    return b"".join(parts[:_FIRST] + slots + parts[_FIRST:])
 
 
-def _number(key: int, value: int) -> bytes | None:
-    """A field; nothing for 0, ``None`` if it is out of range."""
-    if not value:
-        return b""
-    if not 0 < value < _LIMITS[key]:
-        return None
-    return SHORT[key] + varint(value)
+def _sized(key: int, value: bytes) -> bytes:
+    return b"%c%b%b" % (key, varint(len(value)), value)
 
 
-def _known_cpus(value: int | None) -> bytes | None:
-    """The only number for which 0 is something else than nothing."""
-    if value is None:
-        return b""
-    return _number(_FREE_CPUS, value) if value else b"\x48\x00"
-
-
-_cached_number = lru_cache(maxsize=1024)(_number)
-"""For bytes of memory, which are large numbers, and the same ones again and again."""
+_known = lru_cache(maxsize=256)(_encode)
 
 
 def decode_load(data: bytes, at: int, end: int) -> LoadHint:

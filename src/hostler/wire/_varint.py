@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 SHORT = [bytes((value,)) for value in range(0x80)]
 """The values of one byte, for those whom a function call costs too much."""
 
@@ -22,18 +24,24 @@ def varint(value: int) -> bytes:
     return bytes(out)
 
 
+sized = lru_cache(maxsize=1024)(varint)
+"""As `varint`, for lengths of what is sent, which are often the same."""
+
+
 def read_varint(data: bytes, at: int) -> tuple[int, int]:
     """(value, position after it). Raises IndexError at the end of ``data``, or of 64 bits."""
-    byte = data[at]
-    if byte < 0x80:
-        return byte, at + 1
-    value = shift = 0
-    while True:
-        if shift > 63:
+    value = data[at]
+    if value < 0x80:
+        return value, at + 1
+    byte = data[at + 1]
+    value &= 0x7F
+    at += 2
+    shift = 7
+    while byte > 0x7F:
+        if shift > 56:
             raise IndexError(at)
+        value |= (byte & 0x7F) << shift
         byte = data[at]
         at += 1
-        value |= (byte & 0x7F) << shift
-        if byte < 0x80:
-            return value, at
         shift += 7
+    return value | byte << shift, at
