@@ -68,9 +68,17 @@ class Runner(ABC):
         runner: both are outcomes.
         """
 
-    def begin_exec(self, call: RunnerCall, *, on_commit: Callable[[], None]) -> Begun | None:
+    def begin_exec(
+        self,
+        call: RunnerCall,
+        *,
+        on_commit: Callable[[], None],
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Begun | None:
         """As `try_exec`, if the call can be handed over without any wait: ``on_commit`` is called
         before this returns, and what is returned has to be called, and awaited, at once.
+        ``on_end`` is told its outcome, synchronously: who wraps a runner needs no frame of its own
+        for that.
 
         ``None`` if that is not possible now; then `try_exec` is. The default. It spares an attempt
         its deadline, which costs more than the attempt.

@@ -21,7 +21,7 @@ from hostler.frames import Finished, LoadHint
 from hostler.pool import BoundedPlacer, LeastLoadedPlacer, LoadBook, Need, SweepPlacer, WarmPlacer
 from hostler.pool._loads import FULL_SECONDS, HINT_SECONDS
 from hostler.pool._order import better_of_two, load_limit, within
-from hostler.pool._verdict import outcome_of, with_load
+from hostler.pool._verdict import outcome_of
 from hostler.pool._warm_index import MAX_NEEDS, WarmIndex
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
@@ -126,14 +126,13 @@ def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:
 def test_a_finished_frame_brings_the_hint_and_a_nack_its_advice() -> None:
     hint = LoadHint(active=2, retry_after_ms=250)
     finished = Finished(success=False, error_code=503, load=hint)
-    outcome = with_load(outcome_of(finished, answered=False), finished.load)
+    outcome = outcome_of(finished, answered=False)
     assert isinstance(outcome, NotPlaced)
     assert (outcome.load, outcome.retry_after) == (hint, 0.25)
     finished = Finished(success=True, load=hint)
-    outcome = with_load(outcome_of(finished, answered=True), finished.load)
+    outcome = outcome_of(finished, answered=True)
     assert outcome == Placed()
     assert outcome.load is hint
-    assert with_load(BUSY, None) is BUSY
 
 
 def test_what_is_remembered_is_bounded() -> None:

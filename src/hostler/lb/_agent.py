@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from functools import partial
 
 import attrs
 import structlog
@@ -21,7 +20,7 @@ from ..errors import ServerBusy, ServiceReservationFailure
 from ..metrics import LBMetrics
 from ._detached import AckWriter, log_late_failure
 from ._report import DrainReport, report_of
-from ._run import CallRun
+from ._run import CallRun, Means
 from ._statistics import Counts, LBStatistics
 
 log = structlog.get_logger(__name__)
@@ -56,8 +55,7 @@ class LBAgent(CallAgent):
         self._drain_until = math.inf
         self.drain_report: DrainReport | None = None
         """What the drain has cost, once the agent has drained."""
-        self._make_run = partial(
-            CallRun,
+        self._means = Means(
             pool=pool,
             placer=placer,
             listeners=tuple(listeners),
@@ -88,7 +86,7 @@ class LBAgent(CallAgent):
                 if call.model.type == "detached":
                     await self._detached.start(self._run_detached, call)
                 else:
-                    await self._make_run(call).run()
+                    await CallRun(self._means, call).run()
                 return
         finally:
             self._gate.leave(scope)
@@ -101,7 +99,7 @@ class LBAgent(CallAgent):
         writer = call.writer = AckWriter(task_status.started)
         self._counts.detached += 1
         try:
-            await self._make_run(call).run(
+            await CallRun(self._means, call).run(
                 seconds=self._detached_seconds(call),
                 body_limit=self._config.max_detached_body,
             )

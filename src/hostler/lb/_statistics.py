@@ -45,7 +45,7 @@ class Counts:
 
     def submitted(self) -> None:
         self.calls += 1
-        self._metrics.calls.inc()
+        self._metrics.calls.value += 1
 
     def refused(self) -> None:
         """A call that was not admitted; it has no latency."""
@@ -54,19 +54,19 @@ class Counts:
 
     def enqueue(self) -> None:
         self.queued += 1
-        self._metrics.queued.inc()
+        self._metrics.queued.value += 1
 
     def dequeue(self) -> None:
         self.queued -= 1
-        self._metrics.queued.dec()
+        self._metrics.queued.value -= 1
 
     def start(self) -> None:
         self.running += 1
-        self._metrics.running.inc()
+        self._metrics.running.value += 1
 
     def stop(self) -> None:
         self.running -= 1
-        self._metrics.running.dec()
+        self._metrics.running.value -= 1
 
     def end(
         self, status: CallStatus, latency_ns: int, scheduler_ns: int, execution_ns: int

@@ -10,7 +10,7 @@ from .._call_json import encode_call
 from ..abc import NotPlaced, Outcome, Placed, RunnerCall
 from ..bodies import BodyConsumed
 from ..engagement import BegunEngagement, ClientEngagement, NotSent, RunnerClient
-from ..errors import ProtocolError, ReservationAbandoned, ServerBusy
+from ..errors import ProtocolError, ReservationAbandoned, RunnerClosed, ServerBusy
 from ..frames import Data, TryCall
 from ._conversation import BODY_CHUNK, Conversation, HeldBody
 
@@ -88,14 +88,25 @@ class Attempt:
 
 
 class BegunAttempt(Attempt):
-    """As `Attempt`, begun without a wait, hence committed from its beginning."""
+    """As `Attempt`, begun without a wait, hence committed from its beginning.
+
+    ``on_left`` is called once nothing of it is left, with the outcome, or ``None`` if it was
+    cancelled; then ``on_end`` with the outcome.
+    """
 
     def __init__(
-        self, client: RunnerClient, call: RunnerCall, on_commit: Callable[[], None]
+        self,
+        client: RunnerClient,
+        call: RunnerCall,
+        on_commit: Callable[[], None],
+        on_left: Callable[[BegunAttempt, Outcome | None], None],
+        on_end: Callable[[Outcome], None],
     ) -> None:
         super().__init__(client, call, on_commit)
+        self._on_left = on_left
+        self._on_end = on_end
         self._engagement: BegunEngagement | None = None
-        self.cancelled = False
+        self._cancelled = False
 
     def begin(self) -> bool:
         """Whether it has begun. If not, an `Attempt` finds out why."""
@@ -117,16 +128,22 @@ class BegunAttempt(Attempt):
 
     async def run(self) -> Outcome:
         assert self._engagement is not None
+        outcome = None
         try:
-            return await Conversation(self._call, self._engagement).receive()
+            outcome = await Conversation(self._call, self._engagement).receive()
         finally:
             self._engagement.leave()
+            self._on_left(self, outcome)
+        if self._cancelled:  # by the end of its runner's client: it may have run
+            outcome = Placed(RunnerClosed())
+        self._on_end(outcome)
+        return outcome
 
     def cancel(self) -> None:
         """End it at both ends, see `Gate`. One that waits for its client to take a part of the
         answer goes on until it did, which has its own limit."""
         assert self._engagement is not None
-        self.cancelled = True
+        self._cancelled = True
         self._engagement.cut()
 
 

@@ -15,7 +15,7 @@ from ..engagement import (
 )
 from ..errors import ProtocolError, ServerBusy
 from ..frames import Data, Finished, Reserved, ResultStart, RunnerFrame
-from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure, with_load
+from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure
 
 log = structlog.get_logger(__name__)
 
@@ -26,6 +26,9 @@ END_SECONDS = 5.0
 """Seconds in which a runner must end the stream after its last frame."""
 
 OK = 200
+
+DATA_FIRST = "the runner sent data before the response head"
+TWO_HEADS = "the runner began its response twice"
 
 HeldBody = memoryview
 """The rest of a body that is in memory."""
@@ -70,7 +73,10 @@ class Conversation:
             if isinstance(frame, Reserved):
                 return None
             if isinstance(frame, Finished) and not frame.success:
-                return await self._finish(frame)
+                outcome = self._outcome_of(frame)
+                if not self._engagement.ended:
+                    await self._ends_here()
+                return outcome
             return NotPlaced(ProtocolError("the runner neither reserved a slot nor refused"))
         except EngagementFailed as failure:
             return NotPlaced(ServerBusy() if failure.status == NACK_STATUS else failure)
@@ -103,16 +109,26 @@ class Conversation:
 
     async def receive(self) -> Outcome:
         """As `run`, for a body that is sent already."""
-        engagement = self._engagement
+        engagement, writer = self._engagement, self._call.writer
         try:
             while True:
                 frame = engagement.receive_ready() or await engagement.receive()
                 if isinstance(frame, Data):
-                    await self._pass_on(frame)
+                    if not self._answered:
+                        return Placed(ProtocolError(DATA_FIRST))
+                    if frame.data:
+                        await writer.write(frame.data)
                 elif isinstance(frame, ResultStart):
-                    await self._begin(frame)
+                    if self._answered:
+                        return Placed(ProtocolError(TWO_HEADS))
+                    self._answered = True
+                    # Without a status, as Fn's LB has it, the writer's own holds.
+                    await writer.start(frame.status or OK, frame.headers)
                 elif isinstance(frame, Finished):
-                    return await self._finish(frame)
+                    outcome = self._outcome_of(frame)
+                    if engagement.ended or await self._ends_here() or not _is_good(outcome):
+                        return outcome
+                    return Placed(MissingEOF(), load=frame.load)
                 else:
                     return Placed(_out_of_place(frame))
         except EngagementFailed as failure:
@@ -122,29 +138,14 @@ class Conversation:
         except Exception as error:  # noqa: BLE001  (of the writer or the peer; it is the outcome)
             return Placed(error)
 
-    async def _begin(self, head: ResultStart) -> None:
-        if self._answered:
-            raise ProtocolError("the runner began its response twice")
-        self._answered = True
-        # Without a status, as Fn's LB has it, the writer's own holds.
-        await self._call.writer.start(head.status or OK, head.headers)
-
-    async def _pass_on(self, frame: Data) -> None:
-        if not self._answered:
-            raise ProtocolError("the runner sent data before the response head")
-        if frame.data:
-            await self._call.writer.write(frame.data)
-
-    async def _finish(self, finished: Finished) -> Outcome:
-        outcome = with_load(outcome_of(finished, answered=self._answered), finished.load)
+    def _outcome_of(self, finished: Finished) -> Outcome:
+        """What the runner's last word means, of which the call gets the durations."""
+        outcome = outcome_of(finished, answered=self._answered)
         if isinstance(outcome, Placed):
             fill_timings(self._call.timings, finished)
             if finished.execution_ns:
                 self._call.add_user_execution_ns(finished.execution_ns)
-        failed = isinstance(outcome, NotPlaced) or outcome.error is not None
-        if self._engagement.ended or await self._ends_here() or failed:
-            return outcome
-        return Placed(MissingEOF(), load=finished.load)
+        return outcome
 
     async def _ends_here(self) -> bool:
         """Whether no frame follows. The outcome is known: a stream that breaks now, or does not
@@ -157,6 +158,10 @@ class Conversation:
         if scope.cancelled_caught:
             log.warning("runner does not end the stream", seconds=END_SECONDS)
         return True
+
+
+def _is_good(outcome: Outcome) -> bool:
+    return isinstance(outcome, Placed) and outcome.error is None
 
 
 def _out_of_place(frame: RunnerFrame | None) -> ProtocolError:

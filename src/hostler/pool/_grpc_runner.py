@@ -53,23 +53,25 @@ class GrpcRunner(Runner):
     ) -> Outcome:
         return await self._run(Attempt(self._client, call, on_commit))
 
-    def begin_exec(self, call: RunnerCall, *, on_commit: Callable[[], None]) -> Begun | None:
-        attempt = BegunAttempt(self._client, call, on_commit)
-        if self._gate.closed or not attempt.begin():
+    def begin_exec(
+        self,
+        call: RunnerCall,
+        *,
+        on_commit: Callable[[], None],
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Begun | None:
+        if self._gate.closed:
+            return None
+        attempt = BegunAttempt(self._client, call, on_commit, self._ended, on_end)
+        if not attempt.begin():
             return None
         self._gate.admit(attempt)
+        return attempt.run
 
-        async def outcome_of() -> Outcome:
-            try:
-                outcome = await attempt.run()
-            finally:
-                self._gate.leave(attempt)
-            if attempt.cancelled:  # by `aclose`: it may have run
-                return Placed(RunnerClosed())
+    def _ended(self, attempt: BegunAttempt, outcome: Outcome | None) -> None:
+        self._gate.leave(attempt)
+        if outcome is not None:
             self._note(outcome)
-            return outcome
-
-        return outcome_of
 
     async def try_reserve(
         self,

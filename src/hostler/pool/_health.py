@@ -120,14 +120,16 @@ class HealthBoard:
     def succeeded(self, key: Hashable, now: float, overhead: float | None = None) -> None:
         """A call ran to an end of its own. ``overhead`` = seconds that it took outside of the
         function, if that is known."""
-        self.reached(key, now)
         record = self._records.get(key)
         if record is None:
             return
-        record.faults = 0
+        record.failures = record.faults = 0
+        if record.cause == "unreachable":
+            self._lift(key, record, now, "it answers")
         if overhead is not None and record.cause is None:
             record.latencies.add(now, overhead)
-            self._compare(key, record, now)
+            if record.latencies.due(now):
+                self._compare(key, record, now)
 
     def failed(self, key: Hashable, now: float, reason: str) -> None:
         """An attempt did not reach it, or broke off."""
@@ -228,7 +230,7 @@ class HealthBoard:
 
     def _compare(self, key: Hashable, record: _Record, now: float) -> None:
         config = self._config
-        if not config.eject_latency_factor or not record.latencies.due(now):
+        if not config.eject_latency_factor:
             return
         own = record.latencies.quantile(now, config.eject_latency_quantile)
         others = [

@@ -55,18 +55,20 @@ class JudgedRunner(Runner):
         self._judge(call, outcome, began)
         return outcome
 
-    def begin_exec(self, call: RunnerCall, *, on_commit: Callable[[], None]) -> Begun | None:
+    def begin_exec(
+        self,
+        call: RunnerCall,
+        *,
+        on_commit: Callable[[], None],
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Begun | None:
         began = trio.current_time()
-        begun = self._runner.begin_exec(call, on_commit=on_commit)
-        if begun is None:
-            return None
 
-        async def outcome_of() -> Outcome:
-            outcome = await begun()
+        def ended(outcome: Outcome) -> None:
             self._judge(call, outcome, began)
-            return outcome
+            on_end(outcome)
 
-        return outcome_of
+        return self._runner.begin_exec(call, on_commit=on_commit, on_end=ended)
 
     @property
     def reserves(self) -> bool:

@@ -212,10 +212,10 @@ class LoadBook:
         runner.tells = hint is not None
         if hint is None:  # it may start again, and count from 0
             runner.refused, runner.others_refused = 0, None
-        if hint is not None:
+            self._note_teller(address, runner)
+        else:
             self._learn(runner, address, hint, now)
             self._warm.replace(address, hint.warm, now)
-        self._note_teller(address, runner)
 
     def gives_way(self, address: str, behind: int, now: float) -> bool:
         """Whether the place of a call that has just ended there is left to other LBs, of which the
@@ -307,20 +307,27 @@ class LoadBook:
     def _learn(self, runner: _Runner, address: str, hint: LoadHint, now: float) -> None:
         if address in self._hinted:
             self._others -= runner.others
+            self._hinted.move_to_end(address)
+        else:
+            self._hinted[address] = None
         runner.hinted_at = now
-        runner.others = max(0, hint.active - runner.in_flight)
+        others = hint.active - runner.in_flight
+        runner.others = others if others > 0 else 0
         self._others += runner.others
-        self._hinted[address] = None
-        self._hinted.move_to_end(address)
         self._learn_refusals(runner, hint.refused, now)
-        runner.free_memory = hint.free_memory
         knows_all = hint.complete or hint.free_cpus is not None
-        runner.reclaimable = hint.reclaimable_memory if knows_all else None
         runner.free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
         runner.reclaimable_cpus = hint.reclaimable_cpus
-        runner.worthy, runner.worthy_cpus = hint.worthy_memory, hint.worthy_cpus
-        runner.unseen_memory = runner.unseen_cpus = 0
-        self._index(address, runner)
+        runner.worthy_cpus = hint.worthy_cpus
+        runner.unseen_cpus = 0
+        before = runner.free_memory, runner.reclaimable, runner.worthy
+        runner.free_memory = hint.free_memory
+        runner.reclaimable = hint.reclaimable_memory if knows_all else None
+        runner.worthy = hint.worthy_memory
+        if runner.unseen_memory or before != (hint.free_memory, runner.reclaimable, runner.worthy):
+            runner.unseen_memory = 0
+            self._index(address, runner)
+        self._note_teller(address, runner)
 
     @staticmethod
     def _learn_refusals(runner: _Runner, refused: int, now: float) -> None:
@@ -340,10 +347,9 @@ class LoadBook:
 
     def _index(self, address: str, runner: _Runner) -> None:
         self._free.put(address, runner.left())
-        if runner.tells and runner.reclaimable is not None:
+        if address in self._telling:
             for gentle, index in self._room.items():
                 index.put(address, runner.room(gentle=gentle))
-        self._note_teller(address, runner)
 
     def _note_teller(self, address: str, runner: _Runner) -> None:
         tells = runner.tells and runner.reclaimable is not None
@@ -352,6 +358,7 @@ class LoadBook:
         self.tellers += 1
         if tells:
             self._telling.add(address)
+            self._index(address, runner)
         else:
             self._telling.remove(address)
             for index in self._room.values():

@@ -49,9 +49,9 @@ def within(items: Iterable[T], fits: Callable[[T], bool]) -> Iterator[T]:
     yield from others
 
 
-def once(items: Iterable[T]) -> Iterator[T]:
-    """Each item the first time only. Looks at no item before it is asked for one more."""
-    seen: set[T] = set()
+def once(items: Iterable[T], seen: set[T]) -> Iterator[T]:
+    """Each item the first time only, those that were ``seen`` not at all, to which it adds them.
+    Looks at no item before it is asked for one more."""
     for item in items:
         if item not in seen:
             seen.add(item)

@@ -34,22 +34,24 @@ class MissingEOF(HostlerError):
 
 
 def outcome_of(finished: Finished, *, answered: bool) -> Outcome:
-    """The outcome that ``finished`` reports; ``answered`` = the response has begun.
+    """The outcome that ``finished`` reports, with what the runner says about itself;
+    ``answered`` = the response has begun.
 
     503 is a NACK: the call did not run and may go elsewhere. Once the response has begun that
     can't be true, so it is the call's error. An error needs a code of an HTTP error: 0, which
     Fn's runners send for their internal failures, and any other code are internal failures.
     """
+    load = finished.load
     if finished.success:
-        return Placed()
+        return Placed(None, load)
     code, text = finished.error_code, finished.error_text or UNKNOWN_TEXT
     if code == NACK_STATUS:
-        return refusal(answered=answered)
+        return refusal(answered=answered, load=load)
     if not 400 <= code <= 599:
-        return Placed(RunnerFault(f"code {code}: {text}"))
+        return Placed(RunnerFault(f"code {code}: {text}"), load)
     if finished.error_user:
-        return Placed(FunctionError(code, text))
-    return Placed(APIError(code, text))
+        return Placed(FunctionError(code, text), load)
+    return Placed(APIError(code, text), load)
 
 
 def outcome_of_failure(failure: EngagementFailed, *, answered: bool) -> Outcome:
@@ -61,18 +63,11 @@ def outcome_of_failure(failure: EngagementFailed, *, answered: bool) -> Outcome:
     return Placed(failure)
 
 
-def refusal(*, answered: bool) -> Outcome:
-    return Placed(ServerBusy()) if answered else NotPlaced(ServerBusy())
-
-
-def with_load(outcome: Outcome, load: LoadHint | None) -> Outcome:
-    """``outcome`` with what the runner said about itself."""
-    if load is None:
-        return outcome
-    if isinstance(outcome, Placed):
-        return Placed(outcome.error, load)
-    retry_after = load.retry_after_ms / 1000 if load.retry_after_ms else outcome.retry_after
-    return NotPlaced(outcome.reason, retry_after, load)
+def refusal(*, answered: bool, load: LoadHint | None = None) -> Outcome:
+    if answered:
+        return Placed(ServerBusy(), load)
+    retry_after = load.retry_after_ms / 1000 if load and load.retry_after_ms else None
+    return NotPlaced(ServerBusy(), retry_after, load)
 
 
 def fill_timings(timings: Timings, finished: Finished) -> None:

@@ -9,8 +9,10 @@ import trio
 
 from ..abc import Runner, RunnerCall
 from ._bounded import BoundedPlacer
+from ._fleet import Fleet
 from ._order import once, within
 from ._sweep_placer import need_of
+from ._warm_index import Need
 
 MAX_HOT = 16
 """Runners with a hot container that are tried as such."""
@@ -38,10 +40,19 @@ class WarmPlacer(BoundedPlacer):
         return self.loads.run_times.forbearance(need_of(call))
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        need, now = need_of(call), trio.current_time()
-        key, fleet = call.model.fn_id, self.fleets.of(runners)
+        need, fleet = need_of(call), self.fleets.of(runners)
+        tried: set[Runner] = set()
+        for address in self.loads.warm(need, trio.current_time(), MAX_HOT):
+            if (runner := fleet.find(address)) is not None:
+                tried.add(runner)
+                yield runner
+        # Nearly always that was enough.
+        yield from once(chain.from_iterable(self._colder(call, need, fleet)), tried)
 
-        fits = self.bound(call, len(runners))
+    def _colder(self, call: RunnerCall, need: Need, fleet: Fleet) -> Iterator[Iterable[Runner]]:
+        """Those where a container has to be started, and in the end all."""
+        key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(fleet))
+        gentle = self.forbearance(call) > 0
 
         def has_room(runner: Runner) -> bool:
             return self.loads.has_room(runner.address, need, now)
@@ -49,23 +60,15 @@ class WarmPlacer(BoundedPlacer):
         def takes(runner: Runner) -> bool:
             return has_room(runner) and fits(runner)
 
-        gentle = self.forbearance(call) > 0
-
         def room(runner: Runner) -> int:
             return self.loads.room(runner.address, gentle=gentle)
 
-        def found(addresses: Iterable[str]) -> Iterator[Runner]:
-            return filter(None, map(fleet.find, addresses))
-
-        def orders() -> Iterator[Iterable[Runner]]:
-            yield found(self.loads.warm(need, now, MAX_HOT))
-            # These are nearly always enough, however many runners there are.
-            near = fleet.near(key)
-            yield filter(takes, near)
-            spare = tuple(found(self.loads.spare(need, MAX_SPARE, self._rng, gentle=gentle)))
-            yield filter(takes, spare)
-            # Where much is idle, what is evicted is needed least.
-            yield sorted(filter(fits, near + spare), key=room, reverse=True)
-            yield within(within(fleet.preferred(key), fits), has_room)
-
-        return once(chain.from_iterable(orders()))
+        # These are nearly always enough, however many runners there are.
+        near = fleet.near(key)
+        yield filter(takes, near)
+        addresses = self.loads.spare(need, MAX_SPARE, self._rng, gentle=gentle)
+        spare = tuple(filter(None, map(fleet.find, addresses)))
+        yield filter(takes, spare)
+        # Where much is idle, what is evicted is needed least.
+        yield sorted(filter(fits, near + spare), key=room, reverse=True)
+        yield within(within(fleet.preferred(key), fits), has_room)

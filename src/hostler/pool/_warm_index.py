@@ -91,7 +91,8 @@ class WarmIndex:
         """Calls with ``need`` use the slot key of ``digest``."""
         self._digests[digest] = need
         self._digests.move_to_end(digest)
-        drop_oldest(self._digests, MAX_NEEDS)
+        if len(self._digests) > MAX_NEEDS:
+            self._digests.popitem(last=False)
 
     def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
         """These, by digest, are all that are there. Digests that nobody has learned are left
