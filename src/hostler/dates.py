@@ -8,7 +8,6 @@ the year 1, and an empty text is read as the Unix epoch, which is not unset.
 from __future__ import annotations
 
 import datetime as dt
-import functools
 import re
 
 UNSET_TEXT = "0001-01-01T00:00:00.000Z"
@@ -35,8 +34,7 @@ def format_date(date: dt.datetime | None) -> str:
     if date is None:
         return UNSET_TEXT
     if date.tzinfo is dt.UTC:  # nearly always
-        second = _second(date.year, date.month, date.day, date.hour, date.minute, date.second)
-        return f"{second}.{date.microsecond // 1000:03d}Z"
+        return date.isoformat("T", "milliseconds")[:-6] + "Z"
     offset = date.utcoffset()
     if offset is None:
         raise ValueError(f"a date needs a zone: {date!r}")
@@ -46,12 +44,6 @@ def format_date(date: dt.datetime | None) -> str:
     if offset % dt.timedelta(minutes=1):
         raise ValueError(f"the zone of a date must be in whole minutes: {date!r}")
     return text
-
-
-@functools.lru_cache(maxsize=16)
-def _second(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:
-    """What all dates of a second have in common: most were taken just now."""
-    return f"{year:04d}-{month:02d}-{day:02d}T{hour:02d}:{minute:02d}:{second:02d}"
 
 
 def parse_date(text: str) -> dt.datetime | None:

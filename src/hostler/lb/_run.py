@@ -11,13 +11,12 @@ import attrs
 import structlog
 import trio
 
-from .._groups import is_cancellation
 from .._listeners import tell_after
 from ..abc import Body, CallListener, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
 from ..call import PendingCall
-from ..errors import ServiceReservationFailure, code_of
-from ._ending import model_status, status_of, text_of
+from ..errors import ServiceReservationFailure
+from ._ending import Ending, ending_of
 from ._statistics import Counts
 
 log = structlog.get_logger(__name__)
@@ -110,17 +109,18 @@ class CallRun:
     async def _end(self, error: BaseException | None) -> None:
         model = self._call.model
         model.completed_at = dt.datetime.now(dt.UTC)
-        model.status = model_status(error)
-        model.error = text_of(error)
-        self._account(error)
+        ending = ending_of(error)
+        model.status, model.error = ending.model_status, ending.text
+        self._account(ending)
         if self._told:
             await tell_after(self._means.listeners[: self._told], self._call)
 
-    def _account(self, error: BaseException | None) -> None:
-        call, timings = self._call, self._call.timings
-        status, now = status_of(error), trio.current_time()
+    def _account(self, ending: Ending) -> None:
+        call, timings, now = self._call, self._call.timings, trio.current_time()
         latency_ns = max(0, self._age_ns(now) - (call.user_execution_ns or 0))
-        self._means.counts.end(status, latency_ns, timings.scheduler_ns, timings.execution_ns)
+        self._means.counts.end(
+            ending.status, latency_ns, timings.scheduler_ns, timings.execution_ns
+        )
         log.info(
             "call finished",
             call_id=call.model.id,
@@ -128,8 +128,8 @@ class CallRun:
             fn_id=call.model.fn_id,
             type=call.model.type,
             request_id=call.request_id,
-            status=status,
-            code=_code(error),
+            status=ending.status,
+            code=ending.code,
             error=call.model.error,
             runner=call.runner_address,
             attempts=call.attempts,
@@ -148,13 +148,6 @@ class CallRun:
         if self._started_at is None:
             return time.monotonic_ns() - self._call.created_ns
         return round((now - self._started_at) * 1e9)
-
-
-def _code(error: BaseException | None) -> int:
-    """The HTTP status that this outcome has for a client."""
-    if error is None:
-        return 200
-    return 444 if is_cancellation(error) else code_of(error) or 500
 
 
 def _ms(duration_ns: int) -> float:

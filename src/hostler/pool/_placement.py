@@ -60,7 +60,7 @@ class Placement(Search):
         gentle_until: float,
         *,
         order: Callable[[Placement, Sequence[Runner], float], Iterable[Runner]],
-        patience: Callable[[RunnerCall, int], float],
+        patience: Callable[[RunnerCall, Need, int, float], float],
         may_wait: bool,
     ) -> None:
         super().__init__(call, need, room, line, now, deadline, gentle_until)
@@ -100,7 +100,8 @@ class Placement(Search):
         outcome: Placed | None = None
         try:
             if not self._stands_behind:
-                if seconds := self._patience(self.call, len(line.hot.waiters)):
+                ahead = len(line.hot.waiters)
+                if seconds := self._patience(self.call, self.need, ahead, now):
                     outcome = await self._use_hot(now + seconds)
                     now = trio.current_time()
                 if outcome is None and not self._stands_behind:

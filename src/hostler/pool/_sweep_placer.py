@@ -92,14 +92,14 @@ class SweepPlacer(Placer, LoadListener):
         Called once per sweep; an iterator is only asked on after a runner did not take the call.
         """
 
-    def patience(self, call: RunnerCall, ahead: int) -> float:
+    def patience(self, call: RunnerCall, need: Need, ahead: int, now: float) -> float:
         """Seconds that ``call``, which is new, should wait for a hot container that is busy now,
         behind ``ahead`` others, before runners are tried."""
         return 0.0
 
-    def forbearance(self, call: RunnerCall) -> float:
-        """Seconds for which ``call``, which is new, should rather wait than have hot containers
-        evicted that are worth keeping."""
+    def forbearance(self, need: Need) -> float:
+        """Seconds for which a call that is new should rather wait than have hot containers evicted
+        that are worth keeping."""
         return 0.0
 
     def statistics(self) -> PlacerStatistics:
@@ -116,7 +116,7 @@ class SweepPlacer(Placer, LoadListener):
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
         need, now = need_of(call), trio.current_time()
-        gentle_until = now + self.forbearance(call)
+        gentle_until = now + self.forbearance(need)
         room = self._room_of(pool)
         line = room.use(need.key)
         line.need = need

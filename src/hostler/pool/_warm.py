@@ -30,14 +30,13 @@ class WarmPlacer(BoundedPlacer):
     runners' hints and from the placer's own calls.
     """
 
-    def patience(self, call: RunnerCall, ahead: int) -> float:
-        need, now = need_of(call), trio.current_time()
+    def patience(self, call: RunnerCall, need: Need, ahead: int, now: float) -> float:
         if call.model.type == "detached" or self.loads.warm(need, now, 1):
             return 0.0
         return self.loads.run_times.patience(need, ahead, now)
 
-    def forbearance(self, call: RunnerCall) -> float:
-        return self.loads.run_times.forbearance(need_of(call))
+    def forbearance(self, need: Need) -> float:
+        return self.loads.run_times.forbearance(need)
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         need, fleet = need_of(call), self.fleets.of(runners)
@@ -52,7 +51,7 @@ class WarmPlacer(BoundedPlacer):
     def _colder(self, call: RunnerCall, need: Need, fleet: Fleet) -> Iterator[Iterable[Runner]]:
         """Those where a container has to be started, and in the end all."""
         key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(fleet))
-        gentle = self.forbearance(call) > 0
+        gentle = self.forbearance(need) > 0
 
         def has_room(runner: Runner) -> bool:
             return self.loads.has_room(runner.address, need, now)
