@@ -8,7 +8,7 @@ choice: `_engage_codec` does by hand what has a usual shape. The tests compare b
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import betterproto
@@ -76,23 +76,24 @@ def with_prefix(message: bytes) -> bytes:
 # --- Engage --------------------------------------------------------------------------------
 
 
-def data_parts(frame: Data) -> Iterator[bytes]:
+def data_parts(frame: Data) -> Iterable[bytes]:
     """``frame`` as messages of at most ``DATA_CHUNK`` bytes of data, ``eof`` on the last."""
+    if len(frame.data) <= DATA_CHUNK:
+        return (by_hand.encode_data(frame),)
+    return _pieces(frame)
+
+
+def _pieces(frame: Data) -> Iterator[bytes]:
     size = len(frame.data)
-    if size <= DATA_CHUNK:
-        yield by_hand.encode_data(frame)
-        return
     for start in range(0, size, DATA_CHUNK):
         stop = start + DATA_CHUNK
         piece = Data(frame.data[start:stop], eof=frame.eof and stop >= size)
         yield by_hand.encode_data(piece)
 
 
-def runner_parts(frame: RunnerFrame) -> Iterator[bytes]:
+def runner_parts(frame: RunnerFrame) -> Iterable[bytes]:
     """Any frame of a runner as messages."""
-    if isinstance(frame, Data):
-        return data_parts(frame)
-    return iter((encode_runner(frame),))
+    return data_parts(frame) if isinstance(frame, Data) else (encode_runner(frame),)
 
 
 def data_messages(frame: Data) -> Iterator[bytes]:

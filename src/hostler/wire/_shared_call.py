@@ -168,7 +168,14 @@ class SharedCall:
             return None
         frame = self._inbox.popleft()
         self.taken = True
-        self._give_back(len(frame) + FRAME_COST)
+        cost = len(frame) + FRAME_COST
+        self._shared.unread -= cost
+        self._read += cost
+        if self._read >= CALL_WINDOW // 2 and not self._done and self.ended is None:
+            self._grant += self._read
+            self._allowed += self._read
+            self._read = 0
+            self._shared.queue(self)
         return frame
 
     def _stop_receiving(self, _: object) -> trio.lowlevel.Abort:
@@ -179,15 +186,6 @@ class SharedCall:
         if self._receiver is not None:
             receiver, self._receiver = self._receiver, None
             trio.lowlevel.reschedule(receiver)
-
-    def _give_back(self, cost: int) -> None:
-        self._shared.unread -= cost
-        self._read += cost
-        if self._read >= CALL_WINDOW // 2 and not self._done and self.ended is None:
-            self._grant += self._read
-            self._allowed += self._read
-            self._read = 0
-            self._shared.queue(self)
 
     def leave(self) -> None:
         """Nobody works for the call at this end any more."""
@@ -314,14 +312,16 @@ class SharedCall:
         """The next envelope: frames of up to ``budget`` bytes and the credit for them, at least
         one; empty if there is nothing that may be sent. ``number`` makes one for a new call."""
         frames: list[bytes] = []
-        while self._outbox and self._credit > 0 and budget > 0:
+        cost = 0
+        while self._outbox and self._credit > cost and budget > 0:
             frame = self._outbox.popleft()
             size = len(frame)
-            self._credit -= size + FRAME_COST
-            self._pending -= size + FRAME_COST
-            self._shared.pending -= size + FRAME_COST
+            cost += size + FRAME_COST
             budget -= size
             frames.append(frame)
+        self._credit -= cost
+        self._pending -= cost
+        self._shared.pending -= cost
         end = None if self._outbox else self._end
         if not (frames or end or self._reset or self._grant):
             return b""
@@ -346,8 +346,10 @@ class SharedCall:
     @property
     def is_over(self) -> bool:
         """Whether nobody is interested in it at either end."""
+        if self.attended:
+            return False
         told = self._done and not (self._outbox or self._end or self._reset)
-        return (told or self._peer_finished()) and not self.attended
+        return told or self._peer_finished()
 
     def sent(self) -> None:
         """What was taken has been handed to the transport."""

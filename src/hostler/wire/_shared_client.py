@@ -149,26 +149,24 @@ class SharedEngagement(BegunEngagement):
         return None
 
     async def receive(self) -> RunnerFrame | None:
-        while (message := await self._receive()) is not None:
+        while True:
+            try:
+                message = await self._call.receive()
+            except StreamBroken as error:
+                if error.broken.unprocessed or not self._call.number:
+                    text = f"runner {self._address} did not look at the call: {error}"
+                    raise NotSent(text) from error
+                raise EngagementFailed(error.broken.status, error.broken.text) from error
+            if message is None:
+                end = self._call.ended
+                if end is not None and end.status != OK:
+                    raise EngagementFailed(end.status, end.text)
+                return None
             if (frame := self._decoded(message)) is not None:
                 return frame
-        return None
 
     def _decoded(self, message: bytes) -> RunnerFrame | None:
         frame = decoded(codec.decode_runner, message, self._address)
         if frame is None:
             log.warning("unknown frame skipped", runner=self._address, size=len(message))
         return frame
-
-    async def _receive(self) -> bytes | None:
-        try:
-            message = await self._call.receive()
-        except StreamBroken as error:
-            if error.broken.unprocessed or not self._call.number:
-                text = f"runner {self._address} did not look at the call: {error}"
-                raise NotSent(text) from error
-            raise EngagementFailed(error.broken.status, error.broken.text) from error
-        end = self._call.ended
-        if message is None and end is not None and end.status != OK:
-            raise EngagementFailed(end.status, end.text)
-        return message

@@ -160,7 +160,9 @@ class _Engagement(ServerEngagement):
         await self.send_all((frame,))
 
     async def send_all(self, frames: Sequence[RunnerFrame], *, last: bool = False) -> None:
-        parts = [part for frame in frames for part in codec.runner_parts(frame)]
+        parts: list[bytes] = []
+        for frame in frames:
+            parts += codec.runner_parts(frame)
         _check_sizes(parts)
         if last:
             self._call.put(parts, flush=False)

@@ -123,7 +123,7 @@ class SharedStream(ABC):
             self._stream.put(with_prefix(b"".join(parts)))
         for call in taken:
             call.sent()
-            if call.is_over:
+            if not call.attended and call.is_over:
                 self.forget(call)
 
     def _next_number(self) -> int:
@@ -163,7 +163,7 @@ class SharedStream(ABC):
             self._unknown(envelope)
             return
         call.deliver(envelope)
-        if call.is_over:
+        if not call.attended and call.is_over:
             self.forget(call)
         if self.unread > self._max_unread:
             text = f"more than {self._max_unread} bytes of calls that nobody has read"
