@@ -12,6 +12,7 @@ from h2.settings import SettingCodes
 from hostler import wire
 from hostler.engagement import EngagementEnded, EngagementFailed, NotSent
 from hostler.frames import Data
+from hostler.wire import Keepalive
 from hostler.wire._connection import WireConnection, WireProtocol, _Processor
 
 from .leaks import settle
@@ -122,7 +123,7 @@ async def test_an_error_at_the_loss(logs: Any, monkeypatch: pytest.MonkeyPatch) 
 
 async def test_an_error_at_the_start(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_pair() as pair:
-        monkeypatch.setattr(WireProtocol, "_set_socket_options", _boom)
+        monkeypatch.setattr(Keepalive, "set_options", _boom)
         with pytest.raises(NotSent):
             await call(pair.client)
         monkeypatch.undo()

@@ -13,7 +13,8 @@ import trio.testing
 from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart, TryCall
-from hostler.wire._stream import Broken, WireStream
+from hostler.wire._broken import Broken
+from hostler.wire._stream import WireStream
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Pair, Service, call, collect, open_pair

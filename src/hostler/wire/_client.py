@@ -23,6 +23,7 @@ from hostler.frames import Data, LoadHint, LogContainer, LogMessage, RunnerStatu
 from . import _codec as codec
 from . import _health_client as health
 from ._address import split_address
+from ._broken import PeerDone, StreamBroken
 from ._client_stream import StreamBlock, decoded, receive
 from ._dial import Target
 from ._engage_client import SHARE_LIMIT, Begin, EngageBlock, Sharing, Way
@@ -30,7 +31,7 @@ from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
 from ._loop import Loop
 from ._pool import ConnectionPool, PoolStatistics
 from ._status import CONTENT_TYPE, INTERNAL, UNAVAILABLE, HeaderList
-from ._stream import PeerDone, StreamBroken, WireStream
+from ._stream import WireStream
 from ._tls_files import TLS
 
 _UNPRINTABLE = re.compile(r"[^ -~]")

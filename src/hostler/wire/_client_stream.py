@@ -14,6 +14,7 @@ from h2.exceptions import ProtocolError
 from hostler.engagement import EngagementFailed, NotSent
 
 from . import _codec as codec
+from ._broken import StreamBroken
 from ._connection import WireProtocol
 from ._pool import ConnectionPool, Slot
 from ._status import (
@@ -25,7 +26,7 @@ from ._status import (
     encode_timeout,
     status_of_end,
 )
-from ._stream import StreamBroken, WireStream
+from ._stream import WireStream
 
 log = structlog.get_logger(__name__)
 

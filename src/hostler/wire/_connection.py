@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import socket
 import ssl
 from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, cast
@@ -40,11 +39,12 @@ from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
 from ._address import peer_address
+from ._broken import Broken
 from ._h2 import QuietH2, with_setting
 from ._keepalive import Keepalive
 from ._loop import Loop
 from ._status import UNAVAILABLE
-from ._stream import Broken, WireStream
+from ._stream import WireStream
 from ._trio_side import TrioSide
 
 log = structlog.get_logger(__name__)
@@ -160,7 +160,8 @@ class _Processor(grpclib_protocol.EventsProcessor):
         last = event.last_stream_id or 0
         self._protocol.draining = True
         code = int(event.error_code or 0)
-        text = f"the peer is going away (code {code}, {_text(event.additional_data)})"
+        said = (event.additional_data or b"")[:80].decode("latin-1")
+        text = f"the peer is going away (code {code}, {said!r})"
         if code != ErrorCodes.NO_ERROR:
             log.warning("peer ended the connection", peer=self._protocol.peer, reason=text)
         if self._protocol.client_side:
@@ -256,7 +257,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
         self.processor = _Processor(self)
         self.peer = peer_address(transport.get_extra_info("peername"))
-        self._set_socket_options(transport.get_extra_info("socket"))
+        self._keepalive.set_options(transport.get_extra_info("socket"))
         if transport.get_extra_info("sslcontext") is None:
             self._trio_side = TrioSide(
                 self._loop,
@@ -395,15 +396,3 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         else:
             self.heard = False
             self._timer = self._loop.call_later(self._keepalive.interval, self._check_idle)
-
-    def _set_socket_options(self, sock: socket.socket) -> None:
-        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        for name, value in self._keepalive.socket_options().items():
-            option = getattr(socket, name, None)  # (Linux has them all)
-            if option is not None:
-                sock.setsockopt(socket.IPPROTO_TCP, option, value)
-
-
-def _text(data: bytes | None) -> str:
-    return repr((data or b"")[:80].decode("latin-1"))

@@ -14,11 +14,12 @@ from hostler.engagement import BegunEngagement, ClientEngagement, EngagementEnde
 from hostler.frames import Commit, Data, RunnerFrame, TryCall
 
 from . import _codec as codec
+from ._broken import PeerDone, StreamBroken
 from ._client_stream import StreamBlock, decoded, receive
 from ._pool import ConnectionPool, Slot
 from ._shared_client import ClientStream, SharedEngagement, shared_stream
 from ._status import HeaderList
-from ._stream import PeerDone, StreamBroken, WireStream
+from ._stream import WireStream
 
 log = structlog.get_logger(__name__)
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import attrs
 
 
@@ -34,6 +36,15 @@ class Keepalive:
             "TCP_KEEPCNT": 5,
             "TCP_USER_TIMEOUT": max(1000, int((self.vanished - probe) * 1000)),
         }
+
+    def set_options(self, sock: socket.socket) -> None:
+        """Set those of a connected socket, which is to send at once what it is given."""
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for name, value in self.socket_options().items():
+            option = getattr(socket, name, None)  # (Linux has them all)
+            if option is not None:
+                sock.setsockopt(socket.IPPROTO_TCP, option, value)
 
 
 DEFAULT_KEEPALIVE = Keepalive()

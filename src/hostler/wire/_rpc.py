@@ -21,6 +21,7 @@ from hostler.errors import ProtocolError
 from hostler.frames import ClientFrame, LogContainer, LogMessage, RunnerFrame
 
 from . import _codec as codec
+from ._broken import PeerDone, StreamBroken
 from ._health import CHECK, WATCH, decode_request
 from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_server import serve_shared
@@ -32,7 +33,7 @@ from ._status import (
     is_grpc,
     trailers,
 )
-from ._stream import PeerDone, StreamBroken, WireStream
+from ._stream import WireStream
 
 log = structlog.get_logger(__name__)
 

@@ -17,9 +17,9 @@ from h2.errors import ErrorCodes
 
 from hostler._change import Change
 
+from ._broken import Broken, PeerDone, StreamBroken, broken_by_reset
 from ._envelope import CallEnd, Envelope, encode
-from ._status import INTERNAL, status_of_reset
-from ._stream import Broken, PeerDone, StreamBroken, reset_name
+from ._status import INTERNAL
 
 if TYPE_CHECKING:
     from ._shared_stream import SharedStream
@@ -111,7 +111,7 @@ class SharedCall:
         if envelope.end is not None:
             self.end_received(envelope.end)
         if envelope.reset:
-            self.break_off(_broken_by(envelope.reset))
+            self.break_off(broken_by_reset(envelope.reset))
         self._wake_receiver()
 
     def end_received(self, end: CallEnd) -> None:
@@ -357,11 +357,3 @@ class SharedCall:
             on_sent, self._on_sent = self._on_sent, None
             on_sent()
         self._wake()
-
-
-def _broken_by(code: int) -> Broken:
-    return Broken(
-        status_of_reset(code),
-        f"stream reset by the peer: {reset_name(code)}",
-        unprocessed=code == ErrorCodes.REFUSED_STREAM,
-    )

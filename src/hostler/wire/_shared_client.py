@@ -12,6 +12,7 @@ from hostler.engagement import BegunEngagement, EngagementEnded, EngagementFaile
 from hostler.frames import Commit, Data, RunnerFrame
 
 from . import _codec as codec
+from ._broken import Broken, PeerDone, StreamBroken
 from ._client_stream import decoded, open_stream
 from ._connection import MAX_STREAMS
 from ._envelope import Envelope
@@ -19,7 +20,6 @@ from ._pool import Slot
 from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import SharedStream
 from ._status import OK, UNAVAILABLE, HeaderList, bad_response, status_of_end
-from ._stream import Broken, PeerDone, StreamBroken
 
 if TYPE_CHECKING:
     from ._engage_client import Way

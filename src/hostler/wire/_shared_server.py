@@ -16,12 +16,13 @@ from hostler.errors import ProtocolError
 from hostler.frames import ClientFrame, RunnerFrame
 
 from . import _codec as codec
+from ._broken import Broken, PeerDone, StreamBroken
 from ._envelope import CallEnd, Envelope
 from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import MAX_FRAME, SharedStream
 from ._status import RESPONSE_HEADERS, too_large
-from ._stream import Broken, PeerDone, StreamBroken, WireStream
+from ._stream import WireStream
 
 log = structlog.get_logger(__name__)
 

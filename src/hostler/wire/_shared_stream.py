@@ -15,11 +15,12 @@ from collections import deque
 
 import structlog
 
+from ._broken import Broken, StreamBroken
 from ._codec import CodecError, with_prefix
 from ._envelope import Envelope, decode_batch
 from ._shared_call import SharedCall
 from ._status import INTERNAL, MAX_MESSAGE, RESOURCE_EXHAUSTED, UNDECODABLE
-from ._stream import Broken, StreamBroken, WireStream
+from ._stream import WireStream
 
 log = structlog.get_logger(__name__)
 

@@ -17,20 +17,17 @@ from collections.abc import Callable
 from struct import Struct
 from typing import TYPE_CHECKING
 
-import attrs
 import trio
 from grpclib import protocol as grpclib_protocol
 from h2.errors import ErrorCodes
 
-from hostler.errors import HostlerError
-
+from ._broken import Broken, PeerDone, StreamBroken, broken_by_reset
 from ._status import (
     INTERNAL,
     MAX_MESSAGE,
     UNAVAILABLE,
     UNIMPLEMENTED,
     HeaderList,
-    status_of_reset,
     too_large,
 )
 
@@ -47,28 +44,6 @@ _CREDIT = 128 * 1024
 window. By single frames a peer that is ahead would be told of each, and send the next alone."""
 _LEAST_CREDIT = 16 * 1024
 """And when there is nothing more to read: small messages are not worth it, one by one."""
-
-
-@attrs.frozen
-class Broken:
-    """Why a stream ended before its regular end."""
-
-    status: int
-    text: str
-    unprocessed: bool = False
-    """The peer proved that it did not look at the stream (RFC 9113, section 8.7)."""
-
-
-class StreamBroken(HostlerError):
-    """The stream is over before its regular end."""
-
-    def __init__(self, broken: Broken) -> None:
-        self.broken = broken
-        super().__init__(broken.text)
-
-
-class PeerDone(HostlerError):
-    """The peer has finished the stream; there is nobody to send to."""
 
 
 class _Inbox:
@@ -135,14 +110,7 @@ class WireStream(grpclib_protocol.Stream):
 
     def reset_received(self, error_code: int) -> None:
         """The peer reset the stream, or broke the protocol on it."""
-        code = reset_name(error_code)
-        self.break_off(
-            Broken(
-                status_of_reset(error_code),
-                f"stream reset by the peer: {code}",
-                unprocessed=error_code == ErrorCodes.REFUSED_STREAM,
-            )
-        )
+        self.break_off(broken_by_reset(error_code))
 
     def break_off(self, broken: Broken) -> None:
         """End the stream here; everybody who waits for it learns why. The first reason stays."""
@@ -401,10 +369,3 @@ class WireStream(grpclib_protocol.Stream):
     def closable(self) -> bool:
         connection = self.connection
         return not connection.transport.is_closing() and connection.h2.has_stream(self.known_id)
-
-
-def reset_name(error_code: int) -> str:
-    try:
-        return ErrorCodes(error_code).name
-    except ValueError:
-        return f"error code {error_code}"
