@@ -7,10 +7,11 @@ import socket
 from pathlib import Path
 
 import pytest
+import trio
 
 from hostler.cli._misspelt import misspelt
 
-from ._process import open_node, run
+from ._process import SCRIPT, clean_env, open_node, run
 
 FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: nothing}\n"
 
@@ -108,6 +109,66 @@ async def test_taken_port(functions: str) -> None:
         )
         runner = ("runner", "--driver", "process", "--bind", bind)
         await fails(*runner, message=f"cannot listen on {bind}: Address already in use; another")
+
+
+async def test_the_option_is_named_whose_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        runner = ("runner", "--driver", "process", "--bind", "127.0.0.1:0", "--http-bind", bind)
+        await fails(*runner, message="end it, or choose another address by --http-bind")
+
+
+@pytest.mark.parametrize(
+    ("option", "factory", "message"),
+    [
+        ("--placer", "none", "'own:none': TypeError: none() takes 0 positional arguments but 1"),
+        ("--placer", "broken", "'own:broken': TypeError: no int (own.py, line 5)"),
+        ("--placer", "Empty", "'own:Empty': TypeError: Empty() takes no arguments"),
+        ("--driver", "none", "'own:none': TypeError: none() takes 0 positional arguments but 1"),
+        ("--keep-alive", "broken", "'own:broken': TypeError: no int (own.py, line 5)"),
+        ("--hooks", "broken", "'own:broken': TypeError: broken() missing 1 required positional"),
+    ],
+)
+async def test_an_operators_own_code_that_fails_is_told_in_one_line(
+    tmp_path: Path, option: str, factory: str, message: str
+) -> None:
+    code = "def none():\n    return 1\n\ndef broken(config):\n    raise TypeError('no int')\n"
+    (tmp_path / "own.py").write_text(f"{code}\nclass Empty:\n    pass\n")
+    (tmp_path / "functions.yaml").write_text(FUNCTIONS)
+    command: tuple[str, ...] = ("runner", "--bind", "127.0.0.1:0", option, f"own:{factory}")
+    if option == "--placer":
+        command = (*LB, "--functions", "functions.yaml", option, f"own:{factory}")
+    elif option != "--driver":
+        command = (*command, "--driver", "process")
+    done = await run(*command, cwd=tmp_path)
+    assert done.returncode == 1
+    assert (
+        done.stderr.splitlines()[-1]
+        .replace(f"{tmp_path}/", "")
+        .startswith(f"hostler: error: {option} {message}")
+    ), done.stderr
+    assert "Traceback" not in done.stderr
+
+
+async def test_a_database_that_can_only_be_read_is_told_at_the_start(tmp_path: Path) -> None:
+    path = tmp_path / "fn.db"
+    env = {"FN_DB_URL": f"sqlite:///{path}", "FN_DS_DB_PING_MAX_RETRIES": "1"}
+    async with open_node("api", "--bind", "127.0.0.1:0", env=env):
+        pass
+    path.chmod(0o444)
+    # For root, too.
+    bare = ("setpriv", "--bounding-set=-dac_override", "--inh-caps=-dac_override")
+    done = await trio.run_process(
+        [*(bare if os.getuid() == 0 else ()), str(SCRIPT), "api", "--bind", "127.0.0.1:0"],
+        env=clean_env(env),
+        capture_stderr=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stderr.decode().endswith(
+        "attempt to write a readonly database; the node's user must be able to write the file, "
+        "and its folder\n"
+    )
 
 
 async def test_a_driver_that_is_none_is_told_before_anything_is_made(tmp_path: Path) -> None:

@@ -38,7 +38,8 @@ def _text(error: BaseException) -> str:
     else:
         text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
-        text += "; another program is there: end it, or choose another address by --bind"
+        option = next(iter(getattr(error, "__notes__", ())), "--bind")
+        text += f"; another program is there: end it, or choose another address by {option}"
     return " ".join(text.split())
 
 

@@ -20,7 +20,7 @@ from hostler.tracing import open_tracer, traced_agent, traced_app
 
 from ._catalog import Lookup, opened_remote
 from ._life import Life
-from ._load import load_callable
+from ._load import make_loaded
 from ._machine_id import take_machine_id
 from ._page import Page
 from ._parts import calls_app, serving, tell_drain
@@ -129,7 +129,7 @@ def make_placer(name: str, config: PlacerConfig) -> Placer:
         return PLACERS[name](config)
     if ":" not in name:
         raise ConfigError(f"--placer {name!r}: takes {', '.join(PLACERS)} or module:attribute")
-    placer = load_callable(name, "--placer")(config)
+    placer = make_loaded(name, "--placer", config)
     if not isinstance(placer, Placer):
         raise ConfigError(f"--placer {name!r}: made a {type(placer).__name__}, which is no Placer")
     return placer

@@ -5,10 +5,11 @@ from __future__ import annotations
 import importlib
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from typing import Any
 
-from hostler.errors import ConfigError
+from hostler.errors import ConfigError, HostlerError
 
 
 def load_callable(name: str, option: str) -> Callable[..., Any]:
@@ -32,3 +33,17 @@ def load_callable(name: str, option: str) -> Callable[..., Any]:
         raise ConfigError(f"{option} {name!r}: {type(found).__name__} can't be called")
     result: Callable[..., Any] = found
     return result
+
+
+def make_loaded(name: str, option: str, *args: object) -> Any:
+    """What the callable of that name makes of ``args``. Raises `ConfigError`."""
+    make = load_callable(name, option)
+    try:
+        return make(*args)
+    except HostlerError:  # says what is wrong
+        raise
+    except Exception as error:
+        text = f"{option} {name!r}: {type(error).__name__}: {error}"
+        if inside := traceback.extract_tb(error.__traceback__)[1:]:
+            text += f" ({inside[-1].filename}, line {inside[-1].lineno})"
+        raise ConfigError(text) from error

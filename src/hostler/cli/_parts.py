@@ -22,7 +22,7 @@ from hostler.lb import DrainReport, Footprint
 
 from ._catalog import Lookup
 from ._life import Life
-from ._load import load_callable
+from ._load import make_loaded
 from ._page import Page
 from ._settings import Settings
 from ._tail import Tail
@@ -71,7 +71,7 @@ def keep_alive_of(config: AgentConfig) -> KeepAlive:
     name = config.keep_alive
     if ":" not in name:
         return make_keep_alive(config)
-    policy = load_callable(name, "--keep-alive")(config)
+    policy = make_loaded(name, "--keep-alive", config)
     if not isinstance(policy, KeepAlive):
         made = type(policy).__name__
         raise ConfigError(f"--keep-alive {name!r}: made a {made}, which is no KeepAlive")
@@ -102,7 +102,7 @@ def _driver(
         return open_process_driver()
     if ":" not in name:
         raise ConfigError(f"--driver {name!r}: takes docker, process or module:attribute")
-    manager = load_callable(name, "--driver")(config)
+    manager = make_loaded(name, "--driver", config)
     if not isinstance(manager, AbstractAsyncContextManager):
         raise ConfigError(
             f"--driver {name!r}: must return an async context manager that yields a Driver, "

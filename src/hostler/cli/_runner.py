@@ -18,7 +18,7 @@ from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
 from hostler.tracing import open_tracer, traced_runner
 
 from ._life import Life
-from ._load import load_callable
+from ._load import make_loaded
 from ._machine_id import take_machine_id
 from ._page import Page
 from ._parts import keep_alive_of, opened_driver, serving
@@ -59,7 +59,11 @@ class RunnerNode:
             async with open_listeners(self.settings.bind):
                 pass
             if self.http_bind:
-                listeners = await enter(open_listeners(self.http_bind))
+                try:
+                    listeners = await enter(open_listeners(self.http_bind))
+                except OSError as error:
+                    error.add_note("--http-bind")  # for who tells of it
+                    raise
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
                 drained = trio.Event()
                 mounts = {**page.mount(drained), **tail.mount(drained)}
@@ -111,7 +115,7 @@ class RunnerNode:
     def _hooks(self) -> Hooks:
         if not self.hooks:
             return Hooks()
-        hooks = load_callable(self.hooks, "--hooks")()
+        hooks = make_loaded(self.hooks, "--hooks")
         if not isinstance(hooks, Hooks):
             raise ConfigError(
                 f"--hooks {self.hooks!r}: must return hostler.runner.Hooks, "

@@ -54,6 +54,14 @@ def is_outage(error: SQLAlchemyError) -> bool:
     return is_lost(error) or isinstance(error, OperationalError | InterfaceError)
 
 
+def remedy(error: BaseException) -> str:
+    """What to do about an SQLite file that can't be opened, or not be written."""
+    code = getattr(getattr(error, "orig", None), "sqlite_errorcode", 0) & 0xFF
+    if code in (sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN):
+        return "; the node's user must be able to write the file, and its folder"
+    return ""
+
+
 def reason(error: BaseException) -> str:
     """The driver's own text, on one line, without SQL."""
     text = str(error.orig if isinstance(error, DBAPIError) else error)

@@ -12,7 +12,17 @@ from alembic import command
 from alembic.config import Config
 from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, func, inspect, select, text
+from sqlalchemy import (
+    Connection,
+    column,
+    false,
+    func,
+    inspect,
+    select,
+    table,
+    text,
+    update,
+)
 
 from hostler.config import StoreConfig
 from hostler.datastore import DatastoreError
@@ -46,6 +56,9 @@ def upgrade(connection: Connection) -> None:
         config = _config(connection)
         with _alembic:
             command.upgrade(config, "head")
+        # One that can only be read is found out now, not by the first change.
+        version = table(VERSION_TABLE, column("version_num"))
+        connection.execute(update(version).where(false()).values(version_num=""))
 
 
 def check_current(connection: Connection) -> None:

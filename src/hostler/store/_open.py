@@ -15,7 +15,7 @@ from hostler.datastore import DatastoreError
 from hostler.rules.errors import DatastoreUnavailable
 
 from ._engine import make_engine
-from ._faults import reason
+from ._faults import reason, remedy
 from ._migrate import TIME_LIMIT, check_current, for_migration, upgrade
 from ._store import SqlDatastore
 from ._transactions import Transactions
@@ -83,8 +83,9 @@ def _explained(database: Database) -> Iterator[None]:
     try:
         yield
     except DatastoreUnavailable as error:
-        cause = reason(error.__cause__ or error)
-        raise DatastoreError(f"{database} can't be reached: {cause}") from error
+        cause = error.__cause__ or error
+        text = f"{database} can't be reached: {reason(cause)}{remedy(cause)}"
+        raise DatastoreError(text) from error
     except SQLAlchemyError as error:
         raise DatastoreError(f"{database} can't be used: {reason(error)}") from error
 
