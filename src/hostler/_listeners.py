@@ -28,8 +28,13 @@ async def tell_after(listeners: Iterable[CallListener], call: PendingCall) -> No
         except Exception as error:  # noqa: BLE001  (logged there)
             _log_failure(listener, call, error)
         # A scope costs more than the rest of this.
-        if getattr(listener.after_call, "__func__", None) is not CallListener.after_call:
+        if hears(listener.after_call, CallListener.after_call):
             await _tell(listener, call)
+
+
+def hears(method: object, default: object) -> bool:
+    """Whether a listener's ``method`` is another than the ``default``, which does nothing."""
+    return getattr(method, "__func__", None) is not default
 
 
 async def _tell(listener: CallListener, call: PendingCall) -> None:

@@ -11,7 +11,7 @@ import attrs
 import structlog
 import trio
 
-from .._listeners import tell_after
+from .._listeners import hears, tell_after
 from ..abc import Body, CallListener, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
 from ..call import PendingCall
@@ -34,6 +34,14 @@ class Means:
     listeners: Sequence[CallListener]
     counts: Counts
     bodies: BodyBudget
+    hear_begin: bool = attrs.field(init=False)
+    """Whether one of the listeners wants to be told before a call."""
+
+    @hear_begin.default
+    def _default_hear_begin(self) -> bool:
+        return any(
+            hears(listener.before_call, CallListener.before_call) for listener in self.listeners
+        )
 
 
 class CallRun:
@@ -61,8 +69,10 @@ class CallRun:
             self._started_at = self._submitted_at if self._kept is None else trio.current_time()
             call.model.status = "running"
             call.model.started_at = dt.datetime.now(dt.UTC)
-            if means.listeners:
+            if means.hear_begin:
                 await self._tell_before()
+            else:
+                self._told = len(means.listeners)
             means.counts.start()
             try:
                 # One budget: the placer, the runner (as gRPC deadline) and the function are told it

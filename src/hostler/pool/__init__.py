@@ -8,7 +8,8 @@ The parts::
     _sweep_placer                    one placer's calls, and their end
     _fleet, _rendezvous              one list of runners, and which of them a function prefers
     _loads, _warm_index, _room_index what a placer knows of its runners
-    _placement, _tracker             one call on its way
+    _placement, _search              one call on its way, and what its attempts share
+    _trying, _race, _tracker         the attempts of all calls, and what is counted of them
     _room, _occupied, _ladder        where calls wait, and when they try again by themselves
     _static                          a pool that never changes
     _dynamic, _open_pools            pools that change while they are in use
