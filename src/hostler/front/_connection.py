@@ -1,4 +1,4 @@
-"""One HTTP/1.1 connection: h11 on a Trio stream, one request after the other.
+"""One HTTP/1.1 connection, one request after the other.
 
 A plain request, as most are, is not given to h11, nor is its response, if that is plain too. h11
 learns of such a request (`Connection.catch_up`) as soon as something else is to be done for it.
@@ -7,10 +7,6 @@ learns of such a request (`Connection.catch_up`) as soon as something else is to
 from __future__ import annotations
 
 import math
-import os
-import select
-import socket
-import struct
 from collections.abc import Callable
 from typing import Protocol
 
@@ -24,11 +20,12 @@ from hostler.config import NodeConfig
 
 from ._dates import http_date
 from ._departures import Departures
-from ._exchange import RECEIVE_BYTES, ClientGone, Exchange, reason_of
+from ._exchange import Exchange, reason_of
 from ._framing import framing_fault, head_size
 from ._idle import IdleWatch
 from ._limits import head_limit, within
 from ._request import Request, RequestHead
+from ._socket import ClientGone, ClientSocket
 
 log = structlog.get_logger(__name__)
 
@@ -47,15 +44,6 @@ FIRST_SECONDS = 1.0
 """How long a connection that has just been made is kept in a drain for its first request."""
 
 
-def is_readable(sock: trio.socket.SocketType) -> bool:
-    """Whether something has arrived: a connection, bytes, the end. Does not wait."""
-    if sock.fileno() < 0:  # closed
-        return False
-    poll = select.poll()
-    poll.register(sock.fileno(), select.POLLIN)
-    return bool(poll.poll(0))
-
-
 class Owner(Protocol):
     """The server, as a connection sees it."""
 
@@ -72,8 +60,8 @@ class Connection:
     `idle` connections may be closed without harm by `close_if_idle`.
     """
 
-    def __init__(self, stream: trio.SocketStream, owner: Owner) -> None:
-        self.stream = stream
+    def __init__(self, client: ClientSocket, owner: Owner) -> None:
+        self._client = client
         self.owner = owner
         self._max_head = head_limit(owner.config)
         self._h11: h11.Connection | None = None
@@ -88,8 +76,7 @@ class Connection:
         self._head: _H11Event = h11.NEED_DATA
         self._unseen = b""
         """The present request, if h11 knows nothing of it."""
-        self._fd = stream.socket.fileno()
-        self.peer = _peer(stream)
+        self.peer = client.peer
         self._gone = False
         self._on_gone: list[Callable[[], None]] = []
 
@@ -107,18 +94,18 @@ class Connection:
     async def run(self) -> None:
         """Serve until either side is done. Raises nothing but a cancellation."""
         try:
-            self.owner.departures.add(self._fd, self._note_gone)
+            self.owner.departures.add(self._client.fd, self._note_gone)
             with self.scope:
                 while await self._serve_one():
                     if not self._unseen:
                         self.h11.start_next_cycle()
                     self.idle = True
-        except (OSError, trio.BrokenResourceError, trio.ClosedResourceError) as error:
+        except OSError as error:
             log.debug("connection lost", reason=str(error))
         finally:
             self.owner.idle_watch.remove(self)
-            self.owner.departures.remove(self._fd)
-            await trio.aclose_forcefully(self.stream)
+            self.owner.departures.remove(self._client.fd)
+            self._client.close()
 
     def _note_gone(self) -> None:
         self._gone = True
@@ -137,7 +124,7 @@ class Connection:
     def close_if_idle(self) -> None:
         """Close it if no request is there. The first one may still be on its way; of later ones
         clients know that the connection may be closed before (RFC 9112, section 9.5)."""
-        if not self.idle or self._has_more() or is_readable(self.stream.socket):
+        if not self.idle or self._has_more() or self._client.is_readable():
             return
         if not self.served:
             self._hurried = True
@@ -161,7 +148,7 @@ class Connection:
         finally:
             self._on_gone.clear()
             if exchange.looks_complete:
-                self._reset()
+                self._client.reset_on_close()
         if exchange.reusable and not self.owner.draining:
             return True
         if exchange.answered:
@@ -225,8 +212,13 @@ class Connection:
     async def _first_bytes(self) -> bytes:
         """What comes first of the next request; b"" if the client has gone, or the idle time is
         over."""
+        if not self.served:  # it has most often come with the connection
+            data = self._client.read_now()
+            if data is not None:
+                self._begins()
+                return data
         self.owner.idle_watch.add(self)
-        data = await self.read()
+        data = await self._client.read()
         if self.scope.cancel_called:
             return b""
         self._begins()
@@ -253,20 +245,7 @@ class Connection:
             self._head = self.h11.next_event()
 
     async def _fill(self) -> None:
-        self.h11.receive_data(await self.read())
-
-    async def read(self) -> bytes:
-        """What the client sends next; b"" at its end. Raises `ClientGone`."""
-        try:
-            # Not through Trio's stream, which tries before it waits: mostly there is nothing yet.
-            while True:
-                await trio.lowlevel.wait_readable(self._fd)
-                try:
-                    return os.read(self._fd, RECEIVE_BYTES)
-                except BlockingIOError:
-                    pass
-        except OSError as error:
-            raise ClientGone("the client has gone") from error
+        self.h11.receive_data(await self._client.read())
 
     async def _refuse(self, status: int, text: str) -> None:
         """Answer what is no request, and let go."""
@@ -287,52 +266,35 @@ class Connection:
         await self.send_all(b"".join(part for part in data if part))
         await self._linger()
 
+    async def read(self) -> bytes:
+        """What the client sends next; b"" at its end. Raises `ClientGone`."""
+        return await self._client.read()
+
     async def send_last(self, data: bytes) -> None:
         """The end of a response: like `send_all`, but no turn of the scheduler if the kernel takes
         it all at once. What comes after it, the wait for the next request, is one."""
         await trio.lowlevel.checkpoint_if_cancelled()
-        try:
-            sent = os.write(self._fd, data)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            raise ClientGone("the client has gone") from error
+        sent = self._client.send_now(data)
         if sent < len(data):
             await self.send_all(data[sent:])
 
     async def send_all(self, data: bytes) -> None:
         """Raises `ClientGone`, also if the client does not take it in time."""
         limit = self.owner.config.response_write_timeout
-        try:
-            if not await within(limit, self.stream.send_all, data):
-                raise ClientGone(f"the client took no data for {limit} s")
-        except trio.BrokenResourceError as error:
-            raise ClientGone("the client has gone") from error
+        if not await within(limit, self._client.send_all, data):
+            raise ClientGone(f"the client took no data for {limit} s")
 
     async def _linger(self, *, complete: bool = False) -> None:
         """Let the client read its answer before the connection goes, if it still sends. It does
         unless its request is ``complete``, or h11 says so."""
         complete = complete or self.h11.their_state in (h11.DONE, h11.CLOSED, h11.MUST_CLOSE)
-        if complete and not self._has_more() and not is_readable(self.stream.socket):
+        if complete and not self._has_more() and not self._client.holds_data():
             return
-        await self.stream.send_eof()
+        self._client.send_eof()
         received = 0
         with trio.move_on_after(LINGER_SECONDS):
             while received < LINGER_BYTES:
-                data = await self.stream.receive_some(RECEIVE_BYTES)
+                data = await self._client.read()
                 if not data:
                     return
                 received += len(data)
-
-    def _reset(self) -> None:
-        """Make the coming close a reset: the end of the connection would be taken for the
-        regular end of the response."""
-        self.stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-
-def _peer(stream: trio.SocketStream) -> tuple[str, int] | None:
-    try:
-        host, port = stream.socket.getpeername()[:2]
-    except OSError:
-        return None
-    return host, port

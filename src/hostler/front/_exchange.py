@@ -28,17 +28,12 @@ from ._dates import http_date
 from ._limits import within
 from ._request import Request
 from ._routes import CALL_PATHS
+from ._socket import ClientGone
 
 if TYPE_CHECKING:
     from ._connection import Connection
 
 log = structlog.get_logger(__name__)
-
-RECEIVE_BYTES = 128 * 1024
-
-
-class ClientGone(OSError):
-    """The client has closed the connection, or did not take a part of its response in time."""
 
 
 class Exchange:

@@ -20,10 +20,12 @@ from hostler._asgi import ASGIApp
 from hostler._grace import Grace
 from hostler.config import NodeConfig
 
-from ._connection import Connection, is_readable
+from ._connection import Connection
 from ._departures import Departures
+from ._entrance import Entrance
 from ._idle import IdleWatch
-from ._listen import address_of, open_listeners
+from ._listen import BACKLOG, address_of, open_listeners
+from ._socket import ClientSocket
 
 log = structlog.get_logger(__name__)
 
@@ -67,9 +69,9 @@ class HttpServer:
         idle = sum(connection.idle for connection in self._connections)
         return ServerStatistics(connections=len(self._connections), idle=idle)
 
-    async def serve_stream(self, stream: trio.SocketStream) -> None:
+    async def serve(self, client: ClientSocket) -> None:
         """Serve one connection to its end. An error in it never leaves it."""
-        connection = Connection(stream, self)
+        connection = Connection(client, self)
         self._connections.add(connection)
         if self.draining:  # accepted at the last moment
             connection.close_if_idle()
@@ -117,8 +119,6 @@ async def serve_http(
             if isinstance(bind, str)
             else list(bind)
         )
-        for listener in listeners:
-            stack.callback(listener.socket.close)
         departures = stack.enter_context(Departures())
         addresses = [address_of(item) for item in listeners]
         server = HttpServer(app, config or NodeConfig(), addresses, departures)
@@ -126,50 +126,23 @@ async def serve_http(
         watching.start_soon(departures.run)
         watching.start_soon(server.idle_watch.run)
         async with trio.open_nursery() as connections:
+            entrances = [
+                Entrance(listener, lambda client: connections.start_soon(server.serve, client))
+                for listener in listeners
+            ]
+            for entrance in entrances:
+                stack.callback(entrance.close)
             async with trio.open_nursery() as accepting:
-                for listener in listeners:
-                    accepting.start_soon(_accept, listener, server, connections)
+                for entrance in entrances:
+                    accepting.start_soon(entrance.run)
                 task_status.started(server)
                 await (trio.Event() if shutdown is None else shutdown).wait()
                 accepting.cancel_scope.cancel()
             connections.cancel_scope.deadline = Grace.of(grace).deadline()
             server.drain()
-            for listener in listeners:
-                await _accept_the_rest(listener, server, connections)
+            for entrance in entrances:
+                # At once after the last of those whom the kernel has connected already: it would
+                # reset those who come in between.
+                entrance.take(BACKLOG)
+                entrance.close()
         watching.cancel_scope.cancel()
-
-
-async def _accept_the_rest(
-    listener: trio.SocketListener, server: HttpServer, connections: trio.Nursery
-) -> None:
-    """Take the clients that the kernel has connected already, and close the socket at once after
-    the last of them, or the kernel would reset theirs."""
-    while is_readable(listener.socket):
-        try:
-            connections.start_soon(server.serve_stream, await listener.accept())
-        except OSError as error:  # (it has gone again; out of files)
-            log.debug("connection lost before it was accepted", reason=str(error))
-            break
-    listener.socket.close()
-
-
-async def _accept(
-    listener: trio.SocketListener, server: HttpServer, connections: trio.Nursery
-) -> None:
-    """Until cancelled. The socket stays open, or the kernel would reset those whom it has
-    connected and we have not accepted yet."""
-    kept = _KeptOpen(listener)
-    await trio.serve_listeners(server.serve_stream, [kept], handler_nursery=connections)
-
-
-class _KeptOpen(trio.abc.Listener[trio.SocketStream]):
-    """Does not close what it listens on, as `trio.serve_listeners` would."""
-
-    def __init__(self, listener: trio.SocketListener) -> None:
-        self._listener = listener
-
-    async def accept(self) -> trio.SocketStream:
-        return await self._listener.accept()
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()

@@ -1,0 +1,75 @@
+"""Takes the clients that the kernel has connected."""
+
+from __future__ import annotations
+
+import errno
+import socket
+from collections.abc import Callable
+
+import structlog
+import trio
+
+from ._socket import ClientSocket
+
+log = structlog.get_logger(__name__)
+
+AT_A_TIME = 64
+"""Clients that are taken before others have their turn."""
+PAUSE_SECONDS = 0.1
+"""After the system had no room for another socket."""
+
+NOT_SENT = 16 * 1024
+"""Bytes below which the kernel asks for more of a response: Trio's value."""
+
+_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
+_FAULTS = frozenset({errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+"""Others are about a client that has gone again (accept(2))."""
+
+
+class Entrance:
+    """One listening socket, which it owns. Open until `close`, or the kernel would reset those whom
+    it has connected and we have not accepted yet.
+
+    ``admit`` gets each client, which is its own from then on.
+    """
+
+    def __init__(
+        self, listener: trio.SocketListener, admit: Callable[[ClientSocket], object]
+    ) -> None:
+        self._listener = listener
+        self._admit = admit
+        # The same one for Python's own class, which accepts in one step.
+        self._sock = socket.socket(fileno=listener.socket.fileno())
+        self._sock.setblocking(False)
+        for option, value in ((socket.TCP_NODELAY, 1), (socket.TCP_NOTSENT_LOWAT, NOT_SENT)):
+            self._sock.setsockopt(socket.IPPROTO_TCP, option, value)  # accepted ones inherit it
+
+    async def run(self) -> None:
+        """Until cancelled. Raises `OSError` if the socket is no good."""
+        while True:
+            await trio.lowlevel.wait_readable(self._sock)
+            if not self.take(AT_A_TIME):
+                await trio.sleep(PAUSE_SECONDS)
+
+    def take(self, most: int) -> bool:
+        """Admit those who wait, up to ``most``. Whether the system had room for them."""
+        for _ in range(most):
+            try:
+                accepted, address = self._sock.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _FAULTS:
+                    raise
+                if error.errno in _NO_ROOM:
+                    log.warning("no room for another connection", reason=error.strerror)
+                    return False
+                log.debug("connection lost before it was accepted", reason=error.strerror)
+            else:
+                self._admit(ClientSocket(accepted, address[:2]))
+        return True
+
+    def close(self) -> None:
+        """Refuse clients from now on. Idempotent."""
+        self._sock.detach()
+        self._listener.socket.close()
