@@ -161,3 +161,32 @@ async def test_trouble_inside_ends_nothing(
     assert logs.expect_error("can't keep a function ready")["fn_id"]
     for _ in logs.with_event("can't be read"):  # it was looked at more than once
         logs.expect_error("can't be read")
+
+
+async def test_what_was_refused_is_tried_again_and_told_once(
+    store: Datastore, tmp_path: Path, logs: Logs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(declared, "REFRESH_SECONDS", 0.01)
+    refusals = 3
+
+    def overrider(
+        request: CallRequest, call: Call, extensions: Mapping[str, str]
+    ) -> Mapping[str, str]:
+        nonlocal refusals
+        if refusals:
+            refusals -= 1
+            raise DatastoreUnavailable
+        return extensions
+
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path, overrider=overrider) as node,
+        trio.open_nursery() as nursery,
+    ):
+        app = await store.create_app(App(id="", name="app", annotations=wants(1)))
+        await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
+        nursery.start_soon(keep_stored_warm, node.agent, store, Change())
+        await until(lambda: ready(node) == 1)
+        nursery.cancel_scope.cancel()
+    assert refusals == 0
+    assert len(logs.with_event("can't keep a function ready")) == 1

@@ -18,6 +18,7 @@ from hyperframe.frame import RstStreamFrame
 from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart
+from tests.conftest import Logs
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Service, call, collect, open_pair, read_call
@@ -220,6 +221,22 @@ async def test_what_a_client_has_sent_before_it_knew_of_the_end_is_refused() -> 
                 nursery.start_soon(late_client, raw)
                 leaving.set()
             assert refused.is_set()
+
+
+async def test_a_connection_that_fails_unexpectedly_ends_no_other(
+    monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    async with wire.open_loop() as loop, wire.open_server(Service(), ":0", loop=loop) as server:
+        port = server.address.rpartition(":")[2]
+        with monkeypatch.context() as broken:
+            broken.setattr(loop, "connect_accepted_socket", None)
+            with socket.create_connection(("127.0.0.1", int(port))) as refused:
+                refused.settimeout(60)
+                assert await trio.to_thread.run_sync(refused.recv, 1) == b""
+        client = wire.GrpcRunnerClient(f"localhost:{port}", loop=loop, connect_timeout=60)
+        assert len(await call(client)) == 3
+        await client.aclose()
+    assert logs.expect_error("connection failed")["peer"]
 
 
 async def test_many_streams_are_announced() -> None:

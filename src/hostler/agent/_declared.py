@@ -56,7 +56,7 @@ async def keep_stored_warm(agent: Agent, store: Datastore, changed: Change) -> N
     While it can't be read, for whatever reason, what was kept ready stays so: a node must not end
     for it.
     """
-    held: dict[str, tuple[App, Fn, WarmHold | None]] = {}
+    held: _Held = {}
     try:
         while True:
             with trio.move_on_after(REFRESH_SECONDS):
@@ -67,28 +67,33 @@ async def keep_stored_warm(agent: Agent, store: Datastore, changed: Change) -> N
             await trio.sleep(QUIET_SECONDS)
     finally:
         for _, _, hold in held.values():
-            if hold is not None:
+            if isinstance(hold, WarmHold):
                 hold.release()
 
 
-async def _follow(
-    agent: Agent, store: Datastore, held: dict[str, tuple[App, Fn, WarmHold | None]]
-) -> None:
-    """Bring ``held`` up to date."""
+_Held = dict[str, tuple[App, Fn, WarmHold | str | None]]
+"""As from `_hold`, by the functions' ids."""
+
+
+async def _follow(agent: Agent, store: Datastore, held: _Held) -> None:
+    """Bring ``held`` up to date. What was refused is tried again: the reason may have passed."""
+    refused: dict[str, str] = {}
     try:
         found = {fn.id: (app, fn) async for app, fn in _wanted(store)}
     except Exception as error:  # noqa: BLE001  (logged there)
         _log_trouble("functions to be kept ready can't be read", error)
         return
     for fn_id, (app, fn, hold) in tuple(held.items()):
-        if found.get(fn_id) == (app, fn):
+        if isinstance(hold, str):
+            refused[fn_id] = hold
+        elif found.get(fn_id) == (app, fn):
             del found[fn_id]
-        else:
-            del held[fn_id]
-            if hold is not None:
-                hold.release()
+            continue
+        del held[fn_id]
+        if isinstance(hold, WarmHold):
+            hold.release()
     for fn_id, (app, fn) in found.items():
-        held[fn_id] = app, fn, _hold(agent, app, fn)
+        held[fn_id] = app, fn, _hold(agent, app, fn, told=refused.get(fn_id, ""))
 
 
 async def _wanted(store: Datastore) -> AsyncIterator[tuple[App, Fn]]:
@@ -109,8 +114,9 @@ async def _wanted(store: Datastore) -> AsyncIterator[tuple[App, Fn]]:
             return
 
 
-def _hold(agent: Agent, app: App, fn: Fn) -> WarmHold | None:
-    """What keeps the containers of ``fn``; ``None`` if it wants none, or can't have them."""
+def _hold(agent: Agent, app: App, fn: Fn, *, told: str = "") -> WarmHold | str | None:
+    """What keeps the containers of ``fn``; ``None`` if it wants none; why it can't have them,
+    which is logged unless it was ``told`` before."""
     count = min_warm({**app.annotations, **fn.annotations})
     if not count:
         return None
@@ -120,8 +126,9 @@ def _hold(agent: Agent, app: App, fn: Fn) -> WarmHold | None:
             agent.get_call(options.from_http_fn_request(app, fn, request)), count
         )
     except Exception as error:  # noqa: BLE001  (logged there; a driver's own code has a say in it)
-        _log_trouble("can't keep a function ready", error, fn_id=fn.id)
-        return None
+        if (why := repr(error)) != told:
+            _log_trouble("can't keep a function ready", error, fn_id=fn.id)
+        return why
 
 
 def _log_trouble(event: str, error: Exception, **details: str) -> None:

@@ -235,13 +235,15 @@ class _Door:
                 sock.close()  # else asyncio owns it
             else:
                 protocol.abort("abandoned")
-            if not isinstance(error, (OSError, trio.TooSlowError)):
+            if not isinstance(error, Exception):
                 raise
-            late = isinstance(error, trio.TooSlowError)
-            reason = (
-                f"no handshake within {self._handshake_timeout:g} s" if late else describe(error)
-            )
-            log.warning("connection refused", peer=peer, reason=reason)
+            if isinstance(error, trio.TooSlowError):
+                reason = f"no handshake within {self._handshake_timeout:g} s"
+                log.warning("connection refused", peer=peer, reason=reason)
+            elif isinstance(error, OSError):
+                log.warning("connection refused", peer=peer, reason=describe(error))
+            else:  # one client must not end the others
+                log.exception("connection failed", peer=peer)
             return None
         return protocol
 
