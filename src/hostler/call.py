@@ -84,6 +84,8 @@ class PendingCall(RunnerCall):
     user_execution_ns: int | None = None
     queue_seconds: float = 0.0
     gentle: bool = False
+    client: str = ""
+    """On a runner: the LB that has sent it."""
     span: Span | None = None
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""

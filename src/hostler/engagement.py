@@ -224,6 +224,8 @@ class ServerEngagement(ABC):
     """Of the metadata ``fn_request_id``; "" = none."""
     peer: str
     """The LB's address, for logs."""
+    client: str = ""
+    """Who the LB is, the same on all of its connections: what it says itself, else ``peer``."""
     deadline: float = math.inf
     """When the LB gives the call up (`trio.current_time`); the engagement is cancelled then."""
 

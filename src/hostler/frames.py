@@ -112,6 +112,9 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Bytes of ``reclaimable_memory`` that a gentle call does not get (`TryCall.gentle`)."""
     worthy_cpus: int = 0
     """Milli-CPUs of ``reclaimable_cpus``, likewise."""
+    share: int = 0
+    """Calls of ``slot`` that this LB may have there at once, running or waiting, because other LBs
+    want in; 0 = nobody else does."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):

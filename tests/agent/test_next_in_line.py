@@ -10,7 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
-from hostler.agent._next_in_line import CONTENDED_SECONDS, NextInLine
+from hostler.agent._next_in_line import (
+    CONTENDED_SECONDS,
+    MAX_REFUSED,
+    WANTED_SECONDS,
+    NextInLine,
+)
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import ServerBusy
@@ -41,6 +46,75 @@ def test_refusals_of_two_keys_end_the_waiting_for_a_while() -> None:
     assert rule.places(2, 30) == 2
     rule.found_no_room("a", 30)
     assert rule.places(2, 30) == 0
+
+
+def rule_with(asked_at: float = 0, **here: int) -> NextInLine:
+    """So many calls of each load balancer are here, and some ask for leave to wait."""
+    rule = NextInLine()
+    for lb, count in {"": 1, **here}.items():
+        for _ in range(count):
+            rule.came("fn", lb)
+    rule.may_wait("fn", "", alive=1, waiting=0, now=asked_at)
+    rule.left("fn", "")
+    return rule
+
+
+def test_who_is_alone_has_no_share() -> None:
+    rule = rule_with(a=8)
+    assert rule.share("fn", "a", 4, 0) == 0
+    assert rule.may_wait("fn", "a", alive=4, waiting=3, now=0)
+    assert not rule.may_wait("fn", "a", alive=4, waiting=4, now=0)
+
+
+def test_who_wants_more_gets_as_much_as_the_other() -> None:
+    rule = rule_with(a=8, b=1)
+    assert rule.share("fn", "a", 4, 0) == 7  # if b wanted no more than it has
+    assert rule.share("fn", "b", 4, 0) == 4
+    assert rule.may_wait("fn", "b", alive=4, waiting=4, now=0)  # there are all those of a
+    assert not rule.may_wait("fn", "a", alive=4, waiting=4, now=0)
+    rule.refused("b", 0)
+    assert rule.share("fn", "a", 4, 0) == rule.share("fn", "b", 4, 0) == 4
+    assert rule.share("fn", "a", 4, WANTED_SECONDS / 2) == 4
+
+
+def test_a_refusal_counts_for_a_while_and_so_does_that_calls_wait_here() -> None:
+    rule = rule_with(asked_at=WANTED_SECONDS / 2, a=8)
+    rule.refused("b", 0)
+    assert rule.share("fn", "a", 4, WANTED_SECONDS - 0.001) == 4
+    assert rule.share("fn", "a", 4, WANTED_SECONDS) == 0
+    rule.refused("b", WANTED_SECONDS)
+    assert rule.share("fn", "a", 4, 1.5 * WANTED_SECONDS) == 0  # long calls: nobody waits here
+
+
+@pytest.mark.parametrize(("lbs", "alive", "share"), [(2, 1, 1), (3, 4, 3), (4, 1, 1), (3, 1, 1)])
+def test_shares_are_even_and_never_nothing(lbs: int, alive: int, share: int) -> None:
+    rule = rule_with(**{f"lb{number}": 1 for number in range(lbs)})
+    for number in range(lbs):
+        rule.refused(f"lb{number}", 0)
+    assert {rule.share("fn", f"lb{number}", alive, 0) for number in range(lbs)} == {share}
+
+
+def test_who_may_wait_wants_no_more_than_it_has() -> None:
+    rule = rule_with(a=8, b=1)
+    rule.refused("b", 0)
+    assert rule.share("fn", "a", 4, 0) == 4
+    assert rule.may_wait("fn", "b", alive=4, waiting=4, now=0)
+    assert rule.share("fn", "a", 4, 0) == 7
+
+
+def test_those_that_want_little_leave_the_rest_to_the_others() -> None:
+    rule = rule_with(a=6, b=1, c=1)
+    assert rule.share("fn", "a", 4, 0) == 6
+    assert rule.share("other", "a", 4, 0) == 0
+
+
+def test_nothing_is_left_of_calls_and_load_balancers_that_are_gone() -> None:
+    rule = NextInLine()
+    for number in range(3 * MAX_REFUSED):
+        rule.came("fn", f"lb{number}")
+        rule.left("fn", f"lb{number}")
+        rule.refused(f"lb{number}", number * WANTED_SECONDS)
+    assert (rule._here, len(rule._wants_until) <= MAX_REFUSED) == ({}, True)
 
 
 async def sleeper(request: SimRequest) -> SimResponse:

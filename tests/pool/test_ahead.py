@@ -49,10 +49,24 @@ def test_only_short_calls_wait_and_not_for_long() -> None:
     assert ahead.patience("r:1", 0.1) == pytest.approx(RUNS * 0.1)
     assert ahead.patience("r:1", MAX_RUN_SECONDS) == RUNS * MAX_RUN_SECONDS
     assert ahead.patience("r:1", MAX_RUN_SECONDS + 0.001) == 0
-    assert ahead.patience("r:1", 0) == 0  # not known
+    assert ahead.patience("r:1", 0) == MAX_RUN_SECONDS  # not known
     assert ahead.patience("r:2", 0.1) == 0
     ahead.learn("r:1", 0)
     assert ahead.patience("r:1", 0.1) == 0
+
+
+def test_where_other_balancers_want_in_there_is_a_share() -> None:
+    ahead = Ahead()
+    ahead.learn("r:1", 4, 2)
+    assert (ahead.share("r:1"), ahead.share("r:2")) == (2, 0)
+    for count in range(4):
+        assert ahead.may_join("r:1") == (count < 2)
+        assert ahead.may_send("r:1") == (count - 1 < 2)
+        ahead.begin("r:1")
+    ahead.learn("r:1", 4)
+    assert (ahead.share("r:1"), ahead.may_send("r:1")) == (0, True)
+    assert not ahead.may_join("r:1")
+    assert ahead
 
 
 class Row:
@@ -113,6 +127,17 @@ async def test_the_end_of_a_call_sends_two_until_one_waits_behind_each() -> None
             await wait_all_tasks_blocked()
             counts.append((row.in_flight, len(row.turns)))
     assert counts == [(3, 2), (4, 4), (4, 5), (4, 6)]
+
+
+async def test_what_is_over_the_share_is_offered_to_nobody() -> None:
+    async with open_row(slots=2, standing=9, running=4) as row:
+        row.line.ahead.learn(RUNNER.address, 2, 2)
+        counts = []
+        for _ in range(4):
+            row.end_call()
+            await wait_all_tasks_blocked()
+            counts.append((row.in_flight, len(row.turns)))
+    assert counts == [(3, 0), (2, 0), (2, 1), (2, 2)]
 
 
 async def test_a_single_container_has_a_next_call_as_well() -> None:

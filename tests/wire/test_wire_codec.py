@@ -67,6 +67,7 @@ hints = st.builds(
     refused=st.integers(0, 2**32 - 1),
     worthy_memory=st.integers(0, 2**64 - 1),
     worthy_cpus=st.integers(0, 2**32 - 1),
+    share=st.integers(0, 2**32 - 1),
 )
 finishes = st.builds(
     Finished,
@@ -190,6 +191,7 @@ def test_numbers_out_of_range_are_left_to_betterproto() -> None:
         LoadHint(refused=2**32),
         LoadHint(worthy_memory=2**64),
         LoadHint(worthy_cpus=2**32),
+        LoadHint(share=2**32),
         LoadHint(warm={b"": -1}),
     ):
         assert by_hand.encode_finished(Finished(success=True, load=wrong)) is None

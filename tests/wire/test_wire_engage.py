@@ -34,11 +34,28 @@ from .services import (
     body_of,
     call,
     collect,
+    echo,
     open_pair,
     read_call,
 )
 
 pytestmark = pytest.mark.usefixtures("carrier")
+
+
+async def test_a_runner_knows_which_calls_are_of_the_same_load_balancer() -> None:
+    names: list[str] = []
+
+    async def note(engagement: ServerEngagement) -> None:
+        names.append(engagement.client)
+        await echo(engagement)
+
+    for _ in range(2):
+        async with open_pair(Service(note)) as pair:
+            for body in (b"", bytes(100_000)):  # on a shared stream, and on one of its own
+                async with pair.client.engage(TRY, first=Data(body, eof=True)) as engagement:
+                    await collect(engagement)
+    assert names[0] == names[1] != names[2] == names[3]
+    assert all(names)
 
 
 async def test_whole_call() -> None:

@@ -202,28 +202,34 @@ class Agent(InnerAgent):
         told: list[CallListener],
         scope: trio.CancelScope,
     ) -> None:
-        now = record.submitted_at
-        container = self._take_idle(call, now)
-        if container is None or not container.usable or call.on_slot is not None:
-            container = await self._reserve(call, container)
-            now = trio.current_time()
-        # Only now: a launch without this call's token must not become this call's.
-        if MIN_WARM_ANNOTATION in call.model.annotations:
-            self._launcher.expect(self._key(call), call)
-        record.has_slot(now)
-        if self._listeners:
-            try:
-                for listener in self._listeners:
-                    await listener.before_call(call)
-                    told.append(listener)
-            except BaseException:
-                container.give_back(reusable=True)  # nothing of this call has reached it
-                raise
-            now = trio.current_time()
-        record.starts()
-        container.begin(call, now)
-        scope.deadline = now + call.run_seconds(now)
-        await execute(container, call, self._config.max_response_size, now)
+        key = call.slot_hash_id = self._key(call)
+        rule = self._launcher.next_in_line
+        rule.came(key, call.client)
+        try:
+            now = record.submitted_at
+            container = self._take_idle(call, now)
+            if container is None or not container.usable or call.on_slot is not None:
+                container = await self._reserve(call, container)
+                now = trio.current_time()
+            # Only now: a launch without this call's token must not become this call's.
+            if MIN_WARM_ANNOTATION in call.model.annotations:
+                self._launcher.expect(self._key(call), call)
+            record.has_slot(now)
+            if self._listeners:
+                try:
+                    for listener in self._listeners:
+                        await listener.before_call(call)
+                        told.append(listener)
+                except BaseException:
+                    container.give_back(reusable=True)  # nothing of this call has reached it
+                    raise
+                now = trio.current_time()
+            record.starts()
+            container.begin(call, now)
+            scope.deadline = now + call.run_seconds(now)
+            await execute(container, call, self._config.max_response_size, now)
+        finally:
+            rule.left(key, call.client)
 
     def _why_ended(self) -> APIError:
         """What a call is told whose scope was cancelled."""

@@ -51,21 +51,30 @@ class LoadReporter:
         now = trio.current_time()
         complete = now >= self._complete_at
         warm: dict[bytes, int] = {}
-        slots = 0
+        slots = share = 0
         if complete:
             self._complete_at = now + COMPLETE_SECONDS
             warm = self._all_warm()
         if key is not None:
             queue = self._launcher.queues.find(key)
             if queue is not None:
-                slots = self._launcher.next_in_line.places(queue.alive, now)
+                rule = self._launcher.next_in_line
+                slots = rule.places(queue.alive, now)
+                if slots:
+                    share = rule.share(key, call.client, queue.alive, now)
                 if queue.idle_count:
                     warm[_digest(key)] = queue.idle_count
         slot = b"" if key is None else _digest(key)
-        return self._hint(slot, warm, complete=complete, slots=slots)
+        return self._hint(slot, warm, complete=complete, slots=slots, share=share)
 
     def _hint(
-        self, slot: bytes, warm: Mapping[bytes, int], *, complete: bool, slots: int = 0
+        self,
+        slot: bytes,
+        warm: Mapping[bytes, int],
+        *,
+        complete: bool,
+        slots: int = 0,
+        share: int = 0,
     ) -> LoadHint:
         room = self._launcher.room
         reclaimable, worthy = room.reclaimable, room.worthy
@@ -81,6 +90,7 @@ class LoadReporter:
             complete=complete,
             reserves=self._reserves,
             slots=slots,
+            share=share,
             worthy_memory=worthy.memory,
             worthy_cpus=worthy.cpus,
             refused=self._events.ended["server_busy"] % 2**32,

@@ -226,11 +226,16 @@ class Launcher:
         """Whether the call of ``launch``, which finds no room, may wait for a container that
         another call has, and not for longer than its load balancer allows."""
         queue, waiter, now = launch.queue, launch.waiter, trio.current_time()
-        self.next_in_line.found_no_room(queue.key, now)
-        if self._closing or waiter is None or waiter.call.queue_seconds <= 0:
+        rule = self.next_in_line
+        rule.found_no_room(queue.key, now)
+        if self._closing or waiter is None:
             return False
+        lb = waiter.call.client
         others = queue.setbacks - (waiter.setback is not None)
-        if others >= self.next_in_line.places(queue.alive, now):
+        if waiter.call.queue_seconds <= 0 or not rule.may_wait(
+            queue.key, lb, queue.alive, others, now
+        ):
+            rule.refused(lb, now)
             return False
         until = now + waiter.call.queue_seconds
         waiter.patience.deadline = min(waiter.patience.deadline, until)

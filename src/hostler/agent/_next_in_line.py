@@ -1,27 +1,58 @@
 """Which calls may wait at this runner for a hot container although it has no room: those that
 would be the next one on it, so that no container idles while the answer of one call and the next
 call travel. All others are refused, as they may find room elsewhere. Pure.
+
+Who waits is served in order of arrival. So what each load balancer gets follows from how many of
+its calls are here, and where several want in, none may have more here than its share.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Hashable
 
 CONTENDED_SECONDS = 1.0
 """How long nobody may wait after calls of two functions were refused: containers that never idle
 are never evicted for the other one."""
+WANTED_SECONDS = 1.0
+"""How long a load balancer that was refused counts as one that wants more than it has, and calls
+that ask for leave to wait as a sign that there are always some."""
+MAX_REFUSED = 64
+"""Load balancers that are remembered before those are forgotten that do not count any more."""
+PER_CONTAINER = 2
+"""Calls that are here while all is well: one runs, the next waits."""
 
 
 class NextInLine:
-    """The rule of one agent. Times are seconds of one clock, given by the caller."""
+    """The rule of one agent. Times are seconds of one clock, given by the caller. Load balancers
+    are known by what they call themselves (`hostler.engagement.ServerEngagement.client`)."""
 
     def __init__(self) -> None:
         self._refused: Hashable = None
         self._contended_until = -math.inf
+        self._used_until = -math.inf
+        """Until when it counts that a call has asked for leave to wait."""
+        self._wants_until: dict[str, float] = {}
+        self._here: dict[Hashable, Counter[str]] = {}
 
     def __repr__(self) -> str:
         return f"<NextInLine contended_until={self._contended_until:.3f}>"
+
+    def came(self, key: Hashable, lb: str) -> None:
+        """A call of ``lb`` with the slot key ``key`` is here, until as many have `left`."""
+        here = self._here.get(key)
+        if here is None:
+            here = self._here[key] = Counter()
+        here[lb] += 1
+
+    def left(self, key: Hashable, lb: str) -> None:
+        here = self._here[key]
+        here[lb] -= 1
+        if not here[lb]:
+            del here[lb]
+            if not here:
+                del self._here[key]
 
     def found_no_room(self, key: Hashable, now: float) -> None:
         """There is no room for a container of the slot key ``key``."""
@@ -29,6 +60,51 @@ class NextInLine:
             self._contended_until = now + CONTENDED_SECONDS
         self._refused = key
 
+    def refused(self, lb: str, now: float) -> None:
+        """A call of ``lb`` was refused for that."""
+        if len(self._wants_until) >= MAX_REFUSED:
+            self._forget(now)
+        self._wants_until[lb] = now + WANTED_SECONDS
+
     def places(self, alive: int, now: float) -> int:
-        """Calls of one slot key that may wait behind its ``alive`` containers."""
+        """Calls of one slot key that may wait behind its ``alive`` containers, if all are of one
+        load balancer."""
         return 0 if now < self._contended_until else alive
+
+    def may_wait(self, key: Hashable, lb: str, alive: int, waiting: int, now: float) -> bool:
+        """Whether a call of ``lb`` that has come may wait, beside so many others."""
+        self._used_until = now + WANTED_SECONDS
+        places = self.places(alive, now)
+        if places and (share := self.share(key, lb, alive, now)):
+            may = self._here[key][lb] <= share
+        else:
+            may = waiting < places
+        if may:  # it has what it wanted; what more it wants will show
+            self._wants_until.pop(lb, None)
+        return may
+
+    def share(self, key: Hashable, lb: str, alive: int, now: float) -> int:
+        """Calls of ``lb`` that may be here, running or waiting, so that others have theirs;
+        0 = nobody else wants in, or nobody waits here.
+
+        Max-min fairness: who wants less than an even share leaves the rest to the others. Those
+        that were refused want all they can get, the others what they have.
+        """
+        if now >= self._used_until:
+            return 0
+        here = self._here.get(key, Counter[str]())
+        if self._wants_until:
+            self._forget(now)
+        others = {*here, *self._wants_until} - {lb}
+        if not others:
+            return 0
+        total = PER_CONTAINER * alive
+        even = -(-total // (len(others) + 1))
+        wanted = sum(
+            even if other in self._wants_until else min(even, here[other]) for other in others
+        )
+        return max(1, even, total - wanted)
+
+    def _forget(self, now: float) -> None:
+        for lb in [lb for lb, until in self._wants_until.items() if until <= now]:
+            del self._wants_until[lb]

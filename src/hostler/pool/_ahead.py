@@ -10,7 +10,7 @@ from __future__ import annotations
 
 MAX_RUN_SECONDS = 0.5
 """Calls that run longer on average gain nothing by it."""
-RUNS = 2.0
+RUNS = 4.0
 """Mean run times that a call may wait for its turn on a runner."""
 
 
@@ -19,14 +19,24 @@ class Ahead:
 
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
+        self._shares: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
+
+    def __bool__(self) -> bool:
+        """Whether a call is anywhere."""
+        return bool(self._in_flight)
 
     def __repr__(self) -> str:
         return f"<Ahead in_flight={sum(self._in_flight.values())}>"
 
-    def learn(self, address: str, slots: int) -> None:
-        """The runner has so many containers behind which calls may wait."""
+    def learn(self, address: str, slots: int, share: int = 0) -> None:
+        """The runner has so many containers behind which calls may wait. ``share`` calls may be
+        there at once, because other LBs want in; 0 = none does."""
         self._slots[address] = slots
+        if share:
+            self._shares[address] = share
+        elif self._shares:
+            self._shares.pop(address, None)
 
     def begin(self, address: str) -> None:
         """A call goes there."""
@@ -50,14 +60,23 @@ class Ahead:
         slots = self._slots.get(address, 0)
         return max(0, self.in_flight(address) - slots) if slots else 0
 
+    def share(self, address: str) -> int:
+        """Calls that may be there at once, because other LBs want in; 0 = none does."""
+        return self._shares.get(address, 0) if self._shares else 0
+
+    def may_join(self, address: str) -> bool:
+        """Whether others have more there, where calls may wait."""
+        return self.in_flight(address) < self.share(address)
+
     def may_send(self, address: str) -> bool:
         """Whether one more may go there when a call has ended there, which still counts, and the
         one to which its place was offered counts already."""
-        return self.in_flight(address) - 1 < 2 * self._slots.get(address, 0)
+        limit = self.share(address) or 2 * self._slots.get(address, 0)
+        return self.in_flight(address) - 1 < limit
 
     def patience(self, address: str, run_seconds: float) -> float:
         """How long a call may wait there; 0 = not at all. ``run_seconds`` is the mean time that
-        such calls run, 0 = not known."""
+        such calls run, 0 = not known: then it may be short."""
         if not self._slots.get(address) or run_seconds > MAX_RUN_SECONDS:
             return 0.0
-        return RUNS * run_seconds
+        return RUNS * run_seconds or MAX_RUN_SECONDS

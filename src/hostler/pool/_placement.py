@@ -211,6 +211,7 @@ class Placement(Search):
             means.tracker.pool_empty()
             hint = 0.0
         candidates = Candidates(self._order(self, runners, now))
+        inviting: Runner | None = None
         for runner in candidates:
             outcome = await means.trying.attempt(self, runner, now, candidates)
             if isinstance(outcome, Placed):
@@ -219,6 +220,13 @@ class Placement(Search):
             now = trio.current_time()
             if self.over(now) or not self.call.body.replayable:
                 break
+            if inviting is None and means.trying.is_invited(self, runner):
+                inviting = runner
+        else:
+            if inviting is not None:
+                outcome = await means.trying.attempt(self, inviting, now, hot=True, stood=True)
+                if isinstance(outcome, Placed):
+                    return outcome
         if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
             hint = means.config.retry_max_delay
         self.line.ladder.refuse(trio.current_time(), hint)

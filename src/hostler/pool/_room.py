@@ -283,7 +283,11 @@ class Room:
         """A call of ``line`` has ended at ``runner``, see `offer`."""
         if not self.occupied.waiting and not line.hot.waiters:
             return
-        if self._gives_way(runner, line.ahead.behind(runner.address)):
+        ahead, address = line.ahead, runner.address
+        if share := ahead.share(address):
+            if ahead.in_flight(address) > share:
+                return
+        elif self._gives_way(runner, ahead.behind(address)):
             return
         self.offer(runner, hot=line)
         self.send_ahead(runner, line)

@@ -151,8 +151,8 @@ class SweepPlacer(Placer, LoadListener):
         if not runners:
             return ()
         room, need, probes = placement.room, placement.need, 0
-        # The one that has waited longest probes for all.
-        if placement.sweeps > 1 and room.is_first(placement.ticket):
+        # The one that has waited longest probes for all; and who has nothing there, at once.
+        if (placement.sweeps > 1 or not placement.line.ahead) and room.is_first(placement.ticket):
             probes = self._probes(room)
         gentle = now < placement.gentle_until
         if self._all_full(need, runners, now, gentle=gentle):

@@ -100,6 +100,11 @@ class Trying:
         finally:
             self._leave(attempt)
 
+    def is_invited(self, search: Search, runner: Runner) -> bool:
+        """Whether the runner, which has just refused the call, would have it wait there: other LBs
+        have more there than this one."""
+        return search.line.ahead.may_join(runner.address) and self._patience(search, runner) > 0
+
     def _patience(self, search: Search, runner: Runner) -> float:
         if not search.room.alone(search.line):
             return 0.0
@@ -112,12 +117,13 @@ class Trying:
         try:
             self._tracker.over(attempt, trio.current_time())
             outcome = attempt.outcome
-            if attempt.committed and _leaves_room(outcome):
+            if attempt.committed:
                 line = attempt.search.line
                 load = None if outcome is None else outcome.load
                 if load is not None and load.slot:
-                    line.ahead.learn(attempt.address, load.slots)
-                attempt.search.room.freed(attempt.runner, line)
+                    line.ahead.learn(attempt.address, load.slots, load.share)
+                if _leaves_room(outcome):
+                    attempt.search.room.freed(attempt.runner, line)
         finally:
             if attempt.line is not None:
                 attempt.line.ahead.end(attempt.address)

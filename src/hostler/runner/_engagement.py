@@ -144,6 +144,7 @@ class CallRun:
             raise DetachUnsupported
         call.queue_seconds = try_call.wait_ms / 1000
         call.gentle = try_call.gentle
+        call.client = self._engagement.client
         return call
 
     async def _submit(self, call: PendingCall) -> Exception | None:

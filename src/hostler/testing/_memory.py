@@ -147,7 +147,7 @@ class MemoryServerEngagement(ServerEngagement):
         self._link = link
         self.deadline = deadline
         self.request_id = request_id
-        self.peer = peer
+        self.peer = self.client = peer
 
     async def receive(self) -> ClientFrame | None:
         return await self._link.receive_by_runner()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
@@ -30,7 +31,7 @@ from ._engage_client import SHARE_LIMIT, Begin, EngageBlock, Sharing, Way
 from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
 from ._loop import Loop
 from ._pool import ConnectionPool, PoolStatistics
-from ._status import CONTENT_TYPE, INTERNAL, UNAVAILABLE, HeaderList
+from ._status import CLIENT_HEADER, CONTENT_TYPE, INTERNAL, UNAVAILABLE, HeaderList
 from ._stream import WireStream
 from ._tls_files import TLS
 
@@ -72,6 +73,7 @@ class GrpcRunnerClient(RunnerClient):
         if not host:
             raise ValueError(f"runner address {address!r} has no host")
         self._address = address
+        self._name = secrets.token_hex(8)
         # grpc-go does TLS below gRPC and says http all the same; servers don't mind either.
         self._scheme = "https" if ssl_context else "http"
         target = Target(
@@ -203,6 +205,7 @@ class GrpcRunnerClient(RunnerClient):
             ("te", "trailers"),
             ("content-type", CONTENT_TYPE),
             ("user-agent", USER_AGENT),
+            (CLIENT_HEADER, self._name),
         ]
         if request_id:
             headers.append(("fn_request_id", request_id))

@@ -195,6 +195,7 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         refused=hint.refused,
         worthy_memory=hint.worthy_memory,
         worthy_cpus=hint.worthy_cpus,
+        share=hint.share,
     )
 
 
@@ -264,6 +265,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         refused=value.refused,
         worthy_memory=value.worthy_memory,
         worthy_cpus=value.worthy_cpus,
+        share=value.share,
     )
 
 

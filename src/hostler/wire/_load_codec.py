@@ -12,7 +12,7 @@ from ._varint import SHORT, read_varint, varint
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
 _FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
-_WORTHY, _WORTHY_CPUS = 0x68, 0x70
+_WORTHY, _WORTHY_CPUS, _SHARE = 0x68, 0x70, 0x78
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 _LIMITS = {
     _ACTIVE: 2**32,
@@ -27,6 +27,7 @@ _LIMITS = {
     _REFUSED: 2**32,
     _WORTHY: 2**64,
     _WORTHY_CPUS: 2**32,
+    _SHARE: 2**32,
 }
 
 
@@ -43,6 +44,7 @@ _NUMBERS = (
     ("refused", _REFUSED),
     ("worthy_memory", _WORTHY),
     ("worthy_cpus", _WORTHY_CPUS),
+    ("share", _SHARE),
 )
 """In the order of their keys."""
 _numbers = attrgetter(*(name for name, _ in _NUMBERS))
@@ -131,6 +133,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         refused=numbers[_REFUSED],
         worthy_memory=numbers[_WORTHY],
         worthy_cpus=numbers[_WORTHY_CPUS],
+        share=numbers[_SHARE],
     )
 
 

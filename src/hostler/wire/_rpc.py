@@ -26,6 +26,7 @@ from ._health import CHECK, WATCH, decode_request
 from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_server import serve_shared
 from ._status import (
+    CLIENT_HEADER,
     INTERNAL,
     RESPONSE_HEADERS,
     UNIMPLEMENTED,
@@ -95,11 +96,12 @@ async def _dispatch(
         raise GRPCStatus(UNKNOWN, "this server speaks gRPC only")
     path = headers.get(":path", "")
     request_id = headers.get("fn_request_id", "")
+    client = headers.get(CLIENT_HEADER) or peer
     if path == "/RunnerProtocol/Engage":
         deadline = stream.cancel_scope.deadline
-        await service.engage(_Engagement(stream, request_id, peer, deadline))
+        await service.engage(_Engagement(stream, request_id, peer, client, deadline))
     elif path == "/RunnerProtocol/EngageMany" and serving.shared_calls:
-        await serve_shared(serving, stream, peer)
+        await serve_shared(serving, stream, peer, client)
     elif path == "/RunnerProtocol/StreamLogs":
         await service.stream_logs(_LogChannel(stream, peer))
     elif path == "/RunnerProtocol/Status":
@@ -155,10 +157,13 @@ async def _send(stream: WireStream, data: bytes, *, flush: bool = True) -> None:
 
 
 class _Engagement(ServerEngagement):
-    def __init__(self, stream: WireStream, request_id: str, peer: str, deadline: float) -> None:
+    def __init__(
+        self, stream: WireStream, request_id: str, peer: str, client: str, deadline: float
+    ) -> None:
         self._stream = stream
         self.request_id = request_id
         self.peer = peer
+        self.client = client
         self.deadline = deadline
 
     async def receive(self) -> ClientFrame | None:

@@ -174,6 +174,7 @@ class LoadHint(betterproto.Message):
     refused: int = betterproto.uint32_field(12)
     worthy_memory: int = betterproto.uint64_field(13)
     worthy_cpus: int = betterproto.uint32_field(14)
+    share: int = betterproto.uint32_field(15)
 
 
 @dataclass(eq=False, repr=False)

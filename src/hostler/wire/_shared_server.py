@@ -31,7 +31,7 @@ LATE_SECONDS = 1.0
 It closes the connection before, once it has heard of the ends of all its calls."""
 
 
-async def serve_shared(serving: Serving, stream: WireStream, peer: str) -> None:
+async def serve_shared(serving: Serving, stream: WireStream, peer: str, client: str) -> None:
     """Serve ``EngageMany`` until the client half-closes it and its calls have ended.
 
     Trio-flavoured. Raises `GRPCStatus` if the client breaks the protocol. The calls are children
@@ -39,7 +39,7 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str) -> None:
     because the server ends, the end of the stream waits for the client: it would be taken for that
     of calls which are still on their way, and which another runner may have.
     """
-    shared = _ServerStream(serving, stream, peer)
+    shared = _ServerStream(serving, stream, peer, client)
     try:
         async with trio.open_nursery() as nursery:
             shared.open(nursery)
@@ -57,11 +57,12 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str) -> None:
 class _ServerStream(SharedStream):
     client_side = False
 
-    def __init__(self, serving: Serving, stream: WireStream, peer: str) -> None:
+    def __init__(self, serving: Serving, stream: WireStream, peer: str, client: str) -> None:
         super().__init__(stream, peer, max_unread=serving.shared_calls * CALL_WINDOW)
         self.half_closed = trio.Event()
         """By the client; or the stream is lost."""
         self.failure: Broken | None = None
+        self._client = client
         self._serving = serving
         self._nursery: trio.Nursery | None = None
 
@@ -120,7 +121,7 @@ class _ServerStream(SharedStream):
         call.on_broken = scope.cancel
         if call.broken:
             scope.cancel()
-        engagement = _Engagement(call, request_id, self._peer, deadline)
+        engagement = _Engagement(call, request_id, self._peer, self._client, deadline)
         status: tuple[int, str] | None = None
         try:
             with scope:
@@ -139,10 +140,13 @@ class _ServerStream(SharedStream):
 
 
 class _Engagement(ServerEngagement):
-    def __init__(self, call: SharedCall, request_id: str, peer: str, deadline: float) -> None:
+    def __init__(
+        self, call: SharedCall, request_id: str, peer: str, client: str, deadline: float
+    ) -> None:
         self._call = call
         self.request_id = request_id
         self.peer = peer
+        self.client = client
         self.deadline = deadline
 
     async def receive(self) -> ClientFrame | None:

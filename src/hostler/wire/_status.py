@@ -26,6 +26,8 @@ PERMISSION_DENIED = Status.PERMISSION_DENIED.value
 MAX_MESSAGE = 4 * 2**20
 """Bytes. grpc-go's default limit for a received message, which Fn's peers keep."""
 
+CLIENT_HEADER = "hostler-lb"
+"""By which our load balancers name themselves, so that a runner knows which calls are whose."""
 CONTENT_TYPE = "application/grpc"
 HeaderList = list[tuple[str, str]]
 

@@ -1,0 +1,84 @@
+"""Several load balancers at one full runner: each has its share at once, whoever came first."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from .balancers import Contest, open_contest
+
+SECONDS = 0.1
+"""That a call runs."""
+CLIENTS = 16
+ALONE = 3.0
+"""Seconds that the first has the runner for itself."""
+SETTLED = 2.0
+"""Seconds that the others have to get their share, of which the bounds hold from then on."""
+WINDOW, END = 5.0, 15.0
+
+
+def check_shares(contest: Contest, since: float, tolerance: float) -> None:
+    """In each window since then, no load balancer has more or less than that of an even share."""
+    even = 1 / len(contest.balancers)
+    for step in range(int(4 * (END - SETTLED - WINDOW)) + 1):
+        begin = since + SETTLED + step / 4
+        shares = contest.shares(begin, begin + WINDOW)
+        assert min(shares) >= even * (1 - tolerance), shares
+        assert max(shares) <= even * (1 + tolerance), shares
+
+
+@pytest.mark.parametrize(("balancers", "containers"), [(2, 4), (2, 2), (2, 1), (3, 4), (4, 1)])
+async def test_each_has_its_share_and_no_container_idles(
+    autojump_clock: MockClock, tmp_path: Path, balancers: int, containers: int
+) -> None:
+    async with open_contest(tmp_path, containers=containers, seconds=SECONDS) as contest:
+        contest.enter("fn", CLIENTS)
+        await trio.sleep(ALONE)
+        since = trio.current_time()
+        for _ in range(balancers - 1):
+            contest.enter("fn", CLIENTS)
+        await trio.sleep(END)
+        check_shares(contest, since, 0.2)
+        assert contest.rate(since + SETTLED, since + END) > 0.97 * containers / SECONDS
+        for balancer in contest.balancers[1:]:
+            assert balancer.ended[0] - since < 1.0
+        in_turn = balancers * CLIENTS * SECONDS / containers
+        assert max(balancer.longest for balancer in contest.balancers) < 1.3 * in_turn + 0.5
+        for balancer in contest.balancers:
+            assert sorted(balancer.attempts)[int(0.99 * len(balancer.attempts))] <= 3
+
+
+async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_contest(tmp_path, containers=4, seconds=SECONDS) as contest:
+        contest.enter("fn", CLIENTS)
+        await trio.sleep(ALONE)
+        since = trio.current_time()
+        for _ in range(3):
+            contest.enter("fn", 1, pause=1.0)
+        await trio.sleep(END)
+        first, *others = contest.balancers
+        for balancer in others:
+            assert balancer.count(since, since + END) >= END / 2.5
+            assert balancer.longest < 2.0  # pauses between probes, and its turn
+        assert contest.rate(since + SETTLED, since + END) > 0.9 * 4 / SECONDS
+        assert first.count(since, since + END) > 0.8 * END * 4 / SECONDS
+
+
+async def test_what_one_has_left_is_the_others_at_once(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    async with open_contest(tmp_path, containers=4, seconds=SECONDS) as contest:
+        contest.enter("fn", CLIENTS)
+        async with trio.open_nursery() as nursery:
+            contest.nursery = nursery
+            contest.enter("fn", CLIENTS)
+            await trio.sleep(ALONE)
+            nursery.cancel_scope.cancel()
+        since = trio.current_time()
+        await trio.sleep(4)
+        assert contest.balancers[0].count(since + 1, since + 4) > 0.97 * 3 * 4 / SECONDS
