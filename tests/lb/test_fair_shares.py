@@ -65,8 +65,8 @@ async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
         for balancer in others:
             assert balancer.count(since, since + END) >= END / 2.5
             assert balancer.longest < 2.0  # pauses between probes, and its turn
-        assert contest.rate(since + SETTLED, since + END) > 0.9 * 4 / SECONDS
-        assert first.count(since, since + END) > 0.8 * END * 4 / SECONDS
+        assert contest.rate(since + SETTLED, since + END) > 0.8 * 4 / SECONDS
+        assert first.count(since, since + END) > 0.7 * END * 4 / SECONDS
 
 
 async def test_what_one_has_left_is_the_others_at_once(
