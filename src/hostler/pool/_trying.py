@@ -120,9 +120,11 @@ class Trying:
             if attempt.committed:
                 line = attempt.search.line
                 load = None if outcome is None else outcome.load
-                if load is not None and load.slot:
+                ended = _leaves_room(outcome)
+                # Who is refused joins those that wait there only if others have more there.
+                if load is not None and load.slot and (ended or load.share):
                     line.ahead.learn(attempt.address, load.slots, load.share)
-                if _leaves_room(outcome):
+                if ended:
                     attempt.search.room.freed(attempt.runner, line)
         finally:
             if attempt.line is not None:
