@@ -29,6 +29,9 @@ from ._embedded import MIB, Embedded, open_embedded, without_logs
 from ._measure import Metrics
 
 FUNCTIONS = 40
+IDLE_TIMEOUT = 10
+"""Seconds; longer than a burst takes. To remove some containers while others are made would cost
+those, and the driver alone does not do it either."""
 REST_LIMIT = 120.0
 """Seconds after a burst in which its containers have to be gone."""
 
@@ -59,7 +62,8 @@ class Bursts:
         begin = trio.current_time()
         async with trio.open_nursery() as nursery:
             for _ in range(FUNCTIONS):
-                call = self.embedded.call(f"fn-{next(self.numbers)}", idle_timeout=1)
+                name = f"fn-{next(self.numbers)}"
+                call = self.embedded.call(name, idle_timeout=IDLE_TIMEOUT)
                 nursery.start_soon(self.embedded.agent.submit, call)
         took = trio.current_time() - begin
         with trio.fail_after(REST_LIMIT):
