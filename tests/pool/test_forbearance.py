@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -11,7 +12,7 @@ from trio.testing import MockClock
 
 from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
 from hostler._groups import open_background
-from hostler.abc import Runner
+from hostler.abc import Runner, RunnerCall
 from hostler.config import PoolConfig
 from hostler.frames import LoadHint
 from hostler.pool import LoadBook, NaivePlacer, Need, SweepPlacer, WarmPlacer
@@ -105,3 +106,32 @@ async def test_a_long_call_waits_for_its_room_and_is_served_in_time(
     least = FORBEARANCE_SECONDS[0] if waits else 0.0
     start_and_run = COLD_SECONDS + 1.0
     assert least + start_and_run <= took[0] < least + start_and_run + 1.2
+
+
+class CountingPool(TellingPool):
+    """Counts how often a call looks for a runner."""
+
+    looks = 0
+
+    def runners_now(self, call: RunnerCall) -> Sequence[Runner] | None:
+        self.looks += 1
+        return super().runners_now(call)
+
+
+async def test_calls_of_one_line_do_not_all_try_when_their_forbearance_is_over(
+    autojump_clock: MockClock,
+) -> None:
+    """What the first was refused without sparing anything, the next would be, too."""
+    place, calls, run = Place(make(WarmPlacer)), 20, 0.5
+    place.pool = pool = CountingPool([place.runner])
+    async with open_background() as nursery:
+        nursery.start_soon(place.listen)
+        await place.run("fn", run)
+        pool.looks = 0
+        async with trio.open_nursery() as callers:
+            for _ in range(calls):
+                callers.start_soon(place.run, "fn", run)
+        nursery.cancel_scope.cancel()
+    assert calls * run > 4 * FORBEARANCE_SECONDS[0]
+    # Each looks when it comes and when its turn has come; and now and then one for all.
+    assert pool.looks <= 3.5 * calls

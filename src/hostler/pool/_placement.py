@@ -229,8 +229,8 @@ class Placement(Search):
                     return outcome
         if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
             hint = means.config.retry_max_delay
-        self.line.ladder.refuse(trio.current_time(), hint)
-        self.line.appoint()
+        # (What was tried as a gentle call may have become another meanwhile.)
+        self.line.refuse(trio.current_time(), hint, gentle=self._asked_at < self.gentle_until)
         return None
 
     async def _try_freed(self, turn: Turn, runner: Runner) -> Placed | None:

@@ -58,6 +58,9 @@ class Line:
         """What a call needs, in memory and CPUs unless it finds a hot container."""
         self.pool_trouble = ""
         """What the pool last said instead of a list."""
+        self._hopeless = False
+        """One of its calls that spared nothing was refused everywhere, and those who were first
+        since spare nothing either. What has changed since then is up to the runners to tell."""
 
     def __repr__(self) -> str:
         return f"<Line waiting={len(self.waiters)} users={self.users} {self.ladder!r}>"
@@ -100,7 +103,7 @@ class Line:
         now = trio.current_time()
         if self.waiters and now >= self.ladder.next_at:
             self._give_turns(self.ladder.step(now))
-        elif self.waiters and now >= self.head.urgent_at:
+        elif self.waiters and now >= self._urgent_at:
             self._give_turns(1)
         else:
             self.appoint()
@@ -135,7 +138,19 @@ class Line:
     def appoint(self) -> None:
         """Make the head look after the line's ladder."""
         if self.waiters:
-            self.head.look_at(min(self.ladder.next_at, self.head.urgent_at))
+            self.head.look_at(min(self.ladder.next_at, self._urgent_at))
+
+    def refuse(self, now: float, hint: float, *, gentle: bool) -> None:
+        """No runner has taken a call of it; see `Ladder.refuse`."""
+        if not gentle and not self.gentle:
+            self._hopeless = True
+        self.ladder.refuse(now, hint)
+        self.appoint()
+
+    @property
+    def _urgent_at(self) -> float:
+        """When the head is to try in any case."""
+        return math.inf if self._hopeless else self.head.urgent_at
 
     def _give_turns(self, count: int) -> None:
         turns, self.waiters[:count] = self.waiters[:count], []
@@ -147,6 +162,9 @@ class Line:
         """Somebody came or went."""
         if not self.waiters:
             self.pace.reset()
+            self._hopeless = False
+        elif self._hopeless and self.gentle:
+            self._hopeless = False
         self._room.occupied.note(self)
         self.appoint()
 

@@ -90,9 +90,10 @@ class Waiter:
 
     def look_at(self, at: float) -> None:
         """Look after the line at ``at``: what the head does for all."""
-        self._look_at = at
-        if self._scope is not None:
-            self._scope.deadline = min(at, self._deadline)
+        if at != self._look_at:
+            self._look_at = at
+            if self._scope is not None:
+                self._scope.deadline = min(at, self._deadline)
 
     def wake(self, turn: Turn | None) -> None:
         """End the wait with ``turn``, for good."""
