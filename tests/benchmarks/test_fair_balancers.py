@@ -21,11 +21,11 @@ from hostler.testing import fake_call
 MEMORY = 100
 CONTAINERS = 4
 CLIENTS = 12
-SETTLED, END = 15.0, 60.0
+SETTLED, END = 15.0, 180.0
 """Seconds: the first LB has the runners for itself at first, and all of them are counted later."""
-LEAST_SHARE = 0.5
-"""Of an even share of the calls, for each LB. The placers' jitter is random, and so is the order in
-which Trio runs tasks: one run in twelve of four LBs with two functions came to 0.57."""
+LEAST_SHARE = 0.7
+"""Of an even share of the calls, for each LB. (Chance is in it, in the placers' jitter and in Trio's
+order of tasks: over minutes single LBs have 0.82 or more, over 45 s some had 0.5.)"""
 LONGEST = 5
 """Times what each would wait if all LBs' calls stood in one line."""
 
