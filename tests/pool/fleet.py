@@ -119,10 +119,10 @@ async def opened(
     assert all(host.closed == 1 for host in fleet.hosts.values())
 
 
-async def offered(pool: DynamicPool, attempts: int = 1) -> list[str]:
+async def offered(pool: DynamicPool, attempts: int = 1, *, waited: bool = False) -> list[str]:
     """What the pool offers to a call that was refused before, hence without slow start."""
     call = make_call()
-    call.attempts = attempts
+    call.attempts, call.waited = attempts, waited
     return [runner.address for runner in await pool.runners(call)]
 
 

@@ -74,8 +74,9 @@ async def test_one_that_is_back_gets_a_growing_share(autojump_clock: MockClock) 
         assert all("b:1" in names for names in lists)
 
 
-async def test_a_call_that_was_refused_may_go_to_one_that_is_just_back(
-    autojump_clock: MockClock,
+@pytest.mark.parametrize(("attempts", "waited"), [(1, False), (0, True)])
+async def test_a_call_that_was_refused_or_waits_may_go_to_one_that_is_just_back(
+    autojump_clock: MockClock, attempts: int, *, waited: bool
 ) -> None:
     fleet = Fleet()
     async with opened(fleet, "a:1", "b:1") as pool:
@@ -83,7 +84,8 @@ async def test_a_call_that_was_refused_may_go_to_one_that_is_just_back(
         await attempt(pool, "a:1", 3)
         fleet.hosts["a:1"].change(up=True)
         await trio.sleep(0.1)
-        assert all(["a:1" in await offered(pool, attempts=1) for _ in range(100)])
+        for _ in range(100):
+            assert "a:1" in await offered(pool, attempts, waited=waited)
 
 
 async def test_only_ejected_and_refusing_runners_are_better_than_none(

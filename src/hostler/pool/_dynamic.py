@@ -202,8 +202,9 @@ class DynamicPool(RunnerPool):
         if self._board.all_sound:
             return self._offer
         now = trio.current_time()
-        # A call that was refused already needs room wherever it is: nobody is spared for it.
-        least = 0.0 if call.attempts else self._rng.random()
+        # A call that was refused already, or waits, needs room wherever it is: nobody is spared
+        # for it.
+        least = 0.0 if call.attempts or call.waited else self._rng.random()
         chosen = [runner for runner in self._offer if self._board.share(runner, now) > least]
         return chosen or self._last_resort(now)
 

@@ -72,7 +72,6 @@ class Placement(Search):
         """The call's place in the order of arrival."""
         self.sweeps = 0
         self._may_wait = may_wait
-        self._has_waited = False
         self._waiter: Waiter | HotWaiter | None = None
         self._pool_error: Exception | None = None
         self._asked_at = now
@@ -166,7 +165,7 @@ class Placement(Search):
     def _admit(self, size: int) -> None:
         """Raise `ServerBusy` if this call is not to wait: too many do, or its turn would come
         too late. Nobody is sent away who has waited before."""
-        if self._has_waited:
+        if self.call.waited:
             return
         now, config, line = trio.current_time(), self._means.config, self.line
         # A call that a runner takes too late is cut there, which costs its container.
@@ -180,7 +179,7 @@ class Placement(Search):
         if crowded or now + expected * PRUDENCE > self.deadline:
             self._means.tracker.turned_away()
             raise ServerBusy.after(expected or None)
-        self._has_waited = True
+        self.call.waited = True
 
     def _surrender(self) -> Exception:
         if self.refused or not self._may_wait:
