@@ -24,8 +24,8 @@ CLIENTS = 12
 SETTLED, END = 15.0, 180.0
 """Seconds: the first LB has the runners for itself at first, and all of them are counted later."""
 LEAST_SHARE = 0.7
-"""Of an even share of the calls, for each LB. (Chance is in it, in the placers' jitter and in Trio's
-order of tasks: over minutes single LBs have 0.82 or more, over 45 s some had 0.5.)"""
+"""Of an even share of the calls, for each LB. (Chance is in it, in the placers' jitter and in
+Trio's order of tasks: over minutes single LBs have 0.82 or more, over 45 s some had 0.5.)"""
 LONGEST = 5
 """Times what each would wait if all LBs' calls stood in one line."""
 
