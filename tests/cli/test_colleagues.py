@@ -18,6 +18,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hostler.cli.workers import Colleagues, Place, _colleagues, open_colleagues
 from hostler.cli.workers._colleagues import MAX_QUESTION
 from hostler.cli.workers._metrics import join_metrics
+from hostler.config import BodyConfig
 from tests.conftest import Logs
 
 
@@ -95,7 +96,13 @@ async def test_one_that_was_killed_leaves_no_obstacle() -> None:
 def test_a_place_survives_the_environment() -> None:
     place = place_of(1, 3, "/tmp/x y")
     assert msgspec.json.decode(place.text(), type=Place) == place
-    assert [place.part_of(limit) for limit in (0, 1, 3, 10)] == [0, 1, 1, 4]
+
+
+def test_limits_of_a_node_are_those_of_all_its_workers() -> None:
+    place = place_of(1, 3, "/")
+    config = BodyConfig(body_memory=10, body_disk=0, body_spill_size=9)
+    part = place.part_of(config, "body_memory", "body_disk")
+    assert part == BodyConfig(body_memory=4, body_disk=0, body_spill_size=9)
 
 
 @attrs.frozen

@@ -45,9 +45,13 @@ class LBNode:
 
     async def __call__(self, life: Life) -> None:
         env, place = self.settings.env, self.place
-        placer = make_placer(self.placer, self._placer_config())
+        placers, kept = PlacerConfig.from_env(env), BodyConfig.from_env(env)
+        if place is not None:
+            placers = place.part_of(placers, "max_waiting", "max_waiting_bytes")
+            kept = place.part_of(kept, "body_memory", "body_disk")
+        placer = make_placer(self.placer, placers)
         config = PoolConfig.from_env(env)
-        bodies = BodyBudget(self._body_config())
+        bodies = BodyBudget(kept)
         before = Footprint.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -99,28 +103,6 @@ class LBNode:
             agent.begin_drain(self.settings.grace)
         assert agent.drain_report is not None
         tell_drain(agent.drain_report, before)
-
-    def _placer_config(self) -> PlacerConfig:
-        config = PlacerConfig.from_env(self.settings.env)
-        if self.place is None:
-            return config
-        part_of = self.place.part_of
-        return attrs.evolve(
-            config,
-            max_waiting=part_of(config.max_waiting),
-            max_waiting_bytes=part_of(config.max_waiting_bytes),
-        )
-
-    def _body_config(self) -> BodyConfig:
-        config = BodyConfig.from_env(self.settings.env)
-        if self.place is None:
-            return config
-        part_of = self.place.part_of
-        return attrs.evolve(
-            config,
-            body_memory=part_of(config.body_memory),
-            body_disk=part_of(config.body_disk),
-        )
 
 
 def make_placer(name: str, config: PlacerConfig) -> Placer:

@@ -60,7 +60,7 @@ class Containers(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     memory: int = 0
 
 
-class FnRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class FnKnown(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """A function that the node knows: by name, by calls, or by containers."""
 
     id: str
@@ -70,12 +70,17 @@ class FnRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     image: str
     calls: int
     failed: int
-    median: float | None
-    """Of its last calls; ``None`` = there were none."""
     last: float | None
     """When the last one ended."""
     containers: Containers | None
     """``None`` = they are not on this node."""
+
+
+class FnRow(FnKnown, frozen=True, gc=False, kw_only=True):
+    """As people and programs see it."""
+
+    median: float | None
+    """Of its last calls; ``None`` = there were none."""
 
 
 class RunnerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from ._activity import RECENT_CALLS
-from ._documents import CallRow, Containers, FnRow, Listed, Load, RunnerRow, State
+from ._documents import CallRow, FnKnown, FnRow, Listed, Load, RunnerRow, State
 from ._seconds import CountedSecond, Second
 
 MAX_ROWS = 300
@@ -32,18 +32,11 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Of each process, by its id: the number of its last call."""
 
 
-class FnShare(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """As `FnRow`; ``samples`` are its last calls, in nanoseconds."""
+class FnShare(FnKnown, frozen=True, gc=False, kw_only=True):
+    """As one process tells it."""
 
-    id: str
-    app: str
-    name: str
-    image: str
-    calls: int
-    failed: int
     samples: Sequence[int]
-    last: float | None
-    containers: Containers | None
+    """Of its last calls, in nanoseconds."""
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True):
@@ -104,7 +97,6 @@ def _joined(
     """Rows with the same ``key`` made one, in the order of their first; ``None`` if nobody has
     such rows."""
     groups: dict[K, list[T]] = {}
-    rows: Sequence[T] | None
     found = False
     for rows in told:
         found = found or rows is not None

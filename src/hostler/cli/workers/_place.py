@@ -5,9 +5,15 @@ from __future__ import annotations
 import socket
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TypeVar
 
+import attrs
 import msgspec
 import trio
+
+from hostler.config import BodyConfig, PlacerConfig
+
+Config = TypeVar("Config", PlacerConfig, BodyConfig)
 
 VARIABLE = "HOSTLER_WORKER"
 """Of the environment of a worker, set by its supervisor only."""
@@ -39,9 +45,10 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
             for number in self.listeners
         ]
 
-    def part_of(self, limit: int) -> int:
-        """This worker's part of what the node as a whole is limited to."""
-        return -(-limit // self.count)
+    def part_of(self, config: Config, *limits: str) -> Config:
+        """``config`` with this worker's part, rounded up, of ``limits`` of the node as a whole."""
+        parts = {limit: -(-getattr(config, limit) // self.count) for limit in limits}
+        return attrs.evolve(config, **parts)
 
     def socket_of(self, number: int) -> Path:
         return Path(self.folder, f"{number}.sock")
