@@ -48,7 +48,7 @@ async def test_each_has_its_share_and_no_container_idles(
         in_turn = balancers * CLIENTS * SECONDS / containers
         assert max(balancer.longest for balancer in contest.balancers) < 1.3 * in_turn + 0.5
         attempts = sorted(number for one in contest.balancers for number in one.attempts)
-        assert attempts[int(0.95 * len(attempts))] <= 3
+        assert attempts[int(0.99 * len(attempts))] <= 3
 
 
 async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
