@@ -268,8 +268,9 @@ class GRPCStatus(HostlerError):
 
 
 class RunnerService(ABC):
-    """What a server of the runner protocol serves. Each RPC runs in a Trio task of its own,
-    which is cancelled when the peer resets the stream or its connection is lost.
+    """What a server of the runner protocol serves. Each RPC has a Trio task and a context to
+    itself while it runs, and is cancelled when the peer resets the stream or its connection is
+    lost.
 
     Returning ends the RPC with OK, `GRPCStatus` with that status; anything else is logged and
     ends it with UNKNOWN and a text that tells nothing.

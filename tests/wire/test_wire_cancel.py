@@ -13,6 +13,7 @@ import trio.testing
 from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart, TryCall
+from hostler.wire import _workers
 from hostler.wire._broken import Broken
 from hostler.wire._stream import WireStream
 
@@ -20,6 +21,12 @@ from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Pair, Service, call, collect, open_pair
 
 pytestmark = pytest.mark.usefixtures("carrier")
+
+
+@pytest.fixture(autouse=True)
+def _one_idle_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A runner keeps tasks for the calls to come: always the same number, so that all are known."""
+    monkeypatch.setattr(_workers, "MAX_IDLE", 1)
 
 
 async def _stuck(engagement: ServerEngagement) -> None:

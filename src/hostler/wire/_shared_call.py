@@ -48,8 +48,10 @@ class SharedCall:
     ) -> None:
         self.number = number
         """0 = not begun: the other end knows nothing of it."""
-        self._request_id = request_id
-        self._deadline = deadline
+        self.request_id = request_id
+        self.deadline = deadline
+        self.expired = False
+        """Its deadline has passed, of which this end was to take note."""
         self.broken: Broken | None = None
         self.ended: CallEnd | None = None
         """How the peer ended the call, or said that it sends no more."""
@@ -131,6 +133,12 @@ class SharedCall:
             self.on_broken()
         self._wake_receiver()
         self._wake()
+
+    def expire(self) -> None:
+        """The deadline has passed. Who works for the call is cancelled."""
+        self.expired = True
+        if self.on_broken is not None:
+            self.on_broken()
 
     def _peer_finished(self) -> bool:
         return self.ended is not None and self._shared.client_side
@@ -328,9 +336,9 @@ class SharedCall:
         envelope = Envelope(self.number, frames, "", self._grant, end, self._reset)
         if not self.number:
             envelope.call = self.number = number()
-            envelope.request_id = self._request_id
-            if self._deadline != math.inf:
-                left = self._deadline - trio.current_time()
+            envelope.request_id = self.request_id
+            if self.deadline != math.inf:
+                left = self.deadline - trio.current_time()
                 envelope.timeout_ms = min(max(1, math.ceil(left * 1000)), MAX_TIMEOUT_MS)
         self._taken = bool(frames)
         self._grant = self._reset = 0

@@ -23,6 +23,7 @@ from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import MAX_FRAME, SharedStream
 from ._status import RESPONSE_HEADERS, too_large
 from ._stream import WireStream
+from ._workers import Deadlines, Workers
 
 log = structlog.get_logger(__name__)
 
@@ -41,9 +42,14 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str, client: 
     """
     shared = _ServerStream(serving, stream, peer, client)
     try:
-        async with trio.open_nursery() as nursery:
-            shared.open(nursery)
-            await shared.half_closed.wait()
+        async with trio.open_nursery() as timing:
+            timing.start_soon(shared.deadlines.watch)
+            async with trio.open_nursery() as nursery:
+                workers = Workers(nursery)
+                shared.open(workers)
+                await shared.half_closed.wait()
+                workers.close()
+            timing.cancel_scope.cancel()
     finally:
         if serving.stopping and not shared.over:
             # Shielded: it is what is left to do after the cancellation, and bounded.
@@ -62,13 +68,14 @@ class _ServerStream(SharedStream):
         self.half_closed = trio.Event()
         """By the client; or the stream is lost."""
         self.failure: Broken | None = None
+        self.deadlines = Deadlines(self.calls.values)
         self._client = client
         self._serving = serving
-        self._nursery: trio.Nursery | None = None
+        self._workers: Workers | None = None
 
-    def open(self, nursery: trio.Nursery) -> None:
+    def open(self, workers: Workers) -> None:
         """From now on calls are served; those that came earlier are, too."""
-        self._nursery = nursery
+        self._workers = workers
         self._stream.start_response(RESPONSE_HEADERS)
         self._on_input()
 
@@ -82,7 +89,12 @@ class _ServerStream(SharedStream):
         if envelope.call <= self._last_number or envelope.reset:
             return
         self._last_number = envelope.call
-        call = SharedCall(self, number=envelope.call)
+        deadline = math.inf
+        if envelope.timeout_ms:
+            deadline = trio.current_time() + envelope.timeout_ms / 1000
+        call = SharedCall(
+            self, number=envelope.call, request_id=envelope.request_id, deadline=deadline
+        )
         limit = self._serving.shared_calls
         if len(self.calls) >= 2 * limit:
             raise self.too_much(f"more than {limit} calls at once, and their refusals")
@@ -92,11 +104,9 @@ class _ServerStream(SharedStream):
             call.leave()
             return
         call.deliver(envelope)
-        assert self._nursery is not None
-        deadline = math.inf
-        if envelope.timeout_ms:
-            deadline = trio.current_time() + envelope.timeout_ms / 1000
-        self._nursery.start_soon(self._serve, call, envelope.request_id, deadline)
+        self.deadlines.add(deadline)
+        assert self._workers is not None
+        self._workers.start_soon(partial(self._serve, call))
 
     def _ended(self) -> None:
         self.half_closed.set()
@@ -112,26 +122,27 @@ class _ServerStream(SharedStream):
 
     def _failed(self) -> None:
         self.half_closed.set()
-        if self._nursery is not None:
-            self._nursery.cancel_scope.cancel()
+        if self._workers is not None:
+            self._workers.cancel()
 
-    async def _serve(self, call: SharedCall, request_id: str, deadline: float) -> None:
-        """One call, as `serve_stream` does it for a stream."""
-        scope = trio.CancelScope(deadline=deadline)
+    async def _serve(self, call: SharedCall, scope: trio.CancelScope) -> None:
+        """One call, as `serve_stream` does it for a stream. Cancelled by ``scope``."""
         call.on_broken = scope.cancel
-        if call.broken:
+        if call.broken or call.expired:
             scope.cancel()
-        engagement = _Engagement(call, request_id, self._peer, self._client, deadline)
+        engagement = _Engagement(call, self._peer, self._client)
         status: tuple[int, str] | None = None
         try:
-            with scope:
-                engage = partial(self._serving.service.engage, engagement)
-                status = await outcome_of(engage, self._peer)
-                with contextlib.suppress(StreamBroken, PeerDone):
-                    await call.flush()
-            if scope.cancelled_caught and deadline != math.inf and not call.broken:
+            engage = partial(self._serving.service.engage, engagement)
+            status = await outcome_of(engage, self._peer)
+            with contextlib.suppress(StreamBroken, PeerDone):
+                await call.flush()
+        except BaseException:  # a cancellation
+            if call.expired and not call.broken:
                 status = DEADLINE_PASSED
+            raise
         finally:
+            call.on_broken = None
             if status is None and not call.taken:
                 call.reset(ErrorCodes.REFUSED_STREAM)
             else:
@@ -140,14 +151,12 @@ class _ServerStream(SharedStream):
 
 
 class _Engagement(ServerEngagement):
-    def __init__(
-        self, call: SharedCall, request_id: str, peer: str, client: str, deadline: float
-    ) -> None:
+    def __init__(self, call: SharedCall, peer: str, client: str) -> None:
         self._call = call
-        self.request_id = request_id
+        self.request_id = call.request_id
         self.peer = peer
         self.client = client
-        self.deadline = deadline
+        self.deadline = call.deadline
 
     async def receive(self) -> ClientFrame | None:
         try:
