@@ -17,6 +17,12 @@ Headers = Sequence[tuple[str, str]]
 MAX_DATA_CHUNK = 10 * 1024
 """Bytes of body that Fn puts into one data frame (``MaxDataChunk``). Receivers take any size."""
 
+BODY_PIECE = 120 * 1024
+"""Bytes of a body that go together from one socket to the next: one read, one data frame, one
+write, so that no read leaves a small rest for a frame of its own. With its envelope such a frame is
+one HTTP/2 frame between two of hostler's own, and half of a stream's window: while one is read, the
+next is on its way. (Fn sends 10 KiB and takes any size up to gRPC's 4 MiB.)"""
+
 
 class TryCall(msgspec.Struct, frozen=True, gc=False):
     """The first frame of an engagement: the call, its slot key (hex or "") and extensions.

@@ -28,9 +28,8 @@ from hostler.errors import (
     code_of,
     public_error,
 )
-from hostler.frames import Data, Finished, ResultStart, TryCall
+from hostler.frames import BODY_PIECE, Data, Finished, ResultStart, TryCall
 from hostler.pool import MissingEOF, RunnerFault
-from hostler.pool._conversation import BODY_CHUNK
 from tests.conftest import Logs
 
 from .bench import OK, Bench, answer, read_all
@@ -60,7 +59,7 @@ async def test_a_call_that_succeeds() -> None:
     assert bench.is_idle()
 
 
-@pytest.mark.parametrize("size", [0, 1, BODY_CHUNK, BODY_CHUNK + 1, 5 * BODY_CHUNK])
+@pytest.mark.parametrize("size", [0, 1, BODY_PIECE, BODY_PIECE + 1, 5 * BODY_PIECE])
 @pytest.mark.parametrize("streamed", [False, True])
 async def test_the_body_arrives_whole_and_ends_once(size: int, streamed: bool) -> None:
     sent = bytes(range(256)) * (size // 256) + b"z" * (size % 256)
@@ -349,7 +348,7 @@ async def test_weakness_01_9_cancelled_anywhere_nothing_touches_body_or_writer_a
         await engagement.send(OK)
 
     bench = Bench(play)
-    data = b"b" * (3 * BODY_CHUNK)
+    data = b"b" * (3 * BODY_PIECE)
     bench.call.body = ReplayBody(BytesBody(data).open()) if streamed else BytesBody(data)
     writer = bench.call.writer
     assert isinstance(writer, RecordingWriter)

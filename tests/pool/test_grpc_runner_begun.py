@@ -7,8 +7,8 @@ import trio
 from hostler.abc import Outcome, Placed, RunnerCall
 from hostler.bodies import BytesBody, ReplayBody
 from hostler.errors import RunnerClosed
+from hostler.frames import BODY_PIECE
 from hostler.pool import GrpcRunner
-from hostler.pool._conversation import BODY_CHUNK
 from tests.wire.services import Gate, Pair, Service, call, open_pair
 
 from .bench import OK, answer
@@ -69,7 +69,7 @@ async def test_what_only_a_wait_can_send_does_not_begin() -> None:
         runner = GrpcRunner(pair.client)
         for body in (
             ReplayBody(BytesBody(b"x").open()),
-            BytesBody(bytes(BODY_CHUNK + 1)),
+            BytesBody(bytes(BODY_PIECE + 1)),
             BytesBody(bytes(40_000)),
         ):
             runner_call = make_call()

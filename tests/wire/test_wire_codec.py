@@ -14,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.frames import (
+    BODY_PIECE,
     ClientFrame,
     Commit,
     Data,
@@ -310,7 +311,7 @@ def test_unknown_arms_are_none() -> None:
     assert codec.decode_runner(no_http) is None
 
 
-@given(st.integers(0, 3 * codec.DATA_CHUNK), st.booleans())
+@given(st.integers(0, 3 * BODY_PIECE), st.booleans())
 def test_data_is_cut_into_frames(size: int, eof: bool) -> None:
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     frames: list[Data] = []
@@ -320,7 +321,7 @@ def test_data_is_cut_into_frames(size: int, eof: bool) -> None:
         assert isinstance(frame, Data)
         frames.append(frame)
     assert b"".join(frame.data for frame in frames) == data
-    assert all(len(frame.data) <= codec.DATA_CHUNK for frame in frames)
+    assert all(len(frame.data) <= BODY_PIECE for frame in frames)
     assert [frame.eof for frame in frames] == [False] * (len(frames) - 1) + [eof]
 
 

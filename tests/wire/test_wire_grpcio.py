@@ -20,8 +20,7 @@ import trio
 
 from hostler import wire
 from hostler.engagement import EngagementFailed, GRPCStatus, LogChannel, ServerEngagement
-from hostler.frames import Data, Finished, LogContainer, LogReady, LogStart, ResultStart
-from hostler.wire._codec import DATA_CHUNK
+from hostler.frames import BODY_PIECE, Data, Finished, LogContainer, LogReady, LogStart, ResultStart
 
 from .services import EMPTY_BODY, SUCCESS, TRY, Service, body_of, collect
 
@@ -83,7 +82,7 @@ async def test_their_client_engages(stubs: tuple[ModuleType, ModuleType]) -> Non
         headers = {header.key: header.value for header in start.result_start.http.headers}
         assert headers == {"X-Call": '{"id":"a"}', "X-Request": "rid"}
         assert b"".join(message.data.data for message in datas) == body
-        assert all(len(message.data.data) <= DATA_CHUNK for message in datas)
+        assert all(len(message.data.data) <= BODY_PIECE for message in datas)
         assert finished.finished.success
         assert exchange.code() is grpc.StatusCode.OK
 

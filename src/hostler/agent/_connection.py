@@ -10,6 +10,7 @@ import structlog
 import trio
 
 from hostler._iofs import FunctionSocket
+from hostler.frames import BODY_PIECE
 
 from ._request import RequestHead, ResponseHead, read_response
 
@@ -22,7 +23,6 @@ idle connections after 5 s and more, and a request must not cross with that."""
 DEFAULT_MAX_HEAD = 10 * 2**20
 """Bytes of a response head when FN_MAX_HDR_RESPONSE_SIZE is 0: the limit of Go's HTTP client."""
 
-_READ_SIZE = 128 * 1024
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)
 
 
@@ -218,7 +218,7 @@ class Connection:
             while True:
                 await trio.lowlevel.wait_readable(self._plain)
                 try:
-                    return self._plain.recv(_READ_SIZE)
+                    return self._plain.recv(BODY_PIECE)
                 except BlockingIOError:
                     continue
         except OSError as error:

@@ -18,6 +18,7 @@ from hostler.errors import (
     FunctionResponseTooBig,
     FunctionWriteRequest,
 )
+from hostler.frames import BODY_PIECE
 
 from ._connection import Channel, Connection, FunctionBroke, HeadTooBig, Stale
 from ._request import RequestHead
@@ -27,9 +28,6 @@ log = structlog.get_logger(__name__)
 INLINE_BODY = 64 * 1024
 """Bytes of a body in memory that are written together with the head, before anything is read.
 The socket's buffer holds that much even if the function never reads, so this can't block."""
-
-_PIECE = 128 * 1024
-"""Bytes of a body that are written at a time."""
 
 _OK, _FAILED, _TIMED_OUT = 200, 502, 504
 """The statuses of Fn's function contract; every other one is a mistake of the function kit."""
@@ -133,7 +131,7 @@ class Exchange:
         connection = self._connection
         try:
             async with self._call.body.open() as body:
-                while piece := await body.receive_some(_PIECE):
+                while piece := await body.receive_some(BODY_PIECE):
                     await connection.send(h11.Data(data=bytes(piece)))
             await connection.send(h11.EndOfMessage())
             self._sending = False

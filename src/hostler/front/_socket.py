@@ -13,7 +13,7 @@ import struct
 
 import trio
 
-RECEIVE_BYTES = 128 * 1024
+from hostler.frames import BODY_PIECE
 
 Address = tuple[str, int]
 
@@ -34,7 +34,7 @@ class ClientSocket:
     def read_now(self) -> bytes | None:
         """What is here, b"" at the client's end, ``None`` if nothing is. Raises `ClientGone`."""
         try:
-            return os.read(self.fd, RECEIVE_BYTES)
+            return os.read(self.fd, BODY_PIECE)
         except BlockingIOError:
             return None
         except OSError as error:

@@ -11,8 +11,8 @@ from ..abc import NotPlaced, Outcome, Placed, RunnerCall
 from ..bodies import BodyConsumed
 from ..engagement import BegunEngagement, ClientEngagement, NotSent, RunnerClient
 from ..errors import ProtocolError, ReservationAbandoned, RunnerClosed, ServerBusy
-from ..frames import Data, TryCall
-from ._conversation import BODY_CHUNK, Conversation, HeldBody
+from ..frames import BODY_PIECE, Data, TryCall
+from ._conversation import Conversation, HeldBody
 
 Rest = trio.abc.ReceiveStream | HeldBody | None
 """Of a body, what does not go with the call itself."""
@@ -82,8 +82,8 @@ class Attempt:
             raise _CallBroken(error) from error
         if data is not None:
             held = memoryview(data)
-            first = Data(bytes(held[:BODY_CHUNK]), eof=len(held) <= BODY_CHUNK)
-            return first, held[BODY_CHUNK:] or None
+            first = Data(bytes(held[:BODY_PIECE]), eof=len(held) <= BODY_PIECE)
+            return first, held[BODY_PIECE:] or None
         return None, stream
 
 
@@ -113,7 +113,7 @@ class BegunAttempt(Attempt):
         call = self._call
         try:
             data = call.body.data
-            if data is None or len(data) > BODY_CHUNK:
+            if data is None or len(data) > BODY_PIECE:
                 return False
             self._engagement = self._client.begin(
                 self._try_call,

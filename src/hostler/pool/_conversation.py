@@ -14,13 +14,10 @@ from ..engagement import (
     NotSent,
 )
 from ..errors import ProtocolError, ServerBusy
-from ..frames import Data, Finished, Reserved, ResultStart, RunnerFrame
+from ..frames import BODY_PIECE, Data, Finished, Reserved, ResultStart, RunnerFrame
 from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure
 
 log = structlog.get_logger(__name__)
-
-BODY_CHUNK = 120 * 1024
-"""Bytes of body in one frame: what the wire puts into one message. (Fn's sender uses 10 KiB.)"""
 
 END_SECONDS = 5.0
 """Seconds in which a runner must end the stream after its last frame."""
@@ -98,13 +95,13 @@ class Conversation:
 
     async def _send_held(self, rest: HeldBody) -> None:
         while rest:
-            chunk, rest = bytes(rest[:BODY_CHUNK]), rest[BODY_CHUNK:]
+            chunk, rest = bytes(rest[:BODY_PIECE]), rest[BODY_PIECE:]
             await self._engagement.send(Data(chunk, eof=not rest))
 
     async def _send_stream(self, body: trio.abc.ReceiveStream) -> None:
         chunk = b"-"
         while chunk:
-            chunk = bytes(await body.receive_some(BODY_CHUNK))
+            chunk = bytes(await body.receive_some(BODY_PIECE))
             await self._engagement.send(Data(chunk, eof=not chunk))
 
     async def receive(self) -> Outcome:

@@ -16,6 +16,7 @@ import betterproto.lib.google.protobuf as google
 
 from hostler.errors import HostlerError
 from hostler.frames import (
+    BODY_PIECE,
     ClientFrame,
     Commit,
     Data,
@@ -48,10 +49,6 @@ WATCH_LOAD = "/RunnerLoad/Watch"
 EMPTY = b""
 """The encoding of every message without fields that are set."""
 
-DATA_CHUNK = 120 * 1024
-"""Bytes of body in one message. Fn sends 10 KiB and takes any size up to gRPC's 4 MiB. With its
-envelope a message is one HTTP/2 frame between two of hostler's own, and half of a stream's window:
-while one is read, the next is on its way."""
 _PREFIX = struct.Struct(">BI")  # compressed flag, length
 _Message = TypeVar("_Message", bound=betterproto.Message)
 
@@ -77,16 +74,16 @@ def with_prefix(message: bytes) -> bytes:
 
 
 def data_parts(frame: Data) -> Iterable[bytes]:
-    """``frame`` as messages of at most ``DATA_CHUNK`` bytes of data, ``eof`` on the last."""
-    if len(frame.data) <= DATA_CHUNK:
+    """``frame`` as messages of at most ``BODY_PIECE`` bytes of data, ``eof`` on the last."""
+    if len(frame.data) <= BODY_PIECE:
         return (by_hand.encode_data(frame),)
     return _pieces(frame)
 
 
 def _pieces(frame: Data) -> Iterator[bytes]:
     size = len(frame.data)
-    for start in range(0, size, DATA_CHUNK):
-        stop = start + DATA_CHUNK
+    for start in range(0, size, BODY_PIECE):
+        stop = start + BODY_PIECE
         piece = Data(frame.data[start:stop], eof=frame.eof and stop >= size)
         yield by_hand.encode_data(piece)
 
