@@ -32,8 +32,8 @@ class Histogram:
 
     def __init__(self, labels: Sequence[str], bounds: Sequence[float]) -> None:
         self._labels = tuple(labels)
-        self._bounds = tuple(bounds)
-        self._names = [*(repr(float(bound)) for bound in bounds), "+Inf"]
+        self._bounds = tuple(map(float, bounds))  # quicker to compare with than whole numbers
+        self._names = [*map(repr, self._bounds), "+Inf"]
         self._series: dict[tuple[str, ...], Series] = {}
 
     def series(self, *values: str) -> Series:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import re
+from functools import lru_cache
 
 UNSET_TEXT = "0001-01-01T00:00:00.000Z"
 """How an unset date is written."""
@@ -20,6 +21,8 @@ _RFC3339 = re.compile(
 )
 """The form only, and what ``fromisoformat`` takes though RFC 3339 does not."""
 
+
+_MILLISECONDS = [f".{number:03}Z" for number in range(1000)]
 
 _SHOWN = 64
 """Characters of a bad text in an error, which may go back to a peer."""
@@ -33,8 +36,9 @@ def format_date(date: dt.datetime | None) -> str:
     """
     if date is None:
         return UNSET_TEXT
-    if date.tzinfo is dt.UTC:  # nearly always
-        return date.isoformat("T", "milliseconds")[:-6] + "Z"
+    if date.tzinfo is dt.UTC:  # nearly always, and mostly in the same second as others
+        second = _second(date.year, date.month, date.day, date.hour, date.minute, date.second)
+        return second + _MILLISECONDS[date.microsecond // 1000]
     offset = date.utcoffset()
     if offset is None:
         raise ValueError(f"a date needs a zone: {date!r}")
@@ -44,6 +48,11 @@ def format_date(date: dt.datetime | None) -> str:
     if offset % dt.timedelta(minutes=1):
         raise ValueError(f"the zone of a date must be in whole minutes: {date!r}")
     return text
+
+
+@lru_cache(maxsize=64)
+def _second(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:
+    return dt.datetime(year, month, day, hour, minute, second).isoformat()
 
 
 def parse_date(text: str) -> dt.datetime | None:

@@ -81,7 +81,7 @@ async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: o
     idle.append(Idle(await room.acquire(Resources(10), "a")))
     now = trio.current_time()
     idle[0].share.became_idle(now, now + 3)
-    assert (room.reclaimable, room.worthy) == (Resources(10), Resources(10))
+    assert (room.reclaimable, room.worthy(trio.current_time())) == (Resources(10), Resources(10))
     with pytest.raises(NoRoom):
         await room.acquire(Resources(1), "b", gentle=True)
     assert not idle[0].evicted
@@ -89,7 +89,7 @@ async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: o
         nursery.start_soon(room.acquire, Resources(1), "b")
         await trio.testing.wait_all_tasks_blocked()
         assert idle[0].evicted
-        assert room.worthy == Resources()
+        assert room.worthy(trio.current_time()) == Resources()
         idle[0].share.release()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
+import structlog
 import trio
 
 from hostler.engagement import EngagementEnded, GRPCStatus
@@ -35,7 +36,8 @@ async def test_what_the_wire_ends_stays_as_the_wire_says(
     engagement = Failing(*frames, end=True)
     terms = Terms(detached=True, checks=StatusChecks(image=""))
     async with trio.open_nursery() as nursery:
-        run = CallRun(ToldAgent(), terms, engagement, DetachedCalls(nursery, lambda: None))
+        detached = DetachedCalls(nursery, lambda: None)
+        run = CallRun(ToldAgent(), terms, engagement, detached, structlog.get_logger())
         caught: Exception | None = None
         try:
             await run.serve()

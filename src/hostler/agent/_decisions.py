@@ -7,10 +7,10 @@ from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 import attrs
+import msgspec
 
 
-@attrs.frozen
-class Resources:
+class Resources(msgspec.Struct, frozen=True, gc=False):
     """An amount: ``memory`` in bytes, ``cpus`` in milli-CPUs."""
 
     memory: int = 0

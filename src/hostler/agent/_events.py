@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import enum
-from collections import Counter
 from collections.abc import Mapping
 
 import attrs
@@ -86,7 +85,7 @@ class AgentEvents:
     def __init__(self, metrics: AgentMetrics) -> None:
         self.metrics = metrics
         self.calls = 0
-        self.ended: Counter[CallStatus] = Counter()
+        self.ended: dict[CallStatus, int] = dict.fromkeys(metrics.ended, 0)
         self.launches = 0
         self.launch_failures = 0
         self.freezes = 0

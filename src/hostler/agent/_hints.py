@@ -43,7 +43,7 @@ class LoadReporter:
 
     def load(self) -> LoadHint:
         """Of no call in particular, with all hot containers."""
-        return self._hint(b"", self._all_warm(), complete=True)
+        return self._hint(b"", self._all_warm(), trio.current_time(), complete=True)
 
     def hint(self, call: PendingCall) -> LoadHint:
         """For the answer to ``call``, which is over, or was refused."""
@@ -55,7 +55,9 @@ class LoadReporter:
         if complete:
             self._complete_at = now + COMPLETE_SECONDS
             warm = self._all_warm()
+        slot = b""
         if key is not None:
+            slot = _digest(key)
             queue = self._launcher.queues.find(key)
             if queue is not None:
                 rule = self._launcher.next_in_line
@@ -63,26 +65,27 @@ class LoadReporter:
                 if slots:
                     share = rule.share(key, call.client, queue.alive, now)
                 if queue.idle_count:
-                    warm[_digest(key)] = queue.idle_count
-        slot = b"" if key is None else _digest(key)
-        return self._hint(slot, warm, complete=complete, slots=slots, share=share)
+                    warm[slot] = queue.idle_count
+        return self._hint(slot, warm, now, complete=complete, slots=slots, share=share)
 
     def _hint(
         self,
         slot: bytes,
         warm: Mapping[bytes, int],
+        now: float,
         *,
         complete: bool,
         slots: int = 0,
         share: int = 0,
     ) -> LoadHint:
-        room = self._launcher.room
-        reclaimable, worthy = room.reclaimable, room.worthy
+        room, events = self._launcher.room, self._events
+        reclaimable, worthy = room.reclaimable, room.worthy(now)
+        total, used = room.total, room.used
         return LoadHint(
-            active=self._events.running + self._events.queued,
-            free_memory=max(0, room.total.memory - room.used.memory),
+            active=events.running + events.queued,
+            free_memory=max(0, total.memory - used.memory),
             reclaimable_memory=reclaimable.memory,
-            free_cpus=max(0, room.total.cpus - room.used.cpus),
+            free_cpus=max(0, total.cpus - used.cpus),
             reclaimable_cpus=reclaimable.cpus,
             retry_after_ms=self._retry_after_ms(),
             slot=slot,
@@ -93,7 +96,7 @@ class LoadReporter:
             share=share,
             worthy_memory=worthy.memory,
             worthy_cpus=worthy.cpus,
-            refused=self._events.ended["server_busy"] % 2**32,
+            refused=events.ended["server_busy"] % 2**32,
         )
 
     def _all_warm(self) -> dict[bytes, int]:

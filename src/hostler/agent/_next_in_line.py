@@ -9,8 +9,7 @@ its calls are here, and where several want in, none may have more here than its 
 from __future__ import annotations
 
 import math
-from collections import Counter
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 CONTENDED_SECONDS = 1.0
 """How long nobody may wait after calls of two functions were refused: containers that never idle
@@ -34,7 +33,8 @@ class NextInLine:
         self._used_until = -math.inf
         """Until when it counts that a call has asked for leave to wait."""
         self._wants_until: dict[str, float] = {}
-        self._here: dict[Hashable, Counter[str]] = {}
+        self._here: dict[Hashable, dict[str, int]] = {}
+        """Calls of each load balancer, by slot key."""
 
     def __repr__(self) -> str:
         return f"<NextInLine contended_until={self._contended_until:.3f}>"
@@ -43,13 +43,14 @@ class NextInLine:
         """A call of ``lb`` with the slot key ``key`` is here, until as many have `left`."""
         here = self._here.get(key)
         if here is None:
-            here = self._here[key] = Counter()
-        here[lb] += 1
+            here = self._here[key] = {}
+        here[lb] = here.get(lb, 0) + 1
 
     def left(self, key: Hashable, lb: str) -> None:
         here = self._here[key]
-        here[lb] -= 1
-        if not here[lb]:
+        if here[lb] > 1:
+            here[lb] -= 1
+        else:
             del here[lb]
             if not here:
                 del self._here[key]
@@ -92,7 +93,7 @@ class NextInLine:
         """
         if now >= self._used_until:
             return 0
-        here = self._here.get(key, Counter[str]())
+        here: Mapping[str, int] = self._here.get(key, {})
         if self._wants_until:
             self._forget(now)
         others = {*here, *self._wants_until} - {lb}

@@ -133,10 +133,9 @@ class Room:
         leaving = self._leaving
         return Resources(leaving.memory + self._idle_memory, leaving.cpus + self._idle_cpus)
 
-    @property
-    def worthy(self) -> Resources:
-        """What of `reclaimable` gentle calls don't get now."""
-        return self._worthy.total(trio.current_time())
+    def worthy(self, now: float) -> Resources:
+        """What of `reclaimable` gentle calls don't get ``now``."""
+        return self._worthy.total(now)
 
     @property
     def waiting(self) -> int:

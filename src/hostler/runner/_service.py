@@ -74,6 +74,7 @@ class PureRunnerService(RunnerService):
             self._counters,
         )
         self._feed = LoadFeed(agent)
+        self._call_log: structlog.typing.FilteringBoundLogger = log.bind()
         self._active = self._received = self._handled = 0
 
     def __repr__(self) -> str:
@@ -127,7 +128,7 @@ class PureRunnerService(RunnerService):
         self._received += 1
         handled = True  # also one that breaks off: it was not answered with a NACK
         try:
-            run = CallRun(self._agent, self._terms, engagement, self._detached)
+            run = CallRun(self._agent, self._terms, engagement, self._detached, self._call_log)
             handled = await run.serve()
         finally:
             self._active -= 1

@@ -26,6 +26,7 @@ from hostler.frames import (
     TryCall,
 )
 
+from ._hot_end import hot_fields
 from ._load_codec import decode_load, encode_load
 from ._varint import SHORT, read_varint, sized, varint
 
@@ -164,6 +165,15 @@ def _start_of(status: int, headers: Headers) -> bytes | None:
 
 def encode_finished(frame: Finished) -> bytes | None:
     """A ``RunnerMsg``."""
+    fields = hot_fields(frame) or _fields(frame)
+    if fields is None or frame.load is None:
+        return None if fields is None else _sized(_FINISHED_ARM, fields)
+    load = encode_load(frame.load)
+    return None if load is None else _sized(_FINISHED_ARM, fields, _sized(_LOAD, load))
+
+
+def _fields(frame: Finished) -> bytes | None:
+    """All of a ``CallFinished`` but the hint; ``None`` if a number is out of range."""
     parts: list[bytes] = []
     for key, limit, value in zip(_WRITTEN, _BOUNDS, _values(frame), strict=True):
         if not value:
@@ -175,12 +185,7 @@ def encode_finished(frame: Finished) -> bytes | None:
             parts += (key, SHORT[value] if value < 0x80 else varint(value))
         else:
             return None
-    if frame.load is not None:
-        load = encode_load(frame.load)
-        if load is None:
-            return None
-        parts += (_LOAD, sized(len(load)), load)
-    return _sized(_FINISHED_ARM, *parts)
+    return b"".join(parts)
 
 
 # --- decoding ------------------------------------------------------------------------------
