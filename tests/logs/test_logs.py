@@ -181,3 +181,28 @@ def test_details_may_have_any_name(log_format: Literal["json", "text"]) -> None:
     first, second = out.getvalue().splitlines()
     assert "GET" in first
     assert "PUT" in second
+
+
+def test_a_text_line_is_about_its_own_details_whatever_was_told_before() -> None:
+    """What is the same as in the line before is not made again."""
+    out = io.StringIO()
+    changing: list[int] = []
+    values = [0, 0.0, False, None, "", "a", "a b", "a", 0.0, 1e16, Path("/a"), changing, changing]
+    with open_logs(NodeConfig(), out):
+        log = structlog.get_logger("test")
+        for value in values:
+            log.info("one", b=value)
+            log.info("two", b=value, a="same")
+            changing.append(1)
+    told = ["0", "0.0", "False", "None", "''", "a", "'a b'", "a", "0.0", "1e+16"]
+    told += ["PosixPath('/a')", str([1] * 11), str([1] * 12)]
+    assert [line.split(maxsplit=4)[4] for line in out.getvalue().splitlines()] == [
+        line for value in told for line in (f"b={value}", f"a=same b={value}")
+    ]
+
+
+def test_events_may_have_arguments() -> None:
+    out = io.StringIO()
+    with open_logs(NodeConfig(), out):
+        structlog.get_logger("test").info("%d of %s", 1, "two", three=3)
+    assert out.getvalue().split("] ")[1].split() == ["1", "of", "two", "three=3"]

@@ -162,4 +162,4 @@ class CallRun:
 
 def _ms(duration_ns: int) -> float:
     """With whole microseconds. (`round` to places takes several times as long.)"""
-    return (duration_ns + 500) // 1000 / 1000
+    return (duration_ns + 500) // 1000 / 1000 if duration_ns else 0.0

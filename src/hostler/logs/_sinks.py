@@ -26,7 +26,7 @@ class FileSink(Sink):
         self._own = own
 
     def write(self, lines: Sequence[str]) -> None:
-        data = memoryview("".join(f"{line}\n" for line in lines).encode(errors=_ERRORS))
+        data = memoryview("\n".join([*lines, ""]).encode(errors=_ERRORS))
         while data:
             try:
                 data = data[os.write(self._descriptor, data) :]

@@ -7,9 +7,11 @@ a sixth of what an LB may spend on a call. It stays in use for terminals and for
 from __future__ import annotations
 
 import datetime as dt
+import functools
 import json
-import re
+import operator
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -17,10 +19,12 @@ import structlog
 
 from ._logger import Render
 
-_PLAIN = re.compile(r"[!#-<>-~]+")
-"""Texts that need no quotes: printable ASCII without blanks, ``"`` and ``=``."""
+_MAX_LAYOUTS = 1024
+"""Sets of names that are remembered; those of a node's own events are some hundred."""
 _EVENT_WIDTH = 30
 _LEVEL_WIDTH = 9
+_FIXED = frozenset({str, int, float, bool, type(None)})
+"""Types of values that never change."""
 _FOR_EXCEPTIONS = frozenset({"exc_info", "exception", "stack", "stack_info"})
 
 
@@ -44,26 +48,58 @@ def text_renderer(for_exceptions: Render) -> Render:
     Values with blanks, line breaks and the like are quoted, so that a line is one line. Events
     with an exception go to ``for_exceptions``.
     """
-    is_plain = _PLAIN.fullmatch
+    layout_of = functools.lru_cache(maxsize=_MAX_LAYOUTS)(_Layout)
 
     def render(level: str, event: str, details: dict[str, Any]) -> str:
-        if not _FOR_EXCEPTIONS.isdisjoint(details):
-            return for_exceptions(level, event, details)
         text = str(event)
         if not text.isprintable():
             text = repr(text)
-        head = f"{_now()} [{level:<{_LEVEL_WIDTH}}] "
         if not details:
-            return head + text
-        told = [
-            f"{key}={value}"
-            if isinstance(value := details[key], str) and is_plain(value)
-            else f"{key}={value!r}"
-            for key in sorted(details)
-        ]
-        return f"{head}{text:<{_EVENT_WIDTH}} {' '.join(told)}"
+            return f"{_now()} [{level.ljust(_LEVEL_WIDTH)}] {text}"
+        layout = layout_of(tuple(details))
+        if layout.of_exception:
+            return for_exceptions(level, event, details)
+        told = layout.fill(details)
+        return f"{_now()} [{level.ljust(_LEVEL_WIDTH)}] {text.ljust(_EVENT_WIDTH)} {told}"
 
     return render
+
+
+class _Layout:
+    """How details with certain names are told. Remembers what it has told last: of a call most is
+    the same as of the one before it. Safe for threads."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.of_exception = not _FOR_EXCEPTIONS.isdisjoint(names)
+        self._names = sorted(names)
+        # (With one name only it would give no tuple.)
+        self._values = operator.itemgetter(*self._names, self._names[0])
+        nothing = object()
+        self._latest: tuple[Sequence[Any], list[str]] = [nothing] * len(names), [""] * len(names)
+
+    def fill(self, details: dict[str, Any]) -> str:
+        latest, told = self._latest
+        told = told.copy()
+        values = self._values(details)
+        fixed = True
+        for place, was in enumerate(latest):
+            if (value := values[place]) is not was:
+                told[place] = _told(self._names[place], value)
+                fixed = fixed and type(value) in _FIXED
+        if fixed:
+            self._latest = values[:-1], told
+        return " ".join(told)
+
+
+def _told(name: str, value: object) -> str:
+    if isinstance(value, str) and value and _needs_no_quotes(value):
+        return f"{name}={value}"
+    return f"{name}={value!r}"
+
+
+def _needs_no_quotes(text: str) -> bool:
+    """Printable ASCII without blanks, ``"`` and ``=``. (A regular expression takes longer.)"""
+    return text.isascii() and text.isprintable() and not (" " in text or '"' in text or "=" in text)
 
 
 def json_renderer() -> Render:
@@ -95,7 +131,7 @@ class _Clock:
         if now != second:
             text = dt.datetime.fromtimestamp(now, dt.UTC).strftime("%Y-%m-%dT%H:%M:%S.")
             self._made = (now, text)
-        return f"{text}{rest:06}Z"
+        return "%s%06dZ" % (text, rest)  # noqa: UP031  (twice as fast as an expression with a width)
 
 
 _now = _Clock()

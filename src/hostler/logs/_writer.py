@@ -53,8 +53,9 @@ class LogWriter:
         self._size = 0
         self._idle = False
         self._closing = False
-        # Of a lock that its holder may take again: collecting garbage may log at any moment.
-        self._changed = threading.Condition()
+        # Its holder may take it again: collecting garbage may log at any moment.
+        self._lock = threading.RLock()
+        self._changed = threading.Condition(self._lock)
         # A daemon: one that is stuck in a write must not keep the process from ending.
         self._thread = threading.Thread(target=self._run, name="hostler log", daemon=True)
         self._thread.start()
@@ -64,7 +65,7 @@ class LogWriter:
 
     def msg(self, line: str) -> None:
         """Queue a line, or drop it. Never blocks."""
-        with self._changed:
+        with self._lock:  # (which costs half of what its condition does)
             if self._has_room() or threading.current_thread() is self._thread:
                 self._waiting.append(line)
                 self._size += len(line)
