@@ -3,7 +3,7 @@ from __future__ import annotations
 import datetime as dt
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from hostler.dates import EPOCH, UNSET_TEXT, format_date, parse_date
@@ -29,6 +29,20 @@ def _zone(hours: float) -> dt.timezone:
 )
 def test_output(date: dt.datetime | None, expected: str) -> None:
     assert format_date(date) == expected
+
+
+moments = st.sampled_from([0.0, 0.25, 0.999, 1.0, 59.5, 86_400.0, -0.001, -1.0])
+
+
+@given(st.datetimes(timezones=st.just(dt.UTC)), st.lists(moments))
+def test_each_date_is_itself_whatever_was_written_before(
+    date: dt.datetime, moments: list[float]
+) -> None:
+    """What is the same as of the date before is not made again."""
+    assume(2 <= date.year < 9999)
+    for seconds in moments:
+        moment = date + dt.timedelta(seconds=seconds)
+        assert format_date(moment) == moment.isoformat("T", "milliseconds")[:-6] + "Z"
 
 
 def test_dates_that_rfc3339_cannot_write() -> None:

@@ -52,6 +52,22 @@ class _Document(
     fn_id: str
 
 
+def _by_place(document: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    """The same, made of its values in the order of the fields: to look up so many names takes
+    longer than to write the document."""
+
+    def default(field: msgspec.structs.FieldInfo) -> object:
+        if field.required:
+            return msgspec.UNSET  # which no value is
+        return field.default_factory() if field.default is msgspec.NODEFAULT else field.default
+
+    fields = [
+        (field.name, field.type, default(field)) for field in msgspec.structs.fields(document)
+    ]
+    return msgspec.defstruct(document.__name__, fields, omit_defaults=True, gc=False)
+
+
+_Written = _by_place(_Document)
 _decoder = msgspec.json.Decoder(_Document)
 _encoder = msgspec.json.Encoder(order="deterministic")  # maps by key, as Go writes them
 
@@ -59,34 +75,34 @@ _encoder = msgspec.json.Encoder(order="deterministic")  # maps by key, as Go wri
 def encode_call(call: Call) -> str:
     """The document of ``call``. Raises `ValueError` for a date without a zone, and for a text
     with half of a surrogate pair, which is no Unicode."""
-    document = _Document(
-        id=call.id,
-        status=call.status,
-        image=call.image,
-        delay=call.delay,
-        type=call.type,
-        payload=call.payload,
-        url=call.url,
-        method=call.method,
-        timeout=call.timeout,
-        idle_timeout=call.idle_timeout,
-        tmpfs_size=call.tmpfs_size,
-        memory=call.memory,
-        cpus=format_cpus(call.cpus) if call.cpus else "",
-        config=call.config,
-        annotations=call.annotations,
-        headers=call.headers,
-        syslog_url=call.syslog_url,
-        completed_at=format_date(call.completed_at),
-        created_at=format_date(call.created_at),
-        started_at=format_date(call.started_at),
-        execution_duration=call.execution_duration_ns,
-        stats=call.stats,
-        error=call.error,
-        app_id=call.app_id,
-        app_name=call.app_name,
-        trigger_id=call.trigger_id,
-        fn_id=call.fn_id,
+    document = _Written(
+        call.id,
+        call.status,
+        call.image,
+        call.delay,
+        call.type,
+        call.payload,
+        call.url,
+        call.method,
+        call.timeout,
+        call.idle_timeout,
+        call.tmpfs_size,
+        call.memory,
+        format_cpus(call.cpus) if call.cpus else "",
+        call.config,
+        call.annotations,
+        call.headers,
+        call.syslog_url,
+        format_date(call.completed_at),
+        format_date(call.created_at),
+        format_date(call.started_at),
+        call.execution_duration_ns,
+        call.stats,
+        call.error,
+        call.app_id,
+        call.app_name,
+        call.trigger_id,
+        call.fn_id,
     )
     return _encoder.encode(document).decode()
 
