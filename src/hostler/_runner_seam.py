@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import attrs
+import msgspec
 import trio
 
 from .errors import ReservationAbandoned
@@ -16,19 +16,23 @@ if TYPE_CHECKING:
     from .abc import RunnerCall
 
 
-@attrs.frozen
-class Placed:
+class Placed(msgspec.Struct, frozen=True, eq=False):
     """The call was (or may have been) run: final. ``error`` is its outcome, ``None`` = success.
 
-    ``load`` is what the runner said about itself, if it does that.
+    ``load`` is what the runner said about itself, if it does that; outcomes with others are equal.
     """
 
     error: Exception | None = None
-    load: LoadHint | None = attrs.field(default=None, eq=False)
+    load: LoadHint | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placed) and self.error == other.error
+
+    def __hash__(self) -> int:
+        return hash(self.error)
 
 
-@attrs.frozen
-class NotPlaced:
+class NotPlaced(msgspec.Struct, frozen=True, eq=False):
     """The call certainly did not run and may be tried on any runner.
 
     ``reason`` is a `ServerBusy` for a NACK (the runner is healthy, only full), anything else
@@ -38,7 +42,14 @@ class NotPlaced:
 
     reason: Exception
     retry_after: float | None = None
-    load: LoadHint | None = attrs.field(default=None, eq=False)
+    load: LoadHint | None = None
+
+    def __eq__(self, other: object) -> bool:
+        seen = (self.reason, self.retry_after)
+        return isinstance(other, NotPlaced) and seen == (other.reason, other.retry_after)
+
+    def __hash__(self) -> int:
+        return hash((self.reason, self.retry_after))
 
 
 Outcome = Placed | NotPlaced

@@ -11,7 +11,7 @@ import re
 import secrets
 from collections.abc import Mapping
 
-import attrs
+import msgspec
 
 PARENT, STATE = "Traceparent", "Tracestate"
 
@@ -30,8 +30,7 @@ _MEMBER = re.compile(
 _MAX_MEMBERS = 32
 
 
-@attrs.frozen
-class TraceContext:
+class TraceContext(msgspec.Struct, frozen=True, gc=False):
     """One request's place in a trace."""
 
     trace_id: str

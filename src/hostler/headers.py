@@ -55,7 +55,7 @@ def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[st
     """A copy with canonical names; values of names that only differ in case are joined in order."""
     copy: dict[str, list[str]] = {}
     for name, values in headers.items():
-        canonical = canonical_header(name)
+        canonical = _cached(name) if len(name) <= _CACHED_LENGTH else _canonical(name)
         if canonical in copy:
             copy[canonical].extend(values)
         else:

@@ -6,7 +6,7 @@ import re
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-import attrs
+import msgspec
 
 from hostler._trace_context import PARENT, STATE, TraceContext
 from hostler.errors import FunctionInvalidResponse
@@ -26,8 +26,7 @@ LEAST_STATUS, GREATEST_STATUS = 200, 999
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 
 
-@attrs.frozen
-class Found:
+class Found(msgspec.Struct, frozen=True):
     """What a request calls."""
 
     app: App
