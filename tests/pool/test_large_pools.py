@@ -183,9 +183,9 @@ class Counting(WarmPlacer):
 
     asked = 0
 
-    def _is_full(self, need: Need, runner: Runner, *, gentle: bool) -> bool:
+    def _is_full(self, need: Need, runner: Runner, now: float, *, gentle: bool) -> bool:
         self.asked += 1
-        return super()._is_full(need, runner, gentle=gentle)
+        return super()._is_full(need, runner, now, gentle=gentle)
 
 
 def hint(free: int) -> LoadHint:

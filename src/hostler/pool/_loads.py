@@ -152,6 +152,10 @@ class LoadBook:
         were heard of last."""
         return self._warm.addresses(need, now, limit)
 
+    def any_warm(self, need: Need, now: float) -> bool:
+        """Whether `warm` has any."""
+        return self._warm.any(need, now)
+
     def has_room(self, address: str, need: Need, now: float) -> bool:
         """Whether one more container fits there without an eviction; true if nobody knows."""
         runner = self._runners.get(address)
@@ -185,15 +189,14 @@ class LoadBook:
             return False
         if now < runner.held_until:
             return True
+        if self._warm.count(address, need, now):
+            return False
         memory, cpus = runner.room(gentle=gentle), runner.cpus(gentle=gentle)
-        fits = memory >= need.memory and _fits(need.cpus, cpus)
-        return not fits and not self._warm.count(address, need, now)
+        return memory < need.memory or not _fits(need.cpus, cpus)
 
     def all_full(self, need: Need, now: float, *, gentle: bool = False) -> bool:
         """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
-        return not self._room[gentle].may_have(need.memory) and not self._warm.addresses(
-            need, now, 1
-        )
+        return not (self._warm.any(need, now) or self._room[gentle].may_have(need.memory))
 
     def all_tell(self, addresses: Set[str]) -> bool:
         """Whether each of them tells of changes by itself, and what it could free."""

@@ -23,7 +23,7 @@ from ._ladder import Ladder
 from ._loads import LoadBook
 from ._order import without
 from ._placement import Means, Placement
-from ._room import Room
+from ._room import Line, Room
 from ._tracker import AttemptTracker
 from ._trying import Trying
 from ._warm_index import MAX_NEEDS, Need
@@ -153,13 +153,17 @@ class SweepPlacer(Placer, LoadListener):
         room, need, probes = placement.room, placement.need, 0
         # The one that has waited longest probes for all; and who has nothing there, at once.
         if (placement.sweeps > 1 or not placement.line.ahead) and room.is_first(placement.ticket):
-            probes = self._probes(room)
+            probes = self._probes(room, now)
         gentle = now < placement.gentle_until
         if self._all_full(need, runners, now, gentle=gentle):
             return self._rng.sample(runners, min(probes, len(runners)))
 
+        begins = True
+
         def is_full(runner: Runner) -> bool:
-            return self._is_full(need, runner, gentle=gentle)
+            nonlocal begins
+            at, begins = now if begins else trio.current_time(), False
+            return self._is_full(need, runner, at, gentle=gentle)
 
         return without(self.order(placement.call, runners), is_full, probes)
 
@@ -168,12 +172,14 @@ class SweepPlacer(Placer, LoadListener):
         for placement in tuple(self._placements):
             placement.stop_waiting()
 
-    def _is_full(self, need: Need, runner: Runner, *, gentle: bool) -> bool:
-        return self.loads.is_full(runner.address, need, trio.current_time(), gentle=gentle)
+    def _is_full(self, need: Need, runner: Runner, now: float, *, gentle: bool) -> bool:
+        return self.loads.is_full(runner.address, need, now, gentle=gentle)
 
-    def _probes(self, room: Room) -> int:
+    def _is_full_for(self, runner: Runner, line: Line) -> bool:
+        return self._is_full(line.need, runner, trio.current_time(), gentle=line.gentle)
+
+    def _probes(self, room: Room, now: float) -> int:
         """How many runners may be tried now although they say that they are full."""
-        now = trio.current_time()
         if now < room.probe_at:
             return 0
         room.probe_at = now + self._config.retry_max_delay
@@ -213,7 +219,7 @@ class SweepPlacer(Placer, LoadListener):
         if room is None:
             room = self._rooms[id(pool)] = Room(
                 self._make_ladder,
-                is_full=lambda runner, line: self._is_full(line.need, runner, gentle=line.gentle),
+                is_full=self._is_full_for,
                 gives_way=self._gives_way,
             )
             pool.add_load_listener(self)
@@ -254,7 +260,8 @@ def _need(
     idle_timeout: int,
 ) -> Need:
     return Need(
-        (slot_hash_id, fn_id, image, memory, tmpfs_size, cpus),
+        # (A text remembers its hash, and each call looks for its kind at a dozen places.)
+        repr((slot_hash_id, fn_id, image, memory, tmpfs_size, cpus)),
         memory=(memory + tmpfs_size) * MIB,
         idle_seconds=idle_timeout,
         cpus=cpus,

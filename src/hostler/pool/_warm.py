@@ -31,7 +31,7 @@ class WarmPlacer(BoundedPlacer):
     """
 
     def patience(self, call: RunnerCall, need: Need, ahead: int, now: float) -> float:
-        if call.model.type == "detached" or self.loads.warm(need, now, 1):
+        if call.model.type == "detached" or self.loads.any_warm(need, now):
             return 0.0
         return self.loads.run_times.patience(need, ahead, now)
 

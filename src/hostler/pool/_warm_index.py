@@ -61,6 +61,11 @@ class WarmIndex:
         latest = itertools.islice(reversed(found.items()), limit)
         return [name for name, entry in latest if now < entry.until]
 
+    def any(self, need: Need, now: float) -> bool:
+        """Whether there is one where one was heard of last."""
+        found = self._needs.get(need.key)
+        return found is not None and now < found[next(reversed(found))].until
+
     def set(self, address: str, need: Need, count: int, now: float) -> None:
         """There are ``count``, which have been heard of just now."""
         if count <= 0:
