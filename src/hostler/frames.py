@@ -123,8 +123,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     want in; 0 = nobody else does."""
 
 
-class Finished(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """The outcome of the call on the runner, its last frame."""
+class Finished(msgspec.Struct, frozen=True, gc=False):
+    """The outcome of the call on the runner, its last frame. To be made by keywords."""
 
     success: bool
     details: str = ""

@@ -78,9 +78,27 @@ finishes = st.builds(
     error_text=texts,
     error_user=st.booleans(),
     created_at=texts,
+    started_at=texts,
+    completed_at=texts,
+    image=texts,
     scheduler_ns=int64,
     execution_ns=int64,
     init_start_ns=int64,
+    load=st.none() | hints,
+)
+lines = st.sampled_from(["", "é", "x" * 23, "x" * 127, "x" * 128]) | st.text(max_size=30)
+dates = st.sampled_from(["2026-11-26T14:41:19.123Z", "2026-11-26T14:41:19.12Zé", "now"])
+hot_ends = st.builds(
+    Finished,
+    success=st.just(True),
+    details=lines,
+    created_at=dates,
+    started_at=dates,
+    completed_at=dates,
+    image=lines,
+    scheduler_ns=st.integers(0, 2**62),
+    execution_ns=st.integers(1, 2**62),
+    init_start_ns=st.sampled_from([0, 0, 1]),
     load=st.none() | hints,
 )
 
@@ -155,7 +173,7 @@ def test_a_start_is_encoded_as_betterproto_does(frame: ResultStart) -> None:
         assert by_hand.decode_runner(by_betterproto) == frame
 
 
-@given(finishes)
+@given(finishes | hot_ends)
 def test_an_end_is_encoded_as_betterproto_does(frame: Finished) -> None:
     by_betterproto = codec._build_finished(frame)
     assert codec.encode_runner(frame) == by_betterproto

@@ -9,8 +9,8 @@ import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived
-from h2.exceptions import H2Error
+from h2.events import DataReceived, Event
+from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -30,8 +30,21 @@ def _config(*, client: bool) -> H2Configuration:
 class Twin(QuietH2):
     """What `QuietH2` would be if it left all frames to h2."""
 
-    read = H2Connection.receive_data
     send_data = H2Connection.send_data
+
+    def read(self, data: bytes, on_data: Callable[[int, bytes, int], None]) -> list[Event]:
+        return self.receive_data(data)
+
+
+def read(h2: QuietH2, data: bytes) -> list[Event]:
+    """All that came, as h2 tells it."""
+    events: list[Event] = []
+
+    def on_data(stream_id: int, data: bytes, size: int) -> None:
+        events.append(DataReceived(stream_id=stream_id, data=data, flow_controlled_length=size))
+
+    rest = h2.read(data, on_data)
+    return events + rest
 
 
 class End:
@@ -55,8 +68,8 @@ class End:
 
     def get(self, data: bytes) -> None:
         """Have both read ``data``, and tell of the same."""
-        mine = _outcome(self.quiet.read, data)
-        assert mine == _outcome(self.twin.read, data)
+        mine = _outcome(read, self.quiet, data)
+        assert mine == _outcome(read, self.twin, data)
         self.broken = self.broken or isinstance(mine, type)
         self.check()
 
@@ -201,9 +214,24 @@ def test_plain_data_is_read_and_written_without_h2(monkeypatch: pytest.MonkeyPat
         monkeypatch.setattr(H2Connection, method, lambda *_: taken.append(b""))
     client.quiet.send_data(1, b"one")
     client.quiet.send_data(1, memoryview(b"two"))
-    events = server.quiet.read(client.quiet.data_to_send())
+    events = read(server.quiet, client.quiet.data_to_send())
     assert [event.data for event in events if isinstance(event, DataReceived)] == [b"one", b"two"]
     assert not taken
+
+
+def test_what_comes_after_a_connection_was_closed_is_left_to_h2() -> None:
+    client, server = _open()
+    for data in (b"one", b"two"):
+        client.quiet.send_data(1, data)
+    seen: list[bytes] = []
+
+    def close(stream_id: int, data: bytes, size: int) -> None:
+        seen.append(data)
+        server.quiet.close_connection()
+
+    with pytest.raises(ProtocolError):
+        server.quiet.read(client.quiet.data_to_send(), close)
+    assert seen == [b"one"]
 
 
 def test_data_between_headers_and_their_continuation_is_an_error() -> None:

@@ -319,10 +319,10 @@ async def test_an_error_in_a_callback_ends_the_connection_not_the_loop(
         await call(pair.client)
         (protocol,) = pair.server.connections
 
-        def boom(event: object) -> None:
+        def boom(*_: object) -> None:
             raise RuntimeError("bug")
 
-        monkeypatch.setattr(protocol.processor, "process", boom)
+        monkeypatch.setattr(protocol.processor, "data_received", boom)
         with pytest.raises(EngagementFailed, match="connection"):
             await call(pair.client)
         await call(pair.client)

@@ -49,7 +49,7 @@ WATCH_LOAD = "/RunnerLoad/Watch"
 EMPTY = b""
 """The encoding of every message without fields that are set."""
 
-_PREFIX = struct.Struct(">BI")  # compressed flag, length
+PREFIX = struct.Struct(">BI")  # compressed flag, length
 _Message = TypeVar("_Message", bound=betterproto.Message)
 
 
@@ -67,7 +67,7 @@ def _parse(kind: type[_Message], data: bytes) -> _Message:
 
 def with_prefix(message: bytes) -> bytes:
     """``message`` with gRPC's length prefix, as streams take it."""
-    return _PREFIX.pack(0, len(message)) + message
+    return PREFIX.pack(0, len(message)) + message
 
 
 # --- Engage --------------------------------------------------------------------------------

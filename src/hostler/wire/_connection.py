@@ -126,11 +126,13 @@ class _Processor(grpclib_protocol.EventsProcessor):
             process(event)
 
     def process_data_received(self, event: DataReceived) -> None:
-        stream = self.streams.get(event.stream_id)
-        if stream is None:
-            self.connection.ack(event.stream_id, event.flow_controlled_length)
+        self.data_received(event.stream_id, event.data, event.flow_controlled_length)
+
+    def data_received(self, stream_id: int, data: bytes, flow_size: int) -> None:
+        if (stream := self.streams.get(stream_id)) is None:
+            self.connection.ack(stream_id, flow_size)
         else:
-            stream.add_data(event.data, event.flow_controlled_length)
+            stream.add_data(data, flow_size)
 
     def process_window_updated(self, event: WindowUpdated) -> None:
         if event.stream_id:
@@ -286,7 +288,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def data_received(self, data: bytes) -> None:
         self.heard = True
         try:
-            events = self.connection.h2.read(data)
+            events = self.connection.h2.read(data, self.processor.data_received)
         except ProtocolError:
             log.debug("protocol error", peer=self.peer, exc_info=True)
             self.processor.close("Protocol error")

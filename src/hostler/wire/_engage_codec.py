@@ -12,6 +12,7 @@ each way serves both directions.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
@@ -46,6 +47,8 @@ _LOAD = b"\xaa\x06"  # CallFinished.load, number 101
 _HTTP = b"\xa2\x06"  # CallResultStart.http, number 100
 _DATA_FIELD = 0x0A  # DataFrame.data
 _EOF_FIELD = b"\x10\x01"  # DataFrame.eof, true
+_NO_DATA = {False: b"\x12\x00", True: b"\x12\x02" + _EOF_FIELD}
+"""A whole message, by ``eof``."""
 
 _FINISHED_FIELDS = (
     "success",
@@ -76,7 +79,12 @@ _WRITTEN = [bytes((key,)) for key in _KEYS.values()]
 _BOUNDS = [0 if name in _TEXTS else _LIMITS.get(name, 2**63) for name in _KEYS]
 """Those of texts are 0."""
 _values = attrgetter(*_FINISHED_FIELDS)
-_READ = {key: (name, _LIMITS.get(name, 2**63)) for name, key in _KEYS.items()}
+_PLACES = Finished.__struct_fields__
+_NOTHING: Sequence[Any] = attrgetter(*_PLACES)(Finished(success=False))
+_READ = [(0, -1)] * 256
+"""By key: the place among what a `Finished` is made of, and the bound; no value is under -1."""
+for _name, _bound in zip(_FINISHED_FIELDS, _BOUNDS, strict=True):
+    _READ[_KEYS[_name]] = _PLACES.index(_name), _bound
 
 
 _starts: dict[tuple[int, Headers], bytes] = {}
@@ -90,14 +98,14 @@ class _Unusual(ValueError):
 
 def _sized(key: bytes, *parts: bytes) -> bytes:
     value = b"".join(parts)
-    return b"%b%b%b" % (key, sized(len(value)), value)
+    return b"".join((key, sized(len(value)), value))
 
 
 def _text(key: bytes, text: str) -> bytes:
     if not text:
         return b""
     value = text.encode()
-    return b"%b%b%b" % (key, sized(len(value)), value)
+    return b"".join((key, sized(len(value)), value))
 
 
 # --- encoding ------------------------------------------------------------------------------
@@ -106,12 +114,14 @@ def _text(key: bytes, text: str) -> bytes:
 def encode_data(frame: Data) -> bytes:
     """A ``ClientMsg`` or a ``RunnerMsg``."""
     data = frame.data
-    tail = _EOF_FIELD if frame.eof else b""
     if not data:
-        return b"%c%c%b" % (_DATA_ARM, len(tail), tail)
-    length = sized(len(data))
-    inner = sized(1 + len(length) + len(data) + len(tail))
-    return b"%c%b%c%b%b%b" % (_DATA_ARM, inner, _DATA_FIELD, length, data, tail)
+        return _NO_DATA[frame.eof]
+    size = len(data)
+    length = sized(size)
+    inner = 1 + len(length) + size
+    if frame.eof:
+        return b"".join((b"\x12", sized(inner + 2), b"\x0a", length, data, _EOF_FIELD))
+    return b"".join((b"\x12", sized(inner), b"\x0a", length, data))
 
 
 def encode_try(frame: TryCall) -> bytes:
@@ -354,31 +364,29 @@ def _known_load(part: bytes) -> LoadHint:
 def _finished(data: bytes) -> Finished:
     end = len(data)
     at = _inside(data, 1, end)
-    values: dict[str, Any] = {"success": False}
+    values = [*_NOTHING]
     while at < end:
         key = data[at]
-        if key not in _READ:
-            if data[at : at + 2] != _LOAD:
-                raise _Unusual
-            begin, at = _sized_at(data, at + 2, end)
-            values["load"] = _read_load(data[begin:at])
-            continue
-        name, limit = _READ[key]
         value = data[at + 1]
         if value < 0x80:
             at += 2
         else:
             value, at = read_varint(data, at + 1)
-        if key & 7:
-            if at + value > end:
-                raise _Unusual
-            values[name] = data[at : at + value].decode()
-            at += value
-        elif value >= limit:
-            raise _Unusual
+        place, bound = _READ[key]
+        if not bound:
+            stop = at + value
+            values[place] = data[at:stop].decode()
+            at = stop
+        elif value < bound:
+            values[place] = value if bound > 2 else value > 0
+        elif key == _LOAD[0] and value == _LOAD[1]:
+            begin, at = _sized_at(data, at, end)
+            values[-1] = _read_load(data[begin:at])
         else:
-            values[name] = value > 0 if limit == 2 else value
-    return Finished(**values)
+            raise _Unusual
+    if at != end:
+        raise _Unusual
+    return Finished(*values)
 
 
 def _integer(data: bytes, at: int, limit: int) -> tuple[int, int]:

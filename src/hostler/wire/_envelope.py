@@ -33,7 +33,7 @@ class CallEnd(msgspec.Struct, frozen=True, gc=False):
     text: str = ""
 
 
-_OK_END = CallEnd()
+OK_END = CallEnd()
 
 
 class Envelope(msgspec.Struct, gc=False):
@@ -67,10 +67,12 @@ def encode(envelope: Envelope) -> bytes:
     if envelope.timeout_ms:
         parts += (b"\x38", varint(envelope.timeout_ms))
     value = b"".join(parts)
-    return b"\x0a%b%b" % (sized(len(value)), value)
+    return b"".join((b"\x0a", sized(len(value)), value))
 
 
 def _encode_end(end: CallEnd) -> bytes:
+    if end is OK_END:
+        return b""
     number = end.status if 0 <= end.status < _UINT32 else UNKNOWN
     status = b"\x08" + varint(number) if number else b""
     if not end.text:
@@ -120,7 +122,7 @@ def _envelope(data: bytes, at: int, end: int) -> Envelope:
         elif key == _END:
             size, begin = read_varint(data, at + 1)
             at = begin + size
-            envelope.end = _decode_end(data, begin, at) if size else _OK_END
+            envelope.end = _decode_end(data, begin, at) if size else OK_END
         elif key == _REQUEST_ID:
             size, begin = read_varint(data, at + 1)
             at = begin + size

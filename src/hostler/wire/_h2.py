@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from struct import Struct
 from typing import Any
 
 from h2.config import H2Configuration
 from h2.connection import ConnectionState, H2Connection
-from h2.events import ConnectionTerminated, DataReceived
+from h2.events import ConnectionTerminated
 from h2.events import Event as H2Event
 from h2.stream import StreamState
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame
@@ -41,35 +42,22 @@ class QuietH2(H2Connection):
         super().__init__(config)
         self._frame_dispatch_table[_Data] = self._receive_data_frame
 
-    def read(self, data: bytes) -> list[H2Event]:
-        """As `receive_data`."""
-        events: list[H2Event] = []
+    def read(self, data: bytes, on_data: Callable[[int, bytes, int], None]) -> list[H2Event]:
+        """As `receive_data`, but that plain DATA at the beginning is given to ``on_data``, with its
+        stream before it and its size behind, before the rest is looked at: as if it came alone."""
         buffer = self.incoming_buffer
-        if (
-            self.state_machine.state in _OPEN
-            and not buffer._data
-            and not buffer._headers_buffer
-            and not buffer._preamble_len
-        ):
-            at, end = 0, len(data)
-            while at + 9 < end:
-                size, flags, stream_id = _HEAD.unpack_from(data, at)
-                begin = at + 9
-                stop = begin + (size >> 8)
-                if flags or size & 0xFF or stop > end or not self._consume(stream_id, stop - begin):
-                    break
-                events.append(
-                    DataReceived(
-                        stream_id=stream_id,
-                        data=data[begin:stop],
-                        flow_controlled_length=stop - begin,
-                    )
-                )
-                at = stop
-            if at == end:
-                return events
-            data = data[at:]
-        return events + self.receive_data(data)
+        if buffer._data or buffer._headers_buffer or buffer._preamble_len:
+            return self.receive_data(data)
+        at, end = 0, len(data)
+        while at + 9 < end:
+            size, flags, stream_id = _HEAD.unpack_from(data, at)
+            begin = at + 9
+            stop = begin + (size >> 8)
+            if flags or size & 0xFF or stop > end or not self._consume(stream_id, stop - begin):
+                break
+            on_data(stream_id, data[begin:stop], stop - begin)
+            at = stop
+        return self.receive_data(data[at:]) if at < end else []
 
     def _consume(self, stream_id: int, size: int) -> bool:
         """Account for ``size`` bytes that came on a stream, if they may come there."""
@@ -80,7 +68,8 @@ class QuietH2(H2Connection):
         window = stream._inbound_window_manager
         window_of_all = self._inbound_flow_control_window_manager
         if (
-            machine.state is not StreamState.OPEN
+            self.state_machine.state not in _OPEN
+            or machine.state is not StreamState.OPEN
             or not machine.headers_received
             or stream._expected_content_length is not None
             or size > window.current_window_size
@@ -100,30 +89,36 @@ class QuietH2(H2Connection):
         pad_length: Any = None,
     ) -> None:
         """As h2's."""
+        if end_stream or pad_length is not None or not self.send_whole(stream_id, data):
+            super().send_data(stream_id, data, end_stream, pad_length)
+
+    def send_whole(self, stream_id: int, data: bytes | memoryview) -> bool:
+        """Send ``data`` if it is not empty and can go in one frame, now; whether it was sent."""
         stream = self.streams.get(stream_id)
         size = len(data)
         if (
             stream is None
             or stream.state_machine.state is not StreamState.OPEN
             or self.state_machine.state not in _OPEN
-            or end_stream
-            or pad_length is not None
-            or not 0 < size <= self.room(stream_id)
+            or not 0 < size <= self.max_outbound_frame_size
+            or size > stream.outbound_flow_control_window
+            or size > self.outbound_flow_control_window
         ):
-            super().send_data(stream_id, data, end_stream, pad_length)
-            return
+            return False
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
         self._data_to_send += _HEAD.pack(size << 8, 0, stream_id)
         self._data_to_send += data
+        return True
 
     def room(self, stream_id: int) -> int:
         """Bytes that may be sent on an existing stream in one frame; none if not positive."""
-        return min(
-            self.streams[stream_id].outbound_flow_control_window,
-            self.outbound_flow_control_window,
-            self.max_outbound_frame_size,
-        )
+        return min(self.window(stream_id), self.max_outbound_frame_size)
+
+    def window(self, stream_id: int) -> int:
+        """Bytes that may be sent on an existing stream."""
+        window: int = self.streams[stream_id].outbound_flow_control_window
+        return min(window, self.outbound_flow_control_window)
 
     def has_stream(self, stream_id: int) -> bool:
         """Whether the stream is there and not closed, at both ends."""

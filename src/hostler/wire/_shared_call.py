@@ -84,7 +84,8 @@ class SharedCall:
         """Nothing can be sent any more: the end or a reset is on its way, or sent."""
         self._receiver: trio.lowlevel.Task | None = None
         """The task in `receive`."""
-        self._progress = Change()
+        self._progress: Change | None = None
+        """For whoever waits to send more."""
         self._steps = 0
 
     # --- what the peer says; synchronous ---
@@ -107,7 +108,7 @@ class SharedCall:
             self._inbox.append(frame)
         if envelope.credit:
             self._credit = min(self._credit + envelope.credit, MAX_CREDIT)
-            self._progress.note()
+            self._note_progress()
             if self._outbox:
                 self._shared.queue(self)
         if envelope.end is not None:
@@ -270,14 +271,20 @@ class SharedCall:
         self._drop_outbox()
         return trio.lowlevel.Abort.SUCCEEDED
 
+    def _note_progress(self) -> None:
+        if self._progress is not None:
+            self._progress.note()
+
     def _wake(self) -> None:
-        self._progress.note()
+        self._note_progress()
         if self._waiter is not None:
             waiter, self._waiter = self._waiter, None
             trio.lowlevel.reschedule(waiter)
 
     async def _wait_progress(self) -> None:
         self.check_writable()
+        if self._progress is None:
+            self._progress = Change()
         await self._progress.wait()
 
     def check_writable(self) -> None:
@@ -319,14 +326,11 @@ class SharedCall:
     def take(self, budget: int, number: Callable[[], int]) -> bytes:
         """The next envelope: frames of up to ``budget`` bytes and the credit for them, at least
         one; empty if there is nothing that may be sent. ``number`` makes one for a new call."""
-        frames: list[bytes] = []
-        cost = 0
-        while self._outbox and self._credit > cost and budget > 0:
-            frame = self._outbox.popleft()
-            size = len(frame)
-            cost += size + FRAME_COST
-            budget -= size
-            frames.append(frame)
+        if self._pending <= min(self._credit, budget):  # nearly always
+            frames, cost = [*self._outbox], self._pending
+            self._outbox.clear()
+        else:
+            frames, cost = self._take_some(budget)
         self._credit -= cost
         self._pending -= cost
         self._shared.pending -= cost
@@ -345,6 +349,18 @@ class SharedCall:
         if end is not None:
             self._end = None
         return encode(envelope)
+
+    def _take_some(self, budget: int) -> tuple[list[bytes], int]:
+        """Frames, and the credit for them."""
+        frames: list[bytes] = []
+        cost = 0
+        while self._outbox and self._credit > cost and budget > 0:
+            frame = self._outbox.popleft()
+            size = len(frame)
+            cost += size + FRAME_COST
+            budget -= size
+            frames.append(frame)
+        return frames, cost
 
     @property
     def has_more(self) -> bool:

@@ -16,7 +16,7 @@ from collections import deque
 import structlog
 
 from ._broken import Broken, StreamBroken
-from ._codec import CodecError, with_prefix
+from ._codec import PREFIX, CodecError
 from ._envelope import Envelope, decode_batch
 from ._shared_call import SharedCall
 from ._status import INTERNAL, MAX_MESSAGE, RESOURCE_EXHAUSTED, UNDECODABLE
@@ -111,7 +111,7 @@ class SharedStream(ABC):
             self._send_batch()
 
     def _send_batch(self) -> None:
-        taken, parts, size = [], [], 0
+        taken, parts, size = [], [b""], 0
         while self._ready and size < BATCH:
             call = self._ready.popleft()
             call.queued = False
@@ -124,8 +124,9 @@ class SharedStream(ABC):
             if call.has_more:  # behind the others
                 call.queued = True
                 self._ready.append(call)
-        if parts:
-            self._stream.put(with_prefix(b"".join(parts)))
+        if taken:
+            parts[0] = PREFIX.pack(0, size)
+            self._stream.put(b"".join(parts))
         for call in taken:
             call.sent()
             if not call.attended and call.is_over:

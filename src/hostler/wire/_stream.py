@@ -222,9 +222,22 @@ class WireStream(grpclib_protocol.Stream):
         """
         if self.broken or self.end_sent:
             return self._queued
-        self._unsent.append(memoryview(data))
+        connection = self.connection
         self._queued += len(data)
-        self.pump(flush=flush)
+        if (
+            not self._unsent
+            and connection.write_ready.is_set()
+            and not connection.transport.is_closing()
+            and connection.h2.send_whole(self.known_id, data)
+        ):
+            self._sent += len(data)
+            if flush:
+                connection.flush()
+            self._progress.set()
+            self._report_sent()
+        else:
+            self._unsent.append(memoryview(data))
+            self.pump(flush=flush)
         return self._queued
 
     def call_when_sent(self, position: int, callback: Callable[[], None]) -> None:
@@ -288,7 +301,7 @@ class WireStream(grpclib_protocol.Stream):
             or not self.connection.write_ready.is_set()
         ):
             return 0
-        return self._h2_connection.local_flow_control_window(self.known_id)
+        return self.connection.h2.window(self.known_id)
 
     def pump(self, *, flush: bool = True) -> None:
         """Send as much as the peer's windows and the transport take. Synchronous. ``flush`` as

@@ -6,6 +6,8 @@ from functools import lru_cache
 
 SHORT = [bytes((value,)) for value in range(0x80)]
 """The values of one byte, for those whom a function call costs too much."""
+_MORE = [bytes((value | 0x80,)) for value in range(0x80)]
+"""Bytes that others follow."""
 
 
 def varint(value: int) -> bytes:
@@ -13,9 +15,9 @@ def varint(value: int) -> bytes:
     if value < 0x80:
         return SHORT[value]
     if value < 0x4000:
-        return bytes((value & 0x7F | 0x80, value >> 7))
+        return _MORE[value & 0x7F] + SHORT[value >> 7]
     if value < 0x20_0000:
-        return bytes((value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14))
+        return _MORE[value & 0x7F] + _MORE[value >> 7 & 0x7F] + SHORT[value >> 14]
     if value < 0x1000_0000:
         low = value & 0x7F | 0x80, value >> 7 & 0x7F | 0x80, value >> 14 & 0x7F | 0x80
         return bytes((*low, value >> 21))
