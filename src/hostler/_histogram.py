@@ -43,10 +43,14 @@ class Histogram:
             found = self._series[values] = Series(self._bounds)
         return found
 
+    def items(self) -> Sequence[tuple[tuple[str, ...], Series]]:
+        """All of them, with their labels. A scrape may ask from a thread of its own."""
+        return tuple(self._series.items())
+
     def metric(self, name: str, text: str) -> Metric:
         """As Prometheus takes it, under ``name``."""
         metric = Metric(name, text, "histogram")
-        for values, series in tuple(self._series.items()):
+        for values, series in self.items():
             labels = dict(zip(self._labels, values, strict=True))
             counts = list(accumulate(series.counts))
             for bound, count in zip(self._names, counts, strict=True):

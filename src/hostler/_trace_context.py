@@ -7,8 +7,8 @@ trace is not sampled: nobody has recorded its root.
 
 from __future__ import annotations
 
+import os
 import re
-import secrets
 from collections.abc import Mapping
 
 import msgspec
@@ -20,6 +20,7 @@ _PARENT = re.compile(
     r"(?P<rest>-[!-~]*)?",
     re.ASCII,
 )
+_NO_TRACE, _NO_SPAN = "0" * 32, "0" * 16
 _MAX_PARENT = 256
 """Versions to come may be longer than the 55 characters of version 00; without a bound they would
 be a free ride."""
@@ -53,7 +54,9 @@ def trace_of(headers: Mapping[str, list[str]]) -> TraceContext:
     A ``traceparent`` that is invalid, or there twice, begins a new trace, and then
     ``tracestate`` counts for nothing; one that is invalid alone is dropped.
     """
-    values = headers.get(PARENT, ())
+    values = headers.get(PARENT)
+    if values is None:
+        return _new_trace()
     match = _PARENT.fullmatch(values[0]) if len(values) == 1 else None
     if match is None or len(match[0]) > _MAX_PARENT or (match["rest"] and match[0][:2] == "00"):
         return _new_trace()
@@ -61,9 +64,9 @@ def trace_of(headers: Mapping[str, list[str]]) -> TraceContext:
 
 
 def _new_trace() -> TraceContext:
-    digits = secrets.token_hex(24)
+    digits = os.urandom(24).hex()
     trace_id, span_id = digits[:32], digits[32:]
-    if not int(trace_id, 16) or not int(span_id, 16):  # all zeros means "none"
+    if trace_id == _NO_TRACE or span_id == _NO_SPAN:
         return _new_trace()
     return TraceContext(trace_id, f"00-{trace_id}-{span_id}-00")
 

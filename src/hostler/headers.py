@@ -53,6 +53,8 @@ _cached = lru_cache(maxsize=_CACHE_SIZE)(_canonical)
 
 def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[str]]:
     """A copy with canonical names; values of names that only differ in case are joined in order."""
+    if _known.issuperset(headers):
+        return {name: [*values] for name, values in headers.items()}
     copy: dict[str, list[str]] = {}
     for name, values in headers.items():
         canonical = _cached(name) if len(name) <= _CACHED_LENGTH else _canonical(name)
@@ -60,7 +62,14 @@ def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[st
             copy[canonical].extend(values)
         else:
             copy[canonical] = list(values)
+    if len(_known) > _CACHE_SIZE:
+        _known.clear()
+    _known.update(name for name in copy if len(name) <= _CACHED_LENGTH)
     return copy
+
+
+_known: set[str] = set()
+"""Canonical names, to see at once of a request's headers that they have no others."""
 
 
 def end_to_end(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from hostler._histogram import Histogram
+from hostler._histogram import Histogram, Series
 from hostler.errors import Blame
 from hostler.metrics import MILLISECONDS
 
@@ -33,13 +33,15 @@ class FrontMetrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._versions: set[str] = {""}
         self._requests: Counter[tuple[str, ...]] = Counter()
-        self._responses: Counter[tuple[str, ...]] = Counter()
+        self._known: dict[tuple[str, str, int, Blame, str], Series] = {}
+        """As they were asked for; of those that have a bound."""
         self._latency = Histogram(_RESPONSE_LABELS, MILLISECONDS)
         registry.register(self)
 
     def collect(self) -> Iterator[Metric]:
         yield _metric("request_count", "HTTP requests begun", _REQUEST_LABELS, self._requests)
-        yield _metric("response_count", "HTTP requests answered", _RESPONSE_LABELS, self._responses)
+        answered = {labels: sum(series.counts) for labels, series in self._latency.items()}
+        yield _metric("response_count", "HTTP requests answered", _RESPONSE_LABELS, answered)
         yield self._latency.metric(
             "fn_api_latency", "Milliseconds from a request to the end of its answer"
         )
@@ -57,9 +59,17 @@ class FrontMetrics(Collector):
         fdk_version: str,
         duration_ns: int,
     ) -> None:
-        labels = (path, _method(method), str(status), blame, self._version(fdk_version))
-        self._responses[labels] += 1
-        self._latency.series(*labels).observe(duration_ns / 1e6)
+        asked = (path, method, status, blame, fdk_version)
+        series = self._known.get(asked) or self._series(asked)
+        series.observe(duration_ns / 1e6)
+
+    def _series(self, asked: tuple[str, str, int, Blame, str]) -> Series:
+        path, method, status, blame, fdk_version = asked
+        version = self._version(fdk_version)
+        series = self._latency.series(path, _method(method), str(status), blame, version)
+        if method in _METHODS and version == fdk_version:
+            self._known[asked] = series
+        return series
 
     def _version(self, version: str) -> str:
         if version not in self._versions:
@@ -74,7 +84,7 @@ def _method(name: str) -> str:
 
 
 def _metric(
-    name: str, text: str, labels: tuple[str, ...], counts: Counter[tuple[str, ...]]
+    name: str, text: str, labels: tuple[str, ...], counts: Mapping[tuple[str, ...], int]
 ) -> Metric:
     metric = Metric(f"fn_api_{name}", text, "untyped")
     for values, count in tuple(counts.items()):  # a scrape has a thread of its own
