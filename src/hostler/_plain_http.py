@@ -9,15 +9,18 @@ byte; tests compare the two. That takes a sixth of the time.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from http.client import responses
 from typing import NamedTuple
 
-Pairs = list[tuple[bytes, bytes]]
+Pair = tuple[bytes, bytes]
+Pairs = list[Pair]
 
 # Header lines of printable ASCII. All repetitions are possessive: a match takes linear time.
 _LINES = rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[ -~]*+\r\n)*+"
-_OWN_LINES = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++: (?:[!-~]++(?: ++[!-~]++)*+)?+\r\n)*+")
+_OWN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++: (?:[!-~]++(?: ++[!-~]++)*+)?+\r\n"
+_OWN_LINE, _OWN_LINES = re.compile(_OWN), re.compile(rb"(?:%b)*+" % _OWN)
 _REQUEST = re.compile(
     rb"(GET|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n(%b)\r\n" % _LINES
 )
@@ -29,9 +32,11 @@ _LENGTH_NAME = b"content-length"
 _HARMLESS = frozenset({_LENGTH_NAME, b"host"})
 _LOOK_AT = _HARMLESS | {b"transfer-encoding", b"connection", b"upgrade", b"expect"}
 """Headers with a meaning for the connection. Twice the same is not plain."""
+_CHANGING = frozenset({_LENGTH_NAME, b"date", b"fn-call-id"})
+"""Headers that are hardly ever the same in the next response."""
 _BODILESS = (204, 304)
-_MAX_KNOWN, _MAX_KNOWN_SIZE = 512, 256
-"""Header lines that are remembered, and how long they may be."""
+_MAX_KNOWN, _MAX_KNOWN_SIZE, _MAX_USUAL_SIZE = 512, 256, 1024
+"""Header lines that are remembered, and how long one and all of a response may be."""
 
 
 class PlainHead(NamedTuple):
@@ -85,52 +90,85 @@ def write_fields(fields: Pairs) -> bytes | None:
 
 
 def write_response(
-    status: int, fields: Pairs, body: bytes, *, date: bytes = b"", closes: bool = False
+    status: int,
+    fields: Sequence[Pair],
+    body: bytes,
+    *,
+    usual: tuple[Pair, ...] = (),
+    date: bytes = b"",
+    closes: bool = False,
 ) -> bytes | None:
-    """A response with its ``body``, to a request that was plain. ``date`` is added unless
-    ``fields`` have one; ``closes`` says that the connection ends with it."""
+    """A response with its ``body``, to a request that was plain. Its headers are ``fields``, then
+    ``usual``, which is remembered: other responses have the same. ``date`` is added unless one of
+    them is that; ``closes`` says that the connection ends with it."""
     if not 200 <= status <= 599 or status in _BODILESS:
         return None
-    lines = [_status_line(status)]
-    length = -1
-    for name, value in fields:
-        field = (name, value)
+    found = _usual.get(usual) or _remember_usual(usual)
+    lines = _lines(fields)
+    if found is None or lines is None:
+        return None
+    text, length, dated = found
+    own_text, own_length, own_dated = lines
+    if (length or own_length) != b"%d" % len(body) or (length and own_length):
+        return None
+    return b"".join(
+        (
+            _status_line(status),
+            own_text,
+            text,
+            b"" if dated or own_dated or not date else b"date: %b\r\n" % date,
+            b"connection: close\r\n\r\n" if closes else b"\r\n",
+            body,
+        )
+    )
+
+
+_Lines = tuple[bytes, bytes | None, bool]
+"""Header lines, the body's length, and whether there is a date."""
+
+_usual: dict[tuple[Pair, ...], _Lines] = {}
+_known: dict[Pair, bytes] = {}
+"""The lines of headers that mean nothing to a connection."""
+
+
+def _lines(fields: Sequence[Pair]) -> _Lines | None:
+    lines: list[bytes] = []
+    length: bytes | None = None
+    dated = False
+    for field in fields:
         line = _known.get(field)
         if line is None:
-            name = name.lower()
-            line = write_fields([field])
-            if line is None:
-                return None
-            if name == b"date":
-                date = b""
-            elif name == _LENGTH_NAME:
-                if length >= 0 or _LENGTH.fullmatch(value) is None:
-                    return None
-                length = int(value)
+            name = field[0].lower()
+            if name == _LENGTH_NAME and length is None:
+                length = field[1]
             elif name in _LOOK_AT:
                 return None
-            else:
+            dated = dated or name == b"date"
+            line = b"%b: %b\r\n" % field
+            if name not in _CHANGING:
+                if not _OWN_LINE.fullmatch(line):
+                    return None
                 _remember(field, line)
+            elif not (field[1].isalnum() or _OWN_LINE.fullmatch(line)):
+                return None
         lines.append(line)
-    if length != len(body):
-        return None
-    if date:
-        lines.append(b"date: %b\r\n" % date)
-    lines.append(b"connection: close\r\n\r\n" if closes else b"\r\n")
-    lines.append(body)
-    return b"".join(lines)
+    return b"".join(lines), length, dated
 
 
-_known: dict[tuple[bytes, bytes], bytes] = {}
-"""The lines of headers that mean nothing to a connection. Most answers of a function have the
-same."""
-
-
-def _remember(field: tuple[bytes, bytes], line: bytes) -> None:
+def _remember(field: Pair, line: bytes) -> None:
     if len(line) <= _MAX_KNOWN_SIZE:
         if len(_known) >= _MAX_KNOWN:
             _known.clear()
         _known[field] = line
+
+
+def _remember_usual(fields: tuple[Pair, ...]) -> _Lines | None:
+    lines = _lines(fields)
+    if lines is not None and len(lines[0]) <= _MAX_USUAL_SIZE:
+        if len(_usual) >= _MAX_KNOWN:
+            _usual.clear()
+        _usual[fields] = lines
+    return lines
 
 
 @lru_cache(maxsize=512)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from hostler._asgi import ON_DISCONNECT
+from hostler._asgi import as_extension
 from hostler.bodies import BodyBudget
 from hostler.call import PendingCall
 from hostler.config import BodyConfig, NodeConfig
@@ -24,6 +23,7 @@ from tests.conftest import Logs
 from ._agent import TABLE, ScriptedAgent, echo, hang
 from ._asgi_client import AsgiRequest
 from ._handlers import app_of, error_of, raising
+from ._own_server import FakeServer
 
 LIMIT = NodeConfig(max_request_size=100)
 
@@ -107,20 +107,20 @@ async def test_disconnect_cancels_the_call(body: str, logs: Logs) -> None:
 async def test_a_client_that_leaves_with_the_whole_answer_has_not_cancelled(logs: Logs) -> None:
     """The server tells it in the moment in which the exchange ends, and the rest of the body is
     still awaited."""
-    told: list[Callable[[], None]] = []
+    server = FakeServer()
 
     class Leaving(AsgiRequest):
         async def _send(self, message: Any) -> None:
             await super()._send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                told[0]()
+                server.told[0]()
 
     async def answer(call: PendingCall) -> None:
         await call.writer.start(200, [("Content-Length", "2")])
         await call.writer.write(b"ok")
 
     request = Leaving(headers=[("transfer-encoding", "chunked")]).body(b"x", more=True)
-    extensions: Any = {ON_DISCONNECT: {"call": told.append}}
+    extensions: Any = as_extension(server)
     request.scope["extensions"] = extensions
     await request.run(app_of(ScriptedAgent(answer)))
     assert (request.status, request.content) == (200, b"ok")

@@ -5,46 +5,77 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from prometheus_client import CollectorRegistry
 
-from hostler._asgi import MEMO
-from hostler.front._head import Head
+from hostler.bodies import BodyBudget
+from hostler.config import NodeConfig
+from hostler.front import FrontMetrics
+from hostler.front._invoke import Invoker
+from hostler.front._routes import CallRoutes
 
-
-def scope(memo: dict[object, Any], **changes: Any) -> dict[str, Any]:
-    made = {
-        "http_version": "1.1",
-        "method": "POST",
-        "scheme": "http",
-        "path": "/a",
-        "raw_path": b"/a",
-        "query_string": b"",
-        "headers": [(b"host", b"x")],
-        "extensions": {MEMO: memo},
-    }
-    return made | changes
+from ._agent import TABLE, ScriptedAgent
+from ._own_server import FakeServer
 
 
-def test_the_same_head_is_made_once() -> None:
-    memo: dict[object, Any] = {}
-    assert Head.of(scope(memo)) is Head.of(scope(memo))
+@pytest.fixture
+def routes() -> CallRoutes:
+    metrics = FrontMetrics(CollectorRegistry())
+    return CallRoutes(Invoker(ScriptedAgent(), NodeConfig(), metrics, BodyBudget()), TABLE)
+
+
+def test_the_same_head_is_looked_at_once(routes: CallRoutes) -> None:
+    server = FakeServer()
+    assert routes.remembered(server.scope()) is None
+    way = routes.way(server.scope())
+    assert way is not None
+    assert routes.remembered(server.scope()) is way
+
+
+def test_another_application_may_have_other_ways(routes: CallRoutes) -> None:
+    server = FakeServer()
+    assert routes.way(server.scope())
+    assert CallRoutes(routes.invoker, TABLE).remembered(server.scope()) is None
+
+
+def test_another_server_remembers_nothing(routes: CallRoutes) -> None:
+    scope = FakeServer().scope(extensions={})
+    assert routes.way(scope)
+    assert routes.remembered(scope) is None
 
 
 @pytest.mark.parametrize(
-    ("changes", "url"),
+    "changes",
     [
-        ({"path": "/b", "raw_path": b"/b"}, "http://x/b"),
-        ({"path": "/b", "raw_path": None}, "http://x/b"),
-        ({"query_string": b"q"}, "http://x/a?q"),
-        ({"headers": [(b"host", b"y")]}, "http://y/a"),
-        ({"scheme": "https"}, "https://x/a"),
+        {"path": "/invoke/b", "raw_path": b"/invoke/b"},
+        {"raw_path": None},
+        {"query_string": b"q"},
+        {"method": "GET"},
+        {"headers": [(b"host", b"y")]},
+        {"scheme": "https"},
+        {"http_version": "2"},
     ],
 )
 def test_an_application_in_between_may_change_what_the_client_has_sent(
-    changes: dict[str, Any], url: str
+    routes: CallRoutes, changes: dict[str, Any]
 ) -> None:
-    memo: dict[object, Any] = {}
-    if changes.get("raw_path", b"") is None:  # it hides it each time
-        assert Head.of(scope(memo, raw_path=None)).url == "http://x/a"
-    else:
-        assert Head.of(scope(memo)).url == "http://x/a"
-    assert Head.of(scope(memo, **changes)).url == url
+    server = FakeServer()
+    assert routes.way(server.scope())
+    assert routes.remembered(server.scope(**changes)) is None
+
+
+def test_an_application_in_between_may_change_the_headers_in_place(routes: CallRoutes) -> None:
+    server = FakeServer()
+    scope = server.scope()
+    assert routes.way(scope)
+    scope["headers"].append((b"x-more", b"1"))
+    assert routes.remembered(scope) is None
+
+
+def test_an_application_in_between_may_leave_out_the_raw_path(routes: CallRoutes) -> None:
+    server = FakeServer()
+    scope = server.scope()
+    del scope["raw_path"]
+    assert routes.way(scope)
+    assert routes.remembered(server.scope()) is None
+    assert routes.way(server.scope())
+    assert routes.remembered(scope) is None

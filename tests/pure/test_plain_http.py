@@ -172,13 +172,21 @@ def test_responses_are_read_as_h11_does(data: bytes) -> None:
     FIELDS | FIELDS.map(lambda f: PLAIN[1:] + f),
     BODIES,
     st.booleans(),
+    st.integers(0, 5),
 )
-@example(200, PLAIN[1:], b"abc", False)
-@example(200, [*PLAIN[1:], (b"Date", b"x")], b"abc", True)
+@example(200, PLAIN[1:], b"abc", False, 0)
+@example(200, PLAIN[1:], b"abc", False, 5)
+@example(200, [*PLAIN[1:], (b"Date", b"x")], b"abc", True, 5)
+@example(200, [(b"Content-Length", b"3"), *PLAIN[1:]], b"abc", False, 1)
 def test_responses_are_written_as_h11_does(
-    status: int, fields: Pairs, body: bytes, closes: bool
+    status: int, fields: Pairs, body: bytes, closes: bool, cut: int
 ) -> None:
-    plain = write_response(status, fields, body, date=b"today", closes=closes)
+    def written() -> bytes | None:
+        usual = tuple(fields[cut:])
+        return write_response(status, fields[:cut], body, usual=usual, date=b"today", closes=closes)
+
+    plain = written()
+    assert written() == plain  # of what is remembered
     if plain is None:
         return
     connection = h11.Connection(h11.SERVER)

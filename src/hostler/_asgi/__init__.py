@@ -5,6 +5,7 @@ from ._cors import cors
 from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming
 from ._lifespan import answer_lifespan
 from ._middleware import Middleware, with_middleware
+from ._own_server import OwnServer, as_extension, own_server
 from ._replies import (
     JSON_TYPE,
     Reply,
@@ -14,43 +15,33 @@ from ._replies import (
     json_reply,
     text_reply,
 )
-from ._types import (
-    MEMO,
-    ON_DISCONNECT,
-    WHOLE_BODY,
-    ASGIApp,
-    Message,
-    RawHeaders,
-    Receive,
-    Scope,
-    Send,
-    decode_header,
-)
+from ._types import ASGIApp, Message, RawHeader, RawHeaders, Receive, Scope, Send, decode_header
 
 __all__ = [
     "JSON_TYPE",
-    "MEMO",
-    "ON_DISCONNECT",
     "READ_AHEAD",
-    "WHOLE_BODY",
     "ASGIApp",
     "BodyBroken",
     "BodyTimeout",
     "Incoming",
     "Message",
     "Middleware",
+    "OwnServer",
+    "RawHeader",
     "RawHeaders",
     "Receive",
     "Reply",
     "Scope",
     "Send",
     "answer_lifespan",
+    "as_extension",
     "cors",
     "decode_header",
     "encoded_reply",
     "error_document",
     "error_reply",
     "json_reply",
+    "own_server",
     "text_reply",
     "with_middleware",
 ]

@@ -33,7 +33,7 @@ class Incoming:
     """Reads one ASGI request.
 
     `begin` reads what there is of the body before the call, in the request's own task. If that is
-    not all, or if the server can't tell of a client that goes by itself (`ON_DISCONNECT`), `watch`
+    not all, or if the server can't tell of a client that goes by itself (`OwnServer`), `watch`
     goes on in a task of its own until the exchange is over, so that such a client is noticed,
     whatever the call waits for. Where only `watch` tells, the news of a client that leaves while
     the function does not take its large body is behind the bytes, and is seen when they are taken.

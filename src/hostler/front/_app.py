@@ -69,7 +69,11 @@ class NodeApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            await self._http(scope, receive, send)
+            calls = self._calls
+            if calls is not None and (way := calls.remembered(scope)) is not None:
+                await calls.invoker.run(way, scope, receive, send)
+            else:
+                await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
         else:
@@ -81,8 +85,8 @@ class NodeApp:
             await error_reply(bad).send(send)
         elif mounted := self._mounts.get("/" + path[1:].partition("/")[0]):
             await mounted(scope, receive, send)
-        elif self._calls is not None and (entry := self._calls.entry(path, scope["method"])):
-            await self._calls.invoker.run(entry, scope, receive, send)
+        elif self._calls is not None and (way := self._calls.way(scope)):
+            await self._calls.invoker.run(way, scope, receive, send)
         elif self._is_known(path):
             await (await self._document(scope)).send(send)
         else:

@@ -24,7 +24,7 @@ from ._exchange import Exchange, reason_of
 from ._framing import framing_fault, head_size
 from ._idle import IdleWatch
 from ._limits import head_limit, within
-from ._request import Request, RequestHead
+from ._request import RequestHead
 from ._socket import ClientGone, ClientSocket
 
 log = structlog.get_logger(__name__)
@@ -96,7 +96,18 @@ class Connection:
         try:
             self.owner.departures.add(self._client.fd, self._note_gone)
             with self.scope:
-                while await self._serve_one():
+                while (exchange := await self._next()) is not None:
+                    self.served = True
+                    try:
+                        await exchange.run()
+                    finally:
+                        self._on_gone.clear()
+                        if exchange.looks_complete:
+                            self._client.reset_on_close()
+                    if self.owner.draining or not exchange.reusable:
+                        if exchange.answered:
+                            await self._linger(complete=bool(self._unseen))
+                        break
                     if not self._unseen:
                         self.h11.start_next_cycle()
                     self.idle = True
@@ -136,26 +147,7 @@ class Connection:
         """No request has come in time."""
         self.scope.cancel()
 
-    async def _serve_one(self) -> bool:
-        """Serve one request. Whether another may follow."""
-        request = await self._next_request()
-        if request is None:
-            return False
-        self.served = True
-        exchange = Exchange(self, request)
-        try:
-            await exchange.run()
-        finally:
-            self._on_gone.clear()
-            if exchange.looks_complete:
-                self._client.reset_on_close()
-        if exchange.reusable and not self.owner.draining:
-            return True
-        if exchange.answered:
-            await self._linger(complete=bool(self._unseen))
-        return False
-
-    async def _next_request(self) -> Request | None:
+    async def _next(self) -> Exchange | None:
         """The next request; ``None`` if there is none or it can't be answered otherwise than by
         the error that was sent."""
         self._unseen = b""
@@ -171,7 +163,7 @@ class Connection:
         self.h11.receive_data(data)
         return await self._by_h11()
 
-    def _plain(self, data: bytes) -> Request | None:
+    def _plain(self, data: bytes) -> Exchange | None:
         """``data`` if it is one plain request, and nothing else."""
         if self._last is not None and data.startswith(self._last[0].raw):
             plain, head = self._last
@@ -182,9 +174,11 @@ class Connection:
             plain, head = found, RequestHead.of_plain(found)
             self._last = (plain, head) if len(plain.raw) <= MAX_REMEMBERED else None
         body = data[len(plain.raw) :]
-        return Request(head, body, plain.closes) if len(body) == plain.length else None
+        if len(body) != plain.length:
+            return None
+        return Exchange(self, head, body, closes=plain.closes)
 
-    async def _by_h11(self) -> Request | None:
+    async def _by_h11(self) -> Exchange | None:
         """The next request, of which h11 has got some."""
         try:
             event = self.h11.next_event()
@@ -207,7 +201,7 @@ class Connection:
         if (fault := framing_fault(event)) is not None:
             await self._refuse(400, fault)
             return None
-        return Request(RequestHead.of(event))
+        return Exchange(self, RequestHead.of(event))
 
     async def _first_bytes(self) -> bytes:
         """What comes first of the next request; b"" if the client has gone, or the idle time is
@@ -273,7 +267,8 @@ class Connection:
     async def send_last(self, data: bytes) -> None:
         """The end of a response: like `send_all`, but no turn of the scheduler if the kernel takes
         it all at once. What comes after it, the wait for the next request, is one."""
-        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._gone:
+            await trio.lowlevel.checkpoint()
         sent = self._client.send_now(data)
         if sent < len(data):
             await self.send_all(data[sent:])

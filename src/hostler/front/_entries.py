@@ -16,6 +16,7 @@ from hostler.headers import canonical_header
 from hostler.models import App, Fn
 
 from ._head import Head
+from ._writer import ResponseHead
 
 PREFIX = "Fn-Http-H-"
 """Marks the headers of a function's own HTTP exchange, apart from those of its call."""
@@ -47,12 +48,21 @@ class Entry(ABC):
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
         """The headers that the function gets."""
 
-    def response_head(self, status: int, headers: Headers) -> tuple[int, Headers]:
-        """The head that the client gets of the function's. Raises `FunctionInvalidResponse`."""
-        return status, headers
+    @property
+    def response_head(self) -> ResponseHead | None:
+        """Makes the head that the client gets of the function's; ``None`` = it is the same. Raises
+        `FunctionInvalidResponse`."""
+        return None
 
     def is_detached(self, head: Head) -> bool:
         return False
+
+
+class Way(msgspec.Struct, frozen=True):
+    """How a request gets to its function: the same for all requests with the same head."""
+
+    entry: Entry
+    head: Head
 
 
 class InvokeEntry(Entry):
@@ -68,8 +78,10 @@ class InvokeEntry(Entry):
         return Found(*await self._functions.find(self._fn_id))
 
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
-        kept = {name: value for name, value in head.headers.items() if name != STATE}
-        return {**kept, **trace.headers()}
+        headers = head.headers.copy()
+        headers.pop(STATE, None)
+        headers.update(trace.headers())
+        return headers
 
     def is_detached(self, head: Head) -> bool:
         return head.headers.get("Fn-Invoke-Type") == ["detached"]
@@ -108,7 +120,11 @@ class TriggerEntry(Entry):
         headers["Fn-Intent"] = ["httprequest"]
         return {**headers, **trace.headers()}
 
-    def response_head(self, status: int, headers: Headers) -> tuple[int, Headers]:
+    @property
+    def response_head(self) -> ResponseHead:
+        return self._response_head
+
+    def _response_head(self, status: int, headers: Headers) -> tuple[int, Headers]:
         named = [(canonical_header(name), value) for name, value in headers]
         kept = [
             (canonical_header(name.removeprefix(PREFIX)), value)

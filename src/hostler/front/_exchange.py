@@ -12,21 +12,19 @@ import trio
 
 from hostler._asgi import (
     JSON_TYPE,
-    MEMO,
-    ON_DISCONNECT,
     READ_AHEAD,
-    WHOLE_BODY,
     BodyTimeout,
     Message,
+    RawHeader,
     RawHeaders,
-    Scope,
+    as_extension,
     error_document,
 )
 from hostler._plain_http import write_response
 
 from ._dates import http_date
 from ._limits import within
-from ._request import Request
+from ._request import RequestHead
 from ._routes import CALL_PATHS
 from ._socket import ClientGone
 
@@ -37,39 +35,52 @@ log = structlog.get_logger(__name__)
 
 
 class Exchange:
-    """One request and its response: the two callables that ASGI wants."""
+    """One request and its response: the two callables that ASGI wants, and an `OwnServer`.
 
-    def __init__(self, connection: Connection, request: Request) -> None:
+    ``plain_body`` is there if the request was plain: h11 knows nothing of it, and ``closes`` says
+    whether it is the last of its connection."""
+
+    # (Most stay as they are.)
+    _body_given = False
+    _status = 0
+    _fields: RawHeaders
+    _begun = False
+    _late = False
+    _bad_body: h11.RemoteProtocolError | None = None
+    _continuing: trio.Event | None = None
+    answered = False
+    """The response is complete."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        head: RequestHead,
+        plain_body: bytes | None = None,
+        *,
+        closes: bool = False,
+    ) -> None:
         self._connection = connection
-        self._request = request
-        self._plain = request.body is not None
-        """h11 knows nothing of the request."""
-        self._chunks: list[bytes] = [request.body] if request.body else []
+        self._head = head
+        self._plain = plain_body is not None
+        self._closes = closes
         self._body_here = self._plain
-        self._body_given = False
-        self._status = 0
-        self._fields: RawHeaders = []
-        self._begun = False
-        self._late = False
-        self._bad_body: h11.RemoteProtocolError | None = None
-        self._continuing: trio.Event | None = None
-        self._torn = False
-        """A part of the response may have been sent by half."""
-        self.answered = False
-        """The response is complete."""
+        self._chunks: list[bytes] = []
+        self.body = plain_body
+        self.memo = head.memo
+        self.connection_scope = connection.scope
+        self.tell_gone = connection.tell_gone
 
     @property
     def looks_complete(self) -> bool:
         """A part of the response may have been sent, whose end is the end of the connection."""
-        whole = self.answered and not self._torn
-        return not whole and self._begun and self._request.head.version == "1.0"
+        return not self.answered and self._begun and self._head.version == "1.0"
 
     @property
     def reusable(self) -> bool:
-        if not self.answered or self._torn:
+        if not self.answered:
             return False
         if self._plain:
-            return not self._request.closes
+            return not self._closes
         http = self._connection.h11
         return http.our_state is h11.DONE and http.their_state is h11.DONE
 
@@ -77,8 +88,9 @@ class Exchange:
         """Let the application answer. Raises `ClientGone`."""
         if not self._plain:
             await self._take_small_body()
+        scope = self._head.scope(self._connection.peer, as_extension(self))
         try:
-            await self._connection.owner.app(self._scope(), self._receive, self._send)
+            await self._connection.owner.app(scope, self.receive, self.send)
         except ClientGone:
             raise
         except Exception:
@@ -103,33 +115,22 @@ class Exchange:
             self._bad_body = error
         except ClientGone:
             self._body_given = True
+        if self._body_here:
+            self.body = b"".join(self._chunks)
 
     def _declared(self) -> float:
         """Bytes of the body; infinite if they are not known, or will not come by themselves."""
-        is_call = self._request.head.target.startswith(CALL_PATHS)
+        is_call = self._head.target.startswith(CALL_PATHS)
         if not is_call or self._connection.h11.they_are_waiting_for_100_continue:
             return math.inf
-        lengths = (value for name, value in self._request.head.fields if name == b"content-length")
+        lengths = (value for name, value in self._head.fields if name == b"content-length")
         return int(next(lengths, 0)) or math.inf
 
     async def _whole_body(self) -> None:
         while not self._body_here:
             await self._more_body()
 
-    def _scope(self) -> Scope:
-        head = self._request.head
-        extensions: dict[str, object] = {
-            ON_DISCONNECT: {"call": self._connection.tell_gone, "scope": self._connection.scope},
-            MEMO: head.memo,
-        }
-        if self._body_here:
-            extensions[WHOLE_BODY] = {}
-        scope = head.scope()
-        scope["client"] = self._connection.peer
-        scope["extensions"] = extensions
-        return scope
-
-    async def _receive(self) -> Message:
+    async def receive(self) -> Message:
         """The next piece of the body; after it, and after trouble with it, the disconnect.
 
         Raises `BodyTimeout` for a small body that was late."""
@@ -149,7 +150,7 @@ class Exchange:
             if not self.answered and self._bad_body is None:
                 await self._wait_gone()
             return {"type": "http.disconnect"}
-        body = b"".join(self._chunks)
+        body = b"".join(self._chunks) if self.body is None else self.body
         self._chunks.clear()
         self._body_given = self._body_here
         return {"type": "http.request", "body": body, "more_body": not self._body_here}
@@ -185,7 +186,7 @@ class Exchange:
         self._connection.tell_gone(gone.set)
         await gone.wait()
 
-    async def _send(self, message: Message) -> None:
+    async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self._status, self._fields = message["status"], list(message.get("headers", ()))
             await trio.lowlevel.checkpoint_if_cancelled()  # the body is sent next
@@ -193,17 +194,37 @@ class Exchange:
         assert self._status, "a body came before the response's start"
         assert not self.answered, "a body came after the response's end"
         body, more = message.get("body", b""), message.get("more_body", False)
+        if not more and not self._begun:
+            await self.answer(self._status, self._fields, body)
+            return
+        data = self._encode(body, more=more)
+        if not data:
+            await trio.lowlevel.checkpoint()
+        elif more:
+            if self._continuing is not None:
+                await self._continuing.wait()
+            await self._connection.send_all(data)
+        else:
+            await self._connection.send_last(data)
+        self.answered = not more
+
+    async def answer(
+        self, status: int, headers: RawHeaders, body: bytes, usual: tuple[RawHeader, ...] = ()
+    ) -> None:
         data: bytes | None = None
-        if self._plain and not more and not self._begun:
-            request = self._request
-            request.closes = request.closes or self._connection.owner.draining
+        if self._plain:
+            self._closes = closes = self._closes or self._connection.owner.draining
             data = write_response(
-                self._status, self._fields, body, date=http_date(), closes=request.closes
+                status, headers, body, usual=usual, date=http_date(), closes=closes
             )
         if data is None:
-            data = self._encode(body, more=more)
-        self._begun, self.answered = True, not more
-        await self._write(data)
+            self._status, self._fields = status, [*headers, *usual]
+            data = self._encode(body, more=False)
+            if self._continuing is not None:
+                await self._continuing.wait()
+        self._begun = True
+        await self._connection.send_last(data)
+        self.answered = True
 
     def _complete_head(self) -> None:
         if not any(name.lower() == b"date" for name, _ in self._fields):
@@ -230,24 +251,13 @@ class Exchange:
         return b"".join(data for event in events if (data := self._connection.h11.send(event)))
 
     def _bodiless(self) -> bool:
-        return self._request.head.method == b"HEAD" or self._status in (204, 304)
-
-    async def _write(self, data: bytes) -> None:
-        if not data:
-            await trio.lowlevel.checkpoint()
-            return
-        if self._continuing is not None:
-            await self._continuing.wait()
-        self._torn = True
-        await (self._connection.send_last if self.answered else self._connection.send_all)(data)
-        self._torn = False
+        return self._head.method == b"HEAD" or self._status in (204, 304)
 
     async def _last_resort(self, status: int, text: str) -> None:
         if not self._begun:
             body = error_document(text)
             headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
-            await self._send({"type": "http.response.start", "status": status, "headers": headers})
-            await self._send({"type": "http.response.body", "body": body})
+            await self.answer(status, headers, body)
 
 
 def reason_of(status: int) -> bytes:

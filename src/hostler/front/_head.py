@@ -6,16 +6,13 @@ from collections.abc import Mapping
 
 import attrs
 
-from hostler._asgi import MEMO, Scope, decode_header
+from hostler._asgi import Scope, decode_header
 from hostler.config import parse_seconds
 from hostler.errors import APIError
 from hostler.headers import canonical_header, end_to_end
 
 TIME_LIMIT = "Fn-Request-Timeout"
 """Request header: how long the client waits. Hostler's own; Fn does not look at it."""
-
-_SEEN = ("http_version", "method", "scheme", "path", "raw_path", "query_string", "headers")
-"""What a `Head` is made of."""
 
 
 @attrs.frozen
@@ -33,18 +30,6 @@ class Head:
     @classmethod
     def of(cls, scope: Scope) -> Head:
         """Nobody may change what it has: the next request may get the same."""
-        memo = scope.get("extensions", {}).get(MEMO)
-        if memo is None:
-            return cls._made(scope)
-        # An application in between may have changed the scope.
-        seen = [scope.get(name) for name in _SEEN]
-        known: tuple[list[object], Head] | None = memo.get(cls)
-        if known is None or known[0] != seen:
-            known = memo[cls] = (seen, cls._made(scope))
-        return known[1]
-
-    @classmethod
-    def _made(cls, scope: Scope) -> Head:
         headers: dict[str, list[str]] = {}
         for name, value in scope["headers"]:
             key = canonical_header(name.decode("latin-1"))

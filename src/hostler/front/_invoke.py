@@ -5,21 +5,20 @@ from __future__ import annotations
 import math
 import re
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Sequence
 
 import structlog
 import trio
 
 from hostler._asgi import (
-    ON_DISCONNECT,
     READ_AHEAD,
-    WHOLE_BODY,
     Incoming,
     Receive,
     Reply,
     Scope,
     Send,
     error_reply,
+    own_server,
 )
 from hostler._trace_context import TraceContext, trace_of
 from hostler.abc import Body, CallAgent, CallRequest
@@ -38,14 +37,11 @@ from hostler.options import (
     with_writer,
 )
 
-from ._entries import Entry, Found
-from ._head import Head
+from ._entries import Found, Way
 from ._metrics import FrontMetrics
 from ._writer import AsgiWriter, Truncated
 
 log = structlog.get_logger(__name__)
-
-TellGone = Callable[[Callable[[], None]], None]
 
 CLIENT_GONE = 444
 REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
@@ -67,30 +63,28 @@ class Invoker:
         self.config = config
         self.metrics = metrics
         self.bodies = bodies
+        self.limit = config.max_request_size or math.inf
+        """The greatest body in bytes."""
+        self.request_id_header = canonical_header(config.rid_header)
 
-    async def run(self, entry: Entry, scope: Scope, receive: Receive, send: Send) -> None:
+    async def run(self, way: Way, scope: Scope, receive: Receive, send: Send) -> None:
         """Run one exchange to its end. Only a cancellation from outside leaves it, or that of the
         connection's scope, if there is one, when the client goes."""
         started_ns = time.monotonic_ns()
-        exchange = _Exchange(self, entry, scope, receive, send)
-        self.metrics.begun(entry.route, scope["method"])
+        exchange = _Exchange(self, way, scope, receive, send)
+        route, method = way.entry.route, way.head.method
+        self.metrics.begun(route, method)
         try:
-            if exchange.owns_scope:
-                with exchange.call_scope:
-                    await self._see_through(exchange)
+            if exchange.incoming is None:
+                await exchange.proceed()
             else:
-                await self._see_through(exchange)
-        finally:
-            if exchange.ended or exchange.call_scope.cancel_called:
-                self._account(exchange, entry.route, scope["method"], started_ns)
-
-    @staticmethod
-    async def _see_through(exchange: _Exchange) -> None:
-        try:
-            await exchange.run()
+                with exchange.call_scope:
+                    await exchange.run(exchange.incoming)
         finally:
             if exchange.body is not None:
                 await exchange.body.aclose()
+            if exchange.ended or exchange.call_scope.cancel_called:
+                self._account(exchange, route, method, started_ns)
 
     def _account(self, exchange: _Exchange, route: str, method: str, started_ns: int) -> None:
         duration_ns = time.monotonic_ns() - started_ns
@@ -115,75 +109,79 @@ class Invoker:
 class _Exchange:
     """One request and its answer."""
 
+    body: Body | None = None
+    found: Found | None = None
+    detached = False
+    call_id = ""
+    fn_id = ""
+    request_id = ""
+    ended = False
+    """The answer is complete: a client that goes from now on has it."""
+    status = 200
+    blame: Blame = "user"
+
     def __init__(
-        self, front: Invoker, entry: Entry, scope: Scope, receive: Receive, send: Send
+        self, front: Invoker, way: Way, scope: Scope, receive: Receive, send: Send
     ) -> None:
         self.front = front
-        self.entry = entry
-        self.head = Head.of(scope)
-        extensions = scope.get("extensions", {})
-        server = extensions.get(ON_DISCONNECT, {})
-        self._on_disconnect: TellGone | None = server.get("call")
-        # (A body that turns out to be bad ends the call, too, but not the connection.)
-        shared: trio.CancelScope | None = server.get("scope") if WHOLE_BODY in extensions else None
-        self.owns_scope = shared is None
-        self.call_scope = trio.CancelScope() if shared is None else shared
-        """Cancelled when the client goes."""
-        self.trace: TraceContext = trace_of(self.head.headers)
+        self.entry = way.entry
+        self.head = way.head
+        self.trace: TraceContext = trace_of(way.head.headers)
         self.send = send
-        self.receive = receive
-        self.limit = front.config.max_request_size or math.inf
+        self.server = server = own_server(scope)
+        # Who has put something of its own in between wants to see what passes.
+        self.whole_body = server.body if server and receive == server.receive else None
         self.incoming: Incoming | None = None
         """``None`` if the body is here whole, and the server tells of a client that goes."""
-        if self._on_disconnect is None or WHOLE_BODY not in extensions:
+        if server is not None and self.whole_body is not None:
+            self.call_scope: trio.CancelScope = server.connection_scope
+            """Cancelled when the client goes."""
+        else:
+            # (A body that turns out to be bad ends the call, too, but not the connection.)
+            self.call_scope = trio.CancelScope()
             self.incoming = Incoming(
                 receive,
                 self.call_scope.cancel,
-                limit=self.limit,
+                limit=front.limit,
                 read_until=trio.current_time() + front.config.request_body_read_timeout,
             )
+        if server is not None:
+            server.tell_gone(self.call_scope.cancel)
         self.writer = AsgiWriter(
             send,
             self.call_scope.cancel,
-            response_head=entry.response_head,
-            head_only=self.head.method == "HEAD",
+            answer=server.answer if server and send == server.send else None,
+            response_head=way.entry.response_head,
+            head_only=way.head.method == "HEAD",
         )
-        self.body: Body | None = None
-        self.found: Found | None = None
-        self.call_id = ""
-        self.fn_id = ""
-        self.request_id = ""
-        self.ended = False
-        """The answer is complete: a client that goes from now on has it."""
-        self.status = 200
-        self.blame: Blame = "user"
 
-    async def run(self) -> None:
-        if self._on_disconnect is not None:
-            self._on_disconnect(self.call_scope.cancel)
+    async def run(self, incoming: Incoming) -> None:
+        """The exchange, while the rest of the body comes in."""
         prepared: CallRequest | Exception
         try:
             prepared = await self._prepare()
         except Exception as error:  # noqa: BLE001  (every failure becomes an answer)
             prepared = error
-        incoming = self.incoming
-        if incoming is None or (
-            self._on_disconnect is not None
-            and (incoming.complete or isinstance(prepared, Exception))
-        ):
-            await self._proceed(prepared)
+        if self.server is not None and (incoming.complete or isinstance(prepared, Exception)):
+            await self.proceed(prepared)
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(incoming.watch)
-            await self._proceed(prepared)
+            await self.proceed(prepared)
             nursery.cancel_scope.cancel()
 
-    async def _proceed(self, prepared: CallRequest | Exception) -> None:
+    async def proceed(self, prepared: CallRequest | Exception | None = None) -> None:
+        """The exchange, as far as it is not yet prepared."""
         error: Exception | None = None
         reply: Reply | None = None
         try:
-            reply = await self._call(prepared)
-            if reply is None:
+            if prepared is None:
+                prepared = await self._prepare()
+            call = self._make_call(prepared)
+            await self.front.agent.submit(call)
+            if self.detached:
+                reply = Reply(202, headers=self.writer.own_headers)
+            else:
                 await self.writer.finish()
                 self.status = self.writer.status
         except Exception as caught:  # noqa: BLE001  (as above)
@@ -202,39 +200,43 @@ class _Exchange:
     async def _prepare(self) -> CallRequest:
         """Find what is called, and read what there is of the body."""
         head = self.head
-        if head.length is not None and head.length > self.limit:
-            raise RequestTooBig.known(head.length, int(self.limit))
+        if head.length is not None and head.length > self.front.limit:
+            raise RequestTooBig.known(head.length, int(self.front.limit))
         self.found = await self.entry.find()
         self.fn_id = self.found.fn.id
+        if self.incoming is None:
+            self.body = self._counted(self.whole_body or b"")
+        else:
+            self.body = await self._body(self.incoming, head.length)
         return CallRequest(
             method=head.method,
             url=head.url,
             headers=self.entry.request_headers(head, self.trace),
-            body=await self._body(head.length),
+            body=self.body,
         )
 
-    async def _call(self, request: CallRequest | Exception) -> Reply | None:
-        """Make the call and run it, or raise why there is none. The reply is that of a detached
-        call."""
+    def _make_call(self, request: CallRequest | Exception) -> PendingCall:
+        """Raises why there is none."""
         if isinstance(request, Exception):
             raise request
         head, found = self.head, self.found
         assert found is not None
-        detached = self.entry.is_detached(head)
         options: list[CallOption] = [from_http_fn_request(found.app, found.fn, request)]
         if found.trigger_id:
             options.append(with_trigger(found.trigger_id))
-        options.append(invoke_detached() if detached else with_writer(self.writer))
-        limit = None if detached else head.time_limit()
-        if limit is not None:
-            options.append(with_time_limit(limit))
-        self.request_id = self._request_id(head.headers)
-        if self.request_id:
+        self.detached = self.entry.is_detached(head)
+        if self.detached:
+            options.append(invoke_detached())
+        else:
+            options.append(with_writer(self.writer))
+            if (limit := head.time_limit()) is not None:
+                options.append(with_time_limit(limit))
+        if self.front.request_id_header:
+            self.request_id = self._request_id(head.headers.get(self.front.request_id_header))
             options.append(with_request_id(self.request_id))
         call = self.front.agent.get_call(*options)
-        self._announce(call)
-        await self.front.agent.submit(call)
-        return Reply(202, headers=self.writer.own_headers) if detached else None
+        self.call_id = self.writer.call_id = call.model.id
+        return call
 
     def labels(self) -> dict[str, str]:
         """What its log lines say of it."""
@@ -245,38 +247,26 @@ class _Exchange:
             "trace_id": self.trace.trace_id,
         }
 
-    async def _body(self, length: int | None) -> Body:
+    def _counted(self, data: bytes) -> Body:
+        if len(data) > self.front.limit:
+            raise RequestTooBig
+        return CountedBody(data, self.front.bodies)
+
+    async def _body(self, incoming: Incoming, length: int | None) -> Body:
         """The request's body, in memory if it is small.
 
         One that still streams ends with the request: an agent has to have read that of a
         detached call before it acknowledges the call.
         """
-        incoming = self.incoming
-        if incoming is None:
-            data = (await self.receive())["body"]
-            if len(data) > self.limit:
-                raise RequestTooBig
-            self.body = CountedBody(data, self.front.bodies)
-            return self.body
         whole = length is not None and length <= READ_AHEAD
         await incoming.begin(up_to=READ_AHEAD if whole else 1)
         if incoming.complete:
-            self.body = CountedBody(incoming.taken(), self.front.bodies)
-        else:
-            limit = self.front.config.replay_limit
-            self.body = ReplayBody(incoming.stream(), limit, self.front.bodies)
-        return self.body
+            return CountedBody(incoming.taken(), self.front.bodies)
+        return ReplayBody(incoming.stream(), self.front.config.replay_limit, self.front.bodies)
 
-    def _request_id(self, headers: Mapping[str, list[str]]) -> str:
-        name = self.front.config.rid_header
-        if not name:
-            return ""
-        values = headers.get(canonical_header(name)) or [""]
-        return values[0] if REQUEST_ID.fullmatch(values[0]) else new_id()
-
-    def _announce(self, call: PendingCall) -> None:
-        self.call_id = call.model.id
-        self.writer.own_headers = [(b"fn-call-id", self.call_id.encode())]
+    @staticmethod
+    def _request_id(values: Sequence[str] | None) -> str:
+        return values[0] if values and REQUEST_ID.fullmatch(values[0]) else new_id()
 
     def _reply_to(self, error: Exception) -> Reply | None:
         """The answer for ``error``; ``None`` if the only answer left is to break off."""

@@ -21,7 +21,7 @@ class RequestHead:
     fields: Pairs
     version: str
     memo: dict[object, Any] = attrs.Factory(dict)
-    """What others have made of it; see `hostler._asgi.MEMO`."""
+    """What others have made of it; see `hostler._asgi.OwnServer`."""
     _scope: dict[str, Any] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -44,6 +44,9 @@ class RequestHead:
             "root_path": "",
             "headers": headers,
             "server": None,
+            "asgi": {},
+            "client": None,
+            "extensions": {},
         }
 
     @classmethod
@@ -55,19 +58,11 @@ class RequestHead:
     def of_plain(cls, plain: PlainHead) -> RequestHead:
         return cls(plain.method, plain.target, plain.fields, "1.1")
 
-    def scope(self) -> Scope:
-        """A new scope, which belongs to the application, without what is the connection's."""
+    def scope(self, client: tuple[str, int] | None, extensions: dict[str, object]) -> Scope:
+        """A new scope, which belongs to the application."""
         scope = self._scope.copy()
-        scope["headers"] = list(scope["headers"])
+        scope["headers"] = [*scope["headers"]]
         scope["asgi"] = {"version": "3.0", "spec_version": "2.4"}
+        scope["client"] = client
+        scope["extensions"] = extensions
         return scope
-
-
-@attrs.define
-class Request:
-    """``body`` is there if the request was plain: h11 knows nothing of it. ``closes`` is known
-    only then, too."""
-
-    head: RequestHead
-    body: bytes | None = None
-    closes: bool = False

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import NamedTuple, NoReturn
 
 import trio
 
-from hostler._asgi import RawHeaders, Send
+from hostler._asgi import RawHeader, RawHeaders, Send
 from hostler.abc import ResponseWriter
 from hostler.errors import (
     ClientCancelled,
@@ -25,6 +26,7 @@ _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _BODILESS = (204, 304)
 
 ResponseHead = Callable[[int, Headers], tuple[int, Headers]]
+Answer = Callable[[int, RawHeaders, bytes, tuple[RawHeader, ...]], Awaitable[None]]
 
 
 class Truncated(HostlerError):
@@ -41,34 +43,37 @@ class AsgiWriter(ResponseWriter):
     The bytes that complete a body of known length are held back until the call has ended, too: a
     client that has them all may leave at once, and must not be taken for one that cancels.
 
-    ``own_headers`` are added to the function's, of which those with the same names are dropped.
+    ``call_id`` is added to the function's headers, of which one with its name is dropped.
     ``on_gone`` is called when the client turns out to be gone; it has to cancel the call.
+    ``answer`` sends a whole response, if the server can do that in one step (`OwnServer`).
     ``response_head`` makes the client's head of the function's. ``head_only`` is for a request
     whose response has no body (HEAD), whatever length it tells.
     """
+
+    status = 0
+    """The status that the client gets, 0 before there is one."""
+    begun = False
+    """The head was handed to the server: no other answer is possible any more."""
+    fdk_version = ""
+    call_id = ""
+    _remaining: int | None = None
+    _last = b""
 
     def __init__(
         self,
         send: Send,
         on_gone: Callable[[], None],
-        own_headers: RawHeaders | None = None,
         *,
+        answer: Answer | None = None,
         response_head: ResponseHead | None = None,
         head_only: bool = False,
     ) -> None:
         self._send = send
         self._on_gone = on_gone
+        self._answer = answer
         self._response_head = response_head
         self._bodiless = head_only
-        self.own_headers: RawHeaders = own_headers or []
-        self.status = 0
-        """The status that the client gets, 0 before there is one."""
-        self._headers: RawHeaders = []
-        self._remaining: int | None = None
-        self._last = b""
-        self.begun = False
-        """The head was handed to the server: no other answer is possible any more."""
-        self.fdk_version = ""
+        self._fields: tuple[RawHeader, ...] = ()
 
     async def start(self, status: int, headers: Headers) -> None:
         """Raises `FunctionInvalidResponse` for headers that HTTP does not allow."""
@@ -77,11 +82,17 @@ class AsgiWriter(ResponseWriter):
             raise HostlerError("the response was started twice")
         if not 200 <= status <= 599:
             raise HostlerError(f"a response can't have the status {status}")
-        self.fdk_version = _fdk_version(headers)
         if self._response_head is not None:
+            self.fdk_version = _fdk_version(headers)
             status, headers = self._response_head(status, headers)
+        head = _known.get(key := tuple(headers)) or _remember(key, _made(headers))
         self._bodiless = self._bodiless or status in _BODILESS
-        self._headers, self._remaining = self._encode(headers, tells_length=status != 204)
+        self._fields = head.fields
+        self._remaining = head.length
+        if status == 204 and head.length is not None:  # must not tell it (RFC 9110, section 8.6)
+            self._fields = head.fields[:-1]
+        if self._response_head is None:
+            self.fdk_version = head.fdk_version
         self.status = status
 
     async def write(self, data: bytes | memoryview) -> None:
@@ -112,69 +123,86 @@ class AsgiWriter(ResponseWriter):
         if self._remaining and not self._bodiless:
             raise Truncated("the body is too short") if self.begun else FunctionResponseError()
         if not self.begun and self._remaining is None and not self._bodiless:
-            self._headers.append((b"content-length", b"0"))
-        await self._begin()
-        await self._pass({"type": "http.response.body", "body": self._last})
+            self._fields = (*self._fields, (b"content-length", b"0"))
+        if self.begun or self._answer is None:
+            await self._begin()
+            await self._pass({"type": "http.response.body", "body": self._last})
+            return
+        self.begun = True
+        try:
+            await self._answer(self.status, self.own_headers, self._last, self._fields)
+        except OSError as error:
+            await self._left(error)
 
     async def _begin(self) -> None:
         if self.begun:
             return
         self.begun = True
-        await self._pass(
-            {"type": "http.response.start", "status": self.status, "headers": self._headers}
-        )
+        headers = [*self.own_headers, *self._fields]
+        await self._pass({"type": "http.response.start", "status": self.status, "headers": headers})
 
     async def _pass(self, message: dict[str, object]) -> None:
         try:
             await self._send(message)
-        except OSError as error:  # what ASGI servers raise for a client that has gone
-            self._on_gone()
-            await trio.lowlevel.checkpoint()
-            raise ClientCancelled() from error
+        except OSError as error:
+            await self._left(error)
 
-    def _encode(self, headers: Headers, *, tells_length: bool) -> tuple[RawHeaders, int | None]:
-        raw = list(self.own_headers)
-        own = [name for name, _ in raw]
-        lengths: set[str] = set()
-        for pair in _end_to_end(headers):
-            field = _known.get(pair)
-            if field is None:
-                field = _field(pair)
-            name, value = field
-            if name == b"content-length":
-                lengths.add(value.decode().strip())
-            elif name not in own:
-                raw.append(field)
-        length = _length(lengths)
-        if length is not None and tells_length:  # a 204 must not (RFC 9110, section 8.6)
-            raw.append((b"content-length", b"%d" % length))
-        return raw, length
+    async def _left(self, error: OSError) -> NoReturn:
+        """``error`` is what servers raise for a client that has gone."""
+        self._on_gone()
+        await trio.lowlevel.checkpoint()
+        raise ClientCancelled() from error
+
+    @property
+    def own_headers(self) -> RawHeaders:
+        return [(b"fn-call-id", self.call_id.encode())] if self.call_id else []
 
 
-_MAX_KNOWN, _MAX_KNOWN_SIZE = 512, 256
-_known: dict[tuple[str, str], tuple[bytes, bytes]] = {}
-"""Headers that were checked and encoded: most answers of a function have the same."""
+class _Head(NamedTuple):
+    """A function's headers, checked, and as the client gets them."""
+
+    fields: tuple[RawHeader, ...]
+    """The length is the last."""
+    length: int | None
+    fdk_version: str
+
+
+_MAX_KNOWN, _MAX_KNOWN_SIZE = 512, 1024
+_known: dict[Headers, _Head] = {}
+"""Most answers of a function have the same."""
+
+
+def _remember(headers: Headers, head: _Head) -> _Head:
+    if sum(len(name) + len(value) for name, value in head.fields) <= _MAX_KNOWN_SIZE:
+        if len(_known) >= _MAX_KNOWN:
+            _known.clear()
+        _known[headers] = head
+    return head
+
+
+def _made(headers: Headers) -> _Head:
+    """Raises `FunctionInvalidResponse`."""
+    fields: RawHeaders = []
+    lengths: set[str] = set()
+    for name, value in _end_to_end(headers):
+        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+            raise FunctionInvalidResponse()
+        name = name.lower()
+        if name == "content-length":
+            lengths.add(value.strip())
+        elif name != "fn-call-id":
+            fields.append((name.encode("utf-8"), value.encode("utf-8")))
+    length = _length(lengths)
+    if length is not None:
+        fields.append((b"content-length", b"%d" % length))
+    return _Head(tuple(fields), length, _fdk_version(headers))
 
 
 def _end_to_end(headers: Headers) -> Headers:
     """``headers`` without what is about one connection only."""
-    for pair in headers:
-        if pair not in _known and canonical_header(pair[0]) in HOP_BY_HOP:
-            return end_to_end_pairs(headers)  # it may name others
+    if any(canonical_header(name) in HOP_BY_HOP for name, _ in headers):
+        return end_to_end_pairs(headers)  # it may name others
     return headers
-
-
-def _field(pair: tuple[str, str]) -> tuple[bytes, bytes]:
-    """A header as it is sent. Raises `FunctionInvalidResponse`."""
-    name, value = pair
-    if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
-        raise FunctionInvalidResponse()
-    field = (name.lower().encode("utf-8"), value.encode("utf-8"))
-    if len(name) + len(value) <= _MAX_KNOWN_SIZE and canonical_header(name) not in HOP_BY_HOP:
-        if len(_known) >= _MAX_KNOWN:
-            _known.clear()
-        _known[pair] = field
-    return field
 
 
 def _fdk_version(headers: Headers) -> str:
