@@ -25,6 +25,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         [
             "_change",
+            "_deadlines",
             "_flock",
             "call_stats",
             "_gate",

@@ -98,7 +98,9 @@ class ResponseWriter(ABC):
 
     ``start`` once, then ``write`` any number of times; both wait while the reader is slow. The
     end, and every error, is what ``submit`` returns or raises; a writer never learns of them.
-    An exception from either method ends the call with that exception.
+    An exception from either method ends the call with that exception. So does one from
+    ``start_now`` and ``write_now``, which are asked first where all of a response is there: they do
+    the same if there is nothing to wait for, and else, or by default, nothing and return false.
     """
 
     @abstractmethod
@@ -106,6 +108,14 @@ class ResponseWriter(ABC):
 
     @abstractmethod
     async def write(self, data: bytes | memoryview) -> None: ...
+
+    def start_now(self, status: int, headers: Headers) -> bool:
+        """As ``start``, without a wait. Synchronous."""
+        return False
+
+    def write_now(self, data: bytes) -> bool:
+        """As ``write``, without a wait. Synchronous."""
+        return False
 
 
 @attrs.define(kw_only=True)
@@ -144,6 +154,11 @@ class CallListener:
     it also runs when the call was cancelled (then shielded, with a deadline); an exception is
     logged, the later listeners still run. `note_end` is for listeners that only take note.
     """
+
+    def hears_begin(self, call: PendingCall) -> bool:
+        """Whether ``before_call`` is to be awaited for ``call``, which has its costs. By default it
+        is unless it does nothing. Synchronous. Only a runner's agent asks."""
+        return getattr(self.before_call, "__func__", None) is not CallListener.before_call
 
     async def before_call(self, call: PendingCall) -> None:
         """The default does nothing."""

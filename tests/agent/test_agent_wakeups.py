@@ -121,6 +121,7 @@ async def test_a_line_for_another_functions_room_moves_when_its_container_is_gon
 
         driver.add_image("other", faults={"remove": remove})
         await node.run("other", idle_timeout=1000)
+        await trio.sleep(31)  # the timer of the calls' deadlines is still set to that one's
         driver.add_image("fn", stage.answer, start_hook=stage.start)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(stage.call)

@@ -17,6 +17,7 @@ from hostler._iofs import FunctionSocket
 from hostler.abc import Body
 from hostler.agent._connection import Channel, Connection, Stale
 from hostler.agent._exchange import Exchange
+from hostler.agent._limit import CallLimit
 from hostler.agent._request import RequestHead
 from hostler.bodies import BytesBody
 from hostler.call import build_call
@@ -114,6 +115,7 @@ async def call(channel: Channel, body: Body) -> bytes:
     await Exchange(
         channel,
         build_call([options.from_model(call_model(), body), options.with_writer(recorder)]),
+        CallLimit(),
         max_body=0,
     ).run(trio.current_time())
     return recorder.body

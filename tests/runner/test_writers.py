@@ -53,6 +53,16 @@ async def test_a_whole_announced_body_goes_with_the_outcome() -> None:
     assert writer.unsent == [ResultStart(200, FIVE), Data(b"abcde")]
 
 
+def test_what_goes_with_the_outcome_is_taken_without_a_wait() -> None:
+    writer = EngagementWriter(PlayedEngagement())
+    assert writer.start_now(200, FIVE)
+    assert not writer.write_now(b"abc")
+    assert writer.write_now(b"")
+    assert writer.unsent == [ResultStart(200, FIVE)]
+    assert writer.write_now(b"abcde")
+    assert writer.unsent == [ResultStart(200, FIVE), Data(b"abcde")]
+
+
 @pytest.mark.parametrize("text", ["", "x", "-1", "5, 5"])
 async def test_a_senseless_length_holds_nothing_back(text: str) -> None:
     engagement = PlayedEngagement()

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from hostler._container_task import OutputSink
+from hostler._deadlines import Deadlines
 from hostler._gate import Gate, GateClosed
 from hostler._grace import Grace
 from hostler._inotify import open_directory_watcher
@@ -34,6 +35,7 @@ from ._freezing import Freezer
 from ._hints import LoadReporter
 from ._holding import Holds
 from ._launcher import Launcher
+from ._limit import CallEnded, CallLimit
 from ._plan import MIN_WARM_ANNOTATION, needed_resources
 from ._slot_keys import SlotKeys
 from ._slots import SlotQueue
@@ -78,6 +80,9 @@ class Agent(InnerAgent):
         self._slot_wait = config.slot_wait_msecs / 1000
         self._keys = SlotKeys()
         self._gate = Gate()
+        self._limits: set[CallLimit] = set()
+        """Of the calls that have a container."""
+        self.deadlines = Deadlines(lambda: self._limits)
         self._stopped = False
         """All calls are cancelled."""
 
@@ -97,7 +102,7 @@ class Agent(InnerAgent):
         listener or a container's hook raised, and a 500 if the agent closes meanwhile and its
         grace is over."""
         try:
-            self._gate.admit(scope := trio.CancelScope())
+            self._gate.admit(limit := CallLimit())
         except GateClosed:
             busy = ServerBusy()
             complete(call, busy)
@@ -107,11 +112,9 @@ class Agent(InnerAgent):
         told: list[CallListener] = []
         error: BaseException | None = None
         try:
-            # The agent's end cancels it, and the call's time once its function has it.
-            with scope:
-                await self._run(call, record, told, scope)
-            if scope.cancelled_caught:
-                error = self._why_ended()
+            await self._run(call, record, told, limit)
+        except CallEnded:
+            error = self._why_ended()
         except BaseException as caught:
             error = caught
             raise
@@ -123,7 +126,7 @@ class Agent(InnerAgent):
                 if told:
                     await tell_after(told, call)
             finally:
-                self._gate.leave(scope)
+                self._gate.leave(limit)
         if error is not None:
             raise error
 
@@ -200,7 +203,7 @@ class Agent(InnerAgent):
         call: PendingCall,
         record: CallRecord,
         told: list[CallListener],
-        scope: trio.CancelScope,
+        limit: CallLimit,
     ) -> None:
         key = call.slot_hash_id = self._key(call)
         rule = self._launcher.next_in_line
@@ -209,7 +212,7 @@ class Agent(InnerAgent):
             now = record.submitted_at
             container = self._take_idle(call, now)
             if container is None or not container.usable or call.on_slot is not None:
-                container = await self._reserve(call, container)
+                container = await limit.run(self._reserve(call, container))
                 now = trio.current_time()
             # Only now: a launch without this call's token must not become this call's.
             if MIN_WARM_ANNOTATION in call.model.annotations:
@@ -218,7 +221,8 @@ class Agent(InnerAgent):
             if self._listeners:
                 try:
                     for listener in self._listeners:
-                        await listener.before_call(call)
+                        if listener.hears_begin(call):
+                            await limit.run(listener.before_call(call))
                         told.append(listener)
                 except BaseException:
                     container.give_back(reusable=True)  # nothing of this call has reached it
@@ -226,13 +230,16 @@ class Agent(InnerAgent):
                 now = trio.current_time()
             record.starts()
             container.begin(call, now)
-            scope.deadline = now + call.run_seconds(now)
-            await execute(container, call, self._config.max_response_size, now)
+            limit.deadline = now + call.run_seconds(now)
+            self._limits.add(limit)
+            self.deadlines.add(limit.deadline)
+            await execute(container, call, limit, self._config.max_response_size, now)
         finally:
+            self._limits.discard(limit)
             rule.left(key, call.client)
 
     def _why_ended(self) -> APIError:
-        """What a call is told whose scope was cancelled."""
+        """What a call is told that was ended."""
         if self._stopped:
             return APIError(500, "The runner was closed during the call")
         return CallTimeout()
@@ -368,6 +375,7 @@ async def open_agent(
         agent = Agent(
             launcher, driver, config, events, call_overrider, tuple(call_options), tuple(listeners)
         )
+        containers.start_soon(agent.deadlines.watch)
         try:
             with events.metrics.showing(launcher.shown_load):
                 for action in startup:

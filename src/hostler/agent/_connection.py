@@ -133,7 +133,8 @@ class Connection:
         raise Stale("sends what it was not asked for" if data else "closed")
 
     async def receive_head(self) -> ResponseHead:
-        """The head of the final response. Raises `FunctionBroke` or `HeadTooBig`."""
+        """The head of the final response. Raises `FunctionBroke` or `HeadTooBig`, and
+        `trio.ClosedResourceError` if it is interrupted."""
         if self._unseen is not None:
             data = await self._read()
             plain = read_response(data, self._max_head)
@@ -185,6 +186,11 @@ class Connection:
         self._unseen = self.whole_body = None
         self._idle_since = now
         return True
+
+    def interrupt(self) -> None:
+        """Have `receive_head` raise `trio.ClosedResourceError` if it waits. The connection is of no
+        use after that, but open."""
+        trio.lowlevel.notify_closing(self._plain)
 
     def close(self) -> None:
         """Close at once. Idempotent."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from contextlib import suppress
 
 import h11
@@ -21,7 +22,8 @@ from hostler.errors import (
 from hostler.frames import BODY_PIECE
 
 from ._connection import Channel, Connection, FunctionBroke, HeadTooBig, Stale
-from ._request import RequestHead
+from ._limit import CallEnded, CallLimit
+from ._request import RequestHead, ResponseHead
 
 log = structlog.get_logger(__name__)
 
@@ -34,7 +36,7 @@ _OK, _FAILED, _TIMED_OUT = 200, 502, 504
 
 
 class Exchange:
-    """Runs ``call`` over ``channel``.
+    """Runs ``call`` over ``channel``, within ``limit``.
 
     Afterwards, whether `run` returned, raised or was cancelled, ``container_ok`` tells whether
     the container may serve other calls: the function kept the contract, and its answer to this
@@ -42,9 +44,12 @@ class Exchange:
     to end. ``ended_at`` is when (`trio.current_time`) it was over.
     """
 
-    def __init__(self, channel: Channel, call: PendingCall, max_body: int) -> None:
+    def __init__(
+        self, channel: Channel, call: PendingCall, limit: CallLimit, max_body: int
+    ) -> None:
         self._channel = channel
         self._call = call
+        self._limit = limit
         self._max_body = max_body
         self._connection: Connection
         self._sending = False
@@ -58,8 +63,8 @@ class Exchange:
         """Send the request, hand the response to the call's writer. It is ``now``
         (`trio.current_time`).
 
-        Raises the `FunctionError` that the contract says; what the writer raises; and what
-        reading the body raises, whereupon the function sees a broken request.
+        Raises the `FunctionError` that the contract says; `CallEnded`; what the writer raises; and
+        what reading the body raises, whereupon the function sees a broken request.
         """
         self.ended_at = now
         self.container_ok = True  # until it gets anything of this call
@@ -72,10 +77,10 @@ class Exchange:
                 data = self._call.body.data
                 if data is not None and len(data) <= INLINE_BODY:
                     if left := self._begin(head, data):
-                        await self._go_on(left)
+                        await self._limit.run(self._go_on(left))
                     await self._receive()
                 else:
-                    await self._stream(head)
+                    await self._limit.run(self._stream(head))
             finally:
                 self.ended_at = trio.current_time()
                 self._channel.settle(
@@ -102,7 +107,7 @@ class Exchange:
             return self._connection.begin(head, body)
 
     async def _go_on(self, left: bytes) -> None:
-        """A function that stops to read may have answered: that is left to `_receive`."""
+        """A function that stops to read may have answered: that is left to who receives."""
         with suppress(FunctionBroke):
             await self._connection.write(left)
 
@@ -118,7 +123,7 @@ class Exchange:
             nursery.start_soon(self._send_stream, receiving)
             with receiving:
                 try:
-                    await self._receive()
+                    await self._receive_all()
                 except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
                     error = caught
             nursery.cancel_scope.cancel()  # what the function has not read, it will not read
@@ -136,7 +141,7 @@ class Exchange:
             await connection.send(h11.EndOfMessage())
             self._sending = False
         except FunctionBroke:
-            pass  # not an error if there is a complete answer; `_receive` will find out
+            pass  # not an error if there is a complete answer: who receives will find out
         except Exception as error:  # noqa: BLE001  (raised by `_stream`)
             self._body_error = error
             connection.close()  # before its regular end, so that the function sees a broken body
@@ -145,24 +150,55 @@ class Exchange:
     # --- the response ---
 
     async def _receive(self) -> None:
-        connection = self._connection
-        response = await connection.receive_head()
+        """As `_receive_all`, within the limit: most calls wait for nothing but the head."""
+        connection, limit = self._connection, self._limit
+        if limit.ended:
+            raise CallEnded
+        limit.interrupt = connection.interrupt
+        try:
+            response = await connection.receive_head()
+        except trio.ClosedResourceError:
+            raise CallEnded from None
+        finally:
+            limit.interrupt = None
+        if (left := self._hand_on(response)) is not None:
+            await limit.run(left)
+        self.container_ok = True
+
+    async def _receive_all(self) -> None:
+        if (left := self._hand_on(await self._connection.receive_head())) is not None:
+            await left
+        self.container_ok = True
+
+    def _hand_on(self, response: ResponseHead) -> Awaitable[None] | None:
+        """Check ``response``, and hand what is here of it to the writer if that takes it now.
+        Returns what is left to be done."""
         self._answered = True
         self._check_status(response.status)
         if self._max_body and response.length is not None and response.length > self._max_body:
             # Known before anything was passed on: the caller gets a clean error.
             self.container_ok = True
             raise FunctionResponseTooBig
-        await self._call.writer.start(response.status, response.for_caller)
-        if connection.whole_body is None:
-            await self._receive_body(connection)
-        elif connection.whole_body:  # its length was checked
-            await self._call.writer.write(connection.whole_body)
-        self.container_ok = True
+        if self._call.writer.start_now(response.status, response.for_caller):
+            return self._body()
+        return self._start(response)
 
-    async def _receive_body(self, connection: Connection) -> None:
+    async def _start(self, response: ResponseHead) -> None:
+        await self._call.writer.start(response.status, response.for_caller)
+        if (left := self._body()) is not None:
+            await left
+
+    def _body(self) -> Awaitable[None] | None:
+        """As `_hand_on`, behind the head."""
+        body, writer = self._connection.whole_body, self._call.writer
+        if body is None:
+            return self._receive_body()
+        # (its length was checked)
+        return None if not body or writer.write_now(body) else writer.write(body)
+
+    async def _receive_body(self) -> None:
         left = self._max_body
-        while data := await connection.receive_body():
+        while data := await self._connection.receive_body():
             if self._max_body and len(data) > left:
                 if left:
                     await self._call.writer.write(data[:left])

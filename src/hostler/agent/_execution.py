@@ -12,6 +12,7 @@ from hostler.errors import FunctionError
 from ._container import Container
 from ._endings import explain_end
 from ._exchange import Exchange
+from ._limit import CallLimit
 
 log = structlog.get_logger(__name__)
 
@@ -23,25 +24,27 @@ HOOK_LIMIT = 10.0
 """Seconds for a hook that has to run even if the call was cancelled."""
 
 
-async def execute(container: Container, call: PendingCall, max_body: int, now: float) -> None:
-    """Run ``call`` from ``now`` on, for as long as the caller's scope lets it, on ``container``,
-    which it has. Gives that back, whatever happens. Raises what ended the call."""
+async def execute(
+    container: Container, call: PendingCall, limit: CallLimit, max_body: int, now: float
+) -> None:
+    """Run ``call`` from ``now`` on, within ``limit``, on ``container``, which it has. Gives that
+    back, whatever happens. Raises what ended the call."""
     reusable = False
     error: Exception | None = None
     hook_error: Exception | None = None
     try:
         before = container.task.before_call
         if before is not no_call_hook:
-            await before(call.model, call.extensions)
+            await limit.run(before(call.model, call.extensions))
             now = trio.current_time()
-        exchange = Exchange(container.channel, call, max_body)
+        exchange = Exchange(container.channel, call, limit, max_body)
         container.samples.begin()
         try:
             await exchange.run(now)
         except Exception as caught:  # noqa: BLE001  (raised below, after the hook)
             error = caught
             if exchange.broke:
-                error = await _explain(container, call, caught)
+                error = await limit.run(_explain(container, call, caught))
         finally:
             container.samples.end(call.model)
             call.add_user_execution_ns(round((exchange.ended_at - now) * 1e9))

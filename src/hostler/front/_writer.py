@@ -78,6 +78,9 @@ class AsgiWriter(ResponseWriter):
     async def start(self, status: int, headers: Headers) -> None:
         """Raises `FunctionInvalidResponse` for headers that HTTP does not allow."""
         # Nothing waits here: `write` or `finish`, which comes next, is a point of cancellation.
+        self.start_now(status, headers)
+
+    def start_now(self, status: int, headers: Headers) -> bool:
         if self.status:
             raise HostlerError("the response was started twice")
         if not 200 <= status <= 599:
@@ -94,6 +97,7 @@ class AsgiWriter(ResponseWriter):
         if self._response_head is None:
             self.fdk_version = head.fdk_version
         self.status = status
+        return True
 
     async def write(self, data: bytes | memoryview) -> None:
         """Raises `FunctionResponseError` for more bytes than ``Content-Length`` promised."""
@@ -102,15 +106,21 @@ class AsgiWriter(ResponseWriter):
         if not data or self._bodiless:
             await trio.lowlevel.checkpoint()
             return
+        if self.write_now(data):
+            return
         if self._remaining is not None:
             if len(data) > self._remaining:
                 raise FunctionResponseError()
             self._remaining -= len(data)
-            if not self._remaining:
-                self._last = bytes(data)
-                return
         await self._begin()
         await self._pass({"type": "http.response.body", "body": bytes(data), "more_body": True})
+
+    def write_now(self, data: bytes | memoryview) -> bool:
+        if not self.status or self._bodiless or len(data) != self._remaining:
+            return False
+        self._remaining = 0
+        self._last = bytes(data)
+        return True
 
     async def finish(self) -> None:
         """The call succeeded: complete the response.

@@ -28,23 +28,32 @@ class EngagementWriter(ResponseWriter):
         self.unsent: list[ResultStart | Data] = []
         """What goes with the outcome."""
 
-    async def start(self, status: int, headers: Headers) -> None:
+    def start_now(self, status: int, headers: Headers) -> bool:
         if not self._started:
             self._started = True
             self._left = _announced(headers)
             self.unsent.append(ResultStart(status, headers))
+        return True
+
+    async def start(self, status: int, headers: Headers) -> None:
+        self.start_now(status, headers)
         await trio.lowlevel.checkpoint_if_cancelled()
 
+    def write_now(self, data: bytes | memoryview) -> bool:
+        if len(data) != self._left:
+            return not data
+        self._left = 0
+        if data:
+            self.unsent.append(Data(bytes(data)))
+        return True
+
     async def write(self, data: bytes | memoryview) -> None:
-        if not data:
+        if self.write_now(data):
             await trio.lowlevel.checkpoint_if_cancelled()
             return
         self.unsent.append(Data(bytes(data)))
         if self._left is not None:
             self._left -= len(data)
-            if not self._left:
-                await trio.lowlevel.checkpoint_if_cancelled()
-                return
         frames, self.unsent = self.unsent, []
         await self._engagement.send_all(frames)
 
@@ -78,6 +87,9 @@ class DetachedWriter(ResponseWriter):
 class AcknowledgeDetached(CallListener):
     """Tells the LB that a detached call has its slot: the earliest moment at which the LB may
     answer its client. Registered on the inner agent."""
+
+    def hears_begin(self, call: PendingCall) -> bool:
+        return call.model.type == "detached"
 
     async def before_call(self, call: PendingCall) -> None:
         if call.model.type != "detached":

@@ -11,6 +11,7 @@ import structlog
 import trio
 from h2.errors import ErrorCodes
 
+from hostler._deadlines import Deadlines
 from hostler.engagement import EngagementEnded, GRPCStatus, ServerEngagement
 from hostler.errors import ProtocolError
 from hostler.frames import ClientFrame, RunnerFrame
@@ -23,7 +24,7 @@ from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import MAX_FRAME, SharedStream
 from ._status import RESPONSE_HEADERS, too_large
 from ._stream import WireStream
-from ._workers import Deadlines, Workers
+from ._workers import Workers
 
 log = structlog.get_logger(__name__)
 

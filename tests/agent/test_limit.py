@@ -1,0 +1,160 @@
+"""What ends a call before its time, and what is spared a call that waits for its function only."""
+
+from __future__ import annotations
+
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from hostler import options
+from hostler.abc import CallListener
+from hostler.agent._connection import Channel
+from hostler.agent._exchange import Exchange
+from hostler.agent._limit import CallEnded, CallLimit
+from hostler.call import PendingCall, build_call
+from hostler.drivers.sim import echo, open_sim_driver
+from hostler.errors import CallTimeout
+from hostler.frames import Headers
+
+from .functions import hang
+from .nodes import Recorder, call_model, open_node
+from .test_surplus import Function, open_function, response
+
+
+async def wait(seconds: float) -> str:
+    await trio.sleep(seconds)
+    return "done"
+
+
+async def test_what_is_awaited_within_a_limit_ends_with_it(autojump_clock: object) -> None:
+    limit = CallLimit()
+    assert await limit.run(wait(1)) == "done"
+    async with trio.open_nursery() as nursery:
+
+        async def end() -> None:
+            await trio.sleep(1)
+            limit.expire()
+
+        nursery.start_soon(end)
+        with pytest.raises(CallEnded):
+            await limit.run(wait(10))
+    assert trio.current_time() == 2
+    with pytest.raises(CallEnded):
+        await limit.run(wait(10))
+    assert trio.current_time() == 2
+
+
+async def test_a_cancellation_from_outside_stays_one(autojump_clock: object) -> None:
+    limit = CallLimit()
+    with trio.move_on_after(1) as scope:
+        await limit.run(wait(10))
+    assert scope.cancelled_caught
+    assert not limit.ended
+    assert limit.interrupt is None
+
+
+class Slow(Recorder):
+    """Never takes what it is given."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        await super().start(status, headers)
+        await trio.sleep_forever()
+
+
+@pytest.mark.parametrize(("image", "writer"), [("echo", Slow()), ("hang", Recorder())])
+async def test_a_timeout_ends_each_wait_of_a_call(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path, image: str, writer: Recorder
+) -> None:
+    images = {"echo": echo, "hang": hang}
+    async with open_sim_driver(images) as driver, open_node(driver, tmp_path) as node:
+        await node.run("echo")
+        started = trio.current_time()
+        with pytest.raises(CallTimeout):
+            await node.agent.submit(node.call(image, writer=writer, timeout=7))
+        assert trio.current_time() - started == pytest.approx(7, abs=0.5)
+        assert node.agent.statistics().timeouts == 1
+
+
+class Now(Recorder):
+    """Takes a response at once."""
+
+    async def start(self, status: int, headers: Headers) -> None:
+        raise AssertionError
+
+    async def write(self, data: bytes | memoryview) -> None:
+        raise AssertionError
+
+    def start_now(self, status: int, headers: Headers) -> bool:
+        self.status, self.headers = status, headers
+        return True
+
+    def write_now(self, data: bytes) -> bool:
+        self.body += data
+        return True
+
+
+def channel_to(function: Function) -> closing[Channel]:
+    return closing(Channel(function.socket, function.socket.connect(), 0))
+
+
+def exchange(channel: Channel, limit: CallLimit, writer: Recorder) -> Exchange:
+    call = build_call([options.from_model(call_model()), options.with_writer(writer)])
+    return Exchange(channel, call, limit, 0)
+
+
+async def test_a_writer_that_takes_a_whole_response_now_is_not_waited_for(tmp_path: Path) -> None:
+    async with open_function(tmp_path) as function:
+        function.answers += [response(b"text")]
+        writer = Now()
+        with channel_to(function) as channel:
+            one = exchange(channel, CallLimit(), writer)
+            await one.run(trio.current_time())
+        assert (writer.status, writer.body) == (200, b"text")
+        assert one.container_ok
+
+
+async def test_the_wait_for_a_function_is_interrupted_without_a_scope(tmp_path: Path) -> None:
+    async with open_function(tmp_path) as function, trio.open_nursery() as nursery:
+        limit = CallLimit()
+
+        async def end() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            limit.cancel()
+
+        nursery.start_soon(end)
+        function.answers += [b""]
+        with channel_to(function) as channel:
+            one = exchange(channel, limit, Recorder())
+            with pytest.raises(CallEnded):
+                await one.run(trio.current_time())
+            assert not one.container_ok
+            assert not one.broke
+            assert limit.interrupt is None
+            function.answers += [response(b"text")]
+            with pytest.raises(CallEnded):
+                await exchange(channel, limit, Recorder()).run(trio.current_time())
+
+
+async def test_a_listener_that_does_not_want_to_hear_of_the_begin_hears_of_the_end(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    heard: list[str] = []
+
+    class Picky(CallListener):
+        def hears_begin(self, call: PendingCall) -> bool:
+            return call.model.type == "detached"
+
+        async def before_call(self, call: PendingCall) -> None:
+            heard.append("begin")
+
+        def note_end(self, call: PendingCall) -> None:
+            heard.append(call.model.status)
+
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        node.agent.add_listener(Picky())
+        await node.run()
+        assert heard == ["success"]
+        assert not CallListener().hears_begin(node.call())
