@@ -17,8 +17,14 @@ from hostler import wire
 from hostler.config import PoolConfig
 from hostler.errors import ConfigError
 from hostler.pool import DynamicPool, NaivePlacer, PoolMetrics, open_dns_pool
-from hostler.pool._dns import LookupFailed, Resolver
-from hostler.pool._targets import FixedTarget, NameTarget, ServiceTarget, parse_targets
+from hostler.pool._dns import Resolver
+from hostler.pool._targets import (
+    FixedTarget,
+    LookupFailed,
+    NameTarget,
+    ServiceTarget,
+    parse_targets,
+)
 from tests.conftest import Logs
 from tests.wire.leaks import open_sockets, settle, trio_tasks
 
@@ -84,10 +90,18 @@ def test_bad_targets(text: str) -> None:
         parse_targets([text])
 
 
-@pytest.mark.parametrize("text", ["dns.test", "1.2.3.4:x", "[::1"])
+@pytest.mark.parametrize("text", ["dns.test", "1.2.3.4:x", "1.2.3.4:0", "1.2.3.4:65536", "[::1"])
 def test_bad_servers(text: str) -> None:
     with pytest.raises(ConfigError, match=r"FN_DNS_SERVER=.*takes an IP address"):
-        Resolver(PoolConfig(dns_server=text))
+        PoolConfig(dns_server=text)
+
+
+async def test_addresses_alone_need_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Resolver, "__init__", None)  # (no resolver can be made)
+    async with open_dns_pool(
+        ["fixed:1"], factory=Fleet(), metrics=PoolMetrics(CollectorRegistry())
+    ) as pool:
+        assert pool.addresses == ("fixed:1",)
 
 
 async def test_addresses_of_both_families(server: Server) -> None:

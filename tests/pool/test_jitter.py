@@ -15,9 +15,9 @@ from hostler.pool import PoolMetrics, open_dynamic_pool
 from hostler.pool import _discovery as discovery
 from hostler.pool import _watch as watch
 from hostler.pool._discovery import Discovery
-from hostler.pool._dns import Found, Resolver
+from hostler.pool._dns import Resolver
 from hostler.pool._health import HealthBoard
-from hostler.pool._targets import NameTarget, ServiceTarget
+from hostler.pool._targets import Found, NameTarget, ServiceTarget
 
 from .fakes import FakeRunner
 from .fleet import Fleet, Host

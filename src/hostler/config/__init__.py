@@ -11,7 +11,7 @@ import attrs
 
 from hostler.errors import ConfigError
 
-from ._addresses import is_host, is_runner_target
+from ._addresses import is_host, is_runner_target, parse_dns_server
 from ._agent import AgentConfig
 from ._api import ApiConfig
 from ._base import EnvConfig, look_up
@@ -44,6 +44,7 @@ __all__ = [
     "is_host",
     "is_runner_target",
     "look_up",
+    "parse_dns_server",
     "parse_seconds",
     "setting_variables",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from typing import Any
 from urllib.parse import urlsplit
@@ -37,6 +38,27 @@ def is_runner_target(text: str) -> bool:
     if scheme == "dns":
         return is_host_port(rest)
     return scheme == "srv" and _DNS_NAME.fullmatch(rest) is not None
+
+
+def parse_dns_server(text: str) -> tuple[str, int]:
+    """Address and port of ``address`` or ``address:port``. Raises `ValueError`."""
+    host, port = text, 53
+    if text.count(":") == 1 or text.startswith("["):
+        host, _, digits = text.rpartition(":")
+        port = int(digits)
+    if not 0 < port < 65_536:
+        raise ValueError(text)
+    return str(ipaddress.ip_address(host.strip("[]"))), port
+
+
+def _is_dns_server(value: Any) -> bool:
+    if value == "":
+        return True
+    try:
+        parse_dns_server(value)
+    except (ValueError, AttributeError):
+        return False
+    return True
 
 
 def _is_targets(value: Any) -> bool:
@@ -82,3 +104,4 @@ LOG_DEST = Kind(
     str,
     _is_log_dest,
 )
+DNS_SERVER = Kind("an IP address, or address:port, or nothing", str, _is_dns_server)

@@ -9,8 +9,9 @@ import attrs
 
 from hostler.errors import ConfigError
 
+from ._addresses import DNS_SERVER
 from ._base import EnvConfig, setting
-from ._kinds import FLAG, SECONDS, SHARE, TEXT, Kind, number
+from ._kinds import FLAG, SECONDS, SHARE, Kind, number
 
 
 def _is_factor(value: Any) -> bool:
@@ -68,7 +69,7 @@ class PoolConfig(EnvConfig):
     leave_grace: float = attrs.field(default=600.0, metadata=setting(SECONDS, "FN_LEAVE_GRACE"))
     """Seconds (600) that the calls of a runner which leaves a pool get to finish."""
 
-    dns_server: str = attrs.field(default="", metadata=setting(TEXT, "FN_DNS_SERVER"))
+    dns_server: str = attrs.field(default="", metadata=setting(DNS_SERVER, "FN_DNS_SERVER"))
     """IP address, or ``address:port``, of the DNS server for ``dns://`` and ``srv://`` runners
     ("" = those of /etc/resolv.conf)."""
 

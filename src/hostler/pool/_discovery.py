@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
 from ..config import PoolConfig
-from ._dns import Found, LookupFailed, Resolver
 from ._dynamic import DynamicPool
 from ._metrics import PoolMetrics
-from ._targets import FixedTarget, NameTarget, ServiceTarget, Target
+from ._targets import FixedTarget, Found, LookupFailed, NameTarget, ServiceTarget, Target
+
+if TYPE_CHECKING:  # see open_dns_pool
+    from ._dns import Resolver
 
 log = structlog.get_logger(__name__)
 
@@ -21,13 +24,13 @@ JITTER = (0.8, 1.0)
 
 
 class Discovery:
-    """One task for each target that has to be looked up."""
+    """One task for each target that has to be looked up; ``resolver`` is needed only by these."""
 
     def __init__(
         self,
         pool: DynamicPool,
         targets: Sequence[Target],
-        resolver: Resolver,
+        resolver: Resolver | None,
         config: PoolConfig,
         metrics: PoolMetrics,
         rng: random.Random,
@@ -65,6 +68,7 @@ class Discovery:
         *,
         task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
+        assert self._resolver is not None
         pause = self._config.dns_min_interval
         trouble = ""
         started = False

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import attrs
 import dns.asyncbackend
@@ -13,25 +12,9 @@ import dns.name
 import dns.resolver
 import trio
 
-from ..config import PoolConfig
-from ..errors import ConfigError, HostlerError
-from ._targets import NameTarget, ServiceTarget
-
-DNS_PORT = 53
-
-
-class LookupFailed(HostlerError):
-    """A name has no addresses, or its servers don't tell. The text says which."""
-
-
-@attrs.frozen
-class Found:
-    """What a target stands for now."""
-
-    names: Mapping[str, str]
-    """Addresses (``host:port``, sorted) with the host name that a certificate should have."""
-    ttl: float
-    """Seconds that the answer holds: the least TTL of the records it was made of."""
+from ..config import PoolConfig, parse_dns_server
+from ..errors import ConfigError
+from ._targets import Found, LookupFailed, NameTarget, ServiceTarget
 
 
 @attrs.frozen
@@ -43,7 +26,7 @@ class _Records:
 class Resolver:
     """Asks the servers of /etc/resolv.conf, or the one of ``config``. Without a cache.
 
-    Raises `ConfigError` for a server that is no IP address, or if the system has none.
+    Raises `ConfigError` if the system has none.
     """
 
     def __init__(self, config: PoolConfig) -> None:
@@ -51,7 +34,7 @@ class Resolver:
         self._backend = dns.asyncbackend.get_backend("trio")
         if config.dns_server:
             self._resolver = dns.asyncresolver.Resolver(configure=False)
-            host, port = _server(config.dns_server)
+            host, port = parse_dns_server(config.dns_server)
             self._resolver.nameservers = [host]
             self._resolver.port = port
         else:
@@ -149,19 +132,6 @@ def _system_resolver() -> dns.asyncresolver.Resolver:
         return dns.asyncresolver.Resolver()
     except dns.resolver.NoResolverConfiguration as error:
         raise ConfigError("no DNS server in /etc/resolv.conf: set FN_DNS_SERVER") from error
-
-
-def _server(text: str) -> tuple[str, int]:
-    host, port = text, DNS_PORT
-    try:
-        if text.count(":") == 1 or text.startswith("["):
-            host, _, digits = text.rpartition(":")
-            port = int(digits)
-        return str(ipaddress.ip_address(host.strip("[]"))), port
-    except ValueError as error:
-        raise ConfigError(
-            f"FN_DNS_SERVER={text!r}: takes an IP address, or address:port"
-        ) from error
 
 
 def _join(address: str, port: int) -> str:

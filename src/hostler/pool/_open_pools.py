@@ -7,6 +7,7 @@ import math
 import random
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import structlog
 import trio
@@ -16,11 +17,13 @@ from .._groups import open_background
 from ..abc import MTLSRunnerFactory, PKIData, Runner
 from ..config import PoolConfig
 from ._discovery import Discovery
-from ._dns import Resolver
 from ._dynamic import DynamicPool
 from ._metrics import PoolMetrics, default_pool_metrics
 from ._static import CLOSE_GRACE, mtls_runner_factory
-from ._targets import parse_targets
+from ._targets import FixedTarget, Target, parse_targets
+
+if TYPE_CHECKING:
+    from ._dns import Resolver
 
 log = structlog.get_logger(__name__)
 
@@ -99,13 +102,13 @@ async def open_dns_pool(
 
     Without ``cert_common_name`` the certificate of a runner must have the name of its target, or
     the host that an SRV record names. All else as for `open_dynamic_pool`. Raises `ConfigError`
-    for a bad target.
+    for a bad target, or if the system has no DNS server for one that is a name.
     """
     config = config or PoolConfig()
     metrics = metrics or default_pool_metrics()
     rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
     parsed = parse_targets(targets)
-    resolver = Resolver(config)
+    resolver = _resolver(parsed, config)
     async with (
         open_dynamic_pool(
             config=config,
@@ -123,6 +126,16 @@ async def open_dns_pool(
         await discovery.start(nursery)
         yield pool
         nursery.cancel_scope.cancel()
+
+
+def _resolver(targets: Iterable[Target], config: PoolConfig) -> Resolver | None:
+    """``None`` if all are addresses: most pools need no DNS server, and not the 1.5 MB either that
+    dnspython takes."""
+    if all(isinstance(target, FixedTarget) for target in targets):
+        return None
+    from ._dns import Resolver
+
+    return Resolver(config)
 
 
 def _default_factory(

@@ -1,14 +1,14 @@
-"""Where runners are to be found, in text. Pure."""
+"""Where runners are to be found: in text, and what became of it. Pure."""
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 import attrs
 
 from ..config import is_runner_target
-from ..errors import ConfigError
+from ..errors import ConfigError, HostlerError
 
 
 @attrs.frozen
@@ -40,6 +40,20 @@ class ServiceTarget:
 
 
 Target = FixedTarget | NameTarget | ServiceTarget
+
+
+class LookupFailed(HostlerError):
+    """A name has no addresses, or its servers don't tell. The text says which."""
+
+
+@attrs.frozen
+class Found:
+    """What a target stands for now."""
+
+    names: Mapping[str, str]
+    """Addresses (``host:port``, sorted) with the host name that a certificate should have."""
+    ttl: float
+    """Seconds that the answer holds: the least TTL of the records it was made of."""
 
 
 def parse_targets(texts: Iterable[str]) -> tuple[Target, ...]:
