@@ -45,6 +45,7 @@ LAYERS: dict[str, int] = {
         [
             "_asgi",
             "_declaration",
+            "_document",
             "_flights",
             "_output_lines",
             "cached_functions",

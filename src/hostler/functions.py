@@ -28,15 +28,13 @@ Ranges and rules are Fn's (its API's rules for new apps and functions).
 from __future__ import annotations
 
 import hashlib
-import tomllib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Protocol
 
 import attrs
-import yaml
 
 from ._declaration import Entry
 from .errors import ConfigError, FnNotFound
@@ -183,20 +181,9 @@ def load_functions(path: str | Path) -> FunctionTable:
 
     Raises `ConfigError`; its text names the file, the entry and the field.
     """
+    from ._document import read_document  # takes a parser of YAML, which few nodes need
+
     return parse_functions(read_document(Path(path), "functions file"), source=str(path))
-
-
-def read_document(path: Path, what: str) -> Any:
-    """What a YAML or TOML file has, in plain types. Blocks on the disk.
-
-    Raises `ConfigError`; its text calls the file ``what``.
-    """
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        raise ConfigError(f"cannot read the {what} {path}: {reason}") from error
-    return _decode(path, text, what)
 
 
 def parse_functions(document: object, *, source: str = "functions") -> FunctionTable:
@@ -277,36 +264,3 @@ def _triggers(parent: Entry, app: App, fns: list[Fn], triggers: list[Trigger]) -
         entry.unique(trigger.source, (other.source for other in siblings), "source")
         entry.unique(trigger.id, (other.id for other in triggers), "id")
         triggers.append(trigger)
-
-
-def _decode(path: Path, text: str, what: str) -> Any:
-    ending = path.suffix.lower()
-    try:
-        if ending == ".toml":
-            return tomllib.loads(text)
-        if ending in (".yaml", ".yml"):
-            return yaml.load(text, _StrictLoader)  # noqa: S506  (it is a SafeLoader)
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigError(f"{path}: not valid TOML: {error}") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}: not valid YAML: {_one_line(error)}") from error
-    raise ConfigError(f"{path}: a {what} must end in .yaml, .yml or .toml")
-
-
-def _one_line(error: yaml.YAMLError) -> str:
-    return " ".join(str(error).split())
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses a key that is given twice, where YAML's own rule is that the last one wins."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise yaml.constructor.ConstructorError(
-                        None, None, f"the key {key.value!r} is given twice", key.start_mark
-                    )
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)

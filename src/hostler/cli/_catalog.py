@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 
 from hostler._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
 from hostler._change import Change
-from hostler.agent import Agent, keep_stored_warm
 from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.config import ApiConfig, StoreConfig
 from hostler.datastore import Datastore
@@ -18,6 +18,9 @@ from hostler.functions import Catalog, FunctionTable
 from hostler.ui import Lister, datastore_lister, table_lister
 
 from ._settings import Settings
+
+if TYPE_CHECKING:
+    from hostler.agent import Agent
 
 _READS = ("GET", "HEAD", "OPTIONS")
 
@@ -65,6 +68,8 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
     A change through this node's API is seen by its next call; one that another node makes in the
     same database, after ``FN_LOOKUP_TTL``.
     """
+    from hostler.agent import keep_stored_warm  # a load balancer has no agent
+
     async with AsyncExitStack() as stack:
         store = await stack.enter_async_context(opened_store(settings))
         functions = await stack.enter_async_context(

@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import trio
 from prometheus_client import REGISTRY
 
 from hostler._asgi import ASGIApp
 from hostler.abc import CallAgent, CallListener
-from hostler.agent import Agent
 from hostler.functions import Catalog
-from hostler.lb import LBAgent
-from hostler.pool import DynamicPool
 from hostler.ui import (
     Activity,
     Directory,
@@ -31,6 +28,11 @@ from hostler.ui import (
 from ._life import Life
 from ._settings import Settings
 from .workers import Colleagues, JointMetrics
+
+if TYPE_CHECKING:  # no node has all of them
+    from hostler.agent import Agent
+    from hostler.lb import LBAgent
+    from hostler.pool import DynamicPool
 
 
 class Page:

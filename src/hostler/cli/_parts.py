@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import attrs
 import structlog
@@ -17,8 +18,6 @@ from hostler.bodies import BodyBudget
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
-from hostler.keep_alive import make_keep_alive
-from hostler.lb import DrainReport, Footprint
 
 from ._catalog import Lookup
 from ._life import Life
@@ -26,6 +25,11 @@ from ._load import make_loaded
 from ._page import Page
 from ._settings import Settings
 from ._tail import Tail
+
+if TYPE_CHECKING:
+    from hostler.lb import DrainReport, Footprint
+
+# What only some nodes use is imported where it is: the others need not wait for it, or hold it.
 
 log = structlog.get_logger(__name__)
 
@@ -70,6 +74,8 @@ def keep_alive_of(config: AgentConfig) -> KeepAlive:
     """The policy that is configured, the operator's own too. Raises `ConfigError`."""
     name = config.keep_alive
     if ":" not in name:
+        from hostler.keep_alive import make_keep_alive
+
         return make_keep_alive(config)
     policy = make_loaded(name, "--keep-alive", config)
     if not isinstance(policy, KeepAlive):
@@ -91,7 +97,6 @@ async def opened_driver(
 def _driver(
     name: str, config: AgentConfig, settings: Settings
 ) -> AbstractAsyncContextManager[Driver]:
-    # Imported when chosen: a node should not need, or wait for, what it does not use.
     if name == "docker":
         from hostler.drivers.docker import open_docker_driver
 

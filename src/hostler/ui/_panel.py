@@ -5,18 +5,19 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import attrs
-
-from hostler.agent import Agent, ContainerState, FnContainers, census
-from hostler.lb import LBAgent
 
 from ._activity import Activity, FnActivity
 from ._catalog import Directory
 from ._documents import Containers, Listed, Load, State
 from ._runners import RunnerLoads
 from ._share import MAX_ROWS, Cursor, FnShare, Share, state_of
+
+if TYPE_CHECKING:  # no node has both
+    from hostler.agent import Agent, FnContainers
+    from hostler.lb import LBAgent
 
 
 class StateSource(Protocol):
@@ -98,7 +99,7 @@ class Panel:
     def _functions(self) -> tuple[list[FnShare], int]:
         """Those that were called first, then the others that are listed."""
         known = dict(self.activity.functions()) if self.activity else {}
-        containers: Mapping[str, FnContainers] = census(self.agent) if self.agent else {}
+        containers = _census(self.agent) if self.agent else {}
         for fn_id, found in containers.items():
             known.setdefault(fn_id, FnActivity(image=found.image))
         listing = self.directory.listing if self.directory else None
@@ -128,7 +129,15 @@ class Panel:
         )
 
 
+def _census(agent: Agent) -> Mapping[str, FnContainers]:
+    from hostler.agent import census
+
+    return census(agent)
+
+
 def _containers(found: FnContainers | None) -> Containers:
+    from hostler.agent import ContainerState
+
     if found is None:
         return Containers()
     return Containers(

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from hostler.abc import LoadListener, Runner, RunnerPool
 from hostler.frames import LoadHint
-from hostler.pool import DynamicPool, RunnerHealth
 
 from ._activity import Activity
 from ._documents import RunnerRow
+
+if TYPE_CHECKING:  # only a load balancer has one
+    from hostler.pool import DynamicPool, RunnerHealth
 
 
 class RunnerLoads(LoadListener):

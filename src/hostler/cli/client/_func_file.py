@@ -11,8 +11,8 @@ import attrs
 import msgspec
 
 from hostler._declaration import Entry
+from hostler._document import read_document
 from hostler.errors import ConfigError
-from hostler.functions import read_document
 from hostler.rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT
 
 NAMES = ("func.yaml", "func.yml")
