@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 import trio
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
 from hostler import AgentConfig, App, Fn, open_agent, open_loop, open_pure_runner, open_sim_driver
 from hostler.abc import CallRequest
 from hostler.bodies import BytesBody
-from hostler.cli._commands import app
+from hostler.cli import app
 from hostler.drivers.sim import SimRequest, SimResponse
 from tests.agent.nodes import Recorder
 
@@ -58,6 +58,6 @@ def test_the_commands_of_the_fleet_are_understood(
         made.append(make())
         return 0
 
-    monkeypatch.setattr("hostler.cli._commands.run_node", run_node)
+    monkeypatch.setattr(f"hostler.cli.commands._{node}.run_node", run_node)
     done = CliRunner().invoke(app, shlex.split(line))
     assert (done.exit_code, len(made)) == (0, 1), done.output

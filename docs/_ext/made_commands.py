@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from inspect import cleandoc
 
 import click
-import typer.main
 from tables import table
 
-from hostler.cli._commands import app
+from hostler.cli import app
 
 _HEAD = """\
 # The command line
@@ -19,26 +18,27 @@ What `--help` shows, for all commands. An option that is not given has the value
 
 
 def commands_page() -> str:
-    command: Any = typer.main.get_command(app)
-    return "\n".join([_HEAD, *_described(command, "hostler")])
+    return "\n".join([_HEAD, *_described(app, click.Context(app, info_name="hostler"))])
 
 
-def _described(command: Any, path: str) -> Iterator[str]:
-    yield f"## `{path}`\n\n{_text(command.help)}\n"
-    if usage := " ".join(command.collect_usage_pieces(click.Context(command))):
-        yield f"`{path} {usage}`\n"
-    rows = [_option(parameter) for parameter in command.params if parameter.name != "help"]
+def _described(command: click.Command, ctx: click.Context) -> Iterator[str]:
+    yield f"## `{ctx.command_path}`\n\n{_text(cleandoc(command.help or ''))}\n"
+    if usage := " ".join(command.collect_usage_pieces(ctx)):
+        yield f"`{ctx.command_path} {usage}`\n"
+    rows = [_row(parameter) for parameter in command.params]
     if rows:
         yield table(("option", "variable", "meaning"), rows)
-    for name, child in getattr(command, "commands", {}).items():
-        if not child.hidden:
-            yield from _described(child, f"{path} {name}")
+    if isinstance(command, click.Group):
+        for name in command.list_commands(ctx):
+            child = command.get_command(ctx, name)
+            assert child is not None
+            yield from _described(child, click.Context(child, parent=ctx, info_name=name))
 
 
-def _option(parameter: Any) -> tuple[str, str, str]:
+def _row(parameter: click.Parameter) -> tuple[str, str, str]:
     names = " ".join(f"`{name}`" for name in [*parameter.opts, *parameter.secondary_opts])
     variable = f"`{parameter.envvar}`" if parameter.envvar else ""
-    return names, variable, _text(getattr(parameter, "help", "") or "")
+    return names, variable, _text(parameter.help or "")
 
 
 def _text(text: str) -> str:

@@ -207,14 +207,14 @@ async def deploy(client: Client) -> None:
 async def complete(words: str, url: str) -> list[str]:
     """What bash would offer after ``words``."""
     env: Mapping[str, str] = {
-        "_HOSTLER_COMPLETE": "complete_bash",
+        "_HOSTLER_COMPLETE": "bash_complete",
         "COMP_WORDS": words,
         "COMP_CWORD": str(len(words.split(" ")) - 1),
         "FN_API_URL": url,
     }
     done = await run(env=env)
     assert (done.returncode, done.stderr) == (0, "")
-    return list(done.stdout.split())
+    return [line.removeprefix("plain,") for line in done.stdout.split()]
 
 
 async def test_the_shell_completes_commands_and_names(client: Client) -> None:

@@ -10,9 +10,9 @@ from typing import Any
 import kubernetes_validate
 import pytest
 import yaml
-from typer.testing import CliRunner
+from click.testing import CliRunner
 
-from hostler.cli._commands import app
+from hostler.cli import app
 from hostler.cli.reference import reference_page
 from hostler.config import NodeConfig
 

@@ -44,6 +44,7 @@ def _text(error: BaseException) -> str:
 
 
 def tell(text: str) -> None:
-    """One line on stderr; a process whose stderr is stuck ends all the same."""
+    """One line on stderr, of a text of several too; a process whose stderr is stuck ends all the
+    same."""
     with open_stream(sys.stderr) as stderr:
-        stderr.msg(f"hostler: error: {text}")
+        stderr.msg(f"hostler: error: {' '.join(text.split())}")

@@ -5,13 +5,12 @@
 
 from __future__ import annotations
 
-import inspect
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, get_type_hints
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import attrs
-from typer.models import OptionInfo
+import click
 
 from hostler.config import (
     AgentConfig,
@@ -28,7 +27,7 @@ from hostler.config import (
     describe,
 )
 
-from ._commands import app
+from ._main import app
 
 _HEAD = """\
 # Settings
@@ -83,29 +82,30 @@ def reference_page() -> str:
 def command_variables() -> dict[str, CommandVariable]:
     """The variables that are read by the commands' options, in the order of the options."""
     found: dict[str, CommandVariable] = {}
-    for command in app.registered_commands:
-        callback = command.callback
-        assert callback is not None
-        for variable, option, default, doc in _options(callback):
-            entry = found.setdefault(variable, CommandVariable(option, default, doc, []))
-            entry.commands.append(command.name or callback.__name__)
+    for command in _commands():
+        for parameter in command["params"]:
+            if not (variable := parameter.get("envvar")):
+                continue
+            option, default = parameter["opts"][0], _default(parameter["default"])
+            entry = CommandVariable(option, default, parameter["help"], [])
+            found.setdefault(variable, entry).commands.append(command["name"])
     return found
 
 
-def _options(callback: Callable[..., Any]) -> Iterator[tuple[str, str, str, str]]:
-    hints = get_type_hints(callback, include_extras=True)
-    for name, parameter in inspect.signature(callback).parameters.items():
-        for info in getattr(hints[name], "__metadata__", ()):
-            if isinstance(info, OptionInfo) and info.envvar:
-                option = (info.param_decls or (f"--{name.replace('_', '-')}",))[0]
-                yield str(info.envvar), option, _default(parameter.default), info.help or ""
+def _commands() -> Iterator[dict[str, Any]]:
+    """As Click describes them. Those of the groups have no variables but what others have."""
+    ctx = click.Context(app)
+    for name in app.list_commands(ctx):
+        command = app.get_command(ctx, name)
+        if command is not None and not isinstance(command, click.Group):
+            yield command.to_info_dict(ctx)
 
 
 def _default(value: object) -> str:
-    if value is inspect.Parameter.empty:
-        return "(needed)"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
+    if isinstance(value, list):
+        return ", ".join(map(_default, value))
     return f"`{value}`" if value else "(none)"
 
 

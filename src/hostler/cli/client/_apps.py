@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+import msgspec
 
 from hostler.datastore import AppPatch
 from hostler.models import App
 
+from .._groups import Group
 from ._names import all_apps, app_named
 from ._options import (
-    DEFAULT_SERVER,
-    Annotations,
-    AppName,
-    AsJson,
-    Config,
-    NewName,
-    Server,
-    Yes,
-    json_values,
-    texts,
+    annotation_option,
+    app_argument,
+    config_option,
+    json_option,
+    new_name_argument,
+    server_option,
+    yes_option,
 )
 from ._session import confirm, with_api
 from ._show import print_done, print_item, print_items
@@ -28,28 +27,33 @@ from ._show import print_done, print_item, print_items
 if TYPE_CHECKING:
     from hostler.api_client import ApiClient
 
-apps = typer.Typer(help="Apps: groups of functions.", no_args_is_help=True)
-Syslog = Annotated[
-    str | None,
-    typer.Option("--syslog-url", metavar="URL", help="Where its functions' output goes, too."),
-]
+apps = Group(help="Apps: groups of functions.")
+_syslog_option = click.option(
+    "--syslog-url", metavar="URL", help="Where its functions' output goes, too."
+)
 
 
 @apps.command()
+@new_name_argument
+@config_option
+@annotation_option
+@_syslog_option
+@server_option
+@json_option
 def create(
-    name: NewName,
-    config: Config = None,
-    annotation: Annotations = None,
-    syslog_url: Syslog = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
+    name: str,
+    config: dict[str, str],
+    annotations: dict[str, msgspec.Raw],
+    syslog_url: str | None,
+    server: str,
+    as_json: bool,
 ) -> None:
     """Make an app."""
     new = App(
         id="",
         name=name,
-        config=texts(config, "--config"),
-        annotations=json_values(annotation, "--annotation"),
+        config=config,
+        annotations=annotations,
         syslog_url=syslog_url or "",
     )
 
@@ -60,7 +64,9 @@ def create(
 
 
 @apps.command("list")
-def list_(server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+@server_option
+@json_option
+def list_(server: str, as_json: bool) -> None:
     """List all apps, by name."""
 
     async def work(api: ApiClient) -> None:
@@ -71,7 +77,10 @@ def list_(server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
 
 
 @apps.command()
-def inspect(app_name: AppName, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+@app_argument
+@server_option
+@json_option
+def inspect(app_name: str, server: str, as_json: bool) -> None:
     """Show all of an app."""
 
     async def work(api: ApiClient) -> None:
@@ -81,18 +90,24 @@ def inspect(app_name: AppName, server: Server = DEFAULT_SERVER, as_json: AsJson 
 
 
 @apps.command()
+@app_argument
+@config_option
+@annotation_option
+@_syslog_option
+@server_option
+@json_option
 def update(
-    app_name: AppName,
-    config: Config = None,
-    annotation: Annotations = None,
-    syslog_url: Syslog = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
+    app_name: str,
+    config: dict[str, str],
+    annotations: dict[str, msgspec.Raw],
+    syslog_url: str | None,
+    server: str,
+    as_json: bool,
 ) -> None:
     """Change what is given; all else stays. A syslog URL of "" removes it."""
     patch = AppPatch(
-        config=texts(config, "--config"),
-        annotations=json_values(annotation, "--annotation"),
+        config=config,
+        annotations=annotations,
         syslog_url=syslog_url,
     )
 
@@ -104,7 +119,10 @@ def update(
 
 
 @apps.command()
-def delete(app_name: AppName, yes: Yes = False, server: Server = DEFAULT_SERVER) -> None:
+@app_argument
+@yes_option
+@server_option
+def delete(app_name: str, yes: bool, server: str) -> None:
     """Remove an app with its functions and triggers."""
     confirm(f"Delete app {app_name} with its functions and triggers?", yes)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 
+import click
 import trio
-import typer
 
 from hostler.config import NodeConfig
 from hostler.errors import HostlerError
@@ -15,24 +15,25 @@ SECONDS = 2.0
 """How long somebody who pressed the tab key may have to wait for a server."""
 
 
-def complete_app(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_app(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     return _names(ctx, incomplete, "app")
 
 
-def complete_fn(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_fn(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     return _names(ctx, incomplete, "fn")
 
 
-def complete_trigger(ctx: typer.Context, incomplete: str) -> list[str]:
+def complete_trigger(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
     return _names(ctx, incomplete, "trigger")
 
 
-def _names(ctx: typer.Context, incomplete: str, kind: str) -> list[str]:
+def _names(ctx: click.Context, incomplete: str, kind: str) -> list[str]:
     from ._options import DEFAULT_SERVER
 
     server = (
         ctx.params.get("api")
         or ctx.params.get("server")
+        or ctx.params.get("servers")
         or os.environ.get("FN_API_URL")
         or DEFAULT_SERVER
     )

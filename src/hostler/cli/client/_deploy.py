@@ -4,56 +4,58 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
 
 import attrs
-import typer
+import click
 
 from ._completion import complete_app
 from ._dockerfile import dockerfile_of
 from ._exits import CommandFailed, run_command
 from ._func_file import FuncFile, next_version, read_func_file, write_version
-from ._options import DEFAULT_SERVER, Server
+from ._options import folder_argument, json_option, server_option
+from ._progress import progress
 from ._publish import Deployed, check_app, publish
-from ._show import console, print_json, print_table, say
-
-if TYPE_CHECKING:
-    from rich.console import Console
-
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A directory with func.yaml.", file_okay=False)
-]
-TAIL = 40
-"""Lines of a build that failed that are shown where only its progress was."""
+from ._show import print_json, print_table, say
 
 
+@click.command()
+@folder_argument(help="A directory with func.yaml.  [default: .]")
+@click.option(
+    "--app",
+    "-a",
+    "app_name",
+    default="",
+    shell_complete=complete_app,
+    help="The app; made if new.",
+)
+@click.option(
+    "--registry",
+    envvar="FN_REGISTRY",
+    show_envvar=True,
+    metavar="PREFIX",
+    default="",
+    help="What comes before the name of the image: registry.example/team.",
+)
+@click.option("--push", is_flag=True, help="Push the image, for runners on other machines.")
+@click.option(
+    "--bump/--no-bump",
+    default=True,
+    show_default=True,
+    help="Whether the version goes up by one.",
+)
+@click.option("--verbose", "-v", is_flag=True, help="Print what the build prints.")
+@server_option
+@json_option
 def deploy(
-    folder: Folder = Path(),
-    app_name: Annotated[
-        str, typer.Option("--app", "-a", help="The app; made if new.", autocompletion=complete_app)
-    ] = "",
-    registry: Annotated[
-        str,
-        typer.Option(
-            envvar="FN_REGISTRY",
-            metavar="PREFIX",
-            help="What comes before the name of the image: registry.example/team.",
-        ),
-    ] = "",
-    push: Annotated[
-        bool, typer.Option("--push", help="Push the image, for runners on other machines.")
-    ] = False,
-    bump: Annotated[
-        bool, typer.Option("--bump/--no-bump", help="Whether the version goes up by one.")
-    ] = True,
-    verbose: Annotated[
-        bool, typer.Option("--verbose", "-v", help="Print what the build prints.")
-    ] = False,
-    server: Server = DEFAULT_SERVER,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")] = False,
+    folder: Path,
+    app_name: str,
+    registry: str,
+    push: bool,
+    bump: bool,
+    verbose: bool,
+    server: str,
+    as_json: bool,
 ) -> None:
     """Build a directory's function and put it on a node.
 
@@ -100,46 +102,11 @@ async def _make_image(func: FuncFile, image: str, push: bool, verbose: bool) -> 
     from hostler.drivers.docker import build_image, push_image
 
     dockerfile = dockerfile_of(func)
-    with _progress(f"building {image}", verbose) as on_line:
+    with progress(f"building {image}", verbose) as on_line:
         await build_image(os.environ, func.folder, image, dockerfile=dockerfile, on_line=on_line)
     if push:
-        with _progress(f"pushing {image}", verbose) as on_line:
+        with progress(f"pushing {image}", verbose) as on_line:
             await push_image(os.environ, image, on_line=on_line)
-
-
-@contextmanager
-def _progress(what: str, verbose: bool) -> Iterator[Callable[[str], None]]:
-    """Tell on stderr how it goes: all lines, or the last one beside a spinner for people."""
-    err = console(stderr=True)
-    if verbose or not err.is_terminal:
-        err.print(what, markup=False)
-        yield _lines(err) if verbose else _nothing
-        return
-    last: list[str] = []
-    with err.status(what) as status:
-
-        def on_line(line: str) -> None:
-            from rich.markup import escape
-
-            last.append(line)
-            del last[:-TAIL]
-            status.update(f"{escape(what)}  [dim]{escape(line[:80])}")
-
-        try:
-            yield on_line
-        except BaseException:
-            status.stop()
-            for line in last:
-                err.print(line, markup=False)
-            raise
-
-
-def _lines(err: Console) -> Callable[[str], None]:
-    return lambda line: err.print(line, markup=False)
-
-
-def _nothing(line: str) -> None:
-    pass
 
 
 def _print(done: Deployed, as_json: bool) -> None:

@@ -20,7 +20,7 @@ from .._errors import explanation, leaves, tell
 FAILED = 1
 """Anything that has no code of its own."""
 USAGE = 2
-"""Wrong options or arguments (typer's code)."""
+"""Wrong options or arguments (Click's code)."""
 NOT_FOUND = 3
 CONFLICT = 4
 """What is asked for does not go with what is there: it exists already, for example."""

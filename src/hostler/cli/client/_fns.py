@@ -2,26 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+import msgspec
 
 from hostler.datastore import FnPatch
 from hostler.models import Fn
 
+from .._groups import Group
+from .._types import Count
 from ._names import all_fns, app_named, fn_named
 from ._options import (
-    DEFAULT_SERVER,
-    Annotations,
-    AppName,
-    AsJson,
-    Config,
-    FnName,
-    NewName,
-    Server,
-    Yes,
-    json_values,
-    texts,
+    annotation_option,
+    app_argument,
+    config_option,
+    endpoint_option,
+    fn_argument,
+    json_option,
+    new_name_argument,
+    server_option,
+    yes_option,
 )
 from ._session import confirm, with_api
 from ._show import FN_ENDPOINT, print_done, print_item, print_items
@@ -29,24 +30,53 @@ from ._show import FN_ENDPOINT, print_done, print_item, print_items
 if TYPE_CHECKING:
     from hostler.api_client import ApiClient
 
-fns = typer.Typer(help="Functions: an image, and how to run it.", no_args_is_help=True)
-Memory = Annotated[int, typer.Option("--memory", "-m", min=0, help="MB; 0 = default, or as it is.")]
-Timeout = Annotated[int, typer.Option(min=0, help="Seconds a call may take; 0 as above.")]
-IdleTimeout = Annotated[int, typer.Option(min=0, help="Seconds it stays hot; 0 as above.")]
+fns = Group(help="Functions: an image, and how to run it.")
+_memory_option = click.option(
+    "--memory",
+    "-m",
+    type=Count(),
+    default=0,
+    show_default=True,
+    help="MB; 0 = default, or as it is.",
+)
+_timeout_option = click.option(
+    "--timeout",
+    type=Count(),
+    default=0,
+    show_default=True,
+    help="Seconds a call may take; 0 as above.",
+)
+_idle_timeout_option = click.option(
+    "--idle-timeout",
+    type=Count(),
+    default=0,
+    show_default=True,
+    help="Seconds it stays hot; 0 as above.",
+)
 
 
 @fns.command()
+@app_argument
+@new_name_argument
+@click.argument("image", metavar="IMAGE", help="What runs.")
+@_memory_option
+@_timeout_option
+@_idle_timeout_option
+@config_option
+@annotation_option
+@server_option
+@json_option
 def create(
-    app_name: AppName,
-    name: NewName,
-    image: Annotated[str, typer.Argument(metavar="IMAGE", help="What runs.")],
-    memory: Memory = 0,
-    timeout: Timeout = 0,
-    idle_timeout: IdleTimeout = 0,
-    config: Config = None,
-    annotation: Annotations = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
+    app_name: str,
+    name: str,
+    image: str,
+    memory: int,
+    timeout: int,
+    idle_timeout: int,
+    config: dict[str, str],
+    annotations: dict[str, msgspec.Raw],
+    server: str,
+    as_json: bool,
 ) -> None:
     """Make a function of an app."""
     new = Fn(
@@ -57,8 +87,8 @@ def create(
         memory=memory,
         timeout=timeout,
         idle_timeout=idle_timeout,
-        config=texts(config, "--config"),
-        annotations=json_values(annotation, "--annotation"),
+        config=config,
+        annotations=annotations,
     )
 
     async def work(api: ApiClient) -> None:
@@ -69,7 +99,10 @@ def create(
 
 
 @fns.command("list")
-def list_(app_name: AppName, server: Server = DEFAULT_SERVER, as_json: AsJson = False) -> None:
+@app_argument
+@server_option
+@json_option
+def list_(app_name: str, server: str, as_json: bool) -> None:
     """List the functions of an app, by name."""
 
     async def work(api: ApiClient) -> None:
@@ -86,15 +119,12 @@ def list_(app_name: AppName, server: Server = DEFAULT_SERVER, as_json: AsJson = 
 
 
 @fns.command()
-def inspect(
-    app_name: AppName,
-    fn_name: FnName,
-    endpoint: Annotated[
-        bool, typer.Option("--endpoint", help="Print only the URL that calls it.")
-    ] = False,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
-) -> None:
+@app_argument
+@fn_argument
+@endpoint_option
+@server_option
+@json_option
+def inspect(app_name: str, fn_name: str, endpoint: bool, server: str, as_json: bool) -> None:
     """Show all of a function."""
 
     async def work(api: ApiClient) -> None:
@@ -105,17 +135,27 @@ def inspect(
 
 
 @fns.command()
+@app_argument
+@fn_argument
+@click.option("--image", default="", help="The image to run from now on.")
+@_memory_option
+@_timeout_option
+@_idle_timeout_option
+@config_option
+@annotation_option
+@server_option
+@json_option
 def update(
-    app_name: AppName,
-    fn_name: FnName,
-    image: Annotated[str, typer.Option(help="The image to run from now on.")] = "",
-    memory: Memory = 0,
-    timeout: Timeout = 0,
-    idle_timeout: IdleTimeout = 0,
-    config: Config = None,
-    annotation: Annotations = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
+    app_name: str,
+    fn_name: str,
+    image: str,
+    memory: int,
+    timeout: int,
+    idle_timeout: int,
+    config: dict[str, str],
+    annotations: dict[str, msgspec.Raw],
+    server: str,
+    as_json: bool,
 ) -> None:
     """Change what is given; all else stays."""
     patch = FnPatch(
@@ -123,8 +163,8 @@ def update(
         memory=memory,
         timeout=timeout,
         idle_timeout=idle_timeout,
-        config=texts(config, "--config"),
-        annotations=json_values(annotation, "--annotation"),
+        config=config,
+        annotations=annotations,
     )
 
     async def work(api: ApiClient) -> None:
@@ -136,9 +176,11 @@ def update(
 
 
 @fns.command()
-def delete(
-    app_name: AppName, fn_name: FnName, yes: Yes = False, server: Server = DEFAULT_SERVER
-) -> None:
+@app_argument
+@fn_argument
+@yes_option
+@server_option
+def delete(app_name: str, fn_name: str, yes: bool, server: str) -> None:
     """Remove a function with its triggers."""
     confirm(f"Delete function {app_name}/{fn_name} with its triggers?", yes)
 

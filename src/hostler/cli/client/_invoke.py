@@ -7,14 +7,14 @@ import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, BinaryIO, NoReturn
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
+import click
 import trio
-import typer
 
 from ._exits import FAILED, FUNCTION_FAILED, NOT_FOUND, UNAVAILABLE, CommandFailed, run_command
 from ._names import app_named, fn_named
-from ._options import DEFAULT_SERVER, AppName, FnName, Server
+from ._options import app_argument, fn_argument, server_option
 from ._show import FN_ENDPOINT, field_of
 
 if TYPE_CHECKING:
@@ -25,33 +25,49 @@ PIECE = 64 * 1024
 _FAILURES = {404: NOT_FOUND, 429: UNAVAILABLE, 503: UNAVAILABLE}
 
 
+def _headers(_: click.Context, __: click.Parameter, lines: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in lines:
+        name, separator, value = line.partition(":")
+        if not separator or not name.strip():
+            raise click.BadParameter(f"{line!r} is not NAME:VALUE")
+        found[name.strip()] = value.strip()
+    return found
+
+
+@click.command()
+@app_argument
+@fn_argument
+@click.option("--data", "-d", help="The body. @FILE is what the file has.")
+@click.option("--content-type", "-t", default="text/plain", show_default=True, help="Of the body.")
+@click.option(
+    "--header",
+    "-H",
+    "headers",
+    metavar="NAME:VALUE",
+    multiple=True,
+    callback=_headers,
+    help="One more header; repeatable.",
+)
+@click.option("--detached", is_flag=True, help="Do not wait for the function.")
+@click.option("--include", "-i", is_flag=True, help="Status and headers too, on stderr.")
+@server_option
 def invoke(
-    app_name: AppName,
-    fn_name: FnName,
-    data: Annotated[
-        str | None, typer.Option("--data", "-d", help="The body. @FILE is what the file has.")
-    ] = None,
-    content_type: Annotated[
-        str, typer.Option("--content-type", "-t", help="Of the body.")
-    ] = "text/plain",
-    header: Annotated[
-        list[str] | None,
-        typer.Option("--header", "-H", metavar="NAME:VALUE", help="One more header; repeatable."),
-    ] = None,
-    detached: Annotated[
-        bool, typer.Option("--detached", help="Do not wait for the function.")
-    ] = False,
-    include: Annotated[
-        bool, typer.Option("--include", "-i", help="Status and headers too, on stderr.")
-    ] = False,
-    server: Server = DEFAULT_SERVER,
+    app_name: str,
+    fn_name: str,
+    data: str | None,
+    content_type: str,
+    headers: dict[str, str],
+    detached: bool,
+    include: bool,
+    server: str,
 ) -> None:
     """Call a function and print what it answers.
 
     Without --data the body is the standard input, unless that is a terminal. A function that
     fails ends the command with 6.
     """
-    headers = {"Content-Type": content_type, **_headers(header or ())}
+    headers = {"Content-Type": content_type, **headers}
     if detached:
         headers["Fn-Invoke-Type"] = "detached"
 
@@ -77,16 +93,6 @@ async def _endpoint(server: str, app_name: str, fn_name: str) -> str:
     if not url:
         raise CommandFailed(f"the API at {server} does not say where {fn_name} can be called")
     return url
-
-
-def _headers(lines: Sequence[str]) -> dict[str, str]:
-    found: dict[str, str] = {}
-    for line in lines:
-        name, separator, value = line.partition(":")
-        if not separator or not name.strip():
-            raise typer.BadParameter(f"{line!r} is not NAME:VALUE", param_hint="--header")
-        found[name.strip()] = value.strip()
-    return found
 
 
 @contextmanager

@@ -3,25 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
+import math
 import sys
-from collections.abc import AsyncIterator, Callable, Mapping
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+import click
 import msgspec
-import typer
+import trio
 
 from .._errors import tell
-from ._completion import complete_app, complete_fn
-from ._exits import CommandFailed, run_command
+from .._types import Count
+from ._exits import UNAVAILABLE, CommandFailed, run_command
 from ._names import all_fns, app_named, fn_named
-from ._nodes import Servers, ask_each, base_of, check
-from ._options import DEFAULT_SERVER
+from ._nodes import SECONDS, ask_each, base_of, check
+from ._options import optional_app_argument, optional_fn_argument, servers_option
 from ._print_output import printable
 
 if TYPE_CHECKING:
     from hostler.api_client import Answer
 
+LINES = "application/x-ndjson"
 _MISSING = "keeps no lines of functions: start it with FN_LOG_TAIL_BYTES=4194304"
 
 
@@ -42,38 +45,43 @@ Take = Callable[[str, _Line, bytes], None]
 """Gets (node, line, the line's document)."""
 
 
+@click.command()
+@optional_app_argument
+@optional_fn_argument
+@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option(
+    "--lines",
+    "-n",
+    type=Count(999_999_999),
+    help="How many of the last ones.",
+)
+@click.option("--call", metavar="ID", default="", help="Of this call.")
+@click.option("--fn-id", metavar="ID", default="", help="Of the function with this id.")
+@click.option(
+    "--api",
+    metavar="URL",
+    default="",
+    help="The node that knows the names; default: first --server.",
+)
+@servers_option
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON document a line.")
 def logs(
-    app_name: Annotated[
-        str, typer.Argument(metavar="[APP]", help="Of this app.", autocompletion=complete_app)
-    ] = "",
-    fn_name: Annotated[
-        str, typer.Argument(metavar="[FN]", help="Of this function.", autocompletion=complete_fn)
-    ] = "",
-    follow: Annotated[
-        bool, typer.Option("--follow", "-f", help="Go on with what comes, until interrupted.")
-    ] = False,
-    lines: Annotated[
-        int | None,
-        typer.Option("--lines", "-n", min=0, max=999_999_999, help="How many of the last ones."),
-    ] = None,
-    call: Annotated[str, typer.Option("--call", metavar="ID", help="Of this call.")] = "",
-    fn_id: Annotated[
-        str, typer.Option("--fn-id", metavar="ID", help="Of the function with this id.")
-    ] = "",
-    api: Annotated[
-        str,
-        typer.Option(metavar="URL", help="The node that knows the names; default: first --server."),
-    ] = "",
-    server: Servers = None,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a JSON document a line.")] = False,
+    app_name: str | None,
+    fn_name: str | None,
+    follow: bool,
+    lines: int | None,
+    call: str,
+    fn_id: str,
+    api: str,
+    servers: Sequence[str],
+    as_json: bool,
 ) -> None:
     """Print what functions have printed lately.
 
     Nodes keep it if they were started with FN_LOG_TAIL_BYTES.
     """
     if fn_id and fn_name:
-        raise typer.BadParameter("takes a name or an id, not both", param_hint="--fn-id")
-    servers = server or [DEFAULT_SERVER]
+        raise click.BadParameter("takes a name or an id, not both", param_hint="'--fn-id'")
 
     async def work() -> None:
         where, names = await _resolved(api or servers[0], app_name, fn_name)
@@ -102,7 +110,7 @@ def logs(
 
 
 async def _resolved(
-    api_url: str, app_name: str, fn_name: str
+    api_url: str, app_name: str | None, fn_name: str | None
 ) -> tuple[dict[str, str], Mapping[str, str]]:
     """What to ask for, and names of functions by id."""
     from hostler.api_client import open_api_client
@@ -123,14 +131,23 @@ async def _read(node: str, query: str, take: Take) -> None:
     from hostler.api_client import open_request
 
     url = f"{base_of(node)}/logs"
-    async with open_request("GET", f"{url}?{query}" if query else url) as answer:
-        await check(answer, _MISSING)
-        async for raw in _lines(answer):
-            try:
-                line = msgspec.json.decode(raw, type=_Line)
-            except (msgspec.DecodeError, UnicodeError) as error:
-                raise CommandFailed(f"its answer is not understood: {error}") from error
-            take(node, line, raw)
+    with trio.move_on_after(SECONDS) as waiting:
+        async with open_request("GET", f"{url}?{query}" if query else url) as answer:
+            waiting.deadline = math.inf
+            await check(answer, _MISSING)
+            if (kind := answer.header("content-type")) != LINES:
+                raise CommandFailed(f"its answer is not understood: {kind or 'of no type'}")
+            async for raw in _lines(answer):
+                take(node, _decoded(raw), raw)
+    if waiting.cancelled_caught:
+        raise CommandFailed(f"no answer within {SECONDS:g} s", UNAVAILABLE)
+
+
+def _decoded(raw: bytes) -> _Line:
+    try:
+        return msgspec.json.decode(raw, type=_Line)
+    except (msgspec.DecodeError, UnicodeError) as error:
+        raise CommandFailed(f"its answer is not understood: {error}") from error
 
 
 async def _lines(answer: Answer) -> AsyncIterator[bytes]:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import trio
-import typer
 
 from hostler.errors import APIError
 
@@ -16,10 +16,9 @@ from ._exits import UNAVAILABLE, CommandFailed, exit_code
 if TYPE_CHECKING:
     from hostler.api_client import Answer
 
-Servers = Annotated[
-    list[str] | None,
-    typer.Option("--server", envvar="FN_API_URL", metavar="URL", help="A node; repeatable."),
-]
+
+SECONDS = 10.0
+"""For a node to answer."""
 
 
 async def ask_each(servers: Sequence[str], ask: Callable[[str], Awaitable[None]]) -> None:
@@ -43,7 +42,7 @@ async def ask_each(servers: Sequence[str], ask: Callable[[str], Awaitable[None]]
         for server in servers:
             nursery.start_soon(ask_one, server)
     if codes:
-        raise typer.Exit(max(codes))
+        sys.exit(max(codes))
 
 
 async def check(answer: Answer, missing: str) -> None:

@@ -3,67 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from functools import partial
+from pathlib import Path
 
+import click
 import msgspec
-import typer
 
 from ._completion import complete_app, complete_fn, complete_trigger
 
 DEFAULT_SERVER = "http://localhost:8080"
 """Fn's client's."""
 
-Server = Annotated[
-    str,
-    typer.Option(
-        "--server", envvar="FN_API_URL", metavar="URL", help="The node whose API is asked."
-    ),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, for programs.")]
-Config = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--config", "-c", metavar="KEY=VALUE", help="Configuration; repeatable. KEY= removes KEY."
-    ),
-]
-Annotations = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--annotation",
-        metavar="KEY=JSON",
-        help="Annotation, a JSON value or a text; repeatable. KEY= removes KEY.",
-    ),
-]
-Yes = Annotated[bool, typer.Option("--yes", "-y", "--force", "-f", help="Do not ask.")]
-AppName = Annotated[
-    str,
-    typer.Argument(metavar="APP", help="Name of the app.", autocompletion=complete_app),
-]
-FnName = Annotated[
-    str,
-    typer.Argument(metavar="FN", help="Name of the function.", autocompletion=complete_fn),
-]
-TriggerName = Annotated[
-    str,
-    typer.Argument(metavar="TRIGGER", help="Name of the trigger.", autocompletion=complete_trigger),
-]
-NewName = Annotated[str, typer.Argument(metavar="NAME", help="Its name, to be made.")]
+
+def _name(_: click.Context, parameter: click.Parameter, value: str | None) -> str | None:
+    """Nothing is called "": it is what a script gives whose variable is not set."""
+    if value == "":
+        raise click.BadParameter("a name can't be empty")
+    return value
 
 
-def texts(pairs: Sequence[str] | None, option: str) -> dict[str, str]:
-    """``KEY=VALUE`` options as a mapping. A bad one is a usage error."""
+def _texts(_: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -> dict[str, str]:
+    """``KEY=VALUE`` as a mapping."""
     found: dict[str, str] = {}
-    for pair in pairs or ():
+    for pair in pairs:
         key, separator, value = pair.partition("=")
         if not separator or not key:
-            raise typer.BadParameter(f"{pair!r} is not KEY=VALUE", param_hint=option)
+            raise click.BadParameter(f"{pair!r} is not {parameter.metavar}")
         found[key] = value
     return found
 
 
-def json_values(pairs: Sequence[str] | None, option: str) -> dict[str, msgspec.Raw]:
+def _json_values(
+    ctx: click.Context, parameter: click.Parameter, pairs: Sequence[str]
+) -> dict[str, msgspec.Raw]:
     """The same with values that are JSON, or else taken as texts; none removes its key."""
-    return {key: _json(value) for key, value in texts(pairs, option).items()}
+    return {key: _json(value) for key, value in _texts(ctx, parameter, pairs).items()}
 
 
 def _json(text: str) -> msgspec.Raw:
@@ -72,3 +46,87 @@ def _json(text: str) -> msgspec.Raw:
     except msgspec.DecodeError:
         value = text
     return msgspec.Raw(msgspec.json.encode(value))
+
+
+server_option = click.option(
+    "--server",
+    envvar="FN_API_URL",
+    show_envvar=True,
+    metavar="URL",
+    default=DEFAULT_SERVER,
+    show_default=True,
+    help="The node whose API is asked.",
+)
+servers_option = click.option(
+    "--server",
+    "servers",
+    envvar="FN_API_URL",
+    show_envvar=True,
+    metavar="URL",
+    multiple=True,
+    default=[DEFAULT_SERVER],
+    show_default=True,
+    help="A node; repeatable.",
+)
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+config_option = click.option(
+    "--config",
+    "-c",
+    metavar="KEY=VALUE",
+    multiple=True,
+    callback=_texts,
+    help="Configuration; repeatable. KEY= removes KEY.",
+)
+annotation_option = click.option(
+    "--annotation",
+    "annotations",
+    metavar="KEY=JSON",
+    multiple=True,
+    callback=_json_values,
+    help="Annotation, a JSON value or a text; repeatable. KEY= removes KEY.",
+)
+endpoint_option = click.option("--endpoint", is_flag=True, help="Print only the URL that calls it.")
+yes_option = click.option("--yes", "-y", "--force", "-f", "yes", is_flag=True, help="Do not ask.")
+app_argument = click.argument(
+    "app_name", metavar="APP", callback=_name, shell_complete=complete_app, help="Name of the app."
+)
+optional_app_argument = click.argument(
+    "app_name",
+    metavar="[APP]",
+    required=False,
+    callback=_name,
+    shell_complete=complete_app,
+    help="Only of this app.",
+)
+fn_argument = click.argument(
+    "fn_name",
+    metavar="FN",
+    callback=_name,
+    shell_complete=complete_fn,
+    help="Name of the function.",
+)
+optional_fn_argument = click.argument(
+    "fn_name",
+    metavar="[FN]",
+    required=False,
+    callback=_name,
+    shell_complete=complete_fn,
+    help="Only of this function.",
+)
+trigger_argument = click.argument(
+    "trigger_name",
+    metavar="TRIGGER",
+    callback=_name,
+    shell_complete=complete_trigger,
+    help="Name of the trigger.",
+)
+folder_argument = partial(
+    click.argument,
+    "folder",
+    metavar="[DIR]",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=".",
+)
+new_name_argument = click.argument(
+    "name", metavar="NAME", callback=_name, help="Its name, to be made."
+)

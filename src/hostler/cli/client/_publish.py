@@ -11,6 +11,7 @@ from hostler.models import App, Fn, Trigger
 from hostler.rules import check_new_app
 
 from ._func_file import FuncFile, FuncTrigger
+from ._names import called
 from ._show import FN_ENDPOINT, TRIGGER_ENDPOINT, field_of
 
 if TYPE_CHECKING:
@@ -62,12 +63,13 @@ async def publish(server: str, app_name: str, func: FuncFile, image: str) -> Dep
 
 
 async def _app(api: ApiClient, name: str) -> App:
-    found = (await api.list_apps(AppFilter(name=name))).items
+    found = called(name, await api.list_apps(AppFilter(name=name)))
     return found[0] if found else await api.create_app(App(id="", name=name))
 
 
 async def _fn(api: ApiClient, app: App, func: FuncFile, image: str) -> Fn:
-    found = (await api.list_fns(FnFilter(app_id=app.id, name=func.name))).items
+    where = FnFilter(app_id=app.id, name=func.name)
+    found = called(func.name, await api.list_fns(where))
     if found:
         patch = FnPatch(
             image=image,
@@ -94,7 +96,7 @@ async def _fn(api: ApiClient, app: App, func: FuncFile, image: str) -> Fn:
 
 async def _trigger(api: ApiClient, fn: Fn, wanted: FuncTrigger) -> Trigger:
     where = TriggerFilter(app_id=fn.app_id, name=wanted.name)
-    found = (await api.list_triggers(where)).items
+    found = called(wanted.name, await api.list_triggers(where))
     if found:
         patch = TriggerPatch(fn_id=fn.id, source=wanted.source)
         changed = await api.update_trigger(found[0].id, patch)

@@ -2,39 +2,58 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
-from typing import Annotated
 
-import typer
+import click
 
 from hostler.config import NodeConfig
 
 from .._life import Node, run_node
 from .._settings import make_settings
-
-Folder = Annotated[
-    Path, typer.Argument(metavar="DIR", help="A directory with a function.", file_okay=False)
-]
+from ._options import folder_argument
 
 
+@click.command()
+@folder_argument(help="A directory with a function.  [default: .]")
+@click.option(
+    "--app",
+    "-a",
+    "app_name",
+    default="app",
+    show_default=True,
+    help="What the app of its triggers is called.",
+)
+@click.option(
+    "--bind",
+    default="127.0.0.1:8080",
+    show_default=True,
+    help="host:port to listen on; port 0: any.",
+)
+@click.option(
+    "--reload/--no-reload",
+    default=True,
+    show_default=True,
+    help="Whether changed files are noticed.",
+)
+@click.option("--ready-fd", type=int, help="File descriptor that gets a JSON line once ready.")
+@click.option("--log-format", help="text or json. [FN_LOG_FORMAT]")
+@click.option(
+    "--log-level",
+    envvar="FN_LOG_LEVEL",
+    show_envvar=True,
+    default="error",
+    show_default=True,
+    help="Of hostler's own log lines.",
+)
 def run(
-    folder: Folder = Path(),
-    app_name: Annotated[
-        str, typer.Option("--app", "-a", help="What the app of its triggers is called.")
-    ] = "app",
-    bind: Annotated[str, typer.Option(help="host:port to listen on; port 0: any.")] = (
-        "127.0.0.1:8080"
-    ),
-    reload: Annotated[
-        bool, typer.Option("--reload/--no-reload", help="Whether changed files are noticed.")
-    ] = True,
-    ready_fd: Annotated[
-        int | None, typer.Option(help="File descriptor that gets a JSON line once ready.")
-    ] = None,
-    log_format: Annotated[str | None, typer.Option(help="text or json. [FN_LOG_FORMAT]")] = None,
-    log_level: Annotated[
-        str, typer.Option(envvar="FN_LOG_LEVEL", help="Of hostler's own log lines.")
-    ] = "error",
+    folder: Path,
+    app_name: str,
+    bind: str,
+    reload: bool,
+    ready_fd: int | None,
+    log_format: str | None,
+    log_level: str,
 ) -> None:
     """Serve a directory's function while you write it.
 
@@ -50,4 +69,4 @@ def run(
         made = make_settings(options, bind=bind, overrider=None)
         return made.node, RunNode(settings=made, folder=folder, app_name=app_name, reload=reload)
 
-    raise typer.Exit(run_node(make, ready_fd))
+    sys.exit(run_node(make, ready_fd))

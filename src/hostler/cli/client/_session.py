@@ -6,7 +6,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from hostler.config import ApiConfig
 
@@ -30,4 +30,4 @@ def with_api(server: str, work: Callable[[ApiClient], Awaitable[None]]) -> None:
 def confirm(question: str, yes: bool) -> None:
     """Ask before something is lost, if there is somebody to ask. "No" ends the process with 1."""
     if not yes and sys.stdin.isatty():
-        typer.confirm(question, abort=True)
+        click.confirm(question, abort=True)

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import sys
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from itertools import zip_longest
+from typing import Any
 
 import attrs
 import msgspec
@@ -13,12 +14,8 @@ import msgspec
 from hostler.dates import format_date
 from hostler.models import App, Fn, Trigger
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from ._print_output import printable
 
-# Nodes have these commands too, but should not wait for what only these need: rich, httpx.
-WIDE = 10_000
-"""Columns where nobody looks: a program's line is never wrapped or cut."""
 FN_ENDPOINT = "fnproject.io/fn/invokeEndpoint"
 TRIGGER_ENDPOINT = "fnproject.io/trigger/httpEndpoint"
 
@@ -69,23 +66,26 @@ def print_item(item: App | Fn | Trigger, as_json: bool, *, only: str = "") -> No
 
 
 def print_table(headings: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Cells are texts, of which nothing is taken for markup."""
-    from rich.table import Table
-    from rich.text import Text
+    """Cells are texts, of several lines too. Lines are never cut: a program wants them whole, and
+    a person an URL that can be copied."""
+    lines = [line for row in rows for line in _cell_lines(row)]
+    head = [headings] if headings else []
+    widths = [max(map(len, column)) for column in zip(*head, *lines, strict=True)]
+    for heading in head:
+        text = _line(heading, widths)
+        say(f"\033[1m{text}\033[0m" if sys.stdout.isatty() else text)
+    for line in lines:
+        say(_line(line, widths))
 
-    table = Table(box=None, show_header=bool(headings), pad_edge=False, padding=(0, 2, 0, 0))
-    for heading in headings:
-        table.add_column(heading, header_style="bold", overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(cell) for cell in row))
-    with_console = console()
-    if with_console.is_terminal:
-        with_console.print(table)
-        return
-    with with_console.capture() as capture:
-        with_console.print(table)
-    # Where nobody looks, the padding of the last column is noise.
-    sys.stdout.writelines(f"{line.rstrip()}\n" for line in capture.get().splitlines())
+
+def _cell_lines(row: Sequence[str]) -> Iterator[Sequence[str]]:
+    cells = [[printable(line) for line in cell.split("\n")] for cell in row]
+    return zip_longest(*cells, fillvalue="")
+
+
+def _line(cells: Sequence[str], widths: Sequence[int]) -> str:
+    padded = (cell.ljust(width) for cell, width in zip(cells, widths, strict=True))
+    return "  ".join(padded).rstrip()
 
 
 def print_done(text: str, item: App | Fn | Trigger | None = None, as_json: bool = False) -> None:
@@ -101,17 +101,12 @@ def say(text: str) -> None:
     sys.stdout.flush()
 
 
-def console(*, stderr: bool = False) -> Console:
-    from rich.console import Console
-
-    plain = Console(stderr=stderr, highlight=False)
-    return plain if plain.is_terminal else Console(stderr=stderr, highlight=False, width=WIDE)
-
-
 def field_of(item: App | Fn | Trigger, field: str) -> str:
     """A field, or where it is none, the annotation of this name; "" without."""
     if field in attrs.fields_dict(type(item)):
         value = getattr(item, field)
+        if value is None:
+            return ""
         return format_date(value) if isinstance(value, dt.datetime) else str(value)
     raw = item.annotations.get(field)
     return "" if raw is None else _plain(raw)

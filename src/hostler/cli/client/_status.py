@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
+from collections.abc import Sequence
 
+import click
 import msgspec
 import trio
 
 from ._exits import UNAVAILABLE, CommandFailed, run_command
-from ._nodes import Servers, ask_each, base_of, check
-from ._options import DEFAULT_SERVER, AsJson
+from ._nodes import SECONDS, ask_each, base_of, check
+from ._options import json_option, servers_option
 from ._show import print_json, print_table, say
 
-SECONDS = 10.0
-"""For a node to answer."""
 RATE_SECONDS = 10
 """Whole seconds that calls/s is the mean of."""
 _MISSING = "has no status: FN_UI is off there, or it is no node of hostler"
@@ -67,9 +67,11 @@ class _State(msgspec.Struct):
     functions: list[_Fn] = []
 
 
-def status(server: Servers = None, as_json: AsJson = False) -> None:
+@click.command()
+@servers_option
+@json_option
+def status(servers: Sequence[str], as_json: bool) -> None:
     """Show nodes, their runners and their functions' containers."""
-    servers = server or [DEFAULT_SERVER]
     found: dict[str, bytes] = {}
 
     async def ask(address: str) -> None:

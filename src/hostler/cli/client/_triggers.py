@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
+import msgspec
 
 from hostler.datastore import TriggerPatch
 from hostler.models import Trigger
 
+from .._groups import Group
 from ._names import all_triggers, app_named, fn_named, trigger_named
 from ._options import (
-    DEFAULT_SERVER,
-    Annotations,
-    AppName,
-    AsJson,
-    FnName,
-    NewName,
-    Server,
-    TriggerName,
-    Yes,
-    json_values,
+    annotation_option,
+    app_argument,
+    endpoint_option,
+    fn_argument,
+    json_option,
+    new_name_argument,
+    optional_fn_argument,
+    server_option,
+    trigger_argument,
+    yes_option,
 )
 from ._session import confirm, with_api
 from ._show import TRIGGER_ENDPOINT, print_done, print_item, print_items
@@ -28,22 +30,28 @@ from ._show import TRIGGER_ENDPOINT, print_done, print_item, print_items
 if TYPE_CHECKING:
     from hostler.api_client import ApiClient
 
-triggers = typer.Typer(help="Triggers: paths that call functions.", no_args_is_help=True)
+triggers = Group(help="Triggers: paths that call functions.")
 _SOURCE = "Its path below /t/APP, with a leading slash."
 
 
 @triggers.command()
+@app_argument
+@fn_argument
+@new_name_argument
+@click.option("--source", metavar="PATH", required=True, help=_SOURCE)
+@annotation_option
+@server_option
+@json_option
 def create(
-    app_name: AppName,
-    fn_name: FnName,
-    name: NewName,
-    source: Annotated[str, typer.Option(metavar="PATH", help=_SOURCE)],
-    annotation: Annotations = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
+    app_name: str,
+    fn_name: str,
+    name: str,
+    source: str,
+    annotations: dict[str, msgspec.Raw],
+    server: str,
+    as_json: bool,
 ) -> None:
     """Make a trigger of a function."""
-    annotations = json_values(annotation, "--annotation")
 
     async def work(api: ApiClient) -> None:
         fn = await fn_named(api, await app_named(api, app_name), fn_name)
@@ -63,12 +71,11 @@ def create(
 
 
 @triggers.command("list")
-def list_(
-    app_name: AppName,
-    fn_name: Annotated[str, typer.Argument(metavar="[FN]", help="Only of this function.")] = "",
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
-) -> None:
+@app_argument
+@optional_fn_argument
+@server_option
+@json_option
+def list_(app_name: str, fn_name: str | None, server: str, as_json: bool) -> None:
     """List the triggers of an app, or of one function, by name."""
 
     async def work(api: ApiClient) -> None:
@@ -81,15 +88,14 @@ def list_(
 
 
 @triggers.command()
+@app_argument
+@fn_argument
+@trigger_argument
+@endpoint_option
+@server_option
+@json_option
 def inspect(
-    app_name: AppName,
-    fn_name: FnName,
-    trigger_name: TriggerName,
-    endpoint: Annotated[
-        bool, typer.Option("--endpoint", help="Print only the URL that calls it.")
-    ] = False,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
+    app_name: str, fn_name: str, trigger_name: str, endpoint: bool, server: str, as_json: bool
 ) -> None:
     """Show all of a trigger."""
 
@@ -101,17 +107,24 @@ def inspect(
 
 
 @triggers.command()
+@app_argument
+@fn_argument
+@trigger_argument
+@click.option("--source", metavar="PATH", default="", help=_SOURCE)
+@annotation_option
+@server_option
+@json_option
 def update(
-    app_name: AppName,
-    fn_name: FnName,
-    trigger_name: TriggerName,
-    source: Annotated[str, typer.Option(metavar="PATH", help=_SOURCE)] = "",
-    annotation: Annotations = None,
-    server: Server = DEFAULT_SERVER,
-    as_json: AsJson = False,
+    app_name: str,
+    fn_name: str,
+    trigger_name: str,
+    source: str,
+    annotations: dict[str, msgspec.Raw],
+    server: str,
+    as_json: bool,
 ) -> None:
     """Change what is given; all else stays."""
-    patch = TriggerPatch(source=source, annotations=json_values(annotation, "--annotation"))
+    patch = TriggerPatch(source=source, annotations=annotations)
 
     async def work(api: ApiClient) -> None:
         found = await _find(api, app_name, fn_name, trigger_name)
@@ -122,13 +135,12 @@ def update(
 
 
 @triggers.command()
-def delete(
-    app_name: AppName,
-    fn_name: FnName,
-    trigger_name: TriggerName,
-    yes: Yes = False,
-    server: Server = DEFAULT_SERVER,
-) -> None:
+@app_argument
+@fn_argument
+@trigger_argument
+@yes_option
+@server_option
+def delete(app_name: str, fn_name: str, trigger_name: str, yes: bool, server: str) -> None:
     """Remove a trigger."""
     confirm(f"Delete trigger {app_name}/{fn_name}/{trigger_name}?", yes)
 

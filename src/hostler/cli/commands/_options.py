@@ -1,0 +1,93 @@
+"""Options that several nodes have. ``None``, or "", is one that is not given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+
+from .._types import Seconds
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def together(
+    *options: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Callable[[_Function], _Function]:
+    """A decorator for all of them, in the order of the help."""
+
+    def decorate(function: _Function) -> _Function:
+        for each in reversed(options):
+            each(function)
+        return function
+
+    return decorate
+
+
+option = partial(click.option, show_envvar=True)
+"""Tells of its variable in the help."""
+file = click.Path(dir_okay=False)
+"""Shells complete it; whether it is there is found out by who reads it."""
+
+functions_option = option(
+    "--functions",
+    envvar="FN_FUNCTIONS",
+    type=file,
+    default="",
+    help="YAML or TOML file that declares the apps, functions and triggers, instead of the "
+    "database (serve) or the API (lb).",
+)
+DRIVERS = (
+    "What runs functions: docker, process (local processes, no isolation), or module:attribute of "
+    "a callable that takes an AgentConfig and returns an async context manager yielding a Driver."
+)
+bind_option = option(
+    "--bind",
+    help="host:port of the HTTP front end; without a host: all interfaces; port 0: any. "
+    "[default: all interfaces, FN_PORT or 8080]",
+)
+keep_alive_option = option(
+    "--keep-alive",
+    help="How long idle containers stay: fixed (their function's idle timeout), predictive "
+    "(where it saves most; they may come ahead of calls), or module:attribute of a callable "
+    "that takes an AgentConfig and returns a KeepAlive. [FN_KEEP_ALIVE, default: fixed]",
+)
+tls_options = together(
+    option("--tls-ca", envvar="FN_TLS_CA", type=file, help="PEM file of the authority to trust."),
+    option("--tls-cert", envvar="FN_TLS_CERT", type=file, help="PEM file of our certificate."),
+    option("--tls-key", envvar="FN_TLS_KEY", type=file, help="PEM file of our key."),
+)
+overrider_option = option(
+    "--overrider",
+    envvar="FN_OVERRIDER",
+    help="module:attribute of a call overrider (hostler.abc).",
+)
+life_options = together(
+    option(
+        "--grace",
+        type=Seconds(),
+        help="Seconds that calls get to finish when the node stops. "
+        "[FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30]",
+    ),
+    option(
+        "--ready-fd",
+        type=int,
+        help="File descriptor that gets one JSON line with the addresses once ready.",
+    ),
+    option("--log-format", help="text or json. [FN_LOG_FORMAT, default: text]"),
+    option("--log-level", help="debug, info, warn or error. [FN_LOG_LEVEL, default: info]"),
+)
+"""Of all nodes; see `life_settings`."""
+
+
+def life_settings(
+    log_format: str | None, log_level: str | None, grace: float | None
+) -> dict[str, object]:
+    """The variables that `life_options` set."""
+    return {
+        "FN_LOG_FORMAT": log_format,
+        "FN_LOG_LEVEL": log_level,
+        "FN_DRAIN_GRACE_MSECS": None if grace is None else f"{grace * 1000:.0f}",
+    }

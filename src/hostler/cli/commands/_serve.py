@@ -1,0 +1,66 @@
+"""``hostler serve``."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from hostler.config import NodeConfig
+from hostler.functions import load_functions
+
+from .._engine import AUTO
+from .._life import Node, run_node
+from .._settings import make_settings
+from ._options import (
+    DRIVERS,
+    bind_option,
+    functions_option,
+    keep_alive_option,
+    life_options,
+    life_settings,
+    option,
+    overrider_option,
+)
+
+
+@click.command()
+@functions_option
+@option(
+    "--driver",
+    envvar="FN_DRIVER",
+    default=AUTO,
+    show_default=True,
+    help=f"{DRIVERS} auto, for serve only, is docker, or process where there is no engine and "
+    "the node listens on the loopback interface only. The default of a runner is docker.",
+)
+@keep_alive_option
+@bind_option
+@overrider_option
+@life_options
+def serve(
+    functions: str,
+    driver: str,
+    keep_alive: str | None,
+    bind: str | None,
+    overrider: str | None,
+    grace: float | None,
+    ready_fd: int | None,
+    log_format: str | None,
+    log_level: str | None,
+) -> None:
+    """A full node: API, front end and agent in one process.
+
+    Functions run on this machine. They are kept in a database (FN_DB_URL, by default an SQLite
+    file in ./data) and managed through /v2, or declared in a file, and then there is no /v2.
+    """
+
+    def make() -> tuple[NodeConfig, Node]:
+        from .._serve import ServeNode
+
+        options = {**life_settings(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
+        made = make_settings(options, bind=bind, overrider=overrider)
+        table = load_functions(functions) if functions else None
+        return made.node, ServeNode(settings=made, driver=driver, functions=table)
+
+    sys.exit(run_node(make, ready_fd))
