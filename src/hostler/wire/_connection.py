@@ -267,7 +267,6 @@ class WireProtocol(grpclib_protocol.H2Protocol):
                 deliver=self.data_received,
                 lost=self._read_failed,
                 run=self._run,
-                calls=self.client_side,
             )
         h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
         h2.local_settings[SettingCodes.MAX_FRAME_SIZE] = h2.max_inbound_frame_size = MAX_FRAME

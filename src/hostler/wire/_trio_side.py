@@ -26,8 +26,7 @@ class TrioSide:
     connection (`stop`) or the loop.
 
     ``deliver`` gets what was read, ``lost`` the error that ended it, ``run`` calls what is due.
-    They must not raise. Without ``calls`` asyncio's loop calls what is due: it takes longer, and so
-    gathers more for one write where many calls end in turns of their own, as they do on a runner.
+    They must not raise.
     """
 
     def __init__(
@@ -38,7 +37,6 @@ class TrioSide:
         deliver: Callable[[bytes], None],
         lost: Callable[[OSError], None],
         run: Callable[[Callable[[], None]], None],
-        calls: bool,
     ) -> None:
         self._loop = loop
         self._transport = transport
@@ -49,12 +47,11 @@ class TrioSide:
         self._due: deque[Callable[[], None]] = deque()
         self._caller: trio.lowlevel.Task | None = None
         """The task that calls what is due, while it has nothing to do."""
-        self._calls = calls
+        self._calls = True
+        """Not any more once that task has ended."""
         transport.pause_reading()
         start: Any = loop  # trio-asyncio's, which has no annotations
-        self._tasks = [start.trio_as_future(self._read)]
-        if calls:
-            self._tasks.append(start.trio_as_future(self._call))
+        self._tasks = [start.trio_as_future(task) for task in (self._read, self._call)]
 
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called after what is due now. Synchronous."""
