@@ -88,6 +88,10 @@ class PendingCall(RunnerCall):
     client: str = ""
     """On a runner: the LB that has sent it."""
     span: Span | None = None
+    scope: trio.CancelScope | None = None
+    """Lent by who submits it, and open around that: an LB agent that ends before the call cancels
+    it. Without one it makes its own, which costs more than to place the call, and raises an error
+    then."""
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     on_slot: SlotHook | None = None

@@ -32,6 +32,28 @@ async def test_disconnect_during_a_long_call_cancels_it_at_once(logs: Logs) -> N
     assert logs.with_event("client cancelled")[0]["status"] == 444
 
 
+async def test_a_call_whose_body_is_here_is_lent_the_scope_of_its_connection(logs: Logs) -> None:
+    """An agent that ends before the call may cancel it, which ends that connection only."""
+    agent = ScriptedAgent(hang)
+    whole = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+    async with open_front(agent) as front:
+        clients = [await front.connect() for _ in range(3)]
+        for client, request in zip(clients, (whole, whole, CHUNKED + chunk(b"x")), strict=True):
+            agent.entered = trio.Event()
+            await client.send(request)
+            await agent.entered.wait()
+        first, second, third = (call.scope for call in agent.calls)
+        assert first is not None
+        assert second is not None
+        assert third is None
+        first.cancel()
+        assert await clients[0].closed_by_server()
+        assert agent.running == 2
+        assert not second.cancel_called
+        for client in clients:
+            await client.stream.aclose()
+
+
 async def test_who_closes_its_side_only_has_gone_too_and_has_no_answer(logs: Logs) -> None:
     """As in Fn, whose server can't tell the two apart."""
     agent = ScriptedAgent(hang)

@@ -153,6 +153,35 @@ async def test_weakness_02_5_drain_has_an_end(autojump_clock: MockClock) -> None
     assert bench.agent.statistics() == LBStatistics(calls=1, canceled=1)
 
 
+async def test_a_drain_cancels_the_scope_that_a_call_was_lent(autojump_clock: MockClock) -> None:
+    call = make_call("stuck")
+
+    async def submit(agent: LBAgent) -> None:
+        with trio.CancelScope() as call.scope:
+            await agent.submit(call)
+
+    runner = FakeRunner(seconds=9999, slots=9)
+    async with trio.open_nursery() as nursery, open_bench(runner, grace=7) as bench:
+        nursery.start_soon(submit, bench.agent)
+        await trio.sleep(1)
+    assert trio.current_time() == pytest.approx(8, abs=0.1)
+    assert runner.active == 0
+    assert call.scope is not None
+    assert call.scope.cancelled_caught
+    assert bench.agent.statistics() == LBStatistics(calls=1, canceled=1)
+
+
+async def test_a_call_that_is_over_leaves_a_lent_scope_alone(autojump_clock: MockClock) -> None:
+    with trio.CancelScope() as scope:
+        async with open_bench(acknowledging(0.5), grace=7) as bench:
+            for kind in ("sync", "detached"):
+                call = make_call(kind=kind)
+                call.scope = scope
+                await bench.agent.submit(call)
+            bench.agent.abort()
+    assert not scope.cancel_called
+
+
 async def test_drain_ends_detached_calls_too(autojump_clock: MockClock) -> None:
     async with open_bench(acknowledging(9999), grace=7) as bench:
         await bench.agent.submit(make_call(kind="detached"))

@@ -235,6 +235,8 @@ class _Exchange:
             self.request_id = self._request_id(head.headers.get(self.front.request_id_header))
             options.append(with_request_id(self.request_id))
         call = self.front.agent.get_call(*options)
+        if self.incoming is None:
+            call.scope = self.call_scope
         self.call_id = self.writer.call_id = call.model.id
         return call
 
