@@ -1,4 +1,4 @@
-"""What is made of a request's head serves the next request of a connection that has the same."""
+"""What is made of a request's head serves the next request that has the same."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from hostler.bodies import BodyBudget
 from hostler.config import NodeConfig
 from hostler.front import FrontMetrics
 from hostler.front._invoke import Invoker
+from hostler.front._request import MAX_REMEMBERED, MAX_REMEMBERED_SIZE, Heads
 from hostler.front._routes import CallRoutes
 
 from ._agent import TABLE, ScriptedAgent
@@ -79,3 +80,37 @@ def test_an_application_in_between_may_leave_out_the_raw_path(routes: CallRoutes
     assert routes.remembered(server.scope()) is None
     assert routes.way(server.scope())
     assert routes.remembered(scope) is None
+
+
+def head(number: int = 0, more: bytes = b"") -> bytes:
+    return b"POST /%d HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n%b\r\n" % (number, more)
+
+
+def test_connections_share_the_heads_that_they_have_read() -> None:
+    heads = Heads(10_000)
+    first = heads.read(head() + b"abc")
+    assert first is not None
+    assert heads.read(head() + b"xyz") is first
+    other = heads.read(head(1) + b"abc")
+    assert other is not None
+    assert (first[0].target, other[0].target) == (b"/0", b"/1")
+    assert heads.read(head() + b"abc") is first
+
+
+def test_few_heads_are_remembered_and_none_that_is_long() -> None:
+    heads = Heads(10_000)
+    first = heads.read(head())
+    for number in range(1, MAX_REMEMBERED + 1):
+        heads.read(head(number))
+    assert heads.read(head()) is not first
+    long = head(more=b"X: %b\r\n" % (b"x" * MAX_REMEMBERED_SIZE))
+    assert heads.read(long) == heads.read(long)
+    assert heads.read(long) is not heads.read(long)
+
+
+@pytest.mark.parametrize("data", [b"", b"\r\n\r\n", head()[:-2], head(more=b"Expect: x\r\n")])
+def test_what_is_no_plain_head_is_not_read(data: bytes) -> None:
+    heads = Heads(10_000)
+    assert heads.read(data) is None
+    assert heads.read(data) is None
+    assert Heads(len(head()) - 1).read(head()) is None

@@ -16,9 +16,8 @@ class OwnServer(Protocol):
     """An extension in the scope of each of its requests, found by `own_server`."""
 
     memo: dict[object, Any]
-    """The same for all requests of a connection with the same head. For what applications make of
-    a head; each has a key of its own, and looks whether others that are called before it have
-    changed the scope."""
+    """The same for all requests with the same head. For what applications make of a head; each has
+    a key of its own, and looks whether others that are called before it have changed the scope."""
     connection_scope: trio.CancelScope
     """The connection's, with which an application may end itself when the client goes: it spares
     each request a scope of its own."""

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from hostler._asgi import JSON_TYPE, ASGIApp, error_document
-from hostler._plain_http import PlainHead, read_head
+from hostler._plain_http import PlainHead
 from hostler.config import NodeConfig
 
 from ._dates import http_date
@@ -23,8 +23,8 @@ from ._departures import Departures
 from ._exchange import Exchange, reason_of
 from ._framing import framing_fault, head_size
 from ._idle import IdleWatch
-from ._limits import head_limit, within
-from ._request import RequestHead
+from ._limits import within
+from ._request import Heads, RequestHead
 from ._socket import ClientGone, ClientSocket
 
 log = structlog.get_logger(__name__)
@@ -36,9 +36,6 @@ LINGER_BYTES = 256 * 1024
 """How long, and for how many bytes, a connection is kept that was answered before its request
 was complete. Closed at once, the kernel would reset it, and the answer could be lost."""
 
-
-MAX_REMEMBERED = 2048
-"""Bytes of a head that is kept in case the next request has the same."""
 
 FIRST_SECONDS = 1.0
 """How long a connection that has just been made is kept in a drain for its first request."""
@@ -52,6 +49,7 @@ class Owner(Protocol):
     draining: bool
     departures: Departures
     idle_watch: IdleWatch
+    heads: Heads
 
 
 class Connection:
@@ -63,7 +61,6 @@ class Connection:
     def __init__(self, client: ClientSocket, owner: Owner) -> None:
         self._client = client
         self.owner = owner
-        self._max_head = head_limit(owner.config)
         self._h11: h11.Connection | None = None
         self.idle = True
         self.served = False
@@ -84,7 +81,9 @@ class Connection:
     def h11(self) -> h11.Connection:
         """Made when it is needed: many connections never do."""
         if self._h11 is None:
-            self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=self._max_head)
+            self._h11 = h11.Connection(
+                h11.SERVER, max_incomplete_event_size=self.owner.heads.max_head
+            )
         return self._h11
 
     def _has_more(self) -> bool:
@@ -165,14 +164,12 @@ class Connection:
 
     def _plain(self, data: bytes) -> Exchange | None:
         """``data`` if it is one plain request, and nothing else."""
-        if self._last is not None and data.startswith(self._last[0].raw):
-            plain, head = self._last
-        else:
-            found = read_head(data, self._max_head)
+        found = self._last
+        if found is None or not data.startswith(found[0].raw):
+            found = self._last = self.owner.heads.read(data)
             if found is None:
                 return None
-            plain, head = found, RequestHead.of_plain(found)
-            self._last = (plain, head) if len(plain.raw) <= MAX_REMEMBERED else None
+        plain, head = found
         body = data[len(plain.raw) :]
         if len(body) != plain.length:
             return None
@@ -195,7 +192,7 @@ class Connection:
         if not isinstance(event, h11.Request):
             return None
         # h11 refuses only what grows over the limit before it is complete.
-        if head_size(event) > self._max_head:
+        if head_size(event) > self.owner.heads.max_head:
             await self._refuse(431, "Receive buffer too long")
             return None
         if (fault := framing_fault(event)) is not None:

@@ -9,12 +9,12 @@ import attrs
 import h11
 
 from hostler._asgi import Scope
-from hostler._plain_http import Pairs, PlainHead
+from hostler._plain_http import Pairs, PlainHead, read_head
 
 
 @attrs.define
 class RequestHead:
-    """Names of ``fields`` are in lower case. A client's next request often has the same."""
+    """Names of ``fields`` are in lower case. The next request often has the same."""
 
     method: bytes
     target: bytes
@@ -66,3 +66,34 @@ class RequestHead:
         scope["client"] = client
         scope["extensions"] = extensions
         return scope
+
+
+MAX_REMEMBERED = 256
+"""Heads that are kept in case another request, of any connection, has the same."""
+MAX_REMEMBERED_SIZE = 2048
+"""Bytes of one of them."""
+
+
+class Heads:
+    """Reads the heads of plain requests: most clients send the same again and again, if only with
+    a new connection each time. None is longer than ``max_head``."""
+
+    def __init__(self, max_head: int) -> None:
+        self.max_head = max_head
+        self._known: dict[bytes, tuple[PlainHead, RequestHead]] = {}
+
+    def read(self, data: bytes) -> tuple[PlainHead, RequestHead] | None:
+        """The head that ``data`` begins with; ``None`` if it is not plain."""
+        raw = data[: data.find(b"\r\n\r\n", 0, MAX_REMEMBERED_SIZE) + 4]
+        known = self._known.get(raw)
+        if known is not None:
+            return known
+        plain = read_head(data, self.max_head)
+        if plain is None:
+            return None
+        known = plain, RequestHead.of_plain(plain)
+        if plain.raw == raw:
+            if len(self._known) >= MAX_REMEMBERED:
+                self._known.clear()
+            self._known[raw] = known
+        return known

@@ -34,7 +34,7 @@ class CallRoutes:
     triggers: TriggerSource | None = None
 
     def remembered(self, scope: Scope) -> Way | None:
-        """The way of an earlier request of the same connection, if this one has the same head."""
+        """The way of an earlier request with the same head."""
         server = own_server(scope)
         known = server.memo.get(self) if server is not None else None
         if known is None:

@@ -24,7 +24,9 @@ from ._connection import Connection
 from ._departures import Departures
 from ._entrance import Entrance
 from ._idle import IdleWatch
+from ._limits import head_limit
 from ._listen import BACKLOG, address_of, open_listeners
+from ._request import Heads
 from ._socket import ClientSocket
 
 log = structlog.get_logger(__name__)
@@ -55,6 +57,7 @@ class HttpServer:
         self.app = app
         self.departures = departures
         self.idle_watch = IdleWatch(config)
+        self.heads = Heads(head_limit(config))
         self.config = config
         self.addresses = tuple(addresses)
         """``host:port`` of each listening socket, as bound."""
