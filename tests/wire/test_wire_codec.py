@@ -35,6 +35,7 @@ from hostler.frames import (
 from hostler.wire import _codec as codec
 from hostler.wire import _engage_codec as by_hand
 from hostler.wire import _runner_pb as pb
+from hostler.wire._messages import data_messages
 from hostler.wire._varint import read_varint, varint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -333,7 +334,8 @@ def test_unknown_arms_are_none() -> None:
 def test_data_is_cut_into_frames(size: int, eof: bool) -> None:
     data = bytes(range(256)) * (size // 256) + b"x" * (size % 256)
     frames: list[Data] = []
-    for message in codec.data_messages(Data(data, eof=eof)):
+    for parts in data_messages(Data(data, eof=eof)):
+        message = b"".join(parts)
         assert int.from_bytes(message[:5], "big") == len(message) - 5
         frame = codec.decode_client(message[5:])
         assert isinstance(frame, Data)

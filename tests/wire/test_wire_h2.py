@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -15,6 +15,7 @@ from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from hostler.wire._buffers import Buffer
 from hostler.wire._h2 import QuietH2
 
 STREAMS = 1, 3
@@ -30,9 +31,10 @@ def _config(*, client: bool) -> H2Configuration:
 class Twin(QuietH2):
     """What `QuietH2` would be if it left all frames to h2."""
 
-    send_data = H2Connection.send_data
+    def send_parts(self, stream_id: int, parts: Sequence[Buffer], size: int) -> None:
+        self.send_data(stream_id, b"".join(parts))
 
-    def read(self, data: bytes, on_data: Callable[[int, bytes, int], None]) -> list[Event]:
+    def read(self, data: bytes, on_data: Callable[[int, Buffer, int], None]) -> list[Event]:
         return self.receive_data(data)
 
 
@@ -40,8 +42,9 @@ def read(h2: QuietH2, data: bytes) -> list[Event]:
     """All that came, as h2 tells it."""
     events: list[Event] = []
 
-    def on_data(stream_id: int, data: bytes, size: int) -> None:
-        events.append(DataReceived(stream_id=stream_id, data=data, flow_controlled_length=size))
+    def on_data(stream_id: int, data: Buffer, size: int) -> None:
+        piece = bytes(data)
+        events.append(DataReceived(stream_id=stream_id, data=piece, flow_controlled_length=size))
 
     rest = h2.read(data, on_data)
     return events + rest
@@ -62,19 +65,27 @@ class End:
         self.broken = False
         self.check()
 
-    def act(self, action: Callable[[H2Connection], None]) -> None:
+    def act(self, action: Callable[[QuietH2], None]) -> None:
         assert _outcome(action, self.quiet) == _outcome(action, self.twin)
         self.check()
 
-    def get(self, data: bytes) -> None:
-        """Have both read ``data``, and tell of the same."""
-        mine = _outcome(read, self.quiet, data)
-        assert mine == _outcome(read, self.twin, data)
+    def get(self, data: bytes, rest: bytearray | None = None) -> None:
+        """Have both read ``data``, and of ``rest`` what is missing of a frame that has come in
+        part, and tell of the same: h2 does when it has all of a frame."""
+        mine, theirs = _outcome(read, self.quiet, data), _outcome(read, self.twin, data)
+        while rest and self.quiet.missing:
+            more = bytes(rest[: min(self.quiet.missing, 5000)])
+            del rest[: len(more)]
+            mine, theirs = mine + read(self.quiet, more), theirs + _outcome(read, self.twin, more)
+        if self.quiet.missing:
+            self.broken = True  # nothing to compare any more
+            return
+        assert _joined(mine) == _joined(theirs)
         self.broken = self.broken or isinstance(mine, type)
         self.check()
 
     def output(self) -> bytes:
-        data = self.quiet.data_to_send()
+        data = b"".join(self.quiet.output())
         assert data == self.twin.data_to_send()
         return data
 
@@ -87,7 +98,30 @@ def _outcome(action: Callable[..., Any], *args: Any) -> Any:
         result = action(*args)
     except (H2Error, AssertionError, KeyError) as error:
         return type(error)
-    return [_told(event) for event in result] if isinstance(result, list) else result
+    return result
+
+
+def _joined(outcome: Any) -> Any:
+    """What is told of, with pieces of data that follow each other as one."""
+    if not isinstance(outcome, list):
+        return outcome
+    events: list[Any] = []
+    for event in outcome:
+        last = events[-1] if events else None
+        if (
+            isinstance(event, DataReceived)
+            and isinstance(last, DataReceived)
+            and last.stream_id == event.stream_id
+            and not last.stream_ended
+        ):
+            last.data = bytes(last.data) + bytes(event.data)
+            last.flow_controlled_length += event.flow_controlled_length
+            last.stream_ended = event.stream_ended
+            continue
+        if isinstance(event, DataReceived):
+            event.data = bytes(event.data)
+        events.append(event)
+    return [_told(event) for event in events]
 
 
 def _told(event: Any) -> Any:
@@ -105,7 +139,6 @@ def _state(h2: H2Connection) -> Any:
         h2.max_outbound_frame_size,
         (whole.current_window_size, whole._bytes_processed),
         bytes(h2.incoming_buffer._data),
-        bytes(h2._data_to_send),
         {
             number: (
                 stream.state_machine.state,
@@ -133,10 +166,13 @@ actions = st.one_of(
 )
 
 
-def _perform(h2: H2Connection, kind: str, *args: Any) -> None:
+def _perform(h2: QuietH2, kind: str, *args: Any) -> None:
     if kind == "data":
         number, size, padding, ended = args
-        h2.send_data(number, b"x" * size, end_stream=ended, pad_length=padding)
+        if padding is None and not ended:
+            h2.send_parts(number, [b"x" * (size // 3), b"y" * (size - size // 3)], size)
+        else:
+            h2.send_data(number, b"x" * size, end_stream=ended, pad_length=padding)
     elif kind == "headers":
         number, sized, ended = args
         request = SIZED if sized else REQUEST
@@ -171,9 +207,10 @@ def test_a_connection_is_in_the_state_that_h2_has_it_in(
         for here, there in ((client, server), (server, client)):
             waiting = pending[there]
             waiting += here.output()
-            if not there.broken:
-                there.get(bytes(waiting[:cut]))
+            data = bytes(waiting[:cut])
             del waiting[:cut]
+            if not there.broken:
+                there.get(data, waiting)
 
     client.act(lambda h2: h2.send_headers(1, REQUEST))
     deliver(10**6)
@@ -212,9 +249,9 @@ def test_plain_data_is_read_and_written_without_h2(monkeypatch: pytest.MonkeyPat
     taken: list[bytes] = []
     for method in ("send_data", "receive_data"):
         monkeypatch.setattr(H2Connection, method, lambda *_: taken.append(b""))
-    client.quiet.send_data(1, b"one")
-    client.quiet.send_data(1, memoryview(b"two"))
-    events = read(server.quiet, client.quiet.data_to_send())
+    client.quiet.send_parts(1, [b"o", b"ne"], 3)
+    client.quiet.send_parts(1, [memoryview(b"two")], 3)
+    events = read(server.quiet, b"".join(client.quiet.output()))
     assert [event.data for event in events if isinstance(event, DataReceived)] == [b"one", b"two"]
     assert not taken
 
@@ -223,9 +260,9 @@ def test_what_comes_after_a_connection_was_closed_is_left_to_h2() -> None:
     client, server = _open()
     for data in (b"one", b"two"):
         client.quiet.send_data(1, data)
-    seen: list[bytes] = []
+    seen: list[Buffer] = []
 
-    def close(stream_id: int, data: bytes, size: int) -> None:
+    def close(stream_id: int, data: Buffer, size: int) -> None:
         seen.append(data)
         server.quiet.close_connection()
 
@@ -242,3 +279,24 @@ def test_data_between_headers_and_their_continuation_is_an_error() -> None:
     server.get(begin)
     server.get(data)
     assert server.broken
+
+
+def test_a_stream_that_is_reset_in_the_midst_of_a_frame_harms_no_other() -> None:
+    client, server = _open()
+    client.act(lambda h2: h2.send_headers(3, REQUEST))
+    server.get(client.output())
+    client.act(lambda h2: h2.send_parts(1, [b"x" * 100], 100))
+    client.act(lambda h2: h2.send_parts(3, [b"next"], 4))
+    data = client.output()
+    quiet = server.quiet
+    window = quiet.inbound_flow_control_window
+    assert [bytes(event.data) for event in _data(read(quiet, data[:59]))] == [b"x" * 50]
+    quiet.reset_stream(1, ErrorCodes.CANCEL)
+    rest, other = _data(read(quiet, data[59:]))
+    assert (rest.stream_id, bytes(rest.data)) == (1, b"x" * 50)
+    assert (other.stream_id, bytes(other.data)) == (3, b"next")
+    assert quiet.inbound_flow_control_window == window - 104
+
+
+def _data(events: Sequence[object]) -> list[DataReceived]:
+    return [event for event in events if isinstance(event, DataReceived)]

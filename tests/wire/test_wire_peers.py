@@ -21,8 +21,8 @@ from hostler.engagement import (
     ServerEngagement,
 )
 from hostler.frames import Data, ResultStart, RunnerFrame
-from hostler.wire._codec import runner_messages
 from hostler.wire._connection import STREAM_WINDOW
+from hostler.wire._messages import runner_messages
 
 from .leaks import settle
 from .peer import Peer, peer_and_client
@@ -147,7 +147,8 @@ async def test_credits_are_only_given_for_what_is_read() -> None:
 async def test_a_peer_that_is_ahead_is_credited_in_large_steps() -> None:
     """It sends with each credit what that allows: by small ones, small frames."""
     frames: list[RunnerFrame] = [ResultStart(200), *(Data(c * 100_000) for c in (b"x", b"y", b"z"))]
-    sent = b"".join(part for frame in frames for part in runner_messages(frame))[:STREAM_WINDOW]
+    messages = [b"".join(parts) for frame in frames for parts in runner_messages(frame)]
+    sent = b"".join(messages)[:STREAM_WINDOW]
     async with peer_and_client() as (peers, client), client.engage(TRY) as engaged:
         peer = await peers.receive()
         await peer.next(DataReceived)

@@ -18,6 +18,7 @@ from hostler.frames import Data
 from hostler.wire import _codec as codec
 from hostler.wire._client_stream import receive
 from hostler.wire._envelope import CallEnd, Envelope, decode_batch, encode
+from hostler.wire._messages import with_prefix
 from hostler.wire._shared_call import CALL_WINDOW
 from hostler.wire._stream import WireStream
 
@@ -26,7 +27,7 @@ from .services import EMPTY_BODY, SUCCESS, TRY, Gate, Service, call, open_pair, 
 
 
 def batch(*envelopes: Envelope) -> bytes:
-    return codec.with_prefix(b"".join(map(encode, envelopes)))
+    return with_prefix(b"".join(map(encode, envelopes)))
 
 
 def begin(number: int, *frames: bytes) -> Envelope:
@@ -52,7 +53,7 @@ async def test_calls_without_number_end_the_stream_and_only_it(logs: Any) -> Non
     async with open_pair(service) as pair, pair.client._stream("EngageMany") as stream:
         await stream.send(batch(begin(1)))
         await settle(lambda: service.running, 1)
-        await stream.send(codec.with_prefix(b"\x0a\x02\x20\x01"))
+        await stream.send(with_prefix(b"\x0a\x02\x20\x01"))
         with pytest.raises(EngagementFailed, match="failed to unmarshal") as info:
             await answers(stream)
         assert info.value.status == 13
@@ -172,7 +173,7 @@ async def test_a_runner_that_answers_what_was_never_asked(logs: Any) -> None:
 
 
 pieces = st.one_of(
-    st.binary(max_size=30).map(codec.with_prefix),
+    st.binary(max_size=30).map(with_prefix),
     st.builds(
         Envelope,
         st.integers(1, 6),

@@ -30,6 +30,7 @@ from ._dial import Target
 from ._engage_client import SHARE_LIMIT, Begin, EngageBlock, Sharing, Way
 from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
 from ._loop import Loop
+from ._messages import with_prefix
 from ._pool import ConnectionPool, PoolStatistics
 from ._status import CLIENT_HEADER, CONTENT_TYPE, INTERNAL, UNAVAILABLE, HeaderList
 from ._stream import WireStream
@@ -214,7 +215,7 @@ class GrpcRunnerClient(RunnerClient):
     async def _request(self, stream: WireStream, message: bytes) -> None:
         """Send the one message of a request that is no stream."""
         try:
-            await stream.send(codec.with_prefix(message))
+            await stream.send(with_prefix(message))
             stream.end_now()
         except StreamBroken as error:
             raise NotSent(f"runner {self._address}: {error}") from error
@@ -237,7 +238,7 @@ class _Collector(LogCollector):
 
     async def send(self, message: LogMessage) -> None:
         try:
-            await self._stream.send(codec.with_prefix(codec.encode_log_message(message)))
+            await self._stream.send(with_prefix(codec.encode_log_message(message)))
         except (StreamBroken, PeerDone) as error:
             raise EngagementEnded(str(error)) from error
 

@@ -15,6 +15,7 @@ from hostler.engagement import EngagementFailed, NotSent
 
 from . import _codec as codec
 from ._broken import StreamBroken
+from ._buffers import Buffer
 from ._connection import WireProtocol
 from ._pool import ConnectionPool, Slot
 from ._status import (
@@ -31,6 +32,7 @@ from ._stream import WireStream
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+_Data = TypeVar("_Data", bytes, Buffer)
 
 
 class StreamBlock:
@@ -71,7 +73,7 @@ class StreamBlock:
 
     def leave(self) -> None:
         stream = self._stream
-        finished = stream.ended and not stream.inbox.chunks
+        finished = stream.ended and not stream.inbox.unread
         stream.reset_now(ErrorCodes.NO_ERROR if finished else ErrorCodes.CANCEL)
         self._unregister()
         self._pool.release(self._slot)
@@ -93,8 +95,14 @@ def open_stream(protocol: WireProtocol, headers: HeaderList) -> WireStream:
 
 async def receive(stream: WireStream, address: str) -> bytes | None:
     """The next message, ``None`` after the status OK."""
+    message = await receive_buffer(stream, address)
+    return message if message is None else bytes(message)
+
+
+async def receive_buffer(stream: WireStream, address: str) -> Buffer | None:
+    """As `receive`, perhaps a view."""
     try:
-        message = await stream.receive()
+        message = await stream.receive_buffer()
     except StreamBroken as error:
         if error.broken.unprocessed:
             raise NotSent(f"runner {address} did not look at the call: {error}") from error
@@ -113,7 +121,7 @@ async def receive(stream: WireStream, address: str) -> bytes | None:
     return message
 
 
-def decoded(decode: Callable[[bytes], _T], data: bytes, address: str) -> _T:
+def decoded(decode: Callable[[_Data], _T], data: _Data, address: str) -> _T:
     try:
         return decode(data)
     except codec.CodecError as error:

@@ -7,8 +7,8 @@ choice: `_engage_codec` does by hand what has a usual shape. The tests compare b
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any, TypeVar
 
 import betterproto
@@ -16,7 +16,6 @@ import betterproto.lib.google.protobuf as google
 
 from hostler.errors import HostlerError
 from hostler.frames import (
-    BODY_PIECE,
     ClientFrame,
     Commit,
     Data,
@@ -38,6 +37,8 @@ from hostler.frames import (
 
 from . import _engage_codec as by_hand
 from . import _runner_pb as pb
+from ._buffers import Buffer
+from ._data_codec import DATA_ARM, decode_data, encode_data
 from ._struct import check_struct_depth, json_to_struct, struct_to_json
 
 COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
@@ -49,7 +50,6 @@ WATCH_LOAD = "/RunnerLoad/Watch"
 EMPTY = b""
 """The encoding of every message without fields that are set."""
 
-PREFIX = struct.Struct(">BI")  # compressed flag, length
 _Message = TypeVar("_Message", bound=betterproto.Message)
 
 
@@ -65,55 +65,25 @@ def _parse(kind: type[_Message], data: bytes) -> _Message:
         raise CodecError(text) from error
 
 
-def with_prefix(message: bytes) -> bytes:
-    """``message`` with gRPC's length prefix, as streams take it."""
-    return PREFIX.pack(0, len(message)) + message
-
-
 # --- Engage --------------------------------------------------------------------------------
-
-
-def data_parts(frame: Data) -> Iterable[bytes]:
-    """``frame`` as messages of at most ``BODY_PIECE`` bytes of data, ``eof`` on the last."""
-    if len(frame.data) <= BODY_PIECE:
-        return (by_hand.encode_data(frame),)
-    return _pieces(frame)
-
-
-def _pieces(frame: Data) -> Iterator[bytes]:
-    size = len(frame.data)
-    for start in range(0, size, BODY_PIECE):
-        stop = start + BODY_PIECE
-        piece = Data(frame.data[start:stop], eof=frame.eof and stop >= size)
-        yield by_hand.encode_data(piece)
-
-
-def runner_parts(frame: RunnerFrame) -> Iterable[bytes]:
-    """Any frame of a runner as messages."""
-    return data_parts(frame) if isinstance(frame, Data) else (encode_runner(frame),)
-
-
-def data_messages(frame: Data) -> Iterator[bytes]:
-    """As `data_parts`, framed."""
-    return map(with_prefix, data_parts(frame))
-
-
-def runner_messages(frame: RunnerFrame) -> Iterator[bytes]:
-    """As `runner_parts`, framed."""
-    return map(with_prefix, runner_parts(frame))
 
 
 def encode_client(frame: ClientFrame) -> bytes:
     """A ``ClientMsg``."""
     if isinstance(frame, Data):
-        return by_hand.encode_data(frame)
+        return encode_data(frame)
     if isinstance(frame, Commit):
         return by_hand.encode_commit(frame)
     return by_hand.encode_try(frame)
 
 
-def decode_client(data: bytes) -> ClientFrame | None:
+def decode_client(data: Buffer) -> ClientFrame | None:
     """A ``ClientMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
+    if type(data) is memoryview:
+        if data[0] == DATA_ARM:
+            with suppress(ValueError, IndexError):
+                return decode_data(data)
+        data = bytes(data)
     return by_hand.decode_client(data) or _parse_client(data)
 
 
@@ -137,7 +107,7 @@ def _parse_client(data: bytes) -> ClientFrame | None:
 def encode_runner(frame: RunnerFrame) -> bytes:
     """A ``RunnerMsg``."""
     if isinstance(frame, Data):
-        return by_hand.encode_data(frame)
+        return encode_data(frame)
     if isinstance(frame, ResultStart):
         return by_hand.encode_start(frame) or _build_start(frame)
     if isinstance(frame, Reserved):
@@ -206,8 +176,13 @@ def decode_load(data: bytes) -> LoadHint:
     return _load(_parse(pb.LoadHint, data))
 
 
-def decode_runner(data: bytes) -> RunnerFrame | None:
+def decode_runner(data: Buffer) -> RunnerFrame | None:
     """A ``RunnerMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
+    if type(data) is memoryview:
+        if data[0] == DATA_ARM:
+            with suppress(ValueError, IndexError):
+                return decode_data(data)
+        data = bytes(data)
     return by_hand.decode_runner(data) or _parse_runner(data)
 
 

@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Concatenate, ParamSpec, cast
 
 import structlog
@@ -40,6 +40,7 @@ from hyperframe.frame import GoAwayFrame
 
 from ._address import peer_address
 from ._broken import Broken
+from ._buffers import Buffer
 from ._h2 import QuietH2, with_setting
 from ._keepalive import Keepalive
 from ._loop import Loop
@@ -88,15 +89,14 @@ class WireConnection(grpclib_protocol.Connection):
         self.transport = transport
         self.call_soon = call_soon
         """Have something called after what is due now. An error in it ends the connection."""
+        self.write: Callable[[Iterable[Buffer]], None] = transport.writelines
 
     def create_stream(self, **kwargs: Any) -> WireStream:
         return WireStream(self, self.h2, self.transport, **kwargs)
 
     def flush(self) -> None:
-        if self.h2.has_output:
-            data = self.h2.data_to_send()
-            if not self.transport.is_closing():
-                self.transport.write(data)
+        if (output := self.h2.output()) and not self.transport.is_closing():
+            self.write(output)
 
     def is_closing(self) -> bool:
         return self.transport.is_closing()
@@ -121,14 +121,13 @@ class _Processor(grpclib_protocol.EventsProcessor):
         self._protocol = protocol
 
     def process(self, event: H2Event) -> None:
-        process = getattr(self, "processors", {}).get(type(event))
-        if process is not None:
+        if process := getattr(self, "processors", {}).get(type(event)):
             process(event)
 
     def process_data_received(self, event: DataReceived) -> None:
         self.data_received(event.stream_id, event.data, event.flow_controlled_length)
 
-    def data_received(self, stream_id: int, data: bytes, flow_size: int) -> None:
+    def data_received(self, stream_id: int, data: Buffer, flow_size: int) -> None:
         if (stream := self.streams.get(stream_id)) is None:
             self.connection.ack(stream_id, flow_size)
         else:
@@ -268,6 +267,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
                 lost=self._read_failed,
                 run=self._run,
             )
+            self.connection.write = self._trio_side.write
         h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
         h2.local_settings[SettingCodes.MAX_FRAME_SIZE] = h2.max_inbound_frame_size = MAX_FRAME
         if self.client_side:

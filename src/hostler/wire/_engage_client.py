@@ -15,7 +15,8 @@ from hostler.frames import Commit, Data, RunnerFrame, TryCall
 
 from . import _codec as codec
 from ._broken import PeerDone, StreamBroken
-from ._client_stream import StreamBlock, decoded, receive
+from ._client_stream import StreamBlock, decoded, receive_buffer
+from ._messages import data_messages, data_parts, with_prefix
 from ._pool import ConnectionPool, Slot
 from ._shared_client import ClientStream, SharedEngagement, shared_stream
 from ._status import HeaderList
@@ -137,7 +138,7 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
             return None
         frames = [encoded]
         if begin.first is not None:
-            frames += codec.data_parts(begin.first)
+            frames += data_parts(begin.first)
         engagement = SharedEngagement(self._way, slot, shared, begin.request_id, begin.deadline)
         self._leave = engagement.leave
         try:
@@ -154,10 +155,9 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         block = StreamBlock(way.pool, headers, begin.deadline)
         stream = block.open_on(slot)
         self._leave = block.leave
-        rest = b"".join(codec.data_messages(begin.first)) if begin.first is not None else b""
         try:
-            message = codec.with_prefix(encoded)
-            await _hand_over(stream, way.address, message, rest, begin.on_commit)
+            message = with_prefix(encoded)
+            await _hand_over(stream, way.address, message, begin.first, begin.on_commit)
         except BaseException:
             block.leave()
             raise
@@ -165,9 +165,13 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
 
 
 async def _hand_over(
-    stream: WireStream, address: str, message: bytes, rest: bytes, on_sent: Callable[[], None]
+    stream: WireStream,
+    address: str,
+    message: bytes,
+    first: Data | None,
+    on_sent: Callable[[], None],
 ) -> None:
-    """Send ``message``, and ``rest`` with it, and wait until the transport has ``message``.
+    """Send ``message``, and ``first`` with it, and wait until the transport has ``message``.
 
     ``on_sent`` is called at that moment. Raises `NotSent` if it certainly did not come.
     """
@@ -184,7 +188,8 @@ async def _hand_over(
     try:
         stream.check_writable()
         # One write for both, so a small call is a single packet.
-        position = stream.put(message + rest) - len(rest)
+        rest = [part for parts in data_messages(first) for part in parts] if first else []
+        position = stream.put(message, *rest) - sum(map(len, rest))
         stream.call_when_sent(position, note)
         await stream.wait_sent(position)
     except StreamBroken as error:
@@ -201,19 +206,18 @@ class _Engagement(ClientEngagement):
 
     async def send(self, frame: Data) -> None:
         try:
-            for message in codec.data_messages(frame):
-                await self._stream.send(message)
+            for message in data_messages(frame):
+                await self._stream.send(*message)
         except (StreamBroken, PeerDone) as error:
             raise EngagementEnded(str(error)) from error
 
     async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
-        rest = b"".join(codec.data_messages(first)) if first is not None else b""
-        commit = codec.with_prefix(codec.encode_client(Commit(with_data=first is not None)))
-        await _hand_over(self._stream, self._address, commit, rest, on_commit)
+        commit = with_prefix(codec.encode_client(Commit(with_data=first is not None)))
+        await _hand_over(self._stream, self._address, commit, first, on_commit)
 
     async def receive(self) -> RunnerFrame | None:
         while True:
-            message = await receive(self._stream, self._address)
+            message = await receive_buffer(self._stream, self._address)
             if message is None:
                 return None
             frame = decoded(codec.decode_runner, message, self._address)

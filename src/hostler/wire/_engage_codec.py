@@ -1,12 +1,10 @@
 """The messages of ``Engage`` by hand: what one call costs on the wire is mostly these.
 
 betterproto takes 40 to 240 microseconds for one of them, most of it for making its objects; the
-functions here take 2 to 10. They only know the shapes that encoders normally write: for all else
-they return ``None``, and `_codec` leaves it to betterproto. The tests compare both ways, so the
-model of the messages stays betterproto's.
+functions here (and in `_data_codec`) take 2 to 10. They only know the shapes that encoders normally
+write: for all else they return ``None``, and `_codec` leaves it to betterproto. The tests compare
+both ways, so the model of the messages stays betterproto's.
 
-``ClientMsg`` and ``RunnerMsg`` have their ``DataFrame`` under the same number, so one function
-each way serves both directions.
 """
 
 from __future__ import annotations
@@ -27,9 +25,10 @@ from hostler.frames import (
     TryCall,
 )
 
+from ._data_codec import DATA_ARM, decode_data
 from ._hot_end import hot_fields
 from ._load_codec import decode_load, encode_load
-from ._varint import SHORT, read_varint, sized, varint
+from ._varint import SHORT, Unusual, inside, read_varint, sized, varint
 
 # Keys: field number times 8, plus 0 for a varint or 2 for what has a length. Those of fields
 # with numbers under 16 are one byte.
@@ -41,15 +40,9 @@ _COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
 """ClientMsg.commit, number 102, all of it, by ``withData``."""
 _RESERVED = b"\xaa\x06\x00"  # RunnerMsg.reserved, number 101, all of it
 _START_ARM = b"\x0a"  # RunnerMsg.result_start
-_DATA_ARM = 0x12  # `data` of both
 _FINISHED_ARM = b"\x1a"  # RunnerMsg.finished
 _LOAD = b"\xaa\x06"  # CallFinished.load, number 101
 _HTTP = b"\xa2\x06"  # CallResultStart.http, number 100
-_DATA_FIELD = 0x0A  # DataFrame.data
-_EOF_FIELD = b"\x10\x01"  # DataFrame.eof, true
-_NO_DATA = {False: b"\x12\x00", True: b"\x12\x02" + _EOF_FIELD}
-"""A whole message, by ``eof``."""
-
 _FINISHED_FIELDS = (
     "success",
     "details",
@@ -92,10 +85,6 @@ _MAX_STARTS, _START_SIZE = 256, 1024
 """Heads of responses that are remembered as they were encoded, and the bytes of one."""
 
 
-class _Unusual(ValueError):
-    """Not one of the shapes known here. (Undecodable text is a ValueError, too.)"""
-
-
 def _sized(key: bytes, *parts: bytes) -> bytes:
     value = b"".join(parts)
     return b"".join((key, sized(len(value)), value))
@@ -109,19 +98,6 @@ def _text(key: bytes, text: str) -> bytes:
 
 
 # --- encoding ------------------------------------------------------------------------------
-
-
-def encode_data(frame: Data) -> bytes:
-    """A ``ClientMsg`` or a ``RunnerMsg``."""
-    data = frame.data
-    if not data:
-        return _NO_DATA[frame.eof]
-    size = len(data)
-    length = sized(size)
-    inner = 1 + len(length) + size
-    if frame.eof:
-        return b"".join((b"\x12", sized(inner + 2), b"\x0a", length, data, _EOF_FIELD))
-    return b"".join((b"\x12", sized(inner), b"\x0a", length, data))
 
 
 def encode_try(frame: TryCall) -> bytes:
@@ -204,8 +180,8 @@ def _fields(frame: Finished) -> bytes | None:
 def decode_client(data: bytes) -> TryCall | Data | Commit | None:
     """A ``ClientMsg``."""
     try:
-        if data[0] == _DATA_ARM:
-            return _data(data)
+        if data[0] == DATA_ARM:
+            return decode_data(data)
         if data[0] == _TRY_ARM[0]:
             return _try(data, 1, reserve=False)
         if data[:2] == _RESERVE_ARM:
@@ -221,8 +197,8 @@ def decode_runner(data: bytes) -> ResultStart | Data | Finished | Reserved | Non
     """A ``RunnerMsg``."""
     try:
         arm = data[0]
-        if arm == _DATA_ARM:
-            return _data(data)
+        if arm == DATA_ARM:
+            return decode_data(data)
         if arm == _FINISHED_ARM[0]:
             return _finished(data)
         if arm == _START_ARM[0]:
@@ -230,14 +206,6 @@ def decode_runner(data: bytes) -> ResultStart | Data | Finished | Reserved | Non
         return Reserved() if data == _RESERVED else None
     except (ValueError, IndexError):
         return None
-
-
-def _inside(data: bytes, at: int, end: int) -> int:
-    """Where the value begins whose length stands at ``at`` and which ends at ``end``."""
-    size, at = read_varint(data, at)
-    if at + size != end:
-        raise _Unusual
-    return at
 
 
 def _sized_at(data: bytes, at: int, end: int) -> tuple[int, int]:
@@ -248,27 +216,13 @@ def _sized_at(data: bytes, at: int, end: int) -> tuple[int, int]:
     else:
         size, at = read_varint(data, at)
     if at + size > end:
-        raise _Unusual
+        raise Unusual
     return at, at + size
-
-
-def _data(data: bytes) -> Data:
-    end = len(data)
-    at = _inside(data, 1, end)
-    size = 0
-    if at < end and data[at] == _DATA_FIELD:
-        size, at = read_varint(data, at + 1)
-    stop = at + size
-    if stop == end:
-        return Data(data[at:])
-    if stop + len(_EOF_FIELD) == end and data.endswith(_EOF_FIELD):
-        return Data(data[at:stop], eof=True)
-    raise _Unusual
 
 
 def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     end = len(data)
-    at = _inside(data, at, end)
+    at = inside(data, at, end)
     texts = ["", ""]
     extensions: dict[str, str] = {}
     wait_ms = 0
@@ -289,9 +243,9 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
         elif data.startswith(_GENTLE, at):
             gentle, at = True, at + len(_GENTLE)
         else:
-            raise _Unusual
+            raise Unusual
     if at != end or wait_ms >= 2**32:
-        raise _Unusual
+        raise Unusual
     return TryCall(texts[0], texts[1], extensions, reserve, wait_ms, gentle)
 
 
@@ -301,7 +255,7 @@ def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:
     while at < end:
         key = data[at]
         if key not in (0x0A, 0x12):
-            raise _Unusual
+            raise Unusual
         begin, at = _sized_at(data, at + 1, end)
         texts[key >> 4] = data[begin:at].decode()
     return texts[0], texts[1]
@@ -329,10 +283,10 @@ def _known_start(data: bytes) -> ResultStart:
 
 def _start(data: bytes) -> ResultStart:
     end = len(data)
-    at = _inside(data, 1, end)
+    at = inside(data, 1, end)
     if data[at : at + 2] != _HTTP:
-        raise _Unusual
-    at = _inside(data, at + 2, end)
+        raise Unusual
+    at = inside(data, at + 2, end)
     status = 0
     headers: list[tuple[str, str]] = []
     while at < end:
@@ -345,7 +299,7 @@ def _start(data: bytes) -> ResultStart:
         elif key == 0x08:
             status, at = _integer(data, at + 1, 2**31)
         else:
-            raise _Unusual
+            raise Unusual
     return ResultStart(status, tuple(headers))
 
 
@@ -363,7 +317,7 @@ def _known_load(part: bytes) -> LoadHint:
 
 def _finished(data: bytes) -> Finished:
     end = len(data)
-    at = _inside(data, 1, end)
+    at = inside(data, 1, end)
     values = [*_NOTHING]
     while at < end:
         key = data[at]
@@ -383,14 +337,14 @@ def _finished(data: bytes) -> Finished:
             begin, at = _sized_at(data, at, end)
             values[-1] = _read_load(data[begin:at])
         else:
-            raise _Unusual
+            raise Unusual
     if at != end:
-        raise _Unusual
+        raise Unusual
     return Finished(*values)
 
 
 def _integer(data: bytes, at: int, limit: int) -> tuple[int, int]:
     value, at = read_varint(data, at)
     if value >= limit:
-        raise _Unusual
+        raise Unusual
     return value, at

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any
 
@@ -12,6 +12,8 @@ from h2.events import ConnectionTerminated
 from h2.events import Event as H2Event
 from h2.stream import StreamState
 from hyperframe.frame import DataFrame, Frame, GoAwayFrame
+
+from ._buffers import LARGE, Buffer, piece_of
 
 _HEAD = Struct(">IBI")
 """Of a frame: the length with the type below it, which is 0 for DATA; flags; the stream."""
@@ -34,28 +36,44 @@ class QuietH2(H2Connection):
     * It goes on after a GOAWAY: h2 closes its state machine then, so that nothing could be sent or
       received.
     * DATA without flags on a stream that is open, which is nearly all that comes and goes, is read
-      and written here, without an object of each frame. All that is known of the connection stays
-      in h2's own variables. What is not as simple as that is left to h2.
+      and written here, without an object of each frame, and without a copy of large ones. All that
+      is known of the connection stays in h2's own variables, except what is to be sent. What is not
+      as simple as that is left to h2.
     """
 
     def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
         self._frame_dispatch_table[_Data] = self._receive_data_frame
+        self._output: list[Buffer] = []
+        """What goes out before h2's own."""
+        self._within = 0
+        """The stream of the frame that has come in part, and was given on as far as it came."""
+        self.missing = 0
+        """Bytes that are still to come of it."""
 
-    def read(self, data: bytes, on_data: Callable[[int, bytes, int], None]) -> list[H2Event]:
+    def read(self, data: bytes, on_data: Callable[[int, Buffer, int], None]) -> list[H2Event]:
         """As `receive_data`, but that plain DATA at the beginning is given to ``on_data``, with its
-        stream before it and its size behind, before the rest is looked at: as if it came alone."""
+        stream before it and its size behind, before the rest is looked at: as if it came alone.
+        A frame that has come in part is given on as far as it came: its reader has a stream of
+        bytes, and does not mind where frames end."""
+        at, end = 0, len(data)
+        if self.missing:
+            at = min(self.missing, end)
+            self.missing -= at
+            on_data(self._within, piece_of(data, 0, at), at)
         buffer = self.incoming_buffer
         if buffer._data or buffer._headers_buffer or buffer._preamble_len:
             return self.receive_data(data)
-        at, end = 0, len(data)
         while at + 9 < end:
             size, flags, stream_id = _HEAD.unpack_from(data, at)
             begin = at + 9
             stop = begin + (size >> 8)
-            if flags or size & 0xFF or stop > end or not self._consume(stream_id, stop - begin):
+            if flags or size & 0xFF or not self._consume(stream_id, stop - begin):
                 break
-            on_data(stream_id, data[begin:stop], stop - begin)
+            if stop > end:
+                self._within, self.missing = stream_id, stop - end
+                stop = end
+            on_data(stream_id, piece_of(data, begin, stop), stop - begin)
             at = stop
         return self.receive_data(data[at:]) if at < end else []
 
@@ -81,21 +99,15 @@ class QuietH2(H2Connection):
         stream._actual_content_length += size
         return True
 
-    def send_data(
-        self,
-        stream_id: int,
-        data: bytes | memoryview,
-        end_stream: bool = False,
-        pad_length: Any = None,
-    ) -> None:
-        """As h2's."""
-        if end_stream or pad_length is not None or not self.send_whole(stream_id, data):
-            super().send_data(stream_id, data, end_stream, pad_length)
+    def send_parts(self, stream_id: int, parts: Sequence[Buffer], size: int) -> None:
+        """Like `send_data` with all ``parts``, which have ``size`` bytes together."""
+        if not self.send_whole(stream_id, parts, size):
+            self.send_data(stream_id, b"".join(parts))
 
-    def send_whole(self, stream_id: int, data: bytes | memoryview) -> bool:
-        """Send ``data`` if it is not empty and can go in one frame, now; whether it was sent."""
+    def send_whole(self, stream_id: int, parts: Sequence[Buffer], size: int) -> bool:
+        """Send ``parts`` if they are not empty and can go in one frame, now; whether they were
+        sent."""
         stream = self.streams.get(stream_id)
-        size = len(data)
         if (
             stream is None
             or stream.state_machine.state is not StreamState.OPEN
@@ -108,8 +120,20 @@ class QuietH2(H2Connection):
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
         self._data_to_send += _HEAD.pack(size << 8, 0, stream_id)
-        self._data_to_send += data
+        if size >= LARGE:
+            self._output.append(super().data_to_send())
+            self._output += parts
+        else:
+            for part in parts:
+                self._data_to_send += part
         return True
+
+    def output(self) -> list[Buffer]:
+        """What is to be sent now, in order. In the place of `data_to_send`."""
+        output, self._output = self._output, []
+        if self._data_to_send:
+            output.append(super().data_to_send())
+        return output
 
     def room(self, stream_id: int) -> int:
         """Bytes that may be sent on an existing stream in one frame; none if not positive."""
@@ -128,11 +152,6 @@ class QuietH2(H2Connection):
             and stream.state_machine.state is not StreamState.CLOSED
             and self.state_machine.state is not ConnectionState.CLOSED
         )
-
-    @property
-    def has_output(self) -> bool:
-        """Whether there is something for `data_to_send`."""
-        return bool(self._data_to_send)
 
     def _receive_frame(self, frame: Frame) -> list[H2Event]:
         if type(frame) is DataFrame:

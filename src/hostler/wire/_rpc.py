@@ -22,7 +22,9 @@ from hostler.frames import ClientFrame, LogContainer, LogMessage, RunnerFrame
 
 from . import _codec as codec
 from ._broken import PeerDone, StreamBroken
+from ._buffers import Buffer
 from ._health import CHECK, WATCH, decode_request
+from ._messages import runner_messages, with_prefix
 from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_server import serve_shared
 from ._status import (
@@ -135,8 +137,13 @@ async def _request(stream: WireStream) -> bytes:
 
 
 async def _receive(stream: WireStream) -> bytes | None:
+    message = await _receive_buffer(stream)
+    return message if message is None else bytes(message)
+
+
+async def _receive_buffer(stream: WireStream) -> Buffer | None:
     try:
-        return await stream.receive()
+        return await stream.receive_buffer()
     except StreamBroken as error:
         if stream.broken:
             raise EngagementEnded(str(error)) from error
@@ -145,13 +152,13 @@ async def _receive(stream: WireStream) -> bytes | None:
 
 
 async def _reply(stream: WireStream, message: bytes) -> None:
-    await _send(stream, codec.with_prefix(message))
+    await _send(stream, with_prefix(message))
 
 
-async def _send(stream: WireStream, data: bytes, *, flush: bool = True) -> None:
+async def _send(stream: WireStream, *parts: Buffer, flush: bool = True) -> None:
     stream.start_response(RESPONSE_HEADERS)
     try:
-        await stream.send(data, flush=flush)
+        await stream.send(*parts, flush=flush)
     except (StreamBroken, PeerDone) as error:
         raise EngagementEnded(str(error)) from error
 
@@ -167,7 +174,7 @@ class _Engagement(ServerEngagement):
         self.deadline = deadline
 
     async def receive(self) -> ClientFrame | None:
-        message = await _receive(self._stream)
+        message = await _receive_buffer(self._stream)
         if message is None:
             return None
         frame = decode(codec.decode_client, message, self.peer)
@@ -176,20 +183,21 @@ class _Engagement(ServerEngagement):
         return frame
 
     async def send(self, frame: RunnerFrame) -> None:
-        for message in codec.runner_messages(frame):
-            await _send(self._stream, message)
+        for message in runner_messages(frame):
+            await _send(self._stream, *message)
 
     async def send_all(self, frames: Sequence[RunnerFrame], *, last: bool = False) -> None:
-        waiting: list[bytes] = []
+        waiting: list[Buffer] = []
         size = 0
         for frame in frames:
-            for message in codec.runner_messages(frame):
-                if waiting and size + len(message) > TOGETHER:
-                    await _send(self._stream, b"".join(waiting))
+            for message in runner_messages(frame):
+                length = sum(map(len, message))
+                if waiting and size + length > TOGETHER:
+                    await _send(self._stream, *waiting)
                     waiting, size = [], 0
-                waiting.append(message)
-                size += len(message)
-        await _send(self._stream, b"".join(waiting), flush=not last)
+                waiting += message
+                size += length
+        await _send(self._stream, *waiting, flush=not last)
 
 
 class _LogChannel(LogChannel):
@@ -207,4 +215,4 @@ class _LogChannel(LogChannel):
         return found
 
     async def send(self, batch: Sequence[LogContainer]) -> None:
-        await _send(self._stream, codec.with_prefix(codec.encode_log_batch(batch)))
+        await _send(self._stream, with_prefix(codec.encode_log_batch(batch)))

@@ -11,12 +11,14 @@ import structlog
 from hostler.engagement import EngagementEnded, GRPCStatus, RunnerService
 
 from . import _codec as codec
+from ._buffers import Buffer
 from ._health import Health
 from ._status import DEADLINE_EXCEEDED, INTERNAL, OK, UNAVAILABLE, UNDECODABLE, UNKNOWN
 
 log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
+_Data = TypeVar("_Data", bytes, Buffer)
 _INTERNAL_TEXT = "internal error"
 SHUTTING_DOWN = UNAVAILABLE, "the server is shutting down"
 """(status, text) of what is cancelled from outside."""
@@ -78,7 +80,7 @@ def _status_of(errors: list[Exception], peer: str) -> tuple[int, str]:
     return UNAVAILABLE, "the peer is gone"
 
 
-def decode(decoder: Callable[[bytes], _T], message: bytes, peer: str) -> _T:
+def decode(decoder: Callable[[_Data], _T], message: _Data, peer: str) -> _T:
     """Decode what a client sent; one log line and INTERNAL, as grpc-go has it, if that fails."""
     try:
         return decoder(message)

@@ -16,6 +16,7 @@ from ._broken import Broken, PeerDone, StreamBroken
 from ._client_stream import decoded, open_stream
 from ._connection import MAX_STREAMS
 from ._envelope import Envelope
+from ._messages import data_parts
 from ._pool import Slot
 from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import SharedStream
@@ -126,7 +127,7 @@ class SharedEngagement(BegunEngagement):
 
     async def send(self, frame: Data) -> None:
         try:
-            for part in codec.data_parts(frame):
+            for part in data_parts(frame):
                 await self._call.send((part,))
         except (StreamBroken, PeerDone) as error:
             raise EngagementEnded(str(error)) from error
@@ -134,7 +135,7 @@ class SharedEngagement(BegunEngagement):
     async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
         frames = [codec.encode_client(Commit(with_data=first is not None))]
         if first is not None:
-            frames += codec.data_parts(first)
+            frames += data_parts(first)
         await self.hand_over(frames, on_commit)
 
     @property

@@ -19,6 +19,7 @@ from hostler.frames import ClientFrame, RunnerFrame
 from . import _codec as codec
 from ._broken import Broken, PeerDone, StreamBroken
 from ._envelope import CallEnd, Envelope
+from ._messages import runner_parts
 from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import MAX_FRAME, SharedStream
@@ -177,7 +178,7 @@ class _Engagement(ServerEngagement):
     async def send_all(self, frames: Sequence[RunnerFrame], *, last: bool = False) -> None:
         parts: list[bytes] = []
         for frame in frames:
-            parts += codec.runner_parts(frame)
+            parts += runner_parts(frame)
         _check_sizes(parts)
         if last:
             self._call.put(parts, flush=False)

@@ -16,7 +16,8 @@ from collections import deque
 import structlog
 
 from ._broken import Broken, StreamBroken
-from ._codec import PREFIX, CodecError
+from ._buffers import PREFIX
+from ._codec import CodecError
 from ._envelope import Envelope, decode_batch
 from ._shared_call import SharedCall
 from ._status import INTERNAL, MAX_MESSAGE, RESOURCE_EXHAUSTED, UNDECODABLE

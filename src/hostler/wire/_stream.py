@@ -13,8 +13,7 @@ peer's windows and the transport take it; `send` waits until they have.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
-from struct import Struct
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import trio
@@ -22,41 +21,17 @@ from grpclib import protocol as grpclib_protocol
 from h2.errors import ErrorCodes
 
 from ._broken import Broken, PeerDone, StreamBroken, broken_by_reset
-from ._status import (
-    INTERNAL,
-    MAX_MESSAGE,
-    UNAVAILABLE,
-    UNIMPLEMENTED,
-    HeaderList,
-    too_large,
-)
+from ._buffers import Buffer, split
+from ._inbox import Inbox
+from ._status import INTERNAL, UNAVAILABLE, HeaderList
 
 if TYPE_CHECKING:
     from ._connection import WireConnection
 
-_PREFIX = Struct(">BI")  # compressed flag, length
 _STEPS = 8
 """Messages that a task may send or receive before the others get their turn."""
 _WRITE_SIZE = 128 * 1024
 """Bytes that are collected for one write to the transport."""
-_CREDIT = 128 * 1024
-"""Bytes that are credited to the peer at once while there are more to read: half of a stream's
-window. By single frames a peer that is ahead would be told of each, and send the next alone."""
-_LEAST_CREDIT = 16 * 1024
-"""And when there is nothing more to read: small messages are not worth it, one by one."""
-
-
-class _Inbox:
-    """Received chunks, in the role of grpclib's ``Buffer``."""
-
-    def __init__(self) -> None:
-        self.chunks: deque[tuple[bytes, int]] = deque()
-        self.uncredited = 0
-        """Bytes of chunks that were taken."""
-
-    def unacked_size(self) -> int:
-        """What is still to be credited to the connection when the stream is released."""
-        return self.uncredited + sum(size for _, size in self.chunks)
 
 
 class WireStream(grpclib_protocol.Stream):
@@ -66,7 +41,7 @@ class WireStream(grpclib_protocol.Stream):
 
     def init_stream(self, stream_id: int, connection: grpclib_protocol.Connection) -> None:
         self.id = stream_id
-        self.inbox = _Inbox()
+        self.inbox = Inbox(self._credit)
         self.buffer = self.inbox  # type: ignore[assignment]
         self.broken: Broken | None = None
         self.ended = False
@@ -79,9 +54,8 @@ class WireStream(grpclib_protocol.Stream):
         """Of a client: the response's headers were looked at."""
         self.cancel_scope = trio.CancelScope()
         """Of the task that serves the stream; unused by clients."""
-        self._partial = bytearray()
         self._changed = trio.Event()
-        self._unsent: deque[memoryview] = deque()
+        self._unsent: deque[Sequence[Buffer]] = deque()
         self._queued = self._sent = 0
         self._when_sent: tuple[int, Callable[[], None]] | None = None
         self._steps = 0
@@ -94,8 +68,8 @@ class WireStream(grpclib_protocol.Stream):
 
     # --- called by grpclib, synchronously ---
 
-    def add_data(self, data: bytes, flow_size: int) -> None:
-        self.inbox.chunks.append((data, flow_size))
+    def add_data(self, data: Buffer, flow_size: int) -> None:
+        self.inbox.add(data, flow_size)
         if self.on_input is not None:
             self.on_input()
         else:
@@ -144,16 +118,22 @@ class WireStream(grpclib_protocol.Stream):
     # --- receiving ---
 
     async def receive(self) -> bytes | None:
-        """The next message; ``None`` at the end of the peer's side.
+        """The next message; as `receive_buffer`."""
+        message = await self.receive_buffer()
+        return message if message is None else bytes(message)
+
+    async def receive_buffer(self) -> Buffer | None:
+        """The next message, perhaps as a view of what was read; ``None`` at the end of the peer's
+        side.
 
         Trio-flavoured. Raises `StreamBroken`; a message over ``MAX_MESSAGE`` is refused by its
         length prefix, before it is buffered. Complete messages that arrived before a break are
         delivered first. Can be cancelled without losing data.
         """
         await self._checkpoint()
-        while (message := self.receive_nowait()) is None:
+        while (message := self._next()) is None:
             if self.ended:
-                if self._partial:
+                if self.inbox.within:
                     raise StreamBroken(Broken(INTERNAL, "the stream ended within a message"))
                 return None
             if self.broken:
@@ -164,58 +144,23 @@ class WireStream(grpclib_protocol.Stream):
 
     def receive_nowait(self) -> bytes | None:
         """The next message if it is complete. Raises `StreamBroken` as `receive` does."""
-        chunks = self.inbox.chunks
-        if not self._partial:
-            if not chunks:
-                return None
-            # Most come as one frame, alone.
-            data = chunks[0][0]
-            if len(data) >= _PREFIX.size and _PREFIX.unpack_from(data) == (
-                0,
-                len(data) - _PREFIX.size,
-            ):
-                self._take_chunk()
-                self.taken = True
-                return data[_PREFIX.size :]
-        while len(self._partial) < self._need():
-            if not chunks:
-                return None
-            self._partial += self._take_chunk()
-        return self._take()
+        message = self._next()
+        return message if message is None else bytes(message)
 
-    def _take_chunk(self) -> bytes:
-        """Take one, and credit what was taken to the peer when that is worth it."""
-        inbox = self.inbox
-        data, flow_size = inbox.chunks.popleft()
-        inbox.uncredited += flow_size
-        if inbox.uncredited >= (_CREDIT if inbox.chunks else _LEAST_CREDIT):
-            if not self.connection.is_closing():
-                self.connection.ack(self.known_id, inbox.uncredited)
-            inbox.uncredited = 0
-        return data
-
-    def _need(self) -> int:
-        """Bytes that ``_partial`` must have before the next step."""
-        if len(self._partial) < _PREFIX.size:
-            return _PREFIX.size
-        compressed, size = _PREFIX.unpack_from(self._partial)
-        if size > MAX_MESSAGE:
-            raise StreamBroken(Broken(*too_large(size)))
-        if compressed:
-            raise StreamBroken(Broken(UNIMPLEMENTED, "grpc: compression is not supported"))
-        return _PREFIX.size + int(size)
-
-    def _take(self) -> bytes:
-        size = self._need()
-        message = bytes(memoryview(self._partial)[_PREFIX.size : size])
-        del self._partial[:size]
-        self.taken = True
+    def _next(self) -> Buffer | None:
+        message = self.inbox.next()
+        if message is not None:
+            self.taken = True
         return message
+
+    def _credit(self, size: int) -> None:
+        if not self.connection.is_closing():
+            self.connection.ack(self.known_id, size)
 
     # --- sending ---
 
-    def put(self, data: bytes, *, flush: bool = True) -> int:
-        """Queue framed ``data``, and send what can be sent now.
+    def put(self, *parts: Buffer, flush: bool = True) -> int:
+        """Queue framed data, and send what can be sent now.
 
         Synchronous, never blocks. Returns the position to give to `wait_sent`. Without ``flush``
         the last part may stay behind until something else is sent on the connection.
@@ -223,20 +168,21 @@ class WireStream(grpclib_protocol.Stream):
         if self.broken or self.end_sent:
             return self._queued
         connection = self.connection
-        self._queued += len(data)
+        size = len(parts[0]) if len(parts) == 1 else sum(map(len, parts))
+        self._queued += size
         if (
             not self._unsent
             and connection.write_ready.is_set()
             and not connection.transport.is_closing()
-            and connection.h2.send_whole(self.known_id, data)
+            and connection.h2.send_whole(self.known_id, parts, size)
         ):
-            self._sent += len(data)
+            self._sent += size
             if flush:
                 connection.flush()
             self._progress.set()
             self._report_sent()
         else:
-            self._unsent.append(memoryview(data))
+            self._unsent.append(parts)
             self.pump(flush=flush)
         return self._queued
 
@@ -271,14 +217,14 @@ class WireStream(grpclib_protocol.Stream):
             self._progress = trio.Event()
             await self._progress.wait()
 
-    async def send(self, data: bytes, *, flush: bool = True) -> None:
-        """Queue framed ``data`` and wait until it was handed to the transport; as `wait_sent`.
+    async def send(self, *parts: Buffer, flush: bool = True) -> None:
+        """Queue framed data and wait until it was handed to the transport; as `wait_sent`.
         ``flush`` as for `put`."""
         self.check_writable()
         # Earlier leftovers of cancelled sends go first, so that they can't pile up.
         if self._unsent:
             await self.wait_sent(self._queued)
-        await self.wait_sent(self.put(data, flush=flush))
+        await self.wait_sent(self.put(*parts, flush=flush))
 
     def check_writable(self) -> None:
         """Raises `StreamBroken` or `PeerDone` if nothing can be sent any more."""
@@ -314,14 +260,14 @@ class WireStream(grpclib_protocol.Stream):
             limit = h2.room(stream_id)
             if limit <= 0:
                 break
-            chunk = self._unsent[0]
-            if len(chunk) > limit:
-                self._unsent[0] = chunk[limit:]
-                chunk = chunk[:limit]
-            else:
-                self._unsent.popleft()
-            h2.send_data(stream_id, chunk)
-            self._sent += len(chunk)
+            parts = self._unsent.popleft()
+            size = sum(map(len, parts))
+            if size > limit:
+                parts, rest = split(parts, limit)
+                self._unsent.appendleft(rest)
+                size = limit
+            h2.send_parts(stream_id, parts, size)
+            self._sent += size
             if self._sent - flushed >= _WRITE_SIZE:
                 connection.flush()
                 flushed = self._sent

@@ -2,19 +2,21 @@
 
 trio-asyncio takes three turns of the scheduler and a cancel scope for each read, and one of each
 for a callback that is to be called soon. Here a read takes one turn, and so does what is called
-soon. Writing itself, timers and the end stay asyncio's: these tasks only stand in for its reader.
+soon. Waiting writes, timers and the end stay asyncio's: these tasks only stand in for its reader.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import trio
 
+from ._buffers import Buffer, split
 from ._loop import Loop
 
 READ_BYTES = 256 * 1024
@@ -62,6 +64,16 @@ class TrioSide:
         if self._caller is not None:
             caller, self._caller = self._caller, None
             trio.lowlevel.reschedule(caller)
+
+    def write(self, parts: Iterable[Buffer]) -> None:
+        """Write ``parts`` in order. Synchronous. The transport would join several: it gets what the
+        socket does not take at once, and what has gone wrong."""
+        parts = list(parts)
+        if len(parts) > 1 and not self._transport.get_write_buffer_size():
+            with contextlib.suppress(OSError):
+                parts = split(parts, os.writev(self._fd, parts))[1]
+        if parts:
+            self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
     def stop(self) -> None:
         """The connection is lost; its socket is closed next."""

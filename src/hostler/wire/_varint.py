@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+from ._buffers import Buffer
+
 SHORT = [bytes((value,)) for value in range(0x80)]
 """The values of one byte, for those whom a function call costs too much."""
 _MORE = [bytes((value | 0x80,)) for value in range(0x80)]
@@ -33,7 +35,7 @@ sized = lru_cache(maxsize=1024)(varint)
 """As `varint`, for lengths of what is sent, which are often the same."""
 
 
-def read_varint(data: bytes, at: int) -> tuple[int, int]:
+def read_varint(data: Buffer, at: int) -> tuple[int, int]:
     """(value, position after it). Raises IndexError at the end of ``data``, or of 64 bits."""
     value = data[at]
     if value < 0x80:
@@ -50,3 +52,15 @@ def read_varint(data: bytes, at: int) -> tuple[int, int]:
         at += 1
         shift += 7
     return value | byte << shift, at
+
+
+class Unusual(ValueError):
+    """Not one of the shapes that are known here. (Undecodable text is a ValueError, too.)"""
+
+
+def inside(data: Buffer, at: int, end: int) -> int:
+    """Where the value begins whose length stands at ``at`` and which ends at ``end``."""
+    size, at = read_varint(data, at)
+    if at + size != end:
+        raise Unusual
+    return at

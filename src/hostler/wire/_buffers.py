@@ -1,0 +1,31 @@
+"""Bytes that are passed on without being copied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from struct import Struct
+from typing import TypeAlias
+
+Buffer: TypeAlias = bytes | memoryview
+
+PREFIX = Struct(">BI")
+"""gRPC's before each message: whether it is compressed, its length."""
+
+LARGE = 16 * 1024
+"""Bytes from which on it is worth more code not to copy them."""
+
+
+def piece_of(data: bytes, begin: int, stop: int) -> Buffer:
+    """A part of ``data``; a large one is a view of it."""
+    return memoryview(data)[begin:stop] if stop - begin >= LARGE else data[begin:stop]
+
+
+def split(parts: Sequence[Buffer], size: int) -> tuple[list[Buffer], list[Buffer]]:
+    """The first ``size`` bytes of ``parts``, and what is behind them."""
+    for index, part in enumerate(parts):
+        if len(part) > size:
+            view = memoryview(part)
+            first = [*parts[:index], view[:size]] if size else list(parts[:index])
+            return first, [view[size:], *parts[index + 1 :]]
+        size -= len(part)
+    return list(parts), []
