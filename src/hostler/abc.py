@@ -118,7 +118,7 @@ class ResponseWriter(ABC):
         return False
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class CallRequest:
     """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
     names; like everything that may hold secrets they are not in the repr. To be looked at only: the

@@ -30,7 +30,7 @@ class StatSample(msgspec.Struct, frozen=True):
     metrics: dict[str, int]
 
 
-@attrs.define(kw_only=True)
+@attrs.define
 class Call:
     """One call of a function. Units: seconds, MB (2**20 bytes), milli-CPUs, ``_ns`` nanoseconds.
 

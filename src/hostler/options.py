@@ -18,7 +18,7 @@ import trio
 from .abc import Body, CallRequest, ResponseWriter
 from .bodies import BytesBody
 from .errors import APIError, HostlerError
-from .headers import canonical_headers
+from .headers import are_canonical, canonical_headers
 from .ids import new_id
 from .models import App, Call, Fn
 
@@ -88,13 +88,14 @@ def from_model(model: Call, body: Body | None = None) -> CallOption:
         if not _METHOD.fullmatch(method):
             raise APIError(400, f"invalid method {method!r}")
         (_check_url if len(model.url) > _SHORT_URL else _check_short_url)(model.url)
-        model.headers = canonical_headers(model.headers)
+        if not are_canonical(model.headers):
+            model.headers = canonical_headers(model.headers)
         draft.model = model
         draft.request = CallRequest(
-            method=method,
-            url=model.url,
-            headers={name: list(values) for name, values in model.headers.items()},
-            body=body or BytesBody(model.payload.encode()),
+            method,
+            model.url,
+            {name: [*values] for name, values in model.headers.items()},
+            body or BytesBody(model.payload.encode()),
         )
 
     return apply

@@ -223,11 +223,11 @@ class Agent(InnerAgent):
                     for listener in self._listeners:
                         if listener.hears_begin(call):
                             await limit.run(listener.before_call(call))
+                            now = trio.current_time()
                         told.append(listener)
                 except BaseException:
                     container.give_back(reusable=True)  # nothing of this call has reached it
                     raise
-                now = trio.current_time()
             record.starts()
             container.begin(call, now)
             limit.deadline = now + call.run_seconds(now)

@@ -168,8 +168,9 @@ class Container(Idler):
             await self._usable.wait()
         return not self._leaving
 
-    def give_back(self, *, reusable: bool) -> None:
-        """The call is done with it. Not ``reusable`` = it must not serve another call."""
+    def give_back(self, *, reusable: bool, now: float | None = None) -> None:
+        """The call is done with it, at ``now`` if that is known. Not ``reusable`` = it must not
+        serve another call."""
         assert self._taken
         self._taken = False
         if self._released is not None:
@@ -178,7 +179,7 @@ class Container(Idler):
         self._output.end("call")
         if not reusable:
             self.leave("failed call")
-        now = trio.current_time()
+        now = trio.current_time() if now is None else now
         if self._began_at < math.inf:
             self._queue.ran(now - self._began_at, now)
             self._began_at = math.inf

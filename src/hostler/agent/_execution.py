@@ -30,6 +30,7 @@ async def execute(
     """Run ``call`` from ``now`` on, within ``limit``, on ``container``, which it has. Gives that
     back, whatever happens. Raises what ended the call."""
     reusable = False
+    ended: float | None = None
     error: Exception | None = None
     hook_error: Exception | None = None
     try:
@@ -47,13 +48,15 @@ async def execute(
                 error = await limit.run(_explain(container, call, caught))
         finally:
             container.samples.end(call.model)
-            call.add_user_execution_ns(round((exchange.ended_at - now) * 1e9))
+            ended = exchange.ended_at
+            call.add_user_execution_ns(round((ended - now) * 1e9))
             if container.task.after_call is not no_call_hook:
                 hook_error = await _after_call(container, call)
+                ended = None
             reusable = exchange.container_ok and hook_error is None
     finally:
         # Before all else, so that the next call need not wait for listeners.
-        container.give_back(reusable=reusable)
+        container.give_back(reusable=reusable, now=ended)
     if error is not None:
         raise error
     if hook_error is not None:

@@ -7,8 +7,9 @@ from hostler.frames import Finished
 
 from ._varint import sized, varint
 
-_FIELDS = b"\x08\x01\x12%b%b%b@%bH%bZ%b%b"
-"""Success, details, the dates, the durations of the scheduler and the execution, the image."""
+_BEGIN = b"\x08\x01\x12"
+"""That it was a success, and the key of the details."""
+_SCHEDULER, _EXECUTION, _IMAGE = b"@", b"H", b"Z"
 _DATE_SIZE = 24
 """Of a date as nodes write it."""
 _DATES_SIZE = 3 * (2 + _DATE_SIZE)
@@ -35,15 +36,19 @@ def hot_fields(frame: Finished) -> bytes | None:
         not (details and image)
         or not len(created) == len(started) == len(completed) == _DATE_SIZE
         or len(dates) != _DATES_SIZE  # a character took more than one byte
-        or not (0 < scheduler_ns < 2**63 and 0 < execution_ns < 2**63)
+        or not (0 <= scheduler_ns < 2**63 and 0 < execution_ns < 2**63)
     ):
         return None
-    return _FIELDS % (
+    parts = (
+        _BEGIN,
         sized(len(details)),
         details,
         dates,
-        varint(scheduler_ns),
+        _SCHEDULER + varint(scheduler_ns) if scheduler_ns else b"",  # mostly it took no time
+        _EXECUTION,
         varint(execution_ns),
+        _IMAGE,
         sized(len(image)),
         image,
     )
+    return b"".join(parts)
