@@ -73,6 +73,12 @@ async def test_only_what_has_the_name_is_deleted(what: str) -> None:
     assert "'mine'; see hostler" in done.stderr or "no app" in done.stderr
 
 
+async def test_a_name_that_is_not_utf_8_is_wrong_usage() -> None:
+    done = await run("app", "inspect", "\udcff")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "hostler: error: '\\udcff' is not UTF-8\n"
+
+
 async def test_a_node_that_keeps_silent_is_not_waited_for(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,6 +23,10 @@ def commands(group: click.Group, ctx: click.Context) -> Iterator[tuple[str, clic
             yield inner.command_path, command
 
 
+HEADER = "Invalid value for '--header' / '-H'"
+ANNOTATION = "Invalid value for '--annotation'"
+SERVER = "Invalid value for '--server' (env var: 'FN_API_URL')"
+NO_URL = "is no URL of a node: takes http(s)://host:port"
 COMMANDS = dict(commands(app, click.Context(app, info_name="hostler")))
 
 
@@ -66,6 +70,14 @@ def test_a_command_has_a_parameter_for_each_option(path: str) -> None:
         ),
         ("logs -n 1.5", "Invalid value for '--lines' / '-n': '1.5' is not a valid integer."),
         ("logs a f --fn-id x", "Invalid value for '--fn-id': takes a name or an id, not both"),
+        ("invoke a f -H Content-Length:5", f"{HEADER}: Content-Length follows from the body"),
+        ("invoke a f -H x:\u00fc", f"{HEADER}: '\u00fc' has characters that no header can have"),
+        ("invoke a f -H (x):y", f"{HEADER}: '(x):y' is not NAME:VALUE"),
+        ("app update a --annotation x=\udcff", f"{ANNOTATION}: 'x=\\udcff' is not UTF-8"),
+        ("app list --server http://me:secret@a:x", f"{SERVER}: 'http://a:x' {NO_URL}"),
+        ("app list --server ftp://x", f"{SERVER}: 'ftp://x' {NO_URL}"),
+        ("status --server http://[::1", f"{SERVER}: 'http://[::1' {NO_URL}"),
+        ("logs --api http://a:99999", f"Invalid value for '--api': 'http://a:99999' {NO_URL}"),
         ("invoke a f -H x", "Invalid value for '--header' / '-H': 'x' is not NAME:VALUE"),
         (f"run {__file__}", f"Invalid value for '[DIR]': Directory '{__file__}' is a file."),
     ],

@@ -64,12 +64,19 @@ def _told(error: BaseException, server: str) -> int | None:
         # The reader of our output has enough; nor can what is still buffered be written.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + signal.SIGPIPE
-    first, server = found[0], _PASSWORD.sub("//", server)
+    first, server = found[0], without_password(server)
+    if isinstance(first, UnicodeEncodeError):
+        tell(f"{first.object!r} is not UTF-8")
+        return USAGE
     text = _unreachable(first, server) or _no_api(first, server) or explanation(error)
     if text is None:
         return None
     tell(text)
     return exit_code(first)
+
+
+def without_password(url: str) -> str:
+    return _PASSWORD.sub("//", url)
 
 
 def exit_code(error: BaseException) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 PIECE = 64 * 1024
 """Bytes that are read at once from a file or a pipe."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection")
 _FAILURES = {404: NOT_FOUND, 429: UNAVAILABLE, 503: UNAVAILABLE}
 
 
@@ -29,17 +32,37 @@ def _headers(_: click.Context, __: click.Parameter, lines: Sequence[str]) -> dic
     found: dict[str, str] = {}
     for line in lines:
         name, separator, value = line.partition(":")
-        if not separator or not name.strip():
+        name = name.strip()
+        if not separator or not _TOKEN.fullmatch(name):
             raise click.BadParameter(f"{line!r} is not NAME:VALUE")
-        found[name.strip()] = value.strip()
+        if name.lower() in _OF_THE_CONNECTION:
+            raise click.BadParameter(f"{name} follows from the body")
+        found[name] = _value(value.strip())
     return found
+
+
+def _content_type(_: click.Context, __: click.Parameter, value: str) -> str:
+    return _value(value)
+
+
+def _value(text: str) -> str:
+    if not text.isascii() or not text.replace("\t", " ").isprintable():
+        raise click.BadParameter(f"{text!r} has characters that no header can have")
+    return text
 
 
 @click.command()
 @app_argument
 @fn_argument
 @click.option("--data", "-d", help="The body. @FILE is what the file has.")
-@click.option("--content-type", "-t", default="text/plain", show_default=True, help="Of the body.")
+@click.option(
+    "--content-type",
+    "-t",
+    default="text/plain",
+    show_default=True,
+    callback=_content_type,
+    help="Of the body.",
+)
 @click.option(
     "--header",
     "-H",
@@ -104,7 +127,7 @@ def _opened(data: str | None) -> Iterator[bytes | BinaryIO]:
         with Path(data[1:]).open("rb") as file:
             yield file
     else:
-        yield data.encode()
+        yield os.fsencode(data)  # as they were given, UTF-8 or not
 
 
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:

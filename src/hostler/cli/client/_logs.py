@@ -18,7 +18,7 @@ from .._types import Count
 from ._exits import UNAVAILABLE, CommandFailed, run_command
 from ._names import all_fns, app_named, fn_named
 from ._nodes import SECONDS, ask_each, base_of, check
-from ._options import optional_app_argument, optional_fn_argument, servers_option
+from ._options import api_option, optional_app_argument, optional_fn_argument, servers_option
 from ._print_output import printable
 
 if TYPE_CHECKING:
@@ -57,12 +57,7 @@ Take = Callable[[str, _Line, bytes], None]
 )
 @click.option("--call", metavar="ID", default="", help="Of this call.")
 @click.option("--fn-id", metavar="ID", default="", help="Of the function with this id.")
-@click.option(
-    "--api",
-    metavar="URL",
-    default="",
-    help="The node that knows the names; default: first --server.",
-)
+@api_option
 @servers_option
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON document a line.")
 def logs(

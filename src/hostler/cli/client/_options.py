@@ -5,11 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import click
 import msgspec
 
+from hostler.config import is_host
+
 from ._completion import complete_app, complete_fn, complete_trigger
+from ._exits import without_password
 
 DEFAULT_SERVER = "http://localhost:8080"
 """Fn's client's."""
@@ -26,6 +30,8 @@ def _texts(_: click.Context, parameter: click.Parameter, pairs: Sequence[str]) -
     """``KEY=VALUE`` as a mapping."""
     found: dict[str, str] = {}
     for pair in pairs:
+        if not is_unicode(pair):
+            raise click.BadParameter(f"{pair!r} is not UTF-8")
         key, separator, value = pair.partition("=")
         if not separator or not key:
             raise click.BadParameter(f"{pair!r} is not {parameter.metavar}")
@@ -48,12 +54,46 @@ def _json(text: str) -> msgspec.Raw:
     return msgspec.Raw(msgspec.json.encode(value))
 
 
+def is_unicode(text: str) -> bool:
+    """Python has what is not UTF-8 of the command line in characters of its own."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _url(_: click.Context, parameter: click.Parameter, url: str) -> str:
+    if not _is_url(url):
+        shown = without_password(url)
+        raise click.BadParameter(f"{shown!r} is no URL of a node: takes http(s)://host:port")
+    return url
+
+
+def _urls(ctx: click.Context, parameter: click.Parameter, urls: Sequence[str]) -> Sequence[str]:
+    return [_url(ctx, parameter, url) for url in urls]
+
+
+def _url_or_none(ctx: click.Context, parameter: click.Parameter, url: str) -> str:
+    return url and _url(ctx, parameter, url)
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url if "://" in url else f"http://{url}")
+        host, _ = parts.hostname or "", parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and host != "" and is_host(host)
+
+
 server_option = click.option(
     "--server",
     envvar="FN_API_URL",
     show_envvar=True,
     metavar="URL",
     default=DEFAULT_SERVER,
+    callback=_url,
     show_default=True,
     help="The node whose API is asked.",
 )
@@ -65,8 +105,16 @@ servers_option = click.option(
     metavar="URL",
     multiple=True,
     default=[DEFAULT_SERVER],
+    callback=_urls,
     show_default=True,
     help="A node; repeatable.",
+)
+api_option = click.option(
+    "--api",
+    metavar="URL",
+    default="",
+    callback=_url_or_none,
+    help="The node that knows the names; default: first --server.",
 )
 json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
 config_option = click.option(
