@@ -136,12 +136,17 @@ class QuietH2(H2Connection):
         return output
 
     def room(self, stream_id: int) -> int:
-        """Bytes that may be sent on an existing stream in one frame; none if not positive."""
+        """Bytes that may be sent on a stream in one frame; none if not positive."""
         return min(self.window(stream_id), self.max_outbound_frame_size)
 
     def window(self, stream_id: int) -> int:
-        """Bytes that may be sent on an existing stream."""
-        window: int = self.streams[stream_id].outbound_flow_control_window
+        """Bytes that may be sent on a stream; none if not positive, as on one that is closed."""
+        stream = self.streams.get(stream_id)
+        if stream is None or stream.state_machine.state is StreamState.CLOSED:
+            return 0
+        if self.state_machine.state is ConnectionState.CLOSED:
+            return 0
+        window: int = stream.outbound_flow_control_window
         return min(window, self.outbound_flow_control_window)
 
     def has_stream(self, stream_id: int) -> bool:

@@ -20,6 +20,7 @@ log = structlog.get_logger(__name__)
 _T = TypeVar("_T")
 _Data = TypeVar("_Data", bytes, Buffer)
 _INTERNAL_TEXT = "internal error"
+OK_STATUS = OK, ""
 SHUTTING_DOWN = UNAVAILABLE, "the server is shutting down"
 """(status, text) of what is cancelled from outside."""
 DEADLINE_PASSED = DEADLINE_EXCEEDED, "deadline exceeded"
@@ -47,7 +48,7 @@ async def outcome_of(rpc: Callable[[], Awaitable[None]], peer: str) -> tuple[int
         if cancelled is not None:
             raise cancelled from None
         return outcome
-    return OK, ""
+    return OK_STATUS
 
 
 def _split(error: BaseException) -> tuple[BaseException | None, list[Exception]]:

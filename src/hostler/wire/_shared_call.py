@@ -239,10 +239,15 @@ class SharedCall:
     async def flush(self) -> None:
         """Wait until the call's credit covers all that is queued, so that it is going to be sent
         without any doing of the peer's. As `send`."""
-        while self._pending > max(self._credit, 0):
+        while not self.covered:
             self._shared.queue(self)
             await self._wait_progress()
         self.check_writable()
+
+    @property
+    def covered(self) -> bool:
+        """Whether the call's credit covers all that is queued."""
+        return self._pending <= max(self._credit, 0)
 
     async def hand_over(self, frames: Sequence[bytes], on_sent: Callable[[], None]) -> None:
         """Queue ``frames`` when nothing else is queued, and wait until the first was handed to the
@@ -299,7 +304,7 @@ class SharedCall:
         without taking all of it is reset."""
         if self._done:
             return
-        if self._pending > max(self._credit, 0):
+        if not self.covered:
             self.reset(ErrorCodes.CANCEL)
             return
         self._end = end

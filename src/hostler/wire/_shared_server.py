@@ -18,9 +18,9 @@ from hostler.frames import ClientFrame, RunnerFrame
 
 from . import _codec as codec
 from ._broken import Broken, PeerDone, StreamBroken
-from ._envelope import CallEnd, Envelope
+from ._envelope import OK_END, CallEnd, Envelope
 from ._messages import runner_parts
-from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
+from ._serving import DEADLINE_PASSED, OK_STATUS, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import MAX_FRAME, SharedStream
 from ._status import RESPONSE_HEADERS, too_large
@@ -137,8 +137,9 @@ class _ServerStream(SharedStream):
         try:
             engage = partial(self._serving.service.engage, engagement)
             status = await outcome_of(engage, self._peer)
-            with contextlib.suppress(StreamBroken, PeerDone):
-                await call.flush()
+            if not call.covered:
+                with contextlib.suppress(StreamBroken, PeerDone):
+                    await call.flush()
         except BaseException:  # a cancellation
             if call.expired and not call.broken:
                 status = DEADLINE_PASSED
@@ -148,7 +149,7 @@ class _ServerStream(SharedStream):
             if status is None and not call.taken:
                 call.reset(ErrorCodes.REFUSED_STREAM)
             else:
-                call.finish(CallEnd(*(status or SHUTTING_DOWN)))
+                call.finish(OK_END if status == OK_STATUS else CallEnd(*(status or SHUTTING_DOWN)))
             call.leave()
 
 

@@ -239,15 +239,16 @@ class WireStream(grpclib_protocol.Stream):
 
     def room(self) -> int:
         """Bytes that would be sent at once of what is put now."""
+        connection = self.connection
         if (
             self._unsent
             or self.broken
             or self.end_sent
-            or not self.closable
-            or not self.connection.write_ready.is_set()
+            or connection.transport.is_closing()
+            or not connection.write_ready.is_set()
         ):
             return 0
-        return self.connection.h2.window(self.known_id)
+        return connection.h2.window(self.known_id)
 
     def pump(self, *, flush: bool = True) -> None:
         """Send as much as the peer's windows and the transport take. Synchronous. ``flush`` as
