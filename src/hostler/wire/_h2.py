@@ -119,13 +119,13 @@ class QuietH2(H2Connection):
             return False
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
-        self._data_to_send += _HEAD.pack(size << 8, 0, stream_id)
-        if size >= LARGE:
+        head = _HEAD.pack(size << 8, 0, stream_id)
+        if self._data_to_send:
             self._output.append(super().data_to_send())
-            self._output += parts
+        if size >= LARGE:
+            self._output += (head, *parts)
         else:
-            for part in parts:
-                self._data_to_send += part
+            self._output.append(b"".join((head, *parts)))
         return True
 
     def output(self) -> list[Buffer]:
