@@ -98,9 +98,29 @@ def write_response(
     date: bytes = b"",
     closes: bool = False,
 ) -> bytes | None:
-    """A response with its ``body``, to a request that was plain. Its headers are ``fields``, then
-    ``usual``, which is remembered: other responses have the same. ``date`` is added unless one of
-    them is that; ``closes`` says that the connection ends with it."""
+    """A response with its ``body``. Parameters as for `write_head`."""
+    found = _head(status, fields, usual, date, closes)
+    if found is None or found[1] != b"%d" % len(body):
+        return None
+    return b"".join((*found[0], body))
+
+
+def write_head(
+    status: int, fields: Sequence[Pair], *, date: bytes = b"", closes: bool = False
+) -> tuple[bytes, int] | None:
+    """The head of a response, to a request that was plain, and the length of the body that has to
+    follow. Its headers are ``fields``, then, for `write_response`, ``usual``, which is remembered:
+    other responses have the same. ``date`` is added unless one of them is that; ``closes`` says
+    that the connection ends with it."""
+    found = _head(status, fields, (), date, closes)
+    if found is None or not _LENGTH.fullmatch(found[1]):
+        return None
+    return b"".join(found[0]), int(found[1])
+
+
+def _head(
+    status: int, fields: Sequence[Pair], usual: tuple[Pair, ...], date: bytes, closes: bool
+) -> tuple[tuple[bytes, ...], bytes] | None:
     if not 200 <= status <= 599 or status in _BODILESS:
         return None
     found = _usual.get(usual) or _remember_usual(usual)
@@ -109,18 +129,17 @@ def write_response(
         return None
     text, length, dated = found
     own_text, own_length, own_dated = lines
-    if (length or own_length) != b"%d" % len(body) or (length and own_length):
+    told = own_length if length is None else length
+    if told is None or (length is not None and own_length is not None):
         return None
-    return b"".join(
-        (
-            _status_line(status),
-            own_text,
-            text,
-            b"" if dated or own_dated or not date else b"date: %b\r\n" % date,
-            b"connection: close\r\n\r\n" if closes else b"\r\n",
-            body,
-        )
+    parts = (
+        _status_line(status),
+        own_text,
+        text,
+        b"" if dated or own_dated or not date else b"date: %b\r\n" % date,
+        b"connection: close\r\n\r\n" if closes else b"\r\n",
     )
+    return parts, told
 
 
 _Lines = tuple[bytes, bytes | None, bool]

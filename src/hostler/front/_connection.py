@@ -17,6 +17,7 @@ import trio
 from hostler._asgi import JSON_TYPE, ASGIApp, error_document
 from hostler._plain_http import PlainHead
 from hostler.config import NodeConfig
+from hostler.frames import BODY_PIECE
 
 from ._dates import http_date
 from ._departures import Departures
@@ -71,8 +72,8 @@ class Connection:
         """A drain has set an end to the wait for the first request."""
         self._last: tuple[PlainHead, RequestHead] | None = None
         self._head: _H11Event = h11.NEED_DATA
-        self._unseen = b""
-        """The present request, if h11 knows nothing of it."""
+        self._unseen: PlainHead | None = None
+        """Of the present request, if h11 knows nothing of it."""
         self.peer = client.peer
         self._gone = False
         self._on_gone: list[Callable[[], None]] = []
@@ -105,9 +106,9 @@ class Connection:
                             self._client.reset_on_close()
                     if self.owner.draining or not exchange.reusable:
                         if exchange.answered:
-                            await self._linger(complete=bool(self._unseen))
+                            await self._linger(complete=exchange.is_read)
                         break
-                    if not self._unseen:
+                    if self._unseen is None:
                         self.h11.start_next_cycle()
                     self.idle = True
         except OSError as error:
@@ -149,7 +150,7 @@ class Connection:
     async def _next(self) -> Exchange | None:
         """The next request; ``None`` if there is none or it can't be answered otherwise than by
         the error that was sent."""
-        self._unseen = b""
+        self._unseen = None
         if self._has_more():
             self._begins()
             return await self._by_h11()
@@ -157,13 +158,12 @@ class Connection:
         if not data:
             return None
         if (plain := self._plain(data)) is not None:
-            self._unseen = data
             return plain
         self.h11.receive_data(data)
         return await self._by_h11()
 
     def _plain(self, data: bytes) -> Exchange | None:
-        """``data`` if it is one plain request, and nothing else."""
+        """``data`` if it is one plain request, or the begin of one, and nothing else."""
         found = self._last
         if found is None or not data.startswith(found[0].raw):
             found = self._last = self.owner.heads.read(data)
@@ -171,9 +171,11 @@ class Connection:
                 return None
         plain, head = found
         body = data[len(plain.raw) :]
-        if len(body) != plain.length:
+        left = plain.length - len(body)
+        if left < 0:
             return None
-        return Exchange(self, head, body, closes=plain.closes)
+        self._unseen = plain
+        return Exchange(self, head, body, left=left, closes=plain.closes)
 
     async def _by_h11(self) -> Exchange | None:
         """The next request, of which h11 has got some."""
@@ -222,12 +224,19 @@ class Connection:
             self._hurried = False
             self.scope.deadline = math.inf
 
-    def catch_up(self) -> None:
-        """Let h11 have the present request from here on."""
-        self.h11.receive_data(self._unseen)
-        self._unseen = b""
-        while not isinstance(self.h11.next_event(), h11.EndOfMessage):
-            pass
+    def catch_up(self, left: int) -> None:
+        """Let h11 have the present request from here on: what it has to know of it, and how much
+        of its body is ``left``."""
+        head, self._unseen = self._unseen, None
+        assert head is not None
+        closes = b"connection: close\r\n" if head.closes else b""
+        self.h11.receive_data(
+            b"%b / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n%b\r\n"
+            % (head.method, left, closes)
+        )
+        self.h11.next_event()
+        if not left:
+            self.h11.next_event()
 
     async def _rest_of_head(self) -> None:
         self._head = h11.NEED_DATA
@@ -257,9 +266,9 @@ class Connection:
         await self.send_all(b"".join(part for part in data if part))
         await self._linger()
 
-    async def read(self) -> bytes:
-        """What the client sends next; b"" at its end. Raises `ClientGone`."""
-        return await self._client.read()
+    async def read(self, most: int = BODY_PIECE) -> bytes:
+        """What the client sends next, up to ``most`` bytes; b"" at its end. Raises `ClientGone`."""
+        return await self._client.read(most)
 
     async def send_last(self, data: bytes) -> None:
         """The end of a response: like `send_all`, but no turn of the scheduler if the kernel takes

@@ -20,7 +20,8 @@ from hostler._asgi import (
     as_extension,
     error_document,
 )
-from hostler._plain_http import write_response
+from hostler._plain_http import write_head, write_response
+from hostler.frames import BODY_PIECE
 
 from ._dates import http_date
 from ._limits import within
@@ -37,8 +38,9 @@ log = structlog.get_logger(__name__)
 class Exchange:
     """One request and its response: the two callables that ASGI wants, and an `OwnServer`.
 
-    ``plain_body`` is there if the request was plain: h11 knows nothing of it, and ``closes`` says
-    whether it is the last of its connection."""
+    ``plain_body`` is there if the request is plain: what has come of its body, of which ``left``
+    bytes are to come. h11 knows nothing of it then, and ``closes`` says whether it is the last of
+    its connection."""
 
     # (Most stay as they are.)
     _body_given = False
@@ -48,6 +50,8 @@ class Exchange:
     _late = False
     _bad_body: h11.RemoteProtocolError | None = None
     _continuing: trio.Event | None = None
+    _due: int | None = None
+    """Bytes of body that the response still has to have, if its head was plain."""
     answered = False
     """The response is complete."""
 
@@ -57,15 +61,17 @@ class Exchange:
         head: RequestHead,
         plain_body: bytes | None = None,
         *,
+        left: int = 0,
         closes: bool = False,
     ) -> None:
         self._connection = connection
         self._head = head
         self._plain = plain_body is not None
         self._closes = closes
-        self._body_here = self._plain
-        self._chunks: list[bytes] = []
-        self.body = plain_body
+        self._left = left
+        self._body_here = self._plain and not left
+        self._chunks: list[bytes] = [plain_body] if plain_body and left else []
+        self.body = None if left else plain_body
         self.memo = head.memo
         self.connection_scope = connection.scope
         self.tell_gone = connection.tell_gone
@@ -76,17 +82,22 @@ class Exchange:
         return not self.answered and self._begun and self._head.version == "1.0"
 
     @property
+    def is_read(self) -> bool:
+        """The client has nothing more to say of this request, for all that is known here."""
+        return self._plain and self._body_here
+
+    @property
     def reusable(self) -> bool:
         if not self.answered:
             return False
         if self._plain:
-            return not self._closes
+            return self._body_here and not self._closes
         http = self._connection.h11
         return http.our_state is h11.DONE and http.their_state is h11.DONE
 
     async def run(self) -> None:
         """Let the application answer. Raises `ClientGone`."""
-        if not self._plain:
+        if not self._body_here:
             await self._take_small_body()
         scope = self._head.scope(self._connection.peer, as_extension(self))
         try:
@@ -120,11 +131,14 @@ class Exchange:
 
     def _declared(self) -> float:
         """Bytes of the body; infinite if they are not known, or will not come by themselves."""
-        is_call = self._head.target.startswith(CALL_PATHS)
-        if not is_call or self._connection.h11.they_are_waiting_for_100_continue:
+        if not self._head.target.startswith(CALL_PATHS) or self._waits_for_100:
             return math.inf
         lengths = (value for name, value in self._head.fields if name == b"content-length")
         return int(next(lengths, 0)) or math.inf
+
+    @property
+    def _waits_for_100(self) -> bool:
+        return not self._plain and self._connection.h11.they_are_waiting_for_100_continue
 
     async def _whole_body(self) -> None:
         while not self._body_here:
@@ -158,7 +172,15 @@ class Exchange:
     async def _more_body(self) -> None:
         if self._bad_body is not None:
             raise self._bad_body
-        if self._connection.h11.they_are_waiting_for_100_continue and not self._begun:
+        if self._plain:
+            data = await self._connection.read(min(self._left, BODY_PIECE))
+            if self._plain:  # the response may have become h11's meanwhile
+                self._take(data)
+                return
+            self._connection.h11.receive_data(data)
+            self._pull()
+            return
+        if self._waits_for_100 and not self._begun:
             self._continuing = trio.Event()
             try:
                 response = h11.InformationalResponse(status_code=100, headers=[])
@@ -168,9 +190,18 @@ class Exchange:
         self._connection.h11.receive_data(await self._connection.read())
         self._pull()
 
+    def _take(self, data: bytes) -> None:
+        """The next piece of a plain body."""
+        if not data:
+            text = f"peer closed connection, {self._left} bytes short of the body"
+            raise h11.RemoteProtocolError(text)
+        self._chunks.append(data)
+        self._left -= len(data)
+        self._body_here = not self._left
+
     def _pull(self) -> None:
         """Take the part of the body that h11 already has."""
-        while not self._body_here:
+        while not self._body_here and not self._plain:
             event = self._connection.h11.next_event()
             if isinstance(event, h11.Data):
                 self._chunks.append(bytes(event.data))
@@ -197,7 +228,9 @@ class Exchange:
         if not more and not self._begun:
             await self.answer(self._status, self._fields, body)
             return
-        data = self._encode(body, more=more)
+        data = self._plain_piece(body, more=more)
+        if data is None:
+            data = self._encode(body, more=more)
         if not data:
             await trio.lowlevel.checkpoint()
         elif more:
@@ -213,7 +246,7 @@ class Exchange:
     ) -> None:
         data: bytes | None = None
         if self._plain:
-            self._closes = closes = self._closes or self._connection.owner.draining
+            closes = self._note_close()
             data = write_response(
                 status, headers, body, usual=usual, date=http_date(), closes=closes
             )
@@ -226,6 +259,31 @@ class Exchange:
         await self._connection.send_last(data)
         self.answered = True
 
+    def _note_close(self) -> bool:
+        """Whether the connection ends with this answer."""
+        self._closes = self._closes or self._connection.owner.draining or not self._body_here
+        return self._closes
+
+    def _plain_piece(self, body: bytes, *, more: bool) -> bytes | None:
+        """The next part of a plain response, of which the head tells the length."""
+        if not self._plain:
+            return None
+        data = body
+        if not self._begun:
+            found = write_head(
+                self._status, self._fields, date=http_date(), closes=self._note_close()
+            )
+            if found is None:
+                return None
+            head, self._due = found
+            self._begun = True
+            data = head + body
+        assert self._due is not None
+        self._due -= len(body)
+        if self._due < 0 or (self._due and not more):
+            raise RuntimeError("the body of a response is not as long as its head says")
+        return data
+
     def _complete_head(self) -> None:
         if not any(name.lower() == b"date" for name, _ in self._fields):
             self._fields.append((b"date", http_date()))
@@ -236,7 +294,7 @@ class Exchange:
         """The next part of the response, by h11."""
         if self._plain:
             self._plain = False
-            self._connection.catch_up()
+            self._connection.catch_up(self._left)
         events: list[h11.Event] = []
         if not self._begun:
             self._complete_head()

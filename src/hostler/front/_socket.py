@@ -31,22 +31,23 @@ class ClientSocket:
         self.fd = sock.fileno()
         self.peer = peer
 
-    def read_now(self) -> bytes | None:
-        """What is here, b"" at the client's end, ``None`` if nothing is. Raises `ClientGone`."""
+    def read_now(self, most: int = BODY_PIECE) -> bytes | None:
+        """What is here, up to ``most`` bytes, b"" at the client's end, ``None`` if nothing is.
+        Raises `ClientGone`."""
         try:
-            return os.read(self.fd, BODY_PIECE)
+            return os.read(self.fd, most)
         except BlockingIOError:
             return None
         except OSError as error:
             raise ClientGone("the client has gone") from error
 
-    async def read(self) -> bytes:
-        """What comes next; b"" at the client's end. Raises `ClientGone`. Cancelled, it has taken
-        nothing."""
+    async def read(self, most: int = BODY_PIECE) -> bytes:
+        """What comes next, up to ``most`` bytes; b"" at the client's end. Raises `ClientGone`.
+        Cancelled, it has taken nothing."""
         # It does not try before it waits: mostly there is nothing yet.
         while True:
             await trio.lowlevel.wait_readable(self.fd)
-            data = self.read_now()
+            data = self.read_now(most)
             if data is not None:
                 return data
 
