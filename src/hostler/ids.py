@@ -125,7 +125,11 @@ class IdGenerator:
     def new(self) -> str:
         """The next id."""
         with self._lock:
-            time_ms = self._time_ms = max(self._unix_ms(), self._time_ms)
+            time_ms = self._unix_ms()
+            if time_ms > self._time_ms:
+                self._time_ms = time_ms
+            else:
+                time_ms = self._time_ms
             counter = self._next
             self._next = counter + 1 & _COUNTER_MASK
             if not self._next:  # the counter starts over: what follows must still sort behind
@@ -135,19 +139,17 @@ class IdGenerator:
 
 def _encode(time_ms: int, machine_id: int, counter: int) -> str:
     # Fields and characters share some borders: 10 characters have the time's 50 bits, the next 10
-    # the machine's 48 and the counter's first 2, the last 6 the rest.
-    pairs = _PAIRS
+    # the machine's 48 and the counter's first 2, the last 6 the rest. Of all but the last two of
+    # the time and of the counter the next id has most often the same.
     return (
-        f"{pairs[time_ms >> 40]}{pairs[time_ms >> 30 & 1023]}{pairs[time_ms >> 20 & 1023]}"
-        f"{pairs[time_ms >> 10 & 1023]}{pairs[time_ms & 1023]}"
-        f"{_middle(machine_id << 2 | counter >> 30)}"
-        f"{pairs[counter >> 20 & 1023]}{pairs[counter >> 10 & 1023]}{pairs[counter & 1023]}"
+        f"{_pairs(time_ms >> 10, 4)}{_PAIRS[time_ms & 1023]}"
+        f"{_pairs(machine_id << 22 | counter >> 10, 7)}{_PAIRS[counter & 1023]}"
     )
 
 
 @functools.lru_cache(maxsize=16)
-def _middle(bits: int) -> str:
-    return "".join([_PAIRS[bits >> shift & 1023] for shift in range(40, -1, -10)])
+def _pairs(bits: int, count: int) -> str:
+    return "".join([_PAIRS[bits >> shift & 1023] for shift in range(10 * count - 10, -1, -10)])
 
 
 _process_ids = IdGenerator(secrets.randbits(_MACHINE_BITS), counter=secrets.randbits(_COUNTER_BITS))

@@ -56,6 +56,8 @@ class FnActivity:
     calls: int = 0
     failed: int = 0
     last: float | None = None
+    fn: Fn | None = None
+    """As it was found last."""
     samples: deque[int] = attrs.Factory(lambda: deque(maxlen=_FN_SAMPLES))
 
 
@@ -130,9 +132,11 @@ class Activity(CallListener):
 
     def note_fn(self, app: App, fn: Fn) -> None:
         """A function was looked up, which is how its name becomes known."""
-        function = self._function(fn.id)
-        if function.name != fn.name or function.app != app.name:
-            function.app, function.name, function.image = app.name, fn.name, fn.image
+        function = self._functions.get(fn.id)
+        if function is None or function.fn is not fn or function.app != app.name:
+            function = self._function(fn.id)
+            function.fn, function.app = fn, app.name
+            function.name, function.image = fn.name, fn.image
 
     def seconds_since(self, after: int, now: float) -> list[CountedSecond]:
         """The seconds after second ``after`` that are over at ``now``."""
