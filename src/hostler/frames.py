@@ -124,7 +124,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):
-    """The outcome of the call on the runner, its last frame. To be made by keywords."""
+    """The outcome of the call on the runner, its last frame. To be made by keywords, but where each
+    call makes one."""
 
     success: bool
     details: str = ""

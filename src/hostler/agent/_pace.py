@@ -25,6 +25,8 @@ WEIGHT = 1 / 8
 WORTH = 0.75
 """Share of a launch's time that the expected wait may be. The load balancer's placer has the same
 (`hostler.pool`), for the same reason."""
+SHORTEST = 1e-6
+"""Seconds that a call is taken to run at least."""
 MAX_PATIENCE = 2.0
 """Seconds that a call waits before it has a launch at most, however long launches take."""
 CONTENDED = 2.0
@@ -51,9 +53,12 @@ class Pace:
 
     def ran(self, seconds: float, now: float) -> None:
         """A call has had a container for so long."""
-        self._run = run = _mean(self._run, max(seconds, 1e-6))
+        if seconds < SHORTEST:
+            seconds = SHORTEST
+        run = self._run
+        self._run = run = run + WEIGHT * (seconds - run) if run else seconds
         forgotten = self._least_run * (1 + (now - self._told_at) / FORGET)
-        self._least_run = min(run, forgotten) if forgotten else run
+        self._least_run = forgotten if 0 < forgotten < run else run
         self._told_at = now
 
     def launched(self, seconds: float) -> None:

@@ -24,7 +24,7 @@ MAX_SECONDS = 10.0
 def worth_seconds(start: float, run: float) -> float:
     """How long an idle container is worth keeping; 0 = it is not known what a call runs. Seconds,
     as the means that a start and a call of its function take."""
-    return min(start**2 / run, MAX_SECONDS) if run else 0.0
+    return min(start * start / run, MAX_SECONDS) if run else 0.0
 
 
 class WorthyRoom:

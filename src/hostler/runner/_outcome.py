@@ -30,23 +30,23 @@ def finished(
             success=error is None, load=load, error_code=code, error_text=text, error_user=user
         )
     model, timings = call.model, call.timings
-    return Finished(
-        success=error is None,
-        load=load,
-        details=model.id,
-        image=model.image,
-        error_code=code,
-        error_text=text,
-        error_user=user,
-        created_at=_text(model.created_at),
-        started_at=_text(model.started_at),
-        completed_at=_text(_end_of(model)),
-        scheduler_ns=timings.scheduler_ns,
-        execution_ns=timings.execution_ns,
-        image_pull_wait_ns=timings.image_pull_wait_ns,
-        ctr_prep_ns=timings.ctr_prep_ns,
-        ctr_create_ns=timings.ctr_create_ns,
-        init_start_ns=timings.init_start_ns,
+    return Finished(  # by place: sixteen names take longer than all the rest
+        error is None,
+        model.id,
+        code,
+        text,
+        user,
+        _text(model.created_at),
+        _text(model.started_at),
+        _text(_end_of(model)),
+        timings.scheduler_ns,
+        timings.execution_ns,
+        model.image,
+        timings.image_pull_wait_ns,
+        timings.ctr_prep_ns,
+        timings.ctr_create_ns,
+        timings.init_start_ns,
+        load,
     )
 
 
