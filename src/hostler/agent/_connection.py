@@ -42,7 +42,7 @@ class Connection:
     """One connection: h11's state machine over a socket. One exchange at a time.
 
     A plain exchange, as most are, does without h11: it learns of the request (`_catch_up`) if the
-    answer is not plain.
+    answer is not plain. Pieces of a body never need it.
     """
 
     def __init__(self, plain: socket.socket, max_head: int) -> None:
@@ -54,8 +54,16 @@ class Connection:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self._idle_since = trio.current_time()
         self._head_seen = False
-        self._unseen: tuple[RequestHead, bytes] | None = None
-        """The request that was sent, if h11 knows nothing of it."""
+        self._unseen: RequestHead | None = None
+        """Of the request, if h11 knows nothing of it."""
+        self._framed = False
+        """The pieces of the request's body are not written by h11."""
+        self._sent = False
+        """All of such a request."""
+        self._arrived_body = b""
+        """What is here of a plain answer's body and was not received."""
+        self._left = 0
+        """Bytes that are to come of it."""
         self.whole_body: bytes | None = None
         """Of an answer that was received, if all of its body came with the head."""
         self.surplus = False
@@ -76,10 +84,10 @@ class Connection:
         Raises `Stale` if it has done that. What arrives from here on is the answer: HTTP/1.1 has
         nothing but the order to tell one response from another (RFC 9112, section 9.3.2).
         """
-        data = None if body is None else head.with_body(body)
+        data = head.without_body() if body is None else head.with_body(body)
+        self._framed, self._sent = data is not None, body is not None
         if data is not None:
-            assert body is not None
-            self._unseen = head, body
+            self._unseen = head
         else:
             data = self._encode(head, body)
         self._check_quiet()
@@ -101,19 +109,41 @@ class Connection:
 
     def _catch_up(self, answer: bytes) -> None:
         """Let h11 have the exchange from here on."""
-        if self._unseen is not None:
-            self._encode(*self._unseen)
-            self._unseen = None
-            self._h11.receive_data(answer)
+        assert self._unseen is not None
+        self._h11.send(self._unseen.event())
+        if self._sent:
+            self._h11.send(h11.EndOfMessage())
+        self._unseen = None
+        self._h11.receive_data(answer)
 
-    async def send(self, event: h11.Event) -> None:
-        """Write a further part of the request. Raises `FunctionBroke` if the function does not
-        read any more."""
-        if data := self._h11.send(event):
-            await self.write(data)
+    async def send_piece(self, data: bytes) -> None:
+        """Write a piece of the request's body, which is not empty. Raises `FunctionBroke` if the
+        function does not read any more. A checkpoint only if it has to wait."""
+        if not self._framed:
+            await self.write(self._h11.send(h11.Data(data=data)) or b"")
+            return
+        parts = (b"%x\r\n" % len(data), data, b"\r\n")
+        try:
+            sent = self._plain.sendmsg(parts)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            raise FunctionBroke(str(error)) from error
+        for part in parts:
+            if sent < len(part):
+                await self.write(memoryview(part)[sent:])
+            sent = max(0, sent - len(part))
 
-    async def write(self, data: bytes) -> None:
-        """Write ``data`` as it is. Raises as `send`."""
+    async def send_end(self) -> None:
+        """Write the end of the request's body. Raises as `send_piece`."""
+        data: bytes | None = b"0\r\n\r\n"
+        if self._unseen is None:
+            data = self._h11.send(h11.EndOfMessage())
+        await self.write(data or b"")
+        self._sent = True
+
+    async def write(self, data: bytes | memoryview) -> None:
+        """Write ``data`` as it is. Raises as `send_piece`."""
         try:
             await self._stream.send_all(data)
         except trio.BrokenResourceError as error:
@@ -139,7 +169,12 @@ class Connection:
             data = await self._read()
             plain = read_response(data, self._max_head)
             if plain is not None:
-                head, self.whole_body = plain
+                head, body = plain
+                self._left = (head.length or 0) - len(body)
+                if self._left:
+                    self._arrived_body = body
+                else:
+                    self.whole_body = body
                 return head
             self._catch_up(data)
         while True:
@@ -154,12 +189,27 @@ class Connection:
     async def receive_body(self) -> bytes:
         """The next piece of a body that was not whole with its head, b"" at its end. Raises
         `FunctionBroke`."""
+        if self._unseen is not None:
+            return await self._plain_body()
         event = await self._next_event()
         if isinstance(event, h11.Data):
             return bytes(event.data)
         if isinstance(event, h11.EndOfMessage):
             return b""
         raise FunctionBroke("closed within the response")
+
+    async def _plain_body(self) -> bytes:
+        if self._arrived_body:
+            data, self._arrived_body = self._arrived_body, b""
+            return data
+        if not self._left:
+            return b""
+        # No more than is its own: what comes behind it is surplus.
+        data = await self._read(min(self._left, BODY_PIECE))
+        if not data:
+            raise FunctionBroke("closed within the response")
+        self._left -= len(data)
+        return data
 
     def skip_received(self) -> None:
         """Drop what has arrived of a body that nobody wants."""
@@ -183,6 +233,8 @@ class Connection:
                 return False
             self._h11.start_next_cycle()
             self._head_seen = False
+        elif not self._sent or self._left:
+            return False
         self._unseen = self.whole_body = None
         self._idle_since = now
         return True
@@ -218,13 +270,13 @@ class Connection:
             else:
                 raise FunctionBroke("answers beyond the end of its response")
 
-    async def _read(self) -> bytes:
+    async def _read(self, most: int = BODY_PIECE) -> bytes:
         try:
             # Not through Trio's stream, which tries before it waits: there is nothing yet.
             while True:
                 await trio.lowlevel.wait_readable(self._plain)
                 try:
-                    return self._plain.recv(BODY_PIECE)
+                    return self._plain.recv(most)
                 except BlockingIOError:
                     continue
         except OSError as error:

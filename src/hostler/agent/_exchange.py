@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from contextlib import suppress
 
-import h11
 import structlog
 import trio
 
@@ -137,8 +136,8 @@ class Exchange:
         try:
             async with self._call.body.open() as body:
                 while piece := await body.receive_some(BODY_PIECE):
-                    await connection.send(h11.Data(data=bytes(piece)))
-            await connection.send(h11.EndOfMessage())
+                    await connection.send_piece(bytes(piece))
+            await connection.send_end()
             self._sending = False
         except FunctionBroke:
             pass  # not an error if there is a complete answer: who receives will find out

@@ -26,10 +26,11 @@ _CACHED_LINE = 256
 _CACHED_HEAD = 1024
 """Bytes of a response's head that is kept with what it says, which most responses share."""
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_-]+", re.ASCII)
-_REQUEST = (
+_HEAD = (
     b"POST /call HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
-    b"Fn-Call-Id: %b\r\nFn-Deadline: %b\r\n%b\r\n%b0\r\n\r\n"
+    b"Fn-Call-Id: %b\r\nFn-Deadline: %b\r\n%b\r\n"
 )
+_REQUEST = _HEAD + b"%b0\r\n\r\n"
 
 
 class BadHeader(APIError):
@@ -83,6 +84,12 @@ class RequestHead:
         except h11.LocalProtocolError as error:
             raise BadHeader(message=f"Invalid request header: {error}") from error
 
+    def without_body(self) -> bytes | None:
+        """The head as h11 writes it, if that is known. Pieces of a body have to follow."""
+        if self._lines is None:
+            return None
+        return _HEAD % (self._id.encode(), self._deadline, self._lines)
+
     def with_body(self, body: bytes) -> bytes | None:
         """The whole request as h11 writes it, if that is known."""
         if self._lines is None:
@@ -135,13 +142,13 @@ class ResponseHead:
 
 
 def read_response(data: bytes, max_head: int) -> tuple[ResponseHead, bytes] | None:
-    """Head and body if ``data`` is one plain response and nothing else (`read_response_head`),
-    whose head is not longer than ``max_head``."""
+    """Head and body if ``data`` is one plain response (`read_response_head`), or the begin of one
+    with all of its head, which is not longer than ``max_head``, and nothing else."""
     end = data.find(b"\r\n\r\n") + 4
     if not 4 <= end <= max_head:
         return None
     head = (_cached_response if end <= _CACHED_HEAD else _plain_response)(data[:end])
-    if head is None or len(data) - end != head.length:
+    if head is None or head.length is None or len(data) - end > head.length:
         return None
     return head, data[end:]
 

@@ -54,7 +54,7 @@ class EngagementBody(Body):
 class _EngagementStream(trio.abc.ReceiveStream):
     def __init__(self, engagement: ServerEngagement, first: Data) -> None:
         self._engagement = engagement
-        self._rest = memoryview(first.data)
+        self._rest: bytes | memoryview = first.data
         self._eof = first.eof
         self._open = trio.CancelScope()
 
@@ -65,9 +65,12 @@ class _EngagementStream(trio.abc.ReceiveStream):
         await trio.lowlevel.checkpoint()
         while not self._rest and not self._eof:
             await self._fill()
-        size = len(self._rest) if max_bytes is None else max_bytes
-        chunk, self._rest = bytes(self._rest[:size]), self._rest[size:]
-        return chunk
+        rest = self._rest
+        if max_bytes is None or len(rest) <= max_bytes:
+            self._rest = b""
+            return bytes(rest)
+        self._rest = memoryview(rest)[max_bytes:]
+        return bytes(rest[:max_bytes])
 
     async def _fill(self) -> None:
         frame: Data | None = None
@@ -77,7 +80,7 @@ class _EngagementStream(trio.abc.ReceiveStream):
                 frame = await receive_data(self._engagement)
         if frame is None:
             raise BodyLost
-        self._rest, self._eof = memoryview(frame.data), frame.eof
+        self._rest, self._eof = frame.data, frame.eof
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -1,0 +1,122 @@
+"""Bodies in pieces: h11 has no part in them where both heads are plain, and where the answer is its
+own, it learns what it has to of the request."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import trio
+
+from hostler.abc import Body
+from hostler.agent._connection import Channel, Connection
+from hostler.bodies import BytesBody
+from hostler.errors import FunctionResponseError
+
+from .test_agent_contract import BIG, StreamBody
+from .test_surplus import HEAD, call, open_function, response
+
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
+LAST = b"0\r\n\r\n"
+
+BODIES: list[Callable[[], Body]] = [
+    lambda: BytesBody(BIG),
+    lambda: StreamBody(BIG[:7], BIG[7:]),
+    lambda: BytesBody(b""),
+]
+each_body = pytest.mark.parametrize("body", BODIES, ids=["large", "streamed", "none"])
+
+
+@each_body
+async def test_pieces_go_both_ways_without_h11_and_the_connection_goes_on(
+    tmp_path: Path, body: Callable[[], Body], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise AssertionError("h11 was asked")
+
+    for method in ("send", "receive_data", "next_event"):
+        monkeypatch.setattr(f"h11.Connection.{method}", refuse)
+    async with open_function(tmp_path) as function:
+        channel = Channel(function.socket, function.socket.connect(), 0)
+        function.answers = [response(BIG), response(b""), response(BIG[:500_000])]
+        assert await call(channel, body()) == BIG
+        assert await call(channel, body()) == b""
+        assert await call(channel, body()) == BIG[:500_000]
+        assert (function.requests, len(function.connections)) == (3, 1)
+        channel.close()
+
+
+@each_body
+async def test_an_answer_that_is_h11s_keeps_the_connection_too(
+    tmp_path: Path, body: Callable[[], Body]
+) -> None:
+    async with open_function(tmp_path) as function:
+        channel = Channel(function.socket, function.socket.connect(), 0)
+        function.answers = [CHUNKED + b"2\r\nhi\r\n" + LAST, response(BIG), CHUNKED + LAST]
+        assert await call(channel, body()) == b"hi"
+        assert await call(channel, body()) == BIG
+        assert await call(channel, body()) == b""
+        assert (function.requests, len(function.connections)) == (3, 1)
+        channel.close()
+
+
+@each_body
+async def test_what_comes_behind_a_large_answer_is_surplus(
+    tmp_path: Path, body: Callable[[], Body]
+) -> None:
+    async with open_function(tmp_path) as function:
+        channel = Channel(function.socket, function.socket.connect(), 0)
+        function.answers = [response(BIG) + response(b"surplus"), response(b"second")]
+        assert await call(channel, body()) == BIG
+        assert await call(channel, body()) == b"second"
+        assert (function.requests, len(function.connections)) == (2, 2)
+        channel.close()
+
+
+async def test_an_answer_that_ends_too_early_is_an_error(tmp_path: Path) -> None:
+    async with open_function(tmp_path) as function:
+        channel = Channel(function.socket, function.socket.connect(), 0)
+        function.answers = [response(BIG)[:-1]]
+
+        async def end_then() -> None:
+            while not function.requests:  # noqa: ASYNC110  (another program's side of a socket)
+                await trio.sleep(0.001)
+            await function.end()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_then)
+            with pytest.raises(FunctionResponseError):
+                await call(channel, StreamBody(b"x" * 100_000))
+        channel.close()
+
+
+@pytest.mark.parametrize("plain", [True, False], ids=["plain", "chunked"])
+async def test_an_answer_may_begin_within_the_request(plain: bool) -> None:
+    here, there = trio.socket.socketpair()
+    connection = Connection(here._sock, 1000)  # type: ignore[attr-defined]
+    peer = trio.SocketStream(there)
+    for number in range(2):
+        assert connection.begin(HEAD) == b""
+        await connection.send_piece(b"one")
+        begin = response(b"answer")[:-3] if plain else CHUNKED + b"3\r\nans\r\n"
+        await peer.send_all(begin)
+        head = await connection.receive_head()
+        assert head.length == (6 if plain else None)
+        assert await connection.receive_body() == b"ans"
+        if number:  # not read to its end, or not sent
+            break
+        await connection.send_piece(b"two")
+        await connection.send_end()
+        await peer.send_all(b"wer" if plain else b"3\r\nwer\r\n" + LAST)
+        assert await connection.receive_body() == b"wer"
+        assert await connection.receive_body() == b""
+        assert connection.finish(trio.current_time())
+        request = b""
+        while not request.endswith(LAST):
+            request += await peer.receive_some()
+        assert request.endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n" + LAST)
+    assert not connection.finish(trio.current_time())
+    connection.close()
+    await peer.aclose()
