@@ -7,6 +7,7 @@ import trio
 
 from hostler.engagement import BegunEngagement, EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart, TryCall
+from hostler.wire._connection import STREAM_WINDOW
 
 from .services import SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair, read_call
 
@@ -114,7 +115,7 @@ async def test_what_does_not_fit_into_the_window_has_to_wait() -> None:
         while (one := Begun(pair, body)).engagement is not None:
             begun.append(one)
         # The window of a stream of hostler's servers, which all calls of this turn share.
-        assert 256 * 1024 // 21_000 <= len(begun) <= 256 * 1024 // 20_000
+        assert STREAM_WINDOW // 21_000 <= len(begun) <= STREAM_WINDOW // 20_000
         nursery.start_soon(call, pair.client, body.data)  # which waits, and comes after them
         gate.open.set()
         for one in begun:

@@ -22,6 +22,7 @@ from hostler.engagement import (
 )
 from hostler.frames import Data, ResultStart, RunnerFrame
 from hostler.wire._connection import STREAM_WINDOW
+from hostler.wire._inbox import CREDIT
 from hostler.wire._messages import runner_messages
 
 from .leaks import settle
@@ -138,7 +139,7 @@ async def test_credits_are_only_given_for_what_is_read() -> None:
         with trio.move_on_after(0.02):
             await peer.next(Event)
         assert peer.h2.local_flow_control_window(1) == 0
-        for _ in range(20):
+        for _ in range(CREDIT // 10_000 + 1):
             assert isinstance(await engaged.receive(), Data)
         await peer.next(Event)
         assert peer.h2.local_flow_control_window(1) > 0
@@ -146,7 +147,8 @@ async def test_credits_are_only_given_for_what_is_read() -> None:
 
 async def test_a_peer_that_is_ahead_is_credited_in_large_steps() -> None:
     """It sends with each credit what that allows: by small ones, small frames."""
-    frames: list[RunnerFrame] = [ResultStart(200), *(Data(c * 100_000) for c in (b"x", b"y", b"z"))]
+    frames: list[RunnerFrame] = [ResultStart(200)]
+    frames += [Data(bytes((number,)) * 100_000) for number in range(6)]
     messages = [b"".join(parts) for frame in frames for parts in runner_messages(frame)]
     sent = b"".join(messages)[:STREAM_WINDOW]
     async with peer_and_client() as (peers, client), client.engage(TRY) as engaged:
@@ -158,11 +160,11 @@ async def test_a_peer_that_is_ahead_is_credited_in_large_steps() -> None:
         peer.h2.ping(b"all sent")
         await peer.flush()
         await peer.next(PingAckReceived)
-        assert [await engaged.receive() for _ in range(3)] == frames[:3]
+        assert [await engaged.receive() for _ in range(4)] == frames[:4]
         peer.h2.ping(b"all read")
         await peer.flush()
         found = await peer.until(PingAckReceived)
-        assert [event.delta for event in found if isinstance(event, WindowUpdated)] == [128 * 1024]
+        assert [event.delta for event in found if isinstance(event, WindowUpdated)] == [CREDIT]
 
 
 async def test_answers_that_are_not_grpc() -> None:

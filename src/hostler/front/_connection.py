@@ -277,12 +277,16 @@ class Connection:
             await trio.lowlevel.checkpoint()
         sent = self._client.send_now(data)
         if sent < len(data):
-            await self.send_all(data[sent:])
+            await self.send_all(memoryview(data)[sent:])
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | memoryview) -> None:
         """Raises `ClientGone`, also if the client does not take it in time."""
+        await trio.lowlevel.checkpoint()
+        sent = self._client.send_now(data)
+        if sent == len(data):  # as nearly always: it needs no limit
+            return
         limit = self.owner.config.response_write_timeout
-        if not await within(limit, self._client.send_all, data):
+        if not await within(limit, self._client.send_all, memoryview(data)[sent:]):
             raise ClientGone(f"the client took no data for {limit} s")
 
     async def _linger(self, *, complete: bool = False) -> None:

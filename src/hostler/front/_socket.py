@@ -51,7 +51,7 @@ class ClientSocket:
             if data is not None:
                 return data
 
-    async def send_all(self, data: bytes) -> None:
+    async def send_all(self, data: bytes | memoryview) -> None:
         """Raises `ClientGone`."""
         await trio.lowlevel.checkpoint()
         rest = memoryview(data)

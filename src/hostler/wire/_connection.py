@@ -52,12 +52,13 @@ log = structlog.get_logger(__name__)
 
 _P = ParamSpec("_P")
 
-STREAM_WINDOW = 256 * 1024
-"""Bytes that a peer may send on a stream ahead of its reader."""
+STREAM_WINDOW = 512 * 1024
+"""Bytes that a peer may send on a stream ahead of its reader: four messages of a large body, so
+that it need not be told of each that was read."""
 MAX_FRAME = 128 * 1024
 """Bytes that a peer may put into one HTTP/2 frame: a message of a large body. With the 16 KiB that
 all must take it would be eight."""
-MAX_STREAMS = 4096
+MAX_STREAMS = 2048
 """Streams that a server allows on one connection. Times STREAM_WINDOW: under the largest window
 that a connection can have."""
 CONNECTION_WINDOW = 2**31 - 1

@@ -9,10 +9,10 @@ from ._broken import Broken, StreamBroken
 from ._buffers import PREFIX, Buffer
 from ._status import MAX_MESSAGE, UNIMPLEMENTED, too_large
 
-CREDIT = 128 * 1024
+CREDIT = 256 * 1024
 """Bytes that are credited to the peer at once while there are more to read: half of a stream's
 window. By single frames a peer that is ahead would be told of each, and send the next alone."""
-LEAST_CREDIT = 16 * 1024
+LEAST_CREDIT = 128 * 1024
 """And when there is nothing more to read: small messages are not worth it, one by one."""
 
 
