@@ -120,6 +120,7 @@ class Load:
         connection = dial(self._plan.address)
         connection.setblocking(False)
         self._connections[connection.fileno()] = connection
+        self._answers[connection.fileno()] = Answer()
         self._epoll.register(connection.fileno(), select.EPOLLIN)
         self._send(connection.fileno())
 
@@ -131,7 +132,7 @@ class Load:
             self._open()
 
     def _send(self, fd: int) -> None:
-        self._answers[fd] = Answer()
+        self._answers[fd].begin()
         self._sent_at[fd] = time.perf_counter_ns()
         sent = self._connections[fd].send(self._request)
         if sent < len(self._request):
@@ -172,10 +173,10 @@ class Load:
 
     def _receive(self, fd: int) -> None:
         answer = self._answers[fd]
-        data = self._connections[fd].recv(1 << 18)
-        if not data:
+        complete = answer.receive(self._connections[fd])
+        if complete is None:
             raise BadAnswer("the connection ended " + ("early" if answer.started else "unanswered"))
-        if not answer.feed(data):
+        if not complete:
             return
         if fd in self._unsent:
             raise BadAnswer(f"status {answer.status} before the request was sent")
