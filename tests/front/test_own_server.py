@@ -12,7 +12,7 @@ from hostler._asgi import ASGIApp, Message, Receive, Scope, Send, with_middlewar
 from hostler.call import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import ServerBusy
-from hostler.front import invoke_app
+from hostler.front import _writer, invoke_app
 from tests.conftest import Logs
 
 from ._agent import TABLE, ScriptedAgent, echo
@@ -124,3 +124,44 @@ async def test_a_client_that_left_before_its_answer_was_ready_has_cancelled(logs
         await front.wait_connections(0)
     assert agent.record == ["finished"]
     assert [entry["status"] for entry in logs.with_event("client cancelled")] == [444]
+
+
+@pytest.mark.parametrize("whole", [True, False])
+async def test_headers_of_applications_need_not_be_tuples(whole: bool) -> None:
+    """ASGI wants pairs that can be iterated, and many have lists."""
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        headers = [[b"content-type", b"text/plain"], [b"content-length", b"2"]]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        if not whole:
+            await send({"type": "http.response.body", "body": b"o", "more_body": True})
+        await send({"type": "http.response.body", "body": b"ok" if whole else b"k"})
+
+    async with open_front(app=app) as front:
+        answer = await (await front.connect()).post(b"abc")
+    assert (answer.status, answer.body) == (200, b"ok")
+    assert answer.headers["content-type"] == "text/plain"
+
+
+async def test_a_piece_of_nothing_behind_the_last_one_takes_nothing_away() -> None:
+    async def handler(call: PendingCall) -> None:
+        assert call.writer.start_now(200, [("Content-Length", "2")])
+        assert call.writer.write_now(b"ok")
+        if not call.writer.write_now(b""):
+            await call.writer.write(b"")
+
+    server = FakeServer(body=b"")
+    await app_of(ScriptedAgent(handler))(server.scope(), server.receive, server.send)
+    assert [body for _, _, body in server.answers] == [b"ok"]
+
+
+@pytest.mark.parametrize("name", ["Connection", "Fn-Call-Id", "X-Long"])
+async def test_no_long_headers_of_functions_are_remembered(name: str) -> None:
+    """Nor those that the client never gets."""
+    server = FakeServer(body=b"")
+    headers = [(name, "x" * 5000), ("Content-Length", "0")]
+    agent = ScriptedAgent(answering(b"", headers=headers))
+    await app_of(agent)(server.scope(), server.receive, server.send)
+    assert [status for status, _, _ in server.answers] == [200]
+    assert tuple(headers) not in _writer._known

@@ -219,7 +219,9 @@ class Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self._status, self._fields = message["status"], list(message.get("headers", ()))
+            self._status = message["status"]
+            # (Each may be a list, too.)
+            self._fields = [(name, value) for name, value in message.get("headers", ())]
             await trio.lowlevel.checkpoint_if_cancelled()  # the body is sent next
             return
         assert self._status, "a body came before the response's start"

@@ -116,7 +116,7 @@ class AsgiWriter(ResponseWriter):
         await self._pass({"type": "http.response.body", "body": bytes(data), "more_body": True})
 
     def write_now(self, data: bytes | memoryview) -> bool:
-        if not self.status or self._bodiless or len(data) != self._remaining:
+        if not data or self._bodiless or len(data) != self._remaining:
             return False
         self._remaining = 0
         self._last = bytes(data)
@@ -183,7 +183,7 @@ _known: dict[Headers, _Head] = {}
 
 
 def _remember(headers: Headers, head: _Head) -> _Head:
-    if sum(len(name) + len(value) for name, value in head.fields) <= _MAX_KNOWN_SIZE:
+    if sum(len(name) + len(value) for name, value in headers) <= _MAX_KNOWN_SIZE:
         if len(_known) >= _MAX_KNOWN:
             _known.clear()
         _known[headers] = head
