@@ -42,6 +42,9 @@ class Gate:
     def __repr__(self) -> str:
         return f"<Gate {'closed' if self._closed else 'open'} inside={len(self._inside)}>"
 
+    def __contains__(self, visitor: object) -> bool:
+        return visitor in self._inside
+
     @property
     def closed(self) -> bool:
         return self._closed
@@ -54,7 +57,7 @@ class Gate:
     def admit(self, visitor: Visitor) -> None:
         """``visitor`` is inside from now on; whoever calls it has to `leave`. Raises `GateClosed`.
 
-        That may be a scope, which is the visitor's own to enter and to use.
+        That may be a scope, which is the visitor's own to enter and to use. Nobody is inside twice.
         """
         if self._closed:
             raise GateClosed

@@ -90,8 +90,8 @@ class PendingCall(RunnerCall):
     span: Span | None = None
     scope: trio.CancelScope | None = None
     """Lent by who submits it, and open around that: an LB agent that ends before the call cancels
-    it. Without one it makes its own, which costs more than to place the call, and raises an error
-    then."""
+    it. Without one, or while another of its calls has it, the agent makes its own, which costs more
+    than to place the call, and raises an error then."""
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     on_slot: SlotHook | None = None

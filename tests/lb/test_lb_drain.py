@@ -182,6 +182,26 @@ async def test_a_call_that_is_over_leaves_a_lent_scope_alone(autojump_clock: Moc
     assert not scope.cancel_called
 
 
+async def test_a_drain_waits_for_all_calls_in_one_scope(autojump_clock: MockClock) -> None:
+    runner = FakeRunner(seconds=1, slots=9)
+    ended: list[float] = []
+
+    async def submit(agent: LBAgent, seconds: float) -> None:
+        call = make_call()
+        call.scope = submitting.cancel_scope
+        runner.seconds = seconds
+        await agent.submit(call)
+        ended.append(trio.current_time())
+
+    async with trio.open_nursery() as submitting:
+        async with open_bench(runner, grace=7) as bench:
+            for seconds in (1, 3):
+                submitting.start_soon(submit, bench.agent, seconds)
+                await trio.sleep(0.5)
+        assert ended == pytest.approx([1, 3.5], abs=0.1)
+    assert not submitting.cancel_scope.cancel_called
+
+
 async def test_drain_ends_detached_calls_too(autojump_clock: MockClock) -> None:
     async with open_bench(acknowledging(9999), grace=7) as bench:
         await bench.agent.submit(make_call(kind="detached"))

@@ -80,7 +80,8 @@ class LBAgent(CallAgent):
             await trio.lowlevel.checkpoint()
             raise ServerBusy
         detached = call.model.type == "detached"
-        lent = None if detached else call.scope
+        # Several calls in one scope are not one visitor.
+        lent = None if detached or call.scope in self._gate else call.scope
         # (As `Gate.enter`, whose generator costs each call a microsecond more.)
         self._gate.admit(scope := lent or trio.CancelScope())
         try:
