@@ -225,4 +225,6 @@ async def test_the_shell_completes_commands_and_names(client: Client) -> None:
     assert await complete("hostler invoke shop ", client.url) == ["pay"]
     assert await complete("hostler trigger inspect shop pay w", client.url) == ["web"]
     assert await complete("hostler invoke none ", client.url) == []
+    assert await complete('hostler invoke "" ', client.url) == []
+    assert await complete('hostler trigger inspect shop "" ', client.url) == []
     assert await complete("hostler invoke ", "http://127.0.0.1:1") == []

@@ -40,6 +40,10 @@ async def test_missing_functions_file() -> None:
     await fails(*LB, "--functions", "/none.yaml", message="cannot read the functions file /none")
 
 
+async def test_a_directory_is_no_functions_file(tmp_path: Path) -> None:
+    await fails(*LB, "--functions", str(tmp_path), message=f"{tmp_path}: Is a directory")
+
+
 async def test_bad_functions_file(tmp_path: Path) -> None:
     path = tmp_path / "f.yaml"
     path.write_text(FUNCTIONS.replace("nothing}", "x, memory: 9000}"))

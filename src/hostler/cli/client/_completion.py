@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 import click
 import trio
@@ -47,7 +48,8 @@ def _names(ctx: click.Context, incomplete: str, kind: str) -> list[str]:
     return [name for name in found if name.startswith(incomplete)]
 
 
-async def _ask(server: str, kind: str, given: dict[str, str]) -> list[str]:
+async def _ask(server: str, kind: str, given: Mapping[str, str | None]) -> list[str]:
+    """``given`` has ``None`` for a name that can't be right: nothing has it."""
     from hostler.api_client import open_api_client
     from hostler.config import ApiConfig
 
@@ -58,9 +60,9 @@ async def _ask(server: str, kind: str, given: dict[str, str]) -> list[str]:
         with trio.move_on_after(SECONDS):
             if kind == "app":
                 return [app.name for app in await all_apps(api)]
-            app = await app_named(api, given["app_name"])
+            app = await app_named(api, given["app_name"] or "")
             if kind == "fn":
                 return [fn.name for fn in await all_fns(api, app)]
-            fn = await fn_named(api, app, given["fn_name"])
+            fn = await fn_named(api, app, given["fn_name"] or "")
             return [trigger.name for trigger in await all_triggers(api, app, fn)]
     return []

@@ -28,8 +28,8 @@ def together(
 
 option = partial(click.option, show_envvar=True)
 """Tells of its variable in the help."""
-file = click.Path(dir_okay=False)
-"""Shells complete it; whether it is there is found out by who reads it."""
+file = click.Path(readable=False)
+"""Shells complete it; whether it is there, and can be read, is found out by who reads it."""
 
 functions_option = option(
     "--functions",
