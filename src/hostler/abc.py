@@ -122,7 +122,7 @@ class ResponseWriter(ABC):
 class CallRequest:
     """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
     names; like everything that may hold secrets they are not in the repr. To be looked at only: the
-    next request of the same client may have the same lists of values."""
+    next request, of whatever client, may have the same lists of values."""
 
     method: str
     url: str
