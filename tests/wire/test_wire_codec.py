@@ -326,6 +326,7 @@ def test_unknown_arms_are_none() -> None:
     assert codec.decode_runner(unknown) is None
     assert codec.decode_log_message(unknown) is None
     assert codec.decode_client(b"") is None
+    assert codec.decode_client(memoryview(b"")) is codec.decode_runner(memoryview(b"")) is None
     no_http = bytes(pb.RunnerMsg(result_start=pb.CallResultStart()))
     assert codec.decode_runner(no_http) is None
 

@@ -80,8 +80,8 @@ def encode_client(frame: ClientFrame) -> bytes:
 def decode_client(data: Buffer) -> ClientFrame | None:
     """A ``ClientMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
     if type(data) is memoryview:
-        if data[0] == DATA_ARM:
-            with suppress(ValueError, IndexError):
+        with suppress(ValueError, IndexError):  # (also: it is empty)
+            if data[0] == DATA_ARM:
                 return decode_data(data)
         data = bytes(data)
     return by_hand.decode_client(data) or _parse_client(data)
@@ -179,8 +179,8 @@ def decode_load(data: bytes) -> LoadHint:
 def decode_runner(data: Buffer) -> RunnerFrame | None:
     """A ``RunnerMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
     if type(data) is memoryview:
-        if data[0] == DATA_ARM:
-            with suppress(ValueError, IndexError):
+        with suppress(ValueError, IndexError):  # (also: it is empty)
+            if data[0] == DATA_ARM:
                 return decode_data(data)
         data = bytes(data)
     return by_hand.decode_runner(data) or _parse_runner(data)
