@@ -138,6 +138,49 @@ async def test_the_wait_for_a_function_is_interrupted_without_a_scope(tmp_path: 
                 await exchange(channel, limit, Recorder()).run(trio.current_time())
 
 
+class Late(trio.abc.Instrument):
+    """Ends a call when the task that waits for its function has been woken, and has not run yet."""
+
+    def __init__(self, task: trio.lowlevel.Task, limit: CallLimit) -> None:
+        self._task, self._limit = task, limit
+        self.armed = False
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        if self.armed and task is self._task:
+            self.armed = False
+            self._limit.expire()
+
+
+@pytest.mark.parametrize(
+    "arrived",
+    [b"HTTP/1.1 200 ", b"HTTP/1.1 100 Continue\r\n\r\n", response(b"x" * 500)[:-100]],
+    ids=["head", "informational", "body"],
+)
+async def test_a_call_that_ends_as_something_arrives_does_not_wait_for_the_rest(
+    tmp_path: Path, arrived: bytes
+) -> None:
+    limit = CallLimit()
+    late = Late(trio.lowlevel.current_task(), limit)
+    async with open_function(tmp_path) as function, trio.open_nursery() as nursery:
+
+        async def answer() -> None:
+            await trio.testing.wait_all_tasks_blocked()
+            late.armed = True
+            function.blurt(arrived)
+
+        function.answers += [b""]
+        trio.lowlevel.add_instrument(late)
+        try:
+            with channel_to(function) as channel:
+                one = exchange(channel, limit, Recorder())
+                nursery.start_soon(answer)
+                with pytest.raises(CallEnded):
+                    await one.run(trio.current_time())
+                assert not one.container_ok
+        finally:
+            trio.lowlevel.remove_instrument(late)
+
+
 async def test_a_listener_that_does_not_want_to_hear_of_the_begin_hears_of_the_end(
     autojump_clock: object, tmp_path: Path
 ) -> None:

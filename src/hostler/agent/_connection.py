@@ -64,6 +64,7 @@ class Connection:
         """What is here of a plain answer's body and was not received."""
         self._left = 0
         """Bytes that are to come of it."""
+        self._interrupted = False
         self.whole_body: bytes | None = None
         """Of an answer that was received, if all of its body came with the head."""
         self.surplus = False
@@ -240,8 +241,9 @@ class Connection:
         return True
 
     def interrupt(self) -> None:
-        """Have `receive_head` raise `trio.ClosedResourceError` if it waits. The connection is of no
-        use after that, but open."""
+        """Have `receive_head` raise `trio.ClosedResourceError` if it waits, or would have to. The
+        connection is of no use after that, but open."""
+        self._interrupted = True  # for who has been woken already, and finds that more is to come
         trio.lowlevel.notify_closing(self._plain)
 
     def close(self) -> None:
@@ -274,6 +276,9 @@ class Connection:
         try:
             # Not through Trio's stream, which tries before it waits: there is nothing yet.
             while True:
+                if self._interrupted:
+                    await trio.lowlevel.checkpoint_if_cancelled()  # where a body is read
+                    raise trio.ClosedResourceError
                 await trio.lowlevel.wait_readable(self._plain)
                 try:
                     return self._plain.recv(most)
