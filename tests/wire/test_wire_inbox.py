@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.wire._broken import StreamBroken
-from hostler.wire._buffers import LARGE, split
+from hostler.wire._buffers import HELD, LARGE, piece_of, split
 from hostler.wire._inbox import CREDIT, Inbox
 from hostler.wire._messages import with_prefix
 
@@ -69,3 +69,12 @@ def test_parts_are_split_where_it_is_asked(parts: list[bytes], size: int) -> Non
     assert b"".join(first) == whole[:size]
     assert b"".join(rest) == whole[size:]
     assert bool(rest) == bool(whole[size:])
+
+
+@pytest.mark.parametrize("size", [1, LARGE - 1, LARGE, 4 * LARGE])
+@pytest.mark.parametrize("whole", [4 * LARGE, 16 * LARGE])
+def test_what_is_not_read_keeps_no_more_than_a_few_times_its_size(size: int, whole: int) -> None:
+    data = bytes(range(256)) * (whole // 256)
+    piece = piece_of(data, 0, size)
+    assert piece == data[:size]
+    assert isinstance(piece, memoryview) == (size >= LARGE and HELD * size >= whole)

@@ -14,10 +14,17 @@ PREFIX = Struct(">BI")
 LARGE = 16 * 1024
 """Bytes from which on it is worth more code not to copy them."""
 
+HELD = 4
+"""How many times its size a view may keep in memory."""
+
 
 def piece_of(data: bytes, begin: int, stop: int) -> Buffer:
-    """A part of ``data``; a large one is a view of it."""
-    return memoryview(data)[begin:stop] if stop - begin >= LARGE else data[begin:stop]
+    """A part of ``data``, all of which came at once; a large one is a view of it, but for a small
+    share: what waits for its reader, as the rest may not have to, would keep all in memory."""
+    size = stop - begin
+    if size >= LARGE and HELD * size >= len(data):
+        return memoryview(data)[begin:stop]
+    return data[begin:stop]
 
 
 def split(parts: Sequence[Buffer], size: int) -> tuple[list[Buffer], list[Buffer]]:

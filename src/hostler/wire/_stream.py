@@ -6,8 +6,9 @@ and set a Trio event, and Trio tasks call h2 and the transport directly. No asyn
 for a stream, hence none can be left over or be cancelled by somebody else.
 
 Flow control: received chunks are credited to the peer when messages that need them are being read.
-The unread rest is at most the stream's window. What is to be sent waits in ``_unsent`` until the
-peer's windows and the transport take it; `send` waits until they have.
+The unread rest is at most the stream's window, and keeps at most `HELD` times as much in memory.
+What is to be sent waits in ``_unsent`` until the peer's windows and the transport take it; `send`
+waits until they have.
 """
 
 from __future__ import annotations
