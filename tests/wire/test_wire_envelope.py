@@ -56,6 +56,11 @@ def test_what_betterproto_writes_is_understood(batch: list[Envelope]) -> None:
         assert (mine.end or CallEnd()) == (one.end or CallEnd())
 
 
+def test_a_request_id_that_is_no_unicode_does_not_break_the_batch() -> None:
+    (one,) = decode_batch(encode(Envelope(call=1, request_id="a\udc80")))
+    assert one.request_id == "a?"
+
+
 @given(batches)
 def test_batches_round_trip(batch: list[Envelope]) -> None:
     assert decode_batch(b"".join(map(encode, batch))) == batch

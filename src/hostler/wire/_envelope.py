@@ -55,7 +55,8 @@ def encode(envelope: Envelope) -> bytes:
     for frame in envelope.frames:
         parts += (b"\x12", sized(len(frame)), frame)
     if envelope.request_id:
-        text = envelope.request_id.encode()
+        # What a program has made of bytes must not break the batch, which has other calls, too.
+        text = envelope.request_id.encode("utf-8", "replace")
         parts += (b"\x1a", sized(len(text)), text)
     if envelope.credit:
         parts += (b"\x20", varint(envelope.credit))
