@@ -44,6 +44,27 @@ def test_completion_is_installed_once(
         assert Path(script).parts[0] in ours
 
 
+@pytest.mark.parametrize("mine", [b"\n  # mine: \xfc\r\n\n", b"", b"# mine", None])
+def test_what_is_in_the_settings_stays(
+    mine: bytes | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = tmp_path / ".bashrc"
+    if mine is not None:
+        settings.write_bytes(mine)
+    assert install("bash", tmp_path, monkeypatch)[0] == 0
+    line = b"source ~/.bash_completions/hostler.sh\n"
+    end = b"\n" if mine == b"# mine" else b""
+    assert settings.read_bytes() == (mine or b"") + end + line
+
+
+def test_settings_that_can_not_be_written_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".bashrc").mkdir()
+    expected = f"Error: {tmp_path}/.bashrc: Is a directory\n"
+    assert install("bash", tmp_path, monkeypatch) == (1, expected)
+
+
 def test_a_shell_without_completion_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -41,12 +41,12 @@ def install_completion(app: click.Command) -> str:
     """Write the script to where that shell reads it, and say what was done."""
     shell = _shell()
     place, home = _PLACES[shell], Path.home()
-    _write(home / place.script, _script(app, shell))
-    if place.line:
-        path = home / place.settings
-        text = path.read_text() if path.exists() else ""
-        if place.line not in text.splitlines():
-            _write(path, f"{text.rstrip()}\n{place.line}\n".lstrip())
+    try:
+        _write(home / place.script, _script(app, shell))
+        if place.line:
+            _add_line(home / place.settings, place.line.encode())
+    except OSError as error:
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     return (
         f"{shell} completion installed in {home / place.script}\n"
         "Completion will take effect once you restart the terminal"
@@ -73,3 +73,12 @@ def _script(app: click.Command, shell: str) -> str:
 def _write(path: Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
+
+
+def _add_line(path: Path, line: bytes) -> None:
+    """Unless it is there. What else is there stays, byte for byte."""
+    text = path.read_bytes() if path.exists() else b""
+    if line not in text.splitlines():
+        begin = b"\n" if text and not text.endswith(b"\n") else b""
+        with path.open("ab") as file:
+            file.write(begin + line + b"\n")
