@@ -94,6 +94,14 @@ async def test_middleware_changes_answers_of_the_server(handler: Any) -> None:
             assert (await client.post(b"abc")).headers["x-mark"] == "1"
 
 
+@pytest.mark.parametrize("extensions", [None, {}, {"http.response.debug": {}}])
+async def test_other_servers_have_other_extensions_or_none(extensions: Any) -> None:
+    request = AsgiRequest().body(b"abc")
+    request.scope["extensions"] = extensions
+    await request.run(app_of(ScriptedAgent(whole)))
+    assert (request.status, request.content) == (200, b"abc")
+
+
 async def test_headers_of_answers_are_those_of_each_call() -> None:
     """Also where they are remembered."""
     agent = ScriptedAgent()

@@ -50,7 +50,8 @@ class OwnServer(Protocol):
 
 def own_server(scope: Scope) -> OwnServer | None:
     """``None`` if the request is served by another one."""
-    found: OwnServer | None = scope.get("extensions", {}).get(_NAME)
+    extensions = scope.get("extensions")  # (ASGI lets it be absent or None)
+    found: OwnServer | None = extensions.get(_NAME) if extensions else None
     return found
 
 
