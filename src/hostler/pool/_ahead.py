@@ -38,6 +38,11 @@ class Ahead:
         elif self._shares:
             self._shares.pop(address, None)
 
+    def forget(self) -> None:
+        """Nothing is known of the runners any more, where no call is left."""
+        self._slots.clear()
+        self._shares.clear()
+
     def begin(self, address: str) -> None:
         """A call goes there."""
         self._in_flight[address] = self._in_flight.get(address, 0) + 1

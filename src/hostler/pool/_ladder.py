@@ -49,6 +49,11 @@ class Ladder:
             self.interval = self._base
             self._plan(now)
 
+    def forget(self) -> None:
+        """What was experienced counts for nothing when the line begins the next time."""
+        self._refused = True
+        self.next_at = -math.inf
+
     def step(self, now: float) -> int:
         """How many calls may try now, at least 1."""
         if not self._refused:

@@ -27,6 +27,11 @@ class Pace:
         """Nobody waits any more: what comes now says nothing about before."""
         self._times.clear()
 
+    def forget(self) -> None:
+        """Nothing is known any more."""
+        self.reset()
+        self.run_seconds = 0.0
+
     def ran(self, seconds: float) -> None:
         """A call has taken so long on its runner."""
         mean = self.run_seconds

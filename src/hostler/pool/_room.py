@@ -98,6 +98,14 @@ class Line:
             del self.waiters[place]
             self._changed()
 
+    def forget(self) -> None:
+        """Be as a new one. All calls have left it."""
+        self.pool_trouble = ""
+        self._hopeless = False
+        self.ladder.forget()
+        self.pace.forget()
+        self.ahead.forget()
+
     def advance(self) -> None:
         """Give turns if the ladder has a step now."""
         now = trio.current_time()
@@ -203,6 +211,9 @@ class Room:
         self.probe_at = -math.inf
         """When runners that say that they are full may be tried again."""
         self._lines: dict[Hashable, Line] = {}
+        self._spare: Line | None = None
+        """The one that was left last, for the next: to make one takes longer than to place a call
+        in it. It is here only while there is no other, of which a turn may speak of it."""
         self._tickets = itertools.count()
         self.occupied = Occupied()
         self.held_bytes = 0
@@ -251,7 +262,10 @@ class Room:
         """The line of ``key``, which is there until as many have left it by `leave`."""
         line = self._lines.get(key)
         if line is None:
-            line = self._lines[key] = Line(self, self._make_ladder())
+            line, self._spare = self._spare, None
+            if line is None:
+                line = Line(self, self._make_ladder())
+            self._lines[key] = line
         line.users += 1
         return line
 
@@ -259,6 +273,10 @@ class Room:
         line.users -= 1
         if not line.users:
             del self._lines[key]
+            if self.unused:
+                line.forget()
+                self._spare = line
+                self.probe_at = -math.inf
 
     @contextmanager
     def line(self, key: Hashable) -> Iterator[Line]:

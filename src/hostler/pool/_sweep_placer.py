@@ -62,6 +62,8 @@ class SweepPlacer(Placer, LoadListener):
         self._metrics = metrics or default_metrics()
         self._rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
         self._rooms: dict[int, Room] = {}
+        self._left: tuple[RunnerPool, Room] | None = None
+        """The room that all calls have left last: the next one most often comes back to it."""
         self._placements: set[Placement] = set()
         self._closed = False
         self._hedging = Hedging(self._config.hedge_quantile, self._config.hedge_percent)
@@ -141,7 +143,7 @@ class SweepPlacer(Placer, LoadListener):
             self._placements.discard(placement)
             room.leave(need.key, line)
             if room.unused:
-                del self._rooms[id(pool)]
+                self._left = pool, self._rooms.pop(id(pool))
 
     def _order_of(
         self, placement: Placement, runners: Sequence[Runner], now: float
@@ -217,13 +219,16 @@ class SweepPlacer(Placer, LoadListener):
         """The waiting room of ``pool``, which is there as long as calls are under way."""
         room = self._rooms.get(id(pool))  # the caller holds the pool: no other has this id
         if room is None:
-            room = self._rooms[id(pool)] = Room(
-                self._make_ladder,
-                is_full=self._is_full_for,
-                gives_way=self._gives_way,
-            )
-            pool.add_load_listener(self)
+            if self._left is not None and self._left[0] is pool:
+                room = self._left[1]
+            else:
+                room = self._make_room()
+                pool.add_load_listener(self)
+            self._rooms[id(pool)] = room
         return room
+
+    def _make_room(self) -> Room:
+        return Room(self._make_ladder, is_full=self._is_full_for, gives_way=self._gives_way)
 
     def _make_ladder(self) -> Ladder:
         config = self._config

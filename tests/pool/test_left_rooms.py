@@ -1,0 +1,87 @@
+"""The room and the line that all calls have left, and that the next call gets."""
+
+from __future__ import annotations
+
+import gc
+import math
+import weakref
+
+from trio.testing import MockClock
+
+from hostler.abc import LoadListener
+from hostler.pool._ladder import Ladder
+from hostler.pool._room import Line, Room
+
+from .fakes import FakePool, FakeRunner, make_call
+from .test_placers import is_idle, make
+
+ADDRESS = "r:1"
+
+
+def make_room() -> Room:
+    return Room(lambda: Ladder(1.0, 8.0, lambda: 1.0))
+
+
+def spoil(line: Line) -> None:
+    """All that calls of a line can leave behind."""
+    line.pace.ran(0.2)
+    line.ahead.learn(ADDRESS, 2, share=3)
+    line.pool_trouble = "no subnet"
+    line.ladder.begin(10.0)
+    line.ladder.step(11.0)
+    line.refuse(12.0, 0.0, gentle=False)
+    line.ladder.step(14.0)
+
+
+def test_the_line_that_was_left_last_is_as_a_new_one() -> None:
+    room, fresh = make_room(), Line(make_room(), Ladder(1.0, 8.0, lambda: 1.0))
+    with room.line("a") as left:
+        spoil(left)
+        room.probe_at = 100.0
+    assert room.unused
+    assert room.probe_at == -math.inf
+    with room.line("b") as line:
+        assert line is left
+        for one in (line, fresh):
+            assert (one.pace.run_seconds, one.pool_trouble) == (0.0, "")
+            assert (one.ahead.share(ADDRESS), one.ahead.patience(ADDRESS, 0.1)) == (0, 0)
+            assert not one._hopeless
+            one.ladder.refuse(14.5)  # nobody has waited yet
+            assert one.ladder.next_at == -math.inf
+            one.ladder.begin(15.0)
+            assert repr(one.ladder) == "<Ladder interval=1.0 width=1 lost=0>"
+            assert one.ladder.next_at == 16.0
+
+
+def test_a_line_that_others_may_have_seen_is_not_used_again() -> None:
+    room = make_room()
+    with room.line("a"):
+        with room.line("b") as left:
+            pass
+        with room.line("b") as line:
+            assert line is not left
+
+
+class ListenedPool(FakePool):
+    listeners = 0
+
+    def add_load_listener(self, listener: LoadListener) -> None:
+        self.listeners += 1
+
+
+async def test_a_call_after_another_finds_its_room_and_that_of_another_pool_is_let_go(
+    autojump_clock: MockClock,
+) -> None:
+    placer = make()
+    one, other = ListenedPool([FakeRunner()]), ListenedPool([FakeRunner()])
+    for _ in range(3):
+        await placer.place_call(one, make_call())
+    assert one.listeners == 1
+    assert is_idle(placer)
+    gone = weakref.ref(one)
+    await placer.place_call(other, make_call())
+    assert other.listeners == 1
+    assert is_idle(placer)
+    del one
+    gc.collect()
+    assert gone() is None
