@@ -208,12 +208,8 @@ class _Exchange:
             self.body = self._counted(self.whole_body or b"")
         else:
             self.body = await self._body(self.incoming, head.length)
-        return CallRequest(
-            method=head.method,
-            url=head.url,
-            headers=self.entry.request_headers(head, self.trace),
-            body=self.body,
-        )
+        headers = self.entry.request_headers(head, self.trace)
+        return CallRequest(head.method, head.url, headers, self.body)
 
     def _make_call(self, request: CallRequest | Exception) -> PendingCall:
         """Raises why there is none."""
