@@ -61,6 +61,7 @@ class LBAgent(CallAgent):
             listeners=tuple(listeners),
             counts=self._counts,
             bodies=bodies,
+            log=log.bind(),
         )
 
     def __repr__(self) -> str:

@@ -19,8 +19,6 @@ from ..errors import ServiceReservationFailure
 from ._ending import Ending, ending_of
 from ._statistics import Counts
 
-log = structlog.get_logger(__name__)
-
 PLACER_SECONDS = 0.05
 """Seconds for the placer to refuse a call itself whose client's time is over."""
 
@@ -34,6 +32,8 @@ class Means:
     listeners: Sequence[CallListener]
     counts: Counts
     bodies: BodyBudget
+    log: structlog.typing.FilteringBoundLogger
+    """Of finished calls: bound, as what a module has is looked up for each line."""
     hear_begin: bool = attrs.field(init=False)
     """Whether one of the listeners wants to be told before a call."""
 
@@ -131,7 +131,7 @@ class CallRun:
         self._means.counts.end(
             ending.status, latency_ns, timings.scheduler_ns, timings.execution_ns
         )
-        log.info(
+        self._means.log.info(
             "call finished",
             call_id=call.model.id,
             app_id=call.model.app_id,
