@@ -89,6 +89,46 @@ async def test_envelopes_for_calls_that_are_over_mean_nothing() -> None:
         assert pair.service.started == 2
 
 
+async def test_a_call_that_comes_with_its_reset_is_not_looked_at() -> None:
+    taken: list[object] = []
+
+    async def play(engagement: ServerEngagement) -> None:
+        taken.append(await read_call(engagement))
+        await engagement.send(SUCCESS)
+
+    async with open_pair(play) as pair, pair.client._stream("EngageMany") as stream:
+        body = codec.encode_client(EMPTY_BODY)
+        await stream.send(batch(begin(1, body), Envelope(1, reset=8), begin(2, body)))
+        assert (await end_of(stream)).call == 2
+        assert len(taken) == 1
+
+
+async def test_what_comes_too_late_for_a_call_leaves_the_next_of_its_task_alone() -> None:
+    gate = Gate()
+    begun: list[tuple[trio.lowlevel.Task, Any]] = []
+
+    async def play(engagement: Any) -> None:
+        begun.append((trio.lowlevel.current_task(), engagement._call))
+        await read_call(engagement)
+        if len(begun) == 2:
+            await gate.open.wait()
+        await engagement.send(SUCCESS)
+
+    service = Service(play)
+    async with open_pair(service) as pair, pair.client._stream("EngageMany") as stream:
+        body = codec.encode_client(EMPTY_BODY)
+        await stream.send(batch(begin(1, body)))
+        assert (await end_of(stream)).call == 1
+        await stream.send(batch(begin(2, body)))
+        await settle(lambda: len(begun), 2)
+        (task, first), (same, _) = begun
+        assert task is same
+        first.expire()
+        gate.open.set()
+        answer = await end_of(stream)
+        assert (answer.call, answer.end) == (2, CallEnd())
+
+
 async def test_a_client_that_ignores_credit_loses_the_call() -> None:
     service = Service(Gate())
 
