@@ -10,11 +10,17 @@ from typing import Any
 import pytest
 import trio
 
+from hostler import options
 from hostler.abc import Body
 from hostler.agent._connection import Channel, Connection
+from hostler.agent._exchange import Exchange
+from hostler.agent._limit import CallLimit
 from hostler.bodies import BytesBody
-from hostler.errors import FunctionResponseError
+from hostler.call import build_call
+from hostler.errors import FunctionResponseError, FunctionResponseTooBig
+from tests.conftest import Logs
 
+from .nodes import call_model
 from .test_agent_contract import BIG, StreamBody
 from .test_surplus import HEAD, call, open_function, response
 
@@ -118,5 +124,48 @@ async def test_an_answer_may_begin_within_the_request(plain: bool) -> None:
             request += await peer.receive_some()
         assert request.endswith(b"\r\n\r\n3\r\none\r\n3\r\ntwo\r\n" + LAST)
     assert not connection.finish(trio.current_time())
+    connection.close()
+    await peer.aclose()
+
+
+async def test_what_is_left_of_an_answer_that_is_too_big_is_not_the_next_one(
+    tmp_path: Path, logs: Logs
+) -> None:
+    async with open_function(tmp_path) as function:
+        channel = Channel(function.socket, function.socket.connect(), 0)
+        function.answers = [response(BIG)[:1000], response(b"second")]
+        big = build_call([options.from_model(call_model())])
+        exchange = Exchange(channel, big, CallLimit(), max_body=900)
+        with pytest.raises(FunctionResponseTooBig):
+            await exchange.run(trio.current_time())
+        assert exchange.container_ok
+        assert await call(channel, BytesBody(b"")) == b"second"
+        assert len(function.connections) == 2
+        channel.close()
+
+
+async def test_a_piece_is_whole_wherever_the_socket_cuts_it() -> None:
+    here, there = trio.socket.socketpair()
+    connection = Connection(here._sock, 1000)  # type: ignore[attr-defined]
+    peer = trio.SocketStream(there)
+    assert connection.begin(HEAD) == b""
+    await peer.receive_some()
+    plain = connection._plain
+
+    class Stingy:
+        """Takes ``size`` bytes at once."""
+
+        size = 0
+
+        def sendmsg(self, parts: list[bytes]) -> int:
+            if not self.size:
+                raise BlockingIOError
+            return plain.send(b"".join(parts)[: self.size])
+
+    connection._plain = stingy = Stingy()  # type: ignore[assignment]
+    whole = b"5\r\npiece\r\n"
+    for stingy.size in range(len(whole) + 1):
+        await connection.send_piece(b"piece")
+        assert await peer.receive_some() == whole
     connection.close()
     await peer.aclose()
