@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import closing
 from pathlib import Path
 
@@ -10,17 +11,19 @@ import trio
 import trio.testing
 
 from hostler import options
-from hostler.abc import CallListener
+from hostler.abc import CallListener, ContainerTask, Cookie
 from hostler.agent._connection import Channel
 from hostler.agent._exchange import Exchange
 from hostler.agent._limit import CallEnded, CallLimit
 from hostler.call import PendingCall, build_call
 from hostler.drivers.sim import echo, open_sim_driver
-from hostler.errors import CallTimeout
+from hostler.errors import APIError, CallTimeout
 from hostler.frames import Headers
+from hostler.models import Call
 
 from .functions import hang
-from .nodes import Recorder, call_model, open_node
+from .nodes import Node, Recorder, call_model, open_node
+from .test_agent_calls import Wrapping
 from .test_surplus import Function, open_function, response
 
 
@@ -76,6 +79,54 @@ async def test_a_timeout_ends_each_wait_of_a_call(
             await node.agent.submit(node.call(image, writer=writer, timeout=7))
         assert trio.current_time() - started == pytest.approx(7, abs=0.5)
         assert node.agent.statistics().timeouts == 1
+
+
+class Hanging(Wrapping):
+    """Its hook before a call does not return."""
+
+    async def create_cookie(self, task: ContainerTask) -> Cookie:
+        async def before(model: Call, extensions: Mapping[str, str]) -> None:
+            await trio.sleep_forever()
+
+        cookie = await super().create_cookie(task)
+        task.before_call = before
+        return cookie
+
+
+async def test_a_timeout_ends_a_hook_of_the_container(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as sim, open_node(Hanging(sim), tmp_path) as node:
+        started = trio.current_time()
+        with pytest.raises(CallTimeout):
+            await node.run(timeout=7)
+        assert trio.current_time() - started == pytest.approx(7, abs=0.5)
+
+
+async def test_the_end_of_an_agent_ends_a_listener_before_a_call(
+    autojump_clock: trio.testing.MockClock, tmp_path: Path
+) -> None:
+    class Stuck(CallListener):
+        async def before_call(self, call: PendingCall) -> None:
+            hangs.set()
+            await trio.sleep_forever()
+
+    hangs = trio.Event()
+    errors: list[APIError] = []
+    async with open_sim_driver({"echo": echo}) as driver, trio.open_nursery() as nursery:
+
+        async def run(node: Node) -> None:
+            with pytest.raises(APIError, match="closed during the call") as info:
+                await node.run()
+            errors.append(info.value)
+
+        async with open_node(driver, tmp_path, drain_grace_msecs=3000.0) as node:
+            node.agent.add_listener(Stuck())
+            nursery.start_soon(run, node)
+            await hangs.wait()
+            closing = trio.current_time()
+        assert trio.current_time() - closing == pytest.approx(3, abs=0.5)
+    assert [error.code for error in errors] == [500]
 
 
 class Now(Recorder):
