@@ -121,8 +121,8 @@ class ResponseWriter(ABC):
 @attrs.define
 class CallRequest:
     """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
-    names; like everything that may hold secrets they are not in the repr. To be looked at only: the
-    next request, of whatever client, may have the same lists of values."""
+    names; like everything that may hold secrets they are not in the repr. The call's own are
+    ``Call.headers``: to change these here changes nothing."""
 
     method: str
     url: str

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry
 
+from hostler.abc import CallRequest
 from hostler.bodies import BodyBudget
 from hostler.config import NodeConfig
 from hostler.front import FrontMetrics
 from hostler.front._invoke import Invoker
 from hostler.front._request import MAX_REMEMBERED, MAX_REMEMBERED_SIZE, Heads
 from hostler.front._routes import CallRoutes
+from hostler.models import Call
 
 from ._agent import TABLE, ScriptedAgent
 from ._own_server import FakeServer
+from ._sockets import open_front
 
 
 @pytest.fixture
@@ -108,9 +112,36 @@ def test_few_heads_are_remembered_and_none_that_is_long() -> None:
     assert heads.read(long) is not heads.read(long)
 
 
+@pytest.mark.parametrize("name", [b"Authorization", b"COOKIE", b"proxy-authorization"])
+def test_secrets_are_not_kept_when_their_client_has_gone(name: bytes) -> None:
+    heads = Heads(10_000)
+    secret = head(more=b"%b: s3cret\r\n" % name)
+    first = heads.read(secret)
+    assert first is not None
+    assert heads.read(secret) is not first
+
+
 @pytest.mark.parametrize("data", [b"", b"\r\n\r\n", head()[:-2], head(more=b"Expect: x\r\n")])
 def test_what_is_no_plain_head_is_not_read(data: bytes) -> None:
     heads = Heads(10_000)
     assert heads.read(data) is None
     assert heads.read(data) is None
     assert Heads(len(head()) - 1).read(head()) is None
+
+
+@pytest.mark.parametrize("path", ["/invoke/fn1", "/t/app/"])
+async def test_an_overrider_that_changes_headers_changes_those_of_no_other_call(path: str) -> None:
+    """Requests of other clients have the same head."""
+    seen: list[list[str]] = []
+
+    def meddle(request: CallRequest, _: Call, extensions: Mapping[str, str]) -> Mapping[str, str]:
+        (values,) = [v for name, v in request.headers.items() if name.endswith("X-Same")]
+        seen.append([*values])
+        values.append("mine")
+        return extensions
+
+    async with open_front(ScriptedAgent(overrider=meddle)) as front:
+        for _ in range(2):
+            client = await front.connect()
+            assert (await client.post(path=path, headers="X-Same: 1\r\n")).status == 200
+    assert seen == [["1"], ["1"]]

@@ -78,7 +78,8 @@ class InvokeEntry(Entry):
         return Found(*await self._functions.find(self._fn_id))
 
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
-        headers = head.headers.copy()
+        # Lists of its own: a call overrider may change them, other requests have the same head.
+        headers = {name: [*values] for name, values in head.headers.items()}
         headers.pop(STATE, None)
         headers.update(trace.headers())
         return headers
@@ -108,7 +109,11 @@ class TriggerEntry(Entry):
         return Found(app, fn, trigger.id)
 
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
-        own = {name: value for name, value in head.headers.items() if name not in (PARENT, STATE)}
+        own = {
+            name: [*values]  # as above
+            for name, values in head.headers.items()
+            if name not in (PARENT, STATE)
+        }
         own.update(trace.headers())
         own.pop("Host", None)  # it is in the URL
         content_type = own.pop("Content-Type", None)

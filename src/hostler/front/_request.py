@@ -72,6 +72,8 @@ MAX_REMEMBERED = 256
 """Heads that are kept in case another request, of any connection, has the same."""
 MAX_REMEMBERED_SIZE = 2048
 """Bytes of one of them."""
+_SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
+"""Headers that are not to stay in memory once their client has gone."""
 
 
 class Heads:
@@ -92,7 +94,7 @@ class Heads:
         if plain is None:
             return None
         known = plain, RequestHead.of_plain(plain)
-        if plain.raw == raw:
+        if plain.raw == raw and _SECRET.isdisjoint([name for name, _ in plain.fields]):
             if len(self._known) >= MAX_REMEMBERED:
                 self._known.clear()
             self._known[raw] = known
