@@ -3,21 +3,24 @@ own, it learns what it has to of the request."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from hostler import options
+from hostler._iofs import FunctionSocket
 from hostler.abc import Body
 from hostler.agent._connection import Channel, Connection
 from hostler.agent._exchange import Exchange
 from hostler.agent._limit import CallLimit
 from hostler.bodies import BytesBody
 from hostler.call import build_call
-from hostler.errors import FunctionResponseError, FunctionResponseTooBig
+from hostler.errors import FunctionResponseError, FunctionResponseTooBig, FunctionWriteRequest
 from tests.conftest import Logs
 
 from .nodes import call_model
@@ -79,6 +82,29 @@ async def test_what_comes_behind_a_large_answer_is_surplus(
         assert await call(channel, body()) == b"second"
         assert (function.requests, len(function.connections)) == (2, 2)
         channel.close()
+
+
+async def test_a_function_that_closes_within_a_small_request(tmp_path: Path) -> None:
+    """As with a body that streams: its head alone may be more than the socket takes at once."""
+    sock = trio.socket.socket(trio.socket.AF_UNIX)
+    await sock.bind(str(tmp_path / "lsnr.sock"))
+    sock.listen(10)
+    channel_socket = FunctionSocket(os.open(tmp_path / "lsnr.sock", os.O_PATH))
+    channel = Channel(channel_socket, channel_socket.connect(), 0)
+    model = call_model(headers={"X-Large": ["x" * 2**21]})
+    large = build_call([options.from_model(model, BytesBody(b"x"))])
+
+    async def close() -> None:
+        peer, _ = await sock.accept()
+        await trio.testing.wait_all_tasks_blocked()  # the rest of the request is being written
+        peer.close()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(close)
+        with pytest.raises(FunctionWriteRequest):
+            await Exchange(channel, large, CallLimit(), max_body=0).run(trio.current_time())
+    channel.close()
+    sock.close()
 
 
 async def test_an_answer_that_ends_too_early_is_an_error(tmp_path: Path) -> None:

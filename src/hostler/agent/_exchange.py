@@ -52,6 +52,7 @@ class Exchange:
         self._max_body = max_body
         self._connection: Connection
         self._sending = False
+        """The function has got a part of the request."""
         self._answered = False
         self._body_error: Exception | None = None
         self.container_ok = False
@@ -76,7 +77,7 @@ class Exchange:
                 data = self._call.body.data
                 if data is not None and len(data) <= INLINE_BODY:
                     if left := self._begin(head, data):
-                        await self._limit.run(self._go_on(left))
+                        self._sending = not await self._limit.run(self._go_on(left))
                     await self._receive()
                 else:
                     await self._limit.run(self._stream(head))
@@ -105,17 +106,21 @@ class Exchange:
             self._connection = self._channel.replace(self._connection)
             return self._connection.begin(head, body)
 
-    async def _go_on(self, left: bytes) -> None:
-        """A function that stops to read may have answered: that is left to who receives."""
+    async def _go_on(self, left: bytes) -> bool:
+        """Whether it was written. A function that stops to read may have answered: that is left to
+        who receives."""
         with suppress(FunctionBroke):
             await self._connection.write(left)
+            return True
+        return False
 
     async def _stream(self, head: RequestHead) -> None:
         """Send the body in a child task while the response is received here. The head goes first:
         what comes before it is no answer."""
         error: Exception | None = None
+        left = self._begin(head)
         self._sending = True
-        if left := self._begin(head):
+        if left:
             await self._go_on(left)
         async with trio.open_nursery() as nursery:
             receiving = trio.CancelScope()
