@@ -14,6 +14,9 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from hostler.bodies import BodyBudget
+from hostler.bodies._file import SpillFile
+from hostler.config import BodyConfig
 from hostler.front import invoke_app, node_app
 
 from ._agent import TABLE, ScriptedAgent
@@ -97,6 +100,27 @@ async def test_metrics_count_requests_by_route() -> None:
     assert count("fn_api_response_count", ok) == 1
     assert count("fn_api_response_count", missing) == 1
     assert count("fn_api_latency_count", ok) == 1
+
+
+async def test_a_call_counts_before_the_file_of_its_body_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That may take as long as the disk wants, and is no part of the call's latency."""
+    registry, counts = CollectorRegistry(), []
+    close = SpillFile.close
+
+    def counted(file: SpillFile) -> None:
+        labels = {"path": "/invoke/:fn_id", "method": "POST", "fn_fdk_version": ""}
+        ok = {**labels, "status": "200", "blame": "user"}
+        counts.append(registry.get_sample_value("fn_api_latency_count", ok))
+        close(file)
+
+    monkeypatch.setattr(SpillFile, "close", counted)
+    bodies = BodyBudget(BodyConfig(body_spill_size=1))
+    app = invoke_app(ScriptedAgent(), TABLE, registry=registry, bodies=bodies)
+    request = AsgiRequest(headers=[("transfer-encoding", "chunked")])
+    answer = await request.body(b"abc", more=True).body().run(app)
+    assert (answer.content, counts) == (b"abc", [1])
 
 
 async def test_a_scrape_holds_up_no_call() -> None:

@@ -81,10 +81,10 @@ class Invoker:
                 with exchange.call_scope:
                     await exchange.run(exchange.incoming)
         finally:
-            if exchange.body is not None:
-                await exchange.body.aclose()
             if exchange.ended or exchange.call_scope.cancel_called:
                 self._account(exchange, route, method, started_ns)
+            if exchange.body is not None:  # it may have a file, on a disk that is slow
+                await exchange.body.aclose()
 
     def _account(self, exchange: _Exchange, route: str, method: str, started_ns: int) -> None:
         duration_ns = time.monotonic_ns() - started_ns
