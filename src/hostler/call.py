@@ -91,7 +91,7 @@ class PendingCall(RunnerCall):
     scope: trio.CancelScope | None = None
     """Lent by who submits it, and open around that: an LB agent that ends before the call cancels
     it. Without one, or while another of its calls has it, the agent makes its own, which costs more
-    than to place the call, and raises an error then."""
+    than to place the call, and raises `ServiceReservationFailure` then."""
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     on_slot: SlotHook | None = None

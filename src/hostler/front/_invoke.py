@@ -25,7 +25,14 @@ from hostler.abc import Body, CallAgent, CallRequest
 from hostler.bodies import BodyBudget, CountedBody, ReplayBody
 from hostler.call import CallOption, PendingCall
 from hostler.config import NodeConfig
-from hostler.errors import APIError, Blame, ClientCancelled, RequestTooBig, public_error
+from hostler.errors import (
+    APIError,
+    Blame,
+    ClientCancelled,
+    RequestTooBig,
+    ServiceReservationFailure,
+    public_error,
+)
 from hostler.headers import canonical_header
 from hostler.ids import new_id
 from hostler.options import (
@@ -44,6 +51,8 @@ from ._writer import AsgiWriter, Truncated
 log = structlog.get_logger(__name__)
 
 CLIENT_GONE = 444
+LAST_ANSWER_SECONDS = 1.0
+"""In which a client has to take the answer to a call that ended with its agent."""
 REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
 """What a client's request id has to look like: it goes into logs, and into the metadata of calls
 to runners. Another is replaced by one of our own."""
@@ -81,6 +90,8 @@ class Invoker:
                 with exchange.call_scope:
                     await exchange.run(exchange.incoming)
         finally:
+            if not exchange.ended and exchange.call_scope.cancel_called and not exchange.gone:
+                await exchange.answer_for_agent()
             if exchange.ended or exchange.call_scope.cancel_called:
                 self._account(exchange, route, method, started_ns)
             if exchange.body is not None:  # it may have a file, on a disk that is slow
@@ -115,6 +126,8 @@ class _Exchange:
     call_id = ""
     fn_id = ""
     request_id = ""
+    gone = False
+    """The client has left, which has cancelled the call's scope."""
     ended = False
     """The answer is complete: a client that goes from now on has it."""
     status = 200
@@ -135,21 +148,21 @@ class _Exchange:
         """``None`` if the body is here whole, and the server tells of a client that goes."""
         if server is not None and self.whole_body is not None:
             self.call_scope: trio.CancelScope = server.connection_scope
-            """Cancelled when the client goes."""
+            """Cancelled when the client goes, or by the agent that it is lent to."""
         else:
             # (A body that turns out to be bad ends the call, too, but not the connection.)
             self.call_scope = trio.CancelScope()
             self.incoming = Incoming(
                 receive,
-                self.call_scope.cancel,
+                self._note_gone,
                 limit=front.limit,
                 read_until=trio.current_time() + front.config.request_body_read_timeout,
             )
         if server is not None:
-            server.tell_gone(self.call_scope.cancel)
+            server.tell_gone(self._note_gone)
         self.writer = AsgiWriter(
             send,
-            self.call_scope.cancel,
+            self._note_gone,
             answer=server.answer if server and send == server.send else None,
             response_head=way.entry.response_head,
             head_only=way.head.method == "HEAD",
@@ -196,6 +209,21 @@ class _Exchange:
             self.status = reply.status
             await self._answer(reply)
         self.ended = True
+
+    async def answer_for_agent(self) -> None:
+        """The agent has ended, and with it the call and the connection's scope, but the client is
+        there. Bounded: that scope has no say any more."""
+        with trio.move_on_after(LAST_ANSWER_SECONDS, shield=True):
+            reply = self._reply_to(ServiceReservationFailure())
+            if reply is not None:
+                reply.headers.append((b"connection", b"close"))
+                self.status = reply.status
+                await self._answer(reply)
+            self.ended = not self.gone
+
+    def _note_gone(self) -> None:
+        self.gone = True
+        self.call_scope.cancel()
 
     async def _prepare(self) -> CallRequest:
         """Find what is called, and read what there is of the body."""
@@ -299,6 +327,6 @@ class _Exchange:
     async def _answer(self, reply: Reply) -> None:
         try:
             await reply.send(self.send)
-        except OSError:  # the client has gone
-            self.call_scope.cancel()
+        except OSError:
+            self._note_gone()
             await trio.lowlevel.checkpoint()

@@ -1,0 +1,123 @@
+"""A program that ends its agent before its server: its clients get answers all the same."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import trio
+
+from hostler.agent import Resources, open_agent
+from hostler.call import PendingCall
+from hostler.config import AgentConfig
+from hostler.drivers.sim import open_sim_driver
+from hostler.front import invoke_app
+from tests.agent.functions import hang
+from tests.conftest import Logs
+from tests.lb.bench import open_bench
+from tests.pool.fakes import FakeRunner
+
+from ._agent import TABLE, ScriptedAgent
+from ._sockets import Answer, Client, open_front, until
+
+
+def message_of(answer: Answer) -> str:
+    return str(json.loads(answer.body)["message"])
+
+
+async def test_the_calls_of_a_load_balancer(logs: Logs) -> None:
+    """One that runs may have had effects, so its error is none after which to try again."""
+    runner = FakeRunner(seconds=9999, slots=1)
+    app, ready = None, trio.Event()
+    ending = trio.Event()
+
+    async def have_agent() -> None:
+        nonlocal app
+        async with open_bench(runner, grace=0.1, placer_seconds=99) as bench:
+            app = invoke_app(bench.agent, TABLE)
+            ready.set()
+            await ending.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(have_agent)
+        await ready.wait()
+        async with open_front(app=app) as front:
+            runs, waits = await front.connect(), await front.connect()
+            request = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+            await runs.send(request)
+            await until(lambda: runner.active == 1)
+            await waits.send(request)
+            await until(lambda: len(runner.attempts) == 2)
+            ending.set()
+            answer = await waits.answer()
+            assert (answer.status, answer.headers["retry-after"]) == (503, "15")
+            answer = await runs.answer()
+            assert answer.status == 500
+            assert message_of(answer) == (
+                "Unable to service the request for the reservation period"
+            )
+            assert answer.headers["connection"] == "close"
+            assert await runs.closed_by_server()
+            assert (await (await front.connect()).post()).status == 503
+    assert logs.with_event("client cancelled") == []
+
+
+async def test_the_calls_of_a_node(tmp_path: Path) -> None:
+    ready, ending = trio.Event(), trio.Event()
+    app = agent = None
+
+    async def have_agent() -> None:
+        nonlocal app, agent
+        async with (
+            open_sim_driver({"echo:1": hang}) as driver,
+            open_agent(
+                driver,
+                config=AgentConfig(iofs_path=str(tmp_path)),
+                total=Resources(2**30, 4000),
+                grace=0,
+            ) as agent,
+        ):
+            app = invoke_app(agent, TABLE)
+            ready.set()
+            await ending.wait()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(have_agent)
+        await ready.wait()
+        async with open_front(app=app) as front:
+            client = await front.connect()
+            await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+            await until(lambda: agent is not None and agent.statistics().running == 1)
+            ending.set()
+            answer = await client.answer()
+            assert (answer.status, message_of(answer)) == (
+                500,
+                "The runner was closed during the call",
+            )
+            assert (await client.post()).status == 503
+
+
+@pytest.mark.parametrize("takes", [True, False])
+async def test_a_response_that_has_begun_is_broken_off(takes: bool, logs: Logs) -> None:
+    """Within a second, whether or not its client takes anything."""
+
+    async def handler(call: PendingCall) -> None:
+        await call.writer.start(200, [("Content-Length", "100000000")])
+        if takes:
+            await call.writer.write(b"x")
+        else:
+            with trio.move_on_after(0.1):
+                for _ in range(1000):
+                    await call.writer.write(b"x" * 100_000)
+        assert call.scope is not None
+        call.scope.cancel()
+        await trio.sleep_forever()
+
+    async with open_front(ScriptedAgent(handler)) as front:
+        client: Client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await front.wait_connections(1)
+        await front.wait_connections(0)
+    (line,) = logs.with_event("response broken off")
+    assert line["status"] == 500
