@@ -22,6 +22,7 @@ from __future__ import annotations
 from hostler._container_task import Output, OutputSink
 
 from ._agent import Agent, StartupAction, open_agent
+from ._capacity import machine_resources
 from ._census import FnContainers, census
 from ._decisions import Resources
 from ._declared import keep_declared_warm, keep_stored_warm
@@ -41,5 +42,6 @@ __all__ = [
     "census",
     "keep_declared_warm",
     "keep_stored_warm",
+    "machine_resources",
     "open_agent",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ from hostler.frames import LoadHint
 from hostler.keep_alive import make_keep_alive
 
 from ._call_end import CallRecord, complete
-from ._capacity import read_machine, total_resources
+from ._capacity import machine_resources
 from ._container import Container
 from ._decisions import Resources
 from ._events import AgentEvents, AgentStatistics
@@ -320,6 +321,7 @@ async def open_agent(
     listeners: Iterable[CallListener] = (),
     startup: Iterable[StartupAction] = (),
     total: Resources | None = None,
+    sharers: int = 1,
     output: OutputSink | None = None,
     keep_logs: bool = False,
     debug_logs: bool = False,
@@ -335,7 +337,8 @@ async def open_agent(
     ``config`` is read from the environment by default. ``call_options`` run after those of the
     caller of ``get_call``, ``call_overrider`` after both. ``startup`` actions run in order before
     the block, on the complete agent; what one raises is raised from here. ``total`` replaces what
-    the machine has (Fn's rules, see the reference of the settings) as the room for containers.
+    the machine has (Fn's rules, see the reference of the settings) as the room for containers;
+    ``sharers`` is how many agents share the machine's CPUs, for what freezing may take of them.
     ``output`` gets what functions print. ``keep_logs``: each call's ``log`` gets what was printed
     for it, as listeners may want it. ``debug_logs``: the lines are logged at debug, unless
     FN_DISABLE_DEBUG_USER_LOGS. Without any of the three, output is not captured. ``metrics`` are
@@ -352,7 +355,7 @@ async def open_agent(
     `OSError` if there is no inotify instance left, and what the block raises, as it is.
     """
     config = AgentConfig.from_env() if config is None else config
-    total = total_resources(read_machine(), config) if total is None else total
+    total = machine_resources(config) if total is None else total
     keep_alive = make_keep_alive(config) if keep_alive is None else keep_alive
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
     await remove_leaked_directories(config)
@@ -363,7 +366,7 @@ async def open_agent(
             config=config,
             watcher=watcher,
             launch_slots=trio.CapacityLimiter(config.launch_concurrency),
-            freezer=Freezer(config.freeze_idle_msecs / 1000),
+            freezer=Freezer(config.freeze_idle_msecs / 1000, (os.cpu_count() or 1) / sharers),
             keep_alive=keep_alive,
             output=output,
             keep_logs=keep_logs,

@@ -40,6 +40,12 @@ class Machine:
     cpu_limit: int | None = None
 
 
+def machine_resources(config: AgentConfig) -> Resources:
+    """What an agent alone on this machine gives containers. Blocks for a moment. Raises
+    `ConfigError` if there is nothing."""
+    return total_resources(read_machine(), config)
+
+
 def total_resources(machine: Machine, config: AgentConfig) -> Resources:
     """The resources for all containers. Raises `ConfigError` if there are none."""
     total = Resources(_memory(machine, config), _cpus(machine, config))

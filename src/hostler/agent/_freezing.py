@@ -59,7 +59,7 @@ def freeze_grace(minimum: float, *, cost: float, gap: float) -> float:
     return max(minimum, min(max(cost / SHARE, MARGIN * gap), LONGEST_GRACE))
 
 
-def pause_rate(cost: float, cpus: int) -> float:
+def pause_rate(cost: float, cpus: float) -> float:
     """Containers per second that may be paused, with ``cost`` seconds each on ``cpus`` CPUs."""
     allowed = SHARE * cpus / cost if cost > 0 else MOST_RATE
     return min(max(allowed, LEAST_RATE), MOST_RATE)
@@ -86,9 +86,11 @@ class RecentGap:
 
 
 class Freezer:
-    """What the containers of one agent share for freezing: the measured cost and the rate."""
+    """What the containers of one agent share for freezing: the measured cost and the rate.
 
-    def __init__(self, minimum: float, cpus: int = 0) -> None:
+    ``cpus`` of 0 = those of the machine."""
+
+    def __init__(self, minimum: float, cpus: float = 0) -> None:
         self.cost = FIRST_COST
         """Seconds that pausing and resuming one container take together."""
         self._minimum = minimum

@@ -86,21 +86,23 @@ def keep_alive_of(config: AgentConfig) -> KeepAlive:
 
 @asynccontextmanager
 async def opened_driver(
-    name: str, config: AgentConfig, settings: Settings
+    name: str, config: AgentConfig, settings: Settings, instance_id: str = ""
 ) -> AsyncIterator[Driver]:
-    async with _driver(name, config, settings) as driver:
+    """``instance_id`` is for the labels of containers ("" = any). Raises `ConfigError`, and what
+    the driver raises."""
+    async with _driver(name, config, settings, instance_id) as driver:
         if not isinstance(driver, Driver):
             raise ConfigError(f"--driver {name!r}: made a {type(driver).__name__}, no Driver")
         yield driver
 
 
 def _driver(
-    name: str, config: AgentConfig, settings: Settings
+    name: str, config: AgentConfig, settings: Settings, instance_id: str
 ) -> AbstractAsyncContextManager[Driver]:
     if name == "docker":
         from hostler.drivers.docker import open_docker_driver
 
-        return open_docker_driver(config, environ=settings.env)
+        return open_docker_driver(config, environ=settings.env, instance_id=instance_id)
     if name == "process":
         from hostler.drivers.process import open_process_driver
 

@@ -10,7 +10,7 @@ from prometheus_client import REGISTRY
 
 from hostler import wire
 from hostler.abc import PKIData
-from hostler.agent import open_agent
+from hostler.agent import Resources, open_agent
 from hostler.config import AgentConfig, PoolConfig, RunnerConfig
 from hostler.errors import ConfigError
 from hostler.front import node_app, open_listeners
@@ -25,6 +25,7 @@ from ._parts import keep_alive_of, opened_driver, serving
 from ._settings import Settings
 from ._tail import Tail
 from ._tls import following_tls
+from .workers import Place, open_colleagues
 
 
 @attrs.frozen(kw_only=True)
@@ -39,6 +40,8 @@ class RunnerNode:
     stream_logs: bool
     hooks: str
     pki: PKIData | None
+    place: Place | None = None
+    """Among the workers of the node, if it has several."""
 
     async def __call__(self, life: Life) -> None:
         # There is an LB in front, which can try another runner.
@@ -48,7 +51,12 @@ class RunnerNode:
         if server.tls_client_names and self.pki is None:
             raise ConfigError("FN_TLS_CLIENT_NAMES needs --tls-ca, --tls-cert and --tls-key")
         hooks = self._hooks()
-        page = Page("runner", self.settings, life)
+        bind, for_driver, instance_id = self.settings.bind, config, ""
+        total, sharers = None, 1
+        if self.place is not None and (part := self.place.part) is not None:
+            config = part.agent_config(config)
+            bind, for_driver, instance_id = part.bind, part.labelled(config), part.instance_id()
+            total, sharers = Resources(part.memory, part.cpus), part.count
         logs = FunctionLogs() if self.stream_logs else None
         tail = Tail(self.settings)
         addresses: dict[str, object] = {}
@@ -56,14 +64,12 @@ class RunnerNode:
             enter = stack.enter_async_context
             tls = await enter(following_tls(self.pki, wire.server_tls, interval))
             # A taken port is to be found out before an engine is bothered.
-            async with open_listeners(self.settings.bind):
+            async with open_listeners(bind):
                 pass
+            colleagues = None if self.place is None else await enter(open_colleagues(self.place))
+            page = Page("runner", self.settings, life, colleagues)
             if self.http_bind:
-                try:
-                    listeners = await enter(open_listeners(self.http_bind))
-                except OSError as error:
-                    error.add_note("--http-bind")  # for who tells of it
-                    raise
+                listeners = await self._listen(stack, self.http_bind)
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
                 drained = trio.Event()
                 mounts = {**page.mount(drained), **tail.mount(drained)}
@@ -73,11 +79,13 @@ class RunnerNode:
                 addresses["http"] = http.addresses
             tracer = await enter(open_tracer(self.settings.node, "runner"))
             loop = await enter(wire.open_loop())
-            driver = await enter(opened_driver(self.driver, config, self.settings))
+            driver = await enter(opened_driver(self.driver, for_driver, self.settings, instance_id))
             agent = await enter(
                 open_agent(
                     driver,
                     config=config,
+                    total=total,
+                    sharers=sharers,
                     keep_alive=keep_alive_of(config),
                     call_overrider=self.settings.overrider,
                     listeners=page.listeners,
@@ -90,7 +98,7 @@ class RunnerNode:
             runner = await enter(
                 open_pure_runner(
                     traced_runner(agent, tracer),
-                    self.settings.bind,
+                    bind,
                     loop=loop,
                     ssl_context=tls,
                     client_names=server.tls_client_names,
@@ -111,6 +119,16 @@ class RunnerNode:
             take_machine_id(runner.address)
             life.announce("runner", addresses)
             await life.shutdown.wait()
+
+    async def _listen(self, stack: AsyncExitStack, bind: str) -> list[trio.SocketListener]:
+        """For the page and the metrics; those of a worker are given."""
+        if self.place is not None:
+            return self.place.open_listeners()
+        try:
+            return await stack.enter_async_context(open_listeners(bind))
+        except OSError as error:
+            error.add_note("--http-bind")  # for who tells of it
+            raise
 
     def _hooks(self) -> Hooks:
         if not self.hooks:

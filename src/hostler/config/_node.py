@@ -64,6 +64,15 @@ class NodeConfig(EnvConfig):
     public_lb_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_PUBLIC_LB_URL"))
     """Base URL of the endpoint annotations ("" = scheme and host of the request)."""
 
+    # --- the runner ---
+
+    runner_workers: int = attrs.field(
+        default=1, metadata=setting(number(high=256), "FN_RUNNER_WORKERS")
+    )
+    """Processes (1) of a pure runner, so that it can use several cores; 0 = one for each CPU that
+    it may use. Each is a runner of its own, on a port of its own and with its part of what all
+    together may use."""
+
     # --- HTTP ---
 
     max_request_size: int = attrs.field(

@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from ._activity import RECENT_CALLS
-from ._documents import CallRow, FnKnown, FnRow, Listed, Load, RunnerRow, State
+from ._documents import CallRow, Containers, FnKnown, FnRow, Listed, Load, RunnerRow, State
 from ._seconds import CountedSecond, Second
 
 MAX_ROWS = 300
@@ -22,6 +22,7 @@ _HEALTH = ("in use", "returning", "refuses", "ejected")
 T = TypeVar("T")
 K = TypeVar("K", bound=Hashable)
 R = TypeVar("R")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
 class Cursor(msgspec.Struct, frozen=True, kw_only=True):
@@ -110,20 +111,22 @@ def _only(rows: Sequence[T]) -> T:
 
 
 def _load(loads: Sequence[Load]) -> Load | None:
-    """Only one process, if any, has containers."""
-    if not loads:
-        return None
-    first = max(loads, key=lambda load: load.memory_total or 0)
-    return msgspec.structs.replace(
-        first,
-        queued=sum(load.queued for load in loads),
-        running=sum(load.running for load in loads),
-    )
+    return _sum(loads, Load) if loads else None
+
+
+def _sum(told: Sequence[S], kind: type[S]) -> S:
+    """Field by field; what some can't know is that of the others, and what nobody knows null."""
+    sums: dict[str, int | None] = {}
+    for name in kind.__struct_fields__:
+        known = [value for each in told if (value := getattr(each, name)) is not None]
+        sums[name] = sum(known) if known else None
+    return kind(**sums)
 
 
 def _function(shares: Sequence[FnShare]) -> FnRow:
     latest = max(shares, key=lambda share: share.last or 0.0)
     named = next((share for share in shares if share.name), latest)
+    containers = [share.containers for share in shares if share.containers is not None]
     samples = [sample for share in shares for sample in share.samples]
     return FnRow(
         id=latest.id,
@@ -134,7 +137,7 @@ def _function(shares: Sequence[FnShare]) -> FnRow:
         failed=sum(share.failed for share in shares),
         median=round(median(samples) / 1e6, 3) if samples else None,
         last=latest.last,
-        containers=latest.containers,
+        containers=_sum(containers, Containers) if containers else None,
     )
 
 

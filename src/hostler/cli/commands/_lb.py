@@ -75,7 +75,7 @@ def lb(
     log_level: str | None,
 ) -> None:
     """Front end and load balancer: calls are placed on runners."""
-    from ..workers import Supervisor, place_in, workers_of
+    from ..workers import LBCrew, Supervisor, place_in, workers_of
 
     place = place_in(os.environ)
 
@@ -95,8 +95,9 @@ def lb(
             raise ConfigError(f"{NO_RUNNERS} (or --runners)")
         table = load_functions(functions) if functions else None
         pki = pki_of(tls_ca, tls_cert, tls_key)
-        if place is None and (count := workers_of(made.node)) > 1:
-            return made.node, Supervisor(settings=made, count=count)
+        if place is None and (count := workers_of(made.node.lb_workers)) > 1:
+            crew = LBCrew(made.bind, made.node.runner_addresses)
+            return made.node, Supervisor(settings=made, count=count, crew=crew)
 
         from .._lb import LBNode  # (what only supervises has no use for it)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import click
@@ -34,6 +35,13 @@ from ._options import (
     "--http-bind",
     envvar="FN_HTTP_BIND",
     help="host:port for /metrics, /healthz, /readyz and /version; off if unset.",
+)
+@option(
+    "--workers",
+    type=int,
+    help="Processes, to use several cores: each a runner of its own, on the port of --bind and "
+    "those that follow, with its part of the machine; 0 = one for each CPU. "
+    "[FN_RUNNER_WORKERS, default: 1]",
 )
 @option(
     "--detached/--no-detached",
@@ -78,6 +86,7 @@ def runner(
     keep_alive: str | None,
     bind: str | None,
     http_bind: str | None,
+    workers: int | None,
     detached: bool,
     status_image: str,
     network_barrier: str,
@@ -98,13 +107,27 @@ def runner(
     FN_ENABLE_NB_RESOURCE_TRACKER=false lets it wait here instead.
     """
 
+    from ..workers import place_in, workers_of
+
+    place = place_in(os.environ)
+
     def make() -> tuple[NodeConfig, Node]:
+        options = {
+            **life_settings(log_format, log_level, grace),
+            "FN_KEEP_ALIVE": keep_alive,
+            "FN_RUNNER_WORKERS": workers,
+        }
+        made = make_settings(options, bind=bind, overrider=overrider, grpc=True)
+        pki = pki_of(tls_ca, tls_cert, tls_key)
+        if place is None and (count := workers_of(made.node.runner_workers)) > 1:
+            from ..workers.runners import RunnersNode
+
+            return made.node, RunnersNode(settings=made, http_bind=http_bind, count=count)
+
         from hostler.runner import StatusChecks
 
         from .._runner import RunnerNode
 
-        options = {**life_settings(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
-        made = make_settings(options, bind=bind, overrider=overrider, grpc=True)
         return made.node, RunnerNode(
             settings=made,
             driver=driver,
@@ -113,7 +136,10 @@ def runner(
             checks=StatusChecks(image=status_image, barrier=network_barrier),
             stream_logs=stream_logs,
             hooks=hooks,
-            pki=pki_of(tls_ca, tls_cert, tls_key),
+            pki=pki,
+            place=place,
         )
 
-    sys.exit(run_node(make, ready_fd))
+    if place is None:
+        sys.exit(run_node(make, ready_fd))
+    sys.exit(run_node(make, place.ready, place.orders))

@@ -13,6 +13,8 @@ import trio
 
 from hostler.config import BodyConfig, PlacerConfig
 
+from ._part import RunnerPart
+
 Config = TypeVar("Config", PlacerConfig, BodyConfig)
 
 VARIABLE = "HOSTLER_WORKER"
@@ -33,6 +35,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     """A pipe from the supervisor, see `hostler.cli._life`."""
     folder: str
     """Where the sockets of all workers are, on which they ask each other."""
+    part: RunnerPart | None = None
+    """If it is a runner."""
 
     def text(self) -> str:
         """For `VARIABLE`."""

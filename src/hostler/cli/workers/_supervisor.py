@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import tempfile
@@ -10,25 +11,24 @@ import attrs
 import structlog
 import trio
 
-from hostler.config import NodeConfig
 from hostler.front import address_of, open_listeners, open_shared_listeners
 
 from .._life import DRAIN, Life
 from .._settings import Settings
+from ._crew import Crew
 from ._worker import Worker, WorkerEnded, open_worker
 
 log = structlog.get_logger(__name__)
 
 FIRST_PAUSE, MAX_PAUSE = 0.5, 30.0
 """Seconds before a worker that has ended is started again; twice as many each time that it ends
-before it has been there for `MAX_PAUSE`. Clients that the kernel gives to it wait meanwhile."""
-DRAIN_MARGIN = 20.0
-"""Seconds beyond the grace that workers get to close everything."""
+before it has been there for `MAX_PAUSE`. Clients that the kernel gives to it on a shared port wait
+meanwhile."""
 
 
-def workers_of(config: NodeConfig) -> int:
-    """How many processes an LB with this configuration is."""
-    return config.lb_workers or len(os.sched_getaffinity(0))
+def workers_of(configured: int) -> int:
+    """How many processes a node is for which so many are configured."""
+    return configured or len(os.sched_getaffinity(0))
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -41,36 +41,61 @@ class Supervisor:
 
     settings: Settings
     count: int
+    crew: Crew
     _workers: dict[int, Worker] = attrs.field(factory=dict[int, Worker], init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _codes: set[int] = attrs.field(factory=set[int], init=False)
 
     async def __call__(self, life: Life) -> None:
-        async with open_listeners(self.settings.bind) as found:  # tells if the port is taken
-            addresses = [address_of(listener) for listener in found]
+        addresses = await self._addresses()
         with (
             tempfile.TemporaryDirectory(prefix="hostler.") as folder,
             open_shared_listeners(addresses, self.count) as sockets,
         ):
             async with trio.open_nursery() as nursery:
+                keep = [
+                    functools.partial(
+                        nursery.start,
+                        self._keep,
+                        number,
+                        tuple(each.fileno() for each in own),
+                        folder,
+                    )
+                    for number, own in enumerate(sockets)
+                ]
+                if self.crew.first_alone:
+                    await keep.pop(0)()
                 async with trio.open_nursery() as starting:
-                    for number, own in enumerate(sockets):
-                        fds = tuple(each.fileno() for each in own)
-                        starting.start_soon(nursery.start, self._keep, number, fds, folder)
-                workers = [self._workers[number].process.pid for number in range(self.count)]
-                runners = list(self.settings.node.runner_addresses)
-                life.announce("lb", {"http": addresses, "runners": runners, "workers": workers})
+                    for start in keep:
+                        starting.start_soon(start)
+                workers = [worker.process.pid for _, worker in sorted(self._workers.items())]
+                told = self.crew.announcement(addresses)
+                life.announce(self.crew.node, {**told, "workers": workers})
                 await life.shutdown.wait()
                 # Or clients would still be given to sockets that nobody looks at any more.
                 for own in sockets:
                     for each in own:
                         each.close()
                 self._drain()
-                nursery.cancel_scope.deadline = self.settings.grace.deadline() + DRAIN_MARGIN
+                nursery.cancel_scope.deadline = (
+                    self.settings.grace.deadline() + self.crew.drain_margin
+                )
         if any(self._codes):
             raise WorkerEnded(f"a worker has ended badly, exit code {max(self._codes)}")
         if nursery.cancel_scope.cancelled_caught:
             raise WorkerEnded("a worker did not end in time")
+
+    async def _addresses(self) -> list[str]:
+        """Those on which all listen, as bound. Raises `OSError` if one is taken."""
+        addresses: list[str] = []
+        for option, bind in self.crew.binds.items():
+            try:
+                async with open_listeners(bind) as found:
+                    addresses += [address_of(listener) for listener in found]
+            except OSError as error:
+                error.add_note(option)  # for who tells of it
+                raise
+        return addresses
 
     def _drain(self) -> None:
         self._drained.set()
@@ -115,12 +140,12 @@ class Supervisor:
         task_status: trio.TaskStatus[None] | None,
     ) -> int:
         """One life of a worker; its exit code."""
-        async with open_worker(number, self.count, listeners, folder) as worker:
+        async with open_worker(number, self.count, listeners, folder, self.crew) as worker:
             self._workers[number] = worker
             if self._drained.is_set():
                 worker.order(DRAIN)
             try:
-                await worker.wait_ready()
+                self.crew.joined(number, await worker.wait_ready())
                 if task_status is not None:
                     task_status.started()
                 else:

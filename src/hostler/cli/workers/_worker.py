@@ -7,20 +7,20 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
+import msgspec
 import structlog
 import trio
 
 from hostler.errors import HostlerError
 
 from .._life import AT_ONCE
+from ._crew import Crew, Told
 from ._place import VARIABLE, Place
 
 log = structlog.get_logger(__name__)
-
-ABORT_SECONDS = 5.0
-"""For a worker to end that was told to do so at once."""
 
 
 class WorkerEnded(HostlerError):
@@ -35,13 +35,18 @@ class Worker:
     process: trio.Process
     _ready: int
     _orders: int
+    _abort_seconds: float
 
-    async def wait_ready(self) -> None:
-        """Raises `WorkerEnded`."""
+    async def wait_ready(self) -> Told:
+        """What it tells then. Raises `WorkerEnded`."""
+        told = b""
         async with trio.lowlevel.FdStream(os.dup(self._ready)) as stream:
-            if not await stream.receive_some():
-                code = await self.process.wait()
-                raise WorkerEnded(f"a worker has ended before it was ready, exit code {code}")
+            while not told.endswith(b"\n"):
+                if not (data := await stream.receive_some()):
+                    code = await self.process.wait()
+                    raise WorkerEnded(f"a worker has ended before it was ready, exit code {code}")
+                told += data
+        return msgspec.json.decode(told, type=dict[str, Any])
 
     def order(self, what: bytes) -> None:
         """Pass on `DRAIN` or `AT_ONCE`. One that has ended is past all orders."""
@@ -53,7 +58,7 @@ class Worker:
     async def end(self) -> None:
         """End it at once, and by force if that takes it too long."""
         self.order(AT_ONCE)
-        with trio.move_on_after(ABORT_SECONDS):
+        with trio.move_on_after(self._abort_seconds):
             await self.process.wait()
         if self.process.returncode is None:
             log.warning("worker is killed", number=self.number)
@@ -63,7 +68,7 @@ class Worker:
 
 @asynccontextmanager
 async def open_worker(
-    number: int, count: int, listeners: tuple[int, ...], folder: str
+    number: int, count: int, listeners: tuple[int, ...], folder: str, crew: Crew
 ) -> AsyncIterator[Worker]:
     """Start this very command once more, as worker ``number``. Ended with the block, if it still
     runs then: at once, for it is to be told to drain before."""
@@ -76,6 +81,7 @@ async def open_worker(
         ready=tell_ready,
         orders=orders,
         folder=folder,
+        part=crew.part(number),
     )
     try:
         try:
@@ -89,7 +95,7 @@ async def open_worker(
         finally:
             os.close(tell_ready)
             os.close(orders)
-        worker = Worker(number, process, ready, give_orders)
+        worker = Worker(number, process, ready, give_orders, crew.abort_seconds)
         try:
             yield worker
         finally:

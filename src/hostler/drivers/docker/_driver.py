@@ -100,9 +100,9 @@ async def open_docker_driver(
     ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, and Docker's configuration file.
     ``instance_id`` (default: random) labels the containers if ``config.container_label_tag`` is
     set; then first the containers are removed that other instances with this tag have left,
-    unless they live on this machine; what the engine has not removed after 5 seconds is left to
-    the background. ``limits`` replaces seconds of `LIMITS`. ``metrics`` are the process's own by
-    default.
+    unless they live on this machine, which is worth a warning if their id is not the same up to a
+    dot; what the engine has not removed after 5 seconds is left to the background. ``limits``
+    replaces seconds of `LIMITS`. ``metrics`` are the process's own by default.
 
     Raises `EngineError` if the engine can't be reached or does not load
     ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block closes the

@@ -22,6 +22,12 @@ from ..._flock import Removed, hold, seize
 log = structlog.get_logger(__name__)
 
 
+def family_of(instance_id: str) -> str:
+    """What ids of instances have in common that belong together, as workers of one node: all
+    before a dot."""
+    return instance_id.partition(".")[0]
+
+
 @contextmanager
 def living(instance_id: str) -> Iterator[None]:
     """Hold the lock of ``instance_id`` in the block. Where that is not possible, it is logged:

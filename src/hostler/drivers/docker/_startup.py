@@ -15,7 +15,7 @@ from ...errors import ConfigError
 from ._containers import remove_container
 from ._engine import Engine
 from ._errors import EngineError, EngineTooOld
-from ._instance import is_living
+from ._instance import family_of, is_living
 from ._limits import Operation
 from ._options import LABEL_CLASSIFIER, LABEL_INSTANCE
 from ._streams import JSON, JSONLines, open_json_lines
@@ -129,7 +129,8 @@ def _of_the_dead(found: list[dict[str, Any]], ours: str) -> list[str]:
     instances = {str(container["Labels"].get(LABEL_INSTANCE, "")) for container in found}
     alive = {instance for instance in instances - {ours} if is_living(instance)}
     for instance in alive:
-        log.warning("another runner with our label tag is running", instance=instance)
+        if family_of(instance) != family_of(ours):
+            log.warning("another runner with our label tag is running", instance=instance)
     alive.add(ours)
     return [c["Id"] for c in found if c["Labels"].get(LABEL_INSTANCE, "") not in alive]
 

@@ -1,0 +1,118 @@
+"""Runners that are workers of one node: each on a port of its own, all on one machine."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from hostler.agent import Resources, machine_resources
+from hostler.config import AgentConfig
+from hostler.errors import ConfigError
+from hostler.front import parse_bind
+
+from .._life import Life
+from .._machine_id import own_address
+from .._settings import Settings
+from ._crew import Crew, Told
+from ._part import RunnerPart, part_of
+from ._supervisor import Supervisor
+
+MAX_PORT = 65_535
+
+
+@attrs.frozen(kw_only=True)
+class RunnersNode:
+    """The supervisor of ``count`` runners."""
+
+    settings: Settings
+    http_bind: str | None
+    count: int
+
+    async def __call__(self, life: Life) -> None:
+        total = machine_resources(AgentConfig.from_env(self.settings.env))
+        crew = RunnerCrew(self.settings.bind, self.http_bind, self.count, total)
+        await Supervisor(settings=self.settings, count=self.count, crew=crew)(life)
+
+
+@attrs.define
+class RunnerCrew(Crew):
+    """Load balancers know each as a runner of its own: by its hot containers and its load.
+
+    So nothing listens in the place of one that has ended: what it would have got goes to the
+    others meanwhile. ``bind`` is the address of the first, ``http_bind`` that of them all;
+    ``total`` is what they have together. Raises `ConfigError` if that can't be divided among
+    ``count``.
+    """
+
+    bind: str
+    http_bind: str | None
+    count: int
+    total: Resources
+    family: str = attrs.field(factory=lambda: f"hostler-{uuid.uuid4().hex}")
+    _binds: list[str] = attrs.field(init=False)
+
+    node = "runner"
+    first_alone = True
+    drain_margin = 60.0  # an engine that hangs takes long, see docs/reference/docker.md
+    abort_seconds = 35.0  # as long as a driver goes on to remove containers
+
+    def __attrs_post_init__(self) -> None:
+        self._binds = binds_of(self.bind, self.count)
+        if self.total.memory < self.count or self.total.cpus < self.count:
+            raise ConfigError(
+                f"FN_RUNNER_WORKERS: {self.total.memory} bytes of memory and {self.total.cpus} "
+                f"milli-CPUs are too little for {self.count} workers"
+            )
+
+    @property
+    def binds(self) -> Mapping[str, str]:
+        return {"--http-bind": self.http_bind} if self.http_bind else {}
+
+    def part(self, number: int) -> RunnerPart:
+        return RunnerPart(
+            number=number,
+            count=self.count,
+            bind=self._binds[number],
+            memory=part_of(self.total.memory, number, self.count),
+            cpus=part_of(self.total.cpus, number, self.count),
+            family=self.family,
+        )
+
+    def joined(self, number: int, told: Told) -> None:
+        # Where any port would do, it is this one from now on: load balancers know it.
+        self._binds[number] = told["grpc"]
+
+    def announcement(self, addresses: Sequence[str]) -> dict[str, object]:
+        least = self.part(self.count - 1)
+        return {
+            **({"http": list(addresses)} if addresses else {}),
+            "grpc": list(self._binds),
+            "runners": ",".join(map(reachable, self._binds)),
+            "worker_memory": least.memory,
+            "worker_mcpus": least.cpus,
+        }
+
+
+def binds_of(bind: str, count: int) -> list[str]:
+    """``count`` addresses: of ``bind`` and the ports that follow, or any ports for port 0.
+
+    Raises `ConfigError`.
+    """
+    _, first = parse_bind(bind)
+    if not first:
+        return [bind] * count
+    if first + count - 1 > MAX_PORT:
+        raise ConfigError(f"{bind!r}: there are no {count} ports from this one on")
+    host = bind.rpartition(":")[0]
+    return [f"{host}:{port}" for port in range(first, first + count)]
+
+
+def reachable(bound: str) -> str:
+    """``bound`` as `hostler lb --runners` takes it: of all interfaces the address from which others
+    are reached, if there is one."""
+    host, port = parse_bind(bound)
+    if host not in ("", "::", "0.0.0.0"):  # noqa: S104  (compared, not bound)
+        return bound
+    return f"{own_address() or '127.0.0.1'}:{port}"
