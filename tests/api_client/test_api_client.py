@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from hostler.datastore import (
 )
 from hostler.errors import APIError, ConfigError, FnNotFound
 from hostler.front import HttpServer, serve_http
+from hostler.models import Fn
 from hostler.rules.errors import (
     AppExists,
     AppNotFound,
@@ -267,6 +268,30 @@ async def test_what_answers_is_no_api() -> None:
             assert "no API" in info.value.reason
 
 
+async def test_a_success_that_tells_no_id_is_none() -> None:
+    """Of a page behind a login, say, that answers 200 with some other JSON."""
+    empty = (200, b"{}")
+    fn = Fn(id="f", name="pay", app_id="a", image="shop/pay")
+    async with scripted(*[empty] * 8, (200, b'{"items":[{"name":"shop"}]}')) as (client, faults):
+        asking: list[Callable[[], Awaitable[Any]]] = [
+            lambda: client.create_app(an_app()),
+            lambda: client.update_app("a", AppPatch()),
+            lambda: client.get_app("a"),
+            lambda: client.create_fn(fn),
+            lambda: client.get_fn("f"),
+            lambda: client.create_trigger(a_trigger(fn)),
+            lambda: client.trigger_by_source("a", "http", "/"),
+        ]
+        for ask in asking:
+            with pytest.raises(ApiUnavailable) as info:
+                await ask()
+            assert info.value.reason == "what answers is no API: it tells no id"
+        assert (await client.list_apps(AppFilter())).items == []
+        with pytest.raises(ApiUnavailable):
+            await client.app_id_by_name("shop")
+        assert faults.script == []
+
+
 async def test_a_cancelled_request_leaves_nothing_and_the_client_goes_on() -> None:
     async with scripted("hang", (200, APP)) as (client, _):
         with trio.move_on_after(0.2) as scope:
@@ -283,10 +308,11 @@ async def test_a_cancelled_request_leaves_nothing_and_the_client_goes_on() -> No
         ("http://h:1/v2/", "http://h:1"),
         ("https://h", "https://h"),
         ("h:8080", "http://h:8080"),
-        ("http://[::1]:80/x?y", "http://[::1]:80"),
+        ("http://[::1]:80/x?y", "http://[::1]:80/x"),
+        ("http://u:p@h/a%2Fb/c/v2", "http://u:p@h/a%2Fb/c"),
     ],
 )
-async def test_only_scheme_and_host_count(url: str, base: str) -> None:
+async def test_the_path_of_a_proxy_goes_before_the_apis(url: str, base: str) -> None:
     asked: list[str] = []
 
     def answer(request: httpx.Request) -> httpx.Response:

@@ -225,7 +225,7 @@ async def test_an_environment_of_fns_is_enough(tmp_path: Path) -> None:
             _, fn, _ = await node.deploy()
         grpc = free_port()
         runner = {"FN_NODE_TYPE": "pure-runner", "FN_GRPC_PORT": str(grpc), **process_driver}
-        lb = {"FN_NODE_TYPE": "lb", "FN_RUNNER_API_URL": f"{api}/", "FN_PLACER": "ch"}
+        lb = {"FN_NODE_TYPE": "lb", "FN_RUNNER_API_URL": f"{api}/v1?a", "FN_PLACER": "ch"}
         async with (
             by_variables(tmp_path, runner) as common,
             by_variables(tmp_path, {**lb, "FN_RUNNER_ADDRESSES": f"127.0.0.1:{grpc}"}) as front,

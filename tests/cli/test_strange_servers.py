@@ -44,6 +44,7 @@ JSON = "application/json"
         ("app list", ("200 OK", "text/html", b"<html>"), 5, "what answers is no API"),
         ("app list", ("302 Found", "text/html", b""), 1, "has no API of functions"),
         ("app create a", ("502 Bad Gateway", "text/html", b"<html>"), 5, "as it should (502)"),
+        ("app create a", ("200 OK", JSON, b"{}"), 5, "what answers is no API: it tells no id"),
         ("logs", ("200 OK", "text/html", b"<html>"), 1, ": its answer is not understood: text/htm"),
         ("logs", ("200 OK", JSON, b'{"items":[]}\n'), 1, ": its answer is not understood: applic"),
         ("logs", ("500 Broken", JSON, b'{"message":"a\\nb"}'), 1, ": 500 a b"),
@@ -65,7 +66,7 @@ async def test_what_is_no_node_is_told_in_one_line(
 @pytest.mark.parametrize("what", ["app", "fn"])
 async def test_only_what_has_the_name_is_deleted(what: str) -> None:
     """Of an API that gives all, whatever name it is asked for."""
-    body = b'{"items":[{"id":"1","name":"other"}]}'
+    body = b'{"id":"1","name":"other","items":[{"id":"1","name":"other"}]}'
     names = ["other", "mine"] if what == "fn" else ["mine"]
     async with open_server("200 OK", JSON, body) as url:
         done = await run(what, "delete", *names, "--yes", env={"FN_API_URL": url})

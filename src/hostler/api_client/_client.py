@@ -26,7 +26,7 @@ from hostler.models import App, Fn, Trigger
 from hostler.rules.errors import AppNotFound
 
 from ._documents import AppDocument, FnDocument, ListDocument, TriggerDocument
-from ._errors import ApiUnavailable
+from ._errors import no_api
 from ._http import Connection
 
 MAX_CONNECTIONS = 64
@@ -140,7 +140,8 @@ class ApiClient:
 async def open_api_client(
     url: str, config: ApiConfig | None = None, *, transport: httpx.AsyncBaseTransport | None = None
 ) -> AsyncIterator[ApiClient]:
-    """A client of the API at ``url``, of which only scheme, host and port count, as in Fn.
+    """A client of the API at ``url``: its path goes before ``/v2`` (which it may end with), as that
+    of a proxy; a query does not count.
 
     Connects when there is something to ask. ``transport`` replaces the network. Raises
     `ConfigError` for a bad URL.
@@ -164,7 +165,8 @@ def _base(url: str) -> str:
     host = parts.hostname or ""
     if parts.scheme not in ("http", "https") or not host or not is_host(host):
         raise ConfigError(f"{url!r} is no URL of an API: takes http://host:port or https://")
-    return f"{parts.scheme}://{parts.netloc}"
+    path = parts.path.rstrip("/").removesuffix("/v2").rstrip("/")
+    return f"{parts.scheme}://{parts.netloc}{path}"
 
 
 def _part(text: str) -> str:
@@ -176,4 +178,4 @@ def _decode(body: bytes, type_: type[_T]) -> _T:
     try:
         return msgspec.json.decode(body, type=type_)
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise ApiUnavailable(f"what answers is no API: {error}") from error
+        raise no_api(str(error)) from error

@@ -1,7 +1,7 @@
 """The API's documents as a client sends and reads them.
 
-Every field may be missing or, where Go has a map, null. What has its default is not sent, so that
-a patch says only what it changes.
+Every field may be missing or, where Go has a map, null, but for the id of what the API tells of.
+What has its default is not sent, so that a patch says only what it changes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import msgspec
 from hostler.datastore import AppPatch, FnPatch, TriggerPatch
 from hostler.dates import format_date, parse_date
 from hostler.models import App, Fn, Trigger
+
+from ._errors import no_api
 
 Document = TypeVar("Document")
 
@@ -44,7 +46,7 @@ class AppDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     def value(self) -> App:
         return App(
-            id=self.id,
+            id=_id(self.id),
             name=self.name,
             config=self.config or {},
             annotations=self.annotations or {},
@@ -85,7 +87,7 @@ class FnDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     def value(self) -> Fn:
         return Fn(
-            id=self.id,
+            id=_id(self.id),
             name=self.name,
             app_id=self.app_id,
             image=self.image,
@@ -130,7 +132,7 @@ class TriggerDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
 
     def value(self) -> Trigger:
         return Trigger(
-            id=self.id,
+            id=_id(self.id),
             name=self.name,
             app_id=self.app_id,
             fn_id=self.fn_id,
@@ -145,6 +147,12 @@ class TriggerDocument(msgspec.Struct, omit_defaults=True, kw_only=True):
 class ListDocument(msgspec.Struct, Generic[Document], kw_only=True):
     items: list[Document] | None = None
     next_cursor: str = ""
+
+
+def _id(text: str) -> str:
+    if not text:
+        raise no_api("it tells no id")
+    return text
 
 
 Value = TypeVar("Value")

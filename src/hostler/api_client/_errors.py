@@ -21,6 +21,11 @@ class ApiUnavailable(DatastoreUnavailable):
         self.reason = reason
 
 
+def no_api(fault: str) -> ApiUnavailable:
+    """Something answers with a success that is none of the API."""
+    return ApiUnavailable(f"what answers is no API: {fault}")
+
+
 class _Message(msgspec.Struct):
     message: str = ""
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import attrs
 
@@ -86,12 +87,13 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
 
 @asynccontextmanager
 async def opened_remote(url: str, settings: Settings) -> AsyncIterator[Lookup]:
-    """The functions that the API at ``url`` has."""
+    """The functions that the API at ``url`` has, of which only scheme, host and port count: so it is
+    with Fn, whose variable it is."""
     from hostler.api_client import open_api_client
 
-    config = ApiConfig.from_env(settings.env)
+    config, parts = ApiConfig.from_env(settings.env), urlsplit(url)
     async with (
-        open_api_client(url, config) as client,
+        open_api_client(f"{parts.scheme}://{parts.netloc}", config) as client,
         open_cached_functions(client, config) as functions,
     ):
         yield Lookup(functions)

@@ -43,8 +43,8 @@ class NodeConfig(EnvConfig):
     # --- the LB ---
 
     runner_api_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_RUNNER_API_URL"))
-    """Base URL (none) of the API node that an LB asks for apps and functions; the node type ``lb``
-    needs it, unless functions are declared in a file."""
+    """URL (none) of the API node that an LB asks for apps and functions, without a path; the node
+    type ``lb`` needs it, unless functions are declared in a file."""
 
     runner_addresses: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(TARGETS, "FN_RUNNER_ADDRESSES")
