@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Literal, Protocol
 
 from .errors import public_error
@@ -61,6 +62,11 @@ class Tracer(Protocol):
     ) -> Span:
         """``parent`` is a valid ``traceparent``, "" = a new trace begins."""
         ...
+
+
+request_span: ContextVar[Span | None] = ContextVar("request_span", default=None)
+"""Of the request that is served, for what is done for it where no call is at hand. Tasks that begin
+meanwhile have it, too."""
 
 
 @contextmanager

@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import structlog
 import trio
+from structlog.contextvars import get_contextvars, merge_contextvars
 
 from hostler.api import Middleware, api_app, json_reply, with_middleware
+from hostler.config import NodeConfig
 from hostler.errors import APIError
 from hostler.front import ASGIApp, node_app
 from tests.conftest import Logs
 from tests.front._asgi_client import AsgiRequest
+from tests.front.test_trace import TRACE
 
 from ._client import Client
 
@@ -124,3 +128,43 @@ async def test_a_client_that_has_gone_is_the_servers_business() -> None:
     request.send_error = OSError("gone")
     with pytest.raises(OSError, match="gone"):
         await request.run(api_app(NO_STORE))
+
+
+@pytest.mark.parametrize(
+    ("headers", "labels"),
+    [
+        ([("x-rid", "r1"), ("traceparent", TRACE)], {"request_id": "r1", "trace_id": TRACE[3:35]}),
+        ([("x-rid", "r1"), ("traceparent", "nonsense")], {"request_id": "r1"}),
+    ],
+)
+async def test_what_is_logged_for_a_request_names_it(
+    logs: Logs, headers: list[tuple[str, str]], labels: dict[str, str]
+) -> None:
+    processors = [merge_contextvars, *structlog.get_config()["processors"]]
+    structlog.configure(processors=processors)
+    config = NodeConfig(rid_header="X-Rid")
+    app = api_app(NO_STORE, config=config, middleware=[raising(ValueError())])
+    request = await AsgiRequest("/v2/apps", method="GET", headers=headers).run(app)
+    assert request.status == 500
+    line = logs.expect_error("request failed")
+    assert {name: line[name] for name in ("request_id", "trace_id") if name in line} == labels
+    assert get_contextvars() == {}
+
+
+async def test_a_request_without_a_name_gets_one_if_names_are_on(logs: Logs) -> None:
+    seen: list[dict[str, Any]] = []
+
+    def noting(_app: ASGIApp) -> ASGIApp:
+        async def noted(_scope: Any, _receive: Any, send: Any) -> None:
+            seen.append(get_contextvars())
+            await json_reply("").send(send)
+
+        return noted
+
+    for rid_header in ("", "X-Rid"):
+        config = NodeConfig(rid_header=rid_header)
+        app = api_app(NO_STORE, config=config, middleware=[noting])
+        await AsgiRequest("/v2/apps", method="GET").run(app)
+    assert seen[0] == {}
+    assert len(seen[1].pop("request_id")) == 26
+    assert seen[1] == {}

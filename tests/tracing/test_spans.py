@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import trio
 
+from hostler.api import api_app
+from hostler.api_client import open_api_client
+from hostler.cached_functions import open_cached_functions
 from hostler.call import PendingCall, stopwatch
+from hostler.config import StoreConfig
 from hostler.errors import CallTimeout, ServerBusy
 from hostler.front import invoke_app
+from hostler.store import open_datastore
 from hostler.tracing import traced_agent, traced_app, traced_runner
+from tests.api_client.test_api_client import served
 from tests.cli.test_lb import RunnerAgent
 from tests.front._agent import TABLE, Handler, ScriptedAgent, echo
 from tests.front._asgi_client import AsgiRequest
 from tests.front.test_trace import TRACE
+from tests.store.things import a_fn, an_app
 
 from .recorder import Recorder
 
@@ -179,3 +188,42 @@ async def test_cancelled_anywhere_no_span_is_left_open(
         await ask(recorder, traced_runner(SlotAgent(hang), recorder))
     assert not recorder.open
     assert len(recorder.spans) >= 3
+
+
+async def test_a_look_up_in_the_api_is_a_part_of_its_request(tmp_path: Path) -> None:
+    """At the API, too. Of an answer that is known, nothing is asked."""
+    recorder, apis = Recorder(), Recorder()
+    async with open_datastore(StoreConfig(db_url=f"sqlite3://{tmp_path}/fn.db")) as store:
+        app = await store.create_app(an_app())
+        fn = await store.create_fn(a_fn(app))
+        async with (
+            served(traced_app(api_app(store), apis)) as url,
+            open_api_client(url) as client,
+            open_cached_functions(client) as functions,
+        ):
+            front = traced_app(invoke_app(ScriptedAgent(), functions), recorder)
+            for _ in range(2):
+                await AsgiRequest(f"/invoke/{fn.id}").body(b"hi").run(front)
+            await client.get_app(app.id)  # for no request
+    request, of_fn, of_app, second = recorder.spans
+    assert (of_fn.name, of_fn.kind, of_fn.parent) == ("look up", "client", request.traceparent)
+    assert of_fn.attributes == {"http.request.method": "GET", "url.path": f"/v2/fns/{fn.id}"}
+    assert of_app.parent == request.traceparent
+    assert second.name == "POST /invoke"
+    assert not recorder.open
+    parents = [span.parent for span in apis.spans]
+    assert parents == [of_fn.traceparent, of_app.traceparent, ""]
+
+
+async def test_a_look_up_that_fails_is_told_as_such() -> None:
+    recorder = Recorder()
+    async with (
+        open_api_client("http://127.0.0.1:1") as client,
+        open_cached_functions(client) as functions,
+    ):
+        front = traced_app(invoke_app(ScriptedAgent(), functions), recorder)
+        assert (await AsgiRequest().body().run(front)).status == 503
+    assert [span.error for span in recorder.spans] == [
+        "status 503",
+        "API unavailable, try again later",
+    ]

@@ -15,6 +15,7 @@ from ._replies import (
     json_reply,
     text_reply,
 )
+from ._request_id import request_id
 from ._types import ASGIApp, Message, RawHeader, RawHeaders, Receive, Scope, Send, decode_header
 
 __all__ = [
@@ -42,6 +43,7 @@ __all__ = [
     "error_reply",
     "json_reply",
     "own_server",
+    "request_id",
     "text_reply",
     "with_middleware",
 ]

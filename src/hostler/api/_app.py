@@ -31,6 +31,7 @@ from ._fns import fn_routes
 from ._listeners import Listener
 from ._listening import ListeningDatastore
 from ._metrics import RequestMetrics, counted
+from ._naming import naming
 from ._openapi import describe
 from ._request import ApiRequest, BodyLimits, parse_query
 from ._routes import Match, Route, Router
@@ -57,9 +58,9 @@ def api_app(
     called around the operations on ``store`` (`ListeningDatastore`). ``endpoints`` are further
     routes below ``/v2``; raises `ValueError` for one that is elsewhere, or that is there already.
 
-    Of ``config`` it uses ``public_lb_url``, ``api_cors_origins`` and ``api_cors_headers``, and for
-    the bodies of requests ``max_request_size`` and ``request_body_read_timeout``, as far as they
-    are below 6 MiB and 30 s.
+    Of ``config`` it uses ``public_lb_url``, ``api_cors_origins`` and ``api_cors_headers``, for log
+    lines ``rid_header``, and for the bodies of requests ``max_request_size`` and
+    ``request_body_read_timeout``, as far as they are below 6 MiB and 30 s.
 
     ``limits`` are those of ``store``; they are only told, in the description. ``metrics`` count
     the requests that have a route; those of a node are its `hostler.front.FrontMetrics`.
@@ -76,7 +77,7 @@ def api_app(
     app = _Api(Router(routes), listening, BodyLimits.of(config), metrics)
     origins = config.api_cors_origins
     first = [cors(origins, config.api_cors_headers)] if origins else []
-    return with_middleware(app, [*first, *middleware])
+    return naming(with_middleware(app, [*first, *middleware]), config.rid_header)
 
 
 class _Api:

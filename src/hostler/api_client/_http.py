@@ -9,6 +9,9 @@ import httpx
 import structlog
 import trio
 
+from hostler._spans import ending, request_span
+from hostler._trace_context import PARENT
+
 from ._errors import ApiUnavailable, message_of, refusal
 
 log = structlog.get_logger(__name__)
@@ -39,8 +42,25 @@ class Connection:
 
         Reads are tried again after failures of the API (5xx) and of the network; what changes
         something only if it was certainly not sent. Raises `ApiUnavailable`, and what the answer
-        says otherwise (`refusal`).
+        says otherwise (`refusal`). In a traced request it is a span of that.
         """
+        headers = {"Content-Type": "application/json"} if body else {}
+        if (request := request_span.get()) is None:
+            return await self._send(method, path, query, body, headers)
+        told = {"http.request.method": method, "url.path": path}
+        span = request.child("look up", told, kind="client")
+        with ending(span):
+            headers[PARENT] = span.traceparent
+            return await self._send(method, path, query, body, headers)
+
+    async def _send(
+        self,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: bytes | None,
+        headers: Mapping[str, str],
+    ) -> bytes:
         reason = ""
         with trio.move_on_after(self._time_limit):
             for attempt in range(RETRIES + 1):
@@ -48,11 +68,7 @@ class Connection:
                     await trio.sleep(_pause(attempt))
                 try:
                     answer = await self._client.request(
-                        method,
-                        path,
-                        params=query,
-                        content=body,
-                        headers={"Content-Type": "application/json"} if body else None,
+                        method, path, params=query, content=body, headers=headers
                     )
                 except httpx.RequestError as error:
                     reason = f"{type(error).__name__}: {error}".rstrip(": ")

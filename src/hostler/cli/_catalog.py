@@ -87,8 +87,8 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
 
 @asynccontextmanager
 async def opened_remote(url: str, settings: Settings) -> AsyncIterator[Lookup]:
-    """The functions that the API at ``url`` has, of which only scheme, host and port count: so it is
-    with Fn, whose variable it is."""
+    """The functions that the API at ``url`` has, of which only scheme, host and port count: so it
+    is with Fn, whose variable it is."""
     from hostler.api_client import open_api_client
 
     config, parts = ApiConfig.from_env(settings.env), urlsplit(url)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import math
-import re
 import time
-from collections.abc import Sequence
 
 import structlog
 import trio
@@ -19,6 +17,7 @@ from hostler._asgi import (
     Send,
     error_reply,
     own_server,
+    request_id,
 )
 from hostler._trace_context import TraceContext, trace_of
 from hostler.abc import Body, CallAgent, CallRequest
@@ -34,7 +33,6 @@ from hostler.errors import (
     public_error,
 )
 from hostler.headers import canonical_header
-from hostler.ids import new_id
 from hostler.options import (
     from_http_fn_request,
     invoke_detached,
@@ -53,9 +51,6 @@ log = structlog.get_logger(__name__)
 CLIENT_GONE = 444
 LAST_ANSWER_SECONDS = 1.0
 """In which a client has to take the answer to a call that ended with its agent."""
-REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
-"""What a client's request id has to look like: it goes into logs, and into the metadata of calls
-to runners. Another is replaced by one of our own."""
 
 
 class Invoker:
@@ -256,7 +251,7 @@ class _Exchange:
             if (limit := head.time_limit()) is not None:
                 options.append(with_time_limit(limit))
         if self.front.request_id_header:
-            self.request_id = self._request_id(head.headers.get(self.front.request_id_header))
+            self.request_id = request_id(head.headers.get(self.front.request_id_header))
             options.append(with_request_id(self.request_id))
         call = self.front.agent.get_call(*options)
         if self.incoming is None:
@@ -289,10 +284,6 @@ class _Exchange:
         if incoming.complete:
             return CountedBody(incoming.taken(), self.front.bodies)
         return ReplayBody(incoming.stream(), self.front.config.replay_limit, self.front.bodies)
-
-    @staticmethod
-    def _request_id(values: Sequence[str] | None) -> str:
-        return values[0] if values and REQUEST_ID.fullmatch(values[0]) else new_id()
 
     def _reply_to(self, error: Exception) -> Reply | None:
         """The answer for ``error``; ``None`` if the only answer left is to break off."""

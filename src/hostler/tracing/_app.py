@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from hostler._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
-from hostler._spans import Tracer, ending
+from hostler._spans import Tracer, ending, request_span
 from hostler._trace_context import PARENT, STATE, TraceContext, trace_of
 
 RECORDED = ("/invoke", "/t", "/v2")
@@ -52,12 +52,16 @@ def traced_app(app: ASGIApp, tracer: Tracer | None) -> ASGIApp:
         if is_given and context.state:
             own.append((_STATE, context.state.encode()))
         kept = [pair for pair in headers if pair[0] not in (_PARENT, _STATE)]
-        with ending(span):
-            await app({**scope, "headers": [*kept, *own]}, receive, noting)
-            if status >= 500:
-                span.end(f"status {status}")
-            elif not status:
-                span.end("no answer")
+        token = request_span.set(span)
+        try:
+            with ending(span):
+                await app({**scope, "headers": [*kept, *own]}, receive, noting)
+                if status >= 500:
+                    span.end(f"status {status}")
+                elif not status:
+                    span.end("no answer")
+        finally:
+            request_span.reset(token)
 
     return traced
 
