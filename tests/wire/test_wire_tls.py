@@ -15,6 +15,8 @@ from hostler import wire
 from hostler.abc import PKIData
 from hostler.engagement import NotSent
 from hostler.errors import ConfigError
+from hostler.wire import _pool, _server
+from hostler.wire._address import split_address
 
 from .leaks import asyncio_tasks, open_sockets, settle
 from .services import Service, body_of, call
@@ -195,3 +197,26 @@ async def test_a_name_that_no_certificate_can_have(tmp_path: Path, ca: trustme.C
             with pytest.raises(NotSent, match=r"no name of a host|server_hostname cannot"):
                 await call(client)
             await client.aclose()
+
+
+async def test_a_client_that_keeps_silent_has_one_time_to_go(
+    tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For its own close and for its part of the server's, to which it says nothing either."""
+    monkeypatch.setattr(_server, "LINGER_SECONDS", 0.1)
+    for module, name in ((_pool, "CLOSE_TIMEOUT"), (_server, "SHUTDOWN_TIMEOUT")):
+        monkeypatch.setattr(module, name, 30.0)
+    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    with trio.fail_after(20):
+        async with wire.open_loop() as loop:
+            context = wire.server_tls(runner)
+            async with wire.open_server(
+                Service(), "127.0.0.1:0", loop=loop, ssl_context=context
+            ) as server:
+                tcp = await trio.open_tcp_stream(*split_address(server.address))
+                client = trio.SSLStream(tcp, wire.client_tls(lb), server_hostname="runner.test")
+                await client.do_handshake()
+                while not server.connections:  # noqa: ASYNC110  (asyncio's side of a socket)
+                    await trio.sleep(0.001)
+            await tcp.aclose()
+            assert asyncio_tasks(loop) == 0

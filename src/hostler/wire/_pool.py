@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import attrs
@@ -223,14 +224,14 @@ class ConnectionPool:
         await close_all([slot.protocol for slot in slots])
 
 
-async def close_all(protocols: list[WireProtocol]) -> None:
+async def close_all(protocols: list[WireProtocol], until: float = math.inf) -> None:
     """Wait until connections that are being closed are lost; abort the stubborn ones.
 
-    Trio-flavoured. Shielded: bounded by ``CLOSE_TIMEOUT``, and an aborted connection is lost at
-    the loop's next turn.
+    Trio-flavoured. Shielded: bounded by ``CLOSE_TIMEOUT`` and ``until``, and an aborted connection
+    is lost at the loop's next turn.
     """
     with trio.CancelScope(shield=True):
-        with trio.move_on_after(CLOSE_TIMEOUT):
+        with trio.move_on_at(min(until, trio.current_time() + CLOSE_TIMEOUT)):
             for protocol in protocols:
                 await protocol.lost.wait()
         for protocol in protocols:

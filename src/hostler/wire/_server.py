@@ -40,8 +40,9 @@ SHARED_CALLS = 512
 
 LINGER_SECONDS = 1.0
 """How long a client gets to close its connection after it was told that we go (an LB does it at
-once when its calls are over). Calls that it has sent meanwhile are refused one by one; a connection
-closed under them would be reset, and with it what we have said of earlier ones could be lost."""
+once when its calls are over), and for its part of our close. Calls that it has sent meanwhile are
+refused one by one; a connection closed under them would be reset, and with it what we have said of
+earlier ones could be lost."""
 
 
 class GrpcServer:
@@ -190,10 +191,11 @@ class _Door:
                 nursery.cancel_scope.cancel()
         finally:
             protocol.connection.send_goaway()
-            with trio.move_on_after(LINGER_SECONDS, shield=True):
+            until = trio.current_time() + LINGER_SECONDS
+            with trio.CancelScope(shield=True, deadline=until):
                 await protocol.lost.wait()
             protocol.close("the server is shutting down")
-            await close_all([protocol])
+            await close_all([protocol], until)
 
     async def _start(self, stream: trio.SocketStream, handler: _Streams) -> WireProtocol | None:
         """The connection, after TLS; ``None`` and one log line if it does not come to be."""
