@@ -33,6 +33,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--list", action="store_true", help="list the scenarios and end")
     add("--driver", choices=("process", "docker"), default="process")
     add("--url", help="invoke URL of an echo function at any Fn-compatible load balancer, instead")
+    add("--runner-workers", type=int, default=1, help="processes of each runner (default: 1)")
     add("--any-answer", action="store_true", help="with --url: check only the status of answers")
     add("--runs", type=int, default=5, help="per scenario (default: 5)")
     add("--seconds", type=float, default=5.0, help="measured per run (default: 5)")
@@ -54,7 +55,8 @@ def _open(
         return open_serve(scenario.functions, options.driver, scenario.env)
     if options.url:
         return open_url(options.url, options.any_answer)
-    return open_hostler(scenario.functions, options.driver, scenario.env)
+    env = {"FN_RUNNER_WORKERS": str(options.runner_workers), **scenario.env}
+    return open_hostler(scenario.functions, options.driver, env)
 
 
 def _choose(options: argparse.Namespace) -> list[Scenario]:
@@ -105,6 +107,7 @@ def main() -> int:
             "runs": options.runs,
             "seconds": options.seconds,
             "warm_up": options.warm_up,
+            "runner_workers": options.runner_workers,
         },
     )
     write_report(report, options.output)

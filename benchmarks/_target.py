@@ -60,7 +60,9 @@ def open_hostler(
         started = [
             start("runner", "--bind", "127.0.0.1:0", "--driver", driver) for _ in range(runners)
         ]
-        addresses = ",".join(announced["grpc"] for _, announced in started)
+        # Of a runner of several workers both are for each of them.
+        addresses = ",".join(told.get("runners") or told["grpc"] for _, told in started)
+        pids = [pid for node, told in started for pid in (node, *told.get("workers", ()))]
         lb, front = start(
             *("lb", "--bind", "127.0.0.1:0", "--runners", addresses),
             *("--functions", declared),
@@ -69,7 +71,7 @@ def open_hostler(
         yield Target(
             address=front["http"][0],
             paths=paths,
-            processes=lambda: _groups(lb, [pid for pid, _ in started], driver),
+            processes=lambda: _groups(lb, pids, driver),
         )
 
 
@@ -108,7 +110,8 @@ def _declare(
 def _groups(lb: int, runners: list[int], driver: str) -> dict[str, list[int]]:
     groups = {"lb": [lb, *descendants(lb)], "runner": runners}
     if driver == "process":  # containers are nobody's children here
-        groups["functions"] = [pid for runner in runners for pid in descendants(runner)]
+        found = {pid for runner in runners for pid in descendants(runner)}
+        groups["functions"] = sorted(found.difference(runners))
     return groups
 
 

@@ -99,3 +99,18 @@ def test_a_node_that_does_not_end_is_killed(folder: Path, monkeypatch: pytest.Mo
     ):
         pids = target.processes()["lb"]
     assert not Path(f"/proc/{pids[0]}").exists()
+
+
+def test_workers_of_a_runner_are_runners_to_the_load_balancer(folder: Path) -> None:
+    install(folder, lb="""echo '{"node": "lb", "http": ["127.0.0.1:8"]}' >&$fd""")
+    path = folder / "hostler"
+    told = '"grpc": ["127.0.0.1:7", "127.0.0.1:6"], "runners": "127.0.0.1:7,127.0.0.1:6"'
+    path.write_text(
+        path.read_text().replace(
+            '"grpc": "127.0.0.1:7"', f'{told}, "workers": [1073741824, 1073741825]'
+        )
+    )
+    with open_hostler(FUNCTIONS, "process", {}) as target:
+        assert target.processes()["runner"][1:] == [2**30, 2**30 + 1]
+    calls = (folder / "calls").read_text().splitlines()
+    assert calls[1].startswith("lb --bind 127.0.0.1:0 --runners 127.0.0.1:7,127.0.0.1:6 ")
