@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from collections import Counter
@@ -233,6 +234,23 @@ async def test_what_is_wrong_ends_the_node_before_it_is_ready() -> None:
     bad = await run(*common, *LOCAL, "--hooks", "none")
     # The first is started alone, so what is wrong with all is told once.
     assert bad.stderr.count("--hooks 'none': takes module:attribute") == 1
+
+
+async def test_each_tells_what_functions_of_all_have_printed(functions: Path) -> None:
+    async with open_fleet(functions, env={"FN_LOG_TAIL_BYTES": "100000"}) as fleet:
+        pids = await fleet.pids_of_functions()
+        found: set[str] = set()
+        printed: list[str] = []
+        with trio.fail_after(END_SECONDS):
+            while len(found) < len(pids):
+                printed.append(f"line-{len(printed)}")
+                found.add((await fleet.call(f"out={printed[-1]};pid")).text)
+        async with httpx.AsyncClient(base_url=fleet.runner.url, timeout=60) as client:
+            for _ in range(4):  # on connections of their own, which the kernel gives to some worker
+                answer = await client.get("/logs", headers={"Connection": "close"})
+                lines = [json.loads(line) for line in answer.text.splitlines() if line]
+                assert [line["line"] for line in lines] == printed
+                assert len({line["container_id"] for line in lines}) == len(pids)
 
 
 async def test_one_is_a_runner_without_a_supervisor() -> None:

@@ -58,7 +58,6 @@ class RunnerNode:
             bind, for_driver, instance_id = part.bind, part.labelled(config), part.instance_id()
             total, sharers = Resources(part.memory, part.cpus), part.count
         logs = FunctionLogs() if self.stream_logs else None
-        tail = Tail(self.settings)
         addresses: dict[str, object] = {}
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
@@ -68,6 +67,7 @@ class RunnerNode:
                 pass
             colleagues = None if self.place is None else await enter(open_colleagues(self.place))
             page = Page("runner", self.settings, life, colleagues)
+            tail = Tail(self.settings, colleagues)
             if self.http_bind:
                 listeners = await self._listen(stack, self.http_bind)
                 # It takes no calls, and is asked for metrics and readiness during the drain too.

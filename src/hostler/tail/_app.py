@@ -6,13 +6,14 @@ import math
 from urllib.parse import parse_qsl
 
 import attrs
-import msgspec
 import trio
 
 from hostler._asgi import ASGIApp, RawHeaders, Receive, Reply, Scope, Send, error_reply
 from hostler.errors import APIError
 
-from ._ring import Batch, LogTail, TailLine, Where
+from ._documents import document_of, encoded
+from ._joint import JointTail
+from ._ring import LogTail, Where
 
 MAX_READERS = 16
 """Requests at once; others are told to come back."""
@@ -32,27 +33,6 @@ _HEADERS: RawHeaders = [
 _FLAGS = {"": True, "1": True, "true": True, "0": False, "false": False}
 
 
-class LineDocument(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """One line. Bytes of it that are no UTF-8 are replaced."""
-
-    at: float
-    """Seconds since 1970."""
-    app_id: str
-    fn_id: str
-    call_id: str
-    """The call that the container worked on, or worked on last; "" = before the first one."""
-    container_id: str
-    stream: str
-    """``stdout`` or ``stderr``."""
-    line: str
-
-
-class LostDocument(msgspec.Struct, frozen=True, gc=False):
-    """In the place of lines, of whatever function, that went before the reader took them."""
-
-    lost: int
-
-
 @attrs.frozen
 class _Query:
     where: Where
@@ -61,20 +41,22 @@ class _Query:
     """Of those that are kept; ``None`` = all."""
 
 
-def tail_app(tail: LogTail, closing: trio.Event) -> ASGIApp:
-    """The lines of ``tail``, as newline-delimited JSON: a `LineDocument` or `LostDocument` each.
+def tail_app(tail: LogTail, closing: trio.Event, joint: JointTail | None = None) -> ASGIApp:
+    """The lines of ``tail``, or of the whole node that it belongs to, as newline-delimited JSON: a
+    `LineDocument` or `LostDocument` each.
 
     ``GET /logs?app_id=&fn_id=&call_id=&lines=&follow=``: those that are kept, the oldest first;
     with ``follow`` also what comes, until the client leaves, or ``closing``. Empty lines mean
     nothing. At most `MAX_READERS` requests are served at once, others get 503.
     """
-    return _TailApp(tail, closing)
+    return _TailApp(tail, closing, joint)
 
 
 class _TailApp:
-    def __init__(self, tail: LogTail, closing: trio.Event) -> None:
+    def __init__(self, tail: LogTail, closing: trio.Event, joint: JointTail | None) -> None:
         self._tail = tail
         self._closing = closing
+        self._joint = joint
         self._readers = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -124,7 +106,11 @@ class _TailApp:
 
             nursery.start_soon(until_gone)
             nursery.start_soon(until_closing)
-            await _Reader(self._tail, query, send).run(self._closing)
+            reader = _Reader(self._tail, query, send)
+            if self._joint is None:
+                await reader.run(self._closing)
+            else:
+                await reader.run_joint(self._joint, self._closing)
             await send({"type": "http.response.body", "body": b""})
             nursery.cancel_scope.cancel()
 
@@ -153,11 +139,30 @@ class _Reader:
             if trio.current_time() >= self._beat:
                 await self._send_beat()
 
+    async def run_joint(self, joint: JointTail, closing: trio.Event) -> None:
+        """Of all processes of the node."""
+        writing = trio.Lock()
+
+        async def send(body: bytes) -> None:
+            async with writing:  # of several tasks
+                await self._send(body)
+
+        await self._send_beat()
+        reading = joint.reading(self._query.where, self._query.lines)
+        await reading.catch_up(send)
+        if not self._query.follow:
+            return
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(reading.follow, send)
+            await closing.wait()
+            reading.stop()
+        await reading.catch_up(send)
+
     async def _catch_up(self, end: int) -> None:
         while self._cursor < end:
             batch = self._tail.read(self._cursor, self._query.where)
             self._cursor = batch.cursor
-            if body := _encoded(batch):
+            if body := encoded(batch.lost, [*map(document_of, batch.lines)]):
                 await self._send(body)
             else:  # many lines of others must not hold up what else the node does
                 await trio.lowlevel.checkpoint()
@@ -168,26 +173,6 @@ class _Reader:
     async def _send(self, body: bytes) -> None:
         await self._send_message({"type": "http.response.body", "body": body, "more_body": True})
         self._beat = trio.current_time() + BEAT_SECONDS
-
-
-def _encoded(batch: Batch) -> bytes:
-    documents: list[LineDocument | LostDocument] = [_document(line) for line in batch.lines]
-    if batch.lost:
-        documents.insert(0, LostDocument(batch.lost))
-    return b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
-
-
-def _document(line: TailLine) -> LineDocument:
-    source = line.source
-    return LineDocument(
-        at=round(line.at, 3),
-        app_id=source.app_id,
-        fn_id=source.fn_id,
-        call_id=source.call_id,
-        container_id=source.container_id,
-        stream="stderr" if line.is_stderr else "stdout",
-        line=line.data.decode(errors="replace").removesuffix("\r"),
-    )
 
 
 def _query(scope: Scope) -> _Query:

@@ -42,7 +42,7 @@ class Colleagues:
 
         async def ask_one(number: int) -> None:
             try:
-                answers[number] = await self._ask(number, topic, question)
+                answers[number] = await self.ask_one(number, topic, question)
             except OSError as error:
                 log.debug("worker does not answer", number=number, reason=str(error))
 
@@ -53,8 +53,9 @@ class Colleagues:
                         nursery.start_soon(ask_one, number)
         return answers
 
-    async def _ask(self, number: int, topic: str, question: bytes) -> bytes:
-        """Raises `OSError`, also for an answer that was broken off."""
+    async def ask_one(self, number: int, topic: str, question: bytes) -> bytes:
+        """What one of them answers, whenever that is. Raises `OSError`, also for an answer that was
+        broken off."""
         stream = await trio.open_unix_socket(str(self.place.socket_of(number)))
         async with stream:
             try:

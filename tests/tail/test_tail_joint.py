@@ -1,0 +1,235 @@
+"""The last lines of a node of several processes, on virtual time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+import trio
+import trio.testing
+
+from hostler.tail import JointTail, LogTail, TailShare, tail_app
+from hostler.tail._app import LAST_SECONDS, MAX_READERS
+from hostler.tail._joint import AGAIN_SECONDS, ANSWER_SECONDS, WAIT_SECONDS
+
+from .test_tail import Client, output
+
+LIMIT = 100_000
+
+
+class Process:
+    """Another process of the node, which may be away, or hang."""
+
+    def __init__(self, clock: Iterator[int]) -> None:
+        self._clock = clock
+        self.questions = 0
+        self.hangs = False
+        self.start()
+
+    def start(self) -> None:
+        self.tail = LogTail(LIMIT, wall=lambda: float(next(self._clock)))
+        self.share: TailShare | None = TailShare(self.tail)
+
+    def stop(self) -> None:
+        self.share = None
+
+    def prints(self, *lines: str, fn: str = "fn") -> None:
+        for line in lines:
+            self.tail.collect(output(f"{line}\n".encode(), fn=fn))
+
+    async def ask(self, question: bytes) -> bytes:
+        self.questions += 1
+        await trio.lowlevel.checkpoint()
+        if self.share is None:
+            raise ConnectionRefusedError
+        if self.hangs:
+            await trio.sleep_forever()
+        answer = await self.share.answer(question)
+        if self.share is None:
+            raise ConnectionResetError
+        return answer
+
+
+class Node:
+    def __init__(self, others: int = 2) -> None:
+        clock = iter(range(1_000_000))
+        self.own, *self.others = (Process(clock) for _ in range(1 + others))
+        self.closing = trio.Event()
+        assert self.own.share is not None
+        joint = JointTail(self.own.share, [other.ask for other in self.others])
+        self.app = tail_app(self.own.tail, self.closing, joint)
+
+
+async def read_all(node: Node, query: str = "") -> list[str]:
+    found: list[str] = []
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, query)
+        await client.begin()
+        while not client.over.is_set():
+            found += await client.piece()
+            await trio.testing.wait_all_tasks_blocked()
+    return found
+
+
+async def test_lines_of_all_come_in_the_order_of_time() -> None:
+    node = Node()
+    one, two = node.others
+    one.prints("a")
+    node.own.prints("b", "c")
+    two.prints("d")
+    one.prints("e")
+    two.prints("other", fn="other")
+    node.own.prints("f")
+    assert await read_all(node, "fn_id=fn") == list("abcdef")
+    assert await read_all(node, "fn_id=fn&lines=3") == list("def")
+    assert await read_all(node, "fn_id=other") == ["other"]
+    assert await read_all(node, "lines=0") == []
+
+
+async def test_many_lines_come_in_pieces() -> None:
+    node = Node()
+    expected = [f"{number}" for number in range(1400)]
+    for number in expected:
+        [node.own, *node.others][int(number) % 3].prints(number)
+    assert await read_all(node) == expected
+
+
+async def test_lost_lines_of_all_are_counted() -> None:
+    node = Node(1)
+    (other,) = node.others
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "follow=1")
+        await client.begin()
+        await trio.testing.wait_all_tasks_blocked()
+        # Nothing is read while more comes than is kept.
+        for number in range(2000):
+            other.prints(f"{number:04}")
+        found: list[str] = []
+        while "1999" not in found:
+            found += await client.piece()
+        (lost,) = [line for line in found if line.startswith("lost")]
+        lines = [line for line in found if not line.startswith("lost")]
+        assert int(lost.split()[1]) + len(lines) == 2000
+        client.leave()
+        await client.over.wait()
+
+
+async def test_a_follower_gets_what_any_of_them_prints_at_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node()
+    node.others[0].prints("before")
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "follow=1&lines=1")
+        await client.begin()
+        assert await client.piece() == ["before"]
+        for process, line in zip([*node.others, node.own], "xyz", strict=True):
+            began = trio.current_time()
+            process.prints("not asked for", fn="other")
+            process.prints(line)
+            while not (found := await client.piece()):
+                pass
+            # (All functions are asked for; two batches may be one.)
+            while found[-1] != line:
+                found += await client.piece()
+            assert found == ["not asked for", line]
+            assert trio.current_time() == began
+        client.leave()
+        await client.over.wait()
+
+
+async def test_silence_costs_beats_and_few_questions(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node(1)
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "follow=1")
+        await client.begin()
+        for beat in range(1, 5):
+            for _ in range(2):  # one for each process
+                assert await client.piece() == []
+            assert trio.current_time() == pytest.approx(beat * WAIT_SECONDS)
+        assert node.others[0].questions <= 6
+        client.leave()
+        await client.over.wait()
+
+
+async def test_who_does_not_answer_is_left_out(autojump_clock: trio.testing.MockClock) -> None:
+    node = Node()
+    gone, hanging = node.others
+    for process in (node.own, gone, hanging):
+        process.prints("line")
+    gone.stop()
+    hanging.hangs = True
+    assert await read_all(node) == ["line"]
+    assert trio.current_time() == pytest.approx(ANSWER_SECONDS)
+
+
+async def test_one_that_was_started_again_is_followed_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node(1)
+    (other,) = node.others
+    other.prints("a", "b")
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "follow=1")
+        await client.begin()
+        assert await client.piece() == ["a", "b"]
+        await trio.testing.wait_all_tasks_blocked()
+        other.stop()
+        other.tail.wake()
+        await trio.sleep(2.5 * AGAIN_SECONDS)
+        other.start()
+        other.prints("first", "second")
+        found: list[str] = []
+        while len(found) < 2:
+            found += await client.piece()
+        assert found == ["first", "second"]
+        other.prints("third")
+        assert await client.piece() == ["third"]
+        client.leave()
+        await client.over.wait()
+
+
+async def test_a_node_that_stops_tells_the_last_lines(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node(1)
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "follow=1")
+        await client.begin()
+        await trio.testing.wait_all_tasks_blocked()
+        node.closing.set()
+        node.own.prints("last")
+        found: list[str] = []
+        while not client.over.is_set():
+            found += await client.piece()
+            await trio.testing.wait_all_tasks_blocked()
+        assert found == ["last"]
+
+
+async def test_a_reader_that_stands_still_does_not_keep_it_from_that(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node(1)
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "follow=1")
+        await client.begin()
+        node.others[0].prints("unread")
+        await trio.testing.wait_all_tasks_blocked()
+        node.closing.set()
+        await client.over.wait()
+        assert trio.current_time() == pytest.approx(LAST_SECONDS)
+
+
+async def test_refusals_are_those_of_one_process() -> None:
+    node = Node(1)
+    async with trio.open_nursery() as nursery:
+        assert await Client(nursery, node.app, "lines=x").status() == 400
+        assert await Client(nursery, node.app, method="POST").status() == 405
+        nursery.cancel_scope.cancel()
+    async with trio.open_nursery() as nursery:
+        for _ in range(MAX_READERS):
+            await Client(nursery, node.app, "follow=1").begin()
+        assert await Client(nursery, node.app).status() == 503
+        nursery.cancel_scope.cancel()
