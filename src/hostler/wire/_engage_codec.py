@@ -19,15 +19,14 @@ from hostler.frames import (
     Data,
     Finished,
     Headers,
-    LoadHint,
     Reserved,
     ResultStart,
     TryCall,
 )
 
 from ._data_codec import DATA_ARM, decode_data
-from ._hot_end import hot_fields
-from ._load_codec import decode_load, encode_load
+from ._hot_end import hot_fields, read_hot_end
+from ._load_codec import LOAD, encode_load, read_load
 from ._varint import SHORT, Unusual, inside, read_varint, sized, varint
 
 # Keys: field number times 8, plus 0 for a varint or 2 for what has a length. Those of fields
@@ -41,7 +40,6 @@ _COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
 _RESERVED = b"\xaa\x06\x00"  # RunnerMsg.reserved, number 101, all of it
 _START_ARM = b"\x0a"  # RunnerMsg.result_start
 _FINISHED_ARM = b"\x1a"  # RunnerMsg.finished
-_LOAD = b"\xaa\x06"  # CallFinished.load, number 101
 _HTTP = b"\xa2\x06"  # CallResultStart.http, number 100
 _FINISHED_FIELDS = (
     "success",
@@ -152,10 +150,8 @@ def _start_of(status: int, headers: Headers) -> bytes | None:
 def encode_finished(frame: Finished) -> bytes | None:
     """A ``RunnerMsg``."""
     fields = hot_fields(frame) or _fields(frame)
-    if fields is None or frame.load is None:
-        return None if fields is None else _sized(_FINISHED_ARM, fields)
-    load = encode_load(frame.load)
-    return None if load is None else _sized(_FINISHED_ARM, fields, _sized(_LOAD, load))
+    load = b"" if frame.load is None else encode_load(frame.load)
+    return None if fields is None or load is None else _sized(_FINISHED_ARM, fields, load)
 
 
 def _fields(frame: Finished) -> bytes | None:
@@ -200,7 +196,7 @@ def decode_runner(data: bytes) -> ResultStart | Data | Finished | Reserved | Non
         if arm == DATA_ARM:
             return decode_data(data)
         if arm == _FINISHED_ARM[0]:
-            return _finished(data)
+            return read_hot_end(data) or _finished(data)
         if arm == _START_ARM[0]:
             return _known_start(data) if len(data) <= _START_SIZE else _start(data)
         return Reserved() if data == _RESERVED else None
@@ -223,30 +219,34 @@ def _sized_at(data: bytes, at: int, end: int) -> tuple[int, int]:
 def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     end = len(data)
     at = inside(data, at, end)
-    texts = ["", ""]
+    call = slot = ""
     extensions: dict[str, str] = {}
     wait_ms = 0
     gentle = False
     while at < end:
-        key = data[at]
-        if key in (0x0A, 0x12):
+        key, size = data[at], data[at + 1]
+        if size < 0x80:
+            begin = at + 2
+        else:
             size, begin = read_varint(data, at + 1)
-            at = begin + size
-            texts[key >> 4] = data[begin:at].decode()
+        stop = begin + size
+        if key == 0x0A:
+            call = data[begin:stop].decode()
+        elif key == 0x12:
+            slot = data[begin:stop].decode()
         elif key == 0x1A:
-            size, begin = read_varint(data, at + 1)
-            at = begin + size
-            name, value = _pair(data, begin, at)
+            name, value = _pair(data, begin, stop)
             extensions[name] = value
-        elif data.startswith(_WAIT_MS, at):
-            wait_ms, at = read_varint(data, at + len(_WAIT_MS))
-        elif data.startswith(_GENTLE, at):
-            gentle, at = True, at + len(_GENTLE)
+        elif data[at : at + 3] == _GENTLE:
+            gentle, stop = True, at + 3
+        elif data[at : at + 2] == _WAIT_MS:
+            wait_ms, stop = read_varint(data, at + 2)
         else:
             raise Unusual
+        at = stop
     if at != end or wait_ms >= 2**32:
         raise Unusual
-    return TryCall(texts[0], texts[1], extensions, reserve, wait_ms, gentle)
+    return TryCall(call, slot, extensions, reserve, wait_ms, gentle)
 
 
 def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:
@@ -303,18 +303,6 @@ def _start(data: bytes) -> ResultStart:
     return ResultStart(status, tuple(headers))
 
 
-def _read_load(part: bytes) -> LoadHint:
-    # A runner under steady load says the same again and again.
-    if len(part) <= _MAX_KNOWN_SIZE:
-        return _known_load(part)
-    return decode_load(part, 0, len(part))
-
-
-@functools.lru_cache(maxsize=256)
-def _known_load(part: bytes) -> LoadHint:
-    return decode_load(part, 0, len(part))
-
-
 def _finished(data: bytes) -> Finished:
     end = len(data)
     at = inside(data, 1, end)
@@ -333,9 +321,9 @@ def _finished(data: bytes) -> Finished:
             at = stop
         elif value < bound:
             values[place] = value if bound > 2 else value > 0
-        elif key == _LOAD[0] and value == _LOAD[1]:
+        elif key == LOAD[0] and value == LOAD[1]:
             begin, at = _sized_at(data, at, end)
-            values[-1] = _read_load(data[begin:at])
+            values[-1] = read_load(data[begin:at])
         else:
             raise Unusual
     if at != end:

@@ -110,45 +110,49 @@ def _envelopes(data: bytes) -> list[Envelope]:
 
 
 def _envelope(data: bytes, at: int, end: int) -> Envelope:
-    envelope = Envelope()
     frames: list[bytes] = []
+    request_id = ""
+    call = credit = reset = timeout_ms = 0
+    call_end = None
     while at < end:
-        key = data[at]
+        start = at
+        key, value = data[at], data[at + 1]
+        if value < 0x80:
+            at += 2
+        else:
+            value, at = read_varint(data, at + 1)
         if key == _FRAME:
-            size, begin = read_varint(data, at + 1)
-            at = begin + size
+            begin, at = at, at + value
             frames.append(data[begin:at])
         elif key == _CALL:
-            envelope.call, at = _number(data, at, _UINT64)
+            call = value
         elif key == _END:
-            size, begin = read_varint(data, at + 1)
-            at = begin + size
-            envelope.end = _decode_end(data, begin, at) if size else OK_END
+            begin, at = at, at + value
+            call_end = _decode_end(data, begin, at) if value else OK_END
         elif key == _REQUEST_ID:
-            size, begin = read_varint(data, at + 1)
-            at = begin + size
-            envelope.request_id = data[begin:at].decode()
+            begin, at = at, at + value
+            request_id = data[begin:at].decode()
         elif key == _CREDIT:
-            envelope.credit, at = _number(data, at)
+            credit = _uint32(value)
         elif key == _RESET:
-            envelope.reset, at = _number(data, at)
+            reset = _uint32(value)
         elif key == _TIMEOUT:
-            envelope.timeout_ms, at = _number(data, at)
+            timeout_ms = _uint32(value)
         else:
-            at = _skip(data, at, end)
+            at = _skip(data, start, end)
     if at != end:
         raise ValueError("a field that is cut off")
-    if not envelope.call:
+    if not 0 < call < _UINT64:
         raise ValueError("an envelope without a call")
-    envelope.frames = frames
-    return envelope
+    return Envelope(call, frames, request_id, credit, call_end, reset, timeout_ms)
 
 
 def _decode_end(data: bytes, at: int, end: int) -> CallEnd:
     status, text = 0, ""
     while at < end:
         if data[at] == _STATUS:
-            status, at = _number(data, at)
+            status, at = read_varint(data, at + 1)
+            status = _uint32(status)
         elif data[at] == _TEXT:
             begin, at = _sized(data, at + 1, end)
             text = data[begin:at].decode()
@@ -159,12 +163,10 @@ def _decode_end(data: bytes, at: int, end: int) -> CallEnd:
     return CallEnd(status, text)
 
 
-def _number(data: bytes, at: int, limit: int = _UINT32) -> tuple[int, int]:
-    """A value under ``limit``, and the position after it; ``at`` is that of its key."""
-    value, at = read_varint(data, at + 1)
-    if value >= limit:
+def _uint32(value: int) -> int:
+    if value >= _UINT32:
         raise ValueError("a number that is too large")
-    return value, at
+    return value
 
 
 def _sized(data: bytes, at: int, end: int) -> tuple[int, int]:

@@ -3,16 +3,22 @@
 
 from __future__ import annotations
 
-from hostler.frames import Finished
+from functools import lru_cache
+from struct import Struct
 
-from ._varint import sized, varint
+from hostler.frames import Finished, LoadHint
+
+from ._load_codec import LOAD, read_load
+from ._varint import inside, read_varint, sized, varint
 
 _BEGIN = b"\x08\x01\x12"
 """That it was a success, and the key of the details."""
 _SCHEDULER, _EXECUTION, _IMAGE = b"@", b"H", b"Z"
+_SCHEDULER_KEY, _EXECUTION_KEY = _SCHEDULER[0], _EXECUTION[0]
 _DATE_SIZE = 24
 """Of a date as nodes write it."""
-_DATES_SIZE = 3 * (2 + _DATE_SIZE)
+_DATES = Struct(3 * f"2s{_DATE_SIZE}s")
+_KNOWN_SIZE = 512
 
 
 def hot_fields(frame: Finished) -> bytes | None:
@@ -35,7 +41,7 @@ def hot_fields(frame: Finished) -> bytes | None:
     if (
         not (details and image)
         or not len(created) == len(started) == len(completed) == _DATE_SIZE
-        or len(dates) != _DATES_SIZE  # a character took more than one byte
+        or len(dates) != _DATES.size  # a character took more than one byte
         or not (0 <= scheduler_ns < 2**63 and 0 < execution_ns < 2**63)
     ):
         return None
@@ -52,3 +58,69 @@ def hot_fields(frame: Finished) -> bytes | None:
         image,
     )
     return b"".join(parts)
+
+
+def read_hot_end(data: bytes) -> Finished | None:
+    """The reverse, for a whole ``RunnerMsg`` of that shape, with or without a hint; ``None`` for
+    others. Raises ValueError or IndexError as `_engage_codec` does."""
+    end = len(data)
+    at = inside(data, 1, end)
+    begin = at + 4
+    if data[at : begin - 1] != _BEGIN or (size := data[begin - 1]) > 0x7F:
+        return None
+    dates = begin + size
+    at = dates + _DATES.size
+    if at > end:
+        return None
+    first, created, second, started, third, completed = _DATES.unpack_from(data, dates)
+    if first != b"*\x18" or second != b"2\x18" or third != b":\x18":
+        return None
+    key = data[at]
+    scheduler_ns = 0
+    if key == _SCHEDULER_KEY:
+        scheduler_ns, at = read_varint(data, at + 1)
+        key = data[at]
+    if key != _EXECUTION_KEY:
+        return None
+    execution_ns, at = read_varint(data, at + 1)
+    rest = data[at:]
+    found = _known_rest(rest) if len(rest) <= _KNOWN_SIZE else _rest(rest)
+    if found is None or scheduler_ns >= 2**63 or execution_ns >= 2**63:
+        return None
+    image, load = found
+    return Finished(
+        True,
+        data[begin:dates].decode(),
+        0,
+        "",
+        False,
+        created.decode(),
+        started.decode(),
+        completed.decode(),
+        scheduler_ns,
+        execution_ns,
+        image,
+        0,
+        0,
+        0,
+        0,
+        load,
+    )
+
+
+def _rest(data: bytes) -> tuple[str, LoadHint | None] | None:
+    """The image, and the hint if there is one; ``None`` if something else is there."""
+    if not data.startswith(_IMAGE):
+        return None
+    size, begin = read_varint(data, 1)
+    end = begin + size
+    image = data[begin:end].decode()
+    if end == len(data):
+        return image, None
+    if not data.startswith(LOAD, end):
+        return None
+    return image, read_load(data[inside(data, end + 2, len(data)) :])
+
+
+_known_rest = lru_cache(maxsize=256)(_rest)
+"""Which is the same in most calls of a function, while its runner's load is."""

@@ -9,6 +9,8 @@ from hostler.frames import LoadHint
 
 from ._varint import SHORT, read_varint, varint
 
+LOAD = b"\xaa\x06"
+"""The key of ``CallFinished.load``, number 101."""
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
 _FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
@@ -54,7 +56,7 @@ _MAX_KNOWN_WARM = 8
 
 
 def encode_load(hint: LoadHint) -> bytes | None:
-    """A ``LoadHint``; ``None`` if a number is out of range."""
+    """``CallFinished.load``; ``None`` if a number is out of range."""
     # A runner under steady load says the same again and again.
     warm = tuple(hint.warm.items())
     encode = _known if len(warm) <= _MAX_KNOWN_WARM else _encode
@@ -79,7 +81,8 @@ def _encode(
             return None
         number = SHORT[_WARM_COUNT] + varint(count) if count else b""
         slots.append(_sized(_WARM, (_sized(_WARM_SLOT, name) if name else b"") + number))
-    return b"".join(parts[:_FIRST] + slots + parts[_FIRST:])
+    all_of_it = b"".join(parts[:_FIRST] + slots + parts[_FIRST:])
+    return b"%b%b%b" % (LOAD, varint(len(all_of_it)), all_of_it)
 
 
 def _sized(key: int, value: bytes) -> bytes:
@@ -87,6 +90,20 @@ def _sized(key: int, value: bytes) -> bytes:
 
 
 _known = lru_cache(maxsize=256)(_encode)
+_MAX_KNOWN_SIZE = 256
+
+
+def read_load(part: bytes) -> LoadHint:
+    """As `decode_load`, for all of ``part``."""
+    # A runner under steady load says the same again and again.
+    if len(part) <= _MAX_KNOWN_SIZE:
+        return _known_load(part)
+    return decode_load(part, 0, len(part))
+
+
+@lru_cache(maxsize=256)
+def _known_load(part: bytes) -> LoadHint:
+    return decode_load(part, 0, len(part))
 
 
 def decode_load(data: bytes, at: int, end: int) -> LoadHint:

@@ -10,6 +10,10 @@ SHORT = [bytes((value,)) for value in range(0x80)]
 """The values of one byte, for those whom a function call costs too much."""
 _MORE = [bytes((value | 0x80,)) for value in range(0x80)]
 """Bytes that others follow."""
+_SECOND = [(byte << 7) - 0x80 for byte in range(0x100)]
+_THIRD = [(byte << 14) - 0x4000 for byte in range(0x100)]
+"""What a byte in that place adds to what was read before it, whose last bit says that it is there:
+most of what needs more than a byte needs no more than these, and is read without arithmetic."""
 
 
 def varint(value: int) -> bytes:
@@ -41,17 +45,21 @@ def read_varint(data: Buffer, at: int) -> tuple[int, int]:
     if value < 0x80:
         return value, at + 1
     byte = data[at + 1]
-    value &= 0x7F
-    at += 2
-    shift = 7
+    value += _SECOND[byte]
+    if byte < 0x80:
+        return value, at + 2
+    byte = data[at + 2]
+    value += _THIRD[byte]
+    at += 3
+    shift = 14
     while byte > 0x7F:
-        if shift > 56:
-            raise IndexError(at)
-        value |= (byte & 0x7F) << shift
-        byte = data[at]
-        at += 1
         shift += 7
-    return value | byte << shift, at
+        if shift > 63:
+            raise IndexError(at)
+        byte = data[at]
+        value += (byte << shift) - (0x80 << shift - 7)
+        at += 1
+    return value, at
 
 
 class Unusual(ValueError):
