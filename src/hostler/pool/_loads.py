@@ -154,7 +154,12 @@ class LoadBook:
 
     def any_warm(self, need: Need, now: float) -> bool:
         """Whether `warm` has any."""
-        return self._warm.any(need, now)
+        return self._warm.latest(need, now) is not None
+
+    def warmest(self, need: Need, now: float) -> str | None:
+        """The first of `warm`, unless what is free there is for others."""
+        address = self._warm.latest(need, now)
+        return None if address is None or self.is_held(address, now) else address
 
     def has_room(self, address: str, need: Need, now: float) -> bool:
         """Whether one more container fits there without an eviction; true if nobody knows."""
@@ -196,7 +201,7 @@ class LoadBook:
 
     def all_full(self, need: Need, now: float, *, gentle: bool = False) -> bool:
         """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
-        return not (self._warm.any(need, now) or self._room[gentle].may_have(need.memory))
+        return not (self.any_warm(need, now) or self._room[gentle].may_have(need.memory))
 
     def all_tell(self, addresses: Set[str]) -> bool:
         """Whether each of them tells of changes by itself, and what it could free."""

@@ -38,14 +38,16 @@ class Means:
     config: PlacerConfig
     tracker: AttemptTracker
     trying: Trying
+    patience: Callable[[RunnerCall, Need, int, float], float]
+    """See `SweepPlacer`."""
+    at_once: Callable[[RunnerCall, Need, Sequence[Runner], float], Runner | None]
+    """See `SweepPlacer`."""
+    order: Callable[[Placement, Sequence[Runner], Runner | None], Iterable[Runner]]
+    """That of a sweep over the pool's list, beside the runner of `at_once`, which was tried."""
 
 
 class Placement(Search):
-    """Places one call. Made for one `run`, in the task of the call.
-
-    ``order`` gives that of a sweep over the pool's list that begins now; ``patience`` is that of
-    `SweepPlacer`.
-    """
+    """Places one call. Made for one `run`, in the task of the call."""
 
     def __init__(
         self,
@@ -59,15 +61,11 @@ class Placement(Search):
         deadline: float,
         gentle_until: float,
         *,
-        order: Callable[[Placement, Sequence[Runner], float], Iterable[Runner]],
-        patience: Callable[[RunnerCall, Need, int, float], float],
         may_wait: bool,
     ) -> None:
         super().__init__(call, need, room, line, now, deadline, gentle_until)
         self._means = means
         self._pool = pool
-        self._order = order
-        self._patience = patience
         self.ticket = room.ticket()
         """The call's place in the order of arrival."""
         self.sweeps = 0
@@ -100,7 +98,7 @@ class Placement(Search):
         try:
             if not self._stands_behind:
                 ahead = len(line.hot.waiters)
-                if seconds := self._patience(self.call, self.need, ahead, now):
+                if seconds := self._means.patience(self.call, self.need, ahead, now):
                     outcome = await self._use_hot(now + seconds)
                     now = trio.current_time()
                 if outcome is None and not self._stands_behind:
@@ -206,10 +204,12 @@ class Placement(Search):
         if runners is None:
             return None
         now = self._asked_at
+        self.sweeps += 1
         if not runners:
             means.tracker.pool_empty()
             hint = 0.0
-        candidates = Candidates(self._order(self, runners, now))
+        first = means.at_once(self.call, self.need, runners, now)
+        candidates = Candidates(first, lambda: means.order(self, runners, first))
         inviting: Runner | None = None
         for runner in candidates:
             outcome = await means.trying.attempt(self, runner, now, candidates)

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 import random
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
+from functools import lru_cache, partial
 
 import attrs
 import trio
@@ -75,6 +75,11 @@ class SweepPlacer(Placer, LoadListener):
             config=self._config,
             tracker=tracker,
             trying=Trying(tracker, self._hedging, self._config),
+            patience=self.patience,
+            at_once=self.at_once
+            if _knows_first(type(self))
+            else partial(SweepPlacer.at_once, self),
+            order=self._order_of,
         )
         self.fleets = Fleets()
         """The lists of runners that the pools have given."""
@@ -93,6 +98,15 @@ class SweepPlacer(Placer, LoadListener):
 
         Called once per sweep; an iterator is only asked on after a runner did not take the call.
         """
+
+    def at_once(
+        self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
+    ) -> Runner | None:
+        """The first of `order`, if it is found without that, and no reason is known why it should
+        refuse ``call``; ``None``, as by default, if it is not. Asked once per sweep, only then is
+        `order`. Who inherits it and has another `order` is not asked.
+        """
+        return None
 
     def patience(self, call: RunnerCall, need: Need, ahead: int, now: float) -> float:
         """Seconds that ``call``, which is new, should wait for a hot container that is busy now,
@@ -132,8 +146,6 @@ class SweepPlacer(Placer, LoadListener):
             now,
             now + seconds,
             gentle_until,
-            order=self._order_of,
-            patience=self.patience,
             may_wait=self._may_wait,
         )
         self._placements.add(placement)
@@ -146,18 +158,18 @@ class SweepPlacer(Placer, LoadListener):
                 self._left = pool, self._rooms.pop(id(pool))
 
     def _order_of(
-        self, placement: Placement, runners: Sequence[Runner], now: float
+        self, placement: Placement, runners: Sequence[Runner], tried: Runner | None
     ) -> Iterable[Runner]:
-        """The order of a sweep without the runners that would certainly refuse the call."""
-        placement.sweeps += 1
+        """The order of a sweep without the runners that would certainly refuse the call, and
+        without the one that was ``tried`` before it was asked for."""
         if not runners:
             return ()
-        room, need, probes = placement.room, placement.need, 0
+        room, need, probes, now = placement.room, placement.need, 0, trio.current_time()
         # The one that has waited longest probes for all; and who has nothing there, at once.
         if (placement.sweeps > 1 or not placement.line.ahead) and room.is_first(placement.ticket):
             probes = self._probes(room, now)
         gentle = now < placement.gentle_until
-        if self._all_full(need, runners, now, gentle=gentle):
+        if tried is None and self._all_full(need, runners, now, gentle=gentle):
             return self._rng.sample(runners, min(probes, len(runners)))
 
         begins = True
@@ -167,7 +179,10 @@ class SweepPlacer(Placer, LoadListener):
             at, begins = now if begins else trio.current_time(), False
             return self._is_full(need, runner, at, gentle=gentle)
 
-        return without(self.order(placement.call, runners), is_full, probes)
+        order = self.order(placement.call, runners)
+        if tried is not None:
+            order = (runner for runner in order if runner is not tried)
+        return without(order, is_full, probes)
 
     def stop_waiting(self) -> None:
         self._may_wait = False
@@ -237,6 +252,16 @@ class SweepPlacer(Placer, LoadListener):
         )
 
 
+def _knows_first(placer: type[SweepPlacer]) -> bool:
+    """Whether its `SweepPlacer.at_once` is about its own order."""
+    for each in placer.__mro__:
+        if "at_once" in vars(each):
+            return True
+        if "order" in vars(each):
+            return False
+    return False
+
+
 def need_of(call: RunnerCall) -> Need:
     """What a runner must have room for. Calls that need the same stand in one line.
 
@@ -254,7 +279,7 @@ def need_of(call: RunnerCall) -> Need:
     )
 
 
-@functools.lru_cache(maxsize=MAX_NEEDS)
+@lru_cache(maxsize=MAX_NEEDS)
 def _need(
     slot_hash_id: bytes | None,
     fn_id: str,

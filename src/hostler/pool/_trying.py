@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 
 import trio
@@ -22,35 +21,46 @@ committed."""
 
 
 class Candidates:
-    """The runners of one sweep, in its order. Each comes out once."""
+    """The runners of one sweep, in its order. Each comes out once.
 
-    def __init__(self, order: Iterable[Runner]) -> None:
-        self._order = iter(order)
-        self._passed: deque[Runner] = deque()
+    ``first`` comes first, if that is known already. ``order``, which gives all the others, is only
+    called when one of them is asked for: nearly always the first takes the call.
+    """
+
+    def __init__(self, first: Runner | None, order: Callable[[], Iterable[Runner]]) -> None:
+        self._make_order = order
+        self._order: Iterator[Runner] | None = None
+        self._passed = [] if first is None else [first]
 
     def __iter__(self) -> Iterator[Runner]:
         return self
 
     def __next__(self) -> Runner:
-        return self._passed.popleft() if self._passed else next(self._order)
+        return self._passed.pop(0) if self._passed else next(self._others)
+
+    @property
+    def _others(self) -> Iterator[Runner]:
+        if self._order is None:
+            self._order = iter(self._make_order())
+        return self._order
 
     @property
     def more(self) -> bool:
         """Whether there is another one."""
-        if not self._passed and (runner := next(self._order, None)) is not None:
+        if not self._passed and (runner := next(self._others, None)) is not None:
             self._passed.append(runner)
         return bool(self._passed)
 
     def next_reserving(self) -> Runner | None:
         """The next that takes reservations; those before it come out later."""
-        passed = deque[Runner]()
+        passed: list[Runner] = []
         found = None
         for runner in self:
             if runner.reserves:
                 found = runner
                 break
             passed.append(runner)
-        self._passed.extendleft(reversed(passed))
+        self._passed[:0] = passed
         return found
 
 

@@ -38,6 +38,12 @@ class WarmPlacer(BoundedPlacer):
     def forbearance(self, need: Need) -> float:
         return self.loads.run_times.forbearance(need)
 
+    def at_once(
+        self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
+    ) -> Runner | None:
+        address = self.loads.warmest(need, now)
+        return None if address is None else self.fleets.of(runners).find(address)
+
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         need, fleet = need_of(call), self.fleets.of(runners)
         tried: set[Runner] = set()

@@ -61,10 +61,13 @@ class WarmIndex:
         latest = itertools.islice(reversed(found.items()), limit)
         return [name for name, entry in latest if now < entry.until]
 
-    def any(self, need: Need, now: float) -> bool:
-        """Whether there is one where one was heard of last."""
+    def latest(self, need: Need, now: float) -> str | None:
+        """Where one was heard of last, if it is still there."""
         found = self._needs.get(need.key)
-        return found is not None and now < found[next(reversed(found))].until
+        if not found:
+            return None
+        address = next(reversed(found))
+        return address if now < found[address].until else None
 
     def set(self, address: str, need: Need, count: int, now: float) -> None:
         """There are ``count``, which have been heard of just now."""
