@@ -163,7 +163,7 @@ def test_the_books_sums_are_those_of_its_runners(steps: list[tuple[str, str, int
             now += 4 * number
         known = book._runners
         assert book.total(now) == sum(runner.calls(now) for runner in known.values())
-        telling = {name for name, one in known.items() if one.tells and one.reclaimable is not None}
+        telling = {name for name, one in known.items() if one.tells_all}
         assert book.all_tell(telling)
         assert not book.all_tell(telling | {"other"})
         if book.all_full(FN, now):
@@ -172,9 +172,7 @@ def test_the_books_sums_are_those_of_its_runners(steps: list[tuple[str, str, int
         assert {
             name
             for name, one in known.items()
-            if one.free_memory is not None
-            and book.has_room(name, FN, now)
-            and one.left() >= FN.memory
+            if one.hint is not None and book.has_room(name, FN, now) and one.left() >= FN.memory
         } <= spare
 
 

@@ -19,7 +19,8 @@ from hostler.config import PlacerConfig
 from hostler.errors import FunctionFailed, ServerBusy
 from hostler.frames import Finished, LoadHint
 from hostler.pool import BoundedPlacer, LeastLoadedPlacer, LoadBook, Need, SweepPlacer, WarmPlacer
-from hostler.pool._loads import FULL_SECONDS, HINT_SECONDS
+from hostler.pool._known_runner import HINT_SECONDS
+from hostler.pool._loads import FULL_SECONDS
 from hostler.pool._order import better_of_two, load_limit, within
 from hostler.pool._verdict import outcome_of
 from hostler.pool._warm_index import MAX_NEEDS, WarmIndex

@@ -7,7 +7,8 @@ The parts::
     _named                           the names of these placers
     _sweep_placer                    one placer's calls, and their end
     _fleet, _rendezvous              one list of runners, and which of them a function prefers
-    _loads, _warm_index, _room_index what a placer knows of its runners
+    _loads, _known_runner            what a placer knows of its runners,
+    _warm_index, _room_index         of the containers there, and of their room
     _placement, _search              one call on its way, and what its attempts share
     _trying, _race, _tracker         the attempts of all calls, and what is counted of them
     _room, _occupied, _ladder        where calls wait, and when they try again by themselves

@@ -15,16 +15,13 @@ import random
 from collections import OrderedDict
 from collections.abc import Set
 
-import attrs
-
 from ..abc import NotPlaced, Outcome
 from ..frames import LoadHint
+from ._known_runner import HINT_SECONDS, KnownRunner, knows_all
 from ._room_index import RoomIndex
 from ._run_times import RunTimes
 from ._warm_index import Need, WarmIndex
 
-HINT_SECONDS = 10.0
-"""How long a runner's word about its calls and memory is believed."""
 FULL_SECONDS = 1.0
 """How long a runner that has refused a call counts as full at most, if no call ends there."""
 WANTED_SECONDS = 2.0
@@ -40,72 +37,11 @@ MAX_RUNNERS = 8192
 """Runners that are remembered at most, beside those with own calls."""
 
 
-@attrs.define(eq=False)
-class _Runner:
-    """One runner, as far as it is known."""
-
-    in_flight: int = 0
-    """Own calls that are there, or on their way."""
-    unseen_memory: int = 0
-    """Bytes that own calls may have taken since the last hint."""
-    free_memory: int | None = None
-    """Bytes, by the last hint."""
-    reclaimable: int | None = None
-    """Bytes that evictions would free, if the last hint knew."""
-    worthy: int = 0
-    """Bytes of these that gentle calls don't get."""
-    unseen_cpus: int = 0
-    free_cpus: float = math.inf
-    reclaimable_cpus: int = 0
-    worthy_cpus: int = 0
-    """The same in milli-CPUs; free ones are infinite if the runner does not tell."""
-    tells: bool = False
-    """The runner tells of changes by itself: the last hint does not age."""
-    others: int = 0
-    """Calls of other LBs, by the last hint."""
-    hinted_at: float = -math.inf
-    full_until: float = -math.inf
-    full_for: int = 0
-    """Bytes; the least that was refused."""
-
-    refusals: int = 0
-    """Own calls that it has refused."""
-    refused: int = 0
-    """All that it has refused, by the latest hint."""
-    others_refused: int | None = None
-    """Those beside the own ones, as far as they have been noticed."""
-    suspect_at: float = math.inf
-    """When it is certain that there are more of them."""
-    wanted_until: float = -math.inf
-    decide_at: float = -math.inf
-    owed: float = 0.0
-    """Places that are to be left to others."""
-    withdraws: bool = False
-    """Calls still have to end for that."""
-    held_until: float = -math.inf
-    """What is free there until then is for others."""
-
-    def calls(self, now: float) -> int:
-        return self.in_flight + (self.others if now <= self.hinted_at + HINT_SECONDS else 0)
-
-    def left(self) -> int:
-        """Bytes of free memory."""
-        return (self.free_memory or 0) - self.unseen_memory
-
-    def room(self, *, gentle: bool) -> int:
-        """Bytes with what evictions would free."""
-        return self.left() + (self.reclaimable or 0) - (self.worthy if gentle else 0)
-
-    def cpus(self, *, gentle: bool) -> float:
-        cpus = self.free_cpus + self.reclaimable_cpus - self.unseen_cpus
-        return cpus - (self.worthy_cpus if gentle else 0)
-
-
 class LoadBook:
     """What one placer knows. Runners are known by their addresses."""
 
     def __init__(self) -> None:
-        self._runners: dict[str, _Runner] = {}
+        self._runners: dict[str, KnownRunner] = {}
         self._warm = WarmIndex()
         self._in_flight = 0
         self._others = 0
@@ -119,6 +55,8 @@ class LoadBook:
         self._room = {gentle: RoomIndex() for gentle in (False, True)}
         """The same with what evictions would free, of those that tell; for gentle calls, without
         what is worth keeping."""
+        self._changed: dict[str, None] = {}
+        """Whose room these indexes don't know as it is: hints come more often than anybody asks."""
         self.run_times = RunTimes()
 
     def __repr__(self) -> str:
@@ -164,20 +102,20 @@ class LoadBook:
     def has_room(self, address: str, need: Need, now: float) -> bool:
         """Whether one more container fits there without an eviction; true if nobody knows."""
         runner = self._runners.get(address)
-        if runner is None or runner.free_memory is None:
+        if runner is None or runner.hint is None:
             return True
         if now < runner.held_until:
             return False
         if not runner.tells and now > runner.hinted_at + HINT_SECONDS:
             return True
-        cpus = runner.free_cpus - runner.unseen_cpus
-        return runner.left() >= need.memory and _fits(need.cpus, cpus)
+        return runner.left() >= need.memory and _fits(need.cpus, runner.cpus_left())
 
     def spare(
         self, need: Need, count: int, rng: random.Random, *, gentle: bool = False
     ) -> list[str]:
         """Some that probably have room without an eviction, and then some that have it with one:
         up to ``count`` of each."""
+        self._index()
         free = self._free.some(need.memory, count, rng)
         return free + self._room[gentle].some(need.memory, count, rng)
 
@@ -190,7 +128,7 @@ class LoadBook:
         """Whether such a call would certainly be refused there: the runner, which tells of
         changes by itself, has no room, and no hot container."""
         runner = self._runners.get(address)
-        if runner is None or not runner.tells or runner.reclaimable is None:
+        if runner is None or not runner.tells_all:
             return False
         if now < runner.held_until:
             return True
@@ -201,7 +139,10 @@ class LoadBook:
 
     def all_full(self, need: Need, now: float, *, gentle: bool = False) -> bool:
         """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
-        return not (self.any_warm(need, now) or self._room[gentle].may_have(need.memory))
+        if self.any_warm(need, now):
+            return False
+        self._index()
+        return not self._room[gentle].may_have(need.memory)
 
     def all_tell(self, addresses: Set[str]) -> bool:
         """Whether each of them tells of changes by itself, and what it could free."""
@@ -216,7 +157,7 @@ class LoadBook:
             if hint is None:
                 return
             self._make_room()
-            runner = self._runners[address] = _Runner()
+            runner = self._runners[address] = KnownRunner()
         runner.tells = hint is not None
         if hint is None:  # it may start again, and count from 0
             runner.refused, runner.others_refused = 0, None
@@ -243,7 +184,7 @@ class LoadBook:
         return True
 
     @staticmethod
-    def _owes(runner: _Runner, now: float) -> bool:
+    def _owes(runner: KnownRunner, now: float) -> bool:
         if not runner.decide_at <= now < runner.wanted_until:
             return False
         runner.decide_at = now + WAY_SECONDS
@@ -264,15 +205,15 @@ class LoadBook:
         runner = self._runners.get(address)
         if runner is None:
             self._make_room()
-            runner = self._runners[address] = _Runner()
+            runner = self._runners[address] = KnownRunner()
         runner.in_flight += 1
         self._in_flight += 1
         warm = self._warm.take(address, need, now)
         if not warm:
             runner.unseen_memory += need.memory
             runner.unseen_cpus += need.cpus
-            if runner.free_memory is not None:
-                self._index(address, runner)
+            if runner.hint is not None:
+                self._changed[address] = None
         return warm
 
     def end(self, address: str, need: Need, outcome: Outcome | None, now: float) -> None:
@@ -282,28 +223,18 @@ class LoadBook:
         self._in_flight -= 1
         if outcome is None:
             return
+        hint, ran = outcome.load, False
         if isinstance(outcome, NotPlaced):
             self._warm.set(address, need, 0, now)
-            runner.refusals += outcome.load is not None
+            runner.refusals += hint is not None
             self._refused(runner, need, outcome.retry_after, now)
         else:
             runner.full_until = -math.inf
-        if outcome.load is not None:
-            self._believe(runner, address, need, outcome.load, now)
-        elif not isinstance(outcome, NotPlaced) and outcome.error is None:
-            self._warm.set(address, need, self._warm.count(address, need, now) + 1, now)
-
-    # --- inside ---
-
-    @staticmethod
-    def _refused(runner: _Runner, need: Need, retry_after: float | None, now: float) -> None:
-        still_full = now < runner.full_until
-        runner.full_for = min(runner.full_for, need.memory) if still_full else need.memory
-        runner.full_until = now + min(retry_after or FULL_SECONDS, FULL_SECONDS)
-
-    def _believe(
-        self, runner: _Runner, address: str, need: Need, hint: LoadHint, now: float
-    ) -> None:
+            ran = outcome.error is None
+        if hint is None:
+            if ran:
+                self._warm.set(address, need, self._warm.count(address, need, now) + 1, now)
+            return
         self._learn(runner, address, hint, now)
         if hint.slot:
             self._warm.learn(hint.slot, need)
@@ -312,33 +243,31 @@ class LoadBook:
         elif hint.slot:
             self._warm.set(address, need, hint.warm.get(hint.slot, 0), now)
 
-    def _learn(self, runner: _Runner, address: str, hint: LoadHint, now: float) -> None:
-        if address in self._hinted:
-            self._others -= runner.others
-            self._hinted.move_to_end(address)
-        else:
-            self._hinted[address] = None
-        runner.hinted_at = now
-        others = hint.active - runner.in_flight
-        runner.others = others if others > 0 else 0
-        self._others += runner.others
-        self._learn_refusals(runner, hint.refused, now)
-        knows_all = hint.complete or hint.free_cpus is not None
-        runner.free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
-        runner.reclaimable_cpus = hint.reclaimable_cpus
-        runner.worthy_cpus = hint.worthy_cpus
-        runner.unseen_cpus = 0
-        before = runner.free_memory, runner.reclaimable, runner.worthy
-        runner.free_memory = hint.free_memory
-        runner.reclaimable = hint.reclaimable_memory if knows_all else None
-        runner.worthy = hint.worthy_memory
-        if runner.unseen_memory or before != (hint.free_memory, runner.reclaimable, runner.worthy):
-            runner.unseen_memory = 0
-            self._index(address, runner)
-        self._note_teller(address, runner)
+    # --- inside ---
 
     @staticmethod
-    def _learn_refusals(runner: _Runner, refused: int, now: float) -> None:
+    def _refused(runner: KnownRunner, need: Need, retry_after: float | None, now: float) -> None:
+        still_full = now < runner.full_until
+        runner.full_for = min(runner.full_for, need.memory) if still_full else need.memory
+        runner.full_until = now + min(retry_after or FULL_SECONDS, FULL_SECONDS)
+
+    def _learn(self, runner: KnownRunner, address: str, hint: LoadHint, now: float) -> None:
+        self._hinted[address] = None
+        self._hinted.move_to_end(address)
+        others = hint.active - runner.in_flight
+        if others < 0:
+            others = 0
+        self._others += others - runner.others  # (those of whom is not in `_hinted` are 0)
+        runner.others = others
+        self._learn_refusals(runner, hint.refused, now)
+        runner.hint, runner.hinted_at = hint, now
+        runner.unseen_memory = runner.unseen_cpus = 0
+        self._changed[address] = None
+        if (runner.tells and knows_all(hint)) != (address in self._telling):
+            self._note_teller(address, runner)
+
+    @staticmethod
+    def _learn_refusals(runner: KnownRunner, refused: int, now: float) -> None:
         """Find out whether the runner has refused calls of others. Own refusals may be under way
         for a moment, so there have to be too many for a while; and hints overtake each other."""
         if refused < runner.refused:
@@ -353,20 +282,24 @@ class LoadBook:
             runner.others_refused, runner.suspect_at = others, math.inf
             runner.wanted_until = now + WANTED_SECONDS
 
-    def _index(self, address: str, runner: _Runner) -> None:
-        self._free.put(address, runner.left())
-        if address in self._telling:
-            for gentle, index in self._room.items():
-                index.put(address, runner.room(gentle=gentle))
+    def _index(self) -> None:
+        """Have the indexes know how much room there is now."""
+        for address in self._changed:
+            runner = self._runners[address]
+            self._free.put(address, runner.left())
+            if address in self._telling:
+                for gentle, index in self._room.items():
+                    index.put(address, runner.room(gentle=gentle))
+        self._changed.clear()
 
-    def _note_teller(self, address: str, runner: _Runner) -> None:
-        tells = runner.tells and runner.reclaimable is not None
+    def _note_teller(self, address: str, runner: KnownRunner) -> None:
+        tells = runner.tells_all
         if tells == (address in self._telling):
             return
         self.tellers += 1
         if tells:
             self._telling.add(address)
-            self._index(address, runner)
+            self._changed[address] = None
         else:
             self._telling.remove(address)
             for index in self._room.values():
@@ -386,6 +319,7 @@ class LoadBook:
         if address in self._telling:
             self._telling.remove(address)
             self.tellers += 1
+        self._changed.pop(address, None)
         for index in (self._free, *self._room.values()):
             index.drop(address)
         self._warm.clear(address)

@@ -4,6 +4,7 @@ the caller."""
 from __future__ import annotations
 
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Hashable, Mapping
 from typing import TypeVar
@@ -15,6 +16,7 @@ V = TypeVar("V")
 
 MAX_NEEDS = 4096
 """Kinds of calls, and slot keys, that are remembered."""
+_NONE = 0, -math.inf
 
 
 @attrs.frozen
@@ -31,17 +33,13 @@ class Need:
     """Milli-CPUs."""
 
 
-@attrs.define(eq=False)
-class _Warm:
-    count: int
-    until: float
-
-
 class WarmIndex:
     """Counts of idle containers, by need and by the runner's address."""
 
     def __init__(self) -> None:
-        self._needs: OrderedDict[Hashable, dict[str, _Warm]] = OrderedDict()
+        self._needs: OrderedDict[Hashable, dict[str, tuple[int, float]]] = OrderedDict()
+        """How many, and until when; those heard of last come last. May be empty: most often the
+        next call that ends has one again."""
         self._runners: dict[str, set[Hashable]] = {}
         self._digests: OrderedDict[bytes, Need] = OrderedDict()
 
@@ -50,8 +48,9 @@ class WarmIndex:
         return sum(map(len, self._needs.values()))
 
     def count(self, address: str, need: Need, now: float) -> int:
-        entry = self._needs.get(need.key, {}).get(address)
-        return entry.count if entry is not None and now < entry.until else 0
+        found = self._needs.get(need.key)
+        count, until = (found and found.get(address)) or _NONE
+        return count if now < until else 0
 
     def addresses(self, need: Need, now: float, limit: int) -> list[str]:
         """Where there is at least one: the first ``limit`` of those that were heard of last."""
@@ -59,7 +58,7 @@ class WarmIndex:
         if not found:
             return []
         latest = itertools.islice(reversed(found.items()), limit)
-        return [name for name, entry in latest if now < entry.until]
+        return [name for name, (_, until) in latest if now < until]
 
     def latest(self, need: Need, now: float) -> str | None:
         """Where one was heard of last, if it is still there."""
@@ -67,40 +66,50 @@ class WarmIndex:
         if not found:
             return None
         address = next(reversed(found))
-        return address if now < found[address].until else None
+        return address if now < found[address][1] else None
 
     def set(self, address: str, need: Need, count: int, now: float) -> None:
         """There are ``count``, which have been heard of just now."""
         if count <= 0:
             self._forget(address, need.key)
             return
-        found = self._needs.get(need.key)
+        key = need.key
+        found = self._needs.get(key)
         if found is None:
-            found = self._needs[need.key] = {}
+            found = self._needs[key] = {}
             self._shrink()
         else:
-            self._needs.move_to_end(need.key)
+            self._needs.move_to_end(key)
             found.pop(address, None)  # the one heard of last comes last
-        found[address] = _Warm(count, now + need.idle_seconds)
-        self._runners.setdefault(address, set()).add(need.key)
+        found[address] = count, now + need.idle_seconds
+        keys = self._runners.get(address)
+        if keys is None:
+            self._runners[address] = {key}
+        else:
+            keys.add(key)
 
     def take(self, address: str, need: Need, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
-        entry = self._needs.get(need.key, {}).get(address)
-        if entry is None:
+        found = self._needs.get(need.key)
+        entry = found and found.get(address)
+        if not found or not entry:
             return False
-        hot = now < entry.until
-        entry.count -= 1
-        if not hot or not entry.count:
-            self._forget(address, need.key)
-        return hot
+        count, until = entry
+        if count > 1 and now < until:
+            found[address] = count - 1, until
+        else:
+            del found[address]
+            self._runners[address].discard(need.key)
+        return now < until
 
     def learn(self, digest: bytes, need: Need) -> None:
         """Calls with ``need`` use the slot key of ``digest``."""
+        known = self._digests.get(digest)
         self._digests[digest] = need
-        self._digests.move_to_end(digest)
-        if len(self._digests) > MAX_NEEDS:
-            self._digests.popitem(last=False)
+        if known is not None:
+            self._digests.move_to_end(digest)
+        else:
+            drop_oldest(self._digests, MAX_NEEDS)
 
     def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
         """These, by digest, are all that are there. Digests that nobody has learned are left
