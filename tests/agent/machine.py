@@ -46,7 +46,7 @@ class Machine:
         self, wrap: Callable[[DockerDriver], Driver] = lambda driver: driver, **settings: Any
     ) -> AsyncIterator[Node]:
         """An agent; at its end nothing of it may be left."""
-        config = AgentConfig(container_label_tag=self.tag)
+        config = AgentConfig(container_label_tag=self.tag, experimental_prefork_pool_size=0)
         environ = {"DOCKER_HOST": self.host}
         with trio.fail_after(LIMIT):
             async with open_docker_driver(config, environ=environ) as driver:

@@ -115,7 +115,7 @@ async def bench(
     docker_host: str, engine: docker.APIClient, fnt: str, tag: str, open_folder: Path
 ) -> AsyncIterator[Bench]:
     """A driver; at the end nothing of it may be left."""
-    config = AgentConfig(container_label_tag=tag)
+    config = AgentConfig(container_label_tag=tag, experimental_prefork_pool_size=0)
     async with open_docker_driver(config, environ={"DOCKER_HOST": docker_host}) as driver:
         bench = Bench(driver, engine, tag, fnt, open_folder)
         yield bench

@@ -54,6 +54,8 @@ class FakeEngine:
         self._subscriptions: list[trio.MemorySendChannel[bytes]] = []
         self.on("GET /version", self._version)
         self.on("GET /_ping", value("OK"))
+        # With such a runtime there is no pool of network name spaces if none is asked for.
+        self.on("GET /info", value({"DefaultRuntime": "fake", "Architecture": "x86_64"}))
         self.on("GET /events", self._events)
         self.on("GET /containers/json", value([]))
         self.on("GET /containers/[^/]+/stats", value({}))

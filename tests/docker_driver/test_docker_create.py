@@ -139,7 +139,9 @@ async def test_volumes(bench: Bench, fnt_with_volume: str, docker_host: str) -> 
 async def test_volumes_can_be_allowed_and_are_removed(
     bench: Bench, fnt_with_volume: str, docker_host: str
 ) -> None:
-    config = AgentConfig(container_label_tag=bench.tag, image_enable_volume=True)
+    config = AgentConfig(
+        container_label_tag=bench.tag, image_enable_volume=True, experimental_prefork_pool_size=0
+    )
     before = volumes(bench.engine)
     async with open_docker_driver(
         config, environ={"DOCKER_HOST": docker_host}, instance_id=bench.driver.instance_id
@@ -186,7 +188,9 @@ async def test_two_networks_get_one_container_each(
     """Reference 07 §8."""
     names = tuple(f"{tag}-{number}" for number in (1, 2))
     networks = [engine.create_network(name)["Id"] for name in names]
-    config = AgentConfig(container_label_tag=tag, docker_networks=names)
+    config = AgentConfig(
+        container_label_tag=tag, docker_networks=names, experimental_prefork_pool_size=0
+    )
     try:
         async with open_docker_driver(config, environ={"DOCKER_HOST": docker_host}) as driver:
             bench = Bench(driver, engine, tag, fnt, open_folder)

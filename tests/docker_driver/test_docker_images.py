@@ -98,8 +98,8 @@ async def test_the_prefork_image_is_exempt(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> None:
     """Weakness 04/15. The pool finds no image to start with, which is not the question here."""
-    fake_engine.on("GET /images/busybox/json", fake_engine.hang)
-    images = summary("busybox"), summary("other")
+    fake_engine.on("GET /images/hostler-pause:1/json", fake_engine.hang)
+    images = summary("hostler-pause", RepoTags=["hostler-pause:1"]), summary("other")
     fake_engine.on("GET /system/df", value(usage(*images)))
     fake_engine.on("DELETE /images/other:latest", error(409, "in use"))
     config = AgentConfig(image_clean_max_size=7, experimental_prefork_pool_size=1)
@@ -121,7 +121,7 @@ async def test_the_prefork_image_is_exempt(
             }
             assert list(shown.values()) == [1, 100, 0, 0, 7, 900]
             fake_engine.release()
-    assert fake_engine.count("DELETE /images/busybox.*") == 0
+    assert fake_engine.count("DELETE /images/hostler-pause.*") == 0
 
 
 async def test_names_go_one_by_one(fake_engine: FakeEngine, fake_environ: dict[str, str]) -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import docker
 import msgspec
 import pytest
@@ -25,6 +27,7 @@ from hostler.drivers.docker import (
 )
 from hostler.drivers.docker._pace import Pace
 from hostler.drivers.docker._prefork import WARNING_INTERVAL, PreforkPool
+from hostler.drivers.docker._prefork_plan import PoolPlan
 from hostler.errors import ServerBusy
 
 from ..conftest import Logs
@@ -305,7 +308,10 @@ async def test_options_of_a_pool_container(
     for payload in payloads:
         assert payload["Cmd"] == ["/fnt"]
         assert payload["HostConfig"]["LogConfig"] == {"Type": "none"}
-        index, word, _id = payload["Hostname"].split("_")
+        assert payload["Hostname"] == socket.gethostname()
+    created = [r for r in fake_engine.requests if r.path.endswith("/containers/create")]
+    for request in created:
+        index, word, _id = request.query["name"].split("_")
         assert (index.isdigit(), word) == (True, "prefork")
 
 
@@ -330,8 +336,14 @@ async def test_shortages_are_told_once_in_a_while(
     autojump_clock: trio.testing.MockClock, logs: Logs
 ) -> None:
     never: Any = None  # an empty pool needs none of its parts
-    pool = PreforkPool(config("", "img", 1), {}, never, never, never)
+    plan = PoolPlan(size=1, image="img", command=())
+    pool = PreforkPool(plan, {}, "box", never, never, never)
     for _ in range(5):
         assert pool.allocate() is None
         await trio.sleep(WARNING_INTERVAL / 4)
     assert [line["misses"] for line in logs.with_event("pool is empty")] == [1, 5]
+
+    quiet = PreforkPool(attrs.evolve(plan, wanted=False), {}, "box", never, never, never)
+    assert quiet.allocate() is None
+    assert quiet.statistics().misses == 1
+    assert len(logs.with_event("pool is empty")) == 2

@@ -109,7 +109,7 @@ async def test_leaked_containers_are_removed(
         for container in (ours, other_program, running, paused):
             engine.start(container)
         engine.pause(paused)
-        config = AgentConfig(container_label_tag=tag)
+        config = AgentConfig(container_label_tag=tag, experimental_prefork_pool_size=0)
         environ = {"DOCKER_HOST": docker_host}
         async with open_docker_driver(config, environ=environ, instance_id="me"):
             with trio.fail_after(WAIT):

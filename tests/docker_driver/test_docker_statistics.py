@@ -258,7 +258,9 @@ async def test_metrics_of_a_real_engine(
     docker_host: str, engine: docker.APIClient, fnt: str, tag: str, open_folder: Path
 ) -> None:
     registry = CollectorRegistry()
-    settings = AgentConfig(container_label_tag=tag, docker_networks=("none",))
+    settings = AgentConfig(
+        container_label_tag=tag, docker_networks=("none",), experimental_prefork_pool_size=0
+    )
     async with open_docker_driver(
         settings,
         environ={"DOCKER_HOST": docker_host},

@@ -71,7 +71,7 @@ def test_a_field_is_its_variable(cls: type[EnvConfig]) -> None:
 
 def _tells_default(doc: str, default: Any) -> bool:
     """Defaults stand in brackets behind their unit, or are marked as such."""
-    if default == "" or default == ():
+    if default in ("", (), None):
         shown = ["none", "nothing", '""']
     elif isinstance(default, bool):
         shown = ["yes" if default else "no"]
@@ -200,14 +200,10 @@ def test_a_config_is_frozen_and_can_be_evolved() -> None:
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        (
-            {"FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2", "FN_EXPERIMENTAL_PREFORK_IMAGE": " "},
-            None,
-        ),
         ({"FN_IOFS_OPTS": "size=1m"}, "set FN_IOFS_TMPFS=true too"),
         ({"FN_IOFS_OPTS": "size=1m", "FN_IOFS_TMPFS": "1"}, None),
     ],
-    ids=["blank image", "options without tmpfs", "options with tmpfs"],
+    ids=["options without tmpfs", "options with tmpfs"],
 )
 def test_agent_settings_together(env: dict[str, str], message: str | None) -> None:
     if message is None:
@@ -217,9 +213,15 @@ def test_agent_settings_together(env: dict[str, str], message: str | None) -> No
         AgentConfig.from_env(env)
 
 
-def test_a_pool_needs_an_image() -> None:
-    with pytest.raises(ConfigError, match="FN_EXPERIMENTAL_PREFORK_IMAGE is empty"):
-        AgentConfig(experimental_prefork_pool_size=2, experimental_prefork_image="")
+def test_nobody_has_asked_for_a_pool() -> None:
+    variable = "FN_EXPERIMENTAL_PREFORK_POOL_SIZE"
+    sizes = {
+        text: AgentConfig.from_env({variable: text}).experimental_prefork_pool_size
+        for text in ("", "0", "3")
+    }
+    assert sizes == {"": None, "0": 0, "3": 3}
+    with pytest.raises(ConfigError, match=f"{variable}='none': takes a whole number"):
+        AgentConfig.from_env({variable: "none"})
 
 
 def test_placer_settings() -> None:

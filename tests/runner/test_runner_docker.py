@@ -48,7 +48,9 @@ async def test_status_image_and_log_lines(
     tag = f"hostler-test-{uuid.uuid4().hex}"
     iofs = tmp_path / "iofs"
     iofs.mkdir(mode=0o755)
-    config = AgentConfig(iofs_path=str(iofs), container_label_tag=tag)
+    config = AgentConfig(
+        iofs_path=str(iofs), container_label_tag=tag, experimental_prefork_pool_size=0
+    )
     metrics = AgentMetrics(CollectorRegistry())
     logs = FunctionLogs(metrics=metrics)
     checks = StatusChecks(image=status_image, barrier=str(tmp_path / "network-is-up"))

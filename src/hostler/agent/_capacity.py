@@ -62,7 +62,7 @@ def _memory(machine: Machine, config: AgentConfig) -> int:
         available = machine.available_memory
         if machine.memory_limit is not None:
             available = min(available, machine.memory_limit)
-        available -= headroom(available, config.experimental_prefork_pool_size)
+        available -= headroom(available, config.experimental_prefork_pool_size or 0)
     if config.max_total_memory_bytes:
         available = min(available, config.max_total_memory_bytes)
     if available <= 0:

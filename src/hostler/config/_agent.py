@@ -22,7 +22,7 @@ from ._kinds import (
 
 _SIZE = number()
 _INT64_SIZE = number(high=2**63 - 1)
-_ULIMIT = number(blank_is_default=False)
+_ULIMIT = number(blank_is_default=False, optional=True)
 
 
 @attrs.frozen(kw_only=True)
@@ -255,20 +255,22 @@ class AgentConfig(EnvConfig):
 
     # --- the pool of network name spaces ---
 
-    experimental_prefork_pool_size: int = attrs.field(
-        default=0, metadata=setting(number(high=10_000), "FN_EXPERIMENTAL_PREFORK_POOL_SIZE")
+    experimental_prefork_pool_size: int | None = attrs.field(
+        default=None,
+        metadata=setting(number(high=10_000, optional=True), "FN_EXPERIMENTAL_PREFORK_POOL_SIZE"),
     )
-    """Containers kept for their network name space, 0 (default) = no pool."""
+    """Containers kept for their network name space, 0 = no pool (none = 4 if the engine's runtime
+    is one whose containers can share them, else 0). Fn's default is 0."""
 
     experimental_prefork_image: str = attrs.field(
-        default="busybox", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_IMAGE")
+        default="", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_IMAGE")
     )
-    """Their image (busybox)."""
+    """Their image (none = one that the driver makes itself). Fn's default is busybox."""
 
     experimental_prefork_cmd: str = attrs.field(
         default="tail -f /dev/null", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_CMD")
     )
-    """Their command (``tail -f /dev/null``)."""
+    """Their command (``tail -f /dev/null``), if an image is named."""
 
     experimental_prefork_use_once: int = attrs.field(
         default=0, metadata=setting(_SIZE, "FN_EXPERIMENTAL_PREFORK_USE_ONCE")
@@ -278,14 +280,10 @@ class AgentConfig(EnvConfig):
     experimental_prefork_networks: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(WORDS, "FN_EXPERIMENTAL_PREFORK_NETWORKS")
     )
-    """Networks that they join (none = the default one)."""
+    """Networks that they join (none = those of ``docker_networks``, and without them the default
+    one, which Fn's join)."""
 
     def _check_together(self) -> None:
-        if self.experimental_prefork_pool_size and not self.experimental_prefork_image:
-            raise ConfigError(
-                f"FN_EXPERIMENTAL_PREFORK_POOL_SIZE={self.experimental_prefork_pool_size} "
-                "needs an image: FN_EXPERIMENTAL_PREFORK_IMAGE is empty"
-            )
         if self.iofs_opts and not self.iofs_tmpfs:
             raise ConfigError(
                 f"FN_IOFS_OPTS={self.iofs_opts!r} are mount options of a tmpfs: "

@@ -120,15 +120,20 @@ def _is_texts(value: object) -> bool:
     return isinstance(value, tuple) and all(isinstance(item, str) and item for item in value)
 
 
-def number(low: int = 0, high: int = _UINT64_MAX, *, blank_is_default: bool = True) -> Kind:
-    """A whole number from ``low`` to ``high``; ``None`` too if a blank is no default."""
+def number(
+    low: int = 0,
+    high: int = _UINT64_MAX,
+    *,
+    blank_is_default: bool = True,
+    optional: bool = False,
+) -> Kind:
+    """A whole number from ``low`` to ``high``; in code ``None``, too, if it is ``optional``."""
     takes = f"a whole number from {low}"
     if high < _UINT64_MAX:
         takes += f" to {high}"
 
     def accepts(value: Any) -> bool:
-        optional = value is None and not blank_is_default
-        return optional or (_is_int(value) and low <= value <= high)
+        return (optional and value is None) or (_is_int(value) and low <= value <= high)
 
     return Kind(takes, parse_unsigned, accepts, blank_is_default)
 

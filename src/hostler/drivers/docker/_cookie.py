@@ -26,11 +26,12 @@ from ._images import Images
 from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
 from ._metrics import DockerMetrics
-from ._networks import Lease, Networks
-from ._options import DockerOptions, Surroundings, build_options
+from ._networks import Lease, Networks, needs_its_own
+from ._options import DockerOptions, Surroundings, build_options, set_network
 from ._output import OutputCapture
 from ._prefork import PreforkPool
-from ._prefork_image import PreforkImage
+from ._prefork_image import made, pulled
+from ._prefork_plan import PoolPlan
 from ._pull import ImagePuller
 from ._reference import parse_image
 from ._retry import pull_backoff
@@ -63,6 +64,7 @@ class Workshop:
         around: Surroundings,
         keychain: Keychain,
         metrics: DockerMetrics,
+        pool: PoolPlan | None,
     ) -> None:
         self.engine = engine
         self.nursery = nursery
@@ -79,19 +81,22 @@ class Workshop:
             pull_backoff(around.config),
             partial(metrics.call_retried, "docker_pull_image"),
         )
-        self.prefork = self._prefork_pool()
+        self.prefork = self._prefork_pool(pool) if pool is not None else None
         self.networks = Networks(around.config.docker_networks, self.prefork)
 
-    def _prefork_pool(self) -> PreforkPool | None:
-        config = self.around.config
-        if not config.experimental_prefork_pool_size:
-            return None
-        image = PreforkImage(
-            config.experimental_prefork_image, self.engine, self.puller, self.keychain
-        )
-        labels = self.around.labels()
+    def _prefork_pool(self, plan: PoolPlan) -> PreforkPool:
+        if plan.program:
+            image = made(plan.image, plan.program, self.engine)
+        else:
+            image = pulled(plan.image, self.engine, self.puller, self.keychain)
         return PreforkPool(
-            config, labels, image, self.containers, self.exits, self.metrics.prefork_missed
+            plan,
+            self.around.labels(),
+            self.around.hostname,
+            image,
+            self.containers,
+            self.exits,
+            self.metrics.prefork_missed,
         )
 
 
@@ -158,6 +163,7 @@ class DockerCookie(Cookie):
         if self._id:
             await trio.lowlevel.checkpoint()
             return
+        self._settle_network()
         self._name = self.options.name
         try:
             with busy_if_away():
@@ -169,6 +175,22 @@ class DockerCookie(Cookie):
                 raise SyslogUnavailable() from error
             self._raise_if_name_space_is_gone(error)
             raise
+
+    def _settle_network(self) -> None:
+        """Give a prepared name space back if the options, as they are now, can't do with it: a
+        custom driver that wants a name server or a network of its own gets what it wants."""
+        lease, options = self._lease, self.options
+        if lease is None or not lease.prepared:
+            return
+        kept = options.host_config.get("NetworkMode") == lease.mode
+        if kept and not needs_its_own(options):
+            return
+        lease.release(True)
+        self._lease = None
+        if kept:
+            del options.host_config["NetworkMode"]
+            self._lease = self._shop.networks.lease(prepared=False)
+            set_network(options, self._lease.mode if self._lease else None, self._shop.around)
 
     async def run(self) -> DockerContainer:
         if not self._id:

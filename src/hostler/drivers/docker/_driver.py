@@ -23,6 +23,7 @@ from ._limits import Operation
 from ._metrics import DockerMetrics, Levels, default_docker_metrics
 from ._options import Surroundings
 from ._prefork import PreforkStatistics
+from ._prefork_plan import plan_pool
 from ._retry import Backoff, RetryChecker
 from ._startup import begin_removal, check_version, load_images
 
@@ -115,6 +116,7 @@ async def open_docker_driver(
     locked = ExitStack()
     try:
         await _prepare(engine, config)
+        pool = await plan_pool(engine, config)
         around = Surroundings(
             config=config,
             instance_id=instance_id or uuid.uuid4().hex,
@@ -126,7 +128,7 @@ async def open_docker_driver(
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             keychain = Keychain(credentials, environ, nursery)
-            driver = _start(Workshop(engine, nursery, around, keychain, metrics))
+            driver = _start(Workshop(engine, nursery, around, keychain, metrics, pool))
             try:
                 if labels := around.labels():
                     await begin_removal(engine, labels, nursery)
@@ -181,8 +183,8 @@ def _make_cleaner(shop: Workshop) -> ImageCleaner | None:
     if not config.image_clean_max_size:
         return None
     exempt = [*config.image_clean_exempt_tags]
-    if config.experimental_prefork_pool_size:
-        exempt.append(config.experimental_prefork_image)
+    if shop.prefork is not None:
+        exempt.append(shop.prefork.plan.image)
     return ImageCleaner(shop.engine, shop.images, config.image_clean_max_size, exempt)
 
 

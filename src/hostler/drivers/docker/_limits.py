@@ -43,6 +43,7 @@ class Operation(enum.Enum):
     """The calls; the value is the text in errors."""
 
     CONNECT = "connect"
+    INFO = "describe itself"
     LIST = "list containers"
     INSPECT_CONTAINER = "inspect container"
     INSPECT_IMAGE = "inspect image"
@@ -65,6 +66,7 @@ class Operation(enum.Enum):
 
 GROUP: dict[Operation, Threads] = {
     Operation.CONNECT: Threads.QUERY,
+    Operation.INFO: Threads.QUERY,
     Operation.LIST: Threads.QUERY,
     Operation.INSPECT_CONTAINER: Threads.QUERY,
     Operation.INSPECT_IMAGE: Threads.QUERY,
@@ -87,6 +89,7 @@ GROUP: dict[Operation, Threads] = {
 
 LIMITS: dict[Operation, float] = {
     Operation.CONNECT: 10,
+    Operation.INFO: 10,
     Operation.LIST: 60,
     Operation.INSPECT_CONTAINER: 10,
     Operation.INSPECT_IMAGE: 10,

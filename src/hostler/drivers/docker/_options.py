@@ -94,7 +94,7 @@ def build_options(
     _add_tmpfs(options, task, writable_root=around.config.disable_readonly_rootfs)
     if task.iofs_docker_path:
         options.host_config["Binds"] = [f"{task.iofs_docker_path}:{task.iofs_dest}"]
-    _add_network(options, task, around, allocate_network)
+    set_network(options, "none" if task.disable_net else allocate_network(), around)
     if not around.config.disable_unprivileged_containers:
         options.config["User"] = "1000:1000"
         options.host_config["CapDrop"] = ["all"]
@@ -170,14 +170,10 @@ def _add_tmpfs(options: DockerOptions, task: ContainerTask, *, writable_root: bo
     options.host_config["Tmpfs"] = {"/tmp": ",".join(limits)}  # noqa: S108  (a path in the container)
 
 
-def _add_network(
-    options: DockerOptions,
-    task: ContainerTask,
-    around: Surroundings,
-    allocate_network: Callable[[], str | None],
-) -> None:
-    network = "none" if task.disable_net else allocate_network()
-    if network is not None:
-        options.host_config["NetworkMode"] = network
+def set_network(options: DockerOptions, mode: str | None, around: Surroundings) -> None:
+    """``mode`` is the engine's, ``None`` = its default network, on which the container has the
+    host name of its runner if nothing else is said."""
+    if mode is not None:
+        options.host_config["NetworkMode"] = mode
     else:
-        options.config["Hostname"] = around.hostname
+        options.config.setdefault("Hostname", around.hostname)

@@ -14,7 +14,6 @@ import attrs
 import structlog
 import trio
 
-from ...config import AgentConfig
 from ...errors import APIError
 from ._containers import Containers
 from ._errors import EngineError
@@ -22,6 +21,7 @@ from ._exits import Exit, ExitWatcher
 from ._options import DockerOptions
 from ._pace import Pace
 from ._prefork_image import PreforkImage
+from ._prefork_plan import PoolPlan
 from ._retry import FOREVER, Backoff
 
 log = structlog.get_logger(__name__)
@@ -53,20 +53,21 @@ class PreforkPool:
 
     def __init__(
         self,
-        config: AgentConfig,
+        plan: PoolPlan,
         labels: Mapping[str, str],
+        hostname: str,
         image: PreforkImage,
         containers: Containers,
         exits: ExitWatcher,
         on_miss: Callable[[], None] = lambda: None,
     ) -> None:
-        self._config = config
+        self.plan = plan
         self._labels = labels
+        self._hostname = hostname
         self._image = image
         self._containers = containers
         self._exits = exits
         self._on_miss = on_miss
-        self._use_once = bool(config.experimental_prefork_use_once)
         self._names = secrets.token_hex(8)
         # Names of containers are the engine's; ours must not meet those of another pool.
         self._free: list[str] = []
@@ -80,19 +81,20 @@ class PreforkPool:
     # --- for cookies ---
 
     def allocate(self) -> str | None:
-        """The id of the container whose name space was given back last, or ``None`` (with a
-        warning, not more than one in `WARNING_INTERVAL`) if all are in use or not yet made."""
+        """The id of the container whose name space was given back last, or ``None`` if all are in
+        use or not yet made; of a pool that was asked for with a warning, not more than one in
+        `WARNING_INTERVAL`."""
         if self._free:
             container_id = self._free.pop()
             self._used.add(container_id)
             return container_id
         self._misses += 1
         self._on_miss()
-        if trio.current_time() >= self._warn_again:
+        if self.plan.wanted and trio.current_time() >= self._warn_again:
             self._warn_again = trio.current_time() + WARNING_INTERVAL
             log.warning(
                 "prefork pool is empty, containers get a network of their own",
-                size=self._config.experimental_prefork_pool_size,
+                size=self.plan.size,
                 misses=self._misses,
             )
         return None
@@ -104,14 +106,14 @@ class PreforkPool:
         if container_id not in self._used:
             return
         self._used.discard(container_id)
-        if reusable and not self._use_once:
+        if reusable and not self.plan.use_once:
             self._free.append(container_id)
         else:
             self._exits.forget(container_id)  # which tells its keeper that it has ended
 
     def statistics(self) -> PreforkStatistics:
         return PreforkStatistics(
-            size=self._config.experimental_prefork_pool_size,
+            size=self.plan.size,
             free=len(self._free),
             used=len(self._used),
             misses=self._misses,
@@ -124,7 +126,7 @@ class PreforkPool:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    for index in range(self._config.experimental_prefork_pool_size):
+                    for index in range(self.plan.size):
                         nursery.start_soon(self._keep, index)
         finally:
             self._free.clear()
@@ -179,11 +181,16 @@ class PreforkPool:
 
     def _options(self, index: int, name: str) -> DockerOptions:
         options = DockerOptions(name=name)
-        options.config["Image"] = self._config.experimental_prefork_image
-        options.config["Hostname"] = name
-        options.config["Cmd"] = self._config.experimental_prefork_cmd.split()
+        options.config["Image"] = self.plan.image
+        # Of the functions that join, too, so that they see the same one as without a pool.
+        options.config["Hostname"] = self._hostname
+        options.config["Cmd"] = list(self.plan.command)
         options.host_config["LogConfig"] = {"Type": "none"}
-        if networks := self._config.experimental_prefork_networks:
+        if self.plan.program:
+            options.config["User"] = "65534:65534"
+            options.host_config.update(ReadonlyRootfs=True, CapDrop=["all"])
+            options.host_config["SecurityOpt"] = ["no-new-privileges"]
+        if networks := self.plan.networks:
             options.host_config["NetworkMode"] = networks[index % len(networks)]
         if self._labels:
             options.config["Labels"] = dict(self._labels)

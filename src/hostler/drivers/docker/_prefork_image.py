@@ -1,6 +1,10 @@
-"""The image of the prefork pool's containers, fetched if the engine does not have it."""
+"""The image of the prefork pool's containers, pulled or made if the engine does not have it."""
 
 from __future__ import annotations
+
+import io
+from collections.abc import Awaitable, Callable
+from functools import partial
 
 import docker
 import structlog
@@ -11,6 +15,7 @@ from ._engine import Engine
 from ._errors import EngineError
 from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
+from ._pause import pause_files
 from ._pull import ImagePuller
 from ._reference import parse_image
 from ._retry import FOREVER, Backoff
@@ -18,18 +23,18 @@ from ._retry import FOREVER, Backoff
 log = structlog.get_logger(__name__)
 
 RETRY = Backoff(max_retries=FOREVER, interval_msec=1000, min_delay_msec=500, max_delay_msec=30_000)
-"""Between the attempts to fetch it."""
+"""Between the attempts to get it."""
 _NOT_FOUND = 404
 
 
 class PreforkImage:
-    """Fetched once for all keepers of a pool."""
+    """Got once for all keepers of a pool, by ``get``, which may raise `EngineError`, `APIError`
+    and `CredentialsUnavailable`."""
 
-    def __init__(self, image: str, engine: Engine, puller: ImagePuller, keychain: Keychain) -> None:
-        self._image = image
+    def __init__(self, name: str, engine: Engine, get: Callable[[], Awaitable[None]]) -> None:
+        self._name = name
         self._engine = engine
-        self._puller = puller
-        self._keychain = keychain
+        self._get = get
         self._there = False
         self._lock = trio.Lock()
 
@@ -43,12 +48,12 @@ class PreforkImage:
             delays = RETRY.delays()
             while not self._there:
                 try:
-                    await self._fetch()
+                    await self._look()
                 except (EngineError, APIError, CredentialsUnavailable) as error:
                     delay = next(delays)
                     log.warning(
                         "prefork image can't be had, will try again",
-                        image=self._image,
+                        image=self._name,
                         error=str(error),
                         delay_s=round(delay, 1),
                     )
@@ -56,15 +61,33 @@ class PreforkImage:
                 else:
                     self._there = True
 
-    async def _fetch(self) -> None:
+    async def _look(self) -> None:
         def request(client: docker.APIClient) -> None:
-            client.inspect_image(self._image)  # type: ignore[no-untyped-call]  # the stubs lack its types
+            client.inspect_image(self._name)  # type: ignore[no-untyped-call]  # the stubs lack its types
 
         try:
             await self._engine.call(Operation.INSPECT_IMAGE, request)
         except EngineError as error:
             if error.status != _NOT_FOUND:
                 raise
-            auth = await self._keychain.lookup(parse_image(self._image).registry)
-            await self._puller.pull(self._image, auth)
-            log.info("prefork image pulled", image=self._image)
+            await self._get()
+
+
+def pulled(name: str, engine: Engine, puller: ImagePuller, keychain: Keychain) -> PreforkImage:
+    """The image ``name`` of a registry."""
+
+    async def pull() -> None:
+        await puller.pull(name, await keychain.lookup(parse_image(name).registry))
+        log.info("prefork image pulled", image=name)
+
+    return PreforkImage(name, engine, pull)
+
+
+def made(name: str, program: bytes, engine: Engine) -> PreforkImage:
+    """The image ``name`` with nothing but ``program``."""
+    repository, _, tag = name.partition(":")
+
+    def request(client: docker.APIClient) -> None:
+        client.import_image(io.BytesIO(pause_files(program)), repository, tag)
+
+    return PreforkImage(name, engine, partial(engine.call, Operation.LOAD, request))
