@@ -15,6 +15,7 @@ from typing import Any
 import attrs
 import msgspec
 import structlog
+import trio
 
 from hostler import options
 from hostler.abc import Driver
@@ -23,7 +24,7 @@ from hostler.agent_metrics import AgentMetrics
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.config import AgentConfig
-from hostler.drivers.docker import open_docker_driver
+from hostler.drivers.docker import DockerDriver, open_docker_driver
 from hostler.drivers.process import open_process_driver
 from hostler.models import Call
 
@@ -63,6 +64,12 @@ class Embedded:
         )
 
 
+async def _until_ready(driver: DockerDriver) -> None:
+    """Until its pool of network name spaces is full: its own start is not to be measured."""
+    while (now := driver.statistics().prefork).free < now.size:  # noqa: ASYNC110  (nothing tells)
+        await trio.sleep(0.01)
+
+
 @asynccontextmanager
 async def open_embedded(
     driver_name: str, memory: int, *, metrics: AgentMetrics | None = None, **settings: Any
@@ -75,7 +82,9 @@ async def open_embedded(
         config = AgentConfig(iofs_path=str(folder), container_label_tag=label(), **settings)
         driver: Driver
         if driver_name == "docker":
-            driver = await stack.enter_async_context(open_docker_driver(config))
+            docker_driver = await stack.enter_async_context(open_docker_driver(config))
+            await _until_ready(docker_driver)
+            driver = docker_driver
         else:
             driver = await stack.enter_async_context(open_process_driver())
         agent = await stack.enter_async_context(

@@ -26,6 +26,8 @@ NOTICE = 5.0
 """Seconds until an agent has heard of the end of an idle container, at most; a call may still be
 sent to it meanwhile."""
 _NOT_RUNNING = 409
+PAUSE = "hostler-pause:1"
+"""The image of the driver's own containers."""
 
 
 class Killer(ABC):
@@ -57,7 +59,8 @@ class EngineKiller(Killer):
 
     def containers(self) -> list[str]:
         found = self._client.containers(all=True, filters=self._filter)
-        return sorted(container["Id"] for container in found)
+        # Not those that only hold a network name space.
+        return sorted(one["Id"] for one in found if one["Image"] != PAUSE)
 
     def kill(self, container: str) -> str | None:
         try:
@@ -70,11 +73,6 @@ class EngineKiller(Killer):
                 raise
             return None
         return function_of(env)
-
-    def remove_all(self) -> None:
-        """Remove them all."""
-        for container in self.containers():
-            self._client.remove_container(container, v=True, force=True)
 
     def close(self) -> None:
         self._client.close()

@@ -4,8 +4,8 @@ In each round, with functions that were never called before:
 
 * *engine* (Docker only): the same container, created and started by the bare client of the engine
 * *driver*: create and start a container by the driver's own methods, and wait for its socket
-* *agent*: one cold call
-* *prepared* (Docker only): one cold call of an agent that has network name spaces prepared
+* *agent*: one cold call, with the defaults, so in a network name space that was ready
+* *unprepared* (Docker only): one cold call of an agent that keeps no name spaces ready
 * *warm*: the first call of a function whose container is kept ready, and then hot calls
 
 They follow each other within a second, so ratios of the times of one round say more than times.
@@ -30,20 +30,16 @@ import trio
 from hostler.abc import ContainerTask
 from hostler.drivers.docker import DockerDriver, DockerOptions
 from hostler.testing import ReadyWatch
-from tests.functions.build import docker_image
 
 from ._embedded import MIB, Embedded, open_embedded, without_logs
 from ._measure import Metrics
-from ._target import docker_host
 
 HOT = 9
 """Hot calls after each first call, of which the median counts."""
 PAUSE = 0.05
 """Seconds between two measurements, for the removal of what was before."""
-POOL = 4
-"""Name spaces that are prepared; each round uses one for a second or two."""
-IDLER = ("hostler-bench/idle:latest", ["ENV FNT_START=hang"])
-"""An image whose program never ends, and how it is made."""
+IDLE_TIMEOUT = 1
+"""Seconds that a container stays after its cold call: each has a name space while it is there."""
 STAGES = ("validate", "create", "start", "socket")
 
 
@@ -55,10 +51,10 @@ class ColdPlan(msgspec.Struct, frozen=True, kw_only=True):
 class Cold:
     """Measures; times are milliseconds, by name."""
 
-    def __init__(self, embedded: Embedded, prepared: Embedded | None) -> None:
+    def __init__(self, embedded: Embedded, unprepared: Embedded | None) -> None:
         self._embedded = embedded
-        self._prepared = prepared
-        self._client = docker.from_env() if prepared is not None else None
+        self._unprepared = unprepared
+        self._client = docker.from_env() if unprepared is not None else None
         self._numbers = itertools.count()
         self.times: dict[str, list[float]] = {}
 
@@ -70,9 +66,9 @@ class Cold:
     def _parts(self) -> list[Callable[[str], Awaitable[None]]]:
         parts: list[Callable[[str], Awaitable[None]]]
         parts = [self._driver_alone, self._cold_call, self._kept_ready]
-        if self._prepared is not None:
+        if self._unprepared is not None:
             parts = [self._engine_alone, self._driver_alone, self._cold_call]
-            parts += [self._prepared_call, self._kept_ready]
+            parts += [self._unprepared_call, self._kept_ready]
         return parts
 
     def _note(self, name: str, seconds: float) -> None:
@@ -91,9 +87,10 @@ class Cold:
         )
 
     async def _engine_alone(self, name: str) -> None:
-        """With the driver's options, so on the engine's bridge network, but by nobody else's
+        """With the driver's options, but on the engine's bridge network, and by nobody else's
         code: what any program needs that asks this engine for the container."""
-        cookie = await self._embedded.driver.create_cookie(self._task(name))
+        assert self._unprepared is not None
+        cookie = await self._unprepared.driver.create_cookie(self._task(name))
         options: DockerOptions = cookie.options
         await cookie.aclose()
         created, started = await trio.to_thread.run_sync(self._create_and_start, options)
@@ -142,15 +139,15 @@ class Cold:
     async def _cold_call(self, name: str) -> None:
         self._note("cold_call", await self._time(name))
 
-    async def _prepared_call(self, name: str) -> None:
-        assert self._prepared is not None
-        call = self._prepared.call(name, idle_timeout=1)  # or the pool would be used up
+    async def _unprepared_call(self, name: str) -> None:
+        assert self._unprepared is not None
+        call = self._unprepared.call(name, idle_timeout=IDLE_TIMEOUT)
         begin = trio.current_time()
-        await self._prepared.agent.submit(call)
-        self._note("prepared_cold_call", trio.current_time() - begin)
+        await self._unprepared.agent.submit(call)
+        self._note("unprepared_cold_call", trio.current_time() - begin)
 
     async def _time(self, name: str) -> float:
-        call = self._embedded.call(name)
+        call = self._embedded.call(name, idle_timeout=IDLE_TIMEOUT)
         begin = trio.current_time()
         await self._embedded.agent.submit(call)
         took = trio.current_time() - begin
@@ -163,7 +160,9 @@ class Cold:
         return took
 
     async def _kept_ready(self, name: str) -> None:
-        hold = self._embedded.agent.keep_warm(self._embedded.call(name))
+        hold = self._embedded.agent.keep_warm(
+            self._embedded.call(name, idle_timeout=IDLE_TIMEOUT)
+        )
         await hold.wait_ready()
         await trio.sleep(PAUSE)
         self._note("kept_ready_first_call", await self._time(name))
@@ -176,25 +175,22 @@ class Cold:
 
 
 @asynccontextmanager
-async def _open_prepared(driver_name: str) -> AsyncIterator[Embedded | None]:
-    """An agent with a full pool of name spaces; ``None`` for drivers without networks."""
+async def _open_unprepared(driver_name: str) -> AsyncIterator[Embedded | None]:
+    """An agent without a pool of name spaces; ``None`` for drivers without networks."""
     if driver_name != "docker":
         yield None
         return
     async with open_embedded(
-        driver_name,
-        memory=4096,
-        experimental_prefork_pool_size=POOL,
-        experimental_prefork_image=docker_image(docker_host(), *IDLER),
-        experimental_prefork_cmd="",
-    ) as prepared:
-        driver = prepared.driver
-        assert isinstance(driver, DockerDriver)
-        while driver.statistics().prefork.free < POOL:  # noqa: ASYNC110  (nothing tells)
-            await trio.sleep(0.01)
-        yield prepared
-        if driver.statistics().prefork.misses:
-            raise RuntimeError("the pool was empty: calls were measured that had none")
+        driver_name, memory=4096, experimental_prefork_pool_size=0
+    ) as unprepared:
+        yield unprepared
+
+
+def _check_pool(embedded: Embedded) -> None:
+    """Raises `RuntimeError` if a call was measured for which no name space was ready."""
+    driver = embedded.driver
+    if isinstance(driver, DockerDriver) and driver.statistics().prefork.misses:
+        raise RuntimeError("the pool was empty: calls were measured that had none")
 
 
 def ratios(times: Mapping[str, Sequence[float]]) -> Metrics:
@@ -205,9 +201,9 @@ def ratios(times: Mapping[str, Sequence[float]]) -> Metrics:
         "cold_over_driver": ("cold_call", "driver_total"),
         "kept_ready_over_hot": ("kept_ready_first_call", "hot_call"),
     }
-    if "prepared_cold_call" in times:
-        wanted["prepared_over_create_and_start"] = (
-            "prepared_cold_call",
+    if "unprepared_cold_call" in times:
+        wanted["unprepared_over_create_and_start"] = (
+            "unprepared_cold_call",
             f"{engine}_create_and_start",
         )
     return {
@@ -219,13 +215,14 @@ def ratios(times: Mapping[str, Sequence[float]]) -> Metrics:
 async def measure(plan: ColdPlan) -> Metrics:
     async with (
         open_embedded(plan.driver, memory=4096) as embedded,
-        _open_prepared(plan.driver) as prepared,
+        _open_unprepared(plan.driver) as unprepared,
     ):
-        cold = Cold(embedded, prepared)
+        cold = Cold(embedded, unprepared)
         await cold.round()  # the first one pays for imports and threads
         cold.times.clear()
         for _ in range(plan.rounds):
             await cold.round()
+        _check_pool(embedded)
     medians = {f"{name}_ms": statistics.median(times) for name, times in cold.times.items()}
     return medians | ratios(cold.times)
 

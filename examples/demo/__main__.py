@@ -25,6 +25,8 @@ from nodes import Node, NodeFailed, running
 
 HERE = Path(__file__).resolve().parent
 LABEL = "hostler-demo"
+NETWORK_IMAGE = "hostler-pause:1"
+"""Of the containers that the driver keeps for their network."""
 
 
 @attrs.frozen
@@ -157,6 +159,8 @@ class Demo:
             return
         self.step("What the engine says of the containers: CPU shares by tier.")
         for container in await trio.to_thread.run_sync(self._containers):
+            if container["Config"]["Image"] == NETWORK_IMAGE:
+                continue
             environment = dict(item.split("=", 1) for item in container["Config"]["Env"])
             self.say(
                 f"{container['Name'].removeprefix('/')}: {environment['TENANT_TIER']}, "

@@ -22,7 +22,7 @@ import trio
 from tests.cli._process import NodeProcess, ends, open_node, run
 
 from .nodes import errors_of
-from .test_system_provider import containers, engine_of
+from .test_system_provider import containers, engine_of, of_functions
 
 SECONDS = 60
 """After which whatever a client waits for has failed."""
@@ -70,7 +70,7 @@ class KitNode:
         return str(answer.json()["instance"])
 
     async def containers(self) -> list[dict[str, Any]]:
-        return await trio.to_thread.run_sync(containers, self.engine, self.tag)
+        return of_functions(await trio.to_thread.run_sync(containers, self.engine, self.tag))
 
 
 @asynccontextmanager
