@@ -160,9 +160,7 @@ class Cold:
         return took
 
     async def _kept_ready(self, name: str) -> None:
-        hold = self._embedded.agent.keep_warm(
-            self._embedded.call(name, idle_timeout=IDLE_TIMEOUT)
-        )
+        hold = self._embedded.agent.keep_warm(self._embedded.call(name, idle_timeout=IDLE_TIMEOUT))
         await hold.wait_ready()
         await trio.sleep(PAUSE)
         self._note("kept_ready_first_call", await self._time(name))

@@ -46,16 +46,24 @@ def test_all_together_have_what_one_runner_would(memory: int, cpus: int, count: 
 def test_settings_of_the_machine_are_divided(pool: int, launches: int, count: int) -> None:
     config = AgentConfig(
         experimental_prefork_pool_size=pool,
+        prepared_networks=pool,
         launch_concurrency=launches,
         docker_load_file="/images.tar",
         max_pids=7,
     )
     found = [part.agent_config(config) for part in parts(count)]
-    assert sum(each.experimental_prefork_pool_size for each in found) == pool
+    assert sum(each.experimental_prefork_pool_size or 0 for each in found) == pool
+    assert sum(each.prepared_networks for each in found) == pool
     # None can do without.
     assert sum(each.launch_concurrency for each in found) == max(launches, count)
     assert [each.docker_load_file for each in found] == ["/images.tar"] + [""] * (count - 1)
     assert {each.max_pids for each in found} == {7}
+
+
+def test_who_asked_for_no_pool_asks_for_no_part_of_one() -> None:
+    found = [part.agent_config(AgentConfig()) for part in parts(3)]
+    assert [each.experimental_prefork_pool_size for each in found] == [None] * 3
+    assert [each.prepared_networks for each in found] == [2, 1, 1]
 
 
 def test_containers_of_workers_have_a_label() -> None:

@@ -24,12 +24,14 @@ from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerCookie, DockerDriver, DockerOptions, open_docker_driver
 from hostler.drivers.docker._networks import needs_its_own
 from hostler.drivers.docker._pause import COMMAND, NAME, pause_files, pause_program
-from hostler.drivers.docker._prefork_plan import DEFAULT_SIZE, PoolPlan
+from hostler.drivers.docker._prefork_plan import PoolPlan
 from hostler.errors import ConfigError
 
 from ..conftest import Logs
 from .conftest import WAIT, Bench, containers
 from .fake_engine import FakeEngine, error, nothing, value
+
+DEFAULT_SIZE = 4
 
 
 async def until_full(driver: DockerDriver) -> None:
@@ -218,6 +220,7 @@ async def test_plan_that_was_asked_for(
     plan = await plan_of(fake_engine, fake_environ, S390, **size, **image)
     assert plan == PoolPlan(size=9, image="busybox", command=("tail", "-f", "/dev/null"))
     assert await plan_of(fake_engine, fake_environ, GVISOR, **image) is None
+    assert await plan_of(fake_engine, fake_environ, AMD, prepared_networks=0) is None
     with pytest.raises(ConfigError, match=r"POOL_SIZE=9 needs FN_EXPERIMENTAL_PREFORK_IMAGE.*s390"):
         await plan_of(fake_engine, fake_environ, S390, **size)
 

@@ -30,10 +30,12 @@ class RunnerPart(msgspec.Struct, frozen=True, kw_only=True):
 
         What is done once for an engine, loading an archive of images, is left to the first worker.
         """
+        pool = config.experimental_prefork_pool_size
         return attrs.evolve(
             config,
             launch_concurrency=max(1, self._of(config.launch_concurrency)),
-            experimental_prefork_pool_size=self._of(config.experimental_prefork_pool_size),
+            experimental_prefork_pool_size=None if pool is None else self._of(pool),
+            prepared_networks=self._of(config.prepared_networks),
             docker_load_file="" if self.number else config.docker_load_file,
         )
 

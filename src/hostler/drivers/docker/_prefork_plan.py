@@ -17,9 +17,6 @@ from ._pause import COMMAND, NAME, pause_program
 
 log = structlog.get_logger(__name__)
 
-DEFAULT_SIZE = 4
-"""Containers of a pool that nobody asked for. Each costs the machine a shim process, some MB, and
-saves the network's part of a cold start, more than half of it, as long as it is not in use."""
 RUNTIMES = ("runc", "crun", "youki")
 """Those that let containers share a network name space. One that puts each container into a virtual
 machine, or onto a kernel of its own, may not."""
@@ -47,10 +44,10 @@ async def plan_pool(engine: Engine, config: AgentConfig) -> PoolPlan | None:
     made for the engine's processor.
     """
     size, image = config.experimental_prefork_pool_size, config.experimental_prefork_image
-    if size == 0:
+    if not (config.prepared_networks if size is None else size):
         return None
     plan = PoolPlan(
-        size=DEFAULT_SIZE if size is None else size,
+        size=config.prepared_networks if size is None else size,
         image=image or NAME,
         command=tuple(config.experimental_prefork_cmd.split()) if image else (COMMAND,),
         networks=config.experimental_prefork_networks or config.docker_networks,
