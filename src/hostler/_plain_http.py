@@ -14,6 +14,8 @@ from functools import lru_cache
 from http.client import responses
 from typing import NamedTuple
 
+from .headers import SECRET
+
 Pair = tuple[bytes, bytes]
 Pairs = list[Pair]
 
@@ -32,8 +34,9 @@ _LENGTH_NAME = b"content-length"
 _HARMLESS = frozenset({_LENGTH_NAME, b"host"})
 _LOOK_AT = _HARMLESS | {b"transfer-encoding", b"connection", b"upgrade", b"expect"}
 """Headers with a meaning for the connection. Twice the same is not plain."""
-_CHANGING = frozenset({_LENGTH_NAME, b"date", b"fn-call-id"})
-"""Headers that are hardly ever the same in the next response."""
+_SECRET = frozenset(name.encode() for name in SECRET)
+_CHANGING = frozenset({_LENGTH_NAME, b"date", b"fn-call-id"}) | _SECRET
+"""Headers that are hardly ever the same in the next response, or ought not to be."""
 _BODILESS = (204, 304)
 _MAX_KNOWN, _MAX_KNOWN_SIZE, _MAX_USUAL_SIZE = 512, 256, 1024
 """Header lines that are remembered, and how long one and all of a response may be."""
@@ -183,7 +186,8 @@ def _remember(field: Pair, line: bytes) -> None:
 
 def _remember_usual(fields: tuple[Pair, ...]) -> _Lines | None:
     lines = _lines(fields)
-    if lines is not None and len(lines[0]) <= _MAX_USUAL_SIZE:
+    secret = any(name.lower() in _SECRET for name, _ in fields)
+    if lines is not None and len(lines[0]) <= _MAX_USUAL_SIZE and not secret:
         if len(_usual) >= _MAX_KNOWN:
             _usual.clear()
         _usual[fields] = lines

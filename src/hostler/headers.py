@@ -32,6 +32,26 @@ HOP_BY_HOP = frozenset(
 """Canonical names of the headers that are about one connection (RFC 9110, section 7.6.1, and
 older documents). ``Te: trailers`` alone is forwarded nevertheless."""
 
+SECRET = frozenset(
+    {
+        "authentication-info",
+        "authorization",
+        "cookie",
+        "proxy-authorization",
+        "set-cookie",
+        "x-amz-security-token",
+        "x-api-key",
+        "x-auth-token",
+        "x-csrf-token",
+    }
+)
+"""Names in lower case of headers that are not to stay in memory once their exchange is over."""
+
+
+def have_secret(headers: Headers) -> bool:
+    """Whether one of ``headers`` is `SECRET`, also where it is one of a trigger's exchange."""
+    return any(name.lower().removeprefix("fn-http-h-") in SECRET for name, _ in headers)
+
 
 def canonical_header(name: str) -> str:
     """``content-TYPE`` -> ``Content-Type``, by the rules of Go's ``net/textproto``.

@@ -13,7 +13,14 @@ import h11
 from hostler._plain_http import Pairs, read_response_head, write_fields
 from hostler.errors import APIError
 from hostler.frames import Headers
-from hostler.headers import HOP_BY_HOP, end_to_end, end_to_end_pairs
+from hostler.headers import (
+    HOP_BY_HOP,
+    SECRET,
+    canonical_header,
+    end_to_end,
+    end_to_end_pairs,
+    have_secret,
+)
 from hostler.models import Call
 
 _OWN = frozenset({"Content-Length", "Fn-Call-Id", "Fn-Deadline", "Host"})
@@ -23,8 +30,12 @@ as in Fn, so that the client's ``Content-Length`` is no use either."""
 
 _CACHED_LINE = 256
 """Characters of a header that is kept as it is written: most requests have those of another one."""
-_CACHED_HEAD = 1024
-"""Bytes of a response's head that is kept with what it says, which most responses share."""
+_NOT_KEPT = frozenset(
+    canonical_header(prefix + name) for prefix in ("", "Fn-Http-H-") for name in SECRET
+)
+_CACHED_HEAD, _CACHED_HEADS = 1024, 256
+"""Bytes of a response's head that is kept with what it says, which most responses share, and how
+many of them."""
 _PLAIN_ID = re.compile(r"[0-9A-Za-z_-]+", re.ASCII)
 _HEAD = (
     b"POST /call HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n"
@@ -61,8 +72,8 @@ class RequestHead:
             if name in _OWN:
                 continue
             for value in values:
-                short = len(name) + len(value) <= _CACHED_LINE
-                line = _cached_line(name, value) if short else _line(name, value)
+                kept = len(name) + len(value) <= _CACHED_LINE and name not in _NOT_KEPT
+                line = _cached_line(name, value) if kept else _line(name, value)
                 if line is None:
                     return None
                 lines.append(line)
@@ -147,18 +158,26 @@ def read_response(data: bytes, max_head: int) -> tuple[ResponseHead, bytes] | No
     end = data.find(b"\r\n\r\n") + 4
     if not 4 <= end <= max_head:
         return None
-    head = (_cached_response if end <= _CACHED_HEAD else _plain_response)(data[:end])
+    raw = data[:end]
+    head = _known_responses.get(raw) or _plain_response(raw)
     if head is None or head.length is None or len(data) - end > head.length:
         return None
     return head, data[end:]
 
 
-def _plain_response(head: bytes) -> ResponseHead | None:
-    found = read_response_head(head)
-    return None if found is None else ResponseHead(200, *found)
+def _plain_response(raw: bytes) -> ResponseHead | None:
+    found = read_response_head(raw)
+    if found is None:
+        return None
+    head = ResponseHead(200, *found)
+    if len(raw) <= _CACHED_HEAD and not have_secret(head.for_caller):
+        if len(_known_responses) >= _CACHED_HEADS:
+            _known_responses.clear()
+        _known_responses[raw] = head
+    return head
 
 
-_cached_response = functools.lru_cache(maxsize=256)(_plain_response)
+_known_responses: dict[bytes, ResponseHead] = {}
 
 
 def _text(value: bytes) -> str:

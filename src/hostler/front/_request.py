@@ -10,6 +10,7 @@ import h11
 
 from hostler._asgi import Scope
 from hostler._plain_http import Pairs, PlainHead, read_head
+from hostler.headers import SECRET
 
 
 @attrs.define
@@ -72,8 +73,7 @@ MAX_REMEMBERED = 256
 """Heads that are kept in case another request, of any connection, has the same."""
 MAX_REMEMBERED_SIZE = 2048
 """Bytes of one of them."""
-_SECRET = frozenset({b"authorization", b"proxy-authorization", b"cookie"})
-"""Headers that are not to stay in memory once their client has gone."""
+_SECRET = frozenset(name.encode() for name in SECRET)
 
 
 class Heads:

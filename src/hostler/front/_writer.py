@@ -17,7 +17,7 @@ from hostler.errors import (
     HostlerError,
 )
 from hostler.frames import Headers
-from hostler.headers import HOP_BY_HOP, canonical_header, end_to_end_pairs
+from hostler.headers import HOP_BY_HOP, canonical_header, end_to_end_pairs, have_secret
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
@@ -183,7 +183,8 @@ _known: dict[Headers, _Head] = {}
 
 
 def _remember(headers: Headers, head: _Head) -> _Head:
-    if sum(len(name) + len(value) for name, value in headers) <= _MAX_KNOWN_SIZE:
+    size = sum(len(name) + len(value) for name, value in headers)
+    if size <= _MAX_KNOWN_SIZE and not have_secret(headers):
         if len(_known) >= _MAX_KNOWN:
             _known.clear()
         _known[headers] = head

@@ -9,7 +9,6 @@ both ways, so the model of the messages stays betterproto's.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
@@ -23,6 +22,7 @@ from hostler.frames import (
     ResultStart,
     TryCall,
 )
+from hostler.headers import have_secret
 
 from ._data_codec import DATA_ARM, decode_data
 from ._hot_end import hot_fields, read_hot_end
@@ -130,7 +130,7 @@ def encode_start(frame: ResultStart) -> bytes | None:
     found = _starts.get(key)
     if found is None:
         found = _start_of(frame.status, headers)
-        if found is not None and len(found) <= _START_SIZE:
+        if found is not None and len(found) <= _START_SIZE and not have_secret(headers):
             if len(_starts) >= _MAX_STARTS:
                 _starts.clear()
             _starts[key] = found
@@ -198,7 +198,7 @@ def decode_runner(data: bytes) -> ResultStart | Data | Finished | Reserved | Non
         if arm == _FINISHED_ARM[0]:
             return read_hot_end(data) or _finished(data)
         if arm == _START_ARM[0]:
-            return _known_start(data) if len(data) <= _START_SIZE else _start(data)
+            return _known_starts.get(data) or _start(data)
         return Reserved() if data == _RESERVED else None
     except (ValueError, IndexError):
         return None
@@ -268,17 +268,15 @@ _pairs: dict[bytes, tuple[str, str]] = {}
 
 def _read_pair(part: bytes) -> tuple[str, str]:
     pair = _pair(part, 0, len(part))
-    if len(part) <= _MAX_KNOWN_SIZE:
+    if len(part) <= _MAX_KNOWN_SIZE and not have_secret((pair,)):
         if len(_pairs) >= _MAX_KNOWN:
             _pairs.clear()
         _pairs[part] = pair
     return pair
 
 
-@functools.lru_cache(maxsize=_MAX_STARTS)
-def _known_start(data: bytes) -> ResultStart:
-    # Most answers of a function have the same head, while its length and its date are the same.
-    return _start(data)
+_known_starts: dict[bytes, ResultStart] = {}
+"""Most answers of a function have the same head, while its length and its date are the same."""
 
 
 def _start(data: bytes) -> ResultStart:
@@ -300,7 +298,12 @@ def _start(data: bytes) -> ResultStart:
             status, at = _integer(data, at + 1, 2**31)
         else:
             raise Unusual
-    return ResultStart(status, tuple(headers))
+    start = ResultStart(status, tuple(headers))
+    if end <= _START_SIZE and not have_secret(headers):
+        if len(_known_starts) >= _MAX_STARTS:
+            _known_starts.clear()
+        _known_starts[data] = start
+    return start
 
 
 def _finished(data: bytes) -> Finished:
