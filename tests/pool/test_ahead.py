@@ -255,7 +255,7 @@ START = 0.5
 @asynccontextmanager
 async def line_of(placer: SweepPlacer, pool: FakePool) -> AsyncIterator[Line]:
     """The line of `make_call`, whose calls must all be over at the end."""
-    room = placer._room_of(pool)
+    room = placer._open_room(pool)
     with room.line(need_of(make_call()).key) as line:
         yield line
         assert repr(line.ahead) == "<Ahead in_flight=0>"

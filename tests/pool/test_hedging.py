@@ -209,7 +209,7 @@ async def test_both_runners_of_a_race_count_for_the_line(autojump_clock: MockClo
     teach(placer, 1.0)
     pool = FakePool([slow("stuck", 30), slow("good", 0.5)])
     call = fake_call()
-    with placer._room_of(pool).line(need_of(call).key) as line:
+    with placer._open_room(pool).line(need_of(call).key) as line:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(placer.place_call, pool, call)
             await trio.sleep(6.3)

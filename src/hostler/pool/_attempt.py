@@ -21,13 +21,14 @@ Rest = trio.abc.ReceiveStream | HeldBody | None
 class Attempt:
     """Sends the call with its body: it is committed when its ``TryCall`` was handed over."""
 
+    committed = False
+
     def __init__(
         self, client: RunnerClient, call: RunnerCall, on_commit: Callable[[], None]
     ) -> None:
         self._client = client
         self._call = call
         self._on_commit = on_commit
-        self.committed = False
 
     def _commit(self) -> None:
         self.committed = True
@@ -94,6 +95,9 @@ class BegunAttempt(Attempt):
     cancelled; then ``on_end`` with the outcome.
     """
 
+    _engagement: BegunEngagement | None = None
+    _cancelled = False
+
     def __init__(
         self,
         client: RunnerClient,
@@ -105,8 +109,6 @@ class BegunAttempt(Attempt):
         super().__init__(client, call, on_commit)
         self._on_left = on_left
         self._on_end = on_end
-        self._engagement: BegunEngagement | None = None
-        self._cancelled = False
 
     def begin(self) -> bool:
         """Whether it has begun. If not, an `Attempt` finds out why."""

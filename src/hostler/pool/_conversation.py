@@ -38,11 +38,12 @@ class Conversation:
     nor the writer is touched after an outcome was returned.
     """
 
+    _answered = False
+    _outcome: Outcome | None = None
+
     def __init__(self, call: RunnerCall, engagement: ClientEngagement) -> None:
         self._call = call
         self._engagement = engagement
-        self._answered = False
-        self._outcome: Outcome | None = None
 
     async def run(self, body: trio.abc.ReceiveStream | HeldBody | None) -> Outcome:
         """Send ``body`` (``None``: it is sent already), pass the response on, tell the outcome.

@@ -29,7 +29,7 @@ class Pace:
 
     def forget(self) -> None:
         """Nothing is known any more."""
-        self.reset()
+        self._times.clear()
         self.run_seconds = 0.0
 
     def ran(self, seconds: float) -> None:

@@ -49,6 +49,10 @@ class Means:
 class Placement(Search):
     """Places one call. Made for one `run`, in the task of the call."""
 
+    sweeps = 0
+    _waiter: Waiter | HotWaiter | None = None
+    _pool_error: Exception | None = None
+
     def __init__(
         self,
         means: Means,
@@ -60,7 +64,6 @@ class Placement(Search):
         now: float,
         deadline: float,
         gentle_until: float,
-        *,
         may_wait: bool,
     ) -> None:
         super().__init__(call, need, room, line, now, deadline, gentle_until)
@@ -68,10 +71,7 @@ class Placement(Search):
         self._pool = pool
         self.ticket = room.ticket()
         """The call's place in the order of arrival."""
-        self.sweeps = 0
         self._may_wait = may_wait
-        self._waiter: Waiter | HotWaiter | None = None
-        self._pool_error: Exception | None = None
         self._asked_at = now
         """When the pool gave its list."""
 
@@ -208,10 +208,13 @@ class Placement(Search):
         if not runners:
             means.tracker.pool_empty()
             hint = 0.0
-        first = means.at_once(self.call, self.need, runners, now)
-        candidates = Candidates(first, lambda: means.order(self, runners, first))
+        # Nearly always this one takes the call.
+        runner = first = means.at_once(self.call, self.need, runners, now)
+        candidates = Candidates(lambda: means.order(self, runners, first))
+        if runner is None:
+            runner = next(candidates, None)
         inviting: Runner | None = None
-        for runner in candidates:
+        while runner is not None:
             outcome = await means.trying.attempt(self, runner, now, candidates)
             if isinstance(outcome, Placed):
                 return outcome
@@ -221,6 +224,7 @@ class Placement(Search):
                 break
             if inviting is None and means.trying.is_invited(self, runner):
                 inviting = runner
+            runner = next(candidates, None)
         else:
             if inviting is not None:
                 outcome = await means.trying.attempt(self, inviting, now, hot=True, stood=True)

@@ -269,14 +269,18 @@ class Room:
         line.users += 1
         return line
 
-    def leave(self, key: Hashable, line: Line) -> None:
+    def leave(self, key: Hashable, line: Line) -> bool:
+        """Whether the room is `unused` now."""
         line.users -= 1
-        if not line.users:
-            del self._lines[key]
-            if self.unused:
-                line.forget()
-                self._spare = line
-                self.probe_at = -math.inf
+        if line.users:
+            return False
+        del self._lines[key]
+        if self._lines:
+            return False
+        line.forget()
+        self._spare = line
+        self.probe_at = -math.inf
+        return True
 
     @contextmanager
     def line(self, key: Hashable) -> Iterator[Line]:

@@ -101,7 +101,8 @@ class RunTimes:
         kind = self._kinds.get(need.key) or _Kind()
         takes = kind.run_seconds + (kind.start_seconds or self._start_seconds)
         least, most = FORBEARANCE_SECONDS
-        return min(most, max(least, FORBEARANCE * takes))
+        wanted = FORBEARANCE * takes
+        return least if wanted < least else most if wanted > most else wanted
 
     @staticmethod
     def _expected(kind: _Kind, ahead: int, now: float) -> float:

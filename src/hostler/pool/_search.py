@@ -25,6 +25,13 @@ class Search:
     worth keeping.
     """
 
+    refused = False
+    committed: TrackedAttempt | None = None
+    """The attempt whose runner has the call, or has run it."""
+    attempt_at = left_at = math.nan
+    """When the latest attempt began, and when the latest that is over was."""
+    _scopes: tuple[trio.CancelScope, ...] = ()
+
     def __init__(
         self,
         call: RunnerCall,
@@ -43,12 +50,6 @@ class Search:
         self.placers_deadline = deadline
         self.deadline = min(deadline, call.deadline)
         self.gentle_until = gentle_until
-        self.refused = False
-        self.committed: TrackedAttempt | None = None
-        """The attempt whose runner has the call, or has run it."""
-        self.attempt_at = self.left_at = math.nan
-        """When the latest attempt began, and when the latest that is over was."""
-        self._scopes: set[trio.CancelScope] = set()
 
     @property
     def is_committed(self) -> bool:
@@ -71,15 +72,19 @@ class Search:
         it was `found` in it."""
         until = min(self.deadline, trio.current_time() + seconds)
         with trio.CancelScope(deadline=until) as scope:
-            self._scopes.add(scope)
+            self._scopes = *self._scopes, scope
             if self.refused:
                 scope.cancel()
             try:
                 yield scope
             finally:
-                self._scopes.discard(scope)
+                self._leave(scope)
 
     def found(self, scope: trio.CancelScope) -> None:
         """A runner has the call: the block of ``scope`` ends by itself from now on."""
         scope.deadline = math.inf
-        self._scopes.discard(scope)
+        self._leave(scope)
+
+    def _leave(self, scope: trio.CancelScope) -> None:
+        """`refuse` does not end it any more."""
+        self._scopes = tuple(other for other in self._scopes if other is not scope)

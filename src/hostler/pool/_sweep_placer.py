@@ -133,7 +133,7 @@ class SweepPlacer(Placer, LoadListener):
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
         need, now = need_of(call), trio.current_time()
         gentle_until = now + self.forbearance(need)
-        room = self._room_of(pool)
+        room = self._rooms.get(id(pool)) or self._open_room(pool)
         line = room.use(need.key)
         line.need = need
         placement = Placement(
@@ -146,15 +146,14 @@ class SweepPlacer(Placer, LoadListener):
             now,
             now + seconds,
             gentle_until,
-            may_wait=self._may_wait,
+            self._may_wait,
         )
         self._placements.add(placement)
         try:
             await placement.run()
         finally:
             self._placements.discard(placement)
-            room.leave(need.key, line)
-            if room.unused:
+            if room.leave(need.key, line):
                 self._left = pool, self._rooms.pop(id(pool))
 
     def _order_of(
@@ -230,16 +229,14 @@ class SweepPlacer(Placer, LoadListener):
         for placement in tuple(self._placements):
             placement.refuse()
 
-    def _room_of(self, pool: RunnerPool) -> Room:
+    def _open_room(self, pool: RunnerPool) -> Room:
         """The waiting room of ``pool``, which is there as long as calls are under way."""
-        room = self._rooms.get(id(pool))  # the caller holds the pool: no other has this id
-        if room is None:
-            if self._left is not None and self._left[0] is pool:
-                room = self._left[1]
-            else:
-                room = self._make_room()
-                pool.add_load_listener(self)
-            self._rooms[id(pool)] = room
+        if self._left is not None and self._left[0] is pool:
+            room = self._left[1]
+        else:
+            room = self._make_room()
+            pool.add_load_listener(self)
+        self._rooms[id(pool)] = room  # the caller holds the pool: no other has this id
         return room
 
     def _make_room(self) -> Room:

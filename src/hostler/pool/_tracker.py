@@ -139,7 +139,10 @@ class AttemptTracker:
         attempt.outcome = outcome
         if isinstance(outcome, Placed):
             search.committed = attempt
-            self._count_placed(outcome.error)
+            if outcome.error is None:
+                self._metrics.placer_placed_ok.value += 1
+            else:
+                self._count_failed(outcome.error)
         else:
             if search.committed is attempt:
                 search.committed = None
@@ -151,11 +154,9 @@ class AttemptTracker:
             self._troubled.discard(address)
             log.info("runner is back", runner=address)
 
-    def _count_placed(self, error: Exception | None) -> None:
+    def _count_failed(self, error: Exception) -> None:
         metrics = self._metrics
-        if error is None:
-            metrics.placer_placed_ok.inc()
-        elif isinstance(error, ServiceReservationFailure):
+        if isinstance(error, ServiceReservationFailure):
             metrics.placer_placed_abort.inc()
         else:
             metrics.placer_placed_error.inc()

@@ -21,16 +21,14 @@ committed."""
 
 
 class Candidates:
-    """The runners of one sweep, in its order. Each comes out once.
+    """The runners of one sweep, in its order. Each comes out once. ``order`` is only called when
+    one of them is asked for."""
 
-    ``first`` comes first, if that is known already. ``order``, which gives all the others, is only
-    called when one of them is asked for: nearly always the first takes the call.
-    """
+    _order: Iterator[Runner] | None = None
 
-    def __init__(self, first: Runner | None, order: Callable[[], Iterable[Runner]]) -> None:
+    def __init__(self, order: Callable[[], Iterable[Runner]]) -> None:
         self._make_order = order
-        self._order: Iterator[Runner] | None = None
-        self._passed = [] if first is None else [first]
+        self._passed: list[Runner] = []
 
     def __iter__(self) -> Iterator[Runner]:
         return self
@@ -237,4 +235,4 @@ def _leaves_room(outcome: Outcome | None) -> bool:
     if isinstance(outcome, NotPlaced):
         return False
     error = None if outcome is None else outcome.error
-    return not isinstance(error, EngagementFailed | NotSent | RunnerClosed)
+    return error is None or not isinstance(error, EngagementFailed | NotSent | RunnerClosed)
