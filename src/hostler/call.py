@@ -6,6 +6,7 @@ the agent's, then the overrider.
 
 from __future__ import annotations
 
+import inspect
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -17,7 +18,7 @@ import trio
 from ._spans import Span
 from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall, SlotHook
 from .bodies import BytesBody
-from .errors import APIError, HostlerError
+from .errors import APIError, ConfigError, HostlerError
 from .models import Call
 
 
@@ -119,6 +120,25 @@ class DiscardWriter(ResponseWriter):
 
     async def write(self, data: bytes | memoryview) -> None:
         pass
+
+
+def check_overrider(overrider: CallOverrider | None, name: str = "call_overrider") -> None:
+    """Raise `ConfigError`, which names it, for one that no call could use: it is asynchronous, or
+    takes other arguments. What can't be seen before it is called, as of code in C, is let pass."""
+    if overrider is None:
+        return
+    if inspect.iscoroutinefunction(overrider):
+        raise ConfigError(f"{name}: a call overrider must not be asynchronous")
+    try:
+        # (Of a decorated one, what is around it is called.)
+        signature = inspect.signature(overrider, follow_wrapped=False)
+    except (TypeError, ValueError):
+        return
+    try:
+        signature.bind(None, None, None)
+    except TypeError as error:
+        text = "has to take (request, model, extensions), by place"
+        raise ConfigError(f"{name}: a call overrider {text}: {error}") from error
 
 
 def build_call(

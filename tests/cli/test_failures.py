@@ -75,6 +75,11 @@ async def test_no_runners(functions: str) -> None:
         ("--overrider", "none", "--overrider 'none': takes module:attribute"),
         ("--overrider", "none_such:x", "--overrider 'none_such:x': ModuleNotFoundError"),
         ("--overrider", "os:sep", "--overrider 'os:sep': str can't be called"),
+        (
+            "--overrider",
+            "os:getcwd",
+            "--overrider 'os:getcwd': a call overrider has to take (request, model, extensions)",
+        ),
         ("--log-level", "loud", "FN_LOG_LEVEL='loud': takes"),
         ("--tls-ca", "/none", "TLS needs all three"),
         ("--ready-fd", "77", "--ready-fd 77: Bad file descriptor"),

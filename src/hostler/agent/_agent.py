@@ -20,7 +20,7 @@ from hostler._iofs import remove_leaked_directories
 from hostler._listeners import tell_after
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics
-from hostler.call import CallOption, PendingCall, build_call
+from hostler.call import CallOption, PendingCall, build_call, check_overrider
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ServerBusy
 from hostler.frames import LoadHint
@@ -351,9 +351,11 @@ async def open_agent(
     removed, each step of that with a deadline. The driver stays open; it belongs to whoever opened
     it.
 
-    Raises `ConfigError` if the machine has no resources to spare or FN_IOFS_PATH can't be used,
-    `OSError` if there is no inotify instance left, and what the block raises, as it is.
+    Raises `ConfigError` if the machine has no resources to spare, FN_IOFS_PATH can't be used, or
+    the overrider does not take what it gets, `OSError` if there is no inotify instance left, and
+    what the block raises, as it is.
     """
+    check_overrider(call_overrider)
     config = AgentConfig.from_env() if config is None else config
     total = machine_resources(config) if total is None else total
     keep_alive = make_keep_alive(config) if keep_alive is None else keep_alive

@@ -10,6 +10,7 @@ import attrs
 
 from hostler._grace import Grace
 from hostler.abc import CallOverrider, PKIData
+from hostler.call import check_overrider
 from hostler.config import LBConfig, NodeConfig
 from hostler.errors import ConfigError
 
@@ -52,6 +53,7 @@ def make_settings(
     env = overlay(options)
     node = NodeConfig.from_env(env)
     hook: Any = load_callable(overrider, "--overrider") if overrider else None
+    check_overrider(hook, f"--overrider {overrider!r}")
     return Settings(
         env=env,
         node=node,

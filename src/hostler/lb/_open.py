@@ -9,7 +9,7 @@ from .._grace import Grace
 from .._groups import open_background
 from ..abc import CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget
-from ..call import CallOption
+from ..call import CallOption, check_overrider
 from ..config import LBConfig
 from ..metrics import LBMetrics, default_metrics
 from ._agent import LBAgent
@@ -41,7 +41,10 @@ async def open_lb_agent(
     Left by an exception or a cancellation there is no grace. A call that the agent has to cancel
     raises `ServiceReservationFailure` in its submitter's task. Afterwards ``agent.drain_report``
     says what the drain has cost.
+
+    Raises `ConfigError` for a ``call_overrider`` that does not take what it gets.
     """
+    check_overrider(call_overrider)
     config = config or LBConfig()
     async with open_background() as detached:
         agent = LBAgent(
