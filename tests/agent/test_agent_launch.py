@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 import weakref
 from pathlib import Path
 from typing import Any
@@ -22,12 +23,15 @@ from hostler.drivers.sim import (
     open_sim_driver,
 )
 from hostler.errors import (
+    APIError,
     ContainerInitTimeout,
     FunctionResponseError,
+    HostlerError,
     ImagePullTimeout,
     ImageWithVolume,
     ServerBusy,
 )
+from tests.conftest import Logs
 
 from .functions import sleeper
 from .nodes import open_node, until
@@ -53,6 +57,25 @@ async def test_scenario_04_initializing_container_is_not_evicted(
         await trio.sleep(3)
         with pytest.raises(ServerBusy):
             await node.run("echo")
+
+
+async def test_a_place_for_sockets_that_is_lost_is_told_of_by_name(
+    autojump_clock: object, tmp_path: Path, logs: Logs
+) -> None:
+    """For callers it is an internal error, as in Fn, and not one after which to come again."""
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path, **NACK) as node,
+    ):
+        os.rename(tmp_path, f"{tmp_path}.away")
+        with pytest.raises(HostlerError) as caught:
+            await node.run("echo")
+        os.rename(f"{tmp_path}.away", tmp_path)
+        assert not isinstance(caught.value, APIError)
+        (line,) = logs.with_event("launch failed")
+        assert f"no socket directory can be made in {tmp_path}: " in line["reason"]
+        assert "No such file" in line["reason"]
+        assert (await node.run("echo", BytesBody(b"x"))).body == b"x"
 
 
 async def test_scenario_04_resources_are_held_during_a_pull(

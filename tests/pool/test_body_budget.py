@@ -26,7 +26,7 @@ from hostler.bodies import (
 )
 from hostler.config import BodyConfig
 from hostler.engagement import ServerEngagement
-from hostler.errors import RequestTooBig, ServerBusy
+from hostler.errors import APIError, RequestTooBig, ServerBusy
 from hostler.frames import Finished
 from tests.conftest import Logs
 
@@ -261,6 +261,12 @@ def tiny_disk(tmp_path: Path) -> Iterator[str]:
         subprocess.run(["umount", str(tmp_path)], check=True)
 
 
+@pytest.fixture
+def read_only_disk(tiny_disk: str) -> str:
+    subprocess.run(["mount", "-o", "remount,ro", tiny_disk], check=True)
+    return tiny_disk
+
+
 async def test_on_a_full_disk_a_body_is_sent_on_but_not_kept(tiny_disk: str, logs: Logs) -> None:
     before, budget = files(), budget_of(10**6, 100, 10**6, tiny_disk)
     chunks = [bytes([number]) * 3000 for number in range(6)]
@@ -275,6 +281,28 @@ async def test_on_a_full_disk_a_body_is_sent_on_but_not_kept(tiny_disk: str, log
     await small.aclose()
     assert_nothing_left(budget, before)
     assert os.listdir(tiny_disk) == []
+
+
+@pytest.mark.parametrize("how", ["read-only", "gone"])
+async def test_a_disk_that_waiting_does_not_mend_is_no_reason_to_come_again(
+    read_only_disk: str, logs: Logs, how: str
+) -> None:
+    """It is an internal error, of which the log tells once; small bodies need no file."""
+    folder = read_only_disk if how == "read-only" else f"{read_only_disk}/gone"
+    before, budget = files(), budget_of(10**6, 100, 10**6, folder)
+    for _ in range(2):
+        with pytest.raises(APIError) as caught:
+            await keep_whole(BytesBody(b"x" * 200), budget, 10**6)
+        assert (type(caught.value), caught.value.code) == (APIError, 500)
+    body = ReplayBody(ChunkStream(b"x" * 200), 10**6, budget)
+    assert await read_to_end(body.open()) == b"x" * 200
+    assert budget.not_kept["disk_error"] == 3
+    line = logs.expect_error("bodies can't be written to disk")
+    assert line["directory"] == folder
+    assert ("Read-only" if how == "read-only" else "No such file") in line["error"]
+    assert len(logs.with_event("bodies can't be written to disk")) == 0
+    await (await keep_whole(BytesBody(b"x" * 50), budget, 10**6)).aclose()
+    assert_nothing_left(budget, before)
 
 
 async def test_metrics_tell_what_is_kept() -> None:

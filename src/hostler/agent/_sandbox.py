@@ -12,6 +12,7 @@ from hostler._inotify import DirectoryWatch
 from hostler._iofs import SocketDirectory, make_socket_directory
 from hostler.abc import ContainerTask, Cookie, RunningContainer
 from hostler.call import Timings, stopwatch
+from hostler.errors import HostlerError
 
 from ._connection import Channel
 from ._startup import Kit, create_and_run, pull, wait_ready
@@ -23,6 +24,11 @@ FREEZE_LIMIT = 5.0
 
 REMOVE_LIMIT = 30.0
 """Seconds that each step of a removal may take; one that takes longer is reported and left."""
+
+
+class NoDirectory(HostlerError):
+    """The place for sockets (FN_IOFS_PATH) is full, can only be read, or is gone: since the start,
+    when it was tried out."""
 
 
 class Sandbox:
@@ -41,7 +47,7 @@ class Sandbox:
         """Do all up to the start of the container. Raises what the steps raise; see
         `create_and_run`."""
         with stopwatch(timings, "ctr_prep_ns"):
-            directory = self._directory = make_socket_directory(self._kit.config)
+            directory = self._directory = self._make_directory()
             self.task.iofs_agent_path = directory.path
             self.task.iofs_docker_path = directory.docker_path
             # Before the start, or a quick function's socket would be missed.
@@ -52,6 +58,15 @@ class Sandbox:
         if to_be_pulled:
             await pull(self._kit, cookie, timings)
         return await create_and_run(self._kit, cookie, timings, needed)
+
+    def _make_directory(self) -> SocketDirectory:
+        """Raises `NoDirectory`."""
+        config = self._kit.config
+        try:
+            return make_socket_directory(config)
+        except OSError as error:
+            where = config.iofs_path or "the system's directory for temporary files"
+            raise NoDirectory(f"no socket directory can be made in {where}: {error}") from error
 
     async def connect(self, timings: Timings) -> Channel:
         """Wait until the started function accepts connections. Raises as `wait_ready` does."""

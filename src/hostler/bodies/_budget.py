@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import tempfile
 from typing import Literal
 
 import structlog
@@ -16,11 +18,18 @@ NotKeptReason = Literal["too_big", "no_room", "disk_error"]
 """Larger than one body may be, over the limits of all bodies, or a file that can't be written."""
 
 
-class NotKept(HostlerError):
-    """There is no room for more of a body."""
+_PASSING = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, None}
+)
+"""Troubles with files that may be over soon; a disk that hangs has no number."""
 
-    def __init__(self, reason: NotKeptReason) -> None:
+
+class NotKept(HostlerError):
+    """There is no room for more of a body. ``lasts``: waiting alone won't make any."""
+
+    def __init__(self, reason: NotKeptReason, *, lasts: bool = False) -> None:
         self.reason: NotKeptReason = reason
+        self.lasts = lasts
         super().__init__(f"the body is not kept: {reason}")
 
 
@@ -58,11 +67,15 @@ class BodyBudget:
             raise NotKept("no_room")
         self.disk += size
 
-    def disk_failed(self, error: OSError) -> None:
-        """Tell of the first failure after a success."""
+    def disk_failed(self, error: OSError) -> NotKept:
+        """What that means for the body. Tells of the first failure after a success."""
+        lasts = error.errno not in _PASSING
         if not self._disk_fails:
-            log.warning("bodies can't be written to disk", error=str(error))
+            tell = log.error if lasts else log.warning
+            directory = self.config.body_dir or tempfile.tempdir
+            tell("bodies can't be written to disk", directory=directory, error=str(error))
         self._disk_fails = True
+        return NotKept("disk_error", lasts=lasts)
 
     def disk_worked(self) -> None:
         if self._disk_fails:

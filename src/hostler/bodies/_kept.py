@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 
-from ._budget import BodyBudget, NotKept
+from ._budget import BodyBudget
 from ._file import SpillFile
 
 READ_SIZE = 128 * 1024
@@ -49,8 +49,7 @@ class Kept:
         except BaseException as error:
             budget.disk -= size
             if isinstance(error, OSError):
-                budget.disk_failed(error)
-                raise NotKept("disk_error") from error
+                raise budget.disk_failed(error) from error
             raise
         budget.disk_worked()
         budget.memory -= size

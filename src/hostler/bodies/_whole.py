@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 
 from ..abc import Body
-from ..errors import RequestTooBig, ServerBusy
+from ..errors import APIError, RequestTooBig, ServerBusy
 from ._budget import BodyBudget, NotKept
 from ._kept import Kept
 from ._memory import BodyConsumed
@@ -16,8 +16,9 @@ async def keep_whole(body: Body, budget: BodyBudget, limit: float) -> Body:
     """Read ``body`` to its end, close it, and return one of the same bytes that depends on
     nothing else. The caller has to close that one.
 
-    Raises `RequestTooBig` over ``limit`` bytes, `ServerBusy` if the node has no room for it, and
-    what a failing read raises. Keeps nothing if it fails or is cancelled.
+    Raises `RequestTooBig` over ``limit`` bytes, `ServerBusy` if the node has no room for it,
+    an internal error if its disk is broken or can only be read (the log has it), and what a failing
+    read raises. Keeps nothing if it fails or is cancelled.
     """
     data = body.data
     if data is not None and len(data) > limit:
@@ -35,7 +36,7 @@ async def keep_whole(body: Body, budget: BodyBudget, limit: float) -> Body:
         await kept.aclose()
         if isinstance(error, NotKept):
             budget.not_kept[error.reason] += 1
-            raise ServerBusy from error
+            raise (APIError if error.lasts else ServerBusy) from error
         raise
     return _WholeBody(kept)
 

@@ -32,7 +32,7 @@ class BodyConfig(EnvConfig):
     """Bytes (1 073 741 824) of files for the bodies of all calls together, 0 = no files. With
     more, or on a disk that is full or takes more than 5 s, a call that a runner refuses after it
     has taken some of its body gets a 503 instead of another attempt, and a detached call gets a
-    503 at once."""
+    503 at once; on one that can't be written for another reason, a 500."""
 
     body_dir: str = attrs.field(default="", metadata=setting(ABSOLUTE_PATH, "FN_BODY_DIR"))
     """Directory of these files ("" = ``TMPDIR``, or else ``/tmp``), on a local disk. They have no
