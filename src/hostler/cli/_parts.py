@@ -25,6 +25,7 @@ from ._load import make_loaded
 from ._page import Page
 from ._settings import Settings
 from ._tail import Tail
+from .workers import Colleagues
 
 if TYPE_CHECKING:
     from hostler.lb import DrainReport, Footprint
@@ -86,23 +87,26 @@ def keep_alive_of(config: AgentConfig) -> KeepAlive:
 
 @asynccontextmanager
 async def opened_driver(
-    name: str, config: AgentConfig, settings: Settings, instance_id: str = ""
+    name: str, config: AgentConfig, settings: Settings, colleagues: Colleagues | None = None
 ) -> AsyncIterator[Driver]:
-    """``instance_id`` is for the labels of containers ("" = any). Raises `ConfigError`, and what
-    the driver raises."""
-    async with _driver(name, config, settings, instance_id) as driver:
+    """``colleagues`` are those of a worker. Raises `ConfigError`, and what the driver raises."""
+    async with _driver(name, config, settings, colleagues) as driver:
         if not isinstance(driver, Driver):
             raise ConfigError(f"--driver {name!r}: made a {type(driver).__name__}, no Driver")
         yield driver
 
 
 def _driver(
-    name: str, config: AgentConfig, settings: Settings, instance_id: str
+    name: str, config: AgentConfig, settings: Settings, colleagues: Colleagues | None
 ) -> AbstractAsyncContextManager[Driver]:
+    if name == "docker" and colleagues is not None:
+        from .workers.docker import open_worker_driver
+
+        return open_worker_driver(config, settings.env, colleagues)
     if name == "docker":
         from hostler.drivers.docker import open_docker_driver
 
-        return open_docker_driver(config, environ=settings.env, instance_id=instance_id)
+        return open_docker_driver(config, environ=settings.env)
     if name == "process":
         from hostler.drivers.process import open_process_driver
 

@@ -51,11 +51,10 @@ class RunnerNode:
         if server.tls_client_names and self.pki is None:
             raise ConfigError("FN_TLS_CLIENT_NAMES needs --tls-ca, --tls-cert and --tls-key")
         hooks = self._hooks()
-        bind, for_driver, instance_id = self.settings.bind, config, ""
-        total, sharers = None, 1
+        bind, for_driver, total, sharers = self.settings.bind, config, None, 1
         if self.place is not None and (part := self.place.part) is not None:
             config = part.agent_config(config)
-            bind, for_driver, instance_id = part.bind, part.labelled(config), part.instance_id()
+            bind, for_driver = part.bind, part.labelled(config)
             total, sharers = Resources(part.memory, part.cpus), part.count
         logs = FunctionLogs() if self.stream_logs else None
         addresses: dict[str, object] = {}
@@ -79,7 +78,7 @@ class RunnerNode:
                 addresses["http"] = http.addresses
             tracer = await enter(open_tracer(self.settings.node, "runner"))
             loop = await enter(wire.open_loop())
-            driver = await enter(opened_driver(self.driver, for_driver, self.settings, instance_id))
+            driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
             agent = await enter(
                 open_agent(
                     driver,

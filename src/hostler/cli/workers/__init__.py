@@ -2,6 +2,7 @@
 
 _crew         what the workers of a kind of node have in common: load balancers, for example
 runners       the same for runners
+docker        their driver, which shares an engine with those of the others
 _part         what each of those has of the machine
 _place        what a worker process is told of its place among the others
 _supervisor   the node whose process starts the workers, keeps them and passes drains on

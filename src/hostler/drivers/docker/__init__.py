@@ -17,8 +17,10 @@ from ._errors import (
     EngineUnreachable,
     InitMissing,
 )
+from ._image_cache import ImagesInUse
 from ._limits import LIMITS, Operation
 from ._metrics import DockerMetrics, default_docker_metrics
+from ._neighbours import Neighbours
 from ._options import DockerOptions
 from ._prefork import PreforkStatistics
 from ._reference import ImageReference, parse_image
@@ -41,7 +43,9 @@ __all__ = [
     "EngineUnreachable",
     "ImageReference",
     "ImageStatistics",
+    "ImagesInUse",
     "InitMissing",
+    "Neighbours",
     "Operation",
     "PreforkStatistics",
     "RetryChecker",

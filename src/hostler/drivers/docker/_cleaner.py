@@ -12,9 +12,11 @@ import trio
 
 from ._engine import Engine
 from ._errors import EngineError
+from ._image_cache import ImagesInUse
 from ._image_stock import Stock, StoredImage, choose_victim, take_stock
 from ._images import Images
 from ._limits import Operation
+from ._neighbours import Neighbours
 from ._reference import canonical_name
 
 log = structlog.get_logger(__name__)
@@ -64,21 +66,30 @@ class ImageCleaner:
     Works when something has changed (a pull, a new image, an image that became idle while there
     was too much) and asks the engine each time what there is: nothing is lost or counted twice,
     whoever else pulls and removes images. Images with ``exempt`` names are left alone and not
-    counted; a name without a tag means ``latest``.
+    counted; a name without a tag means ``latest``. What ``neighbours`` use is as busy as what is
+    used here.
     """
 
-    def __init__(self, engine: Engine, images: Images, limit: int, exempt: Iterable[str]) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        images: Images,
+        limit: int,
+        exempt: Iterable[str],
+        neighbours: Neighbours | None = None,
+    ) -> None:
         self._engine = engine
         self._images = images
         self._limit = limit
         self._exempt = frozenset(map(canonical_name, exempt))
+        self._neighbours = neighbours
         self._refusals: dict[str, _Refusal] = {}
         self._changed = trio.Event()
         self._stuck = False
         self._healthy = True
         self._removed = 0
         self._statistics = ImageStatistics(limit=limit)
-        images.on_new = self.wake
+        images.on_new = lambda _: self.wake()
         images.on_idle = self._became_idle
 
     def statistics(self) -> ImageStatistics:
@@ -88,7 +99,13 @@ class ImageCleaner:
         """Have a round soon: the engine may have more images now."""
         self._changed.set()
 
-    def _became_idle(self) -> None:
+    def heard(self, used: Iterable[str]) -> None:
+        """These images are new to a neighbour, or were used last by it."""
+        for image_id in used:
+            self._images.cache.used(image_id)
+        self.wake()
+
+    def _became_idle(self, _: str) -> None:
         if self._stuck:
             self._changed.set()
 
@@ -113,19 +130,28 @@ class ImageCleaner:
         """Remove until there is room. Returns when to look again even if nothing changes."""
         while True:
             stock = await take_stock(self._engine)
-            self._note(stock)
+            elsewhere = await self._elsewhere()
+            self._note(stock, elsewhere)
             if self._statistics.disk_size < self._limit:
                 self._stuck = False
                 return math.inf
             now = trio.current_time()
             refused = {id_ for id_, refusal in self._refusals.items() if refusal.until > now}
-            victim = choose_victim(stock, self._images.cache, self._exempt, refused)
+            victim = choose_victim(
+                stock,
+                self._images.cache,
+                self._exempt | elsewhere.names,
+                refused | elsewhere.ids,
+            )
             if victim is None:
                 self._stuck = True
                 return now + RECHECK
             await self._remove(victim)
 
-    def _note(self, stock: Stock) -> None:
+    async def _elsewhere(self) -> ImagesInUse:
+        return ImagesInUse() if self._neighbours is None else await self._neighbours.images_in_use()
+
+    def _note(self, stock: Stock, elsewhere: ImagesInUse) -> None:
         cache = self._images.cache
         cache.update(image.id for image in stock.images)
         self._refusals = {
@@ -136,7 +162,8 @@ class ImageCleaner:
         for image in stock.images:
             names = image.canonical_names()
             if names.isdisjoint(self._exempt):
-                (busy if cache.is_busy(image.id, names) else idle).append(image.size)
+                held = image.id in elsewhere.ids or not names.isdisjoint(elsewhere.names)
+                (busy if held or cache.is_busy(image.id, names) else idle).append(image.size)
         self._statistics = ImageStatistics(
             busy=len(busy),
             busy_size=sum(busy),

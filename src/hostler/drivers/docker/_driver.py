@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 
 import attrs
@@ -17,10 +17,12 @@ from ._cleaner import ImageCleaner, ImageStatistics
 from ._cookie import DockerCookie, Workshop
 from ._credentials import load_credentials
 from ._engine import Engine, open_engine
+from ._image_cache import ImagesInUse
 from ._instance import living
 from ._keychain import Keychain
 from ._limits import Operation
 from ._metrics import DockerMetrics, Levels, default_docker_metrics
+from ._neighbours import ImageNews, Neighbours
 from ._options import Surroundings
 from ._prefork import PreforkStatistics
 from ._prefork_plan import plan_pool
@@ -67,6 +69,15 @@ class DockerDriver(Driver):
         start from now on."""
         self._shop.puller.set_retry_policy(backoff, checker)
 
+    def images_in_use(self) -> ImagesInUse:
+        """For neighbours."""
+        return self._shop.images.cache.busy()
+
+    def heard_used(self, ids: Iterable[str]) -> None:
+        """A neighbour has told (`Neighbours.tell_used`)."""
+        if self._cleaner is not None:
+            self._cleaner.heard(ids)
+
     def statistics(self) -> DockerStatistics:
         pool = self._shop.prefork
         return DockerStatistics(
@@ -94,6 +105,7 @@ async def open_docker_driver(
     instance_id: str = "",
     limits: Mapping[Operation, float] | None = None,
     metrics: DockerMetrics | None = None,
+    neighbours: Neighbours | None = None,
 ) -> AsyncIterator[DockerDriver]:
     """Connect to the engine and open a driver on it.
 
@@ -103,7 +115,8 @@ async def open_docker_driver(
     set; then first the containers are removed that other instances with this tag have left,
     unless they live on this machine, which is worth a warning if their id is not the same up to a
     dot; what the engine has not removed after 5 seconds is left to the background. ``limits``
-    replaces seconds of `LIMITS`. ``metrics`` are the process's own by default.
+    replaces seconds of `LIMITS`. ``metrics`` are the process's own by default. ``neighbours`` are
+    drivers on the same engine, among which one cleans its images.
 
     Raises `EngineError` if the engine can't be reached or does not load
     ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block closes the
@@ -128,7 +141,8 @@ async def open_docker_driver(
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             keychain = Keychain(credentials, environ, nursery)
-            driver = _start(Workshop(engine, nursery, around, keychain, metrics, pool))
+            shop = Workshop(engine, nursery, around, keychain, metrics, pool)
+            driver = _start(shop, neighbours)
             try:
                 if labels := around.labels():
                     await begin_removal(engine, labels, nursery)
@@ -167,25 +181,28 @@ def _announced(
         yield
 
 
-def _start(shop: Workshop) -> DockerDriver:
+def _start(shop: Workshop, neighbours: Neighbours | None) -> DockerDriver:
     shop.nursery.start_soon(shop.exits.run)
     shop.nursery.start_soon(shop.sampler.run)
     if shop.prefork is not None:
         shop.nursery.start_soon(shop.prefork.run)
-    cleaner = _make_cleaner(shop)
-    if cleaner is not None:
-        shop.nursery.start_soon(cleaner.run)
+    cleaner: ImageCleaner | None = None
+    if shop.around.config.image_clean_max_size:
+        if neighbours is not None and neighbours.clean:
+            shop.nursery.start_soon(ImageNews(shop.images, neighbours).run)
+        else:
+            cleaner = _make_cleaner(shop, neighbours)
+            shop.nursery.start_soon(cleaner.run)
     return DockerDriver(shop, cleaner)
 
 
-def _make_cleaner(shop: Workshop) -> ImageCleaner | None:
+def _make_cleaner(shop: Workshop, neighbours: Neighbours | None) -> ImageCleaner:
     config = shop.around.config
-    if not config.image_clean_max_size:
-        return None
     exempt = [*config.image_clean_exempt_tags]
     if shop.prefork is not None:
         exempt.append(shop.prefork.plan.image)
-    return ImageCleaner(shop.engine, shop.images, config.image_clean_max_size, exempt)
+    limit = config.image_clean_max_size
+    return ImageCleaner(shop.engine, shop.images, limit, exempt, neighbours)
 
 
 async def _prepare(engine: Engine, config: AgentConfig) -> None:

@@ -5,7 +5,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 
+import msgspec
+
 from ._reference import canonical_name
+
+
+class ImagesInUse(msgspec.Struct, frozen=True):
+    """What must not be removed: images by their ids, and whatever image has one of the canonical
+    names."""
+
+    ids: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()
 
 
 class ImageLease:
@@ -27,10 +37,11 @@ class ImageCache:
     """Busy images with their reference counts, idle ones by their last use.
 
     Images are known by the engine's ids. A pin keeps whatever image has a name: it covers the
-    time in which a pull makes an image that nobody could have looked at yet.
+    time in which a pull makes an image that nobody could have looked at yet. ``on_idle`` gets the
+    id or the name of what nobody holds any more.
     """
 
-    def __init__(self, on_idle: Callable[[], None] = lambda: None) -> None:
+    def __init__(self, on_idle: Callable[[str], None] = lambda _: None) -> None:
         self._references: Counter[str] = Counter()
         self._pins: Counter[str] = Counter()
         # As ordered set: the least recently used first.
@@ -49,10 +60,14 @@ class ImageCache:
             self._references[image_id] -= 1
             return
         del self._references[image_id]
+        self.used(image_id)
+        self._on_idle(image_id)
+
+    def used(self, image_id: str) -> None:
+        """Of those that are known it was in use last."""
         if image_id in self._known:
             del self._known[image_id]
             self._known[image_id] = None
-        self._on_idle()
 
     def pin(self, name: str) -> Callable[[], None]:
         """Keep whatever image is called ``name``; call the result once to let go of it."""
@@ -63,7 +78,7 @@ class ImageCache:
             self._pins[key] -= 1
             if not self._pins[key]:
                 del self._pins[key]
-            self._on_idle()
+            self._on_idle(key)
 
         return unpin
 
@@ -79,6 +94,10 @@ class ImageCache:
     def by_last_use(self) -> list[str]:
         """Ids of all known images, the least recently used first."""
         return list(self._known)
+
+    def busy(self) -> ImagesInUse:
+        """All that have a reference or a pin."""
+        return ImagesInUse(frozenset(self._references), frozenset(self._pins))
 
     def is_busy(self, image_id: str, names: Iterable[str] = ()) -> bool:
         """Whether the image has a reference, or one of its canonical ``names`` a pin."""

@@ -21,17 +21,17 @@ _NOT_FOUND = 404
 class Images:
     """Finds images and keeps them from being removed while they are used.
 
-    ``on_new`` is called when an image is found that the cache did not know, ``on_idle`` when one
-    is no longer held by anybody.
+    ``on_new`` gets the id of an image that is found and that the cache did not know, ``on_idle``
+    that of one, or the name, that is no longer held by anybody.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._removals: dict[str, trio.Event] = {}
         self._begun = 0
-        self.on_new: Callable[[], None] = lambda: None
-        self.on_idle: Callable[[], None] = lambda: None
-        self.cache = ImageCache(lambda: self.on_idle())
+        self.on_new: Callable[[str], None] = lambda _: None
+        self.on_idle: Callable[[str], None] = lambda _: None
+        self.cache = ImageCache(lambda which: self.on_idle(which))
 
     async def lease(self, name: str) -> ImageLease | None:
         """Find the image and make it busy; ``None`` if the engine does not have it.
@@ -49,7 +49,7 @@ class Images:
                 await removal.wait()
             elif begun == self._begun:
                 if not self.cache.knows(image_id):
-                    self.on_new()
+                    self.on_new(image_id)
                 volumes = (found.get("Config") or {}).get("Volumes")
                 return self.cache.lease(image_id, has_volumes=bool(volumes))
 
