@@ -106,7 +106,6 @@ def runner(
     A call that finds no room is refused at once, so that its LB can try another runner;
     FN_ENABLE_NB_RESOURCE_TRACKER=false lets it wait here instead.
     """
-
     from ..workers import place_in, workers_of
 
     place = place_in(os.environ)
