@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 import attrs
+import msgspec
 import trio
 
 from hostler import wire
@@ -18,6 +19,7 @@ from hostler.engagement import (
     ServerEngagement,
 )
 from hostler.frames import Data, Finished, ResultStart, RunnerFrame, RunnerStatus, TryCall
+from hostler.wire._envelope import Envelope, encode
 
 sharing: dict[str, Any] = {}
 """How calls of `open_pair` share streams unless a test says it; see the fixture ``carrier``."""
@@ -27,6 +29,11 @@ Engage = Callable[[ServerEngagement], Awaitable[None]]
 TRY = TryCall(models_call_json='{"id":"a"}', slot_hash_id="00ff", extensions={"k": "v"})
 EMPTY_BODY = Data(b"", eof=True)
 SUCCESS = Finished(success=True, details="a")
+
+
+def encoded(envelope: Envelope) -> bytes:
+    """``envelope`` as a part of a batch."""
+    return encode(*msgspec.structs.astuple(envelope))
 
 
 async def read_call(engagement: ServerEngagement) -> tuple[TryCall, bytes]:

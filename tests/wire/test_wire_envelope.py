@@ -8,7 +8,9 @@ from hypothesis import strategies as st
 
 from hostler.wire import _runner_pb as pb
 from hostler.wire._codec import CodecError
-from hostler.wire._envelope import MAX_TEXT, CallEnd, Envelope, decode_batch, encode
+from hostler.wire._envelope import MAX_TEXT, CallEnd, Envelope, decode_batch
+
+from .services import encoded
 
 texts = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 uint32 = st.integers(0, 2**32 - 1)
@@ -41,7 +43,7 @@ def _message(envelope: Envelope) -> pb.Envelope:
 
 @given(batches)
 def test_a_batch_is_encoded_as_betterproto_reads_it(batch: list[Envelope]) -> None:
-    read = pb.Envelopes().parse(b"".join(map(encode, batch)))
+    read = pb.Envelopes().parse(b"".join(map(encoded, batch)))
     assert [one.to_dict() for one in read.envelopes] == [_message(one).to_dict() for one in batch]
 
 
@@ -57,20 +59,20 @@ def test_what_betterproto_writes_is_understood(batch: list[Envelope]) -> None:
 
 
 def test_a_request_id_that_is_no_unicode_does_not_break_the_batch() -> None:
-    (one,) = decode_batch(encode(Envelope(call=1, request_id="a\udc80")))
+    (one,) = decode_batch(encoded(Envelope(call=1, request_id="a\udc80")))
     assert one.request_id == "a?"
 
 
 @given(batches)
 def test_batches_round_trip(batch: list[Envelope]) -> None:
-    assert decode_batch(b"".join(map(encode, batch))) == batch
+    assert decode_batch(b"".join(map(encoded, batch))) == batch
 
 
 @given(batches, st.data())
 def test_a_cut_batch_is_never_taken_for_a_whole_one(
     batch: list[Envelope], data: st.DataObject
 ) -> None:
-    whole = b"".join(map(encode, batch))
+    whole = b"".join(map(encoded, batch))
     cut = whole[: data.draw(st.integers(0, max(0, len(whole) - 1)))]
     try:
         read = decode_batch(cut)
@@ -79,7 +81,7 @@ def test_a_cut_batch_is_never_taken_for_a_whole_one(
     assert read == batch[: len(read)]
 
 
-@given(st.binary(max_size=200) | batches.map(lambda b: b"".join(map(encode, b))), st.data())
+@given(st.binary(max_size=200) | batches.map(lambda b: b"".join(map(encoded, b))), st.data())
 def test_any_bytes_are_read_or_refused(start: bytes, data: st.DataObject) -> None:
     mangled = bytearray(start)
     for _ in range(data.draw(st.integers(0, 4)) if mangled else 0):
@@ -117,11 +119,11 @@ def test_envelopes_that_make_no_sense_are_refused(inner: bytes) -> None:
 
 @pytest.mark.parametrize("status", [-1, 2**32])
 def test_a_status_that_is_none_is_unknown(status: int) -> None:
-    assert decode_batch(encode(Envelope(1, end=CallEnd(status, "a\udc80")))) == [
+    assert decode_batch(encoded(Envelope(1, end=CallEnd(status, "a\udc80")))) == [
         Envelope(1, frames=[], end=CallEnd(2, "a?"))
     ]
 
 
 def test_a_status_text_is_bounded() -> None:
-    (read,) = decode_batch(encode(Envelope(1, end=CallEnd(13, "x" * 100_000))))
+    (read,) = decode_batch(encoded(Envelope(1, end=CallEnd(13, "x" * 100_000))))
     assert read.end == CallEnd(13, "x" * MAX_TEXT)

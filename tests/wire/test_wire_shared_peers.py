@@ -17,17 +17,17 @@ from hostler.errors import ProtocolError
 from hostler.frames import Data
 from hostler.wire import _codec as codec
 from hostler.wire._client_stream import receive
-from hostler.wire._envelope import CallEnd, Envelope, decode_batch, encode
+from hostler.wire._envelope import CallEnd, Envelope, decode_batch
 from hostler.wire._messages import with_prefix
 from hostler.wire._shared_call import CALL_WINDOW
 from hostler.wire._stream import WireStream
 
 from .leaks import settle
-from .services import EMPTY_BODY, SUCCESS, TRY, Gate, Service, call, open_pair, read_call
+from .services import EMPTY_BODY, SUCCESS, TRY, Gate, Service, call, encoded, open_pair, read_call
 
 
 def batch(*envelopes: Envelope) -> bytes:
-    return with_prefix(b"".join(map(encode, envelopes)))
+    return with_prefix(b"".join(map(encoded, envelopes)))
 
 
 def begin(number: int, *frames: bytes) -> Envelope:

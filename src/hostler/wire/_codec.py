@@ -106,13 +106,11 @@ def _parse_client(data: bytes) -> ClientFrame | None:
 
 def encode_runner(frame: RunnerFrame) -> bytes:
     """A ``RunnerMsg``."""
-    if isinstance(frame, Data):
-        return encode_data(frame)
+    if isinstance(frame, Finished):
+        return by_hand.encode_finished(frame) or _build_finished(frame)
     if isinstance(frame, ResultStart):
         return by_hand.encode_start(frame) or _build_start(frame)
-    if isinstance(frame, Reserved):
-        return by_hand.encode_reserved()
-    return by_hand.encode_finished(frame) or _build_finished(frame)
+    return encode_data(frame) if isinstance(frame, Data) else by_hand.encode_reserved()
 
 
 def _build_start(frame: ResultStart) -> bytes:

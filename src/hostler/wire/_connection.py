@@ -17,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import ssl
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any, Concatenate, ParamSpec, cast
 
 import structlog
@@ -90,7 +90,7 @@ class WireConnection(grpclib_protocol.Connection):
         self.transport = transport
         self.call_soon = call_soon
         """Have something called after what is due now. An error in it ends the connection."""
-        self.write: Callable[[Iterable[Buffer]], None] = transport.writelines
+        self.write: Callable[[list[Buffer]], None] = transport.writelines
 
     def create_stream(self, **kwargs: Any) -> WireStream:
         return WireStream(self, self.h2, self.transport, **kwargs)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
-from functools import partial
 
 import attrs
 import structlog
@@ -16,9 +15,11 @@ from hostler.frames import Commit, Data, RunnerFrame, TryCall
 from . import _codec as codec
 from ._broken import PeerDone, StreamBroken
 from ._client_stream import StreamBlock, decoded, receive_buffer
+from ._data_codec import encode_data
+from ._engage_codec import encode_try
 from ._messages import data_messages, data_parts, with_prefix
 from ._pool import ConnectionPool, Slot
-from ._shared_client import ClientStream, SharedEngagement, shared_stream
+from ._shared_client import ClientStream, SharedEngagement
 from ._status import HeaderList
 from ._stream import WireStream
 
@@ -68,8 +69,16 @@ class Way:
     sharing: Sharing
 
     def shared_stream(self, slot: Slot) -> ClientStream | None:
-        """See `hostler.wire._shared_client.shared_stream`."""
-        return shared_stream(slot, partial(self.headers, "EngageMany", ""), self.address)
+        """The stream for small calls on this connection; ``None`` if the runner does not know such
+        streams, or has no more room on it. Raises `NotSent`."""
+        limit = slot.protocol.connection.shared_calls
+        shared = slot.shared
+        if shared is None:
+            if not limit or not slot.may_share:
+                return None
+            headers = self.headers("EngageMany", "")
+            shared = slot.shared = ClientStream(slot, headers, self.address)
+        return shared if shared.engagements < limit else None
 
     def begin(
         self,
@@ -87,9 +96,9 @@ class Way:
             shared = self.shared_stream(slot)
             if shared is None:
                 return None
-            frames = [codec.encode_client(make()), codec.encode_client(first)]
+            frames = [encode_try(make()), encode_data(first)]
             size = len(frames[0])
-            if not self.sharing.takes(first, size) or not shared.takes_now(sum(map(len, frames))):
+            if not self.sharing.takes(first, size) or not shared.takes_now(size + len(frames[1])):
                 return None
             engagement = SharedEngagement(self, slot, shared, request_id, deadline)
             engagement.begin(frames)

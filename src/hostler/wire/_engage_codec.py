@@ -107,7 +107,9 @@ def encode_try(frame: TryCall) -> bytes:
         parts += (_WAIT_MS, varint(frame.wait_ms))
     if frame.gentle:
         parts.append(_GENTLE)
-    return _sized(_RESERVE_ARM if frame.reserve else _TRY_ARM, *parts)
+    arm = _RESERVE_ARM if frame.reserve else _TRY_ARM
+    encoded = b"".join(parts)
+    return b"".join((arm, sized(len(encoded)), encoded))
 
 
 def encode_commit(frame: Commit) -> bytes:

@@ -49,31 +49,39 @@ class Envelope(msgspec.Struct, gc=False):
     timeout_ms: int = 0
 
 
-def encode(envelope: Envelope) -> bytes:
-    """``envelope`` as a part of a batch."""
-    parts = [b"\x08", varint(envelope.call)]
-    for frame in envelope.frames:
+def encode(
+    call: int,
+    frames: Sequence[bytes],
+    request_id: str,
+    credit: int,
+    end: CallEnd | None,
+    reset: int,
+    timeout_ms: int,
+) -> bytes:
+    """An `Envelope` as a part of a batch."""
+    parts = [b"\x08", varint(call)]
+    for frame in frames:
         parts += (b"\x12", sized(len(frame)), frame)
-    if envelope.request_id:
+    if request_id:
         # What a program has made of bytes must not break the batch, which has other calls, too.
-        text = envelope.request_id.encode("utf-8", "replace")
+        text = request_id.encode("utf-8", "replace")
         parts += (b"\x1a", sized(len(text)), text)
-    if envelope.credit:
-        parts += (b"\x20", varint(envelope.credit))
-    if envelope.end is not None:
-        end = _encode_end(envelope.end)
-        parts += (b"\x2a", varint(len(end)), end)
-    if envelope.reset:
-        parts += (b"\x30", varint(envelope.reset))
-    if envelope.timeout_ms:
-        parts += (b"\x38", varint(envelope.timeout_ms))
+    if credit:
+        parts += (b"\x20", varint(credit))
+    if end is OK_END:
+        parts.append(b"\x2a\x00")
+    elif end is not None:
+        status = _encode_end(end)
+        parts += (b"\x2a", varint(len(status)), status)
+    if reset:
+        parts += (b"\x30", varint(reset))
+    if timeout_ms:
+        parts += (b"\x38", varint(timeout_ms))
     value = b"".join(parts)
     return b"".join((b"\x0a", sized(len(value)), value))
 
 
 def _encode_end(end: CallEnd) -> bytes:
-    if end is OK_END:
-        return b""
     number = end.status if 0 <= end.status < _UINT32 else UNKNOWN
     status = b"\x08" + varint(number) if number else b""
     if not end.text:
@@ -88,24 +96,20 @@ def decode_batch(data: bytes) -> list[Envelope]:
 
     Raises `CodecError` if ``data`` is no batch, or an envelope has no call.
     """
-    try:
-        return _envelopes(data)
-    except (ValueError, IndexError) as error:
-        raise CodecError(f"cannot decode envelopes of {len(data)} bytes: {error}") from error
-
-
-def _envelopes(data: bytes) -> list[Envelope]:
     envelopes: list[Envelope] = []
     at, end = 0, len(data)
-    while at < end:
-        if data[at] == _ENVELOPE:
-            size, begin = read_varint(data, at + 1)
-            at = begin + size
-            envelopes.append(_envelope(data, begin, at))
-        else:
-            at = _skip(data, at, end)
+    try:
+        while at < end:
+            if data[at] == _ENVELOPE:
+                size, begin = read_varint(data, at + 1)
+                at = begin + size
+                envelopes.append(_envelope(data, begin, at))
+            else:
+                at = _skip(data, at, end)
+    except (ValueError, IndexError) as error:
+        raise CodecError(f"cannot decode envelopes of {end} bytes: {error}") from error
     if at != end:
-        raise ValueError("an envelope that is cut off")
+        raise CodecError(f"cannot decode envelopes of {end} bytes: the last is cut off")
     return envelopes
 
 

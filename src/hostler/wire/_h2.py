@@ -147,7 +147,8 @@ class QuietH2(H2Connection):
         if self.state_machine.state is ConnectionState.CLOSED:
             return 0
         window: int = stream.outbound_flow_control_window
-        return min(window, self.outbound_flow_control_window)
+        of_all = self.outbound_flow_control_window
+        return window if window < of_all else of_all
 
     def has_stream(self, stream_id: int) -> bool:
         """Whether the stream is there and not closed, at both ends."""

@@ -23,11 +23,6 @@ def data_parts(frame: Data) -> Iterable[bytes]:
     return map(b"".join, _pieces(frame))
 
 
-def runner_parts(frame: RunnerFrame) -> Iterable[bytes]:
-    """Any frame of a runner as messages."""
-    return data_parts(frame) if isinstance(frame, Data) else (encode_runner(frame),)
-
-
 def data_messages(frame: Data) -> Iterator[tuple[Buffer, ...]]:
     """As `data_parts`, with prefixes: the parts of each message. Large data are not copied."""
     if len(frame.data) < LARGE:
@@ -39,7 +34,7 @@ def data_messages(frame: Data) -> Iterator[tuple[Buffer, ...]]:
 
 
 def runner_messages(frame: RunnerFrame) -> Iterable[tuple[Buffer, ...]]:
-    """As `runner_parts`, with prefixes: the parts of each message."""
+    """Any frame of a runner as messages with prefixes: the parts of each."""
     if isinstance(frame, Data):
         return data_messages(frame)
     return ((with_prefix(encode_runner(frame)),),)

@@ -31,12 +31,49 @@ FRAME_COST = 32
 MAX_CREDIT = 2**31 - 1
 MAX_TIMEOUT_MS = 2**32 - 1
 """49 days."""
+_GRANT = CALL_WINDOW // 2
+"""Credit of what was read, at which the peer is told."""
 _STEPS = 8
 """Frames that a task may receive before the others get their turn."""
 
 
 class SharedCall:
     """One task may receive while another one sends; not two of a kind."""
+
+    expired = False
+    """Its deadline has passed, of which this end was to take note."""
+    broken: Broken | None = None
+    ended: CallEnd | None = None
+    """How the peer ended the call, or said that it sends no more."""
+    taken = False
+    """A frame of the peer was taken, so that something may have come of it."""
+    queued = False
+    """Whether it stands in the shared stream's queue."""
+    attended = True
+    """Whether somebody works for it at this end."""
+    on_broken: Callable[[], None] | None = None
+    _allowed = CALL_WINDOW
+    """What the peer may still send, as far as it can know."""
+    _read = 0
+    """Credit of frames that were read and have not been granted anew."""
+    _pending = 0
+    """Credit that the outbox is going to take."""
+    _credit = CALL_WINDOW
+    _on_sent: Callable[[], None] | None = None
+    _waiter: trio.lowlevel.Task | None = None
+    """The task in `hand_over`."""
+    _taken = False
+    """Frames were taken along just now."""
+    _grant = 0
+    _end: CallEnd | None = None
+    _reset = 0
+    _done = False
+    """Nothing can be sent any more: the end or a reset is on its way, or sent."""
+    _receiver: trio.lowlevel.Task | None = None
+    """The task in `receive`."""
+    _progress: Change | None = None
+    """For whoever waits to send more."""
+    _steps = 0
 
     def __init__(
         self,
@@ -50,69 +87,39 @@ class SharedCall:
         """0 = not begun: the other end knows nothing of it."""
         self.request_id = request_id
         self.deadline = deadline
-        self.expired = False
-        """Its deadline has passed, of which this end was to take note."""
-        self.broken: Broken | None = None
-        self.ended: CallEnd | None = None
-        """How the peer ended the call, or said that it sends no more."""
-        self.taken = False
-        """A frame of the peer was taken, so that something may have come of it."""
-        self.queued = False
-        """Whether it stands in the shared stream's queue."""
-        self.attended = True
-        """Whether somebody works for it at this end."""
-        self.on_broken: Callable[[], None] | None = None
         self._shared = shared
         self._inbox: deque[bytes] = deque()
-        self._allowed = CALL_WINDOW
-        """What the peer may still send, as far as it can know."""
-        self._read = 0
-        """Credit of frames that were read and have not been granted anew."""
-        self._outbox: deque[bytes] = deque()
-        self._pending = 0
-        """Credit that the outbox is going to take."""
-        self._credit = CALL_WINDOW
-        self._on_sent: Callable[[], None] | None = None
-        self._waiter: trio.lowlevel.Task | None = None
-        """The task in `hand_over`."""
-        self._taken = False
-        """Frames were taken along just now."""
-        self._grant = 0
-        self._end: CallEnd | None = None
-        self._reset = 0
-        self._done = False
-        """Nothing can be sent any more: the end or a reset is on its way, or sent."""
-        self._receiver: trio.lowlevel.Task | None = None
-        """The task in `receive`."""
-        self._progress: Change | None = None
-        """For whoever waits to send more."""
-        self._steps = 0
+        self._outbox: list[bytes] = []
 
     # --- what the peer says; synchronous ---
 
     def deliver(self, envelope: Envelope) -> None:
         """Take what has come for this call."""
-        if self._done and envelope.reset:
-            self._drop_outbox()
-            self._end, self._reset = None, 0
         if self._done or self.ended:
+            if self._done and envelope.reset:
+                self._drop_outbox()
+                self._end, self._reset = None, 0
             return
+        allowed = self._allowed
         for frame in envelope.frames:
-            if self._allowed <= 0:
+            if allowed <= 0:
                 self.reset(ErrorCodes.FLOW_CONTROL_ERROR)
                 self.break_off(Broken(INTERNAL, "the peer sent more than it had credit for"))
-                return
-            cost = len(frame) + FRAME_COST
-            self._allowed -= cost
-            self._shared.unread += cost
+                break
+            allowed -= len(frame) + FRAME_COST
             self._inbox.append(frame)
+        self._shared.unread += self._allowed - allowed
+        self._allowed = allowed
+        if self.broken:
+            return
         if envelope.credit:
             self._credit = min(self._credit + envelope.credit, MAX_CREDIT)
             self._note_progress()
             if self._outbox:
                 self._shared.queue(self)
         if envelope.end is not None:
-            self.end_received(envelope.end)
+            self.ended = envelope.end
+            self._wake()
         if envelope.reset:
             self.break_off(broken_by_reset(envelope.reset))
         self._wake_receiver()
@@ -147,9 +154,9 @@ class SharedCall:
     # --- receiving ---
 
     @property
-    def exhausted(self) -> bool:
-        """Whether the peer has sent all, and all was received."""
-        return self.ended is not None and not self._inbox
+    def unread(self) -> bool:
+        """Whether something came that was not received."""
+        return bool(self._inbox)
 
     async def receive(self) -> bytes | None:
         """The next frame; ``None`` when the peer has sent all, see ``ended``.
@@ -180,7 +187,7 @@ class SharedCall:
         cost = len(frame) + FRAME_COST
         self._shared.unread -= cost
         self._read += cost
-        if self._read >= CALL_WINDOW // 2 and not self._done and self.ended is None:
+        if self._read >= _GRANT and not self._done and self.ended is None:
             self._grant += self._read
             self._allowed += self._read
             self._read = 0
@@ -247,7 +254,7 @@ class SharedCall:
     @property
     def covered(self) -> bool:
         """Whether the call's credit covers all that is queued."""
-        return self._pending <= max(self._credit, 0)
+        return self._pending <= self._credit or not self._pending
 
     async def hand_over(self, frames: Sequence[bytes], on_sent: Callable[[], None]) -> None:
         """Queue ``frames`` when nothing else is queued, and wait until the first was handed to the
@@ -315,7 +322,8 @@ class SharedCall:
         """Break off at the other end, unless that has ended the call. Never raises."""
         if self._done:
             return
-        self._drop_outbox()
+        if self._outbox:
+            self._drop_outbox()
         self._done = True
         if self.number and not self._peer_finished():
             self._reset = code
@@ -331,9 +339,9 @@ class SharedCall:
     def take(self, budget: int, number: Callable[[], int]) -> bytes:
         """The next envelope: frames of up to ``budget`` bytes and the credit for them, at least
         one; empty if there is nothing that may be sent. ``number`` makes one for a new call."""
-        if self._pending <= min(self._credit, budget):  # nearly always
-            frames, cost = [*self._outbox], self._pending
-            self._outbox.clear()
+        if budget >= self._pending <= self._credit:  # nearly always
+            frames, cost = self._outbox, self._pending
+            self._outbox = []
         else:
             frames, cost = self._take_some(budget)
         self._credit -= cost
@@ -342,29 +350,31 @@ class SharedCall:
         end = None if self._outbox else self._end
         if not (frames or end or self._reset or self._grant):
             return b""
-        envelope = Envelope(self.number, frames, "", self._grant, end, self._reset)
+        request_id, timeout_ms = "", 0
         if not self.number:
-            envelope.call = self.number = number()
-            envelope.request_id = self.request_id
+            self.number = number()
+            request_id = self.request_id
             if self.deadline != math.inf:
                 left = self.deadline - trio.current_time()
-                envelope.timeout_ms = min(max(1, math.ceil(left * 1000)), MAX_TIMEOUT_MS)
+                timeout_ms = min(max(1, math.ceil(left * 1000)), MAX_TIMEOUT_MS)
+        grant, reset = self._grant, self._reset
         self._taken = bool(frames)
         self._grant = self._reset = 0
         if end is not None:
             self._end = None
-        return encode(envelope)
+        return encode(self.number, frames, request_id, grant, end, reset, timeout_ms)
 
     def _take_some(self, budget: int) -> tuple[list[bytes], int]:
         """Frames, and the credit for them."""
-        frames: list[bytes] = []
-        cost = 0
-        while self._outbox and self._credit > cost and budget > 0:
-            frame = self._outbox.popleft()
+        count = cost = 0
+        for frame in self._outbox:
+            if self._credit <= cost or budget <= 0:
+                break
             size = len(frame)
             cost += size + FRAME_COST
             budget -= size
-            frames.append(frame)
+            count += 1
+        frames, self._outbox = self._outbox[:count], self._outbox[count:]
         return frames, cost
 
     @property
@@ -385,4 +395,5 @@ class SharedCall:
         if self._taken and self._on_sent is not None:
             on_sent, self._on_sent = self._on_sent, None
             on_sent()
-        self._wake()
+        if self._waiter is not None or self._progress is not None:
+            self._wake()

@@ -15,6 +15,7 @@ from . import _codec as codec
 from ._broken import Broken, PeerDone, StreamBroken
 from ._client_stream import decoded, open_stream
 from ._connection import MAX_STREAMS
+from ._engage_codec import decode_runner
 from ._envelope import Envelope
 from ._messages import data_parts
 from ._pool import Slot
@@ -69,19 +70,6 @@ class ClientStream(SharedStream):
             slot.may_share = False
         stream.reset_now(ErrorCodes.NO_ERROR if stream.ended else ErrorCodes.CANCEL)
         self._unregister()
-
-
-def shared_stream(
-    slot: Slot, headers: Callable[[], HeaderList], address: str
-) -> ClientStream | None:
-    """The stream for small calls on this connection; ``None`` if the runner does not know such
-    streams, or has no more room on it. Raises `NotSent`."""
-    limit = slot.protocol.connection.shared_calls
-    if not limit or not slot.may_share:
-        return None
-    if slot.shared is None:
-        slot.shared = ClientStream(slot, headers(), address)
-    return slot.shared if slot.shared.engagements < limit else None
 
 
 class SharedEngagement(BegunEngagement):
@@ -140,12 +128,13 @@ class SharedEngagement(BegunEngagement):
 
     @property
     def ended(self) -> bool:
-        end = self._call.ended
-        return end is not None and end.status == OK and self._call.exhausted
+        call = self._call
+        end = call.ended
+        return end is not None and end.status == OK and not call.unread
 
     def receive_ready(self) -> RunnerFrame | None:
         while (message := self._call.pop()) is not None:
-            if (frame := self._decoded(message)) is not None:
+            if (frame := decode_runner(message) or self._decoded(message)) is not None:
                 return frame
         return None
 
@@ -163,10 +152,11 @@ class SharedEngagement(BegunEngagement):
                 if end is not None and end.status != OK:
                     raise EngagementFailed(end.status, end.text)
                 return None
-            if (frame := self._decoded(message)) is not None:
+            if (frame := decode_runner(message) or self._decoded(message)) is not None:
                 return frame
 
     def _decoded(self, message: bytes) -> RunnerFrame | None:
+        """A message of another shape than most."""
         frame = decoded(codec.decode_runner, message, self._address)
         if frame is None:
             log.warning("unknown frame skipped", runner=self._address, size=len(message))

@@ -14,12 +14,13 @@ from h2.errors import ErrorCodes
 from hostler._deadlines import Deadlines
 from hostler.engagement import EngagementEnded, GRPCStatus, ServerEngagement
 from hostler.errors import ProtocolError
-from hostler.frames import ClientFrame, RunnerFrame
+from hostler.frames import ClientFrame, Data, RunnerFrame
 
 from . import _codec as codec
 from ._broken import Broken, PeerDone, StreamBroken
+from ._engage_codec import decode_client
 from ._envelope import OK_END, CallEnd, Envelope
-from ._messages import runner_parts
+from ._messages import data_parts
 from ._serving import DEADLINE_PASSED, OK_STATUS, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_call import CALL_WINDOW, SharedCall
 from ._shared_stream import MAX_FRAME, SharedStream
@@ -168,7 +169,7 @@ class _Engagement(ServerEngagement):
             raise EngagementEnded(str(error)) from error
         if message is None:
             return None
-        frame = decode(codec.decode_client, message, self.peer)
+        frame = decode_client(message) or decode(codec.decode_client, message, self.peer)
         if frame is None:
             raise ProtocolError("the message holds neither try nor data")
         return frame
@@ -179,7 +180,10 @@ class _Engagement(ServerEngagement):
     async def send_all(self, frames: Sequence[RunnerFrame], *, last: bool = False) -> None:
         parts: list[bytes] = []
         for frame in frames:
-            parts += runner_parts(frame)
+            if isinstance(frame, Data):
+                parts += data_parts(frame)
+            else:
+                parts.append(codec.encode_runner(frame))
         _check_sizes(parts)
         if last:
             self._call.put(parts, flush=False)

@@ -39,9 +39,10 @@ class WireStream(grpclib_protocol.Stream):
     """Both ends use it. One task may receive while another one sends; not two of a kind."""
 
     connection: WireConnection
+    known_id: int
 
     def init_stream(self, stream_id: int, connection: grpclib_protocol.Connection) -> None:
-        self.id = stream_id
+        self.id = self.known_id = stream_id
         self.inbox = Inbox(self._credit)
         self.buffer = self.inbox  # type: ignore[assignment]
         self.broken: Broken | None = None
@@ -145,8 +146,11 @@ class WireStream(grpclib_protocol.Stream):
 
     def receive_nowait(self) -> bytes | None:
         """The next message if it is complete. Raises `StreamBroken` as `receive` does."""
-        message = self._next()
-        return message if message is None else bytes(message)
+        message = self.inbox.next()
+        if message is None:
+            return None
+        self.taken = True
+        return message if type(message) is bytes else bytes(message)
 
     def _next(self) -> Buffer | None:
         message = self.inbox.next()
@@ -181,7 +185,8 @@ class WireStream(grpclib_protocol.Stream):
             if flush:
                 connection.flush()
             self._progress.set()
-            self._report_sent()
+            if self._when_sent is not None:
+                self._report_sent()
         else:
             self._unsent.append(parts)
             self.pump(flush=flush)
@@ -320,11 +325,6 @@ class WireStream(grpclib_protocol.Stream):
         if self.closable:
             self._h2_connection.reset_stream(self.known_id, error_code=error_code)
             self.connection.flush()
-
-    @property
-    def known_id(self) -> int:
-        assert self.id is not None
-        return self.id
 
     @property
     def closable(self) -> bool:

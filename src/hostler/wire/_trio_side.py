@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import trio
@@ -65,10 +65,9 @@ class TrioSide:
             caller, self._caller = self._caller, None
             trio.lowlevel.reschedule(caller)
 
-    def write(self, parts: Iterable[Buffer]) -> None:
+    def write(self, parts: list[Buffer]) -> None:
         """Write ``parts`` in order. Synchronous. The transport would join several: it gets what the
         socket does not take at once, and what has gone wrong."""
-        parts = list(parts)
         if len(parts) > 1 and not self._transport.get_write_buffer_size():
             with contextlib.suppress(OSError):
                 parts = split(parts, os.writev(self._fd, parts))[1]
