@@ -50,7 +50,10 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str, client: 
             async with trio.open_nursery() as nursery:
                 workers = Workers(nursery)
                 shared.open(workers)
-                await shared.half_closed.wait()
+                try:
+                    await shared.half_closed.wait()
+                finally:
+                    shared.refusing = True  # the nursery may close any time
                 workers.close()
             timing.cancel_scope.cancel()
     finally:
@@ -70,6 +73,8 @@ class _ServerStream(SharedStream):
         super().__init__(stream, peer, max_unread=serving.shared_calls * CALL_WINDOW)
         self.half_closed = trio.Event()
         """By the client; or the stream is lost."""
+        self.refusing = False
+        """Nobody serves calls that come from now on."""
         self.failure: Broken | None = None
         self.deadlines = Deadlines(self.calls.values)
         self._client = client
@@ -102,7 +107,7 @@ class _ServerStream(SharedStream):
         if len(self.calls) >= 2 * limit:
             raise self.too_much(f"more than {limit} calls at once, and their refusals")
         self.calls[call.number] = call
-        if self._serving.stopping or len(self.calls) > limit:
+        if self.refusing or self._serving.stopping or len(self.calls) > limit:
             call.reset(ErrorCodes.REFUSED_STREAM)
             call.leave()
             return

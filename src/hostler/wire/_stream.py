@@ -244,7 +244,7 @@ class WireStream(grpclib_protocol.Stream):
         return self.ended and bool(self._h2_connection.config.client_side)
 
     def room(self) -> int:
-        """Bytes that would be sent at once of what is put now."""
+        """Bytes that would be sent at once of what is put now; not negative."""
         connection = self.connection
         if (
             self._unsent
@@ -254,7 +254,8 @@ class WireStream(grpclib_protocol.Stream):
             or not connection.write_ready.is_set()
         ):
             return 0
-        return connection.h2.window(self.known_id)
+        window = connection.h2.window(self.known_id)
+        return window if window > 0 else 0  # (a peer may take back what it has granted)
 
     def pump(self, *, flush: bool = True) -> None:
         """Send as much as the peer's windows and the transport take. Synchronous. ``flush`` as
