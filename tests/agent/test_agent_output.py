@@ -59,6 +59,33 @@ async def test_output_names_its_container_and_its_call(
     assert (seen[0].app_id, seen[0].fn_id) == ("app", "fn-talker")
 
 
+async def test_nothing_follows_the_end_of_a_container(
+    autojump_clock: object, tmp_path: Path, logs: Logs
+) -> None:
+    """A driver may still have something, which would stay in what was told of the end before."""
+    seen: list[Output] = []
+    config = _config(tmp_path)
+    async with open_sim_driver({"talker": _print}) as driver:
+        async with open_agent(
+            driver,
+            config=config,
+            total=Resources(1024 * MIB, 1000),
+            output=seen.append,
+            keep_logs=True,
+            debug_logs=True,
+        ) as agent:
+            call = agent.get_call(options.from_model(call_model("talker"), BytesBody(b"one\n")))
+            await agent.submit(call)
+            (container,) = driver.containers()
+        assert (seen[-1].ends, bytes(call.log)) == ("container", b"one\n")
+        told = len(seen)
+        assert container.task.on_output is not None
+        container.task.on_output(b"late\n", False)
+    assert len(seen) == told
+    assert bytes(call.log) == b"one\n"
+    assert [line["line"] for line in logs.with_event("function output")] == ["one"]
+
+
 async def test_nothing_is_attached_without_a_sink(autojump_clock: object, tmp_path: Path) -> None:
     async with (
         open_sim_driver({"talker": _print}) as driver,

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -153,3 +154,27 @@ async def test_a_read_that_hangs_is_an_error(
     go.set()
     await until_gone(budget, before)
     assert seen == [CHUNK]
+
+
+async def test_work_that_only_waited_for_other_work_has_the_same_time_and_says_so() -> None:
+    """However many wait, each knows in time; a thread that hangs is its own work's."""
+    files_of, go, errors = disk.Disk(), threading.Event(), Counter[str]()
+
+    async def work() -> None:
+        with pytest.raises(disk.DiskHangs) as caught:
+            await files_of.run(go.wait, LIMIT)
+        errors[str(caught.value)] += 1
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for _ in range(disk.THREADS + 2):
+            nursery.start_soon(work)
+    assert trio.current_time() - began < LIMIT / 2
+    assert errors == {
+        "the disk does not answer within 1 s": disk.THREADS,
+        "the disk is behind with its work by 1 s": 2,
+    }
+    go.set()
+    with trio.fail_after(LIMIT):
+        while files_of.hangs:  # noqa: ASYNC110  (threads' work)
+            await trio.sleep(0.005)

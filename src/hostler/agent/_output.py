@@ -118,13 +118,16 @@ class FunctionOutput:
         self._running = True
 
     def end(self, what: End) -> None:
-        """The call, or the container, has ended. Of a call there may still be output under way."""
+        """The call, or the container, has ended. Of a call there may still be output under way; of
+        a container all were told that nothing follows, and what a driver still has is dropped."""
         if what == "call" and not self._running:
             return  # it had not begun
         self._running = False
         if self._lines is not None:
             self._lines.flush(self._call_id)
         self._hand_on(b"", False, what)
+        if what == "container":
+            self._sink = self._lines = self._log = None
 
     def take(self, data: bytes, is_stderr: bool) -> None:
         kept = self._quota.cut(data)

@@ -16,17 +16,20 @@ from ._file import SpillFile
 THREADS = 4
 """Worker threads for reading and writing files of bodies. A disk is not faster with more."""
 DISK_SECONDS = 5.0
-"""Within which a disk must have done one piece of work; a megabyte takes a hundredth of that."""
+"""Within which a disk must have done one piece of work, and those before it; a megabyte takes a
+hundredth of that. Without the wait for the others it would be no bound for who has to wait, as a
+client, or a node that drains."""
 
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
 
 class DiskHangs(OSError):
-    """The disk has not done its work in time."""
+    """The disk has not done its work in time; ``begun``: it has at least begun with it."""
 
-    def __init__(self) -> None:
-        super().__init__(f"the disk does not answer within {DISK_SECONDS:g} s")
+    def __init__(self, *, begun: bool = True) -> None:
+        what = "does not answer within" if begun else "is behind with its work by"
+        super().__init__(f"the disk {what} {DISK_SECONDS:g} s")
 
 
 class Disk:
@@ -60,8 +63,7 @@ class Disk:
             return await trio.to_thread.run_sync(
                 job.run, limiter=self._limiter, abandon_on_cancel=True
             )
-        job.leave()
-        raise DiskHangs
+        raise DiskHangs(begun=job.leave())
 
     async def close(self, file: SpillFile) -> None:
         """Close ``file``, now or when the disk works again. Never cancelled; takes twice as long
@@ -117,9 +119,10 @@ class _Job(Generic[_T]):
                 self._all.threads -= self._is_left
             self._all.close_files()
 
-    def leave(self) -> None:
-        """Nobody waits for it any more."""
+    def leave(self) -> bool:
+        """Nobody waits for it any more. Whether it has begun."""
         with self._all.lock:
             if self._state == "runs":
                 self._all.threads += 1
             self._is_left = self._state != "ended"
+            return self._state != "waits"
