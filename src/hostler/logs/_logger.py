@@ -35,11 +35,12 @@ def logger_class(min_level: int, render: Render) -> type[structlog.typing.Filter
 
         if min_level <= logging.INFO:
             # As structlog's own, which hands the details on as arguments: most of what a line with
-            # twenty of them costs beside its text.
-            def info(self, event: str | None = None, *args: Any, **details: Any) -> None:
-                if args:
-                    super().info(event, *args, **details)
+            # twenty of them costs beside its text. (Names of parameters would be compared with
+            # each of theirs.)
+            def info(self, /, *args: Any, **details: Any) -> None:
+                if len(args) == 1:
+                    self._tell("info", args[0], details)
                 else:
-                    self._tell("info", event, details)
+                    super().info(*args, **details)
 
     return Logger

@@ -12,6 +12,7 @@ import json
 import operator
 import time
 from collections.abc import Sequence
+from itertools import compress
 from typing import Any
 
 import msgspec
@@ -74,6 +75,7 @@ class _Layout:
         self._names = sorted(names)
         # (With one name only it would give no tuple.)
         self._values = operator.itemgetter(*self._names, self._names[0])
+        self._places = range(len(names))
         nothing = object()
         self._latest: tuple[Sequence[Any], list[str]] = [nothing] * len(names), [""] * len(names)
 
@@ -82,12 +84,12 @@ class _Layout:
         told = told.copy()
         values = self._values(details)
         fixed = True
-        for place, was in enumerate(latest):
-            if (value := values[place]) is not was:
-                told[place] = _told(self._names[place], value)
-                fixed = fixed and type(value) in _FIXED
+        for place in compress(self._places, map(operator.is_not, values, latest)):
+            value = values[place]
+            told[place] = _told(self._names[place], value)
+            fixed = fixed and type(value) in _FIXED
         if fixed:
-            self._latest = values[:-1], told
+            self._latest = values, told
         return " ".join(told)
 
 
