@@ -15,7 +15,6 @@ from hostler._asgi import Message, RawHeader, RawHeaders, as_extension
 class FakeServer:
     """Keeps who wants to know that the client goes, in ``told``, and the answers."""
 
-    memo: dict[object, Any] = attrs.Factory(dict)
     connection_scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     body: bytes | None = None
     told: list[Callable[[], None]] = attrs.Factory(list)

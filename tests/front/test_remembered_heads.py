@@ -5,85 +5,165 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import attrs
 import pytest
-from prometheus_client import CollectorRegistry
 
+from hostler._asgi import (
+    Handler,
+    HeadReader,
+    OwnServer,
+    Receive,
+    Scope,
+    Send,
+    own_server,
+    text_reply,
+)
 from hostler.abc import CallRequest
-from hostler.bodies import BodyBudget
-from hostler.config import NodeConfig
-from hostler.front import FrontMetrics
-from hostler.front._invoke import Invoker
+from hostler.front import invoke_app, node_app
 from hostler.front._request import MAX_REMEMBERED, MAX_REMEMBERED_SIZE, Heads
-from hostler.front._routes import CallRoutes
 from hostler.models import Call
+from tests.conftest import Logs
 
 from ._agent import TABLE, ScriptedAgent
 from ._own_server import FakeServer
 from ._sockets import open_front
 
 
-@pytest.fixture
-def routes() -> CallRoutes:
-    metrics = FrontMetrics(CollectorRegistry())
-    return CallRoutes(Invoker(ScriptedAgent(), NodeConfig(), metrics, BodyBudget()), TABLE)
+def scope_of(**changes: Any) -> dict[str, Any]:
+    return FakeServer().scope(extensions={}, **changes)
 
 
-def test_the_same_head_is_looked_at_once(routes: CallRoutes) -> None:
-    server = FakeServer()
-    assert routes.remembered(server.scope()) is None
-    way = routes.way(server.scope())
-    assert way is not None
-    assert routes.remembered(server.scope()) is way
+async def not_called(scope: Scope, receive: Receive, send: Send) -> None:
+    raise AssertionError
 
 
-def test_another_application_may_have_other_ways(routes: CallRoutes) -> None:
-    server = FakeServer()
-    assert routes.way(server.scope())
-    assert CallRoutes(routes.invoker, TABLE).remembered(server.scope()) is None
+APP = invoke_app(ScriptedAgent(), TABLE, triggers=TABLE, mounts={"/v2": not_called})
 
 
-def test_another_server_remembers_nothing(routes: CallRoutes) -> None:
-    scope = FakeServer().scope(extensions={})
-    assert routes.way(scope)
-    assert routes.remembered(scope) is None
+@pytest.mark.parametrize(("method", "path"), [("POST", "/invoke/fn1"), ("GET", "/t/app/")])
+def test_calls_have_a_handler(method: str, path: str) -> None:
+    assert isinstance(APP, HeadReader)
+    assert APP.handler(scope_of(method=method, path=path, raw_path=path.encode())) is not None
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("method", "path"),
     [
-        {"path": "/invoke/b", "raw_path": b"/invoke/b"},
-        {"raw_path": None},
-        {"query_string": b"q"},
-        {"method": "GET"},
-        {"headers": [(b"host", b"y")]},
-        {"scheme": "https"},
-        {"http_version": "2"},
+        ("GET", "/"),
+        ("GET", "/metrics"),
+        ("GET", "/invoke/fn1"),
+        ("POST", "/invoke/"),
+        ("POST", "/v2/apps"),
+        ("POST", "/invoke/fn%"),
+        ("GET", "/t/"),
     ],
 )
-def test_an_application_in_between_may_change_what_the_client_has_sent(
-    routes: CallRoutes, changes: dict[str, Any]
-) -> None:
-    server = FakeServer()
-    assert routes.way(server.scope())
-    assert routes.remembered(server.scope(**changes)) is None
+def test_the_application_is_asked_each_time_for_all_else(method: str, path: str) -> None:
+    scope = scope_of(method=method, path=path, raw_path=path.encode())
+    assert isinstance(APP, HeadReader)
+    assert APP.handler(scope) is None
+    node = node_app()
+    assert isinstance(node, HeadReader)
+    assert node.handler(scope) is None
 
 
-def test_an_application_in_between_may_change_the_headers_in_place(routes: CallRoutes) -> None:
-    server = FakeServer()
-    scope = server.scope()
-    assert routes.way(scope)
-    scope["headers"].append((b"x-more", b"1"))
-    assert routes.remembered(scope) is None
+@attrs.define
+class Reader:
+    """Has a handler for each path but ``/asked``, and counts."""
+
+    heads: int = 0
+    called: int = 0
+    scopes: list[Scope] = attrs.Factory(list)
+
+    def handler(self, scope: Scope) -> Handler | None:
+        self.heads += 1
+        return None if scope["path"] == "/asked" else self.serve
+
+    async def serve(self, server: OwnServer) -> None:
+        self.called += 1
+        self.scopes.append(server.scope())
+        body = server.body or b""
+        await server.answer(200, [(b"content-length", b"%d" % len(body))], body)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scopes.append(scope)
+        await text_reply("asked").send(send)
 
 
-def test_an_application_in_between_may_leave_out_the_raw_path(routes: CallRoutes) -> None:
-    server = FakeServer()
-    scope = server.scope()
-    del scope["raw_path"]
-    assert routes.way(scope)
-    assert routes.remembered(server.scope()) is None
-    assert routes.way(server.scope())
-    assert routes.remembered(scope) is None
+async def test_a_head_is_looked_at_once_whichever_connection_has_it() -> None:
+    app = Reader()
+    async with open_front(app=app) as front:
+        for _ in range(2):
+            client = await front.connect()
+            for body in (b"a", b"b"):
+                assert (await client.post(body)).body == body
+    assert (app.heads, app.called) == (1, 4)
+    clients = {scope["client"] for scope in app.scopes}
+    assert len(clients) == 2
+    assert all(own_server(scope) for scope in app.scopes)
+
+
+async def test_an_application_without_a_handler_for_it_is_called() -> None:
+    app = Reader()
+    async with open_front(app=app) as front:
+        client = await front.connect()
+        for _ in range(2):
+            assert (await client.post(path="/asked")).body == b"asked"
+    assert (app.heads, app.called, len(app.scopes)) == (1, 0, 2)
+
+
+async def test_a_request_that_h11_reads_has_its_handler_too() -> None:
+    app = Reader()
+    async with open_front(app=app) as front:
+        client = await front.connect()
+        assert (await client.post(b"a", headers="Upgrade: x\r\n")).body == b"a"
+    assert app.called == 1
+
+
+async def test_an_application_in_between_sees_each_request() -> None:
+    seen: list[str] = []
+    agent = ScriptedAgent()
+    inner = invoke_app(agent, TABLE)
+
+    async def between(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["path"])
+        await inner({**scope, "path": "/invoke/fn1", "raw_path": b"/invoke/fn1"}, receive, send)
+
+    async with open_front(agent, app=between) as front:
+        client = await front.connect()
+        for _ in range(2):
+            assert (await client.post(path="/pretty")).status == 200
+    assert seen == ["/pretty", "/pretty"]
+    assert len(agent.calls) == 2
+
+
+async def test_a_mounted_application_that_comes_back_sees_each_request() -> None:
+    seen: list[str] = []
+    agent = ScriptedAgent()
+
+    async def pretty(scope: Scope, receive: Receive, send: Send) -> None:
+        seen.append(scope["path"])
+        scope.update(path="/invoke/fn1", raw_path=b"/invoke/fn1")
+        await app(scope, receive, send)
+
+    app = invoke_app(agent, TABLE, mounts={"/pretty": pretty})
+    async with open_front(agent, app=app) as front:
+        client = await front.connect()
+        for _ in range(2):
+            assert (await client.post(path="/pretty")).status == 200
+    assert seen == ["/pretty", "/pretty"]
+    assert len(agent.calls) == 2
+
+
+async def test_an_application_that_can_not_read_a_head_is_a_500(logs: Logs) -> None:
+    class Broken(Reader):
+        def handler(self, scope: Scope) -> Handler | None:
+            raise RuntimeError("bad head")
+
+    async with open_front(app=Broken()) as front:
+        client = await front.connect()
+        assert (await client.post()).status == 500
+    logs.expect_error("the application failed")
 
 
 def head(number: int = 0, more: bytes = b"") -> bytes:

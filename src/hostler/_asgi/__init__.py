@@ -5,7 +5,7 @@ from ._cors import cors
 from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming
 from ._lifespan import answer_lifespan
 from ._middleware import Middleware, with_middleware
-from ._own_server import OwnServer, as_extension, own_server
+from ._own_server import Handler, HeadReader, OwnServer, as_extension, own_server
 from ._replies import (
     JSON_TYPE,
     Reply,
@@ -24,6 +24,8 @@ __all__ = [
     "ASGIApp",
     "BodyBroken",
     "BodyTimeout",
+    "Handler",
+    "HeadReader",
     "Incoming",
     "Message",
     "Middleware",

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable
+from typing import Protocol, runtime_checkable
 
 import trio
 
@@ -15,15 +15,16 @@ _NAME = "hostler.server"
 class OwnServer(Protocol):
     """An extension in the scope of each of its requests, found by `own_server`."""
 
-    memo: dict[object, Any]
-    """The same for all requests with the same head. For what applications make of a head; each has
-    a key of its own, and looks whether others that are called before it have changed the scope."""
     connection_scope: trio.CancelScope
     """The connection's, with which an application may end itself when the client goes: it spares
     each request a scope of its own."""
     body: bytes | None
     """The request's whole body, if it is here. Only for those who have got `receive`: another one
     may be of an application in between that wants to see the body, or to change it."""
+
+    def scope(self) -> Scope:
+        """A new scope of the request."""
+        ...
 
     def tell_gone(self, told: Callable[[], None]) -> None:
         """Call ``told``, which must not block or raise, when the client goes while its request is
@@ -45,6 +46,21 @@ class OwnServer(Protocol):
         """Send the whole response at once. Only for those who have got `send`, as with `body`.
 
         ``usual`` are further headers, of which others are likely to have all the same."""
+        ...
+
+
+Handler = Callable[[OwnServer], Awaitable[None]]
+"""Serves a request whose head it knows. Its body and its answer it has from the server."""
+
+
+@runtime_checkable
+class HeadReader(Protocol):
+    """An ASGI application that need not be called for each request: most have the same head as
+    others. Asked only where it is the server's own application, with nobody in between."""
+
+    def handler(self, scope: Scope) -> Handler | None:
+        """What serves all requests with this head, each instead of a call of the application;
+        ``None`` = it has to be called."""
         ...
 
 

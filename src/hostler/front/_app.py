@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
@@ -13,6 +14,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
 from hostler._asgi import (
     ASGIApp,
+    Handler,
     Receive,
     Reply,
     Scope,
@@ -69,21 +71,25 @@ class NodeApp:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
-            calls = self._calls
-            if calls is not None and (way := calls.remembered(scope)) is not None:
-                await calls.invoker.run(way, scope, receive, send)
-            else:
-                await self._http(scope, receive, send)
+            await self._http(scope, receive, send)
         elif scope["type"] == "lifespan":
             await answer_lifespan(receive, send)
         else:
             await send({"type": "websocket.close"})
 
+    def handler(self, scope: Scope) -> Handler | None:
+        """See `hostler._asgi.HeadReader`."""
+        calls = self._calls
+        if calls is None or _bad_target(scope) is not None or self._mounted(scope["path"]):
+            return None
+        way = calls.way(scope)
+        return functools.partial(calls.invoker.serve, way) if way else None
+
     async def _http(self, scope: Scope, receive: Receive, send: Send) -> None:
         path: str = scope["path"]
         if (bad := _bad_target(scope)) is not None:
             await error_reply(bad).send(send)
-        elif mounted := self._mounts.get("/" + path[1:].partition("/")[0]):
+        elif mounted := self._mounted(path):
             await mounted(scope, receive, send)
         elif self._calls is not None and (way := self._calls.way(scope)):
             await self._calls.invoker.run(way, scope, receive, send)
@@ -91,6 +97,9 @@ class NodeApp:
             await (await self._document(scope)).send(send)
         else:
             await self._unknown(scope).send(send)
+
+    def _mounted(self, path: str) -> ASGIApp | None:
+        return self._mounts.get("/" + path[1:].partition("/")[0])
 
     def _is_known(self, path: str) -> bool:
         is_invoke = self._calls is not None and self._calls.is_invoke(path)

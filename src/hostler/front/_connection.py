@@ -14,7 +14,7 @@ import h11
 import structlog
 import trio
 
-from hostler._asgi import JSON_TYPE, ASGIApp, error_document
+from hostler._asgi import JSON_TYPE, Handler, error_document
 from hostler._plain_http import PlainHead
 from hostler.config import NodeConfig
 from hostler.frames import BODY_PIECE
@@ -45,12 +45,13 @@ FIRST_SECONDS = 1.0
 class Owner(Protocol):
     """The server, as a connection sees it."""
 
-    app: ASGIApp
     config: NodeConfig
     draining: bool
     departures: Departures
     idle_watch: IdleWatch
     heads: Heads
+
+    def handler(self, head: RequestHead) -> Handler: ...
 
 
 class Connection:

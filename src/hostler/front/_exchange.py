@@ -17,6 +17,7 @@ from hostler._asgi import (
     Message,
     RawHeader,
     RawHeaders,
+    Scope,
     as_extension,
     error_document,
 )
@@ -72,7 +73,6 @@ class Exchange:
         self._body_here = self._plain and not left
         self._chunks: list[bytes] = [plain_body] if plain_body and left else []
         self.body = None if left else plain_body
-        self.memo = head.memo
         self.connection_scope = connection.scope
         self.tell_gone = connection.tell_gone
 
@@ -99,9 +99,12 @@ class Exchange:
         """Let the application answer. Raises `ClientGone`."""
         if not self._body_here:
             await self._take_small_body()
-        scope = self._head.scope(self._connection.peer, as_extension(self))
+        head = self._head
         try:
-            await self._connection.owner.app(scope, self.receive, self.send)
+            handler = head.handler
+            if handler is None:
+                handler = head.handler = self._connection.owner.handler(head)
+            await handler(self)
         except ClientGone:
             raise
         except Exception:
@@ -143,6 +146,9 @@ class Exchange:
     async def _whole_body(self) -> None:
         while not self._body_here:
             await self._more_body()
+
+    def scope(self) -> Scope:
+        return self._head.scope(self._connection.peer, as_extension(self))
 
     async def receive(self) -> Message:
         """The next piece of the body; after it, and after trouble with it, the disconnect.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Awaitable
 
 import structlog
 import trio
@@ -11,6 +12,7 @@ import trio
 from hostler._asgi import (
     READ_AHEAD,
     Incoming,
+    OwnServer,
     Receive,
     Reply,
     Scope,
@@ -44,7 +46,7 @@ from hostler.options import (
 
 from ._entries import Found, Way
 from ._metrics import FrontMetrics
-from ._writer import AsgiWriter, Truncated
+from ._writer import Answer, AsgiWriter, Truncated
 
 log = structlog.get_logger(__name__)
 
@@ -71,12 +73,24 @@ class Invoker:
         """The greatest body in bytes."""
         self.request_id_header = canonical_header(config.rid_header)
 
-    async def run(self, way: Way, scope: Scope, receive: Receive, send: Send) -> None:
+    def run(self, way: Way, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run one exchange to its end. Only a cancellation from outside leaves it, or that of the
         connection's scope, if there is one, when the client goes."""
+        server = own_server(scope)
+        # Who has put something of its own in between wants to see what passes.
+        body = server.body if server and receive == server.receive else None
+        answer = server.answer if server and send == server.send else None
+        return self._run(_Exchange(self, way, receive, send, server, body, answer))
+
+    def serve(self, way: Way, server: OwnServer) -> Awaitable[None]:
+        """The same of hostler's own server, with nobody in between."""
+        return self._run(
+            _Exchange(self, way, server.receive, server.send, server, server.body, server.answer)
+        )
+
+    async def _run(self, exchange: _Exchange) -> None:
         started_ns = time.monotonic_ns()
-        exchange = _Exchange(self, way, scope, receive, send)
-        route, method = way.entry.route, way.head.method
+        route, method = exchange.entry.route, exchange.head.method
         self.metrics.begun(route, method)
         try:
             if exchange.incoming is None:
@@ -129,19 +143,25 @@ class _Exchange:
     blame: Blame = "user"
 
     def __init__(
-        self, front: Invoker, way: Way, scope: Scope, receive: Receive, send: Send
+        self,
+        front: Invoker,
+        way: Way,
+        receive: Receive,
+        send: Send,
+        server: OwnServer | None,
+        body: bytes | None,
+        answer: Answer | None,
     ) -> None:
         self.front = front
         self.entry = way.entry
-        self.head = way.head
-        self.trace: TraceContext = trace_of(way.head.headers)
+        self.head = head = way.head
+        self.trace: TraceContext = trace_of(head.headers)
         self.send = send
-        self.server = server = own_server(scope)
-        # Who has put something of its own in between wants to see what passes.
-        self.whole_body = server.body if server and receive == server.receive else None
+        self.server = server
+        self.whole_body = body
         self.incoming: Incoming | None = None
         """``None`` if the body is here whole, and the server tells of a client that goes."""
-        if server is not None and self.whole_body is not None:
+        if server is not None and body is not None:
             self.call_scope: trio.CancelScope = server.connection_scope
             """Cancelled when the client goes, or by the agent that it is lent to."""
         else:
@@ -156,11 +176,7 @@ class _Exchange:
         if server is not None:
             server.tell_gone(self._note_gone)
         self.writer = AsgiWriter(
-            send,
-            self._note_gone,
-            answer=server.answer if server and send == server.send else None,
-            response_head=way.entry.response_head,
-            head_only=way.head.method == "HEAD",
+            send, self._note_gone, answer, way.entry.response_head, head.method == "HEAD"
         )
 
     async def run(self, incoming: Incoming) -> None:

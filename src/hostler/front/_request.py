@@ -8,7 +8,7 @@ from urllib.parse import unquote
 import attrs
 import h11
 
-from hostler._asgi import Scope
+from hostler._asgi import Handler, Scope
 from hostler._plain_http import Pairs, PlainHead, read_head
 from hostler.headers import SECRET
 
@@ -21,8 +21,8 @@ class RequestHead:
     target: bytes
     fields: Pairs
     version: str
-    memo: dict[object, Any] = attrs.Factory(dict)
-    """What others have made of it; see `hostler._asgi.OwnServer`."""
+    handler: Handler | None = None
+    """What serves requests with it, once that is known."""
     _scope: dict[str, Any] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from operator import itemgetter
-
 import attrs
 
-from hostler._asgi import Scope, own_server
+from hostler._asgi import Scope
 from hostler.functions import FunctionSource, TriggerSource
 
 from ._entries import Entry, InvokeEntry, TriggerEntry, Way
@@ -19,12 +17,6 @@ CALL_PATHS = (_INVOKE.encode(), _TRIGGER.encode())
 """Beginnings of the targets that call functions."""
 
 
-_seen = itemgetter(
-    "http_version", "method", "scheme", "path", "raw_path", "query_string", "headers"
-)
-"""What of a scope a way depends on. Raises `KeyError` if something is not there."""
-
-
 @attrs.frozen(eq=False)
 class CallRoutes:
     """``/invoke`` and, with ``triggers``, ``/t``. Paths are URL-decoded."""
@@ -33,30 +25,10 @@ class CallRoutes:
     functions: FunctionSource
     triggers: TriggerSource | None = None
 
-    def remembered(self, scope: Scope) -> Way | None:
-        """The way of an earlier request with the same head."""
-        server = own_server(scope)
-        known = server.memo.get(self) if server is not None else None
-        if known is None:
-            return None
-        seen, way = known
-        try:
-            # An application in between may have changed the scope.
-            return way if _seen(scope) == seen else None
-        except KeyError:
-            return None
-
     def way(self, scope: Scope) -> Way | None:
-        """How the request gets to its function; ``None`` if it calls none."""
+        """How requests with this head get to their function; ``None`` if they call none."""
         entry = self._entry(scope["path"], scope["method"])
-        if entry is None:
-            return None
-        way = Way(entry, Head.of(scope))
-        server = own_server(scope)
-        if server is not None and "raw_path" in scope:
-            *seen, headers = _seen(scope)
-            server.memo[self] = (*seen, [*headers]), way
-        return way
+        return Way(entry, Head.of(scope)) if entry else None
 
     def is_invoke(self, path: str) -> bool:
         fn_id = path.removeprefix(_INVOKE)

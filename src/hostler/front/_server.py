@@ -16,7 +16,7 @@ import attrs
 import structlog
 import trio
 
-from hostler._asgi import ASGIApp
+from hostler._asgi import ASGIApp, Handler, HeadReader, OwnServer
 from hostler._grace import Grace
 from hostler.config import NodeConfig
 
@@ -26,7 +26,7 @@ from ._entrance import Entrance
 from ._idle import IdleWatch
 from ._limits import head_limit
 from ._listen import BACKLOG, address_of, open_listeners
-from ._request import Heads
+from ._request import Heads, RequestHead
 from ._socket import ClientSocket
 
 log = structlog.get_logger(__name__)
@@ -55,6 +55,8 @@ class HttpServer:
         departures: Departures,
     ) -> None:
         self.app = app
+        asked: object = app
+        self._reader = asked if isinstance(asked, HeadReader) else None
         self.departures = departures
         self.idle_watch = IdleWatch(config)
         self.heads = Heads(head_limit(config))
@@ -84,6 +86,14 @@ class HttpServer:
             log.exception("connection failed")
         finally:
             self._connections.discard(connection)
+
+    def handler(self, head: RequestHead) -> Handler:
+        """What serves requests with this head."""
+        own = self._reader and self._reader.handler(head.scope(None, {}))
+        return own or self._call_app
+
+    async def _call_app(self, server: OwnServer) -> None:
+        await self.app(server.scope(), server.receive, server.send)
 
     def drain(self) -> None:
         """Close what is idle; the others end after the request that they have, or that is on its

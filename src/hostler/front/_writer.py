@@ -63,7 +63,6 @@ class AsgiWriter(ResponseWriter):
         self,
         send: Send,
         on_gone: Callable[[], None],
-        *,
         answer: Answer | None = None,
         response_head: ResponseHead | None = None,
         head_only: bool = False,
