@@ -69,8 +69,8 @@ class Connection:
         """There was a request, if only a part of it."""
         self.scope = trio.CancelScope()
         """Its end. While there is a request only the application cancels it."""
-        self._hurried = False
-        """A drain has set an end to the wait for the first request."""
+        self._ending = False
+        """The wait for a request has an end, by a drain or since it was long."""
         self._last: tuple[PlainHead, RequestHead] | None = None
         self._head: _H11Event = h11.NEED_DATA
         self._unseen: PlainHead | None = None
@@ -103,7 +103,7 @@ class Connection:
                         await exchange.run()
                     finally:
                         self._on_gone.clear()
-                        if exchange.looks_complete:
+                        if not exchange.answered and exchange.looks_complete:
                             self._client.reset_on_close()
                     if self.owner.draining or not exchange.reusable:
                         if exchange.answered:
@@ -138,24 +138,32 @@ class Connection:
         clients know that the connection may be closed before (RFC 9112, section 9.5)."""
         if not self.idle or self._has_more() or self._client.is_readable():
             return
+        self._ending = True
         if not self.served:
-            self._hurried = True
             self.scope.deadline = trio.current_time() + FIRST_SECONDS
         else:
             self.scope.cancel()
 
     def idle_too_long(self) -> None:
         """No request has come in time."""
+        self._ending = True
         self.scope.cancel()
 
     async def _next(self) -> Exchange | None:
         """The next request; ``None`` if there is none or it can't be answered otherwise than by
         the error that was sent."""
         self._unseen = None
-        if self._has_more():
+        if self._h11 is not None and self._has_more():
             self._begins()
             return await self._by_h11()
-        data = await self._first_bytes()
+        # The first has most often come with the connection.
+        data = None if self.served else self._client.read_now()
+        if data is None:
+            self.owner.idle_watch.add(self)
+            data = await self._client.read()
+            if self._ending and self.scope.cancel_called:
+                return None
+        self._begins()
         if not data:
             return None
         if (plain := self._plain(data)) is not None:
@@ -176,7 +184,7 @@ class Connection:
         if left < 0:
             return None
         self._unseen = plain
-        return Exchange(self, head, body, left=left, closes=plain.closes)
+        return Exchange(self, head, body, left, plain.closes)
 
     async def _by_h11(self) -> Exchange | None:
         """The next request, of which h11 has got some."""
@@ -203,26 +211,11 @@ class Connection:
             return None
         return Exchange(self, RequestHead.of(event))
 
-    async def _first_bytes(self) -> bytes:
-        """What comes first of the next request; b"" if the client has gone, or the idle time is
-        over."""
-        if not self.served:  # it has most often come with the connection
-            data = self._client.read_now()
-            if data is not None:
-                self._begins()
-                return data
-        self.owner.idle_watch.add(self)
-        data = await self._client.read()
-        if self.scope.cancel_called:
-            return b""
-        self._begins()
-        return data
-
     def _begins(self) -> None:
         self.idle = False
         self.owner.idle_watch.remove(self)
-        if self._hurried:
-            self._hurried = False
+        if self._ending:
+            self._ending = False
             self.scope.deadline = math.inf
 
     def catch_up(self, left: int) -> None:

@@ -63,6 +63,12 @@ class Way(msgspec.Struct, frozen=True):
 
     entry: Entry
     head: Head
+    detached: bool
+    response_head: ResponseHead | None
+
+    @classmethod
+    def of(cls, entry: Entry, head: Head) -> Way:
+        return cls(entry, head, entry.is_detached(head), entry.response_head)
 
 
 class InvokeEntry(Entry):
@@ -75,7 +81,8 @@ class InvokeEntry(Entry):
         self._fn_id = fn_id
 
     async def find(self) -> Found:
-        return Found(*await self._functions.find(self._fn_id))
+        app, fn = await self._functions.find(self._fn_id)
+        return Found(app, fn)
 
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
         # Lists of its own: a call overrider may change them, other requests have the same head.

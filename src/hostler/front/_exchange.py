@@ -61,7 +61,6 @@ class Exchange:
         connection: Connection,
         head: RequestHead,
         plain_body: bytes | None = None,
-        *,
         left: int = 0,
         closes: bool = False,
     ) -> None:

@@ -44,8 +44,7 @@ class IdleWatch:
 
     def remove(self, connection: Waiting) -> None:
         """It waits no longer. No-op if it did not."""
-        for queue in self._queues:
-            queue.until.pop(connection, None)
+        self._queues[connection.served].until.pop(connection, None)
 
     async def run(self) -> None:
         """Until cancelled."""

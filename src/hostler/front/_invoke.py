@@ -90,7 +90,7 @@ class Invoker:
 
     async def _run(self, exchange: _Exchange) -> None:
         started_ns = time.monotonic_ns()
-        route, method = exchange.entry.route, exchange.head.method
+        route, method = exchange.way.entry.route, exchange.head.method
         self.metrics.begun(route, method)
         try:
             if exchange.incoming is None:
@@ -119,10 +119,10 @@ class Invoker:
         self.metrics.answered(
             route,
             method,
-            status=exchange.status,
-            blame=exchange.blame,
-            fdk_version=exchange.writer.fdk_version,
-            duration_ns=duration_ns,
+            exchange.status,
+            exchange.blame,
+            exchange.writer.fdk_version,
+            duration_ns,
         )
 
 
@@ -153,7 +153,7 @@ class _Exchange:
         answer: Answer | None,
     ) -> None:
         self.front = front
-        self.entry = way.entry
+        self.way = way
         self.head = head = way.head
         self.trace: TraceContext = trace_of(head.headers)
         self.send = send
@@ -176,7 +176,7 @@ class _Exchange:
         if server is not None:
             server.tell_gone(self._note_gone)
         self.writer = AsgiWriter(
-            send, self._note_gone, answer, way.entry.response_head, head.method == "HEAD"
+            send, self._note_gone, answer, way.response_head, head.method == "HEAD"
         )
 
     async def run(self, incoming: Incoming) -> None:
@@ -241,13 +241,14 @@ class _Exchange:
         head = self.head
         if head.length is not None and head.length > self.front.limit:
             raise RequestTooBig.known(head.length, int(self.front.limit))
-        self.found = await self.entry.find()
+        entry = self.way.entry
+        self.found = await entry.find()
         self.fn_id = self.found.fn.id
         if self.incoming is None:
             self.body = self._counted(self.whole_body or b"")
         else:
             self.body = await self._body(self.incoming, head.length)
-        headers = self.entry.request_headers(head, self.trace)
+        headers = entry.request_headers(head, self.trace)
         return CallRequest(head.method, head.url, headers, self.body)
 
     def _make_call(self, request: CallRequest | Exception) -> PendingCall:
@@ -259,7 +260,7 @@ class _Exchange:
         options: list[CallOption] = [from_http_fn_request(found.app, found.fn, request)]
         if found.trigger_id:
             options.append(with_trigger(found.trigger_id))
-        self.detached = self.entry.is_detached(head)
+        self.detached = self.way.detached
         if self.detached:
             options.append(invoke_detached())
         else:

@@ -53,7 +53,6 @@ class FrontMetrics(Collector):
         self,
         path: str,
         method: str,
-        *,
         status: int,
         blame: Blame,
         fdk_version: str,

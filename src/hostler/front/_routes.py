@@ -28,7 +28,7 @@ class CallRoutes:
     def way(self, scope: Scope) -> Way | None:
         """How requests with this head get to their function; ``None`` if they call none."""
         entry = self._entry(scope["path"], scope["method"])
-        return Way(entry, Head.of(scope)) if entry else None
+        return Way.of(entry, Head.of(scope)) if entry else None
 
     def is_invoke(self, path: str) -> bool:
         fn_id = path.removeprefix(_INVOKE)
