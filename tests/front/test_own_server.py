@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -41,6 +43,27 @@ async def test_a_whole_answer_is_handed_over_in_one_step() -> None:
     assert server.answers == [(200, headers, b"abc")]
     assert server.received == 0
     assert not server.connection_scope.cancel_called
+
+
+@pytest.mark.parametrize("body", [b"abc", None])
+async def test_what_a_call_was_made_of_goes_with_it(body: bytes | None) -> None:
+    """Nothing is left for the collector of cycles, which would have to look for it in a pause, and
+    meanwhile the bodies would stay."""
+    server, writers = FakeServer(body=body), []
+
+    async def noting(call: PendingCall) -> None:
+        writers.append(weakref.ref(call.writer))
+        await whole(call)
+
+    agent = ScriptedAgent(noting)
+    gc.disable()
+    try:
+        await app_of(agent)(server.scope(), server.receive, server.send)
+        agent.calls.clear()
+        server.told.clear()
+        assert [writer() for writer in writers] == [None]
+    finally:
+        gc.enable()
 
 
 async def test_a_body_over_the_limit_is_refused_all_the_same() -> None:

@@ -99,7 +99,11 @@ class Invoker:
                 with exchange.call_scope:
                     await exchange.run(exchange.incoming)
         finally:
-            if not exchange.ended and exchange.call_scope.cancel_called and not exchange.gone:
+            if (
+                not exchange.ended
+                and exchange.call_scope.cancel_called
+                and not exchange.writer.gone
+            ):
                 await exchange.answer_for_agent()
             if exchange.ended or exchange.call_scope.cancel_called:
                 self._account(exchange, route, method, started_ns)
@@ -135,8 +139,6 @@ class _Exchange:
     call_id = ""
     fn_id = ""
     request_id = ""
-    gone = False
-    """The client has left, which has cancelled the call's scope."""
     ended = False
     """The answer is complete: a client that goes from now on has it."""
     status = 200
@@ -161,23 +163,22 @@ class _Exchange:
         self.whole_body = body
         self.incoming: Incoming | None = None
         """``None`` if the body is here whole, and the server tells of a client that goes."""
-        if server is not None and body is not None:
-            self.call_scope: trio.CancelScope = server.connection_scope
-            """Cancelled when the client goes, or by the agent that it is lent to."""
-        else:
-            # (A body that turns out to be bad ends the call, too, but not the connection.)
-            self.call_scope = trio.CancelScope()
+        lent = server.connection_scope if server is not None and body is not None else None
+        # (A body that turns out to be bad ends the call, too, but not the connection.)
+        self.call_scope = lent or trio.CancelScope()
+        """Cancelled when the client goes, or by the agent that it is lent to."""
+        self.writer = AsgiWriter(
+            send, self.call_scope.cancel, answer, way.response_head, head.method == "HEAD"
+        )
+        if lent is None:
             self.incoming = Incoming(
                 receive,
-                self._note_gone,
+                self.writer.note_gone,
                 limit=front.limit,
                 read_until=trio.current_time() + front.config.request_body_read_timeout,
             )
         if server is not None:
-            server.tell_gone(self._note_gone)
-        self.writer = AsgiWriter(
-            send, self._note_gone, answer, way.response_head, head.method == "HEAD"
-        )
+            server.tell_gone(self.writer.note_gone)
 
     async def run(self, incoming: Incoming) -> None:
         """The exchange, while the rest of the body comes in."""
@@ -230,11 +231,7 @@ class _Exchange:
                 reply.headers.append((b"connection", b"close"))
                 self.status = reply.status
                 await self._answer(reply)
-            self.ended = not self.gone
-
-    def _note_gone(self) -> None:
-        self.gone = True
-        self.call_scope.cancel()
+            self.ended = not self.writer.gone
 
     async def _prepare(self) -> CallRequest:
         """Find what is called, and read what there is of the body."""
@@ -336,5 +333,5 @@ class _Exchange:
         try:
             await reply.send(self.send)
         except OSError:
-            self._note_gone()
+            self.writer.note_gone()
             await trio.lowlevel.checkpoint()

@@ -44,7 +44,8 @@ class AsgiWriter(ResponseWriter):
     client that has them all may leave at once, and must not be taken for one that cancels.
 
     ``call_id`` is added to the function's headers, of which one with its name is dropped.
-    ``on_gone`` is called when the client turns out to be gone; it has to cancel the call.
+    ``on_gone`` is called when the client turns out to be gone (here, or by `note_gone`); it has to
+    cancel the call.
     ``answer`` sends a whole response, if the server can do that in one step (`OwnServer`).
     ``response_head`` makes the client's head of the function's. ``head_only`` is for a request
     whose response has no body (HEAD), whatever length it tells.
@@ -54,6 +55,8 @@ class AsgiWriter(ResponseWriter):
     """The status that the client gets, 0 before there is one."""
     begun = False
     """The head was handed to the server: no other answer is possible any more."""
+    gone = False
+    """The client has left."""
     fdk_version = ""
     call_id = ""
     _remaining: int | None = None
@@ -156,9 +159,13 @@ class AsgiWriter(ResponseWriter):
         except OSError as error:
             await self._left(error)
 
+    def note_gone(self) -> None:
+        self.gone = True
+        self._on_gone()
+
     async def _left(self, error: OSError) -> NoReturn:
         """``error`` is what servers raise for a client that has gone."""
-        self._on_gone()
+        self.note_gone()
         await trio.lowlevel.checkpoint()
         raise ClientCancelled() from error
 
