@@ -66,12 +66,13 @@ class TailShare:
         self._process = secrets.token_hex(8)
 
     async def page(self, asked: Question) -> Page:
+        await trio.lowlevel.checkpoint()  # many lines must not hold up what else the node does
         number = self._begin(asked)
         batch = self._tail.read(number, asked.where)
         if asked.wait:
             with trio.move_on_after(WAIT_SECONDS):
                 while not (batch.lines or batch.lost):
-                    await trio.lowlevel.checkpoint()  # behind many lines of others nobody waits
+                    await trio.lowlevel.checkpoint()  # nobody waits behind many lines of others
                     await self._tail.wait(batch.cursor)
                     batch = self._tail.read(batch.cursor, asked.where)
         return Page(
