@@ -15,7 +15,7 @@ import trio
 from hostler.abc import LoadListener, Runner
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.pool import PLACERS, GrpcRunner, StaticPool, SweepPlacer
+from hostler.pool import GrpcRunner, StaticPool, SweepPlacer, WarmPlacer
 from hostler.pool._load_news import LoadNews
 from hostler.pool._load_watch import LoadWatch
 from hostler.testing import MemoryRunnerClient
@@ -75,10 +75,10 @@ class Contest:
     nursery: trio.Nursery
     balancers: list[Balancer] = attrs.Factory(list)
 
-    def enter(self, fn_id: str, clients: int, *, placer: str = "warm", pause: float = 0.0) -> None:
+    def enter(self, fn_id: str, clients: int, *, pause: float = 0.0) -> None:
         """One more load balancer, with clients of its own."""
         number = len(self.balancers)
-        made = PLACERS[placer](PlacerConfig())
+        made = WarmPlacer(PlacerConfig(), rng=random.Random(number))
         client = MemoryRunnerClient(self.runner.service, peer=f"lb:{number}")
         runner = GrpcRunner(client)
         balancer = Balancer(made, HearingPool(runner), runner)

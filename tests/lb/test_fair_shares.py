@@ -51,9 +51,14 @@ async def test_each_has_its_share_and_no_container_idles(
         assert attempts[int(0.99 * len(attempts))] <= 3
 
 
+@pytest.mark.parametrize("seed", [0, 3, 19, 21])
 async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
+    """A call of theirs costs the runner 0.09 to 0.16 s of a container beside its own time, since
+    their share is kept for a moment. These orders of tasks are the extremes of two dozen."""
+    monkeypatch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
+    trio._core._run._r.seed(seed)
     async with open_contest(tmp_path, containers=4, seconds=SECONDS) as contest:
         contest.enter("fn", CLIENTS)
         await trio.sleep(ALONE)
@@ -63,10 +68,10 @@ async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
         await trio.sleep(END)
         first, *others = contest.balancers
         for balancer in others:
-            assert balancer.count(since, since + END) >= END / 2.5
-            assert balancer.longest < 2.0  # pauses between probes, and its turn
-        assert contest.rate(since + SETTLED, since + END) > 0.8 * 4 / SECONDS
-        assert first.count(since, since + END) > 0.7 * END * 4 / SECONDS
+            assert balancer.count(since, since + END) >= 10
+            assert balancer.longest < 1.6  # pauses between probes, and its turn
+        assert contest.rate(since + SETTLED, since + END) > 0.9 * 4 / SECONDS
+        assert first.count(since, since + END) > 0.85 * END * 4 / SECONDS
 
 
 async def test_what_one_has_left_is_the_others_at_once(
