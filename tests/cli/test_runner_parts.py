@@ -115,6 +115,16 @@ def test_a_worker_keeps_the_port_that_load_balancers_know() -> None:
     assert made.announcement(["[::]:80"])["http"] == ["[::]:80"]
 
 
+def test_a_worker_keeps_the_name_that_it_was_given() -> None:
+    """It may stand for several addresses, of which one is told."""
+    made = crew(2, "localhost:0")
+    made.joined(1, {"grpc": "[::1]:4002"})
+    assert [made.part(number).bind for number in (0, 1)] == ["localhost:0", "localhost:4002"]
+    everywhere = crew(2, ":7000")
+    everywhere.joined(0, {"grpc": "[::]:7000"})
+    assert everywhere.part(0).bind == ":7000"
+
+
 def test_an_address_for_load_balancers_names_a_host(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("hostler.cli.workers.runners.own_address", lambda: "10.0.0.7")
     assert reachable("[::]:9190") == "10.0.0.7:9190"

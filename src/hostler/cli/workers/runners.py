@@ -52,6 +52,7 @@ class RunnerCrew(Crew):
     total: Resources
     family: str = attrs.field(factory=lambda: f"hostler-{uuid.uuid4().hex}")
     _binds: list[str] = attrs.field(init=False)
+    _bound: dict[int, str] = attrs.field(factory=dict[int, str], init=False)
 
     node = "runner"
     first_alone = True
@@ -81,15 +82,17 @@ class RunnerCrew(Crew):
         )
 
     def joined(self, number: int, told: Told) -> None:
+        self._bound[number] = told["grpc"]
         # Where any port would do, it is this one from now on: load balancers know it.
-        self._binds[number] = told["grpc"]
+        host, port = self._binds[number].rpartition(":")[0], told["grpc"].rpartition(":")[2]
+        self._binds[number] = f"{host}:{port}"
 
     def announcement(self, addresses: Sequence[str]) -> dict[str, object]:
         least = self.part(self.count - 1)
         return {
             **({"http": list(addresses)} if addresses else {}),
-            "grpc": list(self._binds),
-            "runners": ",".join(map(reachable, self._binds)),
+            "grpc": [bound for _, bound in sorted(self._bound.items())],
+            "runners": ",".join(reachable(bound) for _, bound in sorted(self._bound.items())),
             "worker_memory": least.memory,
             "worker_mcpus": least.cpus,
         }
