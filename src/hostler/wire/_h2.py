@@ -19,6 +19,12 @@ _HEAD = Struct(">IBI")
 """Of a frame: the length with the type below it, which is 0 for DATA; flags; the stream."""
 _SETTING = Struct(">HI")
 _OPEN = ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN
+_CLOSED, _STREAM_OPEN, _STREAM_CLOSED = (
+    ConnectionState.CLOSED,
+    StreamState.OPEN,
+    StreamState.CLOSED,
+)
+"""(To find a member in its enum takes as long as all else that is asked of a stream.)"""
 
 
 class _Data(DataFrame):
@@ -87,7 +93,7 @@ class QuietH2(H2Connection):
         window_of_all = self._inbound_flow_control_window_manager
         if (
             self.state_machine.state not in _OPEN
-            or machine.state is not StreamState.OPEN
+            or machine.state is not _STREAM_OPEN
             or not machine.headers_received
             or stream._expected_content_length is not None
             or size > window.current_window_size
@@ -110,7 +116,7 @@ class QuietH2(H2Connection):
         stream = self.streams.get(stream_id)
         if (
             stream is None
-            or stream.state_machine.state is not StreamState.OPEN
+            or stream.state_machine.state is not _STREAM_OPEN
             or self.state_machine.state not in _OPEN
             or not 0 < size <= self.max_outbound_frame_size
             or size > stream.outbound_flow_control_window
@@ -142,9 +148,9 @@ class QuietH2(H2Connection):
     def window(self, stream_id: int) -> int:
         """Bytes that may be sent on a stream; none if not positive, as on one that is closed."""
         stream = self.streams.get(stream_id)
-        if stream is None or stream.state_machine.state is StreamState.CLOSED:
+        if stream is None or stream.state_machine.state is _STREAM_CLOSED:
             return 0
-        if self.state_machine.state is ConnectionState.CLOSED:
+        if self.state_machine.state is _CLOSED:
             return 0
         window: int = stream.outbound_flow_control_window
         of_all = self.outbound_flow_control_window
@@ -155,8 +161,8 @@ class QuietH2(H2Connection):
         stream = self.streams.get(stream_id)
         return (
             stream is not None
-            and stream.state_machine.state is not StreamState.CLOSED
-            and self.state_machine.state is not ConnectionState.CLOSED
+            and stream.state_machine.state is not _STREAM_CLOSED
+            and self.state_machine.state is not _CLOSED
         )
 
     def _receive_frame(self, frame: Frame) -> list[H2Event]:

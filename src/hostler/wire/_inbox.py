@@ -14,6 +14,7 @@ CREDIT = 256 * 1024
 window. By single frames a peer that is ahead would be told of each, and send the next alone."""
 LEAST_CREDIT = 128 * 1024
 """And when there is nothing more to read: small messages are not worth it, one by one."""
+_HEAD = PREFIX.size
 
 
 class Inbox:
@@ -55,10 +56,10 @@ class Inbox:
                 return None
             # Most come as one chunk, alone.
             data = self._chunks[0][0]
-            size = len(data) - PREFIX.size
+            size = len(data) - _HEAD
             if size >= 0 and PREFIX.unpack_from(data) == (0, size):
                 self._take_chunk()
-                return data[PREFIX.size :]
+                return data[_HEAD:]
         while self._begun_size < self._need():
             if not self._chunks:
                 return None
@@ -77,16 +78,16 @@ class Inbox:
 
     def _need(self) -> int:
         """Bytes that must have been taken before the next step."""
-        if self._begun_size < PREFIX.size:
-            return PREFIX.size
-        if len(self._begun[0]) < PREFIX.size:
+        if self._begun_size < _HEAD:
+            return _HEAD
+        if len(self._begun[0]) < _HEAD:
             self._begun = [b"".join(self._begun)]
         compressed, size = PREFIX.unpack_from(self._begun[0])
         if size > MAX_MESSAGE:
             raise StreamBroken(Broken(*too_large(size)))
         if compressed:
             raise StreamBroken(Broken(UNIMPLEMENTED, "grpc: compression is not supported"))
-        return PREFIX.size + int(size)
+        return _HEAD + int(size)
 
     def _take(self) -> Buffer:
         """The message. The next one may begin behind it, in the same chunk."""
@@ -95,6 +96,6 @@ class Inbox:
         stop = len(last) - rest
         self._begun, self._begun_size = [last[stop:]] if rest else [], rest
         if not parts:
-            return last[PREFIX.size : stop]
-        first = memoryview(parts[0])[PREFIX.size :]
+            return last[_HEAD:stop]
+        first = memoryview(parts[0])[_HEAD:]
         return b"".join((first, *parts[1:], memoryview(last)[:stop]))

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger(__name__)
 
+_CANCEL = ErrorCodes.CANCEL
+
 
 class ClientStream(SharedStream):
     client_side = True
@@ -105,12 +107,12 @@ class SharedEngagement(BegunEngagement):
     def leave(self) -> None:
         """The runner cancels the call unless it has ended."""
         self._shared.engagements -= 1
-        self._call.reset(ErrorCodes.CANCEL)
+        self._call.reset(_CANCEL)
         self._call.leave()
         self._pool.release(self._slot)
 
     def cut(self) -> None:
-        self._call.reset(ErrorCodes.CANCEL)
+        self._call.reset(_CANCEL)
         self._call.break_off(Broken(UNAVAILABLE, "the attempt was cut off"))
 
     async def send(self, frame: Data) -> None:
