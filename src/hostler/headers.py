@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import lru_cache
 
 from .frames import Headers
@@ -71,11 +71,14 @@ def _canonical(name: str) -> str:
 _cached = lru_cache(maxsize=_CACHE_SIZE)(_canonical)
 
 
-def are_canonical(names: Iterable[str]) -> bool:
+def are_canonical(names: Collection[str]) -> bool:
     """Whether all of ``names`` are as `canonical_header` makes them."""
-    for name in names:  # noqa: SIM110  (a generator takes twice as long)
+    if _known.issuperset(names):
+        return True
+    for name in names:
         if canonical_header(name) != name:
             return False
+    _remember(names)
     return True
 
 
@@ -90,14 +93,18 @@ def canonical_headers(headers: Mapping[str, Iterable[str]]) -> dict[str, list[st
             copy[canonical].extend(values)
         else:
             copy[canonical] = list(values)
-    if len(_known) > _CACHE_SIZE:
-        _known.clear()
-    _known.update(name for name in copy if len(name) <= _CACHED_LENGTH)
+    _remember(copy)
     return copy
 
 
 _known: set[str] = set()
 """Canonical names, to see at once of a request's headers that they have no others."""
+
+
+def _remember(canonical: Iterable[str]) -> None:
+    if len(_known) > _CACHE_SIZE:
+        _known.clear()
+    _known.update(name for name in canonical if len(name) <= _CACHED_LENGTH)
 
 
 def end_to_end(headers: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 from hostler import headers as headers_module
 from hostler.headers import (
     HOP_BY_HOP,
+    are_canonical,
     canonical_header,
     canonical_headers,
     end_to_end,
@@ -82,3 +83,12 @@ def test_headers_named_by_connection_stop() -> None:
     assert end_to_end({**headers, "X-Kept": ["3"]}) == {"X-Kept": ["3"]}
     pairs = [("x-secret", "1"), ("connection", "X-SECRET"), ("x-kept", "3")]
     assert end_to_end_pairs(pairs) == [("X-Kept", "3")]
+
+
+def test_names_are_canonical_whether_they_were_seen_before_or_not() -> None:
+    long = "X-X" + "x" * 100
+    for _ in range(2):
+        assert are_canonical([])
+        assert are_canonical(["X-Never-Before", long])
+        assert not are_canonical(["X-Never-Before", "x-never-before"])
+        assert not are_canonical(["x-never-before", "X-Never-Before"])
