@@ -24,6 +24,7 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["datastore", "rules"], 0),
     **dict.fromkeys(
         [
+            "_calm",
             "_change",
             "_deadlines",
             "_flock",

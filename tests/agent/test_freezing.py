@@ -16,6 +16,7 @@ from hostler.agent import ContainerState
 from hostler.agent._freezing import (
     BURST,
     FIRST_COST,
+    LAUNCHES_FIRST,
     LONGEST_GRACE,
     SHARE,
     Freezer,
@@ -102,6 +103,38 @@ async def test_who_needs_no_permit_any_more_takes_none(autojump_clock: object) -
     begun = trio.current_time()
     assert await freezer.turn(lambda: True)
     assert trio.current_time() - begun == pytest.approx(1 / pause_rate(FIRST_COST, 2))
+
+
+async def test_launches_come_first_but_not_for_ever(autojump_clock: object) -> None:
+    freezer = Freezer(0.05, cpus=2)
+    begun = trio.current_time()
+    asked: list[float] = []
+
+    async def ask() -> None:
+        assert await freezer.turn(lambda: True)
+        asked.append(trio.current_time() - begun)
+
+    async with trio.open_nursery() as nursery:
+        with freezer.launches.disturbed():
+            nursery.start_soon(ask)
+            await trio.sleep(1)
+            assert asked == []
+        await trio.testing.wait_all_tasks_blocked()
+        assert asked == [1]
+        with freezer.launches.disturbed():
+            for _ in range(3):
+                nursery.start_soon(ask)
+                await trio.sleep(1)
+            await trio.sleep(10)
+    assert asked[1:] == [LAUNCHES_FIRST + number for number in (1, 2, 3)]
+
+
+async def test_pausing_at_once_waits_for_no_launch(autojump_clock: object) -> None:
+    freezer = Freezer(0.0)
+    begun = trio.current_time()
+    with freezer.launches.disturbed():
+        assert await freezer.turn(lambda: True)
+    assert trio.current_time() == begun
 
 
 async def work(request: SimRequest) -> SimResponse:

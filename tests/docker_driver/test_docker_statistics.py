@@ -13,19 +13,16 @@ import trio.testing
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerMetrics, EngineError, open_docker_driver
 from hostler.drivers.docker._engine import open_engine
 from hostler.drivers.docker._limits import LIMITS, Operation
 from hostler.drivers.docker._metrics import fnv1_64
-from hostler.drivers.docker._sampler import RATE
 from hostler.drivers.docker._statistics import Sample, make_sample
 
-from ..conftest import Logs
 from .conftest import WAIT, Bench, containers
-from .fake_engine import FakeEngine, error, nothing, value
-from .http_server import BREAK, Answer, Request, json_answer
+from .fake_engine import FakeEngine, error, value
+from .http_server import BREAK, Answer, Request
 
 SECOND = 10**9
 
@@ -109,9 +106,6 @@ def test_missing_parts_are_zero(odd: dict[str, Any]) -> None:
     assert make_sample(odd, None) == Sample()
 
 
-# --- the sampler -----------------------------------------------------------------------------
-
-
 def read(registry: CollectorRegistry, name: str, **labels: str) -> float:
     found = registry.get_sample_value(name, labels)
     return -1 if found is None else found
@@ -121,133 +115,6 @@ async def until(condition: Callable[[], bool]) -> None:
     with trio.fail_after(WAIT):
         while not condition():
             await trio.testing.wait_all_tasks_blocked(0.01)
-
-
-class FakeContainers:
-    """A fake engine on which any number of containers run."""
-
-    def __init__(self, engine: FakeEngine) -> None:
-        self.names: list[str] = []
-        engine.on("GET /images/img/json", value({"Id": "sha256:1", "Size": 1, "Config": {}}))
-        engine.on("GET /containers/json", self._list)
-        engine.on("POST /containers/create", self._create)
-        engine.on("POST /containers/[^/]+/(start|pause|unpause)", nothing)
-        engine.on("DELETE /containers/.*", nothing)
-
-    async def _create(self, request: Request) -> Answer:
-        self.names.append(request.query["name"])
-        return json_answer({"Id": request.query["name"]}, 201)
-
-    async def _list(self, request: Request) -> Answer:
-        return json_answer([{"Id": name, "State": "running"} for name in self.names])
-
-
-async def test_sampler_leaves_out_the_frozen_and_the_ended(
-    fake_engine: FakeEngine, fake_environ: dict[str, str], logs: Logs
-) -> None:
-    FakeContainers(fake_engine)
-    registry = CollectorRegistry()
-    samples: dict[str, list[Any]] = {"a": [], "b": []}
-    stats = answer(2, user=1, kernel=1, total=2, system=9)
-    fake_engine.on("GET /containers/[ab]/stats", value(stats))
-    async with open_docker_driver(
-        AgentConfig(), environ=fake_environ, metrics=DockerMetrics(registry)
-    ) as driver:
-        cookies = {}
-        for name, kept in samples.items():
-            task = ContainerTask(id=name, image="img", on_sample=kept.append)
-            cookie = cookies[name] = await driver.create_cookie(task)
-            await cookie.validate_image()
-            await cookie.create_container()
-            await cookie.run()
-        await until(lambda: all(samples.values()))
-        assert samples["a"][0]["mem_usage"] == 3_000_000
-        await cookies["b"].freeze()
-        frozen = len(samples["b"])
-        rounds = len(samples["a"])
-        await until(lambda: len(samples["a"]) >= rounds + 2)
-        assert len(samples["b"]) <= frozen + 1  # one may have been under way
-        await cookies["b"].unfreeze()
-        await until(lambda: len(samples["b"]) > frozen + 1)
-        for cookie in cookies.values():
-            await cookie.aclose()
-        asked = fake_engine.count("GET /containers/./stats")
-        assert read(registry, "fn_docker_stats_mem_usage_count") == sum(
-            len(kept) for kept in samples.values()
-        )
-        assert asked >= len(samples["a"]) + len(samples["b"])
-
-
-async def test_trouble_with_statistics_is_told_once(
-    fake_engine: FakeEngine, fake_environ: dict[str, str], logs: Logs
-) -> None:
-    """And neither it nor a failing receiver ends the sampling."""
-    FakeContainers(fake_engine)
-    fake_engine.on("GET /containers/ctr/stats", error(500, "no cgroup"))
-    calls = []
-
-    def broken(sample: object) -> None:
-        calls.append(sample)
-        raise ZeroDivisionError
-
-    async with open_docker_driver(
-        AgentConfig(), environ=fake_environ, metrics=DockerMetrics(CollectorRegistry())
-    ) as driver:
-        task = ContainerTask(id="ctr", image="img", on_sample=broken)
-        cookie = await driver.create_cookie(task)
-        await cookie.validate_image()
-        await cookie.create_container()
-        await cookie.run()
-        await fake_engine.wait_for("GET /containers/ctr/stats", 2)
-        fake_engine.on(
-            "GET /containers/ctr/stats", value(answer(1, user=1, kernel=1, total=2, system=9))
-        )
-        await until(lambda: len(calls) == 1)
-        seen = fake_engine.count("GET /containers/ctr/stats")
-        await fake_engine.wait_for("GET /containers/ctr/stats", seen + 2)
-        await cookie.aclose()
-    assert len(logs.with_event("no statistics")) == 1
-    assert len(calls) == 1
-    logs.expect_error("on_sample failed")
-
-
-async def test_many_containers_are_sampled_at_a_bounded_rate(
-    fake_engine: FakeEngine, fake_environ: dict[str, str]
-) -> None:
-    FakeContainers(fake_engine)
-    async with open_docker_driver(
-        AgentConfig(), environ=fake_environ, metrics=DockerMetrics(CollectorRegistry())
-    ) as driver:
-        cookies = []
-        for number in range(30):
-            cookie = await driver.create_cookie(ContainerTask(id=f"c{number}", image="img"))
-            await cookie.validate_image()
-            await cookie.create_container()
-            await cookie.run()
-            cookies.append(cookie)
-        before = fake_engine.count("GET /containers/c[0-9]+/stats")
-        began = trio.current_time()
-        await fake_engine.wait_for("GET /containers/c[0-9]+/stats", before + 30)
-        assert trio.current_time() - began > 28 / RATE
-        for cookie in cookies:
-            await cookie.aclose()
-
-
-@pytest.mark.docker
-async def test_a_real_container_is_measured(bench: Bench) -> None:
-    samples: list[Any] = []
-    task = bench.task(memory=64 * 2**20, on_sample=samples.append)
-    cookie = await bench.driver.create_cookie(task)
-    try:
-        await cookie.validate_image()
-        await cookie.create_container()
-        await cookie.run()
-        await until(lambda: len(samples) >= 2)
-    finally:
-        await cookie.aclose()
-    assert samples[0]["mem_limit"] == 64 * 2**20
-    assert 0 < samples[0]["mem_usage"] < 64 * 2**20
-    assert all(sample["cpu_total"] <= 100 for sample in samples)
 
 
 # --- the metrics -----------------------------------------------------------------------------

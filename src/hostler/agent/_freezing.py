@@ -15,6 +15,9 @@ cost. Where the past foretells that the container is needed again before long, i
 * All containers together are paused so seldom (`Freezer.turn`) that pausing and resuming takes at
   most the fraction `SHARE` of the machine's CPUs, in the order in which their graces ended.
 
+* While containers are launched nothing is paused, for at most `LAUNCHES_FIRST`: pausing runs a
+  program of the engine's, whose CPU time the calls that wait for those launches would miss.
+
 Slots are taken last in, first out, so the containers that are not needed are those whose idle
 time grows past the grace. An overloaded engine is slow, which makes the cost, and so the grace,
 grow: load never leads to more pausing.
@@ -27,6 +30,8 @@ import os
 from collections.abc import Callable
 
 import trio
+
+from hostler._calm import Calm
 
 SHARE = 0.05
 """Fraction of the time that freezing may take: what may be lost against never freezing."""
@@ -43,6 +48,8 @@ SMOOTHING = 0.2
 """Weight of a new measurement of the cost."""
 BURST = 16
 """Containers that may be paused at once after a quiet time."""
+LAUNCHES_FIRST = 5.0
+"""Seconds that a container which is to be paused waits for the launches of others."""
 LEAST_RATE, MOST_RATE = 1.0, 100.0
 """Containers that may be paused per second, whatever it costs."""
 
@@ -97,6 +104,8 @@ class Freezer:
         self._cpus = cpus or os.cpu_count() or 1
         self._pause, self._resume = FIRST_COST / 2, FIRST_COST / 2
         self._line = trio.Lock()
+        self.launches = Calm()
+        """Is to be disturbed while a container is launched."""
         self._permits = float(BURST)
         self._counted_at = -math.inf
 
@@ -123,7 +132,10 @@ class Freezer:
         Returns false as soon as it is one's turn and not ``wanted`` any more; that costs those
         behind nothing. Cancelling gives up the place.
         """
+        patience = trio.current_time() + LAUNCHES_FIRST
         async with self._line:
+            if self._minimum:
+                await self.launches.wait(patience)
             while wanted():
                 pause = self._take()
                 if not pause:

@@ -11,6 +11,7 @@ import docker
 import structlog
 import trio
 
+from ..._calm import Calm
 from ._engine import Engine
 from ._errors import EngineError, EngineTimeout
 from ._limits import Operation
@@ -40,6 +41,8 @@ class Containers:
     def __init__(self, engine: Engine, nursery: trio.Nursery) -> None:
         self._engine = engine
         self._nursery = nursery
+        self.launches = Calm()
+        """Disturbed while a container is created or started."""
         self._owned: set[str] = set()
         self._last: dict[str, Started[object]] = {}
         self._removals: dict[str, Started[None]] = {}
@@ -57,7 +60,8 @@ class Containers:
         name = options.name
         self._owned.add(name)
         operation = partial(self._create, name, options.payload())
-        return await self._start(name, operation).wait()
+        with self.launches.disturbed():
+            return await self._start(name, operation).wait()
 
     async def start(self, name: str) -> None:
         """Raises `EngineError`."""
@@ -65,7 +69,8 @@ class Containers:
         def request(client: docker.APIClient) -> None:
             client.start(name)
 
-        await self._start(name, partial(self._engine.call, Operation.START, request)).wait()
+        with self.launches.disturbed():
+            await self._start(name, partial(self._engine.call, Operation.START, request)).wait()
 
     async def remove(self, name: str) -> None:
         """Remove the container in any state, with its anonymous volumes. Nothing happens to a

@@ -73,7 +73,7 @@ class Workshop:
         self.containers = Containers(engine, nursery)
         self.metrics = metrics
         self.exits = ExitWatcher(engine, self.containers.retry_removals, metrics.event)
-        self.sampler = Sampler(engine, metrics.sampled)
+        self.sampler = Sampler(engine, self.containers.launches, metrics.sampled)
         self.images = Images(engine)
         self.puller = ImagePuller(
             engine,

@@ -3,7 +3,9 @@
 The engine offers a stream per container, which costs a thread, a connection, and some CPU time a
 second at both ends for each container, however idle. So one task asks for one container after the
 other, each about once in `PERIOD` seconds, and if they are many less often, so that it is never
-more than `RATE` questions a second. Frozen containers use nothing and are not asked for.
+more than `RATE` questions a second. Frozen containers use nothing and are not asked for. While
+containers are launched there are no questions, for at most `LAUNCHES_FIRST`: answering them takes
+CPU time that the launches need.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import docker
 import structlog
 import trio
 
+from ..._calm import Calm
 from ._engine import Engine
 from ._errors import EngineError
 from ._limits import Operation
@@ -29,6 +32,8 @@ PERIOD = 1.0
 """Seconds between two samples of a container (Fn's)."""
 RATE = 20.0
 """Samples a second, of all containers together; one costs about 2 ms of CPU time here."""
+LAUNCHES_FIRST = 5.0
+"""Seconds that a round of questions may take longer for the sake of launches."""
 ONE_SHOT = (1, 41)
 """API version from which the engine answers at once, instead of measuring for a second or two."""
 _NOT_FOUND, _CONFLICT = 404, 409
@@ -47,8 +52,9 @@ class Sampled:
 class Sampler:
     """See the module."""
 
-    def __init__(self, engine: Engine, on_sample: Callable[[Sample], None]) -> None:
+    def __init__(self, engine: Engine, launches: Calm, on_sample: Callable[[Sample], None]) -> None:
         self._engine = engine
+        self._launches = launches
         self._on_sample = on_sample
         self._sampled: dict[str, Sampled] = {}
         self._some = trio.Event()
@@ -75,6 +81,7 @@ class Sampler:
             began = trio.current_time()
             for sampled in tuple(self._sampled.values()):
                 if not sampled.frozen:
+                    await self._launches.wait(began + LAUNCHES_FIRST)
                     await pace.wait()
                     await self._sample(sampled)
             if not self._sampled:

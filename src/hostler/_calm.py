@@ -1,0 +1,41 @@
+"""Letting what can wait make way for what can't."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import trio
+
+from ._change import Change
+
+
+class Calm:
+    """Whether nothing urgent is under way, to wait for."""
+
+    def __init__(self) -> None:
+        self._under_way = 0
+        self._over = Change()
+
+    def __repr__(self) -> str:
+        return f"<Calm under_way={self._under_way}>"
+
+    @contextmanager
+    def disturbed(self) -> Iterator[None]:
+        """Something urgent is under way in the block."""
+        self._under_way += 1
+        try:
+            yield
+        finally:
+            self._under_way -= 1
+            if not self._under_way:
+                self._over.note()
+
+    async def wait(self, until: float) -> None:
+        """Return when nothing is under way, at once if that is so now, or at the time ``until`` of
+        Trio's clock. Not a checkpoint if it returns at once."""
+        if not self._under_way:
+            return
+        with trio.CancelScope(deadline=until):
+            while self._under_way:
+                await self._over.wait()
