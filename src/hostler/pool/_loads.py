@@ -128,7 +128,7 @@ class LoadBook:
         """Whether such a call would certainly be refused there: the runner, which tells of
         changes by itself, has no room, and no hot container."""
         runner = self._runners.get(address)
-        if runner is None or not runner.tells_all:
+        if runner is None or address not in self._telling:
             return False
         if now < runner.held_until:
             return True
@@ -260,9 +260,10 @@ class LoadBook:
         self._others += others - runner.others  # (those of whom is not in `_hinted` are 0)
         runner.others = others
         self._learn_refusals(runner, hint.refused, now)
+        if runner.unseen_memory or not _same_room(runner.hint, hint):
+            self._changed[address] = None
         runner.hint, runner.hinted_at = hint, now
         runner.unseen_memory = runner.unseen_cpus = 0
-        self._changed[address] = None
         if (runner.tells and knows_all(hint)) != (address in self._telling):
             self._note_teller(address, runner)
 
@@ -323,6 +324,16 @@ class LoadBook:
         for index in (self._free, *self._room.values()):
             index.drop(address)
         self._warm.clear(address)
+
+
+def _same_room(one: LoadHint | None, other: LoadHint) -> bool:
+    """Whether the memory is that of ``one``, as far as they tell of it."""
+    return (
+        one is not None
+        and one.free_memory == other.free_memory
+        and one.reclaimable_memory == other.reclaimable_memory
+        and one.worthy_memory == other.worthy_memory
+    )
 
 
 def _fits(cpus: int, room: float) -> bool:

@@ -30,7 +30,7 @@ class Search:
     """The attempt whose runner has the call, or has run it."""
     attempt_at = left_at = math.nan
     """When the latest attempt began, and when the latest that is over was."""
-    _scopes: tuple[trio.CancelScope, ...] = ()
+    _scopes: set[trio.CancelScope] | None = None
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class Search:
     def refuse(self) -> None:
         """Give up at once, unless a runner has the call."""
         self.refused = True
-        for scope in self._scopes:
+        for scope in self._scopes or ():
             scope.cancel()
 
     @contextmanager
@@ -72,19 +72,18 @@ class Search:
         it was `found` in it."""
         until = min(self.deadline, trio.current_time() + seconds)
         with trio.CancelScope(deadline=until) as scope:
-            self._scopes = *self._scopes, scope
+            if self._scopes is None:
+                self._scopes = set()
+            self._scopes.add(scope)
             if self.refused:
                 scope.cancel()
             try:
                 yield scope
             finally:
-                self._leave(scope)
+                self._scopes.discard(scope)
 
     def found(self, scope: trio.CancelScope) -> None:
         """A runner has the call: the block of ``scope`` ends by itself from now on."""
         scope.deadline = math.inf
-        self._leave(scope)
-
-    def _leave(self, scope: trio.CancelScope) -> None:
-        """`refuse` does not end it any more."""
-        self._scopes = tuple(other for other in self._scopes if other is not scope)
+        if self._scopes is not None:
+            self._scopes.discard(scope)
