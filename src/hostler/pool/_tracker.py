@@ -79,6 +79,8 @@ class AttemptTracker:
         until = now if search.committed is None else search.attempt_at
         seconds = until - search.arrived
         self._metrics.observe_placement(search.call.attempts, round(seconds * 1e9))
+        # An attempt has its search: the two would stay, with their call, until the collector comes.
+        search.committed = None
 
     def _failed(self, search: Search, error: BaseException, now: float) -> None:
         if isinstance(error, ServiceReservationFailure):  # the runner has kept the deadline
