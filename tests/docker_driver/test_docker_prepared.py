@@ -22,7 +22,7 @@ import trio.testing
 
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerCookie, DockerDriver, DockerOptions, open_docker_driver
-from hostler.drivers.docker._networks import needs_its_own
+from hostler.drivers.docker._networks import may_change_its_name_space, needs_its_own
 from hostler.drivers.docker._pause import COMMAND, NAME, pause_files, pause_program
 from hostler.drivers.docker._prefork_plan import PoolPlan
 from hostler.errors import ConfigError
@@ -146,6 +146,45 @@ async def test_configured_networks_are_joined_by_the_pool(
         assert driver.statistics().networks == {"none": 0}
 
 
+async def holder_after(bench: Bench, change: Callable[[DockerOptions], None]) -> tuple[str, str]:
+    """Who held the name space of one container, and who holds that of the next one."""
+    holders = []
+    for _ in range(2):
+        cookie = await launched(bench, change)
+        holders.append(bench.inspect(cookie.options.name)["HostConfig"]["NetworkMode"])
+        await cookie.aclose()
+    return holders[0], holders[1]
+
+
+@pytest.mark.docker
+async def test_no_name_space_that_may_have_been_changed_is_used_again(bench: Bench) -> None:
+    first, second = await holder_after(bench, lambda options: None)
+    assert first == second
+    first, second = await holder_after(
+        bench, lambda options: options.host_config.update(CapAdd=["NET_ADMIN"])
+    )
+    assert first != second
+    await until_full(bench.driver)
+    assert first.removeprefix("container:") not in {one["Id"] for one in bench.containers()}
+
+
+@pytest.mark.docker
+async def test_root_that_may_write_gets_no_name_space_of_another(
+    docker_host: str, engine: docker.APIClient, fnt: str, tag: str, open_folder: Path
+) -> None:
+    """Containers of one name space share /etc/hosts."""
+    config = AgentConfig(
+        container_label_tag=tag,
+        disable_readonly_rootfs=True,
+        disable_unprivileged_containers=True,
+    )
+    async with open_docker_driver(config, environ={"DOCKER_HOST": docker_host}) as driver:
+        await until_full(driver)
+        bench = Bench(driver, engine, tag, fnt, open_folder)
+        first, second = await holder_after(bench, lambda options: None)
+        assert first != second
+
+
 # --- which pool ------------------------------------------------------------------------------
 
 
@@ -263,6 +302,30 @@ def test_options_that_need_a_name_space_of_their_own(
     part: str, options: dict[str, Any], needs: bool
 ) -> None:
     assert needs_its_own(DockerOptions(name="ctr", **{part: options})) is needs
+
+
+UNPRIVILEGED = {"CapDrop": ["all"], "SecurityOpt": ["no-new-privileges"]}
+
+
+@pytest.mark.parametrize(
+    ("user", "host_config", "may"),
+    [
+        ("1000:1000", {**UNPRIVILEGED, "ReadonlyRootfs": True}, False),
+        ("1000:1000", UNPRIVILEGED, False),
+        ("1000:1000", {"CapDrop": ["all"]}, True),
+        ("0:1000", UNPRIVILEGED, True),
+        ("me", UNPRIVILEGED, True),
+        ("", {}, True),
+        ("", {"ReadonlyRootfs": True}, False),
+        ("1000", {**UNPRIVILEGED, "ReadonlyRootfs": True, "CapAdd": ["NET_ADMIN"]}, True),
+        ("1000", {**UNPRIVILEGED, "ReadonlyRootfs": True, "Privileged": True}, True),
+    ],
+)
+def test_options_with_which_a_name_space_may_be_changed(
+    user: str, host_config: dict[str, Any], may: bool
+) -> None:
+    options = DockerOptions(name="ctr", config={"User": user}, host_config=host_config)
+    assert may_change_its_name_space(options) is may
 
 
 # --- the program -----------------------------------------------------------------------------

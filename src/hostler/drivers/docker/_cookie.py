@@ -26,7 +26,7 @@ from ._images import Images
 from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
 from ._metrics import DockerMetrics
-from ._networks import Lease, Networks, needs_its_own
+from ._networks import Lease, Networks, may_change_its_name_space, needs_its_own
 from ._options import DockerOptions, Surroundings, build_options, set_network
 from ._output import OutputCapture
 from ._prefork import PreforkPool
@@ -261,7 +261,8 @@ class DockerCookie(Cookie):
         if self._id:
             self._shop.exits.forget(self._id)
         if self._lease is not None:
-            self._lease.release(gone)
+            as_it_was = not self._id or not may_change_its_name_space(self.options)
+            self._lease.release(gone and as_it_was)
             self._lease = None
         if self._image is not None:
             self._image.release()

@@ -25,7 +25,7 @@ may keep it from joining."""
 class Lease:
     """What one container uses. ``mode`` is the engine's ``NetworkMode``; ``prepared`` = it names
     a prepared name space. ``release`` is called once; its argument tells whether the container is
-    certainly gone."""
+    certainly gone, and has left everything as it was."""
 
     mode: str
     release: Callable[[bool], None]
@@ -41,6 +41,21 @@ def needs_its_own(options: DockerOptions) -> bool:
         or any(options.host_config.get(name) for name in _OWN["host_config"])
         or any(name.startswith("net.") for name in options.host_config.get("Sysctls") or ())
     )
+
+
+def may_change_its_name_space(options: DockerOptions) -> bool:
+    """Whether a container with ``options`` may leave something behind for the next one in its name
+    space: routes and filters, for which it takes a right, or lines in ``/etc/hosts`` and
+    ``/etc/resolv.conf``, which containers of one name space share, and which root may write unless
+    the root file system is read-only."""
+    host = options.host_config
+    if host.get("Privileged") or host.get("CapAdd"):
+        return True
+    user = str(options.config.get("User", "")).partition(":")[0]
+    # Who a name is says the image, and without the option a program may make itself root.
+    for_good = "no-new-privileges" in (host.get("SecurityOpt") or ())
+    never_root = user.isdecimal() and int(user) != 0 and for_good
+    return not (host.get("ReadonlyRootfs") or never_root)
 
 
 class Networks:
