@@ -11,6 +11,7 @@ import trio.testing
 from hostler.tail import JointTail, LogTail, TailShare, tail_app
 from hostler.tail._app import LAST_SECONDS, MAX_READERS
 from hostler.tail._joint import AGAIN_SECONDS, ANSWER_SECONDS, WAIT_SECONDS
+from hostler.tail._ring import MAX_BATCH_LINES
 
 from .test_tail import Client, output
 
@@ -23,11 +24,16 @@ class Process:
     def __init__(self, clock: Iterator[int]) -> None:
         self._clock = clock
         self.questions = 0
+        self.limit = LIMIT
         self.hangs = False
+        self.seconds = 0.0
+        """For an answer."""
+        self.meanwhile: list[str] = []
+        """Is printed during each question."""
         self.start()
 
     def start(self) -> None:
-        self.tail = LogTail(LIMIT, wall=lambda: float(next(self._clock)))
+        self.tail = LogTail(self.limit, wall=lambda: float(next(self._clock)))
         self.share: TailShare | None = TailShare(self.tail)
 
     def stop(self) -> None:
@@ -44,7 +50,9 @@ class Process:
             raise ConnectionRefusedError
         if self.hangs:
             await trio.sleep_forever()
+        await trio.sleep(self.seconds)
         answer = await self.share.answer(question)
+        self.prints(*self.meanwhile)
         if self.share is None:
             raise ConnectionResetError
         return answer
@@ -163,6 +171,32 @@ async def test_who_does_not_answer_is_left_out(autojump_clock: trio.testing.Mock
     hanging.hangs = True
     assert await read_all(node) == ["line"]
     assert trio.current_time() == pytest.approx(ANSWER_SECONDS)
+
+
+async def test_many_lines_may_take_longer_than_an_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node(1)
+    (other,) = node.others
+    other.seconds = 0.9 * ANSWER_SECONDS
+    other.limit = 1_000_000
+    other.start()
+    expected = [f"{number}" for number in range(3 * MAX_BATCH_LINES)]
+    other.prints(*expected)
+    assert await read_all(node) == expected
+    assert trio.current_time() == pytest.approx(3 * other.seconds)
+
+
+async def test_who_prints_faster_than_it_answers_is_read_to_the_end_as_it_was() -> None:
+    node = Node(1)
+    (other,) = node.others
+    other.limit = 1_000_000
+    other.start()
+    expected = [f"{number}" for number in range(MAX_BATCH_LINES + 1)]
+    other.prints(*expected)
+    other.meanwhile = ["more"] * MAX_BATCH_LINES
+    assert (await read_all(node))[: len(expected)] == expected
+    assert other.questions == 2
 
 
 async def test_one_that_was_started_again_is_followed_again(

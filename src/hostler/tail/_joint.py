@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import heapq
+import math
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -49,8 +50,8 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     """Some lines of one process, the oldest first."""
 
     cursor: Cursor
-    more: bool
-    """Whether there are more already."""
+    end: int
+    """The cursor's number behind all that there are already."""
     lost: int
     lines: list[LineDocument]
 
@@ -77,7 +78,7 @@ class TailShare:
                     batch = self._tail.read(batch.cursor, asked.where)
         return Page(
             Cursor(self._process, batch.cursor),
-            more=batch.cursor < self._tail.end,
+            end=self._tail.end,
             lost=batch.lost,
             lines=[*map(document_of, batch.lines)],
         )
@@ -161,14 +162,17 @@ class _Way:
     _stopped: bool = False
 
     async def catch_up(self, into: _Found) -> None:
-        """As far as it answers in time."""
-        with trio.move_on_after(ANSWER_SECONDS), suppress(OSError):
-            more = True
-            while more:
+        """To the end as it is now, as far as it answers."""
+        number, end = 0.0, math.inf
+        while number < end:
+            page: Page | None = None
+            with trio.move_on_after(ANSWER_SECONDS), suppress(OSError):
                 page = await self._next(wait=False)
-                into.lines += page.lines
-                into.lost += page.lost
-                more = page.more
+            if page is None:
+                return
+            into.lines += page.lines
+            into.lost += page.lost
+            number, end = page.cursor.number, min(end, page.end)
 
     async def follow(self, send: Send) -> None:
         while not self._stopped:
