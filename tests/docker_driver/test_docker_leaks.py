@@ -17,12 +17,13 @@ import trio.testing
 
 from hostler.config import AgentConfig
 from hostler.drivers.docker import open_docker_driver
-from hostler.drivers.docker._instance import is_living, living
+from hostler.drivers.docker._instance import is_living, living, neighbourhood
 from hostler.functions import load_functions
 from tests.cli._process import NodeProcess, open_node
 
 from ..conftest import Logs
 from .conftest import WAIT, containers
+from .fake_engine import FakeEngine, value
 from .test_docker_startup import leave_container
 
 
@@ -111,6 +112,37 @@ async def test_a_killed_runner_is_cleaned_up_after_and_a_living_one_is_not_robbe
     assert machine.left() == (set(), set())
 
 
+@pytest.mark.docker
+async def test_name_spaces_of_dead_runners_are_removed_without_a_tag(
+    engine: docker.APIClient,
+    docker_host: str,
+    fnt: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: Logs,
+) -> None:
+    """Nobody has asked for them. Those of the living stay, which need no tag of their own."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    config, environ = AgentConfig(), {"DOCKER_HOST": docker_host}
+    name = neighbourhood()
+    left = leave_container(engine, fnt, name, "dead")
+    async with open_docker_driver(config, environ=environ) as alive:
+        await until(lambda: alive.statistics().prefork.free == alive.statistics().prefork.size)
+        await until(lambda: left not in ids(engine, name))
+        own = ids(engine, name)
+        assert len(own) == alive.statistics().prefork.size
+        left = leave_container(engine, fnt, name, "dead")
+        async with open_docker_driver(config, environ=environ):
+            await until(lambda: left not in ids(engine, name))
+            assert ids(engine, name) >= own
+    assert ids(engine, name) == set()
+    assert not logs.with_event("another runner")
+
+
+def ids(engine: docker.APIClient, tag: str) -> set[str]:
+    return {container["Id"] for container in containers(engine, tag)}
+
+
 # --- the lock of an instance -----------------------------------------------------------------
 
 
@@ -123,6 +155,34 @@ def test_instances_live_as_long_as_somebody_holds_them() -> None:
             assert is_living("one")
         assert is_living("one")
     assert not is_living("one")
+
+
+def test_a_neighbourhood_has_one_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    name = neighbourhood()
+    assert name == neighbourhood()
+    other = tmp_path / "other"
+    other.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(other))
+    assert neighbourhood() != name
+
+
+async def test_where_no_locks_can_be_held_nobody_is_taken_for_dead(
+    fake_engine: FakeEngine,
+    fake_environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    folder = tmp_path / f"hostler-{os.geteuid()}"
+    folder.mkdir()
+    folder.chmod(0o777)
+    fake_engine.on("GET /info", value({"DefaultRuntime": "runc", "Architecture": "x86_64"}))
+    fake_engine.on("GET /images/.*", fake_engine.hang)
+    async with open_docker_driver(AgentConfig(), environ=fake_environ) as driver:
+        assert driver.statistics().prefork.size
+        assert driver._shop.around.pool_labels() == {}
+        fake_engine.release()
 
 
 def test_a_folder_that_others_may_change_is_not_used(

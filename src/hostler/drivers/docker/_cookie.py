@@ -91,7 +91,7 @@ class Workshop:
             image = pulled(plan.image, self.engine, self.puller, self.keychain)
         return PreforkPool(
             plan,
-            self.around.labels(),
+            self.around.pool_labels(),
             self.around.hostname,
             image,
             self.containers,

@@ -7,8 +7,10 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
 
 import attrs
+import structlog
 import trio
 
 from ...abc import ContainerTask, Driver
@@ -18,7 +20,7 @@ from ._cookie import DockerCookie, Workshop
 from ._credentials import load_credentials
 from ._engine import Engine, open_engine
 from ._image_cache import ImagesInUse
-from ._instance import living
+from ._instance import living, neighbourhood
 from ._keychain import Keychain
 from ._limits import Operation
 from ._metrics import DockerMetrics, Levels, default_docker_metrics
@@ -27,7 +29,9 @@ from ._options import Surroundings
 from ._prefork import PreforkStatistics
 from ._prefork_plan import plan_pool
 from ._retry import Backoff, RetryChecker
-from ._startup import begin_removal, check_version, load_images
+from ._startup import begin_removal, check_version, load_images, remove_leaked
+
+log = structlog.get_logger(__name__)
 
 CLOSE_GRACE = 30.0
 """Seconds in which the driver removes what cookies have left behind, when it is closed."""
@@ -114,7 +118,8 @@ async def open_docker_driver(
     ``instance_id`` (default: random) labels the containers if ``config.container_label_tag`` is
     set; then first the containers are removed that other instances with this tag have left,
     unless they live on this machine, which is worth a warning if their id is not the same up to a
-    dot; what the engine has not removed after 5 seconds is left to the background. ``limits``
+    dot; what the engine has not removed after 5 seconds is left to the background. Without a tag
+    that is done, in the background, for containers that only hold a network name space. ``limits``
     replaces seconds of `LIMITS`. ``metrics`` are the process's own by default. ``neighbours`` are
     drivers on the same engine, among which one cleans its images.
 
@@ -135,8 +140,9 @@ async def open_docker_driver(
             instance_id=instance_id or uuid.uuid4().hex,
             hostname=socket.gethostname(),
             api_version=tuple(int(number) for number in engine.api_version.split(".")),
+            neighbourhood=_neighbourhood() if pool is not None else "",
         )
-        if around.labels():
+        if around.pool_labels():
             locked.enter_context(living(around.instance_id))
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
@@ -146,6 +152,8 @@ async def open_docker_driver(
             try:
                 if labels := around.labels():
                     await begin_removal(engine, labels, nursery)
+                elif labels := around.pool_labels():
+                    nursery.start_soon(partial(remove_leaked, engine, labels, may_share=True))
                 with _announced(driver, around, metrics):
                     yield driver
             except BaseException as error:  # noqa: BLE001  (raised again below)
@@ -203,6 +211,14 @@ def _make_cleaner(shop: Workshop, neighbours: Neighbours | None) -> ImageCleaner
         exempt.append(shop.prefork.plan.image)
     limit = config.image_clean_max_size
     return ImageCleaner(shop.engine, shop.images, limit, exempt, neighbours)
+
+
+def _neighbourhood() -> str:
+    try:
+        return neighbourhood()
+    except OSError as error:
+        log.info("no containers of dead runners are looked for", reason=str(error))
+        return ""
 
 
 async def _prepare(engine: Engine, config: AgentConfig) -> None:

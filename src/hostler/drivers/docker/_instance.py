@@ -12,6 +12,7 @@ import hashlib
 import os
 import stat
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
@@ -26,6 +27,17 @@ def family_of(instance_id: str) -> str:
     """What ids of instances have in common that belong together, as workers of one node: all
     before a dot."""
     return instance_id.partition(".")[0]
+
+
+def neighbourhood() -> str:
+    """A random name of all processes that see each other's locks: of this user, with this folder.
+    Raises `OSError`."""
+    link = os.path.join(_made_folder(), "name")
+    while True:
+        with suppress(FileNotFoundError):
+            return os.readlink(link)
+        with suppress(FileExistsError):
+            os.symlink(uuid.uuid4().hex, link)  # made with what it says, all at once
 
 
 @contextmanager
@@ -56,16 +68,25 @@ def is_living(instance_id: str) -> bool:
 
 def _path(instance_id: str) -> str:
     name = hashlib.sha256(instance_id.encode()).hexdigest()[:32]
-    return os.path.join(tempfile.gettempdir(), f"hostler-{os.geteuid()}", name)
+    return os.path.join(_folder(), name)
 
 
-def _hold(path: str) -> int:
-    folder = os.path.dirname(path)
+def _folder() -> str:
+    return os.path.join(tempfile.gettempdir(), f"hostler-{os.geteuid()}")
+
+
+def _made_folder() -> str:
+    folder = _folder()
     with suppress(FileExistsError):
         os.mkdir(folder, 0o700)
     found = os.lstat(folder)
     if not stat.S_ISDIR(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o022:
         raise PermissionError(f"not a folder that only this user may change: {folder}")
+    return folder
+
+
+def _hold(path: str) -> int:
+    _made_folder()
     while True:
         try:
             # Shared: drivers of one process may have been given the same id.

@@ -60,10 +60,19 @@ class Surroundings:
     instance_id: str
     hostname: str
     api_version: tuple[int, ...]
+    neighbourhood: str = ""
+    """Of all whose locks are seen here, if there is no label tag; "" = unknown."""
 
     def labels(self) -> dict[str, str]:
-        """Of every container of this driver; none without a label tag."""
-        tag = self.config.container_label_tag
+        """Of every container of a function; none without a label tag."""
+        return self._labels(self.config.container_label_tag)
+
+    def pool_labels(self) -> dict[str, str]:
+        """Of those that hold a network name space: nobody has asked for them, so that they are
+        removed after a crash without a label tag, too."""
+        return self._labels(self.config.container_label_tag or self.neighbourhood)
+
+    def _labels(self, tag: str) -> dict[str, str]:
         return {LABEL_CLASSIFIER: tag, LABEL_INSTANCE: self.instance_id} if tag else {}
 
 

@@ -97,19 +97,22 @@ async def begin_removal(engine: Engine, labels: Mapping[str, str], nursery: trio
         log.warning("leaked containers not removed yet, going on", waited_s=CLEANUP_SECONDS)
 
 
-async def remove_leaked(engine: Engine, labels: Mapping[str, str]) -> None:
+async def remove_leaked(
+    engine: Engine, labels: Mapping[str, str], *, may_share: bool = False
+) -> None:
     """Remove the containers, running or not, of earlier instances with the same label tag, that
-    is of those that don't live on this machine any more.
+    is of those that don't live on this machine any more. If others ``may_share`` the tag, none that
+    lives is worth a warning.
 
     Tries to list them until it succeeds; a container that can't be removed is logged.
     """
-    leaked = await _list_leaked(engine, labels)
+    leaked = await _list_leaked(engine, labels, may_share=may_share)
     async with trio.open_nursery() as nursery:
         for name in leaked:
             nursery.start_soon(_remove_one, engine, name)
 
 
-async def _list_leaked(engine: Engine, labels: Mapping[str, str]) -> list[str]:
+async def _list_leaked(engine: Engine, labels: Mapping[str, str], *, may_share: bool) -> list[str]:
     def request(client: docker.APIClient) -> list[dict[str, Any]]:
         label = f"{LABEL_CLASSIFIER}={labels[LABEL_CLASSIFIER]}"
         found: list[dict[str, Any]] = client.containers(all=True, filters={"label": label})
@@ -122,14 +125,14 @@ async def _list_leaked(engine: Engine, labels: Mapping[str, str]) -> list[str]:
             log.warning("leaked containers not listed, will try again", error=str(error))
             await trio.sleep(RETRY_DELAY)
         else:
-            return _of_the_dead(found, labels[LABEL_INSTANCE])
+            return _of_the_dead(found, labels[LABEL_INSTANCE], may_share=may_share)
 
 
-def _of_the_dead(found: list[dict[str, Any]], ours: str) -> list[str]:
+def _of_the_dead(found: list[dict[str, Any]], ours: str, *, may_share: bool) -> list[str]:
     instances = {str(container["Labels"].get(LABEL_INSTANCE, "")) for container in found}
     alive = {instance for instance in instances - {ours} if is_living(instance)}
     for instance in alive:
-        if family_of(instance) != family_of(ours):
+        if not may_share and family_of(instance) != family_of(ours):
             log.warning("another runner with our label tag is running", instance=instance)
     alive.add(ours)
     return [c["Id"] for c in found if c["Labels"].get(LABEL_INSTANCE, "") not in alive]
