@@ -17,6 +17,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.functions import load_functions
+from tests.folders import short_folder
 from tests.functions.build import fnt_path
 
 from ._process import END_SECONDS, NodeProcess, ends, ends_at_once, open_node, run
@@ -208,11 +209,15 @@ async def test_a_second_signal_ends_all_at_once(functions: Path) -> None:
 
 
 async def test_workers_drain_if_their_supervisor_is_killed(functions: Path) -> None:
-    async with open_fleet(functions) as fleet:
-        pids = await fleet.pids_of_functions()
-        fleet.runner.process.kill()
-        await fleet.runner.process.wait()
-        await until_gone([*fleet.runner.ready["workers"], *pids.values()])
+    """The last one removes the folder of their sockets."""
+    with short_folder() as temporary:
+        async with open_fleet(functions, env={"TMPDIR": str(temporary)}) as fleet:
+            pids = await fleet.pids_of_functions()
+            assert len([*temporary.glob("hostler.*")]) == 1
+            fleet.runner.process.kill()
+            await fleet.runner.process.wait()
+            await until_gone([*fleet.runner.ready["workers"], *pids.values()])
+        assert [*temporary.glob("hostler.*")] == []
 
 
 async def test_what_is_wrong_ends_the_node_before_it_is_ready() -> None:

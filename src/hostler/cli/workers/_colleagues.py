@@ -5,9 +5,10 @@ One question a connection: its topic, a newline and its text; the answer is all 
 
 from __future__ import annotations
 
+import os
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import structlog
 import trio
@@ -89,7 +90,7 @@ class Colleagues:
 @asynccontextmanager
 async def open_colleagues(place: Place) -> AsyncIterator[Colleagues]:
     """Answers the others while the block lasts."""
-    colleagues = Colleagues(place)
+    colleagues, supervisor = Colleagues(place), os.getppid()
     path = place.socket_of(place.number)
     path.unlink(missing_ok=True)  # of a worker that was here before and had no time to
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
@@ -103,3 +104,6 @@ async def open_colleagues(place: Place) -> AsyncIterator[Colleagues]:
                 nursery.cancel_scope.cancel()
         finally:
             path.unlink(missing_ok=True)
+            if os.getppid() != supervisor:  # it was killed, and nobody else removes the folder
+                with suppress(OSError):  # (the last one can)
+                    os.rmdir(place.folder)
