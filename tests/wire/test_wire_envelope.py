@@ -58,6 +58,13 @@ def test_what_betterproto_writes_is_understood(batch: list[Envelope]) -> None:
         assert (mine.end or CallEnd()) == (one.end or CallEnd())
 
 
+@pytest.mark.parametrize("unknown", [b"\x4d" + b"\xff" * 4, b"\x49" + b"\xff" * 8])
+def test_an_unknown_number_of_fixed_size_is_skipped_at_the_end_too(unknown: bytes) -> None:
+    written = b"\x08\x01" + unknown
+    (one,) = decode_batch(b"\x0a%c%b" % (len(written), written))
+    assert one == Envelope(call=1, frames=[])
+
+
 def test_a_request_id_that_is_no_unicode_does_not_break_the_batch() -> None:
     (one,) = decode_batch(encoded(Envelope(call=1, request_id="a\udc80")))
     assert one.request_id == "a?"

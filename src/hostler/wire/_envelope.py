@@ -18,6 +18,7 @@ from ._varint import read_varint, sized, varint
 _ENVELOPE = 0x0A  # Envelopes.envelopes
 _CALL, _FRAME, _REQUEST_ID, _CREDIT, _END, _RESET = 0x08, 0x12, 0x1A, 0x20, 0x2A, 0x30
 _TIMEOUT = 0x38
+_KEYS = frozenset({_CALL, _FRAME, _REQUEST_ID, _CREDIT, _END, _RESET, _TIMEOUT})
 _STATUS, _TEXT = 0x08, 0x12  # CallEnd
 _UINT32, _UINT64 = 2**32, 2**64
 
@@ -121,7 +122,7 @@ def _envelope(data: bytes, at: int, end: int) -> Envelope:
     while at < end:
         start = at
         key, value = data[at], data[at + 1]
-        if value < 0x80:
+        if value < 0x80 or key not in _KEYS:  # (what follows another one may be no number)
             at += 2
         else:
             value, at = read_varint(data, at + 1)
