@@ -7,8 +7,10 @@ from typing import Any
 
 import attrs
 import pytest
+from prometheus_client import CollectorRegistry
 
 from hostler._asgi import (
+    ASGIApp,
     Handler,
     HeadReader,
     OwnServer,
@@ -19,8 +21,12 @@ from hostler._asgi import (
     text_reply,
 )
 from hostler.abc import CallRequest
-from hostler.front import invoke_app, node_app
+from hostler.bodies import BodyBudget
+from hostler.config import NodeConfig
+from hostler.front import FrontMetrics, NodeApp, invoke_app, node_app
+from hostler.front._invoke import Invoker
 from hostler.front._request import MAX_REMEMBERED, MAX_REMEMBERED_SIZE, Heads
+from hostler.front._routes import CallRoutes
 from hostler.models import Call
 from tests.conftest import Logs
 
@@ -68,7 +74,7 @@ def test_the_application_is_asked_each_time_for_all_else(method: str, path: str)
 
 
 @attrs.define
-class Reader:
+class Reader(HeadReader):
     """Has a handler for each path but ``/asked``, and counts."""
 
     heads: int = 0
@@ -135,6 +141,66 @@ async def test_an_application_in_between_sees_each_request() -> None:
             assert (await client.post(path="/pretty")).status == 200
     assert seen == ["/pretty", "/pretty"]
     assert len(agent.calls) == 2
+
+
+class Wrapping:
+    """Passes on the attributes of the application inside, as many middlewares do."""
+
+    def __init__(self, inner: ASGIApp) -> None:
+        self.inner = inner
+        self.seen: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen.append(scope["path"])
+        await self.inner(scope, receive, send)
+
+
+class Inheriting(NodeApp):
+    def __init__(self, agent: ScriptedAgent) -> None:
+        registry = CollectorRegistry()
+        invoker = Invoker(agent, NodeConfig(), FrontMetrics(registry), BodyBudget())
+        super().__init__(registry, calls=CallRoutes(invoker, TABLE))
+        self.seen: list[str] = []
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        self.seen.append(scope["path"])
+        await super().__call__(scope, receive, send)
+
+
+async def test_an_application_with_the_attributes_of_the_one_inside_sees_each_request() -> None:
+    agent = ScriptedAgent()
+    app = Wrapping(invoke_app(agent, TABLE))
+    async with open_front(agent, app=app) as front:
+        client = await front.connect()
+        for _ in range(2):
+            assert (await client.post()).status == 200
+    assert len(app.seen) == 2
+
+
+async def test_an_application_that_inherits_from_ours_sees_each_request() -> None:
+    agent = ScriptedAgent()
+    app = Inheriting(agent)
+    async with open_front(agent, app=app) as front:
+        client = await front.connect()
+        for _ in range(2):
+            assert (await client.post()).status == 200
+    assert len(app.seen) == 2
+
+
+async def test_an_application_may_have_a_handler_of_its_own_kind() -> None:
+    class Routed:
+        async def handler(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await text_reply("routed").send(send)
+
+        async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+            await self.handler(scope, receive, send)
+
+    async with open_front(app=Routed()) as front:
+        client = await front.connect()
+        assert (await client.post()).body == b"routed"
 
 
 async def test_a_mounted_application_that_comes_back_sees_each_request() -> None:

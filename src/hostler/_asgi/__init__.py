@@ -5,7 +5,7 @@ from ._cors import cors
 from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming
 from ._lifespan import answer_lifespan
 from ._middleware import Middleware, with_middleware
-from ._own_server import Handler, HeadReader, OwnServer, as_extension, own_server
+from ._own_server import Handler, HeadReader, OwnServer, as_extension, head_reader, own_server
 from ._replies import (
     JSON_TYPE,
     Reply,
@@ -43,6 +43,7 @@ __all__ = [
     "encoded_reply",
     "error_document",
     "error_reply",
+    "head_reader",
     "json_reply",
     "own_server",
     "request_id",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
-from typing import Protocol, runtime_checkable
+from typing import Protocol
 
 import trio
 
@@ -53,15 +54,21 @@ Handler = Callable[[OwnServer], Awaitable[None]]
 """Serves a request whose head it knows. Its body and its answer it has from the server."""
 
 
-@runtime_checkable
-class HeadReader(Protocol):
+class HeadReader(ABC):
     """An ASGI application that need not be called for each request: most have the same head as
     others. Asked only where it is the server's own application, with nobody in between."""
 
+    @abstractmethod
     def handler(self, scope: Scope) -> Handler | None:
         """What serves all requests with this head, each instead of a call of the application;
         ``None`` = it has to be called."""
-        ...
+
+
+def head_reader(app: object) -> HeadReader | None:
+    """``app`` if its handlers do what a call of it does. Who wraps a `HeadReader` and passes its
+    attributes on, or inherits from one and has another ``__call__``, wants to be called."""
+    called = next((each for each in type(app).__mro__ if "__call__" in vars(each)), object)
+    return app if isinstance(app, HeadReader) and "handler" in vars(called) else None
 
 
 def own_server(scope: Scope) -> OwnServer | None:

@@ -15,6 +15,7 @@ from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 from hostler._asgi import (
     ASGIApp,
     Handler,
+    HeadReader,
     Receive,
     Reply,
     Scope,
@@ -42,7 +43,7 @@ _DOCUMENTS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 ReadyCheck = Callable[[], bool]
 
 
-class NodeApp:
+class NodeApp(HeadReader):
     """The routes that every node has, and those of calls if it is given `CallRoutes`.
 
     =============================  ==========================================================

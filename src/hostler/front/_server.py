@@ -16,7 +16,7 @@ import attrs
 import structlog
 import trio
 
-from hostler._asgi import ASGIApp, Handler, HeadReader, OwnServer
+from hostler._asgi import ASGIApp, Handler, OwnServer, head_reader
 from hostler._grace import Grace
 from hostler.config import NodeConfig
 
@@ -55,8 +55,7 @@ class HttpServer:
         departures: Departures,
     ) -> None:
         self.app = app
-        asked: object = app
-        self._reader = asked if isinstance(asked, HeadReader) else None
+        self._reader = head_reader(app)
         self.departures = departures
         self.idle_watch = IdleWatch(config)
         self.heads = Heads(head_limit(config))
