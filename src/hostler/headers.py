@@ -33,7 +33,9 @@ HOP_BY_HOP = frozenset(
 older documents). ``Te: trailers`` alone is forwarded nevertheless."""
 
 SECRET = frozenset(
-    {
+    prefix + name
+    for prefix in ("", "fn-http-h-")
+    for name in (
         "authentication-info",
         "authorization",
         "cookie",
@@ -43,14 +45,15 @@ SECRET = frozenset(
         "x-api-key",
         "x-auth-token",
         "x-csrf-token",
-    }
+    )
 )
-"""Names in lower case of headers that are not to stay in memory once their exchange is over."""
+"""Names in lower case of headers that are not to stay in memory once their exchange is over; also
+where they are those of the function's own exchange."""
 
 
 def have_secret(headers: Headers) -> bool:
-    """Whether one of ``headers`` is `SECRET`, also where it is one of a trigger's exchange."""
-    return any(name.lower().removeprefix("fn-http-h-") in SECRET for name, _ in headers)
+    """Whether one of ``headers`` is `SECRET`."""
+    return any(name.lower() in SECRET for name, _ in headers)
 
 
 def canonical_header(name: str) -> str:

@@ -30,9 +30,7 @@ as in Fn, so that the client's ``Content-Length`` is no use either."""
 
 _CACHED_LINE = 256
 """Characters of a header that is kept as it is written: most requests have those of another one."""
-_NOT_KEPT = frozenset(
-    canonical_header(prefix + name) for prefix in ("", "Fn-Http-H-") for name in SECRET
-)
+_NOT_KEPT = frozenset(map(canonical_header, SECRET))
 _CACHED_HEAD, _CACHED_HEADS = 1024, 256
 """Bytes of a response's head that is kept with what it says, which most responses share, and how
 many of them."""
