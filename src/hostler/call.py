@@ -127,7 +127,7 @@ def check_overrider(overrider: CallOverrider | None, name: str = "call_overrider
     takes other arguments. What can't be seen before it is called, as of code in C, is let pass."""
     if overrider is None:
         return
-    if inspect.iscoroutinefunction(overrider):
+    if any(map(inspect.iscoroutinefunction, (overrider, type(overrider).__call__))):
         raise ConfigError(f"{name}: a call overrider must not be asynchronous")
     try:
         # (Of a decorated one, what is around it is called.)

@@ -61,6 +61,11 @@ class Provider:
         return {}
 
 
+class AsynchronousProvider:
+    async def __call__(self, request: object, model: object, extensions: object) -> dict[str, str]:
+        return {}
+
+
 class Unreadable(Provider):
     __signature__ = "none"
 
@@ -94,6 +99,8 @@ def test_what_may_work_is_let_pass(overrider: Any) -> None:
         (by_name, "too many positional arguments"),
         (Provider.override, "missing a required argument: 'extensions'"),
         (asynchronous, "must not be asynchronous"),
+        (AsynchronousProvider(), "must not be asynchronous"),
+        (AsynchronousProvider().__call__, "must not be asynchronous"),
     ],
 )
 async def test_what_can_not_work_is_refused(overrider: Any, why: str, tmp_path: Path) -> None:
