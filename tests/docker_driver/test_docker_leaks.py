@@ -113,6 +113,7 @@ async def test_a_killed_runner_is_cleaned_up_after_and_a_living_one_is_not_robbe
 
 
 @pytest.mark.docker
+@pytest.mark.parametrize("family", ["", "workers"])
 async def test_name_spaces_of_dead_runners_are_removed_without_a_tag(
     engine: docker.APIClient,
     docker_host: str,
@@ -120,19 +121,22 @@ async def test_name_spaces_of_dead_runners_are_removed_without_a_tag(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     logs: Logs,
+    family: str,
 ) -> None:
-    """Nobody has asked for them. Those of the living stay, which need no tag of their own."""
+    """Nobody has asked for them. Those of the living stay, which need no tag of their own. A tag
+    that workers have of their family is another one after they have all been killed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    config, environ = AgentConfig(), {"DOCKER_HOST": docker_host}
+    config, environ = AgentConfig(container_label_tag=family), {"DOCKER_HOST": docker_host}
+    one, two = (f"{family}.one", f"{family}.two") if family else ("", "")
     name = neighbourhood()
     left = leave_container(engine, fnt, name, "dead")
-    async with open_docker_driver(config, environ=environ) as alive:
+    async with open_docker_driver(config, environ=environ, instance_id=one) as alive:
         await until(lambda: alive.statistics().prefork.free == alive.statistics().prefork.size)
         await until(lambda: left not in ids(engine, name))
         own = ids(engine, name)
         assert len(own) == alive.statistics().prefork.size
         left = leave_container(engine, fnt, name, "dead")
-        async with open_docker_driver(config, environ=environ):
+        async with open_docker_driver(config, environ=environ, instance_id=two):
             await until(lambda: left not in ids(engine, name))
             assert ids(engine, name) >= own
     assert ids(engine, name) == set()

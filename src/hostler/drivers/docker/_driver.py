@@ -150,10 +150,11 @@ async def open_docker_driver(
             shop = Workshop(engine, nursery, around, keychain, metrics, pool)
             driver = _start(shop, neighbours)
             try:
-                if labels := around.labels():
+                labels, of_pool = around.labels(), around.pool_labels()
+                if of_pool and of_pool != labels:
+                    nursery.start_soon(partial(remove_leaked, engine, of_pool, may_share=True))
+                if labels:
                     await begin_removal(engine, labels, nursery)
-                elif labels := around.pool_labels():
-                    nursery.start_soon(partial(remove_leaked, engine, labels, may_share=True))
                 with _announced(driver, around, metrics):
                     yield driver
             except BaseException as error:  # noqa: BLE001  (raised again below)

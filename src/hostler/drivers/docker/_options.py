@@ -10,6 +10,7 @@ import structlog
 
 from ...abc import ContainerTask
 from ...config import AgentConfig
+from ._instance import family_of
 
 log = structlog.get_logger(__name__)
 
@@ -69,8 +70,11 @@ class Surroundings:
 
     def pool_labels(self) -> dict[str, str]:
         """Of those that hold a network name space: nobody has asked for them, so that they are
-        removed after a crash without a label tag, too."""
-        return self._labels(self.config.container_label_tag or self.neighbourhood)
+        removed after a crash without a label tag, too. One that workers have without being given
+        one ends with their supervisor."""
+        tag = self.config.container_label_tag
+        is_given = tag not in ("", family_of(self.instance_id))
+        return self._labels(tag if is_given else self.neighbourhood or tag)
 
     def _labels(self, tag: str) -> dict[str, str]:
         return {LABEL_CLASSIFIER: tag, LABEL_INSTANCE: self.instance_id} if tag else {}
