@@ -31,7 +31,7 @@ from ..conftest import Logs
 from .conftest import WAIT, Bench, containers
 from .fake_engine import FakeEngine, error, nothing, value
 
-DEFAULT_SIZE = 4
+DEFAULT_SIZE = min(8 * (os.cpu_count() or 1), 32)
 
 
 async def until_full(driver: DockerDriver) -> None:
@@ -200,19 +200,19 @@ async def plan_of(
             return pool.plan if pool else None
 
 
-AMD = {"DefaultRuntime": "runc", "Architecture": "x86_64"}
-ARM = {"DefaultRuntime": "crun", "Architecture": "aarch64"}
+AMD = {"DefaultRuntime": "runc", "Architecture": "x86_64", "NCPU": 2}
+ARM = {"DefaultRuntime": "crun", "Architecture": "aarch64", "NCPU": 64}
 S390 = {"DefaultRuntime": "runc", "Architecture": "s390x"}
 GVISOR = {"DefaultRuntime": "runsc", "Architecture": "x86_64"}
 
 
-@pytest.mark.parametrize("info", [AMD, ARM], ids=["amd", "arm"])
+@pytest.mark.parametrize(("info", "size"), [(AMD, 16), (ARM, 32)], ids=["amd", "arm"])
 async def test_plan_by_default(
-    fake_engine: FakeEngine, fake_environ: dict[str, str], info: dict[str, Any]
+    fake_engine: FakeEngine, fake_environ: dict[str, str], info: dict[str, Any], size: int
 ) -> None:
     plan = await plan_of(fake_engine, fake_environ, info)
     assert plan == PoolPlan(
-        size=4,
+        size=size,
         image=NAME,
         command=(COMMAND,),
         program=pause_program(info["Architecture"]) or b"",
@@ -274,7 +274,7 @@ async def test_an_image_that_is_missing_is_made(
     fake_engine.on("GET /info", value(AMD))
     with trio.fail_after(WAIT):
         async with open_docker_driver(AgentConfig(), environ=fake_environ):
-            await fake_engine.wait_for("POST /containers/create", DEFAULT_SIZE)
+            await fake_engine.wait_for("POST /containers/create", 16)
     [request] = [r for r in fake_engine.requests if r.path.endswith("/images/create")]
     assert (request.query["repo"], request.query["tag"]) == ("hostler-pause", "1")
     assert request.query["fromSrc"] == "-"

@@ -259,12 +259,13 @@ class AgentConfig(EnvConfig):
         default=None,
         metadata=setting(number(high=10_000, optional=True), "FN_EXPERIMENTAL_PREFORK_POOL_SIZE"),
     )
-    """Containers kept for their network name space, 0 = no pool (none = ``prepared_networks`` of
-    them if the engine's runtime is one that can share a name space, else 0). Fn's default is 0."""
+    """Containers kept for their network name space, 0 = no pool (none = as ``prepared_networks``
+    says if the engine's runtime is one that can share a name space, else 0). Fn's default is 0."""
 
-    prepared_networks: int = attrs.field(default=4, metadata=setting(number(high=10_000)))
-    """Containers (4) of the pool if ``experimental_prefork_pool_size`` says nothing. Each costs the
-    machine a shim process of the engine, some MB. Ours."""
+    prepared_networks: int = attrs.field(default=8, metadata=setting(number(high=10_000)))
+    """Containers (8) of the pool for each of the engine's CPUs, 32 in all at most, if
+    ``experimental_prefork_pool_size`` says nothing. Each costs the machine a shim process of the
+    engine, 4 MB. Ours."""
 
     experimental_prefork_image: str = attrs.field(
         default="", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_IMAGE")

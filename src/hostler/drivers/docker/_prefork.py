@@ -31,6 +31,8 @@ START_BURST = 20
 """Containers that are made, for all keepers together (Fn's numbers)."""
 RETRY = Backoff(max_retries=FOREVER, interval_msec=100, min_delay_msec=100, max_delay_msec=10_000)
 """Between the attempts of one keeper, when they fail one after the other."""
+MAKERS = 2
+"""Containers that are made at a time, so that calls which come meanwhile get at their own."""
 STABLE_LIFE = 5.0
 """Seconds after which a container that ends has not failed: it is replaced without delay."""
 WARNING_INTERVAL = 60.0
@@ -75,6 +77,9 @@ class PreforkPool:
         self._misses = 0
         self._warn_again = 0.0
         self._pace = Pace(STARTS_PER_SECOND, START_BURST)
+        self._makers = trio.CapacityLimiter(MAKERS)
+        self._failing: set[int] = set()
+        """Keepers whose containers fail: of several that do there is one warning."""
         self._scope = trio.CancelScope()
         self._over = trio.Event()
 
@@ -147,26 +152,41 @@ class PreforkPool:
             await self._pace.wait()
             began = trio.current_time()
             try:
-                await self._containers.remove(name)
-                trouble = await self._live(index, name)
+                async with self._makers:
+                    began = trio.current_time()
+                    exit_ = await self._make(index, name)
+                trouble = await self._live(exit_)
             except (EngineError, APIError) as error:
                 trouble = str(error)
                 if "no such image" in trouble.lower():
                     self._image.vanished()
             if not trouble or trio.current_time() - began > STABLE_LIFE:
                 delays = None
+                self._failing.discard(index)
                 continue
             if delays is None:
-                log.warning("prefork container fails, will try again", name=name, error=trouble)
                 delays = RETRY.delays()
+                if not self._failing:
+                    log.warning("prefork container fails, will try again", name=name, error=trouble)
+                self._failing.add(index)
             await trio.sleep(next(delays))
 
-    async def _live(self, index: int, name: str) -> str:
-        """One container, from its creation to its end; returns what was wrong with that."""
+    async def _make(self, index: int, name: str) -> Exit:
+        """A container that runs, in the place of the one before it; returns its watched end."""
+        await self._containers.remove(name)
         container_id = await self._containers.create(self._options(index, name))
         exit_ = self._exits.watch(container_id)
         try:
             await self._containers.start(name)
+        except BaseException:
+            self._exits.forget(container_id)
+            raise
+        return exit_
+
+    async def _live(self, exit_: Exit) -> str:
+        """Offer a container until its end; returns what was wrong with that."""
+        container_id = exit_.container_id
+        try:
             self._free.append(container_id)
             await exit_.ended.wait()
             return "" if self._replaced(exit_) else "it has ended by itself"

@@ -17,6 +17,9 @@ from ._pause import COMMAND, NAME, pause_program
 
 log = structlog.get_logger(__name__)
 
+MOST_PREPARED = 32
+"""Containers of a pool that nobody asked for. A burst of cold calls is served by the more of them
+the more CPUs the engine has, but they stay in sight of whoever lists containers."""
 RUNTIMES = ("runc", "crun", "youki")
 """Those that let containers share a network name space. One that puts each container into a virtual
 machine, or onto a kernel of its own, may not."""
@@ -47,7 +50,7 @@ async def plan_pool(engine: Engine, config: AgentConfig) -> PoolPlan | None:
     if not (config.prepared_networks if size is None else size):
         return None
     plan = PoolPlan(
-        size=config.prepared_networks if size is None else size,
+        size=size or 0,
         image=image or NAME,
         command=tuple(config.experimental_prefork_cmd.split()) if image else (COMMAND,),
         networks=config.experimental_prefork_networks or config.docker_networks,
@@ -57,7 +60,7 @@ async def plan_pool(engine: Engine, config: AgentConfig) -> PoolPlan | None:
     if image and plan.wanted:
         return plan
     try:
-        return await _fitted(plan, engine)
+        return await _fitted(plan, engine, config.prepared_networks)
     except (EngineError, _Unfit) as error:
         if not plan.wanted:
             log.info("no network name spaces are prepared", reason=str(error))
@@ -72,14 +75,17 @@ class _Unfit(Exception):
     """The engine can't have the pool; the text says why."""
 
 
-async def _fitted(plan: PoolPlan, engine: Engine) -> PoolPlan:
-    def request(client: docker.APIClient) -> tuple[str, str]:
+async def _fitted(plan: PoolPlan, engine: Engine, for_each_cpu: int) -> PoolPlan:
+    def request(client: docker.APIClient) -> tuple[str, str, int]:
         facts: dict[str, Any] = client.info()
-        return str(facts.get("DefaultRuntime", "")), str(facts.get("Architecture", ""))
+        runtime, architecture = facts.get("DefaultRuntime", ""), facts.get("Architecture", "")
+        return str(runtime), str(architecture), int(facts.get("NCPU", 1))
 
-    runtime, architecture = await engine.call(Operation.INFO, request)
-    if not plan.wanted and runtime not in RUNTIMES:
-        raise _Unfit(f"containers of the runtime {runtime!r} may not be able to share one")
+    runtime, architecture, cpus = await engine.call(Operation.INFO, request)
+    if not plan.wanted:
+        if runtime not in RUNTIMES:
+            raise _Unfit(f"containers of the runtime {runtime!r} may not be able to share one")
+        plan = attrs.evolve(plan, size=min(cpus * for_each_cpu, MOST_PREPARED))
     if plan.image != NAME:
         return plan
     program = pause_program(architecture)
