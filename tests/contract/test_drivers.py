@@ -132,7 +132,8 @@ def docker_subjects(root: Path, host: str) -> OpenSubject:
             return await trio.to_thread.run_sync(look, name)
 
         environ = {**os.environ, "DOCKER_HOST": host}
-        async with open_docker_driver(AgentConfig(), environ=environ) as driver:
+        config = AgentConfig(prepared_networks=1)
+        async with open_docker_driver(config, environ=environ) as driver:
             yield DriverSubject(
                 driver=driver,
                 image=image,

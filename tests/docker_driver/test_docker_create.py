@@ -167,6 +167,7 @@ async def test_open_rights(
 ) -> None:
     config = AgentConfig(
         container_label_tag=tag,
+        experimental_prefork_pool_size=0,
         disable_readonly_rootfs=True,
         disable_unprivileged_containers=True,
     )

@@ -31,7 +31,9 @@ from ..conftest import Logs
 from .conftest import WAIT, Bench, containers
 from .fake_engine import FakeEngine, error, nothing, value
 
-DEFAULT_SIZE = min(8 * (os.cpu_count() or 1), 32)
+FOR_EACH_CPU = 1
+"""Less than by default: an engine needs seconds to make and to remove so many."""
+SIZE = min(FOR_EACH_CPU * (os.cpu_count() or 1), 32)
 
 
 async def until_full(driver: DockerDriver) -> None:
@@ -47,8 +49,8 @@ async def until_full(driver: DockerDriver) -> None:
 async def bench(
     docker_host: str, engine: docker.APIClient, fnt: str, tag: str, open_folder: Path
 ) -> AsyncIterator[Bench]:
-    """A driver with the defaults, whose pool is full; at the end nothing of it may be left."""
-    config = AgentConfig(container_label_tag=tag)
+    """A driver that nobody has asked for a pool; it is full. At the end nothing of it is left."""
+    config = AgentConfig(container_label_tag=tag, prepared_networks=FOR_EACH_CPU)
     async with open_docker_driver(config, environ={"DOCKER_HOST": docker_host}) as driver:
         await until_full(driver)
         yield Bench(driver, engine, tag, fnt, open_folder)
@@ -69,7 +71,7 @@ async def launched(bench: Bench, change: Callable[[DockerOptions], None]) -> Doc
 async def test_functions_join_without_a_setting(bench: Bench) -> None:
     """What holds the name spaces does nothing, has no rights, and is made by the driver."""
     pool = bench.containers()
-    assert len(pool) == DEFAULT_SIZE
+    assert len(pool) == SIZE
     for holder in pool:
         found = bench.inspect(holder["Id"])
         assert (holder["Image"], holder["Command"]) == (NAME, COMMAND)
@@ -91,7 +93,7 @@ async def test_functions_join_without_a_setting(bench: Bench) -> None:
     }
     assert len(spaces) == 1
     await cookie.aclose()
-    assert bench.driver.statistics().prefork.free == DEFAULT_SIZE
+    assert bench.driver.statistics().prefork.free == SIZE
 
 
 def _network(options: DockerOptions) -> None:
@@ -124,16 +126,18 @@ async def test_custom_drivers_get_what_they_want(
     assert found["HostConfig"]["NetworkMode"] in ((mode,) if mode else ("default", "bridge"))
     if mode is None:
         assert found["Config"]["Hostname"] == (hostname or socket.gethostname())
-    assert bench.driver.statistics().prefork.free == DEFAULT_SIZE
+    assert bench.driver.statistics().prefork.free == SIZE
     await cookie.aclose()
-    assert bench.driver.statistics().prefork.free == DEFAULT_SIZE
+    assert bench.driver.statistics().prefork.free == SIZE
 
 
 @pytest.mark.docker
 async def test_configured_networks_are_joined_by_the_pool(
     docker_host: str, engine: docker.APIClient, fnt: str, tag: str, open_folder: Path
 ) -> None:
-    config = AgentConfig(container_label_tag=tag, docker_networks=("none",))
+    config = AgentConfig(
+        container_label_tag=tag, docker_networks=("none",), prepared_networks=FOR_EACH_CPU
+    )
     async with open_docker_driver(config, environ={"DOCKER_HOST": docker_host}) as driver:
         await until_full(driver)
         bench = Bench(driver, engine, tag, fnt, open_folder)
@@ -175,6 +179,7 @@ async def test_root_that_may_write_gets_no_name_space_of_another(
     """Containers of one name space share /etc/hosts."""
     config = AgentConfig(
         container_label_tag=tag,
+        prepared_networks=FOR_EACH_CPU,
         disable_readonly_rootfs=True,
         disable_unprivileged_containers=True,
     )

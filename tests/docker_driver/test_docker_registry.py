@@ -72,7 +72,7 @@ async def open_driver(
     fields.setdefault("image_pull_retries", 0)
     environ = {"DOCKER_HOST": docker_host, "PATH": os.environ["PATH"]}
     async with open_docker_driver(
-        AgentConfig(**fields), environ=environ, metrics=metrics
+        AgentConfig(experimental_prefork_pool_size=0, **fields), environ=environ, metrics=metrics
     ) as driver:
         yield driver
 
