@@ -64,6 +64,7 @@ def test_who_asked_for_no_pool_asks_for_no_part_of_one() -> None:
     found = [part.agent_config(AgentConfig()) for part in parts(3)]
     assert [each.experimental_prefork_pool_size for each in found] == [None] * 3
     assert [each.prepared_networks for each in found] == [3, 3, 2]
+    assert [each.prepared_networks_limit for each in found] == [11, 11, 10]
 
 
 def test_containers_of_workers_have_a_label() -> None:

@@ -33,7 +33,7 @@ from .fake_engine import FakeEngine, error, nothing, value
 
 FOR_EACH_CPU = 1
 """Less than by default: an engine needs seconds to make and to remove so many."""
-SIZE = min(FOR_EACH_CPU * (os.cpu_count() or 1), 32)
+SIZE = min(FOR_EACH_CPU * (os.cpu_count() or 1), AgentConfig().prepared_networks_limit)
 
 
 async def until_full(driver: DockerDriver) -> None:
@@ -265,6 +265,9 @@ async def test_plan_that_was_asked_for(
     assert plan == PoolPlan(size=9, image="busybox", command=("tail", "-f", "/dev/null"))
     assert await plan_of(fake_engine, fake_environ, GVISOR, **image) is None
     assert await plan_of(fake_engine, fake_environ, AMD, prepared_networks=0) is None
+    plan = await plan_of(fake_engine, fake_environ, ARM, prepared_networks_limit=11)
+    assert plan is not None
+    assert plan.size == 11
     with pytest.raises(ConfigError, match=r"POOL_SIZE=9 needs FN_EXPERIMENTAL_PREFORK_IMAGE.*s390"):
         await plan_of(fake_engine, fake_environ, S390, **size)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
@@ -170,19 +170,16 @@ class Inheriting(NodeApp):
         await super().__call__(scope, receive, send)
 
 
-async def test_an_application_with_the_attributes_of_the_one_inside_sees_each_request() -> None:
+@pytest.mark.parametrize(
+    "app_of",
+    [lambda agent: Wrapping(invoke_app(agent, TABLE)), Inheriting],
+    ids=["has the attributes of the one inside", "inherits from ours"],
+)
+async def test_an_application_of_another_kind_sees_each_request(
+    app_of: Callable[[ScriptedAgent], Wrapping | Inheriting],
+) -> None:
     agent = ScriptedAgent()
-    app = Wrapping(invoke_app(agent, TABLE))
-    async with open_front(agent, app=app) as front:
-        client = await front.connect()
-        for _ in range(2):
-            assert (await client.post()).status == 200
-    assert len(app.seen) == 2
-
-
-async def test_an_application_that_inherits_from_ours_sees_each_request() -> None:
-    agent = ScriptedAgent()
-    app = Inheriting(agent)
+    app = app_of(agent)
     async with open_front(agent, app=app) as front:
         client = await front.connect()
         for _ in range(2):

@@ -263,9 +263,13 @@ class AgentConfig(EnvConfig):
     says if the engine's runtime is one that can share a name space, else 0). Fn's default is 0."""
 
     prepared_networks: int = attrs.field(default=8, metadata=setting(number(high=10_000)))
-    """Containers (8) of the pool for each of the engine's CPUs, 32 in all at most, if
+    """Containers (8) of the pool for each of the engine's CPUs, if
     ``experimental_prefork_pool_size`` says nothing. Each costs the machine a shim process of the
     engine, 4 MB. Ours."""
+
+    prepared_networks_limit: int = attrs.field(default=32, metadata=setting(number(high=10_000)))
+    """Containers (32) that these are at most in all: they stay in sight of whoever lists
+    containers. Ours."""
 
     experimental_prefork_image: str = attrs.field(
         default="", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_IMAGE")

@@ -36,6 +36,7 @@ class RunnerPart(msgspec.Struct, frozen=True, kw_only=True):
             launch_concurrency=max(1, self._of(config.launch_concurrency)),
             experimental_prefork_pool_size=None if pool is None else self._of(pool),
             prepared_networks=self._of(config.prepared_networks),
+            prepared_networks_limit=self._of(config.prepared_networks_limit),
             docker_load_file="" if self.number else config.docker_load_file,
         )
 

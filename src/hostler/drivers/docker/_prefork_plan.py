@@ -17,9 +17,6 @@ from ._pause import COMMAND, NAME, pause_program
 
 log = structlog.get_logger(__name__)
 
-MOST_PREPARED = 32
-"""Containers of a pool that nobody asked for. A burst of cold calls is served by the more of them
-the more CPUs the engine has, but they stay in sight of whoever lists containers."""
 RUNTIMES = ("runc", "crun", "youki")
 """Those that let containers share a network name space. One that puts each container into a virtual
 machine, or onto a kernel of its own, may not."""
@@ -47,7 +44,8 @@ async def plan_pool(engine: Engine, config: AgentConfig) -> PoolPlan | None:
     made for the engine's processor.
     """
     size, image = config.experimental_prefork_pool_size, config.experimental_prefork_image
-    if not (config.prepared_networks if size is None else size):
+    unasked = min(config.prepared_networks, config.prepared_networks_limit)
+    if not (unasked if size is None else size):
         return None
     plan = PoolPlan(
         size=size or 0,
@@ -60,7 +58,7 @@ async def plan_pool(engine: Engine, config: AgentConfig) -> PoolPlan | None:
     if image and plan.wanted:
         return plan
     try:
-        return await _fitted(plan, engine, config.prepared_networks)
+        return await _fitted(plan, engine, config)
     except (EngineError, _Unfit) as error:
         if not plan.wanted:
             log.info("no network name spaces are prepared", reason=str(error))
@@ -75,7 +73,7 @@ class _Unfit(Exception):
     """The engine can't have the pool; the text says why."""
 
 
-async def _fitted(plan: PoolPlan, engine: Engine, for_each_cpu: int) -> PoolPlan:
+async def _fitted(plan: PoolPlan, engine: Engine, config: AgentConfig) -> PoolPlan:
     def request(client: docker.APIClient) -> tuple[str, str, int]:
         facts: dict[str, Any] = client.info()
         runtime, architecture = facts.get("DefaultRuntime", ""), facts.get("Architecture", "")
@@ -85,7 +83,8 @@ async def _fitted(plan: PoolPlan, engine: Engine, for_each_cpu: int) -> PoolPlan
     if not plan.wanted:
         if runtime not in RUNTIMES:
             raise _Unfit(f"containers of the runtime {runtime!r} may not be able to share one")
-        plan = attrs.evolve(plan, size=min(cpus * for_each_cpu, MOST_PREPARED))
+        size = min(cpus * config.prepared_networks, config.prepared_networks_limit)
+        plan = attrs.evolve(plan, size=size)
     if plan.image != NAME:
         return plan
     program = pause_program(architecture)
