@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from hostler import wire
-from hostler._groups import is_cancellation, open_background
+from hostler._groups import is_cancellation, open_background, open_sheltered
 from hostler.drivers.sim import open_sim_driver
 from hostler.runner import open_pure_runner
 from tests.runner.fakes import ToldAgent
@@ -73,6 +73,81 @@ async def test_failing_tasks_are_a_group_with_the_block_s_own_exception_in_it() 
         await raise_over(fail_late)
     assert caught.group_contains(KeyError, depth=1)
     assert caught.group_contains(Mine, depth=1)
+
+
+# --- sheltered tasks -------------------------------------------------------------------------
+
+
+async def close_with_help(told: list[str]) -> None:
+    """A block that, however it ends, closes with the help of a sheltered task."""
+    ask, answered = trio.Event(), trio.Event()
+
+    async def help_() -> None:
+        await ask.wait()
+        await trio.sleep(1)
+        answered.set()
+        try:
+            await trio.sleep_forever()
+        finally:
+            told.append("ended")
+
+    async with open_sheltered() as nursery:
+        nursery.start_soon(help_)
+        try:
+            await trio.sleep(10)
+            if trio.current_time() < 20:
+                raise Mine
+        finally:
+            with trio.CancelScope(shield=True):
+                ask.set()
+                await answered.wait()
+                told.append("closed")
+
+
+@pytest.mark.parametrize("cancelled_after", [0, 5])
+async def test_sheltered_tasks_help_a_cancelled_block_to_close_and_end_then(
+    autojump_clock: trio.testing.MockClock, cancelled_after: float
+) -> None:
+    told: list[str] = []
+    with trio.move_on_after(cancelled_after) as scope:
+        await close_with_help(told)
+    assert scope.cancelled_caught
+    assert told == ["closed", "ended"]
+    assert trio.current_time() == cancelled_after + 1
+
+
+async def test_they_help_a_block_that_fails_and_one_that_ends(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    told: list[str] = []
+    with pytest.raises(Mine):
+        await close_with_help(told)
+    await trio.sleep(10)
+    await close_with_help(told)
+    assert told == ["closed", "ended"] * 2
+
+
+async def test_one_that_fails_cancels_the_block_and_tells_why() -> None:
+    async def fail() -> None:
+        raise KeyError
+
+    reached = []
+
+    async def run() -> None:
+        async with open_sheltered() as nursery:
+            nursery.start_soon(fail)
+            try:
+                await trio.sleep_forever()
+            finally:
+                reached.append(True)
+
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(KeyError)
+    assert reached == [True]
+
+
+# --- what leaves them ------------------------------------------------------------------------
 
 
 async def test_an_exception_comes_out_of_a_whole_node_as_it_is() -> None:

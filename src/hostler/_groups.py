@@ -1,4 +1,4 @@
-"""What nurseries do to exceptions: `is_cancellation`, `is_timeout`, and a nursery behind an
+"""What nurseries do to exceptions: `is_cancellation`, `is_timeout`, and nurseries behind an
 ``open_x()`` block that the block's user need not know of.
 
 An exception that leaves the body of a nursery arrives in an `ExceptionGroup`, which is right where
@@ -46,6 +46,41 @@ async def open_background() -> AsyncIterator[trio.Nursery]:
         except BaseException:
             nursery.cancel_scope.cancel()
             raise
+
+
+@asynccontextmanager
+async def open_sheltered() -> AsyncIterator[trio.Nursery]:
+    """A nursery for tasks that the block needs until its very end, also to close.
+
+    A cancellation from around the block reaches the block only; the tasks run on until it has
+    ended, in whatever way, and are cancelled then. So what closes in a shielded scope finds them
+    alive, and has to have a deadline. If a task fails, the block is cancelled, and the group of
+    the tasks' exceptions leaves as from `open_background`.
+    """
+    shelter = _Shelter()
+    async with as_it_is(trio.open_nursery) as around:
+        around.start_soon(shelter.run)
+        # Not by `Nursery.start`, which in a cancelled program leaves the task where it would wait
+        # for it. One turn of the scheduler.
+        with trio.CancelScope(shield=True):
+            await shelter.opened.wait()
+        try:
+            yield shelter.nursery
+        finally:
+            shelter.nursery.cancel_scope.cancel()
+
+
+class _Shelter:
+    nursery: trio.Nursery
+
+    def __init__(self) -> None:
+        self.opened = trio.Event()
+
+    async def run(self) -> None:
+        with trio.CancelScope(shield=True):
+            async with trio.open_nursery() as self.nursery:
+                self.opened.set()
+                await trio.sleep_forever()
 
 
 @asynccontextmanager

@@ -7,6 +7,7 @@ start failures with room for one container.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Mapping
 
 import pytest
@@ -29,7 +30,7 @@ from hostler.frames import Headers
 from hostler.models import Call
 from tests.conftest import Logs
 
-from .machine import Machine, do, pid
+from .machine import LIMIT, Machine, do, pid
 from .nodes import Recorder, until
 from .test_agent_contract import StreamBody
 
@@ -55,6 +56,20 @@ async def test_all_stages_of_a_cold_call_are_timed(machine: Machine) -> None:
         assert times.image_pull_wait_ns == 0  # the image is there
         assert 0 < times.execution_ns < times.scheduler_ns
         assert (hot.timings.ctr_create_ns, hot.timings.init_start_ns) == (0, 0)
+
+
+async def test_a_cancelled_program_leaves_no_container(machine: Machine) -> None:
+    """One idles, one runs a call; whoever cancels is around the driver, too."""
+    with trio.fail_after(LIMIT), trio.CancelScope() as scope:
+        async with machine.open() as node, trio.open_nursery() as nursery:
+            await do(node, machine)
+            nursery.start_soon(functools.partial(do, node, machine, "sleep=60000", fn_id="busy"))
+            await until(lambda: node.agent.statistics().running == 1)
+            assert len(machine.containers()) == 2
+            scope.cancel()
+    assert scope.cancelled_caught
+    assert machine.containers() == []
+    assert os.listdir(machine.iofs) == []
 
 
 async def test_out_of_memory_says_so(machine: Machine, logs: Logs) -> None:

@@ -135,7 +135,7 @@ def _exists(engine: docker.APIClient, name: str) -> bool:
 
 LEAKED = [
     {"Id": "one", "Names": ["/one"], "State": "exited", "Labels": {"fn-agent-instance": "x"}},
-    {"Id": "two", "Names": ["/two"], "State": "running", "Labels": {}},
+    {"Id": "two", "Names": ["/two"], "State": "running", "Labels": None},
     {"Id": "own", "Names": ["/own"], "State": "running", "Labels": {"fn-agent-instance": "me"}},
 ]
 

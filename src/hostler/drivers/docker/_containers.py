@@ -16,7 +16,7 @@ from ._engine import Engine
 from ._errors import EngineError, EngineTimeout
 from ._limits import Operation
 from ._options import DockerOptions
-from ._to_the_end import Started
+from ._to_the_end import OperationCut, Started
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -109,7 +109,7 @@ class Containers:
     async def _remove_or_log(self, name: str) -> None:
         try:
             await self.remove(name)
-        except EngineError as error:
+        except (EngineError, OperationCut) as error:
             log.warning("container left behind", container=name, error=str(error))
 
     def _start(self, name: str, operation: Callable[[], Awaitable[T]]) -> Started[T]:

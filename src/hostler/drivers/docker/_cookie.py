@@ -60,6 +60,7 @@ class Workshop:
     def __init__(
         self,
         engine: Engine,
+        operations: trio.Nursery,
         nursery: trio.Nursery,
         around: Surroundings,
         keychain: Keychain,
@@ -70,7 +71,7 @@ class Workshop:
         self.nursery = nursery
         self.around = around
         self.keychain = keychain
-        self.containers = Containers(engine, nursery)
+        self.containers = Containers(engine, operations)
         self.metrics = metrics
         self.exits = ExitWatcher(engine, self.containers.retry_removals, metrics.event)
         self.sampler = Sampler(engine, self.containers.launches, metrics.sampled)

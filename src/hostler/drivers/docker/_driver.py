@@ -13,6 +13,7 @@ import attrs
 import structlog
 import trio
 
+from ..._groups import open_sheltered
 from ...abc import ContainerTask, Driver
 from ...config import AgentConfig
 from ._cleaner import ImageCleaner, ImageStatistics
@@ -124,8 +125,8 @@ async def open_docker_driver(
     drivers on the same engine, among which one cleans its images.
 
     Raises `EngineError` if the engine can't be reached or does not load
-    ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block closes the
-    driver within `CLOSE_GRACE`; all cookies must have been closed.
+    ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block, also by a
+    cancellation, closes the driver within `CLOSE_GRACE`; all cookies must have been closed.
     """
     environ = os.environ if environ is None else environ
     credentials = await trio.to_thread.run_sync(load_credentials, config.docker_auth, environ)
@@ -144,10 +145,11 @@ async def open_docker_driver(
         )
         if around.pool_labels():
             locked.enter_context(living(around.instance_id))
-        failure: BaseException | None = None
-        async with trio.open_nursery() as nursery:
+        # The agent closes its containers, and the driver what is left, also in a program that is
+        # cancelled; and operations go on if something else of the driver fails.
+        async with open_sheltered() as operations, open_sheltered() as nursery:
             keychain = Keychain(credentials, environ, nursery)
-            shop = Workshop(engine, nursery, around, keychain, metrics, pool)
+            shop = Workshop(engine, operations, nursery, around, keychain, metrics, pool)
             driver = _start(shop, neighbours)
             try:
                 labels, of_pool = around.labels(), around.pool_labels()
@@ -157,15 +159,10 @@ async def open_docker_driver(
                     await begin_removal(engine, labels, nursery)
                 with _announced(driver, around, metrics):
                     yield driver
-            except BaseException as error:  # noqa: BLE001  (raised again below)
-                failure = error
-            # Shielded, or a cancelled program would leave containers; the deadline holds even if
-            # the engine hangs, since its threads are left behind.
-            with trio.move_on_after(CLOSE_GRACE, shield=True):
-                await driver.aclose()
-            nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure  # out here the nursery does not wrap it into a group
+            finally:
+                # The deadline holds even if the engine hangs, since its threads are left behind.
+                with trio.move_on_after(CLOSE_GRACE, shield=True):
+                    await driver.aclose()
     finally:
         locked.close()
         await engine.aclose()

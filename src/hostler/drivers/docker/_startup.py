@@ -129,13 +129,19 @@ async def _list_leaked(engine: Engine, labels: Mapping[str, str], *, may_share: 
 
 
 def _of_the_dead(found: list[dict[str, Any]], ours: str, *, may_share: bool) -> list[str]:
-    instances = {str(container["Labels"].get(LABEL_INSTANCE, "")) for container in found}
+    instance_of = {str(row["Id"]): _instance_in(row) for row in found}
+    instances = set(instance_of.values())
     alive = {instance for instance in instances - {ours} if is_living(instance)}
     for instance in alive:
         if not may_share and family_of(instance) != family_of(ours):
             log.warning("another runner with our label tag is running", instance=instance)
     alive.add(ours)
-    return [c["Id"] for c in found if c["Labels"].get(LABEL_INSTANCE, "") not in alive]
+    return [name for name, instance in instance_of.items() if instance not in alive]
+
+
+def _instance_in(row: dict[str, Any]) -> str:
+    """Empty if there is none, which is no living instance: only ours carry the label asked for."""
+    return str((row.get("Labels") or {}).get(LABEL_INSTANCE, ""))
 
 
 async def _remove_one(engine: Engine, container_id: str) -> None:
