@@ -91,8 +91,9 @@ def test_lines_and_losses_add_up_for_every_reader(made: list[tuple[str, int]], w
         batch = tail.read(cursor, Where())
         assert seen + lost + len(batch.lines) + batch.lost == len(made)
         only = [fn for fn, _ in made[tail.begin :] if fn == "a"]
-        found = tail.read(tail.cursor_before(wanted, Where(fn_id="a")), Where(fn_id="a"))
-        assert len(found.lines) == min(wanted, len(only))
+        cursor, count = tail.last(wanted, Where(fn_id="a"))
+        found = tail.read(cursor, Where(fn_id="a"))
+        assert len(found.lines) == count == min(wanted, len(only))
 
     trio.run(run)
 

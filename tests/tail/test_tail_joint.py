@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -10,7 +11,12 @@ import trio.testing
 
 from hostler.tail import JointTail, LogTail, TailShare, tail_app
 from hostler.tail._app import LAST_SECONDS, MAX_READERS
-from hostler.tail._joint import AGAIN_SECONDS, ANSWER_SECONDS, WAIT_SECONDS
+from hostler.tail._joint import (
+    AGAIN_SECONDS,
+    ANSWER_SECONDS,
+    LAST_ANSWER_SECONDS,
+    WAIT_SECONDS,
+)
 from hostler.tail._ring import MAX_BATCH_LINES
 
 from .test_tail import Client, output
@@ -21,11 +27,12 @@ LIMIT = 100_000
 class Process:
     """Another process of the node, which may be away, or hang."""
 
-    def __init__(self, clock: Iterator[int]) -> None:
+    def __init__(self, clock: Iterator[int], limit: int) -> None:
         self._clock = clock
         self.questions = 0
-        self.limit = LIMIT
-        self.hangs = False
+        self.limit = limit
+        self.answers = math.inf
+        """Then it hangs."""
         self.seconds = 0.0
         """For an answer."""
         self.meanwhile: list[str] = []
@@ -48,7 +55,7 @@ class Process:
         await trio.lowlevel.checkpoint()
         if self.share is None:
             raise ConnectionRefusedError
-        if self.hangs:
+        if self.questions > self.answers:
             await trio.sleep_forever()
         await trio.sleep(self.seconds)
         answer = await self.share.answer(question)
@@ -59,24 +66,30 @@ class Process:
 
 
 class Node:
-    def __init__(self, others: int = 2) -> None:
+    def __init__(self, others: int = 2, limit: int = LIMIT) -> None:
         clock = iter(range(1_000_000))
-        self.own, *self.others = (Process(clock) for _ in range(1 + others))
+        self.own, *self.others = (Process(clock, limit) for _ in range(1 + others))
         self.closing = trio.Event()
         assert self.own.share is not None
         joint = JointTail(self.own.share, [other.ask for other in self.others])
         self.app = tail_app(self.own.tail, self.closing, joint)
 
 
-async def read_all(node: Node, query: str = "") -> list[str]:
+async def rest_of(client: Client) -> list[str]:
+    """What comes until the end of the answer, or until it was broken off."""
     found: list[str] = []
+    while not client.over.is_set():
+        with trio.move_on_after(2 * ANSWER_SECONDS):
+            found += await client.piece()
+        await trio.testing.wait_all_tasks_blocked()
+    return found
+
+
+async def read_all(node: Node, query: str = "") -> list[str]:
     async with trio.open_nursery() as nursery:
         client = Client(nursery, node.app, query)
         await client.begin()
-        while not client.over.is_set():
-            found += await client.piece()
-            await trio.testing.wait_all_tasks_blocked()
-    return found
+        return await rest_of(client)
 
 
 async def test_lines_of_all_come_in_the_order_of_time() -> None:
@@ -100,6 +113,50 @@ async def test_many_lines_come_in_pieces() -> None:
     for number in expected:
         [node.own, *node.others][int(number) % 3].prints(number)
     assert await read_all(node) == expected
+
+
+def print_in_turn(node: Node, count: int) -> list[str]:
+    """Many lines, in runs of which some are longer than a page."""
+    lines, processes = [f"{number}" for number in range(count)], [node.own, *node.others]
+    for number, line in enumerate(lines):
+        processes[(number // 1300 + number // 37) % len(processes)].prints(line)
+    return lines
+
+
+@pytest.mark.parametrize("wanted", [None, 1, 1500, 7000, 9000])
+async def test_pages_of_several_processes_are_merged(wanted: int | None) -> None:
+    node = Node(limit=20 * LIMIT)
+    lines = print_in_turn(node, 8000)
+    query = "" if wanted is None else f"lines={wanted}"
+    assert await read_all(node, query) == lines[-wanted if wanted else 0 :]
+
+
+async def test_a_reader_that_takes_nothing_has_a_page_of_each() -> None:
+    node = Node(1, limit=20 * LIMIT)
+    (other,) = node.others
+    lines = print_in_turn(node, 10 * MAX_BATCH_LINES)
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app)
+        await client.begin()
+        await trio.testing.wait_all_tasks_blocked()
+        assert other.questions == 1
+        found = await rest_of(client)
+        assert found == lines
+        assert other.questions > 4
+
+
+async def test_one_that_hangs_on_the_way_takes_no_lines_of_others_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node(1, limit=20 * LIMIT)
+    (other,) = node.others
+    other.prints(*(f"other {number}" for number in range(2 * MAX_BATCH_LINES)))
+    node.own.prints(*(f"own {number}" for number in range(10)))
+    other.answers = 1
+    found = await read_all(node, "lines=1500")
+    assert found[:-10] == [f"other {number}" for number in range(510, 500 + MAX_BATCH_LINES)]
+    assert found[-10:] == [f"own {number}" for number in range(10)]
+    assert trio.current_time() == pytest.approx(ANSWER_SECONDS)
 
 
 async def test_lost_lines_of_all_are_counted() -> None:
@@ -168,7 +225,7 @@ async def test_who_does_not_answer_is_left_out(autojump_clock: trio.testing.Mock
     for process in (node.own, gone, hanging):
         process.prints("line")
     gone.stop()
-    hanging.hangs = True
+    hanging.answers = 0
     assert await read_all(node) == ["line"]
     assert trio.current_time() == pytest.approx(ANSWER_SECONDS)
 
@@ -235,11 +292,45 @@ async def test_a_node_that_stops_tells_the_last_lines(
         await trio.testing.wait_all_tasks_blocked()
         node.closing.set()
         node.own.prints("last")
-        found: list[str] = []
-        while not client.over.is_set():
-            found += await client.piece()
-            await trio.testing.wait_all_tasks_blocked()
+        found = await rest_of(client)
         assert found == ["last"]
+
+
+@pytest.mark.parametrize("query", ["follow=1", ""])
+async def test_a_process_that_hangs_takes_no_last_lines_with_it(
+    autojump_clock: trio.testing.MockClock, query: str
+) -> None:
+    node = Node(2)
+    hanging, other = node.others
+    node.own.prints("first")
+    other.prints("second")
+    hanging.answers = 0
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, query)
+        await client.begin()
+        await trio.testing.wait_all_tasks_blocked()
+        node.closing.set()
+        found = await rest_of(client)
+        assert found == ["first", "second"]
+        assert trio.current_time() == pytest.approx(LAST_ANSWER_SECONDS)
+
+
+async def test_one_that_hangs_later_takes_no_last_lines_with_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    node = Node(2)
+    hanging, other = node.others
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "follow=1")
+        await client.begin()
+        await trio.testing.wait_all_tasks_blocked()
+        hanging.answers = 0
+        node.own.prints("first")
+        other.prints("second")
+        node.closing.set()
+        found = await rest_of(client)
+        assert sorted(found) == ["first", "second"]
+        assert trio.current_time() == pytest.approx(LAST_ANSWER_SECONDS)
 
 
 async def test_a_reader_that_stands_still_does_not_keep_it_from_that(

@@ -127,7 +127,7 @@ class _Reader:
 
     async def run(self, closing: trio.Event) -> None:
         if self._query.lines is not None:
-            self._cursor = self._tail.cursor_before(self._query.lines, self._query.where)
+            self._cursor, _ = self._tail.last(self._query.lines, self._query.where)
         await self._send_beat()  # the head goes out with the first piece of the body
         while True:
             last = not self._query.follow or closing.is_set()
@@ -149,14 +149,18 @@ class _Reader:
 
         await self._send_beat()
         reading = joint.reading(self._query.where, self._query.lines)
-        await reading.catch_up(send)
-        if not self._query.follow:
-            return
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(reading.follow, send)
-            await closing.wait()
-            reading.stop()
-        await reading.catch_up(send)
+
+            async def until_closing() -> None:
+                await closing.wait()
+                reading.stop()
+
+            nursery.start_soon(until_closing)
+            await reading.catch_up(send)
+            if self._query.follow:
+                await reading.follow(send)
+                await reading.catch_up(send)
+            nursery.cancel_scope.cancel()
 
     async def _catch_up(self, end: int) -> None:
         while self._cursor < end:

@@ -9,6 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import suppress
 from functools import partial
+from itertools import islice
 
 import attrs
 import msgspec
@@ -22,6 +23,8 @@ WAIT_SECONDS = 10.0
 follower sees an empty line."""
 ANSWER_SECONDS = 2.0
 """A process that does not answer another question by then is left out."""
+LAST_ANSWER_SECONDS = 0.5
+"""The same for all questions while the node drains, which leaves a reader time to take the rest."""
 AGAIN_SECONDS = 1.0
 """Until one that does not answer is asked again."""
 
@@ -52,6 +55,8 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     cursor: Cursor
     end: int
     """The cursor's number behind all that there are already."""
+    ahead: int
+    """Of the first one: how many of the last ``lines`` there are, these included."""
     lost: int
     lines: list[LineDocument]
 
@@ -68,7 +73,7 @@ class TailShare:
 
     async def page(self, asked: Question) -> Page:
         await trio.lowlevel.checkpoint()  # many lines must not hold up what else the node does
-        number = self._begin(asked)
+        number, ahead = self._begin(asked)
         batch = self._tail.read(number, asked.where)
         if asked.wait:
             with trio.move_on_after(WAIT_SECONDS):
@@ -79,6 +84,7 @@ class TailShare:
         return Page(
             Cursor(self._process, batch.cursor),
             end=self._tail.end,
+            ahead=ahead,
             lost=batch.lost,
             lines=[*map(document_of, batch.lines)],
         )
@@ -88,23 +94,26 @@ class TailShare:
         asked = msgspec.msgpack.decode(question, type=Question)
         return msgspec.msgpack.encode(await self.page(asked))
 
-    def _begin(self, asked: Question) -> int:
+    def _begin(self, asked: Question) -> tuple[int, int]:
         if asked.cursor is not None and asked.cursor.process == self._process:
-            return asked.cursor.number
+            return asked.cursor.number, 0
         if asked.cursor is None and asked.lines is not None:
-            return self._tail.cursor_before(asked.lines, asked.where)
-        return self._tail.begin
+            return self._tail.last(asked.lines, asked.where)
+        return self._tail.begin, 0
 
 
 class JointTail:
     """``own`` is the part of this process, ``others`` reach the rest."""
 
     def __init__(self, own: TailShare, others: Sequence[Ask]) -> None:
-        self._sources: list[Source] = [own.page, *(partial(_asked, ask) for ask in others)]
+        self._own = own
+        self._others = [partial(_asked, ask) for ask in others]
 
     def reading(self, where: Where, lines: int | None) -> Reading:
         """By one reader, from the last ``lines`` on (``None`` = all that are kept)."""
-        return Reading([_Way(source, where, lines) for source in self._sources], lines)
+        own = _Way(self._own.page, where, lines, patience=math.inf)
+        others = [_Way(ask, where, lines, patience=ANSWER_SECONDS) for ask in self._others]
+        return Reading([own, *others], lines)
 
 
 async def _asked(ask: Ask, question: Question) -> Page:
@@ -121,16 +130,25 @@ class Reading:
         self._lines = lines
 
     async def catch_up(self, send: Send) -> None:
-        """Pass on what there is that was not read yet, in the order of time."""
-        found = [_Found() for _ in self._ways]
-        async with trio.open_nursery() as nursery:
-            for way, into in zip(self._ways, found, strict=True):
-                nursery.start_soon(way.catch_up, into)
-        merged = heapq.merge(*(each.lines for each in found), key=lambda line: line.at)
+        """Pass on what there is that was not read yet, in the order of time.
+
+        Of each process one page is kept, the next one is asked for once it was passed on.
+        """
+        heads = [_Head(way) for way in self._ways]
         limit, self._lines = self._lines, None  # what comes later is all new
-        lost = sum(each.lost for each in found)
-        for body in _pieces(lost, [*merged] if limit is None else [*deque(merged, limit)]):
-            await send(body)
+        while True:
+            async with trio.open_nursery() as nursery:
+                for head in heads:
+                    nursery.start_soon(head.fill)
+            lost = sum(head.take_lost() for head in heads)
+            surplus = 0 if limit is None else max(0, sum(head.ahead for head in heads) - limit)
+            # What may come is newer than this, of each process.
+            until = min((head.newest for head in heads if not head.over), default=math.inf)
+            taken = heapq.merge(*(head.take(until) for head in heads), key=lambda line: line.at)
+            for body in _pieces(lost, [*islice(taken, surplus, None)]):
+                await send(body)
+            if all(head.over and not head.lines for head in heads):
+                return
 
     async def follow(self, send: Send) -> None:
         """Pass on what comes, until `stop`, and an empty line in silence."""
@@ -139,15 +157,10 @@ class Reading:
                 nursery.start_soon(way.follow, send)
 
     def stop(self) -> None:
-        """Let `follow` end; what it has begun to pass on it does to the end."""
+        """Let `follow` end, which passes on to the end what it has begun to, and `catch_up` not
+        wait for other processes longer than `LAST_ANSWER_SECONDS`."""
         for way in self._ways:
             way.stop()
-
-
-@attrs.define
-class _Found:
-    lines: list[LineDocument] = attrs.Factory(list[LineDocument])
-    lost: int = 0
 
 
 @attrs.define
@@ -157,27 +170,26 @@ class _Way:
     _source: Source
     _where: Where
     _lines: int | None
+    _patience: float
+    """Seconds; of one that always answers ``inf``."""
     _cursor: Cursor | None = None
+    _until: float = math.inf
+    """When it is too late for an answer."""
     _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    _waiting: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _stopped: bool = False
 
-    async def catch_up(self, into: _Found) -> None:
-        """To the end as it is now, as far as it answers."""
-        number, end = 0.0, math.inf
-        while number < end:
-            page: Page | None = None
-            with trio.move_on_after(ANSWER_SECONDS), suppress(OSError):
-                page = await self._next(wait=False)
-            if page is None:
-                return
-            into.lines += page.lines
-            into.lost += page.lost
-            number, end = page.cursor.number, min(end, page.end)
+    async def next(self) -> Page | None:
+        """What there is now, if it answers in time."""
+        with trio.CancelScope() as self._asking, suppress(OSError):
+            self._asking.deadline = min(self._until, trio.current_time() + self._patience)
+            return await self._next(wait=False)
+        return None
 
     async def follow(self, send: Send) -> None:
         while not self._stopped:
             page: Page | None = None
-            with trio.CancelScope() as self._asking:
+            with trio.CancelScope() as self._waiting:
                 try:
                     page = await self._next(wait=True)
                 except OSError:
@@ -187,12 +199,58 @@ class _Way:
 
     def stop(self) -> None:
         self._stopped = True
-        self._asking.cancel()
+        self._waiting.cancel()
+        if self._patience < math.inf:
+            self._until = trio.current_time() + LAST_ANSWER_SECONDS
+            self._asking.deadline = min(self._asking.deadline, self._until)
 
     async def _next(self, *, wait: bool) -> Page:
         page = await self._source(Question(self._where, self._cursor, self._lines, wait))
         self._cursor = page.cursor
         return page
+
+
+@attrs.define
+class _Head:
+    """Those lines of one process that are next, and how far it is to the end as it was first."""
+
+    _way: _Way
+    lines: deque[LineDocument] = attrs.Factory(deque[LineDocument])
+    newest: float = -math.inf
+    """Of the ``lines``."""
+    ahead: int = 0
+    """Lines to come of those that the first question was for, these included."""
+    over: bool = False
+    """Whether these are the last ones."""
+    _end: float = math.inf
+    _lost: int = 0
+
+    async def fill(self) -> None:
+        """Have lines, unless it is `over`."""
+        while not self.lines and not self.over:
+            page = await self._way.next()
+            if page is None:
+                self.over, self.ahead = True, 0
+                return
+            if self._end == math.inf:
+                self._end, self.ahead = page.end, page.ahead
+            self.lines.extend(page.lines)
+            self.newest = max((line.at for line in page.lines), default=-math.inf)
+            self._lost += page.lost
+            if page.cursor.number >= self._end:
+                self.over, self.ahead = True, min(self.ahead, len(self.lines))
+
+    def take_lost(self) -> int:
+        lost, self._lost = self._lost, 0
+        return lost
+
+    def take(self, until: float) -> list[LineDocument]:
+        """The first lines, none newer than ``until``."""
+        taken: list[LineDocument] = []
+        while self.lines and self.lines[0].at <= until:
+            taken.append(self.lines.popleft())
+        self.ahead = max(0, self.ahead - len(taken))
+        return taken
 
 
 def _pieces(lost: int, lines: list[LineDocument]) -> Iterator[bytes]:

@@ -113,17 +113,18 @@ class LogTail:
             with trio.move_on_at(self._cutter.next_due):
                 await self._changed.wait()
 
-    def cursor_before(self, count: int, where: Where) -> int:
-        """The cursor that ``count`` lines of ``where`` follow, or fewer if there are no more."""
-        cursor = self.end
+    def last(self, count: int, where: Where) -> tuple[int, int]:
+        """The cursor that ``count`` lines of ``where`` follow, or fewer if there are no more, and
+        how many do."""
+        cursor, found = self.end, 0
         if not count:
-            return cursor
+            return cursor, found
         for line in reversed(self._lines):
             cursor -= 1
-            count -= where.fits(line.source)
-            if not count:
+            found += where.fits(line.source)
+            if found == count:
                 break
-        return cursor
+        return cursor, found
 
     def read(self, cursor: int, where: Where) -> Batch:
         """The next lines behind ``cursor``; perhaps none of them is of ``where``."""
