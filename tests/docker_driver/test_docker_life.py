@@ -239,7 +239,9 @@ async def test_broken_logger_is_not_the_functions_trouble(bench: Bench, logs: Lo
 async def test_closing_ends_the_capture(bench: Bench) -> None:
     cookie = await prepared(bench, on_output=lambda chunk, is_stderr: None)
     await cookie.run()
-    assert bench.driver.statistics().threads == 2
+    with trio.fail_after(WAIT):
+        while bench.driver.statistics().threads != 2:  # one that has just started the container
+            await trio.testing.wait_all_tasks_blocked(0.01)
     await cookie.aclose()  # the fixture waits for the thread's end
 
 

@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerMetrics, EngineError, open_docker_driver
 from hostler.drivers.docker._engine import open_engine
-from hostler.drivers.docker._limits import LIMITS, Operation
+from hostler.drivers.docker._limits import Operation
 from hostler.drivers.docker._metrics import fnv1_64
 from hostler.drivers.docker._statistics import Sample, make_sample
 
@@ -176,9 +176,7 @@ async def test_how_calls_ended(fake_engine: FakeEngine, fake_environ: dict[str, 
 
     seen: list[str] = []
     engine = await open_engine(
-        fake_environ,
-        dict(LIMITS) | {Operation.INSPECT_IMAGE: 0.2},
-        lambda name, status, seconds: seen.append(f"{name} {status}"),
+        fake_environ, observe=lambda name, status, seconds: seen.append(f"{name} {status}")
     )
 
     async def call(operation: Operation = Operation.INSPECT_IMAGE) -> None:
@@ -186,21 +184,24 @@ async def test_how_calls_ended(fake_engine: FakeEngine, fake_environ: dict[str, 
 
     fake_engine.on("GET /images/img/json", value({}))
     await call()
-    for handler in (error(404, "no"), fake_engine.hang, break_off):
+    for handler in (error(404, "no"), break_off):
         fake_engine.on("GET /images/img/json", handler)
         with pytest.raises(EngineError):
             await call()
     fake_engine.on("GET /images/img/json", fake_engine.hang)
     with trio.move_on_after(0.1):
         await call(Operation.LIST)
+    engine._limits[Operation.INSPECT_IMAGE] = 0.1  # not before: the others may take longer
+    with pytest.raises(EngineError):
+        await call()
     fake_engine.release()
     await engine.aclose()
     assert seen == [
         "docker_inspect_image ok",
         "docker_inspect_image 404",
-        "docker_inspect_image timeout",
         "docker_inspect_image error",
         "docker_list_containers canceled",
+        "docker_inspect_image timeout",
     ]
 
 
