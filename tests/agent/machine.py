@@ -13,6 +13,7 @@ from typing import Any
 import attrs
 import docker
 import msgspec
+import pytest
 import trio
 
 from hostler.abc import Body, Driver
@@ -58,9 +59,14 @@ class Machine:
 
 @contextmanager
 def open_machine(host: str, image: str) -> Iterator[Machine]:
-    """At the end nothing is left, also of a test that has failed."""
+    """At the end nothing is left, also of a test that has failed. A busy engine has long to tell
+    how a container has ended."""
     engine = docker.APIClient(base_url=host, version="auto")
-    with tempfile.TemporaryDirectory(prefix="fn") as folder:
+    with (
+        tempfile.TemporaryDirectory(prefix="fn") as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        patch.setattr("hostler.agent._execution.REASON_WAIT", LIMIT)
         os.chmod(folder, 0o755)
         machine = Machine(host, image, f"hostler-test-{uuid.uuid4().hex}", Path(folder), engine)
         yield machine

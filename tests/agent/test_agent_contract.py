@@ -148,8 +148,10 @@ async def test_scenario_03_outcomes_and_what_becomes_of_the_container(
     ],
 )
 async def test_a_container_that_ends_during_its_call_says_how(
-    tmp_path: Path, what: str, text: str
+    tmp_path: Path, what: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    if what != "close":
+        monkeypatch.setattr("hostler.agent._execution.REASON_WAIT", LIMIT)
     async with open_fnt(tmp_path) as node:
         with pytest.raises(FunctionResponseError) as caught:
             await do(node, what)
@@ -295,7 +297,8 @@ async def test_header_that_cannot_be_sent_harms_nobody(tmp_path: Path) -> None:
 async def test_scenario_03_socket_checks(
     tmp_path: Path, start: str, error: type[APIError], reason: str
 ) -> None:
-    async with open_fnt(tmp_path, hot_start_timeout_msecs=1000.0) as node:
+    limit = 1000.0 if start == "hang" else LIMIT * 1000.0
+    async with open_fnt(tmp_path, hot_start_timeout_msecs=limit) as node:
         with pytest.raises(error) as caught:
             await node.run("fnt", config={"FNT_START": start})
         assert re.fullmatch(re.escape(str(error())) + reason, str(caught.value))

@@ -124,6 +124,7 @@ async def test_soak_of_real_processes(tmp_path: Path) -> None:
             async with open_node(driver, tmp_path, memory=12 * 128) as node:
                 soak = Soak(node, 1_000, clients=8, fields=fnt_fields)
                 await soak.run()
+                await node.run("fnt", fn_id="lives")  # longer than the others, if nobody looks
                 assert function_processes(tmp_path) > 0
             assert function_processes(tmp_path) == 0
             assert trio.lowlevel.current_statistics().tasks_living == tasks
