@@ -22,6 +22,8 @@ FUNCTIONS = "apps: [{name: a, fns: [{name: f, id: f, image: 'true'}]}]"
 SLOW_HEAD = b"POST /invoke/f HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"x"
 SLOW_BODY = b"POST /invoke/f HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"x"
 SILENT = b"", b""
+OWN = "127.0.1.1", 0
+"""So that others keep the ports of 127.0.0.1."""
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def slow_clients(node: NodeProcess, count: int, parts: tuple[bytes, bytes]) -> I
     with ExitStack() as stack:
         clients = []
         for _ in range(count):
-            client = stack.enter_context(socket.create_connection(("127.0.0.1", port)))
+            client = stack.enter_context(socket.create_connection(("127.0.0.1", port), None, OWN))
             client.sendall(parts[0])
             clients.append(client)
         for client in clients:

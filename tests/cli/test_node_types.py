@@ -18,6 +18,7 @@ from hostler.cli._node_type import command_of
 from hostler.errors import ConfigError
 from tests.conftest import Logs
 from tests.functions.build import fnt_path
+from tests.ports import free_port
 
 from ._process import END_SECONDS, SCRIPT, clean_env, ends, open_node
 
@@ -175,12 +176,6 @@ def test_the_node_type_may_be_in_a_file(tmp_path: Path) -> None:
     assert command_of({"FN_NODE_TYPE_FILE": str(tmp_path / "type")}) == ["api"]
     with pytest.raises(ConfigError, match="FN_NODE_TYPE_FILE"):
         command_of({"FN_NODE_TYPE_FILE": str(tmp_path / "none")})
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
 
 
 @asynccontextmanager

@@ -15,6 +15,8 @@ import pytest
 import trio
 import trustme
 
+from tests.ports import free_port
+
 from .http_server import Answer, Request, serve_tcp
 
 USER, PASSWORD = "me", "pa:ss"
@@ -30,7 +32,7 @@ class Registry:
     folder: Path
     nursery: trio.Nursery
     host: str = "127.0.0.1"
-    port: int = 0
+    port: int = attrs.Factory(free_port)
     basic_auth: bool = False
     authority: trustme.CA | None = None
     _process: trio.Process | None = None
@@ -57,9 +59,7 @@ class Registry:
                 await self._process.stderr.aclose()
                 raise AssertionError(f"the registry did not start: {text.decode()}")
             text += more
-        line = text[text.index(b"listening on ") :].decode()
         self.nursery.start_soon(_drain, self._process.stderr)
-        self.port = int(line.split(self.host + ":")[1].split('"')[0].split(",")[0])
 
     async def stop(self) -> None:
         if self._process is not None:

@@ -14,6 +14,8 @@ import dns.rdatatype
 import dns.rrset
 import trio
 
+from tests.ports import free_port
+
 
 @attrs.define(eq=False)
 class Server:
@@ -75,8 +77,8 @@ class Server:
 @asynccontextmanager
 async def open_dns_server() -> AsyncIterator[Server]:
     """Serves on one port of 127.0.0.1 until the block ends."""
-    listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
-    port = listeners[0].socket.getsockname()[1]
+    port = free_port()
+    listeners = await trio.open_tcp_listeners(port, host="127.0.0.1")
     udp = trio.socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
     await udp.bind(("127.0.0.1", port))
     server = Server(port)

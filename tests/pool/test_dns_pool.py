@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -26,6 +25,7 @@ from hostler.pool._targets import (
     parse_targets,
 )
 from tests.conftest import Logs
+from tests.ports import free_port
 from tests.wire.leaks import open_sockets, settle, trio_tasks
 
 from .dns_server import Server, open_dns_server
@@ -265,8 +265,7 @@ async def test_no_call_fails_while_the_records_change_under_load(server: Server)
     """Runners over the real wire, on loopback addresses that come and go."""
     rng = random.Random(3)
     hosts = [f"127.0.0.{number}" for number in range(2, 6)]
-    with socket.create_server(("127.0.0.2", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     services = [OneAtATime(20) for _ in hosts]
     async with wire.open_loop() as loop, trio.open_nursery() as nursery:
         for service, host in zip(services, hosts, strict=True):

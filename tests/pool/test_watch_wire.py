@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from hostler import wire
 from hostler.pool import PoolMetrics, open_dynamic_pool
+from tests.ports import free_port
 from tests.wire.leaks import asyncio_tasks, open_sockets, settle
 from tests.wire.services import Service
 
@@ -22,7 +23,7 @@ async def test_a_runner_that_drains_gets_no_more_calls_and_is_found_after_its_re
                 wire.open_server(Service(), "127.0.0.1:0", loop=loop) as stays,
                 trio.open_nursery() as nursery,
             ):
-                first = await nursery.start(serve, "127.0.0.1:0", loop)
+                first = await nursery.start(serve, f"127.0.0.1:{free_port()}", loop)
                 addresses = [stays.address, first.address]
                 async with open_dynamic_pool(addresses, loop=loop, metrics=metrics) as pool:
 

@@ -6,7 +6,6 @@ from __future__ import annotations
 import contextlib
 import os
 import pwd
-import random
 import shutil
 import signal
 import socket
@@ -22,6 +21,8 @@ import psycopg
 import pymysql
 import trustme
 
+from tests.ports import free_port
+
 START_LIMIT = 60.0
 END_LIMIT = 30.0
 
@@ -34,7 +35,7 @@ class Server:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        self.port = _free_port()
+        self.port = free_port()
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -271,15 +272,6 @@ def running(kind: type[Server]) -> Iterator[Server]:
     finally:
         server.kill()
         shutil.rmtree(folder)
-
-
-def _free_port() -> int:
-    """Below those that the kernel gives to connections: one of these might be somebody's before the
-    server has made its files."""
-    while True:
-        port = random.randrange(20_000, 32_000)
-        with contextlib.suppress(OSError), socket.create_server(("localhost", port)):
-            return port
 
 
 def _postgres(program: str) -> str:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import random
 import signal
-import socket
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -15,24 +13,15 @@ import h11
 import trio
 
 from tests.cli._process import END_SECONDS, NodeProcess
+from tests.ports import free_port
 
 from .http import Exchange, posting
 from .nodes import Runner
 
-PORTS = range(15_000, 30_000)
-"""Below those that the kernel gives to clients, which would take a restarting node's port."""
-
 
 def free_address() -> str:
     """``host:port`` for a node that is to come back there."""
-    while True:
-        port = random.choice(PORTS)
-        with socket.socket() as sock:
-            try:
-                sock.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        return f"127.0.0.1:{port}"
+    return f"127.0.0.1:{free_port()}"
 
 
 Opener = Callable[[], AbstractAsyncContextManager[NodeProcess | Runner]]

@@ -17,6 +17,7 @@ import trio
 from hostler.functions import load_functions
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
 from tests.functions.build import fnt_path
+from tests.ports import free_port
 
 from ._browser import Browser, contrast, open_browser
 
@@ -293,13 +294,13 @@ async def test_an_lb_and_a_runner(functions: Path, tmp_path: Path) -> None:
 
 
 async def test_a_page_without_its_node_waits_for_it(functions: Path, tmp_path: Path) -> None:
-    arguments = ("serve", "--driver", "process", "--functions", str(functions))
+    address = f"127.0.0.1:{free_port()}"
+    arguments = ("serve", "--driver", "process", "--functions", str(functions), "--bind", address)
     async with open_browser(tmp_path) as browser:
-        async with open_node(*arguments, "--bind", "127.0.0.1:0") as node:
-            address = node.ready["http"][0]
+        async with open_node(*arguments) as node:
             await browser.open(f"{node.url}/ui/")
             await browser.wait("document.getElementById('link')?.dataset.state === 'live'")
         await browser.wait("document.getElementById('link').dataset.state === 'lost'")
-        async with open_node(*arguments, "--bind", address):
+        async with open_node(*arguments):
             await browser.wait("document.getElementById('link').dataset.state === 'live'")
         assert await browser.ask("document.querySelectorAll('#functions-rows tr').length") == 4
