@@ -229,7 +229,8 @@ class RunnerCall(ABC):
 
     ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key or ``None``.
     ``runner_address`` and ``attempts`` tell where the call went; the runner object and the
-    placer fill them. ``deadline`` (`trio.current_time`) is when its client gives up.
+    placer fill them. A placer that is cancelled while no runner has the call empties the former.
+    ``deadline`` (`trio.current_time`) is when its client gives up.
     """
 
     model: Call

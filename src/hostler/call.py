@@ -18,7 +18,13 @@ import trio
 from ._spans import Span
 from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall, SlotHook
 from .bodies import BytesBody
-from .errors import APIError, ConfigError, HostlerError
+from .errors import (
+    APIError,
+    ConfigError,
+    HostlerError,
+    ServerBusy,
+    ServiceReservationFailure,
+)
 from .models import Call
 
 
@@ -92,7 +98,7 @@ class PendingCall(RunnerCall):
     scope: trio.CancelScope | None = None
     """Lent by who submits it, and open around that: an LB agent that ends before the call cancels
     it. Without one, or while another of its calls has it, the agent makes its own, which costs more
-    than to place the call, and raises `ServiceReservationFailure` then."""
+    than to place the call, and raises `cut_error` then."""
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     on_slot: SlotHook | None = None
@@ -101,6 +107,11 @@ class PendingCall(RunnerCall):
     """What the function printed for this call, by an agent that was opened with ``keep_logs``: at
     most FN_MAX_LOG_SIZE_BYTES, then a line that says that there was more. What it printed last may
     still be under way when the call has ended."""
+
+    def cut_error(self) -> APIError:
+        """What a call ends with that its LB agent had to cancel: it may have run, unless no runner
+        had got it."""
+        return ServiceReservationFailure() if self.runner_address else ServerBusy()
 
     def run_seconds(self, now: float) -> float:
         """Seconds for a function that starts ``now`` (`trio.current_time`): its timeout, or what is

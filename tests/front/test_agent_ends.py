@@ -12,6 +12,7 @@ from hostler.agent import Resources, open_agent
 from hostler.call import PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.sim import open_sim_driver
+from hostler.errors import ServerBusy
 from hostler.front import invoke_app
 from tests.agent.functions import hang
 from tests.conftest import Logs
@@ -98,11 +99,65 @@ async def test_the_calls_of_a_node(tmp_path: Path) -> None:
             assert (await client.post()).status == 503
 
 
+async def answer_at_the_end(call: PendingCall) -> None:
+    """The agent ends when there is nothing left that it could end."""
+    await call.writer.start(200, [("Content-Length", "1")])
+    await call.writer.write(b"x")
+    assert call.scope is not None
+    call.scope.cancel()
+
+
+async def test_an_answer_that_tells_of_no_end_leaves_its_connection_usable() -> None:
+    agent = ScriptedAgent(answer_at_the_end)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        for _ in range(3):
+            answer = await client.post()
+            assert answer.status == 200
+            assert "connection" not in answer.headers
+        # Such, too, as came before it was answered.
+        await client.send(2 * b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        assert [(await client.answer()).status for _ in range(2)] == [200, 200]
+        assert len({id(call.scope) for call in agent.calls}) == 5
+
+
+async def test_a_drain_ends_such_a_connection_as_any_other() -> None:
+    async with open_front(ScriptedAgent(answer_at_the_end)) as front:
+        client = await front.connect()
+        assert (await client.post()).status == 200
+        front.shutdown.set()
+        assert await client.closed_by_server()
+        await front.done.wait()
+
+
+@pytest.mark.parametrize(
+    ("runner", "error", "status"),
+    [("", None, 503), ("", ServerBusy(), 503), ("runner:1", None, 500)],
+)
+async def test_a_call_that_no_runner_had_may_be_tried_again(
+    runner: str, error: Exception | None, status: int
+) -> None:
+    async def handler(call: PendingCall) -> None:
+        call.runner_address = runner
+        assert call.scope is not None
+        call.scope.cancel()
+        if error is not None:
+            raise error
+        await trio.sleep_forever()
+
+    async with open_front(ScriptedAgent(handler)) as front:
+        client = await front.connect()
+        answer = await client.post()
+        assert (answer.status, answer.headers["connection"]) == (status, "close")
+        assert await client.closed_by_server()
+
+
 @pytest.mark.parametrize("takes", [True, False])
 async def test_a_response_that_has_begun_is_broken_off(takes: bool, logs: Logs) -> None:
     """Within a second, whether or not its client takes anything."""
 
     async def handler(call: PendingCall) -> None:
+        call.runner_address = "runner:1"
         await call.writer.start(200, [("Content-Length", "100000000")])
         if takes:
             await call.writer.write(b"x")

@@ -14,6 +14,7 @@ from hostler.abc import (
     NotPlaced,
     Outcome,
     Placed,
+    Runner,
     RunnerCall,
 )
 from hostler.call import PendingCall
@@ -25,7 +26,7 @@ from hostler.errors import (
 )
 from hostler.lb import DrainReport, Footprint, LBAgent, LBStatistics
 from tests.conftest import Logs
-from tests.pool.fakes import FakeRunner, make_call
+from tests.pool.fakes import FakePool, FakeRunner, make_call
 
 from .bench import Bench, Recorder, acknowledging, open_bench
 
@@ -169,6 +170,66 @@ async def test_a_drain_cancels_the_scope_that_a_call_was_lent(autojump_clock: Mo
     assert call.scope is not None
     assert call.scope.cancelled_caught
     assert bench.agent.statistics() == LBStatistics(calls=1, canceled=1)
+
+
+async def refuse_then_hang(
+    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+) -> Outcome:
+    """The second attempt is not committed."""
+    if runner.attempts[call.model.id] > 1:
+        await trio.sleep_forever()
+    await trio.lowlevel.checkpoint()
+    commit()
+    call.runner_address = runner.address
+    return NotPlaced(ServerBusy())
+
+
+class HungPool(FakePool):
+    def runners_now(self, call: RunnerCall) -> None:
+        return None
+
+    async def runners(self, call: RunnerCall) -> list[Runner]:
+        await trio.sleep_forever()
+        raise AssertionError
+
+
+@pytest.mark.parametrize("lent", [True, False])
+@pytest.mark.parametrize(
+    ("runner", "pool", "busy"),
+    [
+        (FakeRunner(), HungPool([]), True),
+        (FakeRunner(script=refuse_then_hang), None, True),
+        (FakeRunner(slots=0), None, True),
+        (FakeRunner(seconds=9999), None, False),
+    ],
+    ids=["looks for runners", "asks one again", "waits", "runs"],
+)
+async def test_only_a_call_that_a_runner_had_may_have_run(
+    autojump_clock: MockClock, runner: FakeRunner, pool: FakePool | None, busy: bool, lent: bool
+) -> None:
+    """At the end of all grace, which may come at the same time as the refusal of the others."""
+    runner.attempts.clear()
+    call, errors = make_call(), list[Exception]()
+
+    async def submit(agent: LBAgent) -> None:
+        with trio.CancelScope() as scope:
+            call.scope = scope if lent else None
+            try:
+                await agent.submit(call)
+            except APIError as error:
+                errors.append(error)
+        if scope.cancelled_caught:
+            errors.append(call.cut_error())
+
+    async with (
+        trio.open_nursery() as nursery,
+        open_bench(runner, pool=pool, placer_seconds=9999) as bench,
+    ):
+        nursery.start_soon(submit, bench.agent)
+        await trio.sleep(1)
+        await wait_all_tasks_blocked()
+        bench.agent.abort()
+    assert list(map(type, errors)) == [ServerBusy if busy else ServiceReservationFailure]
 
 
 async def test_a_call_that_is_over_leaves_a_lent_scope_alone(autojump_clock: MockClock) -> None:

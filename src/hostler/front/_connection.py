@@ -96,28 +96,37 @@ class Connection:
         """Serve until either side is done. Raises nothing but a cancellation."""
         try:
             self.owner.departures.add(self._client.fd, self._note_gone)
-            with self.scope:
-                while (exchange := await self._next()) is not None:
-                    self.served = True
-                    try:
-                        await exchange.run()
-                    finally:
-                        self._on_gone.clear()
-                        if not exchange.answered and exchange.looks_complete:
-                            self._client.reset_on_close()
-                    if self.owner.draining or not exchange.reusable:
-                        if exchange.answered:
-                            await self._linger(complete=exchange.is_read)
-                        break
-                    if self._unseen is None:
-                        self.h11.start_next_cycle()
-                    self.idle = True
+            while await self._serve():
+                # An agent has ended while it was answered: the client was not told of an end.
+                self.owner.idle_watch.remove(self)
+                self.scope = trio.CancelScope()
         except OSError as error:
             log.debug("connection lost", reason=str(error))
         finally:
             self.owner.idle_watch.remove(self)
             self.owner.departures.remove(self._client.fd)
             self._client.close()
+
+    async def _serve(self) -> bool:
+        """Serve requests; whether there may be more after the end of the scope."""
+        with self.scope:
+            while (exchange := await self._next()) is not None:
+                self.served = True
+                try:
+                    await exchange.run()
+                finally:
+                    self._on_gone.clear()
+                    if not exchange.answered and exchange.looks_complete:
+                        self._client.reset_on_close()
+                if self.owner.draining or not exchange.reusable:
+                    if exchange.answered:
+                        await self._linger(complete=exchange.is_read)
+                    return False
+                if self._unseen is None:
+                    self.h11.start_next_cycle()
+                self.idle = True
+            return False
+        return self.idle and not self._ending
 
     def _note_gone(self) -> None:
         self._gone = True
@@ -154,6 +163,7 @@ class Connection:
         the error that was sent."""
         self._unseen = None
         if self._h11 is not None and self._has_more():
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._begins()
             return await self._by_h11()
         # The first has most often come with the connection.

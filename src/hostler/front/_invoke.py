@@ -31,7 +31,6 @@ from hostler.errors import (
     Blame,
     ClientCancelled,
     RequestTooBig,
-    ServiceReservationFailure,
     public_error,
 )
 from hostler.headers import canonical_header
@@ -136,6 +135,9 @@ class _Exchange:
     body: Body | None = None
     found: Found | None = None
     detached = False
+    call: PendingCall | None = None
+    error: Exception | None = None
+    """That of the call, if it is not answered yet."""
     call_id = ""
     fn_id = ""
     request_id = ""
@@ -215,6 +217,7 @@ class _Exchange:
             self.incoming.discard()
         if error is not None:
             if self.call_scope.cancel_called:
+                self.error = error
                 await self._client_left(error)
             reply = self._reply_to(error)
         if reply is not None:
@@ -226,7 +229,8 @@ class _Exchange:
         """The agent has ended, and with it the call and the connection's scope, but the client is
         there. Bounded: that scope has no say any more."""
         with trio.move_on_after(LAST_ANSWER_SECONDS, shield=True):
-            reply = self._reply_to(ServiceReservationFailure())
+            assert self.call is not None
+            reply = self._reply_to(self.error or self.call.cut_error())
             if reply is not None:
                 reply.headers.append((b"connection", b"close"))
                 self.status = reply.status
@@ -267,7 +271,7 @@ class _Exchange:
         if self.front.request_id_header:
             self.request_id = request_id(head.headers.get(self.front.request_id_header))
             options.append(with_request_id(self.request_id))
-        call = self.front.agent.get_call(*options)
+        self.call = call = self.front.agent.get_call(*options)
         if self.incoming is None:
             call.scope = self.call_scope
         self.call_id = self.writer.call_id = call.model.id

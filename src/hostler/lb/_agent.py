@@ -16,7 +16,7 @@ from ..abc import CallAgent, CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget
 from ..call import CallOption, PendingCall, build_call
 from ..config import LBConfig
-from ..errors import ServerBusy, ServiceReservationFailure
+from ..errors import ServerBusy
 from ..metrics import LBMetrics
 from ._detached import AckWriter, log_late_failure
 from ._report import DrainReport, report_of
@@ -97,8 +97,8 @@ class LBAgent(CallAgent):
                 return
         finally:
             self._gate.leave(scope)
-        # The agent closes and the grace is over. The call may have run.
-        raise ServiceReservationFailure
+        # The agent closes and the grace is over.
+        raise call.cut_error()
 
     async def _run_detached(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
         """Until the acknowledgement this is a part of the caller's task: errors are raised there,

@@ -39,7 +39,8 @@ async def open_lb_agent(
     `ServerBusy` at once, which also closes the placer; what runs, detached calls too, has
     ``grace`` seconds (default: ``config.drain_grace_msecs``) to end and is then cancelled.
     Left by an exception or a cancellation there is no grace. A call that the agent has to cancel
-    raises `ServiceReservationFailure` in its submitter's task. Afterwards ``agent.drain_report``
+    raises `ServiceReservationFailure` in its submitter's task, since it may have run, or
+    `ServerBusy` if no runner had got it. Afterwards ``agent.drain_report``
     says what the drain has cost.
 
     Raises `ConfigError` for a ``call_overrider`` that does not take what it gets.

@@ -90,6 +90,8 @@ class AttemptTracker:
             return
         if search.is_committed:
             self._metrics.placer_placed_abort.inc()
+        else:  # whoever had got it has refused it
+            search.call.runner_address = ""
         if is_timeout(error) or now >= search.call.deadline:
             self._metrics.placer_client_timeout.inc()
         else:
