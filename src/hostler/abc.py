@@ -228,9 +228,8 @@ class RunnerCall(ABC):
     """A call as a placer and a runner see it.
 
     ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key or ``None``.
-    ``runner_address`` and ``attempts`` tell where the call went; the runner object and the
-    placer fill them. A placer that is cancelled while no runner has the call empties the former.
-    ``deadline`` (`trio.current_time`) is when its client gives up.
+    ``runner_address`` (which a placer empties if it is cancelled while no runner has the call) and
+    ``attempts`` tell where it went. ``deadline`` (`trio.current_time`): its client gives up.
     """
 
     model: Call
