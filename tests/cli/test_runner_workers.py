@@ -246,14 +246,22 @@ async def test_each_tells_what_functions_of_all_have_printed(functions: Path) ->
         pids = await fleet.pids_of_functions()
         found: set[str] = set()
         printed: list[str] = []
-        with trio.fail_after(END_SECONDS):
-            while len(found) < len(pids):
-                printed.append(f"line-{len(printed)}")
-                found.add((await fleet.call(f"out={printed[-1]};pid")).text)
         async with httpx.AsyncClient(base_url=fleet.runner.url, timeout=60) as client:
-            for _ in range(4):  # on connections of their own, which the kernel gives to some worker
+
+            async def told() -> list[dict[str, Any]]:
+                """On a connection of its own, which the kernel gives to some worker."""
                 answer = await client.get("/logs", headers={"Connection": "close"})
-                lines = [json.loads(line) for line in answer.text.splitlines() if line]
+                return [json.loads(line) for line in answer.text.splitlines() if line]
+
+            with trio.fail_after(END_SECONDS):
+                while len(found) < len(pids):
+                    printed.append(f"line-{len(printed)}")
+                    found.add((await fleet.call(f"out={printed[-1]};pid")).text)
+                    # It takes another way than the answer, which may be longer.
+                    while len(await told()) < len(printed):
+                        pass
+            for _ in range(4):
+                lines = await told()
                 assert [line["line"] for line in lines] == printed
                 assert len({line["container_id"] for line in lines}) == len(pids)
 
