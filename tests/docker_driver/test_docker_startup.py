@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import uuid
 from pathlib import Path
+from typing import Any
 
 import docker
 import pytest
@@ -16,6 +18,7 @@ from hostler.drivers.docker import (
     EngineError,
     EngineTooOld,
     EngineUnreachable,
+    _engine,
     _startup,
     open_docker_driver,
 )
@@ -25,7 +28,7 @@ from hostler.errors import ConfigError
 from ..conftest import Logs
 from .conftest import WAIT
 from .fake_engine import FakeEngine, error, nothing, value
-from .http_server import Answer, Request
+from .http_server import BREAK, Answer, Request
 
 
 @pytest.mark.parametrize(
@@ -75,6 +78,39 @@ async def test_no_engine(tmp_path: Path) -> None:
     with pytest.raises(EngineUnreachable, match=r"none\.sock"):
         async with open_docker_driver(AgentConfig(), environ={"DOCKER_HOST": host}):
             pass
+
+
+async def test_cancelled_while_it_connects_it_leaves_no_thread(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(_engine, "THREAD_GRACE", WAIT)
+    asked, over, connect = trio.Event(), threading.Event(), _engine._connect
+
+    async def answer_late(request: Request) -> Answer:
+        asked.set()
+        await trio.testing.wait_all_tasks_blocked()
+        return BREAK
+
+    def noted(*args: Any) -> Any:
+        try:
+            return connect(*args)
+        finally:
+            over.set()
+
+    async def open_it() -> None:
+        with scope:
+            async with open_docker_driver(AgentConfig(), environ=fake_environ):
+                pytest.fail("opened")
+        assert over.is_set()
+
+    monkeypatch.setattr(_engine, "_connect", noted)
+    fake_engine.on("GET /version", answer_late)
+    scope = trio.CancelScope()
+    with trio.fail_after(WAIT):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(open_it)
+            await asked.wait()
+            scope.cancel()
 
 
 async def test_error_of_the_block_comes_out_as_it_is(

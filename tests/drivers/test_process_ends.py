@@ -18,6 +18,7 @@ from hostler.drivers.process import (
     WardenLost,
     open_process_driver,
 )
+from hostler.drivers.process._warden_client import Ward
 from hostler.errors import HostlerError
 from hostler.testing import FunctionBroke, ReadyWatch, call_function
 from tests.functions.build import fnt_path
@@ -83,6 +84,32 @@ async def test_lost_warden_ends_everything_and_is_said(tmp_path: Path, logs: Any
         with pytest.raises(WardenLost):
             await cookie.run()
         await cookie.aclose()
+    logs.expect_error("warden has ended")
+
+
+async def test_nobody_waits_for_a_warden_that_is_no_longer_heard(
+    tmp_path: Path, logs: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*args: object) -> None:
+        raise ZeroDivisionError
+
+    async def run() -> None:
+        async with open_process_driver(images={"fnt": [str(fnt_path())]}) as driver:
+            cookie, container, _ = await started(driver, make_task(tmp_path))
+            pids.extend([driver.warden.pid, container.pid])
+            monkeypatch.setattr(Ward, "hear", fail)
+            try:
+                with pytest.raises(WardenLost):
+                    await cookie.freeze()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await cookie.aclose()
+
+    pids: list[int] = []
+    with trio.fail_after(60), pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(ZeroDivisionError)
+    assert [state_of(pid) for pid in pids] == ["", ""]
     logs.expect_error("warden has ended")
 
 

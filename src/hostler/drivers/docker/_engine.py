@@ -221,20 +221,25 @@ async def open_engine(
     name, with the newest API version that it speaks.
 
     ``limits`` replaces entries of `LIMITS`; ``observe`` is told about each call. Raises
-    `EngineUnreachable` or `EngineTimeout`.
+    `EngineUnreachable` or `EngineTimeout`. Cancelled, it waits for its thread, for `THREAD_GRACE`
+    at most.
     """
     table = LIMITS | dict(limits or {})
     seconds = table[Operation.CONNECT]
     where = environ.get("DOCKER_HOST") or DEFAULT_HOST
-    with trio.move_on_after(seconds):
-        try:
+    thread = trio.CapacityLimiter(1)
+    try:
+        with trio.move_on_after(seconds):
             await _check_socket(where)
             clients = await trio.to_thread.run_sync(
-                partial(_connect, environ, table), abandon_on_cancel=True
+                partial(_connect, environ, table), abandon_on_cancel=True, limiter=thread
             )
-        except _LIBRARY_ERRORS as error:
-            raise EngineUnreachable("connect", _why(error, where)) from error
-        return Engine(clients, table, observe)
+            return Engine(clients, table, observe)
+    except _LIBRARY_ERRORS as error:
+        raise EngineUnreachable("connect", _why(error, where)) from error
+    finally:
+        with trio.move_on_after(THREAD_GRACE, shield=True):
+            await _all_free(thread)
     raise EngineTimeout("connect", f"no answer within {seconds:g} s")
 
 

@@ -209,13 +209,15 @@ class WardenClient:
         Shielded: whoever is cancelled still has to close containers, and needs the answers.
         `aclose` ends it.
         """
-        with trio.CancelScope(shield=True):
-            while data := await self._receive():
-                message = json.loads(data)
-                ward = self._wards.get(message["id"])
-                if ward is not None:
-                    ward.hear(message)
-        self._lose()
+        try:
+            with trio.CancelScope(shield=True):
+                while data := await self._receive():
+                    message = json.loads(data)
+                    ward = self._wards.get(message["id"])
+                    if ward is not None:
+                        ward.hear(message)
+        finally:  # also if this fails: nobody would be answered any more
+            self._lose()
 
     async def aclose(self) -> None:
         """End the warden and with it every process. Idempotent; the caller shields.
