@@ -227,9 +227,9 @@ class InnerAgent(CallAgent):
 class RunnerCall(ABC):
     """A call as a placer and a runner see it.
 
-    ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key. The runner object
-    fills ``runner_address``; the placer, which empties it if it is cancelled while no runner has the
-    call, counts ``attempts``. ``deadline`` (`trio.current_time`) is when the call's client gives up.
+    ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key. The runner
+    object fills ``runner_address``, the placer counts ``attempts`` and, if it is cancelled while no
+    runner has the call, empties the former. At ``deadline`` (Trio's clock) its client gives up.
     """
 
     model: Call

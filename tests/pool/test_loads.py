@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import math
 import random
+import weakref
 from collections import Counter
 from fractions import Fraction
 
@@ -149,6 +151,33 @@ def test_what_is_remembered_is_bounded() -> None:
     index.clear("b")
     assert len(index) == 0
     assert not index._needs
+
+
+def test_needs_without_a_container_make_no_other_be_forgotten() -> None:
+    index = WarmIndex()
+    index.set("a", FN, 1, 0)
+    for number in range(MAX_NEEDS + 100):
+        need = Need(number, memory=1, idle_seconds=30)
+        index.set("a", need, 1, 0)
+        assert index.take("a", need, 0)
+    assert index.count("a", FN, 0) == 1
+    assert len(index) == 1
+    assert len(index._needs) == MAX_NEEDS
+
+
+def test_what_a_runner_has_warm_is_kept_once() -> None:
+    class Map(dict[bytes, int]):
+        """That can be referred to weakly."""
+
+    book, warm = LoadBook(), Map({b"x": 3})
+    book._warm.learn(b"x", FN)
+    kept = weakref.ref(warm)
+    book.note("a", LoadHint(free_memory=5, warm=warm, complete=True), 0)
+    del warm
+    gc.collect()
+    assert kept() is None
+    assert book.warm(FN, 0, 9) == ["a"]
+    assert book.room("a", gentle=False) == 5
 
 
 @given(

@@ -13,7 +13,9 @@ from __future__ import annotations
 import math
 import random
 from collections import OrderedDict
-from collections.abc import Set
+from collections.abc import Mapping, Set
+
+from msgspec.structs import replace
 
 from ..abc import NotPlaced, Outcome
 from ..frames import LoadHint
@@ -35,6 +37,7 @@ HOLD_SECONDS = 0.15
 other (`hostler.runner._load_feed`)."""
 MAX_RUNNERS = 8192
 """Runners that are remembered at most, beside those with own calls."""
+_NO_WARM: Mapping[bytes, int] = {}
 
 
 class LoadBook:
@@ -262,7 +265,9 @@ class LoadBook:
         self._learn_refusals(runner, hint.refused, now)
         if runner.unseen_memory or not _same_room(runner.hint, hint):
             self._changed[address] = None
-        runner.hint, runner.hinted_at = hint, now
+        # What is warm there is kept elsewhere, and may be much.
+        runner.hint = replace(hint, warm=_NO_WARM) if hint.complete else hint
+        runner.hinted_at = now
         runner.unseen_memory = runner.unseen_cpus = 0
         if (runner.tells and knows_all(hint)) != (address in self._telling):
             self._note_teller(address, runner)

@@ -39,7 +39,7 @@ class WarmIndex:
     def __init__(self) -> None:
         self._needs: OrderedDict[Hashable, dict[str, tuple[int, float]]] = OrderedDict()
         """How many, and until when; those heard of last come last. May be empty: most often the
-        next call that ends has one again."""
+        next call that ends has one again. Such a need comes first, to go before all others."""
         self._runners: dict[str, set[Hashable]] = {}
         self._digests: OrderedDict[bytes, Need] = OrderedDict()
 
@@ -100,6 +100,8 @@ class WarmIndex:
         else:
             del found[address]
             self._runners[address].discard(need.key)
+            if not found:
+                self._needs.move_to_end(need.key, last=False)
         return now < until
 
     def learn(self, digest: bytes, need: Need) -> None:
