@@ -251,8 +251,10 @@ def test_another_status_can_be_the_right_one(target: Target) -> None:
 
 
 def test_lines_are_timed_as_they_come(target: Target) -> None:
-    arrivals = first_byte.ask(target, "sleep=30;lines=5;every=20;framing=chunked")
-    assert 0.03 <= arrivals.at[0] <= arrivals.at[4] - 0.08
+    arrivals = first_byte.ask(target, "sleep=30;lines=5;every=200;framing=chunked")
+    assert arrivals.at[0] >= 0.03
+    assert arrivals.at[4] >= 0.83
+    assert arrivals.at[0] < arrivals.at[4] - 0.4  # half, as this process may have been late
     late = Arrivals(at=[0.1, 0.3, 0.55, 0.7, 0.9])
     assert late.most_late(0.1) == pytest.approx(0.05)
     with pytest.raises(RunFailed, match="not 5 lines"):

@@ -319,7 +319,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     @_contained
     def resume_writing(self) -> None:
         super().resume_writing()
-        self.processor.pump_all()
+        self._call_soon(self.processor.pump_all)  # not in the midst of asyncio's write: see _loop
 
     @_contained
     def connection_lost(self, exc: BaseException | None) -> None:

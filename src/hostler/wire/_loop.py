@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
+import structlog
 import trio_asyncio  # type: ignore[import-untyped]  # (it has no annotations)
 
 from hostler._groups import as_it_is
+
+log = structlog.get_logger(__name__)
 
 Loop: TypeAlias = asyncio.AbstractEventLoop
 """A trio-asyncio loop. Objects of ``wire`` hold theirs explicitly: a Trio task that was started
@@ -30,7 +33,22 @@ async def open_loop(loop: Loop | None = None) -> AsyncIterator[Loop]:
         yield current
         return
     async with as_it_is(trio_asyncio.open_loop) as own:
+        own.set_exception_handler(_on_error)
         yield own
+
+
+def _on_error(loop: Loop, context: dict[str, Any]) -> None:
+    """Errors in callbacks end the loop, as without a handler, but for one of asyncio's own.
+
+    If a protocol writes while it is told that its transport takes more, and that write fails, the
+    transport loses the connection twice, and the second time fails for want of its socket
+    (CPython 3.11 to 3.14). Ours does not write there; that of asyncio's TLS does.
+    """
+    error = context.get("exception")
+    if isinstance(error, AttributeError) and "_call_connection_lost" in context["message"]:
+        log.debug("connection lost twice", error=str(error))
+    else:
+        loop.default_exception_handler(context)
 
 
 async def run_asyncio(loop: Loop, function: Callable[[], Awaitable[_T]]) -> _T:
