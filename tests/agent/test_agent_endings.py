@@ -10,10 +10,12 @@ import pytest
 import trio
 
 from hostler.abc import ContainerTask, Cookie, Driver, RunningContainer, RunResult
+from hostler.agent._execution import END_WAIT, REASON_WAIT
 from hostler.drivers.sim import (
     SimContainer,
     SimDisconnect,
     SimExit,
+    SimHandler,
     SimRequest,
     SimResponse,
     open_sim_driver,
@@ -128,3 +130,65 @@ async def test_nobody_is_blamed_for_a_container_that_the_driver_has_lost(
             await node.run("lost")
         assert (caught.value.code, caught.value.blame) == (502, "service")
         assert str(caught.value) == str(FunctionResponseError())
+
+
+@attrs.define
+class Slow(Driver):
+    """Tells ``seconds`` late how a container has ended."""
+
+    inner: Driver
+    seconds: float
+
+    async def create_cookie(self, task: ContainerTask) -> Cookie:
+        cookie = await self.inner.create_cookie(task)
+        run = cookie.run
+
+        async def run_slowly() -> RunningContainer:
+            return SlowlyTold(await run(), self.seconds)
+
+        cookie.run = run_slowly  # type: ignore[method-assign]
+        return cookie
+
+
+@attrs.define
+class SlowlyTold(RunningContainer):
+    inner: RunningContainer
+    seconds: float
+
+    async def wait(self) -> RunResult:
+        result = await self.inner.wait()
+        await trio.sleep(self.seconds)
+        return result
+
+
+async def exit_with_3(request: SimRequest) -> SimResponse:
+    raise SimExit(3)
+
+
+@pytest.mark.parametrize(
+    ("handler", "told_after", "text", "seconds"),
+    [
+        (exit_with_3, 0.0, ": the container exited with code 3", 0.0),
+        (exit_with_3, END_WAIT / 2, ": the container exited with code 3", END_WAIT / 2),
+        (exit_with_3, 9999.0, "", REASON_WAIT + END_WAIT),
+        (hang_once, 9999.0, "", 1 + REASON_WAIT),  # somebody listens
+    ],
+)
+async def test_a_call_waits_for_an_engine_that_is_slow_to_tell_how_its_container_ended(
+    autojump_clock: object,
+    tmp_path: Path,
+    handler: SimHandler,
+    told_after: float,
+    text: str,
+    seconds: float,
+) -> None:
+    async with (
+        open_sim_driver() as driver,
+        open_node(Slow(driver, told_after), tmp_path, **NACK) as node,
+    ):
+        driver.add_image("fails", handler)
+        began = trio.current_time()
+        with pytest.raises(FunctionResponseError) as caught:
+            await node.run("fails", timeout=60)
+        assert str(caught.value) == f"{FunctionResponseError()}{text}"
+        assert trio.current_time() - began == pytest.approx(seconds, abs=0.1)

@@ -318,6 +318,16 @@ class Channel:
         self._drop(stale)
         return self._connect()
 
+    def is_deaf(self) -> bool:
+        """Whether nobody listens any more: the function has ended, or ends."""
+        try:
+            self._socket.connect().close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+        return False
+
     def settle(self, connection: Connection, *, reusable: bool, now: float) -> None:
         """Keep ``connection`` for the next exchange if it is ``reusable`` and there can be one,
         else close it. The last one is over ``now``."""

@@ -19,6 +19,8 @@ log = structlog.get_logger(__name__)
 REASON_WAIT = 0.5
 """Seconds that a call whose connection broke waits to learn whether its container has ended, and
 why. An engine tells within some tens of milliseconds."""
+END_WAIT = 10.0
+"""Seconds, beside those, for an engine that is slow to tell: nobody listens in the container."""
 
 HOOK_LIMIT = 10.0
 """Seconds for a hook that has to run even if the call was cancelled."""
@@ -69,6 +71,9 @@ async def _explain(container: Container, call: PendingCall, error: Exception) ->
         return error
     with trio.move_on_after(REASON_WAIT):
         await container.ended.wait()
+    if not container.ended.is_set() and container.usable and container.channel.is_deaf():
+        with trio.move_on_after(END_WAIT):
+            await container.ended.wait()
     if not container.ended.is_set():
         return error
     result = container.result
