@@ -1,4 +1,5 @@
-"""Wrong usage of the command line: the last line says what is wrong, and the exit code is 2."""
+"""Wrong usage of the command line: the last line says what is wrong, and the exit code is 2.
+Interrupted, it is 130."""
 
 from __future__ import annotations
 
@@ -9,7 +10,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hostler.cli import app
+from hostler.cli import _groups, app
 
 
 def commands(group: click.Group, ctx: click.Context) -> Iterator[tuple[str, click.Command]]:
@@ -114,3 +115,15 @@ def test_without_arguments_there_is_help(line: str) -> None:
     done = CliRunner().invoke(app, line.split(), prog_name="hostler")
     assert done.exit_code == 2
     assert "\nCommands:\n" in done.output
+
+
+def test_interrupted_while_it_is_loaded_a_command_ends_as_one_that_is_interrupted(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupted(*args: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(_groups, "import_module", interrupted)
+    group = _groups.LazyGroup("hostler", places={"serve": ".commands._serve:serve"})
+    done = CliRunner().invoke(group, ["serve"])
+    assert (done.exit_code, done.output) == (130, "")

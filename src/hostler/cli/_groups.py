@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 from collections.abc import Mapping
 from importlib import import_module
 from typing import Any
@@ -40,6 +42,9 @@ class LazyGroup(click.Group):
 
 def _loaded(place: str) -> click.Command:
     module, _, attribute = place.partition(":")
-    command = getattr(import_module(module, __package__), attribute)
+    try:
+        command = getattr(import_module(module, __package__), attribute)
+    except KeyboardInterrupt:  # click would say "Aborted!" and end with 1
+        sys.exit(128 + signal.SIGINT)
     assert isinstance(command, click.Command)
     return command
