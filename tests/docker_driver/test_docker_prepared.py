@@ -2,15 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import os
-import platform
-import signal
 import socket
-import struct
-import subprocess
-import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -23,8 +16,9 @@ import trio.testing
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerCookie, DockerDriver, DockerOptions, open_docker_driver
 from hostler.drivers.docker._networks import may_change_its_name_space, needs_its_own
-from hostler.drivers.docker._pause import COMMAND, NAME, pause_files, pause_program
+from hostler.drivers.docker._pause import COMMAND, NAME, pause_image, pause_program
 from hostler.drivers.docker._prefork_plan import PoolPlan
+from hostler.drivers.docker._retry import FOREVER, Backoff
 from hostler.errors import ConfigError
 
 from ..conftest import Logs
@@ -276,19 +270,35 @@ async def test_an_image_that_is_missing_is_made(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> None:
     fake_engine.on("GET /images/hostler-pause:1/json", error(404, "No such image"))
-    fake_engine.on("POST /images/create", value({"status": "sha256:1"}))
+    fake_engine.on("POST /images/load", value({"stream": "Loaded image: hostler-pause:1"}))
     fake_engine.on("POST /containers/create", error(409, "Conflict"))
     fake_engine.on("DELETE /containers/.*", nothing)
     fake_engine.on("GET /info", value(AMD))
     with trio.fail_after(WAIT):
         async with open_docker_driver(AgentConfig(), environ=fake_environ):
             await fake_engine.wait_for("POST /containers/create", 16)
-    [request] = [r for r in fake_engine.requests if r.path.endswith("/images/create")]
-    assert (request.query["repo"], request.query["tag"]) == ("hostler-pause", "1")
-    assert request.query["fromSrc"] == "-"
-    with tarfile.open(fileobj=io.BytesIO(request.body)) as tar:
-        [entry] = tar.getmembers()
-        assert (entry.name, entry.mode) == ("pause", 0o755)
+    [request] = [r for r in fake_engine.requests if r.path.endswith("/images/load")]
+    program = pause_program("x86_64")
+    assert program is not None
+    assert request.body == pause_image(NAME, program)
+
+
+async def test_an_image_that_the_engine_does_not_take_is_made_again(
+    fake_engine: FakeEngine,
+    fake_environ: dict[str, str],
+    logs: Logs,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    soon = Backoff(max_retries=FOREVER, interval_msec=1, max_delay_msec=1)
+    monkeypatch.setattr("hostler.drivers.docker._prefork_image.RETRY", soon)
+    fake_engine.on("GET /images/hostler-pause:1/json", error(404, "No such image"))
+    fake_engine.on("POST /images/load", value({"error": "no space left on device"}))
+    fake_engine.on("GET /info", value(AMD))
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ):
+            await fake_engine.wait_for("POST /images/load", 2)
+    line, *_ = logs.with_event("prefork image can't be had, will try again")
+    assert "no space left on device" in line["error"]
 
 
 @pytest.mark.parametrize(
@@ -334,39 +344,3 @@ def test_options_with_which_a_name_space_may_be_changed(
 ) -> None:
     options = DockerOptions(name="ctr", config={"User": user}, host_config=host_config)
     assert may_change_its_name_space(options) is may
-
-
-# --- the program -----------------------------------------------------------------------------
-
-
-@pytest.mark.skipif(pause_program(platform.machine()) is None, reason="no program for this machine")
-def test_the_program_sleeps_until_it_is_killed(tmp_path: Path) -> None:
-    program = pause_program(platform.machine())
-    assert program is not None
-    with tarfile.open(fileobj=io.BytesIO(pause_files(program))) as tar:
-        tar.extractall(tmp_path, filter="data")
-    with subprocess.Popen([tmp_path / "pause"]) as process:
-        try:
-            # A signal that is handled by nobody, and one that interrupts the sleep.
-            for number in (signal.SIGCONT, signal.SIGWINCH):
-                process.send_signal(number)
-            with contextlib.suppress(subprocess.TimeoutExpired):
-                process.wait(0.05)
-            assert process.returncode is None
-        finally:
-            process.kill()
-    assert process.returncode == -signal.SIGKILL
-
-
-@pytest.mark.parametrize(("architecture", "machine"), [("x86_64", 62), ("aarch64", 183)])
-def test_the_program_is_an_executable(architecture: str, machine: int) -> None:
-    program = pause_program(architecture)
-    assert program is not None
-    kind, number = struct.unpack_from("<2H", program, 16)
-    entry, headers = struct.unpack_from("<2Q", program, 24)
-    offset, address = struct.unpack_from("<2Q", program, headers + 8)
-    size, memory = struct.unpack_from("<2Q", program, headers + 32)
-    assert (kind, number) == (2, machine)
-    assert (offset, size, memory) == (0, len(program), len(program))
-    assert address <= entry < address + size
-    assert pause_program("s390x") is None

@@ -8,9 +8,13 @@ that would end it, for it is the first process of its container, except for the 
 
 from __future__ import annotations
 
+import hashlib
 import io
 import struct
 import tarfile
+from collections.abc import Mapping
+
+import msgspec
 
 NAME = "hostler-pause:1"
 """The image's; another program needs another tag."""
@@ -34,6 +38,10 @@ _AARCH64 = struct.pack(
 )
 _CODE = {"x86_64": (62, _X86_64), "aarch64": (183, _AARCH64)}
 """The machine's number in ELF, and the program, by the engine's name of its architecture."""
+
+_ARCHITECTURES = {62: "amd64", 183: "arm64"}
+"""As an image names it, by the machine's number."""
+_MACHINE_AT = 18
 
 _ADDRESS = 0x400000
 _PAGE = 0x10000
@@ -62,9 +70,38 @@ def pause_program(architecture: str) -> bytes | None:
 
 def pause_files(program: bytes) -> bytes:
     """The image's file system, a tar archive with ``program`` in it."""
+    return _archive({COMMAND.lstrip("/"): program}, mode=0o755)
+
+
+def pause_image(name: str, program: bytes) -> bytes:
+    """The image, as ``docker save`` has it. It is known by what is in it, so whoever makes it with
+    the same ``program`` makes the same one: there is no time of today in it."""
+    layer = pause_files(program)
+    (machine,) = struct.unpack_from("<H", program, _MACHINE_AT)
+    config = msgspec.json.encode(
+        {
+            "architecture": _ARCHITECTURES[machine],
+            "os": "linux",
+            "created": "1970-01-01T00:00:00Z",
+            "config": {"Cmd": [COMMAND]},
+            "rootfs": {"type": "layers", "diff_ids": [f"sha256:{_digest(layer)}"]},
+        }
+    )
+    files = {f"{_digest(config)}.json": config, f"{_digest(layer)}/layer.tar": layer}
+    configs, layers = files
+    manifest = [{"Config": configs, "RepoTags": [name], "Layers": [layers]}]
+    return _archive({**files, "manifest.json": msgspec.json.encode(manifest)}, mode=0o644)
+
+
+def _archive(files: Mapping[str, bytes], *, mode: int) -> bytes:
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w") as tar:
-        entry = tarfile.TarInfo(COMMAND.lstrip("/"))
-        entry.mode, entry.size = 0o755, len(program)
-        tar.addfile(entry, io.BytesIO(program))
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.mode, entry.size = mode, len(data)
+            tar.addfile(entry, io.BytesIO(data))
     return archive.getvalue()
+
+
+def _digest(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

@@ -11,11 +11,12 @@ import structlog
 import trio
 
 from ...errors import APIError
+from ._archives import load_archive
 from ._engine import Engine
 from ._errors import EngineError
 from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
-from ._pause import pause_files
+from ._pause import pause_image
 from ._pull import ImagePuller
 from ._reference import parse_image
 from ._retry import FOREVER, Backoff
@@ -84,10 +85,7 @@ def pulled(name: str, engine: Engine, puller: ImagePuller, keychain: Keychain) -
 
 
 def made(name: str, program: bytes, engine: Engine) -> PreforkImage:
-    """The image ``name`` with nothing but ``program``."""
-    repository, _, tag = name.partition(":")
-
-    def request(client: docker.APIClient) -> None:
-        client.import_image(io.BytesIO(pause_files(program)), repository, tag)
-
-    return PreforkImage(name, engine, partial(engine.call, Operation.LOAD, request))
+    """The image ``name`` with nothing but ``program``. Several that make it at once make the same
+    one, so that it is not taken from under anybody's containers."""
+    archive = pause_image(name, program)
+    return PreforkImage(name, engine, partial(load_archive, engine, lambda: io.BytesIO(archive)))

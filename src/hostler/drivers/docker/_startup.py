@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from functools import partial
-from typing import Any
+from typing import IO, Any
 
 import docker
 import structlog
 import trio
 
 from ...errors import ConfigError
+from ._archives import load_archive
 from ._containers import remove_container
 from ._engine import Engine
 from ._errors import EngineError, EngineTooOld
 from ._instance import family_of, is_living
 from ._limits import Operation
 from ._options import LABEL_CLASSIFIER, LABEL_INSTANCE
-from ._streams import JSON, JSONLines, open_json_lines
 
 log = structlog.get_logger(__name__)
 
@@ -57,28 +56,15 @@ async def load_images(engine: Engine, path: str) -> None:
 
     Raises `ConfigError` if the file can't be read and `EngineError` if the engine refuses it.
     """
-    failure: list[str] = []
 
-    def on_message(message: JSON) -> None:
-        if text := message.get("error"):
-            failure.append(str(text))
+    def open_file() -> IO[bytes]:
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise ConfigError(f"can't read FN_DOCKER_LOAD_FILE: {error}") from error
 
-    request = partial(_send_archive, path=path, silence=engine.limit(Operation.LOAD))
-    await engine.stream(Operation.LOAD, request, on_message)
-    if failure:
-        raise EngineError(Operation.LOAD.value, failure[0])
+    await load_archive(engine, open_file)
     log.info("images loaded", path=path)
-
-
-def _send_archive(client: docker.APIClient, *, path: str, silence: float) -> JSONLines:
-    try:
-        archive = open(path, "rb")  # noqa: SIM115  (opening and reading fail differently)
-    except OSError as error:
-        raise ConfigError(f"can't read FN_DOCKER_LOAD_FILE: {error}") from error
-    with archive:
-        return open_json_lines(
-            client, "POST", "/images/load", silence=silence, params={"quiet": "1"}, data=archive
-        )
 
 
 async def begin_removal(engine: Engine, labels: Mapping[str, str], nursery: trio.Nursery) -> None:
