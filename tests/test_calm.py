@@ -59,3 +59,24 @@ async def test_who_begins_anew_is_waited_for(autojump_clock: object) -> None:
         await trio.testing.wait_all_tasks_blocked()
         await calm.wait(began + 10)
         assert trio.current_time() - began == 3
+
+
+async def test_rest_begins_again_with_each_disturbance(autojump_clock: object) -> None:
+    calm = Calm()
+    began = trio.current_time()
+    await calm.rest(2)
+    assert trio.current_time() - began == 2
+
+    async def work() -> None:
+        for _ in range(2):
+            await trio.sleep(1)
+            with calm.disturbed():
+                pass  # over before anybody could see it
+        await trio.sleep(1)
+        with calm.disturbed():
+            await trio.sleep(4)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(work)
+        await calm.rest(2)
+    assert trio.current_time() - began == 2 + 3 + 4 + 2

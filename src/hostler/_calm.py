@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -15,6 +16,7 @@ class Calm:
 
     def __init__(self) -> None:
         self._under_way = 0
+        self._since = -math.inf
         self._over = Change()
 
     def __repr__(self) -> str:
@@ -29,6 +31,7 @@ class Calm:
         finally:
             self._under_way -= 1
             if not self._under_way:
+                self._since = trio.current_time()
                 self._over.note()
 
     async def wait(self, until: float) -> None:
@@ -39,3 +42,14 @@ class Calm:
         with trio.CancelScope(deadline=until):
             while self._under_way:
                 await self._over.wait()
+
+    async def rest(self, seconds: float) -> None:
+        """Return when nothing has been under way for ``seconds``, counted from now at the
+        earliest."""
+        begun = trio.current_time()
+        while True:
+            await self.wait(math.inf)
+            end = max(begun, self._since) + seconds
+            if trio.current_time() >= end:
+                return
+            await trio.sleep_until(end)

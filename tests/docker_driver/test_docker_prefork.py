@@ -10,7 +10,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import docker
 import msgspec
 import pytest
@@ -26,8 +25,7 @@ from hostler.drivers.docker import (
     open_docker_driver,
 )
 from hostler.drivers.docker._pace import Pace
-from hostler.drivers.docker._prefork import WARNING_INTERVAL, PreforkPool
-from hostler.drivers.docker._prefork_plan import PoolPlan
+from hostler.drivers.docker._prefork import NameSpace
 from hostler.errors import ServerBusy
 
 from ..conftest import Logs
@@ -87,17 +85,20 @@ async def test_pool_of_two(open_bench: OpenBench, logs: Logs) -> None:
     """Two join a name space each, the third gets the configured network, with one warning; what
     was given back last is taken first; nothing is left."""
     async with open_bench(2, docker_networks=("none",)) as bench:
-        cookies = [await bench.driver.create_cookie(bench.task("hang")) for _ in range(4)]
-        modes = [cookie.options.host_config["NetworkMode"] for cookie in cookies]
         pool = {f"container:{c['Id']}" for c in bench.containers()}
+        cookies = [await bench.driver.create_cookie(bench.task("hang")) for _ in range(4)]
+        assert {mode_of(cookie) for cookie in cookies} == {"none"}
+        assert bench.driver.statistics().prefork == PreforkStatistics(size=2, free=2)
+        for cookie in cookies:
+            await cookie.validate_image()
+            await cookie.create_container()
+        modes = [mode_of(cookie) for cookie in cookies]
         assert set(modes[:2]) == pool
         assert modes[2:] == ["none", "none"]
         assert len(logs.with_event("prefork pool is empty")) == 1
         assert bench.driver.statistics().prefork == PreforkStatistics(size=2, used=2, misses=2)
 
         joined = cookies[0]
-        await joined.validate_image()
-        await joined.create_container()
         await joined.run()
         spaces = {
             os.readlink(f"/proc/{bench.inspect(name)['State']['Pid']}/ns/net")
@@ -109,9 +110,20 @@ async def test_pool_of_two(open_bench: OpenBench, logs: Logs) -> None:
             await cookie.aclose()
         assert bench.driver.statistics().prefork == PreforkStatistics(size=2, free=2, misses=2)
         assert bench.driver.statistics().networks == {"none": 0}
-        latest = await bench.driver.create_cookie(bench.task("hang"))
-        assert latest.options.host_config["NetworkMode"] == modes[1]
+        latest = await created(bench)
+        assert mode_of(latest) == modes[1]
         await latest.aclose()
+
+
+def mode_of(cookie: DockerCookie) -> str:
+    return str(cookie.options.host_config["NetworkMode"])
+
+
+async def created(bench: Bench) -> DockerCookie:
+    cookie = await bench.driver.create_cookie(bench.task("hang"))
+    await cookie.validate_image()
+    await cookie.create_container()
+    return cookie
 
 
 @pytest.mark.docker
@@ -124,8 +136,8 @@ async def test_use_once_and_networks(open_bench: OpenBench) -> None:
         before = {c["Id"] for c in bench.containers()}
         modes = {bench.inspect(name)["HostConfig"]["NetworkMode"] for name in before}
         assert modes == {"none", "bridge"}
-        cookie = await bench.driver.create_cookie(bench.task("hang"))
-        used = cookie.options.host_config["NetworkMode"].removeprefix("container:")
+        cookie = await created(bench)
+        used = mode_of(cookie).removeprefix("container:")
         await cookie.aclose()
         await until(lambda: bench.driver.statistics().prefork.free == 2)
         after = {c["Id"] for c in bench.containers()}
@@ -139,10 +151,14 @@ async def test_name_space_dies_under_a_launch(open_bench: OpenBench) -> None:
     async with open_bench(1) as bench:
         for step in ("create_container", "run"):
             cookie = await bench.driver.create_cookie(bench.task("hang"))
-            holder = cookie.options.host_config["NetworkMode"].removeprefix("container:")
             await cookie.validate_image()
             if step == "run":
                 await cookie.create_container()
+                holder = mode_of(cookie).removeprefix("container:")
+            else:  # as if it ended between the choice and the engine's look at it
+                [holder] = (c["Id"] for c in bench.containers())
+                del cookie.options.config["Hostname"]
+                cookie.options.host_config["NetworkMode"] = f"container:{holder}"
             await trio.to_thread.run_sync(bench.engine.kill, holder)
             await until(partial(_is_gone, bench, holder))
             with pytest.raises(ServerBusy):
@@ -289,12 +305,12 @@ async def test_freeing_nonsense_changes_nothing(
         pool = driver._shop.prefork
         assert pool is not None
         await until(lambda: pool.statistics().free == 1)
-        taken = pool.allocate()
-        assert taken == "id1"
+        taken = pool.allocate({})
+        assert taken == NameSpace("id1", "")
         pool.free(freed)
-        assert pool.allocate() is None
-        pool.free(taken)
-        pool.free(taken)
+        assert pool.allocate({}) is None
+        pool.free("id1")
+        pool.free("id1")
         assert pool.statistics().free == 1
 
 
@@ -367,20 +383,3 @@ async def test_pace(autojump_clock: trio.testing.MockClock) -> None:
     for _ in range(3):
         await pace.wait()
     assert trio.current_time() == now
-
-
-async def test_shortages_are_told_once_in_a_while(
-    autojump_clock: trio.testing.MockClock, logs: Logs
-) -> None:
-    never: Any = None  # an empty pool needs none of its parts
-    plan = PoolPlan(size=1, image="img", command=())
-    pool = PreforkPool(plan, {}, "box", never, never, never)
-    for _ in range(5):
-        assert pool.allocate() is None
-        await trio.sleep(WARNING_INTERVAL / 4)
-    assert [line["misses"] for line in logs.with_event("pool is empty")] == [1, 5]
-
-    quiet = PreforkPool(attrs.evolve(plan, wanted=False), {}, "box", never, never, never)
-    assert quiet.allocate() is None
-    assert quiet.statistics().misses == 1
-    assert len(logs.with_event("pool is empty")) == 2

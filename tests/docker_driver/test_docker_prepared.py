@@ -114,7 +114,7 @@ def _network(options: DockerOptions) -> None:
 async def test_custom_drivers_get_what_they_want(
     bench: Bench, change: Callable[[DockerOptions], None], mode: str | None, hostname: str | None
 ) -> None:
-    """The engine would refuse such a container in a prepared name space. It goes back."""
+    """The engine would refuse such a container in a prepared name space. None is taken."""
     cookie = await launched(bench, change)
     found = bench.inspect(cookie.options.name)
     assert found["HostConfig"]["NetworkMode"] in ((mode,) if mode else ("default", "bridge"))
@@ -137,10 +137,15 @@ async def test_configured_networks_are_joined_by_the_pool(
         bench = Bench(driver, engine, tag, fnt, open_folder)
         modes = {bench.inspect(c["Id"])["HostConfig"]["NetworkMode"] for c in bench.containers()}
         assert modes == {"none"}
-        cookie = await launched(bench, lambda options: options.config.update(Hostname="mine"))
-        assert bench.inspect(cookie.options.name)["HostConfig"]["NetworkMode"] == "none"
+        own = await launched(bench, lambda options: options.config.update(Hostname="mine"))
+        assert bench.inspect(own.options.name)["HostConfig"]["NetworkMode"] == "none"
         assert driver.statistics().networks == {"none": 1}
-        await cookie.aclose()
+        joined = await launched(bench, lambda options: None)
+        mode = bench.inspect(joined.options.name)["HostConfig"]["NetworkMode"]
+        assert mode.startswith("container:")
+        assert driver.statistics().networks == {"none": 2}
+        await own.aclose()
+        await joined.aclose()
         assert driver.statistics().networks == {"none": 0}
 
 
@@ -305,6 +310,8 @@ async def test_an_image_that_the_engine_does_not_take_is_made_again(
     ("part", "options", "needs"),
     [
         ("config", {"Domainname": "d"}, True),
+        ("config", {"Hostname": "mine"}, True),
+        ("config", {"Hostname": "box"}, False),
         ("config", {"MacAddress": "02:42:ac:11:00:02"}, True),
         ("config", {"Hostname": "", "ExposedPorts": {}}, False),
         ("config", {"Labels": {"a": "b"}, "User": "7"}, False),
@@ -319,7 +326,7 @@ async def test_an_image_that_the_engine_does_not_take_is_made_again(
 def test_options_that_need_a_name_space_of_their_own(
     part: str, options: dict[str, Any], needs: bool
 ) -> None:
-    assert needs_its_own(DockerOptions(name="ctr", **{part: options})) is needs
+    assert needs_its_own(DockerOptions(name="ctr", **{part: options}), "box") is needs
 
 
 UNPRIVILEGED = {"CapDrop": ["all"], "SecurityOpt": ["no-new-privileges"]}

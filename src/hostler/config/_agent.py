@@ -268,8 +268,8 @@ class AgentConfig(EnvConfig):
     engine, 4 MB. Ours."""
 
     prepared_networks_limit: int = attrs.field(default=32, metadata=setting(number(high=10_000)))
-    """Containers (32) that these are at most in all: they stay in sight of whoever lists
-    containers. Ours."""
+    """Containers (32) that these are at most while no function uses any: they stay in sight of
+    whoever lists containers. What is used is replaced, up to four times as many in all. Ours."""
 
     experimental_prefork_image: str = attrs.field(
         default="", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_IMAGE")

@@ -27,7 +27,7 @@ from ._keychain import CredentialsUnavailable, Keychain
 from ._limits import Operation
 from ._metrics import DockerMetrics
 from ._networks import Lease, Networks, may_change_its_name_space, needs_its_own
-from ._options import DockerOptions, Surroundings, build_options, set_network
+from ._options import DockerOptions, Surroundings, build_options
 from ._output import OutputCapture
 from ._prefork import PreforkPool
 from ._prefork_image import made, pulled
@@ -164,7 +164,7 @@ class DockerCookie(Cookie):
         if self._id:
             await trio.lowlevel.checkpoint()
             return
-        self._settle_network()
+        self._join_prepared()
         self._name = self.options.name
         try:
             with busy_if_away():
@@ -177,21 +177,22 @@ class DockerCookie(Cookie):
             self._raise_if_name_space_is_gone(error)
             raise
 
-    def _settle_network(self) -> None:
-        """Give a prepared name space back if the options, as they are now, can't do with it: a
-        custom driver that wants a name server or a network of its own gets what it wants."""
+    def _join_prepared(self) -> None:
+        """Take a name space that is ready, instead of the network that was chosen, unless a custom
+        driver has chosen another one, or wants what only a name space of its own can have. Only
+        now: until here an image may have been pulled, for minutes."""
         lease, options = self._lease, self.options
-        if lease is None or not lease.prepared:
+        if self._task.disable_net or (lease is not None and lease.prepared):
             return
-        kept = options.host_config.get("NetworkMode") == lease.mode
-        if kept and not needs_its_own(options):
+        chosen = lease.mode if lease is not None else None
+        hostname = self._shop.around.hostname
+        if options.host_config.get("NetworkMode") != chosen or needs_its_own(options, hostname):
             return
-        lease.release(True)
-        self._lease = None
-        if kept:
-            del options.host_config["NetworkMode"]
-            self._lease = self._shop.networks.lease(prepared=False)
-            set_network(options, self._lease.mode if self._lease else None, self._shop.around)
+        prepared = self._shop.networks.lease_prepared(lease)
+        if prepared is not None:
+            self._lease = prepared
+            options.host_config["NetworkMode"] = prepared.mode
+            options.config.pop("Hostname", None)  # the name space's
 
     async def run(self) -> DockerContainer:
         if not self._id:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from functools import partial
 
 import attrs
 
@@ -11,7 +10,7 @@ from ._options import DockerOptions
 from ._prefork import PreforkPool
 
 _OWN = {
-    "config": ("Hostname", "Domainname", "MacAddress", "ExposedPorts", "NetworkDisabled"),
+    "config": ("Domainname", "MacAddress", "ExposedPorts", "NetworkDisabled"),
     "host_config": (
         *("Dns", "DnsOptions", "DnsSearch", "ExtraHosts", "Links"),
         *("PortBindings", "PublishAllPorts", "Runtime", "UsernsMode"),
@@ -32,11 +31,12 @@ class Lease:
     prepared: bool = False
 
 
-def needs_its_own(options: DockerOptions) -> bool:
+def needs_its_own(options: DockerOptions, hostname: str) -> bool:
     """Whether ``options`` have something that only a container with a network name space of its
-    own can have."""
+    own can have. ``hostname`` is the one that prepared name spaces have."""
     return (
         bool(options.networking_config)
+        or options.config.get("Hostname", "") not in ("", hostname)
         or any(options.config.get(name) for name in _OWN["config"])
         or any(options.host_config.get(name) for name in _OWN["host_config"])
         or any(name.startswith("net.") for name in options.host_config.get("Sysctls") or ())
@@ -59,21 +59,42 @@ def may_change_its_name_space(options: DockerOptions) -> bool:
 
 
 class Networks:
-    """Leases of the prepared network name spaces, and when there is none, of the configured
-    networks, whose containers it counts so that the emptiest can be chosen."""
+    """Leases of the configured networks, whose containers it counts so that the emptiest can be
+    chosen, and of prepared name spaces on them."""
 
     def __init__(self, names: Iterable[str], prefork: PreforkPool | None = None) -> None:
         self._in_use = dict.fromkeys(names, 0)
         self._prefork = prefork
 
-    def lease(self, *, prepared: bool = True) -> Lease | None:
-        """``None`` = the engine's default network. Not ``prepared`` = a name space of its own."""
-        pool = self._prefork if prepared else None
-        if pool is not None and (holder := pool.allocate()) is not None:
-            return Lease(f"container:{holder}", partial(pool.free, holder), prepared=True)
+    def lease(self) -> Lease | None:
+        """``None`` = the engine's default network."""
         if (name := self.allocate()) is not None:
             return Lease(name, lambda gone: self.free(name))
         return None
+
+    def lease_prepared(self, instead_of: Lease | None) -> Lease | None:
+        """A name space that is ready, on the emptiest network that has one; the other lease is
+        released then. ``None`` = there is none."""
+        pool = self._prefork
+        if pool is None:
+            return None
+        others = dict(self._in_use)
+        if instead_of is not None:
+            others[instead_of.mode] -= 1
+        space = pool.allocate(others)
+        if space is None:
+            return None
+        if instead_of is not None:
+            instead_of.release(True)
+        if space.network in self._in_use:
+            self._in_use[space.network] += 1
+
+        def release(as_it_was: bool) -> None:
+            pool.free(space.holder, as_it_was)
+            if space.network in self._in_use:
+                self.free(space.network)
+
+        return Lease(f"container:{space.holder}", release, prepared=True)
 
     def allocate(self) -> str | None:
         """The network with the fewest containers (the first of equals), now with one more.

@@ -107,7 +107,7 @@ def build_options(
     _add_tmpfs(options, task, writable_root=around.config.disable_readonly_rootfs)
     if task.iofs_docker_path:
         options.host_config["Binds"] = [f"{task.iofs_docker_path}:{task.iofs_dest}"]
-    set_network(options, "none" if task.disable_net else allocate_network(), around)
+    _set_network(options, "none" if task.disable_net else allocate_network(), around)
     if not around.config.disable_unprivileged_containers:
         options.config["User"] = "1000:1000"
         options.host_config["CapDrop"] = ["all"]
@@ -183,7 +183,7 @@ def _add_tmpfs(options: DockerOptions, task: ContainerTask, *, writable_root: bo
     options.host_config["Tmpfs"] = {"/tmp": ",".join(limits)}  # noqa: S108  (a path in the container)
 
 
-def set_network(options: DockerOptions, mode: str | None, around: Surroundings) -> None:
+def _set_network(options: DockerOptions, mode: str | None, around: Surroundings) -> None:
     """``mode`` is the engine's, ``None`` = its default network, on which the container has the
     host name of its runner if nothing else is said."""
     if mode is not None:

@@ -1,19 +1,32 @@
 """Network name spaces that are ready before a function needs one.
 
-Most of the time that an engine takes to start a container goes into its network. So a fixed number
-of idle containers is kept, and function containers join the network name space of one of them
-(``NetworkMode: container:<id>``). One keeper task for each of them sees to it that it exists.
+Most of the time that an engine takes to start a container goes into its network. So idle containers
+are kept, and function containers join the network name space of one of them (``NetworkMode:
+container:<id>``), as long as they live. One keeper task for each of them sees to it that it exists.
+
+If somebody has said how many, there are that many. Otherwise the pool follows what is used, so that
+bursts find name spaces after other bursts, and beside containers that stay hot:
+
+* It aims at `PoolPlan.size` that are free, and at one more for each container that has found none.
+* When fewer than half of its aim are free, others are made until it is reached: one after the
+  other, each when no launch has been under way for `QUIET`, so that calls don't wait for it. In all
+  there are never more than `PoolPlan.most`.
+* What nobody has needed in all of `REVIEW`, beyond `PoolPlan.size`, is removed, also in quiet
+  moments, and the aim is lowered by as many.
 """
 
 from __future__ import annotations
 
+import itertools
 import secrets
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 
 import attrs
 import structlog
 import trio
 
+from ..._change import Change
 from ...errors import APIError
 from ._containers import Containers
 from ._errors import EngineError
@@ -37,17 +50,30 @@ STABLE_LIFE = 5.0
 """Seconds after which a container that ends has not failed: it is replaced without delay."""
 WARNING_INTERVAL = 60.0
 """Seconds between two warnings that the pool is empty."""
+QUIET = 0.5
+"""Seconds without a launch before the pool takes the engine's time to grow or shrink by one."""
+REVIEW = 300.0
+"""Seconds in which a name space has to have been needed, if it is one more than the plan's."""
 
 
 @attrs.frozen(kw_only=True)
 class PreforkStatistics:
-    """A moment of the pool: its configured ``size``, what is ``free``, what functions ``used``
-    have, and how often there was none (``misses``, since the start)."""
+    """A moment of the pool: its planned ``size``, what is ``free``, what is ``used`` by functions,
+    and how often there was none (``misses``, since the start)."""
 
     size: int = 0
     free: int = 0
     used: int = 0
     misses: int = 0
+
+
+@attrs.frozen
+class NameSpace:
+    """One that is ready: the id of the container that holds it, and its network, "" = the engine's
+    default one."""
+
+    holder: str
+    network: str
 
 
 class PreforkPool:
@@ -72,27 +98,42 @@ class PreforkPool:
         self._on_miss = on_miss
         self._names = secrets.token_hex(8)
         # Names of containers are the engine's; ours must not meet those of another pool.
-        self._free: list[str] = []
-        self._used: set[str] = set()
+        self._numbers = itertools.count()
+        self._keepers: Counter[str] = Counter(dict.fromkeys(plan.networks or ("",), 0))
+        """How many there are for each network."""
+        self._surplus = 0
+        """How many of them shall end instead of making another container."""
+        self._free: list[NameSpace] = []
+        """The one that was given back last is the last."""
+        self._used: dict[str, NameSpace] = {}
+        """By holders."""
+        self._aim = plan.size
+        self._least_free = 0
+        """Since the last review."""
+        self._wanted = Change()
         self._misses = 0
         self._warn_again = 0.0
         self._pace = Pace(STARTS_PER_SECOND, START_BURST)
         self._makers = trio.CapacityLimiter(MAKERS)
-        self._failing: set[int] = set()
+        self._failing: set[str] = set()
         """Keepers whose containers fail: of several that do there is one warning."""
         self._scope = trio.CancelScope()
         self._over = trio.Event()
 
     # --- for cookies ---
 
-    def allocate(self) -> str | None:
-        """The id of the container whose name space was given back last, or ``None`` if all are in
-        use or not yet made; of a pool that was asked for with a warning, not more than one in
-        `WARNING_INTERVAL`."""
+    def allocate(self, in_use: Mapping[str, int]) -> NameSpace | None:
+        """One on the network that has the fewest containers by ``in_use``, of several the one that
+        was given back last, or ``None`` if all are in use or not yet made; of a pool that was
+        asked for with a warning, not more than one in `WARNING_INTERVAL`."""
+        self._wanted.note()
         if self._free:
-            container_id = self._free.pop()
-            self._used.add(container_id)
-            return container_id
+            space = min(reversed(self._free), key=lambda space: in_use.get(space.network, 0))
+            self._free.remove(space)
+            self._used[space.holder] = space
+            self._least_free = min(self._least_free, len(self._free))
+            return space
+        self._aim = min(self._aim + 1, self.plan.most)
         self._misses += 1
         self._on_miss()
         if self.plan.wanted and trio.current_time() >= self._warn_again:
@@ -104,17 +145,17 @@ class PreforkPool:
             )
         return None
 
-    def free(self, container_id: str, reusable: bool = True) -> None:
-        """Give back what ``allocate`` returned; anything else, and what has ended meanwhile, is
-        ignored. Not ``reusable`` = somebody may still be in the name space, so that it is
-        replaced, as all are in use-once mode."""
-        if container_id not in self._used:
+    def free(self, holder: str, reusable: bool = True) -> None:
+        """Give back the name space of ``holder``, if ``allocate`` has returned it and it has not
+        ended meanwhile. Not ``reusable`` = somebody may still be in it, so that it is replaced, as
+        all are in use-once mode."""
+        space = self._used.pop(holder, None)
+        if space is None:
             return
-        self._used.discard(container_id)
         if reusable and not self.plan.use_once:
-            self._free.append(container_id)
+            self._free.append(space)
         else:
-            self._exits.forget(container_id)  # which tells its keeper that it has ended
+            self._exits.forget(holder)  # which tells its keeper that it has ended
 
     def statistics(self) -> PreforkStatistics:
         return PreforkStatistics(
@@ -131,8 +172,11 @@ class PreforkPool:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    for index in range(self.plan.size):
-                        nursery.start_soon(self._keep, index)
+                    for _ in range(self.plan.size):
+                        self._add_keeper(nursery)
+                    if self.plan.most > self.plan.size:
+                        nursery.start_soon(self._grow, nursery)
+                        nursery.start_soon(self._shrink)
         finally:
             self._free.clear()
             self._used.clear()
@@ -144,8 +188,43 @@ class PreforkPool:
         self._scope.cancel()
         await self._over.wait()
 
-    async def _keep(self, index: int) -> None:
-        name = f"{index}_prefork_{self._names}"
+    def _spare(self) -> int:
+        """How many are free, or being made."""
+        return self._keepers.total() - len(self._used)
+
+    def _too_few(self) -> bool:
+        return self._spare() < self._aim and self._keepers.total() < self.plan.most
+
+    async def _grow(self, nursery: trio.Nursery) -> None:
+        while True:
+            await self._wanted.wait()
+            if 2 * self._spare() >= self._aim:
+                continue
+            while self._too_few():
+                await self._containers.launches.rest(QUIET)
+                if self._too_few():
+                    self._add_keeper(nursery)
+
+    async def _shrink(self) -> None:
+        size = self.plan.size
+        while True:
+            self._least_free = len(self._free)
+            await trio.sleep(REVIEW)
+            too_many = max(self._least_free - size, 0)
+            self._aim = max(self._aim - too_many, size)
+            for _ in range(too_many):
+                await self._containers.launches.rest(QUIET)
+                if len(self._free) > size:
+                    self._surplus += 1
+                    self._exits.forget(self._free.pop(0).holder)
+
+    def _add_keeper(self, nursery: trio.Nursery) -> None:
+        name = f"{next(self._numbers)}_prefork_{self._names}"
+        network = min(self._keepers, key=self._keepers.__getitem__)
+        self._keepers[network] += 1
+        nursery.start_soon(self._keep, name, network)
+
+    async def _keep(self, name: str, network: str) -> None:
         delays: Iterator[float] | None = None
         while True:
             await self._image.ensure()
@@ -154,27 +233,33 @@ class PreforkPool:
             try:
                 async with self._makers:
                     began = trio.current_time()
-                    exit_ = await self._make(index, name)
-                trouble = await self._live(exit_)
+                    exit_ = await self._make(name, network)
+                trouble = await self._live(NameSpace(exit_.container_id, network), exit_)
+                if self._surplus:
+                    self._surplus -= 1
+                    await self._containers.remove(name)
+                    self._keepers[network] -= 1
+                    self._failing.discard(name)
+                    return
             except (EngineError, APIError) as error:
                 trouble = str(error)
                 if "no such image" in trouble.lower():
                     self._image.vanished()
             if not trouble or trio.current_time() - began > STABLE_LIFE:
                 delays = None
-                self._failing.discard(index)
+                self._failing.discard(name)
                 continue
             if delays is None:
                 delays = RETRY.delays()
                 if not self._failing:
                     log.warning("prefork container fails, will try again", name=name, error=trouble)
-                self._failing.add(index)
+                self._failing.add(name)
             await trio.sleep(next(delays))
 
-    async def _make(self, index: int, name: str) -> Exit:
+    async def _make(self, name: str, network: str) -> Exit:
         """A container that runs, in the place of the one before it; returns its watched end."""
         await self._containers.remove(name)
-        container_id = await self._containers.create(self._options(index, name))
+        container_id = await self._containers.create(self._options(name, network))
         exit_ = self._exits.watch(container_id)
         try:
             await self._containers.start(name)
@@ -183,23 +268,20 @@ class PreforkPool:
             raise
         return exit_
 
-    async def _live(self, exit_: Exit) -> str:
-        """Offer a container until its end; returns what was wrong with that."""
-        container_id = exit_.container_id
+    async def _live(self, space: NameSpace, exit_: Exit) -> str:
+        """Offer a name space until its end; returns what was wrong with that."""
         try:
-            self._free.append(container_id)
+            self._free.append(space)
             await exit_.ended.wait()
-            return "" if self._replaced(exit_) else "it has ended by itself"
+            replaced = space.holder not in self._used and space not in self._free
+            return "" if replaced else "it has ended by itself"
         finally:
-            self._exits.forget(container_id)
-            self._used.discard(container_id)
-            if container_id in self._free:
-                self._free.remove(container_id)
+            self._exits.forget(space.holder)
+            self._used.pop(space.holder, None)
+            if space in self._free:
+                self._free.remove(space)
 
-    def _replaced(self, exit_: Exit) -> bool:
-        return exit_.container_id not in self._used and exit_.container_id not in self._free
-
-    def _options(self, index: int, name: str) -> DockerOptions:
+    def _options(self, name: str, network: str) -> DockerOptions:
         options = DockerOptions(name=name)
         options.config["Image"] = self.plan.image
         # Of the functions that join, too, so that they see the same one as without a pool.
@@ -210,8 +292,8 @@ class PreforkPool:
             options.config["User"] = "65534:65534"
             options.host_config.update(ReadonlyRootfs=True, CapDrop=["all"])
             options.host_config["SecurityOpt"] = ["no-new-privileges"]
-        if networks := self.plan.networks:
-            options.host_config["NetworkMode"] = networks[index % len(networks)]
+        if network:
+            options.host_config["NetworkMode"] = network
         if self._labels:
             options.config["Labels"] = dict(self._labels)
         return options

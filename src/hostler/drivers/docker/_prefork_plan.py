@@ -21,12 +21,16 @@ RUNTIMES = ("runc", "crun", "youki")
 """Those that let containers share a network name space. One that puts each container into a virtual
 machine, or onto a kernel of its own, may not."""
 
+GROWTH = 4
+"""Times the size of a pool that nobody has asked for, that it may grow to beside hot containers."""
+
 
 @attrs.frozen(kw_only=True)
 class PoolPlan:
     """A pool's containers. ``command`` replaces that of ``image``, if it is not empty."""
 
     size: int
+    """How many there are, of a pool that nobody has asked for how many are to be free."""
     image: str
     command: tuple[str, ...]
     program: bytes = attrs.field(default=b"", repr=False)
@@ -35,6 +39,11 @@ class PoolPlan:
     use_once: bool = False
     wanted: bool = True
     """Somebody asked for that many, and should hear when they don't suffice."""
+
+    @property
+    def most(self) -> int:
+        """How many there may be in all, those that are in use included."""
+        return self.size if self.wanted else GROWTH * self.size
 
 
 async def plan_pool(engine: Engine, config: AgentConfig) -> PoolPlan | None:
