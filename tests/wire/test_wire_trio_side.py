@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import struct
+from typing import Any
 
 import pytest
 import trio
@@ -30,6 +32,27 @@ async def test_a_reset_connection_says_so() -> None:
 
     async with open_pair(reset) as pair:
         with pytest.raises(EngagementFailed, match=r"connection lost: .*reset by peer"):
+            await call(pair.client)
+
+
+async def test_asyncio_may_begin_to_read_although_it_was_told_to_pause(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As that of Python 3.11.2 does, which Debian 12 has."""
+
+    def add_reader(transport: Any, fd: int, callback: Any, *args: Any) -> None:
+        if not transport.is_closing():
+            transport._loop._add_reader(fd, callback, *args)
+
+    events: Any = asyncio.selector_events
+    monkeypatch.setattr(events._SelectorTransport, "_add_reader", add_reader)
+
+    async def play(engagement: ServerEngagement) -> None:
+        await read_call(engagement)
+        await engagement.send(SUCCESS)
+
+    async with open_pair(play) as pair:
+        for _ in range(3):
             await call(pair.client)
 
 

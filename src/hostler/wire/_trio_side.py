@@ -51,8 +51,17 @@ class TrioSide:
         """The task that calls what is due, while it has nothing to do."""
         self._calls = True
         """Not any more once that task has ended."""
-        transport.pause_reading()
-        start: Any = loop  # trio-asyncio's, which has no annotations
+        self._tasks: list[asyncio.Future[None]] = []
+        # Only once asyncio has begun to read: that of Python 3.11.2 begins after
+        # `connection_made` even if it was told there to pause.
+        loop.call_soon(self._start)
+
+    def _start(self) -> None:
+        if self._transport.is_closing():
+            self._stop_calls()
+            return
+        self._transport.pause_reading()
+        start: Any = self._loop  # trio-asyncio's, which has no annotations
         self._tasks = [start.trio_as_future(task) for task in (self._read, self._call)]
 
     def call_soon(self, callback: Callable[[], None]) -> None:
@@ -110,9 +119,12 @@ class TrioSide:
                 await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
             # A program that is cancelled has still something to say.
-            self._calls = False
-            while self._due:
-                self._loop.call_soon(self._run, self._due.popleft())
+            self._stop_calls()
+
+    def _stop_calls(self) -> None:
+        self._calls = False
+        while self._due:
+            self._loop.call_soon(self._run, self._due.popleft())
 
     def _stop_calling(self, _: object) -> trio.lowlevel.Abort:
         self._caller = None
