@@ -12,6 +12,7 @@ from hostler import wire
 from hostler.engagement import (
     NotSent,
 )
+from tests.ports import free_port
 
 from .leaks import settle
 from .services import Gate, Service, call, open_pair
@@ -77,9 +78,7 @@ async def test_transport_that_is_closing_is_not_used() -> None:
 
 @pytest.fixture
 def dead_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
+    return free_port()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
@@ -105,7 +104,7 @@ async def test_back_at_once_after_being_refused(dead_port: int) -> None:
                 await client.aclose()
 
 
-async def test_all_waiters_share_one_failure(dead_port: int) -> None:
+async def test_all_waiters_share_one_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(
