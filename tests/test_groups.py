@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import pytest
 import trio
 
 from hostler import wire
 from hostler._groups import is_cancellation, open_background, open_sheltered
+from hostler.agent import open_agent
+from hostler.cached_functions import open_cached_functions
+from hostler.cli.workers import Place, open_colleagues
+from hostler.config import AgentConfig, StoreConfig
+from hostler.drivers.process import open_process_driver
 from hostler.drivers.sim import open_sim_driver
+from hostler.lb import open_lb_agent
+from hostler.pool import ConsistentHashPlacer, open_dns_pool, open_static_pool
 from hostler.runner import open_pure_runner
-from tests.runner.fakes import ToldAgent
+from hostler.store import open_datastore
 
 
 class Mine(Exception):
@@ -150,12 +158,21 @@ async def test_one_that_fails_cancels_the_block_and_tells_why() -> None:
 # --- what leaves them ------------------------------------------------------------------------
 
 
-async def test_an_exception_comes_out_of_a_whole_node_as_it_is() -> None:
+async def test_an_exception_comes_out_of_whole_nodes_as_it_is(tmp_path: Path) -> None:
+    place = Place(number=0, count=1, listeners=(), ready=0, orders=0, folder=str(tmp_path))
     with pytest.raises(Mine):
         async with (
             wire.open_loop(),
-            open_sim_driver(),
-            open_pure_runner(ToldAgent(), "127.0.0.1:0"),
+            open_process_driver(),
+            open_sim_driver() as driver,
+            open_agent(driver, config=AgentConfig(iofs_path=str(tmp_path)), grace=0) as agent,
+            open_pure_runner(agent, "127.0.0.1:0") as runner,
+            open_static_pool([runner.address]),
+            open_dns_pool([runner.address]) as pool,
+            open_lb_agent(pool, ConsistentHashPlacer()),
+            open_datastore(StoreConfig(db_url="sqlite3://:memory:")) as store,
+            open_cached_functions(store),
+            open_colleagues(place),
         ):
             raise Mine
 

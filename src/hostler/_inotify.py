@@ -11,6 +11,8 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import trio
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
+from ._groups import open_background
+
 _MASK = flags.CREATE | flags.MOVED_TO | flags.ATTRIB | flags.ONLYDIR | flags.DONT_FOLLOW
 
 
@@ -80,7 +82,7 @@ async def open_directory_watcher() -> AsyncIterator[DirectoryWatcher]:
     (``fs.inotify.max_user_instances``)."""
     with INotify(nonblocking=True) as inotify:
         watcher = DirectoryWatcher(inotify)
-        async with trio.open_nursery() as nursery:
+        async with open_background() as nursery:
             nursery.start_soon(watcher._run)
             try:
                 yield watcher

@@ -13,6 +13,7 @@ from typing import Protocol
 import trio
 
 from ._flights import FlightCache
+from ._groups import open_background
 from .config import ApiConfig
 from .models import App, Fn, Trigger
 
@@ -72,7 +73,7 @@ async def open_cached_functions(
     lookups: Lookups, config: ApiConfig | None = None
 ) -> AsyncIterator[CachedFunctions]:
     """Leaving the block ends all questions; who still waits for one gets an error (503)."""
-    async with trio.open_nursery() as nursery:
+    async with open_background() as nursery:
         try:
             yield CachedFunctions(lookups, nursery, config or ApiConfig())
         finally:

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from hostler import options
+from hostler._deadlines import Deadlines
 from hostler.agent import ContainerState, Resources, open_agent
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
@@ -164,6 +165,29 @@ async def test_an_exception_leaves_the_block_as_it_is(
                 raise ValueError("from the block")
         assert agent.statistics().at_rest
         assert os.listdir(tmp_path) == []
+
+
+async def test_that_of_a_task_of_the_agent_leaves_it_beside_the_block_s_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(_: Deadlines) -> None:
+        raise KeyError
+
+    async def run() -> None:
+        async with open_sim_driver() as driver, open_node(driver, tmp_path):
+            try:
+                await trio.sleep_forever()
+            finally:
+                raise Mine
+
+    class Mine(Exception):
+        pass
+
+    monkeypatch.setattr(Deadlines, "watch", fail)
+    with pytest.raises(ExceptionGroup) as caught:
+        await run()
+    assert caught.group_contains(KeyError, depth=1)
+    assert caught.group_contains(Mine, depth=1)
 
 
 async def test_removal_that_hangs_does_not_hang_the_agent(

@@ -15,6 +15,7 @@ from hostler._container_task import OutputSink
 from hostler._deadlines import Deadlines
 from hostler._gate import Gate, GateClosed
 from hostler._grace import Grace
+from hostler._groups import as_it_is
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import remove_leaked_directories
 from hostler._listeners import tell_after
@@ -361,8 +362,7 @@ async def open_agent(
     keep_alive = make_keep_alive(config) if keep_alive is None else keep_alive
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
     await remove_leaked_directories(config)
-    error: Exception | None = None
-    async with open_directory_watcher() as watcher, trio.open_nursery() as containers:
+    async with open_directory_watcher() as watcher, as_it_is(trio.open_nursery) as containers:
         kit = Kit(
             driver=driver,
             config=config,
@@ -389,10 +389,6 @@ async def open_agent(
                 await agent._drain(
                     Grace.of(config.drain_grace_msecs / 1000 if grace is None else grace)
                 )
-        except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
-            error = caught
         finally:
             await agent._stop()
             containers.cancel_scope.cancel()
-    if error is not None:
-        raise error

@@ -13,6 +13,8 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 import trio
 
+from hostler._groups import open_background
+
 from ._place import Place
 
 log = structlog.get_logger(__name__)
@@ -97,7 +99,7 @@ async def open_colleagues(place: Place) -> AsyncIterator[Colleagues]:
         await listening.bind(str(path))
         listening.listen(_BACKLOG)
         try:
-            async with trio.open_nursery() as nursery:
+            async with open_background() as nursery:
                 listener = trio.SocketListener(listening)
                 nursery.start_soon(trio.serve_listeners, colleagues._serve, [listener])
                 yield colleagues
