@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -17,7 +18,7 @@ from hostler.abc import CallRequest
 from hostler.agent import ContainerState, keep_stored_warm
 from hostler.agent import _declared as declared
 from hostler.config import StoreConfig
-from hostler.datastore import AppPatch, Datastore, FnPatch
+from hostler.datastore import AppPatch, Datastore, FnPatch, Page
 from hostler.drivers.sim import echo, open_sim_driver
 from hostler.models import App, Call, Fn
 from hostler.rules.errors import DatastoreUnavailable
@@ -117,6 +118,33 @@ async def test_changes_by_other_nodes_are_seen_in_time_and_an_outage_changes_not
             nursery.cancel_scope.cancel()
         assert repr(node.agent._launcher.warm) == "<WarmKeeper functions=0>"
     assert node.agent.statistics().at_rest
+
+
+async def test_a_reading_may_take_longer_than_the_time_between_two(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    app = App(id="a", name="app", annotations=wants(1))
+    fn = Fn(id="f", name="fn", app_id="a", image="echo")
+
+    class Slow:
+        async def list_apps(self, where: object) -> Page[App]:
+            await trio.sleep(2 * declared.REFRESH_SECONDS)
+            return Page([app], "")
+
+        async def list_fns(self, where: object) -> Page[Fn]:
+            await trio.lowlevel.checkpoint()
+            return Page([fn], "")
+
+    slow: Any = Slow()
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path) as node,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(keep_stored_warm, node.agent, slow, Change())
+        await trio.sleep(3 * declared.REFRESH_SECONDS)
+        assert ready(node) == 1
+        nursery.cancel_scope.cancel()
 
 
 async def test_trouble_inside_ends_nothing(

@@ -11,7 +11,7 @@ import os
 import shlex
 import uuid
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -126,8 +126,11 @@ def of_functions(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
 def containers(engine: docker.APIClient, tag: str) -> list[dict[str, Any]]:
     """All containers of the runners with this label, as the engine describes them. Blocks."""
     label = {"label": f"fn-agent-classifier={tag}"}
-    found = engine.containers(all=True, filters=label)
-    return [engine.inspect_container(entry["Id"]) for entry in found]
+    described = []
+    for entry in engine.containers(all=True, filters=label):
+        with suppress(docker.errors.NotFound):  # a runner has just removed it
+            described.append(engine.inspect_container(entry["Id"]))
+    return described
 
 
 def check_containers(described: list[dict[str, Any]]) -> None:

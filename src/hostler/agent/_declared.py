@@ -59,16 +59,21 @@ async def keep_stored_warm(agent: Agent, store: Datastore, changed: Change) -> N
     held: _Held = {}
     try:
         while True:
-            with trio.move_on_after(REFRESH_SECONDS):
-                async with trio.open_nursery() as nursery:
-                    # From before the reading on, or a change during it would be missed.
-                    nursery.start_soon(changed.wait)
-                    await _follow(agent, store, held)
+            # However long it takes to read, it comes to its end.
+            async with trio.open_nursery() as nursery:
+                # From before the reading on, or a change during it would be missed.
+                nursery.start_soon(_wait_for_news, changed)
+                await _follow(agent, store, held)
             await trio.sleep(QUIET_SECONDS)
     finally:
         for _, _, hold in held.values():
             if isinstance(hold, WarmHold):
                 hold.release()
+
+
+async def _wait_for_news(changed: Change) -> None:
+    with trio.move_on_after(REFRESH_SECONDS):
+        await changed.wait()
 
 
 _Held = dict[str, tuple[App, Fn, WarmHold | str | None]]
