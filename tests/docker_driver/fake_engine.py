@@ -58,6 +58,8 @@ class FakeEngine:
         self.on("GET /info", value({"DefaultRuntime": "fake", "Architecture": "x86_64"}))
         self.on("GET /events", self._events)
         self.on("GET /containers/json", value([]))
+        # The tests may run in a container themselves.
+        self.on("GET /containers/[0-9a-f]{64}/json", error(404, "No such container"))
         self.on("GET /containers/[^/]+/stats", value({}))
 
     async def hang(self, request: Request) -> Answer:

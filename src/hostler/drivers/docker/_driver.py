@@ -20,17 +20,18 @@ from ._cleaner import ImageCleaner, ImageStatistics
 from ._cookie import DockerCookie, Workshop
 from ._credentials import load_credentials
 from ._engine import Engine, open_engine
+from ._home import find_home
 from ._image_cache import ImagesInUse
 from ._instance import living, neighbourhood
 from ._keychain import Keychain
 from ._limits import Operation
 from ._metrics import DockerMetrics, Levels, default_docker_metrics
 from ._neighbours import ImageNews, Neighbours
-from ._options import Surroundings
+from ._options import LABEL_CLASSIFIER, Surroundings
 from ._prefork import PreforkStatistics
 from ._prefork_plan import plan_pool
 from ._retry import Backoff, RetryChecker
-from ._startup import begin_removal, check_version, load_images, remove_leaked
+from ._startup import begin_removal, check_version, load_images, remove_homeless, remove_leaked
 
 log = structlog.get_logger(__name__)
 
@@ -120,7 +121,8 @@ async def open_docker_driver(
     set; then first the containers are removed that other instances with this tag have left,
     unless they live on this machine, which is worth a warning if their id is not the same up to a
     dot; what the engine has not removed after 5 seconds is left to the background. Without a tag
-    that is done, in the background, for containers that only hold a network name space. ``limits``
+    that is done, in the background, for containers that only hold a network name space, and always
+    for those of drivers that lived in containers which have ended. ``limits``
     replaces seconds of `LIMITS`. ``metrics`` are the process's own by default. ``neighbours`` are
     drivers on the same engine, among which one cleans its images.
 
@@ -142,6 +144,7 @@ async def open_docker_driver(
             hostname=socket.gethostname(),
             api_version=tuple(int(number) for number in engine.api_version.split(".")),
             neighbourhood=_neighbourhood() if pool is not None else "",
+            home=await find_home(engine) if pool is not None else "",
         )
         if around.pool_labels():
             locked.enter_context(living(around.instance_id))
@@ -153,7 +156,9 @@ async def open_docker_driver(
             driver = _start(shop, neighbours)
             try:
                 labels, of_pool = around.labels(), around.pool_labels()
-                if of_pool and of_pool != labels:
+                if pool is not None:
+                    nursery.start_soon(remove_homeless, engine, around.home)
+                if of_pool and of_pool[LABEL_CLASSIFIER] != labels.get(LABEL_CLASSIFIER):
                     nursery.start_soon(partial(remove_leaked, engine, of_pool, may_share=True))
                 if labels:
                     await begin_removal(engine, labels, nursery)

@@ -16,6 +16,8 @@ log = structlog.get_logger(__name__)
 
 LABEL_CLASSIFIER = "fn-agent-classifier"
 LABEL_INSTANCE = "fn-agent-instance"
+LABEL_HOME = "hostler-home"
+"""The runner's own container, see `hostler.drivers.docker._home`."""
 
 CPU_PERIOD = 100_000
 """Microseconds; a quota of the same size is one CPU."""
@@ -63,6 +65,8 @@ class Surroundings:
     api_version: tuple[int, ...]
     neighbourhood: str = ""
     """Of all whose locks are seen here, if there is no label tag; "" = unknown."""
+    home: str = ""
+    """The container of the runner itself; "" = it has none, or the engine does not know it."""
 
     def labels(self) -> dict[str, str]:
         """Of every container of a function; none without a label tag."""
@@ -74,7 +78,8 @@ class Surroundings:
         one ends with their supervisor."""
         tag = self.config.container_label_tag
         is_given = tag not in ("", family_of(self.instance_id))
-        return self._labels(tag if is_given else self.neighbourhood or tag)
+        labels = self._labels(tag if is_given else self.neighbourhood or tag)
+        return {**labels, LABEL_HOME: self.home} if labels and self.home else labels
 
     def _labels(self, tag: str) -> dict[str, str]:
         return {LABEL_CLASSIFIER: tag, LABEL_INSTANCE: self.instance_id} if tag else {}

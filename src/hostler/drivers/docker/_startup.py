@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import IO, Any
 
 import docker
@@ -15,9 +15,10 @@ from ._archives import load_archive
 from ._containers import remove_container
 from ._engine import Engine
 from ._errors import EngineError, EngineTooOld
+from ._home import is_inhabited
 from ._instance import family_of, is_living
 from ._limits import Operation
-from ._options import LABEL_CLASSIFIER, LABEL_INSTANCE
+from ._options import LABEL_CLASSIFIER, LABEL_HOME, LABEL_INSTANCE
 
 log = structlog.get_logger(__name__)
 
@@ -92,30 +93,48 @@ async def remove_leaked(
 
     Tries to list them until it succeeds; a container that can't be removed is logged.
     """
-    leaked = await _list_leaked(engine, labels, may_share=may_share)
+    found = await _listed(engine, f"{LABEL_CLASSIFIER}={labels[LABEL_CLASSIFIER]}")
+    await _remove(engine, _of_the_dead(found, labels[LABEL_INSTANCE], may_share=may_share))
+
+
+async def remove_homeless(engine: Engine, home: str) -> None:
+    """Remove the containers of runners whose own containers have ended, whatever their tags.
+    ``home`` is that of this runner, or "". Tries and logs as `remove_leaked`."""
+    found = await _listed(engine, LABEL_HOME)
+    home_of = {str(row["Id"]): _label_in(row, LABEL_HOME) for row in found}
+    left: set[str] = set()
+    for each in {*home_of.values()} - {home, ""}:
+        try:
+            if not await is_inhabited(engine, each):
+                left.add(each)
+        except EngineError as error:  # rather none too many
+            log.info("container of a runner not found", home=each, reason=str(error))
+    await _remove(engine, [name for name, each in home_of.items() if each in left])
+
+
+async def _remove(engine: Engine, names: Iterable[str]) -> None:
     async with trio.open_nursery() as nursery:
-        for name in leaked:
+        for name in names:
             nursery.start_soon(_remove_one, engine, name)
 
 
-async def _list_leaked(engine: Engine, labels: Mapping[str, str], *, may_share: bool) -> list[str]:
+async def _listed(engine: Engine, label: str) -> list[dict[str, Any]]:
+    """All containers with ``label``."""
+
     def request(client: docker.APIClient) -> list[dict[str, Any]]:
-        label = f"{LABEL_CLASSIFIER}={labels[LABEL_CLASSIFIER]}"
         found: list[dict[str, Any]] = client.containers(all=True, filters={"label": label})
         return found
 
     while True:
         try:
-            found = await engine.call(Operation.LIST, request)
+            return await engine.call(Operation.LIST, request)
         except EngineError as error:
             log.warning("leaked containers not listed, will try again", error=str(error))
             await trio.sleep(RETRY_DELAY)
-        else:
-            return _of_the_dead(found, labels[LABEL_INSTANCE], may_share=may_share)
 
 
 def _of_the_dead(found: list[dict[str, Any]], ours: str, *, may_share: bool) -> list[str]:
-    instance_of = {str(row["Id"]): _instance_in(row) for row in found}
+    instance_of = {str(row["Id"]): _label_in(row, LABEL_INSTANCE) for row in found}
     instances = set(instance_of.values())
     alive = {instance for instance in instances - {ours} if is_living(instance)}
     for instance in alive:
@@ -125,9 +144,10 @@ def _of_the_dead(found: list[dict[str, Any]], ours: str, *, may_share: bool) -> 
     return [name for name, instance in instance_of.items() if instance not in alive]
 
 
-def _instance_in(row: dict[str, Any]) -> str:
-    """Empty if there is none, which is no living instance: only ours carry the label asked for."""
-    return str((row.get("Labels") or {}).get(LABEL_INSTANCE, ""))
+def _label_in(row: dict[str, Any], name: str) -> str:
+    """Empty if there is none. As an instance that is no living one: only ours carry the label asked
+    for."""
+    return str((row.get("Labels") or {}).get(name, ""))
 
 
 async def _remove_one(engine: Engine, container_id: str) -> None:
