@@ -34,6 +34,10 @@ class Scripted:
             return len(data)
         raise BrokenPipeError
 
+    def sendmsg(self, buffers: Any) -> int:
+        """As Python 3.12 and later write."""
+        return self.send(b"".join(buffers))
+
     def __getattr__(self, name: str) -> Any:
         return getattr(self._sock, name)
 
