@@ -34,7 +34,7 @@ class Calm:
                 self._since = trio.current_time()
                 self._over.note()
 
-    async def wait(self, until: float) -> None:
+    async def wait(self, until: float = math.inf) -> None:
         """Return when nothing is under way, at once if that is so now, or at the time ``until`` of
         Trio's clock. Not a checkpoint if it returns at once."""
         if not self._under_way:
@@ -48,7 +48,7 @@ class Calm:
         earliest."""
         begun = trio.current_time()
         while True:
-            await self.wait(math.inf)
+            await self.wait()
             end = max(begun, self._since) + seconds
             if trio.current_time() >= end:
                 return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -242,3 +243,37 @@ async def test_many_idle_functions_are_frozen_at_the_bounded_rate(
         await until(lambda: driver.statistics().frozen == 40, seconds=60)
         took = trio.current_time() - begun
         assert 5 < took < 40
+
+
+@pytest.mark.parametrize(("start", "gone"), [(0.1, 2.0), (3.0, 4.0), (60.0, 2.0 + LAUNCHES_FIRST)])
+async def test_containers_are_not_removed_while_others_are_launched(
+    autojump_clock: object, tmp_path: Path, start: float, gone: float
+) -> None:
+    """They idle for 2 seconds; after one a launch begins that takes ``start``."""
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("slow", echo, start_time=start)
+        await node.run(idle_timeout=2)
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            await trio.sleep(1)
+            nursery.start_soon(partial(node.run, "slow", timeout=100, idle_timeout=100))
+            await until(lambda: "removed" in driver.kinds())
+            assert trio.current_time() - began == pytest.approx(gone, abs=0.05)
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_container_serves_until_launches_let_it_go(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("slow", echo, start_time=4)
+        await node.run(idle_timeout=2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(node.run, "slow", idle_timeout=100))
+            await trio.sleep(3)
+            before = trio.current_time()
+            await node.run(idle_timeout=2)  # frozen long since, and beyond its time
+            assert trio.current_time() - before < 0.1
+            assert driver.kinds().count("created") == 2
+            await until(lambda: "removed" in driver.kinds())
+            assert trio.current_time() - before == pytest.approx(2, abs=0.1)

@@ -22,7 +22,9 @@ from ._connection import Channel
 from ._decisions import Plan, Resources, plan_idle
 from ._endings import why_not_ready
 from ._events import AgentEvents, ContainerState, ContainerTrack
+from ._freezing import LAUNCHES_FIRST
 from ._keeping import Idler, Keeping
+from ._nap import Nap
 from ._output import FunctionOutput
 from ._plan import names_of
 from ._resources import Share
@@ -87,8 +89,7 @@ class Container(Idler):
             debug=kit.debug_logs,
         )
         self._life = trio.CancelScope()
-        self._nap = trio.CancelScope()
-        self._nap_until = math.inf
+        self._nap = Nap()
         self._leaving = ""
         self._ready = False
         self._frozen = False
@@ -150,7 +151,7 @@ class Container(Idler):
         self.ahead = False
         if self._frozen:
             self._usable = trio.Event()
-            self._nap.cancel()
+            self._nap.end()
 
     def begin(self, call: PendingCall, now: float) -> None:
         """Its function works on ``call`` from ``now`` on."""
@@ -188,7 +189,7 @@ class Container(Idler):
 
     def reconsider(self) -> None:
         """Plan again what to do while it idles: something has changed."""
-        self._nap.cancel()
+        self._nap.end()
 
     def evict(self) -> None:
         """Make room for another function."""
@@ -297,16 +298,18 @@ class Container(Idler):
         while True:
             plan = self._plan()
             if plan.step == "retire":
-                self.leave(IDLE_TIMEOUT)
-                return
-            if plan.step == "thaw":
+                # Its removal takes as much of the engine's time as a launch.
+                until = trio.current_time() + LAUNCHES_FIRST
+                await self._nap.take(until, self._freezer.launches.wait)
+                if self._plan().step == "retire":
+                    self.leave(IDLE_TIMEOUT)
+                    return
+            elif plan.step == "thaw":
                 await self._thaw()
             elif plan.step == "freeze":
                 await self._freeze_in_turn(plan.at)
             else:
-                self._nap, self._nap_until = trio.CancelScope(deadline=plan.at), plan.at
-                with self._nap:
-                    await trio.sleep_forever()
+                await self._nap.take(plan.at, trio.sleep_forever)
 
     def _plan(self) -> Plan:
         if self.busy:
@@ -360,8 +363,8 @@ class Container(Idler):
         look_at = min(now + self._grace, self._keeping.became_idle(self, now))
         # It may have been given back before its thaw.
         self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE, now)
-        if look_at < self._nap_until:  # to set it costs more than the rest of this
-            self._nap.deadline = self._nap_until = look_at
+        if look_at < self._nap.until:  # to set it costs more than the rest of this
+            self._nap.end_at(look_at)
         self._on_idle()
 
     def _removed(self) -> None:

@@ -49,7 +49,7 @@ SMOOTHING = 0.2
 BURST = 16
 """Containers that may be paused at once after a quiet time."""
 LAUNCHES_FIRST = 5.0
-"""Seconds that a container which is to be paused waits for the launches of others."""
+"""Seconds that a container which is to be paused, or removed, waits for the launches of others."""
 LEAST_RATE, MOST_RATE = 1.0, 100.0
 """Containers that may be paused per second, whatever it costs."""
 
