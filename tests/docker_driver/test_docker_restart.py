@@ -85,7 +85,7 @@ def settings(folder: Path) -> AgentConfig:
 
 async def until_removed(driver: DockerDriver) -> None:
     """Until the driver has no containers but those of its pool of network name spaces."""
-    while (now := driver.statistics()).containers > now.prefork.size:
+    while (now := driver.statistics()).containers > now.prefork.free + now.prefork.used:
         await trio.testing.wait_all_tasks_blocked(0.05)
 
 
