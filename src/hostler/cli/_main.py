@@ -13,6 +13,7 @@ from ._errors import tell
 from ._groups import LazyGroup
 from ._init import leave_process_1
 from ._node_type import command_of
+from ._streams import open_missing_streams
 
 _PLACES = {
     "serve": ".commands._serve:serve",
@@ -78,6 +79,7 @@ def main() -> None:
 
     Without arguments it is what ``FN_NODE_TYPE`` says, as Fn's server, or shows its help.
     """
+    open_missing_streams()
     leave_process_1()
     arguments = sys.argv[1:]
     if not arguments:
