@@ -27,8 +27,12 @@ def test_the_program_sleeps_until_it_is_killed(tmp_path: Path) -> None:
     program = pause_program(platform.machine())
     assert program is not None
     with tarfile.open(fileobj=io.BytesIO(pause_files(program))) as tar:
-        tar.extractall(tmp_path, filter="data")
-    with subprocess.Popen([tmp_path / "pause"]) as process:
+        file = tar.extractfile("pause")
+        assert file is not None
+        path = tmp_path / "pause"
+        path.write_bytes(file.read())
+        path.chmod(tar.getmember("pause").mode)
+    with subprocess.Popen([path]) as process:
         try:
             # A signal that is handled by nobody, and one that interrupts the sleep.
             for number in (signal.SIGCONT, signal.SIGWINCH):
