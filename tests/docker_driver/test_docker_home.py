@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import docker
+import msgspec
 import pytest
 import trio
 import trio.testing
@@ -77,6 +79,25 @@ async def test_only_an_engine_that_knows_the_container_is_believed(
     assert len(logs.with_event("own container not found")) == 2
     fake_engine.on(inspect, value({"State": {"Running": True, "StartedAt": "now"}}))
     assert await home_with(fake_engine, fake_environ, mounts, monkeypatch) == f"{ID} now"
+    mounts.write_bytes(b"689 1 0:65 / /mnt/caf\xe9 rw - ext4 /dev/a rw\n" + HOSTNAME.encode())
+    assert await home_with(fake_engine, fake_environ, mounts, monkeypatch) == f"{ID} now"
+
+
+async def test_one_of_several_on_a_network_may_be_any_of_them(
+    fake_engine: FakeEngine,
+    fake_environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    mounts = tmp_path / "mounts"
+    mounts.write_text(HOSTNAME)
+    inspected = value({"State": {"Running": True, "StartedAt": "now"}})
+    fake_engine.on(f"GET /containers/{ID}/json", inspected)
+    modes = ["bridge", f"container:{ID[::-1]}"]
+    for mode, home in ((modes[0], f"{ID} now"), (f"container:{ID}", "")):
+        rows = [{"Id": "a", "HostConfig": {"NetworkMode": each}} for each in [*modes, mode]]
+        fake_engine.on("GET /containers/json", value([*rows, {"Id": "b"}]))
+        assert await home_with(fake_engine, fake_environ, mounts, monkeypatch) == home
 
 
 async def test_what_the_engine_does_not_tell_is_no_reason_to_remove(
@@ -99,6 +120,32 @@ async def test_what_the_engine_does_not_tell_is_no_reason_to_remove(
     assert not [line for line in fake_engine.seen if "own" in line]
 
 
+async def test_name_spaces_of_a_container_with_no_place_for_locks_tell_their_home(
+    fake_engine: FakeEngine,
+    fake_environ: dict[str, str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    logs: Logs,
+) -> None:
+    """As one is whose file system can only be read."""
+    mounts = tmp_path / "mounts"
+    mounts.write_text(HOSTNAME)
+    monkeypatch.setattr(_home, "MOUNTS", str(mounts))
+    monkeypatch.setattr(tempfile, "tempdir", str(mounts))  # in which no folder can be made
+    inspected = value({"State": {"Running": True, "StartedAt": "now"}})
+    fake_engine.on(f"GET /containers/{ID}/json", inspected)
+    facts = {"DefaultRuntime": "runc", "Architecture": "x86_64", "NCPU": 1}
+    fake_engine.on("GET /info", value(facts))
+    fake_engine.on("GET /images/hostler-pause:1/json", value({}))
+    fake_engine.on("POST /containers/create", error(409, "Conflict"))
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ):
+            await fake_engine.wait_for("POST /containers/create")
+    request = next(r for r in fake_engine.requests if r.path.endswith("/containers/create"))
+    assert msgspec.json.decode(request.body)["Labels"] == {"hostler-home": f"{ID} now"}
+    assert not logs.with_event("can't lock")
+
+
 # --- on a real engine ------------------------------------------------------------------------
 
 
@@ -115,6 +162,26 @@ def homes(engine: docker.APIClient, fnt: str, tag: str) -> Iterator[list[str]]:
         engine.remove_container(name, force=True)
     for left in containers(engine, tag):
         engine.remove_container(left["Id"], force=True)
+
+
+@pytest.mark.docker
+async def test_an_engine_gives_those_that_join_a_network_the_same_file(
+    engine: docker.APIClient, docker_host: str, fnt: str, homes: list[str]
+) -> None:
+    """So that the one which was joined says nothing of who has joined it."""
+    host_config = engine.create_host_config(network_mode=f"container:{homes[0]}")
+    joined = engine.create_container(
+        fnt, environment={"FNT_START": "hang"}, host_config=host_config
+    )["Id"]
+    try:
+        engine.start(joined)
+        assert homes[0] in engine.inspect_container(joined)["HostnamePath"]
+        own = await open_engine({"DOCKER_HOST": docker_host})
+        assert await _home._is_shared(own, homes[0])
+        assert not await _home._is_shared(own, homes[1])
+        await own.aclose()
+    finally:
+        engine.remove_container(joined, force=True)
 
 
 @pytest.mark.docker

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import pairwise
 from typing import Any
 
 import attrs
@@ -15,7 +16,13 @@ from hostler._calm import Calm
 from hostler.drivers.docker import DockerOptions, EngineError, PreforkStatistics
 from hostler.drivers.docker._exits import Exit
 from hostler.drivers.docker._networks import Lease, Networks
-from hostler.drivers.docker._prefork import QUIET, REVIEW, WARNING_INTERVAL, PreforkPool
+from hostler.drivers.docker._prefork import (
+    QUIET,
+    REVIEW,
+    STABLE_LIFE,
+    WARNING_INTERVAL,
+    PreforkPool,
+)
 from hostler.drivers.docker._prefork_plan import GROWTH, PoolPlan
 
 from ..conftest import Logs
@@ -32,7 +39,13 @@ class FakeParts:
         self.there: dict[str, str] = {}
         """Networks of the containers by their names, which are their ids, too."""
         self.begun: list[float] = []
+        self.names: set[str] = set()
+        """That containers ever had."""
         self.broken_removals = 0
+        self.starting = 0.0
+        self.starts_fail = False
+        self.failing = ""
+        """The one of that name cannot be started either."""
         self._exits: dict[str, Exit] = {}
 
     async def ensure(self) -> None:
@@ -40,13 +53,16 @@ class FakeParts:
 
     async def create(self, options: DockerOptions) -> str:
         self.begun.append(trio.current_time())
+        self.names.add(options.name)
         with self.launches.disturbed():
             await trio.sleep(MAKING)
         self.there[options.name] = options.host_config.get("NetworkMode", "")
         return options.name
 
     async def start(self, name: str) -> None:
-        await trio.lowlevel.checkpoint()
+        await trio.sleep(self.starting)
+        if self.starts_fail or name == self.failing:
+            raise EngineError("start container", "no available IPv4 addresses", 500)
 
     async def remove(self, name: str) -> None:
         await trio.lowlevel.checkpoint()
@@ -208,6 +224,58 @@ async def test_what_cannot_be_removed_stays_in_use(autojump_clock: object) -> No
         assert bench.counts() == (3, 0, 3)
         await trio.sleep(2 * REVIEW)
         assert bench.counts() == (2, 0, 2)
+
+
+async def test_one_of_many_that_fails_does_not_keep_it_from_growing(
+    autojump_clock: object,
+) -> None:
+    async with open_pool(4) as bench:
+        lease, *_ = bench.take(4)
+        bench.parts.failing = lease.mode.removeprefix("container:")
+        lease.release(False)
+        await trio.sleep(600)
+        assert bench.counts()[:2] == (3, 3)
+        assert len(bench.parts.names) == 7
+
+
+async def test_while_the_latest_one_fails_no_others_are_made(autojump_clock: object) -> None:
+    async with open_pool(4) as bench:
+        bench.parts.starts_fail = True
+        for _ in range(300):
+            bench.take(1)
+            await trio.sleep(1)
+        assert len(bench.parts.names) == 5
+        bench.parts.starts_fail = False
+        await trio.sleep(60)
+        bench.take(1)
+        await trio.sleep(60)
+        assert bench.counts() == (11, 5, 16)
+
+
+async def test_failures_are_told_again_after_those_that_lasted(
+    autojump_clock: object, logs: Logs
+) -> None:
+    """Also of those that take the engine long, which are no quicker tried again."""
+    told = "prefork container fails"
+    async with open_pool(1) as bench:
+        (lease,) = bench.take(1)
+        bench.parts.starts_fail = True
+        bench.parts.starting = 2 * STABLE_LIFE
+        lease.release(False)
+        await trio.sleep(600)
+        assert len(logs.with_event(told)) == 1
+        gaps = [later - one for one, later in pairwise(bench.parts.begun[1:])]
+        assert min(gaps) > MAKING + 2 * STABLE_LIFE + 0.05
+        bench.parts.starts_fail = False
+        bench.parts.starting = 0
+        await trio.sleep(60)
+        bench.take(1)
+        await trio.sleep(60)
+        bench.parts.starts_fail = True
+        (lease, *_) = bench.take(1)
+        lease.release(False)
+        await trio.sleep(60)
+        assert len(logs.with_event(told)) == 2
 
 
 async def test_networks_are_filled_evenly(autojump_clock: object) -> None:

@@ -146,7 +146,7 @@ async def open_docker_driver(
             neighbourhood=_neighbourhood() if pool is not None else "",
             home=await find_home(engine) if pool is not None else "",
         )
-        if around.pool_labels():
+        if LABEL_CLASSIFIER in around.pool_labels():
             locked.enter_context(living(around.instance_id))
         # The agent closes its containers, and the driver what is left, also in a program that is
         # cancelled; and operations go on if something else of the driver fails.
@@ -158,7 +158,7 @@ async def open_docker_driver(
                 labels, of_pool = around.labels(), around.pool_labels()
                 if pool is not None:
                     nursery.start_soon(remove_homeless, engine, around.home)
-                if of_pool and of_pool[LABEL_CLASSIFIER] != labels.get(LABEL_CLASSIFIER):
+                if of_pool.get(LABEL_CLASSIFIER) not in (None, labels.get(LABEL_CLASSIFIER)):
                     nursery.start_soon(partial(remove_leaked, engine, of_pool, may_share=True))
                 if labels:
                     await begin_removal(engine, labels, nursery)

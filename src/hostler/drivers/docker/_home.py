@@ -36,13 +36,28 @@ def container_in(mounts: str) -> str:
 
 async def find_home(engine: Engine) -> str:
     """The container of this process and when it was started, as a label says it; "" = it has none
-    that ``engine`` knows."""
+    that ``engine`` knows, or it may be another one."""
     try:
-        container_id = container_in(await trio.Path(MOUNTS).read_text())
-        return await _life_of(engine, container_id) if container_id else ""
+        # Names of directories may be of any bytes.
+        container_id = container_in(await trio.Path(MOUNTS).read_text(errors="replace"))
+        if not container_id or await _is_shared(engine, container_id):
+            return ""
+        return await _life_of(engine, container_id)
     except (OSError, EngineError) as error:
         log.info("own container not found", reason=str(error))
         return ""
+
+
+async def _is_shared(engine: Engine, container_id: str) -> bool:
+    """Whether others have joined its network: they have its ``/etc/hostname``, too, and live on
+    when it is started again. So who has that file may be any of them."""
+
+    def request(client: docker.APIClient) -> bool:
+        rows = client.containers(all=True)
+        modes = {(row.get("HostConfig") or {}).get("NetworkMode") for row in rows}
+        return f"container:{container_id}" in modes
+
+    return await engine.call(Operation.LIST, request)
 
 
 async def is_inhabited(engine: Engine, home: str) -> bool:

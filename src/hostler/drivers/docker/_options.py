@@ -79,7 +79,7 @@ class Surroundings:
         tag = self.config.container_label_tag
         is_given = tag not in ("", family_of(self.instance_id))
         labels = self._labels(tag if is_given else self.neighbourhood or tag)
-        return {**labels, LABEL_HOME: self.home} if labels and self.home else labels
+        return {**labels, LABEL_HOME: self.home} if self.home else labels
 
     def _labels(self, tag: str) -> dict[str, str]:
         return {LABEL_CLASSIFIER: tag, LABEL_INSTANCE: self.instance_id} if tag else {}

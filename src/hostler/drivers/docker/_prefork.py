@@ -9,8 +9,9 @@ bursts find name spaces after other bursts, and beside containers that stay hot:
 
 * It aims at `PoolPlan.size` that are free, and at one more for each container that has found none.
 * When fewer than half of its aim are free, others are made until it is reached: one after the
-  other, each when no launch has been under way for `QUIET`, so that calls don't wait for it. In all
-  there are never more than `PoolPlan.most`.
+  other, each when no launch has been under way for `QUIET`, so that calls don't wait for it, and
+  none while the one before fails, as others would. In all there are never more than
+  `PoolPlan.most`.
 * What nobody has needed in all of `REVIEW`, beyond `PoolPlan.size`, is removed, also in quiet
   moments, and the aim is lowered by as many.
 """
@@ -18,6 +19,7 @@ bursts find name spaces after other bursts, and beside containers that stay hot:
 from __future__ import annotations
 
 import itertools
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
@@ -196,14 +198,15 @@ class PreforkPool:
         return self._spare() < self._aim and self._keepers.total() < self.plan.most
 
     async def _grow(self, nursery: trio.Nursery) -> None:
+        latest = ""
         while True:
             await self._wanted.wait()
             if 2 * self._spare() >= self._aim:
                 continue
-            while self._too_few():
+            while self._too_few() and latest not in self._failing:
                 await self._containers.launches.rest(QUIET)
-                if self._too_few():
-                    self._add_keeper(nursery)
+                if self._too_few() and latest not in self._failing:
+                    latest = self._add_keeper(nursery)
 
     async def _shrink(self) -> None:
         size = self.plan.size
@@ -218,23 +221,25 @@ class PreforkPool:
                     self._surplus += 1
                     self._exits.forget(self._free.pop(0).holder)
 
-    def _add_keeper(self, nursery: trio.Nursery) -> None:
+    def _add_keeper(self, nursery: trio.Nursery) -> str:
+        """Returns the name of its containers."""
         name = f"{next(self._numbers)}_prefork_{self._names}"
         network = min(self._keepers, key=self._keepers.__getitem__)
         self._keepers[network] += 1
         nursery.start_soon(self._keep, name, network)
+        return name
 
     async def _keep(self, name: str, network: str) -> None:
         delays: Iterator[float] | None = None
         while True:
             await self._image.ensure()
             await self._pace.wait()
-            began = trio.current_time()
+            began = math.inf
             try:
                 async with self._makers:
-                    began = trio.current_time()
                     exit_ = await self._make(name, network)
-                trouble = await self._live(NameSpace(exit_.container_id, network), exit_)
+                began = trio.current_time()
+                trouble = await self._live(name, NameSpace(exit_.container_id, network), exit_)
                 if self._surplus:
                     self._surplus -= 1
                     await self._containers.remove(name)
@@ -268,11 +273,15 @@ class PreforkPool:
             raise
         return exit_
 
-    async def _live(self, space: NameSpace, exit_: Exit) -> str:
+    async def _live(self, name: str, space: NameSpace, exit_: Exit) -> str:
         """Offer a name space until its end; returns what was wrong with that."""
         try:
             self._free.append(space)
-            await exit_.ended.wait()
+            with trio.move_on_after(STABLE_LIFE):
+                await exit_.ended.wait()
+            if not exit_.ended.is_set():
+                self._failing.discard(name)
+                await exit_.ended.wait()
             replaced = space.holder not in self._used and space not in self._free
             return "" if replaced else "it has ended by itself"
         finally:
