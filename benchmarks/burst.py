@@ -3,8 +3,8 @@
 `FUNCTIONS` calls at once, each of a function that was never called; and, in turn with that, as many
 containers made by the driver's own methods, with the same bound on launches at the same time. The
 ratio is what the agent adds. The first burst finds the name spaces that are ready by default, later
-ones those of the pool that it has made grow, too. That no call waits for a timer shows in ``wakeup_max_ms``: the time
-from when a call was given its container until it went on.
+ones those of the pool that it has made grow, too. That no call waits for a timer shows in
+``wakeup_max_ms``: the time from when a call was given its container until it went on.
 """
 
 from __future__ import annotations
