@@ -228,8 +228,8 @@ class RunnerCall(ABC):
     """A call as a placer and a runner see it.
 
     ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key. The runner
-    object fills ``runner_address``, the placer counts ``attempts`` and, if it is cancelled while no
-    runner has the call, empties the former. At ``deadline`` (Trio's clock) its client gives up.
+    object fills ``runner_address``, the placer counts ``attempts`` and, if it is cancelled, has the
+    former tell who has the call, "" = nobody. At ``deadline`` (Trio's clock) its client gives up.
     """
 
     model: Call

@@ -184,6 +184,14 @@ async def refuse_then_hang(
     return NotPlaced(ServerBusy())
 
 
+async def run_before_it_says_so(
+    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+) -> Outcome:
+    commit()
+    await trio.sleep_forever()
+    raise AssertionError
+
+
 class HungPool(FakePool):
     def runners_now(self, call: RunnerCall) -> None:
         return None
@@ -201,8 +209,9 @@ class HungPool(FakePool):
         (FakeRunner(script=refuse_then_hang), None, True),
         (FakeRunner(slots=0), None, True),
         (FakeRunner(seconds=9999), None, False),
+        (FakeRunner(script=run_before_it_says_so), None, False),
     ],
-    ids=["looks for runners", "asks one again", "waits", "runs"],
+    ids=["looks for runners", "asks one again", "waits", "runs", "runs unsaid"],
 )
 async def test_only_a_call_that_a_runner_had_may_have_run(
     autojump_clock: MockClock, runner: FakeRunner, pool: FakePool | None, busy: bool, lent: bool

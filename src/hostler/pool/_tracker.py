@@ -88,8 +88,10 @@ class AttemptTracker:
             return
         if not is_cancellation(error):
             return
-        if search.is_committed:
+        if search.committed is not None:
             self._metrics.placer_placed_abort.inc()
+            # Its runner may not have said so yet, and a call that nobody had is tried again.
+            search.call.runner_address = search.committed.address
         else:  # whoever had got it has refused it
             search.call.runner_address = ""
         if is_timeout(error) or now >= search.call.deadline:
