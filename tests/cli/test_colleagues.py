@@ -80,6 +80,31 @@ async def test_who_is_silent_gone_or_fails_is_left_out(
         logs.expect_error("a worker's question failed")
 
 
+async def test_an_answer_that_is_broken_off_is_none() -> None:
+    """It would be taken for the whole: fewer lines, smaller numbers, fewer images in use."""
+    answers: list[dict[int, bytes]] = []
+    begun = trio.Event()
+
+    async def much(question: bytes) -> bytes:
+        await trio.lowlevel.checkpoint()
+        begun.set()
+        return b"x" * 20_000_000  # more than the socket takes
+
+    async def ask(colleagues: Colleagues) -> None:
+        answers.append(await colleagues.ask("name"))
+
+    with tempfile.TemporaryDirectory() as folder:
+        async with (
+            open_colleagues(place_of(0, 2, folder)) as asks,
+            trio.open_nursery() as nursery,
+            open_colleagues(place_of(1, 2, folder)) as asked,
+        ):
+            asked.answer("name", much)
+            nursery.start_soon(ask, asks)
+            await begun.wait()
+    assert answers == [{}]
+
+
 async def test_one_that_was_killed_leaves_no_obstacle() -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = place_of(0, 2, folder)

@@ -159,6 +159,25 @@ async def test_one_that_hangs_on_the_way_takes_no_lines_of_others_with_it(
     assert trio.current_time() == pytest.approx(ANSWER_SECONDS)
 
 
+async def test_one_that_is_started_again_on_the_way_is_read_to_its_new_end() -> None:
+    node = Node(1, limit=20 * LIMIT)
+    (other,) = node.others
+    others, own = ([f"{name} {number}" for number in range(3000)] for name in ("other", "own"))
+    other.prints(*others)
+    node.own.prints(*own)
+    async with trio.open_nursery() as nursery:
+        client = Client(nursery, node.app, "lines=5500")
+        await client.begin()
+        await trio.testing.wait_all_tasks_blocked()
+        assert other.questions == 1
+        other.start()
+        other.prints("new")
+        other.answers = 10
+        found = await rest_of(client)
+    assert found == [*others[500:MAX_BATCH_LINES], *own, "new"]
+    assert other.questions == 2
+
+
 async def test_lost_lines_of_all_are_counted() -> None:
     node = Node(1)
     (other,) = node.others

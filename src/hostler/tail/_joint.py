@@ -30,7 +30,7 @@ AGAIN_SECONDS = 1.0
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 """What the `TailShare.answer` of another process says to a question. Raises `OSError` if it does
-not answer."""
+not answer, or not to the end."""
 Send = Callable[[bytes], Awaitable[None]]
 
 
@@ -222,7 +222,8 @@ class _Head:
     """Lines to come of those that the first question was for, these included."""
     over: bool = False
     """Whether these are the last ones."""
-    _end: float = math.inf
+    _process: str = ""
+    _end: int = 0
     _lost: int = 0
 
     async def fill(self) -> None:
@@ -232,7 +233,8 @@ class _Head:
             if page is None:
                 self.over, self.ahead = True, 0
                 return
-            if self._end == math.inf:
+            if page.cursor.process != self._process:  # the first time, or it was started again
+                self._process = page.cursor.process
                 self._end, self.ahead = page.end, page.ahead
             self.lines.extend(page.lines)
             self.newest = max((line.at for line in page.lines), default=-math.inf)

@@ -1,6 +1,7 @@
 """Questions between the workers of a node, over unix sockets in a folder that only they can enter.
 
-One question a connection: its topic, a newline and its text; the answer is all that comes back.
+One question a connection: its topic, a newline and its text; what comes back is the answer, behind
+its length: the end of a worker that is killed meanwhile looks like that of an answer.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ ASK_SECONDS = 2.0
 """A worker that has not answered by then is left out."""
 MAX_QUESTION = 1 << 20
 _BACKLOG = 128
+_LENGTH_BYTES = 8
 
 Answer = Callable[[bytes], Awaitable[bytes]]
 
@@ -64,11 +66,14 @@ class Colleagues:
             try:
                 await stream.send_all(topic.encode() + b"\n" + question)
                 await stream.send_eof()
-                answer = b"".join([data async for data in stream])
+                data = b"".join([data async for data in stream])
             except trio.BrokenResourceError as error:
                 raise OSError(f"worker {number} has broken off") from error
-        if not answer:
+        if not data:
             raise OSError(f"worker {number} has no answer")
+        answer = data[_LENGTH_BYTES:]
+        if len(answer) != int.from_bytes(data[:_LENGTH_BYTES]):
+            raise OSError(f"worker {number} has broken off")
         return answer
 
     async def _serve(self, stream: trio.SocketStream) -> None:
@@ -81,8 +86,9 @@ class Colleagues:
                     if len(asked) > MAX_QUESTION:
                         return
                 topic, _, question = bytes(asked).partition(b"\n")
-                if (answer := self._answers.get(topic.decode())) is not None:
-                    await stream.send_all(await answer(question))
+                if (make := self._answers.get(topic.decode())) is not None:
+                    answer = await make(question)
+                    await stream.send_all(len(answer).to_bytes(_LENGTH_BYTES) + answer)
         except trio.BrokenResourceError as error:
             log.debug("a worker asked and left", reason=str(error))
         except Exception:  # one question must not end the others
