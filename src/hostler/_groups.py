@@ -55,7 +55,7 @@ async def open_sheltered() -> AsyncIterator[trio.Nursery]:
     A cancellation from around the block reaches the block only; the tasks run on until it has
     ended, in whatever way, and are cancelled then. So what closes in a shielded scope finds them
     alive, and has to have a deadline. If a task fails, the block is cancelled, and the group of
-    the tasks' exceptions leaves as from `open_background`.
+    the tasks' exceptions leaves, in the one that `open_background` would let out.
     """
     shelter = _Shelter()
     async with as_it_is(trio.open_nursery) as around:
