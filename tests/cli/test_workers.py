@@ -165,6 +165,23 @@ async def until_refused(address: str) -> None:
         await stream.aclose()
 
 
+async def test_no_client_is_given_to_workers_that_are_to_drain(functions: Path) -> None:
+    """The supervisor sees to it, however long they take to look at its order."""
+    async with open_workers(functions) as (node, _):
+        workers = node.ready["workers"]
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            node.process.send_signal(signal.SIGTERM)
+            with trio.fail_after(END_SECONDS):
+                await until_refused(node.ready["http"][0])
+        finally:
+            for pid in workers:
+                os.kill(pid, signal.SIGCONT)
+        with trio.fail_after(END_SECONDS):
+            assert await node.process.wait() == 0
+
+
 def events(node: NodeProcess) -> list[str]:
     return [line["event"] for line in node.lines()]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -19,6 +20,12 @@ async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that has no event, on a clock that is real because sockets are."""
     while not condition():  # noqa: ASYNC110
         await trio.sleep(0.001)
+
+
+def connect_late(listener: trio.SocketListener) -> None:
+    """Have clients that connect to it half connected until they send something: for them all is as
+    if the last packet of the handshake were on its way till then."""
+    listener.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 60)
 
 
 @attrs.define

@@ -13,10 +13,12 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.front import open_listeners
+from hostler.front import address_of, open_listeners, open_shared_listeners, refuse_clients
 from hostler.front._entrance import AT_A_TIME, PAUSE_SECONDS, Entrance
 from hostler.front._socket import ClientSocket
 from tests.conftest import Logs
+
+from ._sockets import connect_late
 
 
 @attrs.define
@@ -117,3 +119,47 @@ async def test_a_socket_that_is_no_good_is_an_error(monkeypatch: pytest.MonkeyPa
         fail(door, monkeypatch, errno.EINVAL)
         with door.knock(), pytest.raises(OSError, match="Invalid argument"):
             await door.entrance.run()
+
+
+async def test_it_refuses_new_ones_but_not_those_that_have_begun_to_connect() -> None:
+    async with open_listeners("127.0.0.1:0") as [listener]:
+        connect_late(listener)
+        admitted: list[ClientSocket] = []
+        entrance = Entrance(listener, admitted.append)
+        address = listener.socket.getsockname()
+        with socket.create_connection(address, timeout=10) as begun:
+            entrance.refuse()
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(address, timeout=10)
+            assert entrance.take(AT_A_TIME)
+            assert not admitted
+            begun.sendall(b"x")
+            await trio.lowlevel.wait_readable(listener.socket)
+            assert entrance.take(AT_A_TIME)
+            entrance.close()
+            (client,) = admitted
+            assert await client.read() == b"x"
+            client.close()
+
+
+async def test_a_shared_port_is_refused_by_the_owner_of_all_its_sockets() -> None:
+    async with open_listeners("127.0.0.1:0") as [listener]:
+        address = address_of(listener)
+        port = listener.socket.getsockname()[1]
+    with open_shared_listeners([address], 2) as sockets:
+        first, second = (trio.socket.from_stdlib_socket(each.dup()) for [each] in sockets)
+        for sock in first, second:
+            entrance = Entrance(trio.SocketListener(sock), ClientSocket.close)
+            entrance.refuse()
+            entrance.close()
+        socket.create_connection(("127.0.0.1", port), timeout=10).close()
+        for [own] in sockets:
+            refuse_clients(own)
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+async def test_a_system_that_cannot_refuse_goes_on() -> None:
+    with socket.socket() as closed:
+        pass
+    refuse_clients(closed)

@@ -15,9 +15,10 @@ from hostler.api import json_reply
 from hostler.front import HttpServer, invoke_app, open_listeners, serve_http
 from hostler.front._connection import FIRST_SECONDS
 from hostler.front._listen import address_of
+from hostler.front._server import HANDSHAKE_SECONDS
 
 from ._agent import TABLE, ScriptedAgent
-from ._sockets import Client, open_front
+from ._sockets import Client, connect_late, open_front
 
 REQUEST = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
 
@@ -43,6 +44,26 @@ async def test_clients_in_the_kernels_queue_are_served_and_later_ones_refused() 
             with pytest.raises(OSError):
                 await trio.open_tcp_stream("127.0.0.1", port)
         assert server.statistics().connections == 0
+
+
+async def test_clients_that_have_begun_to_connect_are_served(
+    mock_clock: trio.testing.MockClock,
+) -> None:
+    shutdown = trio.Event()
+    app = invoke_app(ScriptedAgent(), TABLE)
+    async with open_listeners("127.0.0.1:0") as listeners, trio.open_nursery() as nursery:
+        connect_late(listeners[0])
+        port = int(address_of(listeners[0]).rpartition(":")[2])
+        nursery.start_soon(partial(serve_http, app, listeners, shutdown=shutdown))
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port))
+        shutdown.set()
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(OSError):
+            await trio.open_tcp_stream("127.0.0.1", port)
+        await client.send(REQUEST)
+        assert (await client.answer()).body == b"x"
+        await client.stream.aclose()
+        mock_clock.jump(HANDSHAKE_SECONDS)
 
 
 async def test_the_first_request_of_a_new_connection_may_be_on_its_way() -> None:

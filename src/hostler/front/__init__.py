@@ -3,7 +3,13 @@
 from hostler._asgi import ASGIApp, BodyBroken, BodyTimeout
 
 from ._app import NodeApp, ReadyCheck, invoke_app, node_app
-from ._listen import address_of, open_listeners, open_shared_listeners, parse_bind
+from ._listen import (
+    address_of,
+    open_listeners,
+    open_shared_listeners,
+    parse_bind,
+    refuse_clients,
+)
 from ._metrics import FrontMetrics
 from ._server import HttpServer, ServerStatistics, serve_http
 from ._writer import AsgiWriter, Truncated
@@ -25,5 +31,6 @@ __all__ = [
     "open_listeners",
     "open_shared_listeners",
     "parse_bind",
+    "refuse_clients",
     "serve_http",
 ]

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from ._listen import refuse_clients
 from ._socket import ClientSocket
 
 log = structlog.get_logger(__name__)
@@ -68,6 +69,12 @@ class Entrance:
             else:
                 self._admit(ClientSocket(accepted, address[:2]))
         return True
+
+    def refuse(self) -> None:
+        """Refuse new clients, while those that the kernel has begun to connect can be taken. Not on
+        a shared port: a supervisor has its sockets too, and refuses for all of them."""
+        if not self._sock.getsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT):
+            refuse_clients(self._sock)
 
     def close(self) -> None:
         """Refuse clients from now on. Idempotent."""

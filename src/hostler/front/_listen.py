@@ -7,7 +7,7 @@ import os
 import re
 import socket
 from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
 
 import trio
 
@@ -16,6 +16,10 @@ from hostler.errors import ConfigError
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; the kernel caps it (``net.core.somaxconn``)."""
+
+_SO_BINDTOIFINDEX = 62
+_NO_INTERFACE = 2**31 - 1
+"""An index that no network interface has."""
 
 _BIND = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.%a-z]+)\]|(?P<host>[^\s:/\[\]@?#]*)):(?P<port>\d{1,5})"
@@ -96,6 +100,21 @@ async def _listen(host: str, port: int) -> list[trio.SocketListener]:
         sock = socket.create_server(("0.0.0.0", port), backlog=BACKLOG)  # noqa: S104  (as asked)
     sock.setblocking(False)
     return [trio.SocketListener(trio.socket.from_stdlib_socket(sock))]
+
+
+def refuse_clients(sock: socket.socket) -> None:
+    """Have the kernel refuse new clients of a listening socket that is to be closed; those it has
+    begun to connect still come to be accepted. Closed without this, it resets whoever it connects
+    after the last accept.
+
+    For good (it takes a capability to undo it), so only the owner may, who leaves it to nobody. Of
+    sockets that share a port all have to: one alone still gets its part. Does nothing where the
+    system can't (Linux can since 5.7).
+    """
+    # New clients are looked up by interface too, begun handshakes are not. (A socket filter can't
+    # refuse, only drop, and then clients try again after a second.)
+    with suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, _SO_BINDTOIFINDEX, _NO_INTERFACE)
 
 
 def address_of(listener: trio.SocketListener) -> str:

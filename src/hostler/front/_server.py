@@ -33,6 +33,9 @@ log = structlog.get_logger(__name__)
 
 DEFAULT_GRACE = 30.0
 """Seconds that requests get to finish in a drain."""
+HANDSHAKE_SECONDS = 0.02
+"""How long, in a drain, clients are waited for that have begun to connect: a packet's way there and
+back. They may have sent their request with the last packet of the handshake."""
 
 
 @attrs.frozen
@@ -114,9 +117,9 @@ async def serve_http(
     """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`).
 
     ``started()`` carries the `HttpServer`, with the addresses that were really bound. When
-    ``shutdown`` is set: accept the connections that are there, close the listening sockets, so
-    that further clients are refused and can go elsewhere, close idle connections, let requests
-    finish for ``grace`` seconds, cancel the rest and return. Cancelling does the last step at once.
+    ``shutdown`` is set: refuse new clients, so that they can go elsewhere, accept those that have
+    connected or begun to, close the listening sockets, close idle connections, let requests finish
+    for ``grace`` seconds, cancel the rest and return. Cancelling does the last step at once.
 
     Of ``config`` it uses ``max_request_header_size`` and the four times of HTTP:
     ``request_header_read_timeout`` (408 after it), ``request_body_read_timeout`` is the
@@ -149,12 +152,15 @@ async def serve_http(
                     accepting.start_soon(entrance.run)
                 task_status.started(server)
                 await (trio.Event() if shutdown is None else shutdown).wait()
+                connections.cancel_scope.deadline = Grace.of(grace).deadline()
+                for entrance in entrances:
+                    entrance.refuse()
+                server.drain()
+                await trio.sleep(HANDSHAKE_SECONDS)
                 accepting.cancel_scope.cancel()
-            connections.cancel_scope.deadline = Grace.of(grace).deadline()
-            server.drain()
             for entrance in entrances:
-                # At once after the last of those whom the kernel has connected already: it would
-                # reset those who come in between.
+                # At once after the last of those whom the kernel has connected already: where it
+                # can't refuse, it would reset those who come in between.
                 entrance.take(BACKLOG)
                 entrance.close()
         watching.cancel_scope.cancel()

@@ -11,7 +11,7 @@ import attrs
 import structlog
 import trio
 
-from hostler.front import address_of, open_listeners, open_shared_listeners
+from hostler.front import address_of, open_listeners, open_shared_listeners, refuse_clients
 
 from .._life import DRAIN, Life
 from .._settings import Settings
@@ -73,9 +73,11 @@ class Supervisor:
                 life.announce(self.crew.node, {**told, "workers": workers})
                 await life.shutdown.wait()
                 # Or clients would still be given to sockets that nobody looks at any more.
-                for own in sockets:
-                    for each in own:
-                        each.close()
+                shared = [each for own in sockets for each in own]
+                for each in shared:
+                    refuse_clients(each)
+                for each in shared:
+                    each.close()
                 self._drain()
                 nursery.cancel_scope.deadline = (
                     self.settings.grace.deadline() + self.crew.drain_margin
