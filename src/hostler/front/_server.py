@@ -114,7 +114,8 @@ async def serve_http(
     grace: float | Grace = DEFAULT_GRACE,
     task_status: trio.TaskStatus[HttpServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`).
+    """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`; others only if
+    nobody goes on with them in another process, since in the end they refuse clients for good).
 
     ``started()`` carries the `HttpServer`, with the addresses that were really bound. When
     ``shutdown`` is set: refuse new clients, so that they can go elsewhere, accept those that have
