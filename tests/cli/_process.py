@@ -25,8 +25,8 @@ END_SECONDS = 60
 
 def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment without settings of whoever runs the tests. With an engine nodes keep two
-    network name spaces ready, not eight for each CPU as by default: an engine needs seconds to make
-    and to remove so many."""
+    network name spaces ready, not sixteen for each CPU as by default: an engine needs seconds to
+    make and to remove so many."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FN_")}
     return {**env, "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2", **(extra or {})}
 

@@ -63,7 +63,7 @@ def test_settings_of_the_machine_are_divided(pool: int, launches: int, count: in
 def test_who_asked_for_no_pool_asks_for_no_part_of_one() -> None:
     found = [part.agent_config(AgentConfig()) for part in parts(3)]
     assert [each.experimental_prefork_pool_size for each in found] == [None] * 3
-    assert [each.prepared_networks for each in found] == [3, 3, 2]
+    assert [each.prepared_networks for each in found] == [6, 5, 5]
     assert [each.prepared_networks_limit for each in found] == [11, 11, 10]
 
 

@@ -192,24 +192,24 @@ async def test_a_pool_that_was_asked_for_stays_as_it_is(autojump_clock: object) 
 
 async def test_what_nobody_needs_any_more_is_removed(autojump_clock: object) -> None:
     """Those that were not used for the longest time go."""
-    async with open_pool(4) as bench:
-        leases = bench.take(4)
+    async with open_pool(6) as bench:
+        leases = bench.take(6)
         await trio.sleep(60)
-        leases += bench.take(4)
+        leases += bench.take(2)
         await trio.sleep(60)
         assert bench.counts() == (4, 8, 12)
         for lease in leases:
             lease.release(True)
         await trio.sleep(REVIEW - 130)
         assert bench.counts() == (12, 0, 12)
-        for lease in bench.take(6):
+        for lease in bench.take(4):
             lease.release(True)
-        await trio.sleep(REVIEW + 10)  # in which six were enough, and four are kept in any case
+        await trio.sleep(REVIEW + 10)  # in which four were enough, and six are kept in any case
         assert bench.counts() == (10, 0, 10)
         await trio.sleep(REVIEW)
-        assert bench.counts() == (4, 0, 4)
+        assert bench.counts() == (6, 0, 6)
         left = set(bench.parts.there)
-        assert left == {lease.mode.removeprefix("container:") for lease in bench.take(4)}
+        assert left == {lease.mode.removeprefix("container:") for lease in bench.take(6)}
 
 
 async def test_what_cannot_be_removed_stays_in_use(autojump_clock: object) -> None:
@@ -249,7 +249,7 @@ async def test_while_the_latest_one_fails_no_others_are_made(autojump_clock: obj
         await trio.sleep(60)
         bench.take(1)
         await trio.sleep(60)
-        assert bench.counts() == (11, 5, 16)
+        assert bench.counts() == (3, 5, 8)
 
 
 async def test_failures_are_told_again_after_those_that_lasted(

@@ -204,7 +204,7 @@ async def plan_of(
             return pool.plan if pool else None
 
 
-AMD = {"DefaultRuntime": "runc", "Architecture": "x86_64", "NCPU": 2}
+AMD = {"DefaultRuntime": "runc", "Architecture": "x86_64", "NCPU": 1}
 ARM = {"DefaultRuntime": "crun", "Architecture": "aarch64", "NCPU": 64}
 S390 = {"DefaultRuntime": "runc", "Architecture": "s390x"}
 GVISOR = {"DefaultRuntime": "runsc", "Architecture": "x86_64"}

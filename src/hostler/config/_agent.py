@@ -262,14 +262,14 @@ class AgentConfig(EnvConfig):
     """Containers kept for their network name space, 0 = no pool (none = as ``prepared_networks``
     says if the engine's runtime is one that can share a name space, else 0). Fn's default is 0."""
 
-    prepared_networks: int = attrs.field(default=8, metadata=setting(number(high=10_000)))
-    """Containers (8) of the pool for each of the engine's CPUs, if
+    prepared_networks: int = attrs.field(default=16, metadata=setting(number(high=10_000)))
+    """Containers (16) of the pool for each of the engine's CPUs, if
     ``experimental_prefork_pool_size`` says nothing. Each costs the machine a shim process of the
     engine, 4 MB. Ours."""
 
     prepared_networks_limit: int = attrs.field(default=32, metadata=setting(number(high=10_000)))
     """Containers (32) that these are at most while no function uses any: they stay in sight of
-    whoever lists containers. What is used is replaced, up to four times as many in all. Ours."""
+    whoever lists containers. What is used is replaced, up to twice as many in all. Ours."""
 
     experimental_prefork_image: str = attrs.field(
         default="", metadata=setting(TEXT, "FN_EXPERIMENTAL_PREFORK_IMAGE")

@@ -21,7 +21,7 @@ RUNTIMES = ("runc", "crun", "youki")
 """Those that let containers share a network name space. One that puts each container into a virtual
 machine, or onto a kernel of its own, may not."""
 
-GROWTH = 4
+GROWTH = 2
 """Times the size of a pool that nobody has asked for, that it may grow to beside hot containers."""
 
 
