@@ -82,6 +82,7 @@ def fleet(
             "HOSTLER_IOFS": str(folder),
             "HOSTLER_TAG": name,
             "HOSTLER_RUNNER_MEMORY": str(1 << 30),
+            "HOSTLER_RUNNER_NETWORKS": "2",
         },
     )
     try:

@@ -51,7 +51,11 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     program.parent.mkdir()
     program.write_text(f'#!/bin/sh\nexec {shlex.join(fdk)} "$@"\n')
     program.chmod(0o755)
-    env = {"PYTHONPATH": str(tmp_path), "PATH": str(program.parent)}
+    env = {
+        "PYTHONPATH": str(tmp_path),
+        "PATH": str(program.parent),
+        "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2",  # or an engine needs seconds for them
+    }
     with open_shell(tmp_path, env) as shell:
         yield shell
 
