@@ -12,13 +12,14 @@ from typing import Any
 import psycopg
 import pymysql
 import pytest
+import sqlalchemy
 import trio
 
 from hostler.config import StoreConfig
 from hostler.datastore import AppPatch, DatastoreError
 from hostler.models import App
 from hostler.rules.errors import AppExists, DatastoreUnavailable
-from hostler.store import SqlDatastore, open_datastore
+from hostler.store import SqlDatastore, _transactions, open_datastore
 
 from ..conftest import Logs
 from .servers import Server
@@ -113,22 +114,28 @@ async def test_a_cancelled_update_leaves_nothing_and_changes_nothing(
 
 
 async def test_a_cancelled_operation_that_is_quick_keeps_its_connection(
-    patient: SqlDatastore,
+    patient: SqlDatastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(_transactions, "CANCEL_GRACE", SOON)  # a busy machine's disk is slow
+    engine = patient._transactions.engine
+    token = trio.lowlevel.current_trio_token()
+    connected: list[object] = []
     with trio.CancelScope() as scope:
         scope.cancel()
         await patient.create_app(an_app())
     with trio.CancelScope() as scope:
 
-        async def cancel_when_it_runs() -> None:
-            await _until(lambda: _in_use(patient)[1] == 1)
-            scope.cancel()
+        def cancel(*_: object) -> None:
+            """On the operation's thread, before a statement of it."""
+            trio.from_thread.run_sync(scope.cancel, trio_token=token)
 
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(cancel_when_it_runs)
-            await patient.create_app(an_app("other"))
+        sqlalchemy.event.listen(engine, "connect", lambda *args: connected.append(args))
+        sqlalchemy.event.listen(engine, "before_cursor_execute", cancel, once=True)
+        await patient.create_app(an_app("other"))
+    assert scope.cancel_called
     assert _in_use(patient) == (0, 0, 0)
     assert await patient.app_id_by_name("other")
+    assert connected == []
 
 
 async def test_a_lock_that_is_held_too_long_is_a_503(
