@@ -3,22 +3,31 @@ is said to be there, so does skipping it."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import os
 import signal
 import traceback
-from collections.abc import Generator, Iterator, MutableMapping
+from collections.abc import Awaitable, Callable, Generator, Iterator, MutableMapping
 from pathlib import Path
 from typing import Any
 
 import hypothesis
 import pytest
 import structlog
+import trio
+import trio.testing
 
 from .folders import short_folder
 
 # A background job of a script ignores it, and so would the nodes and clients that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+LIMIT = 240
+"""Seconds after which a test that still waits has failed. With pytest's own limit, which is longer,
+the process and with it whatever else it was to run are lost, and nothing tells what was waited for.
+Waits that may take long for a good reason have limits of their own, which say more."""
 
 # How long an example takes says how busy the machine is, and must fail no test.
 hypothesis.settings.register_profile(
@@ -88,6 +97,32 @@ class _Failures:
             self._terminal.write_line(f"\nFAILED {report.nodeid} ({report.when})", red=True)
             self._terminal.write_line(str(getattr(report.longrepr, "reprcrash", report.longrepr)))
             self._terminal.flush()
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-trio makes it a plain function
+def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
+    if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
+        item.obj = _limited(item.obj)
+    return (yield)
+
+
+def _limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+    """The test, which fails and tells where it waits once its time on the real clock is over."""
+
+    @functools.wraps(test)
+    async def limited(**arguments: Any) -> None:
+        if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
+            return await test(**arguments)
+        where = ""
+        with trio.move_on_after(LIMIT):
+            try:
+                return await test(**arguments)
+            except BaseException:
+                where = traceback.format_exc()
+                raise
+        pytest.fail(f"it has waited for {LIMIT} s:\n{where}", pytrace=False)
+
+    return limited
 
 
 @pytest.hookimpl(wrapper=True)

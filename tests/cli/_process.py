@@ -21,14 +21,15 @@ SCRIPT = Path(sys.executable).parent / "hostler"
 START_SECONDS = 60
 END_SECONDS = 60
 """Far more than it takes: they end only what hangs, also on a machine that has much else to do."""
+OURS = {"FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2", "FN_HOT_START_TIMEOUT_MSECS": "60000"}
 
 
 def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment without settings of whoever runs the tests. With an engine nodes keep two
     network name spaces ready, not sixteen for each CPU as by default: an engine needs seconds to
-    make and to remove so many."""
+    make and to remove so many. On a busy machine functions may take more than five to start."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FN_")}
-    return {**env, "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2", **(extra or {})}
+    return {**env, **OURS, **(extra or {})}
 
 
 async def run(
@@ -77,11 +78,16 @@ class NodeProcess:
 
     async def wait_line(self, event: str) -> dict[str, Any]:
         """Until the log has a line with this event."""
-        while True:
-            for line in self.lines():
-                if event in line["event"]:
-                    return line
-            await trio.sleep(0.005)
+        with trio.move_on_after(END_SECONDS):
+            while True:
+                ended = self.log_ended.is_set()
+                for line in self.lines():
+                    if event in line["event"]:
+                        return line
+                if ended:
+                    break
+                await trio.sleep(0.005)
+        raise AssertionError(f"{event!r} was not logged: {self.log.decode()}")
 
 
 @asynccontextmanager
