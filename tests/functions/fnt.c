@@ -22,7 +22,7 @@
 
 static const char *const START_KEYS[] = {
     "crash", "delay", "die", "direct", "eat", "err", "exit", "hang", "noterm", "nosocket", "out",
-    NULL,
+    "until", NULL,
 };
 
 struct process this_process;
@@ -41,6 +41,13 @@ void sleep_ms(long ms) {
     struct timespec left = {ms / 1000, (ms % 1000) * 1000000L};
     while (nanosleep(&left, &left) < 0 && errno == EINTR) {
     }
+}
+
+void wait_for_file(const char *list) {
+    char *path = find_key(list, "until", 0);
+    while (path && access(path, F_OK) < 0)
+        sleep_ms(5);
+    free(path);
 }
 
 /* --- text ------------------------------------------------------------------------------- */
@@ -259,6 +266,7 @@ int main(void) {
     if (asked(start, "noterm", NULL))
         signal(SIGTERM, SIG_IGN);
     sleep_ms(find_number(start, "delay", 0));
+    wait_for_file(start);
     eat(find_number(start, "eat", 0));
     if (asked(start, "crash", NULL))
         abort();

@@ -24,6 +24,7 @@ void text_free(struct text *text);
 /* Ends the process with a message: bad settings and exhausted memory. */
 void die(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 void sleep_ms(long ms);
+void wait_for_file(const char *list); /* the file of `until`, if that is asked for */
 
 /* --- lists: "key=value;key;key=value" --- */
 

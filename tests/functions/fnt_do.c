@@ -15,7 +15,7 @@ static const char *const REQUEST_KEYS[] = {
     "after",  "bighead", "child",   "close",     "count", "crash",    "early", "eat",
     "env",    "err",     "every",   "exit",      "extra", "fnstatus", "framing", "garbage",
     "hang",   "header",  "leak",    "lines",     "mid",   "out",      "outlines", "pid",
-    "read",   "readdelay", "size",  "sleep",     "status", "type",    "who",   "write",
+    "read",   "readdelay", "size",  "sleep",     "status", "type",    "until", "who",   "write",
     NULL,
 };
 
@@ -318,6 +318,7 @@ static bool do_request(struct conn *conn, struct request *request, const char *l
     if (failed || early)
         return failed > 0 ? refuse(conn, failed) : !failed && good;
     sleep_ms(find_number(list, "sleep", 0));
+    wait_for_file(list);
     end_if_asked(list);
     if (break_off(conn, list))
         return false;

@@ -76,6 +76,22 @@ async def test_waits(fnt: Fnt, do: str) -> None:
     assert time.monotonic() - begin >= 0.05
 
 
+async def test_a_request_waits_for_a_file(fnt: Fnt, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    answers: list[bytes] = []
+
+    async def wait() -> None:
+        answers.append((await fnt.call(f"until={gate}", content=b"x")).content)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait)
+        while (await fnt.call("who")).json()["request"] < 2:
+            pass
+        assert answers == []
+        gate.touch()
+    assert answers == [b"x"]
+
+
 async def test_waiting_requests_do_not_hold_up_others(fnt: Fnt) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(fnt.call, "hang")

@@ -91,7 +91,7 @@ async def test_dies_later(tmp_path: Path) -> None:
 
 async def test_delay_and_hang(tmp_path: Path) -> None:
     """The start is announced on stdout, so the test knows that the delay has begun."""
-    for start in ("hang", "delay=60000"):
+    for start in ("hang", "delay=60000", "until=/none"):
         with closing(Output()) as output:
             async with start_fnt(tmp_path, f"out=up;{start}", output.write_end) as process:
                 output.started()

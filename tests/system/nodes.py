@@ -22,9 +22,9 @@ Functions = Mapping[str, Mapping[str, Any]]
 FNT: Functions = {"fnt": {}}
 LIMIT = 60
 """Seconds after which whatever a test waits for has failed."""
-FREED = 5.0
-"""Seconds within which all that a client had is free, on a machine that has much else to do; how
-long it takes on an idle one is measured by a benchmark."""
+FREED = 20.0
+"""Seconds within which all that a client had is free, on a machine that has much else to do: fewer
+than the function would need. How long it takes on an idle one is measured by a benchmark."""
 
 
 @attrs.define(eq=False)

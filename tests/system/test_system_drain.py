@@ -16,36 +16,28 @@ from .load import Load
 from .nodes import LIMIT, Fleet, Runner, errors_of, open_fleet, open_single
 
 CALLS = 40
-FNS = {"fnt": {"memory": 1}}
+FNS = {"fnt": {"memory": 1, "timeout": LIMIT}}
 
 
 @attrs.define
 class Calls:
-    """Calls of five seconds each, all under way at once."""
+    """Calls that are all under way at once, and end when there is a file ``gate``."""
 
     fleet: Fleet
+    gate: Path
     replies: list[Reply] = attrs.Factory(list)
 
     async def run(self, number: int) -> None:
         body = b"call %d" % number
-        reply = await call(self.fleet.lb, "sleep=5000", body)
+        reply = await call(self.fleet.lb, f"until={self.gate}", body)
         assert (reply.status, reply.body) == (200, body)
         self.replies.append(reply)
 
     async def until_running(self) -> None:
         """Until functions work on all of them."""
         nodes = [runner.node for runner in self.fleet.runners]
-        running = 0.0
-        while running < CALLS:
-            running = sum([await metric(node, "fn_running") for node in nodes])
-            assert not self.replies, "the machine is too slow for this test"
-
-
-async def warm(fleet: Fleet) -> None:
-    """Start the containers, so that all calls of the test begin within moments."""
-    async with trio.open_nursery() as nursery:
-        for _ in range(CALLS):
-            nursery.start_soon(call, fleet.lb, "sleep=300")
+        while sum([await metric(node, "fn_running") for node in nodes]) < CALLS:
+            pass
 
 
 @pytest.mark.parametrize("stopped", ["lb", "runner"])
@@ -53,14 +45,15 @@ async def test_stopping_under_load_fails_nothing_that_runs(folder: Path, stopped
     async with open_fleet(folder, functions=FNS) as fleet:
         first = fleet.runners[0]
         node = fleet.lb if stopped == "lb" else first.node
-        calls = Calls(fleet)
+        calls = Calls(fleet, folder / "gate")
         with trio.fail_after(LIMIT * 2):
-            await warm(fleet)
             async with trio.open_nursery() as nursery:
                 for number in range(CALLS):
                     nursery.start_soon(calls.run, number)
                 await calls.until_running()
                 node.process.send_signal(signal.SIGTERM)
+                await node.wait_line("lb agent drains" if stopped == "lb" else "runner drains")
+                calls.gate.touch()
             assert len(calls.replies) == CALLS
             assert await node.process.wait() == 0, node.log.decode()
         assert errors_of(node) == []

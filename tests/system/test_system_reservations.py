@@ -58,7 +58,8 @@ async def test_a_runner_that_is_killed_with_nothing_but_reservations_fails_no_ca
 ) -> None:
     """Its containers were starting: what it held goes to the other one."""
     known: Functions = {f"known{number}": {} for number in range(40)}
-    starts = {"config": {"FNT_START": "delay=1500"}}
+    gate = folder / "gate"
+    starts = {"config": {"FNT_START": f"until={gate}"}}
     slow: Functions = {f"slow{number}": starts for number in range(4)}
     replies: list[Reply] = []
     with trio.fail_after(2 * LIMIT):
@@ -77,6 +78,7 @@ async def test_a_runner_that_is_killed_with_nothing_but_reservations_fails_no_ca
                     nursery.start_soon(one, fn)
                 victim = await first_with(nodes, "fn_queued")
                 victim.process.kill()
+                gate.touch()
             assert {(reply.status, reply.body.decode()) for reply in replies} == {
                 (200, fn) for fn in slow
             }

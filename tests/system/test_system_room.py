@@ -14,6 +14,7 @@ ROOM_FOR_ONE = {"FN_MAX_TOTAL_MEMORY_BYTES": str(20 * 2**20)}
 
 async def test_a_full_runner_is_passed_over_without_any_setting(folder: Path) -> None:
     """The consistent-hash placer prefers one and the same runner for all these calls."""
+    gate = folder / "gate"
     async with (
         open_runner(folder, env=ROOM_FOR_ONE) as north,
         open_runner(folder, env=ROOM_FOR_ONE) as south,
@@ -22,7 +23,7 @@ async def test_a_full_runner_is_passed_over_without_any_setting(folder: Path) ->
         replies: list[Reply] = []
 
         async def hold(number: int) -> None:
-            replies.append(await call(lb, "sleep=1500", b"%d" % number))
+            replies.append(await call(lb, f"until={gate}", b"%d" % number))
 
         with trio.fail_after(LIMIT):
             async with trio.open_nursery() as nursery:
@@ -30,6 +31,7 @@ async def test_a_full_runner_is_passed_over_without_any_setting(folder: Path) ->
                     nursery.start_soon(hold, number)
                 await until_metric(north.node, "fn_running", 1)
                 await until_metric(south.node, "fn_running", 1)
+                gate.touch()
         assert [reply.status for reply in replies] == [200] * 3
         assert {reply.body for reply in replies} == {b"0", b"1", b"2"}
         with trio.fail_after(LIMIT):
