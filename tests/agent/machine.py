@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,12 @@ from hostler.agent import ContainerState
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerDriver, open_docker_driver
 
-from .nodes import Node, Recorder, open_node, until
+from .nodes import Node, Recorder, open_node
+from .nodes import until as _until
 
 LIMIT = 60
 """Seconds after which a test has failed."""
+until = partial(_until, seconds=LIMIT)
 
 
 @attrs.define
@@ -46,7 +49,8 @@ class Machine:
     async def open(
         self, wrap: Callable[[DockerDriver], Driver] = lambda driver: driver, **settings: Any
     ) -> AsyncIterator[Node]:
-        """An agent; at its end nothing of it may be left."""
+        """An agent; at its end nothing of it may be left. A container may take long to start."""
+        settings = {"hot_start_timeout_msecs": LIMIT * 1000.0, **settings}
         config = AgentConfig(container_label_tag=self.tag, experimental_prefork_pool_size=0)
         environ = {"DOCKER_HOST": self.host}
         with trio.fail_after(LIMIT):
@@ -60,13 +64,14 @@ class Machine:
 @contextmanager
 def open_machine(host: str, image: str) -> Iterator[Machine]:
     """At the end nothing is left, also of a test that has failed. A busy engine has long to tell
-    how a container has ended."""
+    how a container has ended, and to freeze one."""
     engine = docker.APIClient(base_url=host, version="auto")
     with (
         tempfile.TemporaryDirectory(prefix="fn") as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
         patch.setattr("hostler.agent._execution.REASON_WAIT", LIMIT)
+        patch.setattr("hostler.agent._sandbox.FREEZE_LIMIT", LIMIT)
         os.chmod(folder, 0o755)
         machine = Machine(host, image, f"hostler-test-{uuid.uuid4().hex}", Path(folder), engine)
         yield machine

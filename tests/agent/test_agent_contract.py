@@ -15,6 +15,7 @@ import pytest
 import trio
 
 from hostler.abc import Body
+from hostler.agent import ContainerState
 from hostler.bodies import BytesBody
 from hostler.drivers.process import open_process_driver
 from hostler.errors import (
@@ -39,6 +40,8 @@ LIMIT = 60
 
 @asynccontextmanager
 async def open_fnt(iofs: Path, **config: Any) -> AsyncIterator[Node]:
+    """A function may take long to start."""
+    config = {"hot_start_timeout_msecs": LIMIT * 1000.0, **config}
     with trio.fail_after(LIMIT):
         async with (
             open_process_driver(images={"fnt": [str(fnt_path())]}) as driver,
@@ -297,12 +300,12 @@ async def test_header_that_cannot_be_sent_harms_nobody(tmp_path: Path) -> None:
 async def test_scenario_03_socket_checks(
     tmp_path: Path, start: str, error: type[APIError], reason: str
 ) -> None:
-    limit = 1000.0 if start == "hang" else LIMIT * 1000.0
-    async with open_fnt(tmp_path, hot_start_timeout_msecs=limit) as node:
+    limit = {"hot_start_timeout_msecs": 1000.0} if start == "hang" else {}
+    async with open_fnt(tmp_path, **limit) as node:
         with pytest.raises(error) as caught:
             await node.run("fnt", config={"FNT_START": start})
         assert re.fullmatch(re.escape(str(error())) + reason, str(caught.value))
-        await until(lambda: node.agent.statistics().at_rest)
+        await until(lambda: node.agent.statistics().at_rest, seconds=LIMIT)
 
 
 @pytest.mark.parametrize("start", ["direct", "direct=300"])
@@ -315,7 +318,8 @@ async def test_weakness_04_12_ready_means_that_it_accepts(tmp_path: Path, start:
 async def test_frozen_function_answers_after_its_thaw(tmp_path: Path) -> None:
     async with open_fnt(tmp_path, freeze_idle_msecs=10.0) as node:
         before = await pid(node)
-        await until(lambda: "paused" in {s.value for s in node.agent.statistics().containers})
+        states = node.agent.statistics
+        await until(lambda: ContainerState.PAUSED in states().containers, seconds=LIMIT)
         assert await pid(node) == before
 
 

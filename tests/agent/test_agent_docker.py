@@ -29,8 +29,8 @@ from hostler.errors import (
 from hostler.models import Call
 from tests.conftest import Logs
 
-from .machine import LIMIT, Machine, do, pid
-from .nodes import Recorder, until
+from .machine import LIMIT, Machine, do, pid, until
+from .nodes import Recorder
 from .test_agent_contract import StreamBody
 
 pytestmark = pytest.mark.docker
@@ -132,7 +132,7 @@ async def test_scenario_04_exit_at_start_is_init_failed(
 async def test_scenario_03_start_limit(machine: Machine) -> None:
     async with machine.open(hot_start_timeout_msecs=1000.0) as node:
         with pytest.raises(ContainerInitTimeout):
-            await do(node, machine, config={"FNT_START": "delay=5000"})
+            await do(node, machine, config={"FNT_START": "hang"})
 
 
 async def test_client_cancel_is_a_cancel_and_ends_the_function(machine: Machine) -> None:
@@ -145,7 +145,7 @@ async def test_client_cancel_is_a_cancel_and_ends_the_function(machine: Machine)
             nursery.cancel_scope.cancel()
         statistics = node.agent.statistics()
         assert (statistics.canceled, statistics.errors) == (1, 0)
-        await until(lambda: not machine.containers(), seconds=60)
+        await until(lambda: not machine.containers())
         assert await pid(node, machine) != first
 
 
@@ -291,5 +291,5 @@ async def test_a_response_is_passed_on_while_it_is_made(machine: Machine) -> Non
         headers = {"Fnt-Do": ["lines=2,every=600000"]}
         call = node.call(machine.image, writer=recorder, headers=headers, timeout=600)
         nursery.start_soon(node.agent.submit, call)
-        await until(lambda: recorder.body == b"line 1\n", seconds=LIMIT)
+        await until(lambda: recorder.body == b"line 1\n")
         nursery.cancel_scope.cancel()
