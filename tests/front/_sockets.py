@@ -16,6 +16,10 @@ from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
 from ._agent import TABLE, ScriptedAgent
 
 
+PATIENT = NodeConfig(request_header_read_timeout=60)
+"""A client may send its first request long after it has connected: tests take their time."""
+
+
 async def until(condition: Callable[[], bool]) -> None:
     """Wait for something that has no event, on a clock that is real because sockets are."""
     while not condition():  # noqa: ASYNC110
@@ -47,6 +51,15 @@ class Front:
         self.clients.append(client)
         return client
 
+    def connect_with(self, data: bytes) -> Client:
+        """A client that has already sent ``data`` when the server learns of it: however busy the
+        machine is, no time limit of the server's is over before."""
+        connection = socket.create_connection(("127.0.0.1", self.port))
+        connection.sendall(data)
+        client = Client(trio.SocketStream(trio.socket.from_stdlib_socket(connection)))
+        self.clients.append(client)
+        return client
+
     async def wait_connections(self, count: int) -> None:
         """Until the server has ``count`` connections."""
         await until(lambda: self.server.statistics().connections == count)
@@ -61,6 +74,7 @@ async def open_front(
     app: ASGIApp | None = None,
 ) -> AsyncIterator[Front]:
     agent = agent or ScriptedAgent()
+    config = config or PATIENT
     app = app or invoke_app(agent, TABLE, triggers=TABLE, config=config)
     shutdown, done = trio.Event(), trio.Event()
 

@@ -66,7 +66,10 @@ async def test_clients_that_have_begun_to_connect_are_served(
         mock_clock.jump(HANDSHAKE_SECONDS)
 
 
-async def test_the_first_request_of_a_new_connection_may_be_on_its_way() -> None:
+async def test_the_first_request_of_a_new_connection_may_be_on_its_way(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("hostler.front._connection.FIRST_SECONDS", 60)
     async with open_front() as front:
         client = await front.connect()
         await front.wait_connections(1)

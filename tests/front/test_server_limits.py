@@ -131,15 +131,17 @@ async def test_mutilated_requests_hurt_nobody_but_themselves() -> None:
 
 async def test_slow_head_is_408() -> None:
     async with open_front(config=NodeConfig(request_header_read_timeout=0.1)) as front:
-        client = await front.connect()
-        await client.send(b"POST / HTTP/1.1\r\n")
+        client = front.connect_with(b"POST / HTTP/1.1\r\n")
         assert (await client.answer()).status == 408
         assert await client.closed_by_server()
 
 
 async def test_idle_connection_is_closed() -> None:
     async with open_front(config=NodeConfig(http_idle_timeout=0.1)) as front:
-        fresh, used = await front.connect(), await front.connect()
-        assert (await used.post(b"x")).status == 200
+        fresh, used = (
+            await front.connect(),
+            front.connect_with(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\n\r\n"),
+        )
+        assert (await used.answer()).status == 200
         assert await used.closed_by_server()
         assert await fresh.closed_by_server()

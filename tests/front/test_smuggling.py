@@ -203,7 +203,7 @@ async def test_sizes_and_the_time_of_a_head_are_limited_by_default() -> None:
 async def test_a_client_that_never_sends_has_the_time_of_a_head() -> None:
     config = NodeConfig(request_header_read_timeout=0.1, http_idle_timeout=math.inf)
     async with open_front(config=config) as front:
-        silent, used = await front.connect(), await front.connect()
-        assert (await used.post(b"x")).status == 200
+        silent, used = await front.connect(), front.connect_with(post(b"Content-Length: 1") + b"x")
+        assert (await used.answer()).status == 200
         assert await silent.read_all() == b""
         assert (await used.post(b"x")).status == 200
