@@ -7,8 +7,8 @@ import shutil
 import subprocess
 import threading
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import attrs
@@ -30,9 +30,21 @@ LIMIT = 60
 CHUNK = b"x" * 1000
 
 
-@pytest.fixture(autouse=True)
-def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(disk, "DISK_SECONDS", SECONDS)
+Hasty = Callable[[], AbstractContextManager[None]]
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> Hasty:
+    """A block in which a disk has `SECONDS`. Outside of it one that is slow does not hang."""
+    monkeypatch.setattr(disk, "DISK_SECONDS", LIMIT)
+
+    @contextmanager
+    def block() -> Iterator[None]:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(disk, "DISK_SECONDS", SECONDS)
+            yield
+
+    return block
 
 
 @attrs.define
@@ -78,7 +90,7 @@ async def until_gone(budget: BodyBudget, before: int) -> None:
 
 
 async def test_a_body_is_sent_on_though_it_can_be_written_nowhere(
-    volume: Volume, logs: Logs
+    volume: Volume, hasty: Hasty, logs: Logs
 ) -> None:
     """The first one waits for the disk; those after it don't, until it is back."""
     before, budget = files(), volume.budget()
@@ -86,14 +98,15 @@ async def test_a_body_is_sent_on_though_it_can_be_written_nowhere(
         began = trio.current_time()
         body = ReplayBody(ChunkStream(CHUNK, CHUNK), 10**6, budget)
         stream = body.open()
-        assert await stream.receive_some() == CHUNK
+        with hasty():
+            assert await stream.receive_some() == CHUNK
         assert trio.current_time() - began >= SECONDS
         assert (body.replayable, budget.not_kept["disk_error"]) == (False, 1)
         assert await stream.receive_some() == CHUNK
         began = trio.current_time()
         with pytest.raises(ServerBusy):
             await keep_whole(BytesBody(CHUNK), budget, 10**6)
-        assert trio.current_time() - began < SECONDS
+        assert trio.current_time() - began < LIMIT / 2
         (told,) = logs.with_event("bodies can't be written to disk")
         assert told["error"] == "the disk does not answer within 1 s"
         assert (budget.memory, budget.disk) == (0, 0)
@@ -104,7 +117,7 @@ async def test_a_body_is_sent_on_though_it_can_be_written_nowhere(
     assert_nothing_left(budget, before)
 
 
-async def test_closing_is_left_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_closing_is_left_to_the_disk(monkeypatch: pytest.MonkeyPatch, hasty: Hasty) -> None:
     """So a node can drain, and a client that leaves is gone, cancelled or not."""
     before, budget = files(), budget_of(10**6, 100, 10**6)
     bodies = [await keep_whole(BytesBody(CHUNK), budget, 10**6) for _ in range(10)]
@@ -117,10 +130,11 @@ async def test_closing_is_left_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> N
 
     monkeypatch.setattr(SpillFile, "_end", hanging)
     began = trio.current_time()
-    async with trio.open_nursery() as nursery:
-        for body in bodies:
-            nursery.start_soon(body.aclose)
-        nursery.cancel_scope.cancel()
+    with hasty():
+        async with trio.open_nursery() as nursery:
+            for body in bodies:
+                nursery.start_soon(body.aclose)
+            nursery.cancel_scope.cancel()
     assert SECONDS <= trio.current_time() - began < LIMIT / 2
     assert (budget.memory, budget.disk) == (0, 0)
     assert files() == before + 10
@@ -130,7 +144,7 @@ async def test_closing_is_left_to_the_disk(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.mark.parametrize("cancelled", [False, True])
 async def test_a_read_that_hangs_is_an_error(
-    monkeypatch: pytest.MonkeyPatch, cancelled: bool
+    monkeypatch: pytest.MonkeyPatch, hasty: Hasty, cancelled: bool
 ) -> None:
     """What it reads is nobody's, and the file's number not another's, before it comes back."""
     before, budget = files(), budget_of(10**6, 100, 10**6)
@@ -144,7 +158,7 @@ async def test_a_read_that_hangs_is_an_error(
 
     seen: list[bytes] = []
     monkeypatch.setattr(os, "pread", hanging)
-    with trio.CancelScope() as scope:
+    with hasty(), trio.CancelScope() as scope:
         if cancelled:
             scope.deadline = trio.current_time() + SECONDS / 2
         with pytest.raises(disk.DiskHangs):
@@ -156,25 +170,35 @@ async def test_a_read_that_hangs_is_an_error(
     assert seen == [CHUNK]
 
 
-async def test_work_that_only_waited_for_other_work_has_the_same_time_and_says_so() -> None:
+async def test_work_that_only_waited_for_other_work_has_the_same_time_and_says_so(
+    mock_clock: trio.testing.MockClock, hasty: Hasty
+) -> None:
     """However many wait, each knows in time; a thread that hangs is its own work's."""
     files_of, go, errors = disk.Disk(), threading.Event(), Counter[str]()
+    begun = trio.Semaphore(0)
+
+    def hang() -> None:
+        trio.from_thread.run_sync(begun.release)
+        go.wait(LIMIT)
 
     async def work() -> None:
         with pytest.raises(disk.DiskHangs) as caught:
-            await files_of.run(go.wait, LIMIT)
+            await files_of.run(hang)
         errors[str(caught.value)] += 1
 
-    began = trio.current_time()
-    async with trio.open_nursery() as nursery:
-        for _ in range(disk.THREADS + 2):
-            nursery.start_soon(work)
-    assert trio.current_time() - began < LIMIT / 2
+    with hasty():
+        async with trio.open_nursery() as nursery:
+            for _ in range(disk.THREADS + 2):
+                nursery.start_soon(work)
+            for _ in range(disk.THREADS):
+                await begun.acquire()
+            mock_clock.jump(SECONDS)
     assert errors == {
         "the disk does not answer within 1 s": disk.THREADS,
         "the disk is behind with its work by 1 s": 2,
     }
     go.set()
+    mock_clock.rate = 1
     with trio.fail_after(LIMIT):
         while files_of.hangs:  # noqa: ASYNC110  (threads' work)
             await trio.sleep(0.005)
