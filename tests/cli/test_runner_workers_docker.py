@@ -59,7 +59,8 @@ async def test_a_killed_worker_leaves_nothing_and_calls_go_on(
     archive = folder / "images.tar"
     archive.write_bytes(b"".join(engine.get_image(IMAGE)))
     functions, iofs = folder / "functions.yaml", folder / "iofs"
-    functions.write_text(f"apps: [{{name: a, fns: [{{name: f, image: '{IMAGE}', memory: 64}}]}}]")
+    fields = f"{{name: f, image: '{IMAGE}', memory: 64, idle_timeout: 3600}}"
+    functions.write_text(f"apps: [{{name: a, fns: [{fields}]}}]")
     iofs.mkdir(mode=0o755)
     left = Left(engine, iofs)
     # Without a label tag: workers have one of their own.

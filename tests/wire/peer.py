@@ -66,7 +66,7 @@ async def peer_and_client(
         async with wire.open_loop() as loop, trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, serve, listeners)
             client = wire.GrpcRunnerClient(
-                f"127.0.0.1:{port}", loop=loop, connect_timeout=5, keepalive=keepalive
+                f"127.0.0.1:{port}", loop=loop, connect_timeout=60, keepalive=keepalive
             )
             yield receive, client
             await client.aclose()

@@ -98,7 +98,7 @@ async def test_an_error_in_flow_control(
 
 
 async def test_an_error_in_a_timer(logs: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    keepalive = wire.Keepalive(interval=0.05, timeout=5)
+    keepalive = wire.Keepalive(interval=0.05, timeout=60)
     async with (
         peer_and_client(take_any_amount, keepalive) as (peers, client),
         client.engage(TRY) as engaged,

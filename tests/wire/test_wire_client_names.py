@@ -50,7 +50,7 @@ async def guarded(
                     loop=loop,
                     ssl_context=client_context,
                     server_name="runner.test",
-                    connect_timeout=5.0,
+                    connect_timeout=60,
                 )
                 yield client, service
                 await client.aclose()

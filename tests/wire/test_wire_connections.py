@@ -108,7 +108,7 @@ async def test_all_waiters_share_one_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(
-                f"127.0.0.1:{silent.getsockname()[1]}", loop=loop, handshake_timeout=0.2
+                f"127.0.0.1:{silent.getsockname()[1]}", loop=loop, handshake_timeout=0.5
             )
             failures: list[NotSent] = []
 
@@ -123,8 +123,8 @@ async def test_all_waiters_share_one_failure() -> None:
                 for _ in range(100):
                     nursery.start_soon(attempt)
             assert len(failures) == 100
-            assert "no handshake within 0.2 s" in str(failures[0])
-            assert trio.current_time() - begun < 10  # not a hundred timeouts
+            assert "no handshake within 0.5 s" in str(failures[0])
+            assert trio.current_time() - begun < 40  # not a hundred timeouts
             await client.aclose()
 
 

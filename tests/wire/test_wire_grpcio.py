@@ -299,14 +299,14 @@ async def test_our_client_engages(theirs: tuple[_TheirService, Any, str]) -> Non
     body = b"0123456789" * 100_000
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
+            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
             first = Data(body, eof=True)
             async with client.engage(TRY, first=first, request_id="rid") as engagement:
                 frames = await collect(engagement)
             assert frames[0] == ResultStart(200, (("X-Call", '{"id":"a"}'),))
             assert body_of(frames) == body
             assert frames[-1] == Finished(success=True, details="a")
-            assert service.seen.get(timeout=5)["fn_request_id"] == "rid"
+            assert service.seen.get(timeout=60)["fn_request_id"] == "rid"
             await client.aclose()
 
 
@@ -314,12 +314,12 @@ async def test_our_client_uses_the_other_methods(theirs: tuple[_TheirService, An
     service, _, address = theirs
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
+            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
             status = await client.status()
             assert (status.active, status.custom_status) == (3, {"a": "b"})
             assert (await client.status('{"a": 1.5}')).details == "{'a': 1.5}"
             await client.configure({"k": "v"})
-            assert service.seen.get(timeout=5) == {"k": "v"}
+            assert service.seen.get(timeout=60) == {"k": "v"}
             async with client.stream_logs() as collector:
                 await collector.send(LogStart())
                 await collector.send(LogReady())
@@ -333,7 +333,7 @@ async def test_our_client_cancels(theirs: tuple[_TheirService, Any, str]) -> Non
     service, _, address = theirs
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
+            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
             async with client.engage(TRY):
                 await trio.to_thread.run_sync(service.seen.get)
             assert await trio.to_thread.run_sync(service.ended.wait, 10)
@@ -351,7 +351,7 @@ async def test_our_client_sees_their_status(theirs: tuple[_TheirService, Any, st
     service.engage = fail
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
+            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
             async with client.engage(TRY, first=EMPTY_BODY) as engagement:
                 with pytest.raises(EngagementFailed) as info:
                     await engagement.receive()
@@ -375,7 +375,7 @@ async def test_our_client_ends_its_call_on_their_server_that_stops(
     service.engage = slow
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=5)
+            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
             async with client.engage(TRY, first=EMPTY_BODY) as engagement:
                 await engagement.receive()
                 stopped = server.stop(10)

@@ -89,7 +89,7 @@ async def theirs() -> AsyncIterator[tuple[Theirs, wire.GrpcRunnerClient]]:
         server = Theirs()
         try:
             async with wire.open_loop() as loop:
-                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=5.0)
+                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=60)
                 yield server, client
                 await client.aclose()
         finally:
@@ -142,7 +142,7 @@ async def test_a_server_without_the_service() -> None:
     server.start()
     try:
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, connect_timeout=5.0)
+            client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, connect_timeout=60)
             await client.watch_health(lambda serving: pytest.fail("told"))
             await client.aclose()
     finally:

@@ -239,7 +239,7 @@ async def test_a_silent_peer_is_given_up(busy: bool, logs: list[dict[str, object
 
 
 async def test_keepalive_leaves_a_peer_that_answers() -> None:
-    async with open_pair(_slow, keepalive=wire.Keepalive(interval=0.01, timeout=5)) as pair:
+    async with open_pair(_slow, keepalive=wire.Keepalive(interval=0.01, timeout=60)) as pair:
         assert await call(pair.client) == [ResultStart(200), SUCCESS]
 
 

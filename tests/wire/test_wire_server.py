@@ -31,7 +31,7 @@ async def test_address_is_the_bound_one() -> None:
                 host, _, port = server.address.rpartition(":")
                 assert int(port) > 0
                 assert bind == ":0" or host in ("127.0.0.1", "[::1]")
-                client = wire.GrpcRunnerClient(f"localhost:{port}", loop=loop, connect_timeout=5)
+                client = wire.GrpcRunnerClient(f"localhost:{port}", loop=loop, connect_timeout=60)
                 assert len(await call(client)) == 3
                 await client.aclose()
                 assert "accepting" in repr(server)
@@ -95,7 +95,7 @@ async def test_end_of_the_server_cancels_calls_and_says_so() -> None:
         async with wire.open_loop() as loop:
             tasks, sockets = trio_tasks(), open_sockets()
             async with wire.open_server(service, "127.0.0.1:0", loop=loop) as server:
-                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=5)
+                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=60)
                 manager = client.engage(TRY, first=EMPTY_BODY)
                 engagement = await manager.__aenter__()
                 assert await engagement.receive() == ResultStart(200)
@@ -125,7 +125,7 @@ async def test_end_of_the_server_proves_that_it_has_not_looked_at_a_call(share_l
         async with wire.open_loop() as loop:
             async with wire.open_server(service, "127.0.0.1:0", loop=loop) as server:
                 client = wire.GrpcRunnerClient(
-                    server.address, loop=loop, connect_timeout=5, share_limit=share_limit
+                    server.address, loop=loop, connect_timeout=60, share_limit=share_limit
                 )
                 manager = client.engage(TRY, first=EMPTY_BODY)
                 engagement = await manager.__aenter__()

@@ -85,7 +85,7 @@ async def ends(runner: Files, lb: Files, name: str = "runner.test") -> AsyncIter
                     loop=loop,
                     ssl_context=client_tls,
                     server_name=name,
-                    connect_timeout=5.0,
+                    connect_timeout=60,
                 )
                 try:
                     yield Ends(service, server, client, server_tls, client_tls)
