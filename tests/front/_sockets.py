@@ -15,7 +15,6 @@ from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
 
 from ._agent import TABLE, ScriptedAgent
 
-
 PATIENT = NodeConfig(request_header_read_timeout=60)
 """A client may send its first request long after it has connected: tests take their time."""
 
