@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import os
 import signal
 import traceback
@@ -24,8 +25,8 @@ from .folders import short_folder
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-LIMIT = 240
-"""Seconds after which a test that still waits has failed. With pytest's own limit, which is longer,
+SHARE = 0.8
+"""Of the time limit that pytest has for a test: then it fails if it still waits. With pytest's own
 the process and with it whatever else it was to run are lost, and nothing tells what was waited for.
 Waits that may take long for a good reason have limits of their own, which say more."""
 
@@ -102,11 +103,18 @@ class _Failures:
 @pytest.hookimpl(wrapper=True, tryfirst=True)  # before pytest-trio makes it a plain function
 def pytest_runtest_call(item: pytest.Item) -> Generator[None]:
     if isinstance(item, pytest.Function) and inspect.iscoroutinefunction(item.obj):
-        item.obj = _limited(item.obj)
+        limit = item.config.getoption("timeout")
+        if marker := item.get_closest_marker("timeout"):
+            limit = marker.args[0]
+        elif limit is None:
+            limit = item.config.getini("timeout")
+        item.obj = _limited(item.obj, SHARE * float(limit) or math.inf)
     return (yield)
 
 
-def _limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[None]]:
+def _limited(
+    test: Callable[..., Awaitable[None]], seconds: float
+) -> Callable[..., Awaitable[None]]:
     """The test, which fails and tells where it waits once its time on the real clock is over."""
 
     @functools.wraps(test)
@@ -114,13 +122,13 @@ def _limited(test: Callable[..., Awaitable[None]]) -> Callable[..., Awaitable[No
         if isinstance(trio.lowlevel.current_clock(), trio.testing.MockClock):
             return await test(**arguments)
         where = ""
-        with trio.move_on_after(LIMIT):
+        with trio.move_on_after(seconds):
             try:
                 return await test(**arguments)
             except BaseException:
                 where = traceback.format_exc()
                 raise
-        pytest.fail(f"it has waited for {LIMIT} s:\n{where}", pytrace=False)
+        pytest.fail(f"it has waited for {seconds:g} s:\n{where}", pytrace=False)
 
     return limited
 
