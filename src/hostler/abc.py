@@ -184,8 +184,8 @@ class CallAgent(ABC):
     async def submit(self, call: PendingCall) -> None:
         """Run the call to its end, or, if it is detached, until it is acknowledged.
 
-        Raises the `APIError` that ended it. Cancelling the caller's scope ends the call
-        everywhere, down to the container; a detached call only up to its acknowledgement.
+        Raises the `APIError` that ended it. Cancelling the caller's scope ends the call everywhere,
+        down to the container; a detached one up to its acknowledgement. ``call.scope``: see there.
         """
 
 

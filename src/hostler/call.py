@@ -96,9 +96,11 @@ class PendingCall(RunnerCall):
     """On a runner: the LB that has sent it."""
     span: Span | None = None
     scope: trio.CancelScope | None = None
-    """Lent by who submits it, and open around that: an LB agent that ends before the call cancels
-    it. Without one, or while another of its calls has it, the agent makes its own, which costs more
-    than to place the call, and raises `cut_error` then."""
+    """Lent by who submits it, and open around that: an agent that ends before the call may cancel
+    it, and then the call has ended with `cut_error`. Without one, or while another of its calls has
+    it, an LB agent makes its own, which costs more than to place the call, and raises the error."""
+    not_placed: bool = False
+    """It was cancelled, and its agent knows that nobody had it to run."""
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     on_slot: SlotHook | None = None
@@ -109,9 +111,10 @@ class PendingCall(RunnerCall):
     still be under way when the call has ended."""
 
     def cut_error(self) -> APIError:
-        """What a call ends with that its LB agent had to cancel: it may have run, unless no runner
-        had got it."""
-        return ServiceReservationFailure() if self.runner_address else ServerBusy()
+        """What a call ends with that its agent had to cancel. It may have run, and `ServerBusy`
+        invites another attempt: that is for one of which the agent has said that it is
+        `not_placed`."""
+        return ServerBusy() if self.not_placed else ServiceReservationFailure()
 
     def run_seconds(self, now: float) -> float:
         """Seconds for a function that starts ``now`` (`trio.current_time`): its timeout, or what is

@@ -136,14 +136,16 @@ async def test_a_drain_ends_such_a_connection_as_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("runner", "error", "status"),
-    [("", None, 503), ("", ServerBusy(), 503), ("runner:1", None, 500)],
+    ("not_placed", "error", "status"),
+    [(True, None, 503), (False, ServerBusy(), 503), (False, None, 500)],
 )
 async def test_a_call_that_no_runner_had_may_be_tried_again(
-    runner: str, error: Exception | None, status: int
+    not_placed: bool, error: Exception | None, status: int
 ) -> None:
+    """If the agent, of whatever kind, says so: it may know nothing of runners."""
+
     async def handler(call: PendingCall) -> None:
-        call.runner_address = runner
+        call.not_placed = not_placed
         assert call.scope is not None
         call.scope.cancel()
         if error is not None:
@@ -155,6 +157,36 @@ async def test_a_call_that_no_runner_had_may_be_tried_again(
         answer = await client.post()
         assert (answer.status, answer.headers["connection"]) == (status, "close")
         assert await client.closed_by_server()
+
+
+async def test_an_internal_error_at_the_end_is_logged_once(logs: Logs) -> None:
+    async def handler(call: PendingCall) -> None:
+        assert call.scope is not None
+        call.scope.cancel()
+        raise ZeroDivisionError
+
+    async with open_front(ScriptedAgent(handler)) as front:
+        answer = await (await front.connect()).post()
+        assert (answer.status, message_of(answer)) == (500, "internal server error")
+    assert isinstance(logs.expect_error("internal error in a call")["exc_info"], ZeroDivisionError)
+    assert logs.errors() == []
+
+
+async def test_a_response_that_is_too_short_at_the_end_is_no_internal_error(logs: Logs) -> None:
+    async def handler(call: PendingCall) -> None:
+        await call.writer.start(200, [("Content-Length", "2")])
+        await call.writer.write(b"x")
+        assert call.scope is not None
+        call.scope.cancel()
+
+    agent = ScriptedAgent(handler)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")
+        await agent.left.wait()
+        await front.wait_connections(0)
+    (line,) = logs.with_event("response broken off")
+    assert line["reason"] == "the body is too short"
 
 
 @pytest.mark.parametrize("takes", [True, False])

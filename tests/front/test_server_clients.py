@@ -46,7 +46,7 @@ async def test_a_call_whose_body_is_here_is_lent_the_scope_of_its_connection(log
         assert second is not None
         assert third is None
         first.cancel()
-        assert (await clients[0].answer()).status == 503
+        assert (await clients[0].answer()).status == 500
         assert await clients[0].closed_by_server()
         assert agent.running == 2
         assert not second.cancel_called

@@ -137,7 +137,7 @@ class _Exchange:
     detached = False
     call: PendingCall | None = None
     error: Exception | None = None
-    """That of the call, if it is not answered yet."""
+    """That of the call, if it ended with its scope: it is logged, and not answered yet."""
     call_id = ""
     fn_id = ""
     request_id = ""
@@ -217,7 +217,6 @@ class _Exchange:
             self.incoming.discard()
         if error is not None:
             if self.call_scope.cancel_called:
-                self.error = error
                 await self._client_left(error)
             reply = self._reply_to(error)
         if reply is not None:
@@ -311,7 +310,7 @@ class _Exchange:
             error = cause
         public = public_error(error)
         self.status, self.blame = public.code, public.blame
-        if not isinstance(error, APIError | Truncated):
+        if error is not self.error:
             self._log_internal(error)
         if not self.writer.begun:
             return error_reply(public, self.writer.own_headers)
@@ -324,14 +323,16 @@ class _Exchange:
         return None
 
     async def _client_left(self, error: Exception) -> None:
-        """The call failed because, or when, the client went: nobody reads an answer."""
-        body_failed = self.incoming is not None and self.incoming.failure is not None
-        if not isinstance(error, APIError) and not body_failed:
+        """The call failed because, or when, the client went, or its agent: there is no answer, or
+        `answer_for_agent` gives it."""
+        self.error = error
+        if self.incoming is None or self.incoming.failure is None:
             self._log_internal(error)
         await trio.lowlevel.checkpoint()
 
     def _log_internal(self, error: Exception) -> None:
-        log.error("internal error in a call", **self.labels(), exc_info=error)
+        if not isinstance(error, APIError | Truncated):
+            log.error("internal error in a call", **self.labels(), exc_info=error)
 
     async def _answer(self, reply: Reply) -> None:
         try:

@@ -85,6 +85,7 @@ class CallRun:
             finally:
                 means.counts.stop()
         except BaseException as error:
+            call.not_placed = not call.runner_address
             await self._end(error)
             raise
         else:
