@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,7 @@ import trustme
 from hostler import wire
 from hostler.engagement import EngagementFailed, ServerEngagement
 from hostler.frames import Data, ResultStart
+from hostler.wire._loop import open_loop, run_asyncio
 
 from .services import SUCCESS, TRY, Service, call, collect, open_pair
 from .test_wire_tls import _pki
@@ -48,6 +51,29 @@ def plain(transport: Any) -> Any:
 
 def beneath_tls(transport: Any) -> Any:
     return transport._ssl_protocol._transport
+
+
+class Faulty(asyncio.Protocol):
+    def connection_lost(self, error: Exception | None) -> None:
+        nothing: Any = None
+        nothing.clear()
+
+
+async def test_no_other_error_at_the_end_of_a_connection_is_passed_over() -> None:
+    here, there = socket.socketpair()
+
+    async def lose_a_connection() -> None:
+        async with open_loop() as loop:
+            connect = partial(loop.create_connection, Faulty, sock=here)
+            transport, _ = await run_asyncio(loop, connect)
+            transport.abort()
+            with trio.fail_after(10):
+                await trio.sleep_forever()
+
+    with there, pytest.raises(ExceptionGroup) as caught:
+        await lose_a_connection()
+    _, rest = caught.value.split(AttributeError)
+    assert rest is None
 
 
 @pytest.mark.parametrize("raw", [plain, beneath_tls])

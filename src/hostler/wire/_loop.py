@@ -45,7 +45,11 @@ def _on_error(loop: Loop, context: dict[str, Any]) -> None:
     (CPython 3.11 to 3.14). Ours does not write there; that of asyncio's TLS does.
     """
     error = context.get("exception")
-    if isinstance(error, AttributeError) and "_call_connection_lost" in context["message"]:
+    if (
+        isinstance(error, AttributeError)
+        and (error.obj, error.name) == (None, "close")
+        and "_call_connection_lost" in context["message"]
+    ):
         log.debug("connection lost twice", error=str(error))
     else:
         loop.default_exception_handler(context)
