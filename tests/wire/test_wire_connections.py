@@ -15,7 +15,7 @@ from hostler.engagement import (
 from tests.ports import free_port
 
 from .leaks import settle
-from .services import Gate, Service, call, open_pair
+from .services import EMPTY_BODY, TRY, Gate, Service, call, open_pair
 
 
 async def test_a_thousand_calls_in_flight_over_few_connections() -> None:
@@ -102,6 +102,32 @@ async def test_back_at_once_after_being_refused(dead_port: int) -> None:
             async with wire.open_server(Service(), f"127.0.0.1:{dead_port}", loop=loop):
                 await call(client)
                 await client.aclose()
+
+
+async def test_a_runner_that_closes_before_it_accepts_has_not_got_the_call() -> None:
+    """As it stops: the kernel resets whom it has connected since the last accept. That is as good
+    as to refuse them, so it need not be avoided (as it is where clients are browsers)."""
+    committed = trio.Event()
+    failures: list[NotSent] = []
+
+    async def attempt(client: wire.GrpcRunnerClient) -> None:
+        try:
+            async with client.engage(TRY, first=EMPTY_BODY, on_commit=committed.set):
+                pytest.fail("it was engaged")
+        except NotSent as error:
+            failures.append(error)
+
+    with trio.fail_after(60):
+        async with wire.open_loop() as loop, trio.open_nursery() as nursery:
+            with socket.create_server(("127.0.0.1", 0)) as stopping:
+                address = f"127.0.0.1:{stopping.getsockname()[1]}"
+                client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+                for _ in range(2):
+                    nursery.start_soon(attempt, client)
+                await trio.lowlevel.wait_readable(stopping)
+            await settle(lambda: len(failures), 2)
+            await client.aclose()
+    assert not committed.is_set()
 
 
 async def test_all_waiters_share_one_failure() -> None:
