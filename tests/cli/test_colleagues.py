@@ -15,11 +15,14 @@ import trio
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 
-from hostler.cli.workers import Colleagues, Place, _colleagues, open_colleagues
+from hostler.cli.workers import Colleagues, Place, open_colleagues
 from hostler.cli.workers._colleagues import MAX_QUESTION
 from hostler.cli.workers._metrics import join_metrics
 from hostler.config import BodyConfig
 from tests.conftest import Logs
+
+pytestmark = pytest.mark.usefixtures("autojump_clock")
+"""Unix sockets of one process are ready as soon as something is sent."""
 
 
 def place_of(number: int, count: int, folder: str) -> Place:
@@ -57,11 +60,7 @@ async def test_all_others_are_asked() -> None:
         assert await first.ask("name", large + b"x" * 10) == {}
 
 
-async def test_who_is_silent_gone_or_fails_is_left_out(
-    monkeypatch: pytest.MonkeyPatch, logs: Logs
-) -> None:
-    monkeypatch.setattr(_colleagues, "ASK_SECONDS", 0.5)
-
+async def test_who_is_silent_gone_or_fails_is_left_out(logs: Logs) -> None:
     async def silent(question: bytes) -> bytes:
         await trio.sleep_forever()
         raise AssertionError
