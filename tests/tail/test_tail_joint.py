@@ -131,6 +131,27 @@ async def test_pages_of_several_processes_are_merged(wanted: int | None) -> None
     assert await read_all(node, query) == lines[-wanted if wanted else 0 :]
 
 
+async def test_lines_that_go_on_the_way_take_no_others_with_them() -> None:
+    """As many lines are shown as there are still."""
+    old = [f"o{number:04}" for number in range(6000)]
+    new = [f"n{number:04}" for number in range(3000)]
+    node = Node(1, limit=20 * LIMIT)
+    (other,) = node.others
+    other.prints(*old)
+    other.tail._limit = other.tail.size  # that is all it has room for
+    node.own.prints(*new)
+    meanwhile = [3 * MAX_BATCH_LINES * ["x" * len(old[0])]]
+
+    async def ask(question: bytes) -> bytes:
+        answer = await other.ask(question)
+        other.prints(*(meanwhile.pop() if meanwhile else []))
+        return answer
+
+    assert node.own.share is not None
+    node.app = tail_app(node.own.tail, node.closing, JointTail(node.own.share, [ask]))
+    assert await read_all(node, "lines=5000") == ["lost 1000", *old[4000:], *new]
+
+
 async def test_a_reader_that_takes_nothing_has_a_page_of_each() -> None:
     node = Node(1, limit=20 * LIMIT)
     (other,) = node.others

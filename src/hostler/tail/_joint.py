@@ -239,6 +239,8 @@ class _Head:
             self.lines.extend(page.lines)
             self.newest = max((line.at for line in page.lines), default=-math.inf)
             self._lost += page.lost
+            # They may be those of other functions: rather are a few lines too many shown.
+            self.ahead = max(0, self.ahead - page.lost)
             if page.cursor.number >= self._end:
                 self.over, self.ahead = True, min(self.ahead, len(self.lines))
 
