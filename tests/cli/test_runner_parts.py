@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,16 +11,17 @@ from hypothesis import strategies as st
 from hostler.agent import Resources
 from hostler.cli.workers import RunnerPart
 from hostler.cli.workers._part import part_of
-from hostler.cli.workers.runners import RunnerCrew, binds_of, reachable
+from hostler.cli.workers.runners import RunnerCrew, binds_of, open_ports, reachable
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
+from hostler.front import address_of, open_listeners
 
 TOTAL = Resources(10**9 + 1, 3000)
 COUNTS = st.integers(1, 256)
 
 
-def crew(count: int, bind: str = ":9190", total: Resources = TOTAL) -> RunnerCrew:
-    return RunnerCrew(bind, None, count, total)
+def crew(count: int, bind: str = "127.0.0.1:4001", total: Resources = TOTAL) -> RunnerCrew:
+    return RunnerCrew(binds_of(bind, count), None, total)
 
 
 def parts(count: int, total: Resources = TOTAL) -> list[RunnerPart]:
@@ -102,8 +105,8 @@ def test_what_can_not_be_divided_is_told() -> None:
         crew(4, total=Resources(3, 4000))
 
 
-def test_a_worker_keeps_the_port_that_load_balancers_know() -> None:
-    made = crew(2, "127.0.0.1:0")
+def test_load_balancers_are_told_of_all() -> None:
+    made = crew(2)
     made.joined(1, {"grpc": "127.0.0.1:4002"})
     made.joined(0, {"grpc": "127.0.0.1:4001"})
     assert [made.part(number).bind for number in (0, 1)] == ["127.0.0.1:4001", "127.0.0.1:4002"]
@@ -116,14 +119,28 @@ def test_a_worker_keeps_the_port_that_load_balancers_know() -> None:
     assert made.announcement(["[::]:80"])["http"] == ["[::]:80"]
 
 
-def test_a_worker_keeps_the_name_that_it_was_given() -> None:
-    """It may stand for several addresses, of which one is told."""
-    made = crew(2, "localhost:0")
-    made.joined(1, {"grpc": "[::1]:4002"})
-    assert [made.part(number).bind for number in (0, 1)] == ["localhost:0", "localhost:4002"]
-    everywhere = crew(2, ":7000")
-    everywhere.joined(0, {"grpc": "[::]:7000"})
-    assert everywhere.part(0).bind == ":7000"
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", ""])
+async def test_ports_are_kept_from_others_also_while_nobody_listens(host: str) -> None:
+    """A name, which may stand for several addresses, stays one."""
+    async with open_ports(f"{host}:0", 2) as binds:
+        assert len(set(binds)) == 2
+        assert {bind.rpartition(":")[0] for bind in binds} == {host}
+        for bind in 2 * binds:
+            port = int(bind.rpartition(":")[2])
+            with pytest.raises(ConnectionRefusedError):
+                socket.create_connection(("127.0.0.1", port), timeout=10)
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind(("127.0.0.1", port))
+            async with open_listeners(bind) as listeners:
+                assert {each.socket.getsockname()[1] for each in listeners} == {port}
+                socket.create_connection(("127.0.0.1", port), timeout=10).close()
+
+
+async def test_ports_that_were_asked_for_are_left_alone() -> None:
+    async with open_listeners("127.0.0.1:0") as listeners:
+        bind = address_of(listeners[0])
+        async with open_ports(bind, 1) as binds:
+            assert binds == [bind]
 
 
 def test_an_address_for_load_balancers_names_a_host(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -143,6 +144,9 @@ async def test_one_that_was_killed_is_back_where_it_was(functions: Path) -> None
             ended = await fleet.runner.wait_line("worker has ended")
             assert (ended["number"], ended["exit_code"]) == (1, -signal.SIGKILL)
             await until_gone([pids[killed]])
+            host, _, port = fleet.runner.ready["grpc"][1].rpartition(":")
+            with socket.socket() as other, pytest.raises(OSError, match="in use"):
+                other.bind((host, int(port)))
             # What it would have got goes to the other one meanwhile.
             for _ in range(20):
                 assert (await fleet.call()).status_code == 200

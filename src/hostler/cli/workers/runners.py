@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import socket
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import ExitStack, asynccontextmanager
 
 import attrs
+import trio
 
 from hostler.agent import Resources, machine_resources
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
-from hostler.front import parse_bind
+from hostler.front import open_listeners, parse_bind
 
 from .._life import Life
 from .._machine_id import own_address
@@ -32,8 +35,9 @@ class RunnersNode:
 
     async def __call__(self, life: Life) -> None:
         total = machine_resources(AgentConfig.from_env(self.settings.env))
-        crew = RunnerCrew(self.settings.bind, self.http_bind, self.count, total)
-        await Supervisor(settings=self.settings, count=self.count, crew=crew)(life)
+        async with open_ports(self.settings.bind, self.count) as binds:
+            crew = RunnerCrew(binds, self.http_bind, total)
+            await Supervisor(settings=self.settings, count=self.count, crew=crew)(life)
 
 
 @attrs.define
@@ -41,17 +45,14 @@ class RunnerCrew(Crew):
     """Load balancers know each as a runner of its own: by its hot containers and its load.
 
     So nothing listens in the place of one that has ended: what it would have got goes to the
-    others meanwhile. ``bind`` is the address of the first, ``http_bind`` that of them all;
-    ``total`` is what they have together. Raises `ConfigError` if that can't be divided among
-    ``count``.
+    others meanwhile. ``own_binds`` has the address of each, ``http_bind`` is that of them all;
+    ``total`` is what they have together. Raises `ConfigError` if that can't be divided among them.
     """
 
-    bind: str
+    own_binds: Sequence[str]
     http_bind: str | None
-    count: int
     total: Resources
     family: str = attrs.field(factory=lambda: f"hostler-{uuid.uuid4().hex}")
-    _binds: list[str] = attrs.field(init=False)
     _bound: dict[int, str] = attrs.field(factory=dict[int, str], init=False)
 
     node = "runner"
@@ -60,12 +61,15 @@ class RunnerCrew(Crew):
     abort_seconds = 35.0  # as long as a driver goes on to remove containers
 
     def __attrs_post_init__(self) -> None:
-        self._binds = binds_of(self.bind, self.count)
         if self.total.memory < self.count or self.total.cpus < self.count:
             raise ConfigError(
                 f"FN_RUNNER_WORKERS: {self.total.memory} bytes of memory and {self.total.cpus} "
                 f"milli-CPUs are too little for {self.count} workers"
             )
+
+    @property
+    def count(self) -> int:
+        return len(self.own_binds)
 
     @property
     def binds(self) -> Mapping[str, str]:
@@ -75,7 +79,7 @@ class RunnerCrew(Crew):
         return RunnerPart(
             number=number,
             count=self.count,
-            bind=self._binds[number],
+            bind=self.own_binds[number],
             memory=part_of(self.total.memory, number, self.count),
             cpus=part_of(self.total.cpus, number, self.count),
             family=self.family,
@@ -83,9 +87,6 @@ class RunnerCrew(Crew):
 
     def joined(self, number: int, told: Told) -> None:
         self._bound[number] = told["grpc"]
-        # Where any port would do, it is this one from now on: load balancers know it.
-        host, port = self._binds[number].rpartition(":")[0], told["grpc"].rpartition(":")[2]
-        self._binds[number] = f"{host}:{port}"
 
     def announcement(self, addresses: Sequence[str]) -> dict[str, object]:
         least = self.part(self.count - 1)
@@ -96,6 +97,35 @@ class RunnerCrew(Crew):
             "worker_memory": least.memory,
             "worker_mcpus": least.cpus,
         }
+
+
+@asynccontextmanager
+async def open_ports(bind: str, count: int) -> AsyncIterator[list[str]]:
+    """As `binds_of`, but where any ports would do (0) they are chosen, and kept from others until
+    the block ends: load balancers know a worker that is started again by its port, and the system
+    gives such as are free to whoever connects somewhere. Raises `OSError`, too.
+    """
+    binds = binds_of(bind, count)
+    with ExitStack() as stack:
+        for number in range(0 if parse_bind(bind)[1] else count):
+            async with open_listeners(bind) as found:
+                kept = [stack.enter_context(_like(listener.socket)) for listener in found]
+                names = [listener.socket.getsockname() for listener in found]
+            port = names[0][1]
+            for sock, (host, _, *scope) in zip(kept, names, strict=True):
+                sock.bind((host, port, *scope))
+            binds[number] = f"{bind.rpartition(':')[0]}:{port}"
+        yield binds
+
+
+def _like(listening: trio.socket.SocketType) -> socket.socket:
+    """A socket that may have the address of ``listening`` too, while that does not listen."""
+    sock = socket.socket(listening.family, listening.type)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    if sock.family == socket.AF_INET6:
+        only = listening.getsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY)
+        sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, only)
+    return sock
 
 
 def binds_of(bind: str, count: int) -> list[str]:
