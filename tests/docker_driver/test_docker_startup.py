@@ -9,26 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import docker
+import msgspec
 import pytest
 import trio
 import trio.testing
 
+from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import (
     EngineError,
     EngineTooOld,
     EngineUnreachable,
+    Operation,
     _engine,
     _startup,
     open_docker_driver,
 )
 from hostler.drivers.docker._startup import version_numbers
-from hostler.errors import ConfigError
+from hostler.errors import ConfigError, ServerBusy
 
 from ..conftest import Logs
 from .conftest import WAIT
 from .fake_engine import FakeEngine, error, nothing, value
-from .http_server import BREAK, Answer, Request
+from .http_server import BREAK, Answer, Request, json_answer
 
 
 @pytest.mark.parametrize(
@@ -174,6 +177,40 @@ LEAKED = [
     {"Id": "two", "Names": ["/two"], "State": "running", "Labels": None},
     {"Id": "own", "Names": ["/own"], "State": "running", "Labels": {"fn-agent-instance": "me"}},
 ]
+
+
+async def test_what_a_hung_engine_makes_after_its_driver_has_closed_goes_with_the_next_start(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It was never started, and nobody has its id. Of a runner with a tag of its own."""
+    monkeypatch.setattr("hostler.drivers.docker._containers.LATE_CREATION", 0)
+    fake_engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
+    fake_engine.on("POST /containers/create", fake_engine.hang)
+    fake_engine.on("DELETE /containers/ctr", error(404, "No such container"))
+    config, limits = AgentConfig(container_label_tag="own"), {Operation.CREATE: 0.1}
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(config, environ=fake_environ, limits=limits) as driver:
+            cookie = await driver.create_cookie(ContainerTask(id="ctr", image="img"))
+            await cookie.validate_image()
+            with pytest.raises(ServerBusy):
+                await cookie.create_container()
+            await cookie.aclose()
+    (creation,) = (each for each in fake_engine.requests if each.path.endswith("/create"))
+    labels = msgspec.json.decode(creation.body)["Labels"]
+
+    async def listed(request: Request) -> Answer:
+        filters = msgspec.json.decode(request.query.get("filters", "{}"))
+        assert request.query["all"] == "1"
+        fits = filters == {"label": ["fn-agent-classifier=own"]}
+        row = {"Id": "late", "State": "created", "Labels": labels}
+        return json_answer([row] if fits else [])
+
+    fake_engine.on("GET /containers/json", listed)
+    fake_engine.on("DELETE /containers/late", nothing)
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(config, environ=fake_environ):
+            assert fake_engine.count("DELETE /containers/late") == 1
+    fake_engine.release()
 
 
 async def test_listing_is_tried_until_it_succeeds(

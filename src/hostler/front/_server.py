@@ -35,7 +35,9 @@ DEFAULT_GRACE = 30.0
 """Seconds that requests get to finish in a drain."""
 HANDSHAKE_SECONDS = 0.02
 """How long, in a drain, clients are waited for that have begun to connect: a packet's way there and
-back. They may have sent their request with the last packet of the handshake."""
+back. They may have sent their request with the last packet of the handshake. One from so far that
+it takes longer is reset, in the place of refused: too rare, behind a proxy that is near, for all
+drains to take longer."""
 
 
 @attrs.frozen
