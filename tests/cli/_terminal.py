@@ -13,7 +13,7 @@ import trio
 
 from ._process import SCRIPT, clean_env
 
-SECONDS = 30
+SECONDS = 60
 
 
 @attrs.define(eq=False)

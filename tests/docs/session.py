@@ -17,10 +17,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 COMMAND_SECONDS = 60
-PRINT_SECONDS = 20
+PRINT_SECONDS = 60
 _END = "--- the command has ended with"
 _WAIT = """\
-for i in $(seq 300); do
+for i in $(seq 500); do
   (exec 3<>/dev/tcp/127.0.0.1/{port}) 2>/dev/null && break
   kill -0 $! 2>/dev/null || break
   sleep 0.1

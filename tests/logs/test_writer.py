@@ -16,7 +16,7 @@ from hostler.logs import LogWriter
 from hostler.logs._sinks import FileSink, SyslogSink, file_sink
 from hostler.logs._writer import BATCH, MAX_LINE, Sink
 
-LIMIT = 10
+LIMIT = 60
 """Seconds for what should take none."""
 PIPE = 4096
 """Bytes: the least that a pipe can hold."""

@@ -19,8 +19,8 @@ import pytest
 import trio
 from trio_websocket import ConnectionClosed, WebSocketConnection, open_websocket_url
 
-START_SECONDS = 30
-WAIT_SECONDS = 15
+START_SECONDS = 60
+WAIT_SECONDS = 60
 OPTIONS = (
     "--headless",
     "--no-sandbox",

@@ -28,12 +28,13 @@ SIZES = {"desktop": (1200, 800), "phone": (375, 700)}
 
 @pytest.fixture
 def functions(tmp_path: Path) -> Path:
+    """What the page shows of their containers stays, however long a browser takes to look at it."""
     path = tmp_path / "functions.yaml"
     image = fnt_path()
     path.write_text(
         "apps:\n- name: shop\n  config: {SECRET: hunter2}\n  fns:\n"
-        f"  - {{name: checkout, image: '{image}', memory: 32}}\n"
-        f"  - {{name: search, image: '{image}', memory: 32}}\n"
+        f"  - {{name: checkout, image: '{image}', memory: 32, idle_timeout: 3600}}\n"
+        f"  - {{name: search, image: '{image}', memory: 32, idle_timeout: 3600}}\n"
         f"  - {{name: never-called, image: '{image}'}}\n"
         "- name: reports\n  fns:\n"
         "  - {name: broken, image: /none/such}\n"
@@ -167,7 +168,8 @@ async def test_a_container_is_shown_at_work_while_its_function_runs(tmp_path: Pa
     for name in names:  # so that nothing of this machine is in the picture
         (programs / name).symlink_to(fnt_path())
     functions = tmp_path / "functions.yaml"
-    fns = "".join(f"  - {{name: {name}, image: {name}, memory: 64}}\n" for name in names)
+    stays = "memory: 64, timeout: 120, idle_timeout: 3600"
+    fns = "".join(f"  - {{name: {name}, image: {name}, {stays}}}\n" for name in names)
     functions.write_text(f"apps:\n- name: shop\n  fns:\n{fns}")
     env = {"FN_FREEZE_IDLE_MSECS": "600000", "PATH": f"{programs}:{os.environ['PATH']}"}
     async with (
