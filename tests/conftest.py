@@ -154,6 +154,18 @@ def tmp_path() -> Iterator[Path]:
         yield path
 
 
+@pytest.fixture(autouse=True)
+def _patience(request: pytest.FixtureRequest) -> None:
+    """With a real engine: one that has much to do may need more than the few seconds that some
+    of its calls get."""
+    if request.node.get_closest_marker("docker"):
+        from hostler.drivers.docker import LIMITS
+
+        patch = request.getfixturevalue("monkeypatch")
+        for operation, seconds in LIMITS.items():
+            patch.setitem(LIMITS, operation, max(seconds, 60))
+
+
 @pytest.fixture(scope="session")
 def docker_host() -> str:
     """The address of a real engine: DOCKER_HOST or the default socket."""

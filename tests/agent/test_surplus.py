@@ -85,7 +85,7 @@ async def open_function(folder: Path) -> AsyncIterator[Function]:
     sock = trio.socket.socket(trio.socket.AF_UNIX)
     await sock.bind(str(path))
     sock.listen(10)
-    with trio.fail_after(10):
+    with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             function = Function(trio.SocketListener(sock), path)
             nursery.start_soon(function.serve)

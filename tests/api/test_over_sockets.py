@@ -60,7 +60,7 @@ async def test_of_concurrent_creates_with_one_name_one_wins(store: Datastore) ->
 
 async def test_a_locked_database_is_503_and_it_recovers_by_itself(tmp_path: Path) -> None:
     path = tmp_path / "fn.db"
-    config = StoreConfig(db_url=f"sqlite3://{path}", db_timeout=2.0)
+    config = StoreConfig(db_url=f"sqlite3://{path}", db_timeout=5.0)
     async with open_datastore(config) as store, served(api_app(store)) as client:
         other = sqlite3.connect(path)
         other.execute("BEGIN EXCLUSIVE")

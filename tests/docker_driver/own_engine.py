@@ -17,6 +17,7 @@ import pytest
 import trio
 
 from ..functions import build
+from ..stopping import stop_process
 
 SCRIPT = Path(__file__).parent.parent.parent / "scripts" / "_engine"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -68,7 +69,7 @@ class OwnEngine:
 
     def stop(self) -> None:
         """From now on it takes connections but does not answer."""
-        os.kill(self.pid, signal.SIGSTOP)
+        stop_process(self.pid)
 
     def go_on(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

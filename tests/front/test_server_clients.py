@@ -24,7 +24,7 @@ async def test_disconnect_during_a_long_call_cancels_it_at_once(logs: Logs) -> N
         await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
         await agent.entered.wait()
         await client.stream.aclose()
-        with trio.fail_after(10):
+        with trio.fail_after(60):
             await agent.left.wait()
         assert agent.record == ["cancelled"]
         await front.wait_connections(0)

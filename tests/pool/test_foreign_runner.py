@@ -61,7 +61,7 @@ async def open_bench(path: Path) -> AsyncIterator[Bench]:
             assert process.stdout is not None
             assert process.stdin is not None
             bench = Bench(None, process.stdout)  # type: ignore[arg-type]
-            client = wire.GrpcRunnerClient(await bench.line(), loop=loop, connect_timeout=5)
+            client = wire.GrpcRunnerClient(await bench.line(), loop=loop, connect_timeout=60)
             bench.runner = GrpcRunner(client)
             yield bench
             await bench.runner.aclose()

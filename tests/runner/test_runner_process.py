@@ -41,7 +41,7 @@ async def open_runner(
     command = ("runner", "--driver", "process", "--bind", "127.0.0.1:0", *args)
     with trio.fail_after(40):
         async with wire.open_loop() as loop, open_node(*command, **options) as node:
-            client = GrpcRunnerClient(node.ready["grpc"], loop=loop, connect_timeout=5)
+            client = GrpcRunnerClient(node.ready["grpc"], loop=loop, connect_timeout=60)
             try:
                 yield node, client
             finally:

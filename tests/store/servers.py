@@ -22,6 +22,7 @@ import pymysql
 import trustme
 
 from tests.ports import free_port
+from tests.stopping import stop_process
 
 START_LIMIT = 60.0
 END_LIMIT = 30.0
@@ -132,7 +133,7 @@ class Server:
         """No process of the server runs in the block: connections are there, and silent."""
         pids = [self.pid, *_descendants(self.pid)]
         for pid in pids:
-            os.kill(pid, signal.SIGSTOP)
+            stop_process(pid)
         try:
             yield
         finally:

@@ -139,9 +139,14 @@ async def test_a_cancelled_operation_that_is_quick_keeps_its_connection(
 
 
 async def test_a_lock_that_is_held_too_long_is_a_503(
-    quick: SqlDatastore, kind: str, server: Server | None, tmp_path: Path, logs: Logs
+    patient: SqlDatastore,
+    quick: SqlDatastore,
+    kind: str,
+    server: Server | None,
+    tmp_path: Path,
+    logs: Logs,
 ) -> None:
-    app = await quick.create_app(an_app())
+    app = await patient.create_app(an_app())
     with locked(kind, server, tmp_path), trio.fail_after(SOON):
         with pytest.raises(DatastoreUnavailable) as caught:
             await quick.update_app(app.id, AppPatch(config={"a": "1"}))
@@ -157,9 +162,9 @@ async def test_a_lock_that_is_held_too_long_is_a_503(
 
 
 async def test_who_waits_for_a_connection_waits_no_longer_than_the_limit(
-    quick: SqlDatastore, kind: str, server: Server | None, tmp_path: Path
+    patient: SqlDatastore, quick: SqlDatastore, kind: str, server: Server | None, tmp_path: Path
 ) -> None:
-    app = await quick.create_app(an_app())
+    app = await patient.create_app(an_app())
     refused = 0
 
     async def update(number: int) -> None:
@@ -198,8 +203,11 @@ async def test_closing_waits_for_what_runs(
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"], indirect=True)
-async def test_a_frozen_server_is_a_503_in_time(quick: SqlDatastore, server: Server) -> None:
-    app = await quick.create_app(an_app())
+async def test_a_frozen_server_is_a_503_in_time(
+    patient: SqlDatastore, quick: SqlDatastore, server: Server
+) -> None:
+    app = await patient.create_app(an_app())
+    assert await quick.get_app(app.id) == app
     with server.frozen(), trio.fail_after(SOON):
         for _ in range(2):  # on the connection that was there, and on a new one
             with pytest.raises(DatastoreUnavailable):

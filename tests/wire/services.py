@@ -117,7 +117,7 @@ async def open_pair(
     server_options: Mapping[str, Any] | None = None,
     **client_options: Any,
 ) -> AsyncIterator[Pair]:
-    """A server and its client on loopback. Fails if anything hangs for ten seconds."""
+    """A server and its client on loopback. Fails if anything hangs for a minute."""
     if not isinstance(service, Service):
         service = Service(service)
     with trio.fail_after(60):
@@ -125,7 +125,8 @@ async def open_pair(
             wire.open_loop() as loop,
             wire.open_server(service, "127.0.0.1:0", loop=loop, **(server_options or {})) as server,
         ):
-            options = {"connect_timeout": 5.0, **sharing, **client_options}
+            patience = {"connect_timeout": 60, "handshake_timeout": 60}
+            options = {**patience, **sharing, **client_options}
             client = wire.GrpcRunnerClient(server.address, loop=loop, **options)
             try:
                 yield Pair(loop, service, server, client)

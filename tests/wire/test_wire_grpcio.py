@@ -369,7 +369,7 @@ async def test_our_client_ends_its_call_on_their_server_that_stops(
     def slow(requests: Iterator[Any], context: Any) -> Iterator[Any]:
         next(requests)
         yield service.pb.RunnerMsg(data=service.pb.DataFrame(data=b"1"))
-        go.wait(10)
+        go.wait(60)
         yield service.pb.RunnerMsg(finished=service.pb.CallFinished(success=True))
 
     service.engage = slow
