@@ -18,7 +18,7 @@ from ._client import Client
 
 
 def config_of(path: Path) -> StoreConfig:
-    return StoreConfig(db_url=f"sqlite3://{path}")
+    return StoreConfig(db_url=f"sqlite3://{path}", db_timeout=60)
 
 
 @pytest.fixture(scope="session")

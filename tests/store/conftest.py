@@ -78,5 +78,5 @@ def new_url(server: Server | None, tmp_path: Path) -> str:
 
 @pytest.fixture
 async def store(url: str) -> AsyncIterator[SqlDatastore]:
-    async with open_datastore(StoreConfig(db_url=url)) as datastore:
+    async with open_datastore(StoreConfig(db_url=url, db_timeout=60)) as datastore:
         yield datastore

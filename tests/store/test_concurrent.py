@@ -30,7 +30,7 @@ Nodes = list[SqlDatastore]
 @pytest.fixture
 async def nodes(url: str) -> AsyncIterator[Nodes]:
     async with AsyncExitStack() as stack:
-        config = StoreConfig(db_url=url, db_pool_size=4)
+        config = StoreConfig(db_url=url, db_pool_size=4, db_timeout=60)
         yield [await stack.enter_async_context(open_datastore(config)) for _ in range(2)]
 
 
