@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler.logs import LogWriter
+from hostler.logs import LogWriter, _writer
 from hostler.logs._sinks import FileSink, SyslogSink, file_sink
 from hostler.logs._writer import BATCH, MAX_LINE, Sink
 
@@ -69,6 +69,29 @@ def test_lines_come_in_order_and_all_of_them() -> None:
     assert sink.lines == lines
     assert sink.closed.is_set()
     assert writer.dropped == 0
+
+
+@pytest.mark.parametrize(("room", "enough"), [(1, 1), (10, 5), (10 * BATCH, BATCH)])
+def test_enough_lines_are_written_without_waiting_for_more(
+    monkeypatch: pytest.MonkeyPatch, room: int, enough: int
+) -> None:
+    monkeypatch.setattr(_writer, "GATHER_SECONDS", 10 * LIMIT)
+    sink = Gated()
+    with opened(sink, lines=room) as writer:
+        for _ in range(enough):
+            writer.msg("line")
+        assert sink.entered.wait(LIMIT)
+        sink.open.set()
+
+
+def test_closing_does_not_wait_for_more_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(_writer, "GATHER_SECONDS", 10 * LIMIT)
+    sink = Gated()
+    sink.open.set()
+    with opened(sink) as writer:
+        writer.msg("line")
+    assert sink.lines == ["line"]
+    assert sink.closed.is_set()
 
 
 def test_what_does_not_fit_is_counted_and_told_once() -> None:

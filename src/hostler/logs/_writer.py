@@ -19,9 +19,9 @@ MAX_LINE = 1024
 BATCH = 100
 """Lines that are written at a time, at most."""
 
-GATHER_SECONDS = 0.02
-"""How long the thread waits, once it has been woken, for lines to write together: to wake it costs
-three times as much as to make a line."""
+GATHER_SECONDS = 0.1
+"""How long the thread waits, once it has been woken, for more lines to write together: to wake it
+costs three times as much as to make a line."""
 
 
 class Sink(Protocol):
@@ -48,6 +48,8 @@ class LogWriter:
         self._told = 0
         self._sink = sink
         self._lines = lines
+        self._enough = min(BATCH, (lines + 1) // 2)
+        """Lines for which the thread is woken at once, so that those that follow have room."""
         self._tell_dropped = tell_dropped
         self._waiting: deque[str] = deque()
         self._size = 0
@@ -69,7 +71,7 @@ class LogWriter:
             if self._has_room() or threading.current_thread() is self._thread:
                 self._waiting.append(line)
                 self._size += len(line)
-                if self._idle:
+                if self._idle or len(self._waiting) == self._enough:
                     self._changed.notify()
             else:
                 self.dropped += 1
@@ -107,7 +109,7 @@ class LogWriter:
                 self._idle = True
                 self._changed.wait()
                 self._idle = False
-                if not self._closing:
+                if len(self._waiting) < self._enough and not self._closing:
                     self._changed.wait(GATHER_SECONDS)
             return list(islice(self._waiting, BATCH))
 
