@@ -21,13 +21,18 @@ SCRIPT = Path(sys.executable).parent / "hostler"
 START_SECONDS = 60
 END_SECONDS = 60
 """Far more than it takes: they end only what hangs, also on a machine that has much else to do."""
-OURS = {"FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2", "FN_HOT_START_TIMEOUT_MSECS": "60000"}
+OURS = {
+    "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2",
+    "FN_HOT_START_TIMEOUT_MSECS": "60000",
+    "FN_REQUEST_HEADER_READ_TIMEOUT": "60",
+}
 
 
 def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     """The environment without settings of whoever runs the tests. With an engine nodes keep two
     network name spaces ready, not sixteen for each CPU as by default: an engine needs seconds to
-    make and to remove so many. On a busy machine functions may take more than five to start."""
+    make and to remove so many. On a busy machine functions may take more than five to start, and
+    clients more than five from connecting to their request."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FN_")}
     return {**env, **OURS, **(extra or {})}
 

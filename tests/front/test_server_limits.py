@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 
 import pytest
@@ -12,7 +13,7 @@ import trio.testing
 from hostler.config import NodeConfig
 
 from ._agent import ScriptedAgent, hang
-from ._sockets import open_front
+from ._sockets import open_front, until
 from .test_server import CHUNKED, chunk
 
 
@@ -145,3 +146,24 @@ async def test_idle_connection_is_closed() -> None:
         assert (await used.answer()).status == 200
         assert await used.closed_by_server()
         assert await fresh.closed_by_server()
+
+
+@pytest.mark.parametrize("served", [False, True])
+async def test_a_request_that_came_while_the_process_stood_still_is_served(
+    mock_clock: trio.testing.MockClock, served: bool
+) -> None:
+    """Who learns of a request and of the end of its time at once takes the request."""
+    mock_clock.rate = 0.1  # slow, so that nobody is late before it jumps
+    config = NodeConfig(http_idle_timeout=20, request_header_read_timeout=20)
+    async with open_front(config=config) as front:
+        clients = [await front.connect() for _ in range(20)]
+        await front.wait_connections(len(clients))
+        if served:
+            for client in clients:
+                await client.post()
+        await until(lambda: front.server.statistics().idle == len(clients))
+        for client in clients:
+            os.write(client.stream.socket.fileno(), b"GET /version HTTP/1.1\r\nHost: x\r\n\r\n")
+        mock_clock.jump(30)
+        for client in clients:
+            assert (await client.answer()).status == 200

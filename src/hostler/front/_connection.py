@@ -154,7 +154,9 @@ class Connection:
             self.scope.cancel()
 
     def idle_too_long(self) -> None:
-        """No request has come in time."""
+        """No request has come in time; unless it is there unread, since the process stood still."""
+        if self._client.is_readable():
+            return
         self._ending = True
         self.scope.cancel()
 
