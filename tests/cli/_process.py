@@ -34,7 +34,9 @@ def clean_env(extra: Mapping[str, str] | None = None) -> dict[str, str]:
     make and to remove so many. On a busy machine functions may take more than five to start, and
     clients more than five from connecting to their request."""
     env = {name: value for name, value in os.environ.items() if not name.startswith("FN_")}
-    return {**env, **OURS, **(extra or {})}
+    extra = extra or {}
+    ours = {name: value for name, value in OURS.items() if f"{name}_FILE" not in extra}
+    return {**env, **ours, **extra}
 
 
 async def run(
