@@ -40,7 +40,7 @@ async def test_a_regular_call_finds_a_container(folder: Path, policy: str, most:
     fallen enough."""
     env = {"FN_KEEP_ALIVE_PERCENT": "200"}
     functions = {"fnt": {"idle_timeout": IDLE_TIMEOUT}}
-    with trio.fail_after(LIMIT):
+    with trio.fail_after(3 * LIMIT):
         async with open_single(
             folder, "--keep-alive", policy, functions=functions, env=env
         ) as single:
