@@ -23,6 +23,7 @@ from hostler.api_client import open_api_client, open_request
 from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.cli.workers import Place, RunnerPart, open_colleagues
 from hostler.cli.workers.docker import open_worker_driver
+from hostler.cli.workers.runners import open_ports
 from hostler.config import AgentConfig, NodeConfig, StoreConfig
 from hostler.datastore import AppFilter
 from hostler.drivers.docker import open_docker_driver
@@ -307,6 +308,12 @@ async def _workers(around: Around) -> None:
         assert await asker.ask("topic", b"?") == {1: b"?"}
 
 
+async def _ports(around: Around) -> None:
+    async with open_ports("127.0.0.1:0", 2) as binds:
+        await trio.lowlevel.checkpoint()
+        assert len(set(binds)) == 2
+
+
 def _place(around: Around, number: int, count: int, part: RunnerPart | None = None) -> Place:
     folder = str(around.folder)
     return Place(
@@ -330,4 +337,5 @@ USES: Mapping[str, Use] = {
     "api client": Use([open_api_client, open_cached_functions], _api_client, _an_api),
     "tracer": Use([open_tracer], _tracer, _a_collector),
     "workers": Use([open_colleagues], _workers),
+    "ports of workers": Use([open_ports], _ports),
 }
