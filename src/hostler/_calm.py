@@ -34,6 +34,10 @@ class Calm:
                 self._since = trio.current_time()
                 self._over.note()
 
+    def is_near(self, until: float) -> bool:
+        """Whether `wait` returns at once."""
+        return not self._under_way or trio.current_time() >= until
+
     async def wait(self, until: float = math.inf) -> None:
         """Return when nothing is under way, at once if that is so now, or at the time ``until`` of
         Trio's clock. Not a checkpoint if it returns at once."""

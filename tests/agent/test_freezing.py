@@ -277,3 +277,20 @@ async def test_a_container_serves_until_launches_let_it_go(
             assert driver.kinds().count("created") == 2
             await until(lambda: "removed" in driver.kinds())
             assert trio.current_time() - before == pytest.approx(2, abs=0.1)
+
+
+async def test_what_changes_meanwhile_does_not_hasten_its_removal(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        driver.add_image("slow", echo, start_time=4)
+        await node.run(idle_timeout=2)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(partial(node.run, "slow", idle_timeout=100))
+            await trio.sleep(2.5)
+            (queue,) = (queue for queue in node.agent._launcher.queues if queue.idle_count)
+            queue.keep(1)
+            queue.keep(0)
+            await trio.sleep(1.4)
+            assert "removed" not in driver.kinds()
+            await until(lambda: "removed" in driver.kinds(), seconds=0.2)

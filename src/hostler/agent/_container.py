@@ -300,7 +300,8 @@ class Container(Idler):
             if plan.step == "retire":
                 # Its removal takes as much of the engine's time as a launch.
                 until = trio.current_time() + LAUNCHES_FIRST
-                await self._nap.take(until, self._freezer.launches.wait)
+                while self._plan().step == "retire" and not self._freezer.launches.is_near(until):
+                    await self._nap.take(until, self._freezer.launches.wait)
                 if self._plan().step == "retire":
                     self.leave(IDLE_TIMEOUT)
                     return
