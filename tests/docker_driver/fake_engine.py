@@ -40,7 +40,9 @@ async def nothing(request: Request) -> Answer:
 class FakeEngine:
     """Answers by the first rule that matches ``METHOD /path`` (without the version prefix).
 
-    Rules can be changed at any time. What no rule matches is a failure of the test.
+    A path ends with ``?NAME`` if only what has a label of that name is asked for, as by whoever
+    looks for what dead runners have left. Rules can be changed at any time. What no rule matches
+    is a failure of the test.
     """
 
     def __init__(self) -> None:
@@ -57,7 +59,7 @@ class FakeEngine:
         # With such a runtime there is no pool of network name spaces if none is asked for.
         self.on("GET /info", value({"DefaultRuntime": "fake", "Architecture": "x86_64"}))
         self.on("GET /events", self._events)
-        self.on("GET /containers/json", value([]))
+        self.on(r"GET /containers/json(\?.*)?", value([]))
         # The tests may run in a container themselves.
         self.on("GET /containers/[0-9a-f]{64}/json", error(404, "No such container"))
         self.on("GET /containers/[^/]+/stats", value({}))
@@ -103,6 +105,9 @@ class FakeEngine:
 
     async def handle(self, request: Request) -> Answer:
         line = f"{request.method} {re.sub(r'^/v[0-9.]+', '', request.path)}"
+        filters = msgspec.json.decode(request.query.get("filters", "{}"))
+        for label in filters.get("label", ()):
+            line += f"?{label.partition('=')[0]}"
         self.seen.append(line)
         self.requests.append(request)
         self._notify()

@@ -105,7 +105,8 @@ async def test_what_the_engine_does_not_tell_is_no_reason_to_remove(
 ) -> None:
     left = {"a": "own now", "b": "gone 1", "c": "refused 1", "d": "again 1", "e": "runs 1"}
     rows = [{"Id": name, "Labels": {"hostler-home": home}} for name, home in left.items()]
-    fake_engine.on("GET /containers/json", value([*rows, {"Id": "f", "Labels": None}]))
+    labelled = value([*rows, {"Id": "f", "Labels": None}])
+    fake_engine.on(r"GET /containers/json\?hostler-home", labelled)
     fake_engine.on("GET /containers/gone/json", error(404, "No such container"))
     fake_engine.on("GET /containers/refused/json", error(500, "trouble"))
     for name, started in (("again", "2"), ("runs", "1")):

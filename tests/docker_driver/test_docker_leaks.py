@@ -127,7 +127,8 @@ async def test_name_spaces_of_dead_runners_are_removed_without_a_tag(
     """Nobody has asked for them. Those of the living stay, which need no tag of their own. A tag
     that workers have of their family is another one after they have all been killed."""
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
-    config, environ = AgentConfig(container_label_tag=family), {"DOCKER_HOST": docker_host}
+    config = AgentConfig(container_label_tag=family, prepared_networks=1)
+    environ = {"DOCKER_HOST": docker_host}
     one, two = (f"{family}.one", f"{family}.two") if family else ("", "")
     name = neighbourhood()
     left = leave_container(engine, fnt, name, "dead")
@@ -137,9 +138,12 @@ async def test_name_spaces_of_dead_runners_are_removed_without_a_tag(
         own = ids(engine, name)
         assert len(own) == alive.statistics().prefork.size
         left = leave_container(engine, fnt, name, "dead")
-        async with open_docker_driver(config, environ=environ, instance_id=two):
+        # Also by one that has no name spaces itself.
+        without = attrs.evolve(config, experimental_prefork_pool_size=0)
+        async with open_docker_driver(without, environ=environ, instance_id=two) as other:
             await until(lambda: left not in ids(engine, name))
-            assert ids(engine, name) >= own
+            assert ids(engine, name) == own
+            assert other.statistics().prefork.size == 0
     assert ids(engine, name) == set()
     assert not logs.with_event("another runner")
 

@@ -210,9 +210,6 @@ class PreforkEngine:
         engine.on("DELETE /containers/ctr", nothing)
 
     async def _list(self, request: Request) -> Answer:
-        """As of a new engine to whoever looks for containers of dead runners."""
-        if "label" in request.query.get("filters", ""):
-            return json_answer([])
         ids = [f"id{number + 1}" for number in range(len(self.payloads))]
         return json_answer([{"Id": name, "State": "running"} for name in ids])
 

@@ -205,7 +205,7 @@ async def test_what_a_hung_engine_makes_after_its_driver_has_closed_goes_with_th
         row = {"Id": "late", "State": "created", "Labels": labels}
         return json_answer([row] if fits else [])
 
-    fake_engine.on("GET /containers/json", listed)
+    fake_engine.on(r"GET /containers/json\?fn-agent-classifier", listed)
     fake_engine.on("DELETE /containers/late", nothing)
     with trio.fail_after(WAIT):
         async with open_docker_driver(config, environ=fake_environ):
@@ -223,7 +223,7 @@ async def test_listing_is_tried_until_it_succeeds(
     async def listing(request: Request) -> Answer:
         return await answers.pop(0)(request)
 
-    fake_engine.on("GET /containers/json", listing)
+    fake_engine.on(r"GET /containers/json\?fn-agent-classifier", listing)
     config = AgentConfig(container_label_tag="t")
     with trio.fail_after(WAIT):
         async with open_docker_driver(config, environ=fake_environ, instance_id="me"):
@@ -233,8 +233,8 @@ async def test_listing_is_tried_until_it_succeeds(
                 await trio.testing.wait_all_tasks_blocked(0.01)
     assert len(logs.with_event("leaked containers not listed")) == 2
     assert fake_engine.count("DELETE .*own.*") == 0
-    [listed] = [r for r in fake_engine.requests if "label" in r.query.get("filters", "")][-1:]
-    assert "fn-agent-classifier=t" in listed.query["filters"]
+    filters = [request.query.get("filters", "") for request in fake_engine.requests]
+    assert sum("fn-agent-classifier=t" in each for each in filters) == 3
 
 
 async def test_an_engine_that_removes_slowly_holds_the_start_up_for_a_limited_time(
@@ -251,7 +251,7 @@ async def test_an_engine_that_removes_slowly_holds_the_start_up_for_a_limited_ti
         await go.wait()
         return await nothing(request)
 
-    fake_engine.on("GET /containers/json", value(LEAKED[:1]))
+    fake_engine.on(r"GET /containers/json\?fn-agent-classifier", value(LEAKED[:1]))
     fake_engine.on("DELETE /containers/one", slow)
     config = AgentConfig(container_label_tag="t")
     with trio.fail_after(WAIT):
@@ -265,13 +265,19 @@ async def test_an_engine_that_removes_slowly_holds_the_start_up_for_a_limited_ti
                 await trio.testing.wait_all_tasks_blocked(0.01)
 
 
-async def test_without_a_tag_nothing_is_removed(
+async def test_without_a_tag_and_a_pool_only_name_spaces_of_others_are_looked_for(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> None:
-    async with open_docker_driver(AgentConfig(), environ=fake_environ):
+    """Also by a runner that has none itself: those of a dead one are gone with the next."""
+    async with open_docker_driver(AgentConfig(), environ=fake_environ) as driver:
+        name = driver._shop.around.pool_labels()["fn-agent-classifier"]
+        assert driver._shop.around.labels() == {}
+        assert driver.statistics().prefork.size == 0
         with trio.fail_after(WAIT):
-            await fake_engine.wait_for("GET /events")
-    assert fake_engine.count("GET /containers/json") == 0
+            await fake_engine.wait_for(r"GET /containers/json\?hostler-home")
+            await fake_engine.wait_for(r"GET /containers/json\?fn-agent-classifier")
+    filters = "".join(request.query.get("filters", "") for request in fake_engine.requests)
+    assert filters.count("fn-agent-classifier=") == filters.count(f"fn-agent-classifier={name}")
 
 
 # --- images from a file --------------------------------------------------------------------

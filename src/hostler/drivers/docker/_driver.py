@@ -143,8 +143,8 @@ async def open_docker_driver(
             instance_id=instance_id or uuid.uuid4().hex,
             hostname=socket.gethostname(),
             api_version=tuple(int(number) for number in engine.api_version.split(".")),
-            neighbourhood=_neighbourhood() if pool is not None else "",
-            home=await find_home(engine) if pool is not None else "",
+            neighbourhood=_neighbourhood(),
+            home=await find_home(engine),
         )
         if LABEL_CLASSIFIER in around.pool_labels():
             locked.enter_context(living(around.instance_id))
@@ -156,8 +156,7 @@ async def open_docker_driver(
             driver = _start(shop, neighbours)
             try:
                 labels, of_pool = around.labels(), around.pool_labels()
-                if pool is not None:
-                    nursery.start_soon(remove_homeless, engine, around.home)
+                nursery.start_soon(remove_homeless, engine, around.home)
                 if of_pool.get(LABEL_CLASSIFIER) not in (None, labels.get(LABEL_CLASSIFIER)):
                     nursery.start_soon(partial(remove_leaked, engine, of_pool, may_share=True))
                 if labels:
