@@ -4,14 +4,17 @@ Most of the time that an engine takes to start a container goes into its network
 are kept, and function containers join the network name space of one of them (``NetworkMode:
 container:<id>``), as long as they live. One keeper task for each of them sees to it that it exists.
 
+The `FIRST` are made at once, the others one after the other: each when no launch has been under way
+for `QUIET`, so that calls don't wait for it, or its part of `FILL` after the one before, and none
+while the latest one fails, as others would.
+
 If somebody has said how many, there are that many. Otherwise the pool follows what is used, so that
 bursts find name spaces after other bursts, and beside containers that stay hot:
 
-* It aims at `PoolPlan.size` that are free, and at one more for each container that has found none.
-* When fewer than half of its aim are free, others are made until it is reached: one after the
-  other, each when no launch has been under way for `QUIET`, so that calls don't wait for it, and
-  none while the one before fails, as others would. In all there are never more than
-  `PoolPlan.most`.
+* It aims at `PoolPlan.size` that are free, and at one more for each container that has found none
+  while all that there should be were in use.
+* When fewer than half of its aim are free, others are made until it is reached. In all there are
+  never more than `PoolPlan.most`.
 * What nobody has needed in all of `REVIEW`, beyond `PoolPlan.size`, is removed, also in quiet
   moments, and the aim is lowered by as many.
 """
@@ -52,7 +55,12 @@ STABLE_LIFE = 5.0
 """Seconds after which a container that ends has not failed: it is replaced without delay."""
 WARNING_INTERVAL = 60.0
 """Seconds between two warnings that the pool is empty."""
-QUIET = 0.5
+FIRST = 8
+"""Containers that are made as soon as the pool runs, for the first launches."""
+FILL = 60.0
+"""Seconds in which `PoolPlan.size` containers are begun, one after the other, however busy the
+engine is."""
+QUIET = 0.25
 """Seconds without a launch before the pool takes the engine's time to grow or shrink by one."""
 REVIEW = 300.0
 """Seconds in which a name space has to have been needed, if it is one more than the plan's."""
@@ -135,7 +143,9 @@ class PreforkPool:
             self._used[space.holder] = space
             self._least_free = min(self._least_free, len(self._free))
             return space
-        self._aim = min(self._aim + 1, self.plan.most)
+        if len(self._used) == self._keepers.total() >= self.plan.size:
+            # Otherwise those that are still to be made, or fail, might have sufficed.
+            self._aim = min(self._aim + 1, self.plan.most)
         self._misses += 1
         self._on_miss()
         if self.plan.wanted and trio.current_time() >= self._warn_again:
@@ -174,10 +184,10 @@ class PreforkPool:
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
-                    for _ in range(self.plan.size):
+                    for _ in range(min(FIRST, self.plan.size)):
                         self._add_keeper(nursery)
+                    nursery.start_soon(self._grow, nursery)
                     if self.plan.most > self.plan.size:
-                        nursery.start_soon(self._grow, nursery)
                         nursery.start_soon(self._shrink)
         finally:
             self._free.clear()
@@ -198,15 +208,17 @@ class PreforkPool:
         return self._spare() < self._aim and self._keepers.total() < self.plan.most
 
     async def _grow(self, nursery: trio.Nursery) -> None:
+        await self._image.ensure()
         latest = ""
         while True:
-            await self._wanted.wait()
-            if 2 * self._spare() >= self._aim:
-                continue
             while self._too_few() and latest not in self._failing:
-                await self._containers.launches.rest(QUIET)
+                with trio.move_on_after(FILL / self.plan.size):
+                    await self._containers.launches.rest(QUIET)
                 if self._too_few() and latest not in self._failing:
                     latest = self._add_keeper(nursery)
+            await self._wanted.wait()
+            while self._keepers.total() >= self.plan.size and 2 * self._spare() >= self._aim:
+                await self._wanted.wait()
 
     async def _shrink(self) -> None:
         size = self.plan.size
@@ -219,11 +231,18 @@ class PreforkPool:
                 await self._containers.launches.rest(QUIET)
                 if len(self._free) > size:
                     self._surplus += 1
-                    self._exits.forget(self._free.pop(0).holder)
+                    self._exits.forget(self._take_least_used().holder)
+
+    def _take_least_used(self) -> NameSpace:
+        """On the network that has the most, the one that nobody has used for the longest time."""
+        free_on = Counter(space.network for space in self._free)
+        space = max(self._free, key=lambda space: free_on[space.network])
+        self._free.remove(space)
+        return space
 
     def _add_keeper(self, nursery: trio.Nursery) -> str:
-        """Returns the name of its containers."""
-        name = f"{next(self._numbers)}_prefork_{self._names}"
+        """Returns the name of its first container, which stays its own."""
+        name = self._new_name()
         network = min(self._keepers, key=self._keepers.__getitem__)
         self._keepers[network] += 1
         nursery.start_soon(self._keep, name, network)
@@ -231,18 +250,21 @@ class PreforkPool:
 
     async def _keep(self, name: str, network: str) -> None:
         delays: Iterator[float] | None = None
+        container, began = name, math.inf
         while True:
             await self._image.ensure()
             await self._pace.wait()
-            began = math.inf
+            lived, began = began < math.inf, math.inf
             try:
                 async with self._makers:
-                    exit_ = await self._make(name, network)
+                    if lived and not await self._removed(container):
+                        container = self._new_name()
+                    exit_ = await self._make(container, network)
                 began = trio.current_time()
                 trouble = await self._live(name, NameSpace(exit_.container_id, network), exit_)
                 if self._surplus:
                     self._surplus -= 1
-                    await self._containers.remove(name)
+                    await self._removed(container)
                     self._keepers[network] -= 1
                     self._failing.discard(name)
                     return
@@ -260,6 +282,16 @@ class PreforkPool:
                     log.warning("prefork container fails, will try again", name=name, error=trouble)
                 self._failing.add(name)
             await trio.sleep(next(delays))
+
+    async def _removed(self, container: str) -> bool:
+        """Remove one that has lived; false if that fails. Then the driver has it removed later, and
+        nobody waits for that: there is no more than one for each name space that was made."""
+        try:
+            await self._containers.remove(container)
+        except EngineError as error:
+            log.warning("prefork container not removed yet", name=container, error=str(error))
+            return False
+        return True
 
     async def _make(self, name: str, network: str) -> Exit:
         """A container that runs, in the place of the one before it; returns its watched end."""
@@ -281,6 +313,7 @@ class PreforkPool:
                 await exit_.ended.wait()
             if not exit_.ended.is_set():
                 self._failing.discard(name)
+                self._wanted.note()
                 await exit_.ended.wait()
             replaced = space.holder not in self._used and space not in self._free
             return "" if replaced else "it has ended by itself"
@@ -289,6 +322,9 @@ class PreforkPool:
             self._used.pop(space.holder, None)
             if space in self._free:
                 self._free.remove(space)
+
+    def _new_name(self) -> str:
+        return f"{next(self._numbers)}_prefork_{self._names}"
 
     def _options(self, name: str, network: str) -> DockerOptions:
         options = DockerOptions(name=name)
