@@ -175,15 +175,21 @@ async def _main(
                 if not counted and arrival.at >= plan.warm_up:
                     counted = True
                     tally.cold = -sum(runner.cold for runner in runners)
-                nursery.start_soon(_call, rng.choice(placers), pool, arrival, tally, counted)
+                call, lb = _make_call(arrival), rng.randrange(plan.lbs)
+                call.extensions["lb"] = str(lb)
+                nursery.start_soon(_call, placers[lb], pool, call, arrival, tally, counted)
         watching.cancel_scope.cancel()
     tally.cold += sum(runner.cold for runner in runners)
 
 
 async def _call(
-    placer: SweepPlacer, pool: StaticPool, arrival: Arrival, tally: _Tally, counted: bool
+    placer: SweepPlacer,
+    pool: StaticPool,
+    call: PendingCall,
+    arrival: Arrival,
+    tally: _Tally,
+    counted: bool,
 ) -> None:
-    call = _make_call(arrival)
     try:
         await placer.place_call(pool, call)
     except ServerBusy:

@@ -15,6 +15,7 @@ import trio
 
 from hostler._change import Change
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from hostler.agent._next_in_line import NextInLine
 from hostler.agent._pace import Pace
 from hostler.call import Timings
 from hostler.errors import ServerBusy
@@ -79,6 +80,7 @@ class SimRunner(Runner):
         self._complete_at = 0.0
         self._change = Change()
         self._feed = LoadFeed(self)
+        self._rule = NextInLine()
         self.cold = self.nacks = self.evictions = 0
 
     @property
@@ -90,17 +92,20 @@ class SimRunner(Runner):
     ) -> Outcome:
         on_commit()
         await trio.sleep(ROUND_TRIP / 2)
-        name = call.model.fn_id
+        name, lb = call.model.fn_id, call.extensions.get("lb", "")
         self._settle()
         arrived = trio.current_time()
         call.timings = Timings()
         queue = self._queues.get(name)
         if queue is None:
             queue = self._queues[name] = _Queue(call.model.memory)
+        self._rule.came(name, lb)
         if queue.idle:
             self._remove(queue.idle[-1])
         elif not await self._wait(queue, call):
             self.nacks += 1
+            self._rule.left(name, lb)
+            self._rule.refused(name, lb, trio.current_time())
             hint = self._hint(name)
             await trio.sleep(ROUND_TRIP / 2)
             return NotPlaced(ServerBusy(), load=hint)
@@ -109,6 +114,7 @@ class SimRunner(Runner):
         call.timings.scheduler_ns = round((started - arrived) * 1e9)
         await trio.sleep(float(call.extensions["seconds"]))
         self._active -= 1
+        self._rule.left(name, lb)
         self._change.note()
         call.timings.execution_ns = round((trio.current_time() - started) * 1e9)
         queue.pace.ran(trio.current_time() - started, trio.current_time())
@@ -119,7 +125,8 @@ class SimRunner(Runner):
             self._spare.add(name)
         else:
             self._add(name, queue, trio.current_time())
-        return Placed(load=self._hint(name))
+        leave = self._rule.leaves(name, lb, trio.current_time())
+        return Placed(load=self._hint(name, leave=leave))
 
     async def _wait(self, queue: _Queue, call: RunnerCall) -> bool:
         """Wait for a container; false if there is no room for one."""
@@ -198,7 +205,6 @@ class SimRunner(Runner):
             reclaimable_memory=self._idle_memory * MIB,
             worthy_memory=self._worthy() * MIB,
             free_cpus=MANY_CPUS,
-            refused=self.nacks,
             warm=self._warm(),
             complete=True,
         )
@@ -221,7 +227,7 @@ class SimRunner(Runner):
                 warm[key] = warm.get(key, 0) + 1
         return warm
 
-    def _hint(self, name: str) -> LoadHint:
+    def _hint(self, name: str, *, leave: bool = False) -> LoadHint:
         now = trio.current_time()
         complete = now >= self._complete_at
         warm: dict[bytes, int] = {}
@@ -236,10 +242,10 @@ class SimRunner(Runner):
             reclaimable_memory=self._idle_memory * MIB,
             worthy_memory=self._worthy() * MIB,
             free_cpus=MANY_CPUS,
-            refused=self.nacks,
             slot=name.encode(),
             warm=warm,
             complete=complete,
+            leave=leave,
         )
 
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:

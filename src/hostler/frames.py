@@ -80,6 +80,11 @@ SLOT_DIGEST = 8
 start."""
 
 
+LEAVE_SECONDS = 0.15
+"""How long a place is left to other LBs: they hear of it after 50 ms, one after the other
+(`hostler.runner._load_feed`)."""
+
+
 class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """How busy a runner is, as it says itself with a NACK or at the end of a call.
 
@@ -113,7 +118,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Hot containers of ``slot``, busy or not, behind each of which one call may wait
     (`TryCall.wait_ms`); 0 = none may."""
     refused: int = 0
-    """Calls that the runner has refused since its start, of whatever LB; modulo 2**32."""
+    """Calls that the runner has refused since its start, of whatever LB; modulo 2**32. For LBs that
+    do not know ``leave``."""
     worthy_memory: int = 0
     """Bytes of ``reclaimable_memory`` that a gentle call does not get (`TryCall.gentle`)."""
     worthy_cpus: int = 0
@@ -121,6 +127,9 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     share: int = 0
     """Calls of ``slot`` that this LB may have there at once, running or waiting, because other LBs
     want in; 0 = nobody else does."""
+    leave: bool = False
+    """The place of the call that this comes with is for other LBs, which want in and have fewer
+    calls there: this one leaves it for `LEAVE_SECONDS`."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):

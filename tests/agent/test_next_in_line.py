@@ -72,17 +72,17 @@ def test_who_wants_more_gets_as_much_as_the_other() -> None:
     assert rule.share("fn", "b", 4, 0) == 4
     assert rule.may_wait("fn", "b", alive=4, waiting=4, now=0)  # there are all those of a
     assert not rule.may_wait("fn", "a", alive=4, waiting=4, now=0)
-    rule.refused("b", 0)
+    rule.refused("fn", "b", 0)
     assert rule.share("fn", "a", 4, 0) == rule.share("fn", "b", 4, 0) == 4
     assert rule.share("fn", "a", 4, WANTED_SECONDS / 2) == 4
 
 
 def test_a_refusal_counts_for_a_while_and_so_does_that_calls_wait_here() -> None:
     rule = rule_with(asked_at=WANTED_SECONDS / 2, a=8)
-    rule.refused("b", 0)
+    rule.refused("fn", "b", 0)
     assert rule.share("fn", "a", 4, WANTED_SECONDS - 0.001) == 4
     assert rule.share("fn", "a", 4, WANTED_SECONDS) == 0
-    rule.refused("b", WANTED_SECONDS)
+    rule.refused("fn", "b", WANTED_SECONDS)
     assert rule.share("fn", "a", 4, 1.5 * WANTED_SECONDS) == 0  # long calls: nobody waits here
 
 
@@ -90,13 +90,13 @@ def test_a_refusal_counts_for_a_while_and_so_does_that_calls_wait_here() -> None
 def test_shares_are_even_and_never_nothing(lbs: int, alive: int, share: int) -> None:
     rule = rule_with(**{f"lb{number}": 1 for number in range(lbs)})
     for number in range(lbs):
-        rule.refused(f"lb{number}", 0)
+        rule.refused("fn", f"lb{number}", 0)
     assert {rule.share("fn", f"lb{number}", alive, 0) for number in range(lbs)} == {share}
 
 
 def test_who_may_wait_wants_no_more_than_it_has() -> None:
     rule = rule_with(a=8, b=1)
-    rule.refused("b", 0)
+    rule.refused("fn", "b", 0)
     assert rule.share("fn", "a", 4, 0) == 4
     assert rule.may_wait("fn", "b", alive=4, waiting=4, now=0)
     assert rule.share("fn", "a", 4, 0) == 7
@@ -113,8 +113,8 @@ def test_nothing_is_left_of_calls_and_load_balancers_that_are_gone() -> None:
     for number in range(3 * MAX_REFUSED):
         rule.came("fn", f"lb{number}")
         rule.left("fn", f"lb{number}")
-        rule.refused(f"lb{number}", number * WANTED_SECONDS)
-    assert (rule._here, len(rule._wants_until) <= MAX_REFUSED) == ({}, True)
+        rule.refused("fn", f"lb{number}", number * WANTED_SECONDS)
+    assert (rule._here, len(rule._wants) <= MAX_REFUSED) == ({}, True)
 
 
 async def sleeper(request: SimRequest) -> SimResponse:

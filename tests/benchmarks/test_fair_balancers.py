@@ -23,10 +23,10 @@ CONTAINERS = 4
 CLIENTS = 12
 SETTLED, END = 15.0, 180.0
 """Seconds: the first LB has the runners for itself at first, and all of them are counted later."""
-LEAST_SHARE = 0.7
+LEAST_SHARE = 0.9
 """Of an even share of the calls, for each LB. (Chance is in it, in the placers' jitter and in
-Trio's order of tasks: over minutes single LBs have 0.82 or more, over 45 s some had 0.5.)"""
-LONGEST = 5
+Trio's order of tasks: 0.97 or more is typical.)"""
+LONGEST = 3
 """Times what each would wait if all LBs' calls stood in one line."""
 
 
@@ -46,6 +46,7 @@ async def _measure(
             began = trio.current_time()
             call = fake_call(fn_id=fn_id, memory=MEMORY, idle_timeout=30)
             call.extensions["seconds"] = repr(seconds * rng.uniform(0.8, 1.2))
+            call.extensions["lb"] = str(lb)
             await placers[lb].place_call(pool, call)
             now = trio.current_time()
             if began > SETTLED:
@@ -87,4 +88,4 @@ def test_each_of_several_balancers_has_its_share(
     assert min(served) > LEAST_SHARE * even
     assert longest < LONGEST * CLIENTS * len(functions) * seconds / CONTAINERS
     busy = sum(served) * seconds / ((END - SETTLED) * CONTAINERS * runners)
-    assert busy > (0.85 if len(set(functions)) == 1 else 0.7)  # containers are started for others
+    assert busy > (0.95 if len(set(functions)) == 1 else 0.9)  # containers are started for others

@@ -20,11 +20,13 @@ SETTLED = 2.0
 WINDOW, END = 5.0, 15.0
 
 
-def check_shares(contest: Contest, since: float, tolerance: float) -> None:
+def check_shares(
+    contest: Contest, since: float, tolerance: float, *, settled: float = SETTLED
+) -> None:
     """In each window since then, no load balancer has more or less than that of an even share."""
     even = 1 / len(contest.balancers)
-    for step in range(int(4 * (END - SETTLED - WINDOW)) + 1):
-        begin = since + SETTLED + step / 4
+    for step in range(int(4 * (END - settled - WINDOW)) + 1):
+        begin = since + settled + step / 4
         shares = contest.shares(begin, begin + WINDOW)
         assert min(shares) >= even * (1 - tolerance), shares
         assert max(shares) <= even * (1 + tolerance), shares
@@ -51,6 +53,40 @@ async def test_each_has_its_share_and_no_container_idles(
         assert attempts[int(0.99 * len(attempts))] <= 3
 
 
+@pytest.mark.parametrize(
+    ("functions", "containers", "seconds"),
+    [
+        ("ab", 1, 0.1),
+        ("ab", 4, 0.1),
+        ("abc", 4, 0.1),
+        ("ab", 3, 0.4),
+        ("abab", 4, 0.4),
+        ("ab", 1, 2.0),
+        ("ab", 2, 2.0),
+        ("ab", 4, 2.0),
+        ("aa", 1, 2.0),
+        ("aa", 4, 2.0),
+    ],
+)
+async def test_each_has_its_share_where_functions_differ_or_run_for_long(
+    autojump_clock: MockClock, tmp_path: Path, functions: str, containers: int, seconds: float
+) -> None:
+    async with open_contest(tmp_path, containers=containers, seconds=seconds) as contest:
+        contest.enter(functions[0], CLIENTS)
+        await trio.sleep(ALONE)
+        since = trio.current_time()
+        for fn_id in functions[1:]:
+            contest.enter(fn_id, CLIENTS)
+        await trio.sleep(END)
+        # (With one container and calls of 2 s, a window has two or three calls.)
+        check_shares(contest, since, 0.4, settled=4.0)
+        # For one container it takes a start each second.
+        busy = contest.rate(since + SETTLED, since + END) * seconds / containers
+        assert busy > (0.92 if containers > 1 else 0.8)
+        for balancer in contest.balancers[1:]:
+            assert balancer.ended[0] - since < 2.0 + 2 * seconds
+
+
 @pytest.mark.parametrize("seed", [0, 3, 19, 21])
 async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -74,14 +110,15 @@ async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
         assert first.count(since, since + END) > 0.85 * END * 4 / SECONDS
 
 
+@pytest.mark.parametrize("other", ["fn", "other"])
 async def test_what_one_has_left_is_the_others_at_once(
-    autojump_clock: MockClock, tmp_path: Path
+    autojump_clock: MockClock, tmp_path: Path, other: str
 ) -> None:
     async with open_contest(tmp_path, containers=4, seconds=SECONDS) as contest:
         contest.enter("fn", CLIENTS)
         async with trio.open_nursery() as nursery:
             contest.nursery = nursery
-            contest.enter("fn", CLIENTS)
+            contest.enter(other, CLIENTS)
             await trio.sleep(ALONE)
             nursery.cancel_scope.cancel()
         since = trio.current_time()

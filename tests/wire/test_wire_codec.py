@@ -35,6 +35,7 @@ from hostler.frames import (
 from hostler.wire import _codec as codec
 from hostler.wire import _engage_codec as by_hand
 from hostler.wire import _runner_pb as pb
+from hostler.wire._load_codec import LOAD, decode_load, encode_load
 from hostler.wire._messages import data_messages
 from hostler.wire._varint import read_varint, varint
 
@@ -70,6 +71,7 @@ hints = st.builds(
     worthy_memory=st.integers(0, 2**64 - 1),
     worthy_cpus=st.integers(0, 2**32 - 1),
     share=st.integers(0, 2**32 - 1),
+    leave=st.booleans(),
 )
 finishes = st.builds(
     Finished,
@@ -199,6 +201,14 @@ def test_a_peer_that_knows_no_hints_skips_them(hint: LoadHint) -> None:
     assert at + size == len(encoded)
     old = OldFinished().parse(encoded[at:])
     assert (old.success, old.details) == (True, "id")
+
+
+@given(hints)
+def test_hints_are_read_by_hand(hint: LoadHint) -> None:
+    encoded = encode_load(hint)
+    assert encoded is not None
+    _, at = read_varint(encoded, len(LOAD))
+    assert decode_load(encoded, at, len(encoded)) == hint
 
 
 def test_numbers_out_of_range_are_left_to_betterproto() -> None:

@@ -52,6 +52,7 @@ class LoadReporter:
         complete = now >= self._complete_at
         warm: dict[bytes, int] = {}
         slots = share = 0
+        rule = self._launcher.next_in_line
         if complete:
             self._complete_at = now + COMPLETE_SECONDS
             warm = self._all_warm()
@@ -60,13 +61,14 @@ class LoadReporter:
             slot = _digest(key)
             queue = self._launcher.queues.find(key)
             if queue is not None:
-                rule = self._launcher.next_in_line
                 slots = rule.places(queue.alive, now)
                 if slots:
                     share = rule.share(key, call.client, queue.alive, now)
                 if queue.idle_count:
                     warm[slot] = queue.idle_count
-        return self._hint(slot, warm, now, complete=complete, slots=slots, share=share)
+        ran = call.timings.execution_ns > 0
+        leave = ran and rule.leaves(key, call.client, now)
+        return self._hint(slot, warm, now, complete=complete, slots=slots, share=share, leave=leave)
 
     def _hint(
         self,
@@ -77,6 +79,7 @@ class LoadReporter:
         complete: bool,
         slots: int = 0,
         share: int = 0,
+        leave: bool = False,
     ) -> LoadHint:
         room, events = self._launcher.room, self._events
         reclaimable, worthy = room.reclaimable, room.worthy(now)
@@ -94,6 +97,7 @@ class LoadReporter:
             reserves=self._reserves,
             slots=slots,
             share=share,
+            leave=leave,
             worthy_memory=worthy.memory,
             worthy_cpus=worthy.cpus,
             refused=events.ended["server_busy"] % 2**32,

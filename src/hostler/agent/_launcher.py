@@ -235,7 +235,7 @@ class Launcher:
         if waiter.call.queue_seconds <= 0 or not rule.may_wait(
             queue.key, lb, queue.alive, others, now
         ):
-            rule.refused(lb, now)
+            rule.refused(queue.key, lb, now)
             return False
         until = now + waiter.call.queue_seconds
         waiter.patience.deadline = min(waiter.patience.deadline, until)

@@ -3,7 +3,8 @@ would be the next one on it, so that no container idles while the answer of one 
 call travel. All others are refused, as they may find room elsewhere. Pure.
 
 Who waits is served in order of arrival. So what each load balancer gets follows from how many of
-its calls are here, and where several want in, none may have more here than its share.
+its calls are here, and where several want in, none may have more here than its share. Where they
+can't wait, since their functions differ or run for long, who has more leaves places to the others.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 
+from hostler.frames import LEAVE_SECONDS
+
 CONTENDED_SECONDS = 1.0
 """How long nobody may wait after calls of two functions were refused: containers that never idle
 are never evicted for the other one."""
 WANTED_SECONDS = 1.0
 """How long a load balancer that was refused counts as one that wants more than it has, and calls
 that ask for leave to wait as a sign that there are always some."""
+SHARED_SECONDS = 4.0
+"""How much longer nobody leaves places to those that want the same function: they may wait here,
+with less loss, though for a moment none may have had to."""
+SLICE_SECONDS = 1.0
+"""How long a place stays with a load balancer at least while others have as many without it: the
+next may have to start a container there."""
 MAX_REFUSED = 64
 """Load balancers that are remembered before those are forgotten that do not count any more."""
 PER_CONTAINER = 2
@@ -32,7 +41,9 @@ class NextInLine:
         self._contended_until = -math.inf
         self._used_until = -math.inf
         """Until when it counts that a call has asked for leave to wait."""
-        self._wants_until: dict[str, float] = {}
+        self._wants: dict[str, tuple[Hashable, float]] = {}
+        """Load balancers that were refused lately: for which slot key, and until when it counts."""
+        self._slice_until = -math.inf
         self._here: dict[Hashable, dict[str, int]] = {}
         """Calls of each load balancer, by slot key."""
 
@@ -61,11 +72,11 @@ class NextInLine:
             self._contended_until = now + CONTENDED_SECONDS
         self._refused = key
 
-    def refused(self, lb: str, now: float) -> None:
+    def refused(self, key: Hashable, lb: str, now: float) -> None:
         """A call of ``lb`` was refused for that."""
-        if len(self._wants_until) >= MAX_REFUSED:
+        if len(self._wants) >= MAX_REFUSED:
             self._forget(now)
-        self._wants_until[lb] = now + WANTED_SECONDS
+        self._wants[lb] = key, now + WANTED_SECONDS
 
     def places(self, alive: int, now: float) -> int:
         """Calls of one slot key that may wait behind its ``alive`` containers, if all are of one
@@ -81,7 +92,7 @@ class NextInLine:
         else:
             may = waiting < places
         if may:  # it has what it wanted; what more it wants will show
-            self._wants_until.pop(lb, None)
+            self._wants.pop(lb, None)
         return may
 
     def share(self, key: Hashable, lb: str, alive: int, now: float) -> int:
@@ -94,18 +105,51 @@ class NextInLine:
         if now >= self._used_until:
             return 0
         here: Mapping[str, int] = self._here.get(key, {})
-        if self._wants_until:
+        if self._wants:
             self._forget(now)
-        others = {*here, *self._wants_until} - {lb}
+        wanting = {other for other, (wanted, _) in self._wants.items() if wanted == key}
+        others = {*here, *wanting} - {lb}
         if not others:
             return 0
         total = PER_CONTAINER * alive
         even = -(-total // (len(others) + 1))
-        wanted = sum(
-            even if other in self._wants_until else min(even, here[other]) for other in others
-        )
+        wanted = sum(even if other in wanting else min(even, here[other]) for other in others)
         return max(1, even, total - wanted)
 
+    def leaves(self, key: Hashable, lb: str, now: float) -> bool:
+        """Whether the place of a call of ``lb`` with the slot key ``key``, which has just ended
+        here, is left to others. Not to those that want the same and have their `share`.
+
+        It is if another wants in that has fewer calls here, of whatever slot key. Where both have
+        as many one of them has to have more, and they take turns. Who was refused is left one
+        place until it is refused again: so none is kept for who does not come.
+        """
+        if not self._wants:
+            return False
+        self._forget(now)
+        shared = self._contended_until <= now < self._used_until + SHARED_SECONDS
+        others = {
+            other: self._count(other)
+            for other, (wanted, _) in self._wants.items()
+            if other != lb and not (shared and wanted == key)
+        }
+        if not others:
+            return False
+        poorest = min(others, key=others.__getitem__)
+        own, least = self._count(lb), others[poorest]
+        if own < least or (own == least and now < self._slice_until):
+            return False
+        if own == least:
+            self._slice_until = now + SLICE_SECONDS
+        del self._wants[poorest]
+        # Who may wait here would take it.
+        self._contended_until = max(self._contended_until, now + LEAVE_SECONDS)
+        return True
+
+    def _count(self, lb: str) -> int:
+        """Its calls here."""
+        return sum(here.get(lb, 0) for here in self._here.values())
+
     def _forget(self, now: float) -> None:
-        for lb in [lb for lb, until in self._wants_until.items() if until <= now]:
-            del self._wants_until[lb]
+        for lb in [lb for lb, (_, until) in self._wants.items() if until <= now]:
+            del self._wants[lb]

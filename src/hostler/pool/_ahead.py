@@ -59,12 +59,6 @@ class Ahead:
         """Calls that are there, or have been given a turn there."""
         return self._in_flight.get(address, 0)
 
-    def behind(self, address: str) -> int:
-        """Calls that waited there to be the next when one has just ended there, which still
-        counts."""
-        slots = self._slots.get(address, 0)
-        return max(0, self.in_flight(address) - slots) if slots else 0
-
     def share(self, address: str) -> int:
         """Calls that may be there at once, because other LBs want in; 0 = none does."""
         return self._shares.get(address, 0) if self._shares else 0

@@ -32,21 +32,6 @@ class KnownRunner:
     full_until: float = -math.inf
     full_for: int = 0
     """Bytes; the least that was refused."""
-
-    refusals: int = 0
-    """Own calls that it has refused."""
-    refused: int = 0
-    """All that it has refused, by the latest hint."""
-    others_refused: int | None = None
-    """Those beside the own ones, as far as they have been noticed."""
-    suspect_at: float = math.inf
-    """When it is certain that there are more of them."""
-    wanted_until: float = -math.inf
-    decide_at: float = -math.inf
-    owed: float = 0.0
-    """Places that are to be left to others."""
-    withdraws: bool = False
-    """Calls still have to end for that."""
     held_until: float = -math.inf
     """What is free there until then is for others."""
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Set
 from msgspec.structs import replace
 
 from ..abc import NotPlaced, Outcome
-from ..frames import LoadHint
+from ..frames import LEAVE_SECONDS, LoadHint
 from ._known_runner import HINT_SECONDS, KnownRunner, knows_all
 from ._room_index import RoomIndex
 from ._run_times import RunTimes
@@ -26,15 +26,6 @@ from ._warm_index import Need, WarmIndex
 
 FULL_SECONDS = 1.0
 """How long a runner that has refused a call counts as full at most, if no call ends there."""
-WANTED_SECONDS = 2.0
-"""How long it counts that a runner has refused calls of other LBs."""
-CERTAIN_SECONDS = 0.5
-"""How long own refusals may be under way at most."""
-WAY_SECONDS = 1.0
-"""Between two decisions whether to give way to them, for each runner."""
-HOLD_SECONDS = 0.15
-"""How long a place that was given up is left to others: they hear of it after 50 ms, one after the
-other (`hostler.runner._load_feed`)."""
 MAX_RUNNERS = 8192
 """Runners that are remembered at most, beside those with own calls."""
 _NO_WARM: Mapping[bytes, int] = {}
@@ -162,41 +153,11 @@ class LoadBook:
             self._make_room()
             runner = self._runners[address] = KnownRunner()
         runner.tells = hint is not None
-        if hint is None:  # it may start again, and count from 0
-            runner.refused, runner.others_refused = 0, None
+        if hint is None:
             self._note_teller(address, runner)
         else:
             self._learn(runner, address, hint, now)
             self._warm.replace(address, hint.warm, now)
-
-    def gives_way(self, address: str, behind: int, now: float) -> bool:
-        """Whether the place of a call that has just ended there is left to other LBs, of which the
-        runner has refused calls. Each second adds the own share of its calls to what is owed to
-        them: so whoever has more gives up more, until all have the same.
-
-        With ``behind`` calls that wait there to be the next, one of them takes the container: then
-        the places of those that end after it are left as well, until one ends with none behind it.
-        """
-        runner = self._runners.get(address)
-        if runner is None or not runner.tells:
-            return False
-        if not runner.withdraws and not self._owes(runner, now):
-            return False
-        runner.withdraws = behind > 0
-        runner.held_until = now + HOLD_SECONDS
-        return True
-
-    @staticmethod
-    def _owes(runner: KnownRunner, now: float) -> bool:
-        if not runner.decide_at <= now < runner.wanted_until:
-            return False
-        runner.decide_at = now + WAY_SECONDS
-        own = runner.in_flight + 1
-        runner.owed += own / (own + runner.others)
-        if runner.owed < 1:
-            return False
-        runner.owed -= 1
-        return True
 
     def is_held(self, address: str, now: float) -> bool:
         """Whether what is free there is for others."""
@@ -229,7 +190,6 @@ class LoadBook:
         hint, ran = outcome.load, False
         if isinstance(outcome, NotPlaced):
             self._warm.set(address, need, 0, now)
-            runner.refusals += hint is not None
             self._refused(runner, need, outcome.retry_after, now)
         else:
             runner.full_until = -math.inf
@@ -239,6 +199,8 @@ class LoadBook:
                 self._warm.set(address, need, self._warm.count(address, need, now) + 1, now)
             return
         self._learn(runner, address, hint, now)
+        if hint.leave:
+            runner.held_until = now + LEAVE_SECONDS
         if hint.slot:
             self._warm.learn(hint.slot, need)
         if hint.complete:
@@ -262,7 +224,6 @@ class LoadBook:
             others = 0
         self._others += others - runner.others  # (those of whom is not in `_hinted` are 0)
         runner.others = others
-        self._learn_refusals(runner, hint.refused, now)
         if runner.unseen_memory or not _same_room(runner.hint, hint):
             self._changed[address] = None
         # What is warm there is kept elsewhere, and may be much.
@@ -271,22 +232,6 @@ class LoadBook:
         runner.unseen_memory = runner.unseen_cpus = 0
         if (runner.tells and knows_all(hint)) != (address in self._telling):
             self._note_teller(address, runner)
-
-    @staticmethod
-    def _learn_refusals(runner: KnownRunner, refused: int, now: float) -> None:
-        """Find out whether the runner has refused calls of others. Own refusals may be under way
-        for a moment, so there have to be too many for a while; and hints overtake each other."""
-        if refused < runner.refused:
-            return
-        runner.refused = refused
-        others = refused - runner.refusals
-        if runner.others_refused is None or others <= runner.others_refused:
-            runner.others_refused, runner.suspect_at = others, math.inf
-        elif now < runner.suspect_at:
-            runner.suspect_at = min(runner.suspect_at, now + CERTAIN_SECONDS)
-        else:
-            runner.others_refused, runner.suspect_at = others, math.inf
-            runner.wanted_until = now + WANTED_SECONDS
 
     def _index(self) -> None:
         """Have the indexes know how much room there is now."""

@@ -194,8 +194,7 @@ class Room:
     """All lines of the calls of one pool.
 
     ``make_ladder`` makes that of a new line; ``is_full`` tells whether a runner would certainly
-    refuse a line's calls; ``gives_way`` whether the place of a call that has just ended at a runner
-    is left to other LBs, with so many calls behind it that wait there to be the next.
+    refuse a line's calls.
     """
 
     def __init__(
@@ -203,11 +202,9 @@ class Room:
         make_ladder: Callable[[], Ladder],
         *,
         is_full: Callable[[Runner, Line], bool] = lambda runner, line: False,
-        gives_way: Callable[[Runner, int], bool] = lambda runner, behind: False,
     ) -> None:
         self._make_ladder = make_ladder
         self._is_full = is_full
-        self._gives_way = gives_way
         self.probe_at = -math.inf
         """When runners that say that they are full may be tried again."""
         self._lines: dict[Hashable, Line] = {}
@@ -319,15 +316,13 @@ class Room:
         if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot, stood=oldest is hot))
 
-    def freed(self, runner: Runner, line: Line) -> None:
-        """A call of ``line`` has ended at ``runner``, see `offer`."""
-        if not self.occupied.waiting and not line.hot.waiters:
+    def freed(self, runner: Runner, line: Line, *, leave: bool = False) -> None:
+        """A call of ``line`` has ended at ``runner``, see `offer`. ``leave``: its place is for
+        other LBs (`LoadHint.leave`)."""
+        if leave or (not self.occupied.waiting and not line.hot.waiters):
             return
         ahead, address = line.ahead, runner.address
-        if share := ahead.share(address):
-            if ahead.in_flight(address) > share:
-                return
-        elif self._gives_way(runner, ahead.behind(address)):
+        if (share := ahead.share(address)) and ahead.in_flight(address) > share:
             return
         self.offer(runner, hot=line)
         self.send_ahead(runner, line)

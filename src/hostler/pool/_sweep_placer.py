@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 
 import attrs
@@ -169,7 +169,7 @@ class SweepPlacer(Placer, LoadListener):
             probes = self._probes(room, now)
         gentle = now < placement.gentle_until
         if tried is None and self._all_full(need, runners, now, gentle=gentle):
-            return self._rng.sample(runners, min(probes, len(runners)))
+            return self._unheld(self._rng.sample(runners, min(probes, len(runners))), now)
 
         begins = True
 
@@ -181,7 +181,7 @@ class SweepPlacer(Placer, LoadListener):
         order = self.order(placement.call, runners)
         if tried is not None:
             order = (runner for runner in order if runner is not tried)
-        return without(order, is_full, probes)
+        return without(self._unheld(order, now), is_full, probes)
 
     def stop_waiting(self) -> None:
         self._may_wait = False
@@ -194,15 +194,16 @@ class SweepPlacer(Placer, LoadListener):
     def _is_full_for(self, runner: Runner, line: Line) -> bool:
         return self._is_full(line.need, runner, trio.current_time(), gentle=line.gentle)
 
+    def _unheld(self, runners: Iterable[Runner], now: float) -> Iterator[Runner]:
+        """Not even a probe is to take what was left to others."""
+        return (runner for runner in runners if not self.loads.is_held(runner.address, now))
+
     def _probes(self, room: Room, now: float) -> int:
         """How many runners may be tried now although they say that they are full."""
         if now < room.probe_at:
             return 0
         room.probe_at = now + self._config.retry_max_delay
         return PROBES
-
-    def _gives_way(self, runner: Runner, behind: int) -> bool:
-        return self.loads.gives_way(runner.address, behind, trio.current_time())
 
     def _all_full(self, need: Need, runners: Sequence[Runner], now: float, *, gentle: bool) -> bool:
         """Whether `_is_full` is certainly true of all, found out without asking for each."""
@@ -240,7 +241,7 @@ class SweepPlacer(Placer, LoadListener):
         return room
 
     def _make_room(self) -> Room:
-        return Room(self._make_ladder, is_full=self._is_full_for, gives_way=self._gives_way)
+        return Room(self._make_ladder, is_full=self._is_full_for)
 
     def _make_ladder(self) -> Ladder:
         config = self._config

@@ -133,7 +133,8 @@ class Trying:
                 if load is not None and load.slot and (ended or load.share):
                     line.ahead.learn(attempt.address, load.slots, load.share)
                 if ended:
-                    attempt.search.room.freed(attempt.runner, line)
+                    leave = load is not None and load.leave
+                    attempt.search.room.freed(attempt.runner, line, leave=leave)
         finally:
             if attempt.line is not None:
                 attempt.line.ahead.end(attempt.address)

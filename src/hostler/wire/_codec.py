@@ -161,6 +161,7 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         worthy_memory=hint.worthy_memory,
         worthy_cpus=hint.worthy_cpus,
         share=hint.share,
+        leave=hint.leave,
     )
 
 
@@ -236,6 +237,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         worthy_memory=value.worthy_memory,
         worthy_cpus=value.worthy_cpus,
         share=value.share,
+        leave=value.leave,
     )
 
 

@@ -15,6 +15,8 @@ _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
 _FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
 _WORTHY, _WORTHY_CPUS, _SHARE = 0x68, 0x70, 0x78
+_LEAVE = b"\x80\x01\x01"
+"""``leave`` and that it is true. To who expects keys of one byte it is a part of one byte."""
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 _LIMITS = {
     _ACTIVE: 2**32,
@@ -60,11 +62,14 @@ def encode_load(hint: LoadHint) -> bytes | None:
     # A runner under steady load says the same again and again.
     warm = tuple(hint.warm.items())
     encode = _known if len(warm) <= _MAX_KNOWN_WARM else _encode
-    return encode(_numbers(hint), hint.slot, warm)
+    return encode(_numbers(hint), hint.slot, warm, hint.leave)
 
 
 def _encode(
-    numbers: tuple[int | None, ...], slot: bytes, warm: tuple[tuple[bytes, int], ...]
+    numbers: tuple[int | None, ...],
+    slot: bytes,
+    warm: tuple[tuple[bytes, int], ...],
+    leave: bool,
 ) -> bytes | None:
     parts: list[bytes] = []
     for (_, key), value in zip(_NUMBERS, numbers, strict=True):
@@ -81,6 +86,8 @@ def _encode(
             return None
         number = SHORT[_WARM_COUNT] + varint(count) if count else b""
         slots.append(_sized(_WARM, (_sized(_WARM_SLOT, name) if name else b"") + number))
+    if leave:
+        parts.append(_LEAVE)
     all_of_it = b"".join(parts[:_FIRST] + slots + parts[_FIRST:])
     return b"%b%b%b" % (LOAD, varint(len(all_of_it)), all_of_it)
 
@@ -112,7 +119,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
     numbers = dict.fromkeys(_LIMITS, 0)
     slot = b""
     warm: dict[bytes, int] = {}
-    knows_cpus = False
+    knows_cpus = leave = False
     while at < end:
         key, value = data[at], data[at + 1]
         if value < 0x80:
@@ -131,6 +138,8 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         elif key == _WARM:
             name, count = _warm(data, begin, at)
             warm[name] = count
+        elif data[begin - 2 : at] == _LEAVE:
+            leave = True
         else:
             raise ValueError(key)
     if at != end:
@@ -151,6 +160,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         worthy_memory=numbers[_WORTHY],
         worthy_cpus=numbers[_WORTHY_CPUS],
         share=numbers[_SHARE],
+        leave=leave,
     )
 
 

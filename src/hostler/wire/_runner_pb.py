@@ -175,6 +175,7 @@ class LoadHint(betterproto.Message):
     worthy_memory: int = betterproto.uint64_field(13)
     worthy_cpus: int = betterproto.uint32_field(14)
     share: int = betterproto.uint32_field(15)
+    leave: bool = betterproto.bool_field(16)
 
 
 @dataclass(eq=False, repr=False)
