@@ -22,6 +22,9 @@ import hostler
 from ..drivers.processes import children_of
 from .nodes import LIMIT
 from .openers import USES, Around, Use
+from .whole_nodes import NODES
+
+PROGRAMS = {**USES, **NODES}
 
 
 class CancelAt(trio.abc.Instrument):
@@ -74,7 +77,7 @@ async def until_only(before: dict[str, object], around: Around) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Async generator 'h:ResourceWarning")  # they are httpx's
-@pytest.mark.parametrize("use", USES.values(), ids=USES.keys())
+@pytest.mark.parametrize("use", PROGRAMS.values(), ids=PROGRAMS.keys())
 async def test_cancelled_wherever_it_waits_a_program_leaves_nothing(
     use: Use, tmp_path: Path
 ) -> None:

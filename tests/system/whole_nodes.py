@@ -1,0 +1,212 @@
+"""The nodes of the command line as parts of a program that works with them, to be cut off.
+
+A node waits for its shutdown in its own task; here that wait is the work, so that it is cut off
+under load too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import attrs
+import trio
+from prometheus_client import CollectorRegistry
+
+from hostler._grace import Grace
+from hostler.api_client import open_request
+from hostler.cli import _parts
+from hostler.cli._api import ApiNode
+from hostler.cli._lb import LBNode
+from hostler.cli._life import Life, Node
+from hostler.cli._runner import RunnerNode
+from hostler.cli._serve import ServeNode
+from hostler.cli._settings import Settings
+from hostler.config import AgentConfig, NodeConfig
+from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
+from hostler.engagement import ServerEngagement
+from hostler.errors import HostlerError
+from hostler.frames import ResultStart
+from hostler.functions import FunctionTable
+from hostler.lb import open_lb_agent
+from hostler.models import App, Fn
+from hostler.options import from_model
+from hostler.pool import ConsistentHashPlacer, open_static_pool
+from hostler.runner import StatusChecks
+from hostler.wire import open_loop, open_server
+from tests.agent.functions import hang
+from tests.agent.nodes import call_model
+from tests.wire.leaks import asyncio_tasks
+from tests.wire.services import SUCCESS, Service, read_call
+
+from .openers import Around, Use
+
+NAMES = ("echo", "hang")
+TABLE = FunctionTable.of(
+    [App(id="app", name="app")],
+    [Fn(id=name, name=name, app_id="app", image=name) for name in NAMES],
+)
+LOCAL = "127.0.0.1:0"
+DRIVER = f"{__name__}:sim_driver"
+
+
+async def _echo(request: SimRequest) -> SimResponse:
+    return SimResponse(body=await request.read())
+
+
+def sim_driver(config: AgentConfig) -> AbstractAsyncContextManager[SimDriver]:
+    """What `DRIVER` names."""
+    return open_sim_driver({"echo": _echo, "hang": hang})
+
+
+class _Shutdown:
+    """Comes when the node's own task has done ``work``."""
+
+    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
+        self._work = work
+        self._node = trio.lowlevel.current_task()
+        self._event = trio.Event()
+        self.is_set = self._event.is_set
+
+    async def wait(self) -> None:
+        if trio.lowlevel.current_task() is self._node:
+            await self._work()
+            self._event.set()
+        await self._event.wait()
+
+
+@attrs.define(eq=False)
+class _Life(Life):
+    """That of no process: Python's collector stays as it is."""
+
+    addresses: Mapping[str, Any] = attrs.Factory(dict)
+
+    def announce(self, node: str, addresses: Mapping[str, object]) -> None:
+        self._announced = True
+        self.addresses = addresses
+
+
+Work = Callable[[Mapping[str, Any], trio.Nursery], Awaitable[None]]
+"""Done with a node's addresses; the nursery is for what goes on in the node's drain."""
+
+
+async def _run(make: Callable[[Around], Node], work: Work, around: Around) -> None:
+    async with trio.open_nursery() as clients:
+        shutdown: Any = _Shutdown(lambda: work(life.addresses, clients))
+        life = _Life(shutdown=shutdown)
+        with mock.patch.object(_parts, "REGISTRY", CollectorRegistry()):  # it is a process's own
+            await make(around)(life)
+        clients.cancel_scope.cancel()
+
+
+def _settings(around: Around) -> Settings:
+    # The database stays, which is what it is for.
+    database = f"sqlite3://{around.folder.parent}/node.db"
+    folder = str(around.folder)
+    env = {"FN_IOFS_PATH": folder, "FN_DB_URL": database, "FN_LOG_TAIL_BYTES": "10000"}
+    return Settings(env=env, node=NodeConfig.from_env(env), bind=LOCAL, grace=Grace(0))
+
+
+# --- nodes ------------------------------------------------------------------------------------
+
+
+def _serve(around: Around, functions: FunctionTable | None = TABLE) -> Node:
+    return ServeNode(settings=_settings(around), driver=DRIVER, functions=functions)
+
+
+def _api(around: Around) -> Node:
+    return ApiNode(settings=_settings(around))
+
+
+def _lb(around: Around) -> Node:
+    return LBNode(
+        settings=_settings(around),
+        runners=[around.at],
+        placer="ch",
+        functions=TABLE,
+        pki=None,
+        cert_name="",
+    )
+
+
+def _runner(around: Around) -> Node:
+    return RunnerNode(
+        settings=_settings(around),
+        driver=DRIVER,
+        http_bind=LOCAL,
+        detached=True,
+        checks=StatusChecks(),
+        stream_logs=True,
+        hooks="",
+        pki=None,
+    )
+
+
+async def _engage(engagement: ServerEngagement) -> None:
+    call, _body = await read_call(engagement)
+    await engagement.send(ResultStart(200))
+    if '"image":"hang"' in call.models_call_json:
+        await trio.sleep_forever()
+    await engagement.send(SUCCESS)
+
+
+@asynccontextmanager
+async def _a_runner(folder: Path) -> AsyncIterator[Around]:
+    """Without containers, which would stay."""
+    service = Service(_engage)
+    async with open_loop() as loop, open_server(service, LOCAL, loop=loop) as server:
+        yield Around(folder, server.address, lambda: [service.running, asyncio_tasks(loop)])
+
+
+# --- and what is done with them -----------------------------------------------------------------
+
+
+async def _ask(node: Mapping[str, Any], path: str, method: str = "GET", **headers: str) -> None:
+    with suppress(HostlerError):  # of a node that closes
+        async with open_request(
+            method, f"http://{node['http'][0]}{path}", headers=headers
+        ) as answer:
+            async for _ in answer.body:
+                pass
+
+
+async def _look(node: Mapping[str, Any], clients: trio.Nursery) -> None:
+    for path in ("/ui/events", "/logs?follow=1"):
+        clients.start_soon(_ask, node, path)
+    await _ask(node, "/metrics")
+    await _ask(node, "/v2/apps")
+
+
+async def _invoke(node: Mapping[str, Any], clients: trio.Nursery) -> None:
+    post = partial(_ask, method="POST")
+    clients.start_soon(post, node, "/invoke/hang")
+    clients.start_soon(partial(post, **{"Fn-Invoke-Type": "detached"}), node, "/invoke/hang")
+    await post(node, "/invoke/echo")
+    await _look(node, clients)
+
+
+async def _place(node: Mapping[str, Any], clients: trio.Nursery) -> None:
+    async def call(image: str) -> None:
+        async with (
+            open_static_pool([node["grpc"]], grace=0) as pool,
+            open_lb_agent(pool, ConsistentHashPlacer(), grace=0) as lb,
+        ):
+            with suppress(HostlerError):  # as above
+                await lb.submit(lb.get_call(from_model(call_model(image, fn_id=image))))
+
+    clients.start_soon(call, "hang")
+    await call("echo")
+    await _look(node, clients)
+
+
+NODES: Mapping[str, Use] = {
+    "serve": Use([], partial(_run, _serve, _invoke)),
+    "serve with a database": Use([], partial(_run, partial(_serve, functions=None), _look)),
+    "api": Use([], partial(_run, _api, _look)),
+    "lb": Use([], partial(_run, _lb, _invoke), _a_runner),
+    "runner": Use([], partial(_run, _runner, _place)),
+}
