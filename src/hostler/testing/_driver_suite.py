@@ -168,7 +168,7 @@ async def closing_after_cancellation(subject: DriverSubject) -> None:
                 *before, step = _steps_of(cookie)[: number + 1]
                 for earlier in before:
                     await earlier()
-                with trio.move_on_after(20):
+                with trio.move_on_after(60):
                     await _cancelled_after(moment, step)
 
 

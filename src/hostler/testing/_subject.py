@@ -5,8 +5,8 @@ The suites need no test framework: they raise `ContractBroken`, an ``AssertionEr
 
 from __future__ import annotations
 
-import itertools
 import json
+import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, contextmanager
 from typing import Any, TypeVar
@@ -18,12 +18,10 @@ from hostler.abc import ContainerTask, Cookie, Driver, RunningContainer
 
 from ._function import FunctionAnswer, ReadyWatch, call_function
 
-_CLOSE_LIMIT = 20.0
+_CLOSE_LIMIT = 60.0
 """Seconds that a removal may take."""
 _QUIET = 0.3
 """Seconds without an answer after which a function counts as silent."""
-
-_numbers = itertools.count(1)
 
 
 class ContractBroken(AssertionError):
@@ -69,7 +67,7 @@ class DriverSubject:
     def task(self, *, image: str | None = None, **fields: Any) -> ContainerTask:
         agent_path, docker_path = self.new_folder()
         return ContainerTask(
-            id=f"contract{next(_numbers)}",
+            id=f"contract-{secrets.token_hex(8)}",  # others may check on the same engine
             image=self.image if image is None else image,
             iofs_agent_path=agent_path,
             iofs_docker_path=docker_path,
