@@ -125,6 +125,8 @@ class SimRunner(Runner):
             self._spare.add(name)
         else:
             self._add(name, queue, trio.current_time())
+        if call.timings.ctr_create_ns:
+            self._rule.started(COLD_SECONDS, started)
         leave = self._rule.leaves(name, lb, trio.current_time())
         return Placed(load=self._hint(name, leave=leave))
 

@@ -60,6 +60,11 @@ class Timings:
     began: dict[str, float] = attrs.field(factory=dict, repr=False, eq=False)
     """When (`trio.current_time`) those of them began that a `stopwatch` of this process took."""
 
+    @property
+    def start_seconds(self) -> float:
+        """Of the container. The pull does not count: the next start will not need it."""
+        return (self.ctr_prep_ns + self.ctr_create_ns + self.init_start_ns) / 1e9
+
 
 @contextmanager
 def stopwatch(timings: Timings, field: str) -> Iterator[None]:

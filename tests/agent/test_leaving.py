@@ -10,7 +10,13 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.agent._next_in_line import SHARED_SECONDS, SLICE_SECONDS, WANTED_SECONDS, NextInLine
+from hostler.agent._next_in_line import (
+    SHARED_SECONDS,
+    SLICE_SECONDS,
+    SLICE_STARTS,
+    WANTED_SECONDS,
+    NextInLine,
+)
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
@@ -83,6 +89,19 @@ def test_where_one_has_to_have_more_they_take_turns() -> None:
             if step == 0:
                 lb, other = other, lb
                 rule.came(f"fn {lb}", lb)
+
+
+def test_turns_are_long_where_containers_start_slowly() -> None:
+    rule = rule_with(b=1)
+    rule.started(2.0, 1.0)
+    rule.started(0.1, 1.0)
+    for now in (1.0, 1.0 + 2 * SLICE_STARTS - 0.001):
+        rule.refused("fn a", "a", now)
+        assert not end_one(rule, "b", now)
+    rule.came("fn b", "b")
+    assert end_one(rule, "b", 1.0 + 2 * SLICE_STARTS - 0.001)  # it has more even so
+    rule.refused("fn a", "a", 1.0 + 2 * SLICE_STARTS)
+    assert end_one(rule, "b", 1.0 + 2 * SLICE_STARTS)
 
 
 def test_who_wants_the_same_function_has_its_share_there() -> None:

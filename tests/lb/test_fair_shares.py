@@ -87,6 +87,24 @@ async def test_each_has_its_share_where_functions_differ_or_run_for_long(
             assert balancer.ended[0] - since < 2.0 + 2 * seconds
 
 
+@pytest.mark.parametrize("start", [1.0, 3.0])
+async def test_a_container_that_starts_slowly_runs_longer_than_it_starts(
+    autojump_clock: MockClock, tmp_path: Path, start: float
+) -> None:
+    async with open_contest(
+        tmp_path, containers=1, seconds=SECONDS, start_seconds=start
+    ) as contest:
+        contest.enter("a", CLIENTS)
+        await trio.sleep(start + ALONE)
+        since = trio.current_time()
+        contest.enter("b", CLIENTS)
+        turn = 6 * start  # with its start, and until the other hears
+        await trio.sleep(6 * turn)
+        assert contest.rate(since, since + 6 * turn) * SECONDS > 0.6
+        for balancer in contest.balancers:
+            assert balancer.longest < 3 * turn
+
+
 @pytest.mark.parametrize("seed", [0, 3, 19, 21])
 async def test_who_wants_little_is_served_soon_and_the_rest_is_for_the_others(
     autojump_clock: MockClock, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seed: int

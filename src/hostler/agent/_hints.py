@@ -66,8 +66,11 @@ class LoadReporter:
                     share = rule.share(key, call.client, queue.alive, now)
                 if queue.idle_count:
                     warm[slot] = queue.idle_count
-        ran = call.timings.execution_ns > 0
-        leave = ran and rule.leaves(key, call.client, now)
+        leave, timings = False, call.timings
+        if timings.execution_ns > 0:  # it ran
+            if timings.init_start_ns:
+                rule.started(timings.start_seconds, now - timings.execution_ns / 1e9)
+            leave = rule.leaves(key, call.client, now)
         return self._hint(slot, warm, now, complete=complete, slots=slots, share=share, leave=leave)
 
     def _hint(

@@ -46,9 +46,8 @@ class Idler(ABC):
         """It idles, and has to stay ready for a call."""
 
     def started(self, timings: Timings) -> None:
-        """It is ready. The pull does not count: the next start will not need it."""
-        spent = timings.ctr_prep_ns + timings.ctr_create_ns + timings.init_start_ns
-        self.start_seconds = spent / 1e9
+        """It is ready."""
+        self.start_seconds = timings.start_seconds
 
 
 class Keeping:

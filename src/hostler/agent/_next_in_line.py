@@ -26,6 +26,8 @@ with less loss, though for a moment none may have had to."""
 SLICE_SECONDS = 1.0
 """How long a place stays with a load balancer at least while others have as many without it: the
 next may have to start a container there."""
+SLICE_STARTS = 4.0
+"""How many times what that start took it stays from the beginning of the first call there."""
 MAX_REFUSED = 64
 """Load balancers that are remembered before those are forgotten that do not count any more."""
 PER_CONTAINER = 2
@@ -115,6 +117,11 @@ class NextInLine:
         even = -(-total // (len(others) + 1))
         wanted = sum(even if other in wanting else min(even, here[other]) for other in others)
         return max(1, even, total - wanted)
+
+    def started(self, seconds: float, began: float) -> None:
+        """A call has ended for which a container was started in so many ``seconds``, and that
+        ``began`` then: it is to be worth that before it makes way for one of others."""
+        self._slice_until = max(self._slice_until, began + SLICE_STARTS * seconds)
 
     def leaves(self, key: Hashable, lb: str, now: float) -> bool:
         """Whether the place of a call of ``lb`` with the slot key ``key``, which has just ended
