@@ -71,15 +71,18 @@ def test_lines_come_in_order_and_all_of_them() -> None:
     assert writer.dropped == 0
 
 
-@pytest.mark.parametrize(("room", "enough"), [(1, 1), (10, 5), (10 * BATCH, BATCH)])
+@pytest.mark.parametrize(
+    ("room", "enough", "line"),
+    [(1, 1, ""), (10, 5, ""), (10 * BATCH, BATCH, ""), (10, 2, "x" * 3 * MAX_LINE)],
+)
 def test_enough_lines_are_written_without_waiting_for_more(
-    monkeypatch: pytest.MonkeyPatch, room: int, enough: int
+    monkeypatch: pytest.MonkeyPatch, room: int, enough: int, line: str
 ) -> None:
     monkeypatch.setattr(_writer, "GATHER_SECONDS", 10 * LIMIT)
     sink = Gated()
     with opened(sink, lines=room) as writer:
         for _ in range(enough):
-            writer.msg("line")
+            writer.msg(line)
         assert sink.entered.wait(LIMIT)
         sink.open.set()
 

@@ -49,7 +49,8 @@ class LogWriter:
         self._sink = sink
         self._lines = lines
         self._enough = min(BATCH, (lines + 1) // 2)
-        """Lines for which the thread is woken at once, so that those that follow have room."""
+        """Lines, or `MAX_LINE` characters for each, for which the thread is woken at once, so that
+        those that follow have room."""
         self._tell_dropped = tell_dropped
         self._waiting: deque[str] = deque()
         self._size = 0
@@ -71,7 +72,7 @@ class LogWriter:
             if self._has_room() or threading.current_thread() is self._thread:
                 self._waiting.append(line)
                 self._size += len(line)
-                if self._idle or len(self._waiting) == self._enough:
+                if self._idle or self._has_enough():
                     self._changed.notify()
             else:
                 self.dropped += 1
@@ -95,6 +96,9 @@ class LogWriter:
             and not self._closing
         )
 
+    def _has_enough(self) -> bool:
+        return len(self._waiting) >= self._enough or self._size >= self._enough * MAX_LINE
+
     def _run(self) -> None:
         try:
             while batch := self._next_batch():
@@ -109,7 +113,7 @@ class LogWriter:
                 self._idle = True
                 self._changed.wait()
                 self._idle = False
-                if len(self._waiting) < self._enough and not self._closing:
+                if not (self._has_enough() or self._closing):
                     self._changed.wait(GATHER_SECONDS)
             return list(islice(self._waiting, BATCH))
 
