@@ -136,6 +136,23 @@ async def test_a_call_ends_with_its_clients_patience(autojump_clock: MockClock) 
         assert bench.agent.statistics() == LBStatistics(calls=1, timeouts=1)
 
 
+async def test_who_waited_is_told_so_also_by_an_agent_that_stood_still(
+    autojump_clock: MockClock,
+) -> None:
+    """The placer's time for the 503 was over when it could have used it."""
+    async with open_bench(full(), placer_seconds=50) as bench, trio.open_nursery() as nursery:
+        call = make_call()
+        call.deadline = trio.current_time() + 2
+
+        async def submit() -> None:
+            with pytest.raises(ServerBusy):
+                await bench.agent.submit(call)
+
+        nursery.start_soon(submit)
+        await trio.sleep(1)
+        autojump_clock.jump(5)
+
+
 @pytest.mark.parametrize("runner", [full(), FakeRunner(seconds=100)])
 async def test_weakness_02_4_a_cancelled_call_is_canceled_wherever_it_is(
     autojump_clock: MockClock, runner: FakeRunner, logs: Logs

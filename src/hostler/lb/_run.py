@@ -15,7 +15,7 @@ from .._listeners import hears, tell_after
 from ..abc import Body, CallListener, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
 from ..call import PendingCall
-from ..errors import ServiceReservationFailure
+from ..errors import ServerBusy, ServiceReservationFailure
 from ._ending import Ending, ending_of
 from ._statistics import Counts
 
@@ -114,8 +114,8 @@ class CallRun:
     async def _place_in_time(self) -> None:
         with trio.move_on_at(self._call.deadline + PLACER_SECONDS) as scope:
             await self._means.placer.place_call(self._means.pool, self._call)
-        if scope.cancelled_caught:
-            raise ServiceReservationFailure
+        if scope.cancelled_caught:  # maybe since the process stood still, while nobody had it
+            raise ServiceReservationFailure if self._call.runner_address else ServerBusy
 
     async def _end(self, error: BaseException | None) -> None:
         model = self._call.model
