@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import socket
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.agent import Resources
-from hostler.cli.workers import RunnerPart
+from hostler.cli.workers import RunnerPart, runners
 from hostler.cli.workers._part import part_of
 from hostler.cli.workers.runners import RunnerCrew, binds_of, open_ports, reachable
 from hostler.config import AgentConfig
@@ -134,6 +137,27 @@ async def test_ports_are_kept_from_others_also_while_nobody_listens(host: str) -
             async with open_listeners(bind) as listeners:
                 assert {each.socket.getsockname()[1] for each in listeners} == {port}
                 socket.create_connection(("127.0.0.1", port), timeout=10).close()
+
+
+async def test_a_port_that_is_not_free_on_all_addresses_is_passed_over(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ports: list[int] = []
+
+    @asynccontextmanager
+    async def listen_on_two(bind: str) -> AsyncIterator[list[trio.SocketListener]]:
+        async with open_listeners("127.0.0.1:0") as one:
+            ports.append(one[0].socket.getsockname()[1])
+            if len(ports) == 1:
+                somebody.enter_context(socket.create_server(("127.0.0.2", ports[0])))
+            async with open_listeners("127.0.0.2:0") as two:
+                yield [*one, *two]
+
+    monkeypatch.setattr(runners, "open_listeners", listen_on_two)
+    with ExitStack() as somebody:
+        async with open_ports("name:0", 1) as binds:
+            assert len(ports) > 1
+            assert binds == [f"name:{ports[-1]}"]
 
 
 async def test_ports_that_were_asked_for_are_left_alone() -> None:

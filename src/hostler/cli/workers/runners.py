@@ -23,6 +23,8 @@ from ._part import RunnerPart, part_of
 from ._supervisor import Supervisor
 
 MAX_PORT = 65_535
+TRIES = 10
+"""Ports that are tried before the system has none that is free on all addresses."""
 
 
 @attrs.frozen(kw_only=True)
@@ -108,14 +110,33 @@ async def open_ports(bind: str, count: int) -> AsyncIterator[list[str]]:
     binds = binds_of(bind, count)
     with ExitStack() as stack:
         for number in range(0 if parse_bind(bind)[1] else count):
-            async with open_listeners(bind) as found:
-                kept = [stack.enter_context(_like(listener.socket)) for listener in found]
-                names = [listener.socket.getsockname() for listener in found]
-            port = names[0][1]
-            for sock, (host, _, *scope) in zip(kept, names, strict=True):
-                sock.bind((host, port, *scope))
+            port = await _keep_port(bind, stack)
             binds[number] = f"{bind.rpartition(':')[0]}:{port}"
         yield binds
+
+
+async def _keep_port(bind: str, stack: ExitStack) -> int:
+    """One for all addresses that ``bind`` stands for, as long as ``stack`` lasts. Raises `OSError`.
+
+    The system gives each another one, and what it gives one is somebody's on another now and then.
+    """
+    left = TRIES
+    while True:
+        left -= 1
+        with ExitStack() as tried:
+            async with open_listeners(bind) as found:
+                kept = [tried.enter_context(_like(listener.socket)) for listener in found]
+                names = [listener.socket.getsockname() for listener in found]
+            port = int(names[0][1])
+            try:
+                for sock, (host, _, *scope) in zip(kept, names, strict=True):
+                    sock.bind((host, port, *scope))
+            except OSError:
+                if not left:
+                    raise
+                continue
+            stack.enter_context(tried.pop_all())
+            return port
 
 
 def _like(listening: trio.socket.SocketType) -> socket.socket:
