@@ -36,6 +36,8 @@ class FakeParts:
         self.image_at = 0.0
         self.failing = ""
         """The one of that name cannot be started either."""
+        self.broken_network = ""
+        """Nor can those that are on it."""
         self._exits: dict[str, Exit] = {}
 
     async def ensure(self) -> None:
@@ -51,7 +53,8 @@ class FakeParts:
 
     async def start(self, name: str) -> None:
         await trio.sleep(self.starting)
-        if self.starts_fail or name == self.failing:
+        broken = bool(self.broken_network) and self.there[name] == self.broken_network
+        if self.starts_fail or broken or name == self.failing:
             raise EngineError("start container", "no available IPv4 addresses", 500)
 
     async def remove(self, name: str) -> None:

@@ -54,6 +54,19 @@ async def test_it_is_filled_when_its_containers_fail_no_more(autojump_clock: obj
         assert bench.counts() == (FIRST + 4, 0, FIRST + 4)
 
 
+@pytest.mark.parametrize("broken", ["a", "b"])
+async def test_a_network_that_fails_does_not_keep_others_from_being_filled(
+    autojump_clock: object, broken: str
+) -> None:
+    async with open_new_pool(20, networks=("a", "b"), wanted=True) as bench:
+        bench.parts.broken_network = broken
+        await trio.sleep(60)
+        assert bench.pool.statistics().free == 20 - FIRST // 2 - 1
+        bench.parts.broken_network = ""
+        await trio.sleep(60)
+        assert bench.counts() == (20, 0, 20)
+
+
 async def test_a_burst_before_it_is_full_needs_no_larger_one(autojump_clock: object) -> None:
     async with open_new_pool(20) as bench:
         await trio.sleep(MAKING * FIRST / MAKERS + 0.1)

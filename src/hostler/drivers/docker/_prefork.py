@@ -6,7 +6,7 @@ container:<id>``), as long as they live. One keeper task for each of them sees t
 
 The `FIRST` are made at once, the others one after the other: each when no launch has been under way
 for `QUIET`, so that calls don't wait for it, or its part of `FILL` after the one before, and none
-while the latest one fails, as others would.
+on a network while the latest one there fails, as others would.
 
 If somebody has said how many, there are that many. Otherwise the pool follows what is used, so that
 bursts find name spaces after other bursts, and beside containers that stay hot:
@@ -25,7 +25,7 @@ import itertools
 import math
 import secrets
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import attrs
 import structlog
@@ -185,7 +185,7 @@ class PreforkPool:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     for _ in range(min(FIRST, self.plan.size)):
-                        self._add_keeper(nursery)
+                        self._add_keeper(nursery, self._emptiest(self._keepers))
                     nursery.start_soon(self._grow, nursery)
                     if self.plan.most > self.plan.size:
                         nursery.start_soon(self._shrink)
@@ -209,13 +209,18 @@ class PreforkPool:
 
     async def _grow(self, nursery: trio.Nursery) -> None:
         await self._image.ensure()
-        latest = ""
+        latest = dict.fromkeys(self._keepers, "")
+
+        def sound() -> list[str]:
+            return [network for network, name in latest.items() if name not in self._failing]
+
         while True:
-            while self._too_few() and latest not in self._failing:
+            while self._too_few() and sound():
                 with trio.move_on_after(FILL / self.plan.size):
                     await self._containers.launches.rest(QUIET)
-                if self._too_few() and latest not in self._failing:
-                    latest = self._add_keeper(nursery)
+                if self._too_few() and (networks := sound()):
+                    network = self._emptiest(networks)
+                    latest[network] = self._add_keeper(nursery, network)
             await self._wanted.wait()
             while self._keepers.total() >= self.plan.size and 2 * self._spare() >= self._aim:
                 await self._wanted.wait()
@@ -240,10 +245,12 @@ class PreforkPool:
         self._free.remove(space)
         return space
 
-    def _add_keeper(self, nursery: trio.Nursery) -> str:
+    def _emptiest(self, networks: Iterable[str]) -> str:
+        return min(networks, key=self._keepers.__getitem__)
+
+    def _add_keeper(self, nursery: trio.Nursery, network: str) -> str:
         """Returns the name of its first container, which stays its own."""
         name = self._new_name()
-        network = min(self._keepers, key=self._keepers.__getitem__)
         self._keepers[network] += 1
         nursery.start_soon(self._keep, name, network)
         return name
