@@ -162,19 +162,22 @@ async def test_one_that_was_killed_is_back_where_it_was(functions: Path) -> None
 
 
 async def test_a_drain_lets_the_calls_of_all_finish(functions: Path) -> None:
-    calls = 2 * WORKERS
+    calls, gate = 2 * WORKERS, functions.parent / "gate"
     async with open_fleet(functions) as fleet:
         await fleet.pids_of_functions()
         statuses: list[int] = []
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
-                statuses.append((await fleet.call("sleep=2000")).status_code)
+                statuses.append((await fleet.call(f"until={gate}")).status_code)
 
             for _ in range(calls):
                 nursery.start_soon(call)
             await fleet.until_running(calls)
             fleet.runner.process.send_signal(signal.SIGTERM)
+            await fleet.runner.wait_line("runner drains")
+            assert statuses == []
+            gate.touch()
         assert statuses == [200] * calls
         with trio.fail_after(END_SECONDS):
             assert await fleet.runner.process.wait() == 0
