@@ -114,7 +114,7 @@ def test_nothing_is_left_of_calls_and_load_balancers_that_are_gone() -> None:
         rule.came("fn", f"lb{number}")
         rule.left("fn", f"lb{number}")
         rule.refused("fn", f"lb{number}", number * WANTED_SECONDS)
-    assert (rule._here, len(rule._wants) <= MAX_REFUSED) == ({}, True)
+    assert (rule._here, rule._calls, len(rule._wants) <= MAX_REFUSED) == ({}, {}, True)
 
 
 async def sleeper(request: SimRequest) -> SimResponse:

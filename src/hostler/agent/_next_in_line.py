@@ -48,6 +48,8 @@ class NextInLine:
         self._slice_until = -math.inf
         self._here: dict[Hashable, dict[str, int]] = {}
         """Calls of each load balancer, by slot key."""
+        self._calls: dict[str, int] = {}
+        """Those of all keys together: there may be hundreds."""
 
     def __repr__(self) -> str:
         return f"<NextInLine contended_until={self._contended_until:.3f}>"
@@ -58,6 +60,7 @@ class NextInLine:
         if here is None:
             here = self._here[key] = {}
         here[lb] = here.get(lb, 0) + 1
+        self._calls[lb] = self._calls.get(lb, 0) + 1
 
     def left(self, key: Hashable, lb: str) -> None:
         here = self._here[key]
@@ -67,6 +70,10 @@ class NextInLine:
             del here[lb]
             if not here:
                 del self._here[key]
+        if self._calls[lb] > 1:
+            self._calls[lb] -= 1
+        else:
+            del self._calls[lb]
 
     def found_no_room(self, key: Hashable, now: float) -> None:
         """There is no room for a container of the slot key ``key``."""
@@ -136,14 +143,14 @@ class NextInLine:
         self._forget(now)
         shared = self._contended_until <= now < self._used_until + SHARED_SECONDS
         others = {
-            other: self._count(other)
+            other: self._calls.get(other, 0)
             for other, (wanted, _) in self._wants.items()
             if other != lb and not (shared and wanted == key)
         }
         if not others:
             return False
         poorest = min(others, key=others.__getitem__)
-        own, least = self._count(lb), others[poorest]
+        own, least = self._calls.get(lb, 0), others[poorest]
         if own < least or (own == least and now < self._slice_until):
             return False
         if own == least:
@@ -152,10 +159,6 @@ class NextInLine:
         # Who may wait here would take it.
         self._contended_until = max(self._contended_until, now + LEAVE_SECONDS)
         return True
-
-    def _count(self, lb: str) -> int:
-        """Its calls here."""
-        return sum(here.get(lb, 0) for here in self._here.values())
 
     def _forget(self, now: float) -> None:
         for lb in [lb for lb, (_, until) in self._wants.items() if until <= now]:
