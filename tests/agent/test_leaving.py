@@ -204,7 +204,9 @@ async def test_the_answer_to_a_call_says_that_its_place_is_for_others(
         nursery.start_soon(call, "a", b"2")
         await trio.sleep(0.9)
         await call("b", b"1", image)
+        await call("a", b"1", "third")  # it had no place
         await trio.sleep(0.5)
         await call("b", b"0.1", image)
         await trio.sleep(1)
-    assert told == [("b refused", False), ("a ran", True), ("b ran", False), ("a ran", False)]
+    refused = [("b refused", False), ("a refused", False)]
+    assert told == [*refused, ("a ran", True), ("b ran", False), ("a ran", False)]
