@@ -182,15 +182,15 @@ async def test_too_big_with_unknown_length_passes_what_is_allowed(tmp_path: Path
 async def test_timeout_kills_the_container_and_the_next_call_succeeds(tmp_path: Path) -> None:
     async with open_fnt(tmp_path) as node:
         # Of the time of a call, a start may take all.
-        warm = node.agent.keep_warm(node.call("fnt", timeout=3), 1)
+        warm = node.agent.keep_warm(node.call("fnt", timeout=8), 1)
         await warm.wait_ready()
-        before = (await do(node, "pid", timeout=3)).body
-        call = node.call("fnt", timeout=3, headers={"Fnt-Do": ["hang"]})
+        before = (await do(node, "pid", timeout=8)).body
+        call = node.call("fnt", timeout=8, headers={"Fnt-Do": ["hang"]})
         with pytest.raises(CallTimeout):
             await node.agent.submit(call)
         assert call.model.status == "timeout"
         await warm.wait_ready()
-        assert (await do(node, "pid", timeout=3)).body != before
+        assert (await do(node, "pid", timeout=8)).body != before
         assert node.agent.statistics().timeouts == 1
 
 

@@ -11,6 +11,7 @@ import attrs
 import structlog
 import trio
 
+from .._groups import is_cancellation
 from .._listeners import hears, tell_after
 from ..abc import Body, CallListener, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
@@ -85,7 +86,7 @@ class CallRun:
             finally:
                 means.counts.stop()
         except BaseException as error:
-            call.not_placed = not call.runner_address
+            call.not_placed = is_cancellation(error) and not call.runner_address
             await self._end(error)
             raise
         else:
