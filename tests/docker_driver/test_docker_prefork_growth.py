@@ -53,7 +53,7 @@ async def test_it_grows_in_quiet_moments_only(autojump_clock: object) -> None:
     async with open_pool(4) as bench:
         del bench.parts.begun[:]
         bench.take(4)
-        for _ in range(20):
+        for _ in range(10):
             with bench.parts.launches.disturbed():
                 await trio.sleep(0.01)
             await trio.sleep(QUIET - 0.02)

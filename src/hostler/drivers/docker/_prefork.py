@@ -60,7 +60,7 @@ FIRST = 8
 FILL = 60.0
 """Seconds in which `PoolPlan.size` containers are begun, one after the other, however busy the
 engine is."""
-QUIET = 0.25
+QUIET = 1.0
 """Seconds without a launch before the pool takes the engine's time to grow or shrink by one."""
 REVIEW = 300.0
 """Seconds in which a name space has to have been needed, if it is one more than the plan's."""
