@@ -82,7 +82,9 @@ async def leave(front: NodeProcess, do: str) -> None:
 
 async def test_client_that_leaves_the_queue_frees_its_place(folder: Path) -> None:
     """There is one place, for which the next client is refused as long as it is taken."""
-    lb_env = {"FN_MAX_WAITING": "1"}
+    # While it tries the runner once more a call does not wait, so that two that do so at the same
+    # time may find the place free.
+    lb_env = {"FN_MAX_WAITING": "1", "FN_RETRY_ALL_DELAY": "300", "FN_RETRY_MAX_DELAY": "300"}
     async with (
         open_fleet(folder, runners=1, runner_env=ROOM_FOR_ONE, lb_env=lb_env) as fleet,
         trio.open_nursery() as nursery,
