@@ -86,6 +86,6 @@ async def test_not_even_a_probe_takes_what_is_left_to_others(
     placer.loads.begin("a:1", FN, now)
     left = LoadHint(free_cpus=8, free_memory=free, leave=True)
     placer.loads.end("a:1", FN, Placed(load=left), now)
-    await placer.place_call(StaticPool([runner]), fake_call())
+    await placer.place_call(StaticPool([runner]), fake_call(memory=100))
     [(tried_at, _)] = runner.attempts
     assert now + LEAVE_SECONDS <= tried_at < now + 1
