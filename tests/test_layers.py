@@ -76,7 +76,6 @@ FOREIGN = {
     "alembic": "store",
     "opentelemetry": "tracing",
 }
-MAX_LINES = 400
 
 
 def _modules() -> list[Path]:
@@ -148,15 +147,3 @@ def test_foreign_worlds_stay_in_their_place(path: Path) -> None:
     for module, place in FOREIGN.items():
         if module in tops:
             assert _name(path).startswith(place + "/"), f"{module} belongs in {place}/"
-
-
-def test_files_stay_small() -> None:
-    root = PACKAGE.parents[1]
-    folders = [PACKAGE, *(root / name for name in ("tests", "benchmarks", "examples", "docs"))]
-    lengths = {
-        path.relative_to(root): len(path.read_text().splitlines())
-        for folder in folders
-        for path in folder.rglob("*.py")
-        if path.name != "_runner_pb.py"  # generated
-    }
-    assert {path: lines for path, lines in lengths.items() if lines > MAX_LINES} == {}
