@@ -14,9 +14,10 @@ import attrs
 import trio
 
 from hostler._change import Change
+from hostler._launch_policy import LaunchPolicy
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.agent._next_in_line import NextInLine
-from hostler.agent._pace import Pace
+from hostler.agent._worth import worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.frames import MAX_WARM_KEYS, LoadHint, RunnerStatus
@@ -57,7 +58,11 @@ class _Queue:
     idle: list[_Idle] = attrs.Factory(list)
     waiters: deque[_Waiter] = attrs.Factory(deque)
     ready: deque[float] = attrs.Factory(deque)
-    pace: Pace = attrs.Factory(Pace)
+    policy: LaunchPolicy = attrs.Factory(LaunchPolicy)
+
+    @property
+    def worth_seconds(self) -> float:
+        return worth_seconds(self.policy.start_seconds, self.policy.run_seconds)
 
     def appoint(self) -> None:
         for waiter, at in zip(self.waiters, self.ready, strict=False):
@@ -117,7 +122,7 @@ class SimRunner(Runner):
         self._rule.left(name, lb)
         self._change.note()
         call.timings.execution_ns = round((trio.current_time() - started) * 1e9)
-        queue.pace.ran(trio.current_time() - started, trio.current_time())
+        queue.policy.ran(trio.current_time() - started, trio.current_time())
         self._settle()
         if queue.waiters:
             queue.waiters.popleft().served.set()
@@ -147,7 +152,7 @@ class SimRunner(Runner):
             queue.waiters.remove(waiter)
             queue.ready.popleft()
             call.timings.ctr_create_ns = round(COLD_SECONDS * 1e9)
-            queue.pace.launched(COLD_SECONDS)
+            queue.policy.started(COLD_SECONDS)
         return True
 
     def _settle(self) -> None:
@@ -167,7 +172,7 @@ class SimRunner(Runner):
             self._free += oldest.memory
 
     def _add(self, name: str, queue: _Queue, since: float) -> None:
-        container = _Idle(name, queue.memory, since, since + queue.pace.worth_seconds)
+        container = _Idle(name, queue.memory, since, since + queue.worth_seconds)
         queue.idle.append(container)
         self._idle[container] = None
         self._idle_memory += queue.memory

@@ -247,6 +247,8 @@ class RunnerCall(ABC):
     """How long a runner without room may let it wait to be the next on a hot container."""
     gentle: bool = False
     """A runner is to refuse it rather than evict a hot container that is worth keeping."""
+    launch: bool = False
+    """A runner is to start a container for it unless one is idle."""
     waited: bool = False
     """It has had to wait for room, so none is to be kept from it."""
     span: Span | None = None

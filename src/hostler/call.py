@@ -96,6 +96,7 @@ class PendingCall(RunnerCall):
     user_execution_ns: int | None = None
     queue_seconds: float = 0.0
     gentle: bool = False
+    launch: bool = False
     waited: bool = False
     client: str = ""
     """On a runner: the LB that has sent it."""

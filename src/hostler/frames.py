@@ -31,7 +31,8 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     it. Only for runners that say that they can: others end the engagement with an error.
     ``wait_ms``: instead of a NACK for want of room, the call may wait so many milliseconds to be
     the next on a hot container. ``gentle``: it is to be refused rather than to have a hot container
-    evicted that is worth keeping (`hostler.agent`, ``_worth``).
+    evicted that is worth keeping (`hostler.agent`, ``_worth``). ``launch``: a container is to be
+    started for it unless one is idle, as its load balancer has decided that more are needed.
 
     The repr leaves out what may hold secrets: the call (its config) and the extensions.
     """
@@ -42,6 +43,7 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     reserve: bool = False
     wait_ms: int = 0
     gentle: bool = False
+    launch: bool = False
 
     def __repr__(self) -> str:
         size = len(self.models_call_json)
@@ -127,6 +129,9 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     share: int = 0
     """Calls of ``slot`` that this LB may have there at once, running or waiting, because other LBs
     want in; 0 = nobody else does."""
+    idle_cpus: int | None = None
+    """Milli-CPUs of the runner's machine that nothing used lately; ``None`` = it does not say, or not
+    with each hint."""
     leave: bool = False
     """The place of the call that this comes with is for other LBs, which want in and have fewer
     calls there: this one leaves it for `LEAVE_SECONDS`."""

@@ -14,25 +14,8 @@ from hostler.agent._decisions import (
     Plan,
     Resources,
     choose_victims,
-    launches_needed,
     plan_idle,
 )
-
-
-@pytest.mark.parametrize(
-    ("waiting", "idle", "starting", "needed"),
-    [
-        (0, 0, 0, 0),
-        (1, 0, 10, 0),
-        (10, 0, 1, 9),
-        (10, 11, 0, 0),
-        (10, 5, 0, 5),
-        (1, 0, 0, 1),
-        (10, 5, 5, 0),
-    ],
-)
-def test_scenario_06_launch_decision(waiting: int, idle: int, starting: int, needed: int) -> None:
-    assert launches_needed(waiting=waiting, idle=idle, starting=starting) == needed
 
 
 @attrs.frozen

@@ -10,84 +10,13 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
 from hostler.abc import Outcome, RunnerCall
-from hostler.call import PendingCall, Timings
+from hostler.call import PendingCall
 from hostler.errors import ServerBusy
-from hostler.pool import NaivePlacer, Need, SweepPlacer, WarmPlacer
+from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool._room import OVERTAKE_SECONDS
-from hostler.pool._run_times import MAX_PATIENCE, RunTimes
-from hostler.pool._warm_index import MAX_NEEDS
 
 from .fakes import FakePool, make_call
 from .test_placers import is_idle, make
-
-FN = Need("fn", memory=100, idle_seconds=30)
-OTHER = Need("other", memory=100, idle_seconds=30)
-
-
-def ran(times: RunTimes, need: Need, seconds: float, *, start: float = 0.0) -> None:
-    """A call of ``need`` has run for so long, after a start that took ``start`` seconds."""
-    timings = Timings(execution_ns=round(seconds * 1e9), scheduler_ns=round(start * 1e9))
-    timings.ctr_create_ns = round(start * 1e9)
-    times.end(need, times.begin(need, 0), timings)
-
-
-def test_nobody_waits_without_experience_or_without_a_busy_container() -> None:
-    times = RunTimes()
-    assert times.patience(FN, 0, 0) == 0
-    times.begin(FN, 0)
-    assert times.patience(FN, 0, 0) == 0
-    ran(times, OTHER, 0.1)
-    ran(times, OTHER, 0.1, start=0.5)
-    assert times.patience(OTHER, 0, 0) == 0  # nothing runs
-    times.begin(OTHER, 0)
-    assert times.patience(OTHER, 0, 0) == 0.5
-
-
-@pytest.mark.parametrize(
-    ("run_seconds", "ahead", "elapsed", "patience"),
-    [
-        (0.3, 0, 0.0, 0.5),
-        (0.3, 1, 0.0, 0.0),  # it would be 0.6 s
-        (0.1, 2, 0.0, 0.5),
-        (0.1, 3, 0.0, 0.0),
-        (0.8, 0, 0.0, 0.0),
-        (0.8, 0, 0.6, 0.5),  # it is nearly over
-        (2.0, 0, 9.0, 0.0),  # it is overdue, so anything can be
-    ],
-)
-def test_patience_follows_from_what_a_start_takes(
-    run_seconds: float, ahead: int, elapsed: float, patience: float
-) -> None:
-    times = RunTimes()
-    ran(times, FN, run_seconds, start=0.5)
-    times.begin(FN, 10)
-    assert times.patience(FN, ahead, 10 + elapsed) == patience
-
-
-def test_more_busy_containers_serve_more_who_wait() -> None:
-    times = RunTimes()
-    ran(times, FN, 0.3, start=0.5)
-    for began in (1.0, 1.1, 1.2):
-        times.begin(FN, began)
-    assert [times.patience(FN, ahead, 1.2) > 0 for ahead in range(4)] == [True] * 3 + [False]
-
-
-def test_starts_of_other_functions_are_an_estimate_and_long_ones_are_cut() -> None:
-    times = RunTimes()
-    ran(times, OTHER, 0.1, start=60)
-    ran(times, FN, 0.1)
-    times.begin(FN, 0)
-    assert times.patience(FN, 0, 0) == MAX_PATIENCE
-
-
-def test_kinds_are_forgotten_and_their_calls_end_all_the_same() -> None:
-    times = RunTimes()
-    number = times.begin(FN, 0)
-    for name in range(MAX_NEEDS):
-        times.begin(Need(name, 1, 30), 0)
-    times.end(FN, number, Timings(execution_ns=1))
-    assert repr(times) == f"<RunTimes kinds={MAX_NEEDS} start=0.000>"
-
 
 def sim_call(fn_id: str, seconds: float) -> PendingCall:
     call = make_call(fn_id=fn_id)

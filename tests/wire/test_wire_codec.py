@@ -72,6 +72,7 @@ hints = st.builds(
     worthy_cpus=st.integers(0, 2**32 - 1),
     share=st.integers(0, 2**32 - 1),
     leave=st.booleans(),
+    idle_cpus=st.none() | st.integers(0, 2**32 - 1),
 )
 finishes = st.builds(
     Finished,
@@ -131,6 +132,7 @@ def test_a_try_is_encoded_as_betterproto_does(frame: TryCall) -> None:
         extensions=dict(frame.extensions),
         wait_ms=frame.wait_ms,
         gentle=frame.gentle,
+        launch=frame.launch,
     )
     whole = pb.ClientMsg(reserve=message) if frame.reserve else pb.ClientMsg(try_=message)
     encoded = codec.encode_client(frame)

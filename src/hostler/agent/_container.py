@@ -359,7 +359,7 @@ class Container(Idler):
     def _became_idle(self, now: float) -> None:
         self.idle_since = now
         queue = self._queue
-        self.share.became_idle(now, now + queue.pace.worth_seconds)
+        self.share.became_idle(now, now + queue.worth_seconds)
         self.level = queue.alive - queue.idle_count + 1
         look_at = min(now + self._grace, self._keeping.became_idle(self, now))
         # It may have been given back before its thaw.

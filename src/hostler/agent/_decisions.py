@@ -38,15 +38,6 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
         )
 
 
-def launches_needed(*, waiting: int, idle: int, starting: int, soon: int = 0) -> int:
-    """How many containers to launch for one function.
-
-    Each idle and each starting container will serve one of the waiting calls, the busy ones
-    ``soon`` of them.
-    """
-    return max(0, waiting - idle - starting - soon)
-
-
 class Evictable(Protocol):
     """An idle container as the choice of victims sees it."""
 

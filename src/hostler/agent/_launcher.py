@@ -21,8 +21,9 @@ from ._next_in_line import NextInLine
 from ._plan import Recipe, container_task, min_warm, needed_resources
 from ._queues import SlotQueues
 from ._resources import NoRoom, Room, Share
+from ._slots import SlotQueue
 from ._startup import Kit
-from ._waiting import Launch
+from ._waiting import Launch, Waiter
 from ._warm import WarmHold, WarmKeeper
 
 log = structlog.get_logger(__name__)
@@ -34,7 +35,9 @@ class Launcher:
     def __init__(
         self, nursery: trio.Nursery, kit: Kit, total: Resources, events: AgentEvents
     ) -> None:
-        self.queues: SlotQueues[Container] = SlotQueues(self._launch, may_wait=self._may_wait)
+        self.queues: SlotQueues[Container] = SlotQueues(
+            self._launch, may_wait=self._may_wait, may_be_next=self._may_be_next
+        )
         self._patient = not kit.config.enable_nb_resource_tracker
         self.room = Room(total, may_wait=self._patient, idle=self._idle, unworthy=self._unworthy)
         self.warm = WarmKeeper(
@@ -116,8 +119,10 @@ class Launcher:
     def _may_wait(self, call: PendingCall) -> bool:
         """Whether ``call`` may wait for a busy container of its function without a launch. Where
         there is no room for one it goes as ever: such a call may find a place elsewhere."""
-        if self._patient:
-            return True
+        return self._patient or self._has_room(call)
+
+    def _has_room(self, call: PendingCall) -> bool:
+        """Whether there is room for a container of ``call``, or will be without a wait for others."""
         size = needed_resources(call.model)
         return self.room.in_reach(size, call.slot_hash_id, gentle=call.gentle)
 
@@ -204,7 +209,8 @@ class Launcher:
             with launch.scope:
                 share = await self.room.acquire(size, launch.queue.key, gentle=gentle)
         except NoRoom:
-            wait = self._may_be_next(launch)
+            waiter = launch.waiter
+            wait = waiter is not None and self._may_be_next(launch.queue, waiter)
             launch.queue.launch_failed(launch, ServerBusy(), wait=wait)
         except BaseException:  # the agent is being cancelled
             launch.queue.launch_failed(launch, ServerBusy(), wait=False)
@@ -222,22 +228,21 @@ class Launcher:
                 track.move(None, trio.current_time())
         return None
 
-    def _may_be_next(self, launch: Launch[Container]) -> bool:
-        """Whether the call of ``launch``, which finds no room, may wait for a container that
+    def _may_be_next(self, queue: SlotQueue[Container], waiter: Waiter[Container]) -> bool:
+        """Whether the call of ``waiter``, for which no container is launched, may wait for one that
         another call has, and not for longer than its load balancer allows."""
-        queue, waiter, now = launch.queue, launch.waiter, trio.current_time()
-        rule = self.next_in_line
-        rule.found_no_room(queue.key, now)
-        if self._closing or waiter is None:
+        call, rule, now = waiter.call, self.next_in_line, trio.current_time()
+        if waiter.launch is not None or not self._has_room(call):
+            rule.found_no_room(queue.key, now)
+        if self._closing:
             return False
-        lb = waiter.call.client
         others = queue.setbacks - (waiter.setback is not None)
-        if waiter.call.queue_seconds <= 0 or not rule.may_wait(
-            queue.key, lb, queue.alive, others, now
+        if call.queue_seconds <= 0 or not rule.may_wait(
+            queue.key, call.client, queue.alive, others, now
         ):
-            rule.refused(queue.key, lb, now)
+            rule.refused(queue.key, call.client, now)
             return False
-        until = now + waiter.call.queue_seconds
+        until = now + call.queue_seconds
         waiter.patience.deadline = min(waiter.patience.deadline, until)
         return True
 

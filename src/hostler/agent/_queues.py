@@ -11,11 +11,15 @@ import trio
 from hostler.call import PendingCall
 
 from ._slots import SlotQueue
-from ._waiting import Launch, S
+from ._waiting import Launch, S, Waiter
 
 
 def _always(call: PendingCall) -> bool:
     return True
+
+
+def _never(queue: SlotQueue[S], waiter: Waiter[S]) -> bool:
+    return False
 
 
 class SlotQueues(Generic[S]):
@@ -26,11 +30,17 @@ class SlotQueues(Generic[S]):
         launch: Callable[[Launch[S], PendingCall], None],
         *,
         may_wait: Callable[[PendingCall], bool] = _always,
+        may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool] = _never,
         clock: Callable[[], float] = trio.current_time,
     ) -> None:
         """Parameters as for `SlotQueue`."""
         self._make = partial(
-            SlotQueue[S], launch=launch, on_empty=self._forget, may_wait=may_wait, clock=clock
+            SlotQueue[S],
+            launch=launch,
+            on_empty=self._forget,
+            may_wait=may_wait,
+            may_be_next=may_be_next,
+            clock=clock,
         )
         self._queues: dict[Hashable, SlotQueue[S]] = {}
         self._keep: dict[Hashable, int] = {}

@@ -7,11 +7,11 @@ wake-up can be lost, and nobody has to look again later. The only thing to wait 
 A slot goes to the call that waits longest. Without waiting calls it becomes idle, and the next
 call takes the slot that was used last, so that those that are not needed grow old.
 
-Each waiting call has a launch that is meant for it, unless the busy containers are expected to
-have served it before that would be over (`Pace`): it is *unhurried* then, until it has waited for
-so long. When another container serves a call first, its launch is passed on: to the call whose
-container it got, or it becomes a spare one. So a failing launch concerns one call at most, and
-that call only hears of it when no other container is there, or on its way, to serve it.
+Which of the waiting calls get a launch says the `LaunchPolicy`; the others are *unprovided*. Where
+a load balancer of ours has the line it decides: its calls say whether they bring a launch. When
+another container serves a call first, its launch is passed on: to the call whose container it got,
+or it becomes a spare one. So a failing launch concerns one call at most, and that call only hears
+of it when no other container is there, or on its way, to serve it.
 """
 
 from __future__ import annotations
@@ -24,19 +24,20 @@ from typing import Generic
 
 import trio
 
+from hostler._launch_policy import LaunchPolicy
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 
-from ._decisions import launches_needed
 from ._freezing import RecentGap
-from ._pace import Pace
 from ._waiting import Launch, S, Waiter
+from ._worth import worth_seconds
 
 
 class SlotQueue(Generic[S]):
     """The calls, launches and containers of one slot key.
 
     ``launch`` starts one. ``may_wait`` tells whether a call may wait without a launch.
+    ``may_be_next`` tells whether one that shall have no launch may wait for a busy container.
     """
 
     def __init__(
@@ -45,16 +46,21 @@ class SlotQueue(Generic[S]):
         launch: Callable[[Launch[S], PendingCall], None],
         on_empty: Callable[[SlotQueue[S]], None],
         may_wait: Callable[[PendingCall], bool],
+        may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool],
         clock: Callable[[], float],
     ) -> None:
         self.key = key
-        self.pace = Pace()
+        self.policy = LaunchPolicy()
         self._may_wait = may_wait
+        self._may_be_next = may_be_next
         self._clock = clock
         self._start = launch
         self._on_empty = on_empty
         self._waiters: dict[Waiter[S], None] = {}
-        self._unhurried: dict[Waiter[S], None] = {}
+        self._unprovided: dict[Waiter[S], None] = {}
+        """Those without a launch that the policy decides about."""
+        self._looker: Waiter[S] | None = None
+        """The one of them whose patience ends when the policy is to be asked again."""
         self._idle: dict[S, None] = {}
         self._launches: set[Launch[S]] = set()
         self._spare: dict[Launch[S], None] = {}
@@ -88,6 +94,15 @@ class SlotQueue(Generic[S]):
     def starting(self) -> int:
         """Launches that have not come to an end yet."""
         return len(self._launches)
+
+    @property
+    def worth_seconds(self) -> float:
+        """How long a container that idles from now on is worth keeping. Not at all, if the policy
+        would not start it again."""
+        policy = self.policy
+        if policy.surplus > len(self._idle):
+            return 0.0
+        return worth_seconds(policy.start_seconds, policy.run_seconds)
 
     @property
     def setbacks(self) -> int:
@@ -135,13 +150,22 @@ class SlotQueue(Generic[S]):
         return slot
 
     def join(self, call: PendingCall) -> Waiter[S]:
-        """Stand in line, and have a container launched unless one is spare, or the busy ones will
-        do."""
-        if not self._waiters:
-            self.pace.line_begins(self._clock())
+        """Stand in line, and have a container launched if one is due."""
         waiter: Waiter[S] = Waiter(call)
         self._waiters[waiter] = None
-        self._provide(waiter)
+        if self._spare:
+            launch = next(iter(self._spare))
+            del self._spare[launch]
+            self._assign(launch, waiter)
+        elif call.launch:
+            self._launch_for(waiter, firm=True)
+        elif call.queue_seconds > 0 and self._alive:
+            if self._may_be_next(self, waiter):
+                self._set_back(waiter, ServerBusy())
+            else:
+                self._fail(waiter, ServerBusy())
+        else:
+            self._provide(waiter)
         return waiter
 
     def leave(self, waiter: Waiter[S]) -> None:
@@ -174,13 +198,17 @@ class SlotQueue(Generic[S]):
         return waiter.slot
 
     def _insist(self, waiter: Waiter[S]) -> bool:
-        """``waiter`` has lost its patience. If it was unhurried it gets a launch now, and new
-        patience, as who was given one in the same moment; otherwise false: it has to leave."""
-        if waiter in self._unhurried:
-            self._launch_for(waiter, firm=True)
-        elif waiter.patience.deadline <= self._clock():
+        """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to leave
+        if it was not to look after the line."""
+        if waiter.patience.deadline > self._clock():  # it was given another one in this moment
+            waiter.patience = trio.CancelScope(deadline=waiter.patience.deadline)
+        elif waiter is self._looker or waiter.launch is not None:
+            waiter.patience = trio.CancelScope()
+            if waiter is self._looker:
+                self._looker = None
+                self._decide()
+        else:
             return False
-        waiter.patience = trio.CancelScope(deadline=waiter.patience.deadline)
         return True
 
     def refuse_all(self, error: Callable[[], Exception]) -> None:
@@ -202,25 +230,24 @@ class SlotQueue(Generic[S]):
 
     def ran(self, seconds: float, now: float) -> None:
         """A call has had a container for so long."""
-        self.pace.ran(seconds, now)
-        if self._unhurried:
-            self._hurry()
+        self.policy.ran(seconds, now)
+        if self._unprovided:
+            self._decide()
 
     def confirm(self, launch: Launch[S]) -> bool:
         """The turn of ``launch`` has come, after others. Whether it is still needed; if not it has
-        to be dropped."""
+        to be dropped. One that is firm is; others began while nothing was known of the function."""
         waiter = launch.waiter
-        if launch.firm or not self._alive:
+        if launch.firm or self._alive < max(1, self._keep):
             return True
         if waiter is None:
-            if self._alive < self._keep:
-                return True
             self._spare.pop(launch, None)
-        elif self._launches_needed(waiting=1):
+        elif len(self._unprovided) >= self.policy.served_soon(self._alive):
             return True
         else:
             launch.waiter = waiter.launch = None
-            self._take_time(waiter)
+            self._unprovided[waiter] = None
+            self._note_waiting()
         return False
 
     def withdraw(self, slot: S) -> bool:
@@ -233,7 +260,7 @@ class SlotQueue(Generic[S]):
     def launched(self, launch: Launch[S], slot: S) -> bool:
         """``launch`` has made ``slot``; returns as `offer` does."""
         self._forget(launch)
-        self.pace.launched(self._clock() - launch.begun_at)
+        self.policy.started(self._clock() - launch.begun_at)
         self._alive += 1
         if self._keep:
             self._reconsider()
@@ -260,10 +287,12 @@ class SlotQueue(Generic[S]):
         if waiter is not None:
             waiter.launch = None
             if wait and (self._alive or self._launches):
-                self._setbacks += waiter.setback is None
-                waiter.setback = error
+                self._set_back(waiter, error)
             else:
                 self._fail(waiter, error)
+        self.policy.failed()
+        if self._unprovided:
+            self._decide()
         self._fail_hopeless()
         self._check_empty()
         return waiter is not None
@@ -272,6 +301,9 @@ class SlotQueue(Generic[S]):
         """``launch`` was given up before it began, because nobody needed it."""
         assert launch.waiter is None
         self._forget(launch)
+        self.policy.failed()
+        if self._unprovided:
+            self._decide()
         self._fail_hopeless()
         self._check_empty()
 
@@ -281,7 +313,9 @@ class SlotQueue(Generic[S]):
         self._alive -= 1
         if self._keep:
             self._reconsider()
-        self._hurry()
+        self.policy.surplus = max(0, self.policy.surplus - 1)
+        if self._unprovided:
+            self._decide()
         self._fail_hopeless()
         self._check_empty()
 
@@ -292,32 +326,46 @@ class SlotQueue(Generic[S]):
             slot.reconsider()
 
     def _provide(self, waiter: Waiter[S]) -> None:
-        """Give ``waiter`` a spare launch, or a new one if it needs one."""
-        if self._spare:
-            launch = next(iter(self._spare))
-            del self._spare[launch]
-            self._assign(launch, waiter)
-        elif self._launches_needed(waiting=1) or not self._may_wait(waiter.call):
-            self._launch_for(waiter)
-        elif self.pace.too_few(self._alive, self._clock()):
-            self._launch_for(waiter, firm=True)
+        """Let the policy decide about ``waiter``, who has no launch."""
+        if self._may_wait(waiter.call):
+            self._unprovided[waiter] = None
+            self._note_waiting()
+            self._decide()
         else:
-            self._take_time(waiter)
+            self._launch_for(waiter)
 
-    def _launches_needed(self, *, waiting: int) -> int:
-        """Beside the launches that there are, for so many more calls than are unhurried."""
-        return launches_needed(
-            waiting=len(self._unhurried) + waiting,
-            idle=len(self._idle),
-            starting=0,
-            soon=self.pace.served_soon(self._alive),
-        )
+    def _note_waiting(self) -> None:
+        self.policy.waits(len(self._unprovided), self._clock())
 
-    def _take_time(self, waiter: Waiter[S]) -> None:
-        """``waiter`` waits without a launch."""
-        self._unhurried[waiter] = None
-        until = self._clock() + self.pace.patience
-        waiter.patience.deadline = min(waiter.patience.deadline, until)
+    def _decide(self) -> None:
+        """Have as many containers launched as the policy says, for those who came last: they would
+        have to wait longest."""
+        policy, now = self.policy, self._clock()
+        while self._unprovided:
+            count = policy.launches(
+                now,
+                waiting=len(self._unprovided) + len(self._launches),
+                alive=self._alive,
+                starting=len(self._launches),
+            )
+            if not count:
+                break
+            for _ in range(count):
+                self._launch_for(next(reversed(self._unprovided)), firm=policy.run_seconds > 0)
+        self._appoint(policy.look_at)
+
+    def _appoint(self, look_at: float) -> None:
+        """Have the first of those without a launch look after them at ``look_at``. To look early does
+        no harm."""
+        looker = next(iter(self._unprovided), None)
+        if looker is not None and (
+            looker is not self._looker or look_at < looker.patience.deadline
+        ):
+            looker.patience.deadline = look_at
+        if looker is not self._looker:
+            if self._looker is not None:
+                self._looker.patience.deadline = math.inf
+            self._looker = looker
 
     def _launch_for(self, waiter: Waiter[S], *, firm: bool = False) -> None:
         launch: Launch[S] = Launch(self, None, firm=firm)
@@ -328,14 +376,23 @@ class SlotQueue(Generic[S]):
     def _assign(self, launch: Launch[S], waiter: Waiter[S]) -> None:
         """``launch`` is meant for ``waiter``, who had none."""
         launch.waiter, waiter.launch = waiter, launch
-        if waiter in self._unhurried:
-            del self._unhurried[waiter]
-            waiter.patience.deadline = math.inf
+        self._is_provided(waiter)
 
-    def _hurry(self) -> None:
-        """It may be slower than was expected: who comes last does not wait without a launch."""
-        while self._unhurried and self._launches_needed(waiting=0):
-            self._launch_for(next(reversed(self._unhurried)))
+    def _is_provided(self, waiter: Waiter[S]) -> None:
+        """The policy need not care for ``waiter`` any more."""
+        if waiter not in self._unprovided:
+            return
+        del self._unprovided[waiter]
+        self._note_waiting()
+        if waiter is self._looker:
+            self._looker = None
+            waiter.patience.deadline = math.inf
+            self._decide()
+
+    def _set_back(self, waiter: Waiter[S], why: Exception) -> None:
+        """``waiter`` hopes for a container that another call has."""
+        self._setbacks += waiter.setback is None
+        waiter.setback = why
 
     def _pass_on(self, waiter: Waiter[S]) -> None:
         """The launch of ``waiter``, who needs it no more, becomes a spare one, or is given up."""
@@ -374,9 +431,7 @@ class SlotQueue(Generic[S]):
 
     def _remove(self, waiter: Waiter[S]) -> None:
         del self._waiters[waiter]
-        self._unhurried.pop(waiter, None)
-        if not self._waiters:
-            self.pace.line_ends()
+        self._is_provided(waiter)
         if waiter.setback is not None:
             self._setbacks -= 1
 

@@ -59,6 +59,16 @@ class Ahead:
         """Calls that are there, or have been given a turn there."""
         return self._in_flight.get(address, 0)
 
+    def containers(self, starting: int) -> int:
+        """Containers that its calls use, as far as it is known, beside those that ``starting`` calls
+        have started."""
+        told = own = 0
+        for address, calls in self._in_flight.items():
+            slots = self._slots.get(address, 0)
+            told += slots
+            own += 0 if slots else calls
+        return told + max(0, own - starting)
+
     def share(self, address: str) -> int:
         """Calls that may be there at once, because other LBs want in; 0 = none does."""
         return self._shares.get(address, 0) if self._shares else 0

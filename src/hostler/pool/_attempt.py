@@ -68,6 +68,7 @@ class Attempt:
                 reserve=reserve,
                 wait_ms=0 if reserve else round(call.queue_seconds * 1000),
                 gentle=call.gentle,
+                launch=call.launch,
             )
         except Exception as error:  # (a bad model fails the call, not the placer)
             raise _CallBroken(error) from error

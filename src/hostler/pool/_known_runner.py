@@ -27,6 +27,8 @@ class KnownRunner:
     """Bytes that own calls may have taken since the last hint."""
     unseen_cpus: int = 0
     """The same in milli-CPUs."""
+    idle_cpus: int | None = None
+    """Milli-CPUs of its machine that nothing used, when it last said so."""
     tells: bool = False
     """The runner tells of changes by itself: the last hint does not age."""
     full_until: float = -math.inf

@@ -20,10 +20,13 @@ from msgspec.structs import replace
 from ..abc import NotPlaced, Outcome
 from ..frames import LEAVE_SECONDS, LoadHint
 from ._known_runner import HINT_SECONDS, KnownRunner, knows_all
+from ._policies import LaunchPolicies
 from ._room_index import RoomIndex
-from ._run_times import RunTimes
 from ._warm_index import Need, WarmIndex
 
+SPARE_CPUS = 250
+"""Milli-CPUs that a machine has to have idle for a container to be started there rather than
+elsewhere."""
 FULL_SECONDS = 1.0
 """How long a runner that has refused a call counts as full at most, if no call ends there."""
 MAX_RUNNERS = 8192
@@ -51,7 +54,7 @@ class LoadBook:
         what is worth keeping."""
         self._changed: dict[str, None] = {}
         """Whose room these indexes don't know as it is: hints come more often than anybody asks."""
-        self.run_times = RunTimes()
+        self.policies = LaunchPolicies()
 
     def __repr__(self) -> str:
         return f"<LoadBook runners={len(self._runners)} warm={len(self._warm)}>"
@@ -83,6 +86,15 @@ class LoadBook:
         """Addresses with an idle hot container for ``need``: the first ``limit`` of those that
         were heard of last."""
         return self._warm.addresses(need, now, limit)
+
+    def warm_count(self, address: str, need: Need, now: float) -> int:
+        """Idle hot containers for ``need`` that are believed to be there."""
+        return self._warm.count(address, need, now)
+
+    def has_cpu(self, address: str, now: float) -> bool:
+        """Whether the runner's machine has CPUs to spare; true if nobody knows."""
+        runner = self._runners.get(address)
+        return runner is None or runner.idle_cpus is None or runner.idle_cpus >= SPARE_CPUS
 
     def any_warm(self, need: Need, now: float) -> bool:
         """Whether `warm` has any."""
@@ -226,6 +238,8 @@ class LoadBook:
         runner.others = others
         if runner.unseen_memory or not _same_room(runner.hint, hint):
             self._changed[address] = None
+        if hint.idle_cpus is not None:
+            runner.idle_cpus = hint.idle_cpus
         # What is warm there is kept elsewhere, and may be much.
         runner.hint = replace(hint, warm=_NO_WARM) if hint.complete else hint
         runner.hinted_at = now

@@ -1,4 +1,4 @@
-"""The lines of a waiting room in which somebody stands, by who has waited longest. Pure.
+"""The full lines of a waiting room, by who has waited longest. Pure.
 
 Whoever comes or goes changes one line; who is next is asked for each call that ends. So neither
 may cost more with more lines than a shift in an array.
@@ -19,15 +19,13 @@ class Occupied:
     """Iterates over the lines, the one first whose head came first."""
 
     def __init__(self) -> None:
-        self.waiting = 0
-        """Calls in all lines."""
         self._order: list[tuple[int, Line]] = []
         """With the tickets of the heads, of which no two are equal."""
-        self._known: dict[Line, tuple[int, int]] = {}
-        """Ticket of the head, and calls."""
+        self._known: dict[Line, int] = {}
+        """Tickets of the heads."""
 
     def __repr__(self) -> str:
-        return f"<Occupied waiting={self.waiting} lines={len(self._order)}>"
+        return f"<Occupied lines={len(self._order)}>"
 
     def __len__(self) -> int:
         return len(self._order)
@@ -44,23 +42,17 @@ class Occupied:
         return self._order[0][1].head if self._order else None
 
     def note(self, line: Line) -> None:
-        """Calls have come to ``line`` or left it."""
-        ticket, count = self._known.get(line, (-1, 0))
-        self.waiting += len(line) - count
-        if not line:
-            if count:
-                self._take_out(ticket)
-                del self._known[line]
+        """Calls have come to ``line`` or left it, or it has become full."""
+        known = self._known.get(line)
+        first = line.head.ticket if line.full and line else None
+        if first == known:
             return
-        first = line.head.ticket
-        self._known[line] = first, len(line)
-        if first != ticket:
-            if count:
-                self._take_out(ticket)
+        if known is not None:
+            del self._order[bisect_left(self._order, known, key=_ticket)]
+            del self._known[line]
+        if first is not None:
+            self._known[line] = first
             insort(self._order, (first, line))
-
-    def _take_out(self, ticket: int) -> None:
-        del self._order[bisect_left(self._order, ticket, key=_ticket)]
 
 
 def _ticket(entry: tuple[int, object]) -> int:

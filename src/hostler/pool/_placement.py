@@ -12,7 +12,6 @@ import trio
 from ..abc import Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import FunctionError, ServerBusy
-from ._hot_line import HotWaiter
 from ._room import Line, Room
 from ._search import Search
 from ._tracker import AttemptTracker
@@ -38,7 +37,7 @@ class Means:
     config: PlacerConfig
     tracker: AttemptTracker
     trying: Trying
-    patience: Callable[[RunnerCall, Need, int, float], float]
+    waits: Callable[[RunnerCall, Need, float], bool]
     """See `SweepPlacer`."""
     at_once: Callable[[RunnerCall, Need, Sequence[Runner], float], Runner | None]
     """See `SweepPlacer`."""
@@ -50,7 +49,7 @@ class Placement(Search):
     """Places one call. Made for one `run`, in the task of the call."""
 
     sweeps = 0
-    _waiter: Waiter | HotWaiter | None = None
+    _waiter: Waiter | None = None
     _pool_error: Exception | None = None
 
     def __init__(
@@ -86,23 +85,13 @@ class Placement(Search):
         if self._waiter is not None and not self._waiter.woken:
             self._waiter.wake(None)
 
-    @property
-    def _stands_behind(self) -> bool:
-        """Behind others that ask for the same there is nothing to be had before them."""
-        return bool(self.line.waiters) and self._may_wait
-
     async def run(self) -> None:
         """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
-        line, now = self.line, self.arrived
+        line = self.line
         outcome: Placed | None = None
         try:
-            if not self._stands_behind:
-                ahead = len(line.hot.waiters)
-                if seconds := self._means.patience(self.call, self.need, ahead, now):
-                    outcome = await self._use_hot(now + seconds)
-                    now = trio.current_time()
-                if outcome is None and not self._stands_behind:
-                    outcome = await self._sweep(now)
+            if (turn := self._first_turn(self.arrived)) is not None:
+                outcome = await (self._use(turn) if turn.launch else self._sweep(self.arrived))
             while outcome is None:
                 outcome = await self._use(await self._turn())
         except BaseException as error:
@@ -117,28 +106,17 @@ class Placement(Search):
         if outcome.error is not None:
             raise outcome.error
 
-    async def _use_hot(self, until: float) -> Placed | None:
-        """Wait for a hot container that becomes free in a moment, and try it."""
-        turn = await self._hot_turn(until)
-        if self.refused:
-            if turn is not None:
-                self.line.hand_on(turn)
-            raise self._surrender()
-        return None if turn is None else await self._use(turn)
-
-    async def _hot_turn(self, until: float) -> Turn | None:
-        """Wait for a hot container; ``None`` if there was none in time."""
+    def _first_turn(self, now: float) -> Turn | None:
+        """What the call may try before it waits; ``None`` = it has to wait."""
         line = self.line
-        self._waiter = waiter = HotWaiter(self.ticket, self.arrived)
-        try:
-            await line.hot.wait(waiter, min(until, self.deadline))
-        except BaseException:
-            if waiter.turn is not None:
-                line.hand_on(waiter.turn)
-            raise
-        finally:
-            self._waiter = None
-        return waiter.turn
+        if not self._may_wait:
+            return Turn()
+        if line.full:
+            # Behind others that ask for the same there is nothing to be had before them.
+            return None if line.waiters else Turn()
+        if not line.ahead or not self._means.waits(self.call, self.need, now):
+            return Turn()
+        return Turn(launch=True) if line.grow(now, coming=1) else None
 
     async def _turn(self) -> Turn:
         """Wait for the next turn, or raise the error of a call that gives up."""
@@ -177,7 +155,7 @@ class Placement(Search):
         if crowded or now + expected * PRUDENCE > self.deadline:
             self._means.tracker.turned_away()
             raise ServerBusy.after(expected or None)
-        self.call.waited = True
+        self.call.waited = line.full
 
     def _surrender(self) -> Exception:
         if self.refused or not self._may_wait:
@@ -189,13 +167,21 @@ class Placement(Search):
         return ServerBusy()
 
     async def _use(self, turn: Turn) -> Placed | None:
+        placed: Placed | None = None
+        self.call.launch = turn.launch
         self.room.trying.add(self)
+        if turn.launch:
+            self.line.begins_launch(self)
         try:
             if turn.runner is None:
-                return await self._sweep(trio.current_time())
-            return await self._try_freed(turn, turn.runner)
+                placed = await self._sweep(trio.current_time())
+            else:
+                placed = await self._try_freed(turn, turn.runner)
         finally:
             self.room.trying.discard(self)
+            if turn.launch:
+                self.line.ends_launch(self, refused=placed is None and not self.is_committed)
+        return placed
 
     async def _sweep(self, now: float) -> Placed | None:
         """Try each runner once."""
@@ -227,7 +213,7 @@ class Placement(Search):
             runner = next(candidates, None)
         else:
             if inviting is not None:
-                outcome = await means.trying.attempt(self, inviting, now, hot=True, stood=True)
+                outcome = await means.trying.attempt(self, inviting, now, hot=True)
                 if isinstance(outcome, Placed):
                     return outcome
         if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
@@ -253,7 +239,6 @@ class Placement(Search):
                 self._asked_at,
                 counted=True,
                 hot=turn.hot is line,
-                stood=turn.stood,
             )
             if isinstance(outcome, Placed):
                 used = True
@@ -266,7 +251,7 @@ class Placement(Search):
                 used = True  # it can't be reached, by nobody
             return None
         finally:
-            line.ahead.end(runner.address)
+            line.left(runner.address)
             if not used and not self.is_committed:
                 self.room.offer(runner, refused, absent, hot=turn.hot)
 

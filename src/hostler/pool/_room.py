@@ -1,13 +1,17 @@
 """The waiting room of a pool: where calls stand that no runner has taken yet.
 
-Calls that ask for the same thing stand in one line, in order of arrival; if a runner has no room
-for the first it has none for the others. A call leaves its line with a `Turn`:
+Calls that ask for the same thing stand in one line, in order of arrival. A line has one of two
+reasons. Where its function has containers that are busy, and its `LaunchPolicy` does not start
+another, it waits for one of them. Where a call was refused everywhere it is *full*: if a runner has
+no room for the first it has none for the others. A call leaves its line with a `Turn`:
 
 * to try one runner, because a call has just ended there. The call that has waited longest in any
-  line gets it, unless one of the ended call's own kind, for which the container there is hot, has
-  come at most `OVERTAKE_SECONDS` later. If it is refused (it may need more than has become free),
-  the next line may try.
-* to try them all, because its line's `Ladder` says so.
+  full line gets it, unless one of the ended call's own kind, for which the container there is hot,
+  has come at most `OVERTAKE_SECONDS` later. If it is refused (it may need more than has become
+  free), the next line may try.
+* to have a container started, because the policy says so: those who came last, who would have to
+  wait longest for the others.
+* to try all runners, because its line is full and its `Ladder` says so.
 
 A call that was refused goes back to its place, which is that of its arrival. Nothing here waits
 but `Waiter.wait`; everything else is synchronous.
@@ -24,9 +28,9 @@ from typing import Protocol
 
 import trio
 
+from .._launch_policy import LaunchPolicy
 from ..abc import Runner
 from ._ahead import Ahead
-from ._hot_line import HotLine, HotWaiter
 from ._ladder import MAX_WIDTH, Ladder
 from ._occupied import Occupied
 from ._pace import Pace
@@ -50,7 +54,15 @@ class Line:
         """In order of arrival."""
         self.ladder = ladder
         self.pace = Pace()
-        self.hot = HotLine()
+        self.policy = LaunchPolicy()
+        """Of its function; whoever uses the line sees to it."""
+        self._granted = 0
+        self._launching: set[Placeable] = set()
+        """Calls that have left it to have a container started; others are about to."""
+        self.full = False
+        """One of its calls was refused everywhere since somebody stands in it."""
+        self._stood = 0
+        """Calls, when they were counted last."""
         self.ahead = Ahead()
         self.users = 0
         """Calls under way that could stand here."""
@@ -77,16 +89,7 @@ class Line:
         """Whether the next call is to spare what is worth keeping."""
         return bool(self) and trio.current_time() < self.head.gentle_until
 
-    @property
-    def first(self) -> Waiter | HotWaiter | None:
-        """Who has waited longest, for whatever."""
-        if self.hot and not (self and self.head.ticket < self.hot.head.ticket):
-            return self.hot.head
-        return self.head if self else None
-
     def join(self, waiter: Waiter) -> None:
-        if not self.waiters:
-            self.ladder.begin(trio.current_time())
         insort(self.waiters, waiter, key=_ticket)
         if len(self.waiters) > 1:
             self.waiters[1].look_at(math.inf)
@@ -102,19 +105,64 @@ class Line:
         """Be as a new one. All calls have left it."""
         self.pool_trouble = ""
         self._hopeless = False
+        self.full = False
         self.ladder.forget()
         self.pace.forget()
         self.ahead.forget()
 
     def advance(self) -> None:
-        """Give turns if the ladder has a step now."""
+        """Give turns if it is time for some."""
         now = trio.current_time()
-        if self.waiters and now >= self.ladder.next_at:
+        if not self.waiters:
+            return
+        if not self.full:
+            self.grow(now)
+        elif now >= self.ladder.next_at:
             self._give_turns(self.ladder.step(now))
-        elif self.waiters and now >= self._urgent_at:
+        elif now >= self._urgent_at:
             self._give_turns(1)
         else:
             self.appoint()
+
+    def grow(self, now: float, *, coming: int = 0) -> bool:
+        """Have as many containers started as the policy says for those who wait and for ``coming``
+        others, by those who came last: they would have to wait longest. Returns whether one who
+        comes is among them."""
+        others = coming
+        while count := self._launches(now, others):
+            self._granted += count
+            while count and others:
+                others, count = others - 1, count - 1
+            for _ in range(count):
+                self._wake(-1, Turn(launch=True))
+        self.appoint()
+        return others < coming
+
+    def _launches(self, now: float, coming: int) -> int:
+        starting = self._granted + sum(not call.is_committed for call in self._launching)
+        return self.policy.launches(
+            now,
+            waiting=len(self.waiters) + coming + starting,
+            alive=self.ahead.containers(starting),
+            starting=starting,
+        )
+
+    def begins_launch(self, call: Placeable) -> None:
+        """``call`` uses the turn, or the word of `grow`, to have a container started."""
+        self._granted -= 1
+        self._launching.add(call)
+
+    def ends_launch(self, call: Placeable, *, refused: bool) -> None:
+        """It has come to its end."""
+        self._launching.discard(call)
+        if refused:
+            self.policy.failed()
+
+    def left(self, address: str) -> None:
+        """A call of it has left the runner."""
+        self.ahead.end(address)
+        if self.waiters and not self.full and not self.ahead:
+            self._give_turns(1)  # nobody is left whose end would wake them
 
     def all_turn(self) -> None:
         """Let everybody try: what they all wait for has been decided."""
@@ -124,35 +172,39 @@ class Line:
         """Let the head try with ``turn``."""
         if turn.runner is not None:
             self.ahead.begin(turn.runner.address)
-        waiter = self.waiters.pop(0)
+        self._wake(0, turn)
+
+    def _wake(self, place: int, turn: Turn) -> None:
+        waiter = self.waiters.pop(place)
         self._changed()
         waiter.wake(turn)
 
-    def give_hot_turn(self, turn: Turn) -> None:
-        """Let `first` try with ``turn``."""
-        if isinstance(self.first, HotWaiter):
-            if turn.runner is not None:
-                self.ahead.begin(turn.runner.address)
-            self.hot.give_turn(turn)
-        else:
-            self.give_turn(turn)
-
     def hand_on(self, turn: Turn) -> None:
         """``turn`` was not used up by the call that had it."""
+        if turn.launch:
+            self._granted -= 1
+            self.policy.failed()
+            self.advance()
         if turn.runner is not None:
-            self.ahead.end(turn.runner.address)
+            self.left(turn.runner.address)
             self._room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
 
     def appoint(self) -> None:
-        """Make the head look after the line's ladder."""
+        """Make the head look after the line."""
         if self.waiters:
-            self.head.look_at(min(self.ladder.next_at, self._urgent_at))
+            at = min(self.ladder.next_at, self._urgent_at) if self.full else self.policy.look_at
+            self.head.look_at(at)
 
     def refuse(self, now: float, hint: float, *, gentle: bool) -> None:
         """No runner has taken a call of it; see `Ladder.refuse`."""
         if not gentle and not self.gentle:
             self._hopeless = True
         self.ladder.refuse(now, hint)
+        if not self.full:
+            self.full = True
+            self.ladder.begin(now)
+            if self.waiters:
+                self._changed()
         self.appoint()
 
     @property
@@ -168,11 +220,15 @@ class Line:
 
     def _changed(self) -> None:
         """Somebody came or went."""
+        now, count = trio.current_time(), len(self.waiters)
+        self._room.waiting += count - self._stood
+        self._stood = count
         if not self.waiters:
             self.pace.reset()
-            self._hopeless = False
+            self._hopeless = self.full = False
         elif self._hopeless and self.gentle:
             self._hopeless = False
+        self.policy.waits(count, now, room=not self.full)
         self._room.occupied.note(self)
         self.appoint()
 
@@ -213,6 +269,8 @@ class Room:
         in it. It is here only while there is no other, of which a turn may speak of it."""
         self._tickets = itertools.count()
         self.occupied = Occupied()
+        self.waiting = 0
+        """Calls in all lines."""
         self.held_bytes = 0
         """Of the bodies of calls that wait."""
         self.trying: set[Placeable] = set()
@@ -221,21 +279,12 @@ class Room:
     def __repr__(self) -> str:
         return f"<Room waiting={self.waiting} lines={len(self._lines)}>"
 
-    @property
-    def waiting(self) -> int:
-        return self.occupied.waiting
-
     def is_crowded(self, limit: int) -> bool:
         """Whether ``limit`` calls or more wait for a runner to take them, in their lines or, for a
         moment, before a runner that may send them back there."""
         if self.waiting + len(self.trying) < limit:
             return False
         return self.waiting + sum(not call.is_committed for call in self.trying) >= limit
-
-    @property
-    def waiting_hot(self) -> int:
-        """Calls that wait for a hot container only."""
-        return sum(len(line.hot) for line in self._lines.values())
 
     @property
     def unused(self) -> bool:
@@ -302,7 +351,7 @@ class Room:
         within limits."""
         passed = refused | absent
         if hot is not None and hot not in passed and self._may_go_first(hot):
-            hot.give_hot_turn(Turn(runner, refused, absent, hot, stood=bool(hot)))
+            hot.give_turn(Turn(runner, refused, absent, hot))
             return
         if not self.occupied or len(passed) >= PASS_LIMIT:
             return
@@ -314,12 +363,12 @@ class Room:
             and not self._is_full(runner, line)
         )
         if (oldest := next(fitting, None)) is not None:
-            oldest.give_turn(Turn(runner, refused, absent, hot, stood=oldest is hot))
+            oldest.give_turn(Turn(runner, refused, absent, hot))
 
     def freed(self, runner: Runner, line: Line, *, leave: bool = False) -> None:
         """A call of ``line`` has ended at ``runner``, see `offer`. ``leave``: its place is for
         other LBs (`LoadHint.leave`)."""
-        if leave or (not self.occupied.waiting and not line.hot.waiters):
+        if leave or not self.waiting:
             return
         ahead, address = line.ahead, runner.address
         if (share := ahead.share(address)) and ahead.in_flight(address) > share:
@@ -328,14 +377,14 @@ class Room:
         self.send_ahead(runner, line)
 
     def alone(self, line: Line) -> bool:
-        """Whether nobody waits in another line than ``line``."""
+        """Whether nobody waits for room in another line than ``line``."""
         return not self.occupied or (len(self.occupied) == 1 and line in self.occupied)
 
     def send_ahead(self, runner: Runner, line: Line) -> None:
         """A call of ``line`` has ended at ``runner``, and its place was offered: let one more go
         there as long as there may be a next one behind each that runs."""
         if line and self.alone(line) and line.ahead.may_send(runner.address):
-            line.give_hot_turn(Turn(runner, hot=line, stood=True))
+            line.give_turn(Turn(runner, hot=line))
 
     def fill(
         self,
@@ -360,6 +409,14 @@ class Room:
             cpus -= oldest.need.cpus
             oldest.give_turn(Turn(runner))
 
+    def wake_hot(self, runner: Runner, idle: Callable[[Line], int]) -> None:
+        """``runner`` tells of hot containers that nobody uses, which others' calls may have left:
+        ``idle`` of each line."""
+        for line in tuple(self._lines.values()):
+            if line and not line.full:
+                for _ in range(min(idle(line), len(line))):
+                    line.give_turn(Turn(runner, hot=line))
+
     def is_first(self, ticket: int) -> bool:
         """Whether nobody in any line has waited longer than the call with ``ticket``."""
         head = self.occupied.head
@@ -367,11 +424,10 @@ class Room:
 
     def _may_go_first(self, line: Line) -> bool:
         """Whether somebody waits there whom nobody has waited for much longer than."""
-        first = line.first
-        if first is None:
+        if not line:
             return False
         oldest = self.occupied.head
-        return oldest is None or first.arrived <= oldest.arrived + OVERTAKE_SECONDS
+        return oldest is None or line.head.arrived <= oldest.arrived + OVERTAKE_SECONDS
 
 
 def _is_hopeless(line: Line, refused: frozenset[Line]) -> bool:

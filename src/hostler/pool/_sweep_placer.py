@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import lru_cache, partial
 
 import attrs
@@ -75,7 +75,7 @@ class SweepPlacer(Placer, LoadListener):
             config=self._config,
             tracker=tracker,
             trying=Trying(tracker, self._hedging, self._config),
-            patience=self.patience,
+            waits=self.waits,
             at_once=self.at_once
             if _knows_first(type(self))
             else partial(SweepPlacer.at_once, self),
@@ -108,10 +108,10 @@ class SweepPlacer(Placer, LoadListener):
         """
         return None
 
-    def patience(self, call: RunnerCall, need: Need, ahead: int, now: float) -> float:
-        """Seconds that ``call``, which is new, should wait for a hot container that is busy now,
-        behind ``ahead`` others, before runners are tried."""
-        return 0.0
+    def waits(self, call: RunnerCall, need: Need, now: float) -> bool:
+        """Whether ``call``, which is new, shall rather wait for a container that another call of its
+        function has now than have one started, as long as the function's `LaunchPolicy` says so."""
+        return False
 
     def forbearance(self, need: Need) -> float:
         """Seconds for which a call that is new should rather wait than have hot containers evicted
@@ -121,7 +121,7 @@ class SweepPlacer(Placer, LoadListener):
     def statistics(self) -> PlacerStatistics:
         return PlacerStatistics(
             calls=len(self._placements),
-            waiting=sum(room.waiting + room.waiting_hot for room in self._rooms.values()),
+            waiting=sum(room.waiting for room in self._rooms.values()),
         )
 
     async def place_call(self, pool: RunnerPool, call: RunnerCall) -> None:
@@ -136,6 +136,7 @@ class SweepPlacer(Placer, LoadListener):
         room = self._rooms.get(id(pool)) or self._open_room(pool)
         line = room.use(need.key)
         line.need = need
+        line.policy = self.loads.policies.of(need)
         placement = Placement(
             self._means,
             pool,
@@ -224,6 +225,12 @@ class SweepPlacer(Placer, LoadListener):
             memory = hint.free_memory + hint.reclaimable_memory
             cpus = free_cpus + hint.reclaimable_cpus
             room.fill(runner, memory, cpus, worthy=(hint.worthy_memory, hint.worthy_cpus))
+            if hint.warm:
+                room.wake_hot(runner, self._warm_at(runner))
+
+    def _warm_at(self, runner: Runner) -> Callable[[Line], int]:
+        now = trio.current_time()
+        return lambda line: self.loads.warm_count(runner.address, line.need, now)
 
     def close(self) -> None:
         self._closed = True

@@ -34,8 +34,6 @@ class TrackedAttempt:
     runner: Runner
     address: str
     warm: bool
-    number: int
-    """Among all of its kind, see `hostler.pool._run_times`."""
     began: float
     span: Span | None
     metrics: LBMetrics
@@ -70,7 +68,7 @@ class AttemptTracker:
 
     def run_seconds(self, need: Need) -> float:
         """The mean time that such a call runs; 0 = not known."""
-        return self._loads.run_times.run_seconds(need)
+        return self._loads.policies.run_seconds(need)
 
     def ended(self, search: Search, error: BaseException | None, now: float) -> None:
         """Count how a search has ended."""
@@ -109,19 +107,18 @@ class AttemptTracker:
         call.attempts += 1
         search.attempt_at = now
         warm = self._loads.begin(address, need, now)
-        number = self._loads.run_times.begin(need, now)
         span = call.span and call.span.child("engage", {"fn.runner": address}, kind="client")
         line = None if counted else search.line
         if line is not None:
             line.ahead.begin(address)
-        return TrackedAttempt(search, runner, address, warm, number, now, span, self._metrics, line)
+        return TrackedAttempt(search, runner, address, warm, now, span, self._metrics, line)
 
     def over(self, attempt: TrackedAttempt, now: float) -> None:
         """Nothing of it is left."""
         search, loads, outcome = attempt.search, self._loads, attempt.outcome
         search.left_at = now
-        ran = isinstance(outcome, Placed) and outcome.error is None
-        loads.run_times.end(search.need, attempt.number, search.call.timings if ran else None)
+        if isinstance(outcome, Placed) and outcome.error is None:
+            loads.policies.ran(search.need, search.call.timings, now)
         loads.end(attempt.address, search.need, outcome, now)
         if attempt.span is not None:
             _end_span(attempt.span, outcome)

@@ -79,16 +79,14 @@ class Trying:
         *,
         counted: bool = False,
         hot: bool = False,
-        stood: bool = False,
     ) -> Outcome:
         """Try ``runner``, by a reservation if it takes them and a hot container is not to be
         expected there: then the round trip is nothing beside the start of a container. If that
         takes long, one of ``others`` is asked as well. ``hot``: a container for it has just become
-        free there; a reservation would let it idle for a round trip. With ``stood``, as such calls
-        have found no room elsewhere, it may wait there to be the next on it. ``counted``: the
-        line's `Ahead` has this attempt already."""
+        free there; a reservation would let it idle for a round trip. It may wait there to be the
+        next on it. ``counted``: the line's `Ahead` has this attempt already."""
         call = search.call
-        call.queue_seconds = self._patience(search, runner) if hot and stood else 0.0
+        call.queue_seconds = self._patience(search, runner) if hot else 0.0
         call.gentle = now < search.gentle_until
         attempt = self._tracker.begin(search, runner, now, counted=counted)
         try:
@@ -137,7 +135,7 @@ class Trying:
                     attempt.search.room.freed(attempt.runner, line, leave=leave)
         finally:
             if attempt.line is not None:
-                attempt.line.ahead.end(attempt.address)
+                attempt.line.left(attempt.address)
 
     async def _exec(self, attempt: TrackedAttempt) -> Outcome:
         async def start(_: trio.CancelScope, commit: Callable[[], None]) -> Outcome:

@@ -18,13 +18,13 @@ if TYPE_CHECKING:
 class Turn:
     """The right to try: all runners, or the one where there may be room now. ``refused`` are the
     lines for which it had none, ``absent`` those whose pool does not list it, ``hot`` is the line
-    of the call that has ended there. ``stood``: somebody of that line had no room anywhere."""
+    of the call that has ended there. ``launch``: a container is to be started for the call."""
 
     runner: Runner | None = None
     refused: frozenset[Line] = frozenset()
     absent: frozenset[Line] = frozenset()
     hot: Line | None = None
-    stood: bool = False
+    launch: bool = False
 
 
 class Waiter:

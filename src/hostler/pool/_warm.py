@@ -23,20 +23,17 @@ MAX_SPARE = 8
 class WarmPlacer(BoundedPlacer):
     """Tries the runners first that are believed to have an idle hot container for the call.
 
-    A call whose function has only busy ones waits for one of them, if that takes less time than to
-    start another (see `hostler.pool._run_times`), and no longer than that in any case. Without
-    any it goes on as `BoundedPlacer`, with those in front that can start a container
+    A call whose function has only busy ones waits in line for one of them, until the function's
+    `LaunchPolicy` says that another is to be started. Without any it goes on as `BoundedPlacer`, with those in front that can start a container
     without evicting another function's. What is known of containers and memory comes from the
     runners' hints and from the placer's own calls.
     """
 
-    def patience(self, call: RunnerCall, need: Need, ahead: int, now: float) -> float:
-        if call.model.type == "detached" or self.loads.any_warm(need, now):
-            return 0.0
-        return self.loads.run_times.patience(need, ahead, now)
+    def waits(self, call: RunnerCall, need: Need, now: float) -> bool:
+        return call.model.type != "detached" and not self.loads.any_warm(need, now)
 
     def forbearance(self, need: Need) -> float:
-        return self.loads.run_times.forbearance(need)
+        return self.loads.policies.forbearance(need)
 
     def at_once(
         self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
@@ -63,7 +60,7 @@ class WarmPlacer(BoundedPlacer):
             return self.loads.has_room(runner.address, need, now)
 
         def takes(runner: Runner) -> bool:
-            return has_room(runner) and fits(runner)
+            return has_room(runner) and fits(runner) and self.loads.has_cpu(runner.address, now)
 
         def room(runner: Runner) -> int:
             return self.loads.room(runner.address, gentle=gentle)

@@ -147,6 +147,7 @@ class CallRun:
             raise DetachUnsupported
         call.queue_seconds = try_call.wait_ms / 1000
         call.gentle = try_call.gentle
+        call.launch = try_call.launch
         call.client = self._engagement.client
         return call
 

@@ -98,6 +98,7 @@ def _parse_client(data: bytes) -> ClientFrame | None:
             reserve,
             value.wait_ms,
             value.gentle,
+            value.launch,
         )
     if kind == "data":
         return Data(value.data, value.eof)
@@ -162,6 +163,7 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         worthy_cpus=hint.worthy_cpus,
         share=hint.share,
         leave=hint.leave,
+        idle_cpus=hint.idle_cpus,
     )
 
 
@@ -238,6 +240,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         worthy_cpus=value.worthy_cpus,
         share=value.share,
         leave=value.leave,
+        idle_cpus=value.idle_cpus,
     )
 
 

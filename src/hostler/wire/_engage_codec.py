@@ -35,6 +35,7 @@ _TRY_ARM = b"\x0a"  # ClientMsg.try
 _RESERVE_ARM = b"\xaa\x06"  # ClientMsg.reserve, number 101
 _WAIT_MS = b"\xa8\x06"  # TryCall.waitMs, number 101
 _GENTLE = b"\xb0\x06\x01"  # TryCall.gentle, number 102, true
+_LAUNCH = b"\xb8\x06\x01"  # TryCall.launch, number 103, true
 _COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
 """ClientMsg.commit, number 102, all of it, by ``withData``."""
 _RESERVED = b"\xaa\x06\x00"  # RunnerMsg.reserved, number 101, all of it
@@ -107,6 +108,8 @@ def encode_try(frame: TryCall) -> bytes:
         parts += (_WAIT_MS, varint(frame.wait_ms))
     if frame.gentle:
         parts.append(_GENTLE)
+    if frame.launch:
+        parts.append(_LAUNCH)
     arm = _RESERVE_ARM if frame.reserve else _TRY_ARM
     encoded = b"".join(parts)
     return b"".join((arm, sized(len(encoded)), encoded))
@@ -224,7 +227,7 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     call = slot = ""
     extensions: dict[str, str] = {}
     wait_ms = 0
-    gentle = False
+    gentle = launch = False
     while at < end:
         key, size = data[at], data[at + 1]
         if size < 0x80:
@@ -241,6 +244,8 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
             extensions[name] = value
         elif data[at : at + 3] == _GENTLE:
             gentle, stop = True, at + 3
+        elif data[at : at + 3] == _LAUNCH:
+            launch, stop = True, at + 3
         elif data[at : at + 2] == _WAIT_MS:
             wait_ms, stop = read_varint(data, at + 2)
         else:
@@ -248,7 +253,7 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
         at = stop
     if at != end or wait_ms >= 2**32:
         raise Unusual
-    return TryCall(call, slot, extensions, reserve, wait_ms, gentle)
+    return TryCall(call, slot, extensions, reserve, wait_ms, gentle, launch)
 
 
 def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:

@@ -17,6 +17,8 @@ _FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
 _WORTHY, _WORTHY_CPUS, _SHARE = 0x68, 0x70, 0x78
 _LEAVE = b"\x80\x01\x01"
 """``leave`` and that it is true. To who expects keys of one byte it is a part of one byte."""
+_IDLE = b"\x88\x01"
+"""The key of ``idle_cpus``, number 17."""
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 _LIMITS = {
     _ACTIVE: 2**32,
@@ -62,7 +64,7 @@ def encode_load(hint: LoadHint) -> bytes | None:
     # A runner under steady load says the same again and again.
     warm = tuple(hint.warm.items())
     encode = _known if len(warm) <= _MAX_KNOWN_WARM else _encode
-    return encode(_numbers(hint), hint.slot, warm, hint.leave)
+    return encode(_numbers(hint), hint.slot, warm, hint.leave, hint.idle_cpus)
 
 
 def _encode(
@@ -70,6 +72,7 @@ def _encode(
     slot: bytes,
     warm: tuple[tuple[bytes, int], ...],
     leave: bool,
+    idle_cpus: int | None,
 ) -> bytes | None:
     parts: list[bytes] = []
     for (_, key), value in zip(_NUMBERS, numbers, strict=True):
@@ -88,6 +91,10 @@ def _encode(
         slots.append(_sized(_WARM, (_sized(_WARM_SLOT, name) if name else b"") + number))
     if leave:
         parts.append(_LEAVE)
+    if idle_cpus is not None:
+        if not 0 <= idle_cpus < 2**32:
+            return None
+        parts.append(_IDLE + varint(idle_cpus))
     all_of_it = b"".join(parts[:_FIRST] + slots + parts[_FIRST:])
     return b"%b%b%b" % (LOAD, varint(len(all_of_it)), all_of_it)
 
@@ -120,6 +127,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
     slot = b""
     warm: dict[bytes, int] = {}
     knows_cpus = leave = False
+    idle: int | None = None
     while at < end:
         key, value = data[at], data[at + 1]
         if value < 0x80:
@@ -140,6 +148,10 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
             warm[name] = count
         elif data[begin - 2 : at] == _LEAVE:
             leave = True
+        elif data[begin - 2 : begin] == _IDLE:
+            idle, at = read_varint(data, begin)
+            if idle >= 2**32:
+                raise ValueError(idle)
         else:
             raise ValueError(key)
     if at != end:
@@ -161,6 +173,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         worthy_cpus=numbers[_WORTHY_CPUS],
         share=numbers[_SHARE],
         leave=leave,
+        idle_cpus=idle,
     )
 
 

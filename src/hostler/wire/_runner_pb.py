@@ -92,6 +92,7 @@ class TryCall(betterproto.Message):
     """From 100 on: hostler's own, which Fn's runners skip."""
 
     gentle: bool = betterproto.bool_field(102)
+    launch: bool = betterproto.bool_field(103)
 
 
 @dataclass(eq=False, repr=False)
@@ -176,6 +177,7 @@ class LoadHint(betterproto.Message):
     worthy_cpus: int = betterproto.uint32_field(14)
     share: int = betterproto.uint32_field(15)
     leave: bool = betterproto.bool_field(16)
+    idle_cpus: Optional[int] = betterproto.uint32_field(17, optional=True)
 
 
 @dataclass(eq=False, repr=False)

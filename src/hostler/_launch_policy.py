@@ -1,0 +1,277 @@
+"""When the calls of a function get another container: the one rule, which whoever has the line of
+waiting calls asks, a load balancer's placer or, where none of ours is in front, the runner's agent.
+Pure; times are seconds of one clock, given by the caller.
+
+Waiting is rent, a start is the price. A call that would wait for longer than a start takes has one at
+once (ski rental: Karlin et al., "Competitive Randomized Algorithms for Nonuniform Problems",
+Algorithmica 11, 1994). The others' rent is added up over all calls of the function (Dooly, Goldman
+and Scott, "TCP Dynamic Acknowledgment Delay", STOC 1998): a call that waits 90 ms never regrets it, a
+thousand such calls do. When the sum reaches the price, containers are started, in rounds.
+
+Calls that are shorter than a start can be counted soon, so their rounds are judged: rounds double as
+in TCP's slow start (RFC 5681) until one brings less than half of the throughput that it promised.
+Then the machine is busy, or what the calls wait for is elsewhere. The containers of that round are
+surplus, rounds are small from then on, and the next has to wait four times as long as the one
+before.
+"""
+
+from __future__ import annotations
+
+import math
+
+import attrs
+
+WEIGHT = 1 / 8
+"""Of the latest time in a mean, as in TCP's round-trip estimate (RFC 6298)."""
+WORTH = 0.75
+"""Share of a start's time that a call's expected wait may be. Means are uncertain, and who begins to
+start late has waited for nothing."""
+MAX_PRICE = 2.0
+"""Seconds. A start counts for no more, however long it takes."""
+FIRST = 8
+"""Containers of the first round, of those for which calls would wait for longer than for a start."""
+TINY = 1e-6
+"""Seconds of rent that are lost by rounding."""
+SOON = 0.001
+"""Seconds until the next look at least."""
+SHORTEST = 1e-6
+"""Seconds that a call is taken to run at least."""
+FORGET = 600.0
+"""Seconds in which the least mean run time is forgotten by the factor e. It tells long calls from
+those that a busy machine makes long."""
+WINDOW = 0.4
+"""Seconds over which throughput is measured at least, and four calls of one container."""
+FEW = 8
+"""Calls with which throughput is not measured, but computed from what a call takes."""
+WANTED = 0.5
+"""Share of the promised throughput that a round has to bring."""
+BACKOFF = 3.0, 4.0, 600.0
+"""Seconds until the round after the first that failed, factor for each further one, and the most."""
+IDLE_SECONDS = 30.0
+"""In which rent is forgotten while nobody waits: a container that is started for it would not live
+for longer without calls (the default idle timeout)."""
+
+
+@attrs.define
+class _Round:
+    """Containers that were started together, until they are judged."""
+
+    began: float
+    alive: int
+    """Containers before."""
+    rate: float
+    """Calls a second before."""
+    added: int = 0
+    most: int = 1
+    """Containers that it may have."""
+    ready_at: float = math.inf
+    calls: int = 0
+    """That had ended when it was ready."""
+
+
+class LaunchPolicy:
+    """What is known of the calls of one function.
+
+    ``run_seconds`` and ``start_seconds`` are means, 0 = not known. ``surplus`` is how many of its
+    containers the rule would not start again. ``look_at`` is when `launches` is to be asked again
+    if nothing happens before.
+    """
+
+    def __init__(self) -> None:
+        self.run_seconds = self.start_seconds = self._least_run = 0.0
+        self.surplus = 0
+        self._waiting = 0
+        self._since = 0.0
+        self._rent = 0.0
+        self._calls = 0
+        self._ran_at = self._begun_at = -math.inf
+        self._older = self._newer = 0.0, 0
+        """Times, and calls that had ended then: between them and now throughput is measured."""
+        self._round: _Round | None = None
+        self._backoff = 0.0
+        self._not_before = -math.inf
+        self.look_at = math.inf
+
+    def __repr__(self) -> str:
+        return (
+            f"<LaunchPolicy run={self.run_seconds:.6f} start={self.start_seconds:.3f} "
+            f"rent={self._rent:.3f} backoff={self._backoff}>"
+        )
+
+    # --- what happens ---
+
+    def ran(self, seconds: float, now: float) -> None:
+        """A call has had a container for so long."""
+        if seconds < SHORTEST:
+            seconds = SHORTEST
+        mean = self.run_seconds
+        self.run_seconds = run = mean + WEIGHT * (seconds - mean) if mean else seconds
+        least = self._least_run * (1 + (now - self._ran_at) / FORGET) if mean else run
+        self._least_run = min(run, least)
+        self._calls += 1
+        self._ran_at = now
+
+    def started(self, seconds: float) -> None:
+        """A container was ready after so long, from when there was room for it."""
+        mean = self.start_seconds
+        self.start_seconds = mean + WEIGHT * (seconds - mean) if mean else seconds
+
+    def waits(self, calls: int, now: float, *, room: bool = True) -> None:
+        """From ``now`` on so many calls wait without a container, and there is ``room`` for one
+        more container or there is not: then they pay no rent."""
+        passed = self._pay(now)
+        if room and calls and not self._waiting:
+            self._rent *= max(0.0, 1 - passed / IDLE_SECONDS)
+            self._older = self._newer = now, self._calls
+        self._waiting = calls if room else 0
+        if now - self._newer[0] >= self._window:
+            self._older, self._newer = self._newer, (now, self._calls)
+
+    # --- what is asked ---
+
+    @property
+    def price(self) -> float:
+        """Rent for which a container is started, in seconds; 0 = not known."""
+        return min(self.start_seconds, MAX_PRICE)
+
+    @property
+    def has_failed(self) -> bool:
+        """More containers have not helped lately."""
+        return self._backoff > 0
+
+    def served_soon(self, containers: int) -> int:
+        """How many calls ``containers`` will have begun before a start would be over."""
+        run = self.run_seconds
+        return int(WORTH * self.price * containers / run) if run else 0
+
+    def launches(self, now: float, *, waiting: int, alive: int, starting: int) -> int:
+        """How many containers to start now for ``waiting`` calls that have none, while ``alive`` ones
+        are busy and ``starting`` ones on their way. The caller starts them, or says that it can't
+        (`failed`). Asks to be called again when something has changed, or at `look_at`."""
+        self._pay(now)
+        self.look_at = math.inf
+        price, run = self.price, self.run_seconds
+        serving = max(alive, min(1, starting))
+        lacking, is_long = waiting - starting, self._least_run >= price
+        if not run or not price:
+            return max(0, lacking)  # of what is not known nothing is expected
+        if lacking > 0 and not alive + starting:
+            return self._begin(now, 1)
+        if self._round is not None and not self._judge(self._round, now, alive, starting):
+            return self._within(self._round, now, lacking, serving)
+        if lacking <= 0:
+            return 0
+        due = now >= self._due_at
+        unserved = lacking - self.served_soon(serving)
+        if is_long:
+            wanted = max(unserved, int(due))
+        elif now < self._not_before:
+            return self._unstick(now, self._not_before)
+        elif self.has_failed:
+            wanted = max(1, alive // 4) if due else 0
+        else:
+            wanted = max(min(unserved, max(FIRST, alive)), alive if due else 0)
+        wanted = min(wanted, lacking)
+        if wanted <= 0:
+            self._look(now, self._due_at)
+        elif not is_long:
+            most = wanted if self.has_failed else max(FIRST, alive)
+            self._round = _Round(now, alive, self._rate(now, alive), added=wanted, most=most)
+        return self._begin(now, wanted)
+
+    def failed(self, count: int = 1) -> None:
+        """Of the containers that were to start ``count`` will not come."""
+        if self._round is not None:
+            self._round.added -= count
+            if self._round.added <= 0:
+                self._round = None
+
+    # --- inside ---
+
+    @property
+    def _window(self) -> float:
+        return max(WINDOW, 4 * self.run_seconds)
+
+    @property
+    def _stuck_at(self) -> float:
+        """When a line that does not move has stood still for so long that whatever was found out
+        about more containers counts no more."""
+        return max(self._ran_at, self._begun_at) + max(self.price, 4 * self.run_seconds)
+
+    def _pay(self, now: float) -> float:
+        """Add up the rent until ``now``; returns for how long."""
+        passed, self._since = now - self._since, now
+        self._rent += self._waiting * passed
+        return passed
+
+    @property
+    def _due_at(self) -> float:
+        """When the rent reaches the price, if nobody comes or goes."""
+        lacking = self.price - self._rent
+        if lacking <= TINY:
+            return -math.inf
+        return self._since + lacking / self._waiting if self._waiting else math.inf
+
+    def _look(self, now: float, at: float) -> None:
+        self.look_at = max(at, now + SOON)
+
+    def _begin(self, now: float, count: int) -> int:
+        if count > 0:
+            self._rent = 0.0
+            self._begun_at = now
+        return max(0, count)
+
+    def _within(self, round_: _Round, now: float, lacking: int, serving: int) -> int:
+        """How many more to start while there is a round."""
+        if round_.ready_at < math.inf:
+            return self._unstick(now, round_.ready_at + self._window)
+        unserved = lacking - self.served_soon(serving)
+        more = max(0, min(unserved, round_.most - round_.added))
+        round_.added += more
+        return more or self._unstick(now, self._lost_at(round_))
+
+    def _unstick(self, now: float, until: float) -> int:
+        """How many to start although nothing is to be started ``until`` then."""
+        at = max(self._stuck_at, self._due_at)
+        self._look(now, min(until, at))
+        return self._begin(now, int(now >= at))
+
+    def _lost_at(self, round_: _Round) -> float:
+        """When containers that are not there yet will not come."""
+        return round_.began + 4 * self.price + 1
+
+    def _rate(self, now: float, alive: int) -> float:
+        at, calls = self._older
+        if self._calls - calls < FEW or now <= at:
+            return alive / self.run_seconds
+        return (self._calls - calls) / (now - at)
+
+    def _judge(self, round_: _Round, now: float, alive: int, starting: int) -> bool:
+        """Whether ``round_`` is over; it is judged then."""
+        if round_.ready_at == math.inf:
+            ready = not starting and alive >= round_.alive + round_.added
+            if not ready and now < self._lost_at(round_):
+                return False
+            round_.ready_at, round_.calls = now, self._calls
+            self._rent = 0.0
+        passed = now - round_.ready_at
+        if passed < self._window:
+            return False
+        self._round = None
+        rent, self._rent = self._rent, 0.0
+        if rent < WANTED * passed or not round_.alive:
+            return True  # hardly anybody has waited: there are enough now
+        rate = (self._calls - round_.calls) / passed
+        gain = rate / round_.rate - 1 if round_.rate else math.inf
+        promised = round_.added / round_.alive
+        if gain < WANTED * promised:
+            first, factor, most = BACKOFF
+            self._backoff = min(most, max(first, factor * self._backoff))
+            self._not_before = now + self._backoff
+            useful = math.ceil(max(0.0, gain) * round_.alive)
+            self.surplus += max(0, round_.added - useful)
+        elif gain >= 0.8 * promised:
+            self._backoff = 0.0
+        else:
+            self._not_before = now + self._backoff
+        return True
