@@ -15,7 +15,6 @@ from hostler.errors import ServerBusy
 from hostler.frames import LoadHint
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool._ahead import MAX_RUN_SECONDS, RUNS, Ahead
-from hostler.pool._hot_line import HotWaiter
 from hostler.pool._ladder import Ladder
 from hostler.pool._room import Line, Room
 from hostler.pool._sweep_placer import need_of
@@ -153,6 +152,7 @@ async def test_nothing_is_sent_ahead_while_another_line_waits() -> None:
         with row.room.line("other") as other:
             row._nursery.start_soon(Waiter(other, row.room.ticket(), 0, 1e9).wait)
             await wait_all_tasks_blocked()
+            other.refuse(trio.current_time(), 0, gentle=False)
             row.end_call()
             await wait_all_tasks_blocked()
             assert (row.in_flight, len(row.turns)) == (2, 1)
@@ -181,20 +181,6 @@ async def test_a_cancelled_turn_that_nobody_wants_counts_no_more() -> None:
         await wait_all_tasks_blocked()
         assert row.in_flight == 0
         assert row.turns == []
-
-
-async def test_a_hot_waiter_who_came_first_is_sent_ahead_first() -> None:
-    async with open_row(slots=1, standing=0, running=2) as row:
-        hot = HotWaiter(row.room.ticket(), trio.current_time())
-        row._nursery.start_soon(row.line.hot.wait, hot, 1e9)
-        await wait_all_tasks_blocked()
-        await row.stand()
-        row.room.send_ahead(RUNNER, row.line)
-        assert hot.turn is not None
-        assert row.in_flight == 3
-        row.line.hand_on(hot.turn)
-        await wait_all_tasks_blocked()
-        assert (row.in_flight, len(row.turns)) == (3, 1)
 
 
 class LineRunner(FakeRunner):
@@ -313,25 +299,18 @@ async def test_cancelled_at_any_point_nothing_is_left_in_flight(
     assert runner.order[-1] == "last"
 
 
-async def test_who_waits_for_a_hot_container_only_may_wait_there_if_a_line_stands(
+async def test_who_waits_for_a_hot_container_may_wait_there_to_be_the_next_on_it(
     autojump_clock: MockClock,
 ) -> None:
-    """Without one, other runners may have room."""
+    """Whether another is started is for its load balancer to decide, not for the runner."""
     runner, placer = LineRunner(slots=1, seconds=0.3), make(WarmPlacer)
     pool = FakePool([runner])
     async with line_of(placer, pool) as line:
         await placer.place_call(pool, make_call("learn"))
         async with trio.open_nursery() as nursery:
-            await occupy(nursery, placer, pool, make_call("a"), make_call("alone"))
-            assert len(line.hot) == 1
-        assert runner.waits["alone"] == [0]
-        async with trio.open_nursery() as nursery:
-            await occupy(nursery, placer, pool, make_call("b"), make_call("hot"))
-            nursery.start_soon(placer.place_call, pool, make_call("stands"))
-            await trio.sleep(0.15)  # (it has tried again once)
-            assert (len(line.hot), len(line)) == (1, 1)
+            await occupy(nursery, placer, pool, make_call("a"), make_call("hot"))
+            assert len(line) == 1
         assert runner.waits["hot"] == [pytest.approx(RUNS * 0.3)]
-        assert sorted(runner.order[-2:]) == ["hot", "stands"]
 
 
 @pytest.mark.parametrize("rounds", range(8))
@@ -359,7 +338,7 @@ async def test_closed_at_any_point_around_a_turn_nothing_is_left_in_flight(
             await trio.sleep(0.05)
             nursery.start_soon(second)
             await trio.sleep(0.15)  # (it has tried again once)
-            assert len(line) + len(line.hot) == 1
+            assert len(line) == 1
 
 
 @pytest.mark.parametrize("contended", [False, True])

@@ -13,14 +13,14 @@ from trio.testing import MockClock
 from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
 from hostler._groups import open_background
 from hostler.abc import Runner, RunnerCall
+from hostler.call import Timings
 from hostler.config import PoolConfig
 from hostler.frames import LoadHint
 from hostler.pool import LoadBook, NaivePlacer, Need, SweepPlacer, WarmPlacer
 from hostler.pool._load_watch import LoadWatch
-from hostler.pool._run_times import FORBEARANCE_SECONDS, RunTimes
+from hostler.pool._policies import MAX_FORBEARANCE
 
 from .fakes import make_call
-from .test_hot_waiting import ran
 from .test_load_stream import TellingPool
 from .test_placers import make
 
@@ -28,12 +28,14 @@ MIB = 2**20
 FN = Need("fn", memory=100 * MIB, idle_seconds=30)
 
 
-@pytest.mark.parametrize(("run", "seconds"), [(0.01, 1.02), (2.0, 5.0), (30.0, 10.0)])
+@pytest.mark.parametrize(("run", "seconds"), [(0.01, 0.51), (2.0, 2.5), (30.0, MAX_FORBEARANCE)])
 def test_who_takes_long_anyhow_waits_longer(run: float, seconds: float) -> None:
-    times = RunTimes()
-    assert times.forbearance(FN) == FORBEARANCE_SECONDS[0]
-    ran(times, FN, run, start=COLD_SECONDS)
-    assert times.forbearance(FN) == pytest.approx(seconds)
+    policies = LoadBook().policies
+    assert policies.forbearance(FN) == 0
+    start = round(COLD_SECONDS * 1e9)
+    timings = Timings(execution_ns=round(run * 1e9), scheduler_ns=start, ctr_create_ns=start)
+    policies.ran(FN, timings, 0.0)
+    assert policies.forbearance(FN) == pytest.approx(seconds)
 
 
 def test_a_runner_is_full_for_gentle_calls_before_it_is_for_others() -> None:
@@ -103,7 +105,7 @@ async def test_a_long_call_waits_for_its_room_and_is_served_in_time(
         while True:
             await place.run("short", 0.005)
             await trio.sleep(0.2)
-    least = FORBEARANCE_SECONDS[0] if waits else 0.0
+    least = COLD_SECONDS if waits else 0.0  # as far as is known of such calls
     start_and_run = COLD_SECONDS + 1.0
     assert least + start_and_run <= took[0] < least + start_and_run + 1.2
 
@@ -132,6 +134,6 @@ async def test_calls_of_one_line_do_not_all_try_when_their_forbearance_is_over(
             for _ in range(calls):
                 callers.start_soon(place.run, "fn", run)
         nursery.cancel_scope.cancel()
-    assert calls * run > 4 * FORBEARANCE_SECONDS[0]
+    assert calls * run > 4 * (COLD_SECONDS + run)
     # Each looks when it comes and when its turn has come; and now and then one for all.
     assert pool.looks <= 3.5 * calls

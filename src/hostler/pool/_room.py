@@ -129,12 +129,15 @@ class Line:
         others, by those who came last: they would have to wait longest. Returns whether one who
         comes is among them."""
         others = coming
+        self.policy.waits(len(self.waiters) + coming, now)
         while count := self._launches(now, others):
             self._granted += count
             while count and others:
                 others, count = others - 1, count - 1
             for _ in range(count):
                 self._wake(-1, Turn(launch=True))
+        if others < coming:
+            self.policy.waits(len(self.waiters) + others, now)
         self.appoint()
         return others < coming
 
