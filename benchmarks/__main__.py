@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import fnmatch
+import os
 import sys
+from itertools import chain
 from pathlib import Path
 
 from rich.console import Console
@@ -29,12 +32,13 @@ def _parser() -> argparse.ArgumentParser:
         prog="scripts/bench", description="Measure hostler's nodes as real processes on loopback."
     )
     add = parser.add_argument
-    add("scenarios", nargs="*", metavar="SCENARIO", help="all of them if none is named")
+    add("scenarios", nargs="*", metavar="SCENARIO", help="names or patterns (default: all)")
     add("--list", action="store_true", help="list the scenarios and end")
     add("--driver", choices=("process", "docker"), default="process")
     add("--url", help="invoke URL of an echo function at any Fn-compatible load balancer, instead")
     add("--runner-workers", type=int, default=1, help="processes of each runner (default: 1)")
     add("--any-answer", action="store_true", help="with --url: check only the status of answers")
+    add("--placer", metavar="NAME", help="of the nodes, as FN_PLACER (default: the product's)")
     add("--runs", type=int, default=5, help="per scenario (default: 5)")
     add("--seconds", type=float, default=5.0, help="measured per run (default: 5)")
     add("--warm-up", type=float, default=2.0, help="seconds before each run (default: 2)")
@@ -61,10 +65,14 @@ def _open(
 
 def _choose(options: argparse.Namespace) -> list[Scenario]:
     known = all_scenarios()
-    unknown = [name for name in options.scenarios if name not in known]
+    found = {name: fnmatch.filter(known, name) for name in options.scenarios}
+    unknown = [name for name, names in found.items() if not names]
     if unknown:
         raise SystemExit(f"no such scenario: {', '.join(unknown)} (see --list)")
-    chosen = [known[name] for name in options.scenarios] or list(known.values())
+    if found:
+        chosen = [known[name] for name in dict.fromkeys(chain.from_iterable(found.values()))]
+    else:
+        chosen = [one for one in known.values() if not one.only_by_name]
     if options.url:
         chosen = [one for one in chosen if one.fits_url or one.target == "function"]
     return chosen
@@ -90,6 +98,8 @@ def main() -> int:
         for scenario in all_scenarios().values():
             console.print(f"{scenario.name:16} {scenario.about}")
         return 0
+    if options.placer:
+        os.environ["FN_PLACER"] = options.placer  # the nodes inherit it
     old = read_report(options.compare) if options.compare else None
     chosen = _choose(options)
     results: dict[str, dict[str, Summary]] = {}
@@ -108,6 +118,7 @@ def main() -> int:
             "seconds": options.seconds,
             "warm_up": options.warm_up,
             "runner_workers": options.runner_workers,
+            "placer": os.environ.get("FN_PLACER", ""),
         },
     )
     write_report(report, options.output)

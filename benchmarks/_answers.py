@@ -84,6 +84,10 @@ class Answer:
         with memoryview(self._data)[self._body_at : self._end] as body:
             return bytes(body)
 
+    def has_header(self, name: bytes) -> bool:
+        """Of an answer whose head is there; ``name`` in small letters."""
+        return b"\r\n" + name + b":" in bytes(self._data[: max(self._body_at, 0)]).lower()
+
     def _read_head(self) -> bool:
         end = self._data.find(b"\r\n\r\n", 0, self._size)
         if end < 0:

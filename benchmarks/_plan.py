@@ -1,4 +1,4 @@
-"""What the load generator is told and what it answers: one JSON line each way."""
+"""What the load generators are told and what they answer: one JSON line each way."""
 
 from __future__ import annotations
 
@@ -38,6 +38,79 @@ class LoadResult(msgspec.Struct, frozen=True, kw_only=True):
     reconnects: int
     """Times a server closed a connection after an answer, as it may."""
     errors: int
+    first_error: str = ""
+
+
+class Ask(msgspec.Struct, frozen=True, kw_only=True):
+    """One kind of call."""
+
+    path: str
+    headers: dict[str, str] = {}
+    body_size: int = 0
+
+
+class Crowd(msgspec.Struct, frozen=True, kw_only=True):
+    """Clients of one kind. Those of ``clients`` are in a loop; each of ``arrivals`` makes one call.
+
+    Times are in seconds from the start.
+    """
+
+    asks: list[Ask]
+    weights: list[float] = []
+    """How often each of ``asks``; the first one only if there are none."""
+    clients: list[tuple[float, int]] = []
+    """How many in a loop, from when on."""
+    pause: float = 0.0
+    """Between an answer and the same client's next call."""
+    arrivals: list[float] = []
+    """When those come that make one call each, on a connection of their own."""
+    patience: list[float] = []
+    """How long each of them waits before it leaves; without, for ever."""
+
+
+class CrowdPlan(msgspec.Struct, frozen=True, kw_only=True):
+    address: str
+    crowds: list[Crowd]
+    seconds: float
+    """Then all loops end."""
+    limit: float = 60.0
+    """Seconds after that in which the last ones must be answered."""
+    seed: int = 1
+
+
+LEFT = 0
+"""The status of a call whose client left."""
+BROKEN = -1
+"""The status of a call that had no answer."""
+
+
+class Answered(msgspec.Struct, frozen=True, array_like=True):
+    """One call: when it began, after the start, and how long it took, in seconds."""
+
+    crowd: int
+    ask: int
+    began: float
+    took: float
+    status: int
+    retry_after: bool
+    """Whether a 503 said when to come again."""
+
+    @property
+    def ended(self) -> float:
+        return self.began + self.took
+
+
+class CrowdResult(msgspec.Struct, frozen=True, kw_only=True):
+    """In the order of their ends."""
+
+    started_at: float
+    """By `time.monotonic`, which is the same for all processes."""
+    answered: list[Answered]
+    cpu_s: float
+    """Of the generator itself."""
+    late_p99_s: float
+    late_max_s: float
+    """How late the generator was with what had a time."""
     first_error: str = ""
 
 

@@ -18,6 +18,7 @@ from ._measure import Metrics
 
 MORE_IS_BETTER = {
     *("requests_per_s", "megabytes_per_s", "containers_per_s"),
+    *("calls_per_s", "calls_in_second", "share_of_ideal"),
     *("default_over_never", "served"),
 }
 """What stands before the "/" in metrics of which more is better; of all others less is."""

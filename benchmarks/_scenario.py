@@ -25,6 +25,11 @@ class Settings:
     seconds: float
     driver: str = "process"
 
+    def scaled(self, seconds: float) -> float:
+        """A time of a scenario that has its own course: as it is with five seconds per run, and
+        else as much shorter or longer."""
+        return seconds * self.seconds / 5.0
+
 
 @attrs.frozen(kw_only=True)
 class Scenario:
@@ -40,6 +45,8 @@ class Scenario:
     """Entries of the declaration file. Only a scenario with just ``echo`` can go to a URL."""
     env: Mapping[str, str] = {}
     """Settings of the nodes."""
+    only_by_name: bool = False
+    """Not among "all of them": it takes minutes."""
 
     @property
     def fits_url(self) -> bool:

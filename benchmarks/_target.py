@@ -10,7 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -43,6 +43,9 @@ class Target:
     processes: Callable[[], dict[str, list[int]]]
     """Groups of process ids, for the accounts."""
     any_answer: bool = False
+    runners: Sequence[str] = ()
+    """Where the runners tell their metrics, with ``FN_HTTP_BIND`` in their settings; a node that
+    is both always does."""
 
 
 @contextlib.contextmanager
@@ -72,6 +75,7 @@ def open_hostler(
             address=front["http"][0],
             paths=paths,
             processes=lambda: _groups(lb, pids, driver),
+            runners=[told["http"][0] for _, told in started if told.get("http")],
         )
 
 
@@ -92,7 +96,8 @@ def open_serve(
             found = descendants(node) if driver == "process" else []
             return {"serve": [node], **({"functions": found} if found else {})}
 
-        yield Target(address=announced["http"][0], paths=paths, processes=processes)
+        address = announced["http"][0]
+        yield Target(address=address, paths=paths, processes=processes, runners=[address])
 
 
 def _declare(

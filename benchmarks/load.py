@@ -36,10 +36,10 @@ def dial(address: str) -> socket.socket:
 
 
 def request_of(plan: LoadPlan, body: bytes) -> bytes:
-    return _request(plan.path, plan.headers, body)
+    return request_bytes(plan.path, plan.headers, body)
 
 
-def _request(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
+def request_bytes(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
     headers = {
         "Host": "localhost",
         "Content-Type": "application/octet-stream",
@@ -55,7 +55,7 @@ def post(address: str, path: str, body: bytes = b"", headers: Mapping[str, str] 
     answer = Answer()
     with dial(address) as connection:
         connection.settimeout(PATIENCE)
-        connection.sendall(_request(path, headers, body))
+        connection.sendall(request_bytes(path, headers, body))
         while not answer.feed(data := connection.recv(1 << 18)):
             if not data:
                 raise BadAnswer("the connection ended unanswered")
