@@ -44,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--warm-up", type=float, default=2.0, help="seconds before each run (default: 2)")
     add("--output", type=Path, default=Path("build/bench.json"), help="the JSON file to write")
     add("--plot", type=Path, metavar="FILE.svg", help="draw the results there")
+    add("--series", type=Path, metavar="FOLDER", help="write there what there was over time")
     add("--compare", type=Path, metavar="OLD.json", help="an earlier file to compare with")
     return parser
 
@@ -79,7 +80,12 @@ def _choose(options: argparse.Namespace) -> list[Scenario]:
 
 
 def _run(scenario: Scenario, options: argparse.Namespace, console: Console) -> dict[str, Summary]:
-    settings = Settings(warm_up=options.warm_up, seconds=options.seconds, driver=options.driver)
+    settings = Settings(
+        warm_up=options.warm_up,
+        seconds=options.seconds,
+        driver=options.driver,
+        series=options.series,
+    )
     console.print(f"{scenario.name}: {scenario.about}", style="bold", soft_wrap=True)
     runs = []
     with _open(scenario, options) as target:

@@ -1,11 +1,16 @@
-"""A report as a picture: one panel per metric, one bar per scenario."""
+"""A report as a picture: one panel per metric, one bar per scenario. What a scenario looked at
+over time as a picture and as CSV."""
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ._report import Report
 
+Series = Sequence[Mapping[str, float]]
+"""One row per look; each has ``seconds``."""
 METRICS = (
     "requests_per_s",
     "latency_p50_us",
@@ -45,3 +50,24 @@ def plot_report(report: Report, path: Path) -> bool:
     figure.suptitle(f"{report.commit}, {report.settings.get('driver', '')}", fontsize="small")
     figure.savefig(path)
     return True
+
+
+def write_series(series: Series, path: Path) -> None:
+    """Write ``path`` with the endings .csv and .svg: one panel per column, over ``seconds``."""
+    from matplotlib.figure import Figure
+
+    columns = list(series[0])
+    with path.with_suffix(".csv").open("w", newline="") as file:
+        writer = csv.DictWriter(file, columns)
+        writer.writeheader()
+        writer.writerows({name: f"{value:.6g}" for name, value in row.items()} for row in series)
+    columns.remove("seconds")
+    figure = Figure(figsize=(8, 1.3 * len(columns)), layout="constrained")
+    axes = figure.subplots(len(columns), 1, squeeze=False, sharex=True)[:, 0]
+    seconds = [row["seconds"] for row in series]
+    for panel, name in zip(axes, columns, strict=True):
+        panel.step(seconds, [row[name] for row in series], where="post", linewidth=1)
+        panel.set_title(name, loc="left", fontsize="small")
+        panel.set_ylim(bottom=0)
+    axes[-1].set_xlabel("seconds")
+    figure.savefig(path.with_suffix(".svg"))

@@ -9,11 +9,13 @@ from __future__ import annotations
 import importlib
 import pkgutil
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import attrs
 
 from ._measure import Metrics
+from ._plot import Series, write_series
 from ._target import Target
 
 
@@ -24,11 +26,20 @@ class Settings:
     warm_up: float
     seconds: float
     driver: str = "process"
+    series: Path | None = None
+    """A folder for what scenarios look at over time."""
 
     def scaled(self, seconds: float) -> float:
         """A time of a scenario that has its own course: as it is with five seconds per run, and
         else as much shorter or longer."""
         return seconds * self.seconds / 5.0
+
+    def keep_series(self, name: str, series: Series) -> None:
+        """Write it as CSV, and as a picture, if there is a folder for it. Blocks."""
+        if self.series and series:
+            self.series.mkdir(parents=True, exist_ok=True)
+            number = len(list(self.series.glob(f"{name}-*.csv"))) + 1
+            write_series(series, self.series / f"{name}-{number}")
 
 
 @attrs.frozen(kw_only=True)

@@ -13,9 +13,10 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from .._counters import launches, until_containers
-from .._measure import Metrics, RunFailed
-from .._plan import Answered, Ask, Crowd, CrowdPlan, CrowdResult
+from .._counters import Moment, launches, until_containers, watched
+from .._measure import Metrics, RunFailed, measure_load
+from .._plan import Answered, Ask, Crowd, CrowdPlan, CrowdResult, LoadPlan
+from .._plot import Series
 from .._scenario import Scenario, Settings
 from .._target import Target, open_hostler
 from ..crowd import run_crowd
@@ -31,6 +32,25 @@ AFTER_SINGLES = ((30, 4), (10, 8), (100, 16), (300, 4))
 """Milliseconds of a call, and clients."""
 SETTLED, MEASURED = 5.0, 8.0
 """Seconds until the rate counts, and for which it does."""
+
+STEPS = (1, 8, 1, 16)
+STEP = 10.0
+"""Seconds of each number of clients."""
+AFTERWARDS = 60.0
+"""Seconds with one client, after the last step."""
+STEP_RUN, STEP_START = 50, 500
+"""Milliseconds of a call, and of a container's start."""
+IDLE_TIMEOUT = 30
+WINDOW, REACHED = 0.5, 0.9
+"""A step is reached when the rate of a window of so many seconds is that share of the ideal."""
+LOOK = 0.25
+"""Seconds between two looks at the containers."""
+
+ECHO_CLIENTS = (8, 32, 128)
+ECHO_BODY = 1024
+ECHO_SETTLED, ECHO_MEASURED = 3.0, 5.0
+ECHO_LONG = 57.0
+"""Seconds that are measured with the most clients, to see how many containers there are at last."""
 
 
 def _growth_after_singles(target: Target, settings: Settings, *, run: int, clients: int) -> Metrics:
@@ -67,6 +87,129 @@ def _growth_after_singles(target: Target, settings: Settings, *, run: int, clien
         "containers_started": started,
         "containers_started/ideal": clients - 1,  # one is there
         **health_of(grown, seconds),
+    }
+
+
+def _steps(target: Target, settings: Settings) -> Metrics:
+    step, run = settings.scaled(STEP), {"Fnt-Do": f"sleep={STEP_RUN}"}
+    most = max(STEPS)
+    slow: Mapping[str, Any] = {
+        "memory": MEMORY,
+        "idle_timeout": IDLE_TIMEOUT,
+        "config": {"FNT_START": f"delay={STEP_START}"},
+    }
+    functions = {
+        "work": slow,
+        "ideal": {**slow, "annotations": {"hostler/min-warm": most}},
+    }
+    begins = [number * step for number in range(len(STEPS) + 1)]
+    plan = list(zip(begins, (*STEPS, 1), strict=True))
+    seconds = begins[-1] + settings.scaled(AFTERWARDS)
+
+    def loop(name: str, clients: list[tuple[float, int]], seconds: float) -> CrowdResult:
+        crowd = Crowd(asks=[Ask(path=nodes.paths[name], headers=run)], clients=clients)
+        return run_crowd(CrowdPlan(address=nodes.address, crowds=[crowd], seconds=seconds))
+
+    with open_hostler(functions, settings.driver, ROOMY) as nodes:
+        time.sleep(settings.warm_up)
+        with watched(nodes, LOOK) as moments:
+            result = loop("work", plan, seconds)
+        started = launches(nodes)
+        singles(nodes, "ideal", run, count=1)
+        until_containers(nodes, "ideal", most)
+        best = {}
+        for clients in sorted(set(STEPS)):
+            length = settings.scaled(3.0)
+            best[clients] = rate_between(
+                loop("ideal", [(0.0, clients)], length).answered, length / 6, length
+            )
+
+    metrics: Metrics = {}
+    for number, (begin, clients) in enumerate(plan[:-1]):
+        name = f"step-{number + 1}-to-{clients}"
+        ideal = best[clients]
+        metrics[f"reached_after_s/{name}"] = _reached(result.answered, begin, step, ideal)
+        metrics[f"calls_per_s/{name}"] = rate_between(result.answered, begin, begin + step)
+        metrics[f"calls_per_s/{name}/ideal"] = ideal
+    series = _series_of(result, moments, plan)
+    settings.keep_series("steps", series)
+    held = sum(row["containers"] for row in series) * LOOK
+    metrics |= {
+        "containers_started": started,
+        "containers_started/ideal": most,
+        "containers_most": max((row["containers"] for row in series), default=0.0),
+        "containers_at_end": series[-1]["containers"] if series else 0.0,
+        "containers_at_end/ideal": 1,
+        "container_seconds": held,
+        "container_seconds/ideal": sum(STEPS) * step + seconds - begins[-1],
+        **health_of(result, seconds),
+    }
+    return metrics
+
+
+def _reached(answered: Sequence[Answered], begin: float, length: float, ideal: float) -> float:
+    """Seconds after ``begin`` at which the first window with nearly the ideal rate begins; all of
+    ``length`` if there is none."""
+    after = 0.0
+    while after + WINDOW <= length:
+        if rate_between(answered, begin + after, begin + after + WINDOW) >= REACHED * ideal:
+            return after
+        after += 0.05
+    return length
+
+
+def _series_of(
+    result: CrowdResult, moments: Sequence[Moment], plan: Sequence[tuple[float, int]]
+) -> Series:
+    """What there was at each look: calls that wait are those under way that no container runs."""
+    series = []
+    for moment in moments:
+        at = moment.at - result.started_at
+        under_way = sum(one.began <= at < one.ended for one in result.answered)
+        series.append(
+            {
+                "seconds": at,
+                "clients": float(([0] + [clients for begin, clients in plan if begin <= at])[-1]),
+                "containers": moment.ready,
+                "busy": moment.busy,
+                "waiting": max(0.0, under_way - moment.busy),
+                "started": moment.launched,
+                "calls_per_s": rate_between(result.answered, at - WINDOW, at),
+            }
+        )
+    return series
+
+
+def _echo_after_singles(target: Target, settings: Settings, *, clients: int) -> Metrics:
+    """The same clients at new nodes that had single calls before, and at new nodes without."""
+    found: dict[str, Metrics] = {}
+    started: dict[str, float] = {}
+    for name in ("after_singles", "clients_first"):
+        long = clients == max(ECHO_CLIENTS) and name == "after_singles"
+        with open_hostler({"echo": HOT}, settings.driver, ENV) as nodes:
+            time.sleep(settings.warm_up)
+            if name == "after_singles":
+                singles(nodes, "echo", {}, body=bytes(ECHO_BODY))
+            plan = LoadPlan(
+                address=nodes.address,
+                path=nodes.paths["echo"],
+                connections=clients,
+                body_size=ECHO_BODY,
+                warm_up=settings.scaled(ECHO_SETTLED),
+                seconds=settings.scaled(ECHO_LONG if long else ECHO_MEASURED),
+            )
+            found[name] = measure_load(nodes, plan)
+            started[name] = launches(nodes)
+    one, other = found["after_singles"], found["clients_first"]
+    return {
+        "share_of_ideal": one["requests_per_s"] / other["requests_per_s"],
+        **{
+            f"{metric}/{name}": metrics[metric]
+            for metric in ("requests_per_s", "latency_p50_us", "latency_p99_us")
+            for name, metrics in found.items()
+        },
+        **{f"containers_started/{name}": count for name, count in started.items()},
+        "cpus_of_others": max(one["cpus_of_others"], other["cpus_of_others"]),
     }
 
 
@@ -116,5 +259,22 @@ SCENARIOS = (
             target="none",
         )
         for run, clients in AFTER_SINGLES
+    ),
+    Scenario(
+        name="steps",
+        about="1, 8, 1 and 16 clients in a loop for 10 s each, 50 ms per call, starts of 0.5 s",
+        measure=_steps,
+        target="none",
+        only_by_name=True,
+    ),
+    *(
+        Scenario(
+            name=f"echo-after-singles-{clients}",
+            about=f"1 KiB echo, {clients} client(s): after five single calls, and from the begin",
+            measure=functools.partial(_echo_after_singles, clients=clients),
+            target="none",
+            only_by_name=clients == max(ECHO_CLIENTS),
+        )
+        for clients in ECHO_CLIENTS
     ),
 )
