@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -163,7 +164,7 @@ async def _main(
 ) -> None:
     runners = [SimRunner(f"r{number}:1", plan.memory) for number in range(plan.runners)]
     pool = ListeningPool(runners)
-    placers = [PLACERS[plan.placer](PlacerConfig()) for _ in range(plan.lbs)]
+    placers = [PLACERS[plan.placer](PlacerConfig(max_wait=math.inf)) for _ in range(plan.lbs)]
     async with open_background() as watching:
         async with trio.open_nursery() as nursery:
             for runner in runners:

@@ -2,17 +2,17 @@
 waiting calls asks, a load balancer's placer or, where none of ours is in front, the runner's agent.
 Pure; times are seconds of one clock, given by the caller.
 
-Waiting is rent, a start is the price. A call that would wait for longer than a start takes has one at
-once (ski rental: Karlin et al., "Competitive Randomized Algorithms for Nonuniform Problems",
+Waiting is rent, a start is the price. A call that would wait for longer than a start takes has one
+at once (ski rental: Karlin et al., "Competitive Randomized Algorithms for Nonuniform Problems",
 Algorithmica 11, 1994). The others' rent is added up over all calls of the function (Dooly, Goldman
-and Scott, "TCP Dynamic Acknowledgment Delay", STOC 1998): a call that waits 90 ms never regrets it, a
-thousand such calls do. When the sum reaches the price, containers are started, in rounds.
+and Scott, "TCP Dynamic Acknowledgment Delay", STOC 1998): a call that waits 90 ms never regrets
+it, a thousand such calls do. When the sum reaches the price, containers are started, in rounds.
 
-Calls that are shorter than a start can be counted soon, so their rounds are judged: rounds double as
-in TCP's slow start (RFC 5681) until one brings less than half of the throughput that it promised.
-Then the machine is busy, or what the calls wait for is elsewhere. The containers of that round are
-surplus, rounds are small from then on, and the next has to wait four times as long as the one
-before.
+Calls that are shorter than a start can be counted soon, so their rounds are judged: rounds double
+as in TCP's slow start (RFC 5681) until one brings less than half of the throughput that it
+promised. Then the machine is busy, or what the calls wait for is elsewhere. The containers of that
+round are surplus, rounds are small from then on, and the next has to wait four times as long as
+the one before.
 """
 
 from __future__ import annotations
@@ -21,15 +21,18 @@ import math
 
 import attrs
 
+from ._client_patience import ClientPatience
+
 WEIGHT = 1 / 8
 """Of the latest time in a mean, as in TCP's round-trip estimate (RFC 6298)."""
 WORTH = 0.75
-"""Share of a start's time that a call's expected wait may be. Means are uncertain, and who begins to
-start late has waited for nothing."""
+"""Share of a start's time that a call's expected wait may be. Means are uncertain, and who begins
+to start late has waited for nothing."""
 MAX_PRICE = 2.0
 """Seconds. A start counts for no more, however long it takes."""
 FIRST = 8
-"""Containers of the first round, of those for which calls would wait for longer than for a start."""
+"""Containers of the first round, of those for which calls would wait for longer than for a
+start."""
 TINY = 1e-6
 """Seconds of rent that are lost by rounding."""
 SOON = 0.001
@@ -46,7 +49,8 @@ FEW = 8
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
 BACKOFF = 3.0, 4.0, 600.0
-"""Seconds until the round after the first that failed, factor for each further one, and the most."""
+"""Seconds until the round after the first that failed, factor for each further one, and the
+most."""
 IDLE_SECONDS = 30.0
 """In which rent is forgotten while nobody waits: a container that is started for it would not live
 for longer without calls (the default idle timeout)."""
@@ -74,13 +78,15 @@ class LaunchPolicy:
 
     ``run_seconds`` and ``start_seconds`` are means, 0 = not known. ``surplus`` is how many of its
     containers the rule would not start again. ``look_at`` is when `launches` is to be asked again
-    if nothing happens before.
+    if nothing happens before. ``patience`` is that of the function's clients.
     """
 
     def __init__(self) -> None:
         self.run_seconds = self.start_seconds = self._least_run = 0.0
         self.surplus = 0
-        self._waiting = 0
+        self.patience = ClientPatience()
+        self._standing = self._waiting = 0
+        """Calls that wait, and those of them that pay rent."""
         self._since = 0.0
         self._rent = 0.0
         self._calls = 0
@@ -120,9 +126,10 @@ class LaunchPolicy:
         """From ``now`` on so many calls wait without a container, and there is ``room`` for one
         more container or there is not: then they pay no rent."""
         passed = self._pay(now)
-        if room and calls and not self._waiting:
+        if calls and not self._standing:
             self._rent *= max(0.0, 1 - passed / IDLE_SECONDS)
             self._older = self._newer = now, self._calls
+        self._standing = calls
         self._waiting = calls if room else 0
         if now - self._newer[0] >= self._window:
             self._older, self._newer = self._newer, (now, self._calls)
@@ -144,10 +151,18 @@ class LaunchPolicy:
         run = self.run_seconds
         return int(WORTH * self.price * containers / run) if run else 0
 
+    def wait_for(self, calls: int, alive: int, now: float) -> float:
+        """Seconds until so many calls that wait have been served by ``alive`` containers; 0 = not
+        known. A line that has come to a halt gets slower as time passes."""
+        if not self.run_seconds:
+            return 0.0
+        rate = self._rate(now, max(1, alive))
+        return calls / rate if rate else 0.0
+
     def launches(self, now: float, *, waiting: int, alive: int, starting: int) -> int:
-        """How many containers to start now for ``waiting`` calls that have none, while ``alive`` ones
-        are busy and ``starting`` ones on their way. The caller starts them, or says that it can't
-        (`failed`). Asks to be called again when something has changed, or at `look_at`."""
+        """How many containers to start now for ``waiting`` calls that have none, while ``alive``
+        ones are busy and ``starting`` ones on their way. The caller starts them, or says that it
+        can't (`failed`). Asks to be called again when something has changed, or at `look_at`."""
         self._pay(now)
         self.look_at = math.inf
         price, run = self.price, self.run_seconds
@@ -249,9 +264,11 @@ class LaunchPolicy:
     def _judge(self, round_: _Round, now: float, alive: int, starting: int) -> bool:
         """Whether ``round_`` is over; it is judged then."""
         if round_.ready_at == math.inf:
-            ready = not starting and alive >= round_.alive + round_.added
-            if not ready and now < self._lost_at(round_):
-                return False
+            if starting or alive < round_.alive + round_.added:
+                if now < self._lost_at(round_):
+                    return False
+                self._round = None  # there was no room for it
+                return True
             round_.ready_at, round_.calls = now, self._calls
             self._rent = 0.0
         passed = now - round_.ready_at

@@ -130,8 +130,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Calls of ``slot`` that this LB may have there at once, running or waiting, because other LBs
     want in; 0 = nobody else does."""
     idle_cpus: int | None = None
-    """Milli-CPUs of the runner's machine that nothing used lately; ``None`` = it does not say, or not
-    with each hint."""
+    """Milli-CPUs of the runner's machine that nothing used lately; ``None`` = it does not say, or
+    not with each hint."""
     leave: bool = False
     """The place of the call that this comes with is for other LBs, which want in and have fewer
     calls there: this one leaves it for `LEAVE_SECONDS`."""

@@ -18,6 +18,7 @@ from hostler.pool._room import OVERTAKE_SECONDS
 from .fakes import FakePool, make_call
 from .test_placers import is_idle, make
 
+
 def sim_call(fn_id: str, seconds: float) -> PendingCall:
     call = make_call(fn_id=fn_id)
     call.extensions["seconds"] = repr(seconds)

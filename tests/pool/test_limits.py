@@ -10,8 +10,6 @@ from typing import Any
 import attrs
 import pytest
 import trio
-from hypothesis import given
-from hypothesis import strategies as st
 from trio.testing import MockClock
 
 from hostler.abc import NotPlaced, Outcome, RunnerCall
@@ -20,7 +18,6 @@ from hostler.call import PendingCall
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer
-from hostler.pool._pace import LEAST, WINDOW, Pace
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
 from .test_placers import is_idle
@@ -187,29 +184,3 @@ async def _refused_at(placer: SweepPlacer, pool: FakePool, call: PendingCall) ->
     with pytest.raises(ServerBusy):
         await placer.place_call(pool, call)
     assert trio.current_time() == pytest.approx(10)
-
-
-def test_the_pace_of_a_line() -> None:
-    pace = Pace()
-    for number in range(LEAST - 1):
-        pace.moved(number / 10)
-    assert pace.seconds_for(100, 1.0) == 0.0
-    pace.moved((LEAST - 1) / 10)
-    assert pace.seconds_for(100, (LEAST - 1) / 10) == pytest.approx(10)
-    assert pace.seconds_for(100, LEAST / 10) == pytest.approx(10)  # the next one is just due
-    assert pace.seconds_for(100, LEAST / 5) == pytest.approx(20)  # it has come to a halt
-    pace.reset()
-    assert pace.seconds_for(100, 9.0) == 0.0
-
-
-@given(
-    pauses=st.lists(st.floats(0.001, 10), min_size=WINDOW, max_size=3 * WINDOW),
-    calls=st.integers(1, 10**6),
-)
-def test_the_pace_is_between_the_fastest_and_the_slowest(pauses: list[float], calls: int) -> None:
-    pace, now = Pace(), 0.0
-    for pause in pauses:
-        now += pause
-        pace.moved(now)
-    seconds = pace.seconds_for(calls, now)
-    assert calls * min(pauses) * 0.999 <= seconds <= calls * max(pauses) * 1.001

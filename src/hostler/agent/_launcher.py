@@ -36,7 +36,10 @@ class Launcher:
         self, nursery: trio.Nursery, kit: Kit, total: Resources, events: AgentEvents
     ) -> None:
         self.queues: SlotQueues[Container] = SlotQueues(
-            self._launch, may_wait=self._may_wait, may_be_next=self._may_be_next
+            self._launch,
+            may_wait=self._may_wait,
+            may_be_next=self._may_be_next,
+            max_wait=kit.config.max_wait,
         )
         self._patient = not kit.config.enable_nb_resource_tracker
         self.room = Room(total, may_wait=self._patient, idle=self._idle, unworthy=self._unworthy)
@@ -122,7 +125,8 @@ class Launcher:
         return self._patient or self._has_room(call)
 
     def _has_room(self, call: PendingCall) -> bool:
-        """Whether there is room for a container of ``call``, or will be without a wait for others."""
+        """Whether there is room for a container of ``call``, or will be without a wait for
+        others."""
         size = needed_resources(call.model)
         return self.room.in_reach(size, call.slot_hash_id, gentle=call.gentle)
 

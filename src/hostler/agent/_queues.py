@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Hashable, Iterator
 from functools import partial
 from typing import Generic
@@ -32,6 +33,7 @@ class SlotQueues(Generic[S]):
         may_wait: Callable[[PendingCall], bool] = _always,
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool] = _never,
         clock: Callable[[], float] = trio.current_time,
+        max_wait: float = math.inf,
     ) -> None:
         """Parameters as for `SlotQueue`."""
         self._make = partial(
@@ -41,6 +43,7 @@ class SlotQueues(Generic[S]):
             may_wait=may_wait,
             may_be_next=may_be_next,
             clock=clock,
+            max_wait=max_wait,
         )
         self._queues: dict[Hashable, SlotQueue[S]] = {}
         self._keep: dict[Hashable, int] = {}

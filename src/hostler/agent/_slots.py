@@ -24,6 +24,7 @@ from typing import Generic
 
 import trio
 
+from hostler._groups import is_cancellation
 from hostler._launch_policy import LaunchPolicy
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
@@ -38,6 +39,8 @@ class SlotQueue(Generic[S]):
 
     ``launch`` starts one. ``may_wait`` tells whether a call may wait without a launch.
     ``may_be_next`` tells whether one that shall have no launch may wait for a busy container.
+    ``max_wait`` is how many seconds a call may expect to wait whose client does not say how long it
+    waits.
     """
 
     def __init__(
@@ -48,11 +51,13 @@ class SlotQueue(Generic[S]):
         may_wait: Callable[[PendingCall], bool],
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool],
         clock: Callable[[], float],
+        max_wait: float = math.inf,
     ) -> None:
         self.key = key
         self.policy = LaunchPolicy()
         self._may_wait = may_wait
         self._may_be_next = may_be_next
+        self._max_wait = max_wait
         self._clock = clock
         self._start = launch
         self._on_empty = on_empty
@@ -151,9 +156,11 @@ class SlotQueue(Generic[S]):
 
     def join(self, call: PendingCall) -> Waiter[S]:
         """Stand in line, and have a container launched if one is due."""
-        waiter: Waiter[S] = Waiter(call)
+        waiter: Waiter[S] = Waiter(call, joined_at=self._clock())
         self._waiters[waiter] = None
-        if self._spare:
+        if self._is_too_late(waiter, len(self._waiters)):
+            self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
+        elif self._spare:
             launch = next(iter(self._spare))
             del self._spare[launch]
             self._assign(launch, waiter)
@@ -184,8 +191,10 @@ class SlotQueue(Generic[S]):
                     await waiter.done.wait()
                 if not waiter.done.is_set() and not self._insist(waiter):
                     break
-        except BaseException:
+        except BaseException as error:
             self.leave(waiter)
+            if waiter.is_untold and is_cancellation(error):
+                self.client_left(self._clock() - waiter.joined_at)
             if waiter.slot is not None:  # handed over in the same moment
                 waiter.slot.give_back(reusable=True)
             raise
@@ -195,11 +204,36 @@ class SlotQueue(Generic[S]):
         if waiter.error is not None:
             raise waiter.error
         assert waiter.slot is not None
+        if waiter.is_untold:
+            now = self._clock()
+            self.policy.patience.bore(now - waiter.joined_at, now)
         return waiter.slot
 
+    def client_left(self, waited: float) -> None:
+        """A client that no load balancer stands for, and that had not said how long it waits, has
+        left after it had waited for so long. Those that would be served too late are refused."""
+        self.policy.patience.left(waited, self._clock())
+        for count, waiter in zip(
+            range(len(self._waiters), 1, -1), tuple(reversed(self._waiters)), strict=False
+        ):
+            if not self._is_too_late(waiter, count):
+                break
+            self._fail(waiter, ServerBusy.after(self._expected(count)))
+
+    def _is_too_late(self, waiter: Waiter[S], place: int) -> bool:
+        """Whether the client of ``waiter``, at that place of the line, will probably leave
+        before."""
+        if not waiter.is_untold:
+            return False
+        limit = min(self._max_wait, self.policy.patience.bound(self._clock()))
+        return self._expected(place) > limit
+
+    def _expected(self, place: int) -> float:
+        return self.policy.wait_for(place, self._alive, self._clock())
+
     def _insist(self, waiter: Waiter[S]) -> bool:
-        """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to leave
-        if it was not to look after the line."""
+        """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to
+        leave if it was not to look after the line."""
         if waiter.patience.deadline > self._clock():  # it was given another one in this moment
             waiter.patience = trio.CancelScope(deadline=waiter.patience.deadline)
         elif waiter is self._looker or waiter.launch is not None:
@@ -355,8 +389,8 @@ class SlotQueue(Generic[S]):
         self._appoint(policy.look_at)
 
     def _appoint(self, look_at: float) -> None:
-        """Have the first of those without a launch look after them at ``look_at``. To look early does
-        no harm."""
+        """Have the first of those without a launch look after them at ``look_at``. To look early
+        does no harm."""
         looker = next(iter(self._unprovided), None)
         if looker is not None and (
             looker is not self._looker or look_at < looker.patience.deadline

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import attrs
@@ -34,6 +35,7 @@ class Waiter(Generic[S]):
     """A call that waits for a slot. When ``done``, it has a ``slot`` or an ``error``."""
 
     call: PendingCall
+    joined_at: float = 0.0
     done: trio.Event = attrs.Factory(trio.Event)
     slot: S | None = None
     error: Exception | None = None
@@ -45,6 +47,13 @@ class Waiter(Generic[S]):
     patience: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """Around the wait. Its deadline is set when there is no room for a launch, and for a call that
     waits without one, see `SlotQueue.served`."""
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether nobody else cares for how long its client waits: no load balancer has sent it,
+        and it has not said so."""
+        return not self.call.client and self.call.deadline == math.inf
+
     served_ns: int = 0
     """When it was given its slot, as of `time.perf_counter_ns`: what is measured with it is the
     work of the scheduler, which has no virtual time."""

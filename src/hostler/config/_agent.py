@@ -15,6 +15,7 @@ from ._kinds import (
     MILLISECONDS,
     NON_EMPTY,
     POSITIVE_MILLISECONDS,
+    SECONDS,
     TEXT,
     WORDS,
     number,
@@ -66,6 +67,12 @@ class AgentConfig(EnvConfig):
         default=math.inf, metadata=setting(MILLISECONDS, "FN_SLOT_WAIT_MSECS")
     )
     """Milliseconds (no limit) that a call may wait for a container; then it is refused. Ours."""
+
+    max_wait: float = attrs.field(default=10.0, metadata=setting(SECONDS, "FN_MAX_WAIT"))
+    """How long (10 s) a call that no load balancer has sent may have to wait for a container, by
+    what is known of its line, if its client does not say how long it waits
+    (``Fn-Request-Timeout``); one that would wait longer gets a 503 at once. It is less while
+    clients of the function leave sooner. Ours."""
 
     reservation_msecs: float = attrs.field(
         default=2_000.0, metadata=setting(MILLISECONDS, "FN_RESERVATION_MSECS")

@@ -60,8 +60,8 @@ class Ahead:
         return self._in_flight.get(address, 0)
 
     def containers(self, starting: int) -> int:
-        """Containers that its calls use, as far as it is known, beside those that ``starting`` calls
-        have started."""
+        """Containers that its calls use, as far as it is known, beside those that ``starting``
+        calls have started."""
         told = own = 0
         for address, calls in self._in_flight.items():
             slots = self._slots.get(address, 0)

@@ -9,6 +9,7 @@ import attrs
 import structlog
 import trio
 
+from .._groups import is_cancellation
 from ..abc import Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import FunctionError, ServerBusy
@@ -50,6 +51,8 @@ class Placement(Search):
 
     sweeps = 0
     _waiter: Waiter | None = None
+    _stood = False
+    """It has stood in line."""
     _pool_error: Exception | None = None
 
     def __init__(
@@ -95,13 +98,14 @@ class Placement(Search):
             while outcome is None:
                 outcome = await self._use(await self._turn())
         except BaseException as error:
-            self._means.tracker.ended(self, error, trio.current_time())
+            now = trio.current_time()
+            if self._stood and self._is_untold and is_cancellation(error):
+                line.client_left((self.attempt_at if self.is_committed else now) - self.arrived)
+            self._means.tracker.ended(self, error, now)
             raise
         now = self.left_at
-        if line.waiters:
-            line.pace.moved(now)
-        if outcome.error is None:
-            line.pace.ran(now - self.attempt_at)
+        if self._stood and outcome.error is None:
+            line.patience.bore(self.attempt_at - self.arrived, now)
         self._means.tracker.ended(self, outcome.error, now)
         if outcome.error is not None:
             raise outcome.error
@@ -127,7 +131,12 @@ class Placement(Search):
             size = len(self.call.body.data or b"")
             self._admit(size)
             self._waiter = waiter = Waiter(
-                self.line, self.ticket, self.arrived, self.deadline, gentle_until=self.gentle_until
+                self.line,
+                self.ticket,
+                self.arrived,
+                self.deadline,
+                gentle_until=self.gentle_until,
+                untold=self._is_untold,
             )
             try:
                 with self.room.holding(size):
@@ -136,25 +145,35 @@ class Placement(Search):
                 self._waiter = None
             if turn is not None:
                 return turn
+            if waiter.refusal is not None:
+                self._means.tracker.turned_away()
+                raise waiter.refusal
         raise self._surrender()
+
+    @property
+    def _is_untold(self) -> bool:
+        """Whether its client has not said how long it waits."""
+        return self.call.deadline == math.inf
 
     def _admit(self, size: int) -> None:
         """Raise `ServerBusy` if this call is not to wait: too many do, or its turn would come
         too late. Nobody is sent away who has waited before."""
-        if self.call.waited:
+        if self._stood:
             return
         now, config, line = trio.current_time(), self._means.config, self.line
         # A call that a runner takes too late is cut there, which costs its container.
-        least = line.pace.run_seconds * RUN_PRUDENCE
+        least = line.policy.run_seconds * RUN_PRUDENCE
         self.deadline = min(self.deadline, self.call.deadline - least)
-        expected = line.pace.seconds_for(len(line) + 1, now)
+        expected = line.expected_wait(now)
         crowded = (
             self.room.is_crowded(config.max_waiting)
             or self.room.held_bytes + size > config.max_waiting_bytes
         )
-        if crowded or now + expected * PRUDENCE > self.deadline:
+        too_late = now + expected * PRUDENCE > self.deadline
+        if crowded or too_late or (self._is_untold and expected > line.longest_wait(now)):
             self._means.tracker.turned_away()
             raise ServerBusy.after(expected or None)
+        self._stood = True
         self.call.waited = line.full
 
     def _surrender(self) -> Exception:

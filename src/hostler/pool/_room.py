@@ -28,12 +28,13 @@ from typing import Protocol
 
 import trio
 
+from .._client_patience import ClientPatience
 from .._launch_policy import LaunchPolicy
 from ..abc import Runner
+from ..errors import ServerBusy
 from ._ahead import Ahead
 from ._ladder import MAX_WIDTH, Ladder
 from ._occupied import Occupied
-from ._pace import Pace
 from ._waiter import Turn, Waiter
 from ._warm_index import Need
 
@@ -53,7 +54,8 @@ class Line:
         self.waiters: list[Waiter] = []
         """In order of arrival."""
         self.ladder = ladder
-        self.pace = Pace()
+        self.patience = ClientPatience()
+        """Of the clients of its function; as ``policy``."""
         self.policy = LaunchPolicy()
         """Of its function; whoever uses the line sees to it."""
         self._granted = 0
@@ -107,7 +109,6 @@ class Line:
         self._hopeless = False
         self.full = False
         self.ladder.forget()
-        self.pace.forget()
         self.ahead.forget()
 
     def advance(self) -> None:
@@ -160,6 +161,32 @@ class Line:
         self._launching.discard(call)
         if refused:
             self.policy.failed()
+
+    def expected_wait(self, now: float) -> float:
+        """Seconds until a call that comes now will probably have left the line; 0 = not known."""
+        return self._wait_for(len(self.waiters) + 1, now)
+
+    def longest_wait(self, now: float) -> float:
+        """Seconds for which the clients of the function wait that don't say how long they do."""
+        return min(self._room.max_wait, self.patience.bound(now))
+
+    def _wait_for(self, calls: int, now: float) -> float:
+        return self.policy.wait_for(calls, self.ahead.containers(0), now)
+
+    def client_left(self, waited: float) -> None:
+        """A client that had not said how long it waits has left after ``waited`` seconds. Those who
+        would be served too late are refused, the last ones."""
+        now = trio.current_time()
+        self.patience.left(waited, now)
+        limit = self.longest_wait(now)
+        while len(self.waiters) > 1 and self.waiters[-1].untold:
+            expected = self._wait_for(len(self.waiters), now)
+            if expected <= limit:
+                return
+            waiter = self.waiters.pop()
+            self._changed()
+            waiter.refusal = ServerBusy.after(expected)
+            waiter.wake(None)
 
     def left(self, address: str) -> None:
         """A call of it has left the runner."""
@@ -227,7 +254,6 @@ class Line:
         self._room.waiting += count - self._stood
         self._stood = count
         if not self.waiters:
-            self.pace.reset()
             self._hopeless = self.full = False
         elif self._hopeless and self.gentle:
             self._hopeless = False
@@ -261,9 +287,12 @@ class Room:
         make_ladder: Callable[[], Ladder],
         *,
         is_full: Callable[[Runner, Line], bool] = lambda runner, line: False,
+        max_wait: float = math.inf,
     ) -> None:
         self._make_ladder = make_ladder
         self._is_full = is_full
+        self.max_wait = max_wait
+        """Seconds that a call may expect to wait if its client does not say how long it does."""
         self.probe_at = -math.inf
         """When runners that say that they are full may be tried again."""
         self._lines: dict[Hashable, Line] = {}

@@ -109,8 +109,9 @@ class SweepPlacer(Placer, LoadListener):
         return None
 
     def waits(self, call: RunnerCall, need: Need, now: float) -> bool:
-        """Whether ``call``, which is new, shall rather wait for a container that another call of its
-        function has now than have one started, as long as the function's `LaunchPolicy` says so."""
+        """Whether ``call``, which is new, shall rather wait for a container that another call of
+        its function has now than have one started, as long as the function's `LaunchPolicy` says
+        so."""
         return False
 
     def forbearance(self, need: Need) -> float:
@@ -136,7 +137,8 @@ class SweepPlacer(Placer, LoadListener):
         room = self._rooms.get(id(pool)) or self._open_room(pool)
         line = room.use(need.key)
         line.need = need
-        line.policy = self.loads.policies.of(need)
+        line.policy = policy = self.loads.policies.of(need)
+        line.patience = policy.patience
         placement = Placement(
             self._means,
             pool,
@@ -248,7 +250,7 @@ class SweepPlacer(Placer, LoadListener):
         return room
 
     def _make_room(self) -> Room:
-        return Room(self._make_ladder, is_full=self._is_full_for)
+        return Room(self._make_ladder, is_full=self._is_full_for, max_wait=self._config.max_wait)
 
     def _make_ladder(self) -> Ladder:
         config = self._config

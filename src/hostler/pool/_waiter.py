@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from ..abc import Runner
+from ..errors import ServerBusy
 
 if TYPE_CHECKING:
     from ._room import Line
@@ -40,12 +41,17 @@ class Waiter:
         deadline: float,
         *,
         gentle_until: float = -math.inf,
+        untold: bool = False,
     ) -> None:
         self.gentle_until = gentle_until
         self.urgent_at = math.inf
         """When it is to try in any case."""
         if gentle_until > -math.inf and gentle_until > trio.current_time():
             self.urgent_at = gentle_until
+        self.untold = untold
+        """Nobody knows how long its client waits."""
+        self.refusal: ServerBusy | None = None
+        """Why it has to go, without a turn."""
         self.ticket = ticket
         self.arrived = arrived
         self._line = line

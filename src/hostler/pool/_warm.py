@@ -24,9 +24,9 @@ class WarmPlacer(BoundedPlacer):
     """Tries the runners first that are believed to have an idle hot container for the call.
 
     A call whose function has only busy ones waits in line for one of them, until the function's
-    `LaunchPolicy` says that another is to be started. Without any it goes on as `BoundedPlacer`, with those in front that can start a container
-    without evicting another function's. What is known of containers and memory comes from the
-    runners' hints and from the placer's own calls.
+    `LaunchPolicy` says that another is to be started. Without any it goes on as `BoundedPlacer`,
+    with those in front that can start a container without evicting another function's. What is
+    known of containers and memory comes from the runners' hints and from the placer's own calls.
     """
 
     def waits(self, call: RunnerCall, need: Need, now: float) -> bool:
