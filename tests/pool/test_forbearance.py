@@ -34,7 +34,7 @@ def test_who_takes_long_anyhow_waits_longer(run: float, seconds: float) -> None:
     assert policies.forbearance(FN) == 0
     start = round(COLD_SECONDS * 1e9)
     timings = Timings(execution_ns=round(run * 1e9), scheduler_ns=start, ctr_create_ns=start)
-    policies.ran(FN, timings, 0.0)
+    policies.ran(FN, timings, 0.0, 0.0)
     assert policies.forbearance(FN) == pytest.approx(seconds)
 
 

@@ -24,7 +24,6 @@ def make_room() -> Room:
 
 def spoil(line: Line) -> None:
     """All that calls of a line can leave behind."""
-    line.pace.ran(0.2)
     line.ahead.learn(ADDRESS, 2, share=3)
     line.pool_trouble = "no subnet"
     line.ladder.begin(10.0)
@@ -43,7 +42,7 @@ def test_the_line_that_was_left_last_is_as_a_new_one() -> None:
     with room.line("b") as line:
         assert line is left
         for one in (line, fresh):
-            assert (one.pace.run_seconds, one.pool_trouble) == (0.0, "")
+            assert (one.full, one.pool_trouble) == (False, "")
             assert (one.ahead.share(ADDRESS), one.ahead.patience(ADDRESS, 0.1)) == (0, 0)
             assert not one._hopeless
             one.ladder.refuse(14.5)  # nobody has waited yet

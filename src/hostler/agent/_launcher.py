@@ -35,13 +35,14 @@ class Launcher:
     def __init__(
         self, nursery: trio.Nursery, kit: Kit, total: Resources, events: AgentEvents
     ) -> None:
+        self._patient = not kit.config.enable_nb_resource_tracker
         self.queues: SlotQueues[Container] = SlotQueues(
             self._launch,
-            may_wait=self._may_wait,
+            has_room=self._has_room,
+            patient=self._patient,
             may_be_next=self._may_be_next,
             max_wait=kit.config.max_wait,
         )
-        self._patient = not kit.config.enable_nb_resource_tracker
         self.room = Room(total, may_wait=self._patient, idle=self._idle, unworthy=self._unworthy)
         self.warm = WarmKeeper(
             alive=self._alive,
@@ -118,11 +119,6 @@ class Launcher:
             call.model.idle_timeout,
             call.gentle,
         )
-
-    def _may_wait(self, call: PendingCall) -> bool:
-        """Whether ``call`` may wait for a busy container of its function without a launch. Where
-        there is no room for one it goes as ever: such a call may find a place elsewhere."""
-        return self._patient or self._has_room(call)
 
     def _has_room(self, call: PendingCall) -> bool:
         """Whether there is room for a container of ``call``, or will be without a wait for

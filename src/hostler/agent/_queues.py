@@ -30,9 +30,10 @@ class SlotQueues(Generic[S]):
         self,
         launch: Callable[[Launch[S], PendingCall], None],
         *,
-        may_wait: Callable[[PendingCall], bool] = _always,
+        has_room: Callable[[PendingCall], bool] = _always,
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool] = _never,
         clock: Callable[[], float] = trio.current_time,
+        patient: bool = True,
         max_wait: float = math.inf,
     ) -> None:
         """Parameters as for `SlotQueue`."""
@@ -40,7 +41,8 @@ class SlotQueues(Generic[S]):
             SlotQueue[S],
             launch=launch,
             on_empty=self._forget,
-            may_wait=may_wait,
+            has_room=has_room,
+            patient=patient,
             may_be_next=may_be_next,
             clock=clock,
             max_wait=max_wait,

@@ -37,7 +37,8 @@ from ._worth import worth_seconds
 class SlotQueue(Generic[S]):
     """The calls, launches and containers of one slot key.
 
-    ``launch`` starts one. ``may_wait`` tells whether a call may wait without a launch.
+    ``launch`` starts one. ``has_room`` tells whether there is room for one for a call; without that
+    a call only waits where it is to be ``patient``.
     ``may_be_next`` tells whether one that shall have no launch may wait for a busy container.
     ``max_wait`` is how many seconds a call may expect to wait whose client does not say how long it
     waits.
@@ -48,14 +49,16 @@ class SlotQueue(Generic[S]):
         key: Hashable,
         launch: Callable[[Launch[S], PendingCall], None],
         on_empty: Callable[[SlotQueue[S]], None],
-        may_wait: Callable[[PendingCall], bool],
+        has_room: Callable[[PendingCall], bool],
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool],
         clock: Callable[[], float],
+        patient: bool = True,
         max_wait: float = math.inf,
     ) -> None:
         self.key = key
         self.policy = LaunchPolicy()
-        self._may_wait = may_wait
+        self._has_room = has_room
+        self._patient = patient
         self._may_be_next = may_be_next
         self._max_wait = max_wait
         self._clock = clock
@@ -158,7 +161,9 @@ class SlotQueue(Generic[S]):
         """Stand in line, and have a container launched if one is due."""
         waiter: Waiter[S] = Waiter(call, joined_at=self._clock())
         self._waiters[waiter] = None
-        if self._is_too_late(waiter, len(self._waiters)):
+        if self._is_too_late(waiter, len(self._waiters)) and (
+            self.policy.has_failed or not self._has_room(call)
+        ):
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
         elif self._spare:
             launch = next(iter(self._spare))
@@ -361,7 +366,7 @@ class SlotQueue(Generic[S]):
 
     def _provide(self, waiter: Waiter[S]) -> None:
         """Let the policy decide about ``waiter``, who has no launch."""
-        if self._may_wait(waiter.call):
+        if self._patient or self._has_room(waiter.call):
             self._unprovided[waiter] = None
             self._note_waiting()
             self._decide()

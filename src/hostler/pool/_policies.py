@@ -36,12 +36,13 @@ class LaunchPolicies:
             policy.started(self._start_seconds)
         return policy
 
-    def ran(self, need: Need, timings: Timings, now: float) -> None:
-        """Such a call has run well; ``timings`` are what its runner told."""
+    def ran(self, need: Need, timings: Timings, began: float, now: float) -> None:
+        """Such a call, which went to its runner when it ``began``, has run well; ``timings`` are what
+        the runner told, if it did."""
         policy = self._policies.get(need.key)
-        if policy is None or not timings.execution_ns:
+        if policy is None:
             return
-        policy.ran(timings.execution_ns / 1e9, now)
+        policy.ran(timings.execution_ns / 1e9 or now - began, now)
         if timings.ctr_create_ns:
             start = timings.scheduler_ns / 1e9
             policy.started(start)

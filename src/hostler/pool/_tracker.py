@@ -118,7 +118,7 @@ class AttemptTracker:
         search, loads, outcome = attempt.search, self._loads, attempt.outcome
         search.left_at = now
         if isinstance(outcome, Placed) and outcome.error is None:
-            loads.policies.ran(search.need, search.call.timings, now)
+            loads.policies.ran(search.need, search.call.timings, attempt.began, now)
         loads.end(attempt.address, search.need, outcome, now)
         if attempt.span is not None:
             _end_span(attempt.span, outcome)
