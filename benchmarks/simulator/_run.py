@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import math
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -30,6 +29,8 @@ from ._runner import IDLE_SECONDS, SimRunner
 from ._workload import Arrival, make_arrivals, make_functions
 
 FUNCTIONS_PER_RUNNER = 20
+NEVER = 3600.0
+"""Seconds: no call is refused because its line is long, so that all placers serve the same calls."""
 ORACLE = "oracle"
 """Instead of a placer's name: what could be reached, see `Oracle`."""
 
@@ -164,7 +165,7 @@ async def _main(
 ) -> None:
     runners = [SimRunner(f"r{number}:1", plan.memory) for number in range(plan.runners)]
     pool = ListeningPool(runners)
-    placers = [PLACERS[plan.placer](PlacerConfig(max_wait=math.inf)) for _ in range(plan.lbs)]
+    placers = [PLACERS[plan.placer](PlacerConfig(max_wait=NEVER)) for _ in range(plan.lbs)]
     async with open_background() as watching:
         async with trio.open_nursery() as nursery:
             for runner in runners:

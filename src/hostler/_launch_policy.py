@@ -152,11 +152,9 @@ class LaunchPolicy:
         return int(WORTH * self.price * containers / run) if run else 0
 
     def wait_for(self, calls: int, alive: int, now: float) -> float:
-        """Seconds until so many calls that wait have been served by ``alive`` containers; 0 = not
-        known. A line that has come to a halt gets slower as time passes."""
-        if not self.run_seconds:
-            return 0.0
-        rate = self._rate(now, max(1, alive))
+        """Seconds until so many calls that wait have been served by ``alive`` containers (0 = not
+        known how many); 0 = not known. A line that has come to a halt gets slower as time passes."""
+        rate = self._rate(now, alive) if self.run_seconds else 0.0
         return calls / rate if rate else 0.0
 
     def launches(self, now: float, *, waiting: int, alive: int, starting: int) -> int:
@@ -257,7 +255,7 @@ class LaunchPolicy:
 
     def _rate(self, now: float, alive: int) -> float:
         at, calls = self._older
-        if self._calls - calls < FEW or now <= at:
+        if not self._standing or self._calls - calls < FEW or now <= at:
             return alive / self.run_seconds
         return (self._calls - calls) / (now - at)
 

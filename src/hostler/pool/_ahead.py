@@ -69,6 +69,11 @@ class Ahead:
             own += 0 if slots else calls
         return told + max(0, own - starting)
 
+    def told(self) -> int:
+        """Containers that its calls use, where all runners that have some tell how many; else 0."""
+        slots = [self._slots.get(address, 0) for address in self._in_flight]
+        return sum(slots) if all(slots) else 0
+
     def share(self, address: str) -> int:
         """Calls that may be there at once, because other LBs want in; 0 = none does."""
         return self._shares.get(address, 0) if self._shares else 0

@@ -104,6 +104,7 @@ class Placement(Search):
             self._means.tracker.ended(self, error, now)
             raise
         now = self.left_at
+        line.placed()
         if self._stood and outcome.error is None:
             line.patience.bore(self.attempt_at - self.arrived, now)
         self._means.tracker.ended(self, outcome.error, now)

@@ -62,7 +62,8 @@ class Line:
         self._launching: set[Placeable] = set()
         """Calls that have left it to have a container started; others are about to."""
         self.full = False
-        """One of its calls was refused everywhere since somebody stands in it."""
+        """One of its calls was refused everywhere, and none has found a place since and left nobody
+        behind."""
         self._stood = 0
         """Calls, when they were counted last."""
         self.ahead = Ahead()
@@ -171,7 +172,7 @@ class Line:
         return min(self._room.max_wait, self.patience.bound(now))
 
     def _wait_for(self, calls: int, now: float) -> float:
-        return self.policy.wait_for(calls, self.ahead.containers(0), now)
+        return self.policy.wait_for(calls, self.ahead.told(), now)
 
     def client_left(self, waited: float) -> None:
         """A client that had not said how long it waits has left after ``waited`` seconds. Those who
@@ -237,6 +238,11 @@ class Line:
                 self._changed()
         self.appoint()
 
+    def placed(self) -> None:
+        """A runner has taken one of its calls."""
+        if not self.waiters:
+            self.full = False
+
     @property
     def _urgent_at(self) -> float:
         """When the head is to try in any case."""
@@ -254,7 +260,7 @@ class Line:
         self._room.waiting += count - self._stood
         self._stood = count
         if not self.waiters:
-            self._hopeless = self.full = False
+            self._hopeless = False
         elif self._hopeless and self.gentle:
             self._hopeless = False
         self.policy.waits(count, now, room=not self.full)
