@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
 from hostler.agent._capacity import (
     MIB,
+    IdleCpus,
     Machine,
     headroom,
     read_cgroup_limits,
@@ -138,3 +140,22 @@ def test_this_machine_has_something() -> None:
     machine = read_machine()
     assert machine.available_memory
     assert machine.processors > 0
+
+
+def test_idle_cpus_are_those_of_the_time_between_two_looks(tmp_path: Path) -> None:
+    stat, cpus = tmp_path / "stat", sorted(os.sched_getaffinity(0))
+    idle = IdleCpus(stat)
+
+    def write(user: int, idle_ticks: int) -> None:
+        lines = [f"cpu{cpu} {user} 0 0 {idle_ticks} 0 0 0 0 0 0" for cpu in (*cpus, 9999)]
+        stat.write_text("cpu  1 2 3 4 5 6 7 8 9 0\n" + "\n".join(lines) + "\nintr 1\n")
+
+    write(100, 100)
+    assert idle.milli_cpus(0.0) is None
+    write(175, 125)
+    assert idle.milli_cpus(0.1) is None  # not yet
+    assert idle.milli_cpus(IdleCpus.SECONDS) == 100 * round(10 * 0.25 * len(cpus))
+    stat.write_text(f"cpu{cpus[0]} what\n")
+    assert idle.milli_cpus(2.0) is None
+    stat.unlink()
+    assert idle.milli_cpus(3.0) is None

@@ -7,6 +7,7 @@ itself runs in, version 1 or 2 (kernel documents ``cgroup-v1/memory``, ``sched-b
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 from pathlib import Path
@@ -170,3 +171,46 @@ def _quota(quota: str, period: str) -> int | None:
 
 def _tightest(limits: list[int | None]) -> int | None:
     return min((limit for limit in limits if limit is not None), default=None)
+
+
+class IdleCpus:
+    """How many CPUs of those that this process may use nothing used lately, by ``/proc/stat``."""
+
+    SECONDS = 0.5
+    """Between two looks at least: the kernel counts in hundredths of a second."""
+
+    def __init__(self, path: Path = Path("/proc/stat")) -> None:
+        self._path = path
+        self._names = {f"cpu{cpu}".encode() for cpu in os.sched_getaffinity(0)}
+        self._idle = self._all = 0
+        self._next_at = -math.inf
+        self._known: int | None = None
+
+    def __repr__(self) -> str:
+        return f"<IdleCpus {self._known}>"
+
+    def milli_cpus(self, now: float) -> int | None:
+        """In steps of 100, of the time since the look before; ``None`` = not known. ``now`` is in
+        seconds of any clock."""
+        if now >= self._next_at:
+            self._next_at = now + self.SECONDS
+            self._look()
+        return self._known
+
+    def _look(self) -> None:
+        idle = total = 0
+        try:
+            for line in self._path.read_bytes().splitlines():
+                name, *ticks = line.split()
+                if name in self._names:
+                    # user nice system idle iowait irq softirq steal (guest is part of user)
+                    counts = [int(tick) for tick in ticks[:8]]
+                    idle += counts[3] + counts[4]
+                    total += sum(counts)
+        except (OSError, ValueError, IndexError):
+            self._known = None
+            return
+        was_idle, was_all, self._idle, self._all = self._idle, self._all, idle, total
+        if was_all and total > was_all:
+            share = max(0, idle - was_idle) / (total - was_all)
+            self._known = 100 * round(10 * share * len(self._names))

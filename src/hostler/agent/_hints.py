@@ -13,6 +13,7 @@ import trio
 from hostler.call import PendingCall
 from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, LoadHint
 
+from ._capacity import IdleCpus
 from ._container import Container
 from ._events import AgentEvents
 from ._launcher import Launcher
@@ -35,6 +36,7 @@ class LoadReporter:
         self._reserves = reserves
         self._complete_at = -math.inf
         self._mean_seconds = 0.0
+        self._idle_cpus = IdleCpus()
 
     def ran(self, seconds: float) -> None:
         """A call has used a container for so long."""
@@ -104,6 +106,7 @@ class LoadReporter:
             worthy_memory=worthy.memory,
             worthy_cpus=worthy.cpus,
             refused=events.ended["server_busy"] % 2**32,
+            idle_cpus=self._idle_cpus.milli_cpus(now) if complete else None,
         )
 
     def _all_warm(self) -> dict[bytes, int]:
