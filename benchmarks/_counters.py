@@ -54,14 +54,11 @@ def containers(samples: Samples, function: str = "", states: Sequence[str] = LIV
 def until_containers(target: Target, name: str, count: int, limit: float = 60.0) -> None:
     """Blocks until function ``name`` has ``count`` containers that are ready. Raises `RunFailed`
     if it has not in time."""
-    end, found = time.monotonic() + limit, 0.0
-    while found < count:
+    end, function = time.monotonic() + limit, function_id(target, name)
+    while (found := sum(containers(read_samples(one), function) for one in target.runners)) < count:
         if time.monotonic() > end:
             raise RunFailed(f"{name} has {found:.0f} containers, not {count}, after {limit} s")
         time.sleep(0.1)
-        found = sum(
-            containers(read_samples(one), function_id(target, name)) for one in target.runners
-        )
 
 
 @attrs.frozen

@@ -54,15 +54,18 @@ def open_hostler(
     driver: str,
     env: Mapping[str, str],
     runners: int = 1,
+    cores: Sequence[int] = (),
 ) -> Iterator[Target]:
     """One LB and ``runners`` runners on loopback. ``env`` goes to all; ``functions`` are the
-    entries of the declaration file, their image is ``fnt``."""
+    entries of the declaration file, their image is ``fnt``. ``cores`` are those of the runners and
+    their functions, one each."""
     with tempfile.TemporaryDirectory(prefix="bench.") as folder, contextlib.ExitStack() as stack:
         declared, paths = _declare(functions, driver, folder)
         start = Starter(folder, env, stack)
-        started = [
-            start("runner", "--bind", "127.0.0.1:0", "--driver", driver) for _ in range(runners)
-        ]
+        started = []
+        for number in range(runners):
+            with pinned(cores[number]) if cores else contextlib.nullcontext():
+                started.append(start("runner", "--bind", "127.0.0.1:0", "--driver", driver))
         # Of a runner of several workers both are for each of them.
         addresses = ",".join(told.get("runners") or told["grpc"] for _, told in started)
         pids = [pid for node, told in started for pid in (node, *told.get("workers", ()))]
@@ -98,6 +101,17 @@ def open_serve(
 
         address = announced["http"][0]
         yield Target(address=address, paths=paths, processes=processes, runners=[address])
+
+
+@contextlib.contextmanager
+def pinned(core: int) -> Iterator[None]:
+    """What this thread starts meanwhile runs on ``core``, with all that it starts itself."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
 
 
 def _declare(

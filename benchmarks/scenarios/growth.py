@@ -11,6 +11,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from typing import Any
 
 from .._counters import Moment, launches, until_containers, watched
@@ -133,7 +134,7 @@ def _steps(target: Target, settings: Settings) -> Metrics:
         metrics[f"calls_per_s/{name}/ideal"] = ideal
     series = _series_of(result, moments, plan)
     settings.keep_series("steps", series)
-    held = sum(row["containers"] for row in series) * LOOK
+    held = sum(a["containers"] * (b["seconds"] - a["seconds"]) for a, b in pairwise(series))
     metrics |= {
         "containers_started": started,
         "containers_started/ideal": most,
@@ -227,6 +228,11 @@ def rate_between(answered: Sequence[Answered], begin: float, end: float) -> floa
     """Calls per second that were served then."""
     served = sum(one.status == 200 and begin <= one.ended < end for one in answered)
     return served / (end - begin)
+
+
+def percentile(values: Sequence[float], percent: int) -> float:
+    ordered = sorted(values) or [0.0]
+    return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
 
 
 def by_second(answered: Sequence[Answered], seconds: float) -> Metrics:

@@ -14,19 +14,19 @@ from __future__ import annotations
 import contextlib
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import attrs
 
-from .._counters import launches, read_samples
+from .._counters import launches, read_samples, until_containers
 from .._measure import Metrics, RunFailed, measure_load
 from .._plan import LEFT, Ask, Crowd, CrowdPlan, LoadPlan
 from .._scenario import Scenario, Settings
 from .._target import Target, open_hostler, open_serve
 from .._usage import usage_of
 from ..crowd import run_crowd
-from .growth import health_of, rate_between, singles
+from .growth import health_of, percentile, rate_between, singles
 
 MIB = 2**20
 RATE, SECONDS, PATIENCE = 80.0, 20.0, 30.0
@@ -114,21 +114,26 @@ def _measure_untold(
 ) -> Metrics:
     opened: Callable[..., contextlib.AbstractContextManager[Target]]
     opened = open_serve if serve else open_hostler
-    with opened(FUNCTIONS, settings.driver, {**ENV, "FN_HTTP_BIND": "127.0.0.1:0"}) as nodes:
-        return _leave_untold(nodes, settings, patience, settings.scaled(seconds))
+    env = {**ENV, "FN_HTTP_BIND": "127.0.0.1:0"}
+    # What both containers can do, where nobody has to have them started.
+    warm = {"work": {**FUNCTIONS["work"], "annotations": {"hostler/min-warm": 2}}}
+    with opened(warm, settings.driver, env) as nodes:
+        singles(nodes, "work", dict(WORK), count=1)
+        until_containers(nodes, "work", 2)
+        ask = Ask(path=nodes.paths["work"], headers=dict(WORK))
+        length = settings.scaled(5.0)
+        both = Crowd(asks=[ask], clients=[(0.0, 2)])
+        alone = run_crowd(CrowdPlan(address=nodes.address, crowds=[both], seconds=length))
+        capacity = rate_between(alone.answered, length / 5, length)
+    with opened(FUNCTIONS, settings.driver, env) as nodes:
+        return _leave_untold(nodes, settings, patience, settings.scaled(seconds), capacity)
 
 
 def _leave_untold(
-    nodes: Target, settings: Settings, patience: _Patience, seconds: float
+    nodes: Target, settings: Settings, patience: _Patience, seconds: float, capacity: float
 ) -> Metrics:
     ask = Ask(path=nodes.paths["work"], headers=dict(WORK))
     singles(nodes, "work", dict(WORK), count=1)
-    warm_up = settings.scaled(5.0)
-    both = Crowd(asks=[ask], clients=[(0.0, 2)])
-    alone = run_crowd(CrowdPlan(address=nodes.address, crowds=[both], seconds=warm_up))
-    capacity = rate_between(alone.answered, warm_up / 5, warm_up)
-    launched = launches(nodes)
-
     chance = random.Random(1)
     arrivals = [number / RATE for number in range(round(RATE * seconds))]
     crowd = Crowd(
@@ -151,14 +156,14 @@ def _leave_untold(
         "served/ideal": capacity * seconds,
         "refused": len(refused),
         "refused_without_retry_after": sum(not one.retry_after for one in refused),
-        "refusal_p50_ms": _of([one.took for one in refused], 50) * 1e3,
-        "refusal_p99_ms": _of([one.took for one in refused], 99) * 1e3,
+        "refusal_p50_ms": percentile([one.took for one in refused], 50) * 1e3,
+        "refusal_p99_ms": percentile([one.took for one in refused], 99) * 1e3,
         "left": left,
         "left_share": left / len(arrivals),
         "other_answers": others,
-        "containers_lost": launches(nodes) - max(launched, 2),
-        "age_p50_ms": _of(served, 50) * 1e3,
-        "age_p99_ms": _of(served, 99) * 1e3,
+        "containers_lost": launches(nodes) - 2,
+        "age_p50_ms": percentile(served, 50) * 1e3,
+        "age_p99_ms": percentile(served, 99) * 1e3,
     }
     if settled < seconds:
         rate = rate_between(result.answered, settled, seconds)
@@ -167,11 +172,6 @@ def _leave_untold(
     health = health_of(result, seconds)
     del health["failed"]  # refusals
     return metrics | health
-
-
-def _of(values: Sequence[float], percent: int) -> float:
-    ordered = sorted(values) or [0.0]
-    return ordered[min(len(ordered) * percent // 100, len(ordered) - 1)]
 
 
 def _untold(name: str, patience: _Patience) -> list[Scenario]:

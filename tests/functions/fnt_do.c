@@ -7,12 +7,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <time.h>
 #include <unistd.h>
 
 #define BLOCK (64 * 1024)
 
 static const char *const REQUEST_KEYS[] = {
-    "after",  "bighead", "child",   "close",     "count", "crash",    "early", "eat",
+    "after",  "bighead", "burn", "child",   "close",     "count", "crash",    "early", "eat",
     "env",    "err",     "every",   "exit",      "extra", "fnstatus", "framing", "garbage",
     "hang",   "header",  "leak",    "lines",     "mid",   "out",      "outlines", "pid",
     "read",   "readdelay", "size",  "sleep",     "status", "type",    "until", "who",   "write",
@@ -232,6 +233,17 @@ static void print(const char *list) {
         put_line(STDOUT_FILENO, block);
 }
 
+/* Uses that much CPU time, however long that takes. */
+static void burn_ms(long ms) {
+    struct timespec now;
+    if (!ms)
+        return;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+    long long end = now.tv_sec * 1000000000LL + now.tv_nsec + ms * 1000000LL;
+    while (now.tv_sec * 1000000000LL + now.tv_nsec < end)
+        clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now);
+}
+
 static void end_if_asked(const char *list) {
     long code = find_number(list, "exit", -1);
     if (code >= 0)
@@ -317,6 +329,7 @@ static bool do_request(struct conn *conn, struct request *request, const char *l
     int failed = read_body(conn, request, !early);
     if (failed || early)
         return failed > 0 ? refuse(conn, failed) : !failed && good;
+    burn_ms(find_number(list, "burn", 0));
     sleep_ms(find_number(list, "sleep", 0));
     wait_for_file(list);
     end_if_asked(list);

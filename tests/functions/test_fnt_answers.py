@@ -13,6 +13,8 @@ import httpx
 import pytest
 import trio
 
+from benchmarks._usage import usage_of
+
 from .process import Fnt, open_fnt
 
 
@@ -75,6 +77,13 @@ async def test_waits(fnt: Fnt, do: str) -> None:
     answer = await fnt.call(do, content=b"hello")
     assert answer.status_code == 200
     assert time.monotonic() - begin >= 0.05
+
+
+async def test_a_request_uses_cpu_time(fnt: Fnt) -> None:
+    pid = int((await fnt.call("pid")).text)
+    before = usage_of([pid]).cpu_us
+    assert (await fnt.call("burn=50", content=b"hello")).content == b"hello"
+    assert usage_of([pid]).cpu_us - before >= 50_000
 
 
 async def until_another(fnt: Fnt) -> None:
