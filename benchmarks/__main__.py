@@ -73,7 +73,9 @@ def _choose(options: argparse.Namespace) -> list[Scenario]:
     if found:
         chosen = [known[name] for name in dict.fromkeys(chain.from_iterable(found.values()))]
     else:
-        chosen = [one for one in known.values() if not one.only_by_name]
+        chosen = [
+            one for one in known.values() if options.driver in one.drivers and not one.only_by_name
+        ]
     if options.url:
         chosen = [one for one in chosen if one.fits_url or one.target == "function"]
     return chosen

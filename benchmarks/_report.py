@@ -105,9 +105,10 @@ def warnings_of(report: Report) -> list[str]:
         if others and others.most > MAX_OTHERS and report.settings.get("driver") == "process":
             found.append(f"{name}: other processes used {others.most:.1f} CPUs")
         ceiling = report.scenarios.get(f"ceiling-{name.rpartition('-')[2]}")
-        if name.startswith("ceiling-") or ceiling is None:
+        measured = metrics.get("requests_per_s")
+        if name.startswith("ceiling-") or ceiling is None or measured is None:
             continue
-        rate, limit = metrics["requests_per_s"].median, ceiling["requests_per_s"].median
+        rate, limit = measured.median, ceiling["requests_per_s"].median
         if limit < rate * MIN_HEADROOM:
             found.append(f"{name}: {rate:.0f} requests/s of the generator's {limit:.0f}")
     return found

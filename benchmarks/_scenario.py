@@ -56,6 +56,7 @@ class Scenario:
     """Entries of the declaration file. Only a scenario with just ``echo`` can go to a URL."""
     env: Mapping[str, str] = {}
     """Settings of the nodes."""
+    drivers: tuple[str, ...] = ("process", "docker")
     only_by_name: bool = False
     """Not among "all of them": it takes minutes."""
 

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
+from .._answers import BadAnswer
 from .._counters import Moment, launches, until_containers, watched
 from .._measure import Metrics, RunFailed, measure_load
 from .._plan import Answered, Ask, Crowd, CrowdPlan, CrowdResult, LoadPlan
@@ -219,7 +220,10 @@ def singles(
 ) -> None:
     """Calls one after the other. Raises `RunFailed` at an answer that is none."""
     for _ in range(count):
-        answer = post(nodes.address, nodes.paths[name], body, headers)
+        try:
+            answer = post(nodes.address, nodes.paths[name], body, headers)
+        except (BadAnswer, OSError) as error:
+            raise RunFailed(f"a single call had no answer: {error}") from error
         if answer.status != 200:
             raise RunFailed(f"status {answer.status}: {answer.body[:200]!r}")
 

@@ -288,5 +288,6 @@ SCENARIOS = (
         about="20 ms of CPU per call, two runners with a core each, and one core is busy",
         measure=_spread,
         target="none",
+        drivers=("process",),
     ),
 )

@@ -210,6 +210,7 @@ def test_summaries_and_verdicts() -> None:
 def test_a_slow_generator_is_reported(tmp_path: Path) -> None:
     rates = {"hot-echo-1": 100.0, "ceiling-1": 400.0, "hot-echo-32": 100.0, "ceiling-32": 299.0}
     scenarios = {name: summarise([{"requests_per_s": rate}]) for name, rate in rates.items()}
+    scenarios["steps-1"] = summarise([{"calls_per_s": 99.0}])  # of another generator
     report = make_report(scenarios, {"runs": 1})
     assert warnings_of(report) == ["hot-echo-32: 100 requests/s of the generator's 299"]
     path = tmp_path / "folder" / "report.json"
