@@ -9,7 +9,7 @@ import trio
 
 from hostler.abc import CallListener, InnerAgent
 from hostler.call import CallOption, PendingCall, build_call
-from hostler.engagement import ServerEngagement
+from hostler.engagement import EngagementEnded, ServerEngagement
 from hostler.frames import ClientFrame, Data, Finished, ResultStart, RunnerFrame
 
 
@@ -22,6 +22,8 @@ class PlayedEngagement(ServerEngagement):
         self.peer = "test"
         self.sent: list[RunnerFrame] = []
         self.changed = trio.Event()
+        self.breaks_with_ack = False
+        """It is lost once an acknowledgement was handed over."""
         for frame in frames:
             self.play(frame)
         if end:
@@ -44,6 +46,8 @@ class PlayedEngagement(ServerEngagement):
         self.sent.append(frame)
         self.changed.set()
         self.changed = trio.Event()
+        if self.breaks_with_ack and isinstance(frame, ResultStart):
+            raise EngagementEnded("the connection was lost")
 
     async def wait_sent(self, kind: type[RunnerFrame]) -> RunnerFrame:
         while True:

@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import pytest
 import trio
 
+from hostler.bodies import BodyBudget
 from hostler.call import CallDraft, PendingCall
+from hostler.config import BodyConfig
 from hostler.engagement import GRPCStatus, LogChannel
 from hostler.errors import (
     APIError,
@@ -18,7 +24,6 @@ from hostler.errors import (
     ServerBusy,
 )
 from hostler.frames import ClientFrame, Data, ResultStart, TryCall
-from hostler.runner._body import BodyLost
 from hostler.runner._engagement import Terms
 from hostler.runner._hooks import Hooks, StatusChecks
 from hostler.runner._service import PureRunnerService
@@ -65,6 +70,20 @@ async def engage(
     if broken is not None:
         raise broken
     return service
+
+
+async def never(call: PendingCall) -> None:
+    raise AssertionError("the call ran")
+
+
+@asynccontextmanager
+async def detaching(
+    agent: ToldAgent, bodies: BodyBudget | None = None, limit: float = math.inf
+) -> AsyncIterator[PureRunnerService]:
+    """A service that keeps the bodies of detached calls in ``bodies``."""
+    agent.add_listener(AcknowledgeDetached(bodies, limit))
+    async with trio.open_nursery() as nursery:
+        yield PureRunnerService(agent, Terms(), Hooks(), nursery)
 
 
 async def test_the_order_of_a_call() -> None:
@@ -283,11 +302,17 @@ class TestDetached:
         assert engagement.heads() == []
         assert engagement.finished().error_code == 503
 
-    async def test_a_broken_body_after_the_acknowledgement_ends_the_stream(self) -> None:
-        engagement = PlayedEngagement(a_try(type="detached"), Data(b"part"), end=True)
+    async def test_a_broken_body_ends_the_stream_without_an_acknowledgement(self) -> None:
+        ran: list[PendingCall] = []
+
+        async def run(call: PendingCall) -> None:
+            ran.append(call)
+
+        engagement = PlayedEngagement(a_try(type="detached", timeout=9), Data(b"part"), end=True)
         with pytest.raises(GRPCStatus, match="expected ClientMsg_Data"):
-            await engage(engagement)
-        assert engagement.sent == [ResultStart(202)]
+            await engage(engagement, ToldAgent(run))
+        assert engagement.sent == []
+        assert ran == []
 
     async def test_weakness_03_16_survives_the_loss_of_its_lb(self) -> None:
         release = trio.Event()
@@ -300,32 +325,114 @@ class TestDetached:
         await self._lose_lb(ToldAgent(wait), release, a_try(type="detached"))
         assert served == ["call-1"]
 
-    async def test_a_body_that_is_lost_with_the_lb_ends_the_call(self, logs: Logs) -> None:
-        release = trio.Event()
-        failures = []
+    async def test_acknowledged_only_with_its_whole_body(self) -> None:
+        """From then on nothing of the call depends on its LB."""
+        read: list[bytes] = []
 
-        async def read(call: PendingCall) -> None:
-            stream = call.body.open()
-            assert await stream.receive_some() == b"part"
-            await release.wait()
-            try:
-                await stream.receive_some()
-            except BodyLost as lost:
-                failures.append(lost)
-                raise
+        async def run(call: PendingCall) -> None:
+            async with call.body.open() as stream:
+                read.append(b"".join([bytes(piece) async for piece in stream]))
 
-        await self._lose_lb(ToldAgent(read), release, a_try(type="detached"), whole=False)
-        assert len(failures) == 1
-        logs.expect_error("call failed inside the runner")
+        agent = ToldAgent(run)
+        async with detaching(agent) as service:
+            engagement = PlayedEngagement(a_try(type="detached", timeout=9), Data(b"be"))
+            async with trio.open_nursery() as stream:
+                stream.start_soon(service.engage, engagement)
+                await trio.testing.wait_all_tasks_blocked()
+                assert engagement.sent == []
+                engagement.play(Data(b"gin"))
+                engagement.play(Data(b"", eof=True))
+                await engagement.wait_sent(ResultStart)
+                stream.cancel_scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+        assert read == [b"begin"]
 
-    async def _lose_lb(
-        self, agent: ToldAgent, release: trio.Event, call: TryCall, *, whole: bool = True
+    async def test_a_call_whose_lb_is_lost_within_its_body_does_not_run(self) -> None:
+        bodies, agent = BodyBudget(), ToldAgent(never)
+        async with detaching(agent, bodies) as service:
+            engagement = PlayedEngagement(a_try(type="detached", timeout=9), Data(b"part"))
+            async with trio.open_nursery() as stream:
+                stream.start_soon(service.engage, engagement)
+                await trio.testing.wait_all_tasks_blocked()
+                assert bodies.memory == len(b"part")
+                stream.cancel_scope.cancel()
+            await trio.testing.wait_all_tasks_blocked()
+            assert service.statistics().detached == 0
+        assert bodies.memory == 0
+        assert engagement.sent == []
+
+    async def test_an_acknowledgement_that_breaks_the_engagement_is_kept(self) -> None:
+        """The LB may have it all the same."""
+        served: list[str] = []
+
+        async def run(call: PendingCall) -> None:
+            served.append(call.model.id)
+
+        async with detaching(ToldAgent(run)) as service:
+            engagement = PlayedEngagement(a_try(type="detached"), Data(b"in", eof=True))
+            engagement.breaks_with_ack = True
+            await service.engage(engagement)
+        assert served == ["call-1"]
+
+    async def test_a_body_over_the_limit_is_refused_for_good(self) -> None:
+        for data in (Data(b"x" * 11, eof=True), Data(b"x" * 10)):
+            bodies, agent = BodyBudget(), ToldAgent(never)
+            async with detaching(agent, bodies, limit=10) as service:
+                engagement = PlayedEngagement(a_try(type="detached", timeout=9), data)
+                engagement.play(Data(b"x", eof=True))
+                await service.engage(engagement)
+            assert engagement.heads() == []
+            assert engagement.finished().error_code == 413
+            assert bodies.memory == 0
+
+    async def test_a_body_without_room_is_refused_so_that_others_may_take_it(self) -> None:
+        bodies = BodyBudget(BodyConfig(body_memory=10, body_disk=0))
+        async with detaching(ToldAgent(never), bodies) as service:
+            engagement = PlayedEngagement(a_try(type="detached", timeout=9), Data(b"x" * 10))
+            engagement.play(Data(b"x", eof=True))
+            await service.engage(engagement)
+        assert engagement.heads() == []
+        assert engagement.finished().error_code == 503
+        assert service.statistics().handled == 0
+        assert (bodies.memory, bodies.not_kept["no_room"]) == (0, 1)
+
+    async def test_a_body_on_a_broken_disk_is_refused_so_that_others_may_take_it(
+        self, tmp_path: Path, logs: Logs
     ) -> None:
-        agent.add_listener(AcknowledgeDetached())
-        async with trio.open_nursery() as nursery:
-            terms = Terms()
-            service = PureRunnerService(agent, terms, Hooks(), nursery)
-            engagement = PlayedEngagement(call, Data(b"part", eof=whole))
+        bodies = BodyBudget(BodyConfig(body_spill_size=1, body_dir=str(tmp_path / "none")))
+        async with detaching(ToldAgent(never), bodies) as service:
+            engagement = PlayedEngagement(a_try(type="detached", timeout=9), Data(b"xx", eof=True))
+            await service.engage(engagement)
+        assert engagement.finished().error_code == 503
+        logs.expect_error("bodies can't be written to disk")
+
+    async def test_a_body_has_the_time_of_its_call(self, autojump_clock: object) -> None:
+        began = trio.current_time()
+        async with detaching(ToldAgent(never)) as service:
+            engagement = PlayedEngagement(a_try(type="detached", timeout=9), Data(b"part"))
+            await service.engage(engagement)
+        assert trio.current_time() - began == pytest.approx(9)
+        assert engagement.heads() == []
+        assert engagement.finished().error_code == 504
+
+    async def test_what_it_takes_is_given_back_with_its_end(self) -> None:
+        bodies = BodyBudget(BodyConfig(body_spill_size=10))
+        seen: list[tuple[int, int]] = []
+
+        async def run(call: PendingCall) -> None:
+            seen.append((bodies.memory, bodies.disk))
+            raise FunctionError(502, "failed")
+
+        for size in (10, 11):
+            data = Data(b"x" * size, eof=True)
+            async with detaching(ToldAgent(run), bodies) as service:
+                await service.engage(PlayedEngagement(a_try(type="detached", timeout=9), data))
+        assert seen == [(10, 0), (0, 11)]
+        assert (bodies.memory, bodies.disk) == (0, 0)
+
+    async def _lose_lb(self, agent: ToldAgent, release: trio.Event, call: TryCall) -> None:
+        async with detaching(agent) as service:
+            engagement = PlayedEngagement(call, Data(b"part", eof=True))
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as stream:
                     stream.start_soon(service.engage, engagement)

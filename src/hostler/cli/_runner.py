@@ -11,7 +11,8 @@ from prometheus_client import REGISTRY
 from hostler import wire
 from hostler.abc import PKIData
 from hostler.agent import Resources, open_agent
-from hostler.config import AgentConfig, PoolConfig, RunnerConfig
+from hostler.bodies import BodyBudget, BodyMetrics
+from hostler.config import AgentConfig, BodyConfig, LBConfig, PoolConfig, RunnerConfig
 from hostler.errors import ConfigError
 from hostler.front import node_app, open_listeners
 from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
@@ -51,6 +52,11 @@ class RunnerNode:
         if server.tls_client_names and self.pki is None:
             raise ConfigError("FN_TLS_CLIENT_NAMES needs --tls-ca, --tls-cert and --tls-key")
         hooks = self._hooks()
+        kept = BodyConfig.from_env(self.settings.env)
+        max_detached_body = LBConfig.from_env(self.settings.env).max_detached_body
+        if self.place is not None:
+            kept = self.place.part_of(kept, "body_memory", "body_disk")
+        bodies = BodyBudget(kept)
         bind, for_driver, total, sharers = self.settings.bind, config, None, 1
         if self.place is not None and (part := self.place.part) is not None:
             config = part.agent_config(config)
@@ -78,6 +84,7 @@ class RunnerNode:
                 addresses["http"] = http.addresses
             tracer = await enter(open_tracer(self.settings.node, "runner"))
             loop = await enter(wire.open_loop())
+            BodyMetrics(REGISTRY, bodies)
             driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
             agent = await enter(
                 open_agent(
@@ -105,6 +112,8 @@ class RunnerNode:
                     checks=self.checks,
                     hooks=hooks,
                     logs=logs,
+                    bodies=bodies,
+                    max_detached_body=max_detached_body,
                     keepalive=wire.Keepalive(
                         interval=server.runner_keepalive_interval,
                         timeout=server.runner_keepalive_timeout,

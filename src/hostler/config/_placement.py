@@ -30,7 +30,7 @@ class LBConfig(EnvConfig):
         default=64 * 1024 * 1024, metadata=setting(number(), "FN_MAX_DETACHED_BODY")
     )
     """Bytes (67 108 864) of a detached call's request body, which is kept whole because it has to
-    outlive the request. Ours: Fn has no limit."""
+    outlive the request, and on a runner its load balancer. Ours: Fn has no limit."""
 
 
 @attrs.frozen(kw_only=True)

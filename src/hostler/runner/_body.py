@@ -7,17 +7,10 @@ import trio
 from ..abc import Body
 from ..bodies import BodyConsumed
 from ..engagement import ServerEngagement
-from ..errors import HostlerError, ProtocolError
+from ..errors import ProtocolError
 from ..frames import Data
 
 EXPECTED_DATA = "Protocol failure: expected ClientMsg_Data"
-
-
-class BodyLost(HostlerError):
-    """The LB went away before it had sent the whole body."""
-
-    def __init__(self) -> None:
-        super().__init__("the request body ended with the engagement")
 
 
 async def receive_data(engagement: ServerEngagement) -> Data:
@@ -32,12 +25,11 @@ class EngagementBody(Body):
     """Can be opened once: what the function took is not kept.
 
     Nothing is read ahead. A function that reads slowly, or a call that waits for a slot, thereby
-    stops the LB from sending (HTTP/2 flow control).
+    stops the LB from sending (HTTP/2 flow control). Not to be read once the engagement is over.
     """
 
     def __init__(self, engagement: ServerEngagement, first: Data) -> None:
         self._stream: _EngagementStream | None = _EngagementStream(engagement, first)
-        self._abort = self._stream.abort
 
     def open(self) -> trio.abc.ReceiveStream:
         if self._stream is None:
@@ -45,42 +37,24 @@ class EngagementBody(Body):
         stream, self._stream = self._stream, None
         return stream
 
-    def abort(self) -> None:
-        """The engagement is over: a read under way, and each later one, raises `BodyLost`,
-        unless the whole body is here."""
-        self._abort()
-
 
 class _EngagementStream(trio.abc.ReceiveStream):
     def __init__(self, engagement: ServerEngagement, first: Data) -> None:
         self._engagement = engagement
         self._rest: bytes | memoryview = first.data
         self._eof = first.eof
-        self._open = trio.CancelScope()
-
-    def abort(self) -> None:
-        self._open.cancel()
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:
         await trio.lowlevel.checkpoint()
         while not self._rest and not self._eof:
-            await self._fill()
+            frame = await receive_data(self._engagement)
+            self._rest, self._eof = frame.data, frame.eof
         rest = self._rest
         if max_bytes is None or len(rest) <= max_bytes:
             self._rest = b""
             return bytes(rest)
         self._rest = memoryview(rest)[max_bytes:]
         return bytes(rest[:max_bytes])
-
-    async def _fill(self) -> None:
-        frame: Data | None = None
-        if not self._open.cancel_called:
-            # A scope can be entered once, and abort() may come at any time: one for each read.
-            with trio.CancelScope() as self._open:
-                frame = await receive_data(self._engagement)
-        if frame is None:
-            raise BodyLost
-        self._rest, self._eof = frame.data, frame.eof
 
     async def aclose(self) -> None:
         await trio.lowlevel.checkpoint()

@@ -7,8 +7,9 @@
         └──reserve──▶ waiting for a slot ──slot──▶ reserved ──commit──▶ running
 
 The first data frame is awaited before the call is submitted: it is on its way with the try, and
-most calls are complete with it. From there the body is read only as the function takes it. A call
-that is reserved is submitted at once, and takes its slot; see `_reservation`.
+most calls are complete with it. From there the body is read only as the function takes it; that of
+a detached call, whole before it is acknowledged. A call that is reserved is submitted at once, and
+takes its slot; see `_reservation`.
 """
 
 from __future__ import annotations
@@ -84,9 +85,6 @@ class CallRun:
             error = await self._outcome()
         except ProtocolError as broken:
             raise GRPCStatus(UNKNOWN, str(broken)) from broken
-        finally:
-            if not isinstance(self._body, BytesBody):
-                self._body.abort()
         load = None if self._call is None else self._agent.load_hint(self._call)
         last = finished(self._call, error, load)
         await self._engagement.send_all([*self._unsent(), last], last=True)
@@ -208,6 +206,7 @@ class _DetachedRun:
         except BROKEN as broken:
             self.error = broken
         finally:
+            await call.body.aclose()
             self.ended.set()
 
 

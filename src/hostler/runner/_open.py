@@ -11,9 +11,10 @@ from .. import wire
 from .._grace import Grace
 from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics
+from ..bodies import BodyBudget
 from ._hooks import Hooks, StatusChecks
 from ._logs import FunctionLogs
-from ._service import PureRunnerService, RunnerStatistics, open_runner_service
+from ._service import MAX_DETACHED_BODY, PureRunnerService, RunnerStatistics, open_runner_service
 
 DEFAULT_KEEPALIVE = wire.Keepalive(interval=60.0)
 """A server may ping more often than a client: nobody counts it."""
@@ -48,6 +49,8 @@ async def open_pure_runner(
     hooks: Hooks | None = None,
     logs: FunctionLogs | None = None,
     metrics: AgentMetrics | None = None,
+    bodies: BodyBudget | None = None,
+    max_detached_body: float = MAX_DETACHED_BODY,
     keepalive: wire.Keepalive = DEFAULT_KEEPALIVE,
     multiplex_calls: int = wire.SHARED_CALLS,
     grace: float | Grace = 30.0,
@@ -59,7 +62,8 @@ async def open_pure_runner(
     used, or one is opened. ``ssl_context`` as of `hostler.wire.server_tls`, or files to follow;
     without one the runner talks plaintext and logs a warning. With ``client_names``, an LB's
     certificate must have one of them (`hostler.wire.certificate_names`). ``detached`` = whether
-    detached calls are taken.
+    detached calls are taken. Their bodies are here, whole, before they are acknowledged:
+    ``bodies`` is what all of them may take, ``max_detached_body`` the bytes that one may have.
     ``keepalive`` says when a silent connection is checked, and given up.
     ``multiplex_calls`` is how many calls an LB may have at once on one stream (0 = one each).
     ``checks`` are what a status consists of. ``logs`` is the built-in log streamer; the agent has
@@ -78,7 +82,14 @@ async def open_pure_runner(
     async with (
         wire.open_loop(loop) as running_loop,
         open_runner_service(
-            agent, detached=detached, checks=checks, hooks=hooks, logs=logs, metrics=metrics
+            agent,
+            detached=detached,
+            checks=checks,
+            hooks=hooks,
+            logs=logs,
+            metrics=metrics,
+            bodies=bodies,
+            max_detached_body=max_detached_body,
         ) as service,
         wire.open_server(
             service,

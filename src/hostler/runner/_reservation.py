@@ -37,11 +37,6 @@ class ReservedBody(Body):
             raise BodyConsumed("a call that is only reserved has no body yet")
         return self._body.open()
 
-    def abort(self) -> None:
-        """See `EngagementBody.abort`."""
-        if self._body is not None:
-            self._body.abort()
-
 
 class Reservation:
     """Tells the LB that its call has a slot, and waits for the `Commit`. A `SlotHook`."""

@@ -14,6 +14,8 @@ from .._grace import Grace
 from .._groups import open_background
 from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics, default_agent_metrics
+from ..bodies import BodyBudget
+from ..config import LBConfig
 from ..engagement import GRPCStatus, LogChannel, RunnerService, ServerEngagement
 from ..errors import ProtocolError
 from ..frames import LoadHint, RunnerStatus
@@ -27,6 +29,8 @@ from ._writers import AcknowledgeDetached
 
 log = structlog.get_logger(__name__)
 
+MAX_DETACHED_BODY = LBConfig().max_detached_body
+"""Bytes of the body of a detached call: what a load balancer takes by default."""
 LOG_SECONDS = 5.0
 """Seconds that log collectors get in a drain at most to take what is left, once all calls are
 over."""
@@ -168,6 +172,8 @@ async def open_runner_service(
     hooks: Hooks | None = None,
     logs: FunctionLogs | None = None,
     metrics: AgentMetrics | None = None,
+    bodies: BodyBudget | None = None,
+    max_detached_body: float = MAX_DETACHED_BODY,
 ) -> AsyncIterator[PureRunnerService]:
     """The runner protocol over ``agent``, without a wire: for `open_pure_runner`, and for programs
     and tests that bring a transport of their own. Parameters as there.
@@ -178,6 +184,6 @@ async def open_runner_service(
     async with open_background() as tasks:
         terms = Terms(detached=detached, checks=checks or StatusChecks())
         if detached:
-            agent.add_listener(AcknowledgeDetached())
+            agent.add_listener(AcknowledgeDetached(bodies, max_detached_body))
         yield PureRunnerService(agent, terms, hooks or Hooks(), tasks, logs=logs, metrics=metrics)
         tasks.cancel_scope.cancel()

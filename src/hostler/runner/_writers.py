@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
+from contextlib import suppress
 from http import HTTPStatus
 
 import trio
 
-from ..abc import CallListener, ResponseWriter
+from ..abc import Body, CallListener, ResponseWriter
+from ..bodies import BodyBudget, NotKept, keep_whole
 from ..call import PendingCall
-from ..engagement import ServerEngagement
-from ..errors import CallHandleNotFound
+from ..engagement import EngagementEnded, ServerEngagement
+from ..errors import APIError, CallHandleNotFound, CallTimeout, ServerBusy
 from ..frames import Data, Headers, ResultStart
 
 
@@ -74,8 +77,12 @@ class DetachedWriter(ResponseWriter):
         self.acknowledged = False
 
     async def acknowledge(self) -> None:
-        await self._engagement.send(ResultStart(HTTPStatus.ACCEPTED))
+        """From here on the call runs, whatever becomes of the LB: it may have the acknowledgement,
+        and may have answered its client, before this returns, or although the engagement broke."""
+        await trio.lowlevel.checkpoint_if_cancelled()
         self.acknowledged = True
+        with suppress(EngagementEnded):
+            await self._engagement.send(ResultStart(HTTPStatus.ACCEPTED))
 
     async def start(self, status: int, headers: Headers) -> None:
         pass
@@ -85,8 +92,17 @@ class DetachedWriter(ResponseWriter):
 
 
 class AcknowledgeDetached(CallListener):
-    """Tells the LB that a detached call has its slot: the earliest moment at which the LB may
-    answer its client. Registered on the inner agent."""
+    """Tells the LB that a detached call has its slot, and that its body is here: the earliest
+    moment at which the LB may answer its client. Registered on the inner agent.
+
+    The body is read only now: calls that wait for a slot take no room, and a runner that refuses
+    one has not taken its body for nothing. It is kept in ``bodies``, up to ``limit`` bytes; whoever
+    runs the call closes it.
+    """
+
+    def __init__(self, bodies: BodyBudget | None = None, limit: float = math.inf) -> None:
+        self._bodies = bodies or BodyBudget()
+        self._limit = limit
 
     def hears_begin(self, call: PendingCall) -> bool:
         return call.model.type == "detached"
@@ -96,4 +112,17 @@ class AcknowledgeDetached(CallListener):
             return
         if not isinstance(call.writer, DetachedWriter):
             raise CallHandleNotFound
+        call.body = await self._whole(call)
         await call.writer.acknowledge()
+
+    async def _whole(self, call: PendingCall) -> Body:
+        """The body, from now on without the LB. It has to come within the call's time, which holds
+        for the body of any other call."""
+        try:
+            with trio.move_on_after(call.run_seconds(trio.current_time())):
+                return await keep_whole(call.body, self._bodies, self._limit)
+        except APIError as error:
+            if isinstance(error.__cause__, NotKept):
+                raise ServerBusy from error  # another runner may have room, or a disk that works
+            raise
+        raise CallTimeout
