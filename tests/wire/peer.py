@@ -13,6 +13,8 @@ from h2.events import Event
 from h2.settings import SettingCodes
 
 from hostler import wire
+from hostler.wire._connection import SHARED_CALLS_SETTING
+from hostler.wire._h2 import with_setting
 from hostler.wire._keepalive import DEFAULT_KEEPALIVE
 
 
@@ -25,9 +27,17 @@ class Peer:
         self.h2.initiate_connection()
         if settings:
             self.h2.update_settings(settings)
+        self.shared_calls = 0
+        """To be announced with the first settings."""
 
     async def flush(self) -> None:
-        await self.stream.send_all(self.h2.data_to_send())
+        data = self.h2.data_to_send()
+        if self.shared_calls:
+            end = 9 + int.from_bytes(data[:3], "big")
+            settings = with_setting(data[:end], SHARED_CALLS_SETTING, self.shared_calls)
+            data = settings + data[end:]
+            self.shared_calls = 0
+        await self.stream.send_all(data)
 
     async def next(self, kind: type[Event]) -> Event:
         """The next event of a kind, others are dropped."""

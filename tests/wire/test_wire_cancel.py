@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from h2.settings import SettingCodes
 
 from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart, TryCall
 from hostler.wire import _workers
 from hostler.wire._broken import Broken
+from hostler.wire._connection import STREAM_WINDOW, WireProtocol
 from hostler.wire._stream import WireStream
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
-from .services import EMPTY_BODY, SUCCESS, TRY, Pair, Service, call, collect, open_pair
+from .services import EMPTY_BODY, SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair
 
 pytestmark = pytest.mark.usefixtures("carrier")
 
@@ -162,6 +164,50 @@ async def test_cancelled_while_try_call_waits_for_credit_is_not_committed() -> N
         with trio.CancelScope() as scope:
             await _enter_with_try_stuck(pair, scope.cancel)
         await _check_clean(pair, tasks)
+
+
+async def test_a_call_that_is_cancelled_in_the_turn_of_its_credit_is_not_sent() -> None:
+    """Its task has not had its turn yet: what was sent by then would count as one that may have
+    run, although nobody waits for it any more."""
+    async with open_pair(Gate()) as pair, trio.open_nursery() as nursery:
+        commits: list[int] = []
+        (protocol,) = await _connected(pair)
+
+        def commit(number: int) -> None:
+            commits.append(number)
+            scopes[1].cancel()
+
+        async def engage(number: int) -> None:
+            with scopes[number]:
+                async with pair.client.engage(
+                    TRY, first=EMPTY_BODY, on_commit=lambda: commit(number)
+                ) as engagement:
+                    await collect(engagement)
+
+        scopes = [trio.CancelScope() for _ in range(3)]
+        await _set_window(protocol, 0)
+        for number in range(3):
+            nursery.start_soon(engage, number)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+        assert commits == []
+        await _set_window(protocol, STREAM_WINDOW)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert commits == [0, 2]
+        gate = pair.service.on_engage
+        assert isinstance(gate, Gate)
+        gate.open.set()
+
+
+async def _connected(pair: Pair) -> Collection[WireProtocol]:
+    """The server's side of the client's connections, of which it has one now."""
+    await pair.client.status()
+    return pair.server.connections
+
+
+async def _set_window(protocol: WireProtocol, size: int) -> None:
+    protocol.connection.h2.update_settings({SettingCodes.INITIAL_WINDOW_SIZE: size})
+    protocol.connection.flush()
+    await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 def after_put(monkeypatch: pytest.MonkeyPatch, act: Callable[[WireStream], None]) -> None:

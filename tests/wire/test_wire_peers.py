@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
 import trio
@@ -20,7 +21,7 @@ from hostler.engagement import (
     NotSent,
     ServerEngagement,
 )
-from hostler.frames import Data, ResultStart, RunnerFrame
+from hostler.frames import Data, ResultStart, RunnerFrame, TryCall
 from hostler.wire._connection import STREAM_WINDOW
 from hostler.wire._inbox import CREDIT
 from hostler.wire._messages import runner_messages
@@ -248,3 +249,49 @@ async def _slow(engagement: ServerEngagement) -> None:
     await engagement.send(ResultStart(200))
     await trio.sleep(0.1)  # ten pings
     await engagement.send(SUCCESS)
+
+
+@pytest.mark.parametrize("shared", [0, 512], ids=["stream", "shared-stream"])
+async def test_what_a_frozen_runner_has_not_got_is_not_committed(shared: int) -> None:
+    """Its socket takes what the kernels hold. The calls behind that are in our own hands, and can
+    be tried elsewhere; but for what was written in part."""
+    calls, size, largest = 200, 20_000, 2**31 - 1
+    try_call = TryCall(models_call_json="x" * size)
+    commits: list[int] = []
+
+    def prepare(peer: Peer) -> None:
+        peer.stream.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
+        peer.h2.increment_flow_control_window(largest - 65535)
+        peer.shared_calls = shared
+
+    async def engage(number: int) -> None:
+        with suppress(NotSent, EngagementFailed):
+            async with client.engage(
+                try_call, first=EMPTY_BODY, on_commit=lambda: commits.append(number)
+            ) as engagement:
+                await engagement.receive()
+
+    async with (
+        peer_and_client(prepare, INITIAL_WINDOW_SIZE=largest, MAX_CONCURRENT_STREAMS=calls) as (
+            peers,
+            client,
+        ),
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(engage, 0)
+        peer = await peers.receive()
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        (slot,) = client._pool._slots
+        assert (slot.shared is not None) == bool(shared)
+        ours = slot.protocol.connection.transport.get_extra_info("socket")
+        ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
+        for number in range(1, calls):
+            nursery.start_soon(engage, number)
+            await trio.testing.wait_all_tasks_blocked()
+        committed = len(commits)
+        slot.protocol.abort("given up")
+        received = 0
+        while data := await peer.stream.receive_some(2**20):
+            received += len(data)
+        assert 1 < len(commits) == committed < calls
+        assert (committed - 1) * size <= received

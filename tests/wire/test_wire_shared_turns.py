@@ -97,6 +97,35 @@ async def _set_window(pair: Pair, size: int) -> None:
     await trio.testing.wait_all_tasks_blocked(0.01)
 
 
+async def test_no_more_calls_are_handed_over_than_the_window_has_room_for() -> None:
+    """The others wait where they can be withdrawn: a runner that is frozen never takes them."""
+    commits: list[int] = []
+
+    async with open_pair() as pair, trio.open_nursery() as nursery:
+        await call(pair.client)
+        shared = pair.client._pool._slots[0].shared
+        assert shared is not None
+        stream = shared._stream
+        used = STREAM_WINDOW - stream.connection.h2.window(stream.known_id)
+        await _set_window(pair, used)
+
+        async def engage(number: int) -> None:
+            def commit() -> None:
+                commits.append(number)
+
+            async with pair.client.engage(TRY, first=EMPTY_BODY, on_commit=commit) as engagement:
+                await collect(engagement)
+
+        for number in range(10):
+            nursery.start_soon(engage, number)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert commits == []
+        await _set_window(pair, used + 100)
+        sent = len(commits)
+        assert 1 <= sent <= 4
+        nursery.cancel_scope.cancel()
+
+
 async def test_a_call_is_not_handed_over_into_a_window_that_was_taken_back() -> None:
     commits: list[int] = []
 

@@ -269,6 +269,11 @@ class WireProtocol(grpclib_protocol.H2Protocol):
                 run=self._run,
             )
             self.connection.write = self._trio_side.write
+            if self.client_side:
+                # What the socket does not take waits where it can be withdrawn, not in asyncio's
+                # hands: of a runner that is frozen, such calls are tried elsewhere. (TLS has
+                # buffers of its own.)
+                self.connection.transport.set_write_buffer_limits(high=0)
         h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = STREAM_WINDOW
         h2.local_settings[SettingCodes.MAX_FRAME_SIZE] = h2.max_inbound_frame_size = MAX_FRAME
         if self.client_side:

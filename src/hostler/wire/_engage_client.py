@@ -199,8 +199,7 @@ async def _hand_over(
         # One write for both, so a small call is a single packet.
         rest = [part for parts in data_messages(first) for part in parts] if first else []
         position = stream.put(message, *rest) - sum(map(len, rest))
-        stream.call_when_sent(position, note)
-        await stream.wait_sent(position)
+        await stream.hand_over(position, note)
     except StreamBroken as error:
         if not sent:
             raise NotSent(f"runner {address}: {error}") from error

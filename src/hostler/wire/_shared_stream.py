@@ -103,20 +103,24 @@ class SharedStream(ABC):
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._ready and self._stream.room():
-            self._send_batch()
+        while self._ready and (room := self._stream.room()):
+            self._send_batch(room)
 
     def flush_all(self) -> None:
         """Hand everything to the stream, whether or not that can send it now."""
         while self._ready:
             self._send_batch()
 
-    def _send_batch(self) -> None:
+    def _send_batch(self, room: int = BATCH) -> None:
+        """Of up to ``room`` bytes, if there is so much: what goes beyond it would wait below, and
+        could not be withdrawn any more."""
         taken, parts, size = [], [b""], 0
-        while self._ready and size < BATCH:
+        if room > BATCH:
+            room = BATCH
+        while self._ready and size < room:
             call = self._ready.popleft()
             call.queued = False
-            part = call.take(BATCH - size, self._next_number)
+            part = call.take(room - size, self._next_number)
             if part:
                 self.calls[call.number] = call
                 taken.append(call)

@@ -60,6 +60,8 @@ class WireStream(grpclib_protocol.Stream):
         self._unsent: deque[Sequence[Buffer]] = deque()
         self._queued = self._sent = 0
         self._when_sent: tuple[int, Callable[[], None]] | None = None
+        self._handing_over: trio.lowlevel.Task | None = None
+        """The task in `hand_over`, while it waits."""
         self._steps = 0
         self._progress = trio.Event()
         self.on_input: Callable[[], None] | None = None
@@ -108,6 +110,7 @@ class WireStream(grpclib_protocol.Stream):
     def _wake(self) -> None:
         self._changed.set()
         self._progress.set()
+        self._wake_handing_over()
         if self.on_input is not None:
             self.on_input()
 
@@ -192,21 +195,45 @@ class WireStream(grpclib_protocol.Stream):
             self.pump(flush=flush)
         return self._queued
 
-    def call_when_sent(self, position: int, callback: Callable[[], None]) -> None:
-        """Call ``callback`` in the moment in which all up to ``position`` has been handed to the
-        transport, perhaps now. Synchronous; one callback at a time.
+    async def hand_over(self, position: int, on_sent: Callable[[], None]) -> None:
+        """Wait until all up to ``position`` has been handed to the transport. ``on_sent`` is called
+        in that moment, perhaps before this waits; one task at a time.
 
-        Unlike the return of `wait_sent` it can't be lost to a cancellation, or to a break of the
-        stream, that comes right after that moment.
+        Trio-flavoured. Raises `StreamBroken` or `PeerDone`. When it is cancelled before that
+        moment, it never comes: the rest of what was queued is not sent, so that the stream is good
+        for nothing but to be reset.
         """
-        self._when_sent = (position, callback)
+        self._when_sent = (position, on_sent)
         self._report_sent()
+        try:
+            while self._when_sent is not None:
+                self.check_writable()
+                self._handing_over = trio.lowlevel.current_task()
+                await trio.lowlevel.wait_task_rescheduled(self._withdraw)
+        finally:
+            self._when_sent = None
+        await self._checkpoint()
+        self.check_writable()
+
+    def _withdraw(self, _: object) -> trio.lowlevel.Abort:
+        """The task that hands over is cancelled. It learns of it in its next turn; what is sent
+        until then would be committed, although the attempt is over."""
+        self._handing_over = self._when_sent = None
+        self._unsent.clear()
+        return trio.lowlevel.Abort.SUCCEEDED
 
     def _report_sent(self) -> None:
         if self._when_sent is not None and self._sent >= self._when_sent[0]:
-            _, callback = self._when_sent
+            _, on_sent = self._when_sent
             self._when_sent = None
-            callback()
+            on_sent()
+            self._wake_handing_over()
+
+    def _wake_handing_over(self) -> None:
+        """Only when it is done, or can't be done any more: a task that was woken can't withdraw."""
+        if self._handing_over is not None:
+            task, self._handing_over = self._handing_over, None
+            trio.lowlevel.reschedule(task)
 
     async def wait_sent(self, position: int) -> None:
         """Wait until all up to ``position`` has been handed to the transport.
