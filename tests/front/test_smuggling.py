@@ -10,6 +10,7 @@ import math
 import re
 
 import pytest
+import trio.testing
 
 from hostler.config import NodeConfig
 from hostler.front import invoke_app
@@ -24,6 +25,62 @@ HEAD = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\n"
 
 def post(*lines: bytes, body: bytes = b"") -> bytes:
     return HEAD + b"".join(line + b"\r\n" for line in lines) + b"\r\n" + body
+
+
+def mangled(name: bytes, value: bytes) -> dict[str, list[bytes]]:
+    """The ways to write a header line that public collections know (those of PortSwigger's HTTP
+    Request Smuggler, and of the HTTP Garden) which some servers take for that header, and some
+    for another, or for two lines. By name; the lines of each."""
+    line = name + b": " + value
+    odd = {
+        "underscore": [line.replace(b"-", b"_")],
+        "blank in the name": [line.replace(b"-", b" ")],
+        "backslash in the name": [line.replace(b"-", b"\\")],
+        "escape in the name": [line.replace(b"E", b"%45").replace(b"L", b"%4c")],
+        "another letter in the name": [line.replace(b"e", b"\x82", 1)],
+        "no blank": [name + b":" + value],
+        "two blanks": [name + b":  " + value],
+        "junk before the colon": [name + b" x: " + value],
+        "folded before the value": [name + b":", b" " + value],
+        "folded by a tab": [name + b":", b"\t" + value],
+        "folded with a bare LF": [name + b":\n " + value],
+        "folded before the colon": [name + b"\n : " + value],
+        "folded into another header": [b"X: y", b" " + line],
+        "folded into another header by a tab": [b"X: y", b"\t" + line],
+        "folded behind the value": [line, b" , x"],
+        "a vertical tab on a line of its own": [name + b": \n\x0b" + value],
+        "behind a bare CR": [b"X: y\r" + line],
+        "behind a bare LF": [b"X: y\n" + line],
+        "behind CR LF CR": [b"X: y", b"\r" + line],
+        "behind two bare LF": [b"X: y\n\n" + line],
+        "before a bare LF": [line + b"\nX: y"],
+        "before a bare CR": [line + b"\rX: y"],
+        "a CR in the name": [line[:3] + b"\r" + line[3:]],
+        "upper case": [name.upper() + b": " + value.upper()],
+        "mixed case": [name.swapcase() + b": " + value.swapcase()],
+        "named by Connection": [b"Connection: " + name, line],
+        "in quotes": [name + b': "' + value + b'"'],
+        "in apostrophes": [name + b": '" + value + b"'"],
+        "cut short": [line[:-1]],
+        "behind a comma": [name + b": ," + value],
+        "before a comma": [line + b","],
+        "twice in a list": [line + b", " + value],
+        "twice": [line, line],
+        "behind another": [name + b": identity", line],
+        "before another": [line, name + b": identity"],
+        "in a list": [name + b": identity, " + value + b", identity"],
+        "another header": [b"Content-Encoding: " + value],
+        "an odd blank": [name + b":\xa0" + value],
+        "a byte FF for a blank": [name + b":\xff" + value],
+    }
+    for code in (0, 1, 8, 9, 11, 12, 13, 31, 127, 133, 160):
+        char = bytes([code])
+        odd[f"{code} before the name"] = [char + line]
+        odd[f"{code} before the colon"] = [name + char + b": " + value]
+        odd[f"{code} behind the colon"] = [name + b":" + char + value]
+        odd[f"{code} before the value"] = [name + b": " + char + value]
+        odd[f"{code} behind the value"] = [line + char]
+    return odd
 
 
 CHUNKED = b"Transfer-Encoding: chunked"
@@ -66,6 +123,29 @@ REFUSED = {
     "a header without a name": post(b": 5", body=HIDDEN),
     "a name with a blank": post(b"X Y: 5", body=HIDDEN),
     "a CR alone": post(b"X: 1\rContent-Length: 9", body=HIDDEN),
+    "a CR and a NUL": post(b"X: 1\r\x00Content-Length: 9", body=HIDDEN),
+    "a control character in a value": post(b"X: a\x01b", body=HIDDEN),
+    "CL twice, the same": post(b"Content-Length: 3", b"Content-Length: 3", body=b"abc" + HIDDEN),
+    "CL list of the same": post(b"Content-Length: 3, 3", body=b"abc" + HIDDEN),
+    "CL behind a bare LF": post(b"X: 1\nContent-Length: 3", body=b"abc" + HIDDEN),
+    "TE folded": post(b"Transfer-Encoding:", b" chunked", body=ONE + HIDDEN),
+    "obs-fold": post(b"X: a", b" b", b"\tc", b"Content-Length: 3", body=b"abc" + HIDDEN),
+    "a bare LF behind the request line": HEAD.replace(b"\r\n", b"\n", 1) + b"\r\n" + HIDDEN,
+    "bare LFs alone": post(b"Content-Length: 3").replace(b"\r", b"") + b"abc" + HIDDEN,
+    "a head that ends with LF LF": HEAD + b"X: 1\n\n" + HIDDEN,
+    "a head that ends with LF CR LF": HEAD + b"X: 1\n\r\n" + HIDDEN,
+    "a head that ends with CR LF LF": HEAD + b"\n" + HIDDEN,
+    "a blank before the request line": b" " + HEAD + b"\r\n" + HIDDEN,
+    "tabs in the request line": HEAD.replace(b" ", b"\t", 2) + b"\r\n" + HIDDEN,
+    "a LF in the request line": HEAD.replace(b" HTTP", b"\nHTTP") + b"\r\n" + HIDDEN,
+    "HTTP/0.9": b"GET /invoke/fn1\r\n\r\n" + HIDDEN,
+    "HTTP/1": HEAD.replace(b"/1.1", b"/1") + b"\r\n" + HIDDEN,
+    "HTTP/1.10": HEAD.replace(b"/1.1", b"/1.10") + b"\r\n" + HIDDEN,
+    "http/1.1": HEAD.replace(b"HTTP", b"http") + b"\r\n" + HIDDEN,
+    "HTTP/9.9": HEAD.replace(b"/1.1", b"/9.9") + b"\r\n" + HIDDEN,
+    "HTTP/0.0": HEAD.replace(b"/1.1", b"/0.0") + b"\r\n" + HIDDEN,
+    "HTTP/1.2": HEAD.replace(b"/1.1", b"/1.2") + b"\r\n" + HIDDEN,
+    "HTTP/2.0": HEAD.replace(b"/1.1", b"/2.0") + b"\r\n" + HIDDEN,
     "a third version": b"POST /invoke/fn1 HTTP/1.1 HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
     "a blank in the path": b"POST /invoke/fn1 /x HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
 }
@@ -84,6 +164,29 @@ BROKEN_BODY = {
     "a chunk without its end": b"1\r\nxXX0\r\n\r\n",
     "a size with a NUL": b"1\x00\r\nx\r\n0\r\n\r\n",
     "trailers that are no headers": b"0\r\nPOST / HTTP/1.1\r\n\r\n",
+    "trailers that are folded": b"0\r\nX: y\r\n z\r\n\r\n",
+    "a trailer behind a bare LF": b"0\r\nX: y\nZ: z\r\n\r\n",
+    "trailers that end with LF LF": b"0\r\nX: y\n\n",
+    "a trailer with a bare CR": b"0\r\nX: y\rZ\r\n\r\n",
+    "an end of CR LF LF": b"0\r\n\n",
+    "an end of LF CR LF": b"0\n\r\n",
+    "an end of LF LF": b"0\n\n",
+    "an end of CR CR": b"0\r\r",
+    "a size that ends with LF": b"1\nx\r\n0\r\n\r\n",
+    "a chunk that ends with LF": b"1\r\nx\n0\r\n\r\n",
+    "a chunk that ends with two other bytes": b"1\r\nxyz0\r\n\r\n",
+    "a blank behind the size": b"1 \r\nx\r\n0\r\n\r\n",
+    "a tab behind the size": b"1\t\r\nx\r\n0\r\n\r\n",
+    "a CR behind the size": b"1\r\r\nx\r\n0\r\n\r\n",
+    "a CR before the extension": b"1\r;a\r\nx\r\n0\r\n\r\n",
+    "an extension with a bare CR": b"1;a\rb\r\nx\r\n0\r\n\r\n",
+    "an extension with a bare LF": b"1;a\nx\r\n0\r\n\r\n",
+    "an extension with a NUL": b"1;\x00\r\nx\r\n0\r\n\r\n",
+    "an extension without a size": b";a\r\nx\r\n0\r\n\r\n",
+    "a size of 17 digits": b"0" * 16 + b"1\r\nx\r\n0\r\n\r\n",
+    "a size with a form feed": b"\x0c1\r\nx\r\n0\r\n\r\n",
+    "a comma in the size": b"1,1\r\nx\r\n0\r\n\r\n",
+    "a fraction": b"1.0\r\nx\r\n0\r\n\r\n",
 }
 
 
@@ -94,6 +197,7 @@ async def exchange(data: bytes) -> tuple[bytes, ScriptedAgent]:
         client = await front.connect()
         await client.send(data)
         received = await client.read_all()
+        await client.stream.aclose()
         await front.wait_connections(0)
         other = await front.connect()
         assert (await other.post(b"x")).body == b"x"
@@ -104,7 +208,7 @@ async def exchange(data: bytes) -> tuple[bytes, ScriptedAgent]:
 @pytest.mark.parametrize("name", REFUSED)
 async def test_a_request_that_can_be_seen_in_two_ways_is_refused(name: str) -> None:
     received, agent = await exchange(REFUSED[name])
-    assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 "))
+    assert received.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 501 ", b"HTTP/1.1 505 "))
     assert len(STATUS_LINE.findall(received)) == 1
     assert b"\r\nconnection: close\r\n" in received.lower()
     assert agent.calls == []
@@ -118,26 +222,70 @@ async def test_a_body_with_broken_chunks_hides_no_request(name: str) -> None:
     assert not [call for call in agent.calls if "hidden" in call.model.url]
 
 
+@pytest.mark.parametrize("name", mangled(b"", b""))
+@pytest.mark.parametrize("header", [b"Transfer-Encoding", b"Content-Length"])
+async def test_a_header_that_is_written_oddly_hides_no_request(header: bytes, name: str) -> None:
+    """It stands beside one that is not, by which all that was sent is one request."""
+    if header == b"Transfer-Encoding":
+        lines = mangled(header, b"chunked")[name]
+        body = b"0\r\n\r\n" + HIDDEN
+        sent = post(b"Content-Length: %d" % len(body), *lines, b"Connection: close", body=body)
+    else:
+        lines = mangled(header, b"0")[name]
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
+        sent = post(CHUNKED, *lines, b"Connection: close", body=body)
+    received, agent = await exchange(sent)
+    assert re.match(rb"HTTP/1\.1 (200|400|501) ", received)
+    assert len(STATUS_LINE.findall(received)) == 1
+    assert len(agent.calls) == received.startswith(b"HTTP/1.1 200 ")
+    assert not [call for call in agent.calls if "hidden" in call.model.url]
+
+
+@pytest.mark.parametrize("name", mangled(b"", b""))
+@pytest.mark.parametrize(
+    ("header", "value", "body"),
+    [(b"Transfer-Encoding", b"chunked", ONE), (b"Content-Length", b"1", b"x")],
+    ids=["TE", "CL"],
+)
+async def test_a_header_that_is_written_oddly_is_that_header_or_another_or_refused(
+    header: bytes, value: bytes, body: bytes, name: str
+) -> None:
+    """Alone: what is taken for the body by it is a body, or no request was made of it."""
+    last = HIDDEN.replace(b"Host", b"Connection: close\r\nHost")
+    received, agent = await exchange(post(*mangled(header, value)[name], body=body + last))
+    hidden = [call for call in agent.calls if "hidden" in call.model.url]
+    if received.startswith(b"HTTP/1.1 200 "):
+        another = name in ("underscore", "escape in the name", "another header")
+        assert bool(hidden) is not another
+        assert (b"x" in received.partition(b"\r\n\r\n")[2][:8]) is not another
+    else:
+        assert agent.calls == []
+
+
 @pytest.mark.parametrize(
     ("lines", "body"),
     [
-        ([b"Content-Length: 3", b"Content-Length: 3"], b"abc"),
-        ([b"Content-Length: 3, 3"], b"abc"),
-        ([b"X: a", b" b", b"\tc", b"Content-Length: 3"], b"abc"),
         ([b"transfer-ENCODING:  CHUNKED  "], b'03;ext="a\r\nabc\r\n000\r\nX: y\r\n\r\n'),
+        ([CHUNKED], b"3;a = b\t\r\nabc\r\n0;\xff\r\nX:\ty\r\nY:\r\n\r\n"),
+        ([CHUNKED], b"0" * 15 + b"3\r\nabc\r\n" + b"0" * 16 + b"\r\n\r\n"),
+        ([b"content-LENGTH: \t 003 "], b"abc"),
+        ([b"X: \xff\t\x80", b"Y:", b"Content-Length: 3"], b"abc"),
     ],
-    ids=["equal lengths", "a list of equal lengths", "obs-fold", "odd but valid chunks"],
+    ids=["odd but valid chunks", "extensions", "zeros", "blanks", "odd but valid values"],
 )
-async def test_what_can_be_seen_in_one_way_only_passes(lines: list[bytes], body: bytes) -> None:
-    agent = ScriptedAgent()
-    async with open_front(agent) as front:
+@pytest.mark.parametrize("bytewise", [False, True])
+async def test_what_can_be_seen_in_one_way_only_passes(
+    lines: list[bytes], body: bytes, bytewise: bool
+) -> None:
+    async with open_front() as front:
         client = await front.connect()
-        await client.send(post(*lines, body=body))
+        sent = post(*lines, body=body)
+        for at in range(0, len(sent), 1 if bytewise else len(sent)):
+            await client.send(sent[at : at + 1] if bytewise else sent)
+            await trio.testing.wait_all_tasks_blocked()
         assert (await client.answer()).body == b"abc"
-        assert (await client.post(b"next")).body == b"next"
-    headers = agent.calls[0].model.headers
-    assert headers.get("X", ["a b c"]) == ["a b c"]  # a fold is one blank (RFC 9112, section 5.2)
-    assert headers.get("Content-Length", ["3"]) == ["3"]
+        if not bytewise:  # else its answer began before its end was there, and was the last
+            assert (await client.post(b"next")).body == b"next"
 
 
 async def test_the_host_of_an_absolute_target_counts() -> None:

@@ -73,6 +73,8 @@ class Connection:
         """The wait for a request has an end, by a drain or since it was long."""
         self._last: tuple[PlainHead, RequestHead] | None = None
         self._head: _H11Event = h11.NEED_DATA
+        self._raw_head = b""
+        """The same, as it was sent."""
         self._unseen: PlainHead | None = None
         """Of the present request, if h11 knows nothing of it."""
         self.peer = client.peer
@@ -201,25 +203,24 @@ class Connection:
     async def _by_h11(self) -> Exchange | None:
         """The next request, of which h11 has got some."""
         try:
-            event = self.h11.next_event()
-            if event is h11.NEED_DATA:
-                if not await within(
-                    self.owner.config.request_header_read_timeout, self._rest_of_head
-                ):
-                    await self._refuse(408, "Request header read timed out")
-                    return None
-                event = self._head
+            self._read_head()
+            if self._head is h11.NEED_DATA and not await within(
+                self.owner.config.request_header_read_timeout, self._rest_of_head
+            ):
+                await self._refuse(408, "Request header read timed out")
+                return None
         except h11.RemoteProtocolError as error:
             await self._refuse(error.error_status_hint, str(error))
             return None
+        event = self._head
         if not isinstance(event, h11.Request):
             return None
         # h11 refuses only what grows over the limit before it is complete.
         if head_size(event) > self.owner.heads.max_head:
             await self._refuse(431, "Receive buffer too long")
             return None
-        if (fault := framing_fault(event)) is not None:
-            await self._refuse(400, fault)
+        if (fault := framing_fault(event, self._raw_head)) is not None:
+            await self._refuse(*fault)
             return None
         return Exchange(self, RequestHead.of(event))
 
@@ -244,11 +245,16 @@ class Connection:
         if not left:
             self.h11.next_event()
 
+    def _read_head(self) -> None:
+        """Have h11 read a head of what it has got."""
+        before = self.h11.trailing_data[0]
+        self._head = self.h11.next_event()
+        self._raw_head = before[: len(before) - len(self.h11.trailing_data[0])]
+
     async def _rest_of_head(self) -> None:
-        self._head = h11.NEED_DATA
         while self._head is h11.NEED_DATA:
             await self._fill()
-            self._head = self.h11.next_event()
+            self._read_head()
 
     async def _fill(self) -> None:
         self.h11.receive_data(await self._client.read())

@@ -25,6 +25,7 @@ from hostler._plain_http import write_head, write_response
 from hostler.frames import BODY_PIECE
 
 from ._dates import http_date
+from ._framing import ChunkLines
 from ._limits import within
 from ._request import RequestHead
 from ._routes import CALL_PATHS
@@ -51,6 +52,8 @@ class Exchange:
     _late = False
     _bad_body: h11.RemoteProtocolError | None = None
     _continuing: trio.Event | None = None
+    _chunk_lines: ChunkLines | None = None
+    """Of a chunked body."""
     _due: int | None = None
     """Bytes of body that the response still has to have, if its head was plain."""
     answered = False
@@ -119,7 +122,11 @@ class Exchange:
         of their own."""
         config = self._connection.owner.config
         try:
-            self._pull()
+            if not self._plain:
+                if any(name == b"transfer-encoding" for name, _ in self._head.fields):
+                    self._chunk_lines = ChunkLines()
+                    self._chunk_lines.check(self._connection.h11.trailing_data[0])
+                self._pull()
             if not self._body_here and self._declared() <= min(
                 READ_AHEAD, config.max_request_size or READ_AHEAD
             ):
@@ -192,7 +199,10 @@ class Exchange:
                 await self._connection.send_all(self._connection.h11.send(response) or b"")
             finally:
                 self._continuing.set()
-        self._connection.h11.receive_data(await self._connection.read())
+        data = await self._connection.read()
+        if self._chunk_lines is not None:
+            self._chunk_lines.check(data)
+        self._connection.h11.receive_data(data)
         self._pull()
 
     def _take(self, data: bytes) -> None:
