@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 
 import pytest
 import trio
 import trio.testing
 
+from hostler._asgi import _incoming
+from hostler.bodies import BodyBudget
 from hostler.call import PendingCall
-from hostler.config import NodeConfig
+from hostler.config import BodyConfig, NodeConfig
+from hostler.front import invoke_app
 from tests.conftest import Logs
 
-from ._agent import ScriptedAgent, hang
-from ._sockets import open_front
+from ._agent import TABLE, ScriptedAgent, hang
+from ._sockets import open_front, until
 from .test_server import CHUNKED, chunk
 
 
@@ -234,6 +238,72 @@ async def test_slow_reader_stops_the_function_and_then_gets_everything() -> None
         await trio.testing.wait_all_tasks_blocked(0.05)
         assert written < size * pieces
         assert len((await client.answer()).body) == size * pieces
+
+
+SIZE = 20_000_000
+"""Bytes, more than the buffers between a client and the server hold."""
+
+
+async def answer_first(call: PendingCall) -> None:
+    """Answer in pieces before anything is read, then read it all."""
+    await call.writer.start(200, [])
+    for _ in range(SIZE // 50_000):
+        await call.writer.write(bytes(50_000))
+    received = 0
+    async with call.body.open() as body:
+        while piece := await body.receive_some():
+            received += len(piece)
+    await call.writer.write(b" %d" % received)
+
+
+def request(size: int, *, chunked: bool) -> bytes:
+    if chunked:
+        return CHUNKED + chunk(bytes(size)) + b"0\r\n\r\n"
+    head = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    return head % size + bytes(size)
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_who_reads_only_after_it_has_written_does_not_hang(chunked: bool) -> None:
+    agent, budget = ScriptedAgent(answer_first), BodyBudget()
+    config = NodeConfig(max_request_size=2 * SIZE)
+    app = invoke_app(agent, TABLE, config=config, bodies=budget)
+    async with open_front(agent, config=config, app=app) as front:
+        client = await front.connect()
+        await client.send(request(SIZE, chunked=chunked))
+        assert 0 < budget.memory <= SIZE
+        assert (await client.answer()).body == bytes(SIZE) + b" %d" % SIZE
+    assert budget.memory == 0
+
+
+@pytest.mark.parametrize("limit", ["a body's", "all bodies'"])
+async def test_what_is_held_for_such_clients_has_a_limit(
+    limit: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of each, and of all."""
+    budget = BodyBudget()
+    if limit == "a body's":
+        monkeypatch.setattr(_incoming, "HELD_WHILE_STUCK", 200_000)
+    else:
+        budget = BodyBudget(BodyConfig(body_memory=200_000))
+    agent = ScriptedAgent(answer_first)
+    config = NodeConfig(max_request_size=2 * SIZE, response_write_timeout=1)
+    app = invoke_app(agent, TABLE, config=config, bodies=budget)
+    async with open_front(agent, config=config, app=app) as front:
+        client = await front.connect()
+        async with trio.open_nursery() as nursery:
+
+            async def send() -> None:
+                with suppress(trio.BrokenResourceError):
+                    await client.send(request(SIZE, chunked=False))
+
+            nursery.start_soon(send)
+            await until(lambda: budget.memory > 200_000 - 64 * 1024)
+            await agent.left.wait()
+            assert agent.record == ["cancelled"]
+            await front.wait_connections(0)
+            nursery.cancel_scope.cancel()
+    assert budget.memory == 0
 
 
 async def test_reader_that_stalls_is_given_up(logs: Logs) -> None:

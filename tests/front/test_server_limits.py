@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from hostler.config import NodeConfig
+from hostler.front import _connection
 
 from ._agent import ScriptedAgent, hang
 from ._sockets import open_front, until
@@ -26,6 +27,49 @@ async def test_declared_size_over_the_limit_is_413_though_the_client_keeps_sendi
         assert answer.status == 413
         assert b"100000 \\u003e max 1000" in answer.body
         assert await client.closed_by_server()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_who_sends_much_before_it_reads_gets_to_read_its_refusal(chunked: bool) -> None:
+    """More than the buffers between the two hold."""
+    size = 20_000_000
+    async with open_front(config=NodeConfig(max_request_size=1000)) as front:
+        client = await front.connect()
+        if chunked:
+            await client.send(CHUNKED + chunk(bytes(size)))
+        else:
+            head = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+            await client.send(head % size + bytes(size))
+        answer = await client.answer()
+        assert (answer.status, answer.headers["connection"]) == (413, "close")
+        assert await client.closed_by_server()
+
+
+@pytest.mark.parametrize("end", ["bytes", "quiet", "total", "drain"])
+async def test_a_refused_client_is_listened_to_within_limits(
+    end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if end == "bytes":
+        monkeypatch.setattr(_connection, "LINGER_BYTES", 100_000)
+    elif end == "quiet":
+        monkeypatch.setattr(_connection, "LINGER_SECONDS", 0.05)
+    elif end == "total":
+        monkeypatch.setattr(_connection, "LINGER_TOTAL_SECONDS", 0.05)
+    else:
+        monkeypatch.setattr(_connection, "LINGER_DRAIN_SECONDS", 0.05)
+    async with open_front(config=NodeConfig(max_request_size=1000), grace=60) as front:
+        client = await front.connect()
+        await client.send(
+            b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 9999999\r\n\r\n"
+        )
+        assert (await client.answer()).status == 413
+        if end == "drain":
+            front.shutdown.set()
+            await front.done.wait()
+        with contextlib.suppress(trio.BrokenResourceError):
+            while end in ("bytes", "total"):
+                await client.send(bytes(10_000))
+        await front.wait_connections(0)
 
 
 async def test_chunked_size_over_the_limit_is_413() -> None:

@@ -2,7 +2,7 @@
 exchange."""
 
 from ._cors import cors
-from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming
+from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming, Outgoing
 from ._lifespan import answer_lifespan
 from ._middleware import Middleware, with_middleware
 from ._own_server import Handler, HeadReader, OwnServer, as_extension, head_reader, own_server
@@ -29,6 +29,7 @@ __all__ = [
     "Incoming",
     "Message",
     "Middleware",
+    "Outgoing",
     "OwnServer",
     "RawHeader",
     "RawHeaders",

@@ -9,13 +9,23 @@ from collections.abc import Callable
 import trio
 
 from hostler._change import Change
+from hostler.bodies import BodyBudget
 from hostler.errors import APIError, HostlerError, RequestTooBig
 
-from ._types import Message, Receive
+from ._types import Message, Receive, Send
 
 READ_AHEAD = 64 * 1024
 """Bytes of a body that are held before the client has to wait for the function. Bodies with a
 declared length up to this are read whole before the call is made."""
+
+
+HELD_WHILE_STUCK = 64 * 1024 * 1024
+"""Bytes of one body that are held if the client does not take its response meanwhile, as far as
+the bodies of all calls together may have memory (`BodyConfig.body_memory`): many clients read only
+after they have written everything."""
+STUCK_SECONDS = 0.2
+"""How long such a client takes nothing, and the function nothing of the body, before more is held
+than `READ_AHEAD`. One that reads slowly does not get there, so that it slows its own request."""
 
 
 class BodyBroken(HostlerError):
@@ -27,6 +37,28 @@ class BodyTimeout(APIError):
 
     default_code = 408
     default_message = "Request body read timed out"
+
+
+class Outgoing:
+    """The response's side of one exchange, for the request's."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.sending = False
+        self.sent = 0
+        """Messages."""
+        self.changed = Change()
+        """Also of the request's side."""
+
+    async def send(self, message: Message) -> None:
+        """ASGI's ``send``."""
+        self.sending = True
+        self.changed.note()
+        try:
+            await self._send(message)
+        finally:
+            self.sending = False
+            self.sent += 1
 
 
 class Incoming:
@@ -41,26 +73,36 @@ class Incoming:
     ``on_gone`` is called when either has seen that the client has gone.
 
     ``limit`` is the greatest body in bytes (`math.inf` = any), ``read_until`` the time (clock of
-    `trio.current_time`) at which the body must have arrived.
+    `trio.current_time`) at which the body must have arrived. A client that does not take the
+    response, which goes through ``outgoing``, until it has sent its body: `watch` holds up to
+    `HELD_WHILE_STUCK` bytes for it, counted in ``budget`` until `discard`.
     """
 
     def __init__(
         self,
         receive: Receive,
         on_gone: Callable[[], None],
+        outgoing: Outgoing,
+        budget: BodyBudget,
         *,
         limit: float = math.inf,
         read_until: float = math.inf,
     ) -> None:
         self._receive = receive
         self._on_gone = on_gone
+        self._outgoing = outgoing
+        self._budget = budget
         self._limit = limit
         self._read_until = read_until
         self._chunks: deque[bytes] = deque()
         self._held = 0
+        self._counted = 0
+        """Bytes that are held beyond `READ_AHEAD`."""
         self._received = 0
         self._discard = False
-        self._changed = Change()
+        self._changed = outgoing.changed
+        self._stuck = -1
+        """The message that the client does not take."""
         self.complete = False
         """The whole body has arrived."""
         self.failure: Exception | None = None
@@ -79,22 +121,48 @@ class Incoming:
         """Take what the client sends, until it has gone, or until cancelled."""
         there = True
         while there:
-            while self._held >= READ_AHEAD and not self._discard:
-                await self._changed.wait()
+            while self._held >= READ_AHEAD and not self._discard and not await self._is_stuck():
+                pass
             there = self._note(await self._next())
+
+    async def _is_stuck(self) -> bool:
+        """Whether the client does not take its response, and more of the body may be held. If not,
+        or not yet, return when something has changed."""
+        outgoing, budget = self._outgoing, self._budget
+        if (
+            not outgoing.sending
+            or self._held >= HELD_WHILE_STUCK
+            or budget.memory >= budget.config.body_memory
+        ):
+            await self._changed.wait()
+            return False
+        sent = outgoing.sent
+        if self._stuck != sent:
+            with trio.move_on_after(STUCK_SECONDS) as waiting:
+                await self._changed.wait()
+            if waiting.cancelled_caught and outgoing.sent == sent:
+                self._stuck = sent
+        return self._stuck == sent
+
+    def _hold(self, size: int) -> None:
+        """So many bytes more, or less."""
+        self._held += size
+        beyond = max(0, self._held - READ_AHEAD)
+        self._budget.memory += beyond - self._counted
+        self._counted = beyond
 
     def discard(self) -> None:
         """From now on nobody wants the body: throw away what arrives of it."""
         self._discard = True
         self._chunks.clear()
-        self._held = 0
+        self._hold(-self._held)
         self._changed.note()
 
     def taken(self) -> bytes:
         """What is here of the body, which is then no longer held."""
         data = b"".join(self._chunks)
         self._chunks.clear()
-        self._held = 0
+        self._hold(-self._held)
         self._changed.note()
         return data
 
@@ -112,7 +180,7 @@ class Incoming:
         if max_bytes is not None and len(chunk) > max_bytes:
             self._chunks.appendleft(chunk[max_bytes:])
             chunk = chunk[:max_bytes]
-        self._held -= len(chunk)
+        self._hold(-len(chunk))
         self._changed.note()
         return chunk
 
@@ -150,7 +218,7 @@ class Incoming:
             self._fail(RequestTooBig())
         elif data and not self._discard:
             self._chunks.append(data)
-            self._held += len(data)
+            self._hold(len(data))
         if not more and self.failure is None:
             self.complete = True
         self._changed.note()

@@ -32,10 +32,14 @@ log = structlog.get_logger(__name__)
 
 _H11Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
-LINGER_SECONDS = 1.0
-LINGER_BYTES = 256 * 1024
-"""How long, and for how many bytes, a connection is kept that was answered before its request
-was complete. Closed at once, the kernel would reset it, and the answer could be lost."""
+LINGER_SECONDS = 5.0
+LINGER_TOTAL_SECONDS = 30.0
+LINGER_BYTES = 64 * 1024 * 1024
+"""How long a connection is kept that was answered before its request was complete: until its client
+sends nothing for so long, for so long altogether, and for so many bytes. Closed at once, the kernel
+would reset it, and who writes all before he reads would get no answer. (The times are nginx's.)"""
+LINGER_DRAIN_SECONDS = 1.0
+"""The same in a drain."""
 
 
 FIRST_SECONDS = 1.0
@@ -77,6 +81,7 @@ class Connection:
         """The same, as it was sent."""
         self._unseen: PlainHead | None = None
         """Of the present request, if h11 knows nothing of it."""
+        self._lingering: trio.CancelScope | None = None
         self.peer = client.peer
         self._gone = False
         self._on_gone: list[Callable[[], None]] = []
@@ -147,6 +152,10 @@ class Connection:
     def close_if_idle(self) -> None:
         """Close it if no request is there. The first one may still be on its way; of later ones
         clients know that the connection may be closed before (RFC 9112, section 9.5)."""
+        if self._lingering is not None:
+            end = trio.current_time() + LINGER_DRAIN_SECONDS
+            self._lingering.deadline = min(self._lingering.deadline, end)
+            return
         if not self.idle or self._has_more() or self._client.is_readable():
             return
         self._ending = True
@@ -309,9 +318,11 @@ class Connection:
             return
         self._client.send_eof()
         received = 0
-        with trio.move_on_after(LINGER_SECONDS):
+        with trio.move_on_after(LINGER_TOTAL_SECONDS) as self._lingering:
+            if self.owner.draining:
+                self.close_if_idle()
             while received < LINGER_BYTES:
-                data = await self._client.read()
-                if not data:
+                with trio.move_on_after(LINGER_SECONDS) as quiet:
+                    received += len(data := await self._client.read())
+                if quiet.cancelled_caught or not data:
                     return
-                received += len(data)

@@ -12,6 +12,7 @@ import trio
 from hostler._asgi import (
     READ_AHEAD,
     Incoming,
+    Outgoing,
     OwnServer,
     Receive,
     Reply,
@@ -106,8 +107,7 @@ class Invoker:
                 await exchange.answer_for_agent()
             if exchange.ended or exchange.call_scope.cancel_called:
                 self._account(exchange, route, method, started_ns)
-            if exchange.body is not None:  # it may have a file, on a disk that is slow
-                await exchange.body.aclose()
+            await exchange.aclose()
 
     def _account(self, exchange: _Exchange, route: str, method: str, started_ns: int) -> None:
         duration_ns = time.monotonic_ns() - started_ns
@@ -169,13 +169,20 @@ class _Exchange:
         # (A body that turns out to be bad ends the call, too, but not the connection.)
         self.call_scope = lent or trio.CancelScope()
         """Cancelled when the client goes, or by the agent that it is lent to."""
+        outgoing = Outgoing(send) if lent is None else None
         self.writer = AsgiWriter(
-            send, self.call_scope.cancel, answer, way.response_head, head.method == "HEAD"
+            outgoing.send if outgoing else send,
+            self.call_scope.cancel,
+            answer,
+            way.response_head,
+            head.method == "HEAD",
         )
-        if lent is None:
+        if outgoing is not None:
             self.incoming = Incoming(
                 receive,
                 self.writer.note_gone,
+                outgoing,
+                front.bodies,
                 limit=front.limit,
                 read_until=trio.current_time() + front.config.request_body_read_timeout,
             )
@@ -206,6 +213,7 @@ class _Exchange:
                 prepared = await self._prepare()
             call = self._make_call(prepared)
             await self.front.agent.submit(call)
+            self._discard()
             if self.detached:
                 reply = Reply(202, headers=self.writer.own_headers)
             else:
@@ -213,8 +221,7 @@ class _Exchange:
                 self.status = self.writer.status
         except Exception as caught:  # noqa: BLE001  (as above)
             error = caught
-        if self.incoming is not None:
-            self.incoming.discard()
+            self._discard()
         if error is not None:
             if self.call_scope.cancel_called:
                 await self._client_left(error)
@@ -223,6 +230,17 @@ class _Exchange:
             self.status = reply.status
             await self._answer(reply)
         self.ended = True
+
+    def _discard(self) -> None:
+        """Nobody wants the rest of the body: the client may send it all before it reads."""
+        if self.incoming is not None:
+            self.incoming.discard()
+
+    async def aclose(self) -> None:
+        """Give back what is kept of the body."""
+        self._discard()
+        if self.body is not None:  # it may have a file, on a disk that is slow
+            await self.body.aclose()
 
     async def answer_for_agent(self) -> None:
         """The agent has ended, and with it the call and the connection's scope, but the client is
