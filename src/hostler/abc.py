@@ -196,6 +196,11 @@ class InnerAgent(CallAgent):
     def add_listener(self, listener: CallListener) -> None:
         """Tell ``listener`` about the calls from now on, after the present listeners."""
 
+    def refuse(self, call: PendingCall) -> bool:
+        """Refuse ``call`` if `submit` certainly would, at once, with `ServerBusy`: then it is over,
+        and must not be submitted. Synchronous, and cheap. The default refuses nothing."""
+        return False
+
     def load_hint(self, call: PendingCall) -> LoadHint | None:
         """What to tell the LB of this agent's load with the answer to ``call``, which is over or
         was refused. Synchronous. The default, ``None``, tells nothing."""

@@ -100,6 +100,9 @@ class PendingCall(RunnerCall):
     waited: bool = False
     client: str = ""
     """On a runner: the LB that has sent it."""
+    refusable: bool = False
+    """Its LB can have it wait better than an agent that leaves the choice to its calls
+    (``auto``)."""
     span: Span | None = None
     scope: trio.CancelScope | None = None
     """Lent by who submits it, and open around that: an agent that ends before the call may cancel

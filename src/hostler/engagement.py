@@ -18,6 +18,7 @@ from .errors import HostlerError
 from .frames import (
     ClientFrame,
     Data,
+    Finished,
     LoadHint,
     LogContainer,
     LogMessage,
@@ -226,8 +227,13 @@ class ServerEngagement(ABC):
     """The LB's address, for logs."""
     client: str = ""
     """Who the LB is, the same on all of its connections: what it says itself, else ``peer``."""
+    named: bool = False
+    """Whether the LB has named itself: it is one of hostler's, which let refused calls wait in
+    order. Others ask again and again."""
     deadline: float = math.inf
     """When the LB gives the call up (`trio.current_time`); the engagement is cancelled then."""
+    prepared: object = None
+    """What the service keeps here between `RunnerService.refuse` and `RunnerService.engage`."""
 
     @abstractmethod
     async def receive(self) -> ClientFrame | None:
@@ -278,6 +284,15 @@ class RunnerService(ABC):
 
     @abstractmethod
     async def engage(self, engagement: ServerEngagement) -> None: ...
+
+    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
+        """The whole answer to an engagement that begins with ``first``, if it is refused at once.
+        ``None``, as by default: it has to be engaged, and receives ``first`` again. For a server
+        that would rather not make a task for a call that it has no room for.
+
+        Synchronous: it sends and receives nothing. Must not raise.
+        """
+        return None
 
     @abstractmethod
     async def status(self, payload: str | None) -> RunnerStatus:

@@ -18,6 +18,8 @@ from hyperframe.frame import RstStreamFrame
 from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart
+from hostler.wire import _codec as codec
+from hostler.wire._messages import with_prefix
 from tests.conftest import Logs
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
@@ -276,6 +278,7 @@ async def test_end_tells_a_client_that_could_still_send_to_stop() -> None:
     async with open_pair(engage) as pair:
         raw = await _raw(pair.server)
         raw.h2.send_headers(1, _HEADERS)
+        raw.h2.send_data(1, with_prefix(codec.encode_client(TRY)))
         await raw.flush()
         events = await raw.events(StreamReset)
         (reset,) = [event for event in events if isinstance(event, StreamReset)]

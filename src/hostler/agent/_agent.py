@@ -135,6 +135,38 @@ class Agent(InnerAgent):
         if error is not None:
             raise error
 
+    def refuse(self, call: PendingCall) -> bool:
+        if not self._gate.closed and (
+            self._launcher.patient(call) or not self._certainly_no_room(call)
+        ):
+            return False
+        complete(call, ServerBusy())
+        self._events.refused()
+        return True
+
+    def _certainly_no_room(self, call: PendingCall) -> bool:
+        """Whether ``call``, which does not wait for room, would find neither that nor a container,
+        nor may be the next on one. The rule of who may has noted the refusal then, as when a launch
+        finds no room."""
+        launcher = self._launcher
+        key = call.slot_hash_id = self._key(call)
+        queue = launcher.queues.find(key)
+        if queue is not None and (queue.idle_count or queue.has_spare):
+            return False
+        if not launcher.room.refuses(needed_resources(call.model), key, gentle=call.gentle):
+            return False
+        now = trio.current_time()
+        rule, lb = launcher.next_in_line, call.client
+        rule.found_no_room(key, now)
+        if call.queue_seconds > 0 and queue is not None:
+            rule.came(key, lb)
+            may_wait = rule.may_wait(key, lb, queue.alive, queue.setbacks, now)
+            rule.left(key, lb)
+            if may_wait:
+                return False
+        rule.refused(key, lb, now)
+        return True
+
     def keep_warm(self, call: PendingCall, count: int = 1) -> WarmHold:
         """Keep ``count`` containers ready for calls like ``call`` (made by `get_call`, it is
         never submitted) until the returned hold is released or the agent closes.

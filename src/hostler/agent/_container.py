@@ -74,7 +74,7 @@ class Container(Idler):
         self._names = partial(names_of, task)
         self._freezer = kit.freezer
         self._grace = kit.freezer.grace(self._queue.recent_gap, trio.current_time())
-        self._patient = not kit.config.enable_nb_resource_tracker
+        self._patient = kit.config.enable_nb_resource_tracker is False
         self._sandbox = Sandbox(kit, task)
         self._events = events
         self._on_idle = on_idle

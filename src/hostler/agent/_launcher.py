@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Awaitable, Callable, Hashable, Iterable
 from functools import partial
 
 import structlog
@@ -11,6 +11,7 @@ import trio
 from hostler.abc import ContainerTask
 from hostler.agent_metrics import Load
 from hostler.call import PendingCall
+from hostler.config import AUTO
 from hostler.errors import ServerBusy
 
 from ._container import CLOSING, Container
@@ -35,15 +36,17 @@ class Launcher:
     def __init__(
         self, nursery: trio.Nursery, kit: Kit, total: Resources, events: AgentEvents
     ) -> None:
-        self._patient = not kit.config.enable_nb_resource_tracker
+        self._nack = kit.config.enable_nb_resource_tracker
         self.queues: SlotQueues[Container] = SlotQueues(
             self._launch,
             has_room=self._has_room,
-            patient=self._patient,
+            patient=self.patient,
             may_be_next=self._may_be_next,
             max_wait=kit.config.max_wait,
         )
-        self.room = Room(total, may_wait=self._patient, idle=self._idle, unworthy=self._unworthy)
+        self.room = Room(
+            total, may_wait=self._nack is not True, idle=self._idle, unworthy=self._unworthy
+        )
         self.warm = WarmKeeper(
             alive=self._alive,
             starting=self._starting,
@@ -118,7 +121,12 @@ class Launcher:
             needed_resources(call.model),
             call.model.idle_timeout,
             call.gentle,
+            self.patient(call),
         )
+
+    def patient(self, call: PendingCall) -> bool:
+        """Whether ``call`` waits for room, and is not refused for want of it."""
+        return not (call.refusable if self._nack == AUTO else self._nack)
 
     def _has_room(self, call: PendingCall) -> bool:
         """Whether there is room for a container of ``call``, or will be without a wait for
@@ -133,10 +141,12 @@ class Launcher:
         size: Resources,
         idle_timeout: int,
         gentle: bool,
+        patient: bool,
     ) -> None:
         track = self._events.track(task.app_id, task.fn_id, task.image)
         try:
-            share = await self._find_room(launch, size, track, gentle=gentle)
+            acquire = partial(self.room.acquire, gentle=gentle, patient=patient)
+            share = await self._find_room(launch, size, track, acquire)
             if share is not None:
                 await self._live(launch, task, share, idle_timeout, track)
         finally:
@@ -201,13 +211,17 @@ class Launcher:
             self._containers.discard(container)
 
     async def _find_room(
-        self, launch: Launch[Container], size: Resources, track: ContainerTrack, *, gentle: bool
+        self,
+        launch: Launch[Container],
+        size: Resources,
+        track: ContainerTrack,
+        acquire: Callable[[Resources, Hashable], Awaitable[Share]],
     ) -> Share | None:
         """Wait for room until nobody needs the launch any more."""
         share: Share | None = None
         try:
             with launch.scope:
-                share = await self.room.acquire(size, launch.queue.key, gentle=gentle)
+                share = await acquire(size, launch.queue.key)
         except NoRoom:
             waiter = launch.waiter
             wait = waiter is not None and self._may_be_next(launch.queue, waiter)

@@ -33,7 +33,7 @@ class SlotQueues(Generic[S]):
         has_room: Callable[[PendingCall], bool] = _always,
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool] = _never,
         clock: Callable[[], float] = trio.current_time,
-        patient: bool = True,
+        patient: Callable[[PendingCall], bool] = _always,
         max_wait: float = math.inf,
     ) -> None:
         """Parameters as for `SlotQueue`."""

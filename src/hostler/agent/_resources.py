@@ -97,9 +97,9 @@ class Room:
     """Resources of the machine, handed out in order of arrival.
 
     ``idle`` returns the idle containers, those first that are to be evicted first; ``unworthy``
-    only those that are evicted for gentle calls as well (all by default). ``may_wait`` is false in
-    NACK mode: then who can't be helped by those who leave, or by evicting, is refused at once.
-    """
+    only those that are evicted for gentle calls as well (all by default). Where ``may_wait`` is
+    false, in NACK mode, nobody is ``patient``: who can't be helped by those who leave, or by
+    evicting, is refused at once."""
 
     def __init__(
         self,
@@ -146,22 +146,25 @@ class Room:
         """Whether ``size`` fits into the empty machine."""
         return size.fits(self.total)
 
-    async def acquire(self, size: Resources, key: Hashable, *, gentle: bool = False) -> Share:
+    async def acquire(
+        self, size: Resources, key: Hashable, *, gentle: bool = False, patient: bool = True
+    ) -> Share:
         """Get a share of ``size`` for a container of the slot key ``key``.
 
-        Waits for those who leave and, where that is allowed, for room that is not in sight yet.
-        With ``gentle`` no container is evicted that is worth keeping; but where calls wait here,
-        none does so for that. Raises `NoRoom`. Cancelling gives up the place in the line.
+        Waits for those who leave and, if it is ``patient`` and that is allowed, for room that is
+        not in sight yet. With ``gentle`` no container is evicted that is worth keeping; but who is
+        patient does not wait for that. Raises `NoRoom`. Cancelling gives up the place in the line.
         """
+        patient = patient and self._may_wait
         if not size:
             # What takes nothing stands in no line, behind nobody who waits for room.
             await trio.lowlevel.checkpoint()
             return Share(self, size)
         if not self.possible(size):
             raise NoRoom
-        applicant = _Applicant(size, key, gentle and not self._may_wait)
+        applicant = _Applicant(size, key, gentle and not patient)
         self._line[applicant] = None
-        if not self.settle() and not self._may_wait and not self._in_sight(applicant):
+        if not self.settle() and not patient and not self._in_sight(applicant):
             self._withdraw(applicant)
             raise NoRoom
         try:
@@ -176,13 +179,36 @@ class Room:
         return applicant.share
 
     def in_reach(self, size: Resources, key: Hashable, *, gentle: bool = False) -> bool:
-        """Whether who asks now need not wait for room that is not in sight. As for `acquire`."""
-        if self._line:
+        """Whether who asks now, impatiently, need not wait for room that is not in sight. As for
+        `acquire`."""
+        return not self._line and self._helps_next(size, key, self._prospect, gentle=gentle)
+
+    def refuses(self, size: Resources, key: Hashable, *, gentle: bool = False) -> bool:
+        """Whether `acquire` certainly raises `NoRoom` at once for who is impatient. Synchronous."""
+        if not size:
             return False
-        missing = size.beyond(self.total - self._used + self._leaving)
+        prospect = self._prospect
+        for earlier in self._line:
+            if not earlier.size.fits(prospect):
+                return True  # for whom nobody could be evicted, or it would have been
+            prospect -= earlier.size
+        return not self._helps_next(size, key, prospect, gentle=gentle)
+
+    @property
+    def _prospect(self) -> Resources:
+        """What is free, or will be when all who leave are gone."""
+        return self.total - self._used + self._leaving
+
+    def _helps_next(
+        self, size: Resources, key: Hashable, prospect: Resources, *, gentle: bool
+    ) -> bool:
+        """Whether ``size`` fits into ``prospect`` and what evictions give."""
+        missing = size.beyond(prospect)
         if not missing:
             return True
-        idle = self._unworthy() if gentle and not self._may_wait else self._idle()
+        if not missing.fits(Resources(self._idle_memory, self._idle_cpus)):
+            return False  # without looking at each container
+        idle = self._unworthy() if gentle else self._idle()
         return bool(choose_victims(idle, missing, spare=key))
 
     def try_acquire(self, size: Resources) -> Share | None:
@@ -201,7 +227,7 @@ class Room:
         if not self._line:
             return True
         self._admit()
-        prospect = self.total - self._used + self._leaving
+        prospect = self._prospect
         for applicant in self._line:
             missing = applicant.size.beyond(prospect)
             if missing:
@@ -238,7 +264,7 @@ class Room:
         """Whether the room will be there once all who leave are gone, and served who came first."""
         if applicant.share is not None:
             return True
-        prospect = self.total - self._used + self._leaving
+        prospect = self._prospect
         for earlier in self._line:
             if not earlier.size.fits(prospect):
                 return False

@@ -38,7 +38,7 @@ class SlotQueue(Generic[S]):
     """The calls, launches and containers of one slot key.
 
     ``launch`` starts one. ``has_room`` tells whether there is room for one for a call; without that
-    a call only waits where it is to be ``patient``.
+    a call only waits if it is ``patient``.
     ``may_be_next`` tells whether one that shall have no launch may wait for a busy container.
     ``max_wait`` is how many seconds a call may expect to wait whose client does not say how long it
     waits.
@@ -51,8 +51,8 @@ class SlotQueue(Generic[S]):
         on_empty: Callable[[SlotQueue[S]], None],
         has_room: Callable[[PendingCall], bool],
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool],
+        patient: Callable[[PendingCall], bool],
         clock: Callable[[], float],
-        patient: bool = True,
         max_wait: float = math.inf,
     ) -> None:
         self.key = key
@@ -102,6 +102,11 @@ class SlotQueue(Generic[S]):
     def starting(self) -> int:
         """Launches that have not come to an end yet."""
         return len(self._launches)
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether a container is on its way that is for no call in particular."""
+        return bool(self._spare)
 
     @property
     def worth_seconds(self) -> float:
@@ -366,7 +371,7 @@ class SlotQueue(Generic[S]):
 
     def _provide(self, waiter: Waiter[S]) -> None:
         """Let the policy decide about ``waiter``, who has no launch."""
-        if self._patient or self._has_room(waiter.call):
+        if self._patient(waiter.call) or self._has_room(waiter.call):
             self._unprovided[waiter] = None
             self._note_waiting()
             self._decide()

@@ -12,7 +12,7 @@ from hostler import wire
 from hostler.abc import PKIData
 from hostler.agent import Resources, open_agent
 from hostler.bodies import BodyBudget, BodyMetrics
-from hostler.config import AgentConfig, BodyConfig, LBConfig, PoolConfig, RunnerConfig
+from hostler.config import AUTO, AgentConfig, BodyConfig, LBConfig, PoolConfig, RunnerConfig
 from hostler.errors import ConfigError
 from hostler.front import node_app, open_listeners
 from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
@@ -45,8 +45,7 @@ class RunnerNode:
     """Among the workers of the node, if it has several."""
 
     async def __call__(self, life: Life) -> None:
-        # There is an LB in front, which can try another runner.
-        config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=True)
+        config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=AUTO)
         server = RunnerConfig.from_env(self.settings.env)
         interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
         if server.tls_client_names and self.pki is None:

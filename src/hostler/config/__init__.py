@@ -17,7 +17,7 @@ from ._api import ApiConfig
 from ._base import EnvConfig, look_up
 from ._bodies import BodyConfig
 from ._describe import SettingInfo, describe
-from ._kinds import parse_seconds
+from ._kinds import AUTO, parse_seconds
 from ._node import NO_API_URL, NO_RUNNERS, NodeConfig, NodeType
 from ._placement import LBConfig, PlacerConfig
 from ._pool import PoolConfig
@@ -25,6 +25,7 @@ from ._runner import RunnerConfig
 from ._store import StoreConfig
 
 __all__ = [
+    "AUTO",
     "NO_API_URL",
     "NO_RUNNERS",
     "AgentConfig",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 
 import attrs
 
@@ -12,6 +13,7 @@ from ._base import EnvConfig, setting
 from ._kinds import (
     ABSOLUTE_PATH,
     FLAG,
+    FLAG_OR_AUTO,
     MILLISECONDS,
     NON_EMPTY,
     POSITIVE_MILLISECONDS,
@@ -139,11 +141,13 @@ class AgentConfig(EnvConfig):
     )
     """Bytes of memory for all containers together, 0 (default) = what the machine has."""
 
-    enable_nb_resource_tracker: bool = attrs.field(
-        default=False, metadata=setting(FLAG, "FN_ENABLE_NB_RESOURCE_TRACKER")
+    enable_nb_resource_tracker: bool | Literal["auto"] = attrs.field(
+        default=False, metadata=setting(FLAG_OR_AUTO, "FN_ENABLE_NB_RESOURCE_TRACKER")
     )
-    """Whether (no; ``hostler runner``: yes) a call that finds no room is refused at once (NACK),
-    so that an LB can try another runner; otherwise it waits."""
+    """Whether (no; ``hostler runner``: auto) a call that finds no room is refused at once (NACK),
+    so that an LB can try another runner; otherwise it waits. ``auto`` = yes for calls of hostler's
+    load balancers, which have them wait in order, and no, as is Fn's default, for those of others,
+    which would ask again every 10 ms."""
 
     # --- limits of one container ---
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 import attrs
 
@@ -171,6 +171,14 @@ FLAG = Kind(
     "1, t, T, TRUE, true, True or 0, f, F, FALSE, false, False",
     parse_bool,
     lambda value: isinstance(value, bool),
+    blank_is_default=False,
+)
+AUTO: Final = "auto"
+"""Of a flag: what is best for the case."""
+FLAG_OR_AUTO = Kind(
+    f"{FLAG.takes}, or auto",
+    lambda text: AUTO if text.lower() == AUTO else parse_bool(text),
+    lambda value: isinstance(value, bool) or value == AUTO,
     blank_is_default=False,
 )
 SHARE = Kind("a number from 0 to 1", float, _is_share)

@@ -27,13 +27,13 @@ from ..bodies import BytesBody
 from ..call import CallDraft, PendingCall
 from ..engagement import EngagementEnded, GRPCStatus, ServerEngagement
 from ..errors import APIError, DetachUnsupported, InvalidFnImage, ProtocolError, ServerBusy
-from ..frames import RunnerFrame, TryCall
+from ..frames import Finished, RunnerFrame, TryCall
 from ..models import Call
 from ._body import EngagementBody, receive_data
 from ._detached import DetachedCalls
 from ._hooks import StatusChecks
 from ._outcome import finished
-from ._reservation import Reservation, ReservedBody
+from ._reservation import LateBody, Reservation
 from ._writers import DetachedWriter, EngagementWriter
 
 log = structlog.get_logger(__name__)
@@ -74,7 +74,27 @@ class CallRun:
         self._detached = detached
         self._logger = log
         self._call: PendingCall | None = None
-        self._body: BytesBody | EngagementBody | ReservedBody = BytesBody()
+        self._failure: Exception | None = None
+        """Why it could not be made."""
+        self._body: BytesBody | EngagementBody | LateBody = BytesBody()
+
+    def refuse(self, first: TryCall) -> Finished | None:
+        """Make the call of ``first``, which has come, before its engagement is served; the answer
+        if the agent has no room for it. Synchronous."""
+        if first.reserve and not self._can_reserve:
+            return None
+        self._body = LateBody()
+        try:
+            self._call = call = self._make_call(first)
+            refused = self._agent.refuse(call)
+        except Exception as error:  # noqa: BLE001  (it is told when the engagement is served)
+            self._failure = error
+            return None
+        if not refused:
+            return None
+        busy = ServerBusy()
+        self._log(busy)
+        return finished(call, busy, self._agent.load_hint(call))
 
     async def serve(self) -> bool:
         """Run the engagement to its end; whether the call was handled (not NACKed).
@@ -99,25 +119,40 @@ class CallRun:
     async def _outcome(self) -> Exception | None:
         try:
             try_call = await self._receive_try()
-            self._body = ReservedBody() if try_call.reserve else await self._receive_body()
-            self._call = call = self._make_call(try_call)
-            if isinstance(self._body, ReservedBody):
+            if isinstance(self._body, LateBody):
+                if not try_call.reserve:
+                    self._body.begin(self._engagement, await receive_data(self._engagement))
+            else:
+                self._body = LateBody() if try_call.reserve else await self._receive_body()
+            if self._failure is not None:
+                return self._told(self._failure)
+            call = self._call
+            if call is None:
+                call = self._call = self._make_call(try_call)
+            if try_call.reserve:
+                assert isinstance(self._body, LateBody)
                 call.on_slot = Reservation(self._engagement, self._body)
         except BROKEN:
             raise
         except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
-            self._log(error)
-            return error
+            return self._told(error)
         if call.model.type == "detached":
             return await self._await_detached(call)
         return await self._submit(call)
 
+    def _told(self, error: Exception) -> Exception:
+        self._log(error)
+        return error
+
     async def _receive_try(self) -> TryCall:
         frame = await self._engagement.receive()
-        can_reserve = self._agent.reservation_seconds > 0
-        if not isinstance(frame, TryCall) or (frame.reserve and not can_reserve):
+        if not isinstance(frame, TryCall) or (frame.reserve and not self._can_reserve):
             raise ProtocolError(EXPECTED_TRY)
         return frame
+
+    @property
+    def _can_reserve(self) -> bool:
+        return self._agent.reservation_seconds > 0
 
     async def _receive_body(self) -> BytesBody | EngagementBody:
         first = await receive_data(self._engagement)
@@ -147,6 +182,7 @@ class CallRun:
         call.gentle = try_call.gentle
         call.launch = try_call.launch
         call.client = self._engagement.client
+        call.refusable = self._engagement.named
         return call
 
     async def _submit(self, call: PendingCall) -> Exception | None:

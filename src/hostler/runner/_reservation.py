@@ -16,8 +16,9 @@ from ._body import EngagementBody, receive_data
 EXPECTED_COMMIT = "Protocol failure: expected ClientMsg_Commit"
 
 
-class ReservedBody(Body):
-    """The body of a call that is only reserved: it can't be read before the commit."""
+class LateBody(Body):
+    """The body of a call that was made before it came, or that is only reserved: it can't be read
+    before its `begin`."""
 
     def __init__(self) -> None:
         self._body: EngagementBody | None = None
@@ -28,20 +29,20 @@ class ReservedBody(Body):
         return self._whole
 
     def begin(self, engagement: ServerEngagement, first: Data) -> None:
-        """The call was committed: its body begins so, and goes on on ``engagement``."""
+        """The body begins so, and goes on on ``engagement``."""
         self._body = EngagementBody(engagement, first)
         self._whole = first.data if first.eof else None
 
     def open(self) -> trio.abc.ReceiveStream:
         if self._body is None:
-            raise BodyConsumed("a call that is only reserved has no body yet")
+            raise BodyConsumed("the call has no body yet")
         return self._body.open()
 
 
 class Reservation:
     """Tells the LB that its call has a slot, and waits for the `Commit`. A `SlotHook`."""
 
-    def __init__(self, engagement: ServerEngagement, body: ReservedBody) -> None:
+    def __init__(self, engagement: ServerEngagement, body: LateBody) -> None:
         self._engagement = engagement
         self._body = body
         self._committed = False

@@ -18,7 +18,7 @@ from ..bodies import BodyBudget
 from ..config import LBConfig
 from ..engagement import GRPCStatus, LogChannel, RunnerService, ServerEngagement
 from ..errors import ProtocolError
-from ..frames import LoadHint, RunnerStatus
+from ..frames import Finished, LoadHint, RunnerStatus, TryCall
 from ._detached import DetachedCalls
 from ._engagement import UNKNOWN, CallRun, Terms
 from ._hooks import Hooks, StatusChecks
@@ -132,12 +132,24 @@ class PureRunnerService(RunnerService):
         self._received += 1
         handled = True  # also one that breaks off: it was not answered with a NACK
         try:
-            run = CallRun(self._agent, self._terms, engagement, self._detached, self._call_log)
+            run = engagement.prepared
+            if not isinstance(run, CallRun):
+                run = self._run(engagement)
             handled = await run.serve()
         finally:
             self._active -= 1
             self._handled += handled
             self._changed.note()
+
+    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
+        run = engagement.prepared = self._run(engagement)
+        answer = run.refuse(first)
+        if answer is not None:
+            self._received += 1
+        return answer
+
+    def _run(self, engagement: ServerEngagement) -> CallRun:
+        return CallRun(self._agent, self._terms, engagement, self._detached, self._call_log)
 
     async def status(self, payload: str | None) -> RunnerStatus:
         return await self._tracker.status(payload)

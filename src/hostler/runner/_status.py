@@ -205,7 +205,9 @@ class StatusTracker:
         ]
         if result.is_network_disabled:
             chosen.append(options.without_network())
-        return self._agent.get_call(*chosen)
+        call = self._agent.get_call(*chosen)
+        call.refusable = True  # a status tells how it is now
+        return call
 
     def _barred(self) -> bool:
         """Whether the network is not up yet. One look at a local file, so without a thread."""

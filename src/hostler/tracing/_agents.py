@@ -14,6 +14,7 @@ from hostler._spans import Attributes, Span, Tracer, ending
 from hostler._trace_context import PARENT, trace_of
 from hostler.abc import CallAgent, CallListener, InnerAgent
 from hostler.call import CallOption, PendingCall
+from hostler.errors import ServerBusy
 from hostler.frames import LoadHint
 
 STAGES = {
@@ -73,6 +74,12 @@ class _TracedRunner(InnerAgent):
                 await self._inner.submit(call)
         finally:
             del self._waiting[call]
+
+    def refuse(self, call: PendingCall) -> bool:
+        refused = self._inner.refuse(call)
+        if refused:
+            _begin(self._tracer, "run", call).end(str(ServerBusy()))
+        return refused
 
     def add_listener(self, listener: CallListener) -> None:
         self._inner.add_listener(listener)

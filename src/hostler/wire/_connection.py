@@ -40,8 +40,9 @@ from hyperframe.frame import GoAwayFrame
 
 from ._address import peer_address
 from ._broken import Broken
+from ._budget import Budget, Flood
 from ._buffers import Buffer
-from ._h2 import QuietH2, with_setting
+from ._h2 import QuietH2, ServerH2, with_setting
 from ._keepalive import Keepalive
 from ._loop import Loop
 from ._status import UNAVAILABLE
@@ -67,6 +68,19 @@ SHARED_CALLS_SETTING = 0xF0E5
 once. Numbers from 0xf000 are for experiments (RFC 7540, section 11.3), those not known are ignored
 (RFC 9113, section 6.5.2). A setting is there before the first call, costs nothing, and is not
 passed on by a proxy, behind which the next stream may find another runner."""
+RESET_BURST, RESET_RATE = 2.0 * MAX_STREAMS, 200.0
+"""Streams that a client may reset before they were answered: at once (all of a load balancer's
+callers may leave in the same moment, twice), and for each second. Each stream that was answered
+allows one more."""
+YOUNG = 1.0
+"""Seconds after which the reset of a stream is not counted: it has had its work, and a client can't
+have more such streams in that time than it may open at once."""
+CUT_SECONDS = 0.5
+"""How long answers still go out on a connection whose client has used up a budget. Nothing of it is
+read any more."""
+FRAMES_IN_TURN = 32
+"""Frames, other than plain DATA, of one connection that are read before all others have their turn:
+a few milliseconds' work."""
 _UNKNOWN_LIMIT = 100
 """Streams to open before the peer has said how many it allows (RFC 9113, section 6.5.2, advises
 peers to allow at least these)."""
@@ -106,11 +120,12 @@ class WireConnection(grpclib_protocol.Connection):
         # The base class drops the transport here, which streams may still ask for its state.
         self.transport.close()
 
-    def send_goaway(self) -> None:
+    def send_goaway(self, code: ErrorCodes = ErrorCodes.NO_ERROR) -> None:
         """Tell the peer to open no more streams. Past h2, which would close its own state."""
         last = self.h2.highest_inbound_stream_id
         if not self.transport.is_closing():
-            self.transport.write(GoAwayFrame(0, last_stream_id=last).serialize())
+            frame = GoAwayFrame(0, last_stream_id=last, error_code=code)
+            self.transport.write(frame.serialize())
 
 
 class _Processor(grpclib_protocol.EventsProcessor):
@@ -149,6 +164,14 @@ class _Processor(grpclib_protocol.EventsProcessor):
         self._protocol.settings_received()
         self.pump_all()
 
+    def drop(self, stream: WireStream) -> None:
+        """Forget a stream of a client that was answered at once. Unlike what `register` returns it
+        sends nothing: the answer goes out with those to others."""
+        del self.streams[stream.known_id]
+        h2 = self.connection.h2
+        assert isinstance(h2, ServerH2)
+        h2.take_back(stream.inbox.unacked_size())
+
     def pump_all(self) -> None:
         for stream in list(self.streams.values()):
             stream.room_made()
@@ -157,6 +180,7 @@ class _Processor(grpclib_protocol.EventsProcessor):
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.reset_received(int(event.error_code or 0))
+            self._protocol.note_reset(stream, by_peer=bool(event.remote_reset))
 
     def process_connection_terminated(self, event: ConnectionTerminated) -> None:
         last = event.last_stream_id or 0
@@ -241,6 +265,14 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._trio_side: TrioSide | None = None
         """Of a plaintext connection."""
         self._read_error: OSError | None = None
+        self._unread = b""
+        """Of a server: what has come and was not looked at, or not as a whole."""
+        self._more = False
+        self._cut = False
+        """The client has used up a budget."""
+        self._resets = Budget(
+            "streams that were reset before they were answered", burst=RESET_BURST, rate=RESET_RATE
+        )
 
     @property
     def usable(self) -> bool:
@@ -254,7 +286,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
     @_contained
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        h2 = QuietH2(self.h2_config)
+        h2 = (QuietH2 if self.client_side else ServerH2)(self.h2_config)
         # First of all, so that whatever fails from here on can be aborted.
         self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
         self.processor = _Processor(self)
@@ -265,6 +297,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
                 self._loop,
                 self.connection.transport,
                 deliver=self.data_received,
+                go_on=self._read_on,
                 lost=self._read_failed,
                 run=self._run,
             )
@@ -292,6 +325,12 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     @_contained
     def data_received(self, data: bytes) -> None:
         self.heard = True
+        if not self.client_side:
+            self._unread = self._unread + data if self._unread else data
+            if self._serve_turn() and self._trio_side is None:
+                self.connection.transport.pause_reading()
+                self._loop.call_soon(self._read_on_tls)
+            return
         try:
             events = self.connection.h2.read(data, self.processor.data_received)
         except ProtocolError:
@@ -301,6 +340,52 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         for event in events:
             self.processor.process(event)
         self.connection.flush()
+
+    def _read_on(self) -> bool:
+        """Read on in what is here; whether there is more. Of a server without TLS."""
+        more = False
+        try:
+            more = self._more and self._serve_turn()
+        except Exception as error:  # noqa: BLE001  (logged there)
+            self.fail("read_on", error)
+        return more
+
+    @_contained
+    def _read_on_tls(self) -> None:
+        if self._serve_turn():
+            self._loop.call_soon(self._read_on_tls)
+        elif not self._cut and not self.connection.is_closing():
+            self.connection.transport.resume_reading()
+
+    def _serve_turn(self) -> bool:
+        """Read what a client has sent, but not so much that others have to wait for long; whether
+        there is more to read."""
+        if self._cut:
+            return False
+        h2, processor = self.connection.h2, self.processor
+        assert isinstance(h2, ServerH2)
+        data, at, self._more = self._unread, 0, False
+        try:
+            for _ in range(FRAMES_IN_TURN):
+                stop, events = h2.step(data, at, processor.data_received)
+                for event in events:
+                    processor.process(event)
+                if stop == at or stop == len(data):
+                    at = stop
+                    break
+                at = stop
+            else:
+                self._more = True
+        except ProtocolError:
+            log.debug("protocol error", peer=self.peer, exc_info=True)
+            processor.close("Protocol error")
+            at = len(data)
+        except Flood as flood:
+            self.cut(str(flood))
+            at = len(data)
+        self._unread = data[at:]
+        self.connection.flush()
+        return self._more
 
     @_contained
     def _read_failed(self, error: OSError) -> None:
@@ -361,6 +446,36 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def settings_received(self) -> None:
         self.ready.set()
         self.on_change()
+
+    def note_answered(self) -> None:
+        """A stream of a client was answered."""
+        self._resets.earn(1)
+
+    def note_reset(self, stream: WireStream, *, by_peer: bool) -> None:
+        """``stream`` was reset by the peer, or for what the peer sent on it. Raises `Flood` if that
+        has happened too often."""
+        if self.client_side or (by_peer and trio.current_time() - stream.opened_at > YOUNG):
+            return
+        self._resets.spend()
+
+    def cut(self, reason: str) -> None:
+        """Read nothing more of a client that wastes the server's time, and close its connection
+        after a moment in which answers go out. Idempotent."""
+        if self._cut:
+            return
+        self._cut = self.draining = True
+        self._unread = b""
+        log.warning("client cut off", peer=self.peer, reason=reason)
+        self.connection.send_goaway(ErrorCodes.ENHANCE_YOUR_CALM)
+        if self._trio_side is not None:
+            self._trio_side.stop_reading()
+        elif not self.connection.is_closing():
+            self.connection.transport.pause_reading()
+        self._loop.call_later(CUT_SECONDS, self._end_cut, reason)
+
+    @_contained
+    def _end_cut(self, reason: str) -> None:
+        self.abort(reason)
 
     def close(self, reason: str) -> None:
         """Break off all streams and close once all is sent. `lost` is set when that is done."""

@@ -48,6 +48,11 @@ class Inbox:
         """Whether a message has begun and is not complete."""
         return bool(self._begun_size)
 
+    @property
+    def begun_size(self) -> int:
+        """Bytes of an incomplete message that were taken."""
+        return self._begun_size
+
     def next(self) -> Buffer | None:
         """The next message if it is complete, perhaps as a view of a chunk. Raises `StreamBroken`
         for one that is too large, before it has come, or compressed."""

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Sequence
 from functools import partial
+from typing import Final, Literal
 
 import structlog
 import trio
@@ -18,11 +20,12 @@ from hostler.engagement import (
     ServerEngagement,
 )
 from hostler.errors import ProtocolError
-from hostler.frames import ClientFrame, LogContainer, LogMessage, RunnerFrame
+from hostler.frames import ClientFrame, Finished, LogContainer, LogMessage, RunnerFrame, TryCall
 
 from . import _codec as codec
 from ._broken import PeerDone, StreamBroken
 from ._buffers import Buffer
+from ._engage_codec import decode_client
 from ._health import CHECK, WATCH, decode_request
 from ._messages import runner_messages, with_prefix
 from ._serving import DEADLINE_PASSED, SHUTTING_DOWN, Serving, decode, outcome_of
@@ -30,6 +33,8 @@ from ._shared_server import serve_shared
 from ._status import (
     CLIENT_HEADER,
     INTERNAL,
+    OK_BLOCK,
+    RESPONSE_BLOCK,
     RESPONSE_HEADERS,
     UNIMPLEMENTED,
     UNKNOWN,
@@ -44,10 +49,22 @@ TOGETHER = 128 * 1024
 """Bytes of frames that are copied together for one write."""
 
 
+ENGAGE = "/RunnerProtocol/Engage"
+LARGE_TRY = 64 * 1024
+"""Bytes of a first message from which on it is left to a task to take the rest, so that nothing is
+credited to the client that nobody has asked for."""
+REFUSED: Final = "refused"
+
+
 async def serve_stream(
-    serving: Serving, stream: WireStream, headers: dict[str, str], peer: str
+    serving: Serving,
+    stream: WireStream,
+    headers: dict[str, str],
+    peer: str,
+    engagement: Engagement | None = None,
 ) -> None:
-    """Run one RPC and end the stream. Trio-flavoured.
+    """Run one RPC and end the stream. Trio-flavoured. ``engagement`` is what it goes on with, if it
+    was begun already.
 
     The caller has entered nothing; ``stream.cancel_scope`` is entered here, and cancelled when
     the peer resets the stream or its connection is lost. The peer's ``grpc-timeout`` is a
@@ -59,7 +76,11 @@ async def serve_stream(
     try:
         with stream.cancel_scope as scope:
             deadline = _set_deadline(scope, headers.get("grpc-timeout"))
-            status = await outcome_of(partial(_dispatch, serving, stream, headers, peer), peer)
+            if engagement is None:
+                rpc = partial(_dispatch, serving, stream, headers, peer)
+            else:
+                rpc = partial(_engage, serving, engagement)
+            status = await outcome_of(rpc, peer)
             with contextlib.suppress(StreamBroken, PeerDone):
                 await stream.flush()
         if scope.cancelled_caught and deadline and not stream.broken:
@@ -74,6 +95,8 @@ async def serve_stream(
 def _set_deadline(scope: trio.CancelScope, timeout: str | None) -> bool:
     if timeout is None:
         return False
+    if scope.deadline < math.inf:
+        return True
     try:
         seconds = decode_timeout(timeout)
     except ValueError:
@@ -94,14 +117,12 @@ async def _dispatch(
     serving: Serving, stream: WireStream, headers: dict[str, str], peer: str
 ) -> None:
     service, health = serving.service, serving.health
-    if headers.get(":method") != "POST" or not is_grpc(headers.get("content-type", "")):
+    if not _speaks_grpc(headers):
         raise GRPCStatus(UNKNOWN, "this server speaks gRPC only")
     path = headers.get(":path", "")
-    request_id = headers.get("fn_request_id", "")
     client = headers.get(CLIENT_HEADER) or peer
-    if path == "/RunnerProtocol/Engage":
-        deadline = stream.cancel_scope.deadline
-        await service.engage(_Engagement(stream, request_id, peer, client, deadline))
+    if path == ENGAGE:
+        await service.engage(Engagement(stream, headers, peer))  # its first message is no call
     elif path == "/RunnerProtocol/EngageMany" and serving.shared_calls:
         await serve_shared(serving, stream, peer, client)
     elif path == "/RunnerProtocol/StreamLogs":
@@ -126,6 +147,47 @@ async def _dispatch(
         await service.watch_load(lambda hint: _reply(stream, codec.encode_load(hint)))
     else:
         raise GRPCStatus(UNIMPLEMENTED, f"unknown method {path}")
+
+
+async def _engage(serving: Serving, engagement: Engagement) -> None:
+    if engagement.refused is None:
+        await serving.service.engage(engagement)
+    else:
+        await engagement.send_all([engagement.refused], last=True)
+
+
+def _speaks_grpc(headers: dict[str, str]) -> bool:
+    return headers.get(":method") == "POST" and is_grpc(headers.get("content-type", ""))
+
+
+def begin_engagement(
+    serving: Serving, stream: WireStream, headers: dict[str, str], peer: str
+) -> Engagement | Literal["served", "refused"] | None:
+    """Look at what has come of a stream that has no task.
+
+    Returns what `serve_stream` is to go on with, or that it has all to do; that the service has
+    refused the call, and the stream was answered; or ``None``: more has to come. Synchronous: a
+    call that there is no room for costs no task."""
+    if headers.get(":path") != ENGAGE or not _speaks_grpc(headers):
+        return "served"
+    _set_deadline(stream.cancel_scope, headers.get("grpc-timeout"))
+    try:
+        message = stream.inbox.next()
+    except StreamBroken:
+        return "served"  # who asks again is told the same
+    if message is None:
+        return "served" if stream.ended or stream.inbox.begun_size >= LARGE_TRY else None
+    engagement = Engagement(stream, headers, peer)
+    data = bytes(message)
+    first = engagement.ahead = decode_client(data) or data
+    if isinstance(first, TryCall):
+        refused = serving.service.refuse(engagement, first)
+        if refused is not None:
+            answer = with_prefix(codec.encode_runner(refused))
+            if stream.answer_now(RESPONSE_BLOCK, answer, OK_BLOCK):
+                return REFUSED
+            engagement.refused = refused
+    return engagement
 
 
 async def _request(stream: WireStream) -> bytes:
@@ -163,20 +225,34 @@ async def _send(stream: WireStream, *parts: Buffer, flush: bool = True) -> None:
         raise EngagementEnded(str(error)) from error
 
 
-class _Engagement(ServerEngagement):
-    def __init__(
-        self, stream: WireStream, request_id: str, peer: str, client: str, deadline: float
-    ) -> None:
+class Engagement(ServerEngagement):
+    """One that a stream carries."""
+
+    def __init__(self, stream: WireStream, headers: dict[str, str], peer: str) -> None:
         self._stream = stream
-        self.request_id = request_id
+        self.request_id = headers.get("fn_request_id", "")
         self.peer = peer
-        self.client = client
-        self.deadline = deadline
+        name = headers.get(CLIENT_HEADER)
+        self.named = bool(name)
+        self.client = name or peer
+        self.deadline = stream.cancel_scope.deadline
+        self.ahead: ClientFrame | bytes | None = None
+        """What was taken off the stream already."""
+        self.refused: Finished | None = None
+        """Its answer, if it was refused but that could not be sent at once."""
 
     async def receive(self) -> ClientFrame | None:
-        message = await _receive_buffer(self._stream)
-        if message is None:
-            return None
+        frame, self.ahead = self.ahead, None
+        if frame is None:
+            message = await _receive_buffer(self._stream)
+            if message is None:
+                return None
+        elif isinstance(frame, bytes):
+            message = frame
+        else:
+            self._stream.taken = True
+            await trio.lowlevel.checkpoint_if_cancelled()
+            return frame
         frame = decode(codec.decode_client, message, self.peer)
         if frame is None:
             raise ProtocolError("the message holds neither try nor data")

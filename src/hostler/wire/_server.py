@@ -7,6 +7,7 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
+from functools import partial
 
 import structlog
 import trio
@@ -23,7 +24,7 @@ from ._dial import SHUTDOWN_TIMEOUT, describe, detach
 from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
 from ._loop import Loop, run_asyncio
 from ._pool import close_all
-from ._rpc import serve_stream
+from ._rpc import REFUSED, Engagement, begin_engagement, serve_stream
 from ._serving import Serving
 from ._status import HeaderList
 from ._stream import WireStream
@@ -179,14 +180,14 @@ class _Door:
             return
         try:
             async with trio.open_nursery() as nursery:
-                handler.open(nursery, protocol.peer)
+                handler.open(nursery, protocol)
                 self._server.connections.add(protocol)
                 try:
                     if self._server.serving.stopping:
                         protocol.connection.send_goaway()
                     await protocol.lost.wait()
                 finally:
-                    handler.nursery = None
+                    handler.shut()
                     self._server.connections.discard(protocol)
                 nursery.cancel_scope.cancel()
         finally:
@@ -251,24 +252,33 @@ class _Door:
 
 
 class _Streams(grpclib_protocol.AbstractHandler):
-    """Starts a Trio task for each stream of one connection. Called by grpclib, synchronously."""
+    """Starts a Trio task for each stream of one connection, once there is something to do: a stream
+    that was only opened, or whose call is refused at once, has none. Called by grpclib,
+    synchronously."""
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._peer = ""
-        self._early: list[tuple[WireStream, dict[str, str], Callable[[], None]]] = []
+        self._waiting: dict[WireStream, tuple[dict[str, str], Callable[[], None]]] = {}
+        """Streams without a task, with what `accept` was given."""
         self._opened = False
+        self._protocol: WireProtocol | None = None
         self.nursery: trio.Nursery | None = None
         """Of the connection; ``None`` once it ends."""
 
-    def open(self, nursery: trio.Nursery, peer: str) -> None:
+    def open(self, nursery: trio.Nursery, protocol: WireProtocol) -> None:
         """From now on streams are served; those that came earlier are, too."""
         self.nursery = nursery
-        self._peer = peer
+        self._protocol = protocol
         self._opened = True
-        for args in self._early:
-            nursery.start_soon(self._serve, *args)
-        self._early.clear()
+        for stream in tuple(self._waiting):
+            self._look(stream)
+        protocol.connection.flush()
+
+    def shut(self) -> None:
+        """From now on streams are refused, and those that have no task yet."""
+        self.nursery = None
+        for stream in tuple(self._waiting):
+            self._refuse(stream)
 
     def accept(
         self,
@@ -277,20 +287,58 @@ class _Streams(grpclib_protocol.AbstractHandler):
         release_stream: Callable[[], None],
     ) -> None:
         assert isinstance(stream, WireStream)
+        stream.opened_at = trio.current_time()
+        self._waiting[stream] = dict(headers), release_stream
         if self._serving.stopping or (self._opened and self.nursery is None):
-            stream.reset_now(ErrorCodes.REFUSED_STREAM)
-            release_stream()
-        elif self.nursery is None:
-            self._early.append((stream, dict(headers), release_stream))
+            self._refuse(stream)
         else:
-            self.nursery.start_soon(self._serve, stream, dict(headers), release_stream)
+            stream.on_input = partial(self._look, stream)
+
+    def _look(self, stream: WireStream) -> None:
+        """Something has come on a stream that has no task, or it is over."""
+        if stream.broken:
+            self._forget(stream)
+            return
+        if self.nursery is None or not (stream.inbox.unread or stream.ended):
+            return
+        headers, release = self._waiting[stream]
+        assert self._protocol is not None
+        begun = begin_engagement(self._serving, stream, headers, self._protocol.peer)
+        if begun is None:
+            return
+        stream.on_input = None
+        del self._waiting[stream]
+        if begun == REFUSED:
+            self._protocol.processor.drop(stream)
+            self._protocol.note_answered()
+        else:
+            engagement = begun if isinstance(begun, Engagement) else None
+            self.nursery.start_soon(self._serve, stream, headers, release, engagement)
+
+    def _refuse(self, stream: WireStream) -> None:
+        """Prove to the client that nothing of it was looked at."""
+        stream.on_input = None
+        stream.reset_now(ErrorCodes.REFUSED_STREAM)
+        self._forget(stream)
+
+    def _forget(self, stream: WireStream) -> None:
+        stream.on_input = None
+        if (found := self._waiting.pop(stream, None)) is not None:
+            found[1]()
 
     async def _serve(
-        self, stream: WireStream, headers: dict[str, str], release_stream: Callable[[], None]
+        self,
+        stream: WireStream,
+        headers: dict[str, str],
+        release_stream: Callable[[], None],
+        engagement: Engagement | None,
     ) -> None:
+        assert self._protocol is not None
         try:
-            await serve_stream(self._serving, stream, headers, self._peer)
+            await serve_stream(self._serving, stream, headers, self._protocol.peer, engagement)
         finally:
+            if not stream.broken:
+                self._protocol.note_answered()
             release_stream()
 
     def cancel(self, stream: grpclib_protocol.Stream) -> None:

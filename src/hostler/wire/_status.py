@@ -108,6 +108,11 @@ def trailers(status: int, text: str) -> HeaderList:
 
 
 RESPONSE_HEADERS: HeaderList = [(":status", "200"), ("content-type", CONTENT_TYPE)]
+RESPONSE_BLOCK = b"\x88\x0f\x10" + bytes((len(CONTENT_TYPE),)) + CONTENT_TYPE.encode()
+OK_BLOCK = b"\x00\x0bgrpc-status\x010"
+"""`RESPONSE_HEADERS`, and the trailers of `OK`, as header blocks that are the same whatever was
+sent before: of the static table and of literals that are not indexed (RFC 7541, sections 6.1 and
+6.2.2)."""
 
 
 UNDECODABLE = "grpc: failed to unmarshal the received message"

@@ -23,6 +23,7 @@ from h2.errors import ErrorCodes
 
 from ._broken import Broken, PeerDone, StreamBroken, broken_by_reset
 from ._buffers import Buffer, split
+from ._h2 import ServerH2
 from ._inbox import Inbox
 from ._status import INTERNAL, UNAVAILABLE, HeaderList
 
@@ -48,6 +49,8 @@ class WireStream(grpclib_protocol.Stream):
         self.broken: Broken | None = None
         self.ended = False
         """The peer has sent all it is going to."""
+        self.opened_at = 0.0
+        """Of a server: when the client has opened it."""
         self.taken = False
         """A message of the peer was taken, so that something may have come of it."""
         self.end_sent = False
@@ -325,6 +328,23 @@ class WireStream(grpclib_protocol.Stream):
         if not self._response_started:
             self._put_headers(headers)
             self._response_started = True
+
+    def answer_now(self, head: bytes, message: bytes, tail: bytes) -> bool:
+        """Answer a stream, of which nothing was answered, with one message, and end it; whether
+        that can be done at once. ``head`` and ``tail`` are header blocks as `ServerH2.answer` takes
+        them."""
+        connection = self.connection
+        h2 = connection.h2
+        if (
+            self.broken
+            or connection.transport.is_closing()
+            or not connection.write_ready.is_set()
+            or not isinstance(h2, ServerH2)
+            or not h2.answer(self.known_id, head, message, tail)
+        ):
+            return False
+        self.end_sent = True
+        return True
 
     def finish(self, headers: HeaderList, trailers: HeaderList) -> None:
         """End a response. A client that could still send is told to stop (RFC 9113, 8.1)."""

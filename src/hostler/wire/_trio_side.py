@@ -27,9 +27,9 @@ class TrioSide:
     """Of one connection. Its tasks belong to ``loop``, as the transport does, and end with the
     connection (`stop`) or the loop.
 
-    ``deliver`` gets what was read, ``lost`` the error that ended it, ``run`` calls what is due.
-    They must not raise.
-    """
+    ``deliver`` gets what was read; then ``go_on`` is called, once in each turn of the scheduler, as
+    long as it returns true. ``lost`` gets the error that ended it, ``run`` calls what is due. They
+    must not raise."""
 
     def __init__(
         self,
@@ -37,6 +37,7 @@ class TrioSide:
         transport: asyncio.Transport,
         *,
         deliver: Callable[[bytes], None],
+        go_on: Callable[[], bool],
         lost: Callable[[OSError], None],
         run: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -44,6 +45,8 @@ class TrioSide:
         self._transport = transport
         self._fd: int = transport.get_extra_info("socket").fileno()
         self._deliver = deliver
+        self._go_on = go_on
+        self._reads = True
         self._lost = lost
         self._run = run
         self._due: deque[Callable[[], None]] = deque()
@@ -83,6 +86,10 @@ class TrioSide:
         if parts:
             self._transport.write(parts[0] if len(parts) == 1 else b"".join(parts))
 
+    def stop_reading(self) -> None:
+        """Take nothing more of what comes. Synchronous, idempotent."""
+        self._reads = False
+
     def stop(self) -> None:
         """The connection is lost; its socket is closed next."""
         trio.lowlevel.notify_closing(self._fd)
@@ -91,9 +98,9 @@ class TrioSide:
 
     async def _read(self) -> None:
         try:
-            while True:
+            while self._reads:
                 await trio.lowlevel.wait_readable(self._fd)
-                if self._transport.is_closing():
+                if self._transport.is_closing() or not self._reads:
                     return
                 try:
                     data = os.read(self._fd, READ_BYTES)
@@ -103,6 +110,8 @@ class TrioSide:
                     self._transport.close()
                     return
                 self._deliver(data)
+                while self._go_on():
+                    await trio.lowlevel.checkpoint()
         except trio.ClosedResourceError:
             pass
         except OSError as error:

@@ -103,9 +103,9 @@ def runner(
 ) -> None:
     """A pure runner: runs the calls that load balancers place here.
 
-    A call that finds no room is refused at once, so that its LB can try another runner;
-    FN_ENABLE_NB_RESOURCE_TRACKER=false lets it wait here instead.
-    """
+    A call of a hostler load balancer that finds no room is refused at once, so that another runner
+    can be tried; those of other load balancers wait here. FN_ENABLE_NB_RESOURCE_TRACKER=true
+    refuses all, false none."""
     from ..workers import place_in, workers_of
 
     place = place_in(os.environ)

@@ -1,0 +1,46 @@
+"""What a peer may make a server do for nothing, before its connection is ended.
+
+A frame that asks for nothing, or a stream that is reset before it was answered, costs the peer next
+to nothing and the server a lot: it is how HTTP/2 servers are attacked (rapid reset, CVE-2023-44487,
+and the floods of CVE-2019-9511 to 9518). Good peers send such frames as well, but in proportion to
+useful work."""
+
+from __future__ import annotations
+
+import trio
+
+
+class Flood(Exception):
+    """The peer has used up its budget. The text says of what."""
+
+
+class Budget:
+    """A token bucket (ITU-T I.371) that work fills, too.
+
+    It holds ``burst`` tokens at most, is full at first, and gets ``rate`` tokens a second beside
+    those that are `earn`ed. ``what`` is spent, for the text of the `Flood`."""
+
+    def __init__(self, what: str, *, burst: float, rate: float) -> None:
+        self._what = what
+        self._burst = burst
+        self._rate = rate
+        self._tokens = burst
+        self._filled_at = trio.current_time()
+
+    def __repr__(self) -> str:
+        return f"<Budget {self._tokens:.0f} of {self._burst:.0f} {self._what}>"
+
+    def earn(self, tokens: float) -> None:
+        """The peer has had useful work done. Synchronous."""
+        self._tokens = min(self._burst, self._tokens + tokens)
+
+    def spend(self) -> None:
+        """Take one token. Synchronous. Raises `Flood` if there is none."""
+        self._tokens -= 1
+        if self._tokens >= 0:
+            return
+        now = trio.current_time()
+        self.earn((now - self._filled_at) * self._rate)
+        self._filled_at = now
+        if self._tokens < 0:
+            raise Flood(f"too many {self._what}")

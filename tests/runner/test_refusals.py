@@ -1,0 +1,226 @@
+"""Calls that a runner has no room for: what it costs to say so, and to whom it is said."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+import attrs
+import pytest
+import trio
+import trio.lowlevel
+import trio.testing
+from prometheus_client import CollectorRegistry
+
+from benchmarks.http2 import Peer, Reply, open_peer
+from hostler import wire
+from hostler._call_json import encode_call
+from hostler.agent import Agent, Resources, open_agent
+from hostler.agent_metrics import AgentMetrics
+from hostler.config import AgentConfig
+from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
+from hostler.frames import Data, Finished, TryCall
+from hostler.runner import PureRunner, open_pure_runner
+from hostler.wire import _codec as codec
+from tests.agent.nodes import MIB, call_model
+
+OURS = [("hostler-lb", "lb-1")]
+END = codec.encode_client(Data(b"", eof=True))
+
+
+@attrs.define
+class Full:
+    """A runner whose room one call has, until ``over``."""
+
+    agent: Agent
+    runner: PureRunner
+    over: trio.Event
+    registry: CollectorRegistry
+
+    def value(self, name: str) -> float:
+        return self.registry.get_sample_value(name) or 0
+
+
+def try_of(image: str = "holds", **model: Any) -> bytes:
+    call = call_model(image, fn_id="another", **model)
+    return codec.encode_client(TryCall(encode_call(call)))
+
+
+def code_of(reply: Reply) -> int:
+    """How the call of a reply, which is whole, has ended."""
+    assert reply.ended, reply
+    last = codec.decode_runner(reply.messages[-1])
+    assert isinstance(last, Finished)
+    return 200 if last.success else last.error_code
+
+
+@asynccontextmanager
+async def open_full(
+    tmp_path: Path, nack: bool | Literal["auto"] = True, **options: Any
+) -> AsyncIterator[Full]:
+    over = trio.Event()
+
+    async def hold(request: SimRequest) -> SimResponse:
+        await over.wait()
+        return SimResponse()
+
+    registry = CollectorRegistry()
+    config = AgentConfig(iofs_path=str(tmp_path), enable_nb_resource_tracker=nack)
+    room = Resources(128 * MIB, 4000)
+    with trio.fail_after(60):
+        async with (
+            wire.open_loop() as loop,
+            open_sim_driver({"holds": hold}) as driver,
+            open_agent(
+                driver, config=config, total=room, metrics=AgentMetrics(registry), **options
+            ) as agent,
+            open_pure_runner(agent, "127.0.0.1:0", loop=loop) as runner,
+            open_peer(runner.address) as peer,
+        ):
+            held = await peer.request(try_of(), END)
+            while not agent.statistics().running:  # noqa: ASYNC110  (nothing tells)
+                await trio.sleep(0.001)
+            yield Full(agent, runner, over, registry)
+            over.set()
+            await held.done.wait()
+            assert code_of(held) == 200
+
+
+class Spawned(trio.abc.Instrument):
+    """Counts tasks that are started, and turns of the scheduler."""
+
+    def __init__(self) -> None:
+        self.tasks = self.turns = 0
+
+    def task_spawned(self, task: trio.lowlevel.Task) -> None:
+        self.tasks += 1
+
+    def after_io_wait(self, timeout: float) -> None:
+        self.turns += 1
+
+
+async def many(peer: Peer, count: int) -> list[Reply]:
+    """So many calls, in one write."""
+    replies, data = [], []
+    for _ in range(count):
+        frames, number = peer.begin(try_of(), END)
+        replies.append(peer.expect(number))
+        data.append(frames)
+    await peer.send(b"".join(data))
+    for reply in replies:
+        await reply.done.wait()
+    return replies
+
+
+async def test_a_refused_call_costs_no_task(tmp_path: Path) -> None:
+    async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
+        await many(peer, 1)
+        spawned = Spawned()
+        trio.lowlevel.add_instrument(spawned)
+        replies = await many(peer, 200)
+        trio.lowlevel.remove_instrument(spawned)
+        assert {code_of(reply) for reply in replies} == {503}
+        assert spawned.tasks == 0
+
+
+async def test_a_refusal_is_counted_and_tells_the_load(tmp_path: Path) -> None:
+    async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
+        replies = await many(peer, 5)
+        last = codec.decode_runner(replies[-1].messages[-1])
+        assert isinstance(last, Finished)
+        assert last.details == "call-holds"
+        assert last.load is not None
+        assert (last.load.refused, last.load.active, last.load.free_memory) == (5, 1, 0)
+        statistics = full.agent.statistics()
+        assert (statistics.calls, statistics.server_busy, statistics.queued) == (6, 5, 0)
+        counts = full.runner.statistics()
+        assert (counts.active, counts.received, counts.handled) == (1, 6, 0)
+        assert full.value("fn_server_busy") == 5
+
+
+async def test_refusals_let_others_have_their_turns(tmp_path: Path) -> None:
+    async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
+        spawned = Spawned()
+        trio.lowlevel.add_instrument(spawned)
+        await many(peer, 640)
+        trio.lowlevel.remove_instrument(spawned)
+        assert spawned.turns >= 640 / 32
+
+
+async def test_a_call_that_is_not_refused_is_made_once_and_served(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def note(request: Any, model: Any, extensions: Any) -> Any:
+        seen.append(model.fn_id)
+        return extensions
+
+    async with (
+        open_full(tmp_path, call_overrider=note) as full,
+        open_peer(full.runner.address) as peer,
+    ):
+        (refused,) = await many(peer, 1)
+        assert code_of(refused) == 503
+        assert len(seen) == 2
+        full.over.set()
+        while full.agent.statistics().running:  # noqa: ASYNC110  (nothing tells)
+            await trio.sleep(0.001)
+        (served,) = await many(peer, 1)
+        assert code_of(served) == 200
+        assert len(seen) == 3
+
+
+async def test_auto_lets_calls_of_other_load_balancers_wait_and_refuses_ours(
+    tmp_path: Path,
+) -> None:
+    async with (
+        open_full(tmp_path, "auto") as full,
+        open_peer(full.runner.address) as theirs,
+        open_peer(full.runner.address, more=OURS) as ours,
+    ):
+        waits = await theirs.request(try_of(), END)
+        while not full.agent.statistics().queued:  # noqa: ASYNC110  (nothing tells)
+            await trio.sleep(0.001)
+        assert [code_of(reply) for reply in await many(ours, 2)] == [503, 503]
+        assert not waits.done.is_set()
+        full.over.set()
+        await waits.done.wait()
+        assert code_of(waits) == 200
+
+
+@pytest.mark.parametrize("nack", [True, False])
+async def test_who_says_true_or_false_has_it_for_all(tmp_path: Path, nack: bool) -> None:
+    async with (
+        open_full(tmp_path, nack) as full,
+        open_peer(full.runner.address, more=OURS) as ours,
+        open_peer(full.runner.address) as theirs,
+    ):
+        replies = [await peer.request(try_of(), END) for peer in (ours, theirs)]
+        while full.agent.statistics().server_busy + full.agent.statistics().queued < 2:  # noqa: ASYNC110  (nothing tells)
+            await trio.sleep(0.001)
+        full.over.set()
+        for reply in replies:
+            await reply.done.wait()
+        assert {code_of(reply) for reply in replies} == ({503} if nack else {200})
+
+
+async def test_the_first_message_may_come_in_parts(tmp_path: Path) -> None:
+    async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
+        await many(peer, 1)
+        await trio.testing.wait_all_tasks_blocked()  # all that the peer says by itself is said
+        frames, number = peer.begin(try_of(config={"A": "x" * 30_000}), END)
+        reply = peer.expect(number)
+        for at in range(0, len(frames), 1000):
+            await peer.send(frames[at : at + 1000])
+            await trio.lowlevel.checkpoint()
+        await reply.done.wait()
+        assert code_of(reply) == 503
+
+
+async def test_a_call_of_a_draining_runner_is_refused(tmp_path: Path) -> None:
+    async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
+        full.agent.close_admission()
+        (reply,) = await many(peer, 1)
+        assert code_of(reply) == 503
+        assert full.agent.statistics().server_busy == 1
