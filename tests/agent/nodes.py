@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import select
+import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -119,6 +121,16 @@ async def until(condition: Callable[[], bool], *, seconds: float = 10) -> None:
     with trio.fail_after(seconds):
         while not condition():  # noqa: ASYNC110  (any state may be asked for)
             await trio.sleep(0.01)
+
+
+def kill(pid: int) -> None:
+    """Kill a process and wait for its end. Blocks, so that nobody here hears of it before."""
+    descriptor = os.pidfd_open(pid)
+    try:
+        signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        select.select([descriptor], [], [])
+    finally:
+        os.close(descriptor)
 
 
 class Recording(CallListener):

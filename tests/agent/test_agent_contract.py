@@ -32,7 +32,7 @@ from hostler.errors import (
 )
 from tests.functions.build import fnt_path
 
-from .nodes import Node, Recorder, open_node, until
+from .nodes import Node, Recorder, kill, open_node, until
 
 LIMIT = 60
 """Seconds after which a test has failed; a loaded machine needs one."""
@@ -57,6 +57,18 @@ async def do(node: Node, what: str, body: Body | None = None, **fields: Any) -> 
 
 async def pid(node: Node) -> bytes:
     return (await do(node, "pid")).body
+
+
+async def test_calls_of_functions_that_were_killed_while_they_idled_are_served(
+    tmp_path: Path,
+) -> None:
+    async with open_fnt(tmp_path) as node:
+        for _ in range(8):
+            killed = int(await pid(node))
+            kill(killed)
+            assert int(await pid(node)) != killed
+        statistics = node.agent.statistics()
+        assert (statistics.errors, statistics.launches) == (0, 9)
 
 
 class Pieces(trio.abc.ReceiveStream):

@@ -30,7 +30,7 @@ from hostler.models import Call
 from tests.conftest import Logs
 
 from .machine import LIMIT, Machine, do, pid, until
-from .nodes import Recorder
+from .nodes import Recorder, kill
 from .test_agent_contract import StreamBody
 
 pytestmark = pytest.mark.docker
@@ -108,6 +108,22 @@ async def test_scenario_04_function_ends_during_the_request(
         (line,) = logs.with_event("container ended during a call")
         assert line["exit_code"] == code
         assert await pid(node, machine) != first
+
+
+async def test_calls_of_containers_that_were_killed_while_they_idled_are_served(
+    machine: Machine,
+) -> None:
+    """The first one finds out before the engine tells."""
+    async with machine.open() as node:
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(do, node, machine, "sleep=2000")
+        assert node.agent.statistics().launches == 3
+        for container in machine.containers():
+            kill(machine.engine.inspect_container(container["Id"])["State"]["Pid"])
+        for _ in range(4):
+            assert (await do(node, machine, body=BytesBody(b"x"))).body == b"x"
+        assert node.agent.statistics().errors == 0
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +11,14 @@ import attrs
 import pytest
 import trio
 
-from hostler.abc import ContainerTask, Cookie, Driver, RunningContainer, RunResult
+from hostler.abc import Body, ContainerTask, Cookie, Driver, RunningContainer, RunResult
+from hostler.agent import Resources
 from hostler.agent._execution import END_WAIT, REASON_WAIT
+from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
     SimContainer,
     SimDisconnect,
+    SimDriver,
     SimExit,
     SimHandler,
     SimRequest,
@@ -28,7 +33,8 @@ from hostler.errors import (
     ServerBusy,
 )
 
-from .nodes import open_node, until
+from .nodes import Node, Recorder, open_node, until
+from .test_agent_contract import StreamBody
 
 NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
 
@@ -192,3 +198,126 @@ async def test_a_call_waits_for_an_engine_that_is_slow_to_tell_how_its_container
             await node.run("fails", timeout=60)
         assert str(caught.value) == f"{FunctionResponseError()}{text}"
         assert trio.current_time() - began == pytest.approx(seconds, abs=0.1)
+
+
+async def wait_and_echo(request: SimRequest) -> SimResponse:
+    body = await request.read()
+    await trio.sleep(1)
+    return SimResponse(body=body)
+
+
+async def have_idle(node: Node, driver: SimDriver, count: int) -> None:
+    """So many containers of one function idle."""
+    driver.add_image("echo", wait_and_echo, init_time=4)
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(node.run)
+    assert len(driver.containers()) == count
+
+
+async def kill_all(driver: SimDriver) -> None:
+    """Kill the containers, as of which the driver does not tell before long."""
+    killed = driver.containers()
+    for container in killed:
+        container.kill()
+    for container in killed:
+        await container.wait()
+
+
+@pytest.mark.parametrize("body", [BytesBody(b"x"), BytesBody(b"x" * 2**20), StreamBody(b"x")])
+@pytest.mark.parametrize("idle", [1, 3])
+async def test_a_call_whose_container_was_killed_while_it_idled_gets_another_one(
+    autojump_clock: object, tmp_path: Path, body: Body, idle: int
+) -> None:
+    """And the metrics show that it waits for one."""
+    async with (
+        open_sim_driver() as driver,
+        open_node(Slow(driver, 9999.0), tmp_path, **NACK) as node,
+        trio.open_nursery() as nursery,
+    ):
+        await have_idle(node, driver, idle)
+        await kill_all(driver)
+        recorder = Recorder()
+        nursery.start_soon(node.agent.submit, node.call(body=body, writer=recorder))
+        await trio.sleep(3)
+        statistics = node.agent.statistics()
+        assert (statistics.queued, statistics.running) == (1, 0)
+        await until(lambda: node.agent.statistics().running == 1)
+        await until(lambda: node.agent.statistics().completed == idle + 1)
+        assert recorder.body in (b"x", b"x" * 2**20)
+        statistics = node.agent.statistics()
+        assert (statistics.errors, statistics.launches) == (0, idle + 1)
+
+
+async def test_a_reserved_call_whose_container_was_killed_gets_another_one(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver() as driver,
+        open_node(Slow(driver, 9999.0), tmp_path, **NACK) as node,
+    ):
+        await have_idle(node, driver, 1)
+        call = node.call(body=BytesBody(b"x"))
+        first = driver.containers()
+
+        async def commit() -> None:
+            if driver.containers() == first:
+                await kill_all(driver)
+
+        call.on_slot = commit
+        await node.agent.submit(call)
+        assert call.model.status == "success"
+
+
+async def test_a_call_whose_container_was_killed_is_refused_where_no_other_one_has_room(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver() as driver,
+        open_node(Slow(driver, 9999.0), tmp_path, memory=256, **NACK) as node,
+        trio.open_nursery() as nursery,
+    ):
+        await have_idle(node, driver, 1)
+        await kill_all(driver)
+        driver.images["echo"].faults = {"create": ServerBusy()}
+        with pytest.raises(ServerBusy):
+            await node.run()
+        statistics = node.agent.statistics()
+        assert (statistics.server_busy, statistics.errors) == (1, 0)
+        await until(lambda: node.agent.statistics().used == Resources())
+        nursery.cancel_scope.cancel()
+
+
+async def test_a_function_that_ends_as_soon_as_it_is_ready_is_not_started_again_and_again(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path, **NACK) as node:
+        driver.add_image("ends", wait_and_echo)
+
+        async def end() -> None:
+            while True:
+                await until(lambda: bool(driver.containers()), seconds=99)
+                container = driver.containers()[0]
+                path = f"{container.task.iofs_agent_path}/lsnr.sock"
+                await until(partial(os.path.lexists, path))
+                container.exit(3)
+                await container.wait()
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end)
+            with pytest.raises(APIError) as caught:
+                await node.run("ends")
+            nursery.cancel_scope.cancel()
+        assert caught.value.code == 502
+        assert node.agent.statistics().launches == 1
+
+
+async def test_what_the_function_may_have_read_is_not_sent_to_another_one(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with open_sim_driver() as driver, open_node(driver, tmp_path, **NACK) as node:
+        await have_idle(node, driver, 1)
+        driver.images["echo"].handler = exit_with_3
+        with pytest.raises(FunctionResponseError):
+            await node.run()
+        assert driver.statistics().requests == 2

@@ -33,7 +33,7 @@ from ._capacity import machine_resources
 from ._container import Container
 from ._decisions import Resources
 from ._events import AgentEvents, AgentStatistics
-from ._execution import execute
+from ._execution import NobodyThere, execute
 from ._freezing import Freezer
 from ._hints import LoadReporter
 from ._holding import Holds
@@ -265,12 +265,10 @@ class Agent(InnerAgent):
                 except BaseException:
                     container.give_back(reusable=True)  # nothing of this call has reached it
                     raise
-            record.starts()
-            container.begin(call, now)
-            limit.deadline = now + call.run_seconds(now)
-            self._limits.add(limit)
-            self.deadlines.add(limit.deadline)
-            await execute(container, call, limit, self._config.max_response_size, now)
+            while not await self._execute(container, call, record, limit, now):
+                container = await limit.run(self._reserve(call, self._take_idle(call, now)))
+                now = trio.current_time()
+                record.has_slot(now)
         finally:
             self._limits.discard(limit)
             rule.left(key, call.client)
@@ -281,6 +279,30 @@ class Agent(InnerAgent):
         queue = self._launcher.queues.find(self._key(call))
         if queue is not None and not call.client and call.deadline == math.inf:
             queue.client_left(waited)
+
+    async def _execute(
+        self,
+        container: Container,
+        call: PendingCall,
+        record: CallRecord,
+        limit: CallLimit,
+        now: float,
+    ) -> bool:
+        """Run ``call`` on ``container``; false if nothing of it has reached its function, so that
+        the call needs another one. Raises what ended the call."""
+        record.starts()
+        container.begin(call, now)
+        limit.deadline = now + call.run_seconds(now)
+        self._limits.add(limit)
+        self.deadlines.add(limit.deadline)
+        try:
+            await execute(container, call, limit, self._config.max_response_size, now)
+        except NobodyThere:
+            self._limits.discard(limit)
+            record.waits_again()
+            log.info("call goes to another container", call_id=call.model.id, had=container.task.id)
+            return False
+        return True
 
     def _why_ended(self) -> APIError:
         """What a call is told that was ended."""

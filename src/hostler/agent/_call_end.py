@@ -43,6 +43,12 @@ class CallRecord:
         self._started = True
         self._events.started()
 
+    def waits_again(self) -> None:
+        """Its container had ended before its function got anything of it."""
+        self._started = False
+        self._call.model.status = ""
+        self._events.waits_again()
+
     def end(self, error: BaseException | None) -> float | None:
         """It is over, however far it came. Returns the seconds that it had its container, if its
         function has worked on it."""

@@ -92,6 +92,8 @@ class Container(Idler):
         self._nap = Nap()
         self._leaving = ""
         self._ready = False
+        self.fresh = True
+        """It has neither served a call nor idled: the call that has it had it started."""
         self._frozen = False
         self._counted = False
         self._began_at = math.inf
@@ -169,11 +171,11 @@ class Container(Idler):
             await self._usable.wait()
         return not self._leaving
 
-    def give_back(self, *, reusable: bool, now: float | None = None) -> None:
+    def give_back(self, *, reusable: bool, now: float | None = None, ran: bool = True) -> None:
         """The call is done with it, at ``now`` if that is known. Not ``reusable`` = it must not
-        serve another call."""
+        serve another call. Not ``ran`` = the time says nothing of how long calls run."""
         assert self._taken
-        self._taken = False
+        self._taken = self.fresh = False
         if self._released is not None:
             self._released.set()
             self._released = None
@@ -182,7 +184,8 @@ class Container(Idler):
             self.leave("failed call")
         now = trio.current_time() if now is None else now
         if self._began_at < math.inf:
-            self._queue.ran(now - self._began_at, now)
+            if ran:
+                self._queue.ran(now - self._began_at, now)
             self._began_at = math.inf
         if not self._leaving and not self._queue.offer(self):
             self._became_idle(now)
@@ -357,7 +360,7 @@ class Container(Idler):
             self._track.move(ContainerState.IDLE, now)
 
     def _became_idle(self, now: float) -> None:
-        self.idle_since = now
+        self.idle_since, self.fresh = now, False
         queue = self._queue
         self.share.became_idle(now, now + queue.worth_seconds)
         self.level = queue.alive - queue.idle_count + 1

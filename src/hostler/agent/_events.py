@@ -120,6 +120,14 @@ class AgentEvents:
         metrics.queued.value -= 1
         metrics.running.value += 1
 
+    def waits_again(self) -> None:
+        """A call that had started waits for another slot: its function has got nothing of it."""
+        self.queued += 1
+        self.running -= 1
+        metrics = self.metrics
+        metrics.queued.value += 1
+        metrics.running.value -= 1
+
     def ended_waiting(self, status: CallStatus) -> None:
         """A call that had not started is over."""
         self._count(status)

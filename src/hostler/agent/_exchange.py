@@ -40,7 +40,8 @@ class Exchange:
     Afterwards, whether `run` returned, raised or was cancelled, ``container_ok`` tells whether
     the container may serve other calls: the function kept the contract, and its answer to this
     call is over. ``broke`` tells that the connection broke, so that the container may be about
-    to end. ``ended_at`` is when (`trio.current_time`) it was over.
+    to end, and ``reached_nobody`` that this was known before anything of the call was written.
+    ``ended_at`` is when (`trio.current_time`) it was over.
     """
 
     def __init__(
@@ -57,6 +58,7 @@ class Exchange:
         self._body_error: Exception | None = None
         self.container_ok = False
         self.broke = False
+        self.reached_nobody = False
         self.ended_at = 0.0
 
     async def run(self, now: float) -> None:
@@ -88,6 +90,7 @@ class Exchange:
                 )
         except FunctionBroke as error:
             self.broke = True
+            self.reached_nobody = isinstance(error, Stale)
             log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
             within_request = self._sending and not self._answered
             raise (FunctionWriteRequest if within_request else FunctionResponseError) from error

@@ -7,7 +7,7 @@ import trio
 
 from hostler._container_task import no_call_hook
 from hostler.call import PendingCall
-from hostler.errors import FunctionError
+from hostler.errors import FunctionError, HostlerError
 
 from ._container import Container
 from ._endings import explain_end
@@ -26,12 +26,19 @@ HOOK_LIMIT = 10.0
 """Seconds for a hook that has to run even if the call was cancelled."""
 
 
+class NobodyThere(HostlerError):
+    """The container had ended before anything of the call was written to it, so that another one
+    can run the call."""
+
+
 async def execute(
     container: Container, call: PendingCall, limit: CallLimit, max_body: int, now: float
 ) -> None:
     """Run ``call`` from ``now`` on, within ``limit``, on ``container``, which it has. Gives that
-    back, whatever happens. Raises what ended the call."""
-    reusable = False
+    back, whatever happens. Raises what ended the call, and `NobodyThere`, but not of a container
+    that was started for this call: a function that ends as soon as it is ready would be started
+    again and again."""
+    reusable, ran = False, True
     ended: float | None = None
     error: Exception | None = None
     hook_error: Exception | None = None
@@ -46,7 +53,10 @@ async def execute(
             await exchange.run(now)
         except Exception as caught:  # noqa: BLE001  (raised below, after the hook)
             error = caught
-            if exchange.broke:
+            if exchange.reached_nobody and not container.fresh:
+                ran = False
+                error = NobodyThere(str(caught))
+            elif exchange.broke:
                 error = await limit.run(_explain(container, call, caught))
         finally:
             container.samples.end(call.model)
@@ -58,7 +68,7 @@ async def execute(
             reusable = exchange.container_ok and hook_error is None
     finally:
         # Before all else, so that the next call need not wait for listeners.
-        container.give_back(reusable=reusable, now=ended)
+        container.give_back(reusable=reusable, now=ended, ran=ran)
     if error is not None:
         raise error
     if hook_error is not None:
