@@ -11,6 +11,8 @@ class LoadPlan(msgspec.Struct, frozen=True, kw_only=True):
     address: str
     """``host:port`` or ``unix:/path``."""
     path: str
+    others: tuple[str, ...] = ()
+    """Paths that take turns with ``path``, from one request to the next of all connections."""
     connections: int
     body_size: int
     headers: dict[str, str] = {}

@@ -6,6 +6,7 @@ One thread, plain sockets and epoll. Its own CPU time per request is among the r
 
 from __future__ import annotations
 
+import itertools
 import select
 import socket
 import sys
@@ -39,6 +40,11 @@ def request_of(plan: LoadPlan, body: bytes) -> bytes:
     return request_bytes(plan.path, plan.headers, body)
 
 
+def requests_of(plan: LoadPlan, body: bytes) -> list[bytes]:
+    """One for each path, in their order."""
+    return [request_bytes(path, plan.headers, body) for path in (plan.path, *plan.others)]
+
+
 def request_bytes(path: str, headers: Mapping[str, str], body: bytes) -> bytes:
     headers = {
         "Host": "localhost",
@@ -68,7 +74,7 @@ class Load:
     def __init__(self, plan: LoadPlan) -> None:
         self._plan = plan
         self._body = bytes(i * 7 % 256 for i in range(plan.body_size))
-        self._request = request_of(plan, self._body)
+        self._requests = itertools.cycle(requests_of(plan, self._body))
         self._epoll = select.epoll()
         self._connections: dict[int, socket.socket] = {}
         self._answers: dict[int, Answer] = {}
@@ -134,9 +140,10 @@ class Load:
     def _send(self, fd: int) -> None:
         self._answers[fd].begin()
         self._sent_at[fd] = time.perf_counter_ns()
-        sent = self._connections[fd].send(self._request)
-        if sent < len(self._request):
-            self._unsent[fd] = memoryview(self._request)[sent:]
+        request = next(self._requests)
+        sent = self._connections[fd].send(request)
+        if sent < len(request):
+            self._unsent[fd] = memoryview(request)[sent:]
             self._epoll.modify(fd, select.EPOLLIN | select.EPOLLOUT)
 
     def _send_more(self, fd: int) -> None:

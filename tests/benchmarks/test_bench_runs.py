@@ -99,6 +99,15 @@ def test_wrong_answers_fail_the_run(target: Target, do: str, error: str) -> None
         measure_load(target, plan_for(target, do))
 
 
+def test_paths_take_turns(target: Target) -> None:
+    """The function serves one path and answers 404 to the other."""
+    path = target.paths["echo"]
+    metrics = measure_load(target, plan_for(target, others=(path, path)))
+    assert metrics["requests_per_s"] > 0
+    with pytest.raises(RunFailed, match="404"):
+        measure_load(target, plan_for(target, others=(path, "/elsewhere")))
+
+
 def test_any_answer_is_enough_if_asked_for(target: Target) -> None:
     metrics = measure_load(target, plan_for(target, "size=7", any_answer=True))
     assert metrics["requests_per_s"] > 0
