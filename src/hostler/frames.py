@@ -75,8 +75,11 @@ class ResultStart(msgspec.Struct, frozen=True, gc=False):
     headers: Headers = ()
 
 
-MAX_WARM_KEYS = 64
-"""Slot keys that one hint names at most: what bounds its size, at about 1 KiB."""
+MAX_WARM_KEYS = 1024
+"""Slot keys that one hint names at most: what bounds its size, at about 14 KiB."""
+WARM_KEY_SECONDS = 1 / 640
+"""Seconds for each slot key that a hint has named until another one names them all again: what
+bounds the CPU time that naming takes at both ends, however many functions are hot."""
 SLOT_DIGEST = 8
 """Bytes of a slot key that stand for it in a hint. It is only a hint: a collision costs a cold
 start."""
@@ -113,7 +116,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Idle hot containers by digest of their slot key. That of ``slot`` counts as 0 if it is
     missing; others only if the hint is ``complete``."""
     complete: bool = False
-    """``warm`` has every slot key with idle containers, or `MAX_WARM_KEYS` of them."""
+    """``warm`` has every slot key with idle containers, or `MAX_WARM_KEYS` of them, which then say
+    nothing about others."""
     reserves: bool = False
     """The runner takes reservations (`TryCall.reserve`)."""
     slots: int = 0

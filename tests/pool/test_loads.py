@@ -19,7 +19,7 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Outcome, Placed
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionFailed, ServerBusy
-from hostler.frames import Finished, LoadHint
+from hostler.frames import MAX_WARM_KEYS, Finished, LoadHint
 from hostler.pool import BoundedPlacer, LeastLoadedPlacer, LoadBook, Need, SweepPlacer, WarmPlacer
 from hostler.pool._known_runner import HINT_SECONDS
 from hostler.pool._loads import FULL_SECONDS
@@ -124,6 +124,18 @@ def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:
     assert book.warm(FN, 0, 9) == ["b"]
     assert book.warm(OTHER, 0, 9) == ["a"]
     assert not book.warm(BIG, 0, 9)
+
+
+def test_a_hint_that_is_full_says_nothing_about_others() -> None:
+    book = LoadBook()
+    for need, slot in ((FN, b"1"), (OTHER, b"2")):
+        ended(book, Placed(load=LoadHint(slot=slot, warm={slot: 1})), need=need)
+    others = {b"x%d" % number: 1 for number in range(MAX_WARM_KEYS - 1)}
+    book.note("a", LoadHint(warm={b"1": 3, **others}, complete=True), 0)
+    assert (book.warm(FN, 0, 9), book.warm(OTHER, 0, 9)) == (["a"], ["a"])
+    assert (book._warm.count("a", FN, 0), book._warm.count("a", OTHER, 0)) == (3, 1)
+    book.note("a", LoadHint(warm={b"1": 3}, complete=True), 0)
+    assert (book.warm(FN, 0, 9), book.warm(OTHER, 0, 9)) == (["a"], [])
 
 
 def test_a_finished_frame_brings_the_hint_and_a_nack_its_advice() -> None:

@@ -18,7 +18,7 @@ from hostler.bodies import BytesBody
 from hostler.config import PlacerConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import ServerBusy
-from hostler.pool import GrpcRunner, NaivePlacer
+from hostler.pool import GrpcRunner, NaivePlacer, WarmPlacer
 from hostler.pool._hedging import WINDOW
 from hostler.pool._sweep_placer import need_of
 from hostler.testing import FakePool, MemoryRunnerClient
@@ -152,3 +152,28 @@ async def test_random_calls_run_once_and_leave_nothing(
             for node in fleet.nodes
         )
         assert reserved > 0
+
+
+async def test_the_next_calls_of_many_hot_functions_need_no_reservation(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    """However many they are, it is known where each is hot, and that one is not any more."""
+    names = [f"fn{number}" for number in range(100)]
+    async with open_fleet(tmp_path, 0.1, memory=128 * len(names)) as fleet:
+        metrics = fresh_metrics()
+        placer, pool = WarmPlacer(metrics=metrics), FakePool(fleet.runners)
+
+        async def reserved_in_a_round() -> float:
+            before = metrics.reservations.value
+            for name in names:
+                call = make_call(name, fn_id=name, body=BytesBody(name.encode()))
+                call.model.idle_timeout = 300
+                await placer.place_call(pool, call)
+            return metrics.reservations.value - before
+
+        assert await reserved_in_a_round() == len(names)
+        for _ in range(3):
+            assert await reserved_in_a_round() == 0
+        assert fleet.runs == dict.fromkeys(names, 4)
+        await trio.sleep(310)  # all have idled out
+        assert await reserved_in_a_round() == len(names)

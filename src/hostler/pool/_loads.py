@@ -169,7 +169,8 @@ class LoadBook:
             self._note_teller(address, runner)
         else:
             self._learn(runner, address, hint, now)
-            self._warm.replace(address, hint.warm, now)
+            if hint.complete:
+                self._warm.replace(address, hint.warm, now)
 
     def is_held(self, address: str, now: float) -> bool:
         """Whether what is free there is for others."""

@@ -11,6 +11,8 @@ from typing import TypeVar
 
 import attrs
 
+from ..frames import MAX_WARM_KEYS
+
 K = TypeVar("K")
 V = TypeVar("V")
 
@@ -114,13 +116,17 @@ class WarmIndex:
             drop_oldest(self._digests, MAX_NEEDS)
 
     def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
-        """These, by digest, are all that are there. Digests that nobody has learned are left
-        out; the counts of one need are added up."""
-        self.clear(address)
+        """These, by digest, are all that are there, unless they are as many as can be told.
+        Digests that nobody has learned are left out; the counts of one need are added up."""
+        if len(counts) < MAX_WARM_KEYS:
+            self.clear(address)
+        sums: dict[Need, int] = {}
         for digest, count in counts.items():
             need = self._digests.get(digest)
             if need is not None:
-                self.set(address, need, self.count(address, need, now) + count, now)
+                sums[need] = sums.get(need, 0) + count
+        for need, count in sums.items():
+            self.set(address, need, count, now)
 
     def clear(self, address: str) -> None:
         """Nothing is known of that runner any more."""

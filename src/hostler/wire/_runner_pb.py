@@ -168,6 +168,8 @@ class LoadHint(betterproto.Message):
     warm: List["WarmSlot"] = betterproto.message_field(5)
     complete: bool = betterproto.bool_field(6)
     reserves: bool = betterproto.bool_field(7)
+    """others), not only that of `slot`"""
+
     reclaimable_memory: int = betterproto.uint64_field(8)
     free_cpus: Optional[int] = betterproto.uint32_field(9, optional=True)
     reclaimable_cpus: int = betterproto.uint32_field(10)
