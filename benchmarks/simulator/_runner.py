@@ -20,7 +20,7 @@ from hostler.agent._next_in_line import NextInLine
 from hostler.agent._worth import worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
-from hostler.frames import MAX_WARM_KEYS, LoadHint, RunnerStatus
+from hostler.frames import MAX_WARM_KEYS, WARM_KEY_SECONDS, LoadHint, RunnerStatus
 from hostler.runner._load_feed import LoadFeed
 
 COLD_SECONDS = 0.5
@@ -216,6 +216,9 @@ class SimRunner(Runner):
             complete=True,
         )
 
+    def load_figures(self) -> LoadHint:
+        return self.load()
+
     async def wait_load_change(self) -> None:
         await self._change.wait()
 
@@ -239,8 +242,8 @@ class SimRunner(Runner):
         complete = now >= self._complete_at
         warm: dict[bytes, int] = {}
         if complete:
-            self._complete_at = now + COMPLETE_SECONDS
             warm = self._warm()
+            self._complete_at = now + max(COMPLETE_SECONDS, len(warm) * WARM_KEY_SECONDS)
         elif self._queues[name].idle:
             warm[name.encode()] = len(self._queues[name].idle)
         return LoadHint(

@@ -210,6 +210,11 @@ class InnerAgent(CallAgent):
         """How busy this agent is now, as `load_hint` but of no call in particular."""
         return None
 
+    def load_figures(self) -> LoadHint | None:
+        """As `load`, asked for more often: may leave out ``warm``, and is not ``complete`` then,
+        if that takes long. The default is `load`."""
+        return self.load()
+
     async def wait_load_change(self) -> None:
         """Wait until what `load` says may have changed. The default waits for ever."""
         await trio.sleep_forever()

@@ -11,12 +11,12 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from hostler.agent._hints import COMPLETE_SECONDS
+from hostler.agent._hints import COMPLETE_SECONDS, FEW
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy
-from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, LoadHint
+from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
 
 from .functions import sleeper
 from .nodes import MIB, Node, open_node
@@ -84,19 +84,40 @@ async def test_a_nack_says_when_to_come_back_and_what_is_warm(
 async def test_all_hot_containers_are_named_now_and_then(
     autojump_clock: object, tmp_path: Path
 ) -> None:
+    """The more there are, the less often; and only so many."""
     count = MAX_WARM_KEYS + 3
     async with (
         open_sim_driver({"sleeper": sleeper}) as driver,
         open_node(driver, tmp_path, memory=128 * count) as node,
     ):
         calls = [(await ended(node, body=b"0.001", fn_id=f"fn{n}"))[0] for n in range(count)]
-        node.agent.load_hint(calls[0])
-        hint = node.agent.load_hint(calls[0])
-        assert (hint.complete, hint.warm) == (False, {digest(calls[0]): 1})
-        await trio.sleep(COMPLETE_SECONDS)
+        await trio.sleep(MAX_WARM_KEYS * WARM_KEY_SECONDS)
         hint = node.agent.load_hint(calls[-1])
         assert hint.complete
         assert set(hint.warm) == {digest(call) for call in calls[3:]}
+        await trio.sleep(MAX_WARM_KEYS * WARM_KEY_SECONDS - 0.01)
+        hint = node.agent.load_hint(calls[0])
+        assert (hint.complete, hint.warm) == (False, {digest(calls[0]): 1})
+        await trio.sleep(0.02)
+        assert node.agent.load_hint(calls[0]).complete
+        figures = node.agent.load_figures()
+        assert (figures.complete, figures.warm) == (False, {})
+        assert figures.reclaimable_memory == node.agent.load().reclaimable_memory
+
+
+async def test_few_hot_containers_are_named_every_tenth_of_a_second(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver({"sleeper": sleeper}) as driver,
+        open_node(driver, tmp_path, memory=128 * FEW) as node,
+    ):
+        calls = [(await ended(node, body=b"0.001", fn_id=f"fn{n}"))[0] for n in range(FEW)]
+        for _ in range(3):
+            await trio.sleep(COMPLETE_SECONDS)
+            hint = node.agent.load_hint(calls[0])
+            assert (hint.complete, len(hint.warm)) == (True, FEW)
+        assert node.agent.load_figures() == node.agent.load()
 
 
 async def test_a_change_is_told_to_who_waits_for_it(autojump_clock: object, tmp_path: Path) -> None:

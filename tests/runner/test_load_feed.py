@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 import trio
+from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler._change import Change
@@ -26,6 +27,11 @@ class Source:
 
     def load(self) -> LoadHint | None:
         return self.now
+
+    def load_figures(self) -> LoadHint | None:
+        if self.now is None or len(self.now.warm) <= 1:
+            return self.now
+        return replace(self.now, warm={}, complete=False)
 
     async def wait_load_change(self) -> None:
         await self.change.wait()
@@ -116,3 +122,38 @@ async def test_one_hears_first_of_room_and_the_next_only_if_it_is_still_there(
         nursery.cancel_scope.cancel()
     assert {name: first.count(name) for name in "abc"} == {"a": 2, "b": 2, "c": 2}
     assert repr(feed) == "<LoadFeed watchers=0>"
+
+
+async def test_many_hot_functions_are_named_seldom_but_room_is_told_soon(
+    autojump_clock: MockClock,
+) -> None:
+    names, spacing = {b"%d" % number: 1 for number in range(1280)}, 2.0
+    source = Source()
+
+    def set(free: int, active: int) -> None:
+        source.now = LoadHint(active=active, free_memory=free * MIB, warm=names, complete=True)
+        source.change.note()
+
+    set(free=10, active=0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        for number in range(1000):
+            await trio.sleep(0.01)
+            set(free=1 if number % 20 < 10 else 10, active=number)
+        heard = source.heard.pop("a")
+        assert any(not hint.complete for _, hint in heard)
+        assert all(hint.warm == (names if hint.complete else {}) for _, hint in heard)
+        times = [at for at, hint in heard if hint.complete]
+        assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= spacing
+        assert len(times) >= 10 / spacing * 0.9
+        # What was left out is told in the end.
+        await trio.sleep(spacing)
+        set(free=1, active=0)
+        await trio.sleep(spacing + 3 * SLOW)
+        set(free=10, active=0)
+        await trio.sleep(spacing + 3 * SLOW)
+        assert source.heard["a"][-1][1] == source.now
+        told = len(source.heard["a"])
+        await trio.sleep(10)
+        assert len(source.heard["a"]) == told
+        nursery.cancel_scope.cancel()

@@ -189,6 +189,9 @@ class Agent(InnerAgent):
     def load(self) -> LoadHint:
         return self._reporter.load()
 
+    def load_figures(self) -> LoadHint:
+        return self._reporter.load_figures()
+
     async def wait_load_change(self) -> None:
         await self._events.change.wait()
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import trio
 
 from hostler.call import PendingCall
-from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, LoadHint
+from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
 
 from ._capacity import IdleCpus
 from ._container import Container
@@ -20,7 +20,10 @@ from ._launcher import Launcher
 from ._slots import SlotQueue
 
 COMPLETE_SECONDS = 0.1
-"""At most so often a hint names all hot containers, which takes time with many functions."""
+"""At most so often a hint names all hot containers, and less often if they are of many functions
+(`WARM_KEY_SECONDS`)."""
+FEW = round(COMPLETE_SECONDS / WARM_KEY_SECONDS)
+"""Functions whose containers are always named."""
 MAX_RETRY_SECONDS = 1.0
 """A longer wait is not advised: other load balancers' calls may end any time."""
 WEIGHT = 1 / 8
@@ -47,6 +50,12 @@ class LoadReporter:
         """Of no call in particular, with all hot containers."""
         return self._hint(b"", self._all_warm(), trio.current_time(), complete=True)
 
+    def load_figures(self) -> LoadHint:
+        """The same without the containers, if they are of more than `FEW` functions."""
+        if len(self._launcher.queues) <= FEW:
+            return self.load()
+        return self._hint(b"", {}, trio.current_time(), complete=False)
+
     def hint(self, call: PendingCall) -> LoadHint:
         """For the answer to ``call``, which is over, or was refused."""
         key = call.slot_hash_id
@@ -56,8 +65,8 @@ class LoadReporter:
         slots = share = 0
         rule = self._launcher.next_in_line
         if complete:
-            self._complete_at = now + COMPLETE_SECONDS
             warm = self._all_warm()
+            self._complete_at = now + max(COMPLETE_SECONDS, len(warm) * WARM_KEY_SECONDS)
         slot = b""
         if key is not None:
             slot = _digest(key)

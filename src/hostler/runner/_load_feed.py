@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-from ..frames import LoadHint
+from ..frames import WARM_KEY_SECONDS, LoadHint
 
 QUICK = 0.05
 """Seconds between two hints to one LB at least; changes in between are told together."""
@@ -28,6 +28,8 @@ class LoadSource(Protocol):
 
     def load(self) -> LoadHint | None: ...
 
+    def load_figures(self) -> LoadHint | None: ...
+
     async def wait_load_change(self) -> None: ...
 
 
@@ -40,6 +42,8 @@ class LoadFeed:
         """Who has heard first of room goes to the end."""
         self._next_at = -math.inf
         """When the next may hear of room."""
+        self._lists = False
+        """Whether the agent names its hot containers at all."""
 
     def __repr__(self) -> str:
         return f"<LoadFeed watchers={len(self._watchers)}>"
@@ -51,33 +55,40 @@ class LoadFeed:
         self._watchers[watcher] = None
         try:
             told: LoadHint | None = None
-            while (load := await self._news(watcher, told)) is not None:
+            list_at = -math.inf
+            while (load := await self._news(watcher, told, list_at)) is not None:
                 told = load
+                if load.complete:
+                    self._lists = True
+                    list_at = trio.current_time() + len(load.warm) * WARM_KEY_SECONDS
                 await send(load)
                 await trio.sleep(QUICK)
         finally:
             del self._watchers[watcher]
 
-    async def _news(self, watcher: object, told: LoadHint | None) -> LoadHint | None:
-        """The load, once it is worth to be told after ``told``."""
-        load = self._agent.load()
+    async def _news(
+        self, watcher: object, told: LoadHint | None, list_at: float
+    ) -> LoadHint | None:
+        """The load, once it is worth to be told after ``told``; with all hot containers, if they
+        are of many functions, not before ``list_at``."""
+        load = self._agent.load() if told is None else self._agent.load_figures()
         if told is None or load is None:
             await trio.lowlevel.checkpoint()
             return load
-        patience = trio.current_time() + SLOW
+        patience = max(trio.current_time() + SLOW, list_at)
         while True:
             if _is_urgent(load, told):
                 await self._turn(watcher)
-                load = self._agent.load() or told
+                load = self._agent.load_figures() or told
                 if _is_urgent(load, told):
-                    if trio.current_time() < self._next_at:
+                    if (now := trio.current_time()) < self._next_at:
                         continue
-                    self._next_at = trio.current_time() + TURN
+                    self._next_at = now + TURN
                     self._watchers[watcher] = self._watchers.pop(watcher)
-                    return load
-            differs = _differs(load, told)
+                    return load if now < list_at else self._agent.load()
+            differs = self._differs(load, told)
             if differs and trio.current_time() >= patience:
-                return load
+                return self._agent.load()
             # That a container is no longer worth keeping is no event.
             soon = (
                 trio.current_time() + SLOW if load.worthy_memory or load.worthy_cpus else math.inf
@@ -85,7 +96,13 @@ class LoadFeed:
             with trio.move_on_at(patience if differs else soon):
                 await self._agent.wait_load_change()
             await trio.sleep(QUICK)
-            load = self._agent.load() or told
+            load = self._agent.load_figures() or told
+
+    def _differs(self, load: LoadHint, told: LoadHint) -> bool:
+        """Whether there is something to tell; the hot containers are, if they were left out."""
+        if load.active != told.active or room_of(load) != room_of(told):
+            return True
+        return load.warm != told.warm if load.complete else self._lists and not told.complete
 
     async def _turn(self, watcher: object) -> None:
         """Those go first who have waited longest for it; what they use is not told to others."""
@@ -103,11 +120,3 @@ def room_of(load: LoadHint) -> tuple[int, int, int, int]:
 def _is_urgent(load: LoadHint, told: LoadHint) -> bool:
     """Whether there is so much more room that calls may wait for it."""
     return any(now > 2 * before for now, before in zip(room_of(load), room_of(told), strict=True))
-
-
-def _differs(load: LoadHint, told: LoadHint) -> bool:
-    return _figures(load) != _figures(told)
-
-
-def _figures(load: LoadHint) -> tuple[object, ...]:
-    return load.active, room_of(load), load.warm

@@ -90,6 +90,9 @@ class _TracedRunner(InnerAgent):
     def load(self) -> LoadHint | None:
         return self._inner.load()
 
+    def load_figures(self) -> LoadHint | None:
+        return self._inner.load_figures()
+
     async def wait_load_change(self) -> None:
         await self._inner.wait_load_change()
 
