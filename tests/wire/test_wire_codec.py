@@ -61,7 +61,11 @@ hints = st.builds(
     reclaimable_memory=st.integers(0, 2**64 - 1),
     retry_after_ms=st.integers(0, 2**32 - 1),
     slot=st.binary(max_size=8),
-    warm=st.dictionaries(st.binary(max_size=8), st.integers(0, 2**32 - 1), max_size=5),
+    warm=st.dictionaries(
+        st.binary(max_size=8) | st.binary(min_size=8, max_size=9),
+        st.integers(0, 130) | st.integers(0, 2**32 - 1),
+        max_size=5,
+    ),
     complete=st.booleans(),
     reserves=st.booleans(),
     free_cpus=st.none() | st.integers(0, 2**32 - 1),
@@ -211,6 +215,17 @@ def test_hints_are_read_by_hand(hint: LoadHint) -> None:
     assert encoded is not None
     _, at = read_varint(encoded, len(LOAD))
     assert decode_load(encoded, at, len(encoded)) == hint
+
+
+@given(hints)
+def test_hints_that_come_alone_are_read_and_written_as_betterproto_does(hint: LoadHint) -> None:
+    told = codec._build_load(hint)
+    assert pb.LoadHint().parse(codec.encode_load(hint)) == told
+    assert codec.decode_load(codec.encode_load(hint)) == hint
+    assert codec.decode_load(bytes(told)) == hint
+    assert codec.decode_load(bytes(told) + b"\xf8\x07\x01") == hint  # with what nobody knows
+    with pytest.raises(codec.CodecError):
+        codec.decode_load(bytes(told) + b"\x2a\x0c\x0a")
 
 
 def test_numbers_out_of_range_are_left_to_betterproto() -> None:

@@ -36,10 +36,12 @@ from hostler.frames import (
 )
 
 from . import _engage_codec as by_hand
+from . import _load_codec as load_by_hand
 from . import _runner_pb as pb
 from ._buffers import Buffer
 from ._data_codec import DATA_ARM, decode_data, encode_data
 from ._struct import check_struct_depth, json_to_struct, struct_to_json
+from ._varint import inside
 
 COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
     betterproto.Message.__bytes__.__name__ == "__bytes_patch"
@@ -169,11 +171,16 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
 
 def encode_load(hint: LoadHint) -> bytes:
     """A ``LoadHint`` that comes alone."""
-    return bytes(_build_load(hint))
+    part = load_by_hand.encode_load(hint)
+    if part is None:
+        return bytes(_build_load(hint))
+    return part[inside(part, len(load_by_hand.LOAD), len(part)) :]
 
 
 def decode_load(data: bytes) -> LoadHint:
     """The reverse. Raises `CodecError`."""
+    with suppress(ValueError, IndexError):
+        return load_by_hand.decode_load(data, 0, len(data))
     return _load(_parse(pb.LoadHint, data))
 
 

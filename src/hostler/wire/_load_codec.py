@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from operator import attrgetter
 
-from hostler.frames import LoadHint
+from hostler.frames import SLOT_DIGEST, LoadHint
 
 from ._varint import SHORT, read_varint, varint
 
@@ -57,6 +57,13 @@ _numbers = attrgetter(*(name for name, _ in _NUMBERS))
 _FIRST = 3
 """Of the numbers, those before the slots."""
 _MAX_KNOWN_WARM = 8
+_USUAL_WARM = b"%c%c%c%c%%b%c%%c" % (
+    *(_WARM, SLOT_DIGEST + 4),
+    *(_WARM_SLOT, SLOT_DIGEST),
+    _WARM_COUNT,
+)
+"""One of ``warm`` as nearly all are: there may be hundreds."""
+_USUAL_SIZE = SLOT_DIGEST + 4
 
 
 def encode_load(hint: LoadHint) -> bytes | None:
@@ -87,6 +94,9 @@ def _encode(
     for name, count in warm:
         if not 0 <= count < 2**32:
             return None
+        if 0 < count < 0x80 and len(name) == SLOT_DIGEST:
+            slots.append(_USUAL_WARM % (name, count))
+            continue
         number = SHORT[_WARM_COUNT] + varint(count) if count else b""
         slots.append(_sized(_WARM, (_sized(_WARM_SLOT, name) if name else b"") + number))
     if leave:
@@ -141,6 +151,9 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
             knows_cpus = knows_cpus or key == _FREE_CPUS
             continue
         begin, at = at, at + value
+        if key == _WARM and value == _USUAL_SIZE and at <= end and _is_usual(data, begin):
+            warm[data[begin + 2 : at - 2]] = data[at - 1]
+            continue
         if key == _SLOT:
             slot = data[begin:at]
         elif key == _WARM:
@@ -174,6 +187,15 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         share=numbers[_SHARE],
         leave=leave,
         idle_cpus=idle,
+    )
+
+
+def _is_usual(data: bytes, at: int) -> bool:
+    """Whether what begins there, and has the length of one of `_USUAL_WARM`, is one."""
+    return (
+        data[at + _USUAL_SIZE - 2] == _WARM_COUNT
+        and data[at + _USUAL_SIZE - 1] < 0x80
+        and data[at : at + 2] == _USUAL_WARM[2:4]
     )
 
 
