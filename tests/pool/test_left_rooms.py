@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from hostler.abc import LoadListener
 from hostler.pool._ladder import Ladder
-from hostler.pool._room import Line, Room
+from hostler.pool._room import MAX_LEFT, Line, Room
 
 from .fakes import FakePool, FakeRunner, make_call
 from .test_placers import is_idle, make
@@ -32,14 +32,14 @@ def spoil(line: Line) -> None:
     line.ladder.step(14.0)
 
 
-def test_the_line_that_was_left_last_is_as_a_new_one() -> None:
+def test_a_line_that_was_left_is_as_a_new_one() -> None:
     room, fresh = make_room(), Line(make_room(), Ladder(1.0, 8.0, lambda: 1.0))
     with room.line("a") as left:
         spoil(left)
         room.probe_at = 100.0
     assert room.unused
     assert room.probe_at == -math.inf
-    with room.line("b") as line:
+    with room.line("a") as line:
         assert line is left
         for one in (line, fresh):
             assert (one.full, one.pool_trouble) == (False, "")
@@ -52,13 +52,26 @@ def test_the_line_that_was_left_last_is_as_a_new_one() -> None:
             assert one.ladder.next_at == 16.0
 
 
-def test_a_line_that_others_may_have_seen_is_not_used_again() -> None:
+def test_each_kind_of_call_has_its_own_line_again_whatever_others_do() -> None:
+    """A turn that speaks of a line speaks of calls that need the same, now and later."""
     room = make_room()
     with room.line("a"):
-        with room.line("b") as left:
-            pass
-        with room.line("b") as line:
-            assert line is not left
+        for name in "bcd":
+            with room.line(name) as left:
+                pass
+            with room.line("e"), room.line(name) as line:
+                assert line is left
+
+
+def test_lines_without_a_call_are_bounded() -> None:
+    room = make_room()
+    kept = []
+    for number in range(MAX_LEFT + 10):
+        with room.line(number) as line:
+            kept.append(weakref.ref(line))
+        del line
+    gc.collect()
+    assert [ref() is None for ref in kept] == [True] * 10 + [False] * MAX_LEFT
 
 
 class ListenedPool(FakePool):

@@ -22,6 +22,7 @@ from __future__ import annotations
 import itertools
 import math
 from bisect import bisect_left, insort
+from collections import OrderedDict
 from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
@@ -36,12 +37,14 @@ from ._ahead import Ahead
 from ._ladder import MAX_WIDTH, Ladder
 from ._occupied import Occupied
 from ._waiter import Turn, Waiter
-from ._warm_index import Need
+from ._warm_index import Need, drop_oldest
 
 OVERTAKE_SECONDS = 1.0
 """A call is overtaken at most by calls that came so much later. A container that stays with its
 function saves a start, for which all others would wait; more than that is not to be had by it."""
 NOTHING = Need("", memory=0, idle_seconds=0)
+MAX_LEFT = 1024
+"""Lines that are kept without a call."""
 PASS_LIMIT = 8
 """Lines that may try to use the room that one ended call has left."""
 
@@ -302,9 +305,9 @@ class Room:
         self.probe_at = -math.inf
         """When runners that say that they are full may be tried again."""
         self._lines: dict[Hashable, Line] = {}
-        self._spare: Line | None = None
-        """The one that was left last, for the next: to make one takes longer than to place a call
-        in it. It is here only while there is no other, of which a turn may speak of it."""
+        self._left: OrderedDict[Hashable, Line] = OrderedDict()
+        """Those that were left last, for their next calls, the oldest first: to make one takes
+        longer than to place a call in it."""
         self._tickets = itertools.count()
         self.occupied = Occupied()
         self.waiting = 0
@@ -346,7 +349,7 @@ class Room:
         """The line of ``key``, which is there until as many have left it by `leave`."""
         line = self._lines.get(key)
         if line is None:
-            line, self._spare = self._spare, None
+            line = self._left.pop(key, None)
             if line is None:
                 line = Line(self, self._make_ladder())
             self._lines[key] = line
@@ -359,10 +362,11 @@ class Room:
         if line.users:
             return False
         del self._lines[key]
+        line.forget()
+        self._left[key] = line
+        drop_oldest(self._left, MAX_LEFT)
         if self._lines:
             return False
-        line.forget()
-        self._spare = line
         self.probe_at = -math.inf
         return True
 
