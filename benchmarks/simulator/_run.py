@@ -30,7 +30,8 @@ from ._workload import Arrival, make_arrivals, make_functions
 
 FUNCTIONS_PER_RUNNER = 20
 NEVER = 3600.0
-"""Seconds: no call is refused because its line is long, so that all placers serve the same calls."""
+"""Seconds: no call is refused because its line is long, so that all placers serve the same
+calls."""
 ORACLE = "oracle"
 """Instead of a placer's name: what could be reached, see `Oracle`."""
 

@@ -153,7 +153,8 @@ class LaunchPolicy:
 
     def wait_for(self, calls: int, alive: int, now: float) -> float:
         """Seconds until so many calls that wait have been served by ``alive`` containers (0 = not
-        known how many); 0 = not known. A line that has come to a halt gets slower as time passes."""
+        known how many); 0 = not known. A line that has come to a halt gets slower as time
+        passes."""
         rate = self._rate(now, alive) if self.run_seconds else 0.0
         return calls / rate if rate else 0.0
 

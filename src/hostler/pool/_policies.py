@@ -37,8 +37,8 @@ class LaunchPolicies:
         return policy
 
     def ran(self, need: Need, timings: Timings, began: float, now: float) -> None:
-        """Such a call, which went to its runner when it ``began``, has run well; ``timings`` are what
-        the runner told, if it did."""
+        """Such a call, which went to its runner when it ``began``, has run well; ``timings`` are
+        what the runner told, if it did."""
         policy = self._policies.get(need.key)
         if policy is None:
             return

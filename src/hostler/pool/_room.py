@@ -262,9 +262,7 @@ class Line:
         now, count = trio.current_time(), len(self.waiters)
         self._room.waiting += count - self._stood
         self._stood = count
-        if not self.waiters:
-            self._hopeless = False
-        elif self._hopeless and self.gentle:
+        if not self.waiters or (self._hopeless and self.gentle):
             self._hopeless = False
         self.policy.waits(count, now, room=not self.full)
         self._room.occupied.note(self)
