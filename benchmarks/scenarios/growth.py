@@ -184,10 +184,10 @@ def _series_of(
 
 def _echo_after_singles(target: Target, settings: Settings, *, clients: int) -> Metrics:
     """The same clients at new nodes that had single calls before, and at new nodes without."""
+    seconds = ECHO_LONG if clients == max(ECHO_CLIENTS) else ECHO_MEASURED
     found: dict[str, Metrics] = {}
     started: dict[str, float] = {}
     for name in ("after_singles", "clients_first"):
-        long = clients == max(ECHO_CLIENTS) and name == "after_singles"
         with open_hostler({"echo": HOT}, settings.driver, ENV) as nodes:
             time.sleep(settings.warm_up)
             if name == "after_singles":
@@ -198,7 +198,7 @@ def _echo_after_singles(target: Target, settings: Settings, *, clients: int) -> 
                 connections=clients,
                 body_size=ECHO_BODY,
                 warm_up=settings.scaled(ECHO_SETTLED),
-                seconds=settings.scaled(ECHO_LONG if long else ECHO_MEASURED),
+                seconds=settings.scaled(seconds),
             )
             found[name] = measure_load(nodes, plan)
             started[name] = launches(nodes)

@@ -165,6 +165,8 @@ def _leave_untold(
         "age_p50_ms": percentile(served, 50) * 1e3,
         "age_p99_ms": percentile(served, 99) * 1e3,
     }
+    last = rate_between(result.answered, seconds * 2 / 3, seconds)
+    metrics["share_of_ideal/last_third"] = last / capacity
     if settled < seconds:
         rate = rate_between(result.answered, settled, seconds)
         metrics["share_of_ideal/after_first_patience"] = rate / capacity

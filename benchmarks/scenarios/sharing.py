@@ -132,9 +132,10 @@ def _zipf(target: Target, settings: Settings, *, places: int, runs: Sequence[int
         time.sleep(settings.warm_up)
         first = load(nodes, FUNCTIONS, warm_up, seed=1)
         launched, before = launches(nodes), _cpu_s(nodes)
-        machine = machine_cpu_us()
+        machine, began = machine_cpu_us(), time.monotonic()
         result = load(nodes, FUNCTIONS, seconds, seed=2)
         used = (machine_cpu_us() - machine) / 1e6 - result.cpu_s
+        took = time.monotonic() - began  # with the last calls, after the loops have ended
         after, started = _cpu_s(nodes), launches(nodes) - launched
     # The same calls, with a container for each client.
     warm: dict[str, Any] = {**HOT, "annotations": {"hostler/min-warm": CLIENTS}}
@@ -157,8 +158,8 @@ def _zipf(target: Target, settings: Settings, *, places: int, runs: Sequence[int
         "started_per_s": started / seconds,
         "started_per_s/future_known": fewest_starts(first, result, places) / seconds,
         "started_per_call": started / max(1, len(result.answered)),
-        "cpus_of_machine": used / seconds,
-        **{f"cpus/{name}": (after[name] - before[name]) / seconds for name in after},
+        "cpus_of_machine": used / took,
+        **{f"cpus/{name}": (after[name] - before[name]) / took for name in after},
         **health_of(result, seconds),
     }
 
