@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import itertools
 import random
+import resource
 import select
 import socket
 import subprocess
@@ -243,6 +244,8 @@ class _Run:
 
 
 def main() -> None:
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a connection for each that waits
     plan = msgspec.json.decode(sys.stdin.buffer.read(), type=CrowdPlan)
     sys.stdout.buffer.write(msgspec.json.encode(_Run(plan).run()))
 
