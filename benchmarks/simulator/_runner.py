@@ -6,6 +6,7 @@ first: that one, or another of its function that becomes free.
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -17,10 +18,12 @@ from hostler._change import Change
 from hostler._launch_policy import LaunchPolicy
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.agent._next_in_line import NextInLine
-from hostler.agent._worth import worth_seconds
+from hostler.agent._resources import PASSING
+from hostler.agent._worth import MAX_SECONDS, worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.frames import MAX_WARM_KEYS, WARM_KEY_SECONDS, LoadHint, RunnerStatus
+from hostler.keep_alive import FixedKeepAlive
 from hostler.runner._load_feed import LoadFeed
 
 COLD_SECONDS = 0.5
@@ -37,10 +40,16 @@ MANY_CPUS = 10**6
 
 @attrs.frozen(eq=False)
 class _Idle:
-    name: str
+    """A `KeptContainer`."""
+
+    key: str
     memory: int
-    since: float
+    idle_since: float
     worthy_until: float
+    level: int
+    start_seconds: float = COLD_SECONDS
+    idle_timeout: float = IDLE_SECONDS
+    ahead: bool = False
 
 
 @attrs.define(eq=False)
@@ -59,9 +68,12 @@ class _Queue:
     waiters: deque[_Waiter] = attrs.Factory(deque)
     ready: deque[float] = attrs.Factory(deque)
     policy: LaunchPolicy = attrs.Factory(LaunchPolicy)
+    busy: int = 0
 
     @property
     def worth_seconds(self) -> float:
+        if not self.policy.run_seconds:
+            return math.inf
         return worth_seconds(self.policy.start_seconds, self.policy.run_seconds)
 
     def appoint(self) -> None:
@@ -78,6 +90,9 @@ class SimRunner(Runner):
         self._idle: OrderedDict[_Idle, None] = OrderedDict()
         """Those first that have idled for longest."""
         self._idle_memory = 0
+        self._passing = 0
+        """Calls whose containers will not be worth keeping."""
+        self._keep_alive = FixedKeepAlive()
         self._queues: dict[str, _Queue] = {}
         self._spare: set[str] = set()
         """Functions with launches that no call waits for."""
@@ -115,10 +130,15 @@ class SimRunner(Runner):
             await trio.sleep(ROUND_TRIP / 2)
             return NotPlaced(ServerBusy(), load=hint)
         self._active += 1
+        passing = queue.worth_seconds < PASSING
+        self._passing += passing
+        queue.busy += 1
         started = trio.current_time()
         call.timings.scheduler_ns = round((started - arrived) * 1e9)
         await trio.sleep(float(call.extensions["seconds"]))
         self._active -= 1
+        self._passing -= passing
+        queue.busy -= 1
         self._rule.left(name, lb)
         self._change.note()
         call.timings.execution_ns = round((trio.current_time() - started) * 1e9)
@@ -166,25 +186,27 @@ class SimRunner(Runner):
                 self._spare.remove(name)
         while self._idle:
             oldest = next(iter(self._idle))
-            if oldest.since >= now - IDLE_SECONDS:
+            if oldest.idle_since >= now - IDLE_SECONDS:
                 return
             self._remove(oldest)
             self._free += oldest.memory
 
     def _add(self, name: str, queue: _Queue, since: float) -> None:
-        container = _Idle(name, queue.memory, since, since + queue.worth_seconds)
+        worthy_until = since + min(queue.worth_seconds, MAX_SECONDS)
+        container = _Idle(name, queue.memory, since, worthy_until, queue.busy + 1)
+        self._keep_alive.became_idle(container, since)
         queue.idle.append(container)
         self._idle[container] = None
         self._idle_memory += queue.memory
 
     def _remove(self, container: _Idle) -> None:
         del self._idle[container]
-        self._queues[container.name].idle.remove(container)
+        self._queues[container.key].idle.remove(container)
         self._idle_memory -= container.memory
 
     def _make_room(self, memory: int, *, gentle: bool) -> bool:
-        """Take ``memory``, from idle containers if need be, the least recently used first,
-        and not those that are worth keeping if ``gentle``."""
+        """Take ``memory``, from idle containers if need be, in the order of a runner's default
+        policy, and not those that are worth keeping if ``gentle``."""
         spared = self._worthy() if gentle else 0
         if self._free + self._idle_memory - spared < memory:
             return False
@@ -192,7 +214,10 @@ class SimRunner(Runner):
             self.evictions += 1
             spare = gentle and spared
             now = trio.current_time()
-            victim = next(one for one in self._idle if not spare or one.worthy_until <= now)
+            candidates = (one for one in self._idle if not spare or one.worthy_until <= now)
+            victim = min(
+                candidates, key=lambda one: (self._keep_alive.rank(one, now), one.idle_since)
+            )
             self._remove(victim)
             self._free += victim.memory
         self._free -= memory
@@ -200,7 +225,9 @@ class SimRunner(Runner):
         return True
 
     def _worthy(self) -> int:
-        """Memory of idle containers that are worth keeping."""
+        """Memory of idle containers that are worth keeping, if it is worth to wait for others."""
+        if not self._passing:
+            return 0
         now = trio.current_time()
         return sum(one.memory for one in self._idle if one.worthy_until > now)
 
@@ -232,7 +259,7 @@ class SimRunner(Runner):
     def _warm(self) -> dict[bytes, int]:
         warm: dict[bytes, int] = {}
         for container in reversed(self._idle):
-            key = container.name.encode()
+            key = container.key.encode()
             if key in warm or len(warm) < MAX_WARM_KEYS:
                 warm[key] = warm.get(key, 0) + 1
         return warm

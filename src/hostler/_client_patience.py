@@ -20,6 +20,8 @@ LEAST = 3.0
 """Clients that have to have left before anything is concluded; they count less with time."""
 LEAVING = 0.05
 """Share of the clients whose wait may be longer than they bear."""
+MARGIN = 0.85
+"""Of the wait that clients bear: how long a wait will be is not known exactly."""
 FORGET = 30.0
 """Seconds in which what was learned is forgotten by the factor e."""
 SHORTEST = 0.25
@@ -83,5 +85,5 @@ class ClientPatience:
             if left:
                 stay *= 1 - left / all_of_them
                 if stay < 1 - LEAVING:
-                    return max(SHORTEST, edge)
+                    return max(SHORTEST, MARGIN * edge)
         return math.inf

@@ -32,6 +32,7 @@ from ._samples import Samples
 from ._sandbox import Sandbox
 from ._startup import Kit, NotNeeded
 from ._waiting import Launch
+from ._worth import MAX_SECONDS
 
 log = structlog.get_logger(__name__)
 
@@ -144,7 +145,7 @@ class Container(Idler):
     def take(self, now: float) -> None:
         """A call has it from ``now`` on; it must call `give_back`."""
         self._taken = True
-        self.share.taken()
+        self.share.taken(worth_seconds=self._queue.worth_seconds)
         self._track.move(ContainerState.BUSY, now)
         if self.idle_since < math.inf:
             self._queue.recent_gap.note(now - self.idle_since, now)
@@ -362,7 +363,7 @@ class Container(Idler):
     def _became_idle(self, now: float) -> None:
         self.idle_since, self.fresh = now, False
         queue = self._queue
-        self.share.became_idle(now, now + queue.worth_seconds)
+        self.share.became_idle(now, now + min(queue.worth_seconds, MAX_SECONDS))
         self.level = queue.alive - queue.idle_count + 1
         look_at = min(now + self._grace, self._keeping.became_idle(self, now))
         # It may have been given back before its thaw.

@@ -25,6 +25,11 @@ class IdleContainer(Evictable, Protocol):
         """Start to leave. Synchronous: no call can take the container from here on."""
 
 
+PASSING = 1.0
+"""Seconds. A container in use that will be worth keeping for a shorter time leaves its room soon to
+those who want it."""
+
+
 class NoRoom(Exception):
     """The machine is full, nothing that helps is idle, and waiting is not wanted."""
 
@@ -40,6 +45,8 @@ class Share:
         self._held = True
         self.worthy_until = -math.inf
         """Until when it is worth keeping, if it is idle (`trio.current_time`)."""
+        self._passing = False
+        """It is in use, and will not be worth keeping when it is idle."""
 
     def __repr__(self) -> str:
         state = "leaving" if self._leaving else "held"
@@ -50,14 +57,22 @@ class Share:
         until then."""
         room, size = self._room, self.size
         self._idle = True
+        self._set_passing(False)
         self.worthy_until = worthy_until
         room._idle_memory += size.memory
         room._idle_cpus += size.cpus
         if worthy_until > now:
             room._worthy.add(self, size, worthy_until, now)
 
-    def taken(self) -> None:
-        """It could not be evicted any more. Idempotent."""
+    def _set_passing(self, passing: bool) -> None:
+        self._room._passing += passing - self._passing
+        self._passing = passing
+
+    def taken(self, *, worth_seconds: float) -> None:
+        """It could not be evicted any more. It will be worth keeping for so long when it is idle
+        again; infinite = nobody knows. Idempotent."""
+        if self._held and not self._leaving:
+            self._set_passing(worth_seconds < PASSING)
         if self._idle:
             room, size = self._room, self.size
             self._idle = False
@@ -67,7 +82,7 @@ class Share:
 
     def leave(self) -> None:
         """Say that the container is on its way out. Idempotent."""
-        self.taken()
+        self.taken(worth_seconds=math.inf)
         if self._held and not self._leaving:
             self._leaving = True
             self._room._leaving += self.size
@@ -118,6 +133,8 @@ class Room:
         self._used = Resources()
         self._leaving = Resources()
         self._idle_memory = self._idle_cpus = 0
+        self._passing = 0
+        """Containers in use that will not be worth keeping."""
         self._line: dict[_Applicant, None] = {}
 
     def __repr__(self) -> str:
@@ -134,8 +151,9 @@ class Room:
         return Resources(leaving.memory + self._idle_memory, leaving.cpus + self._idle_cpus)
 
     def worthy(self, now: float) -> Resources:
-        """What of `reclaimable` gentle calls don't get ``now``."""
-        return self._worthy.total(now)
+        """What of `reclaimable` gentle calls don't get ``now``. Nothing, unless a container is in
+        use that will not be worth keeping: there is nothing to wait for."""
+        return self._worthy.total(now) if self._passing else Resources()
 
     @property
     def waiting(self) -> int:
@@ -208,7 +226,7 @@ class Room:
             return True
         if not missing.fits(Resources(self._idle_memory, self._idle_cpus)):
             return False  # without looking at each container
-        idle = self._unworthy() if gentle else self._idle()
+        idle = self._unworthy() if gentle and self._passing else self._idle()
         return bool(choose_victims(idle, missing, spare=key))
 
     def try_acquire(self, size: Resources) -> Share | None:
@@ -231,7 +249,8 @@ class Room:
         for applicant in self._line:
             missing = applicant.size.beyond(prospect)
             if missing:
-                idle = self._unworthy() if applicant.gentle else self._idle()
+                spares = applicant.gentle and self._passing
+                idle = self._unworthy() if spares else self._idle()
                 victims = choose_victims(idle, missing, spare=applicant.key)
                 if not victims:
                     return False

@@ -110,11 +110,13 @@ class SlotQueue(Generic[S]):
 
     @property
     def worth_seconds(self) -> float:
-        """How long a container that idles from now on is worth keeping. Not at all, if the policy
-        would not start it again."""
+        """How long a container that idles from now on is worth keeping; infinite if nobody knows.
+        Not at all, if the policy would not start it again."""
         policy = self.policy
         if policy.surplus > len(self._idle):
             return 0.0
+        if not policy.run_seconds:
+            return math.inf
         return worth_seconds(policy.start_seconds, policy.run_seconds)
 
     @property

@@ -9,6 +9,8 @@ from .._launch_policy import WEIGHT, LaunchPolicy
 from ..call import Timings
 from ._warm_index import MAX_NEEDS, Need, drop_oldest
 
+FORBEARANCE = 2.0
+"""Times of a start and a run for which a call leaves others the hot containers that they need."""
 MAX_FORBEARANCE = 10.0
 """Seconds. It bounds for how long a call can be kept waiting by idle containers."""
 
@@ -56,7 +58,7 @@ class LaunchPolicies:
 
     def forbearance(self, need: Need) -> float:
         """For how long such a call should rather wait than have containers evicted that are worth
-        keeping: for as long as it takes anyhow, start and run. A start that stands in the engine's
-        queue takes longer."""
+        keeping: the longer it takes anyhow, start and run, the less a wait means to it. A start
+        that stands in the engine's queue takes longer."""
         policy = self.of(need)
-        return min(MAX_FORBEARANCE, policy.run_seconds + policy.start_seconds)
+        return min(MAX_FORBEARANCE, FORBEARANCE * (policy.run_seconds + policy.start_seconds))
