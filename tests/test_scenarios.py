@@ -1,4 +1,4 @@
-"""The maps of Fn's behaviours name tests that there are, and each row has one."""
+"""The maps of Fn's behaviours, and of limits, name tests that there are, and each row has one."""
 
 from __future__ import annotations
 
@@ -8,13 +8,20 @@ from pathlib import Path
 
 import pytest
 
+from hostler.config import EnvConfig, describe
+
 ROOT = Path(__file__).parent.parent
-MAPS = ("scenarios.md", "front-end.md")
+LIMITS = ROOT / "docs" / "reference" / "limits.md"
+MAPS = (
+    ROOT / "docs" / "explanation" / "scenarios.md",
+    ROOT / "docs" / "explanation" / "front-end.md",
+    LIMITS,
+)
 ROWS = [
     line
-    for name in MAPS
-    for line in (ROOT / "docs" / "explanation" / name).read_text().splitlines()
-    if line.startswith("|") and not line.startswith(("|---", "| behaviour |"))
+    for page in MAPS
+    for line in page.read_text().splitlines()
+    if line.startswith("|") and not line.startswith(("|---", "| behaviour |", "| door |"))
 ]
 
 
@@ -37,3 +44,11 @@ def test_each_scenario_has_tests_that_exist(row: str) -> None:
 
 def test_the_maps_are_read() -> None:
     assert len(ROWS) > 200
+
+
+def test_the_settings_of_limits_are_those_that_there_are() -> None:
+    kinds = EnvConfig.__subclasses__()
+    known = {info.variable for kind in kinds for info in describe(kind)}
+    named = set(re.findall(r"`(FN_\w+)`", LIMITS.read_text()))
+    assert len(named) > 30
+    assert named <= known

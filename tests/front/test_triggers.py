@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -357,6 +358,19 @@ async def test_metrics_know_the_route_and_the_clients_status() -> None:
         "fn_fdk_version": "py/1",
     }
     assert registry.get_sample_value("fn_api_response_count", labels) == 1
+
+
+async def test_functions_cannot_make_metrics_grow_by_inventing_versions() -> None:
+    registry = CollectorRegistry()
+    agent = ScriptedAgent(answering())
+    app = app_of(agent, registry=registry)
+    for number in range(150):
+        agent.handler = answering(("Fn-Fdk-Version", f"v/{number}"))
+        await AsgiRequest("/t/app/", method="GET").body().run(app)
+    text = generate_latest(registry).decode()
+    versions = set(re.findall(r'fn_api_response_count\{.*fn_fdk_version="([^"]*)"', text))
+    assert "other" in versions
+    assert len(versions) == 100
 
 
 async def test_clients_cannot_make_metrics_grow_by_inventing_methods() -> None:

@@ -13,7 +13,7 @@ from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_s
 from hostler.errors import APIError
 from hostler.frames import RunnerStatus
 from hostler.runner import Hooks, StatusChecks
-from hostler.runner._status import MAX_RESULTS
+from hostler.runner._status import MAX_RESULTS, RUNS_AT_ONCE
 
 from .runners import open_sim_runner
 
@@ -256,6 +256,25 @@ async def test_a_nack_is_received_and_not_handled(autojump_clock: object, tmp_pa
         status = await runner.client.status()
         assert (status.active, status.requests_received, status.requests_handled) == (1, 2, 0)
         nursery.cancel_scope.cancel()
+
+
+async def test_few_payloads_are_checked_at_a_time(autojump_clock: object, tmp_path: Path) -> None:
+    under_way: list[int] = [0]
+
+    async def check() -> dict[str, str]:
+        under_way.append(under_way[-1] + 1)
+        await trio.sleep(1)
+        under_way.append(under_way[-1] - 1)
+        return {}
+
+    async with (
+        open_sim_driver() as driver,
+        open_sim_runner(driver, tmp_path, hooks=Hooks(health_checker=check)) as runner,
+        trio.open_nursery() as nursery,
+    ):
+        for number in range(3 * RUNS_AT_ONCE):
+            nursery.start_soon(runner.client.status, json.dumps({"n": number}))
+    assert max(under_way) == RUNS_AT_ONCE
 
 
 async def test_kept_results_are_bounded(autojump_clock: object, tmp_path: Path) -> None:

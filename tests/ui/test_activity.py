@@ -17,7 +17,7 @@ from hostler.models import App, Call, Fn
 from hostler.ui import Activity, Directory, NotedCatalog, Panel, table_lister, ui_app
 from hostler.ui._activity import MAX_FUNCTIONS, RECENT_CALLS
 from hostler.ui._app import LAST_SECONDS, MAX_VIEWERS
-from hostler.ui._catalog import Listing
+from hostler.ui._catalog import MAX_LISTED, Listing
 from hostler.ui._seconds import KEPT_SECONDS, Second, Seconds
 from tests.front._asgi_client import AsgiRequest
 
@@ -114,6 +114,13 @@ def test_the_stages_of_a_call_add_up() -> None:
     # The pull had begun before the call waited for it.
     assert (stages.queue, stages.pull, stages.create, stages.init) == (0, 35, 15, 10)
     assert (stages.execution, stages.transit, row.ms) == (30, 10, 100)
+
+
+async def test_the_list_of_functions_is_bounded() -> None:
+    fns = [Fn(id=f"f{n}", name=f"n{n}", app_id="a1", image="i") for n in range(MAX_LISTED + 1)]
+    for count, complete in ((MAX_LISTED, True), (MAX_LISTED + 1, False)):
+        listing = await table_lister(FunctionTable.of([APP], fns[:count]))()
+        assert (len(listing.functions), listing.complete) == (MAX_LISTED, complete)
 
 
 async def test_the_state_has_names_and_no_secrets() -> None:

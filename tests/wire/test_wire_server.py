@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -19,11 +20,12 @@ from hostler import wire
 from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
 from hostler.frames import Data, ResultStart
 from hostler.wire import _codec as codec
+from hostler.wire._connection import MAX_STREAMS
 from hostler.wire._messages import with_prefix
 from tests.conftest import Logs
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
-from .services import EMPTY_BODY, SUCCESS, TRY, Service, call, collect, open_pair, read_call
+from .services import EMPTY_BODY, SUCCESS, TRY, Service, call, collect, echo, open_pair, read_call
 
 
 async def test_address_is_the_bound_one() -> None:
@@ -196,6 +198,27 @@ async def _raw(server: wire.GrpcServer) -> RawClient:
     client = RawClient(await trio.open_tcp_stream(host, int(port)))
     await client.flush()
     return client
+
+
+async def test_a_client_that_opens_more_streams_than_it_may_loses_its_connection() -> None:
+    """And nobody else's: it has not even looked at how many it may open."""
+
+    async def stuck(engagement: ServerEngagement) -> None:
+        await trio.sleep_forever()
+
+    async with open_pair(stuck) as pair:
+        raw = await _raw(pair.server)
+        for number in range(MAX_STREAMS + 1):
+            raw.h2.send_headers(2 * number + 1, _HEADERS)
+        await raw.flush()
+        with suppress(trio.BrokenResourceError):
+            while await raw.stream.receive_some():
+                pass
+        await raw.stream.aclose()
+        assert pair.service.started <= MAX_STREAMS
+        await pair.service.wait_idle()
+        pair.service.on_engage = echo
+        assert len(await call(pair.client)) == 3
 
 
 async def test_what_a_client_has_sent_before_it_knew_of_the_end_is_refused() -> None:
