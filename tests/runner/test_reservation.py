@@ -79,6 +79,33 @@ async def test_a_reserved_call_runs_after_its_commit(
         assert runner.value("fn_reservation_committed_count") == 1
 
 
+@pytest.mark.parametrize("with_commit", [True, False])
+async def test_a_detached_call_is_acknowledged_when_its_body_has_followed_the_commit(
+    autojump_clock: object, tmp_path: Path, with_commit: bool
+) -> None:
+    """And runs to its end, though the load balancer is gone then."""
+    got: list[bytes] = []
+
+    async def note(request: SimRequest) -> SimResponse:
+        got.append(await request.read())
+        return SimResponse()
+
+    async with open_bench(tmp_path) as runner:
+        runner.driver.add_image("note", note)
+        async with runner.client.engage(reserving("note", type="detached")) as engagement:
+            assert await engagement.receive() == Reserved()
+            first = Data(b"be") if with_commit else None
+            await engagement.commit(first, on_commit=lambda: None)
+            await engagement.send(Data(b"gin"))
+            with trio.move_on_after(1) as early:
+                await engagement.receive()
+            assert early.cancelled_caught
+            await engagement.send(Data(b"", eof=True))
+            assert await engagement.receive() == ResultStart(202)
+        await until(lambda: runner.service.statistics().detached == 0)
+        assert got == [b"begin" if with_commit else b"gin"]
+
+
 async def test_a_warm_runner_reserves_without_delay(autojump_clock: object, tmp_path: Path) -> None:
     async with open_bench(tmp_path) as runner:
         await runner.call()
