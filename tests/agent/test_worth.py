@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
 import pytest
@@ -78,13 +79,20 @@ async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: o
             one for one in idle if not one.evicted and one.share.worthy_until <= trio.current_time()
         ],
     )
-    idle.append(Idle(await room.acquire(Resources(10), "a")))
+    idle.append(Idle(await room.acquire(Resources(8), "a")))
+    passing = await room.acquire(Resources(2), "long")
+    passing.taken(worth_seconds=0.1)
     now = trio.current_time()
     idle[0].share.became_idle(now, now + 3)
-    assert (room.reclaimable, room.worthy(trio.current_time())) == (Resources(10), Resources(10))
+    assert (room.reclaimable, room.worthy(trio.current_time())) == (Resources(8), Resources(8))
     with pytest.raises(NoRoom):
         await room.acquire(Resources(1), "b", gentle=True)
     assert not idle[0].evicted
+    passing.taken(worth_seconds=math.inf)  # there is nothing to wait for
+    assert room.worthy(trio.current_time()) == Resources()
+    assert room.in_reach(Resources(1), "b", gentle=True)
+    passing.taken(worth_seconds=0.1)
+    assert not room.in_reach(Resources(1), "b", gentle=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(room.acquire, Resources(1), "b")
         await trio.testing.wait_all_tasks_blocked()
@@ -111,12 +119,16 @@ async def test_where_calls_wait_a_gentle_one_does_not_wait_for_that(
 async def test_an_agent_spares_short_functions_for_a_while(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    """Its only place has a container of a function that runs for a tenth of its start's time."""
+    """One place has a container of a function that runs for a tenth of its start's time, the other
+    one of a function that runs for long."""
     async with (
         open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=128, enable_nb_resource_tracker=True) as node,
+        open_node(driver, tmp_path, memory=256, enable_nb_resource_tracker=True) as node,
+        trio.open_nursery() as nursery,
     ):
         driver.add_image("sleeper", sleeper, start_time=0.5)
+        await node.agent.submit(node.call("sleeper", BytesBody(b"30"), fn_id="long"))
+        nursery.start_soon(node.agent.submit, node.call("sleeper", BytesBody(b"30"), fn_id="long"))
         await node.agent.submit(node.call("sleeper", BytesBody(b"0.05")))
         told = node.agent.load()
         assert told.worthy_memory == told.reclaimable_memory == 128 * MIB
