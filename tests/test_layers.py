@@ -27,6 +27,7 @@ LAYERS: dict[str, int] = {
             "_calm",
             "_change",
             "_deadlines",
+            "_descriptors",
             "_flock",
             "call_stats",
             "_gate",

@@ -44,7 +44,7 @@ class Full:
 
 
 def try_of(image: str = "holds", **model: Any) -> bytes:
-    call = call_model(image, fn_id="another", **model)
+    call = call_model(image, **{"fn_id": "another", **model})
     return codec.encode_client(TryCall(encode_call(call)))
 
 
@@ -58,7 +58,7 @@ def code_of(reply: Reply) -> int:
 
 @asynccontextmanager
 async def open_full(
-    tmp_path: Path, nack: bool | Literal["auto"] = True, **options: Any
+    tmp_path: Path, nack: bool | Literal["auto"] = True, *, memory: int = 128, **options: Any
 ) -> AsyncIterator[Full]:
     over = trio.Event()
 
@@ -68,7 +68,7 @@ async def open_full(
 
     registry = CollectorRegistry()
     config = AgentConfig(iofs_path=str(tmp_path), enable_nb_resource_tracker=nack)
-    room = Resources(128 * MIB, 4000)
+    room = Resources(memory * MIB, 4000)
     with trio.fail_after(60):
         async with (
             wire.open_loop() as loop,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import resource
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -95,6 +97,24 @@ async def test_status_with_image_checker_and_barrier_and_the_metrics(tmp_path: P
         assert shown["fn_util_mem_used"] == 0
         assert shown["fn_util_mem_avail"] > 0
         assert shown["fn_container_launches"] == 1
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 6, 8])
+async def test_a_call_that_finds_no_file_descriptor_is_refused(count: int) -> None:
+    """However far its container comes with those that are left."""
+    async with open_runner() as (node, client):
+        assert (await call(client)).success
+        pid = node.process.pid
+        used = {int(name) for name in os.listdir(f"/proc/{pid}/fd")}
+        free = [number for number in range(max(used) + 20) if number not in used]
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[count], hard))
+        short = await call(client, fn_id="another")
+        assert short.success or (short.error_code, short.error_user) == (503, False)
+        assert count or not short.success
+        assert (await call(client)).success  # what runs has what it needs
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, (soft, hard))
+        assert (await call(client, fn_id="another")).success
 
 
 async def test_log_lines_of_a_call_reach_a_collector() -> None:

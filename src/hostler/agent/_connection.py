@@ -9,7 +9,9 @@ import h11
 import structlog
 import trio
 
+from hostler._descriptors import lacks_descriptors
 from hostler._iofs import FunctionSocket
+from hostler.errors import ServerBusy
 from hostler.frames import BODY_PIECE
 
 from ._request import RequestHead, ResponseHead, read_response
@@ -304,7 +306,8 @@ class Channel:
     def connection(self, now: float) -> Connection:
         """A connection for one exchange that begins ``now``, to be handed to `settle`.
 
-        Raises `Stale` if the function does not accept one.
+        Raises `Stale` if the function does not accept one, `ServerBusy` without a file descriptor
+        for it.
         """
         kept, self._kept = self._kept, None
         if kept is not None:
@@ -347,6 +350,8 @@ class Channel:
         try:
             return Connection(self._socket.connect(), self._max_head)
         except OSError as error:
+            if lacks_descriptors(error):
+                raise ServerBusy from error
             raise Stale(str(error)) from error
 
     def close(self) -> None:

@@ -13,6 +13,7 @@ from functools import partial
 import structlog
 import trio
 
+from hostler._descriptors import lacks_descriptors
 from hostler.abc import ContainerTask, RunningContainer, RunResult
 from hostler.agent_metrics import ReadyOutcome
 from hostler.call import PendingCall
@@ -394,6 +395,9 @@ class Container(Idler):
             return
         self._count()
         error = error or why_not_ready(self.result)
+        if lacks_descriptors(error):
+            log.warning("no file descriptor is left for a container", **self._names())
+            error = ServerBusy()  # nothing of the call has reached anybody
         wait = self._patient or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
         if self._leaving == CLOSING:

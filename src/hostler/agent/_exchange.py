@@ -72,9 +72,10 @@ class Exchange:
         self.container_ok = True  # until it gets anything of this call
         head = RequestHead(self._call.model, self._call.run_seconds(now))
         await trio.lowlevel.checkpoint_if_cancelled()
+        connection = self._channel.connection(now)
         self.container_ok = False
         try:
-            self._connection = self._channel.connection(now)
+            self._connection = connection
             try:
                 data = self._call.body.data
                 if data is not None and len(data) <= INLINE_BODY:

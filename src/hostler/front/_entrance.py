@@ -9,6 +9,7 @@ from collections.abc import Callable
 import structlog
 import trio
 
+from .._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from ._listen import refuse_clients
 from ._socket import ClientSocket
 
@@ -16,13 +17,9 @@ log = structlog.get_logger(__name__)
 
 AT_A_TIME = 64
 """Clients that are taken before others have their turn."""
-PAUSE_SECONDS = 0.1
-"""After the system had no room for another socket."""
-
 NOT_SENT = 16 * 1024
 """Bytes below which the kernel asks for more of a response: Trio's value."""
 
-_NO_ROOM = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 _FAULTS = frozenset({errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 """Others are about a client that has gone again (accept(2))."""
 
@@ -39,6 +36,7 @@ class Entrance:
     ) -> None:
         self._listener = listener
         self._admit = admit
+        self._limit = ClientLimit()
         # The same one for Python's own class, which accepts in one step.
         self._sock = socket.socket(fileno=listener.socket.fileno())
         self._sock.setblocking(False)
@@ -62,11 +60,14 @@ class Entrance:
             except OSError as error:
                 if error.errno in _FAULTS:
                     raise
-                if error.errno in _NO_ROOM:
-                    log.warning("no room for another connection", reason=error.strerror)
+                if error.errno in NO_ROOM:
+                    self._limit.tell(error.strerror or str(error))
                     return False
                 log.debug("connection lost before it was accepted", reason=error.strerror)
             else:
+                if not self._limit.admits(accepted):
+                    accepted.close()
+                    continue
                 self._admit(ClientSocket(accepted, address[:2]))
         return True
 

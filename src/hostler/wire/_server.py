@@ -14,6 +14,7 @@ import trio
 from grpclib import protocol as grpclib_protocol
 from h2.errors import ErrorCodes
 
+from hostler._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from hostler._groups import open_background
 from hostler.engagement import RunnerService
 
@@ -38,6 +39,8 @@ SHARED_CALLS = 512
 """Calls on one shared stream: twice of what our client puts on a connection. Times `CALL_WINDOW`,
 128 MiB, it is what a client may send on one that nobody reads."""
 
+_FAULTS = frozenset({errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
+"""Errors of accept(2) about the listening socket; others are about a client that has gone."""
 
 LINGER_SECONDS = 1.0
 """How long a client gets to close its connection after it was told that we go (an LB does it at
@@ -115,8 +118,11 @@ async def open_server(
         async def accept() -> None:
             try:
                 with accepting:
+                    limit = ClientLimit()
                     await trio.serve_listeners(
-                        door.serve_socket, listeners, handler_nursery=nursery
+                        door.serve_socket,
+                        [_Listener(listener, limit) for listener in listeners],
+                        handler_nursery=nursery,
                     )
             finally:
                 for listener in listeners:
@@ -151,6 +157,33 @@ async def _listen(bind: str) -> list[trio.SocketListener]:
     except OSError as error:
         reason = os.strerror(error.errno).lower() if error.errno else str(error)
         raise OSError(error.errno or errno.EINVAL, f"cannot listen on {bind}: {reason}") from error
+
+
+class _Listener(trio.abc.Listener[trio.SocketStream]):
+    """A listening socket that closes clients for which there are too few file descriptors."""
+
+    def __init__(self, listener: trio.SocketListener, limit: ClientLimit) -> None:
+        self._socket = listener.socket
+        self._limit = limit
+
+    async def accept(self) -> trio.SocketStream:
+        while True:
+            try:
+                accepted, _ = await self._socket.accept()
+            except OSError as error:
+                if error.errno in _FAULTS:
+                    raise
+                if error.errno in NO_ROOM:  # the socket stays readable
+                    self._limit.tell(error.strerror or str(error))
+                    await trio.sleep(PAUSE_SECONDS)
+                continue
+            if self._limit.admits(accepted):
+                return trio.SocketStream(accepted)
+            accepted.close()
+
+    async def aclose(self) -> None:
+        self._socket.close()
+        await trio.lowlevel.checkpoint()
 
 
 class _Door:
