@@ -34,9 +34,9 @@ class Budget:
         """The peer has had useful work done. Synchronous."""
         self._tokens = min(self._burst, self._tokens + tokens)
 
-    def spend(self) -> None:
-        """Take one token. Synchronous. Raises `Flood` if there is none."""
-        self._tokens -= 1
+    def spend(self, tokens: int = 1) -> None:
+        """Take ``tokens``. Synchronous. Raises `Flood` if there are fewer."""
+        self._tokens -= tokens
         if self._tokens >= 0:
             return
         now = trio.current_time()

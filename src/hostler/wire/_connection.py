@@ -68,10 +68,13 @@ SHARED_CALLS_SETTING = 0xF0E5
 once. Numbers from 0xf000 are for experiments (RFC 7540, section 11.3), those not known are ignored
 (RFC 9113, section 6.5.2). A setting is there before the first call, costs nothing, and is not
 passed on by a proxy, behind which the next stream may find another runner."""
-RESET_BURST, RESET_RATE = 2.0 * MAX_STREAMS, 200.0
+RESET_BURST, RESET_RATE = float(MAX_STREAMS), 200.0
 """Streams that a client may reset before they were answered: at once (all of a load balancer's
-callers may leave in the same moment, twice), and for each second. Each stream that was answered
-allows one more."""
+callers may leave in the same moment), and for each second. Each stream that was answered allows
+one more."""
+EMPTY_RESET = 8
+"""How many such streams one counts for that was reset before its first message came. Good clients
+send that with the head."""
 YOUNG = 1.0
 """Seconds after which the reset of a stream is not counted: it has had its work, and a client can't
 have more such streams in that time than it may open at once."""
@@ -456,7 +459,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         has happened too often."""
         if self.client_side or (by_peer and trio.current_time() - stream.opened_at > YOUNG):
             return
-        self._resets.spend()
+        self._resets.spend(1 if stream.begun else EMPTY_RESET)
 
     def cut(self, reason: str) -> None:
         """Read nothing more of a client that wastes the server's time, and close its connection

@@ -345,6 +345,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
             self._protocol.processor.drop(stream)
             self._protocol.note_answered()
         else:
+            stream.begun = True
             engagement = begun if isinstance(begun, Engagement) else None
             self.nursery.start_soon(self._serve, stream, headers, release, engagement)
 

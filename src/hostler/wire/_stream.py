@@ -51,6 +51,8 @@ class WireStream(grpclib_protocol.Stream):
         """The peer has sent all it is going to."""
         self.opened_at = 0.0
         """Of a server: when the client has opened it."""
+        self.begun = False
+        """Of a server: its first message has come, and somebody serves it."""
         self.taken = False
         """A message of the peer was taken, so that something may have come of it."""
         self.end_sent = False
