@@ -14,6 +14,7 @@ import trio.lowlevel
 import trio.testing
 from prometheus_client import CollectorRegistry
 
+from benchmarks.fn_placer import FnPlacer, Outcome, open_fn_placer
 from benchmarks.http2 import Peer, Reply, open_peer
 from hostler import wire
 from hostler._call_json import encode_call
@@ -224,3 +225,34 @@ async def test_a_call_of_a_draining_runner_is_refused(tmp_path: Path) -> None:
         (reply,) = await many(peer, 1)
         assert code_of(reply) == 503
         assert full.agent.statistics().server_busy == 1
+
+
+@pytest.mark.parametrize("nack", ["auto", True])
+async def test_a_runner_that_stood_still_under_load_serves_all(
+    tmp_path: Path, nack: Literal["auto"] | bool
+) -> None:
+    """All that came meanwhile is there at once; the calls of two load balancers as Fn's, which ask
+    again every 10 ms for each that was refused."""
+    async with open_full(tmp_path, nack, memory=256) as full:
+        outcomes: list[Outcome] = []
+        async with (
+            open_fn_placer([full.runner.address]) as one,
+            open_fn_placer([full.runner.address]) as other,
+            trio.open_nursery() as nursery,
+        ):
+
+            async def place(placer: FnPlacer) -> None:
+                outcomes.append(await placer.place(try_of(), END))
+
+            for _ in range(100):
+                nursery.start_soon(place, one)
+                nursery.start_soon(place, other)
+            statistics = full.agent.statistics()
+            while statistics.calls < 201:
+                await trio.sleep(0.001)
+                statistics = full.agent.statistics()
+            full.over.set()
+        assert [outcome.code for outcome in outcomes] == [200] * 200
+        refused = sum(outcome.refused for outcome in outcomes)
+        assert full.agent.statistics().server_busy == refused
+        assert (refused > 0) is (nack is True)

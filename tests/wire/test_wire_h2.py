@@ -2,21 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
-from h2.events import DataReceived, Event
+from h2.events import DataReceived, Event, RequestReceived
 from h2.exceptions import H2Error, ProtocolError
 from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.wire._buffers import Buffer
-from hostler.wire._h2 import QuietH2
+from hostler.wire._h2 import QuietH2, ServerH2
 
 STREAMS = 1, 3
 REQUEST = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
@@ -300,3 +301,75 @@ def test_a_stream_that_is_reset_in_the_midst_of_a_frame_harms_no_other() -> None
 
 def _data(events: Sequence[object]) -> list[DataReceived]:
     return [event for event in events if isinstance(event, DataReceived)]
+
+
+def _begin_server(h2: H2Connection, max_frame: int) -> None:
+    h2.local_settings[SettingCodes.MAX_FRAME_SIZE] = max_frame
+    h2.local_settings.acknowledge()
+    h2.max_inbound_frame_size = max_frame
+    h2.initiate_connection()
+
+
+def _stepped(h2: ServerH2, data: bytes, cuts: list[int]) -> list[Event]:
+    """All that came in pieces, as a server's connection reads it."""
+    events: list[Event] = []
+
+    def on_data(stream_id: int, piece: Buffer, size: int) -> None:
+        found = bytes(piece)
+        events.append(DataReceived(stream_id=stream_id, data=found, flow_controlled_length=size))
+
+    kept = b""
+    for cut in (*cuts, len(data)):
+        kept, data = kept + data[:cut], data[cut:]
+        at = 0
+        while True:
+            stop, found = h2.step(kept, at, on_data)
+            events += found
+            if stop in (at, len(kept)):
+                break
+            at = stop
+        kept = kept[stop:]
+    return events
+
+
+def _comparable(events: Sequence[Any]) -> list[Any]:
+    """Headers as texts, data as one, and what only h2 tells left out."""
+    for event in events:
+        if isinstance(event, RequestReceived):
+            event.headers = [
+                tuple(x if isinstance(x, str) else x.decode("latin-1") for x in pair)  # type: ignore[misc]
+                for pair in event.headers
+            ]
+            event.priority_updated = None
+    return cast(list[Any], _joined(list(events)))
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(actions, max_size=25), st.lists(st.integers(1, 30000), max_size=8))
+def test_a_server_reads_frame_by_frame_what_h2_reads(
+    steps: list[tuple[Any, ...]], cuts: list[int]
+) -> None:
+    client = H2Connection(_config(client=True))
+    client.initiate_connection()
+    client.increment_flow_control_window(10**6)
+    client.send_headers(1, REQUEST)
+    for kind, *args in steps:
+        with contextlib.suppress(H2Error, AssertionError, KeyError):
+            if kind == "data":
+                number, size, padding, ended = args
+                client.send_data(number, b"x" * size, end_stream=ended, pad_length=padding)
+            elif kind != "ack":
+                _perform(client, kind, *args)  # type: ignore[arg-type]
+    data = client.data_to_send()
+    mine = ServerH2(_config(client=False), clock=lambda: 0.0)
+    theirs = H2Connection(_config(client=False))
+    for h2 in (mine, theirs):
+        _begin_server(h2, 16384)
+    expected = _outcome(theirs.receive_data, data)
+    found = _outcome(_stepped, mine, data, cuts)
+    if isinstance(expected, type):
+        assert found is expected
+        return
+    assert _comparable(found) == _comparable(expected)
+    assert _state(mine)[:4] == _state(theirs)[:4]
+    assert b"".join(mine.output()) == theirs.data_to_send()

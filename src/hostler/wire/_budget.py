@@ -7,6 +7,8 @@ useful work."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import trio
 
 
@@ -20,12 +22,20 @@ class Budget:
     It holds ``burst`` tokens at most, is full at first, and gets ``rate`` tokens a second beside
     those that are `earn`ed. ``what`` is spent, for the text of the `Flood`."""
 
-    def __init__(self, what: str, *, burst: float, rate: float) -> None:
+    def __init__(
+        self,
+        what: str,
+        *,
+        burst: float,
+        rate: float,
+        clock: Callable[[], float] = trio.current_time,
+    ) -> None:
         self._what = what
         self._burst = burst
         self._rate = rate
         self._tokens = burst
-        self._filled_at = trio.current_time()
+        self._clock = clock
+        self._filled_at = clock()
 
     def __repr__(self) -> str:
         return f"<Budget {self._tokens:.0f} of {self._burst:.0f} {self._what}>"
@@ -39,7 +49,7 @@ class Budget:
         self._tokens -= tokens
         if self._tokens >= 0:
             return
-        now = trio.current_time()
+        now = self._clock()
         self.earn((now - self._filled_at) * self._rate)
         self._filled_at = now
         if self._tokens < 0:

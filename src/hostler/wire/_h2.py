@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from struct import Struct
 from typing import Any
 
+import trio
 from h2.config import H2Configuration
 from h2.connection import (
     ConnectionInputs,
@@ -207,9 +208,13 @@ class ServerH2(QuietH2):
     and whoever reads may stop in between. Frames that ask for nothing are counted, and those of
     streams that have ended are dropped here, which takes a tenth of h2's time."""
 
-    def __init__(self, config: H2Configuration) -> None:
+    def __init__(
+        self, config: H2Configuration, clock: Callable[[], float] = trio.current_time
+    ) -> None:
         super().__init__(config)
-        self.useless = Budget("frames that ask for nothing", burst=USELESS_BURST, rate=USELESS_RATE)
+        self.useless = Budget(
+            "frames that ask for nothing", burst=USELESS_BURST, rate=USELESS_RATE, clock=clock
+        )
         self._heads: dict[bytes, list[tuple[str, str]]] = {}
         """What header blocks mean as long as the table of the compression is the same."""
         self._sweep_at = 64
