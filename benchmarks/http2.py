@@ -6,6 +6,7 @@ It obeys no library, costs next to nothing, and tells what it gets.
 from __future__ import annotations
 
 import contextlib
+import ssl
 import struct
 from collections.abc import AsyncIterator, Sequence
 
@@ -82,9 +83,7 @@ class Peer:
     """One connection. Made by `open_peer`. ``closed`` is set when the server has closed it,
     ``goaway`` the error code that it gave before, ``frames`` how many frames have come."""
 
-    def __init__(
-        self, stream: trio.SocketStream, path: str, more: Sequence[tuple[str, str]]
-    ) -> None:
+    def __init__(self, stream: trio.abc.Stream, path: str, more: Sequence[tuple[str, str]]) -> None:
         self.stream = stream
         self.closed = trio.Event()
         self.goaway: int | None = None
@@ -186,12 +185,21 @@ class Peer:
 
 @contextlib.asynccontextmanager
 async def open_peer(
-    address: str, *, path: str = ENGAGE, more: Sequence[tuple[str, str]] = ()
+    address: str,
+    *,
+    path: str = ENGAGE,
+    more: Sequence[tuple[str, str]] = (),
+    tls: ssl.SSLContext | None = None,
+    server_name: str | None = None,
 ) -> AsyncIterator[Peer]:
     """A connection to ``address``, ``host:port``, whose requests are for ``path``, with ``more``
     headers. Raises `OSError`."""
     host, _, port = address.rpartition(":")
-    stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
+    stream: trio.abc.Stream = await trio.open_tcp_stream(host.strip("[]"), int(port))
+    if tls is not None:
+        stream = trio.SSLStream(
+            stream, tls, server_hostname=server_name or host, https_compatible=True
+        )
     async with stream, trio.open_nursery() as nursery:
         peer = Peer(stream, path, more)
         await stream.send_all(opening())

@@ -15,7 +15,7 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from benchmarks.fn_placer import FnPlacer, Outcome, open_fn_placer
-from benchmarks.http2 import Peer, Reply, open_peer
+from benchmarks.http2 import DATA, END_STREAM, Peer, Reply, frame, message, open_peer
 from hostler import wire
 from hostler._call_json import encode_call
 from hostler.agent import Agent, Resources, open_agent
@@ -26,6 +26,7 @@ from hostler.frames import Data, Finished, TryCall
 from hostler.runner import PureRunner, open_pure_runner
 from hostler.wire import _codec as codec
 from tests.agent.nodes import MIB, call_model
+from tests.conftest import Logs
 
 OURS = [("hostler-lb", "lb-1")]
 END = codec.encode_client(Data(b"", eof=True))
@@ -215,6 +216,28 @@ async def test_the_first_message_may_come_in_parts(tmp_path: Path) -> None:
         for at in range(0, len(frames), 1000):
             await peer.send(frames[at : at + 1000])
             await trio.lowlevel.checkpoint()
+        await reply.done.wait()
+        assert code_of(reply) == 503
+
+
+async def test_what_was_sent_of_a_large_body_before_the_refusal_harms_nothing(
+    tmp_path: Path, logs: Logs
+) -> None:
+    """As Fn's load balancers send it: at once, as far as the window goes."""
+    piece = codec.encode_client(Data(b"x" * 10_000))
+    async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
+        for _ in range(100):
+            reply = await peer.request(try_of(), *[piece] * 40, END)
+            await reply.done.wait()
+            assert code_of(reply) == 503
+    assert not logs.with_event("client cut off")
+
+
+async def test_a_client_that_has_ended_its_side_is_refused(tmp_path: Path) -> None:
+    async with open_full(tmp_path) as full, open_peer(full.runner.address) as peer:
+        data, number = peer.begin(try_of())
+        reply = peer.expect(number)
+        await peer.send(data + frame(DATA, message(END), flags=END_STREAM, stream=number))
         await reply.done.wait()
         assert code_of(reply) == 503
 

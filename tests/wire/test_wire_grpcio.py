@@ -20,7 +20,16 @@ import trio
 
 from hostler import wire
 from hostler.engagement import EngagementFailed, GRPCStatus, LogChannel, ServerEngagement
-from hostler.frames import BODY_PIECE, Data, Finished, LogContainer, LogReady, LogStart, ResultStart
+from hostler.frames import (
+    BODY_PIECE,
+    Data,
+    Finished,
+    LogContainer,
+    LogReady,
+    LogStart,
+    ResultStart,
+    TryCall,
+)
 
 from .services import EMPTY_BODY, SUCCESS, TRY, Service, body_of, collect
 
@@ -87,6 +96,29 @@ async def test_their_client_engages(stubs: tuple[ModuleType, ModuleType]) -> Non
         assert exchange.code() is grpc.StatusCode.OK
 
     await _with_their_client(stubs, Service(), act)
+
+
+class _Refuses(Service):
+    """Has no room, which it knows before a call is served."""
+
+    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
+        return Finished(success=False, details=engagement.request_id, error_code=503)
+
+
+@pytest.mark.parametrize("size", [0, 300_000])
+async def test_their_client_is_refused_at_once(
+    stubs: tuple[ModuleType, ModuleType], size: int
+) -> None:
+    service = _Refuses()
+
+    def act(stub: Any, pb: ModuleType) -> None:
+        for number in range(100):
+            metadata = (("fn_request_id", str(number)),)
+            (answer,) = stub.Engage(_requests(pb, b"x" * size), metadata=metadata, timeout=30)
+            assert (answer.finished.errorCode, answer.finished.details) == (503, str(number))
+
+    await _with_their_client(stubs, service, act)
+    assert service.started == 0
 
 
 async def test_their_client_uses_the_other_methods(stubs: tuple[ModuleType, ModuleType]) -> None:

@@ -11,15 +11,18 @@ import pytest
 import trio
 import trustme
 
+from benchmarks.http2 import open_peer
 from hostler import wire
 from hostler.abc import PKIData
-from hostler.engagement import NotSent
+from hostler.engagement import NotSent, ServerEngagement
 from hostler.errors import ConfigError
+from hostler.frames import Finished, TryCall
+from hostler.wire import _codec as codec
 from hostler.wire import _pool, _server
 from hostler.wire._address import split_address
 
 from .leaks import asyncio_tasks, open_sockets, settle
-from .services import Service, body_of, call
+from .services import TRY, Service, body_of, call
 
 
 def _pki(folder: Path, name: str, ca: trustme.CA, trusted: trustme.CA | None = None) -> PKIData:
@@ -60,6 +63,38 @@ async def test_calls_over_tls(tmp_path: Path, ca: trustme.CA) -> None:
                 await client.aclose()
             await settle(open_sockets, sockets)
             assert asyncio_tasks(loop) == 0
+
+
+class _Refuses(Service):
+    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
+        return Finished(success=False, error_code=503)
+
+
+async def test_many_calls_that_come_at_once_over_tls_are_refused(
+    tmp_path: Path, ca: trustme.CA
+) -> None:
+    """More than are read in a turn."""
+    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    service = _Refuses()
+    with trio.fail_after(60):
+        async with (
+            wire.open_loop() as loop,
+            wire.open_server(
+                service, "127.0.0.1:0", loop=loop, ssl_context=wire.server_tls(runner)
+            ) as server,
+            open_peer(server.address, tls=wire.client_tls(lb), server_name="runner.test") as peer,
+        ):
+            for _ in range(3):
+                frames, replies = [], []
+                for _ in range(300):
+                    data, number = peer.begin(codec.encode_client(TRY))
+                    frames.append(data)
+                    replies.append(peer.expect(number))
+                assert await peer.send(b"".join(frames))
+                for reply in replies:
+                    await reply.done.wait()
+                    assert reply.ended
+    assert service.started == 0
 
 
 @pytest.mark.parametrize(
