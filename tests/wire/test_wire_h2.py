@@ -332,14 +332,15 @@ def _stepped(h2: ServerH2, data: bytes, cuts: list[int]) -> list[Event]:
     return events
 
 
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else str(value, "latin-1")
+
+
 def _comparable(events: Sequence[Any]) -> list[Any]:
     """Headers as texts, data as one, and what only h2 tells left out."""
     for event in events:
         if isinstance(event, RequestReceived):
-            event.headers = [
-                tuple(x if isinstance(x, str) else x.decode("latin-1") for x in pair)  # type: ignore[misc]
-                for pair in event.headers
-            ]
+            event.headers = [tuple(map(_text, pair)) for pair in event.headers]  # type: ignore[misc]
             event.priority_updated = None
     return cast(list[Any], _joined(list(events)))
 
