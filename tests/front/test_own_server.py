@@ -21,7 +21,7 @@ from ._agent import TABLE, ScriptedAgent, echo
 from ._asgi_client import AsgiRequest
 from ._handlers import answering, app_of, raising
 from ._own_server import FakeServer
-from ._sockets import open_front
+from ._sockets import open_front, until
 
 
 async def whole(call: PendingCall) -> None:
@@ -144,7 +144,9 @@ async def test_a_client_that_left_before_its_answer_was_ready_has_cancelled(logs
     async def finish_anyway(call: PendingCall) -> None:
         with trio.CancelScope(shield=True):
             await client.stream.aclose()
-            await trio.testing.wait_all_tasks_blocked(0.05)
+            scope = call.scope
+            assert scope is not None
+            await until(lambda: scope.cancel_called)
             await whole(call)
 
     agent = ScriptedAgent(finish_anyway)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 import socket
+import sys
 from contextlib import suppress
+from functools import partial
 
+import h11
 import pytest
 import trio
 import trio.testing
@@ -13,10 +17,10 @@ from hostler._asgi import _incoming
 from hostler.bodies import BodyBudget
 from hostler.call import PendingCall
 from hostler.config import BodyConfig, NodeConfig
-from hostler.front import invoke_app
+from hostler.front import _connection, invoke_app
 from tests.conftest import Logs
 
-from ._agent import TABLE, ScriptedAgent, hang
+from ._agent import TABLE, ScriptedAgent, echo, hang
 from ._sockets import open_front, until
 from .test_server import CHUNKED, chunk
 
@@ -58,19 +62,177 @@ async def test_a_call_whose_body_is_here_is_lent_the_scope_of_its_connection(log
             await client.stream.aclose()
 
 
-async def test_who_closes_its_side_only_has_gone_too_and_has_no_answer(logs: Logs) -> None:
-    """As in Fn, whose server can't tell the two apart."""
+ONE = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
+INTERIM = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+@pytest.mark.parametrize("what", ["whole", "chunked", "large"])
+async def test_who_closes_its_side_only_waits_for_its_answer(
+    what: str, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    """It is asked from time to time whether it is still there, which HTTP/1.1 allows."""
+    monkeypatch.setattr(_connection, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.01)
+    body = bytes(200_000) if what == "large" else b"abc"
+    agent, go_on = ScriptedAgent(), trio.Event()
+
+    async def late(call: PendingCall) -> None:
+        await go_on.wait()
+        await echo(call)
+
+    agent.handler = late
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(request(len(body), chunked=what == "chunked", body=body))
+        await client.stream.send_eof()
+        received = b""
+        # (The end of a large one is behind what the server does not read yet.)
+        while what != "large" and received.count(INTERIM) < 3:
+            received += await client.stream.receive_some()
+        go_on.set()
+        received += await client.read_all()
+    assert agent.record == ["finished"]
+    assert not logs.with_event("client cancelled")
+    client.h11.receive_data(received)
+    client.h11.receive_data(b"")
+    event = await client.event()
+    while isinstance(event, h11.InformationalResponse):
+        event = await client.event()
+    assert isinstance(event, h11.Response)
+    assert event.status_code == 200
+    answered = b""
+    while isinstance(event := await client.event(), h11.Data):
+        answered += event.data
+    assert answered == body
+
+
+async def test_who_closes_its_side_with_several_requests_gets_all_answers() -> None:
+    """And sees nothing else, if they do not take long."""
+    async with open_front() as front:
+        client = await front.connect()
+        await client.send(ONE * 3)
+        await client.stream.send_eof()
+        received = await client.read_all()
+    assert received.count(b"HTTP/1.1 200 OK\r\n") == received.count(b"HTTP/1.1 ") == 3
+    assert front.agent.record == ["finished"] * 3
+
+
+async def test_who_has_closed_its_side_and_leaves_then_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    monkeypatch.setattr(_connection, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.01)
     agent = ScriptedAgent(hang)
     async with open_front(agent) as front:
         client = await front.connect()
-        request = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx"
-        await client.send(request + request)
-        await agent.entered.wait()
+        await client.send(ONE)
         await client.stream.send_eof()
-        assert await client.closed_by_server()
-        assert len(agent.calls) == 1
+        assert await client.stream.receive_some() == INTERIM
+        await client.stream.aclose()
+        await agent.left.wait()
+        await front.wait_connections(0)
     assert agent.record == ["cancelled"]
     assert [entry["status"] for entry in logs.with_event("client cancelled")] == [444]
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+async def test_the_client_of_a_killed_process_has_gone(number: int) -> None:
+    """The kernel ends its side as if it had closed just that."""
+    agent = ScriptedAgent(hang)
+    program = (
+        "import socket, sys; client = socket.create_connection(('127.0.0.1', int(sys.argv[1])));"
+        f"client.sendall({ONE!r}); client.recv(1)"
+    )
+    async with open_front(agent) as front, trio.open_nursery() as nursery:
+        command = [sys.executable, "-c", program, str(front.port)]
+        process = await nursery.start(partial(trio.run_process, command, check=False))
+        await agent.entered.wait()
+        process.send_signal(number)
+        await agent.left.wait()
+        await front.wait_connections(0)
+    assert agent.record == ["cancelled"]
+
+
+@pytest.mark.parametrize("why", ["its response has begun", "HTTP/1.0"])
+async def test_who_closes_its_side_and_cannot_be_asked_has_gone_after_a_while(
+    why: str, monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.05)
+
+    async def begin(call: PendingCall) -> None:
+        if why != "HTTP/1.0":
+            await call.writer.start(200, [])
+            await call.writer.write(b"part")
+        await trio.sleep_forever()
+
+    agent = ScriptedAgent(begin)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(ONE.replace(b"/1.1", b"/1.0") if why == "HTTP/1.0" else ONE)
+        await agent.entered.wait()
+        if why != "HTTP/1.0":
+            assert await client.stream.receive_some()
+        await client.stream.send_eof()
+        await agent.left.wait()
+    assert agent.record == ["cancelled"]
+    assert [entry["status"] for entry in logs.with_event("client cancelled")] == [444]
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_who_closes_its_side_gets_all_of_a_response_that_goes_on(
+    version: bytes, when: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Though it can't be asked any more."""
+    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.5)
+    agent, sent = ScriptedAgent(), trio.Event()
+
+    async def stream(call: PendingCall) -> None:
+        await sent.wait()
+        if when == "before":
+            await client.stream.send_eof()
+        await call.writer.start(200, [])
+        await call.writer.write(b"a")
+        if when == "after":
+            await client.stream.send_eof()
+        for _ in range(15):
+            await trio.sleep(0.05)
+            await call.writer.write(b"b")
+
+    agent.handler = stream
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(ONE.replace(b"1.1", version))
+        sent.set()
+        received = await client.read_all()
+    assert agent.record == ["finished"]
+    assert received.count(b"b\r\n" if version == b"1.1" else b"b") >= 15
+
+
+@pytest.mark.parametrize("version", [b"1.0", b"1.1"])
+async def test_who_closes_its_side_may_read_slowly(
+    version: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """While it takes nothing it counts as there: one that has gone would have reset by now."""
+    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.2)
+
+    async def pour(call: PendingCall) -> None:
+        await call.writer.start(200, [])
+        for _ in range(SIZE // 50_000):
+            await call.writer.write(bytes(50_000))
+
+    agent = ScriptedAgent(pour)
+    async with open_front(agent) as front:
+        client = await front.connect()
+        await client.send(ONE.replace(b"1.1", version))
+        await client.stream.send_eof()
+        with trio.move_on_after(0.7):
+            await agent.left.wait()
+        size = 0
+        async for piece in client.stream:
+            size += len(piece)
+    assert size > SIZE
+    assert agent.record == ["finished"]
 
 
 @pytest.mark.parametrize("why", ["half-close", "the client's time", "the grace"])
@@ -256,11 +418,13 @@ async def answer_first(call: PendingCall) -> None:
     await call.writer.write(b" %d" % received)
 
 
-def request(size: int, *, chunked: bool) -> bytes:
+def request(size: int, *, chunked: bool, body: bytes = b"") -> bytes:
+    """With ``size`` bytes of a body, zeros if there is none."""
+    body = body or bytes(size)
     if chunked:
-        return CHUNKED + chunk(bytes(size)) + b"0\r\n\r\n"
+        return CHUNKED + chunk(body) + b"0\r\n\r\n"
     head = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
-    return head % size + bytes(size)
+    return head % size + body
 
 
 @pytest.mark.parametrize("chunked", [False, True])

@@ -42,6 +42,15 @@ LINGER_DRAIN_SECONDS = 1.0
 """The same in a drain."""
 
 
+PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
+FIRST_PROBE_SECONDS = 0.1
+PROBE_SECONDS = 1.0
+"""What a client is sent whose side has ended while its request is served, and when: one that has
+gone resets the connection for it. Others skip it: clients of HTTP/1.1 have to, and this is the one
+interim response that all know. Not at once, so that those who wait for short calls never see it;
+and again, since nothing tells that a client goes whose side has ended before. Where none may be
+sent, the response does the same, and a client counts as gone if it gets none of it for so long."""
+
 FIRST_SECONDS = 1.0
 """How long a connection that has just been made is kept in a drain for its first request."""
 
@@ -83,6 +92,13 @@ class Connection:
         """Of the present request, if h11 knows nothing of it."""
         self._lingering: trio.CancelScope | None = None
         self.peer = client.peer
+        self._exchange: Exchange | None = None
+        self._ended = False
+        """The client sends nothing any more."""
+        self._sending = False
+        """It does not take what it is sent, for the moment."""
+        self._sent = self._sent_before = 0
+        """How often it was sent something: now, and when it was asked last."""
         self._gone = False
         self._on_gone: list[Callable[[], None]] = []
 
@@ -102,7 +118,7 @@ class Connection:
     async def run(self) -> None:
         """Serve until either side is done. Raises nothing but a cancellation."""
         try:
-            self.owner.departures.add(self._client.fd, self._note_gone)
+            self.owner.departures.add(self._client.fd, self._note_end)
             while await self._serve():
                 # An agent has ended while it was answered: the client was not told of an end.
                 self.owner.idle_watch.remove(self)
@@ -119,10 +135,14 @@ class Connection:
         with self.scope:
             while (exchange := await self._next()) is not None:
                 self.served = True
+                self._exchange = exchange
                 try:
                     await exchange.run()
                 finally:
+                    self._exchange = None
                     self._on_gone.clear()
+                    if self._ended:
+                        self.owner.departures.forget(self._client.fd)
                     if not exchange.answered and exchange.looks_complete:
                         self._client.reset_on_close()
                 if self.owner.draining or not exchange.reusable:
@@ -135,19 +155,48 @@ class Connection:
             return False
         return self.idle and not self._ending
 
+    def _note_end(self, reset: bool) -> None:
+        self._ended = True
+        if reset:
+            self._note_gone()
+        elif self._on_gone:
+            asks = self._exchange is not None and self._exchange.takes_interim
+            seconds = FIRST_PROBE_SECONDS if asks else PROBE_SECONDS
+            self._sent_before = self._sent
+            self.owner.departures.later(self._client.fd, seconds, self._probe)
+
     def _note_gone(self) -> None:
         self._gone = True
         for told in self._on_gone:
             told()
         self._on_gone.clear()
 
+    def _probe(self) -> None:
+        """Find out whether the client has gone: then the news comes as a reset."""
+        sent, self._sent_before = self._sent_before, self._sent
+        there = sent != self._sent or self._sending
+        if self._exchange is not None and self._exchange.takes_interim:
+            try:
+                there = self._client.send_now(PROBE) in (0, len(PROBE))
+            except ClientGone:
+                there = False
+        if there:
+            self.owner.departures.later(self._client.fd, PROBE_SECONDS, self._probe)
+        else:
+            self._note_gone()
+
     def tell_gone(self, told: Callable[[], None]) -> None:
-        """Call ``told`` (which must not block or raise) when the client closes its side while the
-        present request lasts; at once if it has."""
+        """Call ``told`` (which must not block or raise) when the client goes while the present
+        request lasts; at once if it has.
+
+        One that ends its side, and does no more, has not gone, unless that can't be found out: it
+        speaks HTTP/1.0, or its response has begun, and there is no more of it for a while."""
         if self._gone:
             told()
-        else:
-            self._on_gone.append(told)
+            return
+        self._on_gone.append(told)
+        if self._ended:
+            self._note_end(False)
 
     def close_if_idle(self) -> None:
         """Close it if no request is there. The first one may still be on its way; of later ones
@@ -296,6 +345,7 @@ class Connection:
         it all at once. What comes after it, the wait for the next request, is one."""
         if self._gone:
             await trio.lowlevel.checkpoint()
+        self._sent += 1
         sent = self._client.send_now(data)
         if sent < len(data):
             await self.send_all(memoryview(data)[sent:])
@@ -303,12 +353,18 @@ class Connection:
     async def send_all(self, data: bytes | memoryview) -> None:
         """Raises `ClientGone`, also if the client does not take it in time."""
         await trio.lowlevel.checkpoint()
+        self._sent += 1
         sent = self._client.send_now(data)
         if sent == len(data):  # as nearly always: it needs no limit
             return
         limit = self.owner.config.response_write_timeout
-        if not await within(limit, self._client.send_all, memoryview(data)[sent:]):
-            raise ClientGone(f"the client took no data for {limit} s")
+        self._sending = True
+        try:
+            if not await within(limit, self._client.send_all, memoryview(data)[sent:]):
+                raise ClientGone(f"the client took no data for {limit} s")
+        finally:
+            self._sending = False
+            self._sent += 1
 
     async def _linger(self, *, complete: bool = False) -> None:
         """Let the client read its answer before the connection goes, if it still sends. It does

@@ -4,10 +4,15 @@ Who waits for a socket to become readable learns of a client's end only behind a
 has sent before, and needs a task for it. The kernel tells it apart: ``EPOLLRDHUP`` (epoll_ctl(2))
 comes as soon as the peer's end has arrived, whatever the kernel still holds for us. One epoll
 descriptor for all connections of a server, and one task that waits for it, see to all of them.
+
+The end of what a peer sends (FIN) is the same for one that has closed its socket, or was killed,
+and for one that only has nothing more to send (``shutdown(SHUT_WR)``). The first resets the
+connection (RST) as soon as it gets something; so who has to know writes, a little later (`later`).
 """
 
 from __future__ import annotations
 
+import math
 import select
 from collections.abc import Callable
 from types import TracebackType
@@ -17,14 +22,16 @@ import trio
 
 
 class Departures:
-    """Tells once of each socket that its peer has closed or reset the connection.
+    """Tells of each socket that its peer has ended its side, or reset the connection.
 
     A context manager: at its end nothing is watched any more.
     """
 
     def __init__(self) -> None:
         self._epoll = select.epoll()
-        self._told: dict[int, Callable[[], None]] = {}
+        self._told: dict[int, Callable[[bool], None]] = {}
+        self._due: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._scope = trio.CancelScope()
 
     def __enter__(self) -> Self:
         return self
@@ -37,26 +44,51 @@ class Departures:
     ) -> None:
         self._epoll.close()
         self._told.clear()
+        self._due.clear()
 
     def __len__(self) -> int:
         return len(self._told)
 
-    def add(self, fd: int, on_gone: Callable[[], None]) -> None:
-        """Call ``on_gone`` (in the task of `run`; it must not block or raise) when the peer of the
-        socket ``fd`` has gone. Raises `OSError`."""
-        # Edge-triggered: told once, not again for as long as the socket stays.
+    def add(self, fd: int, on_end: Callable[[bool], None]) -> None:
+        """Call ``on_end`` (in the task of `run`; it must not block or raise) when the peer of the
+        socket ``fd`` has ended its side: with whether the connection is reset, which may come
+        later, and in a second call. Raises `OSError`."""
+        # Edge-triggered: told of each change once. (A reset is told of without being asked for.)
         self._epoll.register(fd, select.EPOLLRDHUP | select.EPOLLET)
-        self._told[fd] = on_gone
+        self._told[fd] = on_end
+
+    def later(self, fd: int, seconds: float, call: Callable[[], None]) -> None:
+        """Call ``call``, under the same conditions, in ``seconds``, in the place of what was to be
+        called then; not after `forget`, or `remove`."""
+        due = trio.current_time() + seconds
+        self._due[fd] = due, call
+        self._scope.deadline = min(self._scope.deadline, due)
+
+    def forget(self, fd: int) -> None:
+        """Undo `later`."""
+        self._due.pop(fd, None)
 
     def remove(self, fd: int) -> None:
         """Before the socket is closed: its number may be another's then."""
+        self._due.pop(fd, None)
         if self._told.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
     async def run(self) -> None:
         """Tell, until cancelled."""
         while True:
+            # One scope for as long as nothing is due, not one for each wait.
+            due = min((due for due, _ in self._due.values()), default=math.inf)
+            with trio.CancelScope(deadline=due) as self._scope:
+                await self._tell()
+            now = trio.current_time()
+            for fd in [fd for fd, (due, _) in self._due.items() if due <= now]:
+                _, call = self._due.pop(fd)
+                call()
+
+    async def _tell(self) -> None:
+        while True:
             await trio.lowlevel.wait_readable(self._epoll.fileno())
-            for fd, _ in self._epoll.poll(0):
-                if on_gone := self._told.get(fd):
-                    on_gone()
+            for fd, events in self._epoll.poll(0):
+                if on_end := self._told.get(fd):
+                    on_end(bool(events & (select.EPOLLHUP | select.EPOLLERR)))

@@ -84,6 +84,11 @@ class Exchange:
         return not self.answered and self._begun and self._head.version == "1.0"
 
     @property
+    def takes_interim(self) -> bool:
+        """Whether an interim response may be sent: the response has not begun."""
+        return not self._begun and self._head.version != "1.0"
+
+    @property
     def is_read(self) -> bool:
         """The client has nothing more to say of this request, for all that is known here."""
         return self._plain and self._body_here
