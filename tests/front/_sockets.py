@@ -46,7 +46,11 @@ class Front:
         return int(self.server.addresses[0].rpartition(":")[2])
 
     async def connect(self) -> Client:
-        client = Client(await trio.open_tcp_stream("127.0.0.1", self.port))
+        return await self.connect_to(self.port)
+
+    async def connect_to(self, port: int) -> Client:
+        """A client of a proxy before it."""
+        client = Client(await trio.open_tcp_stream("127.0.0.1", port))
         self.clients.append(client)
         return client
 
