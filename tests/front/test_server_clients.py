@@ -440,6 +440,19 @@ async def test_who_reads_only_after_it_has_written_does_not_hang(chunked: bool) 
     assert budget.memory == 0
 
 
+async def test_who_writes_slowly_before_it_reads_has_not_stalled() -> None:
+    """It may take longer than a client that takes nothing of its response."""
+    agent = ScriptedAgent(answer_first)
+    config = NodeConfig(max_request_size=2 * SIZE, response_write_timeout=0.4)
+    async with open_front(agent, config=config) as front:
+        client = await front.connect()
+        data = request(SIZE, chunked=False)
+        for at in range(0, len(data), len(data) // 10):
+            await client.send(data[at : at + len(data) // 10])
+            await trio.sleep(0.1)
+        assert (await client.answer()).body == bytes(SIZE) + b" %d" % SIZE
+
+
 @pytest.mark.parametrize("limit", ["a body's", "all bodies'"])
 async def test_what_is_held_for_such_clients_has_a_limit(
     limit: str, monkeypatch: pytest.MonkeyPatch

@@ -358,10 +358,17 @@ class Connection:
         if sent == len(data):  # as nearly always: it needs no limit
             return
         limit = self.owner.config.response_write_timeout
+        rest = memoryview(data)[sent:]
         self._sending = True
         try:
-            if not await within(limit, self._client.send_all, memoryview(data)[sent:]):
-                raise ClientGone(f"the client took no data for {limit} s")
+            while True:
+                moved = self._client.moved
+                if await within(limit, self._client.send_all, rest):
+                    return
+                # One that still sends its request may not read before it has sent it all.
+                if self._client.moved == moved:
+                    raise ClientGone(f"the client took no data for {limit} s")
+                rest = self._client.unsent
         finally:
             self._sending = False
             self._sent += 1

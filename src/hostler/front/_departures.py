@@ -30,7 +30,8 @@ class Departures:
     def __init__(self) -> None:
         self._epoll = select.epoll()
         self._told: dict[int, Callable[[bool], None]] = {}
-        self._due: dict[int, tuple[float, Callable[[], None]]] = {}
+        self._queues: dict[float, dict[int, tuple[float, Callable[[], None]]]] = {}
+        """What is to be called later, by the seconds: the first in each is due next."""
         self._scope = trio.CancelScope()
 
     def __enter__(self) -> Self:
@@ -44,7 +45,7 @@ class Departures:
     ) -> None:
         self._epoll.close()
         self._told.clear()
-        self._due.clear()
+        self._queues.clear()
 
     def __len__(self) -> int:
         return len(self._told)
@@ -60,17 +61,19 @@ class Departures:
     def later(self, fd: int, seconds: float, call: Callable[[], None]) -> None:
         """Call ``call``, under the same conditions, in ``seconds``, in the place of what was to be
         called then; not after `forget`, or `remove`."""
+        self.forget(fd)
         due = trio.current_time() + seconds
-        self._due[fd] = due, call
+        self._queues.setdefault(seconds, {})[fd] = due, call
         self._scope.deadline = min(self._scope.deadline, due)
 
     def forget(self, fd: int) -> None:
         """Undo `later`."""
-        self._due.pop(fd, None)
+        for queue in self._queues.values():
+            queue.pop(fd, None)
 
     def remove(self, fd: int) -> None:
         """Before the socket is closed: its number may be another's then."""
-        self._due.pop(fd, None)
+        self.forget(fd)
         if self._told.pop(fd, None) is not None:
             self._epoll.unregister(fd)
 
@@ -78,13 +81,20 @@ class Departures:
         """Tell, until cancelled."""
         while True:
             # One scope for as long as nothing is due, not one for each wait.
-            due = min((due for due, _ in self._due.values()), default=math.inf)
-            with trio.CancelScope(deadline=due) as self._scope:
+            with trio.CancelScope(deadline=self._call_due()) as self._scope:
                 await self._tell()
-            now = trio.current_time()
-            for fd in [fd for fd, (due, _) in self._due.items() if due <= now]:
-                _, call = self._due.pop(fd)
-                call()
+
+    def _call_due(self) -> float:
+        """When something is due next, once that is called which is due now."""
+        now = trio.current_time()
+        for queue in [*self._queues.values()]:
+            while queue and next(iter(queue.values()))[0] <= now:
+                _, call = queue.pop(next(iter(queue)))
+                call()  # may be called later once more
+        return min(
+            (next(iter(queue.values()))[0] for queue in self._queues.values() if queue),
+            default=math.inf,
+        )
 
     async def _tell(self) -> None:
         while True:

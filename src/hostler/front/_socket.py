@@ -30,16 +30,22 @@ class ClientSocket:
         self._sock = sock
         self.fd = sock.fileno()
         self.peer = peer
+        self.moved = 0
+        """Grows with what is read, and with what is sent."""
+        self.unsent = memoryview(b"")
+        """What `send_all` has left if it was cancelled."""
 
     def read_now(self, most: int = BODY_PIECE) -> bytes | None:
         """What is here, up to ``most`` bytes, b"" at the client's end, ``None`` if nothing is.
         Raises `ClientGone`."""
         try:
-            return os.read(self.fd, most)
+            data = os.read(self.fd, most)
         except BlockingIOError:
             return None
         except OSError as error:
             raise ClientGone("the client has gone") from error
+        self.moved += len(data)
+        return data
 
     async def read(self, most: int = BODY_PIECE) -> bytes:
         """What comes next, up to ``most`` bytes; b"" at the client's end. Raises `ClientGone`.
@@ -54,10 +60,12 @@ class ClientSocket:
     async def send_all(self, data: bytes | memoryview) -> None:
         """Raises `ClientGone`."""
         await trio.lowlevel.checkpoint()
-        rest = memoryview(data)
+        self.unsent = memoryview(data)
         while True:
-            rest = rest[self.send_now(rest) :]
-            if not rest:
+            sent = self.send_now(self.unsent)
+            self.moved += sent
+            self.unsent = self.unsent[sent:]
+            if not self.unsent:
                 return
             await trio.lowlevel.wait_writable(self.fd)
 
