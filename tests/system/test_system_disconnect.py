@@ -70,6 +70,29 @@ async def test_client_that_leaves_ends_the_functions_request(
         await runner.drain()
 
 
+@pytest.mark.parametrize("opened", [lb_and_runner, single])
+@pytest.mark.parametrize("do", ["sleep=1300;lines=2", "lines=20,every=30"])
+async def test_client_that_only_ends_its_side_gets_its_answer(
+    folder: Path, opened: Callable[[Path], Opened], do: str
+) -> None:
+    """After it was asked whether it is there, and in pieces."""
+    async with opened(folder) as (front, runner):
+        host, _, port = front.ready["http"][0].rpartition(":")
+        head = f"POST /invoke/fnt HTTP/1.1\r\nHost: x\r\nFnt-Do: {do}\r\nContent-Length: 1\r\n\r\nx"
+        with trio.fail_after(LIMIT):
+            async with await trio.open_tcp_stream(host, int(port)) as stream:
+                await stream.send_all(head.encode())
+                await stream.send_eof()
+                received = b"".join([bytes(piece) async for piece in stream])
+        asked = received.count(b"HTTP/1.1 100 Continue\r\n\r\n")
+        assert asked >= (2 if do.startswith("sleep") else 0)
+        assert received.count(b"HTTP/1.1 200 OK\r\n") == received.count(b"HTTP/1.1 ") - asked == 1
+        assert received.count(b"line ") == (2 if do.startswith("sleep") else 20)
+        assert received.endswith(b"0\r\n\r\n")
+        assert await metric(front, "fn_canceled") == 0
+        await runner.drain()
+
+
 async def leave(front: NodeProcess, do: str) -> None:
     """Go in the middle of a call: once its function has it, or has begun to answer."""
     async with posting(front, "/invoke/fnt", Fnt_Do=do) as exchange:
