@@ -36,8 +36,8 @@ class Source:
     async def wait_load_change(self) -> None:
         await self.change.wait()
 
-    def set(self, free: int, active: int = 0) -> None:
-        self.now = LoadHint(active=active, free_memory=free * MIB, complete=True)
+    def set(self, free: int, active: int = 0, refused: int = 0) -> None:
+        self.now = LoadHint(active=active, free_memory=free * MIB, complete=True, refused=refused)
         self.change.note()
 
     async def send(self, name: str, hint: LoadHint) -> None:
@@ -64,6 +64,27 @@ async def test_the_load_is_told_at_once_and_room_soon_after(autojump_clock: Mock
         await trio.sleep(QUICK + 0.001)
         assert source.heard["a"][-1][0] == pytest.approx(3 + QUICK)
         assert source.heard["a"][-1][1].free_memory == 128 * MIB
+        nursery.cancel_scope.cancel()
+
+
+@pytest.mark.parametrize(
+    ("busy", "told_at"), [(2 * QUICK, 4.5 * QUICK), (QUICK / 10, SLOW + 2 * QUICK)]
+)
+async def test_room_that_was_gone_for_a_moment_is_told_if_calls_were_refused_meanwhile(
+    autojump_clock: MockClock, busy: float, told_at: float
+) -> None:
+    """Their load balancers were told that there is none. It comes sooner if the feed saw that."""
+    source = Source()
+    source.set(free=128)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        await trio.sleep(1.5 * QUICK)
+        source.set(free=0)
+        await trio.sleep(busy)
+        source.set(free=128, refused=1)
+        await trio.sleep(2 * SLOW)
+        times = [at for at, _ in source.heard["a"]]
+        assert times == pytest.approx([0, told_at], abs=QUICK)
         nursery.cancel_scope.cancel()
 
 

@@ -7,7 +7,7 @@ container it wakes up once in a while to see whether it should freeze, not at ev
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from functools import partial
 
 import structlog
@@ -91,6 +91,9 @@ class Container(Idler):
             debug=kit.debug_logs,
         )
         self._life = trio.CancelScope()
+        self._tasks: trio.Nursery
+        self._serving = False
+        """Its own task is there for calls, so that there may be others beside it."""
         self._nap = Nap()
         self._leaving = ""
         self._ready = False
@@ -192,6 +195,24 @@ class Container(Idler):
         if not self._leaving and not self._queue.offer(self):
             self._became_idle(now)
 
+    def let_end(self, rest: Callable[[], Awaitable[bool]], until: float) -> bool:
+        """Whether ``rest`` may run instead of the call that has it, which is over but for its
+        function: for as long as that may go on (`SlotQueue.spare_seconds`), and not after
+        ``until``. Then the container is given back; ``rest`` tells whether it is reusable."""
+        seconds = self._queue.spare_seconds() if self._serving and not self._leaving else 0.0
+        if seconds > 0:
+            until = min(until, trio.current_time() + seconds)
+            self._tasks.start_soon(self._end_alone, rest, until)
+        return seconds > 0
+
+    async def _end_alone(self, rest: Callable[[], Awaitable[bool]], until: float) -> None:
+        reusable = False
+        try:
+            with trio.move_on_at(until):
+                reusable = await rest()
+        finally:
+            self.give_back(reusable=reusable)
+
     def reconsider(self) -> None:
         """Plan again what to do while it idles: something has changed."""
         self._nap.end()
@@ -242,15 +263,17 @@ class Container(Idler):
     async def _live(self) -> None:
         running = await self._sandbox.start(self._launch.timings, self._is_needed)
         error: Exception | None = None
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._watch_end, running)
+        async with trio.open_nursery() as self._tasks:
+            self._tasks.start_soon(self._watch_end, running)
             try:
                 await self._connect()
                 self._become_ready()
                 await self._serve()
             except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
                 error = caught
-            nursery.cancel_scope.cancel()
+            finally:
+                self._serving = False
+            self._tasks.cancel_scope.cancel()
         if error is not None:
             raise error
 
@@ -292,7 +315,7 @@ class Container(Idler):
             self._track.awaited(outcome, trio.current_time() - started)
 
     def _become_ready(self) -> None:
-        self._ready = True
+        self._ready = self._serving = True
         self.started(self._launch.timings)
         if not self._queue.launched(self._launch, self):
             self._became_idle(trio.current_time())

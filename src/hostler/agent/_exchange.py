@@ -10,6 +10,7 @@ import trio
 
 from hostler.call import PendingCall
 from hostler.errors import (
+    APIError,
     CallTimeout,
     FunctionFailed,
     FunctionInvalidResponse,
@@ -42,6 +43,9 @@ class Exchange:
     call is over. ``broke`` tells that the connection broke, so that the container may be about
     to end, and ``reached_nobody`` that this was known before anything of the call was written.
     ``ended_at`` is when (`trio.current_time`) it was over.
+
+    ``goes_on`` tells that the caller has left whose request is complete, so that the function can
+    still end in peace: then either `finish` or `give_up` has to be called.
     """
 
     def __init__(
@@ -54,11 +58,14 @@ class Exchange:
         self._connection: Connection
         self._sending = False
         """The function has got a part of the request."""
+        self._complete = False
+        """All of the request was written."""
         self._answered = False
         self._body_error: Exception | None = None
         self.container_ok = False
         self.broke = False
         self.reached_nobody = False
+        self.goes_on = False
         self.ended_at = 0.0
 
     async def run(self, now: float) -> None:
@@ -81,14 +88,19 @@ class Exchange:
                 if data is not None and len(data) <= INLINE_BODY:
                     if left := self._begin(head, data):
                         self._sending = not await self._limit.run(self._go_on(left))
+                    self._complete = not self._sending
                     await self._receive()
                 else:
                     await self._limit.run(self._stream(head))
+            except (CallEnded, APIError, FunctionBroke, HeadTooBig):
+                raise
+            except BaseException:  # of the caller, who is cancelled or takes no more
+                self.goes_on = self._complete and not self._limit.ended
+                raise
             finally:
                 self.ended_at = trio.current_time()
-                self._channel.settle(
-                    self._connection, reusable=self.container_ok, now=self.ended_at
-                )
+                if not self.goes_on:
+                    self._settle()
         except FunctionBroke as error:
             self.broke = True
             self.reached_nobody = isinstance(error, Stale)
@@ -97,6 +109,30 @@ class Exchange:
             raise (FunctionWriteRequest if within_request else FunctionResponseError) from error
         except HeadTooBig as error:
             raise FunctionResponseHeaderTooBig from error
+
+    async def finish(self) -> None:
+        """Take the rest of the answer for nobody. Afterwards ``container_ok`` and ``ended_at`` are
+        as after `run`. Raises nothing but `trio.Cancelled`."""
+        connection = self._connection
+        try:
+            if not self._answered:
+                self._check_status((await connection.receive_head()).status)
+            if connection.whole_body is None:
+                while await connection.receive_body():
+                    pass
+            self.container_ok = True
+        except (APIError, FunctionBroke, HeadTooBig):
+            pass
+        finally:
+            self.ended_at = trio.current_time()
+            self._settle()
+
+    def give_up(self) -> None:
+        """The function is not waited for."""
+        self._settle()
+
+    def _settle(self) -> None:
+        self._channel.settle(self._connection, reusable=self.container_ok, now=self.ended_at)
 
     # --- the request ---
 
@@ -147,7 +183,7 @@ class Exchange:
                 while piece := await body.receive_some(BODY_PIECE):
                     await connection.send_piece(bytes(piece))
             await connection.send_end()
-            self._sending = False
+            self._sending, self._complete = False, True
         except FunctionBroke:
             pass  # not an error if there is a complete answer: who receives will find out
         except Exception as error:  # noqa: BLE001  (raised by `_stream`)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import structlog
 import trio
 
@@ -35,10 +37,11 @@ async def execute(
     container: Container, call: PendingCall, limit: CallLimit, max_body: int, now: float
 ) -> None:
     """Run ``call`` from ``now`` on, within ``limit``, on ``container``, which it has. Gives that
-    back, whatever happens. Raises what ended the call, and `NobodyThere`, but not of a container
+    back, whatever happens; where the caller has left, perhaps once the function has ended
+    (`Container.let_end`). Raises what ended the call, and `NobodyThere`, but not of a container
     that was started for this call: a function that ends as soon as it is ready would be started
     again and again."""
-    reusable, ran = False, True
+    reusable, ran, goes_on = False, True, False
     ended: float | None = None
     error: Exception | None = None
     hook_error: Exception | None = None
@@ -62,17 +65,36 @@ async def execute(
             container.samples.end(call.model)
             ended = exchange.ended_at
             call.add_user_execution_ns(round((ended - now) * 1e9))
-            if container.task.after_call is not no_call_hook:
-                hook_error = await _after_call(container, call)
-                ended = None
-            reusable = exchange.container_ok and hook_error is None
+            if exchange.goes_on:
+                rest = partial(_finish, exchange, container, call)
+                goes_on = container.let_end(rest, limit.deadline)
+                if not goes_on:
+                    ran = False  # to its end
+                    exchange.give_up()
+            if not goes_on:
+                if container.task.after_call is not no_call_hook:
+                    hook_error = await _after_call(container, call)
+                    ended = None
+                reusable = exchange.container_ok and hook_error is None
     finally:
         # Before all else, so that the next call need not wait for listeners.
-        container.give_back(reusable=reusable, now=ended, ran=ran)
+        if not goes_on:
+            container.give_back(reusable=reusable, now=ended, ran=ran)
     if error is not None:
         raise error
     if hook_error is not None:
         raise hook_error
+
+
+async def _finish(exchange: Exchange, container: Container, call: PendingCall) -> bool:
+    """Let the function end that works on ``call``, which is over. Whether the container may serve
+    other calls."""
+    hook_error: Exception | None = None
+    try:
+        await exchange.finish()
+    finally:
+        hook_error = await _after_call(container, call)
+    return exchange.container_ok and hook_error is None
 
 
 async def _explain(container: Container, call: PendingCall, error: Exception) -> Exception:
@@ -99,6 +121,8 @@ async def _explain(container: Container, call: PendingCall, error: Exception) ->
 
 async def _after_call(container: Container, call: PendingCall) -> Exception | None:
     """Run the hook, also for a call that was cancelled, and return what it raises."""
+    if container.task.after_call is no_call_hook:
+        return None
     limit = trio.current_time() + HOOK_LIMIT
     with trio.CancelScope(shield=True, deadline=limit) as scope:
         try:

@@ -280,6 +280,12 @@ class SlotQueue(Generic[S]):
         if self._unprovided:
             self._decide()
 
+    def spare_seconds(self) -> float:
+        """How long the function of a call whose client has left may go on, rather than cost its
+        container: as long as a start takes, if calls usually end within that; 0 = not at all."""
+        policy = self.policy
+        return policy.start_seconds if policy.run_seconds <= policy.start_seconds else 0.0
+
     def confirm(self, launch: Launch[S]) -> bool:
         """The turn of ``launch`` has come, after others. Whether it is still needed; if not it has
         to be dropped. One that is firm is; others began while nothing was known of the function."""

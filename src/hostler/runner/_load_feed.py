@@ -76,11 +76,12 @@ class LoadFeed:
             await trio.lowlevel.checkpoint()
             return load
         patience = max(trio.current_time() + SLOW, list_at)
+        least = room_of(told)
         while True:
-            if _is_urgent(load, told):
+            if _is_urgent(load, told, least):
                 await self._turn(watcher)
                 load = self._agent.load_figures() or told
-                if _is_urgent(load, told):
+                if _is_urgent(load, told, least):
                     if (now := trio.current_time()) < self._next_at:
                         continue
                     self._next_at = now + TURN
@@ -97,10 +98,13 @@ class LoadFeed:
                 await self._agent.wait_load_change()
             await trio.sleep(QUICK)
             load = self._agent.load_figures() or told
+            least = tuple(map(min, room_of(load), least))
 
     def _differs(self, load: LoadHint, told: LoadHint) -> bool:
         """Whether there is something to tell; the hot containers are, if they were left out."""
         if load.active != told.active or room_of(load) != room_of(told):
+            return True
+        if load.refused != told.refused:
             return True
         return load.warm != told.warm if load.complete else self._lists and not told.complete
 
@@ -110,13 +114,18 @@ class LoadFeed:
         await trio.sleep_until(max(trio.current_time() + place * TURN, self._next_at))
 
 
-def room_of(load: LoadHint) -> tuple[int, int, int, int]:
+Room = tuple[int, ...]
+
+
+def room_of(load: LoadHint) -> Room:
     """Bytes that new containers could have, and those for gentle calls; likewise milli-CPUs."""
     memory = load.free_memory + load.reclaimable_memory
     cpus = (load.free_cpus or 0) + load.reclaimable_cpus
     return memory, memory - load.worthy_memory, cpus, cpus - load.worthy_cpus
 
 
-def _is_urgent(load: LoadHint, told: LoadHint) -> bool:
-    """Whether there is so much more room that calls may wait for it."""
-    return any(now > 2 * before for now, before in zip(room_of(load), room_of(told), strict=True))
+def _is_urgent(load: LoadHint, told: LoadHint, least: Room) -> bool:
+    """Whether there is so much more room that calls may wait for it: than was told, or, since
+    those that were refused meanwhile know of that, than there was at ``least`` since then."""
+    known = room_of(told) if load.refused == told.refused else least
+    return any(now > 2 * before for now, before in zip(room_of(load), known, strict=True))
