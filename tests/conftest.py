@@ -164,9 +164,8 @@ def _patience(request: pytest.FixtureRequest) -> None:
         patch = request.getfixturevalue("monkeypatch")
         for operation, seconds in LIMITS.items():
             patch.setitem(LIMITS, operation, max(seconds, 60))
-        # For the last output of a container, and for what earlier runners have left.
+        # For the last output of a container.
         patch.setattr("hostler.drivers.docker._running.OUTPUT_GRACE", 60)
-        patch.setattr("hostler.drivers.docker._startup.CLEANUP_SECONDS", 60)
 
 
 @pytest.fixture(scope="session")

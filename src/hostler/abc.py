@@ -407,6 +407,11 @@ class Driver(ABC):
         """
         return ""
 
+    async def wait_clean(self) -> None:
+        """Wait until what dead processes left here is removed, and the memory that it used is free.
+        The default: nothing is left."""
+        await trio.lowlevel.checkpoint()
+
     async def aclose(self) -> None:  # noqa: B027  (drivers without state need none)
         """Called by whoever opened the driver, once, after the last cookie was closed: not by the
         agent that was lent it. The default does nothing."""

@@ -13,7 +13,7 @@ from hostler.abc import CallListener, CallRequest
 from hostler.agent import Agent, ContainerState, Resources, keep_declared_warm, open_agent
 from hostler.call import PendingCall
 from hostler.config import AgentConfig
-from hostler.drivers.sim import echo, open_sim_driver
+from hostler.drivers.sim import SimDriver, echo, open_sim_driver
 from hostler.functions import FunctionTable
 from hostler.models import App, Fn
 from tests.conftest import Logs
@@ -50,6 +50,26 @@ async def test_startup_actions_run_in_order_before_the_block(
         await agent.submit(agent.get_call(options.from_model(call_model())))
         assert record[2:] == ["success"]
         assert driver.statistics().created == 1
+
+
+async def test_room_grows_once_what_dead_runners_left_is_gone(
+    autojump_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Cleaning(SimDriver):
+        async def wait_clean(self) -> None:
+            await trio.sleep(5)
+
+    totals = [TOTAL, Resources(768 * MIB, 1000)]
+    monkeypatch.setattr("hostler.agent._agent.machine_resources", lambda _: totals.pop(0))
+    config = AgentConfig(iofs_path=str(tmp_path))
+    async with (
+        open_sim_driver() as driver,
+        open_agent(Cleaning(driver.nursery), config=config) as agent,
+    ):
+        await trio.sleep(4)
+        assert agent.statistics().total == TOTAL
+        await trio.sleep(2)
+        assert agent.statistics().total == Resources(768 * MIB, 1000)
 
 
 async def test_startup_action_that_fails_ends_the_start(

@@ -22,7 +22,6 @@ from hostler.drivers.docker import (
     EngineUnreachable,
     Operation,
     _engine,
-    _startup,
     open_docker_driver,
 )
 from hostler.drivers.docker._startup import version_numbers
@@ -208,7 +207,8 @@ async def test_what_a_hung_engine_makes_after_its_driver_has_closed_goes_with_th
     fake_engine.on(r"GET /containers/json\?fn-agent-classifier", listed)
     fake_engine.on("DELETE /containers/late", nothing)
     with trio.fail_after(WAIT):
-        async with open_docker_driver(config, environ=fake_environ):
+        async with open_docker_driver(config, environ=fake_environ) as driver:
+            await driver.wait_clean()
             assert fake_engine.count("DELETE /containers/late") == 1
     fake_engine.release()
 
@@ -237,32 +237,31 @@ async def test_listing_is_tried_until_it_succeeds(
     assert sum("fn-agent-classifier=t" in each for each in filters) == 3
 
 
-async def test_an_engine_that_removes_slowly_holds_the_start_up_for_a_limited_time(
-    fake_engine: FakeEngine,
-    fake_environ: dict[str, str],
-    logs: Logs,
-    monkeypatch: pytest.MonkeyPatch,
+async def test_an_engine_that_removes_slowly_does_not_hold_the_start_up(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], logs: Logs
 ) -> None:
-    """The removal goes on behind a driver that is in use."""
-    monkeypatch.setattr(_startup, "CLEANUP_SECONDS", 0.1)
+    """The removal goes on behind a driver that is in use, two at a time, and can be waited for."""
     go = trio.Event()
 
     async def slow(request: Request) -> Answer:
         await go.wait()
         return await nothing(request)
 
-    fake_engine.on(r"GET /containers/json\?fn-agent-classifier", value(LEAKED[:1]))
-    fake_engine.on("DELETE /containers/one", slow)
+    leaked = [{"Id": f"left{number}", "Labels": {}} for number in range(5)]
+    fake_engine.on(r"GET /containers/json\?fn-agent-classifier", value(leaked))
+    fake_engine.on("DELETE /containers/left.*", slow)
     config = AgentConfig(container_label_tag="t")
     with trio.fail_after(WAIT):
-        async with open_docker_driver(config, environ=fake_environ, instance_id="me"):
-            await fake_engine.wait_for("DELETE /containers/one")
-            assert not logs.with_event("leaked container removed")
-            (told,) = logs.with_event("leaked containers not removed yet, going on")
-            assert told["waited_s"] == 0.1
+        async with open_docker_driver(config, environ=fake_environ, instance_id="me") as driver:
+            await fake_engine.wait_for("DELETE /containers/left.*")
+            await trio.testing.wait_all_tasks_blocked(0.1)
+            assert fake_engine.count("DELETE .*left.*") == 2
+            with trio.move_on_after(0.1) as scope:
+                await driver.wait_clean()
+            assert scope.cancelled_caught
             go.set()
-            while not logs.with_event("leaked container removed"):
-                await trio.testing.wait_all_tasks_blocked(0.01)
+            await driver.wait_clean()
+            assert len(logs.with_event("leaked container removed")) == 5
 
 
 async def test_without_a_tag_and_a_pool_only_name_spaces_of_others_are_looked_for(

@@ -6,7 +6,7 @@ import math
 import os
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import attrs
 import structlog
@@ -24,7 +24,7 @@ from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAli
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call, check_overrider
 from hostler.config import AgentConfig
-from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ServerBusy
+from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
 from hostler.frames import LoadHint
 from hostler.keep_alive import make_keep_alive
 
@@ -375,6 +375,13 @@ class Agent(InnerAgent):
         )
 
 
+async def _measure_again(driver: Driver, config: AgentConfig, launcher: Launcher) -> None:
+    """At the start the containers of dead runners may still have had memory of the machine."""
+    await driver.wait_clean()
+    with suppress(ConfigError):  # our own containers may have it by now
+        launcher.room.grow(machine_resources(config))
+
+
 StartupAction = Callable[[Agent], Awaitable[None]]
 """Prepares an agent before its first call: adds listeners, keeps functions warm, ..."""
 
@@ -425,6 +432,7 @@ async def open_agent(
     """
     check_overrider(call_overrider)
     config = AgentConfig.from_env() if config is None else config
+    measured = total is None
     total = machine_resources(config) if total is None else total
     keep_alive = make_keep_alive(config) if keep_alive is None else keep_alive
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
@@ -444,6 +452,8 @@ async def open_agent(
         launcher = Launcher(containers, kit, total, events)
         containers.start_soon(launcher.warm.run)
         containers.start_soon(launcher.keeping.run)
+        if measured:
+            containers.start_soon(_measure_again, driver, config, launcher)
         agent = Agent(
             launcher, driver, config, events, call_overrider, tuple(call_options), tuple(listeners)
         )

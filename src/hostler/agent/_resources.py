@@ -261,6 +261,12 @@ class Room:
             prospect -= applicant.size
         return True
 
+    def grow(self, total: Resources) -> None:
+        """There is ``total`` now, if that is more."""
+        have = self.total
+        self.total = Resources(max(have.memory, total.memory), max(have.cpus, total.cpus))
+        self.settle()
+
     def stop_waiting(self) -> None:
         """From now on nobody waits for room that is not in sight, also of those in line."""
         self._may_wait = False

@@ -31,7 +31,7 @@ from ._options import LABEL_CLASSIFIER, Surroundings
 from ._prefork import PreforkStatistics
 from ._prefork_plan import plan_pool
 from ._retry import Backoff, RetryChecker
-from ._startup import begin_removal, check_version, load_images, remove_homeless, remove_leaked
+from ._startup import check_version, load_images, remove_homeless, remove_leaked
 
 log = structlog.get_logger(__name__)
 
@@ -59,6 +59,7 @@ class DockerDriver(Driver):
     def __init__(self, workshop: Workshop, cleaner: ImageCleaner | None) -> None:
         self._shop = workshop
         self._cleaner = cleaner
+        self._clean = trio.Event()
 
     @property
     def instance_id(self) -> str:
@@ -95,6 +96,13 @@ class DockerDriver(Driver):
             prefork=pool.statistics() if pool else PreforkStatistics(),
         )
 
+    async def wait_clean(self) -> None:
+        await self._clean.wait()
+
+    async def _clean_up(self, labels: Mapping[str, str]) -> None:
+        await remove_leaked(self._shop.engine, self._shop.containers.launches, labels)
+        self._clean.set()
+
     async def aclose(self) -> None:
         """Try once more to remove the containers that cookies could not remove; what still
         fails is logged. Idempotent."""
@@ -118,13 +126,12 @@ async def open_docker_driver(
     ``environ`` (default: the process's) names the engine by ``DOCKER_HOST``,
     ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, and Docker's configuration file.
     ``instance_id`` (default: random) labels the containers if ``config.container_label_tag`` is
-    set; then first the containers are removed that other instances with this tag have left,
-    unless they live on this machine, which is worth a warning if their id is not the same up to a
-    dot; what the engine has not removed after 5 seconds is left to the background. Without a tag
-    that is done, in the background, for containers that only hold a network name space, and always
-    for those of drivers that lived in containers which have ended. ``limits``
-    replaces seconds of `LIMITS`. ``metrics`` are the process's own by default. ``neighbours`` are
-    drivers on the same engine, among which one cleans its images.
+    set; then the containers are removed, in the background, that other instances with this tag have
+    left, unless they live on this machine, which is worth a warning if their id is not the same up
+    to a dot (`DockerDriver.wait_clean`). Without a tag that is done for containers that only hold
+    a network name space, and always for those of drivers that lived in containers which have ended.
+    ``limits`` replaces seconds of `LIMITS`. ``metrics`` are the process's own by default.
+    ``neighbours`` are drivers on the same engine, among which one cleans its images.
 
     Raises `EngineError` if the engine can't be reached or does not load
     ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block, also by a
@@ -156,11 +163,16 @@ async def open_docker_driver(
             driver = _start(shop, neighbours)
             try:
                 labels, of_pool = around.labels(), around.pool_labels()
-                nursery.start_soon(remove_homeless, engine, around.home)
+                launches = shop.containers.launches
+                nursery.start_soon(remove_homeless, engine, launches, around.home)
                 if of_pool.get(LABEL_CLASSIFIER) not in (None, labels.get(LABEL_CLASSIFIER)):
-                    nursery.start_soon(partial(remove_leaked, engine, of_pool, may_share=True))
+                    nursery.start_soon(
+                        partial(remove_leaked, engine, launches, of_pool, may_share=True)
+                    )
                 if labels:
-                    await begin_removal(engine, labels, nursery)
+                    nursery.start_soon(driver._clean_up, labels)
+                else:
+                    driver._clean.set()
                 with _announced(driver, around, metrics):
                     yield driver
             finally:

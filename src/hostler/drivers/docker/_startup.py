@@ -10,6 +10,7 @@ import docker
 import structlog
 import trio
 
+from ..._calm import Calm
 from ...errors import ConfigError
 from ._archives import load_archive
 from ._containers import remove_container
@@ -24,9 +25,10 @@ log = structlog.get_logger(__name__)
 
 RETRY_DELAY = 0.5
 """Seconds between two attempts to list leaked containers (Fn's limit of twice a second)."""
-CLEANUP_SECONDS = 5.0
-"""How long the driver waits at its start until the leaked containers are gone. A fleet's node that
-comes back is worth more than what an engine in trouble has not removed by then."""
+REMOVALS = 2
+"""Leaked containers that are removed at the same time: calls come meanwhile."""
+WAY_SECONDS = 2.0
+"""How long each of these removals makes way for launches at most."""
 
 
 async def check_version(engine: Engine, minimum: str) -> None:
@@ -68,36 +70,23 @@ async def load_images(engine: Engine, path: str) -> None:
     log.info("images loaded", path=path)
 
 
-async def begin_removal(engine: Engine, labels: Mapping[str, str], nursery: trio.Nursery) -> None:
-    """Remove leaked containers, see `remove_leaked`, and return when they are gone, or after
-    `CLEANUP_SECONDS`; then ``nursery`` goes on with it."""
-    done = trio.Event()
-
-    async def remove() -> None:
-        await remove_leaked(engine, labels)
-        done.set()
-
-    nursery.start_soon(remove)
-    with trio.move_on_after(CLEANUP_SECONDS) as scope:
-        await done.wait()
-    if scope.cancelled_caught:
-        log.warning("leaked containers not removed yet, going on", waited_s=CLEANUP_SECONDS)
-
-
 async def remove_leaked(
-    engine: Engine, labels: Mapping[str, str], *, may_share: bool = False
+    engine: Engine, launches: Calm, labels: Mapping[str, str], *, may_share: bool = False
 ) -> None:
     """Remove the containers, running or not, of earlier instances with the same label tag, that
     is of those that don't live on this machine any more. If others ``may_share`` the tag, none that
     lives is worth a warning.
 
-    Tries to list them until it succeeds; a container that can't be removed is logged.
+    Tries to list them until it succeeds; a container that can't be removed is logged. Makes way for
+    ``launches``.
     """
     found = await _listed(engine, f"{LABEL_CLASSIFIER}={labels[LABEL_CLASSIFIER]}")
-    await _remove(engine, _of_the_dead(found, labels[LABEL_INSTANCE], may_share=may_share))
+    await _remove(
+        engine, launches, _of_the_dead(found, labels[LABEL_INSTANCE], may_share=may_share)
+    )
 
 
-async def remove_homeless(engine: Engine, home: str) -> None:
+async def remove_homeless(engine: Engine, launches: Calm, home: str) -> None:
     """Remove the containers of runners whose own containers have ended, whatever their tags.
     ``home`` is that of this runner, or "". Tries and logs as `remove_leaked`."""
     found = await _listed(engine, LABEL_HOME)
@@ -109,13 +98,20 @@ async def remove_homeless(engine: Engine, home: str) -> None:
                 left.add(each)
         except EngineError as error:  # rather none too many
             log.info("container of a runner not found", home=each, reason=str(error))
-    await _remove(engine, [name for name, each in home_of.items() if each in left])
+    await _remove(engine, launches, [name for name, each in home_of.items() if each in left])
 
 
-async def _remove(engine: Engine, names: Iterable[str]) -> None:
+async def _remove(engine: Engine, launches: Calm, names: Iterable[str]) -> None:
+    places = trio.CapacityLimiter(REMOVALS)
+
+    async def remove(name: str) -> None:
+        async with places:
+            await launches.wait(trio.current_time() + WAY_SECONDS)
+            await _remove_one(engine, name)
+
     async with trio.open_nursery() as nursery:
         for name in names:
-            nursery.start_soon(_remove_one, engine, name)
+            nursery.start_soon(remove, name)
 
 
 async def _listed(engine: Engine, label: str) -> list[dict[str, Any]]:
