@@ -39,6 +39,46 @@ async def test_it_begins_with_the_first_question(autojump_clock: trio.testing.Mo
     assert Grace.of(math.inf).deadline() == math.inf
 
 
+@pytest.mark.parametrize(
+    ("seconds", "calls", "total"),
+    [(0, 0, 5), (2, 2, 5), (10, 7.5, 10), (30, 25, 30), (math.inf, math.inf, math.inf)],
+)
+async def test_one_for_all_keeps_some_of_it_for_the_removal_of_containers(
+    autojump_clock: object, seconds: float, calls: float, total: float
+) -> None:
+    grace, now = Grace.for_all(seconds), trio.current_time()
+    assert (grace.deadline(), grace.end()) == (now + calls, now + total)
+
+
+async def test_a_drain_with_hanging_calls_and_removals_ends_within_what_was_asked(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """A removal that is under way when it begins, and those of idle and of busy containers."""
+    grace = Grace.for_all(10)
+    async with open_sim_driver({"hang": hang}) as driver, trio.open_nursery() as nursery:
+        driver.add_image("echo", remove_time=1000)
+        driver.images["hang"].remove_time = 1000
+        async with open_agent(
+            driver,
+            config=AgentConfig(iofs_path=str(tmp_path)),
+            total=Resources(1024 * MIB, 1000),
+            grace=grace,
+        ) as agent:
+
+            async def submit() -> None:
+                with pytest.raises(APIError, match="closed during the call"):
+                    await agent.submit(agent.get_call(options.from_model(call_model("hang"))))
+
+            echo = agent.get_call(options.from_model(call_model("echo", idle_timeout=1)))
+            await agent.submit(echo)
+            await until(lambda: agent.statistics().leaving == 1)
+            await agent.submit(agent.get_call(options.from_model(call_model("echo"))))
+            nursery.start_soon(submit)
+            await until(lambda: agent.statistics().running == 1)
+            began = trio.current_time()
+        assert trio.current_time() - began == pytest.approx(8.75, abs=0.1)
+
+
 async def hang(request: SimRequest) -> SimResponse:
     await trio.sleep_forever()
     raise AssertionError

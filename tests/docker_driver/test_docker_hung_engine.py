@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from hostler._grace import Grace
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import (
@@ -23,6 +24,7 @@ from hostler.drivers.docker import (
     open_docker_driver,
 )
 from hostler.drivers.docker._cookie import DockerCookie
+from hostler.drivers.docker._driver import CLOSE_GRACE
 from hostler.drivers.docker._engine import open_engine
 from hostler.drivers.docker._limits import GROUP, LIMITS, THREADS, Threads
 from hostler.errors import ServerBusy, SyslogUnavailable
@@ -279,7 +281,27 @@ async def test_closing_the_driver_removes_what_is_left(
         with pytest.raises(EngineError, match="busy"):
             await cookie.aclose()
     assert fake_engine.count("DELETE .*") == 2
-    assert logs.with_event("container left behind")[0]["container"] == "ctr"
+    (told,) = logs.with_event("containers left behind")
+    assert told["containers"] == ["ctr"]
+
+
+async def test_a_removal_that_hangs_ends_with_the_grace(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], logs: Logs
+) -> None:
+    fake_engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
+    fake_engine.on("POST /containers/create", value({"Id": "id"}, 201))
+    fake_engine.on("DELETE /containers/ctr", fake_engine.hang)
+    grace = Grace(0.1, removal=0.4)
+    config = AgentConfig(container_label_tag="t")
+    async with open_docker_driver(config, environ=fake_environ, grace=grace) as driver:
+        cookie = await until(driver, "run")
+        with trio.move_on_after(0):
+            await cookie.aclose()
+        began = trio.current_time()
+    assert 0.4 <= trio.current_time() - began < CLOSE_GRACE / 2
+    (told,) = logs.with_event("containers left behind")
+    assert (told["containers"], told["next_start_removes"]) == (["ctr"], "all")
+    fake_engine.release()
 
 
 async def test_hung_engine_does_not_block_shutdown(

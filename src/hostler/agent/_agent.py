@@ -52,7 +52,8 @@ _FUNCTION_ENV = {"FN_LISTENER": "unix:/tmp/iofs/lsnr.sock", "FN_FORMAT": "http-s
 """The function contract; part of the slot key, and stronger than what a user or overrider set."""
 
 STOP_LIMIT = 60.0
-"""Seconds after which a closing agent reports the calls that don't end although cancelled."""
+"""Seconds after which a closing agent reports the calls that don't end although cancelled, if it
+has so long."""
 
 
 class Agent(InnerAgent):
@@ -225,13 +226,13 @@ class Agent(InnerAgent):
         if self._gate.inside:
             log.warning("agent cancels what is left", running=self._events.running)
 
-    async def _stop(self) -> None:
-        """Close, and end all calls. Not cancellable; with a deadline."""
+    async def _stop(self, until: float) -> None:
+        """Close, and end all calls. Not cancellable; over at ``until``."""
         self.close_admission()
         self._stopped = True
         self._gate.cancel_all()
         # What a call still does when cancelled (listeners, hooks) has deadlines of its own.
-        with trio.move_on_after(STOP_LIMIT, shield=True) as scope:
+        with trio.CancelScope(shield=True, deadline=until) as scope:
             await self._gate.wait_empty()
         if scope.cancelled_caught:
             log.error("calls don't end", running=self._events.running)
@@ -423,8 +424,8 @@ async def open_agent(
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
     have ``grace`` seconds (default: ``config.drain_grace_msecs``) to finish and are cancelled
     then; if the block is left by an exception or a cancellation, at once. Then all containers are
-    removed, each step of that with a deadline. The driver stays open; it belongs to whoever opened
-    it.
+    removed, within half of the removal's time of that `Grace` (what is not removed by then is left
+    to the driver). The driver stays open; it belongs to whoever opened it.
 
     Raises `ConfigError` if the machine has no resources to spare, FN_IOFS_PATH can't be used, or
     the overrider does not take what it gets, `OSError` if there is no inotify instance left, and
@@ -435,6 +436,7 @@ async def open_agent(
     measured = total is None
     total = machine_resources(config) if total is None else total
     keep_alive = make_keep_alive(config) if keep_alive is None else keep_alive
+    budget = Grace.of(config.drain_grace_msecs / 1000 if grace is None else grace)
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
     await remove_leaked_directories(config)
     async with open_directory_watcher() as watcher, as_it_is(trio.open_nursery) as containers:
@@ -463,9 +465,11 @@ async def open_agent(
                 for action in startup:
                     await action(agent)
                 yield agent
-                await agent._drain(
-                    Grace.of(config.drain_grace_msecs / 1000 if grace is None else grace)
-                )
+                await agent._drain(budget)
         finally:
-            await agent._stop()
+            now = trio.current_time()
+            kit.removals.end_at(budget.deadline() + budget.removal / 2)
+            await agent._stop(min(now + STOP_LIMIT, budget.end()))
             containers.cancel_scope.cancel()
+    if kit.removals.left:
+        log.info("agent closed before all was removed", containers=kit.removals.left)

@@ -22,9 +22,6 @@ log = structlog.get_logger(__name__)
 FREEZE_LIMIT = 5.0
 """Seconds that freezing or thawing may take (Fn's value)."""
 
-REMOVE_LIMIT = 30.0
-"""Seconds that each step of a removal may take; one that takes longer is reported and left."""
-
 
 class NoDirectory(HostlerError):
     """The place for sockets (FN_IOFS_PATH) is full, can only be read, or is gone: since the start,
@@ -107,8 +104,7 @@ class Sandbox:
             await released()
         finally:
             # Where this is cancelled, the calls were cancelled before.
-            deadline = trio.current_time() + REMOVE_LIMIT
-            with trio.CancelScope(shield=True, deadline=deadline):
+            with self._kit.removals.step():
                 await released()
             await self._clean_up()
 
@@ -120,11 +116,14 @@ class Sandbox:
             await self._step("remove socket directory", self._directory.remove)
 
     async def _step(self, name: str, action: Callable[[], Awaitable[None]]) -> None:
-        with trio.CancelScope(shield=True, deadline=trio.current_time() + REMOVE_LIMIT) as scope:
+        removals = self._kit.removals
+        with removals.step() as scope:
             try:
                 await action()
             except Exception:
                 # The other steps have to be done all the same.
                 log.exception("removal failed", step=name, container_id=self.task.id)
-        if scope.cancelled_caught:
+        if scope.cancelled_caught and removals.over:
+            removals.left.append(self.task.id)
+        elif scope.cancelled_caught:
             log.error("removal takes too long", step=name, container_id=self.task.id)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import attrs
 import structlog
@@ -32,6 +33,46 @@ _LAST_RETRY = 0.05
 """Seconds between attempts to connect to a socket that exists but does not listen yet."""
 
 
+REMOVE_LIMIT = 30.0
+"""Seconds that each step of a removal may take; one that takes longer is reported and left."""
+
+
+class Removals:
+    """The time that the removals of one agent have."""
+
+    def __init__(self) -> None:
+        self._until = math.inf
+        self._steps: set[trio.CancelScope] = set()
+        self.left: list[str] = []
+        """Containers with steps that were given up at the end of all time."""
+
+    def __repr__(self) -> str:
+        return f"<Removals until={self._until:g} steps={len(self._steps)}>"
+
+    @property
+    def over(self) -> bool:
+        """There is no time any more."""
+        return trio.current_time() >= self._until
+
+    def end_at(self, until: float) -> None:
+        """All of them, also those under way, have to be over by then."""
+        self._until = until
+        for step in self._steps:
+            step.deadline = min(step.deadline, until)
+
+    @contextmanager
+    def step(self) -> Iterator[trio.CancelScope]:
+        """The block is a step of one: it is shielded, and has its time."""
+        until = min(trio.current_time() + REMOVE_LIMIT, self._until)
+        scope = trio.CancelScope(shield=True, deadline=until)
+        self._steps.add(scope)
+        try:
+            with scope:
+                yield scope
+        finally:
+            self._steps.discard(scope)
+
+
 @attrs.frozen(kw_only=True)
 class Kit:
     """What all containers of an agent share."""
@@ -43,6 +84,7 @@ class Kit:
     """Bounds how many containers are created and started at a time."""
     freezer: Freezer
     keep_alive: KeepAlive
+    removals: Removals = attrs.Factory(Removals)
     output: OutputSink | None = None
     """Gets what functions print."""
     keep_logs: bool = False

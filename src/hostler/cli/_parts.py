@@ -102,11 +102,11 @@ def _driver(
     if name == "docker" and colleagues is not None:
         from .workers.docker import open_worker_driver
 
-        return open_worker_driver(config, settings.env, colleagues)
+        return open_worker_driver(config, settings.env, colleagues, settings.grace)
     if name == "docker":
         from hostler.drivers.docker import open_docker_driver
 
-        return open_docker_driver(config, environ=settings.env)
+        return open_docker_driver(config, environ=settings.env, grace=settings.grace)
     if name == "process":
         from hostler.drivers.process import open_process_driver
 

@@ -44,21 +44,28 @@ def overlay(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def make_settings(
-    options: Mapping[str, object], *, bind: str | None, overrider: str | None, grpc: bool = False
+    options: Mapping[str, object],
+    *,
+    bind: str | None,
+    overrider: str | None,
+    grpc: bool = False,
+    containers: bool = False,
 ) -> Settings:
-    """``bind`` of ``None`` = all interfaces, on the front end's port or that of gRPC.
+    """``bind`` of ``None`` = all interfaces, on the front end's port or that of gRPC. A node that
+    has ``containers`` removes them within its grace.
 
     Raises `ConfigError`.
     """
     env = overlay(options)
     node = NodeConfig.from_env(env)
+    grace = LBConfig.from_env(env).drain_grace_msecs / 1000
     hook: Any = load_callable(overrider, "--overrider") if overrider else None
     check_overrider(hook, f"--overrider {overrider!r}")
     return Settings(
         env=env,
         node=node,
         bind=bind or f":{node.grpc_port if grpc else node.port}",
-        grace=Grace(LBConfig.from_env(env).drain_grace_msecs / 1000),
+        grace=Grace.for_all(grace) if containers else Grace(grace),
         overrider=hook,
     )
 

@@ -66,7 +66,7 @@ def run(
         from ._run_node import RunNode
 
         options = {"FN_LOG_FORMAT": log_format, "FN_LOG_LEVEL": log_level}
-        made = make_settings(options, bind=bind, overrider=None)
+        made = make_settings(options, bind=bind, overrider=None, containers=True)
         return made.node, RunNode(settings=made, folder=folder, app_name=app_name, reload=reload)
 
     sys.exit(run_node(make, ready_fd))

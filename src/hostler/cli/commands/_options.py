@@ -68,7 +68,8 @@ life_options = together(
     option(
         "--grace",
         type=Seconds(),
-        help="Seconds that calls get to finish when the node stops. "
+        help="Seconds that calls get to finish when the node stops. Where it has containers, the "
+        "last quarter of them, 5 s at most, is kept for their removal. "
         "[FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30]",
     ),
     option(

@@ -116,7 +116,7 @@ def runner(
             "FN_KEEP_ALIVE": keep_alive,
             "FN_RUNNER_WORKERS": workers,
         }
-        made = make_settings(options, bind=bind, overrider=overrider, grpc=True)
+        made = make_settings(options, bind=bind, overrider=overrider, grpc=True, containers=True)
         pki = pki_of(tls_ca, tls_cert, tls_key)
         if place is None and (count := workers_of(made.node.runner_workers)) > 1:
             from ..workers.runners import RunnersNode

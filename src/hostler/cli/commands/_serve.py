@@ -59,7 +59,7 @@ def serve(
         from .._serve import ServeNode
 
         options = {**life_settings(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
-        made = make_settings(options, bind=bind, overrider=overrider)
+        made = make_settings(options, bind=bind, overrider=overrider, containers=True)
         table = load_functions(functions) if functions else None
         return made.node, ServeNode(settings=made, driver=driver, functions=table)
 

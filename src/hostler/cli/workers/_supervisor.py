@@ -79,9 +79,7 @@ class Supervisor:
                 for each in shared:
                     each.close()
                 self._drain()
-                nursery.cancel_scope.deadline = (
-                    self.settings.grace.deadline() + self.crew.drain_margin
-                )
+                nursery.cancel_scope.deadline = self.settings.grace.end() + self.crew.drain_margin
         if any(self._codes):
             raise WorkerEnded(f"a worker has ended badly, exit code {max(self._codes)}")
         if nursery.cancel_scope.cancelled_caught:

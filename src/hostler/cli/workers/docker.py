@@ -9,6 +9,7 @@ import msgspec
 import structlog
 import trio
 
+from hostler._grace import Grace
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerDriver, ImagesInUse, Neighbours, open_docker_driver
 
@@ -66,14 +67,21 @@ class WorkerNeighbours(Neighbours):
 
 @asynccontextmanager
 async def open_worker_driver(
-    config: AgentConfig, environ: Mapping[str, str], colleagues: Colleagues
+    config: AgentConfig,
+    environ: Mapping[str, str],
+    colleagues: Colleagues,
+    grace: Grace | None = None,
 ) -> AsyncIterator[DockerDriver]:
     """As `open_docker_driver`."""
     part = colleagues.place.part
     assert part is not None
     neighbours = WorkerNeighbours(colleagues)
     async with open_docker_driver(
-        config, environ=environ, instance_id=part.instance_id(), neighbours=neighbours
+        config,
+        environ=environ,
+        instance_id=part.instance_id(),
+        neighbours=neighbours,
+        grace=grace,
     ) as driver:
         neighbours.answer_for(driver)
         yield driver

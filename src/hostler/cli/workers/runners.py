@@ -59,7 +59,7 @@ class RunnerCrew(Crew):
 
     node = "runner"
     first_alone = True
-    drain_margin = 60.0  # an engine that hangs takes long, see docs/reference/docker.md
+    drain_margin = 10.0  # beyond the end of the grace, in which containers are removed
     abort_seconds = 35.0  # as long as a driver goes on to remove containers
 
     def __attrs_post_init__(self) -> None:

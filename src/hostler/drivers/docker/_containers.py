@@ -47,6 +47,8 @@ class Containers:
         self._last: dict[str, Started[object]] = {}
         self._removals: dict[str, Started[None]] = {}
         self._failed: set[str] = set()
+        self._errors: dict[str, str] = {}
+        """Why they were not removed at the end."""
         self._unanswered: set[str] = set()
         """Those whose creation had no answer in time, and may still happen."""
 
@@ -101,16 +103,28 @@ class Containers:
             log.info("container removed late", container=name)
 
     async def remove_all(self) -> None:
-        """Try once to remove each container that is left; failures are logged."""
+        """Try once to remove each container that is left."""
         async with trio.open_nursery() as nursery:
             for name in self._owned:
-                nursery.start_soon(self._remove_or_log, name)
+                nursery.start_soon(self._try_to_remove, name)
 
-    async def _remove_or_log(self, name: str) -> None:
+    async def _try_to_remove(self, name: str) -> None:
         try:
             await self.remove(name)
         except (EngineError, OperationCut) as error:
-            log.warning("container left behind", container=name, error=str(error))
+            self._errors[name] = str(error)
+
+    def tell_left(self, *, labeled: bool) -> None:
+        """Log what exists, or may exist, at the end; ``labeled`` = the next start finds all."""
+        if not self._owned:
+            return
+        errors = set(self._errors.values())
+        log.warning(
+            "containers left behind",
+            containers=sorted(self._owned),
+            next_start_removes="all" if labeled else "name spaces (no FN_CONTAINER_LABEL_TAG)",
+            **({"errors": sorted(errors)} if errors else {}),
+        )
 
     def _start(self, name: str, operation: Callable[[], Awaitable[T]]) -> Started[T]:
         started = Started(self._nursery, operation)

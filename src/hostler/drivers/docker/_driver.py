@@ -13,13 +13,14 @@ import attrs
 import structlog
 import trio
 
+from ..._grace import Grace
 from ..._groups import open_sheltered
 from ...abc import ContainerTask, Driver
 from ...config import AgentConfig
 from ._cleaner import ImageCleaner, ImageStatistics
 from ._cookie import DockerCookie, Workshop
 from ._credentials import load_credentials
-from ._engine import Engine, open_engine
+from ._engine import THREAD_GRACE, Engine, open_engine
 from ._home import find_home
 from ._image_cache import ImagesInUse
 from ._instance import living, neighbourhood
@@ -104,8 +105,7 @@ class DockerDriver(Driver):
         self._clean.set()
 
     async def aclose(self) -> None:
-        """Try once more to remove the containers that cookies could not remove; what still
-        fails is logged. Idempotent."""
+        """Try once more to remove the containers that cookies could not remove. Idempotent."""
         if self._shop.prefork is not None:
             await self._shop.prefork.aclose()
         await self._shop.containers.remove_all()
@@ -120,6 +120,7 @@ async def open_docker_driver(
     limits: Mapping[Operation, float] | None = None,
     metrics: DockerMetrics | None = None,
     neighbours: Neighbours | None = None,
+    grace: Grace | None = None,
 ) -> AsyncIterator[DockerDriver]:
     """Connect to the engine and open a driver on it.
 
@@ -135,7 +136,8 @@ async def open_docker_driver(
 
     Raises `EngineError` if the engine can't be reached or does not load
     ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block, also by a
-    cancellation, closes the driver within `CLOSE_GRACE`; all cookies must have been closed.
+    cancellation, closes the driver within `CLOSE_GRACE` and before the end of ``grace``; all
+    cookies must have been closed. What is not removed by then is named in one line of the log.
     """
     environ = os.environ if environ is None else environ
     credentials = await trio.to_thread.run_sync(load_credentials, config.docker_auth, environ)
@@ -176,9 +178,13 @@ async def open_docker_driver(
                 with _announced(driver, around, metrics):
                     yield driver
             finally:
+                until = trio.current_time() + CLOSE_GRACE
+                if grace is not None:
+                    until = min(until, grace.end() - min(THREAD_GRACE, grace.removal / 4))
                 # The deadline holds even if the engine hangs, since its threads are left behind.
-                with trio.move_on_after(CLOSE_GRACE, shield=True):
+                with trio.CancelScope(shield=True, deadline=until):
                     await driver.aclose()
+                shop.containers.tell_left(labeled=bool(around.labels()))
     finally:
         locked.close()
         await engine.aclose()
