@@ -34,6 +34,8 @@ from hostler.frames import (
 )
 from hostler.wire import _codec as codec
 from hostler.wire import _engage_codec as by_hand
+from hostler.wire import _hot_end
+from hostler.wire import _load_codec as load_codec
 from hostler.wire import _runner_pb as pb
 from hostler.wire._load_codec import LOAD, decode_load, encode_load
 from hostler.wire._messages import data_messages
@@ -54,15 +56,16 @@ tries = st.builds(
     st.booleans(),
 )
 starts = st.builds(ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts)))
-hints = st.builds(
+slots = st.sampled_from([bytes(8), b'"\x08' * 4, b"*\x0c\n\x08abcd"]) | st.binary(max_size=8)
+any_hints = st.builds(
     LoadHint,
     active=st.integers(0, 2**32 - 1),
     free_memory=st.integers(0, 2**64 - 1),
     reclaimable_memory=st.integers(0, 2**64 - 1),
     retry_after_ms=st.integers(0, 2**32 - 1),
-    slot=st.binary(max_size=8),
+    slot=slots,
     warm=st.dictionaries(
-        st.binary(max_size=8) | st.binary(min_size=8, max_size=9),
+        slots | st.binary(min_size=8, max_size=9),
         st.integers(0, 130) | st.integers(0, 2**32 - 1),
         max_size=5,
     ),
@@ -77,6 +80,16 @@ hints = st.builds(
     share=st.integers(0, 2**32 - 1),
     leave=st.booleans(),
     idle_cpus=st.none() | st.integers(0, 2**32 - 1),
+)
+hints = (
+    any_hints
+    | st.builds(
+        LoadHint,
+        active=st.integers(0, 130),
+        slot=slots,
+        warm=slots.map(lambda slot: {slot: 1}),
+    )
+    | slots.map(lambda slot: LoadHint(slot=slot, warm={slot: 3}, free_memory=34))
 )
 finishes = st.builds(
     Finished,
@@ -226,6 +239,21 @@ def test_hints_that_come_alone_are_read_and_written_as_betterproto_does(hint: Lo
     assert codec.decode_load(bytes(told) + b"\xf8\x07\x01") == hint  # with what nobody knows
     with pytest.raises(codec.CodecError):
         codec.decode_load(bytes(told) + b"\x2a\x0c\x0a")
+
+
+def test_what_functions_have_in_common_is_remembered_once() -> None:
+    load_codec._known.cache_clear()
+    _hot_end._known_rest.cache_clear()
+    for number in range(1000):
+        slot = number.to_bytes(4, "big") * 2
+        hint = LoadHint(active=number % 8, free_memory=2**30, slot=slot, warm={slot: 1})
+        date = "2026-11-26T14:41:19.123Z"
+        frame = Finished(
+            *(True, "id", 0, "", False, date, date, date, 0, 1 + number, "image", 0, 0, 0, 0, hint)
+        )
+        assert codec.decode_runner(codec.encode_runner(frame)) == frame
+    assert load_codec._known.cache_info().misses == 8
+    assert _hot_end._known_rest.cache_info().misses == 8
 
 
 def test_numbers_out_of_range_are_left_to_betterproto() -> None:

@@ -118,15 +118,15 @@ class WarmIndex:
     def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
         """These, by digest, are all that are there, unless they are as many as can be told.
         Digests that nobody has learned are left out; the counts of one need are added up."""
-        if len(counts) < MAX_WARM_KEYS:
-            self.clear(address)
-        sums: dict[Need, int] = {}
-        for digest, count in counts.items():
-            need = self._digests.get(digest)
+        sums: dict[Hashable, int] = {}
+        needs = [(self._digests.get(digest), count) for digest, count in counts.items()]
+        for need, count in needs:
             if need is not None:
-                sums[need] = sums.get(need, 0) + count
-        for need, count in sums.items():
-            self.set(address, need, count, now)
+                sums[need.key] = sums.get(need.key, 0) + count
+                self.set(address, need, sums[need.key], now)
+        if len(counts) < MAX_WARM_KEYS:
+            for key in self._runners.get(address, set()) - sums.keys():
+                self._forget(address, key)
 
     def clear(self, address: str) -> None:
         """Nothing is known of that runner any more."""

@@ -8,7 +8,7 @@ from struct import Struct
 
 from hostler.frames import Finished, LoadHint
 
-from ._load_codec import LOAD, read_load
+from ._load_codec import LOAD, of_any_slot, read_load, with_slot
 from ._varint import inside, read_varint, sized, varint
 
 _BEGIN = b"\x08\x01\x12"
@@ -19,6 +19,8 @@ _DATE_SIZE = 24
 """Of a date as nodes write it."""
 _DATES = Struct(3 * f"2s{_DATE_SIZE}s")
 _KNOWN_SIZE = 512
+_HINT_AFTER_IMAGE = 5
+"""Bytes beside those of the image before the first of the hint, if both are short."""
 
 
 def hot_fields(frame: Finished) -> bytes | None:
@@ -84,7 +86,7 @@ def read_hot_end(data: bytes) -> Finished | None:
         return None
     execution_ns, at = read_varint(data, at + 1)
     rest = data[at:]
-    found = _known_rest(rest) if len(rest) <= _KNOWN_SIZE else _rest(rest)
+    found = _known(rest) if 1 < len(rest) <= _KNOWN_SIZE else _rest(rest)
     if found is None or scheduler_ns >= 2**63 or execution_ns >= 2**63:
         return None
     image, load = found
@@ -108,6 +110,16 @@ def read_hot_end(data: bytes) -> Finished | None:
     )
 
 
+def _known(data: bytes) -> tuple[str, LoadHint | None] | None:
+    """As `_rest`. It is the same in most calls, of whatever function, but for the slot."""
+    of_any, slot = of_any_slot(data, data[1] + _HINT_AFTER_IMAGE)
+    found = _known_rest(of_any)
+    if not slot or found is None or found[1] is None:
+        return found
+    load = with_slot(found[1], slot)
+    return (found[0], load) if load is not None else _rest(data)
+
+
 def _rest(data: bytes) -> tuple[str, LoadHint | None] | None:
     """The image, and the hint if there is one; ``None`` if something else is there."""
     if not data.startswith(_IMAGE):
@@ -123,4 +135,3 @@ def _rest(data: bytes) -> tuple[str, LoadHint | None] | None:
 
 
 _known_rest = lru_cache(maxsize=256)(_rest)
-"""Which is the same in most calls of a function, while its runner's load is."""

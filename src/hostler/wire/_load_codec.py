@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import lru_cache
 from operator import attrgetter
 
+from msgspec.structs import replace
+
 from hostler.frames import SLOT_DIGEST, LoadHint
 
 from ._varint import SHORT, read_varint, varint
@@ -64,12 +66,19 @@ _USUAL_WARM = b"%c%c%c%c%%b%c%%c" % (
 )
 """One of ``warm`` as nearly all are: there may be hundreds."""
 _USUAL_SIZE = SLOT_DIGEST + 4
+_SLOT_MARK, _WARM_MARK = b"%c%c" % (_SLOT, SLOT_DIGEST), _USUAL_WARM[:4]
+ANY_SLOT = bytes(SLOT_DIGEST)
+"""Stands for the slot in what is remembered of hints. Nothing else in them has so many zeros."""
 
 
 def encode_load(hint: LoadHint) -> bytes | None:
     """``CallFinished.load``; ``None`` if a number is out of range."""
-    # A runner under steady load says the same again and again.
-    warm = tuple(hint.warm.items())
+    # A runner under steady load says the same again and again, of one function or another.
+    warm, slot = tuple(hint.warm.items()), hint.slot
+    if len(slot) == SLOT_DIGEST and (not warm or (len(warm) == 1 and warm[0][0] == slot)):
+        warm = ((ANY_SLOT, warm[0][1]),) if warm else ()
+        of_any = _known(_numbers(hint), ANY_SLOT, warm, hint.leave)
+        return of_any and of_any.replace(ANY_SLOT, slot)
     encode = _known if len(warm) <= _MAX_KNOWN_WARM else _encode
     return encode(_numbers(hint), hint.slot, warm, hint.leave, hint.idle_cpus)
 
@@ -128,6 +137,29 @@ def read_load(part: bytes) -> LoadHint:
 @lru_cache(maxsize=256)
 def _known_load(part: bytes) -> LoadHint:
     return decode_load(part, 0, len(part))
+
+
+def of_any_slot(data: bytes, at: int) -> tuple[bytes, bytes]:
+    """``data``, of which a hint begins at ``at``, with `ANY_SLOT` in the place of its slot, and
+    that slot; empty if there is none where most hints have it."""
+    begin = data.find(_SLOT_MARK, at) + 2
+    end = begin + SLOT_DIGEST
+    slot = data[begin:end]
+    if begin < 2 or len(slot) < SLOT_DIGEST:
+        return data, b""
+    warm = end + len(_WARM_MARK)
+    if data[end:warm] == _WARM_MARK and data.startswith(slot, warm):
+        rest = data[warm + SLOT_DIGEST :]
+        return b"%b%b%b%b%b" % (data[:begin], ANY_SLOT, _WARM_MARK, ANY_SLOT, rest), slot
+    return b"%b%b%b" % (data[:begin], ANY_SLOT, data[end:]), slot
+
+
+def with_slot(hint: LoadHint, slot: bytes) -> LoadHint | None:
+    """What of `of_any_slot` was decoded as ``hint``; ``None`` if the slot stood elsewhere."""
+    if hint.slot != ANY_SLOT:
+        return None
+    warm = {slot if name == ANY_SLOT else name: hint.warm[name] for name in hint.warm}
+    return replace(hint, slot=slot, warm=warm)
 
 
 def decode_load(data: bytes, at: int, end: int) -> LoadHint:
