@@ -24,7 +24,8 @@ COUNTS = (1, 100, 1000)
 PAIRS = 4
 WARM_UP_PER_FUNCTION = 0.02
 """Seconds. A function's first call starts a process."""
-FUNCTION = {"memory": 32, "idle_timeout": 300}
+FUNCTION = {"memory": 4, "idle_timeout": 300}
+"""A thousand of them have to fit into the machine's memory."""
 ENV = {"FN_MAX_TOTAL_MEMORY_BYTES": str(2**40)}
 NODES = ("lb", "runner")
 
