@@ -69,7 +69,7 @@ class RequestHead:
         return scope
 
 
-MAX_REMEMBERED = 256
+MAX_REMEMBERED = 2048
 """Heads that are kept in case another request, of any connection, has the same."""
 MAX_REMEMBERED_SIZE = 2048
 """Bytes of one of them."""
