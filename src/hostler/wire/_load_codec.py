@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from hostler.frames import SLOT_DIGEST, LoadHint
 
-from ._varint import SHORT, read_varint, varint
+from ._varint import SHORT, read_varint, sized, varint
 
 LOAD = b"\xaa\x06"
 """The key of ``CallFinished.load``, number 101."""
@@ -98,7 +98,7 @@ def _encode(
             return None
         else:
             written = value or key == _FREE_CPUS
-            parts.append(SHORT[key] + varint(value) if written else b"")
+            parts.append(SHORT[key] + sized(value) if written else b"")
     slots = [_sized(_SLOT, slot)] if slot else []
     for name, count in warm:
         if not 0 <= count < 2**32:
