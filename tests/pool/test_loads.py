@@ -25,7 +25,7 @@ from hostler.pool._known_runner import HINT_SECONDS
 from hostler.pool._loads import FULL_SECONDS
 from hostler.pool._order import better_of_two, load_limit, within
 from hostler.pool._verdict import outcome_of
-from hostler.pool._warm_index import MAX_NEEDS, WarmIndex
+from hostler.pool._warm_index import CROSSING_SECONDS, MAX_NEEDS, WarmIndex
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
 
@@ -120,7 +120,8 @@ def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:
     book.begin("b", FN, 0)
     book.end("b", FN, Placed(), 0)
     hint = LoadHint(slot=b"3", warm={b"2": 4, b"unknown": 1}, complete=True)
-    ended(book, NotPlaced(ServerBusy(), load=hint), need=BIG)
+    book.begin("a", BIG, 0)
+    book.end("a", BIG, NotPlaced(ServerBusy(), load=hint), CROSSING_SECONDS)
     assert book.warm(FN, 0, 9) == ["b"]
     assert book.warm(OTHER, 0, 9) == ["a"]
     assert not book.warm(BIG, 0, 9)
@@ -134,8 +135,18 @@ def test_a_hint_that_is_full_says_nothing_about_others() -> None:
     book.note("a", LoadHint(warm={b"1": 3, **others}, complete=True), 0)
     assert (book.warm(FN, 0, 9), book.warm(OTHER, 0, 9)) == (["a"], ["a"])
     assert (book._warm.count("a", FN, 0), book._warm.count("a", OTHER, 0)) == (3, 1)
-    book.note("a", LoadHint(warm={b"1": 3}, complete=True), 0)
+    book.note("a", LoadHint(warm={b"1": 3}, complete=True), CROSSING_SECONDS)
     assert (book.warm(FN, 0, 9), book.warm(OTHER, 0, 9)) == (["a"], [])
+
+
+def test_a_list_of_all_containers_may_be_older_than_the_ends_of_other_calls() -> None:
+    """Calls that end together are told of in any order."""
+    book = LoadBook()
+    ended(book, Placed(load=LoadHint(slot=b"1", warm={b"1": 1})))
+    book.note("a", LoadHint(warm={b"2": 1}, complete=True), CROSSING_SECONDS / 2)
+    assert book.warm(FN, 0, 9) == ["a"]
+    book.note("a", LoadHint(warm={b"2": 1}, complete=True), CROSSING_SECONDS)
+    assert book.warm(FN, 0, 9) == []
 
 
 def test_a_finished_frame_brings_the_hint_and_a_nack_its_advice() -> None:
@@ -219,6 +230,7 @@ def test_both_sides_of_the_index_agree(steps: list[tuple[str, str, int, int, flo
             assert index.take(address, needs[number], now) == (before > 0)
             assert index.count(address, needs[number], now) == max(0, before - 1)
         elif step == "replace":
+            now += CROSSING_SECONDS
             index.replace(address, {b"1": count}, now)
             assert index.count(address, needs[0], now) == 0
         else:

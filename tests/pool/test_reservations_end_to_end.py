@@ -177,3 +177,22 @@ async def test_the_next_calls_of_many_hot_functions_need_no_reservation(
         assert fleet.runs == dict.fromkeys(names, 4)
         await trio.sleep(310)  # all have idled out
         assert await reserved_in_a_round() == len(names)
+
+
+async def test_nor_do_those_of_many_calls_that_end_together(
+    autojump_clock: MockClock, tmp_path: Path
+) -> None:
+    names = [f"fn{number}" for number in range(100)]
+    async with open_fleet(tmp_path, 0.1, memory=128 * len(names)) as fleet:
+        metrics = fresh_metrics()
+        placer, pool = WarmPlacer(metrics=metrics), FakePool(fleet.runners)
+        reserved = list[float]()
+        for _ in range(4):
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    call = make_call(name, fn_id=name, body=BytesBody(name.encode()))
+                    nursery.start_soon(placer.place_call, pool, call)
+            reserved.append(metrics.reservations.value)
+            await trio.sleep(1)
+        assert reserved == [reserved[0]] * 4
+        assert fleet.runs == dict.fromkeys(names, 4)

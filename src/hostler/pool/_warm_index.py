@@ -18,6 +18,8 @@ V = TypeVar("V")
 
 MAX_NEEDS = 4096
 """Kinds of calls, and slot keys, that are remembered."""
+CROSSING_SECONDS = 0.05
+"""How much earlier than other news a runner's list of all containers may have been made."""
 _NONE = 0, -math.inf
 
 
@@ -42,7 +44,8 @@ class WarmIndex:
         self._needs: OrderedDict[Hashable, dict[str, tuple[int, float]]] = OrderedDict()
         """How many, and until when; those heard of last come last. May be empty: most often the
         next call that ends has one again. Such a need comes first, to go before all others."""
-        self._runners: dict[str, set[Hashable]] = {}
+        self._runners: dict[str, dict[Hashable, float]] = {}
+        """When each need was heard of."""
         self._digests: OrderedDict[bytes, Need] = OrderedDict()
 
     def __len__(self) -> int:
@@ -86,9 +89,9 @@ class WarmIndex:
         found[address] = count, now + need.idle_seconds
         keys = self._runners.get(address)
         if keys is None:
-            self._runners[address] = {key}
+            self._runners[address] = {key: now}
         else:
-            keys.add(key)
+            keys[key] = now
 
     def take(self, address: str, need: Need, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
@@ -101,7 +104,7 @@ class WarmIndex:
             found[address] = count - 1, until
         else:
             del found[address]
-            self._runners[address].discard(need.key)
+            self._runners[address].pop(need.key, None)
             if not found:
                 self._needs.move_to_end(need.key, last=False)
         return now < until
@@ -116,7 +119,8 @@ class WarmIndex:
             drop_oldest(self._digests, MAX_NEEDS)
 
     def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
-        """These, by digest, are all that are there, unless they are as many as can be told.
+        """These, by digest, are all that are there, unless they are as many as can be told, and
+        beside those that were heard of a moment ago: their calls have ended after this was said.
         Digests that nobody has learned are left out; the counts of one need are added up."""
         sums: dict[Hashable, int] = {}
         needs = [(self._digests.get(digest), count) for digest, count in counts.items()]
@@ -125,8 +129,10 @@ class WarmIndex:
                 sums[need.key] = sums.get(need.key, 0) + count
                 self.set(address, need, sums[need.key], now)
         if len(counts) < MAX_WARM_KEYS:
-            for key in self._runners.get(address, set()) - sums.keys():
-                self._forget(address, key)
+            known = self._runners.get(address, {})
+            for key in known.keys() - sums.keys():
+                if known[key] <= now - CROSSING_SECONDS:
+                    self._forget(address, key)
 
     def clear(self, address: str) -> None:
         """Nothing is known of that runner any more."""
@@ -136,7 +142,7 @@ class WarmIndex:
     def _forget(self, address: str, key: Hashable) -> None:
         keys = self._runners.get(address)
         if keys is not None:
-            keys.discard(key)
+            keys.pop(key, None)
             if not keys:
                 del self._runners[address]
         self._drop(address, key)
