@@ -52,8 +52,9 @@ class Client:
         """``path`` may have a query; ``body`` is sent as JSON unless it is bytes."""
         data = body if isinstance(body, bytes) else b"" if body is None else encode(body)
         target, _, query = path.partition("?")
+        kind = [("Content-Type", "application/json")] if data else []
         request = AsgiRequest(
-            target, method=method, query=query, headers=[*self.headers, *(headers or [])]
+            target, method=method, query=query, headers=[*self.headers, *kind, *(headers or [])]
         )
         await request.body(data).run(self.app)
         assert request.complete

@@ -21,6 +21,7 @@ async def _length(request: ApiRequest) -> Reply:
     return json_reply(len(request.body))
 
 
+JSON = [("Content-Type", "application/json")]
 ECHO = Route("POST", "/v2/length", _length)
 
 
@@ -33,9 +34,25 @@ def answer(request: AsgiRequest) -> Answer:
 
 
 async def test_a_body_of_the_greatest_size_is_taken() -> None:
-    request = AsgiRequest("/v2/length").body(b"a" * 6, more=True).body(b"b" * 4)
+    request = AsgiRequest("/v2/length", headers=JSON).body(b"a" * 6, more=True).body(b"b" * 4)
     await request.run(app(max_request_size=10))
     assert answer(request).json == 10
+
+
+@pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "", "json"])
+async def test_a_body_that_any_page_could_have_sent_is_415(kind: str) -> None:
+    headers = [("Content-Type", kind)] if kind else []
+    await (request := AsgiRequest("/v2/length", headers=headers).body(b"{}")).run(app())
+    assert answer(request).fails(415, "Content-Type must be application/json")
+
+
+@pytest.mark.parametrize(
+    "kind", ["application/json", "Application/JSON; charset=utf-8", "application/merge-patch+json"]
+)
+async def test_json_has_several_names(kind: str) -> None:
+    request = AsgiRequest("/v2/length", headers=[("Content-Type", kind)]).body(b"{}")
+    await request.run(app())
+    assert answer(request).json == 2
 
 
 async def test_a_declared_length_over_the_limit_is_413_before_the_body() -> None:

@@ -65,7 +65,7 @@ async def answer_to(node: NodeProcess, data: bytes) -> tuple[int, str]:
 
 def head_of(size: int) -> bytes:
     """A whole request head of so many bytes."""
-    start = b"GET /version HTTP/1.1\r\nHost: x\r\nX-Fill: "
+    start = b"GET /version HTTP/1.1\r\nHost: localhost\r\nX-Fill: "
     return start + b"x" * (size - len(start) - 4) + b"\r\n\r\n"
 
 
@@ -76,7 +76,7 @@ async def check_limits(node: NodeProcess, kind: str, *, head: int, body: int) ->
     assert (await answer_to(node, head_of(head + 1000)))[0] == 431
     if kind not in BODIES:
         return
-    post = f"POST {BODIES[kind]} HTTP/1.1\r\nHost: x\r\n".encode()
+    post = f"POST {BODIES[kind]} HTTP/1.1\r\nHost: localhost\r\n".encode()
     assert await answer_to(node, post + b"Content-Length: %d\r\n\r\n" % (body + 1)) == (
         413,
         f"Content-Length too large for this server, {body + 1} > max {body}",
@@ -106,7 +106,9 @@ async def test_limits_may_be_in_files(kind: str, tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(check_slow_head, node)
             if kind in BODIES:
-                await check_bodies(node, f"POST {BODIES[kind]} HTTP/1.1\r\nHost: x\r\n".encode())
+                await check_bodies(
+                    node, f"POST {BODIES[kind]} HTTP/1.1\r\nHost: localhost\r\n".encode()
+                )
 
 
 async def check_slow_head(node: NodeProcess) -> None:

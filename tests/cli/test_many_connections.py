@@ -19,8 +19,8 @@ CONNECTIONS = 10_000
 BOUND_MIB = 200
 
 FUNCTIONS = "apps: [{name: a, fns: [{name: f, id: f, image: 'true'}]}]"
-SLOW_HEAD = b"POST /invoke/f HTTP/1.1\r\nHost: x\r\nX-Slow: ", b"x"
-SLOW_BODY = b"POST /invoke/f HTTP/1.1\r\nHost: x\r\nContent-Length: 10\r\n\r\n", b"x"
+SLOW_HEAD = b"POST /invoke/f HTTP/1.1\r\nHost: localhost\r\nX-Slow: ", b"x"
+SLOW_BODY = b"POST /invoke/f HTTP/1.1\r\nHost: localhost\r\nContent-Length: 10\r\n\r\n", b"x"
 SILENT = b"", b""
 OWN = "127.0.1.1", 0
 """So that others keep the ports of 127.0.0.1."""

@@ -158,8 +158,9 @@ async def test_cross_origin_requests_are_for_all_of_a_node(tmp_path: Path) -> No
     ("env", "arguments"),
     [
         ({}, []),
-        ({"FN_NODE_TYPE": "full"}, ["serve"]),
-        ({"FN_NODE_TYPE": ""}, ["serve"]),
+        ({"FN_NODE_TYPE": "full"}, ["serve", "--bind", ":8080"]),
+        ({"FN_NODE_TYPE": "", "FN_PORT": "81"}, ["serve", "--bind", ":81"]),
+        ({"FN_NODE_TYPE": "full", "FN_HTTP_BIND": "h:1"}, ["serve"]),
         ({"FN_NODE_TYPE": "API"}, ["api"]),
         ({"FN_NODE_TYPE": "lb"}, ["lb"]),
         ({"FN_NODE_TYPE": "pure-runner"}, ["runner", "--http-bind", ":8080"]),
@@ -214,7 +215,7 @@ async def _answers(url: str, process: trio.Process) -> None:
 async def test_an_environment_of_fns_is_enough(tmp_path: Path) -> None:
     (tmp_path / "url").write_text(f"sqlite3://{tmp_path}/fn.db\n")
     database = {"FN_DB_URL_FILE": str(tmp_path / "url")}
-    process_driver = {"FN_DRIVER": "process"}
+    process_driver = {"FN_DRIVER": "process", "FN_INSECURE": "true"}
     async with by_variables(tmp_path, {"FN_NODE_TYPE": "api", **database}) as api:
         async with asking(api) as node:
             _, fn, _ = await node.deploy()

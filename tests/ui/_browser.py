@@ -86,8 +86,10 @@ class Browser:
         await self.command("Page.navigate", url=url)
 
     async def ask(self, expression: str) -> Any:
-        """The value of a JavaScript expression."""
-        found = await self.command("Runtime.evaluate", expression=expression, returnByValue=True)
+        """The value of a JavaScript expression, or of what it promises."""
+        found = await self.command(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in found, found["exceptionDetails"]
         return found["result"].get("value")
 
@@ -136,7 +138,7 @@ class Browser:
 
 
 @asynccontextmanager
-async def open_browser(directory: Path) -> AsyncIterator[Browser]:
+async def open_browser(directory: Path, *options: str) -> AsyncIterator[Browser]:
     """A new browser with a profile of its own below ``directory``. It ends with the block."""
     program = shutil.which("chromium")
     if program is None:
@@ -146,7 +148,7 @@ async def open_browser(directory: Path) -> AsyncIterator[Browser]:
     scratch = tempfile.TemporaryDirectory(prefix="chromium-", ignore_cleanup_errors=True)
     homes = {"HOME": str(directory), "XDG_CONFIG_HOME": str(directory), "TMPDIR": scratch.name}
     process = await trio.lowlevel.open_process(
-        [program, *OPTIONS, f"--user-data-dir={profile}", "about:blank"],
+        [program, *OPTIONS, *options, f"--user-data-dir={profile}", "about:blank"],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,

@@ -1,6 +1,7 @@
 """What the HTTP applications share: ASGI's types, whole answers, and the request's side of an
 exchange."""
 
+from ._access import Access, GuardedApp, Hosts, is_loopback, name_of
 from ._cors import cors
 from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming, Outgoing
 from ._lifespan import answer_lifespan
@@ -16,16 +17,20 @@ from ._replies import (
     text_reply,
 )
 from ._request_id import request_id
+from ._tokens import Tokens
 from ._types import ASGIApp, Message, RawHeader, RawHeaders, Receive, Scope, Send, decode_header
 
 __all__ = [
     "JSON_TYPE",
     "READ_AHEAD",
     "ASGIApp",
+    "Access",
     "BodyBroken",
     "BodyTimeout",
+    "GuardedApp",
     "Handler",
     "HeadReader",
+    "Hosts",
     "Incoming",
     "Message",
     "Middleware",
@@ -37,6 +42,7 @@ __all__ = [
     "Reply",
     "Scope",
     "Send",
+    "Tokens",
     "answer_lifespan",
     "as_extension",
     "cors",
@@ -45,7 +51,9 @@ __all__ = [
     "error_document",
     "error_reply",
     "head_reader",
+    "is_loopback",
     "json_reply",
+    "name_of",
     "own_server",
     "request_id",
     "text_reply",

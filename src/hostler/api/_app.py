@@ -22,6 +22,7 @@ from hostler._asgi import (
 )
 from hostler.config import NodeConfig
 from hostler.datastore import Datastore
+from hostler.errors import APIError
 from hostler.rules import Limits
 from hostler.rules.errors import DatastoreUnavailable, InvalidText
 
@@ -33,7 +34,7 @@ from ._listening import ListeningDatastore
 from ._metrics import RequestMetrics, counted
 from ._naming import naming
 from ._openapi import describe
-from ._request import ApiRequest, BodyLimits, parse_query
+from ._request import ApiRequest, BodyLimits, is_json, parse_query
 from ._routes import Match, Route, Router
 from ._triggers import trigger_routes
 
@@ -126,6 +127,8 @@ class _Api:
         if "\0" in scope["path"] or any("\0" in value for value in query.values()):
             raise InvalidText.nul("path and query")
         body = await self._limits.read(scope, receive) if found.route.takes_body else b""
+        if body and not is_json(scope["headers"]):
+            raise APIError(415, "Content-Type must be application/json")
         return ApiRequest(
             scope=scope, params=found.params, store=self._store, body=body, query=query
         )

@@ -25,10 +25,11 @@ _ANY = {
     408: "The request's body did not arrive in time.",
     409: "It does not go with what is there.",
     413: "The request's body is too large.",
+    415: "The request's body does not say that it is JSON.",
     500: "An internal error.",
     503: "The datastore can't be reached; try again later.",
 }
-_BODY_ERRORS = (408, 413)
+_BODY_ERRORS = (408, 413, 415)
 _COMMON_ERRORS = (400, 500, 503)
 
 

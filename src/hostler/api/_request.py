@@ -105,6 +105,14 @@ class BodyLimits:
         return b"".join(chunks)
 
 
+def is_json(headers: RawHeaders) -> bool:
+    """Whether a request says that its body is that. A page of any origin can have its browser send
+    other types; for this one the browser asks first."""
+    given = next((value for name, value in headers if name == b"content-type"), b"")
+    kind = given.partition(b";")[0].strip().lower()
+    return kind == b"application/json" or kind.endswith(b"+json")
+
+
 def _declared_length(headers: RawHeaders) -> int:
     value = next((value for name, value in headers if name == b"content-length"), b"")
     return int(value) if value.isdigit() and len(value) <= 18 else 0

@@ -5,7 +5,7 @@ The only httpx.
 
 from __future__ import annotations
 
-from ._calls import Answer, open_request
+from ._calls import Answer, authorization, open_request
 from ._client import ApiClient, open_api_client
 from ._errors import ApiUnavailable, is_foreign, message_of
 
@@ -13,6 +13,7 @@ __all__ = [
     "Answer",
     "ApiClient",
     "ApiUnavailable",
+    "authorization",
     "is_foreign",
     "message_of",
     "open_api_client",

@@ -13,6 +13,11 @@ from ._errors import ApiUnavailable
 CONNECT_SECONDS = 5.0
 
 
+def authorization(token: str) -> dict[str, str]:
+    """The header that carries ``token``; none for ""."""
+    return {"Authorization": f"Bearer {token}"} if token else {}
+
+
 @attrs.frozen
 class Answer:
     """The head of an answer, and its body as it comes."""

@@ -25,6 +25,7 @@ from hostler.errors import ConfigError
 from hostler.models import App, Fn, Trigger
 from hostler.rules.errors import AppNotFound
 
+from ._calls import authorization
 from ._documents import AppDocument, FnDocument, ListDocument, TriggerDocument
 from ._errors import no_api
 from ._http import Connection
@@ -151,6 +152,7 @@ async def open_api_client(
         base_url=_base(url),
         timeout=httpx.Timeout(None, connect=CONNECT_SECONDS),  # the whole has a limit of its own
         limits=httpx.Limits(max_connections=MAX_CONNECTIONS),
+        headers=authorization(config.token),
         transport=transport,
     ) as client:
         yield ApiClient(Connection(client, config.api_timeout))

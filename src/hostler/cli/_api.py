@@ -15,7 +15,7 @@ from ._catalog import api_mount, opened_store
 from ._life import Life
 from ._machine_id import take_machine_id
 from ._page import Page
-from ._parts import serving
+from ._parts import guarded, serving
 from ._settings import Settings
 
 
@@ -35,7 +35,7 @@ class ApiNode:
             page.show(lister=datastore_lister(store))
             mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}
             app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
-            app = traced_app(app, tracer)
+            app = traced_app(guarded(app, self.settings, listeners, mounts), tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])
             life.announce("api", {"http": server.addresses})

@@ -92,6 +92,8 @@ async def opened_remote(url: str, settings: Settings) -> AsyncIterator[Lookup]:
     from hostler.api_client import open_api_client
 
     config, parts = ApiConfig.from_env(settings.env), urlsplit(url)
+    if not config.token and settings.node.api_token:
+        config = attrs.evolve(config, token=settings.node.api_token[0])
     async with (
         open_api_client(f"{parts.scheme}://{parts.netloc}", config) as client,
         open_cached_functions(client, config) as functions,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import ipaddress
 import os
 import socket
 
 import structlog
 
+from hostler._asgi import is_loopback
 from hostler.errors import ConfigError
 
 log = structlog.get_logger(__name__)
@@ -32,7 +32,7 @@ def choose_driver(name: str, bind: str) -> str:
         raise ConfigError(f"--driver {name!r}: takes auto, docker, process or module:attribute")
     if os.environ.get("DOCKER_HOST") or _answers(DEFAULT_SOCKET):
         return "docker"
-    if not _is_loopback(bind):
+    if not is_loopback_bind(bind):
         raise ConfigError(
             f"there is no Docker engine at {DEFAULT_SOCKET}. Start one, or set DOCKER_HOST; or "
             "run functions as plain processes of this machine, without isolation, by "
@@ -52,11 +52,20 @@ def _answers(path: str) -> bool:
         return probe.connect_ex(path) == 0
 
 
-def _is_loopback(bind: str) -> bool:
+def check_reach(name: str, bind: str, *, protected: bool, by: str, insecure: bool) -> None:
+    """Raises `ConfigError` for a process driver that other machines reach, unless that is
+    ``protected`` ``by`` something, or wanted."""
+    if name != "process" or protected or insecure or is_loopback_bind(bind):
+        return
+    raise ConfigError(
+        f"--driver process with --bind {bind}: whoever reaches this node could run programs of "
+        f"this machine, without isolation. Set {by}, or listen on 127.0.0.1; or say --insecure "
+        "(FN_INSECURE=true) if nobody else can reach it"
+    )
+
+
+def is_loopback_bind(bind: str) -> bool:
+    """Whether only this machine reaches what listens there. Raises `ConfigError`."""
     from hostler.front import parse_bind  # the front end is more than clients need
 
-    host, _ = parse_bind(bind)
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(parse_bind(bind)[0])

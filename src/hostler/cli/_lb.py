@@ -94,7 +94,11 @@ class LBNode:
             )
             page.show(lb=agent, pool=pool, lister=lookup.lister)
             traced = traced_agent(agent, tracer)
-            app = traced_app(calls_app(traced, lookup, self.settings, life, page, bodies), tracer)
+            tells = place is None or place.number == 0
+            app = calls_app(
+                traced, lookup, self.settings, life, page, bodies, listeners, tells=tells
+            )
+            app = traced_app(app, tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             if place is None:  # the ids of workers must not be those of each other
                 take_machine_id(server.addresses[0])

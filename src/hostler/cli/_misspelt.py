@@ -30,7 +30,7 @@ def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     # Reads the source of all commands, which a node should not need at its start.
     from .reference import command_variables
 
-    known |= command_variables().keys()
+    known |= {each.variable for each in command_variables()}
     found = {
         name: get_close_matches(_bare(name), sorted(known), 1, SIMILAR)
         for name in strange

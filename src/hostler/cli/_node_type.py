@@ -12,13 +12,17 @@ _COMMANDS = {"full": "serve", "api": "api", "lb": "lb", "pure-runner": "runner",
 def command_of(env: Mapping[str, str]) -> list[str]:
     """The arguments for ``FN_NODE_TYPE`` (or ``FN_NODE_TYPE_FILE``); none if it is not set.
 
-    A pure runner serves HTTP on ``FN_PORT`` too, as Fn's does. Raises `ConfigError`, also for
+    As Fn's, a full node listens on all interfaces, and a pure runner serves HTTP on ``FN_PORT``
+    too. Raises `ConfigError`, also for
     settings that the rest of the node type lacks.
     """
     if look_up(env, "FN_NODE_TYPE") is None:
         return []
     config = NodeConfig.from_env(env)
     arguments = [_COMMANDS[config.node_type]]
-    if arguments == ["runner"] and "FN_HTTP_BIND" not in env:
-        arguments += ["--http-bind", f":{config.port}"]
+    if "FN_HTTP_BIND" not in env:
+        if arguments == ["runner"]:
+            arguments += ["--http-bind", f":{config.port}"]
+        elif arguments == ["serve"]:
+            arguments += ["--bind", f":{config.port}"]
     return arguments

@@ -3,21 +3,38 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import attrs
 import structlog
 import trio
 from prometheus_client import REGISTRY
 
-from hostler._asgi import cors, with_middleware
+from hostler._asgi import (
+    Access,
+    GuardedApp,
+    Hosts,
+    Tokens,
+    cors,
+    is_loopback,
+    with_middleware,
+)
 from hostler.abc import CallAgent, Driver, KeepAlive
 from hostler.bodies import BodyBudget
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
-from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
+from hostler.front import (
+    ASGIApp,
+    HttpServer,
+    address_of,
+    invoke_app,
+    parse_bind,
+    serve_http,
+)
+from hostler.ui import login_app
 
 from ._catalog import Lookup
 from ._life import Life
@@ -49,26 +66,79 @@ def calls_app(
     life: Life,
     page: Page,
     bodies: BodyBudget,
+    listeners: Sequence[trio.SocketListener],
     tail: Tail | None = None,
+    *,
+    tells: bool = True,
 ) -> ASGIApp:
     """``tail`` is that of a node which runs functions itself."""
     agent, catalog = page.observed(agent, lookup.catalog)
+    mounts = {
+        **lookup.mounts,
+        **page.mount(life.shutdown),
+        **(tail.mount(life.shutdown) if tail else {}),
+    }
     app = invoke_app(
         agent,
         catalog,
         triggers=catalog,
-        mounts={
-            **lookup.mounts,
-            **page.mount(life.shutdown),
-            **(tail.mount(life.shutdown) if tail else {}),
-        },
+        mounts=mounts,
         config=settings.node,
         registry=REGISTRY,
         bodies=bodies,
         ready=life.is_ready,
     )
-    origins, headers = settings.node.api_cors_origins, settings.node.api_cors_headers
-    return with_middleware(app, [cors(origins, headers)]) if origins else app
+    return guarded(app, settings, listeners, {*mounts, *CALLS}, tells=tells)
+
+
+CALLS = ("/invoke", "/t")
+
+
+def guarded(
+    app: ASGIApp,
+    settings: Settings,
+    listeners: Sequence[trio.SocketListener],
+    paths: Collection[str],
+    *,
+    bind: str | None = None,
+    tells: bool = True,
+) -> ASGIApp:
+    """``app``, which has ``paths``, for those who may ask it, and a log line if others than this
+    machine may (unless another process ``tells`` of it). ``bind`` is the settings' by default."""
+    node = settings.node
+    addresses = [address_of(listener) for listener in listeners]
+    is_local = all(is_loopback(parse_bind(address)[0]) for address in addresses)
+    names = [*node.allowed_hosts, urlsplit(node.public_lb_url).hostname or "localhost"]
+    host, _ = parse_bind(settings.bind if bind is None else bind)
+    takes_all = not is_local and not node.allowed_hosts
+    tokens = Tokens(node.api_token)
+    access = Access(
+        hosts=Hosts(["*"] if takes_all else [*names, host] if host else names),
+        origins=node.api_cors_origins,
+        local=is_local and all(map(is_loopback, names)),
+        tokens=tokens,
+        call_tokens=Tokens(node.invoke_token),
+        login=login_app(tokens) if "/ui" in paths else None,
+    )
+    if tells and not is_local:
+        _tell_open(settings, addresses, paths)
+    app = GuardedApp(app, access)
+    if not node.api_cors_origins:
+        return app
+    return with_middleware(app, [cors(node.api_cors_origins, node.api_cors_headers)])
+
+
+def _tell_open(settings: Settings, addresses: Sequence[str], paths: Collection[str]) -> None:
+    """What others can do without a token; more than to call functions is worth a warning."""
+    calls = [] if settings.node.invoke_token else [path for path in CALLS if path in paths]
+    others = [] if settings.node.api_token else sorted({*paths} - {*CALLS, "/metrics"})
+    told = log.warning if others else log.info
+    told(
+        "whoever reaches this node can use it without a token",
+        listens=addresses,
+        paths=[*others, *calls, "/metrics"],
+        **({"setting": "FN_API_TOKEN"} if others else {}),
+    )
 
 
 def keep_alive_of(config: AgentConfig) -> KeepAlive:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import attrs
+import structlog
 import trio
 from prometheus_client import REGISTRY
 
@@ -18,15 +19,18 @@ from hostler.front import node_app, open_listeners
 from hostler.runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
 from hostler.tracing import open_tracer, traced_runner
 
+from ._engine import is_loopback_bind
 from ._life import Life
 from ._load import make_loaded
 from ._machine_id import take_machine_id
 from ._page import Page
-from ._parts import keep_alive_of, opened_driver, serving
+from ._parts import guarded, keep_alive_of, opened_driver, serving
 from ._settings import Settings
 from ._tail import Tail
 from ._tls import following_tls
 from .workers import Place, open_colleagues
+
+log = structlog.get_logger(__name__)
 
 
 @attrs.frozen(kw_only=True)
@@ -63,6 +67,7 @@ class RunnerNode:
             total, sharers = Resources(part.memory, part.cpus), part.count
         logs = FunctionLogs() if self.stream_logs else None
         addresses: dict[str, object] = {}
+        is_first = self.place is None or self.place.number == 0
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             tls = await enter(following_tls(self.pki, wire.server_tls, interval))
@@ -78,6 +83,9 @@ class RunnerNode:
                 drained = trio.Event()
                 mounts = {**page.mount(drained), **tail.mount(drained)}
                 app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
+                app = guarded(
+                    app, self.settings, listeners, mounts, bind=self.http_bind, tells=is_first
+                )
                 http = await enter(serving(app, listeners, self.settings, drained))
                 stack.callback(drained.set)
                 addresses["http"] = http.addresses
@@ -123,6 +131,13 @@ class RunnerNode:
                 )
             )
             addresses["grpc"] = runner.address
+            if is_first and self.pki is None and not is_loopback_bind(bind):
+                log.warning(
+                    "whoever reaches this runner can run anything on it: it asks for no "
+                    "certificate",
+                    listens=runner.address,
+                    options="--tls-ca, --tls-cert, --tls-key",
+                )
             take_machine_id(runner.address)
             life.announce("runner", addresses)
             await life.shutdown.wait()

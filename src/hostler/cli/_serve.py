@@ -18,7 +18,7 @@ from hostler.tracing import open_tracer, traced_app, traced_runner
 
 from ._catalog import Lookup, opened_database
 from ._detaching import open_detaching
-from ._engine import choose_driver
+from ._engine import check_reach, choose_driver
 from ._life import Life
 from ._machine_id import take_machine_id
 from ._page import Page
@@ -35,6 +35,7 @@ class ServeNode:
     driver: str
     functions: FunctionTable | None
     """``None`` = those of the node's database."""
+    insecure: bool = False
 
     async def __call__(self, life: Life) -> None:
         config = AgentConfig.from_env(self.settings.env)
@@ -48,6 +49,14 @@ class ServeNode:
             tracer = await enter(open_tracer(self.settings.node, "full"))
             declared = self.functions
             name = choose_driver(self.driver, self.settings.bind)
+            node = self.settings.node
+            check_reach(
+                name,
+                self.settings.bind,
+                protected=bool(node.api_token if declared is None else node.invoke_token),
+                by="FN_API_TOKEN" if declared is None else "FN_INVOKE_TOKEN",
+                insecure=self.insecure,
+            )
             lookup = (
                 await enter(opened_database(self.settings))
                 if declared is None
@@ -81,7 +90,7 @@ class ServeNode:
                 )
             )
             page.show(agent=agent, lister=lookup.lister)
-            app = calls_app(detaching, lookup, self.settings, life, page, bodies, tail)
+            app = calls_app(detaching, lookup, self.settings, life, page, bodies, listeners, tail)
             app = traced_app(app, tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])

@@ -50,9 +50,10 @@ def make_settings(
     overrider: str | None,
     grpc: bool = False,
     containers: bool = False,
+    local: bool = False,
 ) -> Settings:
-    """``bind`` of ``None`` = all interfaces, on the front end's port or that of gRPC. A node that
-    has ``containers`` removes them within its grace.
+    """``bind`` of ``None`` = all interfaces, or the loopback interface for a ``local`` node, on the
+    front end's port or that of gRPC. A node that has ``containers`` removes them within its grace.
 
     Raises `ConfigError`.
     """
@@ -64,7 +65,7 @@ def make_settings(
     return Settings(
         env=env,
         node=node,
-        bind=bind or f":{node.grpc_port if grpc else node.port}",
+        bind=bind or f"{'127.0.0.1' if local else ''}:{node.grpc_port if grpc else node.port}",
         grace=Grace.for_all(grace) if containers else Grace(grace),
         overrider=hook,
     )

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import attrs
@@ -65,8 +65,9 @@ _SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (
 
 @attrs.define
 class CommandVariable:
-    """What an option says of its variable."""
+    """What an option says of its variable; one for all commands of which it says the same."""
 
+    variable: str
     option: str
     default: str
     doc: str
@@ -79,17 +80,23 @@ def reference_page() -> str:
     return "\n".join([_HEAD, _commands_section(), *sections])
 
 
-def command_variables() -> dict[str, CommandVariable]:
+def command_variables() -> list[CommandVariable]:
     """The variables that are read by the commands' options, in the order of the options."""
-    found: dict[str, CommandVariable] = {}
+    found: dict[tuple[str, str, str], CommandVariable] = {}
     for command in _commands():
         for parameter in command["params"]:
             if not (variable := parameter.get("envvar")):
                 continue
             option, default = parameter["opts"][0], _default(parameter["default"])
-            entry = CommandVariable(option, default, parameter["help"], [])
-            found.setdefault(variable, entry).commands.append(command["name"])
-    return found
+            place = (variable, option, parameter["help"])
+            entry = CommandVariable(variable, option, default, parameter["help"], [])
+            found.setdefault(place, entry).commands.append(command["name"])
+    return sorted(found.values(), key=lambda entry: _first(entry.variable, found))
+
+
+def _first(variable: str, found: Iterable[tuple[str, str, str]]) -> int:
+    """Rows of one variable stand together, where it first appears."""
+    return [each for each, _, _ in found].index(variable)
 
 
 def _commands() -> Iterator[dict[str, Any]]:
@@ -112,13 +119,13 @@ def _default(value: object) -> str:
 def _commands_section() -> str:
     rows = [
         _row(
-            f"`{variable}`",
+            f"`{entry.variable}`",
             f"`{entry.option}`",
             ", ".join(entry.commands),
             entry.default,
             entry.doc,
         )
-        for variable, entry in command_variables().items()
+        for entry in command_variables()
     ]
     return "\n".join(
         [_COMMANDS, *_head("variable", "option", "of", "default", "meaning"), *rows, ""]

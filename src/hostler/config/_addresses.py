@@ -93,6 +93,33 @@ def _is_log_dest(value: Any) -> bool:
     return scheme in _SYSLOG_SCHEMES and is_host_port(rest)
 
 
+def _parse_names(text: str) -> tuple[str, ...]:
+    """Names as requests have them: IDNA in lower case."""
+    try:
+        return tuple(
+            name if name == "*" else "." * name.startswith(".") + _idna(name.removeprefix("."))
+            for name in COMMA_LIST.parse(text)
+        )
+    except UnicodeError:
+        raise ValueError(text) from None
+
+
+def _idna(name: str) -> str:
+    return name.encode("idna").decode().lower()
+
+
+def _is_names(value: Any) -> bool:
+    return COMMA_LIST.accepts(value) and all(
+        name == "*" or (_DNS_NAME.fullmatch(name) is not None and is_host(name.removeprefix(".")))
+        for name in value
+    )
+
+
+HOST_NAMES = Kind(
+    "names without a port, separated by commas: name, .domain (with all below it) or *",
+    _parse_names,
+    _is_names,
+)
 TARGETS = Kind(
     "host:port, dns://name:port or srv://name, separated by commas, each once, IPv6 in brackets",
     COMMA_LIST.parse,

@@ -5,13 +5,17 @@ from __future__ import annotations
 import attrs
 
 from ._base import EnvConfig, setting
-from ._kinds import SECONDS, number
+from ._kinds import SECONDS, VISIBLE, number
 
 
 @attrs.frozen(kw_only=True)
 class ApiConfig(EnvConfig):
     """How apps, functions and triggers are looked up for calls. Times are seconds. Fn has the
-    first two for code only; the variables are ours."""
+    first two times for code only; their variables are ours."""
+
+    token: str = attrs.field(default="", repr=False, metadata=setting(VISIBLE, "FN_TOKEN"))
+    """Token that is sent to the API, as by Fn's client ("" = none, but a load balancer sends that
+    of ``FN_API_TOKEN``)."""
 
     api_timeout: float = attrs.field(default=60.0, metadata=setting(SECONDS, "FN_API_TIMEOUT"))
     """Seconds (60) that a request to the API may take, with all its attempts."""

@@ -190,6 +190,17 @@ ABSOLUTE_PATH = Kind(
     lambda value: _is_text(value) and (not value or value.startswith("/")),
 )
 WORDS = Kind("a list separated by white space", _split_space, _is_texts)
+_TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,4096}", re.ASCII)
+TOKENS = Kind(
+    "tokens separated by white space, each of 16 letters, digits and ._~+/=- at least",
+    _split_space,
+    lambda value: _is_texts(value) and all(map(_TOKEN.fullmatch, value)),
+)
+VISIBLE = Kind(
+    "a text of visible ASCII characters, or nothing",
+    str,
+    lambda value: _is_text(value) and all("!" <= character <= "~" for character in value),
+)
 COMMA_LIST = Kind("a list separated by commas", _split_comma, _is_texts)
 MILLISECONDS = Kind("whole milliseconds, negative for never", parse_milliseconds, _is_time)
 POSITIVE_MILLISECONDS = Kind(

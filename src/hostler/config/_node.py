@@ -8,9 +8,9 @@ import attrs
 
 from hostler.errors import ConfigError
 
-from ._addresses import HTTP_URL, LOG_DEST, TARGETS
+from ._addresses import HOST_NAMES, HTTP_URL, LOG_DEST, TARGETS
 from ._base import EnvConfig, setting
-from ._kinds import COMMA_LIST, FLAG, NON_EMPTY, TEXT, TIME_LIMIT, WORDS, choice, number
+from ._kinds import COMMA_LIST, FLAG, NON_EMPTY, TEXT, TIME_LIMIT, TOKENS, WORDS, choice, number
 
 NodeType = Literal["full", "api", "lb", "pure-runner", "runner"]
 
@@ -124,16 +124,38 @@ class NodeConfig(EnvConfig):
     )
     """Headers that browsers may send (none = ``Origin``, ``Content-Length``, ``Content-Type``)."""
 
+    allowed_hosts: tuple[str, ...] = attrs.field(
+        default=(), metadata=setting(HOST_NAMES, "FN_ALLOWED_HOSTS")
+    )
+    """Names by which the node may be asked (none), beside IP addresses, ``localhost`` and the names
+    in ``--bind`` and ``FN_PUBLIC_LB_URL``: the names that ``Host`` may have. ``.example.com`` is
+    also all names below it, ``*`` any name. None: a node that only its own machine reaches takes no
+    others, which keeps web pages away from it; any other node takes all. Ours."""
+
+    api_token: tuple[str, ...] = attrs.field(
+        default=(), repr=False, metadata=setting(TOKENS, "FN_API_TOKEN")
+    )
+    """Tokens, one of which clients have to send (``Authorization: Bearer``) for the API, the page
+    and ``/logs`` (none = nobody has to). Several let you change them one after the other. A load
+    balancer sends the first to its API unless it has ``FN_TOKEN``. Ours."""
+
+    invoke_token: tuple[str, ...] = attrs.field(
+        default=(), repr=False, metadata=setting(TOKENS, "FN_INVOKE_TOKEN")
+    )
+    """The same for calls, below ``/invoke`` and ``/t`` (none = nobody has to); those of
+    ``FN_API_TOKEN`` are as good. A function does not get to see it. ``hostler invoke`` sends
+    the first. Ours."""
+
     ui: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_UI"))
-    """Whether there is a page at ``/ui`` (yes) that shows to whoever can reach the node's port
-    which functions it has and what goes on there. Ours."""
+    """Whether there is a page at ``/ui`` (yes) that shows which functions the node has and what
+    goes on there, to whoever can reach its port unless there is an ``FN_API_TOKEN``. Ours."""
 
     log_tail_bytes: int = attrs.field(
         default=0, metadata=setting(number(high=67_108_864), "FN_LOG_TAIL_BYTES")
     )
     """Bytes of what functions have printed last that a node keeps in memory, and shows at ``/logs``
-    to whoever can reach its port (0 = off): output may hold secrets. 4194304 is some 20 000 short
-    lines. Ours."""
+    (0 = off), to whoever can reach its port unless there is an ``FN_API_TOKEN``: output may hold
+    secrets. 4194304 is some 20 000 short lines. Ours."""
 
     rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))
     """Request header that carries the request id ("" = request ids are off). Fn declares the

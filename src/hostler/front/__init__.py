@@ -1,6 +1,14 @@
 """The HTTP front end: ASGI applications, and a server for them."""
 
-from hostler._asgi import ASGIApp, BodyBroken, BodyTimeout
+from hostler._asgi import (
+    Access,
+    ASGIApp,
+    BodyBroken,
+    BodyTimeout,
+    GuardedApp,
+    Hosts,
+    Tokens,
+)
 
 from ._app import NodeApp, ReadyCheck, invoke_app, node_app
 from ._listen import (
@@ -16,14 +24,18 @@ from ._writer import AsgiWriter, Truncated
 
 __all__ = [
     "ASGIApp",
+    "Access",
     "AsgiWriter",
     "BodyBroken",
     "BodyTimeout",
     "FrontMetrics",
+    "GuardedApp",
+    "Hosts",
     "HttpServer",
     "NodeApp",
     "ReadyCheck",
     "ServerStatistics",
+    "Tokens",
     "Truncated",
     "address_of",
     "invoke_app",

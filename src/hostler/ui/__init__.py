@@ -2,6 +2,7 @@
 
 _app                 the ASGI application: the page, ``state.json``, ``events``
 _assets              the files of ``static/``, and the headers that go with them
+_login               the form for those who have to show a token first
 _panel               all that a process knows, and the state document that is made of it
 _share               what a process tells, and one state of what several tell
 _joint               the page of a node of several processes
@@ -20,6 +21,7 @@ from ._activity import Activity
 from ._app import ui_app
 from ._catalog import Directory, Lister, NotedCatalog, datastore_lister, table_lister
 from ._joint import AskOthers, JointPanel
+from ._login import login_app
 from ._observed import ObservedAgent
 from ._panel import Panel, StateSource
 from ._runners import RunnerLoads
@@ -36,6 +38,7 @@ __all__ = [
     "RunnerLoads",
     "StateSource",
     "datastore_lister",
+    "login_app",
     "table_lister",
     "ui_app",
 ]

@@ -27,6 +27,10 @@ SECURITY_HEADERS: RawHeaders = [
     (b"referrer-policy", b"no-referrer"),
 ]
 """With every answer: nothing but the page's own files is loaded or run, and nobody frames it."""
+LOGIN_HEADERS: RawHeaders = [
+    (name, value.replace(b"form-action 'none'", b"form-action 'self'"))
+    for name, value in SECURITY_HEADERS
+]
 
 
 @attrs.frozen

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+import attrs
 import click
 import trio
 
@@ -55,7 +56,8 @@ async def _ask(server: str, kind: str, given: Mapping[str, str | None]) -> list[
 
     from ._names import all_apps, all_fns, all_triggers, app_named, fn_named
 
-    async with open_api_client(server, ApiConfig(api_timeout=SECONDS)) as api:
+    config = attrs.evolve(ApiConfig.from_env(), api_timeout=SECONDS)
+    async with open_api_client(server, config) as api:
         # Only now: a busy machine takes long to load all this, and is not the server's delay.
         with trio.move_on_after(SECONDS):
             if kind == "app":

@@ -17,7 +17,7 @@ from .._errors import tell
 from .._types import Count
 from ._exits import UNAVAILABLE, CommandFailed, run_command
 from ._names import all_fns, app_named, fn_named
-from ._nodes import SECONDS, ask_each, base_of, check
+from ._nodes import SECONDS, ask_each, base_of, check, token_headers
 from ._options import api_option, optional_app_argument, optional_fn_argument, servers_option
 from ._print_output import printable
 
@@ -127,7 +127,8 @@ async def _read(node: str, query: str, take: Take) -> None:
 
     url = f"{base_of(node)}/logs"
     with trio.move_on_after(SECONDS) as waiting:
-        async with open_request("GET", f"{url}?{query}" if query else url) as answer:
+        target = f"{url}?{query}" if query else url
+        async with open_request("GET", target, headers=token_headers()) as answer:
             waiting.deadline = math.inf
             await check(answer, _MISSING)
             if (kind := answer.header("content-type")) != LINES:

@@ -59,6 +59,14 @@ async def check(answer: Answer, missing: str) -> None:
     raise CommandFailed(f"{answer.status} {message_of(body) or answer.reason}", code)
 
 
+def token_headers() -> dict[str, str]:
+    """For nodes that ask for a token: that of ``FN_TOKEN``. Raises `ConfigError`."""
+    from hostler.api_client import authorization
+    from hostler.config import ApiConfig
+
+    return authorization(ApiConfig.from_env().token)
+
+
 def base_of(server: str) -> str:
     """The URL without a slash at its end, and with a scheme."""
     return (server if "://" in server else f"http://{server}").rstrip("/")

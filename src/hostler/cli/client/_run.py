@@ -31,6 +31,13 @@ from ._options import folder_argument
     help="host:port to listen on; port 0: any.",
 )
 @click.option(
+    "--insecure/--no-insecure",
+    envvar="FN_INSECURE",
+    show_envvar=True,
+    default=False,
+    help="Let other machines reach it without a token (FN_INVOKE_TOKEN).",
+)
+@click.option(
     "--reload/--no-reload",
     default=True,
     show_default=True,
@@ -50,6 +57,7 @@ def run(
     folder: Path,
     app_name: str,
     bind: str,
+    insecure: bool,
     reload: bool,
     ready_fd: int | None,
     log_format: str | None,
@@ -67,6 +75,8 @@ def run(
 
         options = {"FN_LOG_FORMAT": log_format, "FN_LOG_LEVEL": log_level}
         made = make_settings(options, bind=bind, overrider=None, containers=True)
-        return made.node, RunNode(settings=made, folder=folder, app_name=app_name, reload=reload)
+        return made.node, RunNode(
+            settings=made, folder=folder, app_name=app_name, reload=reload, insecure=insecure
+        )
 
     sys.exit(run_node(make, ready_fd))

@@ -21,9 +21,10 @@ from hostler.functions import FunctionTable, parse_functions
 from hostler.models import App, Fn, Trigger
 
 from .._detaching import open_detaching
+from .._engine import check_reach
 from .._errors import tell
 from .._life import Life
-from .._parts import serving
+from .._parts import CALLS, guarded, serving
 from .._settings import Settings
 from ._command_line import command_line
 from ._func_file import FuncFile, read_func_file
@@ -99,6 +100,7 @@ class RunNode:
     folder: Path
     app_name: str
     reload: bool
+    insecure: bool
 
     async def __call__(self, life: Life) -> None:
         live = LiveFunction.read(self.folder, self.app_name)
@@ -106,6 +108,13 @@ class RunNode:
         grace = self.settings.grace
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
+            check_reach(
+                "process",
+                self.settings.bind,
+                protected=bool(self.settings.node.invoke_token),
+                by="FN_INVOKE_TOKEN",
+                insecure=self.insecure,
+            )
             listeners = await enter(open_listeners(self.settings.bind))
             folder = str(live.func.folder)
             driver = await enter(open_process_driver(ProcessConfig(working_directory=folder)))
@@ -126,6 +135,7 @@ class RunNode:
                 bodies=bodies,
                 ready=life.is_ready,
             )
+            app = guarded(app, self.settings, listeners, CALLS)
             app = with_middleware(app, [request_lines])
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             for url in live.urls(server.addresses[0]):

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from ._exits import UNAVAILABLE, CommandFailed, run_command
-from ._nodes import SECONDS, ask_each, base_of, check
+from ._nodes import SECONDS, ask_each, base_of, check, token_headers
 from ._options import json_option, servers_option
 from ._show import print_json, print_table, say
 
@@ -96,7 +96,9 @@ async def _document(server: str) -> bytes:
     from hostler.api_client import open_request
 
     with trio.move_on_after(SECONDS):
-        async with open_request("GET", f"{base_of(server)}/ui/state.json") as answer:
+        async with open_request(
+            "GET", f"{base_of(server)}/ui/state.json", headers=token_headers()
+        ) as answer:
             await check(answer, _MISSING)
             body = b"".join([piece async for piece in answer.body])
         _decoded(body)

@@ -14,7 +14,7 @@ from ._options import bind_option, life_options, life_settings
 
 
 @click.command()
-@bind_option
+@bind_option("all interfaces")
 @life_options
 def api(
     bind: str | None,

@@ -47,7 +47,7 @@ from ._options import (
     help="Processes on the port, to use several cores; 0 = one for each CPU. "
     "[FN_LB_WORKERS, default: 1]",
 )
-@bind_option
+@bind_option("all interfaces")
 @tls_options
 @option(
     "--tls-name",

@@ -43,10 +43,24 @@ DRIVERS = (
     "What runs functions: docker, process (local processes, no isolation), or module:attribute of "
     "a callable that takes an AgentConfig and returns an async context manager yielding a Driver."
 )
-bind_option = option(
-    "--bind",
-    help="host:port of the HTTP front end; without a host: all interfaces; port 0: any. "
-    "[default: all interfaces, FN_PORT or 8080]",
+
+
+def bind_option(default: str) -> Callable[[_Function], _Function]:
+    """``default`` says on which interfaces it listens if it is not given."""
+    return option(
+        "--bind",
+        envvar="FN_HTTP_BIND",
+        help="host:port of the HTTP front end; without a host: all interfaces; port 0: any. "
+        f"[default: {default}, FN_PORT or 8080]",
+    )
+
+
+insecure_option = option(
+    "--insecure/--no-insecure",
+    envvar="FN_INSECURE",
+    default=False,
+    help="Let the process driver be reached from other machines without a token (serve) or mTLS "
+    "(runner): whoever reaches the port can then run programs here.",
 )
 keep_alive_option = option(
     "--keep-alive",

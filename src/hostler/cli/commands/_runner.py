@@ -9,11 +9,13 @@ import click
 
 from hostler.config import NodeConfig
 
+from .._engine import check_reach
 from .._life import Node, run_node
 from .._settings import make_settings, pki_of
 from ._options import (
     DRIVERS,
     file,
+    insecure_option,
     keep_alive_option,
     life_options,
     life_settings,
@@ -36,6 +38,7 @@ from ._options import (
     envvar="FN_HTTP_BIND",
     help="host:port for /metrics, /healthz, /readyz and /version; off if unset.",
 )
+@insecure_option
 @option(
     "--workers",
     type=int,
@@ -86,6 +89,7 @@ def runner(
     keep_alive: str | None,
     bind: str | None,
     http_bind: str | None,
+    insecure: bool,
     workers: int | None,
     detached: bool,
     status_image: str,
@@ -118,6 +122,13 @@ def runner(
         }
         made = make_settings(options, bind=bind, overrider=overrider, grpc=True, containers=True)
         pki = pki_of(tls_ca, tls_cert, tls_key)
+        check_reach(
+            driver,
+            made.bind,
+            protected=pki is not None,
+            by="mTLS (--tls-ca, --tls-cert, --tls-key)",
+            insecure=insecure,
+        )
         if place is None and (count := workers_of(made.node.runner_workers)) > 1:
             from ..workers.runners import RunnersNode
 

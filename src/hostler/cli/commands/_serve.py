@@ -16,6 +16,7 @@ from ._options import (
     DRIVERS,
     bind_option,
     functions_option,
+    insecure_option,
     keep_alive_option,
     life_options,
     life_settings,
@@ -35,7 +36,8 @@ from ._options import (
     "the node listens on the loopback interface only. The default of a runner is docker.",
 )
 @keep_alive_option
-@bind_option
+@bind_option("127.0.0.1")
+@insecure_option
 @overrider_option
 @life_options
 def serve(
@@ -43,6 +45,7 @@ def serve(
     driver: str,
     keep_alive: str | None,
     bind: str | None,
+    insecure: bool,
     overrider: str | None,
     grace: float | None,
     ready_fd: int | None,
@@ -59,8 +62,10 @@ def serve(
         from .._serve import ServeNode
 
         options = {**life_settings(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
-        made = make_settings(options, bind=bind, overrider=overrider, containers=True)
+        made = make_settings(options, bind=bind, overrider=overrider, containers=True, local=True)
         table = load_functions(functions) if functions else None
-        return made.node, ServeNode(settings=made, driver=driver, functions=table)
+        return made.node, ServeNode(
+            settings=made, driver=driver, functions=table, insecure=insecure
+        )
 
     sys.exit(run_node(make, ready_fd))

@@ -164,6 +164,9 @@ function connect() {
   source.onerror = () => {
     // Reconnecting is done here, not by the browser, which gives up after an answer like 503.
     source.close();
+    // Who is not logged in any more gets the form.
+    fetch("state.json", { method: "HEAD" }).then(
+      (answer) => { if (answer.status === 401) location.reload(); }, () => {});
     link("lost", state ? "Disconnected, trying again. What is shown is old."
       : "The node does not answer, trying again.");
     retry = setTimeout(connect, RETRY_MS);
