@@ -24,6 +24,8 @@ from .image import ROOT, build_image
 FILE = ROOT / "deploy" / "compose.yaml"
 OVERRIDE = Path(__file__).with_name("override.yaml")
 START_SECONDS = 90
+TOKEN = "token-of-the-fleet"
+BEARER = {"Authorization": f"Bearer {TOKEN}"}
 NODES = ("api", "lb", "runner-1", "runner-2")
 
 
@@ -78,6 +80,7 @@ def fleet(
             "DOCKER_HOST": docker_host,
             "HOSTLER_DOCKER_SOCKET": docker_host.removeprefix("unix://"),
             "HOSTLER_DB_PASSWORD": "secret",
+            "HOSTLER_API_TOKEN": TOKEN,
             "HOSTLER_IMAGE": image,
             "HOSTLER_IOFS": str(folder),
             "HOSTLER_TAG": name,
@@ -122,13 +125,17 @@ def test_a_function_is_created_called_and_nothing_stays(
     assert {state["Service"]: state["Health"] for state in states} == dict.fromkeys(
         ("database", *NODES), "healthy"
     )
-    with httpx.Client(base_url=fleet.url("api"), timeout=30, trust_env=False) as api:
+    api_url = fleet.url("api")
+    with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=BEARER) as api:
+        assert httpx.get(f"{api_url}/v2/apps", trust_env=False).status_code == 401
+        assert api.get("/v2/apps", headers={"Host": "evil.test"}).status_code == 403
         app = api.post("/v2/apps", json={"name": "demo"}).raise_for_status().json()
         fn = {"name": "echo", "app_id": app["id"], "image": docker_image(docker_host)}
         made = api.post("/v2/fns", json=fn).raise_for_status().json()
     fleet("restart", "--no-deps", "api")  # all is in the database
     fleet("up", "--no-build", "--wait", "--pull=never")
-    with httpx.Client(base_url=fleet.url("api"), timeout=30, trust_env=False) as api:
+    api_url = fleet.url("api")
+    with httpx.Client(base_url=api_url, timeout=30, trust_env=False, headers=BEARER) as api:
         assert api.get(f"/v2/fns/{made['id']}").raise_for_status().json()["name"] == "echo"
     with httpx.Client(base_url=fleet.url("lb"), timeout=30, trust_env=False) as lb:
         answer = lb.post(f"/invoke/{made['id']}", content=b"hello")
@@ -149,7 +156,12 @@ def test_compose_and_nodes_know_all_that_the_file_says() -> None:
         capture_output=True,
         text=True,
         check=True,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", "HOSTLER_DB_PASSWORD": "secret"},
+        env={
+            "PATH": "/usr/bin:/bin",
+            "HOME": "/nonexistent",
+            "HOSTLER_DB_PASSWORD": "secret",
+            "HOSTLER_API_TOKEN": TOKEN,
+        },
     )
     assert "variable is not set" not in done.stderr
     services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
@@ -164,13 +176,20 @@ def test_compose_and_nodes_know_all_that_the_file_says() -> None:
     assert len(tags) == 2
 
 
-def test_a_fleet_needs_a_password_for_its_database() -> None:
+@pytest.mark.parametrize(
+    ("given", "missing"),
+    [
+        ("HOSTLER_API_TOKEN", "a password for the database"),
+        ("HOSTLER_DB_PASSWORD", "a token of 16 characters or more"),
+    ],
+)
+def test_a_fleet_needs_a_password_and_a_token(given: str, missing: str) -> None:
     done = subprocess.run(
         ["docker-compose", "-f", str(FILE), "config"],
         capture_output=True,
         text=True,
         check=False,
-        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent"},
+        env={"PATH": "/usr/bin:/bin", "HOME": "/nonexistent", given: TOKEN},
     )
     assert done.returncode != 0
-    assert "a password for the database" in done.stderr
+    assert missing in done.stderr

@@ -6,6 +6,7 @@ from __future__ import annotations
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import kubernetes_validate
 import pytest
@@ -110,11 +111,28 @@ def test_load_balancers_follow_the_headless_service(manifests: list[dict[str, An
     service = one(manifests, "Service", "runner")
     assert service["spec"]["clusterIP"] == "None"
     [port] = service["spec"]["ports"]
-    config = NodeConfig.from_env(settings(manifests, "lb"))
+    given = settings(manifests, "lb")
+    config = NodeConfig.from_env({k: v for k, v in given.items() if not k.endswith("_FILE")})
     assert list(config.runner_addresses) == [f"dns://{service['metadata']['name']}:{port['port']}"]
     api = one(manifests, "Service", "api")
     assert config.runner_api_url == f"http://{api['metadata']['name']}"
     assert [entry["port"] for entry in api["spec"]["ports"]] == [80]
+
+
+@pytest.mark.parametrize("node", NODES)
+def test_each_node_has_the_token_of_the_api(manifests: list[dict[str, Any]], node: str) -> None:
+    spec = pod(manifests, node)
+    [container] = spec["containers"]
+    secrets = {v["name"]: v["secret"]["secretName"] for v in spec["volumes"] if "secret" in v}
+    places = {mount["mountPath"]: mount["name"] for mount in container["volumeMounts"]}
+    folder, _, file = settings(manifests, node)["FN_API_TOKEN_FILE"].rpartition("/")
+    assert (secrets[places[folder]], file) == ("hostler-token", "token")
+
+
+def test_the_api_takes_the_names_of_its_service_only(manifests: list[dict[str, Any]]) -> None:
+    given = settings(manifests, "api")
+    url = urlsplit(settings(manifests, "lb")["FN_RUNNER_API_URL"])
+    assert url.hostname in given["FN_ALLOWED_HOSTS"].split(",")
 
 
 def test_the_engine_sees_the_sockets_where_the_runner_does(
