@@ -26,6 +26,7 @@ PAUSE = 1.0
 """Seconds for which an old answer is used without asking, after asking has failed."""
 MAX_MISSING = 1_000
 """Things that are not there and remembered as such."""
+REFUSED = (401, 403)
 NOT_THERE = 404
 
 
@@ -131,7 +132,8 @@ class FlightCache(Generic[K, V]):
                 if self._flights.get(key) is flight:
                     self._keep(key, value)
         except Exception as error:  # noqa: BLE001  (it is raised where the answer is waited for)
-            flight.error = error
+            # Who is refused is the node, which its log tells; a client can do nothing about it.
+            flight.error = DatastoreUnavailable() if _says_refused(error) else error
             if self._flights.get(key) is flight:
                 self._failed(key, error)
         finally:
@@ -184,3 +186,7 @@ class FlightCache(Generic[K, V]):
 
 def _says_missing(error: Exception) -> bool:
     return isinstance(error, APIError) and error.code == NOT_THERE
+
+
+def _says_refused(error: Exception) -> bool:
+    return isinstance(error, APIError) and error.code in REFUSED

@@ -290,7 +290,10 @@ async def test_a_load_balancer_asks_with_its_token(node: NodeProcess, tmp_path: 
                 own = {"Authorization": f"Bearer {env['FN_API_TOKEN'].split()[0]}"}
                 assert (await client.get("/ui/state.json", headers=own)).status_code == 200
         async with open_node(*lb) as balancer, asking(balancer) as client:
-            assert (await client.post(f"/invoke/{fn['id']}")).status_code == 401
+            # That is between the nodes.
+            call = await client.post(f"/invoke/{fn['id']}")
+            assert (call.status_code, "token" in call.text) == (503, False)
+            assert "needs a token" in (await balancer.wait_line("look-ups fail"))["reason"]
     assert TOKEN not in node.log.decode()
 
 

@@ -84,7 +84,7 @@ async def test_a_node_that_keeps_silent_is_not_waited_for(
     autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     @asynccontextmanager
-    async def open_request(method: str, url: str) -> AsyncIterator[NoReturn]:
+    async def open_request(method: str, url: str, **_: object) -> AsyncIterator[NoReturn]:
         await trio.sleep_forever()
         yield
 

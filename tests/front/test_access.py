@@ -17,8 +17,11 @@ from hostler._asgi import (
     json_reply,
     with_middleware,
 )
+from hostler.front import invoke_app
 
+from ._agent import TABLE, ScriptedAgent
 from ._asgi_client import AsgiRequest, Pairs
+from ._sockets import open_front
 
 TOKEN, CALL_TOKEN = "t" * 16, "c" * 16
 KEEPERS = ("/v2/apps", "/v1/apps", "/ui/state.json", "/logs", "/other", "/v2", "//v2/apps")
@@ -309,3 +312,25 @@ async def test_a_server_that_remembers_heads_need_not_ask_for_each_request() -> 
     assert handler(ours, token) == [b"host"]
     assert handler(("Host", "evil.test"), token) is None
     assert handler(ours) is None
+
+
+class CountedHosts(Hosts):
+    looked = 0
+
+    def __contains__(self, host: bytes) -> bool:
+        self.looked += 1
+        return super().__contains__(host)
+
+
+async def test_calls_with_the_same_head_are_looked_at_once() -> None:
+    hosts = CountedHosts(["x"])  # that of the client
+    app = GuardedApp(invoke_app(ScriptedAgent(), TABLE, triggers=TABLE), Access(hosts=hosts))
+    async with open_front(app=app) as front:
+        client = await front.connect()
+        for _ in range(5):
+            assert (await client.post(b"a")).status == 200
+        assert hosts.looked == 1
+        # Another host on the same connection is another head.
+        await client.send(b"POST /invoke/fn1 HTTP/1.1\r\nHost: y\r\nContent-Length: 0\r\n\r\n")
+        assert (await client.answer()).status == 403
+        assert (await client.post(b"a")).status == 200
