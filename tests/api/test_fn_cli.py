@@ -13,12 +13,14 @@ import yaml
 
 from hostler.api import api_app
 from hostler.datastore import Datastore
-from hostler.front import node_app
+from hostler.front import Access, GuardedApp, Tokens, node_app
 
 from ._served import served
 
 VECTORS = Path(__file__).with_name("fn_cli.yaml")
+TOKEN = "what-FN_TOKEN-has"
 HEADERS = {
+    "Authorization": f"Bearer {TOKEN}",
     "User-Agent": "Go-http-client/1.1",
     "Accept": "application/json",
     "Accept-Encoding": "gzip",
@@ -91,7 +93,8 @@ async def exchange(client: httpx.AsyncClient, request: Any, known: dict[str, str
 async def test_each_command_gets_what_it_needs(store: Datastore) -> None:
     commands = yaml.safe_load(VECTORS.read_text())
     assert len(commands) == 21
-    async with served(node_app(mounts={"/v2": api_app(store)})) as client:
+    node = node_app(mounts={"/v2": api_app(store)})
+    async with served(GuardedApp(node, Access(tokens=Tokens([TOKEN])))) as client:
         known = {"host": f"{client.base_url.host}:{client.base_url.port}"}
         for command in commands:
             for request in command["requests"]:
