@@ -6,6 +6,9 @@ matter, and no connection can be lured elsewhere, to the engine's own socket for
 
 The process that made a directory holds a lock on it. So the directories that a killed process has
 left behind can be told from those in use, and `remove_leaked_directories` removes them.
+
+Where this process may mount, and the engine sees it (`choose_tmpfs`), each directory is a tmpfs of
+its own: what a function writes there is bounded, and can't be executed.
 """
 
 from __future__ import annotations
@@ -17,8 +20,10 @@ import shutil
 import socket
 import stat
 import tempfile
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
+import attrs
 import structlog
 import trio
 
@@ -36,6 +41,8 @@ _SEND_BUFFER = 256 * 1024
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 _MNT_DETACH = 2
+_LIMITS = "size=64k,nr_inodes=32"
+"""A function needs a socket and a link."""
 
 
 class BadSocket(HostlerError):
@@ -106,7 +113,8 @@ class SocketDirectory:
         """
         try:
             if self._mounted:
-                _unmount(self.path)
+                # Takes the kernel up to some ten milliseconds.
+                await trio.to_thread.run_sync(_unmount, self.path)
                 self._mounted = False
             if not _remove_small(self.path):
                 await trio.to_thread.run_sync(shutil.rmtree, self.path)
@@ -127,7 +135,37 @@ def make_socket_directory(config: AgentConfig) -> SocketDirectory:
         except Removed:
             continue
         docker_path = os.path.join(config.iofs_docker_path or parent, os.path.basename(path))
-        return SocketDirectory(path, docker_path, mounted=config.iofs_tmpfs, lock=lock)
+        return SocketDirectory(path, docker_path, mounted=bool(config.iofs_tmpfs), lock=lock)
+
+
+async def choose_tmpfs(
+    config: AgentConfig, sees: Callable[[str], Awaitable[bool | None]]
+) -> AgentConfig:
+    """``config`` with its ``iofs_tmpfs`` decided, by trying, if it says nothing of it. ``sees``
+    tells whether functions get to see a directory (`Driver.sees_directory`)."""
+    if config.iofs_tmpfs is not None:
+        return config
+    if await sees(config.iofs_docker_path or _parent(config)) is None:
+        return attrs.evolve(config, iofs_tmpfs=False)
+    seen, reason = False, "the engine does not see what is mounted there"
+    try:
+        probe = make_socket_directory(attrs.evolve(config, iofs_tmpfs=True))
+    except OSError as error:
+        reason = str(error)
+    else:
+        try:
+            os.mkdir(os.path.join(probe.path, "probe"))
+            seen = bool(await sees(os.path.join(probe.docker_path, "probe")))
+        finally:
+            with trio.CancelScope(shield=True):
+                await probe.remove()
+    if not seen:
+        log.warning(
+            "functions can fill the disk through their socket directories",
+            path=_parent(config),
+            reason=reason,
+        )
+    return attrs.evolve(config, iofs_tmpfs=seen)
 
 
 async def remove_leaked_directories(config: AgentConfig) -> int:
@@ -163,7 +201,7 @@ def _prepare(path: str, config: AgentConfig) -> int:
     try:
         locks.append(hold(path, os.O_RDONLY | os.O_DIRECTORY))
         if config.iofs_tmpfs:
-            _mount_tmpfs(path, config.iofs_opts)
+            _mount_tmpfs(path, f"{_LIMITS},{config.iofs_opts}".rstrip(","))
             # From now on others see what is mounted, and not what lies below.
             locks.append(hold(path, os.O_RDONLY | os.O_DIRECTORY))
             os.close(locks.pop(0))

@@ -407,6 +407,12 @@ class Driver(ABC):
         """
         return ""
 
+    async def sees_directory(self, path: str) -> bool | None:
+        """Whether functions can be given the directory ``path`` (of the engine's host); ``None``,
+        the default: they see all that this process sees, so that no directory confines them."""
+        await trio.lowlevel.checkpoint()
+        return None
+
     async def wait_clean(self) -> None:
         """Wait until what dead processes left here is removed, and the memory that it used is free.
         The default: nothing is left."""

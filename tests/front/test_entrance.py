@@ -14,7 +14,8 @@ import trio
 import trio.testing
 
 from hostler.front import address_of, open_listeners, open_shared_listeners, refuse_clients
-from hostler.front._entrance import AT_A_TIME, PAUSE_SECONDS, Entrance
+from hostler._descriptors import PAUSE_SECONDS
+from hostler.front._entrance import AT_A_TIME, Entrance
 from hostler.front._socket import ClientSocket
 from tests.conftest import Logs
 

@@ -80,5 +80,5 @@ def test_a_placer_without_waits() -> None:
     hurried = made("hurried.py", "HurriedPlacer")()
     assert isinstance(hurried, WarmPlacer)
     need: Any = None
-    assert hurried.waits(make_call(), need, 0, 0.0) == 0
+    assert hurried.waits(make_call(), need, 0.0) is False
     assert hurried.forbearance(need) == 0

@@ -53,7 +53,7 @@ def test_an_empty_environment_gives_the_defaults(cls: type[EnvConfig]) -> None:
 
 
 def test_other_defaults_yield_to_the_environment() -> None:
-    def nacks(**env: str) -> bool:
+    def nacks(**env: str) -> object:
         config = AgentConfig.from_env(env, enable_nb_resource_tracker=True)
         return config.enable_nb_resource_tracker
 
@@ -200,10 +200,11 @@ def test_a_config_is_frozen_and_can_be_evolved() -> None:
 @pytest.mark.parametrize(
     ("env", "message"),
     [
-        ({"FN_IOFS_OPTS": "size=1m"}, "set FN_IOFS_TMPFS=true too"),
+        ({"FN_IOFS_OPTS": "size=1m", "FN_IOFS_TMPFS": "0"}, "don't set FN_IOFS_TMPFS=false"),
+        ({"FN_IOFS_OPTS": "size=1m"}, None),
         ({"FN_IOFS_OPTS": "size=1m", "FN_IOFS_TMPFS": "1"}, None),
     ],
-    ids=["options without tmpfs", "options with tmpfs"],
+    ids=["options without tmpfs", "options alone", "options with tmpfs"],
 )
 def test_agent_settings_together(env: dict[str, str], message: str | None) -> None:
     if message is None:

@@ -18,7 +18,7 @@ from hostler._gate import Gate, GateClosed
 from hostler._grace import Grace
 from hostler._groups import as_it_is, is_cancellation
 from hostler._inotify import open_directory_watcher
-from hostler._iofs import remove_leaked_directories
+from hostler._iofs import choose_tmpfs, remove_leaked_directories
 from hostler._listeners import tell_after
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics
@@ -439,6 +439,7 @@ async def open_agent(
     budget = Grace.of(config.drain_grace_msecs / 1000 if grace is None else grace)
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
     await remove_leaked_directories(config)
+    config = await choose_tmpfs(config, driver.sees_directory)
     async with open_directory_watcher() as watcher, as_it_is(trio.open_nursery) as containers:
         kit = Kit(
             driver=driver,

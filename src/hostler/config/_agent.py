@@ -16,6 +16,7 @@ from ._kinds import (
     FLAG_OR_AUTO,
     MILLISECONDS,
     NON_EMPTY,
+    OPTIONAL_FLAG,
     POSITIVE_MILLISECONDS,
     SECONDS,
     TEXT,
@@ -202,11 +203,15 @@ class AgentConfig(EnvConfig):
     )
     """The same directory as the engine's host sees it, "" (default) = at the same path."""
 
-    iofs_tmpfs: bool = attrs.field(default=False, metadata=setting(FLAG, "FN_IOFS_TMPFS"))
-    """Whether (no) each socket directory is a tmpfs of its own."""
+    iofs_tmpfs: bool | None = attrs.field(
+        default=None, metadata=setting(OPTIONAL_FLAG, "FN_IOFS_TMPFS")
+    )
+    """Whether each socket directory is a small tmpfs of its own, which bounds what a function can
+    write there (none = where that is possible). Fn's default is no."""
 
     iofs_opts: str = attrs.field(default="", metadata=setting(TEXT, "FN_IOFS_OPTS"))
-    """Mount options of that tmpfs (none)."""
+    """Mount options of that tmpfs, beside ``noexec,nosuid,nodev`` and after
+    ``size=64k,nr_inodes=32`` (none)."""
 
     # --- Docker ---
 
@@ -304,8 +309,8 @@ class AgentConfig(EnvConfig):
     one, which Fn's join)."""
 
     def _check_together(self) -> None:
-        if self.iofs_opts and not self.iofs_tmpfs:
+        if self.iofs_opts and self.iofs_tmpfs is False:
             raise ConfigError(
                 f"FN_IOFS_OPTS={self.iofs_opts!r} are mount options of a tmpfs: "
-                "set FN_IOFS_TMPFS=true too"
+                "don't set FN_IOFS_TMPFS=false"
             )

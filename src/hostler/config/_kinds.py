@@ -181,6 +181,12 @@ FLAG_OR_AUTO = Kind(
     lambda value: isinstance(value, bool) or value == AUTO,
     blank_is_default=False,
 )
+OPTIONAL_FLAG = Kind(
+    "1, t, T, TRUE, true, True or 0, f, F, FALSE, false, False",
+    parse_bool,
+    lambda value: value is None or isinstance(value, bool),
+    blank_is_default=False,
+)
 SHARE = Kind("a number from 0 to 1", float, _is_share)
 TEXT = Kind("any text", str, _is_text)
 NON_EMPTY = Kind("a text that is not empty", str, lambda value: _is_text(value) and bool(value))

@@ -32,7 +32,7 @@ from ._options import LABEL_CLASSIFIER, Surroundings
 from ._prefork import PreforkStatistics
 from ._prefork_plan import plan_pool
 from ._retry import Backoff, RetryChecker
-from ._startup import check_version, load_images, remove_homeless, remove_leaked
+from ._startup import check_version, load_images, remove_homeless, remove_leaked, source_exists
 
 log = structlog.get_logger(__name__)
 
@@ -96,6 +96,12 @@ class DockerDriver(Driver):
             images=None if self._cleaner is None else self._cleaner.statistics(),
             prefork=pool.statistics() if pool else PreforkStatistics(),
         )
+
+    async def sees_directory(self, path: str) -> bool:
+        """Asks the engine without making anything: it looks at mounts before it looks for the
+        image; one that does not, as another path shows, is not believed."""
+        seen = partial(source_exists, self._shop.engine)
+        return await seen(path) and not await seen(f"{path}.none")
 
     async def wait_clean(self) -> None:
         await self._clean.wait()

@@ -25,6 +25,7 @@ log = structlog.get_logger(__name__)
 
 RETRY_DELAY = 0.5
 """Seconds between two attempts to list leaked containers (Fn's limit of twice a second)."""
+_NOT_FOUND = 404
 REMOVALS = 2
 """Leaked containers that are removed at the same time: calls come meanwhile."""
 WAY_SECONDS = 2.0
@@ -52,6 +53,21 @@ def version_numbers(version: str) -> tuple[int, int, int]:
         raise ConfigError(f"not a version of Docker: {version!r}")
     major, minor, patch = match.groups(default="0")
     return int(major), int(minor), int(patch)
+
+
+async def source_exists(engine: Engine, path: str) -> bool:
+    """Whether the engine takes ``path`` for a directory that a container could be given."""
+    mount = {"Type": "bind", "Source": path, "Target": "/probe"}
+    payload = {"Image": "hostler.invalid/none", "HostConfig": {"Mounts": [mount]}}
+
+    def request(client: docker.APIClient) -> None:
+        client.create_container_from_config(payload)  # type: ignore[no-untyped-call]  # the stubs lack its types
+
+    try:
+        await engine.call(Operation.CREATE, request)
+    except EngineError as error:
+        return error.status == _NOT_FOUND
+    return False
 
 
 async def load_images(engine: Engine, path: str) -> None:
