@@ -40,6 +40,10 @@ _CLOSED, _STREAM_OPEN, _STREAM_CLOSED = (
 )
 """(To find a member in its enum takes as long as all else that is asked of a stream.)"""
 
+SENT_EARNS = 3
+"""Useless frames that are fine from a peer for each frame of data that it was sent, beside one for
+each 4 KiB in it; see `ServerH2`."""
+
 
 class _Data(DataFrame):
     """Without the text that h2 makes of each frame, all of its data in hex, for a log that is off:
@@ -70,6 +74,8 @@ class QuietH2(H2Connection):
         """The stream of the frame that has come in part, and was given on as far as it came."""
         self.missing = 0
         """Bytes that are still to come of it."""
+        self.earned = 0
+        """Useless frames that are fine for what was sent since the last one."""
 
     def read(self, data: bytes, on_data: Callable[[int, Buffer, int], None]) -> list[H2Event]:
         """As `receive_data`, but that plain DATA at the beginning is given to ``on_data``, with its
@@ -139,6 +145,7 @@ class QuietH2(H2Connection):
             return False
         stream.outbound_flow_control_window -= size
         self.outbound_flow_control_window -= size
+        self.earned += SENT_EARNS + (size >> 12)
         head = _HEAD.pack(size << 8, 0, stream_id)
         if self._data_to_send:
             self._output.append(super().data_to_send())
@@ -195,9 +202,8 @@ class QuietH2(H2Connection):
 USELESS_BURST, USELESS_RATE = 2000.0, 200.0
 """Frames that a client may send for nothing: at once, and for each second. Those of good clients
 are pings (each 10 s, or one for each round trip that brings them data) and window updates."""
-SENT_EARNS, KIB_EARN, END_EARNS = 3, 1 / 4, 4
-"""Such frames that are fine for each frame of data that was sent, for each KiB in it, and for each
-stream that was answered."""
+END_EARNS = 4
+"""Such frames that are fine for each stream that was answered."""
 _MAX_HEADS = 32
 SMALL = 256
 """Bytes below which DATA that nobody wants counts as well."""
@@ -245,7 +251,8 @@ class ServerH2(QuietH2):
             on_data(self._within, piece_of(data, at, at + piece), piece)
             at += piece
         buffer = self.incoming_buffer
-        if preamble := min(buffer._preamble_len, end - at):
+        if buffer._preamble_len:
+            preamble = min(buffer._preamble_len, end - at)
             self.receive_data(data[at : at + preamble])
             at += preamble
         while at + 9 <= end:
@@ -273,6 +280,8 @@ class ServerH2(QuietH2):
             if stop > end:
                 return at, []
             if self._is_useless(kind, size, flags, stream_id):
+                self.useless.earn(self.earned)
+                self.earned = 0
                 self.useless.spend()
             if not buffer._headers_buffer and self._is_late(kind, size, flags, stream_id):
                 at = stop
@@ -370,12 +379,6 @@ class ServerH2(QuietH2):
             frame = WindowUpdateFrame(0)
             frame.window_increment = more
             self._prepare_for_sending([frame])
-
-    def send_whole(self, stream_id: int, parts: Sequence[Buffer], size: int) -> bool:
-        sent = super().send_whole(stream_id, parts, size)
-        if sent:
-            self.useless.earn(SENT_EARNS + size / 1024 * KIB_EARN)
-        return sent
 
     def answer(self, stream_id: int, head: bytes, body: bytes, tail: bytes) -> bool:
         """Answer a stream, of which nothing was answered, with all that there is to say, and end it
