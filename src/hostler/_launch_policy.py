@@ -45,7 +45,7 @@ those that a busy machine makes long."""
 WINDOW = 0.4
 """Seconds over which throughput is measured at least, and four calls of one container."""
 FEW = 8
-"""Calls with which throughput is not measured, but computed from what a call takes."""
+"""Calls over which throughput is measured at least. Before it is computed from what a call takes."""
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
 BACKOFF = 3.0, 4.0, 600.0
@@ -131,7 +131,8 @@ class LaunchPolicy:
             self._older = self._newer = now, self._calls
         self._standing = calls
         self._waiting = calls if room else 0
-        if now - self._newer[0] >= self._window:
+        at, ended = self._newer
+        if now - at >= self._window and self._calls - ended >= FEW:
             self._older, self._newer = self._newer, (now, self._calls)
 
     # --- what is asked ---
