@@ -192,6 +192,23 @@ async def test_auto_lets_calls_of_other_load_balancers_wait_and_refuses_ours(
         assert code_of(waits) == 200
 
 
+@pytest.mark.parametrize("share_limit", [0, 2**16])
+async def test_auto_refuses_calls_of_our_own_client(tmp_path: Path, share_limit: int) -> None:
+    """On a stream of its own and on a shared one."""
+    try_call = TryCall(encode_call(call_model("holds", fn_id="another")))
+    async with open_full(tmp_path, "auto") as full, wire.open_loop() as loop:
+        client = wire.GrpcRunnerClient(
+            full.runner.address, loop=loop, connect_timeout=60, share_limit=share_limit
+        )
+        for _ in range(3):
+            async with client.engage(try_call, first=Data(b"", eof=True)) as engagement:
+                finished = await engagement.receive()
+                assert isinstance(finished, Finished)
+                assert finished.error_code == 503
+                assert await engagement.receive() is None
+        await client.aclose()
+
+
 @pytest.mark.parametrize("nack", [True, False])
 async def test_who_says_true_or_false_has_it_for_all(tmp_path: Path, nack: bool) -> None:
     async with (

@@ -160,6 +160,9 @@ class _ServerStream(SharedStream):
 
 
 class _Engagement(ServerEngagement):
+    named = True
+    """Nobody else's load balancers share streams."""
+
     def __init__(self, call: SharedCall, peer: str, client: str) -> None:
         self._call = call
         self.request_id = call.request_id
