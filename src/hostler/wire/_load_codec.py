@@ -77,7 +77,7 @@ def encode_load(hint: LoadHint) -> bytes | None:
     warm, slot = tuple(hint.warm.items()), hint.slot
     if len(slot) == SLOT_DIGEST and (not warm or (len(warm) == 1 and warm[0][0] == slot)):
         warm = ((ANY_SLOT, warm[0][1]),) if warm else ()
-        of_any = _known(_numbers(hint), ANY_SLOT, warm, hint.leave)
+        of_any = _known(_numbers(hint), ANY_SLOT, warm, hint.leave, hint.idle_cpus)
         return of_any and of_any.replace(ANY_SLOT, slot)
     encode = _known if len(warm) <= _MAX_KNOWN_WARM else _encode
     return encode(_numbers(hint), hint.slot, warm, hint.leave, hint.idle_cpus)
