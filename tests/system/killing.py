@@ -129,6 +129,11 @@ class Seen:
         self.used_at = time.time()
         await load.until_answers(kind.clients)
 
+    async def until_gone(self) -> None:
+        """Wait until nothing is there any more of what the dead runner has left."""
+        while self.left & await trio.to_thread.run_sync(self.kind.things):  # noqa: ASYNC110
+            await trio.sleep(0.05)
+
     async def stop(self) -> list[Answer]:
         """Under load: tell the victim to stop, and see it end. The calls that failed since."""
         before = len(self.load.failed())
