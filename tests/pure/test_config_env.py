@@ -53,12 +53,13 @@ def test_an_empty_environment_gives_the_defaults(cls: type[EnvConfig]) -> None:
 
 
 def test_other_defaults_yield_to_the_environment() -> None:
-    def nacks(**env: str) -> object:
+    def nacks(**env: str) -> bool | str:
         config = AgentConfig.from_env(env, enable_nb_resource_tracker=True)
         return config.enable_nb_resource_tracker
 
-    assert nacks()
-    assert not nacks(FN_ENABLE_NB_RESOURCE_TRACKER="false")
+    assert nacks() is True
+    assert nacks(FN_ENABLE_NB_RESOURCE_TRACKER="false") is False
+    assert nacks(FN_ENABLE_NB_RESOURCE_TRACKER="Auto") == "auto"
     with pytest.raises(ConfigError, match="FN_MAX_PIDS=-1"):
         AgentConfig.from_env({}, max_pids=-1)
 
