@@ -45,7 +45,7 @@ those that a busy machine makes long."""
 WINDOW = 0.4
 """Seconds over which throughput is measured at least, and four calls of one container."""
 FEW = 8
-"""Calls over which throughput is measured at least. Before it is computed from what a call takes."""
+"""Calls over which throughput is measured. Before, it is computed from what a call takes."""
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
 BACKOFF = 3.0, 4.0, 600.0
