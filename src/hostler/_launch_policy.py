@@ -185,7 +185,7 @@ class LaunchPolicy:
         elif self.has_failed:
             wanted = max(1, alive // 4) if due else 0
         else:
-            wanted = max(min(unserved, max(FIRST, alive)), alive if due else 0)
+            wanted = max(min(unserved, max(FIRST, alive)), max(1, alive) if due else 0)
         wanted = min(wanted, lacking)
         if wanted <= 0:
             self._look(now, self._due_at)
@@ -238,6 +238,8 @@ class LaunchPolicy:
 
     def _within(self, round_: _Round, now: float, lacking: int, serving: int) -> int:
         """How many more to start while there is a round."""
+        if lacking <= 0:
+            return 0
         if round_.ready_at < math.inf:
             return self._unstick(now, round_.ready_at + self._window)
         unserved = lacking - self.served_soon(serving)
@@ -288,7 +290,7 @@ class LaunchPolicy:
             useful = math.ceil(max(0.0, gain) * round_.alive)
             self.surplus += max(0, round_.added - useful)
         elif gain >= 0.8 * promised:
-            self._backoff = 0.0
+            self._backoff, self.surplus = 0.0, 0
         else:
             self._not_before = now + self._backoff
         return True

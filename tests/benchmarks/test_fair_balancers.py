@@ -53,7 +53,7 @@ async def _measure(
                 served[lb] += 1
                 longest = max(longest, now - began - seconds)
 
-    placers = [PLACERS[placer_name](PlacerConfig()) for _ in functions]
+    placers = [PLACERS[placer_name](PlacerConfig(max_wait=3600.0)) for _ in functions]
     async with trio.open_nursery() as nursery:
         for lb, fn_id in enumerate(functions):
             pool = ListeningPool(runners)

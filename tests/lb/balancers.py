@@ -78,7 +78,7 @@ class Contest:
     def enter(self, fn_id: str, clients: int, *, pause: float = 0.0) -> None:
         """One more load balancer, with clients of its own."""
         number = len(self.balancers)
-        made = WarmPlacer(PlacerConfig(), rng=random.Random(number))
+        made = WarmPlacer(PlacerConfig(max_wait=3600.0), rng=random.Random(number))
         client = MemoryRunnerClient(self.runner.service, peer=f"lb:{number}")
         runner = GrpcRunner(client)
         balancer = Balancer(made, HearingPool(runner), runner)

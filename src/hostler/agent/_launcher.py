@@ -269,11 +269,17 @@ class Launcher:
             self.room.settle()
 
     def _idle(self) -> Iterable[Container]:
-        """The idle containers, in the order of the `KeepAlive`, those to be kept last."""
+        """The idle containers, surplus ones first, in the order of the `KeepAlive`, those to be
+        kept last."""
         rank, now = self.keeping.rank, trio.current_time()
         idle = [container for queue in self.queues for container in queue.idle()]
         idle.sort(
-            key=lambda container: (container.kept, rank(container, now), container.idle_since)
+            key=lambda container: (
+                container.kept,
+                container.share.worthy_until > container.idle_since,
+                rank(container, now),
+                container.idle_since,
+            )
         )
         return idle
 

@@ -168,14 +168,14 @@ class SlotQueue(Generic[S]):
         """Stand in line, and have a container launched if one is due."""
         waiter: Waiter[S] = Waiter(call, joined_at=self._clock())
         self._waiters[waiter] = None
-        if self._is_too_late(waiter, len(self._waiters)) and (
-            self.policy.has_failed or not self._has_room(call)
-        ):
-            self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
-        elif self._spare:
+        if self._spare:
             launch = next(iter(self._spare))
             del self._spare[launch]
             self._assign(launch, waiter)
+        elif self._is_too_late(waiter, len(self._waiters)) and (
+            self.policy.has_failed or not self._has_room(call)
+        ):
+            self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
         elif call.launch:
             self._launch_for(waiter, firm=True)
         elif call.queue_seconds > 0 and self._alive:
@@ -206,7 +206,7 @@ class SlotQueue(Generic[S]):
         except BaseException as error:
             self.leave(waiter)
             if waiter.is_untold and is_cancellation(error):
-                self.client_left(self._clock() - waiter.joined_at)
+                self._client_left(self._clock() - waiter.joined_at)
             if waiter.slot is not None:  # handed over in the same moment
                 waiter.slot.give_back(reusable=True)
             raise
@@ -221,27 +221,29 @@ class SlotQueue(Generic[S]):
             self.policy.patience.bore(now - waiter.joined_at, now)
         return waiter.slot
 
-    def client_left(self, waited: float) -> None:
+    def _client_left(self, waited: float) -> None:
         """A client that no load balancer stands for, and that had not said how long it waits, has
         left after it had waited for so long. Those that would be served too late are refused."""
         self.policy.patience.left(waited, self._clock())
-        for count, waiter in zip(
-            range(len(self._waiters), 1, -1), tuple(reversed(self._waiters)), strict=False
-        ):
-            if not self._is_too_late(waiter, count):
+        while len(self._waiters) > 1:
+            waiter = next(reversed(self._waiters))
+            if waiter.launch is not None or not self._is_too_late(waiter, len(self._waiters)):
                 break
-            self._fail(waiter, ServerBusy.after(self._expected(count)))
+            self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
     def _is_too_late(self, waiter: Waiter[S], place: int) -> bool:
         """Whether the client of ``waiter``, at that place of the line, will probably leave
         before."""
         if not waiter.is_untold:
             return False
-        limit = min(self._max_wait, self.policy.patience.bound(self._clock()))
-        return self._expected(place) > limit
+        most = self._max_wait
+        if self.policy.run_seconds >= most:  # its client bears more than that anyhow
+            most = math.inf
+        return self._expected(place) > min(most, self.policy.patience.bound(self._clock()))
 
     def _expected(self, place: int) -> float:
-        return self.policy.wait_for(place, self._alive, self._clock())
+        containers = self._alive + len(self._launches)
+        return self.policy.wait_for(place, containers, self._clock())
 
     def _insist(self, waiter: Waiter[S]) -> bool:
         """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to

@@ -72,7 +72,7 @@ class AgentConfig(EnvConfig):
     """Milliseconds (no limit) that a call may wait for a container; then it is refused. Ours."""
 
     max_wait: float = attrs.field(default=10.0, metadata=setting(SECONDS, "FN_MAX_WAIT"))
-    """How long (10 s) a call that no load balancer has sent may have to wait for a container, by
+    """Seconds (10) that a call that no load balancer has sent may have to wait for a container, by
     what is known of its line, if its client does not say how long it waits
     (``Fn-Request-Timeout``); one that would wait longer gets a 503 at once. It is less while
     clients of the function leave sooner. Ours."""

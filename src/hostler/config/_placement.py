@@ -102,9 +102,9 @@ class PlacerConfig(EnvConfig):
     body than that a call gets a 503 at once. Ours."""
 
     max_wait: float = attrs.field(default=10.0, metadata=setting(SECONDS, "FN_MAX_WAIT"))
-    """How long (10 s) a call may have to wait for a runner or a container, by what is known of its
-    line, if its client does not say how long it waits (``Fn-Request-Timeout``); one that would wait
-    longer gets a 503 at once. It is less while clients of the function leave sooner. Ours."""
+    """Seconds (10) that a call may have to wait for a runner or a container, by what is known of
+    its line, if its client does not say how long it waits (``Fn-Request-Timeout``); one that would
+    wait longer gets a 503 at once. It is less while clients of the function leave sooner. Ours."""
 
     def _check_together(self) -> None:
         if self.retry_max_delay < self.retry_all_delay:

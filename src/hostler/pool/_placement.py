@@ -99,12 +99,16 @@ class Placement(Search):
                 outcome = await self._use(await self._turn())
         except BaseException as error:
             now = trio.current_time()
+            line.turned_away(now)
             if self._stood and self._is_untold and is_cancellation(error):
-                line.client_left((self.attempt_at if self.is_committed else now) - self.arrived)
+                if self.is_committed:
+                    line.patience.bore(self.attempt_at - self.arrived, now)
+                else:
+                    line.client_left(now - self.arrived)
             self._means.tracker.ended(self, error, now)
             raise
         now = self.left_at
-        line.placed()
+        line.served()
         if self._stood and outcome.error is None:
             line.patience.bore(self.attempt_at - self.arrived, now)
         self._means.tracker.ended(self, outcome.error, now)
@@ -130,6 +134,8 @@ class Placement(Search):
             raise ServerBusy
         if self._may_wait and not self.over(trio.current_time()):
             size = len(self.call.body.data or b"")
+            if self._stood and (turn := self._turn_again()) is not None:
+                return turn
             self._admit(size)
             self._waiter = waiter = Waiter(
                 self.line,
@@ -150,6 +156,15 @@ class Placement(Search):
                 self._means.tracker.turned_away()
                 raise waiter.refusal
         raise self._surrender()
+
+    def _turn_again(self) -> Turn | None:
+        """What a refused call may try before it waits again, in a line that is not full."""
+        line, now = self.line, trio.current_time()
+        if line.full:
+            return None
+        if not line.ahead:
+            return Turn()
+        return Turn(launch=True) if line.grow(now, coming=1) else None
 
     @property
     def _is_untold(self) -> bool:
@@ -190,8 +205,7 @@ class Placement(Search):
         placed: Placed | None = None
         self.call.launch = turn.launch
         self.room.trying.add(self)
-        if turn.launch:
-            self.line.begins_launch(self)
+        self.starts = turn.launch
         try:
             if turn.runner is None:
                 placed = await self._sweep(trio.current_time())
@@ -199,8 +213,9 @@ class Placement(Search):
                 placed = await self._try_freed(turn, turn.runner)
         finally:
             self.room.trying.discard(self)
-            if turn.launch:
-                self.line.ends_launch(self, refused=placed is None and not self.is_committed)
+            if self.starts:
+                self.has_container()
+                self.line.policy.failed()
         return placed
 
     async def _sweep(self, now: float) -> Placed | None:

@@ -61,12 +61,13 @@ class Line:
         """Of the clients of its function; as ``policy``."""
         self.policy = LaunchPolicy()
         """Of its function; whoever uses the line sees to it."""
-        self._granted = 0
-        self._launching: set[Placeable] = set()
-        """Calls that have left it to have a container started; others are about to."""
+        self.starting = 0
+        """Calls that have left it, or are about to, to have a container started."""
+        self._look_at = math.inf
+        """When the policy is to be asked again."""
         self.full = False
-        """One of its calls was refused everywhere, and none has found a place since and left nobody
-        behind."""
+        """One of its calls was refused everywhere, and since then none was served while nobody
+        waited."""
         self._stood = 0
         """Calls, when they were counted last."""
         self.ahead = Ahead()
@@ -136,46 +137,47 @@ class Line:
         others = coming
         self.policy.waits(len(self.waiters) + coming, now)
         while count := self._launches(now, others):
-            self._granted += count
+            self.starting += count
             while count and others:
                 others, count = others - 1, count - 1
             for _ in range(count):
                 self._wake(-1, Turn(launch=True))
         if others < coming:
             self.policy.waits(len(self.waiters) + others, now)
+        self._look_at = self.policy.look_at
         self.appoint()
         return others < coming
 
     def _launches(self, now: float, coming: int) -> int:
-        starting = self._granted + sum(not call.is_committed for call in self._launching)
-        return self.policy.launches(
+        count = self.policy.launches(
             now,
-            waiting=len(self.waiters) + coming + starting,
-            alive=self.ahead.containers(starting),
-            starting=starting,
+            waiting=len(self.waiters) + coming + self.starting,
+            alive=self.ahead.containers(self.starting),
+            starting=self.starting,
         )
-
-    def begins_launch(self, call: Placeable) -> None:
-        """``call`` uses the turn, or the word of `grow`, to have a container started."""
-        self._granted -= 1
-        self._launching.add(call)
-
-    def ends_launch(self, call: Placeable, *, refused: bool) -> None:
-        """It has come to its end."""
-        self._launching.discard(call)
-        if refused:
-            self.policy.failed()
+        return min(count, len(self.waiters) + coming)
 
     def expected_wait(self, now: float) -> float:
-        """Seconds until a call that comes now will probably have left the line; 0 = not known."""
+        """Seconds until a call that comes now will probably have left the line; 0 = not known, or
+        not to be foreseen, as more containers may be started."""
         return self._wait_for(len(self.waiters) + 1, now)
 
     def longest_wait(self, now: float) -> float:
         """Seconds for which the clients of the function wait that don't say how long they do."""
-        return min(self._room.max_wait, self.patience.bound(now))
+        most = self._room.max_wait
+        if self.policy.run_seconds >= most:  # they bear more than that anyhow
+            most = math.inf
+        return min(most, self.patience.bound(now))
 
     def _wait_for(self, calls: int, now: float) -> float:
-        return self.policy.wait_for(calls, self.ahead.told(), now)
+        if not self.full and not self.policy.has_failed:
+            return 0.0
+        told = self.ahead.told()
+        return self.policy.wait_for(calls, told and told + self.starting, now)
+
+    def turned_away(self, now: float) -> None:
+        """A call that was to come does not."""
+        self.policy.waits(len(self.waiters), now, room=not self.full)
 
     def client_left(self, waited: float) -> None:
         """A client that had not said how long it waits has left after ``waited`` seconds. Those who
@@ -195,8 +197,12 @@ class Line:
     def left(self, address: str) -> None:
         """A call of it has left the runner."""
         self.ahead.end(address)
+        self._stir()
+
+    def _stir(self) -> None:
+        """If nobody is left whose end would wake those who wait, let the first look for a place."""
         if self.waiters and not self.full and not self.ahead:
-            self._give_turns(1)  # nobody is left whose end would wake them
+            self._give_turns(1)
 
     def all_turn(self) -> None:
         """Let everybody try: what they all wait for has been decided."""
@@ -216,9 +222,11 @@ class Line:
     def hand_on(self, turn: Turn) -> None:
         """``turn`` was not used up by the call that had it."""
         if turn.launch:
-            self._granted -= 1
+            self.starting -= 1
             self.policy.failed()
             self.advance()
+        elif turn.runner is None:
+            self._stir()
         if turn.runner is not None:
             self.left(turn.runner.address)
             self._room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
@@ -226,7 +234,7 @@ class Line:
     def appoint(self) -> None:
         """Make the head look after the line."""
         if self.waiters:
-            at = min(self.ladder.next_at, self._urgent_at) if self.full else self.policy.look_at
+            at = min(self.ladder.next_at, self._urgent_at) if self.full else self._look_at
             self.head.look_at(at)
 
     def refuse(self, now: float, hint: float, *, gentle: bool) -> None:
@@ -241,8 +249,8 @@ class Line:
                 self._changed()
         self.appoint()
 
-    def placed(self) -> None:
-        """A runner has taken one of its calls."""
+    def served(self) -> None:
+        """One of its calls has found a place, and left it by now."""
         if not self.waiters:
             self.full = False
 
@@ -265,6 +273,10 @@ class Line:
         if not self.waiters or (self._hopeless and self.gentle):
             self._hopeless = False
         self.policy.waits(count, now, room=not self.full)
+        if count and not self.full:
+            self._room.hot.add(self)
+        else:
+            self._room.hot.discard(self)
         self._room.occupied.note(self)
         self.appoint()
 
@@ -310,6 +322,8 @@ class Room:
         self.occupied = Occupied()
         self.waiting = 0
         """Calls in all lines."""
+        self.hot: set[Line] = set()
+        """Lines that are not full, in which somebody waits for a container of its function."""
         self.held_bytes = 0
         """Of the bodies of calls that wait."""
         self.trying: set[Placeable] = set()
@@ -452,10 +466,9 @@ class Room:
     def wake_hot(self, runner: Runner, idle: Callable[[Line], int]) -> None:
         """``runner`` tells of hot containers that nobody uses, which others' calls may have left:
         ``idle`` of each line."""
-        for line in tuple(self._lines.values()):
-            if line and not line.full:
-                for _ in range(min(idle(line), len(line))):
-                    line.give_turn(Turn(runner, hot=line))
+        for line in tuple(self.hot):
+            for _ in range(min(idle(line), len(line))):
+                line.give_turn(Turn(runner, hot=line))
 
     def is_first(self, ticket: int) -> bool:
         """Whether nobody in any line has waited longer than the call with ``ticket``."""

@@ -30,6 +30,8 @@ class Search:
     """The attempt whose runner has the call, or has run it."""
     attempt_at = left_at = math.nan
     """When the latest attempt began, and when the latest that is over was."""
+    starts = False
+    """It has a container started for its function, and has not got one yet."""
     _scopes: set[trio.CancelScope] | None = None
 
     def __init__(
@@ -55,6 +57,12 @@ class Search:
     def is_committed(self) -> bool:
         """A runner has the call, or has run it."""
         return self.committed is not None
+
+    def has_container(self) -> None:
+        """It has a container, or gets none: nothing is started for it any more. Idempotent."""
+        if self.starts:
+            self.starts = False
+            self.line.starting -= 1
 
     def over(self, now: float) -> bool:
         """Whether no runner is to be tried any more."""

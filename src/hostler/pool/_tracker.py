@@ -50,6 +50,7 @@ class TrackedAttempt:
     def commit(self) -> None:
         """Its runner may run the call from now on."""
         self.search.committed = self
+        self.search.has_container()
         self.committed = True
         if self.asked:
             self.metrics.reservations_committed.inc()
