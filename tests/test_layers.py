@@ -26,6 +26,7 @@ LAYERS: dict[str, int] = {
         [
             "_calm",
             "_change",
+            "_client_patience",
             "_deadlines",
             "_descriptors",
             "_flock",
@@ -36,6 +37,7 @@ LAYERS: dict[str, int] = {
             "_groups",
             "_inotify",
             "_iofs",
+            "_launch_policy",
             "_listeners",
             "bodies",
             "call",

@@ -21,6 +21,9 @@ class Timeout(FixedKeepAlive):
     def keep_until(self, container: KeptContainer, now: float) -> float:
         return container.idle_since + self._seconds
 
+    def rank(self, container: KeptContainer, now: float) -> float:
+        return container.idle_since
+
 
 class GreedyDual(KeepAlive):
     """Greedy-Dual-Size-Frequency as Fuerst and Sharma use it ("FaasCache", ASPLOS 2021): containers

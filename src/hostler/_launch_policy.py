@@ -45,7 +45,9 @@ those that a busy machine makes long."""
 WINDOW = 0.4
 """Seconds over which throughput is measured at least, and four calls of one container."""
 FEW = 8
-"""Calls over which throughput is measured. Before, it is computed from what a call takes."""
+"""Calls over which throughput is measured at least. Before, it is computed from the run time."""
+MANY = 64
+"""Calls over which it is measured where there are so many, up to twice of it."""
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
 BACKOFF = 3.0, 4.0, 600.0
@@ -132,7 +134,7 @@ class LaunchPolicy:
         self._standing = calls
         self._waiting = calls if room else 0
         at, ended = self._newer
-        if now - at >= self._window and self._calls - ended >= FEW:
+        if now - at >= self._window and self._calls - ended >= MANY:
             self._older, self._newer = self._newer, (now, self._calls)
 
     # --- what is asked ---
@@ -277,6 +279,7 @@ class LaunchPolicy:
         if passed < self._window:
             return False
         self._round = None
+        self._older = self._newer = round_.ready_at, round_.calls
         rent, self._rent = self._rent, 0.0
         if rent < WANTED * passed or not round_.alive:
             return True  # hardly anybody has waited: there are enough now
