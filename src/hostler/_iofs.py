@@ -138,6 +138,10 @@ def make_socket_directory(config: AgentConfig) -> SocketDirectory:
         return SocketDirectory(path, docker_path, mounted=bool(config.iofs_tmpfs), lock=lock)
 
 
+PROBE_LIMIT = 10.0
+"""Seconds for the removal of what was made to try; the next start removes what is left."""
+
+
 async def choose_tmpfs(
     config: AgentConfig, sees: Callable[[str], Awaitable[bool | None]]
 ) -> AgentConfig:
@@ -157,7 +161,7 @@ async def choose_tmpfs(
             os.mkdir(os.path.join(probe.path, "probe"))
             seen = bool(await sees(os.path.join(probe.docker_path, "probe")))
         finally:
-            with trio.CancelScope(shield=True):
+            with trio.move_on_after(PROBE_LIMIT, shield=True):
                 await probe.remove()
     if not seen:
         log.warning(

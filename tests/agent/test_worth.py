@@ -127,8 +127,8 @@ async def test_an_agent_spares_short_functions_for_a_while(
         trio.open_nursery() as nursery,
     ):
         driver.add_image("sleeper", sleeper, start_time=0.5)
-        await node.agent.submit(node.call("sleeper", BytesBody(b"30"), fn_id="long"))
-        nursery.start_soon(node.agent.submit, node.call("sleeper", BytesBody(b"30"), fn_id="long"))
+        await node.agent.submit(node.call("sleeper", BytesBody(b"20"), fn_id="long"))
+        nursery.start_soon(node.agent.submit, node.call("sleeper", BytesBody(b"20"), fn_id="long"))
         await node.agent.submit(node.call("sleeper", BytesBody(b"0.05")))
         told = node.agent.load()
         assert told.worthy_memory == told.reclaimable_memory == 128 * MIB

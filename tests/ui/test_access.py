@@ -145,16 +145,18 @@ async def test_pages_of_configured_origins_may_all(tmp_path: Path) -> None:
             assert await apps(node, Authorization=f"Bearer {TOKEN}") == ["fine"]
 
 
-async def test_who_has_the_token_logs_in(tmp_path: Path) -> None:
+@pytest.mark.parametrize("name", ["127.0.0.1", "node.test"])
+async def test_who_has_the_token_logs_in(tmp_path: Path, name: str) -> None:
+    """Also at a node that is reached by plain HTTP from elsewhere, where browsers tell less."""
     functions = tmp_path / "functions.yaml"
     functions.write_text(f"apps:\n- name: a\n  fns:\n  - {{name: f, image: '{fnt_path()}'}}\n")
     address = f"127.0.0.1:{free_port()}"
     arguments = ("serve", "--driver", "process", "--functions", str(functions), "--bind", address)
-    env = {"FN_API_TOKEN": TOKEN}
-    async with open_browser(tmp_path) as browser:
+    env = {"FN_API_TOKEN": TOKEN, "FN_ALLOWED_HOSTS": "node.test"}
+    async with open_browser(tmp_path, "--host-resolver-rules=MAP node.test 127.0.0.1") as browser:
         await browser.look(width=375, height=700, scheme="dark")
         async with open_node(*arguments, env=env) as node:
-            await browser.open(f"{node.url}/ui")
+            await browser.open(f"http://{name}:{port_of(node)}/ui")
             await browser.wait("document.activeElement?.id === 'token'")
             assert await browser.ask("document.getElementById('wrong').hidden")
             await browser.command("Input.insertText", text="something-else-0123")

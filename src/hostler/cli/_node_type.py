@@ -20,7 +20,7 @@ def command_of(env: Mapping[str, str]) -> list[str]:
         return []
     config = NodeConfig.from_env(env)
     arguments = [_COMMANDS[config.node_type]]
-    if "FN_HTTP_BIND" not in env:
+    if not env.get("FN_HTTP_BIND", "").strip():
         if arguments == ["runner"]:
             arguments += ["--http-bind", f":{config.port}"]
         elif arguments == ["serve"]:

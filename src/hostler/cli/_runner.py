@@ -91,7 +91,7 @@ class RunnerNode:
                 addresses["http"] = http.addresses
             tracer = await enter(open_tracer(self.settings.node, "runner"))
             loop = await enter(wire.open_loop())
-            BodyMetrics(REGISTRY, bodies)
+            stack.callback(REGISTRY.unregister, BodyMetrics(REGISTRY, bodies))
             driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
             agent = await enter(
                 open_agent(

@@ -147,6 +147,13 @@ def _split_space(text: str) -> tuple[str, ...]:
     return tuple(text.split())
 
 
+def _split_tokens(text: str) -> tuple[str, ...]:
+    tokens = _split_space(text)
+    if not tokens:
+        raise ValueError("there is none")
+    return tokens
+
+
 def _split_comma(text: str) -> tuple[str, ...]:
     return tuple(item for part in text.split(",") if (item := part.strip()))
 
@@ -199,8 +206,9 @@ WORDS = Kind("a list separated by white space", _split_space, _is_texts)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,4096}", re.ASCII)
 TOKENS = Kind(
     "tokens separated by white space, each of 16 letters, digits and ._~+/=- at least",
-    _split_space,
+    _split_tokens,
     lambda value: _is_texts(value) and all(map(_TOKEN.fullmatch, value)),
+    blank_is_default=False,  # nobody means by it that everybody may do everything
 )
 VISIBLE = Kind(
     "a text of visible ASCII characters, or nothing",

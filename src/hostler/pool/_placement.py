@@ -203,7 +203,10 @@ class Placement(Search):
 
     async def _use(self, turn: Turn) -> Placed | None:
         placed: Placed | None = None
-        self.call.launch = turn.launch
+        line = self.line
+        # Whoever has waited for room uses what there is, unless more containers are no help.
+        room = line.full and turn.hot is not line and not line.policy.has_failed
+        self.call.launch = turn.launch or room
         self.room.trying.add(self)
         self.starts = turn.launch
         try:

@@ -28,9 +28,12 @@ SECURITY_HEADERS: RawHeaders = [
 ]
 """With every answer: nothing but the page's own files is loaded or run, and nobody frames it."""
 LOGIN_HEADERS: RawHeaders = [
-    (name, value.replace(b"form-action 'none'", b"form-action 'self'"))
-    for name, value in SECURITY_HEADERS
+    (b"content-security-policy", _POLICY.replace(b"form-action 'none'", b"form-action 'self'")),
+    (b"x-content-type-options", b"nosniff"),
+    (b"referrer-policy", b"same-origin"),
 ]
+"""Those of the login form. Without its referrer, browsers would send ``Origin: null`` with it, which
+is all that tells of its page where there is no TLS."""
 
 
 @attrs.frozen

@@ -129,6 +129,7 @@ class QuietH2(H2Connection):
         """Like `send_data` with all ``parts``, which have ``size`` bytes together."""
         if not self.send_whole(stream_id, parts, size):
             self.send_data(stream_id, b"".join(parts))
+            self.earned += SENT_EARNS + (size >> 12)
 
     def send_whole(self, stream_id: int, parts: Sequence[Buffer], size: int) -> bool:
         """Send ``parts`` if they are not empty and can go in one frame, now; whether they were
@@ -344,7 +345,7 @@ class ServerH2(QuietH2):
             return stream_id <= self.highest_inbound_stream_id
         if kind == _DATA:
             if not size:
-                return not flags & _END_STREAM
+                return not flags & _END_STREAM or not self.has_stream(stream_id)
             return size < SMALL and (flags & _PADDED > 0 or not self.has_stream(stream_id))
         return kind != _RST_STREAM or not self.has_stream(stream_id)
 
