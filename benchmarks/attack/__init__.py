@@ -1,19 +1,24 @@
-"""Attacks on a node, each a module with ``ABOUT``, a line, and ``run(address) -> Row``.
+"""Attacks on nodes, each a module with ``ABOUT``, a line, and ``run``. `attacks` lists them, and
+``scripts/attack`` runs them.
 
-A module attacks the port at ``address``, ``host:port``, for some seconds, and tells what became of
-it. `attacks` lists them; ``scripts/attack`` prints them, and runs one. They are for nodes of one's
-own: on loopback, or in a network name space.
+``run(world) -> Outcome`` starts real nodes, attacks them from another network name space
+(`World`), and says whether they held.
+
+``run(address) -> Row`` attacks any port, ``host:port``, for some seconds, and tells what became of
+it. Such an attack is for nodes of one's own, too. On nodes that are started for it a good caller is
+beside it (`_beside`), unless the module has ``on_nodes(world) -> Outcome``.
 """
 
 from __future__ import annotations
 
 import importlib
+import inspect
 import pkgutil
 from types import ModuleType
 
-from ._row import Row
+from ._row import Outcome, Row
 
-__all__ = ["Row", "attacks"]
+__all__ = ["Outcome", "Row", "attacks", "takes_address"]
 
 
 def attacks() -> dict[str, ModuleType]:
@@ -23,3 +28,8 @@ def attacks() -> dict[str, ModuleType]:
         for info in pkgutil.iter_modules(__path__)
         if not info.name.startswith("_")
     }
+
+
+def takes_address(attack: ModuleType) -> bool:
+    """Whether its ``run`` attacks any port."""
+    return "address" in inspect.signature(attack.run).parameters

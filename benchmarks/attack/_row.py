@@ -7,8 +7,8 @@ import attrs
 
 @attrs.frozen(kw_only=True)
 class Row:
-    """One line of the table. What the attacked node does with memory and CPU, and what happens to
-    other callers, is for whoever runs the attack to see."""
+    """What an attack on a port saw itself. What the attacked node does with memory and CPU, and
+    what happens to other callers, is for whoever runs the attack to see."""
 
     attack: str
     sent: int
@@ -19,3 +19,14 @@ class Row:
     """Seconds until the node ended the connection, the last one if there were several; ``None`` =
     it did not."""
     note: str = ""
+
+
+@attrs.frozen(kw_only=True)
+class Outcome:
+    """What became of an attack on nodes of our own."""
+
+    tried: str
+    happened: str
+    """Counts, seconds, memory."""
+    held: bool | None
+    """``None`` = it could not be tried; ``happened`` says why."""
