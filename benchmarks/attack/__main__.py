@@ -123,7 +123,9 @@ if __name__ == "__main__":
     # A script that starts this in the background has it ignore SIGINT.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     signal.signal(signal.SIGTERM, _interrupted)
+    status = 130
     try:
-        sys.exit(main(sys.argv[1:]))
-    except KeyboardInterrupt:
-        sys.exit(130)
+        status = main(sys.argv[1:])
+    except* KeyboardInterrupt:
+        pass
+    sys.exit(status)

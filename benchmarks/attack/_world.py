@@ -80,7 +80,8 @@ class World:
         block, which begins when the attack does. At the end of the block the attack is waited for,
         and the list has what became of it: rows as of `Row`."""
         rows: list[dict[str, Any]] = []
-        command = [*self._command(True), "attack", address, name, str(seconds)]
+        # Attackers have machines of their own: here they get what nodes and callers leave.
+        command = ["nice", *self._command(True), "attack", address, name, str(seconds)]
         process = await trio.lowlevel.open_process(command, stdout=-1)
         try:
             assert process.stdout is not None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import uuid
+
 import docker
 import trio
 from docker.errors import DockerException
@@ -24,7 +26,6 @@ FILES = 200
 def run(world: World) -> Outcome:
     try:
         client = docker.APIClient(base_url=docker_host(), version="auto")
-        client.close()
     except DockerException:
         return Outcome(
             tried="a function that fills its socket's directory",
@@ -32,21 +33,33 @@ def run(world: World) -> Outcome:
             "bounded by the disk only",
             held=None,
         )
-    return trio.run(_run, world)
+    tag = f"attack-{uuid.uuid4().hex}"
+    try:
+        return trio.run(_run, world, tag)
+    finally:  # of a runner that was killed
+        for one in client.containers(all=True, filters={"label": f"fn-agent-classifier={tag}"}):
+            client.remove_container(one["Id"], force=True)
+        client.close()
 
 
-async def _run(world: World) -> Outcome:
+async def _run(world: World, tag: str) -> Outcome:
     folder = world.subfolder()
-    env = {"FN_DOCKER_NETWORKS": "none", "DOCKER_HOST": docker_host()}
-    functions = {"fnt": {"image": await trio.to_thread.run_sync(docker_image, docker_host())}}
+    env = {
+        "FN_DOCKER_NETWORKS": "none",
+        "FN_CONTAINER_LABEL_TAG": tag,
+        "DOCKER_HOST": docker_host(),
+    }
+    image = await trio.to_thread.run_sync(docker_image, docker_host())
+    # A container for each kind.
+    functions = {name: {"image": image} for name in ("fnt", "files")}
     with trio.fail_after(LIMIT):
         async with (
             open_runner(folder, driver="docker", env=env) as runner,
             open_lb(folder, [runner.address], functions=functions) as lb,
         ):
             large = [await call(lb, f"write={FOLDER}/large{n}", MUCH) for n in range(3)]
-            small = [await call(lb, f"write={FOLDER}/{n}", b"x") for n in range(FILES)]
-            after = [await call(lb, content=b"next") for _ in range(5)]
+            small = [await call(lb, f"write={FOLDER}/{n}", b"x", "files") for n in range(FILES)]
+            after = [await call(lb, "", b"next", fn) for fn in functions for _ in range(5)]
             await ends(lb)
             await ends(runner.node)
     stopped = sum(b"error" in reply.body for reply in large)
@@ -54,7 +67,7 @@ async def _run(world: World) -> Outcome:
     good = sum(reply.status == 200 and reply.body == b"next" for reply in after)
     return Outcome(
         tried=f"{len(large)} files of {len(MUCH) >> 20} MB and {FILES} small ones",
-        happened=f"{stopped} large ones had no room, {files} small ones had; then {good} of "
+        happened=f"{stopped} large ones had no room, {files} small ones had some; then {good} of "
         f"{len(after)} calls were answered",
         held=stopped == len(large) and files < FILES and good == len(after),
     )
