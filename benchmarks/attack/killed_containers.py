@@ -58,11 +58,16 @@ async def _kill(node: NodeProcess) -> int:
 
 
 def _dead(pid: int) -> bool:
-    """Its sockets are closed then."""
+    """With all of its threads: its sockets are closed then."""
+    folder = f"/proc/{pid}/task"
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] in "ZX"
+        states = [
+            Path(folder, thread, "stat").read_text().rpartition(") ")[2][0]
+            for thread in os.listdir(folder)
+        ]
     except (FileNotFoundError, ProcessLookupError):
-        return True
+        return not os.path.exists(folder)
+    return states in ([], ["Z"], ["X"])
 
 
 async def _at_once(node: NodeProcess, do: str, count: int) -> list[Reply]:
