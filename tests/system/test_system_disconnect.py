@@ -78,7 +78,8 @@ async def test_client_that_only_ends_its_side_gets_its_answer(
     """After it was asked whether it is there, and in pieces."""
     async with opened(folder) as (front, runner):
         host, _, port = front.ready["http"][0].rpartition(":")
-        head = f"POST /invoke/fnt HTTP/1.1\r\nHost: localhost\r\nFnt-Do: {do}\r\nContent-Length: 1\r\n\r\nx"
+        head = f"POST /invoke/fnt HTTP/1.1\r\nHost: localhost\r\nFnt-Do: {do}\r\n"
+        head += "Content-Length: 1\r\n\r\nx"
         with trio.fail_after(LIMIT):
             async with await trio.open_tcp_stream(host, int(port)) as stream:
                 await stream.send_all(head.encode())

@@ -32,8 +32,8 @@ LOGIN_HEADERS: RawHeaders = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 ]
-"""Those of the login form. Without its referrer, browsers would send ``Origin: null`` with it, which
-is all that tells of its page where there is no TLS."""
+"""Those of the login form. Without its referrer, browsers would send ``Origin: null`` with it,
+which is all that tells of its page where there is no TLS."""
 
 
 @attrs.frozen
