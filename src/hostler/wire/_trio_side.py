@@ -99,6 +99,9 @@ class TrioSide:
     async def _read(self) -> None:
         try:
             while self._reads:
+                # (At first in what asyncio has read before this task began.)
+                while self._go_on():
+                    await trio.lowlevel.checkpoint()
                 await trio.lowlevel.wait_readable(self._fd)
                 if self._transport.is_closing() or not self._reads:
                     return
@@ -110,8 +113,6 @@ class TrioSide:
                     self._transport.close()
                     return
                 self._deliver(data)
-                while self._go_on():
-                    await trio.lowlevel.checkpoint()
         except trio.ClosedResourceError:
             pass
         except OSError as error:
