@@ -9,14 +9,15 @@ import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
-from hostler.abc import Outcome, RunnerCall
+from hostler.abc import NotPlaced, Outcome, RunnerCall
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool._room import OVERTAKE_SECONDS
 
-from .fakes import FakePool, make_call
+from .fakes import FakePool, FakeRunner, make_call
 from .test_placers import is_idle, make
+from .test_waiting import occupy
 
 
 def sim_call(fn_id: str, seconds: float) -> PendingCall:
@@ -181,3 +182,30 @@ async def test_closing_refuses_who_waits_for_a_hot_container(autojump_clock: Moc
 async def _expect_busy(fleet: Fleet) -> None:
     with pytest.raises(ServerBusy):
         await fleet.place("a", 0.1)
+
+
+@pytest.mark.parametrize("kind", [NaivePlacer, WarmPlacer])
+async def test_who_is_refused_when_all_others_have_ended_looks_again(
+    autojump_clock: MockClock, kind: type[SweepPlacer]
+) -> None:
+    """Its line was full when it left it, and nobody is left whose end would wake it."""
+
+    async def taken(runner: FakeRunner, call: RunnerCall, on_commit: Callable[[], None]) -> Outcome:
+        """Another load balancer's call has the place that was free, for a moment."""
+        if runner.active >= runner.slots:
+            return NotPlaced(ServerBusy())
+        if 1.0 <= trio.current_time() - began < 1.2:
+            await trio.sleep(0.1)
+            return NotPlaced(ServerBusy())
+        on_commit()
+        return await runner.run(call)
+
+    began = trio.current_time()
+    runners = [FakeRunner("a:1", seconds=1.0, script=taken), FakeRunner("b:1", seconds=1.05)]
+    pool, placer = FakePool(runners), make(kind)
+    async with trio.open_nursery() as nursery:
+        await occupy(nursery, placer, pool, make_call("x"), make_call("y"))
+        await trio.sleep(0.5)
+        await placer.place_call(pool, make_call("waits"))
+    assert trio.current_time() - began < 5
+    assert is_idle(placer)
