@@ -186,3 +186,35 @@ async def test_a_caller_that_leaves_leaves_nothing_behind(
             with trio.move_on_after(seconds):
                 await node.run("sleeper", BytesBody(b"0.01"))
         assert node.agent.statistics().queued == 0
+
+
+@pytest.mark.parametrize("patience", [3.0, 30.0])
+async def test_clients_that_leave_are_not_served_in_vain(
+    autojump_clock: object, tmp_path: Path, patience: float
+) -> None:
+    """An agent that no load balancer is before: two containers serve 20 calls a second, 80 come."""
+    async with warmed(tmp_path, first=b"0.1", memory=256) as (_, node):
+        served: list[float] = []
+        refused = left = 0
+
+        async def client() -> None:
+            nonlocal refused, left
+            began = trio.current_time()
+            with trio.move_on_after(patience) as scope:
+                try:
+                    await node.run("sleeper", BytesBody(b"0.1"))
+                except ServerBusy as error:
+                    assert error.retry_after
+                    refused += 1
+                else:
+                    served.append(trio.current_time() - began)
+            left += scope.cancelled_caught
+
+        async with trio.open_nursery() as nursery:
+            for _ in range(2400):
+                nursery.start_soon(client)
+                await trio.sleep(1 / 80)
+        assert len(served) > 0.93 * 30 * 20
+        assert left < 0.05 * 2400
+        assert refused > 2400 / 2
+        assert max(served) < min(patience, 11.0)

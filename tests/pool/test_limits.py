@@ -184,3 +184,66 @@ async def _refused_at(placer: SweepPlacer, pool: FakePool, call: PendingCall) ->
     with pytest.raises(ServerBusy):
         await placer.place_call(pool, call)
     assert trio.current_time() == pytest.approx(10)
+
+
+@pytest.mark.parametrize("patience", [3.0, 30.0])
+async def test_clients_that_do_not_say_how_long_they_wait_are_not_served_in_vain(
+    autojump_clock: MockClock, patience: float
+) -> None:
+    """20 calls a second can be served, 80 come. What clients bear is learned from those who leave;
+    until then, and of very patient ones, none waits for longer than 10 s."""
+    placer = make()
+    pool = FakePool([FakeRunner(slots=2, seconds=0.1, latency=0.0002)])
+    served: list[float] = []
+    refused: list[ServerBusy] = []
+    left: list[float] = []
+
+    async def client(number: int) -> None:
+        started = trio.current_time()
+        with trio.move_on_after(patience) as scope:
+            try:
+                await placer.place_call(pool, make_call(f"c{number}"))
+            except ServerBusy as error:
+                refused.append(error)
+            else:
+                served.append(trio.current_time() - started)
+        if scope.cancelled_caught:
+            left.append(trio.current_time())
+
+    began = trio.current_time()
+    async with trio.open_nursery() as nursery:
+        for number in range(2400):
+            nursery.start_soon(client, number)
+            await trio.sleep(1 / 80)
+    seconds = 2400 / 80
+    assert len(served) > 0.95 * 20 * seconds
+    assert len(left) < 0.05 * 2400
+    assert sum(at > began + 10 for at in left) < 0.02 * 2400
+    assert all(error.retry_after for error in refused)
+    assert max(served) < min(patience, 11.0)
+
+
+async def test_clients_that_leave_for_other_reasons_bind_nobody(autojump_clock: MockClock) -> None:
+    """Of 16 clients in a loop one leaves after a moment, again and again, and comes back later."""
+    placer = make()
+    pool = FakePool([FakeRunner(slots=2, seconds=0.1, latency=0.0002)])
+    served = 0
+
+    async def client() -> None:
+        nonlocal served
+        while True:
+            await placer.place_call(pool, make_call("patient"))
+            served += 1
+
+    async def hurried() -> None:
+        while True:
+            with trio.move_on_after(0.3):
+                await placer.place_call(pool, make_call("hurried"))
+            await trio.sleep(2)
+
+    with trio.move_on_after(60):
+        async with trio.open_nursery() as nursery:
+            for _ in range(15):
+                nursery.start_soon(client)
+            nursery.start_soon(hurried)
+    assert served > 0.95 * 60 * 20

@@ -15,7 +15,7 @@ from hostler._container_task import OutputSink
 from hostler._deadlines import Deadlines
 from hostler._gate import Gate, GateClosed
 from hostler._grace import Grace
-from hostler._groups import as_it_is
+from hostler._groups import as_it_is, is_cancellation
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import choose_tmpfs, remove_leaked_directories
 from hostler._listeners import tell_after
@@ -43,6 +43,7 @@ from ._slot_keys import SlotKeys
 from ._slots import SlotQueue
 from ._snapshot import snapshot
 from ._startup import Kit
+from ._waiting import is_untold
 from ._warm import WarmHold
 
 log = structlog.get_logger(__name__)
@@ -120,6 +121,8 @@ class Agent(InnerAgent):
             error = self._why_ended()
         except BaseException as caught:
             error = caught
+            if record.waited is not None and is_cancellation(caught):
+                self._client_left(call, record.waited)
             raise
         finally:
             seconds = record.end(error)
@@ -273,6 +276,13 @@ class Agent(InnerAgent):
         finally:
             self._limits.discard(limit)
             rule.left(key, call.client)
+
+    def _client_left(self, call: PendingCall, waited: float) -> None:
+        """The client of ``call``, which had its container after it had ``waited``, left before the
+        answer."""
+        queue = self._launcher.queues.find(self._key(call))
+        if queue is not None and is_untold(call):
+            queue.client_left(waited, served=True)
 
     async def _execute(
         self,

@@ -25,11 +25,14 @@ class CallRecord:
         self.submitted_at = trio.current_time()
         self._slot_at = 0.0
         self._started = False
+        self.waited: float | None = None
+        """Seconds until it had its container."""
         events.submitted()
 
     def has_slot(self, now: float) -> None:
         """It has one, since ``now``."""
         self._slot_at = now
+        self.waited = now - self.submitted_at
         call = self._call
         call.model.started_at = dt.datetime.now(dt.UTC)
         call.model.status = "running"

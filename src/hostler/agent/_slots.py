@@ -206,7 +206,7 @@ class SlotQueue(Generic[S]):
         except BaseException as error:
             self.leave(waiter)
             if waiter.is_untold and is_cancellation(error):
-                self._client_left(self._clock() - waiter.joined_at)
+                self.client_left(self._clock() - waiter.joined_at)
             if waiter.slot is not None:  # handed over in the same moment
                 waiter.slot.give_back(reusable=True)
             raise
@@ -221,13 +221,15 @@ class SlotQueue(Generic[S]):
             self.policy.patience.bore(now - waiter.joined_at, now)
         return waiter.slot
 
-    def _client_left(self, waited: float) -> None:
+    def client_left(self, waited: float, *, served: bool = False) -> None:
         """A client that no load balancer stands for, and that had not said how long it waits, has
-        left after it had waited for so long. Those that would be served too late are refused."""
-        self.policy.patience.left(waited, self._clock())
+        left after it had waited for so long, or later, when it was ``served``. Those that would be
+        served too late are refused."""
+        self.policy.patience.left(waited, self._clock(), served=served)
         while len(self._waiters) > 1:
             waiter = next(reversed(self._waiters))
-            if waiter.launch is not None or not self._is_too_late(waiter, len(self._waiters)):
+            on_its_way = waiter.launch is not None and waiter.launch.begun
+            if on_its_way or not self._is_too_late(waiter, len(self._waiters)):
                 break
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
@@ -242,7 +244,7 @@ class SlotQueue(Generic[S]):
         return self._expected(place) > min(most, self.policy.patience.bound(self._clock()))
 
     def _expected(self, place: int) -> float:
-        containers = self._alive + len(self._launches)
+        containers = self._alive + sum(launch.begun for launch in self._launches)
         return self.policy.wait_for(place, containers, self._clock())
 
     def _insist(self, waiter: Waiter[S]) -> bool:
@@ -389,7 +391,8 @@ class SlotQueue(Generic[S]):
             self._launch_for(waiter)
 
     def _note_waiting(self) -> None:
-        self.policy.waits(len(self._unprovided), self._clock())
+        room = all(launch.begun for launch in self._launches)
+        self.policy.waits(len(self._unprovided), self._clock(), room=room)
 
     def _decide(self) -> None:
         """Have as many containers launched as the policy says, for those who came last: they would

@@ -30,6 +30,12 @@ class Slot(Protocol):
 S = TypeVar("S", bound=Slot)
 
 
+def is_untold(call: PendingCall) -> bool:
+    """Whether nobody else cares for how long the client of ``call`` waits: no load balancer has
+    sent it, and it has not said so."""
+    return not call.client and call.deadline == math.inf
+
+
 @attrs.define(eq=False)
 class Waiter(Generic[S]):
     """A call that waits for a slot. When ``done``, it has a ``slot`` or an ``error``."""
@@ -50,9 +56,7 @@ class Waiter(Generic[S]):
 
     @property
     def is_untold(self) -> bool:
-        """Whether nobody else cares for how long its client waits: no load balancer has sent it,
-        and it has not said so."""
-        return not self.call.client and self.call.deadline == math.inf
+        return is_untold(self.call)
 
     served_ns: int = 0
     """When it was given its slot, as of `time.perf_counter_ns`: what is measured with it is the

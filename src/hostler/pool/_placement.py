@@ -101,10 +101,8 @@ class Placement(Search):
             now = trio.current_time()
             line.turned_away(now)
             if self._stood and self._is_untold and is_cancellation(error):
-                if self.is_committed:
-                    line.patience.bore(self.attempt_at - self.arrived, now)
-                else:
-                    line.client_left(now - self.arrived)
+                until = self.attempt_at if self.is_committed else now
+                line.client_left(until - self.arrived, served=self.is_committed)
             self._means.tracker.ended(self, error, now)
             raise
         now = self.left_at

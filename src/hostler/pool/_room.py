@@ -179,11 +179,12 @@ class Line:
         """A call that was to come does not."""
         self.policy.waits(len(self.waiters), now, room=not self.full)
 
-    def client_left(self, waited: float) -> None:
-        """A client that had not said how long it waits has left after ``waited`` seconds. Those who
-        would be served too late are refused, the last ones."""
+    def client_left(self, waited: float, *, served: bool) -> None:
+        """A client that had not said how long it waits has left after ``waited`` seconds in line,
+        or later, when it was ``served``. Those who would be served too late are refused, the last
+        ones."""
         now = trio.current_time()
-        self.patience.left(waited, now)
+        self.patience.left(waited, now, served=served)
         limit = self.longest_wait(now)
         while len(self.waiters) > 1 and self.waiters[-1].untold:
             expected = self._wait_for(len(self.waiters), now)
