@@ -154,6 +154,11 @@ class LaunchPolicy:
         run = self.run_seconds
         return int(WORTH * self.price * containers / run) if run else 0
 
+    def moves_for(self, calls: int, alive: int) -> float:
+        """As `wait_for`, of a line that goes on as it did until its last call ended: that nothing
+        has ended since then, as while runners are restarted, says nothing of the others."""
+        return self.wait_for(calls, alive, self._ran_at)
+
     def wait_for(self, calls: int, alive: int, now: float) -> float:
         """Seconds until so many calls that wait have been served by ``alive`` containers (0 = not
         known how many); 0 = not known. A line that has come to a halt gets slower as time

@@ -209,7 +209,8 @@ async def test_the_hook_of_a_driver_runs_when_the_function_has_ended(
 async def test_clients_that_leave_under_four_times_the_load_cost_few_containers(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    """Two containers, 20 calls a second, 80 of them come, each for at most 0.3 s."""
+    """Two containers, 20 calls a second, 80 of them come, each for at most 0.3 s, from a load
+    balancer that does not learn from it."""
     async with (
         open_sim_driver() as driver,
         open_node(driver, tmp_path, memory=256) as node,
@@ -221,6 +222,7 @@ async def test_clients_that_leave_under_four_times_the_load_cost_few_containers(
         async def client() -> None:
             nonlocal during, done
             call = node.call("sleeper", BytesBody(b"0.1"))
+            call.client = "lb"
             with trio.move_on_after(0.3) as scope, suppress(Exception):
                 await node.agent.submit(call)
             during += scope.cancelled_caught and call.model.started_at is not None

@@ -245,7 +245,7 @@ class SlotQueue(Generic[S]):
 
     def _expected(self, place: int) -> float:
         containers = self._alive + sum(launch.begun for launch in self._launches)
-        return self.policy.wait_for(place, containers, self._clock())
+        return self.policy.moves_for(place, containers)
 
     def _insist(self, waiter: Waiter[S]) -> bool:
         """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to

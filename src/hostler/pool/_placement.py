@@ -184,7 +184,8 @@ class Placement(Search):
             or self.room.held_bytes + size > config.max_waiting_bytes
         )
         too_late = now + expected * PRUDENCE > self.deadline
-        if crowded or too_late or (self._is_untold and expected > line.longest_wait(now)):
+        too_long = self._is_untold and line.is_too_long(len(line) + 1, now)
+        if crowded or too_late or too_long:
             self._means.tracker.turned_away()
             raise ServerBusy.after(expected or None)
         self._stood = True

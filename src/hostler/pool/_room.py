@@ -160,20 +160,33 @@ class Line:
     def expected_wait(self, now: float) -> float:
         """Seconds until a call that comes now will probably have left the line; 0 = not known, or
         not to be foreseen, as more containers may be started."""
-        return self._wait_for(len(self.waiters) + 1, now)
+        containers = self._containers
+        if containers is None:
+            return 0.0
+        return self.policy.wait_for(len(self.waiters) + 1, containers, now)
 
-    def longest_wait(self, now: float) -> float:
-        """Seconds for which the clients of the function wait that don't say how long they do."""
+    def is_too_long(self, calls: int, now: float) -> bool:
+        """Whether the last of so many calls would wait for longer than clients do that don't say
+        how long they wait."""
+        containers = self._containers
+        if containers is None:
+            return False
+        return self.policy.moves_for(calls, containers) > self._longest_wait(now)
+
+    def _longest_wait(self, now: float) -> float:
         most = self._room.max_wait
         if self.policy.run_seconds >= most:  # they bear more than that anyhow
             most = math.inf
         return min(most, self.patience.bound(now))
 
-    def _wait_for(self, calls: int, now: float) -> float:
+    @property
+    def _containers(self) -> int | None:
+        """Those that serve the line and those on their way, 0 = nobody knows; ``None``, if it is
+        not to be foreseen, as more may be started."""
         if not self.full and not self.policy.has_failed:
-            return 0.0
+            return None
         told = self.ahead.told()
-        return self.policy.wait_for(calls, told and told + self.starting, now)
+        return told and told + self.starting
 
     def turned_away(self, now: float) -> None:
         """A call that was to come does not."""
@@ -185,14 +198,13 @@ class Line:
         ones."""
         now = trio.current_time()
         self.patience.left(waited, now, served=served)
-        limit = self.longest_wait(now)
         while len(self.waiters) > 1 and self.waiters[-1].untold:
-            expected = self._wait_for(len(self.waiters), now)
-            if expected <= limit:
+            if not self.is_too_long(len(self.waiters), now):
                 return
+            expected = self.expected_wait(now)
             waiter = self.waiters.pop()
             self._changed()
-            waiter.refusal = ServerBusy.after(expected)
+            waiter.refusal = ServerBusy.after(expected or None)
             waiter.wake(None)
 
     def left(self, address: str) -> None:
