@@ -189,7 +189,7 @@ async def test_one_line_says_what_is_open_to_others(tmp_path: Path) -> None:
 
     async def told(*args: str, env: dict[str, str] | None = None) -> Any:
         async with open_node(*args, cwd=tmp_path, env=env) as node:
-            await node.wait_line("ready")
+            await node.wait_line("ready" if args[1:] == LOCAL else text)
             found = [line for line in node.lines() if text in line["event"]]
             assert len(found) <= 1
             return (found[0]["level"], found[0]["paths"]) if found else None

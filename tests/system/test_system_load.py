@@ -69,7 +69,7 @@ async def open_program(
     clients = [wire.GrpcRunnerClient(address, loop=loop) for address in addresses]
     pool = StaticPool([GrpcRunner(client) for client in clients])
     try:
-        async with open_lb_agent(pool, NaivePlacer(PlacerConfig())) as agent:
+        async with open_lb_agent(pool, NaivePlacer(PlacerConfig(max_wait=60))) as agent:
             yield Program(agent, clients, declare(folder / "functions.yaml", FNT))
     finally:
         await pool.aclose()

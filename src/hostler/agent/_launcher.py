@@ -42,6 +42,7 @@ class Launcher:
             has_room=self._has_room,
             patient=self.patient,
             may_be_next=self._may_be_next,
+            contended=lambda: not self.next_in_line.places(1, trio.current_time()),
             max_wait=kit.config.max_wait,
         )
         self.room = Room(

@@ -19,7 +19,7 @@ def _always(call: PendingCall) -> bool:
     return True
 
 
-def _never(queue: SlotQueue[S], waiter: Waiter[S]) -> bool:
+def _never(*_: object) -> bool:
     return False
 
 
@@ -32,6 +32,7 @@ class SlotQueues(Generic[S]):
         *,
         has_room: Callable[[PendingCall], bool] = _always,
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool] = _never,
+        contended: Callable[[], bool] = _never,
         clock: Callable[[], float] = trio.current_time,
         patient: Callable[[PendingCall], bool] = _always,
         max_wait: float = math.inf,
@@ -44,6 +45,7 @@ class SlotQueues(Generic[S]):
             has_room=has_room,
             patient=patient,
             may_be_next=may_be_next,
+            contended=contended,
             clock=clock,
             max_wait=max_wait,
         )

@@ -40,6 +40,7 @@ class SlotQueue(Generic[S]):
     ``launch`` starts one. ``has_room`` tells whether there is room for one for a call; without that
     a call only waits if it is ``patient``.
     ``may_be_next`` tells whether one that shall have no launch may wait for a busy container.
+    ``contended`` tells that nobody may, since other functions want their room: then it takes theirs.
     ``max_wait`` is how many seconds a call may expect to wait whose client does not say how long it
     waits.
     """
@@ -51,6 +52,7 @@ class SlotQueue(Generic[S]):
         on_empty: Callable[[SlotQueue[S]], None],
         has_room: Callable[[PendingCall], bool],
         may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool],
+        contended: Callable[[], bool],
         patient: Callable[[PendingCall], bool],
         clock: Callable[[], float],
         max_wait: float = math.inf,
@@ -60,6 +62,7 @@ class SlotQueue(Generic[S]):
         self._has_room = has_room
         self._patient = patient
         self._may_be_next = may_be_next
+        self._contended = contended
         self._max_wait = max_wait
         self._clock = clock
         self._start = launch
@@ -178,7 +181,7 @@ class SlotQueue(Generic[S]):
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
         elif call.launch:
             self._launch_for(waiter, firm=True)
-        elif call.queue_seconds > 0 and self._alive:
+        elif call.queue_seconds > 0 and self._alive and not self._contended():
             if self._may_be_next(self, waiter):
                 self._set_back(waiter, ServerBusy())
             else:
