@@ -40,10 +40,9 @@ class SlotQueue(Generic[S]):
     ``launch`` starts one. ``has_room`` tells whether there is room for one for a call; without that
     a call only waits if it is ``patient``.
     ``may_be_next`` tells whether one that shall have no launch may wait for a busy container.
-    ``contended`` tells that nobody may, since other functions want their room: then it takes theirs.
-    ``max_wait`` is how many seconds a call may expect to wait whose client does not say how long it
-    waits.
-    """
+    ``contended`` tells that nobody may, since other functions want their room: then it takes
+    theirs. ``max_wait`` is how many seconds a call may expect to wait whose client does not say
+    how long it waits."""
 
     def __init__(
         self,
