@@ -1,7 +1,7 @@
 """A simulated runner in NACK mode: memory, hot containers, cold starts, evictions.
 
-As on a real one, a call that finds no idle container has one started, and takes whatever comes
-first: that one, or another of its function that becomes free.
+A call that finds no idle container has one started, as on Fn's runners (hostler's ask their launch
+policy), and takes whatever comes first: that one, or another of its function that becomes free.
 """
 
 from __future__ import annotations
