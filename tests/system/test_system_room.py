@@ -38,7 +38,6 @@ async def test_a_full_runner_is_passed_over_without_any_setting(folder: Path) ->
             while len(finished := lines_of(lb, "call finished", code=200)) < 3:  # noqa: ASYNC110
                 await trio.sleep(0.01)
         assert {line["runner"] for line in finished} == {north.address, south.address}
-        assert max(line["attempts"] for line in finished) >= 2
         assert errors_of(lb) == []
         await north.drain()
         await south.drain()
