@@ -20,9 +20,6 @@ LEAST = 3.0
 """Clients that have to have left before anything is concluded; they count less with time."""
 LEAVING = 0.05
 """Share of the clients whose wait may be longer than they bear."""
-SERVED = 0.25
-"""How much a client counts that leaves while its call runs. In first-in-first-out order each call
-may be served just when its client is about to leave; but clients leave for other reasons, too."""
 MARGIN = 0.85
 """Of the wait that clients bear: how long a wait will be is not known exactly."""
 FORGET = 30.0
@@ -50,12 +47,14 @@ class ClientPatience:
             self._fade(now)
             self._bore[bisect_right(EDGES, seconds) - 1] += 1
 
-    def left(self, seconds: float, now: float, *, served: bool = False) -> None:
+    def left(self, seconds: float, now: float, *, ran: float = 0.0) -> None:
         """A client has left after such a wait. (A shorter one than is told apart here has other
-        reasons.) ``served``: its call ran by then."""
+        reasons.) If its call ``ran`` for so many seconds by then, it counts as much as the wait was
+        of the time that it bore: in first-in-first-out order each call may be served just when its
+        client is about to leave."""
         if seconds >= EDGES[0]:
             self._fade(now)
-            share, place = SERVED if served else 1.0, bisect_right(EDGES, seconds) - 1
+            share, place = seconds / (seconds + ran), bisect_right(EDGES, seconds) - 1
             self._left[place] += share
             self._bore[place] += 1 - share
             self._leaving += share

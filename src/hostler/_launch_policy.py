@@ -43,13 +43,19 @@ FORGET = 600.0
 """Seconds in which the least mean run time is forgotten by the factor e. It tells long calls from
 those that a busy machine makes long."""
 WINDOW = 0.4
-"""Seconds over which throughput is measured at least, and four calls of one container."""
+"""Seconds over which throughput is measured at least."""
+RUNS = 4
+"""Calls of each container over which it is measured at least, where containers are doubled; where
+there are fewer new ones so many times more. Each container may be at the begin or the end of a call
+at either end of the window, which must not count for more than what the new ones bring."""
 FEW = 8
 """Calls over which throughput is measured at least. Before, it is computed from the run time."""
 MANY = 64
 """Calls over which it is measured where there are so many, up to twice of it."""
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
+MANY_CALLS = 10**9
+"""More than ever wait."""
 BACKOFF = 3.0, 4.0, 600.0
 """Seconds until the round after the first that failed, factor for each further one, and the
 most."""
@@ -68,6 +74,8 @@ class _Round:
     rate: float
     """Calls a second before."""
     added: int = 0
+    owed: int = 0
+    """Containers beside those ``added`` for which there was no call yet."""
     most: int = 1
     """Containers that it may have."""
     ready_at: float = math.inf
@@ -166,21 +174,28 @@ class LaunchPolicy:
         rate = self._rate(now, alive) if self.run_seconds else 0.0
         return calls / rate if rate else 0.0
 
-    def launches(self, now: float, *, waiting: int, alive: int, starting: int) -> int:
+    def launches(
+        self, now: float, *, waiting: int, alive: int, starting: int, able: int = MANY_CALLS
+    ) -> int:
         """How many containers to start now for ``waiting`` calls that have none, while ``alive``
         ones are busy and ``starting`` ones on their way. The caller starts them, or says that it
-        can't (`failed`). Asks to be called again when something has changed, or at `look_at`."""
+        can't (`failed`). Asks to be called again when something has changed, or at `look_at`.
+
+        Only ``able`` of the calls can have one started, the others are on their way already: what
+        is due beyond that is started for calls that come next."""
         self._pay(now)
         self.look_at = math.inf
+        if not able:
+            return 0
         price, run = self.price, self.run_seconds
         serving = max(alive, min(1, starting))
         lacking, is_long = waiting - starting, self._least_run >= price
         if not run or not price:
-            return max(0, lacking)  # of what is not known nothing is expected
+            return max(0, min(lacking, able))  # of what is not known nothing is expected
         if lacking > 0 and not alive + starting:
             return self._begin(now, 1)
         if self._round is not None and not self._judge(self._round, now, alive, starting):
-            return self._within(self._round, now, lacking, serving)
+            return self._within(self._round, now, lacking, serving, able)
         if lacking <= 0:
             return 0
         due = now >= self._due_at
@@ -194,12 +209,14 @@ class LaunchPolicy:
         else:
             wanted = max(min(unserved, max(FIRST, alive)), max(1, alive) if due else 0)
         wanted = min(wanted, lacking)
+        count = min(wanted, able)
         if wanted <= 0:
             self._look(now, self._due_at)
         elif not is_long:
             most = wanted if self.has_failed else max(FIRST, alive)
-            self._round = _Round(now, alive, self._rate(now, alive), added=wanted, most=most)
-        return self._begin(now, wanted)
+            rate, owed = self._rate(now, alive), wanted - count
+            self._round = _Round(now, alive, rate, added=count, owed=owed, most=most)
+        return self._begin(now, count)
 
     def failed(self, count: int = 1) -> None:
         """Of the containers that were to start ``count`` will not come."""
@@ -212,13 +229,16 @@ class LaunchPolicy:
 
     @property
     def _window(self) -> float:
-        return max(WINDOW, 4 * self.run_seconds)
+        return max(WINDOW, RUNS * self.run_seconds)
+
+    def _window_of(self, round_: _Round) -> float:
+        return max(WINDOW, RUNS * self.run_seconds * max(1, round_.alive / max(1, round_.added)))
 
     @property
     def _stuck_at(self) -> float:
         """When a line that does not move has stood still for so long that whatever was found out
         about more containers counts no more."""
-        return max(self._ran_at, self._begun_at) + max(self.price, 4 * self.run_seconds)
+        return max(self._ran_at, self._begun_at) + max(self.price, RUNS * self.run_seconds)
 
     def _pay(self, now: float) -> float:
         """Add up the rent until ``now``; returns for how long."""
@@ -243,16 +263,18 @@ class LaunchPolicy:
             self._begun_at = now
         return max(0, count)
 
-    def _within(self, round_: _Round, now: float, lacking: int, serving: int) -> int:
+    def _within(self, round_: _Round, now: float, lacking: int, serving: int, able: int) -> int:
         """How many more to start while there is a round."""
         if lacking <= 0:
             return 0
         if round_.ready_at < math.inf:
-            return self._unstick(now, round_.ready_at + self._window)
+            return self._unstick(now, round_.ready_at + self._window_of(round_))
         unserved = lacking - self.served_soon(serving)
-        more = max(0, min(unserved, round_.most - round_.added))
+        more = max(min(unserved, round_.most - round_.added), min(round_.owed, lacking))
+        more = max(0, min(more, able))
         round_.added += more
-        return more or self._unstick(now, self._lost_at(round_))
+        round_.owed = max(0, round_.owed - more)
+        return more or self._unstick(now, self._lost_at(round_, starting=1))
 
     def _unstick(self, now: float, until: float) -> int:
         """How many to start although nothing is to be started ``until`` then."""
@@ -260,9 +282,10 @@ class LaunchPolicy:
         self._look(now, min(until, at))
         return self._begin(now, int(now >= at))
 
-    def _lost_at(self, round_: _Round) -> float:
-        """When containers that are not there yet will not come."""
-        return round_.began + 4 * self.price + 1
+    def _lost_at(self, round_: _Round, starting: int) -> float:
+        """When containers that are not there yet will not come, of which so many are known to be
+        on their way."""
+        return round_.began + (4 * self.price + 1 if starting else 1.5 * self.price + SOON)
 
     def _rate(self, now: float, alive: int) -> float:
         at, calls = self._older
@@ -273,15 +296,18 @@ class LaunchPolicy:
     def _judge(self, round_: _Round, now: float, alive: int, starting: int) -> bool:
         """Whether ``round_`` is over; it is judged then."""
         if round_.ready_at == math.inf:
-            if starting or alive < round_.alive + round_.added:
-                if now < self._lost_at(round_):
+            lacking = round_.alive + round_.added - alive
+            if starting or lacking > 0:
+                if now < self._lost_at(round_, starting):
                     return False
-                self._round = None  # there was no room for it
-                return True
+                if starting or lacking >= round_.added:
+                    self._round = None  # there was no room for it
+                    return True
+                round_.added -= lacking
             round_.ready_at, round_.calls = now, self._calls
             self._rent = 0.0
         passed = now - round_.ready_at
-        if passed < self._window:
+        if passed < self._window_of(round_):
             return False
         self._round = None
         self._older = self._newer = round_.ready_at, round_.calls

@@ -136,6 +136,8 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     idle_cpus: int | None = None
     """Milli-CPUs of the runner's machine that nothing used lately; ``None`` = it does not say, or
     not with each hint."""
+    starting: int = 0
+    """Containers of ``slot`` that are on their way."""
     leave: bool = False
     """The place of the call that this comes with is for other LBs, which want in and have fewer
     calls there: this one leaves it for `LEAVE_SECONDS`."""

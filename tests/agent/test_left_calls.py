@@ -132,6 +132,18 @@ async def test_a_function_that_usually_takes_longer_than_a_start_is_ended_at_onc
             assert ContainerState.BUSY not in node.agent.statistics().containers
 
 
+async def test_a_function_that_has_nearly_ended_keeps_its_container(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """Though calls take longer than a start, the rest of this one does not."""
+    async with open_sim_driver() as driver, open_node(driver, tmp_path, memory=128) as node:
+        add(driver)
+        await node.run("sleeper", BytesBody(b"2"))
+        await leave_after(1.6, node, "2")
+        await node.run("sleeper", BytesBody(b"2"))
+        assert node.agent.statistics().launches == 1
+
+
 async def test_one_that_hangs_costs_the_time_of_a_start(
     autojump_clock: object, tmp_path: Path
 ) -> None:

@@ -122,7 +122,7 @@ class Agent(InnerAgent):
         except BaseException as caught:
             error = caught
             if record.waited is not None and is_cancellation(caught):
-                self._client_left(call, record.waited)
+                self._client_left(call, record.waited, trio.current_time() - record.submitted_at)
             raise
         finally:
             seconds = record.end(error)
@@ -277,12 +277,12 @@ class Agent(InnerAgent):
             self._limits.discard(limit)
             rule.left(key, call.client)
 
-    def _client_left(self, call: PendingCall, waited: float) -> None:
+    def _client_left(self, call: PendingCall, waited: float, age: float) -> None:
         """The client of ``call``, which had its container after it had ``waited``, left before the
-        answer."""
+        answer, when the call had that ``age``."""
         queue = self._launcher.queues.find(self._key(call))
         if queue is not None and is_untold(call):
-            queue.client_left(waited, served=True)
+            queue.client_left(waited, ran=age - waited)
 
     async def _execute(
         self,

@@ -199,9 +199,11 @@ class Container(Idler):
         """Whether ``rest`` may run instead of the call that has it, which is over but for its
         function: for as long as that may go on (`SlotQueue.spare_seconds`), and not after
         ``until``. Then the container is given back; ``rest`` tells whether it is reusable."""
-        seconds = self._queue.spare_seconds() if self._serving and not self._leaving else 0.0
+        seconds, now = 0.0, trio.current_time()
+        if self._serving and not self._leaving:
+            seconds = self._queue.spare_seconds(now - self._began_at)
         if seconds > 0:
-            until = min(until, trio.current_time() + seconds)
+            until = min(until, now + seconds)
             self._tasks.start_soon(self._end_alone, rest, until)
         return seconds > 0
 

@@ -7,6 +7,7 @@ import hashlib
 import heapq
 import math
 from collections.abc import Mapping
+from functools import partial
 
 import trio
 
@@ -62,7 +63,7 @@ class LoadReporter:
         now = trio.current_time()
         complete = now >= self._complete_at
         warm: dict[bytes, int] = {}
-        slots = share = 0
+        slots = share = starting = 0
         rule = self._launcher.next_in_line
         if complete:
             warm = self._all_warm()
@@ -72,6 +73,7 @@ class LoadReporter:
             slot = _digest(key)
             queue = self._launcher.queues.find(key)
             if queue is not None:
+                starting = queue.starting
                 slots = rule.places(queue.alive, now)
                 if slots:
                     share = rule.share(key, call.client, queue.alive, now)
@@ -82,7 +84,8 @@ class LoadReporter:
             if timings.init_start_ns:
                 rule.started(timings.start_seconds, now - timings.execution_ns / 1e9)
             leave = rule.leaves(key, call.client, now)
-        return self._hint(slot, warm, now, complete=complete, slots=slots, share=share, leave=leave)
+        hint = partial(self._hint, slot, warm, now, complete=complete, starting=starting)
+        return hint(slots=slots, share=share, leave=leave)
 
     def _hint(
         self,
@@ -94,6 +97,7 @@ class LoadReporter:
         slots: int = 0,
         share: int = 0,
         leave: bool = False,
+        starting: int = 0,
     ) -> LoadHint:
         room, events = self._launcher.room, self._events
         reclaimable, worthy = room.reclaimable, room.worthy(now)
@@ -116,6 +120,7 @@ class LoadReporter:
             worthy_cpus=worthy.cpus,
             refused=events.ended["server_busy"] % 2**32,
             idle_cpus=self._idle_cpus.milli_cpus(now) if complete else None,
+            starting=starting,
         )
 
     def _all_warm(self) -> dict[bytes, int]:

@@ -223,15 +223,26 @@ class SlotQueue(Generic[S]):
             self.policy.patience.bore(now - waiter.joined_at, now)
         return waiter.slot
 
-    def client_left(self, waited: float, *, served: bool = False) -> None:
+    def client_left(self, waited: float, *, ran: float = 0.0) -> None:
         """A client that no load balancer stands for, and that had not said how long it waits, has
-        left after it had waited for so long, or later, when it was ``served``. Those that would be
-        served too late are refused."""
-        self.policy.patience.left(waited, self._clock(), served=served)
+        left after it had waited for so long, when its call ``ran`` for so many seconds. Those that
+        would be served too late are refused."""
+        self.policy.patience.left(waited, self._clock(), ran=ran)
+        self._refuse_first()
         while len(self._waiters) > 1:
             waiter = next(reversed(self._waiters))
             on_its_way = waiter.launch is not None and waiter.launch.begun
             if on_its_way or not self._is_too_late(waiter, len(self._waiters)):
+                break
+            self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
+
+    def _refuse_first(self) -> None:
+        """Refuse the first, if they have waited for longer than clients do: each would leave while
+        it is served, and so would those behind it, which come as much later."""
+        bound = self.policy.patience.bound(self._clock())
+        while bound < math.inf and len(self._waiters) > 1:
+            waiter = next(iter(self._waiters))
+            if not waiter.is_untold or self._clock() - waiter.joined_at <= bound:
                 break
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
@@ -276,6 +287,7 @@ class SlotQueue(Generic[S]):
         if not self._waiters:
             self._idle[slot] = None
             return False
+        self._refuse_first()
         self._serve(waiter := next(iter(self._waiters)), slot)
         self._pass_on(waiter)
         return True
@@ -286,11 +298,12 @@ class SlotQueue(Generic[S]):
         if self._unprovided:
             self._decide()
 
-    def spare_seconds(self) -> float:
-        """How long the function of a call whose client has left may go on, rather than cost its
-        container: as long as a start takes, if calls usually end within that; 0 = not at all."""
-        policy = self.policy
-        return policy.start_seconds if policy.run_seconds <= policy.start_seconds else 0.0
+    def spare_seconds(self, ran: float) -> float:
+        """How long the function of a call whose client has left may go on, after it ``ran`` for so
+        many seconds, rather than cost its container: as long as a start takes, if calls usually end
+        within that; 0 = not at all."""
+        start = self.policy.start_seconds
+        return start if self.policy.run_seconds - ran <= start else 0.0
 
     def confirm(self, launch: Launch[S]) -> bool:
         """The turn of ``launch`` has come, after others. Whether it is still needed; if not it has

@@ -20,6 +20,7 @@ class Ahead:
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
         self._shares: dict[str, int] = {}
+        self._starting: dict[str, int] = {}
         self._in_flight: dict[str, int] = {}
 
     def __bool__(self) -> bool:
@@ -29,10 +30,14 @@ class Ahead:
     def __repr__(self) -> str:
         return f"<Ahead in_flight={sum(self._in_flight.values())}>"
 
-    def learn(self, address: str, slots: int, share: int = 0) -> None:
-        """The runner has so many containers behind which calls may wait. ``share`` calls may be
-        there at once, because other LBs want in; 0 = none does."""
+    def learn(self, address: str, slots: int, share: int = 0, starting: int = 0) -> None:
+        """The runner has so many containers behind which calls may wait, and others ``starting``.
+        ``share`` calls may be there at once, because other LBs want in; 0 = none does."""
         self._slots[address] = slots
+        if starting:
+            self._starting[address] = starting
+        elif self._starting:
+            self._starting.pop(address, None)
         if share:
             self._shares[address] = share
         elif self._shares:
@@ -42,6 +47,7 @@ class Ahead:
         """Nothing is known of the runners any more, where no call is left."""
         self._slots.clear()
         self._shares.clear()
+        self._starting.clear()
 
     def begin(self, address: str) -> None:
         """A call goes there."""
@@ -68,6 +74,19 @@ class Ahead:
             told += slots
             own += 0 if slots else calls
         return told + max(0, own - starting)
+
+    def behind(self) -> int:
+        """Calls that wait on runners behind those that run, or for a container that starts."""
+        slots = self._slots
+        return sum(
+            calls - have
+            for address, calls in self._in_flight.items()
+            if calls > (have := slots.get(address, 0)) > 0
+        )
+
+    def starting(self) -> int:
+        """Containers that are on their way there, as the runners said last."""
+        return sum(self._starting.values()) if self._starting else 0
 
     def told(self) -> int:
         """Containers that its calls use, where all runners that have some tell how many; else 0."""

@@ -102,7 +102,7 @@ class Placement(Search):
             line.turned_away(now)
             if self._stood and self._is_untold and is_cancellation(error):
                 until = self.attempt_at if self.is_committed else now
-                line.client_left(until - self.arrived, served=self.is_committed)
+                line.client_left(until - self.arrived, ran=now - until)
             self._means.tracker.ended(self, error, now)
             raise
         now = self.left_at

@@ -46,7 +46,9 @@ class LaunchPolicies:
             return
         policy.ran(timings.execution_ns / 1e9 or now - began, now)
         if timings.ctr_create_ns:
-            start = timings.scheduler_ns / 1e9
+            # Less than the start, if the call came later and was the first in line for it; more,
+            # if the start had to wait for its turn.
+            start = max(timings.start_seconds, timings.scheduler_ns / 1e9)
             policy.started(start)
             mean = self._start_seconds
             self._start_seconds = mean + WEIGHT * (start - mean) if mean else start

@@ -135,7 +135,7 @@ class Line:
         others, by those who came last: they would have to wait longest. Returns whether one who
         comes is among them."""
         others = coming
-        self.policy.waits(len(self.waiters) + coming, now)
+        self.policy.waits(self._unserved + coming, now)
         while count := self._launches(now, others):
             self.starting += count
             while count and others:
@@ -143,19 +143,27 @@ class Line:
             for _ in range(count):
                 self._wake(-1, Turn(launch=True))
         if others < coming:
-            self.policy.waits(len(self.waiters) + others, now)
+            self.policy.waits(self._unserved + others, now)
         self._look_at = self.policy.look_at
         self.appoint()
         return others < coming
 
     def _launches(self, now: float, coming: int) -> int:
-        count = self.policy.launches(
+        able = len(self.waiters) + coming
+        starting = max(self.starting, self.ahead.starting())
+        return self.policy.launches(
             now,
-            waiting=len(self.waiters) + coming + self.starting,
+            waiting=able + max(starting, self.ahead.behind()),
             alive=self.ahead.containers(self.starting),
-            starting=self.starting,
+            starting=starting,
+            able=able,
         )
-        return min(count, len(self.waiters) + coming)
+
+    @property
+    def _unserved(self) -> int:
+        """Calls that wait without a container, here or behind others on runners."""
+        behind = self.ahead.behind() - self.starting if self.waiters else 0
+        return len(self.waiters) + max(0, behind)
 
     def expected_wait(self, now: float) -> float:
         """Seconds until a call that comes now will probably have left the line; 0 = not known, or
@@ -190,22 +198,31 @@ class Line:
 
     def turned_away(self, now: float) -> None:
         """A call that was to come does not."""
-        self.policy.waits(len(self.waiters), now, room=not self.full)
+        self.policy.waits(self._unserved, now, room=not self.full)
 
-    def client_left(self, waited: float, *, served: bool) -> None:
+    def client_left(self, waited: float, *, ran: float) -> None:
         """A client that had not said how long it waits has left after ``waited`` seconds in line,
-        or later, when it was ``served``. Those who would be served too late are refused, the last
-        ones."""
+        when its call ``ran`` for so many. Those who would be served too late are refused."""
         now = trio.current_time()
-        self.patience.left(waited, now, served=served)
+        self.patience.left(waited, now, ran=ran)
+        self._refuse_first(now)
         while len(self.waiters) > 1 and self.waiters[-1].untold:
             if not self.is_too_long(len(self.waiters), now):
                 return
-            expected = self.expected_wait(now)
-            waiter = self.waiters.pop()
-            self._changed()
-            waiter.refusal = ServerBusy.after(expected or None)
-            waiter.wake(None)
+            self._refuse(-1, now)
+
+    def _refuse_first(self, now: float) -> None:
+        """Refuse the first, if they have waited for longer than clients do: each would leave while
+        it is served, and so would those behind it, which come as much later."""
+        bound = self.patience.bound(now)
+        while len(self.waiters) > 1 and self.head.untold and now - self.head.arrived > bound:
+            self._refuse(0, now)
+
+    def _refuse(self, place: int, now: float) -> None:
+        waiter = self.waiters.pop(place)
+        self._changed()
+        waiter.refusal = ServerBusy.after(self.expected_wait(now) or None)
+        waiter.wake(None)
 
     def left(self, address: str) -> None:
         """A call of it has left the runner."""
@@ -225,6 +242,7 @@ class Line:
         """Let the head try with ``turn``."""
         if turn.runner is not None:
             self.ahead.begin(turn.runner.address)
+        self._refuse_first(trio.current_time())
         self._wake(0, turn)
 
     def _wake(self, place: int, turn: Turn) -> None:
@@ -285,7 +303,7 @@ class Line:
         self._stood = count
         if not self.waiters or (self._hopeless and self.gentle):
             self._hopeless = False
-        self.policy.waits(count, now, room=not self.full)
+        self.policy.waits(self._unserved, now, room=not self.full)
         if count and not self.full:
             self._room.hot.add(self)
         else:

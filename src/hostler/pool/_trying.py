@@ -129,7 +129,7 @@ class Trying:
                 ended = _leaves_room(outcome)
                 # Who is refused joins those that wait there only if others have more there.
                 if load is not None and load.slot and (ended or load.share):
-                    line.ahead.learn(attempt.address, load.slots, load.share)
+                    line.ahead.learn(attempt.address, load.slots, load.share, load.starting)
                 if ended:
                     leave = load is not None and load.leave
                     attempt.search.room.freed(attempt.runner, line, leave=leave)

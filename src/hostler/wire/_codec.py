@@ -166,6 +166,7 @@ def _build_load(hint: LoadHint) -> pb.LoadHint:
         share=hint.share,
         leave=hint.leave,
         idle_cpus=hint.idle_cpus,
+        starting=hint.starting,
     )
 
 
@@ -248,6 +249,7 @@ def _load(value: pb.LoadHint) -> LoadHint:
         share=value.share,
         leave=value.leave,
         idle_cpus=value.idle_cpus,
+        starting=value.starting,
     )
 
 

@@ -21,6 +21,8 @@ _LEAVE = b"\x80\x01\x01"
 """``leave`` and that it is true. To who expects keys of one byte it is a part of one byte."""
 _IDLE = b"\x88\x01"
 """The key of ``idle_cpus``, number 17."""
+_STARTING = b"\x90\x01"
+"""The key of ``starting``, number 18."""
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 _LIMITS = {
     _ACTIVE: 2**32,
@@ -77,10 +79,10 @@ def encode_load(hint: LoadHint) -> bytes | None:
     warm, slot = tuple(hint.warm.items()), hint.slot
     if len(slot) == SLOT_DIGEST and (not warm or (len(warm) == 1 and warm[0][0] == slot)):
         warm = ((ANY_SLOT, warm[0][1]),) if warm else ()
-        of_any = _known(_numbers(hint), ANY_SLOT, warm, hint.leave, hint.idle_cpus)
+        of_any = _known(_numbers(hint), ANY_SLOT, warm, hint.leave, hint.idle_cpus, hint.starting)
         return of_any and of_any.replace(ANY_SLOT, slot)
     encode = _known if len(warm) <= _MAX_KNOWN_WARM else _encode
-    return encode(_numbers(hint), hint.slot, warm, hint.leave, hint.idle_cpus)
+    return encode(_numbers(hint), hint.slot, warm, hint.leave, hint.idle_cpus, hint.starting)
 
 
 def _encode(
@@ -89,6 +91,7 @@ def _encode(
     warm: tuple[tuple[bytes, int], ...],
     leave: bool,
     idle_cpus: int | None,
+    starting: int,
 ) -> bytes | None:
     parts: list[bytes] = []
     for (_, key), value in zip(_NUMBERS, numbers, strict=True):
@@ -110,10 +113,12 @@ def _encode(
         slots.append(_sized(_WARM, (_sized(_WARM_SLOT, name) if name else b"") + number))
     if leave:
         parts.append(_LEAVE)
-    if idle_cpus is not None:
-        if not 0 <= idle_cpus < 2**32:
+    for key_of_two, count_of in ((_IDLE, idle_cpus), (_STARTING, starting or None)):
+        if count_of is None:
+            continue
+        if not 0 <= count_of < 2**32:
             return None
-        parts.append(_IDLE + varint(idle_cpus))
+        parts.append(key_of_two + varint(count_of))
     all_of_it = b"".join(parts[:_FIRST] + slots + parts[_FIRST:])
     return b"%b%b%b" % (LOAD, varint(len(all_of_it)), all_of_it)
 
@@ -170,6 +175,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
     warm: dict[bytes, int] = {}
     knows_cpus = leave = False
     idle: int | None = None
+    starting = 0
     while at < end:
         key, value = data[at], data[at + 1]
         if value < 0x80:
@@ -195,11 +201,11 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
             leave = True
         elif data[begin - 2 : begin] == _IDLE:
             idle, at = read_varint(data, begin)
-            if idle >= 2**32:
-                raise ValueError(idle)
+        elif data[begin - 2 : begin] == _STARTING:
+            starting, at = read_varint(data, begin)
         else:
             raise ValueError(key)
-    if at != end:
+    if at != end or (idle or 0) >= 2**32 or starting >= 2**32:
         raise ValueError(at)
     return LoadHint(
         active=numbers[_ACTIVE],
@@ -219,6 +225,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         share=numbers[_SHARE],
         leave=leave,
         idle_cpus=idle,
+        starting=starting,
     )
 
 

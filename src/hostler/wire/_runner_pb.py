@@ -180,6 +180,7 @@ class LoadHint(betterproto.Message):
     share: int = betterproto.uint32_field(15)
     leave: bool = betterproto.bool_field(16)
     idle_cpus: Optional[int] = betterproto.uint32_field(17, optional=True)
+    starting: int = betterproto.uint32_field(18)
 
 
 @dataclass(eq=False, repr=False)
