@@ -30,7 +30,7 @@ WORTH = 0.75
 to start late has waited for nothing."""
 MAX_PRICE = 2.0
 """Seconds. A start counts for no more, however long it takes."""
-FIRST = 8
+FIRST = 4
 """Containers of the first round, of those for which calls would wait for longer than for a
 start."""
 TINY = 1e-6
@@ -100,7 +100,7 @@ class LaunchPolicy:
         self._since = 0.0
         self._rent = 0.0
         self._calls = 0
-        self._ran_at = self._begun_at = -math.inf
+        self._ran_at = self._begun_at = self._served_at = -math.inf
         self._older = self._newer = 0.0, 0
         """Times, and calls that had ended then: between them and now throughput is measured."""
         self._round: _Round | None = None
@@ -138,7 +138,10 @@ class LaunchPolicy:
         passed = self._pay(now)
         if calls and not self._standing:
             self._rent *= max(0.0, 1 - passed / IDLE_SECONDS)
-            self._older = self._newer = now, self._calls
+            if now - self._served_at > WINDOW:
+                self._older = self._newer = now, self._calls
+        elif self._standing and not calls:
+            self._served_at = now
         self._standing = calls
         self._waiting = calls if room else 0
         at, ended = self._newer
@@ -205,7 +208,7 @@ class LaunchPolicy:
         elif now < self._not_before:
             return self._unstick(now, self._not_before)
         elif self.has_failed:
-            wanted = max(1, alive // 4) if due else 0
+            wanted = max(1, alive // 8) if due else 0
         else:
             wanted = max(min(unserved, max(FIRST, alive)), max(1, alive) if due else 0)
         wanted = min(wanted, lacking)
@@ -238,7 +241,7 @@ class LaunchPolicy:
     def _stuck_at(self) -> float:
         """When a line that does not move has stood still for so long that whatever was found out
         about more containers counts no more."""
-        return max(self._ran_at, self._begun_at) + max(self.price, RUNS * self.run_seconds)
+        return max(self._ran_at, self._begun_at) + max(self.price, self._window)
 
     def _pay(self, now: float) -> float:
         """Add up the rent until ``now``; returns for how long."""
@@ -285,7 +288,7 @@ class LaunchPolicy:
     def _lost_at(self, round_: _Round, starting: int) -> float:
         """When containers that are not there yet will not come, of which so many are known to be
         on their way."""
-        return round_.began + (4 * self.price + 1 if starting else 1.5 * self.price + SOON)
+        return round_.began + (4 * self.price + 1 if starting else 1.5 * self.price + WINDOW)
 
     def _rate(self, now: float, alive: int) -> float:
         at, calls = self._older
@@ -301,7 +304,9 @@ class LaunchPolicy:
                 if now < self._lost_at(round_, starting):
                     return False
                 if starting or lacking >= round_.added:
-                    self._round = None  # there was no room for it
+                    # There was no room for it, or its calls have found idle containers.
+                    self._round = None
+                    self._not_before = now + self._backoff
                     return True
                 round_.added -= lacking
             round_.ready_at, round_.calls = now, self._calls

@@ -62,17 +62,17 @@ async def test_calls_that_are_served_sooner_by_the_busy_container_launch_none(
         assert driver.statistics().created == 1
 
 
-async def test_of_those_that_it_can_not_serve_in_time_eight_have_launches_at_once(
+async def test_of_those_that_it_can_not_serve_in_time_four_have_launches_at_once(
     autojump_clock: object, tmp_path: Path
 ) -> None:
     settings = {"memory": 8192, "launch_concurrency": 50}
     async with warmed(tmp_path, first=b"0.1", **settings) as (driver, node):
         # Within three quarters of a launch it serves 3: one runs at once, 3 wait, 16 do not. More
-        # than eight are only launched once it has shown that these help.
+        # than four are only launched once it has shown that these help.
         began = trio.current_time()
         assert await run_all(node, 20, "sleeper", b"0.1") == [None] * 20
-        assert driver.statistics().created == 1 + 8
-        assert trio.current_time() - began == pytest.approx(START + 0.2)
+        assert driver.statistics().created == 1 + 4
+        assert trio.current_time() - began == pytest.approx(START + 0.4)
 
 
 async def test_long_functions_scale_out_at_once(autojump_clock: object, tmp_path: Path) -> None:
@@ -188,7 +188,7 @@ async def test_a_caller_that_leaves_leaves_nothing_behind(
         assert node.agent.statistics().queued == 0
 
 
-@pytest.mark.parametrize("patience", [3.0, 30.0])
+@pytest.mark.parametrize("patience", [3.0, 10.0, 30.0])
 async def test_clients_that_leave_are_not_served_in_vain(
     autojump_clock: object, tmp_path: Path, patience: float
 ) -> None:

@@ -25,10 +25,13 @@ from .test_placers import is_idle, make
 from .test_waiting import occupy, place_all
 
 
+RUNNER = FakeRunner("r:1")
+
+
 def test_two_calls_per_container_may_be_there() -> None:
     ahead = Ahead()
     assert ahead.patience("r:1", 0.1) == 0
-    ahead.learn("r:1", 2)
+    ahead.learn(RUNNER, 2)
     for _ in range(4):
         ahead.begin("r:1")
         assert ahead.may_send("r:1")  # (one of them has just ended)
@@ -44,25 +47,25 @@ def test_two_calls_per_container_may_be_there() -> None:
 
 def test_only_short_calls_wait_and_not_for_long() -> None:
     ahead = Ahead()
-    ahead.learn("r:1", 1)
+    ahead.learn(RUNNER, 1)
     assert ahead.patience("r:1", 0.1) == pytest.approx(RUNS * 0.1)
     assert ahead.patience("r:1", MAX_RUN_SECONDS) == RUNS * MAX_RUN_SECONDS
     assert ahead.patience("r:1", MAX_RUN_SECONDS + 0.001) == 0
     assert ahead.patience("r:1", 0) == MAX_RUN_SECONDS  # not known
     assert ahead.patience("r:2", 0.1) == 0
-    ahead.learn("r:1", 0)
+    ahead.learn(RUNNER, 0)
     assert ahead.patience("r:1", 0.1) == 0
 
 
 def test_where_other_balancers_want_in_there_is_a_share() -> None:
     ahead = Ahead()
-    ahead.learn("r:1", 4, 2)
+    ahead.learn(RUNNER, 4, 2)
     assert (ahead.share("r:1"), ahead.share("r:2")) == (2, 0)
     for count in range(4):
         assert ahead.may_join("r:1") == (count < 2)
         assert ahead.may_send("r:1") == (count - 1 < 2)
         ahead.begin("r:1")
-    ahead.learn("r:1", 4)
+    ahead.learn(RUNNER, 4)
     assert (ahead.share("r:1"), ahead.may_send("r:1")) == (0, True)
     assert not ahead.may_join("r:1")
     assert ahead
@@ -98,15 +101,35 @@ class Row:
         self.line.ahead.end(RUNNER.address)
 
 
+def test_who_waits_on_runners_and_where_the_next_waits_for_the_shortest_time() -> None:
+    ahead, other = Ahead(), FakeRunner("r:2")
+    assert (ahead.behind(), ahead.shortest(), ahead.starting()) == (0, None, 0)
+    ahead.learn(RUNNER, 2)
+    ahead.learn(other, 4, starting=3)
+    assert ahead.starting() == 3
+    for address, calls in (("r:1", 3), ("r:2", 4), ("r:3", 5)):
+        for _ in range(calls):
+            ahead.begin(address)
+    assert ahead.behind() == 1  # nothing is known of the third
+    assert ahead.shortest() is other
+    for _ in range(3):
+        ahead.begin("r:2")
+    assert (ahead.behind(), ahead.shortest()) == (4, RUNNER)
+    ahead.begin("r:1")
+    ahead.begin("r:2")
+    assert ahead.shortest() is None
+    ahead.learn(other, 7)
+    assert (ahead.behind(), ahead.starting()) == (3, 0)
+
+
 KEY = "key"
-RUNNER = FakeRunner("r:1")
 
 
 @asynccontextmanager
 async def open_row(*, slots: int, standing: int, running: int = 0) -> AsyncIterator[Row]:
     room = Room(lambda: Ladder(1e6, 1e6, lambda: 1.0))
     with room.line(KEY) as line:
-        line.ahead.learn(RUNNER.address, slots)
+        line.ahead.learn(RUNNER, slots)
         for _ in range(running):
             line.ahead.begin(RUNNER.address)
         async with trio.open_nursery() as nursery:
@@ -130,7 +153,7 @@ async def test_the_end_of_a_call_sends_two_until_one_waits_behind_each() -> None
 
 async def test_what_is_over_the_share_is_offered_to_nobody() -> None:
     async with open_row(slots=2, standing=9, running=4) as row:
-        row.line.ahead.learn(RUNNER.address, 2, 2)
+        row.line.ahead.learn(RUNNER, 2, 2)
         counts = []
         for _ in range(4):
             row.end_call()

@@ -59,7 +59,7 @@ async def test_a_place_that_is_left_is_offered_to_nobody(autojump_clock: MockClo
 
     room = Room(lambda: Ladder(1e6, 1e6, lambda: 1.0))
     with room.line("fn") as line:
-        line.ahead.learn(runner.address, 2)
+        line.ahead.learn(runner, 2)
         line.ahead.begin(runner.address)
         async with trio.open_nursery() as nursery:
             for number in range(9):

@@ -24,7 +24,7 @@ def make_room() -> Room:
 
 def spoil(line: Line) -> None:
     """All that calls of a line can leave behind."""
-    line.ahead.learn(ADDRESS, 2, share=3)
+    line.ahead.learn(FakeRunner(ADDRESS), 2, share=3)
     line.pool_trouble = "no subnet"
     line.ladder.begin(10.0)
     line.ladder.step(11.0)

@@ -216,6 +216,59 @@ def test_how_long_a_line_takes() -> None:
     assert policy.wait_for(10, 2, now + 60) > 10  # it has come to a halt
 
 
+def test_what_is_due_beyond_those_that_can_have_it_is_for_those_that_come_next() -> None:
+    policy = policy_of(run=0.05, start=0.5)
+    policy.waits(4, 0.0)
+    assert policy.launches(0.2, waiting=4, alive=4, starting=0, able=1) == 1  # 4, as it doubles
+    assert policy.launches(0.2, waiting=4, alive=4, starting=1, able=0) == 0
+    assert policy.launches(0.21, waiting=4, alive=4, starting=1, able=2) == 2
+    assert policy.launches(0.22, waiting=4, alive=4, starting=3, able=1) == 1
+    assert policy.launches(0.23, waiting=4, alive=4, starting=4, able=1) == 0
+
+
+def test_what_one_more_among_many_brings_is_measured_over_many_calls() -> None:
+    """Over 0.4 s the calls at both ends of it count for more than the eighth container."""
+    policy, now = policy_of(run=0.05, start=0.5), 0.0
+    policy.waits(1, now)
+    while not policy.launches(now, waiting=1, alive=7, starting=0):
+        now += 1 / 140
+        policy.ran(0.05, now)
+    began = now
+    while now < began + 2:
+        now += 1 / 140 if now < began + 0.45 else 1 / 160
+        policy.ran(0.05, now)
+        policy.waits(1, now)
+        policy.launches(now, waiting=1, alive=8, starting=0)
+        assert not policy.has_failed
+
+
+def test_launches_that_find_an_idle_container_are_not_tried_again_at_once() -> None:
+    function = Function(0.05, 0.4, cpu=1.0)
+    function.go_on(2, 16)
+    policy, now, launches = function.policy, function.now, 0
+    assert policy.has_failed
+    for _ in range(1000):
+        now += 0.01
+        policy.ran(0.05, now)
+        policy.waits(8, now)
+        launches += policy.launches(now, waiting=8, alive=function.alive, starting=0)
+    assert launches <= 3
+
+
+def test_a_line_that_is_empty_for_moments_is_measured_all_the_same() -> None:
+    """Else 2 containers that end 100 calls a second would be taken for 2 000."""
+    policy, now, alive = policy_of(run=0.001, start=0.1), 0.0, 2
+    for number in range(800):
+        now += 0.01 * 2 / alive
+        policy.ran(0.001, now)
+        waiting = number % 4 and 3
+        policy.waits(waiting, now)
+        if now > 0.5:
+            alive += policy.launches(now, waiting=waiting, alive=alive, starting=0)
+    assert alive > 5
+    assert not policy.has_failed
+
+
 @pytest.mark.parametrize("outcome", ["no room", "dropped"])
 def test_a_round_that_does_not_come_says_nothing(outcome: str) -> None:
     policy = policy_of(run=0.1, start=1.0)

@@ -80,6 +80,7 @@ any_hints = st.builds(
     share=st.integers(0, 2**32 - 1),
     leave=st.booleans(),
     idle_cpus=st.none() | st.integers(0, 2**32 - 1),
+    starting=st.integers(0, 3) | st.integers(0, 2**32 - 1),
 )
 hints = (
     any_hints

@@ -8,8 +8,15 @@ only while those that wait all ask for the same.
 
 from __future__ import annotations
 
+import math
+
+from ..abc import Runner
+
 MAX_RUN_SECONDS = 0.5
 """Calls that run longer on average gain nothing by it."""
+SHORT_RUN_SECONDS = 0.01
+"""Calls that run no longer need not wait until a call has ended: a line of them moves so quickly that
+it matters little on which runner they wait, and to wait here first costs more than it brings."""
 RUNS = 4.0
 """Mean run times that a call may wait for its turn on a runner."""
 
@@ -21,6 +28,7 @@ class Ahead:
         self._slots: dict[str, int] = {}
         self._shares: dict[str, int] = {}
         self._starting: dict[str, int] = {}
+        self._runners: dict[str, Runner] = {}
         self._in_flight: dict[str, int] = {}
 
     def __bool__(self) -> bool:
@@ -30,9 +38,11 @@ class Ahead:
     def __repr__(self) -> str:
         return f"<Ahead in_flight={sum(self._in_flight.values())}>"
 
-    def learn(self, address: str, slots: int, share: int = 0, starting: int = 0) -> None:
-        """The runner has so many containers behind which calls may wait, and others ``starting``.
+    def learn(self, runner: Runner, slots: int, share: int = 0, starting: int = 0) -> None:
+        """``runner`` has so many containers behind which calls may wait, and others ``starting``.
         ``share`` calls may be there at once, because other LBs want in; 0 = none does."""
+        address = runner.address
+        self._runners[address] = runner
         self._slots[address] = slots
         if starting:
             self._starting[address] = starting
@@ -48,6 +58,7 @@ class Ahead:
         self._slots.clear()
         self._shares.clear()
         self._starting.clear()
+        self._runners.clear()
 
     def begin(self, address: str) -> None:
         """A call goes there."""
@@ -106,6 +117,15 @@ class Ahead:
         one to which its place was offered counts already."""
         limit = self.share(address) or 2 * self._slots.get(address, 0)
         return self.in_flight(address) - 1 < limit
+
+    def shortest(self) -> Runner | None:
+        """The runner where one more may go that has the fewest calls for its containers."""
+        best, least = None, math.inf
+        for address, slots in self._slots.items():
+            calls = self._in_flight.get(address, 0)
+            if slots and calls < (self.share(address) or 2 * slots) and calls < least * slots:
+                best, least = self._runners[address], calls / slots
+        return best
 
     def patience(self, address: str, run_seconds: float) -> float:
         """How long a call may wait there; 0 = not at all. ``run_seconds`` is the mean time that

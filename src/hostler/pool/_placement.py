@@ -94,7 +94,8 @@ class Placement(Search):
         outcome: Placed | None = None
         try:
             if (turn := self._first_turn(self.arrived)) is not None:
-                outcome = await (self._use(turn) if turn.launch else self._sweep(self.arrived))
+                tries_all = turn.runner is None and not turn.launch
+                outcome = await (self._sweep(self.arrived) if tries_all else self._use(turn))
             while outcome is None:
                 outcome = await self._use(await self._turn())
         except BaseException as error:
@@ -121,9 +122,19 @@ class Placement(Search):
         if line.full:
             # Behind others that ask for the same there is nothing to be had before them.
             return None if line.waiters else Turn()
-        if not line.ahead or not self._means.waits(self.call, self.need, now):
+        if not self._is_for_line(now):
             return Turn()
-        return Turn(launch=True) if line.grow(now, coming=1) else None
+        return Turn(launch=True) if line.grow(now, coming=1) else line.go_ahead()
+
+    def _is_for_line(self, now: float) -> bool:
+        """Whether it has to wait for one of its function's containers, all of which are busy."""
+        line = self.line
+        return bool(
+            self._may_wait
+            and not line.full
+            and line.ahead
+            and self._means.waits(self.call, self.need, now)
+        )
 
     async def _turn(self) -> Turn:
         """Wait for the next turn, or raise the error of a call that gives up."""
@@ -245,6 +256,8 @@ class Placement(Search):
             now = trio.current_time()
             if self.over(now) or not self.call.body.replayable:
                 break
+            if self.call.queue_seconds and self._is_for_line(now):
+                return None  # it was not refused for want of room
             if inviting is None and means.trying.is_invited(self, runner):
                 inviting = runner
             runner = next(candidates, None)

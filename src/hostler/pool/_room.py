@@ -33,7 +33,7 @@ from .._client_patience import ClientPatience
 from .._launch_policy import LaunchPolicy
 from ..abc import Runner
 from ..errors import ServerBusy
-from ._ahead import Ahead
+from ._ahead import SHORT_RUN_SECONDS, Ahead
 from ._ladder import MAX_WIDTH, Ladder
 from ._occupied import Occupied
 from ._waiter import Turn, Waiter
@@ -147,6 +147,18 @@ class Line:
         self._look_at = self.policy.look_at
         self.appoint()
         return others < coming
+
+    def go_ahead(self) -> Turn | None:
+        """The turn of one who comes while nobody waits, if its call is so short that it need not
+        wait here."""
+        run = self.policy.run_seconds
+        if self.waiters or self.full or not 0 < run <= SHORT_RUN_SECONDS or self._room.occupied:
+            return None
+        runner = self.ahead.shortest()
+        if runner is None:
+            return None
+        self.ahead.begin(runner.address)
+        return Turn(runner, hot=self)
 
     def _launches(self, now: float, coming: int) -> int:
         able = len(self.waiters) + coming

@@ -83,14 +83,16 @@ class Trying:
         """Try ``runner``, by a reservation if it takes them and a hot container is not to be
         expected there: then the round trip is nothing beside the start of a container. If that
         takes long, one of ``others`` is asked as well. ``hot``: a container for it has just become
-        free there; a reservation would let it idle for a round trip. It may wait there to be the
-        next on it. ``counted``: the line's `Ahead` has this attempt already."""
+        free there; a reservation would let it idle for a round trip. If another call has it by
+        then it may wait there to be the next on it, rather than have another container started.
+        ``counted``: the line's `Ahead` has this attempt already."""
         call = search.call
-        call.queue_seconds = self._patience(search, runner) if hot else 0.0
         call.gentle = now < search.gentle_until
         attempt = self._tracker.begin(search, runner, now, counted=counted)
+        hot = hot or attempt.warm
+        call.queue_seconds = self._patience(search, runner) if hot else 0.0
         try:
-            if hot or attempt.warm or not runner.reserves or not self._config.reserve:
+            if hot or not runner.reserves or not self._config.reserve:
                 # The whole call at once, without a scope of its own if it needs no wait.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 begun = runner.begin_exec(call, on_commit=attempt.commit)
@@ -129,7 +131,7 @@ class Trying:
                 ended = _leaves_room(outcome)
                 # Who is refused joins those that wait there only if others have more there.
                 if load is not None and load.slot and (ended or load.share):
-                    line.ahead.learn(attempt.address, load.slots, load.share, load.starting)
+                    line.ahead.learn(attempt.runner, load.slots, load.share, load.starting)
                 if ended:
                     leave = load is not None and load.leave
                     attempt.search.room.freed(attempt.runner, line, leave=leave)
