@@ -24,7 +24,6 @@ from .fakes import FakePool, FakeRunner, make_call
 from .test_placers import is_idle, make
 from .test_waiting import occupy, place_all
 
-
 RUNNER = FakeRunner("r:1")
 
 

@@ -15,8 +15,9 @@ from ..abc import Runner
 MAX_RUN_SECONDS = 0.5
 """Calls that run longer on average gain nothing by it."""
 SHORT_RUN_SECONDS = 0.01
-"""Calls that run no longer need not wait until a call has ended: a line of them moves so quickly that
-it matters little on which runner they wait, and to wait here first costs more than it brings."""
+"""Calls that run no longer need not wait until a call has ended: a line of them moves so quickly
+that it matters little on which runner they wait, and to wait here first costs more than it brings.
+"""
 RUNS = 4.0
 """Mean run times that a call may wait for its turn on a runner."""
 
