@@ -79,7 +79,6 @@ async def test_each_has_its_share_where_functions_differ_or_run_for_long(
             contest.enter(fn_id, CLIENTS)
         await trio.sleep(END)
         # (With one container and calls of 2 s, a window has two or three calls.)
-        # (Four in turn on four containers get a little less of them now and then.)
         check_shares(contest, since, 0.4, settled=4.0)
         # For one container it takes a start each second.
         busy = contest.rate(since + SETTLED, since + END) * seconds / containers

@@ -14,9 +14,10 @@ from collections.abc import Hashable, Mapping
 
 from hostler.frames import LEAVE_SECONDS
 
-CONTENDED_SECONDS = 1.0
+CONTENDED_SECONDS = 1.5
 """How long nobody may wait after calls of two functions were refused: containers that never idle
-are never evicted for the other one."""
+are never evicted for the other one. Longer than the pauses in which those that wait ask again
+(`hostler.config.PlacerConfig.retry_max_delay`), or each would seem to be alone now and then."""
 WANTED_SECONDS = 1.0
 """How long a load balancer that was refused counts as one that wants more than it has, and calls
 that ask for leave to wait as a sign that there are always some."""
