@@ -1,5 +1,9 @@
 """The layers of the package hold: an import only points downwards, and foreign worlds (asyncio
-with its bridge and gRPC, the Docker SDK) stay in the one place that is theirs."""
+with its bridge and gRPC, the Docker SDK) stay in the one place that is theirs.
+
+So do the rules of the house below. What still violates one stands in ``allowed``, and these lists
+only get shorter: what is not there must not come, and what is gone must go there, too
+(``scripts/shape --cut``)."""
 
 from __future__ import annotations
 
@@ -11,6 +15,8 @@ from pathlib import Path
 import pytest
 
 import hostler
+
+from .shape import RULES, House, allowed
 
 PACKAGE = Path(hostler.__file__).parent
 
@@ -150,3 +156,58 @@ def test_foreign_worlds_stay_in_their_place(path: Path) -> None:
     for module, place in FOREIGN.items():
         if module in tops:
             assert _name(path).startswith(place + "/"), f"{module} belongs in {place}/"
+
+
+@functools.cache
+def _house() -> House:
+    return House(PACKAGE)
+
+
+def _holds(rule: str, advice: str) -> None:
+    found, listed = set(RULES[rule](_house())), allowed(rule)
+    assert listed == sorted(set(listed)), f"tests/allowed/{rule}.txt is to be sorted, no line twice"
+    new, gone = sorted(found.difference(listed)), sorted(set(listed) - found)
+    assert not new, f"{advice}:\n" + "\n".join(new)
+    assert not gone, f"gone: take it out of tests/allowed/{rule}.txt (scripts/shape --cut):\n" + (
+        "\n".join(gone)
+    )
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    _holds("cycles", "imports that make a cycle, in a function and for types, too")
+
+
+def test_private_names_are_used_where_they_are_defined() -> None:
+    _holds("private_names", "private names of another module: give them a public one, or none")
+
+
+def test_no_class_name_stands_twice() -> None:
+    _holds("class_names", "classes with a name that another module has, too")
+
+
+def test_packages_stay_small() -> None:
+    _holds("large_packages", "packages with more than 17 modules of their own")
+
+
+def test_private_names_of_a_dependency_are_used_in_one_module() -> None:
+    _holds(
+        "foreign_private_names",
+        "private names of a dependency outside of the module that has its others, or that no "
+        "dependency defines any more",
+    )
+
+
+def test_public_names_have_docstrings() -> None:
+    _holds("docstrings", "public names without a docstring")
+
+
+def test_packages_map_their_modules() -> None:
+    _holds(
+        "maps",
+        "packages whose docstring has no line ````name``: what is in it`` for some module or "
+        "package in them (or one for none)",
+    )
+
+
+def test_imports_within_the_package_are_relative() -> None:
+    _holds("absolute_imports", "modules that import from the package by its name")
