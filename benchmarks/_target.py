@@ -55,13 +55,14 @@ def open_hostler(
     env: Mapping[str, str],
     runners: int = 1,
     cores: Sequence[int] = (),
+    program: Sequence[str] = (),
 ) -> Iterator[Target]:
     """One LB and ``runners`` runners on loopback. ``env`` goes to all; ``functions`` are the
     entries of the declaration file, their image is ``fnt``. ``cores`` are those of the runners and
-    their functions, one each."""
+    their functions, one each. ``program`` stands for the ``hostler`` command."""
     with tempfile.TemporaryDirectory(prefix="bench.") as folder, contextlib.ExitStack() as stack:
         declared, paths = _declare(functions, driver, folder)
-        start = Starter(folder, env, stack)
+        start = Starter(folder, env, stack, program)
         started = []
         for number in range(runners):
             with pinned(cores[number]) if cores else contextlib.nullcontext():
@@ -183,15 +184,16 @@ class Starter:
     folder: str
     env: Mapping[str, str]
     stack: contextlib.ExitStack
+    program: Sequence[str] = ()
 
     def __call__(self, *arguments: str) -> tuple[int, dict[str, Any]]:
         """The process id and what the node announced."""
-        hostler = Path(sys.executable).with_name("hostler")
+        program = self.program or [str(Path(sys.executable).with_name("hostler"))]
         log = Path(self.folder, f"{arguments[0]}.log")
         read_end, write_end = os.pipe()
         with log.open("wb") as output, open(read_end, "rb") as ready:
             process = subprocess.Popen(
-                [str(hostler), *arguments, "--ready-fd", str(write_end)],
+                [*program, *arguments, "--ready-fd", str(write_end)],
                 env={**os.environ, **self.env},
                 stdin=subprocess.DEVNULL,
                 stdout=output,

@@ -35,7 +35,7 @@ ONE_DEPENDENCY = {"h2": "grpclib", "hpack": "grpclib", "hyperframe": "grpclib"}
 NAMED_TUPLES = {"_asdict", "_fields", "_make", "_replace"}
 """Public in spite of their names."""
 MAP_LINE = re.compile(r"^\s*(?:[*-] )?``(\w+)``: \S", re.MULTILINE)
-"""A line of a package's map: ````name``: one line``."""
+"""A line of a package's map: two backticks around the name, a colon, and what is in it."""
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef
 Definition = ast.ClassDef | Function

@@ -204,8 +204,8 @@ def test_public_names_have_docstrings() -> None:
 def test_packages_map_their_modules() -> None:
     _holds(
         "maps",
-        "packages whose docstring has no line ````name``: what is in it`` for some module or "
-        "package in them (or one for none)",
+        "packages whose docstring is no map: a line for each module and package in them, "
+        "as `MAP_LINE` in tests/shape.py has it, and none for others",
     )
 
 

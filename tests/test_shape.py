@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -187,3 +189,49 @@ def test_cutting_only_shortens_the_lists(tmp_path: Path, monkeypatch: pytest.Mon
     assert shape.cut(_house(tmp_path, classes)) == ["class_names: A pkg.gone"]
     assert names.read_text() == "A pkg.a # Fn's word\n"
     assert shape.allowed("class_names") == ["A pkg.a"]
+
+
+def _script(*arguments: str) -> list[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.shape", *arguments],
+        cwd=shape.ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.splitlines()
+
+
+def test_the_table_has_what_the_lists_have() -> None:
+    header, *rows = _script("--static")
+    now = {row.split()[0]: int(row.split("≤")[0].split()[-1]) for row in rows}
+
+    assert header.split() == ["now", "then"]
+    assert now["callables"] == len(_script("--list", "callables"))
+    assert now["modules"] == len(House().modules)
+    assert not now.keys() & {"crossed", "frames-lb"}  # they need nodes
+
+
+@pytest.mark.slow
+def test_the_way_of_a_call_is_listed_and_what_waits_with_it() -> None:
+    lines = _script("--list", "crossed", "frames-lb", "frames-runner")
+    heads = [lines.index(f"== {one}") for one in ("crossed", "frames-lb", "frames-runner")]
+    crossed = [line.split() for line in lines[heads[0] + 1 : heads[1]]]
+    lb, runner = (
+        [name.split(".")[1] for one, _, name, *_ in crossed if one == node]
+        for node in ("lb", "runner")
+    )
+
+    assert lb.index("front") < lb.index("pool") < lb.index("wire")
+    assert runner.index("wire") < runner.index("runner") < runner.index("agent")
+    assert "agent" not in lb
+    assert "front" not in runner
+
+    waiting, serving = (
+        [line.split()[-1] for line in part if ":" in line.split()[-1]]
+        for part in (lines[heads[1] + 1 : heads[2]], lines[heads[2] + 1 :])
+    )
+    assert waiting[0].startswith("hostler.front.")
+    assert waiting[-1].startswith("hostler.wire.")
+    assert serving[0].startswith("hostler.wire.")
+    assert serving[-1].startswith("hostler.agent.")
