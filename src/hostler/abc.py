@@ -349,6 +349,12 @@ class RunningContainer(ABC):
         """Wait until it has ended. May be called by several tasks, again after the end, and
         cancelled at any time: the container goes on."""
 
+    async def wait_stopped(self) -> None:
+        """Wait until nothing of it runs any more, so that others may have its memory and CPUs.
+        Called while ``Cookie.aclose`` removes the container, and cancelled when that is over: for
+        drivers whose removal goes on after that. By default it only ends so."""
+        await trio.sleep_forever()
+
 
 class Cookie(ABC):
     """One container from its options to its removal. Called by one task, in this order:

@@ -12,6 +12,7 @@ from hostler.agent import ContainerState
 from hostler.agent._freezing import FIRST_COST, SHARE
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
+    SimContainer,
     echo,
     open_sim_driver,
 )
@@ -233,6 +234,26 @@ async def test_scenario_04_idle_containers_are_evicted_even_if_paused(
         await node.run("two", BytesBody(b"x"))
         assert node.agent.statistics().evictions == 1
         assert [c.image.name for c in driver.containers()] == ["two"]
+
+
+async def test_the_room_of_what_has_stopped_is_free_before_the_rest_of_it_is_removed(
+    autojump_clock: object, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with an engine that removes files for long after it has killed a container."""
+    monkeypatch.setattr(SimContainer, "wait_stopped", SimContainer.wait, raising=False)
+    async with (
+        open_sim_driver({"one": echo, "two": echo}) as driver,
+        open_node(driver, tmp_path, memory=128, **NACK) as node,
+    ):
+        driver.images["one"].remove_time = 5
+        await node.run("one")
+        began = trio.current_time()
+        await node.run("two")
+        assert trio.current_time() - began < 1
+        assert node.agent.statistics().used.memory == 128 * 2**20
+        await trio.sleep(6)
+        assert [c.image.name for c in driver.containers()] == ["two"]
+        assert node.agent.statistics().used.memory == 128 * 2**20
 
 
 async def test_weakness_03_5_the_least_recently_used_is_evicted(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Hashable
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -91,6 +92,7 @@ class Container(Idler):
             debug=kit.debug_logs,
         )
         self._life = trio.CancelScope()
+        self._running: RunningContainer | None = None
         self._tasks: trio.Nursery
         self._serving = False
         """Its own task is there for calls, so that there may be others beside it."""
@@ -256,14 +258,28 @@ class Container(Idler):
             self.leave("trouble" if error else "end")
             self._report(error)
             try:
-                await self._sandbox.remove(removed=self._removed, released=self._wait_released)
+                await self._remove()
             finally:
                 self._track.move(None, trio.current_time())
                 self._output.end("container")
                 log.debug("container removed", reason=self._leaving, **self._names())
 
+    async def _remove(self) -> None:
+        async with trio.open_nursery() as nursery:
+            if self._running is not None:
+                nursery.start_soon(self._give_room_back, self._running)
+            await self._sandbox.remove(removed=self._removed, released=self._wait_released)
+            nursery.cancel_scope.cancel()
+
+    async def _give_room_back(self, running: RunningContainer) -> None:
+        """As soon as nothing of it runs any more: what is left to be removed is on the disk, and
+        takes an engine longer than to end it."""
+        with suppress(Exception):  # told by who removes it
+            await running.wait_stopped()
+            self.share.release()
+
     async def _live(self) -> None:
-        running = await self._sandbox.start(self._launch.timings, self._is_needed)
+        running = self._running = await self._sandbox.start(self._launch.timings, self._is_needed)
         error: Exception | None = None
         async with trio.open_nursery() as self._tasks:
             self._tasks.start_soon(self._watch_end, running)

@@ -43,6 +43,10 @@ class DockerContainer(RunningContainer):
             return f"exit_{self._result.exit_code}"
         return "ctx_canceled" if self._exit.code is None else f"exit_{self._exit.code}"
 
+    async def wait_stopped(self) -> None:
+        """As soon as the engine says so."""
+        await self._exit.ended.wait()
+
     async def wait(self) -> RunResult:
         """Wait for the end; the output has been passed on by then.
 
