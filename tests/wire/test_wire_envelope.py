@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from hostler.wire import _runner_pb as pb
 from hostler.wire._codec import CodecError
 from hostler.wire._envelope import MAX_TEXT, CallEnd, Envelope, decode_batch
+from hostler.wire._varint import sized
 
 from .services import encoded
 
@@ -134,3 +135,19 @@ def test_a_status_that_is_none_is_unknown(status: int) -> None:
 def test_a_status_text_is_bounded() -> None:
     (read,) = decode_batch(encoded(Envelope(1, end=CallEnd(13, "x" * 100_000))))
     assert read.end == CallEnd(13, "x" * MAX_TEXT)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"\x0a\x02\x08\x01" * 20_000,
+        b"\x0a" + sized(2 + 80_000) + b"\x08\x01" + b"\x12\x00" * 40_000,
+        b"\x0a" + sized(2 + 80_000) + b"\x08\x01" + b"\x20\x01" * 40_000,
+        b"\x0a" + sized(6 + 80_000) + b"\x08\x01\x2a" + sized(80_000) + b"\x08\x01" * 40_000,
+        b"\x78\x00" * 40_000,
+    ],
+    ids=["envelopes", "frames", "credit", "end", "unknown"],
+)
+def test_a_batch_of_more_fields_than_a_good_one_is_refused(data: bytes) -> None:
+    with pytest.raises(CodecError, match="fields"):
+        decode_batch(data)

@@ -9,6 +9,7 @@ from typing import cast
 import pytest
 import trio
 import trio.testing
+from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
@@ -16,6 +17,7 @@ from hostler._deadlines import Deadlines
 from hostler.wire import _codec as codec
 from hostler.wire._connection import STREAM_WINDOW
 from hostler.wire._envelope import Envelope, decode_batch
+from hostler.wire._h2 import ServerH2
 from hostler.wire._serving import Serving
 from hostler.wire._shared_server import serve_shared
 from hostler.wire._stream import WireStream
@@ -31,7 +33,13 @@ class Line:
         self.on_room: Callable[[], None] | None = None
         self.broken = None
         self.ended = False
-        self.connection = SimpleNamespace(call_soon=lambda callback: callback())
+        self.connection = SimpleNamespace(
+            call_soon=lambda callback: callback(),
+            h2=ServerH2(H2Configuration(client_side=False)),
+            is_closing=lambda: False,
+            note_answered=lambda: None,
+            note_reset=lambda opened_at, *, begun: None,
+        )
         self.said: list[Envelope] = []
         self._coming: list[bytes] = []
 

@@ -46,11 +46,18 @@ class Budget:
 
     def spend(self, tokens: int = 1) -> None:
         """Take ``tokens``. Synchronous. Raises `Flood` if there are fewer."""
-        self._tokens -= tokens
-        if self._tokens >= 0:
-            return
-        now = self._clock()
-        self.earn((now - self._filled_at) * self._rate)
-        self._filled_at = now
-        if self._tokens < 0:
+        if not self.take(tokens):
             raise Flood(f"too many {self._what}")
+
+    def take(self, tokens: int) -> bool:
+        """Take ``tokens``, as a debt if there are fewer; whether there were so many."""
+        self._tokens -= tokens
+        return self._tokens >= 0 or self.wait_for(0) == 0
+
+    def wait_for(self, tokens: int) -> float:
+        """Seconds until there are ``tokens``, if none are spent meanwhile."""
+        if self._tokens < tokens:
+            now = self._clock()
+            self.earn((now - self._filled_at) * self._rate)
+            self._filled_at = now
+        return max(0.0, (tokens - self._tokens) / self._rate)

@@ -75,6 +75,7 @@ class StreamBlock:
         stream = self._stream
         finished = stream.ended and not stream.inbox.unread
         stream.reset_now(ErrorCodes.NO_ERROR if finished else ErrorCodes.CANCEL)
+        stream.connection.note_left(answered=finished, begun=stream.all_sent)
         self._unregister()
         self._pool.release(self._slot)
 

@@ -62,6 +62,8 @@ all must take it would be eight."""
 MAX_STREAMS = 2048
 """Streams that a server allows on one connection. Times STREAM_WINDOW: under the largest window
 that a connection can have."""
+MAX_HEAD = 16 * 1024
+"""Bytes of a stream's headers, as HTTP/2 counts them. A load balancer's are a few hundred."""
 CONNECTION_WINDOW = 2**31 - 1
 SHARED_CALLS_SETTING = 0xF0E5
 """The HTTP/2 setting by which a server says how many calls one ``EngageMany`` stream may carry at
@@ -72,18 +74,24 @@ RESET_BURST, RESET_RATE = float(MAX_STREAMS), 200.0
 """Streams that a client may reset before they were answered: at once (all of a load balancer's
 callers may leave in the same moment), and for each second. Each stream that was answered allows
 one more."""
-EMPTY_RESET = 8
+EMPTY_RESET = 4
 """How many such streams one counts for that was reset before its first message came. Good clients
 send that with the head."""
+CLIENT_RESET_BURST = RESET_BURST / 2
+"""What our own clients allow themselves of it. They open no stream while there is less than one for
+each that is open, so that no server has to cut them off, however many callers leave: not even if
+all that is open on a connection (a quarter of this) is reset at once, and had no message. The rest
+is for resets that reach a server together although they were not sent together."""
 YOUNG = 1.0
 """Seconds after which the reset of a stream is not counted: it has had its work, and a client can't
 have more such streams in that time than it may open at once."""
 CUT_SECONDS = 0.5
 """How long answers still go out on a connection whose client has used up a budget. Nothing of it is
 read any more."""
-FRAMES_IN_TURN = 32
-"""Frames, other than plain DATA, of one connection that are read before all others have their turn:
-a few milliseconds' work."""
+FRAMES_IN_TURN, STREAMS_IN_TURN = 32, 8
+"""Frames, other than plain DATA, and heads of new streams of one connection that are read before
+all others have their turn: a millisecond's work. A call needs some turns, each of which may be
+behind one of a flood."""
 _UNKNOWN_LIMIT = 100
 """Streams to open before the peer has said how many it allows (RFC 9113, section 6.5.2, advises
 peers to allow at least these)."""
@@ -108,6 +116,35 @@ class WireConnection(grpclib_protocol.Connection):
         self.call_soon = call_soon
         """Have something called after what is due now. An error in it ends the connection."""
         self.write: Callable[[list[Buffer]], None] = transport.writelines
+        self.cut: Callable[[str], None] = lambda reason: None
+        """Of a server: `WireProtocol.cut`."""
+        self.shared_streams = 0
+        """Of a server: ``EngageMany`` streams that are open."""
+        self._client_side = bool(h2.config.client_side)
+        burst = CLIENT_RESET_BURST if self._client_side else RESET_BURST
+        self.resets = Budget(
+            "streams that were reset before they were answered", burst=burst, rate=RESET_RATE
+        )
+        """Of streams, and of calls on shared ones."""
+
+    def note_answered(self) -> None:
+        """A stream, or a call, was answered."""
+        self.resets.earn(1)
+
+    def note_left(self, *, answered: bool, begun: bool = True) -> None:
+        """Of a client: a stream, or a call, is over; see `CLIENT_RESET_BURST`."""
+        if answered:
+            self.resets.earn(1)
+        else:
+            self.resets.take(1 if begun else EMPTY_RESET)
+
+    def note_reset(self, opened_at: float, *, begun: bool, by_peer: bool = True) -> None:
+        """A stream or call of a client, of which the first message has come if it has ``begun``,
+        was reset by the client, or for what the client sent on it. Raises `Flood` if that has
+        happened too often."""
+        if by_peer and trio.current_time() - opened_at > YOUNG:
+            return
+        self.resets.spend(1 if begun else EMPTY_RESET)
 
     def create_stream(self, **kwargs: Any) -> WireStream:
         return WireStream(self, self.h2, self.transport, **kwargs)
@@ -183,7 +220,9 @@ class _Processor(grpclib_protocol.EventsProcessor):
         stream = self.streams.get(event.stream_id)
         if stream is not None:
             stream.reset_received(int(event.error_code or 0))
-            self._protocol.note_reset(stream, by_peer=bool(event.remote_reset))
+            if not self._protocol.client_side:
+                by_peer = bool(event.remote_reset)
+                self.connection.note_reset(stream.opened_at, begun=stream.begun, by_peer=by_peer)
 
     def process_connection_terminated(self, event: ConnectionTerminated) -> None:
         last = event.last_stream_id or 0
@@ -273,9 +312,6 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._more = False
         self._cut = False
         """The client has used up a budget."""
-        self._resets = Budget(
-            "streams that were reset before they were answered", burst=RESET_BURST, rate=RESET_RATE
-        )
 
     @property
     def usable(self) -> bool:
@@ -292,6 +328,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         h2 = (QuietH2 if self.client_side else ServerH2)(self.h2_config)
         # First of all, so that whatever fails from here on can be aborted.
         self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
+        self.connection.cut = self.cut
         self.processor = _Processor(self)
         self.peer = peer_address(transport.get_extra_info("peername"))
         self._keepalive.set_options(transport.get_extra_info("socket"))
@@ -316,6 +353,8 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             h2.local_settings[SettingCodes.ENABLE_PUSH] = 0
         else:
             h2.local_settings[SettingCodes.MAX_CONCURRENT_STREAMS] = MAX_STREAMS
+            h2.local_settings[SettingCodes.MAX_HEADER_LIST_SIZE] = MAX_HEAD
+            h2.decoder.max_header_list_size = MAX_HEAD
         h2.local_settings.acknowledge()
         h2.initiate_connection()
         if self._shared_calls:
@@ -363,20 +402,24 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def _serve_turn(self) -> bool:
         """Read what a client has sent, but not so much that others have to wait for long; whether
         there is more to read."""
-        if self._cut:
+        if self._is_cut():
             return False
         h2, processor = self.connection.h2, self.processor
         assert isinstance(h2, ServerH2)
         data, at, self._more = self._unread, 0, False
+        last = h2.highest_inbound_stream_id + 2 * STREAMS_IN_TURN
         try:
             for _ in range(FRAMES_IN_TURN):
                 stop, events = h2.step(data, at, processor.data_received)
                 for event in events:
                     processor.process(event)
-                if stop == at or stop == len(data):
+                if stop == at or stop == len(data) or self._is_cut():
                     at = stop
                     break
                 at = stop
+                if h2.highest_inbound_stream_id >= last:
+                    self._more = True
+                    break
             else:
                 self._more = True
         except ProtocolError:
@@ -386,7 +429,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         except Flood as flood:
             self.cut(str(flood))
             at = len(data)
-        self._unread = data[at:]
+        self._unread = b"" if self._is_cut() else data[at:]
         self.connection.flush()
         return self._more
 
@@ -450,17 +493,6 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self.ready.set()
         self.on_change()
 
-    def note_answered(self) -> None:
-        """A stream of a client was answered."""
-        self._resets.earn(1)
-
-    def note_reset(self, stream: WireStream, *, by_peer: bool) -> None:
-        """``stream`` was reset by the peer, or for what the peer sent on it. Raises `Flood` if that
-        has happened too often."""
-        if self.client_side or (by_peer and trio.current_time() - stream.opened_at > YOUNG):
-            return
-        self._resets.spend(1 if stream.begun else EMPTY_RESET)
-
     def cut(self, reason: str) -> None:
         """Read nothing more of a client that wastes the server's time, and close its connection
         after a moment in which answers go out. Idempotent."""
@@ -475,6 +507,9 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         elif not self.connection.is_closing():
             self.connection.transport.pause_reading()
         self._loop.call_later(CUT_SECONDS, self._end_cut, reason)
+
+    def _is_cut(self) -> bool:
+        return self._cut  # (type checkers believe that it stays as it was)
 
     @_contained
     def _end_cut(self, reason: str) -> None:

@@ -281,9 +281,7 @@ class ServerH2(QuietH2):
             if stop > end:
                 return at, []
             if self._is_useless(kind, size, flags, stream_id):
-                self.useless.earn(self.earned)
-                self.earned = 0
-                self.useless.spend()
+                self.note_useless()
             if not buffer._headers_buffer and self._is_late(kind, size, flags, stream_id):
                 at = stop
                 continue
@@ -292,6 +290,12 @@ class ServerH2(QuietH2):
             self._heads.clear()
             return stop, self.receive_data(data[at:stop])
         return at, []
+
+    def note_useless(self) -> None:
+        """The client has sent something that asks for nothing. Raises `Flood`."""
+        self.useless.earn(self.earned)
+        self.earned = 0
+        self.useless.spend()
 
     def _opens(self, stream_id: int) -> bool:
         """Whether a head on this stream opens it as expected."""

@@ -129,13 +129,28 @@ class ConnectionPool:
             elif self._dialable() < self._max_connections:
                 await self._dial()
             else:
-                await self._changed.wait()
+                await self._wait_room()
+
+    async def _wait_room(self) -> None:
+        """Until there may be a stream: one is free, or a connection has resets left again."""
+        seconds = min(
+            (
+                slot.protocol.connection.resets.wait_for(slot.in_use + 1)
+                for slot in self._slots
+                if slot.protocol.usable and slot.in_use < self._limit(slot)
+            ),
+            default=math.inf,
+        )
+        with trio.move_on_after(seconds):
+            await self._changed.wait()
 
     def _with_room(self) -> Slot | None:
         # The first one with room: so the others become idle and can be closed.
         found = None
         for slot in self._slots:
             if slot.protocol.usable and slot.in_use < self._limit(slot):
+                if slot.protocol.connection.resets.wait_for(slot.in_use + 1):
+                    continue  # so that all that is open may be reset
                 if self._is_current(slot):
                     return slot
                 found = found or slot
@@ -178,7 +193,7 @@ class ConnectionPool:
                 self._refused = current_context(self._target.tls)
             else:
                 # There are others, and streams on them will become free.
-                await self._changed.wait()
+                await self._wait_room()
             return
         finally:
             # If this task was cancelled, the next one in line dials.

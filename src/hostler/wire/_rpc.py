@@ -34,6 +34,7 @@ from ._status import (
     CLIENT_HEADER,
     INTERNAL,
     OK_BLOCK,
+    RESOURCE_EXHAUSTED,
     RESPONSE_BLOCK,
     RESPONSE_HEADERS,
     UNIMPLEMENTED,
@@ -53,6 +54,8 @@ ENGAGE = "/RunnerProtocol/Engage"
 LARGE_TRY = 64 * 1024
 """Bytes of a first message from which on it is left to a task to take the rest, so that nothing is
 credited to the client that nobody has asked for."""
+MAX_SHARED = 4
+"""``EngageMany`` streams of one connection. A client needs one, and another while that one ends."""
 REFUSED: Final = "refused"
 
 
@@ -75,7 +78,6 @@ async def serve_stream(
     status: tuple[int, str] | None = None
     try:
         with stream.cancel_scope as scope:
-            deadline = _set_deadline(scope, headers.get("grpc-timeout"))
             if engagement is None:
                 rpc = partial(_dispatch, serving, stream, headers, peer)
             else:
@@ -83,7 +85,7 @@ async def serve_stream(
             status = await outcome_of(rpc, peer)
             with contextlib.suppress(StreamBroken, PeerDone):
                 await stream.flush()
-        if scope.cancelled_caught and deadline and not stream.broken:
+        if scope.cancelled_caught and scope.deadline < math.inf and not stream.broken:
             status = DEADLINE_PASSED
     finally:
         if status is None and not (stream.taken or stream.broken):
@@ -92,17 +94,13 @@ async def serve_stream(
             _finish(stream, *(status or SHUTTING_DOWN))
 
 
-def _set_deadline(scope: trio.CancelScope, timeout: str | None) -> bool:
+def set_deadline(scope: trio.CancelScope, timeout: str | None, now: float) -> None:
+    """What a client's ``grpc-timeout`` says, as of ``now``."""
     if timeout is None:
-        return False
-    if scope.deadline < math.inf:
-        return True
-    try:
-        seconds = decode_timeout(timeout)
-    except ValueError:
-        return False  # as without one: the peer has its own clock anyway
-    scope.deadline = trio.current_time() + seconds
-    return True
+        return
+    # One that makes no sense is none: the peer has its own clock anyway.
+    with contextlib.suppress(ValueError):
+        scope.deadline = now + decode_timeout(timeout)
 
 
 def _finish(stream: WireStream, status: int, text: str) -> None:
@@ -124,7 +122,14 @@ async def _dispatch(
     if path == ENGAGE:
         await service.engage(Engagement(stream, headers, peer))  # its first message is no call
     elif path == "/RunnerProtocol/EngageMany" and serving.shared_calls:
-        await serve_shared(serving, stream, peer, client)
+        connection = stream.connection
+        if connection.shared_streams >= MAX_SHARED:
+            raise GRPCStatus(RESOURCE_EXHAUSTED, f"more than {MAX_SHARED} shared streams at once")
+        connection.shared_streams += 1
+        try:
+            await serve_shared(serving, stream, peer, client)
+        finally:
+            connection.shared_streams -= 1
     elif path == "/RunnerProtocol/StreamLogs":
         await service.stream_logs(_LogChannel(stream, peer))
     elif path == "/RunnerProtocol/Status":
@@ -170,7 +175,6 @@ def begin_engagement(
     call that there is no room for costs no task."""
     if headers.get(":path") != ENGAGE or not _speaks_grpc(headers):
         return "served"
-    _set_deadline(stream.cancel_scope, headers.get("grpc-timeout"))
     try:
         message = stream.inbox.next()
     except StreamBroken:

@@ -13,21 +13,29 @@ import structlog
 import trio
 from grpclib import protocol as grpclib_protocol
 from h2.errors import ErrorCodes
+from msgspec import Struct
 
+from hostler._deadlines import Deadlines
 from hostler._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from hostler._groups import open_background
 from hostler.engagement import RunnerService
 
 from ._address import join_address, split_address
 from ._client_names import GuardedProtocol
-from ._connection import WireProtocol
+from ._connection import EMPTY_RESET, WireProtocol
 from ._dial import SHUTDOWN_TIMEOUT, describe, detach
 from ._keepalive import DEFAULT_KEEPALIVE, Keepalive
 from ._loop import Loop, run_asyncio
 from ._pool import close_all
-from ._rpc import REFUSED, Engagement, begin_engagement, serve_stream
+from ._rpc import REFUSED, Engagement, begin_engagement, serve_stream, set_deadline
 from ._serving import Serving
-from ._status import HeaderList
+from ._status import (
+    CLIENT_HEADER,
+    DEADLINE_EXCEEDED,
+    RESPONSE_HEADERS,
+    HeaderList,
+    trailers,
+)
 from ._stream import WireStream
 from ._tls_files import TLS, current_context
 
@@ -38,6 +46,17 @@ _BACKLOG = 1024
 SHARED_CALLS = 512
 """Calls on one shared stream: twice of what our client puts on a connection. Times `CALL_WINDOW`,
 128 MiB, it is what a client may send on one that nobody reads."""
+
+FIRST_SECONDS = 10.0
+"""How long a stream may take for its first message. Until then it has no task, but memory."""
+MAX_WAITING, FEW_WAITING = 4096, 16
+"""Streams without a message that all clients may have together, and those that one connection may
+have all the same: they take no more than the connection itself. Good clients send the message with
+the head."""
+_HEAD = frozenset(
+    {":method", ":path", "content-type", "grpc-timeout", "fn_request_id", CLIENT_HEADER}
+)
+"""What is kept of a stream's headers."""
 
 _FAULTS = frozenset({errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, errno.EOPNOTSUPP})
 """Errors of accept(2) about the listening socket; others are about a client that has gone."""
@@ -284,6 +303,20 @@ class _Door:
         return protocol
 
 
+class _Waiting(Struct):
+    """A stream without a task, with what `_Streams.accept` was given."""
+
+    stream: WireStream
+    headers: dict[str, str]
+    release: Callable[[], None]
+    deadline: float
+    """For its first message."""
+    expired: Callable[[_Waiting], None]
+
+    def expire(self) -> None:
+        self.expired(self)
+
+
 class _Streams(grpclib_protocol.AbstractHandler):
     """Starts a Trio task for each stream of one connection, once there is something to do: a stream
     that was only opened, or whose call is refused at once, has none. Called by grpclib,
@@ -291,8 +324,8 @@ class _Streams(grpclib_protocol.AbstractHandler):
 
     def __init__(self, serving: Serving) -> None:
         self._serving = serving
-        self._waiting: dict[WireStream, tuple[dict[str, str], Callable[[], None]]] = {}
-        """Streams without a task, with what `accept` was given."""
+        self._waiting: dict[WireStream, _Waiting] = {}
+        self._deadlines = Deadlines(self._waiting.values)
         self._opened = False
         self._protocol: WireProtocol | None = None
         self.nursery: trio.Nursery | None = None
@@ -303,6 +336,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
         self.nursery = nursery
         self._protocol = protocol
         self._opened = True
+        nursery.start_soon(self._deadlines.watch)
         for stream in tuple(self._waiting):
             self._look(stream)
         protocol.connection.flush()
@@ -320,12 +354,20 @@ class _Streams(grpclib_protocol.AbstractHandler):
         release_stream: Callable[[], None],
     ) -> None:
         assert isinstance(stream, WireStream)
-        stream.opened_at = trio.current_time()
-        self._waiting[stream] = dict(headers), release_stream
+        stream.opened_at = now = trio.current_time()
+        head = {name: value for name, value in headers if name in _HEAD}
+        set_deadline(stream.cancel_scope, head.get("grpc-timeout"), now)
+        deadline = min(now + FIRST_SECONDS, stream.cancel_scope.deadline)
+        self._waiting[stream] = _Waiting(stream, head, release_stream, deadline, self._expire)
+        self._serving.waiting += 1
         if self._serving.stopping or (self._opened and self.nursery is None):
             self._refuse(stream)
+        elif self._serving.waiting > MAX_WAITING and len(self._waiting) > FEW_WAITING:
+            self._refuse(stream)
+            stream.connection.resets.spend(EMPTY_RESET)
         else:
             stream.on_input = partial(self._look, stream)
+            self._deadlines.add(deadline)
 
     def _look(self, stream: WireStream) -> None:
         """Something has come on a stream that has no task, or it is over."""
@@ -334,31 +376,43 @@ class _Streams(grpclib_protocol.AbstractHandler):
             return
         if self.nursery is None or not (stream.inbox.unread or stream.ended):
             return
-        headers, release = self._waiting[stream]
+        waiting = self._waiting[stream]
+        headers = waiting.headers
         assert self._protocol is not None
         begun = begin_engagement(self._serving, stream, headers, self._protocol.peer)
         if begun is None:
             return
-        stream.on_input = None
-        del self._waiting[stream]
+        self._take(stream)
         if begun == REFUSED:
             self._protocol.processor.drop(stream)
-            self._protocol.note_answered()
+            self._protocol.connection.note_answered()
         else:
             stream.begun = True
             engagement = begun if isinstance(begun, Engagement) else None
-            self.nursery.start_soon(self._serve, stream, headers, release, engagement)
+            self.nursery.start_soon(self._serve, stream, headers, waiting.release, engagement)
+
+    def _take(self, stream: WireStream) -> _Waiting | None:
+        """It does not wait any more."""
+        stream.on_input = None
+        found = self._waiting.pop(stream, None)
+        if found is not None:
+            self._serving.waiting -= 1
+        return found
+
+    def _expire(self, waiting: _Waiting) -> None:
+        """No message has come in time."""
+        stream = waiting.stream
+        stream.finish(RESPONSE_HEADERS, trailers(DEADLINE_EXCEEDED, "no message came in time"))
+        self._forget(stream)
 
     def _refuse(self, stream: WireStream) -> None:
         """Prove to the client that nothing of it was looked at."""
-        stream.on_input = None
         stream.reset_now(ErrorCodes.REFUSED_STREAM)
         self._forget(stream)
 
     def _forget(self, stream: WireStream) -> None:
-        stream.on_input = None
-        if (found := self._waiting.pop(stream, None)) is not None:
-            found[1]()
+        if (found := self._take(stream)) is not None:
+            found.release()
 
     async def _serve(
         self,
@@ -372,7 +426,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
             await serve_stream(self._serving, stream, headers, self._protocol.peer, engagement)
         finally:
             if not stream.broken:
-                self._protocol.note_answered()
+                self._protocol.connection.note_answered()
             release_stream()
 
     def cancel(self, stream: grpclib_protocol.Stream) -> None:

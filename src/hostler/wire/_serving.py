@@ -36,6 +36,8 @@ class Serving:
     """Calls that one ``EngageMany`` stream may carry at once; 0 = there is no such method."""
     health: Health = attrs.Factory(Health)
     stopping: bool = False
+    waiting: int = 0
+    """Streams of which no message has come."""
 
 
 async def outcome_of(rpc: Callable[[], Awaitable[None]], peer: str) -> tuple[int, str]:

@@ -49,6 +49,8 @@ class SharedCall:
     """A frame of the peer was taken, so that something may have come of it."""
     queued = False
     """Whether it stands in the shared stream's queue."""
+    opened_at = 0.0
+    """Of a server: when the client has begun it."""
     attended = True
     """Whether somebody works for it at this end."""
     on_broken: Callable[[], None] | None = None
@@ -96,6 +98,7 @@ class SharedCall:
     def deliver(self, envelope: Envelope) -> None:
         """Take what has come for this call."""
         if self._done or self.ended:
+            self._shared.note_late(envelope)
             if self._done and envelope.reset:
                 self._drop_outbox()
                 self._end, self._reset = None, 0

@@ -49,6 +49,9 @@ class ClientStream(SharedStream):
         if envelope.call > self._last_number:
             raise codec.CodecError(f"call {envelope.call} has never begun")
 
+    def note_late(self, envelope: Envelope) -> None:
+        """Runners waste nobody's time."""
+
     def _check_response(self) -> None:
         stream = self._stream
         if not stream.response_is_good:
@@ -107,8 +110,11 @@ class SharedEngagement(BegunEngagement):
     def leave(self) -> None:
         """The runner cancels the call unless it has ended."""
         self._shared.engagements -= 1
-        self._call.reset(_CANCEL)
-        self._call.leave()
+        call = self._call
+        if call.number:  # else nothing was sent
+            self._slot.protocol.connection.note_left(answered=call.ended is not None)
+        call.reset(_CANCEL)
+        call.leave()
         self._pool.release(self._slot)
 
     def cut(self) -> None:

@@ -18,8 +18,10 @@ from hostler.frames import ClientFrame, Data, RunnerFrame
 
 from . import _codec as codec
 from ._broken import Broken, PeerDone, StreamBroken
+from ._budget import Flood
 from ._engage_codec import decode_client
 from ._envelope import OK_END, CallEnd, Envelope
+from ._h2 import END_EARNS, SMALL, ServerH2
 from ._messages import data_parts
 from ._serving import DEADLINE_PASSED, OK_STATUS, SHUTTING_DOWN, Serving, decode, outcome_of
 from ._shared_call import CALL_WINDOW, SharedCall
@@ -78,6 +80,9 @@ class _ServerStream(SharedStream):
         self.failure: Broken | None = None
         self.deadlines = Deadlines(self.calls.values)
         self._client = client
+        self._connection = connection = stream.connection
+        assert isinstance(connection.h2, ServerH2)
+        self._h2 = connection.h2
         self._serving = serving
         self._workers: Workers | None = None
 
@@ -93,8 +98,19 @@ class _ServerStream(SharedStream):
             self.flush_all()
             self.detach()
 
+    def _deal_out(self, envelope: Envelope) -> None:
+        if not envelope.frames and not envelope.reset:
+            self._h2.note_useless()  # (credit, of which there is little for each answer)
+        super()._deal_out(envelope)
+
+    def note_late(self, envelope: Envelope) -> None:
+        frames = envelope.frames
+        if envelope.reset or (frames and sum(map(len, frames)) < SMALL):
+            self._h2.note_useless()
+
     def _unknown(self, envelope: Envelope) -> None:
         if envelope.call <= self._last_number or envelope.reset:
+            self.note_late(envelope)
             return
         self._last_number = envelope.call
         deadline = math.inf
@@ -107,9 +123,12 @@ class _ServerStream(SharedStream):
         if len(self.calls) >= 2 * limit:
             raise self.too_much(f"more than {limit} calls at once, and their refusals")
         self.calls[call.number] = call
+        call.opened_at = trio.current_time()
         if self.refusing or self._serving.stopping or len(self.calls) > limit:
             call.reset(ErrorCodes.REFUSED_STREAM)
             call.leave()
+            if len(self.calls) > limit:  # a client may know better
+                self._connection.resets.spend()
             return
         call.deliver(envelope)
         self.deadlines.add(deadline)
@@ -152,11 +171,23 @@ class _ServerStream(SharedStream):
             raise
         finally:
             call.on_broken = None
-            if status is None and not call.taken:
+            if call.broken:
+                self._note_reset(call)
+            elif status is None and not call.taken:
                 call.reset(ErrorCodes.REFUSED_STREAM)
             else:
                 call.finish(OK_END if status == OK_STATUS else CallEnd(*(status or SHUTTING_DOWN)))
+                self._connection.note_answered()
+                self._h2.earned += END_EARNS
             call.leave()
+
+    def _note_reset(self, call: SharedCall) -> None:
+        if self._connection.is_closing():
+            return
+        try:
+            self._connection.note_reset(call.opened_at, begun=True)
+        except Flood as flood:
+            self._connection.cut(str(flood))
 
 
 class _Engagement(ServerEngagement):

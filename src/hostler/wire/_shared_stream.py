@@ -16,6 +16,7 @@ from collections import deque
 import structlog
 
 from ._broken import Broken, StreamBroken
+from ._budget import Flood
 from ._buffers import PREFIX
 from ._codec import CodecError
 from ._envelope import Envelope, decode_batch
@@ -66,6 +67,10 @@ class SharedStream(ABC):
     def _unknown(self, envelope: Envelope) -> None:
         """An envelope for a call that is not there. Raises `CodecError` if there can't be one,
         `StreamBroken` if there are too many."""
+
+    @abstractmethod
+    def note_late(self, envelope: Envelope) -> None:
+        """An envelope has come for a call that is over, or that does not begin."""
 
     @abstractmethod
     def _ended(self) -> None:
@@ -160,6 +165,8 @@ class SharedStream(ABC):
             self.fail(Broken(INTERNAL, UNDECODABLE))
         except StreamBroken as error:
             self.fail(error.broken)
+        except Flood as flood:
+            stream.connection.cut(str(flood))
         if self.over:
             return
         if stream.broken:

@@ -358,6 +358,11 @@ class WireStream(grpclib_protocol.Stream):
             self._h2_connection.reset_stream(self.known_id, error_code=ErrorCodes.NO_ERROR)
         self.connection.flush()
 
+    @property
+    def all_sent(self) -> bool:
+        """Whether something was queued, and all of it was handed to the transport."""
+        return 0 < self._queued == self._sent
+
     async def flush(self) -> None:
         """Wait until all that was queued has been handed to the transport; as `wait_sent`."""
         await self.wait_sent(self._queued)
