@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import attrs
@@ -13,7 +14,16 @@ from tests.cli._process import ends
 
 from .http import Reply, call, metric, posting, until_metric
 from .load import Load
-from .nodes import LIMIT, Fleet, Runner, errors_of, open_fleet, open_single
+from .nodes import (
+    LIMIT,
+    Fleet,
+    Runner,
+    errors_of,
+    open_fleet,
+    open_lb,
+    open_runner,
+    open_single,
+)
 
 CALLS = 40
 FNS = {"fnt": {"memory": 1, "timeout": LIMIT}}
@@ -101,6 +111,35 @@ async def test_runner_ends_within_its_grace_though_a_call_hangs(folder: Path) ->
                 await runner.drain()
         assert [reply.status for reply in replies] == [500]
         assert replies[0].json() == {"message": "internal server error"}
+
+
+@pytest.mark.parametrize("kind", ["lb", "serve"])
+async def test_clients_of_calls_that_outlast_the_grace_get_an_answer(
+    folder: Path, kind: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        if kind == "serve":
+            single = await stack.enter_async_context(open_single(folder, "--grace", "0.2"))
+            node, runner = single.node, single
+        else:
+            runner = await stack.enter_async_context(open_runner(folder))
+            node = await stack.enter_async_context(
+                open_lb(folder, [runner.address], "--grace", "0.2")
+            )
+        replies: list[Reply] = []
+
+        async def hang() -> None:
+            replies.append(await call(node, "hang"))
+
+        with trio.fail_after(LIMIT):
+            async with trio.open_nursery() as nursery:
+                for _ in range(3):
+                    nursery.start_soon(hang)
+                await until_metric(node, "fn_running", 3)
+                assert await ends(node) == 0
+        assert [reply.status for reply in replies] == [500] * 3  # they ran: no 503
+        if kind == "lb":
+            await runner.drain()
 
 
 async def first_line(front: Fleet | Runner) -> None:

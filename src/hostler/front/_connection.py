@@ -21,7 +21,7 @@ from hostler.frames import BODY_PIECE
 
 from ._dates import http_date
 from ._departures import Departures
-from ._exchange import Exchange, reason_of
+from ._exchange import LAST_SECONDS, Exchange, reason_of
 from ._framing import framing_fault, head_size
 from ._idle import IdleWatch
 from ._limits import within
@@ -132,6 +132,8 @@ class Connection:
 
     async def _serve(self) -> bool:
         """Serve requests; whether there may be more after the end of the scope."""
+        unread = False
+        """Of a request that was answered as it was cut off."""
         with self.scope:
             while (exchange := await self._next()) is not None:
                 self.served = True
@@ -140,6 +142,7 @@ class Connection:
                     await exchange.run()
                 finally:
                     self._exchange = None
+                    unread = exchange.answered and not exchange.is_read
                     self._on_gone.clear()
                     if self._ended:
                         self.owner.departures.forget(self._client.fd)
@@ -153,7 +156,22 @@ class Connection:
                     self.h11.start_next_cycle()
                 self.idle = True
             return False
-        return self.idle and not self._ending
+        goes_on = self.idle and not self._ending
+        if unread and not (goes_on or self._gone):
+            with trio.move_on_after(LAST_SECONDS, shield=True):
+                await self._linger()
+        return goes_on
+
+    def end(self) -> None:
+        """The time for a drain is over: break off what is served. What was not answered at all
+        until then gets an answer."""
+        self._ending = True
+        self.scope.cancel()
+
+    @property
+    def ends(self) -> bool:
+        """Whether what is served was cancelled while its client is there."""
+        return self.scope.cancel_called and not self._gone
 
     def _note_end(self, reset: bool) -> None:
         self._ended = True

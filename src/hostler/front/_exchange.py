@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from http.client import responses
 from typing import TYPE_CHECKING
 
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
     from ._connection import Connection
 
 log = structlog.get_logger(__name__)
+
+LAST_SECONDS = 1.0
+"""How long a client has for the answer that its request has ended with a drain's time."""
 
 
 class Exchange:
@@ -117,6 +121,11 @@ class Exchange:
         except Exception:
             log.exception("the application failed")
             await self._last_resort(500, "internal server error")
+        except trio.Cancelled:
+            if self._connection.ends:
+                with trio.move_on_after(LAST_SECONDS, shield=True), suppress(ClientGone):
+                    await self._last_resort(503, "The server is shutting down")
+            raise
         else:
             if self._bad_body is not None:
                 await self._last_resort(self._bad_body.error_status_hint, str(self._bad_body))

@@ -32,6 +32,7 @@ from hostler.errors import (
     Blame,
     ClientCancelled,
     RequestTooBig,
+    ServerBusy,
     public_error,
 )
 from hostler.headers import canonical_header
@@ -99,13 +100,9 @@ class Invoker:
                 with exchange.call_scope:
                     await exchange.run(exchange.incoming)
         finally:
-            if (
-                not exchange.ended
-                and exchange.call_scope.cancel_called
-                and not exchange.writer.gone
-            ):
+            if not exchange.ended and exchange.cancelled and not exchange.writer.gone:
                 await exchange.answer_for_agent()
-            if exchange.ended or exchange.call_scope.cancel_called:
+            if exchange.ended or exchange.cancelled:
                 self._account(exchange, route, method, started_ns)
             await exchange.aclose()
 
@@ -231,6 +228,15 @@ class _Exchange:
             await self._answer(reply)
         self.ended = True
 
+    @property
+    def cancelled(self) -> bool:
+        """By its client that goes, its agent, or the server, each of which ends. (What else cancels
+        it is not known here.)"""
+        server = self.server
+        return self.call_scope.cancel_called or (
+            server is not None and server.connection_scope.cancel_called
+        )
+
     def _discard(self) -> None:
         """Nobody wants the rest of the body: the client may send it all before it reads."""
         if self.incoming is not None:
@@ -243,11 +249,11 @@ class _Exchange:
             await self.body.aclose()
 
     async def answer_for_agent(self) -> None:
-        """The agent has ended, and with it the call and the connection's scope, but the client is
-        there. Bounded: that scope has no say any more."""
+        """The agent or the server has ended, and with it the call and the connection's scope, but
+        the client is there. Bounded: that scope has no say any more."""
         with trio.move_on_after(LAST_ANSWER_SECONDS, shield=True):
-            assert self.call is not None
-            reply = self._reply_to(self.error or self.call.cut_error())
+            error = ServerBusy() if self.call is None else self.call.cut_error()
+            reply = self._reply_to(self.error or error)
             if reply is not None:
                 reply.headers.append((b"connection", b"close"))
                 self.status = reply.status

@@ -23,6 +23,7 @@ from hostler.config import NodeConfig
 from ._connection import Connection
 from ._departures import Departures
 from ._entrance import Entrance
+from ._exchange import LAST_SECONDS
 from ._idle import IdleWatch
 from ._limits import head_limit
 from ._listen import BACKLOG, address_of, open_listeners
@@ -106,6 +107,12 @@ class HttpServer:
         for connection in self._connections:
             connection.close_if_idle()
 
+    async def end_at(self, deadline: float) -> None:
+        """Then end the requests that are still served."""
+        await trio.sleep_until(deadline)
+        for connection in self._connections:
+            connection.end()
+
 
 async def serve_http(
     app: ASGIApp,
@@ -122,7 +129,9 @@ async def serve_http(
     ``started()`` carries the `HttpServer`, with the addresses that were really bound. When
     ``shutdown`` is set: refuse new clients, so that they can go elsewhere, accept those that have
     connected or begun to, close the listening sockets, close idle connections, let requests finish
-    for ``grace`` seconds, cancel the rest and return. Cancelling does the last step at once.
+    for ``grace`` seconds, cancel the rest and return. Clients whose response has not begun by then
+    get an answer that says so: 503, but that of a call which may have run. Cancelling does the last
+    step at once, with no answer.
 
     Of ``config`` it uses ``max_request_header_size`` and the four times of HTTP:
     ``request_header_read_timeout`` (408 after it), ``request_body_read_timeout`` is the
@@ -155,7 +164,9 @@ async def serve_http(
                     accepting.start_soon(entrance.run)
                 task_status.started(server)
                 await (trio.Event() if shutdown is None else shutdown).wait()
-                connections.cancel_scope.deadline = Grace.of(grace).deadline()
+                deadline = Grace.of(grace).deadline()
+                watching.start_soon(server.end_at, deadline)
+                connections.cancel_scope.deadline = deadline + LAST_SECONDS
                 for entrance in entrances:
                     entrance.refuse()
                 server.drain()
