@@ -254,6 +254,50 @@ async def test_calls_have_a_token_of_their_own() -> None:
     assert await status(guarded(call_tokens=Tokens([CALL_TOKEN])), "/v2/apps") == 200
 
 
+@pytest.mark.parametrize("origins", [("https://page.test",), ("*",)])
+@pytest.mark.parametrize("local", [True, False])
+async def test_a_preflight_needs_no_token_but_what_follows_does(
+    origins: tuple[str, ...], local: bool
+) -> None:
+    """A browser sends no Authorization with it."""
+    app = guarded(*origins, local=local, tokens=Tokens((TOKEN,)), call_tokens=Tokens((CALL_TOKEN,)))
+    page = [("Origin", "https://page.test"), ("Sec-Fetch-Site", "cross-site")]
+    asks = [
+        *page,
+        ("Access-Control-Request-Method", "POST"),
+        ("Access-Control-Request-Headers", "authorization,content-type"),
+    ]
+    for path in ("/v2/apps", "/logs", *CALLS):
+        answer = await ask(app, path, *asks, method="OPTIONS")
+        assert (answer.status, answer.content) == (204, b"")
+        refused = await ask(app, path, *page, method="POST")
+        assert refused.status == 401
+        assert "access-control-allow-origin" in refused.headers  # the page may know why
+        token = TOKEN if path not in CALLS else CALL_TOKEN
+        given = [*page, ("Authorization", f"Bearer {token}")]
+        assert await status(app, path, *given, method="POST") == 200
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("Origin", "https://other.test"), ("Access-Control-Request-Method", "POST")],
+        [("Origin", "https://page.test")],
+        [("Access-Control-Request-Method", "POST")],
+        [],
+    ],
+)
+async def test_options_that_is_no_preflight_of_a_configured_page_passes_no_token(
+    headers: Pairs,
+) -> None:
+    """A function would run for it."""
+    tokens = Tokens((TOKEN,))
+    for origins in (("https://page.test",), ()):
+        app = guarded(*origins, local=False, tokens=tokens, call_tokens=Tokens((CALL_TOKEN,)))
+        for path in ("/v2/apps", *CALLS):
+            assert await status(app, path, *headers, method="OPTIONS") in (401, 403)
+
+
 async def test_no_function_gets_to_know_a_token() -> None:
     for rules in ({"call_tokens": Tokens([CALL_TOKEN])}, {"tokens": Tokens([CALL_TOKEN])}):
         request = await ask(guarded(**rules), CALLS[0], bearer(CALL_TOKEN), ("X-One", "1"))
