@@ -146,7 +146,16 @@ async def choose_tmpfs(
     config: AgentConfig, sees: Callable[[str], Awaitable[bool | None]]
 ) -> AgentConfig:
     """``config`` with its ``iofs_tmpfs`` decided, by trying, if it says nothing of it. ``sees``
-    tells whether functions get to see a directory (`Driver.sees_directory`)."""
+    tells whether functions get to see a directory (`Driver.sees_directory`).
+
+    Raises `ConfigError` if it wants what can't be: each call would fail."""
+    if config.iofs_tmpfs:
+        try:
+            probe = make_socket_directory(config)
+        except OSError as error:
+            raise ConfigError(f"FN_IOFS_TMPFS=true: {error}") from error
+        with trio.move_on_after(PROBE_LIMIT, shield=True):
+            await probe.remove()
     if config.iofs_tmpfs is not None:
         return config
     if await sees(config.iofs_docker_path or _parent(config)) is None:

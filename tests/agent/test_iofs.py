@@ -17,7 +17,10 @@ import trio.testing
 from hostler._gate import Gate, GateClosed
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import BadSocket, SocketDirectory, make_socket_directory
+from hostler.agent import Resources, open_agent
 from hostler.config import AgentConfig
+from hostler.drivers.sim import open_sim_driver
+from hostler.errors import ConfigError
 
 
 @contextlib.contextmanager
@@ -151,6 +154,18 @@ async def test_bad_tmpfs_options_leave_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="can't mount") as caught:
         make_socket_directory(config)
     assert caught.value.errno in (errno.EINVAL, errno.EPERM)
+    assert os.listdir(tmp_path) == []
+
+
+async def test_an_agent_that_may_not_mount_what_it_is_told_to_does_not_start(
+    tmp_path: Path,
+) -> None:
+    """Else all of its calls would fail, and none would be tried elsewhere."""
+    config = AgentConfig(iofs_path=str(tmp_path), iofs_tmpfs=True, iofs_opts="nonsense=1")
+    async with open_sim_driver({}) as driver:
+        with pytest.raises(ConfigError, match=r"FN_IOFS_TMPFS=true: .*can't mount a tmpfs"):
+            async with open_agent(driver, config=config, total=Resources(2**30, 4000)):
+                raise AssertionError("it has started")
     assert os.listdir(tmp_path) == []
 
 
