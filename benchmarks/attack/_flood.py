@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from ..http2 import Peer, open_peer
+from ..http2 import ENGAGE, Peer, open_peer
 from ._row import Row
 
 BATCH = 100
@@ -14,14 +14,21 @@ BATCH = 100
 
 
 def flood(
-    name: str, address: str, make: Callable[[Peer], bytes], *, count: int, seconds: float
+    name: str,
+    address: str,
+    make: Callable[[Peer], bytes],
+    *,
+    count: int,
+    seconds: float,
+    path: str = ENGAGE,
 ) -> Row:
-    """Send what ``make`` gives, ``count`` times or for ``seconds``, on one connection."""
+    """Send what ``make`` gives, ``count`` times or for ``seconds``, on one connection, in requests
+    for ``path``."""
 
     async def send() -> Row:
         began, sent = trio.current_time(), 0
         cut: float | None = None
-        async with open_peer(address) as peer:
+        async with open_peer(address, path=path) as peer:
             with trio.move_on_after(seconds):
                 while sent < count:
                     if not await peer.send(b"".join(make(peer) for _ in range(BATCH))):

@@ -101,4 +101,6 @@ async def _stop(world: World, kind: str) -> tuple[str, list[str]]:
     if failed := load.failed():
         faults.append(f"{len(failed)} short calls failed: {failed[0].reply}")
     answered = sum(isinstance(answer, Reply) for answer in answers)
+    if answered < HANGING:
+        faults.append(f"{HANGING - answered} clients were left without an answer")
     return f"{kind} {took:.2f} s ({answered} of {HANGING} that hang were answered)", faults

@@ -37,6 +37,7 @@ class Line:
             call_soon=lambda callback: callback(),
             h2=ServerH2(H2Configuration(client_side=False)),
             is_closing=lambda: False,
+            is_cut=False,
             note_answered=lambda: None,
             note_reset=lambda opened_at, *, begun: None,
         )

@@ -118,6 +118,8 @@ class WireConnection(grpclib_protocol.Connection):
         self.write: Callable[[list[Buffer]], None] = transport.writelines
         self.cut: Callable[[str], None] = lambda reason: None
         """Of a server: `WireProtocol.cut`."""
+        self.is_cut = False
+        """Nothing that has come is looked at any more."""
         self.shared_streams = 0
         """Of a server: ``EngageMany`` streams that are open."""
         self._client_side = bool(h2.config.client_side)
@@ -310,8 +312,6 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._unread = b""
         """Of a server: what has come and was not looked at, or not as a whole."""
         self._more = False
-        self._cut = False
-        """The client has used up a budget."""
 
     @property
     def usable(self) -> bool:
@@ -396,7 +396,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def _read_on_tls(self) -> None:
         if self._serve_turn():
             self._loop.call_soon(self._read_on_tls)
-        elif not self._cut and not self.connection.is_closing():
+        elif not self._is_cut() and not self.connection.is_closing():
             self.connection.transport.resume_reading()
 
     def _serve_turn(self) -> bool:
@@ -496,9 +496,9 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def cut(self, reason: str) -> None:
         """Read nothing more of a client that wastes the server's time, and close its connection
         after a moment in which answers go out. Idempotent."""
-        if self._cut:
+        if self.connection.is_cut:
             return
-        self._cut = self.draining = True
+        self.connection.is_cut = self.draining = True
         self._unread = b""
         log.warning("client cut off", peer=self.peer, reason=reason)
         self.connection.send_goaway(ErrorCodes.ENHANCE_YOUR_CALM)
@@ -509,7 +509,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._loop.call_later(CUT_SECONDS, self._end_cut, reason)
 
     def _is_cut(self) -> bool:
-        return self._cut  # (type checkers believe that it stays as it was)
+        return self.connection.is_cut  # (type checkers believe that it stays as it was)
 
     @_contained
     def _end_cut(self, reason: str) -> None:

@@ -33,6 +33,7 @@ _CANCEL = ErrorCodes.CANCEL
 
 class ClientStream(SharedStream):
     client_side = True
+    in_turn = -1
 
     def __init__(self, slot: Slot, headers: HeaderList, address: str) -> None:
         """Synchronous; the headers go out with the first batch. Raises `NotSent`."""

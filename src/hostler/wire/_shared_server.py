@@ -70,6 +70,8 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str, client: 
 
 class _ServerStream(SharedStream):
     client_side = False
+    in_turn = 16
+    """A millisecond's work or two, if each begins a call."""
 
     def __init__(self, serving: Serving, stream: WireStream, peer: str, client: str) -> None:
         super().__init__(stream, peer, max_unread=serving.shared_calls * CALL_WINDOW)
@@ -94,6 +96,8 @@ class _ServerStream(SharedStream):
 
     def close(self) -> None:
         """Hand over what the calls had to say last."""
+        while self._waits_turn:  # calls that have come must hear that they were not looked at
+            self._read_on()
         if not self.over:
             self.flush_all()
             self.detach()
@@ -154,8 +158,12 @@ class _ServerStream(SharedStream):
 
     async def _serve(self, call: SharedCall, scope: trio.CancelScope) -> None:
         """One call, as `serve_stream` does it for a stream. Cancelled by ``scope``."""
+        if call.broken:  # before its turn came
+            self._note_reset(call)
+            call.leave()
+            return
         call.on_broken = scope.cancel
-        if call.broken or call.expired:
+        if call.expired:
             scope.cancel()
         engagement = _Engagement(call, self._peer, self._client)
         status: tuple[int, str] | None = None

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections import deque
+from collections.abc import Iterator
 
 import structlog
 
@@ -42,6 +43,8 @@ class SharedStream(ABC):
     """One end of a stream that carries many calls. All methods are synchronous."""
 
     client_side: bool
+    in_turn: int
+    """Envelopes that are read before others have their turn; negative = all that have come."""
 
     def __init__(self, stream: WireStream, peer: str, *, max_unread: int) -> None:
         self.calls: dict[int, SharedCall] = {}
@@ -58,6 +61,11 @@ class SharedStream(ABC):
         self._scheduled = False
         self._last_number = 0
         self._half_closed = False
+        self._undealt: Iterator[Envelope] = iter(())
+        """Of the batch that is read."""
+        self._left_in_turn = self.in_turn
+        self._waits_turn = False
+        """There may be more to read, after others."""
         stream.on_input = self._on_input
         stream.on_room = self._flush
 
@@ -154,12 +162,27 @@ class SharedStream(ABC):
     # --- what comes; called by the stream ---
 
     def _on_input(self) -> None:
-        stream = self._stream
+        if not self._waits_turn:
+            self._read_on()
+
+    def _read_on(self) -> None:
+        """Deal out what is here, as much as is this stream's turn."""
+        stream, self._waits_turn = self._stream, False
+        if self.over or stream.connection.is_cut:
+            return
         try:
-            while (message := stream.receive_nowait()) is not None:
-                self._check_response()
-                for envelope in decode_batch(message):
+            while True:
+                for envelope in self._undealt:
                     self._deal_out(envelope)
+                    self._left_in_turn -= 1
+                    if not self._left_in_turn and not stream.broken:
+                        self._left_in_turn, self._waits_turn = self.in_turn, True
+                        stream.connection.call_soon(self._read_on)
+                        return
+                if (message := stream.receive_nowait()) is None:
+                    break
+                self._check_response()
+                self._undealt = iter(decode_batch(message))
         except CodecError as error:
             log.warning("undecodable message", peer=self._peer, reason=str(error))
             self.fail(Broken(INTERNAL, UNDECODABLE))

@@ -121,10 +121,11 @@ class TrioSide:
     async def _call(self) -> None:
         try:
             while True:
-                while self._due:
+                for _ in range(len(self._due)):  # (what is due after them has its own turn)
                     self._run(self._due.popleft())
-                self._caller = trio.lowlevel.current_task()
-                await trio.lowlevel.wait_task_rescheduled(self._stop_calling)
+                if not self._due:
+                    self._caller = trio.lowlevel.current_task()
+                    await trio.lowlevel.wait_task_rescheduled(self._stop_calling)
                 # What others have to say a turn later goes along: a turn costs less than a write.
                 await trio.lowlevel.cancel_shielded_checkpoint()
         finally:
