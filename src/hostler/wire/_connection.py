@@ -88,9 +88,9 @@ have more such streams in that time than it may open at once."""
 CUT_SECONDS = 0.5
 """How long answers still go out on a connection whose client has used up a budget. Nothing of it is
 read any more."""
-FRAMES_IN_TURN, STREAMS_IN_TURN = 32, 8
+FRAMES_IN_TURN, STREAMS_IN_TURN = 32, 4
 """Frames, other than plain DATA, and heads of new streams of one connection that are read before
-all others have their turn: a millisecond's work. A call needs some turns, each of which may be
+all others have their turn: half a millisecond's work. A call needs some turns, each of which may be
 behind one of a flood."""
 _UNKNOWN_LIMIT = 100
 """Streams to open before the peer has said how many it allows (RFC 9113, section 6.5.2, advises

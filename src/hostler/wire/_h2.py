@@ -29,6 +29,8 @@ _HEAD = Struct(">IBI")
 _SETTING = Struct(">HI")
 _DATA, _HEADERS, _RST_STREAM, _WINDOW_UPDATE = 0, 1, 3, 8
 """Types of frames."""
+_WITHOUT_HEADS = frozenset({_DATA, _RST_STREAM, _WINDOW_UPDATE})
+"""Those that can't change the table of the compression."""
 _END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
 """Flags of them."""
 _NO_ERROR = bytes(4)
@@ -287,7 +289,8 @@ class ServerH2(QuietH2):
                 continue
             if kind == _HEADERS and flags == _END_HEADERS and self._opens(stream_id):
                 return stop, [self._open(stream_id, data[begin:stop])]
-            self._heads.clear()
+            if kind not in _WITHOUT_HEADS:
+                self._heads.clear()
             return stop, self.receive_data(data[at:stop])
         return at, []
 
