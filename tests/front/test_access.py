@@ -107,6 +107,19 @@ async def test_two_hosts_are_none() -> None:
     assert await status(guarded(), "/v2/apps", *reversed(hosts)) == 400
 
 
+@pytest.mark.parametrize("path", ["/v2/apps", *CALLS])
+async def test_what_says_who_asks_is_there_once(path: str) -> None:
+    app = guarded("https://page.test", tokens=Tokens([TOKEN]), call_tokens=Tokens([TOKEN]))
+    right = ("Authorization", f"Bearer {TOKEN}")
+    for twice in (
+        [right, ("Authorization", "Bearer x")],
+        [("Authorization", "Bearer x"), right],
+        [right, ("Sec-Fetch-Site", "cross-site"), ("Sec-Fetch-Site", "none")],
+    ):
+        assert await status(app, path, *twice) == 400
+    assert await status(app, path, right, ("Cookie", "a=1"), ("Cookie", "b=2")) == 200
+
+
 async def test_a_request_without_a_host_is_no_browsers() -> None:
     request = AsgiRequest("/v2/apps", method="GET", version="1.0").body(b"")
     await request.run(guarded())

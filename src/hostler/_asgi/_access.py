@@ -18,7 +18,7 @@ from hostler.errors import APIError
 from ._own_server import Handler, HeadReader, head_reader
 from ._replies import Reply, error_reply
 from ._tokens import Tokens, bearer
-from ._types import ASGIApp, Receive, Scope, Send
+from ._types import ASGIApp, RawHeaders, Receive, Scope, Send
 
 OPEN = frozenset({"/", "/version", "/healthz", "/readyz"})
 """Paths that tell nothing of functions. Probes ask them by whatever name, or none."""
@@ -179,7 +179,11 @@ class GuardedApp(HeadReader):
                 return self._app, scope
         fields = dict(marks)
         hosts = [value for name, value in marks if name == b"host"]
-        if error := self._wrong_host(hosts) or self._wrong_page(scope, fields, hosts, is_call):
+        if error := (
+            _twice(marks, fields)
+            or self._wrong_host(hosts)
+            or self._wrong_page(scope, fields, hosts, is_call)
+        ):
             return error_reply(error)
         if is_call:
             return self._call(scope, fields)
@@ -209,8 +213,6 @@ class GuardedApp(HeadReader):
         return self._app, {**scope, "headers": rest}
 
     def _wrong_host(self, hosts: list[bytes]) -> APIError | None:
-        if len(hosts) > 1:
-            return APIError(400, "Host is there twice")
         # No browser leaves it out.
         if not hosts or not hosts[0] or hosts[0] in self._access.hosts:
             return None
@@ -237,6 +239,15 @@ class GuardedApp(HeadReader):
         if is_call and (site == b"same-site" or is_loopback(name_of(_host_in(origin)) or "")):
             return None
         return APIError(403, "Pages of other origins may not ask for this: see FN_API_CORS_ORIGINS")
+
+
+def _twice(marks: RawHeaders, fields: dict[bytes, bytes]) -> APIError | None:
+    """Who reads the first of two sees another request than who reads the last."""
+    if len(fields) == len(marks):
+        return None
+    names = [name for name, _ in marks if name != b"cookie"]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    return None if twice is None else APIError(400, f"{twice.decode().title()} is there twice")
 
 
 def _host_in(origin: bytes | None) -> bytes:
