@@ -96,8 +96,8 @@ class _ServerStream(SharedStream):
 
     def close(self) -> None:
         """Hand over what the calls had to say last."""
-        while self._waits_turn:  # calls that have come must hear that they were not looked at
-            self._read_on()
+        while self.waits_turn:  # calls that have come must hear that they were not looked at
+            self.read_on()
         if not self.over:
             self.flush_all()
             self.detach()

@@ -64,7 +64,7 @@ class SharedStream(ABC):
         self._undealt: Iterator[Envelope] = iter(())
         """Of the batch that is read."""
         self._left_in_turn = self.in_turn
-        self._waits_turn = False
+        self.waits_turn = False
         """There may be more to read, after others."""
         stream.on_input = self._on_input
         stream.on_room = self._flush
@@ -162,12 +162,12 @@ class SharedStream(ABC):
     # --- what comes; called by the stream ---
 
     def _on_input(self) -> None:
-        if not self._waits_turn:
-            self._read_on()
+        if not self.waits_turn:
+            self.read_on()
 
-    def _read_on(self) -> None:
+    def read_on(self) -> None:
         """Deal out what is here, as much as is this stream's turn."""
-        stream, self._waits_turn = self._stream, False
+        stream, self.waits_turn = self._stream, False
         if self.over or stream.connection.is_cut:
             return
         try:
@@ -176,8 +176,8 @@ class SharedStream(ABC):
                     self._deal_out(envelope)
                     self._left_in_turn -= 1
                     if not self._left_in_turn and not stream.broken:
-                        self._left_in_turn, self._waits_turn = self.in_turn, True
-                        stream.connection.call_soon(self._read_on)
+                        self._left_in_turn, self.waits_turn = self.in_turn, True
+                        stream.connection.call_soon(self.read_on)
                         return
                 if (message := stream.receive_nowait()) is None:
                     break
