@@ -13,6 +13,7 @@ from rich.console import Console
 
 from hostler.pool import PLACERS
 
+from ._growth import print_growth
 from ._plot import plot_results
 from ._report import medians, print_table, read_results, update_document, write_results
 from ._run import ORACLE, Plan, Result, simulate
@@ -53,6 +54,11 @@ def _parser() -> argparse.ArgumentParser:
         help="JSON files of earlier runs, whose results are shown as well",
     )
     add("--document", type=Path, help="a Markdown file in which the table is renewed")
+    add(
+        "--growth",
+        action="store_true",
+        help="instead: clients of one function that come all of a sudden, and what they get",
+    )
     add("--plot", type=Path, help="also draw the results, as an SVG or a PNG file")
     return parser
 
@@ -91,6 +97,9 @@ def main() -> None:
         if name not in NAMES:
             parser.error(f"no such placer: {name}")
     console = Console(highlight=False)
+    if options.growth:
+        print_growth(options.placers or tuple(PLACERS), sorted({1, options.lbs}), console)
+        return
     results = [result for path in options.earlier for result in read_results(path)]
     with ProcessPoolExecutor(options.processes) as pool:
         for future in as_completed(pool.submit(simulate, plan) for plan in _plans(options)):

@@ -178,8 +178,8 @@ async def _main(
                 if not counted and arrival.at >= plan.warm_up:
                     counted = True
                     tally.cold = -sum(runner.cold for runner in runners)
-                call, lb = _make_call(arrival), rng.randrange(plan.lbs)
-                call.extensions["lb"] = str(lb)
+                lb = rng.randrange(plan.lbs)
+                call = make_call(arrival, lb)
                 nursery.start_soon(_call, placers[lb], pool, call, arrival, tally, counted)
         watching.cancel_scope.cancel()
     tally.cold += sum(runner.cold for runner in runners)
@@ -203,7 +203,8 @@ async def _call(
         tally.attempts.append(call.attempts)
 
 
-def _make_call(arrival: Arrival) -> PendingCall:
+def make_call(arrival: Arrival, lb: int) -> PendingCall:
+    """The call of ``arrival``, which load balancer ``lb`` has got."""
     function = arrival.function
     model = Call(
         fn_id=function.name,
@@ -217,5 +218,5 @@ def _make_call(arrival: Arrival) -> PendingCall:
         body=BytesBody(),
         writer=DiscardWriter(),
         request=CallRequest(method="POST", url="/", headers={}),
-        extensions={"seconds": repr(arrival.seconds)},
+        extensions={"seconds": repr(arrival.seconds), "lb": str(lb)},
     )

@@ -11,6 +11,7 @@ import pytest
 import trio
 
 from hostler._launch_policy import MAX_PRICE
+from hostler.agent import ContainerState
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import ServerBusy
@@ -219,3 +220,41 @@ async def test_clients_that_leave_are_not_served_in_vain(
         assert len(refused) > 2400 / 2
         assert all(error.retry_after for error in refused)
         assert max(served) < min(patience, 11.0)
+
+
+async def start_one_more(node: Node, body: bytes) -> None:
+    """A call for which a load balancer wants one more container."""
+    call = node.call("sleeper", BytesBody(body))
+    call.launch, call.client = True, "lb"
+    await node.agent.submit(call)
+
+
+@pytest.mark.parametrize(("idle", "started"), [(1, 2), (2, 2)])
+async def test_a_balancer_gets_one_more_though_a_container_idles_for_a_moment(
+    autojump_clock: object, tmp_path: Path, idle: int, started: int
+) -> None:
+    """Its answer is on its way, and the next call is, too. But not if others idle as well."""
+    async with warmed(tmp_path, first=b"") as (driver, node):
+        assert await run_all(node, idle, "sleeper", b"1") == [None] * idle
+        began = trio.current_time()
+        await start_one_more(node, b"0.01")
+        assert trio.current_time() - began < START
+        await trio.sleep(2 * START)
+        assert driver.statistics().created == started
+        assert sum(node.agent.statistics().containers.values()) == started
+
+
+async def test_each_call_for_which_a_balancer_wants_one_more_starts_one(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """Also if one is on its way that is for no call in particular any more."""
+    async with warmed(tmp_path) as (driver, node):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(node.run, "sleeper", BytesBody(b"0.05"))
+            await trio.sleep(0.01)
+            nursery.start_soon(start_one_more, node, b"1")  # gets the container of the first
+            await trio.sleep(0.1)
+            containers = node.agent.statistics().containers
+            assert containers == {ContainerState.BUSY: 1, ContainerState.START: 1}
+            nursery.start_soon(start_one_more, node, b"1")
+        assert driver.statistics().created == 3

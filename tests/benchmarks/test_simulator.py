@@ -11,6 +11,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from benchmarks.simulator._growth import simulate_growth
 from benchmarks.simulator._oracle import Oracle
 from benchmarks.simulator._plot import plot_results
 from benchmarks.simulator._report import medians, update_document, write_results
@@ -178,3 +179,11 @@ def test_the_table_of_a_document_has_the_medians_of_the_seeds(tmp_path: Path) ->
     ]
     with pytest.raises(ValueError, match="lacks"):
         update_document(results, Path(__file__).with_name("__init__.py"))
+
+
+@pytest.mark.parametrize("lbs", [1, 2])
+@pytest.mark.parametrize("placer", ["warm", "bounded"])
+def test_clients_that_come_in_steps_get_a_container_each(placer: str, lbs: int) -> None:
+    growth = simulate_growth(placer, lbs, 0.05, (1, 8, 1, 16))
+    assert min(growth.shares) > 0.9
+    assert growth.containers < 40

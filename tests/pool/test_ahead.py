@@ -102,23 +102,23 @@ class Row:
 
 def test_who_waits_on_runners_and_where_the_next_waits_for_the_shortest_time() -> None:
     ahead, other = Ahead(), FakeRunner("r:2")
-    assert (ahead.behind(), ahead.shortest(), ahead.starting()) == (0, None, 0)
+    assert (ahead.behind, ahead.shortest(), ahead.starting()) == (0, None, 0)
     ahead.learn(RUNNER, 2)
     ahead.learn(other, 4, starting=3)
     assert ahead.starting() == 3
     for address, calls in (("r:1", 3), ("r:2", 4), ("r:3", 5)):
         for _ in range(calls):
             ahead.begin(address)
-    assert ahead.behind() == 1  # nothing is known of the third
+    assert ahead.behind == 1  # nothing is known of the third
     assert ahead.shortest() is other
     for _ in range(3):
         ahead.begin("r:2")
-    assert (ahead.behind(), ahead.shortest()) == (4, RUNNER)
+    assert (ahead.behind, ahead.shortest()) == (4, RUNNER)
     ahead.begin("r:1")
     ahead.begin("r:2")
     assert ahead.shortest() is None
     ahead.learn(other, 7)
-    assert (ahead.behind(), ahead.starting()) == (3, 0)
+    assert (ahead.behind, ahead.starting()) == (3, 0)
 
 
 KEY = "key"

@@ -170,7 +170,7 @@ class SlotQueue(Generic[S]):
         """Stand in line, and have a container launched if one is due."""
         waiter: Waiter[S] = Waiter(call, joined_at=self._clock())
         self._waiters[waiter] = None
-        if self._spare:
+        if self._spare and not call.launch:  # its load balancer has counted those on their way
             launch = next(iter(self._spare))
             del self._spare[launch]
             self._assign(launch, waiter)

@@ -31,6 +31,8 @@ class Ahead:
         self._starting: dict[str, int] = {}
         self._runners: dict[str, Runner] = {}
         self._in_flight: dict[str, int] = {}
+        self.behind = 0
+        """Calls that wait on runners behind those that run, or for a container that starts."""
 
     def __bool__(self) -> bool:
         """Whether a call is anywhere."""
@@ -44,6 +46,9 @@ class Ahead:
         ``share`` calls may be there at once, because other LBs want in; 0 = none does."""
         address = runner.address
         self._runners[address] = runner
+        calls = self._in_flight.get(address, 0)
+        self.behind -= _beyond(calls, self._slots.get(address, 0))
+        self.behind += _beyond(calls, slots)
         self._slots[address] = slots
         if starting:
             self._starting[address] = starting
@@ -56,6 +61,7 @@ class Ahead:
 
     def forget(self) -> None:
         """Nothing is known of the runners any more, where no call is left."""
+        self.behind = 0
         self._slots.clear()
         self._shares.clear()
         self._starting.clear()
@@ -63,11 +69,15 @@ class Ahead:
 
     def begin(self, address: str) -> None:
         """A call goes there."""
-        self._in_flight[address] = self._in_flight.get(address, 0) + 1
+        calls = self._in_flight[address] = self._in_flight.get(address, 0) + 1
+        if calls > self._slots.get(address, calls) > 0:
+            self.behind += 1
 
     def end(self, address: str) -> None:
         """It is over."""
         left = self._in_flight.get(address, 0) - 1
+        if left >= self._slots.get(address, left + 1) > 0:
+            self.behind -= 1
         if left:
             self._in_flight[address] = left
         else:
@@ -86,15 +96,6 @@ class Ahead:
             told += slots
             own += 0 if slots else calls
         return told + max(0, own - starting)
-
-    def behind(self) -> int:
-        """Calls that wait on runners behind those that run, or for a container that starts."""
-        slots = self._slots
-        return sum(
-            calls - have
-            for address, calls in self._in_flight.items()
-            if calls > (have := slots.get(address, 0)) > 0
-        )
 
     def starting(self) -> int:
         """Containers that are on their way there, as the runners said last."""
@@ -134,3 +135,8 @@ class Ahead:
         if not self._slots.get(address) or run_seconds > MAX_RUN_SECONDS:
             return 0.0
         return RUNS * run_seconds or MAX_RUN_SECONDS
+
+
+def _beyond(calls: int, slots: int) -> int:
+    """Those of so many calls that have none of the ``slots``; none, if there is nothing known."""
+    return max(0, calls - slots) if slots else 0

@@ -134,6 +134,8 @@ class Line:
         """Have as many containers started as the policy says for those who wait and for ``coming``
         others, by those who came last: they would have to wait longest. Returns whether one who
         comes is among them."""
+        if now < self._look_at < math.inf and self.policy.has_failed and self.ahead:
+            return False  # until then nobody gets one, however many there are
         others = coming
         self.policy.waits(self._unserved + coming, now)
         while count := self._launches(now, others):
@@ -165,7 +167,7 @@ class Line:
         starting = max(self.starting, self.ahead.starting())
         return self.policy.launches(
             now,
-            waiting=able + max(starting, self.ahead.behind()),
+            waiting=able + max(starting, self.ahead.behind),
             alive=self.ahead.containers(self.starting),
             starting=starting,
             able=able,
@@ -174,7 +176,7 @@ class Line:
     @property
     def _unserved(self) -> int:
         """Calls that wait without a container, here or behind others on runners."""
-        behind = self.ahead.behind() - self.starting if self.waiters else 0
+        behind = self.ahead.behind - self.starting if self.waiters else 0
         return len(self.waiters) + max(0, behind)
 
     def expected_wait(self, now: float) -> float:

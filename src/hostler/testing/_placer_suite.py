@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from tempfile import TemporaryDirectory
 
 import trio
 import trio.testing
 
 from hostler.abc import Placed, Placer, Runner
+from hostler.agent import Resources, open_agent
 from hostler.call import PendingCall
-from hostler.config import PlacerConfig
+from hostler.config import AgentConfig, PlacerConfig
+from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.errors import APIError, FunctionError, FunctionFailed, ServerBusy
+from hostler.pool import GrpcRunner
+from hostler.runner import open_runner_service
 
 from ._fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
+from ._memory_client import MemoryRunnerClient
 from ._subject import Check, check_each, require
 
 MakePlacer = Callable[[PlacerConfig], Placer]
@@ -224,6 +231,89 @@ async def reservations(make: MakePlacer) -> None:
     require(not any(runner.held for runner in runners), "a slot is still held")
 
 
+@asynccontextmanager
+async def _open_runner(run: float, start: float) -> AsyncIterator[Runner]:
+    """A real runner with room for 64 simulated containers that start in ``start`` seconds and run
+    each call for ``run``."""
+
+    async def work(request: SimRequest) -> SimResponse:
+        await trio.sleep(run)
+        return SimResponse()
+
+    with TemporaryDirectory() as folder:
+        config = AgentConfig(iofs_path=folder, enable_nb_resource_tracker=True)
+        room = Resources(64 * 128 * 2**20, 64_000)
+        async with open_sim_driver() as driver:
+            driver.add_image("work", work, create_time=start)
+            async with (
+                open_agent(driver, config=config, total=room) as agent,
+                open_runner_service(agent) as service,
+            ):
+                runner = GrpcRunner(MemoryRunnerClient(service))
+                try:
+                    yield runner
+                finally:
+                    await runner.aclose()
+
+
+class _Clients:
+    """Clients of one function, each of which calls again as soon as it has its answer."""
+
+    def __init__(self, placer: Placer, runner: Runner, nursery: trio.Nursery) -> None:
+        self._placer = placer
+        self._pool = FakePool([runner])
+        self._nursery = nursery
+        self._number = 0
+        self._ended = 0
+
+    async def call(self) -> None:
+        call = fake_call(image="work", memory=128, timeout=30, idle_timeout=30)
+        await self._placer.place_call(self._pool, call)
+        self._ended += 1
+
+    def come(self, count: int) -> None:
+        """There are so many more."""
+        self._number += count
+        for _ in range(count):
+            self._nursery.start_soon(self._client)
+
+    async def _client(self) -> None:
+        while True:
+            await self.call()
+
+    async def keep_up(self, run: float, seconds: float) -> None:
+        """Require that they have nearly a container each after so many ``seconds``."""
+        await trio.sleep(seconds)
+        ended = self._ended
+        await trio.sleep(0.5)
+        rate, ideal = 2 * (self._ended - ended), self._number / run
+        text = f"{self._number} clients get {rate} of {ideal:.0f} calls/s after {seconds} s"
+        require(rate >= 0.9 * ideal, text)
+
+
+async def growth_after_single_calls(make: MakePlacer) -> None:
+    """A function that was called singly gets the containers that its next clients need."""
+    run = 0.03
+    async with _open_runner(run, start=0.4) as runner, trio.open_nursery() as nursery:
+        clients = _Clients(make(PlacerConfig(placer_timeout=60)), runner, nursery)
+        for _ in range(5):
+            await clients.call()
+        clients.come(4)
+        await clients.keep_up(run, seconds=2.5)
+        nursery.cancel_scope.cancel()
+
+
+async def growth_by_steps(make: MakePlacer) -> None:
+    """More clients get more containers, however many there are already."""
+    run = 0.05
+    async with _open_runner(run, start=0.5) as runner, trio.open_nursery() as nursery:
+        clients = _Clients(make(PlacerConfig(placer_timeout=60)), runner, nursery)
+        for more in (1, 7, 8):
+            clients.come(more)
+            await clients.keep_up(run, seconds=4)
+        nursery.cancel_scope.cancel()
+
+
 PLACER_CHECKS: tuple[Check[MakePlacer], ...] = (
     places,
     outcome_is_final,
@@ -241,6 +331,8 @@ PLACER_CHECKS: tuple[Check[MakePlacer], ...] = (
     closing,
     waiting_calls,
     reservations,
+    growth_after_single_calls,
+    growth_by_steps,
 )
 """Each takes a function that makes a placer of a `PlacerConfig`."""
 
