@@ -13,7 +13,8 @@ from hostler.cli import app
 _HEAD = """\
 # The command line
 
-What `--help` shows, for all commands. An option that is not given has the value of its variable.
+This page shows the `--help` of all commands. Without the option, a command uses the option's
+variable.
 """
 
 

@@ -12,9 +12,10 @@ from hostler import errors
 _HEAD = """\
 # Errors
 
-A call that fails is answered with a code and `{"message": "..."}`. `blame` says whose mistake it
-is: the service's, or the user's, who wrote the function. Codes and texts are Fn's. All else is a
-500, `internal server error`, and is told in the log only. The classes are in `hostler.errors`.
+The answer to a failed call is a code and `{"message": "..."}`. `blame` says whose mistake it is: the
+service's, or the mistake of the user that wrote the function. Codes and texts are Fn's. Any other
+error is a 500, `internal server error`; only the log has its cause. The classes are in
+`hostler.errors`.
 """
 
 

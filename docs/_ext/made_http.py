@@ -16,8 +16,8 @@ from hostler.store import open_datastore
 _HEAD = """\
 # The HTTP API in detail
 
-Made of `/v2/openapi.json` of this version. What goes for all of it, such as pages, merging and
-limits, is told [here](../api.md).
+This page is made of `/v2/openapi.json` of this version. [The API](../api.md) describes what all
+operations have in common, such as pages, merging and limits.
 """
 _PATH = "/v2/openapi.json"
 

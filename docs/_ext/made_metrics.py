@@ -19,8 +19,8 @@ from hostler.wire import TLSMetrics
 _HEAD = """\
 # Metrics
 
-At `/metrics` of each node, for Prometheus. The names are Fn's where Fn has the metric, also for
-counters, which do not end in `_total` therefore and have the type `unknown`. A histogram has
+Each node serves its metrics for Prometheus at `/metrics`. A metric that Fn also has keeps Fn's
+name. Fn's counters do not end in `_total`, so they have the type `unknown`. A histogram has
 `_bucket`, `_sum` and `_count`.
 """
 
