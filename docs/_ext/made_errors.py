@@ -12,10 +12,9 @@ from hostler import errors
 _HEAD = """\
 # Errors
 
-The answer to a failed call is a code and `{"message": "..."}`. `blame` says whose mistake it is:
-the service's, or the mistake of the user that wrote the function. Codes and texts are Fn's. Any
-other error is a 500, `internal server error`; only the log has its cause. The classes are in
-`hostler.errors`.
+The answer to a failed call is a code and `{"message": "..."}`. `blame` says who made the mistake:
+the service, or the user that wrote the function. Codes and texts are Fn's. Any other error is a
+500, `internal server error`; only the log has its cause. The classes are in `hostler.errors`.
 """
 
 

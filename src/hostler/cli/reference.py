@@ -33,21 +33,24 @@ _HEAD = """\
 # Settings
 
 Each setting is an environment variable and, in code, a field of a frozen class: `X.from_env()` or
-`X(field=value)`. With `NAME_FILE` set instead of `NAME`, the value is read from that file. A value
-that can't be used ends the start with one line that names the variable, the value and what it
-takes; a variable that is none, but nearly has the name of one, is warned of. Names, defaults and
-parsing are Fn's, unless a description says "ours". Some are there only so that an environment
-made for Fn can be kept: they say "No effect".
+`X(field=value)`. If `NAME_FILE` is set instead of `NAME`, the value is read from that file. A value
+that can't be used ends the start with one line that names the variable, the value and the values
+that it takes. An unknown variable whose name is close to a setting's name gets a warning.
 
-The first table is of variables that only the commands know.
+Names, defaults and parsing are Fn's, unless a description says "ours". A setting that says "No
+effect" exists only so that you can keep an environment made for Fn. A value in parentheses, as in
+"Seconds (5)", is the default.
 
-This page is made by `python -m hostler.cli.reference`.
+The first table lists variables that only the commands know.
+
+`python -m hostler.cli.reference` makes this page.
 """
 
 _COMMANDS = """\
 ## The commands: `hostler serve`, `api`, `lb`, `runner`, and the client's
 
-Each is an option too, and the option wins. All are ours, and have no `NAME_FILE`.
+Each variable is also an option, and the option wins. All of them are ours, and none has a
+`NAME_FILE`.
 """
 
 _SECTIONS: tuple[tuple[str, type[EnvConfig]], ...] = (

@@ -17,23 +17,23 @@ class BodyConfig(EnvConfig):
     body_memory: int = attrs.field(
         default=256 * 1024 * 1024, metadata=setting(number(), "FN_BODY_MEMORY")
     )
-    """Bytes (268 435 456) of memory for the bodies of all calls together. With more, bodies are
-    kept in files. Bodies up to 64 KiB that came at once are counted, but stay in memory."""
+    """Bytes (268 435 456) of memory for the bodies of all calls together. Further bodies are kept
+    in files. Bodies of up to 64 KiB that arrive at once are counted, but stay in memory."""
 
     body_spill_size: int = attrs.field(
         default=1024 * 1024, metadata=setting(number(), "FN_BODY_SPILL_SIZE")
     )
-    """Bytes (1 048 576) of one body that are kept in memory. With more, what there is of it goes
-    to a temporary file."""
+    """Bytes (1 048 576) of one body that are kept in memory. A larger body goes to a temporary
+    file."""
 
     body_disk: int = attrs.field(
         default=1024 * 1024 * 1024, metadata=setting(number(), "FN_BODY_DISK")
     )
-    """Bytes (1 073 741 824) of files for the bodies of all calls together, 0 = no files. With
-    more, or on a disk that is full or takes more than 5 s, a call that a runner refuses after it
-    has taken some of its body gets a 503 instead of another attempt, and a detached call gets a
-    503 at once; on one that can't be written for another reason, a 500."""
+    """Bytes (1 073 741 824) of files for the bodies of all calls together; 0 = no files. If there
+    is no more room, or the disk is full or takes more than 5 s, a detached call gets a 503 at once.
+    Another call gets a 503 instead of another attempt if a runner refuses it after taking some of
+    its body. If the disk can't be written for another reason, the answer is a 500."""
 
     body_dir: str = attrs.field(default="", metadata=setting(ABSOLUTE_PATH, "FN_BODY_DIR"))
-    """Directory of these files ("" = ``TMPDIR``, or else ``/tmp``), on a local disk. They have no
-    names, and are gone with their calls or the process."""
+    """Directory of these files ("" = ``TMPDIR``, or else ``/tmp``), on a local disk. The files have
+    no names. They disappear with their calls or with the process."""

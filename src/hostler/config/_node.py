@@ -30,36 +30,37 @@ class NodeConfig(EnvConfig):
         default="full",
         metadata=setting(choice("full", "api", "lb", "pure-runner", "runner"), "FN_NODE_TYPE"),
     )
-    """What the node is (full): what ``hostler`` without a command starts. ``runner`` is another
-    word for ``pure-runner``. Fn takes any other word for ``full``; here it is an error. A command
-    is itself what the node is, and skips the variable."""
+    """Kind of node (full) that ``hostler`` without a command starts. ``runner`` is another word for
+    ``pure-runner``. Any other word is an error; Fn takes it for ``full``. Commands such as
+    ``hostler lb`` ignore the variable."""
 
     port: int = attrs.field(default=8080, metadata=setting(_PORT, "FN_PORT"))
-    """TCP port (8080) of the HTTP front end, 0 = any free one."""
+    """TCP port (8080) of the HTTP front end; 0 = any free port."""
 
     grpc_port: int = attrs.field(default=9190, metadata=setting(_PORT, "FN_GRPC_PORT"))
-    """TCP port (9190) of a pure runner, 0 = any free one."""
+    """TCP port (9190) of a pure runner; 0 = any free port."""
 
     # --- the LB ---
 
     runner_api_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_RUNNER_API_URL"))
-    """URL (none) of the API node that an LB asks for apps and functions, without a path; the node
-    type ``lb`` needs it, unless functions are declared in a file."""
+    """URL (none), without a path, of the API node that an LB asks for apps and functions. The node
+    type ``lb`` needs it, unless a file declares the functions."""
 
     runner_addresses: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(TARGETS, "FN_RUNNER_ADDRESSES")
     )
-    """The runners (none) of an LB, separated by commas; LBs need them. ``host:port`` is one runner,
-    ``dns://name:port`` all addresses of a name, ``srv://name`` all that its SRV records name."""
+    """Runners (none) of an LB, separated by commas; an LB needs them. ``host:port`` is one runner,
+    ``dns://name:port`` a runner at each address of a name, ``srv://name`` a runner at each address
+    in the SRV records of a name."""
 
     placer: str = attrs.field(default="warm", metadata=setting(NON_EMPTY, "FN_PLACER"))
     """Name of the placer (warm): ``warm``, ``bounded``, ``least-loaded``, ``ch``, ``naive``, or
-    ``module:attribute`` of one of your own. Fn's default is ``naive``."""
+    ``module:attribute`` of a placer of your own. Fn's default is ``naive``."""
 
     lb_workers: int = attrs.field(default=1, metadata=setting(number(high=256), "FN_LB_WORKERS"))
-    """Processes (1) of an LB on its one port, so that it can use several cores; 0 = one for each
-    CPU that it may use. Each is a load balancer of its own; the limits of waiting calls and of
-    bodies are those of all together."""
+    """Number of processes (1) of an LB on its one port, so that it can use several cores; 0 = one
+    for each CPU that the LB may use. Each process is a load balancer of its own. The limits of
+    waiting calls and of bodies hold for all processes together."""
 
     public_lb_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_PUBLIC_LB_URL"))
     """Base URL of the endpoint annotations ("" = scheme and host of the request)."""
@@ -69,55 +70,56 @@ class NodeConfig(EnvConfig):
     runner_workers: int = attrs.field(
         default=1, metadata=setting(number(high=256), "FN_RUNNER_WORKERS")
     )
-    """Processes (1) of a pure runner, so that it can use several cores; 0 = one for each CPU that
-    it may use. Each is a runner of its own, on a port of its own and with its part of what all
-    together may use."""
+    """Number of processes (1) of a pure runner, so that it can use several cores; 0 = one for each
+    CPU that the runner may use. Each process is a runner of its own, on a port of its own and with
+    its share of the memory and CPUs."""
 
     # --- HTTP ---
 
     max_request_size: int = attrs.field(
         default=6_291_456, metadata=setting(_SIZE, "FN_MAX_REQUEST_SIZE")
     )
-    """Bytes of a request body (6 291 456), 0 = no limit. Fn has none by default."""
+    """Maximum bytes of a request body (6 291 456); 0 = no limit. Fn has no limit by default."""
 
     replay_limit: int = attrs.field(default=1_048_576, metadata=setting(_SIZE, "FN_REPLAY_LIMIT"))
-    """Bytes (1 048 576) of a streamed request body that are kept so that the call can be sent to
-    another runner, as far as all bodies together have room (``FN_BODY_MEMORY``). Ours: Fn keeps
-    the whole body."""
+    """Bytes (1 048 576) of a streamed request body that the node keeps, so that it can send the
+    call to another runner. All kept bodies together have a limit, too (``FN_BODY_MEMORY``). Ours:
+    Fn keeps the whole body."""
 
     max_request_header_size: int = attrs.field(
         default=65_536, metadata=setting(_SIZE, "FN_MAX_REQUEST_HEADER_SIZE")
     )
-    """Bytes (65 536) of a request head, 0 = 1 048 576. Fn's default is the latter."""
+    """Maximum bytes (65 536) of a request head; 0 = 1 048 576, which is Fn's default."""
 
     request_header_read_timeout: float = attrs.field(
         default=5.0, metadata=setting(TIME_LIMIT, "FN_REQUEST_HEADER_READ_TIMEOUT")
     )
-    """Seconds (5) in which a request head must have arrived, 0 = no limit. That is Fn's
-    default, here and for the next three."""
+    """Seconds (5) in which a request head must arrive; 0 = no limit, which is Fn's default for this
+    timeout and the next three."""
 
     request_body_read_timeout: float = attrs.field(
         default=300.0, metadata=setting(TIME_LIMIT, "FN_REQUEST_BODY_READ_TIMEOUT")
     )
-    """Seconds (300) in which a whole request must have arrived, 0 = no limit. No function may run
-    longer, by default."""
+    """Seconds (300) in which a whole request must arrive; 0 = no limit. By default no function may
+    run longer than 300 seconds."""
 
     response_write_timeout: float = attrs.field(
         default=60.0, metadata=setting(TIME_LIMIT, "FN_RESPONSE_WRITE_TIMEOUT")
     )
-    """Seconds (60) for which a client may take nothing of its response, 0 = no limit. The time of
-    the whole response has no limit, where Fn's setting is about that."""
+    """Seconds (60) for which a client may take nothing of its response; 0 = no limit. The whole
+    response may take any time. Fn's setting limits the whole response."""
 
     http_idle_timeout: float = attrs.field(
         default=120.0, metadata=setting(TIME_LIMIT, "FN_HTTP_IDLE_TIMEOUT")
     )
-    """Seconds (120) that a connection without a request is kept, 0 = no limit. Should be more than
-    the same time of a proxy before it."""
+    """Seconds (120) that a connection without a request is kept; 0 = no limit. Set it higher than
+    the same timeout of a proxy in front of the node."""
 
     api_cors_origins: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_ORIGINS")
     )
-    """Origins that browsers may call from (none = CORS off); first ``*`` = all."""
+    """Origins from which browsers may make requests (none = CORS off); ``*`` as the first = all
+    origins."""
 
     api_cors_headers: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_API_CORS_HEADERS")
@@ -127,35 +129,35 @@ class NodeConfig(EnvConfig):
     allowed_hosts: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(HOST_NAMES, "FN_ALLOWED_HOSTS")
     )
-    """Names by which the node may be asked (none), beside IP addresses, ``localhost`` and the names
-    in ``--bind`` and ``FN_PUBLIC_LB_URL``: the names that ``Host`` may have. ``.example.com`` is
-    also all names below it, ``*`` any name. None: a node that only its own machine reaches takes no
-    others, which keeps web pages away from it; any other node takes all. Ours."""
+    """Names (none) that ``Host`` may have, beside IP addresses, ``localhost`` and the names in
+    ``--bind`` and ``FN_PUBLIC_LB_URL``. ``.example.com`` also allows all names below it; ``*``
+    allows any name. If no names are set, a node that only its own machine can reach refuses all
+    other names, which keeps web pages away from it. Any other node then accepts all names. Ours."""
 
     api_token: tuple[str, ...] = attrs.field(
         default=(), repr=False, metadata=setting(TOKENS, "FN_API_TOKEN")
     )
-    """Tokens, one of which clients have to send (``Authorization: Bearer``) for the API, the page
-    and ``/logs`` (none = nobody has to). Several let you change them one after the other. A load
-    balancer sends the first to its API unless it has ``FN_TOKEN``. Ours."""
+    """Tokens for the API, the page and ``/logs`` (none = no token needed). A client must send one
+    of them (``Authorization: Bearer``). With several tokens you can change them one after the
+    other. A load balancer sends the first token to its API, unless ``FN_TOKEN`` is set. Ours."""
 
     invoke_token: tuple[str, ...] = attrs.field(
         default=(), repr=False, metadata=setting(TOKENS, "FN_INVOKE_TOKEN")
     )
-    """The same for calls, below ``/invoke`` and ``/t`` (none = nobody has to); those of
-    ``FN_API_TOKEN`` are as good. A function does not get to see it. ``hostler invoke`` sends
-    the first. Ours."""
+    """Tokens for calls, below ``/invoke`` and ``/t`` (none = no token needed). The tokens of
+    ``FN_API_TOKEN`` are valid for calls, too. Functions never see the token. ``hostler invoke``
+    sends the first token. Ours."""
 
     ui: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_UI"))
-    """Whether there is a page at ``/ui`` (yes) that shows which functions the node has and what
-    goes on there, to whoever can reach its port unless there is an ``FN_API_TOKEN``. Ours."""
+    """Whether the node has a page at ``/ui`` (yes) that shows its functions and their activity.
+    Without an ``FN_API_TOKEN``, anyone who reaches the node's port can see the page. Ours."""
 
     log_tail_bytes: int = attrs.field(
         default=0, metadata=setting(number(high=67_108_864), "FN_LOG_TAIL_BYTES")
     )
-    """Bytes of what functions have printed last that a node keeps in memory, and shows at ``/logs``
-    (0 = off), to whoever can reach its port unless there is an ``FN_API_TOKEN``: output may hold
-    secrets. 4194304 is some 20 000 short lines. Ours."""
+    """Bytes of the functions' latest output that the node keeps in memory and shows at ``/logs``; 0
+    (default) = off. Output may hold secrets, and without an ``FN_API_TOKEN`` anyone who reaches the
+    node's port can read it. 4194304 bytes hold some 20 000 short lines. Ours."""
 
     rid_header: str = attrs.field(default="", metadata=setting(TEXT, "FN_RID_HEADER"))
     """Request header that carries the request id ("" = request ids are off). Fn declares the
@@ -166,7 +168,7 @@ class NodeConfig(EnvConfig):
     log_format: Literal["text", "json"] = attrs.field(
         default="text", metadata=setting(choice("text", "json"), "FN_LOG_FORMAT")
     )
-    """How log lines look (text)."""
+    """Format of log lines (text)."""
 
     log_level: str = attrs.field(
         default="info",
@@ -175,35 +177,36 @@ class NodeConfig(EnvConfig):
             "FN_LOG_LEVEL",
         ),
     )
-    """Least level that is logged (info)."""
+    """Lowest level that is logged (info)."""
 
     log_dest: str = attrs.field(default="stderr", metadata=setting(LOG_DEST, "FN_LOG_DEST"))
-    """Where logs go (stderr): ``stderr``, ``udp://host:port`` or ``tcp://host:port`` for
-    syslog, ``file:///path``; a bare ``host:port`` is udp."""
+    """Destination of logs (stderr): ``stderr``, ``udp://host:port`` or ``tcp://host:port`` for
+    syslog, or ``file:///path``. A bare ``host:port`` means udp."""
 
     log_queue_lines: int = attrs.field(
         default=10_000, metadata=setting(number(low=1, high=1_000_000), "FN_LOG_QUEUE_LINES")
     )
-    """Lines (10 000) and KiB that may wait for a destination that is slow or stuck; further lines
-    are dropped and counted, so that nothing ever waits for the log. Ours."""
+    """Maximum number of lines (10 000), and of KiB, that wait for a slow or stuck destination.
+    Further lines are dropped and counted, so that nothing ever waits for the log. Ours."""
 
     log_prefix: str = attrs.field(default="", metadata=setting(TEXT, "FN_LOG_PREFIX"))
-    """Put before each line that goes to syslog (nothing)."""
+    """Text (none) before each line that goes to syslog."""
 
     zipkin_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_ZIPKIN_URL"))
-    """Zipkin collector that gets a trace of every request and call ("" = off). Of a URL without a
-    path the path is ``/api/v2/spans``. Needs the extra ``hostler[tracing]``."""
+    """URL of a Zipkin collector that gets a trace of every request and call ("" = off). If the URL
+    has no path, the path is ``/api/v2/spans``. Needs the extra ``hostler[tracing]``."""
 
     jaeger_url: str = attrs.field(default="", metadata=setting(HTTP_URL, "FN_JAEGER_URL"))
-    """The same for Jaeger, or any other collector of OTLP over HTTP ("" = off). The default path is
-    ``/v1/traces``. Fn's setting is about an older protocol of Jaeger, by Thrift."""
+    """URL of a Jaeger, or of any other collector of OTLP over HTTP, that gets the same traces ("" =
+    off). If the URL has no path, the path is ``/v1/traces``. Fn's setting is about an older
+    protocol of Jaeger, by Thrift."""
 
     process_collector_list: tuple[str, ...] = attrs.field(
         default=("dockerd", "docker-containerd"),
         metadata=setting(WORDS, "FN_PROCESS_COLLECTOR_LIST"),
     )
-    """Names of processes beside the node (``dockerd docker-containerd``) that ``/metrics`` has CPU,
-    memory and files of, as ``<name>_process_...``."""
+    """Names of other processes on the machine (``dockerd docker-containerd``). ``/metrics`` shows
+    their CPU, memory and files as ``<name>_process_...``."""
 
     @property
     def logs_debug(self) -> bool:

@@ -16,30 +16,31 @@ class RunnerConfig(EnvConfig):
     multiplex_calls: int = attrs.field(
         default=512, metadata=setting(number(high=4096), "FN_MULTIPLEX_CALLS")
     )
-    """Calls (512) that a load balancer may have at once on a stream that they share, of which it
-    has one for each connection; 0 = such streams are not offered."""
+    """Maximum number of calls (512) that a load balancer may have at once on a stream that they
+    share; 0 = such streams are not offered. A load balancer has one such stream for each
+    connection."""
 
     runner_keepalive_interval: float = attrs.field(
         default=60.0, metadata=setting(SECONDS, "FN_RUNNER_KEEPALIVE_INTERVAL")
     )
-    """Seconds (60) of silence on a connection after which a ping asks whether the process behind
-    the host still lives. Clients bear any number of them; only servers count pings."""
+    """Seconds (60) of silence on a connection after which a ping asks whether the load balancer's
+    process still lives. Clients accept any number of pings; only servers count them."""
 
     runner_keepalive_timeout: float = attrs.field(
         default=20.0, metadata=setting(SECONDS, "FN_RUNNER_KEEPALIVE_TIMEOUT")
     )
-    """Seconds (20) in which that ping must be answered; else the connection is given up, and its
-    calls are cancelled, but for acknowledged detached ones."""
+    """Seconds (20) in which the load balancer must answer that ping. Otherwise the runner gives the
+    connection up and cancels its calls, except acknowledged detached calls."""
 
     runner_vanished_timeout: float = attrs.field(
         default=30.0, metadata=setting(SECONDS, "FN_RUNNER_VANISHED_TIMEOUT")
     )
-    """Seconds (30) after which a host that is silently gone from the network is noticed. The kernel
-    probes in whole seconds: at least 2."""
+    """Seconds (30) after which the runner notices that a host has silently vanished from the
+    network. The kernel probes in whole seconds: at least 2."""
 
     tls_client_names: tuple[str, ...] = attrs.field(
         default=(), metadata=setting(COMMA_LIST, "FN_TLS_CLIENT_NAMES")
     )
-    """Names of the load balancers that may come (none = all that have a certificate of the
-    authority). One must be among the alternative names of the client's certificate; a common name
-    counts only in a certificate without those."""
+    """Names of the load balancers that may connect (none = all that have a certificate of the
+    authority). One of the names must be among the alternative names of the client's certificate. A
+    common name counts only in a certificate without alternative names."""

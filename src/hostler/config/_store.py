@@ -26,28 +26,29 @@ class StoreConfig(EnvConfig):
     ds_db_ping_max_retries: int = attrs.field(
         default=10, metadata=setting(number(), "FN_DS_DB_PING_MAX_RETRIES")
     )
-    """Attempts (10) to reach the database at the start, one second apart; 0 is 1."""
+    """Attempts (10) to reach the database at the start, one second apart; 0 means 1."""
 
     db_pool_size: int = attrs.field(default=10, metadata=setting(_POOL, "FN_DB_POOL_SIZE"))
-    """Connections (10) to the database, and operations at a time. Ours."""
+    """Connections (10) to the database, and therefore operations at a time. Ours."""
 
     db_timeout: float = attrs.field(default=10.0, metadata=setting(SECONDS, "FN_DB_TIMEOUT"))
-    """Seconds (10) that an operation may take, its wait for a connection included. Ours."""
+    """Seconds (10) that an operation may take, including its wait for a connection. Ours."""
 
     max_fn_memory: int = attrs.field(
         default=MAX_MEMORY, metadata=setting(_LIMIT, "FN_MAX_FN_MEMORY")
     )
-    """MB (8192) that a function may ask for. Fn has this limit and the next two for code only."""
+    """Maximum MB (8192) that a function may ask for. In Fn, only code can set this limit and the
+    next two."""
 
     max_fn_timeout: int = attrs.field(
         default=MAX_TIMEOUT, metadata=setting(_LIMIT, "FN_MAX_FN_TIMEOUT")
     )
-    """Seconds (300) that a function may ask to run."""
+    """Maximum seconds (300) that a function may ask to run."""
 
     max_fn_idle_timeout: int = attrs.field(
         default=MAX_IDLE_TIMEOUT, metadata=setting(_LIMIT, "FN_MAX_FN_IDLE_TIMEOUT")
     )
-    """Seconds (3600) that a function may ask its hot containers to idle."""
+    """Maximum seconds (3600) that a function may ask its hot containers to idle."""
 
     @property
     def limits(self) -> Limits:

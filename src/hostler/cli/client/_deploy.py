@@ -35,7 +35,7 @@ from ._show import print_json, print_table, say
     show_envvar=True,
     metavar="PREFIX",
     default="",
-    help="What comes before the name of the image: registry.example/team.",
+    help="Prefix of the image's name: registry.example/team.",
 )
 @click.option("--push", is_flag=True, help="Push the image, for runners on other machines.")
 @click.option(

@@ -95,7 +95,7 @@ server_option = click.option(
     default=DEFAULT_SERVER,
     callback=_url,
     show_default=True,
-    help="The node whose API is asked.",
+    help="URL of the node whose API the command uses.",
 )
 servers_option = click.option(
     "--server",
@@ -107,7 +107,7 @@ servers_option = click.option(
     default=[DEFAULT_SERVER],
     callback=_urls,
     show_default=True,
-    help="A node; repeatable.",
+    help="URL of a node; repeatable.",
 )
 api_option = click.option(
     "--api",

@@ -35,7 +35,7 @@ from ._options import folder_argument
     envvar="FN_INSECURE",
     show_envvar=True,
     default=False,
-    help="Let other machines reach it without a token (FN_INVOKE_TOKEN).",
+    help="Let other machines reach the function without a token (FN_INVOKE_TOKEN).",
 )
 @click.option(
     "--reload/--no-reload",
@@ -51,7 +51,7 @@ from ._options import folder_argument
     show_envvar=True,
     default="error",
     show_default=True,
-    help="Of hostler's own log lines.",
+    help="Level of hostler's own log lines.",
 )
 def run(
     folder: Path,

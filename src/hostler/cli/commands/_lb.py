@@ -53,7 +53,7 @@ from ._options import (
     "--tls-name",
     envvar="FN_TLS_NAME",
     default="",
-    help="Name in the runners' certificates, if not their host.",
+    help="Name in the runners' certificates, if it is not their host name.",
 )
 @overrider_option
 @life_options

@@ -40,8 +40,9 @@ functions_option = option(
     "database (serve) or the API (lb).",
 )
 DRIVERS = (
-    "What runs functions: docker, process (local processes, no isolation), or module:attribute of "
-    "a callable that takes an AgentConfig and returns an async context manager yielding a Driver."
+    "Driver that runs functions: docker, process (local processes, no isolation), or "
+    "module:attribute of a callable that takes an AgentConfig and returns an async context manager "
+    "that yields a Driver."
 )
 
 
@@ -59,8 +60,8 @@ insecure_option = option(
     "--insecure/--no-insecure",
     envvar="FN_INSECURE",
     default=False,
-    help="Let the process driver be reached from other machines without a token (serve) or mTLS "
-    "(runner): whoever reaches the port can then run programs here.",
+    help="Let other machines reach the process driver without a token (serve) or mTLS (runner). "
+    "Anyone who reaches the port can then run programs here.",
 )
 keep_alive_option = option(
     "--keep-alive",
@@ -70,8 +71,10 @@ keep_alive_option = option(
 )
 tls_options = together(
     option("--tls-ca", envvar="FN_TLS_CA", type=file, help="PEM file of the authority to trust."),
-    option("--tls-cert", envvar="FN_TLS_CERT", type=file, help="PEM file of our certificate."),
-    option("--tls-key", envvar="FN_TLS_KEY", type=file, help="PEM file of our key."),
+    option(
+        "--tls-cert", envvar="FN_TLS_CERT", type=file, help="PEM file of this node's certificate."
+    ),
+    option("--tls-key", envvar="FN_TLS_KEY", type=file, help="PEM file of this node's key."),
 )
 overrider_option = option(
     "--overrider",

@@ -51,35 +51,35 @@ from ._options import (
     envvar="FN_DETACHED",
     default=True,
     show_default=True,
-    help="Whether detached calls are taken.",
+    help="Whether the runner takes detached calls.",
 )
 @option(
     "--status-image",
     envvar="FN_STATUS_IMAGE",
     default="",
-    help="Image that is run to find out how this runner is; calls must not name it.",
+    help="Image that the runner runs to check its own health; calls must not name it.",
 )
 @option(
     "--network-barrier",
     envvar="FN_NETWORK_BARRIER",
     type=file,
     default="",
-    help="File without which the network counts as disabled: the status says so, and its image "
-    "is run without a network.",
+    help="File that shows that the network is enabled. While it is missing, the status says that "
+    "the network is disabled, and the status image runs without a network.",
 )
 @option(
     "--stream-logs/--no-stream-logs",
     envvar="FN_STREAM_LOGS",
     default=False,
     show_default=True,
-    help="Whether the output of functions is kept for log collectors (StreamLogs).",
+    help="Whether the runner keeps the output of functions for log collectors (StreamLogs).",
 )
 @option(
     "--hooks",
     envvar="FN_RUNNER_HOOKS",
     default="",
     help="module:attribute of a callable that returns hostler.runner.Hooks: a health checker, "
-    "handlers of ConfigureRunner and StreamLogs.",
+    "and handlers of ConfigureRunner and StreamLogs.",
 )
 @tls_options
 @overrider_option

@@ -32,8 +32,9 @@ from ._options import (
     envvar="FN_DRIVER",
     default=AUTO,
     show_default=True,
-    help=f"{DRIVERS} auto, for serve only, is docker, or process where there is no engine and "
-    "the node listens on the loopback interface only. The default of a runner is docker.",
+    help=f"{DRIVERS} auto, for serve only, means docker; if there is no engine and the "
+    "node listens on the loopback interface only, it means process. The default of a runner is "
+    "docker.",
 )
 @keep_alive_option
 @bind_option("127.0.0.1")
