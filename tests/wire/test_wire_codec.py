@@ -257,6 +257,13 @@ def test_what_functions_have_in_common_is_remembered_once() -> None:
     assert _hot_end._known_rest.cache_info().misses == 8
 
 
+def test_a_digest_of_zeros_is_told_apart_from_that_of_the_call() -> None:
+    hint = LoadHint(slot=b"abcdefgh", warm={bytes(8): 2})
+    date = "2026-11-26T14:41:19.123Z"
+    frame = Finished(*(True, "id", 0, "", False, date, date, date, 0, 1, "image", 0, 0, 0, 0, hint))
+    assert codec.decode_runner(codec.encode_runner(frame)) == frame
+
+
 def test_numbers_out_of_range_are_left_to_betterproto() -> None:
     for wrong in (
         LoadHint(active=-1),

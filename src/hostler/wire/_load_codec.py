@@ -150,7 +150,7 @@ def of_any_slot(data: bytes, at: int) -> tuple[bytes, bytes]:
     begin = data.find(_SLOT_MARK, at) + 2
     end = begin + SLOT_DIGEST
     slot = data[begin:end]
-    if begin < 2 or len(slot) < SLOT_DIGEST:
+    if begin < 2 or len(slot) < SLOT_DIGEST or ANY_SLOT in data:
         return data, b""
     warm = end + len(_WARM_MARK)
     if data[end:warm] == _WARM_MARK and data.startswith(slot, warm):
