@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import inspect
 import os
@@ -76,7 +77,19 @@ async def until_only(before: dict[str, object], around: Around) -> None:
     assert what_is_there(around) == before
 
 
+@pytest.fixture
+def collector_of_a_new_process() -> Iterator[None]:
+    """The collector does not look at what hundreds of tests before have left, in each of hundreds
+    of runs."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
 @pytest.mark.filterwarnings("ignore:Async generator 'h:ResourceWarning")  # they are httpx's
+@pytest.mark.timeout(1200)  # each of the runs has its own limit
+@pytest.mark.usefixtures("collector_of_a_new_process")
 @pytest.mark.parametrize("use", PROGRAMS.values(), ids=PROGRAMS.keys())
 async def test_cancelled_wherever_it_waits_a_program_leaves_nothing(
     use: Use, tmp_path: Path
