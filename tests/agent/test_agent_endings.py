@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ import trio
 
 from hostler.abc import Body, ContainerTask, Cookie, Driver, RunningContainer, RunResult
 from hostler.agent import Resources
+from hostler.agent._connection import KEEP_ALIVE
 from hostler.agent._execution import END_WAIT, REASON_WAIT
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
@@ -225,17 +227,18 @@ async def kill_all(driver: SimDriver) -> None:
 
 
 @pytest.mark.parametrize("body", [BytesBody(b"x"), BytesBody(b"x" * 2**20), StreamBody(b"x")])
-@pytest.mark.parametrize("idle", [1, 3])
+@pytest.mark.parametrize(("idle", "seconds"), [(1, 0.0), (3, 0.0), (1, 2 * KEEP_ALIVE)])
 async def test_a_call_whose_container_was_killed_while_it_idled_gets_another_one(
-    autojump_clock: object, tmp_path: Path, body: Body, idle: int
+    autojump_clock: object, tmp_path: Path, body: Body, idle: int, seconds: float
 ) -> None:
-    """And the metrics show that it waits for one."""
+    """And the metrics show that it waits for one. Its connection may be of no use any more."""
     async with (
         open_sim_driver() as driver,
-        open_node(Slow(driver, 9999.0), tmp_path, **NACK) as node,
+        open_node(Slow(driver, 9999.0), tmp_path, freeze_idle_msecs=math.inf, **NACK) as node,
         trio.open_nursery() as nursery,
     ):
         await have_idle(node, driver, idle)
+        await trio.sleep(seconds)
         await kill_all(driver)
         recorder = Recorder()
         nursery.start_soon(node.agent.submit, node.call(body=body, writer=recorder))

@@ -79,10 +79,9 @@ class Exchange:
         self.container_ok = True  # until it gets anything of this call
         head = RequestHead(self._call.model, self._call.run_seconds(now))
         await trio.lowlevel.checkpoint_if_cancelled()
-        connection = self._channel.connection(now)
-        self.container_ok = False
         try:
-            self._connection = connection
+            self._connection = self._channel.connection(now)
+            self.container_ok = False
             try:
                 data = self._call.body.data
                 if data is not None and len(data) <= INLINE_BODY:
@@ -102,7 +101,7 @@ class Exchange:
                 if not self.goes_on:
                     self._settle()
         except FunctionBroke as error:
-            self.broke = True
+            self.broke, self.container_ok = True, False
             self.reached_nobody = isinstance(error, Stale)
             log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
             within_request = self._sending and not self._answered
