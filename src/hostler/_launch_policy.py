@@ -18,6 +18,7 @@ the one before.
 from __future__ import annotations
 
 import math
+import sys
 
 import attrs
 
@@ -54,8 +55,6 @@ MANY = 64
 """Calls over which it is measured where there are so many, up to twice of it."""
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
-MANY_CALLS = 10**9
-"""More than ever wait."""
 BACKOFF = 3.0, 4.0, 600.0
 """Seconds until the round after the first that failed, factor for each further one, and the
 most."""
@@ -178,7 +177,7 @@ class LaunchPolicy:
         return calls / rate if rate else 0.0
 
     def launches(
-        self, now: float, *, waiting: int, alive: int, starting: int, able: int = MANY_CALLS
+        self, now: float, *, waiting: int, alive: int, starting: int, able: int = sys.maxsize
     ) -> int:
         """How many containers to start now for ``waiting`` calls that have none, while ``alive``
         ones are busy and ``starting`` ones on their way. The caller starts them, or says that it

@@ -229,21 +229,6 @@ async def start_one_more(node: Node, body: bytes) -> None:
     await node.agent.submit(call)
 
 
-@pytest.mark.parametrize(("idle", "started"), [(1, 2), (2, 2)])
-async def test_a_balancer_gets_one_more_though_a_container_idles_for_a_moment(
-    autojump_clock: object, tmp_path: Path, idle: int, started: int
-) -> None:
-    """Its answer is on its way, and the next call is, too. But not if others idle as well."""
-    async with warmed(tmp_path, first=b"") as (driver, node):
-        assert await run_all(node, idle, "sleeper", b"1") == [None] * idle
-        began = trio.current_time()
-        await start_one_more(node, b"0.01")
-        assert trio.current_time() - began < START
-        await trio.sleep(2 * START)
-        assert driver.statistics().created == started
-        assert sum(node.agent.statistics().containers.values()) == started
-
-
 async def test_each_call_for_which_a_balancer_wants_one_more_starts_one(
     autojump_clock: object, tmp_path: Path
 ) -> None:

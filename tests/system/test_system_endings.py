@@ -88,7 +88,6 @@ def collector_of_a_new_process() -> Iterator[None]:
 
 
 @pytest.mark.filterwarnings("ignore:Async generator 'h:ResourceWarning")  # they are httpx's
-@pytest.mark.timeout(1200)  # each of the runs has its own limit
 @pytest.mark.usefixtures("collector_of_a_new_process")
 @pytest.mark.parametrize("use", PROGRAMS.values(), ids=PROGRAMS.keys())
 async def test_cancelled_wherever_it_waits_a_program_leaves_nothing(

@@ -252,8 +252,6 @@ class Agent(InnerAgent):
         try:
             now = record.submitted_at
             container = self._take_idle(call, now)
-            if container is not None and call.launch:
-                self._launcher.launch_beside(self._key(call), call)
             if container is None or not container.usable or call.on_slot is not None:
                 container = await limit.run(self._reserve(call, container))
                 now = trio.current_time()

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable, Hashable
-from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -274,8 +273,11 @@ class Container(Idler):
     async def _give_room_back(self, running: RunningContainer) -> None:
         """As soon as nothing of it runs any more: what is left to be removed is on the disk, and
         takes an engine longer than to end it."""
-        with suppress(Exception):  # told by who removes it
+        try:
             await running.wait_stopped()
+        except Exception:  # a driver's; the removal gives it back
+            log.warning("driver can't tell when it stopped", exc_info=True, **self._names())
+        else:
             self.share.release()
 
     async def _live(self) -> None:

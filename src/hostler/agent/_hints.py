@@ -7,7 +7,6 @@ import hashlib
 import heapq
 import math
 from collections.abc import Mapping
-from functools import partial
 
 import trio
 
@@ -84,8 +83,16 @@ class LoadReporter:
             if timings.init_start_ns:
                 rule.started(timings.start_seconds, now - timings.execution_ns / 1e9)
             leave = rule.leaves(key, call.client, now)
-        hint = partial(self._hint, slot, warm, now, complete=complete, starting=starting)
-        return hint(slots=slots, share=share, leave=leave)
+        return self._hint(
+            slot,
+            warm,
+            now,
+            complete=complete,
+            slots=slots,
+            share=share,
+            leave=leave,
+            starting=starting,
+        )
 
     def _hint(
         self,

@@ -110,12 +110,6 @@ class Launcher:
         config = self._kit.config
         self.warm.expect(key, count, lambda: Recipe.of(call, config, with_token=False))
 
-    def launch_beside(self, key: Hashable, call: PendingCall) -> None:
-        """``call`` was to have a container started, as its function needs more of them, and has
-        found one that idled for a moment: start one for others, if there is room."""
-        if not self.queues.get(key).idle_count:
-            self._launch_spare(key, Recipe.of(call, self._kit.config, with_token=False))
-
     def _launch(self, launch: Launch[Container], call: PendingCall) -> None:
         """Start ``launch`` for ``call``, of which nothing is kept but what the launch needs."""
         config = self._kit.config
