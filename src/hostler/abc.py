@@ -319,8 +319,9 @@ class Placer(ABC):
         return PlacerConfig()
 
     def stop_waiting(self) -> None:  # noqa: B027  (as below)
-        """From now on no call waits: those that do get `ServerBusy` at once, others if no runner
-        takes them now."""
+        """From now on no call waits for room on a runner: those that do get `ServerBusy` at once,
+        others if no runner has room for them now. Calls that wait for one of their function's busy
+        containers go on waiting."""
 
     def close(self) -> None:  # noqa: B027  (placers that never wait need none)
         """Refuse with `ServerBusy` the calls that are still searching. Committed ones go on."""

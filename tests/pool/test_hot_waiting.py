@@ -79,6 +79,29 @@ async def test_short_calls_wait_for_their_busy_container(autojump_clock: MockClo
     assert is_idle(fleet.placer)
 
 
+async def test_in_a_drain_calls_wait_on_for_their_busy_container(
+    autojump_clock: MockClock,
+) -> None:
+    """Those that had been accepted before, and those that come on connections that are kept."""
+    fleet, waits = Fleet(containers=4), list[float]()
+    await fleet.learn()
+
+    async def call() -> None:
+        waits.append(await fleet.place("a", 0.1))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2):
+            nursery.start_soon(call)
+            await wait_all_tasks_blocked()
+        fleet.placer.stop_waiting()
+        nursery.start_soon(call)
+        await wait_all_tasks_blocked()
+        assert fleet.placer.statistics().waiting == 2
+    assert sorted(waits) == pytest.approx([0, 0.1, 0.2], abs=0.01)
+    assert fleet.cold == 1
+    assert is_idle(fleet.placer)
+
+
 async def test_a_placer_without_patience_starts_another(autojump_clock: MockClock) -> None:
     fleet = Fleet(NaivePlacer, containers=4)
     await fleet.learn()

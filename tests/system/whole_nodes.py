@@ -11,7 +11,6 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppres
 from functools import partial
 from pathlib import Path
 from typing import Any
-from unittest import mock
 
 import attrs
 import trio
@@ -19,7 +18,6 @@ from prometheus_client import CollectorRegistry
 
 from hostler._grace import Grace
 from hostler.api_client import open_request
-from hostler.cli import _parts
 from hostler.cli._api import ApiNode
 from hostler.cli._lb import LBNode
 from hostler.cli._life import Life, Node
@@ -97,9 +95,8 @@ Work = Callable[[Mapping[str, Any], trio.Nursery], Awaitable[None]]
 async def _run(make: Callable[[Around], Node], work: Work, around: Around) -> None:
     async with trio.open_nursery() as clients:
         shutdown: Any = _Shutdown(lambda: work(life.addresses, clients))
-        life = _Life(shutdown=shutdown)
-        with mock.patch.object(_parts, "REGISTRY", CollectorRegistry()):  # it is a process's own
-            await make(around)(life)
+        life = _Life(shutdown=shutdown, registry=CollectorRegistry())  # not what others have left
+        await make(around)(life)
         clients.cancel_scope.cancel()
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AsyncExitStack
 
 import attrs
-from prometheus_client import REGISTRY
 
 from hostler.front import node_app, open_listeners
 from hostler.tracing import open_tracer, traced_app
@@ -34,7 +33,7 @@ class ApiNode:
             page = Page("api", self.settings, life)
             page.show(lister=datastore_lister(store))
             mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}
-            app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
+            app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)
             app = traced_app(guarded(app, self.settings, listeners, mounts), tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))
             take_machine_id(server.addresses[0])

@@ -11,7 +11,7 @@ import attrs
 import msgspec
 import structlog
 import trio
-from prometheus_client import REGISTRY
+from prometheus_client import REGISTRY, CollectorRegistry
 
 from hostler.config import NodeConfig
 from hostler.errors import ConfigError
@@ -42,6 +42,8 @@ class Life:
     ready_fd: int | None = None
     shutdown: trio.Event = attrs.Factory(trio.Event)
     """Set by the first signal: drain."""
+    registry: CollectorRegistry = REGISTRY
+    """The metrics that the node serves."""
     _announced: bool = False
 
     def is_ready(self) -> bool:

@@ -7,7 +7,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 import trio
-from prometheus_client import REGISTRY
 
 from hostler._asgi import ASGIApp
 from hostler.abc import CallAgent, CallListener
@@ -46,7 +45,7 @@ class Page:
         life: Life,
         colleagues: Colleagues | None = None,
     ) -> None:
-        self._colleagues = colleagues
+        self._colleagues, self._registry = colleagues, life.registry
         self._panel = Panel(node=node, is_ready=life.is_ready) if settings.node.ui else None
         if self._panel is not None and node != "api":
             # Of a runner's calls nobody but the agent knows; where there is a front end, it knows
@@ -88,7 +87,7 @@ class Page:
         mounts: dict[str, ASGIApp] = {}
         source: StateSource | None = self._panel
         if (colleagues := self._colleagues) is not None:
-            mounts["/metrics"] = JointMetrics(REGISTRY, colleagues)
+            mounts["/metrics"] = JointMetrics(self._registry, colleagues)
             if self._panel is not None:
                 source = joint = JointPanel(self._panel, partial(colleagues.ask, "page"))
                 colleagues.answer("page", joint.answer)

@@ -11,7 +11,6 @@ from urllib.parse import urlsplit
 import attrs
 import structlog
 import trio
-from prometheus_client import REGISTRY
 
 from hostler._asgi import (
     Access,
@@ -84,7 +83,7 @@ def calls_app(
         triggers=catalog,
         mounts=mounts,
         config=settings.node,
-        registry=REGISTRY,
+        registry=life.registry,
         bodies=bodies,
         ready=life.is_ready,
     )

@@ -7,7 +7,6 @@ from contextlib import AsyncExitStack
 import attrs
 import structlog
 import trio
-from prometheus_client import REGISTRY
 
 from hostler import wire
 from hostler.abc import PKIData
@@ -82,7 +81,7 @@ class RunnerNode:
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
                 drained = trio.Event()
                 mounts = {**page.mount(drained), **tail.mount(drained)}
-                app = node_app(mounts=mounts, registry=REGISTRY, ready=life.is_ready)
+                app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)
                 app = guarded(
                     app, self.settings, listeners, mounts, bind=self.http_bind, tells=is_first
                 )
@@ -91,7 +90,7 @@ class RunnerNode:
                 addresses["http"] = http.addresses
             tracer = await enter(open_tracer(self.settings.node, "runner"))
             loop = await enter(wire.open_loop())
-            stack.callback(REGISTRY.unregister, BodyMetrics(REGISTRY, bodies))
+            stack.callback(life.registry.unregister, BodyMetrics(life.registry, bodies))
             driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
             agent = await enter(
                 open_agent(

@@ -128,9 +128,10 @@ class LBAgent(CallAgent):
         self._placer.close()
 
     def begin_drain(self, grace: float | Grace) -> None:
-        """Calls that wait for a runner are refused, and no call waits from now on; those that a
-        runner has, or takes at once, may run. The end of the agent's block closes admission, and
-        keeps within ``grace`` seconds from now. Only the first call counts.
+        """Calls that wait for room on a runner are refused, and no call waits for room from now
+        on; all others may run, also those that wait for a busy container. The end of the agent's
+        block closes admission, and keeps within ``grace`` seconds from now. Only the first call
+        counts.
 
         For a front end that stops: it calls this, lets the requests that it has accepted go on, and
         leaves the block after them.

@@ -66,14 +66,14 @@ class Placement(Search):
         now: float,
         deadline: float,
         gentle_until: float,
-        may_wait: bool,
+        waits_for_room: bool,
     ) -> None:
         super().__init__(call, need, room, line, now, deadline, gentle_until)
         self._means = means
         self._pool = pool
         self.ticket = room.ticket()
         """The call's place in the order of arrival."""
-        self._may_wait = may_wait
+        self._waits_for_room = waits_for_room
         self._asked_at = now
         """When the pool gave its list."""
 
@@ -83,10 +83,15 @@ class Placement(Search):
             self._waiter.wake(None)
 
     def stop_waiting(self) -> None:
-        """Give up at once if the call waits, or as soon as it would have to."""
-        self._may_wait = False
-        if self._waiter is not None and not self._waiter.woken:
+        """Give up at once if the call waits for room, or as soon as it would have to."""
+        self._waits_for_room = False
+        if self.line.full and self._waiter is not None and not self._waiter.woken:
             self._waiter.wake(None)
+
+    @property
+    def _may_wait(self) -> bool:
+        """A busy container of its function is free in a moment, room may never be."""
+        return self._waits_for_room or not self.line.full
 
     async def run(self) -> None:
         """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
@@ -130,8 +135,7 @@ class Placement(Search):
         """Whether it has to wait for one of its function's containers, all of which are busy."""
         line = self.line
         return bool(
-            self._may_wait
-            and not line.full
+            not line.full
             and line.ahead
             and self._means.waits(self.call, self.need, now)
         )

@@ -67,7 +67,7 @@ class SweepPlacer(Placer, LoadListener):
         self._placements: set[Placement] = set()
         self._closed = False
         self._hedging = Hedging(self._config.hedge_quantile, self._config.hedge_percent)
-        self._may_wait = True
+        self._waits_for_room = True
         self.loads = LoadBook()
         """What is known of the runners' load."""
         tracker = AttemptTracker(self._metrics, self.loads)
@@ -149,7 +149,7 @@ class SweepPlacer(Placer, LoadListener):
             now,
             now + seconds,
             gentle_until,
-            self._may_wait,
+            self._waits_for_room,
         )
         self._placements.add(placement)
         try:
@@ -187,7 +187,7 @@ class SweepPlacer(Placer, LoadListener):
         return without(self._unheld(order, now), is_full, probes)
 
     def stop_waiting(self) -> None:
-        self._may_wait = False
+        self._waits_for_room = False
         for placement in tuple(self._placements):
             placement.stop_waiting()
 
