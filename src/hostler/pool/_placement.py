@@ -134,11 +134,7 @@ class Placement(Search):
     def _is_for_line(self, now: float) -> bool:
         """Whether it has to wait for one of its function's containers, all of which are busy."""
         line = self.line
-        return bool(
-            not line.full
-            and line.ahead
-            and self._means.waits(self.call, self.need, now)
-        )
+        return bool(not line.full and line.ahead and self._means.waits(self.call, self.need, now))
 
     async def _turn(self) -> Turn:
         """Wait for the next turn, or raise the error of a call that gives up."""
