@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 import attrs
 import trio
 
-from hostler.frames import Finished
+from hostler.protocol import Finished
 from hostler.wire import _codec as codec
 
 from .http2 import Peer, open_peer

@@ -260,11 +260,14 @@ class House:
     def undocumented(self) -> list[str]:
         """``module:name`` for each public class, function, method and property without a docstring.
 
-        Public is what ``__all__`` of a public module has, or, without, what it defines. A method is
+        Public is what ``__all__`` of a package or of a module at the root has, or, without, what
+        it defines. A method is
         documented, too, by the class of ours, or of a dependency, from which it is inherited."""
         found: set[str] = set()
         for name, module in self.modules.items():
             if any(part.startswith("_") for part in name.split(".")):
+                continue
+            if not module.is_package and name.count(".") > 1:
                 continue
             for public in _public_names(module):
                 home, definition = self.definition(module, public)

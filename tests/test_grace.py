@@ -16,9 +16,8 @@ from hostler.bodies import BytesBody
 from hostler.cli._detaching import open_detaching
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.engagement import EngagementFailed
 from hostler.errors import APIError
-from hostler.frames import LogReady, LogStart
+from hostler.protocol import EngagementFailed, LogReady, LogStart
 from tests.agent.nodes import MIB, call_model, until
 from tests.conftest import Logs
 from tests.lb.bench import acknowledging, open_bench

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from hostler.frames import Data, TryCall
+from hostler.protocol import Data, TryCall
 from hostler.wire._data_codec import encode_data
 from hostler.wire._engage_codec import encode_try
 from hostler.wire._envelope import encode

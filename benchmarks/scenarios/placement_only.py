@@ -16,8 +16,8 @@ import trio
 
 from hostler.abc import Outcome, Placed, Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig
-from hostler.frames import LoadHint, RunnerStatus
 from hostler.pool import PLACERS
+from hostler.protocol import LoadHint, RunnerStatus
 from hostler.testing import fake_call
 
 from .._inside import measure_inside

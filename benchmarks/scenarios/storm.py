@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 import trio
 
 from hostler._call_json import encode_call
-from hostler.frames import Data, TryCall
 from hostler.models import Call
+from hostler.protocol import Data, TryCall
 from hostler.wire import _codec as codec
 
 from .._measure import Metrics, RunFailed

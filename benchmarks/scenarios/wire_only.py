@@ -8,8 +8,17 @@ from collections.abc import Mapping
 import trio
 
 from hostler import wire
-from hostler.engagement import GRPCStatus, LogChannel, RunnerService, ServerEngagement
-from hostler.frames import Data, Finished, ResultStart, RunnerStatus, TryCall
+from hostler.protocol import (
+    Data,
+    Finished,
+    GRPCStatus,
+    LogChannel,
+    ResultStart,
+    RunnerService,
+    RunnerStatus,
+    ServerEngagement,
+    TryCall,
+)
 
 from .._inside import measure_inside
 from .._measure import Metrics, RunFailed

@@ -22,8 +22,8 @@ from hostler.agent._resources import PASSING
 from hostler.agent._worth import MAX_SECONDS, worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
-from hostler.frames import MAX_WARM_KEYS, WARM_KEY_SECONDS, LoadHint, RunnerStatus
 from hostler.keep_alive import FixedKeepAlive
+from hostler.protocol import MAX_WARM_KEYS, WARM_KEY_SECONDS, LoadHint, RunnerStatus
 from hostler.runner._load_feed import LoadFeed
 
 COLD_SECONDS = 0.5

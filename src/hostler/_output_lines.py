@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import attrs
 import trio
 
-from ._container_task import Output
+from .abc import Output
 
 MAX_LINE = 16 * 1024
 """Bytes of a line; a longer one comes in pieces."""

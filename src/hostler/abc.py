@@ -1,4 +1,4 @@
-"""The seams of hostler: what can be replaced, and what each side may rely on.
+"""Seams: what an extender implements or replaces, each contract in prose.
 
 Everything in hostler is written against these classes. Each docstring is the contract: what may
 be called when, what an exception means, what cancellation does. All async methods are
@@ -16,23 +16,31 @@ Grouped by who implements them:
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from signal import NSIG
+from typing import Any, Literal, Protocol
 
 import attrs
+import msgspec
 import trio
 
-from ._container_task import CallHook, CloseHook, ContainerTask, ExitStatus, RunResult
-from ._keep_alive_seam import KeepAlive, KeptContainer
-from ._runner_seam import NotPlaced, Outcome, Placed, Runner
-from ._spans import Span
+from .call import (
+    Body,
+    CallListener,
+    CallOption,
+    CallOverrider,
+    CallRequest,
+    PendingCall,
+    ResponseWriter,
+    RunnerCall,
+    SlotHook,
+)
 from .config import PlacerConfig
-from .frames import Headers, LoadHint
+from .errors import APIError, ReservationAbandoned
 from .models import Call
-
-if TYPE_CHECKING:
-    from .call import CallOption, PendingCall, Timings
+from .protocol import LoadHint, RunnerStatus
 
 __all__ = [
     "Body",
@@ -64,110 +72,139 @@ __all__ = [
     "SlotHook",
 ]
 
-# --- bodies and responses ------------------------------------------------------------------
 
+class Placed(msgspec.Struct, frozen=True, eq=False):
+    """The call was (or may have been) run: final. ``error`` is its outcome, ``None`` = success.
 
-class Body(ABC):
-    """A request body.
-
-    ``open`` returns a stream from the body's first byte, each time it is called: a call that
-    was NACKed is sent again. A body that can't start over any more raises `BodyConsumed`. A
-    failing read raises from ``receive_some``; it must never look like the end of the body.
+    ``load`` is what the runner said about itself, if it does that; outcomes with others are equal.
     """
 
-    @abstractmethod
-    def open(self) -> trio.abc.ReceiveStream: ...
+    error: Exception | None = None
+    load: LoadHint | None = None
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Placed) and self.error == other.error
+
+    def __hash__(self) -> int:
+        return hash(self.error)
+
+
+class NotPlaced(msgspec.Struct, frozen=True, eq=False):
+    """The call certainly did not run and may be tried on any runner.
+
+    ``reason`` is a `ServerBusy` for a NACK (the runner is healthy, only full), anything else
+    for a runner that can't be reached. ``retry_after`` is the runner's hint in seconds, ``load``
+    as for `Placed`.
+    """
+
+    reason: Exception
+    retry_after: float | None = None
+    load: LoadHint | None = None
+
+    def __eq__(self, other: object) -> bool:
+        seen = (self.reason, self.retry_after)
+        return isinstance(other, NotPlaced) and seen == (other.reason, other.retry_after)
+
+    def __hash__(self) -> int:
+        return hash((self.reason, self.retry_after))
+
+
+Outcome = Placed | NotPlaced
+
+Begun = Callable[[], Awaitable[Outcome]]
+"""Sees an attempt to its end that has begun."""
+
+
+class Runner(ABC):
+    """One runner of a pool."""
 
     @property
-    def data(self) -> bytes | None:
-        """The whole body if it is in memory, else ``None``. Lets a sender skip the stream."""
+    @abstractmethod
+    def address(self) -> str:
+        """``host:port``."""
+
+    @abstractmethod
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        """Try to run ``call`` here; the response goes to ``call.writer``.
+
+        ``on_commit`` is called once, synchronously, at the moment after which the call may run:
+        when it was handed to the transport. Until then the caller's scope may carry a deadline,
+        and ending the attempt is harmless; a placer lifts the deadline in ``on_commit``.
+        Cancelling later cancels the call on the runner. Never raises for a failing call or
+        runner: both are outcomes.
+        """
+
+    def begin_exec(
+        self,
+        call: RunnerCall,
+        *,
+        on_commit: Callable[[], None],
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Begun | None:
+        """As `try_exec`, if the call can be handed over without any wait: ``on_commit`` is called
+        before this returns, and what is returned has to be called, and awaited, at once.
+        ``on_end`` is told its outcome, synchronously: who wraps a runner needs no frame of its own
+        for that.
+
+        ``None`` if that is not possible now; then `try_exec` is. The default. It spares an attempt
+        its deadline, which costs more than the attempt.
+        """
         return None
 
     @property
-    def replayable(self) -> bool:
-        """Whether ``open`` would start from the first byte now. If not, no attempt can follow."""
-        return True
-
-    async def aclose(self) -> None:  # noqa: B027  (most keep nothing)
-        """Give back what is kept of the body, when nobody reads it any more. Called by whoever
-        made it. Idempotent, and never cancelled."""
-
-
-class ResponseWriter(ABC):
-    """Takes the response of one call, in the task that runs the call.
-
-    ``start`` once, then ``write`` any number of times; both wait while the reader is slow. The
-    end, and every error, is what ``submit`` returns or raises; a writer never learns of them.
-    An exception from either method ends the call with that exception. So does one from
-    ``start_now`` and ``write_now``, which are asked first where all of a response is there: they do
-    the same if there is nothing to wait for, and else, or by default, nothing and return false.
-    """
-
-    @abstractmethod
-    async def start(self, status: int, headers: Headers) -> None: ...
-
-    @abstractmethod
-    async def write(self, data: bytes | memoryview) -> None: ...
-
-    def start_now(self, status: int, headers: Headers) -> bool:
-        """As ``start``, without a wait. Synchronous."""
+    def reserves(self) -> bool:
+        """Whether the runner has said that it takes reservations. False by default."""
         return False
 
-    def write_now(self, data: bytes) -> bool:
-        """As ``write``, without a wait. Synchronous."""
-        return False
+    async def try_reserve(
+        self,
+        call: RunnerCall,
+        *,
+        claim: Callable[[], bool],
+        on_asked: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        """As `try_exec`, in two steps: reserve a slot here, then commit the call to it.
 
+        ``on_asked`` is called once the runner was asked, ``claim`` once it holds a slot, at most
+        once each, synchronously: true = commit, false = give the slot back, and the outcome is
+        `NotPlaced` with a `ReservationAbandoned`. Up to ``on_commit`` the attempt may be
+        cancelled at no cost, also after ``claim``, and the body is not touched. A `Placed` before
+        ``claim`` is the failure of a runner that could not make a slot.
 
-@attrs.define
-class CallRequest:
-    """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
-    names; like everything that may hold secrets they are not in the repr. The call's own are
-    ``Call.headers``: to change these here changes nothing."""
+        Runners that don't reserve claim at once and try: the default.
+        """
+        if not claim():
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(ReservationAbandoned())
+        return await self.try_exec(call, on_commit=on_commit)
 
-    method: str
-    url: str
-    headers: dict[str, list[str]] = attrs.field(repr=False)
-    body: Body | None = None
+    @abstractmethod
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        """Ask the runner how it is. ``payload`` goes to its status image (``Status2``).
 
+        Raises `HostlerError` if it can't be asked.
+        """
 
-CallOverrider = Callable[[CallRequest, Call, Mapping[str, str]], Mapping[str, str]]
-"""A service provider's hook, on the LB and on the runner, once per call.
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        """Call ``tell`` with whether the runner takes calls, now and after each change. Raises
+        `HostlerError` once it can't be told. Returns, as by default, if it never can be."""
+        await trio.lowlevel.checkpoint()
 
-Gets the request, the call model (may be changed in place, any field) and the extensions so far;
-returns the extensions that replace them. Synchronous, because no task exists yet: it must not
-block. An `APIError` ends the call with its code, anything else with 500. A `ServerBusy` raised on
-a runner asks the LB to try elsewhere.
-"""
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        """Call ``tell`` with how busy the runner is, now and after changes. Raises `HostlerError`
+        once it can't be told. Returns, as by default, if it never can be."""
+        await trio.lowlevel.checkpoint()
 
+    @abstractmethod
+    async def aclose(self) -> None:
+        """Refuse new attempts, wait for the running ones, close the connections.
 
-SlotHook = Callable[[], Awaitable[None]]
-"""Awaited in a call's own task once it has its container, before anything of the call reaches
-that, and before listeners hear of it. The call goes on when it returns; what it raises ends the
-call, and the container serves others as if nothing had been."""
-
-
-class CallListener:
-    """Told about each call of an agent, in order of registration, in the call's own task.
-
-    ``before_call``: the call has a slot (runner) or is about to be placed (LB); an exception
-    ends the call with that exception. ``after_call``: the call is over and its model complete;
-    it also runs when the call was cancelled (then shielded, with a deadline); an exception is
-    logged, the later listeners still run. `note_end` is for listeners that only take note.
-    """
-
-    def hears_begin(self, call: PendingCall) -> bool:
-        """Whether ``before_call`` is to be awaited for ``call``, which has its costs. By default it
-        is unless it does nothing. Synchronous. Only a runner's agent asks."""
-        return getattr(self.before_call, "__func__", None) is not CallListener.before_call
-
-    async def before_call(self, call: PendingCall) -> None:
-        """The default does nothing."""
-
-    async def after_call(self, call: PendingCall) -> None:
-        """The default does nothing, and costs nothing."""
-
-    def note_end(self, call: PendingCall) -> None:
-        """As ``after_call``, and before it, without its cost: synchronous, and must not block."""
+        Cancelling it (a deadline is the normal case) cancels the running attempts and closes
+        at once. Idempotent.
+        """
 
 
 class CallAgent(ABC):
@@ -229,44 +266,6 @@ class InnerAgent(CallAgent):
     def close_admission(self) -> None:
         """Refuse with `ServerBusy` new calls and those that wait, for a slot or in their
         `SlotHook`; running ones go on. Idempotent."""
-
-
-# --- the LB side ---------------------------------------------------------------------------
-
-
-class RunnerCall(ABC):
-    """A call as a placer and a runner see it.
-
-    ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key. The runner
-    object fills ``runner_address``, the placer counts ``attempts`` and, if it is cancelled, has the
-    former tell who has the call, "" = nobody. At ``deadline`` (Trio's clock) its client gives up.
-    """
-
-    model: Call
-    body: Body
-    writer: ResponseWriter
-    extensions: dict[str, str]
-    slot_hash_id: bytes | None
-    request_id: str
-    deadline: float
-    timings: Timings
-    runner_address: str
-    attempts: int
-    user_execution_ns: int | None
-    queue_seconds: float = 0.0
-    """How long a runner without room may let it wait to be the next on a hot container."""
-    gentle: bool = False
-    """A runner is to refuse it rather than evict a hot container that is worth keeping."""
-    launch: bool = False
-    """A runner is to start a container for it unless one is idle."""
-    waited: bool = False
-    """It has had to wait for room, so none is to be kept from it."""
-    span: Span | None = None
-    """What is done for it now, if somebody records that."""
-
-    @abstractmethod
-    def add_user_execution_ns(self, duration_ns: int) -> None:
-        """Add time that the function itself used; also kept in the model."""
 
 
 class RunnerPool(ABC):
@@ -428,3 +427,220 @@ class Driver(ABC):
     async def aclose(self) -> None:  # noqa: B027  (drivers without state need none)
         """Called by whoever opened the driver, once, after the last cookie was closed: not by the
         agent that was lent it. The default does nothing."""
+
+
+class KeptContainer(Protocol):
+    """A hot container as a `KeepAlive` sees it. It is hashable, and equal to itself only."""
+
+    @property
+    def key(self) -> Hashable:
+        """Its slot key: what a call must have in common with it."""
+
+    @property
+    def memory(self) -> int:
+        """Bytes that its end frees; 0 = it is counted with none."""
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds: the ``idle_timeout`` of its function."""
+
+    @property
+    def start_seconds(self) -> float:
+        """How long it took from its launch until it could take a call."""
+
+    @property
+    def idle_since(self) -> float:
+        """When it has become idle, in seconds."""
+
+    @property
+    def level(self) -> int:
+        """How many containers of its key were busy until it became idle, itself included. As calls
+        take the one that was used last, it is needed when as many are busy again."""
+
+    @property
+    def ahead(self) -> bool:
+        """It was started because of `KeepAlive.starts`, and no call has had it yet."""
+
+
+class KeepAlive(ABC):
+    """Decides how long an idle container stays, who goes first when room is scarce, and which
+    functions get a container before their next call comes.
+
+    Each agent has one of its own. All methods are synchronous and called in the agent's thread;
+    none may block, raise, or call the agent. ``now`` is in seconds of the agent's clock and never
+    goes back. `became_idle`, `keep_until` and `taken` are called for nearly every call, so they
+    have to be quick: some microseconds. Nothing else is.
+
+    The agent has the last word: nobody is evicted without need, nothing is started ahead of a call
+    into room that others use or wait for, and containers of ``hostler/min-warm`` and
+    `Agent.keep_warm` stay; a `KeepAlive` is not even told of those.
+    """
+
+    starts_ahead: bool = False
+    """Whether `starts` ever returns something. Only then the agent remembers what a launch of each
+    function takes."""
+
+    # --- what the agent tells ---
+
+    def became_idle(self, container: KeptContainer, now: float) -> None:  # noqa: B027
+        """``container`` idles from here on, until it is `taken` or has `left`."""
+
+    def taken(self, container: KeptContainer, now: float) -> None:  # noqa: B027
+        """A call has the idle ``container``, whose ``idle_since`` is still what it was."""
+
+    def left(self, container: KeptContainer, now: float, *, early: bool) -> None:  # noqa: B027
+        """The idle ``container`` is on its way out; ``early`` = before its time: evicted, ended by
+        itself, or its agent closes."""
+
+    def missed(self, key: Hashable, now: float) -> None:  # noqa: B027
+        """A call of ``key`` found no container; one is launched for it if there is room."""
+
+    # --- what the agent asks ---
+
+    @abstractmethod
+    def keep_until(self, container: KeptContainer, now: float) -> float:
+        """Until when the idle ``container`` stays; ``now`` or earlier = it goes. Asked when it
+        becomes idle, when that time has come, and whenever the agent looks at it."""
+
+    @abstractmethod
+    def rank(self, container: KeptContainer, now: float) -> float:
+        """Of the idle containers whose end helps, the lowest ranks are evicted first; among equals
+        the least recently used. Also asked of containers that it was not told of, which were to
+        stay."""
+
+    def starts(self, now: float) -> Sequence[Hashable]:
+        """The slot keys of which a container is to be started now. Each is told once; the agent
+        does not start it if one idles or starts already, or if there is no room."""
+        return ()
+
+    def next_start(self) -> float:
+        """When `starts` has something to tell; `math.inf` = not before another container has
+        `left`."""
+        return math.inf
+
+
+CallHook = Callable[[Call, Mapping[str, str]], Awaitable[None]]
+"""Gets the model and the extensions of the call that is about to use, or has used, a container."""
+
+CloseHook = Callable[[], Awaitable[None]]
+
+
+async def no_call_hook(model: Call, extensions: Mapping[str, str]) -> None:
+    pass
+
+
+async def _no_close_hook() -> None:
+    pass
+
+
+def _no_sample(sample: Mapping[str, int]) -> None:
+    pass
+
+
+@attrs.define(kw_only=True)
+class ContainerTask:
+    """What the agent asks a driver to run. Sizes in bytes unless the name says otherwise. The
+    repr leaves out what may hold secrets.
+
+    A driver that wraps another one may replace the three hooks while it makes the cookie::
+
+        inner = task.before_call
+        async def before(model, extensions):
+            await inner(model, extensions)
+            ...
+        task.before_call = before
+
+    ``before_call`` raising fails the call and kills the container; ``after_call`` runs after
+    each dispatch, also a failed one; ``close`` runs once, when the container ends.
+    """
+
+    id: str
+    """Unique; the name of the container."""
+    image: str
+    app_id: str = ""
+    fn_id: str = ""
+    command: str = ""
+    env: dict[str, str] = attrs.field(factory=dict, repr=False)
+    extensions: Mapping[str, str] = attrs.field(factory=dict, repr=False)
+    """Of the call that caused the launch, without its registry token."""
+    memory: int = 0
+    cpus: int = 0
+    """Milli-CPUs; 0 = no limit, as everywhere here."""
+    fs_size_mb: int = 0
+    tmpfs_size_mb: int = 0
+    tmpfs_inodes: int = 0
+    pids: int = 0
+    open_files: int | None = None
+    locked_memory: int | None = None
+    pending_signals: int | None = None
+    message_queue: int | None = None
+    syslog_url: str = ""
+    iofs_agent_path: str = ""
+    """The socket directory as the agent sees it; the function's socket appears in it."""
+    iofs_docker_path: str = ""
+    """The same directory as the engine's host sees it."""
+    iofs_dest: str = "/tmp/iofs"  # noqa: S108  (the place that Fn's function kits know)
+    disable_net: bool = False
+    registry_token: str = attrs.field(default="", repr=False)
+    """For pulling this task's image only; never logged."""
+    on_output: Callable[[bytes, bool], None] | None = None
+    """Gets (chunk, is_stderr) of the function's output; ``None`` = output is not captured."""
+    on_sample: Callable[[Mapping[str, int]], None] = _no_sample
+    """Gets samples of what the container uses, about one a second, from a driver that measures
+    it; the names are Fn's (``mem_usage``, ``cpu_total``, ...). Must not block."""
+    before_call: CallHook = no_call_hook
+    after_call: CallHook = no_call_hook
+    close: CloseHook = _no_close_hook
+
+
+End = Literal["", "call", "container"]
+"""What an `Output` says the end of."""
+
+
+@attrs.frozen
+class Output:
+    """What a function printed: a piece of ``data``, of any size, not cut at lines.
+
+    ``call_id`` is the call that the container works on (``running``), or worked on last ("" =
+    none yet). With empty ``data`` it tells the end of a call, of which output may still be under
+    way, or of the container, of which nothing follows.
+    """
+
+    container_id: str
+    app_id: str
+    fn_id: str
+    call_id: str
+    data: bytes
+    is_stderr: bool
+    running: bool = attrs.field(default=False, kw_only=True)
+    ends: End = attrs.field(default="", kw_only=True)
+
+
+OutputSink = Callable[[Output], None]
+"""Gets what all functions of an agent print. Called in the event loop's thread; it must neither
+block nor raise: the function's pipe is not read meanwhile."""
+
+ExitStatus = Literal["success", "error", "killed"]
+
+
+@attrs.frozen
+class RunResult:
+    """How a container ended. ``killed`` = by the kernel, for memory.
+
+    ``exit_code`` is as shells have it: 128 and the signal's number for a process that was killed.
+    """
+
+    status: ExitStatus
+    exit_code: int = 0
+    error: APIError | None = None
+
+    @property
+    def reason(self) -> str:
+        """For people, what the container did: "exited with code 3", "was killed by signal 9";
+        "" if nobody knows its exit code."""
+        if self.status == "error" and not self.exit_code:
+            return ""
+        signal = self.exit_code - 128
+        if 0 < signal < NSIG:
+            return f"was killed by signal {signal}"
+        return f"exited with code {self.exit_code}"

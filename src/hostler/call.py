@@ -1,4 +1,5 @@
-"""A call on its way: the model, its body, the writer of its response, and what it has cost.
+"""A call under way: its body, response writer, timings and listeners, and how agents build one from
+options.
 
 `build_call` is how both agents (the LB's and the runner's) make one: the caller's options, then
 the agent's, then the overrider.
@@ -9,23 +10,161 @@ from __future__ import annotations
 import inspect
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import attrs
+import structlog
 import trio
 
 from ._spans import Span
-from .abc import Body, CallOverrider, CallRequest, ResponseWriter, RunnerCall, SlotHook
-from .bodies import BytesBody
-from .errors import (
-    APIError,
-    ConfigError,
-    HostlerError,
-    ServerBusy,
-    ServiceReservationFailure,
-)
+from .errors import APIError, ConfigError, HostlerError, ServerBusy, ServiceReservationFailure
 from .models import Call
+from .protocol import Headers
+
+# --- bodies and responses ------------------------------------------------------------------
+
+
+class Body(ABC):
+    """A request body.
+
+    ``open`` returns a stream from the body's first byte, each time it is called: a call that
+    was NACKed is sent again. A body that can't start over any more raises `BodyConsumed`. A
+    failing read raises from ``receive_some``; it must never look like the end of the body.
+    """
+
+    @abstractmethod
+    def open(self) -> trio.abc.ReceiveStream: ...
+
+    @property
+    def data(self) -> bytes | None:
+        """The whole body if it is in memory, else ``None``. Lets a sender skip the stream."""
+        return None
+
+    @property
+    def replayable(self) -> bool:
+        """Whether ``open`` would start from the first byte now. If not, no attempt can follow."""
+        return True
+
+    async def aclose(self) -> None:  # noqa: B027  (most keep nothing)
+        """Give back what is kept of the body, when nobody reads it any more. Called by whoever
+        made it. Idempotent, and never cancelled."""
+
+
+class ResponseWriter(ABC):
+    """Takes the response of one call, in the task that runs the call.
+
+    ``start`` once, then ``write`` any number of times; both wait while the reader is slow. The
+    end, and every error, is what ``submit`` returns or raises; a writer never learns of them.
+    An exception from either method ends the call with that exception. So does one from
+    ``start_now`` and ``write_now``, which are asked first where all of a response is there: they do
+    the same if there is nothing to wait for, and else, or by default, nothing and return false.
+    """
+
+    @abstractmethod
+    async def start(self, status: int, headers: Headers) -> None: ...
+
+    @abstractmethod
+    async def write(self, data: bytes | memoryview) -> None: ...
+
+    def start_now(self, status: int, headers: Headers) -> bool:
+        """As ``start``, without a wait. Synchronous."""
+        return False
+
+    def write_now(self, data: bytes) -> bool:
+        """As ``write``, without a wait. Synchronous."""
+        return False
+
+
+@attrs.define
+class CallRequest:
+    """The HTTP request that made the call, as the front end saw it. ``headers`` have canonical
+    names; like everything that may hold secrets they are not in the repr. The call's own are
+    ``Call.headers``: to change these here changes nothing."""
+
+    method: str
+    url: str
+    headers: dict[str, list[str]] = attrs.field(repr=False)
+    body: Body | None = None
+
+
+CallOverrider = Callable[[CallRequest, Call, Mapping[str, str]], Mapping[str, str]]
+"""A service provider's hook, on the LB and on the runner, once per call.
+
+Gets the request, the call model (may be changed in place, any field) and the extensions so far;
+returns the extensions that replace them. Synchronous, because no task exists yet: it must not
+block. An `APIError` ends the call with its code, anything else with 500. A `ServerBusy` raised on
+a runner asks the LB to try elsewhere.
+"""
+
+
+SlotHook = Callable[[], Awaitable[None]]
+"""Awaited in a call's own task once it has its container, before anything of the call reaches
+that, and before listeners hear of it. The call goes on when it returns; what it raises ends the
+call, and the container serves others as if nothing had been."""
+
+
+class CallListener:
+    """Told about each call of an agent, in order of registration, in the call's own task.
+
+    ``before_call``: the call has a slot (runner) or is about to be placed (LB); an exception
+    ends the call with that exception. ``after_call``: the call is over and its model complete;
+    it also runs when the call was cancelled (then shielded, with a deadline); an exception is
+    logged, the later listeners still run. `note_end` is for listeners that only take note.
+    """
+
+    def hears_begin(self, call: PendingCall) -> bool:
+        """Whether ``before_call`` is to be awaited for ``call``, which has its costs. By default it
+        is unless it does nothing. Synchronous. Only a runner's agent asks."""
+        return getattr(self.before_call, "__func__", None) is not CallListener.before_call
+
+    async def before_call(self, call: PendingCall) -> None:
+        """The default does nothing."""
+
+    async def after_call(self, call: PendingCall) -> None:
+        """The default does nothing, and costs nothing."""
+
+    def note_end(self, call: PendingCall) -> None:
+        """As ``after_call``, and before it, without its cost: synchronous, and must not block."""
+
+
+# --- the LB side ---------------------------------------------------------------------------
+
+
+class RunnerCall(ABC):
+    """A call as a placer and a runner see it.
+
+    ``body.open()`` may be called once per attempt. ``slot_hash_id`` is the raw key. The runner
+    object fills ``runner_address``, the placer counts ``attempts`` and, if it is cancelled, has the
+    former tell who has the call, "" = nobody. At ``deadline`` (Trio's clock) its client gives up.
+    """
+
+    model: Call
+    body: Body
+    writer: ResponseWriter
+    extensions: dict[str, str]
+    slot_hash_id: bytes | None
+    request_id: str
+    deadline: float
+    timings: Timings
+    runner_address: str
+    attempts: int
+    user_execution_ns: int | None
+    queue_seconds: float = 0.0
+    """How long a runner without room may let it wait to be the next on a hot container."""
+    gentle: bool = False
+    """A runner is to refuse it rather than evict a hot container that is worth keeping."""
+    launch: bool = False
+    """A runner is to start a container for it unless one is idle."""
+    waited: bool = False
+    """It has had to wait for room, so none is to be kept from it."""
+    span: Span | None = None
+    """What is done for it now, if somebody records that."""
+
+    @abstractmethod
+    def add_user_execution_ns(self, duration_ns: int) -> None:
+        """Add time that the function itself used; also kept in the model."""
 
 
 @attrs.define
@@ -198,3 +337,84 @@ def build_call(
     )
     call.disable_net = draft.disable_net
     return call
+
+
+log = structlog.get_logger(__name__)
+
+LISTENER_SECONDS = 10.0
+"""Seconds for one listener's ``after_call``. It can't be cancelled, so it must have an end."""
+
+
+async def tell_after(listeners: Iterable[CallListener], call: PendingCall) -> None:
+    """Tell those who had been told of the begin of ``call``, whatever the others do, and also if
+    it was cancelled: each is shielded, and has a deadline. Raises nothing."""
+    for listener in listeners:
+        try:
+            listener.note_end(call)
+        except Exception as error:  # noqa: BLE001  (logged there)
+            _log_failure(listener, call, error)
+        # A scope costs more than the rest of this.
+        if hears(listener.after_call, CallListener.after_call):
+            await _tell(listener, call)
+
+
+def hears(method: object, default: object) -> bool:
+    """Whether a listener's ``method`` is another than the ``default``, which does nothing."""
+    return getattr(method, "__func__", None) is not default
+
+
+async def _tell(listener: CallListener, call: PendingCall) -> None:
+    deadline = trio.current_time() + LISTENER_SECONDS
+    with trio.CancelScope(shield=True, deadline=deadline) as scope:
+        try:
+            await listener.after_call(call)
+        except Exception as error:  # noqa: BLE001  (logged there)
+            _log_failure(listener, call, error)
+    if scope.cancelled_caught:
+        log.error(
+            "after-call listener took too long",
+            call_id=call.model.id,
+            listener=repr(listener),
+            seconds=LISTENER_SECONDS,
+        )
+
+
+def _log_failure(listener: CallListener, call: PendingCall, error: Exception) -> None:
+    log.error(
+        "after-call listener failed",
+        call_id=call.model.id,
+        listener=repr(listener),
+        exc_info=error,
+    )
+
+
+class BodyConsumed(HostlerError):
+    """The body was partly sent and can't be sent again."""
+
+
+class BytesBody(Body):
+    """A body in memory."""
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+
+    def open(self) -> trio.abc.ReceiveStream:
+        return BytesStream(self._data)
+
+    @property
+    def data(self) -> bytes:
+        return self._data
+
+
+class BytesStream(trio.abc.ReceiveStream):
+    def __init__(self, data: bytes) -> None:
+        self._rest = memoryview(data)
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        await trio.lowlevel.checkpoint()
+        size = len(self._rest) if max_bytes is None else max_bytes
+        chunk, self._rest = bytes(self._rest[:size]), self._rest[size:]
+        return chunk
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()

@@ -15,8 +15,8 @@ from urllib.parse import urlsplit
 
 import trio
 
-from .abc import Body, CallRequest, ResponseWriter
 from .bodies import BytesBody
+from .call import Body, CallRequest, ResponseWriter
 from .errors import APIError, HostlerError
 from .headers import are_canonical, canonical_headers
 from .ids import new_id

@@ -18,8 +18,8 @@ from hostler.abc import Body, CallListener, CallOverrider, Driver, ResponseWrite
 from hostler.agent import Agent, Resources, open_agent
 from hostler.call import CallOption, PendingCall
 from hostler.config import AgentConfig
-from hostler.frames import Headers
 from hostler.models import Call
+from hostler.protocol import Headers
 
 MIB = 2**20
 

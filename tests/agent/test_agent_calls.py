@@ -29,8 +29,8 @@ from hostler.errors import (
     CallResourceTooBig,
     CallTimeout,
 )
-from hostler.frames import Headers
 from hostler.models import Call
+from hostler.protocol import Headers
 
 from .functions import hang
 from .nodes import Recorder, Recording, open_node, until

@@ -16,7 +16,7 @@ from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy
-from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
+from hostler.protocol import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
 
 from .functions import sleeper
 from .nodes import MIB, Node, open_node

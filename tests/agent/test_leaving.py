@@ -20,7 +20,7 @@ from hostler.agent._next_in_line import (
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
-from hostler.frames import LEAVE_SECONDS
+from hostler.protocol import LEAVE_SECONDS
 
 from .nodes import Node
 from .test_next_in_line import open_full_node

@@ -18,8 +18,8 @@ from hostler.agent._limit import CallEnded, CallLimit
 from hostler.call import PendingCall, build_call
 from hostler.drivers.sim import echo, open_sim_driver
 from hostler.errors import APIError, CallTimeout
-from hostler.frames import Headers
 from hostler.models import Call
+from hostler.protocol import Headers
 
 from .functions import hang
 from .nodes import Node, Recorder, call_model, open_node

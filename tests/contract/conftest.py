@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
-from hostler.engagement import RunnerClient, RunnerService
+from hostler.protocol import RunnerClient, RunnerService
 
 from .services import OPENERS, OpenClient
 

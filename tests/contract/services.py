@@ -9,20 +9,18 @@ from typing import Any
 
 import trio
 
-from hostler.engagement import (
+from hostler.protocol import (
     ClientEngagement,
-    LogChannel,
-    RunnerClient,
-    RunnerService,
-    ServerEngagement,
-)
-from hostler.frames import (
     ClientFrame,
     Data,
+    LogChannel,
     LogContainer,
     LogLine,
     LogRequest,
+    RunnerClient,
+    RunnerService,
     RunnerStatus,
+    ServerEngagement,
     TryCall,
 )
 from hostler.testing import MemoryRunnerClient

@@ -9,17 +9,15 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.engagement import (
+from hostler.protocol import (
     DEADLINE_STATUS,
+    Data,
     EngagementEnded,
     EngagementFailed,
-    GRPCStatus,
-    ServerEngagement,
-)
-from hostler.frames import (
-    Data,
     Finished,
+    GRPCStatus,
     ResultStart,
+    ServerEngagement,
     TryCall,
 )
 

@@ -7,8 +7,16 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.engagement import EngagementFailed, GRPCStatus, ServerEngagement
-from hostler.frames import Commit, Data, Finished, Reserved, TryCall
+from hostler.protocol import (
+    Commit,
+    Data,
+    EngagementFailed,
+    Finished,
+    GRPCStatus,
+    Reserved,
+    ServerEngagement,
+    TryCall,
+)
 
 from .services import TRY, OpenClient, ScriptedService, frames_of
 

@@ -6,8 +6,14 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.engagement import EngagementEnded, EngagementFailed, NotSent, ServerEngagement
-from hostler.frames import Data, Finished
+from hostler.protocol import (
+    Data,
+    EngagementEnded,
+    EngagementFailed,
+    Finished,
+    NotSent,
+    ServerEngagement,
+)
 from hostler.testing import MemoryRunnerClient, memory_engagement_pair
 
 from .services import TRY, ScriptedService

@@ -7,18 +7,16 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.engagement import (
+from hostler.protocol import (
+    Data,
     EngagementEnded,
     EngagementFailed,
     GRPCStatus,
+    LogAck,
+    LogStart,
     NotSent,
     RunnerClient,
     ServerEngagement,
-)
-from hostler.frames import (
-    Data,
-    LogAck,
-    LogStart,
 )
 
 from .services import TRY, OpenClient, ScriptedService, frames_of, send_for_ever

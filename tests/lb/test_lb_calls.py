@@ -18,7 +18,6 @@ from hostler.abc import (
 )
 from hostler.bodies import BytesBody, ReplayBody
 from hostler.call import CallDraft, PendingCall
-from hostler.engagement import ServerEngagement
 from hostler.errors import (
     APIError,
     FunctionError,
@@ -29,6 +28,7 @@ from hostler.errors import (
 from hostler.lb import LBStatistics
 from hostler.models import Call
 from hostler.pool import GrpcRunner
+from hostler.protocol import ServerEngagement
 from hostler.testing import MemoryRunnerClient
 from tests.conftest import Logs
 from tests.pool.bench import PlayedService

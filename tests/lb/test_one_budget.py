@@ -12,9 +12,8 @@ from trio.testing import MockClock
 
 from hostler import options
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.engagement import DEADLINE_STATUS, EngagementFailed
 from hostler.errors import ServerBusy, ServiceReservationFailure
-from hostler.frames import Data, ResultStart
+from hostler.protocol import DEADLINE_STATUS, Data, EngagementFailed, ResultStart
 from tests.agent.nodes import call_model, until
 from tests.runner.runners import open_sim_runner, try_call
 

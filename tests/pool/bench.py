@@ -7,9 +7,17 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from hostler.abc import Outcome
-from hostler.engagement import LogChannel, RunnerService, ServerEngagement
-from hostler.frames import Data, Finished, ResultStart, RunnerStatus, TryCall
 from hostler.pool import GrpcRunner
+from hostler.protocol import (
+    Data,
+    Finished,
+    LogChannel,
+    ResultStart,
+    RunnerService,
+    RunnerStatus,
+    ServerEngagement,
+    TryCall,
+)
 from hostler.testing import MemoryRunnerClient
 
 from .fakes import make_call

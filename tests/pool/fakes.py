@@ -23,9 +23,9 @@ from hostler.abc import (
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
-from hostler.frames import Headers, RunnerStatus
 from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType
+from hostler.protocol import Headers, RunnerStatus
 
 Script = Callable[["FakeRunner", RunnerCall, Callable[[], None]], Awaitable[Outcome]]
 

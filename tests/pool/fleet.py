@@ -12,14 +12,13 @@ from prometheus_client import CollectorRegistry
 
 from hostler.abc import NotPlaced, Outcome, PKIData, Runner, RunnerCall
 from hostler.config import PoolConfig
-from hostler.engagement import EngagementFailed, NotSent
 from hostler.errors import ConfigError
-from hostler.frames import RunnerStatus
 from hostler.pool import (
     DynamicPool,
     PoolMetrics,
     open_dynamic_pool,
 )
+from hostler.protocol import EngagementFailed, NotSent, RunnerStatus
 from tests.wire.leaks import trio_tasks
 
 from .fakes import FakeRunner, make_call

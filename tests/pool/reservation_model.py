@@ -17,20 +17,18 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 import attrs
 import trio
 
-from hostler.engagement import (
+from hostler.protocol import (
     UNKNOWN_STATUS,
     ClientEngagement,
-    EngagementFailed,
-    LogCollector,
-    NotSent,
-    RunnerClient,
-)
-from hostler.frames import (
     Data,
+    EngagementFailed,
     Finished,
     LoadHint,
+    LogCollector,
+    NotSent,
     Reserved,
     ResultStart,
+    RunnerClient,
     RunnerFrame,
     RunnerStatus,
     TryCall,

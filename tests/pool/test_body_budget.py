@@ -25,9 +25,8 @@ from hostler.bodies import (
     keep_whole,
 )
 from hostler.config import BodyConfig
-from hostler.engagement import ServerEngagement
 from hostler.errors import APIError, RequestTooBig, ServerBusy
-from hostler.frames import Finished
+from hostler.protocol import Finished, ServerEngagement
 from tests.conftest import Logs
 
 from .bench import OK, Bench, read_all

@@ -12,9 +12,16 @@ from h2.settings import SettingCodes
 
 from hostler import wire
 from hostler.config import PlacerConfig
-from hostler.engagement import LogChannel, RunnerService, ServerEngagement
-from hostler.frames import Data, Finished, ResultStart, RunnerStatus
 from hostler.pool import GrpcRunner, WarmPlacer
+from hostler.protocol import (
+    Data,
+    Finished,
+    LogChannel,
+    ResultStart,
+    RunnerService,
+    RunnerStatus,
+    ServerEngagement,
+)
 from hostler.testing import FakePool
 
 from .fakes import RecordingWriter, fresh_metrics, make_call

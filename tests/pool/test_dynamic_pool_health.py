@@ -10,13 +10,12 @@ from prometheus_client import CollectorRegistry
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler.abc import NotPlaced, Outcome, PKIData, Placed, Runner
-from hostler.engagement import EngagementFailed
 from hostler.errors import APIError, FunctionError, HostlerError, RunnerClosed, ServerBusy
-from hostler.frames import LoadHint
 from hostler.pool import (
     PoolMetrics,
     RunnerFault,
 )
+from hostler.protocol import EngagementFailed, LoadHint
 from tests.conftest import Logs
 
 from .fakes import make_call

@@ -15,10 +15,10 @@ from hostler._groups import open_background
 from hostler.abc import Runner, RunnerCall
 from hostler.call import Timings
 from hostler.config import PoolConfig
-from hostler.frames import LoadHint
 from hostler.pool import LoadBook, NaivePlacer, Need, SweepPlacer, WarmPlacer
 from hostler.pool._load_watch import LoadWatch
 from hostler.pool._policies import MAX_FORBEARANCE
+from hostler.protocol import LoadHint
 
 from .fakes import make_call
 from .test_load_stream import TellingPool

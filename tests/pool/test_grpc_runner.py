@@ -12,12 +12,6 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from hostler._call_json import decode_call
 from hostler.abc import Body, NotPlaced, Outcome, Placed
 from hostler.bodies import BytesBody, ReplayBody
-from hostler.engagement import (
-    EngagementFailed,
-    GRPCStatus,
-    NotSent,
-    ServerEngagement,
-)
 from hostler.errors import (
     APIError,
     FunctionError,
@@ -28,8 +22,18 @@ from hostler.errors import (
     code_of,
     public_error,
 )
-from hostler.frames import BODY_PIECE, Data, Finished, ResultStart, TryCall
 from hostler.pool import MissingEOF, RunnerFault
+from hostler.protocol import (
+    BODY_PIECE,
+    Data,
+    EngagementFailed,
+    Finished,
+    GRPCStatus,
+    NotSent,
+    ResultStart,
+    ServerEngagement,
+    TryCall,
+)
 from tests.conftest import Logs
 
 from .bench import OK, Bench, answer, read_all

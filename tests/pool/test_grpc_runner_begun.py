@@ -7,8 +7,8 @@ import trio
 from hostler.abc import Outcome, Placed, RunnerCall
 from hostler.bodies import BytesBody, ReplayBody
 from hostler.errors import RunnerClosed
-from hostler.frames import BODY_PIECE
 from hostler.pool import GrpcRunner
+from hostler.protocol import BODY_PIECE
 from tests.wire.services import Gate, Pair, Service, call, open_pair
 
 from .bench import OK, answer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 
 from hostler.abc import Placed
-from hostler.frames import ResultStart
+from hostler.protocol import ResultStart
 
 from .bench import OK, Bench, answer
 from .fakes import RecordingWriter

@@ -15,7 +15,6 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Placed, Runner
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
-from hostler.frames import LoadHint
 from hostler.pool import LoadBook, Need, StaticPool, WarmPlacer
 from hostler.pool._fleet import MAX_FLEETS, NEAR, Fleet, Fleets
 from hostler.pool._ladder import Ladder
@@ -24,6 +23,7 @@ from hostler.pool._room import Line, Room
 from hostler.pool._room_index import RoomIndex
 from hostler.pool._sweep_placer import PROBES
 from hostler.pool._waiter import Waiter
+from hostler.protocol import LoadHint
 
 from .fakes import FakeRunner, fresh_metrics, make_call
 from .test_load_stream import TellingPool

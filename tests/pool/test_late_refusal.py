@@ -8,9 +8,8 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from hostler.abc import NotPlaced
-from hostler.engagement import ClientEngagement, NotSent
-from hostler.frames import Data, RunnerFrame, TryCall
 from hostler.pool import GrpcRunner, NaivePlacer
+from hostler.protocol import ClientEngagement, Data, NotSent, RunnerFrame, TryCall
 from hostler.testing import FakePool, FakeRunner, MemoryRunnerClient, fake_call
 
 from .bench import PlayedService, answer

@@ -13,13 +13,12 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler.abc import LoadListener, Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig, PoolConfig
-from hostler.engagement import EngagementFailed, NotSent
 from hostler.errors import RunnerClosed
-from hostler.frames import LoadHint
 from hostler.pool import LoadBook, NaivePlacer, Need
 from hostler.pool._load_news import LoadNews
 from hostler.pool._load_watch import LoadWatch
 from hostler.pool._sweep_placer import PROBES
+from hostler.protocol import EngagementFailed, LoadHint, NotSent
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
 from .test_placers import is_idle, make

@@ -19,13 +19,13 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Outcome, Placed
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionFailed, ServerBusy
-from hostler.frames import MAX_WARM_KEYS, Finished, LoadHint
 from hostler.pool import BoundedPlacer, LeastLoadedPlacer, LoadBook, Need, SweepPlacer, WarmPlacer
 from hostler.pool._known_runner import HINT_SECONDS
 from hostler.pool._loads import FULL_SECONDS
 from hostler.pool._order import better_of_two, load_limit, within
 from hostler.pool._verdict import outcome_of
 from hostler.pool._warm_index import CROSSING_SECONDS, MAX_NEEDS, WarmIndex
+from hostler.protocol import MAX_WARM_KEYS, Finished, LoadHint
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
 

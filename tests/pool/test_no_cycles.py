@@ -11,8 +11,8 @@ import pytest
 from trio.testing import MockClock
 
 from hostler.abc import Runner
-from hostler.frames import Data, ResultStart
 from hostler.pool import GrpcRunner, StaticPool, WarmPlacer
+from hostler.protocol import Data, ResultStart
 from hostler.testing import MemoryRunnerClient
 
 from .bench import OK, PlayedService, answer

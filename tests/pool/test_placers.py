@@ -13,10 +13,10 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.bodies import BodyConsumed, BytesBody, ReplayBody
 from hostler.config import PlacerConfig
-from hostler.engagement import NotSent
 from hostler.errors import APIError, FunctionError, ServerBusy, ServiceReservationFailure
 from hostler.pool import PLACERS, ConsistentHashPlacer, NaivePlacer, SweepPlacer, _tracker
 from hostler.pool._rendezvous import ranking
+from hostler.protocol import NotSent
 from tests.conftest import Logs
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call

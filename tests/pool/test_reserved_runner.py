@@ -10,16 +10,18 @@ from trio.testing import MockClock
 
 from hostler.abc import NotPlaced, Outcome, Placed
 from hostler.bodies import BytesBody
-from hostler.engagement import EngagementFailed, GRPCStatus, ServerEngagement
 from hostler.errors import APIError, ProtocolError, ReservationAbandoned, RunnerClosed, ServerBusy
-from hostler.frames import (
+from hostler.protocol import (
     Commit,
     Data,
+    EngagementFailed,
     Finished,
+    GRPCStatus,
     LoadHint,
     Reserved,
     ResultStart,
     RunnerStatus,
+    ServerEngagement,
     TryCall,
 )
 

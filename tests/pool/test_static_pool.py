@@ -12,10 +12,9 @@ from trio.testing import MockClock
 
 from hostler import wire
 from hostler.abc import PKIData, Runner
-from hostler.engagement import ServerEngagement
 from hostler.errors import ConfigError, ServerBusy
-from hostler.frames import Data, Finished, ResultStart
 from hostler.pool import NaivePlacer, StaticPool, mtls_runner_factory, open_static_pool
+from hostler.protocol import Data, Finished, ResultStart, ServerEngagement
 from tests.conftest import Logs
 
 from .bench import OK, PlayedService, read_all

@@ -17,10 +17,9 @@ from prometheus_client import CollectorRegistry
 
 from hostler import wire
 from hostler.config import PoolConfig
-from hostler.engagement import EngagementFailed
-from hostler.frames import Data
 from hostler.pool import PoolMetrics, open_dynamic_pool
 from hostler.pool._static import keepalive_of
+from hostler.protocol import Data, EngagementFailed
 from tests.conftest import Logs
 from tests.wire.services import TRY, Service
 

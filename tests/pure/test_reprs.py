@@ -6,9 +6,9 @@ import pytest
 
 from hostler.abc import CallRequest, ContainerTask
 from hostler.call import CallDraft, build_call
-from hostler.frames import TryCall
 from hostler.models import App, Call, Fn
 from hostler.options import with_extensions
+from hostler.protocol import TryCall
 
 SECRET = "s3cret"
 PAIRS = {"FN_REGISTRY_TOKEN": SECRET}

@@ -8,11 +8,10 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from hostler._container_task import End
+from hostler.abc import End
 from hostler.agent import Output
 from hostler.agent_metrics import AgentMetrics
-from hostler.engagement import LogChannel
-from hostler.frames import LogAck, LogContainer, LogMessage, LogStart
+from hostler.protocol import LogAck, LogChannel, LogContainer, LogMessage, LogStart
 from hostler.runner import FunctionLogs
 
 

@@ -9,8 +9,15 @@ import trio
 
 from hostler.abc import CallListener, InnerAgent
 from hostler.call import CallOption, PendingCall, build_call
-from hostler.engagement import EngagementEnded, ServerEngagement
-from hostler.frames import ClientFrame, Data, Finished, ResultStart, RunnerFrame
+from hostler.protocol import (
+    ClientFrame,
+    Data,
+    EngagementEnded,
+    Finished,
+    ResultStart,
+    RunnerFrame,
+    ServerEngagement,
+)
 
 
 class PlayedEngagement(ServerEngagement):

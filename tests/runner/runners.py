@@ -17,7 +17,7 @@ from hostler.agent import Agent, OutputSink, Resources, open_agent
 from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver
-from hostler.frames import Data, Finished, RunnerFrame, TryCall
+from hostler.protocol import Data, Finished, RunnerFrame, TryCall
 from hostler.runner import FunctionLogs, PureRunnerService, open_runner_service
 from hostler.testing import MemoryRunnerClient
 from tests.agent.nodes import call_model

@@ -14,7 +14,6 @@ import trio
 from hostler.bodies import BodyBudget
 from hostler.call import CallDraft, PendingCall
 from hostler.config import BodyConfig
-from hostler.engagement import GRPCStatus, LogChannel
 from hostler.errors import (
     APIError,
     CallTimeout,
@@ -23,7 +22,7 @@ from hostler.errors import (
     ImageWithVolume,
     ServerBusy,
 )
-from hostler.frames import ClientFrame, Data, ResultStart, TryCall
+from hostler.protocol import ClientFrame, Data, GRPCStatus, LogChannel, ResultStart, TryCall
 from hostler.runner._engagement import Terms
 from hostler.runner._hooks import Hooks, StatusChecks
 from hostler.runner._service import PureRunnerService

@@ -8,8 +8,7 @@ import pytest
 import structlog
 import trio
 
-from hostler.engagement import EngagementEnded, GRPCStatus
-from hostler.frames import ClientFrame, Data, Finished, TryCall
+from hostler.protocol import ClientFrame, Data, EngagementEnded, Finished, GRPCStatus, TryCall
 from hostler.runner._detached import DetachedCalls
 from hostler.runner._engagement import CallRun, Terms
 from hostler.runner._hooks import StatusChecks

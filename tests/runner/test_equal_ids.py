@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.frames import Data, ResultStart
+from hostler.protocol import Data, ResultStart
 
 from .runners import SimRunner, open_sim_runner, try_call
 

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler._output_lines import LINGER, MAX_LINE
-from hostler.frames import LogAck, LogReady, LogStart
+from hostler.protocol import LogAck, LogReady, LogStart
 from hostler.runner import FunctionLogs
 from hostler.runner._logs import LINE_OVERHEAD, MAX_BATCH_LINES
 from tests.conftest import Logs

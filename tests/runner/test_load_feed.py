@@ -11,7 +11,7 @@ from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler._change import Change
-from hostler.frames import LoadHint
+from hostler.protocol import LoadHint
 from hostler.runner._load_feed import QUICK, SLOW, TURN, LoadFeed
 
 MIB = 2**20

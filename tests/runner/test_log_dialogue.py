@@ -10,8 +10,16 @@ import trio
 import trio.testing
 
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver
-from hostler.engagement import EngagementFailed, LogChannel, LogCollector
-from hostler.frames import LogAck, LogContainer, LogMessage, LogReady, LogStart
+from hostler.protocol import (
+    EngagementFailed,
+    LogAck,
+    LogChannel,
+    LogCollector,
+    LogContainer,
+    LogMessage,
+    LogReady,
+    LogStart,
+)
 from hostler.runner import Hooks
 
 from .collectors import Collector, everything, make_logs, output, texts

@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.frames import Data, Finished
+from hostler.protocol import Data, Finished
 
 from .fakes import PlayedEngagement, ToldAgent
 from .runners import SimRunner, open_sim_runner, try_call

@@ -22,7 +22,7 @@ from hostler.agent import Agent, Resources, open_agent
 from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.frames import Data, Finished, TryCall
+from hostler.protocol import Data, Finished, TryCall
 from hostler.runner import PureRunner, open_pure_runner
 from hostler.wire import _codec as codec
 from tests.agent.nodes import MIB, call_model

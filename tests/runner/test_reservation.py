@@ -13,8 +13,17 @@ import trio
 
 from hostler.agent import ContainerState
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.engagement import EngagementFailed, GRPCStatus
-from hostler.frames import Commit, Data, Finished, Reserved, ResultStart, RunnerFrame, TryCall
+from hostler.protocol import (
+    Commit,
+    Data,
+    EngagementFailed,
+    Finished,
+    GRPCStatus,
+    Reserved,
+    ResultStart,
+    RunnerFrame,
+    TryCall,
+)
 from hostler.runner._engagement import EXPECTED_TRY
 from hostler.runner._reservation import EXPECTED_COMMIT
 from tests.agent.nodes import until

@@ -9,8 +9,16 @@ import trio
 import trio.testing
 
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.engagement import EngagementFailed
-from hostler.frames import Data, Finished, LogAck, LogReady, LogStart, ResultStart, RunnerFrame
+from hostler.protocol import (
+    Data,
+    EngagementFailed,
+    Finished,
+    LogAck,
+    LogReady,
+    LogStart,
+    ResultStart,
+    RunnerFrame,
+)
 from tests.conftest import Logs
 
 from .collectors import make_logs, texts

@@ -16,8 +16,15 @@ import pytest
 import trio
 
 from hostler import wire
-from hostler.engagement import ClientEngagement
-from hostler.frames import Data, Finished, LogAck, LogReady, LogStart, RunnerFrame
+from hostler.protocol import (
+    ClientEngagement,
+    Data,
+    Finished,
+    LogAck,
+    LogReady,
+    LogStart,
+    RunnerFrame,
+)
 from hostler.wire import GrpcRunnerClient
 from tests.cli._process import END_SECONDS, NodeProcess, ends_at_once, open_node, run
 from tests.functions.build import fnt_path

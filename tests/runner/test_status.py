@@ -11,7 +11,7 @@ import trio.testing
 
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_sim_driver
 from hostler.errors import APIError
-from hostler.frames import RunnerStatus
+from hostler.protocol import RunnerStatus
 from hostler.runner import Hooks, StatusChecks
 from hostler.runner._status import MAX_RESULTS, RUNS_AT_ONCE
 

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from hostler.drivers.sim import SimRequest, SimResponse, echo, open_sim_driver
-from hostler.engagement import EngagementFailed
+from hostler.protocol import EngagementFailed
 from hostler.runner import Hooks, StatusChecks
 from hostler.runner._status import MAX_DETAILS
 from tests.conftest import Logs

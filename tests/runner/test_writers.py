@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from hostler.frames import Data, ResultStart
+from hostler.protocol import Data, ResultStart
 from hostler.runner._writers import EngagementWriter
 
 from .fakes import PlayedEngagement

@@ -30,11 +30,11 @@ from hostler.drivers.docker import open_docker_driver
 from hostler.drivers.process import open_process_driver
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.errors import HostlerError
-from hostler.frames import Data
 from hostler.front import HttpServer, open_listeners, serve_http
 from hostler.lb import LBAgent, open_lb_agent
 from hostler.options import from_model, with_writer
 from hostler.pool import ConsistentHashPlacer, open_dns_pool, open_dynamic_pool, open_static_pool
+from hostler.protocol import Data
 from hostler.runner import open_pure_runner, open_runner_service
 from hostler.store import open_datastore
 from hostler.testing import MemoryRunnerClient

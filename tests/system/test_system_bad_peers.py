@@ -14,8 +14,8 @@ import trio
 import trustme
 
 from hostler import wire
-from hostler.frames import Data, Finished, TryCall
 from hostler.functions import load_functions
+from hostler.protocol import Data, Finished, TryCall
 from hostler.wire import _codec as codec
 from tests.cli._process import ends
 

@@ -13,9 +13,8 @@ import trio
 
 from hostler import wire
 from hostler._call_json import encode_call
-from hostler.engagement import ClientEngagement
-from hostler.frames import Data, Finished, ResultStart, TryCall
 from hostler.models import Call
+from hostler.protocol import ClientEngagement, Data, Finished, ResultStart, TryCall
 from tests.cli._process import ends
 from tests.functions.build import fnt_path
 

@@ -111,8 +111,9 @@ async def test_cancelled_wherever_it_waits_a_program_leaves_nothing(
 def public_modules() -> Iterator[ModuleType]:
     for found in pkgutil.walk_packages(hostler.__path__, "hostler."):
         parts = found.name.split(".")
-        # Alembic runs its part.
-        if not any(part.startswith("_") or part == "migrations" for part in parts):
+        # What else is in a package is not public. Alembic runs its part.
+        public = found.ispkg or len(parts) == 2
+        if public and not any(part.startswith("_") or part == "migrations" for part in parts):
             yield importlib.import_module(found.name)
 
 

@@ -13,11 +13,11 @@ from hostler import wire
 from hostler.abc import CallRequest, ResponseWriter
 from hostler.bodies import BytesBody
 from hostler.config import PlacerConfig
-from hostler.frames import Headers
 from hostler.functions import load_functions
 from hostler.lb import LBAgent, LBStatistics, open_lb_agent
 from hostler.options import from_http_fn_request, with_writer
 from hostler.pool import GrpcRunner, NaivePlacer, StaticPool
+from hostler.protocol import Headers
 from tests.functions.build import fnt_path
 from tests.wire.leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 

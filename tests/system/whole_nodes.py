@@ -26,14 +26,13 @@ from hostler.cli._serve import ServeNode
 from hostler.cli._settings import Settings
 from hostler.config import AgentConfig, NodeConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
-from hostler.engagement import ServerEngagement
 from hostler.errors import HostlerError
-from hostler.frames import ResultStart
 from hostler.functions import FunctionTable
 from hostler.lb import open_lb_agent
 from hostler.models import App, Fn
 from hostler.options import from_model
 from hostler.pool import ConsistentHashPlacer, open_static_pool
+from hostler.protocol import ResultStart, ServerEngagement
 from hostler.runner import StatusChecks
 from hostler.wire import open_loop, open_server
 from tests.agent.functions import hang

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler._asgi import Message
-from hostler._container_task import End, Output
 from hostler._output_lines import LINGER
+from hostler.abc import End, Output
 from hostler.tail import LogTail, Where, tail_app
 from hostler.tail._app import BEAT_SECONDS, LAST_SECONDS, MAX_READERS
 from hostler.tail._ring import LINE_OVERHEAD

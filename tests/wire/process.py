@@ -13,8 +13,7 @@ import structlog
 import trio
 
 from hostler import wire
-from hostler.engagement import ServerEngagement
-from hostler.frames import Data, ResultStart
+from hostler.protocol import Data, ResultStart, ServerEngagement
 
 from .services import EMPTY_BODY, SUCCESS, TRY, Service
 

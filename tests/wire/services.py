@@ -12,13 +12,18 @@ import msgspec
 import trio
 
 from hostler import wire
-from hostler.engagement import (
+from hostler.protocol import (
     ClientEngagement,
+    Data,
+    Finished,
     LogChannel,
+    ResultStart,
+    RunnerFrame,
     RunnerService,
+    RunnerStatus,
     ServerEngagement,
+    TryCall,
 )
-from hostler.frames import Data, Finished, ResultStart, RunnerFrame, RunnerStatus, TryCall
 from hostler.wire._envelope import Envelope, encode
 
 sharing: dict[str, Any] = {}

@@ -5,8 +5,15 @@ from __future__ import annotations
 import pytest
 import trio
 
-from hostler.engagement import BegunEngagement, EngagementFailed, NotSent, ServerEngagement
-from hostler.frames import Data, ResultStart, TryCall
+from hostler.protocol import (
+    BegunEngagement,
+    Data,
+    EngagementFailed,
+    NotSent,
+    ResultStart,
+    ServerEngagement,
+    TryCall,
+)
 from hostler.wire._connection import STREAM_WINDOW
 
 from .services import SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair, read_call

@@ -10,8 +10,7 @@ from h2.events import RequestReceived
 from h2.settings import SettingCodes
 
 from hostler import wire
-from hostler.engagement import EngagementEnded, EngagementFailed, NotSent
-from hostler.frames import Data
+from hostler.protocol import Data, EngagementEnded, EngagementFailed, NotSent
 from hostler.wire import Keepalive
 from hostler.wire._connection import WireConnection, WireProtocol, _Processor
 

@@ -12,8 +12,7 @@ import trio.testing
 from h2.settings import SettingCodes
 
 from hostler import wire
-from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
-from hostler.frames import Data, ResultStart, TryCall
+from hostler.protocol import Data, EngagementFailed, NotSent, ResultStart, ServerEngagement, TryCall
 from hostler.wire import _workers
 from hostler.wire._broken import Broken
 from hostler.wire._connection import STREAM_WINDOW, WireProtocol

@@ -14,7 +14,7 @@ import trustme
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from hostler import wire
-from hostler.engagement import NotSent
+from hostler.protocol import NotSent
 
 from .leaks import asyncio_tasks, open_sockets, settle
 from .services import Service, body_of, call

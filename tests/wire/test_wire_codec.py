@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.frames import (
+from hostler.protocol import (
     BODY_PIECE,
     ClientFrame,
     Commit,

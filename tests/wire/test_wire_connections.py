@@ -9,9 +9,7 @@ import trio
 import trio.testing
 
 from hostler import wire
-from hostler.engagement import (
-    NotSent,
-)
+from hostler.protocol import NotSent
 from tests.ports import free_port
 
 from .leaks import settle

@@ -6,23 +6,21 @@ import pytest
 import trio
 
 from hostler import wire
-from hostler.engagement import (
+from hostler.protocol import (
+    Data,
     EngagementEnded,
     EngagementFailed,
-    GRPCStatus,
-    LogChannel,
-    NotSent,
-    ServerEngagement,
-)
-from hostler.frames import (
-    Data,
     Finished,
+    GRPCStatus,
     LogAck,
+    LogChannel,
     LogContainer,
     LogReady,
     LogStart,
+    NotSent,
     ResultStart,
     RunnerStatus,
+    ServerEngagement,
     TryCall,
 )
 

@@ -7,16 +7,14 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.engagement import (
-    EngagementFailed,
-    GRPCStatus,
-    ServerEngagement,
-)
 from hostler.errors import ProtocolError
-from hostler.frames import (
+from hostler.protocol import (
     Data,
+    EngagementFailed,
     Finished,
+    GRPCStatus,
     ResultStart,
+    ServerEngagement,
     TryCall,
 )
 

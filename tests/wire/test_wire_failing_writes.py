@@ -14,8 +14,7 @@ import trio
 import trustme
 
 from hostler import wire
-from hostler.engagement import EngagementFailed, ServerEngagement
-from hostler.frames import Data, ResultStart
+from hostler.protocol import Data, EngagementFailed, ResultStart, ServerEngagement
 from hostler.wire._loop import open_loop, run_asyncio
 
 from .services import SUCCESS, TRY, Service, call, collect, open_pair

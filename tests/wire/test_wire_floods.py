@@ -23,7 +23,7 @@ from benchmarks.http2 import (
     message,
 )
 from benchmarks.http2 import open_peer as open_raw
-from hostler.engagement import ServerEngagement
+from hostler.protocol import ServerEngagement
 from hostler.wire import _codec as codec
 from hostler.wire._envelope import Envelope
 from tests.conftest import Logs

@@ -10,8 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.engagement import ServerEngagement
-from hostler.frames import Data, ResultStart
+from hostler.protocol import Data, ResultStart, ServerEngagement
 from hostler.wire._connection import STREAM_WINDOW
 
 from .services import EMPTY_BODY, SUCCESS, TRY, Service, body_of, call, collect, open_pair

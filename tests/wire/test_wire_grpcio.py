@@ -19,15 +19,18 @@ import pytest
 import trio
 
 from hostler import wire
-from hostler.engagement import EngagementFailed, GRPCStatus, LogChannel, ServerEngagement
-from hostler.frames import (
+from hostler.protocol import (
     BODY_PIECE,
     Data,
+    EngagementFailed,
     Finished,
+    GRPCStatus,
+    LogChannel,
     LogContainer,
     LogReady,
     LogStart,
     ResultStart,
+    ServerEngagement,
     TryCall,
 )
 

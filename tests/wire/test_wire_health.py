@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler import wire
-from hostler.engagement import EngagementFailed, NotSent
+from hostler.protocol import EngagementFailed, NotSent
 from hostler.wire._codec import CodecError
 from hostler.wire._health_client import decode_serving
 

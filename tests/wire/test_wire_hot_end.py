@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.frames import Finished, LoadHint
+from hostler.protocol import Finished, LoadHint
 from hostler.wire import _codec as codec
 from hostler.wire import _engage_codec as by_hand
 from hostler.wire._hot_end import hot_fields, read_hot_end

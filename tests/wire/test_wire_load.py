@@ -7,8 +7,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 import trio
 
-from hostler.engagement import EngagementFailed, GRPCStatus
-from hostler.frames import LoadHint
+from hostler.protocol import EngagementFailed, GRPCStatus, LoadHint
 
 from .leaks import settle
 from .services import Service, open_pair

@@ -14,14 +14,17 @@ from h2.events import DataReceived, Event, PingAckReceived, RequestReceived, Win
 from h2.settings import SettingCodes
 
 from hostler import wire
-from hostler.engagement import (
+from hostler.protocol import (
     ClientEngagement,
+    Data,
     EngagementEnded,
     EngagementFailed,
     NotSent,
+    ResultStart,
+    RunnerFrame,
     ServerEngagement,
+    TryCall,
 )
-from hostler.frames import Data, ResultStart, RunnerFrame, TryCall
 from hostler.wire._connection import STREAM_WINDOW
 from hostler.wire._inbox import CREDIT
 from hostler.wire._messages import runner_messages

@@ -17,8 +17,7 @@ from h2.events import Event, RemoteSettingsChanged, ResponseReceived, StreamRese
 from hyperframe.frame import RstStreamFrame
 
 from hostler import wire
-from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
-from hostler.frames import Data, ResultStart
+from hostler.protocol import Data, EngagementFailed, NotSent, ResultStart, ServerEngagement
 from hostler.wire import _codec as codec
 from hostler.wire._connection import MAX_STREAMS
 from hostler.wire._messages import with_prefix

@@ -12,8 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.engagement import EngagementFailed, ServerEngagement
-from hostler.frames import Data, ResultStart, TryCall
+from hostler.protocol import Data, EngagementFailed, ResultStart, ServerEngagement, TryCall
 from hostler.wire._shared_call import CALL_WINDOW
 from hostler.wire._shared_stream import ENOUGH
 

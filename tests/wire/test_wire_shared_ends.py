@@ -11,8 +11,7 @@ import trio.testing
 from h2.errors import ErrorCodes
 
 from hostler import wire
-from hostler.engagement import EngagementFailed, NotSent, ServerEngagement
-from hostler.frames import Reserved
+from hostler.protocol import EngagementFailed, NotSent, Reserved, ServerEngagement
 from hostler.wire._server import _Streams
 from hostler.wire._stream import WireStream
 

@@ -12,9 +12,8 @@ from h2.errors import ErrorCodes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hostler.engagement import EngagementFailed, GRPCStatus, ServerEngagement
 from hostler.errors import ProtocolError
-from hostler.frames import Data
+from hostler.protocol import Data, EngagementFailed, GRPCStatus, ServerEngagement
 from hostler.wire import _codec as codec
 from hostler.wire._client_stream import receive
 from hostler.wire._envelope import CallEnd, Envelope, decode_batch

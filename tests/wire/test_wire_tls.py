@@ -14,9 +14,8 @@ import trustme
 from benchmarks.http2 import open_peer
 from hostler import wire
 from hostler.abc import PKIData
-from hostler.engagement import NotSent, ServerEngagement
 from hostler.errors import ConfigError
-from hostler.frames import Finished, TryCall
+from hostler.protocol import Finished, NotSent, ServerEngagement, TryCall
 from hostler.wire import _codec as codec
 from hostler.wire import _pool, _server
 from hostler.wire._address import split_address

@@ -23,8 +23,7 @@ from trio.testing import MockClock
 
 from hostler import wire
 from hostler.abc import PKIData
-from hostler.engagement import NotSent
-from hostler.frames import Data
+from hostler.protocol import Data, NotSent
 
 from .leaks import open_sockets, settle
 from .services import TRY, Service, body_of, call, collect

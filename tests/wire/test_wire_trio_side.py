@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.engagement import EngagementFailed, ServerEngagement
+from hostler.protocol import EngagementFailed, ServerEngagement
 
 from .services import EMPTY_BODY, SUCCESS, TRY, Pair, Service, call, open_pair, read_call
 

@@ -19,7 +19,7 @@ It knows drivers by `hostler.abc.Driver` only. From the bottom up::
 
 from __future__ import annotations
 
-from hostler._container_task import Output, OutputSink
+from hostler.abc import Output, OutputSink
 
 from ._agent import Agent, StartupAction, open_agent
 from ._capacity import machine_resources

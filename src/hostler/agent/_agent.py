@@ -11,21 +11,19 @@ import attrs
 import structlog
 import trio
 
-from hostler._container_task import OutputSink
 from hostler._deadlines import Deadlines
 from hostler._gate import Gate, GateClosed
 from hostler._grace import Grace
 from hostler._groups import as_it_is, is_cancellation
 from hostler._inotify import open_directory_watcher
 from hostler._iofs import choose_tmpfs, remove_leaked_directories
-from hostler._listeners import tell_after
-from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive
+from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive, OutputSink
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics
-from hostler.call import CallOption, PendingCall, build_call, check_overrider
+from hostler.call import CallOption, PendingCall, build_call, check_overrider, tell_after
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
-from hostler.frames import LoadHint
 from hostler.keep_alive import make_keep_alive
+from hostler.protocol import LoadHint
 
 from ._call_end import CallRecord, complete
 from ._capacity import machine_resources

@@ -12,7 +12,7 @@ import trio
 from hostler._descriptors import lacks_descriptors
 from hostler._iofs import FunctionSocket
 from hostler.errors import ServerBusy
-from hostler.frames import BODY_PIECE
+from hostler.protocol import BODY_PIECE
 
 from ._request import RequestHead, ResponseHead, read_response
 

@@ -19,7 +19,7 @@ from hostler.errors import (
     FunctionResponseTooBig,
     FunctionWriteRequest,
 )
-from hostler.frames import BODY_PIECE
+from hostler.protocol import BODY_PIECE
 
 from ._connection import Channel, Connection, FunctionBroke, HeadTooBig, Stale
 from ._limit import CallEnded, CallLimit

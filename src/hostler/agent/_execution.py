@@ -7,7 +7,7 @@ from functools import partial
 import structlog
 import trio
 
-from hostler._container_task import no_call_hook
+from hostler.abc import no_call_hook
 from hostler.call import PendingCall
 from hostler.errors import FunctionError, HostlerError
 

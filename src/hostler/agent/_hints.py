@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import trio
 
 from hostler.call import PendingCall
-from hostler.frames import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
+from hostler.protocol import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
 
 from ._capacity import IdleCpus
 from ._container import Container

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 
-from hostler.frames import LEAVE_SECONDS
+from hostler.protocol import LEAVE_SECONDS
 
 CONTENDED_SECONDS = 1.5
 """How long nobody may wait after calls of two functions were refused: containers that never idle
@@ -37,7 +37,7 @@ PER_CONTAINER = 2
 
 class NextInLine:
     """The rule of one agent. Times are seconds of one clock, given by the caller. Load balancers
-    are known by what they call themselves (`hostler.engagement.ServerEngagement.client`)."""
+    are known by what they call themselves (`hostler.protocol.ServerEngagement.client`)."""
 
     def __init__(self) -> None:
         self._refused: Hashable = None

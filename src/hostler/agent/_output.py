@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import structlog
 
-from hostler._container_task import End, Output, OutputSink
-from hostler.abc import ContainerTask
+from hostler.abc import ContainerTask, End, Output, OutputSink
 from hostler.call import PendingCall
 
 log = structlog.get_logger(__name__)

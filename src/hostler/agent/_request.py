@@ -12,7 +12,6 @@ import h11
 
 from hostler._plain_http import Pairs, read_response_head, write_fields
 from hostler.errors import APIError
-from hostler.frames import Headers
 from hostler.headers import (
     HOP_BY_HOP,
     SECRET,
@@ -22,6 +21,7 @@ from hostler.headers import (
     have_secret,
 )
 from hostler.models import Call
+from hostler.protocol import Headers
 
 _OWN = frozenset({"Content-Length", "Fn-Call-Id", "Fn-Deadline", "Host"})
 """Headers of the client that the agent's own replace. The body is a stream of unknown length,

@@ -11,10 +11,9 @@ import attrs
 import structlog
 import trio
 
-from hostler._container_task import OutputSink
 from hostler._inotify import DirectoryWatch, DirectoryWatcher
 from hostler._iofs import SOCKET_NAME, BadSocket, FunctionSocket, SocketDirectory
-from hostler.abc import Cookie, Driver, KeepAlive, RunningContainer
+from hostler.abc import Cookie, Driver, KeepAlive, OutputSink, RunningContainer
 from hostler.call import Timings, stopwatch
 from hostler.config import AgentConfig
 from hostler.errors import (

@@ -4,7 +4,7 @@ Without it the next call of its function waits for a start. That is nothing to a
 long, and makes one that runs for a hundredth of it a hundred times as slow. So a container is worth
 keeping for a start's time, times how many runs go into a start: the cost that Greedy-Dual and
 FaasCache weigh (Fuerst and Sharma, ASPLOS 2021), in terms of the call. Gentle calls
-(`hostler.frames.TryCall`) are refused until then, as their load balancer can let them wait. In
+(`hostler.protocol.TryCall`) are refused until then, as their load balancer can let them wait. In
 which order containers are evicted is another matter.
 """
 

@@ -6,8 +6,9 @@ temporary files where it is much.
 
 from __future__ import annotations
 
+from ..call import BodyConsumed, BytesBody
 from ._budget import BodyBudget, NotKept
-from ._memory import BodyConsumed, BytesBody, CountedBody
+from ._memory import CountedBody
 from ._metrics import BodyMetrics
 from ._replay import REPLAY_LIMIT, ReplayBody
 from ._whole import keep_whole

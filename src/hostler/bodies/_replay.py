@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import trio
 
-from ..abc import Body
+from ..call import Body, BodyConsumed
 from ._budget import BodyBudget, NotKept, NotKeptReason
 from ._kept import Kept
-from ._memory import BodyConsumed
 
 REPLAY_LIMIT = 1024 * 1024
 """Bytes of a streamed body that are kept for another attempt. A runner without a free slot takes

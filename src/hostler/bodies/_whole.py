@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import trio
 
-from ..abc import Body
+from ..call import Body, BodyConsumed
 from ..errors import APIError, RequestTooBig, ServerBusy
 from ._budget import BodyBudget, NotKept
 from ._kept import Kept
-from ._memory import BodyConsumed
 from ._replay import ReplayBody
 
 

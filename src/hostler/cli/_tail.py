@@ -8,7 +8,7 @@ from functools import partial
 import trio
 
 from hostler._asgi import ASGIApp
-from hostler._container_task import Output, OutputSink
+from hostler.abc import Output, OutputSink
 from hostler.tail import JointTail, LogTail, TailShare, tail_app
 
 from ._settings import Settings

@@ -17,7 +17,7 @@ import trio
 from hostler._asgi import JSON_TYPE, Handler, error_document
 from hostler._plain_http import PlainHead
 from hostler.config import NodeConfig
-from hostler.frames import BODY_PIECE
+from hostler.protocol import BODY_PIECE
 
 from ._dates import http_date
 from ._departures import Departures

@@ -10,10 +10,10 @@ import msgspec
 
 from hostler._trace_context import PARENT, STATE, TraceContext
 from hostler.errors import FunctionInvalidResponse
-from hostler.frames import Headers
 from hostler.functions import FunctionSource, TriggerSource
 from hostler.headers import canonical_header
 from hostler.models import App, Fn
+from hostler.protocol import Headers
 
 from ._head import Head
 from ._writer import ResponseHead

@@ -23,7 +23,7 @@ from hostler._asgi import (
     error_document,
 )
 from hostler._plain_http import write_head, write_response
-from hostler.frames import BODY_PIECE
+from hostler.protocol import BODY_PIECE
 
 from ._dates import http_date
 from ._framing import ChunkLines

@@ -13,7 +13,7 @@ import struct
 
 import trio
 
-from hostler.frames import BODY_PIECE
+from hostler.protocol import BODY_PIECE
 
 Address = tuple[str, int]
 

@@ -16,8 +16,8 @@ from hostler.errors import (
     FunctionResponseError,
     HostlerError,
 )
-from hostler.frames import Headers
 from hostler.headers import HOP_BY_HOP, canonical_header, end_to_end_pairs, have_secret
+from hostler.protocol import Headers
 
 _NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")

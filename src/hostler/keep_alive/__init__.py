@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hostler._keep_alive_seam import KeepAlive
+from hostler.abc import KeepAlive
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 

@@ -6,7 +6,7 @@ import math
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from hostler._keep_alive_seam import KeepAlive, KeptContainer
+from hostler.abc import KeepAlive, KeptContainer
 from hostler.config import AgentConfig
 
 FUNCTIONS = 4096

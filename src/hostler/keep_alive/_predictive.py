@@ -23,7 +23,7 @@ from collections.abc import Hashable, Iterator, Sequence
 
 import attrs
 
-from hostler._keep_alive_seam import KeepAlive, KeptContainer
+from hostler.abc import KeepAlive, KeptContainer
 from hostler.config import AgentConfig
 
 from ._gaps import LONGEST, Gaps

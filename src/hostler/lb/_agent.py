@@ -11,10 +11,9 @@ import trio
 
 from .._gate import Gate
 from .._grace import Grace
-from .._listeners import LISTENER_SECONDS
 from ..abc import CallAgent, CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget
-from ..call import CallOption, PendingCall, build_call
+from ..call import LISTENER_SECONDS, CallOption, PendingCall, build_call
 from ..config import LBConfig
 from ..errors import ServerBusy
 from ..metrics import LBMetrics

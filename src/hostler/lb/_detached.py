@@ -8,7 +8,7 @@ import structlog
 
 from ..abc import ResponseWriter
 from ..errors import APIError
-from ..frames import Headers
+from ..protocol import Headers
 
 log = structlog.get_logger(__name__)
 

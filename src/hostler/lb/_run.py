@@ -12,10 +12,9 @@ import structlog
 import trio
 
 from .._groups import is_cancellation
-from .._listeners import hears, tell_after
 from ..abc import Body, CallListener, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
-from ..call import PendingCall
+from ..call import PendingCall, hears, tell_after
 from ..errors import ServerBusy, ServiceReservationFailure
 from ._ending import Ending, ending_of
 from ._statistics import Counts

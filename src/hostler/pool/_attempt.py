@@ -9,9 +9,16 @@ import trio
 from .._call_json import encode_call
 from ..abc import NotPlaced, Outcome, Placed, RunnerCall
 from ..bodies import BodyConsumed
-from ..engagement import BegunEngagement, ClientEngagement, NotSent, RunnerClient
 from ..errors import ProtocolError, ReservationAbandoned, RunnerClosed, ServerBusy
-from ..frames import BODY_PIECE, Data, TryCall
+from ..protocol import (
+    BODY_PIECE,
+    BegunEngagement,
+    ClientEngagement,
+    Data,
+    NotSent,
+    RunnerClient,
+    TryCall,
+)
 from ._conversation import Conversation, HeldBody
 
 Rest = trio.abc.ReceiveStream | HeldBody | None

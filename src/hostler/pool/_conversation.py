@@ -6,15 +6,20 @@ import structlog
 import trio
 
 from ..abc import NotPlaced, Outcome, Placed, RunnerCall
-from ..engagement import (
+from ..errors import ProtocolError, ServerBusy
+from ..protocol import (
+    BODY_PIECE,
     NACK_STATUS,
     ClientEngagement,
+    Data,
     EngagementEnded,
     EngagementFailed,
+    Finished,
     NotSent,
+    Reserved,
+    ResultStart,
+    RunnerFrame,
 )
-from ..errors import ProtocolError, ServerBusy
-from ..frames import BODY_PIECE, Data, Finished, Reserved, ResultStart, RunnerFrame
 from ._verdict import MissingEOF, fill_timings, outcome_of, outcome_of_failure
 
 log = structlog.get_logger(__name__)

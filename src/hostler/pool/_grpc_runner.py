@@ -9,11 +9,9 @@ import msgspec
 import trio
 
 from .._gate import Gate, GateClosed
-from .._runner_seam import Begun
-from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
-from ..engagement import UNKNOWN_STATUS, EngagementFailed, RunnerClient
+from ..abc import Begun, NotPlaced, Outcome, Placed, Runner, RunnerCall
 from ..errors import RunnerClosed
-from ..frames import LoadHint, RunnerStatus
+from ..protocol import UNKNOWN_STATUS, EngagementFailed, LoadHint, RunnerClient, RunnerStatus
 from ._attempt import Attempt, BegunAttempt, ReservedAttempt
 
 CLOSE_SECONDS = 5.0

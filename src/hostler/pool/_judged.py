@@ -9,9 +9,7 @@ from typing import Any
 import trio
 
 from .._groups import is_timeout
-from .._runner_seam import Begun
-from ..abc import NotPlaced, Outcome, Runner, RunnerCall
-from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
+from ..abc import Begun, NotPlaced, Outcome, Runner, RunnerCall
 from ..errors import (
     APIError,
     FunctionError,
@@ -20,7 +18,7 @@ from ..errors import (
     RunnerClosed,
     ServerBusy,
 )
-from ..frames import LoadHint, RunnerStatus
+from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint, RunnerStatus
 from ._health import HealthBoard
 from ._verdict import MissingEOF, RunnerFault
 

@@ -6,7 +6,7 @@ import math
 
 import attrs
 
-from ..frames import LoadHint
+from ..protocol import LoadHint
 
 HINT_SECONDS = 10.0
 """How long a runner's word about its calls and memory is believed."""

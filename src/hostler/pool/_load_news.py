@@ -5,7 +5,7 @@ from __future__ import annotations
 import weakref
 from typing import TYPE_CHECKING
 
-from ..frames import LoadHint
+from ..protocol import LoadHint
 
 if TYPE_CHECKING:
     from ..abc import LoadListener, Runner, RunnerPool

@@ -9,9 +9,8 @@ import trio
 
 from ..abc import Runner
 from ..config import PoolConfig
-from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
 from ..errors import HostlerError
-from ..frames import LoadHint
+from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint
 from ._watch import FIRST_PAUSE, GROWTH, JITTER
 
 

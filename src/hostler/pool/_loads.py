@@ -18,7 +18,7 @@ from collections.abc import Mapping, Set
 from msgspec.structs import replace
 
 from ..abc import NotPlaced, Outcome
-from ..frames import LEAVE_SECONDS, LoadHint
+from ..protocol import LEAVE_SECONDS, LoadHint
 from ._known_runner import HINT_SECONDS, KnownRunner, knows_all
 from ._policies import LaunchPolicies
 from ._room_index import RoomIndex

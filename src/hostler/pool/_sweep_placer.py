@@ -14,9 +14,9 @@ import trio
 from ..abc import LoadListener, Placer, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import ServerBusy
-from ..frames import LoadHint
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
+from ..protocol import LoadHint
 from ._fleet import Fleets
 from ._hedging import Hedging
 from ._ladder import Ladder

@@ -8,8 +8,8 @@ import trio
 
 from ..abc import NotPlaced, Outcome, Placed, Runner
 from ..config import PlacerConfig
-from ..engagement import EngagementFailed, NotSent
 from ..errors import ReservationAbandoned, RunnerClosed, ServiceReservationFailure
+from ..protocol import EngagementFailed, NotSent
 from ._hedging import Hedging
 from ._race import Claim, Race
 from ._search import Search

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ..abc import NotPlaced, Outcome, Placed
-from ..engagement import DEADLINE_STATUS, NACK_STATUS, EngagementFailed
 from ..errors import (
     APIError,
     FunctionError,
@@ -13,7 +12,7 @@ from ..errors import (
     ServerBusy,
     ServiceReservationFailure,
 )
-from ..frames import Finished, LoadHint
+from ..protocol import DEADLINE_STATUS, NACK_STATUS, EngagementFailed, Finished, LoadHint
 
 if TYPE_CHECKING:
     from ..call import Timings

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 import attrs
 
-from ..frames import MAX_WARM_KEYS
+from ..protocol import MAX_WARM_KEYS
 
 K = TypeVar("K")
 V = TypeVar("V")

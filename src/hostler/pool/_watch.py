@@ -8,8 +8,8 @@ import trio
 
 from ..abc import Runner
 from ..config import PoolConfig
-from ..engagement import UNAVAILABLE_STATUS, EngagementFailed
 from ..errors import HostlerError
+from ..protocol import UNAVAILABLE_STATUS, EngagementFailed
 from ._health import HealthBoard
 
 GROWTH = 1.6

@@ -6,9 +6,8 @@ import trio
 
 from ..abc import Body
 from ..bodies import BodyConsumed
-from ..engagement import ServerEngagement
 from ..errors import ProtocolError
-from ..frames import Data
+from ..protocol import Data, ServerEngagement
 
 EXPECTED_DATA = "Protocol failure: expected ClientMsg_Data"
 

@@ -25,10 +25,9 @@ from .. import _call_json, options
 from ..abc import InnerAgent
 from ..bodies import BytesBody
 from ..call import CallDraft, PendingCall
-from ..engagement import EngagementEnded, GRPCStatus, ServerEngagement
 from ..errors import APIError, DetachUnsupported, InvalidFnImage, ProtocolError, ServerBusy
-from ..frames import Finished, RunnerFrame, TryCall
 from ..models import Call
+from ..protocol import EngagementEnded, Finished, GRPCStatus, RunnerFrame, ServerEngagement, TryCall
 from ._body import EngagementBody, receive_data
 from ._detached import DetachedCalls
 from ._hooks import StatusChecks

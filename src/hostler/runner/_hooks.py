@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 
-from ..engagement import LogChannel
+from ..protocol import LogChannel
 
 HealthChecker = Callable[[], Awaitable[Mapping[str, str]]]
 """Its map is the ``customStatus`` of a status. Raising marks the status as failed, with the code

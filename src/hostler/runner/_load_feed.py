@@ -8,7 +8,7 @@ from typing import Protocol
 
 import trio
 
-from ..frames import WARM_KEY_SECONDS, LoadHint
+from ..protocol import WARM_KEY_SECONDS, LoadHint
 
 QUICK = 0.05
 """Seconds between two hints to one LB at least; changes in between are told together."""

@@ -15,12 +15,11 @@ import attrs
 import structlog
 import trio
 
-from .._container_task import Output
 from .._output_lines import LineCutter, Source
+from ..abc import Output
 from ..agent_metrics import AgentMetrics, default_agent_metrics
-from ..engagement import LogChannel
 from ..errors import ProtocolError
-from ..frames import LogAck, LogContainer, LogLine, LogRequest, LogStart
+from ..protocol import LogAck, LogChannel, LogContainer, LogLine, LogRequest, LogStart
 
 log = structlog.get_logger(__name__)
 

@@ -8,8 +8,8 @@ from typing import Any
 from ..call import PendingCall
 from ..dates import format_date
 from ..errors import public_error
-from ..frames import Finished, LoadHint
 from ..models import Call
+from ..protocol import Finished, LoadHint
 
 
 def finished(

@@ -8,9 +8,8 @@ import trio
 
 from ..abc import Body
 from ..bodies import BodyConsumed
-from ..engagement import EngagementEnded, ServerEngagement
 from ..errors import ProtocolError
-from ..frames import ClientFrame, Commit, Data, Reserved
+from ..protocol import ClientFrame, Commit, Data, EngagementEnded, Reserved, ServerEngagement
 from ._body import EngagementBody, receive_data
 
 EXPECTED_COMMIT = "Protocol failure: expected ClientMsg_Commit"

@@ -16,9 +16,17 @@ from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..bodies import BodyBudget
 from ..config import LBConfig
-from ..engagement import GRPCStatus, LogChannel, RunnerService, ServerEngagement
 from ..errors import ProtocolError
-from ..frames import Finished, LoadHint, RunnerStatus, TryCall
+from ..protocol import (
+    Finished,
+    GRPCStatus,
+    LoadHint,
+    LogChannel,
+    RunnerService,
+    RunnerStatus,
+    ServerEngagement,
+    TryCall,
+)
 from ._detached import DetachedCalls
 from ._engagement import UNKNOWN, CallRun, Terms
 from ._hooks import Hooks, StatusChecks

@@ -22,7 +22,6 @@ from ..abc import CallAgent, ResponseWriter
 from ..agent_metrics import AgentMetrics
 from ..bodies import BytesBody
 from ..call import PendingCall
-from ..engagement import GRPCStatus
 from ..errors import (
     APIError,
     FunctionResponseTooBig,
@@ -30,9 +29,9 @@ from ..errors import (
     code_of,
     public_error,
 )
-from ..frames import Headers, RunnerStatus
 from ..ids import new_id
 from ..models import Call
+from ..protocol import GRPCStatus, Headers, RunnerStatus
 from ._hooks import Hooks, StatusChecks
 from ._outcome import facts
 

@@ -11,9 +11,8 @@ import trio
 from ..abc import Body, CallListener, ResponseWriter
 from ..bodies import BodyBudget, NotKept, keep_whole
 from ..call import PendingCall
-from ..engagement import EngagementEnded, ServerEngagement
 from ..errors import APIError, CallHandleNotFound, CallTimeout, ServerBusy
-from ..frames import Data, Headers, ResultStart
+from ..protocol import Data, EngagementEnded, Headers, ResultStart, ServerEngagement
 
 
 class EngagementWriter(ResponseWriter):

@@ -22,8 +22,8 @@ from hostler.abc import (
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
 from hostler.errors import ReservationAbandoned, RunnerClosed, ServerBusy
-from hostler.frames import RunnerStatus
 from hostler.models import Call
+from hostler.protocol import RunnerStatus
 
 _numbers = itertools.count(1)
 

@@ -10,7 +10,7 @@ import inotify_simple  # type: ignore[import-untyped]  # it has no stubs
 import trio
 
 from hostler.errors import HostlerError
-from hostler.frames import Headers
+from hostler.protocol import Headers
 
 SOCKET_NAME = "lsnr.sock"
 """What a ready function shows in its socket directory (reference: the function contract)."""

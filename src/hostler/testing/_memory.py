@@ -15,14 +15,18 @@ from typing import Generic, TypeVar
 import structlog
 import trio
 
-from hostler.engagement import (
+from hostler.protocol import (
+    MAX_DATA_CHUNK,
     ClientEngagement,
+    ClientFrame,
+    Commit,
+    Data,
     EngagementEnded,
     EngagementFailed,
     GRPCStatus,
+    RunnerFrame,
     ServerEngagement,
 )
-from hostler.frames import MAX_DATA_CHUNK, ClientFrame, Commit, Data, RunnerFrame
 
 log = structlog.get_logger(__name__)
 

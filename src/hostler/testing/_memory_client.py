@@ -9,25 +9,23 @@ from typing import TypeVar
 
 import trio
 
-from hostler.engagement import (
+from hostler.protocol import (
     DEADLINE_STATUS,
     UNAVAILABLE_STATUS,
     UNIMPLEMENTED_STATUS,
-    EngagementFailed,
-    GRPCStatus,
-    LogChannel,
-    LogCollector,
-    NotSent,
-    RunnerClient,
-    RunnerService,
-)
-from hostler.frames import (
     ClientFrame,
     Data,
+    EngagementFailed,
+    GRPCStatus,
     LoadHint,
+    LogChannel,
+    LogCollector,
     LogContainer,
     LogMessage,
+    NotSent,
+    RunnerClient,
     RunnerFrame,
+    RunnerService,
     RunnerStatus,
     TryCall,
 )

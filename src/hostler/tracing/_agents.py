@@ -15,7 +15,7 @@ from hostler._trace_context import PARENT, trace_of
 from hostler.abc import CallAgent, CallListener, InnerAgent
 from hostler.call import CallOption, PendingCall
 from hostler.errors import ServerBusy
-from hostler.frames import LoadHint
+from hostler.protocol import LoadHint
 
 STAGES = {
     "ctr_prep_ns": "prepare",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from hostler.abc import LoadListener, Runner, RunnerPool
-from hostler.frames import LoadHint
+from hostler.protocol import LoadHint
 
 from ._activity import Activity
 from ._documents import RunnerRow

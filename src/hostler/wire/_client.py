@@ -10,16 +10,21 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 from grpclib.metadata import USER_AGENT
 
-from hostler.engagement import (
+from hostler.protocol import (
     BegunEngagement,
     ClientEngagement,
+    Data,
     EngagementEnded,
     EngagementFailed,
+    LoadHint,
     LogCollector,
+    LogContainer,
+    LogMessage,
     NotSent,
     RunnerClient,
+    RunnerStatus,
+    TryCall,
 )
-from hostler.frames import Data, LoadHint, LogContainer, LogMessage, RunnerStatus, TryCall
 
 from . import _codec as codec
 from . import _health_client as health

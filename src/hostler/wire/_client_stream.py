@@ -11,7 +11,7 @@ import trio
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
-from hostler.engagement import EngagementFailed, NotSent
+from hostler.protocol import EngagementFailed, NotSent
 
 from . import _codec as codec
 from ._broken import StreamBroken

@@ -15,7 +15,7 @@ import betterproto
 import betterproto.lib.google.protobuf as google
 
 from hostler.errors import HostlerError
-from hostler.frames import (
+from hostler.protocol import (
     ClientFrame,
     Commit,
     Data,

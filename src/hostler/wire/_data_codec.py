@@ -6,7 +6,7 @@ way serves both directions.
 
 from __future__ import annotations
 
-from hostler.frames import Data
+from hostler.protocol import Data
 
 from ._buffers import Buffer
 from ._varint import Unusual, inside, read_varint, sized

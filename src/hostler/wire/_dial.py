@@ -13,7 +13,7 @@ import attrs
 import trio
 from grpclib import protocol as grpclib_protocol
 
-from hostler.engagement import NotSent
+from hostler.protocol import NotSent
 
 from ._address import join_address
 from ._connection import WireProtocol

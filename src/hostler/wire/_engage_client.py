@@ -9,8 +9,16 @@ import attrs
 import structlog
 import trio
 
-from hostler.engagement import BegunEngagement, ClientEngagement, EngagementEnded, NotSent
-from hostler.frames import Commit, Data, RunnerFrame, TryCall
+from hostler.protocol import (
+    BegunEngagement,
+    ClientEngagement,
+    Commit,
+    Data,
+    EngagementEnded,
+    NotSent,
+    RunnerFrame,
+    TryCall,
+)
 
 from . import _codec as codec
 from ._broken import PeerDone, StreamBroken

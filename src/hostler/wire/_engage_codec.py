@@ -13,16 +13,8 @@ from collections.abc import Sequence
 from operator import attrgetter
 from typing import Any
 
-from hostler.frames import (
-    Commit,
-    Data,
-    Finished,
-    Headers,
-    Reserved,
-    ResultStart,
-    TryCall,
-)
 from hostler.headers import have_secret
+from hostler.protocol import Commit, Data, Finished, Headers, Reserved, ResultStart, TryCall
 
 from ._data_codec import DATA_ARM, decode_data
 from ._hot_end import hot_fields, read_hot_end

@@ -1,7 +1,8 @@
 """The standard gRPC health service, ``grpc.health.v1.Health``, of a runner's server.
 
-Load balancers and orchestrators know it: https://github.com/grpc/grpc/blob/master/doc/health-checking.md.
-Its two messages have one field each, so they are written here instead of generated.
+Load balancers and orchestrators know it:
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md. Its two messages have one field
+each, so they are written here instead of generated.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 import betterproto
 import trio
 
-from hostler.engagement import GRPCStatus
+from hostler.protocol import GRPCStatus
 
 from ._codec import CodecError
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from functools import lru_cache
 from struct import Struct
 
-from hostler.frames import Finished, LoadHint
+from hostler.protocol import Finished, LoadHint
 
 from ._load_codec import LOAD, of_any_slot, read_load, with_slot
 from ._varint import inside, read_varint, sized, varint

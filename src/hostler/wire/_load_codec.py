@@ -7,7 +7,7 @@ from operator import attrgetter
 
 from msgspec.structs import replace
 
-from hostler.frames import SLOT_DIGEST, LoadHint
+from hostler.protocol import SLOT_DIGEST, LoadHint
 
 from ._varint import SHORT, read_varint, sized, varint
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from hostler.frames import BODY_PIECE, Data, RunnerFrame
+from hostler.protocol import BODY_PIECE, Data, RunnerFrame
 
 from ._buffers import LARGE, PREFIX, Buffer
 from ._codec import encode_runner

@@ -9,7 +9,7 @@ import attrs
 import structlog
 import trio
 
-from hostler.engagement import NotSent
+from hostler.protocol import NotSent
 
 from ._connection import WireProtocol
 from ._dial import Target, dial

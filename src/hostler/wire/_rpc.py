@@ -13,14 +13,19 @@ import trio
 from grpclib.metadata import decode_timeout
 from h2.errors import ErrorCodes
 
-from hostler.engagement import (
+from hostler.errors import ProtocolError
+from hostler.protocol import (
+    ClientFrame,
     EngagementEnded,
+    Finished,
     GRPCStatus,
     LogChannel,
+    LogContainer,
+    LogMessage,
+    RunnerFrame,
     ServerEngagement,
+    TryCall,
 )
-from hostler.errors import ProtocolError
-from hostler.frames import ClientFrame, Finished, LogContainer, LogMessage, RunnerFrame, TryCall
 
 from . import _codec as codec
 from ._broken import PeerDone, StreamBroken

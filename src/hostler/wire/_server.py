@@ -18,7 +18,7 @@ from msgspec import Struct
 from hostler._deadlines import Deadlines
 from hostler._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from hostler._groups import open_background
-from hostler.engagement import RunnerService
+from hostler.protocol import RunnerService
 
 from ._address import join_address, split_address
 from ._client_names import GuardedProtocol

@@ -8,7 +8,7 @@ from typing import TypeVar
 import attrs
 import structlog
 
-from hostler.engagement import EngagementEnded, GRPCStatus, RunnerService
+from hostler.protocol import EngagementEnded, GRPCStatus, RunnerService
 
 from . import _codec as codec
 from ._buffers import Buffer

@@ -8,8 +8,15 @@ from typing import TYPE_CHECKING
 import structlog
 from h2.errors import ErrorCodes
 
-from hostler.engagement import BegunEngagement, EngagementEnded, EngagementFailed, NotSent
-from hostler.frames import Commit, Data, RunnerFrame
+from hostler.protocol import (
+    BegunEngagement,
+    Commit,
+    Data,
+    EngagementEnded,
+    EngagementFailed,
+    NotSent,
+    RunnerFrame,
+)
 
 from . import _codec as codec
 from ._broken import Broken, PeerDone, StreamBroken

@@ -12,9 +12,15 @@ import trio
 from h2.errors import ErrorCodes
 
 from hostler._deadlines import Deadlines
-from hostler.engagement import EngagementEnded, GRPCStatus, ServerEngagement
 from hostler.errors import ProtocolError
-from hostler.frames import ClientFrame, Data, RunnerFrame
+from hostler.protocol import (
+    ClientFrame,
+    Data,
+    EngagementEnded,
+    GRPCStatus,
+    RunnerFrame,
+    ServerEngagement,
+)
 
 from . import _codec as codec
 from ._broken import Broken, PeerDone, StreamBroken

@@ -7,7 +7,7 @@ import sys
 import time
 
 from hostler._asgi import ASGIApp, Message, Receive, Scope, Send
-from hostler._container_task import Output
+from hostler.abc import Output
 
 MAX_LINE = 16 * 1024
 """Bytes of one line; a longer one is printed in pieces."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import h11
 import trio
 
-from hostler.frames import Headers
+from hostler.protocol import Headers
 
 from ._image import SimDisconnect, SimResponse
 

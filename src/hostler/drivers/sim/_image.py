@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 import attrs
 
 from hostler.abc import ContainerTask
-from hostler.frames import Headers
+from hostler.protocol import Headers
 
 if TYPE_CHECKING:
     from ._container import SimContainer
