@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Table
 from trio.testing import MockClock
 
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.pool import PLACERS, SweepPlacer
 from hostler.pool._load_watch import LoadWatch

@@ -13,7 +13,7 @@ import msgspec
 import trio
 from trio.testing import MockClock
 
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 from hostler.abc import CallRequest, LoadListener, Runner
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall

@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 import trio
 
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 from hostler._launch_policy import LaunchPolicy
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.agent._next_in_line import NextInLine

@@ -22,7 +22,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._grace import Grace
+    from ._concurrency.drain import Grace
     from .agent import Agent, open_agent
     from .api import api_app
     from .call import PendingCall
@@ -93,7 +93,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_grace": ("Grace",),
+    "_concurrency.drain": ("Grace",),
     "agent": ("Agent", "open_agent"),
     "api": ("api_app",),
     "call": ("PendingCall",),

@@ -27,7 +27,7 @@ import attrs
 import structlog
 import trio
 
-from ._flock import Removed, hold, seize
+from ._file_locks import Removed, hold, seize
 from .config import AgentConfig
 from .errors import ConfigError, HostlerError
 

@@ -12,8 +12,8 @@ from typing import Protocol
 
 import trio
 
-from ._flights import FlightCache
-from ._groups import open_background
+from ._concurrency.flight_cache import FlightCache
+from ._concurrency.nurseries import open_background
 from .config import ApiConfig
 from .models import App, Fn, Trigger
 

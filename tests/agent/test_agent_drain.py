@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from hostler import options
-from hostler._deadlines import Deadlines
+from hostler._concurrency.alarm import Deadlines
 from hostler.agent import ContainerState, Resources, open_agent
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig

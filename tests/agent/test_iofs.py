@@ -14,8 +14,8 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._gate import Gate, GateClosed
-from hostler._inotify import open_directory_watcher
+from hostler._concurrency.directory_watch import open_directory_watcher
+from hostler._concurrency.gate import Gate, GateClosed
 from hostler._iofs import BadSocket, SocketDirectory, make_socket_directory
 from hostler.agent import Resources, open_agent
 from hostler.config import AgentConfig

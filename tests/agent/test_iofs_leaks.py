@@ -17,7 +17,7 @@ import pytest
 import trio
 
 from hostler import _iofs
-from hostler._flock import Removed, hold, seize
+from hostler._file_locks import Removed, hold, seize
 from hostler._iofs import make_socket_directory, remove_leaked_directories
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError

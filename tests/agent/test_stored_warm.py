@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 from hostler.abc import CallRequest
 from hostler.agent import ContainerState, keep_stored_warm
 from hostler.agent import _declared as declared

@@ -9,7 +9,7 @@ from typing import Any
 import attrs
 import trio
 
-from hostler._calm import Calm
+from hostler._concurrency.signal import Calm
 from hostler.drivers.docker import DockerOptions, EngineError, PreforkStatistics
 from hostler.drivers.docker._exits import Exit
 from hostler.drivers.docker._networks import Lease, Networks

@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._calm import Calm
+from hostler._concurrency.signal import Calm
 from hostler.config import AgentConfig
 from hostler.drivers.docker import _home, open_docker_driver
 from hostler.drivers.docker._engine import open_engine

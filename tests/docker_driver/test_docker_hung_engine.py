@@ -11,7 +11,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._grace import Grace
+from hostler._concurrency.drain import Grace
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import (

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from hostler._calm import Calm
+from hostler._concurrency.signal import Calm
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerMetrics, open_docker_driver

@@ -11,7 +11,7 @@ import trio
 from trio.testing import MockClock
 
 from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 from hostler.abc import Runner, RunnerCall
 from hostler.call import Timings
 from hostler.config import PoolConfig

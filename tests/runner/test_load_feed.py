@@ -10,7 +10,7 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 from hostler.protocol import LoadHint
 from hostler.runner._load_feed import QUICK, SLOW, TURN, LoadFeed
 

@@ -16,7 +16,7 @@ import attrs
 import trio
 from prometheus_client import CollectorRegistry
 
-from hostler._grace import Grace
+from hostler._concurrency.drain import Grace
 from hostler.api_client import open_request
 from hostler.cli._api import ApiNode
 from hostler.cli._lb import LBNode

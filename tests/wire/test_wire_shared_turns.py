@@ -13,7 +13,7 @@ from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from hostler._deadlines import Deadlines
+from hostler._concurrency.alarm import Deadlines
 from hostler.wire import _codec as codec
 from hostler.wire._connection import STREAM_WINDOW
 from hostler.wire._envelope import Envelope, decode_batch

@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import trio
 
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 from hostler.bodies import BodyBudget
 from hostler.errors import APIError, HostlerError, RequestTooBig
 

@@ -11,11 +11,11 @@ import attrs
 import structlog
 import trio
 
-from hostler._deadlines import Deadlines
-from hostler._gate import Gate, GateClosed
-from hostler._grace import Grace
-from hostler._groups import as_it_is, is_cancellation
-from hostler._inotify import open_directory_watcher
+from hostler._concurrency.alarm import Deadlines
+from hostler._concurrency.directory_watch import open_directory_watcher
+from hostler._concurrency.drain import Grace
+from hostler._concurrency.gate import Gate, GateClosed
+from hostler._concurrency.nurseries import as_it_is, is_cancellation
 from hostler._iofs import choose_tmpfs, remove_leaked_directories
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive, OutputSink
 from hostler.agent_metrics import AgentMetrics, default_agent_metrics

@@ -6,7 +6,7 @@ import datetime as dt
 
 import trio
 
-from hostler._groups import is_cancellation
+from hostler._concurrency.nurseries import is_cancellation
 from hostler.call import PendingCall
 from hostler.errors import CallTimeout, ServerBusy
 from hostler.metrics import CallStatus

@@ -19,13 +19,13 @@ from hostler.agent_metrics import ReadyOutcome
 from hostler.call import PendingCall
 from hostler.errors import APIError, ContainerInitTimeout, ServerBusy
 
+from .._concurrency.alarm import Nap
 from ._connection import Channel
 from ._decisions import Plan, Resources, plan_idle
 from ._endings import why_not_ready
 from ._events import AgentEvents, ContainerState, ContainerTrack
 from ._freezing import LAUNCHES_FIRST
 from ._keeping import Idler, Keeping
-from ._nap import Nap
 from ._output import FunctionOutput
 from ._plan import names_of
 from ._resources import Share

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from hostler import options
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 from hostler.abc import CallRequest
 from hostler.datastore import AppFilter, Datastore, FnFilter
 from hostler.errors import APIError

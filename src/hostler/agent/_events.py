@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 from hostler.agent_metrics import AgentMetrics, ContainerLabels, ReadyOutcome
 from hostler.metrics import CallStatus
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import structlog
 import trio
 
-from hostler._inotify import DirectoryWatch
+from hostler._concurrency.directory_watch import DirectoryWatch
 from hostler._iofs import SocketDirectory, make_socket_directory
 from hostler.abc import ContainerTask, Cookie, RunningContainer
 from hostler.call import Timings, stopwatch

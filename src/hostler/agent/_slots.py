@@ -24,7 +24,7 @@ from typing import Generic
 
 import trio
 
-from hostler._groups import is_cancellation
+from hostler._concurrency.nurseries import is_cancellation
 from hostler._launch_policy import LaunchPolicy
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy

@@ -11,7 +11,7 @@ import attrs
 import structlog
 import trio
 
-from hostler._inotify import DirectoryWatch, DirectoryWatcher
+from hostler._concurrency.directory_watch import DirectoryWatch, DirectoryWatcher
 from hostler._iofs import SOCKET_NAME, BadSocket, FunctionSocket, SocketDirectory
 from hostler.abc import Cookie, Driver, KeepAlive, OutputSink, RunningContainer
 from hostler.call import Timings, stopwatch

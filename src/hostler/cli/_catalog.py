@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from hostler._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.config import ApiConfig, StoreConfig
 from hostler.datastore import Datastore

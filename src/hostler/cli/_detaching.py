@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 import trio
 
-from hostler._grace import Grace
+from hostler._concurrency.drain import Grace
 from hostler.abc import CallAgent, CallListener, InnerAgent
 from hostler.bodies import BodyBudget, keep_whole
 from hostler.call import CallOption, DiscardWriter, PendingCall

@@ -7,7 +7,7 @@ from contextlib import AsyncExitStack
 import attrs
 import trio
 
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 from hostler.agent import keep_declared_warm, open_agent
 from hostler.bodies import BodyBudget
 from hostler.config import AgentConfig, BodyConfig, LBConfig

@@ -8,7 +8,7 @@ from typing import Any
 
 import attrs
 
-from hostler._grace import Grace
+from hostler._concurrency.drain import Grace
 from hostler.abc import CallOverrider, PKIData
 from hostler.call import check_overrider
 from hostler.config import LBConfig, NodeConfig

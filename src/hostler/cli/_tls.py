@@ -11,7 +11,7 @@ import structlog
 import trio
 
 from hostler import wire
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 from hostler.abc import PKIData
 
 log = structlog.get_logger(__name__)

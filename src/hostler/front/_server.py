@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from hostler._asgi import ASGIApp, Handler, OwnServer, head_reader
-from hostler._grace import Grace
+from hostler._concurrency.drain import Grace
 from hostler.config import NodeConfig
 
 from ._connection import Connection

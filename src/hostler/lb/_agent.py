@@ -9,8 +9,8 @@ import attrs
 import structlog
 import trio
 
-from .._gate import Gate
-from .._grace import Grace
+from .._concurrency.drain import Grace
+from .._concurrency.gate import Gate
 from ..abc import CallAgent, CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget
 from ..call import LISTENER_SECONDS, CallOption, PendingCall, build_call

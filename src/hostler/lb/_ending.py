@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal, NamedTuple
 
-from .._groups import is_cancellation
+from .._concurrency.nurseries import is_cancellation
 from ..errors import ServerBusy, ServiceReservationFailure, code_of
 from ..metrics import CallStatus
 

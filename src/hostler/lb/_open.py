@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from .._grace import Grace
-from .._groups import open_background
+from .._concurrency.drain import Grace
+from .._concurrency.nurseries import open_background
 from ..abc import CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget
 from ..call import CallOption, check_overrider

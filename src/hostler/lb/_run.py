@@ -11,7 +11,7 @@ import attrs
 import structlog
 import trio
 
-from .._groups import is_cancellation
+from .._concurrency.nurseries import is_cancellation
 from ..abc import Body, CallListener, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
 from ..call import PendingCall, hears, tell_after

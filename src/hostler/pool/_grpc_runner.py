@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import trio
 
-from .._gate import Gate, GateClosed
+from .._concurrency.gate import Gate, GateClosed
 from ..abc import Begun, NotPlaced, Outcome, Placed, Runner, RunnerCall
 from ..errors import RunnerClosed
 from ..protocol import UNKNOWN_STATUS, EngagementFailed, LoadHint, RunnerClient, RunnerStatus

@@ -8,7 +8,7 @@ from typing import Any
 
 import trio
 
-from .._groups import is_timeout
+from .._concurrency.nurseries import is_timeout
 from ..abc import Begun, NotPlaced, Outcome, Runner, RunnerCall
 from ..errors import (
     APIError,

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from .. import wire
-from .._groups import open_background
+from .._concurrency.nurseries import open_background
 from ..abc import MTLSRunnerFactory, PKIData, Runner
 from ..config import PoolConfig
 from ._discovery import Discovery

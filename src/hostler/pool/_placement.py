@@ -9,7 +9,7 @@ import attrs
 import structlog
 import trio
 
-from .._groups import is_cancellation
+from .._concurrency.nurseries import is_cancellation
 from ..abc import Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import FunctionError, ServerBusy

@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import structlog
 
-from .._groups import is_cancellation, is_timeout
+from .._concurrency.nurseries import is_cancellation, is_timeout
 from .._spans import Span, error_text
 from ..abc import NotPlaced, Outcome, Placed, Runner
 from ..errors import HostlerError, ReservationAbandoned, ServerBusy, ServiceReservationFailure

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import structlog
 
 from .. import wire
-from .._grace import Grace
+from .._concurrency.drain import Grace
 from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics
 from ..bodies import BodyBudget

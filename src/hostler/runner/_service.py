@@ -9,9 +9,9 @@ import attrs
 import structlog
 import trio
 
-from .._change import Change
-from .._grace import Grace
-from .._groups import open_background
+from .._concurrency.drain import Grace
+from .._concurrency.nurseries import open_background
+from .._concurrency.signal import Change
 from ..abc import InnerAgent
 from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..bodies import BodyBudget

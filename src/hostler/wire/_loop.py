@@ -10,7 +10,7 @@ from typing import Any, TypeAlias, TypeVar
 import structlog
 import trio_asyncio  # type: ignore[import-untyped]  # (it has no annotations)
 
-from hostler._groups import as_it_is
+from hostler._concurrency.nurseries import as_it_is
 
 log = structlog.get_logger(__name__)
 

@@ -15,9 +15,9 @@ from grpclib import protocol as grpclib_protocol
 from h2.errors import ErrorCodes
 from msgspec import Struct
 
-from hostler._deadlines import Deadlines
+from hostler._concurrency.alarm import Deadlines
+from hostler._concurrency.nurseries import open_background
 from hostler._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
-from hostler._groups import open_background
 from hostler.protocol import RunnerService
 
 from ._address import join_address, split_address

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import trio
 from h2.errors import ErrorCodes
 
-from hostler._change import Change
+from hostler._concurrency.signal import Change
 
 from ._broken import Broken, PeerDone, StreamBroken, broken_by_reset
 from ._envelope import CallEnd, Envelope, encode

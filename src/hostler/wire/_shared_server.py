@@ -11,7 +11,7 @@ import structlog
 import trio
 from h2.errors import ErrorCodes
 
-from hostler._deadlines import Deadlines
+from hostler._concurrency.alarm import Deadlines
 from hostler.errors import ProtocolError
 from hostler.protocol import (
     ClientFrame,

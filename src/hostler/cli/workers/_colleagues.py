@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager, suppress
 import structlog
 import trio
 
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 
 from ._place import Place
 

@@ -9,7 +9,7 @@ import msgspec
 import structlog
 import trio
 
-from hostler._grace import Grace
+from hostler._concurrency.drain import Grace
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerDriver, ImagesInUse, Neighbours, open_docker_driver
 

@@ -11,7 +11,7 @@ import docker
 import structlog
 import trio
 
-from ..._calm import Calm
+from ..._concurrency.signal import Calm
 from ._engine import Engine
 from ._errors import EngineError, EngineTimeout
 from ._limits import Operation

@@ -13,8 +13,8 @@ import attrs
 import structlog
 import trio
 
-from ..._grace import Grace
-from ..._groups import open_sheltered
+from ..._concurrency.drain import Grace
+from ..._concurrency.nurseries import open_sheltered
 from ...abc import ContainerTask, Driver
 from ...config import AgentConfig
 from ._cleaner import ImageCleaner, ImageStatistics

@@ -18,7 +18,7 @@ from contextlib import contextmanager, suppress
 
 import structlog
 
-from ..._flock import Removed, hold, seize
+from ..._file_locks import Removed, hold, seize
 
 log = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ import attrs
 import structlog
 import trio
 
-from ..._change import Change
+from ..._concurrency.signal import Change
 from ...errors import APIError
 from ._containers import Containers
 from ._errors import EngineError

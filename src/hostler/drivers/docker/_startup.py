@@ -10,7 +10,7 @@ import docker
 import structlog
 import trio
 
-from ..._calm import Calm
+from ..._concurrency.signal import Calm
 from ...errors import ConfigError
 from ._archives import load_archive
 from ._containers import remove_container

@@ -11,7 +11,7 @@ import attrs
 import structlog
 import trio
 
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 from hostler.abc import ContainerTask, Driver
 from hostler.errors import HostlerError
 

@@ -10,7 +10,7 @@ from typing import Any
 import attrs
 import trio
 
-from hostler._groups import open_background
+from hostler._concurrency.nurseries import open_background
 from hostler.abc import ContainerTask, Driver
 from hostler.errors import HostlerError
 

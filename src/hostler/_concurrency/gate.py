@@ -8,8 +8,8 @@ from typing import Protocol
 
 import trio
 
-from ._change import Change
-from .errors import HostlerError
+from ..errors import HostlerError
+from .signal import Change
 
 
 class GateClosed(HostlerError):

@@ -1,8 +1,9 @@
-"""One timer for many deadlines: to set one for each costs more than a small call otherwise does."""
+"""One wait, or one timer for many deadlines, whose time may change."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Protocol
 
 import trio
@@ -42,3 +43,26 @@ class Deadlines:
                     one.expire()
                 else:
                     self.add(one.deadline)
+
+
+class Nap:
+    """That of one task, which naps many times. Times are those of Trio's clock."""
+
+    def __init__(self) -> None:
+        self.until = math.inf
+        """When the latest one ends, or has ended."""
+        self._scope = trio.CancelScope()
+
+    async def take(self, until: float, wait: Callable[[], Awaitable[object]]) -> None:
+        """``wait``, until the end of the nap at most."""
+        self._scope, self.until = trio.CancelScope(deadline=until), until
+        with self._scope:
+            await wait()
+
+    def end(self) -> None:
+        """Wake the task, if it naps."""
+        self._scope.cancel()
+
+    def end_at(self, until: float) -> None:
+        """Have the nap end then."""
+        self._scope.deadline = self.until = until

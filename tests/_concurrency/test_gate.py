@@ -6,7 +6,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler._gate import Gate, GateClosed
+from hostler._concurrency.gate import Gate, GateClosed
 
 
 async def test_all_who_wait_learn_that_it_is_empty(autojump_clock: MockClock) -> None:

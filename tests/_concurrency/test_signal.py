@@ -5,7 +5,7 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from hostler._calm import Calm
+from hostler._concurrency.signal import Calm
 
 
 async def test_nobody_waits_while_nothing_is_under_way() -> None:

@@ -11,9 +11,9 @@ import attrs
 import structlog
 import trio
 
-from .config import ApiConfig
-from .errors import APIError
-from .rules.errors import DatastoreUnavailable
+from ..config import ApiConfig
+from ..errors import APIError
+from ..rules.errors import DatastoreUnavailable
 
 log = structlog.get_logger(__name__)
 

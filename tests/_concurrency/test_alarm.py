@@ -8,7 +8,7 @@ import attrs
 import trio
 import trio.testing
 
-from hostler._deadlines import Deadlines
+from hostler._concurrency.alarm import Deadlines
 
 
 @attrs.define(eq=False)

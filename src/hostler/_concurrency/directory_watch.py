@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import trio
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
-from ._groups import open_background
+from .nurseries import open_background
 
 _MASK = flags.CREATE | flags.MOVED_TO | flags.ATTRIB | flags.ONLYDIR | flags.DONT_FOLLOW
 

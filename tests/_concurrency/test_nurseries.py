@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from hostler import wire
-from hostler._groups import is_cancellation, open_background, open_sheltered
+from hostler._concurrency.nurseries import is_cancellation, open_background, open_sheltered
 from hostler.agent import open_agent
 from hostler.cached_functions import open_cached_functions
 from hostler.cli.workers import Place, open_colleagues
