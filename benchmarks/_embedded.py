@@ -20,12 +20,12 @@ import trio
 from hostler import options
 from hostler.abc import Driver
 from hostler.agent import Agent, Resources, open_agent
-from hostler.agent_metrics import AgentMetrics
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerDriver, open_docker_driver
 from hostler.drivers.process import open_process_driver
+from hostler.metrics import AgentMetrics
 from hostler.models import Call
 
 from ._measure import Metrics, RunFailed

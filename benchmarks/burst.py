@@ -22,8 +22,8 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler.abc import ContainerTask
-from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
+from hostler.metrics import AgentMetrics
 from hostler.testing import ReadyWatch
 
 from ._embedded import MIB, Embedded, open_embedded, without_logs

@@ -23,7 +23,7 @@ PACKAGE = Path(hostler.__file__).parent
 LAYERS: dict[str, int] = {
     **dict.fromkeys(
         [
-            "_call_json",
+            "_call_document",
             "_plain_http",
             "_spans",
             "abc",
@@ -45,21 +45,15 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         [
             "_asgi",
-            "_client_patience",
             "_concurrency",
-            "_declaration",
+            "_declarations",
             "_descriptors",
             "_document",
             "_file_locks",
-            "_histogram",
             "_iofs",
             "_launch_policy",
             "_output_lines",
-            "_trace_context",
-            "agent_metrics",
             "bodies",
-            "cached_functions",
-            "call_stats",
             "functions",
             "keep_alive",
             "logs",

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 
 import trio
 
-from hostler._call_json import encode_call
+from hostler._call_document import encode_call
 from hostler.models import Call
 from hostler.protocol import Data, TryCall
 from hostler.wire import _codec as codec

@@ -8,11 +8,10 @@ from prometheus_client import CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from tables import table
 
-from hostler.agent_metrics import AgentMetrics
 from hostler.bodies import BodyMetrics
 from hostler.drivers.docker import DockerMetrics
 from hostler.front import FrontMetrics
-from hostler.metrics import CallCounts, LBMetrics, LogMetrics
+from hostler.metrics import AgentMetrics, CallCounts, LBMetrics, LogMetrics
 from hostler.pool import PoolMetrics
 from hostler.wire import TLSMetrics
 

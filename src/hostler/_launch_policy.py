@@ -1,4 +1,6 @@
-"""When the calls of a function get another container: the one rule, which whoever has the line of
+"""Launch policy: when a function's queue gets another container, and how long its clients wait.
+
+When the calls of a function get another container: the one rule, which whoever has the line of
 waiting calls asks, a load balancer's placer or, where none of ours is in front, the runner's agent.
 Pure; times are seconds of one clock, given by the caller.
 
@@ -13,51 +15,74 @@ as in TCP's slow start (RFC 5681) until one brings less than half of the through
 promised. Then the machine is busy, or what the calls wait for is elsewhere. The containers of that
 round are surplus, rounds are small from then on, and the next has to wait four times as long as
 the one before.
+
+How long the clients of a function wait before they leave, of those that don't say. Pure; times
+are seconds of one clock, given by the caller.
+
+Whoever was served has borne its wait, and would have borne more: such data are censored. The
+Kaplan-Meier estimator (Kaplan and Meier, "Nonparametric Estimation from Incomplete Observations",
+Journal of the American Statistical Association 53, 1958; for callers in a telephone queue: Brown et
+al., "Statistical Analysis of a Telephone Call Center", same journal 100, 2005) takes them into
+account. So a client that leaves early among many that bear more counts for little.
 """
 
 from __future__ import annotations
 
 import math
 import sys
+from bisect import bisect_right
+from itertools import accumulate
 
 import attrs
 
-from ._client_patience import ClientPatience
-
 WEIGHT = 1 / 8
 """Of the latest time in a mean, as in TCP's round-trip estimate (RFC 6298)."""
+
 WORTH = 0.75
 """Share of a start's time that a call's expected wait may be. Means are uncertain, and who begins
 to start late has waited for nothing."""
+
 MAX_PRICE = 2.0
 """Seconds. A start counts for no more, however long it takes."""
+
 FIRST = 4
 """Containers of the first round, of those for which calls would wait for longer than for a
 start."""
+
 TINY = 1e-6
 """Seconds of rent that are lost by rounding."""
+
 SOON = 0.001
 """Seconds until the next look at least."""
+
 SHORTEST = 1e-6
 """Seconds that a call is taken to run at least."""
+
 FORGET = 600.0
 """Seconds in which the least mean run time is forgotten by the factor e. It tells long calls from
 those that a busy machine makes long."""
+
 WINDOW = 0.4
 """Seconds over which throughput is measured at least."""
+
 RUNS = 4
 """Calls of each container over which it is measured at least, where containers are doubled; where
 there are fewer new ones so many times more. Each container may be at the begin or the end of a call
 at either end of the window, which must not count for more than what the new ones bring."""
+
 FEW = 8
 """Calls over which throughput is measured at least. Before, it is computed from the run time."""
+
 MANY = 64
 """Calls over which it is measured where there are so many, up to twice of it."""
+
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
+
 BACKOFF = 3.0, 4.0, 600.0
 """Seconds until the round after the first that failed, factor for each further one, and the
 most."""
+
 IDLE_SECONDS = 30.0
 """In which rent is forgotten while nobody waits: a container that is started for it would not live
 for longer without calls (the default idle timeout)."""
@@ -332,3 +357,87 @@ class LaunchPolicy:
         else:
             self._not_before = now + self._backoff
         return True
+
+
+EDGES = tuple(0.1 * 1.2**step for step in range(48))
+"""Seconds at which the classes of waits begin, up to ten minutes."""
+
+LEAST = 3.0
+"""Clients that have to have left before anything is concluded; they count less with time."""
+
+LEAVING = 0.05
+"""Share of the clients whose wait may be longer than they bear."""
+
+MARGIN = 0.85
+"""Of the wait that clients bear: how long a wait will be is not known exactly."""
+
+FORGET_CLIENTS = 30.0
+"""Seconds in which what was learned is forgotten by the factor e."""
+
+SHORTEST_PATIENCE = 0.25
+"""Seconds. No client is refused for a shorter wait, however quickly others have left."""
+
+
+class ClientPatience:
+    """What is known of the clients of one function."""
+
+    def __init__(self) -> None:
+        self._left = [0.0] * len(EDGES)
+        self._bore = [0.0] * len(EDGES)
+        self._leaving = 0.0
+        self._faded_at = 0.0
+        self._bound = math.inf
+
+    def __repr__(self) -> str:
+        return f"<ClientPatience bound={self._bound:.3f} left={self._leaving:.1f}>"
+
+    def bore(self, seconds: float, now: float) -> None:
+        """A client was served after such a wait."""
+        if seconds >= EDGES[0]:
+            self._fade(now)
+            self._bore[bisect_right(EDGES, seconds) - 1] += 1
+
+    def left(self, seconds: float, now: float, *, ran: float = 0.0) -> None:
+        """A client has left after such a wait. (A shorter one than is told apart here has other
+        reasons.) If its call ``ran`` for so many seconds by then, it counts as much as the wait was
+        of the time that it bore: in first-in-first-out order each call may be served just when its
+        client is about to leave."""
+        if seconds >= EDGES[0]:
+            self._fade(now)
+            share, place = seconds / (seconds + ran), bisect_right(EDGES, seconds) - 1
+            self._left[place] += share
+            self._bore[place] += 1 - share
+            self._leaving += share
+            self._bound = self._estimate()
+
+    def bound(self, now: float) -> float:
+        """The longest wait that nearly all clients bear; infinite if nobody knows."""
+        if self._leaving:
+            self._fade(now)
+        return self._bound
+
+    def _fade(self, now: float) -> None:
+        passed = now - self._faded_at
+        if passed < 1:
+            return
+        self._faded_at = now
+        if not self._leaving and not any(self._bore):
+            return
+        factor = math.exp(-passed / FORGET_CLIENTS)
+        self._left = [factor * count for count in self._left]
+        self._bore = [factor * count for count in self._bore]
+        self._leaving *= factor
+        self._bound = self._estimate()
+
+    def _estimate(self) -> float:
+        if self._leaving < LEAST:
+            return math.inf
+        exits = [left + bore for left, bore in zip(self._left, self._bore, strict=True)]
+        at_risk = [*accumulate(reversed(exits))][::-1]
+        stay = 1.0
+        for edge, left, all_of_them in zip(EDGES, self._left, at_risk, strict=True):
+            if left:
+                stay *= 1 - left / all_of_them
+                if stay < 1 - LEAVING:
+                    return max(SHORTEST_PATIENCE, MARGIN * edge)
+        return math.inf

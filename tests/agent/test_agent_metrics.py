@@ -15,17 +15,19 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hostler import options
 from hostler.agent import Agent, Resources, open_agent
-from hostler.agent_metrics import (
-    MAX_LABEL_SETS,
-    STATES,
-    AgentMetrics,
-    default_agent_metrics,
-)
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver, echo, open_sim_driver
 from hostler.errors import ContainerInitTimeout, ServerBusy
-from hostler.metrics import CallCounts, LBMetrics, default_metrics
+from hostler.metrics import (
+    MAX_LABEL_SETS,
+    STATES,
+    AgentMetrics,
+    CallCounts,
+    LBMetrics,
+    default_agent_metrics,
+    default_metrics,
+)
 
 from .functions import sleeper
 from .nodes import MIB, call_model

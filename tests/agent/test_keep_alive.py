@@ -14,10 +14,10 @@ from prometheus_client import CollectorRegistry
 from hostler import options
 from hostler.abc import KeptContainer
 from hostler.agent import Agent, ContainerState, Resources, open_agent
-from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver, echo, open_sim_driver
 from hostler.keep_alive import FixedKeepAlive, PredictiveKeepAlive
+from hostler.metrics import AgentMetrics
 
 from .nodes import MIB, call_model, until
 

@@ -14,7 +14,6 @@ import trio
 
 from hostler.api import api_app
 from hostler.api_client import ApiClient, ApiUnavailable, open_api_client
-from hostler.cached_functions import open_cached_functions
 from hostler.config import ApiConfig, StoreConfig
 from hostler.datastore import (
     AppFilter,
@@ -27,6 +26,7 @@ from hostler.datastore import (
 )
 from hostler.errors import APIError, ConfigError, FnNotFound
 from hostler.front import HttpServer, serve_http
+from hostler.functions import open_cached_functions
 from hostler.models import Fn
 from hostler.rules.errors import (
     AppExists,

@@ -11,9 +11,9 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.config import ApiConfig
 from hostler.errors import APIError, FnNotFound
+from hostler.functions import CachedFunctions, open_cached_functions
 from hostler.models import App, Fn, Trigger
 from hostler.rules.errors import AppNotFound, DatastoreUnavailable, TriggerNotFound
 from tests.conftest import Logs

@@ -30,7 +30,7 @@ main()
 """
 OF_NONE = ["pydantic", "typer", "dns", "docker", "httpx", "sqlalchemy", "alembic", "opentelemetry"]
 OF_NONE += [f"hostler.{name}" for name in ("api", "api_client", "cli.client", "store", "testing")]
-OF_LB = ["hostler.agent", "hostler.agent_metrics", "hostler.drivers", "hostler.keep_alive"]
+OF_LB = ["hostler.agent", "hostler.drivers", "hostler.keep_alive"]
 OF_LB += ["hostler.runner", "hostler.cli._runner", "hostler.cli._serve"]
 OF_RUNNER = ["hostler.lb", "hostler.pool", "hostler.cli._lb", "hostler.cli._serve", "yaml"]
 MOST = 60_000

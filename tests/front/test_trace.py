@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler._trace_context import trace_of
+from hostler._spans import trace_of
 
 from ._agent import TABLE, ScriptedAgent
 from ._asgi_client import AsgiRequest

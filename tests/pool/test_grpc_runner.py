@@ -9,7 +9,7 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler._call_json import decode_call
+from hostler._call_document import decode_call
 from hostler.abc import Body, NotPlaced, Outcome, Placed
 from hostler.bodies import BytesBody, ReplayBody
 from hostler.errors import (

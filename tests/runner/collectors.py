@@ -10,7 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from hostler.abc import End
 from hostler.agent import Output
-from hostler.agent_metrics import AgentMetrics
+from hostler.metrics import AgentMetrics
 from hostler.protocol import LogAck, LogChannel, LogContainer, LogMessage, LogStart
 from hostler.runner import FunctionLogs
 

@@ -12,11 +12,11 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler import Grace
-from hostler._call_json import encode_call
+from hostler._call_document import encode_call
 from hostler.agent import Agent, OutputSink, Resources, open_agent
-from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver
+from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, RunnerFrame, TryCall
 from hostler.runner import FunctionLogs, PureRunnerService, open_runner_service
 from hostler.testing import MemoryRunnerClient

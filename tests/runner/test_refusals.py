@@ -17,11 +17,11 @@ from prometheus_client import CollectorRegistry
 from benchmarks.fn_placer import FnPlacer, Outcome, open_fn_placer
 from benchmarks.http2 import DATA, END_STREAM, Peer, Reply, frame, message, open_peer
 from hostler import wire
-from hostler._call_json import encode_call
+from hostler._call_document import encode_call
 from hostler.agent import Agent, Resources, open_agent
-from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
+from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, TryCall
 from hostler.runner import PureRunner, open_pure_runner
 from hostler.wire import _codec as codec

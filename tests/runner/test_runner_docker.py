@@ -13,9 +13,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler.agent import open_agent
-from hostler.agent_metrics import AgentMetrics
 from hostler.config import AgentConfig
 from hostler.drivers.docker import open_docker_driver
+from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, LogAck, LogStart, RunnerFrame
 from hostler.runner import FunctionLogs, StatusChecks, open_runner_service
 from hostler.testing import MemoryRunnerClient

@@ -20,7 +20,6 @@ from hostler.abc import ContainerTask, Driver, RunnerPool
 from hostler.agent import Agent, Resources, open_agent
 from hostler.api import api_app
 from hostler.api_client import open_api_client, open_request
-from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.cli.workers import Place, RunnerPart, open_colleagues
 from hostler.cli.workers.docker import open_worker_driver
 from hostler.cli.workers.runners import open_ports
@@ -31,6 +30,7 @@ from hostler.drivers.process import open_process_driver
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.errors import HostlerError
 from hostler.front import HttpServer, open_listeners, serve_http
+from hostler.functions import CachedFunctions, open_cached_functions
 from hostler.lb import LBAgent, open_lb_agent
 from hostler.options import from_model, with_writer
 from hostler.pool import ConsistentHashPlacer, open_dns_pool, open_dynamic_pool, open_static_pool

@@ -12,7 +12,7 @@ import pytest
 import trio
 
 from hostler import wire
-from hostler._call_json import encode_call
+from hostler._call_document import encode_call
 from hostler.models import Call
 from hostler.protocol import ClientEngagement, Data, Finished, ResultStart, TryCall
 from tests.cli._process import ends

@@ -9,11 +9,11 @@ import trio
 
 from hostler.api import api_app
 from hostler.api_client import open_api_client
-from hostler.cached_functions import open_cached_functions
 from hostler.call import PendingCall, stopwatch
 from hostler.config import StoreConfig
 from hostler.errors import CallTimeout, ServerBusy
 from hostler.front import invoke_app
+from hostler.functions import open_cached_functions
 from hostler.store import open_datastore
 from hostler.tracing import traced_agent, traced_app, traced_runner
 from tests.api_client.test_api_client import served

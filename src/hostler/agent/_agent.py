@@ -18,13 +18,14 @@ from hostler._concurrency.gate import Gate, GateClosed
 from hostler._concurrency.nurseries import as_it_is, is_cancellation
 from hostler._iofs import choose_tmpfs, remove_leaked_directories
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive, OutputSink
-from hostler.agent_metrics import AgentMetrics, default_agent_metrics
 from hostler.call import CallOption, PendingCall, build_call, check_overrider, tell_after
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
 from hostler.keep_alive import make_keep_alive
+from hostler.metrics import AgentMetrics, default_agent_metrics
 from hostler.protocol import LoadHint
 
+from ..slot_key import SlotKeys
 from ._call_end import CallRecord, complete
 from ._capacity import machine_resources
 from ._container import Container
@@ -37,7 +38,6 @@ from ._holding import Holds
 from ._launcher import Launcher
 from ._limit import CallEnded, CallLimit
 from ._plan import MIN_WARM_ANNOTATION, needed_resources
-from ._slot_keys import SlotKeys
 from ._slots import SlotQueue
 from ._snapshot import snapshot
 from ._startup import Kit

@@ -15,9 +15,9 @@ import trio
 
 from hostler._descriptors import lacks_descriptors
 from hostler.abc import ContainerTask, RunningContainer, RunResult
-from hostler.agent_metrics import ReadyOutcome
 from hostler.call import PendingCall
 from hostler.errors import APIError, ContainerInitTimeout, ServerBusy
+from hostler.metrics import ReadyOutcome
 
 from .._concurrency.alarm import Nap
 from ._connection import Channel

@@ -9,8 +9,7 @@ import attrs
 import trio
 
 from hostler._concurrency.signal import Change
-from hostler.agent_metrics import AgentMetrics, ContainerLabels, ReadyOutcome
-from hostler.metrics import CallStatus
+from hostler.metrics import AgentMetrics, CallStatus, ContainerLabels, ReadyOutcome
 
 from ._decisions import Resources
 

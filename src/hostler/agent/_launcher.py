@@ -9,10 +9,10 @@ import structlog
 import trio
 
 from hostler.abc import ContainerTask
-from hostler.agent_metrics import Load
 from hostler.call import PendingCall
 from hostler.config import AUTO
 from hostler.errors import ServerBusy
+from hostler.metrics import Load
 
 from ._container import CLOSING, Container
 from ._decisions import Resources

@@ -6,8 +6,7 @@ import time
 from collections.abc import Mapping
 
 from hostler.abc import ContainerTask
-from hostler.call_stats import CallStats
-from hostler.models import Call
+from hostler.models import Call, CallStats
 
 
 class Samples:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from structlog.contextvars import bound_contextvars
 
 from hostler._asgi import ASGIApp, Receive, Scope, Send, decode_header, request_id
-from hostler._trace_context import PARENT, trace_of
+from hostler._spans import PARENT, trace_of
 
 _PARENT = PARENT.lower()
 

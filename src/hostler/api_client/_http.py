@@ -9,8 +9,7 @@ import httpx
 import structlog
 import trio
 
-from hostler._spans import ending, request_span
-from hostler._trace_context import PARENT
+from hostler._spans import PARENT, ending, request_span
 
 from ._errors import ApiUnavailable, message_of, refusal
 

@@ -11,11 +11,10 @@ import attrs
 
 from hostler._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
 from hostler._concurrency.signal import Change
-from hostler.cached_functions import CachedFunctions, open_cached_functions
 from hostler.config import ApiConfig, StoreConfig
 from hostler.datastore import Datastore
 from hostler.errors import ConfigError
-from hostler.functions import Catalog, FunctionTable
+from hostler.functions import CachedFunctions, Catalog, FunctionTable, open_cached_functions
 from hostler.ui import Lister, datastore_lister, table_lister
 
 from ._settings import Settings

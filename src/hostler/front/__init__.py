@@ -10,6 +10,7 @@ from hostler._asgi import (
     Tokens,
 )
 
+from ..metrics import FrontMetrics
 from ._app import NodeApp, ReadyCheck, invoke_app, node_app
 from ._listen import (
     address_of,
@@ -18,7 +19,6 @@ from ._listen import (
     parse_bind,
     refuse_clients,
 )
-from ._metrics import FrontMetrics
 from ._server import HttpServer, ServerStatistics, serve_http
 from ._writer import AsgiWriter, Truncated
 

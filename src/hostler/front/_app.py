@@ -31,8 +31,8 @@ from hostler.config import NodeConfig
 from hostler.errors import APIError
 from hostler.functions import FunctionSource, TriggerSource
 
+from ..metrics import FrontMetrics
 from ._invoke import Invoker
-from ._metrics import FrontMetrics
 from ._routes import CallRoutes
 
 log = structlog.get_logger(__name__)

@@ -8,7 +8,7 @@ from typing import ClassVar
 
 import msgspec
 
-from hostler._trace_context import PARENT, STATE, TraceContext
+from hostler._spans import PARENT, STATE, TraceContext
 from hostler.errors import FunctionInvalidResponse
 from hostler.functions import FunctionSource, TriggerSource
 from hostler.headers import canonical_header

@@ -22,7 +22,7 @@ from hostler._asgi import (
     own_server,
     request_id,
 )
-from hostler._trace_context import TraceContext, trace_of
+from hostler._spans import TraceContext, trace_of
 from hostler.abc import Body, CallAgent, CallRequest
 from hostler.bodies import BodyBudget, CountedBody, ReplayBody
 from hostler.call import CallOption, PendingCall
@@ -45,8 +45,8 @@ from hostler.options import (
     with_writer,
 )
 
+from ..metrics import FrontMetrics
 from ._entries import Found, Way
-from ._metrics import FrontMetrics
 from ._writer import Answer, AsgiWriter, Truncated
 
 log = structlog.get_logger(__name__)

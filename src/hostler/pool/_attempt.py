@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import trio
 
-from .._call_json import encode_call
+from .._call_document import encode_call
 from ..abc import NotPlaced, Outcome, Placed, RunnerCall
 from ..bodies import BodyConsumed
 from ..errors import ProtocolError, ReservationAbandoned, RunnerClosed, ServerBusy

@@ -29,8 +29,7 @@ from typing import Protocol
 
 import trio
 
-from .._client_patience import ClientPatience
-from .._launch_policy import LaunchPolicy
+from .._launch_policy import ClientPatience, LaunchPolicy
 from ..abc import Runner
 from ..errors import ServerBusy
 from ._ahead import SHORT_RUN_SECONDS, Ahead

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from hostler._call_json import compact
+from hostler._call_document import compact
 
 from .errors import (
     InvalidAnnotationKey,

@@ -21,7 +21,7 @@ import attrs
 import structlog
 import trio
 
-from .. import _call_json, options
+from .. import _call_document, options
 from ..abc import InnerAgent
 from ..bodies import BytesBody
 from ..call import CallDraft, PendingCall
@@ -248,7 +248,7 @@ class _DetachedRun:
 def _decode(text: str) -> Call:
     """The call's model, with the dates of this machine: clocks of two machines are unrelated."""
     try:
-        model = _call_json.decode_call(text)
+        model = _call_document.decode_call(text)
     except APIError as error:
         raise _bad_frame("call model", error) from error
     model.created_at = dt.datetime.now(dt.UTC)

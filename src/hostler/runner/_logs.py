@@ -17,8 +17,8 @@ import trio
 
 from .._output_lines import LineCutter, Source
 from ..abc import Output
-from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..errors import ProtocolError
+from ..metrics import AgentMetrics, default_agent_metrics
 from ..protocol import LogAck, LogChannel, LogContainer, LogLine, LogRequest, LogStart
 
 log = structlog.get_logger(__name__)

@@ -10,8 +10,8 @@ import structlog
 from .. import wire
 from .._concurrency.drain import Grace
 from ..abc import InnerAgent
-from ..agent_metrics import AgentMetrics
 from ..bodies import BodyBudget
+from ..metrics import AgentMetrics
 from ._hooks import Hooks, StatusChecks
 from ._logs import FunctionLogs
 from ._service import MAX_DETACHED_BODY, PureRunnerService, RunnerStatistics, open_runner_service

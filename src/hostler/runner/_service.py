@@ -13,10 +13,10 @@ from .._concurrency.drain import Grace
 from .._concurrency.nurseries import open_background
 from .._concurrency.signal import Change
 from ..abc import InnerAgent
-from ..agent_metrics import AgentMetrics, default_agent_metrics
 from ..bodies import BodyBudget
 from ..config import LBConfig
 from ..errors import ProtocolError
+from ..metrics import AgentMetrics, default_agent_metrics
 from ..protocol import (
     Finished,
     GRPCStatus,

@@ -19,7 +19,6 @@ import trio
 
 from .. import options
 from ..abc import CallAgent, ResponseWriter
-from ..agent_metrics import AgentMetrics
 from ..bodies import BytesBody
 from ..call import PendingCall
 from ..errors import (
@@ -30,6 +29,7 @@ from ..errors import (
     public_error,
 )
 from ..ids import new_id
+from ..metrics import AgentMetrics
 from ..models import Call
 from ..protocol import GRPCStatus, Headers, RunnerStatus
 from ._hooks import Hooks, StatusChecks

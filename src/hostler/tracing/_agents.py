@@ -10,8 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hostler._spans import Attributes, Span, Tracer, ending
-from hostler._trace_context import PARENT, trace_of
+from hostler._spans import PARENT, Attributes, Span, Tracer, ending, trace_of
 from hostler.abc import CallAgent, CallListener, InnerAgent
 from hostler.call import CallOption, PendingCall
 from hostler.errors import ServerBusy

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from hostler._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
-from hostler._spans import Tracer, ending, request_span
-from hostler._trace_context import PARENT, STATE, TraceContext, trace_of
+from hostler._spans import PARENT, STATE, TraceContext, Tracer, ending, request_span, trace_of
 
 RECORDED = ("/invoke", "/t", "/v2")
 """First parts of the paths that are worth a span: not those that somebody polls."""

@@ -88,7 +88,7 @@ def _version(func: FuncFile, bump: bool) -> str:
 
 def _app_of(func: FuncFile) -> str:
     """The app that ``app.yaml`` names, there or in the directory above (Fn's places)."""
-    from hostler._declaration import Entry
+    from hostler._declarations import Entry
     from hostler._document import read_document
 
     for folder in (func.folder, func.folder.parent):

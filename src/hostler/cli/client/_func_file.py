@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import msgspec
 
-from hostler._declaration import Entry
+from hostler._declarations import Entry
 from hostler._document import read_document
 from hostler.errors import ConfigError
 from hostler.rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT

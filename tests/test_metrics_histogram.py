@@ -6,7 +6,7 @@ import prometheus_client
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler._histogram import Histogram
+from hostler.metrics import Histogram
 
 BOUNDS = (0.1, 0.5, 1, 10, 250, 60_000, 120_000)
 VALUES = st.floats(0, 1000) | st.sampled_from(BOUNDS)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.call_stats import MAX_SAMPLES, CallStats, TimedSample, thin
+from hostler.models import MAX_SAMPLES, CallStats, TimedSample, thin
 
 SECOND = 10**9
 

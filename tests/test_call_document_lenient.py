@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from hostler._call_json import decode_call
+from hostler._call_document import decode_call
 from hostler.errors import InvalidCPUs, InvalidJSON
 from hostler.models import Call, StatSample
 

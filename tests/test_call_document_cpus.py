@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler._call_json._cpus import MAX_MILLI_CPUS, format_cpus, parse_cpus
+from hostler._call_document import MAX_MILLI_CPUS, format_cpus, parse_cpus
 from hostler.errors import InvalidCPUs
 
 

@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from hostler._client_patience import EDGES, FORGET, LEAST, SHORTEST, ClientPatience
+from hostler._launch_policy import EDGES, FORGET_CLIENTS, LEAST, SHORTEST_PATIENCE, ClientPatience
 
 
 def test_nobody_knows_at_first_nor_by_two_clients() -> None:
@@ -57,8 +57,8 @@ def test_it_is_forgotten() -> None:
     for _ in range(10):
         patience.left(1.0, 0.0)
     assert patience.bound(1.0) < 1.0
-    assert patience.bound(10 * FORGET) == math.inf
-    assert patience.bound(20 * FORGET) == math.inf
+    assert patience.bound(10 * FORGET_CLIENTS) == math.inf
+    assert patience.bound(20 * FORGET_CLIENTS) == math.inf
 
 
 def test_what_is_too_short_has_other_reasons() -> None:
@@ -68,5 +68,5 @@ def test_what_is_too_short_has_other_reasons() -> None:
     assert patience.bound(0.0) == math.inf
     for _ in range(100):
         patience.left(EDGES[0], 0.0)
-    assert patience.bound(0.0) == SHORTEST
+    assert patience.bound(0.0) == SHORTEST_PATIENCE
     assert "bound=0.25" in repr(patience)

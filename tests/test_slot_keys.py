@@ -8,10 +8,9 @@ import attrs
 import msgspec
 import pytest
 
-from hostler.agent import _slot_keys
-from hostler.agent._slot_keys import SlotKeys
+from hostler import slot_key as slot_key_module
 from hostler.models import Call
-from hostler.slot_key import slot_key
+from hostler.slot_key import SlotKeys, slot_key
 
 CALL = Call(
     app_id="a",
@@ -64,7 +63,7 @@ def test_a_change_in_place_is_seen() -> None:
 
 
 def test_there_is_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_slot_keys, "MAX_KEYS", 2)
+    monkeypatch.setattr(slot_key_module, "MAX_KEYS", 2)
     keys = SlotKeys()
     for number in range(5):
         call = attrs.evolve(CALL, fn_id=f"f{number}")

@@ -9,9 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler._call_json import compact, decode_call, encode_call
-from hostler._call_json._document import _decode_fast
-from hostler._call_json._lenient import decode_lenient
+from hostler._call_document import _decode_fast, compact, decode_call, decode_lenient, encode_call
 from hostler.models import Call, StatSample
 
 FULL = """

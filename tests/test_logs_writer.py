@@ -12,9 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from hostler.logs import LogWriter, _writer
-from hostler.logs._sinks import FileSink, SyslogSink, file_sink
-from hostler.logs._writer import BATCH, MAX_LINE, Sink
+from hostler import logs
+from hostler.logs import BATCH, MAX_LINE, FileSink, LogWriter, Sink, SyslogSink, file_sink
 
 LIMIT = 60
 """Seconds for what should take none."""
@@ -78,7 +77,7 @@ def test_lines_come_in_order_and_all_of_them() -> None:
 def test_enough_lines_are_written_without_waiting_for_more(
     monkeypatch: pytest.MonkeyPatch, room: int, enough: int, line: str
 ) -> None:
-    monkeypatch.setattr(_writer, "GATHER_SECONDS", 10 * LIMIT)
+    monkeypatch.setattr(logs, "GATHER_SECONDS", 10 * LIMIT)
     sink = Gated()
     with opened(sink, lines=room) as writer:
         for _ in range(enough):
@@ -88,7 +87,7 @@ def test_enough_lines_are_written_without_waiting_for_more(
 
 
 def test_closing_does_not_wait_for_more_lines(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(_writer, "GATHER_SECONDS", 10 * LIMIT)
+    monkeypatch.setattr(logs, "GATHER_SECONDS", 10 * LIMIT)
     sink = Gated()
     sink.open.set()
     with opened(sink) as writer:
