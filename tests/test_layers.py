@@ -54,6 +54,7 @@ LAYERS: dict[str, int] = {
             "_launch_policy",
             "_output_lines",
             "bodies",
+            "contrib",
             "functions",
             "keep_alive",
             "logs",

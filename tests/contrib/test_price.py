@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from hostler.keep_alive._price import PERIOD, RANGE, MemoryPrice
+from hostler.contrib.predictive_keep_alive import PERIOD, RANGE, MemoryPrice
 
 MB = 10**6
 

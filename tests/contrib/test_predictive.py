@@ -12,10 +12,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.config import AgentConfig
+from hostler.contrib.predictive_keep_alive import (
+    FUNCTIONS,
+    GHOSTS,
+    LEVELS,
+    LONGEST,
+    PredictiveKeepAlive,
+    _step,
+)
 from hostler.errors import ConfigError
-from hostler.keep_alive import FixedKeepAlive, PredictiveKeepAlive, make_keep_alive
-from hostler.keep_alive._gaps import LONGEST
-from hostler.keep_alive._predictive import FUNCTIONS, GHOSTS, LEVELS, _step
+from hostler.keep_alive import FixedKeepAlive, make_keep_alive
 from hostler.testing import FakeContainer
 
 MIB = 2**20

@@ -1,18 +1,29 @@
-"""A fixed time, as with Fn; of the idle ones that goes first whose start is the cheapest loss."""
+"""Keep-alive policies by name, and the fixed idle timeout.
+
+* `FixedKeepAlive`, the default: for the function's ``idle_timeout``, as Fn does
+* `PredictiveKeepAlive`: where the same memory saves most; ``predictive_keep_alive`` foretells,
+  ``predictive_keep_alive`` pays
+"""
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
-from hostler.abc import KeepAlive, KeptContainer
-from hostler.config import AgentConfig
+from .abc import KeepAlive, KeptContainer
+from .config import AgentConfig
+from .contrib.predictive_keep_alive import PredictiveKeepAlive
+from .errors import ConfigError
+
+__all__ = ["KEEP_ALIVES", "FixedKeepAlive", "PredictiveKeepAlive", "make_keep_alive"]
 
 FUNCTIONS = 4096
 """Slot keys whose uses are remembered."""
+
 FORGET = 60.0
 """Seconds in which a use counts e times less."""
+
 LEVELS = 8
 """Levels of use that are told apart; the last one stands for all above."""
 
@@ -61,3 +72,18 @@ class FixedKeepAlive(KeepAlive):
         self._epoch = now
         for uses in self._uses.values():
             uses[:] = [fade * count for count in uses]
+
+
+KEEP_ALIVES: Mapping[str, type[FixedKeepAlive] | type[PredictiveKeepAlive]] = {
+    "fixed": FixedKeepAlive,
+    "predictive": PredictiveKeepAlive,
+}
+"""The policies by name. Each is made with an `AgentConfig`."""
+
+
+def make_keep_alive(config: AgentConfig) -> KeepAlive:
+    """The policy that ``config.keep_alive`` names. Raises `ConfigError` if there is none."""
+    if config.keep_alive not in KEEP_ALIVES:
+        names = ", ".join(KEEP_ALIVES)
+        raise ConfigError(f"FN_KEEP_ALIVE={config.keep_alive!r}: takes {names} or module:attribute")
+    return KEEP_ALIVES[config.keep_alive](config)

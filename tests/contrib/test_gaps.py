@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.keep_alive._gaps import BINS, EDGES, LONGEST, MOST, Gaps, gittins
+from hostler.contrib.predictive_keep_alive import BINS, EDGES, LONGEST, MOST, Gaps, gittins
 
 counts = st.lists(st.floats(0, 100), min_size=BINS, max_size=BINS)
 
