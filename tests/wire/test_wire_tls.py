@@ -14,11 +14,11 @@ import trustme
 from benchmarks.http2 import open_peer
 from hostler import wire
 from hostler.abc import PKIData
+from hostler.config.addresses import split_address
 from hostler.errors import ConfigError
 from hostler.protocol import Finished, NotSent, ServerEngagement, TryCall
 from hostler.wire import _codec as codec
 from hostler.wire import _pool, _server
-from hostler.wire._address import split_address
 
 from .leaks import asyncio_tasks, open_sockets, settle
 from .services import TRY, Service, body_of, call

@@ -3,26 +3,26 @@
 
 A field is its variable in lower case without ``FN_``. ``X.from_env()`` reads the environment,
 ``X(field=value)`` sets values in code; both refuse bad ones with `ConfigError`.
+
+* ``addresses``: texts that name hosts, ports, URLs and runner targets
+* ``agent``: settings of a runner: agent, Docker driver, runner server
+* ``base``: reading a settings class from the environment, by Go's rules, and describing it
+* ``node``: settings of a node: listening, HTTP, logs, tokens, bodies, function lookup
+* ``pool``: settings of a load balancer: agent, placers, runner pools
+* ``store``: settings of the datastore
 """
 
 from __future__ import annotations
 
 import attrs
 
-from hostler.errors import ConfigError
-
-from ._addresses import is_host, is_runner_target, parse_dns_server
-from ._agent import AgentConfig
-from ._api import ApiConfig
-from ._base import EnvConfig, look_up
-from ._bodies import BodyConfig
-from ._describe import SettingInfo, describe
-from ._kinds import AUTO, parse_seconds
-from ._node import NO_API_URL, NO_RUNNERS, NodeConfig, NodeType
-from ._placement import LBConfig, PlacerConfig
-from ._pool import PoolConfig
-from ._runner import RunnerConfig
-from ._store import StoreConfig
+from ..errors import ConfigError
+from .addresses import is_host, is_runner_target, parse_dns_server
+from .agent import AgentConfig, RunnerConfig
+from .base import AUTO, EnvConfig, SettingInfo, describe, look_up, parse_seconds
+from .node import NO_API_URL, NO_RUNNERS, ApiConfig, BodyConfig, NodeConfig, NodeType
+from .pool import LBConfig, PlacerConfig, PoolConfig
+from .store import StoreConfig
 
 __all__ = [
     "AUTO",

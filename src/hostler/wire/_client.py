@@ -26,9 +26,9 @@ from hostler.protocol import (
     TryCall,
 )
 
+from ..config.addresses import split_address
 from . import _codec as codec
 from . import _health_client as health
-from ._address import split_address
 from ._broken import PeerDone, StreamBroken
 from ._client_stream import StreamBlock, decoded, receive
 from ._dial import Target

@@ -38,7 +38,7 @@ from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
-from ._address import peer_address
+from ..config.addresses import peer_address
 from ._broken import Broken
 from ._budget import Budget, Flood
 from ._buffers import Buffer

@@ -15,7 +15,7 @@ from grpclib import protocol as grpclib_protocol
 
 from hostler.protocol import NotSent
 
-from ._address import join_address
+from ..config.addresses import join_address
 from ._connection import WireProtocol
 from ._keepalive import Keepalive
 from ._loop import Loop, run_asyncio

@@ -20,7 +20,7 @@ from hostler._concurrency.nurseries import open_background
 from hostler._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from hostler.protocol import RunnerService
 
-from ._address import join_address, split_address
+from ..config.addresses import join_address, split_address
 from ._client_names import GuardedProtocol
 from ._connection import EMPTY_RESET, WireProtocol
 from ._dial import SHUTDOWN_TIMEOUT, describe, detach

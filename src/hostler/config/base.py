@@ -1,26 +1,117 @@
-"""How the text of an environment variable becomes a value: Go's rules, as Fn's users know them.
+"""Reading a settings class from the environment, by Go's rules, and describing it.
+
+How the text of an environment variable becomes a value: Go's rules, as Fn's users know them.
 
 A `Kind` parses one sort of setting and checks one that was given in code. Parsers raise
-`ValueError`; who calls them names the variable (`hostler.config._base`).
+`ValueError`; who calls them names the variable (`hostler.config.base`).
 """
 
 from __future__ import annotations
 
+import ast
+import inspect
 import math
+import os
 import re
-from collections.abc import Callable
-from typing import Any, Final
+import textwrap
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, Final, Self
 
 import attrs
 
+from ..errors import ConfigError
+
+_HIDDEN = "(hidden)"
+
+
+def setting(kind: Kind, variable: str = "") -> dict[str, Any]:
+    """The metadata of a field: its kind and its variable ("" = only code sets it)."""
+    return {"kind": kind, "variable": variable}
+
+
+@attrs.frozen(kw_only=True)
+class EnvConfig:
+    """Base of the settings classes.
+
+    Making one, from the environment or in code, raises `ConfigError` for a value that its
+    setting does not take, and for values that don't go together.
+    """
+
+    @classmethod
+    def from_env(cls, env: Mapping[str, str] | None = None, **defaults: Any) -> Self:
+        """Read the variables from ``env`` (default: the process's environment).
+
+        ``defaults`` (by field) replace those of the class. A variable ``NAME`` that is not set is
+        read from the file that ``NAME_FILE`` names (for secrets). White space around a value is
+        dropped. Raises `ConfigError`. Blocks for the reading of those files; call it before the
+        event loop has work to do.
+        """
+        source = os.environ if env is None else env
+        values = dict(defaults)
+        for field in _fields(cls):
+            text = look_up(source, field.metadata["variable"])
+            kind: Kind = field.metadata["kind"]
+            if text is None or (not text and kind.blank_is_default):
+                continue
+            try:
+                value = kind.parse(text)
+            except ValueError:
+                raise _error(field, text) from None
+            if not kind.accepts(value):
+                raise _error(field, text)
+            values[field.name] = value
+        return cls(**values)
+
+    def __attrs_post_init__(self) -> None:
+        for field in _fields(type(self)):
+            value = getattr(self, field.name)
+            if not field.metadata["kind"].accepts(value):
+                raise _error(field, value)
+        self._check_together()
+
+    def _check_together(self) -> None:
+        """Raise `ConfigError` for settings that are fine alone but not together."""
+
+
+def _fields(cls: type[EnvConfig]) -> Iterator[attrs.Attribute[Any]]:
+    return (field for field in attrs.fields(cls) if "kind" in field.metadata)
+
+
+def look_up(env: Mapping[str, str], variable: str) -> str | None:
+    """The text of ``variable``, or of the file that ``<variable>_FILE`` names; ``None`` if neither
+    is set. Raises `ConfigError` for a file that can't be read."""
+    if not variable:
+        return None
+    text = env.get(variable)
+    if text is None and (path := env.get(f"{variable}_FILE")):
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is no UTF-8 text"
+            raise ConfigError(f"{variable}_FILE={path!r}: can't be read: {reason}") from error
+    return None if text is None else text.strip()
+
+
+def _error(field: attrs.Attribute[Any], value: object) -> ConfigError:
+    shown = repr(value) if field.repr else _HIDDEN
+    name = field.metadata["variable"] or field.name
+    return ConfigError(f"{name}={shown}: takes {field.metadata['kind'].takes}")
+
+
 _UINT64_MAX = 2**64 - 1
+
 _INT64_MAX = 2**63 - 1
+
 _MAX_MSECS = _INT64_MAX // 1_000_000
 """More milliseconds don't fit Go's duration, which counts nanoseconds: Fn means "never" by it."""
 
 _UNSIGNED = re.compile(r"[0-9]+", re.ASCII)
+
 _SIGNED = re.compile(r"[+-]?[0-9]+", re.ASCII)
+
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
+
 _UNIT_SECONDS = {
     "ns": 1e-9,
     "us": 1e-6,
@@ -31,6 +122,7 @@ _UNIT_SECONDS = {
     "m": 60.0,
     "h": 3600.0,
 }
+
 _BOOLS = {
     **dict.fromkeys(("1", "t", "T", "TRUE", "true", "True"), True),
     **dict.fromkeys(("0", "f", "F", "FALSE", "false", "False"), False),
@@ -180,53 +272,115 @@ FLAG = Kind(
     lambda value: isinstance(value, bool),
     blank_is_default=False,
 )
+
 AUTO: Final = "auto"
 """Of a flag: what is best for the case."""
+
 FLAG_OR_AUTO = Kind(
     f"{FLAG.takes}, or auto",
     lambda text: AUTO if text.lower() == AUTO else parse_bool(text),
     lambda value: isinstance(value, bool) or value == AUTO,
     blank_is_default=False,
 )
+
 OPTIONAL_FLAG = Kind(
     "1, t, T, TRUE, true, True or 0, f, F, FALSE, false, False",
     parse_bool,
     lambda value: value is None or isinstance(value, bool),
     blank_is_default=False,
 )
+
 SHARE = Kind("a number from 0 to 1", float, _is_share)
+
 TEXT = Kind("any text", str, _is_text)
+
 NON_EMPTY = Kind("a text that is not empty", str, lambda value: _is_text(value) and bool(value))
+
 ABSOLUTE_PATH = Kind(
     "an absolute path, or nothing",
     str,
     lambda value: _is_text(value) and (not value or value.startswith("/")),
 )
+
 WORDS = Kind("a list separated by white space", _split_space, _is_texts)
+
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,4096}", re.ASCII)
+
 TOKENS = Kind(
     "tokens separated by white space, each of 16 letters, digits and ._~+/=- at least",
     _split_tokens,
     lambda value: _is_texts(value) and all(map(_TOKEN.fullmatch, value)),
     blank_is_default=False,  # nobody means by it that everybody may do everything
 )
+
 VISIBLE = Kind(
     "a text of visible ASCII characters, or nothing",
     str,
     lambda value: _is_text(value) and all("!" <= character <= "~" for character in value),
 )
+
 COMMA_LIST = Kind("a list separated by commas", _split_comma, _is_texts)
+
 MILLISECONDS = Kind("whole milliseconds, negative for never", parse_milliseconds, _is_time)
+
 POSITIVE_MILLISECONDS = Kind(
     "whole milliseconds over 0, negative for never", parse_milliseconds, _is_positive_time
 )
+
 SECONDS = Kind(
     "whole seconds or a duration such as 1m30s or 300ms, over 0",
     parse_seconds,
     _is_positive_finite_time,
 )
+
 TIME_LIMIT = Kind(
     "whole seconds or a duration such as 1m30s or 300ms, 0 for no limit",
     _parse_limit,
     _is_positive_time,
 )
+
+
+@attrs.frozen
+class SettingInfo:
+    """One setting."""
+
+    field: str
+    variable: str
+    """"" = there is none, only code sets it."""
+    default: Any
+    takes: str
+    doc: str
+
+
+def describe(cls: type[EnvConfig]) -> tuple[SettingInfo, ...]:
+    """The settings of ``cls`` in the order of the source, with the docstrings of the fields.
+
+    Reads the source of ``cls``, so it is for tools, not for a running node. Raises `OSError`
+    where there is none.
+    """
+    docs = _field_docs(cls)
+    infos = []
+    for field in attrs.fields(cls):
+        kind: Kind = field.metadata["kind"]
+        infos.append(
+            SettingInfo(
+                field.name, field.metadata["variable"], field.default, kind.takes, docs[field.name]
+            )
+        )
+    return tuple(infos)
+
+
+def _field_docs(cls: type) -> dict[str, str]:
+    definition = ast.parse(textwrap.dedent(inspect.getsource(cls))).body[0]
+    assert isinstance(definition, ast.ClassDef)
+    docs = {}
+    for statement, after in zip(definition.body, definition.body[1:], strict=False):
+        if isinstance(statement, ast.AnnAssign) and isinstance(statement.target, ast.Name):
+            docs[statement.target.id] = _docstring(after)
+    return docs
+
+
+def _docstring(statement: ast.stmt) -> str:
+    if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
+        return inspect.cleandoc(str(statement.value.value))
+    return ""

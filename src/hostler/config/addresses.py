@@ -1,4 +1,4 @@
-"""Settings that name places in the network."""
+"""Texts that name hosts, ports, URLs and runner targets."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from ._kinds import COMMA_LIST, Kind
+from .base import COMMA_LIST, Kind
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]@?#]+):([0-9]{1,5})", re.ASCII)
+
 _SYSLOG_SCHEMES = ("udp", "tcp")
+
 _DNS_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 
@@ -120,15 +122,47 @@ HOST_NAMES = Kind(
     _parse_names,
     _is_names,
 )
+
 TARGETS = Kind(
     "host:port, dns://name:port or srv://name, separated by commas, each once, IPv6 in brackets",
     COMMA_LIST.parse,
     _is_targets,
 )
+
 HTTP_URL = Kind("an http or https URL, or nothing", str, _is_http_url)
+
 LOG_DEST = Kind(
     "stderr, udp://host:port, tcp://host:port, file:///path or host:port",
     str,
     _is_log_dest,
 )
+
 DNS_SERVER = Kind("an IP address, or address:port, or nothing", str, _is_dns_server)
+
+
+def split_address(address: str) -> tuple[str, int]:
+    """(host, port) of ``host:port``, ``[v6]:port`` or ``:port`` (host "").
+
+    Raises ValueError with a text that shows ``address``.
+    """
+    host, colon, port = address.rpartition(":")
+    bracketed = host.startswith("[") and host.endswith("]")
+    if bracketed:
+        host = host[1:-1]
+    if not colon or (":" in host and not bracketed):
+        raise ValueError(f"address {address!r} is not of the form host:port")
+    if not (port.isascii() and port.isdigit() and int(port) <= 0xFFFF):
+        raise ValueError(f"address {address!r} has no port between 0 and 65535")
+    if not is_host(host):
+        raise ValueError(f"address {address!r} names no host")
+    return host, int(port)
+
+
+def join_address(host: str, port: int) -> str:
+    """``host:port``, with an IPv6 address in brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+def peer_address(name: Any) -> str:
+    """``host:port`` of a socket's peer name; "" if the peer is gone already."""
+    return join_address(*name[:2]) if name else ""

@@ -1,4 +1,4 @@
-"""Settings of a node: what it is, where it listens, how it serves HTTP and logs."""
+"""Settings of a node: listening, HTTP, logs, tokens, bodies, function lookup."""
 
 from __future__ import annotations
 
@@ -6,19 +6,34 @@ from typing import Literal
 
 import attrs
 
-from hostler.errors import ConfigError
-
-from ._addresses import HOST_NAMES, HTTP_URL, LOG_DEST, TARGETS
-from ._base import EnvConfig, setting
-from ._kinds import COMMA_LIST, FLAG, NON_EMPTY, TEXT, TIME_LIMIT, TOKENS, WORDS, choice, number
+from ..errors import ConfigError
+from .addresses import HOST_NAMES, HTTP_URL, LOG_DEST, TARGETS
+from .base import (
+    ABSOLUTE_PATH,
+    COMMA_LIST,
+    FLAG,
+    NON_EMPTY,
+    SECONDS,
+    TEXT,
+    TIME_LIMIT,
+    TOKENS,
+    VISIBLE,
+    WORDS,
+    EnvConfig,
+    choice,
+    number,
+    setting,
+)
 
 NodeType = Literal["full", "api", "lb", "pure-runner", "runner"]
 
 NO_API_URL = "no FN_RUNNER_API_URL provided for an Fn NuLB node"
+
 NO_RUNNERS = "must provide FN_RUNNER_ADDRESSES  when running in default load-balanced mode"
 """What an LB node says that lacks them, in Fn's words."""
 
 _PORT = number(high=65_535)
+
 _SIZE = number(high=2**63 - 1)
 
 
@@ -216,3 +231,66 @@ class NodeConfig(EnvConfig):
     def _check_together(self) -> None:
         if self.node_type in ("pure-runner", "runner") and self.port == self.grpc_port != 0:
             raise ConfigError(f"FN_PORT and FN_GRPC_PORT are both {self.port}")
+
+
+@attrs.frozen(kw_only=True)
+class BodyConfig(EnvConfig):
+    """What the bodies of all calls may take, so that a call can be sent to another runner, and
+    a detached one outlives its request. All ours: Fn keeps all bodies in memory, without limit.
+    """
+
+    body_memory: int = attrs.field(
+        default=256 * 1024 * 1024, metadata=setting(number(), "FN_BODY_MEMORY")
+    )
+    """Bytes (268 435 456) of memory for the bodies of all calls together. Further bodies are kept
+    in files. Bodies of up to 64 KiB that arrive at once are counted, but stay in memory."""
+
+    body_spill_size: int = attrs.field(
+        default=1024 * 1024, metadata=setting(number(), "FN_BODY_SPILL_SIZE")
+    )
+    """Bytes (1 048 576) of one body that are kept in memory. A larger body goes to a temporary
+    file."""
+
+    body_disk: int = attrs.field(
+        default=1024 * 1024 * 1024, metadata=setting(number(), "FN_BODY_DISK")
+    )
+    """Bytes (1 073 741 824) of files for the bodies of all calls together; 0 = no files. If there
+    is no more room, or the disk is full or takes more than 5 s, a detached call gets a 503 at once.
+    Another call gets a 503 instead of another attempt if a runner refuses it after taking some of
+    its body. If the disk can't be written for another reason, the answer is a 500."""
+
+    body_dir: str = attrs.field(default="", metadata=setting(ABSOLUTE_PATH, "FN_BODY_DIR"))
+    """Directory of these files ("" = ``TMPDIR``, or else ``/tmp``), on a local disk. The files have
+    no names. They disappear with their calls or with the process."""
+
+
+@attrs.frozen(kw_only=True)
+class ApiConfig(EnvConfig):
+    """How apps, functions and triggers are looked up for calls. Times are seconds. Fn has the
+    first two times for code only; their variables are ours."""
+
+    token: str = attrs.field(default="", repr=False, metadata=setting(VISIBLE, "FN_TOKEN"))
+    """Token that the node or client sends to the API, as Fn's client does ("" = none, but a load
+    balancer then sends the first token of ``FN_API_TOKEN``)."""
+
+    api_timeout: float = attrs.field(default=60.0, metadata=setting(SECONDS, "FN_API_TIMEOUT"))
+    """Seconds (60) that a request to the API may take, including all its attempts."""
+
+    lookup_ttl: float = attrs.field(default=5.0, metadata=setting(SECONDS, "FN_LOOKUP_TTL"))
+    """Seconds (5) for which the node uses a looked-up app, function or trigger without asking the
+    API again."""
+
+    lookup_max_stale: float = attrs.field(
+        default=600.0, metadata=setting(SECONDS, "FN_LOOKUP_MAX_STALE")
+    )
+    """Seconds (600) for which the node goes on using it while look-ups fail. Ours."""
+
+    lookup_missing_ttl: float = attrs.field(
+        default=1.0, metadata=setting(SECONDS, "FN_LOOKUP_MISSING_TTL")
+    )
+    """Seconds (1) for which the node does not ask again for something that does not exist. Ours."""
+
+    lookup_size: int = attrs.field(
+        default=10_000, metadata=setting(number(low=1), "FN_LOOKUP_SIZE")
+    )
+    """Number of apps, functions and triggers (10 000 of each) that the node remembers. Ours."""

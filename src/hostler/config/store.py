@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import attrs
 
-from hostler.rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT, Limits
-
-from ._base import EnvConfig, setting
-from ._kinds import SECONDS, TEXT, number
+from ..rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT, Limits
+from .base import SECONDS, TEXT, EnvConfig, number, setting
 
 _INT32_MAX = 2**31 - 1
 _POOL = number(low=1, high=1000)

@@ -6,29 +6,29 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.config import _kinds
-from hostler.config._addresses import is_host_port
+from hostler.config import base
+from hostler.config.addresses import is_host_port
 
 
 @pytest.mark.parametrize("text", ["1", "t", "T", "TRUE", "true", "True"])
 def test_true(text: str) -> None:
-    assert _kinds.parse_bool(text) is True
+    assert base.parse_bool(text) is True
 
 
 @pytest.mark.parametrize("text", ["0", "f", "F", "FALSE", "false", "False"])
 def test_false(text: str) -> None:
-    assert _kinds.parse_bool(text) is False
+    assert base.parse_bool(text) is False
 
 
 @pytest.mark.parametrize("text", ["", "yes", "tRUE", "on", "2", " true"])
 def test_no_bool(text: str) -> None:
     with pytest.raises(ValueError):
-        _kinds.parse_bool(text)
+        base.parse_bool(text)
 
 
 @given(st.integers(0, 2**64 - 1))
 def test_unsigned(number: int) -> None:
-    assert _kinds.parse_unsigned(str(number)) == number
+    assert base.parse_unsigned(str(number)) == number
 
 
 @pytest.mark.parametrize(
@@ -36,7 +36,7 @@ def test_unsigned(number: int) -> None:
 )
 def test_no_unsigned(text: str) -> None:
     with pytest.raises(ValueError):
-        _kinds.parse_unsigned(text)
+        base.parse_unsigned(text)
 
 
 @pytest.mark.parametrize(
@@ -53,13 +53,13 @@ def test_no_unsigned(text: str) -> None:
     ],
 )
 def test_milliseconds(text: str, msecs: float) -> None:
-    assert _kinds.parse_milliseconds(text) == msecs
+    assert base.parse_milliseconds(text) == msecs
 
 
 @pytest.mark.parametrize("text", ["", "1.5", "1s", "--1", str(2**63), "9" * 10_000])
 def test_no_milliseconds(text: str) -> None:
     with pytest.raises(ValueError):
-        _kinds.parse_milliseconds(text)
+        base.parse_milliseconds(text)
 
 
 @pytest.mark.parametrize(
@@ -81,7 +81,7 @@ def test_no_milliseconds(text: str) -> None:
     ],
 )
 def test_seconds(text: str, seconds: float) -> None:
-    assert _kinds.parse_seconds(text) == pytest.approx(seconds)
+    assert base.parse_seconds(text) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_seconds(text: str, seconds: float) -> None:
 )
 def test_no_seconds(text: str) -> None:
     with pytest.raises(ValueError):
-        _kinds.parse_seconds(text)
+        base.parse_seconds(text)
 
 
 @pytest.mark.parametrize(
