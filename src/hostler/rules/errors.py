@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from hostler.errors import APIError, FnNotFound
+from ..errors import APIError, FnNotFound
 
 __all__ = ["FnNotFound"]
 
