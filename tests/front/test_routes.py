@@ -15,7 +15,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from hostler.bodies import BodyBudget
-from hostler.bodies._file import SpillFile
+from hostler.bodies.disk import SpillFile
 from hostler.config import BodyConfig
 from hostler.front import invoke_app, node_app
 

@@ -2,16 +2,17 @@
 
 What is kept of bodies is counted over all calls of a node by one `BodyBudget`, and goes to
 temporary files where it is much.
+
+* ``disk``: spill files of bodies, written by threads that a hung disk can't exhaust
+* ``memory``: bodies in memory, and the byte budget of all bodies of a node
+* ``replay``: streamed bodies whose kept prefix, or whole, can be sent again
 """
 
 from __future__ import annotations
 
 from ..call import BodyConsumed, BytesBody
-from ._budget import BodyBudget, NotKept
-from ._memory import CountedBody
-from ._metrics import BodyMetrics
-from ._replay import REPLAY_LIMIT, ReplayBody
-from ._whole import keep_whole
+from .memory import BodyBudget, BodyMetrics, CountedBody, NotKept
+from .replay import REPLAY_LIMIT, ReplayBody, keep_whole
 
 __all__ = [
     "REPLAY_LIMIT",

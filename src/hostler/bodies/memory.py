@@ -1,16 +1,50 @@
-"""What all bodies of a node may take together."""
+"""Bodies in memory, and the byte budget of all bodies of a node."""
 
 from __future__ import annotations
 
 import errno
 import tempfile
+from collections.abc import Iterator
 from typing import Literal
 
 import structlog
+import trio
+from prometheus_client import CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
 
+from ..call import Body, BodyConsumed, BytesStream
 from ..config import BodyConfig
 from ..errors import HostlerError
-from ._disk import Disk
+from .disk import Disk
+
+
+class CountedBody(Body):
+    """A body in memory that came whole with its request. It counts until it is closed."""
+
+    def __init__(self, data: bytes, budget: BodyBudget) -> None:
+        self._data: bytes | None = data
+        self._budget = budget
+        budget.memory += len(data)
+
+    def open(self) -> trio.abc.ReceiveStream:
+        if self._data is None:
+            raise BodyConsumed("the body was closed")
+        return BytesStream(self._data)
+
+    @property
+    def data(self) -> bytes | None:
+        return self._data
+
+    @property
+    def replayable(self) -> bool:
+        return self._data is not None
+
+    async def aclose(self) -> None:
+        data, self._data = self._data, None
+        if data is not None:
+            self._budget.memory -= len(data)
+
 
 log = structlog.get_logger(__name__)
 
@@ -81,3 +115,34 @@ class BodyBudget:
         if self._disk_fails:
             log.info("bodies can be written to disk again")
         self._disk_fails = False
+
+
+class BodyMetrics(Collector):
+    """Exposes what a `BodyBudget` counts. Fn has no such metrics.
+
+    Raises `ValueError` if ``registry`` has such metrics already.
+    """
+
+    def __init__(self, registry: CollectorRegistry, budget: BodyBudget | None = None) -> None:
+        self._budget = budget or BodyBudget()
+        registry.register(self)
+
+    def collect(self) -> Iterator[Metric]:
+        budget = self._budget
+        yield _gauge("memory", "Bytes of request bodies that are kept in memory", budget.memory)
+        yield _gauge("disk", "Bytes of request bodies that are kept in files", budget.disk)
+        not_kept = Metric(
+            "fn_body_not_kept_count",
+            "Bodies of which no more could be kept, so that their calls could not go elsewhere, "
+            "or were refused",
+            "unknown",
+        )
+        for reason, count in budget.not_kept.items():
+            not_kept.add_sample(not_kept.name, {"reason": reason}, count)
+        yield not_kept
+
+
+def _gauge(name: str, text: str, value: int) -> Metric:
+    metric = Metric(f"fn_body_{name}_bytes", text, "gauge")
+    metric.add_sample(metric.name, {}, value)
+    return metric

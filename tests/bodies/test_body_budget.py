@@ -29,7 +29,7 @@ from hostler.errors import APIError, RequestTooBig, ServerBusy
 from hostler.protocol import Finished, ServerEngagement
 from tests.conftest import Logs
 
-from .bench import OK, Bench, read_all
+from ..pool.bench import OK, Bench, read_all
 from .test_replay_body import ChunkStream, read_to_end
 
 

@@ -15,9 +15,8 @@ import attrs
 import pytest
 import trio
 
-from hostler.bodies import BodyBudget, BytesBody, ReplayBody, keep_whole
-from hostler.bodies import _disk as disk
-from hostler.bodies._file import SpillFile
+from hostler.bodies import BodyBudget, BytesBody, ReplayBody, disk, keep_whole
+from hostler.bodies.disk import SpillFile
 from hostler.errors import ServerBusy
 from tests.conftest import Logs
 
