@@ -13,7 +13,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._asgi import _incoming
+from hostler._asgi import request_body
 from hostler.bodies import BodyBudget
 from hostler.call import PendingCall
 from hostler.config import BodyConfig, NodeConfig
@@ -460,7 +460,7 @@ async def test_what_is_held_for_such_clients_has_a_limit(
     """Of each, and of all."""
     budget = BodyBudget()
     if limit == "a body's":
-        monkeypatch.setattr(_incoming, "HELD_WHILE_STUCK", 200_000)
+        monkeypatch.setattr(request_body, "HELD_WHILE_STUCK", 200_000)
     else:
         budget = BodyBudget(BodyConfig(body_memory=200_000))
     agent = ScriptedAgent(answer_first)

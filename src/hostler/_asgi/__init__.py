@@ -1,24 +1,43 @@
 """What the HTTP applications share: ASGI's types, whole answers, and the request's side of an
-exchange."""
+exchange.
 
-from ._access import Access, GuardedApp, Hosts, is_loopback, name_of
-from ._cors import cors
-from ._incoming import READ_AHEAD, BodyBroken, BodyTimeout, Incoming, Outgoing
-from ._lifespan import answer_lifespan
-from ._middleware import Middleware, with_middleware
-from ._own_server import Handler, HeadReader, OwnServer, as_extension, head_reader, own_server
-from ._replies import (
+* ``access``: access rules: host names, origins, bearer tokens and sessions
+* ``middleware``: middleware chains, the guard that turns exceptions into responses, CORS
+* ``replies``: whole responses: JSON documents, Fn's error documents, request ids
+* ``request_body``: request body of one exchange, and the news that its client has gone
+* ``types``: ASGI types, lifespan, and the extension of hostler's own server
+"""
+
+from .access import Access, GuardedApp, Hosts, Tokens, is_loopback, name_of
+from .middleware import Middleware, cors, with_middleware
+from .replies import (
     JSON_TYPE,
     Reply,
     encoded_reply,
     error_document,
     error_reply,
     json_reply,
+    request_id,
     text_reply,
 )
-from ._request_id import request_id
-from ._tokens import Tokens
-from ._types import ASGIApp, Message, RawHeader, RawHeaders, Receive, Scope, Send, decode_header
+from .request_body import READ_AHEAD, BodyBroken, BodyTimeout, Incoming, Outgoing
+from .types import (
+    ASGIApp,
+    Handler,
+    HeadReader,
+    Message,
+    OwnServer,
+    RawHeader,
+    RawHeaders,
+    Receive,
+    Scope,
+    Send,
+    answer_lifespan,
+    as_extension,
+    decode_header,
+    head_reader,
+    own_server,
+)
 
 __all__ = [
     "JSON_TYPE",

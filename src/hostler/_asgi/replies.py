@@ -1,18 +1,20 @@
-"""Whole answers: error documents in Fn's form, and small JSON documents."""
+"""Whole responses: JSON documents, Fn's error documents, request ids."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Sequence
 
 import attrs
 
-from hostler.errors import APIError, ClientCancelled, ServerBusy
-
-from ._types import RawHeaders, Send
+from ..errors import APIError, ClientCancelled, ServerBusy
+from ..ids import new_id
+from .types import RawHeaders, Send
 
 JSON_TYPE = b"application/json; charset=utf-8"
+
 RETRY_AFTER_SECONDS = 15
 """What a client is told to wait when all runners are full and nobody knows better (Fn's value)."""
 
@@ -91,3 +93,13 @@ def error_document(message: str) -> bytes:
 def _go_json(document: object) -> bytes:
     text = json.dumps(document, ensure_ascii=False, separators=(",", ":"))
     return text.translate(_GO_ESCAPES).encode()
+
+
+_REQUEST_ID = re.compile(r"[!-~]{1,128}", re.ASCII)
+"""What a client's request id has to look like: it goes into logs, and into the metadata of calls
+to runners. Another is replaced by one of our own."""
+
+
+def request_id(values: Sequence[str] | None) -> str:
+    """That of a request whose header for it has ``values``."""
+    return values[0] if values and _REQUEST_ID.fullmatch(values[0]) else new_id()

@@ -8,11 +8,10 @@ from collections.abc import Callable
 
 import trio
 
-from hostler._concurrency.signal import Change
-from hostler.bodies import BodyBudget
-from hostler.errors import APIError, HostlerError, RequestTooBig
-
-from ._types import Message, Receive, Send
+from .._concurrency.signal import Change
+from ..bodies import BodyBudget
+from ..errors import APIError, HostlerError, RequestTooBig
+from .types import Message, Receive, Send
 
 READ_AHEAD = 64 * 1024
 """Bytes of a body that are held before the client has to wait for the function. Bodies with a

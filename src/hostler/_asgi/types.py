@@ -1,14 +1,39 @@
-"""What hostler's own server does for applications beside ASGI."""
+"""ASGI types, lifespan, and the extension of hostler's own server."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
+from typing import Any, Protocol
 
 import trio
 
-from ._types import Message, RawHeader, RawHeaders, Scope
+Scope = MutableMapping[str, Any]
+
+Message = Mapping[str, Any]
+
+Receive = Callable[[], Awaitable[Message]]
+
+Send = Callable[[Message], Awaitable[None]]
+
+ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+RawHeader = tuple[bytes, bytes]
+
+RawHeaders = list[RawHeader]
+
+
+def decode_header(value: bytes) -> str:
+    """The text of a header's value.
+
+    UTF-8 if it is that, since values travel as UTF-8 to runners and come out there as the same
+    bytes; else the Latin-1 of old HTTP.
+    """
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError:
+        return value.decode("latin-1")
+
 
 _NAME = "hostler.server"
 
@@ -81,3 +106,14 @@ def own_server(scope: Scope) -> OwnServer | None:
 def as_extension(server: OwnServer) -> dict[str, object]:
     """The extensions of a scope."""
     return {_NAME: server}
+
+
+async def answer_lifespan(receive: Receive, send: Send) -> None:
+    """Say that it is done to a server's beginning and to its end, then return."""
+    while True:
+        message = await receive()
+        if message["type"] == "lifespan.startup":
+            await send({"type": "lifespan.startup.complete"})
+        elif message["type"] == "lifespan.shutdown":
+            await send({"type": "lifespan.shutdown.complete"})
+            return

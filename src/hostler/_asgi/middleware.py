@@ -1,21 +1,96 @@
-"""Cross-origin requests of browsers (the CORS protocol of https://fetch.spec.whatwg.org)."""
+"""Middleware chains, the guard that turns exceptions into responses, CORS."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from hostler.errors import APIError
+import structlog
 
-from ._middleware import Middleware
-from ._replies import Reply, error_reply
-from ._types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from ..errors import APIError, public_error
+from .replies import Reply, error_reply
+from .types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+
+log = structlog.get_logger(__name__)
+
+Middleware = Callable[[ASGIApp], ASGIApp]
+"""Makes an application around another one, which is what any ASGI middleware does.
+
+The one that it returns sees each request first. It may answer itself, pass the request on with
+another ``scope``, ``receive`` or ``send``, or raise: an `hostler.errors.APIError` is the answer,
+anything else is a 500 that tells nothing, and is logged.
+"""
+
+
+def with_middleware(app: ASGIApp, middleware: Iterable[Middleware]) -> ASGIApp:
+    """``app`` behind ``middleware``: the first one sees a request first, and its answer last.
+
+    What one of them, or ``app``, raises is an answer already for those before it.
+    """
+    guarded = _Guard(app)
+    for wrap in reversed(tuple(middleware)):
+        guarded = _Guard(wrap(guarded))
+    return guarded
+
+
+class _Guard:
+    """Turns what an application raises into an answer."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        sender = _Sender(send)
+        try:
+            await self._app(scope, receive, sender)
+        except APIError as error:
+            if sender.broken:
+                raise
+            await _answer(error, scope, sender)
+        except Exception as error:
+            if sender.broken:  # the client has gone: the server's business
+                raise
+            log.exception("request failed", method=scope["method"], path=scope["path"])
+            await _answer(public_error(error), scope, sender)
+
+
+class _Sender:
+    """Knows how far the answer is."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.begun = False
+        self.broken = False
+
+    async def __call__(self, message: Message) -> None:
+        self.begun = True
+        try:
+            await self._send(message)
+        except Exception:
+            self.broken = True
+            raise
+
+
+async def _answer(error: APIError, scope: Scope, sender: _Sender) -> None:
+    """An answer that has begun can't become another: left incomplete, it is seen as broken."""
+    if sender.begun:
+        log.warning("answer broken off", method=scope["method"], path=scope["path"])
+        return
+    await error_reply(error).send(sender)
+
 
 METHODS = b"GET,POST,PUT,HEAD,DELETE"
+
 DEFAULT_HEADERS = ("Origin", "Content-Length", "Content-Type")
 """What browsers may send if the configuration does not say (Fn's list)."""
+
 _DONE = "hostler.cors"
 """In the scope of a request that has passed: applications within others may each have it."""
+
 _PREFLIGHT = b"access-control-request-method"
+
 MAX_AGE_SECONDS = 12 * 3600
 """How long a browser may keep the answer to a preflight (Fn's value)."""
 

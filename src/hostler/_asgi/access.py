@@ -1,4 +1,4 @@
-"""Who may ask a node for what: by which name it was reached, from which page, with which token.
+"""Access rules: host names, origins, bearer tokens and sessions.
 
 A browser carries requests of any page to whatever its user can reach. It can be told by three
 marks, which no page can change: ``Host`` has the page's own name if that was rebound to an address
@@ -7,22 +7,89 @@ of ours; ``Sec-Fetch-Site`` (https://www.w3.org/TR/fetch-metadata) and ``Origin`
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import ipaddress
 import re
+import time
 from collections.abc import Iterable
 
 import attrs
 
-from hostler.errors import APIError
+from ..errors import APIError
+from .replies import Reply, error_reply
+from .types import ASGIApp, Handler, HeadReader, RawHeaders, Receive, Scope, Send, head_reader
 
-from ._own_server import Handler, HeadReader, head_reader
-from ._replies import Reply, error_reply
-from ._tokens import Tokens, bearer
-from ._types import ASGIApp, RawHeaders, Receive, Scope, Send
+SESSION_SECONDS = 12 * 3600
+"""How long a browser that has shown a token stays logged in."""
+
+_COOKIE = "hostler-"
+
+_BEARER = b"bearer "
+
+
+class Tokens:
+    """Texts, each of which is as good as the others. Without any it is false, and accepts none.
+
+    Comparisons take the same time for all tokens of a length.
+    """
+
+    def __init__(self, texts: Iterable[str] = ()) -> None:
+        self._keys = [text.encode() for text in texts]
+
+    def __bool__(self) -> bool:
+        return bool(self._keys)
+
+    def __repr__(self) -> str:
+        return f"<{len(self._keys)} tokens>"
+
+    def accepts(self, token: bytes) -> bool:
+        # All are compared, whichever is right.
+        return sum(hmac.compare_digest(token, key) for key in self._keys) > 0
+
+    def session(self) -> tuple[str, str]:
+        """Name and value of a cookie that stands for a token, which can't be found out from it.
+
+        Browsers send it to all ports of a host; so nodes with other tokens have other names.
+        """
+        until, key = int(time.time()) + SESSION_SECONDS, self._keys[0]
+        return _COOKIE + _signed(key, b"name")[:12], f"{until}.{_signed(key, b'until %d' % until)}"
+
+    def has_session(self, cookies: bytes) -> bool:
+        """Whether one of the cookies of a request is a `session` that still lasts."""
+        values = [
+            pair.partition("=")[2].strip()
+            for pair in cookies.decode("latin-1").split(";")
+            if pair.strip().startswith(_COOKIE)
+        ]
+        return any(map(self._is_session, values))
+
+    def _is_session(self, value: str) -> bool:
+        until, _, signature = value.partition(".")
+        if not (until.isascii() and until.isdigit() and len(until) <= 12):
+            return False
+        text = b"until %d" % int(until)
+        right = [_signed(key, text).encode() for key in self._keys]
+        signed = sum(hmac.compare_digest(signature.encode(), each) for each in right) > 0
+        return signed and int(until) > time.time()
+
+
+def bearer(authorization: bytes) -> bytes:
+    """The token of an ``Authorization`` header, b"" if it has none."""
+    if authorization[: len(_BEARER)].lower() != _BEARER:
+        return b""
+    return authorization[len(_BEARER) :].strip()
+
+
+def _signed(key: bytes, text: bytes) -> str:
+    return hmac.new(key, b"hostler session: " + text, hashlib.sha256).hexdigest()
+
 
 OPEN = frozenset({"/", "/version", "/healthz", "/readyz"})
 """Paths that tell nothing of functions. Probes ask them by whatever name, or none."""
+
 _CALLS = frozenset({"invoke", "t"})
+
 _MARKS = frozenset(
     {
         b"host",
@@ -34,9 +101,13 @@ _MARKS = frozenset(
         b"cookie",
     }
 )
+
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]@/\s]*))(?::[0-9]*)?")
+
 _LOCAL = frozenset({"localhost"})
+
 _LOCAL_DOMAIN = ".localhost"
+
 _MAX_KNOWN, _MAX_KNOWN_SIZE = 1024, 256
 
 
