@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from hostler.protocol import Finished
-from hostler.wire import _codec as codec
+from hostler.wire.codec import messages as codec
 
 from .http2 import Peer, open_peer
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import attrs
 
 from hostler.protocol import Data, TryCall
-from hostler.wire._data_codec import encode_data
-from hostler.wire._engage_codec import encode_try
-from hostler.wire._envelope import encode
+from hostler.wire.codec.fast import encode_data, encode_try
+from hostler.wire.mux.envelope import encode
 
 from ..http2 import DATA, Peer, frame, message
 from ._flood import flood

@@ -17,7 +17,7 @@ import trio
 from hostler._call_document import encode_call
 from hostler.models import Call
 from hostler.protocol import Data, TryCall
-from hostler.wire import _codec as codec
+from hostler.wire.codec import messages as codec
 
 from .._measure import Metrics, RunFailed
 from .._scenario import Scenario, Settings

@@ -24,7 +24,7 @@ from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, TryCall
 from hostler.runner import PureRunner, open_pure_runner
-from hostler.wire import _codec as codec
+from hostler.wire.codec import messages as codec
 from tests.agent.nodes import MIB, call_model
 from tests.conftest import Logs
 

@@ -176,7 +176,7 @@ async def _fake_engine(folder: Path) -> AsyncIterator[Around]:
 
 async def _loop(around: Around) -> None:
     async with open_loop() as loop:
-        await wire._loop.run_asyncio(loop, partial(loop.run_in_executor, None, int))
+        await wire.loop.run_asyncio(loop, partial(loop.run_in_executor, None, int))
 
 
 Pool = Callable[..., AbstractAsyncContextManager[RunnerPool]]

@@ -16,7 +16,7 @@ import trustme
 from hostler import wire
 from hostler.functions import load_functions
 from hostler.protocol import Data, Finished, TryCall
-from hostler.wire import _codec as codec
+from hostler.wire.codec import messages as codec
 from tests.cli._process import ends
 
 from .http import call, metric, until_metric

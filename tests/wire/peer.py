@@ -13,9 +13,8 @@ from h2.events import Event
 from h2.settings import SettingCodes
 
 from hostler import wire
-from hostler.wire._connection import SHARED_CALLS_SETTING
-from hostler.wire._h2 import with_setting
-from hostler.wire._keepalive import DEFAULT_KEEPALIVE
+from hostler.wire.connection import DEFAULT_KEEPALIVE, SHARED_CALLS_SETTING
+from hostler.wire.http2 import with_setting
 
 
 class Peer:

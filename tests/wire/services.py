@@ -24,7 +24,7 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
-from hostler.wire._envelope import Envelope, encode
+from hostler.wire.mux.envelope import Envelope, encode
 
 sharing: dict[str, Any] = {}
 """How calls of `open_pair` share streams unless a test says it; see the fixture ``carrier``."""

@@ -14,7 +14,7 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
-from hostler.wire._connection import STREAM_WINDOW
+from hostler.wire.connection import STREAM_WINDOW
 
 from .services import SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair, read_call
 

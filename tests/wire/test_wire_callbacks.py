@@ -12,7 +12,7 @@ from h2.settings import SettingCodes
 from hostler import wire
 from hostler.protocol import Data, EngagementEnded, EngagementFailed, NotSent
 from hostler.wire import Keepalive
-from hostler.wire._connection import WireConnection, WireProtocol, _Processor
+from hostler.wire.connection import WireConnection, WireProtocol, _Processor
 
 from .leaks import settle
 from .peer import Peer, peer_and_client

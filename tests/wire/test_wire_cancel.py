@@ -13,10 +13,9 @@ from h2.settings import SettingCodes
 
 from hostler import wire
 from hostler.protocol import Data, EngagementFailed, NotSent, ResultStart, ServerEngagement, TryCall
-from hostler.wire import _workers
-from hostler.wire._broken import Broken
-from hostler.wire._connection import STREAM_WINDOW, WireProtocol
-from hostler.wire._stream import WireStream
+from hostler.wire.connection import STREAM_WINDOW, WireProtocol, WireStream
+from hostler.wire.mux import server
+from hostler.wire.status import Broken
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair
@@ -27,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("carrier")
 @pytest.fixture(autouse=True)
 def _one_idle_task(monkeypatch: pytest.MonkeyPatch) -> None:
     """A runner keeps tasks for the calls to come: always the same number, so that all are known."""
-    monkeypatch.setattr(_workers, "MAX_IDLE", 1)
+    monkeypatch.setattr(server, "MAX_IDLE", 1)
 
 
 async def _stuck(engagement: ServerEngagement) -> None:

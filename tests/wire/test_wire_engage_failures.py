@@ -150,7 +150,7 @@ async def test_unknown_frames_are_skipped_by_the_client_and_refused_by_the_serve
         await engagement.send(SUCCESS)
 
     async with open_pair(engage) as pair, pair.client._stream("Engage", "") as stream:
-        from hostler.wire._engage_client import _Engagement
+        from hostler.wire.client import _Engagement
 
         await stream.send(unknown)
         assert await collect(_Engagement(stream, "runner")) == [SUCCESS]

@@ -15,7 +15,7 @@ import trustme
 
 from hostler import wire
 from hostler.protocol import Data, EngagementFailed, ResultStart, ServerEngagement
-from hostler.wire._loop import open_loop, run_asyncio
+from hostler.wire.loop import open_loop, run_asyncio
 
 from .services import SUCCESS, TRY, Service, call, collect, open_pair
 from .test_wire_tls import _pki

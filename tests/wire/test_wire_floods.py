@@ -24,8 +24,8 @@ from benchmarks.http2 import (
 )
 from benchmarks.http2 import open_peer as open_raw
 from hostler.protocol import ServerEngagement
-from hostler.wire import _codec as codec
-from hostler.wire._envelope import Envelope
+from hostler.wire.codec import messages as codec
+from hostler.wire.mux.envelope import Envelope
 from tests.conftest import Logs
 
 from .leaks import settle
@@ -248,7 +248,7 @@ async def test_a_balancer_whose_callers_leave_before_their_calls_are_sent_is_not
 async def test_a_stream_whose_first_message_does_not_come_ends(
     setting: tuple[tuple[str, str], ...], seconds: float, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hostler.wire._server.FIRST_SECONDS", seconds)
+    monkeypatch.setattr("hostler.wire.server.FIRST_SECONDS", seconds)
     async with open_pair() as pair, open_raw(pair.server.address, more=setting) as peer:
         replies = [await peer.request() for _ in range(100)]
         part, number = peer.begin()
@@ -266,7 +266,7 @@ async def test_a_stream_whose_first_message_does_not_come_ends(
 async def test_streams_without_a_message_are_few_on_each_connection_if_there_are_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hostler.wire._server.MAX_WAITING", 40)
+    monkeypatch.setattr("hostler.wire.server.MAX_WAITING", 40)
     async with open_pair() as pair:
         async with open_raw(pair.server.address) as first:
             held = [await first.request() for _ in range(40)]

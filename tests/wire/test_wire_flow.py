@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from hostler.protocol import Data, ResultStart, ServerEngagement
-from hostler.wire._connection import STREAM_WINDOW
+from hostler.wire.connection import STREAM_WINDOW
 
 from .services import EMPTY_BODY, SUCCESS, TRY, Service, body_of, call, collect, open_pair
 

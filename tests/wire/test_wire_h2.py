@@ -16,8 +16,8 @@ from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from hostler.wire._buffers import Buffer
-from hostler.wire._h2 import QuietH2, ServerH2
+from hostler.wire.buffers import Buffer
+from hostler.wire.http2 import QuietH2, ServerH2
 
 STREAMS = 1, 3
 REQUEST = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "x")]

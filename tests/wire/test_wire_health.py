@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 
 from hostler import wire
 from hostler.protocol import EngagementFailed, NotSent
-from hostler.wire._codec import CodecError
-from hostler.wire._health_client import decode_serving
+from hostler.wire.client import decode_serving
+from hostler.wire.codec.messages import CodecError
 
 from .leaks import open_sockets, settle
 from .services import Service, open_pair

@@ -6,10 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.wire._broken import StreamBroken
-from hostler.wire._buffers import HELD, LARGE, piece_of, split
-from hostler.wire._inbox import CREDIT, Inbox
-from hostler.wire._messages import with_prefix
+from hostler.wire.buffers import HELD, LARGE, piece_of, split
+from hostler.wire.codec.messages import with_prefix
+from hostler.wire.connection import CREDIT, Inbox
+from hostler.wire.status import StreamBroken
 
 sizes = st.sampled_from([0, 1, 4, 5, 6, 300, LARGE - 1, LARGE, 3 * LARGE])
 

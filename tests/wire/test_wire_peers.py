@@ -25,9 +25,8 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
-from hostler.wire._connection import STREAM_WINDOW
-from hostler.wire._inbox import CREDIT
-from hostler.wire._messages import runner_messages
+from hostler.wire.codec.messages import runner_messages
+from hostler.wire.connection import CREDIT, STREAM_WINDOW
 
 from .leaks import settle
 from .peer import Peer, peer_and_client

@@ -18,9 +18,9 @@ from hyperframe.frame import RstStreamFrame
 
 from hostler import wire
 from hostler.protocol import Data, EngagementFailed, NotSent, ResultStart, ServerEngagement
-from hostler.wire import _codec as codec
-from hostler.wire._connection import MAX_STREAMS
-from hostler.wire._messages import with_prefix
+from hostler.wire.codec import messages as codec
+from hostler.wire.codec.messages import with_prefix
+from hostler.wire.connection import MAX_STREAMS
 from tests.conftest import Logs
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks

@@ -9,7 +9,7 @@ from grpclib.metadata import decode_timeout
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.wire._status import encode_timeout
+from hostler.wire.status import encode_timeout
 
 
 @given(st.floats(min_value=0, max_value=9e7))

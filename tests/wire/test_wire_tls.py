@@ -17,8 +17,9 @@ from hostler.abc import PKIData
 from hostler.config.addresses import split_address
 from hostler.errors import ConfigError
 from hostler.protocol import Finished, NotSent, ServerEngagement, TryCall
-from hostler.wire import _codec as codec
-from hostler.wire import _pool, _server
+from hostler.wire import connection_pool
+from hostler.wire import server as server_module
+from hostler.wire.codec import messages as codec
 
 from .leaks import asyncio_tasks, open_sockets, settle
 from .services import TRY, Service, body_of, call
@@ -237,8 +238,8 @@ async def test_a_client_that_keeps_silent_has_one_time_to_go(
     tmp_path: Path, ca: trustme.CA, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """For its own close and for its part of the server's, to which it says nothing either."""
-    monkeypatch.setattr(_server, "LINGER_SECONDS", 0.1)
-    for module, name in ((_pool, "CLOSE_TIMEOUT"), (_server, "SHUTDOWN_TIMEOUT")):
+    monkeypatch.setattr(server_module, "LINGER_SECONDS", 0.1)
+    for module, name in ((connection_pool, "CLOSE_TIMEOUT"), (server_module, "SHUTDOWN_TIMEOUT")):
         monkeypatch.setattr(module, name, 90.0)
     runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
     with trio.fail_after(60):

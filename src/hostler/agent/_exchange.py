@@ -185,7 +185,7 @@ class Exchange:
             self._sending, self._complete = False, True
         except FunctionBroke:
             pass  # not an error if there is a complete answer: who receives will find out
-        except Exception as error:  # noqa: BLE001  (raised by `_stream`)
+        except Exception as error:  # noqa: BLE001  (raised by `hostler.wire.connection`)
             self._body_error = error
             connection.close()  # before its regular end, so that the function sees a broken body
             receiving.cancel()

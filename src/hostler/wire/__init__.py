@@ -1,30 +1,34 @@
 """The runner protocol over HTTP/2: the only place for asyncio, grpclib and betterproto.
 
 ``open_loop`` goes outermost. Within it, an LB makes a `GrpcRunnerClient` per runner, and a runner
-serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured::
+serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured.
 
-    _client, _pool, _dial     the LB's end: calls, connections, opening one
-    _client_stream, _engage_client   a stream of it, an engagement
-    _server, _rpc, _serving   the runner's end: listening, one RPC
-    _stream, _connection, _h2   what both share: grpclib's HTTP/2, reachable from Trio tasks
-    _trio_side                those that read a plaintext connection
-    _shared_stream, _shared_call     many small calls on one stream, and one of them
-    _shared_client, _shared_server   the two ends of such a stream
-    _codec, _struct           frames to bytes; _runner_pb is generated
-    _engage_codec, _load_codec, _envelope   the same by hand, for what each call needs
-    _health_client            how a runner tells whether it takes calls
-    _tls, _tls_files, _client_names   certificates, new ones without a restart, whose are good
-    _status, _loop, _keepalive, _address, _varint
+* ``buffers``: bytes passed on without being copied: pieces, splits, message prefixes
+* ``client``: runner client: engagements on streams of their own, status, watches, log streams
+* ``codec``: frames as protobuf messages
+* ``connection``: grpclib's connection, protocol and stream as both ends need them (its private
+  names are used here only)
+* ``connection_pool``: connections to one runner: dialling, slots, renewal after new certificates
+* ``http2``: h2's state machine with the differences that the wire needs, flood budgets included
+  (its private names are used here only)
+* ``loop``: the trio-asyncio loop and the one crossing into it
+* ``mux``: shared streams (`EngageMany`): many small calls on one stream; figures, and what happens
+  without
+* ``server``: runner server: listener, served connections, RPC dispatch, drain
+* ``serving``: what all RPCs of one server share: the service, gRPC health, and outcomes as gRPC
+  statuses
+* ``status``: gRPC status numbers and trailers, and how broken streams map to them
+* ``tls``: TLS contexts, their reload, and which client names a server accepts
+* ``transport``: plaintext connections read and written by Trio tasks (measured; without it
+  asyncio's transport)
 """
 
-from ._client import GrpcRunnerClient
-from ._client_names import certificate_names, refusal_of
-from ._keepalive import Keepalive
-from ._loop import Loop, open_loop
-from ._pool import PoolStatistics
-from ._server import SHARED_CALLS, GrpcServer, open_server
-from ._tls import client_tls, server_tls
-from ._tls_files import TLS, TLSFiles, TLSMetrics
+from .client import GrpcRunnerClient
+from .connection import Keepalive
+from .connection_pool import PoolStatistics
+from .loop import Loop, open_loop
+from .server import SHARED_CALLS, GrpcServer, open_server
+from .tls import TLS, TLSFiles, TLSMetrics, certificate_names, client_tls, refusal_of, server_tls
 
 __all__ = [
     "SHARED_CALLS",

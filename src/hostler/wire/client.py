@@ -1,0 +1,535 @@
+"""Runner client: engagements on streams of their own, status, watches, log streams.
+
+gRPC's health service, as its client sees it: a server tells whether it takes calls.
+
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import secrets
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+
+import attrs
+import structlog
+import trio
+from grpclib.metadata import USER_AGENT
+
+from ..config.addresses import split_address
+from ..protocol import (
+    BegunEngagement,
+    ClientEngagement,
+    Commit,
+    Data,
+    EngagementEnded,
+    EngagementFailed,
+    LoadHint,
+    LogCollector,
+    LogContainer,
+    LogMessage,
+    NotSent,
+    RunnerClient,
+    RunnerFrame,
+    RunnerStatus,
+    TryCall,
+)
+from .codec import messages as codec
+from .codec.fast import encode_data, encode_try, read_varint
+from .codec.messages import CodecError, data_messages, data_parts, with_prefix
+from .connection import DEFAULT_KEEPALIVE, Keepalive, WireStream
+from .connection_pool import (
+    ConnectionPool,
+    PoolStatistics,
+    Slot,
+    StreamBlock,
+    Target,
+    decoded,
+    receive,
+    receive_buffer,
+)
+from .loop import Loop
+from .mux.client import ClientStream, SharedEngagement
+from .status import (
+    CLIENT_HEADER,
+    CONTENT_TYPE,
+    INTERNAL,
+    UNAVAILABLE,
+    UNIMPLEMENTED,
+    UNKNOWN,
+    HeaderList,
+    PeerDone,
+    StreamBroken,
+)
+from .tls import TLS
+
+log = structlog.get_logger(__name__)
+
+SHARE_LIMIT = 32 * 1024
+"""Bytes of a call's ``TryCall`` and body, above which it gets a stream of its own. What HTTP/2 does
+for a stream costs as much as some 100 KiB of body; and half of a batch leaves room for others."""
+
+
+@attrs.frozen
+class Begin:
+    """What an engagement begins with."""
+
+    try_call: TryCall
+    first: Data | None
+    request_id: str
+    deadline: float
+    """`trio.current_time`; infinite = none."""
+    on_commit: Callable[[], None]
+
+
+@attrs.frozen
+class Sharing:
+    """Which calls may share a stream: those of up to ``limit`` bytes, and with ``streamed`` also
+    those whose body is not there yet."""
+
+    limit: int
+    streamed: bool
+
+    def takes(self, first: Data | None, size: int) -> bool:
+        """``size`` is that of the encoded ``TryCall``."""
+        if first is None:
+            return self.streamed and size <= self.limit
+        whole = first.eof or self.streamed
+        return whole and size + len(first.data) <= self.limit
+
+
+@attrs.frozen
+class Way:
+    """How engagements get to a runner."""
+
+    pool: ConnectionPool
+    address: str
+    headers: Callable[[str, str], HeaderList]
+    """Makes those of a method with a request id."""
+    sharing: Sharing
+
+    def shared_stream(self, slot: Slot) -> ClientStream | None:
+        """The stream for small calls on this connection; ``None`` if the runner does not know such
+        streams, or has no more room on it. Raises `NotSent`."""
+        limit = slot.protocol.connection.shared_calls
+        shared = slot.shared
+        if shared is None:
+            if not limit or not slot.may_share:
+                return None
+            headers = self.headers("EngageMany", "")
+            shared = slot.shared = ClientStream(slot, headers, self.address)
+        return shared if shared.engagements < limit else None
+
+    def begin(
+        self,
+        make: Callable[[], TryCall],
+        first: Data,
+        request_id: str,
+        deadline: float,
+        on_commit: Callable[[], None],
+    ) -> BegunEngagement | None:
+        """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
+        if len(first.data) > self.sharing.limit or (slot := self.pool.acquire_now()) is None:
+            return None
+        engagement = None
+        try:
+            shared = self.shared_stream(slot)
+            if shared is None:
+                return None
+            frames = [encode_try(make()), encode_data(first)]
+            size = len(frames[0])
+            if not self.sharing.takes(first, size) or not shared.takes_now(size + len(frames[1])):
+                return None
+            engagement = SharedEngagement(self, slot, shared, request_id, deadline)
+            engagement.begin(frames)
+        except NotSent:  # who waits is told why
+            return None
+        finally:
+            if engagement is None:
+                self.pool.release(slot)
+        on_commit()
+        return engagement
+
+
+class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
+    """What `RunnerClient.engage` returns. (A class, because a generator costs several times as
+    much, and each call has one of these.)"""
+
+    def __init__(self, way: Way, begin: Begin) -> None:
+        self._way = way
+        self._begin = begin
+        self._leave: Callable[[], None]
+
+    async def __aenter__(self) -> ClientEngagement:
+        begin = self._begin
+        encoded = codec.encode_client(begin.try_call)
+        slot = await self._way.pool.acquire()
+        if self._way.sharing.takes(begin.first, len(encoded)):
+            engagement = await self._share(slot, encoded)
+            if engagement is not None:
+                return engagement
+        return await self._engage(slot, encoded)
+
+    async def __aexit__(self, *_: object) -> None:
+        """Not a checkpoint."""
+        self._leave()
+
+    async def _share(self, slot: Slot, encoded: bytes) -> SharedEngagement | None:
+        """Begin the call on the connection's shared stream; ``None`` if that is not possible."""
+        begin = self._begin
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            shared = self._way.shared_stream(slot)
+        except BaseException:
+            self._way.pool.release(slot)
+            raise
+        if shared is None:
+            return None
+        frames = [encoded]
+        if begin.first is not None:
+            frames += data_parts(begin.first)
+        engagement = SharedEngagement(self._way, slot, shared, begin.request_id, begin.deadline)
+        self._leave = engagement.leave
+        try:
+            await engagement.hand_over(frames, begin.on_commit)
+        except BaseException:
+            engagement.leave()
+            raise
+        return engagement
+
+    async def _engage(self, slot: Slot, encoded: bytes) -> ClientEngagement:
+        """Begin the call on a stream of its own."""
+        begin, way = self._begin, self._way
+        headers = way.headers("Engage", begin.request_id)
+        block = StreamBlock(way.pool, headers, begin.deadline)
+        stream = block.open_on(slot)
+        self._leave = block.leave
+        try:
+            message = with_prefix(encoded)
+            await _hand_over(stream, way.address, message, begin.first, begin.on_commit)
+        except BaseException:
+            block.leave()
+            raise
+        return _Engagement(stream, way.address)
+
+
+async def _hand_over(
+    stream: WireStream,
+    address: str,
+    message: bytes,
+    first: Data | None,
+    on_sent: Callable[[], None],
+) -> None:
+    """Send ``message``, and ``first`` with it, and wait until the transport has ``message``.
+
+    ``on_sent`` is called at that moment. Raises `NotSent` if it certainly did not come.
+    """
+    sent = False
+
+    def note() -> None:
+        nonlocal sent
+        sent = True
+        on_sent()
+
+    # From here to the hand-over nothing waits: a scope that has ended by now sends nothing, one
+    # that ends later finds the commit made.
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        stream.check_writable()
+        # One write for both, so a small call is a single packet.
+        rest = [part for parts in data_messages(first) for part in parts] if first else []
+        position = stream.put(message, *rest) - sum(map(len, rest))
+        await stream.hand_over(position, note)
+    except StreamBroken as error:
+        if not sent:
+            raise NotSent(f"runner {address}: {error}") from error
+    except PeerDone:
+        pass  # with a status, which receive() reports
+
+
+class _Engagement(ClientEngagement):
+    def __init__(self, stream: WireStream, address: str) -> None:
+        self._stream = stream
+        self._address = address
+
+    async def send(self, frame: Data) -> None:
+        try:
+            for message in data_messages(frame):
+                await self._stream.send(*message)
+        except (StreamBroken, PeerDone) as error:
+            raise EngagementEnded(str(error)) from error
+
+    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+        commit = with_prefix(codec.encode_client(Commit(with_data=first is not None)))
+        await _hand_over(self._stream, self._address, commit, first, on_commit)
+
+    async def receive(self) -> RunnerFrame | None:
+        while True:
+            message = await receive_buffer(self._stream, self._address)
+            if message is None:
+                return None
+            frame = decoded(codec.decode_runner, message, self._address)
+            if frame is not None:
+                return frame
+            log.warning("unknown frame skipped", runner=self._address, size=len(message))
+
+
+_UNPRINTABLE = re.compile(r"[^ -~]")
+
+
+class GrpcRunnerClient(RunnerClient):
+    """Speaks to one runner at ``address`` (``host:port``). Made without connecting.
+
+    ``server_name`` is the name that the runner's certificate must have ("" = the host of the
+    address). ``connect_timeout`` (seconds; 0.1 is Fn's) bounds TCP, ``handshake_timeout`` TLS and
+    the start of HTTP/2. At most ``max_connections`` times ``streams_per_connection`` calls are in
+    flight; further ones wait. Raises ValueError for a bad address.
+
+    Calls whose ``TryCall`` and body have up to ``share_limit`` bytes together share a stream, with
+    runners that announce that they take them so (0 = none do); with ``share_streamed`` also those
+    whose body is not there yet.
+
+    Its objects belong to the Trio task that opened them; the client itself may be shared by any
+    number of tasks.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        loop: Loop,
+        ssl_context: TLS | None = None,
+        server_name: str = "",
+        connect_timeout: float = 0.1,
+        handshake_timeout: float = 5.0,
+        max_connections: int = 16,
+        streams_per_connection: int = 256,
+        keepalive: Keepalive = DEFAULT_KEEPALIVE,
+        share_limit: int = SHARE_LIMIT,
+        share_streamed: bool = False,
+    ) -> None:
+        host, port = split_address(address)
+        if not host:
+            raise ValueError(f"runner address {address!r} has no host")
+        self._address = address
+        self._name = secrets.token_hex(8)
+        # grpc-go does TLS below gRPC and says http all the same; servers don't mind either.
+        self._scheme = "https" if ssl_context else "http"
+        target = Target(
+            host=host,
+            port=port,
+            loop=loop,
+            tls=ssl_context,
+            server_name=server_name,
+            connect_timeout=connect_timeout,
+            handshake_timeout=handshake_timeout,
+            keepalive=keepalive,
+        )
+        self._pool = ConnectionPool(
+            target,
+            max_connections=max_connections,
+            streams_per_connection=streams_per_connection,
+        )
+        sharing = Sharing(min(share_limit, SHARE_LIMIT), share_streamed)
+        self._way = Way(self._pool, address, self._request_headers, sharing)
+
+    def __repr__(self) -> str:
+        state = "closed" if self._pool.closed else self._pool.statistics()
+        return f"<GrpcRunnerClient {self._address} {state}>"
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    def statistics(self) -> PoolStatistics:
+        """Connections, streams in use, tasks waiting for one."""
+        return self._pool.statistics()
+
+    def engage(
+        self,
+        try_call: TryCall,
+        *,
+        first: Data | None = None,
+        request_id: str = "",
+        deadline: float = math.inf,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> AbstractAsyncContextManager[ClientEngagement]:
+        """See `RunnerClient.engage`. Trio-flavoured.
+
+        ``first`` may have any size and needs no sender task: what the runner does not take at
+        once is sent as it gives credit. If the runner ends the stream with a status before all of
+        ``try_call`` was handed over, ``on_commit`` is not called and ``receive`` raises that
+        status. ``receive`` raises `NotSent` if the runner proves that it never looked at the call.
+        """
+        request_id = _UNPRINTABLE.sub("?", request_id)
+        begin = Begin(try_call, first, request_id, deadline, on_commit)
+        return EngageBlock(self._way, begin)
+
+    def begin(
+        self,
+        make: Callable[[], TryCall],
+        *,
+        first: Data,
+        request_id: str = "",
+        deadline: float = math.inf,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> BegunEngagement | None:
+        """See `RunnerClient.begin`: for small calls on a stream that is there."""
+        request_id = _UNPRINTABLE.sub("?", request_id)
+        return self._way.begin(make, first, request_id, deadline, on_commit)
+
+    async def status(self, payload: str | None = None) -> RunnerStatus:
+        """See `RunnerClient.status`. Raises ValueError if ``payload`` is not a JSON object."""
+        if payload is None:
+            answer = await self._unary("Status", codec.EMPTY)
+        else:
+            answer = await self._unary("Status2", codec.encode_struct(payload))
+        return decoded(codec.decode_status, answer, self._address)
+
+    async def configure(self, config: Mapping[str, str]) -> None:
+        answer = await self._unary("ConfigureRunner", codec.encode_config(config))
+        decoded(codec.decode_empty, answer, self._address)
+
+    def stream_logs(self) -> AbstractAsyncContextManager[LogCollector]:
+        return self._stream_logs()
+
+    @asynccontextmanager
+    async def _stream_logs(self) -> AsyncIterator[LogCollector]:
+        async with self._stream("StreamLogs") as stream:
+            stream.connection.flush()
+            yield _Collector(stream, self._address)
+
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        """See `RunnerClient.watch_health`. Trio-flavoured."""
+        try:
+            async with self._stream(WATCH) as stream:
+                await self._request(stream, REQUEST)
+                while (message := await receive(stream, self._address)) is not None:
+                    serving = decoded(decode_serving, message, self._address)
+                    if serving is None:
+                        return
+                    tell(serving)
+        except EngagementFailed as error:
+            if error.status in NO_SERVICE:
+                return
+            raise
+        raise EngagementFailed(UNAVAILABLE, "the runner ended the watch of its health")
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        """See `RunnerClient.watch_load`. Trio-flavoured."""
+        try:
+            async with self._stream(codec.WATCH_LOAD) as stream:
+                await self._request(stream, codec.EMPTY)
+                while (message := await receive(stream, self._address)) is not None:
+                    tell(decoded(codec.decode_load, message, self._address))
+        except EngagementFailed as error:
+            if error.status in NO_SERVICE:
+                return
+            raise
+        raise EngagementFailed(UNAVAILABLE, "the runner ended the watch of its load")
+
+    async def aclose(self) -> None:
+        await self._pool.aclose()
+
+    def _stream(self, method: str, request_id: str = "") -> StreamBlock:
+        """A new stream for a method of the runner protocol, or for any ``/service/method``."""
+        return StreamBlock(self._pool, self._request_headers(method, request_id))
+
+    def _request_headers(self, method: str, request_id: str) -> HeaderList:
+        headers = [
+            (":method", "POST"),
+            (":scheme", self._scheme),
+            (":path", method if method.startswith("/") else f"/RunnerProtocol/{method}"),
+            (":authority", self._address),
+            ("te", "trailers"),
+            ("content-type", CONTENT_TYPE),
+            ("user-agent", USER_AGENT),
+            (CLIENT_HEADER, self._name),
+        ]
+        if request_id:
+            headers.append(("fn_request_id", request_id))
+        return headers
+
+    async def _request(self, stream: WireStream, message: bytes) -> None:
+        """Send the one message of a request that is no stream."""
+        try:
+            await stream.send(with_prefix(message))
+            stream.end_now()
+        except StreamBroken as error:
+            raise NotSent(f"runner {self._address}: {error}") from error
+        except PeerDone:
+            pass  # with a status, which comes next
+
+    async def _unary(self, method: str, message: bytes) -> bytes:
+        async with self._stream(method) as stream:
+            await self._request(stream, message)
+            answer = await receive(stream, self._address)
+            if answer is None or await receive(stream, self._address) is not None:
+                raise EngagementFailed(INTERNAL, f"{method} must have exactly one answer")
+            return answer
+
+
+class _Collector(LogCollector):
+    def __init__(self, stream: WireStream, address: str) -> None:
+        self._stream = stream
+        self._address = address
+
+    async def send(self, message: LogMessage) -> None:
+        try:
+            await self._stream.send(with_prefix(codec.encode_log_message(message)))
+        except (StreamBroken, PeerDone) as error:
+            raise EngagementEnded(str(error)) from error
+
+    async def receive(self) -> Sequence[LogContainer] | None:
+        message = await receive(self._stream, self._address)
+        return None if message is None else decoded(codec.decode_log_batch, message, self._address)
+
+
+WATCH = "/grpc.health.v1.Health/Watch"
+
+REQUEST = b""
+"""A ``HealthCheckRequest`` about the server as a whole, whose ``service`` is empty."""
+
+NO_SERVICE = (UNIMPLEMENTED, UNKNOWN)
+"""Statuses of servers without the service; UNKNOWN is how some servers say "no such method"."""
+
+_SERVING = 1
+
+_SERVICE_UNKNOWN = 3
+
+_STATUS = 1
+"""Number of the response's field, an enumeration."""
+
+_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
+"""Protobuf's wire types."""
+
+
+def decode_serving(message: bytes) -> bool | None:
+    """Whether a ``HealthCheckResponse`` says SERVING; ``None`` if the server doesn't know of the
+    whole. Fields that are unknown are skipped. Raises `CodecError`."""
+    status = at = 0
+    try:
+        while at < len(message):
+            tag, at = read_varint(message, at)
+            if tag == _STATUS << 3 | _VARINT:
+                status, at = read_varint(message, at)
+            else:
+                at = _skip(message, at, tag & 7)
+    except IndexError as error:
+        raise CodecError("a health response that is cut short") from error
+    if at > len(message):
+        raise CodecError("a health response that is cut short")
+    return None if status == _SERVICE_UNKNOWN else status == _SERVING
+
+
+def _skip(message: bytes, at: int, kind: int) -> int:
+    if kind == _VARINT:
+        return read_varint(message, at)[1]
+    if kind == _BYTES:
+        length, at = read_varint(message, at)
+        return at + length
+    if kind in (_FIXED32, _FIXED64):
+        return at + (4 if kind == _FIXED32 else 8)
+    raise CodecError(f"a health response with wire type {kind}")

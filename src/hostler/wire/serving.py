@@ -1,0 +1,173 @@
+"""What all RPCs of one server share: the service, gRPC health, and outcomes as gRPC statuses.
+
+The standard gRPC health service, ``grpc.health.v1.Health``, of a runner's server.
+
+Load balancers and orchestrators know it:
+https://github.com/grpc/grpc/blob/master/doc/health-checking.md. Its two messages have one field
+each, so they are written here instead of generated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+import attrs
+import betterproto
+import structlog
+import trio
+
+from ..protocol import EngagementEnded, GRPCStatus, RunnerService
+from .buffers import Buffer
+from .codec import messages as codec
+from .codec.messages import CodecError
+from .status import DEADLINE_EXCEEDED, INTERNAL, OK, UNAVAILABLE, UNDECODABLE, UNKNOWN
+
+CHECK = "/grpc.health.v1.Health/Check"
+
+WATCH = "/grpc.health.v1.Health/Watch"
+
+SERVICES = ("", "RunnerProtocol")
+"""Whose health is known; the empty name is the server as a whole."""
+
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
+
+NOT_FOUND = 5
+
+
+@dataclass(eq=False, repr=False)
+class HealthCheckRequest(betterproto.Message):
+    service: str = betterproto.string_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class HealthCheckResponse(betterproto.Message):
+    status: int = betterproto.int32_field(1)  # an enumeration there; the encoding is the same
+
+
+def decode_request(data: bytes) -> str:
+    """The name of the service that is asked for. Raises `CodecError`."""
+    try:
+        return HealthCheckRequest().parse(data).service
+    except Exception as error:  # (the compiled codec raises bare RuntimeErrors)
+        raise CodecError(f"cannot decode a HealthCheckRequest: {error}") from error
+
+
+class Health:
+    """SERVING until `shut_down`, and never again."""
+
+    def __init__(self) -> None:
+        self._down = trio.Event()
+
+    def __repr__(self) -> str:
+        return f"<Health {'NOT_SERVING' if self._down.is_set() else 'SERVING'}>"
+
+    def shut_down(self) -> None:
+        """Say NOT_SERVING from now on, to those who watch too. Synchronous, idempotent."""
+        self._down.set()
+
+    def check(self, service: str) -> bytes:
+        """The answer to ``Check``. Raises `GRPCStatus` for a service that is not there."""
+        if service not in SERVICES:
+            raise GRPCStatus(NOT_FOUND, "unknown service")
+        return self._response(service)
+
+    async def watch(self, service: str, send: Callable[[bytes], Awaitable[None]]) -> None:
+        """Answer ``Watch``: the state now and each change, until cancelled.
+
+        Trio-flavoured. A service that is not there is reported as such, as the standard says:
+        it might come.
+        """
+        await send(self._response(service))
+        if not self._down.is_set():
+            await self._down.wait()
+            if service in SERVICES:
+                await send(self._response(service))
+        await trio.sleep_forever()
+
+    def _response(self, service: str) -> bytes:
+        status = NOT_SERVING if self._down.is_set() else SERVING
+        return bytes(HealthCheckResponse(status=status if service in SERVICES else SERVICE_UNKNOWN))
+
+
+log = structlog.get_logger(__name__)
+
+_T = TypeVar("_T")
+
+_Data = TypeVar("_Data", bytes, Buffer)
+
+_INTERNAL_TEXT = "internal error"
+
+OK_STATUS = OK, ""
+
+SHUTTING_DOWN = UNAVAILABLE, "the server is shutting down"
+"""(status, text) of what is cancelled from outside."""
+
+DEADLINE_PASSED = DEADLINE_EXCEEDED, "deadline exceeded"
+"""And of what was not done when its client gave it up."""
+
+
+@attrs.define(eq=False)
+class Serving:
+    """What all RPCs of one server share."""
+
+    service: RunnerService
+    shared_calls: int
+    """Calls that one ``EngageMany`` stream may carry at once; 0 = there is no such method."""
+    health: Health = attrs.Factory(Health)
+    stopping: bool = False
+    waiting: int = 0
+    """Streams of which no message has come."""
+
+
+async def outcome_of(rpc: Callable[[], Awaitable[None]], peer: str) -> tuple[int, str]:
+    """The status that ``rpc``, the service's part, ends with. Only lets cancellations out."""
+    try:
+        await rpc()
+    except BaseException as error:  # noqa: BLE001  (what is no Exception is raised again)
+        cancelled, errors = _split(error)
+        outcome = _status_of(errors, peer)
+        if cancelled is not None:
+            raise cancelled from None
+        return outcome
+    return OK_STATUS
+
+
+def _split(error: BaseException) -> tuple[BaseException | None, list[Exception]]:
+    """(what must go on, what the RPC failed with), taken out of exception groups."""
+    if isinstance(error, BaseExceptionGroup):
+        regular, rest = error.split(Exception)
+        return rest, _leaves(regular) if regular is not None else []
+    if isinstance(error, Exception):
+        return None, [error]
+    return error, []
+
+
+def _leaves(group: BaseExceptionGroup[Exception]) -> list[Exception]:
+    found: list[Exception] = []
+    for error in group.exceptions:
+        found += _leaves(error) if isinstance(error, BaseExceptionGroup) else [error]
+    return found
+
+
+def _status_of(errors: list[Exception], peer: str) -> tuple[int, str]:
+    """A status that the service chose, unless something unforeseen happened beside it."""
+    unforeseen = [e for e in errors if not isinstance(e, (GRPCStatus, EngagementEnded))]
+    for error in unforeseen:
+        log.error("rpc failed", peer=peer, exc_info=error)
+    if unforeseen:
+        return UNKNOWN, _INTERNAL_TEXT
+    for error in errors:
+        if isinstance(error, GRPCStatus):
+            return error.status, error.text
+    return UNAVAILABLE, "the peer is gone"
+
+
+def decode(decoder: Callable[[_Data], _T], message: _Data, peer: str) -> _T:
+    """Decode what a client sent; one log line and INTERNAL, as grpc-go has it, if that fails."""
+    try:
+        return decoder(message)
+    except codec.CodecError as error:
+        log.warning("undecodable message", peer=peer, reason=str(error))
+        raise GRPCStatus(INTERNAL, UNDECODABLE) from error
