@@ -166,7 +166,7 @@ def _patience(request: pytest.FixtureRequest) -> None:
             patch.setitem(LIMITS, operation, max(seconds, 60))
         # For the last output of a container, and the removal of all.
         patch.setattr("hostler._concurrency.drain.REMOVAL", 60)
-        patch.setattr("hostler.drivers.docker._running.OUTPUT_GRACE", 60)
+        patch.setattr("hostler.drivers.docker.running.OUTPUT_GRACE", 60)
 
 
 @pytest.fixture(scope="session")

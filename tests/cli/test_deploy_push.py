@@ -15,7 +15,7 @@ import httpx
 import pytest
 import trio
 
-from tests.docker_driver.real_registry import PASSWORD, USER, Registry, open_registry
+from tests.drivers.docker.real_registry import PASSWORD, USER, Registry, open_registry
 from tests.functions.build import docker_image
 
 from ._process import END_SECONDS, SCRIPT, NodeProcess, clean_env, open_node, run

@@ -42,8 +42,8 @@ from hostler.tracing import open_tracer
 from hostler.wire import open_loop, open_server
 from tests.agent.functions import hang
 from tests.agent.nodes import MIB, Recorder, call_model
-from tests.docker_driver.fake_engine import nothing, open_fake_engine, value
-from tests.docker_driver.http_server import Answer, Request, json_answer
+from tests.drivers.docker.fake_engine import nothing, open_fake_engine, value
+from tests.drivers.docker.http_server import Answer, Request, json_answer
 from tests.functions.build import fnt_path
 from tests.runner.runners import try_call
 from tests.tracing.collector import open_collector, read_zipkin

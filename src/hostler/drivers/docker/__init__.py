@@ -3,29 +3,46 @@
 The Docker library (``docker.APIClient``) is used here and nowhere else. It blocks, so every call
 of it runs on a worker thread (``_engine``), under a name and a time limit (``_limits``). Exits
 come from one subscription to the engine's events (``_exits``). Creation and removal run to their
-end whatever happens to their caller (``_containers``).
+end whatever happens to their caller (``containers``).
+
+* ``auth``: registry credentials: configuration files and credential helpers
+* ``build``: images built from a directory, pushed, or loaded from an archive
+* ``containers``: creation, start and proven removal of containers as background operations
+* ``cookie``: Docker cookie: one container from its options to its removal, and the context all
+  cookies share
+* ``driver``: Docker driver: opening, start-up checks, cleaning up after dead instances, closing
+* ``engine``: the Docker SDK on worker threads: operations with limits, streams, error translation
+* ``image_cleaner``: removing unused images above a size limit, together with peer drivers
+* ``images``: image references, leases and use order
+* ``instance``: driver instances: which are alive, and the container this node runs in
+* ``metrics``: the Docker driver's metrics under Fn's names
+* ``networks``: network leases: the least used network, or a prepared name space
+* ``options``: create options of a container: a task in, the engine's fields out
+* ``prefork``: prefork pool: network name spaces made before a function needs one (figures inside)
+* ``pulls``: image pulls shared by all who want the same image, with retries
+* ``running``: a running container: exit events, output capture, run result
+* ``stats``: resource samples of all containers at a bounded rate
 """
 
-from ._build import build_image, push_image
-from ._cleaner import ImageStatistics
-from ._cookie import DockerCookie
-from ._driver import DockerDriver, DockerStatistics, open_docker_driver
-from ._errors import (
+from .build import build_image, push_image
+from .cookie import DockerCookie
+from .driver import DockerDriver, DockerStatistics, open_docker_driver
+from .engine import (
+    LIMITS,
     EngineError,
     EngineTimeout,
     EngineTooOld,
     EngineUnreachable,
     InitMissing,
+    Operation,
 )
-from ._image_cache import ImagesInUse
-from ._limits import LIMITS, Operation
-from ._metrics import DockerMetrics, default_docker_metrics
-from ._neighbours import Neighbours
-from ._options import DockerOptions
-from ._prefork import PreforkStatistics
-from ._reference import ImageReference, parse_image
-from ._retry import FOREVER, Backoff, RetryChecker, transient_trouble
-from ._running import DockerContainer
+from .image_cleaner import ImageStatistics, Neighbours
+from .images import ImageReference, ImagesInUse, parse_image
+from .metrics import DockerMetrics, default_docker_metrics
+from .options import DockerOptions
+from .prefork import PreforkStatistics
+from .pulls import FOREVER, Backoff, RetryChecker, transient_trouble
+from .running import DockerContainer
 
 __all__ = [
     "FOREVER",

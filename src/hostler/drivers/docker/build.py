@@ -1,0 +1,174 @@
+"""Images built from a directory, pushed, or loaded from an archive."""
+
+from __future__ import annotations
+
+import io
+import tempfile
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import IO, Any, cast
+
+import docker
+import docker.auth
+from docker.utils.build import tar
+
+from .engine import JSON, Engine, EngineError, JSONLines, Operation, open_engine, open_json_lines
+from .images import parse_image
+
+OnLine = Callable[[str], None]
+
+_GENERATED = ".hostler.Dockerfile"
+"""The name of a Dockerfile that is not in the directory."""
+
+IGNORE_FILE = ".dockerignore"
+
+
+async def build_image(
+    environ: Mapping[str, str],
+    folder: Path,
+    name: str,
+    *,
+    dockerfile: str = "",
+    on_line: OnLine,
+) -> None:
+    """Build the image ``name`` of ``folder`` on the engine that ``environ`` names.
+
+    ``dockerfile`` is the text of a Dockerfile; "" = the folder has one. Its ``.dockerignore``
+    counts. ``on_line`` gets what the engine says, line by line. Base images are pulled with the
+    credentials of Docker's own client. Raises `EngineError`: it can't be reached, or the build
+    failed. Cancelling closes the connection, which makes the engine give the build up.
+    """
+    async with _opened(environ) as engine:
+        request = partial(
+            _send_build,
+            folder=folder,
+            name=name,
+            dockerfile=dockerfile,
+            silence=engine.limit(Operation.BUILD),
+        )
+        await _follow(engine, Operation.BUILD, request, on_line)
+
+
+async def push_image(environ: Mapping[str, str], name: str, *, on_line: OnLine) -> None:
+    """Push ``name`` to its registry. Parameters and errors as of `build_image`."""
+    async with _opened(environ) as engine:
+        request = partial(_send_push, name=name, silence=engine.limit(Operation.PUSH))
+        await _follow(engine, Operation.PUSH, request, on_line)
+
+
+@asynccontextmanager
+async def _opened(environ: Mapping[str, str]) -> AsyncIterator[Engine]:
+    engine = await open_engine(environ)
+    try:
+        yield engine
+    finally:
+        await engine.aclose()
+
+
+async def _follow(
+    engine: Engine,
+    operation: Operation,
+    request: Callable[[docker.APIClient], JSONLines],
+    on_line: OnLine,
+) -> None:
+    failure: list[str] = []
+
+    def on_message(message: JSON) -> None:
+        if message.get("error"):
+            failure.append(str(message["error"]).strip())
+        for line in _text(message).splitlines():
+            if line.strip():
+                on_line(line)
+
+    await engine.stream(operation, request, on_message)
+    if failure:  # the engine reports it inside a 200
+        raise EngineError(operation.value, failure[0])
+
+
+def _text(message: JSON) -> str:
+    """Steps of a build are ``stream``, those of a transfer ``status``; how many bytes of a layer
+    are there is left out."""
+    if "stream" in message:
+        return str(message["stream"])
+    if message.get("progressDetail"):
+        return ""
+    layer = f"{message['id']}: " if message.get("id") else ""
+    return f"{layer}{message['status']}" if "status" in message else ""
+
+
+def _send_build(
+    client: docker.APIClient, *, folder: Path, name: str, dockerfile: str, silence: float
+) -> JSONLines:
+    known: Any = docker.auth.load_config()
+    with tempfile.TemporaryFile() as archive:
+        generated = (_GENERATED, dockerfile) if dockerfile else ("Dockerfile", None)
+        tar(folder, exclude=_ignored(folder), dockerfile=generated, fileobj=archive)
+        archive.seek(0)
+        # The library can't put a file of ours into a directory that is not.
+        return open_json_lines(
+            client,
+            "POST",
+            "/build",
+            silence=silence,
+            params={"t": name, "dockerfile": generated[0], "rm": "1", "forcerm": "1"},
+            headers={
+                "Content-Type": "application/x-tar",
+                "X-Registry-Config": _header(known.get_all_credentials()),
+            },
+            data=cast(IO[bytes], archive),
+        )
+
+
+def _send_push(client: docker.APIClient, *, name: str, silence: float) -> JSONLines:
+    reference = parse_image(name)
+    found = docker.auth.load_config().resolve_authconfig(reference.registry or None)
+    return open_json_lines(
+        client,
+        "POST",
+        f"/images/{reference.name}/push",
+        silence=silence,
+        params={"tag": reference.tag},
+        headers={"X-Registry-Auth": _header(found or {})},
+    )
+
+
+def _ignored(folder: Path) -> list[str]:
+    path = folder / IGNORE_FILE
+    if not path.exists():
+        return []
+    lines = (line.strip() for line in io.StringIO(path.read_text()))
+    return [line for line in lines if line and not line.startswith("#")]
+
+
+def _header(credentials: Any) -> str:
+    encoded: bytes = docker.auth.encode_header(credentials)
+    return encoded.decode()
+
+
+async def load_archive(engine: Engine, open_archive: Callable[[], IO[bytes]]) -> None:
+    """Load the images of an archive into the engine; ``open_archive`` is called on a thread.
+
+    Raises what that raises, and `EngineError` if the engine refuses it.
+    """
+    failure: list[str] = []
+
+    def on_message(message: JSON) -> None:
+        if text := message.get("error"):
+            failure.append(str(text))
+
+    silence = engine.limit(Operation.LOAD)
+    request = partial(_send, open_archive=open_archive, silence=silence)
+    await engine.stream(Operation.LOAD, request, on_message)
+    if failure:
+        raise EngineError(Operation.LOAD.value, failure[0])
+
+
+def _send(
+    client: docker.APIClient, *, open_archive: Callable[[], IO[bytes]], silence: float
+) -> JSONLines:
+    with open_archive() as archive:
+        return open_json_lines(
+            client, "POST", "/images/load", silence=silence, params={"quiet": "1"}, data=archive
+        )

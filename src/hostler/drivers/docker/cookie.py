@@ -1,0 +1,257 @@
+"""One container of the Docker driver, from its options to its removal."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import docker
+import trio
+
+from ...abc import ContainerTask, Cookie
+from ...errors import HostlerError, ImagePullFailed, ImageWithVolume, ServerBusy, SyslogUnavailable
+from .auth import AuthConfig, CredentialsUnavailable, Keychain
+from .containers import Containers
+from .engine import Engine, EngineError, Operation, busy_if_away
+from .images import ImageLease, Images, parse_image
+from .metrics import DockerMetrics
+from .networks import Lease, Networks, may_change_its_name_space, needs_its_own
+from .options import DockerOptions, Surroundings, build_options
+from .prefork import PoolPlan, PreforkPool, made, pulled
+from .pulls import ImagePuller, pull_backoff
+from .running import DockerContainer, ExitWatcher, OutputCapture
+from .stats import Sampled, Sampler
+
+_NOT_FOUND = 404
+_SYSLOG_TROUBLE = "failed to initialize logging driver"
+_BAD_REQUEST = 400
+_BAD_SYSLOG = ("unsupported scheme", "stat /")
+"""What the engine says of a syslog address that is no URL of a kind it knows, or a socket that
+isn't there. It does not name the log driver."""
+_NO_IMAGE = "no such image"
+_NO_NAME_SPACE = ("cannot join network of", "no such container", "joining network namespace of")
+"""What an engine says, in lower case, when the container whose name space was to be joined has
+just ended."""
+
+
+def _refuses_syslog(error: EngineError) -> bool:
+    return error.status == _BAD_REQUEST and error.message.startswith(_BAD_SYSLOG)
+
+
+class Workshop:
+    """What the cookies of one driver share."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        operations: trio.Nursery,
+        nursery: trio.Nursery,
+        around: Surroundings,
+        keychain: Keychain,
+        metrics: DockerMetrics,
+        pool: PoolPlan | None,
+    ) -> None:
+        self.engine = engine
+        self.nursery = nursery
+        self.around = around
+        self.keychain = keychain
+        self.containers = Containers(engine, operations)
+        self.metrics = metrics
+        self.exits = ExitWatcher(engine, self.containers.retry_removals, metrics.event)
+        self.sampler = Sampler(engine, self.containers.launches, metrics.sampled)
+        self.images = Images(engine)
+        self.puller = ImagePuller(
+            engine,
+            nursery,
+            pull_backoff(around.config),
+            partial(metrics.call_retried, "docker_pull_image"),
+        )
+        self.prefork = self._prefork_pool(pool) if pool is not None else None
+        self.networks = Networks(around.config.docker_networks, self.prefork)
+
+    def _prefork_pool(self, plan: PoolPlan) -> PreforkPool:
+        if plan.program:
+            image = made(plan.image, plan.program, self.engine)
+        else:
+            image = pulled(plan.image, self.engine, self.puller, self.keychain)
+        return PreforkPool(
+            plan,
+            self.around.pool_labels(),
+            self.around.hostname,
+            image,
+            self.containers,
+            self.exits,
+            self.metrics.prefork_missed,
+        )
+
+
+class DockerCookie(Cookie):
+    """See `Cookie`. Beside what is said there, all methods may raise `EngineError`. The steps of
+    a launch raise `ServerBusy` while the engine is away."""
+
+    options: DockerOptions
+
+    def __init__(self, task: ContainerTask, workshop: Workshop) -> None:
+        self._task = task
+        self._shop = workshop
+        self._lease: Lease | None = None
+        self._name = ""
+        self._id = ""
+        self._image: ImageLease | None = None
+        self._unpin: Callable[[], None] | None = None
+        self._output: OutputCapture | None = None
+        self._running: DockerContainer | None = None
+        self._sampled: Sampled | None = None
+        self.options = build_options(task, workshop.around, self._allocate_network)
+
+    def _allocate_network(self) -> str | None:
+        self._lease = self._shop.networks.lease()
+        return self._lease.mode if self._lease else None
+
+    async def validate_image(self) -> bool:
+        """Once the image is accepted, the cleaner leaves it alone until ``aclose``."""
+        if self._image is not None:
+            await trio.lowlevel.checkpoint()
+            return False
+        with busy_if_away():
+            lease = await self._shop.images.lease(self._task.image)
+        if lease is None:
+            return True
+        if lease.has_volumes and not self._shop.around.config.image_enable_volume:
+            lease.release()
+            raise ImageWithVolume()
+        self._image = lease
+        return False
+
+    async def pull_image(self) -> None:
+        if self._image is not None:
+            await trio.lowlevel.checkpoint()
+            return
+        if self._unpin is None:
+            # Or the cleaner might take the image before anybody could validate it.
+            self._unpin = self._shop.images.cache.pin(self._task.image)
+        await self._shop.puller.pull(self._task.image, await self._auth())
+
+    async def _auth(self) -> AuthConfig:
+        if self._task.registry_token:
+            return {"registrytoken": self._task.registry_token}
+        try:
+            return await self._shop.keychain.lookup(parse_image(self._task.image).registry)
+        except CredentialsUnavailable as error:
+            text = f"Failed to pull image '{self._task.image}': no registry credentials"
+            raise ImagePullFailed(None, text) from error
+
+    async def create_container(self) -> None:
+        """Cancelling it leaves the creation running; ``aclose`` removes what it makes."""
+        if self._image is None:
+            raise HostlerError("create_container() before validate_image() has accepted the image")
+        if self._id:
+            await trio.lowlevel.checkpoint()
+            return
+        self._join_prepared()
+        self._name = self.options.name
+        try:
+            with busy_if_away():
+                self._id = await self._shop.containers.create(self.options)
+        except EngineError as error:
+            if error.status == _NOT_FOUND and _NO_IMAGE in error.message.lower():
+                raise ServerBusy() from error
+            if self._task.syslog_url and _refuses_syslog(error):
+                raise SyslogUnavailable() from error
+            self._raise_if_name_space_is_gone(error)
+            raise
+
+    def _join_prepared(self) -> None:
+        """Take a name space that is ready, instead of the network that was chosen, unless a custom
+        driver has chosen another one, or wants what only a name space of its own can have. Only
+        now: until here an image may have been pulled, for minutes."""
+        lease, options = self._lease, self.options
+        if self._task.disable_net or (lease is not None and lease.prepared):
+            return
+        chosen = lease.mode if lease is not None else None
+        hostname = self._shop.around.hostname
+        if options.host_config.get("NetworkMode") != chosen or needs_its_own(options, hostname):
+            return
+        prepared = self._shop.networks.lease_prepared(lease)
+        if prepared is not None:
+            self._lease = prepared
+            options.host_config["NetworkMode"] = prepared.mode
+            options.config.pop("Hostname", None)  # the name space's
+
+    async def run(self) -> DockerContainer:
+        if not self._id:
+            raise HostlerError("run() before create_container() has returned")
+        exit_ = self._shop.exits.watch(self._id)
+        if self._task.on_output is not None:
+            self._output = OutputCapture(self._shop.engine, self._id, self._task.on_output)
+            await self._shop.nursery.start(self._output.run)
+        try:
+            with busy_if_away():
+                await self._shop.containers.start(self._name)
+        except EngineError as error:
+            if _SYSLOG_TROUBLE in error.message:
+                raise SyslogUnavailable() from error
+            self._raise_if_name_space_is_gone(error)
+            raise
+        self._running = DockerContainer(self._shop.engine, exit_, self._output)
+        self._sampled = self._shop.sampler.add(self._id, self._task.on_sample)
+        return self._running
+
+    def _raise_if_name_space_is_gone(self, error: EngineError) -> None:
+        """The call is not to blame for that, and may be tried again anywhere."""
+        mode = str(self.options.host_config.get("NetworkMode", ""))
+        text = error.message.lower()
+        if mode.startswith("container:") and any(part in text for part in _NO_NAME_SPACE):
+            raise ServerBusy() from error
+
+    async def freeze(self) -> None:
+        def request(client: docker.APIClient) -> None:
+            client.pause(self._id)
+
+        await self._shop.engine.call(Operation.PAUSE, request)
+        if self._sampled is not None:
+            self._sampled.frozen = True
+
+    async def unfreeze(self) -> None:
+        def request(client: docker.APIClient) -> None:
+            client.unpause(self._id)
+
+        await self._shop.engine.call(Operation.UNPAUSE, request)
+        if self._sampled is not None:
+            self._sampled.frozen = False
+
+    async def aclose(self) -> None:
+        """Cancelling it leaves the removal running. Raises `EngineError` if the container could
+        not be removed; the driver tries again when the engine is there again, and when it is
+        closed."""
+        gone = not self._name
+        self._count_exit()
+        try:
+            if self._name:
+                await self._shop.containers.remove(self._name)
+                gone = True
+            else:
+                await trio.lowlevel.checkpoint()
+        finally:
+            self._release(gone)
+
+    def _count_exit(self) -> None:
+        if self._running is not None:
+            self._shop.metrics.container_exited(self._running.exit_status)
+            self._running = None
+            self._shop.sampler.remove(self._id)
+
+    def _release(self, gone: bool) -> None:
+        if self._output is not None:
+            self._output.close()
+        if self._id:
+            self._shop.exits.forget(self._id)
+        if self._lease is not None:
+            as_it_was = not self._id or not may_change_its_name_space(self.options)
+            self._lease.release(gone and as_it_was)
+            self._lease = None
+        if self._image is not None:
+            self._image.release()
+        if self._unpin is not None:
+            self._unpin()
+            self._unpin = None

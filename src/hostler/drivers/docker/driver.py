@@ -1,0 +1,405 @@
+"""Docker driver: opening, start-up checks, cleaning up after dead instances, closing."""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import uuid
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
+from contextlib import ExitStack, asynccontextmanager, contextmanager
+from functools import partial
+from typing import IO, Any
+
+import attrs
+import docker
+import structlog
+import trio
+
+from ..._concurrency.drain import Grace
+from ..._concurrency.nurseries import open_sheltered
+from ..._concurrency.signal import Calm
+from ...abc import ContainerTask, Driver
+from ...config import AgentConfig
+from ...errors import ConfigError
+from .auth import Keychain, load_credentials
+from .build import load_archive
+from .containers import remove_container
+from .cookie import DockerCookie, Workshop
+from .engine import THREAD_GRACE, Engine, EngineError, EngineTooOld, Operation, open_engine
+from .image_cleaner import ImageCleaner, ImageNews, ImageStatistics, Neighbours
+from .images import ImagesInUse
+from .instance import family_of, find_home, is_inhabited, is_living, living, neighbourhood
+from .metrics import DockerMetrics, Levels, default_docker_metrics
+from .options import LABEL_CLASSIFIER, LABEL_HOME, LABEL_INSTANCE, Surroundings
+from .prefork import PreforkStatistics, plan_pool
+from .pulls import Backoff, RetryChecker
+
+log = structlog.get_logger(__name__)
+
+CLOSE_GRACE = 30.0
+"""Seconds in which the driver removes what cookies have left behind, when it is closed."""
+
+
+@attrs.frozen(kw_only=True)
+class DockerStatistics:
+    """A moment of a driver: containers that exist or may exist, containers watched for their
+    end, threads that wait for the engine (one follows its events), containers by network, and
+    the pool of network name spaces."""
+
+    containers: int
+    watched: int
+    threads: int
+    networks: Mapping[str, int]
+    images: ImageStatistics | None = None
+    prefork: PreforkStatistics = attrs.Factory(PreforkStatistics)
+
+
+class DockerDriver(Driver):
+    """Runs functions in Docker containers. Made by `open_docker_driver`."""
+
+    def __init__(self, workshop: Workshop, cleaner: ImageCleaner | None) -> None:
+        self._shop = workshop
+        self._cleaner = cleaner
+        self._clean = trio.Event()
+
+    @property
+    def instance_id(self) -> str:
+        """Tells this driver's containers from those of earlier ones with the same label tag."""
+        return self._shop.around.instance_id
+
+    async def create_cookie(self, task: ContainerTask) -> DockerCookie:
+        await trio.lowlevel.checkpoint()
+        return DockerCookie(task, self._shop)
+
+    def set_pull_retry_policy(self, backoff: Backoff, checker: RetryChecker) -> None:
+        """Try failed pulls again: ``checker`` says which errors, ``backoff`` when and how often.
+        Replaces `transient_trouble` and the delays of the configuration; applies to pulls that
+        start from now on."""
+        self._shop.puller.set_retry_policy(backoff, checker)
+
+    def images_in_use(self) -> ImagesInUse:
+        """For neighbours."""
+        return self._shop.images.cache.busy()
+
+    def heard_used(self, ids: Iterable[str]) -> None:
+        """A neighbour has told (`Neighbours.tell_used`)."""
+        if self._cleaner is not None:
+            self._cleaner.heard(ids)
+
+    def statistics(self) -> DockerStatistics:
+        pool = self._shop.prefork
+        return DockerStatistics(
+            containers=len(self._shop.containers.owned),
+            watched=self._shop.exits.watched(),
+            threads=self._shop.engine.threads(),
+            networks=self._shop.networks.in_use(),
+            images=None if self._cleaner is None else self._cleaner.statistics(),
+            prefork=pool.statistics() if pool else PreforkStatistics(),
+        )
+
+    async def sees_directory(self, path: str) -> bool:
+        """Asks the engine without making anything: it looks at mounts before it looks for the
+        image; one that does not, as another path shows, is not believed."""
+        seen = partial(source_exists, self._shop.engine)
+        return await seen(path) and not await seen(f"{path}.none")
+
+    async def wait_clean(self) -> None:
+        await self._clean.wait()
+
+    async def _clean_up(self, labels: Mapping[str, str]) -> None:
+        await remove_leaked(self._shop.engine, self._shop.containers.launches, labels)
+        self._clean.set()
+
+    async def aclose(self) -> None:
+        """Try once more to remove the containers that cookies could not remove. Idempotent."""
+        if self._shop.prefork is not None:
+            await self._shop.prefork.aclose()
+        await self._shop.containers.remove_all()
+
+
+@asynccontextmanager
+async def open_docker_driver(
+    config: AgentConfig,
+    *,
+    environ: Mapping[str, str] | None = None,
+    instance_id: str = "",
+    limits: Mapping[Operation, float] | None = None,
+    metrics: DockerMetrics | None = None,
+    neighbours: Neighbours | None = None,
+    grace: Grace | None = None,
+) -> AsyncIterator[DockerDriver]:
+    """Connect to the engine and open a driver on it.
+
+    ``environ`` (default: the process's) names the engine by ``DOCKER_HOST``,
+    ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``, and Docker's configuration file.
+    ``instance_id`` (default: random) labels the containers if ``config.container_label_tag`` is
+    set; then the containers are removed, in the background, that other instances with this tag have
+    left, unless they live on this machine, which is worth a warning if their id is not the same up
+    to a dot (`DockerDriver.wait_clean`). Without a tag that is done for containers that only hold
+    a network name space, and always for those of drivers that lived in containers which have ended.
+    ``limits`` replaces seconds of `LIMITS`. ``metrics`` are the process's own by default.
+    ``neighbours`` are drivers on the same engine, among which one cleans its images.
+
+    Raises `EngineError` if the engine can't be reached or does not load
+    ``config.docker_load_file``, `EngineTooOld`, and `ConfigError`. Leaving the block, also by a
+    cancellation, closes the driver within `CLOSE_GRACE` and before the end of ``grace``; all
+    cookies must have been closed. What is not removed by then is named in one line of the log.
+    """
+    environ = os.environ if environ is None else environ
+    credentials = await trio.to_thread.run_sync(load_credentials, config.docker_auth, environ)
+    metrics = default_docker_metrics() if metrics is None else metrics
+    engine = await open_engine(environ, limits, metrics.call_ended)
+    locked = ExitStack()
+    try:
+        await _prepare(engine, config)
+        pool = await plan_pool(engine, config)
+        around = Surroundings(
+            config=config,
+            instance_id=instance_id or uuid.uuid4().hex,
+            hostname=socket.gethostname(),
+            api_version=tuple(int(number) for number in engine.api_version.split(".")),
+            neighbourhood=_neighbourhood(),
+            home=await find_home(engine),
+        )
+        if LABEL_CLASSIFIER in around.pool_labels():
+            locked.enter_context(living(around.instance_id))
+        # The agent closes its containers, and the driver what is left, also in a program that is
+        # cancelled; and operations go on if something else of the driver fails.
+        async with open_sheltered() as operations, open_sheltered() as nursery:
+            keychain = Keychain(credentials, environ, nursery)
+            shop = Workshop(engine, operations, nursery, around, keychain, metrics, pool)
+            driver = _start(shop, neighbours)
+            try:
+                labels, of_pool = around.labels(), around.pool_labels()
+                launches = shop.containers.launches
+                nursery.start_soon(remove_homeless, engine, launches, around.home)
+                if of_pool.get(LABEL_CLASSIFIER) not in (None, labels.get(LABEL_CLASSIFIER)):
+                    nursery.start_soon(
+                        partial(remove_leaked, engine, launches, of_pool, may_share=True)
+                    )
+                if labels:
+                    nursery.start_soon(driver._clean_up, labels)
+                else:
+                    driver._clean.set()
+                with _announced(driver, around, metrics):
+                    yield driver
+            finally:
+                until = trio.current_time() + CLOSE_GRACE
+                if grace is not None:
+                    until = min(until, grace.end() - min(THREAD_GRACE, grace.removal / 4))
+                # The deadline holds even if the engine hangs, since its threads are left behind.
+                with trio.CancelScope(shield=True, deadline=until):
+                    await driver.aclose()
+                shop.containers.tell_left(labeled=bool(around.labels()))
+    finally:
+        locked.close()
+        await engine.aclose()
+
+
+@contextmanager
+def _announced(
+    driver: DockerDriver, around: Surroundings, metrics: DockerMetrics
+) -> Iterator[None]:
+    """Show the driver's levels in the block."""
+
+    def levels() -> Levels:
+        now = driver.statistics()
+        return Levels(
+            prefork_size=now.prefork.size,
+            prefork_free=now.prefork.free,
+            networks=dict(now.networks),
+            images=now.images or ImageStatistics(),
+        )
+
+    with metrics.showing(around.instance_id, levels):
+        yield
+
+
+def _start(shop: Workshop, neighbours: Neighbours | None) -> DockerDriver:
+    shop.nursery.start_soon(shop.exits.run)
+    shop.nursery.start_soon(shop.sampler.run)
+    if shop.prefork is not None:
+        shop.nursery.start_soon(shop.prefork.run)
+    cleaner: ImageCleaner | None = None
+    if shop.around.config.image_clean_max_size:
+        if neighbours is not None and neighbours.clean:
+            shop.nursery.start_soon(ImageNews(shop.images, neighbours).run)
+        else:
+            cleaner = _make_cleaner(shop, neighbours)
+            shop.nursery.start_soon(cleaner.run)
+    return DockerDriver(shop, cleaner)
+
+
+def _make_cleaner(shop: Workshop, neighbours: Neighbours | None) -> ImageCleaner:
+    config = shop.around.config
+    exempt = [*config.image_clean_exempt_tags]
+    if shop.prefork is not None:
+        exempt.append(shop.prefork.plan.image)
+    limit = config.image_clean_max_size
+    return ImageCleaner(shop.engine, shop.images, limit, exempt, neighbours)
+
+
+def _neighbourhood() -> str:
+    try:
+        return neighbourhood()
+    except OSError as error:
+        log.info("no containers of dead runners are looked for", reason=str(error))
+        return ""
+
+
+async def _prepare(engine: Engine, config: AgentConfig) -> None:
+    await check_version(engine, config.min_docker_version)
+    if config.docker_load_file:
+        await load_images(engine, config.docker_load_file)
+
+
+RETRY_DELAY = 0.5
+"""Seconds between two attempts to list leaked containers (Fn's limit of twice a second)."""
+
+_NOT_FOUND = 404
+
+REMOVALS = 2
+"""Leaked containers that are removed at the same time: calls come meanwhile."""
+
+WAY_SECONDS = 2.0
+"""How long each of these removals makes way for launches at most."""
+
+
+async def check_version(engine: Engine, minimum: str) -> None:
+    """Raises `EngineTooOld` if the engine's version is below ``minimum``."""
+
+    def request(client: docker.APIClient) -> str:
+        return str(client.version()["Version"])
+
+    version = await engine.call(Operation.CONNECT, request)
+    if version_numbers(version) < version_numbers(minimum):
+        raise EngineTooOld(f"Docker engine {version} is too old, {minimum} is the minimum")
+
+
+def version_numbers(version: str) -> tuple[int, int, int]:
+    """The three numbers of ``26.1.5+dfsg1`` or ``17.10.0-ce``; suffixes say nothing about age.
+
+    Raises `ConfigError` for a text that does not begin with them.
+    """
+    match = re.match(r"v?(\d+)\.(\d+)(?:\.(\d+))?", version)
+    if match is None:
+        raise ConfigError(f"not a version of Docker: {version!r}")
+    major, minor, patch = match.groups(default="0")
+    return int(major), int(minor), int(patch)
+
+
+async def source_exists(engine: Engine, path: str) -> bool:
+    """Whether the engine takes ``path`` for a directory that a container could be given."""
+    mount = {"Type": "bind", "Source": path, "Target": "/probe"}
+    payload = {"Image": "hostler.invalid/none", "HostConfig": {"Mounts": [mount]}}
+
+    def request(client: docker.APIClient) -> None:
+        client.create_container_from_config(payload)  # type: ignore[no-untyped-call]  # the stubs lack its types
+
+    try:
+        await engine.call(Operation.CREATE, request)
+    except EngineError as error:
+        return error.status == _NOT_FOUND
+    return False
+
+
+async def load_images(engine: Engine, path: str) -> None:
+    """Load the archive of images at ``path`` into the engine.
+
+    Raises `ConfigError` if the file can't be read and `EngineError` if the engine refuses it.
+    """
+
+    def open_file() -> IO[bytes]:
+        try:
+            return open(path, "rb")
+        except OSError as error:
+            raise ConfigError(f"can't read FN_DOCKER_LOAD_FILE: {error}") from error
+
+    await load_archive(engine, open_file)
+    log.info("images loaded", path=path)
+
+
+async def remove_leaked(
+    engine: Engine, launches: Calm, labels: Mapping[str, str], *, may_share: bool = False
+) -> None:
+    """Remove the containers, running or not, of earlier instances with the same label tag, that
+    is of those that don't live on this machine any more. If others ``may_share`` the tag, none that
+    lives is worth a warning.
+
+    Tries to list them until it succeeds; a container that can't be removed is logged. Makes way for
+    ``launches``.
+    """
+    found = await _listed(engine, f"{LABEL_CLASSIFIER}={labels[LABEL_CLASSIFIER]}")
+    await _remove(
+        engine, launches, _of_the_dead(found, labels[LABEL_INSTANCE], may_share=may_share)
+    )
+
+
+async def remove_homeless(engine: Engine, launches: Calm, home: str) -> None:
+    """Remove the containers of runners whose own containers have ended, whatever their tags.
+    ``home`` is that of this runner, or "". Tries and logs as `remove_leaked`."""
+    found = await _listed(engine, LABEL_HOME)
+    home_of = {str(row["Id"]): _label_in(row, LABEL_HOME) for row in found}
+    left: set[str] = set()
+    for each in {*home_of.values()} - {home, ""}:
+        try:
+            if not await is_inhabited(engine, each):
+                left.add(each)
+        except EngineError as error:  # rather none too many
+            log.info("container of a runner not found", home=each, reason=str(error))
+    await _remove(engine, launches, [name for name, each in home_of.items() if each in left])
+
+
+async def _remove(engine: Engine, launches: Calm, names: Iterable[str]) -> None:
+    places = trio.CapacityLimiter(REMOVALS)
+
+    async def remove(name: str) -> None:
+        async with places:
+            await launches.wait(trio.current_time() + WAY_SECONDS)
+            await _remove_one(engine, name)
+
+    async with trio.open_nursery() as nursery:
+        for name in names:
+            nursery.start_soon(remove, name)
+
+
+async def _listed(engine: Engine, label: str) -> list[dict[str, Any]]:
+    """All containers with ``label``."""
+
+    def request(client: docker.APIClient) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = client.containers(all=True, filters={"label": label})
+        return found
+
+    while True:
+        try:
+            return await engine.call(Operation.LIST, request)
+        except EngineError as error:
+            log.warning("leaked containers not listed, will try again", error=str(error))
+            await trio.sleep(RETRY_DELAY)
+
+
+def _of_the_dead(found: list[dict[str, Any]], ours: str, *, may_share: bool) -> list[str]:
+    instance_of = {str(row["Id"]): _label_in(row, LABEL_INSTANCE) for row in found}
+    instances = set(instance_of.values())
+    alive = {instance for instance in instances - {ours} if is_living(instance)}
+    for instance in alive:
+        if not may_share and family_of(instance) != family_of(ours):
+            log.warning("another runner with our label tag is running", instance=instance)
+    alive.add(ours)
+    return [name for name, instance in instance_of.items() if instance not in alive]
+
+
+def _label_in(row: dict[str, Any], name: str) -> str:
+    """Empty if there is none. As an instance that is no living one: only ours carry the label asked
+    for."""
+    return str((row.get("Labels") or {}).get(name, ""))
+
+
+async def _remove_one(engine: Engine, container_id: str) -> None:
+    try:
+        await remove_container(engine, container_id)
+    except EngineError as error:
+        log.warning("leaked container not removed", container=container_id, error=str(error))
+    else:
+        log.info("leaked container removed", container=container_id)

@@ -1,0 +1,624 @@
+"""The Docker SDK on worker threads: operations with limits, streams, error translation.
+
+Connections to an engine that may be away.
+
+The library leaves a socket that could not be connected to the garbage collector: while an engine
+restarts, that is one for each call. Here such a socket is closed.
+
+The engine's streaming answers as lines of JSON.
+
+Of the library's own streaming calls, ``events`` and ``pull`` switch the socket's time limit off,
+and ``events`` takes a broken connection for the regular end. So these requests go through the
+client's `requests` interface.
+
+The calls of the engine that the driver makes: their threads and their time limits.
+
+Each group of calls has threads, connections and a client of its own, so that calls which take
+long can't keep a quick one waiting: a pause must not queue behind forty image pulls.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import enum
+import math
+import socket
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
+from typing import IO, Any, Protocol, TypeVar
+
+import docker
+import docker.errors
+import docker.utils
+import msgspec
+import requests
+import requests.exceptions
+import structlog
+import trio
+from docker.errors import DockerException, create_api_error_from_http_exception
+from docker.transport import unixconn
+from docker.types import CancellableStream
+from requests.exceptions import RequestException
+
+from ...errors import HostlerError, ServerBusy
+
+T = TypeVar("T")
+
+T_co = TypeVar("T_co", covariant=True)
+
+_LIBRARY_ERRORS = (DockerException, RequestException, OSError)
+
+_NOBODY = (ConnectionError, FileNotFoundError, NotADirectoryError, socket.gaierror)
+"""Of the kernel, or of the look-up of a name: there is no engine."""
+
+_POOL_SIZE_IF_UNBOUNDED = 16
+
+DEFAULT_HOST = "unix:///var/run/docker.sock"
+"""The engine's address if nothing else is said, as the library has it."""
+
+THREAD_GRACE = 1.0
+"""Seconds in which threads that were left behind should end when the driver is closed. A healthy
+engine needs milliseconds; for a hung one there is no point in waiting."""
+
+
+CallObserver = Callable[[str, str, float], None]
+"""Gets the name of a call (``docker_create_container``), how it ended (``ok``, ``canceled``,
+``timeout``, the engine's HTTP status, or ``error``), and its seconds."""
+
+
+def ignore_call(api_name: str, api_status: str, seconds: float) -> None:
+    """Observe nothing."""
+
+
+class Stream(Protocol[T_co]):
+    """An answer that goes on, iterated and closed by the thread that opened it."""
+
+    def __iter__(self) -> Iterator[T_co]: ...
+
+    def interrupt(self) -> None:
+        """End the iteration under its thread. Called from another one; never blocks."""
+
+    def close(self) -> None:
+        """Free the connection."""
+
+
+class Engine:
+    """A connected Docker engine.
+
+    All calls raise `EngineError`. A call that is cancelled, or over its limit, leaves its thread
+    behind, which ends when the engine answers or the longest limit of its group has passed on
+    its socket: a hung engine holds up threads of the call's group for a while, but neither the
+    caller nor shutdown.
+    """
+
+    def __init__(
+        self,
+        clients: dict[Threads, docker.APIClient],
+        limits: dict[Operation, float],
+        observe: CallObserver = ignore_call,
+    ) -> None:
+        self._clients = clients
+        self._limits = limits
+        self._observe = observe
+        self._limiters = {group: trio.CapacityLimiter(THREADS[group]) for group in clients}
+        self.api_version: str = clients[Threads.QUERY].api_version
+
+    def limit(self, operation: Operation) -> float:
+        """Seconds."""
+        return self._limits[operation]
+
+    async def call(self, operation: Operation, request: Callable[[docker.APIClient], T]) -> T:
+        """Run ``request`` on a thread, with the client of the operation's group."""
+        group = GROUP[operation]
+        limit = self._limits[operation]
+        with self._observed(operation):
+            with trio.move_on_after(limit):
+                try:
+                    return await trio.to_thread.run_sync(
+                        request,
+                        self._clients[group],
+                        abandon_on_cancel=True,
+                        limiter=self._limiters[group],
+                    )
+                except _LIBRARY_ERRORS as error:
+                    raise translate(operation.value, error) from error
+            raise EngineTimeout(operation.value, f"no answer within {limit:g} s")
+
+    async def stream(
+        self,
+        operation: Operation,
+        request: Callable[[docker.APIClient], Stream[T]],
+        on_item: Callable[[T], None],
+        *,
+        on_open: Callable[[], None] = lambda: None,
+    ) -> None:
+        """Open a stream and pass on its items until its end.
+
+        Both callbacks run in the caller's Trio thread, never after this method has returned or
+        raised; an exception of theirs ends the stream and is raised here. Cancelling closes the
+        connection, which also ends the thread.
+        """
+        group = GROUP[operation]
+        reader = _Reader(request, on_item, on_open)
+        with self._observed(operation):
+            try:
+                await trio.to_thread.run_sync(
+                    reader.run,
+                    self._clients[group],
+                    abandon_on_cancel=True,
+                    limiter=self._limiters[group],
+                )
+            except _LIBRARY_ERRORS as error:
+                raise translate(operation.value, error) from error
+            finally:
+                reader.leave()
+
+    @contextlib.contextmanager
+    def _observed(self, operation: Operation) -> Iterator[None]:
+        began = time.monotonic()
+        status = "error"
+        try:
+            yield
+            status = "ok"
+        except trio.Cancelled:
+            status = "canceled"
+            raise
+        except EngineTimeout:
+            status = "timeout"
+            raise
+        except EngineError as error:
+            status = "error" if error.status is None else str(error.status)
+            raise
+        finally:
+            name = f"docker_{operation.value.replace(' ', '_')}"
+            self._observe(name, status, time.monotonic() - began)
+
+    def threads(self) -> int:
+        """How many calls hold a thread, those left behind included."""
+        return sum(limiter.borrowed_tokens for limiter in self._limiters.values())
+
+    async def aclose(self) -> None:
+        """Wait for the threads that were left behind, for `THREAD_GRACE` at most, and close the
+        idle connections. No call may be under way or follow."""
+        with trio.move_on_after(THREAD_GRACE, shield=True):
+            for limiter in self._limiters.values():
+                await _all_free(limiter)
+        for client in self._clients.values():
+            client.close()
+
+
+async def _all_free(limiter: trio.CapacityLimiter) -> None:
+    busy = int(limiter.borrowed_tokens)
+    # Now as many tokens can be had as are given back.
+    limiter.total_tokens = max(busy, 1)
+    for _ in range(busy):
+        await limiter.acquire_on_behalf_of(object())
+
+
+class _Reader:
+    """One stream: opened, read and closed in a worker thread, left from Trio's."""
+
+    def __init__(
+        self,
+        request: Callable[[docker.APIClient], Stream[T]],
+        on_item: Callable[[T], None],
+        on_open: Callable[[], None],
+    ) -> None:
+        self._request = request
+        self._on_item = on_item
+        self._on_open = on_open
+        self._left = False
+        self._stream: Stream[Any] | None = None
+
+    def run(self, client: docker.APIClient) -> None:
+        stream = self._request(client)
+        try:
+            if not trio.from_thread.run_sync(self._opened, stream):
+                return
+            for item in stream:
+                if not trio.from_thread.run_sync(self._pass_on, item):
+                    return
+        except trio.RunFinishedError:
+            return  # left behind by a program that has ended
+        finally:
+            stream.close()
+
+    def _opened(self, stream: Stream[Any]) -> bool:
+        if not self._left:
+            self._stream = stream
+            self._on_open()
+        return not self._left
+
+    def _pass_on(self, item: Any) -> bool:
+        if not self._left:
+            self._on_item(item)
+        return not self._left
+
+    def leave(self) -> None:
+        self._left = True
+        if self._stream is not None:
+            self._stream.interrupt()
+
+
+async def open_engine(
+    environ: Mapping[str, str],
+    limits: Mapping[Operation, float] | None = None,
+    observe: CallObserver = ignore_call,
+) -> Engine:
+    """Connect to the engine that ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``
+    name, with the newest API version that it speaks.
+
+    ``limits`` replaces entries of `LIMITS`; ``observe`` is told about each call. Raises
+    `EngineUnreachable` or `EngineTimeout`. Cancelled, it waits for its thread, for `THREAD_GRACE`
+    at most.
+    """
+    table = LIMITS | dict(limits or {})
+    seconds = table[Operation.CONNECT]
+    where = environ.get("DOCKER_HOST") or DEFAULT_HOST
+    thread = trio.CapacityLimiter(1)
+    try:
+        with trio.move_on_after(seconds):
+            await _check_socket(where)
+            clients = await trio.to_thread.run_sync(
+                partial(_connect, environ, table), abandon_on_cancel=True, limiter=thread
+            )
+            return Engine(clients, table, observe)
+    except _LIBRARY_ERRORS as error:
+        raise EngineUnreachable("connect", _why(error, where)) from error
+    finally:
+        with trio.move_on_after(THREAD_GRACE, shield=True):
+            await _all_free(thread)
+    raise EngineTimeout("connect", f"no answer within {seconds:g} s")
+
+
+def _why(error: Exception, where: str) -> str:
+    for cause in _causes(error):
+        if isinstance(cause, PermissionError):
+            return f"this user may not use {where}; root may, and members of the group docker"
+        if isinstance(cause, _NOBODY) and cause.strerror:
+            return f"none answers at {where} ({cause.strerror}); start one, or set DOCKER_HOST"
+    return f"{error} (at {where})"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """``error``, what it came of, and so on: the library wraps the kernel's word several times."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+async def _check_socket(host: str) -> None:
+    """Raise `OSError` if nobody listens on a unix socket: the library would wrap that in three
+    other texts, and leave its socket to the garbage collector."""
+    if host.startswith("unix://"):
+        async with await trio.open_unix_socket(host.removeprefix("unix://")):
+            pass
+
+
+def _connect(
+    environ: Mapping[str, str], limits: Mapping[Operation, float]
+) -> dict[Threads, docker.APIClient]:
+    where = docker.utils.kwargs_from_env(environment=dict(environ))
+    first = docker.APIClient(version="auto", timeout=_seconds(limits[Operation.CONNECT]), **where)
+    with contextlib.closing(first):
+        first.ping()
+        version = first.api_version
+    clients = {
+        group: docker.APIClient(
+            version=version,
+            timeout=_seconds(max(limits[op] for op in Operation if GROUP[op] is group)),
+            max_pool_size=_pool_size(group),
+            **where,
+        )
+        for group in Threads
+    }
+    for client in clients.values():
+        close_failed_sockets(client)
+    return clients
+
+
+def _seconds(limit: float) -> Any:
+    return limit  # the stubs want an int, the library and its socket take a float
+
+
+def _pool_size(group: Threads) -> int:
+    threads = THREADS[group]
+    return _POOL_SIZE_IF_UNBOUNDED if threads == float("inf") else int(threads)
+
+
+_SCHEME = "http+docker://"
+"""What the library mounts its adapter for unix sockets on."""
+
+
+def close_failed_sockets(client: docker.APIClient) -> None:
+    """Has no effect on a client of an engine behind TCP, whose sockets urllib3 closes."""
+    library: Any = client.adapters.get(_SCHEME)
+    if isinstance(library, unixconn.UnixHTTPAdapter):
+        url = f"http+unix://{library.socket_path}"
+        adapter: Any = _Adapter
+        client.mount(_SCHEME, adapter(url, library.timeout, max_pool_size=library.max_pool_size))
+
+
+class _Connection(unixconn.UnixHTTPConnection):
+    def connect(self) -> None:
+        connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            connecting.settimeout(self.timeout)
+            connecting.connect(self.unix_socket)
+        except BaseException:
+            connecting.close()
+            raise
+        self.sock = connecting
+
+
+class _Pool(unixconn.UnixHTTPConnectionPool):
+    def _new_conn(self) -> Any:
+        limit: Any = self.timeout
+        return _Connection(self.base_url, self.socket_path, limit)
+
+
+class _Adapter(unixconn.UnixHTTPAdapter):
+    def get_connection(self, url: Any, proxies: Any = None) -> _Pool:
+        with self.pools.lock:
+            pool: _Pool | None = self.pools.get(url)
+            if pool is None:
+                pool = _Pool(url, self.socket_path, self.timeout, maxsize=self.max_pool_size)
+                self.pools[url] = pool
+        return pool
+
+
+JSON = dict[str, Any]
+
+
+class JSONLines:
+    """The JSON objects of a streamed response."""
+
+    def __init__(self, response: requests.Response) -> None:
+        self._response = response
+        # Only for its way of closing a socket under a reading thread.
+        self._closer: CancellableStream[bytes] = CancellableStream(iter(()), response)
+
+    def __iter__(self) -> Iterator[JSON]:
+        for line in self._response.iter_lines():
+            if line:
+                yield _decode(line)
+
+    def interrupt(self) -> None:
+        interrupt(self._closer)
+
+    def close(self) -> None:
+        self._response.close()
+
+
+def _decode(line: bytes) -> JSON:
+    try:
+        return msgspec.json.decode(line, type=JSON)
+    except msgspec.MsgspecError as error:
+        raise DockerException(f"the engine sent something else than JSON: {error}") from error
+
+
+def interrupt(stream: CancellableStream[Any]) -> None:
+    """Shut the socket under the reader of ``stream``. Harmless after the end."""
+    try:
+        stream.close()
+    except (OSError, AttributeError):
+        # The library looks for the socket in the response; after the end there is none.
+        return
+
+
+def open_json_lines(
+    client: docker.APIClient,
+    method: str,
+    path: str,
+    *,
+    silence: float,
+    params: Mapping[str, str],
+    headers: Mapping[str, str] | None = None,
+    data: IO[bytes] | None = None,
+) -> JSONLines:
+    """Send a request and return its answer once its head is there.
+
+    ``silence`` limits, in seconds, each wait for the connection and for the next bytes. Raises
+    what the Docker library raises for an answer that is an error.
+    """
+    response = client.request(
+        method,
+        f"{client.base_url}/v{client.api_version}{path}",
+        params=dict(params),
+        headers=dict(headers or {}),
+        data=data,
+        stream=True,
+        timeout=silence,
+    )
+    raise_for_status(response)
+    return JSONLines(response)
+
+
+def raise_for_status(response: requests.Response) -> None:
+    """Raise the library's exception for an answer that is an error, with the engine's text."""
+    try:
+        response.raise_for_status()
+    except requests.HTTPError as error:
+        create_api_error_from_http_exception(error)
+
+
+log = structlog.get_logger(__name__)
+
+
+class EngineError(HostlerError):
+    """A call of the engine failed.
+
+    ``operation`` names the call, ``message`` is what the engine said, ``status`` its HTTP
+    status, or ``None`` if it gave no answer, so that nobody knows what the call has done.
+    """
+
+    def __init__(self, operation: str, message: str, status: int | None = None) -> None:
+        self.operation = operation
+        self.message = message
+        self.status = status
+        super().__init__(f"Docker engine, {operation}: {message}")
+
+
+class EngineTimeout(EngineError):
+    """The engine did not answer within the limit of the call."""
+
+
+class EngineUnreachable(EngineError):
+    """The connection to the engine can't be made, or broke before the answer."""
+
+
+class EngineTooOld(HostlerError):
+    """The engine's version is below ``AgentConfig.min_docker_version``."""
+
+
+class InitMissing(EngineError):
+    """The engine's machine has no init binary, which every function container runs as pid 1."""
+
+    def __init__(self, operation: str, message: str, status: int | None) -> None:
+        super().__init__(
+            operation,
+            "the engine has no init binary (docker-init: Debian's docker.io package, which "
+            f"takes it from tini); it said: {message}",
+            status,
+        )
+
+
+@contextmanager
+def busy_if_away() -> Iterator[None]:
+    """For the steps of a launch: if the engine is away or hangs, the call has certainly not run
+    and may be tried on another runner, so `ServerBusy` is raised and the trouble logged."""
+    try:
+        yield
+    except (EngineTimeout, EngineUnreachable) as error:
+        log.warning("engine is away, the call may go elsewhere", error=str(error))
+        raise ServerBusy() from error
+
+
+def translate(operation: str, error: Exception) -> EngineError:
+    """The `EngineError` for an exception that the Docker library raised during ``operation``."""
+    match error:
+        case EngineError():
+            return error
+        case docker.errors.APIError():
+            return _of_answer(operation, error)
+        case requests.exceptions.Timeout():
+            return EngineTimeout(operation, "the engine did not answer in time")
+        case requests.exceptions.HTTPError():
+            status = None if error.response is None else error.response.status_code
+            return EngineError(operation, str(error), status)
+        case _:
+            return EngineUnreachable(operation, str(error) or type(error).__name__)
+
+
+def _of_answer(operation: str, error: docker.errors.APIError) -> EngineError:
+    text = str(error.explanation or error).strip()
+    if "docker-init" in text and "not found" in text:
+        return InitMissing(operation, text, error.status_code)
+    return EngineError(operation, text, error.status_code)
+
+
+class Threads(enum.Enum):
+    """The groups; the value is the text in logs."""
+
+    QUERY = "query"
+    CREATE = "create"
+    REMOVE = "remove"
+    PAUSE = "pause"
+    TRANSFER = "transfer"
+    EVENTS = "events"
+    OUTPUT = "output"
+    STATISTICS = "statistics"
+
+
+THREADS: dict[Threads, float] = {
+    Threads.QUERY: 8,
+    Threads.CREATE: 16,
+    Threads.REMOVE: 16,
+    Threads.PAUSE: 16,
+    Threads.TRANSFER: 8,
+    Threads.EVENTS: 1,
+    # One thread for each container whose output is captured. A bound would make the container
+    # after the last wait for another one's end.
+    Threads.OUTPUT: math.inf,
+    # One question at a time; the second thread is for a question that was left behind.
+    Threads.STATISTICS: 2,
+}
+"""How many calls of a group may be under way at once."""
+
+
+class Operation(enum.Enum):
+    """The calls; the value is the text in errors."""
+
+    CONNECT = "connect"
+    INFO = "describe itself"
+    LIST = "list containers"
+    INSPECT_CONTAINER = "inspect container"
+    INSPECT_IMAGE = "inspect image"
+    CREATE = "create container"
+    START = "start container"
+    REMOVE = "remove container"
+    PAUSE = "pause container"
+    UNPAUSE = "unpause container"
+    PULL = "pull image"
+    LOAD = "load images"
+    BUILD = "build image"
+    PUSH = "push image"
+    MEASURE_IMAGES = "measure images"
+    REMOVE_IMAGE = "remove image"
+    CLOCK = "read the clock"
+    EVENTS = "follow events"
+    ATTACH = "attach to container"
+    STATISTICS = "read statistics"
+
+
+GROUP: dict[Operation, Threads] = {
+    Operation.CONNECT: Threads.QUERY,
+    Operation.INFO: Threads.QUERY,
+    Operation.LIST: Threads.QUERY,
+    Operation.INSPECT_CONTAINER: Threads.QUERY,
+    Operation.INSPECT_IMAGE: Threads.QUERY,
+    Operation.CREATE: Threads.CREATE,
+    Operation.START: Threads.CREATE,
+    Operation.REMOVE: Threads.REMOVE,
+    Operation.PAUSE: Threads.PAUSE,
+    Operation.UNPAUSE: Threads.PAUSE,
+    Operation.PULL: Threads.TRANSFER,
+    Operation.LOAD: Threads.TRANSFER,
+    Operation.BUILD: Threads.TRANSFER,
+    Operation.PUSH: Threads.TRANSFER,
+    Operation.MEASURE_IMAGES: Threads.QUERY,
+    Operation.REMOVE_IMAGE: Threads.REMOVE,
+    Operation.CLOCK: Threads.QUERY,
+    Operation.EVENTS: Threads.EVENTS,
+    Operation.ATTACH: Threads.OUTPUT,
+    Operation.STATISTICS: Threads.STATISTICS,
+}
+
+LIMITS: dict[Operation, float] = {
+    Operation.CONNECT: 10,
+    Operation.INFO: 10,
+    Operation.LIST: 60,
+    Operation.INSPECT_CONTAINER: 10,
+    Operation.INSPECT_IMAGE: 10,
+    Operation.CREATE: 60,
+    Operation.START: 60,
+    Operation.REMOVE: 60,
+    Operation.PAUSE: 5,
+    Operation.UNPAUSE: 5,
+    Operation.PULL: 300,
+    Operation.LOAD: 600,
+    Operation.BUILD: 600,
+    Operation.PUSH: 300,
+    Operation.MEASURE_IMAGES: 60,
+    Operation.REMOVE_IMAGE: 60,
+    Operation.CLOCK: 10,
+    Operation.EVENTS: 10,
+    Operation.ATTACH: 10,
+    Operation.STATISTICS: 10,
+}
+"""Seconds that a call may take, the wait for a thread included. For the calls that stream
+(pull, load, build, push, events, attach) it is the longest silence of the engine instead; their
+whole time is the caller's to limit. List, remove image, pause and unpause are Fn's limits, the
+others are generous for a healthy engine under load."""
