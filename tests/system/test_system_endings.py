@@ -20,7 +20,7 @@ import trio.testing
 
 import hostler
 
-from ..drivers.processes import children_of
+from ..drivers.process.processes import children_of
 from .nodes import LIMIT
 from .openers import USES, Around, Use
 from .whole_nodes import NODES

@@ -2,14 +2,25 @@
 
 **Does not isolate**; see `open_process_driver`. One helper process, the warden, is the parent of
 all functions: it starts them quickly however big hostler is, and ends them if hostler is killed.
+
+* ``driver``: process driver, its cookies, containers and output
+* ``warden``: the warden: a small program, parent of all function processes (imports nothing of
+  hostler)
+* ``warden_client``: starting the warden and talking to it
 """
 
 from __future__ import annotations
 
-from ._config import ProcessConfig
-from ._cookie import ProcessContainer, ProcessCookie, ProcessOptions
-from ._driver import ProcessDriver, ProcessStatistics, open_process_driver
-from ._warden_client import WardenLost
+from .driver import (
+    ProcessConfig,
+    ProcessContainer,
+    ProcessCookie,
+    ProcessDriver,
+    ProcessOptions,
+    ProcessStatistics,
+    open_process_driver,
+)
+from .warden_client import WardenLost
 
 __all__ = [
     "ProcessConfig",

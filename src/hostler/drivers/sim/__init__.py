@@ -5,25 +5,27 @@ driver runs as it does in production. Images are Python handlers::
 
     async with open_sim_driver({"hello": echo}) as driver:
         driver.add_image("slow", my_handler, pull_time=2.0, init_time=0.5)
+
+* ``container``: a simulated container: image script, one task, an HTTP server on its unix socket
+* ``driver``: simulated driver and cookies, with an event record
 """
 
 from __future__ import annotations
 
-from ._container import SimContainer
-from ._cookie import SimCookie, SimOptions
-from ._driver import SimDriver, SimEvent, SimStatistics, open_sim_driver
-from ._http import SimRequest
-from ._image import (
+from .container import (
     Fault,
+    SimContainer,
     SimDisconnect,
     SimExit,
     SimHandler,
     SimImage,
+    SimRequest,
     SimResponse,
     Stage,
     StartHook,
     echo,
 )
+from .driver import SimCookie, SimDriver, SimEvent, SimOptions, SimStatistics, open_sim_driver
 
 __all__ = [
     "Fault",

@@ -16,11 +16,11 @@ import attrs
 import structlog
 import trio
 
-from hostler.errors import ConfigError, HostlerError
+from ...errors import ConfigError, HostlerError
 
 log = structlog.get_logger(__name__)
 
-_SCRIPT = Path(__file__).with_name("_warden.py")
+_SCRIPT = Path(__file__).with_name("warden.py")
 _START_LIMIT = 30.0
 """Seconds; it takes some ten milliseconds on an idle machine."""
 _END_LIMIT = 5.0

@@ -18,7 +18,7 @@ from hostler.drivers.process import (
     WardenLost,
     open_process_driver,
 )
-from hostler.drivers.process._warden_client import Ward
+from hostler.drivers.process.warden_client import Ward
 from hostler.errors import HostlerError
 from hostler.testing import FunctionBroke, ReadyWatch, call_function
 from tests.functions.build import fnt_path
