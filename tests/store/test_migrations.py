@@ -13,10 +13,9 @@ from sqlalchemy import Engine, inspect, text
 
 from hostler.config import StoreConfig
 from hostler.datastore import AppFilter, DatastoreError
-from hostler.store import _migrate, migrate_database, open_datastore
-from hostler.store._engine import WRITES, make_engine
-from hostler.store._schema import metadata
-from hostler.store._url import parse_database_url
+from hostler.store import migrate, migrate_database, open_datastore
+from hostler.store.engine import WRITES, make_engine, parse_database_url
+from hostler.store.schema import metadata
 
 from .servers import Server
 from .things import a_fn, a_trigger, an_app
@@ -50,7 +49,7 @@ def _structure(engine: Engine) -> dict[str, Any]:
             "options": tables.get_table_options(name),
         }
         for name in tables.get_table_names()
-        if name != _migrate.VERSION_TABLE
+        if name != migrate.VERSION_TABLE
     }
 
 
@@ -95,11 +94,11 @@ async def test_an_upgrade_keeps_rows(
     config = StoreConfig(db_url=new_url)
     async with open_datastore(config) as store:
         app = await store.create_app(an_app())
-    head = ScriptDirectory(str(_migrate._SCRIPTS)).get_current_head()
+    head = ScriptDirectory(str(migrate._SCRIPTS)).get_current_head()
     scripts = tmp_path / "scripts"
     (scripts / "versions").mkdir(parents=True)
-    (scripts / "env.py").write_text((_migrate._SCRIPTS / "env.py").read_text())
-    for path in (_migrate._SCRIPTS / "versions").glob("v*.py"):
+    (scripts / "env.py").write_text((migrate._SCRIPTS / "env.py").read_text())
+    for path in (migrate._SCRIPTS / "versions").glob("v*.py"):
         (scripts / "versions" / path.name).write_text(path.read_text())
     (scripts / "versions" / "next.py").write_text(
         f"import sqlalchemy as sa\nfrom alembic import op\n"
@@ -108,7 +107,7 @@ async def test_an_upgrade_keeps_rows(
         "    column = sa.Column('extra', sa.Integer(), nullable=False, server_default='7')\n"
         "    op.add_column('apps', column)\n"
     )
-    monkeypatch.setattr(_migrate, "_SCRIPTS", scripts)
+    monkeypatch.setattr(migrate, "_SCRIPTS", scripts)
     with pytest.raises(DatastoreError, match="not up to date"):
         async with open_datastore(config, migrate=False):
             pass
@@ -139,8 +138,8 @@ async def test_a_node_waits_for_one_that_migrates(new_url: str, server: Server) 
     database = parse_database_url(new_url).url.database
     take, free, waits = {
         "postgresql": (
-            f"SELECT pg_advisory_lock({_migrate._LOCK_KEY})",
-            f"SELECT pg_advisory_unlock({_migrate._LOCK_KEY})",
+            f"SELECT pg_advisory_lock({migrate._LOCK_KEY})",
+            f"SELECT pg_advisory_unlock({migrate._LOCK_KEY})",
             "SELECT 1 FROM pg_locks WHERE locktype = 'advisory' AND NOT granted",
         ),
         "mysql": (
@@ -182,7 +181,7 @@ async def test_a_migration_that_stopped_half_way_is_run_again(new_url: str) -> N
     """MySQL commits each statement: what is left then is a part of the tables, and no revision."""
     config = StoreConfig(db_url=new_url)
     await migrate_database(config)
-    _execute(new_url, "DROP TABLE triggers", f"DELETE FROM {_migrate.VERSION_TABLE}")
+    _execute(new_url, "DROP TABLE triggers", f"DELETE FROM {migrate.VERSION_TABLE}")
     async with open_datastore(config) as store:
         fn = await store.create_fn(a_fn(await store.create_app(an_app())))
         await store.create_trigger(a_trigger(fn))

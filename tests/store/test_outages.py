@@ -19,7 +19,8 @@ from hostler.config import StoreConfig
 from hostler.datastore import AppPatch, DatastoreError
 from hostler.models import App
 from hostler.rules.errors import AppExists, DatastoreUnavailable
-from hostler.store import SqlDatastore, _transactions, open_datastore
+from hostler.store import SqlDatastore, open_datastore
+from hostler.store import transactions as transactions_module
 
 from ..conftest import Logs
 from .servers import Server
@@ -116,7 +117,7 @@ async def test_a_cancelled_update_leaves_nothing_and_changes_nothing(
 async def test_a_cancelled_operation_that_is_quick_keeps_its_connection(
     patient: SqlDatastore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_transactions, "CANCEL_GRACE", SOON)  # a busy machine's disk is slow
+    monkeypatch.setattr(transactions_module, "CANCEL_GRACE", SOON)  # a busy machine's disk is slow
     engine = patient._transactions.engine
     token = trio.lowlevel.current_trio_token()
     connected: list[object] = []

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.config import ConfigError, StoreConfig
-from hostler.store import _engine, open_datastore
-from hostler.store._url import Database, parse_database_url
+from hostler.store import engine, open_datastore
+from hostler.store.engine import Database, parse_database_url
 
 from .servers import Server
 from .things import an_app
@@ -145,5 +145,5 @@ async def test_a_missing_driver_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError) as caught:
-        _engine.make_engine(parse_database_url(text), StoreConfig())
+        engine.make_engine(parse_database_url(text), StoreConfig())
     assert f"install hostler[{extra}]" in str(caught.value)

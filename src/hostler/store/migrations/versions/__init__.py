@@ -1,0 +1,4 @@
+"""Alembic's versions.
+
+* ``v0001_apps_fns_triggers``: first tables
+"""

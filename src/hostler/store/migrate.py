@@ -24,10 +24,9 @@ from sqlalchemy import (
     update,
 )
 
-from hostler.config import StoreConfig
-from hostler.datastore import DatastoreError
-
-from ._schema import metadata
+from ..config import StoreConfig
+from ..datastore import DatastoreError
+from .schema import metadata
 
 VERSION_TABLE = "hostler_version"
 TIME_LIMIT = 120.0

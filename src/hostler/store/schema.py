@@ -1,4 +1,4 @@
-"""The tables, as this version of hostler uses them. `migrations` is how a database gets there.
+"""Tables, and values as rows.
 
 Ids, names and sources are compared, ordered and unique by the bytes of their UTF-8 form, on all
 databases: the same as by code points. MySQL's collations are no help: of those that every server
@@ -7,8 +7,12 @@ has, even the binary ones ignore spaces at the end.
 
 from __future__ import annotations
 
+import datetime as dt
+import time
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 from sqlalchemy import (
     BigInteger,
     Column,
@@ -25,9 +29,13 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects.mysql import MEDIUMTEXT, VARBINARY
 
+from ..dates import EPOCH
+
 ID_BYTES = 64
 """Ours have 26; declared ones may be others."""
+
 NAME_BYTES = 255
+
 SOURCE_BYTES = 1024
 """With the other columns of its index still under MySQL's limit of 3072 bytes."""
 
@@ -72,6 +80,7 @@ metadata = MetaData(
 )
 
 _BIG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
+
 _MYSQL: dict[str, Any] = {
     "mysql_engine": "InnoDB",
     "mysql_default_charset": "utf8mb4",
@@ -138,3 +147,48 @@ triggers = Table(
     Index(None, "app_id", "name"),
     **_MYSQL,
 )
+
+_texts = msgspec.json.Decoder(dict[str, str])
+
+_row_values = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+def now(after: dt.datetime | None = None) -> dt.datetime:
+    """The time, in whole milliseconds, as the API writes it; later than ``after`` in any case, so
+    that a change can be told by its date even if the clock steps back."""
+    date = _date(time.time_ns() // 1_000_000)
+    return date if after is None else max(date, after + dt.timedelta(milliseconds=1))
+
+
+def _json(value: object) -> str:
+    return msgspec.json.encode(value).decode()
+
+
+def _annotations(text: str) -> dict[str, msgspec.Raw]:
+    # Each on memory of its own, as those that were just decoded from a request.
+    return {key: raw.copy() for key, raw in _row_values.decode(text).items()}
+
+
+def _millis(date: dt.datetime | None) -> int:
+    assert date is not None
+    return (date - EPOCH) // dt.timedelta(milliseconds=1)
+
+
+def _date(millis: int) -> dt.datetime:
+    return EPOCH + dt.timedelta(milliseconds=millis)
+
+
+ENCODERS: dict[str, Callable[[Any], Any]] = {
+    "config": _json,
+    "annotations": _json,
+    "created_at": _millis,
+    "updated_at": _millis,
+}
+"""By field. The others are in a row as they are."""
+
+DECODERS: dict[str, Callable[[Any], Any]] = {
+    "config": _texts.decode,
+    "annotations": _annotations,
+    "created_at": _date,
+    "updated_at": _date,
+}
