@@ -8,8 +8,8 @@ import msgspec
 import pytest
 
 from hostler import models
-from hostler.api._convert import app_document, fn_document, trigger_document
-from hostler.api._endpoints import trigger_endpoint
+from hostler.api.documents import app_document, fn_document, trigger_document
+from hostler.api.handlers import trigger_endpoint
 from tests.front._asgi_client import AsgiRequest
 
 from ._client import HOST, Client

@@ -11,11 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.api import Reply, Route
-from hostler.api._convert import fn_document, new_fn
-from hostler.api._documents import NewApp, NewFn, NewTrigger
-from hostler.api._json import decode
-from hostler.api._request import parse_query
-from hostler.api._routes import Match, Router
+from hostler.api.documents import NewApp, NewFn, NewTrigger, decode, fn_document, new_fn
+from hostler.api.request import parse_query
+from hostler.api.routes import Match, Router
 from hostler.errors import InvalidJSON
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))

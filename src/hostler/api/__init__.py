@@ -2,17 +2,21 @@
 
 `api_app` makes the application. `Listener`, `Middleware` and `Route` are what a program can add
 to it; docs/reference/api.md has an example.
+
+* ``app``: API application: middleware, counting, naming in logs
+* ``documents``: the API's JSON documents, and their conversion from and to models
+* ``handlers``: handlers of apps, functions and triggers, with endpoint annotations
+* ``listeners``: API listeners, and the datastore that asks and tells them
+* ``openapi``: OpenAPI description made from routes and types
+* ``request``: API requests: queries, JSON bodies by Go's rules, body limits
+* ``routes``: routes, resources and what the description says of them
 """
 
-from hostler._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middleware
-
-from ._app import PREFIX, api_app
-from ._listeners import AppListener, FnListener, Listener, TriggerListener
-from ._listening import ListeningDatastore
-from ._metrics import RequestMetrics
-from ._operation import Link, Operation, Query
-from ._request import ApiRequest
-from ._routes import Handler, Route
+from .._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middleware
+from .app import PREFIX, RequestMetrics, api_app
+from .listeners import AppListener, FnListener, Listener, ListeningDatastore, TriggerListener
+from .request import ApiRequest
+from .routes import Handler, Link, Operation, Query, Route
 
 __all__ = [
     "PREFIX",

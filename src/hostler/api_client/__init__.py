@@ -1,13 +1,16 @@
 """A client of the API: a `hostler.datastore.Datastore` that is somewhere else; and of functions.
 
 The only httpx.
+
+* ``calls``: calls of functions over HTTP
+* ``client``: the API as a datastore: requests, retries, errors
+* ``documents``: the API's JSON documents as a client sends and reads them
 """
 
 from __future__ import annotations
 
-from ._calls import Answer, authorization, open_request
-from ._client import ApiClient, open_api_client
-from ._errors import ApiUnavailable, is_foreign, message_of
+from .calls import Answer, ApiUnavailable, authorization, is_foreign, message_of, open_request
+from .client import ApiClient, open_api_client
 
 __all__ = [
     "Answer",

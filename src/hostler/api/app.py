@@ -1,12 +1,18 @@
-"""The ASGI application of the API."""
+"""API application: middleware, counting, naming in logs."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
+import re
+import time
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Protocol
 
+import attrs
 import msgspec
+from structlog.contextvars import bound_contextvars
 
-from hostler._asgi import (
+from .._asgi import (
     ASGIApp,
     BodyBroken,
     Middleware,
@@ -16,29 +22,26 @@ from hostler._asgi import (
     Send,
     answer_lifespan,
     cors,
+    decode_header,
     encoded_reply,
     error_reply,
+    request_id,
     with_middleware,
 )
-from hostler.config import NodeConfig
-from hostler.datastore import Datastore
-from hostler.errors import APIError
-from hostler.rules import Limits
-from hostler.rules.errors import DatastoreUnavailable, InvalidText
-
-from ._apps import app_routes
-from ._endpoints import Endpoints
-from ._fns import fn_routes
-from ._listeners import Listener
-from ._listening import ListeningDatastore
-from ._metrics import RequestMetrics, counted
-from ._naming import naming
-from ._openapi import describe
-from ._request import ApiRequest, BodyLimits, is_json, parse_query
-from ._routes import Match, Route, Router
-from ._triggers import trigger_routes
+from .._spans import PARENT, trace_of
+from ..config import NodeConfig
+from ..datastore import Datastore
+from ..errors import APIError, Blame, ClientCancelled, public_error
+from ..rules import Limits
+from ..rules.errors import DatastoreUnavailable, InvalidText
+from .handlers import Endpoints, app_routes, fn_routes, trigger_routes
+from .listeners import Listener, ListeningDatastore
+from .openapi import describe
+from .request import ApiRequest, BodyLimits, is_json, parse_query
+from .routes import Match, Route, Router
 
 PREFIX = "/v2"
+
 RETRY_AFTER_SECONDS = 1
 """What a client is told to wait when the datastore can't be reached."""
 
@@ -145,3 +148,93 @@ def _always(reply: Reply) -> Callable[[ApiRequest], Awaitable[Reply]]:
         return reply
 
     return handler
+
+
+_REST = re.compile(r"\{(\w+):path\}", re.ASCII)
+
+_PARAM = re.compile(r"\{(\w+)\}", re.ASCII)
+
+
+class RequestMetrics(Protocol):
+    """What the API tells of requests: a `hostler.front.FrontMetrics` is one."""
+
+    def begun(self, path: str, method: str) -> None:
+        """``path`` is that of the route, as Fn writes it (``/v2/apps/:app_id``)."""
+        ...
+
+    def answered(
+        self,
+        path: str,
+        method: str,
+        *,
+        status: int,
+        blame: Blame,
+        fdk_version: str,
+        duration_ns: int,
+    ) -> None:
+        """``fdk_version`` is "": no function was called."""
+        ...
+
+
+@attrs.define
+class Outcome:
+    """What became of a request; set by the one who answers it."""
+
+    reply: Reply | None = None
+
+
+@contextmanager
+def counted(metrics: RequestMetrics | None, route: Route) -> Iterator[Outcome]:
+    """Tell ``metrics``, if there are any, when the block begins and when it ends, and how."""
+    outcome, status = Outcome(), ClientCancelled.default_code
+    if metrics is None:
+        yield outcome
+        return
+    path = _PARAM.sub(r":\1", _REST.sub(r"/*\1", route.path))
+    started_ns = time.monotonic_ns()
+    metrics.begun(path, route.method)
+    try:
+        yield outcome
+        status = outcome.reply.status if outcome.reply is not None else status
+    except BodyBroken:
+        raise
+    except Exception as error:
+        status = public_error(error).code
+        raise
+    finally:
+        metrics.answered(
+            path,
+            route.method,
+            status=status,
+            blame="user" if status < 400 else "service",
+            fdk_version="",
+            duration_ns=time.monotonic_ns() - started_ns,
+        )
+
+
+_PARENT = PARENT.lower()
+
+
+def naming(app: ASGIApp, rid_header: str) -> ASGIApp:
+    """``app``, for whose requests log lines tell the id in the header ``rid_header``, unless that
+    is "", and that of their trace, if they have one."""
+    rid_header = rid_header.lower()
+
+    async def named(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await app(scope, receive, send)
+            return
+        found: dict[str, list[str]] = {rid_header: [], _PARENT: []}
+        for name, value in scope["headers"]:
+            if (values := found.get(name.decode("latin-1"))) is not None:
+                values.append(decode_header(value))
+        labels = {}
+        if rid_header:
+            labels["request_id"] = request_id(found[rid_header])
+        context = trace_of({PARENT: found[_PARENT]})
+        if context.parent in found[_PARENT]:
+            labels["trace_id"] = context.trace_id
+        with bound_contextvars(**labels):
+            await app(scope, receive, send)
+
+    return named

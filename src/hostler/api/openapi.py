@@ -10,11 +10,9 @@ from typing import Any
 import attrs
 import msgspec
 
-from hostler.rules import Limits
-
-from . import _documents as documents
-from ._operation import Link, Operation, Query
-from ._routes import Route
+from ..rules import Limits
+from . import documents
+from .routes import Link, Operation, Query, Route
 
 OPENAPI_VERSION = "3.1.0"
 _REF = "#/components/schemas/{name}"

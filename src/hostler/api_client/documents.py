@@ -12,11 +12,10 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from hostler.datastore import AppPatch, FnPatch, TriggerPatch
-from hostler.dates import format_date, parse_date
-from hostler.models import App, Fn, Trigger
-
-from ._errors import no_api
+from ..datastore import AppPatch, FnPatch, TriggerPatch
+from ..dates import format_date, parse_date
+from ..models import App, Fn, Trigger
+from .calls import no_api
 
 Document = TypeVar("Document")
 

@@ -9,12 +9,11 @@ from urllib.parse import parse_qsl
 import attrs
 import trio
 
-from hostler._asgi import BodyBroken, BodyTimeout, RawHeaders, Receive, Scope, decode_header
-from hostler.config import NodeConfig
-from hostler.datastore import Datastore
-from hostler.errors import RequestTooBig
-
-from ._json import decode
+from .._asgi import BodyBroken, BodyTimeout, RawHeaders, Receive, Scope, decode_header
+from ..config import NodeConfig
+from ..datastore import Datastore
+from ..errors import RequestTooBig
+from .documents import decode
 
 _T = TypeVar("_T")
 

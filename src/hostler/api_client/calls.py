@@ -1,4 +1,4 @@
-"""Calls of functions over HTTP, and other requests whose answer streams."""
+"""Calls of functions over HTTP."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from contextlib import asynccontextmanager
 
 import attrs
 import httpx
+import msgspec
 
-from ._errors import ApiUnavailable
+from ..errors import APIError, FnNotFound
+from ..rules import errors
+from ..rules.errors import Conflict, DatastoreUnavailable, Invalid, NotFound
 
 CONNECT_SECONDS = 5.0
 
@@ -78,3 +81,64 @@ async def _pieces(answer: httpx.Response) -> AsyncIterator[bytes]:
 
 def _reason(error: Exception) -> str:
     return f"{type(error).__name__}: {error}".rstrip(": ")
+
+
+_BY_CODE: dict[int, type[APIError]] = {400: Invalid, 404: NotFound, 409: Conflict}
+
+
+class ApiUnavailable(DatastoreUnavailable):
+    """The API can't be reached, or fails. ``reason`` is for operators: it may name hosts."""
+
+    default_message = "API unavailable, try again later"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__()
+        self.reason = reason
+
+
+def no_api(fault: str) -> ApiUnavailable:
+    """Something answers with a success that is none of the API."""
+    return ApiUnavailable(f"what answers is no API: {fault}")
+
+
+class _Message(msgspec.Struct):
+    message: str = ""
+
+
+def _known() -> dict[tuple[int, str], type[APIError]]:
+    """Errors that always have the same text, by code and text."""
+    found: dict[tuple[int, str], type[APIError]] = {}
+    for value in (*vars(errors).values(), FnNotFound):
+        is_error = isinstance(value, type) and issubclass(value, APIError)
+        if is_error and "default_message" in vars(value):
+            found[value.default_code, value.default_message] = value
+    return found
+
+
+_KNOWN = _known()
+
+_FOREIGN = "the API answered {}"
+
+
+def refusal(status: int, body: bytes) -> APIError:
+    """The error of an answer that is neither a success nor a failure of the API itself.
+
+    One of `hostler.rules.errors` where code and text are its, else a plain one of that code with
+    the text of the body.
+    """
+    text = message_of(body) or _FOREIGN.format(status)
+    known = _KNOWN.get((status, text))
+    return known() if known is not None else _BY_CODE.get(status, APIError)(status, text)
+
+
+def is_foreign(error: APIError) -> bool:
+    """Whether it is the `refusal` of something that has another form of errors than the API."""
+    return error.message == _FOREIGN.format(error.code)
+
+
+def message_of(body: bytes) -> str:
+    """The text of an error document, "" if it is none."""
+    try:
+        return msgspec.json.decode(body, type=_Message).message
+    except (msgspec.DecodeError, UnicodeError):
+        return ""

@@ -1,0 +1,235 @@
+"""Routes, resources and what the description says of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+
+import attrs
+import msgspec
+
+from .._asgi import Reply, Scope, error_reply
+from ..errors import APIError
+from .request import ApiRequest
+
+
+@attrs.frozen
+class Query:
+    """A parameter of the query. It is text unless it is a ``number``."""
+
+    name: str
+    text: str
+    required: bool = False
+    number: bool = False
+
+
+@attrs.frozen
+class Link:
+    """What can be done next with an answer: ``operation`` is the id of another one.
+
+    ``parameters`` and ``body`` name fields of the answer, by the name of what they are for there.
+    """
+
+    operation: str
+    parameters: Mapping[str, str] = attrs.Factory(dict)
+    body: Mapping[str, str] = attrs.Factory(dict)
+
+
+@attrs.frozen(kw_only=True)
+class Operation:
+    """One operation of the OpenAPI description.
+
+    ``request`` and ``response`` are the types that the handler decodes and encodes: their
+    schemas are made of them.
+    """
+
+    id: str
+    summary: str
+    tag: str
+    request: type[msgspec.Struct] | None = None
+    response: type[msgspec.Struct] | None = None
+    """``None`` = the answer is 204, without a document."""
+    errors: Sequence[int] = ()
+    """Statuses of errors beside those that every operation may have."""
+    query: Sequence[Query] = ()
+    links: Sequence[Link] = ()
+
+
+PAGE = (
+    Query("cursor", "The `next_cursor` of the page before."),
+    Query(
+        "per_page", "Items on a page: 30, if this is no number over 0; 100 at most.", number=True
+    ),
+)
+"""The query parameters of every list."""
+
+Handler = Callable[[ApiRequest], Awaitable[Reply]]
+"""Answers a request. An `hostler.errors.APIError` that it raises is the answer; any other error
+is a 500 that tells nothing, and is logged."""
+
+_PARAM = re.compile(r"\{(\w+)(:path)?\}", re.ASCII)
+
+_BODY_METHODS = ("POST", "PUT", "PATCH")
+
+
+@attrs.frozen
+class Route:
+    """A method on a path.
+
+    ``path`` is the whole path. ``{name}`` stands for one part of it that is not empty,
+    ``{name:path}`` at the end for all the rest, with its leading slash.
+    """
+
+    method: str
+    path: str
+    handler: Handler
+    operation: Operation | None = None
+    """How the API's description tells of it; ``None`` = not at all."""
+
+    @property
+    def takes_body(self) -> bool:
+        return self.method in _BODY_METHODS
+
+
+@attrs.frozen
+class Match:
+    """The route of a request."""
+
+    route: Route
+    params: dict[str, str]
+
+
+class Router:
+    """Finds the route of a request. Earlier routes come first.
+
+    Raises `ValueError` for two routes with the same method and path.
+    """
+
+    def __init__(self, routes: Iterable[Route]) -> None:
+        self.routes = tuple(routes)
+        self._patterns = [(_pattern(route.path), route) for route in self.routes]
+        taken: set[tuple[str, str]] = set()
+        for route in self.routes:
+            place = route.method, _PARAM.sub("{}", route.path)
+            if place in taken:
+                raise ValueError(f"two routes for {route.method} {route.path}")
+            taken.add(place)
+
+    def find(self, scope: Scope) -> Match | Reply:
+        """The route, or the answer that there is none: 404, 405, or a redirect to the form
+        without a trailing slash."""
+        path, method = scope["path"], scope["method"]
+        known: set[str] = set()
+        for pattern, route in self._patterns:
+            if match := pattern.fullmatch(path):
+                if method == route.method:
+                    return Match(route, match.groupdict())
+                known.add(route.method)
+        if known:
+            error = APIError(405, f"Method not allowed: {method} {path}")
+            return error_reply(error, [(b"allow", ", ".join(sorted(known)).encode())])
+        if path.endswith("/") and self._knows(path.removesuffix("/")):
+            return _redirect(scope)
+        return error_reply(APIError(404, f"Path not found: {method} {path}"))
+
+    def _knows(self, path: str) -> bool:
+        return any(pattern.fullmatch(path) for pattern, _ in self._patterns)
+
+
+def _pattern(path: str) -> re.Pattern[str]:
+    literals = _PARAM.split(path)
+    parts = []
+    for index in range(0, len(literals), 3):
+        parts.append(re.escape(literals[index]))
+        if index + 1 < len(literals):
+            name, rest = literals[index + 1 : index + 3]
+            parts.append(f"(?P<{name}>/.*)" if rest else f"(?P<{name}>[^/]+)")
+    return re.compile("".join(parts), re.DOTALL)
+
+
+def _redirect(scope: Scope) -> Reply:
+    """307 keeps the method and the body; for GET Fn answers with the older 301."""
+    raw = scope.get("raw_path") or scope["path"].encode()
+    location = raw.removesuffix(b"/")
+    if query := scope["query_string"]:
+        location += b"?" + query
+    return Reply(301 if scope["method"] == "GET" else 307, headers=[(b"location", location)])
+
+
+@attrs.frozen(kw_only=True)
+class Resource:
+    """What the routes of one kind of thing, and their description, are made of."""
+
+    path: str
+    name: str
+    """In the ids of operations: ``Fn`` makes ``GetFn``; and of the path's parameter, ``fn_id``."""
+    noun: str
+    """For people, with its article."""
+    listed: str
+    """What a list is of."""
+    deleted: str
+    """What is deleted."""
+
+    list: Handler
+    create: Handler
+    get: Handler
+    update: Handler
+    delete: Handler
+
+    page: type[msgspec.Struct]
+    one: type[msgspec.Struct]
+    new: type[msgspec.Struct]
+    change: type[msgspec.Struct]
+    """The documents."""
+
+    query: Sequence[Query]
+    """Of a list, beside its pages."""
+    create_errors: Sequence[int]
+    update_errors: Sequence[int]
+    next: Sequence[Link] = ()
+    """What can be made of a new thing."""
+
+    def routes(self) -> Iterator[Route]:
+        path, name, noun = self.path, self.name, self.noun
+        parameter = f"{name.lower()}_id"
+        one = f"{path}/{{{parameter}}}"
+        links = [Link(f"{verb}{name}", {parameter: "id"}) for verb in ("Get", "Update", "Delete")]
+        listing = Operation(
+            id=f"List{name}s",
+            summary=f"A page of {self.listed}, by name.",
+            tag=f"{name}s",
+            response=self.page,
+            query=(*self.query, *PAGE),
+        )
+        creating = Operation(
+            id=f"Create{name}",
+            summary=f"Create {noun}.",
+            tag=f"{name}s",
+            request=self.new,
+            response=self.one,
+            errors=self.create_errors,
+            links=(*self.next, *links),
+        )
+        getting = Operation(
+            id=f"Get{name}",
+            summary=f"{noun.capitalize()}.",
+            tag=f"{name}s",
+            response=self.one,
+            errors=(404,),
+        )
+        updating = Operation(
+            id=f"Update{name}",
+            summary=f"Change {noun}. What is not given stays; the answer is all of it.",
+            tag=f"{name}s",
+            request=self.change,
+            response=self.one,
+            errors=self.update_errors,
+        )
+        deleting = Operation(
+            id=f"Delete{name}", summary=f"Delete {self.deleted}.", tag=f"{name}s", errors=(404,)
+        )
+        yield Route("GET", path, self.list, listing)
+        yield Route("POST", path, self.create, creating)
+        yield Route("GET", one, self.get, getting)
+        yield Route("PUT", one, self.update, updating)
+        yield Route("DELETE", one, self.delete, deleting)
