@@ -16,8 +16,8 @@ from hostler._asgi import Message
 from hostler._output_lines import LINGER
 from hostler.abc import End, Output
 from hostler.tail import LogTail, Where, tail_app
-from hostler.tail._app import BEAT_SECONDS, LAST_SECONDS, MAX_READERS
-from hostler.tail._ring import LINE_OVERHEAD
+from hostler.tail.app import BEAT_SECONDS, LAST_SECONDS, MAX_READERS
+from hostler.tail.ring import LINE_OVERHEAD
 
 
 def output(data: bytes, *, fn: str = "fn", call: str = "call", ends: End = "") -> Output:

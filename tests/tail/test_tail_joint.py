@@ -10,14 +10,9 @@ import trio
 import trio.testing
 
 from hostler.tail import JointTail, LogTail, TailShare, tail_app
-from hostler.tail._app import LAST_SECONDS, MAX_READERS
-from hostler.tail._joint import (
-    AGAIN_SECONDS,
-    ANSWER_SECONDS,
-    LAST_ANSWER_SECONDS,
-    WAIT_SECONDS,
-)
-from hostler.tail._ring import MAX_BATCH_LINES
+from hostler.tail.aggregate import AGAIN_SECONDS, ANSWER_SECONDS, LAST_ANSWER_SECONDS, WAIT_SECONDS
+from hostler.tail.app import LAST_SECONDS, MAX_READERS
+from hostler.tail.ring import MAX_BATCH_LINES
 
 from .test_tail import Client, output
 

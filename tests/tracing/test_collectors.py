@@ -17,7 +17,7 @@ from hostler.config import NodeConfig
 from hostler.errors import ConfigError
 from hostler.functions import load_functions
 from hostler.tracing import open_tracer
-from hostler.tracing._export import QUEUE_SPANS
+from hostler.tracing.export import QUEUE_SPANS
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
 from tests.conftest import Logs
 from tests.front.test_trace import TRACE
@@ -122,9 +122,9 @@ async def test_a_full_node_and_its_api(tmp_path: Path) -> None:
 async def test_a_collector_that_is_not_there_is_told_once(
     setting: str, logs: Logs, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from hostler.tracing import _export
+    from hostler.tracing import export
 
-    monkeypatch.setattr(_export, "SEND_SECONDS", 1)
+    monkeypatch.setattr(export, "SEND_SECONDS", 1)
     config = NodeConfig(**{setting: "http://127.0.0.1:9"})  # type: ignore[arg-type]
     async with open_tracer(config, "lb") as tracer:
         assert tracer is not None
@@ -136,11 +136,11 @@ async def test_a_collector_that_is_not_there_is_told_once(
 
 
 async def test_one_that_refuses_and_then_takes_is_told_twice(logs: Logs) -> None:
-    from hostler.tracing import _export
+    from hostler.tracing import export
 
     async with open_collector(read_zipkin) as collector:
-        exporter = _export._Telling(ZipkinExporter(endpoint=collector.url))
-        refusing = _export._Telling(ZipkinExporter(endpoint="http://127.0.0.1:9"))
+        exporter = export._Telling(ZipkinExporter(endpoint=collector.url))
+        refusing = export._Telling(ZipkinExporter(endpoint="http://127.0.0.1:9"))
         for _ in range(3):
             await trio.to_thread.run_sync(refusing.export, [])
         refusing._inner = exporter
@@ -154,9 +154,9 @@ async def test_a_collector_that_never_answers_holds_nothing_up(
     logs: Logs, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nor do more spans than the queue has room for."""
-    from hostler.tracing import _export
+    from hostler.tracing import export
 
-    monkeypatch.setattr(_export, "CLOSE_SECONDS", 0.3)
+    monkeypatch.setattr(export, "CLOSE_SECONDS", 0.3)
     listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
     port = listeners[0].socket.getsockname()[1]
     async with listeners[0]:
@@ -174,7 +174,7 @@ async def test_a_collector_that_never_answers_holds_nothing_up(
 async def test_without_collectors_opentelemetry_is_not_needed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.delitem(sys.modules, "hostler.tracing._export", raising=False)
+    monkeypatch.delitem(sys.modules, "hostler.tracing.export", raising=False)
     monkeypatch.setitem(sys.modules, "opentelemetry", None)
     async with open_tracer(NodeConfig(), "lb") as tracer:
         assert tracer is None

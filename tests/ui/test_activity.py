@@ -15,10 +15,10 @@ from hostler.errors import APIError, ServerBusy
 from hostler.functions import FunctionTable
 from hostler.models import App, Call, Fn
 from hostler.ui import Activity, Directory, NotedCatalog, Panel, table_lister, ui_app
-from hostler.ui._activity import MAX_FUNCTIONS, RECENT_CALLS
-from hostler.ui._app import LAST_SECONDS, MAX_VIEWERS
-from hostler.ui._catalog import MAX_LISTED, Listing
-from hostler.ui._seconds import KEPT_SECONDS, Second, Seconds
+from hostler.ui.activity import MAX_FUNCTIONS, RECENT_CALLS
+from hostler.ui.app import LAST_SECONDS, MAX_VIEWERS
+from hostler.ui.panel import MAX_LISTED, Listing
+from hostler.ui.seconds import KEPT_SECONDS, Second, Seconds
 from tests.front._asgi_client import AsgiRequest
 
 APP = App(id="a1", name="shop", config={"KEY": "hunter2"})

@@ -9,8 +9,8 @@ import pytest
 import trio
 
 from hostler.ui import Activity, JointPanel, Panel
-from hostler.ui._documents import Load, RunnerRow
-from hostler.ui._share import Cursor, Share, state_of
+from hostler.ui.aggregate import Cursor, Share, state_of
+from hostler.ui.documents import Load, RunnerRow
 
 from .test_activity import call, panel
 

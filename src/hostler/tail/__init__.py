@@ -1,15 +1,15 @@
 """What functions have printed lately, for people who look: ``GET /logs``.
 
-_ring      the last lines of a node, bounded, with a cursor for each reader
-_joint     the same of several processes, which tell each other
-_app       the ASGI application: newline-delimited JSON, once or followed
-
 It shares nothing with log collectors (`hostler.runner.FunctionLogs`): a reader takes no line from
 anybody, and a reader that is too slow loses lines, which it is told.
+
+* ``aggregate``: lines of all worker processes of a node
+* ``app``: `GET /logs`, and lines as documents
+* ``ring``: ring of the last lines, bounded in bytes
 """
 
-from ._app import tail_app
-from ._joint import JointTail, TailShare
-from ._ring import LogTail, Where
+from .aggregate import JointTail, TailShare
+from .app import tail_app
+from .ring import LogTail, Where
 
 __all__ = ["JointTail", "LogTail", "TailShare", "Where", "tail_app"]

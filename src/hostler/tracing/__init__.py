@@ -2,13 +2,15 @@
 
 `open_tracer` makes a `Tracer` from the settings, ``None`` if none is wanted. `traced_app` records
 the requests of a front end, `traced_agent` the calls of an LB agent and `traced_runner` those of
-a runner's agent. Only ``_export`` knows OpenTelemetry, which is an optional dependency.
+a runner's agent. Only ``export`` knows OpenTelemetry, which is an optional dependency.
+
+* ``export``: exporters: OTLP and Zipkin (the only OpenTelemetry)
+* ``listeners``: spans of requests and calls, as middleware and call listeners
+* ``open``: a tracer from the settings; loads OpenTelemetry only if one is wanted
 """
 
-from hostler._spans import Span, Tracer
-
-from ._agents import traced_agent, traced_runner
-from ._app import traced_app
-from ._open import open_tracer
+from .._spans import Span, Tracer
+from .listeners import traced_agent, traced_app, traced_runner
+from .open import open_tracer
 
 __all__ = ["Span", "Tracer", "open_tracer", "traced_agent", "traced_app", "traced_runner"]

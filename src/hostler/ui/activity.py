@@ -1,4 +1,4 @@
-"""What has been called lately: fed by each call, read by those who look."""
+"""Recent calls and rates: a listener, bounded in memory."""
 
 from __future__ import annotations
 
@@ -10,23 +10,28 @@ from itertools import islice
 import attrs
 import msgspec
 
-from hostler.abc import CallListener
-from hostler.call import PendingCall, Timings
-from hostler.errors import ServerBusy, public_error
-from hostler.models import App, Fn
-
-from ._documents import CallRow, Outcome, Stages
-from ._seconds import CountedSecond, Seconds
+from ..abc import CallAgent, CallListener
+from ..call import CallOption, PendingCall, Timings
+from ..errors import ServerBusy, public_error
+from ..models import App, Fn
+from .documents import CallRow, Outcome, Stages
+from .seconds import CountedSecond, Seconds
 
 RECENT_CALLS = 100
 """Calls that are kept with their timelines."""
+
 MAX_FUNCTIONS = 1000
 """Functions with figures of their own; those that were not called for longest are forgotten."""
+
 MAX_RUNNERS = 1000
+
 _FN_SAMPLES = 64
 """Latest durations of a function that its median is made of."""
+
 _MAX_MESSAGE = 300
+
 _REFUSED = str(ServerBusy())
+
 _CANCELLED = "cancelled"
 
 
@@ -225,3 +230,29 @@ def _stages(ended: _Ended) -> Stages:
 
 def _ms(duration_ns: int) -> float:
     return round(duration_ns / 1e6, 3)
+
+
+class ObservedAgent(CallAgent):
+    """Passes all on to ``inner``, and each call that is over to ``activity``.
+
+    Unlike a listener it hears also of calls that never began, and of the error that ended a call.
+    Of a detached call that ends after its submitter has gone it can't hear the end, so such calls
+    are left out: for them ``activity`` has to listen.
+    """
+
+    def __init__(self, inner: CallAgent, activity: Activity) -> None:
+        self._inner = inner
+        self._activity = activity
+
+    def get_call(self, *options: CallOption) -> PendingCall:
+        return self._inner.get_call(*options)
+
+    async def submit(self, call: PendingCall) -> None:
+        try:
+            await self._inner.submit(call)
+        except BaseException as error:
+            if call.model.type != "detached":
+                self._activity.note(call, error)
+            raise
+        if call.model.type != "detached":
+            self._activity.note(call)

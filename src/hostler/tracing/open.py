@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from hostler._spans import Tracer
-from hostler.config import NodeConfig
-from hostler.errors import ConfigError
+from .._spans import Tracer
+from ..config import NodeConfig
+from ..errors import ConfigError
 
 EXTRA = "hostler[tracing]"
 
@@ -25,7 +25,7 @@ async def open_tracer(config: NodeConfig, node: str) -> AsyncIterator[Tracer | N
         yield None
         return
     try:
-        from ._export import open_exporting
+        from .export import open_exporting
     except ModuleNotFoundError as error:
         raise ConfigError(
             f"FN_ZIPKIN_URL and FN_JAEGER_URL need OpenTelemetry: pip install '{EXTRA}' ({error})"

@@ -9,9 +9,9 @@ from typing import TypeVar
 
 import msgspec
 
-from ._activity import RECENT_CALLS
-from ._documents import CallRow, Containers, FnKnown, FnRow, Listed, Load, RunnerRow, State
-from ._seconds import CountedSecond, Second
+from .activity import RECENT_CALLS
+from .documents import CallRow, Containers, FnKnown, FnRow, Listed, Load, RunnerRow, State
+from .seconds import CountedSecond, Second
 
 MAX_ROWS = 300
 """Functions in one document."""

@@ -1,4 +1,4 @@
-"""The calls of an agent as spans.
+"""Spans of requests and calls, as middleware and call listeners.
 
 On a load balancer ``place`` is a call from its submission to its end (of a detached one: to its
 acknowledgement), and each attempt at a runner is an ``engage`` in it. On a runner ``run`` is the
@@ -10,11 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from hostler._spans import PARENT, Attributes, Span, Tracer, ending, trace_of
-from hostler.abc import CallAgent, CallListener, InnerAgent
-from hostler.call import CallOption, PendingCall
-from hostler.errors import ServerBusy
-from hostler.protocol import LoadHint
+from .._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from .._spans import (
+    PARENT,
+    STATE,
+    Attributes,
+    Span,
+    TraceContext,
+    Tracer,
+    ending,
+    request_span,
+    trace_of,
+)
+from ..abc import CallAgent, CallListener, InnerAgent
+from ..call import CallOption, PendingCall
+from ..errors import ServerBusy
+from ..protocol import LoadHint
 
 STAGES = {
     "ctr_prep_ns": "prepare",
@@ -149,3 +160,74 @@ def _hand_on(call: PendingCall, span: Span) -> None:
     headers = call.model.headers
     names = {PARENT, *(name for name in (TRIGGERS_PARENT,) if name in headers)}
     call.model.headers = {**headers, **{name: [span.traceparent] for name in names}}
+
+
+RECORDED = ("/invoke", "/t", "/v2")
+"""First parts of the paths that are worth a span: not those that somebody polls."""
+
+_PARENT, _STATE = PARENT.lower().encode(), STATE.lower().encode()
+
+_CALL_ID = b"fn-call-id"
+
+
+def traced_app(app: ASGIApp, tracer: Tracer | None) -> ASGIApp:
+    """``app``, each of whose requests is a span, and the parent of what is done for it.
+
+    ``app`` finds the span in the request's ``traceparent``. All requests are recorded, also
+    those of a trace that its beginner does not sample (as in Fn).
+    """
+    if tracer is None:
+        return app
+
+    async def traced(scope: Scope, receive: Receive, send: Send) -> None:
+        first = "/" + scope["path"][1:].partition("/")[0] if scope["type"] == "http" else ""
+        if first not in RECORDED:
+            await app(scope, receive, send)
+            return
+        headers: RawHeaders = list(scope["headers"])
+        context, is_given = _context_of(headers)
+        method = scope["method"]
+        span = tracer.start(
+            f"{method} {first}",
+            {"http.request.method": method, "url.path": scope["path"]},
+            parent=context.parent if is_given else "",
+            kind="server",
+        )
+        status = 0
+
+        async def noting(message: Message) -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                found = dict(message.get("headers", ()))
+                span.note({"http.response.status_code": status})
+                if _CALL_ID in found:
+                    span.note({"fn.call_id": found[_CALL_ID].decode()})
+            await send(message)
+
+        own = [(_PARENT, span.traceparent.encode())]
+        if is_given and context.state:
+            own.append((_STATE, context.state.encode()))
+        kept = [pair for pair in headers if pair[0] not in (_PARENT, _STATE)]
+        token = request_span.set(span)
+        try:
+            with ending(span):
+                await app({**scope, "headers": [*kept, *own]}, receive, noting)
+                if status >= 500:
+                    span.end(f"status {status}")
+                elif not status:
+                    span.end("no answer")
+        finally:
+            request_span.reset(token)
+
+    return traced
+
+
+def _context_of(headers: RawHeaders) -> tuple[TraceContext, bool]:
+    """The context of a request, and whether it is the client's."""
+    values: dict[str, list[str]] = {PARENT: [], STATE: []}
+    for name, value in headers:
+        if name in (_PARENT, _STATE):
+            values[name.decode().capitalize()].append(value.decode("latin-1"))
+    context = trace_of(values)
+    return context, context.parent in values[PARENT]

@@ -8,12 +8,10 @@ from urllib.parse import parse_qsl
 import attrs
 import trio
 
-from hostler._asgi import ASGIApp, RawHeaders, Receive, Reply, Scope, Send, error_reply
-from hostler.errors import APIError
-
-from ._documents import document_of, encoded
-from ._joint import JointTail
-from ._ring import LogTail, Where
+from .._asgi import ASGIApp, RawHeaders, Receive, Reply, Scope, Send, error_reply
+from ..errors import APIError
+from .aggregate import JointTail, document_of, encoded
+from .ring import LogTail, Where
 
 MAX_READERS = 16
 """Requests at once; others are told to come back."""

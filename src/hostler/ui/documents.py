@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from ._seconds import Second
+from .seconds import Second
 
 Outcome = Literal["success", "error", "timeout", "refused", "cancelled"]
 Listed = Literal["complete", "partial", "stale", "none"]

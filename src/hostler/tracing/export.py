@@ -17,7 +17,7 @@ from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider, sampling
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
 
-from hostler._spans import Attributes, Kind
+from .._spans import Attributes, Kind
 
 log = structlog.get_logger(__name__)
 

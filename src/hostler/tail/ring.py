@@ -10,8 +10,8 @@ from itertools import islice
 import attrs
 import trio
 
-from hostler._output_lines import LineCutter, Source
-from hostler.abc import Output
+from .._output_lines import LineCutter, Source
+from ..abc import Output
 
 LINE_OVERHEAD = 200
 """Bytes that a line counts beside its data, so that empty ones are bounded too."""

@@ -1,4 +1,4 @@
-"""The last lines of a node of several processes: each of them tells those of all."""
+"""Lines of all worker processes of a node."""
 
 from __future__ import annotations
 
@@ -15,22 +15,68 @@ import attrs
 import msgspec
 import trio
 
-from ._documents import LineDocument, document_of, encoded
-from ._ring import MAX_BATCH_LINES, LogTail, Where
+from .ring import MAX_BATCH_LINES, LogTail, TailLine, Where
+
+
+class LineDocument(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+    """One line. Bytes of it that are no UTF-8 are replaced."""
+
+    at: float
+    """Seconds since 1970."""
+    app_id: str
+    fn_id: str
+    call_id: str
+    """The call that the container worked on, or worked on last; "" = before the first one."""
+    container_id: str
+    stream: str
+    """``stdout`` or ``stderr``."""
+    line: str
+
+
+class LostDocument(msgspec.Struct, frozen=True, gc=False):
+    """In the place of lines, of whatever function, that went before the reader took them."""
+
+    lost: int
+
+
+def document_of(line: TailLine) -> LineDocument:
+    source = line.source
+    return LineDocument(
+        at=round(line.at, 3),
+        app_id=source.app_id,
+        fn_id=source.fn_id,
+        call_id=source.call_id,
+        container_id=source.container_id,
+        stream="stderr" if line.is_stderr else "stdout",
+        line=line.data.decode(errors="replace").removesuffix("\r"),
+    )
+
+
+def encoded(lost: int, lines: list[LineDocument]) -> bytes:
+    """Newline-delimited JSON."""
+    documents: list[LineDocument | LostDocument] = [*lines]
+    if lost:
+        documents.insert(0, LostDocument(lost))
+    return b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
+
 
 WAIT_SECONDS = 10.0
 """By then a question that waits for lines is answered, so that it ends if its asker has left, and a
 follower sees an empty line."""
+
 ANSWER_SECONDS = 2.0
 """A process that does not answer another question by then is left out."""
+
 LAST_ANSWER_SECONDS = 0.5
 """The same for all questions while the node drains, which leaves a reader time to take the rest."""
+
 AGAIN_SECONDS = 1.0
 """Until one that does not answer is asked again."""
 
 Ask = Callable[[bytes], Awaitable[bytes]]
 """What the `TailShare.answer` of another process says to a question. Raises `OSError` if it does
 not answer, or not to the end."""
+
 Send = Callable[[bytes], Awaitable[None]]
 
 

@@ -1,0 +1,318 @@
+"""The parts of a node that the page shows."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Literal, Protocol
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from ..abc import LoadListener, Runner, RunnerPool
+from ..datastore import AppFilter, Datastore, FnFilter
+from ..functions import Catalog, FunctionTable
+from ..models import App, Fn, Trigger
+from ..protocol import LoadHint
+from .activity import Activity, FnActivity
+from .aggregate import MAX_ROWS, Cursor, FnShare, Share, state_of
+from .documents import Containers, Listed, Load, RunnerRow, State
+
+if TYPE_CHECKING:
+    from ..agent import Agent, FnContainers
+    from ..lb import LBAgent
+    from ..pool import DynamicPool, RunnerHealth
+
+
+class RunnerLoads(LoadListener):
+    """What the runners of ``pool`` tell of their load. They are known by their addresses."""
+
+    def __init__(self, pool: DynamicPool) -> None:
+        self._pool = pool
+        self._hints: dict[str, LoadHint] = {}
+        pool.add_load_listener(self)
+
+    def note_load(self, pool: RunnerPool, runner: Runner, hint: LoadHint | None) -> None:
+        if hint is None:
+            self._hints.pop(runner.address, None)
+        else:
+            self._hints[runner.address] = hint
+
+    def rows(self, activity: Activity) -> list[RunnerRow]:
+        return [self._row(health, activity) for health in self._pool.health()]
+
+    def _row(self, health: RunnerHealth, activity: Activity) -> RunnerRow:
+        hint = self._hints.get(health.address)
+        return RunnerRow(
+            address=health.address,
+            state=health.state,
+            cause=health.cause,
+            share=round(health.share, 2),
+            calls=activity.calls_of_runner(health.address),
+            active=None if hint is None else hint.active,
+            free_memory=None if hint is None else hint.free_memory,
+            reclaimable_memory=None if hint is None else hint.reclaimable_memory,
+            idle_containers=None if hint is None else sum(hint.warm.values()),
+        )
+
+
+log = structlog.get_logger(__name__)
+
+MAX_LISTED = 500
+"""Functions that are listed at most."""
+
+REFRESH_SECONDS = 10.0
+"""Between two readings of the list, and only while somebody looks."""
+
+READ_SECONDS = 3.0
+"""A database that takes longer must not keep the page from showing the rest."""
+
+
+@attrs.frozen
+class Listing:
+    """Functions with their apps."""
+
+    functions: Sequence[tuple[App, Fn]] = ()
+    complete: bool = True
+
+
+Lister = Callable[[], Awaitable[Listing]]
+
+
+class NotedCatalog:
+    """A `Catalog` that tells ``activity`` the names of what was found in ``inner``."""
+
+    def __init__(self, inner: Catalog, activity: Activity) -> None:
+        self._inner = inner
+        self._activity = activity
+
+    async def find(self, fn_id: str) -> tuple[App, Fn]:
+        app, fn = await self._inner.find(fn_id)
+        self._activity.note_fn(app, fn)
+        return app, fn
+
+    async def find_trigger(self, app_name: str, source: str) -> tuple[App, Fn, Trigger]:
+        app, fn, trigger = await self._inner.find_trigger(app_name, source)
+        self._activity.note_fn(app, fn)
+        return app, fn, trigger
+
+
+class Directory:
+    """The functions that exist, read again when somebody looks and they were read long ago."""
+
+    def __init__(self, read: Lister) -> None:
+        self._read = read
+        self._lock = trio.Lock()
+        self._due = float("-inf")
+        self.listing: Listing | None = None
+        self.stale = False
+        """They could not be read again."""
+
+    async def refresh(self) -> None:
+        """Make it young enough. Raises nothing; what is there stays if reading fails."""
+        if trio.current_time() < self._due:
+            return
+        async with self._lock:
+            if trio.current_time() < self._due:
+                return
+            try:
+                with trio.fail_after(READ_SECONDS):
+                    self.listing = await self._read()
+                self.stale = False
+            except Exception as error:  # noqa: BLE001  (a page without names is better than none)
+                self.stale = True
+                log.warning("functions can't be listed for the page", reason=str(error))
+            self._due = trio.current_time() + REFRESH_SECONDS
+
+
+def table_lister(table: FunctionTable) -> Lister:
+    """Those of a declaration."""
+
+    async def read() -> Listing:
+        await trio.lowlevel.checkpoint()
+        pairs = [(table.apps[fn.app_id], fn) for fn in table.fns.values()]
+        return Listing(pairs[:MAX_LISTED], complete=len(pairs) <= MAX_LISTED)
+
+    return read
+
+
+def datastore_lister(store: Datastore) -> Lister:
+    """Those of a database."""
+
+    async def read() -> Listing:
+        pairs: list[tuple[App, Fn]] = []
+        apps = await store.list_apps(AppFilter(per_page=MAX_LISTED))
+        for app in apps.items:
+            left = MAX_LISTED - len(pairs)
+            page = await store.list_fns(FnFilter(app_id=app.id, per_page=left))
+            pairs.extend((app, fn) for fn in page.items)
+            if len(pairs) == MAX_LISTED:
+                return Listing(pairs, complete=False)
+        return Listing(pairs, complete=not apps.next_cursor)
+
+    return read
+
+
+class StateSource(Protocol):
+    """What the page shows."""
+
+    async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
+        """What is so now and what is new since ``cursor``, and the cursor for the next time. Does
+        not wait for long."""
+
+
+@attrs.define(kw_only=True, eq=False)
+class Panel:
+    """The parts of a node that the page looks at; ``None`` = the node has none.
+
+    It is filled in while the node opens, and read whenever somebody looks.
+    """
+
+    node: Literal["full", "lb", "runner", "api"]
+    is_ready: Callable[[], bool]
+    activity: Activity | None = None
+    agent: Agent | None = None
+    lb: LBAgent | None = None
+    runners: RunnerLoads | None = None
+    directory: Directory | None = None
+    started: float = attrs.Factory(time.time)
+
+    async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
+        """See `StateSource`. Waits for the list of functions, not long."""
+        now = time.time()
+        return state_of([await self.share(cursor, now)], cursor, now)
+
+    async def share(self, cursor: Cursor, now: float) -> Share:
+        """What this process alone tells of time ``now``."""
+        if self.directory is not None:
+            await self.directory.refresh()
+        functions, total = self._functions()
+        activity, process = self.activity, os.getpid()
+        seen = cursor.seen.get(process, 0)
+        return Share(
+            process=process,
+            node=self.node,
+            ready=self.is_ready(),
+            started=self.started,
+            calls=activity.calls if activity else 0,
+            failed=activity.failed if activity else 0,
+            load=self._load(),
+            seconds=activity.seconds_since(cursor.second, now) if activity else None,
+            recent=activity.recent_since(seen) if activity else None,
+            functions=functions,
+            functions_total=total,
+            listing=self._listing(),
+            runners=self.runners.rows(activity) if self.runners and activity else None,
+        )
+
+    def _listing(self) -> Listed:
+        if self.directory is None:
+            return "none"
+        if self.directory.stale or self.directory.listing is None:
+            return "stale"
+        return "complete" if self.directory.listing.complete else "partial"
+
+    def _load(self) -> Load | None:
+        if self.agent is not None:
+            s = self.agent.statistics()
+            return Load(
+                queued=s.queued,
+                running=s.running,
+                launches_waiting=s.waiting_for_room,
+                memory_used=s.used.memory,
+                memory_total=s.total.memory,
+                cpus_used=s.used.cpus,
+                cpus_total=s.total.cpus,
+            )
+        if self.lb is not None:
+            found = self.lb.statistics()
+            return Load(queued=found.queued, running=found.running)
+        return None
+
+    def _functions(self) -> tuple[list[FnShare], int]:
+        """Those that were called first, then the others that are listed."""
+        known = dict(self.activity.functions()) if self.activity else {}
+        containers = _census(self.agent) if self.agent else {}
+        for fn_id, found in containers.items():
+            known.setdefault(fn_id, FnActivity(image=found.image))
+        listing = self.directory.listing if self.directory else None
+        if listing is not None:
+            listed = {fn.id: (app, fn) for app, fn in listing.functions}
+            for fn_id, (app, fn) in listed.items():
+                entry = known.setdefault(fn_id, FnActivity())
+                entry.app, entry.name, entry.image = app.name, fn.name, fn.image
+            if listing.complete:  # what is not there has been removed
+                known = {i: known[i] for i in known if i in listed or i in containers}
+        rows = [self._row(fn_id, known[fn_id], containers) for fn_id in list(known)[:MAX_ROWS]]
+        return rows, len(known)
+
+    def _row(
+        self, fn_id: str, function: FnActivity, containers: Mapping[str, FnContainers]
+    ) -> FnShare:
+        return FnShare(
+            id=fn_id,
+            app=function.app,
+            name=function.name,
+            image=function.image,
+            calls=function.calls,
+            failed=function.failed,
+            samples=list(function.samples),
+            last=function.last,
+            containers=None if self.agent is None else _containers(containers.get(fn_id)),
+        )
+
+
+def _census(agent: Agent) -> Mapping[str, FnContainers]:
+    from ..agent import census
+
+    return census(agent)
+
+
+def _containers(found: FnContainers | None) -> Containers:
+    from ..agent import ContainerState
+
+    if found is None:
+        return Containers()
+    return Containers(
+        starting=found.states[ContainerState.START] + found.states[ContainerState.WAIT],
+        idle=found.states[ContainerState.IDLE],
+        busy=found.states[ContainerState.BUSY],
+        paused=found.states[ContainerState.PAUSED],
+        memory=found.memory,
+    )
+
+
+AskOthers = Callable[[bytes], Awaitable[Mapping[int, bytes]]]
+"""What the `JointPanel.answer` of each other process says to a question; those that don't answer in
+time are left out. The keys are of no importance here."""
+
+
+class _Question(msgspec.Struct, frozen=True, array_like=True):
+    cursor: Cursor
+    now: float
+
+
+class JointPanel(StateSource):
+    """``own`` is the part of this process, ``ask`` reaches the others."""
+
+    def __init__(self, own: Panel, ask: AskOthers) -> None:
+        self._own = own
+        self._ask = ask
+
+    async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
+        # One time for all, or a second that is over here and not yet there would lack theirs.
+        question = _Question(cursor, time.time())
+        answers = await self._ask(msgspec.msgpack.encode(question))
+        shares = [
+            await self._own.share(cursor, question.now),
+            *(msgspec.msgpack.decode(answer, type=Share) for answer in answers.values()),
+        ]
+        return state_of(shares, cursor, question.now)
+
+    async def answer(self, question: bytes) -> bytes:
+        """To what another process asks."""
+        asked = msgspec.msgpack.decode(question, type=_Question)
+        return msgspec.msgpack.encode(await self._own.share(asked.cursor, asked.now))
