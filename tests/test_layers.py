@@ -24,7 +24,6 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(
         [
             "_call_document",
-            "_plain_http",
             "_spans",
             "abc",
             "call",
@@ -50,7 +49,6 @@ LAYERS: dict[str, int] = {
             "_descriptors",
             "_document",
             "_file_locks",
-            "_iofs",
             "_launch_policy",
             "_output_lines",
             "bodies",
@@ -63,7 +61,7 @@ LAYERS: dict[str, int] = {
         ],
         1,
     ),
-    **dict.fromkeys(["api_client", "drivers", "store", "tracing", "wire"], 2),
+    **dict.fromkeys(["api_client", "drivers", "http1", "store", "tracing", "wire"], 2),
     **dict.fromkeys(["agent", "pool"], 3),
     **dict.fromkeys(["api", "front", "lb", "runner"], 4),
     **dict.fromkeys(["tail", "testing", "ui"], 5),

@@ -14,7 +14,6 @@ import trio
 
 from hostler.abc import Body, ContainerTask, Cookie, Driver, RunningContainer, RunResult
 from hostler.agent import Resources
-from hostler.agent._connection import KEEP_ALIVE
 from hostler.agent._execution import END_WAIT, REASON_WAIT
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
@@ -34,6 +33,7 @@ from hostler.errors import (
     FunctionResponseError,
     ServerBusy,
 )
+from hostler.http1.client import KEEP_ALIVE
 
 from .nodes import Node, Recorder, open_node, until
 from .test_agent_contract import StreamBody

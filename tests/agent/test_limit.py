@@ -12,19 +12,19 @@ import trio.testing
 
 from hostler import options
 from hostler.abc import CallListener, ContainerTask, Cookie
-from hostler.agent._connection import Channel
 from hostler.agent._exchange import Exchange
 from hostler.agent._limit import CallEnded, CallLimit
+from hostler.agent.socket_directory import Channel
 from hostler.call import PendingCall, build_call
 from hostler.drivers.sim import echo, open_sim_driver
 from hostler.errors import APIError, CallTimeout
 from hostler.models import Call
 from hostler.protocol import Headers
 
+from ..http1.test_client_surplus import Function, open_function, response
 from .functions import hang
 from .nodes import Node, Recorder, call_model, open_node
 from .test_agent_calls import Wrapping
-from .test_surplus import Function, open_function, response
 
 
 async def wait(seconds: float) -> str:

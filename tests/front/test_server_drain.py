@@ -16,9 +16,9 @@ import trio.testing
 from hostler.api import json_reply
 from hostler.call import PendingCall
 from hostler.front import HttpServer, invoke_app, open_listeners, serve_http
-from hostler.front._connection import FIRST_SECONDS
 from hostler.front._listen import address_of
 from hostler.front._server import HANDSHAKE_SECONDS
+from hostler.http1.server import FIRST_SECONDS
 
 from ._agent import TABLE, ScriptedAgent, hang
 from ._sockets import Client, connect_late, open_front, until
@@ -72,7 +72,7 @@ async def test_clients_that_have_begun_to_connect_are_served(
 async def test_the_first_request_of_a_new_connection_may_be_on_its_way(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("hostler.front._connection.FIRST_SECONDS", 60)
+    monkeypatch.setattr("hostler.http1.server.FIRST_SECONDS", 60)
     async with open_front() as front:
         client = await front.connect()
         await front.wait_connections(1)
@@ -99,7 +99,7 @@ async def test_a_kept_connection_is_closed_at_once_unless_a_request_has_arrived(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On the second one, the request is in the kernel's buffer as the drain begins."""
-    monkeypatch.setattr("hostler.front._connection.FIRST_SECONDS", 60)
+    monkeypatch.setattr("hostler.http1.server.FIRST_SECONDS", 60)
     async with open_front() as front:
         idle, asking = await front.connect(), await front.connect()
         for client in (idle, asking):

@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from hostler.config import NodeConfig
-from hostler.front import _connection
+from hostler.http1 import server
 
 from ._agent import ScriptedAgent, hang
 from ._sockets import open_front, until
@@ -50,13 +50,13 @@ async def test_a_refused_client_is_listened_to_within_limits(
     end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if end == "bytes":
-        monkeypatch.setattr(_connection, "LINGER_BYTES", 100_000)
+        monkeypatch.setattr(server, "LINGER_BYTES", 100_000)
     elif end == "quiet":
-        monkeypatch.setattr(_connection, "LINGER_SECONDS", 0.05)
+        monkeypatch.setattr(server, "LINGER_SECONDS", 0.05)
     elif end == "total":
-        monkeypatch.setattr(_connection, "LINGER_TOTAL_SECONDS", 0.05)
+        monkeypatch.setattr(server, "LINGER_TOTAL_SECONDS", 0.05)
     else:
-        monkeypatch.setattr(_connection, "LINGER_DRAIN_SECONDS", 0.05)
+        monkeypatch.setattr(server, "LINGER_DRAIN_SECONDS", 0.05)
     async with open_front(config=NodeConfig(max_request_size=1000), grace=60) as front:
         client = await front.connect()
         await client.send(

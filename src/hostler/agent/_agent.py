@@ -16,8 +16,8 @@ from hostler._concurrency.directory_watch import open_directory_watcher
 from hostler._concurrency.drain import Grace
 from hostler._concurrency.gate import Gate, GateClosed
 from hostler._concurrency.nurseries import as_it_is, is_cancellation
-from hostler._iofs import choose_tmpfs, remove_leaked_directories
 from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive, OutputSink
+from hostler.agent.socket_directory import choose_tmpfs, remove_leaked_directories
 from hostler.call import CallOption, PendingCall, build_call, check_overrider, tell_after
 from hostler.config import AgentConfig
 from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy

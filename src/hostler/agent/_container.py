@@ -20,7 +20,6 @@ from hostler.errors import APIError, ContainerInitTimeout, ServerBusy
 from hostler.metrics import ReadyOutcome
 
 from .._concurrency.alarm import Nap
-from ._connection import Channel
 from ._decisions import Plan, Resources, plan_idle
 from ._endings import why_not_ready
 from ._events import AgentEvents, ContainerState, ContainerTrack
@@ -34,6 +33,7 @@ from ._sandbox import Sandbox
 from ._startup import Kit, NotNeeded
 from ._waiting import Launch
 from ._worth import MAX_SECONDS
+from .socket_directory import Channel
 
 log = structlog.get_logger(__name__)
 

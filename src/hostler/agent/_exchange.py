@@ -21,9 +21,9 @@ from hostler.errors import (
 )
 from hostler.protocol import BODY_PIECE
 
-from ._connection import Channel, Connection, FunctionBroke, HeadTooBig, Stale
+from ..http1.client import Connection, FunctionBroke, HeadTooBig, RequestHead, ResponseHead, Stale
 from ._limit import CallEnded, CallLimit
-from ._request import RequestHead, ResponseHead
+from .socket_directory import Channel
 
 log = structlog.get_logger(__name__)
 

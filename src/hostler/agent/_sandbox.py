@@ -9,13 +9,13 @@ import structlog
 import trio
 
 from hostler._concurrency.directory_watch import DirectoryWatch
-from hostler._iofs import SocketDirectory, make_socket_directory
 from hostler.abc import ContainerTask, Cookie, RunningContainer
+from hostler.agent.socket_directory import SocketDirectory, make_socket_directory
 from hostler.call import Timings, stopwatch
 from hostler.errors import HostlerError
 
-from ._connection import Channel
 from ._startup import Kit, create_and_run, pull, wait_ready
+from .socket_directory import Channel
 
 log = structlog.get_logger(__name__)
 

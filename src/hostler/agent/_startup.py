@@ -12,8 +12,8 @@ import structlog
 import trio
 
 from hostler._concurrency.directory_watch import DirectoryWatch, DirectoryWatcher
-from hostler._iofs import SOCKET_NAME, BadSocket, FunctionSocket, SocketDirectory
 from hostler.abc import Cookie, Driver, KeepAlive, OutputSink, RunningContainer
+from hostler.agent.socket_directory import SOCKET_NAME, BadSocket, FunctionSocket, SocketDirectory
 from hostler.call import Timings, stopwatch
 from hostler.config import AgentConfig
 from hostler.errors import (

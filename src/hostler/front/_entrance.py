@@ -10,8 +10,8 @@ import structlog
 import trio
 
 from .._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
+from ..http1.server import ClientSocket
 from ._listen import refuse_clients
-from ._socket import ClientSocket
 
 log = structlog.get_logger(__name__)
 

@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import attrs
 
-from hostler._asgi import Scope
-from hostler.functions import FunctionSource, TriggerSource
-
+from .._asgi import Scope
+from ..functions import FunctionSource, TriggerSource
+from ..http1.server import INVOKE_PATH, TRIGGER_PATH
 from ._entries import Entry, InvokeEntry, TriggerEntry, Way
 from ._head import Head
 from ._invoke import Invoker
-
-_INVOKE = "/invoke/"
-_TRIGGER = "/t/"
-CALL_PATHS = (_INVOKE.encode(), _TRIGGER.encode())
-"""Beginnings of the targets that call functions."""
 
 
 @attrs.frozen(eq=False)
@@ -31,8 +26,8 @@ class CallRoutes:
         return Way.of(entry, Head.of(scope)) if entry else None
 
     def is_invoke(self, path: str) -> bool:
-        fn_id = path.removeprefix(_INVOKE)
-        return path.startswith(_INVOKE) and bool(fn_id) and "/" not in fn_id
+        fn_id = path.removeprefix(INVOKE_PATH)
+        return path.startswith(INVOKE_PATH) and bool(fn_id) and "/" not in fn_id
 
     def _entry(self, path: str, method: str) -> Entry | None:
         """What the request enters by; ``None`` if there is no such path, or not with ``method``.
@@ -41,9 +36,9 @@ class CallRoutes:
         changed: ``/t/app/a/`` and ``/t/app//a`` are other sources than ``/a``.
         """
         if method == "POST" and self.is_invoke(path):
-            return InvokeEntry(self.functions, path.removeprefix(_INVOKE))
-        if self.triggers is not None and path.startswith(_TRIGGER):
-            app_name, _, rest = path.removeprefix(_TRIGGER).partition("/")
+            return InvokeEntry(self.functions, path.removeprefix(INVOKE_PATH))
+        if self.triggers is not None and path.startswith(TRIGGER_PATH):
+            app_name, _, rest = path.removeprefix(TRIGGER_PATH).partition("/")
             if app_name:
                 return TriggerEntry(self.triggers, app_name, "/" + rest, method)
         return None

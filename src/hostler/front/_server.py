@@ -20,15 +20,11 @@ from hostler._asgi import ASGIApp, Handler, OwnServer, head_reader
 from hostler._concurrency.drain import Grace
 from hostler.config import NodeConfig
 
-from ._connection import Connection
-from ._departures import Departures
+from ..http1.disconnects import Departures
+from ..http1.request import Heads, RequestHead
+from ..http1.server import LAST_SECONDS, ClientSocket, Connection, IdleWatch, head_limit
 from ._entrance import Entrance
-from ._exchange import LAST_SECONDS
-from ._idle import IdleWatch
-from ._limits import head_limit
 from ._listen import BACKLOG, address_of, open_listeners
-from ._request import Heads, RequestHead
-from ._socket import ClientSocket
 
 log = structlog.get_logger(__name__)
 

@@ -11,7 +11,7 @@ import trio
 
 from tests.conftest import Logs
 
-from ._sockets import open_front
+from ..front._sockets import open_front
 
 SIZE = 300_000
 BODY = bytes(range(250)) * (SIZE // 250)
@@ -44,7 +44,7 @@ def without_h11(monkeypatch: pytest.MonkeyPatch) -> None:
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("h11 was asked")
 
-    monkeypatch.setattr("hostler.front._connection.h11.Connection", refuse)
+    monkeypatch.setattr("hostler.http1.server.h11.Connection", refuse)
 
 
 @pytest.mark.usefixtures("without_h11")

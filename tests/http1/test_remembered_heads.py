@@ -25,14 +25,14 @@ from hostler.bodies import BodyBudget
 from hostler.config import NodeConfig
 from hostler.front import FrontMetrics, NodeApp, invoke_app, node_app
 from hostler.front._invoke import Invoker
-from hostler.front._request import MAX_REMEMBERED, MAX_REMEMBERED_SIZE, Heads
 from hostler.front._routes import CallRoutes
+from hostler.http1.request import MAX_REMEMBERED, MAX_REMEMBERED_SIZE, Heads
 from hostler.models import Call
 from tests.conftest import Logs
 
-from ._agent import TABLE, ScriptedAgent
-from ._own_server import FakeServer
-from ._sockets import open_front
+from ..front._agent import TABLE, ScriptedAgent
+from ..front._own_server import FakeServer
+from ..front._sockets import open_front
 
 
 def scope_of(**changes: Any) -> dict[str, Any]:

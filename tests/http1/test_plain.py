@@ -9,8 +9,8 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from hostler._plain_http import Pairs, PlainHead, read_head, write_fields, write_response
-from hostler.agent._request import ResponseHead, read_response
+from hostler.http1.client import ResponseHead, read_response
+from hostler.http1.plain import Pairs, PlainHead, read_head, write_fields, write_response
 
 NAMES = st.sampled_from(
     [

@@ -23,8 +23,8 @@ import trio
 
 from hostler.call import PendingCall
 
-from ._agent import ScriptedAgent
-from ._sockets import Front, open_front, until
+from ..front._agent import ScriptedAgent
+from ..front._sockets import Front, open_front, until
 from .test_smuggling import BROKEN_BODY, CHUNKED, HEAD, HIDDEN, ONE, REFUSED, mangled, post
 
 SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"

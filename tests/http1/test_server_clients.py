@@ -17,12 +17,13 @@ from hostler._asgi import request_body
 from hostler.bodies import BodyBudget
 from hostler.call import PendingCall
 from hostler.config import BodyConfig, NodeConfig
-from hostler.front import _connection, invoke_app
+from hostler.front import invoke_app
+from hostler.http1 import server
 from tests.conftest import Logs
 
-from ._agent import TABLE, ScriptedAgent, echo, hang
-from ._sockets import open_front, until
-from .test_server import CHUNKED, chunk
+from ..front._agent import TABLE, ScriptedAgent, echo, hang
+from ..front._sockets import open_front, until
+from ..front.test_server import CHUNKED, chunk
 
 
 async def test_disconnect_during_a_long_call_cancels_it_at_once(logs: Logs) -> None:
@@ -71,8 +72,8 @@ async def test_who_closes_its_side_only_waits_for_its_answer(
     what: str, monkeypatch: pytest.MonkeyPatch, logs: Logs
 ) -> None:
     """It is asked from time to time whether it is still there, which HTTP/1.1 allows."""
-    monkeypatch.setattr(_connection, "FIRST_PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.01)
     body = bytes(200_000) if what == "large" else b"abc"
     agent, go_on = ScriptedAgent(), trio.Event()
 
@@ -120,8 +121,8 @@ async def test_who_closes_its_side_with_several_requests_gets_all_answers() -> N
 async def test_who_has_closed_its_side_and_leaves_then_is_noticed(
     monkeypatch: pytest.MonkeyPatch, logs: Logs
 ) -> None:
-    monkeypatch.setattr(_connection, "FIRST_PROBE_SECONDS", 0.01)
-    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "FIRST_PROBE_SECONDS", 0.01)
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.01)
     agent = ScriptedAgent(hang)
     async with open_front(agent) as front:
         client = await front.connect()
@@ -157,7 +158,7 @@ async def test_the_client_of_a_killed_process_has_gone(number: int) -> None:
 async def test_who_closes_its_side_and_cannot_be_asked_has_gone_after_a_while(
     why: str, monkeypatch: pytest.MonkeyPatch, logs: Logs
 ) -> None:
-    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.05)
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.05)
 
     async def begin(call: PendingCall) -> None:
         if why != "HTTP/1.0":
@@ -184,7 +185,7 @@ async def test_who_closes_its_side_gets_all_of_a_response_that_goes_on(
     version: bytes, when: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Though it can't be asked any more."""
-    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.5)
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.5)
     agent, sent = ScriptedAgent(), trio.Event()
 
     async def stream(call: PendingCall) -> None:
@@ -214,7 +215,7 @@ async def test_who_closes_its_side_may_read_slowly(
     version: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """While it takes nothing it counts as there: one that has gone would have reset by now."""
-    monkeypatch.setattr(_connection, "PROBE_SECONDS", 0.2)
+    monkeypatch.setattr(server, "PROBE_SECONDS", 0.2)
 
     async def pour(call: PendingCall) -> None:
         await call.writer.start(200, [])

@@ -15,8 +15,8 @@ import trio.testing
 from hostler.config import NodeConfig
 from hostler.front import invoke_app
 
-from ._agent import TABLE, ScriptedAgent
-from ._sockets import open_front
+from ..front._agent import TABLE, ScriptedAgent
+from ..front._sockets import open_front
 
 HIDDEN = b"POST /invoke/fn1?hidden HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n"
 STATUS_LINE = re.compile(rb"HTTP/1\.1 [0-9]{3} ")

@@ -9,10 +9,10 @@ from typing import Any
 import h11
 import pytest
 
-from hostler.front._request import Heads
+from hostler.http1.request import Heads
 from tests.conftest import Logs
 
-from ._sockets import Answer, Client, Front, open_front
+from ..front._sockets import Answer, Client, Front, open_front
 
 Fields = list[tuple[bytes, bytes]]
 Behaviour = tuple[bool, int, Fields, list[bytes]]

@@ -13,19 +13,18 @@ import pytest
 import trio
 
 from hostler import options
-from hostler._iofs import FunctionSocket
 from hostler.abc import Body
-from hostler.agent._connection import Channel, Connection, Stale
 from hostler.agent._exchange import Exchange
 from hostler.agent._limit import CallLimit
-from hostler.agent._request import RequestHead
+from hostler.agent.socket_directory import Channel, FunctionSocket
 from hostler.bodies import BytesBody
 from hostler.call import build_call
 from hostler.errors import FunctionResponseError
+from hostler.http1.client import Connection, RequestHead, Stale
 from tests.conftest import Logs
 
-from .nodes import Recorder, call_model
-from .test_agent_contract import StreamBody
+from ..agent.nodes import Recorder, call_model
+from ..agent.test_agent_contract import StreamBody
 
 HEAD = RequestHead(call_model(), 1.0)
 

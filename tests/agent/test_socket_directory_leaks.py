@@ -16,9 +16,9 @@ import attrs
 import pytest
 import trio
 
-from hostler import _iofs
 from hostler._file_locks import Removed, hold, seize
-from hostler._iofs import make_socket_directory, remove_leaked_directories
+from hostler.agent import socket_directory
+from hostler.agent.socket_directory import make_socket_directory, remove_leaked_directories
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 
@@ -26,7 +26,7 @@ from ..conftest import Logs
 
 OWNER = """
 import sys
-from hostler._iofs import make_socket_directory
+from hostler.agent.socket_directory import make_socket_directory
 from hostler.config import AgentConfig
 config = AgentConfig(
     iofs_path=sys.argv[1], container_label_tag=sys.argv[2], iofs_tmpfs=sys.argv[3] == "tmpfs"
@@ -143,7 +143,7 @@ def test_a_directory_that_vanishes_at_birth_is_made_again(tmp_path: Path, kind: 
 
     def clean() -> None:
         while not over.is_set():
-            _iofs._remove_leaked(_iofs._seize_leaked(config))
+            socket_directory._remove_leaked(socket_directory._seize_leaked(config))
 
     if kind == "tmpfs" and os.geteuid() != 0:
         pytest.skip("mounting needs root")

@@ -14,7 +14,7 @@ from functools import lru_cache
 from http.client import responses
 from typing import NamedTuple
 
-from .headers import SECRET
+from ..headers import SECRET
 
 Pair = tuple[bytes, bytes]
 Pairs = list[Pair]

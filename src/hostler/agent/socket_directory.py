@@ -1,4 +1,4 @@
-"""The directory in which a container's function offers its socket, and the way to that socket.
+"""Function sockets: their directories (iofs), and the channel of connections to one.
 
 A function is not trusted: it may put anything into the directory, at any time. So the socket is
 checked once and then held by a descriptor (``O_PATH``): what the names point to later does not
@@ -27,20 +27,27 @@ import attrs
 import structlog
 import trio
 
-from ._file_locks import Removed, hold, seize
-from .config import AgentConfig
-from .errors import ConfigError, HostlerError
+from .._descriptors import lacks_descriptors
+from .._file_locks import Removed, hold, seize
+from ..config import AgentConfig
+from ..errors import ConfigError, HostlerError, ServerBusy
+from ..http1.client import DEFAULT_MAX_HEAD, Connection, Stale
 
 log = structlog.get_logger(__name__)
 
 SOCKET_NAME = "lsnr.sock"
+
 _PREFIX = "iofs"
+
 _MAX_INLINE_ENTRIES = 16
+
 _SEND_BUFFER = 256 * 1024
 """Bytes; more than the agent ever writes without a reader at the other end being waited for."""
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
+
 _MNT_DETACH = 2
+
 _LIMITS = "size=64k,nr_inodes=32"
 """A function needs a socket and a link."""
 
@@ -326,3 +333,75 @@ def _unmount(path: str) -> None:
     if libc.umount2(os.fsencode(path), _MNT_DETACH) != 0:
         number = ctypes.get_errno()
         raise OSError(number, f"can't unmount: {os.strerror(number)}", path)
+
+
+class Channel:
+    """The way to one container's function: at most one connection, made when needed.
+
+    Surplus bytes may come at any time, also when the next request was written and they can't be
+    told from its answer. So once a function has sent some, each request gets a new connection.
+    """
+
+    def __init__(self, function_socket: FunctionSocket, first: socket.socket, max_head: int):
+        self._socket = function_socket
+        self._max_head = max_head or DEFAULT_MAX_HEAD
+        self._kept: Connection | None = Connection(first, self._max_head)
+        self._trusted = True
+
+    def connection(self, now: float) -> Connection:
+        """A connection for one exchange that begins ``now``, to be handed to `settle`.
+
+        Raises `Stale` if the function does not accept one, `ServerBusy` without a file descriptor
+        for it.
+        """
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            if not kept.expired(now):
+                return kept
+            kept.close()
+        return self._connect()
+
+    def replace(self, stale: Connection) -> Connection:
+        """A new connection in the place of one that is `Stale`. Raises as `connection`."""
+        self._drop(stale)
+        return self._connect()
+
+    def is_deaf(self) -> bool:
+        """Whether nobody listens any more: the function has ended, or ends."""
+        try:
+            self._socket.connect().close()
+        except ConnectionRefusedError:
+            return True
+        except OSError:
+            pass
+        return False
+
+    def settle(self, connection: Connection, *, reusable: bool, now: float) -> None:
+        """Keep ``connection`` for the next exchange if it is ``reusable`` and there can be one,
+        else close it. The last one is over ``now``."""
+        if reusable and connection.finish(now) and self._trusted:
+            assert self._kept is None
+            self._kept = connection
+        else:
+            self._drop(connection)
+
+    def _drop(self, connection: Connection) -> None:
+        if connection.surplus and self._trusted:
+            self._trusted = False
+            log.warning("function sends bytes after its response, or unasked")
+        connection.close()
+
+    def _connect(self) -> Connection:
+        try:
+            return Connection(self._socket.connect(), self._max_head)
+        except OSError as error:
+            if lacks_descriptors(error):
+                raise ServerBusy from error
+            raise Stale(str(error)) from error
+
+    def close(self) -> None:
+        """Idempotent."""
+        if self._kept is not None:
+            self._kept.close()
+            self._kept = None
+        self._socket.close()

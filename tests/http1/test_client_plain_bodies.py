@@ -13,19 +13,19 @@ import trio
 import trio.testing
 
 from hostler import options
-from hostler._iofs import FunctionSocket
 from hostler.abc import Body
-from hostler.agent._connection import Channel, Connection
 from hostler.agent._exchange import Exchange
 from hostler.agent._limit import CallLimit
+from hostler.agent.socket_directory import Channel, FunctionSocket
 from hostler.bodies import BytesBody
 from hostler.call import build_call
 from hostler.errors import FunctionResponseError, FunctionResponseTooBig, FunctionWriteRequest
+from hostler.http1.client import Connection
 from tests.conftest import Logs
 
-from .nodes import call_model
-from .test_agent_contract import BIG, StreamBody
-from .test_surplus import HEAD, call, open_function, response
+from ..agent.nodes import call_model
+from ..agent.test_agent_contract import BIG, StreamBody
+from .test_client_surplus import HEAD, call, open_function, response
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"

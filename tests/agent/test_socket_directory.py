@@ -16,8 +16,8 @@ import trio.testing
 
 from hostler._concurrency.directory_watch import open_directory_watcher
 from hostler._concurrency.gate import Gate, GateClosed
-from hostler._iofs import BadSocket, SocketDirectory, make_socket_directory
 from hostler.agent import Resources, open_agent
+from hostler.agent.socket_directory import BadSocket, SocketDirectory, make_socket_directory
 from hostler.config import AgentConfig
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ConfigError
