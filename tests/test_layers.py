@@ -31,7 +31,6 @@ LAYERS: dict[str, int] = {
             "datastore",
             "dates",
             "errors",
-            "hashing",
             "headers",
             "ids",
             "models",

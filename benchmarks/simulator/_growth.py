@@ -16,7 +16,7 @@ from trio.testing import MockClock
 from hostler._concurrency.nurseries import open_background
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.pool import PLACERS, SweepPlacer
-from hostler.pool._load_watch import LoadWatch
+from hostler.pool.dynamic import LoadWatch
 
 from ._run import NEVER, ListeningPool, make_call
 from ._runner import SimRunner

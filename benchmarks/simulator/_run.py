@@ -21,8 +21,7 @@ from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import ServerBusy
 from hostler.models import Call
 from hostler.pool import PLACERS, StaticPool, SweepPlacer
-from hostler.pool._load_news import LoadNews
-from hostler.pool._load_watch import LoadWatch
+from hostler.pool.dynamic import LoadNews, LoadWatch
 
 from ._oracle import Oracle
 from ._runner import IDLE_SECONDS, SimRunner

@@ -15,7 +15,7 @@ from benchmarks.simulator._run import ListeningPool
 from benchmarks.simulator._runner import SimRunner
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.pool import PLACERS
-from hostler.pool._load_watch import LoadWatch
+from hostler.pool.dynamic import LoadWatch
 from hostler.testing import fake_call
 
 MEMORY = 100

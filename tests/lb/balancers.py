@@ -16,8 +16,7 @@ from hostler.abc import LoadListener, Runner
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.pool import GrpcRunner, StaticPool, SweepPlacer, WarmPlacer
-from hostler.pool._load_news import LoadNews
-from hostler.pool._load_watch import LoadWatch
+from hostler.pool.dynamic import LoadNews, LoadWatch
 from hostler.testing import MemoryRunnerClient
 from tests.pool.fakes import make_call
 from tests.runner.runners import SimRunner, open_sim_runner

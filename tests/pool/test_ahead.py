@@ -13,11 +13,8 @@ from hostler.abc import NotPlaced, Outcome, Placed, RunnerCall
 from hostler.call import PendingCall, Timings
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
-from hostler.pool._ahead import MAX_RUN_SECONDS, RUNS, Ahead
-from hostler.pool._ladder import Ladder
-from hostler.pool._room import Line, Room
-from hostler.pool._sweep_placer import need_of
-from hostler.pool._waiter import Turn, Waiter
+from hostler.pool.placer import need_of
+from hostler.pool.waiting_room import MAX_RUN_SECONDS, RUNS, Ahead, Ladder, Line, Room, Turn, Waiter
 from hostler.protocol import LoadHint
 
 from .fakes import FakePool, FakeRunner, make_call

@@ -16,14 +16,8 @@ from hostler import wire
 from hostler.config import PoolConfig
 from hostler.errors import ConfigError
 from hostler.pool import DynamicPool, NaivePlacer, PoolMetrics, open_dns_pool
-from hostler.pool._dns import Resolver
-from hostler.pool._targets import (
-    FixedTarget,
-    LookupFailed,
-    NameTarget,
-    ServiceTarget,
-    parse_targets,
-)
+from hostler.pool.dns import Resolver
+from hostler.pool.targets import FixedTarget, LookupFailed, NameTarget, ServiceTarget, parse_targets
 from tests.conftest import Logs
 from tests.ports import free_port
 from tests.wire.leaks import open_sockets, settle, trio_tasks

@@ -18,7 +18,7 @@ from hostler.pool import (
     PoolMetrics,
     open_dynamic_pool,
 )
-from hostler.pool._static import keepalive_of
+from hostler.pool.static import keepalive_of
 from tests.conftest import Logs
 
 from .fakes import fresh_metrics, make_call

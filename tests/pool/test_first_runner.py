@@ -11,7 +11,7 @@ from trio.testing import MockClock
 from hostler.abc import Placed, Runner, RunnerCall
 from hostler.config import PlacerConfig
 from hostler.pool import BoundedPlacer, Need, StaticPool, SweepPlacer, WarmPlacer, need_of
-from hostler.pool._trying import Candidates
+from hostler.pool.attempts import Candidates
 from hostler.protocol import LoadHint
 
 from .fakes import FakeRunner, fresh_metrics, make_call

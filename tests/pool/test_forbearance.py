@@ -16,8 +16,8 @@ from hostler.abc import Runner, RunnerCall
 from hostler.call import Timings
 from hostler.config import PoolConfig
 from hostler.pool import LoadBook, NaivePlacer, Need, SweepPlacer, WarmPlacer
-from hostler.pool._load_watch import LoadWatch
-from hostler.pool._policies import MAX_FORBEARANCE
+from hostler.pool.dynamic import LoadWatch
+from hostler.pool.load_tracker import MAX_FORBEARANCE
 from hostler.protocol import LoadHint
 
 from .fakes import make_call

@@ -10,9 +10,7 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Placed
 from hostler.errors import ServerBusy
 from hostler.pool import LoadBook, NaivePlacer, Need, StaticPool, SweepPlacer, WarmPlacer
-from hostler.pool._ladder import Ladder
-from hostler.pool._room import Room
-from hostler.pool._waiter import Turn, Waiter
+from hostler.pool.waiting_room import Ladder, Room, Turn, Waiter
 from hostler.protocol import LEAVE_SECONDS, LoadHint
 from hostler.testing import FakeRunner, fake_call
 

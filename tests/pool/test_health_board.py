@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hostler.config import PoolConfig
-from hostler.pool._health import FIRST_SHARE, Change, HealthBoard
-from hostler.pool._latency import MIN_SAMPLES
+from hostler.pool.health import FIRST_SHARE, MIN_SAMPLES, Change, HealthBoard
 
 CONFIG = PoolConfig(eject_failures=3, eject_faults=5, eject_interval=10, slow_start=4)
 

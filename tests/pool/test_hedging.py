@@ -15,9 +15,17 @@ from hostler.abc import NotPlaced, Outcome, Placed, Runner
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionFailed, ServerBusy
 from hostler.pool import SweepPlacer
-from hostler.pool._hedging import BURST, MAX_KEYS, MIN_SAMPLES, WINDOW, Hedging, RecentQuantile
-from hostler.pool._race import Claim, Race
-from hostler.pool._sweep_placer import need_of
+from hostler.pool.attempts import (
+    BURST,
+    MAX_KEYS,
+    MIN_SAMPLES,
+    WINDOW,
+    Claim,
+    Hedging,
+    Race,
+    RecentQuantile,
+)
+from hostler.pool.placer import need_of
 from hostler.testing import NACK, FakeAttempt, FakePool, FakeRunner, fake_call
 
 from .fakes import fresh_metrics

@@ -13,7 +13,7 @@ from hostler.abc import NotPlaced, Outcome, RunnerCall
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
-from hostler.pool._room import OVERTAKE_SECONDS
+from hostler.pool.waiting_room import OVERTAKE_SECONDS
 
 from .fakes import FakePool, FakeRunner, make_call
 from .test_placers import is_idle, make

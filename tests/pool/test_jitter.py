@@ -11,13 +11,12 @@ from prometheus_client import CollectorRegistry
 from trio.testing import MockClock
 
 from hostler.config import PoolConfig
-from hostler.pool import PoolMetrics, open_dynamic_pool
-from hostler.pool import _discovery as discovery
-from hostler.pool import _watch as watch
-from hostler.pool._discovery import Discovery
-from hostler.pool._dns import Resolver
-from hostler.pool._health import HealthBoard
-from hostler.pool._targets import Found, NameTarget, ServiceTarget
+from hostler.pool import PoolMetrics, discovery, open_dynamic_pool
+from hostler.pool import dynamic as watch
+from hostler.pool.discovery import Discovery
+from hostler.pool.dns import Resolver
+from hostler.pool.health import HealthBoard
+from hostler.pool.targets import Found, NameTarget, ServiceTarget
 
 from .fakes import FakeRunner
 from .fleet import Fleet, Host

@@ -10,8 +10,7 @@ from trio.testing import MockClock
 
 from hostler.abc import Outcome, RunnerCall
 from hostler.config import PoolConfig
-from hostler.pool._health import Change, HealthBoard
-from hostler.pool._judged import JudgedRunner
+from hostler.pool.health import Change, HealthBoard, JudgedRunner
 
 from .fakes import FakeRunner, Script, make_call
 

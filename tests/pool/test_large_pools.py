@@ -16,13 +16,10 @@ from hostler.abc import NotPlaced, Placed, Runner
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
 from hostler.pool import LoadBook, Need, StaticPool, WarmPlacer
-from hostler.pool._fleet import MAX_FLEETS, NEAR, Fleet, Fleets
-from hostler.pool._ladder import Ladder
-from hostler.pool._rendezvous import ranking
-from hostler.pool._room import Line, Room
-from hostler.pool._room_index import RoomIndex
-from hostler.pool._sweep_placer import PROBES
-from hostler.pool._waiter import Waiter
+from hostler.pool.load_tracker import RoomIndex
+from hostler.pool.placer import PROBES
+from hostler.pool.runner_set import MAX_FLEETS, NEAR, Fleet, Fleets, ranking
+from hostler.pool.waiting_room import Ladder, Line, Room, Waiter
 from hostler.protocol import LoadHint
 
 from .fakes import FakeRunner, fresh_metrics, make_call

@@ -9,8 +9,7 @@ import weakref
 from trio.testing import MockClock
 
 from hostler.abc import LoadListener
-from hostler.pool._ladder import Ladder
-from hostler.pool._room import MAX_LEFT, Line, Room
+from hostler.pool.waiting_room import MAX_LEFT, Ladder, Line, Room
 
 from .fakes import FakePool, FakeRunner, make_call
 from .test_placers import is_idle, make

@@ -15,9 +15,8 @@ from hostler.abc import LoadListener, Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import RunnerClosed
 from hostler.pool import LoadBook, NaivePlacer, Need
-from hostler.pool._load_news import LoadNews
-from hostler.pool._load_watch import LoadWatch
-from hostler.pool._sweep_placer import PROBES
+from hostler.pool.dynamic import LoadNews, LoadWatch
+from hostler.pool.placer import PROBES
 from hostler.protocol import EngagementFailed, LoadHint, NotSent
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call

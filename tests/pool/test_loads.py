@@ -20,11 +20,15 @@ from hostler.abc import NotPlaced, Outcome, Placed
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionFailed, ServerBusy
 from hostler.pool import BoundedPlacer, LeastLoadedPlacer, LoadBook, Need, SweepPlacer, WarmPlacer
-from hostler.pool._known_runner import HINT_SECONDS
-from hostler.pool._loads import FULL_SECONDS
-from hostler.pool._order import better_of_two, load_limit, within
-from hostler.pool._verdict import outcome_of
-from hostler.pool._warm_index import CROSSING_SECONDS, MAX_NEEDS, WarmIndex
+from hostler.pool.load_tracker import (
+    CROSSING_SECONDS,
+    FULL_SECONDS,
+    HINT_SECONDS,
+    MAX_NEEDS,
+    WarmIndex,
+)
+from hostler.pool.placers import better_of_two, load_limit, within
+from hostler.pool.runner import outcome_of
 from hostler.protocol import MAX_WARM_KEYS, Finished, LoadHint
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call

@@ -14,8 +14,8 @@ from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.bodies import BodyConsumed, BytesBody, ReplayBody
 from hostler.config import PlacerConfig
 from hostler.errors import APIError, FunctionError, ServerBusy, ServiceReservationFailure
-from hostler.pool import PLACERS, ConsistentHashPlacer, NaivePlacer, SweepPlacer, _tracker
-from hostler.pool._rendezvous import ranking
+from hostler.pool import PLACERS, ConsistentHashPlacer, NaivePlacer, SweepPlacer, attempts
+from hostler.pool.runner_set import ranking
 from hostler.protocol import NotSent
 from tests.conftest import Logs
 
@@ -213,7 +213,7 @@ async def test_runners_that_are_lost_and_never_come_back_are_forgotten(
     async def refuse(runner: FakeRunner, call: RunnerCall, commit: object) -> Outcome:
         return NotPlaced(NotSent("connection refused"))
 
-    monkeypatch.setattr(_tracker, "MAX_TROUBLED", 10)
+    monkeypatch.setattr(attempts, "MAX_TROUBLED", 10)
     placer, good = make(), FakeRunner("good:1", slots=99)
     for number in range(50):
         pool = FakePool([FakeRunner(f"dead:{number}", script=refuse), good])

@@ -14,8 +14,8 @@ from trio.testing import MockClock
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
 from hostler.pool import SweepPlacer
-from hostler.pool._ladder import MAX_WIDTH, Ladder
-from hostler.pool._order import next_attempt, ring
+from hostler.pool.placers import next_attempt, ring
+from hostler.pool.waiting_room import MAX_WIDTH, Ladder
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
 from .test_placers import KINDS, is_idle

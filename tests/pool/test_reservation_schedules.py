@@ -24,9 +24,9 @@ from hostler.call import PendingCall
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
 from hostler.pool import GrpcRunner, SweepPlacer
-from hostler.pool._attempt import Attempt
-from hostler.pool._hedging import MIN_SAMPLES
-from hostler.pool._sweep_placer import need_of
+from hostler.pool.attempts import MIN_SAMPLES
+from hostler.pool.placer import need_of
+from hostler.pool.runner import Attempt
 
 from .fakes import FakePool, RecordingWriter, fresh_metrics, make_call
 from .reservation_model import TICK, Ledger, ModelClient, draw_fate
@@ -145,7 +145,7 @@ async def _side_by_side(first: int, count: int, tally: Tally) -> None:
 
 def run_all(count: int, patch: pytest.MonkeyPatch) -> Tally:
     # The same in all of them, and slow.
-    patch.setattr("hostler.pool._attempt.encode_call", lambda model: "{}")
+    patch.setattr("hostler.pool.runner.encode_call", lambda model: "{}")
     # Trio's order of tasks is drawn from the seed, too.
     patch.setattr(trio._core._run, "_ALLOW_DETERMINISTIC_SCHEDULING", True)
     tally = Tally()
@@ -170,7 +170,7 @@ def test_no_call_runs_twice_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_schedules_find_a_race_with_two_winners(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostler.pool._race.Race._claim", lambda self, contender: True)
+    monkeypatch.setattr("hostler.pool.attempts.Race._claim", lambda self, contender: True)
     tally = run_all(250, monkeypatch)
     assert tally.duplicates
 

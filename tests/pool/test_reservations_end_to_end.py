@@ -19,8 +19,8 @@ from hostler.config import PlacerConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import ServerBusy
 from hostler.pool import GrpcRunner, NaivePlacer, WarmPlacer
-from hostler.pool._hedging import WINDOW
-from hostler.pool._sweep_placer import need_of
+from hostler.pool.attempts import WINDOW
+from hostler.pool.placer import need_of
 from hostler.testing import FakePool, MemoryRunnerClient
 from tests.runner.runners import SimRunner, open_sim_runner
 

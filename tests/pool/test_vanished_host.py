@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 from hostler import wire
 from hostler.config import PoolConfig
 from hostler.pool import PoolMetrics, open_dynamic_pool
-from hostler.pool._static import keepalive_of
+from hostler.pool.static import keepalive_of
 from hostler.protocol import Data, EngagementFailed
 from tests.conftest import Logs
 from tests.wire.services import TRY, Service

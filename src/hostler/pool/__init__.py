@@ -1,42 +1,36 @@
 """Runners, pools of runners, and the placers that choose among them.
 
-The parts::
-
-    _naive, _consistent_hash, _least_loaded, _bounded, _warm
-                                     the order in which the runners are tried
-    _named                           the names of these placers
-    _sweep_placer                    one placer's calls, and their end
-    _fleet, _rendezvous              one list of runners, and which of them a function prefers
-    _loads, _known_runner            what a placer knows of its runners,
-    _warm_index, _room_index         of the containers there, and of their room
-    _placement, _search              one call on its way, and what its attempts share
-    _trying, _race, _tracker         the attempts of all calls, and what is counted of them
-    _room, _occupied, _ladder        where calls wait, and when they try again by themselves
-    _static                          a pool that never changes
-    _dynamic, _open_pools            pools that change while they are in use
-    _targets, _dns, _discovery       where their runners are found
-    _health, _latency                how they are judged (pure)
-    _judged, _watch                  what that is based on
-    _metrics                         what pools count
-    _grpc_runner, _conversation      one runner, one engagement
-    _order, _verdict                 pure
+* ``attempts``: attempts of one call: plain, reserved, hedged; counted and timed
+* ``discovery``: runner discovery: pools that follow the changes of their targets
+* ``dns``: DNS lookups of runner targets (the only dnspython, loaded only if a target is a name)
+* ``dynamic``: dynamic pools: members come and go, are watched for health and load
+* ``health``: health of runners: an outcome observer that ejects and slowly restores
+* ``load_tracker``: own calls, hints, idle hot containers and free memory of each runner
+* ``placer``: one call walks the runners, waits, or gives up
+* ``placers``: the placers by name: each an order of the runners
+* ``runner``: gRPC runner: one engagement per attempt, from TryCall to outcome
+* ``runner_set``: one list of runners by address, and each function's preference among them
+  (rendezvous hashing)
+* ``static``: static pools, and the factory of runner objects
+* ``targets``: runner targets as people write them: addresses, names to look up
+* ``waiting_room``: call queues of a pool, turns, retry backoff, calls sent ahead
 """
 
-from ._bounded import BoundedPlacer
-from ._consistent_hash import ConsistentHashPlacer
-from ._dynamic import DynamicPool, DynamicPoolStatistics, RunnerHealth
-from ._grpc_runner import GrpcRunner
-from ._least_loaded import LeastLoadedPlacer
-from ._loads import LoadBook
-from ._metrics import PoolMetrics
-from ._naive import NaivePlacer
-from ._named import PLACERS
-from ._open_pools import open_dns_pool, open_dynamic_pool
-from ._static import StaticPool, mtls_runner_factory, open_static_pool
-from ._sweep_placer import PlacerStatistics, SweepPlacer, need_of
-from ._verdict import MissingEOF, RunnerFault
-from ._warm import WarmPlacer
-from ._warm_index import Need
+from .discovery import open_dns_pool
+from .dynamic import DynamicPool, DynamicPoolStatistics, RunnerHealth, open_dynamic_pool
+from .health import PoolMetrics
+from .load_tracker import LoadBook, Need
+from .placer import PlacerStatistics, SweepPlacer, need_of
+from .placers import (
+    PLACERS,
+    BoundedPlacer,
+    ConsistentHashPlacer,
+    LeastLoadedPlacer,
+    NaivePlacer,
+    WarmPlacer,
+)
+from .runner import GrpcRunner, MissingEOF, RunnerFault
+from .static import StaticPool, mtls_runner_factory, open_static_pool
 
 __all__ = [
     "PLACERS",

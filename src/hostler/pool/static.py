@@ -14,7 +14,7 @@ from .. import wire
 from ..abc import MTLSRunnerFactory, PKIData, Runner, RunnerCall, RunnerPool
 from ..config import PoolConfig
 from ..errors import ConfigError
-from ._grpc_runner import GrpcRunner
+from .runner import GrpcRunner
 
 log = structlog.get_logger(__name__)
 

@@ -1,21 +1,34 @@
-"""Keeps a pool's runners in step with what its targets stand for."""
+"""Runner discovery: pools that follow the changes of their targets."""
 
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import structlog
 import trio
 
+from .. import wire
+from .._concurrency.nurseries import open_background
+from ..abc import MTLSRunnerFactory, PKIData
 from ..config import PoolConfig
-from ._dynamic import DynamicPool
-from ._metrics import PoolMetrics
-from ._targets import FixedTarget, Found, LookupFailed, NameTarget, ServiceTarget, Target
+from .dynamic import DynamicPool, open_dynamic_pool
+from .health import PoolMetrics, default_pool_metrics
+from .static import CLOSE_GRACE
+from .targets import (
+    FixedTarget,
+    Found,
+    LookupFailed,
+    NameTarget,
+    ServiceTarget,
+    Target,
+    parse_targets,
+)
 
-if TYPE_CHECKING:  # see open_dns_pool
-    from ._dns import Resolver
+if TYPE_CHECKING:
+    from .dns import Resolver
 
 log = structlog.get_logger(__name__)
 
@@ -117,3 +130,63 @@ class Discovery:
         elif before and not now:
             log.info("runners can be looked up again", target=str(target))
         return now
+
+
+@asynccontextmanager
+async def open_dns_pool(
+    targets: Iterable[str],
+    *,
+    config: PoolConfig | None = None,
+    factory: MTLSRunnerFactory | None = None,
+    loop: wire.Loop | None = None,
+    pki: PKIData | None = None,
+    cert_common_name: str = "",
+    grace: float = CLOSE_GRACE,
+    metrics: PoolMetrics | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[DynamicPool]:
+    """A pool of what the names of ``targets`` stand for, looked up again and again.
+
+    A target is ``dns://name:port`` (a runner at each address of the name), ``srv://name`` (a
+    runner at each address of the hosts that its SRV records of the first priority name), or a
+    plain ``host:port``. Names are looked up as often as their TTL says, within the limits of
+    ``config``, and early when a runner can't be reached. The last good answer is kept as long as
+    a look-up fails or finds nothing. Opening waits for the first answers, but not for those that
+    fail.
+
+    Without ``cert_common_name`` the certificate of a runner must have the name of its target, or
+    the host that an SRV record names. All else as for `open_dynamic_pool`. Raises `ConfigError`
+    for a bad target, or if the system has no DNS server for one that is a name.
+    """
+    config = config or PoolConfig()
+    metrics = metrics or default_pool_metrics()
+    rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
+    parsed = parse_targets(targets)
+    resolver = _resolver(parsed, config)
+    async with (
+        open_dynamic_pool(
+            config=config,
+            factory=factory,
+            loop=loop,
+            pki=pki,
+            cert_common_name=cert_common_name,
+            grace=grace,
+            metrics=metrics,
+            rng=rng,
+        ) as pool,
+        open_background() as nursery,
+    ):
+        discovery = Discovery(pool, parsed, resolver, config, metrics, rng)
+        await discovery.start(nursery)
+        yield pool
+        nursery.cancel_scope.cancel()
+
+
+def _resolver(targets: Iterable[Target], config: PoolConfig) -> Resolver | None:
+    """``None`` if all are addresses: most pools need no DNS server, and not the 1.5 MB either that
+    dnspython takes."""
+    if all(isinstance(target, FixedTarget) for target in targets):
+        return None
+    from .dns import Resolver
+
+    return Resolver(config)

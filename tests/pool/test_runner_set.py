@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.hashing import fn_hash, jump_hash, siphash24
+from hostler.pool.runner_set import fn_hash, jump_hash, siphash24
 
 _PAPER_KEY = (0x0706050403020100, 0x0F0E0D0C0B0A0908)
 

@@ -14,7 +14,7 @@ import trio
 
 from ..config import PoolConfig, parse_dns_server
 from ..errors import ConfigError
-from ._targets import Found, LookupFailed, NameTarget, ServiceTarget
+from .targets import Found, LookupFailed, NameTarget, ServiceTarget
 
 
 @attrs.frozen

@@ -1,25 +1,108 @@
-"""A pool whose runners come and go while it is in use."""
+"""Dynamic pools: members come and go, are watched for health and load."""
 
 from __future__ import annotations
 
 import functools
+import math
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import weakref
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Literal
 
 import attrs
 import structlog
 import trio
 
-from ..abc import LoadListener, Runner, RunnerCall, RunnerPool
+from .. import wire
+from .._concurrency.nurseries import open_background
+from ..abc import LoadListener, MTLSRunnerFactory, PKIData, Runner, RunnerCall, RunnerPool
 from ..config import PoolConfig
-from ._health import Change, HealthBoard
-from ._judged import JudgedRunner
-from ._load_news import LoadNews
-from ._load_watch import LoadWatch
-from ._metrics import PoolMetrics
-from ._static import close_runner
-from ._watch import RunnerWatch
+from ..errors import HostlerError
+from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint
+from .health import Change, HealthBoard, JudgedRunner, PoolMetrics, default_pool_metrics
+from .static import CLOSE_GRACE, close_runner, mtls_runner_factory
+
+GROWTH = 1.6
+"""Each pause is that much longer than the one before, as in gRPC's own backoff."""
+
+FIRST_PAUSE = 0.1
+"""Of the probe interval. Whole intervals later would find a runner that was only restarted late."""
+
+JITTER = (0.8, 1.2)
+"""So that not all LBs of a fleet knock at the same moment."""
+
+
+class RunnerWatch:
+    """One task's work, for as long as the runner is a member of its pool."""
+
+    def __init__(
+        self, runner: Runner, board: HealthBoard, config: PoolConfig, rng: random.Random
+    ) -> None:
+        self._runner = runner
+        self._board = board
+        self._config = config
+        self._rng = rng
+        self._pause = 0.0
+        self._ejected = trio.Event()
+        self._rest()
+
+    def note_ejection(self) -> None:
+        """The board has ejected the runner because it can't be reached: start to probe."""
+        self._ejected.set()
+
+    async def run(self) -> None:
+        """Until cancelled."""
+        while True:
+            if self._config.health_watch:
+                await self._listen()
+            self._board.fell_silent(self._runner, trio.current_time())
+            await self._ejected.wait()
+            self._ejected = trio.Event()
+            await self._probe()
+
+    async def _listen(self) -> None:
+        """Returns if the runner can't tell how it is."""
+        while True:
+            try:
+                await self._runner.watch_health(self._told)
+            except HostlerError as error:
+                if isinstance(error, EngagementFailed) and error.status != UNAVAILABLE_STATUS:
+                    return
+                self._board.failed(self._runner, trio.current_time(), _reason(error))
+            else:
+                return
+            await self._wait()
+
+    def _told(self, serving: bool) -> None:
+        self._rest()
+        self._board.says(self._runner, trio.current_time(), serving=serving)
+
+    async def _probe(self) -> None:
+        self._rest()
+        while self._board.cause(self._runner) == "unreachable":
+            try:
+                await self._runner.status()
+            except EngagementFailed as error:
+                if error.status != UNAVAILABLE_STATUS:
+                    self._board.reached(self._runner, trio.current_time())
+            except HostlerError:
+                pass
+            else:
+                self._board.reached(self._runner, trio.current_time())
+            await self._wait()
+
+    def _rest(self) -> None:
+        self._pause = FIRST_PAUSE * self._config.probe_interval
+
+    async def _wait(self) -> None:
+        await trio.sleep(self._pause * self._rng.uniform(*JITTER))
+        self._pause = min(self._pause * GROWTH, self._config.probe_interval)
+
+
+def _reason(error: HostlerError) -> str:
+    return error.text if isinstance(error, EngagementFailed) else str(error)
+
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +147,7 @@ class DynamicPool(RunnerPool):
     """Made by `open_dynamic_pool`.
 
     Runners that should get no calls for now are left out of what it offers, see
-    `hostler.pool._health`; if all of them are, it offers what there is.
+    `hostler.pool.health`; if all of them are, it offers what there is.
     """
 
     def __init__(
@@ -253,3 +336,142 @@ class DynamicPool(RunnerPool):
             await self._all_gone.wait()
             self._all_gone = trio.Event()
         await trio.lowlevel.checkpoint()
+
+
+class LoadWatch:
+    """One task's work, for as long as the runner is a member of its pool.
+
+    ``tell`` gets each hint, and ``None`` when the runner can't be heard any more.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        tell: Callable[[LoadHint | None], None],
+        config: PoolConfig,
+        rng: random.Random,
+    ) -> None:
+        self._runner = runner
+        self._tell = tell
+        self._interval = config.probe_interval
+        self._rng = rng
+        self._pause = FIRST_PAUSE * self._interval
+
+    async def run(self) -> None:
+        """Until cancelled. Returns if the runner can't tell, as Fn's can't."""
+        while await self._listen():
+            await trio.sleep(self._pause * self._rng.uniform(*JITTER))
+            self._pause = min(self._pause * GROWTH, self._interval)
+
+    async def _listen(self) -> bool:
+        """Whether to try again."""
+        try:
+            await self._runner.watch_load(self._told)
+        except EngagementFailed as error:
+            return error.status == UNAVAILABLE_STATUS
+        except HostlerError:  # it can't be reached, or is about to leave the pool
+            return True
+        finally:
+            self._tell(None)
+        return False
+
+    def _told(self, hint: LoadHint) -> None:
+        self._pause = FIRST_PAUSE * self._interval
+        self._tell(hint)
+
+
+class LoadNews:
+    """Of one pool. Placers are not kept alive by it."""
+
+    def __init__(self, pool: RunnerPool) -> None:
+        self._pool = pool
+        self._listeners: weakref.WeakSet[LoadListener] = weakref.WeakSet()
+        self._latest: dict[Runner, LoadHint] = {}
+
+    def __repr__(self) -> str:
+        return f"<LoadNews listeners={len(self._listeners)} runners={len(self._latest)}>"
+
+    def add(self, listener: LoadListener) -> None:
+        """Tell ``listener`` what is known, and what is heard from now on. Idempotent."""
+        if listener in self._listeners:
+            return
+        self._listeners.add(listener)
+        for runner, hint in self._latest.items():
+            listener.note_load(self._pool, runner, hint)
+
+    def tell(self, runner: Runner, hint: LoadHint | None) -> None:
+        """``runner`` has told its load; ``None`` = it can't be heard any more."""
+        if hint is None:
+            if self._latest.pop(runner, None) is None:
+                return
+        else:
+            self._latest[runner] = hint
+        for listener in tuple(self._listeners):
+            listener.note_load(self._pool, runner, hint)
+
+
+@asynccontextmanager
+async def open_dynamic_pool(
+    addresses: Iterable[str] = (),
+    *,
+    config: PoolConfig | None = None,
+    factory: MTLSRunnerFactory | None = None,
+    loop: wire.Loop | None = None,
+    pki: PKIData | None = None,
+    cert_common_name: str = "",
+    grace: float = CLOSE_GRACE,
+    metrics: PoolMetrics | None = None,
+    rng: random.Random | None = None,
+) -> AsyncIterator[DynamicPool]:
+    """A pool whose runners are judged, and can be changed at any time by ``pool.update``.
+
+    ``factory`` makes the runners; by default `mtls_runner_factory` over ``loop``, or over the
+    loop that is found or opened, with TLS files that are followed. Without ``pki`` runners are
+    reached in plaintext, with a warning. ``rng`` is where jitter comes from; tests give a seeded
+    one. Raises `ConfigError` for a bad address or bad PEM files.
+
+    Leaving the block refuses new attempts and gives the running ones ``grace`` seconds; left by
+    an exception or a cancellation there is no grace.
+    """
+    config = config or PoolConfig()
+    async with AsyncExitStack() as stack:
+        if factory is None:
+            loop = await stack.enter_async_context(wire.open_loop(loop))
+        nursery = await stack.enter_async_context(open_background())
+        if factory is None:
+            assert loop is not None
+            factory = _default_factory(loop, config, pki, nursery)
+        make = functools.partial(_make, factory, pki, cert_common_name)
+        pool = DynamicPool(
+            make,
+            nursery,
+            config,
+            metrics=metrics or default_pool_metrics(),
+            rng=rng or random.Random(),  # noqa: S311  (spreads load, protects nothing)
+        )
+        seconds = -math.inf
+        try:
+            pool.update(addresses)
+            yield pool
+            seconds = grace
+        finally:
+            with trio.move_on_at(trio.current_time() + seconds):
+                await pool.aclose()
+            nursery.cancel_scope.cancel()
+
+
+def _default_factory(
+    loop: wire.Loop, config: PoolConfig, pki: PKIData | None, nursery: trio.Nursery
+) -> MTLSRunnerFactory:
+    if pki is None:
+        log.warning("runners are reached without TLS")
+        return mtls_runner_factory(loop, config=config)
+    tls = wire.TLSFiles(pki, wire.client_tls)
+    nursery.start_soon(tls.watch, config.tls_reload_interval)
+    return mtls_runner_factory(loop, config=config, tls=tls)
+
+
+def _make(
+    factory: MTLSRunnerFactory, pki: PKIData | None, common_name: str, address: str, name: str
+) -> Runner:
+    return factory(address, common_name or name, pki)

@@ -1,4 +1,4 @@
-"""The waiting room of a pool: where calls stand that no runner has taken yet.
+"""Waiting room: call queues of a pool, turns, retry backoff, calls sent ahead.
 
 Calls that ask for the same thing stand in one line, in order of arrival. A line has one of two
 reasons. Where its function has containers that are busy, and its `LaunchPolicy` does not start
@@ -15,6 +15,27 @@ no room for the first it has none for the others. A call leaves its line with a 
 
 A call that was refused goes back to its place, which is that of its arrival. Nothing here waits
 but `Waiter.wait`; everything else is synchronous.
+
+The full lines of a waiting room, by who has waited longest. Pure.
+
+Whoever comes or goes changes one line; who is next is asked for each call that ends. So neither
+may cost more with more lines than a shift in an array.
+
+When the calls of a line may try again although nobody told them of capacity. Pure.
+
+The news that a runner has room normally comes from a call of our own that ended there. Room that
+others make (other LBs' calls, new runners) is only found by trying. Each line therefore sends
+its head to try all runners now and then: after ``base`` seconds, then twice as long, up to
+``limit``, as long as it is refused. When a head was not refused by the time the next step is
+due, there is room: the steps become short again and wider, so that a hundred free slots are
+found in a few steps.
+
+Sending calls to where a hot container is about to be free, so that it does not idle while the
+answer of one call and the next call travel. Pure.
+
+One call may wait behind each hot container of a runner that says so (`LoadHint.slots`): it is the
+next there. What is ahead in that way can't go elsewhere any more, so only short calls are, and
+only while those that wait all ask for the same.
 """
 
 from __future__ import annotations
@@ -27,23 +48,23 @@ from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
+import attrs
 import trio
 
 from .._launch_policy import ClientPatience, LaunchPolicy
 from ..abc import Runner
 from ..errors import ServerBusy
-from ._ahead import SHORT_RUN_SECONDS, Ahead
-from ._ladder import MAX_WIDTH, Ladder
-from ._occupied import Occupied
-from ._waiter import Turn, Waiter
-from ._warm_index import Need, drop_oldest
+from .load_tracker import Need, drop_oldest
 
 OVERTAKE_SECONDS = 1.0
 """A call is overtaken at most by calls that came so much later. A container that stays with its
 function saves a start, for which all others would wait; more than that is not to be had by it."""
+
 NOTHING = Need("", memory=0, idle_seconds=0)
+
 MAX_LEFT = 1024
 """Lines that are kept without a call."""
+
 PASS_LIMIT = 8
 """Lines that may try to use the room that one ended call has left."""
 
@@ -536,3 +557,342 @@ def _is_hopeless(line: Line, refused: frozenset[Line]) -> bool:
         line.need.memory >= other.need.memory and line.need.cpus >= other.need.cpus
         for other in refused
     )
+
+
+@attrs.frozen(eq=False)
+class Turn:
+    """The right to try: all runners, or the one where there may be room now. ``refused`` are the
+    lines for which it had none, ``absent`` those whose pool does not list it, ``hot`` is the line
+    of the call that has ended there. ``launch``: a container is to be started for the call."""
+
+    runner: Runner | None = None
+    refused: frozenset[Line] = frozenset()
+    absent: frozenset[Line] = frozenset()
+    hot: Line | None = None
+    launch: bool = False
+
+
+class Waiter:
+    """A call in a line, which came at ``arrived`` (`trio.current_time`) and gives up at
+    ``deadline``. When it is gentle no more (``gentle_until``), there may be room for it where there
+    was none before."""
+
+    def __init__(
+        self,
+        line: Line,
+        ticket: int,
+        arrived: float,
+        deadline: float,
+        *,
+        gentle_until: float = -math.inf,
+        untold: bool = False,
+    ) -> None:
+        self.gentle_until = gentle_until
+        self.urgent_at = math.inf
+        """When it is to try in any case."""
+        if gentle_until > -math.inf and gentle_until > trio.current_time():
+            self.urgent_at = gentle_until
+        self.untold = untold
+        """Nobody knows how long its client waits."""
+        self.refusal: ServerBusy | None = None
+        """Why it has to go, without a turn."""
+        self.ticket = ticket
+        self.arrived = arrived
+        self._line = line
+        self._deadline = deadline
+        self._look_at = math.inf
+        self._scope: trio.CancelScope | None = None
+        self._woken = trio.Event()
+        self._turn: Turn | None = None
+
+    def __repr__(self) -> str:
+        return f"<Waiter {self.ticket} woken={self._woken.is_set()}>"
+
+    @property
+    def woken(self) -> bool:
+        return self._woken.is_set()
+
+    async def wait(self) -> Turn | None:
+        """Stand in line until it is this call's turn; ``None`` = give up.
+
+        If this is cancelled, the place is free and a turn that came too late somebody else's.
+        """
+        self._line.join(self)
+        try:
+            return await self._wait()
+        except BaseException:
+            if self._turn is not None:
+                self._line.hand_on(self._turn)
+            raise
+        finally:
+            self._line.leave(self)
+
+    async def _wait(self) -> Turn | None:
+        while True:
+            until = min(self._look_at, self._deadline)
+            with trio.CancelScope(deadline=until) as self._scope:
+                await self._woken.wait()
+            if self._woken.is_set():
+                return self._turn
+            if trio.current_time() >= self._deadline:
+                return None
+            self._line.advance()
+
+    def look_at(self, at: float) -> None:
+        """Look after the line at ``at``: what the head does for all."""
+        if at != self._look_at:
+            self._look_at = at
+            if self._scope is not None:
+                self._scope.deadline = min(at, self._deadline)
+
+    def wake(self, turn: Turn | None) -> None:
+        """End the wait with ``turn``, for good."""
+        self._turn = turn
+        self._woken.set()
+
+
+class Occupied:
+    """Iterates over the lines, the one first whose head came first."""
+
+    def __init__(self) -> None:
+        self._order: list[tuple[int, Line]] = []
+        """With the tickets of the heads, of which no two are equal."""
+        self._known: dict[Line, int] = {}
+        """Tickets of the heads."""
+
+    def __repr__(self) -> str:
+        return f"<Occupied lines={len(self._order)}>"
+
+    def __len__(self) -> int:
+        return len(self._order)
+
+    def __iter__(self) -> Iterator[Line]:
+        return (line for _, line in self._order)
+
+    def __contains__(self, line: object) -> bool:
+        return line in self._known
+
+    @property
+    def head(self) -> Waiter | None:
+        """Who has waited longest."""
+        return self._order[0][1].head if self._order else None
+
+    def note(self, line: Line) -> None:
+        """Calls have come to ``line`` or left it, or it has become full."""
+        known = self._known.get(line)
+        first = line.head.ticket if line.full and line else None
+        if first == known:
+            return
+        if known is not None:
+            del self._order[bisect_left(self._order, known, key=_ticket_of)]
+            del self._known[line]
+        if first is not None:
+            self._known[line] = first
+            insort(self._order, (first, line))
+
+
+def _ticket_of(entry: tuple[int, object]) -> int:
+    return entry[0]
+
+
+MAX_WIDTH = 16
+"""Calls of one line that one step may send. Bounds what is wasted when the room is gone before
+the first refusal has come back."""
+
+
+class Ladder:
+    """The steps of one line. All times are seconds of one clock, given by the caller.
+
+    ``jitter`` returns a factor around 1, so that the LBs of a fleet don't step together.
+    """
+
+    def __init__(self, base: float, limit: float, jitter: Callable[[], float]) -> None:
+        self._base = base
+        self._limit = limit
+        self._jitter = jitter
+        self._refused = True
+        self._width = 1
+        self._lost = 0
+        self.interval = base
+        """Seconds until the next step, before jitter."""
+        self.next_at = -math.inf
+        """The time of the next step."""
+
+    def __repr__(self) -> str:
+        return f"<Ladder interval={self.interval} width={self._width} lost={self._lost}>"
+
+    def begin(self, now: float) -> None:
+        """A line that was empty has somebody waiting, who has just been refused.
+
+        Old experience counts as long as its next step is still to come.
+        """
+        if now >= self.next_at:
+            self._refused, self._width, self._lost = True, 1, 0
+            self.interval = self._base
+            self._plan(now)
+
+    def forget(self) -> None:
+        """What was experienced counts for nothing when the line begins the next time."""
+        self._refused = True
+        self.next_at = -math.inf
+
+    def step(self, now: float) -> int:
+        """How many calls may try now, at least 1."""
+        if not self._refused:
+            self.interval = self._base
+            self._width = min(2 * self._width, MAX_WIDTH)
+        count = self._width + self._lost
+        self._refused, self._lost = False, 0
+        self._plan(now)
+        return count
+
+    def refuse(self, now: float, hint: float = 0.0) -> None:
+        """A call of a step was refused everywhere; ``hint`` = when to come back at the earliest,
+        in seconds. The refusals of one step count once."""
+        if not self._refused:
+            self._refused, self._width = True, 1
+            self.interval = min(2 * self.interval, self._limit)
+            self._plan(now, hint)
+
+    def lose(self, now: float) -> None:
+        """A runner refused a call that was sent there because it had room: somebody was quicker,
+        or the runner itself is not ready yet. Worth another try soon."""
+        self._refused = True
+        self._lost = min(self._lost + 1, MAX_WIDTH)
+        self.interval = self._base
+        self.next_at = min(self.next_at, now + self._base * self._jitter())
+
+    def _plan(self, now: float, hint: float = 0.0) -> None:
+        self.next_at = now + max(self.interval * self._jitter(), hint)
+
+
+MAX_RUN_SECONDS = 0.5
+"""Calls that run longer on average gain nothing by it."""
+
+SHORT_RUN_SECONDS = 0.01
+"""Calls that run no longer need not wait until a call has ended: a line of them moves so quickly
+that it matters little on which runner they wait, and to wait here first costs more than it brings.
+"""
+
+RUNS = 4.0
+"""Mean run times that a call may wait for its turn on a runner."""
+
+
+class Ahead:
+    """Of one line: its calls that are at each runner, by address."""
+
+    def __init__(self) -> None:
+        self._slots: dict[str, int] = {}
+        self._shares: dict[str, int] = {}
+        self._starting: dict[str, int] = {}
+        self._runners: dict[str, Runner] = {}
+        self._in_flight: dict[str, int] = {}
+        self.behind = 0
+        """Calls that wait on runners behind those that run, or for a container that starts."""
+
+    def __bool__(self) -> bool:
+        """Whether a call is anywhere."""
+        return bool(self._in_flight)
+
+    def __repr__(self) -> str:
+        return f"<Ahead in_flight={sum(self._in_flight.values())}>"
+
+    def learn(self, runner: Runner, slots: int, share: int = 0, starting: int = 0) -> None:
+        """``runner`` has so many containers behind which calls may wait, and others ``starting``.
+        ``share`` calls may be there at once, because other LBs want in; 0 = none does."""
+        address = runner.address
+        self._runners[address] = runner
+        calls = self._in_flight.get(address, 0)
+        self.behind -= _beyond(calls, self._slots.get(address, 0))
+        self.behind += _beyond(calls, slots)
+        self._slots[address] = slots
+        if starting:
+            self._starting[address] = starting
+        elif self._starting:
+            self._starting.pop(address, None)
+        if share:
+            self._shares[address] = share
+        elif self._shares:
+            self._shares.pop(address, None)
+
+    def forget(self) -> None:
+        """Nothing is known of the runners any more, where no call is left."""
+        self.behind = 0
+        self._slots.clear()
+        self._shares.clear()
+        self._starting.clear()
+        self._runners.clear()
+
+    def begin(self, address: str) -> None:
+        """A call goes there."""
+        calls = self._in_flight[address] = self._in_flight.get(address, 0) + 1
+        if calls > self._slots.get(address, calls) > 0:
+            self.behind += 1
+
+    def end(self, address: str) -> None:
+        """It is over."""
+        left = self._in_flight.get(address, 0) - 1
+        if left >= self._slots.get(address, left + 1) > 0:
+            self.behind -= 1
+        if left:
+            self._in_flight[address] = left
+        else:
+            del self._in_flight[address]
+
+    def in_flight(self, address: str) -> int:
+        """Calls that are there, or have been given a turn there."""
+        return self._in_flight.get(address, 0)
+
+    def containers(self, starting: int) -> int:
+        """Containers that its calls use, as far as it is known, beside those that ``starting``
+        calls have started."""
+        told = own = 0
+        for address, calls in self._in_flight.items():
+            slots = self._slots.get(address, 0)
+            told += slots
+            own += 0 if slots else calls
+        return told + max(0, own - starting)
+
+    def starting(self) -> int:
+        """Containers that are on their way there, as the runners said last."""
+        return sum(self._starting.values()) if self._starting else 0
+
+    def told(self) -> int:
+        """Containers that its calls use, where all runners that have some tell how many; else 0."""
+        slots = [self._slots.get(address, 0) for address in self._in_flight]
+        return sum(slots) if all(slots) else 0
+
+    def share(self, address: str) -> int:
+        """Calls that may be there at once, because other LBs want in; 0 = none does."""
+        return self._shares.get(address, 0) if self._shares else 0
+
+    def may_join(self, address: str) -> bool:
+        """Whether others have more there, where calls may wait."""
+        return self.in_flight(address) < self.share(address)
+
+    def may_send(self, address: str) -> bool:
+        """Whether one more may go there when a call has ended there, which still counts, and the
+        one to which its place was offered counts already."""
+        limit = self.share(address) or 2 * self._slots.get(address, 0)
+        return self.in_flight(address) - 1 < limit
+
+    def shortest(self) -> Runner | None:
+        """The runner where one more may go that has the fewest calls for its containers."""
+        best, least = None, math.inf
+        for address, slots in self._slots.items():
+            calls = self._in_flight.get(address, 0)
+            if slots and calls < (self.share(address) or 2 * slots) and calls < least * slots:
+                best, least = self._runners[address], calls / slots
+        return best
+
+    def patience(self, address: str, run_seconds: float) -> float:
+        """How long a call may wait there; 0 = not at all. ``run_seconds`` is the mean time that
+        such calls run, 0 = not known: then it may be short."""
+        if not self._slots.get(address) or run_seconds > MAX_RUN_SECONDS:
+            return 0.0
+        return RUNS * run_seconds or MAX_RUN_SECONDS
+
+
+def _beyond(calls: int, slots: int) -> int:
+    """Those of so many calls that have none of the ``slots``; none, if there is nothing known."""
+    return max(0, calls - slots) if slots else 0

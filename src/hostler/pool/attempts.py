@@ -1,0 +1,684 @@
+"""Attempts of one call: plain, reserved, hedged; counted and timed.
+
+When a second runner is asked for a slot because the first one takes long. Pure.
+
+Dean and Barroso, "The Tail at Scale", Communications of the ACM 56(2), 2013: a hedged request is
+only sent once the first has been outstanding for longer than a high quantile of the expected
+latency, which bounds the extra load to the share beyond the quantile. A budget bounds it also
+when latencies drift: each reservation earns a share of a hedge, as in Finagle's retry budgets.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_left, insort
+from collections import OrderedDict, deque
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
+from contextlib import contextmanager
+
+import attrs
+import structlog
+import trio
+
+from .._concurrency.nurseries import is_cancellation, is_timeout
+from .._spans import Span, error_text
+from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from ..config import PlacerConfig
+from ..errors import (
+    HostlerError,
+    ReservationAbandoned,
+    RunnerClosed,
+    ServerBusy,
+    ServiceReservationFailure,
+)
+from ..metrics import LBMetrics
+from ..protocol import EngagementFailed, NotSent
+from .load_tracker import LoadBook, Need
+from .waiting_room import Line, Room
+
+Start = Callable[[trio.CancelScope, Callable[[], None]], Awaitable[Outcome]]
+"""Begins an attempt, of which it gets the scope with its deadline, and what to call when it is
+committed."""
+
+
+class Candidates:
+    """The runners of one sweep, in its order. Each comes out once. ``order`` is only called when
+    one of them is asked for."""
+
+    _order: Iterator[Runner] | None = None
+
+    def __init__(self, order: Callable[[], Iterable[Runner]]) -> None:
+        self._make_order = order
+        self._passed: list[Runner] = []
+
+    def __iter__(self) -> Iterator[Runner]:
+        return self
+
+    def __next__(self) -> Runner:
+        return self._passed.pop(0) if self._passed else next(self._others)
+
+    @property
+    def _others(self) -> Iterator[Runner]:
+        if self._order is None:
+            self._order = iter(self._make_order())
+        return self._order
+
+    @property
+    def more(self) -> bool:
+        """Whether there is another one."""
+        if not self._passed and (runner := next(self._others, None)) is not None:
+            self._passed.append(runner)
+        return bool(self._passed)
+
+    def next_reserving(self) -> Runner | None:
+        """The next that takes reservations; those before it come out later."""
+        passed: list[Runner] = []
+        found = None
+        for runner in self:
+            if runner.reserves:
+                found = runner
+                break
+            passed.append(runner)
+        self._passed[:0] = passed
+        return found
+
+
+class Trying:
+    """Tries runners for the calls of a placer."""
+
+    def __init__(self, tracker: AttemptTracker, hedging: Hedging, config: PlacerConfig) -> None:
+        self._tracker = tracker
+        self._hedging = hedging
+        self._config = config
+
+    async def attempt(
+        self,
+        search: Search,
+        runner: Runner,
+        now: float,
+        others: Candidates | None = None,
+        *,
+        counted: bool = False,
+        hot: bool = False,
+    ) -> Outcome:
+        """Try ``runner``, by a reservation if it takes them and a hot container is not to be
+        expected there: then the round trip is nothing beside the start of a container. If that
+        takes long, one of ``others`` is asked as well. ``hot``: a container for it has just become
+        free there; a reservation would let it idle for a round trip. If another call has it by
+        then it may wait there to be the next on it, rather than have another container started.
+        ``counted``: the line's `Ahead` has this attempt already."""
+        call = search.call
+        call.gentle = now < search.gentle_until
+        attempt = self._tracker.begin(search, runner, now, counted=counted)
+        hot = hot or attempt.warm
+        call.queue_seconds = self._patience(search, runner) if hot else 0.0
+        try:
+            if hot or not runner.reserves or not self._config.reserve:
+                # The whole call at once, without a scope of its own if it needs no wait.
+                await trio.lowlevel.checkpoint_if_cancelled()
+                begun = runner.begin_exec(call, on_commit=attempt.commit)
+                if begun is None:
+                    return await self._exec(attempt)
+                outcome = await begun()
+                self._tracker.end(attempt, outcome)
+                return outcome
+            delay = self._hedging.begin(search.need.key)
+            if delay is None or others is None or search.room.waiting:
+                return await self._reserve(attempt, others, lambda: True)
+            return await self._race(attempt, others, delay)
+        finally:
+            self._leave(attempt)
+
+    def is_invited(self, search: Search, runner: Runner) -> bool:
+        """Whether the runner, which has just refused the call, would have it wait there: other LBs
+        have more there than this one."""
+        return search.line.ahead.may_join(runner.address) and self._patience(search, runner) > 0
+
+    def _patience(self, search: Search, runner: Runner) -> float:
+        if not search.room.alone(search.line):
+            return 0.0
+        run_seconds = self._tracker.run_seconds(search.need)
+        return search.line.ahead.patience(runner.address, run_seconds)
+
+    def _leave(self, attempt: TrackedAttempt) -> None:
+        """It is over. The place that it leaves at the runner is offered to the next, once it is
+        known what the runner said of itself; until then it counts."""
+        try:
+            self._tracker.over(attempt, trio.current_time())
+            outcome = attempt.outcome
+            if attempt.committed:
+                line = attempt.search.line
+                load = None if outcome is None else outcome.load
+                ended = _leaves_room(outcome)
+                # Who is refused joins those that wait there only if others have more there.
+                if load is not None and load.slot and (ended or load.share):
+                    line.ahead.learn(attempt.runner, load.slots, load.share, load.starting)
+                if ended:
+                    leave = load is not None and load.leave
+                    attempt.search.room.freed(attempt.runner, line, leave=leave)
+        finally:
+            if attempt.line is not None:
+                attempt.line.left(attempt.address)
+
+    async def _exec(self, attempt: TrackedAttempt) -> Outcome:
+        async def start(_: trio.CancelScope, commit: Callable[[], None]) -> Outcome:
+            return await attempt.runner.try_exec(attempt.search.call, on_commit=commit)
+
+        return await self._try(attempt, start)
+
+    async def _race(self, first: TrackedAttempt, others: Candidates, delay: float) -> Outcome:
+        """A reservation, and after ``delay`` seconds another one somewhere else."""
+        search = first.search
+
+        async def contend(contender: Runner, claim: Claim) -> Outcome:
+            if contender is first.runner:
+                return await self._reserve(first, others, claim)
+
+            def claim_instead() -> bool:
+                won = claim()
+                if won:  # so the first takes even longer
+                    self._hedging.took(search.need.key, trio.current_time() - first.began)
+                return won
+
+            second = self._tracker.begin(search, contender, trio.current_time())
+            second.hedge = True
+            try:
+                return await self._reserve(second, others, claim_instead)
+            finally:
+                self._leave(second)
+
+        return await Race(contend).run(first.runner, delay, lambda: self._second(search, others))
+
+    def _second(self, search: Search, others: Candidates) -> Runner | None:
+        runner = None
+        # With others waiting, a second slot is one that they don't get.
+        if not search.room.waiting and self._hedging.spend():
+            runner = others.next_reserving()
+        if runner is not None:
+            self._tracker.hedged()
+        return runner
+
+    async def _reserve(
+        self, attempt: TrackedAttempt, others: Candidates | None, claim: Claim
+    ) -> Outcome:
+        """One reservation. Only with ``claim`` may it end the call, in whatever way.
+
+        It has its limit only while there are others to turn to: who gives up a place in the only
+        runner's queue comes back at the end of it.
+        """
+        search = attempt.search
+
+        def claim_slot() -> bool:
+            self._hedging.took(search.need.key, trio.current_time() - attempt.began)
+            return claim()
+
+        async def start(scope: trio.CancelScope, commit: Callable[[], None]) -> Outcome:
+            def asked() -> None:
+                self._tracker.asked(attempt)
+                scope.deadline = search.deadline
+                if others is not None and others.more:
+                    limit = trio.current_time() + self._config.reserve_timeout
+                    scope.deadline = min(search.deadline, limit)
+
+            outcome = await attempt.runner.try_reserve(
+                search.call, claim=claim_slot, on_asked=asked, on_commit=commit
+            )
+            if isinstance(outcome, Placed) and not claim():
+                return NotPlaced(ReservationAbandoned())
+            return outcome
+
+        return await self._try(attempt, start)
+
+    async def _try(self, attempt: TrackedAttempt, start: Start) -> Outcome:
+        outcome: Outcome | None = None
+        search = attempt.search
+        with search.searching(self._config.attempt_timeout) as scope:
+
+            def commit() -> None:
+                search.found(scope)
+                attempt.commit()
+
+            outcome = await start(scope, commit)
+        if outcome is None:
+            outcome = _interrupted(committed=attempt.committed)
+        self._tracker.end(attempt, outcome)
+        return outcome
+
+
+def _interrupted(*, committed: bool) -> Outcome:
+    if committed:
+        # The time was over in the very moment of the commit: the call may have run.
+        return Placed(ServiceReservationFailure())
+    return NotPlaced(AttemptTimedOut("the runner did not take the call in time"))
+
+
+def _leaves_room(outcome: Outcome | None) -> bool:
+    """Whether a committed attempt that ended so has probably freed a place at its runner."""
+    if isinstance(outcome, NotPlaced):
+        return False
+    error = None if outcome is None else outcome.error
+    return error is None or not isinstance(error, EngagementFailed | NotSent | RunnerClosed)
+
+
+class Search:
+    """``call``, which came at ``now`` and needs ``need``. It would wait in ``line`` of ``room``.
+
+    The ``deadline`` of the placer or the call (`trio.current_time`) and `refuse` end attempts that
+    are not committed yet. Those before ``gentle_until`` are not to have containers evicted that are
+    worth keeping.
+    """
+
+    refused = False
+    committed: TrackedAttempt | None = None
+    """The attempt whose runner has the call, or has run it."""
+    attempt_at = left_at = math.nan
+    """When the latest attempt began, and when the latest that is over was."""
+    starts = False
+    """It has a container started for its function, and has not got one yet."""
+    _scopes: set[trio.CancelScope] | None = None
+
+    def __init__(
+        self,
+        call: RunnerCall,
+        need: Need,
+        room: Room,
+        line: Line,
+        now: float,
+        deadline: float,
+        gentle_until: float = -math.inf,
+    ) -> None:
+        self.call = call
+        self.need = need
+        self.room = room
+        self.line = line
+        self.arrived = now
+        self.placers_deadline = deadline
+        self.deadline = min(deadline, call.deadline)
+        self.gentle_until = gentle_until
+
+    @property
+    def is_committed(self) -> bool:
+        """A runner has the call, or has run it."""
+        return self.committed is not None
+
+    def has_container(self) -> None:
+        """It has a container, or gets none: nothing is started for it any more. Idempotent."""
+        if self.starts:
+            self.starts = False
+            self.line.starting -= 1
+
+    def over(self, now: float) -> bool:
+        """Whether no runner is to be tried any more."""
+        return self.refused or now >= self.deadline
+
+    def refuse(self) -> None:
+        """Give up at once, unless a runner has the call."""
+        self.refused = True
+        for scope in self._scopes or ():
+            scope.cancel()
+
+    @contextmanager
+    def searching(self, seconds: float = math.inf) -> Iterator[trio.CancelScope]:
+        """A block that ends with the time of the search, after ``seconds`` and by `refuse`, unless
+        it was `found` in it."""
+        until = min(self.deadline, trio.current_time() + seconds)
+        with trio.CancelScope(deadline=until) as scope:
+            if self._scopes is None:
+                self._scopes = set()
+            self._scopes.add(scope)
+            if self.refused:
+                scope.cancel()
+            try:
+                yield scope
+            finally:
+                self._scopes.discard(scope)
+
+    def found(self, scope: trio.CancelScope) -> None:
+        """A runner has the call: the block of ``scope`` ends by itself from now on."""
+        scope.deadline = math.inf
+        if self._scopes is not None:
+            self._scopes.discard(scope)
+
+
+log = structlog.get_logger(__name__)
+
+MAX_TROUBLED = 1024
+"""Runners that can't be reached and were told of; with more, some are told of once again."""
+
+
+class AttemptTimedOut(HostlerError):
+    """A runner did not take the call in time."""
+
+
+@attrs.define(eq=False)
+class TrackedAttempt:
+    """One attempt, as it is counted. ``warm``: the runner is believed to have an idle container
+    for the call."""
+
+    search: Search
+    runner: Runner
+    address: str
+    warm: bool
+    began: float
+    span: Span | None
+    metrics: LBMetrics
+    line: Line | None
+    """Where it is counted among those ahead (`hostler.pool.waiting_room`)."""
+    outcome: Outcome | None = None
+    """Of its end; ``None`` = it was cancelled, or gave its slot back."""
+    asked: bool = False
+    """The runner was asked for a reservation."""
+    hedge: bool = False
+    """The runner is the second that was asked, because the first took long."""
+    committed: bool = False
+
+    def commit(self) -> None:
+        """Its runner may run the call from now on."""
+        self.search.committed = self
+        self.search.has_container()
+        self.committed = True
+        if self.asked:
+            self.metrics.reservations_committed.inc()
+        if self.hedge:
+            self.metrics.hedges_won.inc()
+
+
+class AttemptTracker:
+    """Counts for all placements of a placer, and keeps ``loads``."""
+
+    def __init__(self, metrics: LBMetrics, loads: LoadBook) -> None:
+        self._metrics = metrics
+        self._loads = loads
+        self._troubled: set[str] = set()
+        """Addresses of runners that can't be reached: each is logged once, not for each call."""
+
+    def run_seconds(self, need: Need) -> float:
+        """The mean time that such a call runs; 0 = not known."""
+        return self._loads.policies.run_seconds(need)
+
+    def ended(self, search: Search, error: BaseException | None, now: float) -> None:
+        """Count how a search has ended."""
+        if error is not None:
+            self._failed(search, error, now)
+        until = now if search.committed is None else search.attempt_at
+        seconds = until - search.arrived
+        self._metrics.observe_placement(search.call.attempts, round(seconds * 1e9))
+        # An attempt has its search: the two would stay, with their call, until the collector comes.
+        search.committed = None
+
+    def _failed(self, search: Search, error: BaseException, now: float) -> None:
+        if isinstance(error, ServiceReservationFailure):  # the runner has kept the deadline
+            self._metrics.placer_client_timeout.inc()
+            return
+        if not is_cancellation(error):
+            return
+        if search.committed is not None:
+            self._metrics.placer_placed_abort.inc()
+            # Its runner may not have said so yet, and a call that nobody had is tried again.
+            search.call.runner_address = search.committed.address
+        else:  # whoever had got it has refused it
+            search.call.runner_address = ""
+        if is_timeout(error) or now >= search.call.deadline:
+            self._metrics.placer_client_timeout.inc()
+        else:
+            self._metrics.placer_client_cancelled.inc()
+
+    def begin(
+        self, search: Search, runner: Runner, now: float, *, counted: bool = False
+    ) -> TrackedAttempt:
+        """Count an attempt, until `over`, and in the line's `Ahead` unless that has ``counted`` it.
+        `end` tells its outcome; without that it counts as cancelled. Several may run at the same
+        time, of which one is committed at most."""
+        address, call, need = runner.address, search.call, search.need
+        call.attempts += 1
+        search.attempt_at = now
+        warm = self._loads.begin(address, need, now)
+        span = call.span and call.span.child("engage", {"fn.runner": address}, kind="client")
+        line = None if counted else search.line
+        if line is not None:
+            line.ahead.begin(address)
+        return TrackedAttempt(search, runner, address, warm, now, span, self._metrics, line)
+
+    def over(self, attempt: TrackedAttempt, now: float) -> None:
+        """Nothing of it is left."""
+        search, loads, outcome = attempt.search, self._loads, attempt.outcome
+        search.left_at = now
+        if isinstance(outcome, Placed) and outcome.error is None:
+            loads.policies.ran(search.need, search.call.timings, attempt.began, now)
+        loads.end(attempt.address, search.need, outcome, now)
+        if attempt.span is not None:
+            _end_span(attempt.span, outcome)
+        if attempt.asked and attempt is not search.committed and _given_up(outcome):
+            self._metrics.reservations_abandoned.inc()
+
+    def asked(self, attempt: TrackedAttempt) -> None:
+        """Its runner has been asked for a reservation."""
+        attempt.asked = True
+        self._metrics.reservations.inc()
+
+    def hedged(self) -> None:
+        """A second runner is asked as well."""
+        self._metrics.hedges.inc()
+
+    def end(self, attempt: TrackedAttempt, outcome: Outcome) -> None:
+        """An attempt has ended, not by cancellation."""
+        if isinstance(outcome, NotPlaced) and isinstance(outcome.reason, ReservationAbandoned):
+            return
+        address, search = attempt.address, attempt.search
+        attempt.outcome = outcome
+        if isinstance(outcome, Placed):
+            search.committed = attempt
+            if outcome.error is None:
+                self._metrics.placer_placed_ok.value += 1
+            else:
+                self._count_failed(outcome.error)
+        else:
+            if search.committed is attempt:
+                search.committed = None
+            if not isinstance(outcome.reason, ServerBusy):
+                self._unreachable(address, outcome.reason)
+                return
+            self._metrics.placer_retry_busy.inc()
+        if address in self._troubled:
+            self._troubled.discard(address)
+            log.info("runner is back", runner=address)
+
+    def _count_failed(self, error: Exception) -> None:
+        metrics = self._metrics
+        if isinstance(error, ServiceReservationFailure):
+            metrics.placer_placed_abort.inc()
+        else:
+            metrics.placer_placed_error.inc()
+
+    def _unreachable(self, address: str, reason: Exception) -> None:
+        self._metrics.placer_retry_error.inc()
+        if address not in self._troubled:
+            if len(self._troubled) >= MAX_TROUBLED:  # most have left for good, under a name's TTL
+                self._troubled.clear()
+            self._troubled.add(address)
+            cause = reason.__cause__
+            log.warning("runner can't be reached", runner=address, reason=str(cause or reason))
+
+    def pool_empty(self) -> None:
+        """A sweep found no runners."""
+        self._metrics.placer_pool_empty.inc()
+
+    def pool_failed(self) -> None:
+        """The placement ends with the pool's error."""
+        self._metrics.placer_pool_error.inc()
+
+    def turned_away(self) -> None:
+        """The call may not wait."""
+        self._metrics.placer_turned_away.inc()
+
+    def timed_out(self, *, by_request: bool = False) -> None:
+        """The placer's time is over, or that of the request, without a runner for the call."""
+        metrics = self._metrics
+        (metrics.placer_client_timeout if by_request else metrics.placer_timeout).inc()
+
+
+def _end_span(span: Span, outcome: Outcome | None) -> None:
+    if isinstance(outcome, Placed):
+        span.end("" if outcome.error is None else error_text(outcome.error))
+        return
+    # That one runner refuses is no error of the call.
+    reason = "abandoned" if outcome is None else str(outcome.reason)
+    span.note({"fn.refused": reason})
+    span.end()
+
+
+def _given_up(outcome: Outcome | None) -> bool:
+    """Whether an uncommitted reservation ended by our own doing."""
+    return outcome is None or (
+        isinstance(outcome, NotPlaced) and isinstance(outcome.reason, AttemptTimedOut)
+    )
+
+
+Claim = Callable[[], bool]
+
+Contend = Callable[[Runner, Claim], Awaitable[Outcome]]
+"""Reserve a slot at a runner, and commit the call to it if the claim says so. Without the claim
+it ends with `NotPlaced`."""
+
+
+class Race:
+    """One call's race. The first runner that holds a slot gets the call.
+
+    The claim is the one place that decides: it is synchronous, true for one contender at most,
+    and cancels the others, whose slots are given back. Whatever becomes of the winner then, no
+    other contender is left that could run the call as well.
+    """
+
+    def __init__(self, contend: Contend) -> None:
+        self._contend = contend
+        self._winner: trio.CancelScope | None = None
+        self._running: set[trio.CancelScope] = set()
+        self._won: Outcome | None = None
+        self._lost: list[NotPlaced] = []
+        self._trouble: Exception | None = None
+
+    async def run(
+        self, first: Runner, delay: float, second: Callable[[], Runner | None]
+    ) -> Outcome:
+        """Ask ``first``, and after ``delay`` seconds what ``second`` returns as well, if that is
+        a runner. It is not asked for once the first has claimed, or has refused.
+
+        Without a winner the outcome is the refusal that says when to come back soonest.
+        """
+        async with trio.open_nursery() as nursery:
+
+            async def hedge() -> None:
+                await trio.sleep(delay)
+                if self._winner is None and (runner := second()) is not None:
+                    await self._run(runner, nursery.cancel_scope)
+
+            nursery.start_soon(hedge)
+            await self._run(first, nursery.cancel_scope)
+        if self._trouble is not None:
+            raise self._trouble
+        return self._won or min(self._lost, key=lambda outcome: outcome.retry_after or 0.0)
+
+    async def _run(self, runner: Runner, all_of_it: trio.CancelScope) -> None:
+        """One contender. When it was the last, the race is over."""
+        outcome: Outcome | None = None
+        with trio.CancelScope() as scope:
+            self._running.add(scope)
+            try:
+                outcome = await self._contend(runner, lambda: self._claim(scope))
+            except Exception as error:  # noqa: BLE001  (raised by `run`, not in a group)
+                self._trouble = error
+                all_of_it.cancel()
+            finally:
+                self._running.discard(scope)
+        if self._winner is scope:
+            self._won = outcome
+        elif isinstance(outcome, NotPlaced):
+            self._lost.append(outcome)
+        if not self._running:
+            all_of_it.cancel()
+
+    def _claim(self, contender: trio.CancelScope) -> bool:
+        if self._winner is None:
+            self._winner = contender
+            for other in self._running - {contender}:
+                other.cancel()
+        return self._winner is contender
+
+
+WINDOW = 100
+"""Samples that a quantile is taken of, the latest: machines and images change."""
+
+MIN_SAMPLES = 20
+"""Below, a quantile says little. (As in `hostler.pool.health`.)"""
+
+MAX_KEYS = 1024
+"""Functions whose latencies are remembered, the most recently reserved ones."""
+
+BURST = 10.0
+"""Hedges that can be saved up."""
+
+
+class RecentQuantile:
+    """An exact quantile of the latest `WINDOW` samples: one sorted list of that length."""
+
+    def __init__(self) -> None:
+        self._in_order: deque[float] = deque()
+        self._sorted: list[float] = []
+
+    def __len__(self) -> int:
+        return len(self._sorted)
+
+    def add(self, sample: float) -> None:
+        if len(self._in_order) == WINDOW:
+            del self._sorted[bisect_left(self._sorted, self._in_order.popleft())]
+        self._in_order.append(sample)
+        insort(self._sorted, sample)
+
+    def value(self, q: float) -> float:
+        """The least sample that a share of ``q`` of them does not exceed."""
+        return self._sorted[max(0, math.ceil(q * len(self._sorted)) - 1)]
+
+
+class Hedging:
+    """What one placer knows of its reservations. Times are seconds.
+
+    ``quantile`` 0 = never hedge. ``share`` is how many of a hundred reservations may be hedged,
+    on average.
+    """
+
+    def __init__(self, quantile: float, share: float) -> None:
+        self._quantile = quantile
+        self._share = share
+        self._credit = 0.0
+        self._latencies: OrderedDict[Hashable, RecentQuantile] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Hedging credit={self._credit:.2f} keys={len(self._latencies)}>"
+
+    def begin(self, key: Hashable) -> float | None:
+        """A reservation for ``key`` begins; after how long a second runner may be asked."""
+        self._credit = min(BURST, self._credit + self._share / 100)
+        known = self._latencies.get(key)
+        if not self._quantile or known is None or len(known) < MIN_SAMPLES:
+            return None
+        return known.value(self._quantile)
+
+    def spend(self) -> bool:
+        """Whether a second runner may be asked now; if so, that counts."""
+        if self._credit < 1:
+            return False
+        self._credit -= 1
+        return True
+
+    def took(self, key: Hashable, seconds: float) -> None:
+        """A runner had a slot for ``key`` after that time; or it had none yet when the other one
+        had. The latter has to count too: without it the long ones would be missing, and the
+        quantile sink from hedge to hedge."""
+        known = self._latencies.get(key)
+        if known is None:
+            known = self._latencies[key] = RecentQuantile()
+            if len(self._latencies) > MAX_KEYS:
+                self._latencies.popitem(last=False)
+        else:
+            self._latencies.move_to_end(key)
+        known.add(seconds)

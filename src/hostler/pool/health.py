@@ -1,0 +1,500 @@
+"""Health of runners: an outcome observer that ejects and slowly restores.
+
+Outlier ejection as in Envoy (https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/
+upstream/outlier): who fails several times in a row, or is far slower than the others, gets no
+calls for a while. A refusal for lack of room (NACK) is a healthy answer and never counts. At most
+a share of the runners is ejected at once: when more of them fail, the trouble is likely ours.
+
+All times are seconds of one clock, given by the caller.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
+from statistics import median
+from typing import Any, Literal
+
+import attrs
+import trio
+from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from .._concurrency.nurseries import is_timeout
+from ..abc import Begun, NotPlaced, Outcome, Runner, RunnerCall
+from ..config import PoolConfig
+from ..errors import (
+    APIError,
+    FunctionError,
+    ProtocolError,
+    ReservationAbandoned,
+    RunnerClosed,
+    ServerBusy,
+)
+from ..metrics import Count
+from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint, RunnerStatus
+from .runner import MissingEOF, RunnerFault
+
+WINDOW = 30.0
+"""Seconds that a sample counts."""
+
+MAX_SAMPLES = 100
+
+MIN_SAMPLES = 20
+"""Below, a quantile says little."""
+
+MIN_OTHERS = 2
+"""Below, nobody can say who of them is the odd one."""
+
+CHECK_INTERVAL = 1.0
+"""Seconds between looks at one runner: sorting for each call would cost more than it tells."""
+
+
+class Latencies:
+    """The latest samples of one runner. Times and samples are seconds."""
+
+    def __init__(self) -> None:
+        self._samples: deque[tuple[float, float]] = deque(maxlen=MAX_SAMPLES)
+        self._next_check = -math.inf
+        self._last: float | None = None
+        self._last_at = -math.inf
+
+    def __repr__(self) -> str:
+        return f"<Latencies samples={len(self._samples)} last={self._last}>"
+
+    def add(self, now: float, seconds: float) -> None:
+        self._samples.append((now, seconds))
+
+    def due(self, now: float) -> bool:
+        """Whether `quantile` should be asked again."""
+        return now >= self._next_check and len(self._samples) >= MIN_SAMPLES
+
+    def quantile(self, now: float, q: float) -> float | None:
+        """The ``q`` quantile of the samples in the window, ``None`` if there are too few."""
+        self._next_check = now + CHECK_INTERVAL
+        recent = sorted(value for at, value in self._samples if now - at <= WINDOW)
+        if len(recent) < MIN_SAMPLES:
+            self._last = None
+            return None
+        self._last = recent[min(len(recent) - 1, math.floor(q * len(recent)))]
+        self._last_at = now
+        return self._last
+
+    def last(self, now: float) -> float | None:
+        """What `quantile` last returned, if that was not long ago."""
+        return self._last if now - self._last_at <= WINDOW else None
+
+
+def is_outlier(own: float, others: list[float], factor: float, floor: float) -> bool:
+    """Whether ``own`` is over ``floor`` and over ``factor`` times the median of ``others``."""
+    return len(others) >= MIN_OTHERS and own > floor and own > factor * median(others)
+
+
+FIRST_SHARE = 0.1
+"""Share of its calls that a runner gets at the moment when it is back."""
+
+MAX_STRIKES = 6
+"""A runner that was ejected so often in a row stays away for no longer than that many intervals."""
+
+Cause = Literal["unreachable", "faulty", "slow"]
+
+
+@attrs.frozen
+class Change:
+    """A judgement that changed: a runner is ejected (for a ``cause``), refuses calls by its own
+    word, or is back."""
+
+    key: Hashable
+    kind: Literal["ejected", "refuses", "back"]
+    reason: str
+    cause: Cause | None = None
+
+
+@attrs.define(eq=False)
+class _Record:
+    latencies: Latencies = attrs.Factory(Latencies)
+    failures: int = 0
+    """In a row."""
+    faults: int = 0
+    """In a row."""
+    cause: Cause | None = None
+    """Why it is ejected."""
+    ejected_at: float = 0
+    until: float = math.inf
+    """When an ejection ends by itself; one for being unreachable ends when it is reached."""
+    refuses: bool = False
+    back_at: float = -math.inf
+    strikes: int = 0
+
+    @property
+    def away(self) -> bool:
+        return self.cause is not None or self.refuses
+
+
+class HealthBoard:
+    """The judgements on all runners of a pool. ``tell`` is called with each change."""
+
+    def __init__(self, config: PoolConfig, tell: Callable[[Change], None]) -> None:
+        self._config = config
+        self._tell = tell
+        self._records: dict[Hashable, _Record] = {}
+        self._unsound: set[Hashable] = set()
+        """Those whose share may be under 1. Almost always empty, which keeps calls cheap."""
+
+    def __repr__(self) -> str:
+        return f"<HealthBoard runners={len(self._records)} ejected={self.ejected}>"
+
+    @property
+    def ejected(self) -> int:
+        """How many are ejected now; those that refuse by themselves are not among them."""
+        return sum(self._records[key].cause is not None for key in self._unsound)
+
+    def cause(self, key: Hashable) -> Cause | None:
+        """Why a runner is ejected, ``None`` if it is not."""
+        record = self._records.get(key)
+        return None if record is None else record.cause
+
+    @property
+    def limit(self) -> int:
+        """How many may be ejected at once."""
+        count, share = len(self._records), self._config.eject_share
+        return min(max(1, math.floor(share * count)), count - 1) if share and count else 0
+
+    # --- membership ---
+
+    def join(self, key: Hashable) -> None:
+        """A new runner is healthy, and needs no slow start."""
+        self._records[key] = _Record()
+
+    def leave(self, key: Hashable) -> None:
+        """Forget a runner. If now too many of the others are ejected, the first ones are back."""
+        self._records.pop(key, None)
+        self._unsound.discard(key)
+        while self.ejected > self.limit:
+            oldest = min(
+                (key for key in self._unsound if self._records[key].cause),
+                key=lambda key: self._records[key].ejected_at,
+            )
+            record = self._records[oldest]
+            record.cause = None
+            self._freed(oldest, record, "too few others are left")
+
+    # --- what happens; all of it is harmless for runners that are unknown (they have left) ---
+
+    def reached(self, key: Hashable, now: float) -> None:
+        """It has answered, be it with a refusal."""
+        record = self._records.get(key)
+        if record is not None:
+            record.failures = 0
+            if record.cause == "unreachable":
+                self._lift(key, record, now, "it answers")
+
+    def succeeded(self, key: Hashable, now: float, overhead: float | None = None) -> None:
+        """A call ran to an end of its own. ``overhead`` = seconds that it took outside of the
+        function, if that is known."""
+        record = self._records.get(key)
+        if record is None:
+            return
+        record.failures = record.faults = 0
+        if record.cause == "unreachable":
+            self._lift(key, record, now, "it answers")
+        if overhead is not None and record.cause is None:
+            record.latencies.add(now, overhead)
+            if record.latencies.due(now):
+                self._compare(key, record, now)
+
+    def failed(self, key: Hashable, now: float, reason: str) -> None:
+        """An attempt did not reach it, or broke off."""
+        record = self._records.get(key)
+        if record is not None:
+            record.failures += 1
+            if 0 < self._config.eject_failures <= record.failures:
+                self._eject(key, record, now, "unreachable", reason)
+
+    def faulted(self, key: Hashable, now: float, reason: str) -> None:
+        """A call that it had taken failed there, and not because of the function."""
+        self.reached(key, now)
+        record = self._records.get(key)
+        if record is not None:
+            record.faults += 1
+            if 0 < self._config.eject_faults <= record.faults:
+                self._eject(key, record, now, "faulty", reason)
+
+    def says(self, key: Hashable, now: float, *, serving: bool) -> None:
+        """Its own word on whether it takes calls, which needs no room under the limit."""
+        self.reached(key, now)
+        record = self._records.get(key)
+        if record is None or record.refuses is not serving:
+            return
+        record.refuses = not serving
+        if not serving:
+            self._unsound.add(key)
+            self._tell(Change(key, "refuses", "it says so"))
+        elif record.cause is None:
+            record.back_at = now
+            self._tell(Change(key, "back", "it says so"))
+
+    def fell_silent(self, key: Hashable, now: float) -> None:
+        """It can't tell whether it takes calls: its last word holds no longer."""
+        record = self._records.get(key)
+        if record is not None and record.refuses:
+            record.refuses = False
+            if record.cause is None:
+                record.back_at = now
+                self._tell(Change(key, "back", "it tells no more"))
+
+    # --- what follows ---
+
+    def share(self, key: Hashable, now: float) -> float:
+        """The share of its calls, from 0 to 1, that a runner should get."""
+        if key not in self._unsound:
+            return 1.0
+        record = self._records[key]
+        if record.cause is not None and now >= record.until:
+            self._lift(key, record, now, "its time is over")
+        if record.away:
+            return 0.0
+        slow_start = self._config.slow_start
+        if now >= record.back_at + slow_start:  # a difference could be a hair too small
+            self._unsound.discard(key)
+            return 1.0
+        progress = (now - record.back_at) / slow_start
+        return FIRST_SHARE + (1 - FIRST_SHARE) * min(max(0.0, progress), 1.0)
+
+    @property
+    def all_sound(self) -> bool:
+        """Whether every runner should get all its calls."""
+        return not self._unsound
+
+    def refuses(self, key: Hashable) -> bool:
+        """Whether it has said that it takes no calls."""
+        record = self._records.get(key)
+        return record is not None and record.refuses
+
+    # --- inside ---
+
+    def _eject(self, key: Hashable, record: _Record, now: float, cause: Cause, reason: str) -> None:
+        if record.cause is not None or self.ejected >= self.limit:
+            return
+        interval = self._config.eject_interval
+        if cause != "unreachable":
+            fresh = now - record.back_at > MAX_STRIKES * interval
+            record.strikes = 1 if fresh else min(record.strikes + 1, MAX_STRIKES)
+            record.until = now + interval * record.strikes
+        else:
+            record.until = math.inf
+        record.cause, record.ejected_at = cause, now
+        record.failures = record.faults = 0
+        record.latencies = Latencies()  # what comes back is judged anew
+        self._unsound.add(key)
+        self._tell(Change(key, "ejected", reason, cause))
+
+    def _lift(self, key: Hashable, record: _Record, now: float, reason: str) -> None:
+        record.cause = None
+        record.back_at = now
+        self._freed(key, record, reason)
+
+    def _freed(self, key: Hashable, record: _Record, reason: str) -> None:
+        if record.refuses:
+            self._tell(Change(key, "refuses", f"{reason}, but it said so"))
+        else:
+            self._tell(Change(key, "back", reason))
+
+    def _compare(self, key: Hashable, record: _Record, now: float) -> None:
+        config = self._config
+        if not config.eject_latency_factor:
+            return
+        own = record.latencies.quantile(now, config.eject_latency_quantile)
+        others = [
+            value
+            for other in self._records.values()
+            if other is not record and (value := other.latencies.last(now)) is not None
+        ]
+        if own is not None and is_outlier(
+            own, others, config.eject_latency_factor, config.eject_latency_floor
+        ):
+            self._eject(key, record, now, "slow", f"{own:.3g} s where others take less")
+
+
+SLOW_TO_TAKE = 0.5
+"""Seconds. An attempt that its scope's deadline ended before the call was taken says something
+about the runner only if it had at least that long: a client may be in a hurry."""
+
+_UNWANTED = (1, 4)
+"""The gRPC statuses CANCELLED and DEADLINE_EXCEEDED, of a client that did not want to wait."""
+
+
+class JudgedRunner(Runner):
+    """Passes everything on to ``runner``; each outcome goes to ``board`` too, whoever places."""
+
+    def __init__(self, runner: Runner, board: HealthBoard) -> None:
+        self._runner = runner
+        self._address = runner.address  # asked for often
+        self._board = board
+
+    def __repr__(self) -> str:
+        return f"<JudgedRunner {self._runner!r} {self._board.cause(self) or 'in use'}>"
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        began = trio.current_time()
+        with self._judging_delay() as taken:
+            outcome = await self._runner.try_exec(call, on_commit=_both(taken, on_commit))
+        self._judge(call, outcome, began)
+        return outcome
+
+    def begin_exec(
+        self,
+        call: RunnerCall,
+        *,
+        on_commit: Callable[[], None],
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Begun | None:
+        began = trio.current_time()
+
+        def ended(outcome: Outcome) -> None:
+            self._judge(call, outcome, began)
+            on_end(outcome)
+
+        return self._runner.begin_exec(call, on_commit=on_commit, on_end=ended)
+
+    @property
+    def reserves(self) -> bool:
+        return self._runner.reserves
+
+    async def try_reserve(
+        self,
+        call: RunnerCall,
+        *,
+        claim: Callable[[], bool],
+        on_asked: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        began = trio.current_time()
+        # How long it takes until there is a slot (an image may have to be pulled) is no fault.
+        with self._judging_delay() as taken:
+            outcome = await self._runner.try_reserve(
+                call, claim=claim, on_asked=_both(taken, on_asked), on_commit=on_commit
+            )
+        self._judge(call, outcome, began)
+        return outcome
+
+    @contextmanager
+    def _judging_delay(self) -> Iterator[Callable[[], None]]:
+        """An attempt, which has to be handed over before its time is over; to be called then."""
+        began = trio.current_time()
+        is_taken = False
+
+        def taken() -> None:
+            nonlocal is_taken
+            is_taken = True
+
+        try:
+            yield taken
+        except BaseException as error:
+            now = trio.current_time()
+            if not is_taken and now - began >= SLOW_TO_TAKE and is_timeout(error):
+                self._board.failed(self, now, "the runner did not take the call in time")
+            raise
+
+    def _judge(self, call: RunnerCall, outcome: Outcome, began: float) -> None:
+        now = trio.current_time()
+        if isinstance(outcome, NotPlaced):
+            self._judge_refusal(outcome.reason, now)
+        elif outcome.error is None:
+            ran_ns = call.timings.execution_ns
+            overhead = max(0.0, now - began - ran_ns / 1e9) if ran_ns else None
+            self._board.succeeded(self, now, overhead)
+        else:
+            self._judge_error(outcome.error, now)
+
+    def _judge_refusal(self, reason: Exception, now: float) -> None:
+        wish = isinstance(reason, EngagementFailed) and reason.status in _UNWANTED
+        if isinstance(reason, ServerBusy | ReservationAbandoned) or wish:
+            self._board.reached(self, now)
+        elif not isinstance(reason, RunnerClosed):
+            self._board.failed(self, now, str(reason))
+
+    def _judge_error(self, error: Exception, now: float) -> None:
+        """Whose fault is it? What is left out is the client's: its body, its writer, its haste."""
+        if isinstance(error, FunctionError):
+            self._board.succeeded(self, now)
+        elif isinstance(error, EngagementFailed) and error.status == UNAVAILABLE_STATUS:
+            self._board.failed(self, now, error.text)
+        elif isinstance(error, EngagementFailed) and error.status in _UNWANTED:
+            self._board.reached(self, now)
+        elif isinstance(error, EngagementFailed | RunnerFault | ProtocolError | MissingEOF):
+            self._board.faulted(self, now, str(error))
+        elif isinstance(error, ServerBusy):
+            self._board.reached(self, now)
+        elif isinstance(error, APIError):
+            if error.code == APIError.default_code:
+                self._board.faulted(self, now, error.message)
+            else:
+                self._board.reached(self, now)
+
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        return await self._runner.status(payload)
+
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        await self._runner.watch_health(tell)
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        await self._runner.watch_load(tell)
+
+    async def aclose(self) -> None:
+        await self._runner.aclose()
+
+
+def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
+    def call() -> None:
+        one()
+        other()
+
+    return call
+
+
+class PoolMetrics(Collector):
+    """Of all pools that share it. Making one registers it; raises `ValueError` if ``registry``
+    has such metrics already."""
+
+    def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
+        self._counts: list[Count] = []
+        self.runners = self._add("runners", "Runners that pools offer, or would offer", "gauge")
+        self.leaving = self._add("leaving", "Runners that left and have calls to finish", "gauge")
+        self.ejected = self._add("ejected", "Runners that get no calls for a while", "gauge")
+        self.joined = self._add("joined_count", "Runners that joined a pool")
+        self.left = self._add("left_count", "Runners that left a pool")
+        self.ejections: dict[Cause, Count] = {
+            "unreachable": self._add("unreachable_count", "Ejections: could not be reached"),
+            "faulty": self._add("faulty_count", "Ejections: failed calls for its own reasons"),
+            "slow": self._add("slow_count", "Ejections: far slower than the others"),
+        }
+        self.refusals = self._add("refusal_count", "Runners that said that they take no calls")
+        self.returns = self._add("return_count", "Runners that were back after that")
+        self.lookups = self._add("lookup_count", "Names that were looked up in the DNS")
+        self.lookup_failures = self._add("lookup_failure_count", "Look-ups that failed")
+        registry.register(self)
+
+    def _add(self, name: str, text: str, kind: str = "unknown") -> Count:
+        count = Count(f"fn_lb_pool_{name}", text, kind)
+        self._counts.append(count)
+        return count
+
+    def collect(self) -> Iterator[Metric]:
+        return (count.metric() for count in self._counts)
+
+
+@functools.cache
+def default_pool_metrics() -> PoolMetrics:
+    """Those of this process, in prometheus_client's own registry."""
+    return PoolMetrics()

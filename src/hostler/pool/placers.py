@@ -1,0 +1,213 @@
+"""The placers by name: each an order of the runners."""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import chain
+from typing import TypeVar
+
+import trio
+
+from ..abc import Runner, RunnerCall
+from ..config import PlacerConfig
+from .load_tracker import Need
+from .placer import SweepPlacer, need_of
+from .runner_set import Fleet
+
+
+class NaivePlacer(SweepPlacer):
+    """Starts each sweep at a random runner, and goes round."""
+
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        return ring(runners, self._rng.randrange(len(runners)) if runners else 0)
+
+
+class ConsistentHashPlacer(SweepPlacer):
+    """Tries each function's own runner first, so that its containers stay hot.
+
+    The order follows from the function's id and the runners' addresses by rendezvous hashing,
+    never from places in the pool's list: a runner that comes or goes moves only its own share of
+    the functions. Fn's placer uses places, so that there most functions move.
+    """
+
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        return self.fleets.of(runners).preferred(call.model.fn_id)
+
+
+class LeastLoadedPlacer(SweepPlacer):
+    """Looks at two random runners and tries that with fewer calls first: the power of two
+    choices, see `hostler.pool.placers.better_of_two`."""
+
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        need, now = need_of(call), trio.current_time()
+
+        def load(runner: Runner) -> float:
+            return self.loads.load(runner.address, need, now)
+
+        return better_of_two(runners, load, self._rng)
+
+
+class BoundedPlacer(SweepPlacer):
+    """Consistent hashing with bounded loads.
+
+    Each function has its own order of the runners, by rendezvous hashing over their addresses.
+    The first takes its calls, up to the even share of all calls and a fraction more
+    (``config.load_spill_percent``); then the next does. Sources: see
+    `load_limit` and `hostler.pool.runner_set`.
+    """
+
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        preferred = self.fleets.of(runners).preferred(call.model.fn_id)
+        return within(preferred, self.bound(call, len(runners)))
+
+    def bound(self, call: RunnerCall, count: int) -> Callable[[Runner], bool]:
+        """Which of ``count`` runners may have one more call."""
+        need, now = need_of(call), trio.current_time()
+        share = self.config.load_spill_percent / 100
+        limit = load_limit(self.loads.total(now), count, share)
+        return lambda runner: self.loads.load(runner.address, need, now) < limit
+
+
+MAX_HOT = 16
+"""Runners with a hot container that are tried as such."""
+
+MAX_SPARE = 8
+"""Runners with room that are looked at beside those that the function prefers."""
+
+
+class WarmPlacer(BoundedPlacer):
+    """Tries the runners first that are believed to have an idle hot container for the call.
+
+    A call whose function has only busy ones waits in line for one of them, until the function's
+    `LaunchPolicy` says that another is to be started. Without any it goes on as `BoundedPlacer`,
+    with those in front that can start a container without evicting another function's. What is
+    known of containers and memory comes from the runners' hints and from the placer's own calls.
+    """
+
+    def waits(self, call: RunnerCall, need: Need, now: float) -> bool:
+        return call.model.type != "detached" and not self.loads.any_warm(need, now)
+
+    def forbearance(self, need: Need) -> float:
+        return self.loads.policies.forbearance(need)
+
+    def at_once(
+        self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
+    ) -> Runner | None:
+        address = self.loads.warmest(need, now)
+        return None if address is None else self.fleets.of(runners).find(address)
+
+    def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
+        need, fleet = need_of(call), self.fleets.of(runners)
+        tried: set[Runner] = set()
+        for address in self.loads.warm(need, trio.current_time(), MAX_HOT):
+            if (runner := fleet.find(address)) is not None:
+                tried.add(runner)
+                yield runner
+        # Nearly always that was enough.
+        yield from once(chain.from_iterable(self._colder(call, need, fleet)), tried)
+
+    def _colder(self, call: RunnerCall, need: Need, fleet: Fleet) -> Iterator[Iterable[Runner]]:
+        """Those where a container has to be started, and in the end all."""
+        key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(fleet))
+        gentle = self.forbearance(need) > 0
+
+        def has_room(runner: Runner) -> bool:
+            return self.loads.has_room(runner.address, need, now)
+
+        def takes(runner: Runner) -> bool:
+            return has_room(runner) and fits(runner) and self.loads.has_cpu(runner.address, now)
+
+        def room(runner: Runner) -> int:
+            return self.loads.room(runner.address, gentle=gentle)
+
+        # These are nearly always enough, however many runners there are.
+        near = fleet.near(key)
+        yield filter(takes, near)
+        addresses = self.loads.spare(need, MAX_SPARE, self._rng, gentle=gentle)
+        spare = tuple(filter(None, map(fleet.find, addresses)))
+        yield filter(takes, spare)
+        # Where much is idle, what is evicted is needed least.
+        yield sorted(filter(fits, near + spare), key=room, reverse=True)
+        yield within(within(fleet.preferred(key), fits), has_room)
+
+
+PLACERS: Mapping[str, Callable[[PlacerConfig], SweepPlacer]] = {
+    "naive": NaivePlacer,
+    "ch": ConsistentHashPlacer,
+    "least-loaded": LeastLoadedPlacer,
+    "bounded": BoundedPlacer,
+    "warm": WarmPlacer,
+}
+
+T = TypeVar("T")
+
+
+def next_attempt(first: int, tried: int, count: int) -> int | None:
+    """The index of the next of ``count`` runners in ring order from ``first``, after ``tried``
+    of them; ``None`` at the end of the sweep."""
+    if tried >= count:
+        return None
+    return (first + tried) % count
+
+
+def ring(items: Iterable[T], first: int) -> Iterator[T]:
+    """Each item once, in ring order from index ``first``."""
+    held = tuple(items)
+    tried = 0
+    while (index := next_attempt(first, tried, len(held))) is not None:
+        yield held[index]
+        tried += 1
+
+
+def load_limit(total: float, count: int, epsilon: float) -> int:
+    """The most calls that one of ``count`` runners may have, the next one included, while they
+    have ``total`` together: what is even, and a fraction of ``epsilon`` more.
+
+    Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2016
+    (arXiv:1608.01350).
+    """
+    return math.ceil((1 + epsilon) * (total + 1) / max(count, 1))
+
+
+def within(items: Iterable[T], fits: Callable[[T], bool]) -> Iterator[T]:
+    """The items that fit, then the others; both keep their order. Looks at no item before it is
+    asked for one more."""
+    others: list[T] = []
+    for item in items:
+        if fits(item):
+            yield item
+        else:
+            others.append(item)
+    yield from others
+
+
+def once(items: Iterable[T], seen: set[T]) -> Iterator[T]:
+    """Each item the first time only, those that were ``seen`` not at all, to which it adds them.
+    Looks at no item before it is asked for one more."""
+    for item in items:
+        if item not in seen:
+            seen.add(item)
+            yield item
+
+
+def better_of_two(
+    items: Sequence[T], load: Callable[[T], float], rng: random.Random
+) -> Iterator[T]:
+    """Two random items, that with less load first; then the others, in ring order.
+
+    Mitzenmacher, "The power of two choices in randomized load balancing", IEEE Transactions on
+    Parallel and Distributed Systems 12(10), 2001.
+    """
+    if len(items) < 2:
+        yield from items
+        return
+    one, two = rng.sample(range(len(items)), 2)
+    if load(items[two]) < load(items[one]):
+        one, two = two, one
+    yield items[one]
+    yield items[two]
+    for index in ring(range(len(items)), two):
+        if index not in (one, two):
+            yield items[index]

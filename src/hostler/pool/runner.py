@@ -1,0 +1,596 @@
+"""gRPC runner: one engagement per attempt, from TryCall to outcome."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import structlog
+import trio
+
+from .._call_document import encode_call
+from .._concurrency.gate import Gate, GateClosed
+from ..abc import Begun, NotPlaced, Outcome, Placed, Runner, RunnerCall
+from ..bodies import BodyConsumed
+from ..errors import (
+    APIError,
+    FunctionError,
+    HostlerError,
+    ProtocolError,
+    ReservationAbandoned,
+    RunnerClosed,
+    ServerBusy,
+    ServiceReservationFailure,
+)
+from ..protocol import (
+    BODY_PIECE,
+    DEADLINE_STATUS,
+    NACK_STATUS,
+    UNKNOWN_STATUS,
+    BegunEngagement,
+    ClientEngagement,
+    Data,
+    EngagementEnded,
+    EngagementFailed,
+    Finished,
+    LoadHint,
+    NotSent,
+    Reserved,
+    ResultStart,
+    RunnerClient,
+    RunnerFrame,
+    RunnerStatus,
+    TryCall,
+)
+
+if TYPE_CHECKING:
+    from ..call import Timings
+
+CLOSE_SECONDS = 5.0
+"""Seconds for ended attempts to leave, and then for closing the connections."""
+
+
+class GrpcRunner(Runner):
+    """Runs calls over ``client``, which it owns from now on. Never connects by itself.
+
+    A call is committed when its ``TryCall``, or the ``Commit`` of its reservation, was handed to
+    the transport. After that only a NACK, or the client's proof that nothing was sent, lets it be
+    tried elsewhere.
+
+    The runner says with its answers, and in its status, whether it takes reservations.
+    """
+
+    def __init__(self, client: RunnerClient) -> None:
+        self._client = client
+        self._address = client.address
+        self._gate = Gate()
+        self._reserves = False
+
+    def __repr__(self) -> str:
+        state = "closed" if self._gate.closed else "open"
+        return f"<GrpcRunner {self.address} {state} attempts={self._gate.inside}>"
+
+    @property
+    def address(self) -> str:
+        return self._address
+
+    @property
+    def reserves(self) -> bool:
+        return self._reserves
+
+    async def try_exec(
+        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
+    ) -> Outcome:
+        return await self._run(Attempt(self._client, call, on_commit))
+
+    def begin_exec(
+        self,
+        call: RunnerCall,
+        *,
+        on_commit: Callable[[], None],
+        on_end: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> Begun | None:
+        if self._gate.closed:
+            return None
+        attempt = BegunAttempt(self._client, call, on_commit, self._ended, on_end)
+        if not attempt.begin():
+            return None
+        self._gate.admit(attempt)
+        return attempt.run
+
+    def _ended(self, attempt: BegunAttempt, outcome: Outcome | None) -> None:
+        self._gate.leave(attempt)
+        if outcome is not None:
+            self._note(outcome)
+
+    async def try_reserve(
+        self,
+        call: RunnerCall,
+        *,
+        claim: Callable[[], bool],
+        on_asked: Callable[[], None] = lambda: None,
+        on_commit: Callable[[], None] = lambda: None,
+    ) -> Outcome:
+        attempt = ReservedAttempt(
+            self._client, call, on_asked=on_asked, claim=claim, on_commit=on_commit
+        )
+        outcome = await self._run(attempt)
+        if attempt.claimed or not _was_not_understood(outcome):
+            return outcome
+        # Another program has the address now. It has not run the call.
+        self._reserves = False
+        return await super().try_reserve(call, claim=claim, on_commit=on_commit)
+
+    async def _run(self, attempt: Attempt) -> Outcome:
+        try:
+            with self._gate.enter():
+                outcome = await attempt.run()
+                self._note(outcome)
+                return outcome
+        except GateClosed:
+            await trio.lowlevel.checkpoint()
+            return NotPlaced(RunnerClosed())
+        # Ended by `aclose`: what was committed may have run.
+        return Placed(RunnerClosed()) if attempt.committed else NotPlaced(RunnerClosed())
+
+    def _note(self, outcome: Outcome) -> None:
+        if outcome.load is not None:
+            self._reserves = outcome.load.reserves
+
+    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
+        text = None if payload is None else msgspec.json.encode(payload).decode()
+        status = await self._client.status(text)
+        self._reserves = status.reservations
+        return status
+
+    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        await self._client.watch_health(tell)
+
+    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        await self._client.watch_load(tell)
+
+    async def aclose(self) -> None:
+        self._gate.close()
+        try:
+            await self._gate.wait_empty()
+        finally:
+            self._gate.cancel_all()
+            # Shielded: the connections are closed in any case, and neither step waits for a peer.
+            with _shielded():
+                await self._gate.wait_empty()
+            with _shielded():
+                await self._client.aclose()
+
+
+def _was_not_understood(outcome: Outcome) -> bool:
+    """Whether a reservation ended as it does with runners that don't know the word."""
+    reason = outcome.reason if isinstance(outcome, NotPlaced) else None
+    return isinstance(reason, EngagementFailed) and reason.status == UNKNOWN_STATUS
+
+
+def _shielded() -> trio.CancelScope:
+    return trio.CancelScope(deadline=trio.current_time() + CLOSE_SECONDS, shield=True)
+
+
+log = structlog.get_logger(__name__)
+
+END_SECONDS = 5.0
+"""Seconds in which a runner must end the stream after its last frame."""
+
+OK = 200
+
+DATA_FIRST = "the runner sent data before the response head"
+
+TWO_HEADS = "the runner began its response twice"
+
+HeldBody = memoryview
+"""The rest of a body that is in memory."""
+
+
+class Conversation:
+    """What happens between a sent ``TryCall`` and the outcome.
+
+    Nothing in here outlives `run`: the sender is a child of its nursery, so neither the body
+    nor the writer is touched after an outcome was returned.
+    """
+
+    _answered = False
+    _outcome: Outcome | None = None
+
+    def __init__(self, call: RunnerCall, engagement: ClientEngagement) -> None:
+        self._call = call
+        self._engagement = engagement
+
+    async def run(self, body: trio.abc.ReceiveStream | HeldBody | None) -> Outcome:
+        """Send ``body`` (``None``: it is sent already), pass the response on, tell the outcome.
+
+        Leave the engagement at once if this returns before the stream has ended.
+        """
+        if body is None:
+            return await self.receive()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._send, body, nursery.cancel_scope)
+            outcome = await self.receive()
+            self._outcome = self._outcome or outcome
+            nursery.cancel_scope.cancel()
+        assert self._outcome is not None
+        return self._outcome
+
+    async def await_slot(self) -> Outcome | None:
+        """Wait for the slot of a call that is to be reserved; ``None`` = the runner holds it.
+
+        The call has not run, whatever happens: all that is not the runner's own word about the
+        call lets it be tried elsewhere.
+        """
+        try:
+            frame = await self._engagement.receive()
+            if isinstance(frame, Reserved):
+                return None
+            if isinstance(frame, Finished) and not frame.success:
+                outcome = self._outcome_of(frame)
+                if not self._engagement.ended:
+                    await self._ends_here()
+                return outcome
+            return NotPlaced(ProtocolError("the runner neither reserved a slot nor refused"))
+        except EngagementFailed as failure:
+            return NotPlaced(ServerBusy() if failure.status == NACK_STATUS else failure)
+        except Exception as error:  # noqa: BLE001  (of the peer; the call has not run)
+            return NotPlaced(error)
+
+    async def _send(self, body: trio.abc.ReceiveStream | HeldBody, scope: trio.CancelScope) -> None:
+        try:
+            if isinstance(body, HeldBody):
+                await self._send_held(body)
+            else:
+                await self._send_stream(body)
+        except EngagementEnded:
+            pass  # the receiver knows why
+        except Exception as error:  # noqa: BLE001  (a body may fail in any way; it is the outcome)
+            # Never an end of the body: the function would take a piece of it for the whole.
+            self._outcome = self._outcome or Placed(error)
+            scope.cancel()
+
+    async def _send_held(self, rest: HeldBody) -> None:
+        while rest:
+            chunk, rest = bytes(rest[:BODY_PIECE]), rest[BODY_PIECE:]
+            await self._engagement.send(Data(chunk, eof=not rest))
+
+    async def _send_stream(self, body: trio.abc.ReceiveStream) -> None:
+        chunk = b"-"
+        while chunk:
+            chunk = bytes(await body.receive_some(BODY_PIECE))
+            await self._engagement.send(Data(chunk, eof=not chunk))
+
+    async def receive(self) -> Outcome:
+        """As `run`, for a body that is sent already."""
+        engagement, writer = self._engagement, self._call.writer
+        try:
+            while True:
+                frame = engagement.receive_ready() or await engagement.receive()
+                if isinstance(frame, Data):
+                    if not self._answered:
+                        return Placed(ProtocolError(DATA_FIRST))
+                    if frame.data:
+                        await writer.write(frame.data)
+                elif isinstance(frame, ResultStart):
+                    if self._answered:
+                        return Placed(ProtocolError(TWO_HEADS))
+                    self._answered = True
+                    # Without a status, as Fn's LB has it, the writer's own holds.
+                    await writer.start(frame.status or OK, frame.headers)
+                elif isinstance(frame, Finished):
+                    outcome = self._outcome_of(frame)
+                    if engagement.ended or await self._ends_here() or not _is_good(outcome):
+                        return outcome
+                    return Placed(MissingEOF(), load=frame.load)
+                else:
+                    return Placed(_out_of_place(frame))
+        except EngagementFailed as failure:
+            return outcome_of_failure(failure, answered=self._answered)
+        except NotSent as error:  # proven only now
+            return Placed(error) if self._answered else NotPlaced(error)
+        except Exception as error:  # noqa: BLE001  (of the writer or the peer; it is the outcome)
+            return Placed(error)
+
+    def _outcome_of(self, finished: Finished) -> Outcome:
+        """What the runner's last word means, of which the call gets the durations."""
+        outcome = outcome_of(finished, answered=self._answered)
+        if isinstance(outcome, Placed):
+            fill_timings(self._call.timings, finished)
+            if finished.execution_ns:
+                self._call.add_user_execution_ns(finished.execution_ns)
+        return outcome
+
+    async def _ends_here(self) -> bool:
+        """Whether no frame follows. The outcome is known: a stream that breaks now, or does not
+        end, changes nothing any more."""
+        with trio.move_on_after(END_SECONDS) as scope:
+            try:
+                return await self._engagement.receive() is None
+            except (EngagementFailed, NotSent) as failure:
+                log.debug("stream broke after the outcome", error=str(failure))
+        if scope.cancelled_caught:
+            log.warning("runner does not end the stream", seconds=END_SECONDS)
+        return True
+
+
+def _is_good(outcome: Outcome) -> bool:
+    return isinstance(outcome, Placed) and outcome.error is None
+
+
+def _out_of_place(frame: RunnerFrame | None) -> ProtocolError:
+    if frame is None:
+        return ProtocolError("the runner ended the stream without an outcome")
+    return ProtocolError("the runner reserved a slot for a call that it has")
+
+
+Rest = trio.abc.ReceiveStream | HeldBody | None
+"""Of a body, what does not go with the call itself."""
+
+
+class Attempt:
+    """Sends the call with its body: it is committed when its ``TryCall`` was handed over."""
+
+    committed = False
+
+    def __init__(
+        self, client: RunnerClient, call: RunnerCall, on_commit: Callable[[], None]
+    ) -> None:
+        self._client = client
+        self._call = call
+        self._on_commit = on_commit
+
+    def _commit(self) -> None:
+        self.committed = True
+        self._call.runner_address = self._client.address
+        self._on_commit()
+
+    async def run(self) -> Outcome:
+        try:
+            try_call = self._try_call()
+            first, rest = self._open_body()
+            if isinstance(rest, trio.abc.ReceiveStream):
+                async with rest:
+                    return await self._engage(try_call, first, rest)
+            return await self._engage(try_call, first, rest)
+        except _CallBroken as broken:
+            return Placed(broken.error)
+        except NotSent as error:
+            return NotPlaced(error)
+
+    async def _engage(self, try_call: TryCall, first: Data | None, rest: Rest) -> Outcome:
+        async with self._client.engage(
+            try_call,
+            first=first,
+            request_id=self._call.request_id,
+            deadline=self._call.deadline,
+            on_commit=self._commit,
+        ) as engagement:
+            return await Conversation(self._call, engagement).run(rest)
+
+    def _try_call(self, *, reserve: bool = False) -> TryCall:
+        call = self._call
+        try:
+            return TryCall(
+                models_call_json=encode_call(call.model),
+                slot_hash_id=(call.slot_hash_id or b"").hex(),
+                extensions=dict(call.extensions),
+                reserve=reserve,
+                wait_ms=0 if reserve else round(call.queue_seconds * 1000),
+                gentle=call.gentle,
+                launch=call.launch,
+            )
+        except Exception as error:  # (a bad model fails the call, not the placer)
+            raise _CallBroken(error) from error
+
+    def _open_body(self) -> tuple[Data | None, Rest]:
+        """What of the body goes with the call, and the rest. A stream has to be closed."""
+        try:
+            data = self._call.body.data
+            stream = self._call.body.open() if data is None else None
+        except BodyConsumed as error:
+            raise _CallBroken(ServerBusy()) from error
+        except Exception as error:  # (a bad body fails the call, not the placer)
+            raise _CallBroken(error) from error
+        if data is not None:
+            held = memoryview(data)
+            first = Data(bytes(held[:BODY_PIECE]), eof=len(held) <= BODY_PIECE)
+            return first, held[BODY_PIECE:] or None
+        return None, stream
+
+
+class BegunAttempt(Attempt):
+    """As `Attempt`, begun without a wait, hence committed from its beginning.
+
+    ``on_left`` is called once nothing of it is left, with the outcome, or ``None`` if it was
+    cancelled; then ``on_end`` with the outcome.
+    """
+
+    _engagement: BegunEngagement | None = None
+    _cancelled = False
+
+    def __init__(
+        self,
+        client: RunnerClient,
+        call: RunnerCall,
+        on_commit: Callable[[], None],
+        on_left: Callable[[BegunAttempt, Outcome | None], None],
+        on_end: Callable[[Outcome], None],
+    ) -> None:
+        super().__init__(client, call, on_commit)
+        self._on_left = on_left
+        self._on_end = on_end
+
+    def begin(self) -> bool:
+        """Whether it has begun. If not, an `Attempt` finds out why."""
+        call = self._call
+        try:
+            data = call.body.data
+            if data is None or len(data) > BODY_PIECE:
+                return False
+            self._engagement = self._client.begin(
+                self._try_call,
+                first=Data(data, eof=True),
+                request_id=call.request_id,
+                deadline=call.deadline,
+                on_commit=self._commit,
+            )
+        except Exception:  # noqa: BLE001  (a bad body or model: told by the other)
+            return False
+        return self._engagement is not None
+
+    async def run(self) -> Outcome:
+        assert self._engagement is not None
+        outcome = None
+        try:
+            outcome = await Conversation(self._call, self._engagement).receive()
+        finally:
+            self._engagement.leave()
+            self._on_left(self, outcome)
+        if self._cancelled:  # by the end of its runner's client: it may have run
+            outcome = Placed(RunnerClosed())
+        self._on_end(outcome)
+        return outcome
+
+    def cancel(self) -> None:
+        """End it at both ends, see `Gate`. One that waits for its client to take a part of the
+        answer goes on until it did, which has its own limit."""
+        assert self._engagement is not None
+        self._cancelled = True
+        self._engagement.cut()
+
+
+class ReservedAttempt(Attempt):
+    """Asks for a slot, and commits the call to it if ``claim`` says so.
+
+    The body is not touched before. ``on_asked`` is called when the runner was asked.
+    """
+
+    def __init__(
+        self,
+        client: RunnerClient,
+        call: RunnerCall,
+        *,
+        on_asked: Callable[[], None],
+        claim: Callable[[], bool],
+        on_commit: Callable[[], None],
+    ) -> None:
+        super().__init__(client, call, on_commit)
+        self._on_asked = on_asked
+        self._claim = claim
+        self.claimed = False
+        """``claim`` was called."""
+
+    async def run(self) -> Outcome:
+        try:
+            async with self._client.engage(
+                self._try_call(reserve=True),
+                request_id=self._call.request_id,
+                deadline=self._call.deadline,
+                on_commit=self._on_asked,
+            ) as engagement:
+                return await self._converse(engagement)
+        except _CallBroken as broken:
+            return Placed(broken.error)
+        except NotSent as error:
+            return NotPlaced(error)
+
+    async def _converse(self, engagement: ClientEngagement) -> Outcome:
+        conversation = Conversation(self._call, engagement)
+        refused = await conversation.await_slot()
+        if refused is not None:
+            return refused
+        self.claimed = True
+        if not self._claim():
+            return NotPlaced(ReservationAbandoned())
+        first, rest = self._open_body()
+        if isinstance(rest, trio.abc.ReceiveStream):
+            async with rest:
+                return await self._send(engagement, conversation, first, rest)
+        return await self._send(engagement, conversation, first, rest)
+
+    async def _send(
+        self,
+        engagement: ClientEngagement,
+        conversation: Conversation,
+        first: Data | None,
+        rest: Rest,
+    ) -> Outcome:
+        await engagement.commit(first, on_commit=self._commit)
+        if not self.committed:
+            # The runner had ended the engagement before it could see the commit.
+            again = await conversation.await_slot()
+            return again or NotPlaced(ProtocolError("the runner reserved a slot twice"))
+        return await conversation.run(rest)
+
+
+class _CallBroken(Exception):
+    """The call can't be sent to anybody."""
+
+    def __init__(self, error: Exception) -> None:
+        self.error = error
+        super().__init__(str(error))
+
+
+UNKNOWN_TEXT = "Unknown Error From Pure Runner"
+
+NO_EOF_TEXT = "Purerunner missing EOF response"
+
+
+class RunnerFault(HostlerError):
+    """A runner failed a call for a reason that no client must see; the text is its own."""
+
+
+class MissingEOF(HostlerError):
+    """A runner went on after it had reported the outcome of a call."""
+
+    def __init__(self) -> None:
+        super().__init__(NO_EOF_TEXT)
+
+
+def outcome_of(finished: Finished, *, answered: bool) -> Outcome:
+    """The outcome that ``finished`` reports, with what the runner says about itself;
+    ``answered`` = the response has begun.
+
+    503 is a NACK: the call did not run and may go elsewhere. Once the response has begun that
+    can't be true, so it is the call's error. An error needs a code of an HTTP error: 0, which
+    Fn's runners send for their internal failures, and any other code are internal failures.
+    """
+    load = finished.load
+    if finished.success:
+        return Placed(None, load)
+    code, text = finished.error_code, finished.error_text or UNKNOWN_TEXT
+    if code == NACK_STATUS:
+        return refusal(answered=answered, load=load)
+    if not 400 <= code <= 599:
+        return Placed(RunnerFault(f"code {code}: {text}"), load)
+    if finished.error_user:
+        return Placed(FunctionError(code, text), load)
+    return Placed(APIError(code, text), load)
+
+
+def outcome_of_failure(failure: EngagementFailed, *, answered: bool) -> Outcome:
+    """The outcome of a stream that ended without a `Finished`."""
+    if failure.status == NACK_STATUS:
+        return refusal(answered=answered)
+    if failure.status == DEADLINE_STATUS:  # our own, which the runner has kept
+        return Placed(ServiceReservationFailure())
+    return Placed(failure)
+
+
+def refusal(*, answered: bool, load: LoadHint | None = None) -> Outcome:
+    if answered:
+        return Placed(ServerBusy(), load)
+    retry_after = load.retry_after_ms / 1000 if load and load.retry_after_ms else None
+    return NotPlaced(ServerBusy(), retry_after, load)
+
+
+def fill_timings(timings: Timings, finished: Finished) -> None:
+    """Take over the durations that the runner measured."""
+    timings.scheduler_ns = finished.scheduler_ns
+    timings.execution_ns = finished.execution_ns
+    timings.image_pull_wait_ns = finished.image_pull_wait_ns
+    timings.ctr_prep_ns = finished.ctr_prep_ns
+    timings.ctr_create_ns = finished.ctr_create_ns
+    timings.init_start_ns = finished.init_start_ns

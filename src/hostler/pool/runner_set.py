@@ -1,0 +1,221 @@
+"""One list of runners by address, and each function's preference among them (rendezvous hashing).
+
+A pool gives the same list until it changes, so what is found out about one is kept. Otherwise a
+call would cost as much as there are runners.
+
+Rendezvous hashing: in which order a function prefers the runners of a pool. Pure.
+
+Each pair of a function and a runner has a score; a function goes to the runner with the highest,
+then to the next (highest random weight: Thaler and Ravishankar, "Using Name-Based Mappings to
+Increase Hit Rates", IEEE/ACM Transactions on Networking 6(1), 1998). So the order of the list and
+the history of the pool don't matter: load balancers that know the same runners agree, and a runner
+that comes or goes moves only the functions that it has, about one in n.
+
+Consistent hashing: which runner of a list a function belongs to.
+
+`siphash24` is SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012),
+`jump_hash` is the jump consistent hash (Lamping and Veach, "A Fast, Minimal Memory, Consistent
+Hash Algorithm", 2014, https://arxiv.org/abs/1406.2294). Fn's placer uses both with the same key,
+but its step formula is wrong, so that it never chooses the second runner; this one is the paper's.
+Our placers start from the same hash and order by rendezvous (`hostler.pool`), for which runners may
+come and go anywhere in the list. Placement is private to each LB: no peer depends on it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import OrderedDict
+from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
+
+from ..abc import Runner
+
+NEAR = 16
+"""Runners that a function prefers to all others, which are remembered for `MAX_NEAR` functions."""
+
+MAX_NEAR = 8192
+
+MAX_WHOLE = 256
+"""Functions for which the order of all runners is remembered."""
+
+MAX_FLEETS = 8
+"""Lists that are remembered. One pool may give several in turn, while it spares some runners."""
+
+
+class Fleet:
+    """One list of runners. It never changes."""
+
+    def __init__(self, runners: tuple[Runner, ...]) -> None:
+        self.runners = runners
+        self._by_address = {runner.address: runner for runner in reversed(runners)}
+        self.addresses = frozenset(self._by_address)
+        self._hashes = name_hashes(runner.address for runner in runners)
+        self.all_tell_since: int | None = None
+        """State of `LoadBook.tellers` in which all of these tell their load by themselves."""
+        self._near: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
+        self._whole: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
+
+    def __repr__(self) -> str:
+        return f"<Fleet runners={len(self.runners)} functions={len(self._near)}>"
+
+    def __len__(self) -> int:
+        return len(self.runners)
+
+    def find(self, address: str) -> Runner | None:
+        return self._by_address.get(address)
+
+    def near(self, key: str) -> tuple[Runner, ...]:
+        """The first of `preferred`."""
+        return self._recall(self._near, key, NEAR, MAX_NEAR)
+
+    def preferred(self, key: str) -> Iterator[Runner]:
+        """All, those first that ``key`` prefers by rendezvous hashing over their addresses."""
+        near = self.near(key)
+        yield from near
+        if len(near) < len(self.runners):
+            yield from self._recall(self._whole, key, len(self), MAX_WHOLE)[len(near) :]
+
+    def _recall(
+        self, known: OrderedDict[str, tuple[Runner, ...]], key: str, count: int, limit: int
+    ) -> tuple[Runner, ...]:
+        found = known.get(key)
+        if found is not None:
+            known.move_to_end(key)
+            return found
+        indices = favourites(key, self._hashes, count)
+        known[key] = found = tuple(self.runners[index] for index in indices)
+        if len(known) > limit:
+            known.popitem(last=False)
+        return found
+
+
+class Fleets:
+    """The lists that were seen last."""
+
+    def __init__(self) -> None:
+        self._fleets: OrderedDict[tuple[Runner, ...], Fleet] = OrderedDict()
+        self._latest = Fleet(())
+
+    def __repr__(self) -> str:
+        return f"<Fleets latest={self._latest!r} lists={len(self._fleets)}>"
+
+    def of(self, runners: Sequence[Runner]) -> Fleet:
+        """The fleet of that list. Costs nothing if it is the same tuple as the last time."""
+        if runners is self._latest.runners:
+            return self._latest
+        held = tuple(runners)
+        fleet = self._fleets.get(held)
+        if fleet is None:
+            fleet = self._fleets[held] = Fleet(held)
+            if len(self._fleets) > MAX_FLEETS:
+                self._fleets.popitem(last=False)
+        else:
+            self._fleets.move_to_end(held)
+        self._latest = fleet
+        return fleet
+
+
+FN_HASH_KEY = (0, 0x4C617279426F6174)
+"""Fn's SipHash key (k0, k1)."""
+
+_MASK64 = 2**64 - 1
+
+_LCG = 2862933555777941757
+"""Multiplier of the paper's linear congruential generator."""
+
+
+def siphash24(data: bytes, k0: int, k1: int) -> int:
+    """The 64-bit SipHash-2-4 of ``data`` under the 128-bit key (``k0``, ``k1``)."""
+    state = (
+        k0 ^ 0x736F6D6570736575,
+        k1 ^ 0x646F72616E646F6D,
+        k0 ^ 0x6C7967656E657261,
+        k1 ^ 0x7465646279746573,
+    )
+    whole = len(data) & ~7
+    words = [int.from_bytes(data[i : i + 8], "little") for i in range(0, whole, 8)]
+    words.append(int.from_bytes(data[whole:], "little") | (len(data) & 0xFF) << 56)
+    for word in words:
+        v0, v1, v2, v3 = state
+        v0, v1, v2, v3 = _rounds(v0, v1, v2, v3 ^ word, 2)
+        state = v0 ^ word, v1, v2, v3
+    v0, v1, v2, v3 = state
+    v0, v1, v2, v3 = _rounds(v0, v1, v2 ^ 0xFF, v3, 4)
+    return v0 ^ v1 ^ v2 ^ v3
+
+
+def _rounds(v0: int, v1: int, v2: int, v3: int, count: int) -> tuple[int, int, int, int]:
+    for _ in range(count):
+        v0 = v0 + v1 & _MASK64
+        v1 = (v1 << 13 | v1 >> 51) & _MASK64 ^ v0
+        v0 = (v0 << 32 | v0 >> 32) & _MASK64
+        v2 = v2 + v3 & _MASK64
+        v3 = (v3 << 16 | v3 >> 48) & _MASK64 ^ v2
+        v0 = v0 + v3 & _MASK64
+        v3 = (v3 << 21 | v3 >> 43) & _MASK64 ^ v0
+        v2 = v2 + v1 & _MASK64
+        v1 = (v1 << 17 | v1 >> 47) & _MASK64 ^ v2
+        v2 = (v2 << 32 | v2 >> 32) & _MASK64
+    return v0, v1, v2, v3
+
+
+@lru_cache(maxsize=8192)
+def fn_hash(fn_id: str) -> int:
+    """The 64-bit hash of a function id that consistent-hash placers start from. Cached."""
+    return siphash24(fn_id.encode(), *FN_HASH_KEY)
+
+
+def jump_hash(key: int, buckets: int) -> int:
+    """The bucket, from 0 to ``buckets`` - 1, of a 64-bit ``key``.
+
+    Going from n to n + 1 buckets moves 1 / (n + 1) of the keys, all to the new bucket. Takes
+    O(log ``buckets``) steps. Raises `ValueError` if ``buckets`` is under 1.
+
+    No placer of ours uses it: it is for placers of your own over lists that change at the end only.
+    """
+    if buckets < 1:
+        raise ValueError(f"needs at least one bucket, not {buckets}")
+    key &= _MASK64
+    bucket, following = -1, 0
+    while following < buckets:
+        bucket = following
+        key = key * _LCG + 1 & _MASK64
+        following = int((bucket + 1) * (2**31 / ((key >> 33) + 1)))
+    return bucket
+
+
+_MASK = 2**64 - 1
+
+
+def mix64(value: int) -> int:
+    """A bijection of 64-bit numbers in which each bit depends on all: the finalizer of splitmix64
+    (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014)."""
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
+    return value ^ value >> 31
+
+
+_name_hash = lru_cache(maxsize=8192)(fn_hash)
+
+
+def name_hashes(names: Iterable[str]) -> tuple[int, ...]:
+    """What `favourites` takes instead of the names."""
+    return tuple(map(_name_hash, names))
+
+
+def favourites(key: str, hashes: Sequence[int], count: int) -> tuple[int, ...]:
+    """The indices of the first ``count`` of `ranking`. Takes O(n) for n names and few of them."""
+    own = fn_hash(key)
+    scores = [mix64(own ^ name) for name in hashes]
+    indices = range(len(scores))
+    if count < len(scores):
+        return tuple(heapq.nlargest(count, indices, key=scores.__getitem__))
+    return tuple(sorted(indices, key=scores.__getitem__, reverse=True))
+
+
+def ranking(key: str, names: Sequence[str]) -> tuple[int, ...]:
+    """The indices of ``names``, the one that ``key`` prefers first. Equal names keep their order.
+
+    Takes O(n log n) for n names.
+    """
+    return favourites(key, name_hashes(names), len(names))
