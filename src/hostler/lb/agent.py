@@ -1,0 +1,527 @@
+"""LB agent: admits calls, has them placed, accounts for their end; detached calls."""
+
+from __future__ import annotations
+
+import datetime as dt
+import math
+import time
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
+from typing import Literal, NamedTuple
+
+import attrs
+import structlog
+import trio
+
+from .._concurrency.drain import Grace
+from .._concurrency.gate import Gate
+from .._concurrency.nurseries import is_cancellation, open_background
+from ..abc import Body, CallAgent, CallListener, CallOverrider, Placer, ResponseWriter, RunnerPool
+from ..bodies import BodyBudget, keep_whole
+from ..call import (
+    LISTENER_SECONDS,
+    CallOption,
+    PendingCall,
+    build_call,
+    check_overrider,
+    hears,
+    tell_after,
+)
+from ..config import LBConfig
+from ..errors import APIError, ServerBusy, ServiceReservationFailure, code_of
+from ..metrics import CallStatus, LBMetrics, default_metrics
+from ..protocol import Headers
+from .drain import DrainReport, report_of
+
+log = structlog.get_logger(__name__)
+
+
+class LBAgent(CallAgent):
+    """See `hostler.lb.open_lb_agent`, which makes it and owns ``detached``, the nursery of the
+    detached calls that were acknowledged."""
+
+    def __init__(
+        self,
+        pool: RunnerPool,
+        placer: Placer,
+        *,
+        detached: trio.Nursery,
+        config: LBConfig,
+        call_overrider: CallOverrider | None,
+        call_options: Iterable[CallOption],
+        listeners: Iterable[CallListener],
+        metrics: LBMetrics,
+        bodies: BodyBudget,
+    ) -> None:
+        self._placer = placer
+        self._detached = detached
+        self._config = config
+        self._overrider = call_overrider
+        self._options = tuple(call_options)
+        self._counts = Counts(metrics)
+        self._gate = Gate()
+        self._drain_from: LBStatistics | None = None
+        self._drain_began = math.inf
+        self._drain_until = math.inf
+        self.drain_report: DrainReport | None = None
+        """What the drain has cost, once the agent has drained."""
+        self._means = Means(
+            pool=pool,
+            placer=placer,
+            listeners=tuple(listeners),
+            counts=self._counts,
+            bodies=bodies,
+            log=log.bind(),
+        )
+
+    def __repr__(self) -> str:
+        state = "closed" if self._gate.closed else "open"
+        return f"<LBAgent {state} {self.statistics()}>"
+
+    def statistics(self) -> LBStatistics:
+        return self._counts.snapshot()
+
+    def get_call(self, *options: CallOption) -> PendingCall:
+        return build_call((*options, *self._options), self._overrider)
+
+    async def submit(self, call: PendingCall) -> None:
+        self._counts.submitted()
+        if self._gate.closed:
+            self._counts.refused()
+            await trio.lowlevel.checkpoint()
+            raise ServerBusy
+        detached = call.model.type == "detached"
+        # Several calls in one scope are not one visitor.
+        lent = None if detached or call.scope in self._gate else call.scope
+        # (As `Gate.enter`, whose generator costs each call a microsecond more.)
+        self._gate.admit(scope := lent or trio.CancelScope())
+        try:
+            if lent is not None:
+                await CallRun(self._means, call).run()
+                return
+            with scope:
+                if detached:
+                    await self._detached.start(self._run_detached, call)
+                else:
+                    await CallRun(self._means, call).run()
+                return
+        finally:
+            self._gate.leave(scope)
+        # The agent closes and the grace is over.
+        raise call.cut_error()
+
+    async def _run_detached(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
+        """Until the acknowledgement this is a part of the caller's task: errors are raised there,
+        and it is cancelled with it. After that no error may leave."""
+        writer = call.writer = AckWriter(task_status.started)
+        self._counts.detached += 1
+        try:
+            await CallRun(self._means, call).run(
+                seconds=self._detached_seconds(call),
+                body_limit=self._config.max_detached_body,
+            )
+            writer.acknowledge()
+        except Exception as error:
+            if not writer.acknowledged:
+                raise
+            log_late_failure(call.model.id, error)
+        finally:
+            self._counts.detached -= 1
+
+    def _detached_seconds(self, call: PendingCall) -> float:
+        placing = self._placer.config.detached_placer_timeout
+        return placing + call.model.timeout + self._config.execution_headroom / 1000
+
+    def close_admission(self) -> None:
+        """Refuse new calls and those that no runner has taken yet. Idempotent."""
+        self._gate.close()
+        self._placer.close()
+
+    def begin_drain(self, grace: float | Grace) -> None:
+        """Calls that wait for room on a runner are refused, and no call waits for room from now
+        on; all others may run, also those that wait for a busy container. The end of the agent's
+        block closes admission, and keeps within ``grace`` seconds from now. Only the first call
+        counts.
+
+        For a front end that stops: it calls this, lets the requests that it has accepted go on, and
+        leaves the block after them.
+        """
+        if self._drain_from is None:
+            self._drain_from, self._drain_began = self.statistics(), trio.current_time()
+            self._drain_until = Grace.of(grace).deadline()
+            log.info("lb agent drains", **self._left())
+            self._placer.stop_waiting()
+
+    async def drain(self, grace: float | Grace) -> None:
+        """Close admission and give the calls under way ``grace`` seconds to end, less if an earlier
+        `begin_drain` says so, then cancel them.
+
+        Detached ones end with their nursery, whose deadline this sets: nothing may be awaited
+        in its block afterwards.
+        """
+        self.begin_drain(grace)
+        self.close_admission()
+        deadline = min(self._drain_until, Grace.of(grace).deadline())
+        with trio.move_on_at(deadline) as scope:
+            await self._gate.wait_empty()
+        self._detached.cancel_scope.deadline = deadline
+        if scope.cancelled_caught and any(self._left().values()):
+            log.warning("lb agent cancels what is left", **self._left())
+            self._gate.cancel_all()
+            # Shielded from the deadline above, and bounded: what a cancelled call still does is
+            # to tell its listeners.
+            with trio.CancelScope(shield=True, deadline=deadline + LISTENER_SECONDS):
+                await self._gate.wait_empty()
+
+    def _left(self) -> dict[str, int]:
+        statistics = self.statistics()
+        return {"running": statistics.running, "detached": statistics.detached}
+
+    def note_end(self) -> None:
+        """All is over that could be ended: make the report."""
+        if self._drain_from is None:
+            return
+        self.drain_report = report_of(
+            self._drain_from,
+            self.statistics(),
+            seconds=trio.current_time() - self._drain_began,
+            tasks=self._gate.inside + len(self._detached.child_tasks),
+        )
+        told = log.info if self.drain_report.clean else log.warning
+        told("lb agent has drained", **attrs.asdict(self.drain_report))
+
+    def abort(self) -> None:
+        """Cancel everything now."""
+        self.close_admission()
+        self._gate.cancel_all()
+        self._detached.cancel_scope.cancel()
+
+
+@attrs.frozen(kw_only=True)
+class LBStatistics:
+    """A snapshot. ``queued``, ``running`` and ``detached`` (a part of the two) are calls under
+    way, the others have been counted since the agent was opened; ``calls`` are the submitted."""
+
+    queued: int = 0
+    running: int = 0
+    detached: int = 0
+    calls: int = 0
+    completed: int = 0
+    timeouts: int = 0
+    server_busy: int = 0
+    canceled: int = 0
+    errors: int = 0
+
+
+class Counts:
+    """The changing form of `LBStatistics`, which also feeds the metrics."""
+
+    def __init__(self, metrics: LBMetrics) -> None:
+        self._metrics = metrics
+        self._ended: dict[CallStatus, int] = dict.fromkeys(metrics.ended, 0)
+        self.calls = 0
+        self.queued = 0
+        self.running = 0
+        self.detached = 0
+
+    def snapshot(self) -> LBStatistics:
+        return LBStatistics(
+            queued=self.queued,
+            running=self.running,
+            detached=self.detached,
+            calls=self.calls,
+            **self._ended,
+        )
+
+    def submitted(self) -> None:
+        self.calls += 1
+        self._metrics.calls.value += 1
+
+    def refused(self) -> None:
+        """A call that was not admitted; it has no latency."""
+        self._ended["server_busy"] += 1
+        self._metrics.ended["server_busy"].inc()
+
+    def enqueue(self) -> None:
+        self.queued += 1
+        self._metrics.queued.value += 1
+
+    def dequeue(self) -> None:
+        self.queued -= 1
+        self._metrics.queued.value -= 1
+
+    def start(self) -> None:
+        self.running += 1
+        self._metrics.running.value += 1
+
+    def stop(self) -> None:
+        self.running -= 1
+        self._metrics.running.value -= 1
+
+    def end(
+        self, status: CallStatus, latency_ns: int, scheduler_ns: int, execution_ns: int
+    ) -> None:
+        self._ended[status] += 1
+        self._metrics.observe_call(status, latency_ns)
+        self._metrics.observe_runner(scheduler_ns, execution_ns)
+
+
+PLACER_SECONDS = 0.05
+"""Seconds for the placer to refuse a call itself whose client's time is over."""
+
+
+@attrs.frozen(kw_only=True)
+class Means:
+    """What an agent has for all its calls. ``listeners`` are told in order."""
+
+    pool: RunnerPool
+    placer: Placer
+    listeners: Sequence[CallListener]
+    counts: Counts
+    bodies: BodyBudget
+    log: structlog.typing.FilteringBoundLogger
+    """Of finished calls: bound, as what a module has is looked up for each line."""
+    hear_begin: bool = attrs.field(init=False)
+    """Whether one of the listeners wants to be told before a call."""
+
+    @hear_begin.default
+    def _default_hear_begin(self) -> bool:
+        return any(
+            hears(listener.before_call, CallListener.before_call) for listener in self.listeners
+        )
+
+
+class CallRun:
+    """Runs one call once."""
+
+    def __init__(self, means: Means, call: PendingCall) -> None:
+        self._means = means
+        self._call = call
+        self._kept: Body | None = None
+        self._submitted_at = trio.current_time()
+        self._started_at: float | None = None
+        self._told = 0
+        """How many of the listeners."""
+
+    async def run(self, *, seconds: float = math.inf, body_limit: float | None = None) -> None:
+        """See the call through. Raises the error that ends it.
+
+        ``seconds`` is our own limit on a call under way. With a ``body_limit`` the body is kept
+        whole before, up to so many bytes, and until the end.
+        """
+        call, means = self._call, self._means
+        try:
+            if body_limit is not None:
+                await self._keep_body(body_limit)
+            self._started_at = self._submitted_at if self._kept is None else trio.current_time()
+            call.model.status = "running"
+            call.model.started_at = dt.datetime.now(dt.UTC)
+            if means.hear_begin:
+                await self._tell_before()
+            else:
+                self._told = len(means.listeners)
+            means.counts.start()
+            try:
+                # One budget: the placer, the runner (as gRPC deadline) and the function are told it
+                if seconds < math.inf:
+                    call.deadline = min(call.deadline, trio.current_time() + seconds)
+                if call.deadline == math.inf:  # as by default: a scope would be for nothing
+                    await means.placer.place_call(means.pool, call)
+                else:
+                    await self._place_in_time()
+            finally:
+                means.counts.stop()
+        except BaseException as error:
+            call.not_placed = is_cancellation(error) and not call.runner_address
+            await self._end(error)
+            raise
+        else:
+            await self._end(None)
+        finally:
+            if self._kept is not None:
+                await self._kept.aclose()
+
+    async def _keep_body(self, limit: float) -> None:
+        self._means.counts.enqueue()
+        try:
+            self._kept = await keep_whole(self._call.body, self._means.bodies, limit)
+            self._call.body = self._kept
+        finally:
+            self._means.counts.dequeue()
+
+    async def _tell_before(self) -> None:
+        self._means.counts.enqueue()
+        try:
+            for listener in self._means.listeners:
+                await listener.before_call(self._call)
+                self._told += 1
+        finally:
+            self._means.counts.dequeue()
+
+    async def _place_in_time(self) -> None:
+        with trio.move_on_at(self._call.deadline + PLACER_SECONDS) as scope:
+            await self._means.placer.place_call(self._means.pool, self._call)
+        if scope.cancelled_caught:  # maybe since the process stood still, while nobody had it
+            raise ServiceReservationFailure if self._call.runner_address else ServerBusy
+
+    async def _end(self, error: BaseException | None) -> None:
+        model = self._call.model
+        model.completed_at = dt.datetime.now(dt.UTC)
+        ending = ending_of(error)
+        model.status, model.error = ending.model_status, ending.text
+        self._account(ending)
+        if self._told:
+            await tell_after(self._means.listeners[: self._told], self._call)
+
+    def _account(self, ending: Ending) -> None:
+        call, timings, now = self._call, self._call.timings, trio.current_time()
+        latency_ns = max(0, self._age_ns(now) - (call.user_execution_ns or 0))
+        self._means.counts.end(
+            ending.status, latency_ns, timings.scheduler_ns, timings.execution_ns
+        )
+        self._means.log.info(
+            "call finished",
+            call_id=call.model.id,
+            app_id=call.model.app_id,
+            fn_id=call.model.fn_id,
+            type=call.model.type,
+            request_id=call.request_id,
+            status=ending.status,
+            code=ending.code,
+            error=call.model.error,
+            runner=call.runner_address,
+            attempts=call.attempts,
+            total_ms=_ms(round((now - self._submitted_at) * 1e9)),
+            lb_ms=_ms(latency_ns),
+            scheduler_ms=_ms(timings.scheduler_ns),
+            pull_ms=_ms(timings.image_pull_wait_ns),
+            prep_ms=_ms(timings.ctr_prep_ns),
+            create_ms=_ms(timings.ctr_create_ns),
+            init_ms=_ms(timings.init_start_ns),
+            execution_ms=_ms(timings.execution_ns),
+        )
+
+    def _age_ns(self, now: float) -> int:
+        """Nanoseconds since the call was started, or made if it never was."""
+        if self._started_at is None:
+            return time.monotonic_ns() - self._call.created_ns
+        return round((now - self._started_at) * 1e9)
+
+
+def _ms(duration_ns: int) -> float:
+    """With whole microseconds. (`round` to places takes several times as long.)"""
+    return (duration_ns + 500) // 1000 / 1000 if duration_ns else 0.0
+
+
+CANCELLED_CODE = 444
+
+
+class Ending(NamedTuple):
+    """``status`` is the label of counters and latencies, ``model_status`` what becomes of
+    ``Call.status``, ``text`` what the model and the log say of an error, ``code`` the HTTP status
+    that this outcome has for a client."""
+
+    status: CallStatus
+    model_status: Literal["success", "timeout", "error"]
+    text: str
+    code: int
+
+
+GOOD = Ending("completed", "success", "", 200)
+
+
+def ending_of(error: BaseException | None) -> Ending:
+    """That of a call that ended with ``error``."""
+    if error is None:
+        return GOOD
+    if is_cancellation(error):
+        return Ending("canceled", "error", "cancelled", CANCELLED_CODE)
+    code, text = code_of(error), str(error) or type(error).__name__
+    if isinstance(error, ServiceReservationFailure):
+        return Ending("timeouts", "timeout", text, code or 500)
+    busy = code == ServerBusy.default_code
+    return Ending("server_busy" if busy else "errors", "error", text, code or 500)
+
+
+ACCEPTED = 202
+
+
+class AckWriter(ResponseWriter):
+    """Takes the response head of a detached call as its acknowledgement, and nothing else."""
+
+    def __init__(self, acknowledge: Callable[[], None]) -> None:
+        self._acknowledge = acknowledge
+        self.acknowledged = False
+
+    async def start(self, status: int, headers: Headers) -> None:
+        if status != ACCEPTED:
+            log.warning("detached call was answered, not acknowledged", status=status)
+        self.acknowledge()
+
+    async def write(self, data: bytes | memoryview) -> None:
+        pass
+
+    def acknowledge(self) -> None:
+        """The call is under way, or already over. Idempotent."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._acknowledge()
+
+
+def log_late_failure(call_id: str, error: Exception) -> None:
+    """The client has its 202: nobody else learns of an internal failure."""
+    if not isinstance(error, APIError):
+        log.error("detached call failed", call_id=call_id, exc_info=error)
+
+
+@asynccontextmanager
+async def open_lb_agent(
+    pool: RunnerPool,
+    placer: Placer,
+    *,
+    config: LBConfig | None = None,
+    call_overrider: CallOverrider | None = None,
+    call_options: Iterable[CallOption] = (),
+    listeners: Iterable[CallListener] = (),
+    metrics: LBMetrics | None = None,
+    bodies: BodyBudget | None = None,
+    grace: float | Grace | None = None,
+) -> AsyncIterator[LBAgent]:
+    """An agent that has its calls run by the runners of ``pool``, chosen by ``placer``.
+
+    ``call_options`` are applied to each call after the caller's, then the ``call_overrider``.
+    ``listeners`` are told of each call in order. ``metrics`` are the process's own by default;
+    give the placer the same. ``bodies``, for which detached calls' bodies count, is to be the
+    front end's. ``pool`` is opened, and closed, by the caller, around this block.
+
+    Leaving the block drains: new calls and those that are still searching for a runner get
+    `ServerBusy` at once, which also closes the placer; what runs, detached calls too, has
+    ``grace`` seconds (default: ``config.drain_grace_msecs``) to end and is then cancelled.
+    Left by an exception or a cancellation there is no grace. A call that the agent has to cancel
+    raises `ServiceReservationFailure` in its submitter's task, since it may have run, or
+    `ServerBusy` if no runner had got it. Afterwards ``agent.drain_report``
+    says what the drain has cost.
+
+    Raises `ConfigError` for a ``call_overrider`` that does not take what it gets.
+    """
+    check_overrider(call_overrider)
+    config = config or LBConfig()
+    async with open_background() as detached:
+        agent = LBAgent(
+            pool,
+            placer,
+            detached=detached,
+            config=config,
+            call_overrider=call_overrider,
+            call_options=call_options,
+            listeners=listeners,
+            metrics=metrics or default_metrics(),
+            bodies=bodies or BodyBudget(),
+        )
+        try:
+            yield agent
+            await agent.drain(config.drain_grace_msecs / 1000 if grace is None else grace)
+        except BaseException:
+            agent.abort()
+            raise
+    agent.note_end()
