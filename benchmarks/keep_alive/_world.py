@@ -19,7 +19,7 @@ import attrs
 from benchmarks.simulator._workload import Arrival
 from hostler.abc import KeepAlive
 from hostler.agent import Resources
-from hostler.agent._decisions import choose_victims
+from hostler.agent.resources import choose_victims
 
 COLD_SECONDS = 0.5
 """From nothing to a container that takes its call, as in the simulator of placers."""

@@ -17,9 +17,8 @@ import trio
 from hostler._concurrency.signal import Change
 from hostler._launch_policy import LaunchPolicy
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
-from hostler.agent._next_in_line import NextInLine
-from hostler.agent._resources import PASSING
-from hostler.agent._worth import MAX_SECONDS, worth_seconds
+from hostler.agent.admission import NextInLine
+from hostler.agent.resources import MAX_SECONDS, PASSING, worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.keep_alive import FixedKeepAlive

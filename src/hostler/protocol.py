@@ -44,7 +44,7 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     it. Only for runners that say that they can: others end the engagement with an error.
     ``wait_ms``: instead of a NACK for want of room, the call may wait so many milliseconds to be
     the next on a hot container. ``gentle``: it is to be refused rather than to have a hot container
-    evicted that is worth keeping (`hostler.agent`, ``_worth``). ``launch``: a container is to be
+    evicted that is worth keeping (`hostler.agent`, ``resources``). ``launch``: a container is to be
     started for it unless one is idle, as its load balancer has decided that more are needed.
 
     The repr leaves out what may hold secrets: the call (its config) and the extensions.

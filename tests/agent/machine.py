@@ -70,8 +70,8 @@ def open_machine(host: str, image: str) -> Iterator[Machine]:
         tempfile.TemporaryDirectory(prefix="fn") as folder,
         pytest.MonkeyPatch.context() as patch,
     ):
-        patch.setattr("hostler.agent._execution.REASON_WAIT", LIMIT)
-        patch.setattr("hostler.agent._sandbox.FREEZE_LIMIT", LIMIT)
+        patch.setattr("hostler.agent.dispatch.REASON_WAIT", LIMIT)
+        patch.setattr("hostler.agent.container.FREEZE_LIMIT", LIMIT)
         os.chmod(folder, 0o755)
         machine = Machine(host, image, f"hostler-test-{uuid.uuid4().hex}", Path(folder), engine)
         yield machine

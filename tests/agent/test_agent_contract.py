@@ -166,7 +166,7 @@ async def test_a_container_that_ends_during_its_call_says_how(
     tmp_path: Path, what: str, text: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if what != "close":
-        monkeypatch.setattr("hostler.agent._execution.REASON_WAIT", LIMIT)
+        monkeypatch.setattr("hostler.agent.dispatch.REASON_WAIT", LIMIT)
     async with open_fnt(tmp_path) as node:
         with pytest.raises(FunctionResponseError) as caught:
             await do(node, what)

@@ -15,7 +15,7 @@ import trio
 
 from hostler import options
 from hostler.abc import ContainerTask, Cookie, Driver
-from hostler.agent._output import truncation_line
+from hostler.agent.output import truncation_line
 from hostler.bodies import BytesBody
 from hostler.drivers.docker import DockerDriver
 from hostler.errors import (

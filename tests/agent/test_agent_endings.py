@@ -14,7 +14,7 @@ import trio
 
 from hostler.abc import Body, ContainerTask, Cookie, Driver, RunningContainer, RunResult
 from hostler.agent import Resources
-from hostler.agent._execution import END_WAIT, REASON_WAIT
+from hostler.agent.dispatch import END_WAIT, REASON_WAIT
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
     SimContainer,

@@ -11,7 +11,7 @@ import pytest
 import trio
 from msgspec.structs import replace
 
-from hostler.agent._hints import COMPLETE_SECONDS, FEW
+from hostler.agent.load_report import COMPLETE_SECONDS, FEW
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.drivers.sim import open_sim_driver

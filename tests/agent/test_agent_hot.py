@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from hostler.agent import ContainerState
-from hostler.agent._freezing import FIRST_COST, SHARE
+from hostler.agent.freezing import FIRST_COST, SHARE
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import (
     SimContainer,

@@ -60,7 +60,7 @@ async def test_room_grows_once_what_dead_runners_left_is_gone(
             await trio.sleep(5)
 
     totals = [TOTAL, Resources(768 * MIB, 1000)]
-    monkeypatch.setattr("hostler.agent._agent.machine_resources", lambda _: totals.pop(0))
+    monkeypatch.setattr("hostler.agent.agent.machine_resources", lambda _: totals.pop(0))
     config = AgentConfig(iofs_path=str(tmp_path))
     async with (
         open_sim_driver() as driver,

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.abc import CallListener, ContainerTask
-from hostler.agent._output import MAX_LINE, DebugLines, LogLimit, truncation_line
+from hostler.agent.output import MAX_LINE, DebugLines, LogLimit, truncation_line
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.drivers.process import open_process_driver

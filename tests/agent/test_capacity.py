@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from hostler.agent._capacity import (
+from hostler.agent.capacity import (
     MIB,
     IdleCpus,
     Machine,
@@ -16,7 +16,7 @@ from hostler.agent._capacity import (
     read_machine,
     total_resources,
 )
-from hostler.agent._decisions import Resources
+from hostler.agent.resources import Resources
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from tests.conftest import Logs

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler.agent import ContainerState
-from hostler.agent._freezing import (
+from hostler.agent.freezing import (
     BURST,
     FIRST_COST,
     LAUNCHES_FIRST,

@@ -11,8 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.agent._decisions import Resources
-from hostler.agent._resources import NoRoom, Room, Share
+from hostler.agent.resources import NoRoom, Resources, Room, Share
 
 
 @attrs.define(eq=False)

@@ -6,9 +6,7 @@ import attrs
 import pytest
 
 from hostler.abc import CallRequest
-from hostler.agent._queues import SlotQueues
-from hostler.agent._slots import SlotQueue
-from hostler.agent._waiting import Launch, Waiter
+from hostler.agent.slots import Launch, SlotQueue, SlotQueues, Waiter
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
 from hostler.models import Call

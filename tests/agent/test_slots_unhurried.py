@@ -8,9 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hostler.agent._queues import SlotQueues
-from hostler.agent._slots import SlotQueue
-from hostler.agent._waiting import Launch, Waiter
+from hostler.agent.slots import Launch, SlotQueue, SlotQueues, Waiter
 
 from .test_slots import FakeSlot, pending
 

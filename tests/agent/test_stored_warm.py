@@ -16,7 +16,7 @@ import trio
 from hostler._concurrency.signal import Change
 from hostler.abc import CallRequest
 from hostler.agent import ContainerState, keep_stored_warm
-from hostler.agent import _declared as declared
+from hostler.agent import keep_warm as declared
 from hostler.config import StoreConfig
 from hostler.datastore import AppPatch, Datastore, FnPatch, Page
 from hostler.drivers.sim import echo, open_sim_driver

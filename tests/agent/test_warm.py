@@ -11,8 +11,8 @@ import trio
 
 from hostler.abc import ContainerTask
 from hostler.agent import ContainerState
-from hostler.agent._plan import MAX_MIN_WARM, MIN_WARM_ANNOTATION, min_warm
-from hostler.agent._warm import FIRST_PAUSE, LINGER
+from hostler.agent.template import MAX_MIN_WARM, MIN_WARM_ANNOTATION, min_warm
+from hostler.agent.warm import FIRST_PAUSE, LINGER
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_sim_driver
 from hostler.errors import ServerBusy

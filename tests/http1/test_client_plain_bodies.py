@@ -14,8 +14,7 @@ import trio.testing
 
 from hostler import options
 from hostler.abc import Body
-from hostler.agent._exchange import Exchange
-from hostler.agent._limit import CallLimit
+from hostler.agent.dispatch import CallLimit, Exchange
 from hostler.agent.socket_directory import Channel, FunctionSocket
 from hostler.bodies import BytesBody
 from hostler.call import build_call

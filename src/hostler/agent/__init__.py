@@ -1,33 +1,39 @@
 """The runner's agent: slots, launches, hot containers, dispatch, resources and eviction.
 
-It knows drivers by `hostler.abc.Driver` only. From the bottom up::
+It knows drivers by `hostler.abc.Driver` only.
 
-    _agent        admits calls, gets each a container, runs it, counts it; open_agent
-    _holding      containers that are held for a load balancer's reservation
-    _execution    one call on one container: hooks around the exchange, time limit
-    _exchange     the request and the response over the function's socket
-    _launcher     room, then a task for each container
-    _warm         containers that are kept ready ahead of calls
-    _keeping      how long idle ones stay, and which come ahead of calls, as a `KeepAlive` says
-    _container    the life of a container, and its face as a slot; _sandbox, _startup
-    _slots        where calls, launches and containers of one slot key meet
-    _resources    who has the room of the machine, who waits for it, who leaves for whom
-    _census       the containers of each function, for people
-    _freezing     when, and how often, idle containers are frozen
-    _decisions    pure functions: launch? whom to evict? freeze or retire?
+* ``admission``: fair shares of load balancers, and reservations
+* ``agent``: admits calls, gets each a container, runs it, ends
+* ``capacity``: how much memory and CPU containers may use on this machine
+* ``container``: hot container: its states, its task from socket directory to removal, and its use
+  by calls
+* ``dispatch``: one call on its container: hooks, the HTTP exchange, limits, what became of it
+* ``freezing``: an adaptive grace and a bounded rate of pauses
+* ``keep_alive``: the agent's side of a keep-alive policy
+* ``keep_warm``: follows declared or stored functions and keeps those ready whose annotation asks
+  for it
+* ``launcher``: room first, then the container's own task
+* ``load_report``: load hints for load balancers
+* ``output``: what a container prints and uses: log limits, debug lines, samples per call
+* ``resources``: resource tracker: memory and CPU tokens, who waits, who is evicted, who is
+  protected
+* ``slots``: slot queues: where calls, launches and hot containers of one slot key meet
+* ``socket_directory``: function sockets: their directories (iofs), and the channel of connections
+  to one
+* ``statistics``: agent statistics: counters, container states, snapshots
+* ``template``: what a launch takes from the call that causes it
+* ``warm``: containers kept ready ahead of calls (`min-warm`, `keep_warm`)
 """
 
 from __future__ import annotations
 
-from hostler.abc import Output, OutputSink
-
-from ._agent import Agent, StartupAction, open_agent
-from ._capacity import machine_resources
-from ._census import FnContainers, census
-from ._decisions import Resources
-from ._declared import keep_declared_warm, keep_stored_warm
-from ._events import AgentStatistics, ContainerState
-from ._warm import WarmHold
+from ..abc import Output, OutputSink
+from .agent import Agent, FnContainers, StartupAction, census, open_agent
+from .capacity import machine_resources
+from .keep_warm import keep_declared_warm, keep_stored_warm
+from .resources import Resources
+from .statistics import AgentStatistics, ContainerState
+from .warm import WarmHold
 
 __all__ = [
     "Agent",

@@ -164,7 +164,7 @@ async def test_hung_engine_does_not_block_the_end(
 ) -> None:
     """The engine's calls have far longer limits than the agent's and the driver's ends. What is
     left is named in the log, and removed by the next start."""
-    monkeypatch.setattr("hostler.agent._startup.REMOVE_LIMIT", 1.0)
+    monkeypatch.setattr("hostler.agent.container.REMOVE_LIMIT", 1.0)
     monkeypatch.setattr("hostler.drivers.docker.driver.CLOSE_GRACE", 1.0)
     config = attrs.evolve(settings(open_folder), drain_grace_msecs=100.0)
     environ = {"DOCKER_HOST": own_engine.host}

@@ -1,14 +1,18 @@
-"""What a function prints: for the call that it belongs to, for the node's log, for a collector.
+"""What a container prints and uses: log limits, debug lines, samples per call.
 
 Nothing here waits or raises: the function's pipe is not read meanwhile.
 """
 
 from __future__ import annotations
 
+import time
+from collections.abc import Mapping
+
 import structlog
 
-from hostler.abc import ContainerTask, End, Output, OutputSink
-from hostler.call import PendingCall
+from ..abc import ContainerTask, End, Output, OutputSink
+from ..call import PendingCall
+from ..models import Call, CallStats
 
 log = structlog.get_logger(__name__)
 
@@ -158,3 +162,30 @@ class FunctionOutput:
             # Of the embedding program. The function must not suffer, nor its removal.
             self._sink = None
             log.exception("output sink failed", container_id=task.id, fn_id=task.fn_id)
+
+
+class Samples:
+    """Takes what is measured of one container, as its task's ``on_sample``."""
+
+    def __init__(self, task: ContainerTask) -> None:
+        self._running = False
+        self._stats: CallStats | None = None
+        """Of the call that runs, if there are any."""
+        task.on_sample = self.take
+
+    def begin(self) -> None:
+        """What is measured from here on is the call's that runs now."""
+        self._running = True
+
+    def end(self, model: Call) -> None:
+        """It was the one of ``model``, and is over."""
+        self._running = False
+        if self._stats is not None:
+            model.stats.extend(self._stats.result())
+            self._stats = None
+
+    def take(self, metrics: Mapping[str, int]) -> None:
+        if self._running:
+            if self._stats is None:
+                self._stats = CallStats()
+            self._stats.add(time.time_ns(), metrics)

@@ -1,48 +1,44 @@
-"""The agent of a runner: admits calls, finds containers for them, and runs them there."""
+"""Agent: admits calls, gets each a container, runs it, ends."""
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
 
 import attrs
 import structlog
 import trio
 
-from hostler._concurrency.alarm import Deadlines
-from hostler._concurrency.directory_watch import open_directory_watcher
-from hostler._concurrency.drain import Grace
-from hostler._concurrency.gate import Gate, GateClosed
-from hostler._concurrency.nurseries import as_it_is, is_cancellation
-from hostler.abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive, OutputSink
-from hostler.agent.socket_directory import choose_tmpfs, remove_leaked_directories
-from hostler.call import CallOption, PendingCall, build_call, check_overrider, tell_after
-from hostler.config import AgentConfig
-from hostler.errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
-from hostler.keep_alive import make_keep_alive
-from hostler.metrics import AgentMetrics, default_agent_metrics
-from hostler.protocol import LoadHint
-
+from .._concurrency.alarm import Deadlines
+from .._concurrency.directory_watch import open_directory_watcher
+from .._concurrency.drain import Grace
+from .._concurrency.gate import Gate, GateClosed
+from .._concurrency.nurseries import as_it_is, is_cancellation
+from ..abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive, OutputSink
+from ..call import CallOption, PendingCall, build_call, check_overrider, tell_after
+from ..config import AgentConfig
+from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
+from ..keep_alive import make_keep_alive
+from ..metrics import AgentMetrics, CallStatus, default_agent_metrics
+from ..protocol import LoadHint
 from ..slot_key import SlotKeys
-from ._call_end import CallRecord, complete
-from ._capacity import machine_resources
-from ._container import Container
-from ._decisions import Resources
-from ._events import AgentEvents, AgentStatistics
-from ._execution import NobodyThere, execute
-from ._freezing import Freezer
-from ._hints import LoadReporter
-from ._holding import Holds
-from ._launcher import Launcher
-from ._limit import CallEnded, CallLimit
-from ._plan import MIN_WARM_ANNOTATION, needed_resources
-from ._slots import SlotQueue
-from ._snapshot import snapshot
-from ._startup import Kit
-from ._waiting import is_untold
-from ._warm import WarmHold
+from .admission import Holds
+from .capacity import machine_resources
+from .container import Container, Kit
+from .dispatch import CallEnded, CallLimit, NobodyThere, execute
+from .freezing import Freezer
+from .launcher import Launcher
+from .load_report import LoadReporter
+from .resources import Resources
+from .slots import SlotQueue, is_untold
+from .socket_directory import choose_tmpfs, remove_leaked_directories
+from .statistics import AgentEvents, AgentStatistics, ContainerState
+from .template import MIN_WARM_ANNOTATION, needed_resources
+from .warm import WarmHold
 
 log = structlog.get_logger(__name__)
 
@@ -472,3 +468,143 @@ async def open_agent(
             containers.cancel_scope.cancel()
     if kit.removals.left:
         log.info("agent closed before all was removed", containers=kit.removals.left)
+
+
+CANCELLED_TEXT = "cancelled"
+
+
+class CallRecord:
+    """Of one call, which waits for a slot from now on."""
+
+    def __init__(self, call: PendingCall, events: AgentEvents) -> None:
+        self._call = call
+        self._events = events
+        self.submitted_at = trio.current_time()
+        self._slot_at = 0.0
+        self._started = False
+        self.waited: float | None = None
+        """Seconds until it had its container."""
+        events.submitted()
+
+    def has_slot(self, now: float) -> None:
+        """It has one, since ``now``."""
+        self._slot_at = now
+        self.waited = now - self.submitted_at
+        call = self._call
+        call.model.started_at = dt.datetime.now(dt.UTC)
+        call.model.status = "running"
+        call.timings.scheduler_ns = round((now - self.submitted_at) * 1e9)
+
+    def starts(self) -> None:
+        """Its function works on it from here on."""
+        self._started = True
+        self._events.started()
+
+    def waits_again(self) -> None:
+        """Its container had ended before its function got anything of it."""
+        self._started = False
+        self._call.model.status = ""
+        self._events.waits_again()
+
+    def end(self, error: BaseException | None) -> float | None:
+        """It is over, however far it came. Returns the seconds that it had its container, if its
+        function has worked on it."""
+        complete(self._call, error)
+        status: CallStatus = "completed"
+        if error is not None:
+            status = _outcome_of(error, started=self._started)
+        if not self._started:
+            self._events.ended_waiting(status)
+            return None
+        seconds = trio.current_time() - self._slot_at
+        self._call.timings.execution_ns = round(seconds * 1e9)
+        self._events.ended_running(status)
+        return seconds
+
+
+def complete(call: PendingCall, error: BaseException | None) -> None:
+    """The call is over, whether or not it had begun: fill in its model."""
+    model = call.model
+    model.completed_at = dt.datetime.now(dt.UTC)
+    if error is None:
+        model.status = "success"
+    elif isinstance(error, CallTimeout):
+        model.status = "timeout"
+    else:
+        model.status = "error"
+        model.error = _text_of(error)
+
+
+def _text_of(error: BaseException) -> str:
+    if is_cancellation(error):
+        return CANCELLED_TEXT
+    return str(error) or type(error).__name__
+
+
+def _outcome_of(error: BaseException, *, started: bool) -> CallStatus:
+    """The one name under which it is counted."""
+    if is_cancellation(error):
+        return "canceled"
+    if isinstance(error, CallTimeout) and started:
+        return "timeouts"
+    if isinstance(error, ServerBusy) and not started:
+        return "server_busy"
+    return "errors"
+
+
+def snapshot(events: AgentEvents, launcher: Launcher) -> AgentStatistics:
+    """The statistics of the agent whose parts these are."""
+    room = launcher.room
+    containers = {state: count for state, count in events.containers.items() if count}
+    leaving = containers.pop(ContainerState.DONE, 0)
+    return AgentStatistics(
+        calls=events.calls,
+        completed=events.ended["completed"],
+        canceled=events.ended["canceled"],
+        timeouts=events.ended["timeouts"],
+        errors=events.ended["errors"],
+        server_busy=events.ended["server_busy"],
+        evictions=room.evictions,
+        launches=events.launches,
+        launch_failures=events.launch_failures,
+        freezes=events.freezes,
+        thaws=events.thaws,
+        queued=events.queued,
+        running=events.running,
+        holding=events.holding,
+        containers=containers,
+        leaving=leaving,
+        slot_queues=len(launcher.queues),
+        waiting_for_room=room.waiting,
+        used=room.used,
+        total=room.total,
+    )
+
+
+@attrs.define(kw_only=True)
+class FnContainers:
+    """The containers of one function. ``states`` lacks launches that still wait for room."""
+
+    app_id: str
+    fn_id: str
+    image: str
+    states: Counter[ContainerState] = attrs.Factory(Counter)
+    memory: int = 0
+    """Bytes that they hold."""
+
+
+def census(agent: Agent) -> Mapping[str, FnContainers]:
+    """What ``agent`` has now, by the function's id. Costs time per container, so it is made for
+    those who look, not for each call."""
+    found: dict[str, FnContainers] = {}
+    for container in agent._launcher.containers:
+        state, task = container.state, container.task
+        if state is None or state is ContainerState.DONE:
+            continue
+        entry = found.get(task.fn_id)
+        if entry is None:
+            entry = FnContainers(app_id=task.app_id, fn_id=task.fn_id, image=task.image)
+            found[task.fn_id] = entry
+        entry.states[state] += 1
+        entry.memory += container.size.memory
+    return found

@@ -15,10 +15,9 @@ from pathlib import Path
 import attrs
 import structlog
 
-from hostler.config import AgentConfig
-from hostler.errors import ConfigError
-
-from ._decisions import Resources
+from ..config import AgentConfig
+from ..errors import ConfigError
+from .resources import Resources
 
 log = structlog.get_logger(__name__)
 

@@ -31,7 +31,7 @@ from collections.abc import Callable
 
 import trio
 
-from hostler._concurrency.signal import Calm
+from .._concurrency.signal import Calm
 
 SHARE = 0.05
 """Fraction of the time that freezing may take: what may be lost against never freezing."""

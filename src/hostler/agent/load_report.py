@@ -10,14 +10,13 @@ from collections.abc import Mapping
 
 import trio
 
-from hostler.call import PendingCall
-from hostler.protocol import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
-
-from ._capacity import IdleCpus
-from ._container import Container
-from ._events import AgentEvents
-from ._launcher import Launcher
-from ._slots import SlotQueue
+from ..call import PendingCall
+from ..protocol import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
+from .capacity import IdleCpus
+from .container import Container
+from .launcher import Launcher
+from .slots import SlotQueue
+from .statistics import AgentEvents
 
 COMPLETE_SECONDS = 0.1
 """At most so often a hint names all hot containers, and less often if they are of many functions

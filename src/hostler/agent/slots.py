@@ -1,4 +1,4 @@
-"""Slot queues: where calls and hot containers of one slot key meet.
+"""Slot queues: where calls, launches and hot containers of one slot key meet.
 
 Everything here is synchronous, so that each change is atomic: a slot is in one place only, no
 wake-up can be lost, and nobody has to look again later. The only thing to wait for is
@@ -20,18 +20,84 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator
-from typing import Generic
+from functools import partial
+from typing import Generic, Protocol, TypeVar
 
+import attrs
 import trio
 
-from hostler._concurrency.nurseries import is_cancellation
-from hostler._launch_policy import LaunchPolicy
-from hostler.call import PendingCall
-from hostler.errors import ServerBusy
+from .._concurrency.nurseries import is_cancellation
+from .._launch_policy import LaunchPolicy
+from ..call import PendingCall, Timings
+from ..errors import ServerBusy
+from .freezing import RecentGap
+from .resources import worth_seconds
 
-from ._freezing import RecentGap
-from ._waiting import Launch, S, Waiter
-from ._worth import worth_seconds
+
+class Slot(Protocol):
+    """A container that can run one call at a time."""
+
+    def take(self, now: float) -> None:
+        """A call has it from ``now`` on."""
+
+    def give_back(self, *, reusable: bool) -> None:
+        """The call is done with it."""
+
+    def reconsider(self) -> None:
+        """Whether it has to be kept may have changed while it idles."""
+
+
+S = TypeVar("S", bound=Slot)
+
+
+def is_untold(call: PendingCall) -> bool:
+    """Whether nobody else cares for how long the client of ``call`` waits: no load balancer has
+    sent it, and it has not said so."""
+    return not call.client and call.deadline == math.inf
+
+
+@attrs.define(eq=False)
+class Waiter(Generic[S]):
+    """A call that waits for a slot. When ``done``, it has a ``slot`` or an ``error``."""
+
+    call: PendingCall
+    joined_at: float = 0.0
+    done: trio.Event = attrs.Factory(trio.Event)
+    slot: S | None = None
+    error: Exception | None = None
+    timings: Timings | None = None
+    """Of the launch, if the slot is fresh from one."""
+    launch: Launch[S] | None = None
+    setback: Exception | None = None
+    """Why its launch failed, while it still hopes for another container."""
+    patience: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    """Around the wait. Its deadline is set when there is no room for a launch, and for a call that
+    waits without one, see `SlotQueue.served`."""
+
+    @property
+    def is_untold(self) -> bool:
+        return is_untold(self.call)
+
+    served_ns: int = 0
+    """When it was given its slot, as of `time.perf_counter_ns`: what is measured with it is the
+    work of the scheduler, which has no virtual time."""
+
+
+@attrs.define(eq=False)
+class Launch(Generic[S]):
+    """A container on its way. ``waiter`` is the call it is meant for; ``None`` = a spare one."""
+
+    queue: SlotQueue[S]
+    waiter: Waiter[S] | None
+    timings: Timings = attrs.Factory(Timings)
+    begun: bool = False
+    """It has its resources. Before that it is given up when nobody needs it."""
+    begun_at: float = 0.0
+    """When it got them."""
+    firm: bool = False
+    """It is not given up when its turn comes, whoever has been served meanwhile."""
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    """Around the time before ``begun``."""
 
 
 class SlotQueue(Generic[S]):
@@ -525,3 +591,74 @@ class SlotQueue(Generic[S]):
     def idle(self) -> Iterator[S]:
         """The idle slots, the one that was used last at the end."""
         return iter(self._idle)
+
+
+def _always(call: PendingCall) -> bool:
+    return True
+
+
+def _never(*_: object) -> bool:
+    return False
+
+
+class SlotQueues(Generic[S]):
+    """All slot queues of an agent. A queue exists as long as something is in it."""
+
+    def __init__(
+        self,
+        launch: Callable[[Launch[S], PendingCall], None],
+        *,
+        has_room: Callable[[PendingCall], bool] = _always,
+        may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool] = _never,
+        contended: Callable[[], bool] = _never,
+        clock: Callable[[], float] = trio.current_time,
+        patient: Callable[[PendingCall], bool] = _always,
+        max_wait: float = math.inf,
+    ) -> None:
+        """Parameters as for `SlotQueue`."""
+        self._make = partial(
+            SlotQueue[S],
+            launch=launch,
+            on_empty=self._forget,
+            has_room=has_room,
+            patient=patient,
+            may_be_next=may_be_next,
+            contended=contended,
+            clock=clock,
+            max_wait=max_wait,
+        )
+        self._queues: dict[Hashable, SlotQueue[S]] = {}
+        self._keep: dict[Hashable, int] = {}
+
+    def __len__(self) -> int:
+        return len(self._queues)
+
+    def __iter__(self) -> Iterator[SlotQueue[S]]:
+        return iter(tuple(self._queues.values()))
+
+    def get(self, key: Hashable) -> SlotQueue[S]:
+        """The queue of ``key``. Take from it or join it before the next checkpoint: an empty one
+        may be forgotten then."""
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._queues[key] = self._make(key)
+            if self._keep:
+                queue.keep(self._keep.get(key, 0))
+        return queue
+
+    def find(self, key: Hashable) -> SlotQueue[S] | None:
+        """The queue of ``key`` if there is anything in it."""
+        return self._queues.get(key)
+
+    def keep(self, key: Hashable, count: int) -> None:
+        """Of the containers of ``key``, now and later, ``count`` are to stay; 0 = as usual."""
+        if count:
+            self._keep[key] = count
+        else:
+            self._keep.pop(key, None)
+        if (queue := self._queues.get(key)) is not None:
+            queue.keep(count)
+
+    def _forget(self, queue: SlotQueue[S]) -> None:
+        if self._queues.get(queue.key) is queue:
+            del self._queues[queue.key]

@@ -11,9 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.agent._decisions import Resources
-from hostler.agent._resources import NoRoom, Room
-from hostler.agent._worth import MAX_SECONDS, WorthyRoom, worth_seconds
+from hostler.agent.resources import MAX_SECONDS, NoRoom, Resources, Room, WorthyRoom, worth_seconds
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy

@@ -10,12 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.agent._decisions import (
-    Plan,
-    Resources,
-    choose_victims,
-    plan_idle,
-)
+from hostler.agent.container import Plan, plan_idle
+from hostler.agent.resources import Resources, choose_victims
 
 
 @attrs.frozen

@@ -1,4 +1,4 @@
-"""One hot container: its life is one task, which belongs to the agent and to no call.
+"""Hot container: its states, its task from socket directory to removal, and its use by calls.
 
 Calls take and give back the container synchronously. The task itself sleeps meanwhile; on a busy
 container it wakes up once in a while to see whether it should freeze, not at every call.
@@ -7,37 +7,52 @@ container it wakes up once in a while to see whether it should freeze, not at ev
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable, Hashable
+import socket
+from collections.abc import Awaitable, Callable, Hashable, Iterator
+from contextlib import ExitStack, contextmanager
 from functools import partial
 
+import attrs
 import structlog
 import trio
 
-from hostler._descriptors import lacks_descriptors
-from hostler.abc import ContainerTask, RunningContainer, RunResult
-from hostler.call import PendingCall
-from hostler.errors import APIError, ContainerInitTimeout, ServerBusy
-from hostler.metrics import ReadyOutcome
-
 from .._concurrency.alarm import Nap
-from ._decisions import Plan, Resources, plan_idle
-from ._endings import why_not_ready
-from ._events import AgentEvents, ContainerState, ContainerTrack
-from ._freezing import LAUNCHES_FIRST
-from ._keeping import Idler, Keeping
-from ._output import FunctionOutput
-from ._plan import names_of
-from ._resources import Share
-from ._samples import Samples
-from ._sandbox import Sandbox
-from ._startup import Kit, NotNeeded
-from ._waiting import Launch
-from ._worth import MAX_SECONDS
-from .socket_directory import Channel
+from .._concurrency.directory_watch import DirectoryWatch, DirectoryWatcher
+from .._descriptors import lacks_descriptors
+from ..abc import ContainerTask, Cookie, Driver, KeepAlive, OutputSink, RunningContainer, RunResult
+from ..call import PendingCall, Timings, stopwatch
+from ..config import AgentConfig
+from ..errors import (
+    APIError,
+    ContainerInitFailed,
+    ContainerInitTimeout,
+    ContainerOutOfMemory,
+    FunctionError,
+    HostlerError,
+    ImagePullTimeout,
+    ServerBusy,
+)
+from ..metrics import ReadyOutcome
+from .freezing import LAUNCHES_FIRST, Freezer
+from .keep_alive import Idler, Keeping
+from .output import FunctionOutput, Samples
+from .resources import MAX_SECONDS, Resources, Share, Step
+from .slots import Launch
+from .socket_directory import (
+    SOCKET_NAME,
+    BadSocket,
+    Channel,
+    FunctionSocket,
+    SocketDirectory,
+    make_socket_directory,
+)
+from .statistics import AgentEvents, ContainerState, ContainerTrack
+from .template import names_of
 
 log = structlog.get_logger(__name__)
 
 IDLE_TIMEOUT = "idle timeout"
+
 CLOSING = "closing"
 """Why containers leave when their agent closes."""
 
@@ -449,3 +464,312 @@ class Container(Idler):
         log.warning("launch failed", reason=repr(error), **self._names())
         if not concerned and not isinstance(error, APIError):
             log.error("launch failed inside the runner", exc_info=error, **self._names())
+
+
+FREEZE_LIMIT = 5.0
+"""Seconds that freezing or thawing may take (Fn's value)."""
+
+
+class NoDirectory(HostlerError):
+    """The place for sockets (FN_IOFS_PATH) is full, can only be read, or is gone: since the start,
+    when it was tried out."""
+
+
+class Sandbox:
+    """A container with its socket directory and its connection. Used by one task."""
+
+    def __init__(self, kit: Kit, task: ContainerTask) -> None:
+        self.task = task
+        self.channel: Channel | None = None
+        self._kit = kit
+        self._cookie: Cookie | None = None
+        self._directory: SocketDirectory | None = None
+        self._watch: DirectoryWatch | None = None
+        self._watching = ExitStack()
+
+    async def start(self, timings: Timings, needed: Callable[[], bool]) -> RunningContainer:
+        """Do all up to the start of the container. Raises what the steps raise; see
+        `create_and_run`."""
+        with stopwatch(timings, "ctr_prep_ns"):
+            directory = self._directory = self._make_directory()
+            self.task.iofs_agent_path = directory.path
+            self.task.iofs_docker_path = directory.docker_path
+            # Before the start, or a quick function's socket would be missed.
+            watch = self._kit.watcher.watch(directory.path)
+            self._watch = self._watching.enter_context(watch)
+            cookie = self._cookie = await self._kit.driver.create_cookie(self.task)
+            to_be_pulled = await cookie.validate_image()
+        if to_be_pulled:
+            await pull(self._kit, cookie, timings)
+        return await create_and_run(self._kit, cookie, timings, needed)
+
+    def _make_directory(self) -> SocketDirectory:
+        """Raises `NoDirectory`."""
+        config = self._kit.config
+        try:
+            return make_socket_directory(config)
+        except OSError as error:
+            where = config.iofs_path or "the system's directory for temporary files"
+            raise NoDirectory(f"no socket directory can be made in {where}: {error}") from error
+
+    async def connect(self, timings: Timings) -> Channel:
+        """Wait until the started function accepts connections. Raises as `wait_ready` does."""
+        assert self._directory is not None
+        assert self._watch is not None
+        ready = await wait_ready(self._kit, self._directory, self._watch, timings)
+        self._watching.close()
+        self.channel = Channel(*ready, self._kit.config.max_hdr_response_size)
+        return self.channel
+
+    async def freeze(self) -> None:
+        """Raises `trio.TooSlowError`, or the driver's trouble."""
+        assert self._cookie is not None
+        with trio.fail_after(FREEZE_LIMIT):
+            await self._cookie.freeze()
+
+    async def unfreeze(self) -> None:
+        """Raises `trio.TooSlowError`, or the driver's trouble."""
+        assert self._cookie is not None
+        with trio.fail_after(FREEZE_LIMIT):
+            await self._cookie.unfreeze()
+
+    async def remove(
+        self, *, removed: Callable[[], None], released: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Remove everything, whatever there is of it. Troubles are logged; raises nothing but
+        `trio.Cancelled`, and that after all is done, each step of which has a deadline.
+
+        ``removed`` is called as soon as there is no container any more. ``released`` waits until
+        no call uses what is left: the caller may still be taking what the function has sent, for
+        as long as the call's time lasts.
+        """
+        self._watching.close()
+        if self._cookie is not None:
+            await self._step("remove container", self._cookie.aclose)
+        removed()
+        try:
+            await released()
+        finally:
+            # Where this is cancelled, the calls were cancelled before.
+            with self._kit.removals.step():
+                await released()
+            await self._clean_up()
+
+    async def _clean_up(self) -> None:
+        if self.channel is not None:
+            self.channel.close()
+        await self._step("close hook", self.task.close)
+        if self._directory is not None:
+            await self._step("remove socket directory", self._directory.remove)
+
+    async def _step(self, name: str, action: Callable[[], Awaitable[None]]) -> None:
+        removals = self._kit.removals
+        with removals.step() as scope:
+            try:
+                await action()
+            except Exception:
+                # The other steps have to be done all the same.
+                log.exception("removal failed", step=name, container_id=self.task.id)
+        if scope.cancelled_caught and removals.over:
+            removals.left.append(self.task.id)
+        elif scope.cancelled_caught:
+            log.error("removal takes too long", step=name, container_id=self.task.id)
+
+
+_FIRST_RETRY = 0.001
+
+_LAST_RETRY = 0.05
+"""Seconds between attempts to connect to a socket that exists but does not listen yet."""
+
+
+REMOVE_LIMIT = 30.0
+"""Seconds that each step of a removal may take; one that takes longer is reported and left."""
+
+
+class Removals:
+    """The time that the removals of one agent have."""
+
+    def __init__(self) -> None:
+        self._until = math.inf
+        self._steps: set[trio.CancelScope] = set()
+        self.left: list[str] = []
+        """Containers with steps that were given up at the end of all time."""
+
+    def __repr__(self) -> str:
+        return f"<Removals until={self._until:g} steps={len(self._steps)}>"
+
+    @property
+    def over(self) -> bool:
+        """There is no time any more."""
+        return trio.current_time() >= self._until
+
+    def end_at(self, until: float) -> None:
+        """All of them, also those under way, have to be over by then."""
+        self._until = until
+        for step in self._steps:
+            step.deadline = min(step.deadline, until)
+
+    @contextmanager
+    def step(self) -> Iterator[trio.CancelScope]:
+        """The block is a step of one: it is shielded, and has its time."""
+        until = min(trio.current_time() + REMOVE_LIMIT, self._until)
+        scope = trio.CancelScope(shield=True, deadline=until)
+        self._steps.add(scope)
+        try:
+            with scope:
+                yield scope
+        finally:
+            self._steps.discard(scope)
+
+
+@attrs.frozen(kw_only=True)
+class Kit:
+    """What all containers of an agent share."""
+
+    driver: Driver
+    config: AgentConfig
+    watcher: DirectoryWatcher
+    launch_slots: trio.CapacityLimiter
+    """Bounds how many containers are created and started at a time."""
+    freezer: Freezer
+    keep_alive: KeepAlive
+    removals: Removals = attrs.Factory(Removals)
+    output: OutputSink | None = None
+    """Gets what functions print."""
+    keep_logs: bool = False
+    """Whether each call gets what was printed for it."""
+    debug_logs: bool = False
+    """Whether the node's log gets it."""
+
+
+async def pull(kit: Kit, cookie: Cookie, timings: Timings) -> None:
+    """Fetch the image. Raises what the driver raises; `ImagePullTimeout`; and `ServerBusy` if
+    the image has vanished again at once, so that the call may be tried elsewhere."""
+    limit = _seconds(kit.config.hot_pull_timeout_msecs)
+    with stopwatch(timings, "image_pull_wait_ns"), trio.move_on_after(limit) as scope:
+        await cookie.pull_image()
+    if scope.cancelled_caught:
+        raise ImagePullTimeout
+    if await cookie.validate_image():
+        raise ServerBusy
+
+
+class NotNeeded(Exception):
+    """When the turn of a launch has come, nobody needs its container any more."""
+
+
+async def create_and_run(
+    kit: Kit, cookie: Cookie, timings: Timings, needed: Callable[[], bool]
+) -> RunningContainer:
+    """Create and start the container, when it is its turn. Raises what the driver raises, and
+    `NotNeeded` if it is not ``needed`` then."""
+    with kit.freezer.launches.disturbed():
+        async with kit.launch_slots:
+            if not needed():
+                raise NotNeeded
+            with stopwatch(timings, "ctr_create_ns"):
+                await cookie.create_container()
+                return await cookie.run()
+
+
+async def wait_ready(
+    kit: Kit, directory: SocketDirectory, watch: DirectoryWatch, timings: Timings
+) -> tuple[FunctionSocket, socket.socket]:
+    """Wait until the function accepts a connection, and keep that connection for its first call.
+
+    Raises `ContainerInitTimeout`, and `ContainerInitFailed` for a bad socket.
+    """
+    limit = _seconds(kit.config.hot_start_timeout_msecs)
+    with stopwatch(timings, "init_start_ns"), trio.move_on_after(limit):
+        while not directory.offered():
+            await watch.wait_changed()
+        try:
+            function_socket = directory.open_socket()
+        except BadSocket as error:
+            raise ContainerInitFailed.because(str(error)) from error
+        try:
+            return function_socket, await _connect(function_socket, watch)
+        except BaseException:
+            function_socket.close()
+            raise
+    raise ContainerInitTimeout
+
+
+async def _connect(function_socket: FunctionSocket, watch: DirectoryWatch) -> socket.socket:
+    """Connect, however long the function takes until it listens.
+
+    A function that binds ``lsnr.sock`` directly shows it before it listens and before everybody
+    may use it. The change of the mode is an event, but nothing tells when a socket begins to
+    listen, so here, and only here, one has to try again.
+    """
+    delay = _FIRST_RETRY
+    while True:
+        try:
+            return function_socket.connect()
+        except (ConnectionRefusedError, PermissionError, BlockingIOError):
+            with trio.move_on_after(delay):
+                await watch.wait_changed()
+            delay = min(2 * delay, _LAST_RETRY)
+        except OSError as error:
+            reason = f"can't connect to {SOCKET_NAME}: {error.strerror}"
+            raise ContainerInitFailed.because(reason) from error
+
+
+def _seconds(msecs: float) -> float:
+    return msecs / 1000 if msecs < math.inf else math.inf
+
+
+def explain_end(error: FunctionError, result: RunResult | None) -> APIError:
+    """``error``, of a call whose container has ended, and how that was.
+
+    Where nobody knows (``result`` is ``None`` or without a reason), because the driver has lost
+    the container, code and text stay, but the author of the function is not to blame.
+    """
+    if result is None or not result.reason:
+        return APIError(error.code, error.message)
+    if result.status == "killed":
+        return ContainerOutOfMemory()
+    # The text that Fn's clients know comes first.
+    return type(error)(message=f"{error}: the container {result.reason}")
+
+
+def why_not_ready(result: RunResult | None) -> APIError:
+    """Why a launch that met no error itself has no container."""
+    error = explain_end(ContainerInitFailed(), result)
+    # Nothing of the call was sent: where the function is not to blame, it may go elsewhere.
+    return error if error.blame == "user" else ServerBusy()
+
+
+@attrs.frozen
+class Plan:
+    """What an idle container does next: ``step`` now, unless it is retired at ``at`` (seconds)
+    before it comes to that; or rest until ``at``."""
+
+    step: Step
+    at: float = math.inf
+
+
+def plan_idle(
+    now: float,
+    idle_since: float,
+    *,
+    frozen: bool,
+    kept: bool,
+    freeze_after: float,
+    retire_at: float,
+) -> Plan:
+    """Decide what a container does that idles since ``idle_since``. All in seconds.
+
+    ``kept``: it has to stay ready for a call, however long that takes; otherwise it goes at
+    ``retire_at``.
+    """
+    if kept:
+        return Plan("thaw" if frozen else "rest")
+    if now >= retire_at:
+        return Plan("retire")
+    if frozen:
+        return Plan("rest", retire_at)
+    freeze_at = idle_since + freeze_after
+    if now >= freeze_at:
+        return Plan("freeze", retire_at)
+    return Plan("rest", min(freeze_at, retire_at))

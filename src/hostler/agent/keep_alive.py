@@ -10,11 +10,10 @@ from collections.abc import Callable, Hashable
 import structlog
 import trio
 
-from hostler.abc import KeepAlive
-from hostler.call import Timings
-
-from ._events import AgentEvents
-from ._plan import Recipe
+from ..abc import KeepAlive
+from ..call import Timings
+from .statistics import AgentEvents
+from .template import Recipe
 
 log = structlog.get_logger(__name__)
 

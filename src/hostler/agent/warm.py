@@ -14,7 +14,7 @@ import attrs
 import structlog
 import trio
 
-from ._plan import Recipe
+from .template import Recipe
 
 log = structlog.get_logger(__name__)
 

@@ -8,19 +8,18 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from hostler import options
-from hostler._concurrency.signal import Change
-from hostler.abc import CallRequest
-from hostler.datastore import AppFilter, Datastore, FnFilter
-from hostler.errors import APIError
-from hostler.functions import FunctionTable
-from hostler.models import App, Fn
-
-from ._plan import min_warm
-from ._warm import WarmHold
+from .. import options
+from .._concurrency.signal import Change
+from ..abc import CallRequest
+from ..datastore import AppFilter, Datastore, FnFilter
+from ..errors import APIError
+from ..functions import FunctionTable
+from ..models import App, Fn
+from .template import min_warm
+from .warm import WarmHold
 
 if TYPE_CHECKING:
-    from ._agent import Agent, StartupAction
+    from .agent import Agent, StartupAction
 
 log = structlog.get_logger(__name__)
 

@@ -8,13 +8,12 @@ from collections.abc import Mapping
 import attrs
 import msgspec
 
-from hostler import ids
-from hostler.abc import ContainerTask
-from hostler.call import PendingCall
-from hostler.config import AgentConfig
-from hostler.models import Call
-
-from ._decisions import Resources
+from .. import ids
+from ..abc import ContainerTask
+from ..call import PendingCall
+from ..config import AgentConfig
+from ..models import Call
+from .resources import Resources
 
 MIB = 2**20
 REGISTRY_TOKEN_EXTENSION = "FN_REGISTRY_TOKEN"  # noqa: S105  (a name)

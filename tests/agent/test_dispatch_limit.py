@@ -12,8 +12,7 @@ import trio.testing
 
 from hostler import options
 from hostler.abc import CallListener, ContainerTask, Cookie
-from hostler.agent._exchange import Exchange
-from hostler.agent._limit import CallEnded, CallLimit
+from hostler.agent.dispatch import CallEnded, CallLimit, Exchange
 from hostler.agent.socket_directory import Channel
 from hostler.call import PendingCall, build_call
 from hostler.drivers.sim import echo, open_sim_driver

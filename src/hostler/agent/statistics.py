@@ -8,10 +8,9 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from hostler._concurrency.signal import Change
-from hostler.metrics import AgentMetrics, CallStatus, ContainerLabels, ReadyOutcome
-
-from ._decisions import Resources
+from .._concurrency.signal import Change
+from ..metrics import AgentMetrics, CallStatus, ContainerLabels, ReadyOutcome
+from .resources import Resources
 
 
 class ContainerState(enum.Enum):

@@ -8,24 +8,19 @@ from functools import partial
 import structlog
 import trio
 
-from hostler.abc import ContainerTask
-from hostler.call import PendingCall
-from hostler.config import AUTO
-from hostler.errors import ServerBusy
-from hostler.metrics import Load
-
-from ._container import CLOSING, Container
-from ._decisions import Resources
-from ._events import AgentEvents, ContainerTrack
-from ._keeping import Keeping
-from ._next_in_line import NextInLine
-from ._plan import Recipe, container_task, min_warm, needed_resources
-from ._queues import SlotQueues
-from ._resources import NoRoom, Room, Share
-from ._slots import SlotQueue
-from ._startup import Kit
-from ._waiting import Launch, Waiter
-from ._warm import WarmHold, WarmKeeper
+from ..abc import ContainerTask
+from ..call import PendingCall
+from ..config import AUTO
+from ..errors import ServerBusy
+from ..metrics import Load
+from .admission import NextInLine
+from .container import CLOSING, Container, Kit
+from .keep_alive import Keeping
+from .resources import NoRoom, Resources, Room, Share
+from .slots import Launch, SlotQueue, SlotQueues, Waiter
+from .statistics import AgentEvents, ContainerTrack
+from .template import Recipe, container_task, min_warm, needed_resources
+from .warm import WarmHold, WarmKeeper
 
 log = structlog.get_logger(__name__)
 

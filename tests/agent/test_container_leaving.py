@@ -10,7 +10,7 @@ import trio
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.agent._next_in_line import (
+from hostler.agent.admission import (
     SHARED_SECONDS,
     SLICE_SECONDS,
     SLICE_STARTS,
@@ -23,7 +23,7 @@ from hostler.errors import ServerBusy
 from hostler.protocol import LEAVE_SECONDS
 
 from .nodes import Node
-from .test_next_in_line import open_full_node
+from .test_admission import open_full_node
 
 
 def rule_with(**here: int) -> NextInLine:

@@ -10,12 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hostler.agent._next_in_line import (
-    CONTENDED_SECONDS,
-    MAX_REFUSED,
-    WANTED_SECONDS,
-    NextInLine,
-)
+from hostler.agent.admission import CONTENDED_SECONDS, MAX_REFUSED, WANTED_SECONDS, NextInLine
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import ServerBusy
