@@ -23,7 +23,7 @@ from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.keep_alive import FixedKeepAlive
 from hostler.protocol import MAX_WARM_KEYS, WARM_KEY_SECONDS, LoadHint, RunnerStatus
-from hostler.runner._load_feed import LoadFeed
+from hostler.runner.load_feed import LoadFeed
 
 COLD_SECONDS = 0.5
 """From nothing to a container that takes its call."""

@@ -102,7 +102,7 @@ start."""
 
 LEAVE_SECONDS = 0.15
 """How long a place is left to other LBs: they hear of it after 50 ms, one after the other
-(`hostler.runner._load_feed`)."""
+(`hostler.runner.load_feed`)."""
 
 
 class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):

@@ -23,10 +23,9 @@ from hostler.errors import (
     ServerBusy,
 )
 from hostler.protocol import ClientFrame, Data, GRPCStatus, LogChannel, ResultStart, TryCall
-from hostler.runner._engagement import Terms
-from hostler.runner._hooks import Hooks, StatusChecks
-from hostler.runner._service import PureRunnerService
-from hostler.runner._writers import AcknowledgeDetached
+from hostler.runner.engagement import AcknowledgeDetached, StatusChecks, Terms
+from hostler.runner.service import PureRunnerService
+from hostler.runner.status import Hooks
 from tests.conftest import Logs
 from tests.runner.fakes import PlayedEngagement, ToldAgent
 

@@ -9,9 +9,7 @@ import structlog
 import trio
 
 from hostler.protocol import ClientFrame, Data, EngagementEnded, Finished, GRPCStatus, TryCall
-from hostler.runner._detached import DetachedCalls
-from hostler.runner._engagement import CallRun, Terms
-from hostler.runner._hooks import StatusChecks
+from hostler.runner.engagement import CallRun, DetachedCalls, StatusChecks, Terms
 from tests.conftest import Logs
 from tests.runner.fakes import PlayedEngagement, ToldAgent
 

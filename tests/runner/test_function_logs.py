@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from hostler._output_lines import LINGER, MAX_LINE
 from hostler.protocol import LogAck, LogReady, LogStart
 from hostler.runner import FunctionLogs
-from hostler.runner._logs import LINE_OVERHEAD, MAX_BATCH_LINES
+from hostler.runner.logs import LINE_OVERHEAD, MAX_BATCH_LINES
 from tests.conftest import Logs
 
 from .collectors import Collector, everything, make_logs, output, texts

@@ -12,7 +12,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler._concurrency.signal import Change
 from hostler.protocol import LoadHint
-from hostler.runner._load_feed import QUICK, SLOW, TURN, LoadFeed
+from hostler.runner.load_feed import QUICK, SLOW, TURN, LoadFeed
 
 MIB = 2**20
 

@@ -24,8 +24,7 @@ from hostler.protocol import (
     RunnerFrame,
     TryCall,
 )
-from hostler.runner._engagement import EXPECTED_TRY
-from hostler.runner._reservation import EXPECTED_COMMIT
+from hostler.runner.engagement import EXPECTED_COMMIT, EXPECTED_TRY
 from tests.agent.nodes import until
 from tests.conftest import Logs
 

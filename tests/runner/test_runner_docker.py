@@ -43,7 +43,7 @@ def containers(engine: docker.APIClient, tag: str) -> list[dict[str, Any]]:
 async def test_status_image_and_log_lines(
     docker_host: str, engine: docker.APIClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("hostler.runner._status.IDLE_TIMEOUT", 60)  # so that it can be looked at
+    monkeypatch.setattr("hostler.runner.status.IDLE_TIMEOUT", 60)  # so that it can be looked at
     status_image = docker_image(docker_host)
     function = docker_image(docker_host, "hostler-test/fnt:logs", ["ENV LOGS=1"])
     tag = f"hostler-test-{uuid.uuid4().hex}"

@@ -13,7 +13,7 @@ from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_s
 from hostler.errors import APIError
 from hostler.protocol import RunnerStatus
 from hostler.runner import Hooks, StatusChecks
-from hostler.runner._status import MAX_RESULTS, RUNS_AT_ONCE
+from hostler.runner.status import MAX_RESULTS, RUNS_AT_ONCE
 
 from .runners import open_sim_runner
 

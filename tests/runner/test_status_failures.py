@@ -12,7 +12,7 @@ import trio.testing
 from hostler.drivers.sim import SimRequest, SimResponse, echo, open_sim_driver
 from hostler.protocol import EngagementFailed
 from hostler.runner import Hooks, StatusChecks
-from hostler.runner._status import MAX_DETAILS
+from hostler.runner.status import MAX_DETAILS
 from tests.conftest import Logs
 
 from .runners import SimRunner, open_sim_runner

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from hostler.protocol import Data, ResultStart
-from hostler.runner._writers import EngagementWriter
+from hostler.runner.engagement import EngagementWriter
 
 from .fakes import PlayedEngagement
 

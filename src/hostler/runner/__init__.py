@@ -6,12 +6,26 @@ For example::
         async with open_pure_runner(agent, "0.0.0.0:9190") as runner:
             print(runner.address)
             await trio.sleep_forever()
+
+* ``engagement``: one engagement on a runner: receive, submit, answer; its body, writers,
+  reservation and outcome
+* ``load_feed``: streams load hints to load balancers
+* ``logs``: log streamer: function output for collectors that pull it
+* ``service``: runner service: the protocol's RPCs over an agent, detached calls, drain
+* ``status``: runner status: status image, checks, network barrier, and the hooks of an embedding
+  program
 """
 
-from ._hooks import ConfigHandler, HealthChecker, Hooks, LogStreamer, StatusChecks
-from ._logs import FunctionLogs, LogStatistics
-from ._open import PureRunner, open_pure_runner
-from ._service import PureRunnerService, RunnerStatistics, open_runner_service
+from .engagement import StatusChecks
+from .logs import FunctionLogs, LogStatistics
+from .service import (
+    PureRunner,
+    PureRunnerService,
+    RunnerStatistics,
+    open_pure_runner,
+    open_runner_service,
+)
+from .status import ConfigHandler, HealthChecker, Hooks, LogStreamer
 
 __all__ = [
     "ConfigHandler",

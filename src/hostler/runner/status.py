@@ -1,4 +1,4 @@
-"""The runner's own health: a status image, the operator's checker and the network barrier.
+"""Runner status: status image, checks, network barrier, and the hooks of an embedding program.
 
 A run checks all three. Its result is kept for a moment, and there is one run at a time for one
 payload, so any number of LBs may ask. Numbers that are not of a run (calls under way, calls ever
@@ -10,7 +10,7 @@ from __future__ import annotations
 import datetime as dt
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import attrs
 import msgspec
@@ -21,35 +21,36 @@ from .. import options
 from ..abc import CallAgent, ResponseWriter
 from ..bodies import BytesBody
 from ..call import PendingCall
-from ..errors import (
-    APIError,
-    FunctionResponseTooBig,
-    ServerBusy,
-    code_of,
-    public_error,
-)
+from ..errors import APIError, FunctionResponseTooBig, ServerBusy, code_of, public_error
 from ..ids import new_id
 from ..metrics import AgentMetrics
 from ..models import Call
-from ..protocol import GRPCStatus, Headers, RunnerStatus
-from ._hooks import Hooks, StatusChecks
-from ._outcome import facts
+from ..protocol import GRPCStatus, Headers, LogChannel, RunnerStatus
+from .engagement import StatusChecks, facts
 
 log = structlog.get_logger(__name__)
 
 CALL_TIMEOUT = 5
+
 IDLE_TIMEOUT = 1
+
 CACHE_SECONDS = IDLE_TIMEOUT + 0.5
+
 RUN_SECONDS = 60.0
 """Seconds: of the status call, of its container afterwards, of a result, of a whole run. Fn's
 values (reference of the runner, "Status tracker")."""
+
 MAX_DETAILS = 1024 * 1024
 """Bytes of an answer of the status image. It travels in one message, of 4 MiB at most."""
+
 RUNS_AT_ONCE = 4
 """Runs of different payloads at a time, each of which needs a container."""
+
 MAX_RESULTS = 64
 """Results that are kept at most."""
+
 NO_PAYLOAD = "{}"
+
 UNAVAILABLE = 14
 
 
@@ -265,3 +266,28 @@ def _key(payload: str) -> bytes:
 
 def _text(value: bool) -> str:
     return "true" if value else "false"
+
+
+HealthChecker = Callable[[], Awaitable[Mapping[str, str]]]
+"""Its map is the ``customStatus`` of a status. Raising marks the status as failed, with the code
+and the text of the exception; the status image is not run then."""
+
+ConfigHandler = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Takes what ``ConfigureRunner`` brings."""
+
+LogStreamer = Callable[[LogChannel], Awaitable[None]]
+"""Answers one ``StreamLogs`` stream."""
+
+
+@attrs.frozen(kw_only=True)
+class Hooks:
+    """What an embedding program adds to a pure runner; ``None`` = nothing.
+
+    ``stream_logs`` replaces the built-in streamer. ``kdumps_on_disk`` is asked for each status;
+    it must not block.
+    """
+
+    health_checker: HealthChecker | None = None
+    configure: ConfigHandler | None = None
+    stream_logs: LogStreamer | None = None
+    kdumps_on_disk: Callable[[], int] | None = None
