@@ -15,7 +15,7 @@ import trio.testing
 
 from hostler._descriptors import PAUSE_SECONDS
 from hostler.front import address_of, open_listeners, open_shared_listeners, refuse_clients
-from hostler.front._entrance import AT_A_TIME, Entrance
+from hostler.front.server import AT_A_TIME, Entrance
 from hostler.http1.server import ClientSocket
 from tests.conftest import Logs
 

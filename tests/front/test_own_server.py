@@ -14,7 +14,7 @@ from hostler._asgi import ASGIApp, Message, Receive, Scope, Send, with_middlewar
 from hostler.call import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import ServerBusy
-from hostler.front import _writer, invoke_app
+from hostler.front import invocation, invoke_app
 from tests.conftest import Logs
 
 from ._agent import TABLE, ScriptedAgent, echo
@@ -197,4 +197,4 @@ async def test_no_long_headers_of_functions_are_remembered(name: str) -> None:
     agent = ScriptedAgent(answering(b"", headers=headers))
     await app_of(agent)(server.scope(), server.receive, server.send)
     assert [status for status, _, _ in server.answers] == [200]
-    assert tuple(headers) not in _writer._known
+    assert tuple(headers) not in invocation._known

@@ -16,8 +16,8 @@ import trio.testing
 from hostler.api import json_reply
 from hostler.call import PendingCall
 from hostler.front import HttpServer, invoke_app, open_listeners, serve_http
-from hostler.front._listen import address_of
-from hostler.front._server import HANDSHAKE_SECONDS
+from hostler.front.listeners import address_of
+from hostler.front.server import HANDSHAKE_SECONDS
 from hostler.http1.server import FIRST_SECONDS
 
 from ._agent import TABLE, ScriptedAgent, hang

@@ -24,8 +24,8 @@ from hostler.abc import CallRequest
 from hostler.bodies import BodyBudget
 from hostler.config import NodeConfig
 from hostler.front import FrontMetrics, NodeApp, invoke_app, node_app
-from hostler.front._invoke import Invoker
-from hostler.front._routes import CallRoutes
+from hostler.front.app import CallRoutes
+from hostler.front.invocation import Invoker
 from hostler.http1.request import MAX_REMEMBERED, MAX_REMEMBERED_SIZE, Heads
 from hostler.models import Call
 from tests.conftest import Logs

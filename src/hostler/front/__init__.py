@@ -1,26 +1,17 @@
-"""The HTTP front end: ASGI applications, and a server for them."""
+"""The HTTP front end: ASGI applications, and a server for them.
 
-from hostler._asgi import (
-    Access,
-    ASGIApp,
-    BodyBroken,
-    BodyTimeout,
-    GuardedApp,
-    Hosts,
-    Tokens,
-)
+* ``app``: node application: routes, mounts, metrics, readiness
+* ``invocation``: one HTTP request becomes one call, and the call's response becomes ASGI
+* ``listeners``: listening sockets: bind texts, shared ports
+* ``server``: HTTP server: accepts, serves, drains
+"""
 
+from .._asgi import Access, ASGIApp, BodyBroken, BodyTimeout, GuardedApp, Hosts, Tokens
 from ..metrics import FrontMetrics
-from ._app import NodeApp, ReadyCheck, invoke_app, node_app
-from ._listen import (
-    address_of,
-    open_listeners,
-    open_shared_listeners,
-    parse_bind,
-    refuse_clients,
-)
-from ._server import HttpServer, ServerStatistics, serve_http
-from ._writer import AsgiWriter, Truncated
+from .app import NodeApp, ReadyCheck, invoke_app, node_app
+from .invocation import AsgiWriter, Truncated
+from .listeners import address_of, open_listeners, open_shared_listeners, parse_bind, refuse_clients
+from .server import HttpServer, ServerStatistics, serve_http
 
 __all__ = [
     "ASGIApp",

@@ -11,8 +11,8 @@ from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextma
 
 import trio
 
-from hostler.config import is_host
-from hostler.errors import ConfigError
+from ..config import is_host
+from ..errors import ConfigError
 
 BACKLOG = 1024
 """Connections that may wait to be accepted; the kernel caps it (``net.core.somaxconn``)."""

@@ -1,4 +1,4 @@
-"""The ASGI application of a node: its routes."""
+"""Node application: routes, mounts, metrics, readiness."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ import re
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 
+import attrs
 import structlog
 import trio
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from hostler._asgi import (
+from .._asgi import (
     ASGIApp,
     Handler,
     HeadReader,
@@ -25,19 +26,19 @@ from hostler._asgi import (
     json_reply,
     text_reply,
 )
-from hostler.abc import CallAgent
-from hostler.bodies import BodyBudget, BodyMetrics
-from hostler.config import NodeConfig
-from hostler.errors import APIError
-from hostler.functions import FunctionSource, TriggerSource
-
+from ..abc import CallAgent
+from ..bodies import BodyBudget, BodyMetrics
+from ..config import NodeConfig
+from ..errors import APIError
+from ..functions import FunctionSource, TriggerSource
+from ..http1.server import INVOKE_PATH, TRIGGER_PATH
 from ..metrics import FrontMetrics
-from ._invoke import Invoker
-from ._routes import CallRoutes
+from .invocation import Entry, Head, InvokeEntry, Invoker, TriggerEntry, Way
 
 log = structlog.get_logger(__name__)
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+
 _DOCUMENTS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 
 ReadyCheck = Callable[[], bool]
@@ -197,3 +198,35 @@ def _bad_target(scope: Scope) -> APIError | None:
     if _BROKEN_ESCAPE.search(raw) or b"%00" in raw:
         return APIError(400, "Invalid URL escape in the path")
     return None
+
+
+@attrs.frozen(eq=False)
+class CallRoutes:
+    """``/invoke`` and, with ``triggers``, ``/t``. Paths are URL-decoded."""
+
+    invoker: Invoker
+    functions: FunctionSource
+    triggers: TriggerSource | None = None
+
+    def way(self, scope: Scope) -> Way | None:
+        """How requests with this head get to their function; ``None`` if they call none."""
+        entry = self._entry(scope["path"], scope["method"])
+        return Way.of(entry, Head.of(scope)) if entry else None
+
+    def is_invoke(self, path: str) -> bool:
+        fn_id = path.removeprefix(INVOKE_PATH)
+        return path.startswith(INVOKE_PATH) and bool(fn_id) and "/" not in fn_id
+
+    def _entry(self, path: str, method: str) -> Entry | None:
+        """What the request enters by; ``None`` if there is no such path, or not with ``method``.
+
+        A trigger's source is all that follows the app's name, with its leading slash, and is not
+        changed: ``/t/app/a/`` and ``/t/app//a`` are other sources than ``/a``.
+        """
+        if method == "POST" and self.is_invoke(path):
+            return InvokeEntry(self.functions, path.removeprefix(INVOKE_PATH))
+        if self.triggers is not None and path.startswith(TRIGGER_PATH):
+            app_name, _, rest = path.removeprefix(TRIGGER_PATH).partition("/")
+            if app_name:
+                return TriggerEntry(self.triggers, app_name, "/" + rest, method)
+        return None
