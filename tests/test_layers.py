@@ -64,7 +64,8 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["agent", "pool"], 3),
     **dict.fromkeys(["api", "front", "lb", "runner"], 4),
     **dict.fromkeys(["tail", "testing", "ui"], 5),
-    **dict.fromkeys(["cli"], 6),
+    **dict.fromkeys(["nodes"], 6),
+    **dict.fromkeys(["cli"], 7),
 }
 MAY_SHARE_A_LAYER = 1
 """Up to this layer modules may import each other (without cycles, or Python would say so)."""

@@ -13,10 +13,10 @@ import trio.testing
 from hostler import Grace, open_agent, options
 from hostler.agent import Resources
 from hostler.bodies import BytesBody
-from hostler.cli._detaching import open_detaching
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.errors import APIError
+from hostler.nodes.serve import open_detaching
 from hostler.protocol import EngagementFailed, LogReady, LogStart
 from tests.agent.nodes import MIB, call_model, until
 from tests.conftest import Logs

@@ -11,12 +11,12 @@ import trio
 from hostler import wire
 from hostler._concurrency.nurseries import is_cancellation, open_background, open_sheltered
 from hostler.agent import open_agent
-from hostler.cli.workers import Place, open_colleagues
 from hostler.config import AgentConfig, StoreConfig
 from hostler.drivers.process import open_process_driver
 from hostler.drivers.sim import open_sim_driver
 from hostler.functions import open_cached_functions
 from hostler.lb import open_lb_agent
+from hostler.nodes.workers import Place, open_colleagues
 from hostler.pool import ConsistentHashPlacer, open_dns_pool, open_static_pool
 from hostler.runner import open_pure_runner
 from hostler.store import open_datastore

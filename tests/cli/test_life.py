@@ -8,7 +8,8 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.cli._life import IMPATIENT_AFTER, Life, _live
+from hostler.cli._life import IMPATIENT_AFTER, _live
+from hostler.nodes.lifetime import Life
 
 DRAIN = 60.0
 

@@ -20,9 +20,6 @@ from hostler.abc import ContainerTask, Driver, RunnerPool
 from hostler.agent import Agent, Resources, open_agent
 from hostler.api import api_app
 from hostler.api_client import open_api_client, open_request
-from hostler.cli.workers import Place, RunnerPart, open_colleagues
-from hostler.cli.workers.docker import open_worker_driver
-from hostler.cli.workers.runners import open_ports
 from hostler.config import AgentConfig, NodeConfig, StoreConfig
 from hostler.datastore import AppFilter
 from hostler.drivers.docker import open_docker_driver
@@ -32,6 +29,9 @@ from hostler.errors import HostlerError
 from hostler.front import HttpServer, open_listeners, serve_http
 from hostler.functions import CachedFunctions, open_cached_functions
 from hostler.lb import LBAgent, open_lb_agent
+from hostler.nodes.workers import Place, RunnerPart, open_colleagues
+from hostler.nodes.workers.docker import open_worker_driver
+from hostler.nodes.workers.runners import open_ports
 from hostler.options import from_model, with_writer
 from hostler.pool import ConsistentHashPlacer, open_dns_pool, open_dynamic_pool, open_static_pool
 from hostler.protocol import Data

@@ -18,18 +18,19 @@ from prometheus_client import CollectorRegistry
 
 from hostler._concurrency.drain import Grace
 from hostler.api_client import open_request
-from hostler.cli._api import ApiNode
-from hostler.cli._lb import LBNode
-from hostler.cli._life import Life, Node
-from hostler.cli._runner import RunnerNode
-from hostler.cli._serve import ServeNode
-from hostler.cli._settings import Settings
+from hostler.cli._life import Node
 from hostler.config import AgentConfig, NodeConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import HostlerError
 from hostler.functions import FunctionTable
 from hostler.lb import open_lb_agent
 from hostler.models import App, Fn
+from hostler.nodes.api import ApiNode
+from hostler.nodes.lb import LBNode
+from hostler.nodes.lifetime import Life
+from hostler.nodes.runner import RunnerNode
+from hostler.nodes.serve import ServeNode
+from hostler.nodes.settings import Settings
 from hostler.options import from_model
 from hostler.pool import ConsistentHashPlacer, open_static_pool
 from hostler.protocol import ResultStart, ServerEngagement

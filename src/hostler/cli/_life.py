@@ -4,21 +4,18 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-import attrs
-import msgspec
 import structlog
 import trio
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY
 
-from hostler.config import NodeConfig
-from hostler.errors import ConfigError
-from hostler.logs import LogWriter, open_logs
-from hostler.metrics import LogMetrics
-
-from ._collector import settle_collector
+from ..config import NodeConfig
+from ..errors import ConfigError
+from ..logs import LogWriter, open_logs
+from ..metrics import LogMetrics
+from ..nodes.lifetime import AT_ONCE, Life
 from ._errors import explanation, tell
 from ._misspelt import warn_of_misspelt
 from ._open_files import raise_open_files
@@ -27,37 +24,10 @@ from ._processes import watch_processes
 log = structlog.get_logger(__name__)
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-DRAIN, AT_ONCE = b"d", b"a"
-"""Orders of a supervisor to a worker, over a pipe; when the pipe ends, so has the supervisor, and
-the worker drains. A worker's signals only drain it: it may get one of its own beside the order."""
+
 IMPATIENT_AFTER = 1.0
 """Seconds after the first signal in which another one is the same wish: GNU ``timeout`` tells the
 process, and then its group, and so do Ctrl-C and a supervisor together."""
-
-
-@attrs.define(eq=False)
-class Life:
-    """What a node needs to know about its process."""
-
-    ready_fd: int | None = None
-    shutdown: trio.Event = attrs.Factory(trio.Event)
-    """Set by the first signal: drain."""
-    registry: CollectorRegistry = REGISTRY
-    """The metrics that the node serves."""
-    _announced: bool = False
-
-    def is_ready(self) -> bool:
-        return self._announced and not self.shutdown.is_set()
-
-    def announce(self, node: str, addresses: Mapping[str, object]) -> None:
-        """The node takes calls: one log line, and one JSON line to the file descriptor."""
-        settle_collector()
-        self._announced = True
-        log.info("ready", node=node, **addresses)
-        if self.ready_fd is not None:
-            os.write(self.ready_fd, msgspec.json.encode({"node": node, **addresses}) + b"\n")
-            os.close(self.ready_fd)
-            self.ready_fd = None
 
 
 Node = Callable[[Life], Awaitable[None]]

@@ -11,7 +11,7 @@ from hostler.datastore import FnPatch
 from hostler.models import Fn
 
 from .._groups import Group
-from .._types import Count
+from ..options import Count
 from ._names import all_fns, app_named, fn_named
 from ._options import (
     annotation_option,

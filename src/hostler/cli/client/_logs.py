@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from .._errors import tell
-from .._types import Count
+from ..options import Count
 from ._exits import UNAVAILABLE, CommandFailed, run_command
 from ._names import all_fns, app_named, fn_named
 from ._nodes import SECONDS, ask_each, base_of, check, token_headers

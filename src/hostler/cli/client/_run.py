@@ -10,7 +10,7 @@ import click
 from hostler.config import NodeConfig
 
 from .._life import Node, run_node
-from .._settings import make_settings
+from ..options import make_settings
 from ._options import folder_argument
 
 

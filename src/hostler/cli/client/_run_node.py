@@ -20,12 +20,11 @@ from hostler.front import invoke_app, open_listeners
 from hostler.functions import FunctionTable, parse_functions
 from hostler.models import App, Fn, Trigger
 
-from .._detaching import open_detaching
-from .._engine import check_reach
+from ...nodes.lifetime import Life
+from ...nodes.parts import CALLS, check_reach, guarded, serving
+from ...nodes.serve import open_detaching
+from ...nodes.settings import Settings
 from .._errors import tell
-from .._life import Life
-from .._parts import CALLS, guarded, serving
-from .._settings import Settings
 from ._command_line import command_line
 from ._func_file import FuncFile, read_func_file
 from ._print_output import OutputLines, request_lines

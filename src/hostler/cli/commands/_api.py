@@ -9,8 +9,7 @@ import click
 from hostler.config import NodeConfig
 
 from .._life import Node, run_node
-from .._settings import make_settings
-from ._options import bind_option, life_options, life_settings
+from ..options import bind_option, life_options, life_settings, make_settings
 
 
 @click.command()
@@ -29,7 +28,7 @@ def api(
     """
 
     def make() -> tuple[NodeConfig, Node]:
-        from .._api import ApiNode
+        from ...nodes.api import ApiNode
 
         options = life_settings(log_format, log_level, grace)
         made = make_settings(options, bind=bind, overrider=None)

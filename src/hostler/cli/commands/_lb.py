@@ -11,13 +11,14 @@ from hostler.config import NO_API_URL, NO_RUNNERS, NodeConfig
 from hostler.errors import ConfigError
 from hostler.functions import load_functions
 
+from ...nodes.settings import pki_of
 from .._life import Node, run_node
-from .._settings import make_settings, pki_of
-from ._options import (
+from ..options import (
     bind_option,
     functions_option,
     life_options,
     life_settings,
+    make_settings,
     option,
     overrider_option,
     tls_options,
@@ -75,7 +76,7 @@ def lb(
     log_level: str | None,
 ) -> None:
     """Front end and load balancer: calls are placed on runners."""
-    from ..workers import LBCrew, Supervisor, place_in, workers_of
+    from ...nodes.workers import LBCrew, Supervisor, place_in, workers_of
 
     place = place_in(os.environ)
 
@@ -99,7 +100,7 @@ def lb(
             crew = LBCrew(made.bind, made.node.runner_addresses)
             return made.node, Supervisor(settings=made, count=count, crew=crew)
 
-        from .._lb import LBNode  # (what only supervises has no use for it)
+        from ...nodes.lb import LBNode  # (what only supervises has no use for it)
 
         return made.node, LBNode(
             settings=made,

@@ -9,16 +9,17 @@ import click
 
 from hostler.config import NodeConfig
 
-from .._engine import check_reach
+from ...nodes.parts import check_reach
+from ...nodes.settings import pki_of
 from .._life import Node, run_node
-from .._settings import make_settings, pki_of
-from ._options import (
+from ..options import (
     DRIVERS,
     file,
     insecure_option,
     keep_alive_option,
     life_options,
     life_settings,
+    make_settings,
     option,
     overrider_option,
     tls_options,
@@ -110,7 +111,7 @@ def runner(
     A call of a hostler load balancer that finds no room is refused at once, so that another runner
     can be tried; those of other load balancers wait here. FN_ENABLE_NB_RESOURCE_TRACKER=true
     refuses all, false none."""
-    from ..workers import place_in, workers_of
+    from ...nodes.workers import place_in, workers_of
 
     place = place_in(os.environ)
 
@@ -130,13 +131,13 @@ def runner(
             insecure=insecure,
         )
         if place is None and (count := workers_of(made.node.runner_workers)) > 1:
-            from ..workers.runners import RunnersNode
+            from ...nodes.workers.runners import RunnersNode
 
             return made.node, RunnersNode(settings=made, http_bind=http_bind, count=count)
 
         from hostler.runner import StatusChecks
 
-        from .._runner import RunnerNode
+        from ...nodes.runner import RunnerNode
 
         return made.node, RunnerNode(
             settings=made,

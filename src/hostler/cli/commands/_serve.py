@@ -9,10 +9,9 @@ import click
 from hostler.config import NodeConfig
 from hostler.functions import load_functions
 
-from .._engine import AUTO
+from ...nodes.parts import AUTO
 from .._life import Node, run_node
-from .._settings import make_settings
-from ._options import (
+from ..options import (
     DRIVERS,
     bind_option,
     functions_option,
@@ -20,6 +19,7 @@ from ._options import (
     keep_alive_option,
     life_options,
     life_settings,
+    make_settings,
     option,
     overrider_option,
 )
@@ -60,7 +60,7 @@ def serve(
     """
 
     def make() -> tuple[NodeConfig, Node]:
-        from .._serve import ServeNode
+        from ...nodes.serve import ServeNode
 
         options = {**life_settings(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
         made = make_settings(options, bind=bind, overrider=overrider, containers=True, local=True)

@@ -1,7 +1,7 @@
 """The Docker driver: functions in containers of a Docker engine.
 
 The Docker library (``docker.APIClient``) is used here and nowhere else. It blocks, so every call
-of it runs on a worker thread (``_engine``), under a name and a time limit (``server``). Exits
+of it runs on a worker thread (``parts``), under a name and a time limit (``server``). Exits
 come from one subscription to the engine's events (``_exits``). Creation and removal run to their
 end whatever happens to their caller (``containers``).
 

@@ -1,0 +1,191 @@
+"""Options that several nodes have, and their number types."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, TypeVar
+
+import click
+
+from .._concurrency.drain import Grace
+from ..call import check_overrider
+from ..config import LBConfig, NodeConfig
+from ..nodes.settings import Settings, load_callable
+
+
+class Count(click.IntRange):
+    """From 0 to ``most``."""
+
+    name = "integer"
+
+    def __init__(self, most: int | None = None) -> None:
+        super().__init__(min=0, max=most)
+
+
+class Seconds(click.FloatRange):
+    """From 0. "nan" and "inf" are none."""
+
+    name = "number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        seconds = float(super().convert(value, param, ctx))
+        if not math.isfinite(seconds):
+            self.fail(f"{value!r} is not a valid number.", param, ctx)
+        return seconds
+
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+
+def together(
+    *options: Callable[[Callable[..., Any]], Callable[..., Any]],
+) -> Callable[[_Function], _Function]:
+    """A decorator for all of them, in the order of the help."""
+
+    def decorate(function: _Function) -> _Function:
+        for each in reversed(options):
+            each(function)
+        return function
+
+    return decorate
+
+
+option = partial(click.option, show_envvar=True)
+"""Tells of its variable in the help."""
+
+file = click.Path(readable=False)
+"""Shells complete it; whether it is there, and can be read, is found out by who reads it."""
+
+functions_option = option(
+    "--functions",
+    envvar="FN_FUNCTIONS",
+    type=file,
+    default="",
+    help="YAML or TOML file that declares the apps, functions and triggers, instead of the "
+    "database (serve) or the API (lb).",
+)
+
+DRIVERS = (
+    "Driver that runs functions: docker, process (local processes, no isolation), or "
+    "module:attribute of a callable that takes an AgentConfig and returns an async context manager "
+    "that yields a Driver."
+)
+
+
+def bind_option(default: str) -> Callable[[_Function], _Function]:
+    """``default`` says on which interfaces it listens if it is not given."""
+    return option(
+        "--bind",
+        envvar="FN_HTTP_BIND",
+        help="host:port of the HTTP front end; without a host: all interfaces; port 0: any. "
+        f"[default: {default}, FN_PORT or 8080]",
+    )
+
+
+insecure_option = option(
+    "--insecure/--no-insecure",
+    envvar="FN_INSECURE",
+    default=False,
+    help="Let other machines reach the process driver without a token (serve) or mTLS (runner). "
+    "Anyone who reaches the port can then run programs here.",
+)
+
+keep_alive_option = option(
+    "--keep-alive",
+    help="How long idle containers stay: fixed (their function's idle timeout), predictive "
+    "(where it saves most; they may come ahead of calls), or module:attribute of a callable "
+    "that takes an AgentConfig and returns a KeepAlive. [FN_KEEP_ALIVE, default: fixed]",
+)
+
+tls_options = together(
+    option("--tls-ca", envvar="FN_TLS_CA", type=file, help="PEM file of the authority to trust."),
+    option(
+        "--tls-cert", envvar="FN_TLS_CERT", type=file, help="PEM file of this node's certificate."
+    ),
+    option("--tls-key", envvar="FN_TLS_KEY", type=file, help="PEM file of this node's key."),
+)
+
+overrider_option = option(
+    "--overrider",
+    envvar="FN_OVERRIDER",
+    help="module:attribute of a call overrider (hostler.abc).",
+)
+
+life_options = together(
+    option(
+        "--grace",
+        type=Seconds(),
+        help="Seconds that calls get to finish when the node stops. Where it has containers, the "
+        "last quarter of them, 5 s at most, is kept for their removal. "
+        "[FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30]",
+    ),
+    option(
+        "--ready-fd",
+        type=int,
+        help="File descriptor that gets one JSON line with the addresses once ready.",
+    ),
+    option("--log-format", help="text or json. [FN_LOG_FORMAT, default: text]"),
+    option("--log-level", help="debug, info, warn or error. [FN_LOG_LEVEL, default: info]"),
+)
+"""Of all nodes; see `life_settings`."""
+
+
+def life_settings(
+    log_format: str | None, log_level: str | None, grace: float | None
+) -> dict[str, object]:
+    """The variables that `life_options` set."""
+    return {
+        "FN_LOG_FORMAT": log_format,
+        "FN_LOG_LEVEL": log_level,
+        "FN_DRAIN_GRACE_MSECS": None if grace is None else f"{grace * 1000:.0f}",
+    }
+
+
+def overlay(options: Mapping[str, object]) -> dict[str, str]:
+    """The process's environment with ``options`` (by variable; ``None`` = not given) over it.
+
+    So an option and its variable are read by the same code and refused with the same words.
+    """
+    env = dict(os.environ)
+    for variable, value in options.items():
+        if value is not None:
+            env[variable] = str(value)
+    # The command says what the node is; the variable is for Fn's single binary.
+    env.pop("FN_NODE_TYPE", None)
+    return env
+
+
+def make_settings(
+    options: Mapping[str, object],
+    *,
+    bind: str | None,
+    overrider: str | None,
+    grpc: bool = False,
+    containers: bool = False,
+    local: bool = False,
+) -> Settings:
+    """``bind`` of ``None`` = all interfaces, or the loopback interface for a ``local`` node, on the
+    front end's port or that of gRPC. A node that has ``containers`` removes them within its grace.
+
+    Raises `ConfigError`.
+    """
+    env = overlay(options)
+    node = NodeConfig.from_env(env)
+    grace = LBConfig.from_env(env).drain_grace_msecs / 1000
+    hook: Any = load_callable(overrider, "--overrider") if overrider else None
+    check_overrider(hook, f"--overrider {overrider!r}")
+    return Settings(
+        env=env,
+        node=node,
+        bind=bind or f"{'127.0.0.1' if local else ''}:{node.grpc_port if grpc else node.port}",
+        grace=Grace.for_all(grace) if containers else Grace(grace),
+        overrider=hook,
+    )

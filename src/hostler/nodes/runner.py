@@ -1,0 +1,157 @@
+"""``hostler runner``: an agent that load balancers reach over gRPC."""
+
+from __future__ import annotations
+
+from contextlib import AsyncExitStack
+
+import attrs
+import structlog
+import trio
+
+from .. import wire
+from ..abc import PKIData
+from ..agent import Resources, open_agent
+from ..bodies import BodyBudget, BodyMetrics
+from ..config import AUTO, AgentConfig, BodyConfig, LBConfig, PoolConfig, RunnerConfig
+from ..errors import ConfigError
+from ..front import node_app, open_listeners
+from ..runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
+from ..tracing import open_tracer, traced_runner
+from .lifetime import Life
+from .page import Page, Tail
+from .parts import following_tls, guarded, is_loopback_bind, keep_alive_of, opened_driver, serving
+from .settings import Settings, make_loaded, take_machine_id
+from .workers import Place, open_colleagues
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.frozen(kw_only=True)
+class RunnerNode:
+    """An agent that LBs reach over gRPC."""
+
+    settings: Settings
+    driver: str
+    http_bind: str | None
+    detached: bool
+    checks: StatusChecks
+    stream_logs: bool
+    hooks: str
+    pki: PKIData | None
+    place: Place | None = None
+    """Among the workers of the node, if it has several."""
+
+    async def __call__(self, life: Life) -> None:
+        config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=AUTO)
+        server = RunnerConfig.from_env(self.settings.env)
+        interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
+        if server.tls_client_names and self.pki is None:
+            raise ConfigError("FN_TLS_CLIENT_NAMES needs --tls-ca, --tls-cert and --tls-key")
+        hooks = self._hooks()
+        kept = BodyConfig.from_env(self.settings.env)
+        max_detached_body = LBConfig.from_env(self.settings.env).max_detached_body
+        if self.place is not None:
+            kept = self.place.part_of(kept, "body_memory", "body_disk")
+        bodies = BodyBudget(kept)
+        bind, for_driver, total, sharers = self.settings.bind, config, None, 1
+        if self.place is not None and (part := self.place.part) is not None:
+            config = part.agent_config(config)
+            bind, for_driver = part.bind, part.labelled(config)
+            total, sharers = Resources(part.memory, part.cpus), part.count
+        logs = FunctionLogs() if self.stream_logs else None
+        addresses: dict[str, object] = {}
+        is_first = self.place is None or self.place.number == 0
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            tls = await enter(following_tls(self.pki, wire.server_tls, interval))
+            # A taken port is to be found out before an engine is bothered.
+            async with open_listeners(bind):
+                pass
+            colleagues = None if self.place is None else await enter(open_colleagues(self.place))
+            page = Page("runner", self.settings, life, colleagues)
+            tail = Tail(self.settings, colleagues)
+            if self.http_bind:
+                listeners = await self._listen(stack, self.http_bind)
+                # It takes no calls, and is asked for metrics and readiness during the drain too.
+                drained = trio.Event()
+                mounts = {**page.mount(drained), **tail.mount(drained)}
+                app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)
+                app = guarded(
+                    app, self.settings, listeners, mounts, bind=self.http_bind, tells=is_first
+                )
+                http = await enter(serving(app, listeners, self.settings, drained))
+                stack.callback(drained.set)
+                addresses["http"] = http.addresses
+            tracer = await enter(open_tracer(self.settings.node, "runner"))
+            loop = await enter(wire.open_loop())
+            stack.callback(life.registry.unregister, BodyMetrics(life.registry, bodies))
+            driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
+            agent = await enter(
+                open_agent(
+                    driver,
+                    config=config,
+                    total=total,
+                    sharers=sharers,
+                    keep_alive=keep_alive_of(config),
+                    call_overrider=self.settings.overrider,
+                    listeners=page.listeners,
+                    output=tail.sink(logs.collect if logs is not None else None),
+                    debug_logs=self.settings.node.logs_debug,
+                    grace=self.settings.grace,
+                )
+            )
+            page.show(agent=agent)
+            runner = await enter(
+                open_pure_runner(
+                    traced_runner(agent, tracer),
+                    bind,
+                    loop=loop,
+                    ssl_context=tls,
+                    client_names=server.tls_client_names,
+                    detached=self.detached,
+                    checks=self.checks,
+                    hooks=hooks,
+                    logs=logs,
+                    bodies=bodies,
+                    max_detached_body=max_detached_body,
+                    keepalive=wire.Keepalive(
+                        interval=server.runner_keepalive_interval,
+                        timeout=server.runner_keepalive_timeout,
+                        vanished=server.runner_vanished_timeout,
+                    ),
+                    grace=self.settings.grace,
+                    multiplex_calls=server.multiplex_calls,
+                )
+            )
+            addresses["grpc"] = runner.address
+            if is_first and self.pki is None and not is_loopback_bind(bind):
+                log.warning(
+                    "whoever reaches this runner can run anything on it: it asks for no "
+                    "certificate",
+                    listens=runner.address,
+                    options="--tls-ca, --tls-cert, --tls-key",
+                )
+            take_machine_id(runner.address)
+            life.announce("runner", addresses)
+            await life.shutdown.wait()
+
+    async def _listen(self, stack: AsyncExitStack, bind: str) -> list[trio.SocketListener]:
+        """For the page and the metrics; those of a worker are given."""
+        if self.place is not None:
+            return self.place.open_listeners()
+        try:
+            return await stack.enter_async_context(open_listeners(bind))
+        except OSError as error:
+            error.add_note("--http-bind")  # for who tells of it
+            raise
+
+    def _hooks(self) -> Hooks:
+        if not self.hooks:
+            return Hooks()
+        hooks = make_loaded(self.hooks, "--hooks")
+        if not isinstance(hooks, Hooks):
+            raise ConfigError(
+                f"--hooks {self.hooks!r}: must return hostler.runner.Hooks, "
+                f"not a {type(hooks).__name__}"
+            )
+        return hooks

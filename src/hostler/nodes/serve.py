@@ -1,0 +1,213 @@
+"""A single-process node: front end and agent, detached calls."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+import attrs
+import structlog
+import trio
+
+from .._concurrency.drain import Grace
+from .._concurrency.nurseries import open_background
+from ..abc import CallAgent, CallListener, InnerAgent
+from ..agent import keep_declared_warm, open_agent
+from ..bodies import BodyBudget, keep_whole
+from ..call import CallOption, DiscardWriter, PendingCall
+from ..config import AgentConfig, BodyConfig, LBConfig
+from ..errors import APIError
+from ..front import open_listeners
+from ..functions import FunctionTable
+from ..lb import Footprint, report_of
+from ..tracing import open_tracer, traced_app, traced_runner
+from .function_lookup import Lookup, opened_database
+from .lifetime import Life
+from .page import Page, Tail
+from .parts import (
+    calls_app,
+    check_reach,
+    choose_driver,
+    keep_alive_of,
+    opened_driver,
+    serving,
+    tell_drain,
+)
+from .settings import Settings, take_machine_id
+
+
+@attrs.frozen(kw_only=True)
+class ServeNode:
+    """Front end and agent in one process, and the API unless functions are declared."""
+
+    settings: Settings
+    driver: str
+    functions: FunctionTable | None
+    """``None`` = those of the node's database."""
+    insecure: bool = False
+
+    async def __call__(self, life: Life) -> None:
+        config = AgentConfig.from_env(self.settings.env)
+        page = Page("full", self.settings, life)
+        tail = Tail(self.settings)
+        bodies = BodyBudget(BodyConfig.from_env(self.settings.env))
+        before = Footprint.now()
+        async with AsyncExitStack() as stack:
+            enter = stack.enter_async_context
+            listeners = await enter(open_listeners(self.settings.bind))
+            tracer = await enter(open_tracer(self.settings.node, "full"))
+            declared = self.functions
+            name = choose_driver(self.driver, self.settings.bind)
+            node = self.settings.node
+            check_reach(
+                name,
+                self.settings.bind,
+                protected=bool(node.api_token if declared is None else node.invoke_token),
+                by="FN_API_TOKEN" if declared is None else "FN_INVOKE_TOKEN",
+                insecure=self.insecure,
+            )
+            lookup = (
+                await enter(opened_database(self.settings))
+                if declared is None
+                else Lookup.declared(declared)
+            )
+            driver = await enter(opened_driver(name, config, self.settings))
+            startup = [] if declared is None else [keep_declared_warm(declared)]
+            agent = await enter(
+                open_agent(
+                    driver,
+                    config=config,
+                    keep_alive=keep_alive_of(config),
+                    call_overrider=self.settings.overrider,
+                    listeners=page.listeners,
+                    startup=startup,
+                    output=tail.sink(),
+                    debug_logs=self.settings.node.logs_debug,
+                    grace=self.settings.grace,
+                )
+            )
+            if lookup.keep_warm is not None:
+                warming = await enter(open_background())
+                stack.callback(warming.cancel_scope.cancel)
+                warming.start_soon(lookup.keep_warm, agent)
+            detaching = await enter(
+                open_detaching(
+                    traced_runner(agent, tracer),
+                    body_limit=LBConfig.from_env(self.settings.env).max_detached_body,
+                    bodies=bodies,
+                    grace=self.settings.grace,
+                )
+            )
+            page.show(agent=agent, lister=lookup.lister)
+            app = calls_app(detaching, lookup, self.settings, life, page, bodies, listeners, tail)
+            app = traced_app(app, tracer)
+            server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            take_machine_id(server.addresses[0])
+            life.announce("serve", {"http": server.addresses, "driver": name})
+            await life.shutdown.wait()
+            # Requests that were accepted get their calls; the agent closes after the front end.
+            began, counts = trio.current_time(), agent.statistics()
+            agent.begin_drain()
+        after = agent.statistics()
+        left = after.queued + after.running
+        seconds = trio.current_time() - began
+        tell_drain(report_of(counts, after, seconds=seconds, tasks=left), before)
+
+
+log = structlog.get_logger(__name__)
+
+
+class DetachingAgent(CallAgent):
+    """Lets the submitter of a detached call go once the call has a container.
+
+    All else is the inner agent's. Until then the call is a part of the submitter's task: errors
+    are raised there, and cancelling it cancels the call.
+    """
+
+    def __init__(
+        self, inner: InnerAgent, nursery: trio.Nursery, body_limit: int, bodies: BodyBudget
+    ) -> None:
+        self._inner = inner
+        self._nursery = nursery
+        self._body_limit = body_limit
+        self._bodies = bodies
+        inner.add_listener(_Acknowledge())
+
+    @property
+    def detached(self) -> int:
+        """Calls that run on though their clients were let go."""
+        return len(self._nursery.child_tasks)
+
+    def get_call(self, *options: CallOption) -> PendingCall:
+        return self._inner.get_call(*options)
+
+    async def submit(self, call: PendingCall) -> None:
+        if call.model.type != "detached":
+            await self._inner.submit(call)
+            return
+        await self._nursery.start(self._keep_and_run, call)
+
+    async def _keep_and_run(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
+        # The body has to outlive the request.
+        call.body = body = await keep_whole(call.body, self._bodies, self._body_limit)
+        try:
+            await self._run(call, task_status)
+        finally:
+            await body.aclose()
+
+    async def _run(self, call: PendingCall, task_status: trio.TaskStatus[None]) -> None:
+        call.writer = writer = _AckWriter(task_status)
+        try:
+            await self._inner.submit(call)
+            writer.acknowledge()  # of an agent that does not tell its listeners
+        except Exception as error:
+            if not writer.acknowledged:
+                raise
+            _log_late_failure(call.model.id, error)
+
+
+class _AckWriter(DiscardWriter):
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self._task_status = task_status
+        self.acknowledged = False
+
+    def acknowledge(self) -> None:
+        """Idempotent."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._task_status.started()
+
+
+def _log_late_failure(call_id: str, error: Exception) -> None:
+    """The client has its 202: nobody else learns of it."""
+    if isinstance(error, APIError):
+        log.warning("detached call failed", call_id=call_id, reason=str(error))
+    else:
+        log.error("detached call failed", call_id=call_id, exc_info=error)
+
+
+class _Acknowledge(CallListener):
+    def hears_begin(self, call: PendingCall) -> bool:
+        return isinstance(call.writer, _AckWriter)
+
+    async def before_call(self, call: PendingCall) -> None:
+        if isinstance(call.writer, _AckWriter):
+            call.writer.acknowledge()
+
+
+@asynccontextmanager
+async def open_detaching(
+    inner: InnerAgent,
+    *,
+    body_limit: int,
+    grace: float | Grace,
+    bodies: BodyBudget | None = None,
+) -> AsyncIterator[DetachingAgent]:
+    """``body_limit`` in bytes, for one detached call; ``bodies`` is to be the front end's.
+
+    Leaving the block gives detached calls ``grace`` seconds to end; left by an exception or a
+    cancellation there is no grace.
+    """
+    async with trio.open_nursery() as nursery:
+        yield DetachingAgent(inner, nursery, body_limit, bodies or BodyBudget())
+        nursery.cancel_scope.deadline = Grace.of(grace).deadline()

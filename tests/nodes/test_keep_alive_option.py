@@ -1,0 +1,37 @@
+"""Which keep-alive policy a node gets by its name."""
+
+from __future__ import annotations
+
+import pytest
+
+from hostler.config import AgentConfig
+from hostler.errors import ConfigError
+from hostler.keep_alive import FixedKeepAlive, PredictiveKeepAlive
+from hostler.nodes.parts import keep_alive_of
+
+
+class Own(PredictiveKeepAlive):
+    pass
+
+
+def no_policy(config: AgentConfig) -> AgentConfig:
+    return config
+
+
+def test_policies_have_names_and_may_be_ones_own() -> None:
+    assert isinstance(keep_alive_of(AgentConfig()), FixedKeepAlive)
+    own = keep_alive_of(AgentConfig(keep_alive=f"{__name__}:Own"))
+    assert isinstance(own, Own)
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("forever", "FN_KEEP_ALIVE='forever': takes fixed, predictive or module:attribute"),
+        (f"{__name__}:no_policy", "made a AgentConfig, which is no KeepAlive"),
+        (f"{__name__}:nothing", "has no attribute 'nothing'"),
+    ],
+)
+def test_what_is_no_policy_is_told(name: str, text: str) -> None:
+    with pytest.raises(ConfigError, match=text):
+        keep_alive_of(AgentConfig(keep_alive=name))
