@@ -41,7 +41,8 @@ def test_the_settings_page_is_in_step() -> None:
 def test_the_settings_page_has_the_variables_of_the_commands() -> None:
     page = (ROOT / "docs" / "reference" / "configuration.md").read_text()
     rows = set(re.findall(r"^\| `(FN_\w+)`", page, re.MULTILINE))
-    texts = [path.read_text() for path in (PACKAGE / "cli" / "commands").glob("*.py")]
+    commands = ["api", "lb", "options", "runner", "serve"]
+    texts = [(PACKAGE / "cli" / f"{name}.py").read_text() for name in commands]
     named = {name for text in texts for name in re.findall(r"\bFN_[A-Z_]+\b", text)}
     assert {"FN_FUNCTIONS", "FN_RUNNER_HOOKS", "FN_PLACER"} <= named <= rows
 

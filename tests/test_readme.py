@@ -58,6 +58,6 @@ def test_the_commands_of_the_fleet_are_understood(
         made.append(make())
         return 0
 
-    monkeypatch.setattr(f"hostler.cli.commands._{node}.run_node", run_node)
+    monkeypatch.setattr(f"hostler.cli.{node}.run_node", run_node)
     done = CliRunner().invoke(app, shlex.split(line))
     assert (done.exit_code, len(made)) == (0, 1), done.output

@@ -15,7 +15,7 @@ from typing import Any
 import attrs
 import trio
 
-from hostler.cli._life import IMPATIENT_AFTER
+from hostler.cli.process import IMPATIENT_AFTER
 
 SCRIPT = Path(sys.executable).parent / "hostler"
 START_SECONDS = 60

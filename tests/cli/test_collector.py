@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import gc
-from hostler.cli._collector import YOUNG, settle_collector
+from hostler.cli.process import YOUNG, settle_collector
 settle_collector()
 assert gc.isenabled()
 assert gc.get_threshold()[0] == YOUNG

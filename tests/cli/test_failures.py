@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hostler.cli._misspelt import misspelt
+from hostler.cli.process import misspelt
 
 from ._process import SCRIPT, clean_env, open_node, run
 

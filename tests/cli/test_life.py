@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.cli._life import IMPATIENT_AFTER, _live
+from hostler.cli.process import IMPATIENT_AFTER, _live
 from hostler.nodes.lifetime import Life
 
 DRAIN = 60.0

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from prometheus_client import CollectorRegistry
 
-from hostler.cli import _processes
-from hostler.cli._processes import watch_processes
+from hostler.cli import process as process_module
+from hostler.cli.process import watch_processes
 
 
 @pytest.fixture
@@ -41,7 +41,7 @@ def value(registry: CollectorRegistry, name: str) -> float | None:
 def test_a_process_is_found_by_its_name_and_found_again(
     program: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(_processes, "SEARCH_SECONDS", 0.0)
+    monkeypatch.setattr(process_module, "SEARCH_SECONDS", 0.0)
     registry = CollectorRegistry()
     watch_processes(["docker-sleeper-d", "docker-sleeper-x", "docker-sleeper-d"], registry)
     memory = "docker_sleeper_d_process_resident_memory_bytes"

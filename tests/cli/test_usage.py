@@ -10,7 +10,8 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from hostler.cli import _groups, app
+from hostler.cli import app
+from hostler.cli import command as command_module
 
 
 def commands(group: click.Group, ctx: click.Context) -> Iterator[tuple[str, click.Command]]:
@@ -123,7 +124,7 @@ def test_interrupted_while_it_is_loaded_a_command_ends_as_one_that_is_interrupte
     def interrupted(*args: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(_groups, "import_module", interrupted)
-    group = _groups.LazyGroup("hostler", places={"serve": ".commands._serve:serve"})
+    monkeypatch.setattr(command_module, "import_module", interrupted)
+    group = command_module.LazyGroup("hostler", places={"serve": ".commands._serve:serve"})
     done = CliRunner().invoke(group, ["serve"])
     assert (done.exit_code, done.output) == (130, "")

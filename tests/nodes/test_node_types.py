@@ -13,7 +13,7 @@ import httpx
 import pytest
 import trio
 
-from hostler.cli._node_type import command_of
+from hostler.cli.command import command_of
 from hostler.errors import ConfigError
 from hostler.nodes.parts import choose_driver
 from tests.conftest import Logs

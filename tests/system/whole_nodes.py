@@ -18,7 +18,7 @@ from prometheus_client import CollectorRegistry
 
 from hostler._concurrency.drain import Grace
 from hostler.api_client import open_request
-from hostler.cli._life import Node
+from hostler.cli.process import Node
 from hostler.config import AgentConfig, NodeConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import HostlerError

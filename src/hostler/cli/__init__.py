@@ -1,11 +1,19 @@
-"""The ``hostler`` command: nodes composed of the parts below, from options and variables.
+"""The ``hostler`` command, from options and variables: it runs nodes (`hostler.nodes`), or asks
+them.
 
-_main, _groups     the command, which imports the one that is wanted
-commands/          those that run nodes, and their options
-client/            those that ask nodes, and that bring functions to them
-_serve, _lb, ...   the nodes
+* ``api``: `hostler api`
+* ``client``: client commands
+* ``command``: command groups, loaded lazily; Fn's node types
+* ``errors``: errors as one line and an exit code
+* ``lb``: `hostler lb`
+* ``options``: options that several nodes have, and their number types
+* ``process``: the process of a node: signals, exit code, file limits, standard streams, pid 1,
+  collector
+* ``reference``: the settings' reference page
+* ``runner``: `hostler runner`
+* ``serve``: `hostler serve`
 """
 
-from ._main import app, main
+from .command import app, main
 
 __all__ = ["app", "main"]

@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import click
 
-from hostler.config import (
+from ..config import (
     AgentConfig,
     ApiConfig,
     BodyConfig,
@@ -26,8 +26,7 @@ from hostler.config import (
     StoreConfig,
     describe,
 )
-
-from ._main import app
+from .command import app
 
 _HEAD = """\
 # Settings

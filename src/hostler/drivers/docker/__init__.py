@@ -2,7 +2,7 @@
 
 The Docker library (``docker.APIClient``) is used here and nowhere else. It blocks, so every call
 of it runs on a worker thread (``parts``), under a name and a time limit (``server``). Exits
-come from one subscription to the engine's events (``_exits``). Creation and removal run to their
+come from one subscription to the engine's events (``errors``). Creation and removal run to their
 end whatever happens to their caller (``containers``).
 
 * ``auth``: registry credentials: configuration files and credential helpers

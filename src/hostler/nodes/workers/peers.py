@@ -190,7 +190,7 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
     ready: int
     """Gets the line with the addresses once the worker takes calls."""
     orders: int
-    """A pipe from the supervisor, see `hostler.cli._life`."""
+    """A pipe from the supervisor, see `hostler.cli.process`."""
     folder: str
     """Where the sockets of all workers are, on which they ask each other."""
     part: RunnerPart | None = None

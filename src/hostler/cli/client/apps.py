@@ -1,0 +1,131 @@
+"""``hostler app``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from ...datastore import AppPatch
+from ...models import App
+from ..command import Group
+from .names import all_apps, app_named, confirm, with_api
+from .options import (
+    annotation_option,
+    app_argument,
+    config_option,
+    json_option,
+    new_name_argument,
+    server_option,
+    yes_option,
+)
+from .output import print_done, print_item, print_items
+
+if TYPE_CHECKING:
+    from ...api_client import ApiClient
+
+apps = Group(help="Apps: groups of functions.")
+_syslog_option = click.option(
+    "--syslog-url", metavar="URL", help="Where its functions' output goes, too."
+)
+
+
+@apps.command()
+@new_name_argument
+@config_option
+@annotation_option
+@_syslog_option
+@server_option
+@json_option
+def create(
+    name: str,
+    config: dict[str, str],
+    annotations: dict[str, msgspec.Raw],
+    syslog_url: str | None,
+    server: str,
+    as_json: bool,
+) -> None:
+    """Make an app."""
+    new = App(
+        id="",
+        name=name,
+        config=config,
+        annotations=annotations,
+        syslog_url=syslog_url or "",
+    )
+
+    async def work(api: ApiClient) -> None:
+        print_done(f"created app {name}", await api.create_app(new), as_json)
+
+    with_api(server, work)
+
+
+@apps.command("list")
+@server_option
+@json_option
+def list_(server: str, as_json: bool) -> None:
+    """List all apps, by name."""
+
+    async def work(api: ApiClient) -> None:
+        columns = [("NAME", "name"), ("ID", "id"), ("UPDATED", "updated_at")]
+        print_items(await all_apps(api), columns, as_json)
+
+    with_api(server, work)
+
+
+@apps.command()
+@app_argument
+@server_option
+@json_option
+def inspect(app_name: str, server: str, as_json: bool) -> None:
+    """Show all of an app."""
+
+    async def work(api: ApiClient) -> None:
+        print_item(await app_named(api, app_name), as_json)
+
+    with_api(server, work)
+
+
+@apps.command()
+@app_argument
+@config_option
+@annotation_option
+@_syslog_option
+@server_option
+@json_option
+def update(
+    app_name: str,
+    config: dict[str, str],
+    annotations: dict[str, msgspec.Raw],
+    syslog_url: str | None,
+    server: str,
+    as_json: bool,
+) -> None:
+    """Change what is given; all else stays. A syslog URL of "" removes it."""
+    patch = AppPatch(
+        config=config,
+        annotations=annotations,
+        syslog_url=syslog_url,
+    )
+
+    async def work(api: ApiClient) -> None:
+        found = await app_named(api, app_name)
+        print_done(f"updated app {app_name}", await api.update_app(found.id, patch), as_json)
+
+    with_api(server, work)
+
+
+@apps.command()
+@app_argument
+@yes_option
+@server_option
+def delete(app_name: str, yes: bool, server: str) -> None:
+    """Remove an app with its functions and triggers."""
+    confirm(f"Delete app {app_name} with its functions and triggers?", yes)
+
+    async def work(api: ApiClient) -> None:
+        await api.delete_app((await app_named(api, app_name)).id)
+        print_done(f"deleted app {app_name}")
+
+    with_api(server, work)

@@ -1,0 +1,176 @@
+"""``hostler invoke``: call a function; its input and output stream."""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO, NoReturn
+
+import click
+import trio
+
+from .errors import FAILED, FUNCTION_FAILED, NOT_FOUND, UNAVAILABLE, CommandFailed, run_command
+from .names import app_named, fn_named
+from .options import app_argument, fn_argument, server_option
+from .output import FN_ENDPOINT, field_of
+
+if TYPE_CHECKING:
+    from ...api_client import Answer
+
+PIECE = 64 * 1024
+"""Bytes that are read at once from a file or a pipe."""
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection")
+_FAILURES = {404: NOT_FOUND, 429: UNAVAILABLE, 503: UNAVAILABLE}
+
+
+def _headers(_: click.Context, __: click.Parameter, lines: Sequence[str]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for line in lines:
+        name, separator, value = line.partition(":")
+        name = name.strip()
+        if not separator or not _TOKEN.fullmatch(name):
+            raise click.BadParameter(f"{line!r} is not NAME:VALUE")
+        if name.lower() in _OF_THE_CONNECTION:
+            raise click.BadParameter(f"{name} follows from the body")
+        found[name] = _value(value.strip())
+    return found
+
+
+def _content_type(_: click.Context, __: click.Parameter, value: str) -> str:
+    return _value(value)
+
+
+def _value(text: str) -> str:
+    if not text.isascii() or not text.replace("\t", " ").isprintable():
+        raise click.BadParameter(f"{text!r} has characters that no header can have")
+    return text
+
+
+@click.command()
+@app_argument
+@fn_argument
+@click.option("--data", "-d", help="The body. @FILE is what the file has.")
+@click.option(
+    "--content-type",
+    "-t",
+    default="text/plain",
+    show_default=True,
+    callback=_content_type,
+    help="Of the body.",
+)
+@click.option(
+    "--header",
+    "-H",
+    "headers",
+    metavar="NAME:VALUE",
+    multiple=True,
+    callback=_headers,
+    help="One more header; repeatable.",
+)
+@click.option("--detached", is_flag=True, help="Do not wait for the function.")
+@click.option("--include", "-i", is_flag=True, help="Status and headers too, on stderr.")
+@server_option
+def invoke(
+    app_name: str,
+    fn_name: str,
+    data: str | None,
+    content_type: str,
+    headers: dict[str, str],
+    detached: bool,
+    include: bool,
+    server: str,
+) -> None:
+    """Call a function and print what it answers.
+
+    Without --data the body is the standard input, unless that is a terminal. A function that
+    fails ends the command with 6.
+    """
+    headers = {"Content-Type": content_type, **headers}
+    if detached:
+        headers["Fn-Invoke-Type"] = "detached"
+
+    async def work() -> None:
+        from ...api_client import authorization, open_request
+        from ...config import look_up
+
+        # Not the API's token: only who asks for it says that the function's node is to be trusted.
+        tokens = (look_up(os.environ, "FN_INVOKE_TOKEN") or "").split()
+        if tokens and "authorization" not in map(str.lower, headers):
+            headers.update(authorization(tokens[0]))
+        url = await _endpoint(server, app_name, fn_name)
+        with _opened(data) as body:
+            content = body if isinstance(body, bytes) else _pieces(body)
+            async with open_request("POST", url, body=content, headers=headers) as answer:
+                await _print(answer, include)
+
+    run_command(work, server)
+
+
+async def _endpoint(server: str, app_name: str, fn_name: str) -> str:
+    from ...api_client import open_api_client
+    from ...config import ApiConfig
+
+    async with open_api_client(server, ApiConfig.from_env()) as api:
+        fn = await fn_named(api, await app_named(api, app_name), fn_name)
+    url = field_of(fn, FN_ENDPOINT)
+    if not url:
+        raise CommandFailed(f"the API at {server} does not say where {fn_name} can be called")
+    return url
+
+
+@contextmanager
+def _opened(data: str | None) -> Iterator[bytes | BinaryIO]:
+    """The body: as given, or a file to read it from."""
+    if data is None:
+        yield b"" if sys.stdin.isatty() else sys.stdin.buffer
+    elif data.startswith("@"):
+        with Path(data[1:]).open("rb") as file:
+            yield file
+    else:
+        yield os.fsencode(data)  # as they were given, UTF-8 or not
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    """As they come. A read of a terminal or a pipe can't be stopped: its thread is left behind."""
+    while piece := await trio.to_thread.run_sync(_read, file, abandon_on_cancel=True):
+        yield piece
+
+
+def _read(file: BinaryIO) -> bytes:
+    return os.read(file.fileno(), PIECE)
+
+
+async def _print(answer: Answer, include: bool) -> None:
+    if include:
+        sys.stderr.write(f"{answer.status} {answer.reason}\n")
+        sys.stderr.writelines(f"{name}: {value}\n" for name, value in answer.headers)
+    if answer.status >= 400 and answer.header("content-type").startswith("application/json"):
+        await _fail(answer)
+    async for piece in answer.body:
+        sys.stdout.buffer.write(piece)
+        sys.stdout.buffer.flush()
+    if answer.status >= 400:
+        raise _failure(answer, "the function answered so")
+
+
+async def _fail(answer: Answer) -> NoReturn:
+    """An error document of the node; anything else is the function's own, and is printed."""
+    from ...api_client import message_of
+
+    body = b"".join([piece async for piece in answer.body])
+    if not (message := message_of(body)):
+        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.flush()
+    raise _failure(answer, message or "the function answered so")
+
+
+def _failure(answer: Answer, text: str) -> CommandFailed:
+    status = answer.status
+    code = _FAILURES.get(status, FUNCTION_FAILED if status >= 500 else FAILED)
+    call = f" (call {call_id})" if (call_id := answer.header("fn-call-id")) else ""
+    return CommandFailed(f"{status} {answer.reason}: {text}{call}", code)
