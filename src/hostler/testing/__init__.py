@@ -5,23 +5,30 @@
 * `FakeRunner`, `FakePool` and `fake_call`: placing calls by a script
 * `MemoryRunnerClient` and `memory_engagement_pair`: engagements without a wire
 * the sim driver, `hostler.drivers.sim`, runs functions on virtual time
+
+* ``contracts``: what contract suites have in common
+* ``driver_contract``: the contract of `Driver`, as checks
+* ``fakes``: fake runners, pools and calls on virtual time
+* ``function``: calling a function's socket, and the contract suite's simulated function
+* ``keep_alive_contract``: the contract of `KeepAlive`, as checks
+* ``memory``: engagements and a runner client in memory, without a wire
+* ``placer_contract``: the contract of `Placer`, as checks
 """
 
 from __future__ import annotations
 
-from ._driver_suite import DRIVER_CHECKS, check_driver
-from ._fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
-from ._function import FunctionAnswer, FunctionBroke, ReadyWatch, call_function
-from ._keep_alive_suite import KEEP_ALIVE_CHECKS, FakeContainer, check_keep_alive
-from ._memory import (
+from .contracts import ContractBroken, DriverSubject, OpenSubject
+from .driver_contract import DRIVER_CHECKS, check_driver
+from .fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
+from .function import FunctionAnswer, FunctionBroke, ReadyWatch, add_sim_function, call_function
+from .keep_alive_contract import KEEP_ALIVE_CHECKS, FakeContainer, check_keep_alive
+from .memory import (
     MemoryClientEngagement,
+    MemoryRunnerClient,
     MemoryServerEngagement,
     memory_engagement_pair,
 )
-from ._memory_client import MemoryRunnerClient
-from ._placer_suite import PLACER_CHECKS, MakePlacer, check_placer
-from ._sim_function import add_sim_function
-from ._subject import ContractBroken, DriverSubject, OpenSubject
+from .placer_contract import PLACER_CHECKS, MakePlacer, check_placer
 
 __all__ = [
     "DRIVER_CHECKS",

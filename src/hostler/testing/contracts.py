@@ -14,9 +14,8 @@ from typing import Any, TypeVar
 import attrs
 import trio
 
-from hostler.abc import ContainerTask, Cookie, Driver, RunningContainer
-
-from ._function import FunctionAnswer, ReadyWatch, call_function
+from ..abc import ContainerTask, Cookie, Driver, RunningContainer
+from .function import FunctionAnswer, ReadyWatch, call_function
 
 _CLOSE_LIMIT = 60.0
 """Seconds that a removal may take."""

@@ -9,18 +9,17 @@ from tempfile import TemporaryDirectory
 import trio
 import trio.testing
 
-from hostler.abc import Placed, Placer, Runner
-from hostler.agent import Resources, open_agent
-from hostler.call import PendingCall
-from hostler.config import AgentConfig, PlacerConfig
-from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.errors import APIError, FunctionError, FunctionFailed, ServerBusy
-from hostler.pool import GrpcRunner
-from hostler.runner import open_runner_service
-
-from ._fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
-from ._memory_client import MemoryRunnerClient
-from ._subject import Check, check_each, require
+from ..abc import Placed, Placer, Runner
+from ..agent import Resources, open_agent
+from ..call import PendingCall
+from ..config import AgentConfig, PlacerConfig
+from ..drivers.sim import SimRequest, SimResponse, open_sim_driver
+from ..errors import APIError, FunctionError, FunctionFailed, ServerBusy
+from ..pool import GrpcRunner
+from ..runner import open_runner_service
+from .contracts import Check, check_each, require
+from .fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
+from .memory import MemoryRunnerClient
 
 MakePlacer = Callable[[PlacerConfig], Placer]
 

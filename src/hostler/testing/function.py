@@ -1,16 +1,19 @@
-"""Talks to a function over its socket as the agent does, in the few lines that a test needs."""
+"""Calling a function's socket, and the contract suite's simulated function."""
 
 from __future__ import annotations
 
+import json
 import os
+import signal
 
 import attrs
 import h11
 import inotify_simple  # type: ignore[import-untyped]  # it has no stubs
 import trio
 
-from hostler.errors import HostlerError
-from hostler.protocol import Headers
+from ..drivers.sim import SimContainer, SimDriver, SimExit, SimImage, SimRequest, SimResponse
+from ..errors import HostlerError
+from ..protocol import Headers
 
 SOCKET_NAME = "lsnr.sock"
 """What a ready function shows in its socket directory (reference: the function contract)."""
@@ -96,3 +99,44 @@ async def _receive(connection: h11.Connection, stream: trio.abc.ReceiveStream) -
             return FunctionAnswer(head.status_code, pairs, b"".join(pieces))
         elif isinstance(event, h11.ConnectionClosed):
             raise FunctionBroke("the function closed its connection")
+
+
+_ABORTED = 128 + signal.SIGABRT
+
+
+def _orders(text: str) -> dict[str, str]:
+    """``key=value;key`` as a dict."""
+    pairs = (item.partition("=") for item in text.split(";") if item)
+    return {key: value for key, _, value in pairs}
+
+
+async def _start(container: SimContainer) -> None:
+    orders = _orders(container.env.get("FNT_START", ""))
+    if "exit" in orders:
+        raise SimExit(int(orders["exit"]))
+    if "crash" in orders:
+        raise SimExit(_ABORTED)
+    if "hang" in orders:
+        await trio.sleep_forever()
+
+
+async def _answer(request: SimRequest) -> SimResponse:
+    orders = _orders(request.header("fnt-do"))
+    for key in ("out", "err"):
+        if key in orders:
+            request.container.output(orders[key].encode() + b"\n", stderr=key == "err")
+    body = await request.read()
+    if "exit" in orders:
+        raise SimExit(int(orders["exit"]))
+    if "crash" in orders:
+        raise SimExit(_ABORTED)
+    if "hang" in orders:
+        await trio.sleep_forever()
+    if "env" in orders:
+        body = json.dumps({"env": request.container.env}).encode()
+    return SimResponse(body=body)
+
+
+def add_sim_function(driver: SimDriver, name: str = "function") -> SimImage:
+    """Give a sim driver the image that `DriverSubject.image` asks for."""
+    return driver.add_image(name, _answer, start_hook=_start)

@@ -9,21 +9,12 @@ from typing import Any
 import attrs
 import trio
 
-from hostler.abc import (
-    Body,
-    CallRequest,
-    NotPlaced,
-    Outcome,
-    Placed,
-    Runner,
-    RunnerCall,
-    RunnerPool,
-)
-from hostler.bodies import BytesBody
-from hostler.call import DiscardWriter, PendingCall
-from hostler.errors import ReservationAbandoned, RunnerClosed, ServerBusy
-from hostler.models import Call
-from hostler.protocol import RunnerStatus
+from ..abc import Body, CallRequest, NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
+from ..bodies import BytesBody
+from ..call import DiscardWriter, PendingCall
+from ..errors import ReservationAbandoned, RunnerClosed, ServerBusy
+from ..models import Call
+from ..protocol import RunnerStatus
 
 _numbers = itertools.count(1)
 

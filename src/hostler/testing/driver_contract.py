@@ -9,12 +9,11 @@ import attrs
 import trio
 import trio.testing
 
-from hostler.abc import ContainerTask, Cookie, Driver
-from hostler.errors import APIError, FunctionError
-from hostler.models import Call
-
-from ._function import FunctionBroke
-from ._subject import Check, DriverSubject, OpenSubject, check_each, must_raise, prepare, require
+from ..abc import ContainerTask, Cookie, Driver
+from ..errors import APIError, FunctionError
+from ..models import Call
+from .contracts import Check, DriverSubject, OpenSubject, check_each, must_raise, prepare, require
+from .function import FunctionBroke
 
 _CONTAINERS = 8
 _TURNS = (0, 1, 2, 5, 13)

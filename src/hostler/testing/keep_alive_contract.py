@@ -8,9 +8,8 @@ from collections.abc import Callable, Hashable
 
 import attrs
 
-from hostler.abc import KeepAlive
-
-from ._subject import Check, check_each, require
+from ..abc import KeepAlive
+from .contracts import Check, check_each, require
 
 MakeKeepAlive = Callable[[], KeepAlive]
 
