@@ -2,18 +2,68 @@
 
 The layers; an import only points downwards::
 
-    cli                  the hostler command
-    testing              fakes and contract suites for your own parts
-    front  api           HTTP in; the API of apps, functions and triggers
-    lb  runner           the LB agent; the pure runner
-    pool   agent         runners and placers; slots, hot containers, resources
-    wire   drivers       gRPC (the only asyncio); docker, process, sim
-    bodies call options functions logs metrics ...    small Trio parts
-    abc engagement errors models frames config ...    the seams, and what is pure
+    cli                        the hostler command
+    nodes                      whole nodes, composed of configuration
+    testing  ui  tail          fakes and contract suites; the page; what functions printed last
+    front  api  lb  runner     HTTP in; the API; the LB agent; the pure runner
+    pool  agent                runners and placers; slots, hot containers, resources
+    wire  drivers  store ...   gRPC (the only asyncio); docker, process, sim; SQL
+    bodies  functions  logs ...   small Trio parts
+    abc  call  protocol ...    the seams, and what is pure
 
 The names below are what most programs need. They are imported when they are first used, so that
 an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`, errors in
 `hostler.errors`, call options in `hostler.options`.
+
+* ``_asgi``: ASGI pieces that all HTTP applications share
+* ``_call_document``: a call as the JSON document in `TryCall.models_call_json`, read as Go reads it
+* ``_concurrency``: small Trio primitives
+* ``_declarations``: checked reading of YAML and TOML files that people write
+* ``_descriptors``: file descriptor limits: which clients may still connect
+* ``_document``: YAML and TOML documents as people write them (the only PyYAML, loaded only to read
+  one)
+* ``_file_locks``: advisory file locks that end with their process (flock)
+* ``_launch_policy``: when a function's queue gets another container, and how long its clients wait
+* ``_output_lines``: function output cut into lines that belong to calls
+* ``_spans``: trace spans and W3C trace context
+* ``abc``: seams: what an extender implements or replaces, each contract in prose
+* ``agent``: the runner's agent
+* ``api``: the API of apps, functions and triggers
+* ``api_client``: a client of the API and of functions: the only httpx
+* ``bodies``: request bodies
+* ``call``: a call under way: its body, response writer, timings and listeners, and how agents build
+  one from options
+* ``cli``: the `hostler` command
+* ``config``: settings classes, read from `FN_` variables
+* ``contrib``: what is off by default and nothing else needs
+* ``datastore``: datastore contract: where apps, functions and triggers are kept
+* ``dates``: RFC 3339 dates with milliseconds
+* ``drivers``: the drivers that come with hostler
+* ``errors``: the error tree: code, text and blame of every failure
+* ``front``: the HTTP front end
+* ``functions``: function lookup: sources, the fixed table, and the cached lookup of another node
+* ``headers``: HTTP header names in canonical form, and hop-by-hop filtering
+* ``http1``: HTTP/1.1 on h11, with a fast path for plain messages
+* ``ids``: sortable identifiers of calls, apps, functions, triggers and containers
+* ``keep_alive``: keep-alive policies by name, and the fixed idle timeout
+* ``lb``: the load balancer's agent
+* ``logs``: the process's own log: renderers, sinks, and a writer that nothing waits for
+* ``metrics``: Prometheus metrics of nodes: counters and histograms without locks, under Fn's names
+* ``models``: apps, functions, triggers and calls as values
+* ``nodes``: whole nodes, composed of the parts of the other packages
+* ``options``: call options: functions that fill in a call draft
+* ``pool``: runners, pools and placers
+* ``protocol``: what passes between a load balancer and a runner, whatever carries it: frames, and
+  the two ends of an engagement
+* ``rules``: what apps, functions and triggers may be (Fn's rules)
+* ``runner``: the pure runner
+* ``slot_key``: the hash that decides which containers may serve a call
+* ``store``: the datastore on SQL: the only SQLAlchemy and Alembic
+* ``tail``: the last output of functions, for people (`GET /logs`)
+* ``testing``: public fakes and contract suites
+* ``tracing``: traces: the only OpenTelemetry
+* ``ui``: the status page
+* ``wire``: the runner protocol over HTTP/2: the only asyncio, grpclib and betterproto
 """
 
 from __future__ import annotations
