@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import hostler
+from hostler.cli import app
 from hostler.cli.reference import reference_page
 from hostler.config import (
     AgentConfig,
@@ -34,8 +35,8 @@ PAGES = [page for page in PAGES if page.parent != MADE]
 
 def test_the_settings_page_is_in_step() -> None:
     page = ROOT / "docs" / "reference" / "configuration.md"
-    how = "run: python -m hostler.cli.reference > docs/reference/configuration.md"
-    assert page.read_text() == reference_page(), how
+    how = "run scripts/generate"
+    assert page.read_text() == reference_page(app), how
 
 
 def test_the_settings_page_has_the_variables_of_the_commands() -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from hostler.cli import app
 from hostler.cli.process import misspelt
 
 from ._process import SCRIPT, clean_env, open_node, run
@@ -222,7 +223,7 @@ async def test_a_runner_without_an_engine_says_where_it_looked(host: str, reason
     ],
 )
 def test_what_is_nearly_a_setting_is_found(name: str, meant: dict[str, str]) -> None:
-    assert misspelt({name: "x", "PATH": "/bin"}) == meant
+    assert misspelt({name: "x", "PATH": "/bin"}, app) == meant
 
 
 async def test_a_misspelt_setting_is_told_of_at_the_start(functions: str) -> None:

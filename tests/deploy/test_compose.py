@@ -16,6 +16,7 @@ import httpx
 import pytest
 import yaml
 
+from hostler.cli import app
 from hostler.cli.reference import reference_page
 from tests.functions.build import IMPORT_TIMEOUT, docker_image
 
@@ -166,7 +167,7 @@ def test_compose_and_nodes_know_all_that_the_file_says() -> None:
     assert "variable is not set" not in done.stderr
     services: dict[str, Any] = yaml.safe_load(done.stdout)["services"]
     assert set(services) == {"database", *NODES}
-    page = reference_page()
+    page = reference_page(app)
     for node in NODES:
         for variable in services[node]["environment"]:
             assert f"| `{variable}` |" in page

@@ -99,7 +99,7 @@ def test_a_pod_has_the_time_that_its_drain_takes(
 
 @pytest.mark.parametrize("node", NODES)
 def test_a_node_reads_all_settings_that_it_gets(manifests: list[dict[str, Any]], node: str) -> None:
-    page = reference_page()
+    page = reference_page(app)
     for name, value in settings(manifests, node).items():
         assert name == "DOCKER_HOST" or f"| `{name.removesuffix('_FILE')}` |" in page
         assert isinstance(value, str)

@@ -22,6 +22,7 @@ from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
 
+import click
 import structlog
 import trio
 from prometheus_client import REGISTRY, CollectorRegistry
@@ -65,7 +66,7 @@ def run_node(
         with open_logs(config) as log_writer, _shown(log_writer):
             raise_open_files()
             watch_processes(config.process_collector_list, REGISTRY)
-            warn_of_misspelt(os.environ)
+            warn_of_misspelt(os.environ, click.get_current_context().find_root().command)
             return trio.run(_live, node, ready_fd, orders, strict_exception_groups=True)
     except KeyboardInterrupt:  # before the signals were ours
         return 128 + signal.SIGINT
@@ -306,13 +307,14 @@ SIMILAR = 0.88
 each service, Fn for what hostler does not have. Only what is nearly a setting is worth a word."""
 
 
-def warn_of_misspelt(environ: Mapping[str, str]) -> None:
-    for name, meant in misspelt(environ).items():
+def warn_of_misspelt(environ: Mapping[str, str], app: click.Command) -> None:
+    for name, meant in misspelt(environ, app).items():
         log.warning("this variable is no setting", variable=name, meant=meant)
 
 
-def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
-    """Names in ``environ`` that were probably meant to be settings, with the names of those."""
+def misspelt(environ: Mapping[str, str], app: click.Command) -> dict[str, str]:
+    """Names in ``environ`` that were probably meant to be settings, with the names of the settings
+    or of variables of the commands of ``app``."""
     known = setting_variables()
     strange = [name for name in environ if name.startswith("FN_") and _bare(name) not in known]
     if not strange:
@@ -320,7 +322,8 @@ def misspelt(environ: Mapping[str, str]) -> dict[str, str]:
     # Reads the source of all commands, which a node should not need at its start.
     from .reference import command_variables
 
-    known |= {each.variable for each in command_variables()}
+    assert isinstance(app, click.Group)
+    known |= {each.variable for each in command_variables(app)}
     found = {
         name: get_close_matches(_bare(name), sorted(known), 1, SIMILAR)
         for name in strange

@@ -1,11 +1,10 @@
 """The reference page of the settings, made of the settings and of the commands themselves.
 
-``python -m hostler.cli.reference`` prints it.
+``scripts/generate`` writes it.
 """
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -26,7 +25,6 @@ from ..config import (
     StoreConfig,
     describe,
 )
-from .command import app
 
 _HEAD = """\
 # Settings
@@ -42,7 +40,7 @@ effect" exists only so that you can keep an environment made for Fn. A value in 
 
 The first table lists variables that only the commands know.
 
-`python -m hostler.cli.reference` makes this page.
+`scripts/generate` makes this page.
 """
 
 _COMMANDS = """\
@@ -76,16 +74,17 @@ class CommandVariable:
     commands: list[str]
 
 
-def reference_page() -> str:
+def reference_page(app: click.Group) -> str:
     """Markdown: a table of the commands' own variables, and one for each class of settings."""
     sections = (_section(title, kind) for title, kind in _SECTIONS)
-    return "\n".join([_HEAD, _commands_section(), *sections])
+    return "\n".join([_HEAD, _commands_section(app), *sections])
 
 
-def command_variables() -> list[CommandVariable]:
-    """The variables that are read by the commands' options, in the order of the options."""
+def command_variables(app: click.Group) -> list[CommandVariable]:
+    """The variables that are read by the options of the commands of ``app``, in the order of the
+    options."""
     found: dict[tuple[str, str, str], CommandVariable] = {}
-    for command in _commands():
+    for command in _commands(app):
         for parameter in command["params"]:
             if not (variable := parameter.get("envvar")):
                 continue
@@ -101,7 +100,7 @@ def _first(variable: str, found: Iterable[tuple[str, str, str]]) -> int:
     return [each for each, _, _ in found].index(variable)
 
 
-def _commands() -> Iterator[dict[str, Any]]:
+def _commands(app: click.Group) -> Iterator[dict[str, Any]]:
     """As Click describes them. Those of the groups have no variables but what others have."""
     ctx = click.Context(app)
     for name in app.list_commands(ctx):
@@ -118,7 +117,7 @@ def _default(value: object) -> str:
     return f"`{value}`" if value else "(none)"
 
 
-def _commands_section() -> str:
+def _commands_section(app: click.Group) -> str:
     rows = [
         _row(
             f"`{entry.variable}`",
@@ -127,7 +126,7 @@ def _commands_section() -> str:
             entry.default,
             entry.doc,
         )
-        for entry in command_variables()
+        for entry in command_variables(app)
     ]
     return "\n".join(
         [_COMMANDS, *_head("variable", "option", "of", "default", "meaning"), *rows, ""]
@@ -154,7 +153,3 @@ def _head(*names: str) -> Sequence[str]:
 def _row(*cells: str) -> str:
     escaped = (cell.replace("|", r"\|") for cell in cells)
     return f"| {' | '.join(escaped)} |"
-
-
-if __name__ == "__main__":
-    sys.stdout.write(reference_page())

@@ -52,6 +52,7 @@ from .connection_pool import (
 )
 from .loop import Loop
 from .mux.client import ClientStream, SharedEngagement
+from .mux.stream import SharedStream
 from .status import (
     CLIENT_HEADER,
     CONTENT_TYPE,
@@ -110,7 +111,7 @@ class Way:
     """Makes those of a method with a request id."""
     sharing: Sharing
 
-    def shared_stream(self, slot: Slot) -> ClientStream | None:
+    def shared_stream(self, slot: Slot) -> SharedStream | None:
         """The stream for small calls on this connection; ``None`` if the runner does not know such
         streams, or has no more room on it. Raises `NotSent`."""
         limit = slot.protocol.connection.shared_calls
@@ -142,7 +143,7 @@ class Way:
             size = len(frames[0])
             if not self.sharing.takes(first, size) or not shared.takes_now(size + len(frames[1])):
                 return None
-            engagement = SharedEngagement(self, slot, shared, request_id, deadline)
+            engagement = SharedEngagement(self.pool, slot, shared, request_id, deadline)
             engagement.begin(frames)
         except NotSent:  # who waits is told why
             return None
@@ -190,7 +191,9 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         frames = [encoded]
         if begin.first is not None:
             frames += data_parts(begin.first)
-        engagement = SharedEngagement(self._way, slot, shared, begin.request_id, begin.deadline)
+        engagement = SharedEngagement(
+            self._way.pool, slot, shared, begin.request_id, begin.deadline
+        )
         self._leave = engagement.leave
         try:
             await engagement.hand_over(frames, begin.on_commit)

@@ -9,7 +9,7 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import attrs
 import structlog
@@ -24,6 +24,7 @@ from .buffers import Buffer
 from .codec import messages as codec
 from .connection import Keepalive, WireProtocol, WireStream
 from .loop import Loop, run_asyncio
+from .mux.stream import SharedStream
 from .status import (
     INTERNAL,
     OK,
@@ -35,9 +36,6 @@ from .status import (
     status_of_end,
 )
 from .tls import TLS, current_context
-
-if TYPE_CHECKING:
-    from .mux.client import ClientStream
 
 log = structlog.get_logger(__name__)
 
@@ -64,7 +62,7 @@ class Slot:
     protocol: WireProtocol
     in_use: int = 0
     """Streams, and calls on the shared stream."""
-    shared: ClientStream | None = None
+    shared: SharedStream | None = None
     """The stream that calls share, once one was opened."""
     may_share: bool = True
     """Not any more if a shared stream ended although the connection stands."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import structlog
 from h2.errors import ErrorCodes
@@ -21,7 +20,7 @@ from ..codec import messages as codec
 from ..codec.fast import decode_runner
 from ..codec.messages import data_parts
 from ..connection import MAX_STREAMS
-from ..connection_pool import Slot, decoded, open_stream
+from ..connection_pool import ConnectionPool, Slot, decoded, open_stream
 from ..status import (
     OK,
     UNAVAILABLE,
@@ -34,9 +33,6 @@ from ..status import (
 )
 from .envelope import Envelope
 from .stream import CALL_WINDOW, SharedCall, SharedStream
-
-if TYPE_CHECKING:
-    from ..client import Way
 
 log = structlog.get_logger(__name__)
 
@@ -53,8 +49,6 @@ class ClientStream(SharedStream):
         stream = open_stream(protocol, headers)
         self._unregister = protocol.processor.register(stream)
         self._slot = slot
-        self.engagements = 0
-        """Those that have not been left."""
         limit = min(protocol.connection.shared_calls, MAX_STREAMS)
         super().__init__(stream, address, max_unread=limit * CALL_WINDOW)
 
@@ -84,7 +78,7 @@ class ClientStream(SharedStream):
         slot.shared = None
         if slot.protocol.usable:
             # It announced what it does not do. Calls of this connection get streams of their own.
-            log.warning("runner ended a shared stream", runner=self._peer)
+            log.warning("runner ended a shared stream", runner=self.peer)
             slot.may_share = False
         stream.reset_now(ErrorCodes.NO_ERROR if stream.ended else ErrorCodes.CANCEL)
         self._unregister()
@@ -94,11 +88,16 @@ class SharedEngagement(BegunEngagement):
     """A call on a shared stream. It begins with the first frames that are handed over."""
 
     def __init__(
-        self, way: Way, slot: Slot, shared: ClientStream, request_id: str, deadline: float
+        self,
+        pool: ConnectionPool,
+        slot: Slot,
+        shared: SharedStream,
+        request_id: str,
+        deadline: float,
     ) -> None:
-        """It has ``slot`` from now on."""
-        self._address = way.address
-        self._pool = way.pool
+        """It has ``slot`` of ``pool`` from now on."""
+        self._address = shared.peer
+        self._pool = pool
         self._slot = slot
         self._shared = shared
         shared.engagements += 1

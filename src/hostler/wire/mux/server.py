@@ -173,11 +173,11 @@ class _ServerStream(SharedStream):
         call.on_broken = scope.cancel
         if call.expired:
             scope.cancel()
-        engagement = _Engagement(call, self._peer, self._client)
+        engagement = _Engagement(call, self.peer, self._client)
         status: tuple[int, str] | None = None
         try:
             engage = partial(self._serving.service.engage, engagement)
-            status = await outcome_of(engage, self._peer)
+            status = await outcome_of(engage, self.peer)
             if not call.covered:
                 with contextlib.suppress(StreamBroken, PeerDone):
                     await call.flush()

@@ -74,8 +74,10 @@ class SharedStream(ABC):
         self.pending = 0
         """Bytes that calls have put and that were not taken yet, and what their frames cost."""
         self.over = False
+        self.engagements = 0
+        """Of a load balancer: those that have not been left."""
         self._stream = stream
-        self._peer = peer
+        self.peer = peer
         self._max_unread = max_unread
         self._ready: deque[SharedCall] = deque()
         self._scheduled = False
@@ -204,7 +206,7 @@ class SharedStream(ABC):
                 self._check_response()
                 self._undealt = iter(decode_batch(message))
         except CodecError as error:
-            log.warning("undecodable message", peer=self._peer, reason=str(error))
+            log.warning("undecodable message", peer=self.peer, reason=str(error))
             self.fail(Broken(INTERNAL, UNDECODABLE))
         except StreamBroken as error:
             self.fail(error.broken)
@@ -232,7 +234,7 @@ class SharedStream(ABC):
 
     def too_much(self, text: str) -> StreamBroken:
         """What ends a stream whose peer keeps no limit."""
-        log.warning("peer sends too much", peer=self._peer, reason=text)
+        log.warning("peer sends too much", peer=self.peer, reason=text)
         return StreamBroken(Broken(RESOURCE_EXHAUSTED, text))
 
     def fail(self, broken: Broken) -> None:
