@@ -7,7 +7,7 @@ import sys
 
 SCRIPT = """
 import gc
-from hostler.cli.process import YOUNG, settle_collector
+from hostler.nodes.lifetime import YOUNG, settle_collector
 settle_collector()
 assert gc.isenabled()
 assert gc.get_threshold()[0] == YOUNG
