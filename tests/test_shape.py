@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -212,6 +213,13 @@ def test_the_table_has_what_the_lists_have() -> None:
     assert not now.keys() & {"crossed", "frames-lb"}  # they need nodes
 
 
+def modules_of_the_page() -> set[str]:
+    """Those that docs/explanation/way-of-a-call.md lists."""
+    page = (shape.ROOT / "docs" / "explanation" / "way-of-a-call.md").read_text()
+    paths = re.findall(r"^\| \d+ \| `([a-z0-9_/]+)`", page, re.MULTILINE)
+    return {f"hostler.{path.replace('/', '.')}" for path in paths}
+
+
 @pytest.mark.slow
 def test_the_way_of_a_call_is_listed_and_what_waits_with_it() -> None:
     lines = _script("--list", "crossed", "frames-lb", "frames-runner")
@@ -226,6 +234,7 @@ def test_the_way_of_a_call_is_listed_and_what_waits_with_it() -> None:
     assert runner.index("wire") < runner.index("runner") < runner.index("agent")
     assert "agent" not in lb
     assert "front" not in runner
+    assert {name for _, _, name, *_ in crossed} <= modules_of_the_page()
 
     waiting, serving = (
         [line.split()[-1] for line in part if ":" in line.split()[-1]]
