@@ -243,4 +243,4 @@ def test_the_way_of_a_call_is_listed_and_what_waits_with_it() -> None:
     assert waiting[0].startswith("hostler.front.")
     assert waiting[-1].startswith("hostler.wire.")
     assert serving[0].startswith("hostler.wire.")
-    assert serving[-1].startswith("hostler.agent.")
+    assert serving[-1].startswith("hostler.http1.")
