@@ -44,33 +44,44 @@ class AppListener:
     """Is asked and told about apps."""
 
     async def before_app_create(self, app: App) -> App:
+        """Returns the app to store: ``app`` as the client sent it, or another. Its values are
+        checked only when all listeners have had it. An error vetoes."""
         return app
 
     async def after_app_create(self, app: App) -> None:
         """``app`` is what was stored."""
 
     async def before_app_update(self, app_id: str, patch: AppPatch) -> AppPatch:
+        """Returns the changes to make: ``patch``, or others. Whether there is such an app, and
+        whether the values are valid, is checked when all listeners have had it. An error vetoes."""
         return patch
 
     async def after_app_update(self, app: App) -> None:
         """``app`` is the whole app, as it is now; nothing may have changed."""
 
     async def before_app_delete(self, app_id: str) -> None:
-        pass
+        """The app is about to go with its functions and triggers, if there is one. An error
+        vetoes."""
 
     async def after_app_delete(self, app_id: str) -> None:
-        pass
+        """The app is gone, and its functions and triggers with it, of which no listener is told."""
 
     async def before_app_get(self, app_id: str) -> None:
-        pass
+        """The app is about to be read, if there is one. An error vetoes."""
 
     async def after_app_get(self, app: App) -> App:
+        """Returns the app that the client gets: ``app``, which was read, or another. An error is
+        the answer."""
         return app
 
     async def before_apps_list(self, where: AppFilter) -> AppFilter:
+        """Returns what to list: ``where``, or another filter. Its cursor is as the client sent it;
+        its ``per_page`` is from 1 to 100. An error vetoes."""
         return where
 
     async def after_apps_list(self, page: Page[App]) -> Page[App]:
+        """Returns the page that the client gets: ``page``, which was read, or another, which may
+        have fewer apps. An error is the answer."""
         return page
 
 
@@ -78,33 +89,45 @@ class FnListener:
     """Is asked and told about functions, as `AppListener` about apps."""
 
     async def before_fn_create(self, fn: Fn) -> Fn:
+        """Returns the function to store: ``fn`` as the client sent it, or another. Memory (MB) and
+        times (seconds) are 0 where the client gave none. Its values are checked only when all
+        listeners have had it. An error vetoes."""
         return fn
 
     async def after_fn_create(self, fn: Fn) -> None:
-        pass
+        """``fn`` is what was stored, with its id, its dates and the defaults."""
 
     async def before_fn_update(self, fn_id: str, patch: FnPatch) -> FnPatch:
+        """Returns the changes to make: ``patch``, or others. Whether there is such a function, and
+        whether the values are valid, is checked when all listeners have had it. An error vetoes."""
         return patch
 
     async def after_fn_update(self, fn: Fn) -> None:
-        pass
+        """``fn`` is the whole function, as it is now; nothing may have changed."""
 
     async def before_fn_delete(self, fn_id: str) -> None:
-        pass
+        """The function is about to go with its triggers, if there is one. An error vetoes."""
 
     async def after_fn_delete(self, fn_id: str) -> None:
-        pass
+        """The function is gone, and its triggers with it, of which no listener is told."""
 
     async def before_fn_get(self, fn_id: str) -> None:
-        pass
+        """The function is about to be read, if there is one. An error vetoes."""
 
     async def after_fn_get(self, fn: Fn) -> Fn:
+        """Returns the function that the client gets: ``fn``, which was read, or another. An error
+        is the answer."""
         return fn
 
     async def before_fns_list(self, where: FnFilter) -> FnFilter:
+        """Returns what to list: ``where``, or another filter, as for
+        `AppListener.before_apps_list`. Its ``app_id`` may be that of no app, or "". An error
+        vetoes."""
         return where
 
     async def after_fns_list(self, page: Page[Fn]) -> Page[Fn]:
+        """Returns the page that the client gets: ``page``, which was read, or another, which may
+        have fewer functions. An error is the answer."""
         return page
 
 
@@ -112,33 +135,45 @@ class TriggerListener:
     """Is asked and told about triggers, as `AppListener` about apps."""
 
     async def before_trigger_create(self, trigger: Trigger) -> Trigger:
+        """Returns the trigger to store: ``trigger`` as the client sent it, or another. Its values,
+        and whether its app and its function exist, are checked only when all listeners have had it.
+        An error vetoes."""
         return trigger
 
     async def after_trigger_create(self, trigger: Trigger) -> None:
-        pass
+        """``trigger`` is what was stored, with its id and its dates."""
 
     async def before_trigger_update(self, trigger_id: str, patch: TriggerPatch) -> TriggerPatch:
+        """Returns the changes to make: ``patch``, or others. Whether there is such a trigger, and
+        whether the values are valid, is checked when all listeners have had it. An error vetoes."""
         return patch
 
     async def after_trigger_update(self, trigger: Trigger) -> None:
-        pass
+        """``trigger`` is the whole trigger, as it is now; nothing may have changed."""
 
     async def before_trigger_delete(self, trigger_id: str) -> None:
-        pass
+        """The trigger is about to go, if there is one. An error vetoes."""
 
     async def after_trigger_delete(self, trigger_id: str) -> None:
-        pass
+        """The trigger is gone. Not told of triggers that went with their app or function."""
 
     async def before_trigger_get(self, trigger_id: str) -> None:
-        pass
+        """The trigger is about to be read, if there is one. An error vetoes."""
 
     async def after_trigger_get(self, trigger: Trigger) -> Trigger:
+        """Returns the trigger that the client gets: ``trigger``, which was read, or another. An
+        error is the answer."""
         return trigger
 
     async def before_triggers_list(self, where: TriggerFilter) -> TriggerFilter:
+        """Returns what to list: ``where``, or another filter, as for
+        `AppListener.before_apps_list`. Its ``app_id`` may be that of no app, or "". An error
+        vetoes."""
         return where
 
     async def after_triggers_list(self, page: Page[Trigger]) -> Page[Trigger]:
+        """Returns the page that the client gets: ``page``, which was read, or another, which may
+        have fewer triggers. An error is the answer."""
         return page
 
 

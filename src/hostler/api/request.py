@@ -39,10 +39,12 @@ class ApiRequest:
 
     @property
     def method(self) -> str:
+        """The HTTP method, in capitals as clients have to send it."""
         return str(self.scope["method"])
 
     @property
     def path(self) -> str:
+        """The whole path without the query, decoded; a slash at the end is kept."""
         return str(self.scope["path"])
 
     def header(self, name: str) -> str:

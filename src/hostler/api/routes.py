@@ -88,6 +88,8 @@ class Route:
 
     @property
     def takes_body(self) -> bool:
+        """Whether the body of a request is read before the handler is called: POST, PUT and
+        PATCH."""
         return self.method in _BODY_METHODS
 
 

@@ -44,23 +44,30 @@ class ApiClient:
     # --- apps ---
 
     async def list_apps(self, where: AppFilter) -> Page[App]:
+        """``GET /v2/apps``: one page. Raises `InvalidCursor`. Tried again if the API fails."""
         found = await self._list("/v2/apps", where, ListDocument[AppDocument])
         return Page([item.value() for item in found.items or ()], found.next_cursor)
 
     async def create_app(self, app: App) -> App:
+        """``POST /v2/apps``. Tried again only if it was certainly not sent."""
         return (await self._write("POST", "/v2/apps", AppDocument.of(app))).value()
 
     async def get_app(self, app_id: str) -> App:
+        """``GET /v2/apps/{id}``. Raises `AppNotFound`. Tried again if the API fails."""
         return (await self._read(f"/v2/apps/{_part(app_id)}", AppDocument)).value()
 
     async def update_app(self, app_id: str, patch: AppPatch) -> App:
+        """``PUT /v2/apps/{id}``. Tried again only if it was certainly not sent."""
         path = f"/v2/apps/{_part(app_id)}"
         return (await self._write("PUT", path, AppDocument.of(patch))).value()
 
     async def delete_app(self, app_id: str) -> None:
+        """``DELETE /v2/apps/{id}``. Raises `AppNotFound`. Tried again only if it was certainly not
+        sent."""
         await self._connection.send("DELETE", f"/v2/apps/{_part(app_id)}")
 
     async def app_id_by_name(self, name: str) -> str:
+        """Lists the apps with this name. Raises `AppNotFound`. Tried again if the API fails."""
         found = await self.list_apps(AppFilter(name=name))
         if not found.items:
             raise AppNotFound
@@ -69,13 +76,17 @@ class ApiClient:
     # --- functions ---
 
     async def list_fns(self, where: FnFilter) -> Page[Fn]:
+        """``GET /v2/fns``: one page. Raises `FnMissingAppID` and `InvalidCursor`. Tried again if
+        the API fails."""
         found = await self._list("/v2/fns", where, ListDocument[FnDocument])
         return Page([item.value() for item in found.items or ()], found.next_cursor)
 
     async def create_fn(self, fn: Fn) -> Fn:
+        """``POST /v2/fns``. Tried again only if it was certainly not sent."""
         return (await self._write("POST", "/v2/fns", FnDocument.of(fn))).value()
 
     async def get_fn(self, fn_id: str) -> Fn:
+        """``GET /v2/fns/{id}``. Raises `FnNotFound`. Tried again if the API fails."""
         return (await self._read(f"/v2/fns/{_part(fn_id)}", FnDocument)).value()
 
     async def find(self, fn_id: str) -> tuple[App, Fn]:
@@ -84,35 +95,47 @@ class ApiClient:
         return await self.get_app(fn.app_id), fn
 
     async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
+        """``PUT /v2/fns/{id}``. Tried again only if it was certainly not sent."""
         path = f"/v2/fns/{_part(fn_id)}"
         return (await self._write("PUT", path, FnDocument.of(patch))).value()
 
     async def delete_fn(self, fn_id: str) -> None:
+        """``DELETE /v2/fns/{id}``. Raises `FnNotFound`. Tried again only if it was certainly not
+        sent."""
         await self._connection.send("DELETE", f"/v2/fns/{_part(fn_id)}")
 
     # --- triggers ---
 
     async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
+        """``GET /v2/triggers``: one page. Raises `TriggerMissingAppID` and `InvalidCursor`. Tried
+        again if the API fails."""
         found = await self._list("/v2/triggers", where, ListDocument[TriggerDocument])
         return Page([item.value() for item in found.items or ()], found.next_cursor)
 
     async def create_trigger(self, trigger: Trigger) -> Trigger:
+        """``POST /v2/triggers``. Tried again only if it was certainly not sent."""
         return (await self._write("POST", "/v2/triggers", TriggerDocument.of(trigger))).value()
 
     async def get_trigger(self, trigger_id: str) -> Trigger:
+        """``GET /v2/triggers/{id}``. Raises `TriggerNotFound`. Tried again if the API fails."""
         return (await self._read(f"/v2/triggers/{_part(trigger_id)}", TriggerDocument)).value()
 
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
+        """Asks by the path that Fn's LBs use. Raises `TriggerNotFound`. Tried again if the API
+        fails."""
         # The source's own slash makes a double one; the API takes one away (Fn's protocol).
         parts = "/".join(_part(part) for part in source.split("/"))
         path = f"/v2/runner/apps/{_part(app_id)}/triggerBySource/{_part(type)}/{parts}"
         return (await self._read(path, TriggerDocument)).value()
 
     async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
+        """``PUT /v2/triggers/{id}``. Tried again only if it was certainly not sent."""
         path = f"/v2/triggers/{_part(trigger_id)}"
         return (await self._write("PUT", path, TriggerDocument.of(patch))).value()
 
     async def delete_trigger(self, trigger_id: str) -> None:
+        """``DELETE /v2/triggers/{id}``. Raises `TriggerNotFound`. Tried again only if it was
+        certainly not sent."""
         await self._connection.send("DELETE", f"/v2/triggers/{_part(trigger_id)}")
 
     # --- requests ---
