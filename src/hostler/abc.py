@@ -382,7 +382,10 @@ class Cookie(ABC):
         """Start the container. Raises an `APIError` or the driver's own trouble."""
 
     @abstractmethod
-    async def freeze(self) -> None: ...
+    async def freeze(self) -> None:
+        """Stop all that runs in the container, until ``unfreeze``: it keeps its memory and takes no
+        CPU time. Called while no call has the container; returns when it stands still. The caller
+        sets a deadline, and closes the cookie after any error, which is the driver's own."""
 
     @abstractmethod
     async def unfreeze(self) -> None:

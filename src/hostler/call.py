@@ -35,7 +35,9 @@ class Body(ABC):
     """
 
     @abstractmethod
-    def open(self) -> trio.abc.ReceiveStream: ...
+    def open(self) -> trio.abc.ReceiveStream:
+        """A stream from the first byte. Synchronous; reading the stream waits for the sender.
+        Raises `BodyConsumed` if the body can't start over. The caller closes the stream."""
 
     @property
     def data(self) -> bytes | None:
@@ -63,10 +65,14 @@ class ResponseWriter(ABC):
     """
 
     @abstractmethod
-    async def start(self, status: int, headers: Headers) -> None: ...
+    async def start(self, status: int, headers: Headers) -> None:
+        """Take the head: ``status`` is an HTTP status, ``headers`` are (name, value) pairs, of
+        which a name may come twice. May wait for the reader."""
 
     @abstractmethod
-    async def write(self, data: bytes | memoryview) -> None: ...
+    async def write(self, data: bytes | memoryview) -> None:
+        """Take the next bytes of the body, any number, and wait while the reader is slow. A
+        ``memoryview`` is good only until the return: copy what is kept."""
 
     def start_now(self, status: int, headers: Headers) -> bool:
         """As ``start``, without a wait. Synchronous."""
@@ -278,10 +284,10 @@ class DiscardWriter(ResponseWriter):
     """Swallows a response: what a detached call's client gets of the function's output."""
 
     async def start(self, status: int, headers: object) -> None:
-        pass
+        """Never waits, never raises."""
 
     async def write(self, data: bytes | memoryview) -> None:
-        pass
+        """Never waits, never raises."""
 
 
 def check_overrider(overrider: CallOverrider | None, name: str = "call_overrider") -> None:
@@ -399,6 +405,8 @@ class BytesBody(Body):
         self._data = data
 
     def open(self) -> trio.abc.ReceiveStream:
+        """Works any number of times, also at the same time; the streams share the bytes and never
+        wait."""
         return BytesStream(self._data)
 
     @property
@@ -407,6 +415,9 @@ class BytesBody(Body):
 
 
 class BytesStream(trio.abc.ReceiveStream):
+    """A stream of bytes in memory. A read gets what it asks for, all that is left without
+    ``max_bytes``, and never waits."""
+
     def __init__(self, data: bytes) -> None:
         self._rest = memoryview(data)
 

@@ -279,10 +279,22 @@ def _triggers(parent: Entry, app: App, fns: list[Fn], triggers: list[Trigger]) -
 class Lookups(Protocol):
     """The reads of a `hostler.datastore.Datastore` that calls need."""
 
-    async def app_id_by_name(self, name: str) -> str: ...
-    async def get_app(self, app_id: str) -> App: ...
-    async def get_fn(self, fn_id: str) -> Fn: ...
-    async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger: ...
+    async def app_id_by_name(self, name: str) -> str:
+        """Raises `AppNotFound`, and another `APIError` if it can't ask. May wait."""
+        ...
+
+    async def get_app(self, app_id: str) -> App:
+        """Raises `AppNotFound`, and as `app_id_by_name`. May wait."""
+        ...
+
+    async def get_fn(self, fn_id: str) -> Fn:
+        """Raises `FnNotFound`, and as `app_id_by_name`. May wait."""
+        ...
+
+    async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
+        """The trigger of this ``type`` (``http``) with exactly this source, which begins with a
+        slash. Raises `TriggerNotFound`, and as `app_id_by_name`. May wait."""
+        ...
 
 
 class CachedFunctions:

@@ -58,12 +58,15 @@ class Count:
         self._kind = kind
 
     def inc(self) -> None:
+        """Add 1. Synchronous; not safe for threads."""
         self.value += 1
 
     def dec(self) -> None:
+        """Take 1 away, which only a gauge may. Synchronous; not safe for threads."""
         self.value -= 1
 
     def metric(self) -> Metric:
+        """What a scrape gets: one sample without labels."""
         metric = Metric(self._name, self._text, self._kind)
         metric.add_sample(self._name, {}, self.value)
         return metric
@@ -332,6 +335,7 @@ class ContainerLabels(NamedTuple):
     image: str
 
     def as_dict(self) -> dict[str, str]:
+        """By the names that Prometheus has for them."""
         return {"app_id": self.app_id, "fn_id": self.fn_id, "image_name": self.image}
 
 
@@ -606,6 +610,7 @@ class FrontMetrics(Collector):
         )
 
     def begun(self, path: str, method: str) -> None:
+        """A request's head was read. A ``method`` that HTTP does not know counts as ``other``."""
         self._requests[path, _method(method)] += 1
 
     def answered(
@@ -617,6 +622,9 @@ class FrontMetrics(Collector):
         fdk_version: str,
         duration_ns: int,
     ) -> None:
+        """An answer is over, ``duration_ns`` nanoseconds after the request began; it is exposed in
+        milliseconds. ``blame`` is whose error it was; ``fdk_version`` is the function's, "" for
+        none."""
         asked = (path, method, status, blame, fdk_version)
         series = self._known.get(asked) or self._series(asked)
         series.observe(duration_ns / 1e6)

@@ -180,6 +180,7 @@ class CallStats:
         self._samples: list[TimedSample] = []
 
     def add(self, at_ns: int, metrics: Mapping[str, int]) -> None:
+        """Take what the container used at ``at_ns`` (nanoseconds since 1970), under Fn's names."""
         self._samples.append(TimedSample(at_ns, metrics))
         if len(self._samples) >= 4 * MAX_SAMPLES:
             self._samples = thin(self._samples)

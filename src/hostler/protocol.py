@@ -355,7 +355,8 @@ class RunnerClient(ABC):
 
     @property
     @abstractmethod
-    def address(self) -> str: ...
+    def address(self) -> str:
+        """``host:port`` of the runner, by which logs and metrics name it."""
 
     @abstractmethod
     def engage(
@@ -437,7 +438,9 @@ class LogCollector(ABC):
     """The collector's end of a log stream."""
 
     @abstractmethod
-    async def send(self, message: LogMessage) -> None: ...
+    async def send(self, message: LogMessage) -> None:
+        """Send `LogStart` first, then a `LogReady` or `LogAck` to ask for each batch. Waits for
+        the runner's flow control. Raises `EngagementEnded`."""
 
     @abstractmethod
     async def receive(self) -> Sequence[LogContainer] | None:
@@ -484,10 +487,13 @@ class LogChannel(ABC):
     """The runner's end of a log stream."""
 
     @abstractmethod
-    async def receive(self) -> LogMessage | None: ...
+    async def receive(self) -> LogMessage | None:
+        """Wait for the collector's next message; ``None`` when it has half-closed. Raises
+        `ProtocolError` for a message of no known kind."""
 
     @abstractmethod
-    async def send(self, batch: Sequence[LogContainer]) -> None: ...
+    async def send(self, batch: Sequence[LogContainer]) -> None:
+        """Send one batch, whole; waits for the collector's flow control."""
 
 
 class GRPCStatus(HostlerError):
@@ -509,7 +515,9 @@ class RunnerService(ABC):
     """
 
     @abstractmethod
-    async def engage(self, engagement: ServerEngagement) -> None: ...
+    async def engage(self, engagement: ServerEngagement) -> None:
+        """Serve one call: receive its `TryCall`, send frames, and a `Finished` as the last one.
+        Returns when nothing is left to send."""
 
     def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
         """The whole answer to an engagement that begins with ``first``, if it is refused at once.
@@ -525,10 +533,14 @@ class RunnerService(ABC):
         """``payload`` is ``None`` for ``Status``, the struct as JSON text for ``Status2``."""
 
     @abstractmethod
-    async def configure(self, config: Mapping[str, str]) -> None: ...
+    async def configure(self, config: Mapping[str, str]) -> None:
+        """Take an operator's settings, names and values as text. The client waits for the
+        return."""
 
     @abstractmethod
-    async def stream_logs(self, channel: LogChannel) -> None: ...
+    async def stream_logs(self, channel: LogChannel) -> None:
+        """Send functions' output to one collector, until the collector half-closes, or there is
+        nothing more to come."""
 
     async def watch_load(self, send: Callable[[LoadHint], Awaitable[None]]) -> None:
         """``send`` how busy the runner is, now and after changes, until cancelled. The default

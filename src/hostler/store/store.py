@@ -60,18 +60,24 @@ class SqlDatastore:
     # --- apps ---
 
     async def list_apps(self, where: AppFilter) -> Page[App]:
+        """Reads one page. Raises `InvalidCursor`."""
         return await self._transactions.read(lambda db: things.page_of_apps(db, where))
 
     async def create_app(self, app: App) -> App:
+        """Checks the values before it asks the database; runs again if another transaction was
+        quicker."""
         new = check_new_app(app)
         return await self._transactions.write(lambda db: things.insert_app(db, new))
 
     async def get_app(self, app_id: str) -> App:
+        """Raises `AppMissingID` for an empty id without asking the database, and `AppNotFound`."""
         if not app_id:
             raise AppMissingID
         return await self._transactions.read(lambda db: APPS.load(db, app_id))
 
     async def update_app(self, app_id: str, patch: AppPatch) -> App:
+        """No other change of the app comes between its read and its write. Raises `AppMissingID`
+        for an empty id."""
         if not app_id:
             raise AppMissingID
         if patch.id not in ("", app_id):
@@ -79,33 +85,43 @@ class SqlDatastore:
         return await self._transactions.write(lambda db: things.change_app(db, app_id, patch))
 
     async def delete_app(self, app_id: str) -> None:
+        """Removes its functions and triggers too, by foreign keys. Raises `AppMissingID` and
+        `AppNotFound`."""
         if not app_id:
             raise AppMissingID
         await self._transactions.write(lambda db: APPS.remove(db, app_id))
 
     async def app_id_by_name(self, name: str) -> str:
+        """Reads the id alone, by the exact name. Raises `AppNotFound`."""
         return await self._transactions.read(lambda db: things.find_app_id(db, name))
 
     # --- functions ---
 
     async def list_fns(self, where: FnFilter) -> Page[Fn]:
+        """Reads one page. Raises `FnMissingAppID` without asking the database, and
+        `InvalidCursor`."""
         if not where.app_id:
             raise FnMissingAppID
         return await self._transactions.read(lambda db: things.page_of_fns(db, where))
 
     async def create_fn(self, fn: Fn) -> Fn:
+        """As `create_app`. The limits of memory and times are those of the node's configuration."""
         new = check_new_fn(fn, self._limits)
         return await self._transactions.write(lambda db: things.insert_fn(db, new))
 
     async def get_fn(self, fn_id: str) -> Fn:
+        """Raises `FnMissingID` for an empty id without asking the database, and `FnNotFound`."""
         if not fn_id:
             raise FnMissingID
         return await self._transactions.read(lambda db: FNS.load(db, fn_id))
 
     async def find(self, fn_id: str) -> tuple[App, Fn]:
+        """Reads both in one query. Raises `FnNotFound`."""
         return await self._transactions.read(lambda db: things.load_app_and_fn(db, fn_id))
 
     async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
+        """As `update_app`, with the limits of the node's configuration. Raises `FnMissingID` for an
+        empty id."""
         if not fn_id:
             raise FnMissingID
         if patch.id not in ("", fn_id):
@@ -114,6 +130,7 @@ class SqlDatastore:
         return await self._transactions.write(lambda db: things.change_fn(db, fn_id, patch, limits))
 
     async def delete_fn(self, fn_id: str) -> None:
+        """Removes its triggers too, by foreign keys. Raises `FnMissingID` and `FnNotFound`."""
         if not fn_id:
             raise FnMissingID
         await self._transactions.write(lambda db: FNS.remove(db, fn_id))
@@ -121,25 +138,32 @@ class SqlDatastore:
     # --- triggers ---
 
     async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
+        """Reads one page. Raises `TriggerMissingAppID` without asking the database, and
+        `InvalidCursor`."""
         if not where.app_id:
             raise TriggerMissingAppID
         return await self._transactions.read(lambda db: things.page_of_triggers(db, where))
 
     async def create_trigger(self, trigger: Trigger) -> Trigger:
+        """As `create_app`."""
         new = check_new_trigger(trigger)
         return await self._transactions.write(lambda db: things.insert_trigger(db, new))
 
     async def get_trigger(self, trigger_id: str) -> Trigger:
+        """Raises `TriggerMissingID` for an empty id without asking the database, and
+        `TriggerNotFound`."""
         if not trigger_id:
             raise TriggerMissingID
         return await self._transactions.read(lambda db: TRIGGERS.load(db, trigger_id))
 
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
+        """Reads it by exact match of all three. Raises `TriggerNotFound`."""
         return await self._transactions.read(
             lambda db: things.load_trigger_by_source(db, app_id, type, source)
         )
 
     async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
+        """As `update_app`. Raises `TriggerMissingID` for an empty id."""
         if not trigger_id:
             raise TriggerMissingID
         if patch.id not in ("", trigger_id):
@@ -149,6 +173,7 @@ class SqlDatastore:
         )
 
     async def delete_trigger(self, trigger_id: str) -> None:
+        """Raises `TriggerMissingID` and `TriggerNotFound`."""
         if not trigger_id:
             raise TriggerMissingID
         await self._transactions.write(lambda db: TRIGGERS.remove(db, trigger_id))
