@@ -205,6 +205,10 @@ class DockerCookie(Cookie):
             raise ServerBusy() from error
 
     async def freeze(self) -> None:
+        """Pauses the container (cgroup freezer). Waits for the engine, 5 s at most. Raises
+        `EngineError`; after an `EngineTimeout`, or if it was cancelled, the container may be paused
+        or not."""
+
         def request(client: docker.APIClient) -> None:
             client.pause(self._id)
 

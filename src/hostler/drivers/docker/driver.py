@@ -88,6 +88,7 @@ class DockerDriver(Driver):
             self._cleaner.heard(ids)
 
     def statistics(self) -> DockerStatistics:
+        """What the driver has now, from its own memory: asks no engine. Synchronous."""
         pool = self._shop.prefork
         return DockerStatistics(
             containers=len(self._shop.containers.owned),

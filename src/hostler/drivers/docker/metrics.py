@@ -69,6 +69,7 @@ class DockerMetrics(Collector):
         self._latency.labels(api_name, api_status).observe(seconds * 1000)
 
     def call_retried(self, api_name: str, reason: str) -> None:
+        """A failed call ``api_name`` of the engine is tried again; ``reason`` is why it failed."""
         self._counts["api_retries"].inc(api_name, reason)
 
     def container_exited(self, exit_status: str) -> None:
@@ -81,10 +82,12 @@ class DockerMetrics(Collector):
         self._counts["events"].inc(action.partition(":")[0], kind)
 
     def sampled(self, sample: Sample) -> None:
+        """A container's use was measured: bytes, and percent of one CPU."""
         for name, value in sample.as_metrics().items():
             self._samples[name].observe(value)
 
     def prefork_missed(self) -> None:
+        """A container was to have a network name space of the pool, and none was free."""
         self._counts["prefork_misses"].inc()
 
     @contextmanager

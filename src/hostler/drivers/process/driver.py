@@ -63,6 +63,7 @@ class ProcessDriver(Driver):
         return f"<ProcessDriver warden={self.warden.pid} {self.statistics()}>"
 
     def statistics(self) -> ProcessStatistics:
+        """What the driver has now. Synchronous."""
         return ProcessStatistics(cookies=len(self.cookies), containers=self.warden.wards)
 
     async def create_cookie(self, task: ContainerTask) -> ProcessCookie:

@@ -83,15 +83,19 @@ class SimContainer(RunningContainer):
             await self._thawed.wait()
 
     def freeze(self) -> None:
+        """Let nothing pass through its sockets until `unfreeze`. Synchronous and idempotent;
+        handlers that run already go on until they next use their connection."""
         if self._thawed is None:
             self._thawed = trio.Event()
 
     def unfreeze(self) -> None:
+        """Wake what waits in `thawed`. Synchronous and idempotent."""
         if self._thawed is not None:
             self._thawed.set()
             self._thawed = None
 
     def note_request(self) -> None:
+        """Record an event ``request``, and count it in the driver's statistics. Synchronous."""
         self._note("request", self.id)
 
     async def main(self) -> None:
@@ -277,6 +281,8 @@ class SimRequest:
 
     @property
     def container(self) -> SimContainer:
+        """The container that serves the request, which a handler may end with
+        `SimContainer.exit`."""
         return self._connection.container
 
     def header(self, name: str) -> str:

@@ -85,6 +85,7 @@ class SimDriver(Driver):
         return [e.kind for e in self.events if container_id in (None, e.container_id)]
 
     def statistics(self) -> SimStatistics:
+        """What the driver has now, and what it has done. Synchronous."""
         states = Counter(container.state for container in self.containers())
         return SimStatistics(
             created=self._counts["created"],
@@ -116,14 +117,18 @@ class SimDriver(Driver):
             await container.wait()
 
     def check_open(self) -> None:
+        """Raises `HostlerError` once the driver is closed. Synchronous."""
         if self._closed:
             raise HostlerError("the sim driver is closed")
 
     def note(self, kind: str, container_id: str, image: str) -> None:
+        """Append to `events`, with the time (`trio.current_time`). Synchronous."""
         self._counts[kind] += 1
         self.events.append(SimEvent(kind, container_id, image, trio.current_time()))
 
     async def fault(self, stage: Stage, task: ContainerTask) -> None:
+        """Do what the task's image has in ``faults`` for ``stage``: raise the exception, or await
+        the function, which may hang. Without one it returns at once."""
         image = self.images.get(task.image)
         fault = None if image is None else image.faults.get(stage)
         if isinstance(fault, Exception):
@@ -132,11 +137,13 @@ class SimDriver(Driver):
             await fault(task)
 
     def add(self, container_id: str, cookie: SimCookie) -> None:
+        """From here on the container exists. Raises `HostlerError` if another one has the name."""
         if container_id in self._existing:
             raise HostlerError(f"the container name {container_id!r} is in use")
         self._existing[container_id] = cookie
 
     def remove(self, container_id: str) -> None:
+        """The container does not exist any more. Raises `KeyError` if it did not. Synchronous."""
         del self._existing[container_id]
 
 
@@ -246,6 +253,8 @@ class SimCookie(Cookie):
         return container
 
     async def freeze(self) -> None:
+        """Takes the image's ``freeze_time`` (seconds). Raises the fault of the stage ``freeze``,
+        and `HostlerError` for a container that does not run."""
         container = self._alive()
         await self._stage("freeze", container.image.freeze_time)
         self._alive().freeze()
