@@ -44,6 +44,7 @@ class Tokens:
         return f"<{len(self._keys)} tokens>"
 
     def accepts(self, token: bytes) -> bool:
+        """Whether it is one of them. Synchronous."""
         # All are compared, whichever is right.
         return sum(hmac.compare_digest(token, key) for key in self._keys) > 0
 

@@ -42,6 +42,8 @@ class Reply:
     """Without ``Content-Length``."""
 
     async def send(self, send: Send) -> None:
+        """Send head and body with ASGI's ``send``, and ``Content-Length`` where the status allows
+        it. Waits for the client as the server does; raises what ``send`` raises."""
         headers = list(self.headers)
         if self.status not in (204, 304):  # which may not have this one (RFC 9110, section 8.6)
             headers.append((b"content-length", b"%d" % len(self.body)))

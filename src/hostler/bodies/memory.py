@@ -28,6 +28,7 @@ class CountedBody(Body):
         budget.memory += len(data)
 
     def open(self) -> trio.abc.ReceiveStream:
+        """Any number of times, until the body is closed; from then on it raises `BodyConsumed`."""
         if self._data is None:
             raise BodyConsumed("the body was closed")
         return BytesStream(self._data)
@@ -112,6 +113,8 @@ class BodyBudget:
         return NotKept("disk_error", lasts=lasts)
 
     def disk_worked(self) -> None:
+        """A write to disk has succeeded, so the next failure is told in the log again.
+        Synchronous."""
         if self._disk_fails:
             log.info("bodies can be written to disk again")
         self._disk_fails = False

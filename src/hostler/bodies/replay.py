@@ -55,6 +55,8 @@ class ReplayBody(Body):
         return f"<ReplayBody {state} read={self._size} kept={kept}>"
 
     def open(self) -> trio.abc.ReceiveStream:
+        """A stream from the first byte, which ends the stream before it. Synchronous. Raises
+        `BodyConsumed` and `trio.BusyResourceError` as said above."""
         if self._reading:
             raise trio.BusyResourceError("a stream of this body is being read")
         if self._kept is None:

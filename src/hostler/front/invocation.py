@@ -259,6 +259,7 @@ class AsgiWriter(ResponseWriter):
             await self._left(error)
 
     def note_gone(self) -> None:
+        """The client has left: sets `gone` and calls ``on_gone``. Synchronous."""
         self.gone = True
         self._on_gone()
 
@@ -270,6 +271,8 @@ class AsgiWriter(ResponseWriter):
 
     @property
     def own_headers(self) -> RawHeaders:
+        """Those of hostler itself, which errors have too: ``Fn-Call-Id`` once the call has an
+        id."""
         return [(b"fn-call-id", self.call_id.encode())] if self.call_id else []
 
 

@@ -74,6 +74,7 @@ class HttpServer:
         return f"<HttpServer {state} {', '.join(self.addresses)}>"
 
     def statistics(self) -> ServerStatistics:
+        """The connections that are open now. Synchronous."""
         idle = sum(connection.idle for connection in self._connections)
         return ServerStatistics(connections=len(self._connections), idle=idle)
 

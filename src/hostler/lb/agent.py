@@ -79,6 +79,7 @@ class LBAgent(CallAgent):
         return f"<LBAgent {state} {self.statistics()}>"
 
     def statistics(self) -> LBStatistics:
+        """A copy of the counts as they are now. Synchronous."""
         return self._counts.snapshot()
 
     def get_call(self, *options: CallOption) -> PendingCall:

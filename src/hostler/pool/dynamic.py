@@ -179,6 +179,7 @@ class DynamicPool(RunnerPool):
         return f"<DynamicPool {'closed' if self._closed else 'open'} {self.statistics()}>"
 
     def statistics(self) -> DynamicPoolStatistics:
+        """How many runners there are now. Synchronous."""
         return DynamicPoolStatistics(
             runners=len(self._members), ejected=self._board.ejected, leaving=len(self._leaving)
         )

@@ -119,6 +119,7 @@ class SweepPlacer(Placer, LoadListener):
         return 0.0
 
     def statistics(self) -> PlacerStatistics:
+        """The calls that it has now. Synchronous."""
         return PlacerStatistics(
             calls=len(self._placements),
             waiting=sum(room.waiting for room in self._rooms.values()),

@@ -89,6 +89,7 @@ class FunctionLogs:
         return f"<FunctionLogs {self.statistics()}>"
 
     def statistics(self) -> LogStatistics:
+        """The lines and streams that there are now. Synchronous."""
         return LogStatistics(
             queued=len(self._lines),
             queued_bytes=self._bytes,

@@ -92,6 +92,7 @@ class PureRunnerService(RunnerService):
         return f"<PureRunnerService {self.statistics()}>"
 
     def statistics(self) -> RunnerStatistics:
+        """Counts of engagements, over all LBs. Synchronous."""
         return RunnerStatistics(
             active=self._active,
             received=self._received,
@@ -135,6 +136,9 @@ class PureRunnerService(RunnerService):
     # --- the RPCs ---
 
     async def engage(self, engagement: ServerEngagement) -> None:
+        """Runs the call on the agent, and sends its response and outcome. Raises `GRPCStatus` for a
+        frame that the protocol does not allow. Cancelling it cancels the call, a detached one only
+        up to its acknowledgement."""
         self._active += 1
         self._received += 1
         handled = True  # also one that breaks off: it was not answered with a NACK
@@ -165,12 +169,15 @@ class PureRunnerService(RunnerService):
         await self._feed.serve(send)
 
     async def configure(self, config: Mapping[str, str]) -> None:
+        """Awaits the hook ``configure``, whose error fails the RPC; logs a warning without one."""
         if self._hooks.configure is None:
             log.warning("runner has no config handler", keys=sorted(config))
             return
         await self._hooks.configure(config)
 
     async def stream_logs(self, channel: LogChannel) -> None:
+        """Awaits the hook ``stream_logs``, or else the built-in streamer. Raises `GRPCStatus`
+        (UNKNOWN) if there is neither, and for a collector that breaks the protocol."""
         streamer = self._hooks.stream_logs
         if streamer is None and self._logs is not None:
             streamer = self._logs.stream
@@ -220,6 +227,7 @@ class PureRunner:
         self.address = address
 
     def statistics(self) -> RunnerStatistics:
+        """Counts of engagements, over all LBs. Synchronous."""
         return self._service.statistics()
 
     def __repr__(self) -> str:

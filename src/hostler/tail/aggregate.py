@@ -118,6 +118,8 @@ class TailShare:
         self._process = secrets.token_hex(8)
 
     async def page(self, asked: Question) -> Page:
+        """The wanted ones of the next lines behind the question's cursor (1000 at most). If there
+        is none and the question says ``wait``, waits for one up to 10 s. May be empty."""
         await trio.lowlevel.checkpoint()  # many lines must not hold up what else the node does
         number, ahead = self._begin(asked)
         batch = self._tail.read(number, asked.where)

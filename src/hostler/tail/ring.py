@@ -44,6 +44,7 @@ class Where:
     call_id: str = ""
 
     def fits(self, source: Source) -> bool:
+        """Whether lines of ``source`` are wanted. Synchronous."""
         return (
             self.app_id in ("", source.app_id)
             and self.fn_id in ("", source.fn_id)

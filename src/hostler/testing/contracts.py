@@ -64,6 +64,9 @@ class DriverSubject:
     """Whether there is anything left of a container of this name."""
 
     def task(self, *, image: str | None = None, **fields: Any) -> ContainerTask:
+        """A task of a new container with an empty socket directory. ``image`` is the subject's by
+        default; ``fields`` are of `ContainerTask`, of which ``env`` is added to what a function
+        needs. Synchronous."""
         agent_path, docker_path = self.new_folder()
         return ContainerTask(
             id=f"contract-{secrets.token_hex(8)}",  # others may check on the same engine
@@ -88,6 +91,8 @@ class DriverSubject:
             await self.close(cookie, task)
 
     async def close(self, cookie: Cookie, task: ContainerTask) -> None:
+        """Close the cookie, twice as it has to allow, and check that nothing is left. Shielded.
+        Raises `trio.TooSlowError` after 60 s, and `ContractBroken` for what is left."""
         with trio.fail_after(_CLOSE_LIMIT) as scope:
             scope.shield = True
             await cookie.aclose()

@@ -94,6 +94,7 @@ class FakeRunner(Runner):
 
     @property
     def closed(self) -> bool:
+        """Whether `aclose` was called."""
         return self._closed
 
     async def try_exec(

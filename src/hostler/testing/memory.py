@@ -265,10 +265,12 @@ class MemoryRunnerClient(RunnerClient):
 
     @property
     def address(self) -> str:
+        """As given: the name by which logs and pools know the runner; nothing listens there."""
         return self._address
 
     @property
     def engagements(self) -> int:
+        """How many engagements and log streams are open now."""
         return len(self._open)
 
     @asynccontextmanager

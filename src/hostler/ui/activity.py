@@ -157,6 +157,8 @@ class Activity(CallListener):
         return iter(reversed(self._functions.items()))
 
     def calls_of_runner(self, address: str) -> int:
+        """How many calls have ended there since the start; 0 for an address that is not known, or
+        came after the first `MAX_RUNNERS`."""
         return self._runners[address]
 
     def _function(self, fn_id: str) -> FnActivity:

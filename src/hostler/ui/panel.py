@@ -42,6 +42,8 @@ class RunnerLoads(LoadListener):
             self._hints[runner.address] = hint
 
     def rows(self, activity: Activity) -> list[RunnerRow]:
+        """One for each runner that the pool has now, with its last word and its calls of
+        ``activity``. Synchronous."""
         return [self._row(health, activity) for health in self._pool.health()]
 
     def _row(self, health: RunnerHealth, activity: Activity) -> RunnerRow:
@@ -90,11 +92,13 @@ class NotedCatalog:
         self._activity = activity
 
     async def find(self, fn_id: str) -> tuple[App, Fn]:
+        """As ``inner`` does, with its errors; tells ``activity`` only of what was found."""
         app, fn = await self._inner.find(fn_id)
         self._activity.note_fn(app, fn)
         return app, fn
 
     async def find_trigger(self, app_name: str, source: str) -> tuple[App, Fn, Trigger]:
+        """As ``inner`` does, with its errors; tells ``activity`` only of what was found."""
         app, fn, trigger = await self._inner.find_trigger(app_name, source)
         self._activity.note_fn(app, fn)
         return app, fn, trigger

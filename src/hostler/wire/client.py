@@ -344,6 +344,7 @@ class GrpcRunnerClient(RunnerClient):
 
     @property
     def address(self) -> str:
+        """``host:port``, as given; it need not be connected."""
         return self._address
 
     def statistics(self) -> PoolStatistics:

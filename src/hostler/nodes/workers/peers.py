@@ -213,6 +213,8 @@ class Place(msgspec.Struct, frozen=True, kw_only=True):
         return attrs.evolve(config, **parts)
 
     def socket_of(self, number: int) -> Path:
+        """Path of the socket on which worker ``number`` (from 0) answers; it may not be there
+        yet."""
         return Path(self.folder, f"{number}.sock")
 
 
