@@ -121,7 +121,7 @@ class Runner(ABC):
     @property
     @abstractmethod
     def address(self) -> str:
-        """``host:port``."""
+        """``host:port``. Never changes; placers, metrics and logs know the runner by it."""
 
     @abstractmethod
     async def try_exec(
@@ -212,7 +212,7 @@ class CallAgent(ABC):
 
     @abstractmethod
     def get_call(self, *options: CallOption) -> PendingCall:
-        """Make a call of the caller's options, then the agent's, then the overrider.
+        """Make a call of the caller's options, then the agent's, then the overrider. Synchronous.
 
         Raises the options' and the overrider's errors, and 400 `CallResourceTooBig`.
         """
@@ -231,7 +231,8 @@ class InnerAgent(CallAgent):
 
     @abstractmethod
     def add_listener(self, listener: CallListener) -> None:
-        """Tell ``listener`` about the calls from now on, after the present listeners."""
+        """Tell ``listener`` about the calls from now on, after the present listeners.
+        Synchronous."""
 
     def refuse(self, call: PendingCall) -> bool:
         """Refuse ``call`` if `submit` certainly would, at once, with `ServerBusy`: then it is over,
@@ -265,7 +266,7 @@ class InnerAgent(CallAgent):
     @abstractmethod
     def close_admission(self) -> None:
         """Refuse with `ServerBusy` new calls and those that wait, for a slot or in their
-        `SlotHook`; running ones go on. Idempotent."""
+        `SlotHook`; running ones go on. Synchronous. Idempotent."""
 
 
 class RunnerPool(ABC):
@@ -273,10 +274,11 @@ class RunnerPool(ABC):
 
     @abstractmethod
     async def runners(self, call: RunnerCall) -> Sequence[Runner]:
-        """The runners to try for ``call``, in order of preference; asked before every sweep.
+        """The runners to try for ``call``, in order of preference; asked before every sweep. May
+        wait: the placer's time bounds it.
 
-        An empty list means "none now, ask again". Raising a 502 `FunctionError` means that
-        asking again is useless; any other exception is retried until the placer gives up.
+        An empty list means "none now, ask again". Raising a 502 `FunctionError` means that asking
+        again is useless; any other exception is retried until the placer gives up.
         """
 
     def runners_now(self, call: RunnerCall) -> Sequence[Runner] | None:
@@ -320,10 +322,11 @@ class Placer(ABC):
     def stop_waiting(self) -> None:  # noqa: B027  (as below)
         """From now on no call waits for room on a runner: those that do get `ServerBusy` at once,
         others if no runner has room for them now. Calls that wait for one of their function's busy
-        containers go on waiting."""
+        containers go on waiting. Synchronous. Idempotent."""
 
     def close(self) -> None:  # noqa: B027  (placers that never wait need none)
-        """Refuse with `ServerBusy` the calls that are still searching. Committed ones go on."""
+        """Refuse with `ServerBusy` the calls that are still searching. Committed ones go on.
+        Synchronous. Idempotent."""
 
 
 @attrs.frozen
@@ -367,19 +370,23 @@ class Cookie(ABC):
 
     @abstractmethod
     async def validate_image(self) -> bool:
-        """Whether the image still needs a pull. Raises `APIError` if it must not be run."""
+        """Whether the image still needs a pull. May wait for the engine. Raises `APIError` if it
+        must not be run."""
 
     @abstractmethod
     async def pull_image(self) -> None:
-        """Fetch the image. Raises `ImagePullFailed`. The caller sets the time limit."""
+        """Fetch the image, and wait until it is there. Raises `ImagePullFailed`. The caller sets
+        the time limit."""
 
     @abstractmethod
     async def create_container(self) -> None:
-        """Raises `ServerBusy` if the image has vanished since it was validated."""
+        """Make the container, and wait until it is there, not started. Raises `ServerBusy` if the
+        image has vanished since it was validated, or the driver's own trouble."""
 
     @abstractmethod
     async def run(self) -> RunningContainer:
-        """Start the container. Raises an `APIError` or the driver's own trouble."""
+        """Start the container. Returns before the function offers its socket, which the agent waits
+        for. Raises an `APIError` or the driver's own trouble."""
 
     @abstractmethod
     async def freeze(self) -> None:
@@ -389,7 +396,8 @@ class Cookie(ABC):
 
     @abstractmethod
     async def unfreeze(self) -> None:
-        """Returns when the container runs again."""
+        """Returns when the container runs again. The caller sets a deadline, and closes the cookie
+        after any error, which is the driver's own."""
 
     @abstractmethod
     async def aclose(self) -> None:
@@ -412,7 +420,8 @@ class Driver(ABC):
     def slot_key_extension(self, extensions: Mapping[str, str]) -> str:
         """A string that captures every extension that influences the container, "" for none.
 
-        Calls for which it differs never share a container.
+        Calls for which it differs never share a container. Synchronous, and quick: it may be asked
+        for each call.
         """
         return ""
 

@@ -49,7 +49,8 @@ class Tokens:
         return sum(hmac.compare_digest(token, key) for key in self._keys) > 0
 
     def session(self) -> tuple[str, str]:
-        """Name and value of a cookie that stands for a token, which can't be found out from it.
+        """Name and value of a cookie that stands for a token, which can't be found out from it, and
+        lasts `SESSION_SECONDS` (12 hours). Only where there are tokens.
 
         Browsers send it to all ports of a host; so nodes with other tokens have other names.
         """

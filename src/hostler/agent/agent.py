@@ -200,7 +200,8 @@ class Agent(InnerAgent):
     def begin_drain(self) -> None:
         """From now on no call waits for room that is not in sight, those that do are refused with
         `ServerBusy`; all others go on, and new ones may run. For a front end that stops, which
-        calls this and then lets the requests that it has accepted go on. Idempotent."""
+        calls this and then lets the requests that it has accepted go on. Synchronous.
+        Idempotent."""
         self._launcher.room.stop_waiting()
 
     def close_admission(self) -> None:
@@ -209,7 +210,7 @@ class Agent(InnerAgent):
         self._launcher.close()
 
     def statistics(self) -> AgentStatistics:
-        """A snapshot of what goes on."""
+        """A snapshot of what goes on. Synchronous."""
         return snapshot(self._events, self._launcher)
 
     async def _drain(self, grace: Grace) -> None:
@@ -594,8 +595,8 @@ class FnContainers:
 
 
 def census(agent: Agent) -> Mapping[str, FnContainers]:
-    """What ``agent`` has now, by the function's id. Costs time per container, so it is made for
-    those who look, not for each call."""
+    """What ``agent`` has now, by the function's id. Synchronous; costs time per container, so it is
+    made for those who look, not for each call."""
     found: dict[str, FnContainers] = {}
     for container in agent._launcher.containers:
         state, task = container.state, container.task

@@ -75,7 +75,7 @@ class WarmHold:
         await self._keeper.wait_alive(self._key, self.count)
 
     def release(self) -> None:
-        """Keep nothing any more: the containers idle out as others do. Idempotent."""
+        """Keep nothing any more: the containers idle out as others do. Synchronous. Idempotent."""
         self._keeper.release(self._key, self)
 
 

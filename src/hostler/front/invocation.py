@@ -177,7 +177,8 @@ class AsgiWriter(ResponseWriter):
         self._fields: tuple[RawHeader, ...] = ()
 
     async def start(self, status: int, headers: Headers) -> None:
-        """Raises `FunctionInvalidResponse` for headers that HTTP does not allow."""
+        """Never waits. Raises `FunctionInvalidResponse` for headers that HTTP does not allow, and
+        `HostlerError` for a second head and a status outside of 200 to 599."""
         # Nothing waits here: `write` or `finish`, which comes next, is a point of cancellation.
         self.start_now(status, headers)
 
@@ -201,7 +202,9 @@ class AsgiWriter(ResponseWriter):
         return True
 
     async def write(self, data: bytes | memoryview) -> None:
-        """Raises `FunctionResponseError` for more bytes than ``Content-Length`` promised."""
+        """Waits while the client takes nothing. Raises `FunctionResponseError` for more bytes than
+        ``Content-Length`` promised, `ClientCancelled` if the client has gone, and `HostlerError`
+        before `start`."""
         if not self.status:
             raise HostlerError("the body of a response came before its head")
         if not data or self._bodiless:
@@ -224,10 +227,11 @@ class AsgiWriter(ResponseWriter):
         return True
 
     async def finish(self) -> None:
-        """The call succeeded: complete the response.
+        """The call succeeded: complete the response. Waits as `write` does.
 
-        Raises `HostlerError` if it was never started, `FunctionResponseError` if it is too
-        short and nothing was sent yet, `Truncated` if it is too short and something was.
+        Raises `HostlerError` if it was never started, `FunctionResponseError` if it is too short
+        and nothing was sent yet, `Truncated` if it is too short and something was,
+        `ClientCancelled` if the client has gone.
         """
         if not self.status:
             raise HostlerError("the call ended without a response")

@@ -41,7 +41,8 @@ def parse_bind(bind: str) -> tuple[str, int]:
 
 @asynccontextmanager
 async def open_listeners(bind: str) -> AsyncIterator[list[trio.SocketListener]]:
-    """Listen on ``bind`` (see `parse_bind`); clients that come are kept waiting until served.
+    """Listen on ``bind`` (see `parse_bind`); clients that come are kept waiting until served. Looks
+    a host's name up, which may wait; leaving the block closes the sockets.
 
     Raises `OSError` with a text that names ``bind``, and `ConfigError`.
     """
@@ -66,7 +67,7 @@ def open_shared_listeners(
     kernel divides the connections (``SO_REUSEPORT``, which asks that all belong to one user).
 
     Yields, ``count`` times, one socket for each address; they are not inherited by default. What
-    comes before somebody accepts it waits. Raises `OSError`.
+    comes before somebody accepts it waits. Leaving the block closes all. Raises `OSError`.
     """
     with ExitStack() as stack:
         yield [

@@ -101,13 +101,15 @@ class HttpServer:
 
     def drain(self) -> None:
         """Close what is idle; the others end after the request that they have, or that is on its
-        way: a client whose connection was taken must not find it closed under its request."""
+        way: a client whose connection was taken must not find it closed under its request.
+        Synchronous: does not wait for them."""
         self.draining = True
         for connection in self._connections:
             connection.close_if_idle()
 
     async def end_at(self, deadline: float) -> None:
-        """Then end the requests that are still served."""
+        """Wait until ``deadline`` (`trio.current_time`), then end the requests that are still
+        served."""
         await trio.sleep_until(deadline)
         for connection in self._connections:
             connection.end()

@@ -134,15 +134,16 @@ class LBAgent(CallAgent):
         return placing + call.model.timeout + self._config.execution_headroom / 1000
 
     def close_admission(self) -> None:
-        """Refuse new calls and those that no runner has taken yet. Idempotent."""
+        """Refuse with `ServerBusy` new calls and those that no runner has taken yet. Synchronous.
+        Idempotent."""
         self._gate.close()
         self._placer.close()
 
     def begin_drain(self, grace: float | Grace) -> None:
-        """Calls that wait for room on a runner are refused, and no call waits for room from now
-        on; all others may run, also those that wait for a busy container. The end of the agent's
-        block closes admission, and keeps within ``grace`` seconds from now. Only the first call
-        counts.
+        """Calls that wait for room on a runner are refused, and no call waits for room from now on;
+        all others may run, also those that wait for a busy container. The end of the agent's block
+        closes admission, and keeps within ``grace`` seconds from now. Only the first call counts.
+        Synchronous.
 
         For a front end that stops: it calls this, lets the requests that it has accepted go on, and
         leaves the block after them.
@@ -155,10 +156,11 @@ class LBAgent(CallAgent):
 
     async def drain(self, grace: float | Grace) -> None:
         """Close admission and give the calls under way ``grace`` seconds to end, less if an earlier
-        `begin_drain` says so, then cancel them.
+        `begin_drain` says so, then cancel them. Waits for their end; the listeners of those that it
+        cancels have `LISTENER_SECONDS` (10) more.
 
-        Detached ones end with their nursery, whose deadline this sets: nothing may be awaited
-        in its block afterwards.
+        Detached ones end with their nursery, whose deadline this sets: nothing may be awaited in
+        its block afterwards.
         """
         self.begin_drain(grace)
         self.close_admission()
@@ -179,7 +181,8 @@ class LBAgent(CallAgent):
         return {"running": statistics.running, "detached": statistics.detached}
 
     def note_end(self) -> None:
-        """All is over that could be ended: make the report."""
+        """All is over that could be ended: make ``drain_report``, and log it. Does nothing if no
+        drain has begun. Synchronous."""
         if self._drain_from is None:
             return
         self.drain_report = report_of(
@@ -192,7 +195,7 @@ class LBAgent(CallAgent):
         told("lb agent has drained", **attrs.asdict(self.drain_report))
 
     def abort(self) -> None:
-        """Cancel everything now."""
+        """Cancel all calls now, and refuse others. Does not wait for their end. Synchronous."""
         self.close_admission()
         self._gate.cancel_all()
         self._detached.cancel_scope.cancel()

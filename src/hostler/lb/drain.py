@@ -20,7 +20,7 @@ class Footprint:
 
     @classmethod
     def now(cls) -> Footprint:
-        """To be called in a Trio task."""
+        """To be called in a Trio task. Synchronous: reads ``/proc``."""
         return cls(tasks=trio.lowlevel.current_statistics().tasks_living, sockets=_count_sockets())
 
 

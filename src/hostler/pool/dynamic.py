@@ -186,11 +186,11 @@ class DynamicPool(RunnerPool):
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """Of the present runners."""
+        """``host:port`` of each present runner, also of those that get no calls for now."""
         return tuple(self._members)
 
     def health(self) -> list[RunnerHealth]:
-        """Of the present runners."""
+        """One for each present runner, also for those that get no calls for now. Synchronous."""
         return [self._health(member.runner) for member in self._members.values()]
 
     def _health(self, runner: JudgedRunner) -> RunnerHealth:

@@ -42,7 +42,12 @@ _NO_WARM: Mapping[bytes, int] = {}
 
 
 class LoadBook:
-    """What one placer knows. Runners are known by their addresses."""
+    """What one placer knows. Runners are known by their addresses.
+
+    ``now`` is `trio.current_time`, in seconds. All methods are synchronous. A runner's word about
+    its calls is believed for `HINT_SECONDS` (10), that about its memory as long, or for good if it
+    tells of changes by itself.
+    """
 
     def __init__(self) -> None:
         self._runners: dict[str, KnownRunner] = {}
@@ -201,7 +206,7 @@ class LoadBook:
         return warm
 
     def end(self, address: str, need: Need, outcome: Outcome | None, now: float) -> None:
-        """That call is over; ``None`` = it was cancelled."""
+        """That call is over; ``None`` = it was cancelled. Once for each `begin`."""
         runner = self._runners[address]
         runner.in_flight -= 1
         self._in_flight -= 1

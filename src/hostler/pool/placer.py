@@ -94,6 +94,7 @@ class SweepPlacer(Placer, LoadListener):
     @abstractmethod
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterable[Runner]:
         """The order in which a sweep tries ``runners``, which are not empty: each once.
+        Synchronous.
 
         Called once per sweep; an iterator is only asked on after a runner did not take the call.
         """

@@ -100,7 +100,8 @@ class FunctionLogs:
         )
 
     def collect(self, output: Output) -> None:
-        """Take what a function printed: the ``output`` of `hostler.agent.open_agent`."""
+        """Take what a function printed: the ``output`` of `hostler.agent.open_agent`. Synchronous;
+        drops the oldest lines over the limit, and counts them."""
         if self._cutter.add(output):
             self._note_change()
 
@@ -127,7 +128,8 @@ class FunctionLogs:
             log.info("log stream ends", returned=len(stream.unconfirmed))
 
     async def finish(self) -> None:
-        """Let the streams end once they have taken what there is, and wait for that."""
+        """Let the streams end once they have taken what there is, and wait for that, for ever if a
+        collector takes nothing: use a deadline."""
         self._closing = True
         self._cutter.flush()
         self._note_change()
