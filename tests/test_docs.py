@@ -29,7 +29,7 @@ PACKAGE = Path(hostler.__file__).parent
 ROOT = Path(__file__).parent.parent
 MADE = ROOT / "docs" / "reference" / "made"
 """Pages that only the build makes."""
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md"))]
 PAGES = [page for page in PAGES if page.parent != MADE]
 
 
@@ -90,6 +90,13 @@ def test_links_lead_somewhere(page: Path) -> None:
         path = (page.parent / target).resolve()
         if "://" not in target and path.parent != MADE:
             assert path.exists(), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_files_of_the_repository_that_are_named_exist(page: Path) -> None:
+    top = r"(?:src|tests|scripts|benchmarks|examples|deploy|proto|docs|changelog)"
+    for name in re.findall(rf"`({top}/[\w./-]+)", page.read_text()):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
