@@ -93,7 +93,7 @@ def children_of(pid: int) -> list[int]:
 def is_warden(pid: int) -> bool:
     """Other children are short-lived: ctypes asks ldconfig for a library."""
     with contextlib.suppress(OSError):
-        return b"_warden.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        return b"warden.py" in Path(f"/proc/{pid}/cmdline").read_bytes()
     return False
 
 

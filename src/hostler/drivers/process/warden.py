@@ -1,6 +1,6 @@
 """The warden: the small process that is the parent of all function processes of one driver.
 
-Run as a script (``python -I -S _warden.py SOCKET_FD HOSTLER_PID``), with the standard library
+Run as a script (``python -I -S warden.py SOCKET_FD HOSTLER_PID``), with the standard library
 only, never imported by hostler. Why it exists:
 
 * It outlives a killed hostler just long enough to end the functions: it sees the end of its
