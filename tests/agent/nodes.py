@@ -16,12 +16,15 @@ import trio
 from hostler import options
 from hostler.abc import Body, CallListener, CallOverrider, Driver, ResponseWriter
 from hostler.agent import Agent, Resources, open_agent
+from hostler.bodies import BytesBody
 from hostler.call import CallOption, PendingCall
 from hostler.config import AgentConfig
+from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
 from hostler.models import Call
 from hostler.protocol import Headers
 
 MIB = 2**20
+NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
 
 
 class Recorder(ResponseWriter):
@@ -143,3 +146,41 @@ class Recording(CallListener):
     async def after_call(self, call: PendingCall) -> None:
         self.record.append(f"after{self.name} {call.model.status} {call.model.error}")
         await trio.sleep(1)  # has to be possible for a cancelled call, too
+
+
+async def _sleeper(request: SimRequest) -> SimResponse:
+    """Answer after as many seconds as the body says; at "exit" end."""
+    body = await request.read()
+    if body == b"exit":
+        await trio.sleep(1)
+        raise SimExit(1)
+    await trio.sleep(float(body))
+    return SimResponse(body=body)
+
+
+@asynccontextmanager
+async def open_full_node(iofs: Path, *, containers: int = 1) -> AsyncIterator[Node]:
+    """A node in NACK mode with room for so many containers."""
+    async with (
+        open_sim_driver({"sleeper": _sleeper, "other": _sleeper}) as driver,
+        open_node(driver, iofs, memory=128 * containers, enable_nb_resource_tracker=True) as node,
+    ):
+        yield node
+
+
+async def run_all(node: Node, count: int, image: str, body: bytes) -> list[Exception | None]:
+    """Run ``count`` calls at the same time; their outcomes."""
+    outcomes: list[Exception | None] = []
+
+    async def one() -> None:
+        try:
+            assert (await node.run(image, BytesBody(body))).body == body
+        except Exception as error:
+            outcomes.append(error)
+        else:
+            outcomes.append(None)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(count):
+            nursery.start_soon(one)
+    return outcomes

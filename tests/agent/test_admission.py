@@ -12,10 +12,9 @@ import trio
 
 from hostler.agent.admission import CONTENDED_SECONDS, MAX_REFUSED, WANTED_SECONDS, NextInLine
 from hostler.bodies import BytesBody
-from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import ServerBusy
 
-from .nodes import Node, open_node, until
+from .nodes import Node, open_full_node, until
 
 
 def test_one_may_wait_behind_each_container() -> None:
@@ -110,26 +109,6 @@ def test_nothing_is_left_of_calls_and_load_balancers_that_are_gone() -> None:
         rule.left("fn", f"lb{number}")
         rule.refused("fn", f"lb{number}", number * WANTED_SECONDS)
     assert (rule._here, rule._calls, len(rule._wants) <= MAX_REFUSED) == ({}, {}, True)
-
-
-async def sleeper(request: SimRequest) -> SimResponse:
-    """Answer after as many seconds as the body says; at "exit" end."""
-    body = await request.read()
-    if body == b"exit":
-        await trio.sleep(1)
-        raise SimExit(1)
-    await trio.sleep(float(body))
-    return SimResponse(body=body)
-
-
-@asynccontextmanager
-async def open_full_node(iofs: Path, *, containers: int = 1) -> AsyncIterator[Node]:
-    """A node in NACK mode with room for so many containers."""
-    async with (
-        open_sim_driver({"sleeper": sleeper, "other": sleeper}) as driver,
-        open_node(driver, iofs, memory=128 * containers, enable_nb_resource_tracker=True) as node,
-    ):
-        yield node
 
 
 class Calls:

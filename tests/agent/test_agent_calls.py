@@ -12,13 +12,9 @@ import trio.testing
 from hostler import options
 from hostler.abc import (
     CallRequest,
-    ContainerTask,
-    Cookie,
-    Driver,
     ResponseWriter,
 )
 from hostler.drivers.sim import (
-    SimDriver,
     SimRequest,
     SimResponse,
     echo,
@@ -32,6 +28,7 @@ from hostler.errors import (
 from hostler.models import Call
 from hostler.protocol import Headers
 
+from .fakes import Wrapping
 from .functions import hang
 from .nodes import Recorder, Recording, open_node, until
 
@@ -98,35 +95,6 @@ async def test_weakness_03_17_registry_token_is_for_its_own_launch(
                 nursery.start_soon(run, ("FN_REGISTRY_TOKEN", token))
         tokens = sorted(container.task.registry_token for container in driver.containers())
         assert tokens == ["", "one", "two"]
-
-
-class Wrapping(Driver):
-    """A driver of a service provider around the sim driver."""
-
-    def __init__(self, inner: SimDriver) -> None:
-        self.inner = inner
-        self.record: list[str] = []
-        self.fail = ""
-
-    async def create_cookie(self, task: ContainerTask) -> Cookie:
-        async def before(model: Call, extensions: Mapping[str, str]) -> None:
-            self.record.append(f"before {model.id} {extensions.get('x')}")
-            if self.fail == "before":
-                raise APIError(499, "before failed")
-
-        async def after(model: Call, extensions: Mapping[str, str]) -> None:
-            self.record.append(f"after {model.id}")
-            if self.fail == "after":
-                raise APIError(499, "after failed")
-
-        async def close() -> None:
-            self.record.append("close")
-
-        task.before_call, task.after_call, task.close = before, after, close
-        return await self.inner.create_cookie(task)
-
-    def slot_key_extension(self, extensions: Mapping[str, str]) -> str:
-        return extensions.get("shared", "")
 
 
 async def test_scenario_03_hooks_run_around_each_call_with_its_own_extensions(

@@ -14,8 +14,8 @@ from hostler.bodies import BytesBody
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import APIError
 
+from .fakes import StreamBody
 from .nodes import Node, Recorder, open_node, until
-from .test_agent_contract import StreamBody
 
 STAGES: dict[str, Any] = {
     "on_machine": False,

@@ -32,6 +32,7 @@ from hostler.errors import (
 )
 from tests.functions.build import fnt_path
 
+from .fakes import BIG, StreamBody
 from .nodes import Node, Recorder, kill, open_node, until
 
 LIMIT = 60
@@ -69,40 +70,6 @@ async def test_calls_of_functions_that_were_killed_while_they_idled_are_served(
             assert int(await pid(node)) != killed
         statistics = node.agent.statistics()
         assert (statistics.errors, statistics.launches) == (0, 9)
-
-
-class Pieces(trio.abc.ReceiveStream):
-    """A body in pieces; then its end, an exception, or silence."""
-
-    def __init__(self, pieces: list[bytes], end: Exception | None, *, silent: bool) -> None:
-        self._pieces = list(pieces)
-        self._end = end
-        self._silent = silent
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        await trio.lowlevel.checkpoint()
-        if self._pieces:
-            return self._pieces.pop(0)
-        if self._end is not None:
-            raise self._end
-        if self._silent:
-            await trio.sleep_forever()
-        return b""
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
-class StreamBody(Body):
-    def __init__(self, *pieces: bytes, end: Exception | None = None, silent: bool = False) -> None:
-        self._arguments = (list(pieces), end, silent)
-
-    def open(self) -> trio.abc.ReceiveStream:
-        pieces, end, silent = self._arguments
-        return Pieces(pieces, end, silent=silent)
-
-
-BIG = bytes(range(256)) * 4096  # 1 MiB
 
 
 @pytest.mark.parametrize("size", [0, 1, 65536, 65537, len(BIG)])

@@ -29,9 +29,9 @@ from hostler.errors import (
 from hostler.models import Call
 from tests.conftest import Logs
 
+from .fakes import StreamBody
 from .machine import LIMIT, Machine, do, pid, until
 from .nodes import Recorder, kill
-from .test_agent_contract import StreamBody
 
 pytestmark = pytest.mark.docker
 

@@ -35,8 +35,8 @@ from hostler.errors import (
 )
 from hostler.http1.client import KEEP_ALIVE
 
+from .fakes import StreamBody
 from .nodes import Node, Recorder, open_node, until
-from .test_agent_contract import StreamBody
 
 NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -21,27 +20,7 @@ from hostler.errors import (
 )
 
 from .functions import sleeper
-from .nodes import Node, open_node, until
-
-NACK: dict[str, Any] = {"enable_nb_resource_tracker": True}
-
-
-async def run_all(node: Node, count: int, image: str, body: bytes) -> list[Exception | None]:
-    """Run ``count`` calls at the same time; their outcomes."""
-    outcomes: list[Exception | None] = []
-
-    async def one() -> None:
-        try:
-            assert (await node.run(image, BytesBody(body))).body == body
-        except Exception as error:
-            outcomes.append(error)
-        else:
-            outcomes.append(None)
-
-    async with trio.open_nursery() as nursery:
-        for _ in range(count):
-            nursery.start_soon(one)
-    return outcomes
+from .nodes import NACK, open_node, run_all, until
 
 
 async def test_scenario_03_second_call_gets_its_own_echo_from_the_same_container(

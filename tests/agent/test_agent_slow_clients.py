@@ -13,23 +13,10 @@ from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_s
 from hostler.errors import CallTimeout
 
 from ..conftest import Logs
-from .nodes import Node, Recorder, open_node, until
+from .fakes import StuckWriter
+from .nodes import Node, open_node, until
 
 PIECE = bytes(64 * 1024)
-
-
-class StuckWriter(Recorder):
-    """Takes the head and the first piece, and then nothing until it is told to."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.stuck = trio.Event()
-        self.go_on = trio.Event()
-
-    async def write(self, data: bytes | memoryview) -> None:
-        self.stuck.set()
-        await self.go_on.wait()
-        await super().write(data)
 
 
 async def big(request: SimRequest) -> SimResponse:

@@ -22,8 +22,7 @@ from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.protocol import LEAVE_SECONDS
 
-from .nodes import Node
-from .test_admission import open_full_node
+from .nodes import Node, open_full_node
 
 
 def rule_with(**here: int) -> NextInLine:

@@ -18,10 +18,9 @@ from hostler.bodies import BytesBody
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.models import Call
 
+from .fakes import StreamBody, StuckWriter
 from .functions import sleeper
 from .nodes import Node, Recorder, Recording, open_node, until
-from .test_agent_contract import StreamBody
-from .test_agent_slow_clients import StuckWriter
 
 START = 0.5
 """Seconds that a container takes to start."""

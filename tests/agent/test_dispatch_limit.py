@@ -19,11 +19,11 @@ from hostler.drivers.sim import echo, open_sim_driver
 from hostler.errors import APIError, CallTimeout
 from hostler.models import Call
 from hostler.protocol import Headers
+from tests.http1.function import Function, open_function, response
 
-from ..http1.test_client_surplus import Function, open_function, response
+from .fakes import Wrapping
 from .functions import hang
 from .nodes import Node, Recorder, call_model, open_node
-from .test_agent_calls import Wrapping
 
 
 async def wait(seconds: float) -> str:

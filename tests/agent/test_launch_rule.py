@@ -17,8 +17,7 @@ from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_dri
 from hostler.errors import ServerBusy
 
 from .functions import sleeper
-from .nodes import Node, open_node
-from .test_agent_hot import NACK, run_all
+from .nodes import NACK, Node, open_node, run_all
 
 START = 0.4
 

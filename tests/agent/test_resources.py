@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
-
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -13,20 +10,7 @@ from hypothesis import strategies as st
 
 from hostler.agent.resources import NoRoom, Resources, Room, Share
 
-
-@attrs.define(eq=False)
-class Idle:
-    share: Share
-    key: Hashable = "other"
-    evicted: bool = False
-
-    @property
-    def size(self) -> Resources:
-        return self.share.size
-
-    def evict(self) -> None:
-        self.evicted = True
-        self.share.leave()
+from .fakes import Idle
 
 
 async def nothing_within_a_second(room: Room, amount: int) -> bool:

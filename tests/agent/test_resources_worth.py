@@ -16,9 +16,9 @@ from hostler.bodies import BytesBody
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy
 
+from .fakes import Idle
 from .functions import sleeper
 from .nodes import MIB, open_node
-from .test_resources import Idle
 
 
 @pytest.mark.parametrize(

@@ -5,32 +5,9 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from hostler.abc import CallRequest
 from hostler.agent.slots import Launch, SlotQueue, SlotQueues, Waiter
-from hostler.bodies import BytesBody
-from hostler.call import DiscardWriter, PendingCall
-from hostler.models import Call
 
-
-@attrs.define(eq=False)
-class FakeSlot:
-    number: int
-    taken: int = 0
-    reconsidered: int = 0
-
-    def take(self, now: float) -> None:
-        self.taken += 1
-
-    def give_back(self, *, reusable: bool) -> None:
-        self.taken -= 1
-
-    def reconsider(self) -> None:
-        self.reconsidered += 1
-
-
-def pending() -> PendingCall:
-    request = CallRequest(method="GET", url="/", headers={})
-    return PendingCall(model=Call(), body=BytesBody(), writer=DiscardWriter(), request=request)
+from .fakes import FakeSlot, pending
 
 
 @attrs.define

@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hostler.agent.slots import Launch, SlotQueue, SlotQueues, Waiter
 
-from .test_slots import FakeSlot, pending
+from .fakes import FakeSlot, pending
 
 RUN, START = 0.1, 1.0
 

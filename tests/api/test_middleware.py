@@ -15,7 +15,7 @@ from hostler.errors import APIError
 from hostler.front import ASGIApp, node_app
 from tests.conftest import Logs
 from tests.front._asgi_client import AsgiRequest
-from tests.front.test_trace import TRACE
+from tests.tracing.recorder import TRACE
 
 from ._client import Client
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import subprocess
 from collections.abc import Iterator
@@ -16,7 +15,6 @@ from prometheus_client import CollectorRegistry
 
 from hostler.abc import Body, NotPlaced, Placed
 from hostler.bodies import (
-    BodyBudget,
     BodyConsumed,
     BodyMetrics,
     BytesBody,
@@ -24,35 +22,12 @@ from hostler.bodies import (
     ReplayBody,
     keep_whole,
 )
-from hostler.config import BodyConfig
 from hostler.errors import APIError, RequestTooBig, ServerBusy
 from hostler.protocol import Finished, ServerEngagement
 from tests.conftest import Logs
 
 from ..pool.bench import OK, Bench, read_all
-from .test_replay_body import ChunkStream, read_to_end
-
-
-def budget_of(
-    memory: int = 1000, spill: int = 10, disk: int = 1000, folder: str = ""
-) -> BodyBudget:
-    return BodyBudget(
-        BodyConfig(body_memory=memory, body_spill_size=spill, body_disk=disk, body_dir=folder)
-    )
-
-
-def files() -> int:
-    """Open files that have no name any more."""
-    count = 0
-    for fd in os.listdir("/proc/self/fd"):
-        with contextlib.suppress(FileNotFoundError):  # that of the listing
-            count += os.readlink(f"/proc/self/fd/{fd}").endswith("(deleted)")
-    return count
-
-
-def assert_nothing_left(budget: BodyBudget, files_before: int) -> None:
-    assert (budget.memory, budget.disk) == (0, 0)
-    assert files() == files_before
+from .bench import ChunkStream, assert_nothing_left, budget_of, files, read_to_end
 
 
 @given(

@@ -20,8 +20,7 @@ from hostler.bodies.disk import SpillFile
 from hostler.errors import ServerBusy
 from tests.conftest import Logs
 
-from .test_body_budget import assert_nothing_left, budget_of, files
-from .test_replay_body import ChunkStream
+from .bench import ChunkStream, assert_nothing_left, budget_of, files
 
 SECONDS = 1.0
 """That a disk gets here."""

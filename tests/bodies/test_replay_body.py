@@ -11,44 +11,7 @@ from trio.testing import wait_all_tasks_blocked
 from hostler.bodies import BodyConsumed, ReplayBody
 from hostler.errors import RequestTooBig
 
-
-class ChunkStream(trio.abc.ReceiveStream):
-    """Gives ``chunks``; notes that it is never read by two, nor after its end."""
-
-    def __init__(self, *chunks: bytes | Exception) -> None:
-        self.chunks = list(chunks)
-        self.reads = 0
-        self.reading = False
-        self.ended = False
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        assert not self.reading
-        assert not self.ended
-        self.reading = True
-        try:
-            await trio.lowlevel.checkpoint()
-        finally:
-            self.reading = False
-        self.reads += 1
-        if not self.chunks:
-            self.ended = True
-            return b""
-        chunk = self.chunks.pop(0)
-        if isinstance(chunk, Exception):
-            raise chunk
-        if max_bytes is not None and len(chunk) > max_bytes:
-            self.chunks.insert(0, chunk[max_bytes:])
-        return chunk[:max_bytes]
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()
-
-
-async def read_to_end(stream: trio.abc.ReceiveStream, size: int | None = None) -> bytes:
-    parts = []
-    while part := await stream.receive_some(size):
-        parts.append(part)
-    return b"".join(parts)
+from .bench import ChunkStream, read_to_end
 
 
 @given(

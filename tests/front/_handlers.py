@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import trio
 import trio.testing
@@ -46,3 +47,7 @@ def answering(*chunks: bytes, headers: list[tuple[str, str]] | None = None) -> H
 
 async def raising_nothing(call: PendingCall) -> None:
     await trio.lowlevel.checkpoint()
+
+
+def app_with_triggers(agent: ScriptedAgent, **options: Any) -> Any:
+    return invoke_app(agent, TABLE, triggers=TABLE, **options)

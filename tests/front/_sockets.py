@@ -15,6 +15,8 @@ from hostler.front import ASGIApp, HttpServer, invoke_app, serve_http
 
 from ._agent import TABLE, ScriptedAgent
 
+CHUNKED = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+
 PATIENT = NodeConfig(request_header_read_timeout=60)
 """A client may send its first request long after it has connected: tests take their time."""
 
@@ -182,3 +184,7 @@ class Client:
             return not await self.stream.receive_some(1)
         except trio.BrokenResourceError:
             return True
+
+
+def chunk(data: bytes) -> bytes:
+    return b"%x\r\n%s\r\n" % (len(data), data)

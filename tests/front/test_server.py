@@ -18,13 +18,7 @@ from tests.conftest import Logs
 
 from ._agent import ScriptedAgent, echo
 from ._handlers import answering
-from ._sockets import open_front
-
-CHUNKED = b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
-
-
-def chunk(data: bytes) -> bytes:
-    return b"%x\r\n%s\r\n" % (len(data), data)
+from ._sockets import CHUNKED, chunk, open_front
 
 
 async def test_many_requests_on_one_connection() -> None:

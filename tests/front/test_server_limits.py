@@ -14,8 +14,7 @@ from hostler.config import NodeConfig
 from hostler.http1 import server
 
 from ._agent import ScriptedAgent, hang
-from ._sockets import open_front, until
-from .test_server import CHUNKED, chunk
+from ._sockets import CHUNKED, chunk, open_front, until
 
 
 async def test_declared_size_over_the_limit_is_413_though_the_client_keeps_sending() -> None:

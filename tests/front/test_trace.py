@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler._spans import trace_of
+from tests.tracing.recorder import TRACE
 
 from ._agent import TABLE, ScriptedAgent
 from ._asgi_client import AsgiRequest
-from .test_triggers import app_of
+from ._handlers import app_with_triggers
 
-TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 NEW = re.compile(r"00-([0-9a-f]{32})-[0-9a-f]{16}-00")
 
 
@@ -74,8 +74,8 @@ async def test_the_function_gets_it(path: str) -> None:
     assert TABLE.fns
     agent = ScriptedAgent()
     headers = [("traceparent", TRACE), ("tracestate", "broken")]
-    await AsgiRequest(path, headers=headers).body().run(app_of(agent))
-    await AsgiRequest(path).body().run(app_of(agent))
+    await AsgiRequest(path, headers=headers).body().run(app_with_triggers(agent))
+    await AsgiRequest(path).body().run(app_with_triggers(agent))
     kept, begun = (call.model.headers for call in agent.calls)
     assert kept["Traceparent"] == [TRACE]
     assert "Tracestate" not in kept

@@ -18,12 +18,9 @@ from tests.conftest import Logs
 
 from ._agent import TABLE, Handler, ScriptedAgent, echo
 from ._asgi_client import AsgiRequest, Pairs
+from ._handlers import app_with_triggers
 
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
-
-
-def app_of(agent: ScriptedAgent, **options: Any) -> Any:
-    return invoke_app(agent, TABLE, triggers=TABLE, **options)
 
 
 def answering(*headers: tuple[str, str], body: bytes = b"") -> Handler:
@@ -42,7 +39,7 @@ async def ask(
 ) -> tuple[AsgiRequest, ScriptedAgent]:
     agent = ScriptedAgent(handler)
     request = AsgiRequest(path, method=method, headers=headers)
-    await request.body().run(app_of(agent))
+    await request.body().run(app_with_triggers(agent))
     return request, agent
 
 
@@ -80,7 +77,7 @@ async def test_the_clients_headers_are_prefixed_and_the_requests_own_are_told() 
         ],
         query="q=1&r",
     )
-    await request.body(b"hi").run(app_of(agent))
+    await request.body(b"hi").run(app_with_triggers(agent))
     model = agent.calls[0].model
     assert model.headers == {
         "Content-Type": ["a/b"],
@@ -249,7 +246,7 @@ async def test_weakness_05_3_a_status_that_no_response_can_have_is_502(told: str
 
 async def test_invoke_passes_a_status_on_as_a_header_only() -> None:
     agent = ScriptedAgent(answering(("Fn-Http-Status", "1"), ("Fn-Http-H-X", "y")))
-    answer = await AsgiRequest().body().run(app_of(agent))
+    answer = await AsgiRequest().body().run(app_with_triggers(agent))
     assert answer.status == 200
     assert (answer.headers["fn-http-status"], answer.headers["fn-http-h-x"]) == ("1", "y")
 
@@ -311,7 +308,7 @@ async def test_bodies_stream_both_ways() -> None:
     request = AsgiRequest("/t/app/", method="POST", headers=[("transfer-encoding", "chunked")])
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(request.run, app_of(agent))
+            nursery.start_soon(request.run, app_with_triggers(agent))
             for sofar in (b"a", b"ab", b"abc"):
                 request.body(sofar[-1:], more=True)
                 await request.wait_body(sofar)
@@ -327,7 +324,7 @@ async def test_a_client_that_leaves_cancels_the_triggers_call(logs: Logs) -> Non
     request = AsgiRequest("/t/app/", method="GET").body()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(request.run, app_of(agent))
+            nursery.start_soon(request.run, app_with_triggers(agent))
             await agent.entered.wait()
             request.disconnect()
     assert agent.record == ["cancelled"]
@@ -336,7 +333,7 @@ async def test_a_client_that_leaves_cancels_the_triggers_call(logs: Logs) -> Non
 
 
 async def test_a_body_over_the_limit_is_413() -> None:
-    app = app_of(ScriptedAgent(), config=NodeConfig(max_request_size=3))
+    app = app_with_triggers(ScriptedAgent(), config=NodeConfig(max_request_size=3))
     for request in (
         AsgiRequest("/t/app/", method="PUT", headers=[("content-length", "4")]).body(b"abcd"),
         AsgiRequest("/t/app/", method="PUT", headers=[("transfer-encoding", "chunked")]).body(
@@ -349,7 +346,8 @@ async def test_a_body_over_the_limit_is_413() -> None:
 async def test_metrics_know_the_route_and_the_clients_status() -> None:
     registry = CollectorRegistry()
     agent = ScriptedAgent(answering(("Fn-Http-Status", "202"), ("Fn-Fdk-Version", "py/1")))
-    await AsgiRequest("/t/app/", method="GET").body().run(app_of(agent, registry=registry))
+    app = app_with_triggers(agent, registry=registry)
+    await AsgiRequest("/t/app/", method="GET").body().run(app)
     labels = {
         "path": "/t/:app_name/*trigger_source",
         "method": "GET",
@@ -363,7 +361,7 @@ async def test_metrics_know_the_route_and_the_clients_status() -> None:
 async def test_functions_cannot_make_metrics_grow_by_inventing_versions() -> None:
     registry = CollectorRegistry()
     agent = ScriptedAgent(answering())
-    app = app_of(agent, registry=registry)
+    app = app_with_triggers(agent, registry=registry)
     for number in range(150):
         agent.handler = answering(("Fn-Fdk-Version", f"v/{number}"))
         await AsgiRequest("/t/app/", method="GET").body().run(app)
@@ -375,7 +373,7 @@ async def test_functions_cannot_make_metrics_grow_by_inventing_versions() -> Non
 
 async def test_clients_cannot_make_metrics_grow_by_inventing_methods() -> None:
     registry = CollectorRegistry()
-    app = app_of(ScriptedAgent(answering()), registry=registry)
+    app = app_with_triggers(ScriptedAgent(answering()), registry=registry)
     for number in range(50):
         await AsgiRequest("/t/app/", method=f"M{number}").body().run(app)
     labels = {"path": "/t/:app_name/*trigger_source", "method": "other"}

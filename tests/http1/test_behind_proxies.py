@@ -25,7 +25,7 @@ from hostler.call import PendingCall
 
 from ..front._agent import ScriptedAgent
 from ..front._sockets import Front, open_front, until
-from .test_smuggling import BROKEN_BODY, CHUNKED, HEAD, HIDDEN, ONE, REFUSED, mangled, post
+from .smuggling import BROKEN_BODY, CHUNKED, HEAD, HIDDEN, ONE, REFUSED, mangled, post
 
 SEARCH = f"{os.environ.get('PATH', os.defpath)}:/usr/sbin"
 NGINX, HAPROXY = shutil.which("nginx", path=SEARCH), shutil.which("haproxy", path=SEARCH)

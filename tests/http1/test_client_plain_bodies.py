@@ -20,11 +20,11 @@ from hostler.bodies import BytesBody
 from hostler.call import build_call
 from hostler.errors import FunctionResponseError, FunctionResponseTooBig, FunctionWriteRequest
 from hostler.http1.client import Connection
+from tests.agent.fakes import BIG, StreamBody
 from tests.conftest import Logs
 
 from ..agent.nodes import call_model
-from ..agent.test_agent_contract import BIG, StreamBody
-from .test_client_surplus import HEAD, call, open_function, response
+from .function import HEAD, call, open_function, response
 
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 LAST = b"0\r\n\r\n"

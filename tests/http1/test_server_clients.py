@@ -20,10 +20,10 @@ from hostler.config import BodyConfig, NodeConfig
 from hostler.front import invoke_app
 from hostler.http1 import server
 from tests.conftest import Logs
+from tests.front._sockets import CHUNKED, chunk
 
 from ..front._agent import TABLE, ScriptedAgent, echo, hang
 from ..front._sockets import open_front, until
-from ..front.test_server import CHUNKED, chunk
 
 
 async def test_disconnect_during_a_long_call_cancels_it_at_once(logs: Logs) -> None:

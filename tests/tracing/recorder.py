@@ -7,6 +7,8 @@ from typing import Any
 
 import trio
 
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+"""A ``traceparent`` header."""
 _numbers = itertools.count(1)
 
 

@@ -20,10 +20,10 @@ from hostler.tracing import open_tracer
 from hostler.tracing.export import QUEUE_SPANS
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
 from tests.conftest import Logs
-from tests.front.test_trace import TRACE
 from tests.functions.build import fnt_path
 
 from .collector import Seen, open_collector, read_otlp, read_zipkin
+from .recorder import TRACE
 
 BOTH = pytest.mark.parametrize(
     ("variable", "path", "read"),

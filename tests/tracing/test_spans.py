@@ -19,11 +19,10 @@ from hostler.tracing import traced_agent, traced_app, traced_runner
 from tests.api_client.test_api_client import served
 from tests.front._agent import TABLE, Handler, ScriptedAgent, echo
 from tests.front._asgi_client import AsgiRequest
-from tests.front.test_trace import TRACE
 from tests.nodes.test_lb import RunnerAgent
 from tests.store.things import a_fn, an_app
 
-from .recorder import Recorder
+from .recorder import TRACE, Recorder
 
 
 class SlotAgent(RunnerAgent):

@@ -24,7 +24,7 @@ from tests.cli._process import NodeProcess, open_node
 from ...conftest import Logs
 from .conftest import WAIT, containers
 from .fake_engine import FakeEngine, value
-from .test_docker_startup import leave_container
+from .leftovers import leave_container
 
 
 @attrs.define

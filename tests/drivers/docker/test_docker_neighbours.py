@@ -14,7 +14,7 @@ from hostler.drivers.docker.image_cleaner import NEWS_PAUSE as TELL_PAUSE
 from hostler.drivers.docker.image_cleaner import PAUSE, ImageCleaner, ImageNews
 from hostler.drivers.docker.images import Images
 
-from .test_docker_cleaner import HALF, MB, DictEngine
+from .dict_engine import HALF, MB, DictEngine
 
 
 @attrs.define

@@ -20,7 +20,7 @@ from ...conftest import Logs
 from .conftest import Bench
 from .fake_engine import FakeEngine, error, nothing, value
 from .http_server import Answer, Request, json_answer
-from .test_docker_statistics import answer, read, until
+from .statistics import answer, read, until
 
 
 class FakeContainers:

@@ -31,6 +31,7 @@ from ...conftest import Logs
 from .conftest import WAIT
 from .fake_engine import FakeEngine, error, nothing, value
 from .http_server import BREAK, Answer, Request, json_answer
+from .leftovers import leave_container
 
 
 @pytest.mark.parametrize(
@@ -124,12 +125,6 @@ async def test_error_of_the_block_comes_out_as_it_is(
 
 
 # --- leaked containers ---------------------------------------------------------------------
-
-
-def leave_container(engine: docker.APIClient, image: str, tag: str, instance: str) -> str:
-    labels = {"fn-agent-classifier": tag, "fn-agent-instance": instance}
-    created = engine.create_container(image, labels=labels, environment={"FNT_START": "hang"})
-    return str(created["Id"])
 
 
 @pytest.mark.docker

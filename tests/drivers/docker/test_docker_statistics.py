@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,39 +18,12 @@ from hostler.drivers.docker.engine import Operation, open_engine
 from hostler.drivers.docker.metrics import fnv1_64
 from hostler.drivers.docker.stats import Sample, make_sample
 
-from .conftest import WAIT, Bench, containers
+from .conftest import Bench, containers
 from .fake_engine import FakeEngine, error, value
 from .http_server import BREAK, Answer, Request
+from .statistics import answer, read, until
 
 SECOND = 10**9
-
-
-def answer(version: int, *, user: int, kernel: int, total: int, system: int) -> dict[str, Any]:
-    """An engine's answer, as it looks with this version of cgroup; 4 CPUs."""
-    usage: dict[str, Any] = {
-        "total_usage": total,
-        "usage_in_usermode": user,
-        "usage_in_kernelmode": kernel,
-    }
-    read, write = ("Read", "Write") if version == 1 else ("read", "write")
-    if version == 1:
-        usage["percpu_usage"] = [total // 4] * 4
-    return {
-        "cpu_stats": {"cpu_usage": usage, "system_cpu_usage": system, "online_cpus": 4},
-        "memory_stats": {"usage": 3_000_000, "limit": 134_217_728},
-        "networks": {
-            "eth0": {"rx_bytes": 100, "tx_bytes": 7},
-            "eth1": {"rx_bytes": 11, "tx_bytes": 2},
-        },
-        "blkio_stats": {
-            "io_service_bytes_recursive": [
-                {"major": 8, "minor": 0, "op": read, "value": 4096},
-                {"major": 8, "minor": 16, "op": read, "value": 512},
-                {"major": 8, "minor": 0, "op": write, "value": 1024},
-                {"major": 8, "minor": 0, "op": "Total", "value": 5632},
-            ]
-        },
-    }
 
 
 @pytest.mark.parametrize("version", [1, 2])
@@ -103,17 +75,6 @@ def test_no_time_has_passed(system: int) -> None:
 def test_missing_parts_are_zero(odd: dict[str, Any]) -> None:
     assert make_sample(odd, odd) == Sample()
     assert make_sample(odd, None) == Sample()
-
-
-def read(registry: CollectorRegistry, name: str, **labels: str) -> float:
-    found = registry.get_sample_value(name, labels)
-    return -1 if found is None else found
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    with trio.fail_after(WAIT):
-        while not condition():
-            await trio.testing.wait_all_tasks_blocked(0.01)
 
 
 # --- the metrics -----------------------------------------------------------------------------
