@@ -25,7 +25,6 @@ from hostler.datastore import (
     TriggerPatch,
 )
 from hostler.errors import APIError, ConfigError, FnNotFound
-from hostler.front import HttpServer, serve_http
 from hostler.functions import open_cached_functions
 from hostler.models import Fn
 from hostler.rules.errors import (
@@ -40,6 +39,7 @@ from hostler.rules.errors import (
     TriggerSourceExists,
 )
 from hostler.store import open_datastore
+from tests.api._served import serving
 from tests.store.things import a_fn, a_trigger, an_app
 
 
@@ -71,24 +71,12 @@ class Faults:
 
 
 @asynccontextmanager
-async def served(app: Any) -> AsyncIterator[str]:
-    async with trio.open_nursery() as nursery:
-
-        async def serve(task_status: trio.TaskStatus[HttpServer]) -> None:
-            await serve_http(app, "127.0.0.1:0", task_status=task_status)
-
-        server: HttpServer = await nursery.start(serve)
-        yield f"http://{server.addresses[0]}"
-        nursery.cancel_scope.cancel()
-
-
-@asynccontextmanager
 async def real_api(
     tmp_path: Path, **config: Any
 ) -> AsyncIterator[tuple[ApiClient, Datastore, Faults]]:
     async with open_datastore(StoreConfig(db_url=f"sqlite3://{tmp_path}/fn.db")) as store:
         faults = Faults(api_app(store))
-        async with served(faults) as url, open_api_client(url, ApiConfig(**config)) as client:
+        async with serving(faults) as url, open_api_client(url, ApiConfig(**config)) as client:
             yield client, store, faults
 
 
@@ -99,7 +87,7 @@ async def scripted(*script: Any, **config: Any) -> AsyncIterator[tuple[ApiClient
 
     faults = Faults(nothing)
     faults.script = list(script)
-    async with served(faults) as url, open_api_client(url, ApiConfig(**config)) as client:
+    async with serving(faults) as url, open_api_client(url, ApiConfig(**config)) as client:
         yield client, faults
 
 

@@ -11,7 +11,7 @@ import trio
 from tests.functions.build import docker_image
 
 from ..cli._process import END_SECONDS, ends, open_node
-from .test_node_types import Node, asking
+from .client import Node, asking
 
 pytestmark = pytest.mark.docker
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import httpx
@@ -14,34 +12,16 @@ import trustme
 from prometheus_client.parser import text_string_to_metric_families
 
 from hostler import wire
-from hostler.abc import CallListener, InnerAgent
 from hostler.call import PendingCall
 from hostler.functions import load_functions
 from hostler.pool import PLACERS
 from hostler.runner import open_pure_runner
-from tests.front._agent import ScriptedAgent, echo
+from tests.front._agent import echo
 from tests.pool.dns_server import open_dns_server
-from tests.wire.test_wire_tls_files import Files
+from tests.wire.certificates import Files
 
-from ..cli._process import END_SECONDS, NodeProcess, ends, ends_at_once, open_node
-
-LONG_GRACE = ("--grace", str(2 * END_SECONDS))
-"""Of a node that ends for another reason, or not in time."""
-FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: 'echo:1'}\n"
-
-
-class RunnerAgent(ScriptedAgent, InnerAgent):
-    """A scripted agent that a pure runner can use."""
-
-    def add_listener(self, listener: CallListener) -> None:
-        self.listener = listener
-
-    def close_admission(self) -> None:
-        self.closed = True
-
-
-async def hang(call: PendingCall) -> None:
-    await trio.sleep_forever()
+from ..cli._process import END_SECONDS, ends, ends_at_once, open_node
+from .cluster import FUNCTIONS, LONG_GRACE, RunnerAgent, hang, open_cluster
 
 
 @pytest.fixture
@@ -49,30 +29,6 @@ def functions(tmp_path: Path) -> Path:
     path = tmp_path / "functions.yaml"
     path.write_text(FUNCTIONS)
     return path
-
-
-@asynccontextmanager
-async def open_cluster(
-    functions: Path, *args: str, agent: RunnerAgent | None = None, cwd: Path | None = None
-) -> AsyncIterator[tuple[NodeProcess, RunnerAgent, str]]:
-    """An LB process with one runner; also the path of the function."""
-    agent = agent or RunnerAgent()
-    path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
-    async with (
-        open_pure_runner(agent, "127.0.0.1:0", grace=0.1) as runner,
-        open_node(
-            "lb",
-            "--runners",
-            runner.address,
-            "--functions",
-            str(functions),
-            "--bind",
-            "127.0.0.1:0",
-            *args,
-            cwd=cwd,
-        ) as node,
-    ):
-        yield node, agent, path
 
 
 FNS_COUNTS = [

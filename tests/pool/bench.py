@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 
 import msgspec
+import trio
 
 from hostler.abc import Outcome
 from hostler.pool import GrpcRunner
@@ -90,3 +91,25 @@ def answer(*frames: ResultStart | Data | Finished) -> Play:
             await engagement.send(frame)
 
     return play
+
+
+class OneAtATime(PlayedService):
+    """A runner with ``slots`` over the real wire; echoes."""
+
+    def __init__(self, slots: int) -> None:
+        super().__init__(self._serve)
+        self._free = slots
+
+    async def _serve(self, engagement: ServerEngagement) -> None:
+        if not self._free:
+            await engagement.send(Finished(success=False, error_code=503))
+            return
+        self._free -= 1
+        try:
+            _, body = await read_all(engagement)
+            await trio.sleep(0.01)
+            await engagement.send(ResultStart(200))
+            await engagement.send(Data(body))
+        finally:
+            self._free += 1
+        await engagement.send(OK)

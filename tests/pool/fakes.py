@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 from hostler.abc import (
     Body,
     CallRequest,
+    LoadListener,
     NotPlaced,
     Outcome,
     Placed,
@@ -25,6 +26,7 @@ from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType
+from hostler.pool.dynamic import LoadNews
 from hostler.protocol import Headers, RunnerStatus
 
 Script = Callable[["FakeRunner", RunnerCall, Callable[[], None]], Awaitable[Outcome]]
@@ -160,3 +162,18 @@ class FakePool(RunnerPool):
 
 def full(address: str = "full:1") -> FakeRunner:
     return FakeRunner(address, slots=0)
+
+
+def make_runners(count: int = 4, slots: int = 1) -> list[FakeRunner]:
+    return [FakeRunner(f"r{number}:1", slots=slots, seconds=0) for number in range(count)]
+
+
+class TellingPool(FakePool):
+    """A pool that hears its runners; a test speaks for them."""
+
+    def __init__(self, runners: list[Runner]) -> None:
+        super().__init__(runners)
+        self.news = LoadNews(self)
+
+    def add_load_listener(self, listener: LoadListener) -> None:
+        self.news.add(listener)

@@ -18,8 +18,7 @@ from hostler.pool.waiting_room import MAX_RUN_SECONDS, RUNS, Ahead, Ladder, Line
 from hostler.protocol import LoadHint
 
 from .fakes import FakePool, FakeRunner, make_call
-from .test_placers import is_idle, make
-from .test_waiting import occupy, place_all
+from .placers import is_idle, make, occupy, place_all
 
 RUNNER = FakeRunner("r:1")
 

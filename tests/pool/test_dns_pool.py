@@ -22,10 +22,10 @@ from tests.conftest import Logs
 from tests.ports import free_port
 from tests.wire.leaks import open_sockets, settle, trio_tasks
 
+from .bench import OneAtATime
 from .dns_server import Server, open_dns_server
 from .fakes import RecordingWriter, fresh_metrics, make_call
 from .fleet import Fleet
-from .test_static_pool import OneAtATime
 
 LIMIT = 60
 """Seconds after which whatever a test waits for has failed, on a machine that is very busy."""

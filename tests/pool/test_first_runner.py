@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TypeVar
 
 from trio.testing import MockClock
 
 from hostler.abc import Placed, Runner, RunnerCall
-from hostler.config import PlacerConfig
 from hostler.pool import BoundedPlacer, Need, StaticPool, SweepPlacer, WarmPlacer, need_of
 from hostler.pool.attempts import Candidates
 from hostler.protocol import LoadHint
 
-from .fakes import FakeRunner, fresh_metrics, make_call
+from .fakes import FakeRunner, make_call, make_runners
+from .placers import make_of_kind
 
 
 class Watched(WarmPlacer):
@@ -52,17 +50,6 @@ class NowFirst(LastFirst):
         return runners[0]
 
 
-Kind = TypeVar("Kind", bound=SweepPlacer)
-
-
-def make(kind: type[Kind]) -> Kind:
-    return kind(PlacerConfig(), metrics=fresh_metrics(), rng=random.Random(3))
-
-
-def make_runners(count: int = 4, slots: int = 1) -> list[FakeRunner]:
-    return [FakeRunner(f"r{number}:1", slots=slots, seconds=0) for number in range(count)]
-
-
 def warm_up(placer: SweepPlacer, *runners: Runner) -> None:
     """The last of them is heard of last."""
     need = need_of(make_call())
@@ -74,14 +61,14 @@ def warm_up(placer: SweepPlacer, *runners: Runner) -> None:
 async def test_the_order_is_not_asked_for_if_the_first_takes_the_call(
     autojump_clock: MockClock,
 ) -> None:
-    placer, runners, call = make(Watched), make_runners(), make_call()
+    placer, runners, call = make_of_kind(Watched), make_runners(), make_call()
     warm_up(placer, runners[1], runners[2])
     await placer.place_call(StaticPool(runners), call)
     assert (call.runner_address, call.attempts, placer.orders) == ("r2:1", 1, 0)
 
 
 async def test_the_first_that_refuses_is_not_tried_twice(autojump_clock: MockClock) -> None:
-    placer, runners, call = make(Watched), make_runners(), make_call()
+    placer, runners, call = make_of_kind(Watched), make_runners(), make_call()
     runners[2].slots = runners[1].slots = runners[0].slots = 0
     warm_up(placer, runners[1], runners[2])
     await placer.place_call(StaticPool(runners), call)
@@ -93,7 +80,7 @@ async def test_the_first_that_refuses_is_not_tried_twice(autojump_clock: MockClo
 async def test_a_runner_that_the_pool_does_not_list_is_not_the_first(
     autojump_clock: MockClock,
 ) -> None:
-    placer, runners, call = make(Watched), make_runners(), make_call()
+    placer, runners, call = make_of_kind(Watched), make_runners(), make_call()
     warm_up(placer, runners[1], runners[2])
     await placer.place_call(StaticPool(runners[:2]), call)
     assert (call.runner_address, call.attempts, placer.orders) == ("r1:1", 1, 1)
@@ -102,7 +89,7 @@ async def test_a_runner_that_the_pool_does_not_list_is_not_the_first(
 async def test_a_runner_whose_place_is_left_to_others_is_not_the_first(
     autojump_clock: MockClock,
 ) -> None:
-    placer, runners, call = make(Watched), make_runners(2), make_call()
+    placer, runners, call = make_of_kind(Watched), make_runners(2), make_call()
     for runner in runners:
         placer.loads.note(runner.address, LoadHint(free_memory=2**30, complete=True), 0)
     warm_up(placer, runners[1])
@@ -119,14 +106,14 @@ async def test_who_has_an_order_of_its_own_only_is_asked_for_that(
         (LastFirstIndeed, "r3:1"),
         (NowFirst, "r0:1"),
     ):
-        placer, runners, call = make(kind), make_runners(), make_call()
+        placer, runners, call = make_of_kind(kind), make_runners(), make_call()
         warm_up(placer, runners[1])
         await placer.place_call(StaticPool(runners), call)
         assert (call.runner_address, call.attempts) == (wanted, 1)
 
 
 async def test_placers_know_no_first_by_default(autojump_clock: MockClock) -> None:
-    placer, runners, call = make(BoundedPlacer), make_runners(1), make_call()
+    placer, runners, call = make_of_kind(BoundedPlacer), make_runners(1), make_call()
     assert placer.at_once(call, need_of(call), runners, 0) is None
     await placer.place_call(StaticPool(runners), call)
     assert call.runner_address == "r0:1"

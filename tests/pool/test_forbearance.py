@@ -20,9 +20,8 @@ from hostler.pool.dynamic import LoadWatch
 from hostler.pool.load_tracker import MAX_FORBEARANCE
 from hostler.protocol import LoadHint
 
-from .fakes import make_call
-from .test_load_stream import TellingPool
-from .test_placers import make
+from .fakes import TellingPool, make_call
+from .placers import make
 
 MIB = 2**20
 FN = Need("fn", memory=100 * MIB, idle_seconds=30)

@@ -29,7 +29,7 @@ from hostler.pool.placer import need_of
 from hostler.testing import NACK, FakeAttempt, FakePool, FakeRunner, fake_call
 
 from .fakes import fresh_metrics
-from .test_placers import is_idle
+from .placers import is_idle
 
 # --- the estimate and the budget ---
 

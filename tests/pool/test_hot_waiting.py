@@ -16,8 +16,7 @@ from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.waiting_room import OVERTAKE_SECONDS
 
 from .fakes import FakePool, FakeRunner, make_call
-from .test_placers import is_idle, make
-from .test_waiting import occupy
+from .placers import is_idle, make, occupy
 
 
 def sim_call(fn_id: str, seconds: float) -> PendingCall:

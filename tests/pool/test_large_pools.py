@@ -22,8 +22,7 @@ from hostler.pool.runner_set import MAX_FLEETS, NEAR, Fleet, Fleets, ranking
 from hostler.pool.waiting_room import Ladder, Line, Room, Waiter
 from hostler.protocol import LoadHint
 
-from .fakes import FakeRunner, fresh_metrics, make_call
-from .test_load_stream import TellingPool
+from .fakes import FakeRunner, TellingPool, fresh_metrics, make_call
 
 FN = Need("fn", memory=100, idle_seconds=30)
 MIB = 2**20

@@ -12,7 +12,7 @@ from hostler.abc import LoadListener
 from hostler.pool.waiting_room import MAX_LEFT, Ladder, Line, Room
 
 from .fakes import FakePool, FakeRunner, make_call
-from .test_placers import is_idle, make
+from .placers import is_idle, make
 
 ADDRESS = "r:1"
 

@@ -20,7 +20,7 @@ from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
-from .test_placers import is_idle
+from .placers import is_idle
 
 
 def make(**config: Any) -> SweepPlacer:

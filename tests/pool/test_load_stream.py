@@ -11,17 +11,16 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler.abc import LoadListener, Runner, RunnerCall, RunnerPool
+from hostler.abc import Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import RunnerClosed
 from hostler.pool import LoadBook, NaivePlacer, Need
-from hostler.pool.dynamic import LoadNews, LoadWatch
+from hostler.pool.dynamic import LoadWatch
 from hostler.pool.placer import PROBES
 from hostler.protocol import EngagementFailed, LoadHint, NotSent
 
-from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
-from .test_placers import is_idle, make
-from .test_waiting import occupy
+from .fakes import FakeRunner, TellingPool, fresh_metrics, make_call
+from .placers import is_idle, make, occupy
 
 MIB = 2**20
 FN = Need("fn", memory=128 * MIB, idle_seconds=30)
@@ -30,17 +29,6 @@ FULL = LoadHint(complete=True)
 
 def room(megabytes: int) -> LoadHint:
     return LoadHint(free_memory=megabytes * MIB, complete=True)
-
-
-class TellingPool(FakePool):
-    """A pool that hears its runners; a test speaks for them."""
-
-    def __init__(self, runners: list[Runner]) -> None:
-        super().__init__(runners)
-        self.news = LoadNews(self)
-
-    def add_load_listener(self, listener: LoadListener) -> None:
-        self.news.add(listener)
 
 
 def test_a_runner_that_tells_is_full_or_not() -> None:

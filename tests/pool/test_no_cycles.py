@@ -16,8 +16,8 @@ from hostler.protocol import Data, ResultStart
 from hostler.testing import MemoryRunnerClient
 
 from .bench import OK, PlayedService, answer
-from .fakes import make_call
-from .test_first_runner import make, make_runners
+from .fakes import make_call, make_runners
+from .placers import make_of_kind
 
 
 @pytest.fixture(autouse=True)
@@ -30,7 +30,7 @@ def collector_off() -> Iterator[None]:
 
 async def place(runners: Sequence[Runner], attempts: int) -> None:
     call = make_call()
-    await make(WarmPlacer).place_call(StaticPool(runners), call)
+    await make_of_kind(WarmPlacer).place_call(StaticPool(runners), call)
     assert call.attempts == attempts
     trace = weakref.ref(call)
     del call

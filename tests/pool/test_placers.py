@@ -3,7 +3,6 @@
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable
 
 import pytest
@@ -12,41 +11,20 @@ from trio.testing import MockClock
 
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.bodies import BodyConsumed, BytesBody, ReplayBody
-from hostler.config import PlacerConfig
 from hostler.errors import APIError, FunctionError, ServerBusy, ServiceReservationFailure
-from hostler.pool import PLACERS, ConsistentHashPlacer, NaivePlacer, SweepPlacer, attempts
+from hostler.pool import ConsistentHashPlacer, SweepPlacer, attempts
 from hostler.pool.runner_set import ranking
 from hostler.protocol import NotSent
 from tests.conftest import Logs
 
-from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
-
-KINDS = tuple(PLACERS.values())
+from .fakes import FakePool, FakeRunner, full, make_call
+from .placers import KINDS, is_idle, make
 
 
 @pytest.fixture(params=KINDS)
 def kind(request: pytest.FixtureRequest) -> type[SweepPlacer]:
     found: type[SweepPlacer] = request.param
     return found
-
-
-def make(
-    kind: type[SweepPlacer] = NaivePlacer,
-    *,
-    timeout: float = 360.0,
-    detached: float = 30.0,
-    attempt: float = 2.0,
-) -> SweepPlacer:
-    config = PlacerConfig(
-        placer_timeout=timeout, detached_placer_timeout=detached, attempt_timeout=attempt
-    )
-    return kind(config, metrics=fresh_metrics(), rng=random.Random(7))
-
-
-def is_idle(placer: SweepPlacer) -> bool:
-    """Nothing is left of the calls: no call, no line, no room."""
-    statistics = placer.statistics()
-    return statistics.calls == 0 and statistics.waiting == 0 and not placer._rooms
 
 
 async def test_a_final_pool_error_ends_the_call_after_one_query(

@@ -18,7 +18,7 @@ from hostler.pool.placers import next_attempt, ring
 from hostler.pool.waiting_room import MAX_WIDTH, Ladder
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
-from .test_placers import KINDS, is_idle
+from .placers import KINDS, is_idle
 
 PLACER_SECONDS = 8.0
 

@@ -29,8 +29,8 @@ from hostler.pool.placer import need_of
 from hostler.pool.runner import Attempt
 
 from .fakes import FakePool, RecordingWriter, fresh_metrics, make_call
+from .placers import is_idle
 from .reservation_model import TICK, Ledger, ModelClient, draw_fate
-from .test_placers import is_idle
 
 SCHEDULES = int(os.environ.get("HOSTLER_SCHEDULES", "4000"))
 SIDE_BY_SIDE = 500

@@ -25,7 +25,7 @@ from hostler.testing import FakePool, MemoryRunnerClient
 from tests.runner.runners import SimRunner, open_sim_runner
 
 from .fakes import RecordingWriter, fresh_metrics, make_call
-from .test_placers import is_idle
+from .placers import is_idle
 
 
 @attrs.define(eq=False)

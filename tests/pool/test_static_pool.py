@@ -14,12 +14,11 @@ from hostler import wire
 from hostler.abc import PKIData, Runner
 from hostler.errors import ConfigError, ServerBusy
 from hostler.pool import NaivePlacer, StaticPool, mtls_runner_factory, open_static_pool
-from hostler.protocol import Data, Finished, ResultStart, ServerEngagement
 from tests.conftest import Logs
 
-from .bench import OK, PlayedService, read_all
+from .bench import OneAtATime
 from .fakes import FakeRunner, RecordingWriter, fresh_metrics, make_call
-from .test_placers import make
+from .placers import make
 
 
 async def test_runners_that_nobody_can_reach_are_no_reason_to_fail() -> None:
@@ -102,28 +101,6 @@ async def test_a_block_left_by_an_exception_has_no_grace(autojump_clock: MockClo
             raise ValueError("mine")
     assert trio.current_time() == pytest.approx(0)
     assert runner.closed == 1
-
-
-class OneAtATime(PlayedService):
-    """A runner with ``slots`` over the real wire; echoes."""
-
-    def __init__(self, slots: int) -> None:
-        super().__init__(self._serve)
-        self._free = slots
-
-    async def _serve(self, engagement: ServerEngagement) -> None:
-        if not self._free:
-            await engagement.send(Finished(success=False, error_code=503))
-            return
-        self._free -= 1
-        try:
-            _, body = await read_all(engagement)
-            await trio.sleep(0.01)
-            await engagement.send(ResultStart(200))
-            await engagement.send(Data(body))
-        finally:
-            self._free += 1
-        await engagement.send(OK)
 
 
 async def test_many_calls_wait_for_few_slots_over_the_wire() -> None:

@@ -8,47 +8,18 @@ from functools import partial
 
 import pytest
 import trio
-from trio.testing import MockClock, wait_all_tasks_blocked
+from trio.testing import MockClock
 
 from hostler.abc import NotPlaced, Outcome, Runner, RunnerCall, RunnerPool
-from hostler.call import PendingCall
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionError, ServerBusy
-from hostler.pool import NaivePlacer, PlacerStatistics, SweepPlacer
+from hostler.pool import NaivePlacer, PlacerStatistics
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
-from .test_placers import is_idle, make
+from .placers import is_idle, make, occupy, place_all
 
 FN_ATTEMPTS = 145
 """What each of 4 calls waiting for one full runner tried in 2 s at Fn (observed there)."""
-
-
-async def place_all(
-    placer: SweepPlacer, pool: RunnerPool, calls: Sequence[PendingCall]
-) -> list[BaseException | None]:
-    """Place ``calls`` at once, submitted in order; how each ended."""
-    ends: list[BaseException | None] = [None] * len(calls)
-
-    async def place(index: int) -> None:
-        try:
-            await placer.place_call(pool, calls[index])
-        except Exception as error:
-            ends[index] = error
-
-    async with trio.open_nursery() as nursery:
-        for index in range(len(calls)):
-            nursery.start_soon(place, index)
-    return ends
-
-
-async def occupy(
-    nursery: trio.Nursery, placer: SweepPlacer, pool: RunnerPool, *calls: PendingCall
-) -> None:
-    """Start ``calls`` one after the other; each has got as far as it can before the next."""
-    for call in calls:
-        nursery.start_soon(placer.place_call, pool, call)
-        await wait_all_tasks_blocked()
-        await trio.sleep(0.002)
 
 
 async def test_weakness_02_2_waiting_calls_hardly_try(autojump_clock: MockClock) -> None:

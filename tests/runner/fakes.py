@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Awaitable, Callable
 
@@ -14,10 +15,17 @@ from hostler.protocol import (
     Data,
     EngagementEnded,
     Finished,
+    GRPCStatus,
     ResultStart,
     RunnerFrame,
     ServerEngagement,
+    TryCall,
 )
+from hostler.runner.engagement import AcknowledgeDetached, StatusChecks, Terms
+from hostler.runner.service import PureRunnerService
+from hostler.runner.status import Hooks
+
+LONG_AGO = "2001-01-01T00:00:00.000Z"
 
 
 class PlayedEngagement(ServerEngagement):
@@ -112,3 +120,41 @@ class ToldAgent(InnerAgent):
 
     def close_admission(self) -> None:
         self.admission_closed = True
+
+
+def a_try(*, slot: str = "", extensions: dict[str, str] | None = None, **model: object) -> TryCall:
+    document = {
+        "id": "call-1",
+        "image": "hello",
+        "type": "sync",
+        "url": "http://h/invoke/f",
+        "method": "POST",
+        "created_at": LONG_AGO,
+        "started_at": LONG_AGO,
+        "completed_at": LONG_AGO,
+        **model,
+    }
+    return TryCall(json.dumps(document), slot, extensions or {})
+
+
+async def engage(
+    engagement: PlayedEngagement,
+    agent: ToldAgent | None = None,
+    *,
+    detached: bool = True,
+    status_image: str = "",
+) -> PureRunnerService:
+    """Serve one engagement to its end and return the service, for its counts."""
+    inner = agent or ToldAgent()
+    inner.add_listener(AcknowledgeDetached())
+    async with trio.open_nursery() as nursery:
+        terms = Terms(detached=detached, checks=StatusChecks(image=status_image))
+        service = PureRunnerService(inner, terms, Hooks(), nursery)
+        broken: GRPCStatus | None = None
+        try:
+            await service.engage(engagement)
+        except GRPCStatus as status:  # would leave the nursery inside a group
+            broken = status
+    if broken is not None:
+        raise broken
+    return service

@@ -9,18 +9,21 @@ from typing import Any
 
 import attrs
 import trio
+import trio.testing
 from prometheus_client import CollectorRegistry
 
 from hostler import Grace
 from hostler._call_document import encode_call
 from hostler.agent import Agent, OutputSink, Resources, open_agent
 from hostler.config import AgentConfig
-from hostler.drivers.sim import SimDriver
+from hostler.drivers.sim import SimDriver, SimRequest, SimResponse
 from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, RunnerFrame, TryCall
-from hostler.runner import FunctionLogs, PureRunnerService, open_runner_service
+from hostler.runner import FunctionLogs, PureRunnerService, StatusChecks, open_runner_service
 from hostler.testing import MemoryRunnerClient
 from tests.agent.nodes import call_model
+
+CHECKS = StatusChecks(image="status")
 
 MIB = 2**20
 
@@ -94,3 +97,8 @@ async def open_sim_runner(
         assert service.statistics().detached == 0
     assert agent.statistics().at_rest, agent.statistics()
     await trio.lowlevel.checkpoint()
+
+
+async def sleep(request: SimRequest) -> SimResponse:
+    await trio.sleep(60)
+    return SimResponse()

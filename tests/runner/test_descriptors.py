@@ -13,7 +13,7 @@ import trio
 from benchmarks.http2 import open_peer
 from tests.conftest import Logs
 
-from .test_refusals import END, code_of, open_full, try_of
+from .full import END, code_of, open_full, try_of
 
 
 @contextmanager

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -23,51 +22,13 @@ from hostler.errors import (
     ServerBusy,
 )
 from hostler.protocol import ClientFrame, Data, GRPCStatus, LogChannel, ResultStart, TryCall
-from hostler.runner.engagement import AcknowledgeDetached, StatusChecks, Terms
+from hostler.runner.engagement import AcknowledgeDetached, Terms
 from hostler.runner.service import PureRunnerService
 from hostler.runner.status import Hooks
 from tests.conftest import Logs
 from tests.runner.fakes import PlayedEngagement, ToldAgent
 
-LONG_AGO = "2001-01-01T00:00:00.000Z"
-
-
-def a_try(*, slot: str = "", extensions: dict[str, str] | None = None, **model: object) -> TryCall:
-    document = {
-        "id": "call-1",
-        "image": "hello",
-        "type": "sync",
-        "url": "http://h/invoke/f",
-        "method": "POST",
-        "created_at": LONG_AGO,
-        "started_at": LONG_AGO,
-        "completed_at": LONG_AGO,
-        **model,
-    }
-    return TryCall(json.dumps(document), slot, extensions or {})
-
-
-async def engage(
-    engagement: PlayedEngagement,
-    agent: ToldAgent | None = None,
-    *,
-    detached: bool = True,
-    status_image: str = "",
-) -> PureRunnerService:
-    """Serve one engagement to its end and return the service, for its counts."""
-    inner = agent or ToldAgent()
-    inner.add_listener(AcknowledgeDetached())
-    async with trio.open_nursery() as nursery:
-        terms = Terms(detached=detached, checks=StatusChecks(image=status_image))
-        service = PureRunnerService(inner, terms, Hooks(), nursery)
-        broken: GRPCStatus | None = None
-        try:
-            await service.engage(engagement)
-        except GRPCStatus as status:  # would leave the nursery inside a group
-            broken = status
-    if broken is not None:
-        raise broken
-    return service
+from .fakes import a_try, engage
 
 
 async def never(call: PendingCall) -> None:

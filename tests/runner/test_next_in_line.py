@@ -11,9 +11,8 @@ import trio
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.protocol import Data, Finished
 
-from .fakes import PlayedEngagement, ToldAgent
+from .fakes import PlayedEngagement, ToldAgent, a_try, engage
 from .runners import SimRunner, open_sim_runner, try_call
-from .test_engagement import a_try, engage
 
 
 async def one_second(request: SimRequest) -> SimResponse:

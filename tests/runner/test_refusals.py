@@ -2,92 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Literal
 
-import attrs
 import pytest
 import trio
 import trio.lowlevel
 import trio.testing
-from prometheus_client import CollectorRegistry
 
 from benchmarks.fn_placer import FnPlacer, Outcome, open_fn_placer
 from benchmarks.http2 import DATA, END_STREAM, Peer, Reply, frame, message, open_peer
 from hostler import wire
 from hostler._call_document import encode_call
-from hostler.agent import Agent, Resources, open_agent
-from hostler.config import AgentConfig
-from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, TryCall
-from hostler.runner import PureRunner, open_pure_runner
 from hostler.wire.codec import messages as codec
-from tests.agent.nodes import MIB, call_model
+from tests.agent.nodes import call_model
 from tests.conftest import Logs
 
+from .full import END, code_of, open_full, try_of
+
 OURS = [("hostler-lb", "lb-1")]
-END = codec.encode_client(Data(b"", eof=True))
-
-
-@attrs.define
-class Full:
-    """A runner whose room one call has, until ``over``."""
-
-    agent: Agent
-    runner: PureRunner
-    over: trio.Event
-    registry: CollectorRegistry
-
-    def value(self, name: str) -> float:
-        return self.registry.get_sample_value(name) or 0
-
-
-def try_of(image: str = "holds", **model: Any) -> bytes:
-    call = call_model(image, **{"fn_id": "another", **model})
-    return codec.encode_client(TryCall(encode_call(call)))
-
-
-def code_of(reply: Reply) -> int:
-    """How the call of a reply, which is whole, has ended."""
-    assert reply.ended, reply
-    last = codec.decode_runner(reply.messages[-1])
-    assert isinstance(last, Finished)
-    return 200 if last.success else last.error_code
-
-
-@asynccontextmanager
-async def open_full(
-    tmp_path: Path, nack: bool | Literal["auto"] = True, *, memory: int = 128, **options: Any
-) -> AsyncIterator[Full]:
-    over = trio.Event()
-
-    async def hold(request: SimRequest) -> SimResponse:
-        await over.wait()
-        return SimResponse()
-
-    registry = CollectorRegistry()
-    config = AgentConfig(iofs_path=str(tmp_path), enable_nb_resource_tracker=nack)
-    room = Resources(memory * MIB, 4000)
-    with trio.fail_after(60):
-        async with (
-            wire.open_loop() as loop,
-            open_sim_driver({"holds": hold}) as driver,
-            open_agent(
-                driver, config=config, total=room, metrics=AgentMetrics(registry), **options
-            ) as agent,
-            open_pure_runner(agent, "127.0.0.1:0", loop=loop) as runner,
-            open_peer(runner.address) as peer,
-        ):
-            held = await peer.request(try_of(), END)
-            while not agent.statistics().running:  # noqa: ASYNC110  (nothing tells)
-                await trio.sleep(0.001)
-            yield Full(agent, runner, over, registry)
-            over.set()
-            await held.done.wait()
-            assert code_of(held) == 200
 
 
 class Spawned(trio.abc.Instrument):

@@ -28,9 +28,8 @@ from hostler.runner.engagement import EXPECTED_COMMIT, EXPECTED_TRY
 from tests.agent.nodes import until
 from tests.conftest import Logs
 
-from .fakes import PlayedEngagement
+from .fakes import PlayedEngagement, a_try, engage
 from .runners import SimRunner, open_sim_runner, try_call
-from .test_engagement import a_try, engage
 
 START = 1.0
 

@@ -15,14 +15,7 @@ from hostler.protocol import RunnerStatus
 from hostler.runner import Hooks, StatusChecks
 from hostler.runner.status import MAX_RESULTS, RUNS_AT_ONCE
 
-from .runners import open_sim_runner
-
-CHECKS = StatusChecks(image="status")
-
-
-async def sleep(request: SimRequest) -> SimResponse:
-    await trio.sleep(60)
-    return SimResponse()
+from .runners import CHECKS, open_sim_runner, sleep
 
 
 def _created(driver: SimDriver) -> int:

@@ -15,8 +15,7 @@ from hostler.runner import Hooks, StatusChecks
 from hostler.runner.status import MAX_DETAILS
 from tests.conftest import Logs
 
-from .runners import SimRunner, open_sim_runner
-from .test_status import CHECKS, sleep
+from .runners import CHECKS, SimRunner, open_sim_runner, sleep
 
 
 async def _refuse(request: SimRequest) -> SimResponse:

@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from tests.cli._process import END_SECONDS, open_node
-from tests.nodes.test_node_types import asking
+from tests.nodes.client import asking
 
 from .servers import Server
 

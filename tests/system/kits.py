@@ -21,8 +21,8 @@ import trio
 
 from tests.cli._process import NodeProcess, ends, open_node, run
 
+from .containers import containers, engine_of, of_functions
 from .nodes import errors_of
-from .test_system_provider import containers, engine_of, of_functions
 
 SECONDS = 60
 """After which whatever a client waits for has failed."""

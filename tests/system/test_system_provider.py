@@ -10,17 +10,17 @@ from __future__ import annotations
 import os
 import shlex
 import uuid
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import docker
 import pytest
 import trio
 
 from tests.functions.build import docker_image, fdk_command, fdk_image
 
+from .containers import containers, engine_of, of_functions
 from .http import Reply, call
 from .nodes import Fleet, Functions, errors_of, open_lb, open_runner
 
@@ -104,33 +104,6 @@ async def test_extensions_reach_local_processes(folder: Path) -> None:
         await tiers_do_not_meet(fleet)
         await detached_has_extensions(fleet)
         await fleet.drain()
-
-
-@contextmanager
-def engine_of(host: str, tag: str) -> Iterator[docker.APIClient]:
-    """The test's own view. A runner that a failed test has killed leaves no container either."""
-    engine = docker.APIClient(base_url=host, version="auto")
-    try:
-        yield engine
-    finally:
-        for container in containers(engine, tag):
-            engine.remove_container(container["Id"], force=True)
-        engine.close()
-
-
-def of_functions(described: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Without those that hold a network name space."""
-    return [one for one in described if one["Config"]["Image"] != "hostler-pause:1"]
-
-
-def containers(engine: docker.APIClient, tag: str) -> list[dict[str, Any]]:
-    """All containers of the runners with this label, as the engine describes them. Blocks."""
-    label = {"label": f"fn-agent-classifier={tag}"}
-    described = []
-    for entry in engine.containers(all=True, filters=label):
-        with suppress(docker.errors.NotFound):  # a runner has just removed it
-            described.append(engine.inspect_container(entry["Id"]))
-    return described
 
 
 def check_containers(described: list[dict[str, Any]]) -> None:

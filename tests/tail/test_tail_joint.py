@@ -14,7 +14,7 @@ from hostler.tail.aggregate import AGAIN_SECONDS, ANSWER_SECONDS, LAST_ANSWER_SE
 from hostler.tail.app import LAST_SECONDS, MAX_READERS
 from hostler.tail.ring import MAX_BATCH_LINES
 
-from .test_tail import Client, output
+from .client import Client, output
 
 LIMIT = 100_000
 

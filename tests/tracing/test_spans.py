@@ -16,10 +16,10 @@ from hostler.front import invoke_app
 from hostler.functions import open_cached_functions
 from hostler.store import open_datastore
 from hostler.tracing import traced_agent, traced_app, traced_runner
-from tests.api_client.test_api_client import served
+from tests.api._served import serving
 from tests.front._agent import TABLE, Handler, ScriptedAgent, echo
 from tests.front._asgi_client import AsgiRequest
-from tests.nodes.test_lb import RunnerAgent
+from tests.nodes.cluster import RunnerAgent
 from tests.store.things import a_fn, an_app
 
 from .recorder import TRACE, Recorder
@@ -196,7 +196,7 @@ async def test_a_look_up_in_the_api_is_a_part_of_its_request(tmp_path: Path) -> 
         app = await store.create_app(an_app())
         fn = await store.create_fn(a_fn(app))
         async with (
-            served(traced_app(api_app(store), apis)) as url,
+            serving(traced_app(api_app(store), apis)) as url,
             open_api_client(url) as client,
             open_cached_functions(client) as functions,
         ):

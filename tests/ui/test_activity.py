@@ -8,38 +8,21 @@ from typing import Any
 import pytest
 import trio
 
-from hostler.abc import CallRequest
-from hostler.bodies import BytesBody
-from hostler.call import DiscardWriter, PendingCall, Timings
+from hostler.call import Timings
 from hostler.errors import APIError, ServerBusy
 from hostler.functions import FunctionTable
-from hostler.models import App, Call, Fn
-from hostler.ui import Activity, Directory, NotedCatalog, Panel, table_lister, ui_app
+from hostler.models import App, Fn
+from hostler.ui import Activity, Directory, NotedCatalog, table_lister, ui_app
 from hostler.ui.activity import MAX_FUNCTIONS, RECENT_CALLS
 from hostler.ui.app import LAST_SECONDS, MAX_VIEWERS
 from hostler.ui.panel import MAX_LISTED, Listing
 from hostler.ui.seconds import KEPT_SECONDS, Second, Seconds
 from tests.front._asgi_client import AsgiRequest
 
+from .panels import call, panel
+
 APP = App(id="a1", name="shop", config={"KEY": "hunter2"})
 FN = Fn(id="f1", name="checkout", app_id="a1", image="img", config={"PIN": "hunter2"})
-
-
-def call(fn_id: str = "f1", status: str = "success", error: str = "") -> PendingCall:
-    model = Call(id="c", fn_id=fn_id, image="img", status=status, error=error)
-    model.config = {"PIN": "hunter2"}
-    request = CallRequest(method="POST", url="/", headers={"Key": ["hunter2"]})
-    return PendingCall(
-        model=model,
-        body=BytesBody(b"hunter2"),
-        writer=DiscardWriter(),
-        request=request,
-        created_ns=0,
-    )
-
-
-def panel(activity: Activity) -> Panel:
-    return Panel(node="full", is_ready=lambda: True, activity=activity)
 
 
 async def get(app: object, path: str, method: str = "GET") -> AsgiRequest:

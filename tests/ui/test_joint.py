@@ -12,7 +12,7 @@ from hostler.ui import Activity, JointPanel, Panel
 from hostler.ui.aggregate import Cursor, Share, state_of
 from hostler.ui.documents import Load, RunnerRow
 
-from .test_activity import call, panel
+from .panels import call, panel
 
 
 def share(process: int, activity: Activity | None = None, **fields: object) -> Share:

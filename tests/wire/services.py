@@ -9,6 +9,7 @@ from typing import Any
 
 import attrs
 import msgspec
+import pytest
 import trio
 
 from hostler import wire
@@ -171,3 +172,16 @@ class Gate:
         await read_call(engagement)
         await self.open.wait()
         await engagement.send(SUCCESS)
+
+
+def paths(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The methods of the streams that the client opens from now on."""
+    opened: list[str] = []
+    way = pair.client._way
+
+    def headers(method: str, request_id: str = "") -> list[tuple[str, str]]:
+        opened.append(method)
+        return way.headers(method, request_id)
+
+    monkeypatch.setattr(pair.client, "_way", attrs.evolve(way, headers=headers))
+    return opened

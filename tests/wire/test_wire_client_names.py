@@ -16,9 +16,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from hostler import wire
 from hostler.protocol import NotSent
 
+from .certificates import Files, common_name_only, fresh
 from .leaks import asyncio_tasks, open_sockets, settle
 from .services import Service, body_of, call
-from .test_wire_tls_files import Files, common_name_only, fresh
 
 REFUSED = "closed by the peer after the TLS handshake: it may not accept our certificate"
 

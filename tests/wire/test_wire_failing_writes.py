@@ -17,8 +17,8 @@ from hostler import wire
 from hostler.protocol import Data, EngagementFailed, ResultStart, ServerEngagement
 from hostler.wire.loop import open_loop, run_asyncio
 
+from .certificates import issued
 from .services import SUCCESS, TRY, Service, call, collect, open_pair
-from .test_wire_tls import _pki
 
 
 class Scripted:
@@ -92,7 +92,7 @@ async def test_a_write_that_fails_while_asyncio_writes_ends_its_connection_only(
     options: list[dict[str, Any]] = [{}, {}]
     if raw is beneath_tls:
         ca = trustme.CA()
-        runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+        runner, lb = issued(tmp_path, "runner.test", ca), issued(tmp_path, "lb.test", ca)
         options = [
             {"ssl_context": wire.server_tls(runner)},
             {"ssl_context": wire.client_tls(lb), "server_name": "runner.test"},

@@ -9,9 +9,9 @@ import trio
 
 from hostler.protocol import EngagementFailed, GRPCStatus, LoadHint
 
+from .foreign_health import theirs
 from .leaks import settle
 from .services import Service, open_pair
-from .test_wire_health import theirs
 
 HINTS = [
     LoadHint(active=3, free_memory=2**40, reclaimable_memory=5, warm={b"a": 2}, complete=True),

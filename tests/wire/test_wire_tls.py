@@ -13,7 +13,6 @@ import trustme
 
 from benchmarks.http2 import open_peer
 from hostler import wire
-from hostler.abc import PKIData
 from hostler.config.addresses import split_address
 from hostler.errors import ConfigError
 from hostler.protocol import Finished, NotSent, ServerEngagement, TryCall
@@ -21,21 +20,9 @@ from hostler.wire import connection_pool
 from hostler.wire import server as server_module
 from hostler.wire.codec import messages as codec
 
+from .certificates import issued
 from .leaks import asyncio_tasks, open_sockets, settle
 from .services import TRY, Service, body_of, call
-
-
-def _pki(folder: Path, name: str, ca: trustme.CA, trusted: trustme.CA | None = None) -> PKIData:
-    cert = ca.issue_cert(name)
-    data = PKIData(
-        ca=str(folder / f"{name}.ca"),
-        key=str(folder / f"{name}.key"),
-        cert=str(folder / f"{name}.pem"),
-    )
-    (trusted or ca).cert_pem.write_to_path(data.ca)
-    cert.private_key_pem.write_to_path(data.key)
-    cert.cert_chain_pems[0].write_to_path(data.cert)
-    return data
 
 
 @pytest.fixture
@@ -44,7 +31,7 @@ def ca() -> trustme.CA:
 
 
 async def test_calls_over_tls(tmp_path: Path, ca: trustme.CA) -> None:
-    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    runner, lb = issued(tmp_path, "runner.test", ca), issued(tmp_path, "lb.test", ca)
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
             sockets = open_sockets()
@@ -74,7 +61,7 @@ async def test_many_calls_that_come_at_once_over_tls_are_refused(
     tmp_path: Path, ca: trustme.CA
 ) -> None:
     """More than are read in a turn."""
-    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    runner, lb = issued(tmp_path, "runner.test", ca), issued(tmp_path, "lb.test", ca)
     service = _Refuses()
     with trio.fail_after(60):
         async with (
@@ -120,8 +107,8 @@ async def test_failing_handshakes_say_why_and_the_server_logs_one_line(
     server_reason: str,
 ) -> None:
     other = trustme.CA()
-    runner = _pki(tmp_path, "runner.test", other if trouble == "authority" else ca, ca)
-    lb = _pki(tmp_path, "lb.test", other if trouble == "client authority" else ca, ca)
+    runner = issued(tmp_path, "runner.test", other if trouble == "authority" else ca, ca)
+    lb = issued(tmp_path, "lb.test", other if trouble == "client authority" else ca, ca)
     context: ssl.SSLContext | None = wire.client_tls(lb)
     if trouble == "no certificate":
         context = ssl.create_default_context(cafile=lb.ca)
@@ -152,7 +139,7 @@ def _refusals(logs: list[dict[str, object]]) -> list[dict[str, object]]:
 
 async def test_alert_of_a_server_is_told(tmp_path: Path, ca: trustme.CA) -> None:
     """A TLS 1.3 server refuses the client's certificate when the client has finished."""
-    context = wire.server_tls(_pki(tmp_path, "runner.test", ca))
+    context = wire.server_tls(issued(tmp_path, "runner.test", ca))
 
     def serve(listener: socket.socket) -> None:
         sock, _ = listener.accept()
@@ -183,7 +170,7 @@ async def test_handshake_that_never_comes_is_given_up(
                 Service(),
                 "127.0.0.1:0",
                 loop=loop,
-                ssl_context=wire.server_tls(_pki(tmp_path, "runner.test", ca)),
+                ssl_context=wire.server_tls(issued(tmp_path, "runner.test", ca)),
                 handshake_timeout=0.05,
             ) as server:
                 host, _, port = server.address.rpartition(":")
@@ -196,7 +183,7 @@ async def test_handshake_that_never_comes_is_given_up(
 
 @pytest.mark.parametrize("which", ["ca", "key", "cert"])
 def test_missing_files(tmp_path: Path, ca: trustme.CA, which: str) -> None:
-    pki = _pki(tmp_path, "x", ca)
+    pki = issued(tmp_path, "x", ca)
     path = getattr(pki, which)
     Path(path).unlink()
     for make in (wire.server_tls, wire.client_tls):
@@ -210,7 +197,7 @@ def test_missing_files(tmp_path: Path, ca: trustme.CA, which: str) -> None:
 
 @pytest.mark.parametrize("which", ["ca", "key", "cert"])
 def test_files_with_something_else(tmp_path: Path, ca: trustme.CA, which: str) -> None:
-    pki = _pki(tmp_path, "x", ca)
+    pki = issued(tmp_path, "x", ca)
     path = getattr(pki, which)
     Path(path).write_text("not PEM")
     with pytest.raises(ConfigError, match=path):
@@ -218,7 +205,7 @@ def test_files_with_something_else(tmp_path: Path, ca: trustme.CA, which: str) -
 
 
 async def test_a_name_that_no_certificate_can_have(tmp_path: Path, ca: trustme.CA) -> None:
-    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    runner, lb = issued(tmp_path, "runner.test", ca), issued(tmp_path, "lb.test", ca)
     with trio.fail_after(60):
         async with (
             wire.open_loop() as loop,
@@ -241,7 +228,7 @@ async def test_a_client_that_keeps_silent_has_one_time_to_go(
     monkeypatch.setattr(server_module, "LINGER_SECONDS", 0.1)
     for module, name in ((connection_pool, "CLOSE_TIMEOUT"), (server_module, "SHUTDOWN_TIMEOUT")):
         monkeypatch.setattr(module, name, 90.0)
-    runner, lb = _pki(tmp_path, "runner.test", ca), _pki(tmp_path, "lb.test", ca)
+    runner, lb = issued(tmp_path, "runner.test", ca), issued(tmp_path, "lb.test", ca)
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
             context = wire.server_tls(runner)

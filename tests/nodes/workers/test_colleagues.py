@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 import msgspec
@@ -21,23 +18,10 @@ from hostler.nodes.workers.metrics import join_metrics
 from hostler.nodes.workers.peers import MAX_QUESTION
 from tests.conftest import Logs
 
+from .fleet import open_all, place_of
+
 pytestmark = pytest.mark.usefixtures("autojump_clock")
 """Unix sockets of one process are ready as soon as something is sent."""
-
-
-def place_of(number: int, count: int, folder: str) -> Place:
-    return Place(number=number, count=count, listeners=(), ready=-1, orders=-1, folder=folder)
-
-
-@asynccontextmanager
-async def open_all(count: int) -> AsyncIterator[list[Colleagues]]:
-    with tempfile.TemporaryDirectory() as folder:
-        async with AsyncExitStack() as stack:
-            yield [
-                await stack.enter_async_context(open_colleagues(place_of(number, count, folder)))
-                for number in range(count)
-            ]
-        assert os.listdir(folder) == []
 
 
 def answering(colleagues: Colleagues, text: bytes) -> None:

@@ -15,21 +15,15 @@ from typing import Any
 import httpx
 import pytest
 import trio
-from prometheus_client.parser import text_string_to_metric_families
 
-from hostler.functions import load_functions
 from tests.folders import short_folder
 from tests.functions.build import fnt_path
 
 from ...cli._process import END_SECONDS, NodeProcess, ends, ends_at_once, open_node, run
-from .test_workers import until_gone
+from .fleet import LOCAL, SPREAD, WORKERS, Fleet, until_gone
 
-WORKERS = 2
 MIB = 2**20
 MACHINE = {"FN_MAX_TOTAL_MEMORY_BYTES": str(257 * MIB + 1), "FN_MAX_TOTAL_CPU_MCPUS": "1999"}
-LOCAL = ("--bind", "127.0.0.1:0")
-SPREAD = ("--placer", "naive")
-"""Takes the runners in turn."""
 
 
 @pytest.fixture
@@ -40,48 +34,6 @@ def functions(tmp_path: Path) -> Path:
         f" {{name: big, image: '{fnt_path()}', memory: 200}}]}}]"
     )
     return path
-
-
-class Fleet:
-    """A runner of several workers, and a load balancer that was told what it has announced."""
-
-    def __init__(self, runner: NodeProcess, lb: NodeProcess, functions: Path) -> None:
-        self.runner, self.lb = runner, lb
-        self._table = load_functions(functions)
-
-    async def call(self, do: str = "", name: str = "f") -> httpx.Response:
-        url = f"{self.lb.url}/invoke/{self._table.by_name('a', name).id}"
-        async with httpx.AsyncClient(timeout=60) as client:
-            return await client.post(url, content=b"x", headers={"Fnt-Do": do} if do else {})
-
-    async def samples(self, name: str) -> dict[str, float]:
-        """Of a metric without other labels, by worker."""
-        async with httpx.AsyncClient(timeout=60) as client:
-            text = (await client.get(f"{self.runner.url}/metrics")).text
-        return {
-            sample.labels["worker"]: sample.value
-            for family in text_string_to_metric_families(text)
-            for sample in family.samples
-            if sample.name == name
-        }
-
-    async def until_running(self, calls: int) -> None:
-        with trio.fail_after(END_SECONDS):
-            while sum((await self.samples("fn_running")).values()) < calls:  # noqa: ASYNC110  (metrics don't tell)
-                await trio.sleep(0.01)
-
-    async def pids_of_functions(self) -> dict[int, int]:
-        """By the worker's, once each of them has one that is hot."""
-        found: dict[int, int] = {}
-        with trio.fail_after(END_SECONDS):
-            while len(found) < WORKERS:
-                pid = int((await self.call("pid")).text)
-                found[parent(parent(pid))] = pid  # between them is the driver's warden
-        return found
-
-
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()[1])
 
 
 @asynccontextmanager

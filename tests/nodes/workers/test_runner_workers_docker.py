@@ -15,8 +15,7 @@ from tests.folders import short_folder
 from tests.functions.build import docker_image
 
 from ...cli._process import END_SECONDS, ends, open_node
-from .test_runner_workers import LOCAL, SPREAD, Fleet
-from .test_workers import until_gone
+from .fleet import LOCAL, SPREAD, Fleet, until_gone
 
 pytestmark = pytest.mark.docker
 IMAGE = "hostler-test/runner-workers:1"

@@ -9,7 +9,7 @@ import attrs
 from hostler.drivers.docker import ImagesInUse
 from hostler.nodes.workers.docker import CLEANER, WorkerNeighbours
 
-from .test_colleagues import open_all
+from .fleet import open_all
 
 
 @attrs.define

@@ -16,9 +16,10 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.call import PendingCall
 from tests.front._agent import echo
+from tests.nodes.cluster import FUNCTIONS, LONG_GRACE, RunnerAgent, hang, open_cluster
 
 from ...cli._process import END_SECONDS, NodeProcess, ends, ends_at_once, run
-from ..test_lb import FUNCTIONS, LONG_GRACE, RunnerAgent, hang, open_cluster
+from .fleet import is_there, until_gone
 
 WORKERS = 2
 
@@ -43,21 +44,6 @@ async def open_workers(
             pids = node.ready["workers"]
             if node.process.returncode is not None:
                 await until_gone(pids)
-
-
-async def until_gone(pids: list[int]) -> None:
-    """No worker outlives its supervisor; one that is a zombie of init's has ended."""
-    with trio.fail_after(END_SECONDS):
-        while any(map(is_there, pids)):  # noqa: ASYNC110  (nothing tells when another's child ends)
-            await trio.sleep(0.01)
-
-
-def is_there(pid: int) -> bool:
-    try:
-        status = Path(f"/proc/{pid}/stat").read_text()
-    except (FileNotFoundError, ProcessLookupError):
-        return False
-    return status.rpartition(") ")[2][0] != "Z"
 
 
 async def post(url: str, content: bytes = b"x") -> httpx.Response:

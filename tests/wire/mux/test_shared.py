@@ -7,13 +7,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import attrs
 import pytest
 import trio
 import trio.testing
 
 from hostler.protocol import Data, EngagementFailed, ResultStart, ServerEngagement, TryCall
 from hostler.wire.mux.stream import CALL_WINDOW, ENOUGH
+from tests.wire.services import paths
 
 from ..leaks import settle
 from ..services import (
@@ -21,7 +21,6 @@ from ..services import (
     SUCCESS,
     TRY,
     Gate,
-    Pair,
     Service,
     body_of,
     call,
@@ -30,19 +29,6 @@ from ..services import (
 )
 
 LARGE = b"x" * 40_000
-
-
-def paths(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The methods of the streams that the client opens from now on."""
-    opened: list[str] = []
-    way = pair.client._way
-
-    def headers(method: str, request_id: str = "") -> list[tuple[str, str]]:
-        opened.append(method)
-        return way.headers(method, request_id)
-
-    monkeypatch.setattr(pair.client, "_way", attrs.evolve(way, headers=headers))
-    return opened
 
 
 async def test_small_calls_do_by_default(monkeypatch: pytest.MonkeyPatch) -> None:

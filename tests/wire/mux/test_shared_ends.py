@@ -14,10 +14,10 @@ from hostler import wire
 from hostler.protocol import EngagementFailed, NotSent, Reserved, ServerEngagement
 from hostler.wire.connection import WireStream
 from hostler.wire.server import _Streams
+from tests.wire.services import paths
 
 from ..leaks import settle
 from ..services import EMPTY_BODY, SUCCESS, TRY, Gate, Service, body_of, call, open_pair
-from .test_shared import paths
 
 
 async def test_a_runner_that_drains_refuses_new_calls_and_finishes_those_it_has() -> None:
