@@ -21,7 +21,7 @@ from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import ServerBusy
 from hostler.models import Call
 from hostler.pool import PLACERS, StaticPool, SweepPlacer
-from hostler.pool.dynamic import LoadNews, LoadWatch
+from hostler.pool.dynamic import LoadBroadcast, LoadWatch
 
 from ._oracle import Oracle
 from ._runner import IDLE_SECONDS, SimRunner
@@ -58,7 +58,7 @@ class ListeningPool(StaticPool):
 
     def __init__(self, runners: Iterable[Runner]) -> None:
         super().__init__(runners)
-        self.news = LoadNews(self)
+        self.news = LoadBroadcast(self)
 
     def add_load_listener(self, listener: LoadListener) -> None:
         self.news.add(listener)

@@ -14,10 +14,10 @@ from typing import Any
 import attrs
 import trio
 
-from hostler._concurrency.signal import Change
+from hostler._concurrency.signal import Signal
 from hostler._launch_policy import LaunchPolicy
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
-from hostler.agent.admission import NextInLine
+from hostler.agent.admission import FairAdmission
 from hostler.agent.resources import MAX_SECONDS, PASSING, worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
@@ -97,9 +97,9 @@ class SimRunner(Runner):
         """Functions with launches that no call waits for."""
         self._active = 0
         self._complete_at = 0.0
-        self._change = Change()
+        self._change = Signal()
         self._feed = LoadFeed(self)
-        self._rule = NextInLine()
+        self._rule = FairAdmission()
         self.cold = self.nacks = self.evictions = 0
 
     @property

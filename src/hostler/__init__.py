@@ -72,7 +72,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from ._concurrency.drain import Grace
+    from ._concurrency.drain import DrainBudget
     from .agent import Agent, open_agent
     from .api import api_app
     from .call import PendingCall
@@ -108,10 +108,10 @@ __all__ = [
     "BoundedPlacer",
     "Call",
     "ConsistentHashPlacer",
+    "DrainBudget",
     "Fn",
     "FunctionError",
     "FunctionTable",
-    "Grace",
     "HostlerError",
     "LBAgent",
     "LBConfig",
@@ -143,7 +143,7 @@ __all__ = [
 ]
 
 _HOMES = {
-    "_concurrency.drain": ("Grace",),
+    "_concurrency.drain": ("DrainBudget",),
     "agent": ("Agent", "open_agent"),
     "api": ("api_app",),
     "call": ("PendingCall",),

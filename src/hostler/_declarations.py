@@ -20,7 +20,7 @@ from .rules import (
 )
 
 
-class Entry:
+class Section:
     """One mapping of the file. Every method raises `ConfigError` with the entry's place."""
 
     def __init__(self, place: str, value: object) -> None:
@@ -42,7 +42,7 @@ class Entry:
         if value in others:
             raise self.fail(field, f"{value!r} is used twice")
 
-    def entries(self, field: str) -> Iterator[Entry]:
+    def entries(self, field: str) -> Iterator[Section]:
         """The entries of a list field; a missing one is empty."""
         value = self._fields.get(field, [])
         if not isinstance(value, list):
@@ -50,7 +50,7 @@ class Entry:
         for number, item in enumerate(value):
             place = f"{self.place}: {field}[{number}]"
             name = item.get("name") if isinstance(item, Mapping) else None
-            yield Entry(f"{place} {name!r}" if isinstance(name, str) else place, item)
+            yield Section(f"{place} {name!r}" if isinstance(name, str) else place, item)
 
     def text(self, field: str, *, required: bool = False) -> str:
         value = self._fields.get(field, "")

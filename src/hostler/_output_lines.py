@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import attrs
 import trio
 
-from .abc import Output
+from .abc import OutputPiece
 
 MAX_LINE = 16 * 1024
 """Bytes of a line; a longer one comes in pieces."""
@@ -60,7 +60,7 @@ class LineCutter:
         """On Trio's clock; infinite if nothing is to be expected."""
         return min((partial.due for partial in self._partials.values()), default=math.inf)
 
-    def add(self, output: Output) -> bool:
+    def add(self, output: OutputPiece) -> bool:
         """Whether `next_due` may be nearer now."""
         if output.ends:
             return self._note_end(output)
@@ -96,7 +96,7 @@ class LineCutter:
         for key in [key for key, partial in self._partials.items() if partial.due <= now]:
             self._flush(key)
 
-    def _note_end(self, output: Output) -> bool:
+    def _note_end(self, output: OutputPiece) -> bool:
         """Nothing more is to be expected of the call, nothing comes of the container."""
         sooner = False
         for key in ((output.container_id, False), (output.container_id, True)):

@@ -54,7 +54,6 @@ __all__ = [
     "Cookie",
     "Driver",
     "ExitStatus",
-    "InnerAgent",
     "KeepAlive",
     "KeptContainer",
     "MTLSRunnerFactory",
@@ -66,6 +65,7 @@ __all__ = [
     "ResponseWriter",
     "RunResult",
     "Runner",
+    "RunnerAgent",
     "RunnerCall",
     "RunnerPool",
     "RunningContainer",
@@ -226,7 +226,7 @@ class CallAgent(ABC):
         """
 
 
-class InnerAgent(CallAgent):
+class RunnerAgent(CallAgent):
     """What a pure runner needs beyond that of the agent behind it."""
 
     @abstractmethod
@@ -606,11 +606,11 @@ class ContainerTask:
 
 
 End = Literal["", "call", "container"]
-"""What an `Output` says the end of."""
+"""What an `OutputPiece` says the end of."""
 
 
 @attrs.frozen
-class Output:
+class OutputPiece:
     """What a function printed: a piece of ``data``, of any size, not cut at lines.
 
     ``call_id`` is the call that the container works on (``running``), or worked on last ("" =
@@ -628,7 +628,7 @@ class Output:
     ends: End = attrs.field(default="", kw_only=True)
 
 
-OutputSink = Callable[[Output], None]
+OutputSink = Callable[[OutputPiece], None]
 """Gets what all functions of an agent print. Called in the event loop's thread; it must neither
 block nor raise: the function's pipe is not read meanwhile."""
 

@@ -43,9 +43,9 @@ from typing import Protocol
 import attrs
 import trio
 
-from ._concurrency.flight_cache import FlightCache
+from ._concurrency.flight_cache import SingleFlightCache
 from ._concurrency.nurseries import open_background
-from ._declarations import Entry
+from ._declarations import Section
 from .config import ApiConfig
 from .errors import ConfigError, FnNotFound
 from .ids import IdParts, format_id
@@ -198,7 +198,7 @@ def load_functions(path: str | Path) -> FunctionTable:
 
 def parse_functions(document: object, *, source: str = "functions") -> FunctionTable:
     """Make a table of a decoded declaration file. Raises `ConfigError`, which names ``source``."""
-    top = Entry(source, document)
+    top = Section(source, document)
     top.only("apps")
     apps: list[App] = []
     fns: list[Fn] = []
@@ -213,7 +213,7 @@ def parse_functions(document: object, *, source: str = "functions") -> FunctionT
     return FunctionTable.of(apps, fns, triggers)
 
 
-def _app(entry: Entry) -> App:
+def _app(entry: Section) -> App:
     entry.only("name", "id", "config", "annotations", "syslog_url", "fns", "triggers")
     name = entry.name("an app", app=True)
     return App(
@@ -225,7 +225,7 @@ def _app(entry: Entry) -> App:
     )
 
 
-def _fns(parent: Entry, app: App, fns: list[Fn]) -> None:
+def _fns(parent: Section, app: App, fns: list[Fn]) -> None:
     for entry in parent.entries("fns"):
         fn = _fn(entry, app)
         siblings = (other.name for other in fns if other.app_id == app.id)
@@ -234,7 +234,7 @@ def _fns(parent: Entry, app: App, fns: list[Fn]) -> None:
         fns.append(fn)
 
 
-def _fn(entry: Entry, app: App) -> Fn:
+def _fn(entry: Section, app: App) -> Fn:
     entry.only("name", "id", "image", "memory", "timeout", "idle_timeout", "config", "annotations")
     name = entry.name("a function")
     return Fn(
@@ -252,7 +252,7 @@ def _fn(entry: Entry, app: App) -> Fn:
     )
 
 
-def _triggers(parent: Entry, app: App, fns: list[Fn], triggers: list[Trigger]) -> None:
+def _triggers(parent: Section, app: App, fns: list[Fn], triggers: list[Trigger]) -> None:
     fn_ids = {fn.name: fn.id for fn in fns if fn.app_id == app.id}
     for entry in parent.entries("triggers"):
         entry.only("name", "id", "source", "fn", "annotations")
@@ -307,15 +307,15 @@ class CachedFunctions:
     """
 
     def __init__(self, lookups: Lookups, nursery: trio.Nursery, config: ApiConfig) -> None:
-        self._app_ids = FlightCache(lookups.app_id_by_name, nursery, config)
-        self._apps = FlightCache(lookups.get_app, nursery, config)
-        self._fns = FlightCache(lookups.get_fn, nursery, config)
+        self._app_ids = SingleFlightCache(lookups.app_id_by_name, nursery, config)
+        self._apps = SingleFlightCache(lookups.get_app, nursery, config)
+        self._fns = SingleFlightCache(lookups.get_fn, nursery, config)
 
         async def trigger(place: tuple[str, str]) -> Trigger:
             app_id, source = place
             return await lookups.trigger_by_source(app_id, "http", source)
 
-        self._triggers = FlightCache(trigger, nursery, config)
+        self._triggers = SingleFlightCache(trigger, nursery, config)
 
     def __repr__(self) -> str:
         return f"<CachedFunctions apps={len(self._apps)} fns={len(self._fns)}>"

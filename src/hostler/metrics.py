@@ -48,7 +48,7 @@ ATTEMPTS = (0, 2, 3, 4, 8, 16, 32, 64, 128, 256)
 """Upper bounds of the buckets for attempts."""
 
 
-class Count:
+class CallCounter:
     """A number that is exposed: a counter that only grows, or a gauge."""
 
     def __init__(self, name: str, text: str, kind: str) -> None:
@@ -73,18 +73,18 @@ class Count:
 
 
 class _Counts(Collector):
-    """Exposes `Count` objects."""
+    """Exposes `CallCounter` objects."""
 
     def __init__(self) -> None:
-        self._counts: list[Count] = []
+        self._counts: list[CallCounter] = []
 
-    def _counter(self, name: str, text: str) -> Count:
-        return self._add(Count(f"fn_{name}", text, "unknown"))
+    def _counter(self, name: str, text: str) -> CallCounter:
+        return self._add(CallCounter(f"fn_{name}", text, "unknown"))
 
-    def _gauge(self, name: str, text: str) -> Count:
-        return self._add(Count(f"fn_{name}", text, "gauge"))
+    def _gauge(self, name: str, text: str) -> CallCounter:
+        return self._add(CallCounter(f"fn_{name}", text, "gauge"))
 
-    def _add(self, count: Count) -> Count:
+    def _add(self, count: CallCounter) -> CallCounter:
         self._counts.append(count)
         return count
 
@@ -124,7 +124,7 @@ class CallCounts(_Counts):
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         super().__init__()
         self.calls = self._counter("calls", "Calls submitted")
-        self.ended: dict[CallStatus, Count] = {
+        self.ended: dict[CallStatus, CallCounter] = {
             "completed": self._counter("completed", "Calls that succeeded"),
             "timeouts": self._counter("timeouts", "Calls whose time was over"),
             "server_busy": self._counter("server_busy", "Calls refused for lack of capacity"),
@@ -345,7 +345,7 @@ _LABEL_NAMES = tuple(_OTHER.as_dict())
 
 
 @attrs.frozen(kw_only=True)
-class Load:
+class LoadGauges:
     """What an agent has in use now: bytes, milli-CPUs, and launches."""
 
     mem_used: int
@@ -409,7 +409,7 @@ class AgentMetrics(Collector):
         self._wakeups = Histogram((), FAST_MILLISECONDS)
         self._wakeup = self._wakeups.series()
         self._known: set[ContainerLabels] = set()
-        self._loads: list[Callable[[], Load]] = []
+        self._loads: list[Callable[[], LoadGauges]] = []
         registry.register(self)
 
     # --- what is told ---
@@ -447,7 +447,7 @@ class AgentMetrics(Collector):
         self._status_calls[cached, success, network] += 1
 
     @contextmanager
-    def showing(self, read: Callable[[], Load]) -> Iterator[None]:
+    def showing(self, read: Callable[[], LoadGauges]) -> Iterator[None]:
         """Have ``read`` asked at each scrape while the block runs. Several agents add up."""
         self._loads.append(read)
         try:
@@ -563,8 +563,8 @@ class _StateMetrics:
         )
 
 
-def _counter(name: str, text: str) -> Count:
-    return Count(f"fn_{name}", text, "unknown")
+def _counter(name: str, text: str) -> CallCounter:
+    return CallCounter(f"fn_{name}", text, "unknown")
 
 
 @functools.cache

@@ -8,7 +8,7 @@ import attrs
 import trio
 import trio.testing
 
-from hostler._concurrency.alarm import Deadlines
+from hostler._concurrency.alarm import SharedTimer
 
 
 @attrs.define(eq=False)
@@ -22,7 +22,7 @@ class Call:
 
 async def test_calls_expire_in_time(autojump_clock: trio.testing.MockClock) -> None:
     running: list[Call] = []
-    deadlines = Deadlines(lambda: running)
+    deadlines = SharedTimer(lambda: running)
 
     def begin(deadline: float) -> Call:
         call = Call(deadline)
@@ -49,7 +49,7 @@ async def test_calls_expire_in_time(autojump_clock: trio.testing.MockClock) -> N
 async def test_no_timer_is_set_while_nothing_has_a_deadline(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    deadlines = Deadlines(list)
+    deadlines = SharedTimer(list)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(deadlines.watch)
         deadlines.add(math.inf)

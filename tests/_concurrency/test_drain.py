@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler import Grace, open_agent, options
+from hostler import DrainBudget, open_agent, options
 from hostler.agent import Resources
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
@@ -27,15 +27,15 @@ from tests.runner.runners import SimRunner, open_sim_runner
 
 
 async def test_it_begins_with_the_first_question(autojump_clock: trio.testing.MockClock) -> None:
-    grace = Grace(5)
+    grace = DrainBudget(5)
     await trio.sleep(100)
-    assert repr(grace) == "<Grace of 5 s>"
+    assert repr(grace) == "<DrainBudget of 5 s>"
     assert grace.deadline() == trio.current_time() + 5
     await trio.sleep(3)
     assert grace.deadline() == trio.current_time() + 2
     assert "until" in repr(grace)
-    assert Grace.of(grace) is grace
-    assert Grace.of(math.inf).deadline() == math.inf
+    assert DrainBudget.of(grace) is grace
+    assert DrainBudget.of(math.inf).deadline() == math.inf
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ async def test_it_begins_with_the_first_question(autojump_clock: trio.testing.Mo
 async def test_one_for_all_keeps_some_of_it_for_the_removal_of_containers(
     autojump_clock: object, seconds: float, calls: float, total: float
 ) -> None:
-    grace, now = Grace.for_all(seconds), trio.current_time()
+    grace, now = DrainBudget.for_all(seconds), trio.current_time()
     assert (grace.deadline(), grace.end()) == (now + calls, now + total)
 
 
@@ -53,7 +53,7 @@ async def test_a_drain_with_hanging_calls_and_removals_ends_within_what_was_aske
     autojump_clock: object, tmp_path: Path
 ) -> None:
     """A removal that is under way when it begins, and those of idle and of busy containers."""
-    grace = Grace.for_all(10)
+    grace = DrainBudget.for_all(10)
     async with open_sim_driver({"hang": hang}) as driver, trio.open_nursery() as nursery:
         driver.add_image("echo", remove_time=1000)
         driver.images["hang"].remove_time = 1000
@@ -87,7 +87,7 @@ async def test_detached_calls_and_the_agents_others_share_it(
     autojump_clock: object, tmp_path: Path, logs: Logs
 ) -> None:
     """As in ``hostler serve``."""
-    grace = Grace(5)
+    grace = DrainBudget(5)
     async with open_sim_driver({"hang": hang}) as driver, trio.open_nursery() as nursery:
         async with (
             open_agent(
@@ -120,7 +120,7 @@ async def _call(runner: SimRunner, model: dict[str, Any]) -> None:
 async def test_a_runners_protocol_and_its_agent_share_it(
     autojump_clock: object, tmp_path: Path, logs: Logs
 ) -> None:
-    grace = Grace(5)
+    grace = DrainBudget(5)
     async with open_sim_driver({"hang": hang}) as driver, trio.open_nursery() as nursery:
         async with open_sim_runner(driver, tmp_path, grace=grace) as runner:
 
@@ -146,7 +146,7 @@ async def test_log_collectors_have_what_is_left_of_it(
         request.container.output(b"line\n")
         return SimResponse()
 
-    grace = Grace(3)
+    grace = DrainBudget(3)
     async with (
         open_sim_driver({"talk": talk}) as driver,
         open_sim_runner(driver, tmp_path, logs=make_logs()) as runner,
@@ -162,7 +162,7 @@ async def test_log_collectors_have_what_is_left_of_it(
 
 
 async def test_an_lb_has_what_its_front_end_left_of_it(autojump_clock: object) -> None:
-    grace = Grace(7)
+    grace = DrainBudget(7)
     async with open_bench(acknowledging(9999), grace=grace) as bench:
         await bench.agent.submit(make_call(kind="detached"))
         began = trio.current_time()
@@ -175,7 +175,7 @@ async def test_an_lb_has_what_its_front_end_left_of_it(autojump_clock: object) -
 async def test_a_budget_that_has_run_out_is_no_trouble_if_nothing_is_left(
     autojump_clock: object, tmp_path: Path, logs: Logs
 ) -> None:
-    grace = Grace(0)
+    grace = DrainBudget(0)
     grace.deadline()
     async with open_sim_driver() as driver:
         async with open_sim_runner(driver, tmp_path, grace=grace) as runner:

@@ -5,11 +5,11 @@ from __future__ import annotations
 import trio
 import trio.testing
 
-from hostler._concurrency.signal import Calm
+from hostler._concurrency.signal import IdleGate
 
 
 async def test_nobody_waits_while_nothing_is_under_way() -> None:
-    calm = Calm()
+    calm = IdleGate()
     with trio.testing.assert_no_checkpoints():
         await calm.wait(trio.current_time())
     with calm.disturbed():
@@ -19,7 +19,7 @@ async def test_nobody_waits_while_nothing_is_under_way() -> None:
 
 
 async def test_waiting_ends_with_the_last_that_is_under_way(autojump_clock: object) -> None:
-    calm = Calm()
+    calm = IdleGate()
     began = trio.current_time()
 
     async def work(seconds: float) -> None:
@@ -35,7 +35,7 @@ async def test_waiting_ends_with_the_last_that_is_under_way(autojump_clock: obje
 
 
 async def test_waiting_ends_in_time(autojump_clock: object) -> None:
-    calm = Calm()
+    calm = IdleGate()
     began = trio.current_time()
     with calm.disturbed():
         await calm.wait(began + 5)
@@ -46,7 +46,7 @@ async def test_waiting_ends_in_time(autojump_clock: object) -> None:
 
 async def test_who_begins_anew_is_waited_for(autojump_clock: object) -> None:
     """One follows another without a pause, as in a line for one place."""
-    calm = Calm()
+    calm = IdleGate()
     began = trio.current_time()
 
     async def work() -> None:
@@ -62,7 +62,7 @@ async def test_who_begins_anew_is_waited_for(autojump_clock: object) -> None:
 
 
 async def test_rest_begins_again_with_each_disturbance(autojump_clock: object) -> None:
-    calm = Calm()
+    calm = IdleGate()
     began = trio.current_time()
     await calm.rest(2)
     assert trio.current_time() - began == 2

@@ -8,7 +8,7 @@ import attrs
 import trio
 
 from hostler.abc import Body, CallRequest, ContainerTask, Cookie, Driver
-from hostler.agent.resources import Resources, Share
+from hostler.agent.resources import Resources, ResourceToken
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
 from hostler.drivers.sim import SimDriver
@@ -96,7 +96,7 @@ class StuckWriter(Recorder):
 
 @attrs.define(eq=False)
 class Idle:
-    share: Share
+    share: ResourceToken
     key: Hashable = "other"
     evicted: bool = False
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from hostler.agent.admission import CONTENDED_SECONDS, MAX_REFUSED, WANTED_SECONDS, NextInLine
+from hostler.agent.admission import CONTENDED_SECONDS, MAX_REFUSED, WANTED_SECONDS, FairAdmission
 from hostler.bodies import BytesBody
 from hostler.errors import ServerBusy
 
@@ -18,19 +18,19 @@ from .nodes import Node, open_full_node, until
 
 
 def test_one_may_wait_behind_each_container() -> None:
-    rule = NextInLine()
+    rule = FairAdmission()
     assert [rule.places(alive, 0) for alive in (0, 1, 3)] == [0, 1, 3]
 
 
 def test_refusals_of_one_key_are_no_contention() -> None:
-    rule = NextInLine()
+    rule = FairAdmission()
     for now in range(5):
         rule.found_no_room("a", now)
     assert rule.places(2, 5) == 2
 
 
 def test_refusals_of_two_keys_end_the_waiting_for_a_while() -> None:
-    rule = NextInLine()
+    rule = FairAdmission()
     rule.found_no_room("a", 10)
     rule.found_no_room("b", 20)
     assert rule.places(2, 20) == 0
@@ -42,9 +42,9 @@ def test_refusals_of_two_keys_end_the_waiting_for_a_while() -> None:
     assert rule.places(2, 30) == 0
 
 
-def rule_with(asked_at: float = 0, **here: int) -> NextInLine:
+def rule_with(asked_at: float = 0, **here: int) -> FairAdmission:
     """So many calls of each load balancer are here, and some ask for leave to wait."""
-    rule = NextInLine()
+    rule = FairAdmission()
     for lb, count in {"": 1, **here}.items():
         for _ in range(count):
             rule.came("fn", lb)
@@ -103,7 +103,7 @@ def test_those_that_want_little_leave_the_rest_to_the_others() -> None:
 
 
 def test_nothing_is_left_of_calls_and_load_balancers_that_are_gone() -> None:
-    rule = NextInLine()
+    rule = FairAdmission()
     for number in range(3 * MAX_REFUSED):
         rule.came("fn", f"lb{number}")
         rule.left("fn", f"lb{number}")

@@ -10,7 +10,7 @@ import trio
 import trio.testing
 
 from hostler import options
-from hostler._concurrency.alarm import Deadlines
+from hostler._concurrency.alarm import SharedTimer
 from hostler.agent import ContainerState, Resources, open_agent
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
@@ -170,7 +170,7 @@ async def test_an_exception_leaves_the_block_as_it_is(
 async def test_that_of_a_task_of_the_agent_leaves_it_beside_the_block_s_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def fail(_: Deadlines) -> None:
+    async def fail(_: SharedTimer) -> None:
         raise KeyError
 
     async def run() -> None:
@@ -183,7 +183,7 @@ async def test_that_of_a_task_of_the_agent_leaves_it_beside_the_block_s_own(
     class Mine(Exception):
         pass
 
-    monkeypatch.setattr(Deadlines, "watch", fail)
+    monkeypatch.setattr(SharedTimer, "watch", fail)
     with pytest.raises(ExceptionGroup) as caught:
         await run()
     assert caught.group_contains(KeyError, depth=1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import trio
 
 from hostler import options
-from hostler.agent import Output, Resources, open_agent
+from hostler.agent import OutputPiece, Resources, open_agent
 from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimContainer, SimRequest, SimResponse, open_sim_driver
@@ -33,7 +33,7 @@ def _config(iofs: Path) -> AgentConfig:
 async def test_output_names_its_container_and_its_call(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    seen: list[Output] = []
+    seen: list[OutputPiece] = []
     async with open_sim_driver() as driver:
         driver.add_image("talker", _print, start_hook=_start)
         async with open_agent(
@@ -63,7 +63,7 @@ async def test_nothing_follows_the_end_of_a_container(
     autojump_clock: object, tmp_path: Path, logs: Logs
 ) -> None:
     """A driver may still have something, which would stay in what was told of the end before."""
-    seen: list[Output] = []
+    seen: list[OutputPiece] = []
     config = _config(tmp_path)
     async with open_sim_driver({"talker": _print}) as driver:
         async with open_agent(
@@ -99,7 +99,7 @@ async def test_nothing_is_attached_without_a_sink(autojump_clock: object, tmp_pa
 async def test_a_failing_sink_harms_no_call(
     autojump_clock: object, tmp_path: Path, logs: Logs
 ) -> None:
-    def fail(output: Output) -> None:
+    def fail(output: OutputPiece) -> None:
         raise ValueError("full")
 
     async with (

@@ -10,7 +10,7 @@ import pytest
 from hostler.agent.capacity import (
     MIB,
     IdleCpus,
-    Machine,
+    MachineLimits,
     headroom,
     read_cgroup_limits,
     read_machine,
@@ -38,7 +38,7 @@ CPUINFO = "processor\t: 0\nmodel name : x\n\nprocessor\t: 1\n"
 
 def test_machine_without_limits(tmp_path: Path) -> None:
     root = write(tmp_path, {"proc/meminfo": MEMINFO, "proc/cpuinfo": CPUINFO})
-    assert read_machine(root) == Machine(available_memory=4 * GIB, processors=2)
+    assert read_machine(root) == MachineLimits(available_memory=4 * GIB, processors=2)
 
 
 def test_cgroup_version_1(tmp_path: Path) -> None:
@@ -112,25 +112,27 @@ def test_headroom(available: int, pool: int, kept: int) -> None:
 
 
 def test_the_smallest_limit_counts() -> None:
-    machine = Machine(available_memory=8 * GIB, memory_limit=4 * GIB, processors=4, cpu_limit=2500)
+    machine = MachineLimits(
+        available_memory=8 * GIB, memory_limit=4 * GIB, processors=4, cpu_limit=2500
+    )
     assert total_resources(machine, AgentConfig()) == Resources(4 * GIB - 4 * GIB // 10, 2500)
     config = AgentConfig(max_total_memory_bytes=GIB + 1, max_total_cpu_mcpus=1999)
     assert total_resources(machine, config) == Resources(GIB + 1, 1999)
 
 
 def test_elsewhere_than_on_linux() -> None:
-    machine = Machine(available_memory=None, processors=2)
+    machine = MachineLimits(available_memory=None, processors=2)
     assert total_resources(machine, AgentConfig()) == Resources(2 * GIB, 2000)
 
 
 def test_too_little_memory_is_an_error() -> None:
-    machine = Machine(available_memory=256 * MIB, processors=2)
+    machine = MachineLimits(available_memory=256 * MIB, processors=2)
     with pytest.raises(ConfigError, match="Out of memory"):
         total_resources(machine, AgentConfig())
 
 
 def test_little_is_a_warning(logs: Logs) -> None:
-    machine = Machine(available_memory=400 * MIB, processors=2, cpu_limit=500)
+    machine = MachineLimits(available_memory=400 * MIB, processors=2, cpu_limit=500)
     total_resources(machine, AgentConfig())
     assert logs.with_event("little memory")
     assert logs.with_event("less than one processor")

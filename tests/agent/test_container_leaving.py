@@ -15,7 +15,7 @@ from hostler.agent.admission import (
     SLICE_SECONDS,
     SLICE_STARTS,
     WANTED_SECONDS,
-    NextInLine,
+    FairAdmission,
 )
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
@@ -25,16 +25,16 @@ from hostler.protocol import LEAVE_SECONDS
 from .nodes import Node, open_full_node
 
 
-def rule_with(**here: int) -> NextInLine:
+def rule_with(**here: int) -> FairAdmission:
     """So many calls of each load balancer are here, each of its own function."""
-    rule = NextInLine()
+    rule = FairAdmission()
     for lb, count in here.items():
         for _ in range(count):
             rule.came(f"fn {lb}", lb)
     return rule
 
 
-def end_one(rule: NextInLine, lb: str, now: float) -> bool:
+def end_one(rule: FairAdmission, lb: str, now: float) -> bool:
     """A call of ``lb`` ends; whether its place is left to others, or else has its next call."""
     rule.left(f"fn {lb}", lb)
     leaves = rule.leaves(f"fn {lb}", lb, now)

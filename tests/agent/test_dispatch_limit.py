@@ -12,7 +12,7 @@ import trio.testing
 
 from hostler import options
 from hostler.abc import CallListener, ContainerTask, Cookie
-from hostler.agent.dispatch import CallEnded, CallLimit, Exchange
+from hostler.agent.dispatch import ExecutionEnded, ExecutionScope, FunctionExchange
 from hostler.agent.socket_directory import Channel
 from hostler.call import PendingCall, build_call
 from hostler.drivers.sim import echo, open_sim_driver
@@ -32,7 +32,7 @@ async def wait(seconds: float) -> str:
 
 
 async def test_what_is_awaited_within_a_limit_ends_with_it(autojump_clock: object) -> None:
-    limit = CallLimit()
+    limit = ExecutionScope()
     assert await limit.run(wait(1)) == "done"
     async with trio.open_nursery() as nursery:
 
@@ -41,16 +41,16 @@ async def test_what_is_awaited_within_a_limit_ends_with_it(autojump_clock: objec
             limit.expire()
 
         nursery.start_soon(end)
-        with pytest.raises(CallEnded):
+        with pytest.raises(ExecutionEnded):
             await limit.run(wait(10))
     assert trio.current_time() == 2
-    with pytest.raises(CallEnded):
+    with pytest.raises(ExecutionEnded):
         await limit.run(wait(10))
     assert trio.current_time() == 2
 
 
 async def test_a_cancellation_from_outside_stays_one(autojump_clock: object) -> None:
-    limit = CallLimit()
+    limit = ExecutionScope()
     with trio.move_on_after(1) as scope:
         await limit.run(wait(10))
     assert scope.cancelled_caught
@@ -150,9 +150,9 @@ def channel_to(function: Function) -> closing[Channel]:
     return closing(Channel(function.socket, function.socket.connect(), 0))
 
 
-def exchange(channel: Channel, limit: CallLimit, writer: Recorder) -> Exchange:
+def exchange(channel: Channel, limit: ExecutionScope, writer: Recorder) -> FunctionExchange:
     call = build_call([options.from_model(call_model()), options.with_writer(writer)])
-    return Exchange(channel, call, limit, 0)
+    return FunctionExchange(channel, call, limit, 0)
 
 
 async def test_a_writer_that_takes_a_whole_response_now_is_not_waited_for(tmp_path: Path) -> None:
@@ -160,7 +160,7 @@ async def test_a_writer_that_takes_a_whole_response_now_is_not_waited_for(tmp_pa
         function.answers += [response(b"text")]
         writer = Now()
         with channel_to(function) as channel:
-            one = exchange(channel, CallLimit(), writer)
+            one = exchange(channel, ExecutionScope(), writer)
             await one.run(trio.current_time())
         assert (writer.status, writer.body) == (200, b"text")
         assert one.container_ok
@@ -168,7 +168,7 @@ async def test_a_writer_that_takes_a_whole_response_now_is_not_waited_for(tmp_pa
 
 async def test_the_wait_for_a_function_is_interrupted_without_a_scope(tmp_path: Path) -> None:
     async with open_function(tmp_path) as function, trio.open_nursery() as nursery:
-        limit = CallLimit()
+        limit = ExecutionScope()
 
         async def end() -> None:
             await trio.testing.wait_all_tasks_blocked()
@@ -178,20 +178,20 @@ async def test_the_wait_for_a_function_is_interrupted_without_a_scope(tmp_path: 
         function.answers += [b""]
         with channel_to(function) as channel:
             one = exchange(channel, limit, Recorder())
-            with pytest.raises(CallEnded):
+            with pytest.raises(ExecutionEnded):
                 await one.run(trio.current_time())
             assert not one.container_ok
             assert not one.broke
             assert limit.interrupt is None
             function.answers += [response(b"text")]
-            with pytest.raises(CallEnded):
+            with pytest.raises(ExecutionEnded):
                 await exchange(channel, limit, Recorder()).run(trio.current_time())
 
 
 class Late(trio.abc.Instrument):
     """Ends a call when the task that waits for its function has been woken, and has not run yet."""
 
-    def __init__(self, task: trio.lowlevel.Task, limit: CallLimit) -> None:
+    def __init__(self, task: trio.lowlevel.Task, limit: ExecutionScope) -> None:
         self._task, self._limit = task, limit
         self.armed = False
 
@@ -209,7 +209,7 @@ class Late(trio.abc.Instrument):
 async def test_a_call_that_ends_as_something_arrives_does_not_wait_for_the_rest(
     tmp_path: Path, arrived: bytes
 ) -> None:
-    limit = CallLimit()
+    limit = ExecutionScope()
     late = Late(trio.lowlevel.current_task(), limit)
     async with open_function(tmp_path) as function, trio.open_nursery() as nursery:
 
@@ -224,7 +224,7 @@ async def test_a_call_that_ends_as_something_arrives_does_not_wait_for_the_rest(
             with channel_to(function) as channel:
                 one = exchange(channel, limit, Recorder())
                 nursery.start_soon(answer)
-                with pytest.raises(CallEnded):
+                with pytest.raises(ExecutionEnded):
                     await one.run(trio.current_time())
                 assert not one.container_ok
         finally:

@@ -21,7 +21,7 @@ from hostler.agent.freezing import (
     LONGEST_GRACE,
     SHARE,
     Freezer,
-    RecentGap,
+    ReuseGap,
     freeze_grace,
     pause_rate,
 )
@@ -65,7 +65,7 @@ def test_the_grace_has_bounds(minimum: float, cost: float, gap: float) -> None:
 
 
 def test_gaps_fade_and_the_longest_recent_one_counts() -> None:
-    gap = RecentGap()
+    gap = ReuseGap()
     assert gap.value(100.0) == 0
     gap.note(0.3, 100.0)
     gap.note(0.1, 100.1)

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.agent.container import Plan, plan_idle
+from hostler.agent.container import IdlePlan, plan_idle
 from hostler.agent.resources import Resources, choose_victims
 
 
@@ -95,16 +95,16 @@ def test_weakness_03_4_missing_memory_is_exact_to_the_byte() -> None:
 @pytest.mark.parametrize(
     ("now", "frozen", "kept", "plan"),
     [
-        (10.0, False, False, Plan("rest", 10.05)),
-        (10.05, False, False, Plan("freeze", 40.0)),
-        (10.05, True, False, Plan("rest", 40.0)),
-        (40.0, True, False, Plan("retire")),
-        (40.0, False, False, Plan("retire")),
-        (40.0, False, True, Plan("rest")),
-        (10.05, True, True, Plan("thaw")),
+        (10.0, False, False, IdlePlan("rest", 10.05)),
+        (10.05, False, False, IdlePlan("freeze", 40.0)),
+        (10.05, True, False, IdlePlan("rest", 40.0)),
+        (40.0, True, False, IdlePlan("retire")),
+        (40.0, False, False, IdlePlan("retire")),
+        (40.0, False, True, IdlePlan("rest")),
+        (10.05, True, True, IdlePlan("thaw")),
     ],
 )
-def test_plan_of_an_idle_container(now: float, frozen: bool, kept: bool, plan: Plan) -> None:
+def test_plan_of_an_idle_container(now: float, frozen: bool, kept: bool, plan: IdlePlan) -> None:
     made = plan_idle(now, 10.0, frozen=frozen, kept=kept, freeze_after=0.05, retire_at=40.0)
     assert made.step == plan.step
     assert made.at == pytest.approx(plan.at)
@@ -112,4 +112,4 @@ def test_plan_of_an_idle_container(now: float, frozen: bool, kept: bool, plan: P
 
 def test_a_container_that_never_freezes_rests_until_it_retires() -> None:
     plan = plan_idle(0.0, 0.0, frozen=False, kept=False, freeze_after=math.inf, retire_at=30.0)
-    assert plan == Plan("rest", 30.0)
+    assert plan == IdlePlan("rest", 30.0)

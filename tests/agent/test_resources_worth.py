@@ -11,7 +11,14 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.agent.resources import MAX_SECONDS, NoRoom, Resources, Room, WorthyRoom, worth_seconds
+from hostler.agent.resources import (
+    MAX_SECONDS,
+    NoResources,
+    Protected,
+    Resources,
+    ResourceTracker,
+    worth_seconds,
+)
 from hostler.bodies import BytesBody
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy
@@ -42,7 +49,7 @@ def test_the_sum_is_that_of_those_whose_time_is_not_over(
     steps: list[tuple[int, int, int]],
 ) -> None:
     """Against a look at each: containers come, go, come back, and the time passes."""
-    room, now = WorthyRoom(), 0
+    room, now = Protected(), 0
     known: dict[int, tuple[int, int]] = {}
     for owner, elapsed, seconds in steps:
         now += elapsed
@@ -57,7 +64,7 @@ def test_the_sum_is_that_of_those_whose_time_is_not_over(
 
 def test_who_comes_and_goes_often_is_remembered_once() -> None:
     """As hot containers do, also where nobody ever asks for the total."""
-    room = WorthyRoom()
+    room = Protected()
     for number in range(10_000):
         now, owner = number / 100, number % 3
         room.remove(owner)
@@ -69,7 +76,7 @@ def test_who_comes_and_goes_often_is_remembered_once() -> None:
 
 async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: object) -> None:
     idle: list[Idle] = []
-    room = Room(
+    room = ResourceTracker(
         Resources(10),
         may_wait=False,
         idle=lambda: [one for one in idle if not one.evicted],
@@ -83,7 +90,7 @@ async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: o
     now = trio.current_time()
     idle[0].share.became_idle(now, now + 3)
     assert (room.reclaimable, room.worthy(trio.current_time())) == (Resources(8), Resources(8))
-    with pytest.raises(NoRoom):
+    with pytest.raises(NoResources):
         await room.acquire(Resources(1), "b", gentle=True)
     assert not idle[0].evicted
     passing.taken(worth_seconds=math.inf)  # there is nothing to wait for
@@ -103,7 +110,7 @@ async def test_where_calls_wait_a_gentle_one_does_not_wait_for_that(
     autojump_clock: object,
 ) -> None:
     idle: list[Idle] = []
-    room = Room(Resources(10), idle=lambda: idle, unworthy=list)
+    room = ResourceTracker(Resources(10), idle=lambda: idle, unworthy=list)
     idle.append(Idle(await room.acquire(Resources(10), "a")))
     now = trio.current_time()
     idle[0].share.became_idle(now, now + 3)

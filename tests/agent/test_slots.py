@@ -5,7 +5,7 @@ from __future__ import annotations
 import attrs
 import pytest
 
-from hostler.agent.slots import Launch, SlotQueue, SlotQueues, Waiter
+from hostler.agent.slots import Launch, SlotQueue, SlotQueues, SlotWaiter
 
 from .fakes import FakeSlot, pending
 
@@ -23,7 +23,7 @@ class Bench:
         )
         self.queue = self.queues.get("key")
 
-    def join(self) -> Waiter[FakeSlot]:
+    def join(self) -> SlotWaiter[FakeSlot]:
         return self.queue.join(pending())
 
     def begin(self) -> None:

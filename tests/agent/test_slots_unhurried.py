@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from hostler.agent.slots import Launch, SlotQueue, SlotQueues, Waiter
+from hostler.agent.slots import Launch, SlotQueue, SlotQueues, SlotWaiter
 
 from .fakes import FakeSlot, pending
 
@@ -74,8 +74,8 @@ class Traffic(RuleBasedStateMachine):
         self.begun: list[Launch[FakeSlot]] = []
         self.asked: list[Launch[FakeSlot]] = []
         self.busy: list[FakeSlot] = []
-        self.waiting: list[Waiter[FakeSlot]] = []
-        self.served: list[Waiter[FakeSlot]] = []
+        self.waiting: list[SlotWaiter[FakeSlot]] = []
+        self.served: list[SlotWaiter[FakeSlot]] = []
         self.queue = SlotQueues[FakeSlot](
             lambda launch, call: self.asked.append(launch), clock=lambda: self.now
         ).get("key")

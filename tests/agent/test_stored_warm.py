@@ -13,7 +13,7 @@ import msgspec
 import pytest
 import trio
 
-from hostler._concurrency.signal import Change
+from hostler._concurrency.signal import Signal
 from hostler.abc import CallRequest
 from hostler.agent import ContainerState, keep_stored_warm
 from hostler.agent import keep_warm as declared
@@ -55,7 +55,7 @@ async def until(condition: Callable[[], bool]) -> None:
 
 
 async def test_what_the_api_changes_is_followed(store: Datastore, tmp_path: Path) -> None:
-    changed = Change()
+    changed = Signal()
     app = await store.create_app(App(id="", name="app"))
     fns = [
         await store.create_fn(
@@ -91,7 +91,7 @@ async def test_what_the_api_changes_is_followed(store: Datastore, tmp_path: Path
             await store.delete_fn(fn.id)
         changed.note()
         wishes = node.agent._launcher.warm
-        await until(lambda: repr(wishes) == "<WarmKeeper functions=0>")
+        await until(lambda: repr(wishes) == "<WarmPool functions=0>")
         nursery.cancel_scope.cancel()
 
 
@@ -105,7 +105,7 @@ async def test_changes_by_other_nodes_are_seen_in_time_and_an_outage_changes_not
 
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(keep_stored_warm, node.agent, store, Change())
+            nursery.start_soon(keep_stored_warm, node.agent, store, Signal())
             app = await store.create_app(App(id="", name="app", annotations=wants(1)))
             await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
             await until(lambda: ready(node) == 1)
@@ -116,7 +116,7 @@ async def test_changes_by_other_nodes_are_seen_in_time_and_an_outage_changes_not
             await store.create_fn(Fn(id="", name="g", app_id=app.id, image="echo"))
             await until(lambda: ready(node) == 2)
             nursery.cancel_scope.cancel()
-        assert repr(node.agent._launcher.warm) == "<WarmKeeper functions=0>"
+        assert repr(node.agent._launcher.warm) == "<WarmPool functions=0>"
     assert node.agent.statistics().at_rest
 
 
@@ -141,7 +141,7 @@ async def test_a_reading_may_take_longer_than_the_time_between_two(
         open_node(driver, tmp_path) as node,
         trio.open_nursery() as nursery,
     ):
-        nursery.start_soon(keep_stored_warm, node.agent, slow, Change())
+        nursery.start_soon(keep_stored_warm, node.agent, slow, Signal())
         await trio.sleep(3 * declared.REFRESH_SECONDS)
         assert ready(node) == 1
         nursery.cancel_scope.cancel()
@@ -180,7 +180,7 @@ async def test_trouble_inside_ends_nothing(
                 Fn(id="", name=name, app_id=app.id, image="echo", config={"KIND": kind})
             )
         write("{")
-        nursery.start_soon(keep_stored_warm, node.agent, store, Change())
+        nursery.start_soon(keep_stored_warm, node.agent, store, Signal())
         await until(lambda: bool(logs.with_event("can't be read")))
         write("{}")
         await until(lambda: ready(node) == 1)
@@ -213,7 +213,7 @@ async def test_what_was_refused_is_tried_again_and_told_once(
     ):
         app = await store.create_app(App(id="", name="app", annotations=wants(1)))
         await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
-        nursery.start_soon(keep_stored_warm, node.agent, store, Change())
+        nursery.start_soon(keep_stored_warm, node.agent, store, Signal())
         await until(lambda: ready(node) == 1)
         nursery.cancel_scope.cancel()
     assert refusals == 0

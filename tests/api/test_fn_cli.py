@@ -13,7 +13,7 @@ import yaml
 
 from hostler.api import api_app
 from hostler.datastore import Datastore
-from hostler.front import Access, GuardedApp, Tokens, node_app
+from hostler.front import Access, AccessControl, Tokens, node_app
 
 from ._served import served
 
@@ -94,7 +94,7 @@ async def test_each_command_gets_what_it_needs(store: Datastore) -> None:
     commands = yaml.safe_load(VECTORS.read_text())
     assert len(commands) == 21
     node = node_app(mounts={"/v2": api_app(store)})
-    async with served(GuardedApp(node, Access(tokens=Tokens([TOKEN])))) as client:
+    async with served(AccessControl(node, Access(tokens=Tokens([TOKEN])))) as client:
         known = {"host": f"{client.base_url.host}:{client.base_url.port}"}
         for command in commands:
             for request in command["requests"]:

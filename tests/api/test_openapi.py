@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import trio
 
-from hostler.api import ApiRequest, Operation, Query, Reply, Route, api_app, json_reply
+from hostler.api import ApiOperation, ApiRequest, Query, Reply, Route, api_app, json_reply
 from hostler.datastore import Datastore
 from hostler.front import HttpServer, serve_http
 from hostler.rules import Limits
@@ -91,7 +91,7 @@ async def test_a_programs_own_endpoints_can_be_in_it() -> None:
         await trio.lowlevel.checkpoint()
         return json_reply({})
 
-    operation = Operation(
+    operation = ApiOperation(
         id="ListOwners", summary="Owners.", tag="Apps", query=(Query("q", "Text."),), errors=(404,)
     )
     silent = Route("GET", "/v2/silent", handler)
@@ -110,7 +110,7 @@ def test_types_of_endpoints_need_names_of_their_own() -> None:
     async def handler(_request: ApiRequest) -> Reply:
         raise AssertionError("only described")
 
-    operation = Operation(id="Mine", summary="Mine.", tag="Apps", response=App)
+    operation = ApiOperation(id="Mine", summary="Mine.", tag="Apps", response=App)
     with pytest.raises(ValueError, match="two types are called App"):
         api_app(NO_STORE, endpoints=[Route("GET", "/v2/mine", handler, operation)])
 

@@ -9,7 +9,7 @@ import trio
 import trio.testing
 
 from hostler.cli.process import IMPATIENT_AFTER, _live
-from hostler.nodes.lifetime import Life
+from hostler.nodes.lifetime import NodeLifetime
 
 DRAIN = 60.0
 
@@ -31,7 +31,7 @@ async def test_only_a_later_signal_is_impatience(
     seconds: float,
     code: int,
 ) -> None:
-    async def node(life: Life) -> None:
+    async def node(life: NodeLifetime) -> None:
         signal.raise_signal(signal.SIGTERM)
         await life.shutdown.wait()
         if second_after is not None:

@@ -8,8 +8,8 @@ import pytest
 
 from hostler._asgi import (
     Access,
+    AccessControl,
     ASGIApp,
-    GuardedApp,
     HeadReader,
     Hosts,
     Tokens,
@@ -35,7 +35,7 @@ async def inner(scope: Any, receive: Any, send: Any) -> None:
 
 
 def guarded(*origins: str, **rules: Any) -> ASGIApp:
-    app = GuardedApp(inner, Access(origins=origins, **rules))
+    app = AccessControl(inner, Access(origins=origins, **rules))
     return with_middleware(app, [cors(origins)]) if origins else app
 
 
@@ -360,7 +360,7 @@ class Known(HeadReader):
 
 
 async def test_a_server_that_remembers_heads_need_not_ask_for_each_request() -> None:
-    app = GuardedApp(Known(), Access(call_tokens=Tokens([CALL_TOKEN])))
+    app = AccessControl(Known(), Access(call_tokens=Tokens([CALL_TOKEN])))
     ours, token = ("Host", "localhost"), bearer(CALL_TOKEN)
 
     def handler(*headers: tuple[str, str]) -> Any:
@@ -381,7 +381,7 @@ class CountedHosts(Hosts):
 
 async def test_calls_with_the_same_head_are_looked_at_once() -> None:
     hosts = CountedHosts(["x"])  # that of the client
-    app = GuardedApp(invoke_app(ScriptedAgent(), TABLE, triggers=TABLE), Access(hosts=hosts))
+    app = AccessControl(invoke_app(ScriptedAgent(), TABLE, triggers=TABLE), Access(hosts=hosts))
     async with open_front(app=app) as front:
         client = await front.connect()
         for _ in range(5):

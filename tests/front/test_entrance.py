@@ -15,7 +15,7 @@ import trio.testing
 
 from hostler._descriptors import PAUSE_SECONDS
 from hostler.front import address_of, open_listeners, open_shared_listeners, refuse_clients
-from hostler.front.server import AT_A_TIME, Entrance
+from hostler.front.server import AT_A_TIME, Acceptor
 from hostler.http1.server import ClientSocket
 from tests.conftest import Logs
 
@@ -24,7 +24,7 @@ from ._sockets import connect_late
 
 @attrs.define
 class Door:
-    entrance: Entrance
+    entrance: Acceptor
     port: int
     admitted: list[ClientSocket] = attrs.Factory(list)
 
@@ -36,7 +36,7 @@ class Door:
 async def open_door() -> AsyncIterator[Door]:
     admitted: list[ClientSocket] = []
     async with open_listeners("127.0.0.1:0") as [listener]:
-        entrance = Entrance(listener, admitted.append)
+        entrance = Acceptor(listener, admitted.append)
         yield Door(entrance, listener.socket.getsockname()[1], admitted)
         entrance.close()
     for client in admitted:
@@ -126,7 +126,7 @@ async def test_it_refuses_new_ones_but_not_those_that_have_begun_to_connect() ->
     async with open_listeners("127.0.0.1:0") as [listener]:
         connect_late(listener)
         admitted: list[ClientSocket] = []
-        entrance = Entrance(listener, admitted.append)
+        entrance = Acceptor(listener, admitted.append)
         address = listener.socket.getsockname()
         with socket.create_connection(address, timeout=10) as begun:
             entrance.refuse()
@@ -150,7 +150,7 @@ async def test_a_shared_port_is_refused_by_the_owner_of_all_its_sockets() -> Non
     with open_shared_listeners([address], 2) as sockets:
         first, second = (trio.socket.from_stdlib_socket(each.dup()) for [each] in sockets)
         for sock in first, second:
-            entrance = Entrance(trio.SocketListener(sock), ClientSocket.close)
+            entrance = Acceptor(trio.SocketListener(sock), ClientSocket.close)
             entrance.refuse()
             entrance.close()
         socket.create_connection(("127.0.0.1", port), timeout=10).close()

@@ -11,13 +11,13 @@ import trio
 
 from hostler import options
 from hostler.abc import Body
-from hostler.agent.dispatch import CallLimit, Exchange
+from hostler.agent.dispatch import ExecutionScope, FunctionExchange
 from hostler.agent.socket_directory import Channel, FunctionSocket
 from hostler.call import build_call
-from hostler.http1.client import RequestHead
+from hostler.http1.client import FunctionRequestHead
 from tests.agent.nodes import Recorder, call_model
 
-HEAD = RequestHead(call_model(), 1.0)
+HEAD = FunctionRequestHead(call_model(), 1.0)
 
 
 def response(text: bytes) -> bytes:
@@ -86,10 +86,10 @@ async def open_function(folder: Path) -> AsyncIterator[Function]:
 
 async def call(channel: Channel, body: Body) -> bytes:
     recorder = Recorder()
-    await Exchange(
+    await FunctionExchange(
         channel,
         build_call([options.from_model(call_model(), body), options.with_writer(recorder)]),
-        CallLimit(),
+        ExecutionScope(),
         max_body=0,
     ).run(trio.current_time())
     return recorder.body

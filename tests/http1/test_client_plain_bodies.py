@@ -14,12 +14,12 @@ import trio.testing
 
 from hostler import options
 from hostler.abc import Body
-from hostler.agent.dispatch import CallLimit, Exchange
+from hostler.agent.dispatch import ExecutionScope, FunctionExchange
 from hostler.agent.socket_directory import Channel, FunctionSocket
 from hostler.bodies import BytesBody
 from hostler.call import build_call
 from hostler.errors import FunctionResponseError, FunctionResponseTooBig, FunctionWriteRequest
-from hostler.http1.client import Connection
+from hostler.http1.client import ClientConnection
 from tests.agent.fakes import BIG, StreamBody
 from tests.conftest import Logs
 
@@ -101,7 +101,9 @@ async def test_a_function_that_closes_within_a_small_request(tmp_path: Path) -> 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(close)
         with pytest.raises(FunctionWriteRequest):
-            await Exchange(channel, large, CallLimit(), max_body=0).run(trio.current_time())
+            await FunctionExchange(channel, large, ExecutionScope(), max_body=0).run(
+                trio.current_time()
+            )
     channel.close()
     sock.close()
 
@@ -126,7 +128,7 @@ async def test_an_answer_that_ends_too_early_is_an_error(tmp_path: Path) -> None
 @pytest.mark.parametrize("plain", [True, False], ids=["plain", "chunked"])
 async def test_an_answer_may_begin_within_the_request(plain: bool) -> None:
     here, there = trio.socket.socketpair()
-    connection = Connection(here._sock, 1000)  # type: ignore[attr-defined]
+    connection = ClientConnection(here._sock, 1000)  # type: ignore[attr-defined]
     peer = trio.SocketStream(there)
     for number in range(2):
         assert connection.begin(HEAD) == b""
@@ -160,7 +162,7 @@ async def test_what_is_left_of_an_answer_that_is_too_big_is_not_the_next_one(
         channel = Channel(function.socket, function.socket.connect(), 0)
         function.answers = [response(BIG)[:1000], response(b"second")]
         big = build_call([options.from_model(call_model())])
-        exchange = Exchange(channel, big, CallLimit(), max_body=900)
+        exchange = FunctionExchange(channel, big, ExecutionScope(), max_body=900)
         with pytest.raises(FunctionResponseTooBig):
             await exchange.run(trio.current_time())
         assert exchange.container_ok
@@ -171,7 +173,7 @@ async def test_what_is_left_of_an_answer_that_is_too_big_is_not_the_next_one(
 
 async def test_a_piece_is_whole_wherever_the_socket_cuts_it() -> None:
     here, there = trio.socket.socketpair()
-    connection = Connection(here._sock, 1000)  # type: ignore[attr-defined]
+    connection = ClientConnection(here._sock, 1000)  # type: ignore[attr-defined]
     peer = trio.SocketStream(there)
     assert connection.begin(HEAD) == b""
     await peer.receive_some()

@@ -15,7 +15,7 @@ from hostler.abc import Body
 from hostler.agent.socket_directory import Channel, FunctionSocket
 from hostler.bodies import BytesBody
 from hostler.errors import FunctionResponseError
-from hostler.http1.client import Connection, Stale
+from hostler.http1.client import ClientConnection, StaleConnection
 from tests.agent.fakes import StreamBody
 from tests.conftest import Logs
 
@@ -30,7 +30,7 @@ class RacingChannel(Channel):
         self._function = function
         self.race = False
 
-    def connection(self, now: float) -> Connection:
+    def connection(self, now: float) -> ClientConnection:
         connection = super().connection(now)
         if self.race:
             self.race = False
@@ -148,10 +148,10 @@ async def test_nothing_is_written_to_a_stale_connection(
     tmp_path: Path, what: Callable[[trio.SocketStream], Awaitable[None]]
 ) -> None:
     here, there = trio.socket.socketpair()
-    connection = Connection(here._sock, 1000)  # type: ignore[attr-defined]
+    connection = ClientConnection(here._sock, 1000)  # type: ignore[attr-defined]
     peer = trio.SocketStream(there)
     await what(peer)
-    with pytest.raises(Stale):
+    with pytest.raises(StaleConnection):
         connection.begin(HEAD, b"")
     connection.close()
     if what is _surplus:

@@ -16,7 +16,7 @@ from hostler.abc import LoadListener, Runner
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.pool import GrpcRunner, StaticPool, SweepPlacer, WarmPlacer
-from hostler.pool.dynamic import LoadNews, LoadWatch
+from hostler.pool.dynamic import LoadBroadcast, LoadWatch
 from hostler.testing import MemoryRunnerClient
 from tests.pool.fakes import make_call
 from tests.runner.runners import SimRunner, open_sim_runner
@@ -29,7 +29,7 @@ class HearingPool(StaticPool):
 
     def __init__(self, runner: Runner) -> None:
         super().__init__([runner])
-        self.news = LoadNews(self)
+        self.news = LoadBroadcast(self)
 
     def add_load_listener(self, listener: LoadListener) -> None:
         self.news.add(listener)

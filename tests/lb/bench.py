@@ -11,7 +11,7 @@ import trio
 import trio.lowlevel
 from prometheus_client import CollectorRegistry
 
-from hostler import Grace
+from hostler import DrainBudget
 from hostler.abc import (
     CallListener,
     CallOverrider,
@@ -43,7 +43,7 @@ async def open_bench(
     runner: FakeRunner,
     *,
     pool: FakePool | None = None,
-    grace: float | Grace = 30.0,
+    grace: float | DrainBudget = 30.0,
     config: LBConfig | None = None,
     placer_seconds: float = 5.0,
     call_overrider: CallOverrider | None = None,

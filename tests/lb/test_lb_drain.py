@@ -24,7 +24,7 @@ from hostler.errors import (
     ServerBusy,
     ServiceReservationFailure,
 )
-from hostler.lb import DrainReport, Footprint, LBAgent, LBStatistics
+from hostler.lb import DrainReport, LBAgent, LBStatistics, ResourceUse
 from tests.conftest import Logs
 from tests.pool.fakes import FakePool, FakeRunner, make_call
 
@@ -109,7 +109,7 @@ async def test_begin_and_end_of_a_drain_share_one_grace(autojump_clock: MockCloc
 
 
 async def test_a_clean_drain_reports_zeros(autojump_clock: MockClock, logs: Logs) -> None:
-    before = Footprint.now()
+    before = ResourceUse.now()
     async with open_bench(acknowledging(3)) as bench:
         await bench.agent.submit(make_call("sync"))
         await bench.agent.submit(make_call("detached", kind="detached"))
@@ -122,7 +122,7 @@ async def test_a_clean_drain_reports_zeros(autojump_clock: MockClock, logs: Logs
 
 
 async def test_a_report_tells_what_the_program_has_left() -> None:
-    before = Footprint.now()
+    before = ResourceUse.now()
     clean = DrainReport(seconds=1.0, completed=5)
     async with trio.open_nursery() as nursery:
         ours, theirs = socket.socketpair()

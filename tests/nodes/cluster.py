@@ -8,7 +8,7 @@ from pathlib import Path
 
 import trio
 
-from hostler.abc import CallListener, InnerAgent
+from hostler.abc import CallListener, RunnerAgent
 from hostler.call import PendingCall
 from hostler.functions import load_functions
 from hostler.runner import open_pure_runner
@@ -20,7 +20,7 @@ LONG_GRACE = ("--grace", str(2 * END_SECONDS))
 FUNCTIONS = "apps:\n- name: app\n  fns:\n  - {name: echo, image: 'echo:1'}\n"
 
 
-class RunnerAgent(ScriptedAgent, InnerAgent):
+class PlayedAgent(ScriptedAgent, RunnerAgent):
     """A scripted agent that a pure runner can use."""
 
     def add_listener(self, listener: CallListener) -> None:
@@ -36,10 +36,10 @@ async def hang(call: PendingCall) -> None:
 
 @asynccontextmanager
 async def open_cluster(
-    functions: Path, *args: str, agent: RunnerAgent | None = None, cwd: Path | None = None
-) -> AsyncIterator[tuple[NodeProcess, RunnerAgent, str]]:
+    functions: Path, *args: str, agent: PlayedAgent | None = None, cwd: Path | None = None
+) -> AsyncIterator[tuple[NodeProcess, PlayedAgent, str]]:
     """An LB process with one runner; also the path of the function."""
-    agent = agent or RunnerAgent()
+    agent = agent or PlayedAgent()
     path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
     async with (
         open_pure_runner(agent, "127.0.0.1:0", grace=0.1) as runner,

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.abc import CallListener, CallRequest, InnerAgent
+from hostler.abc import CallListener, CallRequest, RunnerAgent
 from hostler.bodies import ReplayBody
 from hostler.call import CallOption, PendingCall
 from hostler.errors import CallTimeout, RequestTooBig, ServerBusy
@@ -18,7 +18,7 @@ from tests.front._agent import TABLE, Handler, ScriptedAgent, echo
 from tests.front._asgi_client import AsgiRequest
 
 
-class ListeningAgent(ScriptedAgent, InnerAgent):
+class ListeningAgent(ScriptedAgent, RunnerAgent):
     """A scripted agent that tells its listeners of each call once it has a slot."""
 
     def __init__(self, handler: Handler = echo) -> None:

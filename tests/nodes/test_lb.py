@@ -21,7 +21,7 @@ from tests.pool.dns_server import open_dns_server
 from tests.wire.certificates import Files
 
 from ..cli._process import END_SECONDS, ends, ends_at_once, open_node
-from .cluster import FUNCTIONS, LONG_GRACE, RunnerAgent, hang, open_cluster
+from .cluster import FUNCTIONS, LONG_GRACE, PlayedAgent, hang, open_cluster
 
 
 @pytest.fixture
@@ -119,7 +119,7 @@ async def test_overrider_of_the_operator_from_the_working_directory(
 
 
 async def test_client_that_leaves_cancels_the_call_on_the_runner(functions: Path) -> None:
-    async with open_cluster(functions, agent=RunnerAgent(hang)) as (node, agent, path):
+    async with open_cluster(functions, agent=PlayedAgent(hang)) as (node, agent, path):
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
@@ -143,7 +143,7 @@ async def test_drain_waits_for_the_running_call(functions: Path) -> None:
         await go_on.wait()
         await echo(call)
 
-    async with open_cluster(functions, agent=RunnerAgent(handler)) as (node, agent, path):
+    async with open_cluster(functions, agent=PlayedAgent(handler)) as (node, agent, path):
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
@@ -167,7 +167,7 @@ async def test_drain_waits_for_the_running_call(functions: Path) -> None:
 async def test_end_is_bounded_though_a_call_hangs(
     functions: Path, args: tuple[str, ...], second: bool, code: int
 ) -> None:
-    async with open_cluster(functions, *args, agent=RunnerAgent(hang)) as (node, agent, path):
+    async with open_cluster(functions, *args, agent=PlayedAgent(hang)) as (node, agent, path):
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
@@ -220,7 +220,7 @@ async def test_waiting_calls_are_refused_in_a_drain(functions: Path) -> None:
 
 
 async def test_runners_by_name(functions: Path) -> None:
-    agent = RunnerAgent(echo)
+    agent = PlayedAgent(echo)
     async with open_dns_server() as dns, open_pure_runner(agent, "127.0.0.1:0") as runner:
         dns.set("runners.test", "A", ["127.0.0.1"])
         port = runner.address.rpartition(":")[2]
@@ -243,7 +243,7 @@ async def test_certificates_that_change(functions: Path, tmp_path: Path) -> None
     runner_files.write(old, cert=old.issue_cert("runner.test"))
     lb_files.write(old, cert=old.issue_cert("lb.test"))
     tls = wire.TLSFiles(runner_files.pki, wire.server_tls)
-    agent = RunnerAgent(echo)
+    agent = PlayedAgent(echo)
     async with open_pure_runner(agent, "127.0.0.1:0", ssl_context=tls) as runner:
         pki = lb_files.pki
         async with open_node(

@@ -26,7 +26,7 @@ from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType
-from hostler.pool.dynamic import LoadNews
+from hostler.pool.dynamic import LoadBroadcast
 from hostler.protocol import Headers, RunnerStatus
 
 Script = Callable[["FakeRunner", RunnerCall, Callable[[], None]], Awaitable[Outcome]]
@@ -173,7 +173,7 @@ class TellingPool(FakePool):
 
     def __init__(self, runners: list[Runner]) -> None:
         super().__init__(runners)
-        self.news = LoadNews(self)
+        self.news = LoadBroadcast(self)
 
     def add_load_listener(self, listener: LoadListener) -> None:
         self.news.add(listener)

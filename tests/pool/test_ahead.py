@@ -14,7 +14,16 @@ from hostler.call import PendingCall, Timings
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.placer import need_of
-from hostler.pool.waiting_room import MAX_RUN_SECONDS, RUNS, Ahead, Ladder, Line, Room, Turn, Waiter
+from hostler.pool.waiting_room import (
+    MAX_RUN_SECONDS,
+    RUNS,
+    CallQueue,
+    QueuedCall,
+    RetryBackoff,
+    RunnerBacklog,
+    Turn,
+    WaitingRoom,
+)
 from hostler.protocol import LoadHint
 
 from .fakes import FakePool, FakeRunner, make_call
@@ -24,7 +33,7 @@ RUNNER = FakeRunner("r:1")
 
 
 def test_two_calls_per_container_may_be_there() -> None:
-    ahead = Ahead()
+    ahead = RunnerBacklog()
     assert ahead.patience("r:1", 0.1) == 0
     ahead.learn(RUNNER, 2)
     for _ in range(4):
@@ -41,7 +50,7 @@ def test_two_calls_per_container_may_be_there() -> None:
 
 
 def test_only_short_calls_wait_and_not_for_long() -> None:
-    ahead = Ahead()
+    ahead = RunnerBacklog()
     ahead.learn(RUNNER, 1)
     assert ahead.patience("r:1", 0.1) == pytest.approx(RUNS * 0.1)
     assert ahead.patience("r:1", MAX_RUN_SECONDS) == RUNS * MAX_RUN_SECONDS
@@ -53,7 +62,7 @@ def test_only_short_calls_wait_and_not_for_long() -> None:
 
 
 def test_where_other_balancers_want_in_there_is_a_share() -> None:
-    ahead = Ahead()
+    ahead = RunnerBacklog()
     ahead.learn(RUNNER, 4, 2)
     assert (ahead.share("r:1"), ahead.share("r:2")) == (2, 0)
     for count in range(4):
@@ -69,7 +78,7 @@ def test_where_other_balancers_want_in_there_is_a_share() -> None:
 class Row:
     """A line of a room, in which a test lets calls stand, and the turns that they get."""
 
-    def __init__(self, nursery: trio.Nursery, room: Room, line: Line) -> None:
+    def __init__(self, nursery: trio.Nursery, room: WaitingRoom, line: CallQueue) -> None:
         self.room, self.line = room, line
         self.turns: list[Turn | None] = []
         self._nursery = nursery
@@ -84,20 +93,22 @@ class Row:
     async def _wait(self, scope: trio.CancelScope) -> None:
         now = trio.current_time()
         with scope:
-            self.turns.append(await Waiter(self.line, self.room.ticket(), now, now + 1e6).wait())
+            self.turns.append(
+                await QueuedCall(self.line, self.room.ticket(), now, now + 1e6).wait()
+            )
 
     @property
     def in_flight(self) -> int:
         return self.line.ahead.in_flight(RUNNER.address)
 
     def end_call(self) -> None:
-        """A call of the line ends at the runner, as `Trying` tells of it."""
+        """A call of the line ends at the runner, as `Attempter` tells of it."""
         self.room.freed(RUNNER, self.line)
         self.line.ahead.end(RUNNER.address)
 
 
 def test_who_waits_on_runners_and_where_the_next_waits_for_the_shortest_time() -> None:
-    ahead, other = Ahead(), FakeRunner("r:2")
+    ahead, other = RunnerBacklog(), FakeRunner("r:2")
     assert (ahead.behind, ahead.shortest(), ahead.starting()) == (0, None, 0)
     ahead.learn(RUNNER, 2)
     ahead.learn(other, 4, starting=3)
@@ -122,7 +133,7 @@ KEY = "key"
 
 @asynccontextmanager
 async def open_row(*, slots: int, standing: int, running: int = 0) -> AsyncIterator[Row]:
-    room = Room(lambda: Ladder(1e6, 1e6, lambda: 1.0))
+    room = WaitingRoom(lambda: RetryBackoff(1e6, 1e6, lambda: 1.0))
     with room.line(KEY) as line:
         line.ahead.learn(RUNNER, slots)
         for _ in range(running):
@@ -168,7 +179,7 @@ async def test_a_single_container_has_a_next_call_as_well() -> None:
 async def test_nothing_is_sent_ahead_while_another_line_waits() -> None:
     async with open_row(slots=2, standing=3, running=2) as row:
         with row.room.line("other") as other:
-            row._nursery.start_soon(Waiter(other, row.room.ticket(), 0, 1e9).wait)
+            row._nursery.start_soon(QueuedCall(other, row.room.ticket(), 0, 1e9).wait)
             await wait_all_tasks_blocked()
             other.refuse(trio.current_time(), 0, gentle=False)
             row.end_call()
@@ -257,12 +268,12 @@ START = 0.5
 
 
 @asynccontextmanager
-async def line_of(placer: SweepPlacer, pool: FakePool) -> AsyncIterator[Line]:
+async def line_of(placer: SweepPlacer, pool: FakePool) -> AsyncIterator[CallQueue]:
     """The line of `make_call`, whose calls must all be over at the end."""
     room = placer._open_room(pool)
     with room.line(need_of(make_call()).key) as line:
         yield line
-        assert repr(line.ahead) == "<Ahead in_flight=0>"
+        assert repr(line.ahead) == "<RunnerBacklog in_flight=0>"
     del placer._rooms[id(pool)]
     assert is_idle(placer)
 

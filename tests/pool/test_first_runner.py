@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from trio.testing import MockClock
 
 from hostler.abc import Placed, Runner, RunnerCall
-from hostler.pool import BoundedPlacer, Need, StaticPool, SweepPlacer, WarmPlacer, need_of
+from hostler.pool import BoundedPlacer, CallNeed, StaticPool, SweepPlacer, WarmPlacer, need_of
 from hostler.pool.attempts import Candidates
 from hostler.protocol import LoadHint
 
@@ -21,7 +21,7 @@ class Watched(WarmPlacer):
     orders = 0
 
     def at_once(
-        self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
+        self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
         return super().at_once(call, need, runners, now)
 
@@ -45,7 +45,7 @@ class NowFirst(LastFirst):
     """Knows the first of it, too."""
 
     def at_once(
-        self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
+        self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
         return runners[0]
 

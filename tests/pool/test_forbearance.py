@@ -15,7 +15,7 @@ from hostler._concurrency.nurseries import open_background
 from hostler.abc import Runner, RunnerCall
 from hostler.call import Timings
 from hostler.config import PoolConfig
-from hostler.pool import LoadBook, NaivePlacer, Need, SweepPlacer, WarmPlacer
+from hostler.pool import CallNeed, LoadTracker, NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.dynamic import LoadWatch
 from hostler.pool.load_tracker import MAX_FORBEARANCE
 from hostler.protocol import LoadHint
@@ -24,12 +24,12 @@ from .fakes import TellingPool, make_call
 from .placers import make
 
 MIB = 2**20
-FN = Need("fn", memory=100 * MIB, idle_seconds=30)
+FN = CallNeed("fn", memory=100 * MIB, idle_seconds=30)
 
 
 @pytest.mark.parametrize(("run", "seconds"), [(0.01, 1.02), (2.0, 5.0), (30.0, MAX_FORBEARANCE)])
 def test_who_takes_long_anyhow_waits_longer(run: float, seconds: float) -> None:
-    policies = LoadBook().policies
+    policies = LoadTracker().policies
     assert policies.forbearance(FN) == 0
     start = round(COLD_SECONDS * 1e9)
     timings = Timings(execution_ns=round(run * 1e9), scheduler_ns=start, ctr_create_ns=start)
@@ -38,7 +38,7 @@ def test_who_takes_long_anyhow_waits_longer(run: float, seconds: float) -> None:
 
 
 def test_a_runner_is_full_for_gentle_calls_before_it_is_for_others() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     known = LoadHint(
         free_memory=50 * MIB, reclaimable_memory=150 * MIB, worthy_memory=120 * MIB, complete=True
     )
@@ -54,7 +54,7 @@ def test_a_runner_is_full_for_gentle_calls_before_it_is_for_others() -> None:
 
 
 def test_cpus_that_are_worth_keeping_are_not_for_gentle_calls() -> None:
-    book, need = LoadBook(), Need("fn", memory=MIB, idle_seconds=30, cpus=500)
+    book, need = LoadTracker(), CallNeed("fn", memory=MIB, idle_seconds=30, cpus=500)
     hint = LoadHint(free_memory=MIB, free_cpus=100, reclaimable_cpus=900, worthy_cpus=600)
     book.note("a", hint, 0)
     assert not book.is_full("a", need, 0)

@@ -9,21 +9,21 @@ from trio.testing import MockClock
 
 from hostler.abc import NotPlaced, Placed
 from hostler.errors import ServerBusy
-from hostler.pool import LoadBook, NaivePlacer, Need, StaticPool, SweepPlacer, WarmPlacer
-from hostler.pool.waiting_room import Ladder, Room, Turn, Waiter
+from hostler.pool import CallNeed, LoadTracker, NaivePlacer, StaticPool, SweepPlacer, WarmPlacer
+from hostler.pool.waiting_room import QueuedCall, RetryBackoff, Turn, WaitingRoom
 from hostler.protocol import LEAVE_SECONDS, LoadHint
 from hostler.testing import FakeRunner, fake_call
 
-FN = Need("fn", memory=100, idle_seconds=30)
+FN = CallNeed("fn", memory=100, idle_seconds=30)
 
 
 def hint(*, leave: bool = False) -> LoadHint:
     return LoadHint(active=3, free_cpus=8, free_memory=1000, leave=leave)
 
 
-def book_after(outcome: Placed | NotPlaced) -> LoadBook:
+def book_after(outcome: Placed | NotPlaced) -> LoadTracker:
     """Of an LB of which one of two calls at the runner ``a``, which tells its load, has ended."""
-    book = LoadBook()
+    book = LoadTracker()
     book.begin("a", FN, 0)
     book.begin("a", FN, 0)
     book.note("a", hint(), 0)
@@ -53,9 +53,9 @@ async def test_a_place_that_is_left_is_offered_to_nobody(autojump_clock: MockClo
     runner, turns = FakeRunner("a:1"), list[Turn | None]()
 
     async def wait(number: int) -> None:
-        turns.append(await Waiter(line, number, 0.0, 1e9).wait())
+        turns.append(await QueuedCall(line, number, 0.0, 1e9).wait())
 
-    room = Room(lambda: Ladder(1e6, 1e6, lambda: 1.0))
+    room = WaitingRoom(lambda: RetryBackoff(1e6, 1e6, lambda: 1.0))
     with room.line("fn") as line:
         line.ahead.learn(runner, 2)
         line.ahead.begin(runner.address)

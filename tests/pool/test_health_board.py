@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from hostler.config import PoolConfig
-from hostler.pool.health import FIRST_SHARE, MIN_SAMPLES, Change, HealthBoard
+from hostler.pool.health import FIRST_SHARE, MIN_SAMPLES, HealthChange, HealthTracker
 
 CONFIG = PoolConfig(eject_failures=3, eject_faults=5, eject_interval=10, slow_start=4)
 
 
-def board(*names: str, config: PoolConfig = CONFIG) -> tuple[HealthBoard, list[Change]]:
-    changes: list[Change] = []
-    made = HealthBoard(config, changes.append)
+def board(*names: str, config: PoolConfig = CONFIG) -> tuple[HealthTracker, list[HealthChange]]:
+    changes: list[HealthChange] = []
+    made = HealthTracker(config, changes.append)
     for name in names:
         made.join(name)
     return made, changes
@@ -34,8 +34,8 @@ def test_failures_in_a_row_eject_and_an_answer_brings_back() -> None:
     assert health.share("a", 104) == 1
     assert health.all_sound
     assert changes == [
-        Change("a", "ejected", "refused", "unreachable"),
-        Change("a", "back", "it answers"),
+        HealthChange("a", "ejected", "refused", "unreachable"),
+        HealthChange("a", "back", "it answers"),
     ]
 
 
@@ -91,7 +91,7 @@ def test_leaving_runners_bring_others_back() -> None:
     health.failed("b", 2, "refused")
     health.leave("c")
     assert (health.share("a", 3), health.share("b", 3)) == (1, 0)
-    assert changes[-1] == Change("a", "back", "too few others are left")
+    assert changes[-1] == HealthChange("a", "back", "too few others are left")
 
 
 def test_its_own_word_needs_no_room_and_no_proof() -> None:
@@ -112,7 +112,7 @@ def test_a_word_holds_as_long_as_it_can_be_renewed() -> None:
     health.fell_silent("a", 2)
     health.fell_silent("a", 3)
     assert health.share("a", 2) == pytest.approx(FIRST_SHARE)
-    assert changes[1:] == [Change("a", "back", "it tells no more")]
+    assert changes[1:] == [HealthChange("a", "back", "it tells no more")]
 
 
 def test_one_that_refuses_and_is_ejected_needs_both_to_end() -> None:
@@ -124,7 +124,7 @@ def test_one_that_refuses_and_is_ejected_needs_both_to_end() -> None:
     assert health.share("a", 12) == pytest.approx(FIRST_SHARE)
 
 
-def feed(health: HealthBoard, name: str, now: float, overhead: float, count: int) -> None:
+def feed(health: HealthTracker, name: str, now: float, overhead: float, count: int) -> None:
     for _ in range(count):
         health.succeeded(name, now, overhead)
 
@@ -134,7 +134,7 @@ def test_one_far_slower_than_the_others_is_ejected() -> None:
     for name in "bc":
         feed(health, name, 0, 0.05, MIN_SAMPLES)
     feed(health, "a", 1, 1.2, MIN_SAMPLES)
-    assert changes == [Change("a", "ejected", "1.2 s where others take less", "slow")]
+    assert changes == [HealthChange("a", "ejected", "1.2 s where others take less", "slow")]
     assert health.share("a", 10.9) == 0
     assert health.share("a", 11) == pytest.approx(FIRST_SHARE)
 
@@ -189,10 +189,10 @@ class Histories(RuleBasedStateMachine):
         super().__init__()
         self.now = 0.0
         self.members: set[str] = set()
-        self.away: dict[str, Change] = {}
-        self.health = HealthBoard(CONFIG, self._note)
+        self.away: dict[str, HealthChange] = {}
+        self.health = HealthTracker(CONFIG, self._note)
 
-    def _note(self, change: Change) -> None:
+    def _note(self, change: HealthChange) -> None:
         assert change.key in self.members
         if change.kind != "back":
             self.away[str(change.key)] = change

@@ -15,8 +15,8 @@ from hostler.pool import PoolMetrics, discovery, open_dynamic_pool
 from hostler.pool import dynamic as watch
 from hostler.pool.discovery import Discovery
 from hostler.pool.dns import Resolver
-from hostler.pool.health import HealthBoard
-from hostler.pool.targets import Found, NameTarget, ServiceTarget
+from hostler.pool.health import HealthTracker
+from hostler.pool.targets import NameTarget, ResolvedTarget, ServiceTarget
 
 from .fakes import FakeRunner
 from .fleet import Fleet, Host
@@ -27,14 +27,14 @@ SEEDS = (1, 2, 3)
 async def knocks(seed: int) -> list[float]:
     """Seconds between tries to reach a runner that can't be reached."""
     config = PoolConfig(health_watch=False, probe_interval=1.0)
-    board = HealthBoard(config, lambda change: None)
+    board = HealthTracker(config, lambda change: None)
     runner = Host("away:1")
     runner.change(up=False)
     board.join(runner)
     board.join(FakeRunner("other:1"))
     for _ in range(config.eject_failures):
         board.failed(runner, trio.current_time(), "away")
-    watched = watch.RunnerWatch(runner, board, config, random.Random(seed))
+    watched = watch.HealthWatch(runner, board, config, random.Random(seed))
     watched.note_ejection()
     with trio.move_on_after(30):
         await watched.run()
@@ -64,9 +64,9 @@ class Answering(Resolver):
         self.ttl = ttl
         self.asked: list[float] = []
 
-    async def find(self, target: NameTarget | ServiceTarget) -> Found:
+    async def find(self, target: NameTarget | ServiceTarget) -> ResolvedTarget:
         self.asked.append(trio.current_time())
-        return Found({"a:1": "r.test"}, self.ttl)
+        return ResolvedTarget({"a:1": "r.test"}, self.ttl)
 
 
 async def lookups(seed: int, ttl: float) -> list[float]:

@@ -10,7 +10,7 @@ from trio.testing import MockClock
 
 from hostler.abc import Outcome, RunnerCall
 from hostler.config import PoolConfig
-from hostler.pool.health import Change, HealthBoard, JudgedRunner
+from hostler.pool.health import HealthChange, HealthTracker, JudgedRunner
 
 from .fakes import FakeRunner, Script, make_call
 
@@ -47,8 +47,8 @@ async def take_and_hang(
 async def test_a_runner_that_does_not_take_calls_is_ejected(
     autojump_clock: MockClock, script: Script, seconds: float, ejected: bool
 ) -> None:
-    changes: list[Change] = []
-    board = HealthBoard(PoolConfig(eject_failures=1), changes.append)
+    changes: list[HealthChange] = []
+    board = HealthTracker(PoolConfig(eject_failures=1), changes.append)
     runner = JudgedRunner(FakeRunner(script=script), board)
     board.join(runner)
     board.join("another")

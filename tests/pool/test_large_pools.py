@@ -15,16 +15,16 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Placed, Runner
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
-from hostler.pool import LoadBook, Need, StaticPool, WarmPlacer
-from hostler.pool.load_tracker import RoomIndex
+from hostler.pool import CallNeed, LoadTracker, StaticPool, WarmPlacer
+from hostler.pool.load_tracker import FreeMemoryIndex
 from hostler.pool.placer import PROBES
-from hostler.pool.runner_set import MAX_FLEETS, NEAR, Fleet, Fleets, ranking
-from hostler.pool.waiting_room import Ladder, Line, Room, Waiter
+from hostler.pool.runner_set import MAX_FLEETS, NEAR, RunnerSet, RunnerSets, ranking
+from hostler.pool.waiting_room import CallQueue, QueuedCall, RetryBackoff, WaitingRoom
 from hostler.protocol import LoadHint
 
 from .fakes import FakeRunner, TellingPool, fresh_metrics, make_call
 
-FN = Need("fn", memory=100, idle_seconds=30)
+FN = CallNeed("fn", memory=100, idle_seconds=30)
 MIB = 2**20
 sizes = st.one_of(st.integers(-5, 40), st.integers(0, 2**40))
 
@@ -41,7 +41,7 @@ def runners_of(count: int) -> tuple[Runner, ...]:
 def test_the_index_finds_those_with_enough(
     steps: list[tuple[str, int | None]], asked: int, count: int
 ) -> None:
-    index, known = RoomIndex(), dict[str, int]()
+    index, known = FreeMemoryIndex(), dict[str, int]()
     for address, memory in steps:
         if memory is None:
             index.drop(address)
@@ -62,7 +62,7 @@ def test_the_index_finds_those_with_enough(
 
 
 def test_the_index_prefers_the_tightest_and_spreads_over_equals() -> None:
-    index, rng = RoomIndex(), random.Random(1)
+    index, rng = FreeMemoryIndex(), random.Random(1)
     for number in range(100):
         index.put(f"tight{number}", 130)
         index.put(f"wide{number}", 1000)
@@ -82,10 +82,10 @@ def test_the_full_lines_are_in_order_of_their_heads(steps: list[tuple[int, bool,
 
 
 def _check_order(steps: list[tuple[int, bool, int]]) -> None:
-    room = Room(lambda: Ladder(0.01, 0.5, lambda: 1.0))
+    room = WaitingRoom(lambda: RetryBackoff(0.01, 0.5, lambda: 1.0))
     occupied = room.occupied
-    lines = [Line(room, Ladder(0.01, 0.5, lambda: 1.0)) for _ in range(4)]
-    standing: dict[Line, list[Waiter]] = {line: [] for line in lines}
+    lines = [CallQueue(room, RetryBackoff(0.01, 0.5, lambda: 1.0)) for _ in range(4)]
+    standing: dict[CallQueue, list[QueuedCall]] = {line: [] for line in lines}
     for line in lines:
         line.full = True
     tickets = set[int]()
@@ -93,7 +93,7 @@ def _check_order(steps: list[tuple[int, bool, int]]) -> None:
         line = lines[which]
         if comes and number not in tickets:
             tickets.add(number)
-            waiter = Waiter(line, number, 0.0, math.inf)
+            waiter = QueuedCall(line, number, 0.0, math.inf)
             line.join(waiter)
             line.full = True
             occupied.note(line)
@@ -112,7 +112,7 @@ def _check_order(steps: list[tuple[int, bool, int]]) -> None:
 @given(key=st.text(max_size=5), count=st.integers(0, 60))
 def test_a_fleet_knows_each_functions_order(key: str, count: int) -> None:
     runners = runners_of(count)
-    fleet = Fleet(runners)
+    fleet = RunnerSet(runners)
     order = [runners[index] for index in ranking(key, [one.address for one in runners])]
     assert list(fleet.near(key)) == order[:NEAR]
     for _ in range(2):  # found out, and remembered
@@ -122,14 +122,14 @@ def test_a_fleet_knows_each_functions_order(key: str, count: int) -> None:
 
 def test_runners_with_the_same_address_are_all_in_the_order() -> None:
     one, other = FakeRunner("same:1"), FakeRunner("same:1")
-    fleet = Fleet((one, other))
+    fleet = RunnerSet((one, other))
     assert list(fleet.preferred("fn")) == [one, other]
     assert fleet.find("same:1") is one
 
 
 def test_lists_that_come_again_are_recognised() -> None:
     runners = runners_of(3)
-    fleets = Fleets()
+    fleets = RunnerSets()
     assert fleets.of(runners) is fleets.of(list(runners))
     some = fleets.of(runners[:2])
     assert fleets.of(runners[:2]) is some is not fleets.of(runners)
@@ -149,7 +149,7 @@ def test_lists_that_come_again_are_recognised() -> None:
     )
 )
 def test_the_books_sums_are_those_of_its_runners(steps: list[tuple[str, str, int]]) -> None:
-    book, now, under_way = LoadBook(), 0.0, dict.fromkeys("abc", 0)
+    book, now, under_way = LoadTracker(), 0.0, dict.fromkeys("abc", 0)
     for step, address, number in steps:
         load = LoadHint(active=number, free_memory=50 * number, free_cpus=8)
         if step == "begin":
@@ -185,7 +185,7 @@ class Counting(WarmPlacer):
 
     asked = 0
 
-    def _is_full(self, need: Need, runner: Runner, now: float, *, gentle: bool) -> bool:
+    def _is_full(self, need: CallNeed, runner: Runner, now: float, *, gentle: bool) -> bool:
         self.asked += 1
         return super()._is_full(need, runner, now, gentle=gentle)
 

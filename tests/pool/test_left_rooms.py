@@ -9,7 +9,7 @@ import weakref
 from trio.testing import MockClock
 
 from hostler.abc import LoadListener
-from hostler.pool.waiting_room import MAX_LEFT, Ladder, Line, Room
+from hostler.pool.waiting_room import MAX_LEFT, CallQueue, RetryBackoff, WaitingRoom
 
 from .fakes import FakePool, FakeRunner, make_call
 from .placers import is_idle, make
@@ -17,11 +17,11 @@ from .placers import is_idle, make
 ADDRESS = "r:1"
 
 
-def make_room() -> Room:
-    return Room(lambda: Ladder(1.0, 8.0, lambda: 1.0))
+def make_room() -> WaitingRoom:
+    return WaitingRoom(lambda: RetryBackoff(1.0, 8.0, lambda: 1.0))
 
 
-def spoil(line: Line) -> None:
+def spoil(line: CallQueue) -> None:
     """All that calls of a line can leave behind."""
     line.ahead.learn(FakeRunner(ADDRESS), 2, share=3)
     line.pool_trouble = "no subnet"
@@ -32,7 +32,7 @@ def spoil(line: Line) -> None:
 
 
 def test_a_line_that_was_left_is_as_a_new_one() -> None:
-    room, fresh = make_room(), Line(make_room(), Ladder(1.0, 8.0, lambda: 1.0))
+    room, fresh = make_room(), CallQueue(make_room(), RetryBackoff(1.0, 8.0, lambda: 1.0))
     with room.line("a") as left:
         spoil(left)
         room.probe_at = 100.0
@@ -47,7 +47,7 @@ def test_a_line_that_was_left_is_as_a_new_one() -> None:
             one.ladder.refuse(14.5)  # nobody has waited yet
             assert one.ladder.next_at == -math.inf
             one.ladder.begin(15.0)
-            assert repr(one.ladder) == "<Ladder interval=1.0 width=1 lost=0>"
+            assert repr(one.ladder) == "<RetryBackoff interval=1.0 width=1 lost=0>"
             assert one.ladder.next_at == 16.0
 
 

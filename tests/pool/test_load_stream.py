@@ -14,7 +14,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 from hostler.abc import Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import RunnerClosed
-from hostler.pool import LoadBook, NaivePlacer, Need
+from hostler.pool import CallNeed, LoadTracker, NaivePlacer
 from hostler.pool.dynamic import LoadWatch
 from hostler.pool.placer import PROBES
 from hostler.protocol import EngagementFailed, LoadHint, NotSent
@@ -23,7 +23,7 @@ from .fakes import FakeRunner, TellingPool, fresh_metrics, make_call
 from .placers import is_idle, make, occupy
 
 MIB = 2**20
-FN = Need("fn", memory=128 * MIB, idle_seconds=30)
+FN = CallNeed("fn", memory=128 * MIB, idle_seconds=30)
 FULL = LoadHint(complete=True)
 
 
@@ -32,7 +32,7 @@ def room(megabytes: int) -> LoadHint:
 
 
 def test_a_runner_that_tells_is_full_or_not() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     assert not book.is_full("a", FN, 0)
     book.note("a", room(100), 0)
     assert book.is_full("a", FN, 1000)  # this does not age
@@ -45,7 +45,7 @@ def test_a_runner_that_tells_is_full_or_not() -> None:
 
 
 def test_a_runner_that_is_not_heard_any_more_is_not_known_to_be_full() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     book.note("a", FULL, 0)
     book.note("a", None, 0)
     book.note("b", None, 0)
@@ -54,7 +54,7 @@ def test_a_runner_that_is_not_heard_any_more_is_not_known_to_be_full() -> None:
 
 
 def test_a_runner_without_cpus_is_full_for_who_needs_them() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     two = attrs.evolve(FN, key="two", cpus=2000)
     book.note("a", LoadHint(free_memory=2**30, free_cpus=1000, complete=True), 0)
     assert (book.is_full("a", two, 0), book.is_full("a", FN, 0)) == (True, False)
@@ -152,11 +152,11 @@ async def test_news_are_repeated_to_new_listeners_that_are_not_kept_alive() -> N
     pool.add_load_listener(placer)
     pool.add_load_listener(placer)
     assert placer.loads.is_full(runner.address, FN, 0)
-    assert repr(pool.news) == "<LoadNews listeners=1 runners=1>"
+    assert repr(pool.news) == "<LoadBroadcast listeners=1 runners=1>"
     del placer
     gc.collect()
     pool.news.tell(runner, None)
-    assert repr(pool.news) == "<LoadNews listeners=0 runners=0>"
+    assert repr(pool.news) == "<LoadBroadcast listeners=0 runners=0>"
 
 
 class Speaker(FakeRunner):

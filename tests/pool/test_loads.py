@@ -19,13 +19,20 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Outcome, Placed
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionFailed, ServerBusy
-from hostler.pool import BoundedPlacer, LeastLoadedPlacer, LoadBook, Need, SweepPlacer, WarmPlacer
+from hostler.pool import (
+    BoundedPlacer,
+    CallNeed,
+    LeastLoadedPlacer,
+    LoadTracker,
+    SweepPlacer,
+    WarmPlacer,
+)
 from hostler.pool.load_tracker import (
     CROSSING_SECONDS,
     FULL_SECONDS,
     HINT_SECONDS,
     MAX_NEEDS,
-    WarmIndex,
+    IdleIndex,
 )
 from hostler.pool.placers import better_of_two, load_limit, within
 from hostler.pool.runner import outcome_of
@@ -33,20 +40,22 @@ from hostler.protocol import MAX_WARM_KEYS, Finished, LoadHint
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
 
-FN = Need("fn", memory=100, idle_seconds=30)
-OTHER = Need("other", memory=100, idle_seconds=30)
-BIG = Need("big", memory=1000, idle_seconds=30)
+FN = CallNeed("fn", memory=100, idle_seconds=30)
+OTHER = CallNeed("other", memory=100, idle_seconds=30)
+BIG = CallNeed("big", memory=1000, idle_seconds=30)
 BUSY = NotPlaced(ServerBusy())
 
 
-def ended(book: LoadBook, outcome: Outcome | None, *, need: Need = FN, now: float = 0) -> None:
+def ended(
+    book: LoadTracker, outcome: Outcome | None, *, need: CallNeed = FN, now: float = 0
+) -> None:
     """A call goes to ``a`` and ends."""
     book.begin("a", need, now)
     book.end("a", need, outcome, now)
 
 
 def test_own_calls_count_while_they_are_there() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     book.begin("a", FN, 0)
     book.begin("a", OTHER, 0)
     assert (book.load("a", FN, 0), book.load("b", FN, 0)) == (2, 0)
@@ -57,7 +66,7 @@ def test_own_calls_count_while_they_are_there() -> None:
 
 
 def test_a_foreign_runner_is_warm_where_a_call_ended_well() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     ended(book, Placed(FunctionFailed()))
     assert not book.warm(FN, 0, 9)
     ended(book, Placed())
@@ -71,7 +80,7 @@ def test_a_foreign_runner_is_warm_where_a_call_ended_well() -> None:
 
 
 def test_a_nack_tells_that_nothing_is_warm_and_that_it_is_full_for_a_while() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     ended(book, Placed())
     ended(book, BUSY)
     assert not book.warm(FN, 0, 9)
@@ -83,7 +92,7 @@ def test_a_nack_tells_that_nothing_is_warm_and_that_it_is_full_for_a_while() -> 
 
 
 def test_a_nack_of_a_big_call_says_nothing_of_a_small_one() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     ended(book, BUSY, need=BIG)
     assert book.load("a", BIG, 0) == math.inf
     assert book.load("a", FN, 0) == 0
@@ -93,7 +102,7 @@ def test_a_nack_of_a_big_call_says_nothing_of_a_small_one() -> None:
 
 
 def test_an_ended_call_makes_room() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     book.begin("a", FN, 0)
     ended(book, BUSY)
     book.end("a", FN, Placed(), 0.1)
@@ -101,7 +110,7 @@ def test_an_ended_call_makes_room() -> None:
 
 
 def test_hints_are_believed_for_a_while() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     book.begin("a", FN, 0)
     hint = LoadHint(active=5, free_memory=150, slot=b"k", warm={b"k": 2})
     ended(book, Placed(load=hint))
@@ -117,7 +126,7 @@ def test_hints_are_believed_for_a_while() -> None:
 
 
 def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     for need, slot in ((FN, b"1"), (OTHER, b"2")):
         hint = LoadHint(slot=slot, warm={slot: 1})
         ended(book, Placed(load=hint), need=need)
@@ -132,7 +141,7 @@ def test_a_complete_hint_replaces_what_was_known_of_that_runner_only() -> None:
 
 
 def test_a_hint_that_is_full_says_nothing_about_others() -> None:
-    book = LoadBook()
+    book = LoadTracker()
     for need, slot in ((FN, b"1"), (OTHER, b"2")):
         ended(book, Placed(load=LoadHint(slot=slot, warm={slot: 1})), need=need)
     others = {b"x%d" % number: 1 for number in range(MAX_WARM_KEYS - 1)}
@@ -145,7 +154,7 @@ def test_a_hint_that_is_full_says_nothing_about_others() -> None:
 
 def test_a_list_of_all_containers_may_be_older_than_the_ends_of_other_calls() -> None:
     """Calls that end together are told of in any order."""
-    book = LoadBook()
+    book = LoadTracker()
     ended(book, Placed(load=LoadHint(slot=b"1", warm={b"1": 1})))
     book.note("a", LoadHint(warm={b"2": 1}, complete=True), CROSSING_SECONDS / 2)
     assert book.warm(FN, 0, 9) == ["a"]
@@ -166,9 +175,9 @@ def test_a_finished_frame_brings_the_hint_and_a_nack_its_advice() -> None:
 
 
 def test_what_is_remembered_is_bounded() -> None:
-    index = WarmIndex()
+    index = IdleIndex()
     for number in range(MAX_NEEDS + 100):
-        need = Need(number, memory=1, idle_seconds=1e9)
+        need = CallNeed(number, memory=1, idle_seconds=1e9)
         index.learn(b"%d" % number, need)
         index.set("a", need, 1, 0)
         index.set("b", need, 1, 0)
@@ -181,10 +190,10 @@ def test_what_is_remembered_is_bounded() -> None:
 
 
 def test_needs_without_a_container_make_no_other_be_forgotten() -> None:
-    index = WarmIndex()
+    index = IdleIndex()
     index.set("a", FN, 1, 0)
     for number in range(MAX_NEEDS + 100):
-        need = Need(number, memory=1, idle_seconds=30)
+        need = CallNeed(number, memory=1, idle_seconds=30)
         index.set("a", need, 1, 0)
         assert index.take("a", need, 0)
     assert index.count("a", FN, 0) == 1
@@ -196,7 +205,7 @@ def test_what_a_runner_has_warm_is_kept_once() -> None:
     class Map(dict[bytes, int]):
         """That can be referred to weakly."""
 
-    book, warm = LoadBook(), Map({b"x": 3})
+    book, warm = LoadTracker(), Map({b"x": 3})
     book._warm.learn(b"x", FN)
     kept = weakref.ref(warm)
     book.note("a", LoadHint(free_memory=5, warm=warm, complete=True), 0)
@@ -220,8 +229,8 @@ def test_what_a_runner_has_warm_is_kept_once() -> None:
     )
 )
 def test_both_sides_of_the_index_agree(steps: list[tuple[str, str, int, int, float]]) -> None:
-    needs = [Need(number, memory=1, idle_seconds=10) for number in range(3)]
-    index, now = WarmIndex(), 0.0
+    needs = [CallNeed(number, memory=1, idle_seconds=10) for number in range(3)]
+    index, now = IdleIndex(), 0.0
     for need in needs[:2]:
         index.learn(b"%d" % need.memory, need)
     for step, address, number, count, pause in steps:

@@ -7,20 +7,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.rules import Cursor, decode_cursor, encode_cursor, errors, parse_per_page
+from hostler.rules import PageCursor, decode_cursor, encode_cursor, errors, parse_per_page
 
 TEXTS = st.text(st.characters(exclude_characters="\0", codec="utf-8"), max_size=20)
 
 
 @given(TEXTS, TEXTS)
 def test_cursors_come_back(name: str, id: str) -> None:
-    assert decode_cursor(encode_cursor(Cursor(name, id))) == Cursor(name, id)
+    assert decode_cursor(encode_cursor(PageCursor(name, id))) == PageCursor(name, id)
 
 
 @given(TEXTS)
 def test_a_cursor_of_a_name_is_fns(name: str) -> None:
     expected = base64.urlsafe_b64encode(name.encode()).decode().rstrip("=")
-    assert encode_cursor(Cursor(name)) == expected
+    assert encode_cursor(PageCursor(name)) == expected
 
 
 @given(st.text(max_size=20))

@@ -9,7 +9,7 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from hostler.abc import End
-from hostler.agent import Output
+from hostler.agent import OutputPiece
 from hostler.metrics import AgentMetrics
 from hostler.protocol import LogAck, LogChannel, LogContainer, LogMessage, LogStart
 from hostler.runner import FunctionLogs
@@ -27,8 +27,8 @@ def output(
     stderr: bool = False,
     running: bool = True,
     ends: End = "",
-) -> Output:
-    return Output(container, "app", "fn", call, data, stderr, running=running, ends=ends)
+) -> OutputPiece:
+    return OutputPiece(container, "app", "fn", call, data, stderr, running=running, ends=ends)
 
 
 class Collector(LogChannel):

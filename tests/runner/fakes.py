@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 
 import trio
 
-from hostler.abc import CallListener, InnerAgent
+from hostler.abc import CallListener, RunnerAgent
 from hostler.call import CallOption, PendingCall, build_call
 from hostler.protocol import (
     ClientFrame,
@@ -95,7 +95,7 @@ async def echo(call: PendingCall) -> None:
         await call.writer.write(bytes(chunk))
 
 
-class ToldAgent(InnerAgent):
+class ToldAgent(RunnerAgent):
     """Runs each call with ``behaviour``, after the listeners were told."""
 
     def __init__(self, behaviour: Behaviour = echo) -> None:

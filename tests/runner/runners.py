@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from hostler import Grace
+from hostler import DrainBudget
 from hostler._call_document import encode_call
 from hostler.agent import Agent, OutputSink, Resources, open_agent
 from hostler.config import AgentConfig
@@ -72,7 +72,7 @@ async def open_sim_runner(
     logs: FunctionLogs | None = None,
     output: OutputSink | None = None,
     drain_grace_msecs: float = 30_000,
-    grace: Grace | None = None,
+    grace: DrainBudget | None = None,
     **options: Any,
 ) -> AsyncIterator[SimRunner]:
     """A runner with ``memory`` MB; at its end no call and no container may be left."""

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from hostler.protocol import ClientFrame, Data, EngagementEnded, Finished, GRPCStatus, TryCall
-from hostler.runner.engagement import CallRun, DetachedCalls, StatusChecks, Terms
+from hostler.runner.engagement import DetachedCalls, EngagementRun, StatusChecks, Terms
 from tests.conftest import Logs
 from tests.runner.fakes import PlayedEngagement, ToldAgent
 
@@ -34,7 +34,7 @@ async def test_what_the_wire_ends_stays_as_the_wire_says(
     terms = Terms(detached=True, checks=StatusChecks(image=""))
     async with trio.open_nursery() as nursery:
         detached = DetachedCalls(nursery, lambda: None)
-        run = CallRun(ToldAgent(), terms, engagement, detached, structlog.get_logger())
+        run = EngagementRun(ToldAgent(), terms, engagement, detached, structlog.get_logger())
         caught: Exception | None = None
         try:
             await run.serve()

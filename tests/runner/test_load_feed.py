@@ -10,7 +10,7 @@ import trio
 from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from hostler._concurrency.signal import Change
+from hostler._concurrency.signal import Signal
 from hostler.protocol import LoadHint
 from hostler.runner.load_feed import QUICK, SLOW, TURN, LoadFeed
 
@@ -22,7 +22,7 @@ class Source:
 
     def __init__(self) -> None:
         self.now: LoadHint | None = LoadHint(complete=True)
-        self.change = Change()
+        self.change = Signal()
         self.heard: dict[str, list[tuple[float, LoadHint]]] = {}
 
     def load(self) -> LoadHint | None:

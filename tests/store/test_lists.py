@@ -4,7 +4,7 @@ import pytest
 
 from hostler.datastore import AppFilter, FnFilter, TriggerFilter
 from hostler.models import Trigger
-from hostler.rules import Cursor, encode_cursor
+from hostler.rules import PageCursor, encode_cursor
 from hostler.rules.errors import InvalidCursor
 from hostler.store import SqlDatastore
 
@@ -37,7 +37,7 @@ async def test_a_full_page_has_a_cursor_also_if_it_is_the_last(store: SqlDatasto
     for name in ("a", "b"):
         await store.create_app(an_app(name))
     page = await store.list_apps(AppFilter(per_page=2))
-    assert page.next_cursor == encode_cursor(Cursor("b")) == "Yg"
+    assert page.next_cursor == encode_cursor(PageCursor("b")) == "Yg"
     last = await store.list_apps(AppFilter(per_page=2, cursor=page.next_cursor))
     assert (last.items, last.next_cursor) == ([], "")
 

@@ -16,7 +16,7 @@ import attrs
 import trio
 from prometheus_client import CollectorRegistry
 
-from hostler._concurrency.drain import Grace
+from hostler._concurrency.drain import DrainBudget
 from hostler.api_client import open_request
 from hostler.cli.process import Node
 from hostler.config import AgentConfig, NodeConfig
@@ -27,7 +27,7 @@ from hostler.lb import open_lb_agent
 from hostler.models import App, Fn
 from hostler.nodes.api import ApiNode
 from hostler.nodes.lb import LBNode
-from hostler.nodes.lifetime import Life
+from hostler.nodes.lifetime import NodeLifetime
 from hostler.nodes.runner import RunnerNode
 from hostler.nodes.serve import ServeNode
 from hostler.nodes.settings import Settings
@@ -78,7 +78,7 @@ class _Shutdown:
 
 
 @attrs.define(eq=False)
-class _Life(Life):
+class _Life(NodeLifetime):
     """That of no process: Python's collector stays as it is."""
 
     addresses: Mapping[str, Any] = attrs.Factory(dict)
@@ -105,7 +105,7 @@ def _settings(around: Around) -> Settings:
     database = f"sqlite3://{around.folder.parent}/node.db"
     folder = str(around.folder)
     env = {"FN_IOFS_PATH": folder, "FN_DB_URL": database, "FN_LOG_TAIL_BYTES": "10000"}
-    return Settings(env=env, node=NodeConfig.from_env(env), bind=LOCAL, grace=Grace(0))
+    return Settings(env=env, node=NodeConfig.from_env(env), bind=LOCAL, grace=DrainBudget(0))
 
 
 # --- nodes ------------------------------------------------------------------------------------

@@ -10,11 +10,11 @@ import trio
 import trio.testing
 
 from hostler._asgi import Message
-from hostler.abc import End, Output
+from hostler.abc import End, OutputPiece
 
 
-def output(data: bytes, *, fn: str = "fn", call: str = "call", ends: End = "") -> Output:
-    return Output("ctr-" + fn, "app", fn, call, data, False, running=not ends, ends=ends)
+def output(data: bytes, *, fn: str = "fn", call: str = "call", ends: End = "") -> OutputPiece:
+    return OutputPiece("ctr-" + fn, "app", fn, call, data, False, running=not ends, ends=ends)
 
 
 class Client:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.tail import JointTail, LogTail, TailShare, tail_app
+from hostler.tail import AggregateTail, LogTail, TailShare, tail_app
 from hostler.tail.aggregate import AGAIN_SECONDS, ANSWER_SECONDS, LAST_ANSWER_SECONDS, WAIT_SECONDS
 from hostler.tail.app import LAST_SECONDS, MAX_READERS
 from hostler.tail.ring import MAX_BATCH_LINES
@@ -66,7 +66,7 @@ class Node:
         self.own, *self.others = (Process(clock, limit) for _ in range(1 + others))
         self.closing = trio.Event()
         assert self.own.share is not None
-        joint = JointTail(self.own.share, [other.ask for other in self.others])
+        joint = AggregateTail(self.own.share, [other.ask for other in self.others])
         self.app = tail_app(self.own.tail, self.closing, joint)
 
 
@@ -143,7 +143,7 @@ async def test_lines_that_go_on_the_way_take_no_others_with_them() -> None:
         return answer
 
     assert node.own.share is not None
-    node.app = tail_app(node.own.tail, node.closing, JointTail(node.own.share, [ask]))
+    node.app = tail_app(node.own.tail, node.closing, AggregateTail(node.own.share, [ask]))
     assert await read_all(node, "lines=5000") == ["lost 1000", *old[4000:], *new]
 
 

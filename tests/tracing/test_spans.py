@@ -19,13 +19,13 @@ from hostler.tracing import traced_agent, traced_app, traced_runner
 from tests.api._served import serving
 from tests.front._agent import TABLE, Handler, ScriptedAgent, echo
 from tests.front._asgi_client import AsgiRequest
-from tests.nodes.cluster import RunnerAgent
+from tests.nodes.cluster import PlayedAgent
 from tests.store.things import a_fn, an_app
 
 from .recorder import TRACE, Recorder
 
 
-class SlotAgent(RunnerAgent):
+class SlotAgent(PlayedAgent):
     """Has a container after a launch of 3 s, tells the listener so, and runs ``handler``."""
 
     def __init__(self, handler: Handler = echo, cold: bool = True) -> None:
@@ -110,7 +110,7 @@ async def test_a_request_that_is_cancelled_ends_its_span() -> None:
 
 
 async def test_without_a_tracer_nothing_is_in_between() -> None:
-    agent, runner = ScriptedAgent(), RunnerAgent()
+    agent, runner = ScriptedAgent(), PlayedAgent()
     app = invoke_app(agent, TABLE)
     assert traced_app(app, None) is app
     assert traced_agent(agent, None) is agent
@@ -164,7 +164,7 @@ async def test_an_error_of_the_function_is_on_all_that_had_it(autojump_clock: ob
 
 
 async def test_a_call_that_gets_no_container_has_no_function(autojump_clock: object) -> None:
-    class Full(RunnerAgent):
+    class Full(PlayedAgent):
         async def submit(self, call: PendingCall) -> None:
             raise ServerBusy
 

@@ -16,7 +16,7 @@ from hostler.ui import Activity, Directory, NotedCatalog, table_lister, ui_app
 from hostler.ui.activity import MAX_FUNCTIONS, RECENT_CALLS
 from hostler.ui.app import LAST_SECONDS, MAX_VIEWERS
 from hostler.ui.panel import MAX_LISTED, Listing
-from hostler.ui.seconds import KEPT_SECONDS, Second, Seconds
+from hostler.ui.seconds import KEPT_SECONDS, Second, SecondBuckets
 from tests.front._asgi_client import AsgiRequest
 
 from .panels import call, panel
@@ -30,7 +30,7 @@ async def get(app: object, path: str, method: str = "GET") -> AsgiRequest:
 
 
 def test_seconds_have_rates_and_latencies() -> None:
-    seconds = Seconds()
+    seconds = SecondBuckets()
     for number in range(100):
         seconds.add(10, (number + 1) * 1_000_000, failed=number == 0)
     assert seconds.since(0, 10) == []  # it is not over
@@ -43,7 +43,7 @@ def test_seconds_have_rates_and_latencies() -> None:
 
 
 def test_seconds_are_forgotten() -> None:
-    seconds = Seconds()
+    seconds = SecondBuckets()
     for at in range(1, 1001):
         seconds.add(at, 1, failed=False)
     assert len(seconds.since(0, 1001)) == KEPT_SECONDS

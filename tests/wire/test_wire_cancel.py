@@ -15,7 +15,7 @@ from hostler import wire
 from hostler.protocol import Data, EngagementFailed, NotSent, ResultStart, ServerEngagement, TryCall
 from hostler.wire.connection import STREAM_WINDOW, WireProtocol, WireStream
 from hostler.wire.mux import server
-from hostler.wire.status import Broken
+from hostler.wire.status import StreamEnd
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair
@@ -243,7 +243,7 @@ async def test_connection_lost_right_after_the_try_call_was_sent_is_no_proof(
     record: list[str] = []
     async with open_pair() as pair:
         await call(pair.client)
-        after_put(monkeypatch, lambda stream: stream.break_off(Broken(14, "connection lost")))
+        after_put(monkeypatch, lambda stream: stream.break_off(StreamEnd(14, "connection lost")))
         async with pair.client.engage(TRY, on_commit=lambda: record.append("commit")) as engagement:
             assert record == ["commit"]
             with pytest.raises(EngagementFailed, match="connection lost"):

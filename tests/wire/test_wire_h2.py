@@ -1,4 +1,4 @@
-"""Frames that `QuietH2` reads and writes itself, against h2's own way with the same."""
+"""Frames that `WireH2` reads and writes itself, against h2's own way with the same."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from hostler.wire.buffers import Buffer
-from hostler.wire.http2 import QuietH2, ServerH2
+from hostler.wire.http2 import ServerH2, WireH2
 
 STREAMS = 1, 3
 REQUEST = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
@@ -29,8 +29,8 @@ def _config(*, client: bool) -> H2Configuration:
     return H2Configuration(client_side=client, header_encoding="latin-1")
 
 
-class Twin(QuietH2):
-    """What `QuietH2` would be if it left all frames to h2."""
+class Twin(WireH2):
+    """What `WireH2` would be if it left all frames to h2."""
 
     def send_parts(self, stream_id: int, parts: Sequence[Buffer], size: int) -> None:
         self.send_data(stream_id, b"".join(parts))
@@ -39,7 +39,7 @@ class Twin(QuietH2):
         return self.receive_data(data)
 
 
-def read(h2: QuietH2, data: bytes) -> list[Event]:
+def read(h2: WireH2, data: bytes) -> list[Event]:
     """All that came, as h2 tells it."""
     events: list[Event] = []
 
@@ -55,7 +55,7 @@ class End:
     """One end of a connection; with ``twin``, h2's own way, which gets and does the same."""
 
     def __init__(self, *, client: bool, max_frame: int, window: int) -> None:
-        self.quiet = QuietH2(_config(client=client))
+        self.quiet = WireH2(_config(client=client))
         self.twin = Twin(_config(client=client))
         for h2 in (self.quiet, self.twin):
             h2.local_settings[SettingCodes.INITIAL_WINDOW_SIZE] = window
@@ -66,7 +66,7 @@ class End:
         self.broken = False
         self.check()
 
-    def act(self, action: Callable[[QuietH2], None]) -> None:
+    def act(self, action: Callable[[WireH2], None]) -> None:
         assert _outcome(action, self.quiet) == _outcome(action, self.twin)
         self.check()
 
@@ -167,7 +167,7 @@ actions = st.one_of(
 )
 
 
-def _perform(h2: QuietH2, kind: str, *args: Any) -> None:
+def _perform(h2: WireH2, kind: str, *args: Any) -> None:
     if kind == "data":
         number, size, padding, ended = args
         if padding is None and not ended:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from hostler.wire.buffers import HELD, LARGE, piece_of, split
 from hostler.wire.codec.messages import with_prefix
-from hostler.wire.connection import CREDIT, Inbox
+from hostler.wire.connection import CREDIT, MessageBuffer
 from hostler.wire.status import StreamBroken
 
 sizes = st.sampled_from([0, 1, 4, 5, 6, 300, LARGE - 1, LARGE, 3 * LARGE])
@@ -23,7 +23,7 @@ def test_messages_are_what_was_sent(lengths: list[int], cuts: list[int], views: 
     sent = [bytes((number,)) * length for number, length in enumerate(lengths)]
     data = b"".join(map(with_prefix, sent))
     credits: list[int] = []
-    inbox = Inbox(credits.append)
+    inbox = MessageBuffer(credits.append)
     got: list[bytes] = []
     at = turn = 0
     while at < len(data):
@@ -41,7 +41,7 @@ def test_messages_are_what_was_sent(lengths: list[int], cuts: list[int], views: 
 
 def test_credit_is_given_in_large_steps_while_there_is_more() -> None:
     credits: list[int] = []
-    inbox = Inbox(credits.append)
+    inbox = MessageBuffer(credits.append)
     for _ in range(4):
         inbox.add(with_prefix(bytes(CREDIT // 2)), CREDIT // 2 + 5)
     while inbox.next() is not None:
@@ -54,7 +54,7 @@ def test_credit_is_given_in_large_steps_while_there_is_more() -> None:
     [(b"\x01\0\0\0\x01x", "compression"), (b"\0\x7f\0\0\0x", "larger than max")],
 )
 def test_a_prefix_that_is_not_for_us_is_told_before_its_message(prefix: bytes, reason: str) -> None:
-    inbox = Inbox(lambda _: None)
+    inbox = MessageBuffer(lambda _: None)
     inbox.add(prefix[:3], 3)
     assert inbox.next() is None
     inbox.add(prefix[3:], 3)

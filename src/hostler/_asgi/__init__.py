@@ -8,7 +8,7 @@ exchange.
 * ``types``: ASGI types, lifespan, and the extension of hostler's own server
 """
 
-from .access import Access, GuardedApp, Hosts, Tokens, is_loopback, name_of
+from .access import Access, AccessControl, Hosts, Tokens, is_loopback, name_of
 from .middleware import Middleware, cors, with_middleware
 from .replies import (
     JSON_TYPE,
@@ -20,7 +20,7 @@ from .replies import (
     request_id,
     text_reply,
 )
-from .request_body import READ_AHEAD, BodyBroken, BodyTimeout, Incoming, Outgoing
+from .request_body import READ_AHEAD, BodyBroken, BodyTimeout, Outgoing, RequestBody
 from .types import (
     ASGIApp,
     Handler,
@@ -44,13 +44,12 @@ __all__ = [
     "READ_AHEAD",
     "ASGIApp",
     "Access",
+    "AccessControl",
     "BodyBroken",
     "BodyTimeout",
-    "GuardedApp",
     "Handler",
     "HeadReader",
     "Hosts",
-    "Incoming",
     "Message",
     "Middleware",
     "Outgoing",
@@ -59,6 +58,7 @@ __all__ = [
     "RawHeaders",
     "Receive",
     "Reply",
+    "RequestBody",
     "Scope",
     "Send",
     "Tokens",

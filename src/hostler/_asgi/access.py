@@ -197,7 +197,7 @@ class Access:
     """Serves what is below ``/ui`` to browsers without a session, and ``/ui/login`` to all."""
 
 
-class GuardedApp(HeadReader):
+class AccessControl(HeadReader):
     """``app`` for those who may ask it.
 
     ==========================  =======  ============  ================

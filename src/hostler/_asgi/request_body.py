@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import trio
 
-from .._concurrency.signal import Change
+from .._concurrency.signal import Signal
 from ..bodies import BodyBudget
 from ..errors import APIError, HostlerError, RequestTooBig
 from .types import Message, Receive, Send
@@ -46,7 +46,7 @@ class Outgoing:
         self.sending = False
         self.sent = 0
         """Messages."""
-        self.changed = Change()
+        self.changed = Signal()
         """Also of the request's side."""
 
     async def send(self, message: Message) -> None:
@@ -60,7 +60,7 @@ class Outgoing:
             self.sent += 1
 
 
-class Incoming:
+class RequestBody:
     """Reads one ASGI request.
 
     `begin` reads what there is of the body before the call, in the request's own task. If that is
@@ -229,7 +229,7 @@ class Incoming:
 
 
 class _IncomingStream(trio.abc.ReceiveStream):
-    def __init__(self, incoming: Incoming) -> None:
+    def __init__(self, incoming: RequestBody) -> None:
         self._incoming = incoming
 
     async def receive_some(self, max_bytes: int | None = None) -> bytes:

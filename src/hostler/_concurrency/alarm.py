@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 
-class Timed(Protocol):
+class Expirable(Protocol):
     """What has a ``deadline`` (`trio.current_time`) and can be told that it has passed, perhaps
     more than once."""
 
@@ -18,11 +18,11 @@ class Timed(Protocol):
     def expire(self) -> None: ...
 
 
-class Deadlines:
+class SharedTimer:
     """Those of all that is in ``running`` at the time. Most are done long before; so there is one
     timer, which is set to the earliest deadline that it was told of since it went off last."""
 
-    def __init__(self, running: Callable[[], Iterable[Timed]]) -> None:
+    def __init__(self, running: Callable[[], Iterable[Expirable]]) -> None:
         self._running = running
         self._timer = trio.CancelScope()
 
@@ -45,7 +45,7 @@ class Deadlines:
                     self.add(one.deadline)
 
 
-class Nap:
+class Alarm:
     """That of one task, which naps many times. Times are those of Trio's clock."""
 
     def __init__(self) -> None:

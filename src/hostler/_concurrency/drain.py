@@ -10,7 +10,7 @@ REMOVAL = 5.0
 """Seconds for the removal of containers, at the end of a drain: most of them are gone before."""
 
 
-class Grace:
+class DrainBudget:
     """A time budget of one drain, for all parts of a node together.
 
     It begins to run when the first of them asks for its end; whoever drains later has what is left.
@@ -24,7 +24,7 @@ class Grace:
         self._deadline: float | None = None
 
     @classmethod
-    def for_all(cls, seconds: float) -> Grace:
+    def for_all(cls, seconds: float) -> DrainBudget:
         """A budget of so many seconds for calls and removals together, of which a quarter is left
         for the latter, `REMOVAL` at most. They have no less than that if all is over at once."""
         total = max(seconds, REMOVAL)
@@ -32,14 +32,14 @@ class Grace:
         return cls(calls, removal=total - calls if calls < math.inf else REMOVAL)
 
     @classmethod
-    def of(cls, grace: float | Grace) -> Grace:
+    def of(cls, grace: float | DrainBudget) -> DrainBudget:
         """``grace`` itself, or a budget of so many seconds."""
-        return grace if isinstance(grace, Grace) else cls(grace)
+        return grace if isinstance(grace, DrainBudget) else cls(grace)
 
     def __repr__(self) -> str:
         if self._deadline is None:
-            return f"<Grace of {self.seconds:g} s>"
-        return f"<Grace of {self.seconds:g} s until {self._deadline:g}>"
+            return f"<DrainBudget of {self.seconds:g} s>"
+        return f"<DrainBudget of {self.seconds:g} s until {self._deadline:g}>"
 
     def deadline(self) -> float:
         """When it ends for calls, as of `trio.current_time`."""

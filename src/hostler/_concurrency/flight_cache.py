@@ -48,7 +48,7 @@ class _Flight(Generic[V]):
     error: Exception | None = None
 
 
-class FlightCache(Generic[K, V]):
+class SingleFlightCache(Generic[K, V]):
     """Answers of ``load`` by key. Its flights live in ``nursery``.
 
     An `APIError` 404 of ``load`` means that there is nothing, now: an old answer is dropped. Any

@@ -9,7 +9,7 @@ from typing import Protocol
 import trio
 
 from ..errors import HostlerError
-from .signal import Change
+from .signal import Signal
 
 
 class GateClosed(HostlerError):
@@ -37,7 +37,7 @@ class Gate:
     def __init__(self) -> None:
         self._inside: set[Visitor] = set()
         self._closed = False
-        self._emptied = Change()
+        self._emptied = Signal()
 
     def __repr__(self) -> str:
         return f"<Gate {'closed' if self._closed else 'open'} inside={len(self._inside)}>"

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import trio
 
 
-class Change:
+class Signal:
     """Something to wait for, that costs next to nothing while nobody does."""
 
     def __init__(self) -> None:
@@ -27,16 +27,16 @@ class Change:
         await self._awaited.wait()
 
 
-class Calm:
+class IdleGate:
     """Whether nothing urgent is under way, to wait for."""
 
     def __init__(self) -> None:
         self._under_way = 0
         self._since = -math.inf
-        self._over = Change()
+        self._over = Signal()
 
     def __repr__(self) -> str:
-        return f"<Calm under_way={self._under_way}>"
+        return f"<IdleGate under_way={self._under_way}>"
 
     @contextmanager
     def disturbed(self) -> Iterator[None]:

@@ -27,7 +27,7 @@ It knows drivers by `hostler.abc.Driver` only.
 
 from __future__ import annotations
 
-from ..abc import Output, OutputSink
+from ..abc import OutputPiece, OutputSink
 from .agent import Agent, FnContainers, StartupAction, census, open_agent
 from .capacity import machine_resources
 from .keep_warm import keep_declared_warm, keep_stored_warm
@@ -40,7 +40,7 @@ __all__ = [
     "AgentStatistics",
     "ContainerState",
     "FnContainers",
-    "Output",
+    "OutputPiece",
     "OutputSink",
     "Resources",
     "StartupAction",

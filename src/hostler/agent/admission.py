@@ -54,7 +54,7 @@ PER_CONTAINER = 2
 """Calls that are here while all is well: one runs, the next waits."""
 
 
-class NextInLine:
+class FairAdmission:
     """The rule of one agent. Times are seconds of one clock, given by the caller. Load balancers
     are known by what they call themselves (`hostler.protocol.ServerEngagement.client`)."""
 
@@ -72,7 +72,7 @@ class NextInLine:
         """Those of all keys together: there may be hundreds."""
 
     def __repr__(self) -> str:
-        return f"<NextInLine contended_until={self._contended_until:.3f}>"
+        return f"<FairAdmission contended_until={self._contended_until:.3f}>"
 
     def came(self, key: Hashable, lb: str) -> None:
         """A call of ``lb`` with the slot key ``key`` is here, until as many have `left`."""
@@ -185,7 +185,7 @@ class NextInLine:
             del self._wants[lb]
 
 
-class Holds:
+class Reservations:
     """The reservations of one agent. None lasts longer than ``limit`` seconds."""
 
     def __init__(self, limit: float, events: AgentEvents) -> None:
@@ -195,7 +195,7 @@ class Holds:
         self._closed = False
 
     def __repr__(self) -> str:
-        return f"<Holds {len(self._waiting)}>"
+        return f"<Reservations {len(self._waiting)}>"
 
     def __len__(self) -> int:
         return len(self._waiting)

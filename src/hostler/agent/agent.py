@@ -13,12 +13,12 @@ import attrs
 import structlog
 import trio
 
-from .._concurrency.alarm import Deadlines
+from .._concurrency.alarm import SharedTimer
 from .._concurrency.directory_watch import open_directory_watcher
-from .._concurrency.drain import Grace
+from .._concurrency.drain import DrainBudget
 from .._concurrency.gate import Gate, GateClosed
 from .._concurrency.nurseries import as_it_is, is_cancellation
-from ..abc import CallListener, CallOverrider, Driver, InnerAgent, KeepAlive, OutputSink
+from ..abc import CallListener, CallOverrider, Driver, KeepAlive, OutputSink, RunnerAgent
 from ..call import CallOption, PendingCall, build_call, check_overrider, tell_after
 from ..config import AgentConfig
 from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
@@ -26,10 +26,10 @@ from ..keep_alive import make_keep_alive
 from ..metrics import AgentMetrics, CallStatus, default_agent_metrics
 from ..protocol import LoadHint
 from ..slot_key import SlotKeys
-from .admission import Holds
+from .admission import Reservations
 from .capacity import machine_resources
-from .container import Container, Kit
-from .dispatch import CallEnded, CallLimit, NobodyThere, execute
+from .container import Container, ContainerDeps
+from .dispatch import ContainerAlreadyGone, ExecutionEnded, ExecutionScope, execute
 from .freezing import Freezer
 from .launcher import Launcher
 from .load_report import LoadReporter
@@ -50,7 +50,7 @@ STOP_LIMIT = 60.0
 has so long."""
 
 
-class Agent(InnerAgent):
+class Agent(RunnerAgent):
     """Runs calls on hot containers of one driver. Made by `open_agent`.
 
     ``total`` are the resources that containers may use.
@@ -68,7 +68,7 @@ class Agent(InnerAgent):
     ) -> None:
         self._config = config
         self._launcher = launcher
-        self._holds = Holds(config.reservation_msecs / 1000, events)
+        self._holds = Reservations(config.reservation_msecs / 1000, events)
         self._reporter = LoadReporter(launcher, events, reserves=self.reservation_seconds > 0)
         self._driver = driver
         self._events = events
@@ -78,9 +78,9 @@ class Agent(InnerAgent):
         self._slot_wait = config.slot_wait_msecs / 1000
         self._keys = SlotKeys()
         self._gate = Gate()
-        self._limits: set[CallLimit] = set()
+        self._limits: set[ExecutionScope] = set()
         """Of the calls that have a container."""
-        self.deadlines = Deadlines(lambda: self._limits)
+        self.deadlines = SharedTimer(lambda: self._limits)
         self._stopped = False
         """All calls are cancelled."""
 
@@ -100,7 +100,7 @@ class Agent(InnerAgent):
         listener or a container's hook raised, and a 500 if the agent closes meanwhile and its
         grace is over."""
         try:
-            self._gate.admit(limit := CallLimit())
+            self._gate.admit(limit := ExecutionScope())
         except GateClosed:
             busy = ServerBusy()
             complete(call, busy)
@@ -111,7 +111,7 @@ class Agent(InnerAgent):
         error: BaseException | None = None
         try:
             await self._run(call, record, told, limit)
-        except CallEnded:
+        except ExecutionEnded:
             error = self._why_ended()
         except BaseException as caught:
             error = caught
@@ -213,7 +213,7 @@ class Agent(InnerAgent):
         """A snapshot of what goes on. Synchronous."""
         return snapshot(self._events, self._launcher)
 
-    async def _drain(self, grace: Grace) -> None:
+    async def _drain(self, grace: DrainBudget) -> None:
         """Close, and let the running calls finish within ``grace``."""
         self.close_admission()
         with trio.move_on_at(grace.deadline()):
@@ -239,7 +239,7 @@ class Agent(InnerAgent):
         call: PendingCall,
         record: CallRecord,
         told: list[CallListener],
-        limit: CallLimit,
+        limit: ExecutionScope,
     ) -> None:
         key = call.slot_hash_id = self._key(call)
         rule = self._launcher.next_in_line
@@ -284,7 +284,7 @@ class Agent(InnerAgent):
         container: Container,
         call: PendingCall,
         record: CallRecord,
-        limit: CallLimit,
+        limit: ExecutionScope,
         now: float,
     ) -> bool:
         """Run ``call`` on ``container``; false if nothing of it has reached its function, so that
@@ -296,7 +296,7 @@ class Agent(InnerAgent):
         self.deadlines.add(limit.deadline)
         try:
             await execute(container, call, limit, self._config.max_response_size, now)
-        except NobodyThere:
+        except ContainerAlreadyGone:
             self._limits.discard(limit)
             record.waits_again()
             log.info("call goes to another container", call_id=call.model.id, had=container.task.id)
@@ -398,7 +398,7 @@ async def open_agent(
     debug_logs: bool = False,
     metrics: AgentMetrics | None = None,
     keep_alive: KeepAlive | None = None,
-    grace: float | Grace | None = None,
+    grace: float | DrainBudget | None = None,
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
 
@@ -419,8 +419,8 @@ async def open_agent(
     Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
     have ``grace`` seconds (default: ``config.drain_grace_msecs``) to finish and are cancelled
     then; if the block is left by an exception or a cancellation, at once. Then all containers are
-    removed, within half of the removal's time of that `Grace` (what is not removed by then is left
-    to the driver). The driver stays open; it belongs to whoever opened it.
+    removed, within half of the removal's time of that `DrainBudget` (what is not removed by then
+    is left to the driver). The driver stays open; it belongs to whoever opened it.
 
     Raises `ConfigError` if the machine has no resources to spare, FN_IOFS_PATH can't be used, or
     the overrider does not take what it gets, `OSError` if there is no inotify instance left, and
@@ -431,12 +431,12 @@ async def open_agent(
     measured = total is None
     total = machine_resources(config) if total is None else total
     keep_alive = make_keep_alive(config) if keep_alive is None else keep_alive
-    budget = Grace.of(config.drain_grace_msecs / 1000 if grace is None else grace)
+    budget = DrainBudget.of(config.drain_grace_msecs / 1000 if grace is None else grace)
     events = AgentEvents(default_agent_metrics() if metrics is None else metrics)
     await remove_leaked_directories(config)
     config = await choose_tmpfs(config, driver.sees_directory)
     async with open_directory_watcher() as watcher, as_it_is(trio.open_nursery) as containers:
-        kit = Kit(
+        kit = ContainerDeps(
             driver=driver,
             config=config,
             watcher=watcher,

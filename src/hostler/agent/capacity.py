@@ -31,7 +31,7 @@ FALLBACK_MEMORY = 2048 * MIB
 
 
 @attrs.frozen(kw_only=True)
-class Machine:
+class MachineLimits:
     """What the machine offers; ``None`` = no such limit, or not known."""
 
     available_memory: int | None
@@ -46,7 +46,7 @@ def machine_resources(config: AgentConfig) -> Resources:
     return total_resources(read_machine(), config)
 
 
-def total_resources(machine: Machine, config: AgentConfig) -> Resources:
+def total_resources(machine: MachineLimits, config: AgentConfig) -> Resources:
     """The resources for all containers. Raises `ConfigError` if there are none."""
     total = Resources(_memory(machine, config), _cpus(machine, config))
     if total.memory < LOW_MEMORY:
@@ -56,7 +56,7 @@ def total_resources(machine: Machine, config: AgentConfig) -> Resources:
     return total
 
 
-def _memory(machine: Machine, config: AgentConfig) -> int:
+def _memory(machine: MachineLimits, config: AgentConfig) -> int:
     available = FALLBACK_MEMORY
     if machine.available_memory is not None:
         available = machine.available_memory
@@ -76,7 +76,7 @@ def headroom(available: int, prefork_pool_size: int = 0) -> int:
     return max(MIN_HEADROOM, min(wanted, MAX_HEADROOM))
 
 
-def _cpus(machine: Machine, config: AgentConfig) -> int:
+def _cpus(machine: MachineLimits, config: AgentConfig) -> int:
     cpus = machine.processors * 1000
     if machine.cpu_limit is not None:
         cpus = min(cpus, machine.cpu_limit)
@@ -87,13 +87,13 @@ def _cpus(machine: Machine, config: AgentConfig) -> int:
     return cpus
 
 
-def read_machine(root: Path = Path("/")) -> Machine:
+def read_machine(root: Path = Path("/")) -> MachineLimits:
     """Ask the kernel. ``root`` is where its file systems are mounted. Blocks for a moment."""
     processors = _count_processors(_read(root / "proc/cpuinfo")) or os.cpu_count() or 1
     if not sys.platform.startswith("linux"):
-        return Machine(available_memory=None, processors=processors)
+        return MachineLimits(available_memory=None, processors=processors)
     memory_limit, cpu_limit = read_cgroup_limits(root)
-    return Machine(
+    return MachineLimits(
         available_memory=_available_memory(_read(root / "proc/meminfo")),
         memory_limit=memory_limit,
         processors=processors,

@@ -16,7 +16,7 @@ import attrs
 import structlog
 import trio
 
-from .._concurrency.alarm import Nap
+from .._concurrency.alarm import Alarm
 from .._concurrency.directory_watch import DirectoryWatch, DirectoryWatcher
 from .._descriptors import lacks_descriptors
 from ..abc import ContainerTask, Cookie, Driver, KeepAlive, OutputSink, RunningContainer, RunResult
@@ -35,8 +35,8 @@ from ..errors import (
 from ..metrics import ReadyOutcome
 from .freezing import LAUNCHES_FIRST, Freezer
 from .keep_alive import Idler, Keeping
-from .output import FunctionOutput, Samples
-from .resources import MAX_SECONDS, Resources, Share, Step
+from .output import ContainerOutput, Samples
+from .resources import MAX_SECONDS, Resources, ResourceToken, Step
 from .slots import Launch
 from .socket_directory import (
     SOCKET_NAME,
@@ -67,11 +67,11 @@ class Container(Idler):
         self,
         launch: Launch[Container],
         task: ContainerTask,
-        share: Share,
+        share: ResourceToken,
         *,
         idle_timeout: float,
         ahead: bool,
-        kit: Kit,
+        kit: ContainerDeps,
         keeping: Keeping,
         events: AgentEvents,
         track: ContainerTrack,
@@ -98,7 +98,7 @@ class Container(Idler):
         self._on_ready = on_ready
         self._on_removed = on_removed
         self._track = track
-        self._output = FunctionOutput(
+        self._output = ContainerOutput(
             task,
             sink=kit.output,
             limit=kit.config.max_log_size_bytes,
@@ -110,7 +110,7 @@ class Container(Idler):
         self._tasks: trio.Nursery
         self._serving = False
         """Its own task is there for calls, so that there may be others beside it."""
-        self._nap = Nap()
+        self._nap = Alarm()
         self._leaving = ""
         self._ready = False
         self.fresh = True
@@ -375,9 +375,9 @@ class Container(Idler):
             else:
                 await self._nap.take(plan.at, trio.sleep_forever)
 
-    def _plan(self) -> Plan:
+    def _plan(self) -> IdlePlan:
         if self.busy:
-            return Plan("thaw" if self._frozen else "rest")
+            return IdlePlan("thaw" if self._frozen else "rest")
         now = trio.current_time()
         self._grace = self._freezer.grace(self._queue.recent_gap, now)
         return plan_idle(
@@ -448,7 +448,7 @@ class Container(Idler):
             if error is not None:
                 log.warning("container is given up", exc_info=error, **self._names())
             return
-        if isinstance(error, NotNeeded):
+        if isinstance(error, LaunchObsolete):
             self._queue.launch_dropped(self._launch)
             return
         self._count()
@@ -478,7 +478,7 @@ class NoDirectory(HostlerError):
 class Sandbox:
     """A container with its socket directory and its connection. Used by one task."""
 
-    def __init__(self, kit: Kit, task: ContainerTask) -> None:
+    def __init__(self, kit: ContainerDeps, task: ContainerTask) -> None:
         self.task = task
         self.channel: Channel | None = None
         self._kit = kit
@@ -586,7 +586,7 @@ REMOVE_LIMIT = 30.0
 """Seconds that each step of a removal may take; one that takes longer is reported and left."""
 
 
-class Removals:
+class RemovalDeadlines:
     """The time that the removals of one agent have."""
 
     def __init__(self) -> None:
@@ -596,7 +596,7 @@ class Removals:
         """Containers with steps that were given up at the end of all time."""
 
     def __repr__(self) -> str:
-        return f"<Removals until={self._until:g} steps={len(self._steps)}>"
+        return f"<RemovalDeadlines until={self._until:g} steps={len(self._steps)}>"
 
     @property
     def over(self) -> bool:
@@ -623,7 +623,7 @@ class Removals:
 
 
 @attrs.frozen(kw_only=True)
-class Kit:
+class ContainerDeps:
     """What all containers of an agent share."""
 
     driver: Driver
@@ -633,7 +633,7 @@ class Kit:
     """Bounds how many containers are created and started at a time."""
     freezer: Freezer
     keep_alive: KeepAlive
-    removals: Removals = attrs.Factory(Removals)
+    removals: RemovalDeadlines = attrs.Factory(RemovalDeadlines)
     output: OutputSink | None = None
     """Gets what functions print."""
     keep_logs: bool = False
@@ -642,7 +642,7 @@ class Kit:
     """Whether the node's log gets it."""
 
 
-async def pull(kit: Kit, cookie: Cookie, timings: Timings) -> None:
+async def pull(kit: ContainerDeps, cookie: Cookie, timings: Timings) -> None:
     """Fetch the image. Raises what the driver raises; `ImagePullTimeout`; and `ServerBusy` if
     the image has vanished again at once, so that the call may be tried elsewhere."""
     limit = _seconds(kit.config.hot_pull_timeout_msecs)
@@ -654,26 +654,26 @@ async def pull(kit: Kit, cookie: Cookie, timings: Timings) -> None:
         raise ServerBusy
 
 
-class NotNeeded(Exception):
+class LaunchObsolete(Exception):
     """When the turn of a launch has come, nobody needs its container any more."""
 
 
 async def create_and_run(
-    kit: Kit, cookie: Cookie, timings: Timings, needed: Callable[[], bool]
+    kit: ContainerDeps, cookie: Cookie, timings: Timings, needed: Callable[[], bool]
 ) -> RunningContainer:
     """Create and start the container, when it is its turn. Raises what the driver raises, and
-    `NotNeeded` if it is not ``needed`` then."""
+    `LaunchObsolete` if it is not ``needed`` then."""
     with kit.freezer.launches.disturbed():
         async with kit.launch_slots:
             if not needed():
-                raise NotNeeded
+                raise LaunchObsolete
             with stopwatch(timings, "ctr_create_ns"):
                 await cookie.create_container()
                 return await cookie.run()
 
 
 async def wait_ready(
-    kit: Kit, directory: SocketDirectory, watch: DirectoryWatch, timings: Timings
+    kit: ContainerDeps, directory: SocketDirectory, watch: DirectoryWatch, timings: Timings
 ) -> tuple[FunctionSocket, socket.socket]:
     """Wait until the function accepts a connection, and keep that connection for its first call.
 
@@ -741,7 +741,7 @@ def why_not_ready(result: RunResult | None) -> APIError:
 
 
 @attrs.frozen
-class Plan:
+class IdlePlan:
     """What an idle container does next: ``step`` now, unless it is retired at ``at`` (seconds)
     before it comes to that; or rest until ``at``."""
 
@@ -757,19 +757,19 @@ def plan_idle(
     kept: bool,
     freeze_after: float,
     retire_at: float,
-) -> Plan:
+) -> IdlePlan:
     """Decide what a container does that idles since ``idle_since``. All in seconds.
 
     ``kept``: it has to stay ready for a call, however long that takes; otherwise it goes at
     ``retire_at``.
     """
     if kept:
-        return Plan("thaw" if frozen else "rest")
+        return IdlePlan("thaw" if frozen else "rest")
     if now >= retire_at:
-        return Plan("retire")
+        return IdlePlan("retire")
     if frozen:
-        return Plan("rest", retire_at)
+        return IdlePlan("rest", retire_at)
     freeze_at = idle_since + freeze_after
     if now >= freeze_at:
-        return Plan("freeze", retire_at)
-    return Plan("rest", min(freeze_at, retire_at))
+        return IdlePlan("freeze", retire_at)
+    return IdlePlan("rest", min(freeze_at, retire_at))

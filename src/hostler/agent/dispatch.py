@@ -25,7 +25,14 @@ from ..errors import (
     FunctionWriteRequest,
     HostlerError,
 )
-from ..http1.client import Connection, FunctionBroke, HeadTooBig, RequestHead, ResponseHead, Stale
+from ..http1.client import (
+    ClientConnection,
+    FunctionBroke,
+    FunctionRequestHead,
+    HeadTooBig,
+    ResponseHead,
+    StaleConnection,
+)
 from ..protocol import BODY_PIECE
 from .container import Container, explain_end
 from .socket_directory import Channel
@@ -43,19 +50,19 @@ HOOK_LIMIT = 10.0
 """Seconds for a hook that has to run even if the call was cancelled."""
 
 
-class NobodyThere(HostlerError):
+class ContainerAlreadyGone(HostlerError):
     """The container had ended before anything of the call was written to it, so that another one
     can run the call."""
 
 
 async def execute(
-    container: Container, call: PendingCall, limit: CallLimit, max_body: int, now: float
+    container: Container, call: PendingCall, limit: ExecutionScope, max_body: int, now: float
 ) -> None:
     """Run ``call`` from ``now`` on, within ``limit``, on ``container``, which it has. Gives that
     back, whatever happens; where the caller has left, perhaps once the function has ended
-    (`Container.let_end`). Raises what ended the call, and `NobodyThere`, but not of a container
-    that was started for this call: a function that ends as soon as it is ready would be started
-    again and again."""
+    (`Container.let_end`). Raises what ended the call, and `ContainerAlreadyGone`, but not of a
+    container that was started for this call: a function that ends as soon as it is ready would be
+    started again and again."""
     reusable, ran, goes_on = False, True, False
     ended: float | None = None
     error: Exception | None = None
@@ -65,7 +72,7 @@ async def execute(
         if before is not no_call_hook:
             await limit.run(before(call.model, call.extensions))
             now = trio.current_time()
-        exchange = Exchange(container.channel, call, limit, max_body)
+        exchange = FunctionExchange(container.channel, call, limit, max_body)
         container.samples.begin()
         try:
             await exchange.run(now)
@@ -73,7 +80,7 @@ async def execute(
             error = caught
             if exchange.reached_nobody and not container.fresh:
                 ran = False
-                error = NobodyThere(str(caught))
+                error = ContainerAlreadyGone(str(caught))
             elif exchange.broke:
                 error = await limit.run(_explain(container, call, caught))
         finally:
@@ -101,7 +108,7 @@ async def execute(
         raise hook_error
 
 
-async def _finish(exchange: Exchange, container: Container, call: PendingCall) -> bool:
+async def _finish(exchange: FunctionExchange, container: Container, call: PendingCall) -> bool:
     """Let the function end that works on ``call``, which is over. Whether the container may serve
     other calls."""
     hook_error: Exception | None = None
@@ -157,7 +164,7 @@ _OK, _FAILED, _TIMED_OUT = 200, 502, 504
 """The statuses of Fn's function contract; every other one is a mistake of the function kit."""
 
 
-class Exchange:
+class FunctionExchange:
     """Runs ``call`` over ``channel``, within ``limit``.
 
     Afterwards, whether `run` returned, raised or was cancelled, ``container_ok`` tells whether
@@ -171,13 +178,13 @@ class Exchange:
     """
 
     def __init__(
-        self, channel: Channel, call: PendingCall, limit: CallLimit, max_body: int
+        self, channel: Channel, call: PendingCall, limit: ExecutionScope, max_body: int
     ) -> None:
         self._channel = channel
         self._call = call
         self._limit = limit
         self._max_body = max_body
-        self._connection: Connection
+        self._connection: ClientConnection
         self._sending = False
         """The function has got a part of the request."""
         self._complete = False
@@ -194,12 +201,11 @@ class Exchange:
         """Send the request, hand the response to the call's writer. It is ``now``
         (`trio.current_time`).
 
-        Raises the `FunctionError` that the contract says; `CallEnded`; what the writer raises; and
-        what reading the body raises, whereupon the function sees a broken request.
-        """
+        Raises the `FunctionError` that the contract says; `ExecutionEnded`; what the writer
+        raises; and what reading the body raises, whereupon the function sees a broken request."""
         self.ended_at = now
         self.container_ok = True  # until it gets anything of this call
-        head = RequestHead(self._call.model, self._call.run_seconds(now))
+        head = FunctionRequestHead(self._call.model, self._call.run_seconds(now))
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._connection = self._channel.connection(now)
@@ -213,7 +219,7 @@ class Exchange:
                     await self._receive()
                 else:
                     await self._limit.run(self._stream(head))
-            except (CallEnded, APIError, FunctionBroke, HeadTooBig):
+            except (ExecutionEnded, APIError, FunctionBroke, HeadTooBig):
                 raise
             except BaseException:  # of the caller, who is cancelled or takes no more
                 self.goes_on = self._complete and not self._limit.ended
@@ -224,7 +230,7 @@ class Exchange:
                     self._settle()
         except FunctionBroke as error:
             self.broke, self.container_ok = True, False
-            self.reached_nobody = isinstance(error, Stale)
+            self.reached_nobody = isinstance(error, StaleConnection)
             log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
             within_request = self._sending and not self._answered
             raise (FunctionWriteRequest if within_request else FunctionResponseError) from error
@@ -257,13 +263,13 @@ class Exchange:
 
     # --- the request ---
 
-    def _begin(self, head: RequestHead, body: bytes | None = None) -> bytes:
+    def _begin(self, head: FunctionRequestHead, body: bytes | None = None) -> bytes:
         """Write the begin of the request, with ``body`` all of it in one write; on a new
         connection if the one at hand is no good, the one case for a second attempt. Returns what
         could not be written yet."""
         try:
             return self._connection.begin(head, body)
-        except Stale:
+        except StaleConnection:
             self._connection = self._channel.replace(self._connection)
             return self._connection.begin(head, body)
 
@@ -275,7 +281,7 @@ class Exchange:
             return True
         return False
 
-    async def _stream(self, head: RequestHead) -> None:
+    async def _stream(self, head: FunctionRequestHead) -> None:
         """Send the body in a child task while the response is received here. The head goes first:
         what comes before it is no answer."""
         error: Exception | None = None
@@ -318,12 +324,12 @@ class Exchange:
         """As `_receive_all`, within the limit: most calls wait for nothing but the head."""
         connection, limit = self._connection, self._limit
         if limit.ended:
-            raise CallEnded
+            raise ExecutionEnded
         limit.interrupt = connection.interrupt
         try:
             response = await connection.receive_head()
         except trio.ClosedResourceError:
-            raise CallEnded from None
+            raise ExecutionEnded from None
         finally:
             limit.interrupt = None
         if (left := self._hand_on(response)) is not None:
@@ -385,11 +391,11 @@ class Exchange:
 _T = TypeVar("_T")
 
 
-class CallEnded(Exception):
-    """The call was ended, by its `CallLimit`."""
+class ExecutionEnded(Exception):
+    """The call was ended, by its `ExecutionScope`."""
 
 
-class CallLimit:
+class ExecutionScope:
     """Of one call: it can be cancelled at any time, and is by whoever keeps ``deadline``.
 
     A cancel scope costs as much as a quarter of what an agent does for a call on a hot container,
@@ -405,7 +411,7 @@ class CallLimit:
         """Set by who waits without a scope: has that wait end."""
 
     def cancel(self) -> None:
-        """End the call: who waits for it, or is going to, raises `CallEnded`. Synchronous."""
+        """End the call: who waits for it, or is going to, raises `ExecutionEnded`. Synchronous."""
         self.ended = True
         if self.interrupt is not None:
             self.interrupt()
@@ -414,8 +420,8 @@ class CallLimit:
     """The deadline has passed."""
 
     async def run(self, wait: Awaitable[_T]) -> _T:
-        """Await ``wait`` unless the call is ended, or until it is: raises `CallEnded` then. May be
-        cancelled. Not to be nested."""
+        """Await ``wait`` unless the call is ended, or until it is: raises `ExecutionEnded` then.
+        May be cancelled. Not to be nested."""
         scope = trio.CancelScope()
         if self.ended:
             scope.cancel()
@@ -425,4 +431,4 @@ class CallLimit:
                 return await wait
         finally:
             self.interrupt = None
-        raise CallEnded
+        raise ExecutionEnded

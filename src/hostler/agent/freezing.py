@@ -31,7 +31,7 @@ from collections.abc import Callable
 
 import trio
 
-from .._concurrency.signal import Calm
+from .._concurrency.signal import IdleGate
 
 SHARE = 0.05
 """Fraction of the time that freezing may take: what may be lost against never freezing."""
@@ -72,7 +72,7 @@ def pause_rate(cost: float, cpus: float) -> float:
     return min(max(allowed, LEAST_RATE), MOST_RATE)
 
 
-class RecentGap:
+class ReuseGap:
     """The longest recent time between two uses of one function's containers; it fades."""
 
     def __init__(self) -> None:
@@ -104,7 +104,7 @@ class Freezer:
         self._cpus = cpus or os.cpu_count() or 1
         self._pause, self._resume = FIRST_COST / 2, FIRST_COST / 2
         self._line = trio.Lock()
-        self.launches = Calm()
+        self.launches = IdleGate()
         """Is to be disturbed while a container is launched."""
         self._permits = float(BURST)
         self._counted_at = -math.inf
@@ -112,7 +112,7 @@ class Freezer:
     def __repr__(self) -> str:
         return f"<Freezer cost={self.cost:.4f} waiting={self._line.statistics().tasks_waiting}>"
 
-    def grace(self, gap: RecentGap, now: float) -> float:
+    def grace(self, gap: ReuseGap, now: float) -> float:
         """Seconds that a container of a function with ``gap`` idles before it is frozen."""
         return freeze_grace(self._minimum, cost=self.cost, gap=gap.value(now))
 

@@ -13,7 +13,7 @@ import trio
 from ..abc import KeepAlive
 from ..call import Timings
 from .statistics import AgentEvents
-from .template import Recipe
+from .template import ContainerTemplate
 
 log = structlog.get_logger(__name__)
 
@@ -59,14 +59,14 @@ class Keeping:
         events: AgentEvents,
         *,
         hot: Callable[[Hashable], bool],
-        launch: Callable[[Hashable, Recipe], bool],
+        launch: Callable[[Hashable, ContainerTemplate], bool],
     ) -> None:
         self.rank = policy.rank
         self._policy = policy
         self._metrics = events.metrics
         self._hot = hot
         self._launch = launch
-        self._recipes: OrderedDict[Hashable, Recipe] = OrderedDict()
+        self._recipes: OrderedDict[Hashable, ContainerTemplate] = OrderedDict()
         self._nap = trio.CancelScope()
 
     def __repr__(self) -> str:
@@ -101,7 +101,7 @@ class Keeping:
             self._policy.left(container, trio.current_time(), early=early)
             self._nap.deadline = min(self._nap.deadline, self._policy.next_start())
 
-    def missed(self, key: Hashable, recipe: Callable[[], Recipe]) -> None:
+    def missed(self, key: Hashable, recipe: Callable[[], ContainerTemplate]) -> None:
         """A call found no container, and one like ``recipe`` is launched."""
         self._metrics.cold_starts.inc()
         self._policy.missed(key, trio.current_time())

@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from .. import options
-from .._concurrency.signal import Change
+from .._concurrency.signal import Signal
 from ..abc import CallRequest
 from ..datastore import AppFilter, Datastore, FnFilter
 from ..errors import APIError
@@ -47,7 +47,7 @@ def keep_declared_warm(functions: FunctionTable) -> StartupAction:
     return action
 
 
-async def keep_stored_warm(agent: Agent, store: Datastore, changed: Change) -> None:
+async def keep_stored_warm(agent: Agent, store: Datastore, changed: Signal) -> None:
     """The same for the functions of ``store``, as they are now and as they become. Never returns;
     cancelled, it keeps nothing ready any more.
 
@@ -70,7 +70,7 @@ async def keep_stored_warm(agent: Agent, store: Datastore, changed: Change) -> N
                 hold.release()
 
 
-async def _wait_for_news(changed: Change) -> None:
+async def _wait_for_news(changed: Signal) -> None:
     with trio.move_on_after(REFRESH_SECONDS):
         await changed.wait()
 

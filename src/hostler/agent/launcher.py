@@ -12,15 +12,15 @@ from ..abc import ContainerTask
 from ..call import PendingCall
 from ..config import AUTO
 from ..errors import ServerBusy
-from ..metrics import Load
-from .admission import NextInLine
-from .container import CLOSING, Container, Kit
+from ..metrics import LoadGauges
+from .admission import FairAdmission
+from .container import CLOSING, Container, ContainerDeps
 from .keep_alive import Keeping
-from .resources import NoRoom, Resources, Room, Share
-from .slots import Launch, SlotQueue, SlotQueues, Waiter
+from .resources import NoResources, Resources, ResourceToken, ResourceTracker
+from .slots import Launch, SlotQueue, SlotQueues, SlotWaiter
 from .statistics import AgentEvents, ContainerTrack
-from .template import Recipe, container_task, min_warm, needed_resources
-from .warm import WarmHold, WarmKeeper
+from .template import ContainerTemplate, container_task, min_warm, needed_resources
+from .warm import WarmHold, WarmPool
 
 log = structlog.get_logger(__name__)
 
@@ -29,7 +29,7 @@ class Launcher:
     """Starts the containers of an agent, each in a task of ``nursery``, and knows them all."""
 
     def __init__(
-        self, nursery: trio.Nursery, kit: Kit, total: Resources, events: AgentEvents
+        self, nursery: trio.Nursery, kit: ContainerDeps, total: Resources, events: AgentEvents
     ) -> None:
         self._nack = kit.config.enable_nb_resource_tracker
         self.queues: SlotQueues[Container] = SlotQueues(
@@ -40,10 +40,10 @@ class Launcher:
             contended=lambda: not self.next_in_line.places(1, trio.current_time()),
             max_wait=kit.config.max_wait,
         )
-        self.room = Room(
+        self.room = ResourceTracker(
             total, may_wait=self._nack is not True, idle=self._idle, unworthy=self._unworthy
         )
-        self.warm = WarmKeeper(
+        self.warm = WarmPool(
             alive=self._alive,
             starting=self._starting,
             keep=self.queues.keep,
@@ -52,7 +52,7 @@ class Launcher:
         self.keeping = Keeping(
             kit.keep_alive, events, hot=self._hot, launch=partial(self._launch_spare, ahead=True)
         )
-        self.next_in_line = NextInLine()
+        self.next_in_line = FairAdmission()
         self._nursery = nursery
         self.launch_slots = kit.launch_slots
         self._kit = kit
@@ -79,10 +79,10 @@ class Launcher:
             if not container.busy:
                 container.leave(CLOSING)
 
-    def shown_load(self) -> Load:
+    def shown_load(self) -> LoadGauges:
         """What the metrics show."""
         room, launch_slots = self.room, self.launch_slots
-        return Load(
+        return LoadGauges(
             mem_used=room.used.memory,
             mem_total=room.total.memory,
             cpu_used=room.used.cpus,
@@ -93,7 +93,7 @@ class Launcher:
 
     def hold(self, key: Hashable, call: PendingCall, count: int) -> WarmHold:
         """Keep ``count`` containers ready for calls like ``call``."""
-        recipe = Recipe.of(call, self._kit.config, with_token=True)
+        recipe = ContainerTemplate.of(call, self._kit.config, with_token=True)
         return self.warm.hold(key, recipe, count)
 
     def expect(self, key: Hashable, call: PendingCall) -> None:
@@ -103,13 +103,15 @@ class Launcher:
             return
         count = min_warm(call.model.annotations)
         config = self._kit.config
-        self.warm.expect(key, count, lambda: Recipe.of(call, config, with_token=False))
+        self.warm.expect(key, count, lambda: ContainerTemplate.of(call, config, with_token=False))
 
     def _launch(self, launch: Launch[Container], call: PendingCall) -> None:
         """Start ``launch`` for ``call``, of which nothing is kept but what the launch needs."""
         config = self._kit.config
         # The call's registry token is not for launches ahead of other calls.
-        self.keeping.missed(launch.queue.key, lambda: Recipe.of(call, config, with_token=False))
+        self.keeping.missed(
+            launch.queue.key, lambda: ContainerTemplate.of(call, config, with_token=False)
+        )
         self._nursery.start_soon(
             self._run,
             launch,
@@ -148,7 +150,9 @@ class Launcher:
         finally:
             self.warm.settle()
 
-    def _launch_spare(self, key: Hashable, recipe: Recipe, *, ahead: bool = False) -> bool:
+    def _launch_spare(
+        self, key: Hashable, recipe: ContainerTemplate, *, ahead: bool = False
+    ) -> bool:
         """Start a container that is for no call in particular, if there is room. ``ahead``: the
         `KeepAlive` wants it."""
         share = None if self._closing else self.room.try_acquire(recipe.size)
@@ -166,7 +170,7 @@ class Launcher:
         self,
         launch: Launch[Container],
         task: ContainerTask,
-        share: Share,
+        share: ResourceToken,
         idle_timeout: int,
         track: ContainerTrack,
         ahead: bool,
@@ -180,7 +184,7 @@ class Launcher:
         self,
         launch: Launch[Container],
         task: ContainerTask,
-        share: Share,
+        share: ResourceToken,
         idle_timeout: int,
         track: ContainerTrack,
         *,
@@ -211,14 +215,14 @@ class Launcher:
         launch: Launch[Container],
         size: Resources,
         track: ContainerTrack,
-        acquire: Callable[[Resources, Hashable], Awaitable[Share]],
-    ) -> Share | None:
+        acquire: Callable[[Resources, Hashable], Awaitable[ResourceToken]],
+    ) -> ResourceToken | None:
         """Wait for room until nobody needs the launch any more."""
-        share: Share | None = None
+        share: ResourceToken | None = None
         try:
             with launch.scope:
                 share = await acquire(size, launch.queue.key)
-        except NoRoom:
+        except NoResources:
             waiter = launch.waiter
             wait = waiter is not None and self._may_be_next(launch.queue, waiter)
             launch.queue.launch_failed(launch, ServerBusy(), wait=wait)
@@ -238,7 +242,7 @@ class Launcher:
                 track.move(None, trio.current_time())
         return None
 
-    def _may_be_next(self, queue: SlotQueue[Container], waiter: Waiter[Container]) -> bool:
+    def _may_be_next(self, queue: SlotQueue[Container], waiter: SlotWaiter[Container]) -> bool:
         """Whether the call of ``waiter``, for which no container is launched, may wait for one that
         another call has, and not for longer than its load balancer allows."""
         call, rule, now = waiter.call, self.next_in_line, trio.current_time()

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 
 import structlog
 
-from ..abc import ContainerTask, End, Output, OutputSink
+from ..abc import ContainerTask, End, OutputPiece, OutputSink
 from ..call import PendingCall
 from ..models import Call, CallStats
 
@@ -78,7 +78,7 @@ class DebugLines:
             log.debug("function output", line=text, tag=tag, call_id=call_id, **self._details)
 
 
-class FunctionOutput:
+class ContainerOutput:
     """Takes what one container prints, as its task's ``on_output``.
 
     ``sink`` gets all of it. The node's debug log (``debug``) and the calls' own logs (``keep``)
@@ -146,7 +146,7 @@ class FunctionOutput:
         if self._sink is None:
             return
         task = self._task
-        output = Output(
+        output = OutputPiece(
             task.id,
             task.app_id,
             task.fn_id,

@@ -120,14 +120,14 @@ PASSING = 1.0
 those who want it."""
 
 
-class NoRoom(Exception):
+class NoResources(Exception):
     """The machine is full, nothing that helps is idle, and waiting is not wanted."""
 
 
-class Share:
+class ResourceToken:
     """What one container holds of the room."""
 
-    def __init__(self, room: Room, size: Resources) -> None:
+    def __init__(self, room: ResourceTracker, size: Resources) -> None:
         self.size = size
         self._room = room
         self._leaving = False
@@ -140,7 +140,7 @@ class Share:
 
     def __repr__(self) -> str:
         state = "leaving" if self._leaving else "held"
-        return f"<Share {self.size} {state if self._held else 'released'}>"
+        return f"<ResourceToken {self.size} {state if self._held else 'released'}>"
 
     def became_idle(self, now: float, worthy_until: float) -> None:
         """The container, which was in use, could be evicted from ``now`` on, and is worth keeping
@@ -193,12 +193,12 @@ class _Applicant:
     size: Resources
     key: Hashable
     gentle: bool
-    share: Share | None = None
+    share: ResourceToken | None = None
     decided: trio.Event = attrs.Factory(trio.Event)
     """It has its share, or will get none."""
 
 
-class Room:
+class ResourceTracker:
     """Resources of the machine, handed out in order of arrival.
 
     ``idle`` returns the idle containers, those first that are to be evicted first; ``unworthy``
@@ -219,7 +219,7 @@ class Room:
         self._may_wait = may_wait
         self._idle = idle
         self._unworthy = unworthy or idle
-        self._worthy = WorthyRoom()
+        self._worthy = Protected()
         self._used = Resources()
         self._leaving = Resources()
         self._idle_memory = self._idle_cpus = 0
@@ -228,7 +228,7 @@ class Room:
         self._line: dict[_Applicant, None] = {}
 
     def __repr__(self) -> str:
-        return f"<Room used={self._used} of {self.total} waiting={len(self._line)}>"
+        return f"<ResourceTracker used={self._used} of {self.total} waiting={len(self._line)}>"
 
     @property
     def used(self) -> Resources:
@@ -256,25 +256,25 @@ class Room:
 
     async def acquire(
         self, size: Resources, key: Hashable, *, gentle: bool = False, patient: bool = True
-    ) -> Share:
+    ) -> ResourceToken:
         """Get a share of ``size`` for a container of the slot key ``key``.
 
         Waits for those who leave and, if it is ``patient`` and that is allowed, for room that is
         not in sight yet. With ``gentle`` no container is evicted that is worth keeping; but who is
-        patient does not wait for that. Raises `NoRoom`. Cancelling gives up the place in the line.
-        """
+        patient does not wait for that. Raises `NoResources`. Cancelling gives up the place in the
+        line."""
         patient = patient and self._may_wait
         if not size:
             # What takes nothing stands in no line, behind nobody who waits for room.
             await trio.lowlevel.checkpoint()
-            return Share(self, size)
+            return ResourceToken(self, size)
         if not self.possible(size):
-            raise NoRoom
+            raise NoResources
         applicant = _Applicant(size, key, gentle and not patient)
         self._line[applicant] = None
         if not self.settle() and not patient and not self._in_sight(applicant):
             self._withdraw(applicant)
-            raise NoRoom
+            raise NoResources
         try:
             await applicant.decided.wait()
         except BaseException:
@@ -283,7 +283,7 @@ class Room:
             self._withdraw(applicant)
             raise
         if applicant.share is None:
-            raise NoRoom
+            raise NoResources
         return applicant.share
 
     def in_reach(self, size: Resources, key: Hashable, *, gentle: bool = False) -> bool:
@@ -292,7 +292,8 @@ class Room:
         return not self._line and self._helps_next(size, key, self._prospect, gentle=gentle)
 
     def refuses(self, size: Resources, key: Hashable, *, gentle: bool = False) -> bool:
-        """Whether `acquire` certainly raises `NoRoom` at once for who is impatient. Synchronous."""
+        """Whether `acquire` certainly raises `NoResources` at once for an impatient call.
+        Synchronous."""
         if not size:
             return False
         prospect = self._prospect
@@ -319,12 +320,12 @@ class Room:
         idle = self._unworthy() if gentle and self._passing else self._idle()
         return bool(choose_victims(idle, missing, spare=key))
 
-    def try_acquire(self, size: Resources) -> Share | None:
+    def try_acquire(self, size: Resources) -> ResourceToken | None:
         """Get a share of what nobody uses or waits for, without evicting anybody."""
         if size and (self._line or not size.fits(self.total - self._used)):
             return None
         self._used += size
-        return Share(self, size)
+        return ResourceToken(self, size)
 
     def settle(self) -> bool:
         """Admit who fits and evict for who does not; whether everybody in line is provided for.
@@ -372,7 +373,7 @@ class Room:
                 return
             del self._line[applicant]
             self._used += applicant.size
-            applicant.share = Share(self, applicant.size)
+            applicant.share = ResourceToken(self, applicant.size)
             applicant.decided.set()
 
     def _in_sight(self, applicant: _Applicant) -> bool:
@@ -404,7 +405,7 @@ def worth_seconds(start: float, run: float) -> float:
     return min(start * start / run, MAX_SECONDS) if run else 0.0
 
 
-class WorthyRoom:
+class Protected:
     """What containers have that are worth keeping. Times are seconds of one clock, given by the
     caller, and never go back."""
 
@@ -420,7 +421,7 @@ class WorthyRoom:
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
-        return f"<WorthyRoom containers={len(self._members)}>"
+        return f"<Protected containers={len(self._members)}>"
 
     def __len__(self) -> int:
         """How much is remembered, also of owners that have left."""

@@ -2,7 +2,7 @@
 
 Everything here is synchronous, so that each change is atomic: a slot is in one place only, no
 wake-up can be lost, and nobody has to look again later. The only thing to wait for is
-`Waiter.done`.
+`SlotWaiter.done`.
 
 A slot goes to the call that waits longest. Without waiting calls it becomes idle, and the next
 call takes the slot that was used last, so that those that are not needed grow old.
@@ -30,7 +30,7 @@ from .._concurrency.nurseries import is_cancellation
 from .._launch_policy import LaunchPolicy
 from ..call import PendingCall, Timings
 from ..errors import ServerBusy
-from .freezing import RecentGap
+from .freezing import ReuseGap
 from .resources import worth_seconds
 
 
@@ -57,7 +57,7 @@ def is_untold(call: PendingCall) -> bool:
 
 
 @attrs.define(eq=False)
-class Waiter(Generic[S]):
+class SlotWaiter(Generic[S]):
     """A call that waits for a slot. When ``done``, it has a ``slot`` or an ``error``."""
 
     call: PendingCall
@@ -88,7 +88,7 @@ class Launch(Generic[S]):
     """A container on its way. ``waiter`` is the call it is meant for; ``None`` = a spare one."""
 
     queue: SlotQueue[S]
-    waiter: Waiter[S] | None
+    waiter: SlotWaiter[S] | None
     timings: Timings = attrs.Factory(Timings)
     begun: bool = False
     """It has its resources. Before that it is given up when nobody needs it."""
@@ -116,7 +116,7 @@ class SlotQueue(Generic[S]):
         launch: Callable[[Launch[S], PendingCall], None],
         on_empty: Callable[[SlotQueue[S]], None],
         has_room: Callable[[PendingCall], bool],
-        may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool],
+        may_be_next: Callable[[SlotQueue[S], SlotWaiter[S]], bool],
         contended: Callable[[], bool],
         patient: Callable[[PendingCall], bool],
         clock: Callable[[], float],
@@ -132,10 +132,10 @@ class SlotQueue(Generic[S]):
         self._clock = clock
         self._start = launch
         self._on_empty = on_empty
-        self._waiters: dict[Waiter[S], None] = {}
-        self._unprovided: dict[Waiter[S], None] = {}
+        self._waiters: dict[SlotWaiter[S], None] = {}
+        self._unprovided: dict[SlotWaiter[S], None] = {}
         """Those without a launch that the policy decides about."""
-        self._looker: Waiter[S] | None = None
+        self._looker: SlotWaiter[S] | None = None
         """The one of them whose patience ends when the policy is to be asked again."""
         self._idle: dict[S, None] = {}
         self._launches: set[Launch[S]] = set()
@@ -143,7 +143,7 @@ class SlotQueue(Generic[S]):
         self._alive = 0
         self._setbacks = 0
         self._keep = 0
-        self.recent_gap = RecentGap()
+        self.recent_gap = ReuseGap()
         """Between two uses of a container."""
 
     def __repr__(self) -> str:
@@ -232,9 +232,9 @@ class SlotQueue(Generic[S]):
         slot.take(now)
         return slot
 
-    def join(self, call: PendingCall) -> Waiter[S]:
+    def join(self, call: PendingCall) -> SlotWaiter[S]:
         """Stand in line, and have a container launched if one is due."""
-        waiter: Waiter[S] = Waiter(call, joined_at=self._clock())
+        waiter: SlotWaiter[S] = SlotWaiter(call, joined_at=self._clock())
         self._waiters[waiter] = None
         if self._spare and not call.launch:  # its load balancer has counted those on their way
             launch = next(iter(self._spare))
@@ -255,14 +255,14 @@ class SlotQueue(Generic[S]):
             self._provide(waiter)
         return waiter
 
-    def leave(self, waiter: Waiter[S]) -> None:
+    def leave(self, waiter: SlotWaiter[S]) -> None:
         """Give up waiting. No effect on a waiter that is done."""
         if waiter in self._waiters:
             self._remove(waiter)
             self._pass_on(waiter)
         self._check_empty()
 
-    async def served(self, waiter: Waiter[S]) -> S:
+    async def served(self, waiter: SlotWaiter[S]) -> S:
         """Wait for the slot of ``waiter``, which its call has to give back. Raises what its launch
         failed with, and `ServerBusy`."""
         try:
@@ -312,7 +312,7 @@ class SlotQueue(Generic[S]):
                 break
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
-    def _is_too_late(self, waiter: Waiter[S], place: int) -> bool:
+    def _is_too_late(self, waiter: SlotWaiter[S], place: int) -> bool:
         """Whether the client of ``waiter``, at that place of the line, will probably leave
         before."""
         if not waiter.is_untold:
@@ -326,7 +326,7 @@ class SlotQueue(Generic[S]):
         containers = self._alive + sum(launch.begun for launch in self._launches)
         return self.policy.moves_for(place, containers)
 
-    def _insist(self, waiter: Waiter[S]) -> bool:
+    def _insist(self, waiter: SlotWaiter[S]) -> bool:
         """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to
         leave if it was not to look after the line."""
         if waiter.patience.deadline > self._clock():  # it was given another one in this moment
@@ -462,7 +462,7 @@ class SlotQueue(Generic[S]):
         for slot in self._idle:
             slot.reconsider()
 
-    def _provide(self, waiter: Waiter[S]) -> None:
+    def _provide(self, waiter: SlotWaiter[S]) -> None:
         """Let the policy decide about ``waiter``, who has no launch."""
         if self._patient(waiter.call) or self._has_room(waiter.call):
             self._unprovided[waiter] = None
@@ -505,18 +505,18 @@ class SlotQueue(Generic[S]):
                 self._looker.patience.deadline = math.inf
             self._looker = looker
 
-    def _launch_for(self, waiter: Waiter[S], *, firm: bool = False) -> None:
+    def _launch_for(self, waiter: SlotWaiter[S], *, firm: bool = False) -> None:
         launch: Launch[S] = Launch(self, None, firm=firm)
         self._assign(launch, waiter)
         self._launches.add(launch)
         self._start(launch, waiter.call)
 
-    def _assign(self, launch: Launch[S], waiter: Waiter[S]) -> None:
+    def _assign(self, launch: Launch[S], waiter: SlotWaiter[S]) -> None:
         """``launch`` is meant for ``waiter``, who had none."""
         launch.waiter, waiter.launch = waiter, launch
         self._is_provided(waiter)
 
-    def _is_provided(self, waiter: Waiter[S]) -> None:
+    def _is_provided(self, waiter: SlotWaiter[S]) -> None:
         """The policy need not care for ``waiter`` any more."""
         if waiter not in self._unprovided:
             return
@@ -527,12 +527,12 @@ class SlotQueue(Generic[S]):
             waiter.patience.deadline = math.inf
             self._decide()
 
-    def _set_back(self, waiter: Waiter[S], why: Exception) -> None:
+    def _set_back(self, waiter: SlotWaiter[S], why: Exception) -> None:
         """``waiter`` hopes for a container that another call has."""
         self._setbacks += waiter.setback is None
         waiter.setback = why
 
-    def _pass_on(self, waiter: Waiter[S]) -> None:
+    def _pass_on(self, waiter: SlotWaiter[S]) -> None:
         """The launch of ``waiter``, who needs it no more, becomes a spare one, or is given up."""
         launch, waiter.launch = waiter.launch, None
         if launch is None:
@@ -543,7 +543,7 @@ class SlotQueue(Generic[S]):
         else:
             launch.scope.cancel()
 
-    def _swap(self, served: Waiter[S], robbed: Waiter[S] | None) -> None:
+    def _swap(self, served: SlotWaiter[S], robbed: SlotWaiter[S] | None) -> None:
         """``served`` got the container of ``robbed``, who gets its launch in exchange."""
         if robbed is None:
             self._pass_on(served)
@@ -554,20 +554,20 @@ class SlotQueue(Generic[S]):
         else:
             self._provide(robbed)
 
-    def _serve(self, waiter: Waiter[S], slot: S) -> None:
+    def _serve(self, waiter: SlotWaiter[S], slot: S) -> None:
         self._remove(waiter)
         slot.take(self._clock())
         waiter.slot = slot
         waiter.served_ns = time.perf_counter_ns()
         waiter.done.set()
 
-    def _fail(self, waiter: Waiter[S], error: Exception) -> None:
+    def _fail(self, waiter: SlotWaiter[S], error: Exception) -> None:
         self._remove(waiter)
         self._pass_on(waiter)
         waiter.error = error
         waiter.done.set()
 
-    def _remove(self, waiter: Waiter[S]) -> None:
+    def _remove(self, waiter: SlotWaiter[S]) -> None:
         del self._waiters[waiter]
         self._is_provided(waiter)
         if waiter.setback is not None:
@@ -609,7 +609,7 @@ class SlotQueues(Generic[S]):
         launch: Callable[[Launch[S], PendingCall], None],
         *,
         has_room: Callable[[PendingCall], bool] = _always,
-        may_be_next: Callable[[SlotQueue[S], Waiter[S]], bool] = _never,
+        may_be_next: Callable[[SlotQueue[S], SlotWaiter[S]], bool] = _never,
         contended: Callable[[], bool] = _never,
         clock: Callable[[], float] = trio.current_time,
         patient: Callable[[PendingCall], bool] = _always,

@@ -31,7 +31,7 @@ from .._descriptors import lacks_descriptors
 from .._file_locks import Removed, hold, seize
 from ..config import AgentConfig
 from ..errors import ConfigError, HostlerError, ServerBusy
-from ..http1.client import DEFAULT_MAX_HEAD, Connection, Stale
+from ..http1.client import DEFAULT_MAX_HEAD, ClientConnection, StaleConnection
 
 log = structlog.get_logger(__name__)
 
@@ -345,15 +345,14 @@ class Channel:
     def __init__(self, function_socket: FunctionSocket, first: socket.socket, max_head: int):
         self._socket = function_socket
         self._max_head = max_head or DEFAULT_MAX_HEAD
-        self._kept: Connection | None = Connection(first, self._max_head)
+        self._kept: ClientConnection | None = ClientConnection(first, self._max_head)
         self._trusted = True
 
-    def connection(self, now: float) -> Connection:
+    def connection(self, now: float) -> ClientConnection:
         """A connection for one exchange that begins ``now``, to be handed to `settle`.
 
-        Raises `Stale` if the function does not accept one, `ServerBusy` without a file descriptor
-        for it.
-        """
+        Raises `StaleConnection` if the function does not accept one, `ServerBusy` without a file
+        descriptor for it."""
         kept, self._kept = self._kept, None
         if kept is not None:
             if not kept.expired(now):
@@ -361,8 +360,8 @@ class Channel:
             kept.close()
         return self._connect()
 
-    def replace(self, stale: Connection) -> Connection:
-        """A new connection in the place of one that is `Stale`. Raises as `connection`."""
+    def replace(self, stale: ClientConnection) -> ClientConnection:
+        """A new connection in the place of a stale one. Raises as `connection`."""
         self._drop(stale)
         return self._connect()
 
@@ -376,7 +375,7 @@ class Channel:
             pass
         return False
 
-    def settle(self, connection: Connection, *, reusable: bool, now: float) -> None:
+    def settle(self, connection: ClientConnection, *, reusable: bool, now: float) -> None:
         """Keep ``connection`` for the next exchange if it is ``reusable`` and there can be one,
         else close it. The last one is over ``now``."""
         if reusable and connection.finish(now) and self._trusted:
@@ -385,19 +384,19 @@ class Channel:
         else:
             self._drop(connection)
 
-    def _drop(self, connection: Connection) -> None:
+    def _drop(self, connection: ClientConnection) -> None:
         if connection.surplus and self._trusted:
             self._trusted = False
             log.warning("function sends bytes after its response, or unasked")
         connection.close()
 
-    def _connect(self) -> Connection:
+    def _connect(self) -> ClientConnection:
         try:
-            return Connection(self._socket.connect(), self._max_head)
+            return ClientConnection(self._socket.connect(), self._max_head)
         except OSError as error:
             if lacks_descriptors(error):
                 raise ServerBusy from error
-            raise Stale(str(error)) from error
+            raise StaleConnection(str(error)) from error
 
     def close(self) -> None:
         """Idempotent."""

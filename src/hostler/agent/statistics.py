@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from .._concurrency.signal import Change
+from .._concurrency.signal import Signal
 from ..metrics import AgentMetrics, CallStatus, ContainerLabels, ReadyOutcome
 from .resources import Resources
 
@@ -92,7 +92,7 @@ class AgentEvents:
         self.running = 0
         self.holding = 0
         self.containers = dict.fromkeys(ContainerState, 0)
-        self.change = Change()
+        self.change = Signal()
 
     # Of calls. (A counter's methods take longer than all that is done here.)
 

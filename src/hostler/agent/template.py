@@ -74,7 +74,7 @@ def names_of(task: ContainerTask) -> dict[str, str]:
 
 
 @attrs.frozen
-class Recipe:
+class ContainerTemplate:
     """How to launch containers of one function without a call."""
 
     template: ContainerTask
@@ -82,7 +82,7 @@ class Recipe:
     idle_timeout: int
 
     @classmethod
-    def of(cls, call: PendingCall, config: AgentConfig, *, with_token: bool) -> Recipe:
+    def of(cls, call: PendingCall, config: AgentConfig, *, with_token: bool) -> ContainerTemplate:
         """``with_token``: the call's registry token may serve these launches' pulls."""
         task = container_task(call, config)
         if not with_token:

@@ -14,7 +14,7 @@ import attrs
 import structlog
 import trio
 
-from .template import Recipe
+from .template import ContainerTemplate
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +32,7 @@ class _Wish:
     """What is wanted of one slot key. Times are those of `trio.current_time`."""
 
     key: Hashable
-    recipe: Recipe
+    recipe: ContainerTemplate
     holds: dict[WarmHold, int] = attrs.Factory(dict)
     annotated: int = 0
     annotated_until: float = -math.inf
@@ -61,7 +61,7 @@ class _Wish:
 class WarmHold:
     """Keeps ``count`` containers of one function ready, until it is released."""
 
-    def __init__(self, keeper: WarmKeeper, key: Hashable, count: int) -> None:
+    def __init__(self, keeper: WarmPool, key: Hashable, count: int) -> None:
         self.count = count
         self._keeper = keeper
         self._key = key
@@ -79,7 +79,7 @@ class WarmHold:
         self._keeper.release(self._key, self)
 
 
-class WarmKeeper:
+class WarmPool:
     """Knows what is wanted, and launches what is missing.
 
     ``alive`` and ``starting`` tell how many containers of a key there are and are on their way,
@@ -92,7 +92,7 @@ class WarmKeeper:
         alive: Callable[[Hashable], int],
         starting: Callable[[Hashable], int],
         keep: Callable[[Hashable, int], None],
-        launch: Callable[[Hashable, Recipe], bool],
+        launch: Callable[[Hashable, ContainerTemplate], bool],
     ) -> None:
         self.alive = alive
         self._starting = starting
@@ -103,9 +103,9 @@ class WarmKeeper:
         self._changed = trio.Event()
 
     def __repr__(self) -> str:
-        return f"<WarmKeeper functions={len(self._wishes)}>"
+        return f"<WarmPool functions={len(self._wishes)}>"
 
-    def hold(self, key: Hashable, recipe: Recipe, count: int) -> WarmHold:
+    def hold(self, key: Hashable, recipe: ContainerTemplate, count: int) -> WarmHold:
         """Keep ``count`` containers of ``key`` ready; several holds want the most of theirs."""
         hold = WarmHold(self, key, count)
         wish = self._wishes.setdefault(key, _Wish(key, recipe))
@@ -119,7 +119,7 @@ class WarmKeeper:
         if wish is not None and wish.holds.pop(hold, None) is not None:
             self._adapt(wish)
 
-    def expect(self, key: Hashable, count: int, recipe: Callable[[], Recipe]) -> None:
+    def expect(self, key: Hashable, count: int, recipe: Callable[[], ContainerTemplate]) -> None:
         """A call has come whose function wants ``count`` containers kept."""
         wish = self._wishes.get(key)
         if wish is None:

@@ -16,22 +16,22 @@ from .._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middl
 from .app import PREFIX, RequestMetrics, api_app
 from .listeners import AppListener, FnListener, Listener, ListeningDatastore, TriggerListener
 from .request import ApiRequest
-from .routes import Handler, Link, Operation, Query, Route
+from .routes import ApiOperation, Handler, Query, ResponseLink, Route
 
 __all__ = [
     "PREFIX",
+    "ApiOperation",
     "ApiRequest",
     "AppListener",
     "FnListener",
     "Handler",
-    "Link",
     "Listener",
     "ListeningDatastore",
     "Middleware",
-    "Operation",
     "Query",
     "Reply",
     "RequestMetrics",
+    "ResponseLink",
     "Route",
     "TriggerListener",
     "api_app",

@@ -28,7 +28,7 @@ from .documents import (
     trigger_patch,
 )
 from .request import ApiRequest
-from .routes import Link, Query, Resource, Route
+from .routes import Query, Resource, ResponseLink, Route
 
 
 async def _list_apps(request: ApiRequest) -> Reply:
@@ -83,7 +83,7 @@ def app_routes() -> Iterator[Route]:
         query=(Query("name", "Only the app with this name."),),
         create_errors=(409,),
         update_errors=(404, 409),
-        next=(Link("CreateFn", body={"app_id": "id"}),),
+        next=(ResponseLink("CreateFn", body={"app_id": "id"}),),
     ).routes()
 
 
@@ -195,7 +195,7 @@ def fn_routes(endpoints: Endpoints) -> Iterator[Route]:
         ),
         create_errors=(404, 409),
         update_errors=(404,),
-        next=(Link("CreateTrigger", body={"app_id": "app_id", "fn_id": "id"}),),
+        next=(ResponseLink("CreateTrigger", body={"app_id": "app_id", "fn_id": "id"}),),
     ).routes()
     for path in ("/calls", "/calls/{call_id}", "/calls/{call_id}/log"):
         yield Route("GET", f"{_PATH}/{{fn_id}}{path}", _gone)

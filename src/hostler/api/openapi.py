@@ -12,7 +12,7 @@ import msgspec
 
 from ..rules import Limits
 from . import documents
-from .routes import Link, Operation, Query, Route
+from .routes import ApiOperation, Query, ResponseLink, Route
 
 OPENAPI_VERSION = "3.1.0"
 _REF = "#/components/schemas/{name}"
@@ -33,7 +33,7 @@ _COMMON_ERRORS = (400, 500, 503)
 
 def describe(routes: Iterable[Route], limits: Limits) -> dict[str, Any]:
     """The document (https://spec.openapis.org/oas/v3.1.0) of those ``routes`` that have an
-    `Operation`; ``limits`` are those of the datastore.
+    `ApiOperation`; ``limits`` are those of the datastore.
 
     Raises `ValueError` for two types with one name.
     """
@@ -63,7 +63,7 @@ def _path_item(path: str) -> dict[str, Any]:
     return {"parameters": parameters} if parameters else {}
 
 
-def _operation(route: Route, operation: Operation) -> dict[str, Any]:
+def _operation(route: Route, operation: ApiOperation) -> dict[str, Any]:
     described: dict[str, Any] = {
         "operationId": operation.id,
         "summary": operation.summary,
@@ -89,7 +89,7 @@ def _parameter(query: Query) -> dict[str, Any]:
     }
 
 
-def _responses(route: Route, operation: Operation) -> dict[str, Any]:
+def _responses(route: Route, operation: ApiOperation) -> dict[str, Any]:
     """All that the operation may answer, in order."""
     if operation.response is None:
         responses: dict[str, Any] = {"204": {"description": "Done."}}
@@ -107,7 +107,7 @@ def _responses(route: Route, operation: Operation) -> dict[str, Any]:
     return responses
 
 
-def _link(link: Link) -> dict[str, Any]:
+def _link(link: ResponseLink) -> dict[str, Any]:
     described: dict[str, Any] = {"operationId": link.operation}
     for name, fields in (("parameters", link.parameters), ("requestBody", link.body)):
         if fields:
@@ -120,7 +120,7 @@ def _content(type_: type[msgspec.Struct]) -> dict[str, Any]:
     return {"application/json": {"schema": schema}}
 
 
-def _schemas(operations: Iterable[Operation], limits: Limits) -> dict[str, Any]:
+def _schemas(operations: Iterable[ApiOperation], limits: Limits) -> dict[str, Any]:
     types: dict[str, type[msgspec.Struct]] = {"Error": documents.Error}
     for operation in operations:
         for type_ in (operation.request, operation.response):

@@ -24,7 +24,7 @@ class Query:
 
 
 @attrs.frozen
-class Link:
+class ResponseLink:
     """What can be done next with an answer: ``operation`` is the id of another one.
 
     ``parameters`` and ``body`` name fields of the answer, by the name of what they are for there.
@@ -36,7 +36,7 @@ class Link:
 
 
 @attrs.frozen(kw_only=True)
-class Operation:
+class ApiOperation:
     """One operation of the OpenAPI description.
 
     ``request`` and ``response`` are the types that the handler decodes and encodes: their
@@ -52,7 +52,7 @@ class Operation:
     errors: Sequence[int] = ()
     """Statuses of errors beside those that every operation may have."""
     query: Sequence[Query] = ()
-    links: Sequence[Link] = ()
+    links: Sequence[ResponseLink] = ()
 
 
 PAGE = (
@@ -83,7 +83,7 @@ class Route:
     method: str
     path: str
     handler: Handler
-    operation: Operation | None = None
+    operation: ApiOperation | None = None
     """How the API's description tells of it; ``None`` = not at all."""
 
     @property
@@ -188,22 +188,24 @@ class Resource:
     """Of a list, beside its pages."""
     create_errors: Sequence[int]
     update_errors: Sequence[int]
-    next: Sequence[Link] = ()
+    next: Sequence[ResponseLink] = ()
     """What can be made of a new thing."""
 
     def routes(self) -> Iterator[Route]:
         path, name, noun = self.path, self.name, self.noun
         parameter = f"{name.lower()}_id"
         one = f"{path}/{{{parameter}}}"
-        links = [Link(f"{verb}{name}", {parameter: "id"}) for verb in ("Get", "Update", "Delete")]
-        listing = Operation(
+        links = [
+            ResponseLink(f"{verb}{name}", {parameter: "id"}) for verb in ("Get", "Update", "Delete")
+        ]
+        listing = ApiOperation(
             id=f"List{name}s",
             summary=f"A page of {self.listed}, by name.",
             tag=f"{name}s",
             response=self.page,
             query=(*self.query, *PAGE),
         )
-        creating = Operation(
+        creating = ApiOperation(
             id=f"Create{name}",
             summary=f"Create {noun}.",
             tag=f"{name}s",
@@ -212,14 +214,14 @@ class Resource:
             errors=self.create_errors,
             links=(*self.next, *links),
         )
-        getting = Operation(
+        getting = ApiOperation(
             id=f"Get{name}",
             summary=f"{noun.capitalize()}.",
             tag=f"{name}s",
             response=self.one,
             errors=(404,),
         )
-        updating = Operation(
+        updating = ApiOperation(
             id=f"Update{name}",
             summary=f"Change {noun}. What is not given stays; the answer is all of it.",
             tag=f"{name}s",
@@ -227,7 +229,7 @@ class Resource:
             response=self.one,
             errors=self.update_errors,
         )
-        deleting = Operation(
+        deleting = ApiOperation(
             id=f"Delete{name}", summary=f"Delete {self.deleted}.", tag=f"{name}s", errors=(404,)
         )
         yield Route("GET", path, self.list, listing)

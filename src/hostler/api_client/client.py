@@ -38,7 +38,7 @@ class ApiClient:
     bounded by the API, where 0 means its default (30).
     """
 
-    def __init__(self, connection: Connection) -> None:
+    def __init__(self, connection: ApiConnection) -> None:
         self._connection = connection
 
     # --- apps ---
@@ -173,7 +173,7 @@ async def open_api_client(
         headers=authorization(config.token),
         transport=transport,
     ) as client:
-        yield ApiClient(Connection(client, config.api_timeout))
+        yield ApiClient(ApiConnection(client, config.api_timeout))
 
 
 def _base(url: str) -> str:
@@ -212,7 +212,7 @@ FIRST_PAUSE, LEAST_PAUSE, GREATEST_PAUSE = 0.050, 0.025, 1.0
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 
 
-class Connection:
+class ApiConnection:
     """Sends requests over connections that are kept."""
 
     def __init__(self, client: httpx.AsyncClient, time_limit: float) -> None:

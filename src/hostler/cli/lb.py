@@ -75,7 +75,7 @@ def lb(
     log_level: str | None,
 ) -> None:
     """Front end and load balancer: calls are placed on runners."""
-    from ..nodes.workers import LBCrew, Supervisor, place_in, workers_of
+    from ..nodes.workers import LBWorkers, Supervisor, place_in, workers_of
 
     place = place_in(os.environ)
 
@@ -96,7 +96,7 @@ def lb(
         table = load_functions(functions) if functions else None
         pki = pki_of(tls_ca, tls_cert, tls_key)
         if place is None and (count := workers_of(made.node.lb_workers)) > 1:
-            crew = LBCrew(made.bind, made.node.runner_addresses)
+            crew = LBWorkers(made.bind, made.node.runner_addresses)
             return made.node, Supervisor(settings=made, count=count, crew=crew)
 
         from ..nodes.lb import LBNode  # (what only supervises has no use for it)

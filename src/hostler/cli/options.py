@@ -10,13 +10,13 @@ from typing import Any, TypeVar
 
 import click
 
-from .._concurrency.drain import Grace
+from .._concurrency.drain import DrainBudget
 from ..call import check_overrider
 from ..config import LBConfig, NodeConfig
 from ..nodes.settings import Settings, load_callable
 
 
-class Count(click.IntRange):
+class CountType(click.IntRange):
     """From 0 to ``most``."""
 
     name = "integer"
@@ -25,7 +25,7 @@ class Count(click.IntRange):
         super().__init__(min=0, max=most)
 
 
-class Seconds(click.FloatRange):
+class SecondsType(click.FloatRange):
     """From 0. "nan" and "inf" are none."""
 
     name = "number"
@@ -122,7 +122,7 @@ overrider_option = option(
 life_options = together(
     option(
         "--grace",
-        type=Seconds(),
+        type=SecondsType(),
         help="Seconds that calls get to finish when the node stops. Where it has containers, the "
         "last quarter of them, 5 s at most, is kept for their removal. "
         "[FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30]",
@@ -186,6 +186,6 @@ def make_settings(
         env=env,
         node=node,
         bind=bind or f"{'127.0.0.1' if local else ''}:{node.grpc_port if grpc else node.port}",
-        grace=Grace.for_all(grace) if containers else Grace(grace),
+        grace=DrainBudget.for_all(grace) if containers else DrainBudget(grace),
         overrider=hook,
     )

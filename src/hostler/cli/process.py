@@ -32,7 +32,7 @@ from ..config import NodeConfig, setting_variables
 from ..errors import ConfigError
 from ..logs import LogWriter, open_logs
 from ..metrics import LogMetrics
-from ..nodes.lifetime import AT_ONCE, Life
+from ..nodes.lifetime import AT_ONCE, NodeLifetime
 from .errors import explanation, tell
 
 log = structlog.get_logger(__name__)
@@ -44,7 +44,7 @@ IMPATIENT_AFTER = 1.0
 process, and then its group, and so do Ctrl-C and a supervisor together."""
 
 
-Node = Callable[[Life], Awaitable[None]]
+Node = Callable[[NodeLifetime], Awaitable[None]]
 """Runs a node until ``life.shutdown`` is set and it has drained."""
 
 
@@ -97,7 +97,7 @@ def check_fd(number: int) -> None:
 
 
 async def _live(node: Node, ready_fd: int | None, orders: int | None) -> int:
-    life = Life(ready_fd=ready_fd)
+    life = NodeLifetime(ready_fd=ready_fd)
     code = 0
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:

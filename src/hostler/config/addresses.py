@@ -7,7 +7,7 @@ import re
 from typing import Any
 from urllib.parse import urlsplit
 
-from .base import COMMA_LIST, Kind
+from .base import COMMA_LIST, SettingType
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]@?#]+):([0-9]{1,5})", re.ASCII)
 
@@ -117,27 +117,27 @@ def _is_names(value: Any) -> bool:
     )
 
 
-HOST_NAMES = Kind(
+HOST_NAMES = SettingType(
     "names without a port, separated by commas: name, .domain (with all below it) or *",
     _parse_names,
     _is_names,
 )
 
-TARGETS = Kind(
+TARGETS = SettingType(
     "host:port, dns://name:port or srv://name, separated by commas, each once, IPv6 in brackets",
     COMMA_LIST.parse,
     _is_targets,
 )
 
-HTTP_URL = Kind("an http or https URL, or nothing", str, _is_http_url)
+HTTP_URL = SettingType("an http or https URL, or nothing", str, _is_http_url)
 
-LOG_DEST = Kind(
+LOG_DEST = SettingType(
     "stderr, udp://host:port, tcp://host:port, file:///path or host:port",
     str,
     _is_log_dest,
 )
 
-DNS_SERVER = Kind("an IP address, or address:port, or nothing", str, _is_dns_server)
+DNS_SERVER = SettingType("an IP address, or address:port, or nothing", str, _is_dns_server)
 
 
 def split_address(address: str) -> tuple[str, int]:

@@ -2,7 +2,7 @@
 
 How the text of an environment variable becomes a value: Go's rules, as Fn's users know them.
 
-A `Kind` parses one sort of setting and checks one that was given in code. Parsers raise
+A `SettingType` parses one sort of setting and checks one that was given in code. Parsers raise
 `ValueError`; who calls them names the variable (`hostler.config.base`).
 """
 
@@ -25,7 +25,7 @@ from ..errors import ConfigError
 _HIDDEN = "(hidden)"
 
 
-def setting(kind: Kind, variable: str = "") -> dict[str, Any]:
+def setting(kind: SettingType, variable: str = "") -> dict[str, Any]:
     """The metadata of a field: its kind and its variable ("" = only code sets it)."""
     return {"kind": kind, "variable": variable}
 
@@ -51,7 +51,7 @@ class EnvConfig:
         values = dict(defaults)
         for field in _fields(cls):
             text = look_up(source, field.metadata["variable"])
-            kind: Kind = field.metadata["kind"]
+            kind: SettingType = field.metadata["kind"]
             if text is None or (not text and kind.blank_is_default):
                 continue
             try:
@@ -130,7 +130,7 @@ _BOOLS = {
 
 
 @attrs.frozen
-class Kind:
+class SettingType:
     """One sort of setting."""
 
     takes: str
@@ -218,7 +218,7 @@ def number(
     *,
     blank_is_default: bool = True,
     optional: bool = False,
-) -> Kind:
+) -> SettingType:
     """A whole number from ``low`` to ``high``; in code ``None``, too, if it is ``optional``."""
     takes = f"a whole number from {low}"
     if high < _UINT64_MAX:
@@ -227,12 +227,12 @@ def number(
     def accepts(value: Any) -> bool:
         return (optional and value is None) or (_is_int(value) and low <= value <= high)
 
-    return Kind(takes, parse_unsigned, accepts, blank_is_default)
+    return SettingType(takes, parse_unsigned, accepts, blank_is_default)
 
 
-def choice(*values: str) -> Kind:
+def choice(*values: str) -> SettingType:
     """One of ``values``, upper or lower case."""
-    return Kind("one of " + ", ".join(values), str.lower, lambda value: value in values)
+    return SettingType("one of " + ", ".join(values), str.lower, lambda value: value in values)
 
 
 def _split_space(text: str) -> tuple[str, ...]:
@@ -266,7 +266,7 @@ def _is_positive_finite_time(value: Any) -> bool:
     return _is_positive_time(value) and math.isfinite(value)
 
 
-FLAG = Kind(
+FLAG = SettingType(
     "1, t, T, TRUE, true, True or 0, f, F, FALSE, false, False",
     parse_bool,
     lambda value: isinstance(value, bool),
@@ -276,64 +276,66 @@ FLAG = Kind(
 AUTO: Final = "auto"
 """Of a flag: what is best for the case."""
 
-FLAG_OR_AUTO = Kind(
+FLAG_OR_AUTO = SettingType(
     f"{FLAG.takes}, or auto",
     lambda text: AUTO if text.lower() == AUTO else parse_bool(text),
     lambda value: isinstance(value, bool) or value == AUTO,
     blank_is_default=False,
 )
 
-OPTIONAL_FLAG = Kind(
+OPTIONAL_FLAG = SettingType(
     "1, t, T, TRUE, true, True or 0, f, F, FALSE, false, False",
     parse_bool,
     lambda value: value is None or isinstance(value, bool),
     blank_is_default=False,
 )
 
-SHARE = Kind("a number from 0 to 1", float, _is_share)
+SHARE = SettingType("a number from 0 to 1", float, _is_share)
 
-TEXT = Kind("any text", str, _is_text)
+TEXT = SettingType("any text", str, _is_text)
 
-NON_EMPTY = Kind("a text that is not empty", str, lambda value: _is_text(value) and bool(value))
+NON_EMPTY = SettingType(
+    "a text that is not empty", str, lambda value: _is_text(value) and bool(value)
+)
 
-ABSOLUTE_PATH = Kind(
+ABSOLUTE_PATH = SettingType(
     "an absolute path, or nothing",
     str,
     lambda value: _is_text(value) and (not value or value.startswith("/")),
 )
 
-WORDS = Kind("a list separated by white space", _split_space, _is_texts)
+WORDS = SettingType("a list separated by white space", _split_space, _is_texts)
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,4096}", re.ASCII)
 
-TOKENS = Kind(
+TOKENS = SettingType(
     "tokens separated by white space, each of 16 letters, digits and ._~+/=- at least",
     _split_tokens,
     lambda value: _is_texts(value) and all(map(_TOKEN.fullmatch, value)),
     blank_is_default=False,  # nobody means by it that everybody may do everything
 )
 
-VISIBLE = Kind(
+VISIBLE = SettingType(
     "a text of visible ASCII characters, or nothing",
     str,
     lambda value: _is_text(value) and all("!" <= character <= "~" for character in value),
 )
 
-COMMA_LIST = Kind("a list separated by commas", _split_comma, _is_texts)
+COMMA_LIST = SettingType("a list separated by commas", _split_comma, _is_texts)
 
-MILLISECONDS = Kind("whole milliseconds, negative for never", parse_milliseconds, _is_time)
+MILLISECONDS = SettingType("whole milliseconds, negative for never", parse_milliseconds, _is_time)
 
-POSITIVE_MILLISECONDS = Kind(
+POSITIVE_MILLISECONDS = SettingType(
     "whole milliseconds over 0, negative for never", parse_milliseconds, _is_positive_time
 )
 
-SECONDS = Kind(
+SECONDS = SettingType(
     "whole seconds or a duration such as 1m30s or 300ms, over 0",
     parse_seconds,
     _is_positive_finite_time,
 )
 
-TIME_LIMIT = Kind(
+TIME_LIMIT = SettingType(
     "whole seconds or a duration such as 1m30s or 300ms, 0 for no limit",
     _parse_limit,
     _is_positive_time,
@@ -361,7 +363,7 @@ def describe(cls: type[EnvConfig]) -> tuple[SettingInfo, ...]:
     docs = _field_docs(cls)
     infos = []
     for field in attrs.fields(cls):
-        kind: Kind = field.metadata["kind"]
+        kind: SettingType = field.metadata["kind"]
         infos.append(
             SettingInfo(
                 field.name, field.metadata["variable"], field.default, kind.takes, docs[field.name]

@@ -9,7 +9,7 @@ import attrs
 
 from ..errors import ConfigError
 from .addresses import DNS_SERVER
-from .base import FLAG, MILLISECONDS, SECONDS, SHARE, EnvConfig, Kind, number, setting
+from .base import FLAG, MILLISECONDS, SECONDS, SHARE, EnvConfig, SettingType, number, setting
 
 
 def _is_factor(value: Any) -> bool:
@@ -17,7 +17,7 @@ def _is_factor(value: Any) -> bool:
     return number_ and math.isfinite(value) and (value == 0 or value > 1)
 
 
-_FACTOR = Kind("a number over 1, or 0 for never", float, _is_factor)
+_FACTOR = SettingType("a number over 1, or 0 for never", float, _is_factor)
 
 
 @attrs.frozen(kw_only=True)

@@ -6,28 +6,28 @@
 * ``server``: HTTP server: accepts, serves, drains
 """
 
-from .._asgi import Access, ASGIApp, BodyBroken, BodyTimeout, GuardedApp, Hosts, Tokens
+from .._asgi import Access, AccessControl, ASGIApp, BodyBroken, BodyTimeout, Hosts, Tokens
 from ..metrics import FrontMetrics
 from .app import NodeApp, ReadyCheck, invoke_app, node_app
-from .invocation import AsgiWriter, Truncated
+from .invocation import AsgiWriter, ResponseTruncated
 from .listeners import address_of, open_listeners, open_shared_listeners, parse_bind, refuse_clients
 from .server import HttpServer, ServerStatistics, serve_http
 
 __all__ = [
     "ASGIApp",
     "Access",
+    "AccessControl",
     "AsgiWriter",
     "BodyBroken",
     "BodyTimeout",
     "FrontMetrics",
-    "GuardedApp",
     "Hosts",
     "HttpServer",
     "NodeApp",
     "ReadyCheck",
+    "ResponseTruncated",
     "ServerStatistics",
     "Tokens",
-    "Truncated",
     "address_of",
     "invoke_app",
     "node_app",

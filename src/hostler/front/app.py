@@ -33,7 +33,7 @@ from ..errors import APIError
 from ..functions import FunctionSource, TriggerSource
 from ..http1.server import INVOKE_PATH, TRIGGER_PATH
 from ..metrics import FrontMetrics
-from .invocation import Entry, Head, InvokeEntry, Invoker, TriggerEntry, Way
+from .invocation import CallPath, CallRoute, Head, InvokeEntry, Invoker, TriggerEntry
 
 log = structlog.get_logger(__name__)
 
@@ -208,16 +208,16 @@ class CallRoutes:
     functions: FunctionSource
     triggers: TriggerSource | None = None
 
-    def way(self, scope: Scope) -> Way | None:
+    def way(self, scope: Scope) -> CallPath | None:
         """How requests with this head get to their function; ``None`` if they call none."""
         entry = self._entry(scope["path"], scope["method"])
-        return Way.of(entry, Head.of(scope)) if entry else None
+        return CallPath.of(entry, Head.of(scope)) if entry else None
 
     def is_invoke(self, path: str) -> bool:
         fn_id = path.removeprefix(INVOKE_PATH)
         return path.startswith(INVOKE_PATH) and bool(fn_id) and "/" not in fn_id
 
-    def _entry(self, path: str, method: str) -> Entry | None:
+    def _entry(self, path: str, method: str) -> CallRoute | None:
         """What the request enters by; ``None`` if there is no such path, or not with ``method``.
 
         A trigger's source is all that follows the app's name, with its leading slash, and is not

@@ -16,13 +16,13 @@ import trio
 
 from .._asgi import (
     READ_AHEAD,
-    Incoming,
     Outgoing,
     OwnServer,
     RawHeader,
     RawHeaders,
     Receive,
     Reply,
+    RequestBody,
     Scope,
     Send,
     decode_header,
@@ -128,7 +128,7 @@ ResponseHead = Callable[[int, Headers], tuple[int, Headers]]
 Answer = Callable[[int, RawHeaders, bytes, tuple[RawHeader, ...]], Awaitable[None]]
 
 
-class Truncated(HostlerError):
+class ResponseTruncated(HostlerError):
     """The response ended before it was complete, after its head had been sent."""
 
 
@@ -230,13 +230,17 @@ class AsgiWriter(ResponseWriter):
         """The call succeeded: complete the response. Waits as `write` does.
 
         Raises `HostlerError` if it was never started, `FunctionResponseError` if it is too short
-        and nothing was sent yet, `Truncated` if it is too short and something was,
+        and nothing was sent yet, `ResponseTruncated` if it is too short and something was,
         `ClientCancelled` if the client has gone.
         """
         if not self.status:
             raise HostlerError("the call ended without a response")
         if self._remaining and not self._bodiless:
-            raise Truncated("the body is too short") if self.begun else FunctionResponseError()
+            raise (
+                ResponseTruncated("the body is too short")
+                if self.begun
+                else FunctionResponseError()
+            )
         if not self.begun and self._remaining is None and not self._bodiless:
             self._fields = (*self._fields, (b"content-length", b"0"))
         if self.begun or self._answer is None:
@@ -353,7 +357,7 @@ LEAST_STATUS, GREATEST_STATUS = 200, 999
 _INTEGER = re.compile(r"[+-]?[0-9]{1,18}", re.ASCII)
 
 
-class Found(msgspec.Struct, frozen=True):
+class CallTarget(msgspec.Struct, frozen=True):
     """What a request calls."""
 
     app: App
@@ -361,13 +365,13 @@ class Found(msgspec.Struct, frozen=True):
     trigger_id: str = ""
 
 
-class Entry(ABC):
+class CallRoute(ABC):
     """One request's way in. ``route`` is its name in the metrics."""
 
     route: ClassVar[str]
 
     @abstractmethod
-    async def find(self) -> Found:
+    async def find(self) -> CallTarget:
         """Look up what is called. Raises `APIError`."""
 
     @abstractmethod
@@ -384,20 +388,20 @@ class Entry(ABC):
         return False
 
 
-class Way(msgspec.Struct, frozen=True):
+class CallPath(msgspec.Struct, frozen=True):
     """How a request gets to its function: the same for all requests with the same head."""
 
-    entry: Entry
+    entry: CallRoute
     head: Head
     detached: bool
     response_head: ResponseHead | None
 
     @classmethod
-    def of(cls, entry: Entry, head: Head) -> Way:
+    def of(cls, entry: CallRoute, head: Head) -> CallPath:
         return cls(entry, head, entry.is_detached(head), entry.response_head)
 
 
-class InvokeEntry(Entry):
+class InvokeEntry(CallRoute):
     """``POST /invoke/{fn_id}``: headers are passed on as they are, both ways."""
 
     route = "/invoke/:fn_id"
@@ -406,9 +410,9 @@ class InvokeEntry(Entry):
         self._functions = functions
         self._fn_id = fn_id
 
-    async def find(self) -> Found:
+    async def find(self) -> CallTarget:
         app, fn = await self._functions.find(self._fn_id)
-        return Found(app, fn)
+        return CallTarget(app, fn)
 
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
         # Lists of its own: a call overrider may change them, other requests have the same head.
@@ -421,7 +425,7 @@ class InvokeEntry(Entry):
         return head.headers.get("Fn-Invoke-Type") == ["detached"]
 
 
-class TriggerEntry(Entry):
+class TriggerEntry(CallRoute):
     """``/t/{app}/{source}``: the function sees the client's request as a request of its own.
 
     Its headers get a prefix on their way in and lose it on their way out, so that a client can't
@@ -437,9 +441,9 @@ class TriggerEntry(Entry):
 
     route = "/t/:app_name/*trigger_source"
 
-    async def find(self) -> Found:
+    async def find(self) -> CallTarget:
         app, fn, trigger = await self._triggers.find_trigger(self._app_name, self._source)
-        return Found(app, fn, trigger.id)
+        return CallTarget(app, fn, trigger.id)
 
     def request_headers(self, head: Head, trace: TraceContext) -> dict[str, list[str]]:
         own = {
@@ -518,7 +522,7 @@ class Invoker:
         """The greatest body in bytes."""
         self.request_id_header = canonical_header(config.rid_header)
 
-    def run(self, way: Way, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
+    def run(self, way: CallPath, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run one exchange to its end. Only a cancellation from outside leaves it, or that of the
         connection's scope, if there is one, when the client goes."""
         server = own_server(scope)
@@ -527,7 +531,7 @@ class Invoker:
         answer = server.answer if server and send == server.send else None
         return self._run(_Exchange(self, way, receive, send, server, body, answer))
 
-    def serve(self, way: Way, server: OwnServer) -> Awaitable[None]:
+    def serve(self, way: CallPath, server: OwnServer) -> Awaitable[None]:
         """The same of hostler's own server, with nobody in between."""
         return self._run(
             _Exchange(self, way, server.receive, server.send, server, server.body, server.answer)
@@ -574,7 +578,7 @@ class _Exchange:
     """One request and its answer."""
 
     body: Body | None = None
-    found: Found | None = None
+    found: CallTarget | None = None
     detached = False
     call: PendingCall | None = None
     error: Exception | None = None
@@ -590,7 +594,7 @@ class _Exchange:
     def __init__(
         self,
         front: Invoker,
-        way: Way,
+        way: CallPath,
         receive: Receive,
         send: Send,
         server: OwnServer | None,
@@ -604,7 +608,7 @@ class _Exchange:
         self.send = send
         self.server = server
         self.whole_body = body
-        self.incoming: Incoming | None = None
+        self.incoming: RequestBody | None = None
         """``None`` if the body is here whole, and the server tells of a client that goes."""
         lent = server.connection_scope if server is not None and body is not None else None
         # (A body that turns out to be bad ends the call, too, but not the connection.)
@@ -619,7 +623,7 @@ class _Exchange:
             head.method == "HEAD",
         )
         if outgoing is not None:
-            self.incoming = Incoming(
+            self.incoming = RequestBody(
                 receive,
                 self.writer.note_gone,
                 outgoing,
@@ -630,7 +634,7 @@ class _Exchange:
         if server is not None:
             server.tell_gone(self.writer.note_gone)
 
-    async def run(self, incoming: Incoming) -> None:
+    async def run(self, incoming: RequestBody) -> None:
         """The exchange, while the rest of the body comes in."""
         prepared: CallRequest | Exception
         try:
@@ -758,7 +762,7 @@ class _Exchange:
             raise RequestTooBig
         return CountedBody(data, self.front.bodies)
 
-    async def _body(self, incoming: Incoming, length: int | None) -> Body:
+    async def _body(self, incoming: RequestBody, length: int | None) -> Body:
         """The request's body, in memory if it is small.
 
         One that still streams ends with the request: an agent has to have read that of a
@@ -799,7 +803,7 @@ class _Exchange:
         await trio.lowlevel.checkpoint()
 
     def _log_internal(self, error: Exception) -> None:
-        if not isinstance(error, APIError | Truncated):
+        if not isinstance(error, APIError | ResponseTruncated):
             log.error("internal error in a call", **self.labels(), exc_info=error)
 
     async def _answer(self, reply: Reply) -> None:

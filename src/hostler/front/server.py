@@ -19,12 +19,12 @@ import structlog
 import trio
 
 from .._asgi import ASGIApp, Handler, OwnServer, head_reader
-from .._concurrency.drain import Grace
+from .._concurrency.drain import DrainBudget
 from .._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from ..config import NodeConfig
-from ..http1.disconnects import Departures
+from ..http1.disconnects import DisconnectWatcher
 from ..http1.request import Heads, RequestHead
-from ..http1.server import LAST_SECONDS, ClientSocket, Connection, IdleWatch, head_limit
+from ..http1.server import LAST_SECONDS, ClientSocket, IdleWatch, ServerConnection, head_limit
 from .listeners import BACKLOG, address_of, open_listeners, refuse_clients
 
 log = structlog.get_logger(__name__)
@@ -56,7 +56,7 @@ class HttpServer:
         app: ASGIApp,
         config: NodeConfig,
         addresses: Sequence[str],
-        departures: Departures,
+        departures: DisconnectWatcher,
     ) -> None:
         self.app = app
         self._reader = head_reader(app)
@@ -67,7 +67,7 @@ class HttpServer:
         self.addresses = tuple(addresses)
         """``host:port`` of each listening socket, as bound."""
         self.draining = False
-        self._connections: set[Connection] = set()
+        self._connections: set[ServerConnection] = set()
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -80,7 +80,7 @@ class HttpServer:
 
     async def serve(self, client: ClientSocket) -> None:
         """Serve one connection to its end. An error in it never leaves it."""
-        connection = Connection(client, self)
+        connection = ServerConnection(client, self)
         self._connections.add(connection)
         if self.draining:  # accepted at the last moment
             connection.close_if_idle()
@@ -121,7 +121,7 @@ async def serve_http(
     *,
     config: NodeConfig | None = None,
     shutdown: trio.Event | None = None,
-    grace: float | Grace = DEFAULT_GRACE,
+    grace: float | DrainBudget = DEFAULT_GRACE,
     task_status: trio.TaskStatus[HttpServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve ``app`` on ``bind`` (``host:port``, or sockets of `open_listeners`; others only if
@@ -147,7 +147,7 @@ async def serve_http(
             if isinstance(bind, str)
             else list(bind)
         )
-        departures = stack.enter_context(Departures())
+        departures = stack.enter_context(DisconnectWatcher())
         addresses = [address_of(item) for item in listeners]
         server = HttpServer(app, config or NodeConfig(), addresses, departures)
         watching = await stack.enter_async_context(trio.open_nursery())
@@ -155,7 +155,7 @@ async def serve_http(
         watching.start_soon(server.idle_watch.run)
         async with trio.open_nursery() as connections:
             entrances = [
-                Entrance(listener, lambda client: connections.start_soon(server.serve, client))
+                Acceptor(listener, lambda client: connections.start_soon(server.serve, client))
                 for listener in listeners
             ]
             for entrance in entrances:
@@ -165,7 +165,7 @@ async def serve_http(
                     accepting.start_soon(entrance.run)
                 task_status.started(server)
                 await (trio.Event() if shutdown is None else shutdown).wait()
-                deadline = Grace.of(grace).deadline()
+                deadline = DrainBudget.of(grace).deadline()
                 watching.start_soon(server.end_at, deadline)
                 connections.cancel_scope.deadline = deadline + LAST_SECONDS
                 for entrance in entrances:
@@ -191,7 +191,7 @@ _FAULTS = frozenset({errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, er
 """Others are about a client that has gone again (accept(2))."""
 
 
-class Entrance:
+class Acceptor:
     """One listening socket, which it owns. Open until `close`, or the kernel would reset those whom
     it has connected and we have not accepted yet.
 

@@ -43,7 +43,7 @@ class FunctionBroke(Exception):
     """The function closed the connection, or what it sent is not HTTP."""
 
 
-class Stale(FunctionBroke):
+class StaleConnection(FunctionBroke):
     """There is no connection that could carry the request: the function has got nothing of it."""
 
 
@@ -51,7 +51,7 @@ class HeadTooBig(Exception):
     """The response head is over the limit."""
 
 
-class Connection:
+class ClientConnection:
     """One connection: h11's state machine over a socket. One exchange at a time.
 
     A plain exchange, as most are, does without h11: it learns of the request (`_catch_up`) if the
@@ -67,7 +67,7 @@ class Connection:
         self._h11 = h11.Connection(h11.CLIENT, max_incomplete_event_size=max_head)
         self._idle_since = trio.current_time()
         self._head_seen = False
-        self._unseen: RequestHead | None = None
+        self._unseen: FunctionRequestHead | None = None
         """Of the request, if h11 knows nothing of it."""
         self._framed = False
         """The pieces of the request's body are not written by h11."""
@@ -84,20 +84,20 @@ class Connection:
         """Whether the function has sent bytes that are part of no response."""
 
     def __repr__(self) -> str:
-        return f"<Connection {self._h11.our_state} {self._h11.their_state}>"
+        return f"<ClientConnection {self._h11.our_state} {self._h11.their_state}>"
 
     def expired(self, now: float) -> bool:
         """Whether it was idle for too long."""
         return now - self._idle_since > KEEP_ALIVE
 
-    def begin(self, head: RequestHead, body: bytes | None = None) -> bytes:
+    def begin(self, head: FunctionRequestHead, body: bytes | None = None) -> bytes:
         """Write the head of a request, and all of it with a ``body``, unless the function has
         closed the connection or sent bytes that nobody has asked for: those would be read as the
         answer. Returns what is left to `write`, as the function has not read enough.
 
-        Raises `Stale` if it has done that. What arrives from here on is the answer: HTTP/1.1 has
-        nothing but the order to tell one response from another (RFC 9112, section 9.3.2).
-        """
+        Raises `StaleConnection` if it has done that. What arrives from here on is the answer:
+        HTTP/1.1 has nothing but the order to tell one response from another (RFC 9112, section
+        9.3.2)."""
         data = head.without_body() if body is None else head.with_body(body)
         self._framed, self._sent = data is not None, body is not None
         if data is not None:
@@ -112,10 +112,10 @@ class Connection:
         except BlockingIOError:
             sent = 0
         except OSError as error:
-            raise Stale(str(error)) from error
+            raise StaleConnection(str(error)) from error
         return data[sent:] if sent < len(data) else b""
 
-    def _encode(self, head: RequestHead, body: bytes | None) -> bytes:
+    def _encode(self, head: FunctionRequestHead, body: bytes | None) -> bytes:
         events: list[h11.Event] = [head.event()]
         if body is not None:
             events += [h11.Data(data=body), h11.EndOfMessage()]
@@ -172,9 +172,9 @@ class Connection:
         except BlockingIOError:
             return
         except OSError as error:
-            raise Stale(str(error)) from error
+            raise StaleConnection(str(error)) from error
         self.surplus = bool(data)
-        raise Stale("sends what it was not asked for" if data else "closed")
+        raise StaleConnection("sends what it was not asked for" if data else "closed")
 
     async def receive_head(self) -> ResponseHead:
         """The head of the final response. Raises `FunctionBroke` or `HeadTooBig`, and
@@ -332,7 +332,7 @@ class BadHeader(APIError):
     default_message = "Invalid request header"
 
 
-class RequestHead:
+class FunctionRequestHead:
     """The head of a request. Raises `BadHeader` if HTTP can't carry it."""
 
     def __init__(self, model: Call, seconds: float) -> None:

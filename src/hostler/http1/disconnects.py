@@ -21,7 +21,7 @@ from typing import Self
 import trio
 
 
-class Departures:
+class DisconnectWatcher:
     """Tells of each socket that its peer has ended its side, or reset the connection.
 
     A context manager: at its end nothing is watched any more.

@@ -2,7 +2,8 @@
 and idle connections.
 
 A plain request, as most are, is not given to h11, nor is its response, if that is plain too. h11
-learns of such a request (`Connection.catch_up`) as soon as something else is to be done for it.
+learns of such a request (`ServerConnection.catch_up`) as soon as something else is to be done for
+it.
 
 A client's socket, used without Trio's stream around it.
 
@@ -47,7 +48,7 @@ from .._asgi import (
 )
 from ..config import NodeConfig
 from ..protocol import BODY_PIECE
-from .disconnects import Departures
+from .disconnects import DisconnectWatcher
 from .plain import PlainHead, write_head, write_response
 from .request import ChunkLines, Heads, RequestHead, framing_fault, head_size
 
@@ -153,14 +154,14 @@ class Owner(Protocol):
 
     config: NodeConfig
     draining: bool
-    departures: Departures
+    departures: DisconnectWatcher
     idle_watch: IdleWatch
     heads: Heads
 
     def handler(self, head: RequestHead) -> Handler: ...
 
 
-class Connection:
+class ServerConnection:
     """Serves the requests of one client, one after the other.
 
     `idle` connections may be closed without harm by `close_if_idle`.
@@ -185,7 +186,7 @@ class Connection:
         """Of the present request, if h11 knows nothing of it."""
         self._lingering: trio.CancelScope | None = None
         self.peer = client.peer
-        self._exchange: Exchange | None = None
+        self._exchange: ServerExchange | None = None
         self._ended = False
         """The client sends nothing any more."""
         self._sending = False
@@ -331,7 +332,7 @@ class Connection:
         self._ending = True
         self.scope.cancel()
 
-    async def _next(self) -> Exchange | None:
+    async def _next(self) -> ServerExchange | None:
         """The next request; ``None`` if there is none or it can't be answered otherwise than by
         the error that was sent."""
         self._unseen = None
@@ -354,7 +355,7 @@ class Connection:
         self.h11.receive_data(data)
         return await self._by_h11()
 
-    def _plain(self, data: bytes) -> Exchange | None:
+    def _plain(self, data: bytes) -> ServerExchange | None:
         """``data`` if it is one plain request, or the begin of one, and nothing else."""
         found = self._last
         if found is None or not data.startswith(found[0].raw):
@@ -367,9 +368,9 @@ class Connection:
         if left < 0:
             return None
         self._unseen = plain
-        return Exchange(self, head, body, left, plain.closes)
+        return ServerExchange(self, head, body, left, plain.closes)
 
-    async def _by_h11(self) -> Exchange | None:
+    async def _by_h11(self) -> ServerExchange | None:
         """The next request, of which h11 has got some."""
         try:
             self._read_head()
@@ -391,7 +392,7 @@ class Connection:
         if (fault := framing_fault(event, self._raw_head)) is not None:
             await self._refuse(*fault)
             return None
-        return Exchange(self, RequestHead.of(event))
+        return ServerExchange(self, RequestHead.of(event))
 
     def _begins(self) -> None:
         self.idle = False
@@ -506,7 +507,7 @@ LAST_SECONDS = 1.0
 """How long a client has for the answer that its request has ended with a drain's time."""
 
 
-class Exchange:
+class ServerExchange:
     """One request and its response: the two callables that ASGI wants, and an `OwnServer`.
 
     ``plain_body`` is there if the request is plain: what has come of its body, of which ``left``
@@ -530,7 +531,7 @@ class Exchange:
 
     def __init__(
         self,
-        connection: Connection,
+        connection: ServerConnection,
         head: RequestHead,
         plain_body: bytes | None = None,
         left: int = 0,

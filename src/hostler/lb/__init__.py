@@ -5,6 +5,6 @@
 """
 
 from .agent import LBAgent, LBStatistics, open_lb_agent
-from .drain import DrainReport, Footprint, report_of
+from .drain import DrainReport, ResourceUse, report_of
 
-__all__ = ["DrainReport", "Footprint", "LBAgent", "LBStatistics", "open_lb_agent", "report_of"]
+__all__ = ["DrainReport", "LBAgent", "LBStatistics", "ResourceUse", "open_lb_agent", "report_of"]

@@ -13,7 +13,7 @@ import attrs
 import structlog
 import trio
 
-from .._concurrency.drain import Grace
+from .._concurrency.drain import DrainBudget
 from .._concurrency.gate import Gate
 from .._concurrency.nurseries import is_cancellation, open_background
 from ..abc import Body, CallAgent, CallListener, CallOverrider, Placer, ResponseWriter, RunnerPool
@@ -139,7 +139,7 @@ class LBAgent(CallAgent):
         self._gate.close()
         self._placer.close()
 
-    def begin_drain(self, grace: float | Grace) -> None:
+    def begin_drain(self, grace: float | DrainBudget) -> None:
         """Calls that wait for room on a runner are refused, and no call waits for room from now on;
         all others may run, also those that wait for a busy container. The end of the agent's block
         closes admission, and keeps within ``grace`` seconds from now. Only the first call counts.
@@ -150,11 +150,11 @@ class LBAgent(CallAgent):
         """
         if self._drain_from is None:
             self._drain_from, self._drain_began = self.statistics(), trio.current_time()
-            self._drain_until = Grace.of(grace).deadline()
+            self._drain_until = DrainBudget.of(grace).deadline()
             log.info("lb agent drains", **self._left())
             self._placer.stop_waiting()
 
-    async def drain(self, grace: float | Grace) -> None:
+    async def drain(self, grace: float | DrainBudget) -> None:
         """Close admission and give the calls under way ``grace`` seconds to end, less if an earlier
         `begin_drain` says so, then cancel them. Waits for their end; the listeners of those that it
         cancels have `LISTENER_SECONDS` (10) more.
@@ -164,7 +164,7 @@ class LBAgent(CallAgent):
         """
         self.begin_drain(grace)
         self.close_admission()
-        deadline = min(self._drain_until, Grace.of(grace).deadline())
+        deadline = min(self._drain_until, DrainBudget.of(grace).deadline())
         with trio.move_on_at(deadline) as scope:
             await self._gate.wait_empty()
         self._detached.cancel_scope.deadline = deadline
@@ -489,7 +489,7 @@ async def open_lb_agent(
     listeners: Iterable[CallListener] = (),
     metrics: LBMetrics | None = None,
     bodies: BodyBudget | None = None,
-    grace: float | Grace | None = None,
+    grace: float | DrainBudget | None = None,
 ) -> AsyncIterator[LBAgent]:
     """An agent that has its calls run by the runners of ``pool``, chosen by ``placer``.
 

@@ -11,7 +11,7 @@ import trio
 
 
 @attrs.frozen(kw_only=True)
-class Footprint:
+class ResourceUse:
     """What a program holds at one moment: Trio tasks of its run, and open sockets of its process
     (0 where there is no ``/proc``)."""
 
@@ -19,7 +19,7 @@ class Footprint:
     sockets: int
 
     @classmethod
-    def now(cls) -> Footprint:
+    def now(cls) -> ResourceUse:
         """To be called in a Trio task. Synchronous: reads ``/proc``."""
         return cls(tasks=trio.lowlevel.current_statistics().tasks_living, sockets=_count_sockets())
 
@@ -39,7 +39,7 @@ def _is_socket(descriptor: str) -> bool:
         return False
 
 
-class CallCounts(Protocol):
+class EndedCalls(Protocol):
     """What a snapshot of an agent says of the calls that are over."""
 
     @property
@@ -81,10 +81,10 @@ class DrainReport:
             (self.refused, self.canceled, self.timeouts, self.errors, self.tasks, self.sockets)
         )
 
-    def since(self, before: Footprint) -> DrainReport:
+    def since(self, before: ResourceUse) -> DrainReport:
         """With what the program holds now and did not hold ``before`` it opened pool and agent:
         call it once both are closed."""
-        now = Footprint.now()
+        now = ResourceUse.now()
         return attrs.evolve(
             self,
             tasks=max(0, now.tasks - before.tasks),
@@ -92,7 +92,7 @@ class DrainReport:
         )
 
 
-def report_of(before: CallCounts, after: CallCounts, *, seconds: float, tasks: int) -> DrainReport:
+def report_of(before: EndedCalls, after: EndedCalls, *, seconds: float, tasks: int) -> DrainReport:
     """Of a drain between two snapshots of an agent, that of a load balancer or of a runner."""
     return DrainReport(
         seconds=round(seconds, 3),

@@ -10,8 +10,8 @@ from ..front import node_app, open_listeners
 from ..tracing import open_tracer, traced_app
 from ..ui import datastore_lister
 from .function_lookup import api_mount, opened_store
-from .lifetime import Life
-from .page import Page
+from .lifetime import NodeLifetime
+from .page import NodePage
 from .parts import guarded, serving
 from .settings import Settings, take_machine_id
 
@@ -22,13 +22,13 @@ class ApiNode:
 
     settings: Settings
 
-    async def __call__(self, life: Life) -> None:
+    async def __call__(self, life: NodeLifetime) -> None:
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
             tracer = await enter(open_tracer(self.settings.node, "api"))
             store = await enter(opened_store(self.settings))
-            page = Page("api", self.settings, life)
+            page = NodePage("api", self.settings, life)
             page.show(lister=datastore_lister(store))
             mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}
             app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)

@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import attrs
 
 from .._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
-from .._concurrency.signal import Change
+from .._concurrency.signal import Signal
 from ..config import ApiConfig, StoreConfig
 from ..datastore import Datastore
 from ..errors import ConfigError
@@ -74,7 +74,7 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
         functions = await stack.enter_async_context(
             open_cached_functions(store, ApiConfig.from_env(settings.env))
         )
-        changed = Change()
+        changed = Signal()
         yield Lookup(
             functions,
             api_mount(store, settings, [_clearing(functions, changed)]),
@@ -115,7 +115,7 @@ def api_mount(
     return {PREFIX: app}
 
 
-def _clearing(functions: CachedFunctions, changed: Change) -> Middleware:
+def _clearing(functions: CachedFunctions, changed: Signal) -> Middleware:
     """Forget what was looked up before a change is answered, and tell of the change."""
 
     def wrap(app: ASGIApp) -> ASGIApp:

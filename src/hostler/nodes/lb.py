@@ -14,12 +14,12 @@ from ..config import BodyConfig, LBConfig, PlacerConfig, PoolConfig
 from ..errors import ConfigError
 from ..front import open_listeners
 from ..functions import FunctionTable
-from ..lb import Footprint, open_lb_agent
+from ..lb import ResourceUse, open_lb_agent
 from ..pool import PLACERS, mtls_runner_factory, open_dns_pool
 from ..tracing import open_tracer, traced_agent, traced_app
 from .function_lookup import Lookup, opened_remote
-from .lifetime import Life
-from .page import Page
+from .lifetime import NodeLifetime
+from .page import NodePage
 from .parts import calls_app, following_tls, serving, tell_drain
 from .settings import Settings, make_loaded, take_machine_id
 from .workers import Place, open_colleagues
@@ -39,7 +39,7 @@ class LBNode:
     place: Place | None = None
     """Among the workers of the node, if it has several."""
 
-    async def __call__(self, life: Life) -> None:
+    async def __call__(self, life: NodeLifetime) -> None:
         env, place = self.settings.env, self.place
         placers, kept = PlacerConfig.from_env(env), BodyConfig.from_env(env)
         if place is not None:
@@ -48,11 +48,11 @@ class LBNode:
         placer = make_placer(self.placer, placers)
         config = PoolConfig.from_env(env)
         bodies = BodyBudget(kept)
-        before = Footprint.now()
+        before = ResourceUse.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             colleagues = None if place is None else await enter(open_colleagues(place))
-            page = Page("lb", self.settings, life, colleagues)
+            page = NodePage("lb", self.settings, life, colleagues)
             listeners = (
                 await enter(open_listeners(self.settings.bind))
                 if place is None

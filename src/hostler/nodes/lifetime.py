@@ -20,7 +20,7 @@ the worker drains. A worker's signals only drain it: it may get one of its own b
 
 
 @attrs.define(eq=False)
-class Life:
+class NodeLifetime:
     """What a node needs to know about its process."""
 
     ready_fd: int | None = None

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import trio
 
 from .._asgi import ASGIApp
-from ..abc import CallAgent, CallListener, Output, OutputSink
+from ..abc import CallAgent, CallListener, OutputPiece, OutputSink
 from ..functions import Catalog
-from ..tail import JointTail, LogTail, TailShare, tail_app
+from ..tail import AggregateTail, LogTail, TailShare, tail_app
 from ..ui import (
     Activity,
+    AggregatePanel,
     Directory,
-    JointPanel,
     Lister,
     NotedCatalog,
     ObservedAgent,
@@ -24,9 +24,9 @@ from ..ui import (
     StateSource,
     ui_app,
 )
-from .lifetime import Life
+from .lifetime import NodeLifetime
 from .settings import Settings
-from .workers import Colleagues, JointMetrics
+from .workers import AggregateMetrics, PeerWorkers
 
 if TYPE_CHECKING:
     from ..agent import Agent
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from ..pool import DynamicPool
 
 
-class Page:
+class NodePage:
     """What a node tells its page, and does not if ``FN_UI`` is off: then all of this does
     nothing, and no call pays for it."""
 
@@ -42,8 +42,8 @@ class Page:
         self,
         node: Literal["full", "lb", "runner", "api"],
         settings: Settings,
-        life: Life,
-        colleagues: Colleagues | None = None,
+        life: NodeLifetime,
+        colleagues: PeerWorkers | None = None,
     ) -> None:
         self._colleagues, self._registry = colleagues, life.registry
         self._panel = Panel(node=node, is_ready=life.is_ready) if settings.node.ui else None
@@ -87,9 +87,9 @@ class Page:
         mounts: dict[str, ASGIApp] = {}
         source: StateSource | None = self._panel
         if (colleagues := self._colleagues) is not None:
-            mounts["/metrics"] = JointMetrics(self._registry, colleagues)
+            mounts["/metrics"] = AggregateMetrics(self._registry, colleagues)
             if self._panel is not None:
-                source = joint = JointPanel(self._panel, partial(colleagues.ask, "page"))
+                source = joint = AggregatePanel(self._panel, partial(colleagues.ask, "page"))
                 colleagues.answer("page", joint.answer)
         if source is not None:
             mounts["/ui"] = ui_app(source, closing)
@@ -102,9 +102,9 @@ _TOPIC = "logs"
 class Tail:
     """Without ``FN_LOG_TAIL_BYTES`` it does nothing, and nothing is attached to containers."""
 
-    def __init__(self, settings: Settings, colleagues: Colleagues | None = None) -> None:
+    def __init__(self, settings: Settings, colleagues: PeerWorkers | None = None) -> None:
         limit = settings.node.log_tail_bytes
-        self._joint: JointTail | None = None
+        self._joint: AggregateTail | None = None
         self._tail: LogTail | None = None
         if not limit:
             return
@@ -116,7 +116,7 @@ class Tail:
             share = TailShare(self._tail)
             colleagues.answer(_TOPIC, share.answer)
             others = [n for n in range(place.count) if n != place.number]
-            self._joint = JointTail(
+            self._joint = AggregateTail(
                 share, [partial(colleagues.ask_one, number, _TOPIC) for number in others]
             )
 
@@ -126,7 +126,7 @@ class Tail:
             return other if self._tail is None else self._tail.collect
         mine = self._tail.collect
 
-        def both(output: Output) -> None:
+        def both(output: OutputPiece) -> None:
             mine(output)
             other(output)
 

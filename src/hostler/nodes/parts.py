@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from .. import wire
-from .._asgi import Access, GuardedApp, Hosts, Tokens, cors, is_loopback, with_middleware
+from .._asgi import Access, AccessControl, Hosts, Tokens, cors, is_loopback, with_middleware
 from .._concurrency.nurseries import open_background
 from ..abc import CallAgent, Driver, KeepAlive, PKIData
 from ..bodies import BodyBudget
@@ -26,20 +26,20 @@ from ..errors import ConfigError
 from ..front import ASGIApp, HttpServer, address_of, invoke_app, parse_bind, serve_http
 from ..ui import login_app
 from .function_lookup import Lookup
-from .lifetime import Life
-from .page import Page, Tail
+from .lifetime import NodeLifetime
+from .page import NodePage, Tail
 from .settings import Settings, make_loaded
-from .workers import Colleagues
+from .workers import PeerWorkers
 
 if TYPE_CHECKING:
-    from ..lb import DrainReport, Footprint
+    from ..lb import DrainReport, ResourceUse
 
 # What only some nodes use is imported where it is: the others need not wait for it, or hold it.
 
 log = structlog.get_logger(__name__)
 
 
-def tell_drain(report: DrainReport, before: Footprint) -> None:
+def tell_drain(report: DrainReport, before: ResourceUse) -> None:
     """Tell how the drain went, once all is closed that was opened after ``before``."""
     found = report.since(before)
     told = log.info if found.clean else log.warning
@@ -50,8 +50,8 @@ def calls_app(
     agent: CallAgent,
     lookup: Lookup,
     settings: Settings,
-    life: Life,
-    page: Page,
+    life: NodeLifetime,
+    page: NodePage,
     bodies: BodyBudget,
     listeners: Sequence[trio.SocketListener],
     tail: Tail | None = None,
@@ -109,7 +109,7 @@ def guarded(
     )
     if tells and not is_local:
         _tell_open(settings, addresses, paths)
-    app = GuardedApp(app, access)
+    app = AccessControl(app, access)
     if not node.api_cors_origins:
         return app
     return with_middleware(app, [cors(node.api_cors_origins, node.api_cors_headers)])
@@ -144,7 +144,7 @@ def keep_alive_of(config: AgentConfig) -> KeepAlive:
 
 @asynccontextmanager
 async def opened_driver(
-    name: str, config: AgentConfig, settings: Settings, colleagues: Colleagues | None = None
+    name: str, config: AgentConfig, settings: Settings, colleagues: PeerWorkers | None = None
 ) -> AsyncIterator[Driver]:
     """``colleagues`` are those of a worker. Raises `ConfigError`, and what the driver raises."""
     async with _driver(name, config, settings, colleagues) as driver:
@@ -154,7 +154,7 @@ async def opened_driver(
 
 
 def _driver(
-    name: str, config: AgentConfig, settings: Settings, colleagues: Colleagues | None
+    name: str, config: AgentConfig, settings: Settings, colleagues: PeerWorkers | None
 ) -> AbstractAsyncContextManager[Driver]:
     if name == "docker" and colleagues is not None:
         from .workers.docker import open_worker_driver

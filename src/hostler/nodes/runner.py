@@ -17,8 +17,8 @@ from ..errors import ConfigError
 from ..front import node_app, open_listeners
 from ..runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
 from ..tracing import open_tracer, traced_runner
-from .lifetime import Life
-from .page import Page, Tail
+from .lifetime import NodeLifetime
+from .page import NodePage, Tail
 from .parts import following_tls, guarded, is_loopback_bind, keep_alive_of, opened_driver, serving
 from .settings import Settings, make_loaded, take_machine_id
 from .workers import Place, open_colleagues
@@ -41,7 +41,7 @@ class RunnerNode:
     place: Place | None = None
     """Among the workers of the node, if it has several."""
 
-    async def __call__(self, life: Life) -> None:
+    async def __call__(self, life: NodeLifetime) -> None:
         config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=AUTO)
         server = RunnerConfig.from_env(self.settings.env)
         interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
@@ -68,7 +68,7 @@ class RunnerNode:
             async with open_listeners(bind):
                 pass
             colleagues = None if self.place is None else await enter(open_colleagues(self.place))
-            page = Page("runner", self.settings, life, colleagues)
+            page = NodePage("runner", self.settings, life, colleagues)
             tail = Tail(self.settings, colleagues)
             if self.http_bind:
                 listeners = await self._listen(stack, self.http_bind)

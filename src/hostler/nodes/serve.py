@@ -9,9 +9,9 @@ import attrs
 import structlog
 import trio
 
-from .._concurrency.drain import Grace
+from .._concurrency.drain import DrainBudget
 from .._concurrency.nurseries import open_background
-from ..abc import CallAgent, CallListener, InnerAgent
+from ..abc import CallAgent, CallListener, RunnerAgent
 from ..agent import keep_declared_warm, open_agent
 from ..bodies import BodyBudget, keep_whole
 from ..call import CallOption, DiscardWriter, PendingCall
@@ -19,11 +19,11 @@ from ..config import AgentConfig, BodyConfig, LBConfig
 from ..errors import APIError
 from ..front import open_listeners
 from ..functions import FunctionTable
-from ..lb import Footprint, report_of
+from ..lb import ResourceUse, report_of
 from ..tracing import open_tracer, traced_app, traced_runner
 from .function_lookup import Lookup, opened_database
-from .lifetime import Life
-from .page import Page, Tail
+from .lifetime import NodeLifetime
+from .page import NodePage, Tail
 from .parts import (
     calls_app,
     check_reach,
@@ -46,12 +46,12 @@ class ServeNode:
     """``None`` = those of the node's database."""
     insecure: bool = False
 
-    async def __call__(self, life: Life) -> None:
+    async def __call__(self, life: NodeLifetime) -> None:
         config = AgentConfig.from_env(self.settings.env)
-        page = Page("full", self.settings, life)
+        page = NodePage("full", self.settings, life)
         tail = Tail(self.settings)
         bodies = BodyBudget(BodyConfig.from_env(self.settings.env))
-        before = Footprint.now()
+        before = ResourceUse.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
@@ -125,7 +125,7 @@ class DetachingAgent(CallAgent):
     """
 
     def __init__(
-        self, inner: InnerAgent, nursery: trio.Nursery, body_limit: int, bodies: BodyBudget
+        self, inner: RunnerAgent, nursery: trio.Nursery, body_limit: int, bodies: BodyBudget
     ) -> None:
         self._inner = inner
         self._nursery = nursery
@@ -197,10 +197,10 @@ class _Acknowledge(CallListener):
 
 @asynccontextmanager
 async def open_detaching(
-    inner: InnerAgent,
+    inner: RunnerAgent,
     *,
     body_limit: int,
-    grace: float | Grace,
+    grace: float | DrainBudget,
     bodies: BodyBudget | None = None,
 ) -> AsyncIterator[DetachingAgent]:
     """``body_limit`` in bytes, for one detached call; ``bodies`` is to be the front end's.
@@ -210,4 +210,4 @@ async def open_detaching(
     """
     async with trio.open_nursery() as nursery:
         yield DetachingAgent(inner, nursery, body_limit, bodies or BodyBudget())
-        nursery.cancel_scope.deadline = Grace.of(grace).deadline()
+        nursery.cancel_scope.deadline = DrainBudget.of(grace).deadline()

@@ -13,7 +13,7 @@ from typing import Any
 
 import attrs
 
-from .._concurrency.drain import Grace
+from .._concurrency.drain import DrainBudget
 from ..abc import CallOverrider, PKIData
 from ..config import NodeConfig
 from ..errors import ConfigError, HostlerError
@@ -27,7 +27,7 @@ class Settings:
     env: Mapping[str, str]
     node: NodeConfig
     bind: str
-    grace: Grace
+    grace: DrainBudget
     """What runs in any of the node's parts gets to finish in a drain."""
     overrider: CallOverrider | None = None
 

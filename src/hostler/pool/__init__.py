@@ -19,7 +19,7 @@
 from .discovery import open_dns_pool
 from .dynamic import DynamicPool, DynamicPoolStatistics, RunnerHealth, open_dynamic_pool
 from .health import PoolMetrics
-from .load_tracker import LoadBook, Need
+from .load_tracker import CallNeed, LoadTracker
 from .placer import PlacerStatistics, SweepPlacer, need_of
 from .placers import (
     PLACERS,
@@ -35,15 +35,15 @@ from .static import StaticPool, mtls_runner_factory, open_static_pool
 __all__ = [
     "PLACERS",
     "BoundedPlacer",
+    "CallNeed",
     "ConsistentHashPlacer",
     "DynamicPool",
     "DynamicPoolStatistics",
     "GrpcRunner",
     "LeastLoadedPlacer",
-    "LoadBook",
+    "LoadTracker",
     "MissingEOF",
     "NaivePlacer",
-    "Need",
     "PlacerStatistics",
     "PoolMetrics",
     "RunnerFault",

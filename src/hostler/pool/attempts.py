@@ -33,8 +33,8 @@ from ..errors import (
 )
 from ..metrics import LBMetrics
 from ..protocol import EngagementFailed, NotSent
-from .load_tracker import LoadBook, Need
-from .waiting_room import Line, Room
+from .load_tracker import CallNeed, LoadTracker
+from .waiting_room import CallQueue, WaitingRoom
 
 Start = Callable[[trio.CancelScope, Callable[[], None]], Awaitable[Outcome]]
 """Begins an attempt, of which it gets the scope with its deadline, and what to call when it is
@@ -83,7 +83,7 @@ class Candidates:
         return found
 
 
-class Trying:
+class Attempter:
     """Tries runners for the calls of a placer."""
 
     def __init__(self, tracker: AttemptTracker, hedging: Hedging, config: PlacerConfig) -> None:
@@ -106,7 +106,7 @@ class Trying:
         takes long, one of ``others`` is asked as well. ``hot``: a container for it has just become
         free there; a reservation would let it idle for a round trip. If another call has it by
         then it may wait there to be the next on it, rather than have another container started.
-        ``counted``: the line's `Ahead` has this attempt already."""
+        ``counted``: the line's `RunnerBacklog` has this attempt already."""
         call = search.call
         call.gentle = now < search.gentle_until
         attempt = self._tracker.begin(search, runner, now, counted=counted)
@@ -280,9 +280,9 @@ class Search:
     def __init__(
         self,
         call: RunnerCall,
-        need: Need,
-        room: Room,
-        line: Line,
+        need: CallNeed,
+        room: WaitingRoom,
+        line: CallQueue,
         now: float,
         deadline: float,
         gentle_until: float = -math.inf,
@@ -362,7 +362,7 @@ class TrackedAttempt:
     began: float
     span: Span | None
     metrics: LBMetrics
-    line: Line | None
+    line: CallQueue | None
     """Where it is counted among those ahead (`hostler.pool.waiting_room`)."""
     outcome: Outcome | None = None
     """Of its end; ``None`` = it was cancelled, or gave its slot back."""
@@ -386,13 +386,13 @@ class TrackedAttempt:
 class AttemptTracker:
     """Counts for all placements of a placer, and keeps ``loads``."""
 
-    def __init__(self, metrics: LBMetrics, loads: LoadBook) -> None:
+    def __init__(self, metrics: LBMetrics, loads: LoadTracker) -> None:
         self._metrics = metrics
         self._loads = loads
         self._troubled: set[str] = set()
         """Addresses of runners that can't be reached: each is logged once, not for each call."""
 
-    def run_seconds(self, need: Need) -> float:
+    def run_seconds(self, need: CallNeed) -> float:
         """The mean time that such a call runs; 0 = not known."""
         return self._loads.policies.run_seconds(need)
 
@@ -426,9 +426,9 @@ class AttemptTracker:
     def begin(
         self, search: Search, runner: Runner, now: float, *, counted: bool = False
     ) -> TrackedAttempt:
-        """Count an attempt, until `over`, and in the line's `Ahead` unless that has ``counted`` it.
-        `end` tells its outcome; without that it counts as cancelled. Several may run at the same
-        time, of which one is committed at most."""
+        """Count an attempt, until `over`, and in the line's `RunnerBacklog` unless that has
+        ``counted`` it. `end` tells its outcome; without that it counts as cancelled. Several may
+        run at the same time, of which one is committed at most."""
         address, call, need = runner.address, search.call, search.need
         call.attempts += 1
         search.attempt_at = now

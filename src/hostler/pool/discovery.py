@@ -19,9 +19,9 @@ from .health import PoolMetrics, default_pool_metrics
 from .static import CLOSE_GRACE
 from .targets import (
     FixedTarget,
-    Found,
     LookupFailed,
     NameTarget,
+    ResolvedTarget,
     ServiceTarget,
     Target,
     parse_targets,
@@ -101,7 +101,7 @@ class Discovery:
                 task_status.started()
             await self._wait(max(pause * self._rng.uniform(*JITTER), self._config.dns_min_interval))
 
-    def _take(self, target: Target, found: Found) -> float:
+    def _take(self, target: Target, found: ResolvedTarget) -> float:
         """Use an answer; the seconds until the next look-up."""
         if self._found.get(target) != found.names:
             self._found[target] = found.names

@@ -14,7 +14,7 @@ import trio
 
 from ..config import PoolConfig, parse_dns_server
 from ..errors import ConfigError
-from .targets import Found, LookupFailed, NameTarget, ServiceTarget
+from .targets import LookupFailed, NameTarget, ResolvedTarget, ServiceTarget
 
 
 @attrs.frozen
@@ -40,7 +40,7 @@ class Resolver:
         else:
             self._resolver = _system_resolver()
 
-    async def find(self, target: NameTarget | ServiceTarget) -> Found:
+    async def find(self, target: NameTarget | ServiceTarget) -> ResolvedTarget:
         """What ``target`` stands for. Trio-flavoured. Raises `LookupFailed`."""
         with trio.move_on_after(self._timeout):
             if isinstance(target, ServiceTarget):
@@ -48,7 +48,7 @@ class Resolver:
             return await self._find_hosts([(target.name, target.port)])
         raise LookupFailed(f"no answer within {self._timeout:g} s")
 
-    async def _find_service(self, name: str) -> Found:
+    async def _find_service(self, name: str) -> ResolvedTarget:
         records = await self._ask(name, "SRV")
         if records is None:
             raise LookupFailed(f"{name} has no SRV records")
@@ -60,7 +60,7 @@ class Resolver:
         found = await self._find_hosts(sorted(hosts))
         return attrs.evolve(found, ttl=min(found.ttl, records.ttl))
 
-    async def _find_hosts(self, hosts: Iterable[tuple[str, int]]) -> Found:
+    async def _find_hosts(self, hosts: Iterable[tuple[str, int]]) -> ResolvedTarget:
         """The addresses of all hosts. One that can't be looked up fails the whole: its runners
         would seem to have left."""
         found: list[tuple[str, str]] = []
@@ -84,7 +84,7 @@ class Resolver:
         names: dict[str, str] = {}
         for address, host in sorted(found):
             names.setdefault(address, host)  # hosts may share one; the first is as good as any
-        return Found(names, min(ttls))
+        return ResolvedTarget(names, min(ttls))
 
     async def _addresses(self, host: str) -> tuple[list[str], float]:
         """IPv4 and IPv6. A failure of one kind fails the look-up, see `_find_hosts`."""

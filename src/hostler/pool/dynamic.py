@@ -20,7 +20,7 @@ from ..abc import LoadListener, MTLSRunnerFactory, PKIData, Runner, RunnerCall, 
 from ..config import PoolConfig
 from ..errors import HostlerError
 from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint
-from .health import Change, HealthBoard, JudgedRunner, PoolMetrics, default_pool_metrics
+from .health import HealthChange, HealthTracker, JudgedRunner, PoolMetrics, default_pool_metrics
 from .static import CLOSE_GRACE, close_runner, mtls_runner_factory
 
 GROWTH = 1.6
@@ -33,11 +33,11 @@ JITTER = (0.8, 1.2)
 """So that not all LBs of a fleet knock at the same moment."""
 
 
-class RunnerWatch:
+class HealthWatch:
     """One task's work, for as long as the runner is a member of its pool."""
 
     def __init__(
-        self, runner: Runner, board: HealthBoard, config: PoolConfig, rng: random.Random
+        self, runner: Runner, board: HealthTracker, config: PoolConfig, rng: random.Random
     ) -> None:
         self._runner = runner
         self._board = board
@@ -138,7 +138,7 @@ class RunnerHealth:
 class _Member:
     runner: JudgedRunner
     name: str
-    watch: RunnerWatch
+    watch: HealthWatch
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """Of the task that watches the runner."""
 
@@ -164,14 +164,14 @@ class DynamicPool(RunnerPool):
         self._config = config
         self._metrics = metrics
         self._rng = rng
-        self._board = HealthBoard(config, self._changed)
+        self._board = HealthTracker(config, self._changed)
         self._members: dict[str, _Member] = {}
         self._offer: tuple[JudgedRunner, ...] = ()
         self._leaving: set[trio.CancelScope] = set()
         self._all_gone = trio.Event()
         self._ejected = 0
         self._closed = False
-        self._news = LoadNews(self)
+        self._news = LoadBroadcast(self)
         self.on_unreachable: Callable[[], None] = lambda: None
         """Called when a runner was ejected because it can't be reached. It may have moved."""
 
@@ -235,7 +235,7 @@ class DynamicPool(RunnerPool):
 
     def _join(self, address: str, name: str, runner: Runner) -> None:
         judged = JudgedRunner(runner, self._board)
-        watch = RunnerWatch(judged, self._board, self._config, self._rng)
+        watch = HealthWatch(judged, self._board, self._config, self._rng)
         member = self._members[address] = _Member(judged, name, watch)
         self._board.join(judged)
         self._metrics.joined.inc()
@@ -297,7 +297,7 @@ class DynamicPool(RunnerPool):
         back = [runner for runner in self._offer if self._board.share(runner, now)]
         return back or [r for r in self._offer if not self._board.refuses(r)] or self._offer
 
-    def _changed(self, change: Change) -> None:
+    def _changed(self, change: HealthChange) -> None:
         runner = change.key
         assert isinstance(runner, JudgedRunner)
         details = {"runner": runner.address, "reason": change.reason}
@@ -381,7 +381,7 @@ class LoadWatch:
         self._tell(hint)
 
 
-class LoadNews:
+class LoadBroadcast:
     """Of one pool. Placers are not kept alive by it."""
 
     def __init__(self, pool: RunnerPool) -> None:
@@ -390,7 +390,7 @@ class LoadNews:
         self._latest: dict[Runner, LoadHint] = {}
 
     def __repr__(self) -> str:
-        return f"<LoadNews listeners={len(self._listeners)} runners={len(self._latest)}>"
+        return f"<LoadBroadcast listeners={len(self._listeners)} runners={len(self._latest)}>"
 
     def add(self, listener: LoadListener) -> None:
         """Tell ``listener`` what is known, and what is heard from now on. Idempotent."""

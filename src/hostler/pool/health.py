@@ -35,7 +35,7 @@ from ..errors import (
     RunnerClosed,
     ServerBusy,
 )
-from ..metrics import Count
+from ..metrics import CallCounter
 from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint, RunnerStatus
 from .runner import MissingEOF, RunnerFault
 
@@ -54,7 +54,7 @@ CHECK_INTERVAL = 1.0
 """Seconds between looks at one runner: sorting for each call would cost more than it tells."""
 
 
-class Latencies:
+class LatencyWindow:
     """The latest samples of one runner. Times and samples are seconds."""
 
     def __init__(self) -> None:
@@ -64,7 +64,7 @@ class Latencies:
         self._last_at = -math.inf
 
     def __repr__(self) -> str:
-        return f"<Latencies samples={len(self._samples)} last={self._last}>"
+        return f"<LatencyWindow samples={len(self._samples)} last={self._last}>"
 
     def add(self, now: float, seconds: float) -> None:
         self._samples.append((now, seconds))
@@ -104,7 +104,7 @@ Cause = Literal["unreachable", "faulty", "slow"]
 
 
 @attrs.frozen
-class Change:
+class HealthChange:
     """A judgement that changed: a runner is ejected (for a ``cause``), refuses calls by its own
     word, or is back."""
 
@@ -116,7 +116,7 @@ class Change:
 
 @attrs.define(eq=False)
 class _Record:
-    latencies: Latencies = attrs.Factory(Latencies)
+    latencies: LatencyWindow = attrs.Factory(LatencyWindow)
     failures: int = 0
     """In a row."""
     faults: int = 0
@@ -135,10 +135,10 @@ class _Record:
         return self.cause is not None or self.refuses
 
 
-class HealthBoard:
+class HealthTracker:
     """The judgements on all runners of a pool. ``tell`` is called with each change."""
 
-    def __init__(self, config: PoolConfig, tell: Callable[[Change], None]) -> None:
+    def __init__(self, config: PoolConfig, tell: Callable[[HealthChange], None]) -> None:
         self._config = config
         self._tell = tell
         self._records: dict[Hashable, _Record] = {}
@@ -146,7 +146,7 @@ class HealthBoard:
         """Those whose share may be under 1. Almost always empty, which keeps calls cheap."""
 
     def __repr__(self) -> str:
-        return f"<HealthBoard runners={len(self._records)} ejected={self.ejected}>"
+        return f"<HealthTracker runners={len(self._records)} ejected={self.ejected}>"
 
     @property
     def ejected(self) -> int:
@@ -233,10 +233,10 @@ class HealthBoard:
         record.refuses = not serving
         if not serving:
             self._unsound.add(key)
-            self._tell(Change(key, "refuses", "it says so"))
+            self._tell(HealthChange(key, "refuses", "it says so"))
         elif record.cause is None:
             record.back_at = now
-            self._tell(Change(key, "back", "it says so"))
+            self._tell(HealthChange(key, "back", "it says so"))
 
     def fell_silent(self, key: Hashable, now: float) -> None:
         """It can't tell whether it takes calls: its last word holds no longer."""
@@ -245,7 +245,7 @@ class HealthBoard:
             record.refuses = False
             if record.cause is None:
                 record.back_at = now
-                self._tell(Change(key, "back", "it tells no more"))
+                self._tell(HealthChange(key, "back", "it tells no more"))
 
     # --- what follows ---
 
@@ -289,9 +289,9 @@ class HealthBoard:
             record.until = math.inf
         record.cause, record.ejected_at = cause, now
         record.failures = record.faults = 0
-        record.latencies = Latencies()  # what comes back is judged anew
+        record.latencies = LatencyWindow()  # what comes back is judged anew
         self._unsound.add(key)
-        self._tell(Change(key, "ejected", reason, cause))
+        self._tell(HealthChange(key, "ejected", reason, cause))
 
     def _lift(self, key: Hashable, record: _Record, now: float, reason: str) -> None:
         record.cause = None
@@ -300,9 +300,9 @@ class HealthBoard:
 
     def _freed(self, key: Hashable, record: _Record, reason: str) -> None:
         if record.refuses:
-            self._tell(Change(key, "refuses", f"{reason}, but it said so"))
+            self._tell(HealthChange(key, "refuses", f"{reason}, but it said so"))
         else:
-            self._tell(Change(key, "back", reason))
+            self._tell(HealthChange(key, "back", reason))
 
     def _compare(self, key: Hashable, record: _Record, now: float) -> None:
         config = self._config
@@ -331,7 +331,7 @@ _UNWANTED = (1, 4)
 class JudgedRunner(Runner):
     """Passes everything on to ``runner``; each outcome goes to ``board`` too, whoever places."""
 
-    def __init__(self, runner: Runner, board: HealthBoard) -> None:
+    def __init__(self, runner: Runner, board: HealthTracker) -> None:
         self._runner = runner
         self._address = runner.address  # asked for often
         self._board = board
@@ -468,13 +468,13 @@ class PoolMetrics(Collector):
     has such metrics already."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self._counts: list[Count] = []
+        self._counts: list[CallCounter] = []
         self.runners = self._add("runners", "Runners that pools offer, or would offer", "gauge")
         self.leaving = self._add("leaving", "Runners that left and have calls to finish", "gauge")
         self.ejected = self._add("ejected", "Runners that get no calls for a while", "gauge")
         self.joined = self._add("joined_count", "Runners that joined a pool")
         self.left = self._add("left_count", "Runners that left a pool")
-        self.ejections: dict[Cause, Count] = {
+        self.ejections: dict[Cause, CallCounter] = {
             "unreachable": self._add("unreachable_count", "Ejections: could not be reached"),
             "faulty": self._add("faulty_count", "Ejections: failed calls for its own reasons"),
             "slow": self._add("slow_count", "Ejections: far slower than the others"),
@@ -485,8 +485,8 @@ class PoolMetrics(Collector):
         self.lookup_failures = self._add("lookup_failure_count", "Look-ups that failed")
         registry.register(self)
 
-    def _add(self, name: str, text: str, kind: str = "unknown") -> Count:
-        count = Count(f"fn_lb_pool_{name}", text, kind)
+    def _add(self, name: str, text: str, kind: str = "unknown") -> CallCounter:
+        count = CallCounter(f"fn_lb_pool_{name}", text, kind)
         self._counts.append(count)
         return count
 

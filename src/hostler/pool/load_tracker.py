@@ -41,7 +41,7 @@ MAX_RUNNERS = 8192
 _NO_WARM: Mapping[bytes, int] = {}
 
 
-class LoadBook:
+class LoadTracker:
     """What one placer knows. Runners are known by their addresses.
 
     ``now`` is `trio.current_time`, in seconds. All methods are synchronous. A runner's word about
@@ -50,8 +50,8 @@ class LoadBook:
     """
 
     def __init__(self) -> None:
-        self._runners: dict[str, KnownRunner] = {}
-        self._warm = WarmIndex()
+        self._runners: dict[str, RunnerLoad] = {}
+        self._warm = IdleIndex()
         self._in_flight = 0
         self._others = 0
         """Calls of other LBs on those of `_hinted`."""
@@ -60,8 +60,8 @@ class LoadBook:
         self._telling: set[str] = set()
         self.tellers = 0
         """Grows when a runner begins or ceases to tell its load by itself."""
-        self._free = RoomIndex()
-        self._room = {gentle: RoomIndex() for gentle in (False, True)}
+        self._free = FreeMemoryIndex()
+        self._room = {gentle: FreeMemoryIndex() for gentle in (False, True)}
         """The same with what evictions would free, of those that tell; for gentle calls, without
         what is worth keeping."""
         self._changed: dict[str, None] = {}
@@ -69,11 +69,11 @@ class LoadBook:
         self.policies = LaunchPolicies()
 
     def __repr__(self) -> str:
-        return f"<LoadBook runners={len(self._runners)} warm={len(self._warm)}>"
+        return f"<LoadTracker runners={len(self._runners)} warm={len(self._warm)}>"
 
     # --- what placers ask ---
 
-    def load(self, address: str, need: Need, now: float) -> float:
+    def load(self, address: str, need: CallNeed, now: float) -> float:
         """Calls that are there; infinite for a runner that has just refused such a call."""
         runner = self._runners.get(address)
         if runner is None:
@@ -94,12 +94,12 @@ class LoadBook:
             del self._hinted[address]
         return self._in_flight + self._others
 
-    def warm(self, need: Need, now: float, limit: int) -> list[str]:
+    def warm(self, need: CallNeed, now: float, limit: int) -> list[str]:
         """Addresses with an idle hot container for ``need``: the first ``limit`` of those that
         were heard of last."""
         return self._warm.addresses(need, now, limit)
 
-    def warm_count(self, address: str, need: Need, now: float) -> int:
+    def warm_count(self, address: str, need: CallNeed, now: float) -> int:
         """Idle hot containers for ``need`` that are believed to be there."""
         return self._warm.count(address, need, now)
 
@@ -108,16 +108,16 @@ class LoadBook:
         runner = self._runners.get(address)
         return runner is None or runner.idle_cpus is None or runner.idle_cpus >= SPARE_CPUS
 
-    def any_warm(self, need: Need, now: float) -> bool:
+    def any_warm(self, need: CallNeed, now: float) -> bool:
         """Whether `warm` has any."""
         return self._warm.latest(need, now) is not None
 
-    def warmest(self, need: Need, now: float) -> str | None:
+    def warmest(self, need: CallNeed, now: float) -> str | None:
         """The first of `warm`, unless what is free there is for others."""
         address = self._warm.latest(need, now)
         return None if address is None or self.is_held(address, now) else address
 
-    def has_room(self, address: str, need: Need, now: float) -> bool:
+    def has_room(self, address: str, need: CallNeed, now: float) -> bool:
         """Whether one more container fits there without an eviction; true if nobody knows."""
         runner = self._runners.get(address)
         if runner is None or runner.hint is None:
@@ -129,7 +129,7 @@ class LoadBook:
         return runner.left() >= need.memory and _fits(need.cpus, runner.cpus_left())
 
     def spare(
-        self, need: Need, count: int, rng: random.Random, *, gentle: bool = False
+        self, need: CallNeed, count: int, rng: random.Random, *, gentle: bool = False
     ) -> list[str]:
         """Some that probably have room without an eviction, and then some that have it with one:
         up to ``count`` of each."""
@@ -142,7 +142,7 @@ class LoadBook:
         runner = self._runners.get(address)
         return 0 if runner is None else runner.room(gentle=gentle)
 
-    def is_full(self, address: str, need: Need, now: float, *, gentle: bool = False) -> bool:
+    def is_full(self, address: str, need: CallNeed, now: float, *, gentle: bool = False) -> bool:
         """Whether such a call would certainly be refused there: the runner, which tells of
         changes by itself, has no room, and no hot container."""
         runner = self._runners.get(address)
@@ -155,7 +155,7 @@ class LoadBook:
         memory, cpus = runner.room(gentle=gentle), runner.cpus(gentle=gentle)
         return memory < need.memory or not _fits(need.cpus, cpus)
 
-    def all_full(self, need: Need, now: float, *, gentle: bool = False) -> bool:
+    def all_full(self, need: CallNeed, now: float, *, gentle: bool = False) -> bool:
         """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
         if self.any_warm(need, now):
             return False
@@ -175,7 +175,7 @@ class LoadBook:
             if hint is None:
                 return
             self._make_room()
-            runner = self._runners[address] = KnownRunner()
+            runner = self._runners[address] = RunnerLoad()
         runner.tells = hint is not None
         if hint is None:
             self._note_teller(address, runner)
@@ -189,12 +189,12 @@ class LoadBook:
         runner = self._runners.get(address)
         return runner is not None and now < runner.held_until
 
-    def begin(self, address: str, need: Need, now: float) -> bool:
+    def begin(self, address: str, need: CallNeed, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
         runner = self._runners.get(address)
         if runner is None:
             self._make_room()
-            runner = self._runners[address] = KnownRunner()
+            runner = self._runners[address] = RunnerLoad()
         runner.in_flight += 1
         self._in_flight += 1
         warm = self._warm.take(address, need, now)
@@ -205,7 +205,7 @@ class LoadBook:
                 self._changed[address] = None
         return warm
 
-    def end(self, address: str, need: Need, outcome: Outcome | None, now: float) -> None:
+    def end(self, address: str, need: CallNeed, outcome: Outcome | None, now: float) -> None:
         """That call is over; ``None`` = it was cancelled. Once for each `begin`."""
         runner = self._runners[address]
         runner.in_flight -= 1
@@ -236,12 +236,12 @@ class LoadBook:
     # --- inside ---
 
     @staticmethod
-    def _refused(runner: KnownRunner, need: Need, retry_after: float | None, now: float) -> None:
+    def _refused(runner: RunnerLoad, need: CallNeed, retry_after: float | None, now: float) -> None:
         still_full = now < runner.full_until
         runner.full_for = min(runner.full_for, need.memory) if still_full else need.memory
         runner.full_until = now + min(retry_after or FULL_SECONDS, FULL_SECONDS)
 
-    def _learn(self, runner: KnownRunner, address: str, hint: LoadHint, now: float) -> None:
+    def _learn(self, runner: RunnerLoad, address: str, hint: LoadHint, now: float) -> None:
         self._hinted[address] = None
         self._hinted.move_to_end(address)
         others = hint.active - runner.in_flight
@@ -270,7 +270,7 @@ class LoadBook:
                     index.put(address, runner.room(gentle=gentle))
         self._changed.clear()
 
-    def _note_teller(self, address: str, runner: KnownRunner) -> None:
+    def _note_teller(self, address: str, runner: RunnerLoad) -> None:
         tells = runner.tells_all
         if tells == (address in self._telling):
             return
@@ -323,7 +323,7 @@ HINT_SECONDS = 10.0
 
 
 @attrs.define(eq=False)
-class KnownRunner:
+class RunnerLoad:
     """One runner, as far as own calls and its hints tell."""
 
     in_flight: int = 0
@@ -403,7 +403,7 @@ _NONE = 0, -math.inf
 
 
 @attrs.frozen
-class Need:
+class CallNeed:
     """What a call asks of a runner. Calls with equal keys may use the same container, as far as
     a load balancer can tell."""
 
@@ -416,7 +416,7 @@ class Need:
     """Milli-CPUs."""
 
 
-class WarmIndex:
+class IdleIndex:
     """Counts of idle containers, by need and by the runner's address."""
 
     def __init__(self) -> None:
@@ -425,18 +425,18 @@ class WarmIndex:
         next call that ends has one again. Such a need comes first, to go before all others."""
         self._runners: dict[str, dict[Hashable, float]] = {}
         """When each need was heard of."""
-        self._digests: OrderedDict[bytes, Need] = OrderedDict()
+        self._digests: OrderedDict[bytes, CallNeed] = OrderedDict()
 
     def __len__(self) -> int:
         """Pairs of a need and an address that are remembered."""
         return sum(map(len, self._needs.values()))
 
-    def count(self, address: str, need: Need, now: float) -> int:
+    def count(self, address: str, need: CallNeed, now: float) -> int:
         found = self._needs.get(need.key)
         count, until = (found and found.get(address)) or _NONE
         return count if now < until else 0
 
-    def addresses(self, need: Need, now: float, limit: int) -> list[str]:
+    def addresses(self, need: CallNeed, now: float, limit: int) -> list[str]:
         """Where there is at least one: the first ``limit`` of those that were heard of last."""
         found = self._needs.get(need.key)
         if not found:
@@ -444,7 +444,7 @@ class WarmIndex:
         latest = itertools.islice(reversed(found.items()), limit)
         return [name for name, (_, until) in latest if now < until]
 
-    def latest(self, need: Need, now: float) -> str | None:
+    def latest(self, need: CallNeed, now: float) -> str | None:
         """Where one was heard of last, if it is still there."""
         found = self._needs.get(need.key)
         if not found:
@@ -452,7 +452,7 @@ class WarmIndex:
         address = next(reversed(found))
         return address if now < found[address][1] else None
 
-    def set(self, address: str, need: Need, count: int, now: float) -> None:
+    def set(self, address: str, need: CallNeed, count: int, now: float) -> None:
         """There are ``count``, which have been heard of just now."""
         if count <= 0:
             self._forget(address, need.key)
@@ -472,7 +472,7 @@ class WarmIndex:
         else:
             keys[key] = now
 
-    def take(self, address: str, need: Need, now: float) -> bool:
+    def take(self, address: str, need: CallNeed, now: float) -> bool:
         """A call goes there; whether it is believed to find a hot container."""
         found = self._needs.get(need.key)
         entry = found and found.get(address)
@@ -488,7 +488,7 @@ class WarmIndex:
                 self._needs.move_to_end(need.key, last=False)
         return now < until
 
-    def learn(self, digest: bytes, need: Need) -> None:
+    def learn(self, digest: bytes, need: CallNeed) -> None:
         """Calls with ``need`` use the slot key of ``digest``."""
         known = self._digests.get(digest)
         self._digests[digest] = need
@@ -569,7 +569,7 @@ class _Bag:
             self._places[last] = place
 
 
-class RoomIndex:
+class FreeMemoryIndex:
     """Addresses by bytes, in levels that get wider with the size."""
 
     def __init__(self) -> None:
@@ -579,7 +579,7 @@ class RoomIndex:
         """A bit for each level that has runners."""
 
     def __repr__(self) -> str:
-        return f"<RoomIndex runners={len(self._levels)} levels={len(self._bags)}>"
+        return f"<FreeMemoryIndex runners={len(self._levels)} levels={len(self._bags)}>"
 
     def put(self, address: str, memory: int) -> None:
         """That runner has so many bytes now."""
@@ -654,7 +654,7 @@ class LaunchPolicies:
     def __repr__(self) -> str:
         return f"<LaunchPolicies functions={len(self._policies)} start={self._start_seconds:.3f}>"
 
-    def of(self, need: Need) -> LaunchPolicy:
+    def of(self, need: CallNeed) -> LaunchPolicy:
         """The policy of such calls."""
         policy = self._policies.get(need.key)
         if policy is None:
@@ -666,7 +666,7 @@ class LaunchPolicies:
             policy.started(self._start_seconds)
         return policy
 
-    def ran(self, need: Need, timings: Timings, began: float, now: float) -> None:
+    def ran(self, need: CallNeed, timings: Timings, began: float, now: float) -> None:
         """Such a call, which went to its runner when it ``began``, has run well; ``timings`` are
         what the runner told, if it did."""
         policy = self._policies.get(need.key)
@@ -681,12 +681,12 @@ class LaunchPolicies:
             mean = self._start_seconds
             self._start_seconds = mean + WEIGHT * (start - mean) if mean else start
 
-    def run_seconds(self, need: Need) -> float:
+    def run_seconds(self, need: CallNeed) -> float:
         """The mean time that such a call runs; 0 = not known."""
         policy = self._policies.get(need.key)
         return 0.0 if policy is None else policy.run_seconds
 
-    def forbearance(self, need: Need) -> float:
+    def forbearance(self, need: CallNeed) -> float:
         """For how long such a call should rather wait than have containers evicted that are worth
         keeping: the longer it takes anyhow, start and run, the less a wait means to it. A start
         that stands in the engine's queue takes longer."""

@@ -20,10 +20,10 @@ from ..errors import FunctionError, ServerBusy
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
 from ..protocol import LoadHint
-from .attempts import AttemptTracker, Candidates, Hedging, Search, Trying
-from .load_tracker import MAX_NEEDS, LoadBook, Need
-from .runner_set import Fleets
-from .waiting_room import Ladder, Line, Room, Turn, Waiter
+from .attempts import Attempter, AttemptTracker, Candidates, Hedging, Search
+from .load_tracker import MAX_NEEDS, CallNeed, LoadTracker
+from .runner_set import RunnerSets
+from .waiting_room import CallQueue, QueuedCall, RetryBackoff, Turn, WaitingRoom
 
 JITTER = (0.75, 1.25)
 """Range of the random factor on the pause between sweeps."""
@@ -60,27 +60,27 @@ class SweepPlacer(Placer, LoadListener):
         self._config = config or PlacerConfig()
         self._metrics = metrics or default_metrics()
         self._rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
-        self._rooms: dict[int, Room] = {}
-        self._left: tuple[RunnerPool, Room] | None = None
+        self._rooms: dict[int, WaitingRoom] = {}
+        self._left: tuple[RunnerPool, WaitingRoom] | None = None
         """The room that all calls have left last: the next one most often comes back to it."""
         self._placements: set[Placement] = set()
         self._closed = False
         self._hedging = Hedging(self._config.hedge_quantile, self._config.hedge_percent)
         self._waits_for_room = True
-        self.loads = LoadBook()
+        self.loads = LoadTracker()
         """What is known of the runners' load."""
         tracker = AttemptTracker(self._metrics, self.loads)
         self._means = Means(
             config=self._config,
             tracker=tracker,
-            trying=Trying(tracker, self._hedging, self._config),
+            trying=Attempter(tracker, self._hedging, self._config),
             waits=self.waits,
             at_once=self.at_once
             if _knows_first(type(self))
             else partial(SweepPlacer.at_once, self),
             order=self._order_of,
         )
-        self.fleets = Fleets()
+        self.fleets = RunnerSets()
         """The lists of runners that the pools have given."""
 
     def __repr__(self) -> str:
@@ -100,7 +100,7 @@ class SweepPlacer(Placer, LoadListener):
         """
 
     def at_once(
-        self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
+        self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
         """The first of `order`, if it is found without that, and no reason is known why it should
         refuse ``call``; ``None``, as by default, if it is not. Asked once per sweep, only then is
@@ -108,13 +108,13 @@ class SweepPlacer(Placer, LoadListener):
         """
         return None
 
-    def waits(self, call: RunnerCall, need: Need, now: float) -> bool:
+    def waits(self, call: RunnerCall, need: CallNeed, now: float) -> bool:
         """Whether ``call``, which is new, shall rather wait for a container that another call of
         its function has now than have one started, as long as the function's `LaunchPolicy` says
         so."""
         return False
 
-    def forbearance(self, need: Need) -> float:
+    def forbearance(self, need: CallNeed) -> float:
         """Seconds for which a call that is new should rather wait than have hot containers evicted
         that are worth keeping."""
         return 0.0
@@ -192,24 +192,26 @@ class SweepPlacer(Placer, LoadListener):
         for placement in tuple(self._placements):
             placement.stop_waiting()
 
-    def _is_full(self, need: Need, runner: Runner, now: float, *, gentle: bool) -> bool:
+    def _is_full(self, need: CallNeed, runner: Runner, now: float, *, gentle: bool) -> bool:
         return self.loads.is_full(runner.address, need, now, gentle=gentle)
 
-    def _is_full_for(self, runner: Runner, line: Line) -> bool:
+    def _is_full_for(self, runner: Runner, line: CallQueue) -> bool:
         return self._is_full(line.need, runner, trio.current_time(), gentle=line.gentle)
 
     def _unheld(self, runners: Iterable[Runner], now: float) -> Iterator[Runner]:
         """Not even a probe is to take what was left to others."""
         return (runner for runner in runners if not self.loads.is_held(runner.address, now))
 
-    def _probes(self, room: Room, now: float) -> int:
+    def _probes(self, room: WaitingRoom, now: float) -> int:
         """How many runners may be tried now although they say that they are full."""
         if now < room.probe_at:
             return 0
         room.probe_at = now + self._config.retry_max_delay
         return PROBES
 
-    def _all_full(self, need: Need, runners: Sequence[Runner], now: float, *, gentle: bool) -> bool:
+    def _all_full(
+        self, need: CallNeed, runners: Sequence[Runner], now: float, *, gentle: bool
+    ) -> bool:
         """Whether `_is_full` is certainly true of all, found out without asking for each."""
         if not self.loads.all_full(need, now, gentle=gentle):
             return False
@@ -231,7 +233,7 @@ class SweepPlacer(Placer, LoadListener):
             if hint.warm:
                 room.wake_hot(runner, self._warm_at(runner))
 
-    def _warm_at(self, runner: Runner) -> Callable[[Line], int]:
+    def _warm_at(self, runner: Runner) -> Callable[[CallQueue], int]:
         now = trio.current_time()
         return lambda line: self.loads.warm_count(runner.address, line.need, now)
 
@@ -240,7 +242,7 @@ class SweepPlacer(Placer, LoadListener):
         for placement in tuple(self._placements):
             placement.refuse()
 
-    def _open_room(self, pool: RunnerPool) -> Room:
+    def _open_room(self, pool: RunnerPool) -> WaitingRoom:
         """The waiting room of ``pool``, which is there as long as calls are under way."""
         if self._left is not None and self._left[0] is pool:
             room = self._left[1]
@@ -250,12 +252,14 @@ class SweepPlacer(Placer, LoadListener):
         self._rooms[id(pool)] = room  # the caller holds the pool: no other has this id
         return room
 
-    def _make_room(self) -> Room:
-        return Room(self._make_ladder, is_full=self._is_full_for, max_wait=self._config.max_wait)
+    def _make_room(self) -> WaitingRoom:
+        return WaitingRoom(
+            self._make_ladder, is_full=self._is_full_for, max_wait=self._config.max_wait
+        )
 
-    def _make_ladder(self) -> Ladder:
+    def _make_ladder(self) -> RetryBackoff:
         config = self._config
-        return Ladder(
+        return RetryBackoff(
             config.retry_all_delay, config.retry_max_delay, lambda: self._rng.uniform(*JITTER)
         )
 
@@ -270,7 +274,7 @@ def _knows_first(placer: type[SweepPlacer]) -> bool:
     return False
 
 
-def need_of(call: RunnerCall) -> Need:
+def need_of(call: RunnerCall) -> CallNeed:
     """What a runner must have room for. Calls that need the same stand in one line.
 
     Extensions are left out: only a driver knows which of them make another container.
@@ -296,8 +300,8 @@ def _need(
     tmpfs_size: int,
     cpus: int,
     idle_timeout: int,
-) -> Need:
-    return Need(
+) -> CallNeed:
+    return CallNeed(
         # (A text remembers its hash, and each call looks for its kind at a dozen places.)
         repr((slot_hash_id, fn_id, image, memory, tmpfs_size, cpus)),
         memory=(memory + tmpfs_size) * MIB,
@@ -324,10 +328,10 @@ class Means:
 
     config: PlacerConfig
     tracker: AttemptTracker
-    trying: Trying
-    waits: Callable[[RunnerCall, Need, float], bool]
+    trying: Attempter
+    waits: Callable[[RunnerCall, CallNeed, float], bool]
     """See `SweepPlacer`."""
-    at_once: Callable[[RunnerCall, Need, Sequence[Runner], float], Runner | None]
+    at_once: Callable[[RunnerCall, CallNeed, Sequence[Runner], float], Runner | None]
     """See `SweepPlacer`."""
     order: Callable[[Placement, Sequence[Runner], Runner | None], Iterable[Runner]]
     """That of a sweep over the pool's list, beside the runner of `at_once`, which was tried."""
@@ -337,7 +341,7 @@ class Placement(Search):
     """Places one call. Made for one `run`, in the task of the call."""
 
     sweeps = 0
-    _waiter: Waiter | None = None
+    _waiter: QueuedCall | None = None
     _stood = False
     """It has stood in line."""
     _pool_error: Exception | None = None
@@ -347,9 +351,9 @@ class Placement(Search):
         means: Means,
         pool: RunnerPool,
         call: RunnerCall,
-        need: Need,
-        room: Room,
-        line: Line,
+        need: CallNeed,
+        room: WaitingRoom,
+        line: CallQueue,
         now: float,
         deadline: float,
         gentle_until: float,
@@ -433,7 +437,7 @@ class Placement(Search):
             if self._stood and (turn := self._turn_again()) is not None:
                 return turn
             self._admit(size)
-            self._waiter = waiter = Waiter(
+            self._waiter = waiter = QueuedCall(
                 self.line,
                 self.ticket,
                 self.arrived,

@@ -12,9 +12,9 @@ import trio
 
 from ..abc import Runner, RunnerCall
 from ..config import PlacerConfig
-from .load_tracker import Need
+from .load_tracker import CallNeed
 from .placer import SweepPlacer, need_of
-from .runner_set import Fleet
+from .runner_set import RunnerSet
 
 
 class NaivePlacer(SweepPlacer):
@@ -86,14 +86,14 @@ class WarmPlacer(BoundedPlacer):
     known of containers and memory comes from the runners' hints and from the placer's own calls.
     """
 
-    def waits(self, call: RunnerCall, need: Need, now: float) -> bool:
+    def waits(self, call: RunnerCall, need: CallNeed, now: float) -> bool:
         return call.model.type != "detached" and not self.loads.any_warm(need, now)
 
-    def forbearance(self, need: Need) -> float:
+    def forbearance(self, need: CallNeed) -> float:
         return self.loads.policies.forbearance(need)
 
     def at_once(
-        self, call: RunnerCall, need: Need, runners: Sequence[Runner], now: float
+        self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
         address = self.loads.warmest(need, now)
         return None if address is None else self.fleets.of(runners).find(address)
@@ -108,7 +108,9 @@ class WarmPlacer(BoundedPlacer):
         # Nearly always that was enough.
         yield from once(chain.from_iterable(self._colder(call, need, fleet)), tried)
 
-    def _colder(self, call: RunnerCall, need: Need, fleet: Fleet) -> Iterator[Iterable[Runner]]:
+    def _colder(
+        self, call: RunnerCall, need: CallNeed, fleet: RunnerSet
+    ) -> Iterator[Iterable[Runner]]:
         """Those where a container has to be started, and in the end all."""
         key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(fleet))
         gentle = self.forbearance(need) > 0

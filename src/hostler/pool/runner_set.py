@@ -42,7 +42,7 @@ MAX_FLEETS = 8
 """Lists that are remembered. One pool may give several in turn, while it spares some runners."""
 
 
-class Fleet:
+class RunnerSet:
     """One list of runners. It never changes."""
 
     def __init__(self, runners: tuple[Runner, ...]) -> None:
@@ -51,12 +51,12 @@ class Fleet:
         self.addresses = frozenset(self._by_address)
         self._hashes = name_hashes(runner.address for runner in runners)
         self.all_tell_since: int | None = None
-        """State of `LoadBook.tellers` in which all of these tell their load by themselves."""
+        """State of `LoadTracker.tellers` in which all of these tell their load by themselves."""
         self._near: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
         self._whole: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"<Fleet runners={len(self.runners)} functions={len(self._near)}>"
+        return f"<RunnerSet runners={len(self.runners)} functions={len(self._near)}>"
 
     def __len__(self) -> int:
         return len(self.runners)
@@ -89,24 +89,24 @@ class Fleet:
         return found
 
 
-class Fleets:
+class RunnerSets:
     """The lists that were seen last."""
 
     def __init__(self) -> None:
-        self._fleets: OrderedDict[tuple[Runner, ...], Fleet] = OrderedDict()
-        self._latest = Fleet(())
+        self._fleets: OrderedDict[tuple[Runner, ...], RunnerSet] = OrderedDict()
+        self._latest = RunnerSet(())
 
     def __repr__(self) -> str:
-        return f"<Fleets latest={self._latest!r} lists={len(self._fleets)}>"
+        return f"<RunnerSets latest={self._latest!r} lists={len(self._fleets)}>"
 
-    def of(self, runners: Sequence[Runner]) -> Fleet:
+    def of(self, runners: Sequence[Runner]) -> RunnerSet:
         """The fleet of that list. Costs nothing if it is the same tuple as the last time."""
         if runners is self._latest.runners:
             return self._latest
         held = tuple(runners)
         fleet = self._fleets.get(held)
         if fleet is None:
-            fleet = self._fleets[held] = Fleet(held)
+            fleet = self._fleets[held] = RunnerSet(held)
             if len(self._fleets) > MAX_FLEETS:
                 self._fleets.popitem(last=False)
         else:

@@ -47,7 +47,7 @@ class LookupFailed(HostlerError):
 
 
 @attrs.frozen
-class Found:
+class ResolvedTarget:
     """What a target stands for now."""
 
     names: Mapping[str, str]

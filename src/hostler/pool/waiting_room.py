@@ -11,10 +11,10 @@ no room for the first it has none for the others. A call leaves its line with a 
   free), the next line may try.
 * to have a container started, because the policy says so: those who came last, who would have to
   wait longest for the others.
-* to try all runners, because its line is full and its `Ladder` says so.
+* to try all runners, because its line is full and its `RetryBackoff` says so.
 
 A call that was refused goes back to its place, which is that of its arrival. Nothing here waits
-but `Waiter.wait`; everything else is synchronous.
+but `QueuedCall.wait`; everything else is synchronous.
 
 The full lines of a waiting room, by who has waited longest. Pure.
 
@@ -54,13 +54,13 @@ import trio
 from .._launch_policy import ClientPatience, LaunchPolicy
 from ..abc import Runner
 from ..errors import ServerBusy
-from .load_tracker import Need, drop_oldest
+from .load_tracker import CallNeed, drop_oldest
 
 OVERTAKE_SECONDS = 1.0
 """A call is overtaken at most by calls that came so much later. A container that stays with its
 function saves a start, for which all others would wait; more than that is not to be had by it."""
 
-NOTHING = Need("", memory=0, idle_seconds=0)
+NOTHING = CallNeed("", memory=0, idle_seconds=0)
 
 MAX_LEFT = 1024
 """Lines that are kept without a call."""
@@ -69,12 +69,12 @@ PASS_LIMIT = 8
 """Lines that may try to use the room that one ended call has left."""
 
 
-class Line:
+class CallQueue:
     """The calls of one room that ask for the same thing. True if somebody stands in it."""
 
-    def __init__(self, room: Room, ladder: Ladder) -> None:
+    def __init__(self, room: WaitingRoom, ladder: RetryBackoff) -> None:
         self._room = room
-        self.waiters: list[Waiter] = []
+        self.waiters: list[QueuedCall] = []
         """In order of arrival."""
         self.ladder = ladder
         self.patience = ClientPatience()
@@ -90,7 +90,7 @@ class Line:
         waited."""
         self._stood = 0
         """Calls, when they were counted last."""
-        self.ahead = Ahead()
+        self.ahead = RunnerBacklog()
         self.users = 0
         """Calls under way that could stand here."""
         self.need = NOTHING
@@ -102,13 +102,13 @@ class Line:
         since spare nothing either. What has changed since then is up to the runners to tell."""
 
     def __repr__(self) -> str:
-        return f"<Line waiting={len(self.waiters)} users={self.users} {self.ladder!r}>"
+        return f"<CallQueue waiting={len(self.waiters)} users={self.users} {self.ladder!r}>"
 
     def __len__(self) -> int:
         return len(self.waiters)
 
     @property
-    def head(self) -> Waiter:
+    def head(self) -> QueuedCall:
         return self.waiters[0]
 
     @property
@@ -116,13 +116,13 @@ class Line:
         """Whether the next call is to spare what is worth keeping."""
         return bool(self) and trio.current_time() < self.head.gentle_until
 
-    def join(self, waiter: Waiter) -> None:
+    def join(self, waiter: QueuedCall) -> None:
         insort(self.waiters, waiter, key=_ticket)
         if len(self.waiters) > 1:
             self.waiters[1].look_at(math.inf)
         self._changed()
 
-    def leave(self, waiter: Waiter) -> None:
+    def leave(self, waiter: QueuedCall) -> None:
         place = bisect_left(self.waiters, waiter.ticket, key=_ticket)
         if place < len(self.waiters) and self.waiters[place] is waiter:
             del self.waiters[place]
@@ -303,7 +303,7 @@ class Line:
             self.head.look_at(at)
 
     def refuse(self, now: float, hint: float, *, gentle: bool) -> None:
-        """No runner has taken a call of it; see `Ladder.refuse`."""
+        """No runner has taken a call of it; see `RetryBackoff.refuse`."""
         if not gentle and not self.gentle:
             self._hopeless = True
         self.ladder.refuse(now, hint)
@@ -346,7 +346,7 @@ class Line:
         self.appoint()
 
 
-def _ticket(waiter: Waiter) -> int:
+def _ticket(waiter: QueuedCall) -> int:
     return waiter.ticket
 
 
@@ -359,7 +359,7 @@ class Placeable(Protocol):
         ...
 
 
-class Room:
+class WaitingRoom:
     """All lines of the calls of one pool.
 
     ``make_ladder`` makes that of a new line; ``is_full`` tells whether a runner would certainly
@@ -368,9 +368,9 @@ class Room:
 
     def __init__(
         self,
-        make_ladder: Callable[[], Ladder],
+        make_ladder: Callable[[], RetryBackoff],
         *,
-        is_full: Callable[[Runner, Line], bool] = lambda runner, line: False,
+        is_full: Callable[[Runner, CallQueue], bool] = lambda runner, line: False,
         max_wait: float = math.inf,
     ) -> None:
         self._make_ladder = make_ladder
@@ -379,15 +379,15 @@ class Room:
         """Seconds that a call may expect to wait if its client does not say how long it does."""
         self.probe_at = -math.inf
         """When runners that say that they are full may be tried again."""
-        self._lines: dict[Hashable, Line] = {}
-        self._left: OrderedDict[Hashable, Line] = OrderedDict()
+        self._lines: dict[Hashable, CallQueue] = {}
+        self._left: OrderedDict[Hashable, CallQueue] = OrderedDict()
         """Those that were left last, for their next calls, the oldest first: to make one takes
         longer than to place a call in it."""
         self._tickets = itertools.count()
-        self.occupied = Occupied()
+        self.occupied = FullQueues()
         self.waiting = 0
         """Calls in all lines."""
-        self.hot: set[Line] = set()
+        self.hot: set[CallQueue] = set()
         """Lines that are not full, in which somebody waits for a container of its function."""
         self.held_bytes = 0
         """Of the bodies of calls that wait."""
@@ -395,7 +395,7 @@ class Room:
         """Calls that have left their lines to try a runner."""
 
     def __repr__(self) -> str:
-        return f"<Room waiting={self.waiting} lines={len(self._lines)}>"
+        return f"<WaitingRoom waiting={self.waiting} lines={len(self._lines)}>"
 
     def is_crowded(self, limit: int) -> bool:
         """Whether ``limit`` calls or more wait for a runner to take them, in their lines or, for a
@@ -422,18 +422,18 @@ class Room:
         """A place in the order of arrival."""
         return next(self._tickets)
 
-    def use(self, key: Hashable) -> Line:
+    def use(self, key: Hashable) -> CallQueue:
         """The line of ``key``, which is there until as many have left it by `leave`."""
         line = self._lines.get(key)
         if line is None:
             line = self._left.pop(key, None)
             if line is None:
-                line = Line(self, self._make_ladder())
+                line = CallQueue(self, self._make_ladder())
             self._lines[key] = line
         line.users += 1
         return line
 
-    def leave(self, key: Hashable, line: Line) -> bool:
+    def leave(self, key: Hashable, line: CallQueue) -> bool:
         """Whether the room is `unused` now."""
         line.users -= 1
         if line.users:
@@ -448,7 +448,7 @@ class Room:
         return True
 
     @contextmanager
-    def line(self, key: Hashable) -> Iterator[Line]:
+    def line(self, key: Hashable) -> Iterator[CallQueue]:
         """The same as a block."""
         line = self.use(key)
         try:
@@ -459,10 +459,10 @@ class Room:
     def offer(
         self,
         runner: Runner,
-        refused: frozenset[Line] = frozenset(),
-        absent: frozenset[Line] = frozenset(),
+        refused: frozenset[CallQueue] = frozenset(),
+        absent: frozenset[CallQueue] = frozenset(),
         *,
-        hot: Line | None = None,
+        hot: CallQueue | None = None,
     ) -> None:
         """There may be room at ``runner``: let the call try that has waited longest, except in
         the lines that were ``refused`` there, or to which it is ``absent``. ``hot`` is the line of
@@ -484,7 +484,7 @@ class Room:
         if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot))
 
-    def freed(self, runner: Runner, line: Line, *, leave: bool = False) -> None:
+    def freed(self, runner: Runner, line: CallQueue, *, leave: bool = False) -> None:
         """A call of ``line`` has ended at ``runner``, see `offer`. ``leave``: its place is for
         other LBs (`LoadHint.leave`)."""
         if leave or not self.waiting:
@@ -495,11 +495,11 @@ class Room:
         self.offer(runner, hot=line)
         self.send_ahead(runner, line)
 
-    def alone(self, line: Line) -> bool:
+    def alone(self, line: CallQueue) -> bool:
         """Whether nobody waits for room in another line than ``line``."""
         return not self.occupied or (len(self.occupied) == 1 and line in self.occupied)
 
-    def send_ahead(self, runner: Runner, line: Line) -> None:
+    def send_ahead(self, runner: Runner, line: CallQueue) -> None:
         """A call of ``line`` has ended at ``runner``, and its place was offered: let one more go
         there as long as there may be a next one behind each that runs."""
         if line and self.alone(line) and line.ahead.may_send(runner.address):
@@ -517,7 +517,7 @@ class Room:
         gentle calls don't get those of ``worthy``: let those try who have waited longest and need
         no more than that together."""
 
-        def fits(line: Line) -> bool:
+        def fits(line: CallQueue) -> bool:
             spared = worthy if line.gentle else (0, 0)
             return line.need.memory <= memory - spared[0] and line.need.cpus <= cpus - spared[1]
 
@@ -528,7 +528,7 @@ class Room:
             cpus -= oldest.need.cpus
             oldest.give_turn(Turn(runner))
 
-    def wake_hot(self, runner: Runner, idle: Callable[[Line], int]) -> None:
+    def wake_hot(self, runner: Runner, idle: Callable[[CallQueue], int]) -> None:
         """``runner`` tells of hot containers that nobody uses, which others' calls may have left:
         ``idle`` of each line."""
         for line in tuple(self.hot):
@@ -540,7 +540,7 @@ class Room:
         head = self.occupied.head
         return head is None or ticket < head.ticket
 
-    def _may_go_first(self, line: Line) -> bool:
+    def _may_go_first(self, line: CallQueue) -> bool:
         """Whether somebody waits there whom nobody has waited for much longer than."""
         if not line:
             return False
@@ -548,7 +548,7 @@ class Room:
         return oldest is None or line.head.arrived <= oldest.arrived + OVERTAKE_SECONDS
 
 
-def _is_hopeless(line: Line, refused: frozenset[Line]) -> bool:
+def _is_hopeless(line: CallQueue, refused: frozenset[CallQueue]) -> bool:
     """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it
     needs as much as one of them. If it is gentle no more, they may have been."""
     if line not in refused and not line.gentle and any(other.gentle for other in refused):
@@ -566,20 +566,20 @@ class Turn:
     of the call that has ended there. ``launch``: a container is to be started for the call."""
 
     runner: Runner | None = None
-    refused: frozenset[Line] = frozenset()
-    absent: frozenset[Line] = frozenset()
-    hot: Line | None = None
+    refused: frozenset[CallQueue] = frozenset()
+    absent: frozenset[CallQueue] = frozenset()
+    hot: CallQueue | None = None
     launch: bool = False
 
 
-class Waiter:
+class QueuedCall:
     """A call in a line, which came at ``arrived`` (`trio.current_time`) and gives up at
     ``deadline``. When it is gentle no more (``gentle_until``), there may be room for it where there
     was none before."""
 
     def __init__(
         self,
-        line: Line,
+        line: CallQueue,
         ticket: int,
         arrived: float,
         deadline: float,
@@ -606,7 +606,7 @@ class Waiter:
         self._turn: Turn | None = None
 
     def __repr__(self) -> str:
-        return f"<Waiter {self.ticket} woken={self._woken.is_set()}>"
+        return f"<QueuedCall {self.ticket} woken={self._woken.is_set()}>"
 
     @property
     def woken(self) -> bool:
@@ -651,33 +651,33 @@ class Waiter:
         self._woken.set()
 
 
-class Occupied:
+class FullQueues:
     """Iterates over the lines, the one first whose head came first."""
 
     def __init__(self) -> None:
-        self._order: list[tuple[int, Line]] = []
+        self._order: list[tuple[int, CallQueue]] = []
         """With the tickets of the heads, of which no two are equal."""
-        self._known: dict[Line, int] = {}
+        self._known: dict[CallQueue, int] = {}
         """Tickets of the heads."""
 
     def __repr__(self) -> str:
-        return f"<Occupied lines={len(self._order)}>"
+        return f"<FullQueues lines={len(self._order)}>"
 
     def __len__(self) -> int:
         return len(self._order)
 
-    def __iter__(self) -> Iterator[Line]:
+    def __iter__(self) -> Iterator[CallQueue]:
         return (line for _, line in self._order)
 
     def __contains__(self, line: object) -> bool:
         return line in self._known
 
     @property
-    def head(self) -> Waiter | None:
+    def head(self) -> QueuedCall | None:
         """Who has waited longest."""
         return self._order[0][1].head if self._order else None
 
-    def note(self, line: Line) -> None:
+    def note(self, line: CallQueue) -> None:
         """Calls have come to ``line`` or left it, or it has become full."""
         known = self._known.get(line)
         first = line.head.ticket if line.full and line else None
@@ -700,7 +700,7 @@ MAX_WIDTH = 16
 the first refusal has come back."""
 
 
-class Ladder:
+class RetryBackoff:
     """The steps of one line. All times are seconds of one clock, given by the caller.
 
     ``jitter`` returns a factor around 1, so that the LBs of a fleet don't step together.
@@ -719,7 +719,7 @@ class Ladder:
         """The time of the next step."""
 
     def __repr__(self) -> str:
-        return f"<Ladder interval={self.interval} width={self._width} lost={self._lost}>"
+        return f"<RetryBackoff interval={self.interval} width={self._width} lost={self._lost}>"
 
     def begin(self, now: float) -> None:
         """A line that was empty has somebody waiting, who has just been refused.
@@ -778,7 +778,7 @@ RUNS = 4.0
 """Mean run times that a call may wait for its turn on a runner."""
 
 
-class Ahead:
+class RunnerBacklog:
     """Of one line: its calls that are at each runner, by address."""
 
     def __init__(self) -> None:
@@ -795,7 +795,7 @@ class Ahead:
         return bool(self._in_flight)
 
     def __repr__(self) -> str:
-        return f"<Ahead in_flight={sum(self._in_flight.values())}>"
+        return f"<RunnerBacklog in_flight={sum(self._in_flight.values())}>"
 
     def learn(self, runner: Runner, slots: int, share: int = 0, starting: int = 0) -> None:
         """``runner`` has so many containers behind which calls may wait, and others ``starting``.

@@ -156,7 +156,7 @@ _URL_SAFE = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
 
 @attrs.frozen
-class Cursor:
+class PageCursor:
     """The last item of a page."""
 
     name: str
@@ -164,13 +164,13 @@ class Cursor:
     """Only where the next item has the same name; triggers of several functions may."""
 
 
-def encode_cursor(cursor: Cursor) -> str:
+def encode_cursor(cursor: PageCursor) -> str:
     """Unpadded URL-safe base64 of the name as Fn has it, or of name, NUL and id."""
     text = f"{cursor.name}\0{cursor.id}" if cursor.id else cursor.name
     return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
 
 
-def decode_cursor(text: str) -> Cursor:
+def decode_cursor(text: str) -> PageCursor:
     """Raises `InvalidCursor`."""
     if not _URL_SAFE.fullmatch(text):  # the decoder would skip other characters
         raise InvalidCursor
@@ -181,7 +181,7 @@ def decode_cursor(text: str) -> Cursor:
     name, _, id = decoded.partition("\0")
     if "\0" in id:
         raise InvalidCursor
-    return Cursor(name, id)
+    return PageCursor(name, id)
 
 
 def parse_per_page(text: str) -> int:

@@ -26,7 +26,7 @@ import structlog
 import trio
 
 from .. import _call_document, options
-from ..abc import Body, CallListener, InnerAgent, ResponseWriter
+from ..abc import Body, CallListener, ResponseWriter, RunnerAgent
 from ..bodies import BodyBudget, BodyConsumed, BytesBody, NotKept, keep_whole
 from ..call import CallDraft, PendingCall
 from ..dates import format_date
@@ -89,7 +89,7 @@ class Terms:
     checks: StatusChecks = attrs.Factory(StatusChecks)
 
 
-class CallRun:
+class EngagementRun:
     """One call on this runner: made from an engagement, run, and answered.
 
     ``detached`` has the calls that outlive their engagement. ``log`` is a logger that is bound
@@ -98,7 +98,7 @@ class CallRun:
 
     def __init__(
         self,
-        agent: InnerAgent,
+        agent: RunnerAgent,
         terms: Terms,
         engagement: ServerEngagement,
         detached: DetachedCalls,
@@ -167,7 +167,7 @@ class CallRun:
                 call = self._call = self._make_call(try_call)
             if try_call.reserve:
                 assert isinstance(self._body, LateBody)
-                call.on_slot = Reservation(self._engagement, self._body)
+                call.on_slot = ReservationHook(self._engagement, self._body)
         except BROKEN:
             raise
         except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
@@ -559,7 +559,7 @@ class LateBody(Body):
         return self._body.open()
 
 
-class Reservation:
+class ReservationHook:
     """Tells the LB that its call has a slot, and waits for the `Commit`. A `SlotHook`."""
 
     def __init__(self, engagement: ServerEngagement, body: LateBody) -> None:

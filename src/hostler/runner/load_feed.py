@@ -24,7 +24,7 @@ Send = Callable[[LoadHint], Awaitable[None]]
 
 
 class LoadSource(Protocol):
-    """What an `InnerAgent` says of its load."""
+    """What an `RunnerAgent` says of its load."""
 
     def load(self) -> LoadHint | None: ...
 

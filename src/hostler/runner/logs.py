@@ -16,7 +16,7 @@ import structlog
 import trio
 
 from .._output_lines import LineCutter, Source
-from ..abc import Output
+from ..abc import OutputPiece
 from ..errors import ProtocolError
 from ..metrics import AgentMetrics, default_agent_metrics
 from ..protocol import LogAck, LogChannel, LogContainer, LogLine, LogRequest, LogStart
@@ -99,7 +99,7 @@ class FunctionLogs:
             partial=len(self._cutter),
         )
 
-    def collect(self, output: Output) -> None:
+    def collect(self, output: OutputPiece) -> None:
         """Take what a function printed: the ``output`` of `hostler.agent.open_agent`. Synchronous;
         drops the oldest lines over the limit, and counts them."""
         if self._cutter.add(output):

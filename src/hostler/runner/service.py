@@ -10,10 +10,10 @@ import structlog
 import trio
 
 from .. import wire
-from .._concurrency.drain import Grace
+from .._concurrency.drain import DrainBudget
 from .._concurrency.nurseries import open_background
-from .._concurrency.signal import Change
-from ..abc import InnerAgent
+from .._concurrency.signal import Signal
+from ..abc import RunnerAgent
 from ..bodies import BodyBudget
 from ..config import LBConfig
 from ..errors import ProtocolError
@@ -28,7 +28,14 @@ from ..protocol import (
     ServerEngagement,
     TryCall,
 )
-from .engagement import UNKNOWN, AcknowledgeDetached, CallRun, DetachedCalls, StatusChecks, Terms
+from .engagement import (
+    UNKNOWN,
+    AcknowledgeDetached,
+    DetachedCalls,
+    EngagementRun,
+    StatusChecks,
+    Terms,
+)
 from .load_feed import LoadFeed
 from .logs import FunctionLogs
 from .status import Hooks, StatusTracker
@@ -62,7 +69,7 @@ class PureRunnerService(RunnerService):
 
     def __init__(
         self,
-        agent: InnerAgent,
+        agent: RunnerAgent,
         terms: Terms,
         hooks: Hooks,
         tasks: trio.Nursery,
@@ -74,7 +81,7 @@ class PureRunnerService(RunnerService):
         self._terms = terms
         self._hooks = hooks
         self._logs = logs
-        self._changed = Change()
+        self._changed = Signal()
         self._detached = DetachedCalls(tasks, self._changed.note)
         self._tracker = StatusTracker(
             agent,
@@ -101,7 +108,7 @@ class PureRunnerService(RunnerService):
         )
 
     async def drain(
-        self, grace: float | Grace, *, stop_accepting: Callable[[], None] = lambda: None
+        self, grace: float | DrainBudget, *, stop_accepting: Callable[[], None] = lambda: None
     ) -> None:
         """NACK what is queued, and wait up to ``grace`` seconds for what runs, detached calls
         too; then log streams take what is left and end, within what is left of the grace.
@@ -109,7 +116,7 @@ class PureRunnerService(RunnerService):
         ``stop_accepting`` is to refuse new engagements. What is left afterwards has to be
         cancelled, which whoever opened the service does by leaving its block. Cancellable.
         """
-        deadline = Grace.of(grace).deadline()
+        deadline = DrainBudget.of(grace).deadline()
         log.info("runner drains", grace_s=deadline - trio.current_time(), **self._left())
         self._agent.close_admission()
         stop_accepting()
@@ -144,7 +151,7 @@ class PureRunnerService(RunnerService):
         handled = True  # also one that breaks off: it was not answered with a NACK
         try:
             run = engagement.prepared
-            if not isinstance(run, CallRun):
+            if not isinstance(run, EngagementRun):
                 run = self._run(engagement)
             handled = await run.serve()
         finally:
@@ -159,8 +166,8 @@ class PureRunnerService(RunnerService):
             self._received += 1
         return answer
 
-    def _run(self, engagement: ServerEngagement) -> CallRun:
-        return CallRun(self._agent, self._terms, engagement, self._detached, self._call_log)
+    def _run(self, engagement: ServerEngagement) -> EngagementRun:
+        return EngagementRun(self._agent, self._terms, engagement, self._detached, self._call_log)
 
     async def status(self, payload: str | None) -> RunnerStatus:
         return await self._tracker.status(payload)
@@ -191,7 +198,7 @@ class PureRunnerService(RunnerService):
 
 @asynccontextmanager
 async def open_runner_service(
-    agent: InnerAgent,
+    agent: RunnerAgent,
     *,
     detached: bool = True,
     checks: StatusChecks | None = None,
@@ -236,7 +243,7 @@ class PureRunner:
 
 @asynccontextmanager
 async def open_pure_runner(
-    agent: InnerAgent,
+    agent: RunnerAgent,
     bind: str,
     *,
     loop: wire.Loop | None = None,
@@ -251,7 +258,7 @@ async def open_pure_runner(
     max_detached_body: float = MAX_DETACHED_BODY,
     keepalive: wire.Keepalive = DEFAULT_KEEPALIVE,
     multiplex_calls: int = wire.SHARED_CALLS,
-    grace: float | Grace = 30.0,
+    grace: float | DrainBudget = 30.0,
 ) -> AsyncIterator[PureRunner]:
     """Serve the runner protocol on ``bind`` (``host:port``; port 0 = any) until the block ends.
 

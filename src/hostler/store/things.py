@@ -23,7 +23,15 @@ from ..datastore import AppFilter, AppPatch, FnFilter, FnPatch, Page, TriggerFil
 from ..errors import APIError
 from ..ids import new_id
 from ..models import App, Fn, Trigger
-from ..rules import Cursor, Limits, decode_cursor, encode_cursor, merge_app, merge_fn, merge_trigger
+from ..rules import (
+    Limits,
+    PageCursor,
+    decode_cursor,
+    encode_cursor,
+    merge_app,
+    merge_fn,
+    merge_trigger,
+)
 from ..rules.errors import (
     AppExists,
     AppNotFound,
@@ -40,7 +48,7 @@ Thing = TypeVar("Thing", App, Fn, Trigger)
 
 
 @attrs.frozen(eq=False)
-class Kind(Generic[Thing]):
+class ThingTable(Generic[Thing]):
     """One of the three. All is done within the caller's transaction."""
 
     model: type[Thing]
@@ -105,11 +113,11 @@ def _row_of(thing: App | Fn | Trigger) -> dict[str, object]:
     }
 
 
-APPS = Kind(App, apps, AppNotFound)
+APPS = ThingTable(App, apps, AppNotFound)
 
-FNS = Kind(Fn, fns, FnNotFound)
+FNS = ThingTable(Fn, fns, FnNotFound)
 
-TRIGGERS = Kind(Trigger, triggers, TriggerNotFound)
+TRIGGERS = ThingTable(Trigger, triggers, TriggerNotFound)
 
 Item = TypeVar("Item")
 
@@ -134,7 +142,7 @@ def page(
     return Page([item_of(row) for row in shown], _next(table, rows, per_page) if full else "")
 
 
-def _after(table: Table, cursor: Cursor) -> ColumnElement[bool]:
+def _after(table: Table, cursor: PageCursor) -> ColumnElement[bool]:
     later: ColumnElement[bool] = table.c.name > cursor.name
     if not cursor.id:
         return later
@@ -145,7 +153,7 @@ def _next(table: Table, rows: Any, per_page: int) -> str:
     last = rows[per_page - 1]
     name = last[table.c.name]
     more_of_the_name = len(rows) > per_page and rows[per_page][table.c.name] == name
-    return encode_cursor(Cursor(name, last[table.c.id] if more_of_the_name else ""))
+    return encode_cursor(PageCursor(name, last[table.c.id] if more_of_the_name else ""))
 
 
 def insert_app(connection: Connection, app: App) -> App:

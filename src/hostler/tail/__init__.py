@@ -8,8 +8,8 @@ anybody, and a reader that is too slow loses lines, which it is told.
 * ``ring``: ring of the last lines, bounded in bytes
 """
 
-from .aggregate import JointTail, TailShare
+from .aggregate import AggregateTail, TailShare
 from .app import tail_app
 from .ring import LogTail, Where
 
-__all__ = ["JointTail", "LogTail", "TailShare", "Where", "tail_app"]
+__all__ = ["AggregateTail", "LogTail", "TailShare", "Where", "tail_app"]

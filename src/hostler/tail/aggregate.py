@@ -80,7 +80,7 @@ not answer, or not to the end."""
 Send = Callable[[bytes], Awaitable[None]]
 
 
-class Cursor(msgspec.Struct, frozen=True, array_like=True):
+class LineCursor(msgspec.Struct, frozen=True, array_like=True):
     process: str
     """Of which the number is; of one that was started again all is new."""
     number: int
@@ -88,17 +88,17 @@ class Cursor(msgspec.Struct, frozen=True, array_like=True):
 
 class Question(msgspec.Struct, frozen=True, array_like=True):
     where: Where
-    cursor: Cursor | None
+    cursor: LineCursor | None
     """``None`` = the first one, for the last ``lines``, or all."""
     lines: int | None
     wait: bool
     """Whether to wait for a line if there is none."""
 
 
-class Page(msgspec.Struct, frozen=True, array_like=True):
+class LinePage(msgspec.Struct, frozen=True, array_like=True):
     """Some lines of one process, the oldest first."""
 
-    cursor: Cursor
+    cursor: LineCursor
     end: int
     """The cursor's number behind all that there are already."""
     ahead: int
@@ -107,7 +107,7 @@ class Page(msgspec.Struct, frozen=True, array_like=True):
     lines: list[LineDocument]
 
 
-Source = Callable[[Question], Awaitable[Page]]
+Source = Callable[[Question], Awaitable[LinePage]]
 
 
 class TailShare:
@@ -117,7 +117,7 @@ class TailShare:
         self._tail = tail
         self._process = secrets.token_hex(8)
 
-    async def page(self, asked: Question) -> Page:
+    async def page(self, asked: Question) -> LinePage:
         """The wanted ones of the next lines behind the question's cursor (1000 at most). If there
         is none and the question says ``wait``, waits for one up to 10 s. May be empty."""
         await trio.lowlevel.checkpoint()  # many lines must not hold up what else the node does
@@ -129,8 +129,8 @@ class TailShare:
                     await trio.lowlevel.checkpoint()  # nobody waits behind many lines of others
                     await self._tail.wait(batch.cursor)
                     batch = self._tail.read(batch.cursor, asked.where)
-        return Page(
-            Cursor(self._process, batch.cursor),
+        return LinePage(
+            LineCursor(self._process, batch.cursor),
             end=self._tail.end,
             ahead=ahead,
             lost=batch.lost,
@@ -150,7 +150,7 @@ class TailShare:
         return self._tail.begin, 0
 
 
-class JointTail:
+class AggregateTail:
     """``own`` is the part of this process, ``others`` reach the rest."""
 
     def __init__(self, own: TailShare, others: Sequence[Ask]) -> None:
@@ -164,10 +164,10 @@ class JointTail:
         return Reading([own, *others], lines)
 
 
-async def _asked(ask: Ask, question: Question) -> Page:
+async def _asked(ask: Ask, question: Question) -> LinePage:
     """Raises `OSError`."""
     answer = await ask(msgspec.msgpack.encode(question))
-    return msgspec.msgpack.decode(answer, type=Page)
+    return msgspec.msgpack.decode(answer, type=LinePage)
 
 
 class Reading:
@@ -182,7 +182,7 @@ class Reading:
 
         Of each process one page is kept, the next one is asked for once it was passed on.
         """
-        heads = [_Head(way) for way in self._ways]
+        heads = [_Heads(way) for way in self._ways]
         limit, self._lines = self._lines, None  # what comes later is all new
         while True:
             async with trio.open_nursery() as nursery:
@@ -220,14 +220,14 @@ class _Way:
     _lines: int | None
     _patience: float
     """Seconds; of one that always answers ``inf``."""
-    _cursor: Cursor | None = None
+    _cursor: LineCursor | None = None
     _until: float = math.inf
     """When it is too late for an answer."""
     _asking: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _waiting: trio.CancelScope = attrs.Factory(trio.CancelScope)
     _stopped: bool = False
 
-    async def next(self) -> Page | None:
+    async def next(self) -> LinePage | None:
         """What there is now, if it answers in time."""
         with trio.CancelScope() as self._asking, suppress(OSError):
             self._asking.deadline = min(self._until, trio.current_time() + self._patience)
@@ -236,7 +236,7 @@ class _Way:
 
     async def follow(self, send: Send) -> None:
         while not self._stopped:
-            page: Page | None = None
+            page: LinePage | None = None
             with trio.CancelScope() as self._waiting:
                 try:
                     page = await self._next(wait=True)
@@ -252,14 +252,14 @@ class _Way:
             self._until = trio.current_time() + LAST_ANSWER_SECONDS
             self._asking.deadline = min(self._asking.deadline, self._until)
 
-    async def _next(self, *, wait: bool) -> Page:
+    async def _next(self, *, wait: bool) -> LinePage:
         page = await self._source(Question(self._where, self._cursor, self._lines, wait))
         self._cursor = page.cursor
         return page
 
 
 @attrs.define
-class _Head:
+class _Heads:
     """Those lines of one process that are next, and how far it is to the end as it was first."""
 
     _way: _Way

@@ -10,7 +10,7 @@ import trio
 
 from .._asgi import ASGIApp, RawHeaders, Receive, Reply, Scope, Send, error_reply
 from ..errors import APIError
-from .aggregate import JointTail, document_of, encoded
+from .aggregate import AggregateTail, document_of, encoded
 from .ring import LogTail, Where
 
 MAX_READERS = 16
@@ -39,7 +39,7 @@ class _Query:
     """Of those that are kept; ``None`` = all."""
 
 
-def tail_app(tail: LogTail, closing: trio.Event, joint: JointTail | None = None) -> ASGIApp:
+def tail_app(tail: LogTail, closing: trio.Event, joint: AggregateTail | None = None) -> ASGIApp:
     """The lines of ``tail``, or of the whole node that it belongs to, as newline-delimited JSON: a
     `LineDocument` or `LostDocument` each.
 
@@ -51,7 +51,7 @@ def tail_app(tail: LogTail, closing: trio.Event, joint: JointTail | None = None)
 
 
 class _TailApp:
-    def __init__(self, tail: LogTail, closing: trio.Event, joint: JointTail | None) -> None:
+    def __init__(self, tail: LogTail, closing: trio.Event, joint: AggregateTail | None) -> None:
         self._tail = tail
         self._closing = closing
         self._joint = joint
@@ -104,7 +104,7 @@ class _TailApp:
 
             nursery.start_soon(until_gone)
             nursery.start_soon(until_closing)
-            reader = _Reader(self._tail, query, send)
+            reader = _ProcessReader(self._tail, query, send)
             if self._joint is None:
                 await reader.run(self._closing)
             else:
@@ -113,7 +113,7 @@ class _TailApp:
             nursery.cancel_scope.cancel()
 
 
-class _Reader:
+class _ProcessReader:
     """One request that is answered."""
 
     def __init__(self, tail: LogTail, query: _Query, send: Send) -> None:
@@ -137,7 +137,7 @@ class _Reader:
             if trio.current_time() >= self._beat:
                 await self._send_beat()
 
-    async def run_joint(self, joint: JointTail, closing: trio.Event) -> None:
+    async def run_joint(self, joint: AggregateTail, closing: trio.Event) -> None:
         """Of all processes of the node."""
         writing = trio.Lock()
 

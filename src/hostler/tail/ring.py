@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from .._output_lines import LineCutter, Source
-from ..abc import Output
+from ..abc import OutputPiece
 
 LINE_OVERHEAD = 200
 """Bytes that a line counts beside its data, so that empty ones are bounded too."""
@@ -98,7 +98,7 @@ class LogTail:
         """What the lines take now, as ``limit`` counts."""
         return self._bytes
 
-    def collect(self, output: Output) -> None:
+    def collect(self, output: OutputPiece) -> None:
         """Take what a function printed: an `hostler.abc.OutputSink`."""
         if self._cutter.add(output):
             self.wake()

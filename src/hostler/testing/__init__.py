@@ -20,7 +20,7 @@ from __future__ import annotations
 from .contracts import ContractBroken, DriverSubject, OpenSubject
 from .driver_contract import DRIVER_CHECKS, check_driver
 from .fakes import NACK, UNREACHABLE, FakeAttempt, FakePool, FakeRunner, fake_call
-from .function import FunctionAnswer, FunctionBroke, ReadyWatch, add_sim_function, call_function
+from .function import FunctionAnswer, ReadyWatch, ScriptBroke, add_sim_function, call_function
 from .keep_alive_contract import KEEP_ALIVE_CHECKS, FakeContainer, check_keep_alive
 from .memory import (
     MemoryClientEngagement,
@@ -43,13 +43,13 @@ __all__ = [
     "FakePool",
     "FakeRunner",
     "FunctionAnswer",
-    "FunctionBroke",
     "MakePlacer",
     "MemoryClientEngagement",
     "MemoryRunnerClient",
     "MemoryServerEngagement",
     "OpenSubject",
     "ReadyWatch",
+    "ScriptBroke",
     "add_sim_function",
     "call_function",
     "check_driver",

@@ -100,17 +100,17 @@ class DriverSubject:
             require(not await self.exists(task.id), "aclose leaves something of the container")
 
     @asynccontextmanager
-    async def started(self, task: ContainerTask) -> AsyncIterator[Started]:
+    async def started(self, task: ContainerTask) -> AsyncIterator[ReadyFunction]:
         """A running function whose socket is ready."""
         async with self.cookie(task) as cookie:
             await prepare(cookie)
             with ReadyWatch(task.iofs_agent_path) as watch:
                 container = await cookie.run()
-                yield Started(cookie, container, await watch.ready())
+                yield ReadyFunction(cookie, container, await watch.ready())
 
 
 @attrs.frozen
-class Started:
+class ReadyFunction:
     """A function that is ready, and the path of its socket."""
 
     cookie: Cookie

@@ -13,7 +13,7 @@ from ..abc import ContainerTask, Cookie, Driver
 from ..errors import APIError, FunctionError
 from ..models import Call
 from .contracts import Check, DriverSubject, OpenSubject, check_each, must_raise, prepare, require
-from .function import FunctionBroke
+from .function import ScriptBroke
 
 _CONTAINERS = 8
 _TURNS = (0, 1, 2, 5, 13)
@@ -86,7 +86,7 @@ async def exit_codes(subject: DriverSubject) -> None:
             async with trio.open_nursery() as nursery:
                 for _ in range(3):
                     nursery.start_soon(wait)
-                with must_raise(FunctionBroke, "a function that exits has answered"):
+                with must_raise(ScriptBroke, "a function that exits has answered"):
                     await function.ask(what)
             results.append(await function.container.wait())
             for result in results:
@@ -136,7 +136,7 @@ async def closing_under_a_request(subject: DriverSubject) -> None:
         async def ask() -> None:
             try:
                 await function.ask("hang")
-            except FunctionBroke as error:
+            except ScriptBroke as error:
                 broken.append(error)
 
         nursery.start_soon(ask)

@@ -34,7 +34,7 @@ class FunctionAnswer:
         return next((value for key, value in self.headers if key == name), "")
 
 
-class FunctionBroke(HostlerError):
+class ScriptBroke(HostlerError):
     """The function closed its connection before its answer was complete."""
 
 
@@ -66,7 +66,7 @@ class ReadyWatch:
 async def call_function(path: str, body: bytes = b"", headers: Headers = ()) -> FunctionAnswer:
     """Send one ``POST /call`` to the function behind ``path`` on a connection of its own.
 
-    Raises `FunctionBroke`, or ``OSError`` if nobody listens. Cancelling closes the connection.
+    Raises `ScriptBroke`, or ``OSError`` if nobody listens. Cancelling closes the connection.
     """
     head = h11.Request(
         method="POST",
@@ -80,7 +80,7 @@ async def call_function(path: str, body: bytes = b"", headers: Headers = ()) -> 
             await stream.send_all(b"".join(piece or b"" for piece in out))
             return await _receive(connection, stream)
         except (trio.BrokenResourceError, h11.RemoteProtocolError) as error:
-            raise FunctionBroke(f"no complete answer from {path}") from error
+            raise ScriptBroke(f"no complete answer from {path}") from error
 
 
 async def _receive(connection: h11.Connection, stream: trio.abc.ReceiveStream) -> FunctionAnswer:
@@ -98,7 +98,7 @@ async def _receive(connection: h11.Connection, stream: trio.abc.ReceiveStream) -
             pairs = [(name.decode(), value.decode("latin-1")) for name, value in head.headers]
             return FunctionAnswer(head.status_code, pairs, b"".join(pieces))
         elif isinstance(event, h11.ConnectionClosed):
-            raise FunctionBroke("the function closed its connection")
+            raise ScriptBroke("the function closed its connection")
 
 
 _ABORTED = 128 + signal.SIGABRT

@@ -58,7 +58,7 @@ _FRAMES_IN_FLIGHT = 4
 """Frames that a channel holds before its sender waits."""
 
 
-class Link(Generic[ToRunner, ToClient]):
+class MemoryTransport(Generic[ToRunner, ToClient]):
     """The transport of one RPC in memory: a channel each way, and how it ended."""
 
     def __init__(self) -> None:
@@ -129,7 +129,7 @@ class MemoryClientEngagement(ClientEngagement):
     """The LB's end. Unlike over the wire, any frame can be sent, in any order: for tests of what
     a runner does with a peer that breaks the protocol."""
 
-    def __init__(self, link: Link[ClientFrame, RunnerFrame]) -> None:
+    def __init__(self, link: MemoryTransport[ClientFrame, RunnerFrame]) -> None:
         self._link = link
 
     async def send(self, frame: ClientFrame) -> None:
@@ -158,7 +158,7 @@ class MemoryServerEngagement(ServerEngagement):
 
     def __init__(
         self,
-        link: Link[ClientFrame, RunnerFrame],
+        link: MemoryTransport[ClientFrame, RunnerFrame],
         *,
         request_id: str = "",
         peer: str = "memory",
@@ -189,7 +189,7 @@ def memory_engagement_pair(
     *, request_id: str = "", peer: str = "memory"
 ) -> tuple[MemoryClientEngagement, MemoryServerEngagement]:
     """Two joined ends and nobody behind them: the test plays one side or both."""
-    link = Link[ClientFrame, RunnerFrame]()
+    link = MemoryTransport[ClientFrame, RunnerFrame]()
     return (
         MemoryClientEngagement(link),
         MemoryServerEngagement(link, request_id=request_id, peer=peer),
@@ -220,7 +220,7 @@ _Batch = Sequence[LogContainer]
 
 
 class MemoryLogCollector(LogCollector):
-    def __init__(self, link: Link[LogMessage, _Batch]) -> None:
+    def __init__(self, link: MemoryTransport[LogMessage, _Batch]) -> None:
         self._link = link
 
     async def send(self, message: LogMessage) -> None:
@@ -231,7 +231,7 @@ class MemoryLogCollector(LogCollector):
 
 
 class MemoryLogChannel(LogChannel):
-    def __init__(self, link: Link[LogMessage, _Batch]) -> None:
+    def __init__(self, link: MemoryTransport[LogMessage, _Batch]) -> None:
         self._link = link
 
     async def receive(self) -> LogMessage | None:
@@ -285,7 +285,7 @@ class MemoryRunnerClient(RunnerClient):
     ) -> AsyncIterator[MemoryClientEngagement]:
         self.attempts += 1
         await self._reach()
-        link = Link[ClientFrame, RunnerFrame]()
+        link = MemoryTransport[ClientFrame, RunnerFrame]()
         client = MemoryClientEngagement(link)
         server = MemoryServerEngagement(
             link, request_id=request_id, peer=self._peer, deadline=deadline
@@ -300,7 +300,7 @@ class MemoryRunnerClient(RunnerClient):
     @asynccontextmanager
     async def stream_logs(self) -> AsyncIterator[MemoryLogCollector]:
         await self._reach()
-        link = Link[LogMessage, _Batch]()
+        link = MemoryTransport[LogMessage, _Batch]()
         channel = MemoryLogChannel(link)
         async with self._served(link, lambda: self._service.stream_logs(channel)):
             yield MemoryLogCollector(link)
@@ -358,7 +358,7 @@ class MemoryRunnerClient(RunnerClient):
     @asynccontextmanager
     async def _served(
         self,
-        link: Link[ToRunner, ToClient],
+        link: MemoryTransport[ToRunner, ToClient],
         serve: Callable[[], Awaitable[None]],
         deadline: float = math.inf,
     ) -> AsyncIterator[None]:
@@ -387,7 +387,9 @@ class MemoryRunnerClient(RunnerClient):
 
 
 async def _serve(
-    link: Link[ToRunner, ToClient], serve: Callable[[], Awaitable[None]], scope: trio.CancelScope
+    link: MemoryTransport[ToRunner, ToClient],
+    serve: Callable[[], Awaitable[None]],
+    scope: trio.CancelScope,
 ) -> None:
     """The service's task of one RPC."""
     with scope:

@@ -22,7 +22,7 @@ from .._spans import (
     request_span,
     trace_of,
 )
-from ..abc import CallAgent, CallListener, InnerAgent
+from ..abc import CallAgent, CallListener, RunnerAgent
 from ..call import CallOption, PendingCall
 from ..errors import ServerBusy
 from ..protocol import LoadHint
@@ -43,7 +43,7 @@ def traced_agent(agent: CallAgent, tracer: Tracer | None) -> CallAgent:
     return agent if tracer is None else _TracedAgent(agent, tracer)
 
 
-def traced_runner(agent: InnerAgent, tracer: Tracer | None) -> InnerAgent:
+def traced_runner(agent: RunnerAgent, tracer: Tracer | None) -> RunnerAgent:
     """A runner's agent whose calls are spans, or ``agent`` itself."""
     return agent if tracer is None else _TracedRunner(agent, tracer)
 
@@ -66,8 +66,8 @@ class _TracedAgent(CallAgent):
                 span.note({"fn.attempts": call.attempts, "fn.runner": call.runner_address})
 
 
-class _TracedRunner(InnerAgent):
-    def __init__(self, inner: InnerAgent, tracer: Tracer) -> None:
+class _TracedRunner(RunnerAgent):
+    def __init__(self, inner: RunnerAgent, tracer: Tracer) -> None:
         self._inner = inner
         self._tracer = tracer
         self._waiting: dict[PendingCall, Span] = {}

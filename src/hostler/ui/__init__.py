@@ -14,9 +14,9 @@ shows configurations, headers, bodies or what functions print.
 from .activity import Activity, ObservedAgent
 from .app import login_app, ui_app
 from .panel import (
+    AggregatePanel,
     AskOthers,
     Directory,
-    JointPanel,
     Lister,
     NotedCatalog,
     Panel,
@@ -28,9 +28,9 @@ from .panel import (
 
 __all__ = [
     "Activity",
+    "AggregatePanel",
     "AskOthers",
     "Directory",
-    "JointPanel",
     "Lister",
     "NotedCatalog",
     "ObservedAgent",

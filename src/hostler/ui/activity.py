@@ -15,7 +15,7 @@ from ..call import CallOption, PendingCall, Timings
 from ..errors import ServerBusy, public_error
 from ..models import App, Fn
 from .documents import CallRow, Outcome, Stages
-from .seconds import CountedSecond, Seconds
+from .seconds import CountedSecond, SecondBuckets
 
 RECENT_CALLS = 100
 """Calls that are kept with their timelines."""
@@ -84,7 +84,7 @@ class Activity(CallListener):
         self._only_detached = only_detached
         self._wall = wall
         self._clock_ns = clock_ns
-        self._seconds = Seconds()
+        self._seconds = SecondBuckets()
         self._recent: deque[_Ended] = deque(maxlen=RECENT_CALLS)
         self._functions: OrderedDict[str, FnActivity] = OrderedDict()
         self._runners: Counter[str] = Counter()

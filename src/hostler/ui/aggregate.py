@@ -10,7 +10,7 @@ from typing import TypeVar
 import msgspec
 
 from .activity import RECENT_CALLS
-from .documents import CallRow, Containers, FnKnown, FnRow, Listed, Load, RunnerRow, State
+from .documents import CallRow, ContainerStates, FnKnown, FnRow, Listed, NodeLoad, RunnerRow, State
 from .seconds import CountedSecond, Second
 
 MAX_ROWS = 300
@@ -25,7 +25,7 @@ R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
-class Cursor(msgspec.Struct, frozen=True, kw_only=True):
+class StateCursor(msgspec.Struct, frozen=True, kw_only=True):
     """What a reader has got before."""
 
     second: int = 0
@@ -33,14 +33,14 @@ class Cursor(msgspec.Struct, frozen=True, kw_only=True):
     """Of each process, by its id: the number of its last call."""
 
 
-class FnShare(FnKnown, frozen=True, gc=False, kw_only=True):
+class ProcessFnState(FnKnown, frozen=True, gc=False, kw_only=True):
     """As one process tells it."""
 
     samples: Sequence[int]
     """Of its last calls, in nanoseconds."""
 
 
-class Share(msgspec.Struct, frozen=True, kw_only=True):
+class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
     """What one process knows of all that is in a `State`."""
 
     process: int
@@ -49,16 +49,18 @@ class Share(msgspec.Struct, frozen=True, kw_only=True):
     started: float
     calls: int
     failed: int
-    load: Load | None
+    load: NodeLoad | None
     seconds: Sequence[CountedSecond] | None
     recent: Sequence[CallRow] | None
-    functions: Sequence[FnShare]
+    functions: Sequence[ProcessFnState]
     functions_total: int
     listing: Listed
     runners: Sequence[RunnerRow] | None
 
 
-def state_of(shares: Sequence[Share], cursor: Cursor, now: float) -> tuple[State, Cursor]:
+def state_of(
+    shares: Sequence[ProcessState], cursor: StateCursor, now: float
+) -> tuple[State, StateCursor]:
     """The state of the node whose processes told ``shares``, of which there is one at least, at
     time ``now`` (seconds since 1970); and the cursor of who has read it."""
     seconds = _joined((share.seconds for share in shares), lambda second: second.at, Second.of)
@@ -86,7 +88,7 @@ def state_of(shares: Sequence[Share], cursor: Cursor, now: float) -> tuple[State
         listing=min((share.listing for share in shares), key=_LISTED.index),
         runners=runners,
     )
-    return state, Cursor(
+    return state, StateCursor(
         second=seconds[-1].at if seconds else cursor.second,
         seen={**cursor.seen, **{share.process: share.calls for share in shares}},
     )
@@ -110,8 +112,8 @@ def _only(rows: Sequence[T]) -> T:
     return rows[0]
 
 
-def _load(loads: Sequence[Load]) -> Load | None:
-    return _sum(loads, Load) if loads else None
+def _load(loads: Sequence[NodeLoad]) -> NodeLoad | None:
+    return _sum(loads, NodeLoad) if loads else None
 
 
 def _sum(told: Sequence[S], kind: type[S]) -> S:
@@ -123,7 +125,7 @@ def _sum(told: Sequence[S], kind: type[S]) -> S:
     return kind(**sums)
 
 
-def _function(shares: Sequence[FnShare]) -> FnRow:
+def _function(shares: Sequence[ProcessFnState]) -> FnRow:
     latest = max(shares, key=lambda share: share.last or 0.0)
     named = next((share for share in shares if share.name), latest)
     containers = [share.containers for share in shares if share.containers is not None]
@@ -137,7 +139,7 @@ def _function(shares: Sequence[FnShare]) -> FnRow:
         failed=sum(share.failed for share in shares),
         median=round(median(samples) / 1e6, 3) if samples else None,
         last=latest.last,
-        containers=_sum(containers, Containers) if containers else None,
+        containers=_sum(containers, ContainerStates) if containers else None,
     )
 
 

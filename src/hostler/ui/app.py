@@ -13,7 +13,7 @@ import trio
 
 from .._asgi import JSON_TYPE, ASGIApp, RawHeaders, Receive, Reply, Scope, Send, Tokens, error_reply
 from ..errors import APIError
-from .aggregate import Cursor
+from .aggregate import StateCursor
 from .panel import StateSource
 
 PREFIX = "/ui"
@@ -62,7 +62,7 @@ class _UiApp:
             error = APIError(405, f"Method not allowed: {scope['method']} {scope['path']}")
             await _send(error_reply(error, [(b"allow", b"GET, HEAD")]), send)
         elif path == "/state.json":
-            state, _ = await self._panel.state(Cursor())
+            state, _ = await self._panel.state(StateCursor())
             body = msgspec.json.encode(state)
             headers = [(b"content-type", JSON_TYPE), (b"cache-control", b"no-store")]
             await _send(Reply(200, body, headers), send)
@@ -109,7 +109,7 @@ class _UiApp:
 
     async def _tell(self, send: Send) -> None:
         """Events until closing. A client that reads slowly gets fewer of them, nothing piles up."""
-        cursor, name = Cursor(), b"state"
+        cursor, name = StateCursor(), b"state"
         while not self._closing.is_set():
             state, cursor = await self._panel.state(cursor)
             event = b"event: %s\ndata: %s\n\n" % (name, msgspec.json.encode(state))

@@ -52,7 +52,7 @@ class CallRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     attempts: int
 
 
-class Containers(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class ContainerStates(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     starting: int = 0
     idle: int = 0
     busy: int = 0
@@ -72,7 +72,7 @@ class FnKnown(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     failed: int
     last: float | None
     """When the last one ended."""
-    containers: Containers | None
+    containers: ContainerStates | None
     """``None`` = they are not on this node."""
 
 
@@ -99,7 +99,7 @@ class RunnerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     idle_containers: int | None
 
 
-class Load(msgspec.Struct, frozen=True, gc=False, kw_only=True):
+class NodeLoad(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """Calls and resources of a node; memory and milli-CPUs only where containers run."""
 
     queued: int
@@ -122,7 +122,7 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     now: float
     calls: int
     failed: int
-    load: Load | None
+    load: NodeLoad | None
     seconds: list[Second] | None
     """``None``, as ``recent``: the node runs no calls."""
     recent: list[CallRow] | None

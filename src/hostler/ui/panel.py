@@ -18,8 +18,8 @@ from ..functions import Catalog, FunctionTable
 from ..models import App, Fn, Trigger
 from ..protocol import LoadHint
 from .activity import Activity, FnActivity
-from .aggregate import MAX_ROWS, Cursor, FnShare, Share, state_of
-from .documents import Containers, Listed, Load, RunnerRow, State
+from .aggregate import MAX_ROWS, ProcessFnState, ProcessState, StateCursor, state_of
+from .documents import ContainerStates, Listed, NodeLoad, RunnerRow, State
 
 if TYPE_CHECKING:
     from ..agent import Agent, FnContainers
@@ -163,7 +163,7 @@ def datastore_lister(store: Datastore) -> Lister:
 class StateSource(Protocol):
     """What the page shows."""
 
-    async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
+    async def state(self, cursor: StateCursor) -> tuple[State, StateCursor]:
         """What is so now and what is new since ``cursor``, and the cursor for the next time. Does
         not wait for long."""
 
@@ -184,19 +184,19 @@ class Panel:
     directory: Directory | None = None
     started: float = attrs.Factory(time.time)
 
-    async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
+    async def state(self, cursor: StateCursor) -> tuple[State, StateCursor]:
         """See `StateSource`. Waits for the list of functions, not long."""
         now = time.time()
         return state_of([await self.share(cursor, now)], cursor, now)
 
-    async def share(self, cursor: Cursor, now: float) -> Share:
+    async def share(self, cursor: StateCursor, now: float) -> ProcessState:
         """What this process alone tells of time ``now``."""
         if self.directory is not None:
             await self.directory.refresh()
         functions, total = self._functions()
         activity, process = self.activity, os.getpid()
         seen = cursor.seen.get(process, 0)
-        return Share(
+        return ProcessState(
             process=process,
             node=self.node,
             ready=self.is_ready(),
@@ -219,10 +219,10 @@ class Panel:
             return "stale"
         return "complete" if self.directory.listing.complete else "partial"
 
-    def _load(self) -> Load | None:
+    def _load(self) -> NodeLoad | None:
         if self.agent is not None:
             s = self.agent.statistics()
-            return Load(
+            return NodeLoad(
                 queued=s.queued,
                 running=s.running,
                 launches_waiting=s.waiting_for_room,
@@ -233,10 +233,10 @@ class Panel:
             )
         if self.lb is not None:
             found = self.lb.statistics()
-            return Load(queued=found.queued, running=found.running)
+            return NodeLoad(queued=found.queued, running=found.running)
         return None
 
-    def _functions(self) -> tuple[list[FnShare], int]:
+    def _functions(self) -> tuple[list[ProcessFnState], int]:
         """Those that were called first, then the others that are listed."""
         known = dict(self.activity.functions()) if self.activity else {}
         containers = _census(self.agent) if self.agent else {}
@@ -255,8 +255,8 @@ class Panel:
 
     def _row(
         self, fn_id: str, function: FnActivity, containers: Mapping[str, FnContainers]
-    ) -> FnShare:
-        return FnShare(
+    ) -> ProcessFnState:
+        return ProcessFnState(
             id=fn_id,
             app=function.app,
             name=function.name,
@@ -275,12 +275,12 @@ def _census(agent: Agent) -> Mapping[str, FnContainers]:
     return census(agent)
 
 
-def _containers(found: FnContainers | None) -> Containers:
+def _containers(found: FnContainers | None) -> ContainerStates:
     from ..agent import ContainerState
 
     if found is None:
-        return Containers()
-    return Containers(
+        return ContainerStates()
+    return ContainerStates(
         starting=found.states[ContainerState.START] + found.states[ContainerState.WAIT],
         idle=found.states[ContainerState.IDLE],
         busy=found.states[ContainerState.BUSY],
@@ -290,29 +290,29 @@ def _containers(found: FnContainers | None) -> Containers:
 
 
 AskOthers = Callable[[bytes], Awaitable[Mapping[int, bytes]]]
-"""What the `JointPanel.answer` of each other process says to a question; those that don't answer in
-time are left out. The keys are of no importance here."""
+"""What the `AggregatePanel.answer` of each other process says to a question; those that don't
+answer in time are left out. The keys are of no importance here."""
 
 
 class _Question(msgspec.Struct, frozen=True, array_like=True):
-    cursor: Cursor
+    cursor: StateCursor
     now: float
 
 
-class JointPanel(StateSource):
+class AggregatePanel(StateSource):
     """``own`` is the part of this process, ``ask`` reaches the others."""
 
     def __init__(self, own: Panel, ask: AskOthers) -> None:
         self._own = own
         self._ask = ask
 
-    async def state(self, cursor: Cursor) -> tuple[State, Cursor]:
+    async def state(self, cursor: StateCursor) -> tuple[State, StateCursor]:
         # One time for all, or a second that is over here and not yet there would lack theirs.
         question = _Question(cursor, time.time())
         answers = await self._ask(msgspec.msgpack.encode(question))
         shares = [
             await self._own.share(cursor, question.now),
-            *(msgspec.msgpack.decode(answer, type=Share) for answer in answers.values()),
+            *(msgspec.msgpack.decode(answer, type=ProcessState) for answer in answers.values()),
         ]
         return state_of(shares, cursor, question.now)
 

@@ -56,7 +56,7 @@ class CountedSecond(msgspec.Struct, frozen=True, array_like=True, gc=False):
 _PAIRS = "I"
 
 
-class Seconds:
+class SecondBuckets:
     """The last `KEPT_SECONDS` seconds, and the present one, which is still open.
 
     Memory is bounded by that, and a call costs a search among ~200 numbers.

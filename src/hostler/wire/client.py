@@ -42,8 +42,8 @@ from .codec.messages import CodecError, data_messages, data_parts, with_prefix
 from .connection import DEFAULT_KEEPALIVE, Keepalive, WireStream
 from .connection_pool import (
     ConnectionPool,
+    ConnectionSlot,
     PoolStatistics,
-    Slot,
     StreamBlock,
     Target,
     decoded,
@@ -51,8 +51,8 @@ from .connection_pool import (
     receive_buffer,
 )
 from .loop import Loop
-from .mux.client import ClientStream, SharedEngagement
-from .mux.stream import SharedStream
+from .mux.client import MuxClientStream, MuxEngagement
+from .mux.stream import MuxStream
 from .status import (
     CLIENT_HEADER,
     CONTENT_TYPE,
@@ -61,7 +61,7 @@ from .status import (
     UNIMPLEMENTED,
     UNKNOWN,
     HeaderList,
-    PeerDone,
+    PeerFinished,
     StreamBroken,
 )
 from .tls import TLS
@@ -111,7 +111,7 @@ class Way:
     """Makes those of a method with a request id."""
     sharing: Sharing
 
-    def shared_stream(self, slot: Slot) -> SharedStream | None:
+    def shared_stream(self, slot: ConnectionSlot) -> MuxStream | None:
         """The stream for small calls on this connection; ``None`` if the runner does not know such
         streams, or has no more room on it. Raises `NotSent`."""
         limit = slot.protocol.connection.shared_calls
@@ -120,7 +120,7 @@ class Way:
             if not limit or not slot.may_share:
                 return None
             headers = self.headers("EngageMany", "")
-            shared = slot.shared = ClientStream(slot, headers, self.address)
+            shared = slot.shared = MuxClientStream(slot, headers, self.address)
         return shared if shared.engagements < limit else None
 
     def begin(
@@ -143,7 +143,7 @@ class Way:
             size = len(frames[0])
             if not self.sharing.takes(first, size) or not shared.takes_now(size + len(frames[1])):
                 return None
-            engagement = SharedEngagement(self.pool, slot, shared, request_id, deadline)
+            engagement = MuxEngagement(self.pool, slot, shared, request_id, deadline)
             engagement.begin(frames)
         except NotSent:  # who waits is told why
             return None
@@ -177,7 +177,7 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         """Not a checkpoint."""
         self._leave()
 
-    async def _share(self, slot: Slot, encoded: bytes) -> SharedEngagement | None:
+    async def _share(self, slot: ConnectionSlot, encoded: bytes) -> MuxEngagement | None:
         """Begin the call on the connection's shared stream; ``None`` if that is not possible."""
         begin = self._begin
         try:
@@ -191,9 +191,7 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         frames = [encoded]
         if begin.first is not None:
             frames += data_parts(begin.first)
-        engagement = SharedEngagement(
-            self._way.pool, slot, shared, begin.request_id, begin.deadline
-        )
+        engagement = MuxEngagement(self._way.pool, slot, shared, begin.request_id, begin.deadline)
         self._leave = engagement.leave
         try:
             await engagement.hand_over(frames, begin.on_commit)
@@ -202,7 +200,7 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
             raise
         return engagement
 
-    async def _engage(self, slot: Slot, encoded: bytes) -> ClientEngagement:
+    async def _engage(self, slot: ConnectionSlot, encoded: bytes) -> ClientEngagement:
         """Begin the call on a stream of its own."""
         begin, way = self._begin, self._way
         headers = way.headers("Engage", begin.request_id)
@@ -248,7 +246,7 @@ async def _hand_over(
     except StreamBroken as error:
         if not sent:
             raise NotSent(f"runner {address}: {error}") from error
-    except PeerDone:
+    except PeerFinished:
         pass  # with a status, which receive() reports
 
 
@@ -261,7 +259,7 @@ class _Engagement(ClientEngagement):
         try:
             for message in data_messages(frame):
                 await self._stream.send(*message)
-        except (StreamBroken, PeerDone) as error:
+        except (StreamBroken, PeerFinished) as error:
             raise EngagementEnded(str(error)) from error
 
     async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
@@ -463,7 +461,7 @@ class GrpcRunnerClient(RunnerClient):
             stream.end_now()
         except StreamBroken as error:
             raise NotSent(f"runner {self._address}: {error}") from error
-        except PeerDone:
+        except PeerFinished:
             pass  # with a status, which comes next
 
     async def _unary(self, method: str, message: bytes) -> bytes:
@@ -483,7 +481,7 @@ class _Collector(LogCollector):
     async def send(self, message: LogMessage) -> None:
         try:
             await self._stream.send(with_prefix(codec.encode_log_message(message)))
-        except (StreamBroken, PeerDone) as error:
+        except (StreamBroken, PeerFinished) as error:
             raise EngagementEnded(str(error)) from error
 
     async def receive(self) -> Sequence[LogContainer] | None:

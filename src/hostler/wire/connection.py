@@ -56,21 +56,21 @@ from hyperframe.frame import GoAwayFrame
 
 from ..config.addresses import peer_address
 from .buffers import PREFIX, Buffer, split
-from .http2 import Budget, Flood, QuietH2, ServerH2, with_setting
+from .http2 import FloodBudget, Flooded, ServerH2, WireH2, with_setting
 from .loop import Loop
 from .status import (
     INTERNAL,
     MAX_MESSAGE,
     UNAVAILABLE,
     UNIMPLEMENTED,
-    Broken,
     HeaderList,
-    PeerDone,
+    PeerFinished,
     StreamBroken,
+    StreamEnd,
     broken_by_reset,
     too_large,
 )
-from .transport import TrioSide
+from .transport import TrioTransport
 
 _STEPS = 8
 """Messages that a task may send or receive before the others get their turn."""
@@ -87,9 +87,9 @@ class WireStream(grpclib_protocol.Stream):
 
     def init_stream(self, stream_id: int, connection: grpclib_protocol.Connection) -> None:
         self.id = self.known_id = stream_id
-        self.inbox = Inbox(self._credit)
+        self.inbox = MessageBuffer(self._credit)
         self.buffer = self.inbox  # type: ignore[assignment]
-        self.broken: Broken | None = None
+        self.broken: StreamEnd | None = None
         self.ended = False
         """The peer has sent all it is going to."""
         self.opened_at = 0.0
@@ -132,13 +132,13 @@ class WireStream(grpclib_protocol.Stream):
         self._wake()
 
     def __terminated__(self, reason: str) -> None:
-        self.break_off(Broken(UNAVAILABLE, reason))
+        self.break_off(StreamEnd(UNAVAILABLE, reason))
 
     def reset_received(self, error_code: int) -> None:
         """The peer reset the stream, or broke the protocol on it."""
         self.break_off(broken_by_reset(error_code))
 
-    def break_off(self, broken: Broken) -> None:
+    def break_off(self, broken: StreamEnd) -> None:
         """End the stream here; everybody who waits for it learns why. The first reason stays."""
         if self.broken is None and not self._peer_finished():
             self.broken = broken
@@ -187,7 +187,7 @@ class WireStream(grpclib_protocol.Stream):
         while (message := self._next()) is None:
             if self.ended:
                 if self.inbox.within:
-                    raise StreamBroken(Broken(INTERNAL, "the stream ended within a message"))
+                    raise StreamBroken(StreamEnd(INTERNAL, "the stream ended within a message"))
                 return None
             if self.broken:
                 raise StreamBroken(self.broken)
@@ -247,7 +247,7 @@ class WireStream(grpclib_protocol.Stream):
         """Wait until all up to ``position`` has been handed to the transport. ``on_sent`` is called
         in that moment, perhaps before this waits; one task at a time.
 
-        Trio-flavoured. Raises `StreamBroken` or `PeerDone`. When it is cancelled before that
+        Trio-flavoured. Raises `StreamBroken` or `PeerFinished`. When it is cancelled before that
         moment, it never comes: the rest of what was queued is not sent, so that the stream is good
         for nothing but to be reset.
         """
@@ -286,9 +286,8 @@ class WireStream(grpclib_protocol.Stream):
     async def wait_sent(self, position: int) -> None:
         """Wait until all up to ``position`` has been handed to the transport.
 
-        Trio-flavoured. Raises `StreamBroken` or `PeerDone`. Can be cancelled: what was queued is
-        still sent, in whole messages.
-        """
+        Trio-flavoured. Raises `StreamBroken` or `PeerFinished`. Can be cancelled: what was queued
+        is still sent, in whole messages."""
         await self._checkpoint()
         if self._sent >= position:
             self.check_writable()
@@ -308,11 +307,11 @@ class WireStream(grpclib_protocol.Stream):
         await self.wait_sent(self.put(*parts, flush=flush))
 
     def check_writable(self) -> None:
-        """Raises `StreamBroken` or `PeerDone` if nothing can be sent any more."""
+        """Raises `StreamBroken` or `PeerFinished` if nothing can be sent any more."""
         if self.broken:
             raise StreamBroken(self.broken)
         if self._peer_finished():
-            raise PeerDone("the peer has ended the stream")
+            raise PeerFinished("the peer has ended the stream")
 
     def _peer_finished(self) -> bool:
         # Only a server's end is the end of the exchange; a client may half-close and listen.
@@ -499,7 +498,7 @@ class WireConnection(grpclib_protocol.Connection):
 
     def __init__(
         self,
-        h2: QuietH2,
+        h2: WireH2,
         transport: asyncio.Transport,
         call_soon: Callable[[Callable[[], None]], None],
     ) -> None:
@@ -517,7 +516,7 @@ class WireConnection(grpclib_protocol.Connection):
         """Of a server: ``EngageMany`` streams that are open."""
         self._client_side = bool(h2.config.client_side)
         burst = CLIENT_RESET_BURST if self._client_side else RESET_BURST
-        self.resets = Budget(
+        self.resets = FloodBudget(
             "streams that were reset before they were answered", burst=burst, rate=RESET_RATE
         )
         """Of streams, and of calls on shared ones."""
@@ -535,7 +534,7 @@ class WireConnection(grpclib_protocol.Connection):
 
     def note_reset(self, opened_at: float, *, begun: bool, by_peer: bool = True) -> None:
         """A stream or call of a client, of which the first message has come if it has ``begun``,
-        was reset by the client, or for what the client sent on it. Raises `Flood` if that has
+        was reset by the client, or for what the client sent on it. Raises `Flooded` if that has
         happened too often."""
         if by_peer and trio.current_time() - opened_at > YOUNG:
             return
@@ -630,7 +629,7 @@ class _Processor(grpclib_protocol.EventsProcessor):
         if self._protocol.client_side:
             for stream_id, stream in list(self.streams.items()):
                 if stream_id > last:
-                    stream.break_off(Broken(UNAVAILABLE, text, unprocessed=True))
+                    stream.break_off(StreamEnd(UNAVAILABLE, text, unprocessed=True))
         self._protocol.on_change()
 
     def close(self, reason: str = "connection closed") -> None:
@@ -699,7 +698,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._timer: asyncio.TimerHandle | None = None
         self._closing_reason = ""
         self._failed = False
-        self._trio_side: TrioSide | None = None
+        self._trio_side: TrioTransport | None = None
         """Of a plaintext connection."""
         self._read_error: OSError | None = None
         self._unread = b""
@@ -718,7 +717,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
     @_contained
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        h2 = (QuietH2 if self.client_side else ServerH2)(self.h2_config)
+        h2 = (WireH2 if self.client_side else ServerH2)(self.h2_config)
         # First of all, so that whatever fails from here on can be aborted.
         self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
         self.connection.cut = self.cut
@@ -726,7 +725,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self.peer = peer_address(transport.get_extra_info("peername"))
         self._keepalive.set_options(transport.get_extra_info("socket"))
         if transport.get_extra_info("sslcontext") is None:
-            self._trio_side = TrioSide(
+            self._trio_side = TrioTransport(
                 self._loop,
                 self.connection.transport,
                 deliver=self.data_received,
@@ -819,7 +818,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             log.debug("protocol error", peer=self.peer, exc_info=True)
             processor.close("Protocol error")
             at = len(data)
-        except Flood as flood:
+        except Flooded as flood:
             self.cut(str(flood))
             at = len(data)
         self._unread = b"" if self._is_cut() else data[at:]
@@ -961,7 +960,7 @@ LEAST_CREDIT = 128 * 1024
 _HEAD = PREFIX.size
 
 
-class Inbox:
+class MessageBuffer:
     """In the role of grpclib's ``Buffer``. ``credit`` is told how many bytes of chunks were taken,
     when that is worth telling the peer."""
 
@@ -1033,9 +1032,9 @@ class Inbox:
             self._begun = [b"".join(self._begun)]
         compressed, size = PREFIX.unpack_from(self._begun[0])
         if size > MAX_MESSAGE:
-            raise StreamBroken(Broken(*too_large(size)))
+            raise StreamBroken(StreamEnd(*too_large(size)))
         if compressed:
-            raise StreamBroken(Broken(UNIMPLEMENTED, "grpc: compression is not supported"))
+            raise StreamBroken(StreamEnd(UNIMPLEMENTED, "grpc: compression is not supported"))
         return _HEAD + int(size)
 
     def _take(self) -> Buffer:

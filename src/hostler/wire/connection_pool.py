@@ -24,7 +24,7 @@ from .buffers import Buffer
 from .codec import messages as codec
 from .connection import Keepalive, WireProtocol, WireStream
 from .loop import Loop, run_asyncio
-from .mux.stream import SharedStream
+from .mux.stream import MuxStream
 from .status import (
     INTERNAL,
     OK,
@@ -56,13 +56,13 @@ class PoolStatistics:
 
 
 @attrs.define(eq=False)
-class Slot:
+class ConnectionSlot:
     """A connection and how many streams on it are ours."""
 
     protocol: WireProtocol
     in_use: int = 0
     """Streams, and calls on the shared stream."""
-    shared: SharedStream | None = None
+    shared: MuxStream | None = None
     """The stream that calls share, once one was opened."""
     may_share: bool = True
     """Not any more if a shared stream ended although the connection stands."""
@@ -93,7 +93,7 @@ class ConnectionPool:
         self._target = target
         self._max_connections = max_connections
         self._streams_per_connection = streams_per_connection
-        self._slots: list[Slot] = []
+        self._slots: list[ConnectionSlot] = []
         self._attempt: _Attempt | None = None
         self._refused: object = _NONE_YET
         """The TLS context with which no connection came to be while older ones still work."""
@@ -108,7 +108,7 @@ class ConnectionPool:
             waiting=self._waiting,
         )
 
-    async def acquire(self) -> Slot:
+    async def acquire(self) -> ConnectionSlot:
         """The right to open one stream on a connection, to be given back with `release`.
 
         Trio-flavoured. Waits for a connection or for a free stream. Raises `NotSent`.
@@ -120,19 +120,19 @@ class ConnectionPool:
         finally:
             self._waiting -= 1
 
-    def acquire_now(self) -> Slot | None:
+    def acquire_now(self) -> ConnectionSlot | None:
         """As `acquire`, if nobody has to wait; else ``None``."""
         if self.closed or self._waiting or (slot := self._with_room()) is None:
             return None
         slot.in_use += 1
         return slot
 
-    def release(self, slot: Slot) -> None:
+    def release(self, slot: ConnectionSlot) -> None:
         slot.in_use -= 1
         if self._waiting or len(self._slots) > 1 or not slot.protocol.usable:
             self._tidy()
 
-    async def _acquire(self) -> Slot:
+    async def _acquire(self) -> ConnectionSlot:
         while True:
             if self.closed:
                 raise NotSent(f"the client of runner {self._target.address} is closed")
@@ -163,7 +163,7 @@ class ConnectionPool:
         with trio.move_on_after(seconds):
             await self._changed.wait()
 
-    def _with_room(self) -> Slot | None:
+    def _with_room(self) -> ConnectionSlot | None:
         # The first one with room: so the others become idle and can be closed.
         found = None
         for slot in self._slots:
@@ -177,7 +177,7 @@ class ConnectionPool:
             return None
         return found
 
-    def _is_current(self, slot: Slot) -> bool:
+    def _is_current(self, slot: ConnectionSlot) -> bool:
         """Whether the connection stands on the TLS files as they are now."""
         return slot.protocol.context is current_context(self._target.tls)
 
@@ -188,7 +188,7 @@ class ConnectionPool:
     def _current(self) -> int:
         return sum(slot.protocol.usable and self._is_current(slot) for slot in self._slots)
 
-    def _limit(self, slot: Slot) -> int:
+    def _limit(self, slot: ConnectionSlot) -> int:
         return min(self._streams_per_connection, slot.protocol.connection.limit)
 
     def _dialable(self) -> int:
@@ -222,7 +222,7 @@ class ConnectionPool:
             protocol.abort("client closed")
             return
         self._refused = _NONE_YET
-        self._slots.append(Slot(protocol))
+        self._slots.append(ConnectionSlot(protocol))
         protocol.on_change = self._tidy  # type: ignore[method-assign]
         self._tidy()
 
@@ -235,7 +235,7 @@ class ConnectionPool:
         self._changed.set()
         self._changed = trio.Event()
 
-    def _surplus(self, slot: Slot) -> bool:
+    def _surplus(self, slot: ConnectionSlot) -> bool:
         """Whether another connection has so much room that this idle one only costs."""
         return any(
             other.in_use < max(1, self._limit(other) // 2)
@@ -465,7 +465,7 @@ class StreamBlock:
         """Trio-flavoured. Raises `NotSent`."""
         return self.open_on(await self._pool.acquire())
 
-    def open_on(self, slot: Slot) -> WireStream:
+    def open_on(self, slot: ConnectionSlot) -> WireStream:
         """Open it on a connection that was acquired for it. Raises `NotSent`."""
         self._slot = slot
         if self._deadline != math.inf:  # only now: waiting for a connection took its share

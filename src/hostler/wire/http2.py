@@ -65,7 +65,7 @@ class _Data(DataFrame):
         return "DataFrame"
 
 
-class QuietH2(H2Connection):
+class WireH2(H2Connection):
     """What is different from h2's:
 
     * It makes no texts of frames (`_Data`).
@@ -225,7 +225,7 @@ SMALL = 256
 """Bytes below which DATA that nobody wants counts as well."""
 
 
-class ServerH2(QuietH2):
+class ServerH2(WireH2):
     """A server's end, which reads frame by frame: so what one frame brings is known to the next,
     and whoever reads may stop in between. Frames that ask for nothing are counted, and those of
     streams that have ended are dropped here, which takes a tenth of h2's time."""
@@ -234,7 +234,7 @@ class ServerH2(QuietH2):
         self, config: H2Configuration, clock: Callable[[], float] = trio.current_time
     ) -> None:
         super().__init__(config)
-        self.useless = Budget(
+        self.useless = FloodBudget(
             "frames that ask for nothing", burst=USELESS_BURST, rate=USELESS_RATE, clock=clock
         )
         self._heads: dict[bytes, list[tuple[str, str]]] = {}
@@ -259,7 +259,7 @@ class ServerH2(QuietH2):
 
         Returns where to go on, and the events of that frame. The same place as before: the next
         frame has not come as a whole; it is to be given again, with the rest. Raises
-        `ProtocolError` and `Flood`."""
+        `ProtocolError` and `Flooded`."""
         end = len(data)
         if self.missing:
             piece = min(self.missing, end - at)
@@ -308,7 +308,7 @@ class ServerH2(QuietH2):
         return at, []
 
     def note_useless(self) -> None:
-        """The client has sent something that asks for nothing. Raises `Flood`."""
+        """The client has sent something that asks for nothing. Raises `Flooded`."""
         self.useless.earn(self.earned)
         self.earned = 0
         self.useless.spend()
@@ -448,15 +448,15 @@ def with_setting(frame: bytes, number: int, value: int) -> bytes:
     return size.to_bytes(3, "big") + frame[3:] + _SETTING.pack(number, value)
 
 
-class Flood(Exception):
+class Flooded(Exception):
     """The peer has used up its budget. The text says of what."""
 
 
-class Budget:
+class FloodBudget:
     """A token bucket (ITU-T I.371) that work fills, too.
 
     It holds ``burst`` tokens at most, is full at first, and gets ``rate`` tokens a second beside
-    those that are `earn`ed. ``what`` is spent, for the text of the `Flood`."""
+    those that are `earn`ed. ``what`` is spent, for the text of the `Flooded`."""
 
     def __init__(
         self,
@@ -474,16 +474,16 @@ class Budget:
         self._filled_at = clock()
 
     def __repr__(self) -> str:
-        return f"<Budget {self._tokens:.0f} of {self._burst:.0f} {self._what}>"
+        return f"<FloodBudget {self._tokens:.0f} of {self._burst:.0f} {self._what}>"
 
     def earn(self, tokens: float) -> None:
         """The peer has had useful work done. Synchronous."""
         self._tokens = min(self._burst, self._tokens + tokens)
 
     def spend(self, tokens: int = 1) -> None:
-        """Take ``tokens``. Synchronous. Raises `Flood` if there are fewer."""
+        """Take ``tokens``. Synchronous. Raises `Flooded` if there are fewer."""
         if not self.take(tokens):
-            raise Flood(f"too many {self._what}")
+            raise Flooded(f"too many {self._what}")
 
     def take(self, tokens: int) -> bool:
         """Take ``tokens``, as a debt if there are fewer; whether there were so many."""

@@ -20,7 +20,7 @@ from grpclib.metadata import decode_timeout
 from h2.errors import ErrorCodes
 from msgspec import Struct
 
-from .._concurrency.alarm import Deadlines
+from .._concurrency.alarm import SharedTimer
 from .._concurrency.nurseries import open_background
 from .._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from ..config.addresses import join_address, split_address
@@ -51,7 +51,7 @@ from .serving import (
     DEADLINE_PASSED,
     SHUTTING_DOWN,
     WATCH,
-    Serving,
+    ServerContext,
     decode,
     decode_request,
     outcome_of,
@@ -67,7 +67,7 @@ from .status import (
     UNIMPLEMENTED,
     UNKNOWN,
     HeaderList,
-    PeerDone,
+    PeerFinished,
     StreamBroken,
     is_grpc,
     trailers,
@@ -109,7 +109,7 @@ earlier ones could be lost."""
 class GrpcServer:
     """A running server; made by `open_server`."""
 
-    def __init__(self, address: str, serving: Serving, accepting: trio.CancelScope) -> None:
+    def __init__(self, address: str, serving: ServerContext, accepting: trio.CancelScope) -> None:
         self.address = address
         """``host:port``, with the port that is really bound."""
         self.connections: set[WireProtocol] = set()
@@ -167,7 +167,7 @@ async def open_server(
     address = join_address(name[0], name[1])
     async with open_background() as nursery:
         accepting = trio.CancelScope()
-        server = GrpcServer(address, Serving(service, shared_calls), accepting)
+        server = GrpcServer(address, ServerContext(service, shared_calls), accepting)
         door = _Door(
             server, loop, ssl_context, handshake_timeout, keepalive, frozenset(client_names)
         )
@@ -293,11 +293,11 @@ class _Door:
         peer = _peer_of(stream)
         sock = detach(stream)
         context = current_context(self._ssl_context)
-        protocol: GuardedProtocol | None = None
+        protocol: AuthorizedProtocol | None = None
 
         def factory() -> WireProtocol:
             nonlocal protocol
-            protocol = GuardedProtocol(
+            protocol = AuthorizedProtocol(
                 handler,
                 allowed=self._client_names,
                 loop=self._loop,
@@ -360,10 +360,10 @@ class _Streams(grpclib_protocol.AbstractHandler):
     that was only opened, or whose call is refused at once, has none. Called by grpclib,
     synchronously."""
 
-    def __init__(self, serving: Serving) -> None:
+    def __init__(self, serving: ServerContext) -> None:
         self._serving = serving
         self._waiting: dict[WireStream, _Waiting] = {}
-        self._deadlines = Deadlines(self._waiting.values)
+        self._deadlines = SharedTimer(self._waiting.values)
         self._opened = False
         self._protocol: WireProtocol | None = None
         self.nursery: trio.Nursery | None = None
@@ -499,7 +499,7 @@ REFUSED: Final = "refused"
 
 
 async def serve_stream(
-    serving: Serving,
+    serving: ServerContext,
     stream: WireStream,
     headers: dict[str, str],
     peer: str,
@@ -522,7 +522,7 @@ async def serve_stream(
             else:
                 rpc = partial(_engage, serving, engagement)
             status = await outcome_of(rpc, peer)
-            with contextlib.suppress(StreamBroken, PeerDone):
+            with contextlib.suppress(StreamBroken, PeerFinished):
                 await stream.flush()
         if scope.cancelled_caught and scope.deadline < math.inf and not stream.broken:
             status = DEADLINE_PASSED
@@ -551,7 +551,7 @@ def _finish(stream: WireStream, status: int, text: str) -> None:
 
 
 async def _dispatch(
-    serving: Serving, stream: WireStream, headers: dict[str, str], peer: str
+    serving: ServerContext, stream: WireStream, headers: dict[str, str], peer: str
 ) -> None:
     service, health = serving.service, serving.health
     if not _speaks_grpc(headers):
@@ -593,7 +593,7 @@ async def _dispatch(
         raise GRPCStatus(UNIMPLEMENTED, f"unknown method {path}")
 
 
-async def _engage(serving: Serving, engagement: Engagement) -> None:
+async def _engage(serving: ServerContext, engagement: Engagement) -> None:
     if engagement.refused is None:
         await serving.service.engage(engagement)
     else:
@@ -605,7 +605,7 @@ def _speaks_grpc(headers: dict[str, str]) -> bool:
 
 
 def begin_engagement(
-    serving: Serving, stream: WireStream, headers: dict[str, str], peer: str
+    serving: ServerContext, stream: WireStream, headers: dict[str, str], peer: str
 ) -> Engagement | Literal["served", "refused"] | None:
     """Look at what has come of a stream that has no task.
 
@@ -664,7 +664,7 @@ async def _send(stream: WireStream, *parts: Buffer, flush: bool = True) -> None:
     stream.start_response(RESPONSE_HEADERS)
     try:
         await stream.send(*parts, flush=flush)
-    except (StreamBroken, PeerDone) as error:
+    except (StreamBroken, PeerFinished) as error:
         raise EngagementEnded(str(error)) from error
 
 
@@ -737,26 +737,26 @@ class _LogChannel(LogChannel):
         await _send(self._stream, with_prefix(codec.encode_log_batch(batch)))
 
 
-class GuardedProtocol(WireProtocol):
+class AuthorizedProtocol(WireProtocol):
     """A server's connection. With ``allowed`` names, a client with another is refused before it
     got a byte: so it has sent no call yet, and can place it elsewhere."""
 
     def __init__(self, *args: Any, allowed: Collection[str], **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._allowed = allowed
-        self.refused: Refused | None = None
+        self.refused: RefusedConnection | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         if self._allowed:
             reason = refusal_of(transport.get_extra_info("peercert"), self._allowed)
             if reason:
-                self.refused = Refused(transport, reason)
+                self.refused = RefusedConnection(transport, reason)
                 transport.set_protocol(self.refused)
                 return
         super().connection_made(transport)
 
 
-class Refused(asyncio.Protocol):
+class RefusedConnection(asyncio.Protocol):
     """What is left of a refused client: a connection to close."""
 
     def __init__(self, transport: asyncio.BaseTransport, reason: str) -> None:

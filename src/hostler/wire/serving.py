@@ -109,7 +109,7 @@ DEADLINE_PASSED = DEADLINE_EXCEEDED, "deadline exceeded"
 
 
 @attrs.define(eq=False)
-class Serving:
+class ServerContext:
     """What all RPCs of one server share."""
 
     service: RunnerService

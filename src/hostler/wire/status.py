@@ -141,7 +141,7 @@ def too_large(size: int) -> tuple[int, str]:
 
 
 @attrs.frozen
-class Broken:
+class StreamEnd:
     """Why a stream ended before its regular end."""
 
     status: int
@@ -153,23 +153,23 @@ class Broken:
 class StreamBroken(HostlerError):
     """The stream is over before its regular end."""
 
-    def __init__(self, broken: Broken) -> None:
+    def __init__(self, broken: StreamEnd) -> None:
         self.broken = broken
         super().__init__(broken.text)
 
 
-class PeerDone(HostlerError):
+class PeerFinished(HostlerError):
     """The peer has finished the stream; there is nobody to send to."""
 
 
-def broken_by_reset(error_code: int) -> Broken:
+def broken_by_reset(error_code: int) -> StreamEnd:
     """What a reset by the peer means, of a stream or of a call on a shared one; ``error_code`` is
     that of HTTP/2."""
     try:
         name = ErrorCodes(error_code).name
     except ValueError:
         name = f"error code {error_code}"
-    return Broken(
+    return StreamEnd(
         status_of_reset(error_code),
         f"stream reset by the peer: {name}",
         unprocessed=error_code == ErrorCodes.REFUSED_STREAM,

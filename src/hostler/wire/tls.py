@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from ..abc import PKIData
 from ..errors import ConfigError
-from ..metrics import Count
+from ..metrics import CallCounter
 
 
 def server_tls(pki: PKIData) -> ssl.SSLContext:
@@ -69,8 +69,10 @@ class TLSMetrics(Collector):
     """Counts changed TLS files. Making one registers it."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
-        self.loads = Count("fn_tls_reload_count", "Changed TLS files that were taken", "unknown")
-        self.failures = Count(
+        self.loads = CallCounter(
+            "fn_tls_reload_count", "Changed TLS files that were taken", "unknown"
+        )
+        self.failures = CallCounter(
             "fn_tls_reload_failure_count", "Changed TLS files that could not be used", "unknown"
         )
         registry.register(self)

@@ -23,7 +23,7 @@ READ_BYTES = 256 * 1024
 """Of one read, at most; asyncio's number."""
 
 
-class TrioSide:
+class TrioTransport:
     """Of one connection. Its tasks belong to ``loop``, as the transport does, and end with the
     connection (`stop`) or the loop.
 

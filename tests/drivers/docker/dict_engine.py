@@ -8,9 +8,9 @@ from typing import TypeVar
 import docker
 import trio
 
-from hostler.drivers.docker import EngineError, Operation
+from hostler.drivers.docker import EngineError, EngineOperation
 from hostler.drivers.docker.engine import Engine
-from hostler.drivers.docker.image_cleaner import Stock, StoredImage
+from hostler.drivers.docker.image_cleaner import ImageUsage, StoredImage
 
 T = TypeVar("T")
 HALF = 512 * 1024
@@ -41,16 +41,16 @@ class DictEngine(Engine):
         """When it was asked to remove the image."""
         return [time for asked, time in self.asked_to_remove if asked == name]
 
-    async def call(self, operation: Operation, request: Callable[[docker.APIClient], T]) -> T:
+    async def call(self, operation: EngineOperation, request: Callable[[docker.APIClient], T]) -> T:
         await trio.lowlevel.checkpoint()
-        if operation is Operation.REMOVE_IMAGE:
+        if operation is EngineOperation.REMOVE_IMAGE:
             await self.gate.wait()
-        if operation is Operation.MEASURE_IMAGES:
+        if operation is EngineOperation.MEASURE_IMAGES:
             self.measured += 1
             if self.fails:
                 raise EngineError(operation.value, "not now")
             total = sum(image.size for image in self.stored.values())
-            return Stock(tuple(self.stored.values()), total)  # type: ignore[return-value]
+            return ImageUsage(tuple(self.stored.values()), total)  # type: ignore[return-value]
         return request(self)  # type: ignore[arg-type]
 
     def remove_image(self, tag: str) -> None:

@@ -9,11 +9,11 @@ from typing import Any
 import attrs
 import trio
 
-from hostler._concurrency.signal import Calm
+from hostler._concurrency.signal import IdleGate
 from hostler.drivers.docker import DockerOptions, EngineError, PreforkStatistics
-from hostler.drivers.docker.networks import Lease, Networks
+from hostler.drivers.docker.networks import NetworkLease, Networks
 from hostler.drivers.docker.prefork import QUIET, PoolPlan, PreforkPool
-from hostler.drivers.docker.running import Exit
+from hostler.drivers.docker.running import ContainerExit
 
 MAKING = 0.2
 """Seconds that the engine takes for a container."""
@@ -23,7 +23,7 @@ class FakeParts:
     """What a pool needs of a driver: image, containers and exits."""
 
     def __init__(self) -> None:
-        self.launches = Calm()
+        self.launches = IdleGate()
         self.there: dict[str, str] = {}
         """Networks of the containers by their names, which are their ids, too."""
         self.begun: list[float] = []
@@ -37,7 +37,7 @@ class FakeParts:
         """The one of that name cannot be started either."""
         self.broken_network = ""
         """Nor can those that are on it."""
-        self._exits: dict[str, Exit] = {}
+        self._exits: dict[str, ContainerExit] = {}
 
     async def ensure(self) -> None:
         await trio.sleep_until(self.image_at)
@@ -63,8 +63,8 @@ class FakeParts:
             raise EngineError("remove container", "device busy", 500)
         self.there.pop(name, None)
 
-    def watch(self, name: str) -> Exit:
-        return self._exits.setdefault(name, Exit(name))
+    def watch(self, name: str) -> ContainerExit:
+        return self._exits.setdefault(name, ContainerExit(name))
 
     def forget(self, name: str) -> None:
         if (exit_ := self._exits.pop(name, None)) is not None:
@@ -77,11 +77,11 @@ class Bench:
     pool: PreforkPool
     networks: Networks
 
-    def take(self, count: int) -> list[Lease]:
+    def take(self, count: int) -> list[NetworkLease]:
         leases = [self.networks.lease_prepared(None) for _ in range(count)]
         return [lease for lease in leases if lease is not None]
 
-    def network_of(self, lease: Lease) -> str:
+    def network_of(self, lease: NetworkLease) -> str:
         return self.parts.there[lease.mode.removeprefix("container:")]
 
     def counts(self) -> tuple[int, int, int]:

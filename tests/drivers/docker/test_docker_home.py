@@ -12,7 +12,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._concurrency.signal import Calm
+from hostler._concurrency.signal import IdleGate
 from hostler.config import AgentConfig
 from hostler.drivers.docker import instance, open_docker_driver
 from hostler.drivers.docker.driver import remove_homeless
@@ -115,7 +115,7 @@ async def test_what_the_engine_does_not_tell_is_no_reason_to_remove(
         fake_engine.on(f"GET /containers/{name}/json", value(state))
     fake_engine.on("DELETE /containers/[bd]", nothing)
     engine = await open_engine(fake_environ)
-    await remove_homeless(engine, Calm(), "own now")
+    await remove_homeless(engine, IdleGate(), "own now")
     await engine.aclose()
     removed = [line for line in fake_engine.seen if line.startswith("DELETE")]
     assert sorted(removed) == ["DELETE /containers/b", "DELETE /containers/d"]
@@ -221,10 +221,10 @@ async def test_name_spaces_of_a_runner_end_with_its_container(
         assert stay
         assert left
         own = await open_engine({"DOCKER_HOST": docker_host})
-        await remove_homeless(own, Calm(), "")
+        await remove_homeless(own, IdleGate(), "")
         assert (held("stays"), held("dies")) == (stay, left)
         engine.restart(homes[1], timeout=0)
-        await remove_homeless(own, Calm(), "")
+        await remove_homeless(own, IdleGate(), "")
         assert held("stays") == stay
         assert not held("dies") & left
         await own.aclose()

@@ -11,21 +11,21 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._concurrency.drain import Grace
+from hostler._concurrency.drain import DrainBudget
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import (
     DockerDriver,
     EngineError,
+    EngineOperation,
     EngineTimeout,
     EngineUnreachable,
     InitMissing,
-    Operation,
     open_docker_driver,
 )
 from hostler.drivers.docker.cookie import DockerCookie
 from hostler.drivers.docker.driver import CLOSE_GRACE
-from hostler.drivers.docker.engine import GROUP, LIMITS, THREADS, Threads, open_engine
+from hostler.drivers.docker.engine import GROUP, LIMITS, THREADS, ThreadGroup, open_engine
 from hostler.errors import ServerBusy, SyslogUnavailable
 
 from ...conftest import Logs
@@ -54,7 +54,7 @@ async def driver(
 
 
 @contextmanager
-def hasty(driver: DockerDriver, operation: Operation) -> Iterator[None]:
+def hasty(driver: DockerDriver, operation: EngineOperation) -> Iterator[None]:
     """The operation has a `SHORT` limit in the block."""
     limits = driver._shop.engine._limits
     before = limits[operation]
@@ -74,19 +74,19 @@ async def until(driver: DockerDriver, step: str) -> DockerCookie:
 
 
 def test_every_call_has_a_limit_and_threads() -> None:
-    assert set(LIMITS) == set(GROUP) == set(Operation)
-    assert set(THREADS) == set(Threads) == set(GROUP.values())
+    assert set(LIMITS) == set(GROUP) == set(EngineOperation)
+    assert set(THREADS) == set(ThreadGroup) == set(GROUP.values())
     assert all(limit > 0 for limit in LIMITS.values())
-    assert LIMITS[Operation.PAUSE] == LIMITS[Operation.UNPAUSE] == 5
+    assert LIMITS[EngineOperation.PAUSE] == LIMITS[EngineOperation.UNPAUSE] == 5
 
 
 STEPS = {
-    "validate_image": ("GET /images/img/json", Operation.INSPECT_IMAGE),
-    "create_container": ("POST /containers/create", Operation.CREATE),
-    "run": ("POST /containers/ctr/start", Operation.START),
-    "freeze": ("POST /containers/id/pause", Operation.PAUSE),
-    "unfreeze": ("POST /containers/id/unpause", Operation.UNPAUSE),
-    "aclose": ("DELETE /containers/ctr", Operation.REMOVE),
+    "validate_image": ("GET /images/img/json", EngineOperation.INSPECT_IMAGE),
+    "create_container": ("POST /containers/create", EngineOperation.CREATE),
+    "run": ("POST /containers/ctr/start", EngineOperation.START),
+    "freeze": ("POST /containers/id/pause", EngineOperation.PAUSE),
+    "unfreeze": ("POST /containers/id/unpause", EngineOperation.UNPAUSE),
+    "aclose": ("DELETE /containers/ctr", EngineOperation.REMOVE),
 }
 
 
@@ -157,7 +157,7 @@ async def test_hung_connect(fake_engine: FakeEngine, fake_environ: dict[str, str
     fake_engine.on("GET /version", fake_engine.hang)
     with trio.fail_after(WAIT), pytest.raises((EngineTimeout, EngineUnreachable)):
         async with open_docker_driver(
-            AgentConfig(), environ=fake_environ, limits={Operation.CONNECT: SHORT}
+            AgentConfig(), environ=fake_environ, limits={EngineOperation.CONNECT: SHORT}
         ):
             pass
 
@@ -180,11 +180,11 @@ async def test_calls_wait_for_a_thread_only_within_their_limit(
         await cookie.aclose()
 
     fake_engine.on(r"DELETE /containers/c\d+", error(404, "No such container"))
-    with hasty(driver, Operation.CREATE):
+    with hasty(driver, EngineOperation.CREATE):
         async with trio.open_nursery() as nursery:
             for number in range(40):
                 nursery.start_soon(create, number)
-            await fake_engine.wait_for("POST /containers/create", int(THREADS[Threads.CREATE]))
+            await fake_engine.wait_for("POST /containers/create", int(THREADS[ThreadGroup.CREATE]))
             await running.freeze()
     assert outcomes == ["timeout"] * 40
     await running.aclose()
@@ -212,7 +212,7 @@ async def test_a_creation_without_an_answer_may_still_happen(
     fake_engine.on("POST /containers/create", fake_engine.hang)
     fake_engine.on("DELETE /containers/ctr", remove)
     cookie = await until(driver, "create_container")
-    with hasty(driver, Operation.CREATE), raises_trouble("create_container", EngineTimeout):
+    with hasty(driver, EngineOperation.CREATE), raises_trouble("create_container", EngineTimeout):
         await cookie.create_container()
     await cookie.aclose()
     assert driver.statistics().containers == 0
@@ -290,7 +290,7 @@ async def test_a_removal_that_hangs_ends_with_the_grace(
     fake_engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
     fake_engine.on("POST /containers/create", value({"Id": "id"}, 201))
     fake_engine.on("DELETE /containers/ctr", fake_engine.hang)
-    grace = Grace(0.1, removal=0.4)
+    grace = DrainBudget(0.1, removal=0.4)
     config = AgentConfig(container_label_tag="t")
     async with open_docker_driver(config, environ=fake_environ, grace=grace) as driver:
         cookie = await until(driver, "run")
@@ -395,7 +395,7 @@ async def test_threads_left_behind_come_back(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> None:
     """The socket's own time limit ends a thread whose caller has gone."""
-    limits = dict.fromkeys(Operation, SHORT) | {Operation.CONNECT: 2.0}
+    limits = dict.fromkeys(EngineOperation, SHORT) | {EngineOperation.CONNECT: 2.0}
     engine = await open_engine(fake_environ, limits)
     fake_engine.on("GET /images/img/json", fake_engine.hang)
 
@@ -404,7 +404,7 @@ async def test_threads_left_behind_come_back(
 
     with trio.fail_after(WAIT):
         with pytest.raises(EngineTimeout):
-            await engine.call(Operation.INSPECT_IMAGE, inspect)
+            await engine.call(EngineOperation.INSPECT_IMAGE, inspect)
         assert engine.threads() == 1
         while engine.threads():
             await trio.testing.wait_all_tasks_blocked(0.01)

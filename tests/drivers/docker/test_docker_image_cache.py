@@ -6,12 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.drivers.docker.image_cleaner import Stock, StoredImage, choose_victim
+from hostler.drivers.docker.image_cleaner import ImageUsage, StoredImage, choose_victim
 from hostler.drivers.docker.images import ImageCache, ImageLease, canonical_name
 
 
-def stock(*images: StoredImage, disk_size: int = 0) -> Stock:
-    return Stock(images, disk_size)
+def stock(*images: StoredImage, disk_size: int = 0) -> ImageUsage:
+    return ImageUsage(images, disk_size)
 
 
 def image(name: str, **fields: object) -> StoredImage:
@@ -23,7 +23,9 @@ def lease(cache: ImageCache, name: str) -> ImageLease:
     return cache.lease(name, has_volumes=False)
 
 
-def victims(cache: ImageCache, stored: Stock, exempt: frozenset[str] = frozenset()) -> list[str]:
+def victims(
+    cache: ImageCache, stored: ImageUsage, exempt: frozenset[str] = frozenset()
+) -> list[str]:
     """What would go, in order, if nothing else happened."""
     refused: list[str] = []
     while (victim := choose_victim(stored, cache, exempt, refused)) is not None:

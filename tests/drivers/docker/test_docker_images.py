@@ -18,9 +18,9 @@ from prometheus_client import CollectorRegistry
 
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
-from hostler.drivers.docker import DockerMetrics, EngineError, Operation, open_docker_driver
+from hostler.drivers.docker import DockerMetrics, EngineError, EngineOperation, open_docker_driver
 from hostler.drivers.docker.engine import Engine, open_engine
-from hostler.drivers.docker.image_cleaner import ImageCleaner, Stock, take_stock
+from hostler.drivers.docker.image_cleaner import ImageCleaner, ImageUsage, take_stock
 from hostler.drivers.docker.images import Images
 from hostler.errors import ImageWithVolume, SyslogUnavailable
 
@@ -204,11 +204,11 @@ class NarrowEngine(Engine):
         self._engine = engine
         self._part = part
 
-    async def call(self, operation: Operation, request: Callable[[docker.APIClient], T]) -> T:
+    async def call(self, operation: EngineOperation, request: Callable[[docker.APIClient], T]) -> T:
         found = await self._engine.call(operation, request)
-        if isinstance(found, Stock):
+        if isinstance(found, ImageUsage):
             ours = tuple(i for i in found.images if any(self._part in tag for tag in i.tags))
-            return Stock(ours, sum(i.own_size for i in ours))  # type: ignore[return-value]
+            return ImageUsage(ours, sum(i.own_size for i in ours))  # type: ignore[return-value]
         return found
 
 

@@ -9,16 +9,16 @@ from contextlib import asynccontextmanager
 import attrs
 import trio
 
-from hostler.drivers.docker import ImagesInUse, Neighbours
+from hostler.drivers.docker import ImagesInUse, PeerDrivers
 from hostler.drivers.docker.image_cleaner import NEWS_PAUSE as TELL_PAUSE
-from hostler.drivers.docker.image_cleaner import PAUSE, ImageCleaner, ImageNews
+from hostler.drivers.docker.image_cleaner import PAUSE, ImageCleaner, ImageUseBroadcast
 from hostler.drivers.docker.images import Images
 
 from .dict_engine import HALF, MB, DictEngine
 
 
 @attrs.define
-class Other(Neighbours):
+class Other(PeerDrivers):
     """The one neighbour that a driver has: ``images`` are those of the other one."""
 
     images: Images
@@ -57,7 +57,7 @@ async def open_pair(*images: str, limit: int = MB) -> AsyncIterator[Pair]:
     news = Other(own, clean=True, cleaner=cleaner)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(cleaner.run)
-        nursery.start_soon(ImageNews(theirs, news).run)
+        nursery.start_soon(ImageUseBroadcast(theirs, news).run)
         await trio.sleep(PAUSE)
         yield Pair(engine, cleaner, own, theirs, news)
         nursery.cancel_scope.cancel()

@@ -11,7 +11,7 @@ from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerOptions
 from hostler.drivers.docker.networks import Networks
-from hostler.drivers.docker.options import Surroundings, build_options
+from hostler.drivers.docker.options import DriverEnvironment, build_options
 
 from ...conftest import Logs
 
@@ -23,7 +23,7 @@ def build(
     networks: Callable[[], str | None] = lambda: None,
     **fields: Any,
 ) -> DockerOptions:
-    around = Surroundings(
+    around = DriverEnvironment(
         config=config or AgentConfig(), instance_id="me", hostname="box", api_version=api
     )
     return build_options(ContainerTask(id="ctr", image="img", **fields), around, networks)

@@ -24,8 +24,8 @@ from hostler.drivers.docker import (
     PreforkStatistics,
     open_docker_driver,
 )
-from hostler.drivers.docker.prefork import NameSpace
-from hostler.drivers.docker.stats import Pace
+from hostler.drivers.docker.prefork import NetworkNamespace
+from hostler.drivers.docker.stats import RateLimiter
 from hostler.errors import ServerBusy
 
 from ...conftest import Logs
@@ -303,7 +303,7 @@ async def test_freeing_nonsense_changes_nothing(
         assert pool is not None
         await until(lambda: pool.statistics().free == 1)
         taken = pool.allocate({})
-        assert taken == NameSpace("id1", "")
+        assert taken == NetworkNamespace("id1", "")
         pool.free(freed)
         assert pool.allocate({}) is None
         pool.free("id1")
@@ -369,7 +369,7 @@ async def test_options_of_a_pool_container(
 
 
 async def test_pace(autojump_clock: trio.testing.MockClock) -> None:
-    pace = Pace(rate=10, burst=3)
+    pace = RateLimiter(rate=10, burst=3)
     times = []
     for _ in range(6):
         await pace.wait()

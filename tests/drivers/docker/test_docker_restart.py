@@ -14,7 +14,7 @@ import trio.testing
 from prometheus_client import CollectorRegistry
 
 from hostler.config import AgentConfig
-from hostler.drivers.docker import DockerDriver, DockerMetrics, Operation, open_docker_driver
+from hostler.drivers.docker import DockerDriver, DockerMetrics, EngineOperation, open_docker_driver
 from hostler.errors import APIError, ContainerInitFailed, ServerBusy
 from tests.agent.nodes import Node, open_node
 
@@ -145,7 +145,7 @@ async def test_engine_hangs_under_load(
                 await node.run("fnt", fn_id="hot")
                 own_engine.stop()
                 # Not before: an engine that is busy may take longer.
-                limits.update(dict.fromkeys(Operation, 1.0))
+                limits.update(dict.fromkeys(EngineOperation, 1.0))
                 began = trio.current_time()
                 with pytest.raises(ServerBusy):
                     await node.run("fnt", fn_id="cold")

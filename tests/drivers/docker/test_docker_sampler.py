@@ -9,11 +9,11 @@ import trio
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from hostler._concurrency.signal import Calm
+from hostler._concurrency.signal import IdleGate
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerMetrics, open_docker_driver
-from hostler.drivers.docker.engine import Operation
+from hostler.drivers.docker.engine import EngineOperation
 from hostler.drivers.docker.stats import LAUNCHES_FIRST, RATE, Sampler
 
 from ...conftest import Logs
@@ -85,11 +85,11 @@ async def test_launches_come_before_statistics(autojump_clock: object) -> None:
     class Quick:
         api_version = "1.41"
 
-        async def call(self, operation: Operation, request: object) -> Any:
+        async def call(self, operation: EngineOperation, request: object) -> Any:
             await trio.lowlevel.checkpoint()
             return stats
 
-    launches = Calm()
+    launches = IdleGate()
     engine: Any = Quick()
     sampler = Sampler(engine, launches, lambda sample: None)
     begun = trio.current_time()

@@ -18,9 +18,9 @@ from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import (
     EngineError,
+    EngineOperation,
     EngineTooOld,
     EngineUnreachable,
-    Operation,
     open_docker_driver,
 )
 from hostler.drivers.docker import engine as engine_module
@@ -181,7 +181,7 @@ async def test_what_a_hung_engine_makes_after_its_driver_has_closed_goes_with_th
     fake_engine.on("GET /images/img/json", value({"Id": "sha256:1", "Config": {}}))
     fake_engine.on("POST /containers/create", fake_engine.hang)
     fake_engine.on("DELETE /containers/ctr", error(404, "No such container"))
-    config, limits = AgentConfig(container_label_tag="own"), {Operation.CREATE: 0.1}
+    config, limits = AgentConfig(container_label_tag="own"), {EngineOperation.CREATE: 0.1}
     with trio.fail_after(WAIT):
         async with open_docker_driver(config, environ=fake_environ, limits=limits) as driver:
             cookie = await driver.create_cookie(ContainerTask(id="ctr", image="img"))

@@ -14,7 +14,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerMetrics, EngineError, open_docker_driver
-from hostler.drivers.docker.engine import Operation, open_engine
+from hostler.drivers.docker.engine import EngineOperation, open_engine
 from hostler.drivers.docker.metrics import fnv1_64
 from hostler.drivers.docker.stats import Sample, make_sample
 
@@ -139,7 +139,7 @@ async def test_how_calls_ended(fake_engine: FakeEngine, fake_environ: dict[str, 
         fake_environ, observe=lambda name, status, seconds: seen.append(f"{name} {status}")
     )
 
-    async def call(operation: Operation = Operation.INSPECT_IMAGE) -> None:
+    async def call(operation: EngineOperation = EngineOperation.INSPECT_IMAGE) -> None:
         await engine.call(operation, lambda client: client.inspect_image("img"))  # type: ignore[no-untyped-call]
 
     fake_engine.on("GET /images/img/json", value({}))
@@ -150,8 +150,8 @@ async def test_how_calls_ended(fake_engine: FakeEngine, fake_environ: dict[str, 
             await call()
     fake_engine.on("GET /images/img/json", fake_engine.hang)
     with trio.move_on_after(0.1):
-        await call(Operation.LIST)
-    engine._limits[Operation.INSPECT_IMAGE] = 0.1  # not before: the others may take longer
+        await call(EngineOperation.LIST)
+    engine._limits[EngineOperation.INSPECT_IMAGE] = 0.1  # not before: the others may take longer
     with pytest.raises(EngineError):
         await call()
     fake_engine.release()

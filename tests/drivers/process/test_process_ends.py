@@ -18,9 +18,9 @@ from hostler.drivers.process import (
     WardenLost,
     open_process_driver,
 )
-from hostler.drivers.process.warden_client import Ward
+from hostler.drivers.process.warden_client import FunctionProcess
 from hostler.errors import HostlerError
-from hostler.testing import FunctionBroke, ReadyWatch, call_function
+from hostler.testing import ReadyWatch, ScriptBroke, call_function
 from tests.functions.build import fnt_path
 
 from .processes import (
@@ -61,7 +61,7 @@ async def test_daemons_end_when_the_root_ends_by_itself(tmp_path: Path) -> None:
     async with opened() as driver:
         cookie, container, path = await started(driver, make_task(tmp_path))
         child = int(await ask(path, "child"))
-        with pytest.raises(FunctionBroke):
+        with pytest.raises(ScriptBroke):
             await ask(path, "exit=7")
         result = await container.wait()
         assert (result.status, result.exit_code) == ("error", 7)
@@ -97,7 +97,7 @@ async def test_nobody_waits_for_a_warden_that_is_no_longer_heard(
         async with open_process_driver(images={"fnt": [str(fnt_path())]}) as driver:
             cookie, container, _ = await started(driver, make_task(tmp_path))
             pids.extend([driver.warden.pid, container.pid])
-            monkeypatch.setattr(Ward, "hear", fail)
+            monkeypatch.setattr(FunctionProcess, "hear", fail)
             try:
                 with pytest.raises(WardenLost):
                     await cookie.freeze()

@@ -30,7 +30,7 @@ from hostler.errors import (
     ImageWithVolume,
     ServerBusy,
 )
-from hostler.testing import FunctionBroke, ReadyWatch, call_function
+from hostler.testing import ReadyWatch, ScriptBroke, call_function
 
 
 def make_task(folder: Path, image: str = "fn", name: str = "c1", **settings: Any) -> ContainerTask:
@@ -217,7 +217,7 @@ async def test_container_that_ends_in_a_request(
     async with open_sim_driver({"fn": handler}) as driver:
         cookie, path = await start(driver, make_task(tmp_path))
         (container,) = driver.containers()
-        with pytest.raises(FunctionBroke):
+        with pytest.raises(ScriptBroke):
             await call_function(path)
         result = await container.wait()
         assert isinstance(result.error, error)
@@ -238,7 +238,7 @@ async def test_handler_that_raises_is_a_crash_and_an_error_log(
 
     async with open_sim_driver({"fn": wrong}) as driver:
         cookie, path = await start(driver, make_task(tmp_path))
-        with pytest.raises(FunctionBroke):
+        with pytest.raises(ScriptBroke):
             await call_function(path)
         assert (await driver.containers()[0].wait()).exit_code == 1
         logs.expect_error("simulated function raised")
@@ -293,7 +293,7 @@ async def test_streams_both_ways_and_keeps_the_connection_after_an_unread_body(
                 await raw.send_all(b"abc")
         await cookie.aclose()
         cookie, path = await start(driver, make_task(tmp_path, image="close", name="c3"))
-        with pytest.raises(FunctionBroke):
+        with pytest.raises(ScriptBroke):
             await call_function(path)
         assert driver.statistics().running == 1
         await cookie.aclose()

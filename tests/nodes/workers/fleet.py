@@ -13,7 +13,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.functions import load_functions
-from hostler.nodes.workers import Colleagues, Place, open_colleagues
+from hostler.nodes.workers import PeerWorkers, Place, open_colleagues
 from tests.cli._process import END_SECONDS, NodeProcess
 
 WORKERS = 2
@@ -84,7 +84,7 @@ def place_of(number: int, count: int, folder: str) -> Place:
 
 
 @asynccontextmanager
-async def open_all(count: int) -> AsyncIterator[list[Colleagues]]:
+async def open_all(count: int) -> AsyncIterator[list[PeerWorkers]]:
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
             yield [

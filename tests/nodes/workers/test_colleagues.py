@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.config import BodyConfig
-from hostler.nodes.workers import Colleagues, Place, open_colleagues
+from hostler.nodes.workers import PeerWorkers, Place, open_colleagues
 from hostler.nodes.workers.metrics import join_metrics
 from hostler.nodes.workers.peers import MAX_QUESTION
 from tests.conftest import Logs
@@ -24,7 +24,7 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 """Unix sockets of one process are ready as soon as something is sent."""
 
 
-def answering(colleagues: Colleagues, text: bytes) -> None:
+def answering(colleagues: PeerWorkers, text: bytes) -> None:
     async def answer(question: bytes) -> bytes:
         await trio.lowlevel.checkpoint()
         return text + question
@@ -73,7 +73,7 @@ async def test_an_answer_that_is_broken_off_is_none() -> None:
         begun.set()
         return b"x" * 20_000_000  # more than the socket takes
 
-    async def ask(colleagues: Colleagues) -> None:
+    async def ask(colleagues: PeerWorkers) -> None:
         answers.append(await colleagues.ask("name"))
 
     with tempfile.TemporaryDirectory() as folder:

@@ -17,14 +17,14 @@ from hostler.errors import ConfigError
 from hostler.front import address_of, open_listeners
 from hostler.nodes.workers import RunnerPart, runners
 from hostler.nodes.workers.peers import part_of
-from hostler.nodes.workers.runners import RunnerCrew, binds_of, open_ports, reachable
+from hostler.nodes.workers.runners import RunnerWorkers, binds_of, open_ports, reachable
 
 TOTAL = Resources(10**9 + 1, 3000)
 COUNTS = st.integers(1, 256)
 
 
-def crew(count: int, bind: str = "127.0.0.1:4001", total: Resources = TOTAL) -> RunnerCrew:
-    return RunnerCrew(binds_of(bind, count), None, total)
+def crew(count: int, bind: str = "127.0.0.1:4001", total: Resources = TOTAL) -> RunnerWorkers:
+    return RunnerWorkers(binds_of(bind, count), None, total)
 
 
 def parts(count: int, total: Resources = TOTAL) -> list[RunnerPart]:

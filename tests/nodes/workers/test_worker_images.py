@@ -7,7 +7,7 @@ from collections.abc import Iterable
 import attrs
 
 from hostler.drivers.docker import ImagesInUse
-from hostler.nodes.workers.docker import CLEANER, WorkerNeighbours
+from hostler.nodes.workers.docker import CLEANER, WorkerPeerDrivers
 
 from .fleet import open_all
 
@@ -26,7 +26,7 @@ class Driver:
         self.heard += ids
 
 
-def opened(neighbours: WorkerNeighbours, *ids: str, name: str) -> Driver:
+def opened(neighbours: WorkerPeerDrivers, *ids: str, name: str) -> Driver:
     driver = Driver(ImagesInUse(frozenset(ids), frozenset([name])))
     neighbours.answer_for(driver)  # type: ignore[arg-type]
     return driver
@@ -34,7 +34,7 @@ def opened(neighbours: WorkerNeighbours, *ids: str, name: str) -> Driver:
 
 async def test_the_first_cleans_and_knows_what_the_others_use() -> None:
     async with open_all(3) as colleagues:
-        first, second, third = map(WorkerNeighbours, colleagues)
+        first, second, third = map(WorkerPeerDrivers, colleagues)
         assert [each.clean for each in (first, second, third)] == [False, True, True]
         assert colleagues[CLEANER].place.number == CLEANER
         await third.tell_used(["nobody is there yet"])

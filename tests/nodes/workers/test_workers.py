@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.call import PendingCall
 from tests.front._agent import echo
-from tests.nodes.cluster import FUNCTIONS, LONG_GRACE, RunnerAgent, hang, open_cluster
+from tests.nodes.cluster import FUNCTIONS, LONG_GRACE, PlayedAgent, hang, open_cluster
 
 from ...cli._process import END_SECONDS, NodeProcess, ends, ends_at_once, run
 from .fleet import is_there, until_gone
@@ -33,7 +33,7 @@ def functions(tmp_path: Path) -> Path:
 
 @asynccontextmanager
 async def open_workers(
-    functions: Path, *args: str, agent: RunnerAgent | None = None
+    functions: Path, *args: str, agent: PlayedAgent | None = None
 ) -> AsyncIterator[tuple[NodeProcess, str]]:
     """The node's pids are in its ready line; also the path of the function."""
     async with open_cluster(functions, "--workers", str(WORKERS), *args, agent=agent) as opened:
@@ -115,7 +115,7 @@ async def test_a_drain_waits_for_the_calls_of_all(functions: Path, *, group: boo
         await echo(call)
 
     replies: list[bytes] = []
-    async with open_workers(functions, agent=RunnerAgent(handler)) as (node, path):
+    async with open_workers(functions, agent=PlayedAgent(handler)) as (node, path):
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
@@ -173,7 +173,7 @@ def events(node: NodeProcess) -> list[str]:
 
 
 async def test_a_second_signal_ends_all_at_once(functions: Path) -> None:
-    agent = RunnerAgent(hang)
+    agent = PlayedAgent(hang)
     async with open_workers(functions, *LONG_GRACE, agent=agent) as (node, path):
         async with trio.open_nursery() as nursery:
 
@@ -197,7 +197,7 @@ async def test_workers_drain_if_their_supervisor_is_killed(functions: Path) -> N
         await go_on.wait()
         await echo(call)
 
-    agent = RunnerAgent(handler)
+    agent = PlayedAgent(handler)
     replies: list[bytes] = []
     async with open_workers(functions, agent=agent) as (node, path), trio.open_nursery() as nursery:
 

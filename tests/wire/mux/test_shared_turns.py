@@ -13,13 +13,13 @@ from h2.config import H2Configuration
 from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 
-from hostler._concurrency.alarm import Deadlines
+from hostler._concurrency.alarm import SharedTimer
 from hostler.wire.codec import messages as codec
 from hostler.wire.connection import STREAM_WINDOW, WireStream
 from hostler.wire.http2 import ServerH2
 from hostler.wire.mux.envelope import Envelope, decode_batch
 from hostler.wire.mux.server import serve_shared
-from hostler.wire.serving import Serving
+from hostler.wire.serving import ServerContext
 
 from ..services import EMPTY_BODY, TRY, Gate, Pair, Service, call, collect, encoded, open_pair
 
@@ -66,16 +66,16 @@ class Line:
 async def test_a_call_that_comes_while_a_service_is_cancelled_is_refused(
     busy: bool, turns: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def watch(deadlines: Deadlines) -> None:  # which takes some turns to end
+    async def watch(deadlines: SharedTimer) -> None:  # which takes some turns to end
         try:
             await trio.sleep_forever()
         finally:
             for _ in range(10):
                 await trio.lowlevel.cancel_shielded_checkpoint()
 
-    monkeypatch.setattr(Deadlines, "watch", watch)
+    monkeypatch.setattr(SharedTimer, "watch", watch)
     line = Line()
-    serving = Serving(Service(Gate()), shared_calls=10)
+    serving = ServerContext(Service(Gate()), shared_calls=10)
     scope = trio.CancelScope()
 
     async def serve() -> None:

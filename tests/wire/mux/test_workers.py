@@ -11,7 +11,7 @@ import trio
 import trio.testing
 
 from hostler.wire.mux import server
-from hostler.wire.mux.server import Workers
+from hostler.wire.mux.server import TaskPool
 
 who = ContextVar("who", default="nobody")
 
@@ -39,7 +39,7 @@ class Jobs:
 async def test_jobs_one_after_the_other_have_one_task_and_contexts_of_their_own() -> None:
     jobs = Jobs()
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery)
+        workers = TaskPool(nursery)
         for name in "ab":
             who.set(f"starter of {name}")
             workers.start_soon(jobs.make(name))
@@ -56,7 +56,7 @@ async def test_jobs_at_the_same_time_have_tasks_of_their_own(
     monkeypatch.setattr(server, "MAX_IDLE", 2)
     jobs = Jobs()
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery)
+        workers = TaskPool(nursery)
         for name in "abc":
             workers.start_soon(jobs.make(name, seconds=1))
         await trio.sleep(2)
@@ -71,7 +71,7 @@ async def test_a_job_that_is_cancelled_leaves_the_next_alone(
 ) -> None:
     jobs = Jobs()
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery)
+        workers = TaskPool(nursery)
         workers.start_soon(jobs.make("a", seconds=math.inf))
         await trio.testing.wait_all_tasks_blocked()
         jobs.scopes[0].cancel()
@@ -93,7 +93,7 @@ async def test_a_job_that_is_cancelled_too_late_leaves_the_next_alone() -> None:
         scope.cancel()
 
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery)
+        workers = TaskPool(nursery)
         for _ in range(2):
             workers.start_soon(late)
             await trio.testing.wait_all_tasks_blocked()
@@ -104,7 +104,7 @@ async def test_a_job_that_is_cancelled_too_late_leaves_the_next_alone() -> None:
 async def test_what_runs_at_the_end_ends_by_itself(autojump_clock: trio.testing.MockClock) -> None:
     jobs = Jobs()
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery)
+        workers = TaskPool(nursery)
         workers.start_soon(jobs.make("a", seconds=3))
         workers.close()
         workers.start_soon(jobs.make("b", seconds=4))
@@ -114,7 +114,7 @@ async def test_what_runs_at_the_end_ends_by_itself(autojump_clock: trio.testing.
 async def test_cancelling_all_ends_those_that_wait() -> None:
     jobs = Jobs()
     async with trio.open_nursery() as nursery:
-        workers = Workers(nursery)
+        workers = TaskPool(nursery)
         workers.start_soon(jobs.make("a"))
         workers.start_soon(jobs.make("b", seconds=math.inf))
         await trio.testing.wait_all_tasks_blocked()

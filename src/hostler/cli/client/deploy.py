@@ -99,13 +99,13 @@ def _version(func: FuncFile, bump: bool) -> str:
 
 def _app_of(func: FuncFile) -> str:
     """The app that ``app.yaml`` names, there or in the directory above (Fn's places)."""
-    from ..._declarations import Entry
+    from ..._declarations import Section
     from ..._document import read_document
 
     for folder in (func.folder, func.folder.parent):
         path = folder / "app.yaml"
         if path.exists():
-            return Entry(str(path), read_document(path, "app's file")).name("an app", app=True)
+            return Section(str(path), read_document(path, "app's file")).name("an app", app=True)
     raise CommandFailed("which app? Name it by --app, or in an app.yaml: name: APP")
 
 

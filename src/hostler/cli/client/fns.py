@@ -10,7 +10,7 @@ import msgspec
 from ...datastore import FnPatch
 from ...models import Fn
 from ..command import Group
-from ..options import Count
+from ..options import CountType
 from .names import all_fns, app_named, confirm, fn_named, with_api
 from .options import (
     annotation_option,
@@ -32,21 +32,21 @@ fns = Group(help="Functions: an image, and how to run it.")
 _memory_option = click.option(
     "--memory",
     "-m",
-    type=Count(),
+    type=CountType(),
     default=0,
     show_default=True,
     help="MB; 0 = default, or as it is.",
 )
 _timeout_option = click.option(
     "--timeout",
-    type=Count(),
+    type=CountType(),
     default=0,
     show_default=True,
     help="Seconds a call may take; 0 as above.",
 )
 _idle_timeout_option = click.option(
     "--idle-timeout",
-    type=Count(),
+    type=CountType(),
     default=0,
     show_default=True,
     help="Seconds it stays hot; 0 as above.",

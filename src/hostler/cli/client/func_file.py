@@ -10,7 +10,7 @@ from pathlib import Path
 import attrs
 import msgspec
 
-from ..._declarations import Entry
+from ..._declarations import Section
 from ..._document import read_document
 from ...errors import ConfigError
 from ...rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT
@@ -73,7 +73,7 @@ def read_func_file(folder: Path) -> FuncFile:
         return _guess(folder)
     path = found[0]
     document = read_document(path, "function's file") or {}
-    entry = Entry(str(path), document)
+    entry = Section(str(path), document)
     entry.only(*_FIELDS, *_WITHOUT_EFFECT)
 
     def number(field: str, most: int, unit: str) -> int:
@@ -117,14 +117,14 @@ def write_version(path: Path, version: str) -> None:
     partial.replace(path)
 
 
-def _version(entry: Entry) -> str:
+def _version(entry: Section) -> str:
     version = entry.text("version") or FIRST_VERSION
     if not _VERSION.fullmatch(version):
         raise entry.fail("version", f"{version!r} must be three numbers: {FIRST_VERSION}")
     return version
 
 
-def _triggers(parent: Entry) -> tuple[FuncTrigger, ...]:
+def _triggers(parent: Section) -> tuple[FuncTrigger, ...]:
     found = []
     for entry in parent.entries("triggers"):
         entry.only("name", "type", "source")

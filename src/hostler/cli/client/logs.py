@@ -14,7 +14,7 @@ import msgspec
 import trio
 
 from ..errors import tell
-from ..options import Count
+from ..options import CountType
 from .errors import UNAVAILABLE, CommandFailed, run_command
 from .many_nodes import SECONDS, ask_each, base_of, check, token_headers
 from .names import all_fns, app_named, fn_named
@@ -52,7 +52,7 @@ Take = Callable[[str, _Line, bytes], None]
 @click.option(
     "--lines",
     "-n",
-    type=Count(999_999_999),
+    type=CountType(999_999_999),
     help="How many of the last ones.",
 )
 @click.option("--call", metavar="ID", default="", help="Of this call.")

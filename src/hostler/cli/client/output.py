@@ -13,7 +13,7 @@ import attrs
 import msgspec
 
 from ..._asgi import ASGIApp, Message, Receive, Scope, Send
-from ...abc import Output
+from ...abc import OutputPiece
 from ...dates import format_date
 from ...models import App, Fn, Trigger
 
@@ -161,7 +161,7 @@ class OutputLines:
         self._begun: dict[tuple[str, bool], bytes] = {}
         """By container and stream: the line that has no end yet."""
 
-    def collect(self, output: Output) -> None:
+    def collect(self, output: OutputPiece) -> None:
         """An `hostler.abc.OutputSink`."""
         if output.ends:
             for is_stderr in (False, True):

@@ -24,7 +24,7 @@ from ...errors import HostlerError
 from ...front import invoke_app, open_listeners
 from ...functions import FunctionTable, parse_functions
 from ...models import App, Fn, Trigger
-from ...nodes.lifetime import Life
+from ...nodes.lifetime import NodeLifetime
 from ...nodes.parts import CALLS, check_reach, guarded, serving
 from ...nodes.serve import open_detaching
 from ...nodes.settings import Settings
@@ -174,7 +174,7 @@ class RunNode:
     reload: bool
     insecure: bool
 
-    async def __call__(self, life: Life) -> None:
+    async def __call__(self, life: NodeLifetime) -> None:
         live = LiveFunction.read(self.folder, self.app_name)
         config = AgentConfig.from_env(self.settings.env)
         grace = self.settings.grace
@@ -216,7 +216,7 @@ class RunNode:
             await self._until_shutdown(live, life)
             agent.close_admission()
 
-    async def _until_shutdown(self, live: LiveFunction, life: Life) -> None:
+    async def _until_shutdown(self, live: LiveFunction, life: NodeLifetime) -> None:
         async with trio.open_nursery() as nursery:
             if self.reload:
                 nursery.start_soon(_reload, live)

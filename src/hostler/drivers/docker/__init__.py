@@ -30,13 +30,13 @@ from .driver import DockerDriver, DockerStatistics, open_docker_driver
 from .engine import (
     LIMITS,
     EngineError,
+    EngineOperation,
     EngineTimeout,
     EngineTooOld,
     EngineUnreachable,
     InitMissing,
-    Operation,
 )
-from .image_cleaner import ImageStatistics, Neighbours
+from .image_cleaner import ImageStatistics, PeerDrivers
 from .images import ImageReference, ImagesInUse, parse_image
 from .metrics import DockerMetrics, default_docker_metrics
 from .options import DockerOptions
@@ -55,6 +55,7 @@ __all__ = [
     "DockerOptions",
     "DockerStatistics",
     "EngineError",
+    "EngineOperation",
     "EngineTimeout",
     "EngineTooOld",
     "EngineUnreachable",
@@ -62,8 +63,7 @@ __all__ = [
     "ImageStatistics",
     "ImagesInUse",
     "InitMissing",
-    "Neighbours",
-    "Operation",
+    "PeerDrivers",
     "PreforkStatistics",
     "RetryChecker",
     "build_image",

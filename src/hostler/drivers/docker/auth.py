@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from ...errors import ConfigError, HostlerError
-from .containers import Started
+from .containers import BackgroundOperation
 from .images import HUB_HOSTS
 
 _HELPER_NAME = re.compile(r"[A-Za-z0-9._-]+", re.ASCII)
@@ -29,7 +29,7 @@ AuthConfig = Mapping[str, str]
 ``identitytoken``, ``registrytoken``. Empty = anonymous."""
 
 
-class _Entry(msgspec.Struct):
+class _AuthEntry(msgspec.Struct):
     auth: str = ""
     username: str = ""
     password: str = ""
@@ -37,10 +37,10 @@ class _Entry(msgspec.Struct):
     registrytoken: str = ""
 
 
-class _Document(msgspec.Struct):
+class _DockerConfig(msgspec.Struct):
     """What a Docker configuration file says about registries, under its names."""
 
-    auths: dict[str, _Entry] | None = None
+    auths: dict[str, _AuthEntry] | None = None
     credHelpers: dict[str, str] | None = None
     credsStore: str = ""
 
@@ -94,14 +94,16 @@ def parse_credentials(text: str) -> Credentials:
     try:
         document = msgspec.json.decode(text, type=dict[str, msgspec.Raw])
         if document and all(_is_host(name) for name in document):
-            return _credentials(_Document(auths=msgspec.json.decode(text, type=dict[str, _Entry])))
-        return _credentials(msgspec.json.decode(text, type=_Document))
+            return _credentials(
+                _DockerConfig(auths=msgspec.json.decode(text, type=dict[str, _AuthEntry]))
+            )
+        return _credentials(msgspec.json.decode(text, type=_DockerConfig))
     except msgspec.MsgspecError as error:
         # The library's text may quote the value.
         raise ValueError("not a JSON object of registry credentials") from error
 
 
-def _credentials(document: _Document) -> Credentials:
+def _credentials(document: _DockerConfig) -> Credentials:
     helpers = {_host(address): name for address, name in (document.credHelpers or {}).items()}
     for name in (*helpers.values(), document.credsStore):
         if name and not _HELPER_NAME.fullmatch(name):
@@ -118,7 +120,7 @@ def _is_host(name: str) -> bool:
     return "." in name or ":" in name or name == "localhost"
 
 
-def _usable(entries: Mapping[str, _Entry]) -> Iterator[tuple[str, AuthConfig]]:
+def _usable(entries: Mapping[str, _AuthEntry]) -> Iterator[tuple[str, AuthConfig]]:
     for address, entry in entries.items():
         host = _host(address)
         user, password = _login(entry)
@@ -131,7 +133,7 @@ def _usable(entries: Mapping[str, _Entry]) -> Iterator[tuple[str, AuthConfig]]:
             yield host, {"username": user, "password": password, "serveraddress": host}
 
 
-def _login(entry: _Entry) -> tuple[str, str]:
+def _login(entry: _AuthEntry) -> tuple[str, str]:
     if not entry.auth:
         return entry.username, entry.password
     try:
@@ -192,7 +194,7 @@ class CredentialsUnavailable(HostlerError):
     are credentials, so that a pull without them would blame the wrong one."""
 
 
-class _Answer(msgspec.Struct):
+class _HelperReply(msgspec.Struct):
     """What a helper prints, under its names."""
 
     Username: str
@@ -214,7 +216,7 @@ class Keychain:
         self._credentials = credentials
         self._environ = dict(environ)
         self._nursery = nursery
-        self._running: dict[str, Started[AuthConfig | None]] = {}
+        self._running: dict[str, BackgroundOperation[AuthConfig | None]] = {}
 
     async def lookup(self, registry: str) -> AuthConfig:
         """Credentials for images of ``registry`` ("" = Docker's own), empty = anonymous. Raises
@@ -232,7 +234,7 @@ class Keychain:
         running = self._running.get(address)
         if running is None:
             operation = partial(self._ask, helper, address)
-            running = self._running[address] = Started(self._nursery, operation)
+            running = self._running[address] = BackgroundOperation(self._nursery, operation)
         return await running.wait()
 
     async def _ask(self, helper: str, address: str) -> AuthConfig | None:
@@ -283,7 +285,7 @@ def _understand(program: str, address: str, code: int, output: bytes) -> AuthCon
             return None
         raise CredentialsUnavailable(f"{program} ended with code {code}")
     try:
-        answer = msgspec.json.decode(output, type=_Answer)
+        answer = msgspec.json.decode(output, type=_HelperReply)
     except msgspec.MsgspecError:
         raise CredentialsUnavailable(f"{program} did not print credentials") from None
     if answer.Username == _TOKEN_USER:

@@ -14,7 +14,15 @@ import docker
 import docker.auth
 from docker.utils.build import tar
 
-from .engine import JSON, Engine, EngineError, JSONLines, Operation, open_engine, open_json_lines
+from .engine import (
+    JSON,
+    Engine,
+    EngineError,
+    EngineOperation,
+    JSONLines,
+    open_engine,
+    open_json_lines,
+)
 from .images import parse_image
 
 OnLine = Callable[[str], None]
@@ -46,16 +54,16 @@ async def build_image(
             folder=folder,
             name=name,
             dockerfile=dockerfile,
-            silence=engine.limit(Operation.BUILD),
+            silence=engine.limit(EngineOperation.BUILD),
         )
-        await _follow(engine, Operation.BUILD, request, on_line)
+        await _follow(engine, EngineOperation.BUILD, request, on_line)
 
 
 async def push_image(environ: Mapping[str, str], name: str, *, on_line: OnLine) -> None:
     """Push ``name`` to its registry. Parameters and errors as of `build_image`."""
     async with _opened(environ) as engine:
-        request = partial(_send_push, name=name, silence=engine.limit(Operation.PUSH))
-        await _follow(engine, Operation.PUSH, request, on_line)
+        request = partial(_send_push, name=name, silence=engine.limit(EngineOperation.PUSH))
+        await _follow(engine, EngineOperation.PUSH, request, on_line)
 
 
 @asynccontextmanager
@@ -69,7 +77,7 @@ async def _opened(environ: Mapping[str, str]) -> AsyncIterator[Engine]:
 
 async def _follow(
     engine: Engine,
-    operation: Operation,
+    operation: EngineOperation,
     request: Callable[[docker.APIClient], JSONLines],
     on_line: OnLine,
 ) -> None:
@@ -158,11 +166,11 @@ async def load_archive(engine: Engine, open_archive: Callable[[], IO[bytes]]) ->
         if text := message.get("error"):
             failure.append(str(text))
 
-    silence = engine.limit(Operation.LOAD)
+    silence = engine.limit(EngineOperation.LOAD)
     request = partial(_send, open_archive=open_archive, silence=silence)
-    await engine.stream(Operation.LOAD, request, on_message)
+    await engine.stream(EngineOperation.LOAD, request, on_message)
     if failure:
-        raise EngineError(Operation.LOAD.value, failure[0])
+        raise EngineError(EngineOperation.LOAD.value, failure[0])
 
 
 def _send(

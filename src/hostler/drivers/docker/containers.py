@@ -11,9 +11,9 @@ import docker
 import structlog
 import trio
 
-from ..._concurrency.signal import Calm
+from ..._concurrency.signal import IdleGate
 from ...errors import HostlerError
-from .engine import Engine, EngineError, EngineTimeout, Operation
+from .engine import Engine, EngineError, EngineOperation, EngineTimeout
 from .options import DockerOptions
 
 log = structlog.get_logger(__name__)
@@ -42,11 +42,11 @@ class Containers:
     def __init__(self, engine: Engine, nursery: trio.Nursery) -> None:
         self._engine = engine
         self._nursery = nursery
-        self.launches = Calm()
+        self.launches = IdleGate()
         """Disturbed while a container is created or started."""
         self._owned: set[str] = set()
-        self._last: dict[str, Started[object]] = {}
-        self._removals: dict[str, Started[None]] = {}
+        self._last: dict[str, BackgroundOperation[object]] = {}
+        self._removals: dict[str, BackgroundOperation[None]] = {}
         self._failed: set[str] = set()
         self._errors: dict[str, str] = {}
         """Why they were not removed at the end."""
@@ -73,7 +73,9 @@ class Containers:
             client.start(name)
 
         with self.launches.disturbed():
-            await self._start(name, partial(self._engine.call, Operation.START, request)).wait()
+            await self._start(
+                name, partial(self._engine.call, EngineOperation.START, request)
+            ).wait()
 
     async def remove(self, name: str) -> None:
         """Remove the container in any state, with its anonymous volumes. Nothing happens to a
@@ -85,7 +87,9 @@ class Containers:
             return
         removal = self._removals.get(name)
         if removal is None or removal.over:
-            removal = self._removals[name] = Started(self._nursery, partial(self._remove, name))
+            removal = self._removals[name] = BackgroundOperation(
+                self._nursery, partial(self._remove, name)
+            )
         await removal.wait()
 
     def retry_removals(self) -> None:
@@ -127,8 +131,8 @@ class Containers:
             **({"errors": sorted(errors)} if errors else {}),
         )
 
-    def _start(self, name: str, operation: Callable[[], Awaitable[T]]) -> Started[T]:
-        started = Started(self._nursery, operation)
+    def _start(self, name: str, operation: Callable[[], Awaitable[T]]) -> BackgroundOperation[T]:
+        started = BackgroundOperation(self._nursery, operation)
         self._last[name] = started
         return started
 
@@ -138,7 +142,7 @@ class Containers:
             return str(created["Id"])
 
         try:
-            return await self._engine.call(Operation.CREATE, request)
+            return await self._engine.call(EngineOperation.CREATE, request)
         except EngineTimeout:
             self._unanswered.add(name)
             raise
@@ -184,18 +188,18 @@ async def remove_container(engine: Engine, name: str) -> bool:
 
     def wait_until_removed(client: docker.APIClient) -> None:
         # Not without a timeout, which the library takes for "no limit", and in whole seconds.
-        seconds = math.ceil(engine.limit(Operation.REMOVE))
+        seconds = math.ceil(engine.limit(EngineOperation.REMOVE))
         client.wait(name, condition="removed", timeout=seconds)
 
     try:
-        await engine.call(Operation.REMOVE, request)
+        await engine.call(EngineOperation.REMOVE, request)
     except EngineError as error:
         if error.status == _NOT_FOUND:
             return False
         if error.status != _CONFLICT or "already in progress" not in error.message:
             raise
         try:
-            await engine.call(Operation.REMOVE, wait_until_removed)
+            await engine.call(EngineOperation.REMOVE, wait_until_removed)
         except EngineError as gone:
             if gone.status != _NOT_FOUND:
                 raise
@@ -209,7 +213,7 @@ class OperationCut(HostlerError):
     """The driver was closed, by force, while the operation was under way."""
 
 
-class Started(Generic[T_co]):
+class BackgroundOperation(Generic[T_co]):
     """An operation that runs in a nursery of its owner; ``wait`` for it as often as wanted."""
 
     def __init__(self, nursery: trio.Nursery, operation: Callable[[], Awaitable[T_co]]) -> None:

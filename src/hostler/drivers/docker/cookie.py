@@ -12,11 +12,11 @@ from ...abc import ContainerTask, Cookie
 from ...errors import HostlerError, ImagePullFailed, ImageWithVolume, ServerBusy, SyslogUnavailable
 from .auth import AuthConfig, CredentialsUnavailable, Keychain
 from .containers import Containers
-from .engine import Engine, EngineError, Operation, busy_if_away
+from .engine import Engine, EngineError, EngineOperation, busy_if_away
 from .images import ImageLease, Images, parse_image
 from .metrics import DockerMetrics
-from .networks import Lease, Networks, may_change_its_name_space, needs_its_own
-from .options import DockerOptions, Surroundings, build_options
+from .networks import NetworkLease, Networks, may_change_its_name_space, needs_its_own
+from .options import DockerOptions, DriverEnvironment, build_options
 from .prefork import PoolPlan, PreforkPool, made, pulled
 from .pulls import ImagePuller, pull_backoff
 from .running import DockerContainer, ExitWatcher, OutputCapture
@@ -38,7 +38,7 @@ def _refuses_syslog(error: EngineError) -> bool:
     return error.status == _BAD_REQUEST and error.message.startswith(_BAD_SYSLOG)
 
 
-class Workshop:
+class DriverContext:
     """What the cookies of one driver share."""
 
     def __init__(
@@ -46,7 +46,7 @@ class Workshop:
         engine: Engine,
         operations: trio.Nursery,
         nursery: trio.Nursery,
-        around: Surroundings,
+        around: DriverEnvironment,
         keychain: Keychain,
         metrics: DockerMetrics,
         pool: PoolPlan | None,
@@ -91,10 +91,10 @@ class DockerCookie(Cookie):
 
     options: DockerOptions
 
-    def __init__(self, task: ContainerTask, workshop: Workshop) -> None:
+    def __init__(self, task: ContainerTask, workshop: DriverContext) -> None:
         self._task = task
         self._shop = workshop
-        self._lease: Lease | None = None
+        self._lease: NetworkLease | None = None
         self._name = ""
         self._id = ""
         self._image: ImageLease | None = None
@@ -212,7 +212,7 @@ class DockerCookie(Cookie):
         def request(client: docker.APIClient) -> None:
             client.pause(self._id)
 
-        await self._shop.engine.call(Operation.PAUSE, request)
+        await self._shop.engine.call(EngineOperation.PAUSE, request)
         if self._sampled is not None:
             self._sampled.frozen = True
 
@@ -220,7 +220,7 @@ class DockerCookie(Cookie):
         def request(client: docker.APIClient) -> None:
             client.unpause(self._id)
 
-        await self._shop.engine.call(Operation.UNPAUSE, request)
+        await self._shop.engine.call(EngineOperation.UNPAUSE, request)
         if self._sampled is not None:
             self._sampled.frozen = False
 

@@ -16,22 +16,22 @@ import docker
 import structlog
 import trio
 
-from ..._concurrency.drain import Grace
+from ..._concurrency.drain import DrainBudget
 from ..._concurrency.nurseries import open_sheltered
-from ..._concurrency.signal import Calm
+from ..._concurrency.signal import IdleGate
 from ...abc import ContainerTask, Driver
 from ...config import AgentConfig
 from ...errors import ConfigError
 from .auth import Keychain, load_credentials
 from .build import load_archive
 from .containers import remove_container
-from .cookie import DockerCookie, Workshop
-from .engine import THREAD_GRACE, Engine, EngineError, EngineTooOld, Operation, open_engine
-from .image_cleaner import ImageCleaner, ImageNews, ImageStatistics, Neighbours
+from .cookie import DockerCookie, DriverContext
+from .engine import THREAD_GRACE, Engine, EngineError, EngineOperation, EngineTooOld, open_engine
+from .image_cleaner import ImageCleaner, ImageStatistics, ImageUseBroadcast, PeerDrivers
 from .images import ImagesInUse
 from .instance import family_of, find_home, is_inhabited, is_living, living, neighbourhood
-from .metrics import DockerMetrics, Levels, default_docker_metrics
-from .options import LABEL_CLASSIFIER, LABEL_HOME, LABEL_INSTANCE, Surroundings
+from .metrics import DockerMetrics, DriverLevels, default_docker_metrics
+from .options import LABEL_CLASSIFIER, LABEL_HOME, LABEL_INSTANCE, DriverEnvironment
 from .prefork import PreforkStatistics, plan_pool
 from .pulls import Backoff, RetryChecker
 
@@ -58,7 +58,7 @@ class DockerStatistics:
 class DockerDriver(Driver):
     """Runs functions in Docker containers. Made by `open_docker_driver`."""
 
-    def __init__(self, workshop: Workshop, cleaner: ImageCleaner | None) -> None:
+    def __init__(self, workshop: DriverContext, cleaner: ImageCleaner | None) -> None:
         self._shop = workshop
         self._cleaner = cleaner
         self._clean = trio.Event()
@@ -83,7 +83,7 @@ class DockerDriver(Driver):
         return self._shop.images.cache.busy()
 
     def heard_used(self, ids: Iterable[str]) -> None:
-        """A neighbour has told (`Neighbours.tell_used`)."""
+        """A neighbour has told (`PeerDrivers.tell_used`)."""
         if self._cleaner is not None:
             self._cleaner.heard(ids)
 
@@ -125,10 +125,10 @@ async def open_docker_driver(
     *,
     environ: Mapping[str, str] | None = None,
     instance_id: str = "",
-    limits: Mapping[Operation, float] | None = None,
+    limits: Mapping[EngineOperation, float] | None = None,
     metrics: DockerMetrics | None = None,
-    neighbours: Neighbours | None = None,
-    grace: Grace | None = None,
+    neighbours: PeerDrivers | None = None,
+    grace: DrainBudget | None = None,
 ) -> AsyncIterator[DockerDriver]:
     """Connect to the engine and open a driver on it.
 
@@ -155,7 +155,7 @@ async def open_docker_driver(
     try:
         await _prepare(engine, config)
         pool = await plan_pool(engine, config)
-        around = Surroundings(
+        around = DriverEnvironment(
             config=config,
             instance_id=instance_id or uuid.uuid4().hex,
             hostname=socket.gethostname(),
@@ -169,7 +169,7 @@ async def open_docker_driver(
         # cancelled; and operations go on if something else of the driver fails.
         async with open_sheltered() as operations, open_sheltered() as nursery:
             keychain = Keychain(credentials, environ, nursery)
-            shop = Workshop(engine, operations, nursery, around, keychain, metrics, pool)
+            shop = DriverContext(engine, operations, nursery, around, keychain, metrics, pool)
             driver = _start(shop, neighbours)
             try:
                 labels, of_pool = around.labels(), around.pool_labels()
@@ -200,13 +200,13 @@ async def open_docker_driver(
 
 @contextmanager
 def _announced(
-    driver: DockerDriver, around: Surroundings, metrics: DockerMetrics
+    driver: DockerDriver, around: DriverEnvironment, metrics: DockerMetrics
 ) -> Iterator[None]:
     """Show the driver's levels in the block."""
 
-    def levels() -> Levels:
+    def levels() -> DriverLevels:
         now = driver.statistics()
-        return Levels(
+        return DriverLevels(
             prefork_size=now.prefork.size,
             prefork_free=now.prefork.free,
             networks=dict(now.networks),
@@ -217,7 +217,7 @@ def _announced(
         yield
 
 
-def _start(shop: Workshop, neighbours: Neighbours | None) -> DockerDriver:
+def _start(shop: DriverContext, neighbours: PeerDrivers | None) -> DockerDriver:
     shop.nursery.start_soon(shop.exits.run)
     shop.nursery.start_soon(shop.sampler.run)
     if shop.prefork is not None:
@@ -225,14 +225,14 @@ def _start(shop: Workshop, neighbours: Neighbours | None) -> DockerDriver:
     cleaner: ImageCleaner | None = None
     if shop.around.config.image_clean_max_size:
         if neighbours is not None and neighbours.clean:
-            shop.nursery.start_soon(ImageNews(shop.images, neighbours).run)
+            shop.nursery.start_soon(ImageUseBroadcast(shop.images, neighbours).run)
         else:
             cleaner = _make_cleaner(shop, neighbours)
             shop.nursery.start_soon(cleaner.run)
     return DockerDriver(shop, cleaner)
 
 
-def _make_cleaner(shop: Workshop, neighbours: Neighbours | None) -> ImageCleaner:
+def _make_cleaner(shop: DriverContext, neighbours: PeerDrivers | None) -> ImageCleaner:
     config = shop.around.config
     exempt = [*config.image_clean_exempt_tags]
     if shop.prefork is not None:
@@ -273,7 +273,7 @@ async def check_version(engine: Engine, minimum: str) -> None:
     def request(client: docker.APIClient) -> str:
         return str(client.version()["Version"])
 
-    version = await engine.call(Operation.CONNECT, request)
+    version = await engine.call(EngineOperation.CONNECT, request)
     if version_numbers(version) < version_numbers(minimum):
         raise EngineTooOld(f"Docker engine {version} is too old, {minimum} is the minimum")
 
@@ -299,7 +299,7 @@ async def source_exists(engine: Engine, path: str) -> bool:
         client.create_container_from_config(payload)  # type: ignore[no-untyped-call]  # the stubs lack its types
 
     try:
-        await engine.call(Operation.CREATE, request)
+        await engine.call(EngineOperation.CREATE, request)
     except EngineError as error:
         return error.status == _NOT_FOUND
     return False
@@ -322,7 +322,7 @@ async def load_images(engine: Engine, path: str) -> None:
 
 
 async def remove_leaked(
-    engine: Engine, launches: Calm, labels: Mapping[str, str], *, may_share: bool = False
+    engine: Engine, launches: IdleGate, labels: Mapping[str, str], *, may_share: bool = False
 ) -> None:
     """Remove the containers, running or not, of earlier instances with the same label tag, that
     is of those that don't live on this machine any more. If others ``may_share`` the tag, none that
@@ -337,7 +337,7 @@ async def remove_leaked(
     )
 
 
-async def remove_homeless(engine: Engine, launches: Calm, home: str) -> None:
+async def remove_homeless(engine: Engine, launches: IdleGate, home: str) -> None:
     """Remove the containers of runners whose own containers have ended, whatever their tags.
     ``home`` is that of this runner, or "". Tries and logs as `remove_leaked`."""
     found = await _listed(engine, LABEL_HOME)
@@ -352,7 +352,7 @@ async def remove_homeless(engine: Engine, launches: Calm, home: str) -> None:
     await _remove(engine, launches, [name for name, each in home_of.items() if each in left])
 
 
-async def _remove(engine: Engine, launches: Calm, names: Iterable[str]) -> None:
+async def _remove(engine: Engine, launches: IdleGate, names: Iterable[str]) -> None:
     places = trio.CapacityLimiter(REMOVALS)
 
     async def remove(name: str) -> None:
@@ -374,7 +374,7 @@ async def _listed(engine: Engine, label: str) -> list[dict[str, Any]]:
 
     while True:
         try:
-            return await engine.call(Operation.LIST, request)
+            return await engine.call(EngineOperation.LIST, request)
         except EngineError as error:
             log.warning("leaked containers not listed, will try again", error=str(error))
             await trio.sleep(RETRY_DELAY)

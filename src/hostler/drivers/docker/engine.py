@@ -95,21 +95,21 @@ class Engine:
 
     def __init__(
         self,
-        clients: dict[Threads, docker.APIClient],
-        limits: dict[Operation, float],
+        clients: dict[ThreadGroup, docker.APIClient],
+        limits: dict[EngineOperation, float],
         observe: CallObserver = ignore_call,
     ) -> None:
         self._clients = clients
         self._limits = limits
         self._observe = observe
         self._limiters = {group: trio.CapacityLimiter(THREADS[group]) for group in clients}
-        self.api_version: str = clients[Threads.QUERY].api_version
+        self.api_version: str = clients[ThreadGroup.QUERY].api_version
 
-    def limit(self, operation: Operation) -> float:
+    def limit(self, operation: EngineOperation) -> float:
         """Seconds."""
         return self._limits[operation]
 
-    async def call(self, operation: Operation, request: Callable[[docker.APIClient], T]) -> T:
+    async def call(self, operation: EngineOperation, request: Callable[[docker.APIClient], T]) -> T:
         """Run ``request`` on a thread, with the client of the operation's group."""
         group = GROUP[operation]
         limit = self._limits[operation]
@@ -128,7 +128,7 @@ class Engine:
 
     async def stream(
         self,
-        operation: Operation,
+        operation: EngineOperation,
         request: Callable[[docker.APIClient], Stream[T]],
         on_item: Callable[[T], None],
         *,
@@ -156,7 +156,7 @@ class Engine:
                 reader.leave()
 
     @contextlib.contextmanager
-    def _observed(self, operation: Operation) -> Iterator[None]:
+    def _observed(self, operation: EngineOperation) -> Iterator[None]:
         began = time.monotonic()
         status = "error"
         try:
@@ -244,7 +244,7 @@ class _Reader:
 
 async def open_engine(
     environ: Mapping[str, str],
-    limits: Mapping[Operation, float] | None = None,
+    limits: Mapping[EngineOperation, float] | None = None,
     observe: CallObserver = ignore_call,
 ) -> Engine:
     """Connect to the engine that ``DOCKER_HOST``, ``DOCKER_TLS_VERIFY`` and ``DOCKER_CERT_PATH``
@@ -255,7 +255,7 @@ async def open_engine(
     at most.
     """
     table = LIMITS | dict(limits or {})
-    seconds = table[Operation.CONNECT]
+    seconds = table[EngineOperation.CONNECT]
     where = environ.get("DOCKER_HOST") or DEFAULT_HOST
     thread = trio.CapacityLimiter(1)
     try:
@@ -298,21 +298,23 @@ async def _check_socket(host: str) -> None:
 
 
 def _connect(
-    environ: Mapping[str, str], limits: Mapping[Operation, float]
-) -> dict[Threads, docker.APIClient]:
+    environ: Mapping[str, str], limits: Mapping[EngineOperation, float]
+) -> dict[ThreadGroup, docker.APIClient]:
     where = docker.utils.kwargs_from_env(environment=dict(environ))
-    first = docker.APIClient(version="auto", timeout=_seconds(limits[Operation.CONNECT]), **where)
+    first = docker.APIClient(
+        version="auto", timeout=_seconds(limits[EngineOperation.CONNECT]), **where
+    )
     with contextlib.closing(first):
         first.ping()
         version = first.api_version
     clients = {
         group: docker.APIClient(
             version=version,
-            timeout=_seconds(max(limits[op] for op in Operation if GROUP[op] is group)),
+            timeout=_seconds(max(limits[op] for op in EngineOperation if GROUP[op] is group)),
             max_pool_size=_pool_size(group),
             **where,
         )
-        for group in Threads
+        for group in ThreadGroup
     }
     for client in clients.values():
         close_failed_sockets(client)
@@ -323,7 +325,7 @@ def _seconds(limit: float) -> Any:
     return limit  # the stubs want an int, the library and its socket take a float
 
 
-def _pool_size(group: Threads) -> int:
+def _pool_size(group: ThreadGroup) -> int:
     threads = THREADS[group]
     return _POOL_SIZE_IF_UNBOUNDED if threads == float("inf") else int(threads)
 
@@ -341,7 +343,7 @@ def close_failed_sockets(client: docker.APIClient) -> None:
         client.mount(_SCHEME, adapter(url, library.timeout, max_pool_size=library.max_pool_size))
 
 
-class _Connection(unixconn.UnixHTTPConnection):
+class _EngineConnection(unixconn.UnixHTTPConnection):
     def connect(self) -> None:
         connecting = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         try:
@@ -356,7 +358,7 @@ class _Connection(unixconn.UnixHTTPConnection):
 class _Pool(unixconn.UnixHTTPConnectionPool):
     def _new_conn(self) -> Any:
         limit: Any = self.timeout
-        return _Connection(self.base_url, self.socket_path, limit)
+        return _EngineConnection(self.base_url, self.socket_path, limit)
 
 
 class _Adapter(unixconn.UnixHTTPAdapter):
@@ -519,7 +521,7 @@ def _of_answer(operation: str, error: docker.errors.APIError) -> EngineError:
     return EngineError(operation, text, error.status_code)
 
 
-class Threads(enum.Enum):
+class ThreadGroup(enum.Enum):
     """The groups; the value is the text in logs."""
 
     QUERY = "query"
@@ -532,23 +534,23 @@ class Threads(enum.Enum):
     STATISTICS = "statistics"
 
 
-THREADS: dict[Threads, float] = {
-    Threads.QUERY: 8,
-    Threads.CREATE: 16,
-    Threads.REMOVE: 16,
-    Threads.PAUSE: 16,
-    Threads.TRANSFER: 8,
-    Threads.EVENTS: 1,
+THREADS: dict[ThreadGroup, float] = {
+    ThreadGroup.QUERY: 8,
+    ThreadGroup.CREATE: 16,
+    ThreadGroup.REMOVE: 16,
+    ThreadGroup.PAUSE: 16,
+    ThreadGroup.TRANSFER: 8,
+    ThreadGroup.EVENTS: 1,
     # One thread for each container whose output is captured. A bound would make the container
     # after the last wait for another one's end.
-    Threads.OUTPUT: math.inf,
+    ThreadGroup.OUTPUT: math.inf,
     # One question at a time; the second thread is for a question that was left behind.
-    Threads.STATISTICS: 2,
+    ThreadGroup.STATISTICS: 2,
 }
 """How many calls of a group may be under way at once."""
 
 
-class Operation(enum.Enum):
+class EngineOperation(enum.Enum):
     """The calls; the value is the text in errors."""
 
     CONNECT = "connect"
@@ -573,50 +575,50 @@ class Operation(enum.Enum):
     STATISTICS = "read statistics"
 
 
-GROUP: dict[Operation, Threads] = {
-    Operation.CONNECT: Threads.QUERY,
-    Operation.INFO: Threads.QUERY,
-    Operation.LIST: Threads.QUERY,
-    Operation.INSPECT_CONTAINER: Threads.QUERY,
-    Operation.INSPECT_IMAGE: Threads.QUERY,
-    Operation.CREATE: Threads.CREATE,
-    Operation.START: Threads.CREATE,
-    Operation.REMOVE: Threads.REMOVE,
-    Operation.PAUSE: Threads.PAUSE,
-    Operation.UNPAUSE: Threads.PAUSE,
-    Operation.PULL: Threads.TRANSFER,
-    Operation.LOAD: Threads.TRANSFER,
-    Operation.BUILD: Threads.TRANSFER,
-    Operation.PUSH: Threads.TRANSFER,
-    Operation.MEASURE_IMAGES: Threads.QUERY,
-    Operation.REMOVE_IMAGE: Threads.REMOVE,
-    Operation.CLOCK: Threads.QUERY,
-    Operation.EVENTS: Threads.EVENTS,
-    Operation.ATTACH: Threads.OUTPUT,
-    Operation.STATISTICS: Threads.STATISTICS,
+GROUP: dict[EngineOperation, ThreadGroup] = {
+    EngineOperation.CONNECT: ThreadGroup.QUERY,
+    EngineOperation.INFO: ThreadGroup.QUERY,
+    EngineOperation.LIST: ThreadGroup.QUERY,
+    EngineOperation.INSPECT_CONTAINER: ThreadGroup.QUERY,
+    EngineOperation.INSPECT_IMAGE: ThreadGroup.QUERY,
+    EngineOperation.CREATE: ThreadGroup.CREATE,
+    EngineOperation.START: ThreadGroup.CREATE,
+    EngineOperation.REMOVE: ThreadGroup.REMOVE,
+    EngineOperation.PAUSE: ThreadGroup.PAUSE,
+    EngineOperation.UNPAUSE: ThreadGroup.PAUSE,
+    EngineOperation.PULL: ThreadGroup.TRANSFER,
+    EngineOperation.LOAD: ThreadGroup.TRANSFER,
+    EngineOperation.BUILD: ThreadGroup.TRANSFER,
+    EngineOperation.PUSH: ThreadGroup.TRANSFER,
+    EngineOperation.MEASURE_IMAGES: ThreadGroup.QUERY,
+    EngineOperation.REMOVE_IMAGE: ThreadGroup.REMOVE,
+    EngineOperation.CLOCK: ThreadGroup.QUERY,
+    EngineOperation.EVENTS: ThreadGroup.EVENTS,
+    EngineOperation.ATTACH: ThreadGroup.OUTPUT,
+    EngineOperation.STATISTICS: ThreadGroup.STATISTICS,
 }
 
-LIMITS: dict[Operation, float] = {
-    Operation.CONNECT: 10,
-    Operation.INFO: 10,
-    Operation.LIST: 60,
-    Operation.INSPECT_CONTAINER: 10,
-    Operation.INSPECT_IMAGE: 10,
-    Operation.CREATE: 60,
-    Operation.START: 60,
-    Operation.REMOVE: 60,
-    Operation.PAUSE: 5,
-    Operation.UNPAUSE: 5,
-    Operation.PULL: 300,
-    Operation.LOAD: 600,
-    Operation.BUILD: 600,
-    Operation.PUSH: 300,
-    Operation.MEASURE_IMAGES: 60,
-    Operation.REMOVE_IMAGE: 60,
-    Operation.CLOCK: 10,
-    Operation.EVENTS: 10,
-    Operation.ATTACH: 10,
-    Operation.STATISTICS: 10,
+LIMITS: dict[EngineOperation, float] = {
+    EngineOperation.CONNECT: 10,
+    EngineOperation.INFO: 10,
+    EngineOperation.LIST: 60,
+    EngineOperation.INSPECT_CONTAINER: 10,
+    EngineOperation.INSPECT_IMAGE: 10,
+    EngineOperation.CREATE: 60,
+    EngineOperation.START: 60,
+    EngineOperation.REMOVE: 60,
+    EngineOperation.PAUSE: 5,
+    EngineOperation.UNPAUSE: 5,
+    EngineOperation.PULL: 300,
+    EngineOperation.LOAD: 600,
+    EngineOperation.BUILD: 600,
+    EngineOperation.PUSH: 300,
+    EngineOperation.MEASURE_IMAGES: 60,
+    EngineOperation.REMOVE_IMAGE: 60,
+    EngineOperation.CLOCK: 10,
+    EngineOperation.EVENTS: 10,
+    EngineOperation.ATTACH: 10,
+    EngineOperation.STATISTICS: 10,
 }
 """Seconds that a call may take, the wait for a thread included. For the calls that stream
 (pull, load, build, push, events, attach) it is the longest silence of the engine instead; their

@@ -13,7 +13,7 @@ import structlog
 import trio
 from docker.errors import DockerException
 
-from .engine import Engine, EngineError, Operation, raise_for_status
+from .engine import Engine, EngineError, EngineOperation, raise_for_status
 from .images import ImageCache, Images, ImagesInUse, canonical_name
 
 log = structlog.get_logger(__name__)
@@ -77,7 +77,7 @@ class ImageCleaner:
         images: Images,
         limit: int,
         exempt: Iterable[str],
-        neighbours: Neighbours | None = None,
+        neighbours: PeerDrivers | None = None,
     ) -> None:
         self._engine = engine
         self._images = images
@@ -152,7 +152,7 @@ class ImageCleaner:
     async def _elsewhere(self) -> ImagesInUse:
         return ImagesInUse() if self._neighbours is None else await self._neighbours.images_in_use()
 
-    def _note(self, stock: Stock, elsewhere: ImagesInUse) -> None:
+    def _note(self, stock: ImageUsage, elsewhere: ImagesInUse) -> None:
         cache = self._images.cache
         cache.update(image.id for image in stock.images)
         self._refusals = {
@@ -201,7 +201,7 @@ class ImageCleaner:
             client.remove_image(name)
 
         try:
-            await self._engine.call(Operation.REMOVE_IMAGE, request)
+            await self._engine.call(EngineOperation.REMOVE_IMAGE, request)
         except EngineError as error:
             if error.status != _NOT_FOUND:
                 raise
@@ -229,7 +229,7 @@ class StoredImage:
 
 
 @attrs.frozen
-class Stock:
+class ImageUsage:
     """All images of an engine. ``disk_size`` counts each shared layer once."""
 
     images: tuple[StoredImage, ...]
@@ -242,7 +242,7 @@ class Stock:
 
 
 def choose_victim(
-    stock: Stock, cache: ImageCache, exempt: Collection[str], refused: Collection[str]
+    stock: ImageUsage, cache: ImageCache, exempt: Collection[str], refused: Collection[str]
 ) -> StoredImage | None:
     """The least recently used image that may be removed: neither busy, nor exempt, nor used by
     anybody's container, nor (by id) ``refused`` before. ``None`` if there is none."""
@@ -257,15 +257,15 @@ def choose_victim(
     return None
 
 
-async def take_stock(engine: Engine) -> Stock:
+async def take_stock(engine: Engine) -> ImageUsage:
     """Ask the engine. It adds up what it knows of its layers and does not walk through files.
 
     Raises `EngineError`.
     """
-    return await engine.call(Operation.MEASURE_IMAGES, _take_stock)
+    return await engine.call(EngineOperation.MEASURE_IMAGES, _take_stock)
 
 
-def _take_stock(client: docker.APIClient) -> Stock:
+def _take_stock(client: docker.APIClient) -> ImageUsage:
     usage = _get(client, "/system/df", {"type": "image"})
     listed = usage.get("Images") if isinstance(usage, Mapping) else None
     if not isinstance(listed, list):
@@ -273,7 +273,7 @@ def _take_stock(client: docker.APIClient) -> Stock:
         listed = _get(client, "/images/json", {"shared-size": "1"})
     try:
         images = tuple(sorted(map(_stored_image, listed), key=lambda image: image.created))
-        return Stock(images, _disk_size(usage, images))
+        return ImageUsage(images, _disk_size(usage, images))
     except (TypeError, KeyError, ValueError, AttributeError) as error:
         raise DockerException(f"the engine's list of images is strange: {error!r}") from error
 
@@ -312,7 +312,7 @@ NEWS_PAUSE = 0.5
 """Seconds between two messages at least, as between two rounds of a cleaner."""
 
 
-class Neighbours(ABC):
+class PeerDrivers(ABC):
     """The others, as one of the drivers reaches them. Nothing is raised: who does not answer is
     left out. The engine itself refuses to remove the image of a container."""
 
@@ -330,10 +330,10 @@ class Neighbours(ABC):
         """Let the one that cleans know that these images are new here or were used last."""
 
 
-class ImageNews:
+class ImageUseBroadcast:
     """Tells the one that cleans what becomes of the images here, not too often."""
 
-    def __init__(self, images: Images, neighbours: Neighbours) -> None:
+    def __init__(self, images: Images, neighbours: PeerDrivers) -> None:
         self._neighbours = neighbours
         self._known: set[str] = set()
         self._used: dict[str, None] = {}

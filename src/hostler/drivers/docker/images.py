@@ -13,7 +13,7 @@ import msgspec
 import trio
 from docker.errors import DockerException
 
-from .engine import Engine, EngineError, Operation
+from .engine import Engine, EngineError, EngineOperation
 
 _NOT_FOUND = 404
 
@@ -71,7 +71,7 @@ class Images:
             return image
 
         try:
-            return await self._engine.call(Operation.INSPECT_IMAGE, request)
+            return await self._engine.call(EngineOperation.INSPECT_IMAGE, request)
         except EngineError as error:
             if error.status == _NOT_FOUND:
                 return None

@@ -28,7 +28,7 @@ import structlog
 import trio
 
 from ..._file_locks import Removed, hold, seize
-from .engine import Engine, EngineError, Operation
+from .engine import Engine, EngineError, EngineOperation
 
 log = structlog.get_logger(__name__)
 
@@ -157,7 +157,7 @@ async def _is_shared(engine: Engine, container_id: str) -> bool:
         modes = {(row.get("HostConfig") or {}).get("NetworkMode") for row in rows}
         return f"container:{container_id}" in modes
 
-    return await engine.call(Operation.LIST, request)
+    return await engine.call(EngineOperation.LIST, request)
 
 
 async def is_inhabited(engine: Engine, home: str) -> bool:
@@ -171,7 +171,7 @@ async def _life_of(engine: Engine, container_id: str) -> str:
         return f"{container_id} {state['StartedAt']}" if state["Running"] else ""
 
     try:
-        return await engine.call(Operation.INSPECT_CONTAINER, request)
+        return await engine.call(EngineOperation.INSPECT_CONTAINER, request)
     except EngineError as error:
         if error.status != _NOT_FOUND:
             raise

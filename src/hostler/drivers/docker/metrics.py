@@ -26,7 +26,7 @@ _FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
 
 @attrs.frozen(kw_only=True)
-class Levels:
+class DriverLevels:
     """What a driver has now."""
 
     prefork_size: int = 0
@@ -55,10 +55,11 @@ class DockerMetrics(Collector):
             for name, text, buckets in _SAMPLED
         }
         self._counts = {
-            name: _Counts(f"fn_docker_{name}", text, labels) for name, text, labels in _COUNTED
+            name: _LabelledCounter(f"fn_docker_{name}", text, labels)
+            for name, text, labels in _COUNTED
         }
         self._instance: int | None = None
-        self._sources: list[Callable[[], Levels]] = []
+        self._sources: list[Callable[[], DriverLevels]] = []
         registry.register(self)
 
     # --- what is told; all but `event` in the event loop's thread ---
@@ -91,7 +92,7 @@ class DockerMetrics(Collector):
         self._counts["prefork_misses"].inc()
 
     @contextmanager
-    def showing(self, instance_id: str, levels: Callable[[], Levels]) -> Iterator[None]:
+    def showing(self, instance_id: str, levels: Callable[[], DriverLevels]) -> Iterator[None]:
         """Expose the instance and its levels in the block. Those of several drivers add up."""
         self._instance = fnv1_64(instance_id)
         self._sources.append(levels)
@@ -131,7 +132,7 @@ class DockerMetrics(Collector):
         yield metric
 
 
-class _Counts:
+class _LabelledCounter:
     """A counter with labels."""
 
     def __init__(self, name: str, text: str, labels: tuple[str, ...]) -> None:

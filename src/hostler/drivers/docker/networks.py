@@ -21,7 +21,7 @@ may keep it from joining."""
 
 
 @attrs.frozen
-class Lease:
+class NetworkLease:
     """What one container uses. ``mode`` is the engine's ``NetworkMode``; ``prepared`` = it names
     a prepared name space. ``release`` is called once; its argument tells whether the container is
     certainly gone, and has left everything as it was."""
@@ -66,13 +66,13 @@ class Networks:
         self._in_use = dict.fromkeys(names, 0)
         self._prefork = prefork
 
-    def lease(self) -> Lease | None:
+    def lease(self) -> NetworkLease | None:
         """``None`` = the engine's default network."""
         if (name := self.allocate()) is not None:
-            return Lease(name, lambda gone: self.free(name))
+            return NetworkLease(name, lambda gone: self.free(name))
         return None
 
-    def lease_prepared(self, instead_of: Lease | None) -> Lease | None:
+    def lease_prepared(self, instead_of: NetworkLease | None) -> NetworkLease | None:
         """A name space that is ready, on the emptiest network that has one; the other lease is
         released then. ``None`` = there is none."""
         pool = self._prefork
@@ -94,7 +94,7 @@ class Networks:
             if space.network in self._in_use:
                 self.free(space.network)
 
-        return Lease(f"container:{space.holder}", release, prepared=True)
+        return NetworkLease(f"container:{space.holder}", release, prepared=True)
 
     def allocate(self) -> str | None:
         """The network with the fewest containers (the first of equals), now with one more.

@@ -56,7 +56,7 @@ class DockerOptions:
 
 
 @attrs.frozen(kw_only=True)
-class Surroundings:
+class DriverEnvironment:
     """What the options depend on beside the task: the same for all containers of a driver."""
 
     config: AgentConfig
@@ -86,7 +86,7 @@ class Surroundings:
 
 
 def build_options(
-    task: ContainerTask, around: Surroundings, allocate_network: Callable[[], str | None]
+    task: ContainerTask, around: DriverEnvironment, allocate_network: Callable[[], str | None]
 ) -> DockerOptions:
     """The options of ``task``, in Fn's order. ``allocate_network`` is asked at most once, and
     only if the task is to have a network."""
@@ -147,7 +147,7 @@ def _add_logging(options: DockerOptions, task: ContainerTask) -> None:
     }
 
 
-def _add_memory(options: DockerOptions, task: ContainerTask, around: Surroundings) -> None:
+def _add_memory(options: DockerOptions, task: ContainerTask, around: DriverEnvironment) -> None:
     if not task.memory:
         return
     # Memory and swap together are limited to the same number: no swap.
@@ -188,7 +188,7 @@ def _add_tmpfs(options: DockerOptions, task: ContainerTask, *, writable_root: bo
     options.host_config["Tmpfs"] = {"/tmp": ",".join(limits)}  # noqa: S108  (a path in the container)
 
 
-def _set_network(options: DockerOptions, mode: str | None, around: Surroundings) -> None:
+def _set_network(options: DockerOptions, mode: str | None, around: DriverEnvironment) -> None:
     """``mode`` is the engine's, ``None`` = its default network, on which the container has the
     host name of its runner if nothing else is said."""
     if mode is not None:

@@ -46,18 +46,18 @@ import msgspec
 import structlog
 import trio
 
-from ..._concurrency.signal import Change
+from ..._concurrency.signal import Signal
 from ...config import AgentConfig
 from ...errors import APIError, ConfigError
 from .auth import CredentialsUnavailable, Keychain
 from .build import load_archive
 from .containers import Containers
-from .engine import Engine, EngineError, Operation
+from .engine import Engine, EngineError, EngineOperation
 from .images import parse_image
 from .options import DockerOptions
 from .pulls import FOREVER, Backoff, ImagePuller
-from .running import Exit, ExitWatcher
-from .stats import Pace
+from .running import ContainerExit, ExitWatcher
+from .stats import RateLimiter
 
 log = structlog.get_logger(__name__)
 
@@ -104,7 +104,7 @@ class PreforkStatistics:
 
 
 @attrs.frozen
-class NameSpace:
+class NetworkNamespace:
     """One that is ready: the id of the container that holds it, and its network, "" = the engine's
     default one."""
 
@@ -139,17 +139,17 @@ class PreforkPool:
         """How many there are for each network."""
         self._surplus = 0
         """How many of them shall end instead of making another container."""
-        self._free: list[NameSpace] = []
+        self._free: list[NetworkNamespace] = []
         """The one that was given back last is the last."""
-        self._used: dict[str, NameSpace] = {}
+        self._used: dict[str, NetworkNamespace] = {}
         """By holders."""
         self._aim = plan.size
         self._least_free = 0
         """Since the last review."""
-        self._wanted = Change()
+        self._wanted = Signal()
         self._misses = 0
         self._warn_again = 0.0
-        self._pace = Pace(STARTS_PER_SECOND, START_BURST)
+        self._pace = RateLimiter(STARTS_PER_SECOND, START_BURST)
         self._makers = trio.CapacityLimiter(MAKERS)
         self._failing: set[str] = set()
         """Keepers whose containers fail: of several that do there is one warning."""
@@ -158,7 +158,7 @@ class PreforkPool:
 
     # --- for cookies ---
 
-    def allocate(self, in_use: Mapping[str, int]) -> NameSpace | None:
+    def allocate(self, in_use: Mapping[str, int]) -> NetworkNamespace | None:
         """One on the network that has the fewest containers by ``in_use``, of several the one that
         was given back last, or ``None`` if all are in use or not yet made; of a pool that was
         asked for with a warning, not more than one in `WARNING_INTERVAL`."""
@@ -264,7 +264,7 @@ class PreforkPool:
                     self._surplus += 1
                     self._exits.forget(self._take_least_used().holder)
 
-    def _take_least_used(self) -> NameSpace:
+    def _take_least_used(self) -> NetworkNamespace:
         """On the network that has the most, the one that nobody has used for the longest time."""
         free_on = Counter(space.network for space in self._free)
         space = max(self._free, key=lambda space: free_on[space.network])
@@ -294,7 +294,9 @@ class PreforkPool:
                         container = self._new_name()
                     exit_ = await self._make(container, network)
                 began = trio.current_time()
-                trouble = await self._live(name, NameSpace(exit_.container_id, network), exit_)
+                trouble = await self._live(
+                    name, NetworkNamespace(exit_.container_id, network), exit_
+                )
                 if self._surplus:
                     self._surplus -= 1
                     await self._removed(container)
@@ -326,7 +328,7 @@ class PreforkPool:
             return False
         return True
 
-    async def _make(self, name: str, network: str) -> Exit:
+    async def _make(self, name: str, network: str) -> ContainerExit:
         """A container that runs, in the place of the one before it; returns its watched end."""
         await self._containers.remove(name)
         container_id = await self._containers.create(self._options(name, network))
@@ -338,7 +340,7 @@ class PreforkPool:
             raise
         return exit_
 
-    async def _live(self, name: str, space: NameSpace, exit_: Exit) -> str:
+    async def _live(self, name: str, space: NetworkNamespace, exit_: ContainerExit) -> str:
         """Offer a name space until its end; returns what was wrong with that."""
         try:
             self._free.append(space)
@@ -448,7 +450,7 @@ async def _fitted(plan: PoolPlan, engine: Engine, config: AgentConfig) -> PoolPl
         runtime, architecture = facts.get("DefaultRuntime", ""), facts.get("Architecture", "")
         return str(runtime), str(architecture), int(facts.get("NCPU", 1))
 
-    runtime, architecture, cpus = await engine.call(Operation.INFO, request)
+    runtime, architecture, cpus = await engine.call(EngineOperation.INFO, request)
     if not plan.wanted:
         if runtime not in RUNTIMES:
             raise _Unfit(f"containers of the runtime {runtime!r} may not be able to share one")
@@ -509,7 +511,7 @@ class PreforkImage:
             client.inspect_image(self._name)  # type: ignore[no-untyped-call]  # the stubs lack its types
 
         try:
-            await self._engine.call(Operation.INSPECT_IMAGE, request)
+            await self._engine.call(EngineOperation.INSPECT_IMAGE, request)
         except EngineError as error:
             if error.status != _NOT_FOUND:
                 raise

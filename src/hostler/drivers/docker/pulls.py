@@ -21,10 +21,10 @@ from .engine import (
     JSON,
     Engine,
     EngineError,
+    EngineOperation,
     EngineTimeout,
     EngineUnreachable,
     JSONLines,
-    Operation,
     open_json_lines,
 )
 from .images import ImageReference, parse_image
@@ -99,7 +99,7 @@ class ImagePuller:
             del self._transfers[wanted]
 
     async def _run(self, wanted: _Wanted, transfer: _Transfer) -> None:
-        transfer.error = EngineError(Operation.PULL.value, "the driver is closing")
+        transfer.error = EngineError(EngineOperation.PULL.value, "the driver is closing")
         try:
             with transfer.scope:
                 transfer.error = await self._try_often(wanted)
@@ -137,10 +137,10 @@ class ImagePuller:
             if text := _error_text(message):
                 failure.append(text)
 
-        request = _pull_request(wanted, self._engine.limit(Operation.PULL))
-        await self._engine.stream(Operation.PULL, request, on_message)
+        request = _pull_request(wanted, self._engine.limit(EngineOperation.PULL))
+        await self._engine.stream(EngineOperation.PULL, request, on_message)
         if failure:
-            raise EngineError(Operation.PULL.value, failure[0])
+            raise EngineError(EngineOperation.PULL.value, failure[0])
 
 
 def _error_text(message: JSON) -> str:

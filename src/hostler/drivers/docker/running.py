@@ -37,8 +37,8 @@ from .engine import (
     JSON,
     Engine,
     EngineError,
+    EngineOperation,
     JSONLines,
-    Operation,
     interrupt,
     open_json_lines,
     raise_for_status,
@@ -54,7 +54,7 @@ OUTPUT_GRACE = 2.0
 class DockerContainer(RunningContainer):
     """See `RunningContainer`."""
 
-    def __init__(self, engine: Engine, exit_: Exit, output: OutputCapture | None) -> None:
+    def __init__(self, engine: Engine, exit_: ContainerExit, output: OutputCapture | None) -> None:
         self._engine = engine
         self._exit = exit_
         self._output = output
@@ -97,7 +97,7 @@ class DockerContainer(RunningContainer):
             return state
 
         try:
-            state = await self._engine.call(Operation.INSPECT_CONTAINER, request)
+            state = await self._engine.call(EngineOperation.INSPECT_CONTAINER, request)
         except EngineError as error:
             if self._exit.code is not None:
                 return result_of(self._exit.code)
@@ -130,7 +130,7 @@ RETRY_DELAY = 0.5
 _ENDED = frozenset({"exited", "dead", "removing"})
 
 
-class Exit:
+class ContainerExit:
     """The end of one container. ``code`` is what the event said, ``None`` = not told."""
 
     def __init__(self, container_id: str) -> None:
@@ -149,7 +149,7 @@ EventObserver = Callable[[str, str], None]
 
 
 class ExitWatcher:
-    """Sets the `Exit` of each watched container.
+    """Sets the `ContainerExit` of each watched container.
 
     ``on_connected`` is called whenever the engine has answered a subscription: it is there, and
     was perhaps away. With ``on_event`` the subscription asks for all events of the engine.
@@ -164,12 +164,12 @@ class ExitWatcher:
         self._engine = engine
         self._on_connected = on_connected
         self._observer = _Observer(on_event) if on_event is not None else None
-        self._exits: dict[str, Exit] = {}
+        self._exits: dict[str, ContainerExit] = {}
         self._healthy = True
 
-    def watch(self, container_id: str) -> Exit:
+    def watch(self, container_id: str) -> ContainerExit:
         """Watch a container that exists and has not been started yet."""
-        return self._exits.setdefault(container_id, Exit(container_id))
+        return self._exits.setdefault(container_id, ContainerExit(container_id))
 
     def forget(self, container_id: str) -> None:
         """The container is removed: whoever still waits for its end has it now."""
@@ -194,8 +194,8 @@ class ExitWatcher:
 
     async def _follow(self) -> None:
         """One subscription, from the engine's clock to its regular end."""
-        since = await self._engine.call(Operation.CLOCK, _clock)
-        silence = RENEWAL + self._engine.limit(Operation.EVENTS)
+        since = await self._engine.call(EngineOperation.CLOCK, _clock)
+        silence = RENEWAL + self._engine.limit(EngineOperation.EVENTS)
         failure: EngineError | None = None
         async with trio.open_nursery() as nursery:
 
@@ -209,7 +209,7 @@ class ExitWatcher:
                     _exit_events, since=since, silence=silence, observer=self._observer
                 )
                 await self._engine.stream(
-                    Operation.EVENTS, request, self._on_event, on_open=on_open
+                    EngineOperation.EVENTS, request, self._on_event, on_open=on_open
                 )
             except EngineError as error:
                 failure = error
@@ -229,7 +229,7 @@ class ExitWatcher:
         if not watched:
             return
         try:
-            states = await self._engine.call(Operation.LIST, _states)
+            states = await self._engine.call(EngineOperation.LIST, _states)
         except EngineError:
             # Without the list this subscription can't be trusted.
             subscription.cancel()
@@ -337,12 +337,12 @@ class OutputCapture:
         request = partial(
             _attach,
             container_id=self._container_id,
-            head_limit=self._engine.limit(Operation.ATTACH),
+            head_limit=self._engine.limit(EngineOperation.ATTACH),
         )
         try:
             with self._scope:
                 await self._engine.stream(
-                    Operation.ATTACH, request, self._on_frame, on_open=on_open
+                    EngineOperation.ATTACH, request, self._on_frame, on_open=on_open
                 )
         except EngineError as error:
             if not attached:

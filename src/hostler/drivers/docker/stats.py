@@ -20,8 +20,8 @@ import docker
 import structlog
 import trio
 
-from ..._concurrency.signal import Calm
-from .engine import JSON, Engine, EngineError, Operation
+from ..._concurrency.signal import IdleGate
+from .engine import JSON, Engine, EngineError, EngineOperation
 
 log = structlog.get_logger(__name__)
 
@@ -53,7 +53,9 @@ class Sampled:
 class Sampler:
     """See the module."""
 
-    def __init__(self, engine: Engine, launches: Calm, on_sample: Callable[[Sample], None]) -> None:
+    def __init__(
+        self, engine: Engine, launches: IdleGate, on_sample: Callable[[Sample], None]
+    ) -> None:
         self._engine = engine
         self._launches = launches
         self._on_sample = on_sample
@@ -76,7 +78,7 @@ class Sampler:
         if tuple(int(part) for part in self._engine.api_version.split(".")) < ONE_SHOT:
             log.warning("engine too old for statistics", api_version=self._engine.api_version)
             return
-        pace = Pace(RATE, 1)
+        pace = RateLimiter(RATE, 1)
         while True:
             await self._some.wait()
             began = trio.current_time()
@@ -94,7 +96,7 @@ class Sampler:
             return
         try:
             now = await self._engine.call(
-                Operation.STATISTICS, partial(_one_shot, container_id=sampled.container_id)
+                EngineOperation.STATISTICS, partial(_one_shot, container_id=sampled.container_id)
             )
         except EngineError as error:
             if error.status in (_NOT_FOUND, _CONFLICT):
@@ -210,7 +212,7 @@ def _number(value: Any, *path: str) -> int:
     return found if isinstance(found, int) else 0
 
 
-class Pace:
+class RateLimiter:
     """Lets steps through at ``rate`` per second, after a pause up to ``burst`` at once.
 
     It is the generic cell rate algorithm (ITU-T I.371): all that is kept is the time at which

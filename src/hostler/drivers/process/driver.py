@@ -24,7 +24,7 @@ from ...errors import (
     ImagePullFailed,
     ServerBusy,
 )
-from .warden_client import Launch, Ward, WardenClient, start_warden
+from .warden_client import FunctionProcess, SpawnRequest, WardenClient, start_warden
 
 log = structlog.get_logger(__name__)
 
@@ -188,7 +188,7 @@ class ProcessOptions:
 class ProcessContainer(RunningContainer):
     """A started function process."""
 
-    def __init__(self, ward: Ward) -> None:
+    def __init__(self, ward: FunctionProcess) -> None:
         self._ward = ward
 
     @property
@@ -221,8 +221,8 @@ class ProcessCookie(Cookie):
         self._trouble = trouble
         self._path: str | None = None
         self._created = False
-        self._ward: Ward | None = None
-        self._output: Output | None = None
+        self._ward: FunctionProcess | None = None
+        self._output: OutputPipes | None = None
         self._closed = False
 
     async def validate_image(self) -> bool:
@@ -248,7 +248,7 @@ class ProcessCookie(Cookie):
     async def run(self) -> RunningContainer:
         if not self._created or self._path is None or self._ward is not None:
             raise HostlerError(f"container {self._task.id} can't be started in this state")
-        launch = Launch(
+        launch = SpawnRequest(
             path=self._path,
             argv=self.options.argv,
             env=self.options.env,
@@ -285,15 +285,15 @@ class ProcessCookie(Cookie):
         self._closed = True
         self._driver.cookies.discard(self)
 
-    async def _spawn(self, ward: Ward, launch: Launch) -> None:
+    async def _spawn(self, ward: FunctionProcess, launch: SpawnRequest) -> None:
         if self._task.on_output is None:
             await ward.spawn(launch)
             return
-        self._output = Output(self._driver.nursery, self._task.on_output)
+        self._output = OutputPipes(self._driver.nursery, self._task.on_output)
         with self._output.write_ends() as descriptors:
             await ward.spawn(launch, descriptors)
 
-    def _running(self) -> Ward:
+    def _running(self) -> FunctionProcess:
         if self._ward is None or self._ward.ended.is_set():
             raise HostlerError(f"container {self._task.id} is not running")
         return self._ward
@@ -327,7 +327,7 @@ _LAST_WORDS = 1.0
 unless a process that has escaped (it has cleared its environment) still holds them."""
 
 
-class Output:
+class OutputPipes:
     """Two pipes and the task that reads them, in ``nursery``. Raises ``OSError`` when made
     without free descriptors."""
 

@@ -53,7 +53,7 @@ class Details(TypedDict):
     limits: dict[str, int]
 
 
-class Ward:
+class ProcessGroup:
     """One container: its root process leads a session and a process group of its own."""
 
     def __init__(self, name: str, pid: int) -> None:
@@ -67,8 +67,8 @@ class Ward:
 class Warden:
     def __init__(self, hostler: socket.socket) -> None:
         self._hostler = hostler
-        self._wards: dict[str, Ward] = {}
-        self._roots: dict[int, Ward] = {}
+        self._wards: dict[str, ProcessGroup] = {}
+        self._roots: dict[int, ProcessGroup] = {}
         self._strays: dict[int, str] = {}
         """The wards of killed daemons that are not reaped yet."""
 
@@ -103,10 +103,10 @@ class Warden:
         except OSError as error:
             self.tell(name, "failed", errno=error.errno or 0)
             return
-        self._wards[name] = self._roots[pid] = Ward(name, pid)
+        self._wards[name] = self._roots[pid] = ProcessGroup(name, pid)
         self.tell(name, "spawned", pid=pid)
 
-    def _stop(self, name: str, ward: Ward | None) -> None:
+    def _stop(self, name: str, ward: ProcessGroup | None) -> None:
         if ward is None or not ward.running:
             self.tell(name, "refused")
             return
@@ -116,14 +116,14 @@ class Warden:
         else:
             ward.stopping = True
 
-    def _continue(self, name: str, ward: Ward | None) -> None:
+    def _continue(self, name: str, ward: ProcessGroup | None) -> None:
         if ward is None or not ward.running:
             self.tell(name, "refused")
             return
         kill_group(ward.pid, signal.SIGCONT)
         self.tell(name, "continued")
 
-    def _kill(self, name: str, ward: Ward | None) -> None:
+    def _kill(self, name: str, ward: ProcessGroup | None) -> None:
         if ward is None:
             self.tell(name, "gone")
             return
@@ -158,12 +158,12 @@ class Warden:
                 self._ended(ward, status)
         self.sweep()
 
-    def _stopped(self, ward: Ward) -> None:
+    def _stopped(self, ward: ProcessGroup) -> None:
         if ward.stopping:
             ward.stopping = False
             self.tell(ward.name, "stopped")
 
-    def _ended(self, ward: Ward, status: int) -> None:
+    def _ended(self, ward: ProcessGroup, status: int) -> None:
         del self._roots[ward.pid]
         ward.running = False
         if ward.stopping:

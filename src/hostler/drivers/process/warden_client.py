@@ -33,7 +33,7 @@ class WardenLost(HostlerError):
 
 
 @attrs.frozen(kw_only=True)
-class Launch:
+class SpawnRequest:
     """What to run. ``limits`` maps ``resource.RLIMIT_*`` to the soft and hard value."""
 
     path: str
@@ -62,7 +62,7 @@ class Launch:
         return memfd
 
 
-class Ward:
+class FunctionProcess:
     """One process group under the warden.
 
     ``status`` is the root's wait status (see ``os.waitstatus_to_exitcode``), ``None`` before its
@@ -81,7 +81,7 @@ class Ward:
         self._refused = False
         self._gone = trio.Event()
 
-    async def spawn(self, launch: Launch, output: Sequence[int] = ()) -> None:
+    async def spawn(self, launch: SpawnRequest, output: Sequence[int] = ()) -> None:
         """Start it. ``output`` are two descriptors for stdout and stderr, which stay the
         caller's; without them output is dropped.
 
@@ -162,7 +162,7 @@ class WardenClient:
         self._process = process
         self._socket = end
         self._sending = trio.Lock()
-        self._wards: dict[str, Ward] = {}
+        self._wards: dict[str, FunctionProcess] = {}
         self._closing = False
 
     @property
@@ -174,12 +174,12 @@ class WardenClient:
         """Containers that were not killed yet."""
         return len(self._wards)
 
-    def ward(self, name: str) -> Ward:
+    def ward(self, name: str) -> FunctionProcess:
         """A handle for one container; nothing is started."""
         self.check()
         if name in self._wards:
             raise HostlerError(f"the container name {name!r} is in use")
-        ward = self._wards[name] = Ward(self, name)
+        ward = self._wards[name] = FunctionProcess(self, name)
         return ward
 
     def forget(self, name: str) -> None:

@@ -12,18 +12,18 @@ and its metrics, any of them answers for all.
 * ``supervisor``: starts workers, restarts them, drains them
 """
 
-from .metrics import JointMetrics
-from .peers import Colleagues, Place, RunnerPart, open_colleagues, place_in
-from .supervisor import Crew, LBCrew, Supervisor, workers_of
+from .metrics import AggregateMetrics
+from .peers import PeerWorkers, Place, RunnerPart, open_colleagues, place_in
+from .supervisor import LBWorkers, Supervisor, WorkerGroup, workers_of
 
 __all__ = [
-    "Colleagues",
-    "Crew",
-    "JointMetrics",
-    "LBCrew",
+    "AggregateMetrics",
+    "LBWorkers",
+    "PeerWorkers",
     "Place",
     "RunnerPart",
     "Supervisor",
+    "WorkerGroup",
     "open_colleagues",
     "place_in",
     "workers_of",

@@ -9,10 +9,10 @@ import msgspec
 import structlog
 import trio
 
-from ..._concurrency.drain import Grace
+from ..._concurrency.drain import DrainBudget
 from ...config import AgentConfig
-from ...drivers.docker import DockerDriver, ImagesInUse, Neighbours, open_docker_driver
-from .peers import ASK_SECONDS, Colleagues
+from ...drivers.docker import DockerDriver, ImagesInUse, PeerDrivers, open_docker_driver
+from .peers import ASK_SECONDS, PeerWorkers
 
 log = structlog.get_logger(__name__)
 
@@ -22,10 +22,10 @@ _IN_USE, _USED = "images in use", "images used"
 _HEARD = b"heard"
 
 
-class WorkerNeighbours(Neighbours):
+class WorkerPeerDrivers(PeerDrivers):
     """The drivers of the other workers."""
 
-    def __init__(self, colleagues: Colleagues) -> None:
+    def __init__(self, colleagues: PeerWorkers) -> None:
         self._colleagues = colleagues
 
     @property
@@ -68,13 +68,13 @@ class WorkerNeighbours(Neighbours):
 async def open_worker_driver(
     config: AgentConfig,
     environ: Mapping[str, str],
-    colleagues: Colleagues,
-    grace: Grace | None = None,
+    colleagues: PeerWorkers,
+    grace: DrainBudget | None = None,
 ) -> AsyncIterator[DockerDriver]:
     """As `open_docker_driver`."""
     part = colleagues.place.part
     assert part is not None
-    neighbours = WorkerNeighbours(colleagues)
+    neighbours = WorkerPeerDrivers(colleagues)
     async with open_docker_driver(
         config,
         environ=environ,

@@ -14,16 +14,16 @@ from prometheus_client.samples import Sample
 
 from ..._asgi import Receive, Reply, Scope, Send, error_reply
 from ...errors import APIError
-from .peers import Colleagues
+from .peers import PeerWorkers
 
 LABEL = "worker"
 UP = "fn_worker_up"
 
 
-class JointMetrics:
+class AggregateMetrics:
     """The application at ``/metrics``: what ``registry`` has and what the colleagues have."""
 
-    def __init__(self, registry: CollectorRegistry, colleagues: Colleagues) -> None:
+    def __init__(self, registry: CollectorRegistry, colleagues: PeerWorkers) -> None:
         self._registry = registry
         self._colleagues = colleagues
         self._scrapes = trio.CapacityLimiter(1)

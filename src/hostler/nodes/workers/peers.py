@@ -36,7 +36,7 @@ _LENGTH_BYTES = 8
 Answer = Callable[[bytes], Awaitable[bytes]]
 
 
-class Colleagues:
+class PeerWorkers:
     """The other workers of a node, for the one at ``place``."""
 
     def __init__(self, place: Place) -> None:
@@ -103,9 +103,9 @@ class Colleagues:
 
 
 @asynccontextmanager
-async def open_colleagues(place: Place) -> AsyncIterator[Colleagues]:
+async def open_colleagues(place: Place) -> AsyncIterator[PeerWorkers]:
     """Answers the others while the block lasts."""
-    colleagues, supervisor = Colleagues(place), os.getppid()
+    colleagues, supervisor = PeerWorkers(place), os.getppid()
     path = place.socket_of(place.number)
     path.unlink(missing_ok=True)  # of a worker that was here before and had no time to
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:

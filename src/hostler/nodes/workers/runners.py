@@ -14,10 +14,10 @@ from ...agent import Resources, machine_resources
 from ...config import AgentConfig
 from ...errors import ConfigError
 from ...front import open_listeners, parse_bind
-from ..lifetime import Life
+from ..lifetime import NodeLifetime
 from ..settings import Settings, own_address
 from .peers import RunnerPart, part_of
-from .supervisor import Crew, Supervisor, Told
+from .supervisor import Supervisor, Told, WorkerGroup
 
 MAX_PORT = 65_535
 TRIES = 10
@@ -32,15 +32,15 @@ class RunnersNode:
     http_bind: str | None
     count: int
 
-    async def __call__(self, life: Life) -> None:
+    async def __call__(self, life: NodeLifetime) -> None:
         total = machine_resources(AgentConfig.from_env(self.settings.env))
         async with open_ports(self.settings.bind, self.count) as binds:
-            crew = RunnerCrew(binds, self.http_bind, total)
+            crew = RunnerWorkers(binds, self.http_bind, total)
             await Supervisor(settings=self.settings, count=self.count, crew=crew)(life)
 
 
 @attrs.define
-class RunnerCrew(Crew):
+class RunnerWorkers(WorkerGroup):
     """Load balancers know each as a runner of its own: by its hot containers and its load.
 
     So nothing listens in the place of one that has ended: what it would have got goes to the

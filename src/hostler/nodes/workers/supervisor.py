@@ -20,7 +20,7 @@ import trio
 
 from ...errors import HostlerError
 from ...front import address_of, open_listeners, open_shared_listeners, refuse_clients
-from ..lifetime import AT_ONCE, DRAIN, Life
+from ..lifetime import AT_ONCE, DRAIN, NodeLifetime
 from ..settings import Settings
 from .peers import VARIABLE, Place, RunnerPart
 
@@ -70,7 +70,7 @@ class Worker:
 
 @asynccontextmanager
 async def open_worker(
-    number: int, count: int, listeners: tuple[int, ...], folder: str, crew: Crew
+    number: int, count: int, listeners: tuple[int, ...], folder: str, crew: WorkerGroup
 ) -> AsyncIterator[Worker]:
     """Start this very command once more, as worker ``number``. Ended with the block, if it still
     runs then: at once, for it is to be told to drain before."""
@@ -113,7 +113,7 @@ Told = Mapping[str, Any]
 """The document with which a worker says that it is ready."""
 
 
-class Crew(ABC):
+class WorkerGroup(ABC):
     """One kind of node. Times are seconds."""
 
     node: str
@@ -145,7 +145,7 @@ class Crew(ABC):
 
 
 @attrs.frozen
-class LBCrew(Crew):
+class LBWorkers(WorkerGroup):
     """Load balancers on one port."""
 
     bind: str
@@ -193,12 +193,12 @@ class Supervisor:
 
     settings: Settings
     count: int
-    crew: Crew
+    crew: WorkerGroup
     _workers: dict[int, Worker] = attrs.field(factory=dict[int, Worker], init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _codes: set[int] = attrs.field(factory=set[int], init=False)
 
-    async def __call__(self, life: Life) -> None:
+    async def __call__(self, life: NodeLifetime) -> None:
         addresses = await self._addresses()
         with (
             tempfile.TemporaryDirectory(prefix="hostler.") as folder,

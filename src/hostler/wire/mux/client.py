@@ -20,30 +20,30 @@ from ..codec import messages as codec
 from ..codec.fast import decode_runner
 from ..codec.messages import data_parts
 from ..connection import MAX_STREAMS
-from ..connection_pool import ConnectionPool, Slot, decoded, open_stream
+from ..connection_pool import ConnectionPool, ConnectionSlot, decoded, open_stream
 from ..status import (
     OK,
     UNAVAILABLE,
-    Broken,
     HeaderList,
-    PeerDone,
+    PeerFinished,
     StreamBroken,
+    StreamEnd,
     bad_response,
     status_of_end,
 )
 from .envelope import Envelope
-from .stream import CALL_WINDOW, SharedCall, SharedStream
+from .stream import CALL_WINDOW, MuxCall, MuxStream
 
 log = structlog.get_logger(__name__)
 
 _CANCEL = ErrorCodes.CANCEL
 
 
-class ClientStream(SharedStream):
+class MuxClientStream(MuxStream):
     client_side = True
     in_turn = -1
 
-    def __init__(self, slot: Slot, headers: HeaderList, address: str) -> None:
+    def __init__(self, slot: ConnectionSlot, headers: HeaderList, address: str) -> None:
         """Synchronous; the headers go out with the first batch. Raises `NotSent`."""
         protocol = slot.protocol
         stream = open_stream(protocol, headers)
@@ -63,7 +63,7 @@ class ClientStream(SharedStream):
         stream = self._stream
         if not stream.response_is_good:
             if bad := bad_response(dict(stream.headers or ())):
-                raise StreamBroken(Broken(*bad))
+                raise StreamBroken(StreamEnd(*bad))
             stream.response_is_good = True
 
     def _ended(self) -> None:
@@ -71,7 +71,7 @@ class ClientStream(SharedStream):
         status, text = status_of_end(headers, trailers)
         if status == OK:
             status, text = UNAVAILABLE, "the runner ended the stream of the call"
-        self.fail(Broken(status, text))
+        self.fail(StreamEnd(status, text))
 
     def _failed(self) -> None:
         stream, slot = self._stream, self._slot
@@ -84,14 +84,14 @@ class ClientStream(SharedStream):
         self._unregister()
 
 
-class SharedEngagement(BegunEngagement):
+class MuxEngagement(BegunEngagement):
     """A call on a shared stream. It begins with the first frames that are handed over."""
 
     def __init__(
         self,
         pool: ConnectionPool,
-        slot: Slot,
-        shared: SharedStream,
+        slot: ConnectionSlot,
+        shared: MuxStream,
         request_id: str,
         deadline: float,
     ) -> None:
@@ -101,7 +101,7 @@ class SharedEngagement(BegunEngagement):
         self._slot = slot
         self._shared = shared
         shared.engagements += 1
-        self._call = SharedCall(shared, request_id=request_id, deadline=deadline)
+        self._call = MuxCall(shared, request_id=request_id, deadline=deadline)
 
     def begin(self, frames: Sequence[bytes]) -> None:
         """Have ``frames`` sent in this turn of the scheduler. For a stream that `takes_now`."""
@@ -116,7 +116,7 @@ class SharedEngagement(BegunEngagement):
             await self._call.hand_over(frames, on_sent)
         except StreamBroken as error:
             raise NotSent(f"runner {self._address}: {error}") from error
-        except PeerDone:
+        except PeerFinished:
             pass  # with a status, which receive() reports
 
     def leave(self) -> None:
@@ -131,13 +131,13 @@ class SharedEngagement(BegunEngagement):
 
     def cut(self) -> None:
         self._call.reset(_CANCEL)
-        self._call.break_off(Broken(UNAVAILABLE, "the attempt was cut off"))
+        self._call.break_off(StreamEnd(UNAVAILABLE, "the attempt was cut off"))
 
     async def send(self, frame: Data) -> None:
         try:
             for part in data_parts(frame):
                 await self._call.send((part,))
-        except (StreamBroken, PeerDone) as error:
+        except (StreamBroken, PeerFinished) as error:
             raise EngagementEnded(str(error)) from error
 
     async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:

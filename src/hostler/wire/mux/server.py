@@ -18,7 +18,7 @@ import structlog
 import trio
 from h2.errors import ErrorCodes
 
-from ..._concurrency.alarm import Deadlines
+from ..._concurrency.alarm import SharedTimer
 from ...errors import ProtocolError
 from ...protocol import (
     ClientFrame,
@@ -32,11 +32,11 @@ from ..codec import messages as codec
 from ..codec.fast import decode_client
 from ..codec.messages import data_parts
 from ..connection import WireStream
-from ..http2 import END_EARNS, SMALL, Flood, ServerH2
-from ..serving import DEADLINE_PASSED, OK_STATUS, SHUTTING_DOWN, Serving, decode, outcome_of
-from ..status import RESPONSE_HEADERS, Broken, PeerDone, StreamBroken, too_large
+from ..http2 import END_EARNS, SMALL, Flooded, ServerH2
+from ..serving import DEADLINE_PASSED, OK_STATUS, SHUTTING_DOWN, ServerContext, decode, outcome_of
+from ..status import RESPONSE_HEADERS, PeerFinished, StreamBroken, StreamEnd, too_large
 from .envelope import OK_END, CallEnd, Envelope
-from .stream import CALL_WINDOW, MAX_FRAME, SharedCall, SharedStream
+from .stream import CALL_WINDOW, MAX_FRAME, MuxCall, MuxStream
 
 log = structlog.get_logger(__name__)
 
@@ -45,7 +45,7 @@ LATE_SECONDS = 1.0
 It closes the connection before, once it has heard of the ends of all its calls."""
 
 
-async def serve_shared(serving: Serving, stream: WireStream, peer: str, client: str) -> None:
+async def serve_shared(serving: ServerContext, stream: WireStream, peer: str, client: str) -> None:
     """Serve ``EngageMany`` until the client half-closes it and its calls have ended.
 
     Trio-flavoured. Raises `GRPCStatus` if the client breaks the protocol. The calls are children
@@ -58,7 +58,7 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str, client: 
         async with trio.open_nursery() as timing:
             timing.start_soon(shared.deadlines.watch)
             async with trio.open_nursery() as nursery:
-                workers = Workers(nursery)
+                workers = TaskPool(nursery)
                 shared.open(workers)
                 try:
                     await shared.half_closed.wait()
@@ -76,27 +76,27 @@ async def serve_shared(serving: Serving, stream: WireStream, peer: str, client: 
         raise GRPCStatus(shared.failure.status, shared.failure.text)
 
 
-class _ServerStream(SharedStream):
+class _ServerStream(MuxStream):
     client_side = False
     in_turn = 16
     """A millisecond's work or two, if each begins a call."""
 
-    def __init__(self, serving: Serving, stream: WireStream, peer: str, client: str) -> None:
+    def __init__(self, serving: ServerContext, stream: WireStream, peer: str, client: str) -> None:
         super().__init__(stream, peer, max_unread=serving.shared_calls * CALL_WINDOW)
         self.half_closed = trio.Event()
         """By the client; or the stream is lost."""
         self.refusing = False
         """Nobody serves calls that come from now on."""
-        self.failure: Broken | None = None
-        self.deadlines = Deadlines(self.calls.values)
+        self.failure: StreamEnd | None = None
+        self.deadlines = SharedTimer(self.calls.values)
         self._client = client
         self._connection = connection = stream.connection
         assert isinstance(connection.h2, ServerH2)
         self._h2 = connection.h2
         self._serving = serving
-        self._workers: Workers | None = None
+        self._workers: TaskPool | None = None
 
-    def open(self, workers: Workers) -> None:
+    def open(self, workers: TaskPool) -> None:
         """From now on calls are served; those that came earlier are, too."""
         self._workers = workers
         self._stream.start_response(RESPONSE_HEADERS)
@@ -128,7 +128,7 @@ class _ServerStream(SharedStream):
         deadline = math.inf
         if envelope.timeout_ms:
             deadline = trio.current_time() + envelope.timeout_ms / 1000
-        call = SharedCall(
+        call = MuxCall(
             self, number=envelope.call, request_id=envelope.request_id, deadline=deadline
         )
         limit = self._serving.shared_calls
@@ -155,7 +155,7 @@ class _ServerStream(SharedStream):
     def _check_response(self) -> None:
         """What a client sends is no response."""
 
-    def fail(self, broken: Broken) -> None:
+    def fail(self, broken: StreamEnd) -> None:
         self.failure = self.failure or broken
         super().fail(broken)
 
@@ -164,7 +164,7 @@ class _ServerStream(SharedStream):
         if self._workers is not None:
             self._workers.cancel()
 
-    async def _serve(self, call: SharedCall, scope: trio.CancelScope) -> None:
+    async def _serve(self, call: MuxCall, scope: trio.CancelScope) -> None:
         """One call, as `serve_stream` does it for a stream. Cancelled by ``scope``."""
         if call.broken:  # before its turn came
             self._note_reset(call)
@@ -173,13 +173,13 @@ class _ServerStream(SharedStream):
         call.on_broken = scope.cancel
         if call.expired:
             scope.cancel()
-        engagement = _Engagement(call, self.peer, self._client)
+        engagement = _MuxEngagement(call, self.peer, self._client)
         status: tuple[int, str] | None = None
         try:
             engage = partial(self._serving.service.engage, engagement)
             status = await outcome_of(engage, self.peer)
             if not call.covered:
-                with contextlib.suppress(StreamBroken, PeerDone):
+                with contextlib.suppress(StreamBroken, PeerFinished):
                     await call.flush()
         except BaseException:  # a cancellation
             if call.expired and not call.broken:
@@ -197,20 +197,20 @@ class _ServerStream(SharedStream):
                 self._h2.earned += END_EARNS
             call.leave()
 
-    def _note_reset(self, call: SharedCall) -> None:
+    def _note_reset(self, call: MuxCall) -> None:
         if self._connection.is_closing():
             return
         try:
             self._connection.note_reset(call.opened_at, begun=True)
-        except Flood as flood:
+        except Flooded as flood:
             self._connection.cut(str(flood))
 
 
-class _Engagement(ServerEngagement):
+class _MuxEngagement(ServerEngagement):
     named = True
     """Nobody else's load balancers share streams."""
 
-    def __init__(self, call: SharedCall, peer: str, client: str) -> None:
+    def __init__(self, call: MuxCall, peer: str, client: str) -> None:
         self._call = call
         self.request_id = call.request_id
         self.peer = peer
@@ -245,7 +245,7 @@ class _Engagement(ServerEngagement):
             return
         try:
             await self._call.send(parts)
-        except (StreamBroken, PeerDone) as error:
+        except (StreamBroken, PeerFinished) as error:
             raise EngagementEnded(str(error)) from error
 
 
@@ -264,7 +264,7 @@ Job = Callable[[trio.CancelScope], Awaitable[None]]
 returned: the next one may run there."""
 
 
-class Workers:
+class TaskPool:
     """Runs jobs in ``nursery`` as its own ``start_soon`` does, but in tasks that are done with
     others. Each has a copy of the context of whoever starts it, as a task of its own would have.
     """
@@ -303,7 +303,7 @@ class _Worker:
         self._job: Job | None = job
         self._task: trio.lowlevel.Task
 
-    async def run(self, workers: Workers) -> None:
+    async def run(self, workers: TaskPool) -> None:
         self._task = trio.lowlevel.current_task()
         while self._job is not None or workers.keeps_another():
             with trio.CancelScope() as scope:
@@ -317,7 +317,7 @@ class _Worker:
         job, self._job = self._job, None  # what is done must not be kept
         return job
 
-    async def _next(self, workers: Workers) -> bool:
+    async def _next(self, workers: TaskPool) -> bool:
         """Wait for a job; whether there is one."""
         if workers.keeps_another():
             self._idle.append(self)

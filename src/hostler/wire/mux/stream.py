@@ -25,19 +25,19 @@ import structlog
 import trio
 from h2.errors import ErrorCodes
 
-from ..._concurrency.signal import Change
+from ..._concurrency.signal import Signal
 from ..buffers import PREFIX
 from ..codec.messages import CodecError
 from ..connection import WireStream
-from ..http2 import Flood
+from ..http2 import Flooded
 from ..status import (
     INTERNAL,
     MAX_MESSAGE,
     RESOURCE_EXHAUSTED,
     UNDECODABLE,
-    Broken,
-    PeerDone,
+    PeerFinished,
     StreamBroken,
+    StreamEnd,
     broken_by_reset,
 )
 from .envelope import CallEnd, Envelope, decode_batch, encode
@@ -59,7 +59,7 @@ MAX_FRAME = MAX_MESSAGE - 2 * BATCH
 """Bytes of a frame, so that a batch with it is a message that peers take."""
 
 
-class SharedStream(ABC):
+class MuxStream(ABC):
     """One end of a stream that carries many calls. All methods are synchronous."""
 
     client_side: bool
@@ -67,7 +67,7 @@ class SharedStream(ABC):
     """Envelopes that are read before others have their turn; negative = all that have come."""
 
     def __init__(self, stream: WireStream, peer: str, *, max_unread: int) -> None:
-        self.calls: dict[int, SharedCall] = {}
+        self.calls: dict[int, MuxCall] = {}
         """Those that have begun and are not over, by their number."""
         self.unread = 0
         """Bytes that came for calls and were not read yet."""
@@ -79,7 +79,7 @@ class SharedStream(ABC):
         self._stream = stream
         self.peer = peer
         self._max_unread = max_unread
-        self._ready: deque[SharedCall] = deque()
+        self._ready: deque[MuxCall] = deque()
         self._scheduled = False
         self._last_number = 0
         self._half_closed = False
@@ -116,7 +116,7 @@ class SharedStream(ABC):
 
     # --- sending ---
 
-    def queue(self, call: SharedCall, *, now: bool = False) -> None:
+    def queue(self, call: MuxCall, *, now: bool = False) -> None:
         """Have ``call`` asked for what it has to say at the end of this turn; with ``now``, at
         once if no other calls could have to say something then, or enough of them do already."""
         if call.queued or self.over:
@@ -176,7 +176,7 @@ class SharedStream(ABC):
         self._last_number += 1
         return self._last_number
 
-    def forget(self, call: SharedCall) -> None:
+    def forget(self, call: MuxCall) -> None:
         """Nobody waits for ``call`` any more, and the other end has been told all."""
         call.discard()
         self.calls.pop(call.number, None)
@@ -207,10 +207,10 @@ class SharedStream(ABC):
                 self._undealt = iter(decode_batch(message))
         except CodecError as error:
             log.warning("undecodable message", peer=self.peer, reason=str(error))
-            self.fail(Broken(INTERNAL, UNDECODABLE))
+            self.fail(StreamEnd(INTERNAL, UNDECODABLE))
         except StreamBroken as error:
             self.fail(error.broken)
-        except Flood as flood:
+        except Flooded as flood:
             stream.connection.cut(str(flood))
         if self.over:
             return
@@ -235,9 +235,9 @@ class SharedStream(ABC):
     def too_much(self, text: str) -> StreamBroken:
         """What ends a stream whose peer keeps no limit."""
         log.warning("peer sends too much", peer=self.peer, reason=text)
-        return StreamBroken(Broken(RESOURCE_EXHAUSTED, text))
+        return StreamBroken(StreamEnd(RESOURCE_EXHAUSTED, text))
 
-    def fail(self, broken: Broken) -> None:
+    def fail(self, broken: StreamEnd) -> None:
         """The stream is over, and all its calls with it. Idempotent."""
         if self.over:
             return
@@ -271,12 +271,12 @@ _STEPS = 8
 """Frames that a task may receive before the others get their turn."""
 
 
-class SharedCall:
+class MuxCall:
     """One task may receive while another one sends; not two of a kind."""
 
     expired = False
     """Its deadline has passed, of which this end was to take note."""
-    broken: Broken | None = None
+    broken: StreamEnd | None = None
     ended: CallEnd | None = None
     """How the peer ended the call, or said that it sends no more."""
     taken = False
@@ -307,13 +307,13 @@ class SharedCall:
     """Nothing can be sent any more: the end or a reset is on its way, or sent."""
     _receiver: trio.lowlevel.Task | None = None
     """The task in `receive`."""
-    _progress: Change | None = None
+    _progress: Signal | None = None
     """For whoever waits to send more."""
     _steps = 0
 
     def __init__(
         self,
-        shared: SharedStream,
+        shared: MuxStream,
         *,
         number: int = 0,
         request_id: str = "",
@@ -341,7 +341,7 @@ class SharedCall:
         for frame in envelope.frames:
             if allowed <= 0:
                 self.reset(ErrorCodes.FLOW_CONTROL_ERROR)
-                self.break_off(Broken(INTERNAL, "the peer sent more than it had credit for"))
+                self.break_off(StreamEnd(INTERNAL, "the peer sent more than it had credit for"))
                 break
             allowed -= len(frame) + FRAME_COST
             self._inbox.append(frame)
@@ -368,7 +368,7 @@ class SharedCall:
             self._wake_receiver()
             self._wake()
 
-    def break_off(self, broken: Broken) -> None:
+    def break_off(self, broken: StreamEnd) -> None:
         """End the call here; everybody who waits for it learns why. The first reason stays."""
         if self.broken is None and not self._peer_finished():
             self.broken = broken
@@ -455,7 +455,7 @@ class SharedCall:
 
     def put(self, frames: Sequence[bytes], *, flush: bool = True, now: bool = False) -> None:
         """Queue encoded frames. Synchronous, never blocks. Without ``flush`` they may wait for
-        what comes next on this call; ``now`` as for `SharedStream.queue`."""
+        what comes next on this call; ``now`` as for `MuxStream.queue`."""
         if self._done:
             return
         self._outbox.extend(frames)
@@ -468,9 +468,8 @@ class SharedCall:
     async def send(self, frames: Sequence[bytes]) -> None:
         """Queue ``frames`` and wait until they were handed to the transport.
 
-        Trio-flavoured. Raises `StreamBroken` or `PeerDone`. When it is cancelled, what was queued
-        is still sent, and the next one waits for it: leftovers can't pile up.
-        """
+        Trio-flavoured. Raises `StreamBroken` or `PeerFinished`. When it is cancelled, what was
+        queued is still sent, and the next one waits for it: leftovers can't pile up."""
         self.check_writable()
         while self._outbox:
             await self._wait_progress()
@@ -497,9 +496,8 @@ class SharedCall:
         """Queue ``frames`` when nothing else is queued, and wait until the first was handed to the
         transport. ``on_sent`` is called at that moment.
 
-        Trio-flavoured. Raises `StreamBroken` or `PeerDone` if it never comes. When it is cancelled
-        before, nothing is sent. (And not after: who waits has been told then.)
-        """
+        Trio-flavoured. Raises `StreamBroken` or `PeerFinished` if it never comes. When it is
+        cancelled before, nothing is sent. (And not after: who waits has been told then.)"""
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_writable()
         self._on_sent = on_sent
@@ -533,15 +531,15 @@ class SharedCall:
     async def _wait_progress(self) -> None:
         self.check_writable()
         if self._progress is None:
-            self._progress = Change()
+            self._progress = Signal()
         await self._progress.wait()
 
     def check_writable(self) -> None:
-        """Raises `StreamBroken` or `PeerDone` if nothing can be sent any more."""
+        """Raises `StreamBroken` or `PeerFinished` if nothing can be sent any more."""
         if self.broken:
             raise StreamBroken(self.broken)
         if self._peer_finished():
-            raise PeerDone("the peer has ended the call")
+            raise PeerFinished("the peer has ended the call")
 
     def finish(self, end: CallEnd) -> None:
         """End the call from the runner's side, behind what is queued; a call whose reader left
