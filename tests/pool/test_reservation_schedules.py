@@ -41,7 +41,7 @@ METRICS = fresh_metrics()
 
 class RandomOrder(SweepPlacer):
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterable[Runner]:
-        return self._rng.sample(runners, len(runners))
+        return self.rng.sample(runners, len(runners))
 
 
 @attrs.define

@@ -59,7 +59,7 @@ class SweepPlacer(Placer, LoadListener):
     ) -> None:
         self._config = config or PlacerConfig()
         self._metrics = metrics or default_metrics()
-        self._rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
+        self.rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
         self._rooms: dict[int, WaitingRoom] = {}
         self._left: tuple[RunnerPool, WaitingRoom] | None = None
         """The room that all calls have left last: the next one most often comes back to it."""
@@ -173,7 +173,7 @@ class SweepPlacer(Placer, LoadListener):
             probes = self._probes(room, now)
         gentle = now < placement.gentle_until
         if tried is None and self._all_full(need, runners, now, gentle=gentle):
-            return self._unheld(self._rng.sample(runners, min(probes, len(runners))), now)
+            return self._unheld(self.rng.sample(runners, min(probes, len(runners))), now)
 
         begins = True
 
@@ -260,7 +260,7 @@ class SweepPlacer(Placer, LoadListener):
     def _make_ladder(self) -> RetryBackoff:
         config = self._config
         return RetryBackoff(
-            config.retry_all_delay, config.retry_max_delay, lambda: self._rng.uniform(*JITTER)
+            config.retry_all_delay, config.retry_max_delay, lambda: self.rng.uniform(*JITTER)
         )
 
 

@@ -21,7 +21,7 @@ class NaivePlacer(SweepPlacer):
     """Starts each sweep at a random runner, and goes round."""
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        return ring(runners, self._rng.randrange(len(runners)) if runners else 0)
+        return ring(runners, self.rng.randrange(len(runners)) if runners else 0)
 
 
 class ConsistentHashPlacer(SweepPlacer):
@@ -46,7 +46,7 @@ class LeastLoadedPlacer(SweepPlacer):
         def load(runner: Runner) -> float:
             return self.loads.load(runner.address, need, now)
 
-        return better_of_two(runners, load, self._rng)
+        return better_of_two(runners, load, self.rng)
 
 
 class BoundedPlacer(SweepPlacer):
@@ -127,7 +127,7 @@ class WarmPlacer(BoundedPlacer):
         # These are nearly always enough, however many runners there are.
         near = fleet.near(key)
         yield filter(takes, near)
-        addresses = self.loads.spare(need, MAX_SPARE, self._rng, gentle=gentle)
+        addresses = self.loads.spare(need, MAX_SPARE, self.rng, gentle=gentle)
         spare = tuple(filter(None, map(fleet.find, addresses)))
         yield filter(takes, spare)
         # Where much is idle, what is evicted is needed least.

@@ -11,14 +11,10 @@ Increase Hit Rates", IEEE/ACM Transactions on Networking 6(1), 1998). So the ord
 the history of the pool don't matter: load balancers that know the same runners agree, and a runner
 that comes or goes moves only the functions that it has, about one in n.
 
-Consistent hashing: which runner of a list a function belongs to.
-
-`siphash24` is SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast short-input PRF", 2012),
-`jump_hash` is the jump consistent hash (Lamping and Veach, "A Fast, Minimal Memory, Consistent
-Hash Algorithm", 2014, https://arxiv.org/abs/1406.2294). Fn's placer uses both with the same key,
-but its step formula is wrong, so that it never chooses the second runner; this one is the paper's.
-Our placers start from the same hash and order by rendezvous (`hostler.pool`), for which runners may
-come and go anywhere in the list. Placement is private to each LB: no peer depends on it.
+The hash of a function is `siphash24`, SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast
+short-input PRF", 2012), with Fn's key. Fn's placer goes on with a jump hash, whose step formula is
+wrong in Fn, so that it never chooses the second runner. Placement is private to each load balancer:
+no peer depends on it.
 """
 
 from __future__ import annotations
@@ -120,7 +116,6 @@ FN_HASH_KEY = (0, 0x4C617279426F6174)
 
 _MASK64 = 2**64 - 1
 
-_LCG = 2862933555777941757
 """Multiplier of the paper's linear congruential generator."""
 
 
@@ -165,33 +160,11 @@ def fn_hash(fn_id: str) -> int:
     return siphash24(fn_id.encode(), *FN_HASH_KEY)
 
 
-def jump_hash(key: int, buckets: int) -> int:
-    """The bucket, from 0 to ``buckets`` - 1, of a 64-bit ``key``.
-
-    Going from n to n + 1 buckets moves 1 / (n + 1) of the keys, all to the new bucket. Takes
-    O(log ``buckets``) steps. Raises `ValueError` if ``buckets`` is under 1.
-
-    No placer of ours uses it: it is for placers of your own over lists that change at the end only.
-    """
-    if buckets < 1:
-        raise ValueError(f"needs at least one bucket, not {buckets}")
-    key &= _MASK64
-    bucket, following = -1, 0
-    while following < buckets:
-        bucket = following
-        key = key * _LCG + 1 & _MASK64
-        following = int((bucket + 1) * (2**31 / ((key >> 33) + 1)))
-    return bucket
-
-
-_MASK = 2**64 - 1
-
-
 def mix64(value: int) -> int:
     """A bijection of 64-bit numbers in which each bit depends on all: the finalizer of splitmix64
     (Steele, Lea and Flood, "Fast Splittable Pseudorandom Number Generators", 2014)."""
-    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK
-    value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK
+    value = (value ^ value >> 30) * 0xBF58476D1CE4E5B9 & _MASK64
+    value = (value ^ value >> 27) * 0x94D049BB133111EB & _MASK64
     return value ^ value >> 31
 
 

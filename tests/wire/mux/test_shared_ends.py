@@ -200,7 +200,7 @@ async def test_a_runner_that_ends_the_stream_gets_plain_calls(
             await settle(lambda: service.running, 1)
             shared = pair.client._pool._slots[0].shared
             assert shared is not None
-            shared._stream.reset_received(int(ErrorCodes.ENHANCE_YOUR_CALM))
+            shared.stream.reset_received(int(ErrorCodes.ENHANCE_YOUR_CALM))
             with pytest.raises(EngagementFailed, match="ENHANCE_YOUR_CALM") as info:
                 await engagement.receive()
             assert info.value.status == 8

@@ -113,7 +113,7 @@ async def test_no_more_calls_are_handed_over_than_the_window_has_room_for() -> N
         await call(pair.client)
         shared = pair.client._pool._slots[0].shared
         assert shared is not None
-        stream = shared._stream
+        stream = shared.stream
         used = STREAM_WINDOW - stream.connection.h2.window(stream.known_id)
         await _set_window(pair, used)
 
@@ -142,7 +142,7 @@ async def test_a_call_is_not_handed_over_into_a_window_that_was_taken_back() -> 
         shared = pair.client._pool._slots[0].shared
         assert shared is not None
         await _set_window(pair, 10)
-        stream = shared._stream
+        stream = shared.stream
         assert stream.connection.h2.window(stream.known_id) < 0
         assert stream.room() == 0
 

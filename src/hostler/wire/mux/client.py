@@ -53,28 +53,28 @@ class MuxClientStream(MuxStream):
         super().__init__(stream, address, max_unread=limit * CALL_WINDOW)
 
     def _unknown(self, envelope: Envelope) -> None:
-        if envelope.call > self._last_number:
+        if envelope.call > self.last_number:
             raise codec.CodecError(f"call {envelope.call} has never begun")
 
     def note_late(self, envelope: Envelope) -> None:
         """Runners waste nobody's time."""
 
     def _check_response(self) -> None:
-        stream = self._stream
+        stream = self.stream
         if not stream.response_is_good:
             if bad := bad_response(dict(stream.headers or ())):
                 raise StreamBroken(StreamEnd(*bad))
             stream.response_is_good = True
 
     def _ended(self) -> None:
-        headers, trailers = dict(self._stream.headers or ()), dict(self._stream.trailers or ())
+        headers, trailers = dict(self.stream.headers or ()), dict(self.stream.trailers or ())
         status, text = status_of_end(headers, trailers)
         if status == OK:
             status, text = UNAVAILABLE, "the runner ended the stream of the call"
         self.fail(StreamEnd(status, text))
 
     def _failed(self) -> None:
-        stream, slot = self._stream, self._slot
+        stream, slot = self.stream, self._slot
         slot.shared = None
         if slot.protocol.usable:
             # It announced what it does not do. Calls of this connection get streams of their own.

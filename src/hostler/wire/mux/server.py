@@ -99,8 +99,8 @@ class _ServerStream(MuxStream):
     def open(self, workers: TaskPool) -> None:
         """From now on calls are served; those that came earlier are, too."""
         self._workers = workers
-        self._stream.start_response(RESPONSE_HEADERS)
-        self._on_input()
+        self.stream.start_response(RESPONSE_HEADERS)
+        self.on_input()
 
     def close(self) -> None:
         """Hand over what the calls had to say last."""
@@ -121,10 +121,10 @@ class _ServerStream(MuxStream):
             self._h2.note_useless()
 
     def _unknown(self, envelope: Envelope) -> None:
-        if envelope.call <= self._last_number or envelope.reset:
+        if envelope.call <= self.last_number or envelope.reset:
             self.note_late(envelope)
             return
-        self._last_number = envelope.call
+        self.last_number = envelope.call
         deadline = math.inf
         if envelope.timeout_ms:
             deadline = trio.current_time() + envelope.timeout_ms / 1000

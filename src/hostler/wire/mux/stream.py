@@ -76,19 +76,19 @@ class MuxStream(ABC):
         self.over = False
         self.engagements = 0
         """Of a load balancer: those that have not been left."""
-        self._stream = stream
+        self.stream = stream
         self.peer = peer
         self._max_unread = max_unread
         self._ready: deque[MuxCall] = deque()
         self._scheduled = False
-        self._last_number = 0
+        self.last_number = 0
         self._half_closed = False
         self._undealt: Iterator[Envelope] = iter(())
         """Of the batch that is read."""
         self._left_in_turn = self.in_turn
         self.waits_turn = False
         """There may be more to read, after others."""
-        stream.on_input = self._on_input
+        stream.on_input = self.on_input
         stream.on_room = self._flush
 
     # --- what is different at the ends ---
@@ -127,18 +127,18 @@ class MuxStream(ABC):
             self._flush()
         elif not self._scheduled:
             self._scheduled = True
-            self._stream.connection.call_soon(self._flush)
+            self.stream.connection.call_soon(self._flush)
 
     def takes_now(self, size: int) -> bool:
         """Whether frames of ``size`` bytes that a new call puts are sent in this turn, behind what
         others have put."""
         if self.over:
             return False
-        return self.pending + size + OVERHEAD * (len(self._ready) + 1) <= self._stream.room()
+        return self.pending + size + OVERHEAD * (len(self._ready) + 1) <= self.stream.room()
 
     def _flush(self) -> None:
         self._scheduled = False
-        while self._ready and (room := self._stream.room()):
+        while self._ready and (room := self.stream.room()):
             self._send_batch(room)
 
     def flush_all(self) -> None:
@@ -166,15 +166,15 @@ class MuxStream(ABC):
                 self._ready.append(call)
         if taken:
             parts[0] = PREFIX.pack(0, size)
-            self._stream.put(b"".join(parts))
+            self.stream.put(b"".join(parts))
         for call in taken:
             call.sent()
             if not call.attended and call.is_over:
                 self.forget(call)
 
     def _next_number(self) -> int:
-        self._last_number += 1
-        return self._last_number
+        self.last_number += 1
+        return self.last_number
 
     def forget(self, call: MuxCall) -> None:
         """Nobody waits for ``call`` any more, and the other end has been told all."""
@@ -183,13 +183,13 @@ class MuxStream(ABC):
 
     # --- what comes; called by the stream ---
 
-    def _on_input(self) -> None:
+    def on_input(self) -> None:
         if not self.waits_turn:
             self.read_on()
 
     def read_on(self) -> None:
         """Deal out what is here, as much as is this stream's turn."""
-        stream, self.waits_turn = self._stream, False
+        stream, self.waits_turn = self.stream, False
         if self.over or stream.connection.is_cut:
             return
         try:
@@ -250,7 +250,7 @@ class MuxStream(ABC):
     def detach(self) -> None:
         """Nothing more is done for the stream."""
         self.over = True
-        self._stream.on_input = self._stream.on_room = None
+        self.stream.on_input = self.stream.on_room = None
 
 
 CALL_WINDOW = 256 * 1024
