@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Literal, NamedTuple
 
@@ -65,14 +65,14 @@ class LBAgent(CallAgent):
         self._drain_until = math.inf
         self.drain_report: DrainReport | None = None
         """What the drain has cost, once the agent has drained."""
-        self._means = Means(
-            pool=pool,
-            placer=placer,
-            listeners=tuple(listeners),
-            counts=self._counts,
-            bodies=bodies,
-            log=log.bind(),
+        self._pool = pool
+        self._bodies = bodies
+        self._listeners = tuple(listeners)
+        self._hears_begin = any(
+            hears(listener.before_call, CallListener.before_call) for listener in self._listeners
         )
+        self._log = log.bind()
+        """Bound, as what a module has is looked up for each line."""
 
     def __repr__(self) -> str:
         state = "closed" if self._gate.closed else "open"
@@ -98,13 +98,13 @@ class LBAgent(CallAgent):
         self._gate.admit(scope := lent or trio.CancelScope())
         try:
             if lent is not None:
-                await CallRun(self._means, call).run()
+                await CallRun(self, call).run()
                 return
             with scope:
                 if detached:
                     await self._detached.start(self._run_detached, call)
                 else:
-                    await CallRun(self._means, call).run()
+                    await CallRun(self, call).run()
                 return
         finally:
             self._gate.leave(scope)
@@ -117,7 +117,7 @@ class LBAgent(CallAgent):
         writer = call.writer = AckWriter(task_status.started)
         self._counts.detached += 1
         try:
-            await CallRun(self._means, call).run(
+            await CallRun(self, call).run(
                 seconds=self._detached_seconds(call),
                 body_limit=self._config.max_detached_body,
             )
@@ -274,32 +274,11 @@ PLACER_SECONDS = 0.05
 """Seconds for the placer to refuse a call itself whose client's time is over."""
 
 
-@attrs.frozen(kw_only=True)
-class Means:
-    """What an agent has for all its calls. ``listeners`` are told in order."""
-
-    pool: RunnerPool
-    placer: Placer
-    listeners: Sequence[CallListener]
-    counts: Counts
-    bodies: BodyBudget
-    log: structlog.typing.FilteringBoundLogger
-    """Of finished calls: bound, as what a module has is looked up for each line."""
-    hear_begin: bool = attrs.field(init=False)
-    """Whether one of the listeners wants to be told before a call."""
-
-    @hear_begin.default
-    def _default_hear_begin(self) -> bool:
-        return any(
-            hears(listener.before_call, CallListener.before_call) for listener in self.listeners
-        )
-
-
 class CallRun:
     """Runs one call once."""
 
-    def __init__(self, means: Means, call: PendingCall) -> None:
-        self._means = means
+    def __init__(self, agent: LBAgent, call: PendingCall) -> None:
+        self._agent = agent
         self._call = call
         self._kept: Body | None = None
         self._submitted_at = trio.current_time()
@@ -313,28 +292,28 @@ class CallRun:
         ``seconds`` is our own limit on a call under way. With a ``body_limit`` the body is kept
         whole before, up to so many bytes, and until the end.
         """
-        call, means = self._call, self._means
+        call, agent = self._call, self._agent
         try:
             if body_limit is not None:
                 await self._keep_body(body_limit)
             self._started_at = self._submitted_at if self._kept is None else trio.current_time()
             call.model.status = "running"
             call.model.started_at = dt.datetime.now(dt.UTC)
-            if means.hear_begin:
+            if agent._hears_begin:
                 await self._tell_before()
             else:
-                self._told = len(means.listeners)
-            means.counts.start()
+                self._told = len(agent._listeners)
+            agent._counts.start()
             try:
                 # One budget: the placer, the runner (as gRPC deadline) and the function are told it
                 if seconds < math.inf:
                     call.deadline = min(call.deadline, trio.current_time() + seconds)
                 if call.deadline == math.inf:  # as by default: a scope would be for nothing
-                    await means.placer.place_call(means.pool, call)
+                    await agent._placer.place_call(agent._pool, call)
                 else:
                     await self._place_in_time()
             finally:
-                means.counts.stop()
+                agent._counts.stop()
         except BaseException as error:
             call.not_placed = is_cancellation(error) and not call.runner_address
             await self._end(error)
@@ -346,25 +325,25 @@ class CallRun:
                 await self._kept.aclose()
 
     async def _keep_body(self, limit: float) -> None:
-        self._means.counts.enqueue()
+        self._agent._counts.enqueue()
         try:
-            self._kept = await keep_whole(self._call.body, self._means.bodies, limit)
+            self._kept = await keep_whole(self._call.body, self._agent._bodies, limit)
             self._call.body = self._kept
         finally:
-            self._means.counts.dequeue()
+            self._agent._counts.dequeue()
 
     async def _tell_before(self) -> None:
-        self._means.counts.enqueue()
+        self._agent._counts.enqueue()
         try:
-            for listener in self._means.listeners:
+            for listener in self._agent._listeners:
                 await listener.before_call(self._call)
                 self._told += 1
         finally:
-            self._means.counts.dequeue()
+            self._agent._counts.dequeue()
 
     async def _place_in_time(self) -> None:
         with trio.move_on_at(self._call.deadline + PLACER_SECONDS) as scope:
-            await self._means.placer.place_call(self._means.pool, self._call)
+            await self._agent._placer.place_call(self._agent._pool, self._call)
         if scope.cancelled_caught:  # maybe since the process stood still, while nobody had it
             raise ServiceReservationFailure if self._call.runner_address else ServerBusy
 
@@ -375,15 +354,15 @@ class CallRun:
         model.status, model.error = ending.model_status, ending.text
         self._account(ending)
         if self._told:
-            await tell_after(self._means.listeners[: self._told], self._call)
+            await tell_after(self._agent._listeners[: self._told], self._call)
 
     def _account(self, ending: Ending) -> None:
         call, timings, now = self._call, self._call.timings, trio.current_time()
         latency_ns = max(0, self._age_ns(now) - (call.user_execution_ns or 0))
-        self._means.counts.end(
+        self._agent._counts.end(
             ending.status, latency_ns, timings.scheduler_ns, timings.execution_ns
         )
-        self._means.log.info(
+        self._agent._log.info(
             "call finished",
             call_id=call.model.id,
             app_id=call.model.app_id,
