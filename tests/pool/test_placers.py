@@ -197,7 +197,7 @@ async def test_runners_that_are_lost_and_never_come_back_are_forgotten(
         pool = FakePool([FakeRunner(f"dead:{number}", script=refuse), good])
         for again in range(4):  # the order is random
             await placer.place_call(pool, make_call(f"c{number}-{again}"))
-    assert len(placer._means.tracker._troubled) <= 10
+    assert len(placer._tracker._troubled) <= 10
 
 
 async def test_a_commit_in_the_moment_of_the_timeout_is_not_tried_again(

@@ -69,16 +69,10 @@ class SweepPlacer(Placer, LoadListener):
         self._waits_for_room = True
         self.loads = LoadTracker()
         """What is known of the runners' load."""
-        tracker = AttemptTracker(self._metrics, self.loads)
-        self._means = Means(
-            config=self._config,
-            tracker=tracker,
-            trying=Attempter(tracker, self._hedging, self._config),
-            waits=self.waits,
-            at_once=self.at_once
-            if _knows_first(type(self))
-            else partial(SweepPlacer.at_once, self),
-            order=self._order_of,
+        self._tracker = AttemptTracker(self._metrics, self.loads)
+        self._attempter = Attempter(self._tracker, self._hedging, self._config)
+        self._at_once = (
+            self.at_once if _knows_first(type(self)) else partial(SweepPlacer.at_once, self)
         )
         self.fleets = RunnerSets()
         """The lists of runners that the pools have given."""
@@ -141,7 +135,7 @@ class SweepPlacer(Placer, LoadListener):
         line.policy = policy = self.loads.policies.of(need)
         line.patience = policy.patience
         placement = Placement(
-            self._means,
+            self,
             pool,
             call,
             need,
@@ -322,21 +316,6 @@ RUN_PRUDENCE = 1.5
 """Factor on the mean run time that a call's client has to have left when a runner takes it."""
 
 
-@attrs.frozen(kw_only=True)
-class Means:
-    """What a placer has for all its placements."""
-
-    config: PlacerConfig
-    tracker: AttemptTracker
-    trying: Attempter
-    waits: Callable[[RunnerCall, CallNeed, float], bool]
-    """See `SweepPlacer`."""
-    at_once: Callable[[RunnerCall, CallNeed, Sequence[Runner], float], Runner | None]
-    """See `SweepPlacer`."""
-    order: Callable[[Placement, Sequence[Runner], Runner | None], Iterable[Runner]]
-    """That of a sweep over the pool's list, beside the runner of `at_once`, which was tried."""
-
-
 class Placement(Search):
     """Places one call. Made for one `run`, in the task of the call."""
 
@@ -348,7 +327,7 @@ class Placement(Search):
 
     def __init__(
         self,
-        means: Means,
+        placer: SweepPlacer,
         pool: RunnerPool,
         call: RunnerCall,
         need: CallNeed,
@@ -360,7 +339,7 @@ class Placement(Search):
         waits_for_room: bool,
     ) -> None:
         super().__init__(call, need, room, line, now, deadline, gentle_until)
-        self._means = means
+        self._placer = placer
         self._pool = pool
         self.ticket = room.ticket()
         """The call's place in the order of arrival."""
@@ -400,13 +379,13 @@ class Placement(Search):
             if self._stood and self._is_untold and is_cancellation(error):
                 until = self.attempt_at if self.is_committed else now
                 line.client_left(until - self.arrived, ran=now - until)
-            self._means.tracker.ended(self, error, now)
+            self._placer._tracker.ended(self, error, now)
             raise
         now = self.left_at
         line.served()
         if self._stood and outcome.error is None:
             line.patience.bore(self.attempt_at - self.arrived, now)
-        self._means.tracker.ended(self, outcome.error, now)
+        self._placer._tracker.ended(self, outcome.error, now)
         if outcome.error is not None:
             raise outcome.error
 
@@ -425,7 +404,7 @@ class Placement(Search):
     def _is_for_line(self, now: float) -> bool:
         """Whether it has to wait for one of its function's containers, all of which are busy."""
         line = self.line
-        return bool(not line.full and line.ahead and self._means.waits(self.call, self.need, now))
+        return bool(not line.full and line.ahead and self._placer.waits(self.call, self.need, now))
 
     async def _turn(self) -> Turn:
         """Wait for the next turn, or raise the error of a call that gives up."""
@@ -453,7 +432,7 @@ class Placement(Search):
             if turn is not None:
                 return turn
             if waiter.refusal is not None:
-                self._means.tracker.turned_away()
+                self._placer._tracker.turned_away()
                 raise waiter.refusal
         raise self._surrender()
 
@@ -476,7 +455,7 @@ class Placement(Search):
         too late. Nobody is sent away who has waited before."""
         if self._stood:
             return
-        now, config, line = trio.current_time(), self._means.config, self.line
+        now, config, line = trio.current_time(), self._placer._config, self.line
         # A call that a runner takes too late is cut there, which costs its container.
         least = line.policy.run_seconds * RUN_PRUDENCE
         self.deadline = min(self.deadline, self.call.deadline - least)
@@ -488,7 +467,7 @@ class Placement(Search):
         too_late = now + expected * PRUDENCE > self.deadline
         too_long = self._is_untold and line.is_too_long(len(line) + 1, now)
         if crowded or too_late or too_long:
-            self._means.tracker.turned_away()
+            self._placer._tracker.turned_away()
             raise ServerBusy.after(expected or None)
         self._stood = True
         self.call.waited = line.full
@@ -496,9 +475,9 @@ class Placement(Search):
     def _surrender(self) -> Exception:
         if self.refused or not self._may_wait:
             return ServerBusy()
-        self._means.tracker.timed_out(by_request=self.deadline < self.placers_deadline)
+        self._placer._tracker.timed_out(by_request=self.deadline < self.placers_deadline)
         if self._pool_error is not None:
-            self._means.tracker.pool_failed()
+            self._placer._tracker.pool_failed()
             return self._pool_error
         return ServerBusy()
 
@@ -524,23 +503,23 @@ class Placement(Search):
 
     async def _sweep(self, now: float) -> Placed | None:
         """Try each runner once."""
-        hint, means = math.inf, self._means
+        hint, placer = math.inf, self._placer
         runners = await self._ask(now)
         if runners is None:
             return None
         now = self._asked_at
         self.sweeps += 1
         if not runners:
-            means.tracker.pool_empty()
+            placer._tracker.pool_empty()
             hint = 0.0
         # Nearly always this one takes the call.
-        runner = first = means.at_once(self.call, self.need, runners, now)
-        candidates = Candidates(lambda: means.order(self, runners, first))
+        runner = first = placer._at_once(self.call, self.need, runners, now)
+        candidates = Candidates(lambda: placer._order_of(self, runners, first))
         if runner is None:
             runner = next(candidates, None)
         inviting: Runner | None = None
         while runner is not None:
-            outcome = await means.trying.attempt(self, runner, now, candidates)
+            outcome = await placer._attempter.attempt(self, runner, now, candidates)
             if isinstance(outcome, Placed):
                 return outcome
             hint = min(hint, outcome.retry_after or 0.0)
@@ -549,16 +528,16 @@ class Placement(Search):
                 break
             if self.call.queue_seconds and self._is_for_line(now):
                 return None  # it was not refused for want of room
-            if inviting is None and means.trying.is_invited(self, runner):
+            if inviting is None and placer._attempter.is_invited(self, runner):
                 inviting = runner
             runner = next(candidates, None)
         else:
             if inviting is not None:
-                outcome = await means.trying.attempt(self, inviting, now, hot=True)
+                outcome = await placer._attempter.attempt(self, inviting, now, hot=True)
                 if isinstance(outcome, Placed):
                     return outcome
         if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
-            hint = means.config.retry_max_delay
+            hint = placer._config.retry_max_delay
         # (What was tried as a gentle call may have become another meanwhile.)
         self.line.refuse(trio.current_time(), hint, gentle=self._asked_at < self.gentle_until)
         return None
@@ -574,7 +553,7 @@ class Placement(Search):
             if runner not in runners:
                 absent |= {line}
                 return None
-            outcome = await self._means.trying.attempt(
+            outcome = await self._placer._attempter.attempt(
                 self,
                 runner,
                 self._asked_at,
@@ -614,8 +593,8 @@ class Placement(Search):
             self._pool_error = None
         except Exception as error:
             if isinstance(error, FunctionError) and error.code == USELESS:
-                self._means.tracker.pool_empty()
-                self._means.tracker.pool_failed()
+                self._placer._tracker.pool_empty()
+                self._placer._tracker.pool_failed()
                 self.line.all_turn()
                 raise
             self._pool_error = error
