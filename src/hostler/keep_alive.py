@@ -1,8 +1,7 @@
 """Keep-alive policies by name, and the fixed idle timeout.
 
 * `FixedKeepAlive`, the default: for the function's ``idle_timeout``, as Fn does
-* `PredictiveKeepAlive`: where the same memory saves most; ``predictive_keep_alive`` foretells,
-  ``predictive_keep_alive`` pays
+* `PredictiveKeepAlive` of `hostler.contrib`: where the same memory saves most
 """
 
 from __future__ import annotations
