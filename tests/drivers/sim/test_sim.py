@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
@@ -51,6 +52,7 @@ async def start(driver: SimDriver, task: ContainerTask) -> tuple[SimCookie, str]
 
 
 def fds() -> int:
+    gc.collect()  # what tests before have left is not to be closed in between
     return len(os.listdir("/proc/self/fd"))
 
 
