@@ -158,6 +158,7 @@ async def test_one_that_fails_cancels_the_block_and_tells_why() -> None:
 # --- what leaves them ------------------------------------------------------------------------
 
 
+@pytest.mark.process
 async def test_an_exception_comes_out_of_whole_nodes_as_it_is(tmp_path: Path) -> None:
     place = Place(number=0, count=1, listeners=(), ready=0, orders=0, folder=str(tmp_path))
     with pytest.raises(Mine):

@@ -35,6 +35,8 @@ from tests.functions.build import fnt_path
 from .fakes import BIG, StreamBody
 from .nodes import Node, Recorder, kill, open_node, until
 
+pytestmark = pytest.mark.process
+
 LIMIT = 60
 """Seconds after which a test has failed; a loaded machine needs one."""
 

@@ -81,6 +81,7 @@ async def test_a_nack_says_when_to_come_back_and_what_is_warm(
         assert hint.slot == digest(call)
 
 
+@pytest.mark.slow
 async def test_all_hot_containers_are_named_now_and_then(
     autojump_clock: object, tmp_path: Path
 ) -> None:

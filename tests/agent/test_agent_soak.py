@@ -56,6 +56,7 @@ def sim_fields(dice: random.Random, number: int) -> dict[str, Any]:
     return {"image": "work", "fn_id": f"fn-{function}", "idle_timeout": 1 + function % 3}
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(1200)  # of virtual time: how long it takes is the processor's business
 async def test_soak_of_calls_over_50_functions(autojump_clock: object, tmp_path: Path) -> None:
     memory: list[int] = []
@@ -117,6 +118,7 @@ def function_processes(iofs: Path) -> int:
     return found
 
 
+@pytest.mark.process
 async def test_soak_of_real_processes(tmp_path: Path) -> None:
     with trio.fail_after(60):
         async with open_process_driver(images={"fnt": [str(fnt_path())]}) as driver:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from hypothesis import given
 from hypothesis import strategies as st
@@ -180,6 +181,7 @@ def test_long_lines_are_logged_in_pieces_and_only_the_rest_is_remembered(logs: L
     assert shown(logs)[1:] == [("a", "stdout", "xy\N{REPLACEMENT CHARACTER}")]
 
 
+@pytest.mark.process
 async def test_output_of_a_real_process_belongs_to_its_call(tmp_path: Path, logs: Logs) -> None:
     """More than its pipe holds, so that the function would wait for a reader."""
     with trio.fail_after(60):

@@ -24,6 +24,8 @@ from hostler.errors import ConfigError
 
 from ..conftest import Logs
 
+pytestmark = pytest.mark.process
+
 OWNER = """
 import sys
 from hostler.agent.socket_directory import make_socket_directory

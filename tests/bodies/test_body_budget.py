@@ -241,6 +241,7 @@ def read_only_disk(tiny_disk: str) -> str:
     return tiny_disk
 
 
+@pytest.mark.process
 async def test_on_a_full_disk_a_body_is_sent_on_but_not_kept(tiny_disk: str, logs: Logs) -> None:
     before, budget = files(), budget_of(10**6, 100, 10**6, tiny_disk)
     chunks = [bytes([number]) * 3000 for number in range(6)]
@@ -257,6 +258,7 @@ async def test_on_a_full_disk_a_body_is_sent_on_but_not_kept(tiny_disk: str, log
     assert os.listdir(tiny_disk) == []
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("how", ["read-only", "gone"])
 async def test_a_disk_that_waiting_does_not_mend_is_no_reason_to_come_again(
     read_only_disk: str, logs: Logs, how: str

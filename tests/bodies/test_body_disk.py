@@ -87,6 +87,7 @@ async def until_gone(budget: BodyBudget, before: int) -> None:
     assert (budget.memory, budget.disk) == (0, 0)
 
 
+@pytest.mark.process
 async def test_a_body_is_sent_on_though_it_can_be_written_nowhere(
     volume: Volume, hasty: Hasty, logs: Logs
 ) -> None:

@@ -138,7 +138,10 @@ async def test_records_that_change(server: Server, logs: Logs) -> None:
     assert metrics.lookup_failures.value == 0
 
 
-@pytest.mark.parametrize("trouble", ["servfail", "refused", "nxdomain", "empty", "silent"])
+@pytest.mark.parametrize(
+    "trouble",
+    ["servfail", "refused", "nxdomain", "empty", pytest.param("silent", marks=pytest.mark.slow)],
+)
 async def test_the_last_good_answer_is_kept(server: Server, logs: Logs, trouble: str) -> None:
     limit = 1.0 if trouble == "silent" else 30.0
     server.set("r.test", "A", ["10.0.0.1"])

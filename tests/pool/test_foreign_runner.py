@@ -10,6 +10,7 @@ from functools import partial
 from pathlib import Path
 
 import attrs
+import pytest
 import trio
 
 from hostler import wire
@@ -18,6 +19,8 @@ from hostler.pool import GrpcRunner, WarmPlacer
 from hostler.testing import FakePool
 
 from .fakes import RecordingWriter, fresh_metrics, make_call
+
+pytestmark = pytest.mark.process
 
 ROOT = Path(__file__).resolve().parents[2]
 

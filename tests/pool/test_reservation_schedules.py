@@ -156,6 +156,7 @@ def run_all(count: int, patch: pytest.MonkeyPatch) -> Tally:
     return tally
 
 
+@pytest.mark.slow
 def test_no_call_runs_twice_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) -> None:
     counts = (METRICS.hedges, METRICS.hedges_won, METRICS.reservations_abandoned)
     before = [count.value for count in counts]
@@ -175,6 +176,7 @@ def test_the_schedules_find_a_race_with_two_winners(monkeypatch: pytest.MonkeyPa
     assert tally.duplicates
 
 
+@pytest.mark.slow
 def test_the_schedules_find_a_commit_that_is_not_reported(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

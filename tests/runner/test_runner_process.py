@@ -31,6 +31,8 @@ from tests.functions.build import fnt_path
 
 from .runners import try_call
 
+pytestmark = pytest.mark.process
+
 HOOKS = """
 from hostler.runner import Hooks
 
