@@ -148,7 +148,7 @@ def test_a_library_may_log_at_any_level_and_make_mistakes(log_level: str) -> Non
     """No line is worth an exception where it is written, which may be in the midst of a call."""
     out = io.StringIO()
     with open_logs(NodeConfig(log_level=log_level), out):
-        library = logging.getLogger("some.library")
+        library = logging.getLogger("some.package")
         library.log(25, "between info and warning")
         library.log(35, "between warning and error")
         library.log(60, "above all")

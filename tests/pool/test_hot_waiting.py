@@ -101,6 +101,30 @@ async def test_in_a_drain_calls_wait_on_for_their_busy_container(
     assert is_idle(fleet.placer)
 
 
+async def test_in_a_drain_calls_of_a_full_runner_wait_on_for_their_own_container(
+    autojump_clock: MockClock,
+) -> None:
+    """Another container was asked for and refused, but the one that is there ends its call."""
+    fleet, waits = Fleet(containers=1), list[float]()
+    await fleet.learn()
+
+    async def call(seconds: float) -> None:
+        waits.append(await fleet.place("a", seconds))
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(call, 5.0)  # as never before
+        await trio.sleep(0.01)
+        nursery.start_soon(call, 0.1)
+        await trio.sleep(3 * COLD_SECONDS)
+        fleet.placer.stop_waiting()
+        nursery.start_soon(call, 0.1)
+        with pytest.raises(ServerBusy):
+            await fleet.place("has no container", 0.1)
+        assert fleet.placer.statistics().waiting == 2
+    assert sorted(waits) == pytest.approx([0, 3.5, 5.1], abs=0.2)
+    assert is_idle(fleet.placer)
+
+
 async def test_a_placer_without_patience_starts_another(autojump_clock: MockClock) -> None:
     fleet = Fleet(NaivePlacer, containers=4)
     await fleet.learn()

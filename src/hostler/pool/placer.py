@@ -355,13 +355,15 @@ class Placement(Search):
     def stop_waiting(self) -> None:
         """Give up at once if the call waits for room, or as soon as it would have to."""
         self._waits_for_room = False
-        if self.line.full and self._waiter is not None and not self._waiter.woken:
+        if not self._may_wait and self._waiter is not None and not self._waiter.woken:
             self._waiter.wake(None)
 
     @property
     def _may_wait(self) -> bool:
-        """A busy container of its function is free in a moment, room may never be."""
-        return self._waits_for_room or not self.line.full
+        """In a drain, too, for a busy container of its function whose runs are known: it is free in
+        a moment. Room may never be."""
+        line = self.line
+        return self._waits_for_room or not line.full or bool(line.ahead and line.policy.run_seconds)
 
     async def run(self) -> None:
         """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
