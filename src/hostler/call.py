@@ -117,8 +117,16 @@ class CallListener:
     ``before_call``: the call has a slot (runner) or is about to be placed (LB); an exception
     ends the call with that exception. ``after_call``: the call is over and its model complete;
     it also runs when the call was cancelled (then shielded, with a deadline); an exception is
-    logged, the later listeners still run. `note_end` is for listeners that only take note.
+    logged, the later listeners still run. Neither is told of a call that was refused or failed
+    before its ``before_call``.
+
+    `note_submit` and `note_end` are told of every call. They are for listeners that only take
+    note: synchronous, must not block or raise, and cost little. What a listener does not override
+    costs nothing.
     """
+
+    def note_submit(self, call: PendingCall) -> None:
+        """The agent got ``call``, and has not yet looked at whether it can run."""
 
     def hears_begin(self, call: PendingCall) -> bool:
         """Whether ``before_call`` is to be awaited for ``call``, which has its costs. By default it
@@ -131,8 +139,9 @@ class CallListener:
     async def after_call(self, call: PendingCall) -> None:
         """The default does nothing, and costs nothing."""
 
-    def note_end(self, call: PendingCall) -> None:
-        """As ``after_call``, and before it, without its cost: synchronous, and must not block."""
+    def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
+        """``call`` is over; ``error`` ended it, a cancellation too. ``began``: this listener's
+        ``before_call`` let it pass. Told before any ``after_call``."""
 
 
 # --- the LB side ---------------------------------------------------------------------------
@@ -185,6 +194,7 @@ class CallDraft:
     request_id: str = ""
     deadline: float = math.inf
     disable_net: bool = False
+    fn_name: str = ""
 
 
 CallOption = Callable[[CallDraft], None]
@@ -257,6 +267,8 @@ class PendingCall(RunnerCall):
     """It was cancelled, and its agent knows that nobody had it to run."""
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
+    fn_name: str = ""
+    """For people; "" on a runner, which does not learn it."""
     on_slot: SlotHook | None = None
     """Makes the call a reservation, on a runner; set before it is submitted."""
     log: bytearray = attrs.field(factory=bytearray, repr=False)
@@ -342,6 +354,7 @@ def build_call(
         draft.deadline,
     )
     call.disable_net = draft.disable_net
+    call.fn_name = draft.fn_name
     return call
 
 
@@ -351,25 +364,45 @@ LISTENER_SECONDS = 10.0
 """Seconds for one listener's ``after_call``. It can't be cancelled, so it must have an end."""
 
 
-async def tell_after(listeners: Iterable[CallListener], call: PendingCall) -> None:
-    """Tell those who had been told of the begin of ``call``, whatever the others do, and also if
-    it was cancelled: each is shielded, and has a deadline. Raises nothing."""
-    for listener in listeners:
-        try:
-            listener.note_end(call)
-        except Exception as error:  # noqa: BLE001  (logged there)
-            _log_failure(listener, call, error)
-        # A scope costs more than the rest of this.
-        if hears(listener.after_call, CallListener.after_call):
-            await _tell(listener, call)
+class CallListeners:
+    """The listeners of one agent, in order of registration.
+
+    ``of_submit`` and the like have only those that override the method, with their places from 1
+    on. An agent keeps of each call how many listeners its begin was ``told``.
+    """
+
+    def __init__(self, listeners: Iterable[CallListener] = ()) -> None:
+        self.all = tuple(listeners)
+        self.of_submit = self._overriding("note_submit")
+        self.of_begin = self._overriding("before_call")
+        self._of_end = self._overriding("note_end")
+        self.of_after = self._overriding("after_call")
+
+    def _overriding(self, name: str) -> tuple[tuple[int, CallListener], ...]:
+        default = getattr(CallListener, name)
+        return tuple(
+            (place, listener)
+            for place, listener in enumerate(self.all, 1)
+            if getattr(getattr(listener, name), "__func__", None) is not default
+        )
+
+    def note_end(self, call: PendingCall, error: BaseException | None, *, told: int) -> None:
+        """Tell all. Raises nothing."""
+        for place, listener in self._of_end:
+            try:
+                listener.note_end(call, error, began=place <= told)
+            except Exception as failure:  # noqa: BLE001  (logged there)
+                _log_failure(listener, call, failure)
+
+    async def tell_after(self, call: PendingCall, *, told: int) -> None:
+        """Tell those that were told of the begin of ``call``, also if it was cancelled: each is
+        shielded, and has a deadline. Raises nothing."""
+        for place, listener in self.of_after:
+            if place <= told:
+                await _tell_after(listener, call)
 
 
-def hears(method: object, default: object) -> bool:
-    """Whether a listener's ``method`` is another than the ``default``, which does nothing."""
-    return getattr(method, "__func__", None) is not default
-
-
-async def _tell(listener: CallListener, call: PendingCall) -> None:
+async def _tell_after(listener: CallListener, call: PendingCall) -> None:
     deadline = trio.current_time() + LISTENER_SECONDS
     with trio.CancelScope(shield=True, deadline=deadline) as scope:
         try:

@@ -46,6 +46,7 @@ def from_http_fn_request(app: App, fn: Fn, request: CallRequest) -> CallOption:
         headers = canonical_headers(request.headers)
         host = headers.pop("Host", [""])[0]
         draft.request = request
+        draft.fn_name = fn.name
         config = {
             **app.config,
             **fn.config,

@@ -148,6 +148,19 @@ class Recording(CallListener):
         await trio.sleep(1)  # has to be possible for a cancelled call, too
 
 
+class Noting(CallListener):
+    """Hears of each call's submission and of its end, and waits for nothing."""
+
+    def __init__(self, record: list[str], name: str = "") -> None:
+        self.record, self.name = record, name
+
+    def note_submit(self, call: PendingCall) -> None:
+        self.record.append(f"{self.name} {call.model.id}")
+
+    def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
+        self.record.append(f"{self.name} {call.model.id} {error} {began}")
+
+
 async def _sleeper(request: SimRequest) -> SimResponse:
     """Answer after as many seconds as the body says; at "exit" end."""
     body = await request.read()

@@ -29,7 +29,7 @@ from hostler.errors import (
 from tests.conftest import Logs
 
 from .functions import hang
-from .nodes import Recording, open_node, until
+from .nodes import Noting, Recording, open_node, until
 
 
 async def test_listeners_run_in_order_and_see_a_complete_model(
@@ -187,3 +187,40 @@ async def test_failing_after_listener_is_logged_and_the_next_one_runs(
         await node.run()
         assert record[-1] == "after success "
         logs.expect_error("call listener failed")
+
+
+async def test_every_call_is_noted_at_its_submission_and_at_its_end(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """Those too that never get a container; a listener hears whether it was told of the begin."""
+
+    class Refuse(CallListener):
+        async def before_call(self, call: PendingCall) -> None:
+            if call.model.id == "refused":
+                raise APIError(418, "teapot")
+
+    record: list[str] = []
+    async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
+        for listener in (Noting(record, "1"), Refuse(), Noting(record, "2")):
+            node.agent.add_listener(listener)
+        await node.run(id="good")
+        assert record == ["1 good", "2 good", "1 good None True", "2 good None True"]
+        record.clear()
+        with pytest.raises(APIError, match="teapot"):
+            await node.run(id="refused")
+        assert record[2:] == ["1 refused teapot True", "2 refused teapot False"]
+        record.clear()
+        with pytest.raises(APIError):
+            await node.run("no such image", id="none")
+        assert [text.split()[-1] for text in record[2:]] == ["False", "False"]
+        record.clear()
+        node.agent.close_admission()
+        with pytest.raises(ServerBusy):
+            await node.run(id="late")
+        assert node.agent.refuse(node.call(id="shed"))
+        assert record == [
+            f"{listener} {call}{end}"
+            for call in ("late", "shed")
+            for end in ("", f" {ServerBusy()} False")
+            for listener in "12"
+        ]

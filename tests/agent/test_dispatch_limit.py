@@ -243,7 +243,7 @@ async def test_a_listener_that_does_not_want_to_hear_of_the_begin_hears_of_the_e
         async def before_call(self, call: PendingCall) -> None:
             heard.append("begin")
 
-        def note_end(self, call: PendingCall) -> None:
+        def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
             heard.append(call.model.status)
 
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:

@@ -34,7 +34,7 @@ from tests.conftest import Logs
 from tests.pool.bench import PlayedService
 from tests.pool.fakes import FakeRunner, Script, full, make_call
 
-from .bench import Recorder, failing, open_bench
+from .bench import Recorder, acknowledging, failing, open_bench
 
 
 def with_model(draft: CallDraft) -> None:
@@ -240,6 +240,36 @@ async def test_a_before_listener_may_refuse_and_only_told_listeners_hear_of_the_
         assert bench.agent.statistics() == LBStatistics(calls=1, errors=1)
         assert bench.runner.attempts.total() == 0
     assert record == ["1 before running", "1 after error quota"]
+
+
+async def test_every_call_is_noted_at_its_submission_and_at_its_end(
+    autojump_clock: MockClock,
+) -> None:
+    class Noting(CallListener):
+        def note_submit(self, call: PendingCall) -> None:
+            record.append("submit")
+
+        def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
+            record.append(f"{type(error).__name__} {began}")
+
+    class Refusing(CallListener):
+        async def before_call(self, call: PendingCall) -> None:
+            if call.model.id == "refused":
+                raise APIError(429, "quota")
+
+    record: list[str] = []
+    async with open_bench(acknowledging(seconds=2), listeners=(Refusing(), Noting())) as bench:
+        await bench.agent.submit(make_call(kind="detached"))
+        assert record == ["submit"]
+        await trio.sleep(3)
+        await bench.agent.submit(make_call())
+        with pytest.raises(APIError, match="quota"):
+            await bench.agent.submit(make_call("refused"))
+        bench.agent.close_admission()
+        with pytest.raises(ServerBusy):
+            await bench.agent.submit(make_call())
+    ends = ["NoneType True", "NoneType True", "APIError False", "ServerBusy False"]
+    assert record == [text for end in ends for text in ("submit", end)]
 
 
 async def test_latency_leaves_out_what_the_function_took(

@@ -2,49 +2,50 @@
 
 from __future__ import annotations
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import trio
 
+from hostler.agent import Agent
 from hostler.api import api_app
 from hostler.api_client import open_api_client
-from hostler.call import PendingCall, stopwatch
+from hostler.call import PendingCall
 from hostler.config import StoreConfig
-from hostler.errors import CallTimeout, ServerBusy
+from hostler.drivers.sim import SimHandler, SimRequest, SimResponse, open_sim_driver
+from hostler.drivers.sim import echo as echo_function
+from hostler.errors import ServerBusy
 from hostler.front import invoke_app
 from hostler.functions import open_cached_functions
+from hostler.options import from_model
 from hostler.store import open_datastore
-from hostler.tracing import traced_agent, traced_app, traced_runner
+from hostler.tracing import PlaceSpans, RunSpans, traced_app
+from tests.agent.nodes import call_model, open_node
 from tests.api._served import serving
-from tests.front._agent import TABLE, Handler, ScriptedAgent, echo
+from tests.front._agent import TABLE, ScriptedAgent
 from tests.front._asgi_client import AsgiRequest
-from tests.nodes.cluster import PlayedAgent
+from tests.lb.bench import open_bench
+from tests.pool.fakes import FakeRunner
 from tests.store.things import a_fn, an_app
 
 from .recorder import TRACE, Recorder
 
 
-class SlotAgent(PlayedAgent):
-    """Has a container after a launch of 3 s, tells the listener so, and runs ``handler``."""
+@asynccontextmanager
+async def open_traced(
+    recorder: Recorder, iofs: Path, handler: SimHandler = echo_function, **launch: float
+) -> AsyncIterator[Agent]:
+    """An agent with the image of `TABLE`'s function. ``launch``: how long its stages take."""
+    async with open_sim_driver() as driver, open_node(driver, iofs) as node:
+        driver.add_image("echo:1", handler, **launch)
+        node.agent.add_listener(RunSpans(recorder))
+        yield node.agent
 
-    def __init__(self, handler: Handler = echo, cold: bool = True) -> None:
-        super().__init__(handler)
-        self._cold = cold
 
-    async def submit(self, call: PendingCall) -> None:
-        await trio.sleep(1)
-        if self._cold:
-            with stopwatch(call.timings, "ctr_create_ns"):
-                await trio.sleep(2)
-        await self.listener.before_call(call)
-        try:
-            await super().submit(call)
-        except Exception as error:
-            call.model.error = str(error)
-            raise
-        finally:
-            await self.listener.after_call(call)
+async def sleep(request: SimRequest) -> SimResponse:
+    await trio.sleep_forever()
 
 
 async def ask(recorder: Recorder, agent: object, path: str = "/invoke/fn1", **headers: str) -> int:
@@ -95,96 +96,119 @@ async def test_failures_of_the_service_are_errors_and_those_of_clients_are_not()
     assert [span.error for span in recorder.spans] == ["", "status 503"]
 
 
-async def test_a_request_that_is_cancelled_ends_its_span() -> None:
-    async def hang(call: PendingCall) -> None:
-        await trio.sleep_forever()
-
-    recorder, agent = Recorder(), ScriptedAgent(hang)
-    with trio.move_on_after(1) as scope:
-        await ask(recorder, traced_agent(agent, recorder))
+async def test_a_request_that_is_cancelled_ends_its_span(autojump_clock: object) -> None:
+    recorder = Recorder()
+    async with open_bench(FakeRunner(seconds=5), listeners=(PlaceSpans(recorder),)) as bench:
+        with trio.move_on_after(1) as scope:
+            await ask(recorder, bench.agent)
     assert scope.cancelled_caught
-    assert [(span.name, span.error) for span in recorder.spans] == [
-        ("POST /invoke", "cancelled"),
-        ("place", "cancelled"),
-    ]
+    assert recorder.named("POST /invoke").error == recorder.named("place").error == "cancelled"
+    assert not recorder.open
+    assert recorder.named("place").attributes["fn.attempts"] == 1
+
+
+async def test_a_call_that_a_load_balancer_refuses_is_a_span() -> None:
+    recorder = Recorder()
+    async with open_bench(FakeRunner(), listeners=(PlaceSpans(recorder),)) as bench:
+        bench.agent.close_admission()
+        assert await ask(recorder, bench.agent) == 503
+    assert recorder.named("place").error == str(ServerBusy())
+    assert recorder.named("place").parent == recorder.named("POST /invoke").traceparent
 
 
 async def test_without_a_tracer_nothing_is_in_between() -> None:
-    agent, runner = ScriptedAgent(), PlayedAgent()
-    app = invoke_app(agent, TABLE)
+    app = invoke_app(ScriptedAgent(), TABLE)
     assert traced_app(app, None) is app
-    assert traced_agent(agent, None) is agent
-    assert traced_runner(runner, None) is runner
 
 
-async def test_a_cold_call_has_the_stages_of_its_launch(autojump_clock: object) -> None:
+async def test_a_cold_call_has_the_stages_of_its_launch(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     recorder = Recorder()
-    agent = SlotAgent()
-    await ask(recorder, traced_runner(agent, recorder), traceparent=TRACE)
+    heads: list[str | None] = []
+
+    async def look(request: SimRequest) -> SimResponse:
+        heads.append(request.header("traceparent"))
+        return SimResponse()
+
+    async with open_traced(recorder, tmp_path, look, pull_time=1, create_time=2) as agent:
+        await ask(recorder, agent, traceparent=TRACE)
     request, run = recorder.named("POST /invoke"), recorder.named("run")
     container, create = recorder.named("container"), recorder.named("create")
     function = recorder.named("function")
     assert run.parent == request.traceparent
     assert container.parent == function.parent == run.traceparent
-    assert create.parent == container.traceparent
+    assert create.parent == recorder.named("pull").parent == container.traceparent
     assert container.ended is not None
-    assert container.ended - container.began == 3
+    assert container.ended - container.began == pytest.approx(3, abs=0.01)
     assert create.ended is not None
-    assert (create.began - container.began, create.ended - create.began) == (1, 2)
+    assert create.began - container.began == pytest.approx(1, abs=0.01)
+    assert create.ended - create.began == pytest.approx(2, abs=0.01)
     assert container.attributes == {"fn.cold": True}
-    assert agent.calls[0].model.headers["Traceparent"] == [function.traceparent]
+    assert heads == [function.traceparent]
     assert not recorder.open
 
 
-async def test_a_hot_call_has_none(autojump_clock: object) -> None:
+async def test_a_hot_call_has_none(autojump_clock: object, tmp_path: Path) -> None:
     recorder = Recorder()
-    await ask(recorder, traced_runner(SlotAgent(cold=False), recorder))
+    async with open_traced(recorder, tmp_path) as agent:
+        await ask(Recorder(), agent)
+        recorder.spans.clear()
+        await ask(recorder, agent)
     names = [span.name for span in recorder.spans]
     assert names == ["POST /invoke", "run", "container", "function"]
     assert recorder.named("container").attributes == {"fn.cold": False}
 
 
-async def test_a_triggers_code_finds_the_functions_span(autojump_clock: object) -> None:
-    recorder, agent = Recorder(), SlotAgent()
-    await ask(recorder, traced_runner(agent, recorder), "/t/app/", traceparent=TRACE)
-    parent = [recorder.named("function").traceparent]
-    headers = agent.calls[0].model.headers
-    assert headers["Traceparent"] == headers["Fn-Http-H-Traceparent"] == parent
-
-
-async def test_an_error_of_the_function_is_on_all_that_had_it(autojump_clock: object) -> None:
-    async def fail(call: PendingCall) -> None:
-        raise CallTimeout
-
+async def test_a_triggers_code_finds_the_functions_span(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     recorder = Recorder()
-    await ask(recorder, traced_runner(SlotAgent(fail), recorder))
+    heads: list[str | None] = []
+
+    async def look(request: SimRequest) -> SimResponse:
+        heads.extend(map(request.header, ("traceparent", "fn-http-h-traceparent")))
+        return SimResponse()
+
+    async with open_traced(recorder, tmp_path, look) as agent:
+        await ask(recorder, agent, "/t/app/", traceparent=TRACE)
+    assert heads == [recorder.named("function").traceparent] * 2
+
+
+async def test_an_error_of_the_function_is_on_all_that_had_it(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    recorder = Recorder()
+    async with open_traced(recorder, tmp_path, sleep) as agent:
+        assert await ask(recorder, agent) == 504
     errors = {span.name: span.error for span in recorder.spans}
     assert errors["function"] == errors["run"] == "Timed out"
     assert errors["container"] == ""
 
 
-async def test_a_call_that_gets_no_container_has_no_function(autojump_clock: object) -> None:
-    class Full(PlayedAgent):
-        async def submit(self, call: PendingCall) -> None:
-            raise ServerBusy
-
+async def test_a_call_that_gets_no_container_has_no_function(
+    autojump_clock: object, tmp_path: Path
+) -> None:
     recorder = Recorder()
-    await ask(recorder, traced_runner(Full(), recorder))
-    errors = {span.name: span.error for span in recorder.spans}
-    assert "function" not in errors
-    assert errors["container"] == errors["run"] != ""
+    async with open_traced(recorder, tmp_path) as agent:
+        agent.close_admission()
+        assert await ask(recorder, agent) == 503
+        call = agent.get_call(from_model(call_model("echo:1")))
+        assert agent.refuse(call)
+    assert [(span.name, span.error) for span in recorder.spans[1:]] == [
+        ("run", str(ServerBusy())),
+        ("container", str(ServerBusy())),
+    ] * 2
 
 
 @pytest.mark.parametrize("seconds", [0.5, 2, 3.5])
 async def test_cancelled_anywhere_no_span_is_left_open(
-    autojump_clock: object, seconds: float
+    autojump_clock: object, tmp_path: Path, seconds: float
 ) -> None:
-    async def hang(call: PendingCall) -> None:
-        await trio.sleep_forever()
-
     recorder = Recorder()
-    with trio.move_on_after(seconds):
-        await ask(recorder, traced_runner(SlotAgent(hang), recorder))
+    async with open_traced(recorder, tmp_path, sleep, pull_time=1, create_time=2) as agent:
+        with trio.move_on_after(seconds):
+            await ask(recorder, agent)
     assert not recorder.open
     assert len(recorder.spans) >= 3
 

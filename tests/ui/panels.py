@@ -9,7 +9,9 @@ from hostler.models import Call
 from hostler.ui import Activity, Panel
 
 
-def call(fn_id: str = "f1", status: str = "success", error: str = "") -> PendingCall:
+def call(
+    fn_id: str = "f1", status: str = "success", error: str = "", fn_name: str = ""
+) -> PendingCall:
     model = Call(id="c", fn_id=fn_id, image="img", status=status, error=error)
     model.config = {"PIN": "hunter2"}
     request = CallRequest(method="POST", url="/", headers={"Key": ["hunter2"]})
@@ -19,7 +21,13 @@ def call(fn_id: str = "f1", status: str = "success", error: str = "") -> Pending
         writer=DiscardWriter(),
         request=request,
         created_ns=0,
+        fn_name=fn_name,
     )
+
+
+def note(activity: Activity, call: PendingCall) -> None:
+    """``call`` ended well."""
+    activity.note_end(call, None, began=True)
 
 
 def panel(activity: Activity) -> Panel:

@@ -12,14 +12,14 @@ from hostler.call import Timings
 from hostler.errors import APIError, ServerBusy
 from hostler.functions import FunctionTable
 from hostler.models import App, Fn
-from hostler.ui import Activity, Directory, NotedCatalog, table_lister, ui_app
+from hostler.ui import Activity, Directory, table_lister, ui_app
 from hostler.ui.activity import MAX_FUNCTIONS, RECENT_CALLS
 from hostler.ui.app import LAST_SECONDS, MAX_VIEWERS
 from hostler.ui.panel import MAX_LISTED, Listing
 from hostler.ui.seconds import KEPT_SECONDS, Second, SecondBuckets
 from tests.front._asgi_client import AsgiRequest
 
-from .panels import call, panel
+from .panels import call, note, panel
 
 APP = App(id="a1", name="shop", config={"KEY": "hunter2"})
 FN = Fn(id="f1", name="checkout", app_id="a1", image="img", config={"PIN": "hunter2"})
@@ -53,7 +53,7 @@ def test_seconds_are_forgotten() -> None:
 def test_memory_is_bounded() -> None:
     activity = Activity()
     for number in range(3 * MAX_FUNCTIONS):
-        activity.note(call(f"f{number}"))
+        note(activity, call(f"f{number}"))
     assert len(list(activity.functions())) == MAX_FUNCTIONS
     assert len(activity.recent_since(0)) == RECENT_CALLS
     assert [row.seq for row in activity.recent_since(activity.calls - 2)] == [2999, 3000]
@@ -76,9 +76,17 @@ def test_outcomes(
     status: str, text: str, error: Exception | None, outcome: str, message: str
 ) -> None:
     activity = Activity()
-    activity.note(call(status=status, error=text), error)
+    activity.note_end(call(status=status, error=text), error, began=True)
     (row,) = activity.recent_since(0)
     assert (row.outcome, row.message) == (outcome, message)
+
+
+def test_calls_that_never_began_count_only_where_clients_hear_of_them() -> None:
+    front, runner = Activity(), Activity(only_begun=True)
+    for activity in (front, runner):
+        activity.note_end(call(status="error"), ServerBusy(), began=False)
+        activity.note_end(call(status="error"), ServerBusy(), began=True)
+    assert (front.calls, runner.calls) == (2, 1)
 
 
 def test_the_stages_of_a_call_add_up() -> None:
@@ -91,7 +99,7 @@ def test_the_stages_of_a_call_add_up() -> None:
         ctr_create_ns=15_000_000,
         init_start_ns=10_000_000,
     )
-    activity.note(one)
+    note(activity, one)
     (row,) = activity.recent_since(0)
     stages = row.stages
     # The pull had begun before the call waited for it.
@@ -109,8 +117,7 @@ async def test_the_list_of_functions_is_bounded() -> None:
 async def test_the_state_has_names_and_no_secrets() -> None:
     activity = Activity()
     table = FunctionTable.of([APP], [FN, Fn(id="f2", name="other", app_id="a1", image="i")])
-    await NotedCatalog(table, activity).find("f1")
-    activity.note(call())
+    note(activity, call(fn_name="checkout"))
     shown = panel(activity)
     shown.directory = Directory(table_lister(table))
     answer = await get(ui_app(shown, trio.Event()), "/ui/state.json")
@@ -129,7 +136,7 @@ async def test_a_database_that_is_down_costs_only_the_names() -> None:
         raise APIError(503, "down")
 
     activity = Activity()
-    activity.note(call())
+    note(activity, call())
     shown = panel(activity)
     shown.directory = Directory(read)
     state = json.loads((await get(ui_app(shown, trio.Event()), "/ui/state.json")).content)
@@ -159,12 +166,12 @@ async def test_events_begin_with_all_and_go_on_with_what_is_new(
     autojump_clock: trio.abc.Clock,
 ) -> None:
     activity, closing = Activity(), trio.Event()
-    activity.note(call())
+    note(activity, call())
     viewer = AsgiRequest("/ui/events", method="GET").body()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(viewer.run, ui_app(panel(activity), closing))
         await trio.sleep(0.5)
-        activity.note(call())
+        note(activity, call())
         await trio.sleep(1)
         closing.set()
     assert viewer.complete

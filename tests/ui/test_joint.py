@@ -12,7 +12,7 @@ from hostler.ui import Activity, AggregatePanel, Panel
 from hostler.ui.aggregate import ProcessState, StateCursor, state_of
 from hostler.ui.documents import NodeLoad, RunnerRow
 
-from .panels import call, panel
+from .panels import call, note, panel
 
 
 def share(process: int, activity: Activity | None = None, **fields: object) -> ProcessState:
@@ -41,7 +41,7 @@ def activity_of(durations_ms: list[int], at: float, ids: str) -> Activity:
     for number, _ in enumerate(durations_ms):
         ended = call()
         ended.model.id = f"{ids}{number}"
-        activity.note(ended)
+        note(activity, ended)
     return activity
 
 
@@ -102,18 +102,18 @@ async def test_each_process_tells_what_is_new_to_the_reader() -> None:
         await trio.lowlevel.checkpoint()
         return {}
 
-    def note(activity: Activity, call_id: str) -> None:
+    def end(activity: Activity, call_id: str) -> None:
         ended = call()
         ended.model.id = call_id
-        activity.note(ended)
+        note(activity, ended)
 
     joint, joint_other = AggregatePanel(mine, ask), AggregatePanel(theirs, nobody)
-    note(own, "a")
-    note(other, "b")
+    end(own, "a")
+    end(other, "b")
     # (Both are in one process here, which the cursor takes for one.)
     state, cursor = await joint.state(StateCursor())
     assert {row.id for row in state.recent or ()} == {"a", "b"}
-    note(other, "c")
+    end(other, "c")
     state, _ = await joint.state(cursor)
     assert [row.id for row in state.recent or ()] == ["c"]
     assert (state.calls, state.functions[0].calls) == (3, 3)
@@ -124,7 +124,7 @@ async def test_a_process_that_was_started_again_has_all_new() -> None:
     shown: Panel = panel(activity)
     _, cursor = await shown.state(StateCursor())
     ahead = msgspec.structs.replace(cursor, seen=dict.fromkeys(cursor.seen, 50))
-    activity.note(call())
+    note(activity, call())
     state, after = await shown.state(ahead)
     assert state.recent == []
     assert set(after.seen.values()) == {1}

@@ -19,7 +19,7 @@ from .._concurrency.drain import DrainBudget
 from .._concurrency.gate import Gate, GateClosed
 from .._concurrency.nurseries import as_it_is, is_cancellation
 from ..abc import CallListener, CallOverrider, Driver, KeepAlive, OutputSink, RunnerAgent
-from ..call import CallOption, PendingCall, build_call, check_overrider, tell_after
+from ..call import CallListeners, CallOption, PendingCall, build_call, check_overrider
 from ..config import AgentConfig
 from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
 from ..keep_alive import make_keep_alive
@@ -64,7 +64,7 @@ class Agent(RunnerAgent):
         events: AgentEvents,
         overrider: CallOverrider | None,
         options: tuple[CallOption, ...],
-        listeners: tuple[CallListener, ...],
+        listeners: Iterable[CallListener],
     ) -> None:
         self._config = config
         self._launcher = launcher
@@ -74,7 +74,7 @@ class Agent(RunnerAgent):
         self._events = events
         self._overrider = overrider
         self._options = options
-        self._listeners = listeners
+        self._listeners = CallListeners(listeners)
         self._slot_wait = config.slot_wait_msecs / 1000
         self._keys = SlotKeys()
         self._gate = Gate()
@@ -99,18 +99,17 @@ class Agent(RunnerAgent):
         """Run ``call`` to its end, detached or not. Beside what `CallAgent` says, raises what a
         listener or a container's hook raised, and a 500 if the agent closes meanwhile and its
         grace is over."""
+        listeners = self._listeners
+        for _, listener in listeners.of_submit:
+            listener.note_submit(call)
         try:
             self._gate.admit(limit := ExecutionScope())
         except GateClosed:
-            busy = ServerBusy()
-            complete(call, busy)
-            self._events.refused()
-            raise busy from None
+            raise self._refused(call) from None
         record = CallRecord(call, self._events)
-        told: list[CallListener] = []
         error: BaseException | None = None
         try:
-            await self._run(call, record, told, limit)
+            await self._run(call, record, listeners, limit)
         except ExecutionEnded:
             error = self._why_ended()
         except BaseException as caught:
@@ -122,9 +121,10 @@ class Agent(RunnerAgent):
             seconds = record.end(error)
             if seconds is not None:
                 self._reporter.ran(seconds)
+            listeners.note_end(call, error, told=record.told)
             try:
-                if told:
-                    await tell_after(told, call)
+                if listeners.of_after:
+                    await listeners.tell_after(call, told=record.told)
             finally:
                 self._gate.leave(limit)
         if error is not None:
@@ -135,9 +135,18 @@ class Agent(RunnerAgent):
             self._launcher.patient(call) or not self._certainly_no_room(call)
         ):
             return False
-        complete(call, ServerBusy())
-        self._events.refused()
+        for _, listener in self._listeners.of_submit:
+            listener.note_submit(call)
+        self._refused(call)
         return True
+
+    def _refused(self, call: PendingCall) -> ServerBusy:
+        """``call`` is over. Returns the reason."""
+        busy = ServerBusy()
+        complete(call, busy)
+        self._events.refused()
+        self._listeners.note_end(call, busy, told=0)
+        return busy
 
     def _certainly_no_room(self, call: PendingCall) -> bool:
         """Whether ``call``, which does not wait for room, would find neither that nor a container,
@@ -195,7 +204,7 @@ class Agent(RunnerAgent):
         return self._config.reservation_msecs / 1000
 
     def add_listener(self, listener: CallListener) -> None:
-        self._listeners = (*self._listeners, listener)
+        self._listeners = CallListeners((*self._listeners.all, listener))
 
     def begin_drain(self) -> None:
         """From now on no call waits for room that is not in sight, those that do are refused with
@@ -238,7 +247,7 @@ class Agent(RunnerAgent):
         self,
         call: PendingCall,
         record: CallRecord,
-        told: list[CallListener],
+        listeners: CallListeners,
         limit: ExecutionScope,
     ) -> None:
         key = call.slot_hash_id = self._key(call)
@@ -254,16 +263,17 @@ class Agent(RunnerAgent):
             if MIN_WARM_ANNOTATION in call.model.annotations:
                 self._launcher.expect(self._key(call), call)
             record.has_slot(now)
-            if self._listeners:
+            if listeners.of_begin:
                 try:
-                    for listener in self._listeners:
+                    for place, listener in listeners.of_begin:
+                        record.told = place - 1
                         if listener.hears_begin(call):
                             await limit.run(listener.before_call(call))
                             now = trio.current_time()
-                        told.append(listener)
                 except BaseException:
                     container.give_back(reusable=True)  # nothing of this call has reached it
                     raise
+            record.told = len(listeners.all)
             while not await self._execute(container, call, record, limit, now):
                 container = await limit.run(self._reserve(call, self._take_idle(call, now)))
                 now = trio.current_time()
@@ -453,7 +463,7 @@ async def open_agent(
         if measured:
             containers.start_soon(_measure_again, driver, config, launcher)
         agent = Agent(
-            launcher, driver, config, events, call_overrider, tuple(call_options), tuple(listeners)
+            launcher, driver, config, events, call_overrider, tuple(call_options), listeners
         )
         containers.start_soon(agent.deadlines.watch)
         try:
@@ -485,6 +495,8 @@ class CallRecord:
         self._started = False
         self.waited: float | None = None
         """Seconds until it had its container."""
+        self.told = 0
+        """How many listeners know that it has begun."""
         events.submitted()
 
     def has_slot(self, now: float) -> None:

@@ -20,12 +20,11 @@ from ..abc import Body, CallAgent, CallListener, CallOverrider, Placer, Response
 from ..bodies import BodyBudget, keep_whole
 from ..call import (
     LISTENER_SECONDS,
+    CallListeners,
     CallOption,
     PendingCall,
     build_call,
     check_overrider,
-    hears,
-    tell_after,
 )
 from ..config import LBConfig
 from ..errors import APIError, ServerBusy, ServiceReservationFailure, code_of
@@ -67,10 +66,7 @@ class LBAgent(CallAgent):
         """What the drain has cost, once the agent has drained."""
         self._pool = pool
         self._bodies = bodies
-        self._listeners = tuple(listeners)
-        self._hears_begin = any(
-            hears(listener.before_call, CallListener.before_call) for listener in self._listeners
-        )
+        self._listeners = CallListeners(listeners)
         self._log = log.bind()
         """Bound, as what a module has is looked up for each line."""
 
@@ -86,11 +82,15 @@ class LBAgent(CallAgent):
         return build_call((*options, *self._options), self._overrider)
 
     async def submit(self, call: PendingCall) -> None:
+        for _, listener in self._listeners.of_submit:
+            listener.note_submit(call)
         self._counts.submitted()
         if self._gate.closed:
             self._counts.refused()
+            busy = ServerBusy()
+            self._listeners.note_end(call, busy, told=0)
             await trio.lowlevel.checkpoint()
-            raise ServerBusy
+            raise busy
         detached = call.model.type == "detached"
         # Several calls in one scope are not one visitor.
         lent = None if detached or call.scope in self._gate else call.scope
@@ -284,7 +284,7 @@ class CallRun:
         self._submitted_at = trio.current_time()
         self._started_at: float | None = None
         self._told = 0
-        """How many of the listeners."""
+        """How many listeners know that it has begun."""
 
     async def run(self, *, seconds: float = math.inf, body_limit: float | None = None) -> None:
         """See the call through. Raises the error that ends it.
@@ -299,10 +299,9 @@ class CallRun:
             self._started_at = self._submitted_at if self._kept is None else trio.current_time()
             call.model.status = "running"
             call.model.started_at = dt.datetime.now(dt.UTC)
-            if agent._hears_begin:
+            if agent._listeners.of_begin:
                 await self._tell_before()
-            else:
-                self._told = len(agent._listeners)
+            self._told = len(agent._listeners.all)
             agent._counts.start()
             try:
                 # One budget: the placer, the runner (as gRPC deadline) and the function are told it
@@ -335,9 +334,9 @@ class CallRun:
     async def _tell_before(self) -> None:
         self._agent._counts.enqueue()
         try:
-            for listener in self._agent._listeners:
+            for place, listener in self._agent._listeners.of_begin:
+                self._told = place - 1
                 await listener.before_call(self._call)
-                self._told += 1
         finally:
             self._agent._counts.dequeue()
 
@@ -353,8 +352,10 @@ class CallRun:
         ending = ending_of(error)
         model.status, model.error = ending.model_status, ending.text
         self._account(ending)
-        if self._told:
-            await tell_after(self._agent._listeners[: self._told], self._call)
+        listeners = self._agent._listeners
+        listeners.note_end(self._call, error, told=self._told)
+        if listeners.of_after:
+            await listeners.tell_after(self._call, told=self._told)
 
     def _account(self, ending: Ending) -> None:
         call, timings, now = self._call, self._call.timings, trio.current_time()

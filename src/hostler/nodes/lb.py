@@ -16,7 +16,7 @@ from ..front import open_listeners
 from ..functions import FunctionTable
 from ..lb import ResourceUse, open_lb_agent
 from ..pool import PLACERS, mtls_runner_factory, open_dns_pool
-from ..tracing import open_tracer, traced_agent, traced_app
+from ..tracing import PlaceSpans, open_tracer, traced_app
 from .function_lookup import Lookup, opened_remote
 from .lifetime import NodeLifetime
 from .page import NodePage
@@ -59,6 +59,7 @@ class LBNode:
                 else place.open_listeners()
             )
             tracer = await enter(open_tracer(self.settings.node, "lb"))
+            spans = [] if tracer is None else [PlaceSpans(tracer)]
             lookup = (
                 await enter(opened_remote(self.settings.node.runner_api_url, self.settings))
                 if self.functions is None
@@ -83,16 +84,15 @@ class LBNode:
                     placer,
                     config=LBConfig.from_env(env),
                     call_overrider=self.settings.overrider,
-                    listeners=page.listeners,
+                    listeners=[*page.listeners, *spans],
                     bodies=bodies,
                     grace=self.settings.grace,
                 )
             )
             page.show(lb=agent, pool=pool, lister=lookup.lister)
-            traced = traced_agent(agent, tracer)
             tells = place is None or place.number == 0
             app = calls_app(
-                traced, lookup, self.settings, life, page, bodies, listeners, tells=tells
+                agent, lookup, self.settings, life, page, bodies, listeners, tells=tells
             )
             app = traced_app(app, tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))

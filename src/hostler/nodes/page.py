@@ -9,16 +9,13 @@ from typing import TYPE_CHECKING, Literal
 import trio
 
 from .._asgi import ASGIApp
-from ..abc import CallAgent, CallListener, OutputPiece, OutputSink
-from ..functions import Catalog
+from ..abc import CallListener, OutputPiece, OutputSink
 from ..tail import AggregateTail, LogTail, TailShare, tail_app
 from ..ui import (
     Activity,
     AggregatePanel,
     Directory,
     Lister,
-    NotedCatalog,
-    ObservedAgent,
     Panel,
     RunnerLoads,
     StateSource,
@@ -48,9 +45,8 @@ class NodePage:
         self._colleagues, self._registry = colleagues, life.registry
         self._panel = Panel(node=node, is_ready=life.is_ready) if settings.node.ui else None
         if self._panel is not None and node != "api":
-            # Of a runner's calls nobody but the agent knows; where there is a front end, it knows
-            # best what its clients were told.
-            self._panel.activity = Activity(only_detached=node != "runner")
+            # To a runner's clients, load balancers, a refusal is no failure.
+            self._panel.activity = Activity(only_begun=node == "runner")
 
     @property
     def listeners(self) -> list[CallListener]:
@@ -73,13 +69,6 @@ class NodePage:
         panel.agent, panel.lb = agent, lb
         panel.runners = None if pool is None else RunnerLoads(pool)
         panel.directory = None if lister is None else Directory(lister)
-
-    def observed(self, agent: CallAgent, catalog: Catalog) -> tuple[CallAgent, Catalog]:
-        """What a front end is to use in their place."""
-        panel = self._panel
-        if panel is None or panel.activity is None:
-            return agent, catalog
-        return ObservedAgent(agent, panel.activity), NotedCatalog(catalog, panel.activity)
 
     def mount(self, closing: trio.Event) -> Mapping[str, ASGIApp]:
         """``/ui``, whose viewers are let go when ``closing`` is set; of several workers it shows

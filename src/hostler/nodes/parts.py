@@ -59,7 +59,6 @@ def calls_app(
     tells: bool = True,
 ) -> ASGIApp:
     """``tail`` is that of a node which runs functions itself."""
-    agent, catalog = page.observed(agent, lookup.catalog)
     mounts = {
         **lookup.mounts,
         **page.mount(life.shutdown),
@@ -67,8 +66,8 @@ def calls_app(
     }
     app = invoke_app(
         agent,
-        catalog,
-        triggers=catalog,
+        lookup.catalog,
+        triggers=lookup.catalog,
         mounts=mounts,
         config=settings.node,
         registry=life.registry,

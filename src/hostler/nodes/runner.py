@@ -16,7 +16,7 @@ from ..config import AUTO, AgentConfig, BodyConfig, LBConfig, PoolConfig, Runner
 from ..errors import ConfigError
 from ..front import node_app, open_listeners
 from ..runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
-from ..tracing import open_tracer, traced_runner
+from ..tracing import RunSpans, open_tracer
 from .lifetime import NodeLifetime
 from .page import NodePage, Tail
 from .parts import following_tls, guarded, is_loopback_bind, keep_alive_of, opened_driver, serving
@@ -83,6 +83,7 @@ class RunnerNode:
                 stack.callback(drained.set)
                 addresses["http"] = http.addresses
             tracer = await enter(open_tracer(self.settings.node, "runner"))
+            spans = [] if tracer is None else [RunSpans(tracer)]
             loop = await enter(wire.open_loop())
             stack.callback(life.registry.unregister, BodyMetrics(life.registry, bodies))
             driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
@@ -94,7 +95,7 @@ class RunnerNode:
                     sharers=sharers,
                     keep_alive=keep_alive_of(config),
                     call_overrider=self.settings.overrider,
-                    listeners=page.listeners,
+                    listeners=[*page.listeners, *spans],
                     output=tail.sink(logs.collect if logs is not None else None),
                     debug_logs=self.settings.node.logs_debug,
                     grace=self.settings.grace,
@@ -103,7 +104,7 @@ class RunnerNode:
             page.show(agent=agent)
             runner = await enter(
                 open_pure_runner(
-                    traced_runner(agent, tracer),
+                    agent,
                     bind,
                     loop=loop,
                     ssl_context=tls,

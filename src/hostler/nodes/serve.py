@@ -20,7 +20,7 @@ from ..errors import APIError
 from ..front import open_listeners
 from ..functions import FunctionTable
 from ..lb import ResourceUse, report_of
-from ..tracing import open_tracer, traced_app, traced_runner
+from ..tracing import RunSpans, open_tracer, traced_app
 from .function_lookup import Lookup, opened_database
 from .lifetime import NodeLifetime
 from .page import NodePage, Tail
@@ -56,6 +56,7 @@ class ServeNode:
             enter = stack.enter_async_context
             listeners = await enter(open_listeners(self.settings.bind))
             tracer = await enter(open_tracer(self.settings.node, "full"))
+            spans = [] if tracer is None else [RunSpans(tracer)]
             declared = self.functions
             name = choose_driver(self.driver, self.settings.bind)
             node = self.settings.node
@@ -79,7 +80,7 @@ class ServeNode:
                     config=config,
                     keep_alive=keep_alive_of(config),
                     call_overrider=self.settings.overrider,
-                    listeners=page.listeners,
+                    listeners=[*page.listeners, *spans],
                     startup=startup,
                     output=tail.sink(),
                     debug_logs=self.settings.node.logs_debug,
@@ -92,7 +93,7 @@ class ServeNode:
                 warming.start_soon(lookup.keep_warm, agent)
             detaching = await enter(
                 open_detaching(
-                    traced_runner(agent, tracer),
+                    agent,
                     body_limit=LBConfig.from_env(self.settings.env).max_detached_body,
                     bodies=bodies,
                     grace=self.settings.grace,

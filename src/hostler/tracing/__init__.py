@@ -1,8 +1,9 @@
 """Traces: what was done for a call, where and for how long, told to a collector.
 
 `open_tracer` makes a `Tracer` from the settings, ``None`` if none is wanted. `traced_app` records
-the requests of a front end, `traced_agent` the calls of an LB agent and `traced_runner` those of
-a runner's agent. Only ``export`` knows OpenTelemetry, which is an optional dependency.
+the requests of a front end, the call listener `PlaceSpans` the calls of an LB agent, and
+`RunSpans` those of a runner's agent. Only ``export`` knows OpenTelemetry, which is an optional
+dependency.
 
 * ``export``: exporters: OTLP and Zipkin (the only OpenTelemetry)
 * ``listeners``: spans of requests and calls, as middleware and call listeners
@@ -10,7 +11,7 @@ a runner's agent. Only ``export`` knows OpenTelemetry, which is an optional depe
 """
 
 from .._spans import Span, Tracer
-from .listeners import traced_agent, traced_app, traced_runner
+from .listeners import PlaceSpans, RunSpans, traced_app
 from .open import open_tracer
 
-__all__ = ["Span", "Tracer", "open_tracer", "traced_agent", "traced_app", "traced_runner"]
+__all__ = ["PlaceSpans", "RunSpans", "Span", "Tracer", "open_tracer", "traced_app"]

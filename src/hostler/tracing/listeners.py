@@ -1,14 +1,12 @@
 """Spans of requests and calls, as middleware and call listeners.
 
-On a load balancer ``place`` is a call from its submission to its end (of a detached one: to its
-acknowledgement), and each attempt at a runner is an ``engage`` in it. On a runner ``run`` is the
-whole call, ``container`` the time until it has one, in which the stages of a launch are parts of
-their own if there was one, and ``function`` what the function took.
+On a load balancer ``place`` is a call from its submission to its end, and each attempt at a runner
+is an ``engage`` in it. On a runner ``run`` is the whole call. Its parts are ``container``, the time
+until it has one, and ``function``, what the function took. The stages of a launch are parts of
+``container``.
 """
 
 from __future__ import annotations
-
-from collections.abc import Mapping
 
 from .._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from .._spans import (
@@ -19,13 +17,12 @@ from .._spans import (
     TraceContext,
     Tracer,
     ending,
+    error_text,
     request_span,
     trace_of,
 )
-from ..abc import CallAgent, CallListener, RunnerAgent
-from ..call import CallOption, PendingCall
-from ..errors import ServerBusy
-from ..protocol import LoadHint
+from ..abc import CallListener
+from ..call import PendingCall
 
 STAGES = {
     "ctr_prep_ns": "prepare",
@@ -38,91 +35,36 @@ STAGES = {
 TRIGGERS_PARENT = f"Fn-Http-H-{PARENT}"
 
 
-def traced_agent(agent: CallAgent, tracer: Tracer | None) -> CallAgent:
-    """An LB agent whose calls are spans, or ``agent`` itself."""
-    return agent if tracer is None else _TracedAgent(agent, tracer)
+class PlaceSpans(CallListener):
+    """The calls of an LB agent."""
 
-
-def traced_runner(agent: RunnerAgent, tracer: Tracer | None) -> RunnerAgent:
-    """A runner's agent whose calls are spans, or ``agent`` itself."""
-    return agent if tracer is None else _TracedRunner(agent, tracer)
-
-
-class _TracedAgent(CallAgent):
-    def __init__(self, inner: CallAgent, tracer: Tracer) -> None:
-        self._inner = inner
+    def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
 
-    def get_call(self, *options: CallOption) -> PendingCall:
-        return self._inner.get_call(*options)
+    def note_submit(self, call: PendingCall) -> None:
+        call.span = _begin(self._tracer, "place", call)
+        _hand_on(call, call.span)
 
-    async def submit(self, call: PendingCall) -> None:
-        span = call.span = _begin(self._tracer, "place", call)
-        _hand_on(call, span)
-        with ending(span):
-            try:
-                await self._inner.submit(call)
-            finally:
-                span.note({"fn.attempts": call.attempts, "fn.runner": call.runner_address})
+    def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
+        if call.span is not None:
+            call.span.note({"fn.attempts": call.attempts, "fn.runner": call.runner_address})
+            call.span.end("" if error is None else error_text(error))
 
 
-class _TracedRunner(RunnerAgent):
-    def __init__(self, inner: RunnerAgent, tracer: Tracer) -> None:
-        self._inner = inner
+class RunSpans(CallListener):
+    """The calls of a runner's agent."""
+
+    def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
-        self._waiting: dict[PendingCall, Span] = {}
-        inner.add_listener(_Stages(self._waiting))
+        self._parts: dict[PendingCall, Span] = {}
+        """What each call does now: it waits for its container, or its function works."""
 
-    def get_call(self, *options: CallOption) -> PendingCall:
-        return self._inner.get_call(*options)
-
-    async def submit(self, call: PendingCall) -> None:
-        span = call.span = _begin(self._tracer, "run", call)
-        waiting = self._waiting[call] = span.child("container")
-        try:
-            with ending(span), ending(waiting):
-                await self._inner.submit(call)
-        finally:
-            del self._waiting[call]
-
-    def refuse(self, call: PendingCall) -> bool:
-        refused = self._inner.refuse(call)
-        if refused:
-            _begin(self._tracer, "run", call).end(str(ServerBusy()))
-        return refused
-
-    def add_listener(self, listener: CallListener) -> None:
-        self._inner.add_listener(listener)
-
-    def load_hint(self, call: PendingCall) -> LoadHint | None:
-        return self._inner.load_hint(call)
-
-    def load(self) -> LoadHint | None:
-        return self._inner.load()
-
-    def load_figures(self) -> LoadHint | None:
-        return self._inner.load_figures()
-
-    async def wait_load_change(self) -> None:
-        await self._inner.wait_load_change()
-
-    @property
-    def reservation_seconds(self) -> float:
-        return self._inner.reservation_seconds
-
-    def close_admission(self) -> None:
-        self._inner.close_admission()
-
-
-class _Stages(CallListener):
-    """Sees when a call has its container, and when the function has ended."""
-
-    def __init__(self, waiting: Mapping[PendingCall, Span]) -> None:
-        self._waiting = waiting
-        self._functions: dict[PendingCall, Span] = {}
+    def note_submit(self, call: PendingCall) -> None:
+        call.span = _begin(self._tracer, "run", call)
+        self._parts[call] = call.span.child("container")
 
     async def before_call(self, call: PendingCall) -> None:
-        waiting = self._waiting.get(call)
+        waiting = self._parts.get(call)
         if waiting is None or call.span is None:
             return
         for timing, began in call.timings.began.items():
@@ -130,13 +72,16 @@ class _Stages(CallListener):
             stage.end(at=began + getattr(call.timings, timing) / 1e9)
         waiting.note({"fn.cold": bool(call.timings.began)})
         waiting.end()
-        function = self._functions[call] = call.span.child("function", kind="client")
+        self._parts[call] = function = call.span.child("function", kind="client")
         _hand_on(call, function)
 
-    async def after_call(self, call: PendingCall) -> None:
-        function = self._functions.pop(call, None)
-        if function is not None:
-            function.end(call.model.error or ("timeout" if call.model.status == "timeout" else ""))
+    def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
+        part = self._parts.pop(call, None)
+        if part is None or call.span is None:
+            return
+        text = "" if error is None else error_text(error)
+        part.end(text)
+        call.span.end(text)
 
 
 def _begin(tracer: Tracer, name: str, call: PendingCall) -> Span:

@@ -11,14 +11,13 @@ shows configurations, headers, bodies or what functions print.
 * ``seconds``: what happened in each of the last seconds
 """
 
-from .activity import Activity, ObservedAgent
+from .activity import Activity
 from .app import login_app, ui_app
 from .panel import (
     AggregatePanel,
     AskOthers,
     Directory,
     Lister,
-    NotedCatalog,
     Panel,
     RunnerLoads,
     StateSource,
@@ -32,8 +31,6 @@ __all__ = [
     "AskOthers",
     "Directory",
     "Lister",
-    "NotedCatalog",
-    "ObservedAgent",
     "Panel",
     "RunnerLoads",
     "StateSource",

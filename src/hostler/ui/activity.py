@@ -10,10 +10,9 @@ from itertools import islice
 import attrs
 import msgspec
 
-from ..abc import CallAgent, CallListener
-from ..call import CallOption, PendingCall, Timings
+from ..abc import CallListener
+from ..call import PendingCall, Timings
 from ..errors import ServerBusy, public_error
-from ..models import App, Fn
 from .documents import CallRow, Outcome, Stages
 from .seconds import CountedSecond, SecondBuckets
 
@@ -53,7 +52,7 @@ class _Ended(msgspec.Struct, frozen=True, gc=False):
 
 @attrs.define(eq=False)
 class FnActivity:
-    """One function, as calls and look-ups have shown it."""
+    """One function, as its calls have shown it."""
 
     app: str = ""
     name: str = ""
@@ -61,27 +60,25 @@ class FnActivity:
     calls: int = 0
     failed: int = 0
     last: float | None = None
-    fn: Fn | None = None
-    """As it was found last."""
     samples: deque[int] = attrs.Factory(lambda: deque(maxlen=_FN_SAMPLES))
 
 
 class Activity(CallListener):
     """The last calls, their rate and latency for some minutes, and figures of each function.
 
-    It is told of calls by `note`, or as a listener of an agent. That costs a few microseconds;
-    memory has bounds for all of it. ``wall`` and ``clock_ns`` are the clocks, of which the second
-    is that of `PendingCall.created_ns`.
+    A call costs it a few microseconds; memory has bounds for all of it. ``only_begun`` leaves out
+    calls that never began, as on a runner, whose load balancers have other runners. ``wall`` and
+    ``clock_ns`` are the clocks, of which the second is that of `PendingCall.created_ns`.
     """
 
     def __init__(
         self,
         *,
-        only_detached: bool = False,
+        only_begun: bool = False,
         wall: Callable[[], float] = time.time,
         clock_ns: Callable[[], int] = time.monotonic_ns,
     ) -> None:
-        self._only_detached = only_detached
+        self._only_begun = only_begun
         self._wall = wall
         self._clock_ns = clock_ns
         self._seconds = SecondBuckets()
@@ -94,12 +91,9 @@ class Activity(CallListener):
     def __repr__(self) -> str:
         return f"<Activity calls={self.calls} functions={len(self._functions)}>"
 
-    def note_end(self, call: PendingCall) -> None:
-        if not self._only_detached or call.model.type == "detached":
-            self.note(call)
-
-    def note(self, call: PendingCall, error: BaseException | None = None) -> None:
-        """``call`` is over, with the ``error`` that its client gets, if the caller knows it."""
+    def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
+        if self._only_begun and not began:
+            return
         model, wall = call.model, self._wall()
         duration_ns = self._clock_ns() - call.created_ns
         outcome = _outcome(call, error)
@@ -113,8 +107,8 @@ class Activity(CallListener):
         function.failed += failed
         function.last = wall
         function.samples.append(duration_ns)
-        if not function.app:
-            function.app = model.app_name
+        function.app = model.app_name or function.app
+        function.name = call.fn_name or function.name
         function.image = model.image
         runner = call.runner_address
         if runner and (runner in self._runners or len(self._runners) < MAX_RUNNERS):
@@ -134,14 +128,6 @@ class Activity(CallListener):
                 call.attempts,
             )
         )
-
-    def note_fn(self, app: App, fn: Fn) -> None:
-        """A function was looked up, which is how its name becomes known."""
-        function = self._functions.get(fn.id)
-        if function is None or function.fn is not fn or function.app != app.name:
-            function = self._function(fn.id)
-            function.fn, function.app = fn, app.name
-            function.name, function.image = fn.name, fn.image
 
     def seconds_since(self, after: int, now: float) -> list[CountedSecond]:
         """The seconds after second ``after`` that are over at ``now``."""
@@ -232,29 +218,3 @@ def _stages(ended: _Ended) -> Stages:
 
 def _ms(duration_ns: int) -> float:
     return round(duration_ns / 1e6, 3)
-
-
-class ObservedAgent(CallAgent):
-    """Passes all on to ``inner``, and each call that is over to ``activity``.
-
-    Unlike a listener it hears also of calls that never began, and of the error that ended a call.
-    Of a detached call that ends after its submitter has gone it can't hear the end, so such calls
-    are left out: for them ``activity`` has to listen.
-    """
-
-    def __init__(self, inner: CallAgent, activity: Activity) -> None:
-        self._inner = inner
-        self._activity = activity
-
-    def get_call(self, *options: CallOption) -> PendingCall:
-        return self._inner.get_call(*options)
-
-    async def submit(self, call: PendingCall) -> None:
-        try:
-            await self._inner.submit(call)
-        except BaseException as error:
-            if call.model.type != "detached":
-                self._activity.note(call, error)
-            raise
-        if call.model.type != "detached":
-            self._activity.note(call)

@@ -14,8 +14,8 @@ import trio
 
 from ..abc import LoadListener, Runner, RunnerPool
 from ..datastore import AppFilter, Datastore, FnFilter
-from ..functions import Catalog, FunctionTable
-from ..models import App, Fn, Trigger
+from ..functions import FunctionTable
+from ..models import App, Fn
 from ..protocol import LoadHint
 from .activity import Activity, FnActivity
 from .aggregate import MAX_ROWS, ProcessFnState, ProcessState, StateCursor, state_of
@@ -82,26 +82,6 @@ class Listing:
 
 
 Lister = Callable[[], Awaitable[Listing]]
-
-
-class NotedCatalog:
-    """A `Catalog` that tells ``activity`` the names of what was found in ``inner``."""
-
-    def __init__(self, inner: Catalog, activity: Activity) -> None:
-        self._inner = inner
-        self._activity = activity
-
-    async def find(self, fn_id: str) -> tuple[App, Fn]:
-        """As ``inner`` does, with its errors; tells ``activity`` only of what was found."""
-        app, fn = await self._inner.find(fn_id)
-        self._activity.note_fn(app, fn)
-        return app, fn
-
-    async def find_trigger(self, app_name: str, source: str) -> tuple[App, Fn, Trigger]:
-        """As ``inner`` does, with its errors; tells ``activity`` only of what was found."""
-        app, fn, trigger = await self._inner.find_trigger(app_name, source)
-        self._activity.note_fn(app, fn)
-        return app, fn, trigger
 
 
 class Directory:
