@@ -19,7 +19,7 @@ import structlog
 import trio
 import trio.testing
 
-from .folders import short_folder
+from .support.folders import short_folder
 
 # A background job of a script ignores it, and so would the nodes and clients that tests interrupt.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

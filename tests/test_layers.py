@@ -67,6 +67,17 @@ LAYERS: dict[str, int] = {
     **dict.fromkeys(["nodes"], 6),
     **dict.fromkeys(["cli"], 7),
 }
+TESTS = Path(__file__).parent
+OTHER_TESTS = {
+    "benchmarks": "benchmarks and attacks",
+    "deploy": "the images and manifests of deploy/",
+    "docs": "the pages and their code blocks",
+    "functions": "the functions that tests and benchmarks call, in C, Python and JavaScript",
+    "support": "what tests of several packages and benchmarks share",
+    "system": "whole nodes together",
+}
+"""Folders of tests that are no packages of hostler, and what is tested or kept there."""
+
 MAY_SHARE_A_LAYER = 1
 """Up to this layer modules may import each other (without cycles, or Python would say so)."""
 
@@ -93,6 +104,10 @@ def _name(path: Path) -> str:
 
 def _top(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def _test_modules() -> list[Path]:
+    return sorted(TESTS.rglob("*.py"))
 
 
 @functools.cache
@@ -207,3 +222,36 @@ def test_packages_map_their_modules() -> None:
 
 def test_imports_within_the_package_are_relative() -> None:
     _holds("absolute_imports", "modules that import from the package by its name")
+
+
+def test_tests_stand_where_the_package_stands() -> None:
+    """``tests/pool`` tests ``hostler/pool``, and ``tests/test_ids.py`` the module ``ids``."""
+    folders = {path.parent.relative_to(TESTS) for path in _test_modules()}
+    packages = {path.parent.relative_to(PACKAGE) for path in _modules()}
+    others = {folder for folder in folders - packages if folder.parts[0] not in OTHER_TESTS}
+    assert not others, f"neither packages of hostler nor in OTHER_TESTS: {others}"
+    assert {folder.parts[0] for folder in folders - packages} == set(OTHER_TESTS)
+
+
+def _imports_of_tests(path: Path) -> set[str]:
+    folder = path.relative_to(TESTS.parent).parts[:-1]
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = folder[: len(folder) - node.level + 1] if node.level else ()
+            module = ".".join((*base, *([node.module] if node.module else [])))
+            found.update(f"{module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize(
+    "path", _test_modules(), ids=lambda path: path.relative_to(TESTS).as_posix()
+)
+def test_tests_import_helpers_only(path: Path) -> None:
+    """No test module imports another one. Only tests of benchmarks import benchmarks."""
+    imports = _imports_of_tests(path)
+    assert not [name for name in imports if re.match(r"tests\.(.+\.)?test_", name)]
+    if path.parent != TESTS / "benchmarks":
+        assert not [name for name in imports if name.split(".")[0] == "benchmarks"]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import trio
 
-from ..http2 import ENGAGE, Peer, open_peer
+from tests.support.http2 import ENGAGE, Peer, open_peer
+
 from ._row import Row
 
 BATCH = 100

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..http2 import CONTINUATION, END_HEADERS, HEADERS, Peer, frame
+from tests.support.http2 import CONTINUATION, END_HEADERS, HEADERS, Peer, frame
+
 from ._flood import flood
 from ._row import Row
 

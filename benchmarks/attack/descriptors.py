@@ -9,10 +9,10 @@ from collections import Counter
 
 import trio
 
+from tests.support.http2 import opening
 from tests.system.http import call
 from tests.system.nodes import lines_of
 
-from ..http2 import opening
 from ._row import Outcome, Row
 from ._world import LIMIT, World
 

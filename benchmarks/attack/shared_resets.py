@@ -7,8 +7,8 @@ import attrs
 from hostler.protocol import Data, TryCall
 from hostler.wire.codec.fast import encode_data, encode_try
 from hostler.wire.mux.envelope import encode
+from tests.support.http2 import DATA, Peer, frame, message
 
-from ..http2 import DATA, Peer, frame, message
 from ._flood import flood
 from ._row import Row
 

@@ -6,10 +6,10 @@ from contextlib import AsyncExitStack
 
 import trio
 
+from tests.support.http2 import open_peer
 from tests.system.http import call
 
 from .._usage import usage_of
-from ..http2 import open_peer
 from ._beside import good_caller
 from ._row import Outcome, Row
 from ._world import LIMIT, World

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..http2 import WINDOW_UPDATE, Peer, frame
+from tests.support.http2 import WINDOW_UPDATE, Peer, frame
+
 from ._flood import flood
 from ._row import Row
 

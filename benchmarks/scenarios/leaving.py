@@ -12,7 +12,7 @@ from pathlib import Path
 
 import trio
 
-from tests.folders import short_folder
+from tests.support.folders import short_folder
 from tests.system.http import call, metric, posting, until_metric
 from tests.system.nodes import Fleet, open_fleet
 

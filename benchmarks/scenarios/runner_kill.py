@@ -15,7 +15,7 @@ from pathlib import Path
 import trio
 
 from tests.cli._process import ends
-from tests.folders import short_folder
+from tests.support.folders import short_folder
 from tests.system.http import Reply
 from tests.system.killing import Kind, Seen, docker_kind, opened, process_kind
 

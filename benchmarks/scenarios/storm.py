@@ -18,12 +18,12 @@ from hostler._call_document import encode_call
 from hostler.models import Call
 from hostler.protocol import Data, TryCall
 from hostler.wire.codec import messages as codec
+from tests.support.fn_placer import FnPlacer, Outcome, open_fn_placer
 
 from .._measure import Metrics, RunFailed
 from .._scenario import Scenario, Settings
 from .._target import Starter, Target, image_for
 from .._usage import usage_of
-from ..fn_placer import FnPlacer, Outcome, open_fn_placer
 
 MIB = 2**20
 PLACES, BALANCERS = 12, 2

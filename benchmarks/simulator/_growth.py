@@ -17,9 +17,9 @@ from hostler._concurrency.nurseries import open_background
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.pool import PLACERS, SweepPlacer
 from hostler.pool.dynamic import LoadWatch
+from tests.support.simulated_runner import SimRunner
 
 from ._run import NEVER, ListeningPool, make_call
-from ._runner import SimRunner
 from ._workload import Arrival, Function, poisson
 
 RUNNERS, MEMORY = 2, 64 * 128

@@ -19,7 +19,8 @@ from collections.abc import Sequence
 
 import attrs
 
-from ._runner import COLD_SECONDS, IDLE_SECONDS
+from tests.support.simulated_runner import COLD_SECONDS, IDLE_SECONDS
+
 from ._workload import Arrival
 
 

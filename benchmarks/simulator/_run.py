@@ -22,9 +22,9 @@ from hostler.errors import ServerBusy
 from hostler.models import Call
 from hostler.pool import PLACERS, StaticPool, SweepPlacer
 from hostler.pool.dynamic import LoadBroadcast, LoadWatch
+from tests.support.simulated_runner import IDLE_SECONDS, SimRunner
 
 from ._oracle import Oracle
-from ._runner import IDLE_SECONDS, SimRunner
 from ._workload import Arrival, make_arrivals, make_functions
 
 FUNCTIONS_PER_RUNNER = 20

@@ -12,11 +12,11 @@ import trio
 from trio.testing import MockClock
 
 from benchmarks.simulator._run import ListeningPool
-from benchmarks.simulator._runner import SimRunner
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.pool import PLACERS
 from hostler.pool.dynamic import LoadWatch
 from hostler.testing import fake_call
+from tests.support.simulated_runner import SimRunner
 
 MEMORY = 100
 CONTAINERS = 4

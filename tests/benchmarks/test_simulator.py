@@ -16,7 +16,6 @@ from benchmarks.simulator._oracle import Oracle
 from benchmarks.simulator._plot import plot_results
 from benchmarks.simulator._report import medians, update_document, write_results
 from benchmarks.simulator._run import Plan, Result, simulate
-from benchmarks.simulator._runner import COLD_SECONDS, IDLE_SECONDS, SimRunner
 from benchmarks.simulator._workload import (
     MAX_SECONDS,
     POPULAR,
@@ -28,6 +27,7 @@ from benchmarks.simulator._workload import (
 )
 from hostler.abc import NotPlaced, Outcome, Placed
 from hostler.testing import fake_call
+from tests.support.simulated_runner import COLD_SECONDS, IDLE_SECONDS, SimRunner
 
 
 def test_the_load_has_its_shape() -> None:

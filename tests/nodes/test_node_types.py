@@ -18,7 +18,7 @@ from hostler.errors import ConfigError
 from hostler.nodes.parts import choose_driver
 from tests.conftest import Logs
 from tests.functions.build import fnt_path
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 from ..cli._process import END_SECONDS, SCRIPT, clean_env, ends, open_node
 from .client import asking

@@ -14,7 +14,7 @@ import dns.rdatatype
 import dns.rrset
 import trio
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 
 @attrs.define(eq=False)

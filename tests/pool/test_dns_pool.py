@@ -19,7 +19,7 @@ from hostler.pool import DynamicPool, NaivePlacer, PoolMetrics, open_dns_pool
 from hostler.pool.dns import Resolver
 from hostler.pool.targets import FixedTarget, LookupFailed, NameTarget, ServiceTarget, parse_targets
 from tests.conftest import Logs
-from tests.ports import free_port
+from tests.support.ports import free_port
 from tests.wire.leaks import open_sockets, settle, trio_tasks
 
 from .bench import OneAtATime

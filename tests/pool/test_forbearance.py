@@ -10,7 +10,6 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
 from hostler._concurrency.nurseries import open_background
 from hostler.abc import Runner, RunnerCall
 from hostler.call import Timings
@@ -19,6 +18,7 @@ from hostler.pool import CallNeed, LoadTracker, NaivePlacer, SweepPlacer, WarmPl
 from hostler.pool.dynamic import LoadWatch
 from hostler.pool.load_tracker import MAX_FORBEARANCE
 from hostler.protocol import LoadHint
+from tests.support.simulated_runner import COLD_SECONDS, SimRunner
 
 from .fakes import TellingPool, make_call
 from .placers import make

@@ -8,12 +8,12 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from benchmarks.simulator._runner import COLD_SECONDS, SimRunner
 from hostler.abc import NotPlaced, Outcome, RunnerCall
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.waiting_room import OVERTAKE_SECONDS
+from tests.support.simulated_runner import COLD_SECONDS, SimRunner
 
 from .fakes import FakePool, FakeRunner, make_call
 from .placers import is_idle, make, occupy

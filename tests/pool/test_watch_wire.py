@@ -7,7 +7,7 @@ from prometheus_client import CollectorRegistry
 
 from hostler import wire
 from hostler.pool import PoolMetrics, open_dynamic_pool
-from tests.ports import free_port
+from tests.support.ports import free_port
 from tests.wire.leaks import asyncio_tasks, open_sockets, settle
 from tests.wire.services import Service
 

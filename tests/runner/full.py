@@ -13,7 +13,6 @@ import trio.lowlevel
 import trio.testing
 from prometheus_client import CollectorRegistry
 
-from benchmarks.http2 import Reply, open_peer
 from hostler import wire
 from hostler._call_document import encode_call
 from hostler.agent import Agent, Resources, open_agent
@@ -24,6 +23,7 @@ from hostler.protocol import Data, Finished, TryCall
 from hostler.runner import PureRunner, open_pure_runner
 from hostler.wire.codec import messages as codec
 from tests.agent.nodes import MIB, call_model
+from tests.support.http2 import Reply, open_peer
 
 END = codec.encode_client(Data(b"", eof=True))
 

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import trio
 
-from benchmarks.http2 import open_peer
 from tests.conftest import Logs
+from tests.support.http2 import open_peer
 
 from .full import END, code_of, open_full, try_of
 

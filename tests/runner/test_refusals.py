@@ -10,14 +10,14 @@ import trio
 import trio.lowlevel
 import trio.testing
 
-from benchmarks.fn_placer import FnPlacer, Outcome, open_fn_placer
-from benchmarks.http2 import DATA, END_STREAM, Peer, Reply, frame, message, open_peer
 from hostler import wire
 from hostler._call_document import encode_call
 from hostler.protocol import Data, Finished, TryCall
 from hostler.wire.codec import messages as codec
 from tests.agent.nodes import call_model
 from tests.conftest import Logs
+from tests.support.fn_placer import FnPlacer, Outcome, open_fn_placer
+from tests.support.http2 import DATA, END_STREAM, Peer, Reply, frame, message, open_peer
 
 from .full import END, code_of, open_full, try_of
 

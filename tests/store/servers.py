@@ -21,8 +21,8 @@ import psycopg
 import pymysql
 import trustme
 
-from tests.ports import free_port
-from tests.stopping import stop_process
+from tests.support.ports import free_port
+from tests.support.stopping import stop_process
 
 START_LIMIT = 60.0
 END_LIMIT = 30.0

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.folders import short_folder
+from tests.support.folders import short_folder
 
 
 @pytest.fixture

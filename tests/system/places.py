@@ -13,7 +13,7 @@ import h11
 import trio
 
 from tests.cli._process import END_SECONDS, NodeProcess
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 from .http import Exchange, posting
 from .nodes import Runner

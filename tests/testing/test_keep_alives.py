@@ -7,7 +7,6 @@ from collections.abc import Callable, Hashable, Sequence
 
 import pytest
 
-from benchmarks.keep_alive._rivals import Timeout
 from hostler.abc import KeepAlive, KeptContainer
 from hostler.keep_alive import KEEP_ALIVES, FixedKeepAlive
 from hostler.testing import ContractBroken, check_keep_alive
@@ -48,6 +47,11 @@ class Moody(FixedKeepAlive):
         return float(self.asked)
 
 
+class IgnoresIdleTimeout(FixedKeepAlive):
+    def keep_until(self, container: KeptContainer, now: float) -> float:
+        return container.idle_since + 30.0
+
+
 @pytest.mark.parametrize(
     ("broken", "text"),
     [
@@ -55,7 +59,7 @@ class Moody(FixedKeepAlive):
         (Stutterer, "tells a start twice"),
         (Forgetful, "is no number"),
         (Moody, "where it has said"),
-        (lambda: Timeout(30.0), "does not go after its idle timeout"),
+        (IgnoresIdleTimeout, "does not go after its idle timeout"),
     ],
 )
 async def test_a_broken_policy_is_found(broken: Callable[[], KeepAlive], text: str) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from tests.cli._process import NodeProcess, open_node
 from tests.functions.build import fnt_path
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 from ._browser import Browser, open_browser
 

@@ -17,7 +17,7 @@ import trio
 from hostler.functions import load_functions
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
 from tests.functions.build import fnt_path
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 from ._browser import Browser, contrast, open_browser
 

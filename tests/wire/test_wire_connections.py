@@ -10,7 +10,7 @@ import trio.testing
 
 from hostler import wire
 from hostler.protocol import NotSent
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 from .leaks import settle
 from .services import EMPTY_BODY, TRY, Gate, Service, call, open_pair

@@ -11,7 +11,6 @@ import pytest
 import trio
 import trustme
 
-from benchmarks.http2 import open_peer
 from hostler import wire
 from hostler.config.addresses import split_address
 from hostler.errors import ConfigError
@@ -19,6 +18,7 @@ from hostler.protocol import Finished, NotSent, ServerEngagement, TryCall
 from hostler.wire import connection_pool
 from hostler.wire import server as server_module
 from hostler.wire.codec import messages as codec
+from tests.support.http2 import open_peer
 
 from .certificates import issued
 from .leaks import asyncio_tasks, open_sockets, settle

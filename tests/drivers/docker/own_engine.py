@@ -16,8 +16,9 @@ import docker
 import pytest
 import trio
 
+from tests.support.stopping import stop_process
+
 from ...functions import build
-from ...stopping import stop_process
 
 SCRIPT = Path(__file__).parents[3] / "scripts" / "_engine"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"

@@ -15,7 +15,7 @@ import pytest
 import trio
 import trustme
 
-from tests.ports import free_port
+from tests.support.ports import free_port
 
 from .http_server import Answer, Request, serve_tcp
 

@@ -16,8 +16,8 @@ import httpx
 import pytest
 import trio
 
-from tests.folders import short_folder
 from tests.functions.build import fnt_path
+from tests.support.folders import short_folder
 
 from ...cli._process import END_SECONDS, NodeProcess, ends, ends_at_once, open_node, run
 from .fleet import LOCAL, SPREAD, WORKERS, Fleet, until_gone

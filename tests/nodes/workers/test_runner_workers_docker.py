@@ -11,8 +11,8 @@ import docker
 import pytest
 import trio
 
-from tests.folders import short_folder
 from tests.functions.build import docker_image
+from tests.support.folders import short_folder
 
 from ...cli._process import END_SECONDS, ends, open_node
 from .fleet import LOCAL, SPREAD, Fleet, until_gone

@@ -10,7 +10,11 @@ import trio.testing
 
 from benchmarks.attack import attacks, rapid_reset
 from benchmarks.attack.continuation_flood import head_in_pieces
-from benchmarks.http2 import (
+from hostler.protocol import ServerEngagement
+from hostler.wire.codec import messages as codec
+from hostler.wire.mux.envelope import Envelope
+from tests.conftest import Logs
+from tests.support.http2 import (
     CANCEL,
     DATA,
     ENGAGE,
@@ -22,14 +26,9 @@ from benchmarks.http2 import (
     frame,
     message,
 )
-from benchmarks.http2 import open_peer as open_raw
-from hostler.protocol import ServerEngagement
-from hostler.wire.codec import messages as codec
-from hostler.wire.mux.envelope import Envelope
-from tests.conftest import Logs
-
-from .leaks import settle
-from .services import EMPTY_BODY, SUCCESS, TRY, Gate, call, encoded, open_pair, read_call
+from tests.support.http2 import open_peer as open_raw
+from tests.wire.leaks import settle
+from tests.wire.services import EMPTY_BODY, SUCCESS, TRY, Gate, call, encoded, open_pair, read_call
 
 TRY_MESSAGE, END_MESSAGE = codec.encode_client(TRY), codec.encode_client(EMPTY_BODY)
 REFUSED, CALM_DOWN = 7, 11
