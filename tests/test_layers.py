@@ -23,6 +23,7 @@ PACKAGE = Path(hostler.__file__).parent
 LAYERS: dict[str, int] = {
     **dict.fromkeys(
         [
+            "_api_documents",
             "_call_document",
             "_spans",
             "abc",

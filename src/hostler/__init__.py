@@ -16,6 +16,7 @@ an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`,
 `hostler.errors`, call options in `hostler.options`.
 
 * ``_asgi``: ASGI pieces that all HTTP applications share
+* ``_api_documents``: the API's JSON documents, for the server and the client, and their conversion
 * ``_call_document``: a call as the JSON document in `TryCall.models_call_json`, read as Go reads it
 * ``_concurrency``: small Trio primitives
 * ``_declarations``: checked reading of YAML and TOML files that people write

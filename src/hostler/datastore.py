@@ -119,14 +119,21 @@ class TriggerPatch:
     annotations: Mapping[str, msgspec.Raw] = _NO_VALUES
 
 
-class Datastore(Protocol):
-    """Apps, functions and triggers.
+Thing = TypeVar("Thing", bound=App | Fn | Trigger)
+Patch = TypeVar("Patch", bound=AppPatch | FnPatch | TriggerPatch)
+Filter = TypeVar("Filter", bound=AppFilter | FnFilter | TriggerFilter)
+_Patch = TypeVar("_Patch", bound=AppPatch | FnPatch | TriggerPatch, contravariant=True)
+_Filter = TypeVar("_Filter", bound=AppFilter | FnFilter | TriggerFilter, contravariant=True)
+
+
+class Collection(Protocol[Thing, _Patch, _Filter]):
+    """The apps, the functions or the triggers of a datastore.
 
     What an operation returns belongs to the caller. An operation is one transaction: it happens
     wholly or not at all, and of concurrent ones none is lost. Every operation may raise
 
-    * `APIError` of `hostler.rules.errors` with the code and the text that the client gets; which
-      ones, and that the first of several is told, is said below;
+    * `APIError` of `hostler.rules.errors` with the code and the text that the client gets. Which
+      ones, and that the first of several is told, is said below and at `Datastore`;
     * `DatastoreUnavailable` (503): the database is down, or too slow. Whether a change was made
       is then unknown. It is worth to try again later.
 
@@ -134,57 +141,63 @@ class Datastore(Protocol):
     or thread of it is left. It may have been made or not.
     """
 
-    async def list_apps(self, where: AppFilter) -> Page[App]:
-        """Raises `InvalidCursor`."""
-        ...
+    async def list(self, where: _Filter) -> Page[Thing]:
+        """One page. Functions and triggers are those of one app; of an unknown app there are none.
 
-    async def create_app(self, app: App) -> App:
-        """Keep ``app``, which has no id, and return it with its id and dates. Dates of ``app``
-        are not looked at.
-
-        Raises `AppIDProvided`, the errors of the values (`hostler.rules.check_new_app`), and
-        `AppExists` if the name is taken.
+        Raises `InvalidCursor`, and where no app is named `FnMissingAppID` or `TriggerMissingAppID`.
         """
         ...
 
-    async def get_app(self, app_id: str) -> App:
-        """Raises `AppNotFound`."""
+    async def create(self, new: Thing) -> Thing:
+        """Keep ``new``, which has no id, and return it with its id and dates."""
         ...
 
-    async def update_app(self, app_id: str, patch: AppPatch) -> App:
-        """Change the app and return all of it. ``updated_at`` moves if there was something to
-        change.
+    async def get(self, id: str) -> Thing:
+        """Raises `AppNotFound`, `FnNotFound` or `TriggerNotFound`."""
+        ...
 
-        Raises `AppIDMismatch`, `AppNotFound`, `AppNameImmutable`, and the errors of the values.
+    async def update(self, id: str, patch: _Patch) -> Thing:
+        """Change it and return all of it. ``updated_at`` moves if there was something to change.
+
+        Raises as `get`; `AppIDMismatch`, `FnIDMismatch` or `TriggerIDMismatch` for a patch with
+        another id; and the errors of the values.
         """
         ...
 
-    async def delete_app(self, app_id: str) -> None:
-        """Remove the app with its functions and triggers. Raises `AppNotFound`."""
+    async def delete(self, id: str) -> None:
+        """Remove it with what belongs to it: an app's functions and triggers, a function's
+        triggers. Raises as `get`."""
+        ...
+
+
+class Datastore(Protocol):
+    """Apps, functions and triggers, and the look-ups that calls need. Whatever it does is as
+    `Collection` says."""
+
+    @property
+    def apps(self) -> Collection[App, AppPatch, AppFilter]:
+        """``create`` raises `AppIDProvided`, the errors of the values
+        (`hostler.rules.check_new_app`), and `AppExists` if the name is taken; ``update`` raises
+        `AppNameImmutable`. Dates of a new app are not looked at."""
+        ...
+
+    @property
+    def fns(self) -> Collection[Fn, FnPatch, FnFilter]:
+        """``create`` raises `FnIDProvided`, the errors of the values
+        (`hostler.rules.check_new_fn`), `AppNotFound`, and `FnExists` if the app has one of this
+        name. Memory and times of 0 become the defaults, and the shape is the app's."""
+        ...
+
+    @property
+    def triggers(self) -> Collection[Trigger, TriggerPatch, TriggerFilter]:
+        """``create`` raises `TriggerIDProvided`, `TriggerCreatedAtProvided`,
+        `TriggerUpdatedAtProvided`, the errors of the values
+        (`hostler.rules.check_new_trigger`), `AppNotFound`, `FnNotFound`, `TriggerFnNotInApp`,
+        `TriggerSourceExists` and `TriggerExists`; ``update`` the same for the changed trigger."""
         ...
 
     async def app_id_by_name(self, name: str) -> str:
         """Raises `AppNotFound`."""
-        ...
-
-    async def list_fns(self, where: FnFilter) -> Page[Fn]:
-        """Functions of one app; of an unknown app there are none.
-
-        Raises `FnMissingAppID` and `InvalidCursor`.
-        """
-        ...
-
-    async def create_fn(self, fn: Fn) -> Fn:
-        """Keep ``fn``, which has no id, and return it with its id, dates and its app's shape.
-        Memory and times of 0 become the defaults.
-
-        Raises `FnIDProvided`, the errors of the values (`hostler.rules.check_new_fn`),
-        `AppNotFound`, and `FnExists` if the app has one of this name.
-        """
-        ...
-
-    async def get_fn(self, fn_id: str) -> Fn:
-        """Raises `FnNotFound`."""
         ...
 
     async def find(self, fn_id: str) -> tuple[App, Fn]:
@@ -194,46 +207,9 @@ class Datastore(Protocol):
         """
         ...
 
-    async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
-        """As `update_app`. Raises `FnIDMismatch`, `FnNotFound` and the errors of the values."""
-        ...
-
-    async def delete_fn(self, fn_id: str) -> None:
-        """Remove the function with its triggers. Raises `FnNotFound`."""
-        ...
-
-    async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
-        """Triggers of one app; of an unknown app there are none.
-
-        Raises `TriggerMissingAppID` and `InvalidCursor`.
-        """
-        ...
-
-    async def create_trigger(self, trigger: Trigger) -> Trigger:
-        """Keep ``trigger``, which has neither an id nor dates, and return it with them.
-
-        Raises `TriggerIDProvided`, `TriggerCreatedAtProvided`, `TriggerUpdatedAtProvided`, the
-        errors of the values (`hostler.rules.check_new_trigger`), `AppNotFound`, `FnNotFound`,
-        `TriggerFnNotInApp`, `TriggerSourceExists` and `TriggerExists`.
-        """
-        ...
-
-    async def get_trigger(self, trigger_id: str) -> Trigger:
-        """Raises `TriggerNotFound`."""
-        ...
-
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
         """The trigger with exactly this source, which begins with a slash.
 
         Raises `TriggerNotFound`.
         """
-        ...
-
-    async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
-        """As `update_app`. Raises `TriggerIDMismatch`, `TriggerNotFound`, and for the changed
-        trigger the same errors as `create_trigger`."""
-        ...
-
-    async def delete_trigger(self, trigger_id: str) -> None:
-        """Raises `TriggerNotFound`."""
         ...

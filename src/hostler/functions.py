@@ -47,6 +47,7 @@ from ._concurrency.flight_cache import SingleFlightCache
 from ._concurrency.nurseries import open_background
 from ._declarations import Section
 from .config import ApiConfig
+from .datastore import Datastore
 from .errors import ConfigError, FnNotFound
 from .ids import IdParts, format_id
 from .models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, Fn, Trigger
@@ -276,29 +277,8 @@ def _triggers(parent: Section, app: App, fns: list[Fn], triggers: list[Trigger])
         triggers.append(trigger)
 
 
-class Lookups(Protocol):
-    """The reads of a `hostler.datastore.Datastore` that calls need."""
-
-    async def app_id_by_name(self, name: str) -> str:
-        """Raises `AppNotFound`, and another `APIError` if it can't ask. May wait."""
-        ...
-
-    async def get_app(self, app_id: str) -> App:
-        """Raises `AppNotFound`, and as `app_id_by_name`. May wait."""
-        ...
-
-    async def get_fn(self, fn_id: str) -> Fn:
-        """Raises `FnNotFound`, and as `app_id_by_name`. May wait."""
-        ...
-
-    async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
-        """The trigger of this ``type`` (``http``) with exactly this source, which begins with a
-        slash. Raises `TriggerNotFound`, and as `app_id_by_name`. May wait."""
-        ...
-
-
 class CachedFunctions:
-    """A `hostler.functions.Catalog` over `Lookups`; `open_cached_functions` makes it.
+    """A `hostler.functions.Catalog` over a datastore; `open_cached_functions` makes it.
 
     What is not there is remembered too, for a shorter time, and apart from the rest, so that
     nobody can push functions out by asking for what does not exist. A question goes on while
@@ -306,14 +286,14 @@ class CachedFunctions:
     not end it for others.
     """
 
-    def __init__(self, lookups: Lookups, nursery: trio.Nursery, config: ApiConfig) -> None:
-        self._app_ids = SingleFlightCache(lookups.app_id_by_name, nursery, config)
-        self._apps = SingleFlightCache(lookups.get_app, nursery, config)
-        self._fns = SingleFlightCache(lookups.get_fn, nursery, config)
+    def __init__(self, store: Datastore, nursery: trio.Nursery, config: ApiConfig) -> None:
+        self._app_ids = SingleFlightCache(store.app_id_by_name, nursery, config)
+        self._apps = SingleFlightCache(store.apps.get, nursery, config)
+        self._fns = SingleFlightCache(store.fns.get, nursery, config)
 
         async def trigger(place: tuple[str, str]) -> Trigger:
             app_id, source = place
-            return await lookups.trigger_by_source(app_id, "http", source)
+            return await store.trigger_by_source(app_id, "http", source)
 
         self._triggers = SingleFlightCache(trigger, nursery, config)
 
@@ -340,11 +320,11 @@ class CachedFunctions:
 
 @asynccontextmanager
 async def open_cached_functions(
-    lookups: Lookups, config: ApiConfig | None = None
+    store: Datastore, config: ApiConfig | None = None
 ) -> AsyncIterator[CachedFunctions]:
     """Leaving the block ends all questions; who still waits for one gets an error (503)."""
     async with open_background() as nursery:
         try:
-            yield CachedFunctions(lookups, nursery, config or ApiConfig())
+            yield CachedFunctions(store, nursery, config or ApiConfig())
         finally:
             nursery.cancel_scope.cancel()

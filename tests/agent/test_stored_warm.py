@@ -7,6 +7,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import msgspec
@@ -56,9 +57,9 @@ async def until(condition: Callable[[], bool]) -> None:
 
 async def test_what_the_api_changes_is_followed(store: Datastore, tmp_path: Path) -> None:
     changed = Signal()
-    app = await store.create_app(App(id="", name="app"))
+    app = await store.apps.create(App(id="", name="app"))
     fns = [
-        await store.create_fn(
+        await store.fns.create(
             Fn(id="", name=f"f{i}", app_id=app.id, image="echo", annotations=wants(i))
         )
         for i in range(3)  # more than a page, and one that wants nothing
@@ -71,24 +72,24 @@ async def test_what_the_api_changes_is_followed(store: Datastore, tmp_path: Path
         nursery.start_soon(keep_stored_warm, node.agent, store, changed)
         await until(lambda: ready(node) == 3)
 
-        await store.update_fn(fns[0].id, FnPatch(annotations=wants(2)))
+        await store.fns.update(fns[0].id, FnPatch(annotations=wants(2)))
         changed.note()
         await until(lambda: ready(node) == 5)
 
         created = driver.statistics().created
-        await store.update_fn(fns[1].id, FnPatch(image="other"))
+        await store.fns.update(fns[1].id, FnPatch(image="other"))
         changed.note()
         await until(lambda: driver.statistics().created == created + 1)
 
         # An app's annotation is one of all its functions, but for those with their own.
-        await store.update_app(app.id, AppPatch(annotations=wants(1)))
-        plain = await store.create_fn(Fn(id="", name="plain", app_id=app.id, image="echo"))
+        await store.apps.update(app.id, AppPatch(annotations=wants(1)))
+        plain = await store.fns.create(Fn(id="", name="plain", app_id=app.id, image="echo"))
         created = driver.statistics().created
         changed.note()
         await until(lambda: driver.statistics().created == created + 1)
 
         for fn in (*fns, plain):
-            await store.delete_fn(fn.id)
+            await store.fns.delete(fn.id)
         changed.note()
         wishes = node.agent._launcher.warm
         await until(lambda: repr(wishes) == "<WarmPool functions=0>")
@@ -106,14 +107,14 @@ async def test_changes_by_other_nodes_are_seen_in_time_and_an_outage_changes_not
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keep_stored_warm, node.agent, store, Signal())
-            app = await store.create_app(App(id="", name="app", annotations=wants(1)))
-            await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
+            app = await store.apps.create(App(id="", name="app", annotations=wants(1)))
+            await store.fns.create(Fn(id="", name="f", app_id=app.id, image="echo"))
             await until(lambda: ready(node) == 1)
             with monkeypatch.context() as broken:
-                broken.setattr(store, "list_apps", down)
+                broken.setattr(store.apps, "list", down)
                 await until(lambda: len(logs.with_event("can't be read")) > 1)
                 assert ready(node) == 1
-            await store.create_fn(Fn(id="", name="g", app_id=app.id, image="echo"))
+            await store.fns.create(Fn(id="", name="g", app_id=app.id, image="echo"))
             await until(lambda: ready(node) == 2)
             nursery.cancel_scope.cancel()
         assert repr(node.agent._launcher.warm) == "<WarmPool functions=0>"
@@ -126,16 +127,16 @@ async def test_a_reading_may_take_longer_than_the_time_between_two(
     app = App(id="a", name="app", annotations=wants(1))
     fn = Fn(id="f", name="fn", app_id="a", image="echo")
 
-    class Slow:
-        async def list_apps(self, where: object) -> Page[App]:
-            await trio.sleep(2 * declared.REFRESH_SECONDS)
-            return Page([app], "")
+    async def list_apps(where: object) -> Page[App]:
+        await trio.sleep(2 * declared.REFRESH_SECONDS)
+        return Page([app], "")
 
-        async def list_fns(self, where: object) -> Page[Fn]:
-            await trio.lowlevel.checkpoint()
-            return Page([fn], "")
+    async def list_fns(where: object) -> Page[Fn]:
+        await trio.lowlevel.checkpoint()
+        return Page([fn], "")
 
-    slow: Any = Slow()
+    apps, fns = SimpleNamespace(list=list_apps), SimpleNamespace(list=list_fns)
+    slow: Any = SimpleNamespace(apps=apps, fns=fns)
     async with (
         open_sim_driver({"echo": echo}) as driver,
         open_node(driver, tmp_path) as node,
@@ -174,9 +175,9 @@ async def test_trouble_inside_ends_nothing(
         trio.open_nursery() as nursery,
     ):
         monkeypatch.setattr(driver, "slot_key_extension", slot_key_extension)
-        app = await store.create_app(App(id="", name="app", annotations=wants(1)))
+        app = await store.apps.create(App(id="", name="app", annotations=wants(1)))
         for name, kind in (("f", "good"), ("g", "bad")):
-            await store.create_fn(
+            await store.fns.create(
                 Fn(id="", name=name, app_id=app.id, image="echo", config={"KIND": kind})
             )
         write("{")
@@ -211,8 +212,8 @@ async def test_what_was_refused_is_tried_again_and_told_once(
         open_node(driver, tmp_path, overrider=overrider) as node,
         trio.open_nursery() as nursery,
     ):
-        app = await store.create_app(App(id="", name="app", annotations=wants(1)))
-        await store.create_fn(Fn(id="", name="f", app_id=app.id, image="echo"))
+        app = await store.apps.create(App(id="", name="app", annotations=wants(1)))
+        await store.fns.create(Fn(id="", name="f", app_id=app.id, image="echo"))
         nursery.start_soon(keep_stored_warm, node.agent, store, Signal())
         await until(lambda: ready(node) == 1)
         nursery.cancel_scope.cancel()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import attrs
@@ -11,6 +12,11 @@ from hostler.front import ASGIApp
 from tests.front._asgi_client import AsgiRequest, Pairs
 
 HOST = "api.test:8080"
+
+_PARTS = ("apps", "fns", "triggers", "find", "app_id_by_name", "trigger_by_source")
+
+NO_STORE: Any = SimpleNamespace(**dict.fromkeys(_PARTS))
+"""For requests that reach no datastore."""
 
 
 @attrs.frozen

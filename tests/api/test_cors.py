@@ -9,9 +9,8 @@ import pytest
 from hostler.api import api_app, cors, with_middleware
 from hostler.config import NodeConfig
 
-from ._client import HOST, Answer, Client
+from ._client import HOST, NO_STORE, Answer, Client
 
-NO_STORE: Any = object()
 PAGE = "https://page.test"
 PREFLIGHT = [("Access-Control-Request-Method", "PUT")]
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import datetime as dt
+from typing import Any
 
 import msgspec
 import pytest
 
 from hostler import models
-from hostler.api.documents import app_document, fn_document, trigger_document
+from hostler._api_documents import APPS, FNS, TRIGGERS
 from hostler.api.handlers import trigger_endpoint
 from tests.front._asgi_client import AsgiRequest
 
@@ -23,24 +24,25 @@ def a_trigger(type_: str) -> models.Trigger:
 
 def test_unset_dates_are_printed() -> None:
     fn = models.Fn(id="f1", name="f", app_id="a1", image="i")
-    for document in (
-        app_document(models.App(id="a1", name="a")),
-        fn_document(fn),
-        trigger_document(a_trigger("http")),
-    ):
+    documents: list[Any] = [
+        APPS.document(models.App(id="a1", name="a")),
+        FNS.document(fn),
+        TRIGGERS.document(a_trigger("http")),
+    ]
+    for document in documents:
         assert (document.created_at, document.updated_at) == (UNSET_DATE, UNSET_DATE)
 
 
 def test_dates_have_three_digits_that_are_cut_off() -> None:
     date = dt.datetime(2025, 9, 26, 12, 57, 15, 123_999, tzinfo=dt.UTC)
-    document = app_document(models.App(id="a1", name="a", created_at=date))
+    document: Any = APPS.document(models.App(id="a1", name="a", created_at=date))
     assert document.created_at == "2025-09-26T12:57:15.123Z"
 
 
 def test_triggers_that_are_not_called_over_http_have_no_endpoint() -> None:
     assert trigger_endpoint("http://lb/t/a/", a_trigger("http")) == "http://lb/t/a/s"
     assert trigger_endpoint("http://lb/t/a/", a_trigger("timer")) == ""
-    assert b"annotations" not in msgspec.json.encode(trigger_document(a_trigger("timer")))
+    assert b"annotations" not in msgspec.json.encode(TRIGGERS.document(a_trigger("timer")))
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])

@@ -16,7 +16,7 @@ from ._client import Client
 
 
 class Faulty(AppListener):
-    async def before_app_get(self, app_id: str) -> None:
+    async def before_get(self, id: str) -> None:
         raise RuntimeError("secret")
 
 

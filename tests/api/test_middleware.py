@@ -17,9 +17,7 @@ from tests.conftest import Logs
 from tests.front._asgi_client import AsgiRequest
 from tests.tracing.recorder import TRACE
 
-from ._client import Client
-
-NO_STORE: Any = object()
+from ._client import NO_STORE, Client
 
 
 class Recorder:

@@ -16,9 +16,8 @@ from hostler.datastore import Datastore
 from hostler.front import HttpServer, serve_http
 from hostler.rules import Limits
 
-from ._client import Client
+from ._client import NO_STORE, Client
 
-NO_STORE: Any = object()
 CONFIG = Path(__file__).with_name("schemathesis.toml")
 CHECKS = Path(__file__).with_name("schemathesis_checks.py")
 

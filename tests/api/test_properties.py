@@ -10,11 +10,12 @@ import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hostler._api_documents import FNS, NewApp, NewFn, NewTrigger, decode, model_of
 from hostler.api import Reply, Route
-from hostler.api.documents import NewApp, NewFn, NewTrigger, decode, fn_document, new_fn
 from hostler.api.request import parse_query
 from hostler.api.routes import Match, Router
 from hostler.errors import InvalidJSON
+from hostler.models import Fn
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 JSON: st.SearchStrategy[Any] = st.recursive(
@@ -53,8 +54,8 @@ def test_any_json_is_a_document_or_invalid(fields: dict[str, Any], type_: type) 
     )
 )
 def test_what_is_decoded_is_what_is_encoded(fields: dict[str, Any]) -> None:
-    fn = new_fn(decode(msgspec.json.encode(fields), NewFn))
-    encoded = msgspec.json.decode(msgspec.json.encode(fn_document(fn)))
+    fn = model_of(Fn, decode(msgspec.json.encode(fields), NewFn))
+    encoded = msgspec.json.decode(msgspec.json.encode(FNS.document(fn)))
     assert {"annotations": {}, **encoded} | fields == {"annotations": {}, **encoded}
 
 

@@ -12,9 +12,7 @@ from hostler.api import ApiRequest, Reply, Route, api_app, json_reply
 from hostler.config import NodeConfig
 from tests.front._asgi_client import AsgiRequest
 
-from ._client import Answer
-
-NO_STORE: Any = object()
+from ._client import NO_STORE, Answer
 
 
 async def _length(request: ApiRequest) -> Reply:

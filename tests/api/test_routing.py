@@ -9,9 +9,8 @@ import pytest
 from hostler.api import ApiRequest, Reply, Route, api_app, json_reply
 from tests.front._asgi_client import AsgiRequest
 
-from ._client import Client
+from ._client import NO_STORE, Client
 
-NO_STORE: Any = object()
 """These requests must not reach a datastore."""
 
 

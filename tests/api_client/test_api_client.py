@@ -98,43 +98,43 @@ async def test_everything_that_the_api_does(tmp_path: Path) -> None:
     annotation = {"k": msgspec.Raw(b'{"b": 1, "a": "x"}')}
     async with real_api(tmp_path) as (client, store, _):
         new = an_app("shöp", config={"A": "1"}, annotations=annotation, syslog_url="udp://h:514")
-        app = await client.create_app(new)
-        assert await store.get_app(app.id) == app == await client.get_app(app.id)
+        app = await client.apps.create(new)
+        assert await store.apps.get(app.id) == app == await client.apps.get(app.id)
         assert (app.config, app.syslog_url) == ({"A": "1"}, "udp://h:514")
         assert app.created_at is not None
         assert await client.app_id_by_name("shöp") == app.id
         patch = AppPatch(config={"A": "", "B": "2"}, syslog_url="")
-        app = await client.update_app(app.id, patch)
+        app = await client.apps.update(app.id, patch)
         assert (app.config, app.syslog_url) == ({"B": "2"}, "")
 
-        fn = await client.create_fn(a_fn(app, memory=256, timeout=7, config={"F": "1"}))
+        fn = await client.fns.create(a_fn(app, memory=256, timeout=7, config={"F": "1"}))
         assert (fn.memory, fn.timeout, fn.idle_timeout) == (256, 7, 30)
-        assert await store.get_fn(fn.id) == await _without_endpoint(client, fn.id)
-        fn = await client.update_fn(fn.id, FnPatch(image="shop/pay:2"))
+        assert await store.fns.get(fn.id) == await _without_endpoint(client, fn.id)
+        fn = await client.fns.update(fn.id, FnPatch(image="shop/pay:2"))
         assert (fn.image, fn.memory) == ("shop/pay:2", 256)
         assert (await client.find(fn.id))[0] == app
 
-        trigger = await client.create_trigger(a_trigger(fn, source="/a b/../ü%2F?#/"))
+        trigger = await client.triggers.create(a_trigger(fn, source="/a b/../ü%2F?#/"))
         same = await client.trigger_by_source(app.id, "http", "/a b/../ü%2F?#/")
         assert (same.id, same.source, same.fn_id) == (trigger.id, trigger.source, fn.id)
-        moved = await client.update_trigger(trigger.id, TriggerPatch(source="/"))
+        moved = await client.triggers.update(trigger.id, TriggerPatch(source="/"))
         assert moved.source == "/"
         assert (await client.trigger_by_source(app.id, "http", "/")).id == trigger.id
-        assert (await client.get_trigger(trigger.id)).name == "web"
+        assert (await client.triggers.get(trigger.id)).name == "web"
 
-        assert [x.id for x in (await client.list_apps(AppFilter())).items] == [app.id]
-        assert [x.id for x in (await client.list_fns(FnFilter(app_id=app.id))).items] == [fn.id]
+        assert [x.id for x in (await client.apps.list(AppFilter())).items] == [app.id]
+        assert [x.id for x in (await client.fns.list(FnFilter(app_id=app.id))).items] == [fn.id]
         where = TriggerFilter(app_id=app.id, fn_id=fn.id, name="web")
-        assert [x.id for x in (await client.list_triggers(where)).items] == [trigger.id]
+        assert [x.id for x in (await client.triggers.list(where)).items] == [trigger.id]
 
-        await client.delete_trigger(trigger.id)
-        await client.delete_fn(fn.id)
-        await client.delete_app(app.id)
-        assert (await client.list_apps(AppFilter())).items == []
+        await client.triggers.delete(trigger.id)
+        await client.fns.delete(fn.id)
+        await client.apps.delete(app.id)
+        assert (await client.apps.list(AppFilter())).items == []
 
 
 async def _without_endpoint(client: ApiClient, fn_id: str) -> Any:
-    fn = await client.get_fn(fn_id)
+    fn = await client.fns.get(fn_id)
     assert fn.annotations.pop("fnproject.io/fn/invokeEndpoint")
     return fn
 
@@ -142,10 +142,10 @@ async def _without_endpoint(client: ApiClient, fn_id: str) -> Any:
 async def test_pages(tmp_path: Path) -> None:
     async with real_api(tmp_path) as (client, store, _):
         for number in range(5):
-            await store.create_app(an_app(f"app{number}"))
+            await store.apps.create(an_app(f"app{number}"))
         names, cursor = [], ""
         while True:
-            page = await client.list_apps(AppFilter(cursor=cursor, per_page=2))
+            page = await client.apps.list(AppFilter(cursor=cursor, per_page=2))
             assert len(page.items) <= 2
             names += [app.name for app in page.items]
             cursor = page.next_cursor
@@ -158,27 +158,27 @@ async def test_errors_are_those_of_the_datastore(tmp_path: Path) -> None:
     async with real_api(tmp_path) as (client, _, faults):
         with pytest.raises(AppNotFound):
             await client.app_id_by_name("none")
-        for read in (client.get_app, client.delete_app):
+        for read in (client.apps.get, client.apps.delete):
             with pytest.raises(AppNotFound):
                 await read("none")
         for fn_id in ("none", "..", ".", "?", "%2e", "ä", " "):
             with pytest.raises(FnNotFound):
-                await client.get_fn(fn_id)
+                await client.fns.get(fn_id)
         with pytest.raises(TriggerNotFound):
             await client.trigger_by_source("none", "http", "/../../../../v2/apps")
         assert all(path.startswith("GET /v2/") for path in faults.paths if path.startswith("GET"))
-        app = await client.create_app(an_app())
+        app = await client.apps.create(an_app())
         with pytest.raises(AppExists):
-            await client.create_app(an_app())
+            await client.apps.create(an_app())
         with pytest.raises(Invalid) as info:
-            await client.create_fn(a_fn(app, memory=9000))
+            await client.fns.create(a_fn(app, memory=9000))
         assert (info.value.code, "8192" in info.value.message) == (400, True)
-        fn = await client.create_fn(a_fn(app))
+        fn = await client.fns.create(a_fn(app))
         with pytest.raises(FnExists):
-            await client.create_fn(a_fn(app))
-        await client.create_trigger(a_trigger(fn))
+            await client.fns.create(a_fn(app))
+        await client.triggers.create(a_trigger(fn))
         with pytest.raises(TriggerSourceExists):
-            await client.create_trigger(a_trigger(fn, name="other"))
+            await client.triggers.create(a_trigger(fn, name="other"))
 
 
 @pytest.mark.parametrize(
@@ -199,7 +199,7 @@ async def test_an_answer_that_is_no_success_is_an_error_at_once(
 ) -> None:
     async with scripted((status, body)) as (client, faults):
         with pytest.raises(APIError) as info:
-            await client.get_app("a")
+            await client.apps.get("a")
         assert (type(info.value), info.value.code) == (kind, status)
         assert info.value.message == message
         assert len(faults.paths) == 1
@@ -208,12 +208,12 @@ async def test_an_answer_that_is_no_success_is_an_error_at_once(
 @pytest.mark.parametrize("fault", ["break", (500, b""), (503, b'{"message":"down"}')])
 async def test_a_read_is_tried_six_times(fault: Any) -> None:
     async with scripted(*[fault] * 5, (200, APP)) as (client, faults):
-        app = await client.get_app("a")
+        app = await client.apps.get("a")
         assert (app.name, app.config, app.created_at) == ("shop", {}, None)
         assert len(faults.paths) == 6
     async with scripted(*[fault] * 7) as (client, faults):
         with pytest.raises(ApiUnavailable) as info:
-            await client.get_app("a")
+            await client.apps.get("a")
         assert len(faults.paths) == 6
     assert (info.value.code, info.value.message) == (503, "API unavailable, try again later")
     if fault != "break":
@@ -224,18 +224,18 @@ async def test_a_read_is_tried_six_times(fault: Any) -> None:
 async def test_a_change_that_may_have_been_made_is_not_made_again(fault: Any) -> None:
     async with scripted(fault, fault, fault) as (client, faults):
         with pytest.raises(ApiUnavailable):
-            await client.create_app(an_app())
+            await client.apps.create(an_app())
         with pytest.raises(ApiUnavailable):
-            await client.update_app("a", AppPatch(config={"A": "1"}))
+            await client.apps.update("a", AppPatch(config={"A": "1"}))
         with pytest.raises(ApiUnavailable):
-            await client.delete_app("a")
+            await client.apps.delete("a")
         assert len(faults.paths) == 3
 
 
 async def test_nobody_listens() -> None:
     async with open_api_client("http://127.0.0.1:1") as client:
         with pytest.raises(ApiUnavailable) as info:
-            await client.create_app(an_app())
+            await client.apps.create(an_app())
     assert info.value.reason.startswith("ConnectError")
     assert isinstance(info.value, DatastoreUnavailable)
 
@@ -243,7 +243,7 @@ async def test_nobody_listens() -> None:
 async def test_all_attempts_have_one_limit_of_time() -> None:
     async with scripted((500, b'{"message":"first"}'), "hang", api_timeout=5.0) as (client, faults):
         with pytest.raises(ApiUnavailable) as info:
-            await client.get_app("a")
+            await client.apps.get("a")
         assert info.value.reason == "no answer within 5 s; 500 first"
         assert len(faults.paths) == 2
 
@@ -252,7 +252,7 @@ async def test_what_answers_is_no_api() -> None:
     async with scripted((200, b"<html>"), (200, b'{"id":1}')) as (client, _):
         for _ in range(2):
             with pytest.raises(ApiUnavailable) as info:
-                await client.get_app("a")
+                await client.apps.get("a")
             assert "no API" in info.value.reason
 
 
@@ -262,19 +262,19 @@ async def test_a_success_that_tells_no_id_is_none() -> None:
     fn = Fn(id="f", name="pay", app_id="a", image="shop/pay")
     async with scripted(*[empty] * 8, (200, b'{"items":[{"name":"shop"}]}')) as (client, faults):
         asking: list[Callable[[], Awaitable[Any]]] = [
-            lambda: client.create_app(an_app()),
-            lambda: client.update_app("a", AppPatch()),
-            lambda: client.get_app("a"),
-            lambda: client.create_fn(fn),
-            lambda: client.get_fn("f"),
-            lambda: client.create_trigger(a_trigger(fn)),
+            lambda: client.apps.create(an_app()),
+            lambda: client.apps.update("a", AppPatch()),
+            lambda: client.apps.get("a"),
+            lambda: client.fns.create(fn),
+            lambda: client.fns.get("f"),
+            lambda: client.triggers.create(a_trigger(fn)),
             lambda: client.trigger_by_source("a", "http", "/"),
         ]
         for ask in asking:
             with pytest.raises(ApiUnavailable) as info:
                 await ask()
             assert info.value.reason == "what answers is no API: it tells no id"
-        assert (await client.list_apps(AppFilter())).items == []
+        assert (await client.apps.list(AppFilter())).items == []
         with pytest.raises(ApiUnavailable):
             await client.app_id_by_name("shop")
         assert faults.script == []
@@ -283,11 +283,11 @@ async def test_a_success_that_tells_no_id_is_none() -> None:
 async def test_a_cancelled_request_leaves_nothing_and_the_client_goes_on() -> None:
     async with scripted("hang", (200, APP)) as (client, faults):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(client.get_app, "a")
+            nursery.start_soon(client.apps.get, "a")
             while not faults.paths:  # noqa: ASYNC110  (until it has arrived)
                 await trio.sleep(0.001)
             nursery.cancel_scope.cancel()
-        assert (await client.get_app("a")).name == "shop"
+        assert (await client.apps.get("a")).name == "shop"
         pool = client._connection._client._transport._pool  # type: ignore[attr-defined]
         assert len(pool.connections) == 1  # the other one was closed
 
@@ -311,7 +311,7 @@ async def test_the_path_of_a_proxy_goes_before_the_apis(url: str, base: str) -> 
 
     transport = httpx.MockTransport(answer)
     async with open_api_client(url, transport=transport) as client:
-        await client.get_app("a")
+        await client.apps.get("a")
     assert asked == [str(httpx.URL(f"{base}/v2/apps/a"))]
 
 
@@ -326,9 +326,9 @@ async def test_bad_urls(url: str) -> None:
 
 async def test_an_lbs_reads_over_the_api_and_through_its_outage(tmp_path: Path) -> None:
     async with real_api(tmp_path) as (client, store, faults):
-        app = await store.create_app(an_app())
-        fn = await store.create_fn(a_fn(app))
-        await store.create_trigger(a_trigger(fn))
+        app = await store.apps.create(an_app())
+        fn = await store.fns.create(a_fn(app))
+        await store.triggers.create(a_trigger(fn))
         config = ApiConfig(lookup_ttl=0.01)
         async with open_cached_functions(client, config) as functions:
             found = await functions.find_trigger("shop", "/pay")

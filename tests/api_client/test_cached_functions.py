@@ -7,6 +7,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -22,6 +23,22 @@ Clock = trio.testing.MockClock
 TTL, MISSING, STALE = 5, 1, 600
 
 
+@attrs.define
+class Things:
+    """Apps or functions of a `Registry`."""
+
+    ask: Callable[[str], Awaitable[None]]
+    kind: str
+    missing: type[APIError]
+    items: dict[str, Any]
+
+    async def get(self, id: str) -> Any:
+        await self.ask(f"{self.kind} {id}")
+        if id not in self.items:
+            raise self.missing
+        return self.items[id]
+
+
 class Registry:
     """Apps and functions whose look-ups take as long, and fail, as the test wants."""
 
@@ -30,9 +47,10 @@ class Registry:
         self.cancelled = 0
         self.delay = 0.0
         self.error: Exception | None = None
-        self.fns = {"f": Fn(id="f", name="fn", app_id="a", image="1")}
-        self.apps = {"a": App(id="a", name="app")}
-        self.triggers = {
+        fn = Fn(id="f", name="fn", app_id="a", image="1")
+        self.fns = Things(self._ask, "fn", FnNotFound, {"f": fn})
+        self.apps = Things(self._ask, "app", AppNotFound, {"a": App(id="a", name="app")})
+        self.of_source = {
             ("a", "/s"): Trigger(id="t", name="t", app_id="a", fn_id="f", type="http", source="/s")
         }
 
@@ -48,39 +66,29 @@ class Registry:
 
     async def app_id_by_name(self, name: str) -> str:
         await self._ask(f"name {name}")
-        for app in self.apps.values():
+        for id, app in self.apps.items.items():
             if app.name == name:
-                return app.id
+                return id
         raise AppNotFound
-
-    async def get_app(self, app_id: str) -> App:
-        await self._ask(f"app {app_id}")
-        if app_id not in self.apps:
-            raise AppNotFound
-        return self.apps[app_id]
-
-    async def get_fn(self, fn_id: str) -> Fn:
-        await self._ask(f"fn {fn_id}")
-        if fn_id not in self.fns:
-            raise FnNotFound
-        return self.fns[fn_id]
 
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
         await self._ask(f"trigger {app_id} {type} {source}")
-        if (app_id, source) not in self.triggers:
+        if (app_id, source) not in self.of_source:
             raise TriggerNotFound
-        return self.triggers[app_id, source]
+        return self.of_source[app_id, source]
 
 
 @asynccontextmanager
 async def opened(**config: Any) -> AsyncIterator[tuple[Registry, CachedFunctions]]:
     registry = Registry()
-    async with open_cached_functions(registry, ApiConfig(**config)) as functions:
+    store: Any = registry
+    async with open_cached_functions(store, ApiConfig(**config)) as functions:
         yield registry, functions
 
 
 async def image(functions: CachedFunctions, fn_id: str = "f") -> str:
-    return (await functions.find(fn_id))[1].image
+    _, fn = await functions.find(fn_id)
+    return fn.image
 
 
 async def in_parallel(count: int, function: Callable[[], Awaitable[object]]) -> list[object]:
@@ -104,7 +112,7 @@ async def test_answers_are_kept_for_five_seconds(autojump_clock: Clock) -> None:
             app, fn = await functions.find("f")
             assert (app.name, fn.name) == ("app", "fn")
         assert registry.asked == {"fn f": 1, "app a": 1}
-        registry.fns["f"] = Fn(id="f", name="fn", app_id="a", image="2")
+        registry.fns.items["f"] = Fn(id="f", name="fn", app_id="a", image="2")
         await trio.sleep(TTL - 0.01)
         assert await image(functions) == "1"
         await trio.sleep(0.02)
@@ -187,7 +195,7 @@ async def test_old_answers_are_used_while_asking_fails_up_to_an_age(
         assert line["log_level"] == "warning"
         registry.error = None
         await trio.sleep(2)
-        registry.fns["f"] = Fn(id="f", name="fn", app_id="a", image="2")
+        registry.fns.items["f"] = Fn(id="f", name="fn", app_id="a", image="2")
         assert await image(functions) == "2"
         assert logs.with_event("look-ups succeed again")
         registry.error = DatastoreUnavailable()
@@ -203,7 +211,7 @@ async def test_a_slow_answer_does_not_hold_up_who_has_an_old_one(autojump_clock:
         await image(functions)
         await trio.sleep(TTL)
         registry.delay = 10
-        registry.fns["f"] = Fn(id="f", name="fn", app_id="a", image="2")
+        registry.fns.items["f"] = Fn(id="f", name="fn", app_id="a", image="2")
         begin = trio.current_time()
         assert await image(functions) == "1"
         assert trio.current_time() - begin <= 1.1  # half a second for each of its two look-ups
@@ -220,7 +228,7 @@ async def test_what_is_not_there_is_remembered_for_a_second(autojump_clock: Cloc
             with pytest.raises(FnNotFound):
                 await image(functions, "g")
         assert registry.asked == {"fn g": 1}
-        registry.fns["g"] = Fn(id="g", name="g", app_id="a", image="new")
+        registry.fns.items["g"] = Fn(id="g", name="g", app_id="a", image="new")
         await trio.sleep(MISSING)
         assert await image(functions, "g") == "new"
 
@@ -230,7 +238,7 @@ async def test_what_was_deleted_is_gone_though_there_is_an_old_answer(
 ) -> None:
     async with opened() as (registry, functions):
         await image(functions)
-        del registry.fns["f"]
+        del registry.fns.items["f"]
         await trio.sleep(TTL)
         with pytest.raises(FnNotFound):
             await image(functions)
@@ -245,7 +253,7 @@ async def test_the_number_of_answers_is_bounded_and_the_least_used_goes(
 ) -> None:
     async with opened(lookup_size=3) as (registry, functions):
         for number in range(4):
-            registry.fns[f"f{number}"] = Fn(id=f"f{number}", name="x", app_id="a", image="i")
+            registry.fns.items[f"f{number}"] = Fn(id=f"f{number}", name="x", app_id="a", image="i")
         for fn_id in ("f0", "f1", "f2", "f0", "f3", "f0", "f2"):
             await image(functions, fn_id)
         assert len(functions._fns) == 3
@@ -270,8 +278,8 @@ async def test_after_a_change_everything_is_asked_anew(autojump_clock: Clock) ->
         await image(functions)
         with pytest.raises(FnNotFound):
             await image(functions, "g")
-        registry.fns["g"] = Fn(id="g", name="g", app_id="a", image="new")
-        registry.fns["f"] = Fn(id="f", name="fn", app_id="a", image="2")
+        registry.fns.items["g"] = Fn(id="g", name="g", app_id="a", image="new")
+        registry.fns.items["f"] = Fn(id="f", name="fn", app_id="a", image="2")
         functions.clear()
         assert (await image(functions), await image(functions, "g")) == ("2", "new")
 

@@ -29,7 +29,7 @@ async def test_an_app_is_kept_as_it_was_given(store: SqlDatastore) -> None:
         syslog_url="tcp://logs:514",
         shape="GENERIC_ARM",
     )
-    made = await store.create_app(given)
+    made = await store.apps.create(given)
     parse_id(made.id)
     assert made.created_at == made.updated_at is not None
     assert made.config == given.config
@@ -39,47 +39,47 @@ async def test_an_app_is_kept_as_it_was_given(store: SqlDatastore) -> None:
         "tcp://logs:514",
         "GENERIC_ARM",
     )
-    assert await store.get_app(made.id) == made
+    assert await store.apps.get(made.id) == made
     assert await store.app_id_by_name("Ünïcode-名前_7") == made.id
     assert given.id == ""
 
 
 async def test_a_name_is_taken_once_whatever_else_looks_like_it(store: SqlDatastore) -> None:
     names = ["shop", "Shop", "shöp", "shop_"]
-    ids = {name: (await store.create_app(an_app(name))).id for name in names}
+    ids = {name: (await store.apps.create(an_app(name))).id for name in names}
     with pytest.raises(AppExists):
-        await store.create_app(an_app("Shop"))
+        await store.apps.create(an_app("Shop"))
     for name in names:
         assert await store.app_id_by_name(name) == ids[name]
 
 
 @pytest.mark.parametrize("key", ["", "nothing", "SHOP", "shop ", "sh\0op", "\ud800", "x" * 3000])
 async def test_what_is_not_there_is_not_found(store: SqlDatastore, key: str) -> None:
-    app = await store.create_app(an_app())
+    app = await store.apps.create(an_app())
     for lookup in (
         lambda: store.app_id_by_name(key),
-        lambda: store.get_app(key or "x"),
-        lambda: store.update_app(key or "x", AppPatch()),
-        lambda: store.delete_app(key or "x"),
+        lambda: store.apps.get(key or "x"),
+        lambda: store.apps.update(key or "x", AppPatch()),
+        lambda: store.apps.delete(key or "x"),
     ):
         with pytest.raises(AppNotFound):
             await lookup()
-    assert (await store.list_apps(AppFilter(name=key or "x"))).items == []
-    assert await store.get_app(app.id) == app
+    assert (await store.apps.list(AppFilter(name=key or "x"))).items == []
+    assert await store.apps.get(app.id) == app
 
 
 async def test_an_id_is_needed(store: SqlDatastore) -> None:
     for lookup in (
-        lambda: store.get_app(""),
-        lambda: store.update_app("", AppPatch()),
-        lambda: store.delete_app(""),
+        lambda: store.apps.get(""),
+        lambda: store.apps.update("", AppPatch()),
+        lambda: store.apps.delete(""),
     ):
         with pytest.raises(AppMissingID):
             await lookup()
 
 
 async def test_an_update_merges_and_moves_the_date(store: SqlDatastore) -> None:
-    app = await store.create_app(
+    app = await store.apps.create(
         an_app(
             config={"keep": "1", "change": "2", "drop": "3"},
             annotations=raw(keep="1", change='"2"', drop="3"),
@@ -93,7 +93,7 @@ async def test_an_update_merges_and_moves_the_date(store: SqlDatastore) -> None:
         annotations=raw(change='{"z": 1, "a": 2}', drop="null", never='""'),
         syslog_url="",
     )
-    changed = await store.update_app(app.id, patch)
+    changed = await store.apps.update(app.id, patch)
     assert changed.config == {"keep": "1", "change": "x"}
     assert changed.annotations == raw(keep="1", change='{"z":1,"a":2}')
     assert changed.syslog_url == ""
@@ -101,61 +101,61 @@ async def test_an_update_merges_and_moves_the_date(store: SqlDatastore) -> None:
     assert changed.updated_at is not None
     assert app.updated_at is not None
     assert changed.updated_at > app.updated_at
-    assert await store.get_app(app.id) == changed
+    assert await store.apps.get(app.id) == changed
 
 
 async def test_an_update_without_a_change_moves_nothing(store: SqlDatastore) -> None:
-    app = await store.create_app(an_app(config={"a": "1"}, annotations=raw(k='{"a":[1]}')))
+    app = await store.apps.create(an_app(config={"a": "1"}, annotations=raw(k='{"a":[1]}')))
     for patch in (
         AppPatch(),
         AppPatch(config={"a": "1", "b": ""}),
         AppPatch(annotations=raw(k='{"a": [ 1 ]}', x="null")),
         AppPatch(syslog_url=""),
     ):
-        assert await store.update_app(app.id, patch) == app
-    assert await store.get_app(app.id) == app
+        assert await store.apps.update(app.id, patch) == app
+    assert await store.apps.get(app.id) == app
 
 
 async def test_the_order_of_members_is_a_change(store: SqlDatastore) -> None:
-    app = await store.create_app(an_app(annotations=raw(k='{"a":1,"b":2}')))
-    changed = await store.update_app(app.id, AppPatch(annotations=raw(k='{"b":2,"a":1}')))
+    app = await store.apps.create(an_app(annotations=raw(k='{"a":1,"b":2}')))
+    changed = await store.apps.update(app.id, AppPatch(annotations=raw(k='{"b":2,"a":1}')))
     assert changed.annotations["k"] == msgspec.Raw(b'{"b":2,"a":1}')
     assert changed.updated_at != app.updated_at
 
 
 async def test_a_refused_update_changes_nothing(store: SqlDatastore) -> None:
-    app = await store.create_app(an_app())
-    other = await store.create_app(an_app("other"))
+    app = await store.apps.create(an_app())
+    other = await store.apps.create(an_app("other"))
     with pytest.raises(AppIDMismatch):
-        await store.update_app(app.id, AppPatch(id=other.id, config={"a": "1"}))
+        await store.apps.update(app.id, AppPatch(id=other.id, config={"a": "1"}))
     with pytest.raises(AppNameImmutable):
-        await store.update_app(app.id, AppPatch(name="new", config={"a": "1"}))
+        await store.apps.update(app.id, AppPatch(name="new", config={"a": "1"}))
     with pytest.raises(InvalidSyslogURL, match=r'^invalid syslog url: "http://x" invalid scheme'):
-        await store.update_app(app.id, AppPatch(syslog_url="http://x", config={"a": "1"}))
+        await store.apps.update(app.id, AppPatch(syslog_url="http://x", config={"a": "1"}))
     with pytest.raises(AppInvalidShape):
-        await store.create_app(an_app("third", shape="GENERIC_Z80"))
-    assert [*(await store.list_apps(AppFilter())).items] == [other, app]
+        await store.apps.create(an_app("third", shape="GENERIC_Z80"))
+    assert [*(await store.apps.list(AppFilter())).items] == [other, app]
 
 
 async def test_deleting_an_app_removes_its_functions_and_triggers(store: SqlDatastore) -> None:
-    app, other = await store.create_app(an_app()), await store.create_app(an_app("other"))
-    fn, kept = await store.create_fn(a_fn(app)), await store.create_fn(a_fn(other))
-    trigger = await store.create_trigger(a_trigger(fn))
-    kept_trigger = await store.create_trigger(a_trigger(kept))
-    await store.delete_app(app.id)
+    app, other = await store.apps.create(an_app()), await store.apps.create(an_app("other"))
+    fn, kept = await store.fns.create(a_fn(app)), await store.fns.create(a_fn(other))
+    trigger = await store.triggers.create(a_trigger(fn))
+    kept_trigger = await store.triggers.create(a_trigger(kept))
+    await store.apps.delete(app.id)
     with pytest.raises(AppNotFound):
-        await store.delete_app(app.id)
+        await store.apps.delete(app.id)
     with pytest.raises(FnNotFound):
-        await store.get_fn(fn.id)
+        await store.fns.get(fn.id)
     with pytest.raises(TriggerNotFound):
-        await store.get_trigger(trigger.id)
-    assert (await store.list_fns(FnFilter(app_id=app.id))).items == []
-    assert (await store.list_triggers(TriggerFilter(app_id=app.id))).items == []
+        await store.triggers.get(trigger.id)
+    assert (await store.fns.list(FnFilter(app_id=app.id))).items == []
+    assert (await store.triggers.list(TriggerFilter(app_id=app.id))).items == []
     assert await store.find(kept.id) == (other, kept)
-    assert await store.get_trigger(kept_trigger.id) == kept_trigger
+    assert await store.triggers.get(kept_trigger.id) == kept_trigger
 
 
 async def test_large_values_come_back(store: SqlDatastore) -> None:
     config = {f"K{number}": "ü" * 1000 for number in range(450)}
-    app = await store.create_app(an_app(config=config))
-    assert (await store.get_app(app.id)).config == config
+    app = await store.apps.create(an_app(config=config))
+    assert (await store.apps.get(app.id)).config == config

@@ -79,12 +79,12 @@ async def test_tables_and_text_are_as_promised_on_a_server_with_other_defaults(
 async def test_a_second_start_finds_all_done_and_the_rows_in_place(new_url: str) -> None:
     config = StoreConfig(db_url=new_url)
     async with open_datastore(config) as store:
-        app = await store.create_app(an_app())
-        trigger = await store.create_trigger(a_trigger(await store.create_fn(a_fn(app))))
+        app = await store.apps.create(an_app())
+        trigger = await store.triggers.create(a_trigger(await store.fns.create(a_fn(app))))
     async with open_datastore(config) as store:
-        assert await store.get_trigger(trigger.id) == trigger
+        assert await store.triggers.get(trigger.id) == trigger
     async with open_datastore(config, migrate=False) as store:
-        assert await store.get_app(app.id) == app
+        assert await store.apps.get(app.id) == app
 
 
 async def test_an_upgrade_keeps_rows(
@@ -93,7 +93,7 @@ async def test_an_upgrade_keeps_rows(
     """A revision after the newest one, run on tables with rows in them."""
     config = StoreConfig(db_url=new_url)
     async with open_datastore(config) as store:
-        app = await store.create_app(an_app())
+        app = await store.apps.create(an_app())
     head = ScriptDirectory(str(migrate._SCRIPTS)).get_current_head()
     scripts = tmp_path / "scripts"
     (scripts / "versions").mkdir(parents=True)
@@ -112,7 +112,7 @@ async def test_an_upgrade_keeps_rows(
         async with open_datastore(config, migrate=False):
             pass
     async with open_datastore(config) as store:
-        assert await store.get_app(app.id) == app
+        assert await store.apps.get(app.id) == app
     with _engine(new_url) as engine, engine.connect() as connection:
         assert connection.scalar(text("SELECT extra FROM apps")) == 7
     monkeypatch.undo()
@@ -124,13 +124,13 @@ async def test_an_upgrade_keeps_rows(
 async def test_many_nodes_start_at_once_on_an_empty_database(new_url: str) -> None:
     async def start(number: int) -> None:
         async with open_datastore(StoreConfig(db_url=new_url, db_pool_size=2)) as store:
-            await store.create_app(an_app(f"of-{number}"))
+            await store.apps.create(an_app(f"of-{number}"))
 
     async with trio.open_nursery() as nursery:
         for number in range(6):
             nursery.start_soon(start, number)
     async with open_datastore(StoreConfig(db_url=new_url), migrate=False) as store:
-        assert len((await store.list_apps(AppFilter())).items) == 6
+        assert len((await store.apps.list(AppFilter())).items) == 6
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"], indirect=True)
@@ -183,5 +183,5 @@ async def test_a_migration_that_stopped_half_way_is_run_again(new_url: str) -> N
     await migrate_database(config)
     _execute(new_url, "DROP TABLE triggers", f"DELETE FROM {migrate.VERSION_TABLE}")
     async with open_datastore(config) as store:
-        fn = await store.create_fn(a_fn(await store.create_app(an_app())))
-        await store.create_trigger(a_trigger(fn))
+        fn = await store.fns.create(a_fn(await store.apps.create(an_app())))
+        await store.triggers.create(a_trigger(fn))

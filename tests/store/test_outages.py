@@ -100,18 +100,18 @@ async def _until_waiting(store: SqlDatastore, server: Server | None) -> None:
 async def test_a_cancelled_update_leaves_nothing_and_changes_nothing(
     patient: SqlDatastore, kind: str, server: Server | None, tmp_path: Path
 ) -> None:
-    app = await patient.create_app(an_app())
+    app = await patient.apps.create(an_app())
     with locked(kind, server, tmp_path):
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(patient.update_app, app.id, AppPatch(config={"a": "1"}))
+            nursery.start_soon(patient.apps.update, app.id, AppPatch(config={"a": "1"}))
             await _until_waiting(patient, server)
             nursery.cancel_scope.cancel()
             nursery.cancel_scope.deadline = trio.current_time() + SOON
             began = trio.current_time()
         assert trio.current_time() - began < SOON
         assert _in_use(patient) == (0, 0, 0)
-    assert await patient.get_app(app.id) == app
-    assert (await patient.update_app(app.id, AppPatch(config={"b": "2"}))).config == {"b": "2"}
+    assert await patient.apps.get(app.id) == app
+    assert (await patient.apps.update(app.id, AppPatch(config={"b": "2"}))).config == {"b": "2"}
 
 
 async def test_a_cancelled_operation_that_is_quick_keeps_its_connection(
@@ -123,7 +123,7 @@ async def test_a_cancelled_operation_that_is_quick_keeps_its_connection(
     connected: list[object] = []
     with trio.CancelScope() as scope:
         scope.cancel()
-        await patient.create_app(an_app())
+        await patient.apps.create(an_app())
     with trio.CancelScope() as scope:
 
         def cancel(*_: object) -> None:
@@ -132,7 +132,7 @@ async def test_a_cancelled_operation_that_is_quick_keeps_its_connection(
 
         sqlalchemy.event.listen(engine, "connect", lambda *args: connected.append(args))
         sqlalchemy.event.listen(engine, "before_cursor_execute", cancel, once=True)
-        await patient.create_app(an_app("other"))
+        await patient.apps.create(an_app("other"))
     assert scope.cancel_called
     assert _in_use(patient) == (0, 0, 0)
     assert await patient.app_id_by_name("other")
@@ -147,17 +147,17 @@ async def test_a_lock_that_is_held_too_long_is_a_503(
     tmp_path: Path,
     logs: Logs,
 ) -> None:
-    app = await patient.create_app(an_app())
+    app = await patient.apps.create(an_app())
     with locked(kind, server, tmp_path), trio.fail_after(SOON):
         with pytest.raises(DatastoreUnavailable) as caught:
-            await quick.update_app(app.id, AppPatch(config={"a": "1"}))
+            await quick.apps.update(app.id, AppPatch(config={"a": "1"}))
         assert (caught.value.code, caught.value.message) == (
             503,
             "Datastore unavailable, try again later",
         )
-        assert await quick.get_app(app.id) == app  # reading goes on
+        assert await quick.apps.get(app.id) == app  # reading goes on
     assert _in_use(quick) == (0, 0, 0)
-    assert (await quick.update_app(app.id, AppPatch(config={"a": "1"}))).config == {"a": "1"}
+    assert (await quick.apps.update(app.id, AppPatch(config={"a": "1"}))).config == {"a": "1"}
     assert len(logs.with_event("database unavailable")) == 1
     assert len(logs.with_event("database available again")) == 1
 
@@ -165,13 +165,13 @@ async def test_a_lock_that_is_held_too_long_is_a_503(
 async def test_who_waits_for_a_connection_waits_no_longer_than_the_limit(
     patient: SqlDatastore, quick: SqlDatastore, kind: str, server: Server | None, tmp_path: Path
 ) -> None:
-    app = await patient.create_app(an_app())
+    app = await patient.apps.create(an_app())
     refused = 0
 
     async def update(number: int) -> None:
         nonlocal refused
         try:
-            await quick.update_app(app.id, AppPatch(config={f"K{number}": "1"}))
+            await quick.apps.update(app.id, AppPatch(config={f"K{number}": "1"}))
         except DatastoreUnavailable:
             refused += 1
 
@@ -180,7 +180,7 @@ async def test_who_waits_for_a_connection_waits_no_longer_than_the_limit(
             for number in range(12):  # with connections for two
                 nursery.start_soon(update, number)
     assert refused == 12
-    assert await quick.get_app(app.id) == app
+    assert await quick.apps.get(app.id) == app
 
 
 async def test_closing_waits_for_what_runs(
@@ -189,59 +189,59 @@ async def test_closing_waits_for_what_runs(
     changed: list[App] = []
 
     async def update(store: SqlDatastore, app: App) -> None:
-        changed.append(await store.update_app(app.id, AppPatch(config={"a": "1"})))
+        changed.append(await store.apps.update(app.id, AppPatch(config={"a": "1"})))
 
     async with trio.open_nursery() as nursery:
         async with open_datastore(StoreConfig(db_url=url, db_timeout=30)) as store:
-            app = await store.create_app(an_app())
+            app = await store.apps.create(an_app())
             with locked(kind, server, tmp_path):
                 nursery.start_soon(update, store, app)
                 await _until_waiting(store, server)
         assert [app.config for app in changed] == [{"a": "1"}]
         assert _in_use(store)[1:] == (0, 0)
     with pytest.raises(DatastoreUnavailable):
-        await store.get_app(app.id)
+        await store.apps.get(app.id)
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"], indirect=True)
 async def test_a_frozen_server_is_a_503_in_time(
     patient: SqlDatastore, quick: SqlDatastore, server: Server
 ) -> None:
-    app = await patient.create_app(an_app())
-    assert await quick.get_app(app.id) == app
+    app = await patient.apps.create(an_app())
+    assert await quick.apps.get(app.id) == app
     with server.frozen(), trio.fail_after(SOON):
         for _ in range(2):  # on the connection that was there, and on a new one
             with pytest.raises(DatastoreUnavailable):
-                await quick.get_app(app.id)
+                await quick.apps.get(app.id)
         assert _in_use(quick) == (0, 0, 0)
         with trio.move_on_after(0.1):
-            await quick.get_app(app.id)
+            await quick.apps.get(app.id)
         assert _in_use(quick) == (0, 0, 0)
     with trio.fail_after(SOON):
-        assert await quick.get_app(app.id) == app
+        assert await quick.apps.get(app.id) == app
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"], indirect=True)
 async def test_a_server_that_goes_away_and_comes_back(
     patient: SqlDatastore, server: Server, logs: Logs
 ) -> None:
-    app = await patient.create_app(an_app())
+    app = await patient.apps.create(an_app())
     server.end()
     try:
         for _ in range(3):
             with pytest.raises(DatastoreUnavailable), trio.fail_after(SOON):
-                await patient.create_app(an_app("other"))
+                await patient.apps.create(an_app("other"))
     finally:
         server.start()
-    assert await patient.get_app(app.id) == app
+    assert await patient.apps.get(app.id) == app
     (down,) = logs.with_event("database unavailable")
     assert down["reason"]
     assert len(logs.with_event("database available again")) == 1
     server.end()
     server.start()  # nobody has noticed: the connections in the pool are dead
-    assert (await patient.create_app(an_app("other"))).name == "other"
+    assert (await patient.apps.create(an_app("other"))).name == "other"
     with pytest.raises(AppExists):
-        await patient.create_app(an_app("other"))
+        await patient.apps.create(an_app("other"))
     assert len(logs.with_event("database unavailable")) == 1
 
 
@@ -256,7 +256,7 @@ async def test_a_node_waits_for_a_server_that_starts_later(url: str, server: Ser
     async with trio.open_nursery() as nursery:
         nursery.start_soon(start_later)
         async with open_datastore(config) as store:
-            await store.create_app(an_app())
+            await store.apps.create(an_app())
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mysql"], indirect=True)

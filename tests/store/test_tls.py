@@ -36,9 +36,9 @@ def tls_url(server: Server, ca: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 async def works(url: str, server: Server, *, encrypted: bool) -> None:
     before = sessions_with_tls(server)
     async with open_datastore(StoreConfig(db_url=url, ds_db_ping_max_retries=1)) as store:
-        app = await store.create_app(an_app())
-        assert await store.get_app(app.id) == app
-        await store.delete_app(app.id)
+        app = await store.apps.create(an_app())
+        assert await store.apps.get(app.id) == app
+        await store.apps.delete(app.id)
         assert (sessions_with_tls(server) > before) is encrypted
 
 

@@ -107,7 +107,7 @@ async def test_the_default_is_a_file_in_the_working_directory(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     async with open_datastore(StoreConfig()) as store:
-        await store.create_app(an_app())
+        await store.apps.create(an_app())
     files = [path.name for path in await trio.Path("data").iterdir()]
     assert files == ["fn.db"]
 
@@ -131,9 +131,9 @@ async def test_a_database_of_another_encoding_is_refused(postgres: Server) -> No
 async def test_in_memory() -> None:
     config = StoreConfig(db_url="sqlite3://:memory:")
     async with open_datastore(config) as one, open_datastore(config) as two:
-        app = await one.create_app(an_app())
-        assert await one.get_app(app.id) == app
-        assert (await two.create_app(an_app())).id != app.id
+        app = await one.apps.create(an_app())
+        assert await one.apps.get(app.id) == app
+        assert (await two.apps.create(an_app())).id != app.id
 
 
 @pytest.mark.parametrize(

@@ -254,8 +254,8 @@ async def _store(around: Around) -> None:
     url = f"sqlite3://{around.folder.parent}/test.db"
     async with open_datastore(StoreConfig(db_url=url)) as store, trio.open_nursery() as nursery:
         for _ in range(3):
-            nursery.start_soon(store.list_apps, AppFilter())
-        await store.list_apps(AppFilter())
+            nursery.start_soon(store.apps.list, AppFilter())
+        await store.apps.list(AppFilter())
 
 
 @asynccontextmanager
@@ -280,7 +280,7 @@ async def _api_client(around: Around) -> None:
     ):
         nursery.start_soon(_find, functions)
         await _find(functions)
-        await client.list_apps(AppFilter())
+        await client.apps.list(AppFilter())
 
 
 async def _tracer(around: Around) -> None:

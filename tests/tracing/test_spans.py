@@ -217,8 +217,8 @@ async def test_a_look_up_in_the_api_is_a_part_of_its_request(tmp_path: Path) -> 
     """At the API, too. Of an answer that is known, nothing is asked."""
     recorder, apis = Recorder(), Recorder()
     async with open_datastore(StoreConfig(db_url=f"sqlite3://{tmp_path}/fn.db")) as store:
-        app = await store.create_app(an_app())
-        fn = await store.create_fn(a_fn(app))
+        app = await store.apps.create(an_app())
+        fn = await store.fns.create(a_fn(app))
         async with (
             serving(traced_app(api_app(store), apis)) as url,
             open_api_client(url) as client,
@@ -227,7 +227,7 @@ async def test_a_look_up_in_the_api_is_a_part_of_its_request(tmp_path: Path) -> 
             front = traced_app(invoke_app(ScriptedAgent(), functions), recorder)
             for _ in range(2):
                 await AsgiRequest(f"/invoke/{fn.id}").body(b"hi").run(front)
-            await client.get_app(app.id)  # for no request
+            await client.apps.get(app.id)  # for no request
     request, of_fn, of_app, second = recorder.spans
     assert (of_fn.name, of_fn.kind, of_fn.parent) == ("look up", "client", request.traceparent)
     assert of_fn.attributes == {"http.request.method": "GET", "url.path": f"/v2/fns/{fn.id}"}

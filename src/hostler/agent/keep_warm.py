@@ -103,12 +103,12 @@ async def _follow(agent: Agent, store: Datastore, held: _Held) -> None:
 async def _wanted(store: Datastore) -> AsyncIterator[tuple[App, Fn]]:
     cursor = ""
     while True:
-        apps = await store.list_apps(AppFilter(cursor=cursor, per_page=PAGE))
+        apps = await store.apps.list(AppFilter(cursor=cursor, per_page=PAGE))
         for app in apps.items:
             next_fns = ""
             while True:
                 where = FnFilter(app_id=app.id, cursor=next_fns, per_page=PAGE)
-                fns = await store.list_fns(where)
+                fns = await store.fns.list(where)
                 for fn in fns.items:
                     if min_warm({**app.annotations, **fn.annotations}):
                         yield app, fn

@@ -4,12 +4,11 @@
 to it; docs/reference/api.md has an example.
 
 * ``app``: API application: middleware, counting, naming in logs
-* ``documents``: the API's JSON documents, and their conversion from and to models
 * ``handlers``: handlers of apps, functions and triggers, with endpoint annotations
 * ``listeners``: API listeners, and the datastore that asks and tells them
 * ``openapi``: OpenAPI description made from routes and types
 * ``request``: API requests: queries, JSON bodies by Go's rules, body limits
-* ``routes``: routes, resources and what the description says of them
+* ``routes``: routes, and what the description says of them
 """
 
 from .._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middleware

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import attrs
 import msgspec
@@ -34,7 +34,7 @@ from ..datastore import Datastore
 from ..errors import APIError, Blame, ClientCancelled, public_error
 from ..rules import Limits
 from ..rules.errors import DatastoreUnavailable, InvalidText
-from .handlers import Endpoints, app_routes, fn_routes, trigger_routes
+from .handlers import Endpoints, routes
 from .listeners import Listener, ListeningDatastore
 from .openapi import describe
 from .request import ApiRequest, BodyLimits, is_json, parse_query
@@ -52,7 +52,7 @@ def api_app(
     config: NodeConfig | None = None,
     limits: Limits | None = None,
     middleware: Iterable[Middleware] = (),
-    listeners: Iterable[Listener] = (),
+    listeners: Iterable[Listener[Any, Any, Any]] = (),
     endpoints: Iterable[Route] = (),
     metrics: RequestMetrics | None = None,
 ) -> ASGIApp:
@@ -73,12 +73,11 @@ def api_app(
     answered, so that any ASGI 3 server on Trio can run this application by itself.
     """
     config = config or NodeConfig()
-    urls = Endpoints(store, config.public_lb_url)
-    routes = [*app_routes(), *fn_routes(urls), *trigger_routes(urls), *map(_checked, endpoints)]
-    description = encoded_reply(msgspec.json.encode(describe(routes, limits or Limits())))
-    routes.append(Route("GET", f"{PREFIX}/openapi.json", _always(description)))
+    served = [*routes(Endpoints(store, config.public_lb_url)), *map(_checked, endpoints)]
+    description = encoded_reply(msgspec.json.encode(describe(served, limits or Limits())))
+    served.append(Route("GET", f"{PREFIX}/openapi.json", _always(description)))
     listening = ListeningDatastore(store, listeners)
-    app = _Api(Router(routes), listening, BodyLimits.of(config), metrics)
+    app = _Api(Router(served), listening, BodyLimits.of(config), metrics)
     origins = config.api_cors_origins
     first = [cors(origins, config.api_cors_headers)] if origins else []
     return naming(with_middleware(app, [*first, *middleware]), config.rid_header)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from typing import Any
 from urllib.parse import quote
 
 import attrs
@@ -10,81 +11,126 @@ import msgspec
 from msgspec import UNSET
 
 from .. import models
+from .._api_documents import APPS, FNS, TRIGGERS, Kind, model_of
 from .._asgi import Reply, encoded_reply
-from ..datastore import AppFilter, Datastore, FnFilter, TriggerFilter
+from ..datastore import Collection, Datastore
 from ..errors import APIError
 from ..rules import parse_per_page
 from ..rules.errors import AppNotFound
-from . import documents
-from .documents import (
-    app_document,
-    app_patch,
-    fn_document,
-    fn_patch,
-    new_app,
-    new_fn,
-    new_trigger,
-    trigger_document,
-    trigger_patch,
-)
 from .request import ApiRequest
-from .routes import Query, Resource, ResponseLink, Route
+from .routes import PAGE, ApiOperation, Query, ResponseLink, Route
 
 
-async def _list_apps(request: ApiRequest) -> Reply:
-    query = request.query
-    where = AppFilter(
-        name=query.get("name", ""),
-        cursor=query.get("cursor", ""),
-        per_page=parse_per_page(query.get("per_page", "")),
-    )
-    page = await request.store.list_apps(where)
-    items = [app_document(app) for app in page.items]
-    return document_reply(documents.AppList(next_cursor=page.next_cursor or UNSET, items=items))
+async def _no_urls(request: ApiRequest, things: Sequence[models.App]) -> list[str]:
+    return [""] * len(things)
 
 
-async def _create_app(request: ApiRequest) -> Reply:
-    app = new_app(request.decode(documents.NewApp))
-    return document_reply(app_document(await request.store.create_app(app)))
+@attrs.frozen(kw_only=True)
+class Resource:
+    """The operations on one kind of thing: their handlers, routes and descriptions."""
 
+    path: str
+    kind: Kind[Any, Any]
+    noun: str
+    """For people, with its article."""
+    listed: str
+    """What a list is of."""
+    deleted: str
+    """What is deleted."""
+    collection: Callable[[Datastore], Collection[Any, Any, Any]]
+    urls: Callable[[ApiRequest, Sequence[Any]], Awaitable[list[str]]] = _no_urls
+    """Where things can be called. Not told of changed ones, as in Fn."""
+    query: Sequence[Query]
+    """Of a list, beside its pages."""
+    create_errors: Sequence[int]
+    update_errors: Sequence[int]
+    next: Sequence[ResponseLink] = ()
+    """What can be made of a new thing."""
 
-async def _get_app(request: ApiRequest) -> Reply:
-    app = await request.store.get_app(request.params["app_id"])
-    return document_reply(app_document(app))
+    @property
+    def _parameter(self) -> str:
+        return f"{self.kind.name.lower()}_id"
 
+    async def list(self, request: ApiRequest) -> Reply:
+        query = request.query
+        names = (*(each.name for each in self.query), "cursor")
+        where = self.kind.filter(
+            **{name: query.get(name, "") for name in names},
+            per_page=parse_per_page(query.get("per_page", "")),
+        )
+        page = await self.collection(request.store).list(where)
+        urls = await self.urls(request, page.items)
+        items = [self.kind.document(*pair) for pair in zip(page.items, urls, strict=True)]
+        return document_reply(self.kind.page(next_cursor=page.next_cursor or UNSET, items=items))
 
-async def _update_app(request: ApiRequest) -> Reply:
-    patch = app_patch(request.decode(documents.AppChange))
-    app = await request.store.update_app(request.params["app_id"], patch)
-    return document_reply(app_document(app))
+    async def create(self, request: ApiRequest) -> Reply:
+        new = model_of(self.kind.model, request.decode(self.kind.new))
+        return await self._reply(request, await self.collection(request.store).create(new))
 
+    async def get(self, request: ApiRequest) -> Reply:
+        found = await self.collection(request.store).get(request.params[self._parameter])
+        return await self._reply(request, found)
 
-async def _delete_app(request: ApiRequest) -> Reply:
-    await request.store.delete_app(request.params["app_id"])
-    return NO_CONTENT
+    async def _reply(self, request: ApiRequest, thing: Any) -> Reply:
+        (url,) = await self.urls(request, [thing])
+        return document_reply(self.kind.document(thing, url))
 
+    async def update(self, request: ApiRequest) -> Reply:
+        patch = model_of(self.kind.patch, request.decode(self.kind.change))
+        id = request.params[self._parameter]
+        updated = await self.collection(request.store).update(id, patch)
+        return document_reply(self.kind.document(updated))
 
-def app_routes() -> Iterator[Route]:
-    return Resource(
-        path="/v2/apps",
-        name="App",
-        noun="an app",
-        listed="apps",
-        deleted="an app with its functions and triggers",
-        list=_list_apps,
-        create=_create_app,
-        get=_get_app,
-        update=_update_app,
-        delete=_delete_app,
-        page=documents.AppList,
-        one=documents.App,
-        new=documents.NewApp,
-        change=documents.AppChange,
-        query=(Query("name", "Only the app with this name."),),
-        create_errors=(409,),
-        update_errors=(404, 409),
-        next=(ResponseLink("CreateFn", body={"app_id": "id"}),),
-    ).routes()
+    async def delete(self, request: ApiRequest) -> Reply:
+        await self.collection(request.store).delete(request.params[self._parameter])
+        return NO_CONTENT
+
+    def routes(self) -> Iterator[Route]:
+        path, kind, name, noun = self.path, self.kind, self.kind.name, self.noun
+        parameter = self._parameter
+        one = f"{path}/{{{parameter}}}"
+        links = [
+            ResponseLink(f"{verb}{name}", {parameter: "id"}) for verb in ("Get", "Update", "Delete")
+        ]
+        listing = ApiOperation(
+            id=f"List{name}s",
+            summary=f"A page of {self.listed}, by name.",
+            tag=f"{name}s",
+            response=kind.page,
+            query=(*self.query, *PAGE),
+        )
+        creating = ApiOperation(
+            id=f"Create{name}",
+            summary=f"Create {noun}.",
+            tag=f"{name}s",
+            request=kind.new,
+            response=kind.one,
+            errors=self.create_errors,
+            links=(*self.next, *links),
+        )
+        getting = ApiOperation(
+            id=f"Get{name}",
+            summary=f"{noun.capitalize()}.",
+            tag=f"{name}s",
+            response=kind.one,
+            errors=(404,),
+        )
+        updating = ApiOperation(
+            id=f"Update{name}",
+            summary=f"Change {noun}. What is not given stays; the answer is all of it.",
+            tag=f"{name}s",
+            request=kind.change,
+            response=kind.one,
+            errors=self.update_errors,
+        )
+        deleting = ApiOperation(
+            id=f"Delete{name}", summary=f"Delete {self.deleted}.", tag=f"{name}s", errors=(404,)
+        )
+        yield Route("GET", path, self.list, listing)
+        yield Route("POST", path, self.create, creating)
+        yield Route("GET", one, self.get, getting)
+        yield Route("PUT", one, self.update, updating)
+        yield Route("DELETE", one, self.delete, deleting)
 
 
 _UNESCAPED = "/$&+,:;=@!'()*"
@@ -103,16 +149,21 @@ class Endpoints:
     store: Datastore
     public_url: str = ""
 
-    def of_fn(self, request: ApiRequest, fn: models.Fn) -> str:
-        return f"{self._base(request)}/invoke/{fn.id}"
+    async def of_fns(self, request: ApiRequest, fns: Sequence[models.Fn]) -> list[str]:
+        return [f"{self._base(request)}/invoke/{fn.id}" for fn in fns]
 
-    async def of_app(self, request: ApiRequest, app_id: str) -> str:
-        """What the URLs of the app's triggers begin with; "" if the app has just been deleted."""
+    async def of_triggers(
+        self, request: ApiRequest, triggers: Sequence[models.Trigger]
+    ) -> list[str]:
+        """Of one app; "" if that has just been deleted."""
+        if not triggers:
+            return []
         try:
-            app = await self.store.get_app(app_id)
+            app = await self.store.apps.get(triggers[0].app_id)
         except AppNotFound:
-            return ""
-        return f"{self._base(request)}/t/{quote(app.name)}/"
+            return [""] * len(triggers)
+        of_app = f"{self._base(request)}/t/{quote(app.name)}/"
+        return [trigger_endpoint(of_app, trigger) for trigger in triggers]
 
     def _base(self, request: ApiRequest) -> str:
         if self.public_url:
@@ -122,73 +173,33 @@ class Endpoints:
 
 def trigger_endpoint(of_app: str, trigger: models.Trigger) -> str:
     """ "" for a trigger that is not called over HTTP."""
-    if not of_app or trigger.type != "http":
+    if trigger.type != "http":
         return ""
     return of_app + quote(trigger.source.removeprefix("/"), safe=_UNESCAPED)
 
 
-_PATH = "/v2/fns"
-
-
-@attrs.frozen
-class FnHandlers:
-    """The handlers, which tell where functions can be called."""
-
-    endpoints: Endpoints
-
-    async def list(self, request: ApiRequest) -> Reply:
-        query = request.query
-        where = FnFilter(
-            app_id=query.get("app_id", ""),
-            name=query.get("name", ""),
-            cursor=query.get("cursor", ""),
-            per_page=parse_per_page(query.get("per_page", "")),
-        )
-        page = await request.store.list_fns(where)
-        items = [fn_document(fn, self.endpoints.of_fn(request, fn)) for fn in page.items]
-        return document_reply(documents.FnList(next_cursor=page.next_cursor or UNSET, items=items))
-
-    async def create(self, request: ApiRequest) -> Reply:
-        fn = await request.store.create_fn(new_fn(request.decode(documents.NewFn)))
-        return document_reply(fn_document(fn, self.endpoints.of_fn(request, fn)))
-
-    async def get(self, request: ApiRequest) -> Reply:
-        fn = await request.store.get_fn(request.params["fn_id"])
-        return document_reply(fn_document(fn, self.endpoints.of_fn(request, fn)))
-
-
-async def _update_fn(request: ApiRequest) -> Reply:
-    patch = fn_patch(request.decode(documents.FnChange))
-    fn = await request.store.update_fn(request.params["fn_id"], patch)
-    return document_reply(fn_document(fn))
-
-
-async def _delete_fn(request: ApiRequest) -> Reply:
-    await request.store.delete_fn(request.params["fn_id"])
-    return NO_CONTENT
-
-
-async def _gone(_request: ApiRequest) -> Reply:
-    raise APIError(410, "Calls and their logs are not kept")
-
-
-def fn_routes(endpoints: Endpoints) -> Iterator[Route]:
-    handlers = FnHandlers(endpoints)
+def routes(endpoints: Endpoints) -> Iterator[Route]:
+    """All routes of the API; ``endpoints`` are told with functions and triggers."""
     yield from Resource(
-        path=_PATH,
-        name="Fn",
+        path="/v2/apps",
+        kind=APPS,
+        noun="an app",
+        listed="apps",
+        deleted="an app with its functions and triggers",
+        collection=lambda store: store.apps,
+        query=(Query("name", "Only the app with this name."),),
+        create_errors=(409,),
+        update_errors=(404, 409),
+        next=(ResponseLink("CreateFn", body={"app_id": "id"}),),
+    ).routes()
+    yield from Resource(
+        path="/v2/fns",
+        kind=FNS,
         noun="a function",
         listed="the functions of an app",
         deleted="a function with its triggers",
-        list=handlers.list,
-        create=handlers.create,
-        get=handlers.get,
-        update=_update_fn,
-        delete=_delete_fn,
-        page=documents.FnList,
-        one=documents.Fn,
-        new=documents.NewFn,
-        change=documents.FnChange,
+        collection=lambda store: store.fns,
+        urls=endpoints.of_fns,
         query=(
             Query("app_id", "The app.", required=True),
             Query("name", "Only the function with this name."),
@@ -198,45 +209,31 @@ def fn_routes(endpoints: Endpoints) -> Iterator[Route]:
         next=(ResponseLink("CreateTrigger", body={"app_id": "app_id", "fn_id": "id"}),),
     ).routes()
     for path in ("/calls", "/calls/{call_id}", "/calls/{call_id}/log"):
-        yield Route("GET", f"{_PATH}/{{fn_id}}{path}", _gone)
+        yield Route("GET", f"/v2/fns/{{fn_id}}{path}", _gone)
+    yield from Resource(
+        path="/v2/triggers",
+        kind=TRIGGERS,
+        noun="a trigger",
+        listed="the triggers of an app",
+        deleted="a trigger",
+        collection=lambda store: store.triggers,
+        urls=endpoints.of_triggers,
+        query=(
+            Query("app_id", "The app.", required=True),
+            Query("fn_id", "Only triggers of this function."),
+            Query("name", "Only triggers with this name."),
+        ),
+        create_errors=(404, 409),
+        update_errors=(404, 409),
+    ).routes()
+    yield Route("GET", _BY_SOURCE, _by_source)
+
+
+async def _gone(_request: ApiRequest) -> Reply:
+    raise APIError(410, "Calls and their logs are not kept")
 
 
 _BY_SOURCE = "/v2/runner/apps/{app_id}/triggerBySource/{trigger_type}{trigger_source:path}"
-
-
-@attrs.frozen
-class TriggerHandlers:
-    """The handlers, which tell where triggers can be called."""
-
-    endpoints: Endpoints
-
-    async def list(self, request: ApiRequest) -> Reply:
-        query = request.query
-        where = TriggerFilter(
-            app_id=query.get("app_id", ""),
-            fn_id=query.get("fn_id", ""),
-            name=query.get("name", ""),
-            cursor=query.get("cursor", ""),
-            per_page=parse_per_page(query.get("per_page", "")),
-        )
-        page = await request.store.list_triggers(where)
-        of_app = await self.endpoints.of_app(request, where.app_id) if page.items else ""
-        items = [trigger_document(item, trigger_endpoint(of_app, item)) for item in page.items]
-        document = documents.TriggerList(next_cursor=page.next_cursor or UNSET, items=items)
-        return document_reply(document)
-
-    async def create(self, request: ApiRequest) -> Reply:
-        trigger = new_trigger(request.decode(documents.NewTrigger))
-        return await self._reply(request, await request.store.create_trigger(trigger))
-
-    async def get(self, request: ApiRequest) -> Reply:
-        return await self._reply(
-            request, await request.store.get_trigger(request.params["trigger_id"])
-        )
-
-    async def _reply(self, request: ApiRequest, trigger: models.Trigger) -> Reply:
-        of_app = await self.endpoints.of_app(request, trigger.app_id)
-        return document_reply(trigger_document(trigger, trigger_endpoint(of_app, trigger)))
 
 
 async def _by_source(request: ApiRequest) -> Reply:
@@ -248,46 +245,7 @@ async def _by_source(request: ApiRequest) -> Reply:
     trigger = await request.store.trigger_by_source(
         params["app_id"], params["trigger_type"], source
     )
-    return document_reply(trigger_document(trigger))
-
-
-async def _update_trigger(request: ApiRequest) -> Reply:
-    patch = trigger_patch(request.decode(documents.TriggerChange))
-    trigger = await request.store.update_trigger(request.params["trigger_id"], patch)
-    return document_reply(trigger_document(trigger))
-
-
-async def _delete_trigger(request: ApiRequest) -> Reply:
-    await request.store.delete_trigger(request.params["trigger_id"])
-    return NO_CONTENT
-
-
-def trigger_routes(endpoints: Endpoints) -> Iterator[Route]:
-    handlers = TriggerHandlers(endpoints)
-    yield from Resource(
-        path="/v2/triggers",
-        name="Trigger",
-        noun="a trigger",
-        listed="the triggers of an app",
-        deleted="a trigger",
-        list=handlers.list,
-        create=handlers.create,
-        get=handlers.get,
-        update=_update_trigger,
-        delete=_delete_trigger,
-        page=documents.TriggerList,
-        one=documents.Trigger,
-        new=documents.NewTrigger,
-        change=documents.TriggerChange,
-        query=(
-            Query("app_id", "The app.", required=True),
-            Query("fn_id", "Only triggers of this function."),
-            Query("name", "Only triggers with this name."),
-        ),
-        create_errors=(404, 409),
-        update_errors=(404, 409),
-    ).routes()
-    yield Route("GET", _BY_SOURCE, _by_source)
+    return document_reply(TRIGGERS.document(trigger))
 
 
 NO_CONTENT = Reply(204)

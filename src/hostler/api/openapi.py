@@ -10,8 +10,8 @@ from typing import Any
 import attrs
 import msgspec
 
+from .. import _api_documents as documents
 from ..rules import Limits
-from . import documents
 from .routes import ApiOperation, Query, ResponseLink, Route
 
 OPENAPI_VERSION = "3.1.0"

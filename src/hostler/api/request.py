@@ -9,11 +9,11 @@ from urllib.parse import parse_qsl
 import attrs
 import trio
 
+from .._api_documents import decode
 from .._asgi import BodyBroken, BodyTimeout, RawHeaders, Receive, Scope, decode_header
 from ..config import NodeConfig
 from ..datastore import Datastore
 from ..errors import RequestTooBig
-from .documents import decode
 
 _T = TypeVar("_T")
 

@@ -4,7 +4,6 @@ The only httpx.
 
 * ``calls``: calls of functions over HTTP
 * ``client``: the API as a datastore: requests, retries, errors
-* ``documents``: the API's JSON documents as a client sends and reads them
 """
 
 from __future__ import annotations

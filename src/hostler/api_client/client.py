@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
-from typing import TypeVar
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from typing import Generic
 from urllib.parse import quote, urlsplit
 
 import attrs
@@ -14,145 +14,105 @@ import msgspec
 import structlog
 import trio
 
+from .._api_documents import APPS, FNS, TRIGGERS, Kind
 from .._spans import PARENT, ending, request_span
 from ..config import ApiConfig, is_host
-from ..datastore import AppFilter, AppPatch, FnFilter, FnPatch, Page, TriggerFilter, TriggerPatch
-from ..errors import ConfigError
+from ..datastore import (
+    AppFilter,
+    AppPatch,
+    Filter,
+    FnFilter,
+    FnPatch,
+    Page,
+    Patch,
+    Thing,
+    TriggerFilter,
+    TriggerPatch,
+)
+from ..errors import ConfigError, InvalidJSON
 from ..models import App, Fn, Trigger
 from ..rules.errors import AppNotFound
 from .calls import ApiUnavailable, authorization, message_of, no_api, refusal
-from .documents import AppDocument, FnDocument, ListDocument, TriggerDocument
 
 MAX_CONNECTIONS = 64
 
 CONNECT_SECONDS = 5.0
 
-_T = TypeVar("_T")
+
+class ApiCollection(Generic[Thing, Patch, Filter]):
+    """A `hostler.datastore.Collection` at ``path`` of the API.
+
+    Reads are tried again if the API fails, changes only if they were certainly not sent.
+    """
+
+    def __init__(self, connection: ApiConnection, path: str, kind: Kind[Thing, Patch]) -> None:
+        self._connection = connection
+        self._path = path
+        self._kind = kind
+
+    async def list(self, where: Filter) -> Page[Thing]:
+        query = {name: str(value) for name, value in attrs.asdict(where).items() if value}
+        body = await self._connection.send("GET", self._path, query=query)
+        with _understood():
+            return self._kind.read_page(body)
+
+    async def create(self, new: Thing) -> Thing:
+        return await self._ask("POST", self._path, self._kind.encode(new))
+
+    async def get(self, id: str) -> Thing:
+        return await self._ask("GET", self._one(id))
+
+    async def update(self, id: str, patch: Patch) -> Thing:
+        return await self._ask("PUT", self._one(id), self._kind.encode(patch))
+
+    async def delete(self, id: str) -> None:
+        await self._connection.send("DELETE", self._one(id))
+
+    def _one(self, id: str) -> str:
+        return f"{self._path}/{_part(id)}"
+
+    async def _ask(self, method: str, path: str, body: bytes | None = None) -> Thing:
+        answer = await self._connection.send(method, path, body=body)
+        with _understood():
+            return self._kind.read(answer)
 
 
 class ApiClient:
-    """A `hostler.datastore.Datastore`, which says what the methods do, behind the API of a node.
+    """A `hostler.datastore.Datastore` behind the API of a node. `open_api_client` makes it.
 
-    `open_api_client` makes it. Instead of `DatastoreUnavailable` operations raise its subclass
-    `ApiUnavailable`. Of a cancelled change it is not known whether it was made. ``per_page`` is
-    bounded by the API, where 0 means its default (30).
+    Instead of `DatastoreUnavailable` operations raise its subclass `ApiUnavailable`. Of a
+    cancelled change it is not known whether it was made. ``per_page`` is bounded by the API, where
+    0 means its default (30).
     """
 
     def __init__(self, connection: ApiConnection) -> None:
         self._connection = connection
-
-    # --- apps ---
-
-    async def list_apps(self, where: AppFilter) -> Page[App]:
-        """``GET /v2/apps``: one page. Raises `InvalidCursor`. Tried again if the API fails."""
-        found = await self._list("/v2/apps", where, ListDocument[AppDocument])
-        return Page([item.value() for item in found.items or ()], found.next_cursor)
-
-    async def create_app(self, app: App) -> App:
-        """``POST /v2/apps``. Tried again only if it was certainly not sent."""
-        return (await self._write("POST", "/v2/apps", AppDocument.of(app))).value()
-
-    async def get_app(self, app_id: str) -> App:
-        """``GET /v2/apps/{id}``. Raises `AppNotFound`. Tried again if the API fails."""
-        return (await self._read(f"/v2/apps/{_part(app_id)}", AppDocument)).value()
-
-    async def update_app(self, app_id: str, patch: AppPatch) -> App:
-        """``PUT /v2/apps/{id}``. Tried again only if it was certainly not sent."""
-        path = f"/v2/apps/{_part(app_id)}"
-        return (await self._write("PUT", path, AppDocument.of(patch))).value()
-
-    async def delete_app(self, app_id: str) -> None:
-        """``DELETE /v2/apps/{id}``. Raises `AppNotFound`. Tried again only if it was certainly not
-        sent."""
-        await self._connection.send("DELETE", f"/v2/apps/{_part(app_id)}")
+        self.apps = ApiCollection[App, AppPatch, AppFilter](connection, "/v2/apps", APPS)
+        self.fns = ApiCollection[Fn, FnPatch, FnFilter](connection, "/v2/fns", FNS)
+        self.triggers = ApiCollection[Trigger, TriggerPatch, TriggerFilter](
+            connection, "/v2/triggers", TRIGGERS
+        )
 
     async def app_id_by_name(self, name: str) -> str:
-        """Lists the apps with this name. Raises `AppNotFound`. Tried again if the API fails."""
-        found = await self.list_apps(AppFilter(name=name))
+        """Lists the apps with this name. Raises `AppNotFound`."""
+        found = await self.apps.list(AppFilter(name=name))
         if not found.items:
             raise AppNotFound
         return found.items[0].id
 
-    # --- functions ---
-
-    async def list_fns(self, where: FnFilter) -> Page[Fn]:
-        """``GET /v2/fns``: one page. Raises `FnMissingAppID` and `InvalidCursor`. Tried again if
-        the API fails."""
-        found = await self._list("/v2/fns", where, ListDocument[FnDocument])
-        return Page([item.value() for item in found.items or ()], found.next_cursor)
-
-    async def create_fn(self, fn: Fn) -> Fn:
-        """``POST /v2/fns``. Tried again only if it was certainly not sent."""
-        return (await self._write("POST", "/v2/fns", FnDocument.of(fn))).value()
-
-    async def get_fn(self, fn_id: str) -> Fn:
-        """``GET /v2/fns/{id}``. Raises `FnNotFound`. Tried again if the API fails."""
-        return (await self._read(f"/v2/fns/{_part(fn_id)}", FnDocument)).value()
-
     async def find(self, fn_id: str) -> tuple[App, Fn]:
         """Two requests: the function's app may be another version than when it was read."""
-        fn = await self.get_fn(fn_id)
-        return await self.get_app(fn.app_id), fn
-
-    async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
-        """``PUT /v2/fns/{id}``. Tried again only if it was certainly not sent."""
-        path = f"/v2/fns/{_part(fn_id)}"
-        return (await self._write("PUT", path, FnDocument.of(patch))).value()
-
-    async def delete_fn(self, fn_id: str) -> None:
-        """``DELETE /v2/fns/{id}``. Raises `FnNotFound`. Tried again only if it was certainly not
-        sent."""
-        await self._connection.send("DELETE", f"/v2/fns/{_part(fn_id)}")
-
-    # --- triggers ---
-
-    async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
-        """``GET /v2/triggers``: one page. Raises `TriggerMissingAppID` and `InvalidCursor`. Tried
-        again if the API fails."""
-        found = await self._list("/v2/triggers", where, ListDocument[TriggerDocument])
-        return Page([item.value() for item in found.items or ()], found.next_cursor)
-
-    async def create_trigger(self, trigger: Trigger) -> Trigger:
-        """``POST /v2/triggers``. Tried again only if it was certainly not sent."""
-        return (await self._write("POST", "/v2/triggers", TriggerDocument.of(trigger))).value()
-
-    async def get_trigger(self, trigger_id: str) -> Trigger:
-        """``GET /v2/triggers/{id}``. Raises `TriggerNotFound`. Tried again if the API fails."""
-        return (await self._read(f"/v2/triggers/{_part(trigger_id)}", TriggerDocument)).value()
+        fn = await self.fns.get(fn_id)
+        return await self.apps.get(fn.app_id), fn
 
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
-        """Asks by the path that Fn's LBs use. Raises `TriggerNotFound`. Tried again if the API
-        fails."""
+        """Asks by the path that Fn's LBs use. Raises `TriggerNotFound`."""
         # The source's own slash makes a double one; the API takes one away (Fn's protocol).
         parts = "/".join(_part(part) for part in source.split("/"))
         path = f"/v2/runner/apps/{_part(app_id)}/triggerBySource/{_part(type)}/{parts}"
-        return (await self._read(path, TriggerDocument)).value()
-
-    async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
-        """``PUT /v2/triggers/{id}``. Tried again only if it was certainly not sent."""
-        path = f"/v2/triggers/{_part(trigger_id)}"
-        return (await self._write("PUT", path, TriggerDocument.of(patch))).value()
-
-    async def delete_trigger(self, trigger_id: str) -> None:
-        """``DELETE /v2/triggers/{id}``. Raises `TriggerNotFound`. Tried again only if it was
-        certainly not sent."""
-        await self._connection.send("DELETE", f"/v2/triggers/{_part(trigger_id)}")
-
-    # --- requests ---
-
-    async def _list(
-        self, path: str, where: AppFilter | FnFilter | TriggerFilter, type_: type[_T]
-    ) -> _T:
-        fields = attrs.asdict(where)
-        query = {name: str(value) for name, value in fields.items() if value}
-        return _decode(await self._connection.send("GET", path, query=query), type_)
-
-    async def _read(self, path: str, type_: type[_T]) -> _T:
-        return _decode(await self._connection.send("GET", path), type_)
-
-    async def _write(self, method: str, path: str, document: _T) -> _T:
-        body = await self._connection.send(method, path, body=msgspec.json.encode(document))
-        return _decode(body, type(document))
+        body = await self._connection.send("GET", path)
+        with _understood():
+            return TRIGGERS.read(body)
 
 
 @asynccontextmanager
@@ -194,10 +154,12 @@ def _part(text: str) -> str:
     return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
 
 
-def _decode(body: bytes, type_: type[_T]) -> _T:
+@contextmanager
+def _understood() -> Iterator[None]:
+    """Whatever is wrong with an answer, it is not from the API."""
     try:
-        return msgspec.json.decode(body, type=type_)
-    except (msgspec.DecodeError, UnicodeError) as error:
+        yield
+    except (msgspec.DecodeError, ValueError, InvalidJSON) as error:
         raise no_api(str(error)) from error
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from typing import Generic
 
 import structlog
 import trio
@@ -11,38 +12,62 @@ from sqlalchemy import select
 from sqlalchemy.exc import SQLAlchemyError
 
 from ..config import StoreConfig
-from ..datastore import (
-    AppFilter,
-    AppPatch,
-    DatastoreError,
-    FnFilter,
-    FnPatch,
-    Page,
-    TriggerFilter,
-    TriggerPatch,
-)
+from ..datastore import DatastoreError, Filter, Page, Patch, Thing
 from ..models import App, Fn, Trigger
-from ..rules import Limits, check_new_app, check_new_fn, check_new_trigger
-from ..rules.errors import (
-    AppIDMismatch,
-    AppMissingID,
-    DatastoreUnavailable,
-    FnIDMismatch,
-    FnMissingAppID,
-    FnMissingID,
-    TriggerIDMismatch,
-    TriggerMissingAppID,
-    TriggerMissingID,
-)
-from . import things
+from ..rules import Limits
+from ..rules.errors import DatastoreUnavailable
 from .engine import Database, make_engine, parse_database_url
 from .migrate import TIME_LIMIT, check_current, for_migration, upgrade
-from .things import APPS, FNS, TRIGGERS
+from .schema import triggers
+from .things import (
+    AppTable,
+    FnTable,
+    ThingTable,
+    TriggerTable,
+    find_app_id,
+    load_app_and_fn,
+)
 from .transactions import Transactions, reason, remedy
 
 
+class SqlCollection(Generic[Thing, Patch, Filter]):
+    """A `hostler.datastore.Collection` in a table. What is wrong with values and ids is found
+    without asking the database."""
+
+    def __init__(self, transactions: Transactions, table: ThingTable[Thing, Patch, Filter]) -> None:
+        self._transactions = transactions
+        self._table = table
+
+    async def list(self, where: Filter) -> Page[Thing]:
+        self._table.check_where(where)
+        return await self._transactions.read(lambda db: self._table.page(db, where))
+
+    async def create(self, new: Thing) -> Thing:
+        checked = self._table.check(new)
+        return await self._transactions.write(lambda db: self._table.insert(db, checked))
+
+    async def get(self, id: str) -> Thing:
+        self._check_id(id)
+        return await self._transactions.read(lambda db: self._table.load(db, id))
+
+    async def update(self, id: str, patch: Patch) -> Thing:
+        """No other change of it comes between its read and its write."""
+        self._check_id(id)
+        if patch.id not in ("", id):
+            raise self._table.other_id
+        return await self._transactions.write(lambda db: self._table.change(db, id, patch))
+
+    async def delete(self, id: str) -> None:
+        self._check_id(id)
+        await self._transactions.write(lambda db: self._table.remove(db, id))
+
+    def _check_id(self, id: str) -> None:
+        if not id:
+            raise self._table.missing_id
+
+
 class SqlDatastore:
-    """A `hostler.datastore.Datastore`, which says what the methods do; `open_datastore` makes it.
+    """A `hostler.datastore.Datastore`. `open_datastore` makes it.
 
     An operation occupies a worker thread and a connection. It takes ``FN_DB_TIMEOUT`` at most,
     and a little over a second from when it is cancelled; a connection that is still to be made has
@@ -52,131 +77,27 @@ class SqlDatastore:
 
     def __init__(self, transactions: Transactions, limits: Limits) -> None:
         self._transactions = transactions
-        self._limits = limits
+        self._triggers = TriggerTable(limits)
+        self.apps = SqlCollection(transactions, AppTable(limits))
+        self.fns = SqlCollection(transactions, FnTable(limits))
+        self.triggers = SqlCollection(transactions, self._triggers)
 
     def __repr__(self) -> str:
         return f"<SqlDatastore {self._transactions!r}>"
 
-    # --- apps ---
-
-    async def list_apps(self, where: AppFilter) -> Page[App]:
-        """Reads one page. Raises `InvalidCursor`."""
-        return await self._transactions.read(lambda db: things.page_of_apps(db, where))
-
-    async def create_app(self, app: App) -> App:
-        """Checks the values before it asks the database; runs again if another transaction was
-        quicker."""
-        new = check_new_app(app)
-        return await self._transactions.write(lambda db: things.insert_app(db, new))
-
-    async def get_app(self, app_id: str) -> App:
-        """Raises `AppMissingID` for an empty id without asking the database, and `AppNotFound`."""
-        if not app_id:
-            raise AppMissingID
-        return await self._transactions.read(lambda db: APPS.load(db, app_id))
-
-    async def update_app(self, app_id: str, patch: AppPatch) -> App:
-        """No other change of the app comes between its read and its write. Raises `AppMissingID`
-        for an empty id."""
-        if not app_id:
-            raise AppMissingID
-        if patch.id not in ("", app_id):
-            raise AppIDMismatch
-        return await self._transactions.write(lambda db: things.change_app(db, app_id, patch))
-
-    async def delete_app(self, app_id: str) -> None:
-        """Removes its functions and triggers too, by foreign keys. Raises `AppMissingID` and
-        `AppNotFound`."""
-        if not app_id:
-            raise AppMissingID
-        await self._transactions.write(lambda db: APPS.remove(db, app_id))
-
     async def app_id_by_name(self, name: str) -> str:
         """Reads the id alone, by the exact name. Raises `AppNotFound`."""
-        return await self._transactions.read(lambda db: things.find_app_id(db, name))
-
-    # --- functions ---
-
-    async def list_fns(self, where: FnFilter) -> Page[Fn]:
-        """Reads one page. Raises `FnMissingAppID` without asking the database, and
-        `InvalidCursor`."""
-        if not where.app_id:
-            raise FnMissingAppID
-        return await self._transactions.read(lambda db: things.page_of_fns(db, where))
-
-    async def create_fn(self, fn: Fn) -> Fn:
-        """As `create_app`. The limits of memory and times are those of the node's configuration."""
-        new = check_new_fn(fn, self._limits)
-        return await self._transactions.write(lambda db: things.insert_fn(db, new))
-
-    async def get_fn(self, fn_id: str) -> Fn:
-        """Raises `FnMissingID` for an empty id without asking the database, and `FnNotFound`."""
-        if not fn_id:
-            raise FnMissingID
-        return await self._transactions.read(lambda db: FNS.load(db, fn_id))
+        return await self._transactions.read(lambda db: find_app_id(db, name))
 
     async def find(self, fn_id: str) -> tuple[App, Fn]:
         """Reads both in one query. Raises `FnNotFound`."""
-        return await self._transactions.read(lambda db: things.load_app_and_fn(db, fn_id))
-
-    async def update_fn(self, fn_id: str, patch: FnPatch) -> Fn:
-        """As `update_app`, with the limits of the node's configuration. Raises `FnMissingID` for an
-        empty id."""
-        if not fn_id:
-            raise FnMissingID
-        if patch.id not in ("", fn_id):
-            raise FnIDMismatch
-        limits = self._limits
-        return await self._transactions.write(lambda db: things.change_fn(db, fn_id, patch, limits))
-
-    async def delete_fn(self, fn_id: str) -> None:
-        """Removes its triggers too, by foreign keys. Raises `FnMissingID` and `FnNotFound`."""
-        if not fn_id:
-            raise FnMissingID
-        await self._transactions.write(lambda db: FNS.remove(db, fn_id))
-
-    # --- triggers ---
-
-    async def list_triggers(self, where: TriggerFilter) -> Page[Trigger]:
-        """Reads one page. Raises `TriggerMissingAppID` without asking the database, and
-        `InvalidCursor`."""
-        if not where.app_id:
-            raise TriggerMissingAppID
-        return await self._transactions.read(lambda db: things.page_of_triggers(db, where))
-
-    async def create_trigger(self, trigger: Trigger) -> Trigger:
-        """As `create_app`."""
-        new = check_new_trigger(trigger)
-        return await self._transactions.write(lambda db: things.insert_trigger(db, new))
-
-    async def get_trigger(self, trigger_id: str) -> Trigger:
-        """Raises `TriggerMissingID` for an empty id without asking the database, and
-        `TriggerNotFound`."""
-        if not trigger_id:
-            raise TriggerMissingID
-        return await self._transactions.read(lambda db: TRIGGERS.load(db, trigger_id))
+        return await self._transactions.read(lambda db: load_app_and_fn(db, fn_id))
 
     async def trigger_by_source(self, app_id: str, type: str, source: str) -> Trigger:
         """Reads it by exact match of all three. Raises `TriggerNotFound`."""
-        return await self._transactions.read(
-            lambda db: things.load_trigger_by_source(db, app_id, type, source)
-        )
-
-    async def update_trigger(self, trigger_id: str, patch: TriggerPatch) -> Trigger:
-        """As `update_app`. Raises `TriggerMissingID` for an empty id."""
-        if not trigger_id:
-            raise TriggerMissingID
-        if patch.id not in ("", trigger_id):
-            raise TriggerIDMismatch
-        return await self._transactions.write(
-            lambda db: things.change_trigger(db, trigger_id, patch)
-        )
-
-    async def delete_trigger(self, trigger_id: str) -> None:
-        """Raises `TriggerMissingID` and `TriggerNotFound`."""
-        if not trigger_id:
-            raise TriggerMissingID
-        await self._transactions.write(lambda db: TRIGGERS.remove(db, trigger_id))
+        columns = triggers.c
+        place = columns.app_id == app_id, columns.type == type, columns.source == source
+        return await self._transactions.read(lambda db: self._triggers.load_where(db, *place))
 
 
 RETRY_PAUSE = 1.0

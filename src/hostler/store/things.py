@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, Generic, TypeVar
+from abc import ABC, abstractmethod
+from typing import Any, Generic
 
 import attrs
 from sqlalchemy import (
@@ -19,13 +19,27 @@ from sqlalchemy import (
     update,
 )
 
-from ..datastore import AppFilter, AppPatch, FnFilter, FnPatch, Page, TriggerFilter, TriggerPatch
+from ..datastore import (
+    AppFilter,
+    AppPatch,
+    Filter,
+    FnFilter,
+    FnPatch,
+    Page,
+    Patch,
+    Thing,
+    TriggerFilter,
+    TriggerPatch,
+)
 from ..errors import APIError
 from ..ids import new_id
 from ..models import App, Fn, Trigger
 from ..rules import (
     Limits,
     PageCursor,
+    check_new_app,
+    check_new_fn,
+    check_new_trigger,
     decode_cursor,
     encode_cursor,
     merge_app,
@@ -34,32 +48,70 @@ from ..rules import (
 )
 from ..rules.errors import (
     AppExists,
+    AppIDMismatch,
+    AppMissingID,
     AppNotFound,
     FnExists,
+    FnIDMismatch,
+    FnMissingAppID,
+    FnMissingID,
     FnNotFound,
     TriggerExists,
     TriggerFnNotInApp,
+    TriggerIDMismatch,
+    TriggerMissingAppID,
+    TriggerMissingID,
     TriggerNotFound,
     TriggerSourceExists,
 )
 from .schema import DECODERS, ENCODERS, apps, fns, now, triggers
 
-Thing = TypeVar("Thing", App, Fn, Trigger)
 
-
-@attrs.frozen(eq=False)
-class ThingTable(Generic[Thing]):
-    """One of the three. All is done within the caller's transaction."""
+class ThingTable(ABC, Generic[Thing, Patch, Filter]):
+    """One of the three tables. All is done within the caller's transaction."""
 
     model: type[Thing]
     table: Table
     missing: type[APIError]
     """Raised for what is not there."""
+    missing_id: type[APIError]
+    """Raised for an id of ""."""
+    other_id: type[APIError]
+    """Raised for a patch of something else."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+
+    @abstractmethod
+    def check(self, new: Thing) -> Thing:
+        """What is kept of ``new``. Raises what is wrong with its values."""
+
+    @abstractmethod
+    def merge(self, thing: Thing, patch: Patch) -> Thing:
+        """What becomes of it; ``thing`` itself if nothing changes."""
+
+    @abstractmethod
+    def conditions(self, where: Filter) -> list[ColumnElement[bool]]:
+        """Of a list."""
+
+    @abstractmethod
+    def fit(self, connection: Connection, new: Thing) -> Thing:
+        """What ``new`` becomes beside the others. Raises if it does not go with them, in Fn's
+        order. What is in the way of a change and not yet there is told by the table's constraints;
+        the transaction is repeated then, and finds it here."""
+
+    def check_where(self, where: Filter) -> None:
+        """Raises if ``where`` names no app and has to."""
+
+    def fit_change(self, connection: Connection, changed: Thing) -> Thing:
+        """As `fit`. What may be changed of most things concerns no others."""
+        return changed
 
     def insert(self, connection: Connection, new: Thing) -> Thing:
         """Give ``new`` its id and dates, and keep it."""
         date = now()
-        kept: Thing = attrs.evolve(new, id=new_id(), created_at=date, updated_at=date)
+        fitting = self.fit(connection, new)
+        kept: Thing = attrs.evolve(fitting, id=new_id(), created_at=date, updated_at=date)
         connection.execute(insert(self.table).values(_row_of(kept)))
         return kept
 
@@ -75,11 +127,15 @@ class ThingTable(Generic[Thing]):
             raise self.missing
         return self.of(row)
 
-    def save(self, connection: Connection, old: Thing, changed: Thing) -> Thing:
-        """Keep what ``old`` has become, with its new date."""
-        kept: Thing = attrs.evolve(changed, updated_at=now(after=old.updated_at))
-        where = self.table.c.id == old.id
-        connection.execute(update(self.table).where(where).values(_row_of(kept)))
+    def change(self, connection: Connection, id: str, patch: Patch) -> Thing:
+        """Keep what becomes of it, with its new date, unless it stays as it is."""
+        thing = self.load(connection, id, lock=True)
+        changed = self.merge(thing, patch)
+        if changed is thing:
+            return thing
+        fitting = self.fit_change(connection, changed)
+        kept: Thing = attrs.evolve(fitting, updated_at=now(after=thing.updated_at))
+        connection.execute(update(self.table).where(self.table.c.id == id).values(_row_of(kept)))
         return kept
 
     def remove(self, connection: Connection, id: str) -> None:
@@ -87,21 +143,31 @@ class ThingTable(Generic[Thing]):
         if not connection.execute(delete(self.table).where(self.table.c.id == id)).rowcount:
             raise self.missing
 
-    def page(
-        self,
-        connection: Connection,
-        conditions: list[ColumnElement[bool]],
-        cursor: str,
-        per_page: int,
-    ) -> Page[Thing]:
-        return page(connection, self.table, conditions, cursor, per_page, self.of)
+    def page(self, connection: Connection, where: Filter) -> Page[Thing]:
+        """The rows that ``where`` asks for. Raises `InvalidCursor`."""
+        table, per_page = self.table, where.per_page
+        query = select(table).where(*self.conditions(where)).order_by(table.c.name, table.c.id)
+        if where.cursor:
+            query = query.where(_after(table, decode_cursor(where.cursor)))
+        if per_page > 0:
+            query = query.limit(per_page + 1)
+        rows = connection.execute(query).mappings().all()
+        shown = rows[:per_page] if per_page > 0 else rows
+        full = per_page > 0 and len(shown) == per_page
+        return Page([self.of(row) for row in shown], _next(table, rows, per_page) if full else "")
 
-    def of(self, row: RowMapping) -> Thing:
+    def named(self, where: Filter, **owners: str) -> list[ColumnElement[bool]]:
+        """The conditions that the columns of ``owners`` and the name are as ``where`` says."""
+        wanted = {**owners, "name": where.name}
+        return [self.table.c[column] == value for column, value in wanted.items() if value]
+
+    @classmethod
+    def of(cls, row: RowMapping) -> Thing:
         """The model of a row, which may have other tables' columns, too."""
-        return self.model(
+        return cls.model(
             **{
                 name: DECODERS[name](row[column]) if name in DECODERS else row[column]
-                for name, column in self.table.c.items()
+                for name, column in cls.table.c.items()
             }
         )
 
@@ -111,35 +177,6 @@ def _row_of(thing: App | Fn | Trigger) -> dict[str, object]:
     return {
         name: ENCODERS[name](value) if name in ENCODERS else value for name, value in values.items()
     }
-
-
-APPS = ThingTable(App, apps, AppNotFound)
-
-FNS = ThingTable(Fn, fns, FnNotFound)
-
-TRIGGERS = ThingTable(Trigger, triggers, TriggerNotFound)
-
-Item = TypeVar("Item")
-
-
-def page(
-    connection: Connection,
-    table: Table,
-    conditions: list[ColumnElement[bool]],
-    cursor: str,
-    per_page: int,
-    item_of: Callable[[RowMapping], Item],
-) -> Page[Item]:
-    """The rows that fulfil all ``conditions`` and come after ``cursor``. Raises `InvalidCursor`."""
-    query = select(table).where(*conditions).order_by(table.c.name, table.c.id)
-    if cursor:
-        query = query.where(_after(table, decode_cursor(cursor)))
-    if per_page > 0:
-        query = query.limit(per_page + 1)
-    rows = connection.execute(query).mappings().all()
-    shown = rows[:per_page] if per_page > 0 else rows
-    full = per_page > 0 and len(shown) == per_page
-    return Page([item_of(row) for row in shown], _next(table, rows, per_page) if full else "")
 
 
 def _after(table: Table, cursor: PageCursor) -> ColumnElement[bool]:
@@ -156,16 +193,103 @@ def _next(table: Table, rows: Any, per_page: int) -> str:
     return encode_cursor(PageCursor(name, last[table.c.id] if more_of_the_name else ""))
 
 
-def insert_app(connection: Connection, app: App) -> App:
-    if connection.scalar(select(apps.c.id).where(apps.c.name == app.name)) is not None:
-        raise AppExists
-    return APPS.insert(connection, app)
+class AppTable(ThingTable[App, AppPatch, AppFilter]):
+    """Apps."""
+
+    model, table = App, apps
+    missing, missing_id, other_id = AppNotFound, AppMissingID, AppIDMismatch
+
+    def check(self, new: App) -> App:
+        return check_new_app(new)
+
+    def merge(self, thing: App, patch: AppPatch) -> App:
+        return merge_app(thing, patch)
+
+    def conditions(self, where: AppFilter) -> list[ColumnElement[bool]]:
+        return self.named(where)
+
+    def fit(self, connection: Connection, new: App) -> App:
+        if connection.scalar(select(apps.c.id).where(apps.c.name == new.name)) is not None:
+            raise AppExists
+        return new
 
 
-def change_app(connection: Connection, app_id: str, patch: AppPatch) -> App:
-    app = APPS.load(connection, app_id, lock=True)
-    changed = merge_app(app, patch)
-    return app if changed is app else APPS.save(connection, app, changed)
+class FnTable(ThingTable[Fn, FnPatch, FnFilter]):
+    """Functions."""
+
+    model, table = Fn, fns
+    missing, missing_id, other_id = FnNotFound, FnMissingID, FnIDMismatch
+
+    def check(self, new: Fn) -> Fn:
+        return check_new_fn(new, self.limits)
+
+    def merge(self, thing: Fn, patch: FnPatch) -> Fn:
+        return merge_fn(thing, patch, self.limits)
+
+    def check_where(self, where: FnFilter) -> None:
+        if not where.app_id:
+            raise FnMissingAppID
+
+    def conditions(self, where: FnFilter) -> list[ColumnElement[bool]]:
+        return self.named(where, app_id=where.app_id)
+
+    def fit(self, connection: Connection, new: Fn) -> Fn:
+        shape = connection.scalar(select(apps.c.shape).where(apps.c.id == new.app_id))
+        if shape is None:
+            raise AppNotFound
+        same = select(fns.c.id).where(fns.c.app_id == new.app_id, fns.c.name == new.name)
+        if connection.scalar(same) is not None:
+            raise FnExists
+        return attrs.evolve(new, shape=shape)
+
+
+class TriggerTable(ThingTable[Trigger, TriggerPatch, TriggerFilter]):
+    """Triggers."""
+
+    model, table = Trigger, triggers
+    missing, missing_id, other_id = TriggerNotFound, TriggerMissingID, TriggerIDMismatch
+
+    def check(self, new: Trigger) -> Trigger:
+        return check_new_trigger(new)
+
+    def merge(self, thing: Trigger, patch: TriggerPatch) -> Trigger:
+        return merge_trigger(thing, patch)
+
+    def check_where(self, where: TriggerFilter) -> None:
+        if not where.app_id:
+            raise TriggerMissingAppID
+
+    def conditions(self, where: TriggerFilter) -> list[ColumnElement[bool]]:
+        return self.named(where, app_id=where.app_id, fn_id=where.fn_id)
+
+    def fit(self, connection: Connection, new: Trigger) -> Trigger:
+        if connection.scalar(select(apps.c.id).where(apps.c.id == new.app_id)) is None:
+            raise AppNotFound
+        app_id = connection.scalar(select(fns.c.app_id).where(fns.c.id == new.fn_id))
+        if app_id is None:
+            raise FnNotFound
+        if app_id != new.app_id:
+            raise TriggerFnNotInApp
+        if _is_taken(
+            connection,
+            new,
+            triggers.c.app_id == new.app_id,
+            triggers.c.type == new.type,
+            triggers.c.source == new.source,
+        ):
+            raise TriggerSourceExists
+        same_fn = triggers.c.fn_id == new.fn_id
+        if _is_taken(connection, new, same_fn, triggers.c.name == new.name):
+            raise TriggerExists
+        return new
+
+    def fit_change(self, connection: Connection, changed: Trigger) -> Trigger:
+        return self.fit(connection, changed)
+
+
+def _is_taken(connection: Connection, trigger: Trigger, *conditions: ColumnElement[bool]) -> bool:
+    query = select(triggers.c.id).where(*conditions, triggers.c.id != trigger.id)
+    return connection.scalar(query) is not None
 
 
 def find_app_id(connection: Connection, name: str) -> str:
@@ -175,97 +299,9 @@ def find_app_id(connection: Connection, name: str) -> str:
     return app_id
 
 
-def page_of_apps(connection: Connection, where: AppFilter) -> Page[App]:
-    conditions = [apps.c.name == where.name] if where.name else []
-    return APPS.page(connection, conditions, where.cursor, where.per_page)
-
-
-def insert_fn(connection: Connection, fn: Fn) -> Fn:
-    shape = connection.scalar(select(apps.c.shape).where(apps.c.id == fn.app_id))
-    if shape is None:
-        raise AppNotFound
-    same = select(fns.c.id).where(fns.c.app_id == fn.app_id, fns.c.name == fn.name)
-    if connection.scalar(same) is not None:
-        raise FnExists
-    return FNS.insert(connection, attrs.evolve(fn, shape=shape))
-
-
 def load_app_and_fn(connection: Connection, fn_id: str) -> tuple[App, Fn]:
     query = select(apps, fns).join_from(fns, apps).where(fns.c.id == fn_id)
     row = connection.execute(query).mappings().first()
     if row is None:
         raise FnNotFound
-    return APPS.of(row), FNS.of(row)
-
-
-def change_fn(connection: Connection, fn_id: str, patch: FnPatch, limits: Limits) -> Fn:
-    fn = FNS.load(connection, fn_id, lock=True)
-    changed = merge_fn(fn, patch, limits)
-    return fn if changed is fn else FNS.save(connection, fn, changed)
-
-
-def page_of_fns(connection: Connection, where: FnFilter) -> Page[Fn]:
-    conditions = [fns.c.app_id == where.app_id]
-    if where.name:
-        conditions.append(fns.c.name == where.name)
-    return FNS.page(connection, conditions, where.cursor, where.per_page)
-
-
-def insert_trigger(connection: Connection, trigger: Trigger) -> Trigger:
-    _check_against_others(connection, trigger)
-    return TRIGGERS.insert(connection, trigger)
-
-
-def _check_against_others(connection: Connection, trigger: Trigger) -> None:
-    """In Fn's order. What is in the way of a change and not yet there is told by the table's
-    constraints; the transaction is repeated then, and finds it here."""
-    if connection.scalar(select(apps.c.id).where(apps.c.id == trigger.app_id)) is None:
-        raise AppNotFound
-    app_id = connection.scalar(select(fns.c.app_id).where(fns.c.id == trigger.fn_id))
-    if app_id is None:
-        raise FnNotFound
-    if app_id != trigger.app_id:
-        raise TriggerFnNotInApp
-    if _is_taken(
-        connection,
-        trigger,
-        triggers.c.app_id == trigger.app_id,
-        triggers.c.type == trigger.type,
-        triggers.c.source == trigger.source,
-    ):
-        raise TriggerSourceExists
-    same_fn = triggers.c.fn_id == trigger.fn_id
-    if _is_taken(connection, trigger, same_fn, triggers.c.name == trigger.name):
-        raise TriggerExists
-
-
-def _is_taken(connection: Connection, trigger: Trigger, *conditions: ColumnElement[bool]) -> bool:
-    query = select(triggers.c.id).where(*conditions, triggers.c.id != trigger.id)
-    return connection.scalar(query) is not None
-
-
-def load_trigger_by_source(connection: Connection, app_id: str, type: str, source: str) -> Trigger:
-    return TRIGGERS.load_where(
-        connection,
-        triggers.c.app_id == app_id,
-        triggers.c.type == type,
-        triggers.c.source == source,
-    )
-
-
-def change_trigger(connection: Connection, trigger_id: str, patch: TriggerPatch) -> Trigger:
-    trigger = TRIGGERS.load(connection, trigger_id, lock=True)
-    changed = merge_trigger(trigger, patch)
-    if changed is trigger:
-        return trigger
-    _check_against_others(connection, changed)
-    return TRIGGERS.save(connection, trigger, changed)
-
-
-def page_of_triggers(connection: Connection, where: TriggerFilter) -> Page[Trigger]:
-    conditions = [triggers.c.app_id == where.app_id]
-    if where.fn_id:
-        conditions.append(triggers.c.fn_id == where.fn_id)
-    if where.name:
-        conditions.append(triggers.c.name == where.name)
-    return TRIGGERS.page(connection, conditions, where.cursor, where.per_page)
+    return AppTable.of(row), FnTable.of(row)

@@ -128,10 +128,10 @@ def datastore_lister(store: Datastore) -> Lister:
 
     async def read() -> Listing:
         pairs: list[tuple[App, Fn]] = []
-        apps = await store.list_apps(AppFilter(per_page=MAX_LISTED))
+        apps = await store.apps.list(AppFilter(per_page=MAX_LISTED))
         for app in apps.items:
             left = MAX_LISTED - len(pairs)
-            page = await store.list_fns(FnFilter(app_id=app.id, per_page=left))
+            page = await store.fns.list(FnFilter(app_id=app.id, per_page=left))
             pairs.extend((app, fn) for fn in page.items)
             if len(pairs) == MAX_LISTED:
                 return Listing(pairs, complete=False)

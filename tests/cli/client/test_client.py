@@ -160,7 +160,7 @@ async def test_a_long_list_is_read_page_by_page(client: Client) -> None:
 
     async with open_api_client(client.url) as api:
         for number in range(101):
-            await api.create_app(App(id="", name=f"app-{number:03}"))
+            await api.apps.create(App(id="", name=f"app-{number:03}"))
     found = json.loads(await client.ok("app", "list", "--json"))
     assert [app["name"] for app in found] == [f"app-{number:03}" for number in range(101)]
 

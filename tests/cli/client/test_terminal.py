@@ -20,8 +20,8 @@ async def node(tmp_path: Path) -> AsyncIterator[NodeProcess]:
     options = ("--driver", "process", "--bind", "127.0.0.1:0")
     async with open_node("serve", *options, cwd=tmp_path) as node:
         async with open_api_client(node.url) as api:
-            app = await api.create_app(App(id="", name="shop"))
-            await api.create_fn(Fn(id="", name="pay", app_id=app.id, image=str(fnt_path())))
+            app = await api.apps.create(App(id="", name="shop"))
+            await api.fns.create(Fn(id="", name="pay", app_id=app.id, image=str(fnt_path())))
         yield node
 
 

@@ -56,7 +56,7 @@ def create(
     )
 
     async def work(api: ApiClient) -> None:
-        print_done(f"created app {name}", await api.create_app(new), as_json)
+        print_done(f"created app {name}", await api.apps.create(new), as_json)
 
     with_api(server, work)
 
@@ -111,7 +111,7 @@ def update(
 
     async def work(api: ApiClient) -> None:
         found = await app_named(api, app_name)
-        print_done(f"updated app {app_name}", await api.update_app(found.id, patch), as_json)
+        print_done(f"updated app {app_name}", await api.apps.update(found.id, patch), as_json)
 
     with_api(server, work)
 
@@ -125,7 +125,7 @@ def delete(app_name: str, yes: bool, server: str) -> None:
     confirm(f"Delete app {app_name} with its functions and triggers?", yes)
 
     async def work(api: ApiClient) -> None:
-        await api.delete_app((await app_named(api, app_name)).id)
+        await api.apps.delete((await app_named(api, app_name)).id)
         print_done(f"deleted app {app_name}")
 
     with_api(server, work)

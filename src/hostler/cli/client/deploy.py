@@ -150,7 +150,7 @@ async def check_app(server: str, name: str) -> None:
 
     check_new_app(App(id="", name=name))
     async with open_api_client(server, ApiConfig.from_env()) as api:
-        await api.list_apps(AppFilter(name=name))
+        await api.apps.list(AppFilter(name=name))
 
 
 async def publish(server: str, app_name: str, func: FuncFile, image: str) -> Deployed:
@@ -162,7 +162,7 @@ async def publish(server: str, app_name: str, func: FuncFile, image: str) -> Dep
         app = await _app(api, app_name)
         fn = await _fn(api, app, func, image)
         triggers = [await _trigger(api, fn, wanted) for wanted in func.triggers]
-        fn = await api.get_fn(fn.id)
+        fn = await api.fns.get(fn.id)
     return Deployed(
         app=app.name,
         function=fn.name,
@@ -174,13 +174,13 @@ async def publish(server: str, app_name: str, func: FuncFile, image: str) -> Dep
 
 
 async def _app(api: ApiClient, name: str) -> App:
-    found = called(name, await api.list_apps(AppFilter(name=name)))
-    return found[0] if found else await api.create_app(App(id="", name=name))
+    found = called(name, await api.apps.list(AppFilter(name=name)))
+    return found[0] if found else await api.apps.create(App(id="", name=name))
 
 
 async def _fn(api: ApiClient, app: App, func: FuncFile, image: str) -> Fn:
     where = FnFilter(app_id=app.id, name=func.name)
-    found = called(func.name, await api.list_fns(where))
+    found = called(func.name, await api.fns.list(where))
     if found:
         patch = FnPatch(
             image=image,
@@ -190,7 +190,7 @@ async def _fn(api: ApiClient, app: App, func: FuncFile, image: str) -> Fn:
             timeout=func.timeout,
             idle_timeout=func.idle_timeout,
         )
-        return await api.update_fn(found[0].id, patch)
+        return await api.fns.update(found[0].id, patch)
     new = Fn(
         id="",
         name=func.name,
@@ -202,15 +202,15 @@ async def _fn(api: ApiClient, app: App, func: FuncFile, image: str) -> Fn:
         timeout=func.timeout,
         idle_timeout=func.idle_timeout,
     )
-    return await api.create_fn(new)
+    return await api.fns.create(new)
 
 
 async def _trigger(api: ApiClient, fn: Fn, wanted: FuncTrigger) -> Trigger:
     where = TriggerFilter(app_id=fn.app_id, name=wanted.name)
-    found = called(wanted.name, await api.list_triggers(where))
+    found = called(wanted.name, await api.triggers.list(where))
     if found:
         patch = TriggerPatch(fn_id=fn.id, source=wanted.source)
-        changed = await api.update_trigger(found[0].id, patch)
+        changed = await api.triggers.update(found[0].id, patch)
     else:
         new = Trigger(
             id="",
@@ -220,8 +220,8 @@ async def _trigger(api: ApiClient, fn: Fn, wanted: FuncTrigger) -> Trigger:
             type="http",
             source=wanted.source,
         )
-        changed = await api.create_trigger(new)
-    return await api.get_trigger(changed.id)
+        changed = await api.triggers.create(new)
+    return await api.triggers.get(changed.id)
 
 
 PYTHON_IMAGES = ("fnproject/python:3.11-dev", "fnproject/python:3.11")

@@ -91,7 +91,7 @@ def create(
 
     async def work(api: ApiClient) -> None:
         new.app_id = (await app_named(api, app_name)).id
-        print_done(f"created function {app_name}/{name}", await api.create_fn(new), as_json)
+        print_done(f"created function {app_name}/{name}", await api.fns.create(new), as_json)
 
     with_api(server, work)
 
@@ -167,7 +167,7 @@ def update(
 
     async def work(api: ApiClient) -> None:
         found = await fn_named(api, await app_named(api, app_name), fn_name)
-        changed = await api.update_fn(found.id, patch)
+        changed = await api.fns.update(found.id, patch)
         print_done(f"updated function {app_name}/{fn_name}", changed, as_json)
 
     with_api(server, work)
@@ -184,7 +184,7 @@ def delete(app_name: str, fn_name: str, yes: bool, server: str) -> None:
 
     async def work(api: ApiClient) -> None:
         found = await fn_named(api, await app_named(api, app_name), fn_name)
-        await api.delete_fn(found.id)
+        await api.fns.delete(found.id)
         print_done(f"deleted function {app_name}/{fn_name}")
 
     with_api(server, work)

@@ -27,43 +27,43 @@ _Item = TypeVar("_Item", App, Fn, Trigger)
 
 
 async def all_apps(api: ApiClient) -> list[App]:
-    return await _all(api.list_apps, AppFilter(per_page=PER_PAGE))
+    return await _all(api.apps.list, AppFilter(per_page=PER_PAGE))
 
 
 async def all_fns(api: ApiClient, app: App) -> list[Fn]:
-    return await _all(api.list_fns, FnFilter(app_id=app.id, per_page=PER_PAGE))
+    return await _all(api.fns.list, FnFilter(app_id=app.id, per_page=PER_PAGE))
 
 
 async def all_triggers(api: ApiClient, app: App, fn: Fn | None = None) -> list[Trigger]:
     where = TriggerFilter(app_id=app.id, fn_id=fn.id if fn else "", per_page=PER_PAGE)
-    return await _all(api.list_triggers, where)
+    return await _all(api.triggers.list, where)
 
 
 async def app_named(api: ApiClient, name: str) -> App:
     """Raises `CommandFailed` with what there is to do, as the next ones."""
-    found = called(name, await api.list_apps(AppFilter(name=name)))
+    found = called(name, await api.apps.list(AppFilter(name=name)))
     if not found:
         raise _missing(f"there is no app {name!r}", name, await all_apps(api), "app list")
     # Only a single one is read with its endpoints.
-    return await api.get_app(found[0].id)
+    return await api.apps.get(found[0].id)
 
 
 async def fn_named(api: ApiClient, app: App, name: str) -> Fn:
-    found = called(name, await api.list_fns(FnFilter(app_id=app.id, name=name)))
+    found = called(name, await api.fns.list(FnFilter(app_id=app.id, name=name)))
     if not found:
         text = f"app {app.name!r} has no function {name!r}"
         raise _missing(text, name, await all_fns(api, app), f"fn list {app.name}")
-    return await api.get_fn(found[0].id)
+    return await api.fns.get(found[0].id)
 
 
 async def trigger_named(api: ApiClient, app: App, fn: Fn, name: str) -> Trigger:
     where = TriggerFilter(app_id=app.id, fn_id=fn.id, name=name)
-    found = called(name, await api.list_triggers(where))
+    found = called(name, await api.triggers.list(where))
     if not found:
         text = f"function {fn.name!r} has no trigger {name!r}"
         there = await all_triggers(api, app, fn)
         raise _missing(text, name, there, f"trigger list {app.name}")
-    return await api.get_trigger(found[0].id)
+    return await api.triggers.get(found[0].id)
 
 
 def called(name: str, page: Page[_Item]) -> list[_Item]:

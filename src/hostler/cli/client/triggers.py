@@ -62,7 +62,7 @@ def create(
             source=source,
             annotations=annotations,
         )
-        made = await api.create_trigger(new)
+        made = await api.triggers.create(new)
         print_done(f"created trigger {app_name}/{fn_name}/{name}", made, as_json)
 
     with_api(server, work)
@@ -126,7 +126,7 @@ def update(
 
     async def work(api: ApiClient) -> None:
         found = await _find(api, app_name, fn_name, trigger_name)
-        changed = await api.update_trigger(found.id, patch)
+        changed = await api.triggers.update(found.id, patch)
         print_done(f"updated trigger {app_name}/{fn_name}/{trigger_name}", changed, as_json)
 
     with_api(server, work)
@@ -143,7 +143,7 @@ def delete(app_name: str, fn_name: str, trigger_name: str, yes: bool, server: st
     confirm(f"Delete trigger {app_name}/{fn_name}/{trigger_name}?", yes)
 
     async def work(api: ApiClient) -> None:
-        await api.delete_trigger((await _find(api, app_name, fn_name, trigger_name)).id)
+        await api.triggers.delete((await _find(api, app_name, fn_name, trigger_name)).id)
         print_done(f"deleted trigger {app_name}/{fn_name}/{trigger_name}")
 
     with_api(server, work)

@@ -1,29 +1,39 @@
-"""The API's JSON documents, and their conversion from and to models.
+"""The API's JSON documents, for the server and the client, and their conversion from and to models.
 
-Their schemas in the API's description are made of these types. What a client sends is declared
-loosely, so that a bad value gets Fn's text and not only "Invalid JSON": the narrower bounds that
-a client can rely on are only in the schema, and the store's validation keeps them.
-
-What the API's description promises about the values that clients send.
-
-A value inside these bounds is valid. Some outside are valid too, where the bound can't be
-written as a schema: names may have letters beyond ASCII, for example.
+The schemas in the API's description are made of these types. What a client sends is declared
+loosely, so that a bad value gets Fn's text and not only "Invalid JSON". The narrower bounds that
+a client can rely on are only in the schema, and the store's validation keeps them: a value inside
+of them is valid. Some outside are valid too, where the bound can't be written as a schema: names
+may have letters beyond ASCII, for example.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any, ClassVar, TypeVar
+from functools import cache
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, cast
 
+import attrs
 import msgspec
 from msgspec import UNSET, Meta, UnsetType
 
-from .. import models
-from ..datastore import AppPatch, FnPatch, TriggerPatch
-from ..dates import format_date, parse_date
-from ..errors import InvalidJSON
-from ..rules import (
+from . import models
+from .datastore import (
+    AppFilter,
+    AppPatch,
+    FnFilter,
+    FnPatch,
+    Page,
+    Patch,
+    Thing,
+    TriggerFilter,
+    TriggerPatch,
+)
+from .dates import format_date, parse_date
+from .errors import InvalidJSON
+from .rules import (
     MAX_KEY_BYTES,
     MAX_KEYS,
     MAX_NAME_BYTES,
@@ -135,6 +145,10 @@ class Document(msgspec.Struct, kw_only=True):
     required: ClassVar[tuple[str, ...]] = ()
 
 
+class Change(Document, kw_only=True):
+    """What is to be changed. Maps are merged into those that are there."""
+
+
 class NewApp(Document, kw_only=True):
     """An app to create."""
 
@@ -147,7 +161,7 @@ class NewApp(Document, kw_only=True):
     shape: Annotated[str, SHAPE] = ""
 
 
-class AppChange(Document, kw_only=True):
+class AppChange(Change, kw_only=True):
     """What is to be changed of an app. Maps are merged into those that are there."""
 
     id: Id = ""
@@ -172,7 +186,7 @@ class NewFn(Document, kw_only=True):
     annotations: NewAnnotations = {}
 
 
-class FnChange(Document, kw_only=True):
+class FnChange(Change, kw_only=True):
     """What is to be changed of a function. Maps are merged, "" and 0 change nothing."""
 
     id: Id = ""
@@ -199,7 +213,7 @@ class NewTrigger(Document, kw_only=True):
     updated_at: Date | UnsetType = UNSET
 
 
-class TriggerChange(Document, kw_only=True):
+class TriggerChange(Change, kw_only=True):
     """What is to be changed of a trigger. Annotations are merged, "" changes nothing."""
 
     id: Id = ""
@@ -280,6 +294,10 @@ class TriggerList(msgspec.Struct, kw_only=True):
     items: list[Trigger]
 
 
+class _Told(msgspec.Struct, kw_only=True):
+    """Base of documents as any server of the API may write them."""
+
+
 class Error(msgspec.Struct, kw_only=True):
     """Why a request failed."""
 
@@ -295,146 +313,150 @@ _COMPUTED = (FN_ENDPOINT, TRIGGER_ENDPOINT)
 got must not make them stored ones."""
 
 
-def new_app(document: NewApp) -> models.App:
-    return models.App(
-        id=document.id,
-        name=document.name,
-        config=_given(document.config),
-        annotations=_annotations(document.annotations),
-        syslog_url=document.syslog_url,
-        shape=document.shape,
-    )
+Made = TypeVar("Made")
+
+_DATES = ("created_at", "updated_at")
 
 
-def app_patch(document: AppChange) -> AppPatch:
-    return AppPatch(
-        id=document.id,
-        name=document.name,
-        config=_changes(document.config),
-        annotations=_annotations(document.annotations),
-        syslog_url=None if document.syslog_url is UNSET else document.syslog_url,
-    )
+def model_of(type_: type[Made], document: msgspec.Struct) -> Made:
+    """The model, or the patch, that ``document`` stands for. Raises `InvalidJSON`."""
+    fields: Any = attrs.fields(cast("Any", type_))
+    values: dict[str, Any] = {field.name: "" for field in fields if field.default is attrs.NOTHING}
+    for name in document.__struct_fields__:
+        value = getattr(document, name)
+        if value is None or value is UNSET or (value == "" and isinstance(document, _Told)):
+            continue
+        if name == "config":
+            value = _config(value, changes=isinstance(document, Change))
+        elif name == "annotations" and not isinstance(document, _Told):
+            check_annotations_json(value.values())
+            value = {key: raw for key, raw in value.items() if key not in _COMPUTED}
+        elif name in _DATES:
+            value = _date(value)
+        values[name] = value
+    return type_(**values)
 
 
-def new_fn(document: NewFn) -> models.Fn:
-    return models.Fn(
-        id=document.id,
-        name=document.name,
-        app_id=document.app_id,
-        image=document.image,
-        memory=document.memory,
-        timeout=document.timeout,
-        idle_timeout=document.idle_timeout,
-        config=_given(document.config),
-        annotations=_annotations(document.annotations),
-    )
+def _config(config: Mapping[str, str | None], *, changes: bool) -> dict[str, str]:
+    """A null removes its key from a config that is there; a new one does without it."""
+    return {key: value or "" for key, value in config.items() if changes or value is not None}
 
 
-def fn_patch(document: FnChange) -> FnPatch:
-    return FnPatch(
-        id=document.id,
-        image=document.image,
-        memory=document.memory,
-        timeout=document.timeout,
-        idle_timeout=document.idle_timeout,
-        config=_changes(document.config),
-        annotations=_annotations(document.annotations),
-    )
-
-
-def new_trigger(document: NewTrigger) -> models.Trigger:
-    """Raises `InvalidJSON` for dates that are none."""
+def _date(text: str) -> dt.datetime | None:
     try:
-        created_at = None if document.created_at is UNSET else parse_date(document.created_at)
-        updated_at = None if document.updated_at is UNSET else parse_date(document.updated_at)
+        return parse_date(text)
     except ValueError as error:
         raise InvalidJSON from error
-    return models.Trigger(
-        id=document.id,
-        name=document.name,
-        app_id=document.app_id,
-        fn_id=document.fn_id,
-        type=document.type,
-        source=document.source,
-        annotations=_annotations(document.annotations),
-        created_at=created_at,
-        updated_at=updated_at,
-    )
 
 
-def trigger_patch(document: TriggerChange) -> TriggerPatch:
-    return TriggerPatch(
-        id=document.id,
-        name=document.name,
-        app_id=document.app_id,
-        fn_id=document.fn_id,
-        source=document.source,
-        annotations=_annotations(document.annotations),
-    )
+@attrs.frozen(kw_only=True)
+class Kind(Generic[Thing, Patch]):
+    """Apps, functions or triggers: their models and documents, and what stands for what."""
+
+    name: str
+    model: type[Thing]
+    patch: type[Patch]
+    filter: type[AppFilter | FnFilter | TriggerFilter]
+    one: type[msgspec.Struct]
+    page: type[msgspec.Struct]
+    new: type[Document]
+    change: type[Change]
+    endpoint: str = ""
+    """The annotation with the URL under which it can be called."""
+
+    def document(self, thing: Thing, url: str = "") -> msgspec.Struct:
+        """What the server tells of ``thing``, which can be called at ``url``."""
+        values: dict[str, Any] = {}
+        for field in _fields(self.one):
+            value = getattr(thing, field.name)
+            if field.name in _DATES:
+                value = format_date(value)
+            elif field.name == "annotations" and url:
+                value = {**value, self.endpoint: msgspec.Raw(msgspec.json.encode(url))}
+            values[field.name] = value if field.required else value or UNSET
+        return self.one(**values)
+
+    def encode(self, sent: Thing | Patch) -> bytes:
+        """The document that a client sends: without what is unset, so that a patch says only what
+        it changes."""
+        document = self.change if isinstance(sent, self.patch) else self.new
+        unset = {field.name: field.default for field in attrs.fields(type(sent))}
+        values = {}
+        for name in document.__struct_fields__:
+            value = getattr(sent, name)
+            # (An empty syslog_url is sent in a patch, whose default is none.)
+            if value or (value is not None and unset[name] is None):
+                values[name] = dict(value) if isinstance(value, Mapping) else value
+        return msgspec.json.encode(values)
+
+    def read(self, body: bytes) -> Thing:
+        """What a server of the API tells of one: all may be missing or null but the id.
+
+        Raises `ValueError`, `msgspec.DecodeError` and `InvalidJSON`.
+        """
+        return self._told(msgspec.json.decode(body, type=_told(self.one)))
+
+    def read_page(self, body: bytes) -> Page[Thing]:
+        """A page of them, as `read`."""
+        page = msgspec.json.decode(body, type=_told_page(self.one))
+        return Page([self._told(item) for item in page.items or ()], page.next_cursor or "")
+
+    def _told(self, document: Any) -> Thing:
+        if not document.id:
+            raise ValueError("it tells no id")
+        return model_of(self.model, document)
 
 
-def app_document(app: models.App) -> App:
-    return App(
-        id=app.id,
-        name=app.name,
-        config=app.config or UNSET,
-        annotations=app.annotations or UNSET,
-        syslog_url=app.syslog_url or UNSET,
-        shape=app.shape,
-        created_at=format_date(app.created_at),
-        updated_at=format_date(app.updated_at),
-    )
+_fields = cache(msgspec.structs.fields)
 
 
-def fn_document(fn: models.Fn, endpoint: str = "") -> Fn:
-    return Fn(
-        id=fn.id,
-        name=fn.name,
-        app_id=fn.app_id,
-        image=fn.image,
-        memory=fn.memory,
-        timeout=fn.timeout,
-        idle_timeout=fn.idle_timeout,
-        config=fn.config,
-        annotations=_annotated(fn.annotations, FN_ENDPOINT, endpoint),
-        shape=fn.shape,
-        created_at=format_date(fn.created_at),
-        updated_at=format_date(fn.updated_at),
-    )
+@cache
+def _told(type_: type[msgspec.Struct]) -> type[msgspec.Struct]:
+    fields = [(field.name, field.type | None, None) for field in _fields(type_)]
+    return msgspec.defstruct(type_.__name__, fields, bases=(_Told,))
 
 
-def trigger_document(trigger: models.Trigger, endpoint: str = "") -> Trigger:
-    return Trigger(
-        id=trigger.id,
-        name=trigger.name,
-        app_id=trigger.app_id,
-        fn_id=trigger.fn_id,
-        created_at=format_date(trigger.created_at),
-        updated_at=format_date(trigger.updated_at),
-        type=trigger.type,
-        source=trigger.source,
-        annotations=_annotated(trigger.annotations, TRIGGER_ENDPOINT, endpoint),
-    )
+@cache
+def _told_page(type_: type[msgspec.Struct]) -> type[Any]:
+    items: Any = list[_told(type_)]  # type: ignore[misc]
+    fields = [("items", items | None, None), ("next_cursor", str | None, None)]
+    return msgspec.defstruct("Page", fields)
 
 
-def _given(config: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: value for key, value in config.items() if value is not None}
+APPS = Kind(
+    name="App",
+    model=models.App,
+    patch=AppPatch,
+    filter=AppFilter,
+    one=App,
+    page=AppList,
+    new=NewApp,
+    change=AppChange,
+)
 
+FNS = Kind(
+    name="Fn",
+    model=models.Fn,
+    patch=FnPatch,
+    filter=FnFilter,
+    one=Fn,
+    page=FnList,
+    new=NewFn,
+    change=FnChange,
+    endpoint=FN_ENDPOINT,
+)
 
-def _changes(config: Mapping[str, str | None]) -> dict[str, str]:
-    return {key: value or "" for key, value in config.items()}
-
-
-def _annotations(annotations: Mapping[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
-    check_annotations_json(annotations.values())
-    return {key: value for key, value in annotations.items() if key not in _COMPUTED}
-
-
-def _annotated(
-    annotations: Mapping[str, msgspec.Raw], key: str, endpoint: str
-) -> dict[str, msgspec.Raw] | UnsetType:
-    added = {key: msgspec.Raw(msgspec.json.encode(endpoint))} if endpoint else {}
-    return {**annotations, **added} or UNSET
+TRIGGERS = Kind(
+    name="Trigger",
+    model=models.Trigger,
+    patch=TriggerPatch,
+    filter=TriggerFilter,
+    one=Trigger,
+    page=TriggerList,
+    new=NewTrigger,
+    change=TriggerChange,
+    endpoint=TRIGGER_ENDPOINT,
+)
 
 
 _T = TypeVar("_T")
