@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler._output_lines import LINGER
-from hostler.tail import LogTail, Where, tail_app
-from hostler.tail.app import BEAT_SECONDS, LAST_SECONDS, MAX_READERS
+from hostler.tail import AggregateTail, LogTail, Where, tail_app
+from hostler.tail.aggregate import WAIT_SECONDS
+from hostler.tail.app import LAST_SECONDS, MAX_READERS
 from hostler.tail.ring import LINE_OVERHEAD
 
 from .client import Client, output
@@ -62,7 +63,7 @@ async def test_a_follower_gets_lines_as_they_come_and_rests_after_their_call(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     tail, closing = LogTail(10_000), trio.Event()
-    app = tail_app(tail, closing)
+    app = tail_app(AggregateTail(tail), closing)
     tail.collect(output(b"before\nother\n"))
     async with trio.open_nursery() as nursery:
         client = Client(nursery, app, "fn_id=fn&lines=1&follow=true")
@@ -77,7 +78,7 @@ async def test_a_follower_gets_lines_as_they_come_and_rests_after_their_call(
         assert trio.current_time() == pytest.approx(began + LINGER)
         tail.collect(output(b"busy\n", fn="other"))
         assert await client.piece() == []
-        assert trio.current_time() == pytest.approx(began + LINGER + BEAT_SECONDS)
+        assert trio.current_time() == pytest.approx(began + LINGER + WAIT_SECONDS)
         client.leave()
         await client.over.wait()
         assert len(nursery.child_tasks) == 0
@@ -87,7 +88,7 @@ async def test_a_slow_reader_loses_lines_is_told_and_holds_up_nobody(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     tail, closing = LogTail(3 * (LINE_OVERHEAD + 1)), trio.Event()
-    app = tail_app(tail, closing)
+    app = tail_app(AggregateTail(tail), closing)
     async with trio.open_nursery() as nursery:
         slow, quick = Client(nursery, app, "follow=1"), Client(nursery, app, "follow=1")
         await slow.begin()
@@ -109,7 +110,7 @@ async def test_a_drain_gives_last_lines_and_does_not_wait_for_who_stands_still(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     tail, closing = LogTail(10_000), trio.Event()
-    app = tail_app(tail, closing)
+    app = tail_app(AggregateTail(tail), closing)
     async with trio.open_nursery() as nursery:
         still, reading = Client(nursery, app, "follow=1"), Client(nursery, app, "follow=1")
         await still.begin()
@@ -144,7 +145,7 @@ async def test_a_drain_gives_last_lines_and_does_not_wait_for_who_stands_still(
 async def test_what_is_asked_wrongly_is_refused(
     query: str, scope: dict[str, str], status: int
 ) -> None:
-    app = tail_app(LogTail(1000), trio.Event())
+    app = tail_app(AggregateTail(LogTail(1000)), trio.Event())
     async with trio.open_nursery() as nursery:
         client = Client(nursery, app, query, **scope)
         assert await client.status() == status
@@ -153,7 +154,7 @@ async def test_what_is_asked_wrongly_is_refused(
 
 
 async def test_readers_are_counted_and_one_too_many_is_told_to_come_back() -> None:
-    app = tail_app(LogTail(1000), trio.Event())
+    app = tail_app(AggregateTail(LogTail(1000)), trio.Event())
     async with trio.open_nursery() as nursery:
         clients = [Client(nursery, app, "follow=1") for _ in range(MAX_READERS)]
         for client in clients:

@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler.tail import AggregateTail, LogTail, TailShare, tail_app
+from hostler.tail import AggregateTail, LogTail, tail_app
 from hostler.tail.aggregate import AGAIN_SECONDS, ANSWER_SECONDS, LAST_ANSWER_SECONDS, WAIT_SECONDS
 from hostler.tail.app import LAST_SECONDS, MAX_READERS
 from hostler.tail.ring import MAX_BATCH_LINES
@@ -36,7 +36,7 @@ class Process:
 
     def start(self) -> None:
         self.tail = LogTail(self.limit, wall=lambda: float(next(self._clock)))
-        self.share: TailShare | None = TailShare(self.tail)
+        self.share: AggregateTail | None = AggregateTail(self.tail)
 
     def stop(self) -> None:
         self.share = None
@@ -65,9 +65,8 @@ class Node:
         clock = iter(range(1_000_000))
         self.own, *self.others = (Process(clock, limit) for _ in range(1 + others))
         self.closing = trio.Event()
-        assert self.own.share is not None
-        joint = AggregateTail(self.own.share, [other.ask for other in self.others])
-        self.app = tail_app(self.own.tail, self.closing, joint)
+        joint = AggregateTail(self.own.tail, [other.ask for other in self.others])
+        self.app = tail_app(joint, self.closing)
 
 
 async def rest_of(client: Client) -> list[str]:
@@ -142,8 +141,7 @@ async def test_lines_that_go_on_the_way_take_no_others_with_them() -> None:
         other.prints(*(meanwhile.pop() if meanwhile else []))
         return answer
 
-    assert node.own.share is not None
-    node.app = tail_app(node.own.tail, node.closing, AggregateTail(node.own.share, [ask]))
+    node.app = tail_app(AggregateTail(node.own.tail, [ask]), node.closing)
     assert await read_all(node, "lines=5000") == ["lost 1000", *old[4000:], *new]
 
 

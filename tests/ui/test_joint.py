@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 import pytest
-import trio
 
-from hostler.ui import Activity, AggregatePanel, Panel
+from hostler.ui import Activity, Panel
 from hostler.ui.aggregate import ProcessState, StateCursor, state_of
 from hostler.ui.documents import NodeLoad, RunnerRow
 
@@ -96,25 +95,21 @@ async def test_each_process_tells_what_is_new_to_the_reader() -> None:
     mine, theirs = panel(own), panel(other)
 
     async def ask(question: bytes) -> Mapping[int, bytes]:
-        return {1: await joint_other.answer(question)}
-
-    async def nobody(question: bytes) -> Mapping[int, bytes]:
-        await trio.lowlevel.checkpoint()
-        return {}
+        return {1: await theirs.answer(question)}
 
     def end(activity: Activity, call_id: str) -> None:
         ended = call()
         ended.model.id = call_id
         note(activity, ended)
 
-    joint, joint_other = AggregatePanel(mine, ask), AggregatePanel(theirs, nobody)
+    mine.ask_others = ask
     end(own, "a")
     end(other, "b")
     # (Both are in one process here, which the cursor takes for one.)
-    state, cursor = await joint.state(StateCursor())
+    state, cursor = await mine.state(StateCursor())
     assert {row.id for row in state.recent or ()} == {"a", "b"}
     end(other, "c")
-    state, _ = await joint.state(cursor)
+    state, _ = await mine.state(cursor)
     assert [row.id for row in state.recent or ()] == ["c"]
     assert (state.calls, state.functions[0].calls) == (3, 3)
 

@@ -10,15 +10,13 @@ import trio
 
 from .._asgi import ASGIApp
 from ..abc import CallListener, OutputPiece, OutputSink
-from ..tail import AggregateTail, LogTail, TailShare, tail_app
+from ..tail import AggregateTail, LogTail, tail_app
 from ..ui import (
     Activity,
-    AggregatePanel,
     Directory,
     Lister,
     Panel,
     RunnerLoads,
-    StateSource,
     ui_app,
 )
 from .lifetime import NodeLifetime
@@ -74,18 +72,15 @@ class NodePage:
         """``/ui``, whose viewers are let go when ``closing`` is set; of several workers it shows
         what all of them know, and ``/metrics`` too."""
         mounts: dict[str, ASGIApp] = {}
-        source: StateSource | None = self._panel
+        panel = self._panel
         if (colleagues := self._colleagues) is not None:
             mounts["/metrics"] = AggregateMetrics(self._registry, colleagues)
-            if self._panel is not None:
-                source = joint = AggregatePanel(self._panel, partial(colleagues.ask, "page"))
-                colleagues.answer("page", joint.answer)
-        if source is not None:
-            mounts["/ui"] = ui_app(source, closing)
+            if panel is not None:
+                panel.ask_others = partial(colleagues.ask, "page")
+                colleagues.answer("page", panel.answer)
+        if panel is not None:
+            mounts["/ui"] = ui_app(panel, closing)
         return mounts
-
-
-_TOPIC = "logs"
 
 
 class Tail:
@@ -93,21 +88,16 @@ class Tail:
 
     def __init__(self, settings: Settings, colleagues: PeerWorkers | None = None) -> None:
         limit = settings.node.log_tail_bytes
-        self._joint: AggregateTail | None = None
-        self._tail: LogTail | None = None
-        if not limit:
+        workers = 1 if colleagues is None else colleagues.place.count
+        self._tail = LogTail(-(-limit // workers)) if limit else None
+        self._all: AggregateTail | None = None
+        if self._tail is None:
             return
         if colleagues is None:
-            self._tail = LogTail(limit)
+            self._all = AggregateTail(self._tail)
         else:
-            place = colleagues.place
-            self._tail = LogTail(-(-limit // place.count))
-            share = TailShare(self._tail)
-            colleagues.answer(_TOPIC, share.answer)
-            others = [n for n in range(place.count) if n != place.number]
-            self._joint = AggregateTail(
-                share, [partial(colleagues.ask_one, number, _TOPIC) for number in others]
-            )
+            self._all = AggregateTail(self._tail, colleagues.each("logs"))
+            colleagues.answer("logs", self._all.answer)
 
     def sink(self, other: OutputSink | None = None) -> OutputSink | None:
         """For the node's agent: it and ``other`` get all output."""
@@ -124,4 +114,4 @@ class Tail:
     def mount(self, closing: trio.Event) -> Mapping[str, ASGIApp]:
         """``/logs``, whose readers are let go when ``closing`` is set; it has the lines of all
         workers."""
-        return {} if self._tail is None else {"/logs": tail_app(self._tail, closing, self._joint)}
+        return {} if self._all is None else {"/logs": tail_app(self._all, closing)}

@@ -4,12 +4,12 @@ It shares nothing with log collectors (`hostler.runner.FunctionLogs`): a reader 
 anybody, and a reader that is too slow loses lines, which it is told.
 
 * ``aggregate``: lines of all worker processes of a node
-* ``app``: `GET /logs`, and lines as documents
+* ``app``: `GET /logs`
 * ``ring``: ring of the last lines, bounded in bytes
 """
 
-from .aggregate import AggregateTail, TailShare
+from .aggregate import AggregateTail
 from .app import tail_app
 from .ring import LogTail, Where
 
-__all__ = ["AggregateTail", "LogTail", "TailShare", "Where", "tail_app"]
+__all__ = ["AggregateTail", "LogTail", "Where", "tail_app"]

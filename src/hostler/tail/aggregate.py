@@ -60,9 +60,10 @@ def encoded(lost: int, lines: list[LineDocument]) -> bytes:
     return b"".join(msgspec.json.encode(document) + b"\n" for document in documents)
 
 
-WAIT_SECONDS = 10.0
-"""By then a question that waits for lines is answered, so that it ends if its asker has left, and a
-follower sees an empty line."""
+WAIT_SECONDS = 15.0
+"""By then a question that waits for lines is answered, so that it ends if its asker has left. A
+follower gets an empty line then: it sees that it is connected, and the node sees whether the
+follower still takes what comes."""
 
 ANSWER_SECONDS = 2.0
 """A process that does not answer another question by then is left out."""
@@ -74,8 +75,8 @@ AGAIN_SECONDS = 1.0
 """Until one that does not answer is asked again."""
 
 Ask = Callable[[bytes], Awaitable[bytes]]
-"""What the `TailShare.answer` of another process says to a question. Raises `OSError` if it does
-not answer, or not to the end."""
+"""What the `AggregateTail.answer` of another process says to a question. Raises `OSError` if it
+does not answer, or not to the end."""
 
 Send = Callable[[bytes], Awaitable[None]]
 
@@ -110,16 +111,29 @@ class LinePage(msgspec.Struct, frozen=True, array_like=True):
 Source = Callable[[Question], Awaitable[LinePage]]
 
 
-class TailShare:
-    """What one process tells of its lines."""
+class AggregateTail:
+    """The lines of all processes of a node: those of ``tail`` in this one, and those that
+    ``others`` tell."""
 
-    def __init__(self, tail: LogTail) -> None:
+    def __init__(self, tail: LogTail, others: Sequence[Ask] = ()) -> None:
         self._tail = tail
+        self._others = [partial(_asked, ask) for ask in others]
         self._process = secrets.token_hex(8)
 
-    async def page(self, asked: Question) -> LinePage:
-        """The wanted ones of the next lines behind the question's cursor (1000 at most). If there
-        is none and the question says ``wait``, waits for one up to 10 s. May be empty."""
+    def reading(self, where: Where, lines: int | None) -> Reading:
+        """By one reader, from the last ``lines`` on (``None`` = all that are kept)."""
+        own = _Way(self._page, where, lines, patience=math.inf)
+        others = [_Way(ask, where, lines, patience=ANSWER_SECONDS) for ask in self._others]
+        return Reading([own, *others], lines)
+
+    async def answer(self, question: bytes) -> bytes:
+        """To what another process asks."""
+        asked = msgspec.msgpack.decode(question, type=Question)
+        return msgspec.msgpack.encode(await self._page(asked))
+
+    async def _page(self, asked: Question) -> LinePage:
+        """The wanted ones of this process's next lines behind the question's cursor (1000 at most).
+        If there is none and the question says ``wait``, waits for one. May be empty."""
         await trio.lowlevel.checkpoint()  # many lines must not hold up what else the node does
         number, ahead = self._begin(asked)
         batch = self._tail.read(number, asked.where)
@@ -137,31 +151,12 @@ class TailShare:
             lines=[*map(document_of, batch.lines)],
         )
 
-    async def answer(self, question: bytes) -> bytes:
-        """To what another process asks."""
-        asked = msgspec.msgpack.decode(question, type=Question)
-        return msgspec.msgpack.encode(await self.page(asked))
-
     def _begin(self, asked: Question) -> tuple[int, int]:
         if asked.cursor is not None and asked.cursor.process == self._process:
             return asked.cursor.number, 0
         if asked.cursor is None and asked.lines is not None:
             return self._tail.last(asked.lines, asked.where)
         return self._tail.begin, 0
-
-
-class AggregateTail:
-    """``own`` is the part of this process, ``others`` reach the rest."""
-
-    def __init__(self, own: TailShare, others: Sequence[Ask]) -> None:
-        self._own = own
-        self._others = [partial(_asked, ask) for ask in others]
-
-    def reading(self, where: Where, lines: int | None) -> Reading:
-        """By one reader, from the last ``lines`` on (``None`` = all that are kept)."""
-        own = _Way(self._own.page, where, lines, patience=math.inf)
-        others = [_Way(ask, where, lines, patience=ANSWER_SECONDS) for ask in self._others]
-        return Reading([own, *others], lines)
 
 
 async def _asked(ask: Ask, question: Question) -> LinePage:

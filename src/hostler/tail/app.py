@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from urllib.parse import parse_qsl
 
 import attrs
@@ -10,15 +9,12 @@ import trio
 
 from .._asgi import ASGIApp, RawHeaders, Receive, Reply, Scope, Send, error_reply
 from ..errors import APIError
-from .aggregate import AggregateTail, document_of, encoded
-from .ring import LogTail, Where
+from .aggregate import AggregateTail
+from .ring import Where
 
 MAX_READERS = 16
 """Requests at once; others are told to come back."""
 BUSY_RETRY_SECONDS = 5
-BEAT_SECONDS = 15.0
-"""An empty line after so long a silence shows a follower that it is connected, and the node that
-the follower still takes what comes."""
 LAST_SECONDS = 1.0
 """In which a reader can take the last lines when the node drains."""
 
@@ -39,22 +35,20 @@ class _Query:
     """Of those that are kept; ``None`` = all."""
 
 
-def tail_app(tail: LogTail, closing: trio.Event, joint: AggregateTail | None = None) -> ASGIApp:
-    """The lines of ``tail``, or of the whole node that it belongs to, as newline-delimited JSON: a
-    `LineDocument` or `LostDocument` each.
+def tail_app(tail: AggregateTail, closing: trio.Event) -> ASGIApp:
+    """The lines of ``tail`` as newline-delimited JSON: a `LineDocument` or `LostDocument` each.
 
     ``GET /logs?app_id=&fn_id=&call_id=&lines=&follow=``: those that are kept, the oldest first;
     with ``follow`` also what comes, until the client leaves, or ``closing``. Empty lines mean
     nothing. At most `MAX_READERS` requests are served at once, others get 503.
     """
-    return _TailApp(tail, closing, joint)
+    return _TailApp(tail, closing)
 
 
 class _TailApp:
-    def __init__(self, tail: LogTail, closing: trio.Event, joint: AggregateTail | None) -> None:
+    def __init__(self, tail: AggregateTail, closing: trio.Event) -> None:
         self._tail = tail
         self._closing = closing
-        self._joint = joint
         self._readers = 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -89,6 +83,7 @@ class _TailApp:
 
     async def _stream(self, query: _Query, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
+        reading, writing = self._tail.reading(query.where, query.lines), trio.Lock()
         async with trio.open_nursery() as nursery:
 
             async def until_gone() -> None:
@@ -100,81 +95,21 @@ class _TailApp:
                 await self._closing.wait()
                 # A reader that stands still must not keep the node from stopping.
                 nursery.cancel_scope.deadline = trio.current_time() + LAST_SECONDS
-                self._tail.wake()
+                reading.stop()
+
+            async def send_body(body: bytes) -> None:
+                async with writing:  # of several tasks
+                    await send({"type": "http.response.body", "body": body, "more_body": True})
 
             nursery.start_soon(until_gone)
             nursery.start_soon(until_closing)
-            reader = _ProcessReader(self._tail, query, send)
-            if self._joint is None:
-                await reader.run(self._closing)
-            else:
-                await reader.run_joint(self._joint, self._closing)
+            await send_body(b"\n")  # the head goes out with the first piece of the body
+            await reading.catch_up(send_body)
+            if query.follow:
+                await reading.follow(send_body)
+                await reading.catch_up(send_body)
             await send({"type": "http.response.body", "body": b""})
             nursery.cancel_scope.cancel()
-
-
-class _ProcessReader:
-    """One request that is answered."""
-
-    def __init__(self, tail: LogTail, query: _Query, send: Send) -> None:
-        self._tail = tail
-        self._query = query
-        self._send_message = send
-        self._cursor = tail.begin
-        self._beat = math.inf
-
-    async def run(self, closing: trio.Event) -> None:
-        if self._query.lines is not None:
-            self._cursor, _ = self._tail.last(self._query.lines, self._query.where)
-        await self._send_beat()  # the head goes out with the first piece of the body
-        while True:
-            last = not self._query.follow or closing.is_set()
-            await self._catch_up(self._tail.end)
-            if last:
-                return
-            with trio.move_on_at(self._beat):
-                await self._tail.wait(self._cursor)
-            if trio.current_time() >= self._beat:
-                await self._send_beat()
-
-    async def run_joint(self, joint: AggregateTail, closing: trio.Event) -> None:
-        """Of all processes of the node."""
-        writing = trio.Lock()
-
-        async def send(body: bytes) -> None:
-            async with writing:  # of several tasks
-                await self._send(body)
-
-        await self._send_beat()
-        reading = joint.reading(self._query.where, self._query.lines)
-        async with trio.open_nursery() as nursery:
-
-            async def until_closing() -> None:
-                await closing.wait()
-                reading.stop()
-
-            nursery.start_soon(until_closing)
-            await reading.catch_up(send)
-            if self._query.follow:
-                await reading.follow(send)
-                await reading.catch_up(send)
-            nursery.cancel_scope.cancel()
-
-    async def _catch_up(self, end: int) -> None:
-        while self._cursor < end:
-            batch = self._tail.read(self._cursor, self._query.where)
-            self._cursor = batch.cursor
-            if body := encoded(batch.lost, [*map(document_of, batch.lines)]):
-                await self._send(body)
-            else:  # many lines of others must not hold up what else the node does
-                await trio.lowlevel.checkpoint()
-
-    async def _send_beat(self) -> None:
-        await self._send(b"\n")
-
-    async def _send(self, body: bytes) -> None:
-        await self._send_message({"type": "http.response.body", "body": body, "more_body": True})
-        self._beat = trio.current_time() + BEAT_SECONDS
 
 
 def _query(scope: Scope) -> _Query:

@@ -14,26 +14,22 @@ shows configurations, headers, bodies or what functions print.
 from .activity import Activity
 from .app import login_app, ui_app
 from .panel import (
-    AggregatePanel,
     AskOthers,
     Directory,
     Lister,
     Panel,
     RunnerLoads,
-    StateSource,
     datastore_lister,
     table_lister,
 )
 
 __all__ = [
     "Activity",
-    "AggregatePanel",
     "AskOthers",
     "Directory",
     "Lister",
     "Panel",
     "RunnerLoads",
-    "StateSource",
     "datastore_lister",
     "login_app",
     "table_lister",

@@ -14,7 +14,7 @@ import trio
 from .._asgi import JSON_TYPE, ASGIApp, RawHeaders, Receive, Reply, Scope, Send, Tokens, error_reply
 from ..errors import APIError
 from .aggregate import StateCursor
-from .panel import StateSource
+from .panel import Panel
 
 PREFIX = "/ui"
 
@@ -35,7 +35,7 @@ _STREAM_HEADERS: RawHeaders = [
 ]
 
 
-def ui_app(panel: StateSource, closing: trio.Event) -> ASGIApp:
+def ui_app(panel: Panel, closing: trio.Event) -> ASGIApp:
     """The page of ``panel``, to be mounted at ``/ui``.
 
     ======================  ===================================================================
@@ -51,7 +51,7 @@ def ui_app(panel: StateSource, closing: trio.Event) -> ASGIApp:
 
 
 class _UiApp:
-    def __init__(self, panel: StateSource, closing: trio.Event) -> None:
+    def __init__(self, panel: Panel, closing: trio.Event) -> None:
         self._panel = panel
         self._closing = closing
         self._viewers = 0

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal
 
 import attrs
 import msgspec
@@ -140,12 +140,14 @@ def datastore_lister(store: Datastore) -> Lister:
     return read
 
 
-class StateSource(Protocol):
-    """What the page shows."""
+AskOthers = Callable[[bytes], Awaitable[Mapping[int, bytes]]]
+"""What the `Panel.answer` of each other process says to a question; those that don't answer in time
+are left out. The keys are of no importance here."""
 
-    async def state(self, cursor: StateCursor) -> tuple[State, StateCursor]:
-        """What is so now and what is new since ``cursor``, and the cursor for the next time. Does
-        not wait for long."""
+
+class _Question(msgspec.Struct, frozen=True, array_like=True):
+    cursor: StateCursor
+    now: float
 
 
 @attrs.define(kw_only=True, eq=False)
@@ -162,12 +164,28 @@ class Panel:
     lb: LBAgent | None = None
     runners: RunnerLoads | None = None
     directory: Directory | None = None
+    ask_others: AskOthers | None = None
+    """Reaches the other processes of the node."""
     started: float = attrs.Factory(time.time)
 
     async def state(self, cursor: StateCursor) -> tuple[State, StateCursor]:
-        """See `StateSource`. Waits for the list of functions, not long."""
-        now = time.time()
-        return state_of([await self.share(cursor, now)], cursor, now)
+        """What is so now and what is new since ``cursor``, and the cursor for the next time. Waits
+        for the list of functions and for other processes, not long."""
+        # One time for all, or a second that is over here and not yet there would lack theirs.
+        question = _Question(cursor, time.time())
+        told: list[bytes] = []
+        if self.ask_others is not None:
+            told += (await self.ask_others(msgspec.msgpack.encode(question))).values()
+        shares = [
+            await self.share(cursor, question.now),
+            *(msgspec.msgpack.decode(answer, type=ProcessState) for answer in told),
+        ]
+        return state_of(shares, cursor, question.now)
+
+    async def answer(self, question: bytes) -> bytes:
+        """To what another process asks."""
+        asked = msgspec.msgpack.decode(question, type=_Question)
+        return msgspec.msgpack.encode(await self.share(asked.cursor, asked.now))
 
     async def share(self, cursor: StateCursor, now: float) -> ProcessState:
         """What this process alone tells of time ``now``."""
@@ -267,36 +285,3 @@ def _containers(found: FnContainers | None) -> ContainerStates:
         paused=found.states[ContainerState.PAUSED],
         memory=found.memory,
     )
-
-
-AskOthers = Callable[[bytes], Awaitable[Mapping[int, bytes]]]
-"""What the `AggregatePanel.answer` of each other process says to a question; those that don't
-answer in time are left out. The keys are of no importance here."""
-
-
-class _Question(msgspec.Struct, frozen=True, array_like=True):
-    cursor: StateCursor
-    now: float
-
-
-class AggregatePanel(StateSource):
-    """``own`` is the part of this process, ``ask`` reaches the others."""
-
-    def __init__(self, own: Panel, ask: AskOthers) -> None:
-        self._own = own
-        self._ask = ask
-
-    async def state(self, cursor: StateCursor) -> tuple[State, StateCursor]:
-        # One time for all, or a second that is over here and not yet there would lack theirs.
-        question = _Question(cursor, time.time())
-        answers = await self._ask(msgspec.msgpack.encode(question))
-        shares = [
-            await self._own.share(cursor, question.now),
-            *(msgspec.msgpack.decode(answer, type=ProcessState) for answer in answers.values()),
-        ]
-        return state_of(shares, cursor, question.now)
-
-    async def answer(self, question: bytes) -> bytes:
-        """To what another process asks."""
-        asked = msgspec.msgpack.decode(question, type=_Question)
-        return msgspec.msgpack.encode(await self._own.share(asked.cursor, asked.now))

@@ -11,6 +11,7 @@ import socket
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -64,6 +65,12 @@ class PeerWorkers:
                     if number != self.place.number:
                         nursery.start_soon(ask_one, number)
         return answers
+
+    def each(self, topic: str) -> list[Answer]:
+        """What asks each of the others for ``topic``, as `ask_one`."""
+        place = self.place
+        others = (number for number in range(place.count) if number != place.number)
+        return [partial(self.ask_one, number, topic) for number in others]
 
     async def ask_one(self, number: int, topic: str, question: bytes) -> bytes:
         """What one of them answers, whenever that is. Raises `OSError`, also for an answer that was
