@@ -9,16 +9,21 @@ from __future__ import annotations
 import json
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+import uuid
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
 import attrs
+import docker
 import trio
+from docker.errors import DockerException
 
 from tests.cli._process import ends
 from tests.system.nodes import FNT, Fleet, Functions, open_lb, open_runner
+
+from .._target import docker_host
 
 LIMIT = 120.0
 """Seconds after which an attack has failed, whatever it waits for."""
@@ -130,6 +135,40 @@ class World:
         # Not `ip netns exec`, which gives a mount name space of its own, too.
         enter = ["nsenter", f"--net={self.netns}"] if outside and self.netns else []
         return [*enter, sys.executable, "-m", MODULE]
+
+
+@contextmanager
+def engine() -> Iterator[docker.APIClient | None]:
+    """A client of the Docker engine; ``None`` = there is no engine."""
+    try:
+        client = docker.APIClient(base_url=docker_host(), version="auto")
+    except DockerException:
+        yield None
+        return
+    try:
+        yield client
+    finally:
+        client.close()
+
+
+@contextmanager
+def tagged(client: docker.APIClient) -> Iterator[str]:
+    """The ``FN_CONTAINER_LABEL_TAG`` of runners whose containers are removed at the end, also if
+    the runner was killed."""
+    tag = f"attack-{uuid.uuid4().hex}"
+    try:
+        yield tag
+    finally:
+        for one in containers_of(client, tag):
+            client.remove_container(one["Id"], force=True)
+
+
+def containers_of(client: docker.APIClient, tag: str) -> list[dict[str, Any]]:
+    """All that runners with this tag have, as the engine lists them."""
+    found: list[dict[str, Any]] = client.containers(
+        all=True, filters={"label": f"fn-agent-classifier={tag}"}
+    )
+    return found
 
 
 def post(path: str, *headers: str, body: bytes = b"", host: str = "localhost") -> bytes:

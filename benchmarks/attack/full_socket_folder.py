@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-
-import docker
 import trio
-from docker.errors import DockerException
 
 from tests.cli._process import ends
 from tests.functions.build import docker_image
@@ -15,7 +11,7 @@ from tests.system.nodes import open_lb, open_runner
 
 from .._target import docker_host
 from ._row import Outcome
-from ._world import LIMIT, World
+from ._world import LIMIT, World, engine, tagged
 
 ABOUT = "a function fills the directory of its socket with bytes, and with files (Docker)"
 FOLDER = "/tmp/iofs"
@@ -24,22 +20,16 @@ FILES = 200
 
 
 def run(world: World) -> Outcome:
-    try:
-        client = docker.APIClient(base_url=docker_host(), version="auto")
-    except DockerException:
-        return Outcome(
-            tried="a function that fills its socket's directory",
-            happened="skipped: no engine; the process driver has plain directories, which are "
-            "bounded by the disk only",
-            held=None,
-        )
-    tag = f"attack-{uuid.uuid4().hex}"
-    try:
-        return trio.run(_run, world, tag)
-    finally:  # of a runner that was killed
-        for one in client.containers(all=True, filters={"label": f"fn-agent-classifier={tag}"}):
-            client.remove_container(one["Id"], force=True)
-        client.close()
+    with engine() as client:
+        if client is None:
+            return Outcome(
+                tried="a function that fills its socket's directory",
+                happened="skipped: no engine; the process driver has plain directories, which are "
+                "bounded by the disk only",
+                held=None,
+            )
+        with tagged(client) as tag:
+            return trio.run(_run, world, tag)
 
 
 async def _run(world: World, tag: str) -> Outcome:
