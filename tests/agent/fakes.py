@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Hashable, Mapping
 
 import attrs
@@ -9,6 +10,7 @@ import trio
 
 from hostler.abc import Body, CallRequest, ContainerTask, Cookie, Driver
 from hostler.agent.resources import Resources, ResourceToken
+from hostler.agent.slots import Launch, SlotQueue, SlotWaiter
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
 from hostler.drivers.sim import SimDriver
@@ -110,6 +112,20 @@ class Idle:
 
 
 @attrs.define(eq=False)
+class IdleOnes:
+    """The candidates of eviction, in the order in which they were added."""
+
+    all: list[Idle] = attrs.Factory(list)
+
+    def idle(self) -> list[Idle]:
+        return [one for one in self.all if not one.evicted]
+
+    def unworthy(self) -> list[Idle]:
+        now = trio.current_time()
+        return [one for one in self.idle() if one.share.worthy_until <= now]
+
+
+@attrs.define(eq=False)
 class FakeSlot:
     number: int
     taken: int = 0
@@ -123,6 +139,35 @@ class FakeSlot:
 
     def reconsider(self) -> None:
         self.reconsidered += 1
+
+
+class FakeOwner:
+    """Of slot queues: notes the launches that they ask for, and has room for all."""
+
+    max_wait = math.inf
+
+    def __init__(self) -> None:
+        self.launches: list[Launch[FakeSlot]] = []
+        self.time = math.nan
+        """Not a number = that of Trio."""
+
+    def now(self) -> float:
+        return trio.current_time() if math.isnan(self.time) else self.time
+
+    def launch(self, launch: Launch[FakeSlot], call: PendingCall) -> None:
+        self.launches.append(launch)
+
+    def has_room(self, call: PendingCall) -> bool:
+        return True
+
+    def is_patient(self, call: PendingCall) -> bool:
+        return True
+
+    def may_be_next(self, queue: SlotQueue[FakeSlot], waiter: SlotWaiter[FakeSlot]) -> bool:
+        return False
+
+    def is_contended(self) -> bool:
+        return False
 
 
 def pending() -> PendingCall:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import attrs
 import pytest
 import trio
 import trio.testing
@@ -77,6 +78,16 @@ def test_gaps_fade_and_the_longest_recent_one_counts() -> None:
     assert gap.value(200.0) < 0.2
 
 
+@attrs.frozen
+class Wanted:
+    """A container that may be paused, or not any more."""
+
+    wanted: bool = True
+
+    def may_freeze(self) -> bool:
+        return self.wanted
+
+
 async def test_permits_are_given_in_order_and_at_the_rate(autojump_clock: object) -> None:
     freezer = Freezer(0.05, cpus=2)
     rate = pause_rate(FIRST_COST, 2)
@@ -84,7 +95,7 @@ async def test_permits_are_given_in_order_and_at_the_rate(autojump_clock: object
     begun = trio.current_time()
 
     async def ask(number: int) -> None:
-        assert await freezer.turn(lambda: True)
+        assert await freezer.turn(Wanted())
         record.append((number, trio.current_time() - begun))
 
     async with trio.open_nursery() as nursery:
@@ -99,10 +110,10 @@ async def test_permits_are_given_in_order_and_at_the_rate(autojump_clock: object
 async def test_who_needs_no_permit_any_more_takes_none(autojump_clock: object) -> None:
     freezer = Freezer(0.05, cpus=2)
     for _ in range(BURST):
-        assert await freezer.turn(lambda: True)
-    assert not await freezer.turn(lambda: False)
+        assert await freezer.turn(Wanted())
+    assert not await freezer.turn(Wanted(wanted=False))
     begun = trio.current_time()
-    assert await freezer.turn(lambda: True)
+    assert await freezer.turn(Wanted())
     assert trio.current_time() - begun == pytest.approx(1 / pause_rate(FIRST_COST, 2))
 
 
@@ -112,7 +123,7 @@ async def test_launches_come_first_but_not_for_ever(autojump_clock: object) -> N
     asked: list[float] = []
 
     async def ask() -> None:
-        assert await freezer.turn(lambda: True)
+        assert await freezer.turn(Wanted())
         asked.append(trio.current_time() - begun)
 
     async with trio.open_nursery() as nursery:
@@ -134,7 +145,7 @@ async def test_pausing_at_once_waits_for_no_launch(autojump_clock: object) -> No
     freezer = Freezer(0.0)
     begun = trio.current_time()
     with freezer.launches.disturbed():
-        assert await freezer.turn(lambda: True)
+        assert await freezer.turn(Wanted())
     assert trio.current_time() == begun
 
 

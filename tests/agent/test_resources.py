@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from hostler.agent.resources import NoResources, Resources, ResourceToken, ResourceTracker
 
-from .fakes import Idle
+from .fakes import Idle, IdleOnes
 
 
 async def nothing_within_a_second(room: ResourceTracker, amount: int) -> bool:
@@ -21,7 +21,7 @@ async def nothing_within_a_second(room: ResourceTracker, amount: int) -> bool:
 
 
 async def test_scenario_06_full_room_waits_and_ends_at_zero(autojump_clock: object) -> None:
-    room = ResourceTracker(Resources(10, 10))
+    room = ResourceTracker(Resources(10, 10), IdleOnes())
     share = await room.acquire(Resources(10, 10), "a")
     assert await nothing_within_a_second(room, 1)
     share.release()
@@ -34,7 +34,7 @@ async def test_scenario_06_full_room_waits_and_ends_at_zero(autojump_clock: obje
 
 
 async def test_nobody_overtakes(autojump_clock: object) -> None:
-    room, record = ResourceTracker(Resources(10)), []
+    room, record = ResourceTracker(Resources(10), IdleOnes()), []
 
     async def want(name: str, amount: int) -> None:
         await room.acquire(Resources(amount), name)
@@ -55,7 +55,7 @@ async def test_nobody_overtakes(autojump_clock: object) -> None:
 
 
 async def test_leaving_the_line_lets_the_next_one_in(autojump_clock: object) -> None:
-    room = ResourceTracker(Resources(10))
+    room = ResourceTracker(Resources(10), IdleOnes())
     await room.acquire(Resources(5), "held")
     big = trio.CancelScope()
 
@@ -81,7 +81,7 @@ async def test_leaving_the_line_lets_the_next_one_in(autojump_clock: object) -> 
 
 
 async def test_nack_mode_refuses_at_once() -> None:
-    room = ResourceTracker(Resources(10), may_wait=False)
+    room = ResourceTracker(Resources(10), IdleOnes(), may_wait=False)
     await room.acquire(Resources(10), "a")
     with pytest.raises(NoResources):
         await room.acquire(Resources(1), "b")
@@ -89,17 +89,16 @@ async def test_nack_mode_refuses_at_once() -> None:
 
 
 async def test_weakness_03_18_more_than_everything_is_never_possible() -> None:
-    room = ResourceTracker(Resources(2**34))
+    room = ResourceTracker(Resources(2**34), IdleOnes())
     assert not room.possible(Resources(2**44 * 2**20))
     with pytest.raises(NoResources):
         await room.acquire(Resources(2**64 * 2**20), "huge")
 
 
 async def test_weakness_03_3_eviction_is_over_when_the_resources_are_free() -> None:
-    idle: list[Idle] = []
-    room = ResourceTracker(
-        Resources(10), may_wait=False, idle=lambda: [i for i in idle if not i.evicted]
-    )
+    candidates = IdleOnes()
+    idle = candidates.all
+    room = ResourceTracker(Resources(10), candidates, may_wait=False)
     idle += [Idle(await room.acquire(Resources(5), "a")) for _ in range(2)]
     shares: list[ResourceToken] = []
 
@@ -124,8 +123,9 @@ async def test_weakness_03_3_eviction_is_over_when_the_resources_are_free() -> N
 
 
 async def test_who_waits_evicts_what_becomes_idle_later() -> None:
-    idle: list[Idle] = []
-    room = ResourceTracker(Resources(10), idle=lambda: [i for i in idle if not i.evicted])
+    candidates = IdleOnes()
+    idle = candidates.all
+    room = ResourceTracker(Resources(10), candidates)
     share = await room.acquire(Resources(10), "busy")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(room.acquire, Resources(10), "b")
@@ -140,7 +140,7 @@ async def test_who_waits_evicts_what_becomes_idle_later() -> None:
 @given(st.lists(st.tuples(st.integers(1, 10), st.booleans()), max_size=30))
 def test_the_account_is_exact_after_any_history(history: list[tuple[int, bool]]) -> None:
     async def run() -> None:
-        room, held = ResourceTracker(Resources(20), may_wait=False), []
+        room, held = ResourceTracker(Resources(20), IdleOnes(), may_wait=False), []
         for amount, leave_first in history:
             try:
                 held.append(await room.acquire(Resources(amount), "k"))
@@ -161,7 +161,7 @@ def test_the_account_is_exact_after_any_history(history: list[tuple[int, bool]])
 
 
 async def test_room_for_what_is_launched_ahead_of_calls() -> None:
-    room = ResourceTracker(Resources(100))
+    room = ResourceTracker(Resources(100), IdleOnes())
     first = room.try_acquire(Resources(60))
     assert first is not None
     assert room.try_acquire(Resources(60)) is None

@@ -105,11 +105,11 @@ def test_weakness_03_4_missing_memory_is_exact_to_the_byte() -> None:
     ],
 )
 def test_plan_of_an_idle_container(now: float, frozen: bool, kept: bool, plan: IdlePlan) -> None:
-    made = plan_idle(now, 10.0, frozen=frozen, kept=kept, freeze_after=0.05, retire_at=40.0)
+    made = plan_idle(now, frozen=frozen, kept=kept, freeze_at=10.05, retire_at=40.0)
     assert made.step == plan.step
     assert made.at == pytest.approx(plan.at)
 
 
 def test_a_container_that_never_freezes_rests_until_it_retires() -> None:
-    plan = plan_idle(0.0, 0.0, frozen=False, kept=False, freeze_after=math.inf, retire_at=30.0)
+    plan = plan_idle(0.0, frozen=False, kept=False, freeze_at=math.inf, retire_at=30.0)
     assert plan == IdlePlan("rest", 30.0)

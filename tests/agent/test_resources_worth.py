@@ -23,7 +23,7 @@ from hostler.bodies import BytesBody
 from hostler.drivers.sim import open_sim_driver
 from hostler.errors import ServerBusy
 
-from .fakes import Idle
+from .fakes import Idle, IdleOnes
 from .functions import sleeper
 from .nodes import MIB, open_node
 
@@ -75,15 +75,9 @@ def test_who_comes_and_goes_often_is_remembered_once() -> None:
 
 
 async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: object) -> None:
-    idle: list[Idle] = []
-    room = ResourceTracker(
-        Resources(10),
-        may_wait=False,
-        idle=lambda: [one for one in idle if not one.evicted],
-        unworthy=lambda: [
-            one for one in idle if not one.evicted and one.share.worthy_until <= trio.current_time()
-        ],
-    )
+    candidates = IdleOnes()
+    idle = candidates.all
+    room = ResourceTracker(Resources(10), candidates, may_wait=False)
     idle.append(Idle(await room.acquire(Resources(8), "a")))
     passing = await room.acquire(Resources(2), "long")
     passing.taken(worth_seconds=0.1)
@@ -109,8 +103,9 @@ async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: o
 async def test_where_calls_wait_a_gentle_one_does_not_wait_for_that(
     autojump_clock: object,
 ) -> None:
-    idle: list[Idle] = []
-    room = ResourceTracker(Resources(10), idle=lambda: idle, unworthy=list)
+    candidates = IdleOnes()
+    idle = candidates.all
+    room = ResourceTracker(Resources(10), candidates)
     idle.append(Idle(await room.acquire(Resources(10), "a")))
     now = trio.current_time()
     idle[0].share.became_idle(now, now + 3)

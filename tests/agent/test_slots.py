@@ -6,22 +6,25 @@ import attrs
 import pytest
 
 from hostler.agent.slots import Launch, SlotQueue, SlotQueues, SlotWaiter
+from hostler.errors import ServerBusy
 
-from .fakes import FakeSlot, pending
+from .fakes import FakeOwner, FakeSlot, pending
 
 
 @attrs.define
 class Bench:
-    launches: list[Launch[FakeSlot]] = attrs.Factory(list)
-    now: float = 0.0
+    owner: FakeOwner = attrs.Factory(FakeOwner)
     queues: SlotQueues[FakeSlot] = attrs.field(init=False)
     queue: SlotQueue[FakeSlot] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.queues = SlotQueues(
-            lambda launch, call: self.launches.append(launch), clock=lambda: self.now
-        )
+        self.owner.time = 0.0
+        self.queues = SlotQueues(self.owner)
         self.queue = self.queues.get("key")
+
+    @property
+    def launches(self) -> list[Launch[FakeSlot]]:
+        return self.owner.launches
 
     def join(self) -> SlotWaiter[FakeSlot]:
         return self.queue.join(pending())
@@ -176,8 +179,8 @@ def test_weakness_03_7_a_queue_is_kept_while_something_is_in_it(bench: Bench) ->
 
 def test_refusing_all_ends_every_wait(bench: Bench) -> None:
     waiters = [bench.join() for _ in range(3)]
-    bench.queue.refuse_all(ValueError)
-    assert all(isinstance(waiter.error, ValueError) for waiter in waiters)
+    bench.queue.refuse_all()
+    assert all(isinstance(waiter.error, ServerBusy) for waiter in waiters)
     assert all(launch.scope.cancel_called for launch in bench.launches)
 
 

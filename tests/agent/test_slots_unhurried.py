@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from hostler.agent.slots import Launch, SlotQueue, SlotQueues, SlotWaiter
 
-from .fakes import FakeSlot, pending
+from .fakes import FakeOwner, FakeSlot, pending
 
 RUN, START = 0.1, 1.0
 
@@ -19,10 +19,9 @@ class Bench:
     """A queue with one busy container, whose times are known."""
 
     def __init__(self) -> None:
-        self.launches: list[Launch[FakeSlot]] = []
-        self.queue: SlotQueue[FakeSlot] = SlotQueues[FakeSlot](
-            lambda launch, call: self.launches.append(launch)
-        ).get("key")
+        owner = FakeOwner()
+        self.launches = owner.launches
+        self.queue: SlotQueue[FakeSlot] = SlotQueues(owner).get("key")
         self.slot = FakeSlot(0)
         self.queue.launched(self.queue.add_spare(), self.slot)
         self.queue.policy.started(START)
@@ -69,16 +68,15 @@ class Traffic(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.now = 0.0
+        self.owner = FakeOwner()
+        self.owner.time = 0.0
         self.made = 0
         self.begun: list[Launch[FakeSlot]] = []
-        self.asked: list[Launch[FakeSlot]] = []
+        self.asked = self.owner.launches
         self.busy: list[FakeSlot] = []
         self.waiting: list[SlotWaiter[FakeSlot]] = []
         self.served: list[SlotWaiter[FakeSlot]] = []
-        self.queue = SlotQueues[FakeSlot](
-            lambda launch, call: self.asked.append(launch), clock=lambda: self.now
-        ).get("key")
+        self.queue = SlotQueues(self.owner).get("key")
 
     def slot(self) -> FakeSlot:
         self.made += 1
@@ -98,7 +96,7 @@ class Traffic(RuleBasedStateMachine):
         if known:
             self.queue.launched(self.queue.add_spare(), self.slot())
             self.queue.policy.started(START)
-            self.queue.policy.ran(RUN, self.now)
+            self.queue.policy.ran(RUN, self.owner.time)
 
     @rule()
     def join(self) -> None:
@@ -116,7 +114,7 @@ class Traffic(RuleBasedStateMachine):
     @rule(last=st.booleans())
     def has_room(self, last: bool) -> None:
         launch = self.asked.pop(-last)
-        launch.begun, launch.begun_at = True, self.now
+        launch.begin(self.owner.time)
         self.begun.append(launch)
 
     @precondition(lambda self: self.asked)
@@ -153,7 +151,7 @@ class Traffic(RuleBasedStateMachine):
         slot.give_back(reusable=reusable)
         if not reusable:
             self.queue.gone(slot)
-        self.queue.ran(seconds, self.now)
+        self.queue.ran(seconds, self.owner.time)
         oldest = self.waiting[0] if self.waiting and reusable else None
         if reusable:
             self.queue.offer(slot)
@@ -171,9 +169,9 @@ class Traffic(RuleBasedStateMachine):
 
     @rule(seconds=st.sampled_from([0.01, 1.0]))
     def time_passes(self, seconds: float) -> None:
-        self.now += seconds
+        self.owner.time += seconds
         for waiter in tuple(self.waiting):
-            if waiter.patience.deadline <= self.now:
+            if waiter.patience.deadline <= self.owner.time:
                 assert self.queue._insist(waiter)
 
     @rule(count=st.integers(0, 2))

@@ -59,21 +59,20 @@ class Agent(RunnerAgent):
     def __init__(
         self,
         launcher: Launcher,
-        driver: Driver,
-        config: AgentConfig,
-        events: AgentEvents,
         overrider: CallOverrider | None,
-        options: tuple[CallOption, ...],
+        options: Iterable[CallOption],
         listeners: Iterable[CallListener],
     ) -> None:
+        kit = launcher.kit
+        config, events = kit.config, kit.events
         self._config = config
         self._launcher = launcher
         self._holds = Reservations(config.reservation_msecs / 1000, events)
         self._reporter = LoadReporter(launcher, events, reserves=self.reservation_seconds > 0)
-        self._driver = driver
+        self._driver = kit.driver
         self._events = events
         self._overrider = overrider
-        self._options = options
+        self._options = tuple(options)
         self._listeners = CallListeners(listeners)
         self._slot_wait = config.slot_wait_msecs / 1000
         self._keys = SlotKeys()
@@ -132,7 +131,7 @@ class Agent(RunnerAgent):
 
     def refuse(self, call: PendingCall) -> bool:
         if not self._gate.closed and (
-            self._launcher.patient(call) or not self._certainly_no_room(call)
+            self._launcher.is_patient(call) or not self._certainly_no_room(call)
         ):
             return False
         for _, listener in self._listeners.of_submit:
@@ -220,7 +219,7 @@ class Agent(RunnerAgent):
 
     def statistics(self) -> AgentStatistics:
         """A snapshot of what goes on. Synchronous."""
-        return snapshot(self._events, self._launcher)
+        return self._launcher.statistics()
 
     async def _drain(self, grace: DrainBudget) -> None:
         """Close, and let the running calls finish within ``grace``."""
@@ -453,18 +452,17 @@ async def open_agent(
             launch_slots=trio.CapacityLimiter(config.launch_concurrency),
             freezer=Freezer(config.freeze_idle_msecs / 1000, (os.cpu_count() or 1) / sharers),
             keep_alive=keep_alive,
+            events=events,
             output=output,
             keep_logs=keep_logs,
             debug_logs=debug_logs and not config.disable_debug_user_logs,
         )
-        launcher = Launcher(containers, kit, total, events)
+        launcher = Launcher(containers, kit, total)
         containers.start_soon(launcher.warm.run)
         containers.start_soon(launcher.keeping.run)
         if measured:
             containers.start_soon(_measure_again, driver, config, launcher)
-        agent = Agent(
-            launcher, driver, config, events, call_overrider, tuple(call_options), listeners
-        )
+        agent = Agent(launcher, call_overrider, call_options, listeners)
         containers.start_soon(agent.deadlines.watch)
         try:
             with events.metrics.showing(launcher.shown_load):
@@ -563,35 +561,6 @@ def _outcome_of(error: BaseException, *, started: bool) -> CallStatus:
     if isinstance(error, ServerBusy) and not started:
         return "server_busy"
     return "errors"
-
-
-def snapshot(events: AgentEvents, launcher: Launcher) -> AgentStatistics:
-    """The statistics of the agent whose parts these are."""
-    room = launcher.room
-    containers = {state: count for state, count in events.containers.items() if count}
-    leaving = containers.pop(ContainerState.DONE, 0)
-    return AgentStatistics(
-        calls=events.calls,
-        completed=events.ended["completed"],
-        canceled=events.ended["canceled"],
-        timeouts=events.ended["timeouts"],
-        errors=events.ended["errors"],
-        server_busy=events.ended["server_busy"],
-        evictions=room.evictions,
-        launches=events.launches,
-        launch_failures=events.launch_failures,
-        freezes=events.freezes,
-        thaws=events.thaws,
-        queued=events.queued,
-        running=events.running,
-        holding=events.holding,
-        containers=containers,
-        leaving=leaving,
-        slot_queues=len(launcher.queues),
-        waiting_for_room=room.waiting,
-        used=room.used,
-        total=room.total,
-    )
 
 
 @attrs.define(kw_only=True)

@@ -11,6 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
+from typing import Protocol
 
 import attrs
 import structlog
@@ -34,7 +35,7 @@ from ..errors import (
 )
 from ..metrics import ReadyOutcome
 from .freezing import LAUNCHES_FIRST, Freezer
-from .keep_alive import Idler, Keeping
+from .keep_alive import Keeping
 from .output import ContainerOutput, Samples
 from .resources import MAX_SECONDS, Resources, ResourceToken, Step
 from .slots import Launch
@@ -46,8 +47,8 @@ from .socket_directory import (
     SocketDirectory,
     make_socket_directory,
 )
-from .statistics import AgentEvents, ContainerState, ContainerTrack
-from .template import names_of
+from .statistics import READY, AgentEvents, ContainerState, ContainerTrack
+from .template import ContainerTemplate, names_of
 
 log = structlog.get_logger(__name__)
 
@@ -57,46 +58,69 @@ CLOSING = "closing"
 """Why containers leave when their agent closes."""
 
 
-class Container(Idler):
-    """A container from its launch to its removal; while it is ready, a slot of its queue.
+class ContainerOwner(Protocol):
+    """Has the containers of an agent."""
 
-    ``ended`` is set when the container has ended by itself, with ``result`` if the driver knows.
+    kit: ContainerDeps
+    keeping: Keeping
+
+    def container_ready(self) -> None:
+        """A container can take calls."""
+
+    def container_idle(self) -> None:
+        """A container has become idle."""
+
+    def container_removed(self) -> None:
+        """A container does not exist any more, and its room is free."""
+
+
+class LeftCall(Protocol):
+    """A call whose client has left, while its function goes on."""
+
+    async def finish(self) -> bool:
+        """Let the function end. Whether the container may serve other calls."""
+
+
+class Container:
+    """A container from its launch to its removal; while it is ready, a slot of its queue, and a
+    `KeptContainer`.
+
+    Where it is in its life its ``track`` says (`ContainerState`); statistics, metrics and the
+    resources that it holds follow from that. ``ended`` is set when the container has ended by
+    itself, with ``result`` if the driver knows.
     """
 
     def __init__(
         self,
         launch: Launch[Container],
-        task: ContainerTask,
+        template: ContainerTemplate,
         share: ResourceToken,
-        *,
-        idle_timeout: float,
-        ahead: bool,
-        kit: ContainerDeps,
-        keeping: Keeping,
-        events: AgentEvents,
         track: ContainerTrack,
-        on_idle: Callable[[], object],
-        on_ready: Callable[[], object],
-        on_removed: Callable[[], object],
+        owner: ContainerOwner,
     ) -> None:
-        super().__init__(share.size.memory, idle_timeout, ahead=ahead)
+        kit, task = owner.kit, template.task
         self.task = task
         self.samples = Samples(task)
         self.ended = trio.Event()
         self.result: RunResult | None = None
+        self.share = share
+        self.memory = share.size.memory
+        self.idle_timeout = template.idle_timeout
+        self.ahead = launch.ahead
+        self.idle_since = math.inf
+        self.start_seconds = 0.0
+        self.level = 1
+        self.told = False
         self._launch = launch
         self._queue = launch.queue
-        self.share = share
-        self._keeping = keeping
+        self._owner = owner
+        self._keeping = owner.keeping
         self._names = partial(names_of, task)
         self._freezer = kit.freezer
         self._grace = kit.freezer.grace(self._queue.recent_gap, trio.current_time())
         self._patient = kit.config.enable_nb_resource_tracker is False
         self._sandbox = Sandbox(kit, task)
-        self._events = events
-        self._on_idle = on_idle
-        self._on_ready = on_ready
-        self._on_removed = on_removed
+        self._events = kit.events
         self._track = track
         self._output = ContainerOutput(
             task,
@@ -108,24 +132,28 @@ class Container(Idler):
         self._life = trio.CancelScope()
         self._running: RunningContainer | None = None
         self._tasks: trio.Nursery
-        self._serving = False
-        """Its own task is there for calls, so that there may be others beside it."""
+        """The container's own task, and others beside it while it is there for calls."""
+        self._trouble: Exception | None = None
+        """Of the container's own task."""
         self._nap = Alarm()
-        self._leaving = ""
-        self._ready = False
+        self._reason = ""
+        """Why it leaves."""
+        self._was_ready = False
+        """It was when it left."""
         self.fresh = True
         """It has neither served a call nor idled: the call that has it had it started."""
-        self._frozen = False
         self._counted = False
         self._began_at = math.inf
         """When its function began to work on the call that has it."""
-        self._usable: trio.Event | None = None
-        self._taken = False
+        self._thawed: trio.Event | None = None
+        """Only while it is frozen, or about to be: set when it runs again, or leaves."""
+        self.busy = False
+        """A call has it, perhaps although it leaves."""
         self._released: trio.Event | None = None
         """Made by who waits for the call that has it."""
 
     def __repr__(self) -> str:
-        leaving = f" ({self._leaving})" if self._leaving else ""
+        leaving = f" ({self._reason})" if self._reason else ""
         state = self._track.state.value if self._track.state else "gone"
         return f"<Container {self.task.id} {self.task.image} {state}{leaving}>"
 
@@ -145,9 +173,9 @@ class Container(Idler):
         return self._track.state
 
     @property
-    def busy(self) -> bool:
-        """A call has it."""
-        return self._taken
+    def leaving(self) -> bool:
+        """It is on its way out, or gone."""
+        return self.state is ContainerState.DONE or self.state is None
 
     @property
     def kept(self) -> bool:
@@ -164,7 +192,7 @@ class Container(Idler):
 
     def take(self, now: float) -> None:
         """A call has it from ``now`` on; it must call `give_back`."""
-        self._taken = True
+        self.busy = True
         self.share.taken(worth_seconds=self._queue.worth_seconds)
         self._track.move(ContainerState.BUSY, now)
         if self.idle_since < math.inf:
@@ -172,8 +200,7 @@ class Container(Idler):
             self._keeping.taken(self, now)
             self.idle_since = math.inf
         self.ahead = False
-        if self._frozen:
-            self._usable = trio.Event()
+        if self._thawed is not None:
             self._nap.end()
 
     def begin(self, call: PendingCall, now: float) -> None:
@@ -184,19 +211,19 @@ class Container(Idler):
     @property
     def usable(self) -> bool:
         """It runs, so that there is nothing to wait for."""
-        return self._usable is None and not self._leaving
+        return self._thawed is None and not self.leaving
 
     async def wait_usable(self) -> bool:
         """Wait until a container that was taken runs; false if it ends instead."""
-        if self._usable is not None and not self._leaving:
-            await self._usable.wait()
-        return not self._leaving
+        if self._thawed is not None:
+            await self._thawed.wait()
+        return not self.leaving
 
     def give_back(self, *, reusable: bool, now: float | None = None, ran: bool = True) -> None:
         """The call is done with it, at ``now`` if that is known. Not ``reusable`` = it must not
         serve another call. Not ``ran`` = the time says nothing of how long calls run."""
-        assert self._taken
-        self._taken = self.fresh = False
+        assert self.busy
+        self.busy = self.fresh = False
         if self._released is not None:
             self._released.set()
             self._released = None
@@ -208,26 +235,24 @@ class Container(Idler):
             if ran:
                 self._queue.ran(now - self._began_at, now)
             self._began_at = math.inf
-        if not self._leaving and not self._queue.offer(self):
+        if not self.leaving and not self._queue.offer(self):
             self._became_idle(now)
 
-    def let_end(self, rest: Callable[[], Awaitable[bool]], until: float) -> bool:
-        """Whether ``rest`` may run instead of the call that has it, which is over but for its
-        function: for as long as that may go on (`SlotQueue.spare_seconds`), and not after
-        ``until``. Then the container is given back; ``rest`` tells whether it is reusable."""
+    def let_end(self, call: LeftCall, until: float) -> bool:
+        """Whether the function may end that works on ``call``: for as long as it may go on
+        (`SlotQueue.spare_seconds`), and not after ``until``. Then the container is given back."""
         seconds, now = 0.0, trio.current_time()
-        if self._serving and not self._leaving:
+        if not self.leaving:
             seconds = self._queue.spare_seconds(now - self._began_at)
         if seconds > 0:
-            until = min(until, now + seconds)
-            self._tasks.start_soon(self._end_alone, rest, until)
+            self._tasks.start_soon(self._end_alone, call, min(until, now + seconds))
         return seconds > 0
 
-    async def _end_alone(self, rest: Callable[[], Awaitable[bool]], until: float) -> None:
+    async def _end_alone(self, call: LeftCall, until: float) -> None:
         reusable = False
         try:
             with trio.move_on_at(until):
-                reusable = await rest()
+                reusable = await call.finish()
         finally:
             self.give_back(reusable=reusable)
 
@@ -245,16 +270,17 @@ class Container(Idler):
 
         If a call has it, that call fails: its function is killed.
         """
-        if self._leaving:
+        if self.leaving:
             return
-        self._leaving = reason
+        self._reason = reason
+        self._was_ready = self.state in READY
         self._keeping.left(self, early=reason != IDLE_TIMEOUT)
         self.share.leave()
         self._track.move(ContainerState.DONE, trio.current_time())
         self._life.cancel()
-        if self._usable is not None:
-            self._usable.set()
-        if self._ready:
+        if self._thawed is not None:
+            self._thawed.set()
+        if self._was_ready:
             self._queue.gone(self)
 
     # --- its task ---
@@ -262,27 +288,38 @@ class Container(Idler):
     async def run(self) -> None:
         """Live. Raises only `trio.Cancelled`; troubles go to the calls that they concern."""
         self._track.move(ContainerState.START, trio.current_time())
-        error: Exception | None = None
         try:
             with self._life:
                 await self._live()
         except Exception as caught:  # noqa: BLE001  (reported to a call, or logged)
-            error = caught
+            self._trouble = caught
         finally:
-            self.leave("trouble" if error else "end")
-            self._report(error)
+            self.leave("trouble" if self._trouble else "end")
+            self._report(self._trouble)
             try:
                 await self._remove()
             finally:
                 self._track.move(None, trio.current_time())
                 self._output.end("container")
-                log.debug("container removed", reason=self._leaving, **self._names())
+                log.debug("container removed", reason=self._reason, **self._names())
 
     async def _remove(self) -> None:
+        """Remove everything, whatever there is of it. Troubles are logged; raises nothing but
+        `trio.Cancelled`, and that after all is done, each step of which has a deadline."""
         async with trio.open_nursery() as nursery:
             if self._running is not None:
                 nursery.start_soon(self._give_room_back, self._running)
-            await self._sandbox.remove(removed=self._removed, released=self._wait_released)
+            await self._sandbox.remove_container()
+            # The room is free, though a call may still be taking what the function has sent.
+            self.share.release()
+            self._owner.container_removed()
+            try:
+                await self._wait_released()
+            finally:
+                # Where this is cancelled, the calls were cancelled before.
+                with self._owner.kit.removals.step():
+                    await self._wait_released()
+                await self._sandbox.clean_up()
             nursery.cancel_scope.cancel()
 
     async def _give_room_back(self, running: RunningContainer) -> None:
@@ -296,26 +333,32 @@ class Container(Idler):
             self.share.release()
 
     async def _live(self) -> None:
-        running = self._running = await self._sandbox.start(self._launch.timings, self._is_needed)
-        error: Exception | None = None
+        timings = self._launch.timings
+        cookie = await self._sandbox.prepare(timings)
+        running = self._running = await self._create_and_run(cookie)
         async with trio.open_nursery() as self._tasks:
             self._tasks.start_soon(self._watch_end, running)
             try:
                 await self._connect()
                 self._become_ready()
                 await self._serve()
-            except Exception as caught:  # noqa: BLE001  (raised below, not in a group)
-                error = caught
+            except Exception as caught:  # noqa: BLE001  (reported to a call, or logged)
+                self._trouble = caught
             finally:
-                self._serving = False
-            self._tasks.cancel_scope.cancel()
-        if error is not None:
-            raise error
+                self.leave("trouble" if self._trouble else "end")
 
-    def _is_needed(self) -> bool:
-        if needed := self._queue.confirm(self._launch):
-            self._count()
-        return needed
+    async def _create_and_run(self, cookie: Cookie) -> RunningContainer:
+        """Create and start the container, when it is its turn. Raises what the driver raises, and
+        `LaunchObsolete` if nobody needs it then."""
+        kit = self._owner.kit
+        with kit.freezer.launches.disturbed():
+            async with kit.launch_slots:
+                if not self._queue.confirm(self._launch):
+                    raise LaunchObsolete
+                self._count()
+                with stopwatch(self._launch.timings, "ctr_create_ns"):
+                    await cookie.create_container()
+                    return await cookie.run()
 
     def _count(self) -> None:
         if not self._counted:
@@ -350,11 +393,12 @@ class Container(Idler):
             self._track.awaited(outcome, trio.current_time() - started)
 
     def _become_ready(self) -> None:
-        self._ready = self._serving = True
-        self.started(self._launch.timings)
+        if self.leaving:  # it has ended, or its agent has closed, in this moment
+            return
+        self.start_seconds = self._launch.timings.start_seconds
         if not self._queue.launched(self._launch, self):
             self._became_idle(trio.current_time())
-        self._on_ready()
+        self._owner.container_ready()
 
     async def _serve(self) -> None:
         """Freeze, thaw and wait until it is time to go."""
@@ -377,33 +421,36 @@ class Container(Idler):
 
     def _plan(self) -> IdlePlan:
         if self.busy:
-            return IdlePlan("thaw" if self._frozen else "rest")
+            return IdlePlan("rest" if self._thawed is None else "thaw")
         now = trio.current_time()
         self._grace = self._freezer.grace(self._queue.recent_gap, now)
         return plan_idle(
             now,
-            self.idle_since,
-            frozen=self._frozen,
+            frozen=self._thawed is not None,
             kept=self.kept,
-            freeze_after=self._grace,
+            freeze_at=self.idle_since + self._grace,
             retire_at=self._keeping.keep_until(self, now),
         )
+
+    def may_freeze(self) -> bool:
+        """Whether it is to be frozen, when it is its turn."""
+        return self._plan().step == "freeze"
 
     async def _freeze_in_turn(self, retire_at: float) -> None:
         allowed = False
         with trio.CancelScope(deadline=retire_at):
-            allowed = await self._freezer.turn(lambda: self._plan().step == "freeze")
+            allowed = await self._freezer.turn(self)
         if allowed:
             await self._freeze()
 
     async def _freeze(self) -> None:
         # From here on it counts as frozen: who takes it now has to wait for the thaw.
-        self._frozen = True
+        self._thawed = trio.Event()
         started = trio.current_time()
         await self._sandbox.freeze()
         self._freezer.paused(trio.current_time() - started)
-        self._track.froze()
-        if not self.busy and not self._leaving:
+        self._events.froze()
+        if not self.busy and not self.leaving:
             self._track.move(ContainerState.PAUSED, trio.current_time())
 
     async def _thaw(self) -> None:
@@ -411,12 +458,11 @@ class Container(Idler):
         await self._sandbox.unfreeze()
         now = trio.current_time()
         self._freezer.resumed(now - started)
-        self._track.thawed()
-        self._frozen = False
-        if self._usable is not None:
-            self._usable.set()
-            self._usable = None
-        if not self.busy and not self._leaving:
+        self._events.thawed()
+        if self._thawed is not None:
+            self._thawed.set()
+            self._thawed = None
+        if not self.busy and not self.leaving:
             self._track.move(ContainerState.IDLE, now)
 
     def _became_idle(self, now: float) -> None:
@@ -426,25 +472,21 @@ class Container(Idler):
         self.level = queue.alive - queue.idle_count + 1
         look_at = min(now + self._grace, self._keeping.became_idle(self, now))
         # It may have been given back before its thaw.
-        self._track.move(ContainerState.PAUSED if self._frozen else ContainerState.IDLE, now)
+        frozen = self._thawed is not None
+        self._track.move(ContainerState.PAUSED if frozen else ContainerState.IDLE, now)
         if look_at < self._nap.until:  # to set it costs more than the rest of this
             self._nap.end_at(look_at)
-        self._on_idle()
-
-    def _removed(self) -> None:
-        """Its room is free, though a call may still use the connection."""
-        self.share.release()
-        self._on_removed()
+        self._owner.container_idle()
 
     async def _wait_released(self) -> None:
-        if self._taken:
+        if self.busy:
             if self._released is None:
                 self._released = trio.Event()
             await self._released.wait()
 
     def _report(self, error: Exception | None) -> None:
         """Tell the call that waited for this launch, or whoever reads the log."""
-        if self._ready:
+        if self._was_ready:
             if error is not None:
                 log.warning("container is given up", exc_info=error, **self._names())
             return
@@ -458,7 +500,7 @@ class Container(Idler):
             error = ServerBusy()  # nothing of the call has reached anybody
         wait = self._patient or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
-        if self._leaving == CLOSING:
+        if self._reason == CLOSING:
             return
         self._events.launch_failed()
         log.warning("launch failed", reason=repr(error), **self._names())
@@ -487,9 +529,8 @@ class Sandbox:
         self._watch: DirectoryWatch | None = None
         self._watching = ExitStack()
 
-    async def start(self, timings: Timings, needed: Callable[[], bool]) -> RunningContainer:
-        """Do all up to the start of the container. Raises what the steps raise; see
-        `create_and_run`."""
+    async def prepare(self, timings: Timings) -> Cookie:
+        """Do all up to the creation of the container. Raises what the steps raise; see `pull`."""
         with stopwatch(timings, "ctr_prep_ns"):
             directory = self._directory = self._make_directory()
             self.task.iofs_agent_path = directory.path
@@ -501,7 +542,7 @@ class Sandbox:
             to_be_pulled = await cookie.validate_image()
         if to_be_pulled:
             await pull(self._kit, cookie, timings)
-        return await create_and_run(self._kit, cookie, timings, needed)
+        return cookie
 
     def _make_directory(self) -> SocketDirectory:
         """Raises `NoDirectory`."""
@@ -533,29 +574,14 @@ class Sandbox:
         with trio.fail_after(FREEZE_LIMIT):
             await self._cookie.unfreeze()
 
-    async def remove(
-        self, *, removed: Callable[[], None], released: Callable[[], Awaitable[None]]
-    ) -> None:
-        """Remove everything, whatever there is of it. Troubles are logged; raises nothing but
-        `trio.Cancelled`, and that after all is done, each step of which has a deadline.
-
-        ``removed`` is called as soon as there is no container any more. ``released`` waits until
-        no call uses what is left: the caller may still be taking what the function has sent, for
-        as long as the call's time lasts.
-        """
+    async def remove_container(self) -> None:
+        """Have no container any more. As all removal: troubles are logged."""
         self._watching.close()
         if self._cookie is not None:
             await self._step("remove container", self._cookie.aclose)
-        removed()
-        try:
-            await released()
-        finally:
-            # Where this is cancelled, the calls were cancelled before.
-            with self._kit.removals.step():
-                await released()
-            await self._clean_up()
 
-    async def _clean_up(self) -> None:
+    async def clean_up(self) -> None:
+        """Remove what is left, which no call uses any more."""
         if self.channel is not None:
             self.channel.close()
         await self._step("close hook", self.task.close)
@@ -633,6 +659,7 @@ class ContainerDeps:
     """Bounds how many containers are created and started at a time."""
     freezer: Freezer
     keep_alive: KeepAlive
+    events: AgentEvents
     removals: RemovalDeadlines = attrs.Factory(RemovalDeadlines)
     output: OutputSink | None = None
     """Gets what functions print."""
@@ -656,20 +683,6 @@ async def pull(kit: ContainerDeps, cookie: Cookie, timings: Timings) -> None:
 
 class LaunchObsolete(Exception):
     """When the turn of a launch has come, nobody needs its container any more."""
-
-
-async def create_and_run(
-    kit: ContainerDeps, cookie: Cookie, timings: Timings, needed: Callable[[], bool]
-) -> RunningContainer:
-    """Create and start the container, when it is its turn. Raises what the driver raises, and
-    `LaunchObsolete` if it is not ``needed`` then."""
-    with kit.freezer.launches.disturbed():
-        async with kit.launch_slots:
-            if not needed():
-                raise LaunchObsolete
-            with stopwatch(timings, "ctr_create_ns"):
-                await cookie.create_container()
-                return await cookie.run()
 
 
 async def wait_ready(
@@ -750,15 +763,9 @@ class IdlePlan:
 
 
 def plan_idle(
-    now: float,
-    idle_since: float,
-    *,
-    frozen: bool,
-    kept: bool,
-    freeze_after: float,
-    retire_at: float,
+    now: float, *, frozen: bool, kept: bool, freeze_at: float, retire_at: float
 ) -> IdlePlan:
-    """Decide what a container does that idles since ``idle_since``. All in seconds.
+    """Decide what an idle container does. All in seconds.
 
     ``kept``: it has to stay ready for a call, however long that takes; otherwise it goes at
     ``retire_at``.
@@ -769,7 +776,6 @@ def plan_idle(
         return IdlePlan("retire")
     if frozen:
         return IdlePlan("rest", retire_at)
-    freeze_at = idle_since + freeze_after
     if now >= freeze_at:
         return IdlePlan("freeze", retire_at)
     return IdlePlan("rest", min(freeze_at, retire_at))

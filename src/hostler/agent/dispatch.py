@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import TypeVar
 
+import attrs
 import structlog
 import trio
 
@@ -88,8 +88,7 @@ async def execute(
             ended = exchange.ended_at
             call.add_user_execution_ns(round((ended - now) * 1e9))
             if exchange.goes_on:
-                rest = partial(_finish, exchange, container, call)
-                goes_on = container.let_end(rest, limit.deadline)
+                goes_on = container.let_end(_LeftCall(exchange, container, call), limit.deadline)
                 if not goes_on:
                     ran = False  # to its end
                     exchange.give_up()
@@ -108,15 +107,19 @@ async def execute(
         raise hook_error
 
 
-async def _finish(exchange: FunctionExchange, container: Container, call: PendingCall) -> bool:
-    """Let the function end that works on ``call``, which is over. Whether the container may serve
-    other calls."""
-    hook_error: Exception | None = None
-    try:
-        await exchange.finish()
-    finally:
-        hook_error = await _after_call(container, call)
-    return exchange.container_ok and hook_error is None
+@attrs.frozen
+class _LeftCall:
+    exchange: FunctionExchange
+    container: Container
+    call: PendingCall
+
+    async def finish(self) -> bool:
+        hook_error: Exception | None = None
+        try:
+            await self.exchange.finish()
+        finally:
+            hook_error = await _after_call(self.container, self.call)
+        return self.exchange.container_ok and hook_error is None
 
 
 async def _explain(container: Container, call: PendingCall, error: Exception) -> Exception:

@@ -27,7 +27,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable
+from typing import Protocol
 
 import trio
 
@@ -92,6 +92,13 @@ class ReuseGap:
         return self._gap * float(0.5 ** ((now - self._noted_at) / HALF_LIFE))
 
 
+class Freezable(Protocol):
+    """A container that is to be paused when it is its turn."""
+
+    def may_freeze(self) -> bool:
+        """Whether it still is."""
+
+
 class Freezer:
     """What the containers of one agent share for freezing: the measured cost and the rate.
 
@@ -126,17 +133,17 @@ class Freezer:
         self._resume += SMOOTHING * (seconds - self._resume)
         self.cost = self._pause + self._resume
 
-    async def turn(self, wanted: Callable[[], bool]) -> bool:
-        """Wait in line for the permission to pause a container, in order of asking.
+    async def turn(self, container: Freezable) -> bool:
+        """Wait in line for the permission to pause ``container``, in order of asking.
 
-        Returns false as soon as it is one's turn and not ``wanted`` any more; that costs those
-        behind nothing. Cancelling gives up the place.
+        Returns false if it is its turn and it may not freeze any more; that costs those behind
+        nothing. Cancelling gives up the place.
         """
         patience = trio.current_time() + LAUNCHES_FIRST
         async with self._line:
             if self._minimum:
                 await self.launches.wait(patience)
-            while wanted():
+            while container.may_freeze():
                 pause = self._take()
                 if not pause:
                     return True

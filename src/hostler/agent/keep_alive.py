@@ -3,74 +3,57 @@
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections import OrderedDict
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
+from typing import Any, Protocol
 
 import structlog
 import trio
 
-from ..abc import KeepAlive
-from ..call import Timings
-from .statistics import AgentEvents
-from .template import ContainerTemplate
+from .._concurrency.alarm import Alarm
+from ..abc import KeepAlive, KeptContainer
+from ..call import PendingCall
+from ..metrics import AgentMetrics
+from .slots import SlotQueues
+from .template import ContainerTemplate, TemplateLauncher
 
 log = structlog.get_logger(__name__)
 
-RECIPES = 1000
+TEMPLATES = 1000
 """Functions whose launch is remembered, those that had one last."""
 
 
-class Idler(ABC):
-    """A `KeptContainer` of the agent."""
+class Idler(KeptContainer, Protocol):
+    """A container of the agent."""
 
-    def __init__(self, memory: int, idle_timeout: float, *, ahead: bool) -> None:
-        self.memory = memory
-        self.idle_timeout = idle_timeout
-        self.ahead = ahead
-        self.idle_since = math.inf
-        self.start_seconds = 0.0
-        self.level = 1
-        self.told = False
-        """The policy knows that it idles."""
+    told: bool
+    """The policy knows that it idles."""
 
     @property
-    @abstractmethod
-    def key(self) -> Hashable:
-        """The slot key."""
-
-    @property
-    @abstractmethod
     def kept(self) -> bool:
         """It idles, and has to stay ready for a call."""
 
-    def started(self, timings: Timings) -> None:
-        """It is ready."""
-        self.start_seconds = timings.start_seconds
-
 
 class Keeping:
-    """``hot`` tells whether a container of a key idles or starts, ``launch`` starts one if there
-    is room."""
+    """What an agent does for its ``policy``."""
 
     def __init__(
         self,
         policy: KeepAlive,
-        events: AgentEvents,
-        *,
-        hot: Callable[[Hashable], bool],
-        launch: Callable[[Hashable, ContainerTemplate], bool],
+        metrics: AgentMetrics,
+        queues: SlotQueues[Any],
+        launcher: TemplateLauncher,
     ) -> None:
         self.rank = policy.rank
         self._policy = policy
-        self._metrics = events.metrics
-        self._hot = hot
-        self._launch = launch
-        self._recipes: OrderedDict[Hashable, ContainerTemplate] = OrderedDict()
-        self._nap = trio.CancelScope()
+        self._metrics = metrics
+        self._queues = queues
+        self._launcher = launcher
+        self._templates: OrderedDict[Hashable, ContainerTemplate] = OrderedDict()
+        self._nap = Alarm()
 
     def __repr__(self) -> str:
-        return f"<Keeping {self._policy!r} recipes={len(self._recipes)}>"
+        return f"<Keeping {self._policy!r} templates={len(self._templates)}>"
 
     def became_idle(self, container: Idler, now: float) -> float:
         """Returns when to look at it, at the latest."""
@@ -99,29 +82,27 @@ class Keeping:
         if container.told:
             container.told = False
             self._policy.left(container, trio.current_time(), early=early)
-            self._nap.deadline = min(self._nap.deadline, self._policy.next_start())
+            self._nap.end_at(min(self._nap.until, self._policy.next_start()))
 
-    def missed(self, key: Hashable, recipe: Callable[[], ContainerTemplate]) -> None:
-        """A call found no container, and one like ``recipe`` is launched."""
+    def missed(self, key: Hashable, call: PendingCall) -> None:
+        """``call`` found no container, and one is launched for it."""
         self._metrics.cold_starts.inc()
         self._policy.missed(key, trio.current_time())
         if self._policy.starts_ahead:
-            self._recipes[key] = recipe()
-            self._recipes.move_to_end(key)
-            if len(self._recipes) > RECIPES:
-                self._recipes.popitem(last=False)
+            self._templates[key] = self._launcher.template_of(call)
+            self._templates.move_to_end(key)
+            if len(self._templates) > TEMPLATES:
+                self._templates.popitem(last=False)
 
     async def run(self) -> None:
         """Start containers ahead of calls. Never returns."""
         while True:
-            self._nap = trio.CancelScope(deadline=self._policy.next_start())
-            with self._nap:
-                await trio.sleep_forever()
+            await self._nap.take(self._policy.next_start(), trio.sleep_forever)
             for key in self._policy.starts(trio.current_time()):
-                recipe = self._recipes.get(key)
-                if recipe is None or self._hot(key):
+                template = self._templates.get(key)
+                if template is None or self._queues.is_hot(key):
                     continue
-                if self._launch(key, recipe):
+                if self._launcher.launch_spare(key, template.again(), ahead=True):
                     self._metrics.starts_ahead.inc()
                 else:
                     log.debug("no room to start a container ahead of its call")

@@ -16,10 +16,11 @@ which order containers are evicted is another matter.
 
 from __future__ import annotations
 
+import enum
 import heapq
 import itertools
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from typing import Literal, Protocol, TypeVar
 
 import attrs
@@ -120,72 +121,90 @@ PASSING = 1.0
 those who want it."""
 
 
+class EvictionCandidates(Protocol):
+    """Knows the containers that could be evicted now."""
+
+    def idle(self) -> Iterable[IdleContainer]:
+        """All of them, those first that are to be evicted first."""
+
+    def unworthy(self) -> Iterable[IdleContainer]:
+        """Those that are evicted for gentle calls as well."""
+
+
 class NoResources(Exception):
     """The machine is full, nothing that helps is idle, and waiting is not wanted."""
 
 
+class TokenState(enum.Enum):
+    """What the container of a token does with its resources."""
+
+    USED = "used"
+    PASSING = "passing"
+    """Used, and not worth keeping when it is idle."""
+    IDLE = "idle"
+    """It could be evicted."""
+    LEAVING = "leaving"
+    RELEASED = "released"
+
+
 class ResourceToken:
-    """What one container holds of the room."""
+    """What one container holds of the room. The sums of the room follow from ``state``."""
 
     def __init__(self, room: ResourceTracker, size: Resources) -> None:
         self.size = size
+        self.state = TokenState.USED
         self._room = room
-        self._leaving = False
-        self._idle = False
-        self._held = True
         self.worthy_until = -math.inf
         """Until when it is worth keeping, if it is idle (`trio.current_time`)."""
-        self._passing = False
-        """It is in use, and will not be worth keeping when it is idle."""
 
     def __repr__(self) -> str:
-        state = "leaving" if self._leaving else "held"
-        return f"<ResourceToken {self.size} {state if self._held else 'released'}>"
+        return f"<ResourceToken {self.size} {self.state.value}>"
 
     def became_idle(self, now: float, worthy_until: float) -> None:
         """The container, which was in use, could be evicted from ``now`` on, and is worth keeping
         until then."""
-        room, size = self._room, self.size
-        self._idle = True
-        self._set_passing(False)
         self.worthy_until = worthy_until
-        room._idle_memory += size.memory
-        room._idle_cpus += size.cpus
+        self._enter(TokenState.IDLE)
         if worthy_until > now:
-            room._worthy.add(self, size, worthy_until, now)
-
-    def _set_passing(self, passing: bool) -> None:
-        self._room._passing += passing - self._passing
-        self._passing = passing
+            self._room._worthy.add(self, self.size, worthy_until, now)
 
     def taken(self, *, worth_seconds: float) -> None:
         """It could not be evicted any more. It will be worth keeping for so long when it is idle
         again; infinite = nobody knows. Idempotent."""
-        if self._held and not self._leaving:
-            self._set_passing(worth_seconds < PASSING)
-        if self._idle:
-            room, size = self._room, self.size
-            self._idle = False
-            room._idle_memory -= size.memory
-            room._idle_cpus -= size.cpus
-            room._worthy.remove(self)
+        self._enter(TokenState.PASSING if worth_seconds < PASSING else TokenState.USED)
 
     def leave(self) -> None:
         """Say that the container is on its way out. Idempotent."""
-        self.taken(worth_seconds=math.inf)
-        if self._held and not self._leaving:
-            self._leaving = True
-            self._room._leaving += self.size
+        if self.state is not TokenState.RELEASED:
+            self._enter(TokenState.LEAVING)
 
     def release(self) -> None:
         """Give the resources back, once the container is gone. Idempotent."""
-        if not self._held:
+        if self.state is not TokenState.RELEASED:
+            self._enter(TokenState.RELEASED)
+            self._room._used -= self.size
+            self._room.settle()
+
+    def _enter(self, new: TokenState) -> None:
+        old, room, size = self.state, self._room, self.size
+        if new is old:
             return
-        self._held = False
-        if self._leaving:
-            self._room._leaving -= self.size
-        self._room._used -= self.size
-        self._room.settle()
+        self.state = new
+        if old is TokenState.IDLE:
+            room._idle_memory -= size.memory
+            room._idle_cpus -= size.cpus
+            room._worthy.remove(self)
+        elif old is TokenState.PASSING:
+            room._passing -= 1
+        elif old is TokenState.LEAVING:
+            room._leaving -= size
+        if new is TokenState.IDLE:
+            room._idle_memory += size.memory
+            room._idle_cpus += size.cpus
+        elif new is TokenState.PASSING:
+            room._passing += 1
+        elif new is TokenState.LEAVING:
+            room._leaving += size
 
 
 @attrs.define(eq=False)
@@ -201,24 +220,16 @@ class _Applicant:
 class ResourceTracker:
     """Resources of the machine, handed out in order of arrival.
 
-    ``idle`` returns the idle containers, those first that are to be evicted first; ``unworthy``
-    only those that are evicted for gentle calls as well (all by default). Where ``may_wait`` is
-    false, in NACK mode, nobody is ``patient``: who can't be helped by those who leave, or by
-    evicting, is refused at once."""
+    Where ``may_wait`` is false, in NACK mode, nobody is ``patient``: who can't be helped by those
+    who leave, or by evicting one of ``candidates``, is refused at once."""
 
     def __init__(
-        self,
-        total: Resources,
-        *,
-        may_wait: bool = True,
-        idle: Callable[[], Iterable[IdleContainer]] = tuple,
-        unworthy: Callable[[], Iterable[IdleContainer]] | None = None,
+        self, total: Resources, candidates: EvictionCandidates, *, may_wait: bool = True
     ) -> None:
         self.total = total
         self.evictions = 0
         self._may_wait = may_wait
-        self._idle = idle
-        self._unworthy = unworthy or idle
+        self._candidates = candidates
         self._worthy = Protected()
         self._used = Resources()
         self._leaving = Resources()
@@ -317,8 +328,14 @@ class ResourceTracker:
             return True
         if not missing.fits(Resources(self._idle_memory, self._idle_cpus)):
             return False  # without looking at each container
-        idle = self._unworthy() if gentle and self._passing else self._idle()
-        return bool(choose_victims(idle, missing, spare=key))
+        return bool(self._victims(missing, key, gentle=gentle))
+
+    def _victims(
+        self, missing: Resources, key: Hashable, *, gentle: bool
+    ) -> Sequence[IdleContainer]:
+        candidates = self._candidates
+        idle = candidates.unworthy() if gentle and self._passing else candidates.idle()
+        return choose_victims(idle, missing, spare=key)
 
     def try_acquire(self, size: Resources) -> ResourceToken | None:
         """Get a share of what nobody uses or waits for, without evicting anybody."""
@@ -340,9 +357,7 @@ class ResourceTracker:
         for applicant in self._line:
             missing = applicant.size.beyond(prospect)
             if missing:
-                spares = applicant.gentle and self._passing
-                idle = self._unworthy() if spares else self._idle()
-                victims = choose_victims(idle, missing, spare=applicant.key)
+                victims = self._victims(missing, applicant.key, gentle=applicant.gentle)
                 if not victims:
                     return False
                 for victim in victims:

@@ -19,8 +19,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Callable, Hashable, Iterator
-from functools import partial
+from collections.abc import Hashable, Iterator
 from typing import Generic, Protocol, TypeVar
 
 import attrs
@@ -96,42 +95,50 @@ class Launch(Generic[S]):
     """When it got them."""
     firm: bool = False
     """It is not given up when its turn comes, whoever has been served meanwhile."""
+    ahead: bool = False
+    """It was started because of `KeepAlive.starts`."""
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """Around the time before ``begun``."""
 
+    def begin(self, now: float) -> None:
+        """It has its resources from ``now`` on."""
+        self.begun, self.begun_at = True, now
+
+
+class QueueOwner(Protocol[S]):
+    """Has all slot queues of an agent, and starts the containers that they ask for."""
+
+    max_wait: float
+    """Seconds that a call may expect to wait whose client does not say how long it waits."""
+
+    def now(self) -> float:
+        """The time of the clock that Trio's deadlines are of."""
+
+    def launch(self, launch: Launch[S], call: PendingCall) -> None:
+        """Start a container."""
+
+    def has_room(self, call: PendingCall) -> bool:
+        """Whether there is room for a container of ``call``, or will be without a wait for
+        others."""
+
+    def is_patient(self, call: PendingCall) -> bool:
+        """Whether ``call`` waits for room, and is not refused for want of it."""
+
+    def may_be_next(self, queue: SlotQueue[S], waiter: SlotWaiter[S]) -> bool:
+        """Whether ``waiter``, for which no container is launched, may wait for a busy one."""
+
+    def is_contended(self) -> bool:
+        """Whether nobody may, since other functions want their room: then it takes theirs."""
+
 
 class SlotQueue(Generic[S]):
-    """The calls, launches and containers of one slot key.
+    """The calls, launches and containers of one slot key. Made by `SlotQueues`."""
 
-    ``launch`` starts one. ``has_room`` tells whether there is room for one for a call; without that
-    a call only waits if it is ``patient``.
-    ``may_be_next`` tells whether one that shall have no launch may wait for a busy container.
-    ``contended`` tells that nobody may, since other functions want their room: then it takes
-    theirs. ``max_wait`` is how many seconds a call may expect to wait whose client does not say
-    how long it waits."""
-
-    def __init__(
-        self,
-        key: Hashable,
-        launch: Callable[[Launch[S], PendingCall], None],
-        on_empty: Callable[[SlotQueue[S]], None],
-        has_room: Callable[[PendingCall], bool],
-        may_be_next: Callable[[SlotQueue[S], SlotWaiter[S]], bool],
-        contended: Callable[[], bool],
-        patient: Callable[[PendingCall], bool],
-        clock: Callable[[], float],
-        max_wait: float = math.inf,
-    ) -> None:
+    def __init__(self, key: Hashable, queues: SlotQueues[S], owner: QueueOwner[S]) -> None:
         self.key = key
         self.policy = LaunchPolicy()
-        self._has_room = has_room
-        self._patient = patient
-        self._may_be_next = may_be_next
-        self._contended = contended
-        self._max_wait = max_wait
-        self._clock = clock
-        self._start = launch
-        self._on_empty = on_empty
+        self._queues = queues
+        self._owner = owner
         self._waiters: dict[SlotWaiter[S], None] = {}
         self._unprovided: dict[SlotWaiter[S], None] = {}
         """Those without a launch that the policy decides about."""
@@ -207,9 +214,10 @@ class SlotQueue(Generic[S]):
         left = self._keep - (self._alive - len(self._idle))
         return left > 0 and slot in itertools.islice(reversed(self._idle), left)
 
-    def add_spare(self) -> Launch[S]:
+    def add_spare(self, *, ahead: bool = False) -> Launch[S]:
         """A launch that is for no call in particular, whose resources are there."""
-        launch: Launch[S] = Launch(self, None, begun=True, begun_at=self._clock(), firm=True)
+        launch: Launch[S] = Launch(self, None, firm=True, ahead=ahead)
+        launch.begin(self._owner.now())
         self._launches.add(launch)
         waiter = next((w for w in self._waiters if w.launch is None), None)
         if waiter is not None:
@@ -234,20 +242,20 @@ class SlotQueue(Generic[S]):
 
     def join(self, call: PendingCall) -> SlotWaiter[S]:
         """Stand in line, and have a container launched if one is due."""
-        waiter: SlotWaiter[S] = SlotWaiter(call, joined_at=self._clock())
+        waiter: SlotWaiter[S] = SlotWaiter(call, joined_at=self._owner.now())
         self._waiters[waiter] = None
         if self._spare and not call.launch:  # its load balancer has counted those on their way
             launch = next(iter(self._spare))
             del self._spare[launch]
             self._assign(launch, waiter)
         elif self._is_too_late(waiter, len(self._waiters)) and (
-            self.policy.has_failed or not self._has_room(call)
+            self.policy.has_failed or not self._owner.has_room(call)
         ):
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
         elif call.launch:
             self._launch_for(waiter, firm=True)
-        elif call.queue_seconds > 0 and self._alive and not self._contended():
-            if self._may_be_next(self, waiter):
+        elif call.queue_seconds > 0 and self._alive and not self._owner.is_contended():
+            if self._owner.may_be_next(self, waiter):
                 self._set_back(waiter, ServerBusy())
             else:
                 self._fail(waiter, ServerBusy())
@@ -274,7 +282,7 @@ class SlotQueue(Generic[S]):
         except BaseException as error:
             self.leave(waiter)
             if waiter.is_untold and is_cancellation(error):
-                self.client_left(self._clock() - waiter.joined_at)
+                self.client_left(self._owner.now() - waiter.joined_at)
             if waiter.slot is not None:  # handed over in the same moment
                 waiter.slot.give_back(reusable=True)
             raise
@@ -285,7 +293,7 @@ class SlotQueue(Generic[S]):
             raise waiter.error
         assert waiter.slot is not None
         if waiter.is_untold:
-            now = self._clock()
+            now = self._owner.now()
             self.policy.patience.bore(now - waiter.joined_at, now)
         return waiter.slot
 
@@ -293,7 +301,7 @@ class SlotQueue(Generic[S]):
         """A client that no load balancer stands for, and that had not said how long it waits, has
         left after it had waited for so long, when its call ``ran`` for so many seconds. Those that
         would be served too late are refused."""
-        self.policy.patience.left(waited, self._clock(), ran=ran)
+        self.policy.patience.left(waited, self._owner.now(), ran=ran)
         self._refuse_first()
         while len(self._waiters) > 1:
             waiter = next(reversed(self._waiters))
@@ -305,10 +313,10 @@ class SlotQueue(Generic[S]):
     def _refuse_first(self) -> None:
         """Refuse the first, if they have waited for longer than clients do: each would leave while
         it is served, and so would those behind it, which come as much later."""
-        bound = self.policy.patience.bound(self._clock())
+        bound = self.policy.patience.bound(self._owner.now())
         while bound < math.inf and len(self._waiters) > 1:
             waiter = next(iter(self._waiters))
-            if not waiter.is_untold or self._clock() - waiter.joined_at <= bound:
+            if not waiter.is_untold or self._owner.now() - waiter.joined_at <= bound:
                 break
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
@@ -317,10 +325,10 @@ class SlotQueue(Generic[S]):
         before."""
         if not waiter.is_untold:
             return False
-        most = self._max_wait
+        most = self._owner.max_wait
         if self.policy.run_seconds >= most:  # its client bears more than that anyhow
             most = math.inf
-        return self._expected(place) > min(most, self.policy.patience.bound(self._clock()))
+        return self._expected(place) > min(most, self.policy.patience.bound(self._owner.now()))
 
     def _expected(self, place: int) -> float:
         containers = self._alive + sum(launch.begun for launch in self._launches)
@@ -329,7 +337,7 @@ class SlotQueue(Generic[S]):
     def _insist(self, waiter: SlotWaiter[S]) -> bool:
         """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to
         leave if it was not to look after the line."""
-        if waiter.patience.deadline > self._clock():  # it was given another one in this moment
+        if waiter.patience.deadline > self._owner.now():  # it was given another one in this moment
             waiter.patience = trio.CancelScope(deadline=waiter.patience.deadline)
         elif waiter is self._looker or waiter.launch is not None:
             waiter.patience = trio.CancelScope()
@@ -340,10 +348,10 @@ class SlotQueue(Generic[S]):
             return False
         return True
 
-    def refuse_all(self, error: Callable[[], Exception]) -> None:
-        """End all waiting with an exception that ``error`` makes for each."""
+    def refuse_all(self) -> None:
+        """End all waiting with `ServerBusy`."""
         for waiter in tuple(self._waiters):
-            self._fail(waiter, error())
+            self._fail(waiter, ServerBusy())
         self._check_empty()
 
     # --- the side of the containers ---
@@ -397,7 +405,7 @@ class SlotQueue(Generic[S]):
     def launched(self, launch: Launch[S], slot: S) -> bool:
         """``launch`` has made ``slot``; returns as `offer` does."""
         self._forget(launch)
-        self.policy.started(self._clock() - launch.begun_at)
+        self.policy.started(self._owner.now() - launch.begun_at)
         self._alive += 1
         if self._keep:
             self._reconsider()
@@ -464,7 +472,7 @@ class SlotQueue(Generic[S]):
 
     def _provide(self, waiter: SlotWaiter[S]) -> None:
         """Let the policy decide about ``waiter``, who has no launch."""
-        if self._patient(waiter.call) or self._has_room(waiter.call):
+        if self._owner.is_patient(waiter.call) or self._owner.has_room(waiter.call):
             self._unprovided[waiter] = None
             self._note_waiting()
             self._decide()
@@ -473,12 +481,12 @@ class SlotQueue(Generic[S]):
 
     def _note_waiting(self) -> None:
         room = all(launch.begun for launch in self._launches)
-        self.policy.waits(len(self._unprovided), self._clock(), room=room)
+        self.policy.waits(len(self._unprovided), self._owner.now(), room=room)
 
     def _decide(self) -> None:
         """Have as many containers launched as the policy says, for those who came last: they would
         have to wait longest."""
-        policy, now = self.policy, self._clock()
+        policy, now = self.policy, self._owner.now()
         while self._unprovided:
             count = policy.launches(
                 now,
@@ -509,7 +517,7 @@ class SlotQueue(Generic[S]):
         launch: Launch[S] = Launch(self, None, firm=firm)
         self._assign(launch, waiter)
         self._launches.add(launch)
-        self._start(launch, waiter.call)
+        self._owner.launch(launch, waiter.call)
 
     def _assign(self, launch: Launch[S], waiter: SlotWaiter[S]) -> None:
         """``launch`` is meant for ``waiter``, who had none."""
@@ -556,7 +564,7 @@ class SlotQueue(Generic[S]):
 
     def _serve(self, waiter: SlotWaiter[S], slot: S) -> None:
         self._remove(waiter)
-        slot.take(self._clock())
+        slot.take(self._owner.now())
         waiter.slot = slot
         waiter.served_ns = time.perf_counter_ns()
         waiter.done.set()
@@ -586,47 +594,18 @@ class SlotQueue(Generic[S]):
 
     def _check_empty(self) -> None:
         if self.empty:
-            self._on_empty(self)
+            self._queues.forget(self)
 
     def idle(self) -> Iterator[S]:
         """The idle slots, the one that was used last at the end."""
         return iter(self._idle)
 
 
-def _always(call: PendingCall) -> bool:
-    return True
-
-
-def _never(*_: object) -> bool:
-    return False
-
-
 class SlotQueues(Generic[S]):
     """All slot queues of an agent. A queue exists as long as something is in it."""
 
-    def __init__(
-        self,
-        launch: Callable[[Launch[S], PendingCall], None],
-        *,
-        has_room: Callable[[PendingCall], bool] = _always,
-        may_be_next: Callable[[SlotQueue[S], SlotWaiter[S]], bool] = _never,
-        contended: Callable[[], bool] = _never,
-        clock: Callable[[], float] = trio.current_time,
-        patient: Callable[[PendingCall], bool] = _always,
-        max_wait: float = math.inf,
-    ) -> None:
-        """Parameters as for `SlotQueue`."""
-        self._make = partial(
-            SlotQueue[S],
-            launch=launch,
-            on_empty=self._forget,
-            has_room=has_room,
-            patient=patient,
-            may_be_next=may_be_next,
-            contended=contended,
-            clock=clock,
-            max_wait=max_wait,
-        )
+    def __init__(self, owner: QueueOwner[S]) -> None:
+        self._owner = owner
         self._queues: dict[Hashable, SlotQueue[S]] = {}
         self._keep: dict[Hashable, int] = {}
 
@@ -641,7 +620,7 @@ class SlotQueues(Generic[S]):
         may be forgotten then."""
         queue = self._queues.get(key)
         if queue is None:
-            queue = self._queues[key] = self._make(key)
+            queue = self._queues[key] = SlotQueue(key, self, self._owner)
             if self._keep:
                 queue.keep(self._keep.get(key, 0))
         return queue
@@ -659,6 +638,22 @@ class SlotQueues(Generic[S]):
         if (queue := self._queues.get(key)) is not None:
             queue.keep(count)
 
-    def _forget(self, queue: SlotQueue[S]) -> None:
+    def alive(self, key: Hashable) -> int:
+        """Containers of ``key`` that are ready or busy."""
+        queue = self._queues.get(key)
+        return queue.alive if queue is not None else 0
+
+    def starting(self, key: Hashable) -> int:
+        """Launches for ``key`` that have not come to an end yet."""
+        queue = self._queues.get(key)
+        return queue.starting if queue is not None else 0
+
+    def is_hot(self, key: Hashable) -> bool:
+        """Whether a container of ``key`` idles or is on its way."""
+        queue = self._queues.get(key)
+        return queue is not None and bool(queue.idle_count or queue.starting)
+
+    def forget(self, queue: SlotQueue[S]) -> None:
+        """``queue`` is empty."""
         if self._queues.get(queue.key) is queue:
             del self._queues[queue.key]

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import attrs
 import trio
 
 from .._concurrency.signal import Signal
+from ..abc import ContainerTask
 from ..metrics import AgentMetrics, CallStatus, ContainerLabels, ReadyOutcome
 from .resources import Resources
 
@@ -27,6 +28,23 @@ class ContainerState(enum.Enum):
     BUSY = "busy"
     DONE = "done"
     """On its way out, or gone."""
+
+
+READY = frozenset({ContainerState.IDLE, ContainerState.PAUSED, ContainerState.BUSY})
+"""The states in which a container has, or can take, a call."""
+
+_FOLLOWING: Mapping[ContainerState | None, Sequence[ContainerState | None]] = {
+    None: [ContainerState.WAIT],
+    ContainerState.WAIT: [ContainerState.START, None],
+    ContainerState.START: [ContainerState.IDLE, ContainerState.BUSY, ContainerState.DONE],
+    ContainerState.IDLE: [ContainerState.PAUSED, ContainerState.BUSY, ContainerState.DONE],
+    ContainerState.PAUSED: [ContainerState.IDLE, ContainerState.BUSY, ContainerState.DONE],
+    # Paused, if its call is over before it is thawed.
+    ContainerState.BUSY: [ContainerState.IDLE, ContainerState.PAUSED, ContainerState.DONE],
+    ContainerState.DONE: [None],
+}
+TRANSITIONS = frozenset((old, new) for old, news in _FOLLOWING.items() for new in news)
+"""What may follow each state of a container; ``None`` = it is not there, yet or any more."""
 
 
 @attrs.frozen(kw_only=True)
@@ -172,9 +190,9 @@ class AgentEvents:
         self.thaws += 1
         self.metrics.thaws.inc()
 
-    def track(self, app_id: str, fn_id: str, image: str) -> ContainerTrack:
+    def track(self, task: ContainerTask) -> ContainerTrack:
         """Follow a container, which waits for its resources now."""
-        return ContainerTrack(self, self.metrics.labels(app_id, fn_id, image))
+        return ContainerTrack(self, self.metrics.labels(task.app_id, task.fn_id, task.image))
 
 
 class ContainerTrack:
@@ -195,6 +213,7 @@ class ContainerTrack:
         old = self.state
         if new is old:
             return
+        assert (old, new) in TRANSITIONS, (old, new)
         counts = self._events.containers
         if old is not None:
             counts[old] -= 1
@@ -215,9 +234,3 @@ class ContainerTrack:
     def awaited(self, outcome: ReadyOutcome, seconds: float) -> None:
         """Its socket is ready, or is not waited for any more."""
         self._metrics.observe_ready(outcome, self._labels, round(seconds * 1e9))
-
-    def froze(self) -> None:
-        self._events.froze()
-
-    def thawed(self) -> None:
-        self._events.thawed()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from typing import Protocol
 
 import attrs
 import msgspec
@@ -75,24 +76,36 @@ def names_of(task: ContainerTask) -> dict[str, str]:
 
 @attrs.frozen
 class ContainerTemplate:
-    """How to launch containers of one function without a call."""
+    """How to launch containers of one function: the task of the first, and what it needs."""
 
-    template: ContainerTask
+    task: ContainerTask
     size: Resources
     idle_timeout: int
 
     @classmethod
-    def of(cls, call: PendingCall, config: AgentConfig, *, with_token: bool) -> ContainerTemplate:
-        """``with_token``: the call's registry token may serve these launches' pulls."""
-        task = container_task(call, config)
-        if not with_token:
-            task.registry_token = ""
-        return cls(task, needed_resources(call.model), call.model.idle_timeout)
+    def of(cls, call: PendingCall, config: AgentConfig) -> ContainerTemplate:
+        """That of a container for ``call``."""
+        model = call.model
+        return cls(container_task(call, config), needed_resources(model), model.idle_timeout)
 
-    def task(self) -> ContainerTask:
-        """The task of one more container."""
-        template = self.template
-        return attrs.evolve(template, id=ids.new_id(), env=dict(template.env))
+    def again(self) -> ContainerTemplate:
+        """The same for one more container."""
+        task = attrs.evolve(self.task, id=ids.new_id(), env=dict(self.task.env))
+        return attrs.evolve(self, task=task)
+
+
+class TemplateLauncher(Protocol):
+    """Launches containers without a call."""
+
+    def template_of(self, call: PendingCall) -> ContainerTemplate:
+        """That of the function of ``call``. It is without the call's registry token, which is not
+        for launches ahead of other calls."""
+
+    def launch_spare(
+        self, key: Hashable, template: ContainerTemplate, *, ahead: bool = False
+    ) -> bool:
+        """Start a container that is for no call in particular; false if there is no room.
+        ``ahead``: the `KeepAlive` wants it."""
 
 
 def min_warm(annotations: Mapping[str, msgspec.Raw]) -> int:

@@ -8,13 +8,17 @@ evicted, and it is replaced when it ends.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Hashable
+from collections.abc import Hashable
 
 import attrs
 import structlog
 import trio
 
-from .template import ContainerTemplate
+from .._concurrency.alarm import Alarm
+from ..call import PendingCall
+from .container import Container
+from .slots import SlotQueues
+from .template import ContainerTemplate, TemplateLauncher
 
 log = structlog.get_logger(__name__)
 
@@ -32,7 +36,7 @@ class _Wish:
     """What is wanted of one slot key. Times are those of `trio.current_time`."""
 
     key: Hashable
-    recipe: ContainerTemplate
+    template: ContainerTemplate
     holds: dict[WarmHold, int] = attrs.Factory(dict)
     annotated: int = 0
     annotated_until: float = -math.inf
@@ -67,7 +71,7 @@ class WarmHold:
         self._key = key
 
     def __repr__(self) -> str:
-        return f"<WarmHold {self._keeper.alive(self._key)} of {self.count}>"
+        return f"<WarmHold {self._keeper.queues.alive(self._key)} of {self.count}>"
 
     async def wait_ready(self) -> None:
         """Wait until there are as many containers as are to be kept. For ever, if they can't be
@@ -80,37 +84,24 @@ class WarmHold:
 
 
 class WarmPool:
-    """Knows what is wanted, and launches what is missing.
+    """Knows what is wanted, and launches what is missing."""
 
-    ``alive`` and ``starting`` tell how many containers of a key there are and are on their way,
-    ``keep`` says how many are to stay, ``launch`` starts one if there is room.
-    """
-
-    def __init__(
-        self,
-        *,
-        alive: Callable[[Hashable], int],
-        starting: Callable[[Hashable], int],
-        keep: Callable[[Hashable, int], None],
-        launch: Callable[[Hashable, ContainerTemplate], bool],
-    ) -> None:
-        self.alive = alive
-        self._starting = starting
-        self._keep = keep
-        self._launch = launch
+    def __init__(self, queues: SlotQueues[Container], launcher: TemplateLauncher) -> None:
+        self.queues = queues
+        self._launcher = launcher
         self._wishes: dict[Hashable, _Wish] = {}
-        self._nap = trio.CancelScope()
+        self._nap = Alarm()
         self._changed = trio.Event()
 
     def __repr__(self) -> str:
         return f"<WarmPool functions={len(self._wishes)}>"
 
-    def hold(self, key: Hashable, recipe: ContainerTemplate, count: int) -> WarmHold:
+    def hold(self, key: Hashable, template: ContainerTemplate, count: int) -> WarmHold:
         """Keep ``count`` containers of ``key`` ready; several holds want the most of theirs."""
         hold = WarmHold(self, key, count)
-        wish = self._wishes.setdefault(key, _Wish(key, recipe))
+        wish = self._wishes.setdefault(key, _Wish(key, template))
         wish.holds[hold] = count
-        wish.recipe = recipe
+        wish.template = template
         self._adapt(wish)
         return hold
 
@@ -119,13 +110,13 @@ class WarmPool:
         if wish is not None and wish.holds.pop(hold, None) is not None:
             self._adapt(wish)
 
-    def expect(self, key: Hashable, count: int, recipe: Callable[[], ContainerTemplate]) -> None:
-        """A call has come whose function wants ``count`` containers kept."""
+    def expect(self, key: Hashable, count: int, call: PendingCall) -> None:
+        """``call`` has come, whose function wants ``count`` containers kept."""
         wish = self._wishes.get(key)
         if wish is None:
             if not count:
                 return
-            wish = self._wishes[key] = _Wish(key, recipe())
+            wish = self._wishes[key] = _Wish(key, self._launcher.template_of(call))
         news = wish.annotated != count
         wish.annotated = count
         wish.annotated_until = trio.current_time() + LINGER
@@ -140,7 +131,7 @@ class WarmPool:
     def close(self) -> None:
         """Want nothing any more."""
         for key in self._wishes:
-            self._keep(key, 0)
+            self.queues.keep(key, 0)
         self._wishes.clear()
 
     def note_ready(self) -> None:
@@ -148,7 +139,7 @@ class WarmPool:
         self._changed.set()
 
     async def wait_alive(self, key: Hashable, count: int) -> None:
-        while self.alive(key) < count:
+        while self.queues.alive(key) < count:
             if self._changed.is_set():
                 self._changed = trio.Event()
             await self._changed.wait()
@@ -157,30 +148,32 @@ class WarmPool:
     async def run(self) -> None:
         """Do what has to be done at a time and not at an event. Never returns."""
         while True:
-            self._nap = trio.CancelScope(deadline=self._next_time())
-            with self._nap:
-                await trio.sleep_forever()
+            await self._nap.take(self._next_time(), trio.sleep_forever)
             self.settle()
 
     def _adapt(self, wish: _Wish) -> None:
         now = trio.current_time()
         count = wish.count(now)
-        self._keep(wish.key, count)
+        self.queues.keep(wish.key, count)
         if not count:
             self._wishes.pop(wish.key, None)
             return
-        missing = count - self.alive(wish.key) - self._starting(wish.key)
+        missing = count - self._coming(wish)
         if missing > 0 and now >= wish.next_round(now):
             self._launch_all(wish, missing, now)
-        self._nap.deadline = min(self._nap.deadline, self._time_of(wish, now))
+        self._nap.end_at(min(self._nap.until, self._time_of(wish, now)))
 
     def _launch_all(self, wish: _Wish, missing: int, now: float) -> None:
         for number in range(missing):
-            if not self._launch(wish.key, wish.recipe):
+            if not self._launcher.launch_spare(wish.key, wish.template.again()):
                 log.debug("no room to keep containers ready", missing=missing - number)
                 return
             if not number:
                 wish.launched(now)
+
+    def _coming(self, wish: _Wish) -> int:
+        """Containers that there are, and those on their way."""
+        return self.queues.alive(wish.key) + self.queues.starting(wish.key)
 
     def _next_time(self) -> float:
         now = trio.current_time()
@@ -191,7 +184,7 @@ class WarmPool:
         times = [math.inf]
         if wish.annotated and now < wish.annotated_until:
             times.append(wish.annotated_until)
-        if wish.count(now) > self.alive(wish.key) + self._starting(wish.key):
+        if wish.count(now) > self._coming(wish):
             retry = wish.next_round(now)
             if retry > now:
                 times.append(retry)
