@@ -31,12 +31,22 @@ class APIError(HostlerError):
     """A failure with an HTTP-like code, blamed on the service.
 
     ``code`` is the HTTP status, ``message`` the text that the client may read. Subclasses fix
-    both; the constructor takes others (``APIError(418, "teapot")``).
+    both (``class Teapot(APIError, code=418, text="teapot")``), the constructor takes others.
     """
 
     default_code: ClassVar[int] = 500
     default_message: ClassVar[str] = INTERNAL_TEXT
     blame: ClassVar[Blame] = "service"
+
+    def __init_subclass__(
+        cls, *, code: int | None = None, text: str | None = None, blame: Blame | None = None
+    ) -> None:
+        if code is not None:
+            cls.default_code = code
+        if text is not None:
+            cls.default_message = text
+        if blame is not None:
+            cls.blame = blame
 
     def __init__(self, code: int | None = None, message: str | None = None) -> None:
         self.code = self.default_code if code is None else code
@@ -47,19 +57,12 @@ class APIError(HostlerError):
         return f"<{type(self).__name__} {self.code} {self.message!r} blame={self.blame}>"
 
 
-class FunctionError(APIError):
+class FunctionError(APIError, code=502, text="function failed", blame="user"):
     """A failure that the author of the function has to mend (``errorUser`` on the wire)."""
 
-    default_code = 502
-    default_message = "function failed"
-    blame = "user"
 
-
-class ServerBusy(APIError):
+class ServerBusy(APIError, code=503, text="Timed out - server too busy"):
     """No capacity: the NACK. The only error after which a call may be tried elsewhere."""
-
-    default_code = 503
-    default_message = "Timed out - server too busy"
 
     retry_after: float | None = None
     """Seconds after which it is worth to try again; ``None`` = nobody knows."""
@@ -72,60 +75,40 @@ class ServerBusy(APIError):
         return error
 
 
-class ClientCancelled(APIError):
+class ClientCancelled(APIError, code=444, text="Client cancelled context"):
     """The client went away. Only the code (nginx's 444) is ever visible, in logs and metrics."""
 
-    default_code = 444
-    default_message = "Client cancelled context"
 
-
-class CallResourceTooBig(APIError):
+class CallResourceTooBig(APIError, code=400, text="Requested CPU/Memory cannot be allocated"):
     """The call asks for more CPU or memory than the machine has in total."""
 
-    default_code = 400
-    default_message = "Requested CPU/Memory cannot be allocated"
 
-
-class DetachUnsupported(APIError):
+class DetachUnsupported(
+    APIError, code=501, text="Detach call functions are not supported on this server"
+):
     """A detached call reached a runner that was opened without support for them."""
 
-    default_code = 501
-    default_message = "Detach call functions are not supported on this server"
 
-
-class CallHandleNotFound(APIError):
+class CallHandleNotFound(APIError, code=500, text="Unable to find the call handle"):
     """A detached call has no engagement to acknowledge on."""
 
-    default_code = 500
-    default_message = "Unable to find the call handle"
 
-
-class ServiceReservationFailure(APIError):
+class ServiceReservationFailure(
+    APIError, code=500, text="Unable to service the request for the reservation period"
+):
     """The LB's own time for a placed call is over."""
 
-    default_code = 500
-    default_message = "Unable to service the request for the reservation period"
 
-
-class InvalidFnImage(APIError):
+class InvalidFnImage(APIError, code=400, text="Invalid Fn image"):
     """A user's call names the reserved status image."""
 
-    default_code = 400
-    default_message = "Invalid Fn image"
 
-
-class ImageWithVolume(APIError):
+class ImageWithVolume(APIError, code=400, text="image has Volume definition"):
     """The image declares volumes and they are not allowed here."""
 
-    default_code = 400
-    default_message = "image has Volume definition"
 
-
-class RequestTooBig(APIError):
+class RequestTooBig(APIError, code=413, text="Request content too large"):
     """The request body is over the limit of the front end."""
-
-    default_code = 413
-    default_message = "Request content too large"
 
     @classmethod
     def known(cls, length: int, limit: int) -> RequestTooBig:
@@ -133,94 +116,65 @@ class RequestTooBig(APIError):
         return cls(message=f"Content-Length too large for this server, {length} > max {limit}")
 
 
-class FnNotFound(APIError):
+class FnNotFound(APIError, code=404, text="Fn not found"):
     """No function has this id."""
 
-    default_code = 404
-    default_message = "Fn not found"
 
-
-class InvalidJSON(APIError):
+class InvalidJSON(APIError, code=400, text="Invalid JSON"):
     """The document can't be decoded."""
 
-    default_code = 400
-    default_message = "Invalid JSON"
 
-
-class InvalidCPUs(APIError):
+class InvalidCPUs(
+    APIError,
+    code=400,
+    text="Cpus is invalid. Value should be either between [0.000 and 1024.000] "
+    "or [0m and 1024000m] milliCPU units",
+):
     """A CPU quantity has the wrong form or is out of range."""
 
-    default_code = 400
-    default_message = (
-        "Cpus is invalid. Value should be either between [0.000 and 1024.000] "
-        "or [0m and 1024000m] milliCPU units"
-    )
 
-
-class ImagePullTimeout(FunctionError):
+class ImagePullTimeout(FunctionError, code=504, text="Image pull timed out"):
     """The image did not arrive in time."""
 
-    default_code = 504
-    default_message = "Image pull timed out"
 
-
-class ImagePullFailed(FunctionError):
+class ImagePullFailed(FunctionError, code=502, text="Failed to pull image"):
     """The registry or the engine refused the image; a 4xx of theirs is kept as the code."""
 
-    default_code = 502
-    default_message = "Failed to pull image"
 
-
-class FunctionResponseTooBig(FunctionError):
+class FunctionResponseTooBig(FunctionError, text="function response body too large"):
     """The response body is over FN_MAX_RESPONSE_SIZE."""
 
-    default_message = "function response body too large"
 
-
-class FunctionResponseHeaderTooBig(FunctionError):
+class FunctionResponseHeaderTooBig(FunctionError, text="function response header too large"):
     """The response head is over FN_MAX_HDR_RESPONSE_SIZE."""
 
-    default_message = "function response header too large"
 
-
-class FunctionResponseError(FunctionError):
+class FunctionResponseError(FunctionError, text="error receiving function response"):
     """The function died or broke the HTTP exchange before its response was complete."""
 
-    default_message = "error receiving function response"
 
-
-class FunctionFailed(FunctionError):
+class FunctionFailed(FunctionError, text="function failed"):
     """The function kit answered 502: the user's code failed."""
 
-    default_message = "function failed"
 
-
-class FunctionInvalidResponse(FunctionError):
+class FunctionInvalidResponse(FunctionError, text="invalid function response"):
     """The function answered anything but 200, 502 or 504."""
 
-    default_message = "invalid function response"
 
-
-class FunctionWriteRequest(FunctionError):
+class FunctionWriteRequest(FunctionError, text="function closed pipe while receiving request"):
     """The function closed its connection while its request was being written."""
 
-    default_message = "function closed pipe while receiving request"
 
-
-class CallTimeout(FunctionError):
+class CallTimeout(FunctionError, code=504, text="Timed out"):
     """The function's run time is over."""
 
-    default_code = 504
-    default_message = "Timed out"
 
-
-class ContainerInitFailed(FunctionError):
+class ContainerInitFailed(
+    FunctionError,
+    text="Container failed to initialize, please ensure you are using the latest fdk "
+    "and check the logs",
+):
     """The container ended, or offered a bad socket, before it was ready."""
-
-    default_message = (
-        "Container failed to initialize, please ensure you are using the latest fdk "
-        "and check the logs"
-    )
 
     @classmethod
     def because(cls, reason: str) -> ContainerInitFailed:
@@ -228,21 +182,17 @@ class ContainerInitFailed(FunctionError):
         return cls(message=f"{cls.default_message}: {reason}")
 
 
-class ContainerInitTimeout(FunctionError):
+class ContainerInitTimeout(
+    FunctionError,
+    code=504,
+    text="Container initialization timed out, please ensure you are using the latest fdk "
+    "and check the logs",
+):
     """The container was not ready in time."""
 
-    default_code = 504
-    default_message = (
-        "Container initialization timed out, please ensure you are using the latest fdk "
-        "and check the logs"
-    )
 
-
-class SyslogUnavailable(FunctionError):
+class SyslogUnavailable(FunctionError, code=500, text="Syslog Unavailable"):
     """The engine can't start the app's syslog driver."""
-
-    default_code = 500
-    default_message = "Syslog Unavailable"
 
 
 class ContainerExited(FunctionError):
@@ -253,13 +203,12 @@ class ContainerExited(FunctionError):
         super().__init__(message=f"container exit code {exit_code}")
 
 
-class ContainerOutOfMemory(FunctionError):
+class ContainerOutOfMemory(
+    FunctionError,
+    text="container out of memory, you may want to raise fn.memory for this function "
+    "(default: 128MB)",
+):
     """The kernel killed the container for memory, while it had a request or before it was ready."""
-
-    default_message = (
-        "container out of memory, you may want to raise fn.memory for this function "
-        "(default: 128MB)"
-    )
 
 
 class RunnerClosed(HostlerError):

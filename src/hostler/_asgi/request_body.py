@@ -31,11 +31,8 @@ class BodyBroken(HostlerError):
     """The client went away before its body was complete."""
 
 
-class BodyTimeout(APIError):
+class BodyTimeout(APIError, code=408, text="Request body read timed out"):
     """The body did not arrive within the time that is configured for it."""
-
-    default_code = 408
-    default_message = "Request body read timed out"
 
 
 class Outgoing:

@@ -86,10 +86,8 @@ def _reason(error: Exception) -> str:
 _BY_CODE: dict[int, type[APIError]] = {400: Invalid, 404: NotFound, 409: Conflict}
 
 
-class ApiUnavailable(DatastoreUnavailable):
+class ApiUnavailable(DatastoreUnavailable, text="API unavailable, try again later"):
     """The API can't be reached, or fails. ``reason`` is for operators: it may name hosts."""
-
-    default_message = "API unavailable, try again later"
 
     def __init__(self, reason: str) -> None:
         super().__init__()

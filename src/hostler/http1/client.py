@@ -325,11 +325,8 @@ _HEAD = (
 _REQUEST = _HEAD + b"%b0\r\n\r\n"
 
 
-class BadHeader(APIError):
+class BadHeader(APIError, code=400, text="Invalid request header"):
     """A header of the call can't be sent over HTTP."""
-
-    default_code = 400
-    default_message = "Invalid request header"
 
 
 class FunctionRequestHead:

@@ -10,35 +10,24 @@ from ..errors import APIError, FnNotFound
 __all__ = ["FnNotFound"]
 
 
-class Invalid(APIError):
+class Invalid(APIError, code=400):
     """Base of what is wrong with the values of a request."""
 
-    default_code = 400
 
-
-class NotFound(APIError):
+class NotFound(APIError, code=404):
     """Base of what is not there."""
 
-    default_code = 404
 
-
-class Conflict(APIError):
+class Conflict(APIError, code=409):
     """Base of what does not go with what is there."""
 
-    default_code = 409
 
-
-class DatastoreUnavailable(APIError):
+class DatastoreUnavailable(APIError, code=503, text="Datastore unavailable, try again later"):
     """The database is down or too slow. Ours: Fn answers 500."""
 
-    default_code = 503
-    default_message = "Datastore unavailable, try again later"
 
-
-class InvalidCursor(Invalid):
+class InvalidCursor(Invalid, text="Invalid cursor"):
     """Ours: Fn answers 500."""
-
-    default_message = "Invalid cursor"
 
 
 class InvalidText(Invalid):
@@ -60,46 +49,35 @@ class InvalidText(Invalid):
 # --- apps ---
 
 
-class AppMissingID(Invalid):
-    default_message = "Missing app ID"
+class AppMissingID(Invalid, text="Missing app ID"): ...
 
 
-class AppIDProvided(Invalid):
-    default_message = "App ID cannot be supplied on create"
+class AppIDProvided(Invalid, text="App ID cannot be supplied on create"): ...
 
 
-class AppIDMismatch(Invalid):
-    default_message = "App ID in path does not match ID in body"
+class AppIDMismatch(Invalid, text="App ID in path does not match ID in body"): ...
 
 
-class AppMissingName(Invalid):
+class AppMissingName(Invalid, text="Missing Name"):
     """Of a new app."""
 
-    default_message = "Missing Name"
+
+class AppNameTooLong(Invalid, text="App name must be 255 characters or less"): ...
 
 
-class AppNameTooLong(Invalid):
-    default_message = "App name must be 255 characters or less"
+class AppInvalidName(Invalid, text="Invalid app name"): ...
 
 
-class AppInvalidName(Invalid):
-    default_message = "Invalid app name"
+class AppExists(Conflict, text="App already exists"): ...
 
 
-class AppExists(Conflict):
-    default_message = "App already exists"
+class AppNameImmutable(Conflict, text="Could not update - name is immutable"): ...
 
 
-class AppNameImmutable(Conflict):
-    default_message = "Could not update - name is immutable"
+class AppNotFound(NotFound, text="App not found"): ...
 
 
-class AppNotFound(NotFound):
-    default_message = "App not found"
-
-
-class AppInvalidShape(Invalid):
-    default_message = "Invalid app shape"
+class AppInvalidShape(Invalid, text="Invalid app shape"): ...
 
 
 class InvalidSyslogURL(Invalid):
@@ -111,36 +89,28 @@ class InvalidSyslogURL(Invalid):
 # --- functions ---
 
 
-class FnIDMismatch(Invalid):
-    default_message = "Fn ID in path does not match that in body"
+class FnIDMismatch(Invalid, text="Fn ID in path does not match that in body"): ...
 
 
-class FnIDProvided(Invalid):
-    default_message = "ID cannot be provided for Fn creation"
+class FnIDProvided(Invalid, text="ID cannot be provided for Fn creation"): ...
 
 
-class FnMissingID(Invalid):
-    default_message = "Missing Fn ID"
+class FnMissingID(Invalid, text="Missing Fn ID"): ...
 
 
-class FnMissingName(Invalid):
-    default_message = "Missing Fn name"
+class FnMissingName(Invalid, text="Missing Fn name"): ...
 
 
-class FnInvalidName(Invalid):
-    default_message = "name must be a valid string"
+class FnInvalidName(Invalid, text="name must be a valid string"): ...
 
 
-class FnNameTooLong(Invalid):
-    default_message = "Fn name must be 255 characters or less"
+class FnNameTooLong(Invalid, text="Fn name must be 255 characters or less"): ...
 
 
-class FnMissingAppID(Invalid):
-    default_message = "Missing AppID on Fn"
+class FnMissingAppID(Invalid, text="Missing AppID on Fn"): ...
 
 
-class FnMissingImage(Invalid):
-    default_message = "Missing image on Fn"
+class FnMissingImage(Invalid, text="Missing image on Fn"): ...
 
 
 class FnInvalidTimeout(Invalid):
@@ -167,115 +137,97 @@ class FnInvalidMemory(Invalid):
         return cls(message=f"memory value is out of range. It should be between 1 and {limit}")
 
 
-class FnExists(Conflict):
-    default_message = "Fn with specified name already exists"
+class FnExists(Conflict, text="Fn with specified name already exists"): ...
 
 
 # --- triggers ---
 
 
-class TriggerMissingID(Invalid):
-    default_message = "Missing ID"
+class TriggerMissingID(Invalid, text="Missing ID"): ...
 
 
-class TriggerIDProvided(Invalid):
-    default_message = "ID cannot be provided for Trigger creation"
+class TriggerIDProvided(Invalid, text="ID cannot be provided for Trigger creation"): ...
 
 
-class TriggerIDMismatch(Invalid):
-    default_message = "ID in path does not match ID in body"
+class TriggerIDMismatch(Invalid, text="ID in path does not match ID in body"): ...
 
 
-class TriggerMissingName(Invalid):
-    default_message = "Missing name on Trigger"
+class TriggerMissingName(Invalid, text="Missing name on Trigger"): ...
 
 
-class TriggerNameTooLong(Invalid):
-    default_message = "Trigger name must be 255 characters or less"
+class TriggerNameTooLong(Invalid, text="Trigger name must be 255 characters or less"): ...
 
 
-class TriggerInvalidName(Invalid):
-    default_message = "Invalid name for Trigger"
+class TriggerInvalidName(Invalid, text="Invalid name for Trigger"): ...
 
 
-class TriggerMissingAppID(Invalid):
-    default_message = "Missing App ID on Trigger"
+class TriggerMissingAppID(Invalid, text="Missing App ID on Trigger"): ...
 
 
-class TriggerMissingFnID(Invalid):
-    default_message = "Missing Fn ID on Trigger"
+class TriggerMissingFnID(Invalid, text="Missing Fn ID on Trigger"): ...
 
 
-class TriggerFnNotInApp(Invalid):
-    default_message = "Invalid Fn ID - not owned by specified app"
+class TriggerFnNotInApp(Invalid, text="Invalid Fn ID - not owned by specified app"): ...
 
 
-class TriggerTypeUnknown(Invalid):
-    default_message = "Trigger Type Not Supported"
+class TriggerTypeUnknown(Invalid, text="Trigger Type Not Supported"): ...
 
 
-class TriggerMissingSource(Invalid):
-    default_message = "Missing Trigger Source"
+class TriggerMissingSource(Invalid, text="Missing Trigger Source"): ...
 
 
-class TriggerMissingSourcePrefix(Invalid):
-    default_message = "Missing Trigger Source Prefix '/'"
+class TriggerMissingSourcePrefix(Invalid, text="Missing Trigger Source Prefix '/'"): ...
 
 
-class TriggerNotFound(NotFound):
-    default_message = "Trigger not found"
+class TriggerNotFound(NotFound, text="Trigger not found"): ...
 
 
-class TriggerExists(Conflict):
-    default_message = "Trigger already exists"
+class TriggerExists(Conflict, text="Trigger already exists"): ...
 
 
-class TriggerSourceExists(Conflict):
-    default_message = "Trigger with the same type and source exists on this app"
+class TriggerSourceExists(
+    Conflict, text="Trigger with the same type and source exists on this app"
+): ...
 
 
-class TriggerCreatedAtProvided(Invalid):
-    default_message = "Trigger Created At Provided for Create"
+class TriggerCreatedAtProvided(Invalid, text="Trigger Created At Provided for Create"): ...
 
 
-class TriggerUpdatedAtProvided(Invalid):
+class TriggerUpdatedAtProvided(Invalid, text="Trigger Updated At Provided for Create"):
     """Fn's text is that of an id, by mistake."""
-
-    default_message = "Trigger Updated At Provided for Create"
 
 
 # --- annotations ---
 
 
-class InvalidAnnotationKey(Invalid):
-    default_message = (
-        "Invalid annotation key, annotation keys must be non-empty ascii strings "
-        "excluding whitespace"
-    )
+class InvalidAnnotationKey(
+    Invalid,
+    text="Invalid annotation key, annotation keys must be non-empty ascii strings "
+    "excluding whitespace",
+): ...
 
 
-class InvalidAnnotationKeyLength(Invalid):
-    default_message = (
-        "Invalid annotation key length, annotation keys may not be larger than 128 bytes"
-    )
+class InvalidAnnotationKeyLength(
+    Invalid, text="Invalid annotation key length, annotation keys may not be larger than 128 bytes"
+): ...
 
 
-class InvalidAnnotationValue(Invalid):
-    default_message = (
-        "Invalid annotation value, annotation values may only be non-empty strings, numbers, "
-        "objects, or arrays"
-    )
+class InvalidAnnotationValue(
+    Invalid,
+    text="Invalid annotation value, annotation values may only be non-empty strings, numbers, "
+    "objects, or arrays",
+): ...
 
 
-class InvalidAnnotationValueLength(Invalid):
-    default_message = (
-        "Invalid annotation value length, annotation values may not be larger than 512 bytes "
-        "when serialized as JSON"
-    )
+class InvalidAnnotationValueLength(
+    Invalid,
+    text="Invalid annotation value length, annotation values may not be larger than 512 bytes "
+    "when serialized as JSON",
+): ...
 
 
-class TooManyAnnotationKeys(Invalid):
-    default_message = (
-        "Invalid annotation change, new key(s) exceed maximum permitted number of annotations "
-        "keys (100)"
-    )
+class TooManyAnnotationKeys(
+    Invalid,
+    text="Invalid annotation change, new key(s) exceed maximum permitted number of annotations "
+    "keys (100)",
+): ...
