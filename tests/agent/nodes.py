@@ -20,6 +20,7 @@ from hostler.bodies import BytesBody
 from hostler.call import CallOption, PendingCall
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimExit, SimRequest, SimResponse, open_sim_driver
+from hostler.metrics import AgentMetrics
 from hostler.models import Call
 from hostler.protocol import Headers
 
@@ -102,6 +103,7 @@ async def open_node(
     overrider: CallOverrider | None = None,
     keep_logs: bool = False,
     debug_logs: bool = False,
+    metrics: AgentMetrics | None = None,
     **config: Any,
 ) -> AsyncIterator[Node]:
     """An agent with ``memory`` MB; at its end everything must be gone."""
@@ -112,6 +114,7 @@ async def open_node(
         call_overrider=overrider,
         keep_logs=keep_logs,
         debug_logs=debug_logs,
+        metrics=metrics,
         total=Resources(memory * MIB, 4000),
     ) as agent:
         node = Node(agent, iofs)

@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 import trio
+from prometheus_client import CollectorRegistry
 
+from hostler.agent import Agent
 from hostler.bodies import BytesBody
 from hostler.call import PendingCall
 from hostler.drivers.sim import (
@@ -31,6 +33,7 @@ from hostler.errors import (
     ImageWithVolume,
     ServerBusy,
 )
+from hostler.metrics import AgentMetrics, ContainerLabels, ReadyOutcome
 from tests.conftest import Logs
 
 from .functions import sleeper
@@ -352,3 +355,27 @@ async def test_weakness_03_10_nothing_of_a_call_is_kept_when_it_is_over(
         gc.collect()
         assert kept() is None
         assert driver.statistics().containers == 2
+
+
+class _ClosesAgent(AgentMetrics):
+    """Closes the agent in the moment in which a container's socket is ready."""
+
+    agent: Agent
+
+    def observe_ready(
+        self, outcome: ReadyOutcome, labels: ContainerLabels, duration_ns: int
+    ) -> None:
+        super().observe_ready(outcome, labels, duration_ns)
+        self.agent.close_admission()
+
+
+async def test_a_container_that_leaves_as_it_becomes_ready_is_not_counted(tmp_path: Path) -> None:
+    metrics = _ClosesAgent(CollectorRegistry())
+    async with (
+        open_sim_driver({"echo": echo}) as driver,
+        open_node(driver, tmp_path, metrics=metrics) as node,
+    ):
+        metrics.agent = node.agent
+        with pytest.raises(ServerBusy):
+            await node.run()
+        await until(lambda: node.agent.statistics().at_rest)
