@@ -12,7 +12,7 @@ to it; docs/reference/api.md has an example.
 """
 
 from .._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middleware
-from .app import PREFIX, RequestMetrics, api_app
+from .app import PREFIX, api_app
 from .listeners import AppListener, FnListener, Listener, ListeningDatastore, TriggerListener
 from .request import ApiRequest
 from .routes import ApiOperation, Handler, Query, ResponseLink, Route
@@ -29,7 +29,6 @@ __all__ = [
     "Middleware",
     "Query",
     "Reply",
-    "RequestMetrics",
     "ResponseLink",
     "Route",
     "TriggerListener",

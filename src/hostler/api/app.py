@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Protocol
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any
 
-import attrs
 import msgspec
 from structlog.contextvars import bound_contextvars
 
@@ -32,6 +30,7 @@ from .._spans import PARENT, trace_of
 from ..config import NodeConfig
 from ..datastore import Datastore
 from ..errors import APIError, Blame, ClientCancelled, public_error
+from ..metrics import FrontMetrics
 from ..rules import Limits
 from ..rules.errors import DatastoreUnavailable, InvalidText
 from .handlers import Endpoints, routes
@@ -54,7 +53,7 @@ def api_app(
     middleware: Iterable[Middleware] = (),
     listeners: Iterable[Listener[Any, Any, Any]] = (),
     endpoints: Iterable[Route] = (),
-    metrics: RequestMetrics | None = None,
+    metrics: FrontMetrics | None = None,
 ) -> ASGIApp:
     """The API over ``store``: all that is below ``/v2``.
 
@@ -67,7 +66,7 @@ def api_app(
     ``request_body_read_timeout``, as far as they are below 6 MiB and 30 s.
 
     ``limits`` are those of ``store``; they are only told, in the description. ``metrics`` count
-    the requests that have a route; those of a node are its `hostler.front.FrontMetrics`.
+    the requests that have a route.
 
     A request that has arrived is carried out, also if its client goes away. A lifespan is
     answered, so that any ASGI 3 server on Trio can run this application by itself.
@@ -89,7 +88,7 @@ class _Api:
         router: Router,
         store: Datastore,
         limits: BodyLimits,
-        metrics: RequestMetrics | None,
+        metrics: FrontMetrics | None,
     ) -> None:
         self._router = router
         self._store = store
@@ -112,9 +111,30 @@ class _Api:
         found = self._router.find(scope)
         if isinstance(found, Reply):
             return found
-        with counted(self._metrics, found.route) as outcome:
-            outcome.reply = await self._carry_out(found, scope, receive)
-        return outcome.reply
+        if self._metrics is None:
+            return await self._carry_out(found, scope, receive)
+        return await self._count(self._metrics, found, scope, receive)
+
+    async def _count(
+        self, metrics: FrontMetrics, found: Match, scope: Scope, receive: Receive
+    ) -> Reply:
+        method, path = found.route.method, found.route.path
+        path = _PARAM.sub(r":\1", _REST.sub(r"/*\1", path))
+        started_ns, status = time.monotonic_ns(), ClientCancelled.default_code
+        metrics.begun(path, method)
+        try:
+            reply = await self._carry_out(found, scope, receive)
+        except Exception as error:
+            if not isinstance(error, BodyBroken):
+                status = public_error(error).code
+            raise
+        else:
+            status = reply.status
+            return reply
+        finally:
+            blame: Blame = "user" if status < 400 else "service"
+            duration_ns = time.monotonic_ns() - started_ns
+            metrics.answered(path, method, status, blame, "", duration_ns)
 
     async def _carry_out(self, found: Match, scope: Scope, receive: Receive) -> Reply:
         request = await self._request(found, scope, receive)
@@ -152,63 +172,6 @@ def _always(reply: Reply) -> Callable[[ApiRequest], Awaitable[Reply]]:
 _REST = re.compile(r"\{(\w+):path\}", re.ASCII)
 
 _PARAM = re.compile(r"\{(\w+)\}", re.ASCII)
-
-
-class RequestMetrics(Protocol):
-    """What the API tells of requests: a `hostler.front.FrontMetrics` is one."""
-
-    def begun(self, path: str, method: str) -> None:
-        """``path`` is that of the route, as Fn writes it (``/v2/apps/:app_id``)."""
-        ...
-
-    def answered(
-        self,
-        path: str,
-        method: str,
-        *,
-        status: int,
-        blame: Blame,
-        fdk_version: str,
-        duration_ns: int,
-    ) -> None:
-        """``fdk_version`` is "": no function was called."""
-        ...
-
-
-@attrs.define
-class Outcome:
-    """What became of a request; set by the one who answers it."""
-
-    reply: Reply | None = None
-
-
-@contextmanager
-def counted(metrics: RequestMetrics | None, route: Route) -> Iterator[Outcome]:
-    """Tell ``metrics``, if there are any, when the block begins and when it ends, and how."""
-    outcome, status = Outcome(), ClientCancelled.default_code
-    if metrics is None:
-        yield outcome
-        return
-    path = _PARAM.sub(r":\1", _REST.sub(r"/*\1", route.path))
-    started_ns = time.monotonic_ns()
-    metrics.begun(path, route.method)
-    try:
-        yield outcome
-        status = outcome.reply.status if outcome.reply is not None else status
-    except BodyBroken:
-        raise
-    except Exception as error:
-        status = public_error(error).code
-        raise
-    finally:
-        metrics.answered(
-            path,
-            route.method,
-            status=status,
-            blame="user" if status < 400 else "service",
-            fdk_version="",
-            duration_ns=time.monotonic_ns() - started_ns,
-        )
 
 
 _PARENT = PARENT.lower()

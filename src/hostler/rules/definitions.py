@@ -8,35 +8,7 @@ import attrs
 
 from ..datastore import AppPatch, FnPatch, TriggerPatch
 from ..models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, Fn, Trigger
-from .errors import (
-    AppIDProvided,
-    AppInvalidName,
-    AppInvalidShape,
-    AppMissingName,
-    AppNameImmutable,
-    AppNameTooLong,
-    FnIDProvided,
-    FnInvalidIdleTimeout,
-    FnInvalidMemory,
-    FnInvalidName,
-    FnInvalidTimeout,
-    FnMissingAppID,
-    FnMissingImage,
-    FnMissingName,
-    FnNameTooLong,
-    InvalidSyslogURL,
-    TriggerCreatedAtProvided,
-    TriggerIDProvided,
-    TriggerInvalidName,
-    TriggerMissingAppID,
-    TriggerMissingFnID,
-    TriggerMissingName,
-    TriggerMissingSource,
-    TriggerMissingSourcePrefix,
-    TriggerNameTooLong,
-    TriggerTypeUnknown,
-    TriggerUpdatedAtProvided,
-)
+from . import errors
 from .values import (
     MAX_SOURCE_BYTES,
     MAX_TEXT_BYTES,
@@ -63,7 +35,7 @@ def check_new_app(app: App) -> App:
     configuration, in this order.
     """
     if app.id:
-        raise AppIDProvided
+        raise errors.AppIDProvided
     new = attrs.evolve(
         app, config=dict(app.config), annotations=compact_annotations(app.annotations)
     )
@@ -77,7 +49,7 @@ def merge_app(app: App, patch: AppPatch) -> App:
     Raises `AppNameImmutable`, and what is wrong with the result.
     """
     if patch.name and patch.name != app.name:
-        raise AppNameImmutable
+        raise errors.AppNameImmutable
     merged = attrs.evolve(
         app,
         config=merge_config(app.config, patch.config),
@@ -90,15 +62,15 @@ def merge_app(app: App, patch: AppPatch) -> App:
 
 def _check_app(app: App) -> None:
     if not app.name:
-        raise AppMissingName
+        raise errors.AppMissingName
     if is_too_long_name(app.name):
-        raise AppNameTooLong
+        raise errors.AppNameTooLong
     if not is_word(app.name):
-        raise AppInvalidName
+        raise errors.AppInvalidName
     check_annotations(app.annotations)
     check_syslog_url(app.syslog_url)
     if app.shape not in SHAPES:
-        raise AppInvalidShape
+        raise errors.AppInvalidShape
     check_config(app.config)
 
 
@@ -113,12 +85,12 @@ def check_syslog_url(url: str) -> None:
         _ = parts.port  # raises for one that is no number
         target = parts.path if parts.scheme.startswith("unix") else parts.hostname
     except ValueError as error:
-        raise InvalidSyslogURL.of(url, str(error)) from error
+        raise errors.InvalidSyslogURL.of(url, str(error)) from error
     if parts.scheme not in SYSLOG_SCHEMES:
         known = ", ".join(SYSLOG_SCHEMES)
-        raise InvalidSyslogURL.of(url, f"invalid scheme, only [{known}] are supported")
+        raise errors.InvalidSyslogURL.of(url, f"invalid scheme, only [{known}] are supported")
     if not target:
-        raise InvalidSyslogURL.of(url, "it names no target")
+        raise errors.InvalidSyslogURL.of(url, "it names no target")
 
 
 def check_new_fn(fn: Fn, limits: Limits) -> Fn:
@@ -128,9 +100,9 @@ def check_new_fn(fn: Fn, limits: Limits) -> Fn:
     timeout, memory, annotations, configuration, in this order.
     """
     if fn.id:
-        raise FnIDProvided
+        raise errors.FnIDProvided
     if not fn.app_id:
-        raise FnMissingAppID
+        raise errors.FnMissingAppID
     new = attrs.evolve(
         with_defaults(fn),
         config=dict(fn.config),
@@ -170,20 +142,20 @@ def merge_fn(fn: Fn, patch: FnPatch, limits: Limits) -> Fn:
 
 def _check_fn(fn: Fn, limits: Limits) -> None:
     if not fn.name:
-        raise FnMissingName
+        raise errors.FnMissingName
     if is_too_long_name(fn.name):
-        raise FnNameTooLong
+        raise errors.FnNameTooLong
     if not is_path_segment(fn.name):
-        raise FnInvalidName
+        raise errors.FnInvalidName
     if not fn.image:
-        raise FnMissingImage
+        raise errors.FnMissingImage
     check_text("image", fn.image, MAX_TEXT_BYTES)
     if not 1 <= fn.timeout <= limits.timeout:
-        raise FnInvalidTimeout.over(limits.timeout)
+        raise errors.FnInvalidTimeout.over(limits.timeout)
     if not 1 <= fn.idle_timeout <= limits.idle_timeout:
-        raise FnInvalidIdleTimeout.over(limits.idle_timeout)
+        raise errors.FnInvalidIdleTimeout.over(limits.idle_timeout)
     if not 1 <= fn.memory <= limits.memory:
-        raise FnInvalidMemory.over(limits.memory)
+        raise errors.FnInvalidMemory.over(limits.memory)
     check_annotations(fn.annotations)
     check_config(fn.config)
 
@@ -198,11 +170,11 @@ def check_new_trigger(trigger: Trigger) -> Trigger:
     id, type, source, annotations, in this order.
     """
     if trigger.id:
-        raise TriggerIDProvided
+        raise errors.TriggerIDProvided
     if trigger.created_at is not None:
-        raise TriggerCreatedAtProvided
+        raise errors.TriggerCreatedAtProvided
     if trigger.updated_at is not None:
-        raise TriggerUpdatedAtProvided
+        raise errors.TriggerUpdatedAtProvided
     new = attrs.evolve(trigger, annotations=compact_annotations(trigger.annotations))
     check_trigger(new)
     return new
@@ -229,26 +201,26 @@ def merge_trigger(trigger: Trigger, patch: TriggerPatch) -> Trigger:
 def check_trigger(trigger: Trigger) -> None:
     """Raises what is wrong with the values of a whole trigger, whose annotations are compact."""
     if not trigger.app_id:
-        raise TriggerMissingAppID
+        raise errors.TriggerMissingAppID
     if not trigger.name:
-        raise TriggerMissingName
+        raise errors.TriggerMissingName
     if is_too_long_name(trigger.name):
-        raise TriggerNameTooLong
+        raise errors.TriggerNameTooLong
     if not is_word(trigger.name):
-        raise TriggerInvalidName
+        raise errors.TriggerInvalidName
     if not trigger.fn_id:
-        raise TriggerMissingFnID
+        raise errors.TriggerMissingFnID
     if trigger.type not in TRIGGER_TYPES:
-        raise TriggerTypeUnknown
+        raise errors.TriggerTypeUnknown
     _check_source(trigger.source)
     check_annotations(trigger.annotations)
 
 
 def _check_source(source: str) -> None:
     if not source:
-        raise TriggerMissingSource
+        raise errors.TriggerMissingSource
     if not source.startswith("/"):
-        raise TriggerMissingSourcePrefix
+        raise errors.TriggerMissingSourcePrefix
     check_text("source", source, MAX_SOURCE_BYTES)
 
 

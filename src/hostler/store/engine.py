@@ -175,8 +175,6 @@ CANT_CONNECT = 2002
 SQLITE_WAIT = 0.1
 """Seconds that SQLite waits for a lock by itself; nothing can interrupt it then."""
 
-_EXTRAS = {"postgresql": "postgresql", "mysql": "mysql"}
-
 
 def make_engine(database: Database, config: StoreConfig) -> Engine:
     """Connects to nothing yet. Makes the folder of an SQLite file.
@@ -201,7 +199,7 @@ def make_engine(database: Database, config: StoreConfig) -> Engine:
     except ImportError as error:
         raise ConfigError(
             f"FN_DB_URL: the driver of {database.kind} databases is missing ({error.name}): "
-            f"install hostler[{_EXTRAS.get(database.kind, '')}]"
+            f"install hostler[{database.kind}]"
         ) from error
     _LISTENERS[database.kind](engine, database, config)
     return engine

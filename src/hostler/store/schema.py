@@ -81,71 +81,65 @@ metadata = MetaData(
 
 _BIG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 
-_MYSQL: dict[str, Any] = {
-    "mysql_engine": "InnoDB",
-    "mysql_default_charset": "utf8mb4",
-    "mysql_collate": "utf8mb4_bin",
-    "mysql_row_format": "DYNAMIC",
-}
 
-
-def _values() -> list[Column[Any]]:
-    """What all three have. Dates are milliseconds since 1970 in UTC."""
-    return [
+def _table(name: str, columns: list[Column[Any]], *constraints: UniqueConstraint | Index) -> Table:
+    """With what all three have. Dates are milliseconds since 1970 in UTC."""
+    return Table(
+        name,
+        metadata,
+        Column("id", Key(ID_BYTES), primary_key=True),
+        Column("name", Key(NAME_BYTES), nullable=False),
+        *columns,
         Column("annotations", _BIG_TEXT, nullable=False),
         Column("created_at", BigInteger, nullable=False),
         Column("updated_at", BigInteger, nullable=False),
-    ]
+        *constraints,
+        mysql_engine="InnoDB",
+        mysql_default_charset="utf8mb4",
+        mysql_collate="utf8mb4_bin",
+        mysql_row_format="DYNAMIC",
+    )
 
 
 def _parent(name: str, of: str) -> Column[Any]:
     return Column(name, Key(ID_BYTES), ForeignKey(of, ondelete="CASCADE"), nullable=False)
 
 
-apps = Table(
+apps = _table(
     "apps",
-    metadata,
-    Column("id", Key(ID_BYTES), primary_key=True),
-    Column("name", Key(NAME_BYTES), nullable=False),
-    Column("config", _BIG_TEXT, nullable=False),
-    Column("syslog_url", Text, nullable=False),
-    Column("shape", String(32), nullable=False),
-    *_values(),
+    [
+        Column("config", _BIG_TEXT, nullable=False),
+        Column("syslog_url", Text, nullable=False),
+        Column("shape", String(32), nullable=False),
+    ],
     UniqueConstraint("name"),
-    **_MYSQL,
 )
 
-fns = Table(
+fns = _table(
     "fns",
-    metadata,
-    Column("id", Key(ID_BYTES), primary_key=True),
-    Column("name", Key(NAME_BYTES), nullable=False),
-    _parent("app_id", "apps.id"),
-    Column("image", Text, nullable=False),
-    Column("memory", Integer, nullable=False),
-    Column("timeout", Integer, nullable=False),
-    Column("idle_timeout", Integer, nullable=False),
-    Column("config", _BIG_TEXT, nullable=False),
-    Column("shape", String(32), nullable=False),
-    *_values(),
+    [
+        _parent("app_id", "apps.id"),
+        Column("image", Text, nullable=False),
+        Column("memory", Integer, nullable=False),
+        Column("timeout", Integer, nullable=False),
+        Column("idle_timeout", Integer, nullable=False),
+        Column("config", _BIG_TEXT, nullable=False),
+        Column("shape", String(32), nullable=False),
+    ],
     UniqueConstraint("app_id", "name"),
-    **_MYSQL,
 )
 
-triggers = Table(
+triggers = _table(
     "triggers",
-    metadata,
-    Column("id", Key(ID_BYTES), primary_key=True),
-    Column("name", Key(NAME_BYTES), nullable=False),
-    _parent("app_id", "apps.id"),
-    _parent("fn_id", "fns.id"),
-    Column("type", Key(32), nullable=False),
-    Column("source", Key(SOURCE_BYTES), nullable=False),
-    *_values(),
+    [
+        _parent("app_id", "apps.id"),
+        _parent("fn_id", "fns.id"),
+        Column("type", Key(32), nullable=False),
+        Column("source", Key(SOURCE_BYTES), nullable=False),
+    ],
     UniqueConstraint("fn_id", "name"),
     UniqueConstraint("app_id", "type", "source"),
     Index(None, "app_id", "name"),
-    **_MYSQL,
 )
 
 _texts = msgspec.json.Decoder(dict[str, str])

@@ -42,27 +42,10 @@ from ..rules import (
     check_new_trigger,
     decode_cursor,
     encode_cursor,
+    errors,
     merge_app,
     merge_fn,
     merge_trigger,
-)
-from ..rules.errors import (
-    AppExists,
-    AppIDMismatch,
-    AppMissingID,
-    AppNotFound,
-    FnExists,
-    FnIDMismatch,
-    FnMissingAppID,
-    FnMissingID,
-    FnNotFound,
-    TriggerExists,
-    TriggerFnNotInApp,
-    TriggerIDMismatch,
-    TriggerMissingAppID,
-    TriggerMissingID,
-    TriggerNotFound,
-    TriggerSourceExists,
 )
 from .schema import DECODERS, ENCODERS, apps, fns, now, triggers
 
@@ -197,7 +180,9 @@ class AppTable(ThingTable[App, AppPatch, AppFilter]):
     """Apps."""
 
     model, table = App, apps
-    missing, missing_id, other_id = AppNotFound, AppMissingID, AppIDMismatch
+    missing = errors.AppNotFound
+    missing_id = errors.AppMissingID
+    other_id = errors.AppIDMismatch
 
     def check(self, new: App) -> App:
         return check_new_app(new)
@@ -210,7 +195,7 @@ class AppTable(ThingTable[App, AppPatch, AppFilter]):
 
     def fit(self, connection: Connection, new: App) -> App:
         if connection.scalar(select(apps.c.id).where(apps.c.name == new.name)) is not None:
-            raise AppExists
+            raise errors.AppExists
         return new
 
 
@@ -218,7 +203,9 @@ class FnTable(ThingTable[Fn, FnPatch, FnFilter]):
     """Functions."""
 
     model, table = Fn, fns
-    missing, missing_id, other_id = FnNotFound, FnMissingID, FnIDMismatch
+    missing = errors.FnNotFound
+    missing_id = errors.FnMissingID
+    other_id = errors.FnIDMismatch
 
     def check(self, new: Fn) -> Fn:
         return check_new_fn(new, self.limits)
@@ -228,7 +215,7 @@ class FnTable(ThingTable[Fn, FnPatch, FnFilter]):
 
     def check_where(self, where: FnFilter) -> None:
         if not where.app_id:
-            raise FnMissingAppID
+            raise errors.FnMissingAppID
 
     def conditions(self, where: FnFilter) -> list[ColumnElement[bool]]:
         return self.named(where, app_id=where.app_id)
@@ -236,10 +223,10 @@ class FnTable(ThingTable[Fn, FnPatch, FnFilter]):
     def fit(self, connection: Connection, new: Fn) -> Fn:
         shape = connection.scalar(select(apps.c.shape).where(apps.c.id == new.app_id))
         if shape is None:
-            raise AppNotFound
+            raise errors.AppNotFound
         same = select(fns.c.id).where(fns.c.app_id == new.app_id, fns.c.name == new.name)
         if connection.scalar(same) is not None:
-            raise FnExists
+            raise errors.FnExists
         return attrs.evolve(new, shape=shape)
 
 
@@ -247,7 +234,11 @@ class TriggerTable(ThingTable[Trigger, TriggerPatch, TriggerFilter]):
     """Triggers."""
 
     model, table = Trigger, triggers
-    missing, missing_id, other_id = TriggerNotFound, TriggerMissingID, TriggerIDMismatch
+    missing, missing_id, other_id = (
+        errors.TriggerNotFound,
+        errors.TriggerMissingID,
+        errors.TriggerIDMismatch,
+    )
 
     def check(self, new: Trigger) -> Trigger:
         return check_new_trigger(new)
@@ -257,19 +248,19 @@ class TriggerTable(ThingTable[Trigger, TriggerPatch, TriggerFilter]):
 
     def check_where(self, where: TriggerFilter) -> None:
         if not where.app_id:
-            raise TriggerMissingAppID
+            raise errors.TriggerMissingAppID
 
     def conditions(self, where: TriggerFilter) -> list[ColumnElement[bool]]:
         return self.named(where, app_id=where.app_id, fn_id=where.fn_id)
 
     def fit(self, connection: Connection, new: Trigger) -> Trigger:
         if connection.scalar(select(apps.c.id).where(apps.c.id == new.app_id)) is None:
-            raise AppNotFound
+            raise errors.AppNotFound
         app_id = connection.scalar(select(fns.c.app_id).where(fns.c.id == new.fn_id))
         if app_id is None:
-            raise FnNotFound
+            raise errors.FnNotFound
         if app_id != new.app_id:
-            raise TriggerFnNotInApp
+            raise errors.TriggerFnNotInApp
         if _is_taken(
             connection,
             new,
@@ -277,10 +268,10 @@ class TriggerTable(ThingTable[Trigger, TriggerPatch, TriggerFilter]):
             triggers.c.type == new.type,
             triggers.c.source == new.source,
         ):
-            raise TriggerSourceExists
+            raise errors.TriggerSourceExists
         same_fn = triggers.c.fn_id == new.fn_id
         if _is_taken(connection, new, same_fn, triggers.c.name == new.name):
-            raise TriggerExists
+            raise errors.TriggerExists
         return new
 
     def fit_change(self, connection: Connection, changed: Trigger) -> Trigger:
@@ -295,7 +286,7 @@ def _is_taken(connection: Connection, trigger: Trigger, *conditions: ColumnEleme
 def find_app_id(connection: Connection, name: str) -> str:
     app_id: str | None = connection.scalar(select(apps.c.id).where(apps.c.name == name))
     if app_id is None:
-        raise AppNotFound
+        raise errors.AppNotFound
     return app_id
 
 
@@ -303,5 +294,5 @@ def load_app_and_fn(connection: Connection, fn_id: str) -> tuple[App, Fn]:
     query = select(apps, fns).join_from(fns, apps).where(fns.c.id == fn_id)
     row = connection.execute(query).mappings().first()
     if row is None:
-        raise FnNotFound
+        raise errors.FnNotFound
     return AppTable.of(row), FnTable.of(row)

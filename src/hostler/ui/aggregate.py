@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
+from itertools import chain
 from statistics import median
 from typing import TypeVar
 
@@ -20,8 +21,6 @@ _LISTED: tuple[Listed, ...] = ("stale", "partial", "complete", "none")
 _HEALTH = ("in use", "returning", "refuses", "ejected")
 
 T = TypeVar("T")
-K = TypeVar("K", bound=Hashable)
-R = TypeVar("R")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
@@ -63,15 +62,17 @@ def state_of(
 ) -> tuple[State, StateCursor]:
     """The state of the node whose processes told ``shares``, of which there is one at least, at
     time ``now`` (seconds since 1970); and the cursor of who has read it."""
-    seconds = _joined((share.seconds for share in shares), lambda second: second.at, Second.of)
-    recent = _joined((share.recent for share in shares), lambda row: row.id, _only)
-    functions = _joined((share.functions for share in shares), lambda row: row.id, _function) or []
-    runners = _joined((share.runners for share in shares), lambda row: row.address, _runner)
-    if seconds is not None:
-        seconds.sort(key=lambda second: second.at)
+    seconds = _all(share.seconds for share in shares)
+    joined = None if seconds is None else [Second.of(each) for each in _grouped(seconds, "at")]
+    recent = _all(share.recent for share in shares)
+    functions = _all(share.functions for share in shares) or ()
+    rows = [_function(each) for each in _grouped(functions, "id")]
+    rows.sort(key=lambda row: row.last or 0.0, reverse=True)
+    runners = _all(share.runners for share in shares)
+    if joined is not None:
+        joined.sort(key=lambda second: second.at)
     if recent is not None:
         recent.sort(key=lambda row: row.at)
-    functions.sort(key=lambda row: row.last or 0.0, reverse=True)
     state = State(
         node=shares[0].node,
         version=version("hostler"),
@@ -81,35 +82,31 @@ def state_of(
         calls=sum(share.calls for share in shares),
         failed=sum(share.failed for share in shares),
         load=_load([share.load for share in shares if share.load is not None]),
-        seconds=seconds,
+        seconds=joined,
         recent=None if recent is None else recent[-RECENT_CALLS:],
-        functions=functions[:MAX_ROWS],
-        functions_total=max(len(functions), *(share.functions_total for share in shares)),
+        functions=rows[:MAX_ROWS],
+        functions_total=max(len(rows), *(share.functions_total for share in shares)),
         listing=min((share.listing for share in shares), key=_LISTED.index),
-        runners=runners,
+        runners=None if runners is None else [*map(_runner, _grouped(runners, "address"))],
     )
     return state, StateCursor(
-        second=seconds[-1].at if seconds else cursor.second,
+        second=joined[-1].at if joined else cursor.second,
         seen={**cursor.seen, **{share.process: share.calls for share in shares}},
     )
 
 
-def _joined(
-    told: Iterable[Sequence[T] | None], key: Callable[[T], K], join: Callable[[Sequence[T]], R]
-) -> list[R] | None:
-    """Rows with the same ``key`` made one, in the order of their first; ``None`` if nobody has
-    such rows."""
-    groups: dict[K, list[T]] = {}
-    found = False
-    for rows in told:
-        found = found or rows is not None
-        for row in rows or ():
-            groups.setdefault(key(row), []).append(row)
-    return [join(group) for group in groups.values()] if found else None
+def _all(told: Iterable[Sequence[T] | None]) -> list[T] | None:
+    """The rows of all processes; ``None`` if none has such rows."""
+    known = [rows for rows in told if rows is not None]
+    return [*chain(*known)] if known else None
 
 
-def _only(rows: Sequence[T]) -> T:
-    return rows[0]
+def _grouped(rows: Iterable[T], key: str) -> Iterable[list[T]]:
+    """Those with the same ``key``, in the order of their first."""
+    groups: dict[object, list[T]] = {}
+    for row in rows:
+        groups.setdefault(getattr(row, key), []).append(row)
+    return groups.values()
 
 
 def _load(loads: Sequence[NodeLoad]) -> NodeLoad | None:
