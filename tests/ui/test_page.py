@@ -295,6 +295,30 @@ async def test_an_lb_and_a_runner(functions: Path, tmp_path: Path) -> None:
         assert browser.problems == []
 
 
+async def test_calls_that_no_runner_takes_are_shown_by_their_names(
+    functions: Path, tmp_path: Path
+) -> None:
+    async with (
+        open_node("lb", "--runners", "127.0.0.1:1", "--functions", str(functions),
+                  "--bind", "127.0.0.1:0") as node,
+        open_browser(tmp_path) as browser,
+    ):  # fmt: skip
+        await browser.open(f"{node.url}/ui/")
+        await browser.wait("document.getElementById('link')?.dataset.state === 'live'")
+        async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
+            headers = {"Fn-Request-Timeout": "100ms"}
+            for _ in range(2):
+                path = path_of(functions, "shop", "checkout")
+                assert (await client.post(path, headers=headers)).status_code == 503
+            assert (await client.post("/invoke/none", headers=headers)).status_code == 404
+        await browser.wait("document.querySelectorAll('details').length === 2")
+        shown = "[...document.querySelectorAll('details')].every((d) => {}.test(d.innerText))"
+        assert await browser.ask(shown.format("/refused/"))
+        assert await browser.ask(shown.format("/checkout/"))
+        rows = "[...document.querySelectorAll('#functions-rows tr')].map((r) => r.innerText)"
+        await browser.wait(f"{rows}.some((row) => /checkout[^]*2\\s+2\\b/.test(row))")
+
+
 async def test_a_page_without_its_node_waits_for_it(functions: Path, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     arguments = ("serve", "--driver", "process", "--functions", str(functions), "--bind", address)
