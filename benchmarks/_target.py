@@ -19,6 +19,7 @@ import attrs
 
 from hostler.functions import load_functions
 from tests.functions.build import docker_image, fnt_path
+from tests.support.ids import fn_by_name
 
 from ._usage import descendants
 
@@ -124,7 +125,7 @@ def _declare(
     fns = [{"image": image, **entry, "name": name} for name, entry in functions.items()]
     declared.write_text(json.dumps({"apps": [{"name": APP, "fns": fns}]}))
     table = load_functions(declared)
-    return str(declared), {name: f"/invoke/{table.by_name(APP, name).id}" for name in functions}
+    return str(declared), {name: f"/invoke/{fn_by_name(table, APP, name).id}" for name in functions}
 
 
 def _groups(lb: int, runners: list[int], driver: str) -> dict[str, list[int]]:

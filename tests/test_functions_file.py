@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from hostler.errors import ConfigError, FnNotFound
 from hostler.functions import FunctionTable, load_functions, parse_functions, stable_id
-from hostler.ids import parse_id
 from hostler.models import App, Fn, Trigger
 from hostler.rules.errors import AppNotFound, TriggerNotFound
+from tests.support.ids import fn_by_name, parse_id
 
 YAML = """
 apps:
@@ -56,7 +56,7 @@ def test_yaml_file(tmp_path: Path) -> None:
     path = tmp_path / "functions.yaml"
     path.write_text(YAML)
     table = load_functions(path)
-    fn = table.by_name("shop", "checkout")
+    fn = fn_by_name(table, "shop", "checkout")
     app, same = table.lookup(fn.id)
     assert same is fn
     assert (fn.memory, fn.timeout, fn.idle_timeout, fn.config) == (256, 60, 90, {"LOG": "debug"})
@@ -69,13 +69,13 @@ def test_yaml_file(tmp_path: Path) -> None:
 def test_toml_file_and_defaults(tmp_path: Path) -> None:
     path = tmp_path / "functions.toml"
     path.write_text(TOML)
-    fn = load_functions(path).by_name("shop", "checkout")
+    fn = fn_by_name(load_functions(path), "shop", "checkout")
     assert (fn.memory, fn.timeout, fn.idle_timeout) == (128, 30, 30)
 
 
 def test_ids_depend_on_the_names_only() -> None:
-    one = parse_functions(document()).by_name("shop", "f").id
-    assert one == parse_functions(document(image="other", memory=64)).by_name("shop", "f").id
+    one = fn_by_name(parse_functions(document()), "shop", "f").id
+    assert one == fn_by_name(parse_functions(document(image="other", memory=64)), "shop", "f").id
     assert one == "0BZ80RPCJVA8ZR7B7KFE5G4KTP"
 
 
@@ -89,8 +89,6 @@ def test_stable_ids_are_ids_and_differ(one: list[str], other: list[str]) -> None
 async def test_unknown_function() -> None:
     with pytest.raises(FnNotFound):
         await parse_functions(document()).find("nothing")
-    with pytest.raises(FnNotFound):
-        parse_functions(document()).by_name("shop", "nothing")
 
 
 @pytest.mark.parametrize(

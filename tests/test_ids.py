@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hostler import ids
-from hostler.ids import IdGenerator, IdParts, format_id, machine_id_of, parse_id
+from hostler.ids import IdGenerator, format_id, machine_id_of
+from tests.support.ids import MAX_ID, IdParts, parse_id
 
 parts = st.builds(
     IdParts,
@@ -19,15 +20,15 @@ parts = st.builds(
 
 
 def test_known_text() -> None:
-    assert format_id(IdParts(0, 0, 0)) == "0" * 26
-    assert format_id(IdParts(2**48 - 1, 2**48 - 1, 2**32 - 1)) == ids.MAX_ID
+    assert format_id(0, 0, 0) == "0" * 26
+    assert format_id(2**48 - 1, 2**48 - 1, 2**32 - 1) == MAX_ID
     # the ten characters of the time are those of the ULID specification's example
     assert parse_id("01ARZ3NDEKTSV4RRFFQ69G5FAV").time_ms == 1469922850259
 
 
 @given(parts)
 def test_what_is_written_is_read_back(given_parts: IdParts) -> None:
-    text = format_id(given_parts)
+    text = format_id(*given_parts)
     assert len(text) == 26
     assert parse_id(text) == given_parts
 
@@ -37,7 +38,7 @@ def test_texts_sort_as_their_parts(one: IdParts, other: IdParts) -> None:
     def order(item: IdParts) -> tuple[int, int, int]:
         return item.time_ms, item.machine_id, item.counter
 
-    assert (order(one) < order(other)) == (format_id(one) < format_id(other))
+    assert (order(one) < order(other)) == (format_id(*one) < format_id(*other))
 
 
 @pytest.mark.parametrize(
@@ -64,7 +65,7 @@ def test_other_texts_are_no_ids(text: str) -> None:
 )
 def test_parts_out_of_range(bad: IdParts) -> None:
     with pytest.raises(ValueError, match="out of range"):
-        format_id(bad)
+        format_id(*bad)
 
 
 def test_machine_id_of_an_address() -> None:

@@ -11,7 +11,6 @@ from hostler.abc import CallRequest
 from hostler.bodies import BytesBody
 from hostler.call import CallDraft, DiscardWriter, build_call
 from hostler.errors import APIError, HostlerError
-from hostler.ids import parse_id
 from hostler.models import App, Call, Fn
 from hostler.options import (
     from_http_fn_request,
@@ -23,6 +22,7 @@ from hostler.options import (
     with_trigger,
     with_writer,
 )
+from tests.support.ids import parse_id
 
 APP = App(
     id="app1",

@@ -49,7 +49,7 @@ from ._declarations import Section
 from .config import ApiConfig
 from .datastore import Datastore
 from .errors import ConfigError, FnNotFound
-from .ids import IdParts, format_id
+from .ids import format_id
 from .models import DEFAULT_IDLE_TIMEOUT, DEFAULT_MEMORY, DEFAULT_TIMEOUT, App, Fn, Trigger
 from .rules import MAX_IDLE_TIMEOUT, MAX_MEMORY, MAX_TIMEOUT
 from .rules.errors import AppNotFound, TriggerNotFound
@@ -130,13 +130,6 @@ class FunctionTable:
             raise FnNotFound()
         return self.apps[fn.app_id], fn
 
-    def by_name(self, app_name: str, fn_name: str) -> Fn:
-        """Raises `FnNotFound`."""
-        for fn in self.fns.values():
-            if fn.name == fn_name and self.apps[fn.app_id].name == app_name:
-                return fn
-        raise FnNotFound()
-
     async def find(self, fn_id: str) -> tuple[App, Fn]:
         """As `lookup`; never waits."""
         return self.lookup(fn_id)
@@ -178,13 +171,8 @@ def _by_source(
 def stable_id(*names: str) -> str:
     """A 26-character id that depends on nothing but ``names`` (128 bits of their SHA-256)."""
     digest = hashlib.sha256("\0".join(names).encode()).digest()
-    return format_id(
-        IdParts(
-            time_ms=int.from_bytes(digest[:6], "big"),
-            machine_id=int.from_bytes(digest[6:12], "big"),
-            counter=int.from_bytes(digest[12:16], "big"),
-        )
-    )
+    time_ms, machine_id, counter = digest[:6], digest[6:12], digest[12:16]
+    return format_id(*(int.from_bytes(part, "big") for part in (time_ms, machine_id, counter)))
 
 
 def load_functions(path: str | Path) -> FunctionTable:

@@ -29,55 +29,23 @@ import threading
 import time
 from collections.abc import Callable
 
-import attrs
-
-ID_LENGTH = 26
-MAX_ID = "7ZZZZZZZZZZZZZZZZZZZZZZZZZ"
-"""128 bits are not quite 26 characters: the first one is at most 7."""
-
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
-_VALUES = {char: value for value, char in enumerate(_ALPHABET)}
 _MACHINE_BITS = 48
 _COUNTER_BITS = 32
 _COUNTER_MASK = 2**_COUNTER_BITS - 1
 _TIME_MASK = 2**48 - 1
 
 
-@attrs.frozen
-class IdParts:
-    """What an id is made of."""
-
-    time_ms: int
-    """Unix milliseconds."""
-    machine_id: int
-    counter: int
-
-
-def format_id(parts: IdParts) -> str:
-    """Raises `ValueError` if a part does not fit its field."""
-    if not (0 <= parts.time_ms <= _TIME_MASK and 0 <= parts.machine_id < 2**_MACHINE_BITS):
-        raise ValueError(f"out of range: {parts}")
-    if not 0 <= parts.counter <= _COUNTER_MASK:
-        raise ValueError(f"out of range: {parts}")
-    return _encode(parts.time_ms, parts.machine_id, parts.counter)
-
-
-def parse_id(text: str) -> IdParts:
-    """Read an id back. Raises `ValueError` if it is not one (lower case is not)."""
-    number = 0
-    if len(text) != ID_LENGTH or text > MAX_ID:
-        raise ValueError(f"not an id of {ID_LENGTH} characters: {text!r}")
-    for char in text:
-        value = _VALUES.get(char)
-        if value is None:
-            raise ValueError(f"{char!r} can't be in an id: {text!r}")
-        number = number << 5 | value
-    return IdParts(
-        time_ms=number >> (_MACHINE_BITS + _COUNTER_BITS),
-        machine_id=number >> _COUNTER_BITS & (2**_MACHINE_BITS - 1),
-        counter=number & _COUNTER_MASK,
-    )
+def format_id(time_ms: int, machine_id: int, counter: int) -> str:
+    """The id of three numbers. Raises `ValueError` if one does not fit its field."""
+    if not (
+        0 <= time_ms <= _TIME_MASK
+        and 0 <= machine_id < 2**_MACHINE_BITS
+        and 0 <= counter <= _COUNTER_MASK
+    ):
+        raise ValueError(f"out of range: {time_ms}, {machine_id}, {counter}")
+    return _encode(time_ms, machine_id, counter)
 
 
 def machine_id_of(address: str, port: int) -> int:
@@ -102,7 +70,7 @@ class IdGenerator:
         self, machine_id: int, *, counter: int = 0, unix_ms: Callable[[], int] = _unix_ms
     ) -> None:
         """``counter`` is that of the first id. Raises `ValueError` if a part does not fit."""
-        format_id(IdParts(0, machine_id, counter))
+        format_id(0, machine_id, counter)
         self._machine_id = machine_id
         self._next = counter
         self._unix_ms = unix_ms
@@ -119,7 +87,7 @@ class IdGenerator:
 
     @machine_id.setter
     def machine_id(self, machine_id: int) -> None:
-        format_id(IdParts(0, machine_id, 0))
+        format_id(0, machine_id, 0)
         self._machine_id = machine_id
 
     def new(self) -> str:

@@ -168,15 +168,6 @@ def with_time_limit(seconds: float) -> CallOption:
     return apply
 
 
-def with_deadline(deadline: float) -> CallOption:
-    """The same as a time (`trio.current_time`); `math.inf` = none."""
-
-    def apply(draft: CallDraft) -> None:
-        draft.deadline = deadline
-
-    return apply
-
-
 def without_network() -> CallOption:
     """Launch a container for this call without a network. It is no part of the slot key that a
     runner computes, so give the call a key of its own (`with_slot_hash_id`)."""

@@ -15,6 +15,7 @@ import trio
 
 from hostler.functions import load_functions
 from tests.functions.build import fnt_path
+from tests.support.ids import fn_by_name
 
 from ._process import NodeProcess, open_node
 
@@ -126,7 +127,7 @@ async def check_bodies(node: NodeProcess, post: bytes) -> None:
 async def test_a_request_id_is_in_the_logs_of_both_ends(tmp_path: Path) -> None:
     functions = tmp_path / "functions.yaml"
     functions.write_text(f"apps: [{{name: a, fns: [{{name: f, image: '{fnt_path()}'}}]}}]")
-    fn_id = load_functions(functions).by_name("a", "f").id
+    fn_id = fn_by_name(load_functions(functions), "a", "f").id
     local, debug = ("--bind", "127.0.0.1:0"), ("--log-level", "debug")
     rid = {"FN_RID_HEADER": "x-request"}
     async with (

@@ -14,6 +14,7 @@ from hostler.functions import load_functions
 from hostler.runner import open_pure_runner
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
 from tests.front._agent import ScriptedAgent
+from tests.support.ids import fn_by_name
 
 LONG_GRACE = ("--grace", str(2 * END_SECONDS))
 """Of a node that ends for another reason, or not in time."""
@@ -40,7 +41,7 @@ async def open_cluster(
 ) -> AsyncIterator[tuple[NodeProcess, PlayedAgent, str]]:
     """An LB process with one runner; also the path of the function."""
     agent = agent or PlayedAgent()
-    path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+    path = f"/invoke/{fn_by_name(load_functions(functions), 'app', 'echo').id}"
     async with (
         open_pure_runner(agent, "127.0.0.1:0", grace=0.1) as runner,
         open_node(

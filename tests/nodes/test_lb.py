@@ -18,6 +18,7 @@ from hostler.pool import PLACERS
 from hostler.runner import open_pure_runner
 from tests.front._agent import echo
 from tests.pool.dns_server import open_dns_server
+from tests.support.ids import fn_by_name
 from tests.wire.certificates import Files
 
 from ..cli._process import END_SECONDS, ends, ends_at_once, open_node
@@ -202,7 +203,7 @@ async def test_waiting_calls_are_refused_in_a_drain(functions: Path) -> None:
         "debug",
         *LONG_GRACE,
     ) as node:
-        path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+        path = f"/invoke/{fn_by_name(load_functions(functions), 'app', 'echo').id}"
         statuses: list[int] = []
 
         async def call() -> None:
@@ -229,7 +230,7 @@ async def test_runners_by_name(functions: Path) -> None:
             *("--bind", "127.0.0.1:0"),
             env={"FN_DNS_SERVER": dns.address},
         ) as node:
-            path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+            path = f"/invoke/{fn_by_name(load_functions(functions), 'app', 'echo').id}"
             async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                 assert (await client.post(path, content=b"x")).content == b"x"
                 assert "fn_lb_pool_runners 1.0" in (await client.get("/metrics")).text
@@ -251,7 +252,7 @@ async def test_certificates_that_change(functions: Path, tmp_path: Path) -> None
             *("--bind", "127.0.0.1:0", "--tls-name", "runner.test"),
             *("--tls-ca", pki.ca, "--tls-cert", pki.cert, "--tls-key", pki.key),
         ) as node:
-            path = f"/invoke/{load_functions(functions).by_name('app', 'echo').id}"
+            path = f"/invoke/{fn_by_name(load_functions(functions), 'app', 'echo').id}"
             async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
                 assert (await client.post(path, content=b"1")).status_code == 200
                 runner_files.write(old, new, cert=old.issue_cert("runner.test"))

@@ -8,9 +8,10 @@ import httpx
 import pytest
 
 from hostler import ids
-from hostler.ids import IdGenerator, machine_id_of, new_id, parse_id
+from hostler.ids import IdGenerator, machine_id_of, new_id
 from hostler.nodes import settings
 from hostler.nodes.settings import own_address, take_machine_id
+from tests.support.ids import parse_id
 
 from ..cli._process import open_node
 

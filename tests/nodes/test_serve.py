@@ -16,6 +16,7 @@ import trustme
 
 from hostler.functions import load_functions
 from tests.functions.build import fnt_path
+from tests.support.ids import fn_by_name
 
 from ..cli._process import END_SECONDS, ends, open_node, run
 
@@ -32,7 +33,7 @@ def functions(tmp_path: Path) -> Path:
 
 
 def path_of(functions: Path, name: str = "fnt") -> str:
-    return f"/invoke/{load_functions(functions).by_name('app', name).id}"
+    return f"/invoke/{fn_by_name(load_functions(functions), 'app', name).id}"
 
 
 def lives(pid: int) -> bool:

@@ -4,7 +4,6 @@ import msgspec
 import pytest
 
 from hostler.datastore import AppFilter, AppPatch, FnFilter, TriggerFilter
-from hostler.ids import parse_id
 from hostler.rules.errors import (
     AppExists,
     AppIDMismatch,
@@ -17,6 +16,7 @@ from hostler.rules.errors import (
     TriggerNotFound,
 )
 from hostler.store import SqlDatastore
+from tests.support.ids import parse_id
 
 from .things import a_fn, a_trigger, an_app, raw
 

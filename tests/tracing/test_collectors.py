@@ -21,6 +21,7 @@ from hostler.tracing.export import QUEUE_SPANS
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
 from tests.conftest import Logs
 from tests.functions.build import fnt_path
+from tests.support.ids import fn_by_name
 
 from .collector import Seen, open_collector, read_otlp, read_zipkin
 from .recorder import TRACE
@@ -53,7 +54,7 @@ async def test_a_call_is_one_trace_from_the_client_to_the_function(
 ) -> None:
     functions = tmp_path / "functions.yaml"
     functions.write_text(f"apps:\n- name: app\n  fns:\n  - {{name: fnt, image: '{fnt_path()}'}}\n")
-    fn_id = load_functions(functions).by_name("app", "fnt").id
+    fn_id = fn_by_name(load_functions(functions), "app", "fnt").id
     local = ("--bind", "127.0.0.1:0")
     async with open_collector(read) as collector:
         env = {variable: collector.url}

@@ -17,6 +17,7 @@ import trio
 from hostler.functions import load_functions
 from tests.cli._process import END_SECONDS, NodeProcess, open_node
 from tests.functions.build import fnt_path
+from tests.support.ids import fn_by_name
 from tests.support.ports import free_port
 
 from ._browser import Browser, contrast, open_browser
@@ -43,7 +44,7 @@ def functions(tmp_path: Path) -> Path:
 
 
 def path_of(functions: Path, app: str, name: str) -> str:
-    return f"/invoke/{load_functions(functions).by_name(app, name).id}"
+    return f"/invoke/{fn_by_name(load_functions(functions), app, name).id}"
 
 
 def screenshots(tmp_path: Path) -> Path:

@@ -16,6 +16,7 @@ import trio
 from hostler.cli.client.status import calls_per_second
 from hostler.functions import load_functions
 from tests.functions.build import fnt_path
+from tests.support.ids import fn_by_name
 
 from .._process import END_SECONDS, SCRIPT, NodeProcess, clean_env, open_node, run
 
@@ -132,7 +133,7 @@ async def test_a_runner_shows_the_lines_and_its_balancer_the_runner(tmp_path: Pa
     functions.write_text(
         f"apps: [{{name: shop, fns: [{{name: pay, image: '{fnt_path()}', memory: 32}}]}}]\n"
     )
-    fn_id = load_functions(functions).by_name("shop", "pay").id
+    fn_id = fn_by_name(load_functions(functions), "shop", "pay").id
     runner = ("runner", "--driver", "process", "--bind", "127.0.0.1:0")
     async with open_node(*runner, "--http-bind", "127.0.0.1:0", env=KEPT) as behind:
         grpc = behind.ready["grpc"]

@@ -20,6 +20,7 @@ from hostler.drivers.docker import open_docker_driver
 from hostler.drivers.docker.instance import is_living, living, neighbourhood
 from hostler.functions import load_functions
 from tests.cli._process import NodeProcess, open_node
+from tests.support.ids import fn_by_name
 
 from ...conftest import Logs
 from .conftest import WAIT, containers
@@ -50,7 +51,7 @@ class Machine:
 
     async def call(self, node: NodeProcess) -> None:
         """Run a function, whose container stays."""
-        path = f"/invoke/{load_functions(self.functions).by_name('app', 'fnt').id}"
+        path = f"/invoke/{fn_by_name(load_functions(self.functions), 'app', 'fnt').id}"
         async with httpx.AsyncClient(base_url=node.url, timeout=WAIT) as client:
             answer = await client.post(path, content=b"hello")
         assert (answer.status_code, answer.content) == (200, b"hello"), node.log.decode()

@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from hostler.functions import load_functions
 from hostler.nodes.workers import PeerWorkers, Place, open_colleagues
 from tests.cli._process import END_SECONDS, NodeProcess
+from tests.support.ids import fn_by_name
 
 WORKERS = 2
 LOCAL = ("--bind", "127.0.0.1:0")
@@ -45,7 +46,7 @@ class Fleet:
         self._table = load_functions(functions)
 
     async def call(self, do: str = "", name: str = "f") -> httpx.Response:
-        url = f"{self.lb.url}/invoke/{self._table.by_name('a', name).id}"
+        url = f"{self.lb.url}/invoke/{fn_by_name(self._table, 'a', name).id}"
         async with httpx.AsyncClient(timeout=60) as client:
             return await client.post(url, content=b"x", headers={"Fnt-Do": do} if do else {})
 
