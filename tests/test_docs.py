@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import re
 from pathlib import Path
 
@@ -106,6 +107,32 @@ def test_files_of_the_repository_that_are_named_exist(page: Path) -> None:
 def test_tests_that_are_named_exist(page: Path) -> None:
     for name in re.findall(r"`(test_\w+)`", page.read_text()):
         assert name in _test_sources(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_names_of_the_package_that_are_named_exist(page: Path) -> None:
+    # The changelog tells of names that went.
+    if page.name != "CHANGELOG.md":
+        for name in re.findall(r"`(hostler(?:\.\w+)+)", page.read_text()):
+            assert _exists(name), f"{page.name} names {name}"
+
+
+def _exists(name: str) -> bool:
+    """Whether ``name`` is a module, or an attribute or a field of something in a module."""
+    parts = name.split(".")
+    for length in range(len(parts), 0, -1):
+        try:
+            thing: object = importlib.import_module(".".join(parts[:length]))
+        except ImportError:
+            continue
+        for part in parts[length:]:
+            if part in getattr(thing, "__annotations__", {}):
+                return True
+            if not hasattr(thing, part):
+                return False
+            thing = getattr(thing, part)
+        return True
+    return False
 
 
 @functools.cache
