@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
+import inspect
+import re
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
+from h2 import connection, frame_buffer, stream, windows
 from h2.config import H2Configuration
 from h2.connection import H2Connection
 from h2.errors import ErrorCodes
@@ -16,8 +21,12 @@ from h2.settings import SettingCodes
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import hostler
+from hostler.wire import http2
 from hostler.wire.buffers import Buffer
 from hostler.wire.http2 import ServerH2, WireH2
+
+from ..shape import House
 
 STREAMS = 1, 3
 REQUEST = [(":method", "POST"), (":path", "/"), (":scheme", "http"), (":authority", "x")]
@@ -374,3 +383,53 @@ def test_a_server_reads_frame_by_frame_what_h2_reads(
     assert _comparable(found) == _comparable(expected)
     assert _state(mine)[:4] == _state(theirs)[:4]
     assert b"".join(mine.output()) == theirs.data_to_send()
+
+
+READ_IN = "5709233227812df3b17201618abbb8ace945dbe4f880d28aef08db92c4714f11"
+"""Digest of what `hostler.wire.http2` stands in for, in the version of its docstring."""
+
+
+def test_h2_is_the_one_that_was_read() -> None:
+    of_connection, of_stream = connection.H2Connection, stream.H2Stream
+    code = "".join(
+        inspect.getsource(one)
+        for one in (
+            of_connection.acknowledge_received_data,
+            of_connection.data_to_send,
+            of_connection.receive_data,
+            of_connection.reset_stream,
+            of_connection.send_data,
+            of_connection._begin_new_stream,
+            of_connection._get_stream_by_id,
+            of_connection._open_streams,
+            of_connection._prepare_for_sending,
+            of_connection._receive_data_frame,
+            of_connection._receive_frame,
+            of_connection._receive_goaway_frame,
+            of_connection._receive_headers_frame,
+            of_connection._receive_rst_stream_frame,
+            of_connection._terminate_connection,
+            connection._decode_headers,
+            of_stream.receive_data,
+            of_stream.receive_headers,
+            of_stream.send_data,
+            of_stream._initialize_content_length,
+            of_stream._track_content_length,
+            stream.H2StreamStateMachine,
+            frame_buffer.FrameBuffer,
+            windows.WindowManager,
+        )
+    )
+    digest = hashlib.sha256(re.sub(r"\s", "", code).encode()).hexdigest()
+
+    assert digest == READ_IN, "h2's code has changed: see the docstring of hostler.wire.http2"
+
+
+def test_the_private_names_of_h2_are_listed() -> None:
+    assert http2.__doc__
+    listed = set(re.findall(r"``(_\w+)``", http2.__doc__))
+    home = House(Path(hostler.__file__).parent).foreign_private_uses()["grpclib"]
+
+    assert {module: names - {"_data"} for module, names in home.items()} == {
+        "hostler.wire.http2": listed - {"_data"}
+    }

@@ -1,5 +1,5 @@
-"""grpclib's connection, protocol and stream as both ends need them (its private names are used here
-only).
+"""grpclib's connection, protocol and stream as both ends need them: its public classes, and no
+private name of them.
 
 What is different from grpclib's own:
 
@@ -315,7 +315,7 @@ class WireStream(grpclib_protocol.Stream):
 
     def _peer_finished(self) -> bool:
         # Only a server's end is the end of the exchange; a client may half-close and listen.
-        return self.ended and bool(self._h2_connection.config.client_side)
+        return self.ended and self.connection.client_side
 
     def room(self) -> int:
         """Bytes that would be sent at once of what is put now; not negative."""
@@ -364,7 +364,7 @@ class WireStream(grpclib_protocol.Stream):
         No-op on a closed stream."""
         if not self.closable or self.end_sent:
             return
-        self._h2_connection.send_headers(self.known_id, headers, end_stream=end)
+        self.connection.h2.send_headers(self.known_id, headers, end_stream=end)
         self.end_sent = end
 
     def start_response(self, headers: HeaderList) -> None:
@@ -397,7 +397,7 @@ class WireStream(grpclib_protocol.Stream):
             return
         self._put_headers(trailers if self._response_started else headers + trailers, end=True)
         if self.closable:
-            self._h2_connection.reset_stream(self.known_id, error_code=ErrorCodes.NO_ERROR)
+            self.connection.h2.reset_stream(self.known_id, error_code=ErrorCodes.NO_ERROR)
         self.connection.flush()
 
     @property
@@ -412,7 +412,7 @@ class WireStream(grpclib_protocol.Stream):
     def end_now(self) -> None:
         """Half-close. The caller has seen all data sent."""
         if self.closable and not self.end_sent:
-            self._h2_connection.end_stream(self.known_id)
+            self.connection.h2.end_stream(self.known_id)
             self.connection.flush()
             self.end_sent = True
 
@@ -420,7 +420,7 @@ class WireStream(grpclib_protocol.Stream):
         """Reset the stream, if it is not closed already."""
         self._unsent.clear()
         if self.closable:
-            self._h2_connection.reset_stream(self.known_id, error_code=error_code)
+            self.connection.h2.reset_stream(self.known_id, error_code=error_code)
             self.connection.flush()
 
     @property
@@ -514,8 +514,8 @@ class WireConnection(grpclib_protocol.Connection):
         """Nothing that has come is looked at any more."""
         self.shared_streams = 0
         """Of a server: ``EngageMany`` streams that are open."""
-        self._client_side = bool(h2.config.client_side)
-        burst = CLIENT_RESET_BURST if self._client_side else RESET_BURST
+        self.client_side = bool(h2.config.client_side)
+        burst = CLIENT_RESET_BURST if self.client_side else RESET_BURST
         self.resets = FloodBudget(
             "streams that were reset before they were answered", burst=burst, rate=RESET_RATE
         )
