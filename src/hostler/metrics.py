@@ -1,27 +1,23 @@
 """Prometheus metrics of nodes: counters and histograms without locks, under Fn's names.
 
-`LBMetrics` is an object that is handed to the placer and to the LB agent. Making one registers
-it. Both parts share `default_metrics` if they are given none, so that a stock node has them.
+`LBMetrics` is handed to the placer and to the LB agent, `AgentMetrics` to the agent and to the pure
+runner. Making one registers it. Parts that are given none share those of the process
+(`default_metrics`, `default_agent_metrics`), so that a stock node has them.
 
 Counters carry Fn's names to the letter (``fn_calls``), without the ``_total`` that
 prometheus_client adds to counters of its own: dashboards made for Fn keep working. They are
-exposed as untyped for that reason. All changes happen in the event loop's thread; a scrape from
-another thread reads whole integers.
+exposed as untyped for that reason. Fn calls the time that a container spends in a state
+``container_<state>_duration_seconds`` and measures it in milliseconds; the same values have the
+name ``..._duration_milliseconds`` too.
 
-A histogram for one event loop: prometheus_client's own takes locks and several microseconds for
-each observation, and a call on a hot container makes some of them.
-
-The metrics of a runner's agent, under Fn's names, for Prometheus.
-
-`AgentMetrics` is an object that is handed to the agent and to the pure runner. Making one
-registers it. Both use `default_agent_metrics` if they are given none, so that a stock node has
-them. Fn calls the time that a container spends in a state ``container_<state>_duration_seconds``
-and measures it in milliseconds: that stays as it is, for dashboards made for Fn, and the same
-values have the name ``..._duration_milliseconds`` too.
+All changes happen in the event loop's thread; a scrape from another thread reads whole integers.
+prometheus_client's own histogram takes locks and several microseconds for each observation, and a
+call on a hot container makes some of them.
 """
 
 from __future__ import annotations
 
+import copy
 import functools
 from bisect import bisect_left
 from collections import Counter
@@ -72,17 +68,23 @@ class CallCounter:
         return metric
 
 
+def _counter(name: str, text: str) -> CallCounter:
+    return CallCounter(f"fn_{name}", text, "unknown")
+
+
+def _gauge(name: str, text: str) -> CallCounter:
+    return CallCounter(f"fn_{name}", text, "gauge")
+
+
 class _Counts(Collector):
-    """Exposes `CallCounter` objects."""
+    """Exposes the counters that its class declares. Each object has its own."""
 
     def __init__(self) -> None:
         self._counts: list[CallCounter] = []
-
-    def _counter(self, name: str, text: str) -> CallCounter:
-        return self._add(CallCounter(f"fn_{name}", text, "unknown"))
-
-    def _gauge(self, name: str, text: str) -> CallCounter:
-        return self._add(CallCounter(f"fn_{name}", text, "gauge"))
+        for kind in reversed(type(self).__mro__):
+            for name, declared in vars(kind).items():
+                if isinstance(declared, CallCounter):
+                    setattr(self, name, self._add(copy.copy(declared)))
 
     def _add(self, count: CallCounter) -> CallCounter:
         self._counts.append(count)
@@ -114,6 +116,15 @@ class LogMetrics(Collector):
         yield metric
 
 
+_ENDINGS: Mapping[CallStatus, str] = {
+    "completed": "Calls that succeeded",
+    "timeouts": "Calls whose time was over",
+    "server_busy": "Calls refused for lack of capacity",
+    "canceled": "Calls whose client went away",
+    "errors": "Calls that failed in any other way",
+}
+
+
 class CallCounts(_Counts):
     """What both kinds of agent count of their calls, under the same names. Those of one process
     share one such object, as in Fn, so an LB and an agent that are embedded together add up.
@@ -121,20 +132,17 @@ class CallCounts(_Counts):
     Raises `ValueError` if ``registry`` has such metrics already.
     """
 
+    calls = _counter("calls", "Calls submitted")
+    queued = _gauge(
+        "queued", "Calls that wait for a container, or on an LB that are read and validated"
+    )
+    running = _gauge("running", "Calls being run, or on an LB placed or run")
+
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         super().__init__()
-        self.calls = self._counter("calls", "Calls submitted")
-        self.ended: dict[CallStatus, CallCounter] = {
-            "completed": self._counter("completed", "Calls that succeeded"),
-            "timeouts": self._counter("timeouts", "Calls whose time was over"),
-            "server_busy": self._counter("server_busy", "Calls refused for lack of capacity"),
-            "canceled": self._counter("canceled", "Calls whose client went away"),
-            "errors": self._counter("errors", "Calls that failed in any other way"),
+        self.ended = {
+            status: self._add(_counter(status, text)) for status, text in _ENDINGS.items()
         }
-        self.queued = self._gauge(
-            "queued", "Calls that wait for a container, or on an LB that are read and validated"
-        )
-        self.running = self._gauge("running", "Calls being run, or on an LB placed or run")
         registry.register(self)
 
 
@@ -146,6 +154,48 @@ class LBMetrics(_Counts):
     metrics already.
     """
 
+    placer_pool_error = _counter(
+        "lb_placer_rp_error_count", "Placements that ended with a runner pool error"
+    )
+    placer_pool_empty = _counter("lb_placer_rp_empty_count", "Sweeps over an empty list of runners")
+    placer_client_cancelled = _counter(
+        "lb_placer_client_cancelled_count", "Placements that ended with the client gone"
+    )
+    placer_client_timeout = _counter(
+        "lb_placer_client_timeout_count", "Placements whose request deadline passed"
+    )
+    placer_timeout = _counter(
+        "lb_placer_timeout_count", "Placements given up after the placer's time"
+    )
+    placer_turned_away = _counter(
+        "lb_placer_turned_away_count", "Calls refused at once instead of waiting too long"
+    )
+    placer_placed_error = _counter("lb_placer_placed_error_count", "Placed calls that failed")
+    placer_placed_abort = _counter(
+        "lb_placer_placed_abort_count", "Placed calls whose client left or whose time was over"
+    )
+    placer_placed_ok = _counter("lb_placer_placed_ok_count", "Placed calls that succeeded")
+    placer_retry_busy = _counter(
+        "lb_placer_retry_busy_count", "Attempts that a runner refused for lack of capacity"
+    )
+    placer_retry_error = _counter(
+        "lb_placer_retry_error_count", "Attempts that failed to reach a runner"
+    )
+    reservations = _counter(
+        "lb_placer_reservation_count", "Slots that runners were asked to hold for a call"
+    )
+    reservations_committed = _counter(
+        "lb_placer_reservation_committed_count", "Held slots to which a call was committed"
+    )
+    reservations_abandoned = _counter(
+        "lb_placer_reservation_abandoned_count",
+        "Reservations given up by this LB: lost races, clients gone, runners too slow",
+    )
+    hedges = _counter("lb_placer_hedge_count", "Second runners asked because the first took long")
+    hedges_won = _counter(
+        "lb_placer_hedge_won_count", "Calls that were committed to the second runner"
+    )
+
     def __init__(
         self, registry: CollectorRegistry = REGISTRY, *, calls: CallCounts | None = None
     ) -> None:
@@ -153,55 +203,6 @@ class LBMetrics(_Counts):
         counts = CallCounts(registry) if calls is None else calls
         self.calls, self.ended = counts.calls, counts.ended
         self.queued, self.running = counts.queued, counts.running
-        self.placer_pool_error = self._counter(
-            "lb_placer_rp_error_count", "Placements that ended with a runner pool error"
-        )
-        self.placer_pool_empty = self._counter(
-            "lb_placer_rp_empty_count", "Sweeps over an empty list of runners"
-        )
-        self.placer_client_cancelled = self._counter(
-            "lb_placer_client_cancelled_count", "Placements that ended with the client gone"
-        )
-        self.placer_client_timeout = self._counter(
-            "lb_placer_client_timeout_count", "Placements whose request deadline passed"
-        )
-        self.placer_timeout = self._counter(
-            "lb_placer_timeout_count", "Placements given up after the placer's time"
-        )
-        self.placer_turned_away = self._counter(
-            "lb_placer_turned_away_count", "Calls refused at once instead of waiting too long"
-        )
-        self.placer_placed_error = self._counter(
-            "lb_placer_placed_error_count", "Placed calls that failed"
-        )
-        self.placer_placed_abort = self._counter(
-            "lb_placer_placed_abort_count", "Placed calls whose client left or whose time was over"
-        )
-        self.placer_placed_ok = self._counter(
-            "lb_placer_placed_ok_count", "Placed calls that succeeded"
-        )
-        self.placer_retry_busy = self._counter(
-            "lb_placer_retry_busy_count", "Attempts that a runner refused for lack of capacity"
-        )
-        self.placer_retry_error = self._counter(
-            "lb_placer_retry_error_count", "Attempts that failed to reach a runner"
-        )
-        self.reservations = self._counter(
-            "lb_placer_reservation_count", "Slots that runners were asked to hold for a call"
-        )
-        self.reservations_committed = self._counter(
-            "lb_placer_reservation_committed_count", "Held slots to which a call was committed"
-        )
-        self.reservations_abandoned = self._counter(
-            "lb_placer_reservation_abandoned_count",
-            "Reservations given up by this LB: lost races, clients gone, runners too slow",
-        )
-        self.hedges = self._counter(
-            "lb_placer_hedge_count", "Second runners asked because the first took long"
-        )
-        self.hedges_won = self._counter(
-            "lb_placer_hedge_won_count", "Calls that were committed to the second runner"
-        )
         self._histograms: list[tuple[Histogram, str, str]] = []
         self._attempts = self._histogram(
             "lb_placer_attempt_count", "Attempts to run a call, per placement", bounds=ATTEMPTS
@@ -356,52 +357,45 @@ class LoadGauges:
     launches_waiting: int
 
 
-class AgentMetrics(Collector):
+class AgentMetrics(_Counts):
     """What an agent counts. Durations are taken in nanoseconds and exposed in milliseconds.
 
     ``calls`` are made for ``registry`` by default. Raises `ValueError` if ``registry`` has such
     metrics already.
     """
 
+    launches = _counter("container_launches", "Containers launched")
+    launch_failures = _counter("container_launch_failures", "Containers that did not become ready")
+    cold_starts = _counter(
+        "container_cold_starts", "Calls that found no container and had one launched"
+    )
+    starts_ahead = _counter(
+        "container_starts_ahead", "Containers launched ahead of a call that is foretold"
+    )
+    starts_ahead_used = _counter(
+        "container_starts_ahead_used", "Of those: containers that a call found ready"
+    )
+    freezes = _counter("container_freezes", "Idle containers paused")
+    thaws = _counter("container_thaws", "Paused containers resumed for a call")
+    log_lines = _counter("log_lines", "Lines of functions taken for log streams")
+    log_lines_dropped = _counter(
+        "log_lines_dropped", "Lines dropped because no log stream took them in time"
+    )
+    reservations = _counter("reservation_count", "Slots that were held for a load balancer's call")
+    reservations_committed = _counter(
+        "reservation_committed_count", "Held slots whose call was run"
+    )
+    reservations_abandoned = _counter(
+        "reservation_abandoned_count", "Held slots that were given back unused"
+    )
+
     def __init__(
         self, registry: CollectorRegistry = REGISTRY, *, calls: CallCounts | None = None
     ) -> None:
+        super().__init__()
         counts = CallCounts(registry) if calls is None else calls
         self.calls, self.ended = counts.calls, counts.ended
         self.queued, self.running = counts.queued, counts.running
-        self.launches = _counter("container_launches", "Containers launched")
-        self.launch_failures = _counter(
-            "container_launch_failures", "Containers that did not become ready"
-        )
-        self.cold_starts = _counter(
-            "container_cold_starts", "Calls that found no container and had one launched"
-        )
-        self.starts_ahead = _counter(
-            "container_starts_ahead", "Containers launched ahead of a call that is foretold"
-        )
-        self.starts_ahead_used = _counter(
-            "container_starts_ahead_used", "Of those: containers that a call found ready"
-        )
-        self.freezes = _counter("container_freezes", "Idle containers paused")
-        self.thaws = _counter("container_thaws", "Paused containers resumed for a call")
-        self.log_lines = _counter("log_lines", "Lines of functions taken for log streams")
-        self.log_lines_dropped = _counter(
-            "log_lines_dropped", "Lines dropped because no log stream took them in time"
-        )
-        self.reservations = _counter(
-            "reservation_count", "Slots that were held for a load balancer's call"
-        )
-        self.reservations_committed = _counter(
-            "reservation_committed_count", "Held slots whose call was run"
-        )
-        self.reservations_abandoned = _counter(
-            "reservation_abandoned_count", "Held slots that were given back unused"
-        )
-        self._counts = [self.launches, self.launch_failures, self.freezes, self.thaws]
-        self._counts += [self.cold_starts, self.starts_ahead, self.starts_ahead_used]
-        self._counts += [self.reservations, self.reservations_committed]
-        self._counts += [self.reservations_abandoned]
-        self._counts += [self.log_lines, self.log_lines_dropped]
         self._states = {state: _StateMetrics(state) for state in STATES}
         self._evictions: Counter[tuple[ContainerLabels, str]] = Counter()
         self._status_calls: Counter[tuple[str, str, str]] = Counter()
@@ -457,13 +451,8 @@ class AgentMetrics(Collector):
 
     # --- what is shown ---
 
-    def describe(self) -> Iterator[Metric]:
-        """The names, by which a registry finds duplicates."""
-        return self.collect()
-
     def collect(self) -> Iterator[Metric]:
-        for count in self._counts:
-            yield count.metric()
+        yield from super().collect()
         for state in self._states.values():
             yield from state.collect()
         yield from self._labelled()
@@ -561,10 +550,6 @@ class _StateMetrics:
             f"fn_container_{self._state}_duration_milliseconds",
             f"Milliseconds that a container was in the state {self._state}",
         )
-
-
-def _counter(name: str, text: str) -> CallCounter:
-    return CallCounter(f"fn_{name}", text, "unknown")
 
 
 @functools.cache
