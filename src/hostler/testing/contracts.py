@@ -147,14 +147,15 @@ Check = Callable[[T], Awaitable[None]]
 
 
 async def check_each(
-    checks: Sequence[Check[T]], run: Callable[[Check[T]], Awaitable[None]]
+    checks: Sequence[Check[T]], open_subject: Callable[[], AbstractAsyncContextManager[T]]
 ) -> None:
-    """``run`` each of ``checks``; their failures together in an ``ExceptionGroup``, each with a
-    note of its check's name."""
+    """Run each of ``checks`` on a subject of its own. Raises their failures together in an
+    ``ExceptionGroup``, each with a note of its check's name."""
     failures: list[Exception] = []
     for check in checks:
         try:
-            await run(check)
+            async with open_subject() as subject:
+                await check(subject)
         except Exception as error:  # noqa: BLE001  (reported below)
             error.add_note(f"in {getattr(check, '__name__', check)}")
             failures.append(error)

@@ -317,9 +317,4 @@ async def check_driver(open_subject: OpenSubject) -> None:
     Raises an ``ExceptionGroup`` of `ContractBroken` and whatever else was raised. Takes some
     seconds of real time with a real engine.
     """
-
-    async def run(check: Check[DriverSubject]) -> None:
-        async with open_subject() as subject:
-            await check(subject)
-
-    await check_each(DRIVER_CHECKS, run)
+    await check_each(DRIVER_CHECKS, open_subject)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable, Hashable
+from contextlib import nullcontext
 
 import attrs
 
@@ -162,8 +163,4 @@ async def check_keep_alive(make_keep_alive: MakeKeepAlive) -> None:
 
     Raises an ``ExceptionGroup`` of `ContractBroken` and whatever else was raised.
     """
-
-    async def run(check: Check[MakeKeepAlive]) -> None:
-        await check(make_keep_alive)
-
-    await check_each(KEEP_ALIVE_CHECKS, run)
+    await check_each(KEEP_ALIVE_CHECKS, lambda: nullcontext(make_keep_alive))
