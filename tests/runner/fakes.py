@@ -21,9 +21,9 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
-from hostler.runner.engagement import AcknowledgeDetached, StatusChecks, Terms
-from hostler.runner.service import PureRunnerService
-from hostler.runner.status import Hooks
+from hostler.runner.engagement import AcknowledgeDetached
+from hostler.runner.service import PureRunnerService, RunnerOptions
+from hostler.runner.status import StatusChecks
 
 LONG_AGO = "2001-01-01T00:00:00.000Z"
 
@@ -148,8 +148,8 @@ async def engage(
     inner = agent or ToldAgent()
     inner.add_listener(AcknowledgeDetached())
     async with trio.open_nursery() as nursery:
-        terms = Terms(detached=detached, checks=StatusChecks(image=status_image))
-        service = PureRunnerService(inner, terms, Hooks(), nursery)
+        options = RunnerOptions(detached=detached, checks=StatusChecks(image=status_image))
+        service = PureRunnerService(inner, options, nursery)
         broken: GRPCStatus | None = None
         try:
             await service.engage(engagement)

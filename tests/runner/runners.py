@@ -19,7 +19,13 @@ from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse
 from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, RunnerFrame, TryCall
-from hostler.runner import FunctionLogs, PureRunnerService, StatusChecks, open_runner_service
+from hostler.runner import (
+    FunctionLogs,
+    PureRunnerService,
+    RunnerOptions,
+    StatusChecks,
+    open_runner_service,
+)
 from hostler.testing import MemoryRunnerClient
 from tests.agent.nodes import call_model
 
@@ -89,7 +95,8 @@ async def open_sim_runner(
         metrics=metrics,
         grace=grace,
     ) as agent:
-        async with open_runner_service(agent, logs=logs, metrics=metrics, **options) as service:
+        runner_options = RunnerOptions(logs=logs, metrics=metrics, **options)
+        async with open_runner_service(agent, runner_options) as service:
             client = MemoryRunnerClient(service)
             yield SimRunner(driver, agent, service, client, registry)
             await client.aclose()

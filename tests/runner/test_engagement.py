@@ -22,8 +22,8 @@ from hostler.errors import (
     ServerBusy,
 )
 from hostler.protocol import ClientFrame, Data, GRPCStatus, LogChannel, ResultStart, TryCall
-from hostler.runner.engagement import AcknowledgeDetached, Terms
-from hostler.runner.service import PureRunnerService
+from hostler.runner.engagement import AcknowledgeDetached
+from hostler.runner.service import PureRunnerService, RunnerOptions
 from hostler.runner.status import Hooks
 from tests.conftest import Logs
 from tests.runner.fakes import PlayedEngagement, ToldAgent
@@ -42,7 +42,7 @@ async def detaching(
     """A service that keeps the bodies of detached calls in ``bodies``."""
     agent.add_listener(AcknowledgeDetached(bodies, limit))
     async with trio.open_nursery() as nursery:
-        yield PureRunnerService(agent, Terms(), Hooks(), nursery)
+        yield PureRunnerService(agent, RunnerOptions(), nursery)
 
 
 async def test_the_order_of_a_call() -> None:
@@ -409,8 +409,7 @@ class TestDetached:
 
         agent.submit = submit  # type: ignore[method-assign]
         async with trio.open_nursery() as nursery:
-            terms = Terms()
-            service = PureRunnerService(agent, terms, Hooks(), nursery)
+            service = PureRunnerService(agent, RunnerOptions(), nursery)
             engagement = PlayedEngagement(a_try(type="detached"), Data(b"", eof=True))
             with trio.CancelScope() as scope:
                 async with trio.open_nursery() as stream:
@@ -461,4 +460,4 @@ class TestOtherRPCs:
             await self._service(nursery, Hooks()).stream_logs(NoChannel())
 
     def _service(self, nursery: trio.Nursery, hooks: Hooks) -> PureRunnerService:
-        return PureRunnerService(ToldAgent(), Terms(), hooks, nursery)
+        return PureRunnerService(ToldAgent(), RunnerOptions(hooks=hooks), nursery)

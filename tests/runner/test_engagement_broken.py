@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
-import structlog
 import trio
 
 from hostler.protocol import ClientFrame, Data, EngagementEnded, Finished, GRPCStatus, TryCall
-from hostler.runner.engagement import DetachedCalls, EngagementRun, StatusChecks, Terms
+from hostler.runner.engagement import EngagementRun, RunnerState
 from tests.conftest import Logs
 from tests.runner.fakes import PlayedEngagement, ToldAgent
 
@@ -31,10 +30,8 @@ async def test_what_the_wire_ends_stays_as_the_wire_says(
             return frame
 
     engagement = Failing(*frames, end=True)
-    terms = Terms(detached=True, checks=StatusChecks(image=""))
     async with trio.open_nursery() as nursery:
-        detached = DetachedCalls(nursery, lambda: None)
-        run = EngagementRun(ToldAgent(), terms, engagement, detached, structlog.get_logger())
+        run = EngagementRun(RunnerState(ToldAgent(), nursery), engagement)
         caught: Exception | None = None
         try:
             await run.serve()

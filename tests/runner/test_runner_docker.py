@@ -17,7 +17,7 @@ from hostler.config import AgentConfig
 from hostler.drivers.docker import open_docker_driver
 from hostler.metrics import AgentMetrics
 from hostler.protocol import Data, Finished, LogAck, LogStart, RunnerFrame
-from hostler.runner import FunctionLogs, StatusChecks, open_runner_service
+from hostler.runner import FunctionLogs, RunnerOptions, StatusChecks, open_runner_service
 from hostler.testing import MemoryRunnerClient
 from tests.functions.build import docker_image
 
@@ -55,11 +55,12 @@ async def test_status_image_and_log_lines(
     metrics = AgentMetrics(CollectorRegistry())
     logs = FunctionLogs(metrics=metrics)
     checks = StatusChecks(image=status_image, barrier=str(tmp_path / "network-is-up"))
+    runner_options = RunnerOptions(checks=checks, logs=logs, metrics=metrics)
     with trio.fail_after(60):
         async with (
             open_docker_driver(config, environ={"DOCKER_HOST": docker_host}) as driver,
             open_agent(driver, config=config, output=logs.collect, metrics=metrics) as agent,
-            open_runner_service(agent, checks=checks, logs=logs, metrics=metrics) as service,
+            open_runner_service(agent, runner_options) as service,
         ):
             client = MemoryRunnerClient(service)
             await _check_status(client, engine, tag)

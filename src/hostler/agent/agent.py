@@ -108,18 +108,46 @@ class Agent(RunnerAgent):
         record = CallRecord(call, self._events)
         error: BaseException | None = None
         try:
-            await self._run(call, record, listeners, limit)
+            key = call.slot_hash_id = record.key = self._key(call)
+            self._launcher.next_in_line.came(key, call.client)
+            now = record.submitted_at
+            container = self._take_idle(key, now)
+            if container is None or not container.usable or call.on_slot is not None:
+                container = await limit.run(self._reserve(call, container))
+                now = trio.current_time()
+            # Only now: a launch without this call's token must not become this call's.
+            if MIN_WARM_ANNOTATION in call.model.annotations:
+                self._launcher.expect(key, call)
+            record.has_slot(now)
+            if listeners.of_begin:
+                now = await self._tell_begin(listeners, call, record, container, limit)
+            record.told = len(listeners.all)
+            while True:
+                record.starts()
+                container.begin(call, now)
+                limit.deadline = now + call.run_seconds(now)
+                self._limits.add(limit)
+                self.deadlines.add(limit.deadline)
+                try:
+                    await execute(container, call, limit, self._config.max_response_size, now)
+                    break
+                except ContainerAlreadyGone:
+                    self._limits.discard(limit)
+                    record.waits_again()
+                    had = container.task.id
+                    log.info("call goes to another container", call_id=call.model.id, had=had)
+                container = self._take_idle(key, now)
+                container = await limit.run(self._reserve(call, container))
+                now = trio.current_time()
+                record.has_slot(now)
         except ExecutionEnded:
             error = self._why_ended()
         except BaseException as caught:
             error = caught
-            if record.waited is not None and is_cancellation(caught):
-                self._client_left(call, record.waited, trio.current_time() - record.submitted_at)
             raise
         finally:
-            seconds = record.end(error)
-            if seconds is not None:
-                self._reporter.ran(seconds)
+            self._limits.discard(limit)
+            self._note_end(call, record, error)
             listeners.note_end(call, error, told=record.told)
             try:
                 if listeners.of_after:
@@ -242,44 +270,33 @@ class Agent(RunnerAgent):
 
     # --- one call ---
 
-    async def _run(
+    async def _tell_begin(
         self,
+        listeners: CallListeners,
         call: PendingCall,
         record: CallRecord,
-        listeners: CallListeners,
+        container: Container,
         limit: ExecutionScope,
-    ) -> None:
-        key = call.slot_hash_id = self._key(call)
-        rule = self._launcher.next_in_line
-        rule.came(key, call.client)
+    ) -> float:
+        """``call`` has ``container``. Returns the time afterwards."""
         try:
-            now = record.submitted_at
-            container = self._take_idle(call, now)
-            if container is None or not container.usable or call.on_slot is not None:
-                container = await limit.run(self._reserve(call, container))
-                now = trio.current_time()
-            # Only now: a launch without this call's token must not become this call's.
-            if MIN_WARM_ANNOTATION in call.model.annotations:
-                self._launcher.expect(self._key(call), call)
-            record.has_slot(now)
-            if listeners.of_begin:
-                try:
-                    for place, listener in listeners.of_begin:
-                        record.told = place - 1
-                        if listener.hears_begin(call):
-                            await limit.run(listener.before_call(call))
-                            now = trio.current_time()
-                except BaseException:
-                    container.give_back(reusable=True)  # nothing of this call has reached it
-                    raise
-            record.told = len(listeners.all)
-            while not await self._execute(container, call, record, limit, now):
-                container = await limit.run(self._reserve(call, self._take_idle(call, now)))
-                now = trio.current_time()
-                record.has_slot(now)
-        finally:
-            self._limits.discard(limit)
-            rule.left(key, call.client)
+            for place, listener in listeners.of_begin:
+                record.told = place - 1
+                if listener.hears_begin(call):
+                    await limit.run(listener.before_call(call))
+        except BaseException:
+            container.give_back(reusable=True)  # nothing of this call has reached it
+            raise
+        return trio.current_time()
+
+    def _note_end(self, call: PendingCall, record: CallRecord, error: BaseException | None) -> None:
+        if record.key is not None:
+            self._launcher.next_in_line.left(record.key, call.client)
+        if error is not None and record.waited is not None and is_cancellation(error):
+            self._client_left(call, record.waited, trio.current_time() - record.submitted_at)
+        seconds = record.end(error)
+        if seconds is not None:
+            self._reporter.ran(seconds)
 
     def _client_left(self, call: PendingCall, waited: float, age: float) -> None:
         """The client of ``call``, which had its container after it had ``waited``, left before the
@@ -288,39 +305,14 @@ class Agent(RunnerAgent):
         if queue is not None and is_untold(call):
             queue.client_left(waited, ran=age - waited)
 
-    async def _execute(
-        self,
-        container: Container,
-        call: PendingCall,
-        record: CallRecord,
-        limit: ExecutionScope,
-        now: float,
-    ) -> bool:
-        """Run ``call`` on ``container``; false if nothing of it has reached its function, so that
-        the call needs another one. Raises what ended the call."""
-        record.starts()
-        container.begin(call, now)
-        limit.deadline = now + call.run_seconds(now)
-        self._limits.add(limit)
-        self.deadlines.add(limit.deadline)
-        try:
-            await execute(container, call, limit, self._config.max_response_size, now)
-        except ContainerAlreadyGone:
-            self._limits.discard(limit)
-            record.waits_again()
-            log.info("call goes to another container", call_id=call.model.id, had=container.task.id)
-            return False
-        return True
-
     def _why_ended(self) -> APIError:
         """What a call is told that was ended."""
         if self._stopped:
             return APIError(500, "The runner was closed during the call")
         return CallTimeout()
 
-    def _take_idle(self, call: PendingCall, now: float) -> Container | None:
-        """A container for ``call`` if one idles; it may have to be thawed yet."""
-        key = call.slot_hash_id = self._key(call)
+    def _take_idle(self, key: bytes, now: float) -> Container | None:
+        """A container of ``key`` if one idles; it may have to be thawed yet."""
         queue = None if self._gate.closed else self._launcher.queues.find(key)
         return None if queue is None else queue.take(now)
 
@@ -345,7 +337,7 @@ class Agent(RunnerAgent):
                 return container
             # It ended meanwhile. Nothing of the call has reached it, so another one will do.
             container.give_back(reusable=False)
-            container = self._take_idle(call, trio.current_time())
+            container = self._take_idle(self._key(call), trio.current_time())
 
     async def _wait_for_slot(self, call: PendingCall, container: Container | None) -> Container:
         now = trio.current_time()
@@ -489,6 +481,8 @@ class CallRecord:
         self._call = call
         self._events = events
         self.submitted_at = trio.current_time()
+        self.key: bytes | None = None
+        """Its slot key, once it is counted with it."""
         self._slot_at = 0.0
         self._started = False
         self.waited: float | None = None

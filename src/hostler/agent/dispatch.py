@@ -208,37 +208,54 @@ class FunctionExchange:
         raises; and what reading the body raises, whereupon the function sees a broken request."""
         self.ended_at = now
         self.container_ok = True  # until it gets anything of this call
+        limit = self._limit
         head = FunctionRequestHead(self._call.model, self._call.run_seconds(now))
         await trio.lowlevel.checkpoint_if_cancelled()
         try:
             self._connection = self._channel.connection(now)
-            self.container_ok = False
-            try:
-                data = self._call.body.data
-                if data is not None and len(data) <= INLINE_BODY:
-                    if left := self._begin(head, data):
-                        self._sending = not await self._limit.run(self._go_on(left))
-                    self._complete = not self._sending
-                    await self._receive()
-                else:
-                    await self._limit.run(self._stream(head))
-            except (ExecutionEnded, APIError, FunctionBroke, HeadTooBig):
-                raise
-            except BaseException:  # of the caller, who is cancelled or takes no more
-                self.goes_on = self._complete and not self._limit.ended
-                raise
-            finally:
-                self.ended_at = trio.current_time()
-                if not self.goes_on:
-                    self._settle()
         except FunctionBroke as error:
-            self.broke, self.container_ok = True, False
-            self.reached_nobody = isinstance(error, StaleConnection)
-            log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
-            within_request = self._sending and not self._answered
-            raise (FunctionWriteRequest if within_request else FunctionResponseError) from error
+            raise self._broken(error) from error
+        self.container_ok = False
+        try:
+            data = self._call.body.data
+            if data is None or len(data) > INLINE_BODY:
+                await limit.run(self._stream(head))
+                return
+            if unsent := self._begin(head, data):
+                self._sending = not await limit.run(self._go_on(unsent))
+            self._complete = not self._sending
+            # Most calls wait for nothing but the head, and that without a scope.
+            limit.interrupt_with(self._connection.interrupt)
+            try:
+                response = await self._connection.receive_head()
+            except trio.ClosedResourceError:
+                raise ExecutionEnded from None
+            finally:
+                limit.interrupt = None
+            if (left := self._hand_on(response)) is not None:
+                await limit.run(left)
+            self.container_ok = True
+        except FunctionBroke as error:
+            raise self._broken(error) from error
         except HeadTooBig as error:
             raise FunctionResponseHeaderTooBig from error
+        except (ExecutionEnded, APIError):
+            raise
+        except BaseException:  # of the caller, who is cancelled or takes no more
+            self.goes_on = self._complete and not limit.ended
+            raise
+        finally:
+            self.ended_at = trio.current_time()
+            if not self.goes_on:
+                self._settle()
+
+    def _broken(self, error: FunctionBroke) -> APIError:
+        """What the call is told."""
+        self.broke, self.container_ok = True, False
+        self.reached_nobody = isinstance(error, StaleConnection)
+        log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
+        within_request = self._sending and not self._answered
+        return FunctionWriteRequest() if within_request else FunctionResponseError()
 
     async def finish(self) -> None:
         """Take the rest of the answer for nobody. Afterwards ``container_ok`` and ``ended_at`` are
@@ -323,22 +340,6 @@ class FunctionExchange:
 
     # --- the response ---
 
-    async def _receive(self) -> None:
-        """As `_receive_all`, within the limit: most calls wait for nothing but the head."""
-        connection, limit = self._connection, self._limit
-        if limit.ended:
-            raise ExecutionEnded
-        limit.interrupt = connection.interrupt
-        try:
-            response = await connection.receive_head()
-        except trio.ClosedResourceError:
-            raise ExecutionEnded from None
-        finally:
-            limit.interrupt = None
-        if (left := self._hand_on(response)) is not None:
-            await limit.run(left)
-        self.container_ok = True
-
     async def _receive_all(self) -> None:
         if (left := self._hand_on(await self._connection.receive_head())) is not None:
             await left
@@ -412,6 +413,13 @@ class ExecutionScope:
         self.ended = False
         self.interrupt: Callable[[], None] | None = None
         """Set by who waits without a scope: has that wait end."""
+
+    def interrupt_with(self, interrupt: Callable[[], None]) -> None:
+        """``interrupt`` has the wait end that begins now; raises `ExecutionEnded` if the call was
+        ended before."""
+        if self.ended:
+            raise ExecutionEnded
+        self.interrupt = interrupt
 
     def cancel(self) -> None:
         """End the call: who waits for it, or is going to, raises `ExecutionEnded`. Synchronous."""

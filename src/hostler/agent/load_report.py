@@ -6,7 +6,6 @@ import functools
 import hashlib
 import heapq
 import math
-from collections.abc import Mapping
 
 import trio
 
@@ -47,29 +46,29 @@ class LoadReporter:
 
     def load(self) -> LoadHint:
         """Of no call in particular, with all hot containers."""
-        return self._hint(b"", self._all_warm(), trio.current_time(), complete=True)
+        return self._hint(None, trio.current_time(), complete=True)
 
     def load_figures(self) -> LoadHint:
         """The same without the containers, if they are of more than `FEW` functions."""
-        if len(self._launcher.queues) <= FEW:
-            return self.load()
-        return self._hint(b"", {}, trio.current_time(), complete=False)
+        return self._hint(None, trio.current_time(), complete=len(self._launcher.queues) <= FEW)
 
     def hint(self, call: PendingCall) -> LoadHint:
         """For the answer to ``call``, which is over, or was refused."""
-        key = call.slot_hash_id
         now = trio.current_time()
-        complete = now >= self._complete_at
-        warm: dict[bytes, int] = {}
-        slots = share = starting = 0
-        rule = self._launcher.next_in_line
-        if complete:
-            warm = self._all_warm()
-            self._complete_at = now + max(COMPLETE_SECONDS, len(warm) * WARM_KEY_SECONDS)
-        slot = b""
-        if key is not None:
-            slot = _digest(key)
-            queue = self._launcher.queues.find(key)
+        return self._hint(call, now, complete=now >= self._complete_at)
+
+    def _hint(self, call: PendingCall | None, now: float, *, complete: bool) -> LoadHint:
+        room, events, rule = self._launcher.room, self._events, self._launcher.next_in_line
+        warm = self._all_warm() if complete else {}
+        slot, slots, share, starting, leave = b"", 0, 0, 0, False
+        if call is not None:
+            if complete:
+                self._complete_at = now + max(COMPLETE_SECONDS, len(warm) * WARM_KEY_SECONDS)
+            key, timings = call.slot_hash_id, call.timings
+            queue = None
+            if key is not None:
+                slot = _digest(key)
+                queue = self._launcher.queues.find(key)
             if queue is not None:
                 starting = queue.starting
                 slots = rule.places(queue.alive, now)
@@ -77,35 +76,10 @@ class LoadReporter:
                     share = rule.share(key, call.client, queue.alive, now)
                 if queue.idle_count:
                     warm[slot] = queue.idle_count
-        leave, timings = False, call.timings
-        if timings.execution_ns > 0:  # it ran
-            if timings.init_start_ns:
-                rule.started(timings.start_seconds, now - timings.execution_ns / 1e9)
-            leave = rule.leaves(key, call.client, now)
-        return self._hint(
-            slot,
-            warm,
-            now,
-            complete=complete,
-            slots=slots,
-            share=share,
-            leave=leave,
-            starting=starting,
-        )
-
-    def _hint(
-        self,
-        slot: bytes,
-        warm: Mapping[bytes, int],
-        now: float,
-        *,
-        complete: bool,
-        slots: int = 0,
-        share: int = 0,
-        leave: bool = False,
-        starting: int = 0,
-    ) -> LoadHint:
-        room, events = self._launcher.room, self._events
+            if timings.execution_ns > 0:  # it ran
+                if timings.init_start_ns:
+                    rule.started(timings.start_seconds, now - timings.execution_ns / 1e9)
+                leave = rule.leaves(key, call.client, now)
         reclaimable, worthy = room.reclaimable, room.worthy(now)
         total, used = room.total, room.used
         return LoadHint(

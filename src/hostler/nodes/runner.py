@@ -15,7 +15,7 @@ from ..bodies import BodyBudget, BodyMetrics
 from ..config import AUTO, AgentConfig, BodyConfig, LBConfig, PoolConfig, RunnerConfig
 from ..errors import ConfigError
 from ..front import node_app, open_listeners
-from ..runner import FunctionLogs, Hooks, StatusChecks, open_pure_runner
+from ..runner import FunctionLogs, Hooks, RunnerOptions, StatusChecks, open_pure_runner
 from ..tracing import RunSpans, open_tracer
 from .lifetime import NodeLifetime
 from .page import NodePage, Tail
@@ -106,15 +106,17 @@ class RunnerNode:
                 open_pure_runner(
                     agent,
                     bind,
+                    RunnerOptions(
+                        detached=self.detached,
+                        bodies=bodies,
+                        max_detached_body=max_detached_body,
+                        checks=self.checks,
+                        hooks=hooks,
+                        logs=logs,
+                    ),
                     loop=loop,
                     ssl_context=tls,
                     client_names=server.tls_client_names,
-                    detached=self.detached,
-                    checks=self.checks,
-                    hooks=hooks,
-                    logs=logs,
-                    bodies=bodies,
-                    max_detached_body=max_detached_body,
                     keepalive=wire.Keepalive(
                         interval=server.runner_keepalive_interval,
                         timeout=server.runner_keepalive_timeout,

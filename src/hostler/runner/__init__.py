@@ -16,16 +16,16 @@ For example::
   program
 """
 
-from .engagement import StatusChecks
 from .logs import FunctionLogs, LogStatistics
 from .service import (
     PureRunner,
     PureRunnerService,
+    RunnerOptions,
     RunnerStatistics,
     open_pure_runner,
     open_runner_service,
 )
-from .status import ConfigHandler, HealthChecker, Hooks, LogStreamer
+from .status import ConfigHandler, HealthChecker, Hooks, LogStreamer, StatusChecks
 
 __all__ = [
     "ConfigHandler",
@@ -36,6 +36,7 @@ __all__ = [
     "LogStreamer",
     "PureRunner",
     "PureRunnerService",
+    "RunnerOptions",
     "RunnerStatistics",
     "StatusChecks",
     "open_pure_runner",

@@ -16,16 +16,17 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from http import HTTPStatus
-from typing import Any, TypeVarTuple
+from typing import Any
 
 import attrs
 import structlog
 import trio
 
 from .. import _call_document, options
+from .._concurrency.signal import Signal
 from ..abc import Body, CallListener, ResponseWriter, RunnerAgent
 from ..bodies import BodyBudget, BodyConsumed, BytesBody, NotKept, keep_whole
 from ..call import CallDraft, PendingCall
@@ -57,20 +58,6 @@ from ..protocol import (
     TryCall,
 )
 
-
-@attrs.frozen(kw_only=True)
-class StatusChecks:
-    """What a runner's status consists of beside its counters; empty = none.
-
-    ``image`` is run as a function with the payload as its body; no caller may name it. ``barrier``
-    is the path of a file without which the network counts as disabled: the status reports that,
-    and the status image is run without a network.
-    """
-
-    image: str = ""
-    barrier: str = ""
-
-
 log = structlog.get_logger(__name__)
 
 UNKNOWN = 2
@@ -81,34 +68,46 @@ BROKEN = (ProtocolError, GRPCStatus, EngagementEnded)
 EXPECTED_TRY = "Protocol failure: expected ClientMsg_Try"
 
 
-@attrs.frozen(kw_only=True)
-class Terms:
-    """What a pure runner allows."""
+class RunnerState:
+    """What the engagements of one runner share, and what is counted of them.
 
-    detached: bool = True
-    checks: StatusChecks = attrs.Factory(StatusChecks)
-
-
-class EngagementRun:
-    """One call on this runner: made from an engagement, run, and answered.
-
-    ``detached`` has the calls that outlive their engagement. ``log`` is a logger that is bound
-    already: the module's own takes longer to find its method than all of a line that nobody wants.
+    ``tasks`` has the detached calls, which outlive their engagement. No caller may name
+    ``status_image``.
     """
 
     def __init__(
         self,
         agent: RunnerAgent,
-        terms: Terms,
-        engagement: ServerEngagement,
-        detached: DetachedCalls,
-        log: structlog.typing.FilteringBoundLogger,
+        tasks: trio.Nursery,
+        *,
+        takes_detached: bool = True,
+        status_image: str = "",
     ) -> None:
-        self._agent = agent
-        self._terms = terms
+        self.agent = agent
+        self.tasks = tasks
+        self.takes_detached = takes_detached
+        self.status_image = status_image
+        self.active = self.received = self.handled = 0
+        """Engagements: running, ever begun, ended without a NACK."""
+        self.detached = 0
+        """Detached calls that run, with or without their engagement."""
+        self.changed = Signal()
+        """One of the two has ended."""
+        self.log: structlog.typing.FilteringBoundLogger = log.bind()
+        """Bound already: the module's own takes longer to find its method than all of a line that
+        nobody wants."""
+
+    def __repr__(self) -> str:
+        return f"<RunnerState active={self.active} detached={self.detached}>"
+
+
+class EngagementRun:
+    """One call on this runner: made from an engagement, run, and answered."""
+
+    def __init__(self, state: RunnerState, engagement: ServerEngagement) -> None:
+        self._state = state
+        self._agent = state.agent
         self._engagement = engagement
-        self._detached = detached
-        self._logger = log
         self._call: PendingCall | None = None
         self._failure: Exception | None = None
         """Why it could not be made."""
@@ -132,19 +131,37 @@ class EngagementRun:
         self._log(busy)
         return finished(call, busy, self._agent.load_hint(call))
 
-    async def serve(self) -> bool:
-        """Run the engagement to its end; whether the call was handled (not NACKed).
-
-        Raises `GRPCStatus` for a broken protocol.
-        """
+    async def serve(self) -> None:
+        """Run the engagement to its end. Raises `GRPCStatus` for a frame that the protocol does not
+        allow. Cancelling it cancels the call, a detached one only up to its acknowledgement."""
+        state = self._state
+        state.active += 1
+        state.received += 1
+        handled = True  # also one that breaks off: it was not answered with a NACK
+        error: Exception | None = None
         try:
-            error = await self._outcome()
+            try:
+                call = await self._receive_call()
+                if call.model.type == "detached":
+                    error = await self._await_detached(call)
+                else:
+                    await self._agent.submit(call)
+                    self._log(None)
+            except BROKEN:
+                raise
+            except Exception as failure:  # noqa: BLE001  (the LB is told, see _log)
+                error = failure
+                self._log(error)
+            load = None if self._call is None else self._agent.load_hint(self._call)
+            last = finished(self._call, error, load)
+            await self._engagement.send_all([*self._unsent(), last], last=True)
+            handled = not isinstance(error, ServerBusy)
         except ProtocolError as broken:
             raise GRPCStatus(UNKNOWN, str(broken)) from broken
-        load = None if self._call is None else self._agent.load_hint(self._call)
-        last = finished(self._call, error, load)
-        await self._engagement.send_all([*self._unsent(), last], last=True)
-        return not isinstance(error, ServerBusy)
+        finally:
+            state.active -= 1
+            state.handled += handled
+            state.changed.note()
 
     def _unsent(self) -> Sequence[RunnerFrame]:
         """The part of the response that goes with the outcome. It goes before an error, too: it
@@ -152,33 +169,22 @@ class EngagementRun:
         writer = self._call.writer if self._call else None
         return writer.unsent if isinstance(writer, EngagementWriter) else ()
 
-    async def _outcome(self) -> Exception | None:
-        try:
-            try_call = await self._receive_try()
-            if isinstance(self._body, LateBody):
-                if not try_call.reserve:
-                    self._body.begin(self._engagement, await receive_data(self._engagement))
-            else:
-                self._body = LateBody() if try_call.reserve else await self._receive_body()
-            if self._failure is not None:
-                return self._told(self._failure)
-            call = self._call
-            if call is None:
-                call = self._call = self._make_call(try_call)
-            if try_call.reserve:
-                assert isinstance(self._body, LateBody)
-                call.on_slot = ReservationHook(self._engagement, self._body)
-        except BROKEN:
-            raise
-        except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
-            return self._told(error)
-        if call.model.type == "detached":
-            return await self._await_detached(call)
-        return await self._submit(call)
-
-    def _told(self, error: Exception) -> Exception:
-        self._log(error)
-        return error
+    async def _receive_call(self) -> PendingCall:
+        try_call = await self._receive_try()
+        if isinstance(self._body, LateBody):
+            if not try_call.reserve:
+                self._body.begin(self._engagement, await receive_data(self._engagement))
+        else:
+            self._body = LateBody() if try_call.reserve else await self._receive_body()
+        if self._failure is not None:
+            raise self._failure
+        call = self._call
+        if call is None:
+            call = self._call = self._make_call(try_call)
+        if try_call.reserve:
+            assert isinstance(self._body, LateBody)
+            call.on_slot = ReservationHook(self._engagement, self._body)
+        return call
 
     async def _receive_try(self) -> TryCall:
         frame = await self._engagement.receive()
@@ -196,7 +202,7 @@ class EngagementRun:
 
     def _make_call(self, try_call: TryCall) -> PendingCall:
         model = _decode(try_call.models_call_json)
-        if self._terms.checks.image and model.image == self._terms.checks.image:
+        if self._state.status_image and model.image == self._state.status_image:
             raise InvalidFnImage
         detached = model.type == "detached"
         writer_type = DetachedWriter if detached else EngagementWriter
@@ -212,7 +218,7 @@ class EngagementRun:
             draft.deadline = self._engagement.deadline
 
         call = self._agent.get_call(fill)
-        if detached and not self._terms.detached:
+        if detached and not self._state.takes_detached:
             raise DetachUnsupported
         call.queue_seconds = try_call.wait_ms / 1000
         call.gentle = try_call.gentle
@@ -221,21 +227,12 @@ class EngagementRun:
         call.refusable = self._engagement.named
         return call
 
-    async def _submit(self, call: PendingCall) -> Exception | None:
-        error: Exception | None = None
-        try:
-            await self._agent.submit(call)
-        except BROKEN:
-            raise
-        except Exception as failure:  # noqa: BLE001  (the LB is told, see _log)
-            error = failure
-        self._log(error)
-        return error
-
     async def _await_detached(self, call: PendingCall) -> Exception | None:
-        """Run ``call`` in the runner's own nursery, so that it survives the loss of the LB."""
+        """Run ``call`` in a task of the runner, so that it survives the loss of the LB. Returns how
+        it failed, which was logged."""
         run = _DetachedRun()
-        self._detached.start(run.run, self._submit, call)
+        self._state.detached += 1
+        self._state.tasks.start_soon(self._run_detached, call, run)
         try:
             await run.ended.wait()
         finally:
@@ -246,40 +243,40 @@ class EngagementRun:
             raise run.error
         return run.error
 
+    async def _run_detached(self, call: PendingCall, run: _DetachedRun) -> None:
+        try:
+            with run.scope:
+                try:
+                    await self._agent.submit(call)
+                except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
+                    run.error = error
+                if not isinstance(run.error, BROKEN):
+                    self._log(run.error)
+        finally:
+            await call.body.aclose()
+            run.ended.set()
+            self._state.detached -= 1
+            self._state.changed.note()
+
     def _log(self, error: Exception | None) -> None:
+        logger = self._state.log
         call_id = self._call.model.id if self._call else ""
         request_id = self._engagement.request_id
         if error is None or (isinstance(error, APIError) and error.code):
             text = "" if error is None else str(error)
-            self._logger.debug("call finished", call_id=call_id, request_id=request_id, error=text)
+            logger.debug("call finished", call_id=call_id, request_id=request_id, error=text)
         else:
-            self._logger.error(
-                "call failed inside the runner",
-                call_id=call_id,
-                request_id=request_id,
-                exc_info=error,
-            )
+            text = "call failed inside the runner"
+            logger.error(text, call_id=call_id, request_id=request_id, exc_info=error)
 
 
+@attrs.define(eq=False)
 class _DetachedRun:
     """A detached call under way, and how it ended."""
 
-    def __init__(self) -> None:
-        self.scope = trio.CancelScope()
-        self.ended = trio.Event()
-        self.error: Exception | None = None
-
-    async def run(
-        self, submit: Callable[[PendingCall], Awaitable[Exception | None]], call: PendingCall
-    ) -> None:
-        try:
-            with self.scope:
-                self.error = await submit(call)
-        except BROKEN as broken:
-            self.error = broken
-        finally:
-            await call.body.aclose()
-            self.ended.set()
+    scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    ended: trio.Event = attrs.Factory(trio.Event)
+    error: Exception | None = None
 
 
 def _decode(text: str) -> Call:
@@ -594,30 +591,3 @@ class ReservationHook:
             await trio.sleep_forever()
         assert frame is not None
         return frame
-
-
-Args = TypeVarTuple("Args")
-
-
-class DetachedCalls:
-    """Tasks of a nursery that is not theirs alone, counted. ``on_end`` is told of each end."""
-
-    def __init__(self, nursery: trio.Nursery, on_end: Callable[[], None]) -> None:
-        self.count = 0
-        self._nursery = nursery
-        self._on_end = on_end
-
-    def __repr__(self) -> str:
-        return f"<DetachedCalls {self.count}>"
-
-    def start(self, run: Callable[[*Args], Awaitable[None]], *args: *Args) -> None:
-        """Have ``run(*args)`` run, whatever becomes of the caller."""
-        self.count += 1
-        self._nursery.start_soon(self._run, run, args)
-
-    async def _run(self, run: Callable[[*Args], Awaitable[None]], args: tuple[*Args]) -> None:
-        try:
-            await run(*args)
-        finally:
-            self.count -= 1
-            self._on_end()

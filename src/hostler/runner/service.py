@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
+from typing import Any
 
 import attrs
+import msgspec
 import structlog
 import trio
 
 from .. import wire
 from .._concurrency.drain import DrainBudget
 from .._concurrency.nurseries import open_background
-from .._concurrency.signal import Signal
 from ..abc import RunnerAgent
 from ..bodies import BodyBudget
 from ..config import LBConfig
@@ -31,14 +32,12 @@ from ..protocol import (
 from .engagement import (
     UNKNOWN,
     AcknowledgeDetached,
-    DetachedCalls,
     EngagementRun,
-    StatusChecks,
-    Terms,
+    RunnerState,
 )
 from .load_feed import LoadFeed
 from .logs import FunctionLogs
-from .status import Hooks, StatusTracker
+from .status import Hooks, StatusChecks, StatusTracker
 
 log = structlog.get_logger(__name__)
 
@@ -61,68 +60,71 @@ class RunnerStatistics:
     """Detached calls now running, with or without their engagement."""
 
 
+@attrs.frozen(kw_only=True)
+class RunnerOptions:
+    """What a pure runner takes, checks and tells."""
+
+    detached: bool = True
+    """Whether detached calls are taken. Their bodies are here, whole, before they are
+    acknowledged."""
+    bodies: BodyBudget = attrs.Factory(BodyBudget)
+    """What the bodies of all detached calls may take."""
+    max_detached_body: float = MAX_DETACHED_BODY
+    """Bytes of the body of one."""
+    checks: StatusChecks = attrs.Factory(StatusChecks)
+    """What a status consists of."""
+    hooks: Hooks = attrs.Factory(Hooks)
+    """What the embedding program adds."""
+    logs: FunctionLogs | None = None
+    """The built-in log streamer. The agent has to be opened with its ``collect`` as ``output``."""
+    metrics: AgentMetrics = attrs.Factory(default_agent_metrics)
+    """By default the process's own."""
+
+
 class PureRunnerService(RunnerService):
     """Counts and runs engagements; answers status, configuration and log streams.
 
     Made by `open_runner_service`, which owns ``tasks``: detached calls and status checks.
     """
 
-    def __init__(
-        self,
-        agent: RunnerAgent,
-        terms: Terms,
-        hooks: Hooks,
-        tasks: trio.Nursery,
-        *,
-        logs: FunctionLogs | None = None,
-        metrics: AgentMetrics | None = None,
-    ) -> None:
+    def __init__(self, agent: RunnerAgent, options: RunnerOptions, tasks: trio.Nursery) -> None:
+        checks, hooks = options.checks, options.hooks
         self._agent = agent
-        self._terms = terms
         self._hooks = hooks
-        self._logs = logs
-        self._changed = Signal()
-        self._detached = DetachedCalls(tasks, self._changed.note)
-        self._tracker = StatusTracker(
-            agent,
-            terms.checks,
-            hooks,
-            default_agent_metrics() if metrics is None else metrics,
-            tasks,
-            self._counters,
+        self._logs = options.logs
+        self._state = RunnerState(
+            agent, tasks, takes_detached=options.detached, status_image=checks.image
         )
+        self._tracker = StatusTracker(agent, tasks, checks, hooks.health_checker, options.metrics)
         self._feed = LoadFeed(agent)
-        self._call_log: structlog.typing.FilteringBoundLogger = log.bind()
-        self._active = self._received = self._handled = 0
 
     def __repr__(self) -> str:
         return f"<PureRunnerService {self.statistics()}>"
 
     def statistics(self) -> RunnerStatistics:
         """Counts of engagements, over all LBs. Synchronous."""
+        state = self._state
         return RunnerStatistics(
-            active=self._active,
-            received=self._received,
-            handled=self._handled,
-            detached=self._detached.count,
+            active=state.active,
+            received=state.received,
+            handled=state.handled,
+            detached=state.detached,
         )
 
-    async def drain(
-        self, grace: float | DrainBudget, *, stop_accepting: Callable[[], None] = lambda: None
-    ) -> None:
+    async def drain(self, grace: float | DrainBudget) -> None:
         """NACK what is queued, and wait up to ``grace`` seconds for what runs, detached calls
         too; then log streams take what is left and end, within what is left of the grace.
 
-        ``stop_accepting`` is to refuse new engagements. What is left afterwards has to be
-        cancelled, which whoever opened the service does by leaving its block. Cancellable.
+        New engagements have to be refused before. What is left afterwards has to be cancelled,
+        which whoever opened the service does by leaving its block. Cancellable.
         """
+        state = self._state
         deadline = DrainBudget.of(grace).deadline()
         log.info("runner drains", grace_s=deadline - trio.current_time(), **self._left())
         self._agent.close_admission()
-        stop_accepting()
         with trio.move_on_at(deadline) as scope:
-            while self._active or self._detached.count:
-                await self._changed.wait()
+            while state.active or state.detached:
+                await state.changed.wait()
         if scope.cancelled_caught:
             log.warning("runner cancels what is left", **self._left())
         elif self._logs is not None:
@@ -130,47 +132,35 @@ class PureRunnerService(RunnerService):
                 await self._logs.finish()
 
     def _left(self) -> dict[str, int]:
-        return {"active": self._active, "detached": self._detached.count}
-
-    def _counters(self) -> RunnerStatus:
-        return RunnerStatus(
-            active=self._active,
-            requests_received=self._received,
-            requests_handled=self._handled,
-            reservations=self._agent.reservation_seconds > 0,
-        )
+        return {"active": self._state.active, "detached": self._state.detached}
 
     # --- the RPCs ---
 
-    async def engage(self, engagement: ServerEngagement) -> None:
-        """Runs the call on the agent, and sends its response and outcome. Raises `GRPCStatus` for a
-        frame that the protocol does not allow. Cancelling it cancels the call, a detached one only
-        up to its acknowledgement."""
-        self._active += 1
-        self._received += 1
-        handled = True  # also one that breaks off: it was not answered with a NACK
-        try:
-            run = engagement.prepared
-            if not isinstance(run, EngagementRun):
-                run = self._run(engagement)
-            handled = await run.serve()
-        finally:
-            self._active -= 1
-            self._handled += handled
-            self._changed.note()
+    def engage(self, engagement: ServerEngagement) -> Coroutine[Any, Any, None]:
+        """Runs the call on the agent, and sends its response and outcome; see `EngagementRun`."""
+        run = engagement.prepared
+        if not isinstance(run, EngagementRun):
+            run = EngagementRun(self._state, engagement)
+        return run.serve()
 
     def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
-        run = engagement.prepared = self._run(engagement)
+        run = engagement.prepared = EngagementRun(self._state, engagement)
         answer = run.refuse(first)
         if answer is not None:
-            self._received += 1
+            self._state.received += 1
         return answer
 
-    def _run(self, engagement: ServerEngagement) -> EngagementRun:
-        return EngagementRun(self._agent, self._terms, engagement, self._detached, self._call_log)
-
     async def status(self, payload: str | None) -> RunnerStatus:
-        return await self._tracker.status(payload)
+        result = await self._tracker.status(payload)
+        state, kdumps = self._state, self._hooks.kdumps_on_disk
+        return msgspec.structs.replace(
+            result,
+            active=state.active,
+            requests_received=state.received,
+            requests_handled=state.handled,
+            reservations=self._agent.reservation_seconds > 0,
+            kdumps_on_disk=0 if kdumps is None else kdumps(),
+        )
 
     async def watch_load(self, send: Callable[[LoadHint], Awaitable[None]]) -> None:
         await self._feed.serve(send)
@@ -198,15 +188,7 @@ class PureRunnerService(RunnerService):
 
 @asynccontextmanager
 async def open_runner_service(
-    agent: RunnerAgent,
-    *,
-    detached: bool = True,
-    checks: StatusChecks | None = None,
-    hooks: Hooks | None = None,
-    logs: FunctionLogs | None = None,
-    metrics: AgentMetrics | None = None,
-    bodies: BodyBudget | None = None,
-    max_detached_body: float = MAX_DETACHED_BODY,
+    agent: RunnerAgent, options: RunnerOptions | None = None
 ) -> AsyncIterator[PureRunnerService]:
     """The runner protocol over ``agent``, without a wire: for `open_pure_runner`, and for programs
     and tests that bring a transport of their own. Parameters as there.
@@ -214,11 +196,11 @@ async def open_runner_service(
     Leaving the block cancels detached calls and status checks; `PureRunnerService.drain` waits
     for them first.
     """
+    options = RunnerOptions() if options is None else options
     async with open_background() as tasks:
-        terms = Terms(detached=detached, checks=checks or StatusChecks())
-        if detached:
-            agent.add_listener(AcknowledgeDetached(bodies, max_detached_body))
-        yield PureRunnerService(agent, terms, hooks or Hooks(), tasks, logs=logs, metrics=metrics)
+        if options.detached:
+            agent.add_listener(AcknowledgeDetached(options.bodies, options.max_detached_body))
+        yield PureRunnerService(agent, options, tasks)
         tasks.cancel_scope.cancel()
 
 
@@ -245,17 +227,11 @@ class PureRunner:
 async def open_pure_runner(
     agent: RunnerAgent,
     bind: str,
+    options: RunnerOptions | None = None,
     *,
     loop: wire.Loop | None = None,
     ssl_context: wire.TLS | None = None,
     client_names: Collection[str] = (),
-    detached: bool = True,
-    checks: StatusChecks | None = None,
-    hooks: Hooks | None = None,
-    logs: FunctionLogs | None = None,
-    metrics: AgentMetrics | None = None,
-    bodies: BodyBudget | None = None,
-    max_detached_body: float = MAX_DETACHED_BODY,
     keepalive: wire.Keepalive = DEFAULT_KEEPALIVE,
     multiplex_calls: int = wire.SHARED_CALLS,
     grace: float | DrainBudget = 30.0,
@@ -266,13 +242,9 @@ async def open_pure_runner(
     ``loop`` is the trio-asyncio loop of the embedding program; without one, the current loop is
     used, or one is opened. ``ssl_context`` as of `hostler.wire.server_tls`, or files to follow;
     without one the runner talks plaintext and logs a warning. With ``client_names``, an LB's
-    certificate must have one of them (`hostler.wire.certificate_names`). ``detached`` = whether
-    detached calls are taken. Their bodies are here, whole, before they are acknowledged:
-    ``bodies`` is what all of them may take, ``max_detached_body`` the bytes that one may have.
-    ``keepalive`` says when a silent connection is checked, and given up.
-    ``multiplex_calls`` is how many calls an LB may have at once on one stream (0 = one each).
-    ``checks`` are what a status consists of. ``logs`` is the built-in log streamer; the agent has
-    to be opened with its ``collect`` as ``output``. ``metrics`` are the process's own by default.
+    certificate must have one of them (`hostler.wire.certificate_names`). ``keepalive`` says when
+    a silent connection is checked, and given up. ``multiplex_calls`` is how many calls an LB may
+    have at once on one stream (0 = one each).
 
     Leaving the block drains: new streams are refused, calls that wait for a slot are NACKed,
     and what runs, detached calls too, has ``grace`` seconds to finish before it is cancelled. Of
@@ -286,16 +258,7 @@ async def open_pure_runner(
         log.warning("runner serves without TLS", bind=bind)
     async with (
         wire.open_loop(loop) as running_loop,
-        open_runner_service(
-            agent,
-            detached=detached,
-            checks=checks,
-            hooks=hooks,
-            logs=logs,
-            metrics=metrics,
-            bodies=bodies,
-            max_detached_body=max_detached_body,
-        ) as service,
+        open_runner_service(agent, options) as service,
         wire.open_server(
             service,
             bind,
@@ -307,4 +270,5 @@ async def open_pure_runner(
         ) as server,
     ):
         yield PureRunner(service, server.address)
-        await service.drain(grace, stop_accepting=server.stop_accepting)
+        server.stop_accepting()
+        await service.drain(grace)

@@ -26,7 +26,7 @@ from ..ids import new_id
 from ..metrics import AgentMetrics
 from ..models import Call
 from ..protocol import GRPCStatus, Headers, LogChannel, RunnerStatus
-from .engagement import StatusChecks, facts
+from .engagement import facts
 
 log = structlog.get_logger(__name__)
 
@@ -54,6 +54,30 @@ NO_PAYLOAD = "{}"
 UNAVAILABLE = 14
 
 
+HealthChecker = Callable[[], Awaitable[Mapping[str, str]]]
+"""Its map is the ``customStatus`` of a status. Raising marks the status as failed, with the code
+and the text of the exception; the status image is not run then."""
+
+ConfigHandler = Callable[[Mapping[str, str]], Awaitable[None]]
+"""Takes what ``ConfigureRunner`` brings."""
+
+LogStreamer = Callable[[LogChannel], Awaitable[None]]
+"""Answers one ``StreamLogs`` stream."""
+
+
+@attrs.frozen(kw_only=True)
+class StatusChecks:
+    """What a runner's status consists of beside its counters; empty = none.
+
+    ``image`` is run as a function with the payload as its body; no caller may name it. ``barrier``
+    is the path of a file without which the network counts as disabled: the status reports that,
+    and the status image is run without a network.
+    """
+
+    image: str = ""
+    barrier: str = ""
+
+
 @attrs.define(eq=False)
 class _Run:
     """A run under way or over."""
@@ -66,34 +90,31 @@ class _Run:
 
 class StatusTracker:
     """Answers status requests. ``tasks`` is the nursery that runs belong to: a client that goes
-    away ends its own waiting only. ``counters`` returns the numbers of now."""
+    away ends its own waiting only."""
 
     def __init__(
         self,
         agent: CallAgent,
-        checks: StatusChecks,
-        hooks: Hooks,
-        metrics: AgentMetrics,
         tasks: trio.Nursery,
-        counters: Callable[[], RunnerStatus],
+        checks: StatusChecks,
+        checker: HealthChecker | None,
+        metrics: AgentMetrics,
     ) -> None:
         self._agent = agent
         self._checks = checks
-        self._checker = hooks.health_checker
-        self._kdumps = hooks.kdumps_on_disk
+        self._checker = checker
         self._metrics = metrics
         self._tasks = tasks
-        self._counters = counters
         self._limit = trio.CapacityLimiter(RUNS_AT_ONCE)
         self._runs: dict[bytes, _Run] = {}
 
     async def status(self, payload: str | None) -> RunnerStatus:
-        """The status, from a new run or one of the last 1.5 s. Cancelling ends the waiting, not
-        the run. Never raises for a failing check: that is a result; `GRPCStatus` if the runner ends
-        meanwhile."""
+        """The status but for its numbers, from a new run or one of the last 1.5 s. Cancelling ends
+        the waiting, not the run. Never raises for a failing check: that is a result; `GRPCStatus`
+        if the runner ends meanwhile."""
         if not self._checks.image and self._checker is None:
             await trio.lowlevel.checkpoint()
-            return self._fresh(RunnerStatus(is_network_disabled=self._barred()))
+            return RunnerStatus(is_network_disabled=self._barred())
         counted = {"cached": "error", "success": "error", "network": "error"}
         try:
             result = await self._result(payload or NO_PAYLOAD)
@@ -104,7 +125,7 @@ class StatusTracker:
             }
         finally:
             self._metrics.count_status(**counted)
-        return self._fresh(result)
+        return result
 
     async def _result(self, payload: str) -> RunnerStatus:
         run = self._find(payload)
@@ -213,18 +234,6 @@ class StatusTracker:
         """Whether the network is not up yet. One look at a local file, so without a thread."""
         return bool(self._checks.barrier) and not os.path.lexists(self._checks.barrier)
 
-    def _fresh(self, result: RunnerStatus) -> RunnerStatus:
-        """``result`` with the numbers of now."""
-        now = self._counters()
-        return msgspec.structs.replace(
-            result,
-            active=now.active,
-            requests_received=now.requests_received,
-            requests_handled=now.requests_handled,
-            reservations=now.reservations,
-            kdumps_on_disk=0 if self._kdumps is None else self._kdumps(),
-        )
-
 
 class _Answer(ResponseWriter):
     """Keeps what the status image answers.
@@ -266,17 +275,6 @@ def _key(payload: str) -> bytes:
 
 def _text(value: bool) -> str:
     return "true" if value else "false"
-
-
-HealthChecker = Callable[[], Awaitable[Mapping[str, str]]]
-"""Its map is the ``customStatus`` of a status. Raising marks the status as failed, with the code
-and the text of the exception; the status image is not run then."""
-
-ConfigHandler = Callable[[Mapping[str, str]], Awaitable[None]]
-"""Takes what ``ConfigureRunner`` brings."""
-
-LogStreamer = Callable[[LogChannel], Awaitable[None]]
-"""Answers one ``StreamLogs`` stream."""
 
 
 @attrs.frozen(kw_only=True)
