@@ -22,10 +22,10 @@ from hostler.agent.freezing import (
     LONGEST_GRACE,
     SHARE,
     Freezer,
-    ReuseGap,
     freeze_grace,
     pause_rate,
 )
+from hostler.agent.slots import ReuseGap
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, echo, open_sim_driver
 
 from .nodes import Node, open_node, until

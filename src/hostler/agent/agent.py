@@ -33,11 +33,11 @@ from .dispatch import ContainerAlreadyGone, ExecutionEnded, ExecutionScope, exec
 from .freezing import Freezer
 from .launcher import Launcher
 from .load_report import LoadReporter
-from .resources import Resources
+from .resources import Resources, needed_resources
 from .slots import SlotQueue, is_untold
 from .socket_directory import choose_tmpfs, remove_leaked_directories
 from .statistics import AgentEvents, AgentStatistics, ContainerState
-from .template import MIN_WARM_ANNOTATION, needed_resources
+from .template import MIN_WARM_ANNOTATION
 from .warm import WarmHold
 
 log = structlog.get_logger(__name__)

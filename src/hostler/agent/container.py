@@ -11,7 +11,7 @@ import socket
 from collections.abc import Awaitable, Callable, Hashable, Iterator
 from contextlib import ExitStack, contextmanager
 from functools import partial
-from typing import Protocol
+from typing import Literal, Protocol
 
 import attrs
 import structlog
@@ -37,7 +37,7 @@ from ..metrics import ReadyOutcome
 from .freezing import LAUNCHES_FIRST, Freezer
 from .keep_alive import Keeping
 from .output import ContainerOutput, Samples
-from .resources import MAX_SECONDS, Resources, ResourceToken, Step
+from .resources import MAX_SECONDS, Resources, ResourceToken
 from .slots import Launch
 from .socket_directory import (
     SOCKET_NAME,
@@ -63,12 +63,11 @@ class ContainerOwner(Protocol):
 
     kit: ContainerDeps
     keeping: Keeping
+    closing: bool
+    """Whether a container has to leave as soon as no call has it."""
 
     def container_ready(self) -> None:
         """A container can take calls."""
-
-    def container_idle(self) -> None:
-        """A container has become idle."""
 
     def container_removed(self) -> None:
         """A container does not exist any more, and its room is free."""
@@ -117,18 +116,21 @@ class Container:
         self._keeping = owner.keeping
         self._names = partial(names_of, task)
         self._freezer = kit.freezer
-        self._grace = kit.freezer.grace(self._queue.recent_gap, trio.current_time())
+        self._grace = kit.freezer.grace(self._queue.recent_gap.value(trio.current_time()))
         self._patient = kit.config.enable_nb_resource_tracker is False
         self._sandbox = Sandbox(kit, task)
         self._events = kit.events
         self._track = track
-        self._output = ContainerOutput(
-            task,
-            sink=kit.output,
-            limit=kit.config.max_log_size_bytes,
-            keep=kit.keep_logs,
-            debug=kit.debug_logs,
-        )
+        self._output: ContainerOutput | None = None
+        """``None`` = nobody cares for it."""
+        if kit.output is not None or kit.keep_logs or kit.debug_logs:
+            self._output = ContainerOutput(
+                task,
+                sink=kit.output,
+                limit=kit.config.max_log_size_bytes,
+                keep=kit.keep_logs,
+                debug=kit.debug_logs,
+            )
         self._life = trio.CancelScope()
         self._running: RunningContainer | None = None
         self._tasks: trio.Nursery
@@ -206,7 +208,8 @@ class Container:
     def begin(self, call: PendingCall, now: float) -> None:
         """Its function works on ``call`` from ``now`` on."""
         self._began_at = now
-        self._output.begin(call)
+        if self._output is not None:
+            self._output.begin(call)
 
     @property
     def usable(self) -> bool:
@@ -227,7 +230,8 @@ class Container:
         if self._released is not None:
             self._released.set()
             self._released = None
-        self._output.end("call")
+        if self._output is not None:
+            self._output.end("call")
         if not reusable:
             self.leave("failed call")
         now = trio.current_time() if now is None else now
@@ -300,7 +304,8 @@ class Container:
                 await self._remove()
             finally:
                 self._track.move(None, trio.current_time())
-                self._output.end("container")
+                if self._output is not None:
+                    self._output.end("container")
                 log.debug("container removed", reason=self._reason, **self._names())
 
     async def _remove(self) -> None:
@@ -423,7 +428,7 @@ class Container:
         if self.busy:
             return IdlePlan("rest" if self._thawed is None else "thaw")
         now = trio.current_time()
-        self._grace = self._freezer.grace(self._queue.recent_gap, now)
+        self._grace = self._freezer.grace(self._queue.recent_gap.value(now))
         return plan_idle(
             now,
             frozen=self._thawed is not None,
@@ -468,7 +473,6 @@ class Container:
     def _became_idle(self, now: float) -> None:
         self.idle_since, self.fresh = now, False
         queue = self._queue
-        self.share.became_idle(now, now + min(queue.worth_seconds, MAX_SECONDS))
         self.level = queue.alive - queue.idle_count + 1
         look_at = min(now + self._grace, self._keeping.became_idle(self, now))
         # It may have been given back before its thaw.
@@ -476,7 +480,9 @@ class Container:
         self._track.move(ContainerState.PAUSED if frozen else ContainerState.IDLE, now)
         if look_at < self._nap.until:  # to set it costs more than the rest of this
             self._nap.end_at(look_at)
-        self._owner.container_idle()
+        self.share.became_idle(now, now + min(queue.worth_seconds, MAX_SECONDS))
+        if self._owner.closing:
+            self.leave(CLOSING)
 
     async def _wait_released(self) -> None:
         if self.busy:
@@ -758,7 +764,7 @@ class IdlePlan:
     """What an idle container does next: ``step`` now, unless it is retired at ``at`` (seconds)
     before it comes to that; or rest until ``at``."""
 
-    step: Step
+    step: Literal["freeze", "thaw", "retire", "rest"]
     at: float = math.inf
 
 

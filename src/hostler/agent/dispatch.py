@@ -73,18 +73,20 @@ async def execute(
             await limit.run(before(call.model, call.extensions))
             now = trio.current_time()
         exchange = FunctionExchange(container.channel, call, limit, max_body)
-        container.samples.begin()
+        samples = container.samples
+        samples.running = True
         try:
             await exchange.run(now)
         except Exception as caught:  # noqa: BLE001  (raised below, after the hook)
             error = caught
-            if exchange.reached_nobody and not container.fresh:
-                ran = False
-                error = ContainerAlreadyGone(str(caught))
-            elif exchange.broke:
-                error = await limit.run(_explain(container, call, caught))
+            if exchange.broke:
+                error = await limit.run(_explain(exchange, container, call, caught))
+                ran = not isinstance(error, ContainerAlreadyGone)
         finally:
-            container.samples.end(call.model)
+            samples.running = False
+            if samples.stats is not None:
+                call.model.stats.extend(samples.stats.result())
+                samples.stats = None
             ended = exchange.ended_at
             call.add_user_execution_ns(round((ended - now) * 1e9))
             if exchange.goes_on:
@@ -122,8 +124,12 @@ class _LeftCall:
         return self.exchange.container_ok and hook_error is None
 
 
-async def _explain(container: Container, call: PendingCall, error: Exception) -> Exception:
+async def _explain(
+    exchange: FunctionExchange, container: Container, call: PendingCall, error: Exception
+) -> Exception:
     """A better error than "the connection broke", if the container tells one in time."""
+    if exchange.reached_nobody and not container.fresh:
+        return ContainerAlreadyGone(str(error))
     if not isinstance(error, FunctionError):
         return error
     with trio.move_on_after(REASON_WAIT):

@@ -39,8 +39,6 @@ MARGIN = 2.0
 """Times a recent gap between two uses that a container may idle."""
 LONGEST_GRACE = 5.0
 """Seconds; who idles longer than that is idle, whatever was measured or foretold."""
-HALF_LIFE = 30.0
-"""Seconds in which a noted gap counts half as much."""
 FIRST_COST = 0.04
 """Seconds that pausing and resuming are taken to cost until they were measured (seen on Docker:
 10 to 30 ms each)."""
@@ -72,26 +70,6 @@ def pause_rate(cost: float, cpus: float) -> float:
     return min(max(allowed, LEAST_RATE), MOST_RATE)
 
 
-class ReuseGap:
-    """The longest recent time between two uses of one function's containers; it fades."""
-
-    def __init__(self) -> None:
-        self._gap = 0.0
-        self._noted_at = 0.0
-
-    def note(self, gap: float, now: float) -> None:
-        """A container was used again after ``gap`` seconds. Gaps that are too long to wait for
-        foretell nothing about the others."""
-        if gap * MARGIN <= LONGEST_GRACE and gap >= self.value(now):
-            self._gap, self._noted_at = gap, now
-
-    def value(self, now: float) -> float:
-        """Seconds; 0 = nothing was noted."""
-        if not self._gap:
-            return 0.0
-        return self._gap * float(0.5 ** ((now - self._noted_at) / HALF_LIFE))
-
-
 class Freezable(Protocol):
     """A container that is to be paused when it is its turn."""
 
@@ -119,9 +97,9 @@ class Freezer:
     def __repr__(self) -> str:
         return f"<Freezer cost={self.cost:.4f} waiting={self._line.statistics().tasks_waiting}>"
 
-    def grace(self, gap: ReuseGap, now: float) -> float:
+    def grace(self, gap: float) -> float:
         """Seconds that a container of a function with ``gap`` idles before it is frozen."""
-        return freeze_grace(self._minimum, cost=self.cost, gap=gap.value(now))
+        return freeze_grace(self._minimum, cost=self.cost, gap=gap)
 
     def paused(self, seconds: float) -> None:
         """Pausing took so long."""

@@ -13,10 +13,16 @@ from ..metrics import LoadGauges
 from .admission import FairAdmission
 from .container import CLOSING, Container, ContainerDeps
 from .keep_alive import Keeping
-from .resources import NoResources, Resources, ResourceToken, ResourceTracker
+from .resources import (
+    NoResources,
+    Resources,
+    ResourceToken,
+    ResourceTracker,
+    needed_resources,
+)
 from .slots import Launch, SlotQueue, SlotQueues, SlotWaiter
 from .statistics import AgentStatistics, ContainerState, ContainerTrack
-from .template import ContainerTemplate, min_warm, needed_resources
+from .template import ContainerTemplate, min_warm
 from .warm import WarmHold, WarmPool
 
 
@@ -37,7 +43,7 @@ class Launcher:
         self.next_in_line = FairAdmission()
         self._nursery = nursery
         self._containers: set[Container] = set()
-        self._closing = False
+        self.closing = False
 
     def __repr__(self) -> str:
         return f"<Launcher containers={len(self._containers)} queues={len(self.queues)}>"
@@ -50,14 +56,10 @@ class Launcher:
     def close(self) -> None:
         """Refuse who waits for a slot; let go of the containers that no call uses, and of the
         others as soon as their calls are over. Idempotent."""
-        self._closing = True
+        self.closing = True
         self.warm.close()
         for queue in self.queues:
             queue.refuse_all()
-        self._dismiss()
-
-    def _dismiss(self) -> None:
-        """Let go of the containers that no call uses."""
         for container in tuple(self._containers):
             if not container.busy:
                 container.leave(CLOSING)
@@ -107,7 +109,7 @@ class Launcher:
 
     def expect(self, key: Hashable, call: PendingCall) -> None:
         """Heed what the function of ``call`` wants to be kept ready."""
-        if not self._closing:
+        if not self.closing:
             self.warm.expect(key, min_warm(call.model.annotations), call)
 
     def template_of(self, call: PendingCall) -> ContainerTemplate:
@@ -118,7 +120,7 @@ class Launcher:
     def launch_spare(
         self, key: Hashable, template: ContainerTemplate, *, ahead: bool = False
     ) -> bool:
-        token = None if self._closing else self.room.try_acquire(template.size)
+        token = None if self.closing else self.room.try_acquire(template.size)
         if token is None:
             return False
         launch = self.queues.get(key).add_spare(ahead=ahead)
@@ -152,7 +154,7 @@ class Launcher:
         call, rule, now = waiter.call, self.next_in_line, trio.current_time()
         if waiter.launch is not None or not self.has_room(call):
             rule.found_no_room(queue.key, now)
-        if self._closing:
+        if self.closing:
             return False
         others = queue.setbacks - (waiter.setback is not None)
         if call.queue_seconds <= 0 or not rule.may_wait(
@@ -217,12 +219,6 @@ class Launcher:
 
     def container_ready(self) -> None:
         self.warm.note_ready()
-
-    def container_idle(self) -> None:
-        if self._closing:
-            self._dismiss()
-        else:
-            self.room.settle()
 
     def container_removed(self) -> None:
         self.warm.settle()

@@ -12,7 +12,7 @@ import structlog
 
 from ..abc import ContainerTask, End, OutputPiece, OutputSink
 from ..call import PendingCall
-from ..models import Call, CallStats
+from ..models import CallStats
 
 log = structlog.get_logger(__name__)
 
@@ -97,7 +97,6 @@ class ContainerOutput:
         debug: bool,
     ) -> None:
         self._task = task
-        self._captured = sink is not None or keep or debug
         self._sink = sink
         self._limit = limit
         self._keep = keep
@@ -106,13 +105,10 @@ class ContainerOutput:
         self._log: bytearray | None = None
         self._call_id = ""
         self._running = False
-        if self._captured:
-            task.on_output = self.take
+        task.on_output = self.take
 
     def begin(self, call: PendingCall) -> None:
         """What is printed from here on belongs to ``call``."""
-        if not self._captured:
-            return
         if self._lines is not None:
             self._lines.flush(self._call_id)
         self._quota = LogLimit(self._limit)
@@ -168,24 +164,14 @@ class Samples:
     """Takes what is measured of one container, as its task's ``on_sample``."""
 
     def __init__(self, task: ContainerTask) -> None:
-        self._running = False
-        self._stats: CallStats | None = None
-        """Of the call that runs, if there are any."""
+        self.running = False
+        """What is measured is the call's that runs now."""
+        self.stats: CallStats | None = None
+        """Of that call, if there are any."""
         task.on_sample = self.take
 
-    def begin(self) -> None:
-        """What is measured from here on is the call's that runs now."""
-        self._running = True
-
-    def end(self, model: Call) -> None:
-        """It was the one of ``model``, and is over."""
-        self._running = False
-        if self._stats is not None:
-            model.stats.extend(self._stats.result())
-            self._stats = None
-
     def take(self, metrics: Mapping[str, int]) -> None:
-        if self._running:
-            if self._stats is None:
-                self._stats = CallStats()
-            self._stats.add(time.time_ns(), metrics)
+        if self.running:
+            if self.stats is None:
+                self.stats = CallStats()
+            self.stats.add(time.time_ns(), metrics)

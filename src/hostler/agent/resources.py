@@ -17,15 +17,18 @@ which order containers are evicted is another matter.
 from __future__ import annotations
 
 import enum
+import functools
 import heapq
 import itertools
 import math
 from collections.abc import Hashable, Iterable, Sequence
-from typing import Literal, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import attrs
 import msgspec
 import trio
+
+from ..models import Call
 
 
 class Resources(msgspec.Struct, frozen=True, gc=False):
@@ -106,9 +109,6 @@ def _without_surplus(chosen: list[E], missing: Resources) -> Sequence[E]:
     return chosen
 
 
-Step = Literal["freeze", "thaw", "retire", "rest"]
-
-
 class IdleContainer(Evictable, Protocol):
     """A container that could be evicted now."""
 
@@ -119,6 +119,17 @@ class IdleContainer(Evictable, Protocol):
 PASSING = 1.0
 """Seconds. A container in use that will be worth keeping for a shorter time leaves its room soon to
 those who want it."""
+
+
+MIB = 2**20
+
+
+def needed_resources(model: Call) -> Resources:
+    """What a container for ``model`` is counted with: memory and tmpfs, and CPUs."""
+    return _resources((model.memory + model.tmpfs_size) * MIB, model.cpus)
+
+
+_resources = functools.lru_cache(maxsize=256)(Resources)  # few functions differ in that
 
 
 class EvictionCandidates(Protocol):
@@ -162,11 +173,12 @@ class ResourceToken:
 
     def became_idle(self, now: float, worthy_until: float) -> None:
         """The container, which was in use, could be evicted from ``now`` on, and is worth keeping
-        until then."""
+        until then. It may be evicted at once."""
         self.worthy_until = worthy_until
         self._enter(TokenState.IDLE)
         if worthy_until > now:
             self._room._worthy.add(self, self.size, worthy_until, now)
+        self._room.settle()
 
     def taken(self, *, worth_seconds: float) -> None:
         """It could not be evicted any more. It will be worth keeping for so long when it is idle
@@ -345,11 +357,8 @@ class ResourceTracker:
         return ResourceToken(self, size)
 
     def settle(self) -> bool:
-        """Admit who fits and evict for who does not; whether everybody in line is provided for.
-
-        To be called whenever a container has become idle; the room itself calls it on every
-        other change.
-        """
+        """Admit who fits and evict for who does not, after a change; whether everybody in line is
+        provided for."""
         if not self._line:
             return True
         self._admit()

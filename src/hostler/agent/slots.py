@@ -29,7 +29,7 @@ from .._concurrency.nurseries import is_cancellation
 from .._launch_policy import LaunchPolicy
 from ..call import PendingCall, Timings
 from ..errors import ServerBusy
-from .freezing import ReuseGap
+from .freezing import LONGEST_GRACE, MARGIN
 from .resources import worth_seconds
 
 
@@ -103,6 +103,30 @@ class Launch(Generic[S]):
     def begin(self, now: float) -> None:
         """It has its resources from ``now`` on."""
         self.begun, self.begun_at = True, now
+
+
+HALF_LIFE = 30.0
+"""Seconds in which a noted gap counts half as much."""
+
+
+class ReuseGap:
+    """The longest recent time between two uses of one function's containers; it fades."""
+
+    def __init__(self) -> None:
+        self._gap = 0.0
+        self._noted_at = 0.0
+
+    def note(self, gap: float, now: float) -> None:
+        """A container was used again after ``gap`` seconds. Gaps that are too long to wait for
+        foretell nothing about the others."""
+        if gap * MARGIN <= LONGEST_GRACE and gap >= self.value(now):
+            self._gap, self._noted_at = gap, now
+
+    def value(self, now: float) -> float:
+        """Seconds; 0 = nothing was noted."""
+        if not self._gap:
+            return 0.0
+        return self._gap * float(0.5 ** ((now - self._noted_at) / HALF_LIFE))
 
 
 class QueueOwner(Protocol[S]):

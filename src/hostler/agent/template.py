@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Hashable, Mapping
 from typing import Protocol
 
@@ -13,24 +12,14 @@ from .. import ids
 from ..abc import ContainerTask
 from ..call import PendingCall
 from ..config import AgentConfig
-from ..models import Call
-from .resources import Resources
+from .resources import MIB, Resources, needed_resources
 
-MIB = 2**20
 REGISTRY_TOKEN_EXTENSION = "FN_REGISTRY_TOKEN"  # noqa: S105  (a name)
 SPAWN_CALL_ID = "FN_SPAWN_CALL_ID"
 MIN_WARM_ANNOTATION = "hostler/min-warm"
 """Of a function (or its app): how many containers to keep ready, a whole number."""
 MAX_MIN_WARM = 1000
 """Containers that an annotation may ask for."""
-
-
-def needed_resources(model: Call) -> Resources:
-    """What a container for ``model`` is counted with: memory and tmpfs, and CPUs."""
-    return _resources((model.memory + model.tmpfs_size) * MIB, model.cpus)
-
-
-_resources = functools.lru_cache(maxsize=256)(Resources)  # few functions differ in that
 
 
 def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
