@@ -116,6 +116,25 @@ async def test_cancelled_while_it_connects_it_leaves_no_thread(
             scope.cancel()
 
 
+async def test_a_start_waits_for_one_answer_of_the_engine(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    """Without a pool, and where the driver is in no container itself."""
+    config = AgentConfig(container_label_tag="tag", experimental_prefork_pool_size=0)
+    async with open_docker_driver(config, environ=fake_environ):
+        asked = [line for line in fake_engine.seen if not line.startswith("GET /containers/")]
+        assert asked == ["GET /version"]
+
+
+async def test_something_else_than_an_engine_is_refused(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    fake_engine.on("GET /version", value({"Version": "1"}))
+    with pytest.raises(EngineUnreachable, match="ApiVersion"):
+        async with open_docker_driver(AgentConfig(), environ=fake_environ):
+            pass
+
+
 async def test_error_of_the_block_comes_out_as_it_is(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> None:

@@ -250,7 +250,7 @@ def _neighbourhood() -> str:
 
 
 async def _prepare(engine: Engine, config: AgentConfig) -> None:
-    await check_version(engine, config.min_docker_version)
+    check_version(engine.version, config.min_docker_version)
     if config.docker_load_file:
         await load_images(engine, config.docker_load_file)
 
@@ -267,13 +267,8 @@ WAY_SECONDS = 2.0
 """How long each of these removals makes way for launches at most."""
 
 
-async def check_version(engine: Engine, minimum: str) -> None:
-    """Raises `EngineTooOld` if the engine's version is below ``minimum``."""
-
-    def request(client: docker.APIClient) -> str:
-        return str(client.version()["Version"])
-
-    version = await engine.call(EngineOperation.CONNECT, request)
+def check_version(version: str, minimum: str) -> None:
+    """Raises `EngineTooOld` if the engine's ``version`` is below ``minimum``."""
     if version_numbers(version) < version_numbers(minimum):
         raise EngineTooOld(f"Docker engine {version} is too old, {minimum} is the minimum")
 

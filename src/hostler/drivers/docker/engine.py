@@ -37,6 +37,7 @@ import requests
 import requests.exceptions
 import structlog
 import trio
+from docker.constants import DEFAULT_DOCKER_API_VERSION
 from docker.errors import DockerException, create_api_error_from_http_exception
 from docker.transport import unixconn
 from docker.types import CancellableStream
@@ -95,10 +96,12 @@ class Engine:
 
     def __init__(
         self,
+        version: str,
         clients: dict[ThreadGroup, docker.APIClient],
         limits: dict[EngineOperation, float],
         observe: CallObserver = ignore_call,
     ) -> None:
+        self.version = version
         self._clients = clients
         self._limits = limits
         self._observe = observe
@@ -261,10 +264,10 @@ async def open_engine(
     try:
         with trio.move_on_after(seconds):
             await _check_socket(where)
-            clients = await trio.to_thread.run_sync(
+            version, clients = await trio.to_thread.run_sync(
                 partial(_connect, environ, table), abandon_on_cancel=True, limiter=thread
             )
-            return Engine(clients, table, observe)
+            return Engine(version, clients, table, observe)
     except _LIBRARY_ERRORS as error:
         raise EngineUnreachable("connect", _why(error, where)) from error
     finally:
@@ -299,17 +302,24 @@ async def _check_socket(host: str) -> None:
 
 def _connect(
     environ: Mapping[str, str], limits: Mapping[EngineOperation, float]
-) -> dict[ThreadGroup, docker.APIClient]:
+) -> tuple[str, dict[ThreadGroup, docker.APIClient]]:
+    """The engine's version, and the clients. Asks the engine once: a node that starts again waits
+    for each answer before it takes calls."""
     where = docker.utils.kwargs_from_env(environment=dict(environ))
     first = docker.APIClient(
-        version="auto", timeout=_seconds(limits[EngineOperation.CONNECT]), **where
+        version=DEFAULT_DOCKER_API_VERSION,
+        timeout=_seconds(limits[EngineOperation.CONNECT]),
+        **where,
     )
     with contextlib.closing(first):
-        first.ping()
-        version = first.api_version
+        facts = first.version(api_version=False)
+    try:
+        version, api_version = str(facts["Version"]), str(facts["ApiVersion"])
+    except (KeyError, TypeError) as error:
+        raise DockerException(f"the engine's version has no {error}") from error
     clients = {
         group: docker.APIClient(
-            version=version,
+            version=api_version,
             timeout=_seconds(max(limits[op] for op in EngineOperation if GROUP[op] is group)),
             max_pool_size=_pool_size(group),
             **where,
@@ -318,7 +328,7 @@ def _connect(
     }
     for client in clients.values():
         close_failed_sockets(client)
-    return clients
+    return version, clients
 
 
 def _seconds(limit: float) -> Any:
