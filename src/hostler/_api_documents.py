@@ -54,13 +54,9 @@ def _name(text: str, pattern: str) -> Meta:
 
 
 _LETTERS = "Letters, digits, `_` and `-`, also letters beyond ASCII; at most 255 bytes of UTF-8."
-
 _UNSET_DATE = "0001-01-01T00:00:00.000Z"
-
 DATE = f"RFC 3339 with milliseconds, set by the server; `{_UNSET_DATE}` = unset."
-
 APP_NAME = _name(f"{_LETTERS} Can't be changed.", "^[A-Za-z0-9_-]+$")
-
 TRIGGER_NAME = _name(_LETTERS, "^[A-Za-z0-9_-]+$")
 
 FN_NAME = _name(
@@ -68,7 +64,6 @@ FN_NAME = _name(
 )
 
 MEMORY = schema("MB (2**20 bytes), 0 = the default, 128.", format="int64", minimum=0)
-
 TIMEOUT = schema("Seconds that a call may run, 0 = the default, 30.", format="int32", minimum=0)
 
 IDLE_TIMEOUT = schema(
@@ -107,9 +102,7 @@ _KEYS: dict[str, Any] = {
 }
 
 _VALUES = "Each value has at most 512 bytes as compact JSON."
-
 NEW_ANNOTATIONS = schema(f'Any JSON but null and "". {_VALUES}', **_KEYS)
-
 NEW_ANNOTATION = schema("A value.", **{"not": {"enum": [None, ""]}})
 
 ANNOTATION_CHANGES = schema(
@@ -119,11 +112,8 @@ ANNOTATION_CHANGES = schema(
 )
 
 Id = Annotated[str, schema("Identifier, given by the server.", readOnly=True)]
-
 GivenId = Annotated[str, schema("Identifier of what is there.", minLength=1)]
-
 Date = Annotated[str, schema(DATE, format="date-time", readOnly=True)]
-
 NewConfig = Annotated[dict[str, str | None], Meta(description="Environment of the functions.")]
 
 ConfigChanges = Annotated[
@@ -131,11 +121,8 @@ ConfigChanges = Annotated[
 ]
 
 Config = Annotated[dict[str, str], Meta(description="Environment of the functions.")]
-
 NewAnnotations = Annotated[dict[str, Annotated[msgspec.Raw, NEW_ANNOTATION]], NEW_ANNOTATIONS]
-
 AnnotationChanges = Annotated[dict[str, msgspec.Raw], ANNOTATION_CHANGES]
-
 Annotations = Annotated[dict[str, msgspec.Raw], Meta(description="Values are any JSON.")]
 
 
@@ -305,7 +292,6 @@ class Error(msgspec.Struct, kw_only=True):
 
 
 FN_ENDPOINT = "fnproject.io/fn/invokeEndpoint"
-
 TRIGGER_ENDPOINT = "fnproject.io/trigger/httpEndpoint"
 
 _COMPUTED = (FN_ENDPOINT, TRIGGER_ENDPOINT)
@@ -314,7 +300,6 @@ got must not make them stored ones."""
 
 
 Made = TypeVar("Made")
-
 _DATES = ("created_at", "updated_at")
 
 
@@ -460,11 +445,8 @@ TRIGGERS = Kind(
 
 
 _T = TypeVar("_T")
-
 _WHOLE = re.compile(rb"(-?[0-9]{1,20})\.0+")
-
 _BAD = (msgspec.DecodeError, UnicodeError, RecursionError)
-
 _FIELDS = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 

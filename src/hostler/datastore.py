@@ -17,7 +17,6 @@ from .errors import HostlerError
 from .models import App, Fn, Trigger
 
 Item = TypeVar("Item", covariant=True)
-
 _NO_TEXTS: Mapping[str, str] = MappingProxyType({})
 _NO_VALUES: Mapping[str, msgspec.Raw] = MappingProxyType({})
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 from typing import ClassVar, Literal
 
 Blame = Literal["user", "service"]
-
 INTERNAL_TEXT = "internal server error"
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from hostler.rules import check_annotations, errors
+from hostler.rules import errors
+from hostler.rules.values import check_annotations
 
 
 def _check(key: str, value: bytes) -> None:

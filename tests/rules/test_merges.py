@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from hostler.datastore import AppPatch, FnPatch, TriggerPatch
 from hostler.models import App, Fn, Trigger
-from hostler.rules import Limits, errors, merge_annotations, merge_app, merge_fn, merge_trigger
-from hostler.rules.values import merge_config
+from hostler.rules import Limits, errors, merge_app, merge_fn, merge_trigger
+from hostler.rules.values import merge_annotations, merge_config
 
 APP = App(id="1", name="shop", config={"a": "1"}, syslog_url="udp://x")
 FN = Fn(id="2", name="pay", app_id="1", image="i")

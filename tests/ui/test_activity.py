@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +13,10 @@ from hostler.call import Timings
 from hostler.errors import APIError, ServerBusy
 from hostler.functions import FunctionTable
 from hostler.models import App, Fn
-from hostler.ui import Activity, Directory, table_lister, ui_app
+from hostler.ui import Activity, Directory, ui_app
 from hostler.ui.activity import MAX_FUNCTIONS, RECENT_CALLS
 from hostler.ui.app import LAST_SECONDS, MAX_VIEWERS
-from hostler.ui.panel import MAX_LISTED, Listing
+from hostler.ui.panel import MAX_LISTED
 from hostler.ui.seconds import KEPT_SECONDS, Second, SecondBuckets
 from tests.front._asgi_client import AsgiRequest
 
@@ -110,7 +111,10 @@ def test_the_stages_of_a_call_add_up() -> None:
 async def test_the_list_of_functions_is_bounded() -> None:
     fns = [Fn(id=f"f{n}", name=f"n{n}", app_id="a1", image="i") for n in range(MAX_LISTED + 1)]
     for count, complete in ((MAX_LISTED, True), (MAX_LISTED + 1, False)):
-        listing = await table_lister(FunctionTable.of([APP], fns[:count]))()
+        directory = Directory(FunctionTable.of([APP], fns[:count]))
+        await directory.refresh()
+        listing = directory.listing
+        assert listing is not None
         assert (len(listing.functions), listing.complete) == (MAX_LISTED, complete)
 
 
@@ -119,7 +123,7 @@ async def test_the_state_has_names_and_no_secrets() -> None:
     table = FunctionTable.of([APP], [FN, Fn(id="f2", name="other", app_id="a1", image="i")])
     note(activity, call(fn_name="checkout"))
     shown = panel(activity)
-    shown.directory = Directory(table_lister(table))
+    shown.directory = Directory(table)
     answer = await get(ui_app(shown, trio.Event()), "/ui/state.json")
     state = json.loads(answer.content)
     assert [(fn["name"], fn["calls"]) for fn in state["functions"]] == [
@@ -132,13 +136,14 @@ async def test_the_state_has_names_and_no_secrets() -> None:
 
 
 async def test_a_database_that_is_down_costs_only_the_names() -> None:
-    async def read() -> Listing:
+    async def down(where: object) -> None:
         raise APIError(503, "down")
 
+    store: Any = SimpleNamespace(apps=SimpleNamespace(list=down))
     activity = Activity()
     note(activity, call())
     shown = panel(activity)
-    shown.directory = Directory(read)
+    shown.directory = Directory(store)
     state = json.loads((await get(ui_app(shown, trio.Event()), "/ui/state.json")).content)
     assert (state["listing"], len(state["functions"])) == ("stale", 1)
 

@@ -103,7 +103,6 @@ class TriggerListener(Listener[Trigger, TriggerPatch, TriggerFilter]):
 
 
 log = structlog.get_logger(__name__)
-
 _T = TypeVar("_T")
 
 

@@ -16,7 +16,6 @@ from ..datastore import Datastore
 from ..errors import RequestTooBig
 
 _T = TypeVar("_T")
-
 MAX_BODY_BYTES = 6 * 1024 * 1024
 MAX_BODY_SECONDS = 30.0
 """Limits of a request's body, whatever the configuration allows for calls: documents are held and

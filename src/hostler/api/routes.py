@@ -68,7 +68,6 @@ Handler = Callable[[ApiRequest], Awaitable[Reply]]
 is a 500 that tells nothing, and is logged."""
 
 _PARAM = re.compile(r"\{(\w+)(:path)?\}", re.ASCII)
-
 _BODY_METHODS = ("POST", "PUT", "PATCH")
 
 

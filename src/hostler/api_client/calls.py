@@ -114,7 +114,6 @@ def _known() -> dict[tuple[int, str], type[APIError]]:
 
 
 _KNOWN = _known()
-
 _FOREIGN = "the API answered {}"
 
 

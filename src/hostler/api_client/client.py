@@ -35,7 +35,6 @@ from ..rules.errors import AppNotFound
 from .calls import ApiUnavailable, authorization, message_of, no_api, refusal
 
 MAX_CONNECTIONS = 64
-
 CONNECT_SECONDS = 5.0
 
 

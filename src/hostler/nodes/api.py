@@ -8,7 +8,6 @@ import attrs
 
 from ..front import node_app, open_listeners
 from ..tracing import open_tracer, traced_app
-from ..ui import datastore_lister
 from .function_lookup import api_mount, opened_store
 from .lifetime import NodeLifetime
 from .page import NodePage
@@ -29,7 +28,7 @@ class ApiNode:
             tracer = await enter(open_tracer(self.settings.node, "api"))
             store = await enter(opened_store(self.settings))
             page = NodePage("api", self.settings, life)
-            page.show(lister=datastore_lister(store))
+            page.show(functions=store)
             mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}
             app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)
             app = traced_app(guarded(app, self.settings, listeners, mounts), tracer)

@@ -15,7 +15,6 @@ from ..config import ApiConfig, StoreConfig
 from ..datastore import Datastore
 from ..errors import ConfigError
 from ..functions import CachedFunctions, Catalog, FunctionTable, open_cached_functions
-from ..ui import Lister, datastore_lister, table_lister
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -31,14 +30,14 @@ class Lookup:
     catalog: Catalog
     mounts: Mapping[str, ASGIApp] = attrs.Factory(dict)
     """Applications that belong to it: the API of the database."""
-    lister: Lister | None = None
-    """What lists them for people."""
+    listed: FunctionTable | Datastore | None = None
+    """What the page lists."""
     keep_warm: Callable[[Agent], Awaitable[None]] | None = None
     """Keeps those ready on an agent that ask for it, until it is cancelled."""
 
     @classmethod
     def declared(cls, functions: FunctionTable) -> Lookup:
-        return cls(functions, lister=table_lister(functions))
+        return cls(functions, listed=functions)
 
 
 @asynccontextmanager
@@ -78,7 +77,7 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
         yield Lookup(
             functions,
             api_mount(store, settings, [_clearing(functions, changed)]),
-            lister=datastore_lister(store),
+            listed=store,
             keep_warm=lambda agent: keep_stored_warm(agent, store, changed),
         )
 

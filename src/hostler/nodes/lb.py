@@ -89,7 +89,7 @@ class LBNode:
                     grace=self.settings.grace,
                 )
             )
-            page.show(lb=agent, pool=pool, lister=lookup.lister)
+            page.show(lb=agent, pool=pool, functions=lookup.listed)
             tells = place is None or place.number == 0
             app = calls_app(
                 agent, lookup, self.settings, life, page, bodies, listeners, tells=tells

@@ -10,11 +10,12 @@ import trio
 
 from .._asgi import ASGIApp
 from ..abc import CallListener, OutputPiece, OutputSink
+from ..datastore import Datastore
+from ..functions import FunctionTable
 from ..tail import AggregateTail, LogTail, tail_app
 from ..ui import (
     Activity,
     Directory,
-    Lister,
     Panel,
     RunnerLoads,
     ui_app,
@@ -58,7 +59,7 @@ class NodePage:
         agent: Agent | None = None,
         lb: LBAgent | None = None,
         pool: DynamicPool | None = None,
-        lister: Lister | None = None,
+        functions: FunctionTable | Datastore | None = None,
     ) -> None:
         """The node has these parts."""
         panel = self._panel
@@ -66,7 +67,7 @@ class NodePage:
             return
         panel.agent, panel.lb = agent, lb
         panel.runners = None if pool is None else RunnerLoads(pool)
-        panel.directory = None if lister is None else Directory(lister)
+        panel.directory = None if functions is None else Directory(functions)
 
     def mount(self, closing: trio.Event) -> Mapping[str, ASGIApp]:
         """``/ui``, whose viewers are let go when ``closing`` is set; of several workers it shows

@@ -99,7 +99,7 @@ class ServeNode:
                     grace=self.settings.grace,
                 )
             )
-            page.show(agent=agent, lister=lookup.lister)
+            page.show(agent=agent, functions=lookup.listed)
             app = calls_app(detaching, lookup, self.settings, life, page, bodies, listeners, tail)
             app = traced_app(app, tracer)
             server = await enter(serving(app, listeners, self.settings, life.shutdown))

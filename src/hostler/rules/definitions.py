@@ -24,7 +24,6 @@ from .values import (
 )
 
 SHAPES = ("", "GENERIC_X86", "GENERIC_ARM", "GENERIC_X86_ARM")
-
 SYSLOG_SCHEMES = ("tcp", "udp", "unix", "unixgram", "tcp+tls")
 
 
@@ -104,22 +103,15 @@ def check_new_fn(fn: Fn, limits: Limits) -> Fn:
     if not fn.app_id:
         raise errors.FnMissingAppID
     new = attrs.evolve(
-        with_defaults(fn),
+        fn,
+        memory=fn.memory or DEFAULT_MEMORY,
+        timeout=fn.timeout or DEFAULT_TIMEOUT,
+        idle_timeout=fn.idle_timeout or DEFAULT_IDLE_TIMEOUT,
         config=dict(fn.config),
         annotations=compact_annotations(fn.annotations),
     )
     _check_fn(new, limits)
     return new
-
-
-def with_defaults(fn: Fn) -> Fn:
-    """A copy in which memory and times of 0 are Fn's defaults."""
-    return attrs.evolve(
-        fn,
-        memory=fn.memory or DEFAULT_MEMORY,
-        timeout=fn.timeout or DEFAULT_TIMEOUT,
-        idle_timeout=fn.idle_timeout or DEFAULT_IDLE_TIMEOUT,
-    )
 
 
 def merge_fn(fn: Fn, patch: FnPatch, limits: Limits) -> Fn:
@@ -176,7 +168,7 @@ def check_new_trigger(trigger: Trigger) -> Trigger:
     if trigger.updated_at is not None:
         raise errors.TriggerUpdatedAtProvided
     new = attrs.evolve(trigger, annotations=compact_annotations(trigger.annotations))
-    check_trigger(new)
+    _check_trigger(new)
     return new
 
 
@@ -194,12 +186,11 @@ def merge_trigger(trigger: Trigger, patch: TriggerPatch) -> Trigger:
         source=patch.source or trigger.source,
         annotations=merge_annotations(trigger.annotations, patch.annotations),
     )
-    check_trigger(merged)
+    _check_trigger(merged)
     return trigger if merged == trigger else merged
 
 
-def check_trigger(trigger: Trigger) -> None:
-    """Raises what is wrong with the values of a whole trigger, whose annotations are compact."""
+def _check_trigger(trigger: Trigger) -> None:
     if not trigger.app_id:
         raise errors.TriggerMissingAppID
     if not trigger.name:

@@ -113,28 +113,28 @@ class FnMissingAppID(Invalid, text="Missing AppID on Fn"): ...
 class FnMissingImage(Invalid, text="Missing image on Fn"): ...
 
 
-class FnInvalidTimeout(Invalid):
-    """The text has the limits that hold, and does not claim that 0 is within them (Fn's does)."""
+class OutOfRange(Invalid):
+    """Base of what is not between 1 and a limit. The text has the limit that holds, and does not
+    claim that 0 is within it (Fn's does)."""
 
     @classmethod
-    def over(cls, limit: int) -> FnInvalidTimeout:
-        return cls(message=f"timeout value is out of range, must be between 1 and {limit}")
+    def over(cls, limit: int) -> OutOfRange:
+        return cls(message=cls.default_message.format(limit))
 
 
-class FnInvalidIdleTimeout(Invalid):
-    """As `FnInvalidTimeout`."""
-
-    @classmethod
-    def over(cls, limit: int) -> FnInvalidIdleTimeout:
-        return cls(message=f"idle_timeout value is out of range, must be between 1 and {limit}")
+class FnInvalidTimeout(
+    OutOfRange, text="timeout value is out of range, must be between 1 and {}"
+): ...
 
 
-class FnInvalidMemory(Invalid):
-    """As `FnInvalidTimeout`."""
+class FnInvalidIdleTimeout(
+    OutOfRange, text="idle_timeout value is out of range, must be between 1 and {}"
+): ...
 
-    @classmethod
-    def over(cls, limit: int) -> FnInvalidMemory:
-        return cls(message=f"memory value is out of range. It should be between 1 and {limit}")
+
+class FnInvalidMemory(
+    OutOfRange, text="memory value is out of range. It should be between 1 and {}"
+): ...
 
 
 class FnExists(Conflict, text="Fn with specified name already exists"): ...

@@ -24,14 +24,12 @@ from .errors import (
 )
 
 MAX_KEYS = 100
-
 MAX_KEY_BYTES = 128
 
 MAX_VALUE_BYTES = 512
 """Of the compact text."""
 
 _KEY = re.compile(r"[!-~]+")
-
 _EMPTY = (b'""', b"null")
 
 
@@ -147,11 +145,8 @@ def check_text(what: str, text: str, limit: int) -> None:
 
 
 DEFAULT_PER_PAGE = 30
-
 MAX_PER_PAGE = 100
-
 _NUMBER = re.compile(r"\+?[0-9]{1,18}", re.ASCII)
-
 _URL_SAFE = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 
 

@@ -35,9 +35,7 @@ from ..config import StoreConfig
 from ..errors import ConfigError
 
 DEFAULT_URL = "sqlite3://data/fn.db"
-
 MEMORY = ":memory:"
-
 Kind = Literal["sqlite", "postgresql", "mysql"]
 
 _KINDS: dict[str, Kind] = {

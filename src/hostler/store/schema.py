@@ -143,7 +143,6 @@ triggers = _table(
 )
 
 _texts = msgspec.json.Decoder(dict[str, str])
-
 _row_values = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 

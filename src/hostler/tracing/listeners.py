@@ -111,7 +111,6 @@ RECORDED = ("/invoke", "/t", "/v2")
 """First parts of the paths that are worth a span: not those that somebody polls."""
 
 _PARENT, _STATE = PARENT.lower().encode(), STATE.lower().encode()
-
 _CALL_ID = b"fn-call-id"
 
 

@@ -16,22 +16,16 @@ from .app import login_app, ui_app
 from .panel import (
     AskOthers,
     Directory,
-    Lister,
     Panel,
     RunnerLoads,
-    datastore_lister,
-    table_lister,
 )
 
 __all__ = [
     "Activity",
     "AskOthers",
     "Directory",
-    "Lister",
     "Panel",
     "RunnerLoads",
-    "datastore_lister",
     "login_app",
-    "table_lister",
     "ui_app",
 ]

@@ -28,9 +28,7 @@ _FN_SAMPLES = 64
 """Latest durations of a function that its median is made of."""
 
 _MAX_MESSAGE = 300
-
 _REFUSED = str(ServerBusy())
-
 _CANCELLED = "cancelled"
 
 

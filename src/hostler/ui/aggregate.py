@@ -19,7 +19,6 @@ MAX_ROWS = 300
 _LISTED: tuple[Listed, ...] = ("stale", "partial", "complete", "none")
 """What is true of all processes is the first that is true of one."""
 _HEALTH = ("in use", "returning", "refuses", "ejected")
-
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 

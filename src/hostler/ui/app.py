@@ -22,7 +22,6 @@ MAX_VIEWERS = 16
 """Event streams at once; others are told to come back. Each costs about one document a second."""
 
 TICK_SECONDS = 1.0
-
 BUSY_RETRY_SECONDS = 5
 
 LAST_SECONDS = 1.0
@@ -185,11 +184,8 @@ def assets() -> dict[str, Asset]:
 
 
 MAX_FORM_BYTES = 16_384
-
 FORM_SECONDS = 10.0
-
 _FILES = ("page.css", "icon.svg")
-
 _HIDDEN = b' role="alert" hidden>'
 
 

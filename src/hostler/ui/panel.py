@@ -81,14 +81,12 @@ class Listing:
     complete: bool = True
 
 
-Lister = Callable[[], Awaitable[Listing]]
-
-
 class Directory:
-    """The functions that exist, read again when somebody looks and they were read long ago."""
+    """The functions that are declared, or that a database has: read again when somebody looks and
+    they were read long ago."""
 
-    def __init__(self, read: Lister) -> None:
-        self._read = read
+    def __init__(self, functions: FunctionTable | Datastore) -> None:
+        self._functions = functions
         self._lock = trio.Lock()
         self._due = float("-inf")
         self.listing: Listing | None = None
@@ -111,33 +109,20 @@ class Directory:
                 log.warning("functions can't be listed for the page", reason=str(error))
             self._due = trio.current_time() + REFRESH_SECONDS
 
-
-def table_lister(table: FunctionTable) -> Lister:
-    """Those of a declaration."""
-
-    async def read() -> Listing:
-        await trio.lowlevel.checkpoint()
-        pairs = [(table.apps[fn.app_id], fn) for fn in table.fns.values()]
-        return Listing(pairs[:MAX_LISTED], complete=len(pairs) <= MAX_LISTED)
-
-    return read
-
-
-def datastore_lister(store: Datastore) -> Lister:
-    """Those of a database."""
-
-    async def read() -> Listing:
+    async def _read(self) -> Listing:
         pairs: list[tuple[App, Fn]] = []
-        apps = await store.apps.list(AppFilter(per_page=MAX_LISTED))
+        source = self._functions
+        if isinstance(source, FunctionTable):
+            pairs.extend((source.apps[fn.app_id], fn) for fn in source.fns.values())
+            return Listing(pairs[:MAX_LISTED], complete=len(pairs) <= MAX_LISTED)
+        apps = await source.apps.list(AppFilter(per_page=MAX_LISTED))
         for app in apps.items:
             left = MAX_LISTED - len(pairs)
-            page = await store.fns.list(FnFilter(app_id=app.id, per_page=left))
+            page = await source.fns.list(FnFilter(app_id=app.id, per_page=left))
             pairs.extend((app, fn) for fn in page.items)
             if len(pairs) == MAX_LISTED:
                 return Listing(pairs, complete=False)
         return Listing(pairs, complete=not apps.next_cursor)
-
-    return read
 
 
 AskOthers = Callable[[bytes], Awaitable[Mapping[int, bytes]]]
