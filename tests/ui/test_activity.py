@@ -10,7 +10,7 @@ import pytest
 import trio
 
 from hostler.call import Timings
-from hostler.errors import APIError, ServerBusy
+from hostler.errors import APIError, CallTimeout, ServerBusy
 from hostler.functions import FunctionTable
 from hostler.models import App, Fn
 from hostler.ui import Activity, Directory, ui_app
@@ -62,24 +62,33 @@ def test_memory_is_bounded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("status", "text", "error", "outcome", "message"),
+    ("status", "error", "outcome", "message"),
     [
-        ("success", "", None, "success", ""),
-        ("timeout", "x", None, "timeout", ""),
-        ("error", "cancelled", None, "cancelled", ""),
-        ("error", str(ServerBusy()), None, "refused", ""),
-        ("", "", ServerBusy(), "refused", ServerBusy().message),
-        ("error", "no such image", APIError(502, "no such image"), "error", "no such image"),
-        ("error", "/secret/path", OSError("/secret/path"), "error", APIError().message),
+        ("success", None, "success", ""),
+        ("timeout", CallTimeout(), "timeout", CallTimeout().message),
+        ("", ServerBusy(), "refused", ServerBusy().message),
+        ("error", APIError(502, "no such image"), "error", "no such image"),
+        ("error", OSError("/secret/path"), "error", APIError().message),
     ],
 )
-def test_outcomes(
-    status: str, text: str, error: Exception | None, outcome: str, message: str
-) -> None:
+def test_outcomes(status: str, error: Exception | None, outcome: str, message: str) -> None:
     activity = Activity()
-    activity.note_end(call(status=status, error=text), error, began=True)
+    activity.note_end(call(status=status, error=str(error or "")), error, began=True)
     (row,) = activity.recent_since(0)
     assert (row.outcome, row.message) == (outcome, message)
+
+
+async def test_a_cancelled_call_has_no_message() -> None:
+    activity = Activity()
+    with trio.CancelScope() as scope:
+        scope.cancel()
+        try:
+            await trio.lowlevel.checkpoint()
+        except trio.Cancelled as cancelled:
+            activity.note_end(call(status="error", error="cancelled"), cancelled, began=True)
+            raise
+    (row,) = activity.recent_since(0)
+    assert (row.outcome, row.message) == ("cancelled", "")
 
 
 def test_calls_that_never_began_count_only_where_clients_hear_of_them() -> None:

@@ -43,7 +43,6 @@ async def open_request(
     *,
     body: AsyncIterator[bytes] | bytes = b"",
     headers: Mapping[str, str] | None = None,
-    transport: httpx.AsyncBaseTransport | None = None,
 ) -> AsyncIterator[Answer]:
     """Send one request, once; the block has the answer as soon as its head is there.
 
@@ -52,7 +51,7 @@ async def open_request(
     other end too. Raises `ApiUnavailable` if there is no answer.
     """
     timeout = httpx.Timeout(None, connect=CONNECT_SECONDS)
-    async with httpx.AsyncClient(timeout=timeout, transport=transport) as client:
+    async with httpx.AsyncClient(timeout=timeout) as client:
         try:
             request = client.build_request(method, url, content=body, headers=headers)
             answer = await client.send(request, stream=True)

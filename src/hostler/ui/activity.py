@@ -10,6 +10,7 @@ from itertools import islice
 import attrs
 import msgspec
 
+from .._concurrency.nurseries import is_cancellation
 from ..abc import CallListener
 from ..call import PendingCall, Timings
 from ..errors import ServerBusy, public_error
@@ -28,8 +29,6 @@ _FN_SAMPLES = 64
 """Latest durations of a function that its median is made of."""
 
 _MAX_MESSAGE = 300
-_REFUSED = str(ServerBusy())
-_CANCELLED = "cancelled"
 
 
 class _Ended(msgspec.Struct, frozen=True, gc=False):
@@ -175,14 +174,13 @@ class Activity(CallListener):
 
 
 def _outcome(call: PendingCall, error: BaseException | None) -> Outcome:
-    status, text = call.model.status, call.model.error
-    if status == "success" and error is None:
+    if error is None:
         return "success"
-    if status == "timeout":
+    if call.model.status == "timeout":
         return "timeout"
-    if isinstance(error, ServerBusy) or text == _REFUSED:
+    if isinstance(error, ServerBusy):
         return "refused"
-    return "cancelled" if text == _CANCELLED else "error"
+    return "cancelled" if is_cancellation(error) else "error"
 
 
 def _stages(ended: _Ended) -> Stages:
