@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
-from typing import Any
 
 import attrs
 import pytest
 
+from hostler.cli import app
+from hostler.cli.reference import reference_page
 from hostler.config import (
     AgentConfig,
     ConfigError,
@@ -70,31 +71,28 @@ def test_a_field_is_its_variable(cls: type[EnvConfig]) -> None:
         assert info.variable in ("", f"FN_{info.field.upper()}")
 
 
-def _tells_default(doc: str, default: Any) -> bool:
-    """Defaults stand in brackets behind their unit, or are marked as such."""
-    if default in ("", (), None):
-        shown = ["none", "nothing", '""']
-    elif isinstance(default, bool):
-        shown = ["yes" if default else "no"]
-    elif default == math.inf:
-        shown = ["no limit"]
-    elif isinstance(default, int | float):
-        shown = [str(default), f"{default:,}".replace(",", " ").removesuffix(".0")]
-    elif isinstance(default, tuple):
-        shown = [f"``{' '.join(default)}``"]
-    else:
-        shown = [default, f"``{default}``"]
-    flat = " ".join(doc.split())
-    return any(f"({text}{end}" in flat for text in shown for end in (")", " =", ";")) or any(
-        f"{text} (default)" in flat for text in shown
-    )
+def _rows() -> dict[str, list[str]]:
+    """The rows of the reference page, by field."""
+    rows = [line.strip("| ").split(" | ") for line in reference_page(app).splitlines()]
+    return {row[1].strip("`"): row for row in rows if len(row) == 5}
 
 
 @all_classes
-def test_each_field_tells_its_default(cls: type[EnvConfig]) -> None:
+def test_the_reference_tells_each_default_as_it_is_set(cls: type[EnvConfig]) -> None:
+    rows = _rows()
+    for field in attrs.fields(cls):
+        shown = rows[field.name][3]
+        text = {"(none)": "", "no limit": "-1"}.get(shown, shown.strip("`"))
+        if field.default not in ("", (), None) and not field.metadata["in_code"]:
+            assert getattr(cls.from_env({f"FN_{field.name.upper()}": text}), field.name) == (
+                field.default
+            )
+
+
+@all_classes
+def test_each_field_has_a_text(cls: type[EnvConfig]) -> None:
     for info in describe(cls):
         assert info.doc.endswith("."), info.field
-        assert _tells_default(info.doc, info.default), (info.field, info.default, info.doc)
 
 
 def test_each_variable_of_fn_is_there() -> None:

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -35,8 +36,7 @@ that can't be used ends the start with one line that names the variable, the val
 that it takes. An unknown variable whose name is close to a setting's name gets a warning.
 
 Names, defaults and parsing are Fn's, unless a description says "ours". A setting that says "No
-effect" exists only so that you can keep an environment made for Fn. A value in parentheses, as in
-"Seconds (5)", is the default.
+effect" exists only so that you can keep an environment made for Fn.
 
 The first table lists variables that only the commands know.
 
@@ -110,11 +110,16 @@ def _commands(app: click.Group) -> Iterator[dict[str, Any]]:
 
 
 def _default(value: object) -> str:
+    """A default as its variable takes it."""
+    if value in ("", (), [], None):
+        return "(none)"
+    if value == math.inf:
+        return "no limit"
     if isinstance(value, bool):
         return f"`{str(value).lower()}`"
-    if isinstance(value, list):
-        return ", ".join(map(_default, value))
-    return f"`{value}`" if value else "(none)"
+    if isinstance(value, float):
+        return f"`{value:.15g}`"
+    return f"`{' '.join(value)}`" if isinstance(value, list | tuple) else f"`{value}`"
 
 
 def _commands_section(app: click.Group) -> str:
@@ -136,14 +141,17 @@ def _commands_section(app: click.Group) -> str:
 def _section(title: str, kind: type[EnvConfig]) -> str:
     rows = [_setting(info) for info in describe(kind)]
     return "\n".join(
-        [f"## {title}", "", *_head("variable", "field", "takes", "meaning"), *rows, ""]
+        [f"## {title}", "", *_head("variable", "field", "takes", "default", "meaning"), *rows, ""]
     )
 
 
 def _setting(info: SettingInfo) -> str:
     variable = f"`{info.variable}`" if info.variable else "(in code only)"
     doc = " ".join(info.doc.split()).replace("``", "`")
-    return _row(variable, f"`{info.field}`", info.takes, doc)
+    default = _default(info.default)
+    if "duration" in info.takes and info.default % 1:
+        default = f"`{info.default * 1000:g}ms`"
+    return _row(variable, f"`{info.field}`", info.takes, default, doc)
 
 
 def _head(*names: str) -> Sequence[str]:

@@ -19,7 +19,7 @@ import attrs
 from ..errors import ConfigError
 from .addresses import is_host, is_runner_target, parse_dns_server
 from .agent import AgentConfig, RunnerConfig
-from .base import AUTO, EnvConfig, SettingInfo, describe, look_up, parse_seconds
+from .base import AUTO, EnvConfig, SettingInfo, describe, look_up, parse_seconds, variable_of
 from .node import NO_API_URL, NO_RUNNERS, ApiConfig, BodyConfig, NodeConfig, NodeType
 from .pool import LBConfig, PlacerConfig, PoolConfig
 from .store import StoreConfig
@@ -54,4 +54,4 @@ __all__ = [
 def setting_variables() -> set[str]:
     """The variables of all settings."""
     kinds = EnvConfig.__subclasses__()
-    return {f.metadata.get("variable", "") for kind in kinds for f in attrs.fields(kind)} - {""}
+    return {variable_of(field) for kind in kinds for field in attrs.fields(kind)} - {""}

@@ -14,9 +14,9 @@ import math
 import os
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 import attrs
 
@@ -25,9 +25,24 @@ from ..errors import ConfigError
 _HIDDEN = "(hidden)"
 
 
-def setting(kind: SettingType, variable: str = "") -> dict[str, Any]:
-    """The metadata of a field: its kind and its variable ("" = only code sets it)."""
-    return {"kind": kind, "variable": variable}
+_Value = TypeVar("_Value")
+
+
+def setting(
+    kind: SettingType, default: _Value, *, in_code: bool = False, secret: bool = False
+) -> _Value:
+    """Declare a field of a settings class. Its variable is ``FN_`` and its name in upper case.
+
+    ``in_code`` means that there is no variable; a ``secret`` is shown nowhere.
+    """
+    metadata = {"kind": kind, "in_code": in_code}
+    field: _Value = attrs.field(default=default, repr=not secret, metadata=metadata)
+    return field
+
+
+def variable_of(field: attrs.Attribute[Any]) -> str:
+    """The environment variable of a field, "" if only code sets it."""
+    return "" if field.metadata["in_code"] else f"FN_{field.name.upper()}"
 
 
 @attrs.frozen(kw_only=True)
@@ -49,8 +64,8 @@ class EnvConfig:
         """
         source = os.environ if env is None else env
         values = dict(defaults)
-        for field in _fields(cls):
-            text = look_up(source, field.metadata["variable"])
+        for field in attrs.fields(cls):
+            text = look_up(source, variable_of(field))
             kind: SettingType = field.metadata["kind"]
             if text is None or (not text and kind.blank_is_default):
                 continue
@@ -64,7 +79,7 @@ class EnvConfig:
         return cls(**values)
 
     def __attrs_post_init__(self) -> None:
-        for field in _fields(type(self)):
+        for field in attrs.fields(type(self)):
             value = getattr(self, field.name)
             if not field.metadata["kind"].accepts(value):
                 raise _error(field, value)
@@ -72,10 +87,6 @@ class EnvConfig:
 
     def _check_together(self) -> None:
         """Raise `ConfigError` for settings that are fine alone but not together."""
-
-
-def _fields(cls: type[EnvConfig]) -> Iterator[attrs.Attribute[Any]]:
-    return (field for field in attrs.fields(cls) if "kind" in field.metadata)
 
 
 def look_up(env: Mapping[str, str], variable: str) -> str | None:
@@ -95,7 +106,7 @@ def look_up(env: Mapping[str, str], variable: str) -> str | None:
 
 def _error(field: attrs.Attribute[Any], value: object) -> ConfigError:
     shown = repr(value) if field.repr else _HIDDEN
-    name = field.metadata["variable"] or field.name
+    name = variable_of(field) or field.name
     return ConfigError(f"{name}={shown}: takes {field.metadata['kind'].takes}")
 
 
@@ -284,7 +295,7 @@ FLAG_OR_AUTO = SettingType(
 )
 
 OPTIONAL_FLAG = SettingType(
-    "1, t, T, TRUE, true, True or 0, f, F, FALSE, false, False",
+    FLAG.takes,
     parse_bool,
     lambda value: value is None or isinstance(value, bool),
     blank_is_default=False,
@@ -361,15 +372,16 @@ def describe(cls: type[EnvConfig]) -> tuple[SettingInfo, ...]:
     where there is none.
     """
     docs = _field_docs(cls)
-    infos = []
-    for field in attrs.fields(cls):
-        kind: SettingType = field.metadata["kind"]
-        infos.append(
-            SettingInfo(
-                field.name, field.metadata["variable"], field.default, kind.takes, docs[field.name]
-            )
+    return tuple(
+        SettingInfo(
+            field.name,
+            variable_of(field),
+            field.default,
+            field.metadata["kind"].takes,
+            docs[field.name],
         )
-    return tuple(infos)
+        for field in attrs.fields(cls)
+    )
 
 
 def _field_docs(cls: type) -> dict[str, str]:

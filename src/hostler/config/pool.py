@@ -27,118 +27,89 @@ class PoolConfig(EnvConfig):
 
     # --- connections ---
 
-    connect_timeout: float = attrs.field(
-        default=0.1, metadata=setting(SECONDS, "FN_CONNECT_TIMEOUT")
-    )
-    """Seconds (0.1) in which a TCP connection to a runner must be established, as in Fn."""
+    connect_timeout: float = setting(SECONDS, 0.1)
+    """Seconds in which a TCP connection to a runner must be established, as in Fn."""
 
-    vanished_timeout: float = attrs.field(
-        default=30.0, metadata=setting(SECONDS, "FN_VANISHED_TIMEOUT")
-    )
-    """Seconds (30) after which the load balancer notices that a host has silently vanished from the
+    vanished_timeout: float = setting(SECONDS, 30.0)
+    """Seconds after which the load balancer notices that a host has silently vanished from the
     network, on idle and on busy connections. The kernel probes in whole seconds: at least 2."""
 
-    keepalive_interval: float = attrs.field(
-        default=310.0, metadata=setting(SECONDS, "FN_KEEPALIVE_INTERVAL")
-    )
-    """Seconds (310) of silence after which a ping asks whether the runner's process still lives.
-    Fn's runners end a connection if pings come more often than every five minutes."""
+    keepalive_interval: float = setting(SECONDS, 310.0)
+    """Seconds of silence after which a ping asks whether the runner's process still lives. Fn's
+    runners end a connection if pings come more often than every five minutes."""
 
-    keepalive_timeout: float = attrs.field(
-        default=20.0, metadata=setting(SECONDS, "FN_KEEPALIVE_TIMEOUT")
-    )
-    """Seconds (20) in which the runner must answer that ping."""
+    keepalive_timeout: float = setting(SECONDS, 20.0)
+    """Seconds in which the runner must answer that ping."""
 
-    multiplex_limit: int = attrs.field(
-        default=32_768, metadata=setting(number(high=32_768), "FN_MULTIPLEX_LIMIT")
-    )
-    """Maximum bytes (32 768) of a call, with its whole body, that the load balancer sends on a
-    stream that several calls share, if the runner offers such streams; 0 = each call has its own
-    stream, as in Fn."""
+    multiplex_limit: int = setting(number(high=32_768), 32_768)
+    """Maximum bytes of a call, with its whole body, that the load balancer sends on a stream that
+    several calls share, if the runner offers such streams; 0 = each call has its own stream, as in
+    Fn."""
 
-    tls_reload_interval: float = attrs.field(
-        default=10.0, metadata=setting(SECONDS, "FN_TLS_RELOAD_INTERVAL")
-    )
-    """Seconds (10) between checks of the PEM files. Changed files are used from the next connection
-    on. SIGHUP checks at once."""
+    tls_reload_interval: float = setting(SECONDS, 10.0)
+    """Seconds between checks of the PEM files. Changed files are used from the next connection on.
+    SIGHUP checks at once."""
 
     # --- membership ---
 
-    leave_grace: float = attrs.field(default=600.0, metadata=setting(SECONDS, "FN_LEAVE_GRACE"))
-    """Seconds (600) that running calls get to finish when their runner leaves a pool."""
+    leave_grace: float = setting(SECONDS, 600.0)
+    """Seconds that running calls get to finish when their runner leaves a pool."""
 
-    dns_server: str = attrs.field(default="", metadata=setting(DNS_SERVER, "FN_DNS_SERVER"))
+    dns_server: str = setting(DNS_SERVER, "")
     """IP address, or ``address:port``, of the DNS server for ``dns://`` and ``srv://`` runners
-    ("" = those of /etc/resolv.conf)."""
+    (none = those of /etc/resolv.conf)."""
 
-    dns_min_interval: float = attrs.field(
-        default=1.0, metadata=setting(SECONDS, "FN_DNS_MIN_INTERVAL")
-    )
-    """Minimum seconds (1) from one look-up of a name to the next, whatever its TTL says."""
+    dns_min_interval: float = setting(SECONDS, 1.0)
+    """Minimum seconds from one look-up of a name to the next, whatever its TTL says."""
 
-    dns_max_interval: float = attrs.field(
-        default=30.0, metadata=setting(SECONDS, "FN_DNS_MAX_INTERVAL")
-    )
-    """Maximum seconds (30) from one look-up of a name to the next."""
+    dns_max_interval: float = setting(SECONDS, 30.0)
+    """Maximum seconds from one look-up of a name to the next."""
 
-    dns_timeout: float = attrs.field(default=5.0, metadata=setting(SECONDS, "FN_DNS_TIMEOUT"))
-    """Seconds (5) that one look-up may take."""
+    dns_timeout: float = setting(SECONDS, 5.0)
+    """Seconds that one look-up may take."""
 
     # --- health ---
 
-    health_watch: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_HEALTH_WATCH"))
-    """Whether (yes) runners are asked to report when they stop or start to take calls
-    (grpc.health.v1). Runners that can't report this are asked for their status while they are
-    ejected."""
+    health_watch: bool = setting(FLAG, True)
+    """Whether runners are asked to report when they stop or start to take calls (grpc.health.v1).
+    Runners that can't report this are asked for their status while they are ejected."""
 
-    load_watch: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_LOAD_WATCH"))
-    """Whether (yes) runners are asked to report their load when it changes, so that waiting calls
-    learn of room at once. Runners that can't report it, such as Fn's, are tried now and then."""
+    load_watch: bool = setting(FLAG, True)
+    """Whether runners are asked to report their load when it changes, so that waiting calls learn
+    of room at once. Runners that can't report it, such as Fn's, are tried now and then."""
 
-    eject_failures: int = attrs.field(
-        default=3, metadata=setting(number(high=1_000_000), "FN_EJECT_FAILURES")
-    )
-    """Number of attempts in a row (3) that fail to reach a runner, or break off, before the runner
-    is ejected; 0 = never. Refusals for lack of room never count."""
+    eject_failures: int = setting(number(high=1_000_000), 3)
+    """Number of attempts in a row that fail to reach a runner, or break off, before the runner is
+    ejected; 0 = never. Refusals for lack of room never count."""
 
-    eject_faults: int = attrs.field(
-        default=20, metadata=setting(number(high=1_000_000), "FN_EJECT_FAULTS")
-    )
-    """Number of calls in a row (20) that a runner takes and then fails for reasons of its own,
-    before the runner is ejected; 0 = never."""
+    eject_faults: int = setting(number(high=1_000_000), 20)
+    """Number of calls in a row that a runner takes and then fails for reasons of its own, before
+    the runner is ejected; 0 = never."""
 
-    eject_latency_factor: float = attrs.field(
-        default=10.0, metadata=setting(_FACTOR, "FN_EJECT_LATENCY_FACTOR")
-    )
-    """A runner is ejected if its calls take this many times (10) as long, outside of the function,
-    as calls on the median runner; 0 = never."""
+    eject_latency_factor: float = setting(_FACTOR, 10.0)
+    """A runner is ejected if its calls take this many times as long, outside of the function, as
+    calls on the median runner; 0 = never."""
 
-    eject_latency_quantile: float = attrs.field(
-        default=0.5, metadata=setting(SHARE, "FN_EJECT_LATENCY_QUANTILE")
-    )
-    """Quantile (0.5) of a runner's call times that is compared."""
+    eject_latency_quantile: float = setting(SHARE, 0.5)
+    """Quantile of a runner's call times that is compared."""
 
-    eject_latency_floor: float = attrs.field(
-        default=1.0, metadata=setting(SECONDS, "FN_EJECT_LATENCY_FLOOR")
-    )
-    """Seconds (1) below which no runner counts as too slow."""
+    eject_latency_floor: float = setting(SECONDS, 1.0)
+    """Seconds below which no runner counts as too slow."""
 
-    eject_share: float = attrs.field(default=0.5, metadata=setting(SHARE, "FN_EJECT_SHARE"))
-    """Maximum share of the runners (0.5) that may be ejected at once. With two or more runners, one
-    may always be ejected, and never all."""
+    eject_share: float = setting(SHARE, 0.5)
+    """Maximum share of the runners that may be ejected at once. With two or more runners, one may
+    always be ejected, and never all."""
 
-    eject_interval: float = attrs.field(
-        default=10.0, metadata=setting(SECONDS, "FN_EJECT_INTERVAL")
-    )
-    """Seconds (10) that a slow or faulty runner stays ejected. If the runner was ejected just
-    before, it stays ejected twice, three times and up to six times as long."""
+    eject_interval: float = setting(SECONDS, 10.0)
+    """Seconds that a slow or faulty runner stays ejected. If the runner was ejected just before, it
+    stays ejected twice, three times and up to six times as long."""
 
-    probe_interval: float = attrs.field(default=0.5, metadata=setting(SECONDS, "FN_PROBE_INTERVAL"))
-    """Seconds (0.5) between attempts to reach a runner that can't be reached. At first the attempts
-    are ten times as frequent."""
+    probe_interval: float = setting(SECONDS, 0.5)
+    """Seconds between attempts to reach a runner that can't be reached. At first the attempts are
+    ten times as frequent."""
 
-    slow_start: float = attrs.field(default=5.0, metadata=setting(SECONDS, "FN_SLOW_START"))
-    """Seconds (5) in which a runner that is back gets a growing share of its calls."""
+    slow_start: float = setting(SECONDS, 5.0)
+    """Seconds in which a runner that is back gets a growing share of its calls."""
 
     def _check_together(self) -> None:
         if self.dns_max_interval < self.dns_min_interval:
@@ -152,24 +123,17 @@ class PoolConfig(EnvConfig):
 class LBConfig(EnvConfig):
     """How an LB agent treats calls. Times are milliseconds, ``math.inf`` = never."""
 
-    execution_headroom: float = attrs.field(
-        default=360_000.0, metadata=setting(MILLISECONDS, "FN_EXECUTION_HEADROOM")
-    )
-    """Milliseconds (360 000) that a detached call gets in addition to the placer's timeout and its
-    own timeout, for waiting on the runner, pulling and starting."""
+    execution_headroom: float = setting(MILLISECONDS, 360_000.0)
+    """Milliseconds that a detached call gets in addition to the placer's timeout and its own
+    timeout, for waiting on the runner, pulling and starting."""
 
-    drain_grace_msecs: float = attrs.field(
-        default=30_000.0, metadata=setting(MILLISECONDS, "FN_DRAIN_GRACE_MSECS")
-    )
-    """Milliseconds (30 000) that calls get to finish when the agent closes. Ours: Fn waits
-    without limit."""
+    drain_grace_msecs: float = setting(MILLISECONDS, 30_000.0)
+    """Milliseconds that calls get to finish when the agent closes. Ours: Fn waits without limit."""
 
-    max_detached_body: int = attrs.field(
-        default=64 * 1024 * 1024, metadata=setting(number(), "FN_MAX_DETACHED_BODY")
-    )
-    """Maximum bytes (67 108 864) of a detached call's request body. A node keeps this body whole,
-    because the call has to outlive its request, and on a runner also its load balancer. Ours: Fn
-    has no limit."""
+    max_detached_body: int = setting(number(), 64 * 1024 * 1024)
+    """Maximum bytes of a detached call's request body. A node keeps this body whole, because the
+    call has to outlive its request, and on a runner also its load balancer. Ours: Fn has no
+    limit."""
 
 
 @attrs.frozen(kw_only=True)
@@ -179,71 +143,53 @@ class PlacerConfig(EnvConfig):
     Fn has the first three, for code only; the variables are ours.
     """
 
-    retry_all_delay: float = attrs.field(
-        default=0.010, metadata=setting(SECONDS, "FN_RETRY_ALL_DELAY")
-    )
-    """Seconds (0.01) of pause after the first sweep over all runners."""
+    retry_all_delay: float = setting(SECONDS, 0.010)
+    """Seconds of pause after the first sweep over all runners."""
 
-    retry_max_delay: float = attrs.field(
-        default=0.5, metadata=setting(SECONDS, "FN_RETRY_MAX_DELAY")
-    )
-    """Maximum seconds (0.5) of that pause, which grows with each sweep. Ours."""
+    retry_max_delay: float = setting(SECONDS, 0.5)
+    """Maximum seconds of that pause, which grows with each sweep. Ours."""
 
-    placer_timeout: float = attrs.field(
-        default=360.0, metadata=setting(SECONDS, "FN_PLACER_TIMEOUT")
-    )
-    """Seconds (360) that a call may wait for its placement. A placed call may run longer."""
+    placer_timeout: float = setting(SECONDS, 360.0)
+    """Seconds that a call may wait for its placement. A placed call may run longer."""
 
-    detached_placer_timeout: float = attrs.field(
-        default=30.0, metadata=setting(SECONDS, "FN_DETACHED_PLACER_TIMEOUT")
-    )
-    """Seconds (30) that a detached call may wait for its placement."""
+    detached_placer_timeout: float = setting(SECONDS, 30.0)
+    """Seconds that a detached call may wait for its placement."""
 
-    attempt_timeout: float = attrs.field(
-        default=2.0, metadata=setting(SECONDS, "FN_ATTEMPT_TIMEOUT")
-    )
-    """Seconds (2) in which a runner must take a call before the placer tries the next runner.
-    Includes connecting and the TLS handshake. Ours."""
+    attempt_timeout: float = setting(SECONDS, 2.0)
+    """Seconds in which a runner must take a call before the placer tries the next runner. Includes
+    connecting and the TLS handshake. Ours."""
 
-    reserve: bool = attrs.field(default=True, metadata=setting(FLAG, "FN_RESERVE"))
-    """Whether (yes) a call first reserves a container on a runner and is then sent there. Concerns
+    reserve: bool = setting(FLAG, True)
+    """Whether a call first reserves a container on a runner and is then sent there. Concerns
     runners that support reservations and probably have no idle container for the call. Ours."""
 
-    reserve_timeout: float = attrs.field(
-        default=60.0, metadata=setting(SECONDS, "FN_RESERVE_TIMEOUT")
-    )
-    """Seconds (60) in which a runner must have a container for a call that reserves one, before the
+    reserve_timeout: float = setting(SECONDS, 60.0)
+    """Seconds in which a runner must have a container for a call that reserves one, before the
     placer tries another runner, if there is one. Includes the pull of the image and the start.
     Ours."""
 
-    hedge_quantile: float = attrs.field(default=0.95, metadata=setting(SHARE, "FN_HEDGE_QUANTILE"))
-    """Quantile (0.95) of the times that the latest reservations for a function took; 0 = never.
-    When a reservation takes longer than that, the placer asks a second runner for a container, too.
+    hedge_quantile: float = setting(SHARE, 0.95)
+    """Quantile of the times that the latest reservations for a function took; 0 = never. When a
+    reservation takes longer than that, the placer asks a second runner for a container, too.
     Ours."""
 
-    hedge_percent: int = attrs.field(
-        default=5, metadata=setting(number(high=100), "FN_HEDGE_PERCENT")
-    )
-    """Average percentage (5) of reservations that may ask a second runner. Ours."""
+    hedge_percent: int = setting(number(high=100), 5)
+    """Average percentage of reservations that may ask a second runner. Ours."""
 
-    load_spill_percent: int = attrs.field(
-        default=25, metadata=setting(number(), "FN_LOAD_SPILL_PERCENT")
-    )
-    """Percentage of calls (25) above the even share that a function's preferred runner may have
-    before the placers ``bounded`` and ``warm`` turn to the next runner. Ours."""
+    load_spill_percent: int = setting(number(), 25)
+    """Percentage of calls above the even share that a function's preferred runner may have before
+    the placers ``bounded`` and ``warm`` turn to the next runner. Ours."""
 
-    max_waiting: int = attrs.field(default=10_000, metadata=setting(number(), "FN_MAX_WAITING"))
-    """Maximum number of calls (10 000) that wait for a runner at the same time. A further call gets
-    a 503 at once. Ours."""
+    max_waiting: int = setting(number(), 10_000)
+    """Maximum number of calls that wait for a runner at the same time. A further call gets a 503 at
+    once. Ours."""
 
-    max_waiting_bytes: int = attrs.field(
-        default=256 * 1024 * 1024, metadata=setting(number(), "FN_MAX_WAITING_BYTES")
-    )
-    """Maximum bytes (268 435 456) of the request bodies of all waiting calls together. A call whose
-    body does not fit gets a 503 at once. Ours."""
+    max_waiting_bytes: int = setting(number(), 256 * 1024 * 1024)
+    """Maximum bytes of the request bodies of all waiting calls together. A call whose body does not
+    fit gets a 503 at once. Ours."""
 
-    max_wait: float = attrs.field(default=10.0, metadata=setting(SECONDS, "FN_MAX_WAIT"))
-    """Maximum expected wait, in seconds (10), of a call for a runner or a container. A call with a
+    max_wait: float = setting(SECONDS, 10.0)
+    """Maximum expected wait, in seconds, of a call for a runner or a container. A call with a
     longer expected wait gets a 503 at once. A client that says how long it waits
     (``Fn-Request-Timeout``) sets another limit. The limit is lower while clients of the function
     leave sooner. Ours."""
