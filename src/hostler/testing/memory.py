@@ -47,11 +47,7 @@ ToRunner = TypeVar("ToRunner")
 
 ToClient = TypeVar("ToClient")
 
-OK = 0
-
-UNKNOWN = 2
-
-UNAVAILABLE = 14
+OK, UNKNOWN, UNAVAILABLE = 0, 2, 14
 """gRPC status numbers (the gRPC core concepts, "status codes and their use")."""
 
 _FRAMES_IN_FLIGHT = 4
@@ -62,90 +58,86 @@ class MemoryTransport(Generic[ToRunner, ToClient]):
     """The transport of one RPC in memory: a channel each way, and how it ended."""
 
     def __init__(self) -> None:
-        self.to_runner, self._runner_in = trio.open_memory_channel[ToRunner](_FRAMES_IN_FLIGHT)
-        self.to_client, self._client_in = trio.open_memory_channel[ToClient](_FRAMES_IN_FLIGHT)
-        self._failure: EngagementFailed | None = None
-        self._lost = False
-
-    async def send_to_runner(self, frame: ToRunner) -> None:
-        try:
-            await self.to_runner.send(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise EngagementEnded("the engagement has ended") from None
-
-    def put_to_runner(self, frame: ToRunner) -> bool:
-        """As `send_to_runner`, without waiting; false if the RPC is over. For a frame that has
-        room: one that is sent when all before it has been received."""
-        try:
-            self.to_runner.send_nowait(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            return False
-        return True
-
-    async def send_to_client(self, frame: ToClient) -> None:
-        try:
-            await self.to_client.send(frame)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise EngagementEnded("the client has left") from None
-
-    async def receive_by_runner(self) -> ToRunner | None:
-        try:
-            return await self._runner_in.receive()
-        except trio.EndOfChannel:
-            return None
-
-    async def receive_by_client(self) -> ToClient | None:
-        if self._lost and self._failure is not None:
-            await trio.lowlevel.checkpoint()
-            raise self._failure
-        try:
-            return await self._client_in.receive()
-        except trio.EndOfChannel:
-            if self._failure is not None:
-                raise self._failure from None
-            return None
+        self.to_runner, self.runner_in = trio.open_memory_channel[ToRunner](_FRAMES_IN_FLIGHT)
+        self.to_client, self.client_in = trio.open_memory_channel[ToClient](_FRAMES_IN_FLIGHT)
+        self.failure: EngagementFailed | None = None
+        self.lost = False
 
     def finish(self, status: int = OK, text: str = "") -> None:
         """End the RPC from the runner's side, after what was sent."""
-        if status != OK and self._failure is None:
-            self._failure = EngagementFailed(status, text)
+        if status != OK and self.failure is None:
+            self.failure = EngagementFailed(status, text)
         self.to_client.close()
-        self._runner_in.close()
+        self.runner_in.close()
 
     def lose(self, text: str) -> None:
         """Break the RPC as a lost connection does; what is under way is lost too."""
-        self._lost = True
-        self._failure = EngagementFailed(UNAVAILABLE, text)
+        self.lost = True
+        self.failure = EngagementFailed(UNAVAILABLE, text)
         self.to_client.close()
         self.to_runner.close()
 
     def leave(self) -> None:
         """The client is gone."""
         self.to_runner.close()
-        self._client_in.close()
+        self.client_in.close()
 
 
-class MemoryClientEngagement(ClientEngagement):
+class _ClientEnd(Generic[ToRunner, ToClient]):
+    def __init__(self, link: MemoryTransport[ToRunner, ToClient]) -> None:
+        self._link = link
+
+    async def send(self, frame: ToRunner) -> None:
+        try:
+            await self._link.to_runner.send(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise EngagementEnded("the engagement has ended") from None
+
+    async def receive(self) -> ToClient | None:
+        link = self._link
+        if link.lost and link.failure is not None:
+            await trio.lowlevel.checkpoint()
+            raise link.failure
+        try:
+            return await link.client_in.receive()
+        except trio.EndOfChannel:
+            if link.failure is not None:
+                raise link.failure from None
+            return None
+
+
+class _RunnerEnd(Generic[ToRunner, ToClient]):
+    def __init__(self, link: MemoryTransport[ToRunner, ToClient]) -> None:
+        self._link = link
+
+    async def send(self, frame: ToClient) -> None:
+        """Raises `EngagementEnded` if the client has left and this task was not cancelled yet."""
+        try:
+            await self._link.to_client.send(frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise EngagementEnded("the client has left") from None
+
+    async def receive(self) -> ToRunner | None:
+        try:
+            return await self._link.runner_in.receive()
+        except trio.EndOfChannel:
+            return None
+
+
+class MemoryClientEngagement(_ClientEnd[ClientFrame, RunnerFrame], ClientEngagement):
     """The LB's end. Unlike over the wire, any frame can be sent, in any order: for tests of what
     a runner does with a peer that breaks the protocol."""
 
-    def __init__(self, link: MemoryTransport[ClientFrame, RunnerFrame]) -> None:
-        self._link = link
-
-    async def send(self, frame: ClientFrame) -> None:
-        await self._link.send_to_runner(frame)
-
     async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
-        if not self._link.put_to_runner(Commit(with_data=first is not None)):
+        try:  # there is room: all frames before it have been received
+            self._link.to_runner.send_nowait(Commit(with_data=first is not None))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # `receive` knows why
         on_commit()
         if first is not None:
             with suppress(EngagementEnded):
-                await self._link.send_to_runner(first)
-
-    async def receive(self) -> RunnerFrame | None:
-        return await self._link.receive_by_client()
+                await self.send(first)
 
     def half_close(self) -> None:
         """Nothing more will be sent. No LB does this, not even after ``eof`` (reference: the
@@ -153,7 +145,7 @@ class MemoryClientEngagement(ClientEngagement):
         self._link.to_runner.close()
 
 
-class MemoryServerEngagement(ServerEngagement):
+class MemoryServerEngagement(_RunnerEnd[ClientFrame, RunnerFrame], ServerEngagement):
     """The runner's end. ``finish`` ends it; `MemoryRunnerClient` does that for its services."""
 
     def __init__(
@@ -164,21 +156,18 @@ class MemoryServerEngagement(ServerEngagement):
         peer: str = "memory",
         deadline: float = math.inf,
     ) -> None:
-        self._link = link
+        super().__init__(link)
         self.deadline = deadline
         self.request_id = request_id
         self.peer = self.client = peer
 
-    async def receive(self) -> ClientFrame | None:
-        return await self._link.receive_by_runner()
-
     async def send(self, frame: RunnerFrame) -> None:
-        """Raises `EngagementEnded` if the client has left and this task was not cancelled yet."""
+        """As of any end; data of more than a chunk goes in several frames."""
         if not isinstance(frame, Data) or len(frame.data) <= MAX_DATA_CHUNK:
-            await self._link.send_to_client(frame)
+            await super().send(frame)
             return
         for start in range(0, len(frame.data), MAX_DATA_CHUNK):
-            await self._link.send_to_client(Data(frame.data[start : start + MAX_DATA_CHUNK]))
+            await super().send(Data(frame.data[start : start + MAX_DATA_CHUNK]))
 
     def finish(self, status: int = OK, text: str = "") -> None:
         """End the engagement with a gRPC status; the client reads what was sent before it."""
@@ -219,26 +208,12 @@ T = TypeVar("T")
 _Batch = Sequence[LogContainer]
 
 
-class MemoryLogCollector(LogCollector):
-    def __init__(self, link: MemoryTransport[LogMessage, _Batch]) -> None:
-        self._link = link
-
-    async def send(self, message: LogMessage) -> None:
-        await self._link.send_to_runner(message)
-
-    async def receive(self) -> _Batch | None:
-        return await self._link.receive_by_client()
+class MemoryLogCollector(_ClientEnd[LogMessage, _Batch], LogCollector):
+    pass
 
 
-class MemoryLogChannel(LogChannel):
-    def __init__(self, link: MemoryTransport[LogMessage, _Batch]) -> None:
-        self._link = link
-
-    async def receive(self) -> LogMessage | None:
-        return await self._link.receive_by_runner()
-
-    async def send(self, batch: _Batch) -> None:
-        await self._link.send_to_client(batch)
+class MemoryLogChannel(_RunnerEnd[LogMessage, _Batch], LogChannel):
+    pass
 
 
 class MemoryRunnerClient(RunnerClient):
