@@ -58,9 +58,10 @@ def code_of(reply: Reply) -> int:
 async def open_full(
     tmp_path: Path, nack: bool | Literal["auto"] = True, *, memory: int = 128, **options: Any
 ) -> AsyncIterator[Full]:
-    over = trio.Event()
+    begun, over = trio.Event(), trio.Event()
 
     async def hold(request: SimRequest) -> SimResponse:
+        begun.set()
         await over.wait()
         return SimResponse()
 
@@ -78,8 +79,7 @@ async def open_full(
             open_peer(runner.address) as peer,
         ):
             held = await peer.request(try_of(), END)
-            while not agent.statistics().running:  # noqa: ASYNC110  (nothing tells)
-                await trio.sleep(0.001)
+            await begun.wait()  # all descriptors that the call needs are open
             yield Full(agent, runner, over, registry)
             over.set()
             await held.done.wait()
