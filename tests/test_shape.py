@@ -240,7 +240,7 @@ def test_the_way_of_a_call_is_listed_and_what_waits_with_it() -> None:
         [line.split()[-1] for line in part if ":" in line.split()[-1]]
         for part in (lines[heads[1] + 1 : heads[2]], lines[heads[2] + 1 :])
     )
-    assert waiting[0].startswith("hostler.front.")
+    assert waiting[0].startswith("hostler.http1.")
     assert waiting[-1].startswith("hostler.wire.")
     assert serving[0].startswith("hostler.wire.")
     assert serving[-1].startswith("hostler.http1.")

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import attrs
 import trio
 
-from hostler._asgi import Message, RawHeader, RawHeaders, as_extension
+from hostler._asgi import GoneListener, Message, RawHeader, RawHeaders, as_extension
 
 
 @attrs.define
@@ -17,15 +16,15 @@ class FakeServer:
 
     connection_scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     body: bytes | None = None
-    told: list[Callable[[], None]] = attrs.Factory(list)
+    told: list[GoneListener] = attrs.Factory(list)
     answers: list[tuple[int, RawHeaders, bytes]] = attrs.Factory(list)
     """In one step."""
     sent: list[Message] = attrs.Factory(list)
     """In several."""
     received: int = 0
 
-    def tell_gone(self, told: Callable[[], None]) -> None:
-        self.told.append(told)
+    def tell_gone(self, listener: GoneListener) -> None:
+        self.told.append(listener)
 
     async def receive(self) -> Message:
         await trio.lowlevel.checkpoint()

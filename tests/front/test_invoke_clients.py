@@ -113,7 +113,7 @@ async def test_a_client_that_leaves_with_the_whole_answer_has_not_cancelled(logs
         async def _send(self, message: Any) -> None:
             await super()._send(message)
             if message["type"] == "http.response.body" and not message.get("more_body"):
-                server.told[0]()
+                server.told[0].note_gone()
 
     async def answer(call: PendingCall) -> None:
         await call.writer.start(200, [("Content-Length", "2")])

@@ -23,6 +23,7 @@ from .replies import (
 from .request_body import READ_AHEAD, BodyBroken, BodyTimeout, Outgoing, RequestBody
 from .types import (
     ASGIApp,
+    GoneListener,
     Handler,
     HeadReader,
     Message,
@@ -47,6 +48,7 @@ __all__ = [
     "AccessControl",
     "BodyBroken",
     "BodyTimeout",
+    "GoneListener",
     "Handler",
     "HeadReader",
     "Hosts",

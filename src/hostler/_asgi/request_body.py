@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable
 
 import trio
 
 from .._concurrency.signal import Signal
 from ..bodies import BodyBudget
 from ..errors import APIError, HostlerError, RequestTooBig
-from .types import Message, Receive, Send
+from .types import GoneListener, Message, Receive, Send
 
 READ_AHEAD = 64 * 1024
 """Bytes of a body that are held before the client has to wait for the function. Bodies with a
@@ -66,7 +65,7 @@ class RequestBody:
     whatever the call waits for. Where only `watch` tells, the news of a client that leaves while
     the function does not take its large body is behind the bytes, and is seen when they are taken.
 
-    ``on_gone`` is called when either has seen that the client has gone.
+    ``listener`` is told when either has seen that the client has gone.
 
     ``limit`` is the greatest body in bytes (`math.inf` = any), ``read_until`` the time (clock of
     `trio.current_time`) at which the body must have arrived. A client that does not take the
@@ -77,7 +76,7 @@ class RequestBody:
     def __init__(
         self,
         receive: Receive,
-        on_gone: Callable[[], None],
+        listener: GoneListener,
         outgoing: Outgoing,
         budget: BodyBudget,
         *,
@@ -85,7 +84,7 @@ class RequestBody:
         read_until: float = math.inf,
     ) -> None:
         self._receive = receive
-        self._on_gone = on_gone
+        self._listener = listener
         self._outgoing = outgoing
         self._budget = budget
         self._limit = limit
@@ -191,7 +190,7 @@ class RequestBody:
         elif event["type"] == "http.disconnect":
             if not self.complete:
                 self._fail(BodyBroken("the client went away before its body was complete"))
-            self._on_gone()
+            self._listener.note_gone()
             return False
         else:
             self._take(event.get("body", b""), more=event.get("more_body", False))

@@ -38,6 +38,14 @@ def decode_header(value: bytes) -> str:
 _NAME = "hostler.server"
 
 
+class GoneListener(Protocol):
+    """Wants to know that the client of a request goes."""
+
+    def note_gone(self) -> None:
+        """It has gone. Must not block or raise."""
+        ...
+
+
 class OwnServer(Protocol):
     """An extension in the scope of each of its requests, found by `own_server`."""
 
@@ -52,10 +60,9 @@ class OwnServer(Protocol):
         """A new scope of the request."""
         ...
 
-    def tell_gone(self, told: Callable[[], None]) -> None:
-        """Call ``told``, which must not block or raise, when the client goes while its request is
-        served; at once if it has gone. With it nobody has to wait in ``receive`` for
-        ``http.disconnect``."""
+    def tell_gone(self, listener: GoneListener) -> None:
+        """Tell ``listener`` when the client goes while its request is served; at once if it has
+        gone. With it nobody has to wait in ``receive`` for ``http.disconnect``."""
         ...
 
     async def receive(self) -> Message:

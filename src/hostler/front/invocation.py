@@ -143,8 +143,8 @@ class AsgiWriter(ResponseWriter):
     client that has them all may leave at once, and must not be taken for one that cancels.
 
     ``call_id`` is added to the function's headers, of which one with its name is dropped.
-    ``on_gone`` is called when the client turns out to be gone (here, or by `note_gone`); it has to
-    cancel the call.
+    ``scope`` is that of the call: cancelled when the client turns out to be gone (here, or by
+    `note_gone`).
     ``answer`` sends a whole response, if the server can do that in one step (`OwnServer`).
     ``response_head`` makes the client's head of the function's. ``head_only`` is for a request
     whose response has no body (HEAD), whatever length it tells.
@@ -164,13 +164,13 @@ class AsgiWriter(ResponseWriter):
     def __init__(
         self,
         send: Send,
-        on_gone: Callable[[], None],
+        scope: trio.CancelScope,
         answer: Answer | None = None,
         response_head: ResponseHead | None = None,
         head_only: bool = False,
     ) -> None:
         self._send = send
-        self._on_gone = on_gone
+        self._scope = scope
         self._answer = answer
         self._response_head = response_head
         self._bodiless = head_only
@@ -267,9 +267,9 @@ class AsgiWriter(ResponseWriter):
             await self._left(error)
 
     def note_gone(self) -> None:
-        """The client has left: sets `gone` and calls ``on_gone``. Synchronous."""
+        """The client has left: sets `gone` and cancels the call. Synchronous."""
         self.gone = True
-        self._on_gone()
+        self._scope.cancel()
 
     async def _left(self, error: OSError) -> NoReturn:
         """``error`` is what servers raise for a client that has gone."""
@@ -525,56 +525,14 @@ class Invoker:
     def run(self, way: CallPath, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
         """Run one exchange to its end. Only a cancellation from outside leaves it, or that of the
         connection's scope, if there is one, when the client goes."""
-        server = own_server(scope)
-        # Who has put something of its own in between wants to see what passes.
-        body = server.body if server and receive == server.receive else None
-        answer = server.answer if server and send == server.send else None
-        return self._run(_Exchange(self, way, receive, send, server, body, answer))
+        return Invocation(self, way, receive, send, own_server(scope)).run()
 
     def serve(self, way: CallPath, server: OwnServer) -> Awaitable[None]:
         """The same of hostler's own server, with nobody in between."""
-        return self._run(
-            _Exchange(self, way, server.receive, server.send, server, server.body, server.answer)
-        )
-
-    async def _run(self, exchange: _Exchange) -> None:
-        started_ns = time.monotonic_ns()
-        route, method = exchange.way.entry.route, exchange.head.method
-        self.metrics.begun(route, method)
-        try:
-            if exchange.incoming is None:
-                await exchange.proceed()
-            else:
-                with exchange.call_scope:
-                    await exchange.run(exchange.incoming)
-        finally:
-            if not exchange.ended and exchange.cancelled and not exchange.writer.gone:
-                await exchange.answer_for_agent()
-            if exchange.ended or exchange.cancelled:
-                self._account(exchange, route, method, started_ns)
-            await exchange.aclose()
-
-    def _account(self, exchange: _Exchange, route: str, method: str, started_ns: int) -> None:
-        duration_ns = time.monotonic_ns() - started_ns
-        if not exchange.ended:
-            exchange.status, exchange.blame = CLIENT_GONE, "service"
-            log.info(
-                "client cancelled",
-                status=CLIENT_GONE,
-                **exchange.labels(),
-                duration_ms=duration_ns / 1e6,
-            )
-        self.metrics.answered(
-            route,
-            method,
-            exchange.status,
-            exchange.blame,
-            exchange.writer.fdk_version,
-            duration_ns,
-        )
+        return Invocation(self, way, server.receive, server.send, server).run()
 
 
-class _Exchange:
+class Invocation:
     """One request and its answer."""
 
     body: Body | None = None
@@ -598,9 +556,10 @@ class _Exchange:
         receive: Receive,
         send: Send,
         server: OwnServer | None,
-        body: bytes | None,
-        answer: Answer | None,
     ) -> None:
+        # Who has put something of its own in between wants to see what passes.
+        body = server.body if server and receive == server.receive else None
+        answer = server.answer if server and send == server.send else None
         self.front = front
         self.way = way
         self.head = head = way.head
@@ -617,7 +576,7 @@ class _Exchange:
         outgoing = Outgoing(send) if lent is None else None
         self.writer = AsgiWriter(
             outgoing.send if outgoing else send,
-            self.call_scope.cancel,
+            self.call_scope,
             answer,
             way.response_head,
             head.method == "HEAD",
@@ -625,56 +584,104 @@ class _Exchange:
         if outgoing is not None:
             self.incoming = RequestBody(
                 receive,
-                self.writer.note_gone,
+                self.writer,
                 outgoing,
                 front.bodies,
                 limit=front.limit,
                 read_until=trio.current_time() + front.config.request_body_read_timeout,
             )
         if server is not None:
-            server.tell_gone(self.writer.note_gone)
+            server.tell_gone(self.writer)
 
-    async def run(self, incoming: RequestBody) -> None:
+    async def run(self) -> None:
+        """Run the exchange to its end. Only a cancellation from outside leaves it, or that of the
+        connection's scope, if there is one, when the client goes."""
+        started_ns = time.monotonic_ns()
+        self.front.metrics.begun(self.way.entry.route, self.head.method)
+        try:
+            if self.incoming is None:
+                try:
+                    request = await self._prepare()
+                    await self.front.agent.submit(self._make_call(request))
+                    await self._complete()
+                except Exception as error:  # noqa: BLE001  (every failure becomes an answer)
+                    await self._fail(error)
+                self.ended = True
+            else:
+                with self.call_scope:
+                    await self._run_streamed(self.incoming)
+        finally:
+            if not self.ended and self.cancelled and not self.writer.gone:
+                await self._answer_for_agent()
+            if self.ended or self.cancelled:
+                self._account(time.monotonic_ns() - started_ns)
+            # It may have a file, on a disk that is slow.
+            self._discard()
+            if self.body is not None:
+                await self.body.aclose()
+
+    async def _run_streamed(self, incoming: RequestBody) -> None:
         """The exchange, while the rest of the body comes in."""
         prepared: CallRequest | Exception
         try:
             prepared = await self._prepare()
-        except Exception as error:  # noqa: BLE001  (every failure becomes an answer)
+        except Exception as error:  # noqa: BLE001  (as above)
             prepared = error
         if self.server is not None and (incoming.complete or isinstance(prepared, Exception)):
-            await self.proceed(prepared)
+            await self._proceed(prepared)
             return
         async with trio.open_nursery() as nursery:
             nursery.start_soon(incoming.watch)
-            await self.proceed(prepared)
+            await self._proceed(prepared)
             nursery.cancel_scope.cancel()
 
-    async def proceed(self, prepared: CallRequest | Exception | None = None) -> None:
-        """The exchange, as far as it is not yet prepared."""
-        error: Exception | None = None
-        reply: Reply | None = None
-        try:
-            if prepared is None:
-                prepared = await self._prepare()
-            call = self._make_call(prepared)
-            await self.front.agent.submit(call)
-            self._discard()
-            if self.detached:
-                reply = Reply(202, headers=self.writer.own_headers)
-            else:
-                await self.writer.finish()
-                self.status = self.writer.status
-        except Exception as caught:  # noqa: BLE001  (as above)
-            error = caught
-            self._discard()
-        if error is not None:
-            if self.call_scope.cancel_called:
-                await self._client_left(error)
-            reply = self._reply_to(error)
-        if reply is not None:
+    async def _proceed(self, prepared: CallRequest | Exception) -> None:
+        if isinstance(prepared, Exception):
+            await self._fail(prepared)
+        else:
+            try:
+                await self.front.agent.submit(self._make_call(prepared))
+                await self._complete()
+            except Exception as error:  # noqa: BLE001  (as above)
+                await self._fail(error)
+        self.ended = True
+
+    async def _complete(self) -> None:
+        """The call succeeded: complete its answer."""
+        self._discard()
+        if self.detached:
+            self.status = 202
+            await self._answer(Reply(202, headers=self.writer.own_headers))
+        else:
+            await self.writer.finish()
+            self.status = self.writer.status
+
+    async def _fail(self, error: Exception) -> None:
+        """There is no call, or it failed, or its answer did."""
+        self._discard()
+        if self.call_scope.cancel_called:
+            await self._client_left(error)
+        if (reply := self._reply_to(error)) is not None:
             self.status = reply.status
             await self._answer(reply)
-        self.ended = True
+
+    def _account(self, duration_ns: int) -> None:
+        if not self.ended:
+            self.status, self.blame = CLIENT_GONE, "service"
+            log.info(
+                "client cancelled",
+                status=CLIENT_GONE,
+                **self.labels(),
+                duration_ms=duration_ns / 1e6,
+            )
+        self.front.metrics.answered(
+            self.way.entry.route,
+            self.head.method,
+            self.status,
+            self.blame,
+            self.writer.fdk_version,
+            duration_ns,
+        )
 
     @property
     def cancelled(self) -> bool:
@@ -690,13 +697,7 @@ class _Exchange:
         if self.incoming is not None:
             self.incoming.discard()
 
-    async def aclose(self) -> None:
-        """Give back what is kept of the body."""
-        self._discard()
-        if self.body is not None:  # it may have a file, on a disk that is slow
-            await self.body.aclose()
-
-    async def answer_for_agent(self) -> None:
+    async def _answer_for_agent(self) -> None:
         """The agent or the server has ended, and with it the call and the connection's scope, but
         the client is there. Bounded: that scope has no say any more."""
         with trio.move_on_after(LAST_ANSWER_SECONDS, shield=True):
@@ -723,10 +724,8 @@ class _Exchange:
         headers = entry.request_headers(head, self.trace)
         return CallRequest(head.method, head.url, headers, self.body)
 
-    def _make_call(self, request: CallRequest | Exception) -> PendingCall:
-        """Raises why there is none."""
-        if isinstance(request, Exception):
-            raise request
+    def _make_call(self, request: CallRequest) -> PendingCall:
+        """Raises `APIError`."""
         head, found = self.head, self.found
         assert found is not None
         options: list[CallOption] = [from_http_fn_request(found.app, found.fn, request)]
@@ -796,7 +795,7 @@ class _Exchange:
 
     async def _client_left(self, error: Exception) -> None:
         """The call failed because, or when, the client went, or its agent: there is no answer, or
-        `answer_for_agent` gives it."""
+        `_answer_for_agent` gives it."""
         self.error = error
         if self.incoming is None or self.incoming.failure is None:
             self._log_internal(error)

@@ -24,7 +24,13 @@ from .._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from ..config import NodeConfig
 from ..http1.disconnects import DisconnectWatcher
 from ..http1.request import Heads, RequestHead
-from ..http1.server import LAST_SECONDS, ClientSocket, IdleWatch, ServerConnection, head_limit
+from ..http1.server import (
+    LAST_SECONDS,
+    UNLIMITED_HEAD_BYTES,
+    ClientSocket,
+    ServerConnection,
+    close_idle,
+)
 from .listeners import BACKLOG, address_of, open_listeners, refuse_clients
 
 log = structlog.get_logger(__name__)
@@ -61,13 +67,12 @@ class HttpServer:
         self.app = app
         self._reader = head_reader(app)
         self.departures = departures
-        self.idle_watch = IdleWatch(config)
-        self.heads = Heads(head_limit(config))
+        self.heads = Heads(config.max_request_header_size or UNLIMITED_HEAD_BYTES)
         self.config = config
         self.addresses = tuple(addresses)
         """``host:port`` of each listening socket, as bound."""
         self.draining = False
-        self._connections: set[ServerConnection] = set()
+        self.connections: set[ServerConnection] = set()
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -75,21 +80,8 @@ class HttpServer:
 
     def statistics(self) -> ServerStatistics:
         """The connections that are open now. Synchronous."""
-        idle = sum(connection.idle for connection in self._connections)
-        return ServerStatistics(connections=len(self._connections), idle=idle)
-
-    async def serve(self, client: ClientSocket) -> None:
-        """Serve one connection to its end. An error in it never leaves it."""
-        connection = ServerConnection(client, self)
-        self._connections.add(connection)
-        if self.draining:  # accepted at the last moment
-            connection.close_if_idle()
-        try:
-            await connection.run()
-        except Exception:  # one client must not end the others
-            log.exception("connection failed")
-        finally:
-            self._connections.discard(connection)
+        idle = sum(connection.idle for connection in self.connections)
+        return ServerStatistics(connections=len(self.connections), idle=idle)
 
     def handler(self, head: RequestHead) -> Handler:
         """What serves requests with this head."""
@@ -104,14 +96,14 @@ class HttpServer:
         way: a client whose connection was taken must not find it closed under its request.
         Synchronous: does not wait for them."""
         self.draining = True
-        for connection in self._connections:
+        for connection in self.connections:
             connection.close_if_idle()
 
     async def end_at(self, deadline: float) -> None:
         """Wait until ``deadline`` (`trio.current_time`), then end the requests that are still
         served."""
         await trio.sleep_until(deadline)
-        for connection in self._connections:
+        for connection in self.connections:
             connection.end()
 
 
@@ -152,10 +144,13 @@ async def serve_http(
         server = HttpServer(app, config or NodeConfig(), addresses, departures)
         watching = await stack.enter_async_context(trio.open_nursery())
         watching.start_soon(departures.run)
-        watching.start_soon(server.idle_watch.run)
+        watching.start_soon(close_idle, server)
         async with trio.open_nursery() as connections:
             entrances = [
-                Acceptor(listener, lambda client: connections.start_soon(server.serve, client))
+                Acceptor(
+                    listener,
+                    lambda client: connections.start_soon(ServerConnection(client, server).run),
+                )
                 for listener in listeners
             ]
             for entrance in entrances:

@@ -4,16 +4,6 @@ and idle connections.
 A plain request, as most are, is not given to h11, nor is its response, if that is plain too. h11
 learns of such a request (`ServerConnection.catch_up`) as soon as something else is to be done for
 it.
-
-A client's socket, used without Trio's stream around it.
-
-A stream sets options of each socket that Linux lets it inherit, tries before it waits, and takes
-turns of the scheduler to be closed: all together that was two thirds of what a new connection cost.
-
-The end of connections that wait too long for a request.
-
-All who begin to wait do so for the same time, so they stand in a queue whose head is due next: one
-task with one timer sees to all of them, and a request costs an entry and its removal.
 """
 
 from __future__ import annotations
@@ -24,11 +14,10 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from email.utils import formatdate
 from http.client import responses
-from typing import Protocol, TypeVarTuple
+from typing import Protocol
 
 import h11
 import structlog
@@ -38,6 +27,7 @@ from .._asgi import (
     JSON_TYPE,
     READ_AHEAD,
     BodyTimeout,
+    GoneListener,
     Handler,
     Message,
     RawHeader,
@@ -53,68 +43,20 @@ from .plain import PlainHead, write_head, write_response
 from .request import ChunkLines, Heads, RequestHead, framing_fault, head_size
 
 
-class Waiting(Protocol):
-    """A connection, as this sees it."""
-
-    served: bool
-
-    def idle_too_long(self) -> None:
-        """Its time is over. Synchronous."""
-        ...
-
-
-class IdleWatch:
-    """Closes connections after ``http_idle_timeout``. A client that has never sent a request has
-    the time of a head for it, as in Fn, if that is less: it connected to send it."""
-
-    def __init__(self, config: NodeConfig) -> None:
-        later = config.http_idle_timeout
-        first = min(later, config.request_header_read_timeout)
-        self._queues = (_Queue(first), _Queue(later))
-        self._added: trio.Event | None = None
-
-    def add(self, connection: Waiting) -> None:
-        """It waits from now on."""
-        queue = self._queues[connection.served]
-        if queue.seconds < math.inf:
-            queue.until[connection] = trio.current_time() + queue.seconds
-            if self._added is not None:
-                self._added.set()
-
-    def remove(self, connection: Waiting) -> None:
-        """It waits no longer. No-op if it did not."""
-        self._queues[connection.served].until.pop(connection, None)
-
-    async def run(self) -> None:
-        """Until cancelled."""
-        while True:
-            due = min(queue.next_due() for queue in self._queues)
-            if due < math.inf:
-                # Whoever is added meanwhile is due later than the first in its queue, or than now
-                # and the shorter of the times.
-                await trio.sleep_until(min(due, trio.current_time() + self._queues[0].seconds))
-                continue
-            self._added = trio.Event()
-            await self._added.wait()
-            self._added = None
-
-
-class _Queue:
-    def __init__(self, seconds: float) -> None:
-        self.seconds = seconds
-        self.until: dict[Waiting, float] = {}
-        """In the order in which they are due."""
-
-    def next_due(self) -> float:
-        """When the next one is due, once those are told that are."""
-        now = trio.current_time()
-        while self.until:
-            connection, until = next(iter(self.until.items()))
-            if until > now:
-                return until
-            del self.until[connection]
-            connection.idle_too_long()
-        return math.inf
+async def close_idle(server: ConnectionOwner) -> None:
+    """Close connections that have waited for a request for ``http_idle_timeout``, until cancelled.
+    A client that has never sent a request has the time of a head for it, as in Fn, if that is less:
+    it connected to send it."""
+    later = server.config.http_idle_timeout
+    first = min(later, server.config.request_header_read_timeout)
+    if math.isinf(first):
+        return
+    while True:
+        # Who begins to wait meanwhile is due in the shorter of the times, or later.
+        due = trio.current_time() + first
+        for connection in server.connections:
+            due = min(due, connection.idle_until(later if connection.served else first))
+        await trio.sleep_until(due)
 
 
 log = structlog.get_logger(__name__)
@@ -149,13 +91,13 @@ FIRST_SECONDS = 1.0
 """How long a connection that has just been made is kept in a drain for its first request."""
 
 
-class Owner(Protocol):
+class ConnectionOwner(Protocol):
     """The server, as a connection sees it."""
 
     config: NodeConfig
     draining: bool
+    connections: set[ServerConnection]
     departures: DisconnectWatcher
-    idle_watch: IdleWatch
     heads: Heads
 
     def handler(self, head: RequestHead) -> Handler: ...
@@ -167,11 +109,12 @@ class ServerConnection:
     `idle` connections may be closed without harm by `close_if_idle`.
     """
 
-    def __init__(self, client: ClientSocket, owner: Owner) -> None:
+    def __init__(self, client: ClientSocket, owner: ConnectionOwner) -> None:
         self._client = client
         self.owner = owner
         self._h11: h11.Connection | None = None
         self.idle = True
+        self._idle_since = trio.current_time()
         self.served = False
         """There was a request, if only a part of it."""
         self.scope = trio.CancelScope()
@@ -186,6 +129,8 @@ class ServerConnection:
         """Of the present request, if h11 knows nothing of it."""
         self._lingering: trio.CancelScope | None = None
         self.peer = client.peer
+        self.fd = client.fd
+        self.probe_at = math.inf
         self._exchange: ServerExchange | None = None
         self._ended = False
         """The client sends nothing any more."""
@@ -194,7 +139,7 @@ class ServerConnection:
         self._sent = self._sent_before = 0
         """How often it was sent something: now, and when it was asked last."""
         self._gone = False
-        self._on_gone: list[Callable[[], None]] = []
+        self._on_gone: list[GoneListener] = []
 
     @property
     def h11(self) -> h11.Connection:
@@ -210,51 +155,56 @@ class ServerConnection:
         return self._h11 is not None and bool(self._h11.trailing_data[0])
 
     async def run(self) -> None:
-        """Serve until either side is done. Raises nothing but a cancellation."""
-        try:
-            self.owner.departures.add(self._client.fd, self._note_end)
-            while await self._serve():
-                # An agent has ended while it was answered: the client was not told of an end.
-                self.owner.idle_watch.remove(self)
-                self.scope = trio.CancelScope()
-        except OSError as error:
-            log.debug("connection lost", reason=str(error))
-        finally:
-            self.owner.idle_watch.remove(self)
-            self.owner.departures.remove(self._client.fd)
-            self._client.close()
-
-    async def _serve(self) -> bool:
-        """Serve requests; whether there may be more after the end of the scope."""
+        """Serve until either side is done. An error in it never leaves it."""
         unread = False
         """Of a request that was answered as it was cut off."""
-        with self.scope:
-            while (exchange := await self._next()) is not None:
-                self.served = True
-                self._exchange = exchange
-                try:
-                    await exchange.run()
-                finally:
-                    self._exchange = None
-                    unread = exchange.answered and not exchange.is_read
-                    self._on_gone.clear()
-                    if self._ended:
-                        self.owner.departures.forget(self._client.fd)
-                    if not exchange.answered and exchange.looks_complete:
-                        self._client.reset_on_close()
-                if self.owner.draining or not exchange.reusable:
-                    if exchange.answered:
-                        await self._linger(complete=exchange.is_read)
-                    return False
-                if self._unseen is None:
-                    self.h11.start_next_cycle()
-                self.idle = True
-            return False
-        goes_on = self.idle and not self._ending
-        if unread and not (goes_on or self._gone):
-            with trio.move_on_after(LAST_SECONDS, shield=True):
-                await self._linger()
-        return goes_on
+        self.owner.connections.add(self)
+        try:
+            self.owner.departures.add(self)
+            if self.owner.draining:  # accepted at the last moment
+                self.close_if_idle()
+            while True:
+                with self.scope:
+                    while (exchange := await self._next()) is not None:
+                        self.served = True
+                        self._exchange = exchange
+                        try:
+                            await exchange.run()
+                        finally:
+                            unread = exchange.answered and not exchange.is_read
+                            self._forget(exchange)
+                        if self.owner.draining or not exchange.reusable:
+                            if exchange.answered:
+                                await self._linger(complete=exchange.is_read)
+                            return
+                        if self._unseen is None:
+                            self.h11.start_next_cycle()
+                        unread = False
+                        self.idle = True
+                    return
+                if not self.idle or self._ending:
+                    break
+                # An agent has ended while it was answered: the client was not told of an end.
+                self.scope = trio.CancelScope()
+            if unread and not self._gone:
+                with trio.move_on_after(LAST_SECONDS, shield=True):
+                    await self._linger()
+        except OSError as error:
+            log.debug("connection lost", reason=str(error))
+        except Exception:  # one client must not end the others
+            log.exception("connection failed")
+        finally:
+            self.owner.connections.discard(self)
+            self.owner.departures.remove(self)
+            self._client.close()
+
+    def _forget(self, exchange: ServerExchange) -> None:
+        """It has ended, in whatever way."""
+        self._exchange = None
+        self._on_gone.clear()
+        self.probe_at = math.inf
+        if not exchange.answered and exchange.looks_complete:
+            self._client.reset_on_close()
 
     def end(self) -> None:
         """The time for a drain is over: break off what is served. What was not answered at all
@@ -267,7 +217,8 @@ class ServerConnection:
         """Whether what is served was cancelled while its client is there."""
         return self.scope.cancel_called and not self._gone
 
-    def _note_end(self, reset: bool) -> None:
+    def note_end(self, reset: bool) -> None:
+        """See `Watched`."""
         self._ended = True
         if reset:
             self._note_gone()
@@ -275,15 +226,15 @@ class ServerConnection:
             asks = self._exchange is not None and self._exchange.takes_interim
             seconds = FIRST_PROBE_SECONDS if asks else PROBE_SECONDS
             self._sent_before = self._sent
-            self.owner.departures.later(self._client.fd, seconds, self._probe)
+            self.owner.departures.probe_later(self, seconds)
 
     def _note_gone(self) -> None:
         self._gone = True
-        for told in self._on_gone:
-            told()
+        for listener in self._on_gone:
+            listener.note_gone()
         self._on_gone.clear()
 
-    def _probe(self) -> None:
+    def probe(self) -> None:
         """Find out whether the client has gone: then the news comes as a reset."""
         sent, self._sent_before = self._sent_before, self._sent
         there = sent != self._sent or self._sending
@@ -293,22 +244,22 @@ class ServerConnection:
             except ClientGone:
                 there = False
         if there:
-            self.owner.departures.later(self._client.fd, PROBE_SECONDS, self._probe)
+            self.owner.departures.probe_later(self, PROBE_SECONDS)
         else:
             self._note_gone()
 
-    def tell_gone(self, told: Callable[[], None]) -> None:
-        """Call ``told`` (which must not block or raise) when the client goes while the present
-        request lasts; at once if it has.
+    def tell_gone(self, listener: GoneListener) -> None:
+        """Tell ``listener`` when the client goes while the present request lasts; at once if it
+        has.
 
         One that ends its side, and does no more, has not gone, unless that can't be found out: it
         speaks HTTP/1.0, or its response has begun, and there is no more of it for a while."""
         if self._gone:
-            told()
+            listener.note_gone()
             return
-        self._on_gone.append(told)
+        self._on_gone.append(listener)
         if self._ended:
-            self._note_end(False)
+            self.note_end(False)
 
     def close_if_idle(self) -> None:
         """Close it if no request is there. The first one may still be on its way; of later ones
@@ -325,12 +276,18 @@ class ServerConnection:
         else:
             self.scope.cancel()
 
-    def idle_too_long(self) -> None:
-        """No request has come in time; unless it is there unread, since the process stood still."""
-        if self._client.is_readable():
-            return
-        self._ending = True
-        self.scope.cancel()
+    def idle_until(self, seconds: float) -> float:
+        """When it will have waited for a request for so long. Close it if that is over, unless a
+        request is there unread, since the process stood still."""
+        if not self.idle or self._ending:
+            return math.inf
+        until = self._idle_since + seconds
+        if trio.current_time() < until:
+            return until
+        if not self._client.is_readable():
+            self._ending = True
+            self.scope.cancel()
+        return math.inf
 
     async def _next(self) -> ServerExchange | None:
         """The next request; ``None`` if there is none or it can't be answered otherwise than by
@@ -343,7 +300,7 @@ class ServerConnection:
         # The first has most often come with the connection.
         data = None if self.served else self._client.read_now()
         if data is None:
-            self.owner.idle_watch.add(self)
+            self._idle_since = trio.current_time()
             data = await self._client.read()
             if self._ending and self.scope.cancel_called:
                 return None
@@ -374,9 +331,11 @@ class ServerConnection:
         """The next request, of which h11 has got some."""
         try:
             self._read_head()
-            if self._head is h11.NEED_DATA and not await within(
-                self.owner.config.request_header_read_timeout, self._rest_of_head
-            ):
+            with trio.move_on_after(self.owner.config.request_header_read_timeout) as waiting:
+                while self._head is h11.NEED_DATA:
+                    self.h11.receive_data(await self._client.read())
+                    self._read_head()
+            if waiting.cancelled_caught:
                 await self._refuse(408, "Request header read timed out")
                 return None
         except h11.RemoteProtocolError as error:
@@ -396,7 +355,6 @@ class ServerConnection:
 
     def _begins(self) -> None:
         self.idle = False
-        self.owner.idle_watch.remove(self)
         if self._ending:
             self._ending = False
             self.scope.deadline = math.inf
@@ -421,31 +379,15 @@ class ServerConnection:
         self._head = self.h11.next_event()
         self._raw_head = before[: len(before) - len(self.h11.trailing_data[0])]
 
-    async def _rest_of_head(self) -> None:
-        while self._head is h11.NEED_DATA:
-            await self._fill()
-            self._read_head()
-
-    async def _fill(self) -> None:
-        self.h11.receive_data(await self._client.read())
-
     async def _refuse(self, status: int, text: str) -> None:
         """Answer what is no request, and let go."""
         if self.h11.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         body = error_document(text)
-        head = h11.Response(
-            status_code=status,
-            reason=reason_of(status),
-            headers=[
-                (b"content-type", JSON_TYPE),
-                (b"content-length", b"%d" % len(body)),
-                (b"date", http_date()),
-                (b"connection", b"close"),
-            ],
-        )
-        data = [self.h11.send(head), self.h11.send(h11.Data(data=body))]
-        await self.send_all(b"".join(part for part in data if part))
+        headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
+        data = write_response(status, headers, body, date=http_date(), closes=True)
+        assert data is not None
+        await self.send_all(data)
         await self._linger()
 
     async def read(self, most: int = BODY_PIECE) -> bytes:
@@ -473,14 +415,14 @@ class ServerConnection:
         rest = memoryview(data)[sent:]
         self._sending = True
         try:
-            while True:
-                moved = self._client.moved
-                if await within(limit, self._client.send_all, rest):
-                    return
+            while rest:
+                received = self._client.received
+                with trio.move_on_after(limit) as waiting:
+                    await trio.lowlevel.wait_writable(self.fd)
                 # One that still sends its request may not read before it has sent it all.
-                if self._client.moved == moved:
+                if waiting.cancelled_caught and self._client.received == received:
                     raise ClientGone(f"the client took no data for {limit} s")
-                rest = self._client.unsent
+                rest = rest[self._client.send_now(rest) :]
         finally:
             self._sending = False
             self._sent += 1
@@ -610,7 +552,10 @@ class ServerExchange:
             if not self._body_here and self._declared() <= min(
                 READ_AHEAD, config.max_request_size or READ_AHEAD
             ):
-                self._late = not await within(config.request_body_read_timeout, self._whole_body)
+                with trio.move_on_after(config.request_body_read_timeout) as waiting:
+                    while not self._body_here:
+                        await self._more_body()
+                self._late = waiting.cancelled_caught
         except h11.RemoteProtocolError as error:
             self._bad_body = error
         except ClientGone:
@@ -628,10 +573,6 @@ class ServerExchange:
     @property
     def _waits_for_100(self) -> bool:
         return not self._plain and self._connection.h11.they_are_waiting_for_100_continue
-
-    async def _whole_body(self) -> None:
-        while not self._body_here:
-            await self._more_body()
 
     def scope(self) -> Scope:
         return self._head.scope(self._connection.peer, as_extension(self))
@@ -708,9 +649,9 @@ class ServerExchange:
     async def _wait_gone(self) -> None:
         """Return when the client has closed its side. What it sends is its next request, and is
         not looked at."""
-        gone = trio.Event()
-        self._connection.tell_gone(gone.set)
-        await gone.wait()
+        gone = _Gone()
+        self._connection.tell_gone(gone)
+        await gone.event.wait()
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
@@ -815,6 +756,14 @@ class ServerExchange:
             await self.answer(status, headers, body)
 
 
+class _Gone:
+    def __init__(self) -> None:
+        self.event = trio.Event()
+
+    def note_gone(self) -> None:
+        self.event.set()
+
+
 def reason_of(status: int) -> bytes:
     """The reason phrase; empty if HTTP has none for it."""
     return responses.get(status, "").encode("ascii")
@@ -828,17 +777,20 @@ class ClientGone(OSError):
 
 
 class ClientSocket:
-    """Belongs to one task, which is the only one to wait for it, and closes it."""
+    """A client's socket, without Trio's stream around it. It belongs to one task, which is the only
+    one to wait for it, and closes it.
+
+    A stream sets options of each socket that Linux lets it inherit, tries before it waits, and
+    takes turns of the scheduler to be closed: that was two thirds of what a new connection
+    cost."""
 
     def __init__(self, sock: socket.socket, peer: Address | None) -> None:
         sock.setblocking(False)
         self._sock = sock
         self.fd = sock.fileno()
         self.peer = peer
-        self.moved = 0
-        """Grows with what is read, and with what is sent."""
-        self.unsent = memoryview(b"")
-        """What `send_all` has left if it was cancelled."""
+        self.received = 0
+        """Bytes."""
 
     def read_now(self, most: int = BODY_PIECE) -> bytes | None:
         """What is here, up to ``most`` bytes, b"" at the client's end, ``None`` if nothing is.
@@ -849,7 +801,7 @@ class ClientSocket:
             return None
         except OSError as error:
             raise ClientGone("the client has gone") from error
-        self.moved += len(data)
+        self.received += len(data)
         return data
 
     async def read(self, most: int = BODY_PIECE) -> bytes:
@@ -861,18 +813,6 @@ class ClientSocket:
             data = self.read_now(most)
             if data is not None:
                 return data
-
-    async def send_all(self, data: bytes | memoryview) -> None:
-        """Raises `ClientGone`."""
-        await trio.lowlevel.checkpoint()
-        self.unsent = memoryview(data)
-        while True:
-            sent = self.send_now(self.unsent)
-            self.moved += sent
-            self.unsent = self.unsent[sent:]
-            if not self.unsent:
-                return
-            await trio.lowlevel.wait_writable(self.fd)
 
     def send_now(self, data: bytes | memoryview) -> int:
         """How many bytes of it the kernel has taken. Raises `ClientGone`."""
@@ -924,8 +864,6 @@ def http_date() -> bytes:
     return _last[1]
 
 
-_Ts = TypeVarTuple("_Ts")
-
 UNLIMITED_HEAD_BYTES = 1_048_576
 """Bytes of a request head without a limit of one's own: that of Go's server, hence of Fn's."""
 
@@ -933,16 +871,6 @@ UNLIMITED_HEAD_BYTES = 1_048_576
 def head_limit(config: NodeConfig) -> int:
     """Bytes of a request head."""
     return config.max_request_header_size or UNLIMITED_HEAD_BYTES
-
-
-async def within(seconds: float, function: Callable[[*_Ts], Awaitable[None]], *args: *_Ts) -> bool:
-    """Whether ``function`` ended in time. No time limit costs nothing."""
-    if math.isinf(seconds):
-        await function(*args)
-        return True
-    with trio.move_on_after(seconds) as scope:
-        await function(*args)
-    return not scope.cancelled_caught
 
 
 INVOKE_PATH = "/invoke/"
