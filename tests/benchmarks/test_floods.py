@@ -262,6 +262,56 @@ async def test_a_stream_whose_first_message_does_not_come_ends(
         assert pair.server.serving.waiting == 0
 
 
+@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize("tried", [False, True])
+async def test_a_call_whose_try_or_first_data_does_not_come_ends(
+    shared: bool, tried: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It has a task; without a bound its client would keep the task, and what the try has."""
+    limit = "DATA_SECONDS" if tried else "FIRST_SECONDS"
+    monkeypatch.setattr(f"hostler.wire.serving.{limit}", 0.05)
+    path = "/RunnerProtocol/EngageMany" if shared else ENGAGE
+    async with open_pair() as pair, open_raw(pair.server.address, path=path) as peer:
+        if shared:
+            frames = [TRY_MESSAGE] if tried else []
+            data, number = peer.begin(encoded(Envelope(1, frames, request_id="r")))
+        elif tried:
+            data, number = peer.begin(TRY_MESSAGE)
+        else:  # so much of a try that a task takes the rest
+            data, number = peer.begin()
+            parts = message(bytes(2**18)), 2**14
+            for at in range(0, 2**17, parts[1]):
+                data += frame(DATA, parts[0][at : at + parts[1]], stream=number)
+        reply = peer.expect(number)
+        await peer.send(data)
+        await settle(lambda: pair.service.started, 1)
+        if shared:
+            await settle(lambda: b"no message came in time" in reply.data, True)
+        else:
+            await reply.done.wait()
+            assert reply.ended
+        await pair.service.wait_idle()
+        assert pair.server.serving.waiting == 0
+
+
+@pytest.mark.parametrize("shared", [False, True])
+async def test_calls_without_data_are_few_on_each_connection_if_there_are_many(
+    shared: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("hostler.wire.serving.MAX_WAITING", 40)
+    path = "/RunnerProtocol/EngageMany" if shared else ENGAGE
+    async with open_pair() as pair, open_raw(pair.server.address, path=path) as peer:
+        if shared:
+            calls = [encoded(Envelope(number, [TRY_MESSAGE])) for number in range(1, 51)]
+            many = await peer.request(b"".join(calls))
+            await settle(lambda: many.data.count(b"wait for their first data"), 10)
+        else:
+            replies = [await peer.request(TRY_MESSAGE) for _ in range(50)]
+            await settle(lambda: sum(reply.ended for reply in replies), 10)
+        assert pair.server.serving.waiting == 40
+        assert len(await call(pair.client)) == 3  # its data have come with the try
+
+
 async def test_streams_without_a_message_are_few_on_each_connection_if_there_are_many(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -514,6 +514,8 @@ class WireConnection(grpclib_protocol.Connection):
         """Nothing that has come is looked at any more."""
         self.shared_streams = 0
         """Of a server: ``EngageMany`` streams that are open."""
+        self.waiting = 0
+        """Of a server: calls without their try or their first data that have a task."""
         self.client_side = bool(h2.config.client_side)
         burst = CLIENT_RESET_BURST if self.client_side else RESET_BURST
         self.resets = FloodBudget(

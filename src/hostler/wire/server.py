@@ -49,9 +49,14 @@ from .mux.server import serve_shared
 from .serving import (
     CHECK,
     DEADLINE_PASSED,
+    FEW_WAITING,
+    FIRST_SECONDS,
+    MAX_WAITING,
     SHUTTING_DOWN,
+    TOO_LATE,
     WATCH,
     ServerContext,
+    awaited_after,
     decode,
     decode_request,
     outcome_of,
@@ -82,14 +87,6 @@ _BACKLOG = 1024
 SHARED_CALLS = 512
 """Calls on one shared stream: twice of what our client puts on a connection. Times `CALL_WINDOW`,
 128 MiB, it is what a client may send on one that nobody reads."""
-
-FIRST_SECONDS = 10.0
-"""How long a stream may take for its first message. Until then it has no task, but memory."""
-
-MAX_WAITING, FEW_WAITING = 4096, 16
-"""Streams without a message that all clients may have together, and those that one connection may
-have all the same: they take no more than the connection itself. Good clients send the message with
-the head."""
 
 _HEAD = frozenset(
     {":method", ":path", "content-type", "grpc-timeout", "fn_request_id", CLIENT_HEADER}
@@ -440,7 +437,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
     def _expire(self, waiting: _Waiting) -> None:
         """No message has come in time."""
         stream = waiting.stream
-        stream.finish(RESPONSE_HEADERS, trailers(DEADLINE_EXCEEDED, "no message came in time"))
+        stream.finish(RESPONSE_HEADERS, trailers(DEADLINE_EXCEEDED, TOO_LATE))
         self._forget(stream)
 
     def _refuse(self, stream: WireStream) -> None:
@@ -559,7 +556,9 @@ async def _dispatch(
     path = headers.get(":path", "")
     client = headers.get(CLIENT_HEADER) or peer
     if path == ENGAGE:
-        await service.engage(Engagement(stream, headers, peer))  # its first message is no call
+        await service.engage(
+            Engagement(serving, stream, headers, peer)
+        )  # its first message is no call
     elif path == "/RunnerProtocol/EngageMany" and serving.shared_calls:
         connection = stream.connection
         if connection.shared_streams >= MAX_SHARED:
@@ -620,7 +619,7 @@ def begin_engagement(
         return "served"  # who asks again is told the same
     if message is None:
         return "served" if stream.ended or stream.inbox.begun_size >= LARGE_TRY else None
-    engagement = Engagement(stream, headers, peer)
+    engagement = Engagement(serving, stream, headers, peer)
     data = bytes(message)
     first = engagement.ahead = decode_client(data) or data
     if isinstance(first, TryCall):
@@ -671,8 +670,12 @@ async def _send(stream: WireStream, *parts: Buffer, flush: bool = True) -> None:
 class Engagement(ServerEngagement):
     """One that a stream carries."""
 
-    def __init__(self, stream: WireStream, headers: dict[str, str], peer: str) -> None:
+    def __init__(
+        self, serving: ServerContext, stream: WireStream, headers: dict[str, str], peer: str
+    ) -> None:
+        self._serving = serving
         self._stream = stream
+        self._awaited: type[ClientFrame] | None = TryCall
         self.request_id = headers.get("fn_request_id", "")
         self.peer = peer
         name = headers.get(CLIENT_HEADER)
@@ -687,7 +690,7 @@ class Engagement(ServerEngagement):
     async def receive(self) -> ClientFrame | None:
         frame, self.ahead = self.ahead, None
         if frame is None:
-            message = await _receive_buffer(self._stream)
+            message = await self._next()
             if message is None:
                 return None
         elif isinstance(frame, bytes):
@@ -695,11 +698,21 @@ class Engagement(ServerEngagement):
         else:
             self._stream.taken = True
             await trio.lowlevel.checkpoint_if_cancelled()
+            self._awaited = awaited_after(frame)
             return frame
         frame = decode(codec.decode_client, message, self.peer)
         if frame is None:
             raise ProtocolError("the message holds neither try nor data")
+        if self._awaited is not None:
+            self._awaited = awaited_after(frame)
         return frame
+
+    async def _next(self) -> Buffer | None:
+        stream = self._stream
+        receive = partial(_receive_buffer, stream)
+        if self._awaited is None or stream.ended:
+            return await receive()
+        return await self._serving.receive_soon(receive, stream.connection, self._awaited)
 
     async def send(self, frame: RunnerFrame) -> None:
         for message in runner_messages(frame):

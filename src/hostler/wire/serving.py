@@ -18,11 +18,34 @@ import betterproto
 import structlog
 import trio
 
-from ..protocol import EngagementEnded, GRPCStatus, RunnerService
+from ..protocol import ClientFrame, Data, EngagementEnded, GRPCStatus, RunnerService, TryCall
 from .buffers import Buffer
 from .codec import messages as codec
 from .codec.messages import CodecError
-from .status import DEADLINE_EXCEEDED, INTERNAL, OK, UNAVAILABLE, UNDECODABLE, UNKNOWN
+from .connection import WireConnection
+from .status import (
+    DEADLINE_EXCEEDED,
+    INTERNAL,
+    OK,
+    RESOURCE_EXHAUSTED,
+    UNAVAILABLE,
+    UNDECODABLE,
+    UNKNOWN,
+)
+
+FIRST_SECONDS = 10.0
+"""How long a stream or a call may take for its first message. Until it has come, a stream has no
+task, but memory."""
+
+DATA_SECONDS = 300.0
+"""How long a call may take from its try to its first data: as long as a client of a load balancer
+has for its request. Load balancers that do not stream bodies send both together."""
+
+MAX_WAITING, FEW_WAITING = 4096, 16
+"""Streams and calls that may wait for these messages: those of all clients together, and those that
+one connection may have all the same, which take no more than the connection itself."""
+
+TOO_LATE = "no message came in time"
 
 CHECK = "/grpc.health.v1.Health/Check"
 
@@ -118,7 +141,35 @@ class ServerContext:
     health: Health = attrs.Factory(Health)
     stopping: bool = False
     waiting: int = 0
-    """Streams of which no message has come."""
+    """Streams without a message, and calls without their try or their first data."""
+
+    async def receive_soon(
+        self,
+        receive: Callable[[], Awaitable[_T]],
+        connection: WireConnection,
+        awaited: type[ClientFrame],
+    ) -> _T:
+        """What ``receive`` waits for: ``awaited``, the try of a call or its first data.
+
+        Trio-flavoured. Raises `GRPCStatus` if it does not come in time, or too many wait."""
+        if self.waiting >= MAX_WAITING and connection.waiting >= FEW_WAITING:
+            raise GRPCStatus(RESOURCE_EXHAUSTED, "too many calls wait for their first data")
+        self.waiting += 1
+        connection.waiting += 1
+        try:
+            with trio.fail_after(FIRST_SECONDS if awaited is TryCall else DATA_SECONDS):
+                return await receive()
+        except trio.TooSlowError:
+            raise GRPCStatus(DEADLINE_EXCEEDED, TOO_LATE) from None
+        finally:
+            self.waiting -= 1
+            connection.waiting -= 1
+
+
+def awaited_after(frame: ClientFrame) -> type[ClientFrame] | None:
+    """What has to follow soon. (The data of a call that reserves follow its commit, which the
+    service waits for.)"""
+    return Data if isinstance(frame, TryCall) and not frame.reserve else None
 
 
 async def outcome_of(rpc: Callable[[], Awaitable[None]], peer: str) -> tuple[int, str]:

@@ -39,6 +39,7 @@ class Line:
             is_cut=False,
             note_answered=lambda: None,
             note_reset=lambda opened_at, *, begun: None,
+            waiting=0,
         )
         self.said: list[Envelope] = []
         self._coming: list[bytes] = []

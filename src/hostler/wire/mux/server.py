@@ -27,13 +27,22 @@ from ...protocol import (
     GRPCStatus,
     RunnerFrame,
     ServerEngagement,
+    TryCall,
 )
 from ..codec import messages as codec
 from ..codec.fast import decode_client
 from ..codec.messages import data_parts
 from ..connection import WireStream
 from ..http2 import END_EARNS, SMALL, Flooded, ServerH2
-from ..serving import DEADLINE_PASSED, OK_STATUS, SHUTTING_DOWN, ServerContext, decode, outcome_of
+from ..serving import (
+    DEADLINE_PASSED,
+    OK_STATUS,
+    SHUTTING_DOWN,
+    ServerContext,
+    awaited_after,
+    decode,
+    outcome_of,
+)
 from ..status import RESPONSE_HEADERS, PeerFinished, StreamBroken, StreamEnd, too_large
 from .envelope import OK_END, CallEnd, Envelope
 from .stream import CALL_WINDOW, MAX_FRAME, MuxCall, MuxStream
@@ -89,11 +98,11 @@ class _ServerStream(MuxStream):
         """Nobody serves calls that come from now on."""
         self.failure: StreamEnd | None = None
         self.deadlines = SharedTimer(self.calls.values)
-        self._client = client
+        self.client = client
         self._connection = connection = stream.connection
         assert isinstance(connection.h2, ServerH2)
         self._h2 = connection.h2
-        self._serving = serving
+        self.serving = serving
         self._workers: TaskPool | None = None
 
     def open(self, workers: TaskPool) -> None:
@@ -131,12 +140,12 @@ class _ServerStream(MuxStream):
         call = MuxCall(
             self, number=envelope.call, request_id=envelope.request_id, deadline=deadline
         )
-        limit = self._serving.shared_calls
+        limit = self.serving.shared_calls
         if len(self.calls) >= 2 * limit:
             raise self.too_much(f"more than {limit} calls at once, and their refusals")
         self.calls[call.number] = call
         call.opened_at = trio.current_time()
-        if self.refusing or self._serving.stopping or len(self.calls) > limit:
+        if self.refusing or self.serving.stopping or len(self.calls) > limit:
             call.reset(ErrorCodes.REFUSED_STREAM)
             call.leave()
             if len(self.calls) > limit:  # a client may know better
@@ -173,10 +182,10 @@ class _ServerStream(MuxStream):
         call.on_broken = scope.cancel
         if call.expired:
             scope.cancel()
-        engagement = _MuxEngagement(call, self.peer, self._client)
+        engagement = _MuxEngagement(self, call)
         status: tuple[int, str] | None = None
         try:
-            engage = partial(self._serving.service.engage, engagement)
+            engage = partial(self.serving.service.engage, engagement)
             status = await outcome_of(engage, self.peer)
             if not call.covered:
                 with contextlib.suppress(StreamBroken, PeerFinished):
@@ -210,16 +219,25 @@ class _MuxEngagement(ServerEngagement):
     named = True
     """Nobody else's load balancers share streams."""
 
-    def __init__(self, call: MuxCall, peer: str, client: str) -> None:
+    _awaited: type[ClientFrame] | None = TryCall
+
+    def __init__(self, shared: _ServerStream, call: MuxCall) -> None:
+        self._shared = shared
         self._call = call
         self.request_id = call.request_id
-        self.peer = peer
-        self.client = client
+        self.peer = shared.peer
+        self.client = shared.client
         self.deadline = call.deadline
 
     async def receive(self) -> ClientFrame | None:
+        call, shared = self._call, self._shared
         try:
-            message = await self._call.receive()
+            if call.unread or self._awaited is None:
+                message = await call.receive()
+            else:
+                message = await shared.serving.receive_soon(
+                    call.receive, shared.stream.connection, self._awaited
+                )
         except StreamBroken as error:
             raise EngagementEnded(str(error)) from error
         if message is None:
@@ -227,6 +245,8 @@ class _MuxEngagement(ServerEngagement):
         frame = decode_client(message) or decode(codec.decode_client, message, self.peer)
         if frame is None:
             raise ProtocolError("the message holds neither try nor data")
+        if self._awaited is not None:
+            self._awaited = awaited_after(frame)
         return frame
 
     async def send(self, frame: RunnerFrame) -> None:
