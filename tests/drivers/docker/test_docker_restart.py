@@ -128,6 +128,46 @@ async def test_engine_restarts_under_load(
         logs.remove(entry)
 
 
+async def test_engine_restarts_while_containers_start(
+    own_engine: OwnEngine, open_folder: Path, logs: Logs
+) -> None:
+    """Their calls fail with clear errors, later ones succeed, and nothing is left."""
+    errors: list[APIError] = []
+
+    async def fail(node: Node, fn: int) -> None:
+        slow = {"FNT_START": "delay=60000"}
+        with pytest.raises(APIError) as caught:
+            await node.run("fnt", fn_id=f"slow{fn}", memory=32, config=slow)
+        errors.append(caught.value)
+
+    with trio.fail_after(LIMIT):
+        async with open_docker_driver(
+            settings(open_folder),
+            environ={"DOCKER_HOST": own_engine.host},
+            metrics=DockerMetrics(CollectorRegistry()),
+        ) as driver:
+            async with open_node(driver, open_folder) as node:
+                async with trio.open_nursery() as nursery:
+                    for number in range(4):
+                        nursery.start_soon(fail, node, number)
+                    while (now := driver.statistics()).watched < now.prefork.size + 4:
+                        await trio.testing.wait_all_tasks_blocked(0.01)
+                    await own_engine.restart()
+                load = Load(node)
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(load.work, 0)
+                    await load.more_successes(5)
+                    nursery.cancel_scope.cancel()
+            await until_removed(driver)
+    assert await own_engine.containers() == []
+    assert os.listdir(open_folder) == []
+    texts = {(error.code, str(error).partition(": the container ")[0]) for error in errors}
+    assert texts <= CLEAR
+    for entry in logs.errors():
+        assert entry["event"] == "removal failed"
+        logs.remove(entry)
+
+
 async def test_engine_hangs_under_load(
     own_engine: OwnEngine, open_folder: Path, logs: Logs
 ) -> None:

@@ -278,6 +278,25 @@ async def test_an_engine_that_removes_slowly_does_not_hold_the_start_up(
             assert len(logs.with_event("leaked container removed")) == 5
 
 
+async def test_a_container_that_was_still_being_made_for_a_killed_runner_is_removed(
+    fake_engine: FakeEngine, fake_environ: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine goes on with a creation whose client is gone, and lists what comes of it later."""
+    monkeypatch.setattr("hostler.drivers.docker.driver.SECOND_LOOK", 0.01)
+    answers = [value([]), value([{"Id": "late", "Labels": {}}])]
+
+    async def listing(request: Request) -> Answer:
+        return await answers.pop(0)(request)
+
+    fake_engine.on(r"GET /containers/json\?fn-agent-classifier", listing)
+    fake_engine.on("DELETE /containers/late", nothing)
+    config = AgentConfig(container_label_tag="t", experimental_prefork_pool_size=0)
+    with trio.fail_after(WAIT):
+        async with open_docker_driver(config, environ=fake_environ, instance_id="me"):
+            await fake_engine.wait_for("DELETE /containers/late")
+    assert answers == []
+
+
 async def test_without_a_tag_and_a_pool_only_name_spaces_of_others_are_looked_for(
     fake_engine: FakeEngine, fake_environ: dict[str, str]
 ) -> None:

@@ -41,6 +41,10 @@ CLOSE_GRACE = 30.0
 """Seconds in which the driver removes what cookies have left behind, when it is closed."""
 
 
+SECOND_LOOK = 5.0
+"""Seconds from the end of the clean-up until the driver looks for leaked containers once more."""
+
+
 @attrs.frozen(kw_only=True)
 class DockerStatistics:
     """A moment of a driver: containers that exist or may exist, containers watched for their
@@ -109,8 +113,12 @@ class DockerDriver(Driver):
         await self._clean.wait()
 
     async def _clean_up(self, labels: Mapping[str, str]) -> None:
-        await remove_leaked(self._shop.engine, self._shop.containers.launches, labels)
+        engine, launches = self._shop.engine, self._shop.containers.launches
+        await remove_leaked(engine, launches, labels)
         self._clean.set()
+        # For what the engine was still making for a runner when that was killed.
+        await trio.sleep(SECOND_LOOK)
+        await remove_leaked(engine, launches, labels, may_share=True)
 
     async def aclose(self) -> None:
         """Try once more to remove the containers that cookies could not remove. Idempotent."""
