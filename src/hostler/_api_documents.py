@@ -45,7 +45,7 @@ from .rules import (
 
 
 def schema(text: str, **extra: Any) -> Meta:
-    """A description, and bounds that the decoder does not look at."""
+    """A description, and bounds that the decoder does not check."""
     return Meta(description=text, extra_json_schema=extra)
 
 
@@ -282,7 +282,7 @@ class TriggerList(msgspec.Struct, kw_only=True):
 
 
 class _Told(msgspec.Struct, kw_only=True):
-    """Base of documents as any server of the API may write them."""
+    """Base of documents as a client reads them from any server."""
 
 
 class Error(msgspec.Struct, kw_only=True):
@@ -295,8 +295,8 @@ FN_ENDPOINT = "fnproject.io/fn/invokeEndpoint"
 TRIGGER_ENDPOINT = "fnproject.io/trigger/httpEndpoint"
 
 _COMPUTED = (FN_ENDPOINT, TRIGGER_ENDPOINT)
-"""Annotations that the server makes anew whenever it is asked. A client that sends back what it
-got must not make them stored ones."""
+"""Annotations that the server makes for each answer. They are not stored when a client sends them
+back."""
 
 
 Made = TypeVar("Made")
@@ -323,7 +323,7 @@ def model_of(type_: type[Made], document: msgspec.Struct) -> Made:
 
 
 def _config(config: Mapping[str, str | None], *, changes: bool) -> dict[str, str]:
-    """A null removes its key from a config that is there; a new one does without it."""
+    """In a change null removes a key; in a new config it means nothing."""
     return {key: value or "" for key, value in config.items() if changes or value is not None}
 
 
@@ -336,7 +336,7 @@ def _date(text: str) -> dt.datetime | None:
 
 @attrs.frozen(kw_only=True)
 class Kind(Generic[Thing, Patch]):
-    """Apps, functions or triggers: their models and documents, and what stands for what."""
+    """Apps, functions or triggers: their models, their documents, and the conversions."""
 
     name: str
     model: type[Thing]
@@ -350,7 +350,7 @@ class Kind(Generic[Thing, Patch]):
     """The annotation with the URL under which it can be called."""
 
     def document(self, thing: Thing, url: str = "") -> msgspec.Struct:
-        """What the server tells of ``thing``, which can be called at ``url``."""
+        """The server's document of ``thing``, which can be called at ``url`` ("" = not told)."""
         values: dict[str, Any] = {}
         for field in _fields(self.one):
             value = getattr(thing, field.name)
@@ -375,14 +375,14 @@ class Kind(Generic[Thing, Patch]):
         return msgspec.json.encode(values)
 
     def read(self, body: bytes) -> Thing:
-        """What a server of the API tells of one: all may be missing or null but the id.
+        """Read a server's document. Any field may be missing or null, except for the id.
 
         Raises `ValueError`, `msgspec.DecodeError` and `InvalidJSON`.
         """
         return self._told(msgspec.json.decode(body, type=_told(self.one)))
 
     def read_page(self, body: bytes) -> Page[Thing]:
-        """A page of them, as `read`."""
+        """Read a page of documents, as `read`."""
         page = msgspec.json.decode(body, type=_told_page(self.one))
         return Page([self._told(item) for item in page.items or ()], page.next_cursor or "")
 
@@ -467,14 +467,14 @@ def decode(body: bytes, type_: type[_T]) -> _T:
 
 
 def _plain(raw: msgspec.Raw) -> msgspec.Raw:
-    """``128.0`` is the number 128, and as whole."""
+    """Write ``128.0`` as the whole number 128."""
     if match := _WHOLE.fullmatch(raw):
         return msgspec.Raw(match[1])
     return raw
 
 
 def check_annotations_json(values: Iterable[msgspec.Raw]) -> None:
-    """Raises `InvalidJSON` for what is no JSON: the decoder only skips over raw parts."""
+    """Raises `InvalidJSON` for a value that is no JSON: the decoder skips raw parts."""
     try:
         for value in values:
             msgspec.json.decode(value)

@@ -129,9 +129,9 @@ class CallListener:
         """The agent got ``call``, and has not yet looked at whether it can run."""
 
     def hears_begin(self, call: PendingCall) -> bool:
-        """Whether ``before_call`` is to be awaited for ``call``, which has its costs. By default it
-        is unless it does nothing. Synchronous. Only a runner's agent asks."""
-        return getattr(self.before_call, "__func__", None) is not CallListener.before_call
+        """Whether ``before_call`` is to be awaited for ``call``, which has its costs. Synchronous.
+        Only a runner's agent asks, and only a listener that overrides ``before_call``."""
+        return True
 
     async def before_call(self, call: PendingCall) -> None:
         """The default does nothing."""
@@ -140,8 +140,8 @@ class CallListener:
         """The default does nothing, and costs nothing."""
 
     def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
-        """``call`` is over; ``error`` ended it, a cancellation too. ``began``: this listener's
-        ``before_call`` let it pass. Told before any ``after_call``."""
+        """``call`` is over, and ``error`` is what ended it, perhaps a cancellation. ``began``: this
+        listener's ``before_call`` let it pass. Called before any ``after_call``."""
 
 
 # --- the LB side ---------------------------------------------------------------------------
@@ -268,7 +268,7 @@ class PendingCall(RunnerCall):
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
     fn_name: str = ""
-    """For people; "" on a runner, which does not learn it."""
+    """The function's name, for people; "" on a runner, which does not know it."""
     on_slot: SlotHook | None = None
     """Makes the call a reservation, on a runner; set before it is submitted."""
     log: bytearray = attrs.field(factory=bytearray, repr=False)
@@ -367,8 +367,8 @@ LISTENER_SECONDS = 10.0
 class CallListeners:
     """The listeners of one agent, in order of registration.
 
-    ``of_submit`` and the like have only those that override the method, with their places from 1
-    on. An agent keeps of each call how many listeners its begin was ``told``.
+    ``of_submit`` and the like have only the listeners that override the method, with their places
+    from 1 on. The agent counts how many listeners were ``told`` that a call begins.
     """
 
     def __init__(self, listeners: Iterable[CallListener] = ()) -> None:
@@ -387,7 +387,7 @@ class CallListeners:
         )
 
     def note_end(self, call: PendingCall, error: BaseException | None, *, told: int) -> None:
-        """Tell all. Raises nothing."""
+        """Tell all listeners. Raises nothing."""
         for place, listener in self._of_end:
             try:
                 listener.note_end(call, error, began=place <= told)
@@ -395,8 +395,8 @@ class CallListeners:
                 _log_failure(listener, call, failure)
 
     async def tell_after(self, call: PendingCall, *, told: int) -> None:
-        """Tell those that were told of the begin of ``call``, also if it was cancelled: each is
-        shielded, and has a deadline. Raises nothing."""
+        """Tell listeners that were told of the begin of ``call``, also if it was cancelled. Each
+        is shielded, and has a deadline. Raises nothing."""
         for place, listener in self.of_after:
             if place <= told:
                 await _tell_after(listener, call)

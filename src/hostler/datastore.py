@@ -39,7 +39,7 @@ class AppFilter:
     """Which apps to list."""
 
     name: str = ""
-    """Exactly this one; "" = any."""
+    """Exactly this name; "" = any."""
     cursor: str = ""
     """The ``next_cursor`` of the page before, as the client sent it; "" = from the start."""
     per_page: int = 0
@@ -170,7 +170,7 @@ class Collection(Protocol[Thing, _Patch, _Filter]):
 
 
 class Datastore(Protocol):
-    """Apps, functions and triggers, and the look-ups that calls need. Whatever it does is as
+    """Apps, functions and triggers, and the look-ups that calls need. All operations are as
     `Collection` says."""
 
     @property

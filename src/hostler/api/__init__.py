@@ -1,14 +1,14 @@
 """The API of apps, functions and triggers over HTTP: what is below ``/v2``.
 
-`api_app` makes the application. `Listener`, `Middleware` and `Route` are what a program can add
-to it; docs/reference/api.md has an example.
+`api_app` makes the application. A program can add a `Listener`, `Middleware` and a `Route`; see the
+example in docs/reference/api.md.
 
 * ``app``: API application: middleware, counting, naming in logs
 * ``handlers``: handlers of apps, functions and triggers, with endpoint annotations
 * ``listeners``: API listeners, and the datastore that asks and tells them
 * ``openapi``: OpenAPI description made from routes and types
 * ``request``: API requests: queries, JSON bodies by Go's rules, body limits
-* ``routes``: routes, and what the description says of them
+* ``routes``: routes and their descriptions
 """
 
 from .._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middleware

@@ -42,7 +42,7 @@ from .routes import Match, Route, Router
 PREFIX = "/v2"
 
 RETRY_AFTER_SECONDS = 1
-"""What a client is told to wait when the datastore can't be reached."""
+"""``Retry-After`` when the datastore can't be reached."""
 
 
 def api_app(
@@ -177,8 +177,8 @@ _PARENT = PARENT.lower()
 
 
 def naming(app: ASGIApp, rid_header: str) -> ASGIApp:
-    """``app``, for whose requests log lines tell the id in the header ``rid_header``, unless that
-    is "", and that of their trace, if they have one."""
+    """``app`` whose log lines have the id of the request, from the header ``rid_header`` ("" = no
+    id), and the id of its trace, if it has one."""
     rid_header = rid_header.lower()
 
     async def named(scope: Scope, receive: Receive, send: Send) -> None:

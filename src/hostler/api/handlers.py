@@ -32,20 +32,20 @@ class Resource:
     path: str
     kind: Kind[Any, Any]
     noun: str
-    """For people, with its article."""
+    """What one is called, with an article."""
     listed: str
-    """What a list is of."""
+    """What a list has, for its description."""
     deleted: str
-    """What is deleted."""
+    """What is deleted, for the description."""
     collection: Callable[[Datastore], Collection[Any, Any, Any]]
     urls: Callable[[ApiRequest, Sequence[Any]], Awaitable[list[str]]] = _no_urls
-    """Where things can be called. Not told of changed ones, as in Fn."""
+    """URLs at which things can be called. As in Fn, the answer to an update has none."""
     query: Sequence[Query]
-    """Of a list, beside its pages."""
+    """Query parameters of a list, without those of its pages."""
     create_errors: Sequence[int]
     update_errors: Sequence[int]
     next: Sequence[ResponseLink] = ()
-    """What can be made of a new thing."""
+    """What can be created for a new thing."""
 
     @property
     def _parameter(self) -> str:
@@ -141,9 +141,9 @@ _UNESCAPED = "/$&+,:;=@!'()*"
 class Endpoints:
     """Makes URLs.
 
-    ``store`` knows the names of apps; it has no listeners, as a client that may read a trigger
-    may know its URL. ``public_url`` is the base; "" = scheme and host as the client has them. A
-    proxy that ends TLS hides the scheme, so a node behind one needs ``FN_PUBLIC_LB_URL``.
+    ``store`` knows the names of apps. It has no listeners: a client that may read a trigger may
+    know the trigger's URL. ``public_url`` is the base; "" = scheme and host of the request. A proxy
+    that ends TLS hides the scheme, so a node behind such a proxy needs ``FN_PUBLIC_LB_URL``.
     """
 
     store: Datastore
@@ -155,7 +155,7 @@ class Endpoints:
     async def of_triggers(
         self, request: ApiRequest, triggers: Sequence[models.Trigger]
     ) -> list[str]:
-        """Of one app; "" if that has just been deleted."""
+        """URLs of triggers of one app; "" if the app has just been deleted."""
         if not triggers:
             return []
         try:
@@ -179,7 +179,7 @@ def trigger_endpoint(of_app: str, trigger: models.Trigger) -> str:
 
 
 def routes(endpoints: Endpoints) -> Iterator[Route]:
-    """All routes of the API; ``endpoints`` are told with functions and triggers."""
+    """All routes of the API. ``endpoints`` makes the URLs of functions and triggers."""
     yield from Resource(
         path="/v2/apps",
         kind=APPS,
@@ -237,8 +237,8 @@ _BY_SOURCE = "/v2/runner/apps/{app_id}/triggerBySource/{trigger_type}{trigger_so
 
 
 async def _by_source(request: ApiRequest) -> Reply:
-    """For LBs. The source has a slash of its own behind the one of the path; clients and proxies
-    that merge the two mean the same."""
+    """For LBs. The source's own slash follows the slash of the path. Clients and proxies that merge
+    the two mean the same source."""
     params = request.params
     rest = params["trigger_source"]
     source = rest[1:] if rest[1:2] == "/" else rest

@@ -48,45 +48,44 @@ class Listener(Generic[Thing, Patch, Filter]):
     """Is asked and told about one kind of thing: apps, functions or triggers."""
 
     async def before_create(self, new: Thing) -> Thing:
-        """Returns what to store: ``new`` as the client sent it, or another. A function's memory
-        (MB) and times (seconds) are 0 where the client gave none. Values, and whether an app or a
-        function exists, are checked only when all listeners have had it. An error vetoes."""
+        """Return what to store: ``new`` as the client sent it, or another one. A function's memory
+        (MB) and times (seconds) are 0 if the client gave none. Values, and whether an app or a
+        function exists, are checked after all listeners. An error vetoes."""
         return new
 
     async def after_create(self, created: Thing) -> None:
         """``created`` is what was stored, with its id, its dates and the defaults."""
 
     async def before_update(self, id: str, patch: Patch) -> Patch:
-        """Returns the changes to make: ``patch``, or others. Whether there is something to change,
-        and whether the values are valid, is checked when all listeners have had it. An error
-        vetoes."""
+        """Return the changes to make: ``patch``, or others. Whether ``id`` exists, and whether the
+        values are valid, is checked after all listeners. An error vetoes."""
         return patch
 
     async def after_update(self, updated: Thing) -> None:
-        """``updated`` is all of it, as it is now; nothing may have changed."""
+        """``updated`` is the whole thing as it is now. Perhaps nothing has changed."""
 
     async def before_delete(self, id: str) -> None:
-        """It is about to go with what belongs to it, if it is there. An error vetoes."""
+        """It is about to be deleted with what belongs to it, if it exists. An error vetoes."""
 
     async def after_delete(self, id: str) -> None:
-        """It is gone, and what belongs to it, of which no listener is told."""
+        """It is deleted. No listener is told of what belonged to it and is deleted too."""
 
     async def before_get(self, id: str) -> None:
-        """It is about to be read, if it is there. An error vetoes."""
+        """It is about to be read, if it exists. An error vetoes."""
 
     async def after_get(self, found: Thing) -> Thing:
-        """Returns what the client gets: ``found``, which was read, or another. An error is the
+        """Return what the client gets: ``found``, which was read, or another one. An error is the
         answer."""
         return found
 
     async def before_list(self, where: Filter) -> Filter:
-        """Returns what to list: ``where``, or another filter. Its cursor and its ``app_id`` are as
+        """Return what to list: ``where``, or another filter. Its cursor and its ``app_id`` are as
         the client sent them; its ``per_page`` is from 1 to 100. An error vetoes."""
         return where
 
     async def after_list(self, page: Page[Thing]) -> Page[Thing]:
-        """Returns the page that the client gets: ``page``, which was read, or another, which may
-        have fewer items. An error is the answer."""
+        """Return the page that the client gets: ``page``, which was read, or another one, perhaps
+        with fewer items. An error is the answer."""
         return page
 
 
@@ -118,7 +117,7 @@ class ListeningCollection(Generic[Thing, Patch, Filter]):
         self._listeners = tuple(listeners)
 
     async def list(self, where: Filter) -> Page[Thing]:
-        """As ``inner``, but for what the listeners make of it, as the other operations."""
+        """As ``inner``, with the listeners before and after, like all operations."""
         for listener in self._listeners:
             where = await listener.before_list(where)
         page = await self._inner.list(where)

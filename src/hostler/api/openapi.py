@@ -134,8 +134,7 @@ def _schemas(operations: Iterable[ApiOperation], limits: Limits) -> dict[str, An
 
 
 def _tighten(schema: dict[str, Any], type_: type[documents.Document], limits: Limits) -> None:
-    """What the decoder does beside what the types say: a null, as a default, stands for a field
-    that is not there."""
+    """Describe what the decoder does in addition to the types: null stands for a missing field."""
     fields: dict[str, dict[str, Any]] = schema["properties"]
     for name, limit in attrs.asdict(limits).items():
         if name in fields:

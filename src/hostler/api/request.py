@@ -18,18 +18,18 @@ from ..errors import RequestTooBig
 _T = TypeVar("_T")
 MAX_BODY_BYTES = 6 * 1024 * 1024
 MAX_BODY_SECONDS = 30.0
-"""Limits of a request's body, whatever the configuration allows for calls: documents are held and
-decoded as a whole, and none that is valid is larger."""
+"""Limits of a request's body, whatever the configuration allows for calls: the node holds and
+decodes whole documents, and no valid document is larger."""
 
 
 @attrs.frozen
 class ApiRequest:
-    """What a handler is given."""
+    """One request, as its handler gets it."""
 
     scope: Scope = attrs.field(repr=False)
     """The request as ASGI has it."""
     params: Mapping[str, str]
-    """The parts of the path that the route names, decoded."""
+    """The named parts of the path, decoded."""
     store: Datastore
     """The datastore with the listeners around it."""
     body: bytes = attrs.field(default=b"", repr=False)
@@ -106,8 +106,8 @@ class BodyLimits:
 
 
 def is_json(headers: RawHeaders) -> bool:
-    """Whether a request says that its body is that. A page of any origin can have its browser send
-    other types; for this one the browser asks first."""
+    """Whether the request declares a JSON body. Browsers ask before they send JSON to another
+    origin. They send some other types without asking."""
     given = next((value for name, value in headers if name == b"content-type"), b"")
     kind = given.partition(b";")[0].strip().lower()
     return kind == b"application/json" or kind.endswith(b"+json")

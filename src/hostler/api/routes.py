@@ -1,4 +1,4 @@
-"""Routes, and what the description says of them."""
+"""Routes and their descriptions."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class Route:
     path: str
     handler: Handler
     operation: ApiOperation | None = None
-    """How the API's description tells of it; ``None`` = not at all."""
+    """Its entry in the API's description; ``None`` = no entry."""
 
     @property
     def takes_body(self) -> bool:

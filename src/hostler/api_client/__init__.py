@@ -1,4 +1,4 @@
-"""A client of the API: a `hostler.datastore.Datastore` that is somewhere else; and of functions.
+"""A client of the API, which is a `hostler.datastore.Datastore`, and of functions.
 
 The only httpx.
 

@@ -94,7 +94,7 @@ class ApiUnavailable(DatastoreUnavailable, text="API unavailable, try again late
 
 
 def no_api(fault: str) -> ApiUnavailable:
-    """Something answers with a success that is none of the API."""
+    """Something answers, but not as the API would."""
     return ApiUnavailable(f"what answers is no API: {fault}")
 
 
@@ -103,7 +103,7 @@ class _Message(msgspec.Struct):
 
 
 def _known() -> dict[tuple[int, str], type[APIError]]:
-    """Errors that always have the same text, by code and text."""
+    """Errors with a fixed text, by code and text."""
     found: dict[tuple[int, str], type[APIError]] = {}
     for value in (*vars(errors).values(), FnNotFound):
         is_error = isinstance(value, type) and issubclass(value, APIError)
@@ -119,8 +119,8 @@ _FOREIGN = "the API answered {}"
 def refusal(status: int, body: bytes) -> APIError:
     """The error of an answer that is neither a success nor a failure of the API itself.
 
-    One of `hostler.rules.errors` where code and text are its, else a plain one of that code with
-    the text of the body.
+    The class of `hostler.rules.errors` with that code and text, else a plain one with the text of
+    the body.
     """
     text = message_of(body) or _FOREIGN.format(status)
     known = _KNOWN.get((status, text))
@@ -128,7 +128,7 @@ def refusal(status: int, body: bytes) -> APIError:
 
 
 def is_foreign(error: APIError) -> bool:
-    """Whether it is the `refusal` of something that has another form of errors than the API."""
+    """Whether it is the `refusal` of something that has no error documents as the API has."""
     return error.message == _FOREIGN.format(error.code)
 
 

@@ -149,13 +149,13 @@ def _base(url: str) -> str:
 
 
 def _part(text: str) -> str:
-    """One part of a path. What it stands for must not be taken for a part of the way to it."""
+    """Encode one part of a path. A dot or a slash in it must not change the path."""
     return text.replace(".", "%2E") if text in (".", "..") else quote(text, safe="")
 
 
 @contextmanager
 def _understood() -> Iterator[None]:
-    """Whatever is wrong with an answer, it is not from the API."""
+    """An answer that can't be read is not from the API."""
     try:
         yield
     except (msgspec.DecodeError, ValueError, InvalidJSON) as error:
@@ -165,10 +165,10 @@ def _understood() -> Iterator[None]:
 log = structlog.get_logger(__name__)
 
 RETRIES = 5
-"""Of reads (Fn's number)."""
+"""Further attempts of reads (Fn's number)."""
 
 FIRST_PAUSE, LEAST_PAUSE, GREATEST_PAUSE = 0.050, 0.025, 1.0
-"""Seconds between attempts: Fn's first and least ones. Ours doubles, up to the greatest."""
+"""Seconds between attempts. The first and the least are Fn's; ours double, up to the greatest."""
 
 NOT_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout)
 

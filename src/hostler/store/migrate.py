@@ -40,7 +40,7 @@ _alembic = threading.Lock()
 
 
 def for_migration(config: StoreConfig) -> StoreConfig:
-    """The settings of the connection for `upgrade`, on which waiting takes longer."""
+    """The settings of the connection for `upgrade`, with longer time limits."""
     return attrs.evolve(config, db_pool_size=1, db_timeout=TIME_LIMIT)
 
 

@@ -83,7 +83,7 @@ _BIG_TEXT = Text().with_variant(MEDIUMTEXT(), "mysql", "mariadb")
 
 
 def _table(name: str, columns: list[Column[Any]], *constraints: UniqueConstraint | Index) -> Table:
-    """With what all three have. Dates are milliseconds since 1970 in UTC."""
+    """A table with the columns that all three have. Dates are milliseconds since 1970 in UTC."""
     return Table(
         name,
         metadata,
@@ -177,7 +177,7 @@ ENCODERS: dict[str, Callable[[Any], Any]] = {
     "created_at": _millis,
     "updated_at": _millis,
 }
-"""By field. The others are in a row as they are."""
+"""By field. Other fields are stored as they are."""
 
 DECODERS: dict[str, Callable[[Any], Any]] = {
     "config": _texts.decode,

@@ -31,8 +31,8 @@ from .transactions import Transactions, reason, remedy
 
 
 class SqlCollection(Generic[Thing, Patch, Filter]):
-    """A `hostler.datastore.Collection` in a table. What is wrong with values and ids is found
-    without asking the database."""
+    """A `hostler.datastore.Collection` in a table. It checks values and ids before it asks the
+    database."""
 
     def __init__(self, transactions: Transactions, table: ThingTable[Thing, Patch, Filter]) -> None:
         self._transactions = transactions
@@ -51,7 +51,7 @@ class SqlCollection(Generic[Thing, Patch, Filter]):
         return await self._transactions.read(lambda db: self._table.load(db, id))
 
     async def update(self, id: str, patch: Patch) -> Thing:
-        """No other change of it comes between its read and its write."""
+        """No other change happens between the read and the write."""
         self._check_id(id)
         if patch.id not in ("", id):
             raise self._table.other_id
@@ -158,7 +158,7 @@ async def _opened(
 
 @contextmanager
 def _explained(database: Database) -> Iterator[None]:
-    """What goes wrong at the start is for whoever set the URL, and tells all but the password."""
+    """Errors at the start are for whoever set the URL: the text has everything but the password."""
     try:
         yield
     except DatastoreUnavailable as error:

@@ -56,11 +56,11 @@ class ThingTable(ABC, Generic[Thing, Patch, Filter]):
     model: type[Thing]
     table: Table
     missing: type[APIError]
-    """Raised for what is not there."""
+    """Raised for an unknown id."""
     missing_id: type[APIError]
     """Raised for an id of ""."""
     other_id: type[APIError]
-    """Raised for a patch of something else."""
+    """Raised for a patch with another id."""
 
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
@@ -71,23 +71,25 @@ class ThingTable(ABC, Generic[Thing, Patch, Filter]):
 
     @abstractmethod
     def merge(self, thing: Thing, patch: Patch) -> Thing:
-        """What becomes of it; ``thing`` itself if nothing changes."""
+        """The changed thing; ``thing`` itself if nothing changes."""
 
     @abstractmethod
     def conditions(self, where: Filter) -> list[ColumnElement[bool]]:
-        """Of a list."""
+        """The conditions that the rows of a list meet."""
 
     @abstractmethod
     def fit(self, connection: Connection, new: Thing) -> Thing:
-        """What ``new`` becomes beside the others. Raises if it does not go with them, in Fn's
-        order. What is in the way of a change and not yet there is told by the table's constraints;
-        the transaction is repeated then, and finds it here."""
+        """Check ``new`` against other rows, in Fn's order, and return what is kept of it.
+
+        If another transaction adds a row meanwhile, a constraint of the table fails, the
+        transaction is repeated, and this check finds the row.
+        """
 
     def check_where(self, where: Filter) -> None:
-        """Raises if ``where`` names no app and has to."""
+        """Raises if ``where`` must name an app and does not."""
 
     def fit_change(self, connection: Connection, changed: Thing) -> Thing:
-        """As `fit`. What may be changed of most things concerns no others."""
+        """As `fit`. By default a change concerns no other rows."""
         return changed
 
     def insert(self, connection: Connection, new: Thing) -> Thing:
@@ -111,7 +113,7 @@ class ThingTable(ABC, Generic[Thing, Patch, Filter]):
         return self.of(row)
 
     def change(self, connection: Connection, id: str, patch: Patch) -> Thing:
-        """Keep what becomes of it, with its new date, unless it stays as it is."""
+        """Merge ``patch`` into it. Keeps the result, with a new date, if something has changed."""
         thing = self.load(connection, id, lock=True)
         changed = self.merge(thing, patch)
         if changed is thing:
@@ -122,7 +124,7 @@ class ThingTable(ABC, Generic[Thing, Patch, Filter]):
         return kept
 
     def remove(self, connection: Connection, id: str) -> None:
-        """With what belongs to it: its foreign keys cascade."""
+        """Remove it with what belongs to it: foreign keys cascade."""
         if not connection.execute(delete(self.table).where(self.table.c.id == id)).rowcount:
             raise self.missing
 
@@ -140,13 +142,13 @@ class ThingTable(ABC, Generic[Thing, Patch, Filter]):
         return Page([self.of(row) for row in shown], _next(table, rows, per_page) if full else "")
 
     def named(self, where: Filter, **owners: str) -> list[ColumnElement[bool]]:
-        """The conditions that the columns of ``owners`` and the name are as ``where`` says."""
+        """The conditions on the name of ``where`` and on the columns of ``owners``; "" = any."""
         wanted = {**owners, "name": where.name}
         return [self.table.c[column] == value for column, value in wanted.items() if value]
 
     @classmethod
     def of(cls, row: RowMapping) -> Thing:
-        """The model of a row, which may have other tables' columns, too."""
+        """The model of a row. The row may also have columns of other tables."""
         return cls.model(
             **{
                 name: DECODERS[name](row[column]) if name in DECODERS else row[column]

@@ -26,10 +26,10 @@ from ..rules.errors import DatastoreUnavailable
 from .engine import WRITES, Aborted, Guard
 
 ATTEMPTS = 10
-"""Of a transaction that others overtake."""
+"""Attempts of a transaction that others overtake."""
 
 MAX_PAUSE = 0.05
-"""Seconds between them, at most."""
+"""Seconds between attempts, at most."""
 
 CANCEL_GRACE = 1.0
 """Seconds that a cancelled transaction gets to end by itself before its connection is cut."""
@@ -174,9 +174,9 @@ class Transactions:
 
 
 def _may_repeat(error: SQLAlchemyError, guard: Guard, attempts: int) -> bool:
-    """Others were quicker; or the connection was lost (a pooled one, to a server that was
-    restarted meanwhile) before there could be anything committed. To wait for SQLite's lock is no
-    attempt: the guard ends that."""
+    """Another transaction was quicker, or the connection was lost before the commit (a pooled
+    connection to a server that was restarted). Waiting for SQLite's lock is no attempt: the guard
+    ends it."""
     if is_busy(error):
         return True
     lost = is_lost(error) and not guard.committing
@@ -219,8 +219,8 @@ https://mariadb.com/kb/en/mariadb-error-codes/"""
 
 
 def is_overtaken(error: SQLAlchemyError) -> bool:
-    """Whether another transaction was quicker: the same again may succeed, or finds out, with its
-    own checks, what stands against it."""
+    """Whether another transaction was quicker. When this one runs again, it succeeds, or its own
+    checks find what is in the way."""
     if isinstance(error, IntegrityError):
         return True
     if not isinstance(error, DBAPIError):

@@ -1,7 +1,7 @@
 """What functions have printed lately, for people who look: ``GET /logs``.
 
-It shares nothing with log collectors (`hostler.runner.FunctionLogs`): a reader takes no line from
-anybody, and a reader that is too slow loses lines, which it is told.
+It shares nothing with log collectors (`hostler.runner.FunctionLogs`). Readers take no lines from
+each other. A reader that is too slow loses lines, and is told so.
 
 * ``aggregate``: lines of all worker processes of a node
 * ``app``: `GET /logs`

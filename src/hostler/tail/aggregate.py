@@ -66,31 +66,31 @@ follower gets an empty line then: it sees that it is connected, and the node see
 follower still takes what comes."""
 
 ANSWER_SECONDS = 2.0
-"""A process that does not answer another question by then is left out."""
+"""A process that does not answer a question by then is left out."""
 
 LAST_ANSWER_SECONDS = 0.5
-"""The same for all questions while the node drains, which leaves a reader time to take the rest."""
+"""The same while the node drains, so that a reader has time to take the rest."""
 
 AGAIN_SECONDS = 1.0
-"""Until one that does not answer is asked again."""
+"""Until a process that does not answer is asked again."""
 
 Ask = Callable[[bytes], Awaitable[bytes]]
-"""What the `AggregateTail.answer` of another process says to a question. Raises `OSError` if it
-does not answer, or not to the end."""
+"""Sends a question to the `AggregateTail.answer` of another process and returns the answer. Raises
+`OSError` if there is no answer, or only a part."""
 
 Send = Callable[[bytes], Awaitable[None]]
 
 
 class LineCursor(msgspec.Struct, frozen=True, array_like=True):
     process: str
-    """Of which the number is; of one that was started again all is new."""
+    """The process whose lines ``number`` counts. A restarted process has a new one."""
     number: int
 
 
 class Question(msgspec.Struct, frozen=True, array_like=True):
     where: Where
     cursor: LineCursor | None
-    """``None`` = the first one, for the last ``lines``, or all."""
+    """``None`` = the first question: it asks for the last ``lines``, or all."""
     lines: int | None
     wait: bool
     """Whether to wait for a line if there is none."""
@@ -101,9 +101,9 @@ class LinePage(msgspec.Struct, frozen=True, array_like=True):
 
     cursor: LineCursor
     end: int
-    """The cursor's number behind all that there are already."""
+    """Number of the cursor behind the newest line."""
     ahead: int
-    """Of the first one: how many of the last ``lines`` there are, these included."""
+    """In answer to a first question: how many of the last ``lines`` are kept, these included."""
     lost: int
     lines: list[LineDocument]
 
@@ -121,19 +121,19 @@ class AggregateTail:
         self._process = secrets.token_hex(8)
 
     def reading(self, where: Where, lines: int | None) -> Reading:
-        """By one reader, from the last ``lines`` on (``None`` = all that are kept)."""
+        """For one reader, from the last ``lines`` on (``None`` = from the oldest line)."""
         own = _Way(self._page, where, lines, patience=math.inf)
         others = [_Way(ask, where, lines, patience=ANSWER_SECONDS) for ask in self._others]
         return Reading([own, *others], lines)
 
     async def answer(self, question: bytes) -> bytes:
-        """To what another process asks."""
+        """Answer the question of another process."""
         asked = msgspec.msgpack.decode(question, type=Question)
         return msgspec.msgpack.encode(await self._page(asked))
 
     async def _page(self, asked: Question) -> LinePage:
-        """The wanted ones of this process's next lines behind the question's cursor (1000 at most).
-        If there is none and the question says ``wait``, waits for one. May be empty."""
+        """This process's next lines behind the question's cursor, at most 1000 of them searched. If
+        there is none and the question says ``wait``, waits for a line. May be empty."""
         await trio.lowlevel.checkpoint()  # many lines must not hold up what else the node does
         number, ahead = self._begin(asked)
         batch = self._tail.read(number, asked.where)
@@ -173,9 +173,9 @@ class Reading:
         self._lines = lines
 
     async def catch_up(self, send: Send) -> None:
-        """Pass on what there is that was not read yet, in the order of time.
+        """Pass on all lines that were not read yet, in the order of time.
 
-        Of each process one page is kept, the next one is asked for once it was passed on.
+        Keeps one page of each process, and asks for the next page once this one was passed on.
         """
         heads = [_Heads(way) for way in self._ways]
         limit, self._lines = self._lines, None  # what comes later is all new
@@ -194,14 +194,14 @@ class Reading:
                 return
 
     async def follow(self, send: Send) -> None:
-        """Pass on what comes, until `stop`, and an empty line in silence."""
+        """Pass on new lines until `stop`, and an empty line in silence."""
         async with trio.open_nursery() as nursery:
             for way in self._ways:
                 nursery.start_soon(way.follow, send)
 
     def stop(self) -> None:
-        """Let `follow` end, which passes on to the end what it has begun to, and `catch_up` not
-        wait for other processes longer than `LAST_ANSWER_SECONDS`."""
+        """Let `follow` end after the page that it is passing on, and let `catch_up` wait for other
+        processes no longer than `LAST_ANSWER_SECONDS`."""
         for way in self._ways:
             way.stop()
 
@@ -214,7 +214,7 @@ class _Way:
     _where: Where
     _lines: int | None
     _patience: float
-    """Seconds; of one that always answers ``inf``."""
+    """Seconds to wait for an answer; ``inf`` for this process."""
     _cursor: LineCursor | None = None
     _until: float = math.inf
     """When it is too late for an answer."""
@@ -223,7 +223,7 @@ class _Way:
     _stopped: bool = False
 
     async def next(self) -> LinePage | None:
-        """What there is now, if it answers in time."""
+        """The next page; ``None`` if there is no answer in time."""
         with trio.CancelScope() as self._asking, suppress(OSError):
             self._asking.deadline = min(self._until, trio.current_time() + self._patience)
             return await self._next(wait=False)
@@ -255,22 +255,22 @@ class _Way:
 
 @attrs.define
 class _Heads:
-    """Those lines of one process that are next, and how far it is to the end as it was first."""
+    """The next lines of one process, and how many follow until the end as it was at first."""
 
     _way: _Way
     lines: deque[LineDocument] = attrs.Factory(deque[LineDocument])
     newest: float = -math.inf
-    """Of the ``lines``."""
+    """Time of the newest of the ``lines``."""
     ahead: int = 0
-    """Lines to come of those that the first question was for, these included."""
+    """Lines that are left of those that the first question asked for, these included."""
     over: bool = False
-    """Whether these are the last ones."""
+    """Whether these are the last lines."""
     _process: str = ""
     _end: int = 0
     _lost: int = 0
 
     async def fill(self) -> None:
-        """Have lines, unless it is `over`."""
+        """Get lines, unless there are some or it is `over`."""
         while not self.lines and not self.over:
             page = await self._way.next()
             if page is None:

@@ -13,10 +13,10 @@ from .aggregate import AggregateTail
 from .ring import Where
 
 MAX_READERS = 16
-"""Requests at once; others are told to come back."""
+"""Requests at once; further clients get 503."""
 BUSY_RETRY_SECONDS = 5
 LAST_SECONDS = 1.0
-"""In which a reader can take the last lines when the node drains."""
+"""Seconds that a reader has to take the last lines when the node drains."""
 
 _HEADERS: RawHeaders = [
     (b"content-type", b"application/x-ndjson"),
@@ -32,7 +32,7 @@ class _Query:
     where: Where
     follow: bool
     lines: int | None
-    """Of those that are kept; ``None`` = all."""
+    """How many of the kept lines; ``None`` = all."""
 
 
 def tail_app(tail: AggregateTail, closing: trio.Event) -> ASGIApp:

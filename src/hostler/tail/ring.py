@@ -14,11 +14,11 @@ from .._output_lines import LineCutter, Source
 from ..abc import OutputPiece
 
 LINE_OVERHEAD = 200
-"""Bytes that a line counts beside its data, so that empty ones are bounded too."""
+"""Bytes that each line counts in addition to its data, so that empty lines are bounded too."""
 MAX_BATCH_LINES = 1000
 """Lines that a reader gets, or skips, at once."""
 MAX_BATCH_BYTES = 256 * 1024
-"""The same in bytes, but for one line more."""
+"""Bytes that a reader gets at once; the last line may exceed it."""
 
 
 @attrs.frozen
@@ -54,20 +54,19 @@ class Where:
 
 @attrs.frozen
 class Batch:
-    """What a reader gets at once. ``lost`` lines, of whatever function, went before it came."""
+    """What a reader gets at once. ``lost`` lines, of any function, were dropped before it came."""
 
     lines: list[TailLine]
     lost: int
     cursor: int
-    """To go on from."""
+    """Where the next read begins."""
 
 
 class LogTail:
     """Keeps the last lines, up to ``limit`` bytes of them, for any number of readers.
 
-    A reader is no more than a number, its cursor: nothing is kept for it, nobody waits for it, and
-    one that is overtaken by the oldest line that is left has lost those between. ``wall`` is the
-    clock of the lines.
+    A reader is only a number, its cursor: nothing is kept for it, and nobody waits for it. A slow
+    reader loses the lines that were dropped meanwhile. ``wall`` is the clock of the lines.
     """
 
     def __init__(self, limit: int, *, wall: Callable[[], float] = time.time) -> None:
@@ -89,13 +88,13 @@ class LogTail:
 
     @property
     def end(self) -> int:
-        """The cursor behind the newest line. What is due counts as one."""
+        """The cursor behind the newest line. A rest of output that is due counts as a line."""
         self._cutter.flush_due()
         return self._end
 
     @property
     def size(self) -> int:
-        """What the lines take now, as ``limit`` counts."""
+        """Bytes of all lines, as ``limit`` counts them."""
         return self._bytes
 
     def collect(self, output: OutputPiece) -> None:
@@ -115,8 +114,8 @@ class LogTail:
                 await self._changed.wait()
 
     def last(self, count: int, where: Where) -> tuple[int, int]:
-        """The cursor that ``count`` lines of ``where`` follow, or fewer if there are no more, and
-        how many do."""
+        """The cursor before the last ``count`` lines of ``where``, and how many there are: fewer if
+        no more are kept."""
         cursor, found = self.end, 0
         if not count:
             return cursor, found

@@ -81,7 +81,7 @@ async def _close(provider: TracerProvider, exporters: Sequence[_Telling]) -> Non
 
 @contextmanager
 def _silent(logger: logging.Logger) -> Iterator[None]:
-    """It would tell each failed attempt; `_Telling` tells what a reader needs."""
+    """The exporters' log has each failed attempt. `_Telling` logs what a reader needs."""
     before = logger.level
     logger.setLevel(logging.CRITICAL)
     try:
@@ -150,7 +150,7 @@ class OtelSpan:
 
 
 class _Telling(SpanExporter):
-    """Tells when spans can't be delivered, and when they can again; not each time in between."""
+    """Logs when spans can't be delivered, and when they can again, but not each failure between."""
 
     def __init__(self, inner: SpanExporter) -> None:
         self._inner = inner
@@ -199,5 +199,5 @@ def _unix_ns(at: float | None) -> int | None:
 
 
 def _with_path(url: str, path: str) -> str:
-    """Where ``url`` names only a server: the path that its kind of collector has."""
+    """Add the usual ``path`` to a ``url`` that has none."""
     return url.rstrip("/") + path if urlsplit(url).path in ("", "/") else url

@@ -57,7 +57,7 @@ class RunSpans(CallListener):
     def __init__(self, tracer: Tracer) -> None:
         self._tracer = tracer
         self._parts: dict[PendingCall, Span] = {}
-        """What each call does now: it waits for its container, or its function works."""
+        """The open part of each call: ``container`` or ``function``."""
 
     def note_submit(self, call: PendingCall) -> None:
         call.span = _begin(self._tracer, "run", call)
@@ -108,17 +108,17 @@ def _hand_on(call: PendingCall, span: Span) -> None:
 
 
 RECORDED = ("/invoke", "/t", "/v2")
-"""First parts of the paths that are worth a span: not those that somebody polls."""
+"""First parts of the paths that get a span. Paths that programs poll are left out."""
 
 _PARENT, _STATE = PARENT.lower().encode(), STATE.lower().encode()
 _CALL_ID = b"fn-call-id"
 
 
 def traced_app(app: ASGIApp, tracer: Tracer | None) -> ASGIApp:
-    """``app``, each of whose requests is a span, and the parent of what is done for it.
+    """``app`` with a span for each request. The span is the parent of all work for the request.
 
     ``app`` finds the span in the request's ``traceparent``. All requests are recorded, also
-    those of a trace that its beginner does not sample (as in Fn).
+    requests of a trace that the client does not sample (as in Fn).
     """
     if tracer is None:
         return app

@@ -21,18 +21,18 @@ RECENT_CALLS = 100
 """Calls that are kept with their timelines."""
 
 MAX_FUNCTIONS = 1000
-"""Functions with figures of their own; those that were not called for longest are forgotten."""
+"""Functions with figures of their own. The function that was called longest ago is forgotten."""
 
 MAX_RUNNERS = 1000
 
 _FN_SAMPLES = 64
-"""Latest durations of a function that its median is made of."""
+"""Latest call durations of a function from which its median is computed."""
 
 _MAX_MESSAGE = 300
 
 
 class _Ended(msgspec.Struct, frozen=True, gc=False):
-    """What is kept of a call: nothing that its client sent, and no configuration."""
+    """What the node keeps of a call: nothing that the client sent, and no configuration."""
 
     seq: int
     id: str
@@ -63,9 +63,9 @@ class FnActivity:
 class Activity(CallListener):
     """The last calls, their rate and latency for some minutes, and figures of each function.
 
-    A call costs it a few microseconds; memory has bounds for all of it. ``only_begun`` leaves out
-    calls that never began, as on a runner, whose load balancers have other runners. ``wall`` and
-    ``clock_ns`` are the clocks, of which the second is that of `PendingCall.created_ns`.
+    It costs a call a few microseconds, and its memory is bounded. ``only_begun`` leaves out calls
+    that never began: a runner's refusal is no failure, because the load balancer tries another
+    runner. ``clock_ns`` is the clock of `PendingCall.created_ns`.
     """
 
     def __init__(
@@ -136,12 +136,12 @@ class Activity(CallListener):
         return [self._row(ended) for ended in islice(reversed(self._recent), count)][::-1]
 
     def functions(self) -> Iterator[tuple[str, FnActivity]]:
-        """With their ids, the one that was called last first."""
+        """Ids and functions; the function that was called last comes first."""
         return iter(reversed(self._functions.items()))
 
     def calls_of_runner(self, address: str) -> int:
-        """How many calls have ended there since the start; 0 for an address that is not known, or
-        came after the first `MAX_RUNNERS`."""
+        """Number of calls that ended at the runner since the start. 0 for an unknown address, and
+        for runners after the first `MAX_RUNNERS`."""
         return self._runners[address]
 
     def _function(self, fn_id: str) -> FnActivity:
@@ -184,8 +184,8 @@ def _outcome(call: PendingCall, error: BaseException | None) -> Outcome:
 
 
 def _stages(ended: _Ended) -> Stages:
-    """A launch may have begun before its call, or for another one: what it took counts only as
-    far as this call waited."""
+    """A launch may have begun before this call, or for another call. Its time counts only as far as
+    this call waited for it."""
     timings = ended.timings
     left = ended.duration_ns - timings.execution_ns
     waited = left = max(0, left)

@@ -1,4 +1,4 @@
-"""What one process tells of a node, and the node's state made of what all of its processes tell."""
+"""The state that one process reports, and the state of the node from all its processes."""
 
 from __future__ import annotations
 
@@ -17,29 +17,29 @@ from .seconds import CountedSecond, Second
 MAX_ROWS = 300
 """Functions in one document."""
 _LISTED: tuple[Listed, ...] = ("stale", "partial", "complete", "none")
-"""What is true of all processes is the first that is true of one."""
+"""Worst first: the node is as its worst process."""
 _HEALTH = ("in use", "returning", "refuses", "ejected")
 T = TypeVar("T")
 S = TypeVar("S", bound=msgspec.Struct)
 
 
 class StateCursor(msgspec.Struct, frozen=True, kw_only=True):
-    """What a reader has got before."""
+    """What the reader already has."""
 
     second: int = 0
     seen: Mapping[int, int] = msgspec.field(default_factory=dict[int, int])
-    """Of each process, by its id: the number of its last call."""
+    """The number of the last call of each process, by process id."""
 
 
 class ProcessFnState(FnKnown, frozen=True, gc=False, kw_only=True):
-    """As one process tells it."""
+    """A function as one process reports it."""
 
     samples: Sequence[int]
-    """Of its last calls, in nanoseconds."""
+    """Durations of the last calls in nanoseconds."""
 
 
 class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
-    """What one process knows of all that is in a `State`."""
+    """The part of a `State` that one process knows."""
 
     process: int
     node: str
@@ -59,8 +59,8 @@ class ProcessState(msgspec.Struct, frozen=True, kw_only=True):
 def state_of(
     shares: Sequence[ProcessState], cursor: StateCursor, now: float
 ) -> tuple[State, StateCursor]:
-    """The state of the node whose processes told ``shares``, of which there is one at least, at
-    time ``now`` (seconds since 1970); and the cursor of who has read it."""
+    """The state of the node at time ``now`` (seconds since 1970) from the ``shares`` of its
+    processes, at least one; and the reader's next cursor."""
     seconds = _all(share.seconds for share in shares)
     joined = None if seconds is None else [Second.of(each) for each in _grouped(seconds, "at")]
     recent = _all(share.recent for share in shares)
@@ -101,7 +101,7 @@ def _all(told: Iterable[Sequence[T] | None]) -> list[T] | None:
 
 
 def _grouped(rows: Iterable[T], key: str) -> Iterable[list[T]]:
-    """Those with the same ``key``, in the order of their first."""
+    """Groups of rows with the same ``key``, in the order of each group's first row."""
     groups: dict[object, list[T]] = {}
     for row in rows:
         groups.setdefault(getattr(row, key), []).append(row)
@@ -113,7 +113,7 @@ def _load(loads: Sequence[NodeLoad]) -> NodeLoad | None:
 
 
 def _sum(told: Sequence[S], kind: type[S]) -> S:
-    """Field by field; what some can't know is that of the others, and what nobody knows null."""
+    """Sum each field over the processes that know it; ``None`` if no process does."""
     sums: dict[str, int | None] = {}
     for name in kind.__struct_fields__:
         known = [value for each in told if (value := getattr(each, name)) is not None]
@@ -140,6 +140,6 @@ def _function(shares: Sequence[ProcessFnState]) -> FnRow:
 
 
 def _runner(rows: Sequence[RunnerRow]) -> RunnerRow:
-    """Of its health and load, what the process tells that thinks worst of it."""
+    """Health and load as reported by the process with the worst opinion of the runner."""
     worst = max(rows, key=lambda row: _HEALTH.index(row.state))
     return msgspec.structs.replace(worst, calls=sum(row.calls for row in rows))

@@ -19,13 +19,13 @@ from .panel import Panel
 PREFIX = "/ui"
 
 MAX_VIEWERS = 16
-"""Event streams at once; others are told to come back. Each costs about one document a second."""
+"""Event streams at once; further clients get 503. Each costs about one document a second."""
 
 TICK_SECONDS = 1.0
 BUSY_RETRY_SECONDS = 5
 
 LAST_SECONDS = 1.0
-"""In which a viewer can take the end of its events when the node drains."""
+"""Seconds that a viewer has to take its last events when the node drains."""
 
 _STREAM_HEADERS: RawHeaders = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -159,8 +159,8 @@ LOGIN_HEADERS: RawHeaders = [
     (b"x-content-type-options", b"nosniff"),
     (b"referrer-policy", b"same-origin"),
 ]
-"""Those of the login form. Without its referrer, browsers would send ``Origin: null`` with it,
-which is all that tells of its page where there is no TLS."""
+"""Headers of the login form. Without the referrer, browsers would send ``Origin: null`` with the
+form, and without TLS nothing else names the page that sends it."""
 
 
 @attrs.frozen
@@ -190,7 +190,7 @@ _HIDDEN = b' role="alert" hidden>'
 
 
 def login_app(tokens: Tokens) -> ASGIApp:
-    """What there is at ``/ui`` for those who have not shown one of ``tokens``.
+    """The application at ``/ui`` for clients without one of the ``tokens``.
 
     ======================  ===================================================================
     ``GET /ui/``            401, with a form
@@ -252,7 +252,7 @@ def _logged_in(scope: Scope, tokens: Tokens) -> Reply:
 
 
 async def _token(receive: Receive) -> bytes:
-    """That of the form; b"" if there is none."""
+    """The token in the form; b"" if there is none."""
     form, more = b"", True
     while more and len(form) <= MAX_FORM_BYTES:
         message = await receive()

@@ -1,7 +1,7 @@
-"""The state of a node as ``/ui/state.json`` and ``/ui/events`` tell it.
+"""The state of a node as ``/ui/state.json`` and ``/ui/events`` send it.
 
-Times are milliseconds, sizes bytes, dates seconds since 1970; what a node can't know is null or
-left out.
+Times are milliseconds, sizes bytes, dates seconds since 1970. A value that the node can't know is
+null or left out.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from .seconds import Second
 
 Outcome = Literal["success", "error", "timeout", "refused", "cancelled"]
 Listed = Literal["complete", "partial", "stale", "none"]
-"""Whether the functions are those that exist: all; some; all of earlier (the database does not
-answer); or only those that were called here."""
+"""Which functions the list has: all; some; all of an earlier time, since the database does not
+answer; or only functions that were called here."""
 
 
 class Stages(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -34,7 +34,7 @@ class Stages(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class CallRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
-    """A call that has ended. ``seq`` counts the calls of the process that has had it."""
+    """A call that has ended. ``seq`` counts the calls of its process."""
 
     seq: int
     id: str
@@ -45,7 +45,7 @@ class CallRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     ms: float
     outcome: Outcome
     message: str
-    """What its client was told, if it failed; "" where that is not known."""
+    """The error text that the client got; "" = none, or not known."""
     stages: Stages
     detached: bool
     runner: str
@@ -65,22 +65,22 @@ class FnKnown(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
     id: str
     app: str
-    """"" = only the function's id is known here; the same for ``name``."""
+    """The app's name; "" = not known here. The same for ``name``."""
     name: str
     image: str
     calls: int
     failed: int
     last: float | None
-    """When the last one ended."""
+    """When the last call ended."""
     containers: ContainerStates | None
-    """``None`` = they are not on this node."""
+    """``None`` = this node runs no containers."""
 
 
 class FnRow(FnKnown, frozen=True, gc=False, kw_only=True):
-    """As people and programs see it."""
+    """A function as people and programs see it."""
 
     median: float | None
-    """Of its last calls; ``None`` = there were none."""
+    """Median duration of the last calls; ``None`` = no call."""
 
 
 class RunnerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
@@ -89,11 +89,11 @@ class RunnerRow(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """``in use``, ``ejected``, ``refuses`` (by its own word) or ``returning``."""
     cause: str
     share: float
-    """Of its calls, that it gets."""
+    """Part of its usual calls that the runner gets now."""
     calls: int
-    """That this LB has had there."""
+    """Calls of this LB that ended on the runner."""
     active: int | None
-    """Calls there, from whatever LB; ``None``, also below: it does not tell its load."""
+    """Calls on the runner from all LBs. ``None``, also below: the runner reports no load."""
     free_memory: int | None
     reclaimable_memory: int | None
     idle_containers: int | None
@@ -112,7 +112,7 @@ class NodeLoad(msgspec.Struct, frozen=True, gc=False, kw_only=True):
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True):
-    """All of it. In ``tick`` events ``seconds`` and ``recent`` have only what is new."""
+    """The whole state. In ``tick`` events ``seconds`` and ``recent`` have only what is new."""
 
     node: str
     """``full``, ``lb``, ``runner`` or ``api``."""
@@ -126,9 +126,9 @@ class State(msgspec.Struct, frozen=True, kw_only=True):
     seconds: list[Second] | None
     """``None``, as ``recent``: the node runs no calls."""
     recent: list[CallRow] | None
-    """The newest last."""
+    """The newest call is last."""
     functions: list[FnRow]
     functions_total: int
-    """More than there are rows, if only the most recently used ones are shown."""
+    """More than the number of rows if only the most recently used functions are shown."""
     listing: Listed
     runners: list[RunnerRow] | None

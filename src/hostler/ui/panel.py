@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class RunnerLoads(LoadListener):
-    """What the runners of ``pool`` tell of their load. They are known by their addresses."""
+    """The load that the runners of ``pool`` report, by the runners' addresses."""
 
     def __init__(self, pool: DynamicPool) -> None:
         self._pool = pool
@@ -42,7 +42,7 @@ class RunnerLoads(LoadListener):
             self._hints[runner.address] = hint
 
     def rows(self, activity: Activity) -> list[RunnerRow]:
-        """One for each runner that the pool has now, with its last word and its calls of
+        """A row for each runner that the pool has now, with its last reported load and its calls in
         ``activity``. Synchronous."""
         return [self._row(health, activity) for health in self._pool.health()]
 
@@ -67,7 +67,7 @@ MAX_LISTED = 500
 """Functions that are listed at most."""
 
 REFRESH_SECONDS = 10.0
-"""Between two readings of the list, and only while somebody looks."""
+"""Between two readings of the list. It is read only while somebody looks."""
 
 READ_SECONDS = 3.0
 """A database that takes longer must not keep the page from showing the rest."""
@@ -82,8 +82,8 @@ class Listing:
 
 
 class Directory:
-    """The functions that are declared, or that a database has: read again when somebody looks and
-    they were read long ago."""
+    """The functions that are declared, or that a database has. They are read again when somebody
+    looks and the last reading is old."""
 
     def __init__(self, functions: FunctionTable | Datastore) -> None:
         self._functions = functions
@@ -91,10 +91,10 @@ class Directory:
         self._due = float("-inf")
         self.listing: Listing | None = None
         self.stale = False
-        """They could not be read again."""
+        """The last reading failed."""
 
     async def refresh(self) -> None:
-        """Make it young enough. Raises nothing; what is there stays if reading fails."""
+        """Read the list if it is old. Raises nothing: if reading fails, the old list stays."""
         if trio.current_time() < self._due:
             return
         async with self._lock:
@@ -126,8 +126,8 @@ class Directory:
 
 
 AskOthers = Callable[[bytes], Awaitable[Mapping[int, bytes]]]
-"""What the `Panel.answer` of each other process says to a question; those that don't answer in time
-are left out. The keys are of no importance here."""
+"""Sends a question to the `Panel.answer` of each other process and returns the answers. A process
+that does not answer in time is left out. The keys do not matter here."""
 
 
 class _Question(msgspec.Struct, frozen=True, array_like=True):
@@ -154,8 +154,8 @@ class Panel:
     started: float = attrs.Factory(time.time)
 
     async def state(self, cursor: StateCursor) -> tuple[State, StateCursor]:
-        """What is so now and what is new since ``cursor``, and the cursor for the next time. Waits
-        for the list of functions and for other processes, not long."""
+        """The present state with what is new since ``cursor``, and the cursor for the next time.
+        Waits a few seconds at most, for the list of functions and for other processes."""
         # One time for all, or a second that is over here and not yet there would lack theirs.
         question = _Question(cursor, time.time())
         told: list[bytes] = []
@@ -168,12 +168,12 @@ class Panel:
         return state_of(shares, cursor, question.now)
 
     async def answer(self, question: bytes) -> bytes:
-        """To what another process asks."""
+        """Answer the question of another process."""
         asked = msgspec.msgpack.decode(question, type=_Question)
         return msgspec.msgpack.encode(await self.share(asked.cursor, asked.now))
 
     async def share(self, cursor: StateCursor, now: float) -> ProcessState:
-        """What this process alone tells of time ``now``."""
+        """The part of this process at time ``now``."""
         if self.directory is not None:
             await self.directory.refresh()
         functions, total = self._functions()
@@ -220,7 +220,7 @@ class Panel:
         return None
 
     def _functions(self) -> tuple[list[ProcessFnState], int]:
-        """Those that were called first, then the others that are listed."""
+        """Functions that were called come first, then other listed functions."""
         known = dict(self.activity.functions()) if self.activity else {}
         containers = _census(self.agent) if self.agent else {}
         for fn_id, found in containers.items():

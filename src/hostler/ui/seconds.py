@@ -32,7 +32,7 @@ class Second(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
     @classmethod
     def of(cls, counted: Iterable[CountedSecond]) -> Second:
-        """The same second of one or several processes; there is one at least."""
+        """Join the same second of one or more processes."""
         at = calls = failed = 0
         steps = Counter[int]()
         for each in counted:
@@ -44,13 +44,13 @@ class Second(msgspec.Struct, frozen=True, array_like=True, gc=False):
 
 
 class CountedSecond(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """A second from which those of several processes can be made one."""
+    """A second that can be added to the same second of other processes."""
 
     at: int
     calls: int
     failed: int
     latencies: bytes
-    """How many calls had which of `_STEPS`: pairs of unsigned integers of this machine."""
+    """Pairs of an index into `_STEPS` and a number of calls, as unsigned integers."""
 
 
 _PAIRS = "I"
