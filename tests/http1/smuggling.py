@@ -105,6 +105,34 @@ def mangled(name: bytes, value: bytes) -> dict[str, list[bytes]]:
     return odd
 
 
+SIZED = b"Content-Length: %d\r\n" % len(HIDDEN)
+CHUNK = b"%x\r\n%b\r\n0\r\n\r\n" % (len(HIDDEN), HIDDEN)
+HOST = b" HTTP/1.1\r\nHost: x\r\n"
+BURIED = {
+    "CL.0, a document": (b"GET /version" + HOST + SIZED, HIDDEN),
+    "CL.0, no such path": (b"POST /nothing" + HOST + SIZED, HIDDEN),
+    "CL.0, not this method": (b"DELETE /version" + HOST + SIZED, HIDDEN),
+    "CL.0, a redirect": (b"GET /version/" + HOST + SIZED, HIDDEN),
+    "CL.0, a HEAD": (b"HEAD /version" + HOST + SIZED, HIDDEN),
+    "CL.0, no such function": (b"POST /invoke/nothing" + HOST + SIZED, HIDDEN),
+    "TE.0": (b"OPTIONS /" + HOST + CHUNKED + b"\r\n", CHUNK),
+    "TE.0, a document": (b"GET /version" + HOST + CHUNKED + b"\r\n", CHUNK),
+    "an expectation": (b"GET /version" + HOST + SIZED + b"Expect: 100-continue\r\n", HIDDEN),
+    "another expectation": (b"GET /version" + HOST + SIZED + b"Expect: x\r\n", HIDDEN),
+    "an upgrade": (
+        b"GET /version" + HOST + SIZED + b"Connection: Upgrade\r\nUpgrade: h2c\r\n",
+        HIDDEN,
+    ),
+    "a body over the limit": (HEAD + b"Content-Length: 99999999\r\n", HIDDEN),
+    "chunks over the limit": (HEAD + CHUNKED + b"\r\n", b"fffffff\r\n" + b"x" * 200_000 + HIDDEN),
+    "the end of the connection": (HEAD + b"Content-Length: 0\r\nConnection: close\r\n", HIDDEN),
+    "the end among options": (HEAD + b"Content-Length: 0\r\nConnection: x, close\r\n", HIDDEN),
+    "HTTP/1.0": (b"POST /invoke/fn1 HTTP/1.0\r\nContent-Length: 0\r\n", HIDDEN),
+    "a CONNECT": (b"CONNECT x:80" + HOST, HIDDEN),
+    "a PRI": (b"PRI * HTTP/2.0\r\n", b"SM\r\n\r\n" + HIDDEN),
+}
+"""By name: heads without their end, and what comes behind them, of which nothing is a request."""
+
 REFUSED = {
     "CL.TE": post(b"Content-Length: %d" % (5 + len(HIDDEN)), CHUNKED, body=b"0\r\n\r\n" + HIDDEN),
     "TE.CL": post(CHUNKED, b"Content-Length: 4", body=b"%x\r\n" % len(HIDDEN) + HIDDEN + b"\r\n"),
@@ -166,6 +194,13 @@ REFUSED = {
     "HTTP/1.2": HEAD.replace(b"/1.1", b"/1.2") + b"\r\n" + HIDDEN,
     "HTTP/2.0": HEAD.replace(b"/1.1", b"/2.0") + b"\r\n" + HIDDEN,
     "a third version": b"POST /invoke/fn1 HTTP/1.1 HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
+    "a target with a user": b"POST http://a@x/invoke/fn1" + HOST + b"\r\n" + HIDDEN,
+    "a target without a host": b"POST http:///invoke/fn1" + HOST + b"\r\n" + HIDDEN,
+    "a target with an odd host": b"POST http://a\\b/invoke/fn1" + HOST + b"\r\n" + HIDDEN,
+    "a target with a path for a scheme": b"POST a/b://x/invoke/fn1" + HOST + b"\r\n" + HIDDEN,
+    "a target of another scheme": b"POST file://x/invoke/fn1" + HOST + b"\r\n" + HIDDEN,
+    "a target that is no path": b"POST invoke/fn1" + HOST + b"\r\n" + HIDDEN,
+    "a target with a fragment": b"POST /invoke/fn1#x" + HOST + b"\r\n" + HIDDEN,
     "a blank in the path": b"POST /invoke/fn1 /x HTTP/1.1\r\nHost: x\r\n\r\n" + HIDDEN,
 }
 """By name. Refused with their heads: no call is made at all."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+from contextlib import suppress
 
 import pytest
 import trio.testing
@@ -17,7 +18,7 @@ from hostler.front import invoke_app
 
 from ..front._agent import TABLE, ScriptedAgent
 from ..front._sockets import open_front
-from .smuggling import BROKEN_BODY, CHUNKED, HEAD, HIDDEN, ONE, REFUSED, mangled, post
+from .smuggling import BROKEN_BODY, BURIED, CHUNKED, HEAD, HIDDEN, ONE, REFUSED, mangled, post
 
 STATUS_LINE = re.compile(rb"HTTP/1\.1 [0-9]{3} ")
 
@@ -52,6 +53,46 @@ async def test_a_body_with_broken_chunks_hides_no_request(name: str) -> None:
     assert received.startswith(b"HTTP/1.1 400 ")
     assert len(STATUS_LINE.findall(received)) == 1
     assert not [call for call in agent.calls if "hidden" in call.model.url]
+
+
+@pytest.mark.parametrize("name", BURIED)
+@pytest.mark.parametrize("at_once", [True, False])
+async def test_what_belongs_to_a_request_is_no_other_one(name: str, at_once: bool) -> None:
+    """Also where its answer does not wait for it: a connection has to end then."""
+    head, rest = BURIED[name]
+    agent = ScriptedAgent()
+    async with open_front(agent, config=NodeConfig(max_request_size=100_000)) as front:
+        client = await front.connect()
+        if at_once:
+            await client.send(head + b"\r\n" + rest)
+        else:
+            await client.send(head + b"\r\n")
+            await trio.testing.wait_all_tasks_blocked()
+            with suppress(trio.BrokenResourceError):  # it may have its answer, and its end
+                await client.send(rest)
+        with suppress(trio.BrokenResourceError):
+            await client.stream.send_eof()
+        received = await client.read_all()
+        await client.stream.aclose()
+        await front.wait_connections(0)
+    finals = [line for line in STATUS_LINE.findall(received) if b" 100 " not in line]
+    assert len(finals) == 1
+    assert not [call for call in agent.calls if "hidden" in call.model.url]
+
+
+@pytest.mark.parametrize(
+    "trailer", [b"Content-Length: 0", b"Content-Length: 1", CHUNKED, b"Host: y", b"X: y"]
+)
+async def test_trailers_have_no_say(trailer: bytes) -> None:
+    """Not in where their request ends, nor in what the function gets."""
+    last = HIDDEN.replace(b"Host", b"Connection: close\r\nHost")
+    body = ONE[:-2] + trailer + b"\r\n\r\n"
+    received, agent = await exchange(post(CHUNKED, body=body) + last)
+    assert STATUS_LINE.findall(received) == [b"HTTP/1.1 200 "] * 2
+    call, pipelined = agent.calls
+    assert call.model.url == "http://x/invoke/fn1"
+    assert not call.model.headers.keys() & {"Content-Length", "Host", "X"}
+    assert pipelined.model.url.endswith("hidden")
 
 
 @pytest.mark.parametrize("name", mangled(b"", b""))

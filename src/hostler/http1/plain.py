@@ -24,7 +24,7 @@ _LINES = rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[ -~]*+\r\n)*+"
 _OWN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++: (?:[!-~]++(?: ++[!-~]++)*+)?+\r\n"
 _OWN_LINE, _OWN_LINES = re.compile(_OWN), re.compile(rb"(?:%b)*+" % _OWN)
 _REQUEST = re.compile(
-    rb"(GET|POST|PUT|PATCH|DELETE|OPTIONS) (/[!-~]*+) HTTP/1\.1\r\n(%b)\r\n" % _LINES
+    rb"(GET|POST|PUT|PATCH|DELETE|OPTIONS) (/[!\"$-~]*+) HTTP/1\.1\r\n(%b)\r\n" % _LINES
 )
 _RESPONSE = re.compile(rb"HTTP/1\.1 200(?: [ -~]*+)?\r\n(%b)\r\n" % _LINES)
 _HOST = re.compile(rb"[A-Za-z0-9\-._:]*")

@@ -114,8 +114,12 @@ class Heads:
         return known
 
 
-_HOST = re.compile(rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]*")
+_HOST_CHARS = rb"[A-Za-z0-9\-._~%!$&'()*+,;=:\[\]]"
+_HOST = re.compile(_HOST_CHARS + rb"*+")
 """Characters of RFC 3986, section 3.2, but for the ``@`` of user names."""
+
+_TARGET = re.compile(rb"/[^#]*+|\*|https?://" + _HOST_CHARS + rb"++(?:[/?][^#]*+)?", re.IGNORECASE)
+"""RFC 9112, section 3.2; nobody tunnels through a node."""
 
 # No repetition can match what follows it, so a match takes linear time; possessive, no memory.
 _FIELD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+"
@@ -152,6 +156,8 @@ def framing_fault(request: h11.Request, raw: bytes) -> tuple[int, str] | None:
             return 400, "Content-Length and Transfer-Encoding exclude each other"
         if request.http_version == b"1.0":  # the same section: framing is faulty
             return 400, "HTTP/1.0 has no Transfer-Encoding"
+    if not _TARGET.fullmatch(request.target):
+        return 400, "invalid request target"
     host = next((value for name, value in request.headers if name == b"host"), b"")
     if not _HOST.fullmatch(host):
         return 400, "invalid Host header"
