@@ -2,16 +2,32 @@
 
 from __future__ import annotations
 
+import gc
 import signal
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
+from hostler._concurrency.drain import DrainBudget
 from hostler.cli.process import IMPATIENT_AFTER, _live
-from hostler.nodes.lifetime import NodeLifetime
+from hostler.config import NodeConfig
+from hostler.nodes.lifetime import Node, NodeLifetime, ReadyLine
+from hostler.nodes.settings import Settings
 
 DRAIN = 60.0
+
+
+@pytest.fixture(autouse=True)
+def _collector() -> Iterator[None]:
+    """A node that is ready settles the collector of its process, which is that of the tests."""
+    thresholds = gc.get_threshold()
+    yield
+    gc.unfreeze()
+    gc.set_threshold(*thresholds)
 
 
 @pytest.mark.parametrize(
@@ -31,16 +47,22 @@ async def test_only_a_later_signal_is_impatience(
     seconds: float,
     code: int,
 ) -> None:
-    async def node(life: NodeLifetime) -> None:
-        signal.raise_signal(signal.SIGTERM)
-        await life.shutdown.wait()
-        if second_after is not None:
-            await trio.sleep(second_after)
-            signal.raise_signal(number)
-            await trio.sleep(DRAIN - second_after)
-        else:
-            await trio.sleep(DRAIN)
+    @attrs.frozen(kw_only=True)
+    class SlowNode(Node):
+        """It is sent signals, and takes long to drain."""
 
+        @asynccontextmanager
+        async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+            signal.raise_signal(signal.SIGTERM)
+            yield {"node": "slow"}
+            if second_after is not None:
+                await trio.sleep(second_after)
+                signal.raise_signal(number)
+                await trio.sleep(DRAIN - second_after)
+            else:
+                await trio.sleep(DRAIN)
+
+    settings = Settings(env={}, node=NodeConfig(), bind="", grace=DrainBudget(0))
     began = trio.current_time()
-    assert await _live(node, None, None) == code
+    assert await _live(SlowNode(settings=settings), None, None) == code
     assert trio.current_time() - began == pytest.approx(seconds)

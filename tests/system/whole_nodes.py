@@ -12,13 +12,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import trio
 from prometheus_client import CollectorRegistry
 
 from hostler._concurrency.drain import DrainBudget
 from hostler.api_client import open_request
-from hostler.cli.process import Node
 from hostler.config import AgentConfig, NodeConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import HostlerError
@@ -27,7 +25,7 @@ from hostler.lb import open_lb_agent
 from hostler.models import App, Fn
 from hostler.nodes.api import ApiNode
 from hostler.nodes.lb import LBNode
-from hostler.nodes.lifetime import NodeLifetime
+from hostler.nodes.lifetime import Node, NodeLifetime
 from hostler.nodes.runner import RunnerNode
 from hostler.nodes.serve import ServeNode
 from hostler.nodes.settings import Settings
@@ -61,42 +59,15 @@ def sim_driver(config: AgentConfig) -> AbstractAsyncContextManager[SimDriver]:
     return open_sim_driver({"echo": _echo, "hang": hang})
 
 
-class _Shutdown:
-    """Comes when the node's own task has done ``work``."""
-
-    def __init__(self, work: Callable[[], Awaitable[None]]) -> None:
-        self._work = work
-        self._node = trio.lowlevel.current_task()
-        self._event = trio.Event()
-        self.is_set = self._event.is_set
-
-    async def wait(self) -> None:
-        if trio.lowlevel.current_task() is self._node:
-            await self._work()
-            self._event.set()
-        await self._event.wait()
-
-
-@attrs.define(eq=False)
-class _Life(NodeLifetime):
-    """That of no process: Python's collector stays as it is."""
-
-    addresses: Mapping[str, Any] = attrs.Factory(dict)
-
-    def announce(self, node: str, addresses: Mapping[str, object]) -> None:
-        self._announced = True
-        self.addresses = addresses
-
-
 Work = Callable[[Mapping[str, Any], trio.Nursery], Awaitable[None]]
 """Done with a node's addresses; the nursery is for what goes on in the node's drain."""
 
 
 async def _run(make: Callable[[Around], Node], work: Work, around: Around) -> None:
     async with trio.open_nursery() as clients:
-        shutdown: Any = _Shutdown(lambda: work(life.addresses, clients))
-        life = _Life(shutdown=shutdown, registry=CollectorRegistry())  # not what others have left
-        await make(around)(life)
+        life = NodeLifetime(registry=CollectorRegistry())  # not what others have left
+        async with make(around).open(life) as addresses:
+            await work(addresses, clients)
         clients.cancel_scope.cancel()
 
 
@@ -105,6 +76,7 @@ def _settings(around: Around) -> Settings:
     database = f"sqlite3://{around.folder.parent}/node.db"
     folder = str(around.folder)
     env = {"FN_IOFS_PATH": folder, "FN_DB_URL": database, "FN_LOG_TAIL_BYTES": "10000"}
+    env["FN_RUNNER_ADDRESSES"], env["FN_PLACER"] = around.at, "ch"
     return Settings(env=env, node=NodeConfig.from_env(env), bind=LOCAL, grace=DrainBudget(0))
 
 
@@ -120,14 +92,7 @@ def _api(around: Around) -> Node:
 
 
 def _lb(around: Around) -> Node:
-    return LBNode(
-        settings=_settings(around),
-        runners=[around.at],
-        placer="ch",
-        functions=TABLE,
-        pki=None,
-        cert_name="",
-    )
+    return LBNode(settings=_settings(around), functions=TABLE)
 
 
 def _runner(around: Around) -> Node:

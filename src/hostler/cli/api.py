@@ -6,31 +6,23 @@ import sys
 
 import click
 
-from ..config import NodeConfig
-from .options import bind_option, life_options, life_settings, make_settings
-from .process import Node, run_node
+from ..nodes.lifetime import Node
+from .options import LifeOptions, bind_option, life_options, make_settings
+from .process import run_node
 
 
 @click.command()
 @bind_option("all interfaces")
 @life_options
-def api(
-    bind: str | None,
-    grace: float | None,
-    ready_fd: int | None,
-    log_format: str | None,
-    log_level: str | None,
-) -> None:
-    """The API of apps, functions and triggers.
+def api(bind: str | None, life: LifeOptions) -> None:
+    """Run an API node: it manages apps, functions and triggers.
 
-    It serves /v2 over a database (FN_DB_URL), and takes no calls.
+    It serves /v2 from a database (FN_DB_URL) and takes no calls.
     """
 
-    def make() -> tuple[NodeConfig, Node]:
+    def make() -> Node:
         from ..nodes.api import ApiNode
 
-        options = life_settings(log_format, log_level, grace)
-        made = make_settings(options, bind=bind, overrider=None)
-        return made.node, ApiNode(settings=made)
+        return ApiNode(settings=make_settings(life.variables(), bind=bind, overrider=None))
 
-    sys.exit(run_node(make, ready_fd))
+    sys.exit(run_node(make, life.ready_fd))

@@ -113,10 +113,11 @@ def _install_completion(ctx: click.Context, _: click.Parameter, wanted: bool) ->
     help="Show completion for the current shell, to copy it or customize the installation.",
 )
 def app() -> None:
-    """A runner pool for functions: places calls on runners and keeps containers hot.
+    """Run functions on a pool of runners that keep their containers hot.
 
-    Every setting is a variable FN_…; those that an option sets too are named with it, and the
-    option wins. A first SIGTERM or SIGINT drains, another one ends at once, if a second later.
+    Every setting is an environment variable FN_…. If an option sets it, too, the help names the
+    variable, and the option wins. The first SIGTERM or SIGINT drains a node; another one, at least
+    a second later, stops it at once.
     """
 
 

@@ -7,44 +7,47 @@ import sys
 
 import click
 
-from ..config import NO_API_URL, NO_RUNNERS, NodeConfig
+from ..config import NO_API_URL, NO_RUNNERS
 from ..errors import ConfigError
 from ..functions import load_functions
-from ..nodes.settings import pki_of
+from ..nodes.lifetime import Node
 from .options import (
+    LifeOptions,
+    TLSOptions,
     bind_option,
     functions_option,
     life_options,
-    life_settings,
     make_settings,
     option,
     overrider_option,
     tls_options,
 )
-from .process import Node, run_node
+from .process import run_node
 
 
 @click.command()
 @functions_option
 @option(
     "--api-url",
-    help="The node whose API knows the apps and functions: http://host:port. [FN_RUNNER_API_URL]",
+    help="URL of the node whose API knows the apps and functions: http://host:port. "
+    "[FN_RUNNER_API_URL]",
 )
 @option(
     "--runners",
-    help="The runners, with commas: host:port, dns://name:port (all addresses of a name) or "
-    "srv://name (what its SRV records say). [FN_RUNNER_ADDRESSES]",
+    help="Runners, separated by commas: host:port, dns://name:port (every address of the name) or "
+    "srv://name (every address in its SRV records). [FN_RUNNER_ADDRESSES]",
 )
 @option(
     "--placer",
-    help="naive, ch (consistent hash), least-loaded, bounded (ch with bounded loads), warm, or "
-    "module:attribute of a callable that takes a PlacerConfig and returns a Placer. "
+    help="Placer: naive, ch (consistent hash), least-loaded, bounded (ch with bounded loads), "
+    "warm, or module:attribute of a callable that takes a PlacerConfig and returns a Placer. "
     "[FN_PLACER, default: warm]",
 )
 @option(
     "--workers",
     type=int,
-    help="Processes on the port, to use several cores; 0 = one for each CPU. "
+    help="Number of processes that share the port, to use several cores; 0 = one for each "
+    "CPU. "
     "[FN_LB_WORKERS, default: 1]",
 )
 @bind_option("all interfaces")
@@ -53,7 +56,7 @@ from .process import Node, run_node
     "--tls-name",
     envvar="FN_TLS_NAME",
     default="",
-    help="Name in the runners' certificates, if it is not their host name.",
+    help="Name in the runners' certificates, if it differs from their host names.",
 )
 @overrider_option
 @life_options
@@ -64,24 +67,19 @@ def lb(
     placer: str | None,
     workers: int | None,
     bind: str | None,
-    tls_ca: str | None,
-    tls_cert: str | None,
-    tls_key: str | None,
+    tls: TLSOptions,
     tls_name: str,
     overrider: str | None,
-    grace: float | None,
-    ready_fd: int | None,
-    log_format: str | None,
-    log_level: str | None,
+    life: LifeOptions,
 ) -> None:
-    """Front end and load balancer: calls are placed on runners."""
+    """Run a load balancer: it takes calls over HTTP and places them on runners."""
     from ..nodes.workers import LBWorkers, Supervisor, place_in, workers_of
 
     place = place_in(os.environ)
 
-    def make() -> tuple[NodeConfig, Node]:
+    def make() -> Node:
         options = {
-            **life_settings(log_format, log_level, grace),
+            **life.variables(),
             "FN_RUNNER_API_URL": api_url,
             "FN_RUNNER_ADDRESSES": runners,
             "FN_PLACER": placer,
@@ -94,23 +92,13 @@ def lb(
         if not made.node.runner_addresses:
             raise ConfigError(f"{NO_RUNNERS} (or --runners)")
         table = load_functions(functions) if functions else None
-        pki = pki_of(tls_ca, tls_cert, tls_key)
+        pki = tls.pki()
         if place is None and (count := workers_of(made.node.lb_workers)) > 1:
             crew = LBWorkers(made.bind, made.node.runner_addresses)
-            return made.node, Supervisor(settings=made, count=count, crew=crew)
+            return Supervisor(settings=made, count=count, crew=crew)
 
         from ..nodes.lb import LBNode  # (what only supervises has no use for it)
 
-        return made.node, LBNode(
-            settings=made,
-            runners=made.node.runner_addresses,
-            placer=made.node.placer,
-            functions=table,
-            pki=pki,
-            cert_name=tls_name,
-            place=place,
-        )
+        return LBNode(settings=made, functions=table, pki=pki, cert_name=tls_name, place=place)
 
-    if place is None:
-        sys.exit(run_node(make, ready_fd))
-    sys.exit(run_node(make, place.ready, place.orders))
+    sys.exit(run_node(make, life.ready_fd, place))

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, TypeVar
 
+import attrs
 import click
 
 from .._concurrency.drain import DrainBudget
+from ..abc import PKIData
 from ..call import check_overrider
 from ..config import LBConfig, NodeConfig
+from ..errors import ConfigError
 from ..nodes.settings import Settings, load_callable
 
 
@@ -58,6 +62,24 @@ def together(
     return decorate
 
 
+def bundle(
+    kind: type[Any], name: str, *options: Callable[[Callable[..., Any]], Callable[..., Any]]
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """A decorator for ``options``, whose values a command gets as one ``kind`` (an attrs class
+    with a field for each), in its parameter ``name``."""
+    fields = [field.name for field in attrs.fields(kind)]
+
+    def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(function)
+        def bundled(**given: Any) -> Any:
+            bundled_options = kind(**{field: given.pop(field) for field in fields})
+            return function(**given, **{name: bundled_options})
+
+        return together(*options)(bundled)
+
+    return decorate
+
+
 option = partial(click.option, show_envvar=True)
 """Tells of its variable in the help."""
 
@@ -69,8 +91,8 @@ functions_option = option(
     envvar="FN_FUNCTIONS",
     type=file,
     default="",
-    help="YAML or TOML file that declares the apps, functions and triggers, instead of the "
-    "database (serve) or the API (lb).",
+    help="YAML or TOML file that declares apps, functions and triggers. Replaces the database "
+    "(serve) or the API (lb).",
 )
 
 DRIVERS = (
@@ -85,7 +107,7 @@ def bind_option(default: str) -> Callable[[_Function], _Function]:
     return option(
         "--bind",
         envvar="FN_HTTP_BIND",
-        help="host:port of the HTTP front end; without a host: all interfaces; port 0: any. "
+        help="host:port for HTTP. No host = all interfaces; port 0 = any free port. "
         f"[default: {default}, FN_PORT or 8080]",
     )
 
@@ -94,19 +116,45 @@ insecure_option = option(
     "--insecure/--no-insecure",
     envvar="FN_INSECURE",
     default=False,
-    help="Let other machines reach the process driver without a token (serve) or mTLS (runner). "
-    "Anyone who reaches the port can then run programs here.",
+    help="Allow other machines to reach the process driver without a token (serve) or mTLS "
+    "(runner). Anyone who can reach the port can then run programs on this machine.",
 )
 
 keep_alive_option = option(
     "--keep-alive",
-    help="How long idle containers stay: fixed (their function's idle timeout), predictive "
-    "(where it saves most; they may come ahead of calls), or module:attribute of a callable "
-    "that takes an AgentConfig and returns a KeepAlive. [FN_KEEP_ALIVE, default: fixed]",
+    help="How long idle containers are kept: fixed (for their function's idle timeout), predictive "
+    "(where that saves most; containers may also start ahead of calls), or module:attribute of "
+    "a callable that takes an AgentConfig and returns a KeepAlive. [FN_KEEP_ALIVE, default: fixed]",
 )
 
-tls_options = together(
-    option("--tls-ca", envvar="FN_TLS_CA", type=file, help="PEM file of the authority to trust."),
+
+@attrs.frozen
+class TLSOptions:
+    """PEM files of a node; see `tls_options`."""
+
+    tls_ca: str | None
+    tls_cert: str | None
+    tls_key: str | None
+
+    def pki(self) -> PKIData | None:
+        """``None`` without TLS. Raises `ConfigError` if only some files are given."""
+        ca, cert, key = self.tls_ca, self.tls_cert, self.tls_key
+        if not (ca or cert or key):
+            return None
+        if not (ca and cert and key):
+            raise ConfigError("TLS needs all three of --tls-ca, --tls-cert and --tls-key")
+        return PKIData(ca=ca, key=key, cert=cert)
+
+
+tls_options = bundle(
+    TLSOptions,
+    "tls",
+    option(
+        "--tls-ca",
+        envvar="FN_TLS_CA",
+        type=file,
+        help="PEM file of the certificate authority to trust.",
+    ),
     option(
         "--tls-cert", envvar="FN_TLS_CERT", type=file, help="PEM file of this node's certificate."
     ),
@@ -119,34 +167,50 @@ overrider_option = option(
     help="module:attribute of a call overrider (hostler.abc).",
 )
 
-life_options = together(
+
+@attrs.frozen
+class LifeOptions:
+    """How a node's process drains, logs and tells that it is ready; see `life_options`."""
+
+    grace: float | None
+    ready_fd: int | None
+    log_format: str | None
+    log_level: str | None
+
+    def variables(self) -> dict[str, object]:
+        """The variables that these options set."""
+        return {
+            "FN_LOG_FORMAT": self.log_format,
+            "FN_LOG_LEVEL": self.log_level,
+            "FN_DRAIN_GRACE_MSECS": None if self.grace is None else f"{self.grace * 1000:.0f}",
+        }
+
+
+life_options = bundle(
+    LifeOptions,
+    "life",
     option(
         "--grace",
         type=SecondsType(),
-        help="Seconds that calls get to finish when the node stops. Where it has containers, the "
-        "last quarter of them, 5 s at most, is kept for their removal. "
+        help="Seconds that calls get to finish when the node stops. A node with containers keeps "
+        "the last quarter of this time, at most 5 s, to remove them. "
         "[FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30]",
     ),
     option(
         "--ready-fd",
         type=int,
-        help="File descriptor that gets one JSON line with the addresses once ready.",
+        help="File descriptor to which the node writes one JSON line with its addresses once it is "
+        "ready.",
     ),
-    option("--log-format", help="text or json. [FN_LOG_FORMAT, default: text]"),
-    option("--log-level", help="debug, info, warn or error. [FN_LOG_LEVEL, default: info]"),
+    option(
+        "--log-format", help="Format of log lines: text or json. [FN_LOG_FORMAT, default: text]"
+    ),
+    option(
+        "--log-level",
+        help="Lowest level to log: debug, info, warn or error. [FN_LOG_LEVEL, default: info]",
+    ),
 )
-"""Of all nodes; see `life_settings`."""
-
-
-def life_settings(
-    log_format: str | None, log_level: str | None, grace: float | None
-) -> dict[str, object]:
-    """The variables that `life_options` set."""
-    return {
-        "FN_LOG_FORMAT": log_format,
-        "FN_LOG_LEVEL": log_level,
-        "FN_DRAIN_GRACE_MSECS": None if grace is None else f"{grace * 1000:.0f}",
-    }
+"""Of all nodes."""
 
 
 def overlay(options: Mapping[str, object]) -> dict[str, str]:

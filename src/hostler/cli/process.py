@@ -17,10 +17,11 @@ import resource
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from difflib import get_close_matches
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 import structlog
@@ -28,12 +29,15 @@ import trio
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.process_collector import ProcessCollector
 
-from ..config import NodeConfig, setting_variables
+from ..config import setting_variables
 from ..errors import ConfigError
 from ..logs import LogWriter, open_logs
 from ..metrics import LogMetrics
-from ..nodes.lifetime import AT_ONCE, NodeLifetime
+from ..nodes.lifetime import AT_ONCE, Node, NodeLifetime
 from .errors import explanation, tell
+
+if TYPE_CHECKING:
+    from ..nodes.workers import Place
 
 log = structlog.get_logger(__name__)
 
@@ -44,25 +48,21 @@ IMPATIENT_AFTER = 1.0
 process, and then its group, and so do Ctrl-C and a supervisor together."""
 
 
-Node = Callable[[NodeLifetime], Awaitable[None]]
-"""Runs a node until ``life.shutdown`` is set and it has drained."""
-
-
-def run_node(
-    make: Callable[[], tuple[NodeConfig, Node]],
-    ready_fd: int | None = None,
-    orders: int | None = None,
-) -> int:
+def run_node(make: Callable[[], Node], ready_fd: int | None, place: Place | None = None) -> int:
     """Run a node in a Trio loop of its own and return the process's exit code.
 
-    ``make`` reads the settings; ``orders`` is the pipe of a worker. 0 after a drain, 1 for a
-    failure (told in one line), 128 + the signal's number if a second signal, `IMPATIENT_AFTER` the
-    first, cut the drain short.
+    ``make`` reads the settings; ``place`` is that of a worker. 0 after a drain, 1 for a failure
+    (told in one line), 128 + the signal's number if a second signal, `IMPATIENT_AFTER` the first,
+    cut the drain short.
     """
+    orders = None
+    if place is not None:
+        ready_fd, orders = place.ready, place.orders
     try:
         if ready_fd is not None:
             check_fd(ready_fd)
-        config, node = make()
+        node = make()
+        config = node.settings.node
         with open_logs(config) as log_writer, _shown(log_writer):
             raise_open_files()
             watch_processes(config.process_collector_list, REGISTRY)
@@ -135,7 +135,9 @@ async def _live(node: Node, ready_fd: int | None, orders: int | None) -> int:
             nursery.start_soon(watch)
             if orders is not None:
                 nursery.start_soon(obey, orders)
-            await node(life)
+            async with node.open(life) as line:
+                life.announce(line)
+                await life.shutdown.wait()
             nursery.cancel_scope.cancel()
     log.info("stopped", exit_code=code)
     return code

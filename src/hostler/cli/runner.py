@@ -7,22 +7,22 @@ import sys
 
 import click
 
-from ..config import NodeConfig
+from ..nodes.lifetime import Node
 from ..nodes.parts import check_reach
-from ..nodes.settings import pki_of
 from .options import (
     DRIVERS,
+    LifeOptions,
+    TLSOptions,
     file,
     insecure_option,
     keep_alive_option,
     life_options,
-    life_settings,
     make_settings,
     option,
     overrider_option,
     tls_options,
 )
-from .process import Node, run_node
+from .process import run_node
 
 
 @click.command()
@@ -30,20 +30,20 @@ from .process import Node, run_node
 @keep_alive_option
 @option(
     "--bind",
-    help="host:port of the runner protocol (gRPC); port 0: any. "
+    help="host:port for the runner protocol (gRPC); port 0 = any free port. "
     "[default: all interfaces, FN_GRPC_PORT or 9190]",
 )
 @option(
     "--http-bind",
     envvar="FN_HTTP_BIND",
-    help="host:port for /metrics, /healthz, /readyz and /version; off if unset.",
+    help="host:port for /metrics, /healthz, /readyz, /version and the page. Off by default.",
 )
 @insecure_option
 @option(
     "--workers",
     type=int,
-    help="Processes, to use several cores: each a runner of its own, on the port of --bind and "
-    "those that follow, with its part of the machine; 0 = one for each CPU. "
+    help="Number of processes, to use several cores; 0 = one for each CPU. Each is a runner of its "
+    "own, with its share of the machine. They use the port of --bind and the ports after it. "
     "[FN_RUNNER_WORKERS, default: 1]",
 )
 @option(
@@ -51,13 +51,13 @@ from .process import Node, run_node
     envvar="FN_DETACHED",
     default=True,
     show_default=True,
-    help="Whether the runner takes detached calls.",
+    help="Accept detached calls.",
 )
 @option(
     "--status-image",
     envvar="FN_STATUS_IMAGE",
     default="",
-    help="Image that the runner runs to check its own health; calls must not name it.",
+    help="Image that the runner runs to check its own health. Functions must not use it.",
 )
 @option(
     "--network-barrier",
@@ -72,7 +72,7 @@ from .process import Node, run_node
     envvar="FN_STREAM_LOGS",
     default=False,
     show_default=True,
-    help="Whether the runner keeps the output of functions for log collectors (StreamLogs).",
+    help="Keep the output of functions for log collectors (StreamLogs).",
 )
 @option(
     "--hooks",
@@ -96,32 +96,28 @@ def runner(
     network_barrier: str,
     stream_logs: bool,
     hooks: str,
-    tls_ca: str | None,
-    tls_cert: str | None,
-    tls_key: str | None,
+    tls: TLSOptions,
     overrider: str | None,
-    grace: float | None,
-    ready_fd: int | None,
-    log_format: str | None,
-    log_level: str | None,
+    life: LifeOptions,
 ) -> None:
-    """A pure runner: runs the calls that load balancers place here.
+    """Run a pure runner: it runs the calls that load balancers place on it.
 
-    A call of a hostler load balancer that finds no room is refused at once, so that another runner
-    can be tried; those of other load balancers wait here. FN_ENABLE_NB_RESOURCE_TRACKER=true
-    refuses all, false none."""
+    If there is no room, a call from a hostler load balancer is refused at once, so that the load
+    balancer can try another runner; a call from any other load balancer waits here.
+    FN_ENABLE_NB_RESOURCE_TRACKER=true refuses both, false lets both wait.
+    """
     from ..nodes.workers import place_in, workers_of
 
     place = place_in(os.environ)
 
-    def make() -> tuple[NodeConfig, Node]:
+    def make() -> Node:
         options = {
-            **life_settings(log_format, log_level, grace),
+            **life.variables(),
             "FN_KEEP_ALIVE": keep_alive,
             "FN_RUNNER_WORKERS": workers,
         }
         made = make_settings(options, bind=bind, overrider=overrider, grpc=True, containers=True)
-        pki = pki_of(tls_ca, tls_cert, tls_key)
+        pki = tls.pki()
         check_reach(
             driver,
             made.bind,
@@ -132,12 +128,12 @@ def runner(
         if place is None and (count := workers_of(made.node.runner_workers)) > 1:
             from ..nodes.workers.runners import RunnersNode
 
-            return made.node, RunnersNode(settings=made, http_bind=http_bind, count=count)
+            return RunnersNode(settings=made, http_bind=http_bind, count=count)
 
         from ..nodes.runner import RunnerNode
         from ..runner import StatusChecks
 
-        return made.node, RunnerNode(
+        return RunnerNode(
             settings=made,
             driver=driver,
             http_bind=http_bind,
@@ -149,6 +145,4 @@ def runner(
             place=place,
         )
 
-    if place is None:
-        sys.exit(run_node(make, ready_fd))
-    sys.exit(run_node(make, place.ready, place.orders))
+    sys.exit(run_node(make, life.ready_fd, place))

@@ -6,22 +6,22 @@ import sys
 
 import click
 
-from ..config import NodeConfig
 from ..functions import load_functions
+from ..nodes.lifetime import Node
 from ..nodes.parts import AUTO
 from .options import (
     DRIVERS,
+    LifeOptions,
     bind_option,
     functions_option,
     insecure_option,
     keep_alive_option,
     life_options,
-    life_settings,
     make_settings,
     option,
     overrider_option,
 )
-from .process import Node, run_node
+from .process import run_node
 
 
 @click.command()
@@ -31,9 +31,8 @@ from .process import Node, run_node
     envvar="FN_DRIVER",
     default=AUTO,
     show_default=True,
-    help=f"{DRIVERS} auto, for serve only, means docker; if there is no engine and the "
-    "node listens on the loopback interface only, it means process. The default of a runner is "
-    "docker.",
+    help=f"{DRIVERS} auto (serve only) means docker, or process if there is no engine and the "
+    "node listens on the loopback interface only.",
 )
 @keep_alive_option
 @bind_option("127.0.0.1")
@@ -47,25 +46,21 @@ def serve(
     bind: str | None,
     insecure: bool,
     overrider: str | None,
-    grace: float | None,
-    ready_fd: int | None,
-    log_format: str | None,
-    log_level: str | None,
+    life: LifeOptions,
 ) -> None:
-    """A full node: API, front end and agent in one process.
+    """Run a full node: API, front end and agent in one process.
 
-    Functions run on this machine. They are kept in a database (FN_DB_URL, by default an SQLite
-    file in ./data) and managed through /v2, or declared in a file, and then there is no /v2.
+    Functions run on this machine. The node keeps them in a database (FN_DB_URL, by default an
+    SQLite file in ./data) that you manage through /v2. With --functions, a file declares them
+    instead, and there is no /v2.
     """
 
-    def make() -> tuple[NodeConfig, Node]:
+    def make() -> Node:
         from ..nodes.serve import ServeNode
 
-        options = {**life_settings(log_format, log_level, grace), "FN_KEEP_ALIVE": keep_alive}
+        options = {**life.variables(), "FN_KEEP_ALIVE": keep_alive}
         made = make_settings(options, bind=bind, overrider=overrider, containers=True, local=True)
         table = load_functions(functions) if functions else None
-        return made.node, ServeNode(
-            settings=made, driver=driver, functions=table, insecure=insecure
-        )
+        return ServeNode(settings=made, driver=driver, functions=table, insecure=insecure)
 
-    sys.exit(run_node(make, ready_fd))
+    sys.exit(run_node(make, life.ready_fd))

@@ -2,37 +2,36 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 
-from ..front import node_app, open_listeners
-from ..tracing import open_tracer, traced_app
+from ..tracing import open_tracer
 from .function_lookup import api_mount, opened_store
-from .lifetime import NodeLifetime
+from .lifetime import Node, NodeLifetime, ReadyLine
 from .page import NodePage
-from .parts import guarded, serving
-from .settings import Settings, take_machine_id
+from .parts import NodeHttp, listen
+from .settings import take_machine_id
 
 
 @attrs.frozen(kw_only=True)
-class ApiNode:
+class ApiNode(Node):
     """The API over a database."""
 
-    settings: Settings
-
-    async def __call__(self, life: NodeLifetime) -> None:
+    @asynccontextmanager
+    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+        settings = self.settings
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
-            listeners = await enter(open_listeners(self.settings.bind))
-            tracer = await enter(open_tracer(self.settings.node, "api"))
-            store = await enter(opened_store(self.settings))
-            page = NodePage("api", self.settings, life)
+            listeners = await listen(stack, settings.bind)
+            tracer = await enter(open_tracer(settings.node, "api"))
+            store = await enter(opened_store(settings))
+            page = NodePage("api", settings, life)
             page.show(functions=store)
-            mounts = {**api_mount(store, self.settings), **page.mount(life.shutdown)}
-            app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)
-            app = traced_app(guarded(app, self.settings, listeners, mounts), tracer)
-            server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            mounts = {**api_mount(store, settings), **page.mount(life.shutdown)}
+            http = NodeHttp(settings, life, settings.bind, listeners, mounts, tracer)
+            server = await enter(http.serve_mounts(life.shutdown))
             take_machine_id(server.addresses[0])
-            life.announce("api", {"http": server.addresses})
-            await life.shutdown.wait()
+            yield {"node": "api", "http": server.addresses}
+            life.shutdown.set()

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 
@@ -12,65 +12,56 @@ from ..abc import PKIData, Placer
 from ..bodies import BodyBudget
 from ..config import BodyConfig, LBConfig, PlacerConfig, PoolConfig
 from ..errors import ConfigError
-from ..front import open_listeners
 from ..functions import FunctionTable
 from ..lb import ResourceUse, open_lb_agent
 from ..pool import PLACERS, mtls_runner_factory, open_dns_pool
-from ..tracing import PlaceSpans, open_tracer, traced_app
+from ..tracing import PlaceSpans, open_tracer
 from .function_lookup import Lookup, opened_remote
-from .lifetime import NodeLifetime
+from .lifetime import Node, NodeLifetime, ReadyLine
 from .page import NodePage
-from .parts import calls_app, following_tls, serving, tell_drain
-from .settings import Settings, make_loaded, take_machine_id
+from .parts import NodeHttp, following_tls, listen, tell_drain
+from .settings import make_loaded, take_machine_id
 from .workers import Place, open_colleagues
 
 
 @attrs.frozen(kw_only=True)
-class LBNode:
+class LBNode(Node):
     """Front end and LB agent; the functions run on runners."""
 
-    settings: Settings
-    runners: Sequence[str]
-    placer: str
     functions: FunctionTable | None
     """``None`` = those of the API that the settings name."""
-    pki: PKIData | None
-    cert_name: str
+    pki: PKIData | None = None
+    cert_name: str = ""
     place: Place | None = None
     """Among the workers of the node, if it has several."""
 
-    async def __call__(self, life: NodeLifetime) -> None:
-        env, place = self.settings.env, self.place
+    @asynccontextmanager
+    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+        settings, place = self.settings, self.place
+        env, node = settings.env, settings.node
         placers, kept = PlacerConfig.from_env(env), BodyConfig.from_env(env)
         if place is not None:
             placers = place.part_of(placers, "max_waiting", "max_waiting_bytes")
             kept = place.part_of(kept, "body_memory", "body_disk")
-        placer = make_placer(self.placer, placers)
+        placer = make_placer(node.placer, placers)
         config = PoolConfig.from_env(env)
         bodies = BodyBudget(kept)
         before = ResourceUse.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             colleagues = None if place is None else await enter(open_colleagues(place))
-            page = NodePage("lb", self.settings, life, colleagues)
-            listeners = (
-                await enter(open_listeners(self.settings.bind))
-                if place is None
-                else place.open_listeners()
-            )
-            tracer = await enter(open_tracer(self.settings.node, "lb"))
-            spans = [] if tracer is None else [PlaceSpans(tracer)]
-            lookup = (
-                await enter(opened_remote(self.settings.node.runner_api_url, self.settings))
-                if self.functions is None
-                else Lookup.declared(self.functions)
-            )
+            page = NodePage("lb", settings, life, colleagues)
+            listeners = await listen(stack, settings.bind, place)
+            tracer = await enter(open_tracer(node, "lb"))
+            if self.functions is None:
+                lookup = await enter(opened_remote(node.runner_api_url, settings))
+            else:
+                lookup = Lookup.declared(self.functions)
             loop = await enter(wire.open_loop())
-            interval = config.tls_reload_interval
-            tls = await enter(following_tls(self.pki, wire.client_tls, interval))
+            tls = await enter(following_tls(self.pki, wire.client_tls, config.tls_reload_interval))
             pool = await enter(
                 open_dns_pool(
-                    self.runners,
+                    node.runner_addresses,
                     config=config,
                     factory=mtls_runner_factory(loop, config=config, tls=tls) if tls else None,
                     loop=loop,
@@ -83,24 +74,22 @@ class LBNode:
                     pool,
                     placer,
                     config=LBConfig.from_env(env),
-                    call_overrider=self.settings.overrider,
-                    listeners=[*page.listeners, *spans],
+                    call_overrider=settings.overrider,
+                    listeners=[*page.listeners, *([PlaceSpans(tracer)] if tracer else [])],
                     bodies=bodies,
-                    grace=self.settings.grace,
+                    grace=settings.grace,
                 )
             )
             page.show(lb=agent, pool=pool, functions=lookup.listed)
-            tells = place is None or place.number == 0
-            app = calls_app(
-                agent, lookup, self.settings, life, page, bodies, listeners, tells=tells
-            )
-            app = traced_app(app, tracer)
-            server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            mounts = {**lookup.mounts, **page.mount(life.shutdown)}
+            http = NodeHttp(settings, life, settings.bind, listeners, mounts, tracer, place)
+            server = await enter(http.serve_calls(agent, lookup, bodies))
             if place is None:  # the ids of workers must not be those of each other
                 take_machine_id(server.addresses[0])
-            life.announce("lb", {"http": server.addresses, "runners": list(self.runners)})
-            await life.shutdown.wait()
-            agent.begin_drain(self.settings.grace)
+            runners = list(node.runner_addresses)
+            yield {"node": "lb", "http": server.addresses, "runners": runners}
+            life.shutdown.set()
+            agent.begin_drain(settings.grace)
         assert agent.drain_report is not None
         tell_drain(agent.drain_report, before)
 

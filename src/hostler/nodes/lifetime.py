@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import gc
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
 
 import attrs
 import msgspec
 import structlog
 import trio
 from prometheus_client import REGISTRY, CollectorRegistry
+
+from .settings import Settings
 
 log = structlog.get_logger(__name__)
 
@@ -33,15 +37,31 @@ class NodeLifetime:
     def is_ready(self) -> bool:
         return self._announced and not self.shutdown.is_set()
 
-    def announce(self, node: str, addresses: Mapping[str, object]) -> None:
+    def announce(self, line: ReadyLine) -> None:
         """The node takes calls: one log line, and one JSON line to the file descriptor."""
         settle_collector()
         self._announced = True
-        log.info("ready", node=node, **addresses)
+        log.info("ready", **line)
         if self.ready_fd is not None:
-            os.write(self.ready_fd, msgspec.json.encode({"node": node, **addresses}) + b"\n")
+            os.write(self.ready_fd, msgspec.json.encode(line) + b"\n")
             os.close(self.ready_fd)
             self.ready_fd = None
+
+
+@attrs.frozen(kw_only=True)
+class Node(ABC):
+    """One kind of node, with its settings."""
+
+    settings: Settings
+
+    @abstractmethod
+    def open(self, life: NodeLifetime) -> AbstractAsyncContextManager[ReadyLine]:
+        """Serve while the block lasts, and drain at its end. A block that is left by an exception
+        or a cancellation is not drained."""
+
+
+ReadyLine = Mapping[str, object]
+"""What a node tells when it takes calls: its kind (``node``) and its addresses."""
 
 
 YOUNG = 20_000

@@ -7,8 +7,8 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -17,19 +17,37 @@ import structlog
 import trio
 
 from .. import wire
-from .._asgi import Access, AccessControl, Hosts, Tokens, cors, is_loopback, with_middleware
+from .._asgi import (
+    Access,
+    AccessControl,
+    Hosts,
+    Middleware,
+    Tokens,
+    cors,
+    is_loopback,
+    with_middleware,
+)
 from .._concurrency.nurseries import open_background
 from ..abc import CallAgent, Driver, KeepAlive, PKIData
 from ..bodies import BodyBudget
 from ..config import AgentConfig
 from ..errors import ConfigError
-from ..front import ASGIApp, HttpServer, address_of, invoke_app, parse_bind, serve_http
+from ..front import (
+    ASGIApp,
+    HttpServer,
+    address_of,
+    invoke_app,
+    node_app,
+    open_listeners,
+    parse_bind,
+    serve_http,
+)
+from ..tracing import Tracer, traced_app
 from ..ui import login_app
 from .function_lookup import Lookup
 from .lifetime import NodeLifetime
-from .page import NodePage, Tail
 from .settings import Settings, make_loaded
-from .workers import PeerWorkers
+from .workers import PeerWorkers, Place
 
 if TYPE_CHECKING:
     from ..lb import DrainReport, ResourceUse
@@ -46,85 +64,118 @@ def tell_drain(report: DrainReport, before: ResourceUse) -> None:
     told("drained", **attrs.asdict(found))
 
 
-def calls_app(
-    agent: CallAgent,
-    lookup: Lookup,
-    settings: Settings,
-    life: NodeLifetime,
-    page: NodePage,
-    bodies: BodyBudget,
-    listeners: Sequence[trio.SocketListener],
-    tail: Tail | None = None,
-    *,
-    tells: bool = True,
-) -> ASGIApp:
-    """``tail`` is that of a node which runs functions itself."""
-    mounts = {
-        **lookup.mounts,
-        **page.mount(life.shutdown),
-        **(tail.mount(life.shutdown) if tail else {}),
-    }
-    app = invoke_app(
-        agent,
-        lookup.catalog,
-        triggers=lookup.catalog,
-        mounts=mounts,
-        config=settings.node,
-        registry=life.registry,
-        bodies=bodies,
-        ready=life.is_ready,
-    )
-    return guarded(app, settings, listeners, {*mounts, *CALLS}, tells=tells)
-
-
 CALLS = ("/invoke", "/t")
 
 
-def guarded(
-    app: ASGIApp,
-    settings: Settings,
-    listeners: Sequence[trio.SocketListener],
-    paths: Collection[str],
-    *,
-    bind: str | None = None,
-    tells: bool = True,
-) -> ASGIApp:
-    """``app``, which has ``paths``, for those who may ask it, and a log line if others than this
-    machine may (unless another process ``tells`` of it). ``bind`` is the settings' by default."""
-    node = settings.node
-    addresses = [address_of(listener) for listener in listeners]
-    is_local = all(is_loopback(parse_bind(address)[0]) for address in addresses)
-    names = [*node.allowed_hosts, urlsplit(node.public_lb_url).hostname or "localhost"]
-    host, _ = parse_bind(settings.bind if bind is None else bind)
-    takes_all = not is_local and not node.allowed_hosts
-    tokens = Tokens(node.api_token)
-    access = Access(
-        hosts=Hosts(["*"] if takes_all else [*names, host] if host else names),
-        origins=node.api_cors_origins,
-        local=is_local and all(map(is_loopback, names)),
-        tokens=tokens,
-        call_tokens=Tokens(node.invoke_token),
-        login=login_app(tokens) if "/ui" in paths else None,
-    )
-    if tells and not is_local:
-        _tell_open(settings, addresses, paths)
-    app = AccessControl(app, access)
-    if not node.api_cors_origins:
-        return app
-    return with_middleware(app, [cors(node.api_cors_origins, node.api_cors_headers)])
+async def listen(
+    stack: AsyncExitStack, bind: str, place: Place | None = None, option: str = "--bind"
+) -> list[trio.SocketListener]:
+    """Listeners for HTTP, which close with ``stack``; a worker is given its own. Raises `OSError`
+    that notes the ``option``."""
+    if place is not None:
+        return place.open_listeners()
+    try:
+        return await stack.enter_async_context(open_listeners(bind))
+    except OSError as error:
+        error.add_note(option)
+        raise
 
 
-def _tell_open(settings: Settings, addresses: Sequence[str], paths: Collection[str]) -> None:
-    """What others can do without a token; more than to call functions is worth a warning."""
-    calls = [] if settings.node.invoke_token else [path for path in CALLS if path in paths]
-    others = [] if settings.node.api_token else sorted({*paths} - {*CALLS, "/metrics"})
-    told = log.warning if others else log.info
-    told(
-        "whoever reaches this node can use it without a token",
-        listens=addresses,
-        paths=[*others, *calls, "/metrics"],
-        **({"setting": "FN_API_TOKEN"} if others else {}),
-    )
+@attrs.frozen
+class NodeHttp:
+    """What a node serves over HTTP, and to whom."""
+
+    settings: Settings
+    life: NodeLifetime
+    bind: str
+    listeners: list[trio.SocketListener]
+    mounts: Mapping[str, ASGIApp]
+    tracer: Tracer | None = None
+    place: Place | None = None
+    """Among the workers of the node, if it has several."""
+
+    def serve_calls(
+        self, agent: CallAgent, lookup: Lookup, bodies: BodyBudget, *middleware: Middleware
+    ) -> AbstractAsyncContextManager[HttpServer]:
+        """Serve calls and the mounts until the node's shutdown, then drain."""
+        app = invoke_app(
+            agent,
+            lookup.catalog,
+            triggers=lookup.catalog,
+            mounts=self.mounts,
+            config=self.settings.node,
+            registry=self.life.registry,
+            bodies=bodies,
+            ready=self.life.is_ready,
+        )
+        app = self._guarded(app, {*self.mounts, *CALLS})
+        if middleware:
+            app = with_middleware(app, middleware)
+        return self._serving(app, self.life.shutdown)
+
+    def serve_mounts(self, shutdown: trio.Event) -> AbstractAsyncContextManager[HttpServer]:
+        """Serve the mounts, metrics and health until ``shutdown``, then drain."""
+        life = self.life
+        app = node_app(mounts=self.mounts, registry=life.registry, ready=life.is_ready)
+        return self._serving(self._guarded(app, self.mounts), shutdown)
+
+    def _guarded(self, app: ASGIApp, paths: Collection[str]) -> ASGIApp:
+        """``app``, which has ``paths``, for those who may ask it."""
+        node = self.settings.node
+        addresses = [address_of(listener) for listener in self.listeners]
+        is_local = all(is_loopback(parse_bind(address)[0]) for address in addresses)
+        names = [*node.allowed_hosts, urlsplit(node.public_lb_url).hostname or "localhost"]
+        host, _ = parse_bind(self.bind)
+        takes_all = not is_local and not node.allowed_hosts
+        tokens = Tokens(node.api_token)
+        access = Access(
+            hosts=Hosts(["*"] if takes_all else [*names, host] if host else names),
+            origins=node.api_cors_origins,
+            local=is_local and all(map(is_loopback, names)),
+            tokens=tokens,
+            call_tokens=Tokens(node.invoke_token),
+            login=login_app(tokens) if "/ui" in paths else None,
+        )
+        if not is_local and is_first(self.place):
+            self._tell_open(addresses, paths)
+        app = AccessControl(app, access)
+        if not node.api_cors_origins:
+            return app
+        return with_middleware(app, [cors(node.api_cors_origins, node.api_cors_headers)])
+
+    def _tell_open(self, addresses: Sequence[str], paths: Collection[str]) -> None:
+        """What others can do without a token; more than to call functions is worth a warning."""
+        node = self.settings.node
+        calls = [] if node.invoke_token else [path for path in CALLS if path in paths]
+        others = [] if node.api_token else sorted({*paths} - {*CALLS, "/metrics"})
+        told = log.warning if others else log.info
+        told(
+            "whoever reaches this node can use it without a token",
+            listens=addresses,
+            paths=[*others, *calls, "/metrics"],
+            **({"setting": "FN_API_TOKEN"} if others else {}),
+        )
+
+    @asynccontextmanager
+    async def _serving(self, app: ASGIApp, shutdown: trio.Event) -> AsyncIterator[HttpServer]:
+        """Drains before the parts behind it are closed."""
+        async with trio.open_nursery() as nursery:
+            server: HttpServer = await nursery.start(
+                functools.partial(
+                    serve_http,
+                    traced_app(app, self.tracer),
+                    self.listeners,
+                    config=self.settings.node,
+                    shutdown=shutdown,
+                    grace=self.settings.grace,
+                )
+            )
+            yield server
+
+
+def is_first(place: Place | None) -> bool:
+    """Whether this process tells what concerns the whole node: of several workers one does."""
+    return place is None or place.number == 0
 
 
 def keep_alive_of(config: AgentConfig) -> KeepAlive:
@@ -176,28 +227,6 @@ def _driver(
             f"not a {type(manager).__name__}"
         )
     return manager
-
-
-@asynccontextmanager
-async def serving(
-    app: ASGIApp,
-    listeners: list[trio.SocketListener],
-    settings: Settings,
-    shutdown: trio.Event,
-) -> AsyncIterator[HttpServer]:
-    """Serve HTTP until ``shutdown``, then drain, before the parts behind it are closed."""
-    async with trio.open_nursery() as nursery:
-        server: HttpServer = await nursery.start(
-            functools.partial(
-                serve_http,
-                app,
-                listeners,
-                config=settings.node,
-                shutdown=shutdown,
-                grace=settings.grace,
-            )
-        )
-        yield server
 
 
 @asynccontextmanager
@@ -281,6 +310,4 @@ def check_reach(name: str, bind: str, *, protected: bool, by: str, insecure: boo
 
 def is_loopback_bind(bind: str) -> bool:
     """Whether only this machine reaches what listens there. Raises `ConfigError`."""
-    from ..front import parse_bind  # the front end is more than clients need
-
     return is_loopback(parse_bind(bind)[0])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import attrs
 import structlog
@@ -14,23 +15,30 @@ from ..agent import Resources, open_agent
 from ..bodies import BodyBudget, BodyMetrics
 from ..config import AUTO, AgentConfig, BodyConfig, LBConfig, PoolConfig, RunnerConfig
 from ..errors import ConfigError
-from ..front import node_app, open_listeners
+from ..front import open_listeners
 from ..runner import FunctionLogs, Hooks, RunnerOptions, StatusChecks, open_pure_runner
 from ..tracing import RunSpans, open_tracer
-from .lifetime import NodeLifetime
+from .lifetime import Node, NodeLifetime, ReadyLine
 from .page import NodePage, Tail
-from .parts import following_tls, guarded, is_loopback_bind, keep_alive_of, opened_driver, serving
-from .settings import Settings, make_loaded, take_machine_id
+from .parts import (
+    NodeHttp,
+    following_tls,
+    is_first,
+    is_loopback_bind,
+    keep_alive_of,
+    listen,
+    opened_driver,
+)
+from .settings import make_loaded, take_machine_id
 from .workers import Place, open_colleagues
 
 log = structlog.get_logger(__name__)
 
 
 @attrs.frozen(kw_only=True)
-class RunnerNode:
+class RunnerNode(Node):
     """An agent that LBs reach over gRPC."""
 
-    settings: Settings
     driver: str
     http_bind: str | None
     detached: bool
@@ -41,11 +49,12 @@ class RunnerNode:
     place: Place | None = None
     """Among the workers of the node, if it has several."""
 
-    async def __call__(self, life: NodeLifetime) -> None:
+    @asynccontextmanager
+    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
         config = AgentConfig.from_env(self.settings.env, enable_nb_resource_tracker=AUTO)
-        server = RunnerConfig.from_env(self.settings.env)
+        offer = RunnerConfig.from_env(self.settings.env)
         interval = PoolConfig.from_env(self.settings.env).tls_reload_interval
-        if server.tls_client_names and self.pki is None:
+        if offer.tls_client_names and self.pki is None:
             raise ConfigError("FN_TLS_CLIENT_NAMES needs --tls-ca, --tls-cert and --tls-key")
         hooks = self._hooks()
         kept = BodyConfig.from_env(self.settings.env)
@@ -59,8 +68,7 @@ class RunnerNode:
             bind, for_driver = part.bind, part.labelled(config)
             total, sharers = Resources(part.memory, part.cpus), part.count
         logs = FunctionLogs() if self.stream_logs else None
-        addresses: dict[str, object] = {}
-        is_first = self.place is None or self.place.number == 0
+        addresses: dict[str, object] = {"node": "runner"}
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             tls = await enter(following_tls(self.pki, wire.server_tls, interval))
@@ -71,19 +79,21 @@ class RunnerNode:
             page = NodePage("runner", self.settings, life, colleagues)
             tail = Tail(self.settings, colleagues)
             if self.http_bind:
-                listeners = await self._listen(stack, self.http_bind)
+                listeners = await listen(stack, self.http_bind, self.place, "--http-bind")
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
                 drained = trio.Event()
-                mounts = {**page.mount(drained), **tail.mount(drained)}
-                app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)
-                app = guarded(
-                    app, self.settings, listeners, mounts, bind=self.http_bind, tells=is_first
+                http = NodeHttp(
+                    self.settings,
+                    life,
+                    self.http_bind,
+                    listeners,
+                    {**page.mount(drained), **tail.mount(drained)},
+                    place=self.place,
                 )
-                http = await enter(serving(app, listeners, self.settings, drained))
+                server = await enter(http.serve_mounts(drained))
                 stack.callback(drained.set)
-                addresses["http"] = http.addresses
+                addresses["http"] = server.addresses
             tracer = await enter(open_tracer(self.settings.node, "runner"))
-            spans = [] if tracer is None else [RunSpans(tracer)]
             loop = await enter(wire.open_loop())
             stack.callback(life.registry.unregister, BodyMetrics(life.registry, bodies))
             driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
@@ -95,7 +105,7 @@ class RunnerNode:
                     sharers=sharers,
                     keep_alive=keep_alive_of(config),
                     call_overrider=self.settings.overrider,
-                    listeners=[*page.listeners, *spans],
+                    listeners=[*page.listeners, *([RunSpans(tracer)] if tracer else [])],
                     output=tail.sink(logs.collect if logs is not None else None),
                     debug_logs=self.settings.node.logs_debug,
                     grace=self.settings.grace,
@@ -116,18 +126,18 @@ class RunnerNode:
                     ),
                     loop=loop,
                     ssl_context=tls,
-                    client_names=server.tls_client_names,
+                    client_names=offer.tls_client_names,
                     keepalive=wire.Keepalive(
-                        interval=server.runner_keepalive_interval,
-                        timeout=server.runner_keepalive_timeout,
-                        vanished=server.runner_vanished_timeout,
+                        interval=offer.runner_keepalive_interval,
+                        timeout=offer.runner_keepalive_timeout,
+                        vanished=offer.runner_vanished_timeout,
                     ),
                     grace=self.settings.grace,
-                    multiplex_calls=server.multiplex_calls,
+                    multiplex_calls=offer.multiplex_calls,
                 )
             )
             addresses["grpc"] = runner.address
-            if is_first and self.pki is None and not is_loopback_bind(bind):
+            if is_first(self.place) and self.pki is None and not is_loopback_bind(bind):
                 log.warning(
                     "whoever reaches this runner can run anything on it: it asks for no "
                     "certificate",
@@ -135,18 +145,8 @@ class RunnerNode:
                     options="--tls-ca, --tls-cert, --tls-key",
                 )
             take_machine_id(runner.address)
-            life.announce("runner", addresses)
-            await life.shutdown.wait()
-
-    async def _listen(self, stack: AsyncExitStack, bind: str) -> list[trio.SocketListener]:
-        """For the page and the metrics; those of a worker are given."""
-        if self.place is not None:
-            return self.place.open_listeners()
-        try:
-            return await stack.enter_async_context(open_listeners(bind))
-        except OSError as error:
-            error.add_note("--http-bind")  # for who tells of it
-            raise
+            yield addresses
+            life.shutdown.set()
 
     def _hooks(self) -> Hooks:
         if not self.hooks:

@@ -17,102 +17,97 @@ from ..bodies import BodyBudget, keep_whole
 from ..call import CallOption, DiscardWriter, PendingCall
 from ..config import AgentConfig, BodyConfig, LBConfig
 from ..errors import APIError
-from ..front import open_listeners
 from ..functions import FunctionTable
 from ..lb import ResourceUse, report_of
-from ..tracing import RunSpans, open_tracer, traced_app
+from ..tracing import RunSpans, open_tracer
 from .function_lookup import Lookup, opened_database
-from .lifetime import NodeLifetime
+from .lifetime import Node, NodeLifetime, ReadyLine
 from .page import NodePage, Tail
 from .parts import (
-    calls_app,
+    NodeHttp,
     check_reach,
     choose_driver,
     keep_alive_of,
+    listen,
     opened_driver,
-    serving,
     tell_drain,
 )
-from .settings import Settings, take_machine_id
+from .settings import take_machine_id
 
 
 @attrs.frozen(kw_only=True)
-class ServeNode:
+class ServeNode(Node):
     """Front end and agent in one process, and the API unless functions are declared."""
 
-    settings: Settings
     driver: str
     functions: FunctionTable | None
     """``None`` = those of the node's database."""
     insecure: bool = False
 
-    async def __call__(self, life: NodeLifetime) -> None:
-        config = AgentConfig.from_env(self.settings.env)
-        page = NodePage("full", self.settings, life)
-        tail = Tail(self.settings)
-        bodies = BodyBudget(BodyConfig.from_env(self.settings.env))
+    @asynccontextmanager
+    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+        settings, declared = self.settings, self.functions
+        config = AgentConfig.from_env(settings.env)
+        page, tail = NodePage("full", settings, life), Tail(settings)
+        bodies = BodyBudget(BodyConfig.from_env(settings.env))
         before = ResourceUse.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
-            listeners = await enter(open_listeners(self.settings.bind))
-            tracer = await enter(open_tracer(self.settings.node, "full"))
-            spans = [] if tracer is None else [RunSpans(tracer)]
-            declared = self.functions
-            name = choose_driver(self.driver, self.settings.bind)
-            node = self.settings.node
-            check_reach(
-                name,
-                self.settings.bind,
-                protected=bool(node.api_token if declared is None else node.invoke_token),
-                by="FN_API_TOKEN" if declared is None else "FN_INVOKE_TOKEN",
-                insecure=self.insecure,
-            )
-            lookup = (
-                await enter(opened_database(self.settings))
-                if declared is None
-                else Lookup.declared(declared)
-            )
-            driver = await enter(opened_driver(name, config, self.settings))
-            startup = [] if declared is None else [keep_declared_warm(declared)]
+            listeners = await listen(stack, settings.bind)
+            tracer = await enter(open_tracer(settings.node, "full"))
+            name = self._choose_driver()
+            if declared is None:
+                lookup = await enter(opened_database(settings))
+            else:
+                lookup = Lookup.declared(declared)
+            driver = await enter(opened_driver(name, config, settings))
             agent = await enter(
                 open_agent(
                     driver,
                     config=config,
                     keep_alive=keep_alive_of(config),
-                    call_overrider=self.settings.overrider,
-                    listeners=[*page.listeners, *spans],
-                    startup=startup,
+                    call_overrider=settings.overrider,
+                    listeners=[*page.listeners, *([RunSpans(tracer)] if tracer else [])],
+                    startup=[] if declared is None else [keep_declared_warm(declared)],
                     output=tail.sink(),
-                    debug_logs=self.settings.node.logs_debug,
-                    grace=self.settings.grace,
+                    debug_logs=settings.node.logs_debug,
+                    grace=settings.grace,
                 )
             )
             if lookup.keep_warm is not None:
                 warming = await enter(open_background())
                 stack.callback(warming.cancel_scope.cancel)
                 warming.start_soon(lookup.keep_warm, agent)
+            limit = LBConfig.from_env(settings.env).max_detached_body
             detaching = await enter(
-                open_detaching(
-                    agent,
-                    body_limit=LBConfig.from_env(self.settings.env).max_detached_body,
-                    bodies=bodies,
-                    grace=self.settings.grace,
-                )
+                open_detaching(agent, body_limit=limit, bodies=bodies, grace=settings.grace)
             )
             page.show(agent=agent, functions=lookup.listed)
-            app = calls_app(detaching, lookup, self.settings, life, page, bodies, listeners, tail)
-            app = traced_app(app, tracer)
-            server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            mounts = {**lookup.mounts, **page.mount(life.shutdown), **tail.mount(life.shutdown)}
+            http = NodeHttp(settings, life, settings.bind, listeners, mounts, tracer)
+            server = await enter(http.serve_calls(detaching, lookup, bodies))
             take_machine_id(server.addresses[0])
-            life.announce("serve", {"http": server.addresses, "driver": name})
-            await life.shutdown.wait()
+            yield {"node": "serve", "http": server.addresses, "driver": name}
             # Requests that were accepted get their calls; the agent closes after the front end.
             began, counts = trio.current_time(), agent.statistics()
+            life.shutdown.set()
             agent.begin_drain()
         after = agent.statistics()
         left = after.queued + after.running
         seconds = trio.current_time() - began
         tell_drain(report_of(counts, after, seconds=seconds, tasks=left), before)
+
+    def _choose_driver(self) -> str:
+        """Raises `ConfigError` for one that others must not reach."""
+        bind, node = self.settings.bind, self.settings.node
+        name = choose_driver(self.driver, bind)
+        tokens, setting = (
+            (node.api_token, "FN_API_TOKEN")
+            if self.functions is None
+            else (node.invoke_token, "FN_INVOKE_TOKEN")
+        )
+        check_reach(name, bind, protected=bool(tokens), by=setting, insecure=self.insecure)
+        return name
 
 
 log = structlog.get_logger(__name__)

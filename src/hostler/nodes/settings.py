@@ -14,7 +14,7 @@ from typing import Any
 import attrs
 
 from .._concurrency.drain import DrainBudget
-from ..abc import CallOverrider, PKIData
+from ..abc import CallOverrider
 from ..config import NodeConfig
 from ..errors import ConfigError, HostlerError
 from ..ids import machine_id_of, set_machine_id
@@ -30,15 +30,6 @@ class Settings:
     grace: DrainBudget
     """What runs in any of the node's parts gets to finish in a drain."""
     overrider: CallOverrider | None = None
-
-
-def pki_of(ca: str | None, cert: str | None, key: str | None) -> PKIData | None:
-    """The PEM files, or ``None`` without TLS. Raises `ConfigError` if only some are given."""
-    if not (ca or cert or key):
-        return None
-    if not (ca and cert and key):
-        raise ConfigError("TLS needs all three of --tls-ca, --tls-cert and --tls-key")
-    return PKIData(ca=ca, key=key, cert=cert)
 
 
 def load_callable(name: str, option: str) -> Callable[..., Any]:

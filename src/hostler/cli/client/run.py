@@ -5,8 +5,8 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
-from collections.abc import AsyncGenerator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,22 +15,21 @@ import click
 import trio
 from inotify_simple import INotify, flags  # type: ignore[import-untyped]
 
-from ..._asgi import with_middleware
+from ..._concurrency.nurseries import open_background
 from ...agent import open_agent
 from ...bodies import BodyBudget
-from ...config import AgentConfig, BodyConfig, LBConfig, NodeConfig
+from ...config import AgentConfig, BodyConfig, LBConfig
 from ...drivers.process import ProcessConfig, open_process_driver
 from ...errors import HostlerError
-from ...front import invoke_app, open_listeners
 from ...functions import FunctionTable, parse_functions
 from ...models import App, Fn, Trigger
-from ...nodes.lifetime import NodeLifetime
-from ...nodes.parts import CALLS, check_reach, guarded, serving
+from ...nodes.function_lookup import Lookup
+from ...nodes.lifetime import Node, NodeLifetime, ReadyLine
+from ...nodes.parts import NodeHttp, check_reach, listen
 from ...nodes.serve import open_detaching
-from ...nodes.settings import Settings
 from ..errors import tell
 from ..options import make_settings
-from ..process import Node, run_node
+from ..process import run_node
 from .errors import CommandFailed
 from .func_file import FuncFile, read_func_file
 from .options import folder_argument
@@ -45,29 +44,35 @@ from .output import OutputLines, request_lines, say
     "app_name",
     default="app",
     show_default=True,
-    help="What the app of its triggers is called.",
+    help="Name of the app that its triggers belong to.",
 )
 @click.option(
     "--bind",
     default="127.0.0.1:8080",
     show_default=True,
-    help="host:port to listen on; port 0: any.",
+    help="host:port to listen on; port 0 = any free port.",
 )
 @click.option(
     "--insecure/--no-insecure",
     envvar="FN_INSECURE",
     show_envvar=True,
     default=False,
-    help="Let other machines reach the function without a token (FN_INVOKE_TOKEN).",
+    help="Allow other machines to reach the function without a token (FN_INVOKE_TOKEN).",
 )
 @click.option(
     "--reload/--no-reload",
     default=True,
     show_default=True,
-    help="Whether changed files are noticed.",
+    help="Reload the function when its files change.",
 )
-@click.option("--ready-fd", type=int, help="File descriptor that gets a JSON line once ready.")
-@click.option("--log-format", help="text or json. [FN_LOG_FORMAT]")
+@click.option(
+    "--ready-fd",
+    type=int,
+    help="File descriptor to which one JSON line is written once the function is served.",
+)
+@click.option(
+    "--log-format", help="Format of log lines: text or json. [FN_LOG_FORMAT, default: text]"
+)
 @click.option(
     "--log-level",
     envvar="FN_LOG_LEVEL",
@@ -86,18 +91,17 @@ def run(
     log_format: str | None,
     log_level: str,
 ) -> None:
-    """Serve a directory's function while you write it.
+    """Serve the function in a directory while you work on it.
 
-    It runs on this machine, without isolation. func.yaml says how, as for Fn's client; without
-    one, func.py, func.js or an executable func is found. Prints the URLs, a line for each request,
-    and what the function prints.
+    The function runs on this machine, without isolation. func.yaml describes it, as for Fn's
+    client. Without func.yaml, the command looks for func.py, func.js or an executable named func.
+    It prints the URLs, a line for each request, and the function's output.
     """
 
-    def make() -> tuple[NodeConfig, Node]:
-
+    def make() -> Node:
         options = {"FN_LOG_FORMAT": log_format, "FN_LOG_LEVEL": log_level}
         made = make_settings(options, bind=bind, overrider=None, containers=True)
-        return made.node, RunNode(
+        return RunNode(
             settings=made, folder=folder, app_name=app_name, reload=reload, insecure=insecure
         )
 
@@ -145,7 +149,6 @@ class LiveFunction:
 
 
 def _table(func: FuncFile, app_name: str, generation: int) -> FunctionTable:
-
     fn: dict[str, Any] = {
         "name": func.name,
         "id": func.name,
@@ -165,29 +168,29 @@ def _table(func: FuncFile, app_name: str, generation: int) -> FunctionTable:
 
 
 @attrs.frozen(kw_only=True)
-class RunNode:
+class RunNode(Node):
     """Serves one directory's function by the process driver."""
 
-    settings: Settings
     folder: Path
     app_name: str
     reload: bool
     insecure: bool
 
-    async def __call__(self, life: NodeLifetime) -> None:
+    @asynccontextmanager
+    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
         live = LiveFunction.read(self.folder, self.app_name)
         config = AgentConfig.from_env(self.settings.env)
-        grace = self.settings.grace
+        settings, grace = self.settings, self.settings.grace
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             check_reach(
                 "process",
-                self.settings.bind,
-                protected=bool(self.settings.node.invoke_token),
+                settings.bind,
+                protected=bool(settings.node.invoke_token),
                 by="FN_INVOKE_TOKEN",
                 insecure=self.insecure,
             )
-            listeners = await enter(open_listeners(self.settings.bind))
+            listeners = await listen(stack, settings.bind)
             folder = str(live.func.folder)
             driver = await enter(open_process_driver(ProcessConfig(working_directory=folder)))
             output = OutputLines()
@@ -199,29 +202,17 @@ class RunNode:
             detaching = await enter(
                 open_detaching(agent, body_limit=limit, bodies=bodies, grace=grace)
             )
-            app = invoke_app(
-                detaching,
-                live,
-                triggers=live,
-                config=self.settings.node,
-                bodies=bodies,
-                ready=life.is_ready,
-            )
-            app = guarded(app, self.settings, listeners, CALLS)
-            app = with_middleware(app, [request_lines])
-            server = await enter(serving(app, listeners, self.settings, life.shutdown))
+            http = NodeHttp(settings, life, settings.bind, listeners, mounts={})
+            server = await enter(http.serve_calls(detaching, Lookup(live), bodies, request_lines))
             for url in live.urls(server.addresses[0]):
                 say(url)
-            life.announce("run", {"http": server.addresses})
-            await self._until_shutdown(live, life)
+            async with open_background() as watching:
+                if self.reload:
+                    watching.start_soon(_reload, live)
+                yield {"node": "run", "http": server.addresses}
+                watching.cancel_scope.cancel()
+            life.shutdown.set()
             agent.close_admission()
-
-    async def _until_shutdown(self, live: LiveFunction, life: NodeLifetime) -> None:
-        async with trio.open_nursery() as nursery:
-            if self.reload:
-                nursery.start_soon(_reload, live)
-            await life.shutdown.wait()
-            nursery.cancel_scope.cancel()
 
 
 async def _reload(live: LiveFunction) -> None:

@@ -14,8 +14,8 @@ from ...agent import Resources, machine_resources
 from ...config import AgentConfig
 from ...errors import ConfigError
 from ...front import open_listeners, parse_bind
-from ..lifetime import NodeLifetime
-from ..settings import Settings, own_address
+from ..lifetime import Node, NodeLifetime, ReadyLine
+from ..settings import own_address
 from .peers import RunnerPart, part_of
 from .supervisor import Supervisor, Told, WorkerGroup
 
@@ -25,18 +25,20 @@ TRIES = 10
 
 
 @attrs.frozen(kw_only=True)
-class RunnersNode:
+class RunnersNode(Node):
     """The supervisor of ``count`` runners."""
 
-    settings: Settings
     http_bind: str | None
     count: int
 
-    async def __call__(self, life: NodeLifetime) -> None:
+    @asynccontextmanager
+    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
         total = machine_resources(AgentConfig.from_env(self.settings.env))
         async with open_ports(self.settings.bind, self.count) as binds:
             crew = RunnerWorkers(binds, self.http_bind, total)
-            await Supervisor(settings=self.settings, count=self.count, crew=crew)(life)
+            workers = Supervisor(settings=self.settings, count=self.count, crew=crew)
+            async with workers.open(life) as line:
+                yield line
 
 
 @attrs.define

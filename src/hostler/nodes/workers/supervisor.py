@@ -20,8 +20,7 @@ import trio
 
 from ...errors import HostlerError
 from ...front import address_of, open_listeners, open_shared_listeners, refuse_clients
-from ..lifetime import AT_ONCE, DRAIN, NodeLifetime
-from ..settings import Settings
+from ..lifetime import AT_ONCE, DRAIN, Node, NodeLifetime, ReadyLine
 from .peers import VARIABLE, Place, RunnerPart
 
 
@@ -183,22 +182,22 @@ def workers_of(configured: int) -> int:
     return configured or len(os.sched_getaffinity(0))
 
 
-@attrs.define(kw_only=True, eq=False)
-class Supervisor:
-    """Runs ``count`` worker processes until its own life's shutdown, then has them drain.
+@attrs.frozen(kw_only=True, eq=False)
+class Supervisor(Node):
+    """Runs ``count`` worker processes, and has them drain.
 
     A worker that ends by itself is started again. Raises `WorkerEnded` if one does not become
     ready at first, or does not end well in the drain.
     """
 
-    settings: Settings
     count: int
     crew: WorkerGroup
     _workers: dict[int, Worker] = attrs.field(factory=dict[int, Worker], init=False)
     _drained: trio.Event = attrs.field(factory=trio.Event, init=False)
     _codes: set[int] = attrs.field(factory=set[int], init=False)
 
-    async def __call__(self, life: NodeLifetime) -> None:
+    @asynccontextmanager
+    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
         addresses = await self._addresses()
         with (
             tempfile.TemporaryDirectory(prefix="hostler.") as folder,
@@ -222,8 +221,8 @@ class Supervisor:
                         starting.start_soon(start)
                 workers = [worker.process.pid for _, worker in sorted(self._workers.items())]
                 told = self.crew.announcement(addresses)
-                life.announce(self.crew.node, {**told, "workers": workers})
-                await life.shutdown.wait()
+                yield {"node": self.crew.node, **told, "workers": workers}
+                life.shutdown.set()
                 # Or clients would still be given to sockets that nobody looks at any more.
                 shared = [each for own in sockets for each in own]
                 for each in shared:
