@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from ...datastore import AppPatch
 from ...models import App
 from ..command import Group
+from ..options import together
 from .names import all_apps, app_named, confirm, with_api
 from .options import (
     annotation_option,
@@ -26,34 +26,22 @@ if TYPE_CHECKING:
     from ...api_client import ApiClient
 
 apps = Group(help="Apps: groups of functions.")
-_syslog_option = click.option(
-    "--syslog-url", metavar="URL", help="Where its functions' output goes, too."
+_fields = together(
+    config_option,
+    annotation_option,
+    click.option("--syslog-url", metavar="URL", help="Also send its functions' output there."),
 )
 
 
 @apps.command()
 @new_name_argument
-@config_option
-@annotation_option
-@_syslog_option
+@_fields
 @server_option
 @json_option
-def create(
-    name: str,
-    config: dict[str, str],
-    annotations: dict[str, msgspec.Raw],
-    syslog_url: str | None,
-    server: str,
-    as_json: bool,
-) -> None:
-    """Make an app."""
-    new = App(
-        id="",
-        name=name,
-        config=config,
-        annotations=annotations,
-        syslog_url=syslog_url or "",
-    )
+def create(name: str, server: str, as_json: bool, **fields: Any) -> None:
+    """Create an app."""
+    fields["syslog_url"] = fields["syslog_url"] or ""
+    new = App(id="", name=name, **fields)
 
     async def work(api: ApiClient) -> None:
         print_done(f"created app {name}", await api.apps.create(new), as_json)
@@ -65,7 +53,7 @@ def create(
 @server_option
 @json_option
 def list_(server: str, as_json: bool) -> None:
-    """List all apps, by name."""
+    """List all apps by name."""
 
     async def work(api: ApiClient) -> None:
         columns = [("NAME", "name"), ("ID", "id"), ("UPDATED", "updated_at")]
@@ -79,7 +67,7 @@ def list_(server: str, as_json: bool) -> None:
 @server_option
 @json_option
 def inspect(app_name: str, server: str, as_json: bool) -> None:
-    """Show all of an app."""
+    """Show everything about an app."""
 
     async def work(api: ApiClient) -> None:
         print_item(await app_named(api, app_name), as_json)
@@ -89,29 +77,16 @@ def inspect(app_name: str, server: str, as_json: bool) -> None:
 
 @apps.command()
 @app_argument
-@config_option
-@annotation_option
-@_syslog_option
+@_fields
 @server_option
 @json_option
-def update(
-    app_name: str,
-    config: dict[str, str],
-    annotations: dict[str, msgspec.Raw],
-    syslog_url: str | None,
-    server: str,
-    as_json: bool,
-) -> None:
-    """Change what is given; all else stays. A syslog URL of "" removes it."""
-    patch = AppPatch(
-        config=config,
-        annotations=annotations,
-        syslog_url=syslog_url,
-    )
+def update(app_name: str, server: str, as_json: bool, **fields: Any) -> None:
+    """Change only what the options name. A syslog URL of "" removes it."""
 
     async def work(api: ApiClient) -> None:
         found = await app_named(api, app_name)
-        print_done(f"updated app {app_name}", await api.apps.update(found.id, patch), as_json)
+        changed = await api.apps.update(found.id, AppPatch(**fields))
+        print_done(f"updated app {app_name}", changed, as_json)
 
     with_api(server, work)
 
@@ -121,7 +96,7 @@ def update(
 @yes_option
 @server_option
 def delete(app_name: str, yes: bool, server: str) -> None:
-    """Remove an app with its functions and triggers."""
+    """Delete an app with its functions and triggers."""
     confirm(f"Delete app {app_name} with its functions and triggers?", yes)
 
     async def work(api: ApiClient) -> None:

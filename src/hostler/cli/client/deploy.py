@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     "app_name",
     default="",
     shell_complete=complete_app,
-    help="The app; made if new.",
+    help="Name of the app; created if it does not exist.",
 )
 @click.option(
     "--registry",
@@ -46,16 +46,16 @@ if TYPE_CHECKING:
     show_envvar=True,
     metavar="PREFIX",
     default="",
-    help="Prefix of the image's name: registry.example/team.",
+    help="Prefix of the image's name, such as registry.example/team.",
 )
-@click.option("--push", is_flag=True, help="Push the image, for runners on other machines.")
+@click.option("--push", is_flag=True, help="Push the image, so that other machines can pull it.")
 @click.option(
     "--bump/--no-bump",
     default=True,
     show_default=True,
-    help="Whether the version goes up by one.",
+    help="Raise the last number of the version by one.",
 )
-@click.option("--verbose", "-v", is_flag=True, help="Print what the build prints.")
+@click.option("--verbose", "-v", is_flag=True, help="Print the output of the build.")
 @server_option
 @json_option
 def deploy(
@@ -68,11 +68,10 @@ def deploy(
     server: str,
     as_json: bool,
 ) -> None:
-    """Build a directory's function and put it on a node.
+    """Build the function in a directory and deploy it to a node.
 
-    The image is made by the Docker engine of DOCKER_HOST. The app, the function and its triggers
-    are made or changed to what func.yaml says; what it does not mention stays. The image is
-    PREFIX/NAME:VERSION.
+    The Docker engine of DOCKER_HOST builds the image PREFIX/NAME:VERSION. The app, the function and
+    its triggers are created, or changed to what func.yaml says; what it does not mention stays.
     """
 
     async def work() -> None:

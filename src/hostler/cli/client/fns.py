@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
-import msgspec
 
 from ...datastore import FnPatch
 from ...models import Fn
 from ..command import Group
-from ..options import CountType
+from ..options import CountType, together
 from .names import all_fns, app_named, confirm, fn_named, with_api
 from .options import (
     annotation_option,
@@ -29,69 +28,37 @@ if TYPE_CHECKING:
     from ...api_client import ApiClient
 
 fns = Group(help="Functions: an image, and how to run it.")
-_memory_option = click.option(
-    "--memory",
-    "-m",
-    type=CountType(),
-    default=0,
-    show_default=True,
-    help="MB; 0 = default, or as it is.",
-)
-_timeout_option = click.option(
-    "--timeout",
-    type=CountType(),
-    default=0,
-    show_default=True,
-    help="Seconds a call may take; 0 as above.",
-)
-_idle_timeout_option = click.option(
-    "--idle-timeout",
-    type=CountType(),
-    default=0,
-    show_default=True,
-    help="Seconds it stays hot; 0 as above.",
+
+
+def _limit(name: str, *short: str, text: str) -> Any:
+    return click.option(
+        name, *short, type=CountType(), default=0, show_default=True, help=f"{text} 0 = not set."
+    )
+
+
+_fields = together(
+    _limit("--memory", "-m", text="MB of memory for a container."),
+    _limit("--timeout", text="Maximum seconds that a call may take."),
+    _limit("--idle-timeout", text="Seconds that an idle container is kept."),
+    config_option,
+    annotation_option,
 )
 
 
 @fns.command()
 @app_argument
 @new_name_argument
-@click.argument("image", metavar="IMAGE", help="What runs.")
-@_memory_option
-@_timeout_option
-@_idle_timeout_option
-@config_option
-@annotation_option
+@click.argument("image", metavar="IMAGE", help="Image that its containers run.")
+@_fields
 @server_option
 @json_option
-def create(
-    app_name: str,
-    name: str,
-    image: str,
-    memory: int,
-    timeout: int,
-    idle_timeout: int,
-    config: dict[str, str],
-    annotations: dict[str, msgspec.Raw],
-    server: str,
-    as_json: bool,
-) -> None:
-    """Make a function of an app."""
-    new = Fn(
-        id="",
-        name=name,
-        app_id="",
-        image=image,
-        memory=memory,
-        timeout=timeout,
-        idle_timeout=idle_timeout,
-        config=config,
-        annotations=annotations,
-    )
+def create(app_name: str, name: str, server: str, as_json: bool, **fields: Any) -> None:
+    """Create a function in an app. Limits that are not set get the server's defaults."""
 
     async def work(api: ApiClient) -> None:
-        new.app_id = (await app_named(api, app_name)).id
-        print_done(f"created function {app_name}/{name}", await api.fns.create(new), as_json)
+        app = await app_named(api, app_name)
+        made = await api.fns.create(Fn(id="", name=name, app_id=app.id, **fields))
+        print_done(f"created function {app_name}/{name}", made, as_json)
 
     with_api(server, work)
 
@@ -101,7 +68,7 @@ def create(
 @server_option
 @json_option
 def list_(app_name: str, server: str, as_json: bool) -> None:
-    """List the functions of an app, by name."""
+    """List the functions of an app by name."""
 
     async def work(api: ApiClient) -> None:
         columns = [
@@ -123,7 +90,7 @@ def list_(app_name: str, server: str, as_json: bool) -> None:
 @server_option
 @json_option
 def inspect(app_name: str, fn_name: str, endpoint: bool, server: str, as_json: bool) -> None:
-    """Show all of a function."""
+    """Show everything about a function."""
 
     async def work(api: ApiClient) -> None:
         found = await fn_named(api, await app_named(api, app_name), fn_name)
@@ -135,39 +102,16 @@ def inspect(app_name: str, fn_name: str, endpoint: bool, server: str, as_json: b
 @fns.command()
 @app_argument
 @fn_argument
-@click.option("--image", default="", help="The image to run from now on.")
-@_memory_option
-@_timeout_option
-@_idle_timeout_option
-@config_option
-@annotation_option
+@click.option("--image", default="", help="Image that new containers run.")
+@_fields
 @server_option
 @json_option
-def update(
-    app_name: str,
-    fn_name: str,
-    image: str,
-    memory: int,
-    timeout: int,
-    idle_timeout: int,
-    config: dict[str, str],
-    annotations: dict[str, msgspec.Raw],
-    server: str,
-    as_json: bool,
-) -> None:
-    """Change what is given; all else stays."""
-    patch = FnPatch(
-        image=image,
-        memory=memory,
-        timeout=timeout,
-        idle_timeout=idle_timeout,
-        config=config,
-        annotations=annotations,
-    )
+def update(app_name: str, fn_name: str, server: str, as_json: bool, **fields: Any) -> None:
+    """Change only what the options name."""
 
     async def work(api: ApiClient) -> None:
         found = await fn_named(api, await app_named(api, app_name), fn_name)
-        changed = await api.fns.update(found.id, patch)
+        changed = await api.fns.update(found.id, FnPatch(**fields))
         print_done(f"updated function {app_name}/{fn_name}", changed, as_json)
 
     with_api(server, work)
@@ -179,7 +123,7 @@ def update(
 @yes_option
 @server_option
 def delete(app_name: str, fn_name: str, yes: bool, server: str) -> None:
-    """Remove a function with its triggers."""
+    """Delete a function with its triggers."""
     confirm(f"Delete function {app_name}/{fn_name} with its triggers?", yes)
 
     async def work(api: ApiClient) -> None:

@@ -54,14 +54,14 @@ def _value(text: str) -> str:
 @click.command()
 @app_argument
 @fn_argument
-@click.option("--data", "-d", help="The body. @FILE is what the file has.")
+@click.option("--data", "-d", help="Request body; @FILE reads it from a file.")
 @click.option(
     "--content-type",
     "-t",
     default="text/plain",
     show_default=True,
     callback=_content_type,
-    help="Of the body.",
+    help="Content type of the body.",
 )
 @click.option(
     "--header",
@@ -70,10 +70,10 @@ def _value(text: str) -> str:
     metavar="NAME:VALUE",
     multiple=True,
     callback=_headers,
-    help="One more header; repeatable.",
+    help="Extra request header; repeatable.",
 )
-@click.option("--detached", is_flag=True, help="Do not wait for the function.")
-@click.option("--include", "-i", is_flag=True, help="Status and headers too, on stderr.")
+@click.option("--detached", is_flag=True, help="Return once the function has started.")
+@click.option("--include", "-i", is_flag=True, help="Print the status and the headers to stderr.")
 @server_option
 def invoke(
     app_name: str,
@@ -85,7 +85,7 @@ def invoke(
     include: bool,
     server: str,
 ) -> None:
-    """Call a function and print what it answers.
+    """Call a function and print its response.
 
     Without --data the body is the standard input, unless that is a terminal. A function that
     fails ends the command with 6.

@@ -48,18 +48,18 @@ Take = Callable[[str, _Line, bytes], None]
 @click.command()
 @optional_app_argument
 @optional_fn_argument
-@click.option("--follow", "-f", is_flag=True, help="Go on with what comes, until interrupted.")
+@click.option("--follow", "-f", is_flag=True, help="Also print new lines, until interrupted.")
 @click.option(
     "--lines",
     "-n",
     type=CountType(999_999_999),
-    help="How many of the last ones.",
+    help="Number of latest lines to print.",
 )
-@click.option("--call", metavar="ID", default="", help="Of this call.")
-@click.option("--fn-id", metavar="ID", default="", help="Of the function with this id.")
+@click.option("--call", metavar="ID", default="", help="Only of this call.")
+@click.option("--fn-id", metavar="ID", default="", help="Only of the function with this id.")
 @api_option
 @servers_option
-@click.option("--json", "as_json", is_flag=True, help="Print a JSON document a line.")
+@click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON document.")
 def logs(
     app_name: str | None,
     fn_name: str | None,
@@ -71,9 +71,9 @@ def logs(
     servers: Sequence[str],
     as_json: bool,
 ) -> None:
-    """Print what functions have printed lately.
+    """Print the latest output of functions.
 
-    Nodes keep it if they were started with FN_LOG_TAIL_BYTES.
+    A node keeps this output if it was started with FN_LOG_TAIL_BYTES.
     """
     if fn_id and fn_name:
         raise click.BadParameter("takes a name or an id, not both", param_hint="'--fn-id'")

@@ -153,7 +153,7 @@ server_option = click.option(
     default=DEFAULT_SERVER,
     callback=_url,
     show_default=True,
-    help="URL of the node whose API the command uses.",
+    help="URL of the node whose API to use.",
 )
 
 servers_option = click.option(
@@ -174,10 +174,10 @@ api_option = click.option(
     metavar="URL",
     default="",
     callback=_url_or_none,
-    help="The node that knows the names; default: first --server.",
+    help="URL of the node that knows the names. [default: first --server]",
 )
 
-json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON, for programs.")
+json_option = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 
 config_option = click.option(
     "--config",
@@ -185,7 +185,7 @@ config_option = click.option(
     metavar="KEY=VALUE",
     multiple=True,
     callback=_texts,
-    help="Configuration; repeatable. KEY= removes KEY.",
+    help="Configuration variable; repeatable. KEY= removes it.",
 )
 
 annotation_option = click.option(
@@ -194,10 +194,10 @@ annotation_option = click.option(
     metavar="KEY=JSON",
     multiple=True,
     callback=_json_values,
-    help="Annotation, a JSON value or a text; repeatable. KEY= removes KEY.",
+    help="Annotation: JSON, or else text; repeatable. KEY= removes it.",
 )
 
-endpoint_option = click.option("--endpoint", is_flag=True, help="Print only the URL that calls it.")
+endpoint_option = click.option("--endpoint", is_flag=True, help="Print only the URL for calls.")
 
 yes_option = click.option("--yes", "-y", "--force", "-f", "yes", is_flag=True, help="Do not ask.")
 
@@ -248,5 +248,5 @@ folder_argument = partial(
 )
 
 new_name_argument = click.argument(
-    "name", metavar="NAME", callback=_name, help="Its name, to be made."
+    "name", metavar="NAME", callback=_name, help="Name for the new one."
 )

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from ...api_client import ApiClient
 
 triggers = Group(help="Triggers: paths that call functions.")
-_SOURCE = "Its path below /t/APP, with a leading slash."
+_SOURCE = "Path of the trigger below /t/APP, with a leading slash."
 
 
 @triggers.command()
@@ -49,7 +49,7 @@ def create(
     server: str,
     as_json: bool,
 ) -> None:
-    """Make a trigger of a function."""
+    """Create a trigger for a function."""
 
     async def work(api: ApiClient) -> None:
         fn = await fn_named(api, await app_named(api, app_name), fn_name)
@@ -95,7 +95,7 @@ def list_(app_name: str, fn_name: str | None, server: str, as_json: bool) -> Non
 def inspect(
     app_name: str, fn_name: str, trigger_name: str, endpoint: bool, server: str, as_json: bool
 ) -> None:
-    """Show all of a trigger."""
+    """Show everything about a trigger."""
 
     async def work(api: ApiClient) -> None:
         found = await _find(api, app_name, fn_name, trigger_name)
@@ -121,7 +121,7 @@ def update(
     server: str,
     as_json: bool,
 ) -> None:
-    """Change what is given; all else stays."""
+    """Change only what the options name."""
     patch = TriggerPatch(source=source, annotations=annotations)
 
     async def work(api: ApiClient) -> None:
@@ -139,7 +139,7 @@ def update(
 @yes_option
 @server_option
 def delete(app_name: str, fn_name: str, trigger_name: str, yes: bool, server: str) -> None:
-    """Remove a trigger."""
+    """Delete a trigger."""
     confirm(f"Delete trigger {app_name}/{fn_name}/{trigger_name}?", yes)
 
     async def work(api: ApiClient) -> None:
