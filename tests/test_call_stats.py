@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.models import MAX_SAMPLES, CallStats, TimedSample, thin
+from hostler.models import MAX_SAMPLES, CallStats, TimedSample, downsample
 
 SECOND = 10**9
 
@@ -19,27 +19,27 @@ def every_second(count: int, *, gap_at: int = -1, gap: int = 0) -> list[TimedSam
 
 @pytest.mark.parametrize("count", [480, 700, 300])
 def test_many_samples_become_240(count: int) -> None:
-    assert len(thin(every_second(count))) == MAX_SAMPLES
+    assert len(downsample(every_second(count))) == MAX_SAMPLES
 
 
 def test_a_gap_of_twenty_minutes() -> None:
-    assert len(thin(every_second(300, gap_at=150, gap=1200))) == 49
+    assert len(downsample(every_second(300, gap_at=150, gap=1200))) == 49
 
 
 def test_few_samples_stay_as_they_are() -> None:
     samples = every_second(240)
-    assert thin(samples) == samples
+    assert downsample(samples) == samples
 
 
 def test_means_are_whole_numbers() -> None:
     samples = [TimedSample(n, {"x": n, "y": 10} if n else {"y": 10}) for n in range(4)]
-    assert thin(samples, 1) == [TimedSample(1, {"x": 1, "y": 10})]
+    assert downsample(samples, 1) == [TimedSample(1, {"x": 1, "y": 10})]
 
 
 @given(st.lists(st.integers(0, 10_000), min_size=1, max_size=400).map(sorted), st.integers(1, 50))
 def test_thinning_keeps_order_and_bounds(times: list[int], limit: int) -> None:
     samples = [TimedSample(at_ns, {"x": at_ns}) for at_ns in times]
-    kept = thin(samples, limit)
+    kept = downsample(samples, limit)
     assert 1 <= len(kept) <= max(limit, 1)
     assert [sample.at_ns for sample in kept] == sorted(sample.at_ns for sample in kept)
     assert times[0] <= kept[0].at_ns

@@ -1,17 +1,9 @@
 """A call as the JSON document in `TryCall.models_call_json`, read as Go reads it.
 
-The document as a node writes it, read and written in one pass.
-
-Names, units and order are Fn's. A document with exact names, no nulls, all of the fields that
-are never left out and no stats yet takes the fast path: one pass of msgspec. What else Go's
-decoder would take (names in other case, nulls, missing and unknown names) is decoded field by
-field in `hostler._call_document`, which also finds out what is wrong with a bad document.
-
-Call documents that are not as a node writes them: taken as Go's decoder would, or refused.
-
-Names match in any case, unknown ones are ignored, ``null`` leaves a value unset. A refusal names
-the field.
-"""
+Names, units and order are Fn's. A document with exact names, no nulls, all fields that are never
+left out and no stats takes the fast path: one pass of msgspec. `decode_lenient` reads all other
+documents field by field, as Go's decoder would: names match in any case, unknown names are ignored,
+``null`` leaves a value unset. Its refusals name the field."""
 
 from __future__ import annotations
 

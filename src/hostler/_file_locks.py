@@ -8,29 +8,29 @@ import fcntl
 import os
 
 
-class Removed(Exception):
+class LockFileRemoved(Exception):
     """Somebody has removed, or is removing, what was to be locked: make another one."""
 
 
-def hold(path: str, flags: int, *, shared: bool = False) -> int:
+def lock_new(path: str, flags: int, *, shared: bool = False) -> int:
     """Lock a file or directory that was just made, and return the descriptor that holds it.
 
-    ``flags`` are those of ``os.open``. Raises `Removed`, then somebody else sees to its removal,
-    and `OSError`. Never waits.
+    ``flags`` are those of ``os.open``. Raises `OSError`, and `LockFileRemoved` if somebody else
+    sees to its removal. Never waits.
     """
     try:
         descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except FileNotFoundError as error:
         if flags & os.O_CREAT:
             raise  # its folder is missing, which no repetition will change
-        raise Removed(path) from error
+        raise LockFileRemoved(path) from error
     try:
         fcntl.flock(descriptor, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         # Whoever removes the dead may have been here between the making and the locking.
         _check_same(path, descriptor)
     except (BlockingIOError, FileNotFoundError) as error:
         os.close(descriptor)
-        raise Removed(path) from error
+        raise LockFileRemoved(path) from error
     except BaseException:
         os.close(descriptor)
         raise
@@ -39,10 +39,10 @@ def hold(path: str, flags: int, *, shared: bool = False) -> int:
 
 def _check_same(path: str, descriptor: int) -> None:
     if not os.path.samestat(os.stat(path, follow_symlinks=False), os.fstat(descriptor)):
-        raise Removed(path)
+        raise LockFileRemoved(path)
 
 
-def seize(path: str, flags: int) -> int | None:
+def try_lock(path: str, flags: int) -> int | None:
     """Lock what a dead process of this user has left, so that it can be removed; ``None`` if its
     owner lives, it is another user's, or it is gone. Raises `OSError`. Never waits."""
     try:
@@ -55,7 +55,7 @@ def seize(path: str, flags: int) -> int | None:
             # Something may have been mounted over it since, and is in use.
             _check_same(path, descriptor)
             return descriptor
-    except (BlockingIOError, FileNotFoundError, Removed):
+    except (BlockingIOError, FileNotFoundError, LockFileRemoved):
         pass
     except BaseException:
         os.close(descriptor)

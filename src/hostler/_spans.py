@@ -82,7 +82,7 @@ meanwhile have it, too."""
 
 
 @contextmanager
-def ending(span: Span) -> Iterator[None]:
+def ends_span(span: Span) -> Iterator[None]:
     """End ``span`` with the block; what leaves it is the span's error."""
     try:
         yield

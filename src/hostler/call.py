@@ -128,7 +128,7 @@ class CallListener:
     def note_submit(self, call: PendingCall) -> None:
         """The agent got ``call``, and has not yet looked at whether it can run."""
 
-    def hears_begin(self, call: PendingCall) -> bool:
+    def wants_before_call(self, call: PendingCall) -> bool:
         """Whether ``before_call`` is to be awaited for ``call``, which has its costs. Synchronous.
         Only a runner's agent asks, and only a listener that overrides ``before_call``."""
         return True
@@ -260,10 +260,10 @@ class PendingCall(RunnerCall):
     (``auto``)."""
     span: Span | None = None
     scope: trio.CancelScope | None = None
-    """Lent by who submits it, and open around that: an agent that ends before the call may cancel
-    it, and then the call has ended with `cut_error`. Without one, or while another of its calls has
-    it, an LB agent makes its own, which costs more than to place the call, and raises the error."""
-    not_placed: bool = False
+    """The submitter's scope, open around `submit`. An agent that ends before the call may cancel
+    it; the call has ended with `cancelled_error` then. Without one, or while another call uses it,
+    an LB agent makes a scope, which costs more than placing the call, and raises the error."""
+    never_placed: bool = False
     """It was cancelled, and its agent knows that nobody had it to run."""
     disable_net: bool = False
     """A container that is launched for this call gets no network. No part of the slot key."""
@@ -276,11 +276,10 @@ class PendingCall(RunnerCall):
     most FN_MAX_LOG_SIZE_BYTES, then a line that says that there was more. What it printed last may
     still be under way when the call has ended."""
 
-    def cut_error(self) -> APIError:
-        """What a call ends with that its agent had to cancel. It may have run, and `ServerBusy`
-        invites another attempt: that is for one of which the agent has said that it is
-        `not_placed`."""
-        return ServerBusy() if self.not_placed else ServiceReservationFailure()
+    def cancelled_error(self) -> APIError:
+        """The error of a call that its agent had to cancel. `ServerBusy` invites another attempt,
+        so it is only for a call that was `never_placed`; others may have run."""
+        return ServerBusy() if self.never_placed else ServiceReservationFailure()
 
     def run_seconds(self, now: float) -> float:
         """Seconds for a function that starts ``now`` (`trio.current_time`): its timeout, or what is

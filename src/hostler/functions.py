@@ -24,10 +24,9 @@ so it stays the same on every machine that reads the file and for as long as the
 
 Ranges and rules are Fn's (its API's rules for new apps and functions).
 
-Functions and triggers looked up elsewhere, and kept for a while.
-
-One question at a time per thing, whoever asks; an answer is used for seconds; if asking fails, the
-last answer is used for minutes. So an LB goes on serving what it has served while its API is away.
+`CachedFunctions` asks another node, one question at a time for each thing. It uses an answer for
+seconds, and for minutes if asking again fails. So an LB goes on serving what it has served while
+its API is away.
 """
 
 from __future__ import annotations

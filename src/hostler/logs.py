@@ -1,22 +1,14 @@
 """The process's own log: renderers, sinks, and a writer that nothing waits for.
 
-The loggers of a node: structlog's, without its chain of processors.
-
-A chain hands all details of an event on from link to link, which costs several times what the line
-itself does, and a node writes a line for each call.
-
-How a line looks: for people, or as JSON. Made quickly: a node writes one for each call.
-
-structlog's own renderer for consoles takes 45 microseconds for a line with twenty details,
-a sixth of what an LB may spend on a call. It stays in use for terminals and for exceptions.
-
-A log that never waits for the place it goes to.
+A node writes a line for each call, so lines are made quickly. structlog's chain of processors hands
+all details of an event from link to link, and its renderer for consoles takes 45 microseconds for a
+line with twenty details, a sixth of what an LB may spend on a call. So loggers here have no chain,
+and renderers of their own; structlog's stays in use for terminals and for exceptions.
 
 Whoever logs puts a line into a bounded queue, and a thread writes what is there: a full pipe, a
 hung disk and a syslog server that reads nothing stop that thread only. It is the idiom of the
-standard library's ``QueueHandler`` and ``QueueListener``, which have no bound in bytes, tell
-nobody of lines that are lost, and have no deadline when they are stopped.
-"""
+standard library's ``QueueHandler`` and ``QueueListener``, which have no bound in bytes, report no
+lost lines, and have no deadline when they are stopped."""
 
 from __future__ import annotations
 

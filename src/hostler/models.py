@@ -139,7 +139,7 @@ class TimedSample:
     metrics: Mapping[str, int]
 
 
-def thin(samples: Sequence[TimedSample], limit: int = MAX_SAMPLES) -> list[TimedSample]:
+def downsample(samples: Sequence[TimedSample], limit: int = MAX_SAMPLES) -> list[TimedSample]:
     """At most ``limit`` samples, in order of time: the means (whole numbers) over windows of equal
     length, of which those without a sample are left out.
 
@@ -173,8 +173,8 @@ def _mean(group: Sequence[TimedSample]) -> TimedSample:
 
 
 class CallStats:
-    """Collects the samples of one call. They are thinned whenever there are many, so that a call of
-    hours needs no more memory than one of minutes."""
+    """Collects the samples of one call. Many samples are downsampled, so that a call of hours needs
+    no more memory than one of minutes."""
 
     def __init__(self) -> None:
         self._samples: list[TimedSample] = []
@@ -183,13 +183,12 @@ class CallStats:
         """Take what the container used at ``at_ns`` (nanoseconds since 1970), under Fn's names."""
         self._samples.append(TimedSample(at_ns, metrics))
         if len(self._samples) >= 4 * MAX_SAMPLES:
-            self._samples = thin(self._samples)
+            self._samples = downsample(self._samples)
 
     def result(self) -> list[StatSample]:
         """For the call's model."""
-        return [
-            StatSample(_text(sample.at_ns), dict(sample.metrics)) for sample in thin(self._samples)
-        ]
+        samples = downsample(self._samples)
+        return [StatSample(_text(sample.at_ns), dict(sample.metrics)) for sample in samples]
 
 
 def _text(at_ns: int) -> str:

@@ -1,11 +1,8 @@
 """Slot keys: the hash that decides which containers may serve a call.
 
 The composition is Fn's, byte for byte, so that an LB of either kind can compute it for a runner
-of either kind.
-
-Slot keys of calls, computed once for all calls of a function that are the same in what enters
-them.
-"""
+of either kind. `SlotKeys` computes the key once for all calls of a function that are the same in
+what enters it."""
 
 from __future__ import annotations
 

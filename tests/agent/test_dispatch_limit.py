@@ -237,7 +237,7 @@ async def test_a_listener_that_does_not_want_to_hear_of_the_begin_hears_of_the_e
     heard: list[str] = []
 
     class Picky(CallListener):
-        def hears_begin(self, call: PendingCall) -> bool:
+        def wants_before_call(self, call: PendingCall) -> bool:
             return call.model.type == "detached"
 
         async def before_call(self, call: PendingCall) -> None:
@@ -247,7 +247,7 @@ async def test_a_listener_that_does_not_want_to_hear_of_the_begin_hears_of_the_e
             heard.append(call.model.status)
 
     class Silent(CallListener):
-        def hears_begin(self, call: PendingCall) -> bool:
+        def wants_before_call(self, call: PendingCall) -> bool:
             raise AssertionError("it has no before_call")
 
     async with open_sim_driver({"echo": echo}) as driver, open_node(driver, tmp_path) as node:

@@ -16,7 +16,7 @@ import attrs
 import pytest
 import trio
 
-from hostler._file_locks import Removed, hold, seize
+from hostler._file_locks import LockFileRemoved, lock_new, try_lock
 from hostler.agent import socket_directory
 from hostler.agent.socket_directory import make_socket_directory, remove_leaked_directories
 from hostler.config import AgentConfig
@@ -167,18 +167,18 @@ def test_locks(tmp_path: Path) -> None:
     create = os.O_RDWR | os.O_CREAT
     with pytest.raises(OSError, match="No such file"):
         os.stat(path)
-    assert seize(path, os.O_RDWR) is None
-    first = hold(path, create, shared=True)
-    second = hold(path, create, shared=True)
+    assert try_lock(path, os.O_RDWR) is None
+    first = lock_new(path, create, shared=True)
+    second = lock_new(path, create, shared=True)
     os.close(first)
-    assert seize(path, os.O_RDWR) is None
-    with pytest.raises(Removed):
-        hold(path, create)
+    assert try_lock(path, os.O_RDWR) is None
+    with pytest.raises(LockFileRemoved):
+        lock_new(path, create)
     os.close(second)
-    seized = seize(path, os.O_RDWR)
+    seized = try_lock(path, os.O_RDWR)
     assert seized is not None
-    with pytest.raises(Removed):
-        hold(path, create, shared=True)
+    with pytest.raises(LockFileRemoved):
+        lock_new(path, create, shared=True)
     os.close(seized)
 
 

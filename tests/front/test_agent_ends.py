@@ -136,16 +136,16 @@ async def test_a_drain_ends_such_a_connection_as_any_other() -> None:
 
 
 @pytest.mark.parametrize(
-    ("not_placed", "error", "status"),
+    ("never_placed", "error", "status"),
     [(True, None, 503), (False, ServerBusy(), 503), (False, None, 500)],
 )
 async def test_a_call_that_no_runner_had_may_be_tried_again(
-    not_placed: bool, error: Exception | None, status: int
+    never_placed: bool, error: Exception | None, status: int
 ) -> None:
     """If the agent, of whatever kind, says so: it may know nothing of runners."""
 
     async def handler(call: PendingCall) -> None:
-        call.not_placed = not_placed
+        call.never_placed = never_placed
         assert call.scope is not None
         call.scope.cancel()
         if error is not None:

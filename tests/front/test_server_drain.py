@@ -132,7 +132,7 @@ async def test_a_call_that_outlasts_the_grace_is_answered(name: str, placed: boo
         try:
             await trio.sleep_forever()
         finally:
-            call.not_placed = not placed
+            call.never_placed = not placed
 
     agent = ScriptedAgent(hang)
     async with open_front(agent, grace=0.1) as front:

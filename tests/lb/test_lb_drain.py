@@ -228,7 +228,7 @@ async def test_only_a_call_that_a_runner_had_may_have_run(
             except APIError as error:
                 errors.append(error)
         if scope.cancelled_caught:
-            errors.append(call.cut_error())
+            errors.append(call.cancelled_error())
 
     async with (
         trio.open_nursery() as nursery,

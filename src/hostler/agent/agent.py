@@ -282,7 +282,7 @@ class Agent(RunnerAgent):
         try:
             for place, listener in listeners.of_begin:
                 record.told = place - 1
-                if listener.hears_begin(call):
+                if listener.wants_before_call(call):
                     await limit.run(listener.before_call(call))
         except BaseException:
             container.give_back(reusable=True)  # nothing of this call has reached it

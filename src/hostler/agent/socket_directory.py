@@ -28,7 +28,7 @@ import structlog
 import trio
 
 from .._descriptors import lacks_descriptors
-from .._file_locks import Removed, hold, seize
+from .._file_locks import LockFileRemoved, lock_new, try_lock
 from ..config import AgentConfig
 from ..errors import ConfigError, HostlerError, ServerBusy
 from ..http1.client import DEFAULT_MAX_HEAD, ClientConnection, StaleConnection
@@ -139,7 +139,7 @@ def make_socket_directory(config: AgentConfig) -> SocketDirectory:
         path = tempfile.mkdtemp(prefix=_prefix(config), dir=parent)
         try:
             lock = _prepare(path, config)
-        except Removed:
+        except LockFileRemoved:
             continue
         docker_path = os.path.join(config.iofs_docker_path or parent, os.path.basename(path))
         return SocketDirectory(path, docker_path, mounted=bool(config.iofs_tmpfs), lock=lock)
@@ -215,21 +215,21 @@ def _prefix(config: AgentConfig) -> str:
 
 
 def _prepare(path: str, config: AgentConfig) -> int:
-    """Lock a new directory, and mount or open it for the function. Raises `Removed` if it was
-    taken for a dead one's in its first moment."""
+    """Lock a new directory, and mount or open it for the function. Raises `LockFileRemoved`
+    if it was taken for a dead one's in its first moment."""
     locks = []
     try:
-        locks.append(hold(path, os.O_RDONLY | os.O_DIRECTORY))
+        locks.append(lock_new(path, os.O_RDONLY | os.O_DIRECTORY))
         if config.iofs_tmpfs:
             _mount_tmpfs(path, f"{_LIMITS},{config.iofs_opts}".rstrip(","))
             # From now on others see what is mounted, and not what lies below.
-            locks.append(hold(path, os.O_RDONLY | os.O_DIRECTORY))
+            locks.append(lock_new(path, os.O_RDONLY | os.O_DIRECTORY))
             os.close(locks.pop(0))
         elif not config.disable_unprivileged_containers:
             # The function runs as another user and has to make its socket here.
             os.chmod(path, 0o777)  # noqa: S103
     except BaseException as error:
-        if not isinstance(error, Removed):
+        if not isinstance(error, LockFileRemoved):
             _discard(path)
         for lock in locks:
             os.close(lock)
@@ -258,7 +258,7 @@ def _seize_leaked(config: AgentConfig) -> dict[str, int]:
         raise ConfigError(f"FN_IOFS_PATH={config.iofs_path}: {reason}") from error
     for path in paths:
         try:
-            lock = seize(path, os.O_RDONLY | os.O_DIRECTORY)
+            lock = try_lock(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
             continue  # no directory, or none that is ours
         if lock is not None:

@@ -15,7 +15,7 @@ import structlog
 import trio
 
 from .._api_documents import APPS, FNS, TRIGGERS, Kind
-from .._spans import PARENT, ending, request_span
+from .._spans import PARENT, ends_span, request_span
 from ..config import ApiConfig, is_host
 from ..datastore import (
     AppFilter,
@@ -199,7 +199,7 @@ class ApiConnection:
             return await self._send(method, path, query, body, headers)
         told = {"http.request.method": method, "url.path": path}
         span = request.child("look up", told, kind="client")
-        with ending(span):
+        with ends_span(span):
             headers[PARENT] = span.traceparent
             return await self._send(method, path, query, body, headers)
 

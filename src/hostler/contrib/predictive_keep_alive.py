@@ -6,27 +6,21 @@ its start takes, over its memory; so cost and size count as in Greedy-Dual (Fuer
 the lowest are evicted first, and a container that has gone is started again when it will be over
 the price once more (the pre-warming of Shahrad et al., "Serverless in the Wild", ATC 2020).
 
+`Gaps` is a histogram of idle times, as in Shahrad et al., with two differences. Bins grow
+geometrically, so that seconds and hours are told apart equally well. And instead of a head and a
+tail percentile it answers for each age what it is worth to keep the container, by the *Gittins
+index*: of all times to give up, the largest ratio of the probability that the container is needed
+until then to the time that it is expected to idle until then (Gittins, "Bandit Processes and
+Dynamic Allocation Indices", Journal of the Royal Statistical Society B 41(2), 1979).
+
 Gaps are noted by level: with calls taking the container that was used last, the third one is
 needed each time a third call is there, which is another rhythm than that of the first. Containers
 that have gone are remembered for that, as ghosts (Megiddo and Modha, "ARC", FAST 2003): a gap does
 not end with the container, but with the call that misses it.
 
-For how long containers idled between two calls, and what that foretells. Pure.
-
-A histogram of idle times, as in Shahrad et al., "Serverless in the Wild" (USENIX ATC 2020), with
-two differences. Bins grow geometrically, so that seconds and hours are told apart equally well. And
-instead of a head and a tail percentile it answers for each age what it is worth to keep the
-container, by the *Gittins index*: of all times to give up, the largest ratio of the probability
-that the container is needed until then to the time that it is expected to idle until then
-(Gittins, "Bandit Processes and Dynamic Allocation Indices", Journal of the Royal Statistical
-Society B 41(2), 1979). A head percentile comes out of it (what will not be needed for long is worth
-little now and more later), and a tail percentile too (what was not needed so far will hardly be).
-
-What idle memory costs, so that on average as much is used as fixed timeouts would use. Pure.
-
-A price instead of a limit: each container is kept for as long as it is worth the price to it, so
-all memory goes where it saves most (a Lagrange multiplier). It rises while more is used than
-allowed, and falls while less is.
+The price takes the place of a limit: each container is kept for as long as it is worth the price,
+so all memory goes where it saves most (a Lagrange multiplier). It rises while more is used than
+fixed timeouts would use, and falls while less is.
 """
 
 from __future__ import annotations

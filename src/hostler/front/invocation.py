@@ -701,7 +701,7 @@ class Invocation:
         """The agent or the server has ended, and with it the call and the connection's scope, but
         the client is there. Bounded: that scope has no say any more."""
         with trio.move_on_after(LAST_ANSWER_SECONDS, shield=True):
-            error = ServerBusy() if self.call is None else self.call.cut_error()
+            error = ServerBusy() if self.call is None else self.call.cancelled_error()
             reply = self._reply_to(self.error or error)
             if reply is not None:
                 reply.headers.append((b"connection", b"close"))

@@ -109,7 +109,7 @@ class LBAgent(CallAgent):
         finally:
             self._gate.leave(scope)
         # The agent closes and the grace is over.
-        raise call.cut_error()
+        raise call.cancelled_error()
 
     async def _run_detached(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
         """Until the acknowledgement this is a part of the caller's task: errors are raised there,
@@ -314,7 +314,7 @@ class CallRun:
             finally:
                 agent._counts.stop()
         except BaseException as error:
-            call.not_placed = is_cancellation(error) and not call.runner_address
+            call.never_placed = is_cancellation(error) and not call.runner_address
             await self._end(error)
             raise
         else:

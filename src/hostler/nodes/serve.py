@@ -183,7 +183,7 @@ def _log_late_failure(call_id: str, error: Exception) -> None:
 
 
 class _Acknowledge(CallListener):
-    def hears_begin(self, call: PendingCall) -> bool:
+    def wants_before_call(self, call: PendingCall) -> bool:
         return isinstance(call.writer, _AckWriter)
 
     async def before_call(self, call: PendingCall) -> None:

@@ -441,7 +441,7 @@ class AcknowledgeDetached(CallListener):
         self._bodies = bodies or BodyBudget()
         self._limit = limit
 
-    def hears_begin(self, call: PendingCall) -> bool:
+    def wants_before_call(self, call: PendingCall) -> bool:
         return call.model.type == "detached"
 
     async def before_call(self, call: PendingCall) -> None:

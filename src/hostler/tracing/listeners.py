@@ -16,7 +16,7 @@ from .._spans import (
     Span,
     TraceContext,
     Tracer,
-    ending,
+    ends_span,
     error_text,
     request_span,
     trace_of,
@@ -155,7 +155,7 @@ def traced_app(app: ASGIApp, tracer: Tracer | None) -> ASGIApp:
         kept = [pair for pair in headers if pair[0] not in (_PARENT, _STATE)]
         token = request_span.set(span)
         try:
-            with ending(span):
+            with ends_span(span):
                 await app({**scope, "headers": [*kept, *own]}, receive, noting)
                 if status >= 500:
                     span.end(f"status {status}")

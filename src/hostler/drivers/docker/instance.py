@@ -27,7 +27,7 @@ import docker
 import structlog
 import trio
 
-from ..._file_locks import Removed, hold, seize
+from ..._file_locks import LockFileRemoved, lock_new, try_lock
 from .engine import Engine, EngineError, EngineOperation
 
 log = structlog.get_logger(__name__)
@@ -100,13 +100,13 @@ def _hold(path: str) -> int:
     while True:
         try:
             # Shared: drivers of one process may have been given the same id.
-            return hold(path, os.O_RDWR | os.O_CREAT, shared=True)
-        except Removed:
+            return lock_new(path, os.O_RDWR | os.O_CREAT, shared=True)
+        except LockFileRemoved:
             continue
 
 
 def _remove_if_dead(path: str) -> bool:
-    lock = seize(path, os.O_RDWR)
+    lock = try_lock(path, os.O_RDWR)
     if lock is None:
         return False
     try:
