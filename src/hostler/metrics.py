@@ -23,7 +23,6 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from itertools import accumulate
 from typing import Literal, NamedTuple
 
@@ -504,10 +503,11 @@ class AgentMetrics(_Counts):
 class Stays:
     """Of containers with the same labels in one state."""
 
-    def __init__(self, durations: Callable[[], Series]) -> None:
+    def __init__(self, labels: ContainerLabels, durations: Histogram) -> None:
         self.inside = 0
         """How many are in it."""
-        self._make = durations
+        self._labels = labels
+        self._histogram = durations
         self._durations: Series | None = None
         """Shown from the first one on."""
 
@@ -516,7 +516,7 @@ class Stays:
         self.inside -= 1
         durations = self._durations
         if durations is None:
-            durations = self._durations = self._make()
+            durations = self._durations = self._histogram.series(*self._labels)
         durations.observe(seconds * 1e3)
 
 
@@ -531,7 +531,7 @@ class _StateMetrics:
     def of(self, labels: ContainerLabels) -> Stays:
         found = self._stays.get(labels)
         if found is None:
-            found = self._stays[labels] = Stays(partial(self._durations.series, *labels))
+            found = self._stays[labels] = Stays(labels, self._durations)
         return found
 
     def collect(self) -> Iterator[Metric]:

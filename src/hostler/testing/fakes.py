@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import attrs
@@ -100,7 +101,13 @@ class FakeRunner(Runner):
     async def try_exec(
         self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
     ) -> Outcome:
-        return await self._attempt(call, on_commit, None, lambda: None)
+        attempt = self._begin(call)
+        with self._cancellations_counted():
+            await trio.sleep(attempt.connect_time)
+            if not attempt.commits:
+                return attempt.outcome
+            on_commit()
+            return await self._run(call, attempt)
 
     @property
     def reserves(self) -> bool:
@@ -114,7 +121,26 @@ class FakeRunner(Runner):
         on_asked: Callable[[], None] = lambda: None,
         on_commit: Callable[[], None] = lambda: None,
     ) -> Outcome:
-        return await self._attempt(call, on_commit, claim, on_asked)
+        attempt = self._begin(call)
+        with self._cancellations_counted():
+            await trio.sleep(attempt.connect_time)
+            if not attempt.commits:
+                return attempt.outcome
+            on_asked()
+            if self._full():
+                await trio.lowlevel.checkpoint()
+                return NotPlaced(ServerBusy())
+            self.held += 1
+            try:
+                await trio.sleep(attempt.reserve_time)
+                if isinstance(attempt.outcome, NotPlaced):
+                    return attempt.outcome
+                if not claim():
+                    return NotPlaced(ReservationAbandoned())
+            finally:
+                self.held -= 1
+            on_commit()
+            return await self._run(call, attempt)
 
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
         await trio.lowlevel.checkpoint()
@@ -130,71 +156,31 @@ class FakeRunner(Runner):
             for scope in self._scopes:
                 scope.cancel()
 
-    async def _attempt(
-        self,
-        call: RunnerCall,
-        on_commit: Callable[[], None],
-        claim: Callable[[], bool] | None,
-        on_asked: Callable[[], None],
-    ) -> Outcome:
+    def _begin(self, call: RunnerCall) -> FakeAttempt:
         self.attempts.append((trio.current_time(), call.model.id))
         if self._closed:
-            await trio.lowlevel.checkpoint()
-            return NotPlaced(RunnerClosed())
-        attempt = next(self._script, self.otherwise)
+            return FakeAttempt(outcome=NotPlaced(RunnerClosed()), commits=False)
         call.attempts += 1
+        return next(self._script, self.otherwise)
 
-        def commit() -> None:
-            self.commits.append(call.model.id)
-            on_commit()
-
+    @contextmanager
+    def _cancellations_counted(self) -> Iterator[None]:
         try:
-            await trio.sleep(attempt.connect_time)
-            if not attempt.commits:
-                return attempt.outcome
-            if claim is not None:
-                on_asked()
-                return await self._follow_reserved(attempt, call, commit, claim)
-            return await self._follow(attempt, call, commit)
+            yield
         except trio.Cancelled:
             self.cancelled += 1
             raise
 
-    async def _follow(
-        self, attempt: FakeAttempt, call: RunnerCall, commit: Callable[[], None]
-    ) -> Outcome:
-        commit()
+    def _full(self) -> bool:
+        return self.capacity is not None and self.running + self.held >= self.capacity
+
+    async def _run(self, call: RunnerCall, attempt: FakeAttempt) -> Outcome:
+        """The attempt from its commit on."""
+        self.commits.append(call.model.id)
         if self._full():
             await trio.lowlevel.checkpoint()
             return NotPlaced(ServerBusy())
         call.runner_address = self._address
-        return await self._run(attempt)
-
-    async def _follow_reserved(
-        self,
-        attempt: FakeAttempt,
-        call: RunnerCall,
-        commit: Callable[[], None],
-        claim: Callable[[], bool],
-    ) -> Outcome:
-        if self._full():
-            await trio.lowlevel.checkpoint()
-            return NotPlaced(ServerBusy())
-        self.held += 1
-        try:
-            await trio.sleep(attempt.reserve_time)
-            if isinstance(attempt.outcome, NotPlaced):
-                return attempt.outcome
-            if not claim():
-                return NotPlaced(ReservationAbandoned())
-        finally:
-            self.held -= 1
-        return await self._follow(attempt, call, commit)
-
-    def _full(self) -> bool:
-        return self.capacity is not None and self.running + self.held >= self.capacity
-
-    async def _run(self, attempt: FakeAttempt) -> Outcome:
         self.running += 1
         try:
             with trio.CancelScope() as scope:
