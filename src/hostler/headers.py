@@ -8,8 +8,8 @@ from functools import lru_cache
 
 from .protocol import Headers
 
-_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
-"""RFC 9110, section 5.6.2."""
+TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
+"""What a method or the name of a header is (RFC 9110, section 5.6.2)."""
 
 _CACHE_SIZE = 4096
 _CACHED_LENGTH = 64
@@ -66,7 +66,7 @@ def canonical_header(name: str) -> str:
 
 
 def _canonical(name: str) -> str:
-    if not _TOKEN.fullmatch(name):
+    if not TOKEN.fullmatch(name):
         return name
     return "-".join(word[:1].upper() + word[1:].lower() for word in name.split("-"))
 

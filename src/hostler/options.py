@@ -18,15 +18,12 @@ import trio
 from .bodies import BytesBody
 from .call import Body, CallRequest, ResponseWriter
 from .errors import APIError, HostlerError
-from .headers import are_canonical, canonical_headers
+from .headers import TOKEN, are_canonical, canonical_headers
 from .ids import new_id
 from .models import App, Call, Fn
 
 if TYPE_CHECKING:
     from .call import CallDraft, CallOption
-
-_METHOD = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
-"""RFC 9110, section 9.1: a method is a token."""
 
 _NO_URL = re.compile(r"[\x00-\x20\x7f]")
 _SHORT_URL = 256
@@ -94,7 +91,7 @@ def from_model(model: Call, body: Body | None = None) -> CallOption:
 
     def apply(draft: CallDraft) -> None:
         method = model.method or "GET"
-        if not _METHOD.fullmatch(method):
+        if not TOKEN.fullmatch(method):
             raise APIError(400, f"invalid method {method!r}")
         (_check_url if len(model.url) > _SHORT_URL else _check_short_url)(model.url)
         if not are_canonical(model.headers):
