@@ -269,7 +269,7 @@ class MemoryRunnerClient(RunnerClient):
         if first is not None:
             link.to_runner.send_nowait(first)
         on_commit()
-        async with self._served(link, lambda: self._service.engage(server), deadline):
+        async with self._served(link, self._service.engage(server), deadline):
             yield client
 
     @asynccontextmanager
@@ -277,7 +277,7 @@ class MemoryRunnerClient(RunnerClient):
         await self._reach()
         link = MemoryTransport[LogMessage, _Batch]()
         channel = MemoryLogChannel(link)
-        async with self._served(link, lambda: self._service.stream_logs(channel)):
+        async with self._served(link, self._service.stream_logs(channel)):
             yield MemoryLogCollector(link)
 
     async def status(self, payload: str | None = None) -> RunnerStatus:
@@ -334,10 +334,10 @@ class MemoryRunnerClient(RunnerClient):
     async def _served(
         self,
         link: MemoryTransport[ToRunner, ToClient],
-        serve: Callable[[], Awaitable[None]],
+        served: Awaitable[None],
         deadline: float = math.inf,
     ) -> AsyncIterator[None]:
-        """Run ``serve`` in a task for the time of the block; then the link is over."""
+        """Await ``served`` in a task for the time of the block; then the link is over."""
         scope = trio.CancelScope(deadline=deadline)
 
         def break_link(text: str) -> None:
@@ -348,7 +348,7 @@ class MemoryRunnerClient(RunnerClient):
         failure: BaseException | None = None
         async with trio.open_nursery() as nursery:
             self._open.add(break_link)
-            nursery.start_soon(_serve, link, serve, scope)
+            nursery.start_soon(_serve, link, served, scope)
             try:
                 yield
             except BaseException as error:  # noqa: BLE001  (raised again below, not in a group)
@@ -363,13 +363,13 @@ class MemoryRunnerClient(RunnerClient):
 
 async def _serve(
     link: MemoryTransport[ToRunner, ToClient],
-    serve: Callable[[], Awaitable[None]],
+    served: Awaitable[None],
     scope: trio.CancelScope,
 ) -> None:
     """The service's task of one RPC."""
     with scope:
         try:
-            await serve()
+            await served
         except Exception as error:  # noqa: BLE001  (a service's errors become a status)
             failure = failure_of(error)
             link.finish(failure.status, failure.text)
