@@ -53,6 +53,30 @@ async def test_an_acknowledged_call_survives_the_kill_of_its_lb(
         assert target.read_bytes() == body
 
 
+async def test_an_acknowledged_call_whose_runner_is_killed_runs_nowhere_else(folder: Path) -> None:
+    """Its function may have worked on it. The load balancer says so in its log, counts it, and has
+    nothing left that a drain would wait for."""
+    begun = folder / "begun"
+    async with (
+        open_runner(folder, env=ENV) as first,
+        open_runner(folder, env=ENV) as second,
+        open_lb(folder, [first.address, second.address], env=ENV) as lb,
+    ):
+        with trio.fail_after(LIMIT):
+            reply = await call(lb, f"write={begun};sleep=60000", b"x", Fn_Invoke_Type="detached")
+            assert reply.status == 202
+            runs = [await metric(one.node, "fn_running") for one in (first, second)]
+            assert sorted(runs) == [0, 1]
+            victim, other = (first, second) if runs[0] else (second, first)
+            victim.node.process.kill()
+            await victim.node.process.wait()
+            await until_metric(lb, "fn_errors", 1)
+            assert await metric(other.node, "fn_calls") == 0
+            assert (await call(lb, "", b"y")).status == 200
+            lb.process.terminate()
+            assert await ends(lb) == 0
+
+
 @pytest.mark.parametrize("node", ["lb", "runner", "serve"])
 async def test_a_body_over_the_limit_is_refused_by_each_node(folder: Path, node: str) -> None:
     """By the runner, too: a load balancer of Fn's has no limit."""

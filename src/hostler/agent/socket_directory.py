@@ -123,8 +123,9 @@ class SocketDirectory:
                 # Takes the kernel up to some ten milliseconds.
                 await trio.to_thread.run_sync(_unmount, self.path)
                 self._mounted = False
-            if not _remove_small(self.path):
-                await trio.to_thread.run_sync(shutil.rmtree, self.path)
+            with suppress(FileNotFoundError):  # somebody cleans temporary files up
+                if not _remove_small(self.path):
+                    await trio.to_thread.run_sync(shutil.rmtree, self.path)
         finally:
             if self._lock >= 0:
                 os.close(self._lock)
