@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Sequence
 
 import pytest
@@ -12,6 +13,7 @@ from benchmarks.attack import attacks, rapid_reset
 from benchmarks.attack.continuation_flood import head_in_pieces
 from hostler.protocol import ServerEngagement
 from hostler.wire.codec import messages as codec
+from hostler.wire.connection import FRAMES_IN_TURN
 from hostler.wire.mux.envelope import Envelope
 from tests.conftest import Logs
 from tests.support.http2 import (
@@ -310,6 +312,27 @@ async def test_calls_without_data_are_few_on_each_connection_if_there_are_many(
             await settle(lambda: sum(reply.ended for reply in replies), 10)
         assert pair.server.serving.waiting == 40
         assert len(await call(pair.client)) == 3  # its data have come with the try
+
+
+async def test_many_connections_within_their_budgets_do_not_hold_up_a_good_one() -> None:
+    """Of those that have more to read than their turn allows, one reads on in each turn."""
+    count, each = 20, 1500
+    async with open_pair() as pair, contextlib.AsyncExitStack() as stack:
+        await call(pair.client)
+        peers = [
+            await stack.enter_async_context(open_raw(pair.server.address)) for _ in range(count)
+        ]
+        good = await stack.enter_async_context(open_raw(pair.server.address))
+        await settle(lambda: len(pair.server.connections), count + 2)
+        for peer in peers:
+            await peer.send(frame(PING, bytes(8)) * each)
+        before = sum(peer.frames for peer in peers)
+        reply = await good.request(TRY_MESSAGE, END_MESSAGE)
+        await reply.done.wait()
+        answered = sum(peer.frames for peer in peers) - before
+        assert reply.ended
+        assert answered < 2 * count * FRAMES_IN_TURN
+        await settle(lambda: sum(peer.frames for peer in peers) >= count * each, True)
 
 
 async def test_streams_without_a_message_are_few_on_each_connection_if_there_are_many(

@@ -6,11 +6,10 @@ serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured
 * ``buffers``: bytes passed on without being copied: pieces, splits, message prefixes
 * ``client``: runner client: engagements on streams of their own, status, watches, log streams
 * ``codec``: frames as protobuf messages
-* ``connection``: grpclib's connection, protocol and stream as both ends need them (its private
-  names are used here only)
+* ``connection``: grpclib's connection, protocol and stream as both ends need them
 * ``connection_pool``: connections to one runner: dialling, slots, renewal after new certificates
 * ``http2``: h2's state machine with the differences that the wire needs, flood budgets included
-  (its private names are used here only)
+  (h2's private names are used here only)
 * ``loop``: the trio-asyncio loop and the one crossing into it
 * ``mux``: shared streams (`EngageMany`): many small calls on one stream; figures, and what happens
   without

@@ -496,20 +496,13 @@ class WireConnection(grpclib_protocol.Connection):
     shared_calls = 0
     """Calls that the peer takes on one ``EngageMany`` stream; 0 = it has no such method."""
 
-    def __init__(
-        self,
-        h2: WireH2,
-        transport: asyncio.Transport,
-        call_soon: Callable[[Callable[[], None]], None],
-    ) -> None:
+    def __init__(self, protocol: WireProtocol, h2: WireH2, transport: asyncio.Transport) -> None:
         super().__init__(h2, transport, config=Configuration().__for_server__())
         self.h2 = h2
         self.transport = transport
-        self.call_soon = call_soon
-        """Have something called after what is due now. An error in it ends the connection."""
+        self.call_soon = protocol.call_soon
+        self.cut = protocol.cut
         self.write: Callable[[list[Buffer]], None] = transport.writelines
-        self.cut: Callable[[str], None] = lambda reason: None
-        """Of a server: `WireProtocol.cut`."""
         self.is_cut = False
         """Nothing that has come is looked at any more."""
         self.shared_streams = 0
@@ -703,6 +696,9 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         self._trio_side: TrioTransport | None = None
         """Of a plaintext connection."""
         self._read_error: OSError | None = None
+        self.turns = trio.Lock()
+        """Of a server, whose connections share one: who reads on in this turn of the scheduler, of
+        all that have more to read. Else a hundred floods would take a hundred times as long."""
         self._unread = b""
         """Of a server: what has come and was not looked at, or not as a whole."""
         self._more = False
@@ -721,20 +717,12 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         h2 = (WireH2 if self.client_side else ServerH2)(self.h2_config)
         # First of all, so that whatever fails from here on can be aborted.
-        self.connection = WireConnection(h2, cast(asyncio.Transport, transport), self._call_soon)
-        self.connection.cut = self.cut
+        self.connection = WireConnection(self, h2, cast(asyncio.Transport, transport))
         self.processor = _Processor(self)
         self.peer = peer_address(transport.get_extra_info("peername"))
         self._keepalive.set_options(transport.get_extra_info("socket"))
         if transport.get_extra_info("sslcontext") is None:
-            self._trio_side = TrioTransport(
-                self._loop,
-                self.connection.transport,
-                deliver=self.data_received,
-                go_on=self._read_on,
-                lost=self._read_failed,
-                run=self._run,
-            )
+            self._trio_side = TrioTransport(self, self._loop, self.connection.transport)
             self.connection.write = self._trio_side.write
             if self.client_side:
                 # What the socket does not take waits where it can be withdrawn, not in asyncio's
@@ -765,7 +753,8 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             self._unread = self._unread + data if self._unread else data
             if self._serve_turn() and self._trio_side is None:
                 self.connection.transport.pause_reading()
-                self._loop.call_soon(self._read_on_tls)
+                loop: Any = self._loop  # trio-asyncio's, which has no annotations
+                loop.trio_as_future(self._read_on_tls)
             return
         try:
             events = self.connection.h2.read(data, self.processor.data_received)
@@ -777,8 +766,8 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             self.processor.process(event)
         self.connection.flush()
 
-    def _read_on(self) -> bool:
-        """Read on in what is here; whether there is more. Of a server without TLS."""
+    def read_on(self) -> bool:
+        """Read on in what is here; whether there is more."""
         more = False
         try:
             more = self._more and self._serve_turn()
@@ -786,11 +775,13 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             self.fail("read_on", error)
         return more
 
-    @_contained
-    def _read_on_tls(self) -> None:
-        if self._serve_turn():
-            self._loop.call_soon(self._read_on_tls)
-        elif not self._is_cut() and not self.connection.is_closing():
+    async def _read_on_tls(self) -> None:
+        async with self.turns:
+            pass
+        while self.read_on():
+            async with self.turns:
+                pass
+        if not self._is_cut() and not self.connection.is_closing():
             self.connection.transport.resume_reading()
 
     def _serve_turn(self) -> bool:
@@ -828,18 +819,19 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         return self._more
 
     @_contained
-    def _read_failed(self, error: OSError) -> None:
+    def read_failed(self, error: OSError) -> None:
         self._read_error = error
         self.connection.transport.abort()
 
-    def _call_soon(self, callback: Callable[[], None]) -> None:
+    def call_soon(self, callback: Callable[[], None]) -> None:
+        """Have something called after what is due now. An error in it ends the connection."""
         if self._trio_side is not None:
             self._trio_side.call_soon(callback)
         else:
-            self._loop.call_soon(self._run, callback)
+            self._loop.call_soon(self.run, callback)
 
     @_contained
-    def _run(self, callback: Callable[[], None]) -> None:
+    def run(self, callback: Callable[[], None]) -> None:
         callback()
 
     @_contained
@@ -849,7 +841,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
     @_contained
     def resume_writing(self) -> None:
         super().resume_writing()
-        self._call_soon(self.processor.pump_all)  # not in the midst of asyncio's write: see _loop
+        self.call_soon(self.processor.pump_all)  # not in the midst of asyncio's write: see _loop
 
     @_contained
     def connection_lost(self, exc: BaseException | None) -> None:

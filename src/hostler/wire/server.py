@@ -302,6 +302,7 @@ class _Door:
                 keepalive=self._keepalive,
                 shared_calls=self._server.serving.shared_calls,
             )
+            protocol.turns = self._server.serving.turns
             return protocol
 
         async def start() -> None:

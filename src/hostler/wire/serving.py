@@ -140,6 +140,8 @@ class ServerContext:
     """Calls that one ``EngageMany`` stream may carry at once; 0 = there is no such method."""
     health: Health = attrs.Factory(Health)
     stopping: bool = False
+    turns: trio.Lock = attrs.Factory(trio.Lock)
+    """See `WireProtocol.turns`."""
     waiting: int = 0
     """Streams without a message, and calls without their try or their first data."""
 

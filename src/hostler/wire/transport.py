@@ -12,7 +12,7 @@ import contextlib
 import os
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 
@@ -23,32 +23,35 @@ READ_BYTES = 256 * 1024
 """Of one read, at most; asyncio's number."""
 
 
+class TransportOwner(Protocol):
+    """Whose bytes a `TrioTransport` reads and writes. Nothing here may raise."""
+
+    turns: trio.Lock
+
+    def data_received(self, data: bytes) -> None:
+        """Take what was read."""
+
+    def read_on(self) -> bool:
+        """Go on with what was read; whether there is more. Called once in each turn of the
+        scheduler in which the owner has ``turns``, for as long as there is more."""
+
+    def read_failed(self, error: OSError) -> None:
+        """Reading has ended with ``error``."""
+
+    def run(self, callback: Callable[[], None]) -> None:
+        """Call what is due."""
+
+
 class TrioTransport:
-    """Of one connection. Its tasks belong to ``loop``, as the transport does, and end with the
-    connection (`stop`) or the loop.
+    """Of one connection. Its tasks belong to ``loop``, as ``transport`` does, and end with the
+    connection (`stop`) or the loop."""
 
-    ``deliver`` gets what was read; then ``go_on`` is called, once in each turn of the scheduler, as
-    long as it returns true. ``lost`` gets the error that ended it, ``run`` calls what is due. They
-    must not raise."""
-
-    def __init__(
-        self,
-        loop: Loop,
-        transport: asyncio.Transport,
-        *,
-        deliver: Callable[[bytes], None],
-        go_on: Callable[[], bool],
-        lost: Callable[[OSError], None],
-        run: Callable[[Callable[[], None]], None],
-    ) -> None:
+    def __init__(self, owner: TransportOwner, loop: Loop, transport: asyncio.Transport) -> None:
+        self._owner = owner
         self._loop = loop
         self._transport = transport
         self._fd: int = transport.get_extra_info("socket").fileno()
-        self._deliver = deliver
-        self._go_on = go_on
         self._reads = True
-        self._lost = lost
-        self._run = run
         self._due: deque[Callable[[], None]] = deque()
         self._caller: trio.lowlevel.Task | None = None
         """The task that calls what is due, while it has nothing to do."""
@@ -70,7 +73,7 @@ class TrioTransport:
     def call_soon(self, callback: Callable[[], None]) -> None:
         """Have ``callback`` called after what is due now. Synchronous."""
         if not self._calls:
-            self._loop.call_soon(self._run, callback)
+            self._loop.call_soon(self._owner.run, callback)
             return
         self._due.append(callback)
         if self._caller is not None:
@@ -100,8 +103,9 @@ class TrioTransport:
         try:
             while self._reads:
                 # (At first in what asyncio has read before this task began.)
-                while self._go_on():
-                    await trio.lowlevel.checkpoint()
+                while self._owner.read_on():
+                    async with self._owner.turns:
+                        pass
                 await trio.lowlevel.wait_readable(self._fd)
                 if self._transport.is_closing() or not self._reads:
                     return
@@ -112,17 +116,17 @@ class TrioTransport:
                 if not data:
                     self._transport.close()
                     return
-                self._deliver(data)
+                self._owner.data_received(data)
         except trio.ClosedResourceError:
             pass
         except OSError as error:
-            self._lost(error)
+            self._owner.read_failed(error)
 
     async def _call(self) -> None:
         try:
             while True:
                 for _ in range(len(self._due)):  # (what is due after them has its own turn)
-                    self._run(self._due.popleft())
+                    self._owner.run(self._due.popleft())
                 if not self._due:
                     self._caller = trio.lowlevel.current_task()
                     await trio.lowlevel.wait_task_rescheduled(self._stop_calling)
@@ -135,7 +139,7 @@ class TrioTransport:
     def _stop_calls(self) -> None:
         self._calls = False
         while self._due:
-            self._loop.call_soon(self._run, self._due.popleft())
+            self._loop.call_soon(self._owner.run, self._due.popleft())
 
     def _stop_calling(self, _: object) -> trio.lowlevel.Abort:
         self._caller = None

@@ -75,10 +75,8 @@ async def test_calls_that_come_after_a_server_has_ended_are_refused(
     async with open_pair(service) as pair, trio.open_nursery() as nursery:
         assert body_of(await call(pair.client, b"hi")) == b"hi"
         (slot,) = pair.client._pool._slots
-        side = slot.protocol._trio_side
-        assert side is not None
         held: list[bytes] = []
-        monkeypatch.setattr(side, "_deliver", held.append)
+        monkeypatch.setattr(slot.protocol, "data_received", held.append)
         (protocol,) = pair.server.connections
         pair.server.stop_accepting()
         handler = protocol.handler
