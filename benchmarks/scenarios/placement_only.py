@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import trio
@@ -17,7 +17,7 @@ import trio
 from hostler.abc import Outcome, Placed, Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig
 from hostler.pool import PLACERS
-from hostler.protocol import LoadHint, RunnerStatus
+from hostler.protocol import UNOBSERVED, AttemptObserver, LoadHint, RunnerStatus
 from hostler.testing import fake_call
 
 from .._inside import measure_inside
@@ -48,10 +48,8 @@ class _Idle(Runner):
     def address(self) -> str:
         return self._address
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
-        on_commit()
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
+        observer.committed()
         await trio.lowlevel.checkpoint()
         self._calls += 1
         return Placed(load=self.load(call.model.fn_id.encode(), self._calls % COMPLETE == 0))

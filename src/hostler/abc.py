@@ -8,7 +8,7 @@ wait for need not give other tasks a turn.
 Grouped by who implements them:
 
 * a caller: `Body`, `ResponseWriter`, `CallOverrider`, `CallListener`
-* the LB side: `Placer`, `RunnerPool`, `Runner`, `RunnerCall`
+* the LB side: `Placer`, `RunnerPool`, `Runner`, `RunnerCall`, `AttemptObserver`
 * the runner side: `Driver`, `Cookie`, `RunningContainer`, and `ContainerTask`, which the agent
   hands to a driver; `KeepAlive`, which is shown containers as `KeptContainer`
 * what a front end needs of either agent: `CallAgent`
@@ -40,9 +40,10 @@ from .call import (
 from .config import PlacerConfig
 from .errors import APIError, ReservationAbandoned
 from .models import Call
-from .protocol import LoadHint, RunnerStatus
+from .protocol import UNOBSERVED, AttemptObserver, LoadHint, RunnerStatus
 
 __all__ = [
+    "AttemptObserver",
     "Body",
     "CallAgent",
     "CallHook",
@@ -124,27 +125,24 @@ class Runner(ABC):
         """``host:port``. Never changes; placers, metrics and logs know the runner by it."""
 
     @abstractmethod
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
         """Try to run ``call`` here; the response goes to ``call.writer``.
 
-        ``on_commit`` is called once, synchronously, at the moment after which the call may run:
-        when it was handed to the transport. Until then the caller's scope may carry a deadline,
-        and ending the attempt is harmless; a placer lifts the deadline in ``on_commit``.
-        Cancelling later cancels the call on the runner. Never raises for a failing call or
-        runner: both are outcomes.
+        ``observer`` hears when the call is committed. Until then the caller's scope may carry a
+        deadline, and ending the attempt is harmless; a placer lifts the deadline then. Cancelling
+        later cancels the call on the runner. Never raises for a failing call or runner: both are
+        outcomes.
         """
 
     def begin_exec(
         self,
         call: RunnerCall,
+        observer: AttemptObserver = UNOBSERVED,
         *,
-        on_commit: Callable[[], None],
         on_end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Begun | None:
-        """As `try_exec`, if the call can be handed over without any wait: ``on_commit`` is called
-        before this returns, and what is returned has to be called, and awaited, at once.
+        """As `try_exec`, if the call can be handed over without any wait: it is committed before
+        this returns, and what is returned has to be called, and awaited, at once.
         ``on_end`` is told its outcome, synchronously: who wraps a runner needs no frame of its own
         for that.
 
@@ -159,27 +157,21 @@ class Runner(ABC):
         return False
 
     async def try_reserve(
-        self,
-        call: RunnerCall,
-        *,
-        claim: Callable[[], bool],
-        on_asked: Callable[[], None] = lambda: None,
-        on_commit: Callable[[], None] = lambda: None,
+        self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED
     ) -> Outcome:
         """As `try_exec`, in two steps: reserve a slot here, then commit the call to it.
 
-        ``on_asked`` is called once the runner was asked, ``claim`` once it holds a slot, at most
-        once each, synchronously: true = commit, false = give the slot back, and the outcome is
-        `NotPlaced` with a `ReservationAbandoned`. Up to ``on_commit`` the attempt may be
-        cancelled at no cost, also after ``claim``, and the body is not touched. A `Placed` before
-        ``claim`` is the failure of a runner that could not make a slot.
+        ``observer`` hears when the runner was asked, and claims the slot that it holds. If it does
+        not, the outcome is `NotPlaced` with a `ReservationAbandoned`. Until the call is committed
+        the attempt may be cancelled at no cost, also after the claim, and the body is not touched.
+        A `Placed` before the claim is the failure of a runner that could not make a slot.
 
         Runners that don't reserve claim at once and try: the default.
         """
-        if not claim():
+        if not observer.claim():
             await trio.lowlevel.checkpoint()
             return NotPlaced(ReservationAbandoned())
-        return await self.try_exec(call, on_commit=on_commit)
+        return await self.try_exec(call, observer)
 
     @abstractmethod
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:

@@ -295,6 +295,30 @@ class EngagementFailed(HostlerError):
         super().__init__(f"gRPC status {status}: {text}")
 
 
+class AttemptObserver:
+    """Hears how one attempt to run a call goes, from whatever layer knows it first.
+
+    All methods are synchronous and must neither block nor raise. By default they do nothing, and a
+    slot that a runner holds is claimed.
+    """
+
+    def asked(self) -> None:
+        """The runner was asked for a slot: a ``TryCall`` with ``reserve`` was handed to the
+        transport."""
+
+    def claim(self) -> bool:
+        """The runner holds a slot for the call: true = commit the call to it, false = give it
+        back. Asked once at most."""
+        return True
+
+    def committed(self) -> None:
+        """The call may run from now on: its ``TryCall``, or the `Commit` of its reservation, was
+        handed to the transport. Told once at most."""
+
+
+UNOBSERVED = AttemptObserver()
+
+
 class ClientEngagement(ABC):
     """The LB's end, open from a sent ``TryCall`` to the end of the stream.
 
@@ -310,13 +334,13 @@ class ClientEngagement(ABC):
         """Wait for the runner's flow control, then send. Raises `EngagementEnded`."""
 
     @abstractmethod
-    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+    async def commit(self, first: Data | None) -> None:
         """Send `Commit`, and ``first`` with it if there is one: from here the call may run.
 
-        ``on_commit`` and `NotSent` are as for `RunnerClient.engage`: the one is called when, the
-        other raised if certainly not, the `Commit` was handed to the transport. If the runner has
-        ended the stream before, neither happens, and ``receive`` tells its outcome. Cancelled
-        before the hand-over, nothing is sent.
+        The engagement's observer is told when the `Commit` was handed to the transport. Raises
+        `NotSent` if that certainly did not happen. If the runner has ended the stream before,
+        neither happens, and ``receive`` tells its outcome. Cancelled before the hand-over, nothing
+        is sent.
         """
 
     def receive_ready(self) -> RunnerFrame | None:
@@ -366,7 +390,7 @@ class RunnerClient(ABC):
         first: Data | None = None,
         request_id: str = "",
         deadline: float = math.inf,
-        on_commit: Callable[[], None] = lambda: None,
+        observer: AttemptObserver = UNOBSERVED,
     ) -> AbstractAsyncContextManager[ClientEngagement]:
         """Open an engagement: send ``try_call``, and ``first`` with it if there is one.
 
@@ -374,9 +398,10 @@ class RunnerClient(ABC):
         ends nothing at this end. A runner that is not done by then ends the stream with
         `DEADLINE_STATUS`.
 
-        ``on_commit`` is called synchronously when ``try_call`` was handed to the transport.
+        ``observer`` is told when ``try_call`` was handed to the transport (`AttemptObserver.asked`
+        if it has ``reserve``, else `AttemptObserver.committed`), and of a later `Commit`.
         Entering raises `NotSent` if that certainly did not happen. If the runner ends the stream
-        with a status before, ``on_commit`` is not called and ``receive`` raises that status.
+        with a status before, ``observer`` is not told and ``receive`` raises that status.
         Leaving the block before the end of the stream, or being cancelled, resets the stream: the
         runner cancels the call.
         """
@@ -388,13 +413,13 @@ class RunnerClient(ABC):
         first: Data,
         request_id: str = "",
         deadline: float = math.inf,
-        on_commit: Callable[[], None] = lambda: None,
+        observer: AttemptObserver = UNOBSERVED,
     ) -> BegunEngagement | None:
         """As `engage` for a call whose whole body is ``first``, if nothing has to be waited for:
         what ``make`` gives and the body are sent in this turn of the scheduler, or, should the
         connection break before its end, never, which ``receive`` tells by `NotSent`.
 
-        ``on_commit`` is called before this returns. The engagement is to be left by its `leave`.
+        ``observer`` is told before this returns. The engagement is to be left by its `leave`.
         ``None`` if that is not possible now, which is what the default says. Raises what ``make``
         raises. Synchronous.
         """

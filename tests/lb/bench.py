@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import attrs
@@ -25,6 +25,7 @@ from hostler.config import LBConfig, PlacerConfig
 from hostler.lb import LBAgent, open_lb_agent
 from hostler.metrics import LBMetrics
 from hostler.pool import NaivePlacer
+from hostler.protocol import AttemptObserver
 from tests.pool.fakes import FakePool, FakeRunner
 
 
@@ -74,9 +75,9 @@ async def open_bench(
 
 
 def failing(error: Exception) -> FakeRunner:
-    async def fail(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+    async def fail(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
         await trio.lowlevel.checkpoint()
-        commit()
+        observer.committed()
         return Placed(error)
 
     return FakeRunner(script=fail)
@@ -85,8 +86,8 @@ def failing(error: Exception) -> FakeRunner:
 def acknowledging(seconds: float, then: Exception | None = None, status: int = 202) -> FakeRunner:
     """Takes a detached call, acknowledges it after 1 s, ends it ``seconds`` later."""
 
-    async def run(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
-        commit()
+    async def run(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
+        observer.committed()
         runner.active += 1
         try:
             await trio.sleep(1)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import trio
 import trio.lowlevel
@@ -28,7 +26,7 @@ from hostler.errors import (
 from hostler.lb import LBStatistics
 from hostler.models import Call
 from hostler.pool import GrpcRunner
-from hostler.protocol import ServerEngagement
+from hostler.protocol import AttemptObserver, ServerEngagement
 from hostler.testing import MemoryRunnerClient
 from tests.conftest import Logs
 from tests.pool.bench import PlayedService
@@ -168,21 +166,19 @@ async def test_weakness_02_4_a_cancelled_call_is_canceled_wherever_it_is(
     assert (entry["status"], entry["code"]) == ("canceled", 444)
 
 
-async def _in_a_nursery(
-    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
-) -> Outcome:
-    commit()
+async def _in_a_nursery(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
+    observer.committed()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)
     raise AssertionError
 
 
-async def _over_memory(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+async def _over_memory(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
     async def play(engagement: ServerEngagement) -> None:
         await trio.sleep_forever()
 
     real = GrpcRunner(MemoryRunnerClient(PlayedService(play)))
-    return await real.try_exec(call, on_commit=commit)
+    return await real.try_exec(call, observer)
 
 
 @pytest.mark.parametrize("script", [_in_a_nursery, _over_memory])
@@ -275,8 +271,8 @@ async def test_every_call_is_noted_at_its_submission_and_at_its_end(
 async def test_latency_leaves_out_what_the_function_took(
     autojump_clock: MockClock, logs: Logs
 ) -> None:
-    async def run(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
-        commit()
+    async def run(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
+        observer.committed()
         await trio.sleep(4)
         call.add_user_execution_ns(3_000_000_000)
         call.timings.execution_ns = 3_000_000_000
@@ -300,7 +296,7 @@ async def test_a_streamed_body_is_not_read_before_a_runner_reads_it() -> None:
     send, receive = trio.testing.memory_stream_one_way_pair()
     read: list[bytes] = []
 
-    async def run(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+    async def run(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
         async with call.body.open() as stream:
             read.append(bytes(await stream.receive_some()))
         return Placed()

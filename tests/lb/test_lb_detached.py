@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import trio
 import trio.lowlevel
@@ -22,6 +20,7 @@ from hostler.errors import (
     ServerBusy,
 )
 from hostler.lb import LBStatistics
+from hostler.protocol import AttemptObserver
 from tests.conftest import Logs
 from tests.pool.fakes import FakeRunner, RecordingWriter, full, make_call
 
@@ -110,8 +109,8 @@ async def test_weakness_02_3_a_detached_body_does_not_depend_on_the_request(
     """The source of the body is overwritten and closed once the client has its answer."""
     bodies: dict[str, bytes] = {}
 
-    async def run(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
-        commit()
+    async def run(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
+        observer.committed()
         await call.writer.start(202, ())
         await trio.sleep(1)
         async with call.body.open() as stream:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Callable
 
 import pytest
 import trio
@@ -25,6 +24,7 @@ from hostler.errors import (
     ServiceReservationFailure,
 )
 from hostler.lb import DrainReport, LBAgent, LBStatistics, ResourceUse
+from hostler.protocol import AttemptObserver
 from tests.conftest import Logs
 from tests.pool.fakes import FakePool, FakeRunner, make_call
 
@@ -173,21 +173,21 @@ async def test_a_drain_cancels_the_scope_that_a_call_was_lent(autojump_clock: Mo
 
 
 async def refuse_then_hang(
-    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+    runner: FakeRunner, call: RunnerCall, observer: AttemptObserver
 ) -> Outcome:
     """The second attempt is not committed."""
     if runner.attempts[call.model.id] > 1:
         await trio.sleep_forever()
     await trio.lowlevel.checkpoint()
-    commit()
+    observer.committed()
     call.runner_address = runner.address
     return NotPlaced(ServerBusy())
 
 
 async def run_before_it_says_so(
-    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+    runner: FakeRunner, call: RunnerCall, observer: AttemptObserver
 ) -> Outcome:
-    commit()
+    observer.committed()
     await trio.sleep_forever()
     raise AssertionError
 
@@ -298,11 +298,11 @@ async def test_an_exception_in_the_block_ends_everything_and_comes_out_as_it_is(
 async def test_cancelled_at_any_point_all_counts_return_to_zero(rounds: int, kind: str) -> None:
     runner = FakeRunner(seconds=0, latency=0)
 
-    async def run(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+    async def run(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
         if call.attempts < 3:
             await trio.lowlevel.checkpoint()
             return NotPlaced(ServerBusy())
-        commit()
+        observer.committed()
         for _ in range(5):
             await trio.lowlevel.checkpoint()
         await call.writer.start(202, ())

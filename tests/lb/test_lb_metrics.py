@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import suppress
 
 import attrs
@@ -24,6 +24,7 @@ from hostler.errors import (
 from hostler.lb import open_lb_agent
 from hostler.metrics import LBMetrics, default_metrics
 from hostler.pool import NaivePlacer
+from hostler.protocol import AttemptObserver
 from tests.pool.fakes import FakePool, FakeRunner, full, make_call
 
 from .bench import Bench, failing, open_bench
@@ -69,8 +70,8 @@ def ran(
 ) -> FakeRunner:
     """A runner that takes a call and reports ``outcome`` and durations."""
 
-    async def run(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
-        commit()
+    async def run(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
+        observer.committed()
         await trio.sleep(seconds)
         call.timings.scheduler_ns = scheduler_ns
         call.timings.execution_ns = execution_ns

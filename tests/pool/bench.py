@@ -20,6 +20,7 @@ from hostler.protocol import (
     TryCall,
 )
 from hostler.testing import MemoryRunnerClient
+from tests.support.observers import OnCommit
 
 from .fakes import make_call
 
@@ -64,7 +65,7 @@ class Bench:
         self.call = make_call()
 
     async def try_exec(self) -> Outcome:
-        return await self.runner.try_exec(self.call, on_commit=self._commit)
+        return await self.runner.try_exec(self.call, OnCommit(self._commit))
 
     def _commit(self) -> None:
         self.commits += 1

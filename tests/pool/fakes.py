@@ -27,9 +27,9 @@ from hostler.errors import ServerBusy
 from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType
 from hostler.pool.dynamic import LoadBroadcast
-from hostler.protocol import Headers, RunnerStatus
+from hostler.protocol import UNOBSERVED, AttemptObserver, Headers, RunnerStatus
 
-Script = Callable[["FakeRunner", RunnerCall, Callable[[], None]], Awaitable[Outcome]]
+Script = Callable[["FakeRunner", RunnerCall, AttemptObserver], Awaitable[Outcome]]
 
 
 class RecordingWriter(ResponseWriter):
@@ -107,14 +107,12 @@ class FakeRunner(Runner):
     def address(self) -> str:
         return self._address
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
         self.attempts[call.model.id] += 1
         if self.script is not None:
-            return await self.script(self, call, on_commit)
+            return await self.script(self, call, observer)
         await trio.lowlevel.checkpoint()
-        on_commit()
+        observer.committed()
         call.runner_address = self._address
         await trio.sleep(self.latency / 2)
         if self.active >= self.slots:

@@ -18,7 +18,7 @@ from hostler.pool import (
     PoolMetrics,
     open_dynamic_pool,
 )
-from hostler.protocol import EngagementFailed, NotSent, RunnerStatus
+from hostler.protocol import UNOBSERVED, AttemptObserver, EngagementFailed, NotSent, RunnerStatus
 from tests.wire.leaks import trio_tasks
 
 from .fakes import FakeRunner, make_call
@@ -48,16 +48,14 @@ class Host(FakeRunner):
         self.changed.set()
         self.changed = trio.Event()
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
         if self.stuck:
             await trio.sleep_forever()
         if self.outcome is not None:
             self.attempts[call.model.id] += 1
             await trio.lowlevel.checkpoint()
             return self.outcome
-        return await super().try_exec(call, on_commit=on_commit)
+        return await super().try_exec(call, observer)
 
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
         self.probes.append(trio.current_time())

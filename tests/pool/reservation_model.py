@@ -19,6 +19,8 @@ import trio
 
 from hostler.protocol import (
     UNKNOWN_STATUS,
+    UNOBSERVED,
+    AttemptObserver,
     ClientEngagement,
     Data,
     EngagementFailed,
@@ -92,7 +94,10 @@ class ModelEngagement(ClientEngagement):
     """The LB's end of it; also what the runner behind it does. No task is needed: nothing happens
     there that the LB could see at any other time than when it looks."""
 
-    def __init__(self, ledger: Ledger, fate: Fate, call_id: str, *, reserve: bool) -> None:
+    def __init__(
+        self, ledger: Ledger, fate: Fate, call_id: str, observer: AttemptObserver, *, reserve: bool
+    ) -> None:
+        self._observer = observer
         self._ledger = ledger
         self._fate = fate
         self._call_id = call_id
@@ -136,7 +141,7 @@ class ModelEngagement(ClientEngagement):
     async def send(self, frame: Data) -> None:
         raise AssertionError("all bodies fit into the first frame")
 
-    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+    async def commit(self, first: Data | None) -> None:
         assert first is not None
         await trio.sleep(self._fate.hand_over)
         if not self._fate.commit_sent:
@@ -149,7 +154,7 @@ class ModelEngagement(ClientEngagement):
             self._frames = []
             self._run()
         self._ledger.commits[self._call_id] += 1
-        on_commit()
+        self._observer.committed()
 
     async def receive(self) -> RunnerFrame | None:
         await trio.sleep_until(self._slot_at)
@@ -184,7 +189,7 @@ class ModelClient(RunnerClient):
         first: Data | None = None,
         request_id: str = "",
         deadline: float = math.inf,
-        on_commit: Callable[[], None] = lambda: None,
+        observer: AttemptObserver = UNOBSERVED,
     ) -> AsyncIterator[ModelEngagement]:
         fate = self._draw()
         await trio.sleep(fate.connect)
@@ -192,10 +197,14 @@ class ModelClient(RunnerClient):
             raise NotSent("refused")
         self._ledger.open += 1
         try:
-            engagement = ModelEngagement(self._ledger, fate, request_id, reserve=try_call.reserve)
-            if not try_call.reserve:
+            engagement = ModelEngagement(
+                self._ledger, fate, request_id, observer, reserve=try_call.reserve
+            )
+            if try_call.reserve:
+                observer.asked()
+            else:
                 self._ledger.commits[request_id] += 1
-            on_commit()
+                observer.committed()
             yield engagement
         finally:
             self._ledger.open -= 1

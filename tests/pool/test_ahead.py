@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 import pytest
@@ -24,7 +24,7 @@ from hostler.pool.waiting_room import (
     Turn,
     WaitingRoom,
 )
-from hostler.protocol import LoadHint
+from hostler.protocol import UNOBSERVED, AttemptObserver, LoadHint
 
 from .fakes import FakePool, FakeRunner, make_call
 from .placers import is_idle, make, occupy, place_all
@@ -223,12 +223,10 @@ class LineRunner(FakeRunner):
         self.waits: dict[str, list[float]] = {}
         """How long calls were allowed to wait, by their ids."""
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
         assert isinstance(call, PendingCall)
         self.waits.setdefault(call.model.id, []).append(call.queue_seconds)
-        on_commit()
+        observer.committed()
         await trio.sleep(self.latency / 2)
         if not await self._container(call.queue_seconds):
             self.waited_in_vain += call.queue_seconds > 0

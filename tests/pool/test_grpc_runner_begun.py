@@ -9,6 +9,7 @@ from hostler.bodies import BytesBody, ReplayBody
 from hostler.errors import RunnerClosed
 from hostler.pool import GrpcRunner
 from hostler.protocol import BODY_PIECE
+from tests.support.observers import OnCommit
 from tests.wire.services import Gate, Pair, Service, call, open_pair
 
 from .bench import OK, answer
@@ -22,7 +23,7 @@ async def begun(pair: Pair, runner_call: RunnerCall, runner: GrpcRunner) -> tupl
         nonlocal commits
         commits += 1
 
-    outcome_of = runner.begin_exec(runner_call, on_commit=commit)
+    outcome_of = runner.begin_exec(runner_call, OnCommit(commit))
     assert outcome_of is not None
     assert (commits, runner_call.runner_address) == (1, pair.server.address)
     return await outcome_of(), commits
@@ -60,7 +61,7 @@ async def test_closing_cuts_it_and_tells_whose_doing_that_was() -> None:
         assert isinstance(outcome, Placed)
         assert isinstance(outcome.error, RunnerClosed)
         assert commits == 1
-        assert runner.begin_exec(make_call(), on_commit=lambda: None) is None
+        assert runner.begin_exec(make_call()) is None
 
 
 async def test_what_only_a_wait_can_send_does_not_begin() -> None:
@@ -74,8 +75,8 @@ async def test_what_only_a_wait_can_send_does_not_begin() -> None:
         ):
             runner_call = make_call()
             runner_call.body = body
-            assert runner.begin_exec(runner_call, on_commit=lambda: None) is None
+            assert runner.begin_exec(runner_call) is None
         bad = make_call()
         bad.model.headers = {"X": ["\ud800"]}  # no JSON
-        assert runner.begin_exec(bad, on_commit=lambda: None) is None
+        assert runner.begin_exec(bad) is None
         assert pair.client.statistics().streams == 0

@@ -26,6 +26,7 @@ from hostler.pool.attempts import (
     RecentQuantile,
 )
 from hostler.pool.placer import need_of
+from hostler.protocol import UNOBSERVED, AttemptObserver
 from hostler.testing import NACK, FakeAttempt, FakePool, FakeRunner, fake_call
 
 from .fakes import fresh_metrics
@@ -300,8 +301,8 @@ async def test_a_failure_before_the_commit_is_the_end_of_the_call_and_of_the_rac
     autojump_clock: MockClock,
 ) -> None:
     class Failing(FakeRunner):
-        async def try_reserve(self, call: Any, **callbacks: Any) -> Outcome:
-            callbacks["on_asked"]()
+        async def try_reserve(self, call: Any, observer: AttemptObserver = UNOBSERVED) -> Outcome:
+            observer.asked()
             await trio.sleep(3)
             return Placed(FunctionFailed())
 

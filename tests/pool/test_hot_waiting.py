@@ -13,6 +13,7 @@ from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.waiting_room import OVERTAKE_SECONDS
+from hostler.protocol import UNOBSERVED, AttemptObserver
 from tests.support.simulated_runner import COLD_SECONDS, SimRunner
 
 from .fakes import FakePool, FakeRunner, make_call
@@ -30,10 +31,8 @@ class TellingRunner(SimRunner):
 
     at_end: Callable[[], None] = staticmethod(lambda: None)
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
-        outcome = await super().try_exec(call, on_commit=on_commit)
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
+        outcome = await super().try_exec(call, observer)
         self.at_end()
         return outcome
 
@@ -236,14 +235,14 @@ async def test_who_is_refused_when_all_others_have_ended_looks_again(
 ) -> None:
     """Its line was full when it left it, and nobody is left whose end would wake it."""
 
-    async def taken(runner: FakeRunner, call: RunnerCall, on_commit: Callable[[], None]) -> Outcome:
+    async def taken(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
         """Another load balancer's call has the place that was free, for a moment."""
         if runner.active >= runner.slots:
             return NotPlaced(ServerBusy())
         if 1.0 <= trio.current_time() - began < 1.2:
             await trio.sleep(0.1)
             return NotPlaced(ServerBusy())
-        on_commit()
+        observer.committed()
         return await runner.run(call)
 
     began = trio.current_time()

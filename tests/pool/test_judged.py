@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -11,28 +9,27 @@ from trio.testing import MockClock
 from hostler.abc import Outcome, RunnerCall
 from hostler.config import PoolConfig
 from hostler.pool.health import HealthChange, HealthTracker, JudgedRunner
+from hostler.protocol import AttemptObserver
 
 from .fakes import FakeRunner, Script, make_call
 
 
-async def hang(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+async def hang(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
     await trio.sleep_forever()
     raise AssertionError
 
 
 async def hang_in_a_nursery(
-    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+    runner: FakeRunner, call: RunnerCall, observer: AttemptObserver
 ) -> Outcome:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.sleep_forever)
     raise AssertionError
 
 
-async def take_and_hang(
-    runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
-) -> Outcome:
-    commit()
-    return await hang_in_a_nursery(runner, call, commit)
+async def take_and_hang(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
+    observer.committed()
+    return await hang_in_a_nursery(runner, call, observer)
 
 
 @pytest.mark.parametrize(

@@ -4,13 +4,22 @@ after the call was handed to the transport."""
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from hostler.abc import NotPlaced
 from hostler.pool import GrpcRunner, NaivePlacer
-from hostler.protocol import ClientEngagement, Data, NotSent, RunnerFrame, TryCall
+from hostler.protocol import (
+    UNOBSERVED,
+    AttemptObserver,
+    ClientEngagement,
+    Data,
+    NotSent,
+    RunnerFrame,
+    TryCall,
+)
 from hostler.testing import FakePool, FakeRunner, MemoryRunnerClient, fake_call
+from tests.support.observers import OnCommit
 
 from .bench import PlayedService, answer
 
@@ -18,7 +27,7 @@ from .bench import PlayedService, answer
 class LeavingEngagement(ClientEngagement):
     async def send(self, frame: Data) -> None: ...
 
-    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None: ...
+    async def commit(self, first: Data | None) -> None: ...
 
     async def receive(self) -> RunnerFrame | None:
         raise NotSent("the stream was refused")
@@ -35,9 +44,9 @@ class LeavingClient(MemoryRunnerClient):
         first: Data | None = None,
         request_id: str = "",
         deadline: float = math.inf,
-        on_commit: Callable[[], None] = lambda: None,
+        observer: AttemptObserver = UNOBSERVED,
     ) -> AsyncIterator[ClientEngagement]:
-        on_commit()
+        observer.committed()
         yield LeavingEngagement()
 
 
@@ -47,7 +56,7 @@ def leaving_runner() -> GrpcRunner:
 
 async def test_weakness_01_6_a_refused_stream_is_not_placed() -> None:
     commits: list[bool] = []
-    outcome = await leaving_runner().try_exec(fake_call(), on_commit=lambda: commits.append(True))
+    outcome = await leaving_runner().try_exec(fake_call(), OnCommit(lambda: commits.append(True)))
     assert commits == [True]
     assert isinstance(outcome, NotPlaced)
     assert isinstance(outcome.reason, NotSent)

@@ -36,7 +36,7 @@ async def test_a_runner_around_another_sees_what_is_tried_and_reserved(
     runner = made("counted.py", "CountedRunner")(inner, seen.append)
     await NaivePlacer().place_call(FakePool([runner]), make_call())
     inner.slots = 0
-    await runner.try_reserve(make_call(), claim=lambda: True)
+    await runner.try_reserve(make_call())
     first, second = seen
     assert first == Placed()
     assert isinstance(second, NotPlaced)
@@ -55,7 +55,7 @@ async def test_it_sees_the_end_of_what_was_begun_once() -> None:
     async with open_pair(Service(answer(OK))) as pair:
         await call(pair.client)  # makes the connection
         runner = made("counted.py", "CountedRunner")(GrpcRunner(pair.client), seen.append)
-        begun = runner.begin_exec(make_call(), on_commit=lambda: None, on_end=ended.append)
+        begun = runner.begin_exec(make_call(), on_end=ended.append)
         assert (begun is not None, seen, ended) == (True, [], [])
         assert await begun() == Placed()
         assert seen == ended == [Placed()]
@@ -68,7 +68,7 @@ async def test_what_was_begun_and_is_cancelled_has_no_end_to_be_told() -> None:
         await pair.service.busy.wait()
         runner = made("counted.py", "CountedRunner")(GrpcRunner(pair.client), ended.append)
         with trio.CancelScope() as scope:
-            begun = runner.begin_exec(make_call(), on_commit=lambda: None)
+            begun = runner.begin_exec(make_call())
             scope.cancel()
             await begun()
         assert scope.cancelled_caught

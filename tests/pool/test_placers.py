@@ -3,8 +3,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import pytest
 import trio
 from trio.testing import MockClock
@@ -14,7 +12,7 @@ from hostler.bodies import BodyConsumed, BytesBody, ReplayBody
 from hostler.errors import APIError, FunctionError, ServerBusy, ServiceReservationFailure
 from hostler.pool import ConsistentHashPlacer, SweepPlacer, attempts
 from hostler.pool.runner_set import ranking
-from hostler.protocol import NotSent
+from hostler.protocol import AttemptObserver, NotSent
 from tests.conftest import Logs
 
 from .fakes import FakePool, FakeRunner, full, make_call
@@ -203,11 +201,11 @@ async def test_runners_that_are_lost_and_never_come_back_are_forgotten(
 async def test_a_commit_in_the_moment_of_the_timeout_is_not_tried_again(
     autojump_clock: MockClock,
 ) -> None:
-    async def late(runner: FakeRunner, call: RunnerCall, commit: object) -> Outcome:
+    async def late(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
         with trio.CancelScope(shield=True):
             await trio.sleep(3)
-        assert callable(commit)
-        commit()
+        assert isinstance(observer, AttemptObserver)
+        observer.committed()
         await trio.sleep_forever()
         raise AssertionError
 
@@ -221,9 +219,9 @@ async def test_a_commit_in_the_moment_of_the_timeout_is_not_tried_again(
 async def test_a_cancellation_in_a_runners_nursery_is_counted_as_one(
     autojump_clock: MockClock, committed: bool
 ) -> None:
-    async def hang(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+    async def hang(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
         if committed:
-            commit()
+            observer.committed()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(trio.sleep_forever)
             scope.cancel()

@@ -182,6 +182,6 @@ def test_the_schedules_find_a_commit_that_is_not_reported(
 ) -> None:
     """A placer that does not learn of a commit gives the call up when its time is over, and tries
     it elsewhere."""
-    monkeypatch.setattr(Attempt, "_commit", lambda self: None)
+    monkeypatch.setattr(Attempt, "committed", lambda self: None)
     tally = run_all(250, monkeypatch)
     assert tally.duplicates

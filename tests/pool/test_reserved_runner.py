@@ -24,6 +24,7 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
+from tests.support.observers import RecordingObserver
 
 from .bench import OK, Bench
 from .fakes import RecordingWriter, make_call
@@ -36,20 +37,11 @@ class ReservingBench(Bench):
         super().__init__(play)
         self.writer = RecordingWriter()
         self.call = make_call(body=BytesBody(b"body"), writer=self.writer)
-        self.events: list[str] = []
-        self.claims = True
+        self.observer = RecordingObserver()
+        self.events = self.observer.events
 
     async def try_reserve(self) -> Outcome:
-        def claim() -> bool:
-            self.events.append("claim")
-            return self.claims
-
-        return await self.runner.try_reserve(
-            self.call,
-            claim=claim,
-            on_asked=lambda: self.events.append("asked"),
-            on_commit=lambda: self.events.append("commit"),
-        )
+        return await self.runner.try_reserve(self.call, self.observer)
 
 
 async def reserved(engagement: ServerEngagement) -> None:
@@ -87,7 +79,7 @@ async def test_a_slot_that_is_not_claimed_is_given_back() -> None:
             raise
 
     bench = ReservingBench(play)
-    bench.claims = False
+    bench.observer.claims = False
     outcome = await bench.try_reserve()
     assert isinstance(outcome, NotPlaced)
     assert isinstance(outcome.reason, ReservationAbandoned)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 
 import pytest
@@ -14,6 +14,7 @@ from hostler.abc import NotPlaced, Outcome, Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig
 from hostler.errors import FunctionError, ServerBusy
 from hostler.pool import NaivePlacer, PlacerStatistics
+from hostler.protocol import AttemptObserver
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, full, make_call
 from .placers import is_idle, make, occupy, place_all
@@ -87,10 +88,10 @@ async def test_a_runner_that_needs_a_moment_after_a_call_loses_nothing(
     free_at: list[float] = [0.0] * 10
 
     async def slow_to_reopen(
-        runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+        runner: FakeRunner, call: RunnerCall, observer: AttemptObserver
     ) -> Outcome:
         await trio.lowlevel.checkpoint()
-        commit()
+        observer.committed()
         now = trio.current_time()
         for slot, at in enumerate(free_at):
             if at <= now:
@@ -108,8 +109,8 @@ async def test_a_runner_that_needs_a_moment_after_a_call_loses_nothing(
 
 
 async def test_another_function_does_not_wait_behind_the_line(autojump_clock: MockClock) -> None:
-    async def only_b(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
-        commit()
+    async def only_b(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
+        observer.committed()
         await trio.sleep(0.001)
         return await runner.run(call) if call.model.fn_id == "b" else NotPlaced(ServerBusy())
 
@@ -126,9 +127,9 @@ async def test_room_that_is_too_small_for_the_first_goes_to_the_next_line(
     autojump_clock: MockClock,
 ) -> None:
     async def small_only(
-        runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]
+        runner: FakeRunner, call: RunnerCall, observer: AttemptObserver
     ) -> Outcome:
-        commit()
+        observer.committed()
         await trio.sleep(0.001)
         if runner.active or call.model.memory > 128:
             return NotPlaced(ServerBusy())
@@ -306,7 +307,7 @@ async def test_close_ends_a_query_and_an_attempt_that_hang(autojump_clock: MockC
             await trio.sleep_forever()
             raise AssertionError
 
-    async def hang(runner: FakeRunner, call: RunnerCall, commit: Callable[[], None]) -> Outcome:
+    async def hang(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
         await trio.sleep_forever()
         raise AssertionError
 

@@ -72,7 +72,7 @@ async def test_a_reserved_call_runs_after_its_commit(
                 Data(piece, eof=index == len(pieces)) for index, piece in enumerate(pieces, 1)
             ]
             first = frames.pop(0) if with_commit else None
-            await engagement.commit(first, on_commit=lambda: None)
+            await engagement.commit(first)
             for frame in frames:
                 await engagement.send(frame)
             head, *data, last = await rest_of(engagement.receive)
@@ -102,7 +102,7 @@ async def test_a_detached_call_is_acknowledged_when_its_body_has_followed_the_co
         async with runner.client.engage(reserving("note", type="detached")) as engagement:
             assert await engagement.receive() == Reserved()
             first = Data(b"be") if with_commit else None
-            await engagement.commit(first, on_commit=lambda: None)
+            await engagement.commit(first)
             await engagement.send(Data(b"gin"))
             with trio.move_on_after(1) as early:
                 await engagement.receive()
@@ -189,7 +189,7 @@ async def test_a_detached_call_is_acknowledged_after_its_commit(
     async with open_bench(tmp_path) as runner:
         async with runner.client.engage(reserving(type="detached")) as engagement:
             assert await engagement.receive() == Reserved()
-            await engagement.commit(Data(b"x", eof=True), on_commit=lambda: None)
+            await engagement.commit(Data(b"x", eof=True))
             assert await engagement.receive() == ResultStart(202)
         await until(lambda: runner.service.statistics().detached == 0)
         assert runner.agent.statistics().completed == 1

@@ -22,7 +22,14 @@ from hostler.agent.resources import MAX_SECONDS, PASSING, worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.keep_alive import FixedKeepAlive
-from hostler.protocol import MAX_WARM_KEYS, WARM_KEY_SECONDS, LoadHint, RunnerStatus
+from hostler.protocol import (
+    MAX_WARM_KEYS,
+    UNOBSERVED,
+    WARM_KEY_SECONDS,
+    AttemptObserver,
+    LoadHint,
+    RunnerStatus,
+)
 from hostler.runner.load_feed import LoadFeed
 
 COLD_SECONDS = 0.5
@@ -106,10 +113,8 @@ class SimRunner(Runner):
     def address(self) -> str:
         return self._address
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
-        on_commit()
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
+        observer.committed()
         await trio.sleep(ROUND_TRIP / 2)
         name, lb = call.model.fn_id, call.extensions.get("lb", "")
         self._settle()

@@ -20,6 +20,7 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
+from tests.support.observers import OnCommit
 
 from .services import MIB, TRY, OpenClient, ScriptedService, frames_of, send_for_ever
 
@@ -64,7 +65,7 @@ async def test_first_goes_with_the_call_and_commit_is_told_once(open_client: Ope
     async with open_client(ScriptedService(engage)) as client:
         whole = Data(b"all", eof=True)
         async with client.engage(
-            TRY, first=whole, on_commit=lambda: commits.append("commit")
+            TRY, first=whole, observer=OnCommit(lambda: commits.append("commit"))
         ) as engagement:
             assert commits == ["commit"]
             assert await engagement.receive() == Finished(success=True)
@@ -193,7 +194,7 @@ async def test_a_cancelled_attempt_that_was_not_sent_is_not_committed(
     async with open_client(ScriptedService(engage)) as client:
         with trio.CancelScope() as scope:
             scope.cancel()
-            async with client.engage(TRY, on_commit=lambda: commits.append("commit")):
+            async with client.engage(TRY, observer=OnCommit(lambda: commits.append("commit"))):
                 pass
         assert scope.cancelled_caught
         assert commits == []

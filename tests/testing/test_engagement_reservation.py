@@ -17,6 +17,7 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
+from tests.support.observers import RecordingObserver
 
 from .services import TRY, OpenClient, ScriptedService, frames_of
 
@@ -26,7 +27,7 @@ DONE = Finished(success=True)
 
 async def test_a_call_is_reserved_committed_and_answered(open_client: OpenClient) -> None:
     seen: list[object] = []
-    commits: list[str] = []
+    observer = RecordingObserver()
 
     async def engage(engagement: ServerEngagement) -> None:
         seen.append(await engagement.receive())
@@ -36,12 +37,12 @@ async def test_a_call_is_reserved_committed_and_answered(open_client: OpenClient
 
     async with (
         open_client(ScriptedService(engage)) as client,
-        client.engage(RESERVE, on_commit=lambda: commits.append("asked")) as engagement,
+        client.engage(RESERVE, observer=observer) as engagement,
     ):
         assert await engagement.receive() == Reserved()
-        assert commits == ["asked"]
-        await engagement.commit(Data(b"a"), on_commit=lambda: commits.append("committed"))
-        assert commits == ["asked", "committed"]
+        assert observer.events == ["asked"]
+        await engagement.commit(Data(b"a"))
+        assert observer.events == ["asked", "commit"]
         await engagement.send(Data(b"b", eof=True))
         assert await engagement.receive() == DONE
         assert await engagement.receive() is None
@@ -49,7 +50,7 @@ async def test_a_call_is_reserved_committed_and_answered(open_client: OpenClient
     assert seen[0].reserve
     assert seen[0].models_call_json == TRY.models_call_json
     assert seen[1:] == [Commit(with_data=True), Data(b"a"), Data(b"b", eof=True)]
-    assert commits == ["asked", "committed"]
+    assert observer.events == ["asked", "commit"]
 
 
 async def test_a_commit_without_a_body_yet(open_client: OpenClient) -> None:
@@ -64,7 +65,7 @@ async def test_a_commit_without_a_body_yet(open_client: OpenClient) -> None:
         client.engage(RESERVE) as engagement,
     ):
         assert await engagement.receive() == Reserved()
-        await engagement.commit(None, on_commit=lambda: None)
+        await engagement.commit(None)
         assert await engagement.receive() == DONE
 
 
@@ -95,7 +96,7 @@ async def test_leaving_uncommitted_cancels_the_service(open_client: OpenClient, 
 
 async def test_a_commit_that_comes_too_late_is_none(open_client: OpenClient) -> None:
     """The runner has refused and ended; what it said is there, and nothing was committed."""
-    commits: list[str] = []
+    observer = RecordingObserver()
     busy = Finished(success=False, error_code=503)
 
     async def engage(engagement: ServerEngagement) -> None:
@@ -105,18 +106,18 @@ async def test_a_commit_that_comes_too_late_is_none(open_client: OpenClient) -> 
 
     async with (
         open_client(ScriptedService(engage)) as client,
-        client.engage(RESERVE) as engagement,
+        client.engage(RESERVE, observer=observer) as engagement,
     ):
         assert await engagement.receive() == Reserved()
         await trio.testing.wait_all_tasks_blocked(0.05)
-        await engagement.commit(Data(b"", eof=True), on_commit=lambda: commits.append("no"))
+        await engagement.commit(Data(b"", eof=True))
         assert await engagement.receive() == busy
         assert await engagement.receive() is None
-    assert commits == []
+    assert observer.events == ["asked"]
 
 
 async def test_a_cancelled_commit_is_none(open_client: OpenClient) -> None:
-    commits: list[str] = []
+    observer = RecordingObserver()
     seen: list[object] = []
     left = trio.Event()
 
@@ -129,14 +130,14 @@ async def test_a_cancelled_commit_is_none(open_client: OpenClient) -> None:
             left.set()
 
     async with open_client(ScriptedService(engage)) as client:
-        async with client.engage(RESERVE) as engagement:
+        async with client.engage(RESERVE, observer=observer) as engagement:
             assert await engagement.receive() == Reserved()
             with trio.CancelScope() as scope:
                 scope.cancel()
-                await engagement.commit(None, on_commit=lambda: commits.append("no"))
+                await engagement.commit(None)
             assert scope.cancelled_caught
         await left.wait()
-    assert (commits, seen) == ([], [])
+    assert (observer.events, seen) == (["asked"], [])
 
 
 async def test_a_refused_reservation_is_a_status_or_an_outcome(open_client: OpenClient) -> None:

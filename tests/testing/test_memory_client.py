@@ -15,6 +15,7 @@ from hostler.protocol import (
     ServerEngagement,
 )
 from hostler.testing import MemoryRunnerClient, memory_engagement_pair
+from tests.support.observers import OnCommit
 
 from .services import TRY, ScriptedService
 
@@ -27,12 +28,12 @@ async def test_unreachable_while_it_is_set() -> None:
     client = MemoryRunnerClient(ScriptedService(engage))
     client.unreachable = ConnectionRefusedError("refused")
     with pytest.raises(NotSent, match="refused") as caught:
-        async with client.engage(TRY, on_commit=lambda: commits.append(None)):
+        async with client.engage(TRY, observer=OnCommit(lambda: commits.append(None))):
             pytest.fail("entered")
     assert caught.value.__cause__ is client.unreachable
     assert commits == []
     client.unreachable = None
-    async with client.engage(TRY, on_commit=lambda: commits.append(None)) as engagement:
+    async with client.engage(TRY, observer=OnCommit(lambda: commits.append(None))) as engagement:
         assert await engagement.receive() == Finished(success=True)
     assert (commits, client.attempts, client.engagements) == ([None], 2, 0)
 

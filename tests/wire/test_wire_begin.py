@@ -15,6 +15,7 @@ from hostler.protocol import (
     TryCall,
 )
 from hostler.wire.connection import STREAM_WINDOW
+from tests.support.observers import OnCommit
 
 from .services import SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair, read_call
 
@@ -29,7 +30,7 @@ class Begun:
         self.made = 0
         self._try_call = try_call
         self.engagement = pair.client.begin(
-            self._make, first=first, request_id="r\n1", on_commit=self._commit
+            self._make, first=first, request_id="r\n1", observer=OnCommit(self._commit)
         )
 
     @property

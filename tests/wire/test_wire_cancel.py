@@ -16,6 +16,7 @@ from hostler.protocol import Data, EngagementFailed, NotSent, ResultStart, Serve
 from hostler.wire.connection import STREAM_WINDOW, WireProtocol, WireStream
 from hostler.wire.mux import server
 from hostler.wire.status import StreamEnd
+from tests.support.observers import OnCommit
 
 from .leaks import asyncio_tasks, open_sockets, settle, trio_tasks
 from .services import EMPTY_BODY, SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair
@@ -78,7 +79,7 @@ async def _enter_with_try_stuck(pair: Pair, cancel: Callable[[], None]) -> None:
             cancel()
 
         big = TryCall(models_call_json="x" * 3_000_000)
-        async with pair.client.engage(big, on_commit=lambda: pytest.fail("committed")):
+        async with pair.client.engage(big, observer=OnCommit(lambda: pytest.fail("committed"))):
             pytest.fail("entered")
 
 
@@ -178,7 +179,7 @@ async def test_a_call_that_is_cancelled_in_the_turn_of_its_credit_is_not_sent() 
         async def engage(number: int) -> None:
             with scopes[number]:
                 async with pair.client.engage(
-                    TRY, first=EMPTY_BODY, on_commit=lambda: commit(number)
+                    TRY, first=EMPTY_BODY, observer=OnCommit(lambda: commit(number))
                 ) as engagement:
                     await collect(engagement)
 
@@ -230,7 +231,7 @@ async def test_cancelled_right_after_the_try_call_was_sent_is_committed(
         tasks = trio_tasks()
         with trio.CancelScope() as scope:
             after_put(monkeypatch, lambda stream: scope.cancel())
-            async with pair.client.engage(TRY, on_commit=lambda: record.append("commit")):
+            async with pair.client.engage(TRY, observer=OnCommit(lambda: record.append("commit"))):
                 pytest.fail("entered")
         assert record == ["commit"]
         monkeypatch.undo()
@@ -244,7 +245,9 @@ async def test_connection_lost_right_after_the_try_call_was_sent_is_no_proof(
     async with open_pair() as pair:
         await call(pair.client)
         after_put(monkeypatch, lambda stream: stream.break_off(StreamEnd(14, "connection lost")))
-        async with pair.client.engage(TRY, on_commit=lambda: record.append("commit")) as engagement:
+        async with pair.client.engage(
+            TRY, observer=OnCommit(lambda: record.append("commit"))
+        ) as engagement:
             assert record == ["commit"]
             with pytest.raises(EngagementFailed, match="connection lost"):
                 await engagement.receive()
@@ -383,7 +386,7 @@ async def test_a_scope_that_ends_as_its_turn_comes_sends_nothing() -> None:
 
     async def second(client: wire.GrpcRunnerClient) -> None:
         with scope:
-            async with client.engage(TRY, on_commit=lambda: commits.append(True)):
+            async with client.engage(TRY, observer=OnCommit(lambda: commits.append(True))):
                 raise AssertionError
 
     async with open_pair(max_connections=1, streams_per_connection=1) as pair:

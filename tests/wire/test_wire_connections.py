@@ -10,6 +10,7 @@ import trio.testing
 
 from hostler import wire
 from hostler.protocol import NotSent
+from tests.support.observers import OnCommit
 from tests.support.ports import free_port
 
 from .leaks import settle
@@ -110,7 +111,7 @@ async def test_a_runner_that_closes_before_it_accepts_has_not_got_the_call() -> 
 
     async def attempt(client: wire.GrpcRunnerClient) -> None:
         try:
-            async with client.engage(TRY, first=EMPTY_BODY, on_commit=committed.set):
+            async with client.engage(TRY, first=EMPTY_BODY, observer=OnCommit(committed.set)):
                 pytest.fail("it was engaged")
         except NotSent as error:
             failures.append(error)

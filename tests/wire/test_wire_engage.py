@@ -23,6 +23,7 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
+from tests.support.observers import OnCommit
 
 from .services import (
     EMPTY_BODY,
@@ -63,7 +64,7 @@ async def test_whole_call() -> None:
             TRY,
             first=Data(b"hello", eof=True),
             request_id="rid",
-            on_commit=lambda: record.append("commit"),
+            observer=OnCommit(lambda: record.append("commit")),
         ) as engagement:
             record.append("entered")
             start, data, finished = await collect(engagement)

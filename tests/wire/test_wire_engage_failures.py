@@ -9,6 +9,7 @@ import trio
 
 from hostler.errors import ProtocolError
 from hostler.protocol import (
+    AttemptObserver,
     Data,
     EngagementFailed,
     Finished,
@@ -17,6 +18,7 @@ from hostler.protocol import (
     ServerEngagement,
     TryCall,
 )
+from tests.support.observers import OnCommit
 
 from .services import (
     EMPTY_BODY,
@@ -36,7 +38,7 @@ async def test_too_large_try_call_is_refused_with_its_status_and_not_committed()
     big = TryCall(models_call_json="x" * (4 * 2**20))
     async with open_pair() as pair:
         async with pair.client.engage(
-            big, first=EMPTY_BODY, on_commit=lambda: record.append("commit")
+            big, first=EMPTY_BODY, observer=OnCommit(lambda: record.append("commit"))
         ) as engagement:
             with pytest.raises(EngagementFailed, match="received message larger than max") as info:
                 await engagement.receive()
@@ -153,5 +155,5 @@ async def test_unknown_frames_are_skipped_by_the_client_and_refused_by_the_serve
         from hostler.wire.client import _Engagement
 
         await stream.send(unknown)
-        assert await collect(_Engagement(stream, "runner")) == [SUCCESS]
+        assert await collect(_Engagement(stream, "runner", AttemptObserver())) == [SUCCESS]
     assert len(logs.with_event("unknown frame skipped")) == 1

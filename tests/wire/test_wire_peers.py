@@ -27,6 +27,7 @@ from hostler.protocol import (
 )
 from hostler.wire.codec.messages import runner_messages
 from hostler.wire.connection import CREDIT, STREAM_WINDOW
+from tests.support.observers import OnCommit
 
 from .leaks import settle
 from .peer import Peer, peer_and_client
@@ -269,7 +270,7 @@ async def test_what_a_frozen_runner_has_not_got_is_not_committed(shared: int) ->
     async def engage(number: int) -> None:
         with suppress(NotSent, EngagementFailed):
             async with client.engage(
-                try_call, first=EMPTY_BODY, on_commit=lambda: commits.append(number)
+                try_call, first=EMPTY_BODY, observer=OnCommit(lambda: commits.append(number))
             ) as engagement:
                 await engagement.receive()
 

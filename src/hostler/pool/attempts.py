@@ -32,13 +32,9 @@ from ..errors import (
     ServiceReservationFailure,
 )
 from ..metrics import LBMetrics
-from ..protocol import EngagementFailed, NotSent
+from ..protocol import AttemptObserver, EngagementFailed, NotSent
 from .load_tracker import CallNeed, LoadTracker
 from .waiting_room import CallQueue, WaitingRoom
-
-Start = Callable[[trio.CancelScope, Callable[[], None]], Awaitable[Outcome]]
-"""Begins an attempt, of which it gets the scope with its deadline, and what to call when it is
-committed."""
 
 
 class Candidates:
@@ -116,7 +112,7 @@ class Attempter:
             if hot or not runner.reserves or not self._config.reserve:
                 # The whole call at once, without a scope of its own if it needs no wait.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                begun = runner.begin_exec(call, on_commit=attempt.commit)
+                begun = runner.begin_exec(call, attempt)
                 if begun is None:
                     return await self._exec(attempt)
                 outcome = await begun()
@@ -146,7 +142,7 @@ class Attempter:
         try:
             self._tracker.over(attempt, trio.current_time())
             outcome = attempt.outcome
-            if attempt.committed:
+            if attempt.is_committed:
                 line = attempt.search.line
                 load = None if outcome is None else outcome.load
                 ended = _leaves_room(outcome)
@@ -161,10 +157,11 @@ class Attempter:
                 attempt.line.left(attempt.address)
 
     async def _exec(self, attempt: TrackedAttempt) -> Outcome:
-        async def start(_: trio.CancelScope, commit: Callable[[], None]) -> Outcome:
-            return await attempt.runner.try_exec(attempt.search.call, on_commit=commit)
-
-        return await self._try(attempt, start)
+        outcome: Outcome | None = None
+        search = attempt.search
+        with search.searching(self._config.attempt_timeout) as attempt.scope:
+            outcome = await attempt.runner.try_exec(search.call, attempt)
+        return self._ended(attempt, outcome)
 
     async def _race(self, first: TrackedAttempt, others: Candidates, delay: float) -> Outcome:
         """A reservation, and after ``delay`` seconds another one somewhere else."""
@@ -212,35 +209,19 @@ class Attempter:
             self._hedging.took(search.need.key, trio.current_time() - attempt.began)
             return claim()
 
-        async def start(scope: trio.CancelScope, commit: Callable[[], None]) -> Outcome:
-            def asked() -> None:
-                self._tracker.asked(attempt)
-                scope.deadline = search.deadline
-                if others is not None and others.more:
-                    limit = trio.current_time() + self._config.reserve_timeout
-                    scope.deadline = min(search.deadline, limit)
-
-            outcome = await attempt.runner.try_reserve(
-                search.call, claim=claim_slot, on_asked=asked, on_commit=commit
-            )
-            if isinstance(outcome, Placed) and not claim():
-                return NotPlaced(ReservationAbandoned())
-            return outcome
-
-        return await self._try(attempt, start)
-
-    async def _try(self, attempt: TrackedAttempt, start: Start) -> Outcome:
+        attempt.claims, attempt.others = claim_slot, others
+        attempt.reserve_seconds = self._config.reserve_timeout
         outcome: Outcome | None = None
-        search = attempt.search
-        with search.searching(self._config.attempt_timeout) as scope:
+        with search.searching(self._config.attempt_timeout) as attempt.scope:
+            outcome = await attempt.runner.try_reserve(search.call, attempt)
+            if isinstance(outcome, Placed) and not claim():
+                outcome = NotPlaced(ReservationAbandoned())
+        return self._ended(attempt, outcome)
 
-            def commit() -> None:
-                search.found(scope)
-                attempt.commit()
-
-            outcome = await start(scope, commit)
+    def _ended(self, attempt: TrackedAttempt, outcome: Outcome | None) -> Outcome:
+        """``outcome`` is ``None`` if the attempt ran into its limit."""
         if outcome is None:
-            outcome = _interrupted(committed=attempt.committed)
+            outcome = _interrupted(committed=attempt.is_committed)
         self._tracker.end(attempt, outcome)
         return outcome
 
@@ -351,7 +332,7 @@ class AttemptTimedOut(HostlerError):
 
 
 @attrs.define(eq=False)
-class TrackedAttempt:
+class TrackedAttempt(AttemptObserver):
     """One attempt, as it is counted. ``warm``: the runner is believed to have an idle container
     for the call."""
 
@@ -366,18 +347,40 @@ class TrackedAttempt:
     """Where it is counted among those ahead (`hostler.pool.waiting_room`)."""
     outcome: Outcome | None = None
     """Of its end; ``None`` = it was cancelled, or gave its slot back."""
-    asked: bool = False
-    """The runner was asked for a reservation."""
     hedge: bool = False
     """The runner is the second that was asked, because the first took long."""
-    committed: bool = False
+    is_asked: bool = False
+    is_committed: bool = False
+    scope: trio.CancelScope | None = None
+    """Ends it, unless it is committed."""
+    claims: Claim | None = None
+    """Decides whether the call gets the slot that was reserved."""
+    others: Candidates | None = None
+    """Of its sweep."""
+    reserve_seconds: float = math.inf
+    """How long the runner may take for a slot while there are ``others``."""
 
-    def commit(self) -> None:
-        """Its runner may run the call from now on."""
-        self.search.committed = self
-        self.search.has_container()
-        self.committed = True
-        if self.asked:
+    def asked(self) -> None:
+        self.is_asked = True
+        self.metrics.reservations.inc()
+        if self.scope is not None:
+            self.scope.deadline = self.search.deadline
+            if self.others is not None and self.others.more:
+                self.scope.deadline = min(
+                    self.search.deadline, trio.current_time() + self.reserve_seconds
+                )
+
+    def claim(self) -> bool:
+        return self.claims is None or self.claims()
+
+    def committed(self) -> None:
+        search = self.search
+        if self.scope is not None:
+            search.found(self.scope)
+        search.committed = self
+        search.has_container()
+        self.is_committed = True
+        if self.is_asked:
             self.metrics.reservations_committed.inc()
         if self.hedge:
             self.metrics.hedges_won.inc()
@@ -448,13 +451,8 @@ class AttemptTracker:
         loads.end(attempt.address, search.need, outcome, now)
         if attempt.span is not None:
             _end_span(attempt.span, outcome)
-        if attempt.asked and attempt is not search.committed and _given_up(outcome):
+        if attempt.is_asked and attempt is not search.committed and _given_up(outcome):
             self._metrics.reservations_abandoned.inc()
-
-    def asked(self, attempt: TrackedAttempt) -> None:
-        """Its runner has been asked for a reservation."""
-        attempt.asked = True
-        self._metrics.reservations.inc()
 
     def hedged(self) -> None:
         """A second runner is asked as well."""

@@ -36,7 +36,14 @@ from ..errors import (
     ServerBusy,
 )
 from ..metrics import CallCounter
-from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint, RunnerStatus
+from ..protocol import (
+    UNAVAILABLE_STATUS,
+    UNOBSERVED,
+    AttemptObserver,
+    EngagementFailed,
+    LoadHint,
+    RunnerStatus,
+)
 from .runner import MissingEOF, RunnerFault
 
 WINDOW = 30.0
@@ -343,20 +350,17 @@ class JudgedRunner(Runner):
     def address(self) -> str:
         return self._address
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
-        began = trio.current_time()
-        with self._judging_delay() as taken:
-            outcome = await self._runner.try_exec(call, on_commit=_both(taken, on_commit))
-        self._judge(call, outcome, began)
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
+        with self._judging_delay(observer) as told:
+            outcome = await self._runner.try_exec(call, told)
+        self._judge(call, outcome, told.began)
         return outcome
 
     def begin_exec(
         self,
         call: RunnerCall,
+        observer: AttemptObserver = UNOBSERVED,
         *,
-        on_commit: Callable[[], None],
         on_end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Begun | None:
         began = trio.current_time()
@@ -365,44 +369,30 @@ class JudgedRunner(Runner):
             self._judge(call, outcome, began)
             on_end(outcome)
 
-        return self._runner.begin_exec(call, on_commit=on_commit, on_end=ended)
+        return self._runner.begin_exec(call, observer, on_end=ended)
 
     @property
     def reserves(self) -> bool:
         return self._runner.reserves
 
     async def try_reserve(
-        self,
-        call: RunnerCall,
-        *,
-        claim: Callable[[], bool],
-        on_asked: Callable[[], None] = lambda: None,
-        on_commit: Callable[[], None] = lambda: None,
+        self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED
     ) -> Outcome:
-        began = trio.current_time()
         # How long it takes until there is a slot (an image may have to be pulled) is no fault.
-        with self._judging_delay() as taken:
-            outcome = await self._runner.try_reserve(
-                call, claim=claim, on_asked=_both(taken, on_asked), on_commit=on_commit
-            )
-        self._judge(call, outcome, began)
+        with self._judging_delay(observer) as told:
+            outcome = await self._runner.try_reserve(call, told)
+        self._judge(call, outcome, told.began)
         return outcome
 
     @contextmanager
-    def _judging_delay(self) -> Iterator[Callable[[], None]]:
-        """An attempt, which has to be handed over before its time is over; to be called then."""
-        began = trio.current_time()
-        is_taken = False
-
-        def taken() -> None:
-            nonlocal is_taken
-            is_taken = True
-
+    def _judging_delay(self, observer: AttemptObserver) -> Iterator[_TakenObserver]:
+        """An attempt, which has to be handed over before its time is over."""
+        told = _TakenObserver(observer)
         try:
-            yield taken
+            yield told
         except BaseException as error:
             now = trio.current_time()
-            if not is_taken and now - began >= SLOW_TO_TAKE and is_timeout(error):
+            if not told.taken and now - told.began >= SLOW_TO_TAKE and is_timeout(error):
                 self._board.failed(self, now, "the runner did not take the call in time")
             raise
 
@@ -455,12 +445,25 @@ class JudgedRunner(Runner):
         await self._runner.aclose()
 
 
-def _both(one: Callable[[], None], other: Callable[[], None]) -> Callable[[], None]:
-    def call() -> None:
-        one()
-        other()
+class _TakenObserver(AttemptObserver):
+    """Knows whether the runner has taken the call, and passes all on to ``inner``."""
 
-    return call
+    taken = False
+
+    def __init__(self, inner: AttemptObserver) -> None:
+        self._inner = inner
+        self.began = trio.current_time()
+
+    def asked(self) -> None:
+        self.taken = True
+        self._inner.asked()
+
+    def claim(self) -> bool:
+        return self._inner.claim()
+
+    def committed(self) -> None:
+        self.taken = True
+        self._inner.committed()
 
 
 class PoolMetrics(Collector):

@@ -28,6 +28,8 @@ from ..protocol import (
     DEADLINE_STATUS,
     NACK_STATUS,
     UNKNOWN_STATUS,
+    UNOBSERVED,
+    AttemptObserver,
     BegunEngagement,
     ClientEngagement,
     Data,
@@ -79,21 +81,19 @@ class GrpcRunner(Runner):
     def reserves(self) -> bool:
         return self._reserves
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
-        return await self._run(Attempt(self._client, call, on_commit))
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
+        return await self._run(Attempt(self._client, call, observer))
 
     def begin_exec(
         self,
         call: RunnerCall,
+        observer: AttemptObserver = UNOBSERVED,
         *,
-        on_commit: Callable[[], None],
         on_end: Callable[[Outcome], None] = lambda outcome: None,
     ) -> Begun | None:
         if self._gate.closed:
             return None
-        attempt = BegunAttempt(self._client, call, on_commit, self._ended, on_end)
+        attempt = BegunAttempt(self._client, call, observer, self._ended, on_end)
         if not attempt.begin():
             return None
         self._gate.admit(attempt)
@@ -105,22 +105,15 @@ class GrpcRunner(Runner):
             self._note(outcome)
 
     async def try_reserve(
-        self,
-        call: RunnerCall,
-        *,
-        claim: Callable[[], bool],
-        on_asked: Callable[[], None] = lambda: None,
-        on_commit: Callable[[], None] = lambda: None,
+        self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED
     ) -> Outcome:
-        attempt = ReservedAttempt(
-            self._client, call, on_asked=on_asked, claim=claim, on_commit=on_commit
-        )
+        attempt = ReservedAttempt(self._client, call, observer)
         outcome = await self._run(attempt)
         if attempt.claimed or not _was_not_understood(outcome):
             return outcome
         # Another program has the address now. It has not run the call.
         self._reserves = False
-        return await super().try_reserve(call, claim=claim, on_commit=on_commit)
+        return await super().try_reserve(call, observer)
 
     async def _run(self, attempt: Attempt) -> Outcome:
         try:
@@ -132,7 +125,7 @@ class GrpcRunner(Runner):
             await trio.lowlevel.checkpoint()
             return NotPlaced(RunnerClosed())
         # Ended by `aclose`: what was committed may have run.
-        return Placed(RunnerClosed()) if attempt.committed else NotPlaced(RunnerClosed())
+        return Placed(RunnerClosed()) if attempt.is_committed else NotPlaced(RunnerClosed())
 
     def _note(self, outcome: Outcome) -> None:
         if outcome.load is not None:
@@ -329,22 +322,20 @@ Rest = trio.abc.ReceiveStream | HeldBody | None
 """Of a body, what does not go with the call itself."""
 
 
-class Attempt:
+class Attempt(AttemptObserver):
     """Sends the call with its body: it is committed when its ``TryCall`` was handed over."""
 
-    committed = False
+    is_committed = False
 
-    def __init__(
-        self, client: RunnerClient, call: RunnerCall, on_commit: Callable[[], None]
-    ) -> None:
+    def __init__(self, client: RunnerClient, call: RunnerCall, observer: AttemptObserver) -> None:
         self._client = client
         self._call = call
-        self._on_commit = on_commit
+        self._observer = observer
 
-    def _commit(self) -> None:
-        self.committed = True
+    def committed(self) -> None:
+        self.is_committed = True
         self._call.runner_address = self._client.address
-        self._on_commit()
+        self._observer.committed()
 
     async def run(self) -> Outcome:
         try:
@@ -365,7 +356,7 @@ class Attempt:
             first=first,
             request_id=self._call.request_id,
             deadline=self._call.deadline,
-            on_commit=self._commit,
+            observer=self,
         ) as engagement:
             return await Conversation(self._call, engagement).run(rest)
 
@@ -414,11 +405,11 @@ class BegunAttempt(Attempt):
         self,
         client: RunnerClient,
         call: RunnerCall,
-        on_commit: Callable[[], None],
+        observer: AttemptObserver,
         on_left: Callable[[BegunAttempt, Outcome | None], None],
         on_end: Callable[[Outcome], None],
     ) -> None:
-        super().__init__(client, call, on_commit)
+        super().__init__(client, call, observer)
         self._on_left = on_left
         self._on_end = on_end
 
@@ -434,7 +425,7 @@ class BegunAttempt(Attempt):
                 first=Data(data, eof=True),
                 request_id=call.request_id,
                 deadline=call.deadline,
-                on_commit=self._commit,
+                observer=self,
             )
         except Exception:  # noqa: BLE001  (a bad body or model: told by the other)
             return False
@@ -462,25 +453,14 @@ class BegunAttempt(Attempt):
 
 
 class ReservedAttempt(Attempt):
-    """Asks for a slot, and commits the call to it if ``claim`` says so.
+    """Asks for a slot, and commits the call to it if the observer claims it. The body is not
+    touched before."""
 
-    The body is not touched before. ``on_asked`` is called when the runner was asked.
-    """
+    claimed = False
+    """The observer was asked to claim the slot."""
 
-    def __init__(
-        self,
-        client: RunnerClient,
-        call: RunnerCall,
-        *,
-        on_asked: Callable[[], None],
-        claim: Callable[[], bool],
-        on_commit: Callable[[], None],
-    ) -> None:
-        super().__init__(client, call, on_commit)
-        self._on_asked = on_asked
-        self._claim = claim
-        self.claimed = False
-        """``claim`` was called."""
+    def asked(self) -> None:
+        self._observer.asked()
 
     async def run(self) -> Outcome:
         try:
@@ -488,7 +468,7 @@ class ReservedAttempt(Attempt):
                 self._try_call(reserve=True),
                 request_id=self._call.request_id,
                 deadline=self._call.deadline,
-                on_commit=self._on_asked,
+                observer=self,
             ) as engagement:
                 return await self._converse(engagement)
         except _CallBroken as broken:
@@ -502,7 +482,7 @@ class ReservedAttempt(Attempt):
         if refused is not None:
             return refused
         self.claimed = True
-        if not self._claim():
+        if not self._observer.claim():
             return NotPlaced(ReservationAbandoned())
         first, rest = self._open_body()
         if isinstance(rest, trio.abc.ReceiveStream):
@@ -517,8 +497,8 @@ class ReservedAttempt(Attempt):
         first: Data | None,
         rest: Rest,
     ) -> Outcome:
-        await engagement.commit(first, on_commit=self._commit)
-        if not self.committed:
+        await engagement.commit(first)
+        if not self.is_committed:
             # The runner had ended the engagement before it could see the commit.
             again = await conversation.await_slot()
             return again or NotPlaced(ProtocolError("the runner reserved a slot twice"))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from ..bodies import BytesBody
 from ..call import DiscardWriter, PendingCall
 from ..errors import ReservationAbandoned, RunnerClosed, ServerBusy
 from ..models import Call
-from ..protocol import RunnerStatus
+from ..protocol import UNOBSERVED, AttemptObserver, RunnerStatus
 
 _numbers = itertools.count(1)
 
@@ -98,15 +98,13 @@ class FakeRunner(Runner):
         """Whether `aclose` was called."""
         return self._closed
 
-    async def try_exec(
-        self, call: RunnerCall, *, on_commit: Callable[[], None] = lambda: None
-    ) -> Outcome:
+    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
         attempt = self._begin(call)
         with self._cancellations_counted():
             await trio.sleep(attempt.connect_time)
             if not attempt.commits:
                 return attempt.outcome
-            on_commit()
+            observer.committed()
             return await self._run(call, attempt)
 
     @property
@@ -114,19 +112,14 @@ class FakeRunner(Runner):
         return self._reserves
 
     async def try_reserve(
-        self,
-        call: RunnerCall,
-        *,
-        claim: Callable[[], bool],
-        on_asked: Callable[[], None] = lambda: None,
-        on_commit: Callable[[], None] = lambda: None,
+        self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED
     ) -> Outcome:
         attempt = self._begin(call)
         with self._cancellations_counted():
             await trio.sleep(attempt.connect_time)
             if not attempt.commits:
                 return attempt.outcome
-            on_asked()
+            observer.asked()
             if self._full():
                 await trio.lowlevel.checkpoint()
                 return NotPlaced(ServerBusy())
@@ -135,11 +128,11 @@ class FakeRunner(Runner):
                 await trio.sleep(attempt.reserve_time)
                 if isinstance(attempt.outcome, NotPlaced):
                     return attempt.outcome
-                if not claim():
+                if not observer.claim():
                     return NotPlaced(ReservationAbandoned())
             finally:
                 self.held -= 1
-            on_commit()
+            observer.committed()
             return await self._run(call, attempt)
 
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:

@@ -20,6 +20,8 @@ from ..protocol import (
     MAX_DATA_CHUNK,
     UNAVAILABLE_STATUS,
     UNIMPLEMENTED_STATUS,
+    UNOBSERVED,
+    AttemptObserver,
     ClientEngagement,
     ClientFrame,
     Commit,
@@ -128,13 +130,21 @@ class MemoryClientEngagement(_ClientEnd[ClientFrame, RunnerFrame], ClientEngagem
     """The LB's end. Unlike over the wire, any frame can be sent, in any order: for tests of what
     a runner does with a peer that breaks the protocol."""
 
-    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        link: MemoryTransport[ClientFrame, RunnerFrame],
+        observer: AttemptObserver = UNOBSERVED,
+    ) -> None:
+        super().__init__(link)
+        self._observer = observer
+
+    async def commit(self, first: Data | None) -> None:
         await trio.lowlevel.checkpoint_if_cancelled()
         try:  # there is room: all frames before it have been received
             self._link.to_runner.send_nowait(Commit(with_data=first is not None))
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             return  # `receive` knows why
-        on_commit()
+        self._observer.committed()
         if first is not None:
             with suppress(EngagementEnded):
                 await self.send(first)
@@ -256,19 +266,22 @@ class MemoryRunnerClient(RunnerClient):
         first: Data | None = None,
         request_id: str = "",
         deadline: float = math.inf,
-        on_commit: Callable[[], None] = lambda: None,
+        observer: AttemptObserver = UNOBSERVED,
     ) -> AsyncIterator[MemoryClientEngagement]:
         self.attempts += 1
         await self._reach()
         link = MemoryTransport[ClientFrame, RunnerFrame]()
-        client = MemoryClientEngagement(link)
+        client = MemoryClientEngagement(link, observer)
         server = MemoryServerEngagement(
             link, request_id=request_id, peer=self._peer, deadline=deadline
         )
         link.to_runner.send_nowait(try_call)
         if first is not None:
             link.to_runner.send_nowait(first)
-        on_commit()
+        if try_call.reserve:
+            observer.asked()
+        else:
+            observer.committed()
         async with self._served(link, self._service.engage(server), deadline):
             yield client
 

@@ -20,6 +20,8 @@ from grpclib.metadata import USER_AGENT
 
 from ..config.addresses import split_address
 from ..protocol import (
+    UNOBSERVED,
+    AttemptObserver,
     BegunEngagement,
     ClientEngagement,
     Commit,
@@ -82,7 +84,12 @@ class Begin:
     request_id: str
     deadline: float
     """`trio.current_time`; infinite = none."""
-    on_commit: Callable[[], None]
+    observer: AttemptObserver
+
+    @property
+    def on_sent(self) -> Callable[[], None]:
+        """To be called when ``try_call`` was handed to the transport."""
+        return self.observer.asked if self.try_call.reserve else self.observer.committed
 
 
 @attrs.frozen
@@ -129,7 +136,7 @@ class Way:
         first: Data,
         request_id: str,
         deadline: float,
-        on_commit: Callable[[], None],
+        observer: AttemptObserver,
     ) -> BegunEngagement | None:
         """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
         if len(first.data) > self.sharing.limit or (slot := self.pool.acquire_now()) is None:
@@ -150,7 +157,7 @@ class Way:
         finally:
             if engagement is None:
                 self.pool.release(slot)
-        on_commit()
+        observer.committed()
         return engagement
 
 
@@ -192,9 +199,10 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         if begin.first is not None:
             frames += data_parts(begin.first)
         engagement = MuxEngagement(self._way.pool, slot, shared, begin.request_id, begin.deadline)
+        engagement.observer = begin.observer
         self._leave = engagement.leave
         try:
-            await engagement.hand_over(frames, begin.on_commit)
+            await engagement.hand_over(frames, begin.on_sent)
         except BaseException:
             engagement.leave()
             raise
@@ -209,11 +217,11 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         self._leave = block.leave
         try:
             message = with_prefix(encoded)
-            await _hand_over(stream, way.address, message, begin.first, begin.on_commit)
+            await _hand_over(stream, way.address, message, begin.first, begin.on_sent)
         except BaseException:
             block.leave()
             raise
-        return _Engagement(stream, way.address)
+        return _Engagement(stream, way.address, begin.observer)
 
 
 async def _hand_over(
@@ -251,9 +259,10 @@ async def _hand_over(
 
 
 class _Engagement(ClientEngagement):
-    def __init__(self, stream: WireStream, address: str) -> None:
+    def __init__(self, stream: WireStream, address: str, observer: AttemptObserver) -> None:
         self._stream = stream
         self._address = address
+        self._observer = observer
 
     async def send(self, frame: Data) -> None:
         try:
@@ -262,9 +271,9 @@ class _Engagement(ClientEngagement):
         except (StreamBroken, PeerFinished) as error:
             raise EngagementEnded(str(error)) from error
 
-    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+    async def commit(self, first: Data | None) -> None:
         commit = with_prefix(codec.encode_client(Commit(with_data=first is not None)))
-        await _hand_over(self._stream, self._address, commit, first, on_commit)
+        await _hand_over(self._stream, self._address, commit, first, self._observer.committed)
 
     async def receive(self) -> RunnerFrame | None:
         while True:
@@ -356,17 +365,17 @@ class GrpcRunnerClient(RunnerClient):
         first: Data | None = None,
         request_id: str = "",
         deadline: float = math.inf,
-        on_commit: Callable[[], None] = lambda: None,
+        observer: AttemptObserver = UNOBSERVED,
     ) -> AbstractAsyncContextManager[ClientEngagement]:
         """See `RunnerClient.engage`. Trio-flavoured.
 
         ``first`` may have any size and needs no sender task: what the runner does not take at
         once is sent as it gives credit. If the runner ends the stream with a status before all of
-        ``try_call`` was handed over, ``on_commit`` is not called and ``receive`` raises that
+        ``try_call`` was handed over, ``observer`` is not told and ``receive`` raises that
         status. ``receive`` raises `NotSent` if the runner proves that it never looked at the call.
         """
         request_id = _UNPRINTABLE.sub("?", request_id)
-        begin = Begin(try_call, first, request_id, deadline, on_commit)
+        begin = Begin(try_call, first, request_id, deadline, observer)
         return EngageBlock(self._way, begin)
 
     def begin(
@@ -376,11 +385,11 @@ class GrpcRunnerClient(RunnerClient):
         first: Data,
         request_id: str = "",
         deadline: float = math.inf,
-        on_commit: Callable[[], None] = lambda: None,
+        observer: AttemptObserver = UNOBSERVED,
     ) -> BegunEngagement | None:
         """See `RunnerClient.begin`: for small calls on a stream that is there."""
         request_id = _UNPRINTABLE.sub("?", request_id)
-        return self._way.begin(make, first, request_id, deadline, on_commit)
+        return self._way.begin(make, first, request_id, deadline, observer)
 
     async def status(self, payload: str | None = None) -> RunnerStatus:
         """See `RunnerClient.status`. Raises ValueError if ``payload`` is not a JSON object."""

@@ -14,6 +14,7 @@ from hostler import wire
 from hostler.protocol import EngagementFailed, NotSent, Reserved, ServerEngagement
 from hostler.wire.connection import WireStream
 from hostler.wire.server import _Streams
+from tests.support.observers import OnCommit
 from tests.wire.services import paths
 
 from ..leaks import settle
@@ -129,11 +130,11 @@ async def test_what_is_cancelled_before_it_is_its_turn_is_never_sent(
                 with scope:
                     if what == "call":
                         async with pair.client.engage(
-                            TRY, first=EMPTY_BODY, on_commit=lambda: commits.append(True)
+                            TRY, first=EMPTY_BODY, observer=OnCommit(lambda: commits.append(True))
                         ):
                             raise AssertionError
                     else:
-                        await other.commit(None, on_commit=lambda: commits.append(True))
+                        await other.commit(None)
 
             shared = pair.client._pool._slots[0].shared
             assert shared is not None
@@ -161,7 +162,7 @@ async def test_a_lost_connection_fails_what_was_sent_and_only_that(
         async def one() -> None:
             committed: list[bool] = []
             begin = pair.client.engage(
-                TRY, first=EMPTY_BODY, on_commit=lambda: committed.append(True)
+                TRY, first=EMPTY_BODY, observer=OnCommit(lambda: committed.append(True))
             )
             try:
                 async with begin as engagement:

@@ -20,6 +20,7 @@ from hostler.wire.http2 import ServerH2
 from hostler.wire.mux.envelope import Envelope, decode_batch
 from hostler.wire.mux.server import serve_shared
 from hostler.wire.serving import ServerContext
+from tests.support.observers import OnCommit
 
 from ..services import EMPTY_BODY, TRY, Gate, Pair, Service, call, collect, encoded, open_pair
 
@@ -122,7 +123,9 @@ async def test_no_more_calls_are_handed_over_than_the_window_has_room_for() -> N
             def commit() -> None:
                 commits.append(number)
 
-            async with pair.client.engage(TRY, first=EMPTY_BODY, on_commit=commit) as engagement:
+            async with pair.client.engage(
+                TRY, first=EMPTY_BODY, observer=OnCommit(commit)
+            ) as engagement:
                 await collect(engagement)
 
         for number in range(10):
@@ -153,7 +156,7 @@ async def test_a_call_is_not_handed_over_into_a_window_that_was_taken_back() -> 
 
             with scopes[number]:
                 async with pair.client.engage(
-                    TRY, first=EMPTY_BODY, on_commit=commit
+                    TRY, first=EMPTY_BODY, observer=OnCommit(commit)
                 ) as engagement:
                     await collect(engagement)
 

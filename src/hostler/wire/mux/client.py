@@ -8,6 +8,8 @@ import structlog
 from h2.errors import ErrorCodes
 
 from ...protocol import (
+    UNOBSERVED,
+    AttemptObserver,
     BegunEngagement,
     Commit,
     Data,
@@ -87,6 +89,9 @@ class MuxClientStream(MuxStream):
 class MuxEngagement(BegunEngagement):
     """A call on a shared stream. It begins with the first frames that are handed over."""
 
+    observer: AttemptObserver = UNOBSERVED
+    """Told of a later `Commit`."""
+
     def __init__(
         self,
         pool: ConnectionPool,
@@ -140,11 +145,11 @@ class MuxEngagement(BegunEngagement):
         except (StreamBroken, PeerFinished) as error:
             raise EngagementEnded(str(error)) from error
 
-    async def commit(self, first: Data | None, *, on_commit: Callable[[], None]) -> None:
+    async def commit(self, first: Data | None) -> None:
         frames = [codec.encode_client(Commit(with_data=first is not None))]
         if first is not None:
             frames += data_parts(first)
-        await self.hand_over(frames, on_commit)
+        await self.hand_over(frames, self.observer.committed)
 
     @property
     def ended(self) -> bool:
