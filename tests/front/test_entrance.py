@@ -23,6 +23,17 @@ from ._sockets import connect_late
 
 
 @attrs.define
+class Server:
+    admitted: list[ClientSocket] = attrs.Factory(list)
+
+    def admit(self, client: ClientSocket) -> None:
+        self.admitted.append(client)
+
+    def make_room(self) -> bool:
+        return False
+
+
+@attrs.define
 class Door:
     entrance: Acceptor
     port: int
@@ -34,12 +45,12 @@ class Door:
 
 @asynccontextmanager
 async def open_door() -> AsyncIterator[Door]:
-    admitted: list[ClientSocket] = []
+    server = Server()
     async with open_listeners("127.0.0.1:0") as [listener]:
-        entrance = Acceptor(listener, admitted.append)
-        yield Door(entrance, listener.socket.getsockname()[1], admitted)
+        entrance = Acceptor(listener, server)
+        yield Door(entrance, listener.socket.getsockname()[1], server.admitted)
         entrance.close()
-    for client in admitted:
+    for client in server.admitted:
         client.close()
 
 
@@ -125,20 +136,20 @@ async def test_a_socket_that_is_no_good_is_an_error(monkeypatch: pytest.MonkeyPa
 async def test_it_refuses_new_ones_but_not_those_that_have_begun_to_connect() -> None:
     async with open_listeners("127.0.0.1:0") as [listener]:
         connect_late(listener)
-        admitted: list[ClientSocket] = []
-        entrance = Acceptor(listener, admitted.append)
+        server = Server()
+        entrance = Acceptor(listener, server)
         address = listener.socket.getsockname()
         with socket.create_connection(address, timeout=10) as begun:
             entrance.refuse()
             with pytest.raises(ConnectionRefusedError):
                 socket.create_connection(address, timeout=10)
             assert entrance.take(AT_A_TIME)
-            assert not admitted
+            assert not server.admitted
             begun.sendall(b"x")
             await trio.lowlevel.wait_readable(listener.socket)
             assert entrance.take(AT_A_TIME)
             entrance.close()
-            (client,) = admitted
+            (client,) = server.admitted
             assert await client.read() == b"x"
             client.close()
 
@@ -150,7 +161,7 @@ async def test_a_shared_port_is_refused_by_the_owner_of_all_its_sockets() -> Non
     with open_shared_listeners([address], 2) as sockets:
         first, second = (trio.socket.from_stdlib_socket(each.dup()) for [each] in sockets)
         for sock in first, second:
-            entrance = Acceptor(trio.SocketListener(sock), ClientSocket.close)
+            entrance = Acceptor(trio.SocketListener(sock), Server())
             entrance.refuse()
             entrance.close()
         socket.create_connection(("127.0.0.1", port), timeout=10).close()

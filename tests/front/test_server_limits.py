@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import resource
 
 import pytest
 import trio
@@ -12,8 +13,9 @@ import trio.testing
 
 from hostler.config import NodeConfig
 from hostler.http1 import server
+from tests.conftest import Logs
 
-from ._agent import ScriptedAgent, hang
+from ._agent import ScriptedAgent, echo, hang
 from ._sockets import CHUNKED, chunk, open_front, until
 
 
@@ -210,3 +212,27 @@ async def test_a_request_that_came_while_the_process_stood_still_is_served(
         mock_clock.jump(30)
         for client in clients:
             assert (await client.answer()).status == 200
+
+
+async def test_connections_without_a_request_make_room_for_others(
+    monkeypatch: pytest.MonkeyPatch, logs: Logs
+) -> None:
+    """One client has as many as the process may have. Those go first that never had a request."""
+    agent = ScriptedAgent()
+    async with open_front(agent) as front:
+        used = await front.connect()
+        assert (await used.post(b"x")).body == b"x"
+        agent.handler = hang
+        busy = front.connect_with(CHUNKED + chunk(b"x"))
+        await until(lambda: agent.running == 1)
+        agent.handler = echo
+        limit = (busy.stream.socket.fileno() + 20) * 4 // 3
+        monkeypatch.setattr(resource, "getrlimit", lambda _: (limit, limit))
+        silent = [await front.connect() for _ in range(30)]
+        assert await silent[0].closed_by_server()
+        other = front.connect_with(b"POST /invoke/fn1 HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert (await other.answer()).status == 200
+        assert (await used.post(b"y")).body == b"y"
+        assert agent.running == 1
+        assert front.server.statistics().connections < len(silent)
+    assert logs.with_event("no room for another connection")

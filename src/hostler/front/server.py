@@ -10,9 +10,12 @@ as broken.
 from __future__ import annotations
 
 import errno
+import heapq
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
+from operator import attrgetter
+from typing import Protocol
 
 import attrs
 import structlog
@@ -63,6 +66,7 @@ class HttpServer:
         config: NodeConfig,
         addresses: Sequence[str],
         departures: DisconnectWatcher,
+        nursery: trio.Nursery,
     ) -> None:
         self.app = app
         self._reader = head_reader(app)
@@ -73,6 +77,9 @@ class HttpServer:
         """``host:port`` of each listening socket, as bound."""
         self.draining = False
         self.connections: set[ServerConnection] = set()
+        self._nursery = nursery
+        self._least_worth: list[ServerConnection] = []
+        """Of those that `make_room` has looked at: the least is the last."""
 
     def __repr__(self) -> str:
         state = "draining" if self.draining else "serving"
@@ -90,6 +97,22 @@ class HttpServer:
 
     async def _call_app(self, server: OwnServer) -> None:
         await self.app(server.scope(), server.receive, server.send)
+
+    def admit(self, client: ClientSocket) -> None:
+        """Serve ``client``, in the server's nursery."""
+        self._nursery.start_soon(ServerConnection(client, self).run)
+
+    def make_room(self) -> bool:
+        """Close one connection that waits for a request: who holds many of them open must not keep
+        others out. Those go first that never had a request, then those that wait longest. Whether
+        there was one."""
+        while self._least_worth:
+            if self._least_worth.pop().give_way():
+                return True
+        idle = [connection for connection in self.connections if connection.idle]
+        count = min(AT_A_TIME, len(idle) // 4 + 1)
+        self._least_worth = heapq.nsmallest(count, idle, key=attrgetter("worth"))[::-1]
+        return bool(self._least_worth) and self._least_worth.pop().give_way()
 
     def drain(self) -> None:
         """Close what is idle; the others end after the request that they have, or that is on its
@@ -141,18 +164,12 @@ async def serve_http(
         )
         departures = stack.enter_context(DisconnectWatcher())
         addresses = [address_of(item) for item in listeners]
-        server = HttpServer(app, config or NodeConfig(), addresses, departures)
         watching = await stack.enter_async_context(trio.open_nursery())
         watching.start_soon(departures.run)
-        watching.start_soon(close_idle, server)
         async with trio.open_nursery() as connections:
-            entrances = [
-                Acceptor(
-                    listener,
-                    lambda client: connections.start_soon(ServerConnection(client, server).run),
-                )
-                for listener in listeners
-            ]
+            server = HttpServer(app, config or NodeConfig(), addresses, departures, connections)
+            watching.start_soon(close_idle, server)
+            entrances = [Acceptor(listener, server) for listener in listeners]
             for entrance in entrances:
                 stack.callback(entrance.close)
             async with trio.open_nursery() as accepting:
@@ -186,18 +203,24 @@ _FAULTS = frozenset({errno.EBADF, errno.EFAULT, errno.EINVAL, errno.ENOTSOCK, er
 """Others are about a client that has gone again (accept(2))."""
 
 
+class Admitting(Protocol):
+    """A server, as an `Acceptor` sees it."""
+
+    def admit(self, client: ClientSocket) -> None: ...
+
+    def make_room(self) -> bool: ...
+
+
 class Acceptor:
     """One listening socket, which it owns. Open until `close`, or the kernel would reset those whom
     it has connected and we have not accepted yet.
 
-    ``admit`` gets each client, which is its own from then on.
+    ``server`` gets each client, which is its own from then on.
     """
 
-    def __init__(
-        self, listener: trio.SocketListener, admit: Callable[[ClientSocket], object]
-    ) -> None:
+    def __init__(self, listener: trio.SocketListener, server: Admitting) -> None:
         self._listener = listener
-        self._admit = admit
+        self._server = server
         self._limit = ClientLimit()
         # The same one for Python's own class, which accepts in one step.
         self._sock = socket.socket(fileno=listener.socket.fileno())
@@ -227,10 +250,10 @@ class Acceptor:
                     return False
                 log.debug("connection lost before it was accepted", reason=error.strerror)
             else:
-                if not self._limit.admits(accepted):
+                if not self._limit.admits(accepted) and not self._server.make_room():
                     accepted.close()
                     continue
-                self._admit(ClientSocket(accepted, address[:2]))
+                self._server.admit(ClientSocket(accepted, address[:2]))
         return True
 
     def refuse(self) -> None:

@@ -284,10 +284,22 @@ class ServerConnection:
         until = self._idle_since + seconds
         if trio.current_time() < until:
             return until
-        if not self._client.is_readable():
-            self._ending = True
-            self.scope.cancel()
+        self.give_way()
         return math.inf
+
+    def give_way(self) -> bool:
+        """Close it if it waits for a request, and none is here unread. Whether it does."""
+        if not self.idle or self._ending or self._client.is_readable():
+            return False
+        self.idle = False
+        self._ending = True
+        self.scope.cancel()
+        return True
+
+    @property
+    def worth(self) -> tuple[bool, float]:
+        """Grows with what an idle connection is worth: whether it ever had a request, and when."""
+        return self.served, self._idle_since
 
     async def _next(self) -> ServerExchange | None:
         """The next request; ``None`` if there is none or it can't be answered otherwise than by
