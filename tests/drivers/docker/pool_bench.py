@@ -8,9 +8,10 @@ from typing import Any
 
 import attrs
 import trio
+from prometheus_client import CollectorRegistry
 
 from hostler._concurrency.signal import IdleGate
-from hostler.drivers.docker import DockerOptions, EngineError, PreforkStatistics
+from hostler.drivers.docker import DockerMetrics, DockerOptions, EngineError, PreforkStatistics
 from hostler.drivers.docker.networks import NetworkLease, Networks
 from hostler.drivers.docker.prefork import QUIET, PoolPlan, PreforkPool
 from hostler.drivers.docker.running import ContainerExit
@@ -103,7 +104,7 @@ async def open_pool(size: int, **plan: Any) -> AsyncIterator[Bench]:
 async def open_new_pool(size: int, **plan: Any) -> AsyncIterator[Bench]:
     parts: Any = FakeParts()
     made = PoolPlan(size=size, image="img", command=(), **{"wanted": False, **plan})
-    pool = PreforkPool(made, {}, "box", parts, parts, parts)
+    pool = PreforkPool(made, {}, "box", parts, parts, parts, DockerMetrics(CollectorRegistry()))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)
         yield Bench(parts, pool, Networks(made.networks, pool))

@@ -8,7 +8,9 @@ import attrs
 import pytest
 import trio
 import trio.testing
+from prometheus_client import CollectorRegistry
 
+from hostler.drivers.docker import DockerMetrics
 from hostler.drivers.docker.prefork import (
     GROWTH,
     QUIET,
@@ -199,14 +201,15 @@ async def test_shortages_are_told_once_in_a_while(
     autojump_clock: trio.testing.MockClock, logs: Logs
 ) -> None:
     never: Any = None  # an empty pool needs none of its parts
+    metrics = DockerMetrics(CollectorRegistry())
     plan = PoolPlan(size=1, image="img", command=())
-    pool = PreforkPool(plan, {}, "box", never, never, never)
+    pool = PreforkPool(plan, {}, "box", never, never, never, metrics)
     for _ in range(5):
         assert pool.allocate({}) is None
         await trio.sleep(WARNING_INTERVAL / 4)
     assert [line["misses"] for line in logs.with_event("pool is empty")] == [1, 5]
 
-    quiet = PreforkPool(attrs.evolve(plan, wanted=False), {}, "box", never, never, never)
+    quiet = PreforkPool(attrs.evolve(plan, wanted=False), {}, "box", never, never, never, metrics)
     assert quiet.allocate({}) is None
     assert quiet.statistics().misses == 1
     assert len(logs.with_event("pool is empty")) == 2

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import docker
 import trio
@@ -57,15 +56,10 @@ class DriverContext:
         self.keychain = keychain
         self.containers = Containers(engine, operations)
         self.metrics = metrics
-        self.exits = ExitWatcher(engine, self.containers.retry_removals, metrics.event)
+        self.exits = ExitWatcher(engine, self.containers, metrics)
         self.sampler = Sampler(engine, self.containers.launches, metrics.sampled)
         self.images = Images(engine)
-        self.puller = ImagePuller(
-            engine,
-            nursery,
-            pull_backoff(around.config),
-            partial(metrics.call_retried, "docker_pull_image"),
-        )
+        self.puller = ImagePuller(engine, nursery, pull_backoff(around.config), metrics)
         self.prefork = self._prefork_pool(pool) if pool is not None else None
         self.networks = Networks(around.config.docker_networks, self.prefork)
 
@@ -81,7 +75,7 @@ class DriverContext:
             image,
             self.containers,
             self.exits,
-            self.metrics.prefork_missed,
+            self.metrics,
         )
 
 

@@ -54,6 +54,7 @@ from .build import load_archive
 from .containers import Containers
 from .engine import Engine, EngineError, EngineOperation
 from .images import parse_image
+from .metrics import DockerMetrics
 from .options import DockerOptions
 from .pulls import FOREVER, Backoff, ImagePuller
 from .running import ContainerExit, ExitWatcher
@@ -123,7 +124,7 @@ class PreforkPool:
         image: PreforkImage,
         containers: Containers,
         exits: ExitWatcher,
-        on_miss: Callable[[], None] = lambda: None,
+        metrics: DockerMetrics,
     ) -> None:
         self.plan = plan
         self._labels = labels
@@ -131,7 +132,7 @@ class PreforkPool:
         self._image = image
         self._containers = containers
         self._exits = exits
-        self._on_miss = on_miss
+        self._metrics = metrics
         self._names = secrets.token_hex(8)
         # Names of containers are the engine's; ours must not meet those of another pool.
         self._numbers = itertools.count()
@@ -173,7 +174,7 @@ class PreforkPool:
             # Otherwise those that are still to be made, or fail, might have sufficed.
             self._aim = min(self._aim + 1, self.plan.most)
         self._misses += 1
-        self._on_miss()
+        self._metrics.prefork_missed()
         if self.plan.wanted and trio.current_time() >= self._warn_again:
             self._warn_again = trio.current_time() + WARNING_INTERVAL
             log.warning(

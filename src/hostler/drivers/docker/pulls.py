@@ -28,6 +28,7 @@ from .engine import (
     open_json_lines,
 )
 from .images import ImageReference, parse_image
+from .metrics import DockerMetrics
 
 log = structlog.get_logger(__name__)
 
@@ -52,8 +53,7 @@ class ImagePuller:
     """Pulls images for the cookies of one driver.
 
     Transfers run in ``nursery``, not in the task of the first who asked: each waiter has its own
-    time limit, and a transfer goes on as long as anybody waits for it. ``on_retry`` gets the
-    reason of each retry.
+    time limit, and a transfer goes on as long as anybody waits for it.
     """
 
     def __init__(
@@ -61,13 +61,13 @@ class ImagePuller:
         engine: Engine,
         nursery: trio.Nursery,
         backoff: Backoff,
-        on_retry: Callable[[str], None],
+        metrics: DockerMetrics,
     ) -> None:
         self._engine = engine
         self._nursery = nursery
         self._transfers: dict[_Wanted, _Transfer] = {}
         self._backoff = backoff
-        self._on_retry = on_retry
+        self._metrics = metrics
         self._checker: RetryChecker = transient_trouble
 
     def set_retry_policy(self, backoff: Backoff, checker: RetryChecker) -> None:
@@ -118,7 +118,7 @@ class ImagePuller:
                 delay = next(delays, None) if again else None
                 if delay is None:
                     return error
-                self._on_retry(reason)
+                self._metrics.call_retried("docker_pull_image", reason)
                 log.info(
                     "pull is tried again",
                     image=wanted.reference.name,

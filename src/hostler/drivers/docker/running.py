@@ -23,7 +23,6 @@ from typing import Any
 
 import attrs
 import docker
-import msgspec
 import requests
 import structlog
 import trio
@@ -33,6 +32,7 @@ from docker.utils.socket import STDERR, frames_iter
 
 from ...abc import RunningContainer, RunResult
 from ...errors import ContainerExited, ContainerOutOfMemory
+from .containers import Containers
 from .engine import (
     JSON,
     Engine,
@@ -43,6 +43,7 @@ from .engine import (
     open_json_lines,
     raise_for_status,
 )
+from .metrics import DockerMetrics
 
 KILLED = 137
 """128 + SIGKILL: what the init process reports for a killed function."""
@@ -144,26 +145,17 @@ class ContainerExit:
             self.ended.set()
 
 
-EventObserver = Callable[[str, str], None]
-"""Gets action and type of an event, in a thread of its own."""
-
-
 class ExitWatcher:
     """Sets the `ContainerExit` of each watched container.
 
-    ``on_connected`` is called whenever the engine has answered a subscription: it is there, and
-    was perhaps away. With ``on_event`` the subscription asks for all events of the engine.
+    ``containers`` tries its removals again whenever the engine has answered a subscription: it is
+    there, and was perhaps away. ``metrics`` count all events of the engine.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        on_connected: Callable[[], None] = lambda: None,
-        on_event: EventObserver | None = None,
-    ) -> None:
+    def __init__(self, engine: Engine, containers: Containers, metrics: DockerMetrics) -> None:
         self._engine = engine
-        self._on_connected = on_connected
-        self._observer = _Observer(on_event) if on_event is not None else None
+        self._containers = containers
+        self._observer = _Observer(metrics)
         self._exits: dict[str, ContainerExit] = {}
         self._healthy = True
 
@@ -201,7 +193,7 @@ class ExitWatcher:
 
             def on_open() -> None:
                 self._healthy = True
-                self._on_connected()
+                self._containers.retry_removals()
                 nursery.start_soon(self._compare, nursery.cancel_scope)
 
             try:
@@ -251,12 +243,9 @@ def _clock(client: docker.APIClient) -> int:
 
 
 def _exit_events(
-    client: docker.APIClient, *, since: int, silence: float, observer: _Observer | None
+    client: docker.APIClient, *, since: int, silence: float, observer: _Observer
 ) -> _ExitEvents:
     params = {"since": str(since), "until": str(since + int(RENEWAL))}
-    if observer is None:
-        filters = {"type": ["container"], "event": ["die"]}
-        params["filters"] = msgspec.json.encode(filters).decode()
     lines = open_json_lines(client, "GET", "/events", silence=silence, params=params)
     return _ExitEvents(lines, observer)
 
@@ -265,7 +254,7 @@ def _exit_events(
 class _Observer:
     """Shows each event once, although a subscription repeats the end of the one before."""
 
-    show_to: EventObserver
+    metrics: DockerMetrics
     latest_ns: int = 0
 
     def show(self, event: JSON, known_ns: int) -> None:
@@ -273,22 +262,21 @@ class _Observer:
         at_ns = event.get("timeNano")
         if isinstance(at_ns, int) and at_ns > known_ns:
             self.latest_ns = max(self.latest_ns, at_ns)
-            self.show_to(str(event.get("Action", "")), str(event.get("Type", "")))
+            self.metrics.event(str(event.get("Action", "")), str(event.get("Type", "")))
 
 
 class _ExitEvents:
     """The exits among the events; all of them are shown to the observer here, in the thread that
     reads them: a subscriber that is slow loses some."""
 
-    def __init__(self, lines: JSONLines, observer: _Observer | None) -> None:
+    def __init__(self, lines: JSONLines, observer: _Observer) -> None:
         self._lines = lines
         self._observer = observer
 
     def __iter__(self) -> Iterator[JSON]:
-        known = self._observer.latest_ns if self._observer is not None else 0
+        known = self._observer.latest_ns
         for event in self._lines:
-            if self._observer is not None:
-                self._observer.show(event, known)
+            self._observer.show(event, known)
             if event.get("Action") == "die":
                 yield event
 
