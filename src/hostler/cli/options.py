@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import os
 from collections.abc import Callable, Mapping
@@ -75,6 +76,11 @@ def bundle(
             bundled_options = kind(**{field: given.pop(field) for field in fields})
             return function(**given, **{name: bundled_options})
 
+        # The signature names the options, as that of any command does.
+        own = inspect.signature(function)
+        others = [each for each in own.parameters.values() if each.name != name]
+        of_options = [inspect.Parameter(field, inspect.Parameter.KEYWORD_ONLY) for field in fields]
+        bundled.__signature__ = own.replace(parameters=[*others, *of_options])  # type: ignore[attr-defined]
         return together(*options)(bundled)
 
     return decorate
