@@ -48,6 +48,9 @@ async def test_a_full_node_needs_nothing(tmp_path: Path) -> None:
         assert (answer.status_code, answer.json()) == (404, {"message": "Trigger not found"})
         detached = await node.invoke(fn, **{"Fn-Invoke-Type": "detached"})
         assert (detached.status_code, detached.content) == (202, b"")
+        counted = (await node.client.get("/metrics")).text
+        assert 'fn_api_request_count{method="POST",path="/v2/apps"} 1.0' in counted
+        assert 'fn_api_request_count{method="POST",path="/invoke/:fn_id"}' in counted
         assert await ends(process) == 0
         assert not [line for line in process.lines() if line["level"] == "error"]
     assert (tmp_path / "data" / "fn.db").exists()

@@ -29,7 +29,7 @@ class ApiNode(Node):
             store = await enter(opened_store(settings))
             page = NodePage("api", settings, life)
             page.show(functions=store)
-            mounts = {**api_mount(store, settings), **page.mount(life.shutdown)}
+            mounts = {**api_mount(store, settings, life), **page.mount(life.shutdown)}
             http = NodeHttp(settings, life, settings.bind, listeners, mounts, tracer)
             server = await enter(http.serve_mounts(life.shutdown))
             take_machine_id(server.addresses[0])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -15,6 +15,7 @@ from ..config import ApiConfig, StoreConfig
 from ..datastore import Datastore
 from ..errors import ConfigError
 from ..functions import CachedFunctions, Catalog, FunctionTable, open_cached_functions
+from .lifetime import NodeLifetime
 from .settings import Settings
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ async def opened_store(settings: Settings) -> AsyncIterator[Datastore]:
 
 
 @asynccontextmanager
-async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
+async def opened_database(settings: Settings, life: NodeLifetime) -> AsyncIterator[Lookup]:
     """The functions of the node's database, and the API that changes them.
 
     A change through this node's API is seen by its next call; one that another node makes in the
@@ -76,7 +77,7 @@ async def opened_database(settings: Settings) -> AsyncIterator[Lookup]:
         changed = Signal()
         yield Lookup(
             functions,
-            api_mount(store, settings, [_clearing(functions, changed)]),
+            api_mount(store, settings, life, [_clearing(functions, changed)]),
             listed=store,
             keep_warm=lambda agent: keep_stored_warm(agent, store, changed),
         )
@@ -99,7 +100,7 @@ async def opened_remote(url: str, settings: Settings) -> AsyncIterator[Lookup]:
 
 
 def api_mount(
-    store: Datastore, settings: Settings, middleware: list[Middleware] | None = None
+    store: Datastore, settings: Settings, life: NodeLifetime, middleware: Sequence[Middleware] = ()
 ) -> dict[str, ASGIApp]:
     """``/v2`` over ``store``."""
     from ..api import PREFIX, api_app
@@ -109,7 +110,8 @@ def api_mount(
         store,
         config=settings.node,
         limits=limits,
-        middleware=middleware or (),
+        middleware=middleware,
+        metrics=life.http_metrics,
     )
     return {PREFIX: app}
 

@@ -14,6 +14,7 @@ import structlog
 import trio
 from prometheus_client import REGISTRY, CollectorRegistry
 
+from ..metrics import FrontMetrics
 from .settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -33,6 +34,14 @@ class NodeLifetime:
     registry: CollectorRegistry = REGISTRY
     """The metrics that the node serves."""
     _announced: bool = False
+    _http: FrontMetrics | None = None
+
+    @property
+    def http_metrics(self) -> FrontMetrics:
+        """Of all requests to the node, for calls and for its API."""
+        if self._http is None:
+            self._http = FrontMetrics(self.registry)
+        return self._http
 
     def is_ready(self) -> bool:
         return self._announced and not self.shutdown.is_set()

@@ -105,6 +105,7 @@ class NodeHttp:
             mounts=self.mounts,
             config=self.settings.node,
             registry=self.life.registry,
+            metrics=self.life.http_metrics,
             bodies=bodies,
             ready=self.life.is_ready,
         )

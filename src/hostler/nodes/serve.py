@@ -57,7 +57,7 @@ class ServeNode(Node):
             tracer = await enter(open_tracer(settings.node, "full"))
             name = self._choose_driver()
             if declared is None:
-                lookup = await enter(opened_database(settings))
+                lookup = await enter(opened_database(settings, life))
             else:
                 lookup = Lookup.declared(declared)
             driver = await enter(opened_driver(name, config, settings))
