@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
 
 import attrs
 import trio
@@ -90,7 +89,7 @@ async def _grow(placer: str, lbs: int, run: float, steps: Sequence[int]) -> Grow
     placers = [PLACERS[placer](PlacerConfig(max_wait=NEVER)) for _ in range(lbs)]
     async with open_background() as watching:
         for runner in runners:
-            watch = LoadWatch(runner, partial(pool.news.tell, runner), PoolConfig(), rng)
+            watch = LoadWatch(runner, pool.news, PoolConfig(), rng)
             watching.start_soon(watch.run)
         async with trio.open_nursery() as nursery:
             clients = _Clients(placers, pool, run, nursery)

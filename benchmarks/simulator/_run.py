@@ -6,7 +6,6 @@ import gc
 import random
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 
 import attrs
 import msgspec
@@ -169,7 +168,7 @@ async def _main(
     async with open_background() as watching:
         async with trio.open_nursery() as nursery:
             for runner in runners:
-                watch = LoadWatch(runner, partial(pool.news.tell, runner), PoolConfig(), rng)
+                watch = LoadWatch(runner, pool.news, PoolConfig(), rng)
                 watching.start_soon(watch.run)
             counted = False
             for arrival in arrivals:

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Hashable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Hashable, Mapping, Sequence
 from signal import NSIG
 from typing import Any, Literal, Protocol
 
@@ -180,15 +180,19 @@ class Runner(ABC):
         Raises `HostlerError` if it can't be asked.
         """
 
-    async def watch_health(self, tell: Callable[[bool], None]) -> None:
-        """Call ``tell`` with whether the runner takes calls, now and after each change. Raises
-        `HostlerError` once it can't be told. Returns, as by default, if it never can be."""
+    async def watch_health(self) -> AsyncGenerator[bool, None]:
+        """Whether the runner takes calls, now and after each change. Raises `HostlerError` once
+        the runner can't be heard any more. Ends, as by default, if the runner can't tell. Close it
+        (with `contextlib.aclosing`) if you leave it before its end."""
         await trio.lowlevel.checkpoint()
+        return
+        yield
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
-        """Call ``tell`` with how busy the runner is, now and after changes. Raises `HostlerError`
-        once it can't be told. Returns, as by default, if it never can be."""
+    async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
+        """How busy the runner is, now and after changes. For the rest see `watch_health`."""
         await trio.lowlevel.checkpoint()
+        return
+        yield
 
     @abstractmethod
     async def aclose(self) -> None:

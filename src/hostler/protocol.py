@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
@@ -434,21 +434,22 @@ class RunnerClient(ABC):
     async def configure(self, config: Mapping[str, str]) -> None:
         """``ConfigureRunner``. Raises `EngagementFailed` or `NotSent`."""
 
-    async def watch_health(self, tell: Callable[[bool], None]) -> None:
-        """Call ``tell`` with whether the runner takes calls, now and after each change, until it
-        can't be told any more: raises `EngagementFailed` or `NotSent`.
+    async def watch_health(self) -> AsyncGenerator[bool, None]:
+        """Whether the runner takes calls, now and after each change. Raises `EngagementFailed` or
+        `NotSent` once the runner can't be heard any more.
 
-        Returns if the runner has no way to tell, which is what the default does.
+        Ends if the runner has no way to tell. The default ends at once. Close it (with
+        `contextlib.aclosing`) if you leave it before its end.
         """
         await trio.lowlevel.checkpoint()
+        return
+        yield
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
-        """Call ``tell`` with how busy the runner is, now and after changes, until it can't be
-        told any more: raises `EngagementFailed` or `NotSent`.
-
-        Returns if the runner has no way to tell, which is what the default does.
-        """
+    async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
+        """How busy the runner is, now and after changes. For the rest see `watch_health`."""
         await trio.lowlevel.checkpoint()
+        return
+        yield
 
     @abstractmethod
     def stream_logs(self) -> AbstractAsyncContextManager[LogCollector]:
@@ -567,8 +568,9 @@ class RunnerService(ABC):
         """Send functions' output to one collector, until the collector half-closes, or there is
         nothing more to come."""
 
-    async def watch_load(self, send: Callable[[LoadHint], Awaitable[None]]) -> None:
-        """``send`` how busy the runner is, now and after changes, until cancelled. The default
-        is a service that can't tell."""
+    async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
+        """How busy the runner is, now and after changes. The server closes it when the client
+        leaves. The default is a service that can't tell."""
         await trio.lowlevel.checkpoint()
         raise GRPCStatus(UNIMPLEMENTED_STATUS, "this runner does not tell its load")
+        yield

@@ -5,7 +5,6 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Sequence
-from functools import partial
 
 import pytest
 import trio
@@ -58,7 +57,7 @@ async def _measure(
         for lb, fn_id in enumerate(functions):
             pool = ListeningPool(runners)
             for runner in runners:
-                watch = LoadWatch(runner, partial(pool.news.tell, runner), PoolConfig(), rng)
+                watch = LoadWatch(runner, pool.news, PoolConfig(), rng)
                 nursery.start_soon(watch.run)
             for _ in range(CLIENTS * runner_count):
                 nursery.start_soon(client, lb, pool, fn_id)

@@ -6,7 +6,6 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from functools import partial
 from pathlib import Path
 
 import attrs
@@ -48,8 +47,7 @@ class Balancer:
     """Seconds that a client has waited for its answer."""
 
     async def watch(self) -> None:
-        tell = partial(self.pool.news.tell, self.runner)
-        await LoadWatch(self.runner, tell, PoolConfig(), random.Random(1)).run()
+        await LoadWatch(self.runner, self.pool.news, PoolConfig(), random.Random(1)).run()
 
     async def client(self, fn_id: str, pause: float = 0.0) -> None:
         """Calls again ``pause`` seconds after each answer."""

@@ -27,6 +27,7 @@ from hostler.errors import ServerBusy
 from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType
 from hostler.pool.dynamic import LoadBroadcast
+from hostler.pool.health import HealthChange
 from hostler.protocol import UNOBSERVED, AttemptObserver, Headers, RunnerStatus
 
 Script = Callable[["FakeRunner", RunnerCall, AttemptObserver], Awaitable[Outcome]]
@@ -164,6 +165,13 @@ def full(address: str = "full:1") -> FakeRunner:
 
 def make_runners(count: int = 4, slots: int = 1) -> list[FakeRunner]:
     return [FakeRunner(f"r{number}:1", slots=slots, seconds=0) for number in range(count)]
+
+
+class HealthChanges(list[HealthChange]):
+    """Keeps the changed judgements that it hears of."""
+
+    def note_health(self, change: HealthChange) -> None:
+        self.append(change)
 
 
 class TellingPool(FakePool):

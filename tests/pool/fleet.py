@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -64,12 +64,12 @@ class Host(FakeRunner):
             raise NotSent("refused")
         return RunnerStatus()
 
-    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+    async def watch_health(self) -> AsyncGenerator[bool, None]:
         await trio.lowlevel.checkpoint()
         while self.tells:
             if self.outcome is not None:
                 raise EngagementFailed(14, "connection closed")
-            tell(self.serving)
+            yield self.serving
             await self.changed.wait()
 
     async def aclose(self) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 
 import pytest
 import trio
@@ -276,15 +277,19 @@ async def test_trouble_of_a_kind_of_its_own_ends_nothing(autojump_clock: MockClo
     """A runner of the embedding program may raise any `HostlerError` where it can't be told."""
 
     class Own(Host):
-        async def watch_health(self, tell: Callable[[bool], None]) -> None:
+        async def watch_health(self) -> AsyncGenerator[bool, None]:
             if self.outcome is not None:
                 raise HostlerError("the line is cut")
-            await super().watch_health(tell)
+            async with aclosing(super().watch_health()) as words:
+                async for serving in words:
+                    yield serving
 
-        async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+        async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
             await trio.lowlevel.checkpoint()
             if self.outcome is not None:
                 raise HostlerError("the line is cut")
+            return
+            yield
 
     class OwnFleet(Fleet):
         def __call__(self, address: str, name: str, pki: PKIData | None) -> Runner:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from functools import partial
 
 import pytest
 import trio
@@ -72,8 +71,7 @@ class Place:
         self.pool = TellingPool(runners)
 
     async def listen(self) -> None:
-        tell = partial(self.pool.news.tell, self.runner)
-        await LoadWatch(self.runner, tell, PoolConfig(), random.Random(1)).run()
+        await LoadWatch(self.runner, self.pool.news, PoolConfig(), random.Random(1)).run()
 
     async def run(self, name: str, seconds: float) -> float:
         """Seconds until the call is over."""

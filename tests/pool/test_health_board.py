@@ -10,12 +10,14 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from hostler.config import PoolConfig
 from hostler.pool.health import FIRST_SHARE, MIN_SAMPLES, HealthChange, HealthTracker
 
+from .fakes import HealthChanges
+
 CONFIG = PoolConfig(eject_failures=3, eject_faults=5, eject_interval=10, slow_start=4)
 
 
-def board(*names: str, config: PoolConfig = CONFIG) -> tuple[HealthTracker, list[HealthChange]]:
-    changes: list[HealthChange] = []
-    made = HealthTracker(config, changes.append)
+def board(*names: str, config: PoolConfig = CONFIG) -> tuple[HealthTracker, HealthChanges]:
+    changes = HealthChanges()
+    made = HealthTracker(config, changes)
     for name in names:
         made.join(name)
     return made, changes
@@ -190,9 +192,9 @@ class Histories(RuleBasedStateMachine):
         self.now = 0.0
         self.members: set[str] = set()
         self.away: dict[str, HealthChange] = {}
-        self.health = HealthTracker(CONFIG, self._note)
+        self.health = HealthTracker(CONFIG, self)
 
-    def _note(self, change: HealthChange) -> None:
+    def note_health(self, change: HealthChange) -> None:
         assert change.key in self.members
         if change.kind != "back":
             self.away[str(change.key)] = change

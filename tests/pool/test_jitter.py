@@ -18,7 +18,7 @@ from hostler.pool.dns import Resolver
 from hostler.pool.health import HealthTracker
 from hostler.pool.targets import NameTarget, ResolvedTarget, ServiceTarget
 
-from .fakes import FakeRunner
+from .fakes import FakeRunner, HealthChanges
 from .fleet import Fleet, Host
 
 SEEDS = (1, 2, 3)
@@ -27,7 +27,7 @@ SEEDS = (1, 2, 3)
 async def knocks(seed: int) -> list[float]:
     """Seconds between tries to reach a runner that can't be reached."""
     config = PoolConfig(health_watch=False, probe_interval=1.0)
-    board = HealthTracker(config, lambda change: None)
+    board = HealthTracker(config, HealthChanges())
     runner = Host("away:1")
     runner.change(up=False)
     board.join(runner)

@@ -8,10 +8,10 @@ from trio.testing import MockClock
 
 from hostler.abc import Outcome, RunnerCall
 from hostler.config import PoolConfig
-from hostler.pool.health import HealthChange, HealthTracker, JudgedRunner
+from hostler.pool.health import HealthTracker, JudgedRunner
 from hostler.protocol import AttemptObserver
 
-from .fakes import FakeRunner, Script, make_call
+from .fakes import FakeRunner, HealthChanges, Script, make_call
 
 
 async def hang(runner: FakeRunner, call: RunnerCall, observer: AttemptObserver) -> Outcome:
@@ -44,8 +44,8 @@ async def take_and_hang(runner: FakeRunner, call: RunnerCall, observer: AttemptO
 async def test_a_runner_that_does_not_take_calls_is_ejected(
     autojump_clock: MockClock, script: Script, seconds: float, ejected: bool
 ) -> None:
-    changes: list[HealthChange] = []
-    board = HealthTracker(PoolConfig(eject_failures=1), changes.append)
+    changes = HealthChanges()
+    board = HealthTracker(PoolConfig(eject_failures=1), changes)
     runner = JudgedRunner(FakeRunner(script=script), board)
     board.join(runner)
     board.join("another")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import random
-from collections.abc import Callable
+from collections.abc import AsyncGenerator
 
 import attrs
 import pytest
@@ -15,7 +15,7 @@ from hostler.abc import Runner, RunnerCall, RunnerPool
 from hostler.config import PlacerConfig, PoolConfig
 from hostler.errors import RunnerClosed
 from hostler.pool import CallNeed, LoadTracker, NaivePlacer
-from hostler.pool.dynamic import LoadWatch
+from hostler.pool.dynamic import LoadBroadcast, LoadWatch
 from hostler.pool.placer import PROBES
 from hostler.protocol import EngagementFailed, LoadHint, NotSent
 
@@ -167,15 +167,26 @@ class Speaker(FakeRunner):
         self.ends = list(ends)
         self.asked: list[float] = []
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+    async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
         self.asked.append(trio.current_time())
         await trio.sleep(1)
         end = self.ends.pop(0)
         if isinstance(end, NotSent | RunnerClosed):
             raise end
-        tell(FULL)
+        yield FULL
         if end is not None:
             raise end
+
+
+class News(LoadBroadcast):
+    """Keeps what a watch tells."""
+
+    def __init__(self) -> None:
+        super().__init__(TellingPool([]))
+        self.told: list[LoadHint | None] = []
+
+    def tell(self, runner: Runner, hint: LoadHint | None) -> None:
+        self.told.append(hint)
 
 
 LOST, UNKNOWN = EngagementFailed(14, "lost"), EngagementFailed(13, "broken")
@@ -186,10 +197,9 @@ async def test_a_lost_watch_is_taken_up_again_ever_more_slowly(
     autojump_clock: MockClock, last: Exception | None
 ) -> None:
     runner = Speaker(LOST, *[NotSent("refused")] * 11, RunnerClosed(), LOST, last)
-    told: list[LoadHint | None] = []
-    config = PoolConfig()
-    await LoadWatch(runner, told.append, config, random.Random(1)).run()
-    assert told == [FULL, None, *[None] * 12, FULL, None, FULL, None]
+    news, config = News(), PoolConfig()
+    await LoadWatch(runner, news, config, random.Random(1)).run()
+    assert news.told == [FULL, None, *[None] * 12, FULL, None, FULL, None]
     pauses = [b - a - 1 for a, b in zip(runner.asked, runner.asked[1:], strict=False)]
     assert pauses[0] <= 0.12 * config.probe_interval
     assert max(pauses) <= 1.2 * config.probe_interval
@@ -198,13 +208,13 @@ async def test_a_lost_watch_is_taken_up_again_ever_more_slowly(
 
 
 async def test_cancelling_a_watch_says_that_nothing_is_known(autojump_clock: MockClock) -> None:
-    told: list[LoadHint | None] = []
+    news = News()
     async with trio.open_nursery() as nursery:
-        watch = LoadWatch(Speaker(LOST), told.append, PoolConfig(), random.Random(1))
+        watch = LoadWatch(Speaker(LOST), news, PoolConfig(), random.Random(1))
         nursery.start_soon(watch.run)
         await wait_all_tasks_blocked()
         nursery.cancel_scope.cancel()
-    assert told == [None]
+    assert news.told == [None]
 
 
 async def test_pools_listen_to_nobody_by_default() -> None:
@@ -217,4 +227,4 @@ async def test_pools_listen_to_nobody_by_default() -> None:
             await trio.lowlevel.checkpoint()
 
     Bare().add_load_listener(make())
-    await FakeRunner().watch_load(lambda hint: pytest.fail("told"))
+    assert [hint async for hint in FakeRunner().watch_load()] == []

@@ -43,8 +43,8 @@ async def test_a_runner_around_another_sees_what_is_tried_and_reserved(
     assert isinstance(second.reason, ServerBusy)
     assert (runner.address, runner.reserves) == (inner.address, inner.reserves)
     assert (await runner.status()).active == 0
-    await runner.watch_health(lambda takes: None)
-    await runner.watch_load(lambda load: None)
+    assert [serving async for serving in runner.watch_health()] == []
+    assert [hint async for hint in runner.watch_load()] == []
     await runner.aclose()
     assert inner.closed == 1
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from functools import partial
 
 import pytest
 import trio
@@ -40,16 +39,16 @@ class Source:
         self.now = LoadHint(active=active, free_memory=free * MIB, complete=True, refused=refused)
         self.change.note()
 
-    async def send(self, name: str, hint: LoadHint) -> None:
-        await trio.lowlevel.checkpoint()
-        self.heard.setdefault(name, []).append((trio.current_time(), hint))
+    async def hear(self, name: str, feed: LoadFeed) -> None:
+        async for hint in feed.watch():
+            self.heard.setdefault(name, []).append((trio.current_time(), hint))
 
 
 async def test_an_agent_without_load_ends_the_feed(autojump_clock: MockClock) -> None:
     source = Source()
     source.now = None
     feed = LoadFeed(source)
-    await feed.serve(partial(source.send, "a"))
+    await source.hear("a", feed)
     assert not source.heard
     assert repr(feed) == "<LoadFeed watchers=0>"
 
@@ -57,7 +56,7 @@ async def test_an_agent_without_load_ends_the_feed(autojump_clock: MockClock) ->
 async def test_the_load_is_told_at_once_and_room_soon_after(autojump_clock: MockClock) -> None:
     source = Source()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        nursery.start_soon(source.hear, "a", LoadFeed(source))
         await trio.sleep(3)
         assert [at for at, _ in source.heard["a"]] == pytest.approx([0])
         source.set(free=128)
@@ -77,7 +76,7 @@ async def test_room_that_was_gone_for_a_moment_is_told_if_calls_were_refused_mea
     source = Source()
     source.set(free=128)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        nursery.start_soon(source.hear, "a", LoadFeed(source))
         await trio.sleep(1.5 * QUICK)
         source.set(free=0)
         await trio.sleep(busy)
@@ -92,7 +91,7 @@ async def test_changes_are_told_together_and_load_alone_rarely(autojump_clock: M
     source = Source()
     source.set(free=1024)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        nursery.start_soon(source.hear, "a", LoadFeed(source))
         for number in range(1000):
             await trio.sleep(0.01)
             source.set(free=1024 - number % 7, active=number)
@@ -103,7 +102,7 @@ async def test_changes_are_told_together_and_load_alone_rarely(autojump_clock: M
     source.heard.clear()
     began = trio.current_time()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        nursery.start_soon(source.hear, "a", LoadFeed(source))
         for number in range(1000):
             await trio.sleep(0.01)
             source.set(free=1024 if number % 20 < 10 else 0)
@@ -120,7 +119,7 @@ async def test_one_hears_first_of_room_and_the_next_only_if_it_is_still_there(
     first: list[str] = []
     async with trio.open_nursery() as nursery:
         for name in "abc":
-            nursery.start_soon(feed.serve, partial(source.send, name))
+            nursery.start_soon(source.hear, name, feed)
             await wait_all_tasks_blocked()
         await trio.sleep(1)
         for _ in range(6):
@@ -157,7 +156,7 @@ async def test_many_hot_functions_are_named_seldom_but_room_is_told_soon(
 
     set(free=10, active=0)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(LoadFeed(source).serve, partial(source.send, "a"))
+        nursery.start_soon(source.hear, "a", LoadFeed(source))
         for number in range(1000):
             await trio.sleep(0.01)
             set(free=1 if number % 20 < 10 else 10, active=number)

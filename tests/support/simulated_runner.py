@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 import attrs
@@ -253,12 +254,11 @@ class SimRunner(Runner):
     async def wait_load_change(self) -> None:
         await self._change.wait()
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
-        async def send(hint: LoadHint) -> None:
-            await trio.sleep(ROUND_TRIP / 2)
-            tell(hint)
-
-        await self._feed.serve(send)
+    async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
+        async with aclosing(self._feed.watch()) as hints:
+            async for hint in hints:
+                await trio.sleep(ROUND_TRIP / 2)
+                yield hint
 
     def _warm(self) -> dict[bytes, int]:
         warm: dict[bytes, int] = {}

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import attrs
 import msgspec
@@ -29,6 +29,8 @@ from hostler.wire.mux.envelope import Envelope, encode
 
 sharing: dict[str, Any] = {}
 """How calls of `open_pair` share streams unless a test says it; see the fixture ``carrier``."""
+
+T = TypeVar("T")
 
 Engage = Callable[[ServerEngagement], Awaitable[None]]
 
@@ -185,3 +187,9 @@ def paths(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     monkeypatch.setattr(pair.client, "_way", attrs.evolve(way, headers=headers))
     return opened
+
+
+async def hear(watch: AsyncGenerator[T, None], told: list[T]) -> None:
+    """Keep in ``told`` what a watch tells until it ends or fails."""
+    async for news in watch:
+        told.append(news)  # noqa: PERF401  (what came before an error is kept)

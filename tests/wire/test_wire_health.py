@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import aclosing
 
 import grpc  # type: ignore[import-untyped]
 import pytest
@@ -18,7 +19,7 @@ from hostler.wire.codec.messages import CodecError
 
 from .foreign_health import theirs
 from .leaks import open_sockets, settle
-from .services import Service, open_pair
+from .services import Service, hear, open_pair
 
 SERVING, NOT_SERVING, SERVICE_UNKNOWN = b"\x08\x01", b"\x08\x02", b"\x08\x03"
 
@@ -52,22 +53,22 @@ def test_any_bytes_are_an_answer_or_none(message: bytes) -> None:
 
 
 async def test_each_change_is_told() -> None:
-    async with theirs() as (server, client), trio.open_nursery() as nursery:
-        told, heard = trio.open_memory_channel[bool](10)
-        nursery.start_soon(client.watch_health, told.send_nowait)
+    async with theirs() as (server, client), aclosing(client.watch_health()) as words:
         for serving in (True, False, True):
             server.say(SERVING if serving else NOT_SERVING)
-            assert await heard.receive() is serving
+            assert await anext(words) is serving
         assert server.requests == [b""]
         assert client.statistics().streams == 1
-        nursery.cancel_scope.cancel()
-    assert client.statistics().streams == 0
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            await anext(words)
+        assert client.statistics().streams == 0
 
 
 async def test_a_server_that_does_not_know_of_the_whole() -> None:
     async with theirs() as (server, client):
         server.say(SERVICE_UNKNOWN, None)
-        await client.watch_health(lambda serving: pytest.fail("told"))
+        assert [serving async for serving in client.watch_health()] == []
 
 
 @pytest.mark.parametrize("status", [None, grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.INTERNAL])
@@ -76,7 +77,7 @@ async def test_a_watch_that_ends(status: grpc.StatusCode | None) -> None:
     async with theirs() as (server, client):
         server.say(SERVING, status)
         with pytest.raises(EngagementFailed) as caught:
-            await client.watch_health(told.append)
+            await hear(client.watch_health(), told)
         assert caught.value.status == (status.value[0] if status else 14)
     assert told == [True]
 
@@ -85,7 +86,7 @@ async def test_nonsense(logs: list[dict[str, object]]) -> None:
     async with theirs() as (server, client):
         server.say(b"\xff\xff", None)
         with pytest.raises(EngagementFailed, match="unmarshal"):
-            await client.watch_health(lambda serving: pytest.fail("told"))
+            assert [serving async for serving in client.watch_health()] == []
     assert [entry["event"] for entry in logs if entry["log_level"] == "warning"] == [
         "undecodable message"
     ]
@@ -98,7 +99,7 @@ async def test_a_server_without_the_service() -> None:
     try:
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, connect_timeout=60)
-            await client.watch_health(lambda serving: pytest.fail("told"))
+            assert [serving async for serving in client.watch_health()] == []
             await client.aclose()
     finally:
         server.stop(0).wait()
@@ -114,7 +115,7 @@ async def test_a_server_that_goes_away() -> None:
                 await client.status()
                 nursery.cancel_scope.cancel()
             with pytest.raises(NotSent, match="cannot reach runner"):
-                await client.watch_health(lambda serving: pytest.fail("told"))
+                assert [serving async for serving in client.watch_health()] == []
             await client.aclose()
             await settle(open_sockets, sockets)
 
@@ -131,4 +132,4 @@ async def test_a_watch_that_ends_by_the_clients_close() -> None:
     async with open_pair() as pair:
         await pair.client.aclose()
         with pytest.raises(NotSent, match="closed"):
-            await pair.client.watch_health(lambda serving: None)
+            await anext(pair.client.watch_health())

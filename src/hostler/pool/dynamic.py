@@ -7,7 +7,7 @@ import math
 import random
 import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from typing import Literal
 
 import attrs
@@ -65,7 +65,11 @@ class HealthWatch:
         """Returns if the runner can't tell how it is."""
         while True:
             try:
-                await self._runner.watch_health(self._told)
+                async with aclosing(self._runner.watch_health()) as words:
+                    async for serving in words:
+                        self._rest()
+                        now = trio.current_time()
+                        self._board.says(self._runner, now, serving=serving)
             except HostlerError as error:
                 if isinstance(error, EngagementFailed) and error.status != UNAVAILABLE_STATUS:
                     return
@@ -73,10 +77,6 @@ class HealthWatch:
             else:
                 return
             await self._wait()
-
-    def _told(self, serving: bool) -> None:
-        self._rest()
-        self._board.says(self._runner, trio.current_time(), serving=serving)
 
     async def _probe(self) -> None:
         self._rest()
@@ -164,7 +164,7 @@ class DynamicPool(RunnerPool):
         self._config = config
         self._metrics = metrics
         self._rng = rng
-        self._board = HealthTracker(config, self._changed)
+        self._board = HealthTracker(config, self)
         self._members: dict[str, _Member] = {}
         self._offer: tuple[JudgedRunner, ...] = ()
         self._leaving: set[trio.CancelScope] = set()
@@ -247,8 +247,7 @@ class DynamicPool(RunnerPool):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(member.watch.run)
                 if self._config.load_watch:
-                    tell = functools.partial(self._news.tell, member.runner)
-                    load = LoadWatch(member.runner, tell, self._config, self._rng)
+                    load = LoadWatch(member.runner, self._news, self._config, self._rng)
                     nursery.start_soon(load.run)
 
     def _leave(self, address: str) -> None:
@@ -297,7 +296,8 @@ class DynamicPool(RunnerPool):
         back = [runner for runner in self._offer if self._board.share(runner, now)]
         return back or [r for r in self._offer if not self._board.refuses(r)] or self._offer
 
-    def _changed(self, change: HealthChange) -> None:
+    def note_health(self, change: HealthChange) -> None:
+        """Of `HealthListener`."""
         runner = change.key
         assert isinstance(runner, JudgedRunner)
         details = {"runner": runner.address, "reason": change.reason}
@@ -342,18 +342,14 @@ class DynamicPool(RunnerPool):
 class LoadWatch:
     """One task's work, for as long as the runner is a member of its pool.
 
-    ``tell`` gets each hint, and ``None`` when the runner can't be heard any more.
+    ``news`` gets each hint, and ``None`` when the runner can't be heard any more.
     """
 
     def __init__(
-        self,
-        runner: Runner,
-        tell: Callable[[LoadHint | None], None],
-        config: PoolConfig,
-        rng: random.Random,
+        self, runner: Runner, news: LoadBroadcast, config: PoolConfig, rng: random.Random
     ) -> None:
         self._runner = runner
-        self._tell = tell
+        self._news = news
         self._interval = config.probe_interval
         self._rng = rng
         self._pause = FIRST_PAUSE * self._interval
@@ -367,18 +363,17 @@ class LoadWatch:
     async def _listen(self) -> bool:
         """Whether to try again."""
         try:
-            await self._runner.watch_load(self._told)
+            async with aclosing(self._runner.watch_load()) as hints:
+                async for hint in hints:
+                    self._pause = FIRST_PAUSE * self._interval
+                    self._news.tell(self._runner, hint)
         except EngagementFailed as error:
             return error.status == UNAVAILABLE_STATUS
         except HostlerError:  # it can't be reached, or is about to leave the pool
             return True
         finally:
-            self._tell(None)
+            self._news.tell(self._runner, None)
         return False
-
-    def _told(self, hint: LoadHint) -> None:
-        self._pause = FIRST_PAUSE * self._interval
-        self._tell(hint)
 
 
 class LoadBroadcast:

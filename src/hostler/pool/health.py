@@ -13,10 +13,10 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Mapping
+from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
 from statistics import median
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import attrs
 import trio
@@ -142,12 +142,19 @@ class _Record:
         return self.cause is not None or self.refuses
 
 
-class HealthTracker:
-    """The judgements on all runners of a pool. ``tell`` is called with each change."""
+class HealthListener(Protocol):
+    """What wants to know of changed judgements, such as the pool."""
 
-    def __init__(self, config: PoolConfig, tell: Callable[[HealthChange], None]) -> None:
+    def note_health(self, change: HealthChange) -> None:
+        """Synchronous. Must not raise."""
+
+
+class HealthTracker:
+    """The judgements on all runners of a pool. ``listener`` hears of each change."""
+
+    def __init__(self, config: PoolConfig, listener: HealthListener) -> None:
         self._config = config
-        self._tell = tell
+        self._listener = listener
         self._records: dict[Hashable, _Record] = {}
         self._unsound: set[Hashable] = set()
         """Those whose share may be under 1. Almost always empty, which keeps calls cheap."""
@@ -240,10 +247,10 @@ class HealthTracker:
         record.refuses = not serving
         if not serving:
             self._unsound.add(key)
-            self._tell(HealthChange(key, "refuses", "it says so"))
+            self._listener.note_health(HealthChange(key, "refuses", "it says so"))
         elif record.cause is None:
             record.back_at = now
-            self._tell(HealthChange(key, "back", "it says so"))
+            self._listener.note_health(HealthChange(key, "back", "it says so"))
 
     def fell_silent(self, key: Hashable, now: float) -> None:
         """It can't tell whether it takes calls: its last word holds no longer."""
@@ -252,7 +259,7 @@ class HealthTracker:
             record.refuses = False
             if record.cause is None:
                 record.back_at = now
-                self._tell(HealthChange(key, "back", "it tells no more"))
+                self._listener.note_health(HealthChange(key, "back", "it tells no more"))
 
     # --- what follows ---
 
@@ -298,7 +305,7 @@ class HealthTracker:
         record.failures = record.faults = 0
         record.latencies = LatencyWindow()  # what comes back is judged anew
         self._unsound.add(key)
-        self._tell(HealthChange(key, "ejected", reason, cause))
+        self._listener.note_health(HealthChange(key, "ejected", reason, cause))
 
     def _lift(self, key: Hashable, record: _Record, now: float, reason: str) -> None:
         record.cause = None
@@ -307,9 +314,9 @@ class HealthTracker:
 
     def _freed(self, key: Hashable, record: _Record, reason: str) -> None:
         if record.refuses:
-            self._tell(HealthChange(key, "refuses", f"{reason}, but it said so"))
+            self._listener.note_health(HealthChange(key, "refuses", f"{reason}, but it said so"))
         else:
-            self._tell(HealthChange(key, "back", reason))
+            self._listener.note_health(HealthChange(key, "back", reason))
 
     def _compare(self, key: Hashable, record: _Record, now: float) -> None:
         config = self._config
@@ -435,11 +442,11 @@ class JudgedRunner(Runner):
     async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
         return await self._runner.status(payload)
 
-    async def watch_health(self, tell: Callable[[bool], None]) -> None:
-        await self._runner.watch_health(tell)
+    def watch_health(self) -> AsyncGenerator[bool, None]:
+        return self._runner.watch_health()
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
-        await self._runner.watch_load(tell)
+    def watch_load(self) -> AsyncGenerator[LoadHint, None]:
+        return self._runner.watch_load()
 
     async def aclose(self) -> None:
         await self._runner.aclose()

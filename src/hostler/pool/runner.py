@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -137,11 +137,11 @@ class GrpcRunner(Runner):
         self._reserves = status.reservations
         return status
 
-    async def watch_health(self, tell: Callable[[bool], None]) -> None:
-        await self._client.watch_health(tell)
+    def watch_health(self) -> AsyncGenerator[bool, None]:
+        return self._client.watch_health()
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
-        await self._client.watch_load(tell)
+    def watch_load(self) -> AsyncGenerator[LoadHint, None]:
+        return self._client.watch_load()
 
     async def aclose(self) -> None:
         self._gate.close()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import trio
@@ -20,11 +20,9 @@ the first has used it, or it is there for all."""
 MAX_TURNS = 20
 """LBs beyond that many hear of room together with the last."""
 
-Send = Callable[[LoadHint], Awaitable[None]]
-
 
 class LoadSource(Protocol):
-    """What an `RunnerAgent` says of its load."""
+    """What a `RunnerAgent` says of its load."""
 
     def load(self) -> LoadHint | None: ...
 
@@ -48,9 +46,8 @@ class LoadFeed:
     def __repr__(self) -> str:
         return f"<LoadFeed watchers={len(self._watchers)}>"
 
-    async def serve(self, send: Send) -> None:
-        """``send`` the load now and after changes, until cancelled; returns if the agent does
-        not know its load."""
+    async def watch(self) -> AsyncGenerator[LoadHint, None]:
+        """The load, now and after changes. Ends if the agent does not know its load."""
         watcher = object()
         self._watchers[watcher] = None
         try:
@@ -61,7 +58,7 @@ class LoadFeed:
                 if load.complete:
                     self._lists = True
                     list_at = trio.current_time() + len(load.warm) * WARM_KEY_SECONDS
-                await send(load)
+                yield load
                 await trio.sleep(QUICK)
         finally:
             del self._watchers[watcher]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Coroutine, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -162,8 +162,8 @@ class PureRunnerService(RunnerService):
             kdumps_on_disk=0 if kdumps is None else kdumps(),
         )
 
-    async def watch_load(self, send: Callable[[LoadHint], Awaitable[None]]) -> None:
-        await self._feed.serve(send)
+    def watch_load(self) -> AsyncGenerator[LoadHint, None]:
+        return self._feed.watch()
 
     async def configure(self, config: Mapping[str, str]) -> None:
         """Awaits the hook ``configure``, whose error fails the RPC; logs a warning without one."""

@@ -8,8 +8,8 @@ writer after a few frames, and what was sent before the end arrives before the e
 from __future__ import annotations
 
 import math
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import Generic, TypeVar
 
 import structlog
@@ -301,30 +301,34 @@ class MemoryRunnerClient(RunnerClient):
         await self._reach()
         await _answer(self._service.configure(dict(config)))
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+    async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
         await self._reach()
+        broken = ""
+        scope = trio.CancelScope()
 
-        async def send(hint: LoadHint) -> None:
-            await trio.lowlevel.checkpoint()
-            tell(hint)
+        def break_off(text: str) -> None:
+            nonlocal broken
+            broken = text
+            scope.cancel()
 
-        broken: list[str] = []
-        with trio.CancelScope() as scope:
-
-            def break_off(text: str) -> None:
-                broken.append(text)
-                scope.cancel()
-
-            self._open.add(break_off)
-            try:
-                await self._service.watch_load(send)
-            except GRPCStatus as error:
-                if error.status == UNIMPLEMENTED_STATUS:
-                    return
-                raise EngagementFailed(error.status, error.text) from error
-            finally:
-                self._open.discard(break_off)
-        raise EngagementFailed(UNAVAILABLE_STATUS, "".join(broken) or "the watch has ended")
+        self._open.add(break_off)
+        try:
+            async with aclosing(self._service.watch_load()) as hints:
+                while not broken:
+                    hint: LoadHint | None = None
+                    with scope:
+                        hint = await anext(hints, None)
+                    if hint is None:
+                        break
+                    scope = trio.CancelScope()  # none is open while the caller has the hint
+                    yield hint
+        except GRPCStatus as error:
+            if error.status == UNIMPLEMENTED_STATUS:
+                return
+            raise EngagementFailed(error.status, error.text) from error
+        finally:
+            self._open.discard(break_off)
+        raise EngagementFailed(UNAVAILABLE_STATUS, broken or "the watch has ended")
 
     def lose_connections(self, text: str = "connection lost") -> None:
         """Break what is under way, on both ends, as a dead network does."""

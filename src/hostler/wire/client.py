@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 import re
 import secrets
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
@@ -412,7 +412,7 @@ class GrpcRunnerClient(RunnerClient):
             stream.connection.flush()
             yield _Collector(stream, self._address)
 
-    async def watch_health(self, tell: Callable[[bool], None]) -> None:
+    async def watch_health(self) -> AsyncGenerator[bool, None]:
         """See `RunnerClient.watch_health`. Trio-flavoured."""
         try:
             async with self._stream(WATCH) as stream:
@@ -421,20 +421,20 @@ class GrpcRunnerClient(RunnerClient):
                     serving = decoded(decode_serving, message, self._address)
                     if serving is None:
                         return
-                    tell(serving)
+                    yield serving
         except EngagementFailed as error:
             if error.status in NO_SERVICE:
                 return
             raise
         raise EngagementFailed(UNAVAILABLE, "the runner ended the watch of its health")
 
-    async def watch_load(self, tell: Callable[[LoadHint], None]) -> None:
+    async def watch_load(self) -> AsyncGenerator[LoadHint, None]:
         """See `RunnerClient.watch_load`. Trio-flavoured."""
         try:
             async with self._stream(codec.WATCH_LOAD) as stream:
                 await self._request(stream, codec.EMPTY)
                 while (message := await receive(stream, self._address)) is not None:
-                    tell(decoded(codec.decode_load, message, self._address))
+                    yield decoded(codec.decode_load, message, self._address)
         except EngagementFailed as error:
             if error.status in NO_SERVICE:
                 return

@@ -8,8 +8,8 @@ import errno
 import math
 import os
 import socket
-from collections.abc import AsyncIterator, Callable, Collection, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Literal, cast
 
@@ -585,12 +585,18 @@ async def _dispatch(
         await _reply(stream, health.check(asked))
     elif path == WATCH:
         asked = decode(decode_request, await _request(stream), peer)
-        await health.watch(asked, partial(_reply, stream))
+        await _reply_each(stream, health.watch(asked))
     elif path == codec.WATCH_LOAD:
         decode(codec.decode_empty, await _request(stream), peer)
-        await service.watch_load(lambda hint: _reply(stream, codec.encode_load(hint)))
+        await _reply_each(stream, _encoded_load(service))
     else:
         raise GRPCStatus(UNIMPLEMENTED, f"unknown method {path}")
+
+
+async def _encoded_load(service: RunnerService) -> AsyncGenerator[bytes, None]:
+    async with aclosing(service.watch_load()) as hints:
+        async for hint in hints:
+            yield codec.encode_load(hint)
 
 
 async def _engage(serving: ServerContext, engagement: Engagement) -> None:
@@ -658,6 +664,12 @@ async def _receive_buffer(stream: WireStream) -> Buffer | None:
 
 async def _reply(stream: WireStream, message: bytes) -> None:
     await _send(stream, with_prefix(message))
+
+
+async def _reply_each(stream: WireStream, messages: AsyncGenerator[bytes, None]) -> None:
+    async with aclosing(messages):
+        async for message in messages:
+            await _reply(stream, message)
 
 
 async def _send(stream: WireStream, *parts: Buffer, flush: bool = True) -> None:

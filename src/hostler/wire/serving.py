@@ -9,7 +9,7 @@ each, so they are written here instead of generated.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -96,17 +96,17 @@ class Health:
             raise GRPCStatus(NOT_FOUND, "unknown service")
         return self._response(service)
 
-    async def watch(self, service: str, send: Callable[[bytes], Awaitable[None]]) -> None:
-        """Answer ``Watch``: the state now and each change, until cancelled.
+    async def watch(self, service: str) -> AsyncGenerator[bytes, None]:
+        """The answers to ``Watch``: the state now and each change, without an end.
 
         Trio-flavoured. A service that is not there is reported as such, as the standard says:
         it might come.
         """
-        await send(self._response(service))
+        yield self._response(service)
         if not self._down.is_set():
             await self._down.wait()
             if service in SERVICES:
-                await send(self._response(service))
+                yield self._response(service)
         await trio.sleep_forever()
 
     def _response(self, service: str) -> bytes:
