@@ -78,7 +78,9 @@ async def _run(settings: Settings, clients: int, size: int) -> Metrics:
         wire.open_loop() as loop,
         wire.open_server(_Echo(), "127.0.0.1:0", loop=loop) as server,
     ):
-        client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=5)
+        client = wire.GrpcRunnerClient(
+            server.address, wire.ConnectOptions(connect_timeout=5), loop=loop
+        )
         operation = functools.partial(_engage, client, Data(bytes(size), eof=True))
         try:
             return await measure_inside(operation, settings, clients=clients)

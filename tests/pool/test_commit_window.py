@@ -69,7 +69,9 @@ async def test_it_is_tried_again_and_not_taken_for_one_that_may_have_run(
             wire.open_loop() as loop,
             wire.open_server(Answering(), "127.0.0.1:0", loop=loop) as server,
         ):
-            client = wire.GrpcRunnerClient(server.address, loop=loop, share_limit=share_limit)
+            client = wire.GrpcRunnerClient(
+                server.address, wire.ConnectOptions(share_limit=share_limit), loop=loop
+            )
             runner = GrpcRunner(client)
             config = PlacerConfig(attempt_timeout=SECONDS)
             placer = WarmPlacer(config, metrics=fresh_metrics())

@@ -64,7 +64,9 @@ async def open_bench(path: Path) -> AsyncIterator[Bench]:
             assert process.stdout is not None
             assert process.stdin is not None
             bench = Bench(None, process.stdout)  # type: ignore[arg-type]
-            client = wire.GrpcRunnerClient(await bench.line(), loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                await bench.line(), wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             bench.runner = GrpcRunner(client)
             yield bench
             await bench.runner.aclose()

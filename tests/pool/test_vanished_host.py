@@ -123,7 +123,7 @@ async def test_a_call_on_a_vanished_host_fails_in_time(cable: Cable, busy: bool)
         async with wire.open_loop() as loop:
             keepalive = wire.Keepalive(vanished=VANISHED)
             client = wire.GrpcRunnerClient(
-                address, loop=loop, keepalive=keepalive, connect_timeout=60
+                address, wire.ConnectOptions(keepalive=keepalive, connect_timeout=60), loop=loop
             )
             async with client.engage(TRY) as engagement:
                 await engagement.send(Data(b"x"))

@@ -132,7 +132,9 @@ async def test_auto_refuses_calls_of_our_own_client(tmp_path: Path, share_limit:
     try_call = TryCall(encode_call(call_model("holds", fn_id="another")))
     async with open_full(tmp_path, "auto") as full, wire.open_loop() as loop:
         client = wire.GrpcRunnerClient(
-            full.runner.address, loop=loop, connect_timeout=60, share_limit=share_limit
+            full.runner.address,
+            wire.ConnectOptions(connect_timeout=60, share_limit=share_limit),
+            loop=loop,
         )
         for _ in range(3):
             async with client.engage(try_call, first=Data(b"", eof=True)) as engagement:

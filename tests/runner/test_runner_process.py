@@ -25,7 +25,7 @@ from hostler.protocol import (
     LogStart,
     RunnerFrame,
 )
-from hostler.wire import GrpcRunnerClient
+from hostler.wire import ConnectOptions, GrpcRunnerClient
 from tests.cli._process import END_SECONDS, NodeProcess, ends_at_once, open_node, run
 from tests.functions.build import fnt_path
 
@@ -52,7 +52,9 @@ async def open_runner(
     command = ("runner", "--driver", "process", "--bind", "127.0.0.1:0", *args)
     with trio.fail_after(40):
         async with wire.open_loop() as loop, open_node(*command, **options) as node:
-            client = GrpcRunnerClient(node.ready["grpc"], loop=loop, connect_timeout=60)
+            client = GrpcRunnerClient(
+                node.ready["grpc"], ConnectOptions(connect_timeout=60), loop=loop
+            )
             try:
                 yield node, client
             finally:

@@ -192,7 +192,9 @@ def try_call(target: Path, timeout: int = 60) -> TryCall:
 async def engaged(runner: Runner, call: TryCall) -> AsyncIterator[ClientEngagement]:
     """An engagement on a stream of its own, whose connection is lost with the block."""
     async with wire.open_loop() as loop:
-        client = wire.GrpcRunnerClient(runner.address, loop=loop, share_limit=0)
+        client = wire.GrpcRunnerClient(
+            runner.address, wire.ConnectOptions(share_limit=0), loop=loop
+        )
         try:
             async with client.engage(call) as engagement:
                 yield engagement

@@ -24,7 +24,7 @@ from hostler.protocol import (
     TryCall,
 )
 from hostler.testing import MemoryRunnerClient
-from hostler.wire import GrpcRunnerClient, open_loop, open_server
+from hostler.wire import ConnectOptions, GrpcRunnerClient, open_loop, open_server
 
 Engage = Callable[[ServerEngagement], Awaitable[None]]
 OpenClient = Callable[[RunnerService], AbstractAsyncContextManager[RunnerClient]]
@@ -90,7 +90,9 @@ async def _open_memory(service: RunnerService) -> AsyncIterator[RunnerClient]:
 @asynccontextmanager
 async def _open_wire(service: RunnerService, **sharing: Any) -> AsyncIterator[RunnerClient]:
     async with open_loop() as loop, open_server(service, "127.0.0.1:0", loop=loop) as server:
-        client = GrpcRunnerClient(server.address, loop=loop, connect_timeout=60, **sharing)
+        client = GrpcRunnerClient(
+            server.address, ConnectOptions(connect_timeout=60, **sharing), loop=loop
+        )
         yield client
         await client.aclose()
 

@@ -49,7 +49,9 @@ async def theirs() -> AsyncIterator[tuple[Theirs, wire.GrpcRunnerClient]]:
         server = Theirs()
         try:
             async with wire.open_loop() as loop:
-                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=60)
+                client = wire.GrpcRunnerClient(
+                    server.address, wire.ConnectOptions(connect_timeout=60), loop=loop
+                )
                 yield server, client
                 await client.aclose()
         finally:

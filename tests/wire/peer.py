@@ -75,7 +75,9 @@ async def peer_and_client(
         async with wire.open_loop() as loop, trio.open_nursery() as nursery:
             nursery.start_soon(trio.serve_listeners, serve, listeners)
             client = wire.GrpcRunnerClient(
-                f"127.0.0.1:{port}", loop=loop, connect_timeout=60, keepalive=keepalive
+                f"127.0.0.1:{port}",
+                wire.ConnectOptions(connect_timeout=60, keepalive=keepalive),
+                loop=loop,
             )
             yield receive, client
             await client.aclose()

@@ -72,7 +72,7 @@ async def server(bind: str) -> None:
 
 async def client(address: str) -> None:
     async with wire.open_loop() as loop:
-        runner = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+        runner = wire.GrpcRunnerClient(address, wire.ConnectOptions(connect_timeout=60), loop=loop)
         before = rss_kib()
         reader = Reader()
         async with runner.engage(TRY) as engagement:

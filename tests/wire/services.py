@@ -122,7 +122,7 @@ class Pair:
 async def open_pair(
     service: Service | Engage = echo,
     *,
-    server_options: Mapping[str, Any] | None = None,
+    server_options: wire.ServerOptions | None = None,
     **client_options: Any,
 ) -> AsyncIterator[Pair]:
     """A server and its client on loopback. Fails if anything hangs for a minute."""
@@ -131,11 +131,11 @@ async def open_pair(
     with trio.fail_after(60):
         async with (
             wire.open_loop() as loop,
-            wire.open_server(service, "127.0.0.1:0", loop=loop, **(server_options or {})) as server,
+            wire.open_server(service, "127.0.0.1:0", server_options, loop=loop) as server,
         ):
             patience = {"connect_timeout": 60, "handshake_timeout": 60}
-            options = {**patience, **sharing, **client_options}
-            client = wire.GrpcRunnerClient(server.address, loop=loop, **options)
+            options = wire.ConnectOptions(**{**patience, **sharing, **client_options})
+            client = wire.GrpcRunnerClient(server.address, options, loop=loop)
             try:
                 yield Pair(loop, service, server, client)
             finally:

@@ -279,7 +279,9 @@ async def test_one_waiter_takes_over_when_the_dialling_one_is_cancelled() -> Non
     [silent] = await trio.open_tcp_listeners(0, host="127.0.0.1")
     async with silent, wire.open_loop() as loop, trio.open_nursery() as nursery:
         client = wire.GrpcRunnerClient(
-            f"127.0.0.1:{silent.socket.getsockname()[1]}", loop=loop, handshake_timeout=60
+            f"127.0.0.1:{silent.socket.getsockname()[1]}",
+            wire.ConnectOptions(handshake_timeout=60),
+            loop=loop,
         )
         first = trio.CancelScope()
         failed = trio.Event()

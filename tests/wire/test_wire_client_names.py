@@ -41,16 +41,18 @@ async def guarded(
             async with wire.open_server(
                 service,
                 "127.0.0.1:0",
+                wire.ServerOptions(
+                    ssl_context=wire.TLSFiles(runner.pki, wire.server_tls, metrics=fresh()),
+                    client_names=names,
+                ),
                 loop=loop,
-                ssl_context=wire.TLSFiles(runner.pki, wire.server_tls, metrics=fresh()),
-                client_names=names,
             ) as server:
                 client = wire.GrpcRunnerClient(
                     server.address,
+                    wire.ConnectOptions(
+                        ssl_context=client_context, server_name="runner.test", connect_timeout=60
+                    ),
                     loop=loop,
-                    ssl_context=client_context,
-                    server_name="runner.test",
-                    connect_timeout=60,
                 )
                 yield client, service
                 await client.aclose()
@@ -151,6 +153,6 @@ async def test_names_need_tls() -> None:
     async with wire.open_loop() as loop:
         with pytest.raises(ValueError, match="without TLS"):
             async with wire.open_server(
-                Service(), "127.0.0.1:0", loop=loop, client_names=["lb.test"]
+                Service(), "127.0.0.1:0", wire.ServerOptions(client_names=["lb.test"]), loop=loop
             ):
                 raise AssertionError

@@ -120,7 +120,9 @@ async def test_a_runner_that_closes_before_it_accepts_has_not_got_the_call() -> 
         async with wire.open_loop() as loop, trio.open_nursery() as nursery:
             with socket.create_server(("127.0.0.1", 0)) as stopping:
                 address = f"127.0.0.1:{stopping.getsockname()[1]}"
-                client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+                client = wire.GrpcRunnerClient(
+                    address, wire.ConnectOptions(connect_timeout=60), loop=loop
+                )
                 for _ in range(2):
                     nursery.start_soon(attempt, client)
                 await trio.lowlevel.wait_readable(stopping)
@@ -133,7 +135,9 @@ async def test_all_waiters_share_one_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         async with wire.open_loop() as loop:
             client = wire.GrpcRunnerClient(
-                f"127.0.0.1:{silent.getsockname()[1]}", loop=loop, handshake_timeout=0.5
+                f"127.0.0.1:{silent.getsockname()[1]}",
+                wire.ConnectOptions(handshake_timeout=0.5),
+                loop=loop,
             )
             failures: list[NotSent] = []
 
@@ -161,7 +165,7 @@ async def test_full_backlog_times_out() -> None:
         with socket.create_connection(name):  # takes the only place
             async with wire.open_loop() as loop:
                 client = wire.GrpcRunnerClient(
-                    f"127.0.0.1:{name[1]}", loop=loop, connect_timeout=0.05
+                    f"127.0.0.1:{name[1]}", wire.ConnectOptions(connect_timeout=0.05), loop=loop
                 )
                 with pytest.raises(NotSent, match=r"no connection within 0.05 s"):
                     await call(client)

@@ -89,15 +89,14 @@ async def test_a_write_that_fails_while_asyncio_writes_ends_its_connection_only(
             await engagement.send(Data(b"x" * 500_000))
 
     service = Service(engage)
-    options: list[dict[str, Any]] = [{}, {}]
+    server: wire.ServerOptions | None = None
+    client: dict[str, Any] = {}
     if raw is beneath_tls:
         ca = trustme.CA()
         runner, lb = issued(tmp_path, "runner.test", ca), issued(tmp_path, "lb.test", ca)
-        options = [
-            {"ssl_context": wire.server_tls(runner)},
-            {"ssl_context": wire.client_tls(lb), "server_name": "runner.test"},
-        ]
-    async with open_pair(service, server_options=options[0], **options[1]) as pair:
+        server = wire.ServerOptions(ssl_context=wire.server_tls(runner))
+        client = {"ssl_context": wire.client_tls(lb), "server_name": "runner.test"}
+    async with open_pair(service, server_options=server, **client) as pair:
         async with pair.client.engage(TRY) as engagement:
             assert await engagement.receive() == ResultStart(200)
             (connection,) = pair.server.connections

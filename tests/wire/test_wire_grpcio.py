@@ -334,7 +334,9 @@ async def test_our_client_engages(theirs: tuple[_TheirService, Any, str]) -> Non
     body = b"0123456789" * 100_000
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                address, wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             first = Data(body, eof=True)
             async with client.engage(TRY, first=first, request_id="rid") as engagement:
                 frames = await collect(engagement)
@@ -349,7 +351,9 @@ async def test_our_client_uses_the_other_methods(theirs: tuple[_TheirService, An
     service, _, address = theirs
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                address, wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             status = await client.status()
             assert (status.active, status.custom_status) == (3, {"a": "b"})
             assert (await client.status('{"a": 1.5}')).details == "{'a': 1.5}"
@@ -368,7 +372,9 @@ async def test_our_client_cancels(theirs: tuple[_TheirService, Any, str]) -> Non
     service, _, address = theirs
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                address, wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             async with client.engage(TRY):
                 await trio.to_thread.run_sync(service.seen.get)
             assert await trio.to_thread.run_sync(service.ended.wait, 10)
@@ -386,7 +392,9 @@ async def test_our_client_sees_their_status(theirs: tuple[_TheirService, Any, st
     service.engage = fail
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                address, wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             async with client.engage(TRY, first=EMPTY_BODY) as engagement:
                 with pytest.raises(EngagementFailed) as info:
                     await engagement.receive()
@@ -410,7 +418,9 @@ async def test_our_client_ends_its_call_on_their_server_that_stops(
     service.engage = slow
     with trio.fail_after(60):
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(address, loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                address, wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             async with client.engage(TRY, first=EMPTY_BODY) as engagement:
                 await engagement.receive()
                 stopped = server.stop(10)

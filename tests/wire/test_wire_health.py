@@ -98,7 +98,9 @@ async def test_a_server_without_the_service() -> None:
     server.start()
     try:
         async with wire.open_loop() as loop:
-            client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                f"127.0.0.1:{port}", wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             assert [serving async for serving in client.watch_health()] == []
             await client.aclose()
     finally:

@@ -227,7 +227,9 @@ async def test_a_silent_peer_is_given_up(busy: bool, logs: list[dict[str, object
         listeners = await trio.open_tcp_listeners(0, host="127.0.0.1")
         port = listeners[0].socket.getsockname()[1]
         nursery.start_soon(trio.serve_listeners, serve, listeners)
-        client = wire.GrpcRunnerClient(f"127.0.0.1:{port}", loop=loop, keepalive=keepalive)
+        client = wire.GrpcRunnerClient(
+            f"127.0.0.1:{port}", wire.ConnectOptions(keepalive=keepalive), loop=loop
+        )
         with trio.fail_after(60):
             async with client.engage(TRY) as engaged:
                 await taken.wait()

@@ -34,7 +34,9 @@ async def test_address_is_the_bound_one() -> None:
                 host, _, port = server.address.rpartition(":")
                 assert int(port) > 0
                 assert bind == ":0" or host in ("127.0.0.1", "[::1]")
-                client = wire.GrpcRunnerClient(f"localhost:{port}", loop=loop, connect_timeout=60)
+                client = wire.GrpcRunnerClient(
+                    f"localhost:{port}", wire.ConnectOptions(connect_timeout=60), loop=loop
+                )
                 assert len(await call(client)) == 3
                 await client.aclose()
                 assert "accepting" in repr(server)
@@ -98,7 +100,9 @@ async def test_end_of_the_server_cancels_calls_and_says_so() -> None:
         async with wire.open_loop() as loop:
             tasks, sockets = trio_tasks(), open_sockets()
             async with wire.open_server(service, "127.0.0.1:0", loop=loop) as server:
-                client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=60)
+                client = wire.GrpcRunnerClient(
+                    server.address, wire.ConnectOptions(connect_timeout=60), loop=loop
+                )
                 manager = client.engage(TRY, first=EMPTY_BODY)
                 engagement = await manager.__aenter__()
                 assert await engagement.receive() == ResultStart(200)
@@ -128,7 +132,9 @@ async def test_end_of_the_server_proves_that_it_has_not_looked_at_a_call(share_l
         async with wire.open_loop() as loop:
             async with wire.open_server(service, "127.0.0.1:0", loop=loop) as server:
                 client = wire.GrpcRunnerClient(
-                    server.address, loop=loop, connect_timeout=60, share_limit=share_limit
+                    server.address,
+                    wire.ConnectOptions(connect_timeout=60, share_limit=share_limit),
+                    loop=loop,
                 )
                 manager = client.engage(TRY, first=EMPTY_BODY)
                 engagement = await manager.__aenter__()
@@ -257,7 +263,9 @@ async def test_a_connection_that_fails_unexpectedly_ends_no_other(
             with socket.create_connection(("127.0.0.1", int(port))) as refused:
                 refused.settimeout(60)
                 assert await trio.to_thread.run_sync(refused.recv, 1) == b""
-        client = wire.GrpcRunnerClient(f"localhost:{port}", loop=loop, connect_timeout=60)
+        client = wire.GrpcRunnerClient(
+            f"localhost:{port}", wire.ConnectOptions(connect_timeout=60), loop=loop
+        )
         assert len(await call(client)) == 3
         await client.aclose()
     assert logs.expect_error("connection failed")["peer"]

@@ -37,13 +37,12 @@ async def test_calls_over_tls(tmp_path: Path, ca: trustme.CA) -> None:
             sockets = open_sockets()
             context = wire.server_tls(runner)
             async with wire.open_server(
-                Service(), "127.0.0.1:0", loop=loop, ssl_context=context
+                Service(), "127.0.0.1:0", wire.ServerOptions(ssl_context=context), loop=loop
             ) as server:
                 client = wire.GrpcRunnerClient(
                     server.address,
+                    wire.ConnectOptions(ssl_context=wire.client_tls(lb), server_name="runner.test"),
                     loop=loop,
-                    ssl_context=wire.client_tls(lb),
-                    server_name="runner.test",
                 )
                 body = b"x" * 1_000_000
                 assert body_of(await call(client, body)) == body
@@ -67,7 +66,10 @@ async def test_many_calls_that_come_at_once_over_tls_are_refused(
         async with (
             wire.open_loop() as loop,
             wire.open_server(
-                service, "127.0.0.1:0", loop=loop, ssl_context=wire.server_tls(runner)
+                service,
+                "127.0.0.1:0",
+                wire.ServerOptions(ssl_context=wire.server_tls(runner)),
+                loop=loop,
             ) as server,
             open_peer(server.address, tls=wire.client_tls(lb), server_name="runner.test") as peer,
         ):
@@ -118,12 +120,17 @@ async def test_failing_handshakes_say_why_and_the_server_logs_one_line(
         async with (
             wire.open_loop() as loop,
             wire.open_server(
-                Service(), "127.0.0.1:0", loop=loop, ssl_context=wire.server_tls(runner)
+                Service(),
+                "127.0.0.1:0",
+                wire.ServerOptions(ssl_context=wire.server_tls(runner)),
+                loop=loop,
             ) as server,
         ):
             name = "other.test" if trouble == "name" else "runner.test"
             client = wire.GrpcRunnerClient(
-                server.address, loop=loop, ssl_context=context, server_name=name
+                server.address,
+                wire.ConnectOptions(ssl_context=context, server_name=name),
+                loop=loop,
             )
             with pytest.raises(NotSent, match=reason):
                 await call(client)
@@ -151,9 +158,11 @@ async def test_alert_of_a_server_is_told(tmp_path: Path, ca: trustme.CA) -> None
             nursery.start_soon(trio.to_thread.run_sync, serve, listener)
             client = wire.GrpcRunnerClient(
                 f"127.0.0.1:{listener.getsockname()[1]}",
+                wire.ConnectOptions(
+                    ssl_context=ssl.create_default_context(cafile=str(tmp_path / "runner.test.ca")),
+                    server_name="runner.test",
+                ),
                 loop=loop,
-                ssl_context=ssl.create_default_context(cafile=str(tmp_path / "runner.test.ca")),
-                server_name="runner.test",
             )
             with pytest.raises(NotSent, match=r"TLS: .*certificate required"):
                 await call(client)
@@ -169,9 +178,11 @@ async def test_handshake_that_never_comes_is_given_up(
             async with wire.open_server(
                 Service(),
                 "127.0.0.1:0",
+                wire.ServerOptions(
+                    ssl_context=wire.server_tls(issued(tmp_path, "runner.test", ca)),
+                    handshake_timeout=0.05,
+                ),
                 loop=loop,
-                ssl_context=wire.server_tls(issued(tmp_path, "runner.test", ca)),
-                handshake_timeout=0.05,
             ) as server:
                 host, _, port = server.address.rpartition(":")
                 with socket.create_connection((host, int(port))):
@@ -210,11 +221,16 @@ async def test_a_name_that_no_certificate_can_have(tmp_path: Path, ca: trustme.C
         async with (
             wire.open_loop() as loop,
             wire.open_server(
-                Service(), "127.0.0.1:0", loop=loop, ssl_context=wire.server_tls(runner)
+                Service(),
+                "127.0.0.1:0",
+                wire.ServerOptions(ssl_context=wire.server_tls(runner)),
+                loop=loop,
             ) as server,
         ):
             client = wire.GrpcRunnerClient(
-                server.address, loop=loop, ssl_context=wire.client_tls(lb), server_name=".test"
+                server.address,
+                wire.ConnectOptions(ssl_context=wire.client_tls(lb), server_name=".test"),
+                loop=loop,
             )
             with pytest.raises(NotSent, match=r"no name of a host|server_hostname cannot"):
                 await call(client)
@@ -233,7 +249,7 @@ async def test_a_client_that_keeps_silent_has_one_time_to_go(
         async with wire.open_loop() as loop:
             context = wire.server_tls(runner)
             async with wire.open_server(
-                Service(), "127.0.0.1:0", loop=loop, ssl_context=context
+                Service(), "127.0.0.1:0", wire.ServerOptions(ssl_context=context), loop=loop
             ) as server:
                 tcp = await trio.open_tcp_stream(*split_address(server.address))
                 client = trio.SSLStream(tcp, wire.client_tls(lb), server_hostname="runner.test")

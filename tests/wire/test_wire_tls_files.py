@@ -50,14 +50,14 @@ async def ends(runner: Files, lb: Files, name: str = "runner.test") -> AsyncIter
             client_tls = wire.TLSFiles(lb.pki, wire.client_tls, metrics=fresh())
             service = Service()
             async with wire.open_server(
-                service, "127.0.0.1:0", loop=loop, ssl_context=server_tls
+                service, "127.0.0.1:0", wire.ServerOptions(ssl_context=server_tls), loop=loop
             ) as server:
                 client = wire.GrpcRunnerClient(
                     server.address,
+                    wire.ConnectOptions(
+                        ssl_context=client_tls, server_name=name, connect_timeout=60
+                    ),
                     loop=loop,
-                    ssl_context=client_tls,
-                    server_name=name,
-                    connect_timeout=60,
                 )
                 try:
                     yield Ends(service, server, client, server_tls, client_tls)

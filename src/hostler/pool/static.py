@@ -75,12 +75,14 @@ def mtls_runner_factory(
         try:
             client = wire.GrpcRunnerClient(
                 address,
+                wire.ConnectOptions(
+                    ssl_context=None if pki is None else tls_of(pki),
+                    server_name=cert_common_name,
+                    connect_timeout=settings.connect_timeout,
+                    keepalive=keepalive_of(settings),
+                    share_limit=settings.multiplex_limit,
+                ),
                 loop=loop,
-                ssl_context=None if pki is None else tls_of(pki),
-                server_name=cert_common_name,
-                connect_timeout=settings.connect_timeout,
-                keepalive=keepalive_of(settings),
-                share_limit=settings.multiplex_limit,
             )
         except ValueError as error:
             raise ConfigError(f"runner address {address!r}: {error}") from error

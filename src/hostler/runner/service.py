@@ -262,11 +262,13 @@ async def open_pure_runner(
         wire.open_server(
             service,
             bind,
+            wire.ServerOptions(
+                ssl_context=ssl_context,
+                client_names=client_names,
+                keepalive=keepalive,
+                shared_calls=multiplex_calls,
+            ),
             loop=running_loop,
-            ssl_context=ssl_context,
-            client_names=client_names,
-            keepalive=keepalive,
-            shared_calls=multiplex_calls,
         ) as server,
     ):
         yield PureRunner(service, server.address)

@@ -24,19 +24,21 @@ serves its `RunnerService` with `open_server`. Everything here is Trio-flavoured
 
 from .client import GrpcRunnerClient
 from .connection import Keepalive
-from .connection_pool import PoolStatistics
+from .connection_pool import ConnectOptions, PoolStatistics
 from .loop import Loop, open_loop
-from .server import SHARED_CALLS, GrpcServer, open_server
+from .server import SHARED_CALLS, GrpcServer, ServerOptions, open_server
 from .tls import TLS, TLSFiles, TLSMetrics, certificate_names, client_tls, refusal_of, server_tls
 
 __all__ = [
     "SHARED_CALLS",
     "TLS",
+    "ConnectOptions",
     "GrpcRunnerClient",
     "GrpcServer",
     "Keepalive",
     "Loop",
     "PoolStatistics",
+    "ServerOptions",
     "TLSFiles",
     "TLSMetrics",
     "certificate_names",

@@ -41,10 +41,12 @@ from ..protocol import (
 from .codec import messages as codec
 from .codec.fast import encode_data, encode_try, read_varint
 from .codec.messages import CodecError, data_messages, data_parts, with_prefix
-from .connection import DEFAULT_KEEPALIVE, Keepalive, WireStream
+from .connection import WireStream
 from .connection_pool import (
+    SHARE_LIMIT,
     ConnectionPool,
     ConnectionSlot,
+    ConnectOptions,
     PoolStatistics,
     StreamBlock,
     Target,
@@ -66,13 +68,8 @@ from .status import (
     PeerFinished,
     StreamBroken,
 )
-from .tls import TLS
 
 log = structlog.get_logger(__name__)
-
-SHARE_LIMIT = 32 * 1024
-"""Bytes of a call's ``TryCall`` and body, above which it gets a stream of its own. What HTTP/2 does
-for a stream costs as much as some 100 KiB of body; and half of a batch leaves room for others."""
 
 
 @attrs.frozen
@@ -292,57 +289,23 @@ _UNPRINTABLE = re.compile(r"[^ -~]")
 class GrpcRunnerClient(RunnerClient):
     """Speaks to one runner at ``address`` (``host:port``). Made without connecting.
 
-    ``server_name`` is the name that the runner's certificate must have ("" = the host of the
-    address). ``connect_timeout`` (seconds; 0.1 is Fn's) bounds TCP, ``handshake_timeout`` TLS and
-    the start of HTTP/2. At most ``max_connections`` times ``streams_per_connection`` calls are in
-    flight; further ones wait. Raises ValueError for a bad address.
-
-    Calls whose ``TryCall`` and body have up to ``share_limit`` bytes together share a stream, with
-    runners that announce that they take them so (0 = none do); with ``share_streamed`` also those
-    whose body is not there yet.
+    Raises ValueError for a bad address.
 
     Its objects belong to the Trio task that opened them; the client itself may be shared by any
     number of tasks.
     """
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        loop: Loop,
-        ssl_context: TLS | None = None,
-        server_name: str = "",
-        connect_timeout: float = 0.1,
-        handshake_timeout: float = 5.0,
-        max_connections: int = 16,
-        streams_per_connection: int = 256,
-        keepalive: Keepalive = DEFAULT_KEEPALIVE,
-        share_limit: int = SHARE_LIMIT,
-        share_streamed: bool = False,
-    ) -> None:
+    def __init__(self, address: str, options: ConnectOptions | None = None, *, loop: Loop) -> None:
+        options = options or ConnectOptions()
         host, port = split_address(address)
         if not host:
             raise ValueError(f"runner address {address!r} has no host")
         self._address = address
         self._name = secrets.token_hex(8)
         # grpc-go does TLS below gRPC and says http all the same; servers don't mind either.
-        self._scheme = "https" if ssl_context else "http"
-        target = Target(
-            host=host,
-            port=port,
-            loop=loop,
-            tls=ssl_context,
-            server_name=server_name,
-            connect_timeout=connect_timeout,
-            handshake_timeout=handshake_timeout,
-            keepalive=keepalive,
-        )
-        self._pool = ConnectionPool(
-            target,
-            max_connections=max_connections,
-            streams_per_connection=streams_per_connection,
-        )
-        sharing = Sharing(min(share_limit, SHARE_LIMIT), share_streamed)
+        self._scheme = "https" if options.ssl_context else "http"
+        self._pool = ConnectionPool(Target(host, port, loop, options))
+        sharing = Sharing(min(options.share_limit, SHARE_LIMIT), options.share_streamed)
         self._way = Way(self._pool, address, self._request_headers, sharing)
 
     def __repr__(self) -> str:

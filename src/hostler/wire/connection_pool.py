@@ -22,7 +22,7 @@ from ..config.addresses import join_address
 from ..protocol import EngagementFailed, NotSent
 from .buffers import Buffer
 from .codec import messages as codec
-from .connection import Keepalive, WireProtocol, WireStream
+from .connection import DEFAULT_KEEPALIVE, Keepalive, WireProtocol, WireStream
 from .loop import Loop, run_asyncio
 from .mux.stream import MuxStream
 from .status import (
@@ -42,6 +42,9 @@ log = structlog.get_logger(__name__)
 CLOSE_TIMEOUT = 1.0
 """Seconds that closing a connection may take before it is aborted."""
 
+SHARE_LIMIT = 32 * 1024
+"""Bytes of a call's ``TryCall`` and body, above which it gets a stream of its own. What HTTP/2 does
+for a stream costs as much as some 100 KiB of body; and half of a batch leaves room for others."""
 
 _NONE_YET = object()
 
@@ -87,12 +90,11 @@ class ConnectionPool:
     stand are given up.
     """
 
-    def __init__(
-        self, target: Target, *, max_connections: int, streams_per_connection: int
-    ) -> None:
+    def __init__(self, target: Target) -> None:
         self._target = target
-        self._max_connections = max_connections
-        self._streams_per_connection = streams_per_connection
+        self._tls = target.options.ssl_context
+        self._max_connections = target.options.max_connections
+        self._streams_per_connection = target.options.streams_per_connection
         self._slots: list[ConnectionSlot] = []
         self._attempt: _Attempt | None = None
         self._refused: object = _NONE_YET
@@ -179,11 +181,11 @@ class ConnectionPool:
 
     def _is_current(self, slot: ConnectionSlot) -> bool:
         """Whether the connection stands on the TLS files as they are now."""
-        return slot.protocol.context is current_context(self._target.tls)
+        return slot.protocol.context is current_context(self._tls)
 
     def _renews(self) -> bool:
         """Whether connections that are not current should give way to a new one."""
-        return current_context(self._target.tls) is not self._refused
+        return current_context(self._tls) is not self._refused
 
     def _current(self) -> int:
         return sum(slot.protocol.usable and self._is_current(slot) for slot in self._slots)
@@ -209,7 +211,7 @@ class ConnectionPool:
             log.warning("no further connection", runner=self._target.address, reason=str(error))
             if self._renews() and not self._current():
                 # The older ones do it until the files have changed again.
-                self._refused = current_context(self._target.tls)
+                self._refused = current_context(self._tls)
             else:
                 # There are others, and streams on them will become free.
                 await self._wait_room()
@@ -295,20 +297,37 @@ class _NoRequests(grpclib_protocol.AbstractHandler):
         """Nothing is kept here."""
 
 
+@attrs.frozen(kw_only=True)
+class ConnectOptions:
+    """How a client connects to a runner, and what its connections carry. Times are seconds."""
+
+    ssl_context: TLS | None = None
+    """``None`` = plaintext."""
+    server_name: str = ""
+    """The name that the runner's certificate must have; "" = the host of its address."""
+    connect_timeout: float = 0.1
+    """For TCP. The default is Fn's."""
+    handshake_timeout: float = 5.0
+    """For TLS, and until the peer's HTTP/2 settings have come."""
+    keepalive: Keepalive = DEFAULT_KEEPALIVE
+    max_connections: int = 16
+    streams_per_connection: int = 256
+    """So many times ``max_connections`` calls are in flight at most; further ones wait."""
+    share_limit: int = SHARE_LIMIT
+    """Calls whose ``TryCall`` and body have up to so many bytes together share a stream, with
+    runners that announce that they take such calls. 0 = no call does."""
+    share_streamed: bool = False
+    """Whether calls whose body is not there yet share a stream, too."""
+
+
 @attrs.frozen
 class Target:
-    """Whom to dial, and how. Seconds."""
+    """Whom to dial, and how."""
 
     host: str
     port: int
     loop: Loop
-    tls: TLS | None
-    server_name: str
-    connect_timeout: float
-    """For TCP."""
-    handshake_timeout: float
-    """For TLS, and until the peer's HTTP/2 settings have come."""
-    keepalive: Keepalive
+    options: ConnectOptions
 
     @property
     def address(self) -> str:
@@ -322,13 +341,13 @@ async def dial(target: Target) -> WireProtocol:
     cancelled, nothing stays open.
     """
     sock = await _connect(target)
-    context = current_context(target.tls)
+    context = current_context(target.options.ssl_context)
     protocol: WireProtocol | None = None
 
     def factory() -> WireProtocol:
         nonlocal protocol
         protocol = WireProtocol(
-            _NoRequests(), loop=target.loop, client_side=True, keepalive=target.keepalive
+            _NoRequests(), loop=target.loop, client_side=True, keepalive=target.options.keepalive
         )
         return protocol
 
@@ -337,12 +356,12 @@ async def dial(target: Target) -> WireProtocol:
             factory,
             sock=sock,
             ssl=context,
-            server_hostname=(target.server_name or target.host) if context else None,
+            server_hostname=(target.options.server_name or target.host) if context else None,
             ssl_shutdown_timeout=SHUTDOWN_TIMEOUT if context else None,
         )
 
     try:
-        with trio.fail_after(target.handshake_timeout):
+        with trio.fail_after(target.options.handshake_timeout):
             await run_asyncio(target.loop, start)
             assert protocol is not None
             await protocol.ready.wait()
@@ -353,7 +372,7 @@ async def dial(target: Target) -> WireProtocol:
         else:
             protocol.abort("abandoned")
         if isinstance(error, trio.TooSlowError):
-            error = TimeoutError(f"no handshake within {target.handshake_timeout:g} s")
+            error = TimeoutError(f"no handshake within {target.options.handshake_timeout:g} s")
         if isinstance(error, OSError) or bad_name:
             raise _not_sent(target, error) from error
         raise
@@ -369,7 +388,7 @@ async def dial(target: Target) -> WireProtocol:
 async def _connect(target: Target) -> socket.socket:
     last: Exception = OSError("the host name has no address")
     try:
-        with trio.fail_after(target.handshake_timeout):
+        with trio.fail_after(target.options.handshake_timeout):
             found = await trio.socket.getaddrinfo(target.host, target.port, type=socket.SOCK_STREAM)
     except trio.TooSlowError as error:
         raise _not_sent(target, TimeoutError("the host name was not resolved in time")) from error
@@ -377,7 +396,7 @@ async def _connect(target: Target) -> socket.socket:
         raise _not_sent(target, error) from error
     for family, _, _, _, address in found:
         try:
-            return await _connect_to(family, address, target.connect_timeout)
+            return await _connect_to(family, address, target.options.connect_timeout)
         except OSError as error:
             last = error
     raise _not_sent(target, last) from last

@@ -13,6 +13,7 @@ from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Literal, cast
 
+import attrs
 import structlog
 import trio
 from grpclib import protocol as grpclib_protocol
@@ -103,6 +104,22 @@ refused one by one; a connection closed under them would be reset, and with it w
 earlier ones could be lost."""
 
 
+@attrs.frozen(kw_only=True)
+class ServerOptions:
+    """How a server treats its clients."""
+
+    ssl_context: TLS | None = None
+    """``None`` = plaintext."""
+    handshake_timeout: float = 10.0
+    """Seconds for TLS."""
+    keepalive: Keepalive = DEFAULT_KEEPALIVE
+    shared_calls: int = SHARED_CALLS
+    """How many calls a client may have at once on one ``EngageMany`` stream, which is announced to
+    clients that know it. 0 = no such streams."""
+    client_names: Collection[str] = ()
+    """A client's certificate must have one of them (`certificate_names`), if there are any."""
+
+
 class GrpcServer:
     """A running server; made by `open_server`."""
 
@@ -137,37 +154,27 @@ class GrpcServer:
 async def open_server(
     service: RunnerService,
     bind: str,
+    options: ServerOptions | None = None,
     *,
     loop: Loop,
-    ssl_context: TLS | None = None,
-    handshake_timeout: float = 10.0,
-    keepalive: Keepalive = DEFAULT_KEEPALIVE,
-    shared_calls: int = SHARED_CALLS,
-    client_names: Collection[str] = (),
 ) -> AsyncIterator[GrpcServer]:
     """Serve ``service`` at ``bind`` (``host:port``, or ``:port`` for all interfaces).
-
-    ``shared_calls`` is how many calls a client may have at once on one ``EngageMany`` stream,
-    which is announced to those that know it; 0 = no such streams.
-
-    With ``client_names`` a client's certificate must have one of them (`certificate_names`).
 
     Trio-flavoured. Raises OSError, with a text that names ``bind``, if it can't listen, ValueError
     if ``bind`` makes no sense, or for ``client_names`` without ``ssl_context``. When the block ends
     or is cancelled, running RPCs are cancelled and end with UNAVAILABLE, then connections are
     closed, at once if they take too long.
     """
-    if client_names and ssl_context is None:
+    options = options or ServerOptions()
+    if options.client_names and options.ssl_context is None:
         raise ValueError("client_names: without TLS, clients show no certificate")
     listeners = await _listen(bind)
     name = listeners[0].socket.getsockname()
     address = join_address(name[0], name[1])
     async with open_background() as nursery:
         accepting = trio.CancelScope()
-        server = GrpcServer(address, ServerContext(service, shared_calls), accepting)
-        door = _Door(
-            server, loop, ssl_context, handshake_timeout, keepalive, frozenset(client_names)
-        )
+        server = GrpcServer(address, ServerContext(service, options.shared_calls), accepting)
+        door = _Door(server, loop, options)
 
         async def accept() -> None:
             try:
@@ -183,7 +190,7 @@ async def open_server(
                     listener.socket.close()
 
         nursery.start_soon(accept)
-        log.info("listening", address=address, tls=ssl_context is not None)
+        log.info("listening", address=address, tls=options.ssl_context is not None)
         try:
             yield server
         finally:
@@ -243,21 +250,11 @@ class _Listener(trio.abc.Listener[trio.SocketStream]):
 class _Door:
     """Turns accepted sockets into served connections."""
 
-    def __init__(
-        self,
-        server: GrpcServer,
-        loop: Loop,
-        ssl_context: TLS | None,
-        handshake_timeout: float,
-        keepalive: Keepalive,
-        client_names: Collection[str],
-    ) -> None:
+    def __init__(self, server: GrpcServer, loop: Loop, options: ServerOptions) -> None:
         self._server = server
         self._loop = loop
-        self._ssl_context = ssl_context
-        self._handshake_timeout = handshake_timeout
-        self._keepalive = keepalive
-        self._client_names = client_names
+        self._options = options
+        self._client_names = frozenset(options.client_names)
 
     async def serve_socket(self, stream: trio.SocketStream) -> None:
         """Serve one connection to its end. Trio-flavoured."""
@@ -289,7 +286,7 @@ class _Door:
         """The connection, after TLS; ``None`` and one log line if it does not come to be."""
         peer = _peer_of(stream)
         sock = detach(stream)
-        context = current_context(self._ssl_context)
+        context = current_context(self._options.ssl_context)
         protocol: AuthorizedProtocol | None = None
 
         def factory() -> WireProtocol:
@@ -299,7 +296,7 @@ class _Door:
                 allowed=self._client_names,
                 loop=self._loop,
                 client_side=False,
-                keepalive=self._keepalive,
+                keepalive=self._options.keepalive,
                 shared_calls=self._server.serving.shared_calls,
             )
             protocol.turns = self._server.serving.turns
@@ -314,7 +311,7 @@ class _Door:
             )
 
         try:
-            with trio.fail_after(self._handshake_timeout):
+            with trio.fail_after(self._options.handshake_timeout):
                 await run_asyncio(self._loop, start)
                 assert protocol is not None
                 if protocol.refused is not None:
@@ -329,7 +326,7 @@ class _Door:
             if not isinstance(error, Exception):
                 raise
             if isinstance(error, trio.TooSlowError):
-                reason = f"no handshake within {self._handshake_timeout:g} s"
+                reason = f"no handshake within {self._options.handshake_timeout:g} s"
                 log.warning("connection refused", peer=peer, reason=reason)
             elif isinstance(error, OSError):
                 log.warning("connection refused", peer=peer, reason=describe(error))

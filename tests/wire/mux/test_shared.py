@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from hostler import wire
 from hostler.protocol import Data, EngagementFailed, ResultStart, ServerEngagement, TryCall
 from hostler.wire.mux.stream import CALL_WINDOW, ENOUGH
 from tests.wire.services import paths
@@ -58,7 +59,7 @@ async def test_others_have_a_stream_of_their_own(monkeypatch: pytest.MonkeyPatch
 async def test_none_do_where_an_end_does_not_know_of_it(
     end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server = {"shared_calls": 0} if end == "runner" else {}
+    server = wire.ServerOptions(shared_calls=0) if end == "runner" else None
     client: dict[str, Any] = {"share_limit": 0} if end == "lb" else {}
     async with open_pair(server_options=server, **client) as pair:
         opened = paths(pair, monkeypatch)
@@ -67,7 +68,7 @@ async def test_none_do_where_an_end_does_not_know_of_it(
 
 
 async def test_a_runner_without_it_has_no_such_method() -> None:
-    async with open_pair(server_options={"shared_calls": 0}) as pair:
+    async with open_pair(server_options=wire.ServerOptions(shared_calls=0)) as pair:
         with pytest.raises(EngagementFailed, match="unknown method") as info:
             await pair.client._unary("EngageMany", b"")
         assert info.value.status == 12
@@ -78,7 +79,7 @@ async def test_those_over_the_limit_of_the_runner_have_their_own(
 ) -> None:
     gate = Gate()
     service = Service(gate)
-    async with open_pair(service, server_options={"shared_calls": 3}) as pair:
+    async with open_pair(service, server_options=wire.ServerOptions(shared_calls=3)) as pair:
         opened = paths(pair, monkeypatch)
         async with trio.open_nursery() as nursery:
             for _ in range(5):

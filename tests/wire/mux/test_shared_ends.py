@@ -58,7 +58,9 @@ async def test_a_server_that_ends_tells_each_call() -> None:
 
     async with wire.open_loop() as loop, trio.open_nursery() as nursery:
         async with wire.open_server(service, "127.0.0.1:0", loop=loop) as server:
-            client = wire.GrpcRunnerClient(server.address, loop=loop, connect_timeout=60)
+            client = wire.GrpcRunnerClient(
+                server.address, wire.ConnectOptions(connect_timeout=60), loop=loop
+            )
             for _ in range(3):
                 nursery.start_soon(one, client)
             await settle(lambda: service.running, 3)

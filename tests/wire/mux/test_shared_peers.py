@@ -12,6 +12,7 @@ from h2.errors import ErrorCodes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from hostler import wire
 from hostler.errors import ProtocolError
 from hostler.protocol import Data, EngagementFailed, GRPCStatus, ServerEngagement
 from hostler.wire.codec import messages as codec
@@ -161,7 +162,7 @@ async def test_empty_frames_take_credit_too() -> None:
 async def test_calls_over_the_limit_are_refused_and_too_many_end_the_stream(logs: Any) -> None:
     service = Service(Gate())
     async with (
-        open_pair(service, server_options={"shared_calls": 3}) as pair,
+        open_pair(service, server_options=wire.ServerOptions(shared_calls=3)) as pair,
         pair.client._stream("EngageMany") as stream,
     ):
         await stream.send(batch(*map(begin, range(1, 6))))
@@ -181,7 +182,7 @@ async def test_a_client_that_fills_all_its_calls_is_stopped(logs: Any) -> None:
         await trio.sleep_forever()
 
     async with (
-        open_pair(never_reads, server_options={"shared_calls": 2}) as pair,
+        open_pair(never_reads, server_options=wire.ServerOptions(shared_calls=2)) as pair,
         pair.client._stream("EngageMany") as stream,
     ):
         await stream.send(batch(begin(1), begin(2)))
