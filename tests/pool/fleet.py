@@ -16,6 +16,7 @@ from hostler.errors import ConfigError
 from hostler.pool import (
     DynamicPool,
     PoolMetrics,
+    RunnerAccess,
     open_dynamic_pool,
 )
 from hostler.protocol import UNOBSERVED, AttemptObserver, EngagementFailed, NotSent, RunnerStatus
@@ -106,7 +107,7 @@ async def opened(
     async with open_dynamic_pool(
         addresses,
         config=PoolConfig(**config),
-        factory=fleet,
+        access=RunnerAccess(factory=fleet),
         metrics=metrics or PoolMetrics(CollectorRegistry()),
         rng=random.Random(1),
     ) as pool:

@@ -15,7 +15,7 @@ from prometheus_client import CollectorRegistry
 from hostler import wire
 from hostler.config import PoolConfig
 from hostler.errors import ConfigError
-from hostler.pool import DynamicPool, NaivePlacer, PoolMetrics, open_dns_pool
+from hostler.pool import DynamicPool, NaivePlacer, PoolMetrics, RunnerAccess, open_dns_pool
 from hostler.pool.dns import Resolver
 from hostler.pool.targets import FixedTarget, LookupFailed, NameTarget, ServiceTarget, parse_targets
 from tests.conftest import Logs
@@ -52,7 +52,7 @@ async def opened(
     async with open_dns_pool(
         targets,
         config=config_of(server, **options),
-        factory=fleet or Fleet(),
+        access=RunnerAccess(factory=fleet or Fleet()),
         metrics=metrics,
         rng=random.Random(1),
     ) as pool:
@@ -93,7 +93,7 @@ def test_bad_servers(text: str) -> None:
 async def test_addresses_alone_need_no_server(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Resolver, "__init__", None)  # (no resolver can be made)
     async with open_dns_pool(
-        ["fixed:1"], factory=Fleet(), metrics=PoolMetrics(CollectorRegistry())
+        ["fixed:1"], access=RunnerAccess(factory=Fleet()), metrics=PoolMetrics(CollectorRegistry())
     ) as pool:
         assert pool.addresses == ("fixed:1",)
 
@@ -248,7 +248,7 @@ async def test_cancelled_while_the_first_answer_is_awaited(server: Server) -> No
             async with open_dns_pool(
                 ["dns://r.test:1"],
                 config=config_of(server, dns_timeout=60.0),
-                factory=Fleet(),
+                access=RunnerAccess(factory=Fleet()),
                 metrics=PoolMetrics(CollectorRegistry()),
             ):
                 raise AssertionError("opened without an answer")
@@ -272,7 +272,7 @@ async def test_no_call_fails_while_the_records_change_under_load(server: Server)
         async with open_dns_pool(
             [f"dns://r.test:{port}"],
             config=config_of(server, connect_timeout=60),
-            loop=loop,
+            access=RunnerAccess(loop=loop),
             metrics=PoolMetrics(CollectorRegistry()),
         ) as pool:
             placer = NaivePlacer(metrics=fresh_metrics(), rng=rng)

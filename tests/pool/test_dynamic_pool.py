@@ -16,6 +16,7 @@ from hostler.pool import (
     ConsistentHashPlacer,
     NaivePlacer,
     PoolMetrics,
+    RunnerAccess,
     open_dynamic_pool,
 )
 from hostler.pool.static import keepalive_of
@@ -121,7 +122,7 @@ async def test_an_exception_of_the_block_has_no_grace(autojump_clock: MockClock)
     fleet = Fleet(seconds=100)
     with pytest.raises(ValueError, match="mine"):
         async with open_dynamic_pool(
-            ["a:1"], factory=fleet, metrics=PoolMetrics(CollectorRegistry())
+            ["a:1"], access=RunnerAccess(factory=fleet), metrics=PoolMetrics(CollectorRegistry())
         ):
             raise ValueError("mine")
     assert trio.current_time() == 0

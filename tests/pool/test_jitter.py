@@ -11,7 +11,7 @@ from prometheus_client import CollectorRegistry
 from trio.testing import MockClock
 
 from hostler.config import PoolConfig
-from hostler.pool import PoolMetrics, discovery, open_dynamic_pool
+from hostler.pool import PoolMetrics, RunnerAccess, discovery, open_dynamic_pool
 from hostler.pool import dynamic as watch
 from hostler.pool.discovery import Discovery
 from hostler.pool.dns import Resolver
@@ -75,12 +75,10 @@ async def lookups(seed: int, ttl: float) -> list[float]:
     metrics = PoolMetrics(CollectorRegistry())
     resolver = Answering(ttl)
     async with (
-        open_dynamic_pool([], factory=Fleet(), metrics=metrics) as pool,
+        open_dynamic_pool(access=RunnerAccess(factory=Fleet()), metrics=metrics) as pool,
         trio.open_nursery() as nursery,
     ):
-        made = Discovery(
-            pool, [NameTarget("r.test", 1)], resolver, config, metrics, random.Random(seed)
-        )
+        made = Discovery(pool, [NameTarget("r.test", 1)], resolver, config, random.Random(seed))
         await made.start(nursery)
         await trio.sleep(20 * ttl)
         nursery.cancel_scope.cancel()

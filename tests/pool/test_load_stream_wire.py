@@ -12,7 +12,7 @@ from hostler import wire
 from hostler.bodies import BytesBody
 from hostler.config import PlacerConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
-from hostler.pool import DynamicPool, NaivePlacer, PoolMetrics, open_dynamic_pool
+from hostler.pool import DynamicPool, NaivePlacer, PoolMetrics, RunnerAccess, open_dynamic_pool
 from hostler.runner import open_pure_runner
 from tests.agent.nodes import open_node
 from tests.wire.leaks import asyncio_tasks, open_sockets, settle
@@ -45,7 +45,8 @@ async def test_the_end_of_one_lbs_call_serves_the_call_that_waits_at_the_other(
 
                 def pool() -> AbstractAsyncContextManager[DynamicPool]:
                     metrics = PoolMetrics(CollectorRegistry())
-                    return open_dynamic_pool([runner.address], loop=loop, metrics=metrics)
+                    access = RunnerAccess(loop=loop)
+                    return open_dynamic_pool([runner.address], access=access, metrics=metrics)
 
                 async with pool() as one, pool() as other, trio.open_nursery() as nursery:
                     first = NaivePlacer(config, metrics=fresh_metrics())

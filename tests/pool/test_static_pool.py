@@ -13,7 +13,13 @@ from trio.testing import MockClock
 from hostler import wire
 from hostler.abc import PKIData, Runner
 from hostler.errors import ConfigError, ServerBusy
-from hostler.pool import NaivePlacer, StaticPool, mtls_runner_factory, open_static_pool
+from hostler.pool import (
+    NaivePlacer,
+    RunnerAccess,
+    StaticPool,
+    mtls_runner_factory,
+    open_static_pool,
+)
 from tests.conftest import Logs
 
 from .bench import OneAtATime
@@ -56,7 +62,8 @@ async def test_the_factory_gets_what_it_needs() -> None:
         return FakeRunner(address)
 
     pki = PKIData("ca", "key", "cert")
-    async with open_static_pool(["a:1", "b:2"], factory=factory, pki=pki, cert_common_name="n"):
+    access = RunnerAccess(factory=factory, pki=pki, cert_common_name="n")
+    async with open_static_pool(["a:1", "b:2"], access):
         assert made == [("a:1", "n", pki), ("b:2", "n", pki)]
 
 
@@ -97,7 +104,7 @@ async def test_a_runner_that_fails_to_close_is_told_and_stops_no_other(logs: Log
 async def test_a_block_left_by_an_exception_has_no_grace(autojump_clock: MockClock) -> None:
     runner = SlowToClose()
     with pytest.raises(ValueError, match="mine"):
-        async with open_static_pool(["a:1"], factory=lambda *_: runner):
+        async with open_static_pool(["a:1"], RunnerAccess(factory=lambda *_: runner)):
             raise ValueError("mine")
     assert trio.current_time() == pytest.approx(0)
     assert runner.closed == 1
@@ -112,7 +119,9 @@ async def test_many_calls_wait_for_few_slots_over_the_wire() -> None:
             async with (
                 wire.open_server(services[0], "127.0.0.1:0", loop=loop) as first,
                 wire.open_server(services[1], "127.0.0.1:0", loop=loop) as second,
-                open_static_pool([first.address, dead, second.address], loop=loop) as pool,
+                open_static_pool(
+                    [first.address, dead, second.address], RunnerAccess(loop=loop)
+                ) as pool,
             ):
                 placer = NaivePlacer(metrics=fresh_metrics(), rng=random.Random(1))
                 calls = [make_call(f"c{number}") for number in range(200)]

@@ -17,7 +17,7 @@ from prometheus_client import CollectorRegistry
 
 from hostler import wire
 from hostler.config import PoolConfig
-from hostler.pool import PoolMetrics, open_dynamic_pool
+from hostler.pool import PoolMetrics, RunnerAccess, open_dynamic_pool
 from hostler.pool.static import keepalive_of
 from hostler.protocol import Data, EngagementFailed
 from tests.conftest import Logs
@@ -149,7 +149,7 @@ async def test_a_pool_notices_without_any_call_and_finds_it_again(cable: Cable, 
                 open_dynamic_pool(
                     [address, other.address],
                     config=config,
-                    loop=loop,
+                    access=RunnerAccess(loop=loop),
                     metrics=PoolMetrics(CollectorRegistry()),
                 ) as pool,
             ):

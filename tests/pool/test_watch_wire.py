@@ -6,7 +6,7 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler import wire
-from hostler.pool import PoolMetrics, open_dynamic_pool
+from hostler.pool import PoolMetrics, RunnerAccess, open_dynamic_pool
 from tests.support.ports import free_port
 from tests.wire.leaks import asyncio_tasks, open_sockets, settle
 from tests.wire.services import Service
@@ -25,7 +25,8 @@ async def test_a_runner_that_drains_gets_no_more_calls_and_is_found_after_its_re
             ):
                 first = await nursery.start(serve, f"127.0.0.1:{free_port()}", loop)
                 addresses = [stays.address, first.address]
-                async with open_dynamic_pool(addresses, loop=loop, metrics=metrics) as pool:
+                access = RunnerAccess(loop=loop)
+                async with open_dynamic_pool(addresses, access=access, metrics=metrics) as pool:
 
                     async def until(*wanted: str) -> None:
                         while await offered(pool) != list(wanted):  # noqa: ASYNC110  (a real server)

@@ -33,7 +33,13 @@ from hostler.nodes.workers import Place, RunnerPart, open_colleagues
 from hostler.nodes.workers.docker import open_worker_driver
 from hostler.nodes.workers.runners import open_ports
 from hostler.options import from_model, with_writer
-from hostler.pool import ConsistentHashPlacer, open_dns_pool, open_dynamic_pool, open_static_pool
+from hostler.pool import (
+    ConsistentHashPlacer,
+    RunnerAccess,
+    open_dns_pool,
+    open_dynamic_pool,
+    open_static_pool,
+)
 from hostler.protocol import Data
 from hostler.runner import open_pure_runner, open_runner_service
 from hostler.store import open_datastore
@@ -188,7 +194,7 @@ async def _fleet(open_pool: Pool, around: Around) -> None:
         _sim_driver() as driver,
         _agent_on(driver, around) as agent,
         open_pure_runner(agent, "127.0.0.1:0", grace=0) as runner,
-        open_pool([runner.address], grace=0) as pool,
+        open_pool([runner.address], access=RunnerAccess(grace=0)) as pool,
         open_lb_agent(pool, ConsistentHashPlacer(), grace=0) as lb,
         trio.open_nursery() as nursery,
     ):

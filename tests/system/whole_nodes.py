@@ -30,7 +30,7 @@ from hostler.nodes.runner import RunnerNode
 from hostler.nodes.serve import ServeNode
 from hostler.nodes.settings import Settings
 from hostler.options import from_model
-from hostler.pool import ConsistentHashPlacer, open_static_pool
+from hostler.pool import ConsistentHashPlacer, RunnerAccess, open_static_pool
 from hostler.protocol import ResultStart, ServerEngagement
 from hostler.runner import StatusChecks
 from hostler.wire import open_loop, open_server
@@ -154,7 +154,7 @@ async def _invoke(node: Mapping[str, Any], clients: trio.Nursery) -> None:
 async def _place(node: Mapping[str, Any], clients: trio.Nursery) -> None:
     async def call(image: str) -> None:
         async with (
-            open_static_pool([node["grpc"]], grace=0) as pool,
+            open_static_pool([node["grpc"]], RunnerAccess(grace=0)) as pool,
             open_lb_agent(pool, ConsistentHashPlacer(), grace=0) as lb,
         ):
             with suppress(HostlerError):  # as above

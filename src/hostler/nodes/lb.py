@@ -14,7 +14,7 @@ from ..config import BodyConfig, LBConfig, PlacerConfig, PoolConfig
 from ..errors import ConfigError
 from ..functions import FunctionTable
 from ..lb import ResourceUse, open_lb_agent
-from ..pool import PLACERS, mtls_runner_factory, open_dns_pool
+from ..pool import PLACERS, RunnerAccess, mtls_runner_factory, open_dns_pool
 from ..tracing import PlaceSpans, open_tracer
 from .function_lookup import Lookup, opened_remote
 from .lifetime import Node, NodeLifetime, ReadyLine
@@ -63,10 +63,12 @@ class LBNode(Node):
                 open_dns_pool(
                     node.runner_addresses,
                     config=config,
-                    factory=mtls_runner_factory(loop, config=config, tls=tls) if tls else None,
-                    loop=loop,
-                    pki=self.pki,
-                    cert_common_name=self.cert_name,
+                    access=RunnerAccess(
+                        factory=mtls_runner_factory(loop, config=config, tls=tls) if tls else None,
+                        loop=loop,
+                        pki=self.pki,
+                        cert_common_name=self.cert_name,
+                    ),
                 )
             )
             agent = await enter(

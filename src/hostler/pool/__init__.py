@@ -30,7 +30,7 @@ from .placers import (
     WarmPlacer,
 )
 from .runner import GrpcRunner, MissingEOF, RunnerFault
-from .static import StaticPool, mtls_runner_factory, open_static_pool
+from .static import RunnerAccess, StaticPool, mtls_runner_factory, open_static_pool
 
 __all__ = [
     "PLACERS",
@@ -46,6 +46,7 @@ __all__ = [
     "NaivePlacer",
     "PlacerStatistics",
     "PoolMetrics",
+    "RunnerAccess",
     "RunnerFault",
     "RunnerHealth",
     "StaticPool",

@@ -10,13 +10,11 @@ from typing import TYPE_CHECKING
 import structlog
 import trio
 
-from .. import wire
 from .._concurrency.nurseries import open_background
-from ..abc import MTLSRunnerFactory, PKIData
 from ..config import PoolConfig
 from .dynamic import DynamicPool, open_dynamic_pool
-from .health import PoolMetrics, default_pool_metrics
-from .static import CLOSE_GRACE
+from .health import PoolMetrics
+from .static import RunnerAccess
 from .targets import (
     FixedTarget,
     LookupFailed,
@@ -45,14 +43,12 @@ class Discovery:
         targets: Sequence[Target],
         resolver: Resolver | None,
         config: PoolConfig,
-        metrics: PoolMetrics,
         rng: random.Random,
     ) -> None:
         self._pool = pool
         self._targets = targets
         self._resolver = resolver
         self._config = config
-        self._metrics = metrics
         self._rng = rng
         self._found: dict[Target, Mapping[str, str]] = {
             target: {target.address: ""} for target in targets if isinstance(target, FixedTarget)
@@ -86,11 +82,11 @@ class Discovery:
         trouble = ""
         started = False
         while True:
-            self._metrics.lookups.inc()
+            self._pool.metrics.lookups.inc()
             try:
                 found = await self._resolver.find(target)
             except LookupFailed as error:
-                self._metrics.lookup_failures.inc()
+                self._pool.metrics.lookup_failures.inc()
                 trouble = self._tell(target, trouble, str(error))
                 pause = min(pause * 2, self._config.dns_max_interval)
             else:
@@ -137,11 +133,7 @@ async def open_dns_pool(
     targets: Iterable[str],
     *,
     config: PoolConfig | None = None,
-    factory: MTLSRunnerFactory | None = None,
-    loop: wire.Loop | None = None,
-    pki: PKIData | None = None,
-    cert_common_name: str = "",
-    grace: float = CLOSE_GRACE,
+    access: RunnerAccess | None = None,
     metrics: PoolMetrics | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[DynamicPool]:
@@ -154,29 +146,19 @@ async def open_dns_pool(
     a look-up fails or finds nothing. Opening waits for the first answers, but not for those that
     fail.
 
-    Without ``cert_common_name`` the certificate of a runner must have the name of its target, or
-    the host that an SRV record names. All else as for `open_dynamic_pool`. Raises `ConfigError`
-    for a bad target, or if the system has no DNS server for one that is a name.
+    Without ``access.cert_common_name`` the certificate of a runner must have the name of its
+    target, or the host that an SRV record names. All else as for `open_dynamic_pool`. Raises
+    `ConfigError` for a bad target, or if the system has no DNS server for one that is a name.
     """
     config = config or PoolConfig()
-    metrics = metrics or default_pool_metrics()
     rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
     parsed = parse_targets(targets)
     resolver = _resolver(parsed, config)
     async with (
-        open_dynamic_pool(
-            config=config,
-            factory=factory,
-            loop=loop,
-            pki=pki,
-            cert_common_name=cert_common_name,
-            grace=grace,
-            metrics=metrics,
-            rng=rng,
-        ) as pool,
+        open_dynamic_pool(config=config, access=access, metrics=metrics, rng=rng) as pool,
         open_background() as nursery,
     ):
-        discovery = Discovery(pool, parsed, resolver, config, metrics, rng)
+        discovery = Discovery(pool, parsed, resolver, config, rng)
         await discovery.start(nursery)
         yield pool
         nursery.cancel_scope.cancel()

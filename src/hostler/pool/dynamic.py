@@ -21,7 +21,7 @@ from ..config import PoolConfig
 from ..errors import HostlerError
 from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint
 from .health import HealthChange, HealthTracker, JudgedRunner, PoolMetrics, default_pool_metrics
-from .static import CLOSE_GRACE, close_runner, mtls_runner_factory
+from .static import RunnerAccess, close_runner, mtls_runner_factory
 
 GROWTH = 1.6
 """Each pause is that much longer than the one before, as in gRPC's own backoff."""
@@ -162,7 +162,7 @@ class DynamicPool(RunnerPool):
         self._make = make
         self._nursery = nursery
         self._config = config
-        self._metrics = metrics
+        self.metrics = metrics
         self._rng = rng
         self._board = HealthTracker(config, self)
         self._members: dict[str, _Member] = {}
@@ -238,8 +238,8 @@ class DynamicPool(RunnerPool):
         watch = HealthWatch(judged, self._board, self._config, self._rng)
         member = self._members[address] = _Member(judged, name, watch)
         self._board.join(judged)
-        self._metrics.joined.inc()
-        self._metrics.runners.inc()
+        self.metrics.joined.inc()
+        self.metrics.runners.inc()
         self._nursery.start_soon(self._watch, member)
 
     async def _watch(self, member: _Member) -> None:
@@ -255,21 +255,21 @@ class DynamicPool(RunnerPool):
         member.scope.cancel()
         self._board.leave(member.runner)
         self._count_ejected()
-        self._metrics.left.inc()
-        self._metrics.runners.dec()
+        self.metrics.left.inc()
+        self.metrics.runners.dec()
         scope = trio.CancelScope(deadline=trio.current_time() + self._config.leave_grace)
         self._leaving.add(scope)
         self._nursery.start_soon(self._see_off, member.runner, scope)
 
     async def _see_off(self, runner: Runner, scope: trio.CancelScope) -> None:
-        self._metrics.leaving.inc()
+        self.metrics.leaving.inc()
         try:
             with scope:
                 await close_runner(runner)
             if scope.cancelled_caught and not self._closed:
                 log.warning("runner that left was cut off", runner=runner.address)
         finally:
-            self._metrics.leaving.dec()
+            self.metrics.leaving.dec()
             self._leaving.discard(scope)
             if not self._leaving:
                 self._all_gone.set()
@@ -304,20 +304,20 @@ class DynamicPool(RunnerPool):
         self._count_ejected()
         if change.kind == "ejected":
             assert change.cause is not None
-            self._metrics.ejections[change.cause].inc()
+            self.metrics.ejections[change.cause].inc()
             log.warning("runner ejected", cause=change.cause, **details)
             if change.cause == "unreachable":
                 self._members[runner.address].watch.note_ejection()
                 self.on_unreachable()
         elif change.kind == "refuses":
-            self._metrics.refusals.inc()
+            self.metrics.refusals.inc()
             log.info("runner takes no calls", **details)
         else:
-            self._metrics.returns.inc()
+            self.metrics.returns.inc()
             log.info("runner is in use again", **details)
 
     def _count_ejected(self) -> None:
-        self._metrics.ejected.value += self._board.ejected - self._ejected
+        self.metrics.ejected.value += self._board.ejected - self._ejected
         self._ejected = self._board.ejected
 
     async def aclose(self) -> None:
@@ -411,33 +411,27 @@ async def open_dynamic_pool(
     addresses: Iterable[str] = (),
     *,
     config: PoolConfig | None = None,
-    factory: MTLSRunnerFactory | None = None,
-    loop: wire.Loop | None = None,
-    pki: PKIData | None = None,
-    cert_common_name: str = "",
-    grace: float = CLOSE_GRACE,
+    access: RunnerAccess | None = None,
     metrics: PoolMetrics | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[DynamicPool]:
     """A pool whose runners are judged, and can be changed at any time by ``pool.update``.
 
-    ``factory`` makes the runners; by default `mtls_runner_factory` over ``loop``, or over the
-    loop that is found or opened, with TLS files that are followed. Without ``pki`` runners are
-    reached in plaintext, with a warning. ``rng`` is where jitter comes from; tests give a seeded
-    one. Raises `ConfigError` for a bad address or bad PEM files.
-
-    Leaving the block refuses new attempts and gives the running ones ``grace`` seconds; left by
-    an exception or a cancellation there is no grace.
+    Changes of ``access.pki``'s files are followed, unless ``access`` has a factory. ``rng`` is
+    where jitter comes from; tests give a seeded one. Raises `ConfigError` for a bad address or bad
+    PEM files. The end of the block is that of `open_static_pool`.
     """
     config = config or PoolConfig()
+    access = access or RunnerAccess()
     async with AsyncExitStack() as stack:
-        if factory is None:
-            loop = await stack.enter_async_context(wire.open_loop(loop))
-        nursery = await stack.enter_async_context(open_background())
-        if factory is None:
-            assert loop is not None
-            factory = _default_factory(loop, config, pki, nursery)
-        make = functools.partial(_make, factory, pki, cert_common_name)
+        if access.factory is None:
+            loop = await stack.enter_async_context(wire.open_loop(access.loop))
+            nursery = await stack.enter_async_context(open_background())
+            factory = _default_factory(loop, config, access.pki, nursery)
+        else:
+            nursery = await stack.enter_async_context(open_background())
+            factory = access.factory
+        make = functools.partial(_make, factory, access.pki, access.cert_common_name)
         pool = DynamicPool(
             make,
             nursery,
@@ -449,7 +443,7 @@ async def open_dynamic_pool(
         try:
             pool.update(addresses)
             yield pool
-            seconds = grace
+            seconds = access.grace
         finally:
             with trio.move_on_at(trio.current_time() + seconds):
                 await pool.aclose()

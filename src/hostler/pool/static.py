@@ -5,8 +5,9 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import AsyncIterator, Iterable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
+import attrs
 import structlog
 import trio
 
@@ -21,6 +22,23 @@ log = structlog.get_logger(__name__)
 CLOSE_GRACE = 30.0
 """Seconds that attempts get to finish when a pool's block is left. An LB agent, which is opened
 inside the block, has ended its calls by then."""
+
+
+@attrs.frozen(kw_only=True)
+class RunnerAccess:
+    """How a pool reaches its runners, and lets them go.
+
+    ``factory`` makes the runners; by default `mtls_runner_factory` over ``loop``, or over the
+    loop that is found or opened. Without ``pki`` runners are reached in plaintext, with a
+    warning. ``cert_common_name`` is the name in their certificates if it is not their host's.
+    Attempts get ``grace`` seconds to finish when the pool's block is left.
+    """
+
+    factory: MTLSRunnerFactory | None = None
+    loop: wire.Loop | None = None
+    pki: PKIData | None = None
+    cert_common_name: str = ""
+    grace: float = CLOSE_GRACE
 
 
 class StaticPool(RunnerPool):
@@ -102,48 +120,29 @@ def keepalive_of(config: PoolConfig) -> wire.Keepalive:
 
 @asynccontextmanager
 async def open_static_pool(
-    addresses: Iterable[str],
-    *,
-    factory: MTLSRunnerFactory | None = None,
-    loop: wire.Loop | None = None,
-    pki: PKIData | None = None,
-    cert_common_name: str = "",
-    grace: float = CLOSE_GRACE,
+    addresses: Iterable[str], access: RunnerAccess | None = None
 ) -> AsyncIterator[StaticPool]:
     """A pool of one runner per address (``host:port``), without connecting to any.
 
-    ``factory`` makes the runners; by default `mtls_runner_factory` over ``loop``, or over the
-    loop that is found or opened. Without ``pki`` runners are reached in plaintext, with a
-    warning. Raises `ConfigError` for a bad address or bad PEM files.
-
-    Leaving the block refuses new attempts and gives the running ones ``grace`` seconds; left by
-    an exception or a cancellation there is no grace.
+    Raises `ConfigError` for a bad address or bad PEM files. Leaving the block refuses new
+    attempts and gives the running ones ``access.grace`` seconds; left by an exception or a
+    cancellation there is no grace.
     """
-    if factory is not None:
-        async with _open(addresses, factory, pki, cert_common_name, grace) as pool:
+    access = access or RunnerAccess()
+    async with AsyncExitStack() as stack:
+        factory = access.factory
+        if factory is None:
+            if access.pki is None:
+                log.warning("runners are reached without TLS")
+            factory = mtls_runner_factory(
+                await stack.enter_async_context(wire.open_loop(access.loop))
+            )
+        name, pki = access.cert_common_name, access.pki
+        pool = StaticPool([factory(address, name, pki) for address in addresses])
+        seconds = -math.inf
+        try:
             yield pool
-        return
-    if pki is None:
-        log.warning("runners are reached without TLS")
-    async with wire.open_loop() as found:
-        factory = mtls_runner_factory(loop or found)
-        async with _open(addresses, factory, pki, cert_common_name, grace) as pool:
-            yield pool
-
-
-@asynccontextmanager
-async def _open(
-    addresses: Iterable[str],
-    factory: MTLSRunnerFactory,
-    pki: PKIData | None,
-    cert_common_name: str,
-    grace: float,
-) -> AsyncIterator[StaticPool]:
-    pool = StaticPool([factory(address, cert_common_name, pki) for address in addresses])
-    seconds = -math.inf
-    try:
-        yield pool
-        seconds = grace
-    finally:
-        with trio.move_on_at(trio.current_time() + seconds):
-            await pool.aclose()
+            seconds = access.grace
+        finally:
+            with trio.move_on_at(trio.current_time() + seconds):
+                await pool.aclose()
