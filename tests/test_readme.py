@@ -54,7 +54,7 @@ def test_the_commands_of_the_fleet_are_understood(
     [line] = re.findall(rf"^\$ hostler ({node} .*)$", PAGE, re.MULTILINE)
     made: list[object] = []
 
-    def run_node(make: Any, ready_fd: int | None) -> int:
+    def run_node(make: Any, ready_fd: int | None, place: Any = None) -> int:
         made.append(make())
         return 0
 
