@@ -12,7 +12,8 @@ from trio.testing import wait_all_tasks_blocked
 from hostler.abc import RunnerPool
 from hostler.call import PendingCall
 from hostler.config import PlacerConfig
-from hostler.pool import PLACERS, NaivePlacer, SweepPlacer
+from hostler.pool import PLACERS, LoadTracker, NaivePlacer, SweepPlacer
+from hostler.pool.waiting_room import WaitingRoom
 
 from .fakes import fresh_metrics
 
@@ -32,6 +33,23 @@ def make(
         placer_timeout=timeout, detached_placer_timeout=detached, attempt_timeout=attempt
     )
     return kind(config, metrics=fresh_metrics(), rng=random.Random(7))
+
+
+class Steady(random.Random):
+    """Jitter that is always the same factor."""
+
+    def __init__(self, factor: float = 1.0) -> None:
+        super().__init__(0)
+        self._factor = factor
+
+    def uniform(self, a: float, b: float) -> float:
+        return self._factor
+
+
+def make_room(base: float = 1e6, limit: float = 1e6) -> WaitingRoom:
+    """A room of runners that nothing is known of, without jitter."""
+    config = PlacerConfig(retry_all_delay=base, retry_max_delay=limit)
+    return WaitingRoom(config, LoadTracker(), Steady())
 
 
 def is_idle(placer: SweepPlacer) -> bool:

@@ -19,7 +19,6 @@ from hostler.pool.waiting_room import (
     RUNS,
     CallQueue,
     QueuedCall,
-    RetryBackoff,
     RunnerBacklog,
     Turn,
     WaitingRoom,
@@ -27,7 +26,7 @@ from hostler.pool.waiting_room import (
 from hostler.protocol import UNOBSERVED, AttemptObserver, LoadHint
 
 from .fakes import FakePool, FakeRunner, make_call
-from .placers import is_idle, make, occupy, place_all
+from .placers import is_idle, make, make_room, occupy, place_all
 
 RUNNER = FakeRunner("r:1")
 
@@ -133,7 +132,7 @@ KEY = "key"
 
 @asynccontextmanager
 async def open_row(*, slots: int, standing: int, running: int = 0) -> AsyncIterator[Row]:
-    room = WaitingRoom(lambda: RetryBackoff(1e6, 1e6, lambda: 1.0))
+    room = make_room()
     with room.line(KEY) as line:
         line.ahead.learn(RUNNER, slots)
         for _ in range(running):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from trio.testing import MockClock
 
@@ -128,12 +128,12 @@ def test_candidates_come_out_once_and_in_order() -> None:
     others[2] = Reserving("r9:1")
     asked = 0
 
-    def order() -> Iterable[Runner]:
+    def order() -> Iterator[Runner]:
         nonlocal asked
         asked += 1
-        return others
+        yield from others
 
-    candidates = Candidates(order)
+    candidates = Candidates(order())
     assert not asked
     assert candidates.more
     assert candidates.next_reserving() is others[2]
@@ -141,4 +141,4 @@ def test_candidates_come_out_once_and_in_order() -> None:
     assert [*candidates] == [others[0], others[1], others[3]]
     assert not candidates.more
     assert asked == 1
-    assert [*Candidates(order)] == others
+    assert [*Candidates(order())] == others

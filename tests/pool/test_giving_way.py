@@ -10,9 +10,11 @@ from trio.testing import MockClock
 from hostler.abc import NotPlaced, Placed
 from hostler.errors import ServerBusy
 from hostler.pool import CallNeed, LoadTracker, NaivePlacer, StaticPool, SweepPlacer, WarmPlacer
-from hostler.pool.waiting_room import QueuedCall, RetryBackoff, Turn, WaitingRoom
+from hostler.pool.waiting_room import QueuedCall, Turn
 from hostler.protocol import LEAVE_SECONDS, LoadHint
 from hostler.testing import FakeRunner, fake_call
+
+from .placers import make_room
 
 FN = CallNeed("fn", memory=100, idle_seconds=30)
 
@@ -55,7 +57,7 @@ async def test_a_place_that_is_left_is_offered_to_nobody(autojump_clock: MockClo
     async def wait(number: int) -> None:
         turns.append(await QueuedCall(line, number, 0.0, 1e9).wait())
 
-    room = WaitingRoom(lambda: RetryBackoff(1e6, 1e6, lambda: 1.0))
+    room = make_room()
     with room.line("fn") as line:
         line.ahead.learn(runner, 2)
         line.ahead.begin(runner.address)

@@ -20,9 +20,9 @@ from hostler.pool.attempts import (
     MAX_KEYS,
     MIN_SAMPLES,
     WINDOW,
-    Claim,
+    Candidates,
     Hedging,
-    Race,
+    Placement,
     RecentQuantile,
 )
 from hostler.pool.placer import need_of
@@ -30,7 +30,7 @@ from hostler.protocol import UNOBSERVED, AttemptObserver
 from hostler.testing import NACK, FakeAttempt, FakePool, FakeRunner, fake_call
 
 from .fakes import fresh_metrics
-from .placers import is_idle
+from .placers import is_idle, make_room
 
 # --- the estimate and the budget ---
 
@@ -81,97 +81,6 @@ def test_only_so_many_functions_are_remembered() -> None:
     assert hedging.begin(MAX_KEYS + 9) == 1
 
 
-# --- the race ---
-
-
-class Track:
-    """Contenders of a race, which take as long as a test says."""
-
-    def __init__(self, **times: tuple[float, Outcome | None]) -> None:
-        self.runners = {name: FakeRunner(name) for name in times}
-        self.events: list[str] = []
-        self._times = times
-
-    async def contend(self, runner: Runner, claim: Claim) -> Outcome:
-        name = runner.address
-        seconds, refusal = self._times[name]
-        self.events.append(f"{name} asked")
-        try:
-            await trio.sleep(seconds)
-        except trio.Cancelled:
-            self.events.append(f"{name} cancelled")
-            raise
-        if refusal is not None:
-            return refusal
-        if not claim():
-            self.events.append(f"{name} lost")
-            return NotPlaced(ServerBusy())
-        self.events.append(f"{name} won")
-        await trio.sleep(10)
-        return Placed()
-
-    async def run(self, delay: float = 1) -> tuple[float, Outcome]:
-        one, two = self.runners.values()
-        outcome = await Race(self.contend).run(one, delay, lambda: two)
-        return trio.current_time(), outcome
-
-
-BUSY = NotPlaced(ServerBusy(), retry_after=7)
-BUSIER = NotPlaced(ServerBusy(), retry_after=9)
-
-
-@pytest.mark.parametrize(
-    ("one", "two", "events", "end"),
-    [
-        ((0.5, None), (9, None), ["a asked", "a won"], (10.5, Placed())),
-        (
-            (5, None),
-            (9, None),
-            ["a asked", "b asked", "a won", "b cancelled"],
-            (15, Placed()),
-        ),
-        ((5, None), (2, None), ["a asked", "b asked", "b won", "a cancelled"], (13, Placed())),
-        ((0.5, BUSY), (9, None), ["a asked"], (0.5, BUSY)),
-        ((5, BUSY), (9, None), ["a asked", "b asked", "b won"], (20, Placed())),
-        ((5, BUSY), (1, BUSIER), ["a asked", "b asked"], (5, BUSY)),
-        ((3, BUSIER), (4, BUSY), ["a asked", "b asked"], (5, BUSY)),
-    ],
-)
-async def test_the_first_slot_wins_and_the_others_are_given_back(
-    autojump_clock: MockClock,
-    one: tuple[float, Outcome | None],
-    two: tuple[float, Outcome | None],
-    events: list[str],
-    end: tuple[float, Outcome],
-) -> None:
-    track = Track(a=one, b=two)
-    began = trio.current_time()
-    now, outcome = await track.run()
-    assert track.events == events
-    assert now - began == pytest.approx(end[0])
-    assert outcome == end[1]
-    if isinstance(outcome, NotPlaced) and isinstance(end[1], NotPlaced):
-        assert outcome.retry_after == end[1].retry_after
-
-
-async def test_two_slots_in_the_same_moment_give_one_winner(autojump_clock: MockClock) -> None:
-    for _ in range(20):
-        track = Track(a=(2, None), b=(1, None))
-        await track.run()
-        assert len([event for event in track.events if event.endswith("won")]) == 1
-
-
-async def test_a_bug_in_a_runner_is_raised_as_it_is(autojump_clock: MockClock) -> None:
-    async def contend(runner: Runner, claim: Claim) -> Outcome:
-        raise KeyError(runner.address)
-
-    with pytest.raises(KeyError):
-        await Race(contend).run(FakeRunner("a"), 1, lambda: None)
-
-
-# --- the placer ---
-
-
 class InOrder(SweepPlacer):
     """Tries the runners as the pool lists them."""
 
@@ -197,6 +106,89 @@ def slow(address: str, seconds: float, **more: Any) -> FakeRunner:
     return FakeRunner(address, otherwise=attempt, reserves=True, **more)
 
 
+# --- the race ---
+
+
+async def race(one: FakeRunner, two: Runner) -> tuple[float, Outcome]:
+    """The second runner is asked after a second. Returns how long the race takes, and its end."""
+    placer, _ = make()
+    teach(placer, 1.0)
+    call = fake_call()
+    room = make_room()
+    placement = Placement(FakePool([one, two]), call, need_of(call), room, 60.0)
+    began = trio.current_time()
+    outcome = await placer._attempter.attempt(placement, one, began, Candidates(iter([two])))
+    return trio.current_time() - began, outcome
+
+
+BUSY = NotPlaced(ServerBusy(), retry_after=7)
+BUSIER = NotPlaced(ServerBusy(), retry_after=9)
+
+
+@pytest.mark.parametrize(
+    ("one", "two", "asked", "won", "cancelled", "end"),
+    [
+        ((0.5, None), (9, None), "a", "a", "", (10.5, Placed())),
+        ((5, None), (9, None), "ab", "a", "b", (15, Placed())),
+        ((5, None), (2, None), "ab", "b", "a", (13, Placed())),
+        ((0.5, BUSY), (9, None), "a", "", "", (0.5, BUSY)),
+        ((5, BUSY), (9, None), "ab", "b", "", (20, Placed())),
+        ((5, BUSY), (1, BUSIER), "ab", "", "", (5, BUSY)),
+        ((3, BUSIER), (4, BUSY), "ab", "", "", (5, BUSY)),
+    ],
+)
+async def test_the_first_slot_wins_and_the_others_are_given_back(
+    autojump_clock: MockClock,
+    one: tuple[float, Outcome | None],
+    two: tuple[float, Outcome | None],
+    asked: str,
+    won: str,
+    cancelled: str,
+    end: tuple[float, Outcome],
+) -> None:
+    runners = [
+        FakeRunner(
+            name,
+            otherwise=FakeAttempt(outcome=outcome or Placed(), reserve_time=seconds, run_time=10),
+            reserves=True,
+        )
+        for name, (seconds, outcome) in (("a", one), ("b", two))
+    ]
+    seconds, outcome = await race(*runners)
+    assert [runner.address for runner in runners if runner.attempts] == [*asked]
+    assert [runner.address for runner in runners if runner.commits] == [*won]
+    assert [runner.address for runner in runners if runner.cancelled] == [*cancelled]
+    assert not any(runner.held for runner in runners)
+    assert seconds == pytest.approx(end[0])
+    assert outcome == end[1]
+    if isinstance(outcome, NotPlaced) and isinstance(end[1], NotPlaced):
+        assert outcome.retry_after == end[1].retry_after
+
+
+async def test_two_slots_in_the_same_moment_give_one_winner(autojump_clock: MockClock) -> None:
+    for _ in range(20):
+        runners = slow("a", 2), slow("b", 1)
+        await race(*runners)
+        assert sum(len(runner.commits) for runner in runners) == 1
+
+
+async def test_a_bug_in_a_runner_is_raised_as_it_is(autojump_clock: MockClock) -> None:
+    class Buggy(FakeRunner):
+        async def try_reserve(self, call: Any, observer: AttemptObserver = UNOBSERVED) -> Outcome:
+            await trio.lowlevel.checkpoint()
+            raise KeyError(self.address)
+
+    other = slow("b", 30)
+    with pytest.raises(KeyError):
+        await race(Buggy("a", reserves=True), other)
+    with pytest.raises(KeyError):
+        await race(other, Buggy("a", reserves=True))
+    assert (other.cancelled, other.held) == (1, 0)
+
+
+# --- the placer ---
+
+
 async def test_a_slow_runner_loses_to_the_next_that_reserves(autojump_clock: MockClock) -> None:
     placer, metrics = make()
     teach(placer, 1.0)
@@ -211,6 +203,16 @@ async def test_a_slow_runner_loses_to_the_next_that_reserves(autojump_clock: Moc
     assert [count.value for count in counts] == [1, 1, 2, 1, 1]
     assert metrics.placer_placed_ok.value == 1
     assert is_idle(placer)
+
+
+async def test_the_run_of_the_second_does_not_count_as_time_for_a_slot(
+    autojump_clock: MockClock,
+) -> None:
+    placer, _ = make(hedge_quantile=1.0)
+    teach(placer, 1.0)
+    call = fake_call()
+    await placer.place_call(FakePool([slow("stuck", 30), slow("good", 0.5)]), call)
+    assert placer._hedging.begin(need_of(call).key) == pytest.approx(1.5)
 
 
 async def test_both_runners_of_a_race_count_for_the_line(autojump_clock: MockClock) -> None:

@@ -19,10 +19,11 @@ from hostler.pool import CallNeed, LoadTracker, StaticPool, WarmPlacer
 from hostler.pool.load_tracker import FreeMemoryIndex
 from hostler.pool.placer import PROBES
 from hostler.pool.runner_set import MAX_FLEETS, NEAR, RunnerSet, RunnerSets, ranking
-from hostler.pool.waiting_room import CallQueue, QueuedCall, RetryBackoff, WaitingRoom
+from hostler.pool.waiting_room import CallQueue, QueuedCall, RetryBackoff
 from hostler.protocol import LoadHint
 
 from .fakes import FakeRunner, TellingPool, fresh_metrics, make_call
+from .placers import Steady, make_room
 
 FN = CallNeed("fn", memory=100, idle_seconds=30)
 MIB = 2**20
@@ -82,9 +83,9 @@ def test_the_full_lines_are_in_order_of_their_heads(steps: list[tuple[int, bool,
 
 
 def _check_order(steps: list[tuple[int, bool, int]]) -> None:
-    room = WaitingRoom(lambda: RetryBackoff(0.01, 0.5, lambda: 1.0))
+    room = make_room(0.01, 0.5)
     occupied = room.occupied
-    lines = [CallQueue(room, RetryBackoff(0.01, 0.5, lambda: 1.0)) for _ in range(4)]
+    lines = [CallQueue(room, RetryBackoff(0.01, 0.5, Steady())) for _ in range(4)]
     standing: dict[CallQueue, list[QueuedCall]] = {line: [] for line in lines}
     for line in lines:
         line.full = True
@@ -180,34 +181,42 @@ def test_the_books_sums_are_those_of_its_runners(steps: list[tuple[str, str, int
         } <= spare
 
 
-class Counting(WarmPlacer):
-    """Counts the runners of which it asks whether they are full."""
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The runners of which it was asked whether they are full."""
+    asked: list[str] = []
+    is_full = LoadTracker.is_full
 
-    asked = 0
+    def counted(
+        self: LoadTracker, address: str, need: CallNeed, now: float, *, gentle: bool = False
+    ) -> bool:
+        asked.append(address)
+        return is_full(self, address, need, now, gentle=gentle)
 
-    def _is_full(self, need: CallNeed, runner: Runner, now: float, *, gentle: bool) -> bool:
-        self.asked += 1
-        return super()._is_full(need, runner, now, gentle=gentle)
+    monkeypatch.setattr(LoadTracker, "is_full", counted)
+    return asked
 
 
 def hint(free: int) -> LoadHint:
     return LoadHint(active=4, free_memory=free * MIB, free_cpus=1000, complete=True)
 
 
-async def test_the_only_runner_with_room_is_found_without_a_look_at_all() -> None:
+async def test_the_only_runner_with_room_is_found_without_a_look_at_all(asked: list[str]) -> None:
     runners = tuple(FakeRunner(f"r{number}:1", seconds=0) for number in range(300))
-    placer = Counting(PlacerConfig(), metrics=fresh_metrics(), rng=random.Random(1))
+    placer = WarmPlacer(PlacerConfig(), metrics=fresh_metrics(), rng=random.Random(1))
     for runner in runners:
         placer.loads.note(runner.address, hint(512 if runner is runners[123] else 0), 0)
     call = make_call(memory=256)
     await placer.place_call(StaticPool(runners), call)
-    assert (call.runner_address, call.attempts, placer.asked) == ("r123:1", 1, 1)
+    assert (call.runner_address, call.attempts, asked) == ("r123:1", 1, ["r123:1"])
 
 
-async def test_where_all_are_full_none_is_asked_for(autojump_clock: MockClock) -> None:
+async def test_where_all_are_full_none_is_asked_for(
+    autojump_clock: MockClock, asked: list[str]
+) -> None:
     fakes = [FakeRunner(f"r{number}:1", slots=0, seconds=0) for number in range(300)]
     runners: list[Runner] = [*fakes]
-    placer = Counting(PlacerConfig(), metrics=fresh_metrics(), rng=random.Random(1))
+    placer = WarmPlacer(PlacerConfig(), metrics=fresh_metrics(), rng=random.Random(1))
     pool, call = TellingPool(runners), make_call(memory=256)
     pool.add_load_listener(placer)
     for runner in runners:
@@ -217,7 +226,7 @@ async def test_where_all_are_full_none_is_asked_for(autojump_clock: MockClock) -
         await trio.sleep(
             0.1
         )  # but two are tried, as with other load balancers it has to wait there
-        assert (placer.statistics().waiting, call.attempts, placer.asked) == (1, PROBES, 0)
+        assert (placer.statistics().waiting, call.attempts, asked) == (1, PROBES, [])
         fakes[7].slots = 1
         pool.news.tell(runners[7], hint(512))
     assert (call.runner_address, call.attempts) == ("r7:1", PROBES + 1)

@@ -9,16 +9,12 @@ import weakref
 from trio.testing import MockClock
 
 from hostler.abc import LoadListener
-from hostler.pool.waiting_room import MAX_LEFT, CallQueue, RetryBackoff, WaitingRoom
+from hostler.pool.waiting_room import MAX_LEFT, CallQueue, RetryBackoff
 
 from .fakes import FakePool, FakeRunner, make_call
-from .placers import is_idle, make
+from .placers import Steady, is_idle, make, make_room
 
 ADDRESS = "r:1"
-
-
-def make_room() -> WaitingRoom:
-    return WaitingRoom(lambda: RetryBackoff(1.0, 8.0, lambda: 1.0))
 
 
 def spoil(line: CallQueue) -> None:
@@ -32,7 +28,7 @@ def spoil(line: CallQueue) -> None:
 
 
 def test_a_line_that_was_left_is_as_a_new_one() -> None:
-    room, fresh = make_room(), CallQueue(make_room(), RetryBackoff(1.0, 8.0, lambda: 1.0))
+    room, fresh = make_room(1.0, 8.0), CallQueue(make_room(), RetryBackoff(1.0, 8.0, Steady()))
     with room.line("a") as left:
         spoil(left)
         room.probe_at = 100.0
@@ -53,7 +49,7 @@ def test_a_line_that_was_left_is_as_a_new_one() -> None:
 
 def test_each_kind_of_call_has_its_own_line_again_whatever_others_do() -> None:
     """A turn that speaks of a line speaks of calls that need the same, now and later."""
-    room = make_room()
+    room = make_room(1.0, 8.0)
     with room.line("a"):
         for name in "bcd":
             with room.line(name) as left:
@@ -63,7 +59,7 @@ def test_each_kind_of_call_has_its_own_line_again_whatever_others_do() -> None:
 
 
 def test_lines_without_a_call_are_bounded() -> None:
-    room = make_room()
+    room = make_room(1.0, 8.0)
     kept = []
     for number in range(MAX_LEFT + 10):
         with room.line(number) as line:

@@ -26,6 +26,7 @@ from hostler.pool import (
     LoadTracker,
     SweepPlacer,
     WarmPlacer,
+    need_of,
 )
 from hostler.pool.load_tracker import (
     CROSSING_SECONDS,
@@ -34,7 +35,7 @@ from hostler.pool.load_tracker import (
     MAX_NEEDS,
     IdleIndex,
 )
-from hostler.pool.placers import better_of_two, load_limit, within
+from hostler.pool.placers import load_limit, within
 from hostler.pool.runner import outcome_of
 from hostler.protocol import MAX_WARM_KEYS, Finished, LoadHint
 
@@ -276,9 +277,18 @@ def test_within_keeps_each_once(items: list[int], bit: int) -> None:
     assert fits == sorted(fits, reverse=True)
 
 
-@given(loads=st.lists(st.integers(0, 5), max_size=12), seed=st.integers(0, 99))
-def test_better_of_two_visits_each_once(loads: list[int], seed: int) -> None:
-    found = list(better_of_two(range(len(loads)), loads.__getitem__, random.Random(seed)))
+@given(loads=st.lists(st.integers(0, 5), min_size=1, max_size=12), seed=st.integers(0, 99))
+def test_the_less_loaded_of_two_comes_first_and_each_once(loads: list[int], seed: int) -> None:
+    placer = LeastLoadedPlacer(metrics=fresh_metrics(), rng=random.Random(seed))
+    runners, call = make_runners(len(loads)), make_call()
+
+    async def order() -> list[int]:
+        for runner, load in zip(runners, loads, strict=True):
+            for _ in range(load):
+                placer.loads.begin(runner.address, need_of(call), trio.current_time())
+        return [int(runner.address[2:]) - 1 for runner in placer.order(call, runners)]
+
+    found = trio.run(order)
     assert sorted(found) == list(range(len(loads)))
     if len(found) > 1:
         assert loads[found[0]] <= loads[found[1]]

@@ -18,7 +18,7 @@ from hostler.pool.placers import next_attempt, ring
 from hostler.pool.waiting_room import MAX_WIDTH, RetryBackoff
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
-from .placers import KINDS, is_idle
+from .placers import KINDS, Steady, is_idle
 
 PLACER_SECONDS = 8.0
 
@@ -106,7 +106,7 @@ def test_every_call_has_exactly_one_end_in_time_and_nothing_is_left(
 
 
 def straight(base: float = 0.01, limit: float = 0.5) -> RetryBackoff:
-    return RetryBackoff(base, limit, lambda: 1.0)
+    return RetryBackoff(base, limit, Steady())
 
 
 def test_refusals_double_the_pause_up_to_the_limit() -> None:
@@ -169,7 +169,7 @@ def test_old_experience_counts_until_its_next_step() -> None:
 def test_a_ladder_always_has_a_step_ahead_and_never_hurries(
     events: list[tuple[str, float]], factor: float
 ) -> None:
-    ladder = RetryBackoff(0.01, 0.5, lambda: factor)
+    ladder = RetryBackoff(0.01, 0.5, Steady(factor))
     now = 0.0
     ladder.begin(now)
     for event, pause in events:

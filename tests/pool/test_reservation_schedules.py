@@ -171,7 +171,7 @@ def test_no_call_runs_twice_and_none_is_lost(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_the_schedules_find_a_race_with_two_winners(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hostler.pool.attempts.Race._claim", lambda self, contender: True)
+    monkeypatch.setattr("hostler.pool.attempts.Race.claim", lambda self, attempt: True)
     tally = run_all(250, monkeypatch)
     assert tally.duplicates
 

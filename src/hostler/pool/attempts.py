@@ -13,7 +13,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left, insort
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 
 import attrs
@@ -22,7 +22,7 @@ import trio
 
 from .._concurrency.nurseries import is_cancellation, is_timeout
 from .._spans import Span, error_text
-from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
+from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import (
     HostlerError,
@@ -34,35 +34,32 @@ from ..errors import (
 from ..metrics import LBMetrics
 from ..protocol import AttemptObserver, EngagementFailed, NotSent
 from .load_tracker import CallNeed, LoadTracker
-from .waiting_room import CallQueue, WaitingRoom
+from .waiting_room import CallQueue, QueuedCall, Turn, WaitingRoom
+
+log = structlog.get_logger(__name__)
+
+MAX_TROUBLED = 1024
+"""Runners that can't be reached and were told of; with more, some are told of once again."""
 
 
 class Candidates:
-    """The runners of one sweep, in its order. Each comes out once. ``order`` is only called when
-    one of them is asked for."""
+    """The runners of one sweep, in its ``order``. Each comes out once; the order is only looked at
+    when one of them is asked for."""
 
-    _order: Iterator[Runner] | None = None
-
-    def __init__(self, order: Callable[[], Iterable[Runner]]) -> None:
-        self._make_order = order
+    def __init__(self, order: Iterator[Runner]) -> None:
+        self._order = order
         self._passed: list[Runner] = []
 
     def __iter__(self) -> Iterator[Runner]:
         return self
 
     def __next__(self) -> Runner:
-        return self._passed.pop(0) if self._passed else next(self._others)
-
-    @property
-    def _others(self) -> Iterator[Runner]:
-        if self._order is None:
-            self._order = iter(self._make_order())
-        return self._order
+        return self._passed.pop(0) if self._passed else next(self._order)
 
     @property
     def more(self) -> bool:
         """Whether there is another one."""
-        if not self._passed and (runner := next(self._others, None)) is not None:
+        if not self._passed and (runner := next(self._order, None)) is not None:
             self._passed.append(runner)
         return bool(self._passed)
 
@@ -89,25 +86,27 @@ class Attempter:
 
     async def attempt(
         self,
-        search: Search,
+        placement: Placement,
         runner: Runner,
         now: float,
         others: Candidates | None = None,
-        *,
-        counted: bool = False,
-        hot: bool = False,
+        turn: Turn | None = None,
     ) -> Outcome:
         """Try ``runner``, by a reservation if it takes them and a hot container is not to be
         expected there: then the round trip is nothing beside the start of a container. If that
-        takes long, one of ``others`` is asked as well. ``hot``: a container for it has just become
-        free there; a reservation would let it idle for a round trip. If another call has it by
-        then it may wait there to be the next on it, rather than have another container started.
-        ``counted``: the line's `RunnerBacklog` has this attempt already."""
-        call = search.call
-        call.gentle = now < search.gentle_until
-        attempt = self._tracker.begin(search, runner, now, counted=counted)
+        takes long, one of ``others`` is asked as well.
+
+        With a ``turn`` that is hot for the call a container for it has just become free there; a
+        reservation would let it idle for a round trip. If another call has it by then it may wait
+        there to be the next on it, rather than have another container started. The line's
+        `RunnerBacklog` has the attempt already if ``turn`` names the runner."""
+        call, hot, counted = placement.call, False, False
+        if turn is not None:
+            hot, counted = turn.hot is placement.line, turn.runner is runner
+        call.gentle = now < placement.gentle_until
+        attempt = self._tracker.begin(placement, runner, now, counted=counted)
         hot = hot or attempt.warm
-        call.queue_seconds = self._patience(search, runner) if hot else 0.0
+        call.queue_seconds = self._patience(placement, runner) if hot else 0.0
         try:
             if hot or not runner.reserves or not self._config.reserve:
                 # The whole call at once, without a scope of its own if it needs no wait.
@@ -118,32 +117,34 @@ class Attempter:
                 outcome = await begun()
                 self._tracker.end(attempt, outcome)
                 return outcome
-            delay = self._hedging.begin(search.need.key)
-            if delay is None or others is None or search.room.waiting:
-                return await self._reserve(attempt, others, lambda: True)
-            return await self._race(attempt, others, delay)
+            delay = self._hedging.begin(placement.need.key)
+            if delay is None or others is None or placement.room.waiting:
+                return await self.reserve(attempt, others)
+            return await Race(self, attempt, others).run(delay)
         finally:
-            self._leave(attempt)
+            self.leave(attempt)
 
-    def is_invited(self, search: Search, runner: Runner) -> bool:
+    def is_invited(self, placement: Placement, runner: Runner) -> bool:
         """Whether the runner, which has just refused the call, would have it wait there: other LBs
         have more there than this one."""
-        return search.line.ahead.may_join(runner.address) and self._patience(search, runner) > 0
+        return (
+            placement.line.ahead.may_join(runner.address) and self._patience(placement, runner) > 0
+        )
 
-    def _patience(self, search: Search, runner: Runner) -> float:
-        if not search.room.alone(search.line):
+    def _patience(self, placement: Placement, runner: Runner) -> float:
+        if not placement.room.alone(placement.line):
             return 0.0
-        run_seconds = self._tracker.run_seconds(search.need)
-        return search.line.ahead.patience(runner.address, run_seconds)
+        run_seconds = self._tracker.run_seconds(placement.need)
+        return placement.line.ahead.patience(runner.address, run_seconds)
 
-    def _leave(self, attempt: TrackedAttempt) -> None:
+    def leave(self, attempt: TrackedAttempt) -> None:
         """It is over. The place that it leaves at the runner is offered to the next, once it is
         known what the runner said of itself; until then it counts."""
         try:
             self._tracker.over(attempt, trio.current_time())
             outcome = attempt.outcome
             if attempt.is_committed:
-                line = attempt.search.line
+                line = attempt.placement.line
                 load = None if outcome is None else outcome.load
                 ended = _leaves_room(outcome)
                 # Who is refused joins those that wait there only if others have more there.
@@ -151,70 +152,44 @@ class Attempter:
                     line.ahead.learn(attempt.runner, load.slots, load.share, load.starting)
                 if ended:
                     leave = load is not None and load.leave
-                    attempt.search.room.freed(attempt.runner, line, leave=leave)
+                    attempt.placement.room.freed(attempt.runner, line, leave=leave)
         finally:
             if attempt.line is not None:
                 attempt.line.left(attempt.address)
 
     async def _exec(self, attempt: TrackedAttempt) -> Outcome:
         outcome: Outcome | None = None
-        search = attempt.search
-        with search.searching(self._config.attempt_timeout) as attempt.scope:
-            outcome = await attempt.runner.try_exec(search.call, attempt)
+        placement = attempt.placement
+        with placement.searching(self._config.attempt_timeout) as attempt.scope:
+            outcome = await attempt.runner.try_exec(placement.call, attempt)
         return self._ended(attempt, outcome)
 
-    async def _race(self, first: TrackedAttempt, others: Candidates, delay: float) -> Outcome:
-        """A reservation, and after ``delay`` seconds another one somewhere else."""
-        search = first.search
-
-        async def contend(contender: Runner, claim: Claim) -> Outcome:
-            if contender is first.runner:
-                return await self._reserve(first, others, claim)
-
-            def claim_instead() -> bool:
-                won = claim()
-                if won:  # so the first takes even longer
-                    self._hedging.took(search.need.key, trio.current_time() - first.began)
-                return won
-
-            second = self._tracker.begin(search, contender, trio.current_time())
-            second.hedge = True
-            try:
-                return await self._reserve(second, others, claim_instead)
-            finally:
-                self._leave(second)
-
-        return await Race(contend).run(first.runner, delay, lambda: self._second(search, others))
-
-    def _second(self, search: Search, others: Candidates) -> Runner | None:
-        runner = None
+    def begin_second(self, race: Race) -> TrackedAttempt | None:
+        """An attempt at a second runner, if one may be asked now; `leave` it."""
+        first, runner = race.first, None
         # With others waiting, a second slot is one that they don't get.
-        if not search.room.waiting and self._hedging.spend():
-            runner = others.next_reserving()
-        if runner is not None:
-            self._tracker.hedged()
-        return runner
+        if not first.placement.room.waiting and self._hedging.spend():
+            runner = race.others.next_reserving()
+        if runner is None:
+            return None
+        self._tracker.hedged()
+        second = self._tracker.begin(first.placement, runner, trio.current_time())
+        second.hedge = True
+        return second
 
-    async def _reserve(
-        self, attempt: TrackedAttempt, others: Candidates | None, claim: Claim
-    ) -> Outcome:
-        """One reservation. Only with ``claim`` may it end the call, in whatever way.
+    async def reserve(self, attempt: TrackedAttempt, others: Candidates | None) -> Outcome:
+        """One reservation. If it runs in a race, only the winner may end the call, in whatever way.
 
         It has its limit only while there are others to turn to: who gives up a place in the only
         runner's queue comes back at the end of it.
         """
-        search = attempt.search
-
-        def claim_slot() -> bool:
-            self._hedging.took(search.need.key, trio.current_time() - attempt.began)
-            return claim()
-
-        attempt.claims, attempt.others = claim_slot, others
+        placement = attempt.placement
+        attempt.hedging, attempt.others = self._hedging, others
         attempt.reserve_seconds = self._config.reserve_timeout
         outcome: Outcome | None = None
-        with search.searching(self._config.attempt_timeout) as attempt.scope:
-            outcome = await attempt.runner.try_reserve(search.call, attempt)
-            if isinstance(outcome, Placed) and not claim():
+        with placement.searching(self._config.attempt_timeout) as attempt.scope:
+            outcome = await attempt.runner.try_reserve(placement.call, attempt)
+            if isinstance(outcome, Placed) and not attempt.wins():
                 outcome = NotPlaced(ReservationAbandoned())
         return self._ended(attempt, outcome)
 
@@ -241,12 +216,13 @@ def _leaves_room(outcome: Outcome | None) -> bool:
     return error is None or not isinstance(error, EngagementFailed | NotSent | RunnerClosed)
 
 
-class Search:
-    """``call``, which came at ``now`` and needs ``need``. It would wait in ``line`` of ``room``.
+class Placement:
+    """One call on its way to a runner of ``pool``. It needs ``need``, has come when this is made,
+    and gets ``seconds`` from its placer. Until the placer has it leave, it uses the line of
+    ``room`` in which it would wait.
 
     The ``deadline`` of the placer or the call (`trio.current_time`) and `refuse` end attempts that
-    are not committed yet. Those before ``gentle_until`` are not to have containers evicted that are
-    worth keeping.
+    are not committed yet.
     """
 
     refused = False
@@ -254,28 +230,35 @@ class Search:
     """The attempt whose runner has the call, or has run it."""
     attempt_at = left_at = math.nan
     """When the latest attempt began, and when the latest that is over was."""
+    gentle_until = -math.inf
+    """Attempts before are not to have containers evicted that are worth keeping."""
     starts = False
     """It has a container started for its function, and has not got one yet."""
+    sweeps = 0
+    waits_for_room = True
+    """It may wait for room on a runner, as long as no drain has begun."""
+    waiter: QueuedCall | None = None
+    """Its place in the line, while it stands there."""
+    stood = False
+    """It has stood in line."""
+    pool_error: Exception | None = None
+    """What the pool said instead of a list the last time."""
     _scopes: set[trio.CancelScope] | None = None
 
     def __init__(
-        self,
-        call: RunnerCall,
-        need: CallNeed,
-        room: WaitingRoom,
-        line: CallQueue,
-        now: float,
-        deadline: float,
-        gentle_until: float = -math.inf,
+        self, pool: RunnerPool, call: RunnerCall, need: CallNeed, room: WaitingRoom, seconds: float
     ) -> None:
+        self.pool = pool
         self.call = call
         self.need = need
         self.room = room
-        self.line = line
-        self.arrived = now
-        self.placers_deadline = deadline
-        self.deadline = min(deadline, call.deadline)
-        self.gentle_until = gentle_until
+        self.line = room.use(need.key)
+        self.ticket = room.ticket()
+        """The call's place in the order of arrival."""
+        self.arrived = self.asked_at = now = trio.current_time()
+        """``asked_at``: when the pool gave its list."""
+        self.placers_deadline = now + seconds
+        self.deadline = min(self.placers_deadline, call.deadline)
 
     @property
     def is_committed(self) -> bool:
@@ -297,11 +280,55 @@ class Search:
         self.refused = True
         for scope in self._scopes or ():
             scope.cancel()
+        self._end_wait()
+
+    def stop_waiting(self) -> None:
+        """Give up at once if the call waits for room, or as soon as it would have to."""
+        self.waits_for_room = False
+        if not self.may_wait:
+            self._end_wait()
+
+    def _end_wait(self) -> None:
+        if self.waiter is not None and not self.waiter.woken:
+            self.waiter.wake(None)
+
+    @property
+    def may_wait(self) -> bool:
+        """In a drain, too, for a busy container of its function whose runs are known: it is free in
+        a moment. Room may never be."""
+        line = self.line
+        return self.waits_for_room or not line.full or bool(line.ahead and line.policy.run_seconds)
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether its client has not said how long it waits."""
+        return self.call.deadline == math.inf
+
+    def turn_again(self) -> Turn | None:
+        """What the call, which was refused, may try before it waits again, in a line that is not
+        full."""
+        line, now = self.line, trio.current_time()
+        if line.full:
+            return None
+        if not line.ahead:
+            return Turn()
+        return Turn(launch=True) if line.grow(now, coming=1) else None
+
+    def note_pool(self) -> None:
+        """Tell once that the pool fails, and once that it works again."""
+        trouble = "" if self.pool_error is None else repr(self.pool_error)
+        if trouble == self.line.pool_trouble:
+            return
+        self.line.pool_trouble = trouble
+        if trouble:
+            log.warning("runner pool fails", error=trouble, fn_id=self.call.model.fn_id)
+        else:
+            log.info("runner pool works again", fn_id=self.call.model.fn_id)
 
     @contextmanager
     def searching(self, seconds: float = math.inf) -> Iterator[trio.CancelScope]:
-        """A block that ends with the time of the search, after ``seconds`` and by `refuse`, unless
-        it was `found` in it."""
+        """A block that ends with the time of the placement, after ``seconds`` and by `refuse`,
+        unless it was `found` in it."""
         until = min(self.deadline, trio.current_time() + seconds)
         with trio.CancelScope(deadline=until) as scope:
             if self._scopes is None:
@@ -321,12 +348,6 @@ class Search:
             self._scopes.discard(scope)
 
 
-log = structlog.get_logger(__name__)
-
-MAX_TROUBLED = 1024
-"""Runners that can't be reached and were told of; with more, some are told of once again."""
-
-
 class AttemptTimedOut(HostlerError):
     """A runner did not take the call in time."""
 
@@ -336,7 +357,7 @@ class TrackedAttempt(AttemptObserver):
     """One attempt, as it is counted. ``warm``: the runner is believed to have an idle container
     for the call."""
 
-    search: Search
+    placement: Placement
     runner: Runner
     address: str
     warm: bool
@@ -353,8 +374,10 @@ class TrackedAttempt(AttemptObserver):
     is_committed: bool = False
     scope: trio.CancelScope | None = None
     """Ends it, unless it is committed."""
-    claims: Claim | None = None
-    """Decides whether the call gets the slot that was reserved."""
+    hedging: Hedging | None = None
+    """Learns how long a slot took, if it is a reservation."""
+    race: Race | None = None
+    """Decides whether the call gets the slot that was reserved, if another runner was asked."""
     others: Candidates | None = None
     """Of its sweep."""
     reserve_seconds: float = math.inf
@@ -364,21 +387,32 @@ class TrackedAttempt(AttemptObserver):
         self.is_asked = True
         self.metrics.reservations.inc()
         if self.scope is not None:
-            self.scope.deadline = self.search.deadline
+            self.scope.deadline = self.placement.deadline
             if self.others is not None and self.others.more:
                 self.scope.deadline = min(
-                    self.search.deadline, trio.current_time() + self.reserve_seconds
+                    self.placement.deadline, trio.current_time() + self.reserve_seconds
                 )
 
     def claim(self) -> bool:
-        return self.claims is None or self.claims()
+        if self.hedging is None:
+            return True
+        key, now = self.placement.need.key, trio.current_time()
+        self.hedging.took(key, now - self.began)
+        won = self.wins()
+        if won and self.hedge and self.race is not None:  # so the first takes even longer
+            self.hedging.took(key, now - self.race.first.began)
+        return won
+
+    def wins(self) -> bool:
+        """Whether it ends the call, now or since it has claimed."""
+        return self.race is None or self.race.claim(self)
 
     def committed(self) -> None:
-        search = self.search
+        placement = self.placement
         if self.scope is not None:
-            search.found(self.scope)
-        search.committed = self
-        search.has_container()
+            placement.found(self.scope)
+        placement.committed = self
+        placement.has_container()
         self.is_committed = True
         if self.is_asked:
             self.metrics.reservations_committed.inc()
@@ -399,59 +433,59 @@ class AttemptTracker:
         """The mean time that such a call runs; 0 = not known."""
         return self._loads.policies.run_seconds(need)
 
-    def ended(self, search: Search, error: BaseException | None, now: float) -> None:
-        """Count how a search has ended."""
+    def ended(self, placement: Placement, error: BaseException | None, now: float) -> None:
+        """Count how a placement has ended."""
         if error is not None:
-            self._failed(search, error, now)
-        until = now if search.committed is None else search.attempt_at
-        seconds = until - search.arrived
-        self._metrics.observe_placement(search.call.attempts, round(seconds * 1e9))
-        # An attempt has its search: the two would stay, with their call, until the collector comes.
-        search.committed = None
+            self._failed(placement, error, now)
+        until = now if placement.committed is None else placement.attempt_at
+        seconds = until - placement.arrived
+        self._metrics.observe_placement(placement.call.attempts, round(seconds * 1e9))
+        # An attempt has its placement: the two would stay until the collector comes.
+        placement.committed = None
 
-    def _failed(self, search: Search, error: BaseException, now: float) -> None:
+    def _failed(self, placement: Placement, error: BaseException, now: float) -> None:
         if isinstance(error, ServiceReservationFailure):  # the runner has kept the deadline
             self._metrics.placer_client_timeout.inc()
             return
         if not is_cancellation(error):
             return
-        if search.committed is not None:
+        if placement.committed is not None:
             self._metrics.placer_placed_abort.inc()
             # Its runner may not have said so yet, and a call that nobody had is tried again.
-            search.call.runner_address = search.committed.address
+            placement.call.runner_address = placement.committed.address
         else:  # whoever had got it has refused it
-            search.call.runner_address = ""
-        if is_timeout(error) or now >= search.call.deadline:
+            placement.call.runner_address = ""
+        if is_timeout(error) or now >= placement.call.deadline:
             self._metrics.placer_client_timeout.inc()
         else:
             self._metrics.placer_client_cancelled.inc()
 
     def begin(
-        self, search: Search, runner: Runner, now: float, *, counted: bool = False
+        self, placement: Placement, runner: Runner, now: float, *, counted: bool = False
     ) -> TrackedAttempt:
         """Count an attempt, until `over`, and in the line's `RunnerBacklog` unless that has
         ``counted`` it. `end` tells its outcome; without that it counts as cancelled. Several may
         run at the same time, of which one is committed at most."""
-        address, call, need = runner.address, search.call, search.need
+        address, call, need = runner.address, placement.call, placement.need
         call.attempts += 1
-        search.attempt_at = now
+        placement.attempt_at = now
         warm = self._loads.begin(address, need, now)
         span = call.span and call.span.child("engage", {"fn.runner": address}, kind="client")
-        line = None if counted else search.line
+        line = None if counted else placement.line
         if line is not None:
             line.ahead.begin(address)
-        return TrackedAttempt(search, runner, address, warm, now, span, self._metrics, line)
+        return TrackedAttempt(placement, runner, address, warm, now, span, self._metrics, line)
 
     def over(self, attempt: TrackedAttempt, now: float) -> None:
         """Nothing of it is left."""
-        search, loads, outcome = attempt.search, self._loads, attempt.outcome
-        search.left_at = now
+        placement, loads, outcome = attempt.placement, self._loads, attempt.outcome
+        placement.left_at = now
         if isinstance(outcome, Placed) and outcome.error is None:
-            loads.policies.ran(search.need, search.call.timings, attempt.began, now)
-        loads.end(attempt.address, search.need, outcome, now)
+            loads.policies.ran(placement.need, placement.call.timings, attempt.began, now)
+        loads.end(attempt.address, placement.need, outcome, now)
         if attempt.span is not None:
             _end_span(attempt.span, outcome)
-        if attempt.is_asked and attempt is not search.committed and _given_up(outcome):
+        if attempt.is_asked and attempt is not placement.committed and _given_up(outcome):
             self._metrics.reservations_abandoned.inc()
 
     def hedged(self) -> None:
@@ -462,17 +496,17 @@ class AttemptTracker:
         """An attempt has ended, not by cancellation."""
         if isinstance(outcome, NotPlaced) and isinstance(outcome.reason, ReservationAbandoned):
             return
-        address, search = attempt.address, attempt.search
+        address, placement = attempt.address, attempt.placement
         attempt.outcome = outcome
         if isinstance(outcome, Placed):
-            search.committed = attempt
+            placement.committed = attempt
             if outcome.error is None:
                 self._metrics.placer_placed_ok.value += 1
             else:
                 self._count_failed(outcome.error)
         else:
-            if search.committed is attempt:
-                search.committed = None
+            if placement.committed is attempt:
+                placement.committed = None
             if not isinstance(outcome.reason, ServerBusy):
                 self._unreachable(address, outcome.reason)
                 return
@@ -532,75 +566,74 @@ def _given_up(outcome: Outcome | None) -> bool:
     )
 
 
-Claim = Callable[[], bool]
-
-Contend = Callable[[Runner, Claim], Awaitable[Outcome]]
-"""Reserve a slot at a runner, and commit the call to it if the claim says so. Without the claim
-it ends with `NotPlaced`."""
-
-
 class Race:
     """One call's race. The first runner that holds a slot gets the call.
 
-    The claim is the one place that decides: it is synchronous, true for one contender at most,
-    and cancels the others, whose slots are given back. Whatever becomes of the winner then, no
-    other contender is left that could run the call as well.
+    The claim is the one place that decides: it is synchronous, true for one attempt at most, and
+    cancels the others, whose slots are given back. Whatever becomes of the winner then, no other
+    attempt is left that could run the call as well.
     """
 
-    def __init__(self, contend: Contend) -> None:
-        self._contend = contend
-        self._winner: trio.CancelScope | None = None
-        self._running: set[trio.CancelScope] = set()
+    def __init__(self, attempter: Attempter, first: TrackedAttempt, others: Candidates) -> None:
+        self.first = first
+        self.others = others
+        self._attempter = attempter
+        self._winner: TrackedAttempt | None = None
+        self._running: dict[TrackedAttempt, trio.CancelScope] = {}
         self._won: Outcome | None = None
         self._lost: list[NotPlaced] = []
         self._trouble: Exception | None = None
 
-    async def run(
-        self, first: Runner, delay: float, second: Callable[[], Runner | None]
-    ) -> Outcome:
-        """Ask ``first``, and after ``delay`` seconds what ``second`` returns as well, if that is
-        a runner. It is not asked for once the first has claimed, or has refused.
+    async def run(self, delay: float) -> Outcome:
+        """Reserve at the first runner, and after ``delay`` seconds at one of the others as well,
+        unless the first has claimed, or has refused.
 
         Without a winner the outcome is the refusal that says when to come back soonest.
         """
         async with trio.open_nursery() as nursery:
-
-            async def hedge() -> None:
-                await trio.sleep(delay)
-                if self._winner is None and (runner := second()) is not None:
-                    await self._run(runner, nursery.cancel_scope)
-
-            nursery.start_soon(hedge)
-            await self._run(first, nursery.cancel_scope)
+            nursery.start_soon(self._hedge, delay, nursery.cancel_scope)
+            await self._reserve(self.first, nursery.cancel_scope)
         if self._trouble is not None:
             raise self._trouble
         return self._won or min(self._lost, key=lambda outcome: outcome.retry_after or 0.0)
 
-    async def _run(self, runner: Runner, all_of_it: trio.CancelScope) -> None:
-        """One contender. When it was the last, the race is over."""
-        outcome: Outcome | None = None
-        with trio.CancelScope() as scope:
-            self._running.add(scope)
+    async def _hedge(self, delay: float, all_of_it: trio.CancelScope) -> None:
+        await trio.sleep(delay)
+        if self._winner is None and (second := self._attempter.begin_second(self)) is not None:
             try:
-                outcome = await self._contend(runner, lambda: self._claim(scope))
+                await self._reserve(second, all_of_it)
+            finally:
+                self._attempter.leave(second)
+
+    async def _reserve(self, attempt: TrackedAttempt, all_of_it: trio.CancelScope) -> None:
+        """Have ``attempt`` take part. When it was the last, the race is over."""
+        outcome: Outcome | None = None
+        attempt.race = self
+        with trio.CancelScope() as scope:
+            self._running[attempt] = scope
+            try:
+                outcome = await self._attempter.reserve(attempt, self.others)
             except Exception as error:  # noqa: BLE001  (raised by `run`, not in a group)
                 self._trouble = error
                 all_of_it.cancel()
             finally:
-                self._running.discard(scope)
-        if self._winner is scope:
+                del self._running[attempt]
+                attempt.race = None  # the two would stay until the collector comes
+        if self._winner is attempt:
             self._won = outcome
         elif isinstance(outcome, NotPlaced):
             self._lost.append(outcome)
         if not self._running:
             all_of_it.cancel()
 
-    def _claim(self, contender: trio.CancelScope) -> bool:
+    def claim(self, attempt: TrackedAttempt) -> bool:
+        """Whether ``attempt`` is the winner, which it becomes if there is none."""
         if self._winner is None:
-            self._winner = contender
-            for other in self._running - {contender}:
-                other.cancel()
-        return self._winner is contender
+            self._winner = attempt
+            for other, scope in self._running.items():
+                if other is not attempt:
+                    scope.cancel()
+        return self._winner is attempt
 
 
 WINDOW = 100

@@ -5,9 +5,8 @@ from __future__ import annotations
 import math
 import random
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache, partial
-from typing import TypeVar
 
 import attrs
 import structlog
@@ -20,19 +19,28 @@ from ..errors import FunctionError, ServerBusy
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
 from ..protocol import LoadHint
-from .attempts import Attempter, AttemptTracker, Candidates, Hedging, Search
+from .attempts import Attempter, AttemptTracker, Candidates, Hedging, Placement
 from .load_tracker import MAX_NEEDS, CallNeed, LoadTracker
 from .runner_set import RunnerSets
-from .waiting_room import CallQueue, QueuedCall, RetryBackoff, Turn, WaitingRoom
+from .waiting_room import QueuedCall, Turn, WaitingRoom
 
-JITTER = (0.75, 1.25)
-"""Range of the random factor on the pause between sweeps."""
+log = structlog.get_logger(__name__)
 
 PROBES = 2
 """Runners that say that they are full which a call that waits tries all the same, now and then:
 the room that they have for a moment between two calls is never told."""
 
 MIB = 2**20
+
+
+USELESS = 502
+"""The code of a pool's `FunctionError` that says: asking again is useless."""
+
+PRUDENCE = 1.02
+"""Factor on the expected wait: rather refuse at once than after the client's patience is over."""
+
+RUN_PRUDENCE = 1.5
+"""Factor on the mean run time that a call's client has to have left when a runner takes it."""
 
 
 @attrs.frozen(kw_only=True)
@@ -127,70 +135,286 @@ class SweepPlacer(Placer, LoadListener):
         config = self._config
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
-        need, now = need_of(call), trio.current_time()
-        gentle_until = now + self.forbearance(need)
+        need = need_of(call)
+        gentle_seconds = self.forbearance(need)
         room = self._rooms.get(id(pool)) or self._open_room(pool)
-        line = room.use(need.key)
+        placement = Placement(pool, call, need, room, seconds)
+        placement.gentle_until = placement.arrived + gentle_seconds
+        placement.waits_for_room = self._waits_for_room
+        line = placement.line
         line.need = need
         line.policy = policy = self.loads.policies.of(need)
         line.patience = policy.patience
-        placement = Placement(
-            self,
-            pool,
-            call,
-            need,
-            room,
-            line,
-            now,
-            now + seconds,
-            gentle_until,
-            self._waits_for_room,
-        )
         self._placements.add(placement)
         try:
-            await placement.run()
+            await self._run(placement)
         finally:
             self._placements.discard(placement)
             if room.leave(need.key, line):
                 self._left = pool, self._rooms.pop(id(pool))
 
+    async def _run(self, placement: Placement) -> None:
+        """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
+        line = placement.line
+        outcome: Placed | None = None
+        try:
+            if (turn := self._first_turn(placement, placement.arrived)) is not None:
+                if turn.runner is None and not turn.launch:
+                    outcome = await self._sweep(placement, placement.arrived)
+                else:
+                    outcome = await self._use(placement, turn)
+            while outcome is None:
+                outcome = await self._use(placement, await self._turn(placement))
+        except BaseException as error:
+            now = trio.current_time()
+            line.turned_away(now)
+            if placement.stood and placement.is_untold and is_cancellation(error):
+                until = placement.attempt_at if placement.is_committed else now
+                line.client_left(until - placement.arrived, ran=now - until)
+            self._tracker.ended(placement, error, now)
+            raise
+        now = placement.left_at
+        line.served()
+        if placement.stood and outcome.error is None:
+            line.patience.bore(placement.attempt_at - placement.arrived, now)
+        self._tracker.ended(placement, outcome.error, now)
+        if outcome.error is not None:
+            raise outcome.error
+
+    def _first_turn(self, placement: Placement, now: float) -> Turn | None:
+        """What the call may try before it waits; ``None`` = it has to wait."""
+        line = placement.line
+        if not placement.may_wait:
+            return Turn()
+        if line.full:
+            # Behind others that ask for the same there is nothing to be had before them.
+            return None if line.waiters else Turn()
+        if not self._is_for_line(placement, now):
+            return Turn()
+        return Turn(launch=True) if line.grow(now, coming=1) else line.go_ahead()
+
+    def _is_for_line(self, placement: Placement, now: float) -> bool:
+        """Whether it has to wait for one of its function's containers, all of which are busy."""
+        line = placement.line
+        if line.full or not line.ahead:
+            return False
+        return self.waits(placement.call, placement.need, now)
+
+    async def _turn(self, placement: Placement) -> Turn:
+        """Wait for the next turn, or raise the error of a call that gives up."""
+        if not placement.call.body.replayable:
+            call_id = placement.call.model.id
+            log.warning("call can't be tried again, its body is gone", call_id=call_id)
+            raise ServerBusy
+        if placement.may_wait and not placement.over(trio.current_time()):
+            size = len(placement.call.body.data or b"")
+            if placement.stood and (turn := placement.turn_again()) is not None:
+                return turn
+            self._admit(placement, size)
+            placement.waiter = waiter = QueuedCall(
+                placement.line,
+                placement.ticket,
+                placement.arrived,
+                placement.deadline,
+                placement.gentle_until,
+            )
+            waiter.untold = placement.is_untold
+            try:
+                with placement.room.holding(size):
+                    turn = await waiter.wait()
+            finally:
+                placement.waiter = None
+            if turn is not None:
+                return turn
+            if waiter.refusal is not None:
+                self._tracker.turned_away()
+                raise waiter.refusal
+        raise self._surrender(placement)
+
+    def _admit(self, placement: Placement, size: int) -> None:
+        """Raise `ServerBusy` if this call is not to wait: too many do, or its turn would come
+        too late. Nobody is sent away who has waited before."""
+        if placement.stood:
+            return
+        now, config, line = trio.current_time(), self._config, placement.line
+        # A call that a runner takes too late is cut there, which costs its container.
+        least = line.policy.run_seconds * RUN_PRUDENCE
+        placement.deadline = min(placement.deadline, placement.call.deadline - least)
+        expected = line.expected_wait(now)
+        crowded = (
+            placement.room.is_crowded(config.max_waiting)
+            or placement.room.held_bytes + size > config.max_waiting_bytes
+        )
+        too_late = now + expected * PRUDENCE > placement.deadline
+        too_long = placement.is_untold and line.is_too_long(len(line) + 1, now)
+        if crowded or too_late or too_long:
+            self._tracker.turned_away()
+            raise ServerBusy.after(expected or None)
+        placement.stood = True
+        placement.call.waited = line.full
+
+    def _surrender(self, placement: Placement) -> Exception:
+        if placement.refused or not placement.may_wait:
+            return ServerBusy()
+        self._tracker.timed_out(by_request=placement.deadline < placement.placers_deadline)
+        if placement.pool_error is not None:
+            self._tracker.pool_failed()
+            return placement.pool_error
+        return ServerBusy()
+
+    async def _use(self, placement: Placement, turn: Turn) -> Placed | None:
+        placed: Placed | None = None
+        line = placement.line
+        # Whoever has waited for room uses what there is, unless more containers are no help.
+        room = line.full and turn.hot is not line and not line.policy.has_failed
+        placement.call.launch = turn.launch or room
+        placement.room.trying.add(placement)
+        placement.starts = turn.launch
+        try:
+            if turn.runner is None:
+                placed = await self._sweep(placement, trio.current_time())
+            else:
+                placed = await self._try_freed(placement, turn, turn.runner)
+        finally:
+            placement.room.trying.discard(placement)
+            if placement.starts:
+                placement.has_container()
+                placement.line.policy.failed()
+        return placed
+
+    async def _sweep(self, placement: Placement, now: float) -> Placed | None:
+        """Try each runner once."""
+        hint, line = math.inf, placement.line
+        runners = await self._ask(placement, now)
+        if runners is None:
+            return None
+        now = placement.asked_at
+        placement.sweeps += 1
+        if not runners:
+            self._tracker.pool_empty()
+            hint = 0.0
+        # Nearly always this one takes the call.
+        runner = first = self._at_once(placement.call, placement.need, runners, now)
+        candidates = Candidates(self._order_of(placement, runners, first))
+        if runner is None:
+            runner = next(candidates, None)
+        inviting: Runner | None = None
+        while runner is not None:
+            outcome = await self._attempter.attempt(placement, runner, now, candidates)
+            if isinstance(outcome, Placed):
+                return outcome
+            hint = min(hint, outcome.retry_after or 0.0)
+            now = trio.current_time()
+            if placement.over(now) or not placement.call.body.replayable:
+                break
+            if placement.call.queue_seconds and self._is_for_line(placement, now):
+                return None  # it was not refused for want of room
+            if inviting is None and self._attempter.is_invited(placement, runner):
+                inviting = runner
+            runner = next(candidates, None)
+        else:
+            if inviting is not None:
+                outcome = await self._attempter.attempt(
+                    placement, inviting, now, turn=Turn(hot=line)
+                )
+                if isinstance(outcome, Placed):
+                    return outcome
+        if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
+            hint = self._config.retry_max_delay
+        # (What was tried as a gentle call may have become another meanwhile.)
+        gentle = placement.asked_at < placement.gentle_until
+        line.refuse(trio.current_time(), hint, gentle=gentle)
+        return None
+
+    async def _try_freed(self, placement: Placement, turn: Turn, runner: Runner) -> Placed | None:
+        """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
+        line, refused, absent = placement.line, turn.refused, turn.absent
+        used = False
+        try:
+            runners = await self._ask(placement, trio.current_time())
+            if runners is None:
+                return None
+            if runner not in runners:
+                absent |= {line}
+                return None
+            now = placement.asked_at
+            outcome = await self._attempter.attempt(placement, runner, now, turn=turn)
+            if isinstance(outcome, Placed):
+                used = True
+                return outcome
+            if isinstance(outcome.reason, ServerBusy):
+                refused |= {line}
+                line.ladder.lose(trio.current_time())
+                line.appoint()
+            else:
+                used = True  # it can't be reached, by nobody
+            return None
+        finally:
+            line.left(runner.address)
+            if not used and not placement.is_committed:
+                placement.room.offer(runner, refused, absent, hot=turn.hot)
+
+    async def _ask(self, placement: Placement, now: float) -> Sequence[Runner] | None:
+        """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an
+        error of the pool that is final is raised."""
+        runners: Sequence[Runner] | None
+        try:
+            if placement.over(now):
+                await trio.lowlevel.checkpoint()
+                return None
+            runners = placement.pool.runners_now(placement.call)
+            if runners is None:
+                with placement.searching() as scope:
+                    runners = await placement.pool.runners(placement.call)
+                if scope.cancelled_caught:
+                    return None
+                now = trio.current_time()
+            placement.pool_error = None
+        except Exception as error:
+            if isinstance(error, FunctionError) and error.code == USELESS:
+                self._tracker.pool_empty()
+                self._tracker.pool_failed()
+                placement.line.all_turn()
+                raise
+            placement.pool_error = error
+            runners = ()
+        placement.asked_at = now
+        if placement.pool_error is not None or placement.line.pool_trouble:
+            placement.note_pool()
+        return runners
+
     def _order_of(
         self, placement: Placement, runners: Sequence[Runner], tried: Runner | None
-    ) -> Iterable[Runner]:
-        """The order of a sweep without the runners that would certainly refuse the call, and
-        without the one that was ``tried`` before it was asked for."""
+    ) -> Iterator[Runner]:
+        """The order of a sweep, without the runners that would certainly refuse the call but for
+        the probes at its end, and without the one that was ``tried`` before. Looks at no runner
+        before it is asked for one more."""
         if not runners:
-            return ()
+            return
         room, need, probes, now = placement.room, placement.need, 0, trio.current_time()
         # The one that has waited longest probes for all; and who has nothing there, at once.
         if (placement.sweeps > 1 or not placement.line.ahead) and room.is_first(placement.ticket):
             probes = self._probes(room, now)
         gentle = now < placement.gentle_until
         if tried is None and self._all_full(need, runners, now, gentle=gentle):
-            return self._unheld(self.rng.sample(runners, min(probes, len(runners))), now)
-
-        begins = True
-
-        def is_full(runner: Runner) -> bool:
-            nonlocal begins
-            at, begins = now if begins else trio.current_time(), False
-            return self._is_full(need, runner, at, gentle=gentle)
-
-        order = self.order(placement.call, runners)
-        if tried is not None:
-            order = (runner for runner in order if runner is not tried)
-        return without(self._unheld(order, now), is_full, probes)
+            yield from self._unheld(self.rng.sample(runners, min(probes, len(runners))), now)
+            return
+        full: list[Runner] = []
+        at = now
+        for runner in self._unheld(self.order(placement.call, runners), now):
+            if runner is tried:
+                continue
+            if not self.loads.is_full(runner.address, need, at, gentle=gentle):
+                yield runner
+            elif len(full) < probes:
+                full.append(runner)
+            at = trio.current_time()
+        yield from full
 
     def stop_waiting(self) -> None:
         self._waits_for_room = False
         for placement in tuple(self._placements):
             placement.stop_waiting()
-
-    def _is_full(self, need: CallNeed, runner: Runner, now: float, *, gentle: bool) -> bool:
-        return self.loads.is_full(runner.address, need, now, gentle=gentle)
-
-    def _is_full_for(self, runner: Runner, line: CallQueue) -> bool:
-        return self._is_full(line.need, runner, trio.current_time(), gentle=line.gentle)
 
     def _unheld(self, runners: Iterable[Runner], now: float) -> Iterator[Runner]:
         """Not even a probe is to take what was left to others."""
@@ -206,7 +430,7 @@ class SweepPlacer(Placer, LoadListener):
     def _all_full(
         self, need: CallNeed, runners: Sequence[Runner], now: float, *, gentle: bool
     ) -> bool:
-        """Whether `_is_full` is certainly true of all, found out without asking for each."""
+        """Whether `LoadTracker.is_full` is certainly true of all, without asking for each."""
         if not self.loads.all_full(need, now, gentle=gentle):
             return False
         fleet, known = self.fleets.of(runners), self.loads.tellers
@@ -225,11 +449,7 @@ class SweepPlacer(Placer, LoadListener):
             cpus = free_cpus + hint.reclaimable_cpus
             room.fill(runner, memory, cpus, worthy=(hint.worthy_memory, hint.worthy_cpus))
             if hint.warm:
-                room.wake_hot(runner, self._warm_at(runner))
-
-    def _warm_at(self, runner: Runner) -> Callable[[CallQueue], int]:
-        now = trio.current_time()
-        return lambda line: self.loads.warm_count(runner.address, line.need, now)
+                room.wake_hot(runner)
 
     def close(self) -> None:
         self._closed = True
@@ -241,21 +461,10 @@ class SweepPlacer(Placer, LoadListener):
         if self._left is not None and self._left[0] is pool:
             room = self._left[1]
         else:
-            room = self._make_room()
+            room = WaitingRoom(self._config, self.loads, self.rng)
             pool.add_load_listener(self)
         self._rooms[id(pool)] = room  # the caller holds the pool: no other has this id
         return room
-
-    def _make_room(self) -> WaitingRoom:
-        return WaitingRoom(
-            self._make_ladder, is_full=self._is_full_for, max_wait=self._config.max_wait
-        )
-
-    def _make_ladder(self) -> RetryBackoff:
-        config = self._config
-        return RetryBackoff(
-            config.retry_all_delay, config.retry_max_delay, lambda: self.rng.uniform(*JITTER)
-        )
 
 
 def _knows_first(placer: type[SweepPlacer]) -> bool:
@@ -274,15 +483,8 @@ def need_of(call: RunnerCall) -> CallNeed:
     Extensions are left out: only a driver knows which of them make another container.
     """
     model: Call = call.model
-    return _need(
-        call.slot_hash_id,
-        model.fn_id,
-        model.image,
-        model.memory,
-        model.tmpfs_size,
-        model.cpus,
-        model.idle_timeout,
-    )
+    asked = (model.memory, model.tmpfs_size, model.cpus)
+    return _need(call.slot_hash_id, model.fn_id, model.image, asked, model.idle_timeout)
 
 
 @lru_cache(maxsize=MAX_NEEDS)
@@ -290,344 +492,14 @@ def _need(
     slot_hash_id: bytes | None,
     fn_id: str,
     image: str,
-    memory: int,
-    tmpfs_size: int,
-    cpus: int,
+    asked: tuple[int, int, int],
     idle_timeout: int,
 ) -> CallNeed:
+    memory, tmpfs_size, cpus = asked
     return CallNeed(
         # (A text remembers its hash, and each call looks for its kind at a dozen places.)
-        repr((slot_hash_id, fn_id, image, memory, tmpfs_size, cpus)),
+        repr((slot_hash_id, fn_id, image, *asked)),
         memory=(memory + tmpfs_size) * MIB,
         idle_seconds=idle_timeout,
         cpus=cpus,
     )
-
-
-log = structlog.get_logger(__name__)
-
-USELESS = 502
-"""The code of a pool's `FunctionError` that says: asking again is useless."""
-
-PRUDENCE = 1.02
-"""Factor on the expected wait: rather refuse at once than after the client's patience is over."""
-
-RUN_PRUDENCE = 1.5
-"""Factor on the mean run time that a call's client has to have left when a runner takes it."""
-
-
-class Placement(Search):
-    """Places one call. Made for one `run`, in the task of the call."""
-
-    sweeps = 0
-    _waiter: QueuedCall | None = None
-    _stood = False
-    """It has stood in line."""
-    _pool_error: Exception | None = None
-
-    def __init__(
-        self,
-        placer: SweepPlacer,
-        pool: RunnerPool,
-        call: RunnerCall,
-        need: CallNeed,
-        room: WaitingRoom,
-        line: CallQueue,
-        now: float,
-        deadline: float,
-        gentle_until: float,
-        waits_for_room: bool,
-    ) -> None:
-        super().__init__(call, need, room, line, now, deadline, gentle_until)
-        self._placer = placer
-        self._pool = pool
-        self.ticket = room.ticket()
-        """The call's place in the order of arrival."""
-        self._waits_for_room = waits_for_room
-        self._asked_at = now
-        """When the pool gave its list."""
-
-    def refuse(self) -> None:
-        super().refuse()
-        if self._waiter is not None and not self._waiter.woken:
-            self._waiter.wake(None)
-
-    def stop_waiting(self) -> None:
-        """Give up at once if the call waits for room, or as soon as it would have to."""
-        self._waits_for_room = False
-        if not self._may_wait and self._waiter is not None and not self._waiter.woken:
-            self._waiter.wake(None)
-
-    @property
-    def _may_wait(self) -> bool:
-        """In a drain, too, for a busy container of its function whose runs are known: it is free in
-        a moment. Room may never be."""
-        line = self.line
-        return self._waits_for_room or not line.full or bool(line.ahead and line.policy.run_seconds)
-
-    async def run(self) -> None:
-        """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
-        line = self.line
-        outcome: Placed | None = None
-        try:
-            if (turn := self._first_turn(self.arrived)) is not None:
-                tries_all = turn.runner is None and not turn.launch
-                outcome = await (self._sweep(self.arrived) if tries_all else self._use(turn))
-            while outcome is None:
-                outcome = await self._use(await self._turn())
-        except BaseException as error:
-            now = trio.current_time()
-            line.turned_away(now)
-            if self._stood and self._is_untold and is_cancellation(error):
-                until = self.attempt_at if self.is_committed else now
-                line.client_left(until - self.arrived, ran=now - until)
-            self._placer._tracker.ended(self, error, now)
-            raise
-        now = self.left_at
-        line.served()
-        if self._stood and outcome.error is None:
-            line.patience.bore(self.attempt_at - self.arrived, now)
-        self._placer._tracker.ended(self, outcome.error, now)
-        if outcome.error is not None:
-            raise outcome.error
-
-    def _first_turn(self, now: float) -> Turn | None:
-        """What the call may try before it waits; ``None`` = it has to wait."""
-        line = self.line
-        if not self._may_wait:
-            return Turn()
-        if line.full:
-            # Behind others that ask for the same there is nothing to be had before them.
-            return None if line.waiters else Turn()
-        if not self._is_for_line(now):
-            return Turn()
-        return Turn(launch=True) if line.grow(now, coming=1) else line.go_ahead()
-
-    def _is_for_line(self, now: float) -> bool:
-        """Whether it has to wait for one of its function's containers, all of which are busy."""
-        line = self.line
-        return bool(not line.full and line.ahead and self._placer.waits(self.call, self.need, now))
-
-    async def _turn(self) -> Turn:
-        """Wait for the next turn, or raise the error of a call that gives up."""
-        if not self.call.body.replayable:
-            log.warning("call can't be tried again, its body is gone", call_id=self.call.model.id)
-            raise ServerBusy
-        if self._may_wait and not self.over(trio.current_time()):
-            size = len(self.call.body.data or b"")
-            if self._stood and (turn := self._turn_again()) is not None:
-                return turn
-            self._admit(size)
-            self._waiter = waiter = QueuedCall(
-                self.line,
-                self.ticket,
-                self.arrived,
-                self.deadline,
-                gentle_until=self.gentle_until,
-                untold=self._is_untold,
-            )
-            try:
-                with self.room.holding(size):
-                    turn = await waiter.wait()
-            finally:
-                self._waiter = None
-            if turn is not None:
-                return turn
-            if waiter.refusal is not None:
-                self._placer._tracker.turned_away()
-                raise waiter.refusal
-        raise self._surrender()
-
-    def _turn_again(self) -> Turn | None:
-        """What a refused call may try before it waits again, in a line that is not full."""
-        line, now = self.line, trio.current_time()
-        if line.full:
-            return None
-        if not line.ahead:
-            return Turn()
-        return Turn(launch=True) if line.grow(now, coming=1) else None
-
-    @property
-    def _is_untold(self) -> bool:
-        """Whether its client has not said how long it waits."""
-        return self.call.deadline == math.inf
-
-    def _admit(self, size: int) -> None:
-        """Raise `ServerBusy` if this call is not to wait: too many do, or its turn would come
-        too late. Nobody is sent away who has waited before."""
-        if self._stood:
-            return
-        now, config, line = trio.current_time(), self._placer._config, self.line
-        # A call that a runner takes too late is cut there, which costs its container.
-        least = line.policy.run_seconds * RUN_PRUDENCE
-        self.deadline = min(self.deadline, self.call.deadline - least)
-        expected = line.expected_wait(now)
-        crowded = (
-            self.room.is_crowded(config.max_waiting)
-            or self.room.held_bytes + size > config.max_waiting_bytes
-        )
-        too_late = now + expected * PRUDENCE > self.deadline
-        too_long = self._is_untold and line.is_too_long(len(line) + 1, now)
-        if crowded or too_late or too_long:
-            self._placer._tracker.turned_away()
-            raise ServerBusy.after(expected or None)
-        self._stood = True
-        self.call.waited = line.full
-
-    def _surrender(self) -> Exception:
-        if self.refused or not self._may_wait:
-            return ServerBusy()
-        self._placer._tracker.timed_out(by_request=self.deadline < self.placers_deadline)
-        if self._pool_error is not None:
-            self._placer._tracker.pool_failed()
-            return self._pool_error
-        return ServerBusy()
-
-    async def _use(self, turn: Turn) -> Placed | None:
-        placed: Placed | None = None
-        line = self.line
-        # Whoever has waited for room uses what there is, unless more containers are no help.
-        room = line.full and turn.hot is not line and not line.policy.has_failed
-        self.call.launch = turn.launch or room
-        self.room.trying.add(self)
-        self.starts = turn.launch
-        try:
-            if turn.runner is None:
-                placed = await self._sweep(trio.current_time())
-            else:
-                placed = await self._try_freed(turn, turn.runner)
-        finally:
-            self.room.trying.discard(self)
-            if self.starts:
-                self.has_container()
-                self.line.policy.failed()
-        return placed
-
-    async def _sweep(self, now: float) -> Placed | None:
-        """Try each runner once."""
-        hint, placer = math.inf, self._placer
-        runners = await self._ask(now)
-        if runners is None:
-            return None
-        now = self._asked_at
-        self.sweeps += 1
-        if not runners:
-            placer._tracker.pool_empty()
-            hint = 0.0
-        # Nearly always this one takes the call.
-        runner = first = placer._at_once(self.call, self.need, runners, now)
-        candidates = Candidates(lambda: placer._order_of(self, runners, first))
-        if runner is None:
-            runner = next(candidates, None)
-        inviting: Runner | None = None
-        while runner is not None:
-            outcome = await placer._attempter.attempt(self, runner, now, candidates)
-            if isinstance(outcome, Placed):
-                return outcome
-            hint = min(hint, outcome.retry_after or 0.0)
-            now = trio.current_time()
-            if self.over(now) or not self.call.body.replayable:
-                break
-            if self.call.queue_seconds and self._is_for_line(now):
-                return None  # it was not refused for want of room
-            if inviting is None and placer._attempter.is_invited(self, runner):
-                inviting = runner
-            runner = next(candidates, None)
-        else:
-            if inviting is not None:
-                outcome = await placer._attempter.attempt(self, inviting, now, hot=True)
-                if isinstance(outcome, Placed):
-                    return outcome
-        if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
-            hint = placer._config.retry_max_delay
-        # (What was tried as a gentle call may have become another meanwhile.)
-        self.line.refuse(trio.current_time(), hint, gentle=self._asked_at < self.gentle_until)
-        return None
-
-    async def _try_freed(self, turn: Turn, runner: Runner) -> Placed | None:
-        """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
-        line, refused, absent = self.line, turn.refused, turn.absent
-        used = False
-        try:
-            runners = await self._ask(trio.current_time())
-            if runners is None:
-                return None
-            if runner not in runners:
-                absent |= {line}
-                return None
-            outcome = await self._placer._attempter.attempt(
-                self,
-                runner,
-                self._asked_at,
-                counted=True,
-                hot=turn.hot is line,
-            )
-            if isinstance(outcome, Placed):
-                used = True
-                return outcome
-            if isinstance(outcome.reason, ServerBusy):
-                refused |= {line}
-                line.ladder.lose(trio.current_time())
-                line.appoint()
-            else:
-                used = True  # it can't be reached, by nobody
-            return None
-        finally:
-            line.left(runner.address)
-            if not used and not self.is_committed:
-                self.room.offer(runner, refused, absent, hot=turn.hot)
-
-    async def _ask(self, now: float) -> Sequence[Runner] | None:
-        """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an
-        error of the pool that is final is raised."""
-        runners: Sequence[Runner] | None
-        try:
-            if self.over(now):
-                await trio.lowlevel.checkpoint()
-                return None
-            runners = self._pool.runners_now(self.call)
-            if runners is None:
-                with self.searching() as scope:
-                    runners = await self._pool.runners(self.call)
-                if scope.cancelled_caught:
-                    return None
-                now = trio.current_time()
-            self._pool_error = None
-        except Exception as error:
-            if isinstance(error, FunctionError) and error.code == USELESS:
-                self._placer._tracker.pool_empty()
-                self._placer._tracker.pool_failed()
-                self.line.all_turn()
-                raise
-            self._pool_error = error
-            runners = ()
-        self._asked_at = now
-        if self._pool_error is not None or self.line.pool_trouble:
-            self._note_pool()
-        return runners
-
-    def _note_pool(self) -> None:
-        """Tell once that the pool fails, and once that it works again."""
-        trouble = "" if self._pool_error is None else repr(self._pool_error)
-        if trouble == self.line.pool_trouble:
-            return
-        self.line.pool_trouble = trouble
-        if trouble:
-            log.warning("runner pool fails", error=trouble, fn_id=self.call.model.fn_id)
-        else:
-            log.info("runner pool works again", fn_id=self.call.model.fn_id)
-
-
-T = TypeVar("T")
-
-
-def without(items: Iterable[T], full: Callable[[T], bool], limit: int) -> Iterator[T]:
-    """The items that are not full, then the first ``limit`` of the others. Looks at no item
-    before it is asked for one more."""
-    others: list[T] = []
-    for item in items:
-        if not full(item):
-            yield item
-        elif len(others) < limit:
-            others.append(item)
-    yield from others

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
@@ -37,16 +36,22 @@ class ConsistentHashPlacer(SweepPlacer):
 
 
 class LeastLoadedPlacer(SweepPlacer):
-    """Looks at two random runners and tries that with fewer calls first: the power of two
-    choices, see `hostler.pool.placers.better_of_two`."""
+    """Looks at two random runners and tries that with fewer calls first; then the others, in ring
+    order.
+
+    Mitzenmacher, "The power of two choices in randomized load balancing", IEEE Transactions on
+    Parallel and Distributed Systems 12(10), 2001.
+    """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         need, now = need_of(call), trio.current_time()
-
-        def load(runner: Runner) -> float:
-            return self.loads.load(runner.address, need, now)
-
-        return better_of_two(runners, load, self.rng)
+        two = self.rng.sample(range(len(runners)), min(2, len(runners)))
+        two.sort(key=lambda index: self.loads.load(runners[index].address, need, now))
+        for index in two:
+            yield runners[index]
+        for index in ring(range(len(runners)), two[-1]):
+            if index not in two:
+                yield runners[index]
 
 
 class BoundedPlacer(SweepPlacer):
@@ -192,24 +197,3 @@ def once(items: Iterable[T], seen: set[T]) -> Iterator[T]:
         if item not in seen:
             seen.add(item)
             yield item
-
-
-def better_of_two(
-    items: Sequence[T], load: Callable[[T], float], rng: random.Random
-) -> Iterator[T]:
-    """Two random items, that with less load first; then the others, in ring order.
-
-    Mitzenmacher, "The power of two choices in randomized load balancing", IEEE Transactions on
-    Parallel and Distributed Systems 12(10), 2001.
-    """
-    if len(items) < 2:
-        yield from items
-        return
-    one, two = rng.sample(range(len(items)), 2)
-    if load(items[two]) < load(items[one]):
-        one, two = two, one
-    yield items[one]
-    yield items[two]
-    for index in ring(range(len(items)), two):
-        if index not in (one, two):
-            yield items[index]

@@ -42,9 +42,10 @@ from __future__ import annotations
 
 import itertools
 import math
+import random
 from bisect import bisect_left, insort
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
 from typing import Protocol
 
@@ -53,8 +54,9 @@ import trio
 
 from .._launch_policy import ClientPatience, LaunchPolicy
 from ..abc import Runner
+from ..config import PlacerConfig
 from ..errors import ServerBusy
-from .load_tracker import CallNeed, drop_oldest
+from .load_tracker import CallNeed, LoadTracker, drop_oldest
 
 OVERTAKE_SECONDS = 1.0
 """A call is overtaken at most by calls that came so much later. A container that stays with its
@@ -360,22 +362,14 @@ class Placeable(Protocol):
 
 
 class WaitingRoom:
-    """All lines of the calls of one pool.
+    """All lines of the calls of one pool, of whose runners ``loads`` knows. ``rng`` draws the
+    jitter of their backoffs."""
 
-    ``make_ladder`` makes that of a new line; ``is_full`` tells whether a runner would certainly
-    refuse a line's calls.
-    """
-
-    def __init__(
-        self,
-        make_ladder: Callable[[], RetryBackoff],
-        *,
-        is_full: Callable[[Runner, CallQueue], bool] = lambda runner, line: False,
-        max_wait: float = math.inf,
-    ) -> None:
-        self._make_ladder = make_ladder
-        self._is_full = is_full
-        self.max_wait = max_wait
+    def __init__(self, config: PlacerConfig, loads: LoadTracker, rng: random.Random) -> None:
+        self._config = config
+        self._loads = loads
+        self._rng = rng
+        self.max_wait = config.max_wait
         """Seconds that a call may expect to wait if its client does not say how long it does."""
         self.probe_at = -math.inf
         """When runners that say that they are full may be tried again."""
@@ -428,7 +422,9 @@ class WaitingRoom:
         if line is None:
             line = self._left.pop(key, None)
             if line is None:
-                line = CallQueue(self, self._make_ladder())
+                config = self._config
+                ladder = RetryBackoff(config.retry_all_delay, config.retry_max_delay, self._rng)
+                line = CallQueue(self, ladder)
             self._lines[key] = line
         line.users += 1
         return line
@@ -468,7 +464,7 @@ class WaitingRoom:
         the lines that were ``refused`` there, or to which it is ``absent``. ``hot`` is the line of
         the call that has ended there, and left a hot container: its own next call has precedence,
         within limits."""
-        passed = refused | absent
+        passed, now = refused | absent, trio.current_time()
         if hot is not None and hot not in passed and self._may_go_first(hot):
             hot.give_turn(Turn(runner, refused, absent, hot))
             return
@@ -479,7 +475,7 @@ class WaitingRoom:
             for line in self.occupied
             if line not in absent
             and not _is_hopeless(line, refused)
-            and not self._is_full(runner, line)
+            and not self._loads.is_full(runner.address, line.need, now, gentle=line.gentle)
         )
         if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot))
@@ -528,11 +524,13 @@ class WaitingRoom:
             cpus -= oldest.need.cpus
             oldest.give_turn(Turn(runner))
 
-    def wake_hot(self, runner: Runner, idle: Callable[[CallQueue], int]) -> None:
-        """``runner`` tells of hot containers that nobody uses, which others' calls may have left:
-        ``idle`` of each line."""
+    def wake_hot(self, runner: Runner) -> None:
+        """``runner`` tells of hot containers that nobody uses, which others' calls may have
+        left."""
+        now = trio.current_time()
         for line in tuple(self.hot):
-            for _ in range(min(idle(line), len(line))):
+            idle = self._loads.warm_count(runner.address, line.need, now)
+            for _ in range(min(idle, len(line))):
                 line.give_turn(Turn(runner, hot=line))
 
     def is_first(self, ticket: int) -> bool:
@@ -577,23 +575,22 @@ class QueuedCall:
     ``deadline``. When it is gentle no more (``gentle_until``), there may be room for it where there
     was none before."""
 
+    untold = False
+    """Nobody knows how long its client waits."""
+
     def __init__(
         self,
         line: CallQueue,
         ticket: int,
         arrived: float,
         deadline: float,
-        *,
         gentle_until: float = -math.inf,
-        untold: bool = False,
     ) -> None:
         self.gentle_until = gentle_until
         self.urgent_at = math.inf
         """When it is to try in any case."""
         if gentle_until > -math.inf and gentle_until > trio.current_time():
             self.urgent_at = gentle_until
-        self.untold = untold
-        """Nobody knows how long its client waits."""
         self.refusal: ServerBusy | None = None
         """Why it has to go, without a turn."""
         self.ticket = ticket
@@ -700,16 +697,20 @@ MAX_WIDTH = 16
 the first refusal has come back."""
 
 
+JITTER = (0.75, 1.25)
+"""Range of the random factor on the pause between two steps."""
+
+
 class RetryBackoff:
     """The steps of one line. All times are seconds of one clock, given by the caller.
 
-    ``jitter`` returns a factor around 1, so that the LBs of a fleet don't step together.
+    ``rng`` draws the jitter, so that the LBs of a fleet don't step together.
     """
 
-    def __init__(self, base: float, limit: float, jitter: Callable[[], float]) -> None:
+    def __init__(self, base: float, limit: float, rng: random.Random) -> None:
         self._base = base
         self._limit = limit
-        self._jitter = jitter
+        self._rng = rng
         self._refused = True
         self._width = 1
         self._lost = 0
@@ -760,10 +761,10 @@ class RetryBackoff:
         self._refused = True
         self._lost = min(self._lost + 1, MAX_WIDTH)
         self.interval = self._base
-        self.next_at = min(self.next_at, now + self._base * self._jitter())
+        self.next_at = min(self.next_at, now + self._base * self._rng.uniform(*JITTER))
 
     def _plan(self, now: float, hint: float = 0.0) -> None:
-        self.next_at = now + max(self.interval * self._jitter(), hint)
+        self.next_at = now + max(self.interval * self._rng.uniform(*JITTER), hint)
 
 
 MAX_RUN_SECONDS = 0.5
