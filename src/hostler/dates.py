@@ -37,8 +37,8 @@ def format_date(date: dt.datetime | None) -> str:
     if date is None:
         return UNSET_TEXT
     if date.tzinfo is dt.UTC:  # nearly always, and mostly in the same second as others
-        second = _second(date.year, date.month, date.day, date.hour, date.minute, date.second)
-        return second + _MILLISECONDS[date.microsecond // 1000]
+        fields = date.year, date.month, date.day, date.hour, date.minute, date.second
+        return _second(fields) + _MILLISECONDS[date.microsecond // 1000]
     offset = date.utcoffset()
     if offset is None:
         raise ValueError(f"a date needs a zone: {date!r}")
@@ -51,8 +51,8 @@ def format_date(date: dt.datetime | None) -> str:
 
 
 @lru_cache(maxsize=64)
-def _second(year: int, month: int, day: int, hour: int, minute: int, second: int) -> str:
-    return dt.datetime(year, month, day, hour, minute, second).isoformat()
+def _second(fields: tuple[int, int, int, int, int, int]) -> str:
+    return dt.datetime(*fields).isoformat()
 
 
 def parse_date(text: str) -> dt.datetime | None:

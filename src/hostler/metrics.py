@@ -571,6 +571,10 @@ _MAX_VERSIONS = 100
 """FDK versions come from functions, so their number needs a bound; later ones are ``other``."""
 
 
+AnswerLabels = tuple[str, str, int, Blame, str]
+"""Route, method, status, whose error it was, and the FDK version of the function, "" for none."""
+
+
 class FrontMetrics(Collector):
     """HTTP requests begun and answered. ``path`` is the route, not the request's own path.
 
@@ -581,7 +585,7 @@ class FrontMetrics(Collector):
     def __init__(self, registry: CollectorRegistry) -> None:
         self._versions: set[str] = {""}
         self._requests: Counter[tuple[str, ...]] = Counter()
-        self._known: dict[tuple[str, str, int, Blame, str], Series] = {}
+        self._known: dict[AnswerLabels, Series] = {}
         """As they were asked for; of those that have a bound."""
         self._latency = Histogram(_RESPONSE_LABELS, MILLISECONDS)
         registry.register(self)
@@ -598,28 +602,18 @@ class FrontMetrics(Collector):
         """A request's head was read. A ``method`` that HTTP does not know counts as ``other``."""
         self._requests[path, _method(method)] += 1
 
-    def answered(
-        self,
-        path: str,
-        method: str,
-        status: int,
-        blame: Blame,
-        fdk_version: str,
-        duration_ns: int,
-    ) -> None:
+    def answered(self, answer: AnswerLabels, duration_ns: int) -> None:
         """An answer is over, ``duration_ns`` nanoseconds after the request began; it is exposed in
-        milliseconds. ``blame`` is whose error it was; ``fdk_version`` is the function's, "" for
-        none."""
-        asked = (path, method, status, blame, fdk_version)
-        series = self._known.get(asked) or self._series(asked)
+        milliseconds."""
+        series = self._known.get(answer) or self._series(answer)
         series.observe(duration_ns / 1e6)
 
-    def _series(self, asked: tuple[str, str, int, Blame, str]) -> Series:
-        path, method, status, blame, fdk_version = asked
+    def _series(self, answer: AnswerLabels) -> Series:
+        path, method, status, blame, fdk_version = answer
         version = self._version(fdk_version)
         series = self._latency.series(path, _method(method), str(status), blame, version)
         if method in _METHODS and version == fdk_version:
-            self._known[asked] = series
+            self._known[answer] = series
         return series
 
     def _version(self, version: str) -> str:

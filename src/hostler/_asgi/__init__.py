@@ -20,7 +20,7 @@ from .replies import (
     request_id,
     text_reply,
 )
-from .request_body import READ_AHEAD, BodyBroken, BodyTimeout, Outgoing, RequestBody
+from .request_body import READ_AHEAD, BodyBroken, BodyTimeout, CallBodyLimits, Outgoing, RequestBody
 from .types import (
     ASGIApp,
     GoneListener,
@@ -48,6 +48,7 @@ __all__ = [
     "AccessControl",
     "BodyBroken",
     "BodyTimeout",
+    "CallBodyLimits",
     "GoneListener",
     "Handler",
     "HeadReader",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 
+import attrs
 import trio
 
 from .._concurrency.signal import Signal
@@ -32,6 +33,18 @@ class BodyBroken(HostlerError):
 
 class BodyTimeout(APIError, code=408, text="Request body read timed out"):
     """The body did not arrive within the time that is configured for it."""
+
+
+@attrs.frozen
+class CallBodyLimits:
+    """What the bodies of calls may take, at one front end."""
+
+    size: float
+    """Bytes of one body; `math.inf` = any."""
+    read_timeout: float
+    """Seconds in which one body must have arrived."""
+    budget: BodyBudget
+    """Of all bodies together."""
 
 
 class Outgoing:
@@ -67,10 +80,8 @@ class RequestBody:
 
     ``listener`` is told when either has seen that the client has gone.
 
-    ``limit`` is the greatest body in bytes (`math.inf` = any), ``read_until`` the time (clock of
-    `trio.current_time`) at which the body must have arrived. A client that does not take the
-    response, which goes through ``outgoing``, until it has sent its body: `watch` holds up to
-    `HELD_WHILE_STUCK` bytes for it, counted in ``budget`` until `discard`.
+    A client may not take the response, which goes through ``outgoing``, until it has sent its body:
+    `watch` holds up to `HELD_WHILE_STUCK` bytes for it, counted in the budget until `discard`.
     """
 
     def __init__(
@@ -78,17 +89,14 @@ class RequestBody:
         receive: Receive,
         listener: GoneListener,
         outgoing: Outgoing,
-        budget: BodyBudget,
-        *,
-        limit: float = math.inf,
-        read_until: float = math.inf,
+        limits: CallBodyLimits,
     ) -> None:
         self._receive = receive
         self._listener = listener
         self._outgoing = outgoing
-        self._budget = budget
-        self._limit = limit
-        self._read_until = read_until
+        self._budget = limits.budget
+        self._limit = limits.size
+        self._read_until = trio.current_time() + limits.read_timeout
         self._chunks: deque[bytes] = deque()
         self._held = 0
         self._counted = 0

@@ -134,7 +134,7 @@ class _Api:
         finally:
             blame: Blame = "user" if status < 400 else "service"
             duration_ns = time.monotonic_ns() - started_ns
-            metrics.answered(path, method, status, blame, "", duration_ns)
+            metrics.answered((path, method, status, blame, ""), duration_ns)
 
     async def _carry_out(self, found: Match, scope: Scope, receive: Receive) -> Reply:
         request = await self._request(found, scope, receive)

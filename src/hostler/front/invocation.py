@@ -16,6 +16,7 @@ import trio
 
 from .._asgi import (
     READ_AHEAD,
+    CallBodyLimits,
     Outgoing,
     OwnServer,
     RawHeader,
@@ -520,6 +521,8 @@ class Invoker:
         self.bodies = bodies
         self.limit = config.max_request_size or math.inf
         """The greatest body in bytes."""
+        timeout = config.request_body_read_timeout
+        self.body_limits = CallBodyLimits(self.limit, timeout, bodies)
         self.request_id_header = canonical_header(config.rid_header)
 
     def run(self, way: CallPath, scope: Scope, receive: Receive, send: Send) -> Awaitable[None]:
@@ -586,9 +589,7 @@ class Invocation:
                 receive,
                 self.writer,
                 outgoing,
-                front.bodies,
-                limit=front.limit,
-                read_until=trio.current_time() + front.config.request_body_read_timeout,
+                front.body_limits,
             )
         if server is not None:
             server.tell_gone(self.writer)
@@ -674,14 +675,8 @@ class Invocation:
                 **self.labels(),
                 duration_ms=duration_ns / 1e6,
             )
-        self.front.metrics.answered(
-            self.way.entry.route,
-            self.head.method,
-            self.status,
-            self.blame,
-            self.writer.fdk_version,
-            duration_ns,
-        )
+        route, method, version = self.way.entry.route, self.head.method, self.writer.fdk_version
+        self.front.metrics.answered((route, method, self.status, self.blame, version), duration_ns)
 
     @property
     def cancelled(self) -> bool:

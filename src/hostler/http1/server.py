@@ -13,9 +13,7 @@ import os
 import select
 import socket
 import struct
-import time
 from contextlib import suppress
-from email.utils import formatdate
 from http.client import responses
 from typing import Protocol
 
@@ -39,7 +37,7 @@ from .._asgi import (
 from ..config import NodeConfig
 from ..protocol import BODY_PIECE
 from .disconnects import DisconnectWatcher
-from .plain import PlainHead, write_head, write_response
+from .plain import PlainHead, http_date, write_head, write_response
 from .request import ChunkLines, Heads, RequestHead, framing_fault, head_size
 
 
@@ -397,7 +395,7 @@ class ServerConnection:
             return
         body = error_document(text)
         headers = [(b"content-type", JSON_TYPE), (b"content-length", b"%d" % len(body))]
-        data = write_response(status, headers, body, date=http_date(), closes=True)
+        data = write_response(status, headers, body, closes=True)
         assert data is not None
         await self.send_all(data)
         await self._linger()
@@ -697,9 +695,7 @@ class ServerExchange:
         data: bytes | None = None
         if self._plain:
             closes = self._note_close()
-            data = write_response(
-                status, headers, body, usual=usual, date=http_date(), closes=closes
-            )
+            data = write_response(status, headers, body, usual=usual, closes=closes)
         if data is None:
             self._status, self._fields = status, [*headers, *usual]
             data = self._encode(body, more=False)
@@ -720,9 +716,7 @@ class ServerExchange:
             return None
         data = body
         if not self._begun:
-            found = write_head(
-                self._status, self._fields, date=http_date(), closes=self._note_close()
-            )
+            found = write_head(self._status, self._fields, closes=self._note_close())
             if found is None:
                 return None
             head, self._due = found
@@ -862,18 +856,6 @@ class ClientSocket:
         """At once: nobody waits for it (Trio need not be told), and what was sent still goes out.
         Idempotent."""
         self._sock.close()
-
-
-_last: tuple[int, bytes] = (0, b"")
-
-
-def http_date() -> bytes:
-    """Now, in the form of RFC 9110, section 5.6.7."""
-    global _last
-    now = int(time.time())
-    if _last[0] != now:
-        _last = (now, formatdate(now, usegmt=True).encode("ascii"))
-    return _last[1]
 
 
 UNLIMITED_HEAD_BYTES = 1_048_576

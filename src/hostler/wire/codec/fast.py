@@ -613,7 +613,8 @@ _NUMBERS = (
 )
 """In the order of their keys."""
 
-_numbers = attrgetter(*(name for name, _ in _NUMBERS))
+_all_but_slots = attrgetter(*(name for name, _ in _NUMBERS), "leave", "idle_cpus", "starting")
+"""All of a hint but its slots."""
 
 _FIRST = 3
 """Of the numbers, those before the slots."""
@@ -641,22 +642,16 @@ def encode_load(hint: LoadHint) -> bytes | None:
     warm, slot = tuple(hint.warm.items()), hint.slot
     if len(slot) == SLOT_DIGEST and (not warm or (len(warm) == 1 and warm[0][0] == slot)):
         warm = ((ANY_SLOT, warm[0][1]),) if warm else ()
-        of_any = _known_hint(
-            _numbers(hint), ANY_SLOT, warm, hint.leave, hint.idle_cpus, hint.starting
-        )
+        of_any = _known_hint(_all_but_slots(hint), ANY_SLOT, warm)
         return of_any and of_any.replace(ANY_SLOT, slot)
     encode = _known_hint if len(warm) <= _MAX_KNOWN_WARM else _encode
-    return encode(_numbers(hint), hint.slot, warm, hint.leave, hint.idle_cpus, hint.starting)
+    return encode(_all_but_slots(hint), slot, warm)
 
 
 def _encode(
-    numbers: tuple[int | None, ...],
-    slot: bytes,
-    warm: tuple[tuple[bytes, int], ...],
-    leave: bool,
-    idle_cpus: int | None,
-    starting: int,
+    fields: tuple[Any, ...], slot: bytes, warm: tuple[tuple[bytes, int], ...]
 ) -> bytes | None:
+    *numbers, leave, idle_cpus, starting = fields
     parts: list[bytes] = []
     for (_, key), value in zip(_NUMBERS, numbers, strict=True):
         if value is None:  # (CPUs, the only number for which 0 is something else than nothing)
