@@ -23,6 +23,6 @@ def api(bind: str | None, life: LifeOptions) -> None:
     def make() -> Node:
         from ..nodes.api import ApiNode
 
-        return ApiNode(settings=make_settings(life.variables(), bind=bind, overrider=None))
+        return ApiNode(settings=make_settings("api", life.variables(), bind=bind))
 
     sys.exit(run_node(make, life.ready_fd))

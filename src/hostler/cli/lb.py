@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 
+import attrs
 import click
 
 from ..config import NO_API_URL, NO_RUNNERS
@@ -12,65 +13,94 @@ from ..errors import ConfigError
 from ..functions import load_functions
 from ..nodes.lifetime import Node
 from .options import (
-    LifeOptions,
+    NodeOptions,
     TLSOptions,
     bind_option,
+    bundle,
     functions_option,
-    life_options,
     make_settings,
+    node_options,
     option,
-    overrider_option,
-    tls_options,
+    pem_options,
 )
 from .process import run_node
 
 
+@attrs.frozen
+class PlacementOptions:
+    """Whose calls go where."""
+
+    api_url: str | None
+    runners: str | None
+    placer: str | None
+
+
+@attrs.frozen
+class PortOptions:
+    """The port, and how many processes share it."""
+
+    workers: int | None
+    bind: str | None
+
+
+@attrs.frozen
+class ClientTLSOptions(TLSOptions):
+    """PEM files, and the name that the runners' certificates must have."""
+
+    tls_name: str
+
+
 @click.command()
 @functions_option
-@option(
-    "--api-url",
-    help="URL of the node whose API knows the apps and functions: http://host:port. "
-    "[FN_RUNNER_API_URL]",
+@bundle(
+    PlacementOptions,
+    "placement",
+    option(
+        "--api-url",
+        help="URL of the node whose API knows the apps and functions: http://host:port. "
+        "[FN_RUNNER_API_URL]",
+    ),
+    option(
+        "--runners",
+        help="Runners, separated by commas: host:port, dns://name:port (every address of the name) "
+        "or srv://name (every address in its SRV records). [FN_RUNNER_ADDRESSES]",
+    ),
+    option(
+        "--placer",
+        help="Placer: naive, ch (consistent hash), least-loaded, bounded (ch with bounded loads), "
+        "warm, or module:attribute of a callable that takes a PlacerConfig and returns a Placer. "
+        "[FN_PLACER, default: warm]",
+    ),
 )
-@option(
-    "--runners",
-    help="Runners, separated by commas: host:port, dns://name:port (every address of the name) or "
-    "srv://name (every address in its SRV records). [FN_RUNNER_ADDRESSES]",
+@bundle(
+    PortOptions,
+    "port",
+    option(
+        "--workers",
+        type=int,
+        help="Number of processes that share the port, to use several cores; 0 = one for each CPU. "
+        "[FN_LB_WORKERS, default: 1]",
+    ),
+    bind_option("all interfaces"),
 )
-@option(
-    "--placer",
-    help="Placer: naive, ch (consistent hash), least-loaded, bounded (ch with bounded loads), "
-    "warm, or module:attribute of a callable that takes a PlacerConfig and returns a Placer. "
-    "[FN_PLACER, default: warm]",
+@bundle(
+    ClientTLSOptions,
+    "tls",
+    pem_options,
+    option(
+        "--tls-name",
+        envvar="FN_TLS_NAME",
+        default="",
+        help="Name in the runners' certificates, if it differs from their host names.",
+    ),
 )
-@option(
-    "--workers",
-    type=int,
-    help="Number of processes that share the port, to use several cores; 0 = one for each "
-    "CPU. "
-    "[FN_LB_WORKERS, default: 1]",
-)
-@bind_option("all interfaces")
-@tls_options
-@option(
-    "--tls-name",
-    envvar="FN_TLS_NAME",
-    default="",
-    help="Name in the runners' certificates, if it differs from their host names.",
-)
-@overrider_option
-@life_options
+@node_options
 def lb(
     functions: str,
-    api_url: str | None,
-    runners: str | None,
-    placer: str | None,
-    workers: int | None,
-    bind: str | None,
-    tls: TLSOptions,
-    tls_name: str,
-    overrider: str | None,
-    life: LifeOptions,
+    placement: PlacementOptions,
+    port: PortOptions,
+    tls: ClientTLSOptions,
+    node: NodeOptions,
 ) -> None:
     """Run a load balancer: it takes calls over HTTP and places them on runners."""
     from ..nodes.workers import LBWorkers, Supervisor, place_in, workers_of
@@ -79,13 +109,13 @@ def lb(
 
     def make() -> Node:
         options = {
-            **life.variables(),
-            "FN_RUNNER_API_URL": api_url,
-            "FN_RUNNER_ADDRESSES": runners,
-            "FN_PLACER": placer,
-            "FN_LB_WORKERS": workers,
+            **node.variables(),
+            "FN_RUNNER_API_URL": placement.api_url,
+            "FN_RUNNER_ADDRESSES": placement.runners,
+            "FN_PLACER": placement.placer,
+            "FN_LB_WORKERS": port.workers,
         }
-        made = make_settings(options, bind=bind, overrider=overrider)
+        made = make_settings("lb", options, bind=port.bind, overrider=node.overrider)
         # Fn's texts; programs that deploy may look for them.
         if not functions and not made.node.runner_api_url:
             raise ConfigError(f"{NO_API_URL} (nor --api-url, nor --functions)")
@@ -99,6 +129,6 @@ def lb(
 
         from ..nodes.lb import LBNode  # (what only supervises has no use for it)
 
-        return LBNode(settings=made, functions=table, pki=pki, cert_name=tls_name, place=place)
+        return LBNode(settings=made, functions=table, pki=pki, cert_name=tls.tls_name, place=place)
 
-    sys.exit(run_node(make, life.ready_fd, place))
+    sys.exit(run_node(make, node.ready_fd, place))

@@ -8,7 +8,7 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import attrs
 import click
@@ -101,7 +101,7 @@ functions_option = option(
     "(serve) or the API (lb).",
 )
 
-DRIVERS = (
+_DRIVERS = (
     "Driver that runs functions: docker, process (local processes, no isolation), or "
     "module:attribute of a callable that takes an AgentConfig and returns an async context manager "
     "that yields a Driver."
@@ -126,12 +126,37 @@ insecure_option = option(
     "(runner). Anyone who can reach the port can then run programs on this machine.",
 )
 
-keep_alive_option = option(
-    "--keep-alive",
-    help="How long idle containers are kept: fixed (for their function's idle timeout), predictive "
-    "(where that saves most; containers may also start ahead of calls), or module:attribute of "
-    "a callable that takes an AgentConfig and returns a KeepAlive. [FN_KEEP_ALIVE, default: fixed]",
-)
+
+@attrs.frozen
+class ContainerOptions:
+    """The driver, and how long it keeps containers; see `container_options`."""
+
+    driver: str
+    keep_alive: str | None
+
+
+def container_options(
+    default: str, about_default: str = ""
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """``default`` is the driver if none is given."""
+    return bundle(
+        ContainerOptions,
+        "containers",
+        option(
+            "--driver",
+            envvar="FN_DRIVER",
+            default=default,
+            show_default=True,
+            help=f"{_DRIVERS} {about_default}".strip(),
+        ),
+        option(
+            "--keep-alive",
+            help="How long idle containers are kept: fixed (for their function's idle timeout), "
+            "predictive (where that saves most; containers may also start ahead of calls), or "
+            "module:attribute of a callable that takes an AgentConfig and returns a KeepAlive. "
+            "[FN_KEEP_ALIVE, default: fixed]",
+        ),
+    )
 
 
 @attrs.frozen
@@ -152,9 +177,7 @@ class TLSOptions:
         return PKIData(ca=ca, key=key, cert=cert)
 
 
-tls_options = bundle(
-    TLSOptions,
-    "tls",
+pem_options = together(
     option(
         "--tls-ca",
         envvar="FN_TLS_CA",
@@ -167,11 +190,7 @@ tls_options = bundle(
     option("--tls-key", envvar="FN_TLS_KEY", type=file, help="PEM file of this node's key."),
 )
 
-overrider_option = option(
-    "--overrider",
-    envvar="FN_OVERRIDER",
-    help="module:attribute of a call overrider (hostler.abc).",
-)
+tls_options = bundle(TLSOptions, "tls", pem_options)
 
 
 @attrs.frozen
@@ -192,9 +211,7 @@ class LifeOptions:
         }
 
 
-life_options = bundle(
-    LifeOptions,
-    "life",
+_life_options = together(
     option(
         "--grace",
         type=SecondsType(),
@@ -216,7 +233,29 @@ life_options = bundle(
         help="Lowest level to log: debug, info, warn or error. [FN_LOG_LEVEL, default: info]",
     ),
 )
+
+life_options = bundle(LifeOptions, "life", _life_options)
 """Of all nodes."""
+
+
+@attrs.frozen
+class NodeOptions(LifeOptions):
+    """The same, and what changes the node's calls; see `node_options`."""
+
+    overrider: str | None
+
+
+node_options = bundle(
+    NodeOptions,
+    "node",
+    option(
+        "--overrider",
+        envvar="FN_OVERRIDER",
+        help="module:attribute of a call overrider (hostler.abc).",
+    ),
+    _life_options,
+)
+"""Of all nodes that take calls."""
 
 
 def overlay(options: Mapping[str, object]) -> dict[str, str]:
@@ -233,17 +272,14 @@ def overlay(options: Mapping[str, object]) -> dict[str, str]:
     return env
 
 
+NodeKind = Literal["full", "api", "lb", "runner"]
+
+
 def make_settings(
-    options: Mapping[str, object],
-    *,
-    bind: str | None,
-    overrider: str | None,
-    grpc: bool = False,
-    containers: bool = False,
-    local: bool = False,
+    kind: NodeKind, options: Mapping[str, object], *, bind: str | None, overrider: str | None = None
 ) -> Settings:
-    """``bind`` of ``None`` = all interfaces, or the loopback interface for a ``local`` node, on the
-    front end's port or that of gRPC. A node that has ``containers`` removes them within its grace.
+    """``bind`` of ``None`` = all interfaces, or the loopback interface for a full node, on the
+    front end's port or that of gRPC. A node that has containers removes them within its grace.
 
     Raises `ConfigError`.
     """
@@ -255,7 +291,13 @@ def make_settings(
     return Settings(
         env=env,
         node=node,
-        bind=bind or f"{'127.0.0.1' if local else ''}:{node.grpc_port if grpc else node.port}",
-        grace=DrainBudget.for_all(grace) if containers else DrainBudget(grace),
+        bind=bind or _default_bind(kind, node),
+        grace=DrainBudget.for_all(grace) if kind in ("full", "runner") else DrainBudget(grace),
         overrider=hook,
     )
+
+
+def _default_bind(kind: NodeKind, node: NodeConfig) -> str:
+    if kind == "runner":
+        return f":{node.grpc_port}"
+    return f"127.0.0.1:{node.port}" if kind == "full" else f":{node.port}"

@@ -5,100 +5,119 @@ from __future__ import annotations
 import os
 import sys
 
+import attrs
 import click
 
 from ..nodes.lifetime import Node
 from ..nodes.parts import check_reach
 from .options import (
-    DRIVERS,
-    LifeOptions,
+    ContainerOptions,
+    NodeOptions,
     TLSOptions,
+    bundle,
+    container_options,
     file,
     insecure_option,
-    keep_alive_option,
-    life_options,
     make_settings,
+    node_options,
     option,
-    overrider_option,
     tls_options,
 )
 from .process import run_node
 
 
+@attrs.frozen
+class ListenOptions:
+    """Where the runner listens, who may reach it, and how many processes it has."""
+
+    bind: str | None
+    http_bind: str | None
+    insecure: bool
+    workers: int | None
+
+
+@attrs.frozen
+class ServiceOptions:
+    """What the runner does for load balancers beside running calls."""
+
+    detached: bool
+    status_image: str
+    network_barrier: str
+    stream_logs: bool
+    hooks: str
+
+
 @click.command()
-@option("--driver", envvar="FN_DRIVER", default="docker", show_default=True, help=DRIVERS)
-@keep_alive_option
-@option(
-    "--bind",
-    help="host:port for the runner protocol (gRPC); port 0 = any free port. "
-    "[default: all interfaces, FN_GRPC_PORT or 9190]",
+@container_options("docker")
+@bundle(
+    ListenOptions,
+    "listening",
+    option(
+        "--bind",
+        help="host:port for the runner protocol (gRPC); port 0 = any free port. "
+        "[default: all interfaces, FN_GRPC_PORT or 9190]",
+    ),
+    option(
+        "--http-bind",
+        envvar="FN_HTTP_BIND",
+        help="host:port for /metrics, /healthz, /readyz, /version and the page. Off by default.",
+    ),
+    insecure_option,
+    option(
+        "--workers",
+        type=int,
+        help="Number of processes, to use several cores; 0 = one for each CPU. Each is a runner of "
+        "its own, with its share of the machine. They use the port of --bind and the ports after "
+        "it. [FN_RUNNER_WORKERS, default: 1]",
+    ),
 )
-@option(
-    "--http-bind",
-    envvar="FN_HTTP_BIND",
-    help="host:port for /metrics, /healthz, /readyz, /version and the page. Off by default.",
-)
-@insecure_option
-@option(
-    "--workers",
-    type=int,
-    help="Number of processes, to use several cores; 0 = one for each CPU. Each is a runner of its "
-    "own, with its share of the machine. They use the port of --bind and the ports after it. "
-    "[FN_RUNNER_WORKERS, default: 1]",
-)
-@option(
-    "--detached/--no-detached",
-    envvar="FN_DETACHED",
-    default=True,
-    show_default=True,
-    help="Accept detached calls.",
-)
-@option(
-    "--status-image",
-    envvar="FN_STATUS_IMAGE",
-    default="",
-    help="Image that the runner runs to check its own health. Functions must not use it.",
-)
-@option(
-    "--network-barrier",
-    envvar="FN_NETWORK_BARRIER",
-    type=file,
-    default="",
-    help="File that shows that the network is enabled. While it is missing, the status says that "
-    "the network is disabled, and the status image runs without a network.",
-)
-@option(
-    "--stream-logs/--no-stream-logs",
-    envvar="FN_STREAM_LOGS",
-    default=False,
-    show_default=True,
-    help="Keep the output of functions for log collectors (StreamLogs).",
-)
-@option(
-    "--hooks",
-    envvar="FN_RUNNER_HOOKS",
-    default="",
-    help="module:attribute of a callable that returns hostler.runner.Hooks: a health checker, "
-    "and handlers of ConfigureRunner and StreamLogs.",
+@bundle(
+    ServiceOptions,
+    "service",
+    option(
+        "--detached/--no-detached",
+        envvar="FN_DETACHED",
+        default=True,
+        show_default=True,
+        help="Accept detached calls.",
+    ),
+    option(
+        "--status-image",
+        envvar="FN_STATUS_IMAGE",
+        default="",
+        help="Image that the runner runs to check its own health. Functions must not use it.",
+    ),
+    option(
+        "--network-barrier",
+        envvar="FN_NETWORK_BARRIER",
+        type=file,
+        default="",
+        help="File that shows that the network is enabled. While it is missing, the status says "
+        "that the network is disabled, and the status image runs without a network.",
+    ),
+    option(
+        "--stream-logs/--no-stream-logs",
+        envvar="FN_STREAM_LOGS",
+        default=False,
+        show_default=True,
+        help="Keep the output of functions for log collectors (StreamLogs).",
+    ),
+    option(
+        "--hooks",
+        envvar="FN_RUNNER_HOOKS",
+        default="",
+        help="module:attribute of a callable that returns hostler.runner.Hooks: a health checker, "
+        "and handlers of ConfigureRunner and StreamLogs.",
+    ),
 )
 @tls_options
-@overrider_option
-@life_options
+@node_options
 def runner(
-    driver: str,
-    keep_alive: str | None,
-    bind: str | None,
-    http_bind: str | None,
-    insecure: bool,
-    workers: int | None,
-    detached: bool,
-    status_image: str,
-    network_barrier: str,
-    stream_logs: bool,
-    hooks: str,
+    containers: ContainerOptions,
+    listening: ListenOptions,
+    service: ServiceOptions,
     tls: TLSOptions,
-    overrider: str | None,
-    life: LifeOptions,
+    node: NodeOptions,
 ) -> None:
     """Run a pure runner: it runs the calls that load balancers place on it.
 
@@ -112,37 +131,37 @@ def runner(
 
     def make() -> Node:
         options = {
-            **life.variables(),
-            "FN_KEEP_ALIVE": keep_alive,
-            "FN_RUNNER_WORKERS": workers,
+            **node.variables(),
+            "FN_KEEP_ALIVE": containers.keep_alive,
+            "FN_RUNNER_WORKERS": listening.workers,
         }
-        made = make_settings(options, bind=bind, overrider=overrider, grpc=True, containers=True)
+        made = make_settings("runner", options, bind=listening.bind, overrider=node.overrider)
         pki = tls.pki()
         check_reach(
-            driver,
+            containers.driver,
             made.bind,
             protected=pki is not None,
             by="mTLS (--tls-ca, --tls-cert, --tls-key)",
-            insecure=insecure,
+            insecure=listening.insecure,
         )
         if place is None and (count := workers_of(made.node.runner_workers)) > 1:
             from ..nodes.workers.runners import RunnersNode
 
-            return RunnersNode(settings=made, http_bind=http_bind, count=count)
+            return RunnersNode(settings=made, http_bind=listening.http_bind, count=count)
 
         from ..nodes.runner import RunnerNode
         from ..runner import StatusChecks
 
         return RunnerNode(
             settings=made,
-            driver=driver,
-            http_bind=http_bind,
-            detached=detached,
-            checks=StatusChecks(image=status_image, barrier=network_barrier),
-            stream_logs=stream_logs,
-            hooks=hooks,
+            driver=containers.driver,
+            http_bind=listening.http_bind,
+            detached=service.detached,
+            checks=StatusChecks(image=service.status_image, barrier=service.network_barrier),
+            stream_logs=service.stream_logs,
+            hooks=service.hooks,
             pki=pki,
             place=place,
         )
 
-    sys.exit(run_node(make, life.ready_fd, place))
+    sys.exit(run_node(make, node.ready_fd, place))

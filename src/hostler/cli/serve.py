@@ -10,43 +10,34 @@ from ..functions import load_functions
 from ..nodes.lifetime import Node
 from ..nodes.parts import AUTO
 from .options import (
-    DRIVERS,
-    LifeOptions,
+    ContainerOptions,
+    NodeOptions,
     bind_option,
+    container_options,
     functions_option,
     insecure_option,
-    keep_alive_option,
-    life_options,
     make_settings,
-    option,
-    overrider_option,
+    node_options,
 )
 from .process import run_node
 
 
 @click.command()
 @functions_option
-@option(
-    "--driver",
-    envvar="FN_DRIVER",
-    default=AUTO,
-    show_default=True,
-    help=f"{DRIVERS} auto (serve only) means docker, or process if there is no engine and the "
-    "node listens on the loopback interface only.",
+@container_options(
+    AUTO,
+    "auto (serve only) means docker, or process if there is no engine and the node listens on the "
+    "loopback interface only.",
 )
-@keep_alive_option
 @bind_option("127.0.0.1")
 @insecure_option
-@overrider_option
-@life_options
+@node_options
 def serve(
     functions: str,
-    driver: str,
-    keep_alive: str | None,
+    containers: ContainerOptions,
     bind: str | None,
     insecure: bool,
-    overrider: str | None,
-    life: LifeOptions,
+    node: NodeOptions,
 ) -> None:
     """Run a full node: API, front end and agent in one process.
 
@@ -58,9 +49,11 @@ def serve(
     def make() -> Node:
         from ..nodes.serve import ServeNode
 
-        options = {**life.variables(), "FN_KEEP_ALIVE": keep_alive}
-        made = make_settings(options, bind=bind, overrider=overrider, containers=True, local=True)
+        options = {**node.variables(), "FN_KEEP_ALIVE": containers.keep_alive}
+        made = make_settings("full", options, bind=bind, overrider=node.overrider)
         table = load_functions(functions) if functions else None
-        return ServeNode(settings=made, driver=driver, functions=table, insecure=insecure)
+        return ServeNode(
+            settings=made, driver=containers.driver, functions=table, insecure=insecure
+        )
 
-    sys.exit(run_node(make, life.ready_fd))
+    sys.exit(run_node(make, node.ready_fd))

@@ -20,6 +20,7 @@ import click
 from ...datastore import AppFilter, FnFilter, FnPatch, TriggerFilter, TriggerPatch
 from ...models import App, Fn, Trigger
 from ...rules import check_new_app
+from ..options import bundle
 from .errors import CommandFailed, run_command
 from .func_file import FuncFile, FuncTrigger, next_version, read_func_file, write_version
 from .names import called
@@ -28,6 +29,16 @@ from .output import FN_ENDPOINT, TRIGGER_ENDPOINT, field_of, print_json, print_t
 
 if TYPE_CHECKING:
     from ...api_client import ApiClient
+
+
+@attrs.frozen
+class ImageOptions:
+    """How the image is made."""
+
+    registry: str
+    push: bool
+    bump: bool
+    verbose: bool
 
 
 @click.command()
@@ -40,34 +51,31 @@ if TYPE_CHECKING:
     shell_complete=complete_app,
     help="Name of the app; created if it does not exist.",
 )
-@click.option(
-    "--registry",
-    envvar="FN_REGISTRY",
-    show_envvar=True,
-    metavar="PREFIX",
-    default="",
-    help="Prefix of the image's name, such as registry.example/team.",
+@bundle(
+    ImageOptions,
+    "options",
+    click.option(
+        "--registry",
+        envvar="FN_REGISTRY",
+        show_envvar=True,
+        metavar="PREFIX",
+        default="",
+        help="Prefix of the image's name, such as registry.example/team.",
+    ),
+    click.option(
+        "--push", is_flag=True, help="Push the image, so that other machines can pull it."
+    ),
+    click.option(
+        "--bump/--no-bump",
+        default=True,
+        show_default=True,
+        help="Raise the last number of the version by one.",
+    ),
+    click.option("--verbose", "-v", is_flag=True, help="Print the output of the build."),
 )
-@click.option("--push", is_flag=True, help="Push the image, so that other machines can pull it.")
-@click.option(
-    "--bump/--no-bump",
-    default=True,
-    show_default=True,
-    help="Raise the last number of the version by one.",
-)
-@click.option("--verbose", "-v", is_flag=True, help="Print the output of the build.")
 @server_option
 @json_option
-def deploy(
-    folder: Path,
-    app_name: str,
-    registry: str,
-    push: bool,
-    bump: bool,
-    verbose: bool,
-    server: str,
-    as_json: bool,
-) -> None:
+def deploy(folder: Path, app_name: str, options: ImageOptions, server: str, as_json: bool) -> None:
     """Build the function in a directory and deploy it to a node.
 
     The Docker engine of DOCKER_HOST builds the image PREFIX/NAME:VERSION. The app, the function and
@@ -77,12 +85,12 @@ def deploy(
     async def work() -> None:
         func = read_func_file(folder)
         app = app_name or _app_of(func)
-        func = attrs.evolve(func, version=_version(func, bump))
+        func = attrs.evolve(func, version=_version(func, options.bump))
         name = f"{func.name.lower()}:{func.version}"
-        image = f"{registry.rstrip('/')}/{name}" if registry else name
+        image = f"{options.registry.rstrip('/')}/{name}" if options.registry else name
         await check_app(server, app)
-        await _make_image(func, image, push, verbose)
-        if bump and func.path is not None:
+        await _make_image(func, image, options)
+        if options.bump and func.path is not None:
             write_version(func.path, func.version)
         _print(await publish(server, app, func, image), as_json)
 
@@ -108,14 +116,14 @@ def _app_of(func: FuncFile) -> str:
     raise CommandFailed("which app? Name it by --app, or in an app.yaml: name: APP")
 
 
-async def _make_image(func: FuncFile, image: str, push: bool, verbose: bool) -> None:
+async def _make_image(func: FuncFile, image: str, options: ImageOptions) -> None:
     from ...drivers.docker import build_image, push_image
 
     dockerfile = dockerfile_of(func)
-    with progress(f"building {image}", verbose) as on_line:
+    with progress(f"building {image}", options.verbose) as on_line:
         await build_image(os.environ, func.folder, image, dockerfile=dockerfile, on_line=on_line)
-    if push:
-        with progress(f"pushing {image}", verbose) as on_line:
+    if options.push:
+        with progress(f"pushing {image}", options.verbose) as on_line:
             await push_image(os.environ, image, on_line=on_line)
 
 

@@ -10,12 +10,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO, NoReturn
 
+import attrs
 import click
 import trio
 
+from ..options import bundle
 from .errors import FAILED, FUNCTION_FAILED, NOT_FOUND, UNAVAILABLE, CommandFailed, run_command
 from .names import app_named, fn_named
-from .options import app_argument, fn_argument, server_option
+from .options import FnPath, fn_arguments, server_option
 from .output import FN_ENDPOINT, field_of
 
 if TYPE_CHECKING:
@@ -51,36 +53,45 @@ def _value(text: str) -> str:
     return text
 
 
+@attrs.frozen
+class RequestOptions:
+    """What the function gets."""
+
+    data: str | None
+    content_type: str
+    headers: dict[str, str]
+
+
 @click.command()
-@app_argument
-@fn_argument
-@click.option("--data", "-d", help="Request body; @FILE reads it from a file.")
-@click.option(
-    "--content-type",
-    "-t",
-    default="text/plain",
-    show_default=True,
-    callback=_content_type,
-    help="Content type of the body.",
-)
-@click.option(
-    "--header",
-    "-H",
-    "headers",
-    metavar="NAME:VALUE",
-    multiple=True,
-    callback=_headers,
-    help="Extra request header; repeatable.",
+@fn_arguments
+@bundle(
+    RequestOptions,
+    "request",
+    click.option("--data", "-d", help="Request body; @FILE reads it from a file."),
+    click.option(
+        "--content-type",
+        "-t",
+        default="text/plain",
+        show_default=True,
+        callback=_content_type,
+        help="Content type of the body.",
+    ),
+    click.option(
+        "--header",
+        "-H",
+        "headers",
+        metavar="NAME:VALUE",
+        multiple=True,
+        callback=_headers,
+        help="Extra request header; repeatable.",
+    ),
 )
 @click.option("--detached", is_flag=True, help="Return once the function has started.")
 @click.option("--include", "-i", is_flag=True, help="Print the status and the headers to stderr.")
 @server_option
 def invoke(
-    app_name: str,
-    fn_name: str,
-    data: str | None,
-    content_type: str,
-    headers: dict[str, str],
+    fn: FnPath,
+    request: RequestOptions,
     detached: bool,
     include: bool,
     server: str,
@@ -90,7 +101,7 @@ def invoke(
     Without --data the body is the standard input, unless that is a terminal. A function that
     fails ends the command with 6.
     """
-    headers = {"Content-Type": content_type, **headers}
+    headers = {"Content-Type": request.content_type, **request.headers}
     if detached:
         headers["Fn-Invoke-Type"] = "detached"
 
@@ -102,8 +113,8 @@ def invoke(
         tokens = (look_up(os.environ, "FN_INVOKE_TOKEN") or "").split()
         if tokens and "authorization" not in map(str.lower, headers):
             headers.update(authorization(tokens[0]))
-        url = await _endpoint(server, app_name, fn_name)
-        with _opened(data) as body:
+        url = await _endpoint(server, fn)
+        with _opened(request.data) as body:
             content = body if isinstance(body, bytes) else _pieces(body)
             async with open_request("POST", url, body=content, headers=headers) as answer:
                 await _print(answer, include)
@@ -111,15 +122,15 @@ def invoke(
     run_command(work, server)
 
 
-async def _endpoint(server: str, app_name: str, fn_name: str) -> str:
+async def _endpoint(server: str, path: FnPath) -> str:
     from ...api_client import open_api_client
     from ...config import ApiConfig
 
     async with open_api_client(server, ApiConfig.from_env()) as api:
-        fn = await fn_named(api, await app_named(api, app_name), fn_name)
+        fn = await fn_named(api, await app_named(api, path.app_name), path.fn_name)
     url = field_of(fn, FN_ENDPOINT)
     if not url:
-        raise CommandFailed(f"the API at {server} does not say where {fn_name} can be called")
+        raise CommandFailed(f"the API at {server} does not say where {path.fn_name} can be called")
     return url
 
 

@@ -9,12 +9,13 @@ from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
+import attrs
 import click
 import msgspec
 import trio
 
 from ..errors import tell
-from ..options import CountType
+from ..options import CountType, bundle
 from .errors import UNAVAILABLE, CommandFailed, run_command
 from .many_nodes import SECONDS, ask_each, base_of, check, token_headers
 from .names import all_fns, app_named, fn_named
@@ -45,44 +46,52 @@ Take = Callable[[str, _Line, bytes], None]
 """Gets (node, line, the line's document)."""
 
 
+@attrs.frozen
+class LineFilter:
+    """Which lines to ask for."""
+
+    app_name: str | None
+    fn_name: str | None
+    follow: bool
+    lines: int | None
+    call: str
+    fn_id: str
+
+
 @click.command()
-@optional_app_argument
-@optional_fn_argument
-@click.option("--follow", "-f", is_flag=True, help="Also print new lines, until interrupted.")
-@click.option(
-    "--lines",
-    "-n",
-    type=CountType(999_999_999),
-    help="Number of latest lines to print.",
+@bundle(
+    LineFilter,
+    "wanted",
+    optional_app_argument,
+    optional_fn_argument,
+    click.option("--follow", "-f", is_flag=True, help="Also print new lines, until interrupted."),
+    click.option(
+        "--lines",
+        "-n",
+        type=CountType(999_999_999),
+        help="Number of latest lines to print.",
+    ),
+    click.option("--call", metavar="ID", default="", help="Only of this call."),
+    click.option("--fn-id", metavar="ID", default="", help="Only of the function with this id."),
 )
-@click.option("--call", metavar="ID", default="", help="Only of this call.")
-@click.option("--fn-id", metavar="ID", default="", help="Only of the function with this id.")
 @api_option
 @servers_option
 @click.option("--json", "as_json", is_flag=True, help="Print each line as a JSON document.")
-def logs(
-    app_name: str | None,
-    fn_name: str | None,
-    follow: bool,
-    lines: int | None,
-    call: str,
-    fn_id: str,
-    api: str,
-    servers: Sequence[str],
-    as_json: bool,
-) -> None:
+def logs(wanted: LineFilter, api: str, servers: Sequence[str], as_json: bool) -> None:
     """Print the latest output of functions.
 
     A node keeps this output if it was started with FN_LOG_TAIL_BYTES.
     """
-    if fn_id and fn_name:
+    if wanted.fn_id and wanted.fn_name:
         raise click.BadParameter("takes a name or an id, not both", param_hint="'--fn-id'")
 
     async def work() -> None:
-        where, names = await _resolved(api or servers[0], app_name, fn_name)
-        where |= {"fn_id": fn_id} if fn_id else {}
-        query = {**where, "call_id": call, "lines": "" if lines is None else str(lines)}
-        query["follow"] = "true" if follow else ""
+        query, names = await _resolved(api or servers[0], wanted.app_name, wanted.fn_name)
+        query |= {"fn_id": wanted.fn_id} if wanted.fn_id else {}
+        query["call_id"] = wanted.call
+        query["lines"] = "" if wanted.lines is None else str(wanted.lines)
+        query["follow"] = "true" if wanted.follow else ""
+        text = urlencode({name: value for name, value in query.items() if value})
         found: list[tuple[float, str, _Line, bytes]] = []
 
         def keep(node: str, line: _Line, raw: bytes) -> None:
@@ -92,8 +101,7 @@ def logs(
             _print(node, line, raw, names, as_json)
 
         async def ask(node: str) -> None:
-            wanted = urlencode({name: value for name, value in query.items() if value})
-            await _read(node, wanted, show if follow or len(servers) == 1 else keep)
+            await _read(node, text, show if wanted.follow or len(servers) == 1 else keep)
 
         try:
             await ask_each(servers, ask)

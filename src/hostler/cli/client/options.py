@@ -16,6 +16,7 @@ import trio
 from ...config import NodeConfig, is_host
 from ...errors import HostlerError
 from ...logs import open_logs
+from ..options import bundle
 from .errors import without_password
 
 SECONDS = 2.0
@@ -231,12 +232,51 @@ optional_fn_argument = click.argument(
     help="Only of this function.",
 )
 
-trigger_argument = click.argument(
-    "trigger_name",
-    metavar="TRIGGER",
-    callback=_name,
-    shell_complete=complete_trigger,
-    help="Name of the trigger.",
+
+@attrs.frozen
+class FnPath:
+    """A function by its names."""
+
+    app_name: str
+    fn_name: str
+
+    def __str__(self) -> str:
+        return f"{self.app_name}/{self.fn_name}"
+
+
+fn_arguments = bundle(FnPath, "fn", app_argument, fn_argument)
+
+
+@attrs.frozen
+class TriggerPath(FnPath):
+    """A trigger by its names."""
+
+    trigger_name: str
+
+    def __str__(self) -> str:
+        return f"{self.app_name}/{self.fn_name}/{self.trigger_name}"
+
+
+trigger_arguments = bundle(
+    TriggerPath,
+    "trigger",
+    app_argument,
+    fn_argument,
+    click.argument(
+        "trigger_name",
+        metavar="TRIGGER",
+        callback=_name,
+        shell_complete=complete_trigger,
+        help="Name of the trigger.",
+    ),
+)
+
+new_trigger_arguments = bundle(
+    TriggerPath,
+    "trigger",
+    app_argument,
+    fn_argument,
+    click.argument("trigger_name", metavar="NAME", callback=_name, help="Name for the new one."),
 )
 
 folder_argument = partial(

@@ -100,7 +100,7 @@ def run(
 
     def make() -> Node:
         options = {"FN_LOG_FORMAT": log_format, "FN_LOG_LEVEL": log_level}
-        made = make_settings(options, bind=bind, overrider=None, containers=True)
+        made = make_settings("full", options, bind=bind)
         return RunNode(
             settings=made, folder=folder, app_name=app_name, reload=reload, insecure=insecure
         )

@@ -12,15 +12,15 @@ from ...models import Trigger
 from ..command import Group
 from .names import all_triggers, app_named, confirm, fn_named, trigger_named, with_api
 from .options import (
+    TriggerPath,
     annotation_option,
     app_argument,
     endpoint_option,
-    fn_argument,
     json_option,
-    new_name_argument,
+    new_trigger_arguments,
     optional_fn_argument,
     server_option,
-    trigger_argument,
+    trigger_arguments,
     yes_option,
 )
 from .output import TRIGGER_ENDPOINT, print_done, print_item, print_items
@@ -33,17 +33,13 @@ _SOURCE = "Path of the trigger below /t/APP, with a leading slash."
 
 
 @triggers.command()
-@app_argument
-@fn_argument
-@new_name_argument
+@new_trigger_arguments
 @click.option("--source", metavar="PATH", required=True, help=_SOURCE)
 @annotation_option
 @server_option
 @json_option
 def create(
-    app_name: str,
-    fn_name: str,
-    name: str,
+    trigger: TriggerPath,
     source: str,
     annotations: dict[str, msgspec.Raw],
     server: str,
@@ -52,10 +48,10 @@ def create(
     """Create a trigger for a function."""
 
     async def work(api: ApiClient) -> None:
-        fn = await fn_named(api, await app_named(api, app_name), fn_name)
+        fn = await fn_named(api, await app_named(api, trigger.app_name), trigger.fn_name)
         new = Trigger(
             id="",
-            name=name,
+            name=trigger.trigger_name,
             app_id=fn.app_id,
             fn_id=fn.id,
             type="http",
@@ -63,7 +59,7 @@ def create(
             annotations=annotations,
         )
         made = await api.triggers.create(new)
-        print_done(f"created trigger {app_name}/{fn_name}/{name}", made, as_json)
+        print_done(f"created trigger {trigger}", made, as_json)
 
     with_api(server, work)
 
@@ -86,36 +82,28 @@ def list_(app_name: str, fn_name: str | None, server: str, as_json: bool) -> Non
 
 
 @triggers.command()
-@app_argument
-@fn_argument
-@trigger_argument
+@trigger_arguments
 @endpoint_option
 @server_option
 @json_option
-def inspect(
-    app_name: str, fn_name: str, trigger_name: str, endpoint: bool, server: str, as_json: bool
-) -> None:
+def inspect(trigger: TriggerPath, endpoint: bool, server: str, as_json: bool) -> None:
     """Show everything about a trigger."""
 
     async def work(api: ApiClient) -> None:
-        found = await _find(api, app_name, fn_name, trigger_name)
+        found = await _find(api, trigger)
         print_item(found, as_json, only=TRIGGER_ENDPOINT if endpoint else "")
 
     with_api(server, work)
 
 
 @triggers.command()
-@app_argument
-@fn_argument
-@trigger_argument
+@trigger_arguments
 @click.option("--source", metavar="PATH", default="", help=_SOURCE)
 @annotation_option
 @server_option
 @json_option
 def update(
-    app_name: str,
-    fn_name: str,
-    trigger_name: str,
+    trigger: TriggerPath,
     source: str,
     annotations: dict[str, msgspec.Raw],
     server: str,
@@ -125,30 +113,29 @@ def update(
     patch = TriggerPatch(source=source, annotations=annotations)
 
     async def work(api: ApiClient) -> None:
-        found = await _find(api, app_name, fn_name, trigger_name)
+        found = await _find(api, trigger)
         changed = await api.triggers.update(found.id, patch)
-        print_done(f"updated trigger {app_name}/{fn_name}/{trigger_name}", changed, as_json)
+        print_done(f"updated trigger {trigger}", changed, as_json)
 
     with_api(server, work)
 
 
 @triggers.command()
-@app_argument
-@fn_argument
-@trigger_argument
+@trigger_arguments
 @yes_option
 @server_option
-def delete(app_name: str, fn_name: str, trigger_name: str, yes: bool, server: str) -> None:
+def delete(trigger: TriggerPath, yes: bool, server: str) -> None:
     """Delete a trigger."""
-    confirm(f"Delete trigger {app_name}/{fn_name}/{trigger_name}?", yes)
+    confirm(f"Delete trigger {trigger}?", yes)
 
     async def work(api: ApiClient) -> None:
-        await api.triggers.delete((await _find(api, app_name, fn_name, trigger_name)).id)
-        print_done(f"deleted trigger {app_name}/{fn_name}/{trigger_name}")
+        await api.triggers.delete((await _find(api, trigger)).id)
+        print_done(f"deleted trigger {trigger}")
 
     with_api(server, work)
 
 
-async def _find(api: ApiClient, app_name: str, fn_name: str, trigger_name: str) -> Trigger:
-    app = await app_named(api, app_name)
-    return await trigger_named(api, app, await fn_named(api, app, fn_name), trigger_name)
+async def _find(api: ApiClient, path: TriggerPath) -> Trigger:
+    app = await app_named(api, path.app_name)
+    fn = await fn_named(api, app, path.fn_name)
+    return await trigger_named(api, app, fn, path.trigger_name)
