@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -76,8 +77,19 @@ def test_machine_id_of_an_address() -> None:
         machine_id_of("::1", 80)
 
 
-def test_ids_carry_time_machine_and_counter() -> None:
-    generator = IdGenerator(7, counter=41, unix_ms=lambda: 1_000)
+class Clock:
+    """Tells the given milliseconds, one after the other."""
+
+    def __init__(self, unix_ms: Sequence[int]) -> None:
+        self._unix_ms = iter(unix_ms)
+
+    def time_ns(self) -> int:
+        return next(self._unix_ms) * 1_000_000
+
+
+def test_ids_carry_time_machine_and_counter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ids, "time", Clock([1_000, 1_000]))
+    generator = IdGenerator(7, counter=41)
     assert parse_id(generator.new()) == IdParts(1_000, 7, 41)
     assert parse_id(generator.new()) == IdParts(1_000, 7, 42)
     assert repr(generator) == "<IdGenerator machine_id=0x7 next=43>"
@@ -85,9 +97,10 @@ def test_ids_carry_time_machine_and_counter() -> None:
 
 @given(st.lists(st.integers(0, 10_000), min_size=2, max_size=30))
 def test_ids_sort_in_order_of_making_whatever_the_clock_does(clock: list[int]) -> None:
-    ticks = iter(clock)
-    generator = IdGenerator(1, counter=2**32 - 5, unix_ms=lambda: next(ticks))
-    made = [generator.new() for _ in clock]
+    generator = IdGenerator(1, counter=2**32 - 5)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ids, "time", Clock(clock))
+        made = [generator.new() for _ in clock]
     assert made == sorted(set(made))
 
 

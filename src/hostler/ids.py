@@ -27,7 +27,6 @@ import ipaddress
 import secrets
 import threading
 import time
-from collections.abc import Callable
 
 _ALPHABET = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _ALPHABET for b in _ALPHABET)
@@ -58,22 +57,15 @@ def machine_id_of(address: str, port: int) -> int:
     return int(ipaddress.IPv4Address(address)) << 16 | port
 
 
-def _unix_ms() -> int:
-    return time.time_ns() // 1_000_000
-
-
 class IdGenerator:
     """Makes ids that sort in the order in which they were made, also in one millisecond, and
     when the clock steps back. Safe to call from any thread."""
 
-    def __init__(
-        self, machine_id: int, *, counter: int = 0, unix_ms: Callable[[], int] = _unix_ms
-    ) -> None:
+    def __init__(self, machine_id: int, *, counter: int = 0) -> None:
         """``counter`` is that of the first id. Raises `ValueError` if a part does not fit."""
         format_id(0, machine_id, counter)
         self._machine_id = machine_id
         self._next = counter
-        self._unix_ms = unix_ms
         self._time_ms = 0
         self._lock = threading.Lock()
 
@@ -93,7 +85,7 @@ class IdGenerator:
     def new(self) -> str:
         """The next id."""
         with self._lock:
-            time_ms = self._unix_ms()
+            time_ms = time.time_ns() // 1_000_000
             if time_ms > self._time_ms:
                 self._time_ms = time_ms
             else:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import attrs
+
 from hostler.abc import CallRequest
 from hostler.bodies import BytesBody
 from hostler.call import DiscardWriter, PendingCall
@@ -23,6 +25,20 @@ def call(
         created_ns=0,
         fn_name=fn_name,
     )
+
+
+@attrs.frozen
+class Clock:
+    """The clocks stand still."""
+
+    unix: float
+    ns: int
+
+    def time(self) -> float:
+        return self.unix
+
+    def monotonic_ns(self) -> int:
+        return self.ns
 
 
 def note(activity: Activity, call: PendingCall) -> None:

@@ -20,7 +20,7 @@ from hostler.ui.panel import MAX_LISTED
 from hostler.ui.seconds import KEPT_SECONDS, Second, SecondBuckets
 from tests.front._asgi_client import AsgiRequest
 
-from .panels import call, note, panel
+from .panels import Clock, call, note, panel
 
 APP = App(id="a1", name="shop", config={"KEY": "hunter2"})
 FN = Fn(id="f1", name="checkout", app_id="a1", image="img", config={"PIN": "hunter2"})
@@ -99,8 +99,9 @@ def test_calls_that_never_began_count_only_where_clients_hear_of_them() -> None:
     assert (front.calls, runner.calls) == (2, 1)
 
 
-def test_the_stages_of_a_call_add_up() -> None:
-    activity = Activity(clock_ns=lambda: 100_000_000)
+def test_the_stages_of_a_call_add_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("hostler.ui.activity.time", Clock(10.0, 100_000_000))
+    activity = Activity()
     one = call()
     one.timings = Timings(
         scheduler_ns=60_000_000,

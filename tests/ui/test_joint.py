@@ -11,7 +11,7 @@ from hostler.ui import Activity, Panel
 from hostler.ui.aggregate import ProcessState, StateCursor, state_of
 from hostler.ui.documents import NodeLoad, RunnerRow
 
-from .panels import call, note, panel
+from .panels import Clock, call, note, panel
 
 
 def share(process: int, activity: Activity | None = None, **fields: object) -> ProcessState:
@@ -35,12 +35,13 @@ def share(process: int, activity: Activity | None = None, **fields: object) -> P
 
 
 def activity_of(durations_ms: list[int], at: float, ids: str) -> Activity:
-    clock = iter(duration * 1_000_000 for duration in durations_ms)
-    activity = Activity(wall=lambda: at, clock_ns=lambda: next(clock))
-    for number, _ in enumerate(durations_ms):
-        ended = call()
-        ended.model.id = f"{ids}{number}"
-        note(activity, ended)
+    activity = Activity()
+    with pytest.MonkeyPatch.context() as patch:
+        for number, duration in enumerate(durations_ms):
+            patch.setattr("hostler.ui.activity.time", Clock(at, duration * 1_000_000))
+            ended = call()
+            ended.model.id = f"{ids}{number}"
+            note(activity, ended)
     return activity
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import math
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from typing import Literal, NamedTuple
 
@@ -114,7 +114,7 @@ class LBAgent(CallAgent):
     async def _run_detached(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
         """Until the acknowledgement this is a part of the caller's task: errors are raised there,
         and it is cancelled with it. After that no error may leave."""
-        writer = call.writer = AckWriter(task_status.started)
+        writer = call.writer = AckWriter(task_status)
         self._counts.detached += 1
         try:
             await CallRun(self, call).run(
@@ -433,8 +433,8 @@ ACCEPTED = 202
 class AckWriter(ResponseWriter):
     """Takes the response head of a detached call as its acknowledgement, and nothing else."""
 
-    def __init__(self, acknowledge: Callable[[], None]) -> None:
-        self._acknowledge = acknowledge
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self._task_status = task_status
         self.acknowledged = False
 
     async def start(self, status: int, headers: Headers) -> None:
@@ -449,7 +449,7 @@ class AckWriter(ResponseWriter):
         """The call is under way, or already over. Idempotent."""
         if not self.acknowledged:
             self.acknowledged = True
-            self._acknowledge()
+            self._task_status.started()
 
 
 def log_late_failure(call_id: str, error: Exception) -> None:

@@ -80,7 +80,7 @@ class Transactions:
         deadline = trio.current_time() + self._time_limit
         async with self._slot(deadline):
             guard = Guard()
-            outcome = await self._on_thread(guard, deadline, lambda: self._do(work, guard, writes))
+            outcome = await self._on_thread(work, guard, deadline, writes=writes)
         if isinstance(outcome, _Failed):
             raise self._translate(outcome.error, guard) from outcome.error
         self._note_up()
@@ -106,7 +106,7 @@ class Transactions:
             raise DatastoreUnavailable
 
     async def _on_thread(
-        self, guard: Guard, deadline: float, work: Callable[[], Result]
+        self, work: Work[Result], guard: Guard, deadline: float, *, writes: bool
     ) -> Result | _Failed:
         """Not abandoned when cancelled: a thread that nobody waits for would hold a connection,
         and perhaps locks. It ends soon all the same, for the guard cuts its connection."""
@@ -114,9 +114,18 @@ class Transactions:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_abort_in_time, guard, ended, deadline)
             try:
-                return await trio.to_thread.run_sync(_captured(work), limiter=self._threads)
+                return await trio.to_thread.run_sync(
+                    self._try, work, guard, writes, limiter=self._threads
+                )
             finally:
                 ended.set()
+
+    def _try(self, work: Work[Result], guard: Guard, writes: bool) -> Result | _Failed:
+        """A failure as a value, so that no nursery makes a group of it."""
+        try:
+            return self._do(work, guard, writes)
+        except Exception as error:  # noqa: BLE001  (raised again by `_run`)
+            return _Failed(error)
 
     def _do(self, work: Work[Result], guard: Guard, writes: bool) -> Result:
         attempts = 0
@@ -181,18 +190,6 @@ def _may_repeat(error: SQLAlchemyError, guard: Guard, attempts: int) -> bool:
         return True
     lost = is_lost(error) and not guard.committing
     return attempts < ATTEMPTS and (is_overtaken(error) or lost)
-
-
-def _captured(work: Callable[[], Result]) -> Callable[[], Result | _Failed]:
-    """Failures as values, so that no nursery makes groups of them."""
-
-    def run() -> Result | _Failed:
-        try:
-            return work()
-        except Exception as error:  # noqa: BLE001  (all of them are raised again)
-            return _Failed(error)
-
-    return run
 
 
 async def _abort_in_time(guard: Guard, ended: trio.Event, deadline: float) -> None:

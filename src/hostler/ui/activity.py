@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import islice
 
 import attrs
@@ -65,19 +65,11 @@ class Activity(CallListener):
 
     It costs a call a few microseconds, and its memory is bounded. ``only_begun`` leaves out calls
     that never began: a runner's refusal is no failure, because the load balancer tries another
-    runner. ``clock_ns`` is the clock of `PendingCall.created_ns`.
+    runner.
     """
 
-    def __init__(
-        self,
-        *,
-        only_begun: bool = False,
-        wall: Callable[[], float] = time.time,
-        clock_ns: Callable[[], int] = time.monotonic_ns,
-    ) -> None:
+    def __init__(self, *, only_begun: bool = False) -> None:
         self._only_begun = only_begun
-        self._wall = wall
-        self._clock_ns = clock_ns
         self._seconds = SecondBuckets()
         self._recent: deque[_Ended] = deque(maxlen=RECENT_CALLS)
         self._functions: OrderedDict[str, FnActivity] = OrderedDict()
@@ -91,8 +83,8 @@ class Activity(CallListener):
     def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
         if self._only_begun and not began:
             return
-        model, wall = call.model, self._wall()
-        duration_ns = self._clock_ns() - call.created_ns
+        model, wall = call.model, time.time()
+        duration_ns = time.monotonic_ns() - call.created_ns
         outcome = _outcome(call, error)
         failed = outcome != "success"
         message = public_error(error).message if isinstance(error, Exception) else ""
