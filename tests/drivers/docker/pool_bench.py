@@ -11,10 +11,16 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler._concurrency.signal import IdleGate
+from hostler.config import AgentConfig
 from hostler.drivers.docker import DockerMetrics, DockerOptions, EngineError, PreforkStatistics
 from hostler.drivers.docker.networks import NetworkLease, Networks
+from hostler.drivers.docker.options import DriverEnvironment
 from hostler.drivers.docker.prefork import QUIET, PoolPlan, PreforkPool
 from hostler.drivers.docker.running import ContainerExit
+
+AROUND = DriverEnvironment(
+    config=AgentConfig(), instance_id="me", hostname="box", api_version=(1, 45)
+)
 
 MAKING = 0.2
 """Seconds that the engine takes for a container."""
@@ -23,7 +29,8 @@ MAKING = 0.2
 class FakeParts:
     """What a pool needs of a driver: image, containers and exits."""
 
-    def __init__(self) -> None:
+    def __init__(self, plan: PoolPlan) -> None:
+        self.plan = plan
         self.launches = IdleGate()
         self.there: dict[str, str] = {}
         """Networks of the containers by their names, which are their ids, too."""
@@ -102,9 +109,9 @@ async def open_pool(size: int, **plan: Any) -> AsyncIterator[Bench]:
 
 @asynccontextmanager
 async def open_new_pool(size: int, **plan: Any) -> AsyncIterator[Bench]:
-    parts: Any = FakeParts()
     made = PoolPlan(size=size, image="img", command=(), **{"wanted": False, **plan})
-    pool = PreforkPool(made, {}, "box", parts, parts, parts, DockerMetrics(CollectorRegistry()))
+    parts: Any = FakeParts(made)
+    pool = PreforkPool(parts, AROUND, parts, parts, DockerMetrics(CollectorRegistry()))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(pool.run)
         yield Bench(parts, pool, Networks(made.networks, pool))

@@ -93,7 +93,8 @@ def test_a_pin_keeps_whatever_has_the_name() -> None:
 
 def test_idleness_is_told_at_the_last_reference_only() -> None:
     told: list[str] = []
-    cache = ImageCache(lambda _: told.append("idle"))
+    cache = ImageCache()
+    cache.on_idle = lambda _: told.append("idle")
     first, second = lease(cache, "a"), lease(cache, "a")
     first.release()
     assert told == []

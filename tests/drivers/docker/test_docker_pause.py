@@ -18,7 +18,13 @@ import docker
 import pytest
 
 from hostler.drivers.docker.engine import open_engine
-from hostler.drivers.docker.prefork import made, pause_files, pause_image, pause_program
+from hostler.drivers.docker.prefork import (
+    MadeImage,
+    PoolPlan,
+    pause_files,
+    pause_image,
+    pause_program,
+)
 
 
 @pytest.mark.skipif(pause_program(platform.machine()) is None, reason="no program for this machine")
@@ -68,8 +74,8 @@ async def test_all_runners_make_the_same_image(docker_host: str, engine: docker.
     try:
         ids = []
         for _ in range(2):
-            image = made(name, program, own)
-            await image._get()  # as of one that has seen none before
+            plan = PoolPlan(size=1, image=name, command=(), program=program)
+            await MadeImage(own, plan).get()  # as of one that has seen none before
             ids.append(engine.inspect_image(name)["Id"])  # type: ignore[no-untyped-call]
         assert ids[0] == ids[1]
     finally:

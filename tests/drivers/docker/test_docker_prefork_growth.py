@@ -21,7 +21,7 @@ from hostler.drivers.docker.prefork import (
 )
 
 from ...conftest import Logs
-from .pool_bench import MAKING, open_pool
+from .pool_bench import AROUND, MAKING, FakeParts, open_pool
 
 
 async def test_a_burst_after_a_burst_finds_as_many_as_that_needed(autojump_clock: object) -> None:
@@ -200,16 +200,17 @@ async def test_a_lease_instead_of_another_one(autojump_clock: object) -> None:
 async def test_shortages_are_told_once_in_a_while(
     autojump_clock: trio.testing.MockClock, logs: Logs
 ) -> None:
-    never: Any = None  # an empty pool needs none of its parts
     metrics = DockerMetrics(CollectorRegistry())
     plan = PoolPlan(size=1, image="img", command=())
-    pool = PreforkPool(plan, {}, "box", never, never, never, metrics)
+    unused: Any = FakeParts(plan)
+    pool = PreforkPool(unused, AROUND, unused, unused, metrics)
     for _ in range(5):
         assert pool.allocate({}) is None
         await trio.sleep(WARNING_INTERVAL / 4)
     assert [line["misses"] for line in logs.with_event("pool is empty")] == [1, 5]
 
-    quiet = PreforkPool(attrs.evolve(plan, wanted=False), {}, "box", never, never, never, metrics)
+    unasked: Any = FakeParts(attrs.evolve(plan, wanted=False))
+    quiet = PreforkPool(unasked, AROUND, unused, unused, metrics)
     assert quiet.allocate({}) is None
     assert quiet.statistics().misses == 1
     assert len(logs.with_event("pool is empty")) == 2

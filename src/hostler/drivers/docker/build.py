@@ -14,6 +14,7 @@ import docker
 import docker.auth
 from docker.utils.build import tar
 
+from ...errors import ConfigError
 from .engine import (
     JSON,
     Engine,
@@ -155,10 +156,10 @@ def _header(credentials: Any) -> str:
     return encoded.decode()
 
 
-async def load_archive(engine: Engine, open_archive: Callable[[], IO[bytes]]) -> None:
-    """Load the images of an archive into the engine; ``open_archive`` is called on a thread.
+async def load_archive(engine: Engine, archive: Path | bytes) -> None:
+    """Load the images of an archive into the engine.
 
-    Raises what that raises, and `EngineError` if the engine refuses it.
+    Raises `ConfigError` if the file can't be read, and `EngineError` if the engine refuses it.
     """
     failure: list[str] = []
 
@@ -167,16 +168,23 @@ async def load_archive(engine: Engine, open_archive: Callable[[], IO[bytes]]) ->
             failure.append(str(text))
 
     silence = engine.limit(EngineOperation.LOAD)
-    request = partial(_send, open_archive=open_archive, silence=silence)
+    request = partial(_send, archive=archive, silence=silence)
     await engine.stream(EngineOperation.LOAD, request, on_message)
     if failure:
         raise EngineError(EngineOperation.LOAD.value, failure[0])
 
 
-def _send(
-    client: docker.APIClient, *, open_archive: Callable[[], IO[bytes]], silence: float
-) -> JSONLines:
-    with open_archive() as archive:
+def _send(client: docker.APIClient, *, archive: Path | bytes, silence: float) -> JSONLines:
+    with _open(archive) as data:
         return open_json_lines(
-            client, "POST", "/images/load", silence=silence, params={"quiet": "1"}, data=archive
+            client, "POST", "/images/load", silence=silence, params={"quiet": "1"}, data=data
         )
+
+
+def _open(archive: Path | bytes) -> IO[bytes]:
+    if isinstance(archive, bytes):
+        return io.BytesIO(archive)
+    try:
+        return archive.open("rb")
+    except OSError as error:
+        raise ConfigError(f"can't read FN_DOCKER_LOAD_FILE: {error}") from error

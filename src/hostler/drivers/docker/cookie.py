@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import attrs
 import docker
 import trio
 
@@ -16,7 +17,7 @@ from .images import ImageLease, Images, parse_image
 from .metrics import DockerMetrics
 from .networks import NetworkLease, Networks, may_change_its_name_space, needs_its_own
 from .options import DockerOptions, DriverEnvironment, build_options
-from .prefork import PoolPlan, PreforkPool, made, pulled
+from .prefork import MadeImage, PoolPlan, PreforkImage, PreforkPool, PulledImage
 from .pulls import ImagePuller, pull_backoff
 from .running import DockerContainer, ExitWatcher, OutputCapture
 from .stats import Sampled, Sampler
@@ -37,46 +38,40 @@ def _refuses_syslog(error: EngineError) -> bool:
     return error.status == _BAD_REQUEST and error.message.startswith(_BAD_SYSLOG)
 
 
+@attrs.define(eq=False, kw_only=True)
 class DriverContext:
     """What the cookies of one driver share."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        operations: trio.Nursery,
-        nursery: trio.Nursery,
-        around: DriverEnvironment,
-        keychain: Keychain,
-        metrics: DockerMetrics,
-        pool: PoolPlan | None,
-    ) -> None:
-        self.engine = engine
-        self.nursery = nursery
-        self.around = around
-        self.keychain = keychain
-        self.containers = Containers(engine, operations)
-        self.metrics = metrics
+    engine: Engine
+    containers: Containers
+    nursery: trio.Nursery
+    around: DriverEnvironment
+    keychain: Keychain
+    metrics: DockerMetrics
+    pool: PoolPlan | None
+    exits: ExitWatcher = attrs.field(init=False)
+    sampler: Sampler = attrs.field(init=False)
+    images: Images = attrs.field(init=False)
+    puller: ImagePuller = attrs.field(init=False)
+    prefork: PreforkPool | None = attrs.field(init=False)
+    networks: Networks = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        engine, config, metrics = self.engine, self.around.config, self.metrics
         self.exits = ExitWatcher(engine, self.containers, metrics)
         self.sampler = Sampler(engine, self.containers.launches, metrics.sampled)
         self.images = Images(engine)
-        self.puller = ImagePuller(engine, nursery, pull_backoff(around.config), metrics)
-        self.prefork = self._prefork_pool(pool) if pool is not None else None
-        self.networks = Networks(around.config.docker_networks, self.prefork)
+        self.puller = ImagePuller(engine, self.nursery, pull_backoff(config), metrics)
+        self.prefork = self._prefork_pool(self.pool) if self.pool is not None else None
+        self.networks = Networks(config.docker_networks, self.prefork)
 
     def _prefork_pool(self, plan: PoolPlan) -> PreforkPool:
+        image: PreforkImage
         if plan.program:
-            image = made(plan.image, plan.program, self.engine)
+            image = MadeImage(self.engine, plan)
         else:
-            image = pulled(plan.image, self.engine, self.puller, self.keychain)
-        return PreforkPool(
-            plan,
-            self.around.pool_labels(),
-            self.around.hostname,
-            image,
-            self.containers,
-            self.exits,
-            self.metrics,
-        )
+            image = PulledImage(self.engine, plan, self.puller, self.keychain)
+        return PreforkPool(image, self.around, self.containers, self.exits, self.metrics)
 
 
 class DockerCookie(Cookie):

@@ -9,7 +9,8 @@ import uuid
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from functools import partial
-from typing import IO, Any
+from pathlib import Path
+from typing import Any
 
 import attrs
 import docker
@@ -24,7 +25,7 @@ from ...config import AgentConfig
 from ...errors import ConfigError
 from .auth import Keychain, load_credentials
 from .build import load_archive
-from .containers import remove_container
+from .containers import Containers, remove_container
 from .cookie import DockerCookie, DriverContext
 from .engine import THREAD_GRACE, Engine, EngineError, EngineOperation, EngineTooOld, open_engine
 from .image_cleaner import ImageCleaner, ImageStatistics, ImageUseBroadcast, PeerDrivers
@@ -177,7 +178,15 @@ async def open_docker_driver(
         # cancelled; and operations go on if something else of the driver fails.
         async with open_sheltered() as operations, open_sheltered() as nursery:
             keychain = Keychain(credentials, environ, nursery)
-            shop = DriverContext(engine, operations, nursery, around, keychain, metrics, pool)
+            shop = DriverContext(
+                engine=engine,
+                containers=Containers(engine, operations),
+                nursery=nursery,
+                around=around,
+                keychain=keychain,
+                metrics=metrics,
+                pool=pool,
+            )
             driver = _start(shop, neighbours)
             try:
                 labels, of_pool = around.labels(), around.pool_labels()
@@ -313,14 +322,7 @@ async def load_images(engine: Engine, path: str) -> None:
 
     Raises `ConfigError` if the file can't be read and `EngineError` if the engine refuses it.
     """
-
-    def open_file() -> IO[bytes]:
-        try:
-            return open(path, "rb")
-        except OSError as error:
-            raise ConfigError(f"can't read FN_DOCKER_LOAD_FILE: {error}") from error
-
-    await load_archive(engine, open_file)
+    await load_archive(engine, Path(path))
     log.info("images loaded", path=path)
 
 

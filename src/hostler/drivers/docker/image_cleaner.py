@@ -91,7 +91,7 @@ class ImageCleaner:
         self._removed = 0
         self._statistics = ImageStatistics(limit=limit)
         images.on_new = lambda _: self.wake()
-        images.on_idle = self._became_idle
+        images.cache.on_idle = self._became_idle
 
     def statistics(self) -> ImageStatistics:
         return self._statistics
@@ -339,7 +339,7 @@ class ImageUseBroadcast:
         self._used: dict[str, None] = {}
         self._changed = trio.Event()
         images.on_new = self._new
-        images.on_idle = self._note
+        images.cache.on_idle = self._note
 
     async def run(self) -> None:
         """Until cancelled."""

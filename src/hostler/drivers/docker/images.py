@@ -21,8 +21,7 @@ _NOT_FOUND = 404
 class Images:
     """Finds images and keeps them from being removed while they are used.
 
-    ``on_new`` gets the id of an image that is found and that the cache did not know, ``on_idle``
-    that of one, or the name, that is no longer held by anybody.
+    ``on_new`` gets the id of an image that is found and that the cache did not know.
     """
 
     def __init__(self, engine: Engine) -> None:
@@ -30,8 +29,7 @@ class Images:
         self._removals: dict[str, trio.Event] = {}
         self._begun = 0
         self.on_new: Callable[[str], None] = lambda _: None
-        self.on_idle: Callable[[str], None] = lambda _: None
-        self.cache = ImageCache(lambda which: self.on_idle(which))
+        self.cache = ImageCache()
 
     async def lease(self, name: str) -> ImageLease | None:
         """Find the image and make it busy; ``None`` if the engine does not have it.
@@ -89,16 +87,16 @@ class ImagesInUse(msgspec.Struct, frozen=True):
 class ImageLease:
     """One container's hold on its image: until it is released, the image is busy."""
 
-    def __init__(self, image_id: str, *, has_volumes: bool, release: Callable[[], None]) -> None:
+    def __init__(self, cache: ImageCache, image_id: str, *, has_volumes: bool) -> None:
         self.image_id = image_id
         self.has_volumes = has_volumes
-        self._release: Callable[[], None] | None = release
+        self._cache: ImageCache | None = cache
 
     def release(self) -> None:
         """Idempotent: a surplus release can't free what somebody else holds."""
-        if self._release is not None:
-            release, self._release = self._release, None
-            release()
+        if self._cache is not None:
+            self._cache.dereference(self.image_id)
+            self._cache = None
 
 
 class ImageCache:
@@ -109,27 +107,26 @@ class ImageCache:
     id or the name of what nobody holds any more.
     """
 
-    def __init__(self, on_idle: Callable[[str], None] = lambda _: None) -> None:
+    def __init__(self) -> None:
         self._references: Counter[str] = Counter()
         self._pins: Counter[str] = Counter()
         # As ordered set: the least recently used first.
         self._known: dict[str, None] = {}
-        self._on_idle = on_idle
+        self.on_idle: Callable[[str], None] = lambda _: None
 
     def lease(self, image_id: str, *, has_volumes: bool) -> ImageLease:
         """Make an image busy."""
         self._references[image_id] += 1
-        return ImageLease(
-            image_id, has_volumes=has_volumes, release=lambda: self._dereference(image_id)
-        )
+        return ImageLease(self, image_id, has_volumes=has_volumes)
 
-    def _dereference(self, image_id: str) -> None:
+    def dereference(self, image_id: str) -> None:
+        """One lease of the image less."""
         if self._references[image_id] > 1:
             self._references[image_id] -= 1
             return
         del self._references[image_id]
         self.used(image_id)
-        self._on_idle(image_id)
+        self.on_idle(image_id)
 
     def used(self, image_id: str) -> None:
         """Of those that are known it was in use last."""
@@ -146,7 +143,7 @@ class ImageCache:
             self._pins[key] -= 1
             if not self._pins[key]:
                 del self._pins[key]
-            self._on_idle(key)
+            self.on_idle(key)
 
         return unpin
 

@@ -35,9 +35,9 @@ import math
 import secrets
 import struct
 import tarfile
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from functools import partial
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import attrs
@@ -55,7 +55,7 @@ from .containers import Containers
 from .engine import Engine, EngineError, EngineOperation
 from .images import parse_image
 from .metrics import DockerMetrics
-from .options import DockerOptions
+from .options import DockerOptions, DriverEnvironment
 from .pulls import FOREVER, Backoff, ImagePuller
 from .running import ContainerExit, ExitWatcher
 from .stats import RateLimiter
@@ -118,18 +118,15 @@ class PreforkPool:
 
     def __init__(
         self,
-        plan: PoolPlan,
-        labels: Mapping[str, str],
-        hostname: str,
         image: PreforkImage,
+        around: DriverEnvironment,
         containers: Containers,
         exits: ExitWatcher,
         metrics: DockerMetrics,
     ) -> None:
-        self.plan = plan
-        self._labels = labels
-        self._hostname = hostname
+        self.plan = plan = image.plan
         self._image = image
+        self._around = around
         self._containers = containers
         self._exits = exits
         self._metrics = metrics
@@ -366,7 +363,7 @@ class PreforkPool:
         options = DockerOptions(name=name)
         options.config["Image"] = self.plan.image
         # Of the functions that join, too, so that they see the same one as without a pool.
-        options.config["Hostname"] = self._hostname
+        options.config["Hostname"] = self._around.hostname
         options.config["Cmd"] = list(self.plan.command)
         options.host_config["LogConfig"] = {"Type": "none"}
         if self.plan.program:
@@ -375,8 +372,8 @@ class PreforkPool:
             options.host_config["SecurityOpt"] = ["no-new-privileges"]
         if network:
             options.host_config["NetworkMode"] = network
-        if self._labels:
-            options.config["Labels"] = dict(self._labels)
+        if labels := self._around.pool_labels():
+            options.config["Labels"] = labels
         return options
 
 
@@ -473,16 +470,18 @@ IMAGE_RETRY = Backoff(
 _NOT_FOUND = 404
 
 
-class PreforkImage:
-    """Got once for all keepers of a pool, by ``get``, which may raise `EngineError`, `APIError`
-    and `CredentialsUnavailable`."""
+class PreforkImage(ABC):
+    """The image of a pool's containers, got once for all keepers."""
 
-    def __init__(self, name: str, engine: Engine, get: Callable[[], Awaitable[None]]) -> None:
-        self._name = name
+    def __init__(self, engine: Engine, plan: PoolPlan) -> None:
+        self.plan = plan
         self._engine = engine
-        self._get = get
         self._there = False
         self._lock = trio.Lock()
+
+    @abstractmethod
+    async def get(self) -> None:
+        """Raises `EngineError`, `APIError` and `CredentialsUnavailable`."""
 
     def vanished(self) -> None:
         """Somebody has removed it: look again."""
@@ -499,7 +498,7 @@ class PreforkImage:
                     delay = next(delays)
                     log.warning(
                         "prefork image can't be had, will try again",
-                        image=self._name,
+                        image=self.plan.image,
                         error=str(error),
                         delay_s=round(delay, 1),
                     )
@@ -509,31 +508,38 @@ class PreforkImage:
 
     async def _look(self) -> None:
         def request(client: docker.APIClient) -> None:
-            client.inspect_image(self._name)  # type: ignore[no-untyped-call]  # the stubs lack its types
+            client.inspect_image(self.plan.image)  # type: ignore[no-untyped-call]  # the stubs lack its types
 
         try:
             await self._engine.call(EngineOperation.INSPECT_IMAGE, request)
         except EngineError as error:
             if error.status != _NOT_FOUND:
                 raise
-            await self._get()
+            await self.get()
 
 
-def pulled(name: str, engine: Engine, puller: ImagePuller, keychain: Keychain) -> PreforkImage:
-    """The image ``name`` of a registry."""
+class PulledImage(PreforkImage):
+    """One of a registry."""
 
-    async def pull() -> None:
-        await puller.pull(name, await keychain.lookup(parse_image(name).registry))
+    def __init__(
+        self, engine: Engine, plan: PoolPlan, puller: ImagePuller, keychain: Keychain
+    ) -> None:
+        super().__init__(engine, plan)
+        self._puller = puller
+        self._keychain = keychain
+
+    async def get(self) -> None:
+        name = self.plan.image
+        await self._puller.pull(name, await self._keychain.lookup(parse_image(name).registry))
         log.info("prefork image pulled", image=name)
 
-    return PreforkImage(name, engine, pull)
 
+class MadeImage(PreforkImage):
+    """One with nothing but the plan's program. Several that make it at once make the same one, so
+    that it is not taken from under anybody's containers."""
 
-def made(name: str, program: bytes, engine: Engine) -> PreforkImage:
-    """The image ``name`` with nothing but ``program``. Several that make it at once make the same
-    one, so that it is not taken from under anybody's containers."""
-    archive = pause_image(name, program)
-    return PreforkImage(name, engine, partial(load_archive, engine, lambda: io.BytesIO(archive)))
+    async def get(self) -> None:
+        await load_archive(self._engine, pause_image(self.plan.image, self.plan.program))
 
 
 NAME = "hostler-pause:1"
