@@ -91,7 +91,7 @@ async def test_a_page_of_anywhere_can_not_change_anything(tmp_path: Path) -> Non
         # The absolute form counts for more than the header.
         (b"GET http://evil.test/v2/apps HTTP/1.1", [b"localhost"], b"403"),
         (b"GET http://localhost/v2/apps HTTP/1.1", [b"evil.test"], b"200"),
-        (b"GET http://localhost@evil.test/v2/apps HTTP/1.1", [b"localhost"], b"403"),
+        (b"GET http://localhost@evil.test/v2/apps HTTP/1.1", [b"localhost"], b"400"),
         (b"GET HTTP://EVIL.test/v2/apps HTTP/1.1", [b"localhost"], b"403"),
         (b"GET /%762/apps HTTP/1.1", [b"evil.test"], b"403"),
         (b"GET //v2/apps HTTP/1.1", [b"evil.test"], b"403"),
