@@ -8,7 +8,7 @@ from trio.testing import MockClock
 
 from hostler.abc import Placed, Runner, RunnerCall
 from hostler.pool import BoundedPlacer, CallNeed, StaticPool, SweepPlacer, WarmPlacer, need_of
-from hostler.pool.attempts import Candidates
+from hostler.pool.attempts import Sweep
 from hostler.protocol import LoadHint
 
 from .fakes import FakeRunner, make_call, make_runners
@@ -123,7 +123,7 @@ class Reserving(FakeRunner):
     reserves = True
 
 
-def test_candidates_come_out_once_and_in_order() -> None:
+def test_the_runners_of_a_sweep_come_out_once_and_in_order() -> None:
     others: list[FakeRunner] = make_runners(4)
     others[2] = Reserving("r9:1")
     asked = 0
@@ -133,12 +133,12 @@ def test_candidates_come_out_once_and_in_order() -> None:
         asked += 1
         yield from others
 
-    candidates = Candidates(order())
+    sweep = Sweep(order())
     assert not asked
-    assert candidates.more
-    assert candidates.next_reserving() is others[2]
-    assert candidates.next_reserving() is None
-    assert [*candidates] == [others[0], others[1], others[3]]
-    assert not candidates.more
+    assert sweep.more
+    assert sweep.next_reserving() is others[2]
+    assert sweep.next_reserving() is None
+    assert [*sweep] == [others[0], others[1], others[3]]
+    assert not sweep.more
     assert asked == 1
-    assert [*Candidates(order())] == others
+    assert [*Sweep(order())] == others

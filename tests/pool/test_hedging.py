@@ -20,10 +20,10 @@ from hostler.pool.attempts import (
     MAX_KEYS,
     MIN_SAMPLES,
     WINDOW,
-    Candidates,
     Hedging,
     Placement,
     RecentQuantile,
+    Sweep,
 )
 from hostler.pool.placer import need_of
 from hostler.protocol import UNOBSERVED, AttemptObserver
@@ -117,7 +117,7 @@ async def race(one: FakeRunner, two: Runner) -> tuple[float, Outcome]:
     room = make_room()
     placement = Placement(FakePool([one, two]), call, need_of(call), room, 60.0)
     began = trio.current_time()
-    outcome = await placer._attempter.attempt(placement, one, began, Candidates(iter([two])))
+    outcome = await placer._attempter.attempt(placement, one, began, Sweep(iter([two])))
     return trio.current_time() - began, outcome
 
 

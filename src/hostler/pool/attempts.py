@@ -42,9 +42,20 @@ MAX_TROUBLED = 1024
 """Runners that can't be reached and were told of; with more, some are told of once again."""
 
 
-class Candidates:
-    """The runners of one sweep, in its ``order``. Each comes out once; the order is only looked at
-    when one of them is asked for."""
+class Sweep:
+    """One walk over the runners of a pool, in ``order``. Each comes out once; the order is only
+    looked at when one of them is asked for."""
+
+    runner: Runner | None = None
+    """That is tried now; ``None`` = the sweep is over."""
+    now = math.nan
+    """When it got there."""
+    hint = math.inf
+    """When to come back at the earliest, in seconds, as those say that have refused the call."""
+    inviting: Runner | None = None
+    """The first that has refused the call and would have it wait there: it is tried at the end."""
+    turn: Turn | None = None
+    """Then with this."""
 
     def __init__(self, order: Iterator[Runner]) -> None:
         self._order = order
@@ -55,6 +66,11 @@ class Candidates:
 
     def __next__(self) -> Runner:
         return self._passed.pop(0) if self._passed else next(self._order)
+
+    def advance(self) -> bool:
+        """Go to the next, if there is one."""
+        self.runner = next(self, None)
+        return self.runner is not None
 
     @property
     def more(self) -> bool:
@@ -89,7 +105,7 @@ class Attempter:
         placement: Placement,
         runner: Runner,
         now: float,
-        others: Candidates | None = None,
+        others: Sweep | None = None,
         turn: Turn | None = None,
     ) -> Outcome:
         """Try ``runner``, by a reservation if it takes them and a hot container is not to be
@@ -177,7 +193,7 @@ class Attempter:
         second.hedge = True
         return second
 
-    async def reserve(self, attempt: TrackedAttempt, others: Candidates | None) -> Outcome:
+    async def reserve(self, attempt: TrackedAttempt, others: Sweep | None) -> Outcome:
         """One reservation. If it runs in a race, only the winner may end the call, in whatever way.
 
         It has its limit only while there are others to turn to: who gives up a place in the only
@@ -378,7 +394,7 @@ class TrackedAttempt(AttemptObserver):
     """Learns how long a slot took, if it is a reservation."""
     race: Race | None = None
     """Decides whether the call gets the slot that was reserved, if another runner was asked."""
-    others: Candidates | None = None
+    others: Sweep | None = None
     """Of its sweep."""
     reserve_seconds: float = math.inf
     """How long the runner may take for a slot while there are ``others``."""
@@ -574,7 +590,7 @@ class Race:
     attempt is left that could run the call as well.
     """
 
-    def __init__(self, attempter: Attempter, first: TrackedAttempt, others: Candidates) -> None:
+    def __init__(self, attempter: Attempter, first: TrackedAttempt, others: Sweep) -> None:
         self.first = first
         self.others = others
         self._attempter = attempter

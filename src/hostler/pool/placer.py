@@ -13,13 +13,13 @@ import structlog
 import trio
 
 from .._concurrency.nurseries import is_cancellation
-from ..abc import LoadListener, Placed, Placer, Runner, RunnerCall, RunnerPool
+from ..abc import LoadListener, NotPlaced, Placed, Placer, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import FunctionError, ServerBusy
 from ..metrics import LBMetrics, default_metrics
 from ..models import Call
 from ..protocol import LoadHint
-from .attempts import Attempter, AttemptTracker, Candidates, Hedging, Placement
+from .attempts import Attempter, AttemptTracker, Hedging, Placement, Sweep
 from .load_tracker import MAX_NEEDS, CallNeed, LoadTracker
 from .runner_set import RunnerSets
 from .waiting_room import QueuedCall, Turn, WaitingRoom
@@ -146,25 +146,25 @@ class SweepPlacer(Placer, LoadListener):
         line.policy = policy = self.loads.policies.of(need)
         line.patience = policy.patience
         self._placements.add(placement)
-        try:
-            await self._run(placement)
-        finally:
-            self._placements.discard(placement)
-            if room.leave(need.key, line):
-                self._left = pool, self._rooms.pop(id(pool))
-
-    async def _run(self, placement: Placement) -> None:
-        """See the call through. Raises what ends it, see `hostler.abc.Placer`."""
-        line = placement.line
         outcome: Placed | None = None
         try:
-            if (turn := self._first_turn(placement, placement.arrived)) is not None:
-                if turn.runner is None and not turn.launch:
-                    outcome = await self._sweep(placement, placement.arrived)
-                else:
-                    outcome = await self._use(placement, turn)
+            turn = self._first_turn(placement, placement.arrived)
+            if turn is not None and turn.runner is None and not turn.launch:
+                # As `_sweep`, whose frame each call would keep while its function runs.
+                turn = None
+                runners = await self._ask(placement, placement.arrived)
+                sweep = self._begin_sweep(placement, runners)
+                while (runner := sweep.runner) is not None:
+                    end = await self._attempter.attempt(
+                        placement, runner, sweep.now, sweep, sweep.turn
+                    )
+                    if isinstance(end, Placed):
+                        outcome = end
+                        break
+                    self._move_on(placement, sweep, runner, end)
             while outcome is None:
-                outcome = await self._use(placement, await self._turn(placement))
+                outcome = await self._use(placement, turn or await self._turn(placement))
+                turn = None
         except BaseException as error:
             now = trio.current_time()
             line.turned_away(now)
@@ -173,13 +173,18 @@ class SweepPlacer(Placer, LoadListener):
                 line.client_left(until - placement.arrived, ran=now - until)
             self._tracker.ended(placement, error, now)
             raise
-        now = placement.left_at
-        line.served()
-        if placement.stood and outcome.error is None:
-            line.patience.bore(placement.attempt_at - placement.arrived, now)
-        self._tracker.ended(placement, outcome.error, now)
-        if outcome.error is not None:
-            raise outcome.error
+        else:
+            now = placement.left_at
+            line.served()
+            if placement.stood and outcome.error is None:
+                line.patience.bore(placement.attempt_at - placement.arrived, now)
+            self._tracker.ended(placement, outcome.error, now)
+            if outcome.error is not None:
+                raise outcome.error
+        finally:
+            self._placements.discard(placement)
+            if room.leave(need.key, line):
+                self._left = pool, self._rooms.pop(id(pool))
 
     def _first_turn(self, placement: Placement, now: float) -> Turn | None:
         """What the call may try before it waits; ``None`` = it has to wait."""
@@ -284,47 +289,59 @@ class SweepPlacer(Placer, LoadListener):
 
     async def _sweep(self, placement: Placement, now: float) -> Placed | None:
         """Try each runner once."""
-        hint, line = math.inf, placement.line
-        runners = await self._ask(placement, now)
+        sweep = self._begin_sweep(placement, await self._ask(placement, now))
+        while (runner := sweep.runner) is not None:
+            end = await self._attempter.attempt(placement, runner, sweep.now, sweep, sweep.turn)
+            if isinstance(end, Placed):
+                return end
+            self._move_on(placement, sweep, runner, end)
+        return None
+
+    def _begin_sweep(self, placement: Placement, runners: Sequence[Runner] | None) -> Sweep:
+        """A sweep over ``runners``, at the first of them; ``None`` = the time is over."""
         if runners is None:
-            return None
-        now = placement.asked_at
+            return Sweep(iter(()))
         placement.sweeps += 1
+        now = placement.asked_at
+        # Nearly always this one takes the call.
+        first = self._at_once(placement.call, placement.need, runners, now)
+        sweep = Sweep(self._order_of(placement, runners, first))
+        sweep.now, sweep.runner = now, first
         if not runners:
             self._tracker.pool_empty()
-            hint = 0.0
-        # Nearly always this one takes the call.
-        runner = first = self._at_once(placement.call, placement.need, runners, now)
-        candidates = Candidates(self._order_of(placement, runners, first))
-        if runner is None:
-            runner = next(candidates, None)
-        inviting: Runner | None = None
-        while runner is not None:
-            outcome = await self._attempter.attempt(placement, runner, now, candidates)
-            if isinstance(outcome, Placed):
-                return outcome
-            hint = min(hint, outcome.retry_after or 0.0)
-            now = trio.current_time()
-            if placement.over(now) or not placement.call.body.replayable:
-                break
-            if placement.call.queue_seconds and self._is_for_line(placement, now):
-                return None  # it was not refused for want of room
-            if inviting is None and self._attempter.is_invited(placement, runner):
-                inviting = runner
-            runner = next(candidates, None)
-        else:
-            if inviting is not None:
-                outcome = await self._attempter.attempt(
-                    placement, inviting, now, turn=Turn(hot=line)
-                )
-                if isinstance(outcome, Placed):
-                    return outcome
+            sweep.hint = 0.0
+        if first is None and not sweep.advance():
+            self._end_sweep(placement, sweep)
+        return sweep
+
+    def _move_on(
+        self, placement: Placement, sweep: Sweep, refused: Runner, refusal: NotPlaced
+    ) -> None:
+        """The runner has ``refused`` the call: go to the next, or end the sweep."""
+        sweep.runner = None
+        if sweep.turn is None:
+            sweep.hint = min(sweep.hint, refusal.retry_after or 0.0)
+            sweep.now = now = trio.current_time()
+            if not placement.over(now) and placement.call.body.replayable:
+                if placement.call.queue_seconds and self._is_for_line(placement, now):
+                    return  # it was not refused for want of room
+                if sweep.inviting is None and self._attempter.is_invited(placement, refused):
+                    sweep.inviting = refused
+                if sweep.advance():
+                    return
+                if sweep.inviting is not None:
+                    sweep.runner, sweep.turn = sweep.inviting, Turn(hot=placement.line)
+                    return
+        self._end_sweep(placement, sweep)
+
+    def _end_sweep(self, placement: Placement, sweep: Sweep) -> None:
+        """All have refused the call."""
+        hint = sweep.hint
         if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
             hint = self._config.retry_max_delay
         # (What was tried as a gentle call may have become another meanwhile.)
         gentle = placement.asked_at < placement.gentle_until
-        line.refuse(trio.current_time(), hint, gentle=gentle)
-        return None
+        placement.line.refuse(trio.current_time(), hint, gentle=gentle)
 
     async def _try_freed(self, placement: Placement, turn: Turn, runner: Runner) -> Placed | None:
         """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
