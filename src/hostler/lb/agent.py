@@ -82,6 +82,34 @@ class LBAgent(CallAgent):
         return build_call((*options, *self._options), self._overrider)
 
     async def submit(self, call: PendingCall) -> None:
+        if call.model.type == "detached":
+            await self._submit_detached(call)
+            return
+        scope = call.scope
+        if scope is None or scope in self._gate:  # several calls in one scope are not one visitor
+            with trio.CancelScope() as call.scope:
+                await self.submit(call)
+                return
+            # The agent closes and the grace is over.
+            raise call.cancelled_error()
+        await self._admit(call, scope)
+        run = CallRun(self, call)
+        try:
+            await run.begin()
+            if call.deadline == math.inf:  # as by default: a scope would be for nothing
+                await self._placer.place_call(self._pool, call)
+            else:
+                await run.place_in_time()
+        except BaseException as error:
+            await run.end(error)
+            raise
+        else:
+            await run.end(None)
+        finally:
+            self._gate.leave(scope)
+
+    async def _admit(self, call: PendingCall, scope: trio.CancelScope) -> None:
+        """Count the call, and let ``scope`` in; it has to leave the gate."""
         for _, listener in self._listeners.of_submit:
             listener.note_submit(call)
         self._counts.submitted()
@@ -91,23 +119,17 @@ class LBAgent(CallAgent):
             self._listeners.note_end(call, busy, told=0)
             await trio.lowlevel.checkpoint()
             raise busy
-        detached = call.model.type == "detached"
-        # Several calls in one scope are not one visitor.
-        lent = None if detached or call.scope in self._gate else call.scope
         # (As `Gate.enter`, whose generator costs each call a microsecond more.)
-        self._gate.admit(scope := lent or trio.CancelScope())
-        try:
-            if lent is not None:
-                await CallRun(self, call).run()
+        self._gate.admit(scope)
+
+    async def _submit_detached(self, call: PendingCall) -> None:
+        with trio.CancelScope() as scope:
+            await self._admit(call, scope)
+            try:
+                await self._detached.start(self._run_detached, call)
                 return
-            with scope:
-                if detached:
-                    await self._detached.start(self._run_detached, call)
-                else:
-                    await CallRun(self, call).run()
-                return
-        finally:
-            self._gate.leave(scope)
+            finally:
+                self._gate.leave(scope)
         # The agent closes and the grace is over.
         raise call.cancelled_error()
 
@@ -117,10 +139,7 @@ class LBAgent(CallAgent):
         writer = call.writer = AckWriter(task_status)
         self._counts.detached += 1
         try:
-            await CallRun(self, call).run(
-                seconds=self._detached_seconds(call),
-                body_limit=self._config.max_detached_body,
-            )
+            await self._see_through_detached(call)
             writer.acknowledge()
         except Exception as error:
             if not writer.acknowledged:
@@ -128,6 +147,21 @@ class LBAgent(CallAgent):
             log_late_failure(call.model.id, error)
         finally:
             self._counts.detached -= 1
+
+    async def _see_through_detached(self, call: PendingCall) -> None:
+        run = CallRun(self, call)
+        try:
+            await run.keep_body(self._config.max_detached_body)
+            await run.begin()
+            # One budget: the placer, the runner (as gRPC deadline) and the function are told it.
+            until = trio.current_time() + self._detached_seconds(call)
+            call.deadline = min(call.deadline, until)
+            await run.place_in_time()
+        except BaseException as error:
+            await run.end(error)
+            raise
+        else:
+            await run.end(None)
 
     def _detached_seconds(self, call: PendingCall) -> float:
         placing = self._placer.config.detached_placer_timeout
@@ -275,7 +309,7 @@ PLACER_SECONDS = 0.05
 
 
 class CallRun:
-    """Runs one call once."""
+    """Runs one call once: `begin`, its placement, and `end` in any case."""
 
     def __init__(self, agent: LBAgent, call: PendingCall) -> None:
         self._agent = agent
@@ -283,53 +317,30 @@ class CallRun:
         self._kept: Body | None = None
         self._submitted_at = trio.current_time()
         self._started_at: float | None = None
+        self._running = False
         self._told = 0
         """How many listeners know that it has begun."""
 
-    async def run(self, *, seconds: float = math.inf, body_limit: float | None = None) -> None:
-        """See the call through. Raises the error that ends it.
-
-        ``seconds`` is our own limit on a call under way. With a ``body_limit`` the body is kept
-        whole before, up to so many bytes, and until the end.
-        """
-        call, agent = self._call, self._agent
-        try:
-            if body_limit is not None:
-                await self._keep_body(body_limit)
-            self._started_at = self._submitted_at if self._kept is None else trio.current_time()
-            call.model.status = "running"
-            call.model.started_at = dt.datetime.now(dt.UTC)
-            if agent._listeners.of_begin:
-                await self._tell_before()
-            self._told = len(agent._listeners.all)
-            agent._counts.start()
-            try:
-                # One budget: the placer, the runner (as gRPC deadline) and the function are told it
-                if seconds < math.inf:
-                    call.deadline = min(call.deadline, trio.current_time() + seconds)
-                if call.deadline == math.inf:  # as by default: a scope would be for nothing
-                    await agent._placer.place_call(agent._pool, call)
-                else:
-                    await self._place_in_time()
-            finally:
-                agent._counts.stop()
-        except BaseException as error:
-            call.never_placed = is_cancellation(error) and not call.runner_address
-            await self._end(error)
-            raise
-        else:
-            await self._end(None)
-        finally:
-            if self._kept is not None:
-                await self._kept.aclose()
-
-    async def _keep_body(self, limit: float) -> None:
+    async def keep_body(self, limit: float) -> None:
+        """Keep the body whole, up to ``limit`` bytes, and until the end."""
         self._agent._counts.enqueue()
         try:
             self._kept = await keep_whole(self._call.body, self._agent._bodies, limit)
             self._call.body = self._kept
         finally:
             self._agent._counts.dequeue()
+
+    async def begin(self) -> None:
+        """The call runs from now on, once the listeners have been told of it."""
+        call, agent = self._call, self._agent
+        self._started_at = self._submitted_at if self._kept is None else trio.current_time()
+        call.model.status = "running"
+        call.model.started_at = dt.datetime.now(dt.UTC)
+        if agent._listeners.of_begin:
+            await self._tell_before()
+        self._told = len(agent._listeners.all)
+        agent._counts.start()
+        self._running = True
 
     async def _tell_before(self) -> None:
         self._agent._counts.enqueue()
@@ -340,22 +351,32 @@ class CallRun:
         finally:
             self._agent._counts.dequeue()
 
-    async def _place_in_time(self) -> None:
+    async def place_in_time(self) -> None:
+        """Have it placed before its deadline."""
         with trio.move_on_at(self._call.deadline + PLACER_SECONDS) as scope:
             await self._agent._placer.place_call(self._agent._pool, self._call)
         if scope.cancelled_caught:  # maybe since the process stood still, while nobody had it
             raise ServiceReservationFailure if self._call.runner_address else ServerBusy
 
-    async def _end(self, error: BaseException | None) -> None:
-        model = self._call.model
+    async def end(self, error: BaseException | None) -> None:
+        """It has ended with ``error``, or well: account for it, and tell the listeners."""
+        call, listeners = self._call, self._agent._listeners
+        model = call.model
+        if self._running:
+            self._agent._counts.stop()
+        if error is not None:
+            call.never_placed = is_cancellation(error) and not call.runner_address
         model.completed_at = dt.datetime.now(dt.UTC)
         ending = ending_of(error)
         model.status, model.error = ending.model_status, ending.text
-        self._account(ending)
-        listeners = self._agent._listeners
-        listeners.note_end(self._call, error, told=self._told)
-        if listeners.of_after:
-            await listeners.tell_after(self._call, told=self._told)
+        try:
+            self._account(ending)
+            listeners.note_end(call, error, told=self._told)
+            if listeners.of_after:
+                await listeners.tell_after(call, told=self._told)
+        finally:
+            if self._kept is not None:
+                await self._kept.aclose()
 
     def _account(self, ending: Ending) -> None:
         call, timings, now = self._call, self._call.timings, trio.current_time()
