@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 
 import msgspec
@@ -319,6 +319,14 @@ class AttemptObserver:
 UNOBSERVED = AttemptObserver()
 
 
+class CallSource(AttemptObserver, ABC):
+    """One attempt that makes its ``TryCall`` when there is a stream for it."""
+
+    @abstractmethod
+    def try_call(self) -> TryCall:
+        """Called once at most."""
+
+
 class ClientEngagement(ABC):
     """The LB's end, open from a sent ``TryCall`` to the end of the stream.
 
@@ -408,20 +416,19 @@ class RunnerClient(ABC):
 
     def begin(
         self,
-        make: Callable[[], TryCall],
+        call: CallSource,
         *,
         first: Data,
         request_id: str = "",
         deadline: float = math.inf,
-        observer: AttemptObserver = UNOBSERVED,
     ) -> BegunEngagement | None:
         """As `engage` for a call whose whole body is ``first``, if nothing has to be waited for:
-        what ``make`` gives and the body are sent in this turn of the scheduler, or, should the
+        its ``TryCall`` and the body are sent in this turn of the scheduler, or, should the
         connection break before its end, never, which ``receive`` tells by `NotSent`.
 
-        ``observer`` is told before this returns. The engagement is to be left by its `leave`.
-        ``None`` if that is not possible now, which is what the default says. Raises what ``make``
-        raises. Synchronous.
+        ``call`` is told before this returns. The engagement is to be left by its `leave`.
+        ``None`` if that is not possible now, which is what the default says. Raises what
+        `CallSource.try_call` raises. Synchronous.
         """
         return None
 

@@ -7,6 +7,7 @@ import trio
 
 from hostler.protocol import (
     BegunEngagement,
+    CallSource,
     Data,
     EngagementFailed,
     NotSent,
@@ -15,34 +16,31 @@ from hostler.protocol import (
     TryCall,
 )
 from hostler.wire.connection import STREAM_WINDOW
-from tests.support.observers import OnCommit
 
 from .services import SUCCESS, TRY, Gate, Pair, Service, call, collect, open_pair, read_call
 
 BODY = Data(b"abc", eof=True)
 
 
-class Begun:
+class Begun(CallSource):
     """A call that is to begin now."""
 
     def __init__(self, pair: Pair, first: Data = BODY, try_call: TryCall = TRY) -> None:
         self.commits = 0
         self.made = 0
         self._try_call = try_call
-        self.engagement = pair.client.begin(
-            self._make, first=first, request_id="r\n1", observer=OnCommit(self._commit)
-        )
+        self.engagement = pair.client.begin(self, first=first, request_id="r\n1")
 
     @property
     def running(self) -> BegunEngagement:
         assert self.engagement is not None
         return self.engagement
 
-    def _make(self) -> TryCall:
+    def try_call(self) -> TryCall:
         self.made += 1
         return self._try_call
 
-    def _commit(self) -> None:
+    def committed(self) -> None:
         self.commits += 1
 
 
@@ -195,11 +193,12 @@ async def test_cutting_one_ends_it_at_both_ends() -> None:
 
 
 async def test_an_error_of_who_makes_the_call_leaves_nothing_behind() -> None:
-    def make() -> TryCall:
-        raise ValueError("bad model")
+    class Bad(CallSource):
+        def try_call(self) -> TryCall:
+            raise ValueError("bad model")
 
     async with open_pair() as pair:
         await call(pair.client)
         with pytest.raises(ValueError, match="bad model"):
-            pair.client.begin(make, first=BODY)
+            pair.client.begin(Bad(), first=BODY)
         assert pair.client.statistics().streams == 0

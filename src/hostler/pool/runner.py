@@ -31,6 +31,7 @@ from ..protocol import (
     UNOBSERVED,
     AttemptObserver,
     BegunEngagement,
+    CallSource,
     ClientEngagement,
     Data,
     EngagementEnded,
@@ -322,7 +323,7 @@ Rest = trio.abc.ReceiveStream | HeldBody | None
 """Of a body, what does not go with the call itself."""
 
 
-class Attempt(AttemptObserver):
+class Attempt(CallSource):
     """Sends the call with its body: it is committed when its ``TryCall`` was handed over."""
 
     is_committed = False
@@ -339,7 +340,7 @@ class Attempt(AttemptObserver):
 
     async def run(self) -> Outcome:
         try:
-            try_call = self._try_call()
+            try_call = self.try_call()
             first, rest = self._open_body()
             if isinstance(rest, trio.abc.ReceiveStream):
                 async with rest:
@@ -360,7 +361,7 @@ class Attempt(AttemptObserver):
         ) as engagement:
             return await Conversation(self._call, engagement).run(rest)
 
-    def _try_call(self, *, reserve: bool = False) -> TryCall:
+    def try_call(self, *, reserve: bool = False) -> TryCall:
         call = self._call
         try:
             return TryCall(
@@ -421,11 +422,10 @@ class BegunAttempt(Attempt):
             if data is None or len(data) > BODY_PIECE:
                 return False
             self._engagement = self._client.begin(
-                self._try_call,
+                self,
                 first=Data(data, eof=True),
                 request_id=call.request_id,
                 deadline=call.deadline,
-                observer=self,
             )
         except Exception:  # noqa: BLE001  (a bad body or model: told by the other)
             return False
@@ -465,7 +465,7 @@ class ReservedAttempt(Attempt):
     async def run(self) -> Outcome:
         try:
             async with self._client.engage(
-                self._try_call(reserve=True),
+                self.try_call(reserve=True),
                 request_id=self._call.request_id,
                 deadline=self._call.deadline,
                 observer=self,

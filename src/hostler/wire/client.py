@@ -23,6 +23,7 @@ from ..protocol import (
     UNOBSERVED,
     AttemptObserver,
     BegunEngagement,
+    CallSource,
     ClientEngagement,
     Commit,
     Data,
@@ -41,7 +42,7 @@ from ..protocol import (
 from .codec import messages as codec
 from .codec.fast import encode_data, encode_try, read_varint
 from .codec.messages import CodecError, data_messages, data_parts, with_prefix
-from .connection import WireStream
+from .connection import HandOver, WireStream
 from .connection_pool import (
     SHARE_LIMIT,
     ConnectionPool,
@@ -82,11 +83,6 @@ class Begin:
     deadline: float
     """`trio.current_time`; infinite = none."""
     observer: AttemptObserver
-
-    @property
-    def on_sent(self) -> Callable[[], None]:
-        """To be called when ``try_call`` was handed to the transport."""
-        return self.observer.asked if self.try_call.reserve else self.observer.committed
 
 
 @attrs.frozen
@@ -129,11 +125,10 @@ class Way:
 
     def begin(
         self,
-        make: Callable[[], TryCall],
+        call: CallSource,
         first: Data,
         request_id: str,
         deadline: float,
-        observer: AttemptObserver,
     ) -> BegunEngagement | None:
         """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
         if len(first.data) > self.sharing.limit or (slot := self.pool.acquire_now()) is None:
@@ -143,7 +138,7 @@ class Way:
             shared = self.shared_stream(slot)
             if shared is None:
                 return None
-            frames = [encode_try(make()), encode_data(first)]
+            frames = [encode_try(call.try_call()), encode_data(first)]
             size = len(frames[0])
             if not self.sharing.takes(first, size) or not shared.takes_now(size + len(frames[1])):
                 return None
@@ -154,7 +149,7 @@ class Way:
         finally:
             if engagement is None:
                 self.pool.release(slot)
-        observer.committed()
+        call.committed()
         return engagement
 
 
@@ -199,7 +194,7 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         engagement.observer = begin.observer
         self._leave = engagement.leave
         try:
-            await engagement.hand_over(frames, begin.on_sent)
+            await engagement.hand_over(frames, HandOver(begin.observer, begin.try_call))
         except BaseException:
             engagement.leave()
             raise
@@ -214,7 +209,8 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
         self._leave = block.leave
         try:
             message = with_prefix(encoded)
-            await _hand_over(stream, way.address, message, begin.first, begin.on_sent)
+            handed = HandOver(begin.observer, begin.try_call)
+            await _hand_over(stream, way.address, message, begin.first, handed)
         except BaseException:
             block.leave()
             raise
@@ -226,19 +222,10 @@ async def _hand_over(
     address: str,
     message: bytes,
     first: Data | None,
-    on_sent: Callable[[], None],
+    handed: HandOver,
 ) -> None:
-    """Send ``message``, and ``first`` with it, and wait until the transport has ``message``.
-
-    ``on_sent`` is called at that moment. Raises `NotSent` if it certainly did not come.
-    """
-    sent = False
-
-    def note() -> None:
-        nonlocal sent
-        sent = True
-        on_sent()
-
+    """Send ``message``, and ``first`` with it, and wait until the transport has ``message``, which
+    ``handed`` is told. Raises `NotSent` if that certainly did not happen."""
     # From here to the hand-over nothing waits: a scope that has ended by now sends nothing, one
     # that ends later finds the commit made.
     await trio.lowlevel.checkpoint_if_cancelled()
@@ -247,9 +234,9 @@ async def _hand_over(
         # One write for both, so a small call is a single packet.
         rest = [part for parts in data_messages(first) for part in parts] if first else []
         position = stream.put(message, *rest) - sum(map(len, rest))
-        await stream.hand_over(position, note)
+        await stream.hand_over(position, handed)
     except StreamBroken as error:
-        if not sent:
+        if not handed.done:
             raise NotSent(f"runner {address}: {error}") from error
     except PeerFinished:
         pass  # with a status, which receive() reports
@@ -269,8 +256,10 @@ class _Engagement(ClientEngagement):
             raise EngagementEnded(str(error)) from error
 
     async def commit(self, first: Data | None) -> None:
-        commit = with_prefix(codec.encode_client(Commit(with_data=first is not None)))
-        await _hand_over(self._stream, self._address, commit, first, self._observer.committed)
+        frame = Commit(with_data=first is not None)
+        message = with_prefix(codec.encode_client(frame))
+        handed = HandOver(self._observer, frame)
+        await _hand_over(self._stream, self._address, message, first, handed)
 
     async def receive(self) -> RunnerFrame | None:
         while True:
@@ -343,16 +332,15 @@ class GrpcRunnerClient(RunnerClient):
 
     def begin(
         self,
-        make: Callable[[], TryCall],
+        call: CallSource,
         *,
         first: Data,
         request_id: str = "",
         deadline: float = math.inf,
-        observer: AttemptObserver = UNOBSERVED,
     ) -> BegunEngagement | None:
         """See `RunnerClient.begin`: for small calls on a stream that is there."""
         request_id = _UNPRINTABLE.sub("?", request_id)
-        return self._way.begin(make, first, request_id, deadline, observer)
+        return self._way.begin(call, first, request_id, deadline)
 
     async def status(self, payload: str | None = None) -> RunnerStatus:
         """See `RunnerClient.status`. Raises ValueError if ``payload`` is not a JSON object."""

@@ -55,6 +55,7 @@ from h2.settings import SettingCodes
 from hyperframe.frame import GoAwayFrame
 
 from ..config.addresses import peer_address
+from ..protocol import AttemptObserver, Commit, TryCall
 from .buffers import PREFIX, Buffer, split
 from .http2 import FloodBudget, Flooded, ServerH2, WireH2, with_setting
 from .loop import Loop
@@ -77,6 +78,24 @@ _STEPS = 8
 
 _WRITE_SIZE = 128 * 1024
 """Bytes that are collected for one write to the transport."""
+
+
+class HandOver:
+    """Tells ``observer`` when the transport has ``frame``."""
+
+    done = False
+
+    def __init__(self, observer: AttemptObserver, frame: TryCall | Commit) -> None:
+        self._observer = observer
+        self._reserves = isinstance(frame, TryCall) and frame.reserve
+
+    def note(self) -> None:
+        """The transport has it. Synchronous."""
+        self.done = True
+        if self._reserves:
+            self._observer.asked()
+        else:
+            self._observer.committed()
 
 
 class WireStream(grpclib_protocol.Stream):
@@ -107,7 +126,7 @@ class WireStream(grpclib_protocol.Stream):
         self._changed = trio.Event()
         self._unsent: deque[Sequence[Buffer]] = deque()
         self._queued = self._sent = 0
-        self._when_sent: tuple[int, Callable[[], None]] | None = None
+        self._when_sent: tuple[int, HandOver] | None = None
         self._handing_over: trio.lowlevel.Task | None = None
         """The task in `hand_over`, while it waits."""
         self._steps = 0
@@ -243,15 +262,15 @@ class WireStream(grpclib_protocol.Stream):
             self.pump(flush=flush)
         return self._queued
 
-    async def hand_over(self, position: int, on_sent: Callable[[], None]) -> None:
-        """Wait until all up to ``position`` has been handed to the transport. ``on_sent`` is called
-        in that moment, perhaps before this waits; one task at a time.
+    async def hand_over(self, position: int, handed: HandOver) -> None:
+        """Wait until all up to ``position`` has been handed to the transport. ``handed`` is told at
+        that moment, perhaps before this waits; one task at a time.
 
         Trio-flavoured. Raises `StreamBroken` or `PeerFinished`. When it is cancelled before that
         moment, it never comes: the rest of what was queued is not sent, so that the stream is good
         for nothing but to be reset.
         """
-        self._when_sent = (position, on_sent)
+        self._when_sent = (position, handed)
         self._report_sent()
         try:
             while self._when_sent is not None:
@@ -272,9 +291,9 @@ class WireStream(grpclib_protocol.Stream):
 
     def _report_sent(self) -> None:
         if self._when_sent is not None and self._sent >= self._when_sent[0]:
-            _, on_sent = self._when_sent
+            _, handed = self._when_sent
             self._when_sent = None
-            on_sent()
+            handed.note()
             self._wake_handing_over()
 
     def _wake_handing_over(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import structlog
 from h2.errors import ErrorCodes
@@ -21,7 +21,7 @@ from ...protocol import (
 from ..codec import messages as codec
 from ..codec.fast import decode_runner
 from ..codec.messages import data_parts
-from ..connection import MAX_STREAMS
+from ..connection import MAX_STREAMS, HandOver
 from ..connection_pool import ConnectionPool, ConnectionSlot, decoded, open_stream
 from ..status import (
     OK,
@@ -112,13 +112,11 @@ class MuxEngagement(BegunEngagement):
         """Have ``frames`` sent in this turn of the scheduler. For a stream that `takes_now`."""
         self._call.put(frames, now=True)
 
-    async def hand_over(self, frames: Sequence[bytes], on_sent: Callable[[], None]) -> None:
-        """Send ``frames``, and wait until the transport has the first of them.
-
-        ``on_sent`` is called at that moment. Raises `NotSent` if it certainly did not come.
-        """
+    async def hand_over(self, frames: Sequence[bytes], handed: HandOver) -> None:
+        """Send ``frames``, and wait until the transport has the first of them, which ``handed`` is
+        told. Raises `NotSent` if that certainly did not happen."""
         try:
-            await self._call.hand_over(frames, on_sent)
+            await self._call.hand_over(frames, handed)
         except StreamBroken as error:
             raise NotSent(f"runner {self._address}: {error}") from error
         except PeerFinished:
@@ -146,10 +144,11 @@ class MuxEngagement(BegunEngagement):
             raise EngagementEnded(str(error)) from error
 
     async def commit(self, first: Data | None) -> None:
-        frames = [codec.encode_client(Commit(with_data=first is not None))]
+        commit = Commit(with_data=first is not None)
+        frames = [codec.encode_client(commit)]
         if first is not None:
             frames += data_parts(first)
-        await self.hand_over(frames, self.observer.committed)
+        await self.hand_over(frames, HandOver(self.observer, commit))
 
     @property
     def ended(self) -> bool:

@@ -28,7 +28,7 @@ from h2.errors import ErrorCodes
 from ..._concurrency.signal import Signal
 from ..buffers import PREFIX
 from ..codec.messages import CodecError
-from ..connection import WireStream
+from ..connection import HandOver, WireStream
 from ..http2 import Flooded
 from ..status import (
     INTERNAL,
@@ -155,7 +155,7 @@ class MuxStream(ABC):
         while self._ready and size < room:
             call = self._ready.popleft()
             call.queued = False
-            part = call.take(room - size, self._next_number)
+            part = call.take(room - size)
             if part:
                 self.calls[call.number] = call
                 taken.append(call)
@@ -171,10 +171,6 @@ class MuxStream(ABC):
             call.sent()
             if not call.attended and call.is_over:
                 self.forget(call)
-
-    def _next_number(self) -> int:
-        self.last_number += 1
-        return self.last_number
 
     def forget(self, call: MuxCall) -> None:
         """Nobody waits for ``call`` any more, and the other end has been told all."""
@@ -295,7 +291,7 @@ class MuxCall:
     _pending = 0
     """Credit that the outbox is going to take."""
     _credit = CALL_WINDOW
-    _on_sent: Callable[[], None] | None = None
+    _handed: HandOver | None = None
     _waiter: trio.lowlevel.Task | None = None
     """The task in `hand_over`."""
     _taken = False
@@ -492,29 +488,29 @@ class MuxCall:
         """Whether the call's credit covers all that is queued."""
         return self._pending <= self._credit or not self._pending
 
-    async def hand_over(self, frames: Sequence[bytes], on_sent: Callable[[], None]) -> None:
+    async def hand_over(self, frames: Sequence[bytes], handed: HandOver) -> None:
         """Queue ``frames`` when nothing else is queued, and wait until the first was handed to the
-        transport. ``on_sent`` is called at that moment.
+        transport. ``handed`` is told at that moment.
 
         Trio-flavoured. Raises `StreamBroken` or `PeerFinished` if it never comes. When it is
         cancelled before, nothing is sent. (And not after: who waits has been told then.)"""
         await trio.lowlevel.checkpoint_if_cancelled()
         self.check_writable()
-        self._on_sent = on_sent
+        self._handed = handed
         self.put(frames, now=True)
         try:
-            while self._on_sent is not None:
+            while self._handed is not None:
                 self.check_writable()
                 self._waiter = trio.lowlevel.current_task()
                 await trio.lowlevel.wait_task_rescheduled(self._withdraw)
         finally:
-            self._on_sent = None
+            self._handed = None
         await trio.lowlevel.checkpoint_if_cancelled()
 
     def _withdraw(self, _: object) -> trio.lowlevel.Abort:
         """The task that hands over is cancelled. It learns of it in its next turn; what is sent
         until then would be committed, although the attempt is over."""
-        self._waiter = self._on_sent = None
+        self._waiter = self._handed = None
         self._drop_outbox()
         return trio.lowlevel.Abort.SUCCEEDED
 
@@ -571,9 +567,9 @@ class MuxCall:
 
     # --- called by the shared stream ---
 
-    def take(self, budget: int, number: Callable[[], int]) -> bytes:
+    def take(self, budget: int) -> bytes:
         """The next envelope: frames of up to ``budget`` bytes and the credit for them, at least
-        one; empty if there is nothing that may be sent. ``number`` makes one for a new call."""
+        one; empty if there is nothing that may be sent."""
         if budget >= self._pending <= self._credit:  # nearly always
             frames, cost = self._outbox, self._pending
             self._outbox = []
@@ -587,7 +583,8 @@ class MuxCall:
             return b""
         request_id, timeout_ms = "", 0
         if not self.number:
-            self.number = number()
+            self._shared.last_number += 1
+            self.number = self._shared.last_number
             request_id = self.request_id
             if self.deadline != math.inf:
                 left = self.deadline - trio.current_time()
@@ -627,8 +624,8 @@ class MuxCall:
 
     def sent(self) -> None:
         """What was taken has been handed to the transport."""
-        if self._taken and self._on_sent is not None:
-            on_sent, self._on_sent = self._on_sent, None
-            on_sent()
+        if self._taken and self._handed is not None:
+            handed, self._handed = self._handed, None
+            handed.note()
         if self._waiter is not None or self._progress is not None:
             self._wake()
