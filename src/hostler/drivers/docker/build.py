@@ -82,18 +82,15 @@ async def _follow(
     request: Callable[[docker.APIClient], JSONLines],
     on_line: OnLine,
 ) -> None:
-    failure: list[str] = []
-
-    def on_message(message: JSON) -> None:
-        if message.get("error"):
-            failure.append(str(message["error"]).strip())
-        for line in _text(message).splitlines():
-            if line.strip():
-                on_line(line)
-
-    await engine.stream(operation, request, on_message)
+    failure = ""
+    async with engine.stream(operation, request) as messages:
+        async for message in messages:
+            failure = failure or str(message.get("error") or "").strip()
+            for line in _text(message).splitlines():
+                if line.strip():
+                    on_line(line)
     if failure:  # the engine reports it inside a 200
-        raise EngineError(operation.value, failure[0])
+        raise EngineError(operation.value, failure)
 
 
 def _text(message: JSON) -> str:
@@ -161,17 +158,11 @@ async def load_archive(engine: Engine, archive: Path | bytes) -> None:
 
     Raises `ConfigError` if the file can't be read, and `EngineError` if the engine refuses it.
     """
-    failure: list[str] = []
-
-    def on_message(message: JSON) -> None:
-        if text := message.get("error"):
-            failure.append(str(text))
-
-    silence = engine.limit(EngineOperation.LOAD)
-    request = partial(_send, archive=archive, silence=silence)
-    await engine.stream(EngineOperation.LOAD, request, on_message)
-    if failure:
-        raise EngineError(EngineOperation.LOAD.value, failure[0])
+    request = partial(_send, archive=archive, silence=engine.limit(EngineOperation.LOAD))
+    async with engine.stream(EngineOperation.LOAD, request) as messages:
+        failures = [str(error) async for message in messages if (error := message.get("error"))]
+    if failures:
+        raise EngineError(EngineOperation.LOAD.value, failures[0])
 
 
 def _send(client: docker.APIClient, *, archive: Path | bytes, silence: float) -> JSONLines:

@@ -24,10 +24,10 @@ import enum
 import math
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import IO, Any, Protocol, TypeVar
+from typing import IO, Any, Generic, Protocol, TypeVar
 
 import docker
 import docker.errors
@@ -43,6 +43,7 @@ from docker.transport import unixconn
 from docker.types import CancellableStream
 from requests.exceptions import RequestException
 
+from ..._concurrency.nurseries import open_background
 from ...errors import HostlerError, ServerBusy
 
 T = TypeVar("T")
@@ -63,6 +64,9 @@ THREAD_GRACE = 1.0
 """Seconds in which threads that were left behind should end when the driver is closed. A healthy
 engine needs milliseconds; for a hung one there is no point in waiting."""
 
+
+READ_AHEAD = 16
+"""Items of a stream that its thread may be ahead of the task that iterates over them."""
 
 CallObserver = Callable[[str, str, float], None]
 """Gets the name of a call (``docker_create_container``), how it ended (``ok``, ``canceled``,
@@ -129,34 +133,41 @@ class Engine:
                     raise translate(operation.value, error) from error
             raise EngineTimeout(operation.value, f"no answer within {limit:g} s")
 
+    @contextlib.asynccontextmanager
     async def stream(
-        self,
-        operation: EngineOperation,
-        request: Callable[[docker.APIClient], Stream[T]],
-        on_item: Callable[[T], None],
-        *,
-        on_open: Callable[[], None] = lambda: None,
-    ) -> None:
-        """Open a stream and pass on its items until its end.
+        self, operation: EngineOperation, request: Callable[[docker.APIClient], Stream[T]]
+    ) -> AsyncIterator[AsyncIterator[T]]:
+        """Open a stream on a thread, whose items the block can iterate over until its end.
 
-        Both callbacks run in the caller's Trio thread, never after this method has returned or
-        raised; an exception of theirs ends the stream and is raised here. Cancelling closes the
-        connection, which also ends the thread.
+        What ends the stream too early is raised in the iteration. Leaving the block, also by a
+        cancellation, closes the connection, which also ends the thread.
         """
         group = GROUP[operation]
-        reader = _Reader(request, on_item, on_open)
-        with self._observed(operation):
+        reader = _Reader[T]()
+
+        async def run() -> None:
             try:
                 await trio.to_thread.run_sync(
-                    reader.run,
-                    self._clients[group],
+                    lambda: reader.read(request(self._clients[group])),
                     abandon_on_cancel=True,
                     limiter=self._limiters[group],
                 )
             except _LIBRARY_ERRORS as error:
-                raise translate(operation.value, error) from error
+                reader.error = translate(operation.value, error)
+                reader.error.__cause__ = error
+            except Exception as error:  # noqa: BLE001  (raised in the iteration)
+                reader.error = error
             finally:
-                reader.leave()
+                reader.end()
+
+        with self._observed(operation):
+            async with open_background() as nursery:
+                nursery.start_soon(run)
+                await reader.opened.wait()
+                if reader.error is not None:
+                    raise reader.error
+                yield reader
+                nursery.cancel_scope.cancel()
 
     @contextlib.contextmanager
     def _observed(self, operation: EngineOperation) -> Iterator[None]:
@@ -200,49 +211,62 @@ async def _all_free(limiter: trio.CapacityLimiter) -> None:
         await limiter.acquire_on_behalf_of(object())
 
 
-class _Reader:
-    """One stream: opened, read and closed in a worker thread, left from Trio's."""
+class _Reader(Generic[T]):
+    """The items of a stream: read, and the stream closed, in a worker thread; iterated over, and
+    the stream ended, in Trio's."""
 
-    def __init__(
-        self,
-        request: Callable[[docker.APIClient], Stream[T]],
-        on_item: Callable[[T], None],
-        on_open: Callable[[], None],
-    ) -> None:
-        self._request = request
-        self._on_item = on_item
-        self._on_open = on_open
-        self._left = False
-        self._stream: Stream[Any] | None = None
+    def __init__(self) -> None:
+        self.opened = trio.Event()
+        """Or not, with an ``error``."""
+        self.error: Exception | None = None
+        self._send, self._receive = trio.open_memory_channel[T](READ_AHEAD)
+        self._stream: Stream[T] | None = None
+        self._ended = False
 
-    def run(self, client: docker.APIClient) -> None:
-        stream = self._request(client)
+    def read(self, stream: Stream[T]) -> None:
         try:
-            if not trio.from_thread.run_sync(self._opened, stream):
+            if not trio.from_thread.run_sync(self._begin, stream):
                 return
             for item in stream:
                 if not trio.from_thread.run_sync(self._pass_on, item):
-                    return
-        except trio.RunFinishedError:
-            return  # left behind by a program that has ended
+                    trio.from_thread.run(self._send.send, item)
+        except (trio.RunFinishedError, trio.ClosedResourceError):
+            return  # left behind, perhaps by a program that has ended
         finally:
             stream.close()
 
-    def _opened(self, stream: Stream[Any]) -> bool:
-        if not self._left:
+    def _begin(self, stream: Stream[T]) -> bool:
+        if not self._ended:
             self._stream = stream
-            self._on_open()
-        return not self._left
+            self.opened.set()
+        return not self._ended
 
-    def _pass_on(self, item: Any) -> bool:
-        if not self._left:
-            self._on_item(item)
-        return not self._left
+    def _pass_on(self, item: T) -> bool:
+        """Whether there was room for it."""
+        try:
+            self._send.send_nowait(item)
+        except trio.WouldBlock:
+            return False
+        return True
 
-    def leave(self) -> None:
-        self._left = True
+    def end(self) -> None:
+        """The thread has ended, or is left behind."""
+        self._ended = True
+        self._send.close()
+        self.opened.set()
         if self._stream is not None:
             self._stream.interrupt()
+
+    def __aiter__(self) -> _Reader[T]:
+        return self
+
+    async def __anext__(self) -> T:
+        try:
+            return await self._receive.receive()
+        except trio.EndOfChannel:
+            if self.error is not None:
+                raise self.error from self.error.__cause__
+            raise StopAsyncIteration from None
 
 
 async def open_engine(

@@ -131,16 +131,11 @@ class ImagePuller:
                 return None
 
     async def _try_once(self, wanted: _Wanted) -> None:
-        failure: list[str] = []
-
-        def on_message(message: JSON) -> None:
-            if text := _error_text(message):
-                failure.append(text)
-
         request = _pull_request(wanted, self._engine.limit(EngineOperation.PULL))
-        await self._engine.stream(EngineOperation.PULL, request, on_message)
-        if failure:
-            raise EngineError(EngineOperation.PULL.value, failure[0])
+        async with self._engine.stream(EngineOperation.PULL, request) as messages:
+            failures = [text async for message in messages if (text := _error_text(message))]
+        if failures:
+            raise EngineError(EngineOperation.PULL.value, failures[0])
 
 
 def _error_text(message: JSON) -> str:

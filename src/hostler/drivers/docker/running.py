@@ -16,7 +16,7 @@ which do nothing for minutes. Events alone can be lost, so the subscription is r
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any
@@ -30,6 +30,7 @@ from docker.errors import DockerException
 from docker.types import CancellableStream
 from docker.utils.socket import STDERR, frames_iter
 
+from ..._concurrency.nurseries import open_background
 from ...abc import RunningContainer, RunResult
 from ...errors import ContainerExited, ContainerOutOfMemory
 from .containers import Containers
@@ -188,28 +189,18 @@ class ExitWatcher:
         """One subscription, from the engine's clock to its regular end."""
         since = await self._engine.call(EngineOperation.CLOCK, _clock)
         silence = RENEWAL + self._engine.limit(EngineOperation.EVENTS)
-        failure: EngineError | None = None
-        async with trio.open_nursery() as nursery:
+        request = partial(_exit_events, since=since, silence=silence, observer=self._observer)
+        async with (
+            self._engine.stream(EngineOperation.EVENTS, request) as events,
+            open_background() as nursery,
+        ):
+            self._healthy = True
+            self._containers.retry_removals()
+            nursery.start_soon(self._compare, nursery.cancel_scope)
+            async for event in events:
+                self._note(event)
 
-            def on_open() -> None:
-                self._healthy = True
-                self._containers.retry_removals()
-                nursery.start_soon(self._compare, nursery.cancel_scope)
-
-            try:
-                request = partial(
-                    _exit_events, since=since, silence=silence, observer=self._observer
-                )
-                await self._engine.stream(
-                    EngineOperation.EVENTS, request, self._on_event, on_open=on_open
-                )
-            except EngineError as error:
-                failure = error
-                nursery.cancel_scope.cancel()
-        if failure is not None:
-            raise failure
-
-    def _on_event(self, event: JSON) -> None:
+    def _note(self, event: JSON) -> None:
         actor = event.get("Actor") or {}
         if event.get("Action") != "die" or actor.get("ID") not in self._exits:
             return
@@ -316,12 +307,6 @@ class OutputCapture:
         Raises `EngineError` until then; later trouble is logged and ends the capture only.
         """
         attached = False
-
-        def on_open() -> None:
-            nonlocal attached
-            attached = True
-            task_status.started()
-
         request = partial(
             _attach,
             container_id=self._container_id,
@@ -329,9 +314,10 @@ class OutputCapture:
         )
         try:
             with self._scope:
-                await self._engine.stream(
-                    EngineOperation.ATTACH, request, self._on_frame, on_open=on_open
-                )
+                async with self._engine.stream(EngineOperation.ATTACH, request) as frames:
+                    attached = True
+                    task_status.started()
+                    await self._pass_on(frames)
         except EngineError as error:
             if not attached:
                 raise
@@ -343,14 +329,14 @@ class OutputCapture:
         """Stop now."""
         self._scope.cancel()
 
-    def _on_frame(self, frame: Frame) -> None:
-        stream, chunk = frame
-        try:
-            self._on_output(chunk, stream == STDERR)
-        except Exception:
-            # A broken logger must not take the function down.
-            log.exception("on_output failed, output is not captured any more")
-            self.close()
+    async def _pass_on(self, frames: AsyncIterator[Frame]) -> None:
+        async for stream, chunk in frames:
+            try:
+                self._on_output(chunk, stream == STDERR)
+            except Exception:
+                # A broken logger must not take the function down.
+                log.exception("on_output failed, output is not captured any more")
+                return
 
 
 class _Frames:
