@@ -114,8 +114,8 @@ async def test_taken_port(functions: str) -> None:
             functions,
             "--bind",
             bind,
-            message=f"cannot listen on {bind}: Address already in use; another program is there: "
-            "end it, or choose another address by --bind",
+            message=f"cannot listen on {bind}: Address already in use; another program listens "
+            "there: end it, or choose another address with --bind",
         )
         runner = ("runner", "--driver", "process", "--bind", bind)
         await fails(*runner, message=f"cannot listen on {bind}: Address already in use; another")
@@ -125,7 +125,7 @@ async def test_the_option_is_named_whose_port_is_taken() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         bind = f"127.0.0.1:{taken.getsockname()[1]}"
         runner = ("runner", "--driver", "process", "--bind", "127.0.0.1:0", "--http-bind", bind)
-        await fails(*runner, message="end it, or choose another address by --http-bind")
+        await fails(*runner, message="end it, or choose another address with --http-bind")
 
 
 @pytest.mark.parametrize(
@@ -192,8 +192,8 @@ async def test_a_folder_that_can_not_be_made_is_that_of_the_database() -> None:
     done = await run("api", "--bind", "127.0.0.1:0", cwd=Path("/proc"))
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.endswith(
-        "hostler: error: the folder of the database, data, can't be made here "
-        "(No such file or directory); FN_DB_URL names another one\n"
+        "hostler: error: can't create data, the folder of the database "
+        "(No such file or directory); choose another database by FN_DB_URL\n"
     )
 
 
@@ -229,7 +229,7 @@ def test_what_is_nearly_a_setting_is_found(name: str, meant: dict[str, str]) -> 
 async def test_a_misspelt_setting_is_told_of_at_the_start(functions: str) -> None:
     env = {"FN_UUI": "false"}
     async with open_node(*LB, "--functions", functions, env=env) as node:
-        line = await node.wait_line("this variable is no setting")
+        line = await node.wait_line("this variable is not a setting")
         assert (line["variable"], line["meant"]) == ("FN_UUI", "FN_UI")
 
 

@@ -75,7 +75,7 @@ def test_a_command_has_a_parameter_for_each_option(path: str) -> None:
         ),
         ("logs -n 1.5", "Invalid value for '--lines' / '-n': '1.5' is not a valid integer."),
         ("logs a f --fn-id x", "Invalid value for '--fn-id': takes a name or an id, not both"),
-        ("invoke a f -H Content-Length:5", f"{HEADER}: Content-Length follows from the body"),
+        ("invoke a f -H Content-Length:5", f"{HEADER}: Content-Length is set from the body"),
         ("invoke a f -H x:\u00fc", f"{HEADER}: '\u00fc' has characters that no header can have"),
         ("invoke a f -H (x):y", f"{HEADER}: '(x):y' is not NAME:VALUE"),
         ("app update a --annotation x=\udcff", f"{ANNOTATION}: 'x=\\udcff' is not UTF-8"),

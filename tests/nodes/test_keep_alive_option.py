@@ -28,7 +28,7 @@ def test_policies_have_names_and_may_be_ones_own() -> None:
     ("name", "text"),
     [
         ("forever", "FN_KEEP_ALIVE='forever': takes fixed, predictive or module:attribute"),
-        (f"{__name__}:no_policy", "made a AgentConfig, which is no KeepAlive"),
+        (f"{__name__}:no_policy", "must return a KeepAlive, not a AgentConfig"),
         (f"{__name__}:nothing", "has no attribute 'nothing'"),
     ],
 )

@@ -115,9 +115,9 @@ def _install_completion(ctx: click.Context, _: click.Parameter, wanted: bool) ->
 def app() -> None:
     """Run functions on a pool of runners that keep their containers hot.
 
-    Every setting is an environment variable FN_…. If an option sets it, too, the help names the
-    variable, and the option wins. The first SIGTERM or SIGINT drains a node; another one, at least
-    a second later, stops it at once.
+    Every setting is an environment variable FN_…. Some settings are also options. The help of such
+    an option names the variable, and the option wins. The first SIGTERM or SIGINT drains a node.
+    Another one, at least a second later, stops the node at once.
     """
 
 

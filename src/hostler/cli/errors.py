@@ -39,7 +39,7 @@ def _text(error: BaseException) -> str:
         text = str(error) or type(error).__name__
     if isinstance(error, OSError) and error.errno == errno.EADDRINUSE:
         option = next(iter(getattr(error, "__notes__", ())), "--bind")
-        text += f"; another program is there: end it, or choose another address by {option}"
+        text += f"; another program listens there: end it, or choose another address with {option}"
     return " ".join(text.split())
 
 

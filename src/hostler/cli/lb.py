@@ -58,18 +58,18 @@ class ClientTLSOptions(TLSOptions):
     option(
         "--api-url",
         help="URL of the node whose API knows the apps and functions: http://host:port. "
-        "[FN_RUNNER_API_URL]",
+        "[env var: FN_RUNNER_API_URL]",
     ),
     option(
         "--runners",
         help="Runners, separated by commas: host:port, dns://name:port (every address of the name) "
-        "or srv://name (every address in its SRV records). [FN_RUNNER_ADDRESSES]",
+        "or srv://name (every address in its SRV records). [env var: FN_RUNNER_ADDRESSES]",
     ),
     option(
         "--placer",
         help="Placer: naive, ch (consistent hash), least-loaded, bounded (ch with bounded loads), "
         "warm, or module:attribute of a callable that takes a PlacerConfig and returns a Placer. "
-        "[FN_PLACER, default: warm]",
+        "[env var: FN_PLACER; default: warm]",
     ),
 )
 @bundle(
@@ -79,7 +79,7 @@ class ClientTLSOptions(TLSOptions):
         "--workers",
         type=int,
         help="Number of processes that share the port, to use several cores; 0 = one for each CPU. "
-        "[FN_LB_WORKERS, default: 1]",
+        "[env var: FN_LB_WORKERS; default: 1]",
     ),
     bind_option("all interfaces"),
 )
@@ -118,7 +118,7 @@ def lb(
         made = make_settings("lb", options, bind=port.bind, overrider=node.overrider)
         # Fn's texts; programs that deploy may look for them.
         if not functions and not made.node.runner_api_url:
-            raise ConfigError(f"{NO_API_URL} (nor --api-url, nor --functions)")
+            raise ConfigError(f"{NO_API_URL} (set it, --api-url or --functions)")
         if not made.node.runner_addresses:
             raise ConfigError(f"{NO_RUNNERS} (or --runners)")
         table = load_functions(functions) if functions else None

@@ -154,7 +154,7 @@ def container_options(
             help="How long idle containers are kept: fixed (for their function's idle timeout), "
             "predictive (where that saves most; containers may also start ahead of calls), or "
             "module:attribute of a callable that takes an AgentConfig and returns a KeepAlive. "
-            "[FN_KEEP_ALIVE, default: fixed]",
+            "[env var: FN_KEEP_ALIVE; default: fixed]",
         ),
     )
 
@@ -217,7 +217,7 @@ _life_options = together(
         type=SecondsType(),
         help="Seconds that calls get to finish when the node stops. A node with containers keeps "
         "the last quarter of this time, at most 5 s, to remove them. "
-        "[FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30]",
+        "[env var: FN_DRAIN_GRACE_MSECS, in milliseconds; default: 30 s]",
     ),
     option(
         "--ready-fd",
@@ -226,11 +226,13 @@ _life_options = together(
         "ready.",
     ),
     option(
-        "--log-format", help="Format of log lines: text or json. [FN_LOG_FORMAT, default: text]"
+        "--log-format",
+        help="Format of log lines: text or json. [env var: FN_LOG_FORMAT; default: text]",
     ),
     option(
         "--log-level",
-        help="Lowest level to log: debug, info, warn or error. [FN_LOG_LEVEL, default: info]",
+        help="Lowest level to log: debug, info, warn or error. "
+        "[env var: FN_LOG_LEVEL; default: info]",
     ),
 )
 

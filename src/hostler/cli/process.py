@@ -311,7 +311,7 @@ each service, Fn for what hostler does not have. Only what is nearly a setting i
 
 def warn_of_misspelt(environ: Mapping[str, str], app: click.Command) -> None:
     for name, meant in misspelt(environ, app).items():
-        log.warning("this variable is no setting", variable=name, meant=meant)
+        log.warning("this variable is not a setting", variable=name, meant=meant)
 
 
 def misspelt(environ: Mapping[str, str], app: click.Command) -> dict[str, str]:

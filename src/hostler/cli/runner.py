@@ -60,7 +60,8 @@ class ServiceOptions:
     option(
         "--http-bind",
         envvar="FN_HTTP_BIND",
-        help="host:port for /metrics, /healthz, /readyz, /version and the page. Off by default.",
+        help="host:port for /metrics, /healthz, /readyz, /version and the page at /ui. Off by "
+        "default.",
     ),
     insecure_option,
     option(
@@ -68,7 +69,7 @@ class ServiceOptions:
         type=int,
         help="Number of processes, to use several cores; 0 = one for each CPU. Each is a runner of "
         "its own, with its share of the machine. They use the port of --bind and the ports after "
-        "it. [FN_RUNNER_WORKERS, default: 1]",
+        "it. [env var: FN_RUNNER_WORKERS; default: 1]",
     ),
 )
 @bundle(

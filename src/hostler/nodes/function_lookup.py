@@ -54,8 +54,8 @@ async def opened_store(settings: Settings) -> AsyncIterator[Datastore]:
             if error.filename is None:
                 raise
             raise ConfigError(
-                f"the folder of the database, {error.filename}, can't be made here "
-                f"({error.strerror}); FN_DB_URL names another one"
+                f"can't create {error.filename}, the folder of the database "
+                f"({error.strerror}); choose another database by FN_DB_URL"
             ) from error
         yield store
 

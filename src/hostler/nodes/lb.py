@@ -104,5 +104,6 @@ def make_placer(name: str, config: PlacerConfig) -> Placer:
         raise ConfigError(f"--placer {name!r}: takes {', '.join(PLACERS)} or module:attribute")
     placer = make_loaded(name, "--placer", config)
     if not isinstance(placer, Placer):
-        raise ConfigError(f"--placer {name!r}: made a {type(placer).__name__}, which is no Placer")
+        made = type(placer).__name__
+        raise ConfigError(f"--placer {name!r}: must return a Placer, not a {made}")
     return placer

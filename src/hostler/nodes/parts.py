@@ -151,7 +151,7 @@ class NodeHttp:
         others = [] if node.api_token else sorted({*paths} - {*CALLS, "/metrics"})
         told = log.warning if others else log.info
         told(
-            "whoever reaches this node can use it without a token",
+            "anyone who reaches this node can use it without a token",
             listens=addresses,
             paths=[*others, *calls, "/metrics"],
             **({"setting": "FN_API_TOKEN"} if others else {}),
@@ -189,7 +189,7 @@ def keep_alive_of(config: AgentConfig) -> KeepAlive:
     policy = make_loaded(name, "--keep-alive", config)
     if not isinstance(policy, KeepAlive):
         made = type(policy).__name__
-        raise ConfigError(f"--keep-alive {name!r}: made a {made}, which is no KeepAlive")
+        raise ConfigError(f"--keep-alive {name!r}: must return a KeepAlive, not a {made}")
     return policy
 
 
@@ -200,7 +200,8 @@ async def opened_driver(
     """``colleagues`` are those of a worker. Raises `ConfigError`, and what the driver raises."""
     async with _driver(name, config, settings, colleagues) as driver:
         if not isinstance(driver, Driver):
-            raise ConfigError(f"--driver {name!r}: made a {type(driver).__name__}, no Driver")
+            made = type(driver).__name__
+            raise ConfigError(f"--driver {name!r}: must yield a Driver, not a {made}")
         yield driver
 
 
@@ -279,13 +280,13 @@ def choose_driver(name: str, bind: str) -> str:
         return "docker"
     if not is_loopback_bind(bind):
         raise ConfigError(
-            f"there is no Docker engine at {DEFAULT_SOCKET}. Start one, or set DOCKER_HOST; or "
-            "run functions as plain processes of this machine, without isolation, by "
+            f"there is no Docker engine at {DEFAULT_SOCKET}. Start one, or set DOCKER_HOST. "
+            "Functions can also run as plain processes of this machine, without isolation: use "
             "--bind 127.0.0.1:8080 or --driver process"
         )
     log.warning(
         "no Docker engine: functions run as plain processes of this machine, without isolation; "
-        "their images are paths of programs",
+        "the image of a function is a command line",
         looked_at=DEFAULT_SOCKET,
     )
     return "process"
@@ -303,9 +304,9 @@ def check_reach(name: str, bind: str, *, protected: bool, by: str, insecure: boo
     if name != "process" or protected or insecure or is_loopback_bind(bind):
         return
     raise ConfigError(
-        f"--driver process with --bind {bind}: whoever reaches this node could run programs of "
-        f"this machine, without isolation. Set {by}, or listen on 127.0.0.1; or say --insecure "
-        "(FN_INSECURE=true) if nobody else can reach it"
+        f"--driver process with --bind {bind}: anyone who reaches this node could run programs "
+        f"on this machine, without isolation. Set {by}, or listen on 127.0.0.1. If nobody else can "
+        "reach the node, use --insecure (FN_INSECURE=true)"
     )
 
 

@@ -139,7 +139,7 @@ class RunnerNode(Node):
             addresses["grpc"] = runner.address
             if is_first(self.place) and self.pki is None and not is_loopback_bind(bind):
                 log.warning(
-                    "whoever reaches this runner can run anything on it: it asks for no "
+                    "anyone who reaches this runner can make it run anything: it asks for no "
                     "certificate",
                     listens=runner.address,
                     options="--tls-ca, --tls-cert, --tls-key",

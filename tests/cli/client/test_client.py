@@ -150,7 +150,7 @@ async def test_a_node_without_an_api_is_named(node: tuple[str, ...], tmp_path: P
         await Client(there.url).fails(
             *("app", "list"),
             code=3,
-            message=f"{there.url} has no API of functions (it answered 404); is --server right?",
+            message=f"{there.url} has no API for functions (it answered 404). Is --server right?",
         )
 
 

@@ -158,7 +158,7 @@ async def test_without_an_engine_or_an_app_there_is_one_line(
     assert "none answers at unix:///none/docker.sock (No such file or directory)" in done.stderr
     done = await deploy(tmp_path, "http://127.0.0.1:1", **env)
     assert done.returncode == 1
-    assert "which app? Name it by --app, or in an app.yaml" in done.stderr
+    assert "which app? Name it with --app, or in an app.yaml" in done.stderr
 
 
 # --- what is built ---------------------------------------------------------------------------

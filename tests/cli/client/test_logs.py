@@ -120,7 +120,7 @@ async def test_a_node_that_keeps_nothing_says_so_and_does_not_hide_the_others(
         done = await run("logs", *asked)
         assert done.returncode == 5
         assert done.stdout.endswith(" | paid\n")
-        assert f"{plain.url}: keeps no lines of functions: start it with FN_LOG" in done.stderr
+        assert f"{plain.url}: keeps no output of functions: start it with FN_LOG" in done.stderr
         assert "http://127.0.0.1:1 does not answer as it should (" in done.stderr
         shown = await run("status", *asked, "--json")
         assert [found["server"] for found in json.loads(shown.stdout)] == [node.url]

@@ -68,7 +68,7 @@ def test_settings_that_can_not_be_written_are_named(
 def test_a_shell_without_completion_is_named(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    expected = "Error: there is completion for bash, zsh, fish, not for tcsh\n"
+    expected = "Error: completion exists for bash, zsh, fish, not for tcsh\n"
     assert install("tcsh", tmp_path, monkeypatch) == (1, expected)
     assert list(tmp_path.iterdir()) == []
 

@@ -42,13 +42,13 @@ JSON = "application/json"
     ("command", "answer", "code", "message"),
     [
         ("app list", ("200 OK", "text/html", b"<html>"), 5, "what answers is no API"),
-        ("app list", ("302 Found", "text/html", b""), 1, "has no API of functions"),
+        ("app list", ("302 Found", "text/html", b""), 1, "has no API for functions"),
         ("app create a", ("502 Bad Gateway", "text/html", b"<html>"), 5, "as it should (502)"),
         ("app create a", ("200 OK", JSON, b"{}"), 5, "what answers is no API: it tells no id"),
         ("logs", ("200 OK", "text/html", b"<html>"), 1, ": its answer is not understood: text/htm"),
         ("logs", ("200 OK", JSON, b'{"items":[]}\n'), 1, ": its answer is not understood: applic"),
         ("logs", ("500 Broken", JSON, b'{"message":"a\\nb"}'), 1, ": 500 a b"),
-        ("status", ("200 OK", "text/html", b"<html>"), 1, "of itself is not understood"),
+        ("status", ("200 OK", "text/html", b"<html>"), 1, ": its answer is not understood"),
         ("status", ("500 Broken", JSON, b'{"message":"a\\nb"}'), 1, ": 500 a b"),
     ],
 )

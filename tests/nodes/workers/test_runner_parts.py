@@ -100,7 +100,7 @@ def test_each_has_a_port_of_its_own(bind: str, binds: list[str]) -> None:
 
 
 def test_what_can_not_be_divided_is_told() -> None:
-    with pytest.raises(ConfigError, match="no 3 ports from this one on"):
+    with pytest.raises(ConfigError, match="3 workers need 3 ports, from this one on"):
         binds_of("127.0.0.1:65534", 3)
     with pytest.raises(ConfigError, match="3 milli-CPUs are too little for 4 workers"):
         crew(4, total=Resources(10**9, 3))

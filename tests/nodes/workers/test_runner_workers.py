@@ -190,7 +190,7 @@ async def test_what_is_wrong_ends_the_node_before_it_is_ready() -> None:
         assert "a worker has ended before it was ready, exit code 1" in taken.stderr
     high = await run(*common, "--bind", "127.0.0.1:65535")
     assert (high.returncode, high.stderr.count("hostler: error")) == (1, 1)
-    assert "there are no 2 ports from this one on" in high.stderr
+    assert "2 workers need 2 ports, from this one on" in high.stderr
     little = await run(*common, *LOCAL, env={"FN_MAX_TOTAL_CPU_MCPUS": "1"})
     assert "1 milli-CPUs are too little for 2 workers" in little.stderr
     many = await run(*common, *LOCAL, "--workers", "257")

@@ -29,7 +29,11 @@ apps = Group(help="Apps: groups of functions.")
 _fields = together(
     config_option,
     annotation_option,
-    click.option("--syslog-url", metavar="URL", help="Also send its functions' output there."),
+    click.option(
+        "--syslog-url",
+        metavar="URL",
+        help="Syslog URL that also gets the output of the app's functions.",
+    ),
 )
 
 
@@ -81,7 +85,7 @@ def inspect(app_name: str, server: str, as_json: bool) -> None:
 @server_option
 @json_option
 def update(app_name: str, server: str, as_json: bool, **fields: Any) -> None:
-    """Change only what the options name. A syslog URL of "" removes it."""
+    """Change an app: only what the options name. A syslog URL of "" removes the URL."""
 
     async def work(api: ApiClient) -> None:
         found = await app_named(api, app_name)

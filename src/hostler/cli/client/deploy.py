@@ -113,7 +113,7 @@ def _app_of(func: FuncFile) -> str:
         path = folder / "app.yaml"
         if path.exists():
             return Section(str(path), read_document(path, "app's file")).name("an app", app=True)
-    raise CommandFailed("which app? Name it by --app, or in an app.yaml: name: APP")
+    raise CommandFailed("which app? Name it with --app, or in an app.yaml: name: APP")
 
 
 async def _make_image(func: FuncFile, image: str, options: ImageOptions) -> None:

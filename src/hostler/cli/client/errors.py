@@ -94,7 +94,7 @@ def _no_api(error: BaseException, server: str) -> str | None:
 
     if not is_foreign(error) and not error.message.startswith("Path not found: "):
         return None
-    return f"{server} has no API of functions (it answered {error.code}); is --server right?"
+    return f"{server} has no API for functions (it answered {error.code}). Is --server right?"
 
 
 def _unreachable(error: BaseException, server: str) -> str | None:
@@ -102,4 +102,4 @@ def _unreachable(error: BaseException, server: str) -> str | None:
     if not isinstance(error, DatastoreUnavailable) or not hasattr(error, "reason"):
         return None
     reason = " ".join(str(error.reason).split())
-    return f"{server} does not answer as it should ({reason}): is it running, is --server right?"
+    return f"{server} does not answer as it should ({reason}). Is it running? Is --server right?"

@@ -107,7 +107,7 @@ def inspect(app_name: str, fn_name: str, endpoint: bool, server: str, as_json: b
 @server_option
 @json_option
 def update(app_name: str, fn_name: str, server: str, as_json: bool, **fields: Any) -> None:
-    """Change only what the options name."""
+    """Change a function: only what the options name."""
 
     async def work(api: ApiClient) -> None:
         found = await fn_named(api, await app_named(api, app_name), fn_name)

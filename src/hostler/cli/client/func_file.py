@@ -67,7 +67,7 @@ def read_func_file(folder: Path) -> FuncFile:
     """
     folder = folder.absolute()
     if not folder.is_dir():
-        raise ConfigError(f"{folder} is no directory")
+        raise ConfigError(f"{folder} is not a directory")
     found = [folder / name for name in NAMES if (folder / name).exists()]
     if not found:
         return _guess(folder)
@@ -129,7 +129,7 @@ def _triggers(parent: Section) -> tuple[FuncTrigger, ...]:
     for entry in parent.entries("triggers"):
         entry.only("name", "type", "source")
         if (kind := entry.text("type") or "http") != "http":
-            raise entry.fail("type", f"{kind!r}: there are only http triggers")
+            raise entry.fail("type", f"{kind!r}: the only type of trigger is http")
         found.append(FuncTrigger(entry.name("a trigger", app=True), entry.source()))
     return tuple(found)
 

@@ -38,7 +38,7 @@ def _headers(_: click.Context, __: click.Parameter, lines: Sequence[str]) -> dic
         if not separator or not _TOKEN.fullmatch(name):
             raise click.BadParameter(f"{line!r} is not NAME:VALUE")
         if name.lower() in _OF_THE_CONNECTION:
-            raise click.BadParameter(f"{name} follows from the body")
+            raise click.BadParameter(f"{name} is set from the body")
         found[name] = _value(value.strip())
     return found
 
@@ -98,8 +98,8 @@ def invoke(
 ) -> None:
     """Call a function and print its response.
 
-    Without --data the body is the standard input, unless that is a terminal. A function that
-    fails ends the command with 6.
+    Without --data the body is the standard input, unless that is a terminal. The exit code is 6
+    if the function fails.
     """
     headers = {"Content-Type": request.content_type, **request.headers}
     if detached:
@@ -166,7 +166,7 @@ async def _print(answer: Answer, include: bool) -> None:
         sys.stdout.buffer.write(piece)
         sys.stdout.buffer.flush()
     if answer.status >= 400:
-        raise _failure(answer, "the function answered so")
+        raise _failure(answer, "this is the answer of the function")
 
 
 async def _fail(answer: Answer) -> NoReturn:
@@ -177,7 +177,7 @@ async def _fail(answer: Answer) -> NoReturn:
     if not (message := message_of(body)):
         sys.stdout.buffer.write(body)
         sys.stdout.buffer.flush()
-    raise _failure(answer, message or "the function answered so")
+    raise _failure(answer, message or "this is the answer of the function")
 
 
 def _failure(answer: Answer, text: str) -> CommandFailed:

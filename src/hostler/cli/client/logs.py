@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from ...api_client import Answer
 
 LINES = "application/x-ndjson"
-_MISSING = "keeps no lines of functions: start it with FN_LOG_TAIL_BYTES=4194304"
+_MISSING = "keeps no output of functions: start it with FN_LOG_TAIL_BYTES=4194304"
 
 
 class _Line(msgspec.Struct):
@@ -71,8 +71,10 @@ class LineFilter:
         type=CountType(999_999_999),
         help="Number of latest lines to print.",
     ),
-    click.option("--call", metavar="ID", default="", help="Only of this call."),
-    click.option("--fn-id", metavar="ID", default="", help="Only of the function with this id."),
+    click.option("--call", metavar="ID", default="", help="Only the output of this call."),
+    click.option(
+        "--fn-id", metavar="ID", default="", help="Only the output of the function with this id."
+    ),
 )
 @api_option
 @servers_option
@@ -140,7 +142,7 @@ async def _read(node: str, query: str, take: Take) -> None:
             waiting.deadline = math.inf
             await check(answer, _MISSING)
             if (kind := answer.header("content-type")) != LINES:
-                raise CommandFailed(f"its answer is not understood: {kind or 'of no type'}")
+                raise CommandFailed(f"its answer is not understood: {kind or 'without a type'}")
             async for raw in _lines(answer):
                 take(node, _decoded(raw), raw)
     if waiting.cancelled_caught:
@@ -169,7 +171,7 @@ def _print(node: str, line: _Line, raw: bytes, names: Mapping[str, str], as_json
         document = {"node": node, **msgspec.json.decode(raw)}
         sys.stdout.write(msgspec.json.encode(document).decode() + "\n")
     elif line.lost:
-        tell(f"{node}: {line.lost} lines, of whatever function, were lost: reading is too slow")
+        tell(f"{node}: {line.lost} lines were lost because they were read too slowly")
     else:
         at = dt.datetime.fromtimestamp(line.at).astimezone().strftime("%H:%M:%S.%f")[:-3]
         who = names.get(line.fn_id, line.fn_id)

@@ -195,7 +195,7 @@ annotation_option = click.option(
     metavar="KEY=JSON",
     multiple=True,
     callback=_json_values,
-    help="Annotation: JSON, or else text; repeatable. KEY= removes it.",
+    help="Annotation, as JSON or as plain text; repeatable. KEY= removes it.",
 )
 
 endpoint_option = click.option("--endpoint", is_flag=True, help="Print only the URL for calls.")
@@ -212,7 +212,7 @@ optional_app_argument = click.argument(
     required=False,
     callback=_name,
     shell_complete=complete_app,
-    help="Only of this app.",
+    help="Only the output of this app.",
 )
 
 fn_argument = click.argument(
@@ -287,6 +287,4 @@ folder_argument = partial(
     default=".",
 )
 
-new_name_argument = click.argument(
-    "name", metavar="NAME", callback=_name, help="Name for the new one."
-)
+new_name_argument = click.argument("name", metavar="NAME", callback=_name, help="Name to give it.")

@@ -44,7 +44,7 @@ from .output import OutputLines, request_lines, say
     "app_name",
     default="app",
     show_default=True,
-    help="Name of the app that its triggers belong to.",
+    help="Name of the app that the function's triggers belong to.",
 )
 @click.option(
     "--bind",
@@ -71,7 +71,8 @@ from .output import OutputLines, request_lines, say
     help="File descriptor to which one JSON line is written once the function is served.",
 )
 @click.option(
-    "--log-format", help="Format of log lines: text or json. [FN_LOG_FORMAT, default: text]"
+    "--log-format",
+    help="Format of log lines: text or json. [env var: FN_LOG_FORMAT; default: text]",
 )
 @click.option(
     "--log-level",
@@ -270,7 +271,7 @@ def _fdk(func: FuncFile) -> list[str]:
     if found := shutil.which("fdk"):
         return [found]
     raise CommandFailed(
-        f"can't run {func.name}: Fn's kit for Python is not there; in {func.folder}: "
+        f"can't run {func.name}: Fn's kit for Python is not installed; in {func.folder}: "
         "python3 -m venv .venv && .venv/bin/pip install fdk"
     )
 

@@ -60,7 +60,7 @@ def _shell() -> str:
     except shellingham.ShellDetectionFailure:
         name = "this one"
     if name not in _PLACES:
-        raise click.ClickException(f"there is completion for {', '.join(_PLACES)}, not for {name}")
+        raise click.ClickException(f"completion exists for {', '.join(_PLACES)}, not for {name}")
     return name
 
 

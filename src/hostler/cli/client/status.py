@@ -110,7 +110,7 @@ def _decoded(body: bytes) -> _State:
     try:
         return msgspec.json.decode(body, type=_State)
     except (msgspec.DecodeError, UnicodeError) as error:
-        raise CommandFailed(f"what it says of itself is not understood: {error}") from error
+        raise CommandFailed(f"its answer is not understood: {error}") from error
 
 
 def _print(states: dict[str, _State]) -> None:

@@ -109,7 +109,7 @@ def update(
     server: str,
     as_json: bool,
 ) -> None:
-    """Change only what the options name."""
+    """Change a trigger: only what the options name."""
     patch = TriggerPatch(source=source, annotations=annotations)
 
     async def work(api: ApiClient) -> None:

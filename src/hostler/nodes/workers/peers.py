@@ -82,12 +82,12 @@ class PeerWorkers:
                 await stream.send_eof()
                 data = b"".join([data async for data in stream])
             except trio.BrokenResourceError as error:
-                raise OSError(f"worker {number} has broken off") from error
+                raise OSError(f"worker {number} closed the connection") from error
         if not data:
-            raise OSError(f"worker {number} has no answer")
+            raise OSError(f"worker {number} did not answer")
         answer = data[_LENGTH_BYTES:]
         if len(answer) != int.from_bytes(data[:_LENGTH_BYTES]):
-            raise OSError(f"worker {number} has broken off")
+            raise OSError(f"worker {number} closed the connection")
         return answer
 
     async def _serve(self, stream: trio.SocketStream) -> None:

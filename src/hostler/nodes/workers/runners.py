@@ -157,7 +157,7 @@ def binds_of(bind: str, count: int) -> list[str]:
     if not first:
         return [bind] * count
     if first + count - 1 > MAX_PORT:
-        raise ConfigError(f"{bind!r}: there are no {count} ports from this one on")
+        raise ConfigError(f"{bind!r}: {count} workers need {count} ports, from this one on")
     host = bind.rpartition(":")[0]
     return [f"{host}:{port}" for port in range(first, first + count)]
 
