@@ -1,7 +1,7 @@
 """A service provider's own code around hostler: two overriders and a custom driver.
 
-The LB gives each call a tier and its CPU shares; the runner adds the zone that it stands in; the
-driver turns all three into settings of the container. Nothing of hostler is forked:
+The LB gives each call a tier and its CPU shares. The runner adds its zone. The driver turns all
+three into settings of the container. No code of hostler is changed:
 
     hostler runner --overrider provider:runner_overrider --driver provider:open_driver ...
     hostler lb --overrider provider:lb_overrider ...
@@ -26,16 +26,16 @@ SHARES = "cpu-shares"
 ZONE = "runner-zone"
 
 ENVIRONMENT = {TIER: "TENANT_TIER", ZONE: "RUNNER_ZONE"}
-"""The extensions that a function sees, and under which names."""
+"""The extensions that a function sees, with the names of their environment variables."""
 
 SHARES_OF_TIER = {"gold": "2048", "silver": "1024", "bronze": "256"}
-"""Docker's CPU shares, a weight: 1024 is what a container gets that asks for nothing."""
+"""Docker's CPU shares, a weight. The default of a container is 1024."""
 
 
 def lb_overrider(
     request: CallRequest, call: Call, extensions: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """On the LB: no function sets its own CPU or tmpfs; its app's tier decides."""
+    """On the LB: the tier of the app, not the function, decides about CPU and tmpfs."""
     call.cpus = 0
     call.tmpfs_size = 0
     tier = call.config.get("TIER", "bronze")
@@ -47,12 +47,12 @@ def lb_overrider(
 def runner_overrider(
     request: CallRequest, call: Call, extensions: Mapping[str, str]
 ) -> Mapping[str, str]:
-    """On the runner: add where it stands."""
+    """On the runner: add the runner's zone."""
     return {**extensions, ZONE: os.environ.get("ZONE", "zone-unknown")}
 
 
 class ProviderDriver(Driver):
-    """Wraps a driver; delegates all but the two places where extensions count."""
+    """Wraps a driver, and changes its two methods that depend on extensions."""
 
     def __init__(self, inner: Driver) -> None:
         self._inner = inner
@@ -67,20 +67,20 @@ class ProviderDriver(Driver):
         return cookie
 
     def slot_key_extension(self, extensions: Mapping[str, str]) -> str:
-        """Calls that differ in one of ours must not meet in a container."""
+        """Calls that differ in one of our extensions must not share a container."""
         ours = {name: extensions.get(name) for name in (TIER, SHARES, ZONE)}
         return json.dumps([ours, self._inner.slot_key_extension(extensions)])
 
 
 @asynccontextmanager
 async def open_driver(config: AgentConfig) -> AsyncIterator[Driver]:
-    """What ``--driver provider:open_driver`` opens: our settings on Docker's containers."""
+    """For ``--driver provider:open_driver``: Docker containers with our settings."""
     async with open_docker_driver(config) as docker:
         yield ProviderDriver(docker)
 
 
 @asynccontextmanager
 async def open_driver_without_docker(config: AgentConfig) -> AsyncIterator[Driver]:
-    """The same over local processes, for a machine without an engine: no CPU shares there."""
+    """Local processes with our settings, for a machine without an engine. No CPU shares."""
     async with open_process_driver() as processes:
         yield ProviderDriver(processes)

@@ -1,4 +1,4 @@
-"""The main job, told in plain words: one LB, two runners, a real function, custom settings.
+"""Shows the main job step by step: one LB, two runners, a real function, custom settings.
 
 python examples/demo --image IMAGE            # Docker, at DOCKER_HOST
 python examples/demo --command 'python …'     # local processes instead
@@ -26,7 +26,7 @@ from nodes import Node, NodeFailed, running
 HERE = Path(__file__).resolve().parent
 LABEL = "hostler-demo"
 NETWORK_IMAGE = "hostler-pause:1"
-"""Of the containers that the driver keeps for their network."""
+"""Image of the containers that keep network name spaces ready."""
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ def post(url: str, body: bytes, **headers: str) -> Answer:
 
 
 class Demo:
-    """Tells and does the steps."""
+    """Does the steps, and prints each one."""
 
     def __init__(self, image: str, engine: docker.APIClient | None) -> None:
         self._image = image
@@ -74,8 +74,8 @@ class Demo:
             async with AsyncExitStack() as stack:
                 runners = await self._start_runners(stack, folder)
                 lb = await self._start_lb(stack, functions, runners)
-                await self._call(lb, "shop-hello", "A first call: no container is warm.")
-                await self._call(lb, "shop-hello", "The same again: now one is.")
+                await self._call(lb, "shop-hello", "A first call: it starts a container.")
+                await self._call(lb, "shop-hello", "The same call again: now the container is hot.")
                 await self._call(
                     lb, "blog-hello", "The other app has another tier: it gets its own container."
                 )
@@ -122,8 +122,8 @@ class Demo:
         self.say(f"POST {url}")
         self.say(f"{answer.status} {greeting['message']!r} after {answer.milliseconds:.1f} ms")
         self.say(
-            f"it sees TENANT_TIER={greeting['tier']} (the extension that the LB added) and "
-            f"RUNNER_ZONE={greeting['zone']} (the runner's)"
+            f"the function sees TENANT_TIER={greeting['tier']} (the extension that the LB added) "
+            f"and RUNNER_ZONE={greeting['zone']} (the runner's)"
         )
         await self._tell_stages(lb, answer)
 
@@ -135,10 +135,10 @@ class Demo:
         self.say(f"ran on runner {zone} ({line['runner']}), {kind}, attempts: {line['attempts']}")
         stages = {
             "wait for a container": line["scheduler_ms"],
-            "of it preparing": line["prep_ms"],
-            "of it pulling": line["pull_ms"],
-            "of it creating and starting": line["create_ms"],
-            "of it until the function listens": line["init_ms"],
+            "of this, preparing": line["prep_ms"],
+            "of this, pulling": line["pull_ms"],
+            "of this, creating and starting": line["create_ms"],
+            "of this, until the function listens": line["init_ms"],
             "the function itself": line["execution_ms"],
         }
         told = [f"{name} {value:.1f}" for name, value in stages.items() if value]
@@ -198,7 +198,7 @@ def main() -> None:
     try:
         trio.run(Demo(arguments.image or arguments.command, engine).run)
     except* NodeFailed:
-        failed = True  # its own words were printed as it spoke
+        failed = True  # what it printed has been shown
     finally:
         if engine is not None:
             engine.close()

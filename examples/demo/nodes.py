@@ -27,7 +27,7 @@ class NodeFailed(Exception):
 
 @attrs.define(eq=False)
 class Node:
-    """One process of hostler. ``logs`` grows as it speaks."""
+    """One process of hostler. ``logs`` grows with each line that it logs."""
 
     name: str
     process: trio.Process
@@ -64,9 +64,9 @@ class Node:
 async def running(
     name: str, arguments: Sequence[str], environment: Mapping[str, str]
 ) -> AsyncIterator[Node]:
-    """A node that has said that it is ready; drained by SIGTERM in the end.
+    """Start a node, and wait until it is ready. SIGTERM drains it in the end.
 
-    Raises `NodeFailed` if it does not start; what it said is printed.
+    Raises `NodeFailed` if it does not start. Lines that are not JSON are printed.
     """
     receive, send = os.pipe()
     command = [str(HOSTLER), *arguments, "--ready-fd", str(send), "--log-format", "json"]

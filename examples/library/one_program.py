@@ -1,7 +1,7 @@
-"""LB agent, wire, pure runner and agent in one Trio program: how an embedding service uses them.
+"""A load balancer and a runner in one Trio program.
 
-The simulated driver runs Python functions as if they were images, so this needs nothing else; with
-`open_docker_driver(config)` in its place the rest stays as it is.
+The simulated driver runs Python functions as if they were images, so the program needs nothing
+else. To run real images, open `open_docker_driver(config)` in its place. The rest stays as it is.
 
     python examples/library/one_program.py
 """
@@ -47,7 +47,7 @@ def add_tier(request: CallRequest, call: Call, extensions: Mapping[str, str]) ->
 
 
 class Collect(ResponseWriter):
-    """Keeps the response in memory; a service would pass it on."""
+    """Keeps the response in memory. A service would send it to its client."""
 
     def __init__(self) -> None:
         self.body = b""
