@@ -134,15 +134,15 @@ class Demo:
         kind = "cold" if line["init_ms"] else "hot"
         self.say(f"ran on runner {zone} ({line['runner']}), {kind}, attempts: {line['attempts']}")
         stages = {
-            "wait for a container": line["scheduler_ms"],
-            "of this, preparing": line["prep_ms"],
-            "of this, pulling": line["pull_ms"],
-            "of this, creating and starting": line["create_ms"],
-            "of this, until the function listens": line["init_ms"],
-            "the function itself": line["execution_ms"],
+            "preparing": line["prep_ms"],
+            "pulling": line["pull_ms"],
+            "creating and starting": line["create_ms"],
+            "until the function listens": line["init_ms"],
         }
-        told = [f"{name} {value:.1f}" for name, value in stages.items() if value]
-        self.say(f"stages in ms: {', '.join(told)}")
+        told = ", ".join(f"{name} {value:.1f}" for name, value in stages.items() if value)
+        if told:
+            self.say(f"waited {line['scheduler_ms']:.1f} ms for the container: {told}")
+        self.say(f"{line['execution_ms']:.1f} ms in the function")
 
     async def _call_detached(self, lb: Node) -> None:
         self.step("A detached call: answered as soon as the function runs.")
