@@ -32,7 +32,12 @@ fns = Group(help="Functions: an image, and how to run it.")
 
 def _limit(name: str, *short: str, text: str) -> Any:
     return click.option(
-        name, *short, type=CountType(), default=0, show_default=True, help=f"{text} 0 = not set."
+        name,
+        *short,
+        type=CountType(),
+        default=0,
+        show_default=True,
+        help=f"{text} 0 = the server's default, or no change in an update.",
     )
 
 
@@ -53,7 +58,7 @@ _fields = together(
 @server_option
 @json_option
 def create(app_name: str, name: str, server: str, as_json: bool, **fields: Any) -> None:
-    """Create a function in an app. Limits that are not set get the server's defaults."""
+    """Create a function in an app."""
 
     async def work(api: ApiClient) -> None:
         app = await app_named(api, app_name)

@@ -212,7 +212,7 @@ optional_app_argument = click.argument(
     required=False,
     callback=_name,
     shell_complete=complete_app,
-    help="Only the output of this app.",
+    help="Only this app.",
 )
 
 fn_argument = click.argument(
@@ -229,7 +229,7 @@ optional_fn_argument = click.argument(
     required=False,
     callback=_name,
     shell_complete=complete_fn,
-    help="Only of this function.",
+    help="Only this function.",
 )
 
 
