@@ -44,19 +44,21 @@ class Twin(WireH2):
     def send_parts(self, stream_id: int, parts: Sequence[Buffer], size: int) -> None:
         self.send_data(stream_id, b"".join(parts))
 
-    def read(self, data: bytes, on_data: Callable[[int, Buffer, int], None]) -> list[Event]:
+    def read(self, data: bytes, reader: http2.DataReader) -> list[Event]:
         return self.receive_data(data)
 
 
-def read(h2: WireH2, data: bytes) -> list[Event]:
+class Events(list[Event]):
     """All that came, as h2 tells it."""
-    events: list[Event] = []
 
-    def on_data(stream_id: int, data: Buffer, size: int) -> None:
+    def data_received(self, stream_id: int, data: Buffer, flow_size: int) -> None:
         piece = bytes(data)
-        events.append(DataReceived(stream_id=stream_id, data=piece, flow_controlled_length=size))
+        self.append(DataReceived(stream_id=stream_id, data=piece, flow_controlled_length=flow_size))
 
-    rest = h2.read(data, on_data)
+
+def read(h2: WireH2, data: bytes) -> list[Event]:
+    events = Events()
+    rest = h2.read(data, events)
     return events + rest
 
 
@@ -270,15 +272,16 @@ def test_what_comes_after_a_connection_was_closed_is_left_to_h2() -> None:
     client, server = _open()
     for data in (b"one", b"two"):
         client.quiet.send_data(1, data)
-    seen: list[Buffer] = []
 
-    def close(stream_id: int, data: Buffer, size: int) -> None:
-        seen.append(data)
-        server.quiet.close_connection()
+    class Closing(Events):
+        def data_received(self, stream_id: int, data: Buffer, flow_size: int) -> None:
+            super().data_received(stream_id, data, flow_size)
+            server.quiet.close_connection()
 
+    seen = Closing()
     with pytest.raises(ProtocolError):
-        server.quiet.read(client.quiet.data_to_send(), close)
-    assert seen == [b"one"]
+        server.quiet.read(client.quiet.data_to_send(), seen)
+    assert [event.data for event in seen if isinstance(event, DataReceived)] == [b"one"]
 
 
 def test_data_between_headers_and_their_continuation_is_an_error() -> None:
@@ -321,18 +324,13 @@ def _begin_server(h2: H2Connection, max_frame: int) -> None:
 
 def _stepped(h2: ServerH2, data: bytes, cuts: list[int]) -> list[Event]:
     """All that came in pieces, as a server's connection reads it."""
-    events: list[Event] = []
-
-    def on_data(stream_id: int, piece: Buffer, size: int) -> None:
-        found = bytes(piece)
-        events.append(DataReceived(stream_id=stream_id, data=found, flow_controlled_length=size))
-
+    events = Events()
     kept = b""
     for cut in (*cuts, len(data)):
         kept, data = kept + data[:cut], data[cut:]
         at = 0
         while True:
-            stop, found = h2.step(kept, at, on_data)
+            stop, found = h2.step(kept, at, events)
             events += found
             if stop in (at, len(kept)):
                 break
@@ -356,7 +354,7 @@ def _comparable(events: Sequence[Any]) -> list[Any]:
 
 @settings(max_examples=100, deadline=None)
 @given(st.lists(actions, max_size=25), st.lists(st.integers(1, 30000), max_size=8))
-def test_a_server_reads_frame_by_frame_what_h2_reads(
+async def test_a_server_reads_frame_by_frame_what_h2_reads(
     steps: list[tuple[Any, ...]], cuts: list[int]
 ) -> None:
     client = H2Connection(_config(client=True))
@@ -371,7 +369,7 @@ def test_a_server_reads_frame_by_frame_what_h2_reads(
             elif kind != "ack":
                 _perform(client, kind, *args)  # type: ignore[arg-type]
     data = client.data_to_send()
-    mine = ServerH2(_config(client=False), clock=lambda: 0.0)
+    mine = ServerH2(_config(client=False))
     theirs = H2Connection(_config(client=False))
     for h2 in (mine, theirs):
         _begin_server(h2, 16384)

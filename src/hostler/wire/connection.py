@@ -33,7 +33,7 @@ import socket
 import ssl
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Any, Concatenate, ParamSpec, cast
+from typing import Any, Concatenate, ParamSpec, Protocol, cast
 
 import attrs
 import structlog
@@ -46,6 +46,7 @@ from h2.events import (
     ConnectionTerminated,
     DataReceived,
     RemoteSettingsChanged,
+    RequestReceived,
     StreamReset,
     WindowUpdated,
 )
@@ -519,6 +520,8 @@ class WireConnection(grpclib_protocol.Connection):
         super().__init__(h2, transport, config=Configuration().__for_server__())
         self.h2 = h2
         self.transport = transport
+        self.streams: dict[int, WireStream] = {}
+        """Those that are open, by their ids."""
         self.call_soon = protocol.call_soon
         self.cut = protocol.cut
         self.write: Callable[[list[Buffer]], None] = transport.writelines
@@ -557,6 +560,19 @@ class WireConnection(grpclib_protocol.Connection):
     def create_stream(self, **kwargs: Any) -> WireStream:
         return WireStream(self, self.h2, self.transport, **kwargs)
 
+    def release(self, stream: WireStream) -> None:
+        """Forget a stream that is over, and credit what of it nobody has read."""
+        del self.streams[stream.known_id]
+        if not self.is_closing():
+            self.ack(stream.known_id, stream.inbox.unacked_size())
+
+    def drop(self, stream: WireStream) -> None:
+        """Forget a stream of a client that was answered at once. Unlike `release` it sends nothing:
+        the answer goes out with those to others."""
+        del self.streams[stream.known_id]
+        assert isinstance(self.h2, ServerH2)
+        self.h2.take_back(stream.inbox.unacked_size())
+
     def flush(self) -> None:
         if (output := self.h2.output()) and not self.transport.is_closing():
             self.write(output)
@@ -576,13 +592,28 @@ class WireConnection(grpclib_protocol.Connection):
             self.transport.write(frame.serialize())
 
 
+class StreamHandler(Protocol):
+    """What serves the streams of a connection."""
+
+    def accept(self, stream: WireStream, headers: HeaderList) -> None:
+        """Serve a new stream, up to its `WireConnection.release`. Synchronous."""
+
+
 class _Processor(grpclib_protocol.EventsProcessor):
     connection: WireConnection
+    handler: StreamHandler | None  # type: ignore[assignment]
     streams: dict[int, WireStream]  # type: ignore[assignment]
 
     def __init__(self, protocol: WireProtocol) -> None:
         super().__init__(protocol.handler, protocol.connection)
+        self.streams = protocol.connection.streams
         self._protocol = protocol
+
+    def process_request_received(self, event: RequestReceived) -> None:
+        assert self.handler is not None  # h2 itself refuses requests that come from a server
+        stream = self.connection.create_stream(stream_id=event.stream_id)
+        self.connection.streams[stream.known_id] = stream
+        self.handler.accept(stream, cast(HeaderList, event.headers))
 
     def process(self, event: H2Event) -> None:
         if process := getattr(self, "processors", {}).get(type(event)):
@@ -611,14 +642,6 @@ class _Processor(grpclib_protocol.EventsProcessor):
         self.connection.shared_calls = settings.get(SHARED_CALLS_SETTING, 0)
         self._protocol.settings_received()
         self.pump_all()
-
-    def drop(self, stream: WireStream) -> None:
-        """Forget a stream of a client that was answered at once. Unlike what `register` returns it
-        sends nothing: the answer goes out with those to others."""
-        del self.streams[stream.known_id]
-        h2 = self.connection.h2
-        assert isinstance(h2, ServerH2)
-        h2.take_back(stream.inbox.unacked_size())
 
     def pump_all(self) -> None:
         for stream in list(self.streams.values()):
@@ -677,7 +700,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
 
     def __init__(
         self,
-        handler: grpclib_protocol.AbstractHandler,
+        handler: StreamHandler | None,
         *,
         loop: Loop,
         client_side: bool,
@@ -693,7 +716,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
             normalize_inbound_headers=False,
             normalize_outbound_headers=False,
         )
-        super().__init__(handler, Configuration(), h2_config)
+        super().__init__(cast(Any, handler), Configuration(), h2_config)
         self.client_side = client_side
         self.peer = ""
         self.context: ssl.SSLContext | None = None
@@ -776,7 +799,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
                 loop.trio_as_future(self._read_on_tls)
             return
         try:
-            events = self.connection.h2.read(data, self.processor.data_received)
+            events = self.connection.h2.read(data, self.processor)
         except ProtocolError:
             log.debug("protocol error", peer=self.peer, exc_info=True)
             self.processor.close("Protocol error")
@@ -814,7 +837,7 @@ class WireProtocol(grpclib_protocol.H2Protocol):
         last = h2.highest_inbound_stream_id + 2 * STREAMS_IN_TURN
         try:
             for _ in range(FRAMES_IN_TURN):
-                stop, events = h2.step(data, at, processor.data_received)
+                stop, events = h2.step(data, at, processor)
                 for event in events:
                     processor.process(event)
                 if stop == at or stop == len(data) or self._is_cut():

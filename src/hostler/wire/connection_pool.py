@@ -9,12 +9,11 @@ import select
 import socket
 import ssl
 from collections.abc import Callable
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import structlog
 import trio
-from grpclib import protocol as grpclib_protocol
 from h2.errors import ErrorCodes
 from h2.exceptions import ProtocolError
 
@@ -284,19 +283,6 @@ SHUTDOWN_TIMEOUT = 1.0
 _REFUSED = "after the TLS handshake: it may not accept our certificate"
 
 
-class _NoRequests(grpclib_protocol.AbstractHandler):
-    """Of a client: h2 itself refuses requests that come from a server."""
-
-    def accept(self, stream: object, headers: object, release_stream: object) -> NoReturn:
-        raise AssertionError("h2 refuses these")
-
-    def cancel(self, stream: object) -> None:
-        """Not called."""
-
-    def close(self) -> None:
-        """Nothing is kept here."""
-
-
 @attrs.frozen(kw_only=True)
 class ConnectOptions:
     """How a client connects to a runner, and what its connections carry. Times are seconds."""
@@ -347,7 +333,7 @@ async def dial(target: Target) -> WireProtocol:
     def factory() -> WireProtocol:
         nonlocal protocol
         protocol = WireProtocol(
-            _NoRequests(), loop=target.loop, client_side=True, keepalive=target.options.keepalive
+            None, loop=target.loop, client_side=True, keepalive=target.options.keepalive
         )
         return protocol
 
@@ -495,7 +481,6 @@ class StreamBlock:
         except BaseException:
             self._pool.release(slot)
             raise
-        self._unregister = slot.protocol.processor.register(self._stream)
         return self._stream
 
     async def __aexit__(self, *_: object) -> None:
@@ -507,12 +492,15 @@ class StreamBlock:
         finished = stream.ended and not stream.inbox.unread
         stream.reset_now(ErrorCodes.NO_ERROR if finished else ErrorCodes.CANCEL)
         stream.connection.note_left(answered=finished, begun=stream.all_sent)
-        self._unregister()
+        stream.connection.release(stream)
         self._pool.release(self._slot)
 
 
 def open_stream(protocol: WireProtocol, headers: HeaderList) -> WireStream:
-    """Synchronous on purpose: between the choice of a stream id and its use nobody may run."""
+    """A new stream, to be given back by `WireConnection.release`.
+
+    Synchronous on purpose: between the choice of a stream id and its use nobody may run.
+    """
     connection = protocol.connection
     stream = connection.create_stream()
     try:
@@ -522,6 +510,7 @@ def open_stream(protocol: WireProtocol, headers: HeaderList) -> WireStream:
         protocol.draining = True
         raise NotSent(f"runner {protocol.peer}: cannot open a stream: {error}") from error
     stream.init_stream(stream_id, connection)
+    connection.streams[stream_id] = stream
     return stream
 
 

@@ -23,9 +23,9 @@ useful work.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from struct import Struct
-from typing import Any
+from typing import Any, Protocol
 
 import trio
 from h2.config import H2Configuration
@@ -77,6 +77,12 @@ class _Data(DataFrame):
         return "DataFrame"
 
 
+class DataReader(Protocol):
+    """What reads the bytes that come on streams, and does not mind where frames end."""
+
+    def data_received(self, stream_id: int, data: Buffer, flow_size: int) -> None: ...
+
+
 class WireH2(H2Connection):
     """What is different from h2's:
 
@@ -101,12 +107,12 @@ class WireH2(H2Connection):
         self.earned = 0
         """Useless frames that are fine for what was sent since the last one."""
 
-    def read(self, data: bytes, on_data: Callable[[int, Buffer, int], None]) -> list[H2Event]:
-        """As `receive_data`, but that plain DATA at the beginning is given to ``on_data``, with its
-        stream before it and its size behind, before the rest is looked at: as if it came alone.
-        A frame that has come in part is given on as far as it came: its reader has a stream of
-        bytes, and does not mind where frames end."""
+    def read(self, data: bytes, reader: DataReader) -> list[H2Event]:
+        """As `receive_data`, but that plain DATA at the beginning is given to ``reader`` before the
+        rest is looked at: as if it came alone. A frame that has come in part is given on as far as
+        it came."""
         at, end = 0, len(data)
+        on_data = reader.data_received
         if self.missing:
             at = min(self.missing, end)
             self.missing -= at
@@ -242,12 +248,10 @@ class ServerH2(WireH2):
     and whoever reads may stop in between. Frames that ask for nothing are counted, and those of
     streams that have ended are dropped here, which takes a tenth of h2's time."""
 
-    def __init__(
-        self, config: H2Configuration, clock: Callable[[], float] = trio.current_time
-    ) -> None:
+    def __init__(self, config: H2Configuration) -> None:
         super().__init__(config)
         self.useless = FloodBudget(
-            "frames that ask for nothing", burst=USELESS_BURST, rate=USELESS_RATE, clock=clock
+            "frames that ask for nothing", burst=USELESS_BURST, rate=USELESS_RATE
         )
         self._heads: dict[bytes, list[tuple[str, str]]] = {}
         """What header blocks mean as long as the table of the compression is the same."""
@@ -264,15 +268,14 @@ class ServerH2(WireH2):
         self._sweep_at = min(2 * count + 64, self.local_settings.max_concurrent_streams)
         return count
 
-    def step(
-        self, data: bytes, at: int, on_data: Callable[[int, Buffer, int], None]
-    ) -> tuple[int, list[H2Event]]:
+    def step(self, data: bytes, at: int, reader: DataReader) -> tuple[int, list[H2Event]]:
         """Read on at ``at``: plain DATA as `read`, up to the next other frame, and that.
 
         Returns where to go on, and the events of that frame. The same place as before: the next
         frame has not come as a whole; it is to be given again, with the rest. Raises
         `ProtocolError` and `Flooded`."""
         end = len(data)
+        on_data = reader.data_received
         if self.missing:
             piece = min(self.missing, end - at)
             self.missing -= piece
@@ -470,20 +473,12 @@ class FloodBudget:
     It holds ``burst`` tokens at most, is full at first, and gets ``rate`` tokens a second beside
     those that are `earn`ed. ``what`` is spent, for the text of the `Flooded`."""
 
-    def __init__(
-        self,
-        what: str,
-        *,
-        burst: float,
-        rate: float,
-        clock: Callable[[], float] = trio.current_time,
-    ) -> None:
+    def __init__(self, what: str, *, burst: float, rate: float) -> None:
         self._what = what
         self._burst = burst
         self._rate = rate
         self._tokens = burst
-        self._clock = clock
-        self._filled_at = clock()
+        self._filled_at = trio.current_time()
 
     def __repr__(self) -> str:
         return f"<FloodBudget {self._tokens:.0f} of {self._burst:.0f} {self._what}>"
@@ -505,7 +500,7 @@ class FloodBudget:
     def wait_for(self, tokens: int) -> float:
         """Seconds until there are ``tokens``, if none are spent meanwhile."""
         if self._tokens < tokens:
-            now = self._clock()
+            now = trio.current_time()
             self.earn((now - self._filled_at) * self._rate)
             self._filled_at = now
         return max(0.0, (tokens - self._tokens) / self._rate)

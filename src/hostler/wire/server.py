@@ -16,7 +16,6 @@ from typing import Any, Final, Literal, cast
 import attrs
 import structlog
 import trio
-from grpclib import protocol as grpclib_protocol
 from grpclib.metadata import decode_timeout
 from h2.errors import ErrorCodes
 from msgspec import Struct
@@ -341,7 +340,6 @@ class _Waiting(Struct):
 
     stream: WireStream
     headers: dict[str, str]
-    release: Callable[[], None]
     deadline: float
     """For its first message."""
     expired: Callable[[_Waiting], None]
@@ -350,10 +348,9 @@ class _Waiting(Struct):
         self.expired(self)
 
 
-class _Streams(grpclib_protocol.AbstractHandler):
+class _Streams:
     """Starts a Trio task for each stream of one connection, once there is something to do: a stream
-    that was only opened, or whose call is refused at once, has none. Called by grpclib,
-    synchronously."""
+    that was only opened, or whose call is refused at once, has none."""
 
     def __init__(self, serving: ServerContext) -> None:
         self._serving = serving
@@ -380,18 +377,13 @@ class _Streams(grpclib_protocol.AbstractHandler):
         for stream in tuple(self._waiting):
             self._refuse(stream)
 
-    def accept(
-        self,
-        stream: grpclib_protocol.Stream,
-        headers: HeaderList,
-        release_stream: Callable[[], None],
-    ) -> None:
-        assert isinstance(stream, WireStream)
+    def accept(self, stream: WireStream, headers: HeaderList) -> None:
+        """See `StreamHandler.accept`."""
         stream.opened_at = now = trio.current_time()
         head = {name: value for name, value in headers if name in _HEAD}
         set_deadline(stream.cancel_scope, head.get("grpc-timeout"), now)
         deadline = min(now + FIRST_SECONDS, stream.cancel_scope.deadline)
-        self._waiting[stream] = _Waiting(stream, head, release_stream, deadline, self._expire)
+        self._waiting[stream] = _Waiting(stream, head, deadline, self._expire)
         self._serving.waiting += 1
         if self._serving.stopping or (self._opened and self.nursery is None):
             self._refuse(stream)
@@ -417,12 +409,12 @@ class _Streams(grpclib_protocol.AbstractHandler):
             return
         self._take(stream)
         if begun == REFUSED:
-            self._protocol.processor.drop(stream)
+            stream.connection.drop(stream)
             self._protocol.connection.note_answered()
         else:
             stream.begun = True
             engagement = begun if isinstance(begun, Engagement) else None
-            self.nursery.start_soon(self._serve, stream, headers, waiting.release, engagement)
+            self.nursery.start_soon(self._serve, stream, headers, engagement)
 
     def _take(self, stream: WireStream) -> _Waiting | None:
         """It does not wait any more."""
@@ -444,14 +436,13 @@ class _Streams(grpclib_protocol.AbstractHandler):
         self._forget(stream)
 
     def _forget(self, stream: WireStream) -> None:
-        if (found := self._take(stream)) is not None:
-            found.release()
+        if self._take(stream) is not None:
+            stream.connection.release(stream)
 
     async def _serve(
         self,
         stream: WireStream,
         headers: dict[str, str],
-        release_stream: Callable[[], None],
         engagement: Engagement | None,
     ) -> None:
         assert self._protocol is not None
@@ -460,13 +451,7 @@ class _Streams(grpclib_protocol.AbstractHandler):
         finally:
             if not stream.broken:
                 self._protocol.connection.note_answered()
-            release_stream()
-
-    def cancel(self, stream: grpclib_protocol.Stream) -> None:
-        """Not called: a stream cancels its own scope."""
-
-    def close(self) -> None:
-        """Not called: the connection's task notices by itself."""
+            stream.connection.release(stream)
 
 
 def _peer_of(stream: trio.SocketStream) -> str:
@@ -513,9 +498,9 @@ async def serve_stream(
     try:
         with stream.cancel_scope as scope:
             if engagement is None:
-                rpc = partial(_dispatch, serving, stream, headers, peer)
+                rpc = _dispatch(serving, stream, headers, peer)
             else:
-                rpc = partial(_engage, serving, engagement)
+                rpc = _engage(serving, engagement)
             status = await outcome_of(rpc, peer)
             with contextlib.suppress(StreamBroken, PeerFinished):
                 await stream.flush()

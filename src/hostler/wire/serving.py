@@ -174,10 +174,10 @@ def awaited_after(frame: ClientFrame) -> type[ClientFrame] | None:
     return Data if isinstance(frame, TryCall) and not frame.reserve else None
 
 
-async def outcome_of(rpc: Callable[[], Awaitable[None]], peer: str) -> tuple[int, str]:
+async def outcome_of(rpc: Awaitable[None], peer: str) -> tuple[int, str]:
     """The status that ``rpc``, the service's part, ends with. Only lets cancellations out."""
     try:
-        await rpc()
+        await rpc
     except BaseException as error:  # noqa: BLE001  (what is no Exception is raised again)
         cancelled, errors = _split(error)
         outcome = _status_of(errors, peer)

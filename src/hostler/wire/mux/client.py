@@ -49,7 +49,6 @@ class MuxClientStream(MuxStream):
         """Synchronous; the headers go out with the first batch. Raises `NotSent`."""
         protocol = slot.protocol
         stream = open_stream(protocol, headers)
-        self._unregister = protocol.processor.register(stream)
         self._slot = slot
         limit = min(protocol.connection.shared_calls, MAX_STREAMS)
         super().__init__(stream, address, max_unread=limit * CALL_WINDOW)
@@ -83,7 +82,7 @@ class MuxClientStream(MuxStream):
             log.warning("runner ended a shared stream", runner=self.peer)
             slot.may_share = False
         stream.reset_now(ErrorCodes.NO_ERROR if stream.ended else ErrorCodes.CANCEL)
-        self._unregister()
+        stream.connection.release(stream)
 
 
 class MuxEngagement(BegunEngagement):

@@ -185,8 +185,7 @@ class _ServerStream(MuxStream):
         engagement = _MuxEngagement(self, call)
         status: tuple[int, str] | None = None
         try:
-            engage = partial(self.serving.service.engage, engagement)
-            status = await outcome_of(engage, self.peer)
+            status = await outcome_of(self.serving.service.engage(engagement), self.peer)
             if not call.covered:
                 with contextlib.suppress(StreamBroken, PeerFinished):
                     await call.flush()
