@@ -301,6 +301,20 @@ class DiscardWriter(ResponseWriter):
         """Never waits, never raises."""
 
 
+class AckWriter(DiscardWriter):
+    """Lets the submitter of a detached call go once the call is under way."""
+
+    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
+        self._task_status = task_status
+        self.acknowledged = False
+
+    def acknowledge(self) -> None:
+        """The call is under way, or already over. Idempotent."""
+        if not self.acknowledged:
+            self.acknowledged = True
+            self._task_status.started()
+
+
 def check_overrider(overrider: CallOverrider | None, name: str = "call_overrider") -> None:
     """Raise `ConfigError`, which names it, for one that no call could use: it is asynchronous, or
     takes other arguments. What can't be seen before it is called, as of code in C, is let pass."""

@@ -16,10 +16,11 @@ import trio
 from .._concurrency.drain import DrainBudget
 from .._concurrency.gate import Gate
 from .._concurrency.nurseries import is_cancellation, open_background
-from ..abc import Body, CallAgent, CallListener, CallOverrider, Placer, ResponseWriter, RunnerPool
+from ..abc import Body, CallAgent, CallListener, CallOverrider, Placer, RunnerPool
 from ..bodies import BodyBudget, keep_whole
 from ..call import (
     LISTENER_SECONDS,
+    AckWriter,
     CallListeners,
     CallOption,
     PendingCall,
@@ -29,7 +30,6 @@ from ..call import (
 from ..config import LBConfig
 from ..errors import APIError, ServerBusy, ServiceReservationFailure, code_of
 from ..metrics import CallStatus, LBMetrics, default_metrics
-from ..protocol import Headers
 from .drain import DrainReport, report_of
 
 log = structlog.get_logger(__name__)
@@ -136,7 +136,7 @@ class LBAgent(CallAgent):
     async def _run_detached(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
         """Until the acknowledgement this is a part of the caller's task: errors are raised there,
         and it is cancelled with it. After that no error may leave."""
-        writer = call.writer = AckWriter(task_status)
+        writer = call.writer = HeadAckWriter(task_status)
         self._counts.detached += 1
         try:
             await self._see_through_detached(call)
@@ -451,26 +451,13 @@ def ending_of(error: BaseException | None) -> Ending:
 ACCEPTED = 202
 
 
-class AckWriter(ResponseWriter):
+class HeadAckWriter(AckWriter):
     """Takes the response head of a detached call as its acknowledgement, and nothing else."""
 
-    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
-        self._task_status = task_status
-        self.acknowledged = False
-
-    async def start(self, status: int, headers: Headers) -> None:
+    async def start(self, status: int, headers: object) -> None:
         if status != ACCEPTED:
             log.warning("detached call was answered, not acknowledged", status=status)
         self.acknowledge()
-
-    async def write(self, data: bytes | memoryview) -> None:
-        pass
-
-    def acknowledge(self) -> None:
-        """The call is under way, or already over. Idempotent."""
-        if not self.acknowledged:
-            self.acknowledged = True
-            self._task_status.started()
 
 
 def log_late_failure(call_id: str, error: Exception) -> None:

@@ -14,7 +14,7 @@ from .._concurrency.nurseries import open_background
 from ..abc import CallAgent, CallListener, RunnerAgent
 from ..agent import keep_declared_warm, open_agent
 from ..bodies import BodyBudget, keep_whole
-from ..call import CallOption, DiscardWriter, PendingCall
+from ..call import AckWriter, CallOption, PendingCall
 from ..config import AgentConfig, BodyConfig, LBConfig
 from ..errors import APIError
 from ..functions import FunctionTable
@@ -152,7 +152,7 @@ class DetachingAgent(CallAgent):
             await body.aclose()
 
     async def _run(self, call: PendingCall, task_status: trio.TaskStatus[None]) -> None:
-        call.writer = writer = _AckWriter(task_status)
+        call.writer = writer = AckWriter(task_status)
         try:
             await self._inner.submit(call)
             writer.acknowledge()  # of an agent that does not tell its listeners
@@ -160,18 +160,6 @@ class DetachingAgent(CallAgent):
             if not writer.acknowledged:
                 raise
             _log_late_failure(call.model.id, error)
-
-
-class _AckWriter(DiscardWriter):
-    def __init__(self, task_status: trio.TaskStatus[None]) -> None:
-        self._task_status = task_status
-        self.acknowledged = False
-
-    def acknowledge(self) -> None:
-        """Idempotent."""
-        if not self.acknowledged:
-            self.acknowledged = True
-            self._task_status.started()
 
 
 def _log_late_failure(call_id: str, error: Exception) -> None:
@@ -184,10 +172,10 @@ def _log_late_failure(call_id: str, error: Exception) -> None:
 
 class _Acknowledge(CallListener):
     def wants_before_call(self, call: PendingCall) -> bool:
-        return isinstance(call.writer, _AckWriter)
+        return isinstance(call.writer, AckWriter)
 
     async def before_call(self, call: PendingCall) -> None:
-        if isinstance(call.writer, _AckWriter):
+        if isinstance(call.writer, AckWriter):
             call.writer.acknowledge()
 
 
