@@ -15,6 +15,13 @@ import trio.testing
 from hostler.abc import ContainerTask
 from hostler.config import AgentConfig
 from hostler.drivers.docker import Backoff, DockerDriver, open_docker_driver
+from hostler.drivers.docker.engine import (
+    READ_AHEAD,
+    EngineOperation,
+    JSONLines,
+    open_engine,
+    open_json_lines,
+)
 from hostler.errors import ImagePullFailed
 
 from ...conftest import Logs
@@ -297,3 +304,28 @@ async def test_checker_that_refuses(fake_driver: DockerDriver, fake_engine: Fake
     with pytest.raises(ImagePullFailed):
         await pull(fake_driver, "img")
     assert fake_engine.count("POST /images/create") == 1
+
+
+async def test_a_slow_reader_gets_all_and_one_that_leaves_frees_its_thread(
+    fake_engine: FakeEngine, fake_environ: dict[str, str]
+) -> None:
+    many = 20 * READ_AHEAD
+    answer = lines(*({"status": str(number)} for number in range(many)))
+    fake_engine.on("POST /images/create", answering(answer))
+    engine = await open_engine(fake_environ)
+
+    def request(client: Any) -> JSONLines:
+        return open_json_lines(client, "POST", "/images/create", silence=60, params={})
+
+    with trio.fail_after(60):
+        async with engine.stream(EngineOperation.PULL, request) as messages:
+            await trio.testing.wait_all_tasks_blocked(
+                0.02
+            )  # the thread has read as far ahead as it may
+            read = [message["status"] async for message in messages]
+        assert read == [str(number) for number in range(many)]
+        async with engine.stream(EngineOperation.PULL, request) as messages:
+            await anext(messages)
+        while engine.threads():  # noqa: ASYNC110  (a real thread, a deadline around)
+            await trio.sleep(0.005)
+        await engine.aclose()
