@@ -33,19 +33,26 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("scenarios", nargs="*", metavar="SCENARIO", help="names or patterns (default: all)")
-    add("--list", action="store_true", help="list the scenarios and end")
+    add("--list", action="store_true", help="list the scenarios, and run nothing")
     add("--driver", choices=("process", "docker"), default="process")
-    add("--url", help="invoke URL of an echo function at any Fn-compatible load balancer, instead")
+    add(
+        "--url", help="measure this: the URL of an echo function at any Fn-compatible load balancer"
+    )
     add("--runner-workers", type=int, default=1, help="processes of each runner (default: 1)")
     add("--any-answer", action="store_true", help="with --url: check only the status of answers")
-    add("--placer", metavar="NAME", help="of the nodes, as FN_PLACER (default: the product's)")
-    add("--runs", type=int, default=5, help="per scenario (default: 5)")
-    add("--seconds", type=float, default=5.0, help="measured per run (default: 5)")
+    add("--placer", metavar="NAME", help="placer of the nodes (default: hostler's default)")
+    add("--runs", type=int, default=5, help="runs per scenario (default: 5)")
+    add("--seconds", type=float, default=5.0, help="measured seconds per run (default: 5)")
     add("--warm-up", type=float, default=2.0, help="seconds before each run (default: 2)")
     add("--output", type=Path, default=Path("build/bench.json"), help="the JSON file to write")
-    add("--plot", type=Path, metavar="FILE.svg", help="draw the results there")
-    add("--series", type=Path, metavar="FOLDER", help="write there what there was over time")
-    add("--compare", type=Path, metavar="OLD.json", help="an earlier file to compare with")
+    add("--plot", type=Path, metavar="FILE.svg", help="draw the results to this file")
+    add("--series", type=Path, metavar="FOLDER", help="write figures over time to this folder")
+    add(
+        "--compare",
+        type=Path,
+        metavar="OLD.json",
+        help="compare with the results of an earlier run",
+    )
     return parser
 
 
@@ -104,7 +111,8 @@ def main() -> int:
     console = Console(highlight=False)
     if options.list:
         for scenario in all_scenarios().values():
-            console.print(f"{scenario.name:16} {scenario.about}")
+            minutes = " (takes minutes, runs only if named)" if scenario.only_by_name else ""
+            console.print(f"{scenario.name}: {scenario.about}{minutes}")
         return 0
     if options.placer:
         os.environ["FN_PLACER"] = options.placer  # the nodes inherit it

@@ -52,10 +52,15 @@ def main() -> None:
     )
     add = parser.add_argument
     add("--seeds", type=int, default=5, help="loads of each kind (default: 5)")
-    add("--hours", type=float, default=8.0, help="of virtual time; a quarter is not counted")
+    add(
+        "--hours",
+        type=float,
+        default=8.0,
+        help="hours of virtual time, of which a quarter is warm-up",
+    )
     add("--processes", type=int, default=os.cpu_count() or 1)
     add("--output", type=Path, default=Path("build/keep_alive.json"))
-    add("--document", type=Path, help="a Markdown file in which the tables are renewed")
+    add("--document", type=Path, help="renew the tables in this Markdown file")
     add("--plot", type=Path, help="also draw the first load, as an SVG or a PNG file")
     options = parser.parse_args()
     with ProcessPoolExecutor(options.processes) as pool:

@@ -36,9 +36,14 @@ def _parser() -> argparse.ArgumentParser:
     add = parser.add_argument
     add("placers", nargs="*", metavar="PLACER", help=f"of {', '.join(NAMES)} (default: all)")
     add("--runners", type=int, nargs="+", default=[10, 100, 1000])
-    add("--load", type=float, nargs="+", default=[0.5, 0.8, 0.95], help="busy part of the memory")
-    add("--seconds", type=float, help="of virtual time, measured (default: by the calls in it)")
-    add("--warm-up", type=float, default=WARM_UP, help=f"the same, before that ({WARM_UP:.0f})")
+    add("--load", type=float, nargs="+", default=[0.5, 0.8, 0.95], help="busy share of the memory")
+    add("--seconds", type=float, help="measured virtual seconds (default: 10 to 240, by the load)")
+    add(
+        "--warm-up",
+        type=float,
+        default=WARM_UP,
+        help=f"seconds before that (default: {WARM_UP:.0f})",
+    )
     add("--memory", type=int, default=4096, help="MB of a runner (default: 4096)")
     add("--lbs", type=int, default=2, help="load balancers (default: 2)")
     add("--seeds", type=int, default=3, help="loads of each kind (default: 3)")
@@ -53,11 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         metavar="FILE",
         help="JSON files of earlier runs, whose results are shown as well",
     )
-    add("--document", type=Path, help="a Markdown file in which the table is renewed")
+    add("--document", type=Path, help="renew the table in this Markdown file")
     add(
         "--growth",
         action="store_true",
-        help="instead: clients of one function that come all of a sudden, and what they get",
+        help="instead, let many clients of one function come at once, and show what they get",
     )
     add("--plot", type=Path, help="also draw the results, as an SVG or a PNG file")
     return parser
