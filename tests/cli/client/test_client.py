@@ -154,6 +154,16 @@ async def test_a_node_without_an_api_is_named(node: tuple[str, ...], tmp_path: P
         )
 
 
+async def test_an_api_node_that_names_no_load_balancer_is_told(tmp_path: Path) -> None:
+    async with open_node("api", "--bind", "127.0.0.1:0", cwd=tmp_path) as there:
+        client = Client(there.url)
+        await client.ok("app", "create", "shop")
+        await client.ok("fn", "create", "shop", "pay", "pay:1")
+        done = await client("invoke", "shop", "pay", "--data", "x")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "; does FN_PUBLIC_LB_URL of the API node name a load balancer?" in done.stderr
+
+
 async def test_a_long_list_is_read_page_by_page(client: Client) -> None:
     from hostler.api_client import open_api_client
     from hostler.models import App

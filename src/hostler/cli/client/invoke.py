@@ -177,6 +177,8 @@ async def _fail(answer: Answer) -> NoReturn:
     if not (message := message_of(body)):
         sys.stdout.buffer.write(body)
         sys.stdout.buffer.flush()
+    if message.startswith("Path not found: "):  # an API node names itself by default
+        message += "; does FN_PUBLIC_LB_URL of the API node name a load balancer?"
     raise _failure(answer, message or "this is the answer of the function")
 
 
