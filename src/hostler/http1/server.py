@@ -40,6 +40,10 @@ from .disconnects import DisconnectWatcher
 from .plain import PlainHead, http_date, write_head, write_response
 from .request import ChunkLines, Heads, RequestHead, framing_fault, head_size
 
+LOOKS = 64
+"""Looks at idle connections in the shorter of their times, at most. So a connection may wait longer
+by that part of the time."""
+
 
 async def close_idle(server: ConnectionOwner) -> None:
     """Close connections that have waited for a request for ``http_idle_timeout``, until cancelled.
@@ -51,10 +55,12 @@ async def close_idle(server: ConnectionOwner) -> None:
         return
     while True:
         # Who begins to wait meanwhile is due in the shorter of the times, or later.
-        due = trio.current_time() + first
+        now = trio.current_time()
+        due = now + first
         for connection in server.connections:
             due = min(due, connection.idle_until(later if connection.served else first))
-        await trio.sleep_until(due)
+        # Each look costs as much as there are connections: not one look for each of them.
+        await trio.sleep_until(max(due, now + first / LOOKS))
 
 
 log = structlog.get_logger(__name__)
