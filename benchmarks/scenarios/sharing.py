@@ -196,6 +196,58 @@ def _cpu_s(nodes: Target) -> dict[str, float]:
     return {name: usage_of(groups[name]).cpu_us / 1e6 for name in ("lb", "runner")}
 
 
+# --- containers that were started for nothing ---
+
+CROWD, FEW_LEFT = 64, 2
+"""Clients of one function, which the CPUs limit, not its containers, and clients after that."""
+CROWD_DO = "sleep=40;burn=5"
+OTHERS, OTHERS_EVERY = 12, 2.0
+"""Functions that share the runner with it later, and seconds between two calls of each."""
+SURPLUS_PLACES = 32
+SLOW: Mapping[str, Any] = {**HOT, "config": {"FNT_START": "delay=300"}}
+"""Its containers take milliseconds to start."""
+CROWDED, SHARED = 25.0, 20.0
+"""Seconds of the crowd alone, and of the others."""
+
+
+def _surplus(target: Target, settings: Settings) -> Metrics:
+    crowded, shared = settings.scaled(CROWDED), settings.scaled(SHARED)
+    others = [f"other{number}" for number in range(OTHERS)]
+    with open_hostler(
+        dict.fromkeys(["crowd", *others], SLOW), settings.driver, _room_for(SURPLUS_PLACES)
+    ) as nodes:
+        time.sleep(settings.warm_up)
+        crowd = Ask(path=nodes.paths["crowd"], headers={"Fnt-Do": CROWD_DO})
+        singles(nodes, "crowd", crowd.headers)
+        many = Crowd(asks=[crowd], clients=[(0.0, CROWD)])
+        run_crowd(CrowdPlan(address=nodes.address, crowds=[many], seconds=crowded))
+        first = launches(nodes)
+        few = Crowd(asks=[crowd], clients=[(0.0, FEW_LEFT)])
+        asks = [Ask(path=nodes.paths[name], headers={"Fnt-Do": "sleep=20"}) for name in others]
+        each = [
+            Crowd(
+                asks=[ask],
+                arrivals=[
+                    (turn + place / OTHERS) * OTHERS_EVERY
+                    for turn in range(max(1, int(shared / OTHERS_EVERY)))
+                ],
+            )
+            for place, ask in enumerate(asks)
+        ]
+        result = run_crowd(CrowdPlan(address=nodes.address, crowds=[few, *each], seconds=shared))
+        started = launches(nodes) - first
+    of_others = [one for one in result.answered if one.crowd > 0]
+    return {
+        "started_per_other": started / OTHERS,
+        "started_per_other/ideal": 1.0,
+        "containers_of_crowd": first,
+        "other_p50_ms": _ms(of_others, 50),
+        "other_p90_ms": _ms(of_others, 90),
+        "calls_per_s": rate_between([o for o in result.answered if o.crowd == 0], 0.0, shared),
+        **health_of(result, shared),
+    }
+
+
 # --- a machine that has something else to do ---
 
 SPREAD_CLIENTS, SPREAD_PAUSE, SPREAD_CPU = 4, 0.1, 20
@@ -284,6 +336,13 @@ SCENARIOS = (
         )
         for ending, runs in RUNS.items()
         for places in PLACES
+    ),
+    Scenario(
+        name="surplus",
+        about=f"12 functions called every 2 s, after {CROWD} clients of one that the CPUs limit,"
+        f" room for {SURPLUS_PLACES} containers",
+        measure=_surplus,
+        target="none",
     ),
     Scenario(
         name="spread",

@@ -111,7 +111,8 @@ class LaunchPolicy:
     """What is known of the calls of one function.
 
     ``run_seconds`` and ``start_seconds`` are means, 0 = not known. ``surplus`` is how many of its
-    containers the rule would not start again. ``look_at`` is when `launches` is to be asked again
+    containers the rule would not start again; a load balancer tells the runners, and counts those
+    that it has not told yet. ``look_at`` is when `launches` is to be asked again
     if nothing happens before. ``patience`` is that of the function's clients.
     """
 

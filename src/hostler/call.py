@@ -172,6 +172,8 @@ class RunnerCall(ABC):
     """A runner is to refuse it rather than evict a hot container that is worth keeping."""
     launch: bool = False
     """A runner is to start a container for it unless one is idle."""
+    surplus: bool = False
+    """One more of its function's containers on the runner that runs it is surplus."""
     waited: bool = False
     """It has had to wait for room, so none is to be kept from it."""
     span: Span | None = None
@@ -252,6 +254,7 @@ class PendingCall(RunnerCall):
     queue_seconds: float = 0.0
     gentle: bool = False
     launch: bool = False
+    surplus: bool = False
     waited: bool = False
     client: str = ""
     """On a runner: the LB that has sent it."""

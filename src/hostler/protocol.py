@@ -46,6 +46,8 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     the next on a hot container. ``gentle``: it is to be refused rather than to have a hot container
     evicted that is worth keeping (`hostler.agent`, ``resources``). ``launch``: a container is to be
     started for it unless one is idle, as its load balancer has decided that more are needed.
+    ``surplus``: one more of its function's containers on that runner is surplus, as its load
+    balancer has found out: the first to be evicted.
 
     The repr leaves out what may hold secrets: the call (its config) and the extensions.
     """
@@ -57,6 +59,7 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     wait_ms: int = 0
     gentle: bool = False
     launch: bool = False
+    surplus: bool = False
 
     def __repr__(self) -> str:
         size = len(self.models_call_json)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -144,3 +145,69 @@ async def test_an_agent_spares_short_functions_for_a_while(
         gentle.gentle = True
         await node.agent.submit(gentle)
         assert node.agent.statistics().evictions == 1
+
+
+async def test_what_a_balancer_calls_surplus_is_evicted_first(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """Two of four containers of a function, rather than the one of another function that has stood
+    idle for longer, and has had fewer calls. Then they count as evicted, and the rest is kept."""
+    async with (
+        open_sim_driver() as driver,
+        open_node(driver, tmp_path, memory=5 * 128, enable_nb_resource_tracker=True) as node,
+    ):
+        driver.add_image("sleeper", sleeper, start_time=0.5)
+        submit = node.agent.submit
+
+        async def call(fn_id: str, seconds: str = "0.05", *, surplus: bool = False) -> None:
+            call = node.call("sleeper", BytesBody(seconds.encode()), fn_id=fn_id)
+            call.launch, call.surplus, call.client = fn_id == "crowd", surplus, "lb"
+            await submit(call)
+
+        async def crowd(*, surplus: int = 0) -> None:
+            async with trio.open_nursery() as nursery:
+                for number in range(4):
+                    nursery.start_soon(partial(call, "crowd", "1", surplus=number < surplus))
+
+        await call("seldom")
+        await crowd()
+        await crowd(surplus=2)
+        created = driver.statistics().created
+        for other in ("other-1", "other-2"):
+            await call(other)
+        await call("seldom")
+        assert node.agent.statistics().evictions == 2
+        assert driver.statistics().created == created + 2
+        await call("crowd")
+        await call("other-1")
+        assert driver.statistics().created == created + 2
+        await call("other-3")  # nobody is surplus any more: seldom is worth the least
+        await call("crowd")
+        assert driver.statistics().created == created + 3
+
+
+async def test_a_container_that_a_balancer_starts_after_all_is_no_surplus(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    async with (
+        open_sim_driver() as driver,
+        open_node(driver, tmp_path, memory=3 * 128, enable_nb_resource_tracker=True) as node,
+    ):
+        driver.add_image("sleeper", sleeper, start_time=0.5)
+
+        async def call(fn_id: str, **said: bool) -> None:
+            call = node.call("sleeper", BytesBody(b"1"), fn_id=fn_id)
+            call.launch, call.surplus = said.get("launch", False), said.get("surplus", False)
+            call.client = "lb"
+            await node.agent.submit(call)
+
+        await call("seldom")
+        await call("crowd", surplus=True)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(call, "crowd")
+            await trio.sleep(0.1)
+            nursery.start_soon(partial(call, "crowd", launch=True))
+        await call("other")
+        created = driver.statistics().created
+        await call("crowd")
+        assert driver.statistics().created == created

@@ -12,6 +12,7 @@ from hostler.abc import NotPlaced, Outcome, RunnerCall
 from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.pool import NaivePlacer, SweepPlacer, WarmPlacer
+from hostler.pool.placer import need_of
 from hostler.pool.waiting_room import OVERTAKE_SECONDS
 from hostler.protocol import UNOBSERVED, AttemptObserver
 from tests.support.simulated_runner import COLD_SECONDS, SimRunner
@@ -254,3 +255,40 @@ async def test_who_is_refused_when_all_others_have_ended_looks_again(
         await placer.place_call(pool, make_call("waits"))
     assert trio.current_time() - began < 5
     assert is_idle(placer)
+
+
+async def test_runners_are_told_of_each_surplus_container_once(autojump_clock: MockClock) -> None:
+    """By the calls that find a hot container, as one of the others would tell the wrong runner. A
+    call that is refused, or cancelled, has not told."""
+    told: list[tuple[str, bool]] = []
+
+    class Runner(TellingRunner):
+        refuses = False
+
+        async def try_exec(
+            self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED
+        ) -> Outcome:
+            told.append((call.model.fn_id, call.surplus))
+            if self.refuses:
+                return NotPlaced(ServerBusy(), retry_after=1)
+            return await super().try_exec(call, observer)
+
+    fleet = Fleet(containers=4)
+    fleet.runners[:] = [runner] = [Runner("r:1", 4 * 128)]
+    policy = fleet.placer.loads.policies.of(need_of(sim_call("a", 0.1)))
+    policy.surplus = 2
+    await fleet.learn()
+    assert told.pop() == ("a", False)  # it starts the first container
+    await fleet.place("b", 0.1)
+    assert told.pop() == ("b", False)
+    runner.refuses = True
+    with trio.move_on_after(0.01):
+        await fleet.place("a", 0.1)
+    assert told[0] == ("a", True)
+    assert policy.surplus == 2
+    told.clear()
+    runner.refuses = False
+    for _ in range(5):  # (after a refusal no hot container is expected there)
+        await fleet.place("a", 0.1)
+    assert [surplus for _, surplus in told] == [False, True, True, False, False]
+    assert policy.surplus == 0

@@ -195,7 +195,7 @@ class Container:
     def take(self, now: float) -> None:
         """A call has it from ``now`` on; it must call `give_back`."""
         self.busy = True
-        self.share.taken(worth_seconds=self._queue.worth_seconds)
+        self.share.taken(worth_seconds=self._queue.worth_seconds(idle=False))
         self._track.move(ContainerState.BUSY, now)
         if self.idle_since < math.inf:
             self._queue.recent_gap.note(now - self.idle_since, now)
@@ -208,6 +208,8 @@ class Container:
     def begin(self, call: PendingCall, now: float) -> None:
         """Its function works on ``call`` from ``now`` on."""
         self._began_at = now
+        if call.surplus:
+            self._queue.note_surplus()
         if self._output is not None:
             self._output.begin(call)
 
@@ -480,7 +482,7 @@ class Container:
         self._track.move(ContainerState.PAUSED if frozen else ContainerState.IDLE, now)
         if look_at < self._nap.until:  # to set it costs more than the rest of this
             self._nap.end_at(look_at)
-        self.share.became_idle(now, now + min(queue.worth_seconds, MAX_SECONDS))
+        self.share.became_idle(now, now + min(queue.worth_seconds(idle=True), MAX_SECONDS))
         if self._owner.closing:
             self.leave(CLOSING)
 

@@ -207,12 +207,12 @@ class SlotQueue(Generic[S]):
         """Whether a container is on its way that is for no call in particular."""
         return bool(self._spare)
 
-    @property
-    def worth_seconds(self) -> float:
-        """How long a container that idles from now on is worth keeping; infinite if nobody knows.
-        Not at all, if the policy would not start it again."""
+    def worth_seconds(self, *, idle: bool) -> float:
+        """How long a container is worth keeping that idles from now on (``idle``), or would if its
+        call ended now; infinite if nobody knows. Not at all, if the policy would not start it
+        again."""
         policy = self.policy
-        if policy.surplus > len(self._idle):
+        if policy.surplus >= len(self._idle) + (not idle):
             return 0.0
         if not policy.run_seconds:
             return math.inf
@@ -396,6 +396,10 @@ class SlotQueue(Generic[S]):
         if self._unprovided:
             self._decide()
 
+    def note_surplus(self) -> None:
+        """One more of the containers is surplus, as a load balancer has found out."""
+        self.policy.surplus = min(self.policy.surplus + 1, self._alive)
+
     def spare_seconds(self, ran: float) -> float:
         """How long the function of a call whose client has left may go on, after it ``ran`` for so
         many seconds, rather than cost its container: as long as a start takes, if calls usually end
@@ -538,6 +542,8 @@ class SlotQueue(Generic[S]):
             self._looker = looker
 
     def _launch_for(self, waiter: SlotWaiter[S], *, firm: bool = False) -> None:
+        # One is needed after all. If it turns out that it was not, it is surplus again.
+        self.policy.surplus = max(0, self.policy.surplus - 1)
         launch: Launch[S] = Launch(self, None, firm=firm)
         self._assign(launch, waiter)
         self._launches.add(launch)

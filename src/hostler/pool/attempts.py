@@ -123,6 +123,10 @@ class Attempter:
         attempt = self._tracker.begin(placement, runner, now, counted=counted)
         hot = hot or attempt.warm
         call.queue_seconds = self._patience(placement, runner) if hot else 0.0
+        policy = placement.line.policy
+        if hot and policy.surplus:  # tell the runner, which evicts
+            policy.surplus -= 1
+            call.surplus = True
         try:
             if hot or not runner.reserves or not self._config.reserve:
                 # The whole call at once, without a scope of its own if it needs no wait.
@@ -158,9 +162,11 @@ class Attempter:
         known what the runner said of itself; until then it counts."""
         try:
             self._tracker.over(attempt, trio.current_time())
-            outcome = attempt.outcome
+            outcome, call, line = attempt.outcome, attempt.placement.call, attempt.placement.line
+            if call.surplus:
+                call.surplus = False
+                line.policy.surplus += not isinstance(outcome, Placed)
             if attempt.is_committed:
-                line = attempt.placement.line
                 load = None if outcome is None else outcome.load
                 ended = _leaves_room(outcome)
                 # Who is refused joins those that wait there only if others have more there.

@@ -372,6 +372,7 @@ class Attempt(CallSource):
                 wait_ms=0 if reserve else round(call.queue_seconds * 1000),
                 gentle=call.gentle,
                 launch=call.launch,
+                surplus=call.surplus,
             )
         except Exception as error:  # (a bad model fails the call, not the placer)
             raise _CallBroken(error) from error

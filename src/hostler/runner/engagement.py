@@ -223,6 +223,7 @@ class EngagementRun:
         call.queue_seconds = try_call.wait_ms / 1000
         call.gentle = try_call.gentle
         call.launch = try_call.launch
+        call.surplus = try_call.surplus
         call.client = self._engagement.client
         call.refusable = self._engagement.named
         return call

@@ -53,6 +53,8 @@ tries = st.builds(
     st.booleans(),
     st.just(0) | st.integers(0, 2**32 - 1),
     st.booleans(),
+    st.booleans(),
+    st.booleans(),
 )
 starts = st.builds(ResultStart, st.integers(-(2**31), 2**31 - 1), st.lists(st.tuples(texts, texts)))
 slots = st.sampled_from([bytes(8), b'"\x08' * 4, b"*\x0c\n\x08abcd"]) | st.binary(max_size=8)
@@ -150,6 +152,7 @@ def test_a_try_is_encoded_as_betterproto_does(frame: TryCall) -> None:
         wait_ms=frame.wait_ms,
         gentle=frame.gentle,
         launch=frame.launch,
+        surplus=frame.surplus,
     )
     whole = pb.ClientMsg(reserve=message) if frame.reserve else pb.ClientMsg(try_=message)
     encoded = codec.encode_client(frame)

@@ -50,6 +50,8 @@ _GENTLE = b"\xb0\x06\x01"  # TryCall.gentle, number 102, true
 
 _LAUNCH = b"\xb8\x06\x01"  # TryCall.launch, number 103, true
 
+_SURPLUS = b"\xc0\x06\x01"  # TryCall.surplus, number 104, true
+
 _COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
 """ClientMsg.commit, number 102, all of it, by ``withData``."""
 
@@ -140,6 +142,8 @@ def encode_try(frame: TryCall) -> bytes:
         parts.append(_GENTLE)
     if frame.launch:
         parts.append(_LAUNCH)
+    if frame.surplus:
+        parts.append(_SURPLUS)
     arm = _RESERVE_ARM if frame.reserve else _TRY_ARM
     encoded = b"".join(parts)
     return b"".join((arm, sized(len(encoded)), encoded))
@@ -257,7 +261,7 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     call = slot = ""
     extensions: dict[str, str] = {}
     wait_ms = 0
-    gentle = launch = False
+    gentle = launch = surplus = False
     while at < end:
         key, size = data[at], data[at + 1]
         if size < 0x80:
@@ -276,6 +280,8 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
             gentle, stop = True, at + 3
         elif data[at : at + 3] == _LAUNCH:
             launch, stop = True, at + 3
+        elif data[at : at + 3] == _SURPLUS:
+            surplus, stop = True, at + 3
         elif data[at : at + 2] == _WAIT_MS:
             wait_ms, stop = read_varint(data, at + 2)
         else:
@@ -283,7 +289,7 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
         at = stop
     if at != end or wait_ms >= 2**32:
         raise Unusual
-    return TryCall(call, slot, extensions, reserve, wait_ms, gentle, launch)
+    return TryCall(call, slot, extensions, reserve, wait_ms, gentle, launch, surplus)
 
 
 def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:

@@ -107,6 +107,7 @@ def _parse_client(data: bytes) -> ClientFrame | None:
             value.wait_ms,
             value.gentle,
             value.launch,
+            value.surplus,
         )
     if kind == "data":
         return Data(value.data, value.eof)

@@ -93,6 +93,7 @@ class TryCall(betterproto.Message):
 
     gentle: bool = betterproto.bool_field(102)
     launch: bool = betterproto.bool_field(103)
+    surplus: bool = betterproto.bool_field(104)
 
 
 @dataclass(eq=False, repr=False)
