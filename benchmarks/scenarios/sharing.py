@@ -196,28 +196,27 @@ def _cpu_s(nodes: Target) -> dict[str, float]:
     return {name: usage_of(groups[name]).cpu_us / 1e6 for name in ("lb", "runner")}
 
 
-# --- containers that were started for nothing ---
+# --- a crowd that leaves ---
 
 CROWD, FEW_LEFT = 64, 2
-"""Clients of one function, which the CPUs limit, not its containers, and clients after that."""
-CROWD_DO = "sleep=40;burn=5"
+"""Clients of one function, and those that are left later."""
 OTHERS, OTHERS_EVERY = 12, 2.0
 """Functions that share the runner with it later, and seconds between two calls of each."""
-SURPLUS_PLACES = 32
+CROWD_PLACES = 32
 SLOW: Mapping[str, Any] = {**HOT, "config": {"FNT_START": "delay=300"}}
 """Its containers take milliseconds to start."""
 CROWDED, SHARED = 25.0, 20.0
 """Seconds of the crowd alone, and of the others."""
 
 
-def _surplus(target: Target, settings: Settings) -> Metrics:
+def _crowd_leaves(target: Target, settings: Settings, *, do: str) -> Metrics:
     crowded, shared = settings.scaled(CROWDED), settings.scaled(SHARED)
     others = [f"other{number}" for number in range(OTHERS)]
     with open_hostler(
-        dict.fromkeys(["crowd", *others], SLOW), settings.driver, _room_for(SURPLUS_PLACES)
+        dict.fromkeys(["crowd", *others], SLOW), settings.driver, _room_for(CROWD_PLACES)
     ) as nodes:
         time.sleep(settings.warm_up)
-        crowd = Ask(path=nodes.paths["crowd"], headers={"Fnt-Do": CROWD_DO})
+        crowd = Ask(path=nodes.paths["crowd"], headers={"Fnt-Do": do})
         singles(nodes, "crowd", crowd.headers)
         many = Crowd(asks=[crowd], clients=[(0.0, CROWD)])
         run_crowd(CrowdPlan(address=nodes.address, crowds=[many], seconds=crowded))
@@ -337,12 +336,18 @@ SCENARIOS = (
         for ending, runs in RUNS.items()
         for places in PLACES
     ),
-    Scenario(
-        name="surplus",
-        about=f"12 functions called every 2 s, after {CROWD} clients of one that the CPUs limit,"
-        f" room for {SURPLUS_PLACES} containers",
-        measure=_surplus,
-        target="none",
+    *(
+        Scenario(
+            name=f"crowd-leaves{ending}",
+            about=f"12 functions called every 2 s, after {CROWD} clients of one {why}, room for"
+            f" {CROWD_PLACES} containers",
+            measure=functools.partial(_crowd_leaves, do=do),
+            target="none",
+        )
+        for ending, do, why in (
+            ("", "sleep=45", "of 45 ms"),
+            ("-surplus", "sleep=40;burn=5", "that the CPUs limit"),
+        )
     ),
     Scenario(
         name="spread",

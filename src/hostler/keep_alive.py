@@ -23,6 +23,9 @@ FUNCTIONS = 4096
 FORGET = 60.0
 """Seconds in which a use counts e times less."""
 
+SHORTEST = 1e-3
+"""Seconds that an idle container is taken to have idled at least."""
+
 LEVELS = 8
 """Levels of use that are told apart; the last one stands for all above."""
 
@@ -32,7 +35,9 @@ class FixedKeepAlive(KeepAlive):
     calls. Eviction takes the one whose end costs least: the uses that it would probably have, times
     what a start takes, for the memory that it frees (the values of Greedy-Dual-Size-Frequency,
     Cherkasova, HP Labs 1998; for functions: Fuerst and Sharma, "FaasCache", ASPLOS 2021). Least
-    recent use alone keeps what was called once as long as what is called all the time.
+    recent use alone keeps what was called once as long as what is called all the time. The number
+    of uses alone keeps what a crowd has left behind: so a container is not taken to be used more
+    often than once in the time for which it has idled.
     """
 
     def __init__(self, config: AgentConfig | None = None) -> None:
@@ -63,7 +68,10 @@ class FixedKeepAlive(KeepAlive):
         uses = self._uses.get(container.key)
         if uses is None:
             return 0.0
-        wanted = sum(uses[min(container.level, LEVELS) - 1 :])
+        recent = math.exp((self._epoch - now) / FORGET)
+        wanted = recent * sum(uses[min(container.level, LEVELS) - 1 :])
+        # However often it was used: what has idled for long is probably not needed any more.
+        wanted = min(wanted, FORGET / max(now - container.idle_since, SHORTEST))
         return wanted * container.start_seconds / max(1, container.memory)
 
     def _begin_again(self, now: float) -> None:

@@ -211,3 +211,30 @@ async def test_a_container_that_a_balancer_starts_after_all_is_no_surplus(
         created = driver.statistics().created
         await call("crowd")
         assert driver.statistics().created == created
+
+
+async def test_what_a_crowd_has_left_gives_way_to_what_is_called_now(
+    autojump_clock: object, tmp_path: Path
+) -> None:
+    """However often its containers were used before, and nobody has called them surplus."""
+    async with (
+        open_sim_driver() as driver,
+        open_node(driver, tmp_path, memory=5 * 128, enable_nb_resource_tracker=True) as node,
+    ):
+        driver.add_image("sleeper", sleeper, start_time=0.5)
+
+        async def call(fn_id: str) -> None:
+            await node.agent.submit(node.call("sleeper", BytesBody(b"1"), fn_id=fn_id))
+
+        for _ in range(40):
+            async with trio.open_nursery() as nursery:
+                for _ in range(5):
+                    nursery.start_soon(call, "crowd")
+        others = ("other-1", "other-2", "other-3")
+        for _ in range(5):  # 20 s, in which each of them is called again and again
+            for other in others:
+                await call(other)
+        created = driver.statistics().created
+        for other in others:
+            await call(other)
+        assert driver.statistics().created == created
