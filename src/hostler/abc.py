@@ -134,17 +134,9 @@ class Runner(ABC):
         outcomes.
         """
 
-    def begin_exec(
-        self,
-        call: RunnerCall,
-        observer: AttemptObserver = UNOBSERVED,
-        *,
-        on_end: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> Begun | None:
+    def begin_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Begun | None:
         """As `try_exec`, if the call can be handed over without any wait: it is committed before
         this returns, and what is returned has to be called, and awaited, at once.
-        ``on_end`` is told its outcome, synchronously: who wraps a runner needs no frame of its own
-        for that.
 
         ``None`` if that is not possible now; then `try_exec` is. The default. It spares an attempt
         its deadline, which costs more than the attempt.
@@ -286,6 +278,15 @@ class RunnerPool(ABC):
         """Tell ``listener``, as long as it lives, what runners tell of their load by themselves.
         Idempotent. Pools that do not listen to their runners do nothing, as by default."""
 
+    def note_outcome(  # noqa: B027  (a default)
+        self, runner: Runner, call: RunnerCall, outcome: Outcome, seconds: float
+    ) -> None:
+        """An attempt to place ``call`` on ``runner``, which this pool gave, has ended with
+        ``outcome`` after ``seconds``. A placer tells the pool of each attempt that was not
+        cancelled. An attempt that ran into its time limit before the runner took the call has
+        `NotPlaced` with an `AttemptTimedOut`. Synchronous; must not raise. Does nothing by
+        default."""
+
     @abstractmethod
     async def aclose(self) -> None:
         """Close all runners concurrently; cancellation as for `Runner.aclose`. Idempotent."""
@@ -304,7 +305,8 @@ class Placer(ABC):
 
     @abstractmethod
     async def place_call(self, pool: RunnerPool, call: RunnerCall) -> None:
-        """Place ``call`` and see it through. Raises the error that ends it.
+        """Place ``call`` and see it through. Raises the error that ends it. Tells ``pool`` the
+        outcome of each attempt (`RunnerPool.note_outcome`).
 
         Raises `ServerBusy` when no runner took it within the placer's time. Cancelling it
         (the request's scope) cancels the attempt under way.

@@ -224,6 +224,13 @@ class ReservationAbandoned(HostlerError):
         super().__init__("the reservation was abandoned")
 
 
+class AttemptTimedOut(HostlerError):
+    """A runner did not take a call in the time that the attempt had."""
+
+    def __init__(self) -> None:
+        super().__init__("the runner did not take the call in time")
+
+
 class ProtocolError(HostlerError):
     """The peer broke the order of the messages; the text says what was expected."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -11,8 +12,9 @@ import trio
 from prometheus_client import CollectorRegistry
 
 from hostler.abc import NotPlaced, Outcome, PKIData, Runner, RunnerCall
+from hostler.call import PendingCall
 from hostler.config import PoolConfig
-from hostler.errors import ConfigError
+from hostler.errors import AttemptTimedOut, ConfigError
 from hostler.pool import (
     DynamicPool,
     PoolMetrics,
@@ -124,8 +126,22 @@ async def offered(pool: DynamicPool, attempts: int = 1, *, waited: bool = False)
     return [runner.address for runner in await pool.runners(call)]
 
 
-async def attempt(pool: DynamicPool, address: str, count: int = 1) -> list[Outcome]:
-    """Attempts at one runner of the pool."""
+async def attempt(
+    pool: DynamicPool, address: str, count: int = 1, *, limit: float = math.inf
+) -> list[Outcome]:
+    """Attempts at one runner of the pool, each within ``limit`` seconds."""
     call = make_call()
+    return [await tell(pool, call, address, limit=limit) for _ in range(count)]
+
+
+async def tell(
+    pool: DynamicPool, call: PendingCall, address: str, *, limit: float = math.inf
+) -> Outcome:
+    """One attempt, whose outcome the pool is told."""
     runner = next(r for r in pool._offer if r.address == address)
-    return [await runner.try_exec(call) for _ in range(count)]
+    began = trio.current_time()
+    outcome: Outcome = NotPlaced(AttemptTimedOut())
+    with trio.move_on_after(limit):
+        outcome = await runner.try_exec(call)
+    pool.note_outcome(runner, call, outcome, trio.current_time() - began)
+    return outcome

@@ -20,7 +20,7 @@ from hostler.protocol import EngagementFailed, LoadHint
 from tests.conftest import Logs
 
 from .fakes import make_call
-from .fleet import Fleet, Host, attempt, offered, opened
+from .fleet import Fleet, Host, attempt, offered, opened, tell
 
 
 async def test_a_runner_that_cannot_be_reached_is_ejected_and_found_again(
@@ -173,9 +173,7 @@ async def test_one_that_does_not_take_calls_in_time(
     fleet = Fleet()
     async with opened(fleet, "a:1", "b:1") as pool:
         fleet.hosts["a:1"].stuck = True
-        for _ in range(3):
-            with trio.move_on_after(patience):
-                await attempt(pool, "a:1")
+        await attempt(pool, "a:1", 3, limit=patience)
         assert ("a:1" not in await offered(pool)) is ejected
         fleet.hosts["a:1"].stuck = False
 
@@ -197,12 +195,11 @@ async def test_a_slow_runner(autojump_clock: MockClock, logs: Logs) -> None:
     async with opened(fleet, "a:1", "b:1", "c:1", eject_interval=1000.0) as pool:
 
         async def take(address: str, count: int, seconds: float, execution: float) -> None:
-            runner = next(r for r in pool._offer if r.address == address)
             fleet.hosts[address].seconds = seconds
             for _ in range(count):
                 call = make_call()
                 call.timings.execution_ns = round(execution * 1e9)
-                await runner.try_exec(call)
+                await tell(pool, call, address)
 
         async def all_take(execution: float) -> None:
             async with trio.open_nursery() as nursery:

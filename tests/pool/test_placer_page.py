@@ -1,20 +1,18 @@
-"""What docs/how-to/placer.md says of placers and runners of one's own."""
+"""What docs/how-to/placer.md says of placers and pools of one's own."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 import trio.testing
 
-from hostler.abc import NotPlaced, Outcome, Placed
-from hostler.errors import ServerBusy
-from hostler.pool import GrpcRunner, NaivePlacer, WarmPlacer
+from hostler.abc import LoadListener, Outcome, Placed, Runner, RunnerCall
+from hostler.pool import WarmPlacer
 from tests.docs.blocks import blocks_of
-from tests.wire.services import Gate, Service, call, open_pair
 
-from .bench import OK, answer
 from .fakes import FakePool, FakeRunner, make_call
 
 PAGE = Path(__file__).parents[2] / "docs" / "how-to" / "placer.md"
@@ -28,52 +26,50 @@ def made(file: str, name: str) -> Any:
     return names[name]
 
 
-async def test_a_runner_around_another_sees_what_is_tried_and_reserved(
+async def test_a_pool_around_another_sees_the_outcomes(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    seen: list[Outcome] = []
-    inner = FakeRunner(seconds=1, slots=1)
-    runner = made("counted.py", "CountedRunner")(inner, seen.append)
-    await NaivePlacer().place_call(FakePool([runner]), make_call())
-    inner.slots = 0
-    await runner.try_reserve(make_call())
-    first, second = seen
-    assert first == Placed()
-    assert isinstance(second, NotPlaced)
-    assert isinstance(second.reason, ServerBusy)
-    assert (runner.address, runner.reserves) == (inner.address, inner.reserves)
-    assert (await runner.status()).active == 0
-    assert [serving async for serving in runner.watch_health()] == []
-    assert [hint async for hint in runner.watch_load()] == []
-    await runner.aclose()
-    assert inner.closed == 1
+    seen: list[tuple[str, Outcome]] = []
+    inner = JudgingPool([FakeRunner("a:1", seconds=1)])
+    pool = made("counted.py", "CountedPool")(
+        inner, lambda runner, outcome: seen.append((runner.address, outcome))
+    )
+    placer = WarmPlacer()
+    await placer.place_call(pool, make_call())
+    assert seen == [("a:1", Placed())]
+    ((outcome, seconds),) = inner.told
+    assert outcome == Placed()
+    assert seconds == pytest.approx(1.0005)
+    assert inner.listeners == [placer]
+    assert list(pool.runners_now(make_call())) == list(await pool.runners(make_call()))
+    await pool.aclose()
+    assert inner.closed
 
 
-async def test_it_sees_the_end_of_what_was_begun_once() -> None:
-    seen: list[Outcome] = []
-    ended: list[Outcome] = []
-    async with open_pair(Service(answer(OK))) as pair:
-        await call(pair.client)  # makes the connection
-        runner = made("counted.py", "CountedRunner")(GrpcRunner(pair.client), seen.append)
-        begun = runner.begin_exec(make_call(), on_end=ended.append)
-        assert (begun is not None, seen, ended) == (True, [], [])
-        assert await begun() == Placed()
-        assert seen == ended == [Placed()]
+class JudgingPool(FakePool):
+    """Keeps what it is told."""
 
+    def __init__(self, runners: list[Runner]) -> None:
+        super().__init__(runners)
+        self.members = runners
+        self.told: list[tuple[Outcome, float]] = []
+        self.listeners: list[LoadListener] = []
+        self.closed = False
 
-async def test_what_was_begun_and_is_cancelled_has_no_end_to_be_told() -> None:
-    ended: list[Outcome] = []
-    async with open_pair(Service(Gate())) as pair, trio.open_nursery() as nursery:
-        nursery.start_soon(call, pair.client)
-        await pair.service.busy.wait()
-        runner = made("counted.py", "CountedRunner")(GrpcRunner(pair.client), ended.append)
-        with trio.CancelScope() as scope:
-            begun = runner.begin_exec(make_call())
-            scope.cancel()
-            await begun()
-        assert scope.cancelled_caught
-        assert ended == []
-        nursery.cancel_scope.cancel()
+    def runners_now(self, call: RunnerCall) -> list[Runner]:
+        return self.members
+
+    def add_load_listener(self, listener: LoadListener) -> None:
+        self.listeners.append(listener)
+
+    def note_outcome(
+        self, runner: Runner, call: RunnerCall, outcome: Outcome, seconds: float
+    ) -> None:
+        self.told.append((outcome, seconds))
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
+        self.closed = True
 
 
 def test_a_placer_without_waits() -> None:

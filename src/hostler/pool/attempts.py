@@ -25,7 +25,7 @@ from .._spans import Span, error_text
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import (
-    HostlerError,
+    AttemptTimedOut,
     ReservationAbandoned,
     RunnerClosed,
     ServerBusy,
@@ -227,7 +227,7 @@ def _interrupted(*, committed: bool) -> Outcome:
     if committed:
         # The time was over in the very moment of the commit: the call may have run.
         return Placed(ServiceReservationFailure())
-    return NotPlaced(AttemptTimedOut("the runner did not take the call in time"))
+    return NotPlaced(AttemptTimedOut())
 
 
 def _leaves_room(outcome: Outcome | None) -> bool:
@@ -370,10 +370,6 @@ class Placement:
             self._scopes.discard(scope)
 
 
-class AttemptTimedOut(HostlerError):
-    """A runner did not take the call in time."""
-
-
 @attrs.define(eq=False)
 class TrackedAttempt(AttemptObserver):
     """One attempt, as it is counted. ``warm``: the runner is believed to have an idle container
@@ -502,6 +498,9 @@ class AttemptTracker:
         """Nothing of it is left."""
         placement, loads, outcome = attempt.placement, self._loads, attempt.outcome
         placement.left_at = now
+        taken = attempt.is_committed or attempt.is_asked
+        if outcome is None and not taken and now >= placement.deadline:
+            self._tell_pool(attempt, NotPlaced(AttemptTimedOut()), now)
         if isinstance(outcome, Placed) and outcome.error is None:
             loads.policies.ran(placement.need, placement.call.timings, attempt.began, now)
         loads.end(attempt.address, placement.need, outcome, now)
@@ -516,6 +515,8 @@ class AttemptTracker:
 
     def end(self, attempt: TrackedAttempt, outcome: Outcome) -> None:
         """An attempt has ended, not by cancellation."""
+        if not (attempt.is_asked and _timed_out(outcome)):  # a slot may take long: no fault
+            self._tell_pool(attempt, outcome, trio.current_time())
         if isinstance(outcome, NotPlaced) and isinstance(outcome.reason, ReservationAbandoned):
             return
         address, placement = attempt.address, attempt.placement
@@ -536,6 +537,12 @@ class AttemptTracker:
         if address in self._troubled:
             self._troubled.discard(address)
             log.info("runner is back", runner=address)
+
+    @staticmethod
+    def _tell_pool(attempt: TrackedAttempt, outcome: Outcome, now: float) -> None:
+        placement = attempt.placement
+        seconds = now - attempt.began
+        placement.pool.note_outcome(attempt.runner, placement.call, outcome, seconds)
 
     def _count_failed(self, error: Exception) -> None:
         metrics = self._metrics
@@ -583,9 +590,11 @@ def _end_span(span: Span, outcome: Outcome | None) -> None:
 
 def _given_up(outcome: Outcome | None) -> bool:
     """Whether an uncommitted reservation ended by our own doing."""
-    return outcome is None or (
-        isinstance(outcome, NotPlaced) and isinstance(outcome.reason, AttemptTimedOut)
-    )
+    return outcome is None or _timed_out(outcome)
+
+
+def _timed_out(outcome: Outcome) -> bool:
+    return isinstance(outcome, NotPlaced) and isinstance(outcome.reason, AttemptTimedOut)
 
 
 class Race:

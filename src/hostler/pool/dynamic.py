@@ -16,11 +16,19 @@ import trio
 
 from .. import wire
 from .._concurrency.nurseries import open_background
-from ..abc import LoadListener, MTLSRunnerFactory, PKIData, Runner, RunnerCall, RunnerPool
+from ..abc import (
+    LoadListener,
+    MTLSRunnerFactory,
+    Outcome,
+    PKIData,
+    Runner,
+    RunnerCall,
+    RunnerPool,
+)
 from ..config import PoolConfig
 from ..errors import HostlerError
 from ..protocol import UNAVAILABLE_STATUS, EngagementFailed, LoadHint
-from .health import HealthChange, HealthTracker, JudgedRunner, PoolMetrics, default_pool_metrics
+from .health import HealthChange, HealthTracker, PoolMetrics, default_pool_metrics
 from .static import RunnerAccess, close_runner, mtls_runner_factory
 
 GROWTH = 1.6
@@ -136,7 +144,7 @@ class RunnerHealth:
 
 @attrs.define(eq=False)
 class _Member:
-    runner: JudgedRunner
+    runner: Runner
     name: str
     watch: HealthWatch
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
@@ -166,7 +174,7 @@ class DynamicPool(RunnerPool):
         self._rng = rng
         self._board = HealthTracker(config, self)
         self._members: dict[str, _Member] = {}
-        self._offer: tuple[JudgedRunner, ...] = ()
+        self._offer: tuple[Runner, ...] = ()
         self._leaving: set[trio.CancelScope] = set()
         self._all_gone = trio.Event()
         self._ejected = 0
@@ -193,7 +201,7 @@ class DynamicPool(RunnerPool):
         """One for each present runner, also for those that get no calls for now. Synchronous."""
         return [self._health(member.runner) for member in self._members.values()]
 
-    def _health(self, runner: JudgedRunner) -> RunnerHealth:
+    def _health(self, runner: Runner) -> RunnerHealth:
         share = self._board.share(runner, trio.current_time())  # first: it ends what is over
         cause = self._board.cause(runner) or ""
         state: RunnerState
@@ -234,10 +242,9 @@ class DynamicPool(RunnerPool):
             log.info("runners changed", joined=list(added), left=gone, runners=len(names))
 
     def _join(self, address: str, name: str, runner: Runner) -> None:
-        judged = JudgedRunner(runner, self._board)
-        watch = HealthWatch(judged, self._board, self._config, self._rng)
-        member = self._members[address] = _Member(judged, name, watch)
-        self._board.join(judged)
+        watch = HealthWatch(runner, self._board, self._config, self._rng)
+        member = self._members[address] = _Member(runner, name, watch)
+        self._board.join(runner)
         self.metrics.joined.inc()
         self.metrics.runners.inc()
         self._nursery.start_soon(self._watch, member)
@@ -291,6 +298,11 @@ class DynamicPool(RunnerPool):
         chosen = [runner for runner in self._offer if self._board.share(runner, now) > least]
         return chosen or self._last_resort(now)
 
+    def note_outcome(
+        self, runner: Runner, call: RunnerCall, outcome: Outcome, seconds: float
+    ) -> None:
+        self._board.note_outcome(runner, call, outcome, seconds, trio.current_time())
+
     def _last_resort(self, now: float) -> Sequence[Runner]:
         """Those that are just back before those that refuse or can't be reached."""
         back = [runner for runner in self._offer if self._board.share(runner, now)]
@@ -299,7 +311,7 @@ class DynamicPool(RunnerPool):
     def note_health(self, change: HealthChange) -> None:
         """Of `HealthListener`."""
         runner = change.key
-        assert isinstance(runner, JudgedRunner)
+        assert isinstance(runner, Runner)
         details = {"runner": runner.address, "reason": change.reason}
         self._count_ejected()
         if change.kind == "ejected":

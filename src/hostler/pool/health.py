@@ -13,22 +13,20 @@ from __future__ import annotations
 import functools
 import math
 from collections import deque
-from collections.abc import AsyncGenerator, Callable, Hashable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Hashable, Iterator
 from statistics import median
-from typing import Any, Literal, Protocol
+from typing import Literal, Protocol
 
 import attrs
-import trio
 from prometheus_client import REGISTRY, CollectorRegistry
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
-from .._concurrency.nurseries import is_timeout
-from ..abc import Begun, NotPlaced, Outcome, Runner, RunnerCall
+from ..abc import NotPlaced, Outcome, Runner, RunnerCall
 from ..config import PoolConfig
 from ..errors import (
     APIError,
+    AttemptTimedOut,
     FunctionError,
     ProtocolError,
     ReservationAbandoned,
@@ -36,14 +34,7 @@ from ..errors import (
     ServerBusy,
 )
 from ..metrics import CallCounter
-from ..protocol import (
-    UNAVAILABLE_STATUS,
-    UNOBSERVED,
-    AttemptObserver,
-    EngagementFailed,
-    LoadHint,
-    RunnerStatus,
-)
+from ..protocol import UNAVAILABLE_STATUS, EngagementFailed
 from .runner import MissingEOF, RunnerFault
 
 WINDOW = 30.0
@@ -106,6 +97,13 @@ FIRST_SHARE = 0.1
 
 MAX_STRIKES = 6
 """A runner that was ejected so often in a row stays away for no longer than that many intervals."""
+
+SLOW_TO_TAKE = 0.5
+"""Seconds. An attempt that timed out before the runner took the call counts against the runner only
+if it had at least that long: the client may have been in a hurry."""
+
+_UNWANTED = (1, 4)
+"""The gRPC statuses CANCELLED and DEADLINE_EXCEEDED, of a client that did not want to wait."""
 
 Cause = Literal["unreachable", "faulty", "slow"]
 
@@ -261,6 +259,48 @@ class HealthTracker:
                 record.back_at = now
                 self._listener.note_health(HealthChange(key, "back", "it tells no more"))
 
+    def note_outcome(
+        self, runner: Runner, call: RunnerCall, outcome: Outcome, seconds: float, now: float
+    ) -> None:
+        """An attempt at ``runner`` has ended after ``seconds``; see `RunnerPool.note_outcome`."""
+        if isinstance(outcome, NotPlaced):
+            self._judge_refusal(runner, outcome.reason, seconds, now)
+        elif outcome.error is None:
+            ran_ns = call.timings.execution_ns
+            overhead = max(0.0, seconds - ran_ns / 1e9) if ran_ns else None
+            self.succeeded(runner, now, overhead)
+        else:
+            self._judge_error(runner, outcome.error, now)
+
+    def _judge_refusal(self, runner: Runner, reason: Exception, seconds: float, now: float) -> None:
+        unwanted = isinstance(reason, EngagementFailed) and reason.status in _UNWANTED
+        if isinstance(reason, ServerBusy | ReservationAbandoned) or unwanted:
+            self.reached(runner, now)
+        elif isinstance(reason, AttemptTimedOut):
+            if seconds >= SLOW_TO_TAKE:
+                self.failed(runner, now, str(reason))
+        elif not isinstance(reason, RunnerClosed):
+            self.failed(runner, now, str(reason))
+
+    def _judge_error(self, runner: Runner, error: Exception, now: float) -> None:
+        """Decide whose fault ``error`` is. Errors of the client (its body, its writer, its time
+        limit) say nothing about the runner."""
+        if isinstance(error, FunctionError):
+            self.succeeded(runner, now)
+        elif isinstance(error, EngagementFailed) and error.status == UNAVAILABLE_STATUS:
+            self.failed(runner, now, error.text)
+        elif isinstance(error, EngagementFailed) and error.status in _UNWANTED:
+            self.reached(runner, now)
+        elif isinstance(error, EngagementFailed | RunnerFault | ProtocolError | MissingEOF):
+            self.faulted(runner, now, str(error))
+        elif isinstance(error, ServerBusy):
+            self.reached(runner, now)
+        elif isinstance(error, APIError):
+            if error.code == APIError.default_code:
+                self.faulted(runner, now, error.message)
+            else:
+                self.reached(runner, now)
+
     # --- what follows ---
 
     def share(self, key: Hashable, now: float) -> float:
@@ -332,145 +372,6 @@ class HealthTracker:
             own, others, config.eject_latency_factor, config.eject_latency_floor
         ):
             self._eject(key, record, now, "slow", f"{own:.3g} s where others take less")
-
-
-SLOW_TO_TAKE = 0.5
-"""Seconds. An attempt that its scope's deadline ended before the call was taken says something
-about the runner only if it had at least that long: a client may be in a hurry."""
-
-_UNWANTED = (1, 4)
-"""The gRPC statuses CANCELLED and DEADLINE_EXCEEDED, of a client that did not want to wait."""
-
-
-class JudgedRunner(Runner):
-    """Passes everything on to ``runner``; each outcome goes to ``board`` too, whoever places."""
-
-    def __init__(self, runner: Runner, board: HealthTracker) -> None:
-        self._runner = runner
-        self._address = runner.address  # asked for often
-        self._board = board
-
-    def __repr__(self) -> str:
-        return f"<JudgedRunner {self._runner!r} {self._board.cause(self) or 'in use'}>"
-
-    @property
-    def address(self) -> str:
-        return self._address
-
-    async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
-        with self._judging_delay(observer) as told:
-            outcome = await self._runner.try_exec(call, told)
-        self._judge(call, outcome, told.began)
-        return outcome
-
-    def begin_exec(
-        self,
-        call: RunnerCall,
-        observer: AttemptObserver = UNOBSERVED,
-        *,
-        on_end: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> Begun | None:
-        began = trio.current_time()
-
-        def ended(outcome: Outcome) -> None:
-            self._judge(call, outcome, began)
-            on_end(outcome)
-
-        return self._runner.begin_exec(call, observer, on_end=ended)
-
-    @property
-    def reserves(self) -> bool:
-        return self._runner.reserves
-
-    async def try_reserve(
-        self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED
-    ) -> Outcome:
-        # How long it takes until there is a slot (an image may have to be pulled) is no fault.
-        with self._judging_delay(observer) as told:
-            outcome = await self._runner.try_reserve(call, told)
-        self._judge(call, outcome, told.began)
-        return outcome
-
-    @contextmanager
-    def _judging_delay(self, observer: AttemptObserver) -> Iterator[_TakenObserver]:
-        """An attempt, which has to be handed over before its time is over."""
-        told = _TakenObserver(observer)
-        try:
-            yield told
-        except BaseException as error:
-            now = trio.current_time()
-            if not told.taken and now - told.began >= SLOW_TO_TAKE and is_timeout(error):
-                self._board.failed(self, now, "the runner did not take the call in time")
-            raise
-
-    def _judge(self, call: RunnerCall, outcome: Outcome, began: float) -> None:
-        now = trio.current_time()
-        if isinstance(outcome, NotPlaced):
-            self._judge_refusal(outcome.reason, now)
-        elif outcome.error is None:
-            ran_ns = call.timings.execution_ns
-            overhead = max(0.0, now - began - ran_ns / 1e9) if ran_ns else None
-            self._board.succeeded(self, now, overhead)
-        else:
-            self._judge_error(outcome.error, now)
-
-    def _judge_refusal(self, reason: Exception, now: float) -> None:
-        wish = isinstance(reason, EngagementFailed) and reason.status in _UNWANTED
-        if isinstance(reason, ServerBusy | ReservationAbandoned) or wish:
-            self._board.reached(self, now)
-        elif not isinstance(reason, RunnerClosed):
-            self._board.failed(self, now, str(reason))
-
-    def _judge_error(self, error: Exception, now: float) -> None:
-        """Whose fault is it? What is left out is the client's: its body, its writer, its haste."""
-        if isinstance(error, FunctionError):
-            self._board.succeeded(self, now)
-        elif isinstance(error, EngagementFailed) and error.status == UNAVAILABLE_STATUS:
-            self._board.failed(self, now, error.text)
-        elif isinstance(error, EngagementFailed) and error.status in _UNWANTED:
-            self._board.reached(self, now)
-        elif isinstance(error, EngagementFailed | RunnerFault | ProtocolError | MissingEOF):
-            self._board.faulted(self, now, str(error))
-        elif isinstance(error, ServerBusy):
-            self._board.reached(self, now)
-        elif isinstance(error, APIError):
-            if error.code == APIError.default_code:
-                self._board.faulted(self, now, error.message)
-            else:
-                self._board.reached(self, now)
-
-    async def status(self, payload: Mapping[str, Any] | None = None) -> RunnerStatus:
-        return await self._runner.status(payload)
-
-    def watch_health(self) -> AsyncGenerator[bool, None]:
-        return self._runner.watch_health()
-
-    def watch_load(self) -> AsyncGenerator[LoadHint, None]:
-        return self._runner.watch_load()
-
-    async def aclose(self) -> None:
-        await self._runner.aclose()
-
-
-class _TakenObserver(AttemptObserver):
-    """Knows whether the runner has taken the call, and passes all on to ``inner``."""
-
-    taken = False
-
-    def __init__(self, inner: AttemptObserver) -> None:
-        self._inner = inner
-        self.began = trio.current_time()
-
-    def asked(self) -> None:
-        self.taken = True
-        self._inner.asked()
-
-    def claim(self) -> bool:
-        return self._inner.claim()
-
-    def committed(self) -> None:
-        self.taken = True
-        self._inner.committed()
 
 
 class PoolMetrics(Collector):

@@ -85,16 +85,10 @@ class GrpcRunner(Runner):
     async def try_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Outcome:
         return await self._run(Attempt(self._client, call, observer))
 
-    def begin_exec(
-        self,
-        call: RunnerCall,
-        observer: AttemptObserver = UNOBSERVED,
-        *,
-        on_end: Callable[[Outcome], None] = lambda outcome: None,
-    ) -> Begun | None:
+    def begin_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Begun | None:
         if self._gate.closed:
             return None
-        attempt = BegunAttempt(self._client, call, observer, self._ended, on_end)
+        attempt = BegunAttempt(self._client, call, observer, self._ended)
         if not attempt.begin():
             return None
         self._gate.admit(attempt)
@@ -397,7 +391,7 @@ class BegunAttempt(Attempt):
     """As `Attempt`, begun without a wait, hence committed from its beginning.
 
     ``on_left`` is called once nothing of it is left, with the outcome, or ``None`` if it was
-    cancelled; then ``on_end`` with the outcome.
+    cancelled.
     """
 
     _engagement: BegunEngagement | None = None
@@ -409,11 +403,9 @@ class BegunAttempt(Attempt):
         call: RunnerCall,
         observer: AttemptObserver,
         on_left: Callable[[BegunAttempt, Outcome | None], None],
-        on_end: Callable[[Outcome], None],
     ) -> None:
         super().__init__(client, call, observer)
         self._on_left = on_left
-        self._on_end = on_end
 
     def begin(self) -> bool:
         """Whether it has begun. If not, an `Attempt` finds out why."""
@@ -442,7 +434,6 @@ class BegunAttempt(Attempt):
             self._on_left(self, outcome)
         if self._cancelled:  # by the end of its runner's client: it may have run
             outcome = Placed(RunnerClosed())
-        self._on_end(outcome)
         return outcome
 
     def cancel(self) -> None:
