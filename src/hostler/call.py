@@ -168,7 +168,7 @@ class RunnerCall(ABC):
     user_execution_ns: int | None
     queue_seconds: float = 0.0
     """How long a runner without room may let it wait to be the next on a hot container."""
-    gentle: bool = False
+    spare_warm: bool = False
     """A runner is to refuse it rather than evict a hot container that is worth keeping."""
     launch: bool = False
     """A runner is to start a container for it unless one is idle."""
@@ -252,7 +252,7 @@ class PendingCall(RunnerCall):
     created_ns: int = attrs.Factory(time.monotonic_ns)
     user_execution_ns: int | None = None
     queue_seconds: float = 0.0
-    gentle: bool = False
+    spare_warm: bool = False
     launch: bool = False
     surplus: bool = False
     waited: bool = False

@@ -40,14 +40,14 @@ next is on its way. (Fn sends 10 KiB and takes any size up to gRPC's 4 MiB.)"""
 class TryCall(msgspec.Struct, frozen=True, gc=False):
     """The first frame of an engagement: the call, its slot key (hex or "") and extensions.
 
-    ``reserve`` asks the runner to hold a slot for the call until a `Commit`, instead of running
-    it. Only for runners that say that they can: others end the engagement with an error.
-    ``wait_ms``: instead of a NACK for want of room, the call may wait so many milliseconds to be
-    the next on a hot container. ``gentle``: it is to be refused rather than to have a hot container
-    evicted that is worth keeping (`hostler.agent`, ``resources``). ``launch``: a container is to be
-    started for it unless one is idle, as its load balancer has decided that more are needed.
-    ``surplus``: one more of its function's containers on that runner is surplus, as its load
-    balancer has found out: the first to be evicted.
+    ``reserve`` asks the runner to hold a slot for the call until a `Commit`, instead of running it.
+    Only for runners that say that they can: others end the engagement with an error. ``wait_ms``:
+    instead of a NACK for want of room, the call may wait so many milliseconds to be the next on a
+    hot container. ``spare_warm``: the runner refuses the call rather than evict a hot container
+    that is worth keeping (`hostler.agent`, ``resources``). ``launch``: a container is to be started
+    for it unless one is idle, as its load balancer has decided that more are needed. ``surplus``:
+    one more of its function's containers on that runner is surplus, as its load balancer has found
+    out: the first to be evicted.
 
     The repr leaves out what may hold secrets: the call (its config) and the extensions.
     """
@@ -57,7 +57,7 @@ class TryCall(msgspec.Struct, frozen=True, gc=False):
     extensions: Mapping[str, str] = {}
     reserve: bool = False
     wait_ms: int = 0
-    gentle: bool = False
+    spare_warm: bool = False
     launch: bool = False
     surplus: bool = False
 
@@ -144,9 +144,9 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     refused: int = 0
     """Calls that the runner has refused since its start, of whatever LB; modulo 2**32. For LBs that
     do not know ``leave``."""
-    worthy_memory: int = 0
-    """Bytes of ``reclaimable_memory`` that a gentle call does not get (`TryCall.gentle`)."""
-    worthy_cpus: int = 0
+    protected_memory: int = 0
+    """Bytes of ``reclaimable_memory`` that a call with `TryCall.spare_warm` does not get."""
+    protected_cpus: int = 0
     """Milli-CPUs of ``reclaimable_cpus``, likewise."""
     share: int = 0
     """Calls of ``slot`` that this LB may have there at once, running or waiting, because other LBs

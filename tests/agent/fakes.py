@@ -120,9 +120,9 @@ class IdleOnes:
     def idle(self) -> list[Idle]:
         return [one for one in self.all if not one.evicted]
 
-    def unworthy(self) -> list[Idle]:
+    def unprotected(self) -> list[Idle]:
         now = trio.current_time()
-        return [one for one in self.idle() if one.share.worthy_until <= now]
+        return [one for one in self.idle() if one.share.protected_until <= now]
 
 
 @attrs.define(eq=False)

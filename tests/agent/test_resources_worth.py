@@ -75,7 +75,9 @@ def test_who_comes_and_goes_often_is_remembered_once() -> None:
     assert not len(room)
 
 
-async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: object) -> None:
+async def test_a_call_that_spares_containers_is_refused_what_another_gets(
+    autojump_clock: object,
+) -> None:
     candidates = IdleOnes()
     idle = candidates.all
     room = ResourceTracker(Resources(10), candidates, may_wait=False)
@@ -84,24 +86,24 @@ async def test_a_gentle_container_is_refused_what_another_gets(autojump_clock: o
     passing.taken(worth_seconds=0.1)
     now = trio.current_time()
     idle[0].share.became_idle(now, now + 3)
-    assert (room.reclaimable, room.worthy(trio.current_time())) == (Resources(8), Resources(8))
+    assert (room.reclaimable, room.protected(trio.current_time())) == (Resources(8), Resources(8))
     with pytest.raises(NoResources):
-        await room.acquire(Resources(1), "b", gentle=True)
+        await room.acquire(Resources(1), "b", spare_warm=True)
     assert not idle[0].evicted
     passing.taken(worth_seconds=math.inf)  # there is nothing to wait for
-    assert room.worthy(trio.current_time()) == Resources()
-    assert room.in_reach(Resources(1), "b", gentle=True)
+    assert room.protected(trio.current_time()) == Resources()
+    assert room.in_reach(Resources(1), "b", spare_warm=True)
     passing.taken(worth_seconds=0.1)
-    assert not room.in_reach(Resources(1), "b", gentle=True)
+    assert not room.in_reach(Resources(1), "b", spare_warm=True)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(room.acquire, Resources(1), "b")
         await trio.testing.wait_all_tasks_blocked()
         assert idle[0].evicted
-        assert room.worthy(trio.current_time()) == Resources()
+        assert room.protected(trio.current_time()) == Resources()
         idle[0].share.release()
 
 
-async def test_where_calls_wait_a_gentle_one_does_not_wait_for_that(
+async def test_where_calls_wait_a_sparing_one_does_not_wait_for_that(
     autojump_clock: object,
 ) -> None:
     candidates = IdleOnes()
@@ -111,7 +113,7 @@ async def test_where_calls_wait_a_gentle_one_does_not_wait_for_that(
     now = trio.current_time()
     idle[0].share.became_idle(now, now + 3)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: room.acquire(Resources(1), "b", gentle=True))
+        nursery.start_soon(lambda: room.acquire(Resources(1), "b", spare_warm=True))
         await trio.testing.wait_all_tasks_blocked()
         assert idle[0].evicted
         idle[0].share.release()
@@ -132,18 +134,18 @@ async def test_an_agent_spares_short_functions_for_a_while(
         nursery.start_soon(node.agent.submit, node.call("sleeper", BytesBody(b"20"), fn_id="long"))
         await node.agent.submit(node.call("sleeper", BytesBody(b"0.05")))
         told = node.agent.load()
-        assert told.worthy_memory == told.reclaimable_memory == 128 * MIB
-        gentle = node.call("sleeper", BytesBody(b"0"), fn_id="other")
-        gentle.gentle = True
+        assert told.protected_memory == told.reclaimable_memory == 128 * MIB
+        sparing = node.call("sleeper", BytesBody(b"0"), fn_id="other")
+        sparing.spare_warm = True
         with pytest.raises(ServerBusy):
-            await node.agent.submit(gentle)
+            await node.agent.submit(sparing)
         await node.agent.submit(node.call("sleeper", BytesBody(b"0.05")))
         assert node.agent.statistics().evictions == 0
         await trio.sleep(MAX_SECONDS)
-        assert node.agent.load().worthy_memory == 0
-        gentle = node.call("sleeper", BytesBody(b"0"), fn_id="other")
-        gentle.gentle = True
-        await node.agent.submit(gentle)
+        assert node.agent.load().protected_memory == 0
+        sparing = node.call("sleeper", BytesBody(b"0"), fn_id="other")
+        sparing.spare_warm = True
+        await node.agent.submit(sparing)
         assert node.agent.statistics().evictions == 1
 
 

@@ -180,7 +180,7 @@ async def test_nothing_is_sent_ahead_while_another_line_waits() -> None:
         with row.room.line("other") as other:
             row._nursery.start_soon(QueuedCall(other, row.room.ticket(), 0, 1e9).wait)
             await wait_all_tasks_blocked()
-            other.refuse(trio.current_time(), 0, gentle=False)
+            other.refuse(trio.current_time(), 0, spare_warm=False)
             row.end_call()
             await wait_all_tasks_blocked()
             assert (row.in_flight, len(row.turns)) == (2, 1)

@@ -188,10 +188,10 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     is_full = LoadTracker.is_full
 
     def counted(
-        self: LoadTracker, address: str, need: CallNeed, now: float, *, gentle: bool = False
+        self: LoadTracker, address: str, need: CallNeed, now: float, *, spare_warm: bool = False
     ) -> bool:
         asked.append(address)
-        return is_full(self, address, need, now, gentle=gentle)
+        return is_full(self, address, need, now, spare_warm=spare_warm)
 
     monkeypatch.setattr(LoadTracker, "is_full", counted)
     return asked

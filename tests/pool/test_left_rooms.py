@@ -23,7 +23,7 @@ def spoil(line: CallQueue) -> None:
     line.pool_trouble = "no subnet"
     line.ladder.begin(10.0)
     line.ladder.step(11.0)
-    line.refuse(12.0, 0.0, gentle=False)
+    line.refuse(12.0, 0.0, spare_warm=False)
     line.ladder.step(14.0)
 
 

@@ -214,7 +214,7 @@ def test_what_a_runner_has_warm_is_kept_once() -> None:
     gc.collect()
     assert kept() is None
     assert book.warm(FN, 0, 9) == ["a"]
-    assert book.room("a", gentle=False) == 5
+    assert book.room("a", spare_warm=False) == 5
 
 
 @given(

@@ -77,4 +77,4 @@ def test_a_placer_without_waits() -> None:
     assert isinstance(hurried, WarmPlacer)
     need: Any = None
     assert hurried.waits(make_call(), need, 0.0) is False
-    assert hurried.forbearance(need) == 0
+    assert hurried.eviction_grace(need) == 0

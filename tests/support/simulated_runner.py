@@ -52,7 +52,7 @@ class _Idle:
     key: str
     memory: int
     idle_since: float
-    worthy_until: float
+    protected_until: float
     level: int
     start_seconds: float = COLD_SECONDS
     idle_timeout: float = IDLE_SECONDS
@@ -164,7 +164,7 @@ class SimRunner(Runner):
         """Wait for a container; false if there is no room for one."""
         now = trio.current_time()
         if len(queue.ready) <= len(queue.waiters):
-            if not self._make_room(queue.memory, gentle=call.gentle):
+            if not self._make_room(queue.memory, spare_warm=call.spare_warm):
                 return False
             self.cold += 1
             queue.ready.append(now + COLD_SECONDS)
@@ -197,8 +197,8 @@ class SimRunner(Runner):
             self._free += oldest.memory
 
     def _add(self, name: str, queue: _Queue, since: float) -> None:
-        worthy_until = since + min(queue.worth_seconds, MAX_SECONDS)
-        container = _Idle(name, queue.memory, since, worthy_until, queue.busy + 1)
+        protected_until = since + min(queue.worth_seconds, MAX_SECONDS)
+        container = _Idle(name, queue.memory, since, protected_until, queue.busy + 1)
         self._keep_alive.became_idle(container, since)
         queue.idle.append(container)
         self._idle[container] = None
@@ -209,17 +209,17 @@ class SimRunner(Runner):
         self._queues[container.key].idle.remove(container)
         self._idle_memory -= container.memory
 
-    def _make_room(self, memory: int, *, gentle: bool) -> bool:
+    def _make_room(self, memory: int, *, spare_warm: bool) -> bool:
         """Take ``memory``, from idle containers if need be, in the order of a runner's default
-        policy, and not those that are worth keeping if ``gentle``."""
-        spared = self._worthy() if gentle else 0
+        policy, and not those that are worth keeping if ``spare_warm``."""
+        spared = self._protected() if spare_warm else 0
         if self._free + self._idle_memory - spared < memory:
             return False
         while self._free < memory:
             self.evictions += 1
-            spare = gentle and spared
+            spare = spare_warm and spared
             now = trio.current_time()
-            candidates = (one for one in self._idle if not spare or one.worthy_until <= now)
+            candidates = (one for one in self._idle if not spare or one.protected_until <= now)
             victim = min(
                 candidates, key=lambda one: (self._keep_alive.rank(one, now), one.idle_since)
             )
@@ -229,12 +229,12 @@ class SimRunner(Runner):
         self._change.note()
         return True
 
-    def _worthy(self) -> int:
+    def _protected(self) -> int:
         """Memory of idle containers that are worth keeping, if it is worth to wait for others."""
         if not self._passing:
             return 0
         now = trio.current_time()
-        return sum(one.memory for one in self._idle if one.worthy_until > now)
+        return sum(one.memory for one in self._idle if one.protected_until > now)
 
     def load(self) -> LoadHint:
         self._settle()
@@ -242,7 +242,7 @@ class SimRunner(Runner):
             active=self._active,
             free_memory=self._free * MIB,
             reclaimable_memory=self._idle_memory * MIB,
-            worthy_memory=self._worthy() * MIB,
+            protected_memory=self._protected() * MIB,
             free_cpus=MANY_CPUS,
             warm=self._warm(),
             complete=True,
@@ -281,7 +281,7 @@ class SimRunner(Runner):
             active=self._active,
             free_memory=self._free * MIB,
             reclaimable_memory=self._idle_memory * MIB,
-            worthy_memory=self._worthy() * MIB,
+            protected_memory=self._protected() * MIB,
             free_cpus=MANY_CPUS,
             slot=name.encode(),
             warm=warm,

@@ -184,7 +184,7 @@ class Agent(RunnerAgent):
         queue = launcher.queues.find(key)
         if queue is not None and (queue.idle_count or queue.has_spare):
             return False
-        if not launcher.room.refuses(needed_resources(call.model), key, gentle=call.gentle):
+        if not launcher.room.refuses(needed_resources(call.model), key, spare_warm=call.spare_warm):
             return False
         now = trio.current_time()
         rule, lb = launcher.next_in_line, call.client

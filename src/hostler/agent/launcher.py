@@ -137,11 +137,13 @@ class Launcher:
         # Nothing is kept of the call but what the launch needs.
         self.keeping.missed(launch.queue.key, call)
         template = ContainerTemplate.of(call, self.kit.config)
-        self._nursery.start_soon(self._run, launch, template, call.gentle, self.is_patient(call))
+        self._nursery.start_soon(
+            self._run, launch, template, call.spare_warm, self.is_patient(call)
+        )
 
     def has_room(self, call: PendingCall) -> bool:
         size = needed_resources(call.model)
-        return self.room.in_reach(size, call.slot_hash_id, gentle=call.gentle)
+        return self.room.in_reach(size, call.slot_hash_id, spare_warm=call.spare_warm)
 
     def is_patient(self, call: PendingCall) -> bool:
         return not (call.refusable if self._nack == AUTO else self._nack)
@@ -169,7 +171,11 @@ class Launcher:
     # --- a launch ---
 
     async def _run(
-        self, launch: Launch[Container], template: ContainerTemplate, gentle: bool, patient: bool
+        self,
+        launch: Launch[Container],
+        template: ContainerTemplate,
+        spare_warm: bool,
+        patient: bool,
     ) -> None:
         """Wait for room until nobody needs the launch any more, then for the container's end."""
         track = self.kit.events.track(template.task)
@@ -178,7 +184,7 @@ class Launcher:
         try:
             with launch.scope:
                 token = await self.room.acquire(
-                    template.size, queue.key, gentle=gentle, patient=patient
+                    template.size, queue.key, spare_warm=spare_warm, patient=patient
                 )
             if token is not None and launch.waiter is not None:
                 launch.begin(trio.current_time())
@@ -232,13 +238,13 @@ class Launcher:
         idle.sort(
             key=lambda container: (
                 container.kept,
-                container.share.worthy_until > container.idle_since,
+                container.share.protected_until > container.idle_since,
                 rank(container, now),
                 container.idle_since,
             )
         )
         return idle
 
-    def unworthy(self) -> Iterable[Container]:
+    def unprotected(self) -> Iterable[Container]:
         now = trio.current_time()
-        return [container for container in self.idle() if container.share.worthy_until <= now]
+        return [container for container in self.idle() if container.share.protected_until <= now]

@@ -80,7 +80,7 @@ class LoadReporter:
                 if timings.init_start_ns:
                     rule.started(timings.start_seconds, now - timings.execution_ns / 1e9)
                 leave = rule.leaves(key, call.client, now)
-        reclaimable, worthy = room.reclaimable, room.worthy(now)
+        reclaimable, protected = room.reclaimable, room.protected(now)
         total, used = room.total, room.used
         return LoadHint(
             active=events.running + events.queued,
@@ -96,8 +96,8 @@ class LoadReporter:
             slots=slots,
             share=share,
             leave=leave,
-            worthy_memory=worthy.memory,
-            worthy_cpus=worthy.cpus,
+            protected_memory=protected.memory,
+            protected_cpus=protected.cpus,
             refused=events.ended["server_busy"] % 2**32,
             idle_cpus=self._idle_cpus.milli_cpus(now) if complete else None,
             starting=starting,

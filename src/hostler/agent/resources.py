@@ -9,9 +9,9 @@ How long an idle container is worth more than the room that it takes.
 Without it the next call of its function waits for a start. That is nothing to a call that runs for
 long, and makes one that runs for a hundredth of it a hundred times as slow. So a container is worth
 keeping for a start's time, times how many runs go into a start: the cost that Greedy-Dual and
-FaasCache weigh (Fuerst and Sharma, ASPLOS 2021), in terms of the call. Gentle calls
-(`hostler.protocol.TryCall`) are refused until then, as their load balancer can let them wait. In
-which order containers are evicted is another matter.
+FaasCache weigh (Fuerst and Sharma, ASPLOS 2021), in terms of the call. Until then the container is
+protected from calls with ``spare_warm`` (`hostler.protocol.TryCall`). Such calls are refused
+instead, because their load balancer can let them wait. The order of evictions is another matter.
 """
 
 from __future__ import annotations
@@ -138,8 +138,8 @@ class EvictionCandidates(Protocol):
     def idle(self) -> Iterable[IdleContainer]:
         """All of them, those first that are to be evicted first."""
 
-    def unworthy(self) -> Iterable[IdleContainer]:
-        """Those that are evicted for gentle calls as well."""
+    def unprotected(self) -> Iterable[IdleContainer]:
+        """The containers that may be evicted for calls with ``spare_warm``, too."""
 
 
 class NoResources(Exception):
@@ -165,19 +165,19 @@ class ResourceToken:
         self.size = size
         self.state = TokenState.USED
         self._room = room
-        self.worthy_until = -math.inf
+        self.protected_until = -math.inf
         """Until when it is worth keeping, if it is idle (`trio.current_time`)."""
 
     def __repr__(self) -> str:
         return f"<ResourceToken {self.size} {self.state.value}>"
 
-    def became_idle(self, now: float, worthy_until: float) -> None:
+    def became_idle(self, now: float, protected_until: float) -> None:
         """The container, which was in use, could be evicted from ``now`` on, and is worth keeping
         until then. It may be evicted at once."""
-        self.worthy_until = worthy_until
+        self.protected_until = protected_until
         self._enter(TokenState.IDLE)
-        if worthy_until > now:
-            self._room._worthy.add(self, self.size, worthy_until, now)
+        if protected_until > now:
+            self._room._protected.add(self, self.size, protected_until, now)
         self._room.settle()
 
     def taken(self, *, worth_seconds: float) -> None:
@@ -205,7 +205,7 @@ class ResourceToken:
         if old is TokenState.IDLE:
             room._idle_memory -= size.memory
             room._idle_cpus -= size.cpus
-            room._worthy.remove(self)
+            room._protected.remove(self)
         elif old is TokenState.PASSING:
             room._passing -= 1
         elif old is TokenState.LEAVING:
@@ -223,7 +223,7 @@ class ResourceToken:
 class _Applicant:
     size: Resources
     key: Hashable
-    gentle: bool
+    spare_warm: bool
     share: ResourceToken | None = None
     decided: trio.Event = attrs.Factory(trio.Event)
     """It has its share, or will get none."""
@@ -242,7 +242,7 @@ class ResourceTracker:
         self.evictions = 0
         self._may_wait = may_wait
         self._candidates = candidates
-        self._worthy = Protected()
+        self._protected = Protected()
         self._used = Resources()
         self._leaving = Resources()
         self._idle_memory = self._idle_cpus = 0
@@ -263,10 +263,10 @@ class ResourceTracker:
         leaving = self._leaving
         return Resources(leaving.memory + self._idle_memory, leaving.cpus + self._idle_cpus)
 
-    def worthy(self, now: float) -> Resources:
-        """What of `reclaimable` gentle calls don't get ``now``. Nothing, unless a container is in
-        use that will not be worth keeping: there is nothing to wait for."""
-        return self._worthy.total(now) if self._passing else Resources()
+    def protected(self, now: float) -> Resources:
+        """What calls with ``spare_warm`` don't get of `reclaimable` ``now``. Nothing, unless a
+        container is in use that will not be worth keeping: there is nothing to wait for."""
+        return self._protected.total(now) if self._passing else Resources()
 
     @property
     def waiting(self) -> int:
@@ -278,14 +278,14 @@ class ResourceTracker:
         return size.fits(self.total)
 
     async def acquire(
-        self, size: Resources, key: Hashable, *, gentle: bool = False, patient: bool = True
+        self, size: Resources, key: Hashable, *, spare_warm: bool = False, patient: bool = True
     ) -> ResourceToken:
         """Get a share of ``size`` for a container of the slot key ``key``.
 
         Waits for those who leave and, if it is ``patient`` and that is allowed, for room that is
-        not in sight yet. With ``gentle`` no container is evicted that is worth keeping; but who is
-        patient does not wait for that. Raises `NoResources`. Cancelling gives up the place in the
-        line."""
+        not in sight yet. With ``spare_warm`` no container is evicted that is worth keeping; but who
+        is patient does not wait for that. Raises `NoResources`. Cancelling gives up the place in
+        the line."""
         patient = patient and self._may_wait
         if not size:
             # What takes nothing stands in no line, behind nobody who waits for room.
@@ -293,7 +293,7 @@ class ResourceTracker:
             return ResourceToken(self, size)
         if not self.possible(size):
             raise NoResources
-        applicant = _Applicant(size, key, gentle and not patient)
+        applicant = _Applicant(size, key, spare_warm and not patient)
         self._line[applicant] = None
         if not self.settle() and not patient and not self._in_sight(applicant):
             self._withdraw(applicant)
@@ -309,12 +309,12 @@ class ResourceTracker:
             raise NoResources
         return applicant.share
 
-    def in_reach(self, size: Resources, key: Hashable, *, gentle: bool = False) -> bool:
+    def in_reach(self, size: Resources, key: Hashable, *, spare_warm: bool = False) -> bool:
         """Whether who asks now, impatiently, need not wait for room that is not in sight. As for
         `acquire`."""
-        return not self._line and self._helps_next(size, key, self._prospect, gentle=gentle)
+        return not self._line and self._helps_next(size, key, self._prospect, spare_warm=spare_warm)
 
-    def refuses(self, size: Resources, key: Hashable, *, gentle: bool = False) -> bool:
+    def refuses(self, size: Resources, key: Hashable, *, spare_warm: bool = False) -> bool:
         """Whether `acquire` certainly raises `NoResources` at once for an impatient call.
         Synchronous."""
         if not size:
@@ -324,7 +324,7 @@ class ResourceTracker:
             if not earlier.size.fits(prospect):
                 return True  # for whom nobody could be evicted, or it would have been
             prospect -= earlier.size
-        return not self._helps_next(size, key, prospect, gentle=gentle)
+        return not self._helps_next(size, key, prospect, spare_warm=spare_warm)
 
     @property
     def _prospect(self) -> Resources:
@@ -332,7 +332,7 @@ class ResourceTracker:
         return self.total - self._used + self._leaving
 
     def _helps_next(
-        self, size: Resources, key: Hashable, prospect: Resources, *, gentle: bool
+        self, size: Resources, key: Hashable, prospect: Resources, *, spare_warm: bool
     ) -> bool:
         """Whether ``size`` fits into ``prospect`` and what evictions give."""
         missing = size.beyond(prospect)
@@ -340,13 +340,13 @@ class ResourceTracker:
             return True
         if not missing.fits(Resources(self._idle_memory, self._idle_cpus)):
             return False  # without looking at each container
-        return bool(self._victims(missing, key, gentle=gentle))
+        return bool(self._victims(missing, key, spare_warm=spare_warm))
 
     def _victims(
-        self, missing: Resources, key: Hashable, *, gentle: bool
+        self, missing: Resources, key: Hashable, *, spare_warm: bool
     ) -> Sequence[IdleContainer]:
         candidates = self._candidates
-        idle = candidates.unworthy() if gentle and self._passing else candidates.idle()
+        idle = candidates.unprotected() if spare_warm and self._passing else candidates.idle()
         return choose_victims(idle, missing, spare=key)
 
     def try_acquire(self, size: Resources) -> ResourceToken | None:
@@ -366,7 +366,7 @@ class ResourceTracker:
         for applicant in self._line:
             missing = applicant.size.beyond(prospect)
             if missing:
-                victims = self._victims(missing, applicant.key, gentle=applicant.gentle)
+                victims = self._victims(missing, applicant.key, spare_warm=applicant.spare_warm)
                 if not victims:
                     return False
                 for victim in victims:

@@ -119,7 +119,7 @@ class Attempter:
         call, hot, counted = placement.call, False, False
         if turn is not None:
             hot, counted = turn.hot is placement.line, turn.runner is runner
-        call.gentle = now < placement.gentle_until
+        call.spare_warm = now < placement.spare_warm_until
         attempt = self._tracker.begin(placement, runner, now, counted=counted)
         hot = hot or attempt.warm
         call.queue_seconds = self._patience(placement, runner) if hot else 0.0
@@ -252,7 +252,7 @@ class Placement:
     """The attempt whose runner has the call, or has run it."""
     attempt_at = left_at = math.nan
     """When the latest attempt began, and when the latest that is over was."""
-    gentle_until = -math.inf
+    spare_warm_until = -math.inf
     """Attempts before are not to have containers evicted that are worth keeping."""
     starts = False
     """It has a container started for its function, and has not got one yet."""

@@ -61,8 +61,8 @@ class LoadTracker:
         self.tellers = 0
         """Grows when a runner begins or ceases to tell its load by itself."""
         self._free = FreeMemoryIndex()
-        self._room = {gentle: FreeMemoryIndex() for gentle in (False, True)}
-        """The same with what evictions would free, of those that tell; for gentle calls, without
+        self._room = {spare_warm: FreeMemoryIndex() for spare_warm in (False, True)}
+        """The same with what evictions would free, of those that tell; with ``spare_warm``, without
         what is worth keeping."""
         self._changed: dict[str, None] = {}
         """Whose room these indexes don't know as it is: hints come more often than anybody asks."""
@@ -129,20 +129,22 @@ class LoadTracker:
         return runner.left() >= need.memory and _fits(need.cpus, runner.cpus_left())
 
     def spare(
-        self, need: CallNeed, count: int, rng: random.Random, *, gentle: bool = False
+        self, need: CallNeed, count: int, rng: random.Random, *, spare_warm: bool = False
     ) -> list[str]:
         """Some that probably have room without an eviction, and then some that have it with one:
         up to ``count`` of each."""
         self._index()
         free = self._free.some(need.memory, count, rng)
-        return free + self._room[gentle].some(need.memory, count, rng)
+        return free + self._room[spare_warm].some(need.memory, count, rng)
 
-    def room(self, address: str, *, gentle: bool) -> int:
+    def room(self, address: str, *, spare_warm: bool) -> int:
         """Bytes that are free there or would be after evictions; 0 if nobody knows."""
         runner = self._runners.get(address)
-        return 0 if runner is None else runner.room(gentle=gentle)
+        return 0 if runner is None else runner.room(spare_warm=spare_warm)
 
-    def is_full(self, address: str, need: CallNeed, now: float, *, gentle: bool = False) -> bool:
+    def is_full(
+        self, address: str, need: CallNeed, now: float, *, spare_warm: bool = False
+    ) -> bool:
         """Whether such a call would certainly be refused there: the runner, which tells of
         changes by itself, has no room, and no hot container."""
         runner = self._runners.get(address)
@@ -152,15 +154,15 @@ class LoadTracker:
             return True
         if self._warm.count(address, need, now):
             return False
-        memory, cpus = runner.room(gentle=gentle), runner.cpus(gentle=gentle)
+        memory, cpus = runner.room(spare_warm=spare_warm), runner.cpus(spare_warm=spare_warm)
         return memory < need.memory or not _fits(need.cpus, cpus)
 
-    def all_full(self, need: CallNeed, now: float, *, gentle: bool = False) -> bool:
+    def all_full(self, need: CallNeed, now: float, *, spare_warm: bool = False) -> bool:
         """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
         if self.any_warm(need, now):
             return False
         self._index()
-        return not self._room[gentle].may_have(need.memory)
+        return not self._room[spare_warm].may_have(need.memory)
 
     def all_tell(self, addresses: Set[str]) -> bool:
         """Whether each of them tells of changes by itself, and what it could free."""
@@ -266,8 +268,8 @@ class LoadTracker:
             runner = self._runners[address]
             self._free.put(address, runner.left())
             if address in self._telling:
-                for gentle, index in self._room.items():
-                    index.put(address, runner.room(gentle=gentle))
+                for spare_warm, index in self._room.items():
+                    index.put(address, runner.room(spare_warm=spare_warm))
         self._changed.clear()
 
     def _note_teller(self, address: str, runner: RunnerLoad) -> None:
@@ -309,7 +311,7 @@ def _same_room(one: LoadHint | None, other: LoadHint) -> bool:
         one is not None
         and one.free_memory == other.free_memory
         and one.reclaimable_memory == other.reclaimable_memory
-        and one.worthy_memory == other.worthy_memory
+        and one.protected_memory == other.protected_memory
     )
 
 
@@ -359,12 +361,12 @@ class RunnerLoad:
         """Bytes of free memory; 0 or less if nobody knows."""
         return (0 if self.hint is None else self.hint.free_memory) - self.unseen_memory
 
-    def room(self, *, gentle: bool) -> int:
+    def room(self, *, spare_warm: bool) -> int:
         """Bytes with what evictions would free, as far as it is known."""
         room, hint = self.left(), self.hint
         if hint is not None:
             room += hint.reclaimable_memory if knows_all(hint) else 0
-            room -= hint.worthy_memory if gentle else 0
+            room -= hint.protected_memory if spare_warm else 0
         return room
 
     def cpus_left(self) -> float:
@@ -376,11 +378,11 @@ class RunnerLoad:
             else hint.free_cpus - self.unseen_cpus
         )
 
-    def cpus(self, *, gentle: bool) -> float:
+    def cpus(self, *, spare_warm: bool) -> float:
         """The same with what evictions would free."""
         cpus, hint = self.cpus_left(), self.hint
         if hint is not None:
-            cpus += hint.reclaimable_cpus - (hint.worthy_cpus if gentle else 0)
+            cpus += hint.reclaimable_cpus - (hint.protected_cpus if spare_warm else 0)
         return cpus
 
 
@@ -636,10 +638,10 @@ def _level(memory: int) -> int:
     return (bits << STEPS) + ((memory << STEPS >> bits - 1) & (1 << STEPS) - 1)
 
 
-FORBEARANCE = 2.0
+EVICTION_GRACE = 2.0
 """Times of a start and a run for which a call leaves others the hot containers that they need."""
 
-MAX_FORBEARANCE = 10.0
+MAX_EVICTION_GRACE = 10.0
 """Seconds. It bounds for how long a call can be kept waiting by idle containers."""
 
 
@@ -686,9 +688,9 @@ class LaunchPolicies:
         policy = self._policies.get(need.key)
         return 0.0 if policy is None else policy.run_seconds
 
-    def forbearance(self, need: CallNeed) -> float:
+    def eviction_grace(self, need: CallNeed) -> float:
         """For how long such a call should rather wait than have containers evicted that are worth
         keeping: the longer it takes anyhow, start and run, the less a wait means to it. A start
         that stands in the engine's queue takes longer."""
         policy = self.of(need)
-        return min(MAX_FORBEARANCE, FORBEARANCE * (policy.run_seconds + policy.start_seconds))
+        return min(MAX_EVICTION_GRACE, EVICTION_GRACE * (policy.run_seconds + policy.start_seconds))

@@ -116,7 +116,7 @@ class SweepPlacer(Placer, LoadListener):
         so."""
         return False
 
-    def forbearance(self, need: CallNeed) -> float:
+    def eviction_grace(self, need: CallNeed) -> float:
         """Seconds for which a call that is new should rather wait than have hot containers evicted
         that are worth keeping."""
         return 0.0
@@ -136,10 +136,10 @@ class SweepPlacer(Placer, LoadListener):
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
         need = need_of(call)
-        gentle_seconds = self.forbearance(need)
+        eviction_grace = self.eviction_grace(need)
         room = self._rooms.get(id(pool)) or self._open_room(pool)
         placement = Placement(pool, call, need, room, seconds)
-        placement.gentle_until = placement.arrived + gentle_seconds
+        placement.spare_warm_until = placement.arrived + eviction_grace
         placement.waits_for_room = self._waits_for_room
         line = placement.line
         line.need = need
@@ -221,7 +221,7 @@ class SweepPlacer(Placer, LoadListener):
                 placement.ticket,
                 placement.arrived,
                 placement.deadline,
-                placement.gentle_until,
+                placement.spare_warm_until,
             )
             waiter.untold = placement.is_untold
             try:
@@ -339,9 +339,9 @@ class SweepPlacer(Placer, LoadListener):
         hint = sweep.hint
         if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
             hint = self._config.retry_max_delay
-        # (What was tried as a gentle call may have become another meanwhile.)
-        gentle = placement.asked_at < placement.gentle_until
-        placement.line.refuse(trio.current_time(), hint, gentle=gentle)
+        # (The call may have been tried with ``spare_warm``, and its grace may be over by now.)
+        spare_warm = placement.asked_at < placement.spare_warm_until
+        placement.line.refuse(trio.current_time(), hint, spare_warm=spare_warm)
 
     async def _try_freed(self, placement: Placement, turn: Turn, runner: Runner) -> Placed | None:
         """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
@@ -412,8 +412,8 @@ class SweepPlacer(Placer, LoadListener):
         # The one that has waited longest probes for all; and who has nothing there, at once.
         if (placement.sweeps > 1 or not placement.line.ahead) and room.is_first(placement.ticket):
             probes = self._probes(room, now)
-        gentle = now < placement.gentle_until
-        if tried is None and self._all_full(need, runners, now, gentle=gentle):
+        spare_warm = now < placement.spare_warm_until
+        if tried is None and self._all_full(need, runners, now, spare_warm=spare_warm):
             yield from self._unheld(self.rng.sample(runners, min(probes, len(runners))), now)
             return
         full: list[Runner] = []
@@ -421,7 +421,7 @@ class SweepPlacer(Placer, LoadListener):
         for runner in self._unheld(self.order(placement.call, runners), now):
             if runner is tried:
                 continue
-            if not self.loads.is_full(runner.address, need, at, gentle=gentle):
+            if not self.loads.is_full(runner.address, need, at, spare_warm=spare_warm):
                 yield runner
             elif len(full) < probes:
                 full.append(runner)
@@ -445,10 +445,10 @@ class SweepPlacer(Placer, LoadListener):
         return PROBES
 
     def _all_full(
-        self, need: CallNeed, runners: Sequence[Runner], now: float, *, gentle: bool
+        self, need: CallNeed, runners: Sequence[Runner], now: float, *, spare_warm: bool
     ) -> bool:
         """Whether `LoadTracker.is_full` is certainly true of all, without asking for each."""
-        if not self.loads.all_full(need, now, gentle=gentle):
+        if not self.loads.all_full(need, now, spare_warm=spare_warm):
             return False
         fleet, known = self.fleets.of(runners), self.loads.tellers
         if fleet.all_tell_since != known:
@@ -464,7 +464,7 @@ class SweepPlacer(Placer, LoadListener):
             free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
             memory = hint.free_memory + hint.reclaimable_memory
             cpus = free_cpus + hint.reclaimable_cpus
-            room.fill(runner, memory, cpus, worthy=(hint.worthy_memory, hint.worthy_cpus))
+            room.fill(runner, memory, cpus, protected=(hint.protected_memory, hint.protected_cpus))
             if hint.warm:
                 room.wake_hot(runner)
 

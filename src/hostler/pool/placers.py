@@ -94,8 +94,8 @@ class WarmPlacer(BoundedPlacer):
     def waits(self, call: RunnerCall, need: CallNeed, now: float) -> bool:
         return call.model.type != "detached" and not self.loads.any_warm(need, now)
 
-    def forbearance(self, need: CallNeed) -> float:
-        return self.loads.policies.forbearance(need)
+    def eviction_grace(self, need: CallNeed) -> float:
+        return self.loads.policies.eviction_grace(need)
 
     def at_once(
         self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
@@ -118,7 +118,7 @@ class WarmPlacer(BoundedPlacer):
     ) -> Iterator[Iterable[Runner]]:
         """Those where a container has to be started, and in the end all."""
         key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(fleet))
-        gentle = self.forbearance(need) > 0
+        spare_warm = self.eviction_grace(need) > 0
 
         def has_room(runner: Runner) -> bool:
             return self.loads.has_room(runner.address, need, now)
@@ -127,12 +127,12 @@ class WarmPlacer(BoundedPlacer):
             return has_room(runner) and fits(runner) and self.loads.has_cpu(runner.address, now)
 
         def room(runner: Runner) -> int:
-            return self.loads.room(runner.address, gentle=gentle)
+            return self.loads.room(runner.address, spare_warm=spare_warm)
 
         # These are nearly always enough, however many runners there are.
         near = fleet.near(key)
         yield filter(takes, near)
-        addresses = self.loads.spare(need, MAX_SPARE, self.rng, gentle=gentle)
+        addresses = self.loads.spare(need, MAX_SPARE, self.rng, spare_warm=spare_warm)
         spare = tuple(filter(None, map(fleet.find, addresses)))
         yield filter(takes, spare)
         # Where much is idle, what is evicted is needed least.

@@ -364,7 +364,7 @@ class Attempt(CallSource):
                 extensions=dict(call.extensions),
                 reserve=reserve,
                 wait_ms=0 if reserve else round(call.queue_seconds * 1000),
-                gentle=call.gentle,
+                spare_warm=call.spare_warm,
                 launch=call.launch,
                 surplus=call.surplus,
             )

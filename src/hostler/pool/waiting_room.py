@@ -114,9 +114,9 @@ class CallQueue:
         return self.waiters[0]
 
     @property
-    def gentle(self) -> bool:
+    def spare_warm(self) -> bool:
         """Whether the next call is to spare what is worth keeping."""
-        return bool(self) and trio.current_time() < self.head.gentle_until
+        return bool(self) and trio.current_time() < self.head.spare_warm_until
 
     def join(self, waiter: QueuedCall) -> None:
         insort(self.waiters, waiter, key=_ticket)
@@ -304,9 +304,9 @@ class CallQueue:
             at = min(self.ladder.next_at, self._urgent_at) if self.full else self._look_at
             self.head.look_at(at)
 
-    def refuse(self, now: float, hint: float, *, gentle: bool) -> None:
+    def refuse(self, now: float, hint: float, *, spare_warm: bool) -> None:
         """No runner has taken a call of it; see `RetryBackoff.refuse`."""
-        if not gentle and not self.gentle:
+        if not spare_warm and not self.spare_warm:
             self._hopeless = True
         self.ladder.refuse(now, hint)
         if not self.full:
@@ -337,7 +337,7 @@ class CallQueue:
         now, count = trio.current_time(), len(self.waiters)
         self._room.waiting += count - self._stood
         self._stood = count
-        if not self.waiters or (self._hopeless and self.gentle):
+        if not self.waiters or (self._hopeless and self.spare_warm):
             self._hopeless = False
         self.policy.waits(self._unserved, now, room=not self.full)
         if count and not self.full:
@@ -475,7 +475,7 @@ class WaitingRoom:
             for line in self.occupied
             if line not in absent
             and not _is_hopeless(line, refused)
-            and not self._loads.is_full(runner.address, line.need, now, gentle=line.gentle)
+            and not self._loads.is_full(runner.address, line.need, now, spare_warm=line.spare_warm)
         )
         if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot))
@@ -507,14 +507,14 @@ class WaitingRoom:
         memory: int,
         cpus: float = math.inf,
         *,
-        worthy: tuple[int, int] = (0, 0),
+        protected: tuple[int, int] = (0, 0),
     ) -> None:
         """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers, of which
-        gentle calls don't get those of ``worthy``: let those try who have waited longest and need
-        no more than that together."""
+        calls with ``spare_warm`` don't get ``protected``: let those try who have waited longest and
+        need no more than that together."""
 
         def fits(line: CallQueue) -> bool:
-            spared = worthy if line.gentle else (0, 0)
+            spared = protected if line.spare_warm else (0, 0)
             return line.need.memory <= memory - spared[0] and line.need.cpus <= cpus - spared[1]
 
         for _ in range(MAX_WIDTH):
@@ -547,9 +547,10 @@ class WaitingRoom:
 
 
 def _is_hopeless(line: CallQueue, refused: frozenset[CallQueue]) -> bool:
-    """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it
-    needs as much as one of them. If it is gentle no more, they may have been."""
-    if line not in refused and not line.gentle and any(other.gentle for other in refused):
+    """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it needs
+    as much as one of them. Calls that were refused with ``spare_warm`` say nothing about a call
+    without."""
+    if line not in refused and not line.spare_warm and any(other.spare_warm for other in refused):
         return False
     return any(
         line.need.memory >= other.need.memory and line.need.cpus >= other.need.cpus
@@ -572,8 +573,8 @@ class Turn:
 
 class QueuedCall:
     """A call in a line, which came at ``arrived`` (`trio.current_time`) and gives up at
-    ``deadline``. When it is gentle no more (``gentle_until``), there may be room for it where there
-    was none before."""
+    ``deadline``. After ``spare_warm_until`` there may be room for it where there was none
+    before."""
 
     untold = False
     """Nobody knows how long its client waits."""
@@ -584,13 +585,13 @@ class QueuedCall:
         ticket: int,
         arrived: float,
         deadline: float,
-        gentle_until: float = -math.inf,
+        spare_warm_until: float = -math.inf,
     ) -> None:
-        self.gentle_until = gentle_until
+        self.spare_warm_until = spare_warm_until
         self.urgent_at = math.inf
         """When it is to try in any case."""
-        if gentle_until > -math.inf and gentle_until > trio.current_time():
-            self.urgent_at = gentle_until
+        if spare_warm_until > -math.inf and spare_warm_until > trio.current_time():
+            self.urgent_at = spare_warm_until
         self.refusal: ServerBusy | None = None
         """Why it has to go, without a turn."""
         self.ticket = ticket

@@ -221,7 +221,7 @@ class EngagementRun:
         if detached and not self._state.takes_detached:
             raise DetachUnsupported
         call.queue_seconds = try_call.wait_ms / 1000
-        call.gentle = try_call.gentle
+        call.spare_warm = try_call.spare_warm
         call.launch = try_call.launch
         call.surplus = try_call.surplus
         call.client = self._engagement.client

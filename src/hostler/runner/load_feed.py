@@ -89,7 +89,9 @@ class LoadFeed:
                 return self._agent.load()
             # That a container is no longer worth keeping is no event.
             soon = (
-                trio.current_time() + SLOW if load.worthy_memory or load.worthy_cpus else math.inf
+                trio.current_time() + SLOW
+                if load.protected_memory or load.protected_cpus
+                else math.inf
             )
             with trio.move_on_at(patience if differs else soon):
                 await self._agent.wait_load_change()
@@ -115,10 +117,10 @@ Room = tuple[int, ...]
 
 
 def room_of(load: LoadHint) -> Room:
-    """Bytes that new containers could have, and those for gentle calls; likewise milli-CPUs."""
+    """Bytes that new containers could have, all and without protected ones; likewise milli-CPUs."""
     memory = load.free_memory + load.reclaimable_memory
     cpus = (load.free_cpus or 0) + load.reclaimable_cpus
-    return memory, memory - load.worthy_memory, cpus, cpus - load.worthy_cpus
+    return memory, memory - load.protected_memory, cpus, cpus - load.protected_cpus
 
 
 def _is_urgent(load: LoadHint, told: LoadHint, least: Room) -> bool:

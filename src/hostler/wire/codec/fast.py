@@ -46,7 +46,7 @@ _RESERVE_ARM = b"\xaa\x06"  # ClientMsg.reserve, number 101
 
 _WAIT_MS = b"\xa8\x06"  # TryCall.waitMs, number 101
 
-_GENTLE = b"\xb0\x06\x01"  # TryCall.gentle, number 102, true
+_SPARE_WARM = b"\xb0\x06\x01"  # TryCall.spareWarm, number 102, true
 
 _LAUNCH = b"\xb8\x06\x01"  # TryCall.launch, number 103, true
 
@@ -138,8 +138,8 @@ def encode_try(frame: TryCall) -> bytes:
         parts.append(_sized(b"\x1a", _text(b"\x0a", name), _text(b"\x12", value)))
     if frame.wait_ms:
         parts += (_WAIT_MS, varint(frame.wait_ms))
-    if frame.gentle:
-        parts.append(_GENTLE)
+    if frame.spare_warm:
+        parts.append(_SPARE_WARM)
     if frame.launch:
         parts.append(_LAUNCH)
     if frame.surplus:
@@ -261,7 +261,7 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
     call = slot = ""
     extensions: dict[str, str] = {}
     wait_ms = 0
-    gentle = launch = surplus = False
+    spare_warm = launch = surplus = False
     while at < end:
         key, size = data[at], data[at + 1]
         if size < 0x80:
@@ -276,8 +276,8 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
         elif key == 0x1A:
             name, value = _pair(data, begin, stop)
             extensions[name] = value
-        elif data[at : at + 3] == _GENTLE:
-            gentle, stop = True, at + 3
+        elif data[at : at + 3] == _SPARE_WARM:
+            spare_warm, stop = True, at + 3
         elif data[at : at + 3] == _LAUNCH:
             launch, stop = True, at + 3
         elif data[at : at + 3] == _SURPLUS:
@@ -289,7 +289,7 @@ def _try(data: bytes, at: int, *, reserve: bool) -> TryCall:
         at = stop
     if at != end or wait_ms >= 2**32:
         raise Unusual
-    return TryCall(call, slot, extensions, reserve, wait_ms, gentle, launch, surplus)
+    return TryCall(call, slot, extensions, reserve, wait_ms, spare_warm, launch, surplus)
 
 
 def _pair(data: bytes, at: int, end: int) -> tuple[str, str]:
@@ -572,7 +572,7 @@ _RESERVES, _RECLAIMABLE = 0x38, 0x40
 
 _FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
 
-_WORTHY, _WORTHY_CPUS, _SHARE = 0x68, 0x70, 0x78
+_PROTECTED, _PROTECTED_CPUS, _SHARE = 0x68, 0x70, 0x78
 
 _LEAVE = b"\x80\x01\x01"
 """``leave`` and that it is true. To who expects keys of one byte it is a part of one byte."""
@@ -596,8 +596,8 @@ _HINT_LIMITS = {
     _RECLAIMABLE_CPUS: 2**32,
     _SLOTS: 2**32,
     _REFUSED: 2**32,
-    _WORTHY: 2**64,
-    _WORTHY_CPUS: 2**32,
+    _PROTECTED: 2**64,
+    _PROTECTED_CPUS: 2**32,
     _SHARE: 2**32,
 }
 
@@ -613,8 +613,8 @@ _NUMBERS = (
     ("reclaimable_cpus", _RECLAIMABLE_CPUS),
     ("slots", _SLOTS),
     ("refused", _REFUSED),
-    ("worthy_memory", _WORTHY),
-    ("worthy_cpus", _WORTHY_CPUS),
+    ("protected_memory", _PROTECTED),
+    ("protected_cpus", _PROTECTED_CPUS),
     ("share", _SHARE),
 )
 """In the order of their keys."""
@@ -786,8 +786,8 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         reclaimable_cpus=numbers[_RECLAIMABLE_CPUS],
         slots=numbers[_SLOTS],
         refused=numbers[_REFUSED],
-        worthy_memory=numbers[_WORTHY],
-        worthy_cpus=numbers[_WORTHY_CPUS],
+        protected_memory=numbers[_PROTECTED],
+        protected_cpus=numbers[_PROTECTED_CPUS],
         share=numbers[_SHARE],
         leave=leave,
         idle_cpus=idle,

@@ -91,7 +91,7 @@ class TryCall(betterproto.Message):
     wait_ms: int = betterproto.uint32_field(101)
     """From 100 on: hostler's own, which Fn's runners skip."""
 
-    gentle: bool = betterproto.bool_field(102)
+    spare_warm: bool = betterproto.bool_field(102)
     launch: bool = betterproto.bool_field(103)
     surplus: bool = betterproto.bool_field(104)
 
@@ -176,8 +176,8 @@ class LoadHint(betterproto.Message):
     reclaimable_cpus: int = betterproto.uint32_field(10)
     slots: int = betterproto.uint32_field(11)
     refused: int = betterproto.uint32_field(12)
-    worthy_memory: int = betterproto.uint64_field(13)
-    worthy_cpus: int = betterproto.uint32_field(14)
+    protected_memory: int = betterproto.uint64_field(13)
+    protected_cpus: int = betterproto.uint32_field(14)
     share: int = betterproto.uint32_field(15)
     leave: bool = betterproto.bool_field(16)
     idle_cpus: Optional[int] = betterproto.uint32_field(17, optional=True)

@@ -15,7 +15,7 @@ from hostler.call import Timings
 from hostler.config import PoolConfig
 from hostler.pool import CallNeed, LoadTracker, NaivePlacer, SweepPlacer, WarmPlacer
 from hostler.pool.dynamic import LoadWatch
-from hostler.pool.load_tracker import MAX_FORBEARANCE
+from hostler.pool.load_tracker import MAX_EVICTION_GRACE
 from hostler.protocol import LoadHint
 from tests.support.simulated_runner import COLD_SECONDS, SimRunner
 
@@ -26,38 +26,44 @@ MIB = 2**20
 FN = CallNeed("fn", memory=100 * MIB, idle_seconds=30)
 
 
-@pytest.mark.parametrize(("run", "seconds"), [(0.01, 1.02), (2.0, 5.0), (30.0, MAX_FORBEARANCE)])
+@pytest.mark.parametrize(("run", "seconds"), [(0.01, 1.02), (2.0, 5.0), (30.0, MAX_EVICTION_GRACE)])
 def test_who_takes_long_anyhow_waits_longer(run: float, seconds: float) -> None:
     policies = LoadTracker().policies
-    assert policies.forbearance(FN) == 0
+    assert policies.eviction_grace(FN) == 0
     start = round(COLD_SECONDS * 1e9)
     timings = Timings(execution_ns=round(run * 1e9), scheduler_ns=start, ctr_create_ns=start)
     policies.ran(FN, timings, 0.0, 0.0)
-    assert policies.forbearance(FN) == pytest.approx(seconds)
+    assert policies.eviction_grace(FN) == pytest.approx(seconds)
 
 
-def test_a_runner_is_full_for_gentle_calls_before_it_is_for_others() -> None:
+def test_a_runner_is_full_for_sparing_calls_before_it_is_for_others() -> None:
     book = LoadTracker()
     known = LoadHint(
-        free_memory=50 * MIB, reclaimable_memory=150 * MIB, worthy_memory=120 * MIB, complete=True
+        free_memory=50 * MIB,
+        reclaimable_memory=150 * MIB,
+        protected_memory=120 * MIB,
+        complete=True,
     )
     book.note("a", known, 0)
     assert not book.is_full("a", FN, 0)
     assert not book.all_full(FN, 0)
-    assert book.is_full("a", FN, 0, gentle=True)
-    assert book.all_full(FN, 0, gentle=True)
-    assert (book.room("a", gentle=False), book.room("a", gentle=True)) == (200 * MIB, 80 * MIB)
+    assert book.is_full("a", FN, 0, spare_warm=True)
+    assert book.all_full(FN, 0, spare_warm=True)
+    assert (book.room("a", spare_warm=False), book.room("a", spare_warm=True)) == (
+        200 * MIB,
+        80 * MIB,
+    )
     rng = random.Random(1)
     assert book.spare(FN, 1, rng) == ["a"]
-    assert book.spare(FN, 1, rng, gentle=True) == []
+    assert book.spare(FN, 1, rng, spare_warm=True) == []
 
 
-def test_cpus_that_are_worth_keeping_are_not_for_gentle_calls() -> None:
+def test_cpus_that_are_worth_keeping_are_not_for_sparing_calls() -> None:
     book, need = LoadTracker(), CallNeed("fn", memory=MIB, idle_seconds=30, cpus=500)
-    hint = LoadHint(free_memory=MIB, free_cpus=100, reclaimable_cpus=900, worthy_cpus=600)
+    hint = LoadHint(free_memory=MIB, free_cpus=100, reclaimable_cpus=900, protected_cpus=600)
     book.note("a", hint, 0)
     assert not book.is_full("a", need, 0)
-    assert book.is_full("a", need, 0, gentle=True)
+    assert book.is_full("a", need, 0, spare_warm=True)
 
 
 class Place:
@@ -129,7 +135,7 @@ class CountingPool(TellingPool):
         return super().runners_now(call)
 
 
-async def test_calls_of_one_line_do_not_all_try_when_their_forbearance_is_over(
+async def test_calls_of_one_line_do_not_all_try_when_their_grace_is_over(
     autojump_clock: MockClock,
 ) -> None:
     """What the first was refused without sparing anything, the next would be, too."""
