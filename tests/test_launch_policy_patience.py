@@ -24,7 +24,7 @@ def test_nobody_knows_at_first_nor_by_two_clients() -> None:
 def test_a_client_that_always_leaves_early_binds_nobody_who_is_served_later(impatient: int) -> None:
     patience = ClientPatience()
     for number in range(100 * impatient):
-        patience.bore(2.0, number / 1000)
+        patience.served(2.0, number / 1000)
     for number in range(impatient):
         patience.left(0.3, 1 + number / 1000)
     assert patience.bound(1.5) == math.inf
@@ -36,7 +36,7 @@ def test_half_of_them_bind_all() -> None:
         if rng.random() < 0.5:
             patience.left(2.0, number / 100)
         else:
-            patience.bore(5.0, number / 100)
+            patience.served(5.0, number / 100)
     assert 1.3 < patience.bound(2.0) < 2.0
 
 
@@ -48,7 +48,7 @@ def test_waits_of_uniform_length_are_bound_where_one_in_twenty_leaves() -> None:
         if bears < waits:
             patience.left(bears, now)
         else:
-            patience.bore(waits, now)
+            patience.served(waits, now)
     assert 1.3 < patience.bound(10.0) < 2.6  # 5 % bear less than 2.45 s
 
 

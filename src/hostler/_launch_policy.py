@@ -384,7 +384,7 @@ class ClientPatience:
 
     def __init__(self) -> None:
         self._left = [0.0] * len(EDGES)
-        self._bore = [0.0] * len(EDGES)
+        self._served = [0.0] * len(EDGES)
         self._leaving = 0.0
         self._faded_at = 0.0
         self._bound = math.inf
@@ -392,11 +392,11 @@ class ClientPatience:
     def __repr__(self) -> str:
         return f"<ClientPatience bound={self._bound:.3f} left={self._leaving:.1f}>"
 
-    def bore(self, seconds: float, now: float) -> None:
+    def served(self, seconds: float, now: float) -> None:
         """A client was served after such a wait."""
         if seconds >= EDGES[0]:
             self._fade(now)
-            self._bore[bisect_right(EDGES, seconds) - 1] += 1
+            self._served[bisect_right(EDGES, seconds) - 1] += 1
 
     def left(self, seconds: float, now: float, *, ran: float = 0.0) -> None:
         """A client has left after such a wait. (A shorter one than is told apart here has other
@@ -407,7 +407,7 @@ class ClientPatience:
             self._fade(now)
             share, place = seconds / (seconds + ran), bisect_right(EDGES, seconds) - 1
             self._left[place] += share
-            self._bore[place] += 1 - share
+            self._served[place] += 1 - share
             self._leaving += share
             self._bound = self._estimate()
 
@@ -422,18 +422,18 @@ class ClientPatience:
         if passed < 1:
             return
         self._faded_at = now
-        if not self._leaving and not any(self._bore):
+        if not self._leaving and not any(self._served):
             return
         factor = math.exp(-passed / FORGET_CLIENTS)
         self._left = [factor * count for count in self._left]
-        self._bore = [factor * count for count in self._bore]
+        self._served = [factor * count for count in self._served]
         self._leaving *= factor
         self._bound = self._estimate()
 
     def _estimate(self) -> float:
         if self._leaving < LEAST:
             return math.inf
-        exits = [left + bore for left, bore in zip(self._left, self._bore, strict=True)]
+        exits = [left + served for left, served in zip(self._left, self._served, strict=True)]
         at_risk = [*accumulate(reversed(exits))][::-1]
         stay = 1.0
         for edge, left, all_of_them in zip(EDGES, self._left, at_risk, strict=True):

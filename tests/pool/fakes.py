@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import trio
@@ -28,6 +29,7 @@ from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType
 from hostler.pool.dynamic import LoadBroadcast
 from hostler.pool.health import HealthChange
+from hostler.pool.waiting_room import CallQueue, WaitingRoom
 from hostler.protocol import UNOBSERVED, AttemptObserver, Headers, RunnerStatus
 
 Script = Callable[["FakeRunner", RunnerCall, AttemptObserver], Awaitable[Outcome]]
@@ -165,6 +167,16 @@ def full(address: str = "full:1") -> FakeRunner:
 
 def make_runners(count: int = 4, slots: int = 1) -> list[FakeRunner]:
     return [FakeRunner(f"r{number}:1", slots=slots, seconds=0) for number in range(count)]
+
+
+@contextmanager
+def queue_of(waiting_room: WaitingRoom, key: Hashable) -> Iterator[CallQueue]:
+    """The queue of ``key``, in use by a call."""
+    queue = waiting_room.use(key)
+    try:
+        yield queue
+    finally:
+        waiting_room.leave(key, queue)
 
 
 class HealthChanges(list[HealthChange]):

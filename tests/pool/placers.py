@@ -55,7 +55,7 @@ def make_room(base: float = 1e6, limit: float = 1e6) -> WaitingRoom:
 def is_idle(placer: SweepPlacer) -> bool:
     """Nothing is left of the calls: no call, no line, no room."""
     statistics = placer.statistics()
-    return statistics.calls == 0 and statistics.waiting == 0 and not placer._rooms
+    return statistics.calls == 0 and statistics.waiting == 0 and not placer._waiting_rooms
 
 
 async def place_all(

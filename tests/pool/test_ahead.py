@@ -25,60 +25,60 @@ from hostler.pool.waiting_room import (
 )
 from hostler.protocol import UNOBSERVED, AttemptObserver, LoadHint
 
-from .fakes import FakePool, FakeRunner, make_call
+from .fakes import FakePool, FakeRunner, make_call, queue_of
 from .placers import is_idle, make, make_room, occupy, place_all
 
 RUNNER = FakeRunner("r:1")
 
 
 def test_two_calls_per_container_may_be_there() -> None:
-    ahead = RunnerBacklog()
-    assert ahead.patience("r:1", 0.1) == 0
-    ahead.learn(RUNNER, 2)
+    backlog = RunnerBacklog()
+    assert backlog.max_wait("r:1", 0.1) == 0
+    backlog.learn(RUNNER, 2)
     for _ in range(4):
-        ahead.begin("r:1")
-        assert ahead.may_send("r:1")  # (one of them has just ended)
-    ahead.begin("r:1")
-    assert not ahead.may_send("r:1")
-    ahead.end("r:1")
-    assert ahead.may_send("r:1")
-    assert ahead.in_flight("r:1") == 4
-    assert ahead.in_flight("r:2") == 0
-    ahead.begin("r:2")
-    assert not ahead.may_send("r:2")  # nothing is known of it
+        backlog.begin("r:1")
+        assert backlog.may_send("r:1")  # (one of them has just ended)
+    backlog.begin("r:1")
+    assert not backlog.may_send("r:1")
+    backlog.end("r:1")
+    assert backlog.may_send("r:1")
+    assert backlog.in_flight("r:1") == 4
+    assert backlog.in_flight("r:2") == 0
+    backlog.begin("r:2")
+    assert not backlog.may_send("r:2")  # nothing is known of it
 
 
 def test_only_short_calls_wait_and_not_for_long() -> None:
-    ahead = RunnerBacklog()
-    ahead.learn(RUNNER, 1)
-    assert ahead.patience("r:1", 0.1) == pytest.approx(RUNS * 0.1)
-    assert ahead.patience("r:1", MAX_RUN_SECONDS) == RUNS * MAX_RUN_SECONDS
-    assert ahead.patience("r:1", MAX_RUN_SECONDS + 0.001) == 0
-    assert ahead.patience("r:1", 0) == MAX_RUN_SECONDS  # not known
-    assert ahead.patience("r:2", 0.1) == 0
-    ahead.learn(RUNNER, 0)
-    assert ahead.patience("r:1", 0.1) == 0
+    backlog = RunnerBacklog()
+    backlog.learn(RUNNER, 1)
+    assert backlog.max_wait("r:1", 0.1) == pytest.approx(RUNS * 0.1)
+    assert backlog.max_wait("r:1", MAX_RUN_SECONDS) == RUNS * MAX_RUN_SECONDS
+    assert backlog.max_wait("r:1", MAX_RUN_SECONDS + 0.001) == 0
+    assert backlog.max_wait("r:1", 0) == MAX_RUN_SECONDS  # not known
+    assert backlog.max_wait("r:2", 0.1) == 0
+    backlog.learn(RUNNER, 0)
+    assert backlog.max_wait("r:1", 0.1) == 0
 
 
 def test_where_other_balancers_want_in_there_is_a_share() -> None:
-    ahead = RunnerBacklog()
-    ahead.learn(RUNNER, 4, 2)
-    assert (ahead.share("r:1"), ahead.share("r:2")) == (2, 0)
+    backlog = RunnerBacklog()
+    backlog.learn(RUNNER, 4, 2)
+    assert (backlog.share("r:1"), backlog.share("r:2")) == (2, 0)
     for count in range(4):
-        assert ahead.may_join("r:1") == (count < 2)
-        assert ahead.may_send("r:1") == (count - 1 < 2)
-        ahead.begin("r:1")
-    ahead.learn(RUNNER, 4)
-    assert (ahead.share("r:1"), ahead.may_send("r:1")) == (0, True)
-    assert not ahead.may_join("r:1")
-    assert ahead
+        assert backlog.may_join("r:1") == (count < 2)
+        assert backlog.may_send("r:1") == (count - 1 < 2)
+        backlog.begin("r:1")
+    backlog.learn(RUNNER, 4)
+    assert (backlog.share("r:1"), backlog.may_send("r:1")) == (0, True)
+    assert not backlog.may_join("r:1")
+    assert backlog
 
 
 class Row:
     """A line of a room, in which a test lets calls stand, and the turns that they get."""
 
-    def __init__(self, nursery: trio.Nursery, room: WaitingRoom, line: CallQueue) -> None:
-        self.room, self.line = room, line
+    def __init__(self, nursery: trio.Nursery, room: WaitingRoom, queue: CallQueue) -> None:
+        self.room, self.queue = room, queue
         self.turns: list[Turn | None] = []
         self._nursery = nursery
 
@@ -93,38 +93,38 @@ class Row:
         now = trio.current_time()
         with scope:
             self.turns.append(
-                await QueuedCall(self.line, self.room.ticket(), now, now + 1e6).wait()
+                await QueuedCall(self.queue, self.room.ticket(), now, now + 1e6).wait()
             )
 
     @property
     def in_flight(self) -> int:
-        return self.line.ahead.in_flight(RUNNER.address)
+        return self.queue.backlog.in_flight(RUNNER.address)
 
     def end_call(self) -> None:
         """A call of the line ends at the runner, as `Attempter` tells of it."""
-        self.room.freed(RUNNER, self.line)
-        self.line.ahead.end(RUNNER.address)
+        self.room.freed(RUNNER, self.queue)
+        self.queue.backlog.end(RUNNER.address)
 
 
 def test_who_waits_on_runners_and_where_the_next_waits_for_the_shortest_time() -> None:
-    ahead, other = RunnerBacklog(), FakeRunner("r:2")
-    assert (ahead.behind, ahead.shortest(), ahead.starting()) == (0, None, 0)
-    ahead.learn(RUNNER, 2)
-    ahead.learn(other, 4, starting=3)
-    assert ahead.starting() == 3
+    backlog, other = RunnerBacklog(), FakeRunner("r:2")
+    assert (backlog.behind, backlog.shortest(), backlog.starting()) == (0, None, 0)
+    backlog.learn(RUNNER, 2)
+    backlog.learn(other, 4, starting=3)
+    assert backlog.starting() == 3
     for address, calls in (("r:1", 3), ("r:2", 4), ("r:3", 5)):
         for _ in range(calls):
-            ahead.begin(address)
-    assert ahead.behind == 1  # nothing is known of the third
-    assert ahead.shortest() is other
+            backlog.begin(address)
+    assert backlog.behind == 1  # nothing is known of the third
+    assert backlog.shortest() is other
     for _ in range(3):
-        ahead.begin("r:2")
-    assert (ahead.behind, ahead.shortest()) == (4, RUNNER)
-    ahead.begin("r:1")
-    ahead.begin("r:2")
-    assert ahead.shortest() is None
-    ahead.learn(other, 7)
-    assert (ahead.behind, ahead.starting()) == (3, 0)
+        backlog.begin("r:2")
+    assert (backlog.behind, backlog.shortest()) == (4, RUNNER)
+    backlog.begin("r:1")
+    backlog.begin("r:2")
+    assert backlog.shortest() is None
+    backlog.learn(other, 7)
+    assert (backlog.behind, backlog.starting()) == (3, 0)
 
 
 KEY = "key"
@@ -133,17 +133,17 @@ KEY = "key"
 @asynccontextmanager
 async def open_row(*, slots: int, standing: int, running: int = 0) -> AsyncIterator[Row]:
     room = make_room()
-    with room.line(KEY) as line:
-        line.ahead.learn(RUNNER, slots)
+    with queue_of(room, KEY) as queue:
+        queue.backlog.learn(RUNNER, slots)
         for _ in range(running):
-            line.ahead.begin(RUNNER.address)
+            queue.backlog.begin(RUNNER.address)
         async with trio.open_nursery() as nursery:
-            row = Row(nursery, room, line)
+            row = Row(nursery, room, queue)
             for _ in range(standing):
                 await row.stand()
             yield row
             nursery.cancel_scope.cancel()
-    assert room.unused
+    assert repr(room) == "<WaitingRoom waiting=0 queues=0>"
 
 
 async def test_the_end_of_a_call_sends_two_until_one_waits_behind_each() -> None:
@@ -158,7 +158,7 @@ async def test_the_end_of_a_call_sends_two_until_one_waits_behind_each() -> None
 
 async def test_what_is_over_the_share_is_offered_to_nobody() -> None:
     async with open_row(slots=2, standing=9, running=4) as row:
-        row.line.ahead.learn(RUNNER, 2, 2)
+        row.queue.backlog.learn(RUNNER, 2, 2)
         counts = []
         for _ in range(4):
             row.end_call()
@@ -172,12 +172,12 @@ async def test_a_single_container_has_a_next_call_as_well() -> None:
         row.end_call()
         await wait_all_tasks_blocked()
         assert (row.in_flight, len(row.turns)) == (2, 2)
-        assert all(turn is not None and turn.hot is row.line for turn in row.turns)
+        assert all(turn is not None and turn.hot is row.queue for turn in row.turns)
 
 
 async def test_nothing_is_sent_ahead_while_another_line_waits() -> None:
     async with open_row(slots=2, standing=3, running=2) as row:
-        with row.room.line("other") as other:
+        with queue_of(row.room, "other") as other:
             row._nursery.start_soon(QueuedCall(other, row.room.ticket(), 0, 1e9).wait)
             await wait_all_tasks_blocked()
             other.refuse(trio.current_time(), 0, spare_warm=False)
@@ -191,7 +191,7 @@ async def test_a_turn_that_is_cancelled_goes_to_the_next_and_is_counted_once() -
         leaves = await row.stand()
         await row.stand()
         row.end_call()  # for the first two
-        row.line.ahead.begin(RUNNER.address)
+        row.queue.backlog.begin(RUNNER.address)
         leaves.cancel()
         row.end_call()  # one for it, one for the last
         assert row.in_flight == 4
@@ -267,11 +267,11 @@ START = 0.5
 @asynccontextmanager
 async def line_of(placer: SweepPlacer, pool: FakePool) -> AsyncIterator[CallQueue]:
     """The line of `make_call`, whose calls must all be over at the end."""
-    room = placer._open_room(pool)
-    with room.line(need_of(make_call()).key) as line:
-        yield line
-        assert repr(line.ahead) == "<RunnerBacklog in_flight=0>"
-    del placer._rooms[id(pool)]
+    room = placer._open_waiting_room(pool)
+    with queue_of(room, need_of(make_call()).key) as queue:
+        yield queue
+        assert repr(queue.backlog) == "<RunnerBacklog in_flight=0>"
+    del placer._waiting_rooms[id(pool)]
     assert is_idle(placer)
 
 
@@ -331,11 +331,11 @@ async def test_who_waits_for_a_hot_container_may_wait_there_to_be_the_next_on_it
     """Whether another is started is for its load balancer to decide, not for the runner."""
     runner, placer = LineRunner(slots=1, seconds=0.3), make(WarmPlacer)
     pool = FakePool([runner])
-    async with line_of(placer, pool) as line:
+    async with line_of(placer, pool) as queue:
         await placer.place_call(pool, make_call("learn"))
         async with trio.open_nursery() as nursery:
             await occupy(nursery, placer, pool, make_call("a"), make_call("hot"))
-            assert len(line) == 1
+            assert len(queue) == 1
         assert runner.waits["hot"] == [pytest.approx(RUNS * 0.3)]
 
 
@@ -357,14 +357,14 @@ async def test_closed_at_any_point_around_a_turn_nothing_is_left_in_flight(
         with suppress(ServerBusy):
             await placer.place_call(pool, make_call("second"))
 
-    async with line_of(placer, pool) as line:
+    async with line_of(placer, pool) as queue:
         await placer.place_call(pool, make_call("learn"))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(first)
             await trio.sleep(0.05)
             nursery.start_soon(second)
             await trio.sleep(0.15)  # (it has tried again once)
-            assert len(line) == 1
+            assert len(queue) == 1
 
 
 @pytest.mark.parametrize("contended", [False, True])

@@ -20,10 +20,10 @@ class Watched(WarmPlacer):
 
     orders = 0
 
-    def at_once(
+    def first_choice(
         self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
-        return super().at_once(call, need, runners, now)
+        return super().first_choice(call, need, runners, now)
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         self.orders += 1
@@ -44,7 +44,7 @@ class LastFirstIndeed(LastFirst):
 class NowFirst(LastFirst):
     """Knows the first of it, too."""
 
-    def at_once(
+    def first_choice(
         self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
         return runners[0]
@@ -114,7 +114,7 @@ async def test_who_has_an_order_of_its_own_only_is_asked_for_that(
 
 async def test_placers_know_no_first_by_default(autojump_clock: MockClock) -> None:
     placer, runners, call = make_of_kind(BoundedPlacer), make_runners(1), make_call()
-    assert placer.at_once(call, need_of(call), runners, 0) is None
+    assert placer.first_choice(call, need_of(call), runners, 0) is None
     await placer.place_call(StaticPool(runners), call)
     assert call.runner_address == "r0:1"
 

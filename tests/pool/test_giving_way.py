@@ -14,6 +14,7 @@ from hostler.pool.waiting_room import QueuedCall, Turn
 from hostler.protocol import LEAVE_SECONDS, LoadHint
 from hostler.testing import FakeRunner, fake_call
 
+from .fakes import queue_of
 from .placers import make_room
 
 FN = CallNeed("fn", memory=100, idle_seconds=30)
@@ -55,20 +56,20 @@ async def test_a_place_that_is_left_is_offered_to_nobody(autojump_clock: MockClo
     runner, turns = FakeRunner("a:1"), list[Turn | None]()
 
     async def wait(number: int) -> None:
-        turns.append(await QueuedCall(line, number, 0.0, 1e9).wait())
+        turns.append(await QueuedCall(queue, number, 0.0, 1e9).wait())
 
     room = make_room()
-    with room.line("fn") as line:
-        line.ahead.learn(runner, 2)
-        line.ahead.begin(runner.address)
+    with queue_of(room, "fn") as queue:
+        queue.backlog.learn(runner, 2)
+        queue.backlog.begin(runner.address)
         async with trio.open_nursery() as nursery:
             for number in range(9):
                 nursery.start_soon(wait, number)
             await trio.testing.wait_all_tasks_blocked()
-            room.freed(runner, line, leave=True)
+            room.freed(runner, queue, leave=True)
             await trio.testing.wait_all_tasks_blocked()
             assert turns == []
-            room.freed(runner, line)
+            room.freed(runner, queue)
             await trio.testing.wait_all_tasks_blocked()
             assert turns
             assert all(turn is not None and turn.runner is runner for turn in turns)

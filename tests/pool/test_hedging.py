@@ -29,7 +29,7 @@ from hostler.pool.placer import need_of
 from hostler.protocol import UNOBSERVED, AttemptObserver
 from hostler.testing import NACK, FakeAttempt, FakePool, FakeRunner, fake_call
 
-from .fakes import fresh_metrics
+from .fakes import fresh_metrics, queue_of
 from .placers import is_idle, make_room
 
 # --- the estimate and the budget ---
@@ -220,12 +220,12 @@ async def test_both_runners_of_a_race_count_for_the_line(autojump_clock: MockClo
     teach(placer, 1.0)
     pool = FakePool([slow("stuck", 30), slow("good", 0.5)])
     call = fake_call()
-    with placer._open_room(pool).line(need_of(call).key) as line:
+    with queue_of(placer._open_waiting_room(pool), need_of(call).key) as queue:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(placer.place_call, pool, call)
             await trio.sleep(6.3)
-            assert [line.ahead.in_flight(name) for name in ("stuck", "good")] == [1, 1]
-        assert [line.ahead.in_flight(name) for name in ("stuck", "good")] == [0, 0]
+            assert [queue.backlog.in_flight(name) for name in ("stuck", "good")] == [1, 1]
+        assert [queue.backlog.in_flight(name) for name in ("stuck", "good")] == [0, 0]
 
 
 async def test_runners_that_the_hedge_passed_over_come_next(autojump_clock: MockClock) -> None:

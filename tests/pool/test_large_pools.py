@@ -18,7 +18,7 @@ from hostler.errors import ServerBusy
 from hostler.pool import CallNeed, LoadTracker, StaticPool, WarmPlacer
 from hostler.pool.load_tracker import FreeMemoryIndex
 from hostler.pool.placer import PROBES
-from hostler.pool.runner_set import MAX_FLEETS, NEAR, RunnerSet, RunnerSets, ranking
+from hostler.pool.runner_set import MAX_SETS, NEAR, RunnerSet, RunnerSets, ranking
 from hostler.pool.waiting_room import CallQueue, QueuedCall, RetryBackoff
 from hostler.protocol import LoadHint
 
@@ -84,7 +84,7 @@ def test_the_full_lines_are_in_order_of_their_heads(steps: list[tuple[int, bool,
 
 def _check_order(steps: list[tuple[int, bool, int]]) -> None:
     room = make_room(0.01, 0.5)
-    occupied = room.occupied
+    full_queues = room.full_queues
     lines = [CallQueue(room, RetryBackoff(0.01, 0.5, Steady())) for _ in range(4)]
     standing: dict[CallQueue, list[QueuedCall]] = {line: [] for line in lines}
     for line in lines:
@@ -97,17 +97,17 @@ def _check_order(steps: list[tuple[int, bool, int]]) -> None:
             waiter = QueuedCall(line, number, 0.0, math.inf)
             line.join(waiter)
             line.full = True
-            occupied.note(line)
+            full_queues.note(line)
             standing[line].append(waiter)
         elif standing[line]:
             line.leave(standing[line].pop(number % len(standing[line])))
         heads = {
             line: min(w.ticket for w in waiters) for line, waiters in standing.items() if waiters
         }
-        assert list(occupied) == sorted(heads, key=heads.__getitem__)
+        assert list(full_queues) == sorted(heads, key=heads.__getitem__)
         assert room.waiting == sum(map(len, standing.values()))
-        assert all((line in occupied) == (line in heads) for line in lines)
-        assert (occupied.head is None) == (not heads)
+        assert all((line in full_queues) == (line in heads) for line in lines)
+        assert (full_queues.head is None) == (not heads)
 
 
 @given(key=st.text(max_size=5), count=st.integers(0, 60))
@@ -130,13 +130,13 @@ def test_runners_with_the_same_address_are_all_in_the_order() -> None:
 
 def test_lists_that_come_again_are_recognised() -> None:
     runners = runners_of(3)
-    fleets = RunnerSets()
-    assert fleets.of(runners) is fleets.of(list(runners))
-    some = fleets.of(runners[:2])
-    assert fleets.of(runners[:2]) is some is not fleets.of(runners)
-    for number in range(MAX_FLEETS):
-        fleets.of(runners_of(number))
-    assert len(fleets._fleets) == MAX_FLEETS
+    runner_sets = RunnerSets()
+    assert runner_sets.of(runners) is runner_sets.of(list(runners))
+    some = runner_sets.of(runners[:2])
+    assert runner_sets.of(runners[:2]) is some is not runner_sets.of(runners)
+    for number in range(MAX_SETS):
+        runner_sets.of(runners_of(number))
+    assert len(runner_sets._sets) == MAX_SETS
 
 
 @given(
@@ -168,9 +168,9 @@ def test_the_books_sums_are_those_of_its_runners(steps: list[tuple[str, str, int
             now += 4 * number
         known = book._runners
         assert book.total(now) == sum(runner.calls(now) for runner in known.values())
-        telling = {name for name, one in known.items() if one.tells_all}
-        assert book.all_tell(telling)
-        assert not book.all_tell(telling | {"other"})
+        telling = {name for name, one in known.items() if one.reports_all}
+        assert book.all_report(telling)
+        assert not book.all_report(telling | {"other"})
         if book.all_full(FN, now):
             assert all(book.is_full(name, FN, now) for name in telling)
         spare = set(book.spare(FN, 9, random.Random(1)))

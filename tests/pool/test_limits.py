@@ -78,7 +78,7 @@ async def test_bodies_of_waiting_calls_are_bounded(autojump_clock: MockClock) ->
         nursery.start_soon(placer.place_call, pool, make_call("c", body=BytesBody(b"x" * 40)))
         await trio.sleep(1)
         assert placer.statistics().waiting == 2
-        (room,) = placer._rooms.values()
+        (room,) = placer._waiting_rooms.values()
         assert room.held_bytes == 100
         nursery.cancel_scope.cancel()
     assert is_idle(placer)

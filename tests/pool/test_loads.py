@@ -35,7 +35,7 @@ from hostler.pool.load_tracker import (
     MAX_NEEDS,
     IdleIndex,
 )
-from hostler.pool.placers import load_limit, within
+from hostler.pool.orders import load_limit, within
 from hostler.pool.runner import outcome_of
 from hostler.protocol import MAX_WARM_KEYS, Finished, LoadHint
 

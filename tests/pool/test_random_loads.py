@@ -14,7 +14,7 @@ from trio.testing import MockClock
 from hostler.config import PlacerConfig
 from hostler.errors import ServerBusy
 from hostler.pool import SweepPlacer
-from hostler.pool.placers import next_attempt, ring
+from hostler.pool.orders import next_attempt, ring
 from hostler.pool.waiting_room import MAX_WIDTH, RetryBackoff
 
 from .fakes import FakePool, FakeRunner, fresh_metrics, make_call
@@ -110,56 +110,56 @@ def straight(base: float = 0.01, limit: float = 0.5) -> RetryBackoff:
 
 
 def test_refusals_double_the_pause_up_to_the_limit() -> None:
-    ladder, now, pauses = straight(), 0.0, []
-    ladder.begin(now)
+    backoff, now, pauses = straight(), 0.0, []
+    backoff.begin(now)
     for _ in range(9):
-        pauses.append(round(ladder.next_at - now, 3))
-        now = ladder.next_at
-        assert ladder.step(now) == 1
-        ladder.refuse(now)
+        pauses.append(round(backoff.next_at - now, 3))
+        now = backoff.next_at
+        assert backoff.step(now) == 1
+        backoff.refuse(now)
     assert pauses == [0.01, 0.02, 0.04, 0.08, 0.16, 0.32, 0.5, 0.5, 0.5]
 
 
 def test_steps_that_are_not_refused_become_short_and_wide() -> None:
-    ladder = straight()
-    ladder.begin(0.0)
+    backoff = straight()
+    backoff.begin(0.0)
     for _ in range(9):
-        now = ladder.next_at
-        ladder.step(now)
-        ladder.refuse(now)
-    now = ladder.next_at
-    widths = [ladder.step(now)]
+        now = backoff.next_at
+        backoff.step(now)
+        backoff.refuse(now)
+    now = backoff.next_at
+    widths = [backoff.step(now)]
     for _ in range(6):
-        now = ladder.next_at
-        widths.append(ladder.step(now))
+        now = backoff.next_at
+        widths.append(backoff.step(now))
     assert widths == [1, 2, 4, 8, MAX_WIDTH, MAX_WIDTH, MAX_WIDTH]
-    assert round(ladder.next_at - now, 3) == 0.01
-    ladder.refuse(now)
-    ladder.refuse(now)
-    assert round(ladder.next_at - now, 3) == 0.02  # the refusals of one step count once
-    assert ladder.step(ladder.next_at) == 1
+    assert round(backoff.next_at - now, 3) == 0.01
+    backoff.refuse(now)
+    backoff.refuse(now)
+    assert round(backoff.next_at - now, 3) == 0.02  # the refusals of one step count once
+    assert backoff.step(backoff.next_at) == 1
 
 
 def test_a_runners_hint_is_the_least_pause() -> None:
-    ladder = straight()
-    ladder.begin(0.0)
-    ladder.step(ladder.next_at)
-    ladder.refuse(1.0, hint=15.0)
-    assert ladder.next_at == 16.0
+    backoff = straight()
+    backoff.begin(0.0)
+    backoff.step(backoff.next_at)
+    backoff.refuse(1.0, hint=15.0)
+    assert backoff.next_at == 16.0
 
 
 def test_old_experience_counts_until_its_next_step() -> None:
-    ladder = straight()
-    ladder.begin(0.0)
+    backoff = straight()
+    backoff.begin(0.0)
     for _ in range(6):
-        now = ladder.next_at
-        ladder.step(now)
-        ladder.refuse(now)
-    due = ladder.next_at
-    ladder.begin(due - 0.1)
-    assert ladder.next_at == due
-    ladder.begin(due + 5)
-    assert ladder.next_at == due + 5 + 0.01
+        now = backoff.next_at
+        backoff.step(now)
+        backoff.refuse(now)
+    due = backoff.next_at
+    backoff.begin(due - 0.1)
+    assert backoff.next_at == due
+    backoff.begin(due + 5)
+    assert backoff.next_at == due + 5 + 0.01
 
 
 @given(
@@ -169,22 +169,22 @@ def test_old_experience_counts_until_its_next_step() -> None:
 def test_a_ladder_always_has_a_step_ahead_and_never_hurries(
     events: list[tuple[str, float]], factor: float
 ) -> None:
-    ladder = RetryBackoff(0.01, 0.5, Steady(factor))
+    backoff = RetryBackoff(0.01, 0.5, Steady(factor))
     now = 0.0
-    ladder.begin(now)
+    backoff.begin(now)
     for event, pause in events:
         now += pause
         if event == "b":
-            ladder.begin(now)
+            backoff.begin(now)
         elif event == "r":
-            ladder.refuse(now)
+            backoff.refuse(now)
         elif event == "l":
-            ladder.lose(now)
-        elif now >= ladder.next_at:
-            assert 1 <= ladder.step(now) <= 2 * MAX_WIDTH
-            assert ladder.next_at >= now + 0.01 * factor - 1e-9
-        assert 0.01 <= ladder.interval <= 0.5
-        assert ladder.next_at <= now + 0.5 * factor + 1e-9
+            backoff.lose(now)
+        elif now >= backoff.next_at:
+            assert 1 <= backoff.step(now) <= 2 * MAX_WIDTH
+            assert backoff.next_at >= now + 0.01 * factor - 1e-9
+        assert 0.01 <= backoff.interval <= 0.5
+        assert backoff.next_at <= now + 0.5 * factor + 1e-9
 
 
 @given(count=st.integers(0, 50), first=st.integers(0, 10**9))

@@ -183,7 +183,7 @@ async def test_a_call_that_leaves_the_line_hands_its_turn_on(
         nursery.start_soon(leaves)
         await trio.sleep(0.001)
         await occupy(nursery, placer, pool, make_call("stays"))
-        (room,) = placer._rooms.values()
+        (room,) = placer._waiting_rooms.values()
         runner.slots = 2
         if turn_first:
             room.offer(runner)

@@ -34,7 +34,7 @@ from .freezing import Freezer
 from .launcher import Launcher
 from .load_report import LoadReporter
 from .resources import Resources, needed_resources
-from .slots import SlotQueue, is_untold
+from .slots import SlotQueue, is_open_ended
 from .socket_directory import choose_tmpfs, remove_leaked_directories
 from .statistics import AgentEvents, AgentStatistics, ContainerState
 from .template import MIN_WARM_ANNOTATION
@@ -302,7 +302,7 @@ class Agent(RunnerAgent):
         """The client of ``call``, which had its container after it had ``waited``, left before the
         answer, when the call had that ``age``."""
         queue = self._launcher.queues.find(self._key(call))
-        if queue is not None and is_untold(call):
+        if queue is not None and is_open_ended(call):
             queue.client_left(waited, ran=age - waited)
 
     def _why_ended(self) -> APIError:

@@ -49,7 +49,7 @@ class Slot(Protocol):
 S = TypeVar("S", bound=Slot)
 
 
-def is_untold(call: PendingCall) -> bool:
+def is_open_ended(call: PendingCall) -> bool:
     """Whether nobody else cares for how long the client of ``call`` waits: no load balancer has
     sent it, and it has not said so."""
     return not call.client and call.deadline == math.inf
@@ -74,8 +74,8 @@ class SlotWaiter(Generic[S]):
     waits without one, see `SlotQueue.served`."""
 
     @property
-    def is_untold(self) -> bool:
-        return is_untold(self.call)
+    def is_open_ended(self) -> bool:
+        return is_open_ended(self.call)
 
     served_ns: int = 0
     """When it was given its slot, as of `time.perf_counter_ns`: what is measured with it is the
@@ -305,7 +305,7 @@ class SlotQueue(Generic[S]):
                     break
         except BaseException as error:
             self.leave(waiter)
-            if waiter.is_untold and is_cancellation(error):
+            if waiter.is_open_ended and is_cancellation(error):
                 self.client_left(self._owner.now() - waiter.joined_at)
             if waiter.slot is not None:  # handed over in the same moment
                 waiter.slot.give_back(reusable=True)
@@ -316,9 +316,9 @@ class SlotQueue(Generic[S]):
         if waiter.error is not None:
             raise waiter.error
         assert waiter.slot is not None
-        if waiter.is_untold:
+        if waiter.is_open_ended:
             now = self._owner.now()
-            self.policy.patience.bore(now - waiter.joined_at, now)
+            self.policy.patience.served(now - waiter.joined_at, now)
         return waiter.slot
 
     def client_left(self, waited: float, *, ran: float = 0.0) -> None:
@@ -340,14 +340,14 @@ class SlotQueue(Generic[S]):
         bound = self.policy.patience.bound(self._owner.now())
         while bound < math.inf and len(self._waiters) > 1:
             waiter = next(iter(self._waiters))
-            if not waiter.is_untold or self._owner.now() - waiter.joined_at <= bound:
+            if not waiter.is_open_ended or self._owner.now() - waiter.joined_at <= bound:
                 break
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
     def _is_too_late(self, waiter: SlotWaiter[S], place: int) -> bool:
         """Whether the client of ``waiter``, at that place of the line, will probably leave
         before."""
-        if not waiter.is_untold:
+        if not waiter.is_open_ended:
             return False
         most = self._owner.max_wait
         if self.policy.run_seconds >= most:  # its client bears more than that anyhow

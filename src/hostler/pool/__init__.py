@@ -6,8 +6,8 @@
 * ``dynamic``: dynamic pools: members come and go, are watched for health and load
 * ``health``: health of runners: an outcome observer that ejects and slowly restores
 * ``load_tracker``: own calls, hints, idle hot containers and free memory of each runner
+* ``orders``: the placers by name: each an order in which runners are tried
 * ``placer``: one call walks the runners, waits, or gives up
-* ``placers``: the placers by name: each an order of the runners
 * ``runner``: gRPC runner: one engagement per attempt, from TryCall to outcome
 * ``runner_set``: one list of runners by address, and each function's preference among them
   (rendezvous hashing)
@@ -20,8 +20,7 @@ from .discovery import open_dns_pool
 from .dynamic import DynamicPool, DynamicPoolStatistics, RunnerHealth, open_dynamic_pool
 from .health import PoolMetrics
 from .load_tracker import CallNeed, LoadTracker
-from .placer import PlacerStatistics, SweepPlacer, need_of
-from .placers import (
+from .orders import (
     PLACERS,
     BoundedPlacer,
     ConsistentHashPlacer,
@@ -29,6 +28,7 @@ from .placers import (
     NaivePlacer,
     WarmPlacer,
 )
+from .placer import PlacerStatistics, SweepPlacer, need_of
 from .runner import GrpcRunner, MissingEOF, RunnerFault
 from .static import RunnerAccess, StaticPool, mtls_runner_factory, open_static_pool
 

@@ -118,12 +118,12 @@ class Attempter:
         `RunnerBacklog` has the attempt already if ``turn`` names the runner."""
         call, hot, counted = placement.call, False, False
         if turn is not None:
-            hot, counted = turn.hot is placement.line, turn.runner is runner
+            hot, counted = turn.hot is placement.queue, turn.runner is runner
         call.spare_warm = now < placement.spare_warm_until
         attempt = self._tracker.begin(placement, runner, now, counted=counted)
         hot = hot or attempt.warm
-        call.queue_seconds = self._patience(placement, runner) if hot else 0.0
-        policy = placement.line.policy
+        call.queue_seconds = self._max_wait(placement, runner) if hot else 0.0
+        policy = placement.queue.policy
         if hot and policy.surplus:  # tell the runner, which evicts
             policy.surplus -= 1
             call.surplus = True
@@ -138,7 +138,7 @@ class Attempter:
                 self._tracker.end(attempt, outcome)
                 return outcome
             delay = self._hedging.begin(placement.need.key)
-            if delay is None or others is None or placement.room.waiting:
+            if delay is None or others is None or placement.waiting_room.waiting:
                 return await self.reserve(attempt, others)
             return await Race(self, attempt, others).run(delay)
         finally:
@@ -148,36 +148,37 @@ class Attempter:
         """Whether the runner, which has just refused the call, would have it wait there: other LBs
         have more there than this one."""
         return (
-            placement.line.ahead.may_join(runner.address) and self._patience(placement, runner) > 0
+            placement.queue.backlog.may_join(runner.address)
+            and self._max_wait(placement, runner) > 0
         )
 
-    def _patience(self, placement: Placement, runner: Runner) -> float:
-        if not placement.room.alone(placement.line):
+    def _max_wait(self, placement: Placement, runner: Runner) -> float:
+        if not placement.waiting_room.alone(placement.queue):
             return 0.0
         run_seconds = self._tracker.run_seconds(placement.need)
-        return placement.line.ahead.patience(runner.address, run_seconds)
+        return placement.queue.backlog.max_wait(runner.address, run_seconds)
 
     def leave(self, attempt: TrackedAttempt) -> None:
         """It is over. The place that it leaves at the runner is offered to the next, once it is
         known what the runner said of itself; until then it counts."""
         try:
             self._tracker.over(attempt, trio.current_time())
-            outcome, call, line = attempt.outcome, attempt.placement.call, attempt.placement.line
+            outcome, call, queue = attempt.outcome, attempt.placement.call, attempt.placement.queue
             if call.surplus:
                 call.surplus = False
-                line.policy.surplus += not isinstance(outcome, Placed)
+                queue.policy.surplus += not isinstance(outcome, Placed)
             if attempt.is_committed:
                 load = None if outcome is None else outcome.load
                 ended = _leaves_room(outcome)
                 # Who is refused joins those that wait there only if others have more there.
                 if load is not None and load.slot and (ended or load.share):
-                    line.ahead.learn(attempt.runner, load.slots, load.share, load.starting)
+                    queue.backlog.learn(attempt.runner, load.slots, load.share, load.starting)
                 if ended:
                     leave = load is not None and load.leave
-                    attempt.placement.room.freed(attempt.runner, line, leave=leave)
+                    attempt.placement.waiting_room.freed(attempt.runner, queue, leave=leave)
         finally:
-            if attempt.line is not None:
-                attempt.line.left(attempt.address)
+            if attempt.queue is not None:
+                attempt.queue.left(attempt.address)
 
     async def _exec(self, attempt: TrackedAttempt) -> Outcome:
         outcome: Outcome | None = None
@@ -190,7 +191,7 @@ class Attempter:
         """An attempt at a second runner, if one may be asked now; `leave` it."""
         first, runner = race.first, None
         # With others waiting, a second slot is one that they don't get.
-        if not first.placement.room.waiting and self._hedging.spend():
+        if not first.placement.waiting_room.waiting and self._hedging.spend():
             runner = race.others.next_reserving()
         if runner is None:
             return None
@@ -261,21 +262,26 @@ class Placement:
     """It may wait for room on a runner, as long as no drain has begun."""
     waiter: QueuedCall | None = None
     """Its place in the line, while it stands there."""
-    stood = False
+    has_queued = False
     """It has stood in line."""
     pool_error: Exception | None = None
     """What the pool said instead of a list the last time."""
     _scopes: set[trio.CancelScope] | None = None
 
     def __init__(
-        self, pool: RunnerPool, call: RunnerCall, need: CallNeed, room: WaitingRoom, seconds: float
+        self,
+        pool: RunnerPool,
+        call: RunnerCall,
+        need: CallNeed,
+        waiting_room: WaitingRoom,
+        seconds: float,
     ) -> None:
         self.pool = pool
         self.call = call
         self.need = need
-        self.room = room
-        self.line = room.use(need.key)
-        self.ticket = room.ticket()
+        self.waiting_room = waiting_room
+        self.queue = waiting_room.use(need.key)
+        self.ticket = waiting_room.ticket()
         """The call's place in the order of arrival."""
         self.arrived = self.asked_at = now = trio.current_time()
         """``asked_at``: when the pool gave its list."""
@@ -291,7 +297,7 @@ class Placement:
         """It has a container, or gets none: nothing is started for it any more. Idempotent."""
         if self.starts:
             self.starts = False
-            self.line.starting -= 1
+            self.queue.starting -= 1
 
     def over(self, now: float) -> bool:
         """Whether no runner is to be tried any more."""
@@ -318,30 +324,34 @@ class Placement:
     def may_wait(self) -> bool:
         """In a drain, too, for a busy container of its function whose runs are known: it is free in
         a moment. Room may never be."""
-        line = self.line
-        return self.waits_for_room or not line.full or bool(line.ahead and line.policy.run_seconds)
+        queue = self.queue
+        return (
+            self.waits_for_room
+            or not queue.full
+            or bool(queue.backlog and queue.policy.run_seconds)
+        )
 
     @property
-    def is_untold(self) -> bool:
+    def is_open_ended(self) -> bool:
         """Whether its client has not said how long it waits."""
         return self.call.deadline == math.inf
 
     def turn_again(self) -> Turn | None:
         """What the call, which was refused, may try before it waits again, in a line that is not
         full."""
-        line, now = self.line, trio.current_time()
-        if line.full:
+        queue, now = self.queue, trio.current_time()
+        if queue.full:
             return None
-        if not line.ahead:
+        if not queue.backlog:
             return Turn()
-        return Turn(launch=True) if line.grow(now, coming=1) else None
+        return Turn(launch=True) if queue.grow(now, coming=1) else None
 
     def note_pool(self) -> None:
         """Tell once that the pool fails, and once that it works again."""
         trouble = "" if self.pool_error is None else repr(self.pool_error)
-        if trouble == self.line.pool_trouble:
+        if trouble == self.queue.pool_trouble:
             return
-        self.line.pool_trouble = trouble
+        self.queue.pool_trouble = trouble
         if trouble:
             log.warning("runner pool fails", error=trouble, fn_id=self.call.model.fn_id)
         else:
@@ -382,7 +392,7 @@ class TrackedAttempt(AttemptObserver):
     began: float
     span: Span | None
     metrics: LBMetrics
-    line: CallQueue | None
+    queue: CallQueue | None
     """Where it is counted among those ahead (`hostler.pool.waiting_room`)."""
     outcome: Outcome | None = None
     """Of its end; ``None`` = it was cancelled, or gave its slot back."""
@@ -489,10 +499,10 @@ class AttemptTracker:
         placement.attempt_at = now
         warm = self._loads.begin(address, need, now)
         span = call.span and call.span.child("engage", {"fn.runner": address}, kind="client")
-        line = None if counted else placement.line
-        if line is not None:
-            line.ahead.begin(address)
-        return TrackedAttempt(placement, runner, address, warm, now, span, self._metrics, line)
+        queue = None if counted else placement.queue
+        if queue is not None:
+            queue.backlog.begin(address)
+        return TrackedAttempt(placement, runner, address, warm, now, span, self._metrics, queue)
 
     def over(self, attempt: TrackedAttempt, now: float) -> None:
         """Nothing of it is left."""

@@ -45,10 +45,10 @@ class HealthWatch:
     """One task's work, for as long as the runner is a member of its pool."""
 
     def __init__(
-        self, runner: Runner, board: HealthTracker, config: PoolConfig, rng: random.Random
+        self, runner: Runner, tracker: HealthTracker, config: PoolConfig, rng: random.Random
     ) -> None:
         self._runner = runner
-        self._board = board
+        self._tracker = tracker
         self._config = config
         self._rng = rng
         self._pause = 0.0
@@ -64,7 +64,7 @@ class HealthWatch:
         while True:
             if self._config.health_watch:
                 await self._listen()
-            self._board.fell_silent(self._runner, trio.current_time())
+            self._tracker.fell_silent(self._runner, trio.current_time())
             await self._ejected.wait()
             self._ejected = trio.Event()
             await self._probe()
@@ -77,27 +77,27 @@ class HealthWatch:
                     async for serving in words:
                         self._rest()
                         now = trio.current_time()
-                        self._board.says(self._runner, now, serving=serving)
+                        self._tracker.says(self._runner, now, serving=serving)
             except HostlerError as error:
                 if isinstance(error, EngagementFailed) and error.status != UNAVAILABLE_STATUS:
                     return
-                self._board.failed(self._runner, trio.current_time(), _reason(error))
+                self._tracker.failed(self._runner, trio.current_time(), _reason(error))
             else:
                 return
             await self._wait()
 
     async def _probe(self) -> None:
         self._rest()
-        while self._board.cause(self._runner) == "unreachable":
+        while self._tracker.cause(self._runner) == "unreachable":
             try:
                 await self._runner.status()
             except EngagementFailed as error:
                 if error.status != UNAVAILABLE_STATUS:
-                    self._board.reached(self._runner, trio.current_time())
+                    self._tracker.reached(self._runner, trio.current_time())
             except HostlerError:
                 pass
             else:
-                self._board.reached(self._runner, trio.current_time())
+                self._tracker.reached(self._runner, trio.current_time())
             await self._wait()
 
     def _rest(self) -> None:
@@ -172,14 +172,14 @@ class DynamicPool(RunnerPool):
         self._config = config
         self.metrics = metrics
         self._rng = rng
-        self._board = HealthTracker(config, self)
+        self._tracker = HealthTracker(config, self)
         self._members: dict[str, _Member] = {}
         self._offer: tuple[Runner, ...] = ()
         self._leaving: set[trio.CancelScope] = set()
         self._all_gone = trio.Event()
         self._ejected = 0
         self._closed = False
-        self._news = LoadBroadcast(self)
+        self._broadcast = LoadBroadcast(self)
         self.on_unreachable: Callable[[], None] = lambda: None
         """Called when a runner was ejected because it can't be reached. It may have moved."""
 
@@ -189,7 +189,7 @@ class DynamicPool(RunnerPool):
     def statistics(self) -> DynamicPoolStatistics:
         """How many runners there are now. Synchronous."""
         return DynamicPoolStatistics(
-            runners=len(self._members), ejected=self._board.ejected, leaving=len(self._leaving)
+            runners=len(self._members), ejected=self._tracker.ejected, leaving=len(self._leaving)
         )
 
     @property
@@ -202,12 +202,12 @@ class DynamicPool(RunnerPool):
         return [self._health(member.runner) for member in self._members.values()]
 
     def _health(self, runner: Runner) -> RunnerHealth:
-        share = self._board.share(runner, trio.current_time())  # first: it ends what is over
-        cause = self._board.cause(runner) or ""
+        share = self._tracker.share(runner, trio.current_time())  # first: it ends what is over
+        cause = self._tracker.cause(runner) or ""
         state: RunnerState
         if cause:
             state = "ejected"
-        elif self._board.refuses(runner):
+        elif self._tracker.refuses(runner):
             state = "refuses"
         else:
             state = "in use" if share >= 1 else "returning"
@@ -242,9 +242,9 @@ class DynamicPool(RunnerPool):
             log.info("runners changed", joined=list(added), left=gone, runners=len(names))
 
     def _join(self, address: str, name: str, runner: Runner) -> None:
-        watch = HealthWatch(runner, self._board, self._config, self._rng)
+        watch = HealthWatch(runner, self._tracker, self._config, self._rng)
         member = self._members[address] = _Member(runner, name, watch)
-        self._board.join(runner)
+        self._tracker.join(runner)
         self.metrics.joined.inc()
         self.metrics.runners.inc()
         self._nursery.start_soon(self._watch, member)
@@ -254,13 +254,13 @@ class DynamicPool(RunnerPool):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(member.watch.run)
                 if self._config.load_watch:
-                    load = LoadWatch(member.runner, self._news, self._config, self._rng)
+                    load = LoadWatch(member.runner, self._broadcast, self._config, self._rng)
                     nursery.start_soon(load.run)
 
     def _leave(self, address: str) -> None:
         member = self._members.pop(address)
         member.scope.cancel()
-        self._board.leave(member.runner)
+        self._tracker.leave(member.runner)
         self._count_ejected()
         self.metrics.left.inc()
         self.metrics.runners.dec()
@@ -282,31 +282,31 @@ class DynamicPool(RunnerPool):
                 self._all_gone.set()
 
     def add_load_listener(self, listener: LoadListener) -> None:
-        self._news.add(listener)
+        self._broadcast.add(listener)
 
     async def runners(self, call: RunnerCall) -> Sequence[Runner]:
         await trio.lowlevel.checkpoint()
         return self.runners_now(call)
 
     def runners_now(self, call: RunnerCall) -> Sequence[Runner]:
-        if self._board.all_sound:
+        if self._tracker.all_sound:
             return self._offer
         now = trio.current_time()
         # A call that was refused already, or waits, needs room wherever it is: nobody is spared
         # for it.
         least = 0.0 if call.attempts or call.waited else self._rng.random()
-        chosen = [runner for runner in self._offer if self._board.share(runner, now) > least]
+        chosen = [runner for runner in self._offer if self._tracker.share(runner, now) > least]
         return chosen or self._last_resort(now)
 
     def note_outcome(
         self, runner: Runner, call: RunnerCall, outcome: Outcome, seconds: float
     ) -> None:
-        self._board.note_outcome(runner, call, outcome, seconds, trio.current_time())
+        self._tracker.note_outcome(runner, call, outcome, seconds, trio.current_time())
 
     def _last_resort(self, now: float) -> Sequence[Runner]:
         """Those that are just back before those that refuse or can't be reached."""
-        back = [runner for runner in self._offer if self._board.share(runner, now)]
-        return back or [r for r in self._offer if not self._board.refuses(r)] or self._offer
+        back = [runner for runner in self._offer if self._tracker.share(runner, now)]
+        return back or [r for r in self._offer if not self._tracker.refuses(r)] or self._offer
 
     def note_health(self, change: HealthChange) -> None:
         """Of `HealthListener`."""
@@ -329,8 +329,8 @@ class DynamicPool(RunnerPool):
             log.info("runner is in use again", **details)
 
     def _count_ejected(self) -> None:
-        self.metrics.ejected.value += self._board.ejected - self._ejected
-        self._ejected = self._board.ejected
+        self.metrics.ejected.value += self._tracker.ejected - self._ejected
+        self._ejected = self._tracker.ejected
 
     async def aclose(self) -> None:
         self.update(())
@@ -358,10 +358,10 @@ class LoadWatch:
     """
 
     def __init__(
-        self, runner: Runner, news: LoadBroadcast, config: PoolConfig, rng: random.Random
+        self, runner: Runner, broadcast: LoadBroadcast, config: PoolConfig, rng: random.Random
     ) -> None:
         self._runner = runner
-        self._news = news
+        self._broadcast = broadcast
         self._interval = config.probe_interval
         self._rng = rng
         self._pause = FIRST_PAUSE * self._interval
@@ -378,13 +378,13 @@ class LoadWatch:
             async with aclosing(self._runner.watch_load()) as hints:
                 async for hint in hints:
                     self._pause = FIRST_PAUSE * self._interval
-                    self._news.tell(self._runner, hint)
+                    self._broadcast.tell(self._runner, hint)
         except EngagementFailed as error:
             return error.status == UNAVAILABLE_STATUS
         except HostlerError:  # it can't be reached, or is about to leave the pool
             return True
         finally:
-            self._news.tell(self._runner, None)
+            self._broadcast.tell(self._runner, None)
         return False
 
 

@@ -57,8 +57,8 @@ class LoadTracker:
         """Calls of other LBs on those of `_hinted`."""
         self._hinted: OrderedDict[str, None] = OrderedDict()
         """Whose word about its calls is believed, the oldest first."""
-        self._telling: set[str] = set()
-        self.tellers = 0
+        self._reporting: set[str] = set()
+        self.reporting_version = 0
         """Grows when a runner begins or ceases to tell its load by itself."""
         self._free = FreeMemoryIndex()
         self._room = {spare_warm: FreeMemoryIndex() for spare_warm in (False, True)}
@@ -124,7 +124,7 @@ class LoadTracker:
             return True
         if now < runner.held_until:
             return False
-        if not runner.tells and now > runner.hinted_at + HINT_SECONDS:
+        if not runner.reports and now > runner.hinted_at + HINT_SECONDS:
             return True
         return runner.left() >= need.memory and _fits(need.cpus, runner.cpus_left())
 
@@ -148,7 +148,7 @@ class LoadTracker:
         """Whether such a call would certainly be refused there: the runner, which tells of
         changes by itself, has no room, and no hot container."""
         runner = self._runners.get(address)
-        if runner is None or address not in self._telling:
+        if runner is None or address not in self._reporting:
             return False
         if now < runner.held_until:
             return True
@@ -164,9 +164,9 @@ class LoadTracker:
         self._index()
         return not self._room[spare_warm].may_have(need.memory)
 
-    def all_tell(self, addresses: Set[str]) -> bool:
+    def all_report(self, addresses: Set[str]) -> bool:
         """Whether each of them tells of changes by itself, and what it could free."""
-        return addresses <= self._telling
+        return addresses <= self._reporting
 
     # --- what happens ---
 
@@ -178,9 +178,9 @@ class LoadTracker:
                 return
             self._make_room()
             runner = self._runners[address] = RunnerLoad()
-        runner.tells = hint is not None
+        runner.reports = hint is not None
         if hint is None:
-            self._note_teller(address, runner)
+            self._note_reporter(address, runner)
         else:
             self._learn(runner, address, hint, now)
             if hint.complete:
@@ -259,29 +259,29 @@ class LoadTracker:
         runner.hint = replace(hint, warm=_NO_WARM) if hint.complete else hint
         runner.hinted_at = now
         runner.unseen_memory = runner.unseen_cpus = 0
-        if (runner.tells and knows_all(hint)) != (address in self._telling):
-            self._note_teller(address, runner)
+        if (runner.reports and knows_all(hint)) != (address in self._reporting):
+            self._note_reporter(address, runner)
 
     def _index(self) -> None:
         """Have the indexes know how much room there is now."""
         for address in self._changed:
             runner = self._runners[address]
             self._free.put(address, runner.left())
-            if address in self._telling:
+            if address in self._reporting:
                 for spare_warm, index in self._room.items():
                     index.put(address, runner.room(spare_warm=spare_warm))
         self._changed.clear()
 
-    def _note_teller(self, address: str, runner: RunnerLoad) -> None:
-        tells = runner.tells_all
-        if tells == (address in self._telling):
+    def _note_reporter(self, address: str, runner: RunnerLoad) -> None:
+        reports = runner.reports_all
+        if reports == (address in self._reporting):
             return
-        self.tellers += 1
-        if tells:
-            self._telling.add(address)
+        self.reporting_version += 1
+        if reports:
+            self._reporting.add(address)
             self._changed[address] = None
         else:
-            self._telling.remove(address)
+            self._reporting.remove(address)
             for index in self._room.values():
                 index.drop(address)
 
@@ -296,9 +296,9 @@ class LoadTracker:
         if address in self._hinted:
             self._others -= runner.others
             del self._hinted[address]
-        if address in self._telling:
-            self._telling.remove(address)
-            self.tellers += 1
+        if address in self._reporting:
+            self._reporting.remove(address)
+            self.reporting_version += 1
         self._changed.pop(address, None)
         for index in (self._free, *self._room.values()):
             index.drop(address)
@@ -341,7 +341,7 @@ class RunnerLoad:
     """The same in milli-CPUs."""
     idle_cpus: int | None = None
     """Milli-CPUs of its machine that nothing used, when it last said so."""
-    tells: bool = False
+    reports: bool = False
     """The runner tells of changes by itself: the last hint does not age."""
     full_until: float = -math.inf
     full_for: int = 0
@@ -353,9 +353,9 @@ class RunnerLoad:
         return self.in_flight + (self.others if now <= self.hinted_at + HINT_SECONDS else 0)
 
     @property
-    def tells_all(self) -> bool:
+    def reports_all(self) -> bool:
         """Whether it tells of changes, and of what evictions would free."""
-        return self.tells and self.hint is not None and knows_all(self.hint)
+        return self.reports and self.hint is not None and knows_all(self.hint)
 
     def left(self) -> int:
         """Bytes of free memory; 0 or less if nobody knows."""

@@ -33,13 +33,13 @@ the room that they have for a moment between two calls is never told."""
 MIB = 2**20
 
 
-USELESS = 502
+NO_RETRY_CODE = 502
 """The code of a pool's `FunctionError` that says: asking again is useless."""
 
-PRUDENCE = 1.02
+WAIT_MARGIN = 1.02
 """Factor on the expected wait: rather refuse at once than after the client's patience is over."""
 
-RUN_PRUDENCE = 1.5
+RUN_MARGIN = 1.5
 """Factor on the mean run time that a call's client has to have left when a runner takes it."""
 
 
@@ -68,7 +68,7 @@ class SweepPlacer(Placer, LoadListener):
         self._config = config or PlacerConfig()
         self._metrics = metrics or default_metrics()
         self.rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
-        self._rooms: dict[int, WaitingRoom] = {}
+        self._waiting_rooms: dict[int, WaitingRoom] = {}
         self._left: tuple[RunnerPool, WaitingRoom] | None = None
         """The room that all calls have left last: the next one most often comes back to it."""
         self._placements: set[Placement] = set()
@@ -79,10 +79,12 @@ class SweepPlacer(Placer, LoadListener):
         """What is known of the runners' load."""
         self._tracker = AttemptTracker(self._metrics, self.loads)
         self._attempter = Attempter(self._tracker, self._hedging, self._config)
-        self._at_once = (
-            self.at_once if _knows_first(type(self)) else partial(SweepPlacer.at_once, self)
+        self._first_choice = (
+            self.first_choice
+            if _knows_first_choice(type(self))
+            else partial(SweepPlacer.first_choice, self)
         )
-        self.fleets = RunnerSets()
+        self.runner_sets = RunnerSets()
         """The lists of runners that the pools have given."""
 
     def __repr__(self) -> str:
@@ -101,7 +103,7 @@ class SweepPlacer(Placer, LoadListener):
         Called once per sweep; an iterator is only asked on after a runner did not take the call.
         """
 
-    def at_once(
+    def first_choice(
         self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
         """The first of `order`, if it is found without that, and no reason is known why it should
@@ -125,7 +127,7 @@ class SweepPlacer(Placer, LoadListener):
         """The calls that it has now. Synchronous."""
         return PlacerStatistics(
             calls=len(self._placements),
-            waiting=sum(room.waiting for room in self._rooms.values()),
+            waiting=sum(waiting_room.waiting for waiting_room in self._waiting_rooms.values()),
         )
 
     async def place_call(self, pool: RunnerPool, call: RunnerCall) -> None:
@@ -137,14 +139,14 @@ class SweepPlacer(Placer, LoadListener):
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
         need = need_of(call)
         eviction_grace = self.eviction_grace(need)
-        room = self._rooms.get(id(pool)) or self._open_room(pool)
-        placement = Placement(pool, call, need, room, seconds)
+        waiting_room = self._waiting_rooms.get(id(pool)) or self._open_waiting_room(pool)
+        placement = Placement(pool, call, need, waiting_room, seconds)
         placement.spare_warm_until = placement.arrived + eviction_grace
         placement.waits_for_room = self._waits_for_room
-        line = placement.line
-        line.need = need
-        line.policy = policy = self.loads.policies.of(need)
-        line.patience = policy.patience
+        queue = placement.queue
+        queue.need = need
+        queue.policy = policy = self.loads.policies.of(need)
+        queue.patience = policy.patience
         self._placements.add(placement)
         outcome: Placed | None = None
         try:
@@ -167,41 +169,41 @@ class SweepPlacer(Placer, LoadListener):
                 turn = None
         except BaseException as error:
             now = trio.current_time()
-            line.turned_away(now)
-            if placement.stood and placement.is_untold and is_cancellation(error):
+            queue.turned_away(now)
+            if placement.has_queued and placement.is_open_ended and is_cancellation(error):
                 until = placement.attempt_at if placement.is_committed else now
-                line.client_left(until - placement.arrived, ran=now - until)
+                queue.client_left(until - placement.arrived, ran=now - until)
             self._tracker.ended(placement, error, now)
             raise
         else:
             now = placement.left_at
-            line.served()
-            if placement.stood and outcome.error is None:
-                line.patience.bore(placement.attempt_at - placement.arrived, now)
+            queue.served()
+            if placement.has_queued and outcome.error is None:
+                queue.patience.served(placement.attempt_at - placement.arrived, now)
             self._tracker.ended(placement, outcome.error, now)
             if outcome.error is not None:
                 raise outcome.error
         finally:
             self._placements.discard(placement)
-            if room.leave(need.key, line):
-                self._left = pool, self._rooms.pop(id(pool))
+            if waiting_room.leave(need.key, queue):
+                self._left = pool, self._waiting_rooms.pop(id(pool))
 
     def _first_turn(self, placement: Placement, now: float) -> Turn | None:
         """What the call may try before it waits; ``None`` = it has to wait."""
-        line = placement.line
+        queue = placement.queue
         if not placement.may_wait:
             return Turn()
-        if line.full:
+        if queue.full:
             # Behind others that ask for the same there is nothing to be had before them.
-            return None if line.waiters else Turn()
+            return None if queue.waiters else Turn()
         if not self._is_for_line(placement, now):
             return Turn()
-        return Turn(launch=True) if line.grow(now, coming=1) else line.go_ahead()
+        return Turn(launch=True) if queue.grow(now, coming=1) else queue.turn_of_short_call()
 
     def _is_for_line(self, placement: Placement, now: float) -> bool:
         """Whether it has to wait for one of its function's containers, all of which are busy."""
-        line = placement.line
-        if line.full or not line.ahead:
+        queue = placement.queue
+        if queue.full or not queue.backlog:
             return False
         return self.waits(placement.call, placement.need, now)
 
@@ -213,19 +215,19 @@ class SweepPlacer(Placer, LoadListener):
             raise ServerBusy
         if placement.may_wait and not placement.over(trio.current_time()):
             size = len(placement.call.body.data or b"")
-            if placement.stood and (turn := placement.turn_again()) is not None:
+            if placement.has_queued and (turn := placement.turn_again()) is not None:
                 return turn
             self._admit(placement, size)
             placement.waiter = waiter = QueuedCall(
-                placement.line,
+                placement.queue,
                 placement.ticket,
                 placement.arrived,
                 placement.deadline,
                 placement.spare_warm_until,
             )
-            waiter.untold = placement.is_untold
+            waiter.is_open_ended = placement.is_open_ended
             try:
-                with placement.room.holding(size):
+                with placement.waiting_room.holding(size):
                     turn = await waiter.wait()
             finally:
                 placement.waiter = None
@@ -239,24 +241,24 @@ class SweepPlacer(Placer, LoadListener):
     def _admit(self, placement: Placement, size: int) -> None:
         """Raise `ServerBusy` if this call is not to wait: too many do, or its turn would come
         too late. Nobody is sent away who has waited before."""
-        if placement.stood:
+        if placement.has_queued:
             return
-        now, config, line = trio.current_time(), self._config, placement.line
+        now, config, queue = trio.current_time(), self._config, placement.queue
         # A call that a runner takes too late is cut there, which costs its container.
-        least = line.policy.run_seconds * RUN_PRUDENCE
+        least = queue.policy.run_seconds * RUN_MARGIN
         placement.deadline = min(placement.deadline, placement.call.deadline - least)
-        expected = line.expected_wait(now)
+        expected = queue.expected_wait(now)
         crowded = (
-            placement.room.is_crowded(config.max_waiting)
-            or placement.room.held_bytes + size > config.max_waiting_bytes
+            placement.waiting_room.is_crowded(config.max_waiting)
+            or placement.waiting_room.held_bytes + size > config.max_waiting_bytes
         )
-        too_late = now + expected * PRUDENCE > placement.deadline
-        too_long = placement.is_untold and line.is_too_long(len(line) + 1, now)
+        too_late = now + expected * WAIT_MARGIN > placement.deadline
+        too_long = placement.is_open_ended and queue.is_too_long(len(queue) + 1, now)
         if crowded or too_late or too_long:
             self._tracker.turned_away()
             raise ServerBusy.after(expected or None)
-        placement.stood = True
-        placement.call.waited = line.full
+        placement.has_queued = True
+        placement.call.waited = queue.full
 
     def _surrender(self, placement: Placement) -> Exception:
         if placement.refused or not placement.may_wait:
@@ -269,11 +271,11 @@ class SweepPlacer(Placer, LoadListener):
 
     async def _use(self, placement: Placement, turn: Turn) -> Placed | None:
         placed: Placed | None = None
-        line = placement.line
-        # Whoever has waited for room uses what there is, unless more containers are no help.
-        room = line.full and turn.hot is not line and not line.policy.has_failed
-        placement.call.launch = turn.launch or room
-        placement.room.trying.add(placement)
+        queue = placement.queue
+        # A call that has waited for room may start a container, unless more containers don't help.
+        waited = queue.full and turn.hot is not queue and not queue.policy.has_failed
+        placement.call.launch = turn.launch or waited
+        placement.waiting_room.trying.add(placement)
         placement.starts = turn.launch
         try:
             if turn.runner is None:
@@ -281,10 +283,10 @@ class SweepPlacer(Placer, LoadListener):
             else:
                 placed = await self._try_freed(placement, turn, turn.runner)
         finally:
-            placement.room.trying.discard(placement)
+            placement.waiting_room.trying.discard(placement)
             if placement.starts:
                 placement.has_container()
-                placement.line.policy.failed()
+                placement.queue.policy.failed()
         return placed
 
     async def _sweep(self, placement: Placement, now: float) -> Placed | None:
@@ -304,7 +306,7 @@ class SweepPlacer(Placer, LoadListener):
         placement.sweeps += 1
         now = placement.asked_at
         # Nearly always this one takes the call.
-        first = self._at_once(placement.call, placement.need, runners, now)
+        first = self._first_choice(placement.call, placement.need, runners, now)
         sweep = Sweep(self._order_of(placement, runners, first))
         sweep.now, sweep.runner = now, first
         if not runners:
@@ -330,7 +332,7 @@ class SweepPlacer(Placer, LoadListener):
                 if sweep.advance():
                     return
                 if sweep.inviting is not None:
-                    sweep.runner, sweep.turn = sweep.inviting, Turn(hot=placement.line)
+                    sweep.runner, sweep.turn = sweep.inviting, Turn(hot=placement.queue)
                     return
         self._end_sweep(placement, sweep)
 
@@ -341,18 +343,18 @@ class SweepPlacer(Placer, LoadListener):
             hint = self._config.retry_max_delay
         # (The call may have been tried with ``spare_warm``, and its grace may be over by now.)
         spare_warm = placement.asked_at < placement.spare_warm_until
-        placement.line.refuse(trio.current_time(), hint, spare_warm=spare_warm)
+        placement.queue.refuse(trio.current_time(), hint, spare_warm=spare_warm)
 
     async def _try_freed(self, placement: Placement, turn: Turn, runner: Runner) -> Placed | None:
         """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
-        line, refused, absent = placement.line, turn.refused, turn.absent
+        queue, refused, absent = placement.queue, turn.refused, turn.absent
         used = False
         try:
             runners = await self._ask(placement, trio.current_time())
             if runners is None:
                 return None
             if runner not in runners:
-                absent |= {line}
+                absent |= {queue}
                 return None
             now = placement.asked_at
             outcome = await self._attempter.attempt(placement, runner, now, turn=turn)
@@ -360,16 +362,16 @@ class SweepPlacer(Placer, LoadListener):
                 used = True
                 return outcome
             if isinstance(outcome.reason, ServerBusy):
-                refused |= {line}
-                line.ladder.lose(trio.current_time())
-                line.appoint()
+                refused |= {queue}
+                queue.backoff.lose(trio.current_time())
+                queue.appoint()
             else:
                 used = True  # it can't be reached, by nobody
             return None
         finally:
-            line.left(runner.address)
+            queue.left(runner.address)
             if not used and not placement.is_committed:
-                placement.room.offer(runner, refused, absent, hot=turn.hot)
+                placement.waiting_room.offer(runner, refused, absent, hot=turn.hot)
 
     async def _ask(self, placement: Placement, now: float) -> Sequence[Runner] | None:
         """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an
@@ -388,15 +390,15 @@ class SweepPlacer(Placer, LoadListener):
                 now = trio.current_time()
             placement.pool_error = None
         except Exception as error:
-            if isinstance(error, FunctionError) and error.code == USELESS:
+            if isinstance(error, FunctionError) and error.code == NO_RETRY_CODE:
                 self._tracker.pool_empty()
                 self._tracker.pool_failed()
-                placement.line.all_turn()
+                placement.queue.all_turn()
                 raise
             placement.pool_error = error
             runners = ()
         placement.asked_at = now
-        if placement.pool_error is not None or placement.line.pool_trouble:
+        if placement.pool_error is not None or placement.queue.pool_trouble:
             placement.note_pool()
         return runners
 
@@ -408,10 +410,17 @@ class SweepPlacer(Placer, LoadListener):
         before it is asked for one more."""
         if not runners:
             return
-        room, need, probes, now = placement.room, placement.need, 0, trio.current_time()
+        waiting_room, need, probes, now = (
+            placement.waiting_room,
+            placement.need,
+            0,
+            trio.current_time(),
+        )
         # The one that has waited longest probes for all; and who has nothing there, at once.
-        if (placement.sweeps > 1 or not placement.line.ahead) and room.is_first(placement.ticket):
-            probes = self._probes(room, now)
+        if (placement.sweeps > 1 or not placement.queue.backlog) and waiting_room.is_first(
+            placement.ticket
+        ):
+            probes = self._probes(waiting_room, now)
         spare_warm = now < placement.spare_warm_until
         if tried is None and self._all_full(need, runners, now, spare_warm=spare_warm):
             yield from self._unheld(self.rng.sample(runners, min(probes, len(runners))), now)
@@ -437,11 +446,11 @@ class SweepPlacer(Placer, LoadListener):
         """Not even a probe is to take what was left to others."""
         return (runner for runner in runners if not self.loads.is_held(runner.address, now))
 
-    def _probes(self, room: WaitingRoom, now: float) -> int:
+    def _probes(self, waiting_room: WaitingRoom, now: float) -> int:
         """How many runners may be tried now although they say that they are full."""
-        if now < room.probe_at:
+        if now < waiting_room.probe_at:
             return 0
-        room.probe_at = now + self._config.retry_max_delay
+        waiting_room.probe_at = now + self._config.retry_max_delay
         return PROBES
 
     def _all_full(
@@ -450,44 +459,50 @@ class SweepPlacer(Placer, LoadListener):
         """Whether `LoadTracker.is_full` is certainly true of all, without asking for each."""
         if not self.loads.all_full(need, now, spare_warm=spare_warm):
             return False
-        fleet, known = self.fleets.of(runners), self.loads.tellers
-        if fleet.all_tell_since != known:
-            fleet.all_tell_since = known if self.loads.all_tell(fleet.addresses) else None
-        return fleet.all_tell_since == known
+        runner_set, known = self.runner_sets.of(runners), self.loads.reporting_version
+        if runner_set.all_report_since != known:
+            runner_set.all_report_since = (
+                known if self.loads.all_report(runner_set.addresses) else None
+            )
+        return runner_set.all_report_since == known
 
     def note_load(self, pool: RunnerPool, runner: Runner, hint: LoadHint | None) -> None:
         self.loads.note(runner.address, hint, trio.current_time())
-        room = self._rooms.get(id(pool))
-        if room is not None and hint is not None:
+        waiting_room = self._waiting_rooms.get(id(pool))
+        if waiting_room is not None and hint is not None:
             if self.loads.is_held(runner.address, trio.current_time()):
                 return
             free_cpus = math.inf if hint.free_cpus is None else hint.free_cpus
             memory = hint.free_memory + hint.reclaimable_memory
             cpus = free_cpus + hint.reclaimable_cpus
-            room.fill(runner, memory, cpus, protected=(hint.protected_memory, hint.protected_cpus))
+            waiting_room.fill(
+                runner, memory, cpus, protected=(hint.protected_memory, hint.protected_cpus)
+            )
             if hint.warm:
-                room.wake_hot(runner)
+                waiting_room.wake_hot(runner)
 
     def close(self) -> None:
         self._closed = True
         for placement in tuple(self._placements):
             placement.refuse()
 
-    def _open_room(self, pool: RunnerPool) -> WaitingRoom:
+    def _open_waiting_room(self, pool: RunnerPool) -> WaitingRoom:
         """The waiting room of ``pool``, which is there as long as calls are under way."""
         if self._left is not None and self._left[0] is pool:
-            room = self._left[1]
+            waiting_room = self._left[1]
         else:
-            room = WaitingRoom(self._config, self.loads, self.rng)
+            waiting_room = WaitingRoom(self._config, self.loads, self.rng)
             pool.add_load_listener(self)
-        self._rooms[id(pool)] = room  # the caller holds the pool: no other has this id
-        return room
+        self._waiting_rooms[id(pool)] = (
+            waiting_room  # the caller holds the pool: no other has this id
+        )
+        return waiting_room
 
 
-def _knows_first(placer: type[SweepPlacer]) -> bool:
+def _knows_first_choice(placer: type[SweepPlacer]) -> bool:
     """Whether its `SweepPlacer.at_once` is about its own order."""
     for each in placer.__mro__:
-        if "at_once" in vars(each):
+        if "first_choice" in vars(each):
             return True
         if "order" in vars(each):
             return False

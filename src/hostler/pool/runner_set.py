@@ -34,7 +34,7 @@ MAX_NEAR = 8192
 MAX_WHOLE = 256
 """Functions for which the order of all runners is remembered."""
 
-MAX_FLEETS = 8
+MAX_SETS = 8
 """Lists that are remembered. One pool may give several in turn, while it spares some runners."""
 
 
@@ -46,7 +46,7 @@ class RunnerSet:
         self._by_address = {runner.address: runner for runner in reversed(runners)}
         self.addresses = frozenset(self._by_address)
         self._hashes = name_hashes(runner.address for runner in runners)
-        self.all_tell_since: int | None = None
+        self.all_report_since: int | None = None
         """State of `LoadTracker.tellers` in which all of these tell their load by themselves."""
         self._near: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
         self._whole: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
@@ -89,26 +89,26 @@ class RunnerSets:
     """The lists that were seen last."""
 
     def __init__(self) -> None:
-        self._fleets: OrderedDict[tuple[Runner, ...], RunnerSet] = OrderedDict()
+        self._sets: OrderedDict[tuple[Runner, ...], RunnerSet] = OrderedDict()
         self._latest = RunnerSet(())
 
     def __repr__(self) -> str:
-        return f"<RunnerSets latest={self._latest!r} lists={len(self._fleets)}>"
+        return f"<RunnerSets latest={self._latest!r} lists={len(self._sets)}>"
 
     def of(self, runners: Sequence[Runner]) -> RunnerSet:
         """The fleet of that list. Costs nothing if it is the same tuple as the last time."""
         if runners is self._latest.runners:
             return self._latest
         held = tuple(runners)
-        fleet = self._fleets.get(held)
-        if fleet is None:
-            fleet = self._fleets[held] = RunnerSet(held)
-            if len(self._fleets) > MAX_FLEETS:
-                self._fleets.popitem(last=False)
+        runner_set = self._sets.get(held)
+        if runner_set is None:
+            runner_set = self._sets[held] = RunnerSet(held)
+            if len(self._sets) > MAX_SETS:
+                self._sets.popitem(last=False)
         else:
-            self._fleets.move_to_end(held)
-        self._latest = fleet
-        return fleet
+            self._sets.move_to_end(held)
+        self._latest = runner_set
+        return runner_set
 
 
 FN_HASH_KEY = (0, 0x4C617279426F6174)

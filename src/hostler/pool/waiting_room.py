@@ -74,11 +74,11 @@ PASS_LIMIT = 8
 class CallQueue:
     """The calls of one room that ask for the same thing. True if somebody stands in it."""
 
-    def __init__(self, room: WaitingRoom, ladder: RetryBackoff) -> None:
-        self._room = room
+    def __init__(self, waiting_room: WaitingRoom, backoff: RetryBackoff) -> None:
+        self._waiting_room = waiting_room
         self.waiters: list[QueuedCall] = []
         """In order of arrival."""
-        self.ladder = ladder
+        self.backoff = backoff
         self.patience = ClientPatience()
         """Of the clients of its function; as ``policy``."""
         self.policy = LaunchPolicy()
@@ -92,7 +92,7 @@ class CallQueue:
         waited."""
         self._stood = 0
         """Calls, when they were counted last."""
-        self.ahead = RunnerBacklog()
+        self.backlog = RunnerBacklog()
         self.users = 0
         """Calls under way that could stand here."""
         self.need = NOTHING
@@ -104,7 +104,7 @@ class CallQueue:
         since spare nothing either. What has changed since then is up to the runners to tell."""
 
     def __repr__(self) -> str:
-        return f"<CallQueue waiting={len(self.waiters)} users={self.users} {self.ladder!r}>"
+        return f"<CallQueue waiting={len(self.waiters)} users={self.users} {self.backoff!r}>"
 
     def __len__(self) -> int:
         return len(self.waiters)
@@ -135,8 +135,8 @@ class CallQueue:
         self.pool_trouble = ""
         self._hopeless = False
         self.full = False
-        self.ladder.forget()
-        self.ahead.forget()
+        self.backoff.forget()
+        self.backlog.forget()
 
     def advance(self) -> None:
         """Give turns if it is time for some."""
@@ -145,8 +145,8 @@ class CallQueue:
             return
         if not self.full:
             self.grow(now)
-        elif now >= self.ladder.next_at:
-            self._give_turns(self.ladder.step(now))
+        elif now >= self.backoff.next_at:
+            self._give_turns(self.backoff.step(now))
         elif now >= self._urgent_at:
             self._give_turns(1)
         else:
@@ -156,7 +156,7 @@ class CallQueue:
         """Have as many containers started as the policy says for those who wait and for ``coming``
         others, by those who came last: they would have to wait longest. Returns whether one who
         comes is among them."""
-        if now < self._look_at < math.inf and self.policy.has_failed and self.ahead:
+        if now < self._look_at < math.inf and self.policy.has_failed and self.backlog:
             return False  # until then nobody gets one, however many there are
         others = coming
         self.policy.waits(self._unserved + coming, now)
@@ -172,25 +172,30 @@ class CallQueue:
         self.appoint()
         return others < coming
 
-    def go_ahead(self) -> Turn | None:
+    def turn_of_short_call(self) -> Turn | None:
         """The turn of one who comes while nobody waits, if its call is so short that it need not
         wait here."""
         run = self.policy.run_seconds
-        if self.waiters or self.full or not 0 < run <= SHORT_RUN_SECONDS or self._room.occupied:
+        if (
+            self.waiters
+            or self.full
+            or not 0 < run <= SHORT_RUN_SECONDS
+            or self._waiting_room.full_queues
+        ):
             return None
-        runner = self.ahead.shortest()
+        runner = self.backlog.shortest()
         if runner is None:
             return None
-        self.ahead.begin(runner.address)
+        self.backlog.begin(runner.address)
         return Turn(runner, hot=self)
 
     def _launches(self, now: float, coming: int) -> int:
         able = len(self.waiters) + coming
-        starting = max(self.starting, self.ahead.starting())
+        starting = max(self.starting, self.backlog.starting())
         return self.policy.launches(
             now,
-            waiting=able + max(starting, self.ahead.behind),
-            alive=self.ahead.containers(self.starting),
+            waiting=able + max(starting, self.backlog.behind),
+            alive=self.backlog.containers(self.starting),
             starting=starting,
             able=able,
         )
@@ -198,7 +203,7 @@ class CallQueue:
     @property
     def _unserved(self) -> int:
         """Calls that wait without a container, here or behind others on runners."""
-        behind = self.ahead.behind - self.starting if self.waiters else 0
+        behind = self.backlog.behind - self.starting if self.waiters else 0
         return len(self.waiters) + max(0, behind)
 
     def expected_wait(self, now: float) -> float:
@@ -218,7 +223,7 @@ class CallQueue:
         return self.policy.moves_for(calls, containers) > self._longest_wait(now)
 
     def _longest_wait(self, now: float) -> float:
-        most = self._room.max_wait
+        most = self._waiting_room.max_wait
         if self.policy.run_seconds >= most:  # they bear more than that anyhow
             most = math.inf
         return min(most, self.patience.bound(now))
@@ -229,7 +234,7 @@ class CallQueue:
         not to be foreseen, as more may be started."""
         if not self.full and not self.policy.has_failed:
             return None
-        told = self.ahead.told()
+        told = self.backlog.told()
         return told and told + self.starting
 
     def turned_away(self, now: float) -> None:
@@ -242,7 +247,7 @@ class CallQueue:
         now = trio.current_time()
         self.patience.left(waited, now, ran=ran)
         self._refuse_first(now)
-        while len(self.waiters) > 1 and self.waiters[-1].untold:
+        while len(self.waiters) > 1 and self.waiters[-1].is_open_ended:
             if not self.is_too_long(len(self.waiters), now):
                 return
             self._refuse(-1, now)
@@ -251,7 +256,7 @@ class CallQueue:
         """Refuse the first, if they have waited for longer than clients do: each would leave while
         it is served, and so would those behind it, which come as much later."""
         bound = self.patience.bound(now)
-        while len(self.waiters) > 1 and self.head.untold and now - self.head.arrived > bound:
+        while len(self.waiters) > 1 and self.head.is_open_ended and now - self.head.arrived > bound:
             self._refuse(0, now)
 
     def _refuse(self, place: int, now: float) -> None:
@@ -262,12 +267,12 @@ class CallQueue:
 
     def left(self, address: str) -> None:
         """A call of it has left the runner."""
-        self.ahead.end(address)
+        self.backlog.end(address)
         self._stir()
 
     def _stir(self) -> None:
         """If nobody is left whose end would wake those who wait, let the first look for a place."""
-        if self.waiters and not self.full and not self.ahead:
+        if self.waiters and not self.full and not self.backlog:
             self._give_turns(1)
 
     def all_turn(self) -> None:
@@ -277,7 +282,7 @@ class CallQueue:
     def give_turn(self, turn: Turn) -> None:
         """Let the head try with ``turn``."""
         if turn.runner is not None:
-            self.ahead.begin(turn.runner.address)
+            self.backlog.begin(turn.runner.address)
         self._refuse_first(trio.current_time())
         self._wake(0, turn)
 
@@ -296,22 +301,22 @@ class CallQueue:
             self._stir()
         if turn.runner is not None:
             self.left(turn.runner.address)
-            self._room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
+            self._waiting_room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
 
     def appoint(self) -> None:
         """Make the head look after the line."""
         if self.waiters:
-            at = min(self.ladder.next_at, self._urgent_at) if self.full else self._look_at
+            at = min(self.backoff.next_at, self._urgent_at) if self.full else self._look_at
             self.head.look_at(at)
 
     def refuse(self, now: float, hint: float, *, spare_warm: bool) -> None:
         """No runner has taken a call of it; see `RetryBackoff.refuse`."""
         if not spare_warm and not self.spare_warm:
             self._hopeless = True
-        self.ladder.refuse(now, hint)
+        self.backoff.refuse(now, hint)
         if not self.full:
             self.full = True
-            self.ladder.begin(now)
+            self.backoff.begin(now)
             if self.waiters:
                 self._changed()
         self.appoint()
@@ -335,16 +340,16 @@ class CallQueue:
     def _changed(self) -> None:
         """Somebody came or went."""
         now, count = trio.current_time(), len(self.waiters)
-        self._room.waiting += count - self._stood
+        self._waiting_room.waiting += count - self._stood
         self._stood = count
         if not self.waiters or (self._hopeless and self.spare_warm):
             self._hopeless = False
         self.policy.waits(self._unserved, now, room=not self.full)
         if count and not self.full:
-            self._room.hot.add(self)
+            self._waiting_room.hot.add(self)
         else:
-            self._room.hot.discard(self)
-        self._room.occupied.note(self)
+            self._waiting_room.hot.discard(self)
+        self._waiting_room.full_queues.note(self)
         self.appoint()
 
 
@@ -373,12 +378,12 @@ class WaitingRoom:
         """Seconds that a call may expect to wait if its client does not say how long it does."""
         self.probe_at = -math.inf
         """When runners that say that they are full may be tried again."""
-        self._lines: dict[Hashable, CallQueue] = {}
+        self._queues: dict[Hashable, CallQueue] = {}
         self._left: OrderedDict[Hashable, CallQueue] = OrderedDict()
         """Those that were left last, for their next calls, the oldest first: to make one takes
         longer than to place a call in it."""
         self._tickets = itertools.count()
-        self.occupied = FullQueues()
+        self.full_queues = FullQueues()
         self.waiting = 0
         """Calls in all lines."""
         self.hot: set[CallQueue] = set()
@@ -389,7 +394,7 @@ class WaitingRoom:
         """Calls that have left their lines to try a runner."""
 
     def __repr__(self) -> str:
-        return f"<WaitingRoom waiting={self.waiting} lines={len(self._lines)}>"
+        return f"<WaitingRoom waiting={self.waiting} queues={len(self._queues)}>"
 
     def is_crowded(self, limit: int) -> bool:
         """Whether ``limit`` calls or more wait for a runner to take them, in their lines or, for a
@@ -397,11 +402,6 @@ class WaitingRoom:
         if self.waiting + len(self.trying) < limit:
             return False
         return self.waiting + sum(not call.is_committed for call in self.trying) >= limit
-
-    @property
-    def unused(self) -> bool:
-        """Whether no call is under way that could use the room."""
-        return not self._lines
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
@@ -418,39 +418,30 @@ class WaitingRoom:
 
     def use(self, key: Hashable) -> CallQueue:
         """The line of ``key``, which is there until as many have left it by `leave`."""
-        line = self._lines.get(key)
-        if line is None:
-            line = self._left.pop(key, None)
-            if line is None:
+        queue = self._queues.get(key)
+        if queue is None:
+            queue = self._left.pop(key, None)
+            if queue is None:
                 config = self._config
-                ladder = RetryBackoff(config.retry_all_delay, config.retry_max_delay, self._rng)
-                line = CallQueue(self, ladder)
-            self._lines[key] = line
-        line.users += 1
-        return line
+                backoff = RetryBackoff(config.retry_all_delay, config.retry_max_delay, self._rng)
+                queue = CallQueue(self, backoff)
+            self._queues[key] = queue
+        queue.users += 1
+        return queue
 
-    def leave(self, key: Hashable, line: CallQueue) -> bool:
-        """Whether the room is `unused` now."""
-        line.users -= 1
-        if line.users:
+    def leave(self, key: Hashable, queue: CallQueue) -> bool:
+        """Returns whether no call is left that could use the room."""
+        queue.users -= 1
+        if queue.users:
             return False
-        del self._lines[key]
-        line.forget()
-        self._left[key] = line
+        del self._queues[key]
+        queue.forget()
+        self._left[key] = queue
         drop_oldest(self._left, MAX_LEFT)
-        if self._lines:
+        if self._queues:
             return False
         self.probe_at = -math.inf
         return True
-
-    @contextmanager
-    def line(self, key: Hashable) -> Iterator[CallQueue]:
-        """The same as a block."""
-        line = self.use(key)
-        try:
-            yield line
-        finally:
-            self.leave(key, line)
 
     def offer(
         self,
@@ -468,38 +459,40 @@ class WaitingRoom:
         if hot is not None and hot not in passed and self._may_go_first(hot):
             hot.give_turn(Turn(runner, refused, absent, hot))
             return
-        if not self.occupied or len(passed) >= PASS_LIMIT:
+        if not self.full_queues or len(passed) >= PASS_LIMIT:
             return
         fitting = (
-            line
-            for line in self.occupied
-            if line not in absent
-            and not _is_hopeless(line, refused)
-            and not self._loads.is_full(runner.address, line.need, now, spare_warm=line.spare_warm)
+            queue
+            for queue in self.full_queues
+            if queue not in absent
+            and not _is_hopeless(queue, refused)
+            and not self._loads.is_full(
+                runner.address, queue.need, now, spare_warm=queue.spare_warm
+            )
         )
         if (oldest := next(fitting, None)) is not None:
             oldest.give_turn(Turn(runner, refused, absent, hot))
 
-    def freed(self, runner: Runner, line: CallQueue, *, leave: bool = False) -> None:
+    def freed(self, runner: Runner, queue: CallQueue, *, leave: bool = False) -> None:
         """A call of ``line`` has ended at ``runner``, see `offer`. ``leave``: its place is for
         other LBs (`LoadHint.leave`)."""
         if leave or not self.waiting:
             return
-        ahead, address = line.ahead, runner.address
-        if (share := ahead.share(address)) and ahead.in_flight(address) > share:
+        backlog, address = queue.backlog, runner.address
+        if (share := backlog.share(address)) and backlog.in_flight(address) > share:
             return
-        self.offer(runner, hot=line)
-        self.send_ahead(runner, line)
+        self.offer(runner, hot=queue)
+        self.send_ahead(runner, queue)
 
-    def alone(self, line: CallQueue) -> bool:
+    def alone(self, queue: CallQueue) -> bool:
         """Whether nobody waits for room in another line than ``line``."""
-        return not self.occupied or (len(self.occupied) == 1 and line in self.occupied)
+        return not self.full_queues or (len(self.full_queues) == 1 and queue in self.full_queues)
 
-    def send_ahead(self, runner: Runner, line: CallQueue) -> None:
+    def send_ahead(self, runner: Runner, queue: CallQueue) -> None:
         """A call of ``line`` has ended at ``runner``, and its place was offered: let one more go
         there as long as there may be a next one behind each that runs."""
-        if line and self.alone(line) and line.ahead.may_send(runner.address):
-            line.give_turn(Turn(runner, hot=line))
+        if queue and self.alone(queue) and queue.backlog.may_send(runner.address):
+            queue.give_turn(Turn(runner, hot=queue))
 
     def fill(
         self,
@@ -513,12 +506,12 @@ class WaitingRoom:
         calls with ``spare_warm`` don't get ``protected``: let those try who have waited longest and
         need no more than that together."""
 
-        def fits(line: CallQueue) -> bool:
-            spared = protected if line.spare_warm else (0, 0)
-            return line.need.memory <= memory - spared[0] and line.need.cpus <= cpus - spared[1]
+        def fits(queue: CallQueue) -> bool:
+            spared = protected if queue.spare_warm else (0, 0)
+            return queue.need.memory <= memory - spared[0] and queue.need.cpus <= cpus - spared[1]
 
         for _ in range(MAX_WIDTH):
-            if (oldest := next(filter(fits, self.occupied), None)) is None:
+            if (oldest := next(filter(fits, self.full_queues), None)) is None:
                 return
             memory -= oldest.need.memory
             cpus -= oldest.need.cpus
@@ -528,32 +521,32 @@ class WaitingRoom:
         """``runner`` tells of hot containers that nobody uses, which others' calls may have
         left."""
         now = trio.current_time()
-        for line in tuple(self.hot):
-            idle = self._loads.warm_count(runner.address, line.need, now)
-            for _ in range(min(idle, len(line))):
-                line.give_turn(Turn(runner, hot=line))
+        for queue in tuple(self.hot):
+            idle = self._loads.warm_count(runner.address, queue.need, now)
+            for _ in range(min(idle, len(queue))):
+                queue.give_turn(Turn(runner, hot=queue))
 
     def is_first(self, ticket: int) -> bool:
         """Whether nobody in any line has waited longer than the call with ``ticket``."""
-        head = self.occupied.head
+        head = self.full_queues.head
         return head is None or ticket < head.ticket
 
-    def _may_go_first(self, line: CallQueue) -> bool:
+    def _may_go_first(self, queue: CallQueue) -> bool:
         """Whether somebody waits there whom nobody has waited for much longer than."""
-        if not line:
+        if not queue:
             return False
-        oldest = self.occupied.head
-        return oldest is None or line.head.arrived <= oldest.arrived + OVERTAKE_SECONDS
+        oldest = self.full_queues.head
+        return oldest is None or queue.head.arrived <= oldest.arrived + OVERTAKE_SECONDS
 
 
-def _is_hopeless(line: CallQueue, refused: frozenset[CallQueue]) -> bool:
+def _is_hopeless(queue: CallQueue, refused: frozenset[CallQueue]) -> bool:
     """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it needs
     as much as one of them. Calls that were refused with ``spare_warm`` say nothing about a call
     without."""
-    if line not in refused and not line.spare_warm and any(other.spare_warm for other in refused):
+    if queue not in refused and not queue.spare_warm and any(other.spare_warm for other in refused):
         return False
     return any(
-        line.need.memory >= other.need.memory and line.need.cpus >= other.need.cpus
+        queue.need.memory >= other.need.memory and queue.need.cpus >= other.need.cpus
         for other in refused
     )
 
@@ -576,12 +569,12 @@ class QueuedCall:
     ``deadline``. After ``spare_warm_until`` there may be room for it where there was none
     before."""
 
-    untold = False
+    is_open_ended = False
     """Nobody knows how long its client waits."""
 
     def __init__(
         self,
-        line: CallQueue,
+        queue: CallQueue,
         ticket: int,
         arrived: float,
         deadline: float,
@@ -596,7 +589,7 @@ class QueuedCall:
         """Why it has to go, without a turn."""
         self.ticket = ticket
         self.arrived = arrived
-        self._line = line
+        self._queue = queue
         self._deadline = deadline
         self._look_at = math.inf
         self._scope: trio.CancelScope | None = None
@@ -615,15 +608,15 @@ class QueuedCall:
 
         If this is cancelled, the place is free and a turn that came too late somebody else's.
         """
-        self._line.join(self)
+        self._queue.join(self)
         try:
             return await self._wait()
         except BaseException:
             if self._turn is not None:
-                self._line.hand_on(self._turn)
+                self._queue.hand_on(self._turn)
             raise
         finally:
-            self._line.leave(self)
+            self._queue.leave(self)
 
     async def _wait(self) -> Turn | None:
         while True:
@@ -634,7 +627,7 @@ class QueuedCall:
                 return self._turn
             if trio.current_time() >= self._deadline:
                 return None
-            self._line.advance()
+            self._queue.advance()
 
     def look_at(self, at: float) -> None:
         """Look after the line at ``at``: what the head does for all."""
@@ -659,34 +652,34 @@ class FullQueues:
         """Tickets of the heads."""
 
     def __repr__(self) -> str:
-        return f"<FullQueues lines={len(self._order)}>"
+        return f"<FullQueues queues={len(self._order)}>"
 
     def __len__(self) -> int:
         return len(self._order)
 
     def __iter__(self) -> Iterator[CallQueue]:
-        return (line for _, line in self._order)
+        return (queue for _, queue in self._order)
 
-    def __contains__(self, line: object) -> bool:
-        return line in self._known
+    def __contains__(self, queue: object) -> bool:
+        return queue in self._known
 
     @property
     def head(self) -> QueuedCall | None:
         """Who has waited longest."""
         return self._order[0][1].head if self._order else None
 
-    def note(self, line: CallQueue) -> None:
+    def note(self, queue: CallQueue) -> None:
         """Calls have come to ``line`` or left it, or it has become full."""
-        known = self._known.get(line)
-        first = line.head.ticket if line.full and line else None
+        known = self._known.get(queue)
+        first = queue.head.ticket if queue.full and queue else None
         if first == known:
             return
         if known is not None:
             del self._order[bisect_left(self._order, known, key=_ticket_of)]
-            del self._known[line]
+            del self._known[queue]
         if first is not None:
-            self._known[line] = first
-            insort(self._order, (first, line))
+            self._known[queue] = first
+            insort(self._order, (first, queue))
 
 
 def _ticket_of(entry: tuple[int, object]) -> int:
@@ -887,7 +880,7 @@ class RunnerBacklog:
                 best, least = self._runners[address], calls / slots
         return best
 
-    def patience(self, address: str, run_seconds: float) -> float:
+    def max_wait(self, address: str, run_seconds: float) -> float:
         """How long a call may wait there; 0 = not at all. ``run_seconds`` is the mean time that
         such calls run, 0 = not known: then it may be short."""
         if not self._slots.get(address) or run_seconds > MAX_RUN_SECONDS:

@@ -1,4 +1,4 @@
-"""The placers by name: each an order of the runners."""
+"""The placers by name: each an order in which runners are tried."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ConsistentHashPlacer(SweepPlacer):
     """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        return self.fleets.of(runners).preferred(call.model.fn_id)
+        return self.runner_sets.of(runners).preferred(call.model.fn_id)
 
 
 class LeastLoadedPlacer(SweepPlacer):
@@ -64,7 +64,7 @@ class BoundedPlacer(SweepPlacer):
     """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        preferred = self.fleets.of(runners).preferred(call.model.fn_id)
+        preferred = self.runner_sets.of(runners).preferred(call.model.fn_id)
         return within(preferred, self.bound(call, len(runners)))
 
     def bound(self, call: RunnerCall, count: int) -> Callable[[Runner], bool]:
@@ -97,27 +97,27 @@ class WarmPlacer(BoundedPlacer):
     def eviction_grace(self, need: CallNeed) -> float:
         return self.loads.policies.eviction_grace(need)
 
-    def at_once(
+    def first_choice(
         self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
         address = self.loads.warmest(need, now)
-        return None if address is None else self.fleets.of(runners).find(address)
+        return None if address is None else self.runner_sets.of(runners).find(address)
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        need, fleet = need_of(call), self.fleets.of(runners)
+        need, runner_set = need_of(call), self.runner_sets.of(runners)
         tried: set[Runner] = set()
         for address in self.loads.warm(need, trio.current_time(), MAX_HOT):
-            if (runner := fleet.find(address)) is not None:
+            if (runner := runner_set.find(address)) is not None:
                 tried.add(runner)
                 yield runner
         # Nearly always that was enough.
-        yield from once(chain.from_iterable(self._colder(call, need, fleet)), tried)
+        yield from once(chain.from_iterable(self._colder(call, need, runner_set)), tried)
 
     def _colder(
-        self, call: RunnerCall, need: CallNeed, fleet: RunnerSet
+        self, call: RunnerCall, need: CallNeed, runner_set: RunnerSet
     ) -> Iterator[Iterable[Runner]]:
         """Those where a container has to be started, and in the end all."""
-        key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(fleet))
+        key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(runner_set))
         spare_warm = self.eviction_grace(need) > 0
 
         def has_room(runner: Runner) -> bool:
@@ -130,14 +130,14 @@ class WarmPlacer(BoundedPlacer):
             return self.loads.room(runner.address, spare_warm=spare_warm)
 
         # These are nearly always enough, however many runners there are.
-        near = fleet.near(key)
+        near = runner_set.near(key)
         yield filter(takes, near)
         addresses = self.loads.spare(need, MAX_SPARE, self.rng, spare_warm=spare_warm)
-        spare = tuple(filter(None, map(fleet.find, addresses)))
+        spare = tuple(filter(None, map(runner_set.find, addresses)))
         yield filter(takes, spare)
         # Where much is idle, what is evicted is needed least.
         yield sorted(filter(fits, near + spare), key=room, reverse=True)
-        yield within(within(fleet.preferred(key), fits), has_room)
+        yield within(within(runner_set.preferred(key), fits), has_room)
 
 
 PLACERS: Mapping[str, Callable[[PlacerConfig], SweepPlacer]] = {
