@@ -98,17 +98,17 @@ class StuckWriter(Recorder):
 
 @attrs.define(eq=False)
 class Idle:
-    share: ResourceToken
+    token: ResourceToken
     key: Hashable = "other"
     evicted: bool = False
 
     @property
     def size(self) -> Resources:
-        return self.share.size
+        return self.token.size
 
     def evict(self) -> None:
         self.evicted = True
-        self.share.leave()
+        self.token.leave()
 
 
 @attrs.define(eq=False)
@@ -122,7 +122,7 @@ class IdleOnes:
 
     def unprotected(self) -> list[Idle]:
         now = trio.current_time()
-        return [one for one in self.idle() if one.share.protected_until <= now]
+        return [one for one in self.idle() if one.token.protected_until <= now]
 
 
 @attrs.define(eq=False)
@@ -160,7 +160,7 @@ class FakeOwner:
     def has_room(self, call: PendingCall) -> bool:
         return True
 
-    def is_patient(self, call: PendingCall) -> bool:
+    def waits_for_room(self, call: PendingCall) -> bool:
         return True
 
     def may_be_next(self, queue: SlotQueue[FakeSlot], waiter: SlotWaiter[FakeSlot]) -> bool:

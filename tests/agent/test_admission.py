@@ -143,7 +143,7 @@ class Calls:
 
     @property
     def waiting(self) -> int:
-        return sum(queue.setbacks for queue in self.node.agent._launcher.queues)
+        return sum(queue.waiting_without_launch for queue in self.node.agent._launcher.queues)
 
 
 BUSY = ServerBusy.__name__

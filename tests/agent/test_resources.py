@@ -22,9 +22,9 @@ async def nothing_within_a_second(room: ResourceTracker, amount: int) -> bool:
 
 async def test_scenario_06_full_room_waits_and_ends_at_zero(autojump_clock: object) -> None:
     room = ResourceTracker(Resources(10, 10), IdleOnes())
-    share = await room.acquire(Resources(10, 10), "a")
+    token = await room.acquire(Resources(10, 10), "a")
     assert await nothing_within_a_second(room, 1)
-    share.release()
+    token.release()
     second = await room.acquire(Resources(10, 10), "a")
     assert await nothing_within_a_second(room, 10)
     second.release()
@@ -40,14 +40,14 @@ async def test_nobody_overtakes(autojump_clock: object) -> None:
         await room.acquire(Resources(amount), name)
         record.append(name)
 
-    share = await room.acquire(Resources(5), "first")
+    token = await room.acquire(Resources(5), "first")
     await room.acquire(Resources(3), "second")
     async with trio.open_nursery() as nursery:
         for name, amount in (("big", 7), ("small", 2)):
             nursery.start_soon(want, name, amount)
             await trio.testing.wait_all_tasks_blocked()
         assert record == []
-        share.release()
+        token.release()
         await trio.testing.wait_all_tasks_blocked()
         assert record == ["big"]  # though the small one would have fitted before
         nursery.cancel_scope.cancel()
@@ -100,10 +100,10 @@ async def test_weakness_03_3_eviction_is_over_when_the_resources_are_free() -> N
     idle = candidates.all
     room = ResourceTracker(Resources(10), candidates, may_wait=False)
     idle += [Idle(await room.acquire(Resources(5), "a")) for _ in range(2)]
-    shares: list[ResourceToken] = []
+    tokens: list[ResourceToken] = []
 
     async def want() -> None:
-        shares.append(await room.acquire(Resources(5), "b"))
+        tokens.append(await room.acquire(Resources(5), "b"))
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(want)
@@ -113,12 +113,12 @@ async def test_weakness_03_3_eviction_is_over_when_the_resources_are_free() -> N
         nursery.start_soon(want)
         await trio.testing.wait_all_tasks_blocked()
         assert [i.evicted for i in idle] == [True, True]
-        assert shares == []
+        assert tokens == []
         with pytest.raises(NoResources):
             await room.acquire(Resources(1), "c")
         for container in idle:
-            container.share.release()
-    assert len(shares) == 2
+            container.token.release()
+    assert len(tokens) == 2
     assert (room.used, room.evictions) == (Resources(10), 2)
 
 
@@ -126,14 +126,14 @@ async def test_who_waits_evicts_what_becomes_idle_later() -> None:
     candidates = IdleOnes()
     idle = candidates.all
     room = ResourceTracker(Resources(10), candidates)
-    share = await room.acquire(Resources(10), "busy")
+    token = await room.acquire(Resources(10), "busy")
     async with trio.open_nursery() as nursery:
         nursery.start_soon(room.acquire, Resources(10), "b")
         await trio.testing.wait_all_tasks_blocked()
-        idle.append(Idle(share))
+        idle.append(Idle(token))
         room.settle()
         assert idle[0].evicted
-        share.release()
+        token.release()
     assert room.used == Resources(10)
 
 
@@ -146,14 +146,14 @@ def test_the_account_is_exact_after_any_history(history: list[tuple[int, bool]])
                 held.append(await room.acquire(Resources(amount), "k"))
             except NoResources:
                 assert room.used.memory + amount > 20
-                share = held.pop(0)
+                token = held.pop(0)
                 if leave_first:
-                    share.leave()
-                share.release()
-            assert room.used == sum((share.size for share in held), Resources())
-        for share in held:
-            share.leave()
-            share.release()
+                    token.leave()
+                token.release()
+            assert room.used == sum((token.size for token in held), Resources())
+        for token in held:
+            token.leave()
+            token.release()
         assert room.used == Resources()
         assert "waiting=0" in repr(room)
 

@@ -85,7 +85,7 @@ async def test_a_call_that_spares_containers_is_refused_what_another_gets(
     passing = await room.acquire(Resources(2), "long")
     passing.taken(worth_seconds=0.1)
     now = trio.current_time()
-    idle[0].share.became_idle(now, now + 3)
+    idle[0].token.became_idle(now, now + 3)
     assert (room.reclaimable, room.protected(trio.current_time())) == (Resources(8), Resources(8))
     with pytest.raises(NoResources):
         await room.acquire(Resources(1), "b", spare_warm=True)
@@ -100,7 +100,7 @@ async def test_a_call_that_spares_containers_is_refused_what_another_gets(
         await trio.testing.wait_all_tasks_blocked()
         assert idle[0].evicted
         assert room.protected(trio.current_time()) == Resources()
-        idle[0].share.release()
+        idle[0].token.release()
 
 
 async def test_where_calls_wait_a_sparing_one_does_not_wait_for_that(
@@ -111,12 +111,12 @@ async def test_where_calls_wait_a_sparing_one_does_not_wait_for_that(
     room = ResourceTracker(Resources(10), candidates)
     idle.append(Idle(await room.acquire(Resources(10), "a")))
     now = trio.current_time()
-    idle[0].share.became_idle(now, now + 3)
+    idle[0].token.became_idle(now, now + 3)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(lambda: room.acquire(Resources(1), "b", spare_warm=True))
         await trio.testing.wait_all_tasks_blocked()
         assert idle[0].evicted
-        idle[0].share.release()
+        idle[0].token.release()
 
 
 async def test_an_agent_spares_short_functions_for_a_while(

@@ -236,7 +236,7 @@ def test_a_spare_launch_is_for_a_call_whose_own_has_failed(bench: Bench) -> None
     assert bench.queue.take(0) is slots[0]
     waiter = bench.join()
     bench.queue.launch_failed(bench.launches[0], ValueError("no"))
-    assert waiter.setback is not None
+    assert waiter.launch_error is not None
     spare = bench.queue.add_spare()
     assert spare.waiter is waiter
     assert bench.queue.launched(spare, FakeSlot(2))
@@ -250,11 +250,11 @@ def test_a_call_with_two_failed_launches_counts_once_among_the_setbacks(bench: B
     assert first.slot is slot
     second = bench.join()
     assert bench.queue.launch_failed(bench.launches[1], ValueError("first"))
-    assert bench.queue.setbacks == 1
+    assert bench.queue.waiting_without_launch == 1
     spare = bench.queue.add_spare()
     assert spare.waiter is second
     assert bench.queue.launch_failed(spare, ValueError("second"))
-    assert bench.queue.setbacks == 1
+    assert bench.queue.waiting_without_launch == 1
     assert bench.queue.offer(slot)
     assert second.slot is slot
-    assert bench.queue.setbacks == 0
+    assert bench.queue.waiting_without_launch == 0

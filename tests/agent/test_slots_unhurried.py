@@ -55,7 +55,7 @@ async def test_who_gets_a_launch_in_the_moment_when_its_patience_ends_is_not_ref
     async with trio.open_nursery() as nursery:
         nursery.start_soon(wait)
         await trio.testing.wait_all_tasks_blocked()
-        waiter.patience.cancel()  # as its deadline does, ...
+        waiter.wait_scope.cancel()  # as its deadline does, ...
         bench.queue.gone(bench.slot)  # ... and before its task runs
         (launch,) = bench.launches
         await trio.testing.wait_all_tasks_blocked()
@@ -171,8 +171,8 @@ class Traffic(RuleBasedStateMachine):
     def time_passes(self, seconds: float) -> None:
         self.owner.time += seconds
         for waiter in tuple(self.waiting):
-            if waiter.patience.deadline <= self.owner.time:
-                assert self.queue._insist(waiter)
+            if waiter.wait_scope.deadline <= self.owner.time:
+                assert self.queue._may_wait_on(waiter)
 
     @rule(count=st.integers(0, 2))
     def keep(self, count: int) -> None:
@@ -189,12 +189,12 @@ class Traffic(RuleBasedStateMachine):
                 assert waiter.launch.waiter is waiter
                 assert waiter.launch in queue._launches
             else:
-                assert waiter in queue._unprovided or waiter.setback is not None
+                assert waiter in queue._undecided or waiter.launch_error is not None
         for launch in queue._launches:
             assert launch.waiter is None or launch.waiter.launch is launch
-        assert all(queue._waiters.keys() >= {w} and w.launch is None for w in queue._unprovided)
+        assert all(queue._waiters.keys() >= {w} and w.launch is None for w in queue._undecided)
         assert all(launch.waiter is None and launch.begun for launch in queue._spare)
-        assert queue.setbacks == sum(w.setback is not None for w in self.waiting)
+        assert queue.waiting_without_launch == sum(w.launch_error is not None for w in self.waiting)
         assert not (self.waiting and queue.idle_count)
         if self.waiting:
             assert queue.alive or queue._launches

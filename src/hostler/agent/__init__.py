@@ -2,7 +2,7 @@
 
 It knows drivers by `hostler.abc.Driver` only.
 
-* ``admission``: fair shares of load balancers, and reservations
+* ``admission``: which calls may wait for a busy container; fair shares of load balancers
 * ``agent``: admits calls, gets each a container, runs it, ends
 * ``capacity``: how much memory and CPU containers may use on this machine
 * ``container``: hot container: its states, its task from socket directory to removal, and its use
@@ -28,7 +28,7 @@ It knows drivers by `hostler.abc.Driver` only.
 from __future__ import annotations
 
 from ..abc import OutputPiece, OutputSink
-from .agent import Agent, FnContainers, StartupAction, census, open_agent
+from .agent import Agent, FnContainers, StartupAction, container_counts, open_agent
 from .capacity import machine_resources
 from .keep_warm import keep_declared_warm, keep_stored_warm
 from .resources import Resources
@@ -45,7 +45,7 @@ __all__ = [
     "Resources",
     "StartupAction",
     "WarmHold",
-    "census",
+    "container_counts",
     "keep_declared_warm",
     "keep_stored_warm",
     "machine_resources",

@@ -1,4 +1,4 @@
-"""Admission: fair shares of load balancers, and reservations.
+"""Admission: which calls may wait for a busy container, and the fair shares of load balancers.
 
 Which calls may wait at this runner for a hot container although it has no room: those that
 would be the next one on it, so that no container idles while the answer of one call and the next
@@ -7,12 +7,6 @@ call travel. All others are refused, as they may find room elsewhere. Pure.
 Who waits is served in order of arrival. So what each load balancer gets follows from how many of
 its calls are here, and where several want in, none may have more here than its share. Where they
 can't wait, since their functions differ or run for long, who has more leaves places to the others.
-
-Slots that are held for calls until somebody says that they shall run: reservations.
-
-A call with `PendingCall.on_slot` gets its container like any other, and has it while that hook
-waits. Nothing of the call has reached the container then, so whatever ends the wait leaves the
-container as it was, for the next call.
 """
 
 from __future__ import annotations
@@ -20,12 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Mapping
 
-import trio
-
-from ..abc import SlotHook
-from ..errors import ServerBusy
 from ..protocol import LEAVE_SECONDS
-from .statistics import AgentEvents
 
 CONTENDED_SECONDS = 1.5
 """How long nobody may wait after calls of two functions were refused: containers that never idle
@@ -183,46 +172,3 @@ class FairAdmission:
     def _forget(self, now: float) -> None:
         for lb in [lb for lb, (_, until) in self._wants.items() if until <= now]:
             del self._wants[lb]
-
-
-class Reservations:
-    """The reservations of one agent. None lasts longer than ``limit`` seconds."""
-
-    def __init__(self, limit: float, events: AgentEvents) -> None:
-        self._limit = limit
-        self._events = events
-        self._waiting: set[trio.CancelScope] = set()
-        self._closed = False
-
-    def __repr__(self) -> str:
-        return f"<Reservations {len(self._waiting)}>"
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    async def wait(self, hook: SlotHook) -> None:
-        """Wait for ``hook``. Raises what it raises, and `ServerBusy` when time is up or the agent
-        closes: the call then certainly has not run."""
-        deadline = trio.current_time() + self._limit
-        committed = False
-        self._events.held()
-        try:
-            with trio.CancelScope(deadline=deadline) as scope:
-                self._waiting.add(scope)
-                if self._closed:
-                    scope.cancel()
-                try:
-                    await hook()
-                    committed = True
-                finally:
-                    self._waiting.discard(scope)
-        finally:
-            self._events.released(committed=committed)
-        if not committed:
-            raise ServerBusy
-
-    def refuse_all(self) -> None:
-        """End all waiting with `ServerBusy`, from now on."""
-        self._closed = True
-        for scope in self._waiting:
-            scope.cancel()

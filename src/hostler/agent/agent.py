@@ -18,7 +18,15 @@ from .._concurrency.directory_watch import open_directory_watcher
 from .._concurrency.drain import DrainBudget
 from .._concurrency.gate import Gate, GateClosed
 from .._concurrency.nurseries import as_it_is, is_cancellation
-from ..abc import CallListener, CallOverrider, Driver, KeepAlive, OutputSink, RunnerAgent
+from ..abc import (
+    CallListener,
+    CallOverrider,
+    Driver,
+    KeepAlive,
+    OutputSink,
+    RunnerAgent,
+    SlotHook,
+)
 from ..call import CallListeners, CallOption, PendingCall, build_call, check_overrider
 from ..config import AgentConfig
 from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
@@ -26,7 +34,6 @@ from ..keep_alive import make_keep_alive
 from ..metrics import AgentMetrics, CallStatus, default_agent_metrics
 from ..protocol import LoadHint
 from ..slot_key import SlotKeys
-from .admission import Reservations
 from .capacity import machine_resources
 from .container import Container, ContainerDeps
 from .dispatch import ContainerAlreadyGone, ExecutionEnded, ExecutionScope, execute
@@ -44,6 +51,56 @@ log = structlog.get_logger(__name__)
 
 _FUNCTION_ENV = {"FN_LISTENER": "unix:/tmp/iofs/lsnr.sock", "FN_FORMAT": "http-stream"}
 """The function contract; part of the slot key, and stronger than what a user or overrider set."""
+
+
+class Reservations:
+    """The reservations of one agent: slots that are held until a call may run. None lasts longer
+    than ``limit`` seconds.
+
+    A call with `PendingCall.on_slot` gets its container like any other, and has it while that hook
+    waits. Nothing of the call has reached the container then, so whatever ends the wait leaves the
+    container as it was, for the next call.
+    """
+
+    def __init__(self, limit: float, events: AgentEvents) -> None:
+        self._limit = limit
+        self._events = events
+        self._waiting: set[trio.CancelScope] = set()
+        self._closed = False
+
+    def __repr__(self) -> str:
+        return f"<Reservations {len(self._waiting)}>"
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    async def wait(self, hook: SlotHook) -> None:
+        """Wait for ``hook``. Raises what it raises, and `ServerBusy` when time is up or the agent
+        closes: the call then certainly has not run."""
+        deadline = trio.current_time() + self._limit
+        committed = False
+        self._events.held()
+        try:
+            with trio.CancelScope(deadline=deadline) as scope:
+                self._waiting.add(scope)
+                if self._closed:
+                    scope.cancel()
+                try:
+                    await hook()
+                    committed = True
+                finally:
+                    self._waiting.discard(scope)
+        finally:
+            self._events.released(committed=committed)
+        if not committed:
+            raise ServerBusy
+
+    def refuse_all(self) -> None:
+        """End all waiting with `ServerBusy`, from now on."""
+        self._closed = True
+        for scope in self._waiting:
+            scope.cancel()
+
 
 STOP_LIMIT = 60.0
 """Seconds after which a closing agent reports the calls that don't end although cancelled, if it
@@ -63,13 +120,13 @@ class Agent(RunnerAgent):
         options: Iterable[CallOption],
         listeners: Iterable[CallListener],
     ) -> None:
-        kit = launcher.kit
-        config, events = kit.config, kit.events
+        deps = launcher.deps
+        config, events = deps.config, deps.events
         self._config = config
         self._launcher = launcher
-        self._holds = Reservations(config.reservation_msecs / 1000, events)
+        self._reservations = Reservations(config.reservation_msecs / 1000, events)
         self._reporter = LoadReporter(launcher, events, reserves=self.reservation_seconds > 0)
-        self._driver = kit.driver
+        self._driver = deps.driver
         self._events = events
         self._overrider = overrider
         self._options = tuple(options)
@@ -89,7 +146,7 @@ class Agent(RunnerAgent):
 
     def get_call(self, *options: CallOption) -> PendingCall:
         call = build_call((*options, *self._options), self._overrider)
-        if not self._launcher.room.possible(needed_resources(call.model)):
+        if not self._launcher.resources.possible(needed_resources(call.model)):
             raise CallResourceTooBig
         call.model.config = {**call.model.config, **_FUNCTION_ENV}
         return call
@@ -109,7 +166,7 @@ class Agent(RunnerAgent):
         error: BaseException | None = None
         try:
             key = call.slot_hash_id = record.key = self._key(call)
-            self._launcher.next_in_line.came(key, call.client)
+            self._launcher.admission.came(key, call.client)
             now = record.submitted_at
             container = self._take_idle(key, now)
             if container is None or not container.usable or call.on_slot is not None:
@@ -159,7 +216,7 @@ class Agent(RunnerAgent):
 
     def refuse(self, call: PendingCall) -> bool:
         if not self._gate.closed and (
-            self._launcher.is_patient(call) or not self._certainly_no_room(call)
+            self._launcher.waits_for_room(call) or not self._certainly_no_room(call)
         ):
             return False
         for _, listener in self._listeners.of_submit:
@@ -184,18 +241,20 @@ class Agent(RunnerAgent):
         queue = launcher.queues.find(key)
         if queue is not None and (queue.idle_count or queue.has_spare):
             return False
-        if not launcher.room.refuses(needed_resources(call.model), key, spare_warm=call.spare_warm):
+        if not launcher.resources.refuses(
+            needed_resources(call.model), key, spare_warm=call.spare_warm
+        ):
             return False
         now = trio.current_time()
-        rule, lb = launcher.next_in_line, call.client
-        rule.found_no_room(key, now)
+        admission, lb = launcher.admission, call.client
+        admission.found_no_room(key, now)
         if call.queue_seconds > 0 and queue is not None:
-            rule.came(key, lb)
-            may_wait = rule.may_wait(key, lb, queue.alive, queue.setbacks, now)
-            rule.left(key, lb)
+            admission.came(key, lb)
+            may_wait = admission.may_wait(key, lb, queue.alive, queue.waiting_without_launch, now)
+            admission.left(key, lb)
             if may_wait:
                 return False
-        rule.refused(key, lb, now)
+        admission.refused(key, lb, now)
         return True
 
     def keep_warm(self, call: PendingCall, count: int = 1) -> WarmHold:
@@ -238,11 +297,11 @@ class Agent(RunnerAgent):
         `ServerBusy`; all others go on, and new ones may run. For a front end that stops, which
         calls this and then lets the requests that it has accepted go on. Synchronous.
         Idempotent."""
-        self._launcher.room.stop_waiting()
+        self._launcher.resources.stop_waiting()
 
     def close_admission(self) -> None:
         self._gate.close()
-        self._holds.refuse_all()
+        self._reservations.refuse_all()
         self._launcher.close()
 
     def statistics(self) -> AgentStatistics:
@@ -291,7 +350,7 @@ class Agent(RunnerAgent):
 
     def _note_end(self, call: PendingCall, record: CallRecord, error: BaseException | None) -> None:
         if record.key is not None:
-            self._launcher.next_in_line.left(record.key, call.client)
+            self._launcher.admission.left(record.key, call.client)
         if error is not None and record.waited is not None and is_cancellation(error):
             self._client_left(call, record.waited, trio.current_time() - record.submitted_at)
         seconds = record.end(error)
@@ -328,7 +387,7 @@ class Agent(RunnerAgent):
             if call.on_slot is None:
                 return container
             try:
-                await self._holds.wait(call.on_slot)
+                await self._reservations.wait(call.on_slot)
                 usable = await container.wait_usable()
             except BaseException:
                 container.give_back(reusable=True)
@@ -376,7 +435,7 @@ async def _measure_again(driver: Driver, config: AgentConfig, launcher: Launcher
     """At the start the containers of dead runners may still have had memory of the machine."""
     await driver.wait_clean()
     with suppress(ConfigError):  # our own containers may have it by now
-        launcher.room.grow(machine_resources(config))
+        launcher.resources.grow(machine_resources(config))
 
 
 StartupAction = Callable[[Agent], Awaitable[None]]
@@ -437,7 +496,7 @@ async def open_agent(
     await remove_leaked_directories(config)
     config = await choose_tmpfs(config, driver.sees_directory)
     async with open_directory_watcher() as watcher, as_it_is(trio.open_nursery) as containers:
-        kit = ContainerDeps(
+        deps = ContainerDeps(
             driver=driver,
             config=config,
             watcher=watcher,
@@ -449,7 +508,7 @@ async def open_agent(
             keep_logs=keep_logs,
             debug_logs=debug_logs and not config.disable_debug_user_logs,
         )
-        launcher = Launcher(containers, kit, total)
+        launcher = Launcher(containers, deps, total)
         containers.start_soon(launcher.warm.run)
         containers.start_soon(launcher.keeping.run)
         if measured:
@@ -464,11 +523,11 @@ async def open_agent(
                 await agent._drain(budget)
         finally:
             now = trio.current_time()
-            kit.removals.end_at(budget.deadline() + budget.removal / 2)
+            deps.removals.end_at(budget.deadline() + budget.removal / 2)
             await agent._stop(min(now + STOP_LIMIT, budget.end()))
             containers.cancel_scope.cancel()
-    if kit.removals.left:
-        log.info("agent closed before all was removed", containers=kit.removals.left)
+    if deps.removals.left:
+        log.info("agent closed before all was removed", containers=deps.removals.left)
 
 
 CANCELLED_TEXT = "cancelled"
@@ -569,7 +628,7 @@ class FnContainers:
     """Bytes that they hold."""
 
 
-def census(agent: Agent) -> Mapping[str, FnContainers]:
+def container_counts(agent: Agent) -> Mapping[str, FnContainers]:
     """What ``agent`` has now, by the function's id. Synchronous; costs time per container, so it is
     made for those who look, not for each call."""
     found: dict[str, FnContainers] = {}

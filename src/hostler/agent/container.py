@@ -61,7 +61,7 @@ CLOSING = "closing"
 class ContainerOwner(Protocol):
     """Has the containers of an agent."""
 
-    kit: ContainerDeps
+    deps: ContainerDeps
     keeping: Keeping
     closing: bool
     """Whether a container has to leave as soon as no call has it."""
@@ -93,17 +93,17 @@ class Container:
         self,
         launch: Launch[Container],
         template: ContainerTemplate,
-        share: ResourceToken,
+        token: ResourceToken,
         track: ContainerTrack,
         owner: ContainerOwner,
     ) -> None:
-        kit, task = owner.kit, template.task
+        deps, task = owner.deps, template.task
         self.task = task
         self.samples = Samples(task)
         self.ended = trio.Event()
         self.result: RunResult | None = None
-        self.share = share
-        self.memory = share.size.memory
+        self.token = token
+        self.memory = token.size.memory
         self.idle_timeout = template.idle_timeout
         self.ahead = launch.ahead
         self.idle_since = math.inf
@@ -115,21 +115,21 @@ class Container:
         self._owner = owner
         self._keeping = owner.keeping
         self._names = partial(names_of, task)
-        self._freezer = kit.freezer
-        self._grace = kit.freezer.grace(self._queue.recent_gap.value(trio.current_time()))
-        self._patient = kit.config.enable_nb_resource_tracker is False
-        self._sandbox = Sandbox(kit, task)
-        self._events = kit.events
+        self._freezer = deps.freezer
+        self._grace = deps.freezer.grace(self._queue.recent_gap.value(trio.current_time()))
+        self._waits_for_room = deps.config.enable_nb_resource_tracker is False
+        self._sandbox = Sandbox(deps, task)
+        self._events = deps.events
         self._track = track
         self._output: ContainerOutput | None = None
         """``None`` = nobody cares for it."""
-        if kit.output is not None or kit.keep_logs or kit.debug_logs:
+        if deps.output is not None or deps.keep_logs or deps.debug_logs:
             self._output = ContainerOutput(
                 task,
-                sink=kit.output,
-                limit=kit.config.max_log_size_bytes,
-                keep=kit.keep_logs,
-                debug=kit.debug_logs,
+                sink=deps.output,
+                limit=deps.config.max_log_size_bytes,
+                keep=deps.keep_logs,
+                debug=deps.debug_logs,
             )
         self._life = trio.CancelScope()
         self._running: RunningContainer | None = None
@@ -137,7 +137,7 @@ class Container:
         """The container's own task, and others beside it while it is there for calls."""
         self._trouble: Exception | None = None
         """Of the container's own task."""
-        self._nap = Alarm()
+        self._alarm = Alarm()
         self._reason = ""
         """Why it leaves."""
         self._was_ready = False
@@ -167,7 +167,7 @@ class Container:
     @property
     def size(self) -> Resources:
         """What its end frees."""
-        return self.share.size
+        return self.token.size
 
     @property
     def state(self) -> ContainerState | None:
@@ -195,7 +195,7 @@ class Container:
     def take(self, now: float) -> None:
         """A call has it from ``now`` on; it must call `give_back`."""
         self.busy = True
-        self.share.taken(worth_seconds=self._queue.worth_seconds(idle=False))
+        self.token.taken(worth_seconds=self._queue.worth_seconds(idle=False))
         self._track.move(ContainerState.BUSY, now)
         if self.idle_since < math.inf:
             self._queue.recent_gap.note(now - self.idle_since, now)
@@ -203,7 +203,7 @@ class Container:
             self.idle_since = math.inf
         self.ahead = False
         if self._thawed is not None:
-            self._nap.end()
+            self._alarm.end()
 
     def begin(self, call: PendingCall, now: float) -> None:
         """Its function works on ``call`` from ``now`` on."""
@@ -264,7 +264,7 @@ class Container:
 
     def reconsider(self) -> None:
         """Plan again what to do while it idles: something has changed."""
-        self._nap.end()
+        self._alarm.end()
 
     def evict(self) -> None:
         """Make room for another function."""
@@ -281,7 +281,7 @@ class Container:
         self._reason = reason
         self._was_ready = self.state in READY
         self._keeping.left(self, early=reason != IDLE_TIMEOUT)
-        self.share.leave()
+        self.token.leave()
         self._track.move(ContainerState.DONE, trio.current_time())
         self._life.cancel()
         if self._thawed is not None:
@@ -318,13 +318,13 @@ class Container:
                 nursery.start_soon(self._give_room_back, self._running)
             await self._sandbox.remove_container()
             # The room is free, though a call may still be taking what the function has sent.
-            self.share.release()
+            self.token.release()
             self._owner.container_removed()
             try:
                 await self._wait_released()
             finally:
                 # Where this is cancelled, the calls were cancelled before.
-                with self._owner.kit.removals.step():
+                with self._owner.deps.removals.step():
                     await self._wait_released()
                 await self._sandbox.clean_up()
             nursery.cancel_scope.cancel()
@@ -337,7 +337,7 @@ class Container:
         except Exception:  # a driver's; the removal gives it back
             log.warning("driver can't tell when it stopped", exc_info=True, **self._names())
         else:
-            self.share.release()
+            self.token.release()
 
     async def _live(self) -> None:
         timings = self._launch.timings
@@ -357,9 +357,9 @@ class Container:
     async def _create_and_run(self, cookie: Cookie) -> RunningContainer:
         """Create and start the container, when it is its turn. Raises what the driver raises, and
         `LaunchObsolete` if nobody needs it then."""
-        kit = self._owner.kit
-        with kit.freezer.launches.disturbed():
-            async with kit.launch_slots:
+        deps = self._owner.deps
+        with deps.freezer.launches.disturbed():
+            async with deps.launch_slots:
                 if not self._queue.confirm(self._launch):
                     raise LaunchObsolete
                 self._count()
@@ -415,7 +415,7 @@ class Container:
                 # Its removal takes as much of the engine's time as a launch.
                 until = trio.current_time() + LAUNCHES_FIRST
                 while self._plan().step == "retire" and not self._freezer.launches.is_near(until):
-                    await self._nap.take(until, self._freezer.launches.wait)
+                    await self._alarm.take(until, self._freezer.launches.wait)
                 if self._plan().step == "retire":
                     self.leave(IDLE_TIMEOUT)
                     return
@@ -424,7 +424,7 @@ class Container:
             elif plan.step == "freeze":
                 await self._freeze_in_turn(plan.at)
             else:
-                await self._nap.take(plan.at, trio.sleep_forever)
+                await self._alarm.take(plan.at, trio.sleep_forever)
 
     def _plan(self) -> IdlePlan:
         if self.busy:
@@ -480,9 +480,9 @@ class Container:
         # It may have been given back before its thaw.
         frozen = self._thawed is not None
         self._track.move(ContainerState.PAUSED if frozen else ContainerState.IDLE, now)
-        if look_at < self._nap.until:  # to set it costs more than the rest of this
-            self._nap.end_at(look_at)
-        self.share.became_idle(now, now + min(queue.worth_seconds(idle=True), MAX_SECONDS))
+        if look_at < self._alarm.until:  # to set it costs more than the rest of this
+            self._alarm.end_at(look_at)
+        self.token.became_idle(now, now + min(queue.worth_seconds(idle=True), MAX_SECONDS))
         if self._owner.closing:
             self.leave(CLOSING)
 
@@ -506,7 +506,7 @@ class Container:
         if lacks_descriptors(error):
             log.warning("no file descriptor is left for a container", **self._names())
             error = ServerBusy()  # nothing of the call has reached anybody
-        wait = self._patient or not isinstance(error, ServerBusy)
+        wait = self._waits_for_room or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
         if self._reason == CLOSING:
             return
@@ -528,10 +528,10 @@ class NoDirectory(HostlerError):
 class Sandbox:
     """A container with its socket directory and its connection. Used by one task."""
 
-    def __init__(self, kit: ContainerDeps, task: ContainerTask) -> None:
+    def __init__(self, deps: ContainerDeps, task: ContainerTask) -> None:
         self.task = task
         self.channel: Channel | None = None
-        self._kit = kit
+        self._deps = deps
         self._cookie: Cookie | None = None
         self._directory: SocketDirectory | None = None
         self._watch: DirectoryWatch | None = None
@@ -544,17 +544,17 @@ class Sandbox:
             self.task.iofs_agent_path = directory.path
             self.task.iofs_docker_path = directory.docker_path
             # Before the start, or a quick function's socket would be missed.
-            watch = self._kit.watcher.watch(directory.path)
+            watch = self._deps.watcher.watch(directory.path)
             self._watch = self._watching.enter_context(watch)
-            cookie = self._cookie = await self._kit.driver.create_cookie(self.task)
+            cookie = self._cookie = await self._deps.driver.create_cookie(self.task)
             to_be_pulled = await cookie.validate_image()
         if to_be_pulled:
-            await pull(self._kit, cookie, timings)
+            await pull(self._deps, cookie, timings)
         return cookie
 
     def _make_directory(self) -> SocketDirectory:
         """Raises `NoDirectory`."""
-        config = self._kit.config
+        config = self._deps.config
         try:
             return make_socket_directory(config)
         except OSError as error:
@@ -565,9 +565,9 @@ class Sandbox:
         """Wait until the started function accepts connections. Raises as `wait_ready` does."""
         assert self._directory is not None
         assert self._watch is not None
-        ready = await wait_ready(self._kit, self._directory, self._watch, timings)
+        ready = await wait_ready(self._deps, self._directory, self._watch, timings)
         self._watching.close()
-        self.channel = Channel(*ready, self._kit.config.max_hdr_response_size)
+        self.channel = Channel(*ready, self._deps.config.max_hdr_response_size)
         return self.channel
 
     async def freeze(self) -> None:
@@ -597,7 +597,7 @@ class Sandbox:
             await self._step("remove socket directory", self._directory.remove)
 
     async def _step(self, name: str, action: Callable[[], Awaitable[None]]) -> None:
-        removals = self._kit.removals
+        removals = self._deps.removals
         with removals.step() as scope:
             try:
                 await action()
@@ -677,10 +677,10 @@ class ContainerDeps:
     """Whether the node's log gets it."""
 
 
-async def pull(kit: ContainerDeps, cookie: Cookie, timings: Timings) -> None:
+async def pull(deps: ContainerDeps, cookie: Cookie, timings: Timings) -> None:
     """Fetch the image. Raises what the driver raises; `ImagePullTimeout`; and `ServerBusy` if
     the image has vanished again at once, so that the call may be tried elsewhere."""
-    limit = _seconds(kit.config.hot_pull_timeout_msecs)
+    limit = _seconds(deps.config.hot_pull_timeout_msecs)
     with stopwatch(timings, "image_pull_wait_ns"), trio.move_on_after(limit) as scope:
         await cookie.pull_image()
     if scope.cancelled_caught:
@@ -694,13 +694,13 @@ class LaunchObsolete(Exception):
 
 
 async def wait_ready(
-    kit: ContainerDeps, directory: SocketDirectory, watch: DirectoryWatch, timings: Timings
+    deps: ContainerDeps, directory: SocketDirectory, watch: DirectoryWatch, timings: Timings
 ) -> tuple[FunctionSocket, socket.socket]:
     """Wait until the function accepts a connection, and keep that connection for its first call.
 
     Raises `ContainerInitTimeout`, and `ContainerInitFailed` for a bad socket.
     """
-    limit = _seconds(kit.config.hot_start_timeout_msecs)
+    limit = _seconds(deps.config.hot_start_timeout_msecs)
     with stopwatch(timings, "init_start_ns"), trio.move_on_after(limit):
         while not directory.offered():
             await watch.wait_changed()

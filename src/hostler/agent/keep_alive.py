@@ -50,7 +50,7 @@ class Keeping:
         self._queues = queues
         self._launcher = launcher
         self._templates: OrderedDict[Hashable, ContainerTemplate] = OrderedDict()
-        self._nap = Alarm()
+        self._alarm = Alarm()
 
     def __repr__(self) -> str:
         return f"<Keeping {self._policy!r} templates={len(self._templates)}>"
@@ -82,7 +82,7 @@ class Keeping:
         if container.told:
             container.told = False
             self._policy.left(container, trio.current_time(), early=early)
-            self._nap.end_at(min(self._nap.until, self._policy.next_start()))
+            self._alarm.end_at(min(self._alarm.until, self._policy.next_start()))
 
     def missed(self, key: Hashable, call: PendingCall) -> None:
         """``call`` found no container, and one is launched for it."""
@@ -97,7 +97,7 @@ class Keeping:
     async def run(self) -> None:
         """Start containers ahead of calls. Never returns."""
         while True:
-            await self._nap.take(self._policy.next_start(), trio.sleep_forever)
+            await self._alarm.take(self._policy.next_start(), trio.sleep_forever)
             for key in self._policy.starts(trio.current_time()):
                 template = self._templates.get(key)
                 if template is None or self._queues.is_hot(key):

@@ -32,15 +32,15 @@ class Launcher:
     It is the `QueueOwner`, the `ContainerOwner`, the `TemplateLauncher` and the
     `EvictionCandidates` of its agent."""
 
-    def __init__(self, nursery: trio.Nursery, kit: ContainerDeps, total: Resources) -> None:
-        self.kit = kit
-        self.max_wait = kit.config.max_wait
-        self._nack = kit.config.enable_nb_resource_tracker
+    def __init__(self, nursery: trio.Nursery, deps: ContainerDeps, total: Resources) -> None:
+        self.deps = deps
+        self.max_wait = deps.config.max_wait
+        self._nack = deps.config.enable_nb_resource_tracker
         self.queues: SlotQueues[Container] = SlotQueues(self)
-        self.room = ResourceTracker(total, self, may_wait=self._nack is not True)
+        self.resources = ResourceTracker(total, self, may_wait=self._nack is not True)
         self.warm = WarmPool(self.queues, self)
-        self.keeping = Keeping(kit.keep_alive, kit.events.metrics, self.queues, self)
-        self.next_in_line = FairAdmission()
+        self.keeping = Keeping(deps.keep_alive, deps.events.metrics, self.queues, self)
+        self.admission = FairAdmission()
         self._nursery = nursery
         self._containers: set[Container] = set()
         self.closing = False
@@ -66,25 +66,25 @@ class Launcher:
 
     def shown_load(self) -> LoadGauges:
         """What the metrics show."""
-        room, launch_slots = self.room, self.kit.launch_slots
+        resources, launch_slots = self.resources, self.deps.launch_slots
         return LoadGauges(
-            mem_used=room.used.memory,
-            mem_total=room.total.memory,
-            cpu_used=room.used.cpus,
-            cpu_total=room.total.cpus,
+            mem_used=resources.used.memory,
+            mem_total=resources.total.memory,
+            cpu_used=resources.used.cpus,
+            cpu_total=resources.total.cpus,
             launches_running=int(launch_slots.borrowed_tokens),
             launches_waiting=launch_slots.statistics().tasks_waiting,
         )
 
     def statistics(self) -> AgentStatistics:
         """A snapshot."""
-        events, room = self.kit.events, self.room
+        events, resources = self.deps.events, self.resources
         containers = {state: count for state, count in events.containers.items() if count}
         leaving = containers.pop(ContainerState.DONE, 0)
         return AgentStatistics(
             calls=events.calls,
             **events.ended,
-            evictions=room.evictions,
+            evictions=resources.evictions,
             launches=events.launches,
             launch_failures=events.launch_failures,
             freezes=events.freezes,
@@ -95,9 +95,9 @@ class Launcher:
             containers=containers,
             leaving=leaving,
             slot_queues=len(self.queues),
-            waiting_for_room=room.waiting,
-            used=room.used,
-            total=room.total,
+            waiting_for_room=resources.waiting,
+            used=resources.used,
+            total=resources.total,
         )
 
     # --- containers without a call ---
@@ -105,7 +105,7 @@ class Launcher:
     def hold(self, key: Hashable, call: PendingCall, count: int) -> WarmHold:
         """Keep ``count`` containers ready for calls like ``call``, whose registry token may serve
         these launches' pulls."""
-        return self.warm.hold(key, ContainerTemplate.of(call, self.kit.config), count)
+        return self.warm.hold(key, ContainerTemplate.of(call, self.deps.config), count)
 
     def expect(self, key: Hashable, call: PendingCall) -> None:
         """Heed what the function of ``call`` wants to be kept ready."""
@@ -113,18 +113,18 @@ class Launcher:
             self.warm.expect(key, min_warm(call.model.annotations), call)
 
     def template_of(self, call: PendingCall) -> ContainerTemplate:
-        template = ContainerTemplate.of(call, self.kit.config)
+        template = ContainerTemplate.of(call, self.deps.config)
         template.task.registry_token = ""
         return template
 
     def launch_spare(
         self, key: Hashable, template: ContainerTemplate, *, ahead: bool = False
     ) -> bool:
-        token = None if self.closing else self.room.try_acquire(template.size)
+        token = None if self.closing else self.resources.try_acquire(template.size)
         if token is None:
             return False
         launch = self.queues.get(key).add_spare(ahead=ahead)
-        track = self.kit.events.track(template.task)
+        track = self.deps.events.track(template.task)
         self._nursery.start_soon(self._live, launch, template, token, track)
         return True
 
@@ -136,36 +136,36 @@ class Launcher:
     def launch(self, launch: Launch[Container], call: PendingCall) -> None:
         # Nothing is kept of the call but what the launch needs.
         self.keeping.missed(launch.queue.key, call)
-        template = ContainerTemplate.of(call, self.kit.config)
+        template = ContainerTemplate.of(call, self.deps.config)
         self._nursery.start_soon(
-            self._run, launch, template, call.spare_warm, self.is_patient(call)
+            self._run, launch, template, call.spare_warm, self.waits_for_room(call)
         )
 
     def has_room(self, call: PendingCall) -> bool:
         size = needed_resources(call.model)
-        return self.room.in_reach(size, call.slot_hash_id, spare_warm=call.spare_warm)
+        return self.resources.in_reach(size, call.slot_hash_id, spare_warm=call.spare_warm)
 
-    def is_patient(self, call: PendingCall) -> bool:
+    def waits_for_room(self, call: PendingCall) -> bool:
         return not (call.refusable if self._nack == AUTO else self._nack)
 
     def is_contended(self) -> bool:
-        return not self.next_in_line.places(1, trio.current_time())
+        return not self.admission.places(1, trio.current_time())
 
     def may_be_next(self, queue: SlotQueue[Container], waiter: SlotWaiter[Container]) -> bool:
         """It may not wait for longer than its load balancer allows."""
-        call, rule, now = waiter.call, self.next_in_line, trio.current_time()
+        call, admission, now = waiter.call, self.admission, trio.current_time()
         if waiter.launch is not None or not self.has_room(call):
-            rule.found_no_room(queue.key, now)
+            admission.found_no_room(queue.key, now)
         if self.closing:
             return False
-        others = queue.setbacks - (waiter.setback is not None)
-        if call.queue_seconds <= 0 or not rule.may_wait(
+        others = queue.waiting_without_launch - (waiter.launch_error is not None)
+        if call.queue_seconds <= 0 or not admission.may_wait(
             queue.key, call.client, queue.alive, others, now
         ):
-            rule.refused(queue.key, call.client, now)
+            admission.refused(queue.key, call.client, now)
             return False
         until = now + call.queue_seconds
-        waiter.patience.deadline = min(waiter.patience.deadline, until)
+        waiter.wait_scope.deadline = min(waiter.wait_scope.deadline, until)
         return True
 
     # --- a launch ---
@@ -175,16 +175,16 @@ class Launcher:
         launch: Launch[Container],
         template: ContainerTemplate,
         spare_warm: bool,
-        patient: bool,
+        waits_for_room: bool,
     ) -> None:
         """Wait for room until nobody needs the launch any more, then for the container's end."""
-        track = self.kit.events.track(template.task)
+        track = self.deps.events.track(template.task)
         queue = launch.queue
         token: ResourceToken | None = None
         try:
             with launch.scope:
-                token = await self.room.acquire(
-                    template.size, queue.key, spare_warm=spare_warm, patient=patient
+                token = await self.resources.acquire(
+                    template.size, queue.key, spare_warm=spare_warm, waits_for_room=waits_for_room
                 )
             if token is not None and launch.waiter is not None:
                 launch.begin(trio.current_time())
@@ -238,7 +238,7 @@ class Launcher:
         idle.sort(
             key=lambda container: (
                 container.kept,
-                container.share.protected_until > container.idle_since,
+                container.token.protected_until > container.idle_since,
                 rank(container, now),
                 container.idle_since,
             )
@@ -247,4 +247,4 @@ class Launcher:
 
     def unprotected(self) -> Iterable[Container]:
         now = trio.current_time()
-        return [container for container in self.idle() if container.share.protected_until <= now]
+        return [container for container in self.idle() if container.token.protected_until <= now]

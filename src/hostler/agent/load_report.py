@@ -58,7 +58,8 @@ class LoadReporter:
         return self._hint(call, now, complete=now >= self._complete_at)
 
     def _hint(self, call: PendingCall | None, now: float, *, complete: bool) -> LoadHint:
-        room, events, rule = self._launcher.room, self._events, self._launcher.next_in_line
+        launcher, events = self._launcher, self._events
+        resources, admission = launcher.resources, launcher.admission
         warm = self._all_warm() if complete else {}
         slot, slots, share, starting, leave = b"", 0, 0, 0, False
         if call is not None:
@@ -68,20 +69,20 @@ class LoadReporter:
             queue = None
             if key is not None:
                 slot = _digest(key)
-                queue = self._launcher.queues.find(key)
+                queue = launcher.queues.find(key)
             if queue is not None:
                 starting = queue.starting
-                slots = rule.places(queue.alive, now)
+                slots = admission.places(queue.alive, now)
                 if slots:
-                    share = rule.share(key, call.client, queue.alive, now)
+                    share = admission.share(key, call.client, queue.alive, now)
                 if queue.idle_count:
                     warm[slot] = queue.idle_count
             if timings.execution_ns > 0:  # it ran
                 if timings.init_start_ns:
-                    rule.started(timings.start_seconds, now - timings.execution_ns / 1e9)
-                leave = rule.leaves(key, call.client, now)
-        reclaimable, protected = room.reclaimable, room.protected(now)
-        total, used = room.total, room.used
+                    admission.started(timings.start_seconds, now - timings.execution_ns / 1e9)
+                leave = admission.leaves(key, call.client, now)
+        reclaimable, protected = resources.reclaimable, resources.protected(now)
+        total, used = resources.total, resources.used
         return LoadHint(
             active=events.running + events.queued,
             free_memory=max(0, total.memory - used.memory),

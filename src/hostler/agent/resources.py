@@ -46,16 +46,16 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
     def __bool__(self) -> bool:
         return self.memory > 0 or self.cpus > 0
 
-    def fits(self, room: Resources) -> bool:
+    def fits(self, tracker: Resources) -> bool:
         """Whether this amount is within ``room`` in each dimension; nothing always fits."""
-        return (self.memory <= 0 or self.memory <= room.memory) and (
-            self.cpus <= 0 or self.cpus <= room.cpus
+        return (self.memory <= 0 or self.memory <= tracker.memory) and (
+            self.cpus <= 0 or self.cpus <= tracker.cpus
         )
 
-    def beyond(self, room: Resources) -> Resources:
+    def beyond(self, tracker: Resources) -> Resources:
         """What ``room`` lacks to hold this amount, to the byte; never negative."""
         return Resources(
-            max(0, self.memory - max(0, room.memory)), max(0, self.cpus - max(0, room.cpus))
+            max(0, self.memory - max(0, tracker.memory)), max(0, self.cpus - max(0, tracker.cpus))
         )
 
 
@@ -161,10 +161,10 @@ class TokenState(enum.Enum):
 class ResourceToken:
     """What one container holds of the room. The sums of the room follow from ``state``."""
 
-    def __init__(self, room: ResourceTracker, size: Resources) -> None:
+    def __init__(self, tracker: ResourceTracker, size: Resources) -> None:
         self.size = size
         self.state = TokenState.USED
-        self._room = room
+        self._tracker = tracker
         self.protected_until = -math.inf
         """Until when it is worth keeping, if it is idle (`trio.current_time`)."""
 
@@ -177,8 +177,8 @@ class ResourceToken:
         self.protected_until = protected_until
         self._enter(TokenState.IDLE)
         if protected_until > now:
-            self._room._protected.add(self, self.size, protected_until, now)
-        self._room.settle()
+            self._tracker._protected.add(self, self.size, protected_until, now)
+        self._tracker.settle()
 
     def taken(self, *, worth_seconds: float) -> None:
         """It could not be evicted any more. It will be worth keeping for so long when it is idle
@@ -194,29 +194,29 @@ class ResourceToken:
         """Give the resources back, once the container is gone. Idempotent."""
         if self.state is not TokenState.RELEASED:
             self._enter(TokenState.RELEASED)
-            self._room._used -= self.size
-            self._room.settle()
+            self._tracker._used -= self.size
+            self._tracker.settle()
 
     def _enter(self, new: TokenState) -> None:
-        old, room, size = self.state, self._room, self.size
+        old, tracker, size = self.state, self._tracker, self.size
         if new is old:
             return
         self.state = new
         if old is TokenState.IDLE:
-            room._idle_memory -= size.memory
-            room._idle_cpus -= size.cpus
-            room._protected.remove(self)
+            tracker._idle_memory -= size.memory
+            tracker._idle_cpus -= size.cpus
+            tracker._protected.remove(self)
         elif old is TokenState.PASSING:
-            room._passing -= 1
+            tracker._passing -= 1
         elif old is TokenState.LEAVING:
-            room._leaving -= size
+            tracker._leaving -= size
         if new is TokenState.IDLE:
-            room._idle_memory += size.memory
-            room._idle_cpus += size.cpus
+            tracker._idle_memory += size.memory
+            tracker._idle_cpus += size.cpus
         elif new is TokenState.PASSING:
-            room._passing += 1
+            tracker._passing += 1
         elif new is TokenState.LEAVING:
-            room._leaving += size
+            tracker._leaving += size
 
 
 @attrs.define(eq=False)
@@ -224,7 +224,7 @@ class _Applicant:
     size: Resources
     key: Hashable
     spare_warm: bool
-    share: ResourceToken | None = None
+    token: ResourceToken | None = None
     decided: trio.Event = attrs.Factory(trio.Event)
     """It has its share, or will get none."""
 
@@ -248,10 +248,10 @@ class ResourceTracker:
         self._idle_memory = self._idle_cpus = 0
         self._passing = 0
         """Containers in use that will not be worth keeping."""
-        self._line: dict[_Applicant, None] = {}
+        self._queue: dict[_Applicant, None] = {}
 
     def __repr__(self) -> str:
-        return f"<ResourceTracker used={self._used} of {self.total} waiting={len(self._line)}>"
+        return f"<ResourceTracker used={self._used} of {self.total} waiting={len(self._queue)}>"
 
     @property
     def used(self) -> Resources:
@@ -271,14 +271,19 @@ class ResourceTracker:
     @property
     def waiting(self) -> int:
         """How many stand in line."""
-        return len(self._line)
+        return len(self._queue)
 
     def possible(self, size: Resources) -> bool:
         """Whether ``size`` fits into the empty machine."""
         return size.fits(self.total)
 
     async def acquire(
-        self, size: Resources, key: Hashable, *, spare_warm: bool = False, patient: bool = True
+        self,
+        size: Resources,
+        key: Hashable,
+        *,
+        spare_warm: bool = False,
+        waits_for_room: bool = True,
     ) -> ResourceToken:
         """Get a share of ``size`` for a container of the slot key ``key``.
 
@@ -286,33 +291,35 @@ class ResourceTracker:
         not in sight yet. With ``spare_warm`` no container is evicted that is worth keeping; but who
         is patient does not wait for that. Raises `NoResources`. Cancelling gives up the place in
         the line."""
-        patient = patient and self._may_wait
+        waits_for_room = waits_for_room and self._may_wait
         if not size:
             # What takes nothing stands in no line, behind nobody who waits for room.
             await trio.lowlevel.checkpoint()
             return ResourceToken(self, size)
         if not self.possible(size):
             raise NoResources
-        applicant = _Applicant(size, key, spare_warm and not patient)
-        self._line[applicant] = None
-        if not self.settle() and not patient and not self._in_sight(applicant):
+        applicant = _Applicant(size, key, spare_warm and not waits_for_room)
+        self._queue[applicant] = None
+        if not self.settle() and not waits_for_room and not self._in_sight(applicant):
             self._withdraw(applicant)
             raise NoResources
         try:
             await applicant.decided.wait()
         except BaseException:
-            if applicant.share is not None:
-                applicant.share.release()
+            if applicant.token is not None:
+                applicant.token.release()
             self._withdraw(applicant)
             raise
-        if applicant.share is None:
+        if applicant.token is None:
             raise NoResources
-        return applicant.share
+        return applicant.token
 
     def in_reach(self, size: Resources, key: Hashable, *, spare_warm: bool = False) -> bool:
         """Whether who asks now, impatiently, need not wait for room that is not in sight. As for
         `acquire`."""
-        return not self._line and self._helps_next(size, key, self._prospect, spare_warm=spare_warm)
+        return not self._queue and self._helps_next(
+            size, key, self._prospect, spare_warm=spare_warm
+        )
 
     def refuses(self, size: Resources, key: Hashable, *, spare_warm: bool = False) -> bool:
         """Whether `acquire` certainly raises `NoResources` at once for an impatient call.
@@ -320,7 +327,7 @@ class ResourceTracker:
         if not size:
             return False
         prospect = self._prospect
-        for earlier in self._line:
+        for earlier in self._queue:
             if not earlier.size.fits(prospect):
                 return True  # for whom nobody could be evicted, or it would have been
             prospect -= earlier.size
@@ -351,7 +358,7 @@ class ResourceTracker:
 
     def try_acquire(self, size: Resources) -> ResourceToken | None:
         """Get a share of what nobody uses or waits for, without evicting anybody."""
-        if size and (self._line or not size.fits(self.total - self._used)):
+        if size and (self._queue or not size.fits(self.total - self._used)):
             return None
         self._used += size
         return ResourceToken(self, size)
@@ -359,11 +366,11 @@ class ResourceTracker:
     def settle(self) -> bool:
         """Admit who fits and evict for who does not, after a change; whether everybody in line is
         provided for."""
-        if not self._line:
+        if not self._queue:
             return True
         self._admit()
         prospect = self._prospect
-        for applicant in self._line:
+        for applicant in self._queue:
             missing = applicant.size.beyond(prospect)
             if missing:
                 victims = self._victims(missing, applicant.key, spare_warm=applicant.spare_warm)
@@ -385,27 +392,27 @@ class ResourceTracker:
     def stop_waiting(self) -> None:
         """From now on nobody waits for room that is not in sight, also of those in line."""
         self._may_wait = False
-        for applicant in tuple(self._line):
+        for applicant in tuple(self._queue):
             if not self._in_sight(applicant):
-                del self._line[applicant]
+                del self._queue[applicant]
                 applicant.decided.set()
 
     def _admit(self) -> None:
-        while self._line:
-            applicant = next(iter(self._line))
+        while self._queue:
+            applicant = next(iter(self._queue))
             if not applicant.size.fits(self.total - self._used):
                 return
-            del self._line[applicant]
+            del self._queue[applicant]
             self._used += applicant.size
-            applicant.share = ResourceToken(self, applicant.size)
+            applicant.token = ResourceToken(self, applicant.size)
             applicant.decided.set()
 
     def _in_sight(self, applicant: _Applicant) -> bool:
         """Whether the room will be there once all who leave are gone, and served who came first."""
-        if applicant.share is not None:
+        if applicant.token is not None:
             return True
         prospect = self._prospect
-        for earlier in self._line:
+        for earlier in self._queue:
             if not earlier.size.fits(prospect):
                 return False
             prospect -= earlier.size
@@ -414,8 +421,8 @@ class ResourceTracker:
         return False
 
     def _withdraw(self, applicant: _Applicant) -> None:
-        if applicant in self._line:
-            del self._line[applicant]
+        if applicant in self._queue:
+            del self._queue[applicant]
             self.settle()
 
 

@@ -67,9 +67,9 @@ class SlotWaiter(Generic[S]):
     timings: Timings | None = None
     """Of the launch, if the slot is fresh from one."""
     launch: Launch[S] | None = None
-    setback: Exception | None = None
+    launch_error: Exception | None = None
     """Why its launch failed, while it still hopes for another container."""
-    patience: trio.CancelScope = attrs.Factory(trio.CancelScope)
+    wait_scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """Around the wait. Its deadline is set when there is no room for a launch, and for a call that
     waits without one, see `SlotQueue.served`."""
 
@@ -145,7 +145,7 @@ class QueueOwner(Protocol[S]):
         """Whether there is room for a container of ``call``, or will be without a wait for
         others."""
 
-    def is_patient(self, call: PendingCall) -> bool:
+    def waits_for_room(self, call: PendingCall) -> bool:
         """Whether ``call`` waits for room, and is not refused for want of it."""
 
     def may_be_next(self, queue: SlotQueue[S], waiter: SlotWaiter[S]) -> bool:
@@ -164,15 +164,15 @@ class SlotQueue(Generic[S]):
         self._queues = queues
         self._owner = owner
         self._waiters: dict[SlotWaiter[S], None] = {}
-        self._unprovided: dict[SlotWaiter[S], None] = {}
+        self._undecided: dict[SlotWaiter[S], None] = {}
         """Those without a launch that the policy decides about."""
-        self._looker: SlotWaiter[S] | None = None
+        self._timekeeper: SlotWaiter[S] | None = None
         """The one of them whose patience ends when the policy is to be asked again."""
         self._idle: dict[S, None] = {}
         self._launches: set[Launch[S]] = set()
         self._spare: dict[Launch[S], None] = {}
         self._alive = 0
-        self._setbacks = 0
+        self._waiting_without_launch = 0
         self._keep = 0
         self.recent_gap = ReuseGap()
         """Between two uses of a container."""
@@ -219,9 +219,9 @@ class SlotQueue(Generic[S]):
         return worth_seconds(policy.start_seconds, policy.run_seconds)
 
     @property
-    def setbacks(self) -> int:
+    def waiting_without_launch(self) -> int:
         """Calls that wait for a container although they have no launch."""
-        return self._setbacks
+        return self._waiting_without_launch
 
     # --- keeping containers ready ---
 
@@ -280,11 +280,11 @@ class SlotQueue(Generic[S]):
             self._launch_for(waiter, firm=True)
         elif call.queue_seconds > 0 and self._alive and not self._owner.is_contended():
             if self._owner.may_be_next(self, waiter):
-                self._set_back(waiter, ServerBusy())
+                self._wait_without_launch(waiter, ServerBusy())
             else:
                 self._fail(waiter, ServerBusy())
         else:
-            self._provide(waiter)
+            self._leave_to_policy(waiter)
         return waiter
 
     def leave(self, waiter: SlotWaiter[S]) -> None:
@@ -299,9 +299,9 @@ class SlotQueue(Generic[S]):
         failed with, and `ServerBusy`."""
         try:
             while not waiter.done.is_set():
-                with waiter.patience:
+                with waiter.wait_scope:
                     await waiter.done.wait()
-                if not waiter.done.is_set() and not self._insist(waiter):
+                if not waiter.done.is_set() and not self._may_wait_on(waiter):
                     break
         except BaseException as error:
             self.leave(waiter)
@@ -358,15 +358,15 @@ class SlotQueue(Generic[S]):
         containers = self._alive + sum(launch.begun for launch in self._launches)
         return self.policy.moves_for(place, containers)
 
-    def _insist(self, waiter: SlotWaiter[S]) -> bool:
-        """The patience of ``waiter`` is over; whether it may wait on, with a new one. It has to
-        leave if it was not to look after the line."""
-        if waiter.patience.deadline > self._owner.now():  # it was given another one in this moment
-            waiter.patience = trio.CancelScope(deadline=waiter.patience.deadline)
-        elif waiter is self._looker or waiter.launch is not None:
-            waiter.patience = trio.CancelScope()
-            if waiter is self._looker:
-                self._looker = None
+    def _may_wait_on(self, waiter: SlotWaiter[S]) -> bool:
+        """Whether ``waiter``, whose scope has ended, may wait on in a new one. It may not if the
+        scope was the limit of its wait."""
+        if waiter.wait_scope.deadline > self._owner.now():  # it got another one in this moment
+            waiter.wait_scope = trio.CancelScope(deadline=waiter.wait_scope.deadline)
+        elif waiter is self._timekeeper or waiter.launch is not None:
+            waiter.wait_scope = trio.CancelScope()
+            if waiter is self._timekeeper:
+                self._timekeeper = None
                 self._decide()
         else:
             return False
@@ -393,7 +393,7 @@ class SlotQueue(Generic[S]):
     def ran(self, seconds: float, now: float) -> None:
         """A call has had a container for so long."""
         self.policy.ran(seconds, now)
-        if self._unprovided:
+        if self._undecided:
             self._decide()
 
     def note_surplus(self) -> None:
@@ -415,11 +415,11 @@ class SlotQueue(Generic[S]):
             return True
         if waiter is None:
             self._spare.pop(launch, None)
-        elif len(self._unprovided) >= self.policy.served_soon(self._alive):
+        elif len(self._undecided) >= self.policy.served_soon(self._alive):
             return True
         else:
             launch.waiter = waiter.launch = None
-            self._unprovided[waiter] = None
+            self._undecided[waiter] = None
             self._note_waiting()
         return False
 
@@ -460,11 +460,11 @@ class SlotQueue(Generic[S]):
         if waiter is not None:
             waiter.launch = None
             if wait and (self._alive or self._launches):
-                self._set_back(waiter, error)
+                self._wait_without_launch(waiter, error)
             else:
                 self._fail(waiter, error)
         self.policy.failed()
-        if self._unprovided:
+        if self._undecided:
             self._decide()
         self._fail_hopeless()
         self._check_empty()
@@ -475,7 +475,7 @@ class SlotQueue(Generic[S]):
         assert launch.waiter is None
         self._forget(launch)
         self.policy.failed()
-        if self._unprovided:
+        if self._undecided:
             self._decide()
         self._fail_hopeless()
         self._check_empty()
@@ -487,7 +487,7 @@ class SlotQueue(Generic[S]):
         if self._keep:
             self._reconsider()
         self.policy.surplus = max(0, self.policy.surplus - 1)
-        if self._unprovided:
+        if self._undecided:
             self._decide()
         self._fail_hopeless()
         self._check_empty()
@@ -498,10 +498,10 @@ class SlotQueue(Generic[S]):
         for slot in self._idle:
             slot.reconsider()
 
-    def _provide(self, waiter: SlotWaiter[S]) -> None:
+    def _leave_to_policy(self, waiter: SlotWaiter[S]) -> None:
         """Let the policy decide about ``waiter``, who has no launch."""
-        if self._owner.is_patient(waiter.call) or self._owner.has_room(waiter.call):
-            self._unprovided[waiter] = None
+        if self._owner.waits_for_room(waiter.call) or self._owner.has_room(waiter.call):
+            self._undecided[waiter] = None
             self._note_waiting()
             self._decide()
         else:
@@ -509,37 +509,37 @@ class SlotQueue(Generic[S]):
 
     def _note_waiting(self) -> None:
         room = all(launch.begun for launch in self._launches)
-        self.policy.waits(len(self._unprovided), self._owner.now(), room=room)
+        self.policy.waits(len(self._undecided), self._owner.now(), room=room)
 
     def _decide(self) -> None:
         """Have as many containers launched as the policy says, for those who came last: they would
         have to wait longest."""
         policy, now = self.policy, self._owner.now()
-        while self._unprovided:
+        while self._undecided:
             count = policy.launches(
                 now,
-                waiting=len(self._unprovided) + len(self._launches),
+                waiting=len(self._undecided) + len(self._launches),
                 alive=self._alive,
                 starting=len(self._launches),
             )
             if not count:
                 break
             for _ in range(count):
-                self._launch_for(next(reversed(self._unprovided)), firm=policy.run_seconds > 0)
+                self._launch_for(next(reversed(self._undecided)), firm=policy.run_seconds > 0)
         self._appoint(policy.look_at)
 
     def _appoint(self, look_at: float) -> None:
         """Have the first of those without a launch look after them at ``look_at``. To look early
         does no harm."""
-        looker = next(iter(self._unprovided), None)
-        if looker is not None and (
-            looker is not self._looker or look_at < looker.patience.deadline
+        timekeeper = next(iter(self._undecided), None)
+        if timekeeper is not None and (
+            timekeeper is not self._timekeeper or look_at < timekeeper.wait_scope.deadline
         ):
-            looker.patience.deadline = look_at
-        if looker is not self._looker:
-            if self._looker is not None:
-                self._looker.patience.deadline = math.inf
-            self._looker = looker
+            timekeeper.wait_scope.deadline = look_at
+        if timekeeper is not self._timekeeper:
+            if self._timekeeper is not None:
+                self._timekeeper.wait_scope.deadline = math.inf
+            self._timekeeper = timekeeper
 
     def _launch_for(self, waiter: SlotWaiter[S], *, firm: bool = False) -> None:
         # One is needed after all. If it turns out that it was not, it is surplus again.
@@ -552,23 +552,23 @@ class SlotQueue(Generic[S]):
     def _assign(self, launch: Launch[S], waiter: SlotWaiter[S]) -> None:
         """``launch`` is meant for ``waiter``, who had none."""
         launch.waiter, waiter.launch = waiter, launch
-        self._is_provided(waiter)
+        self._decided(waiter)
 
-    def _is_provided(self, waiter: SlotWaiter[S]) -> None:
+    def _decided(self, waiter: SlotWaiter[S]) -> None:
         """The policy need not care for ``waiter`` any more."""
-        if waiter not in self._unprovided:
+        if waiter not in self._undecided:
             return
-        del self._unprovided[waiter]
+        del self._undecided[waiter]
         self._note_waiting()
-        if waiter is self._looker:
-            self._looker = None
-            waiter.patience.deadline = math.inf
+        if waiter is self._timekeeper:
+            self._timekeeper = None
+            waiter.wait_scope.deadline = math.inf
             self._decide()
 
-    def _set_back(self, waiter: SlotWaiter[S], why: Exception) -> None:
+    def _wait_without_launch(self, waiter: SlotWaiter[S], why: Exception) -> None:
         """``waiter`` hopes for a container that another call has."""
-        self._setbacks += waiter.setback is None
-        waiter.setback = why
+        self._waiting_without_launch += waiter.launch_error is None
+        waiter.launch_error = why
 
     def _pass_on(self, waiter: SlotWaiter[S]) -> None:
         """The launch of ``waiter``, who needs it no more, becomes a spare one, or is given up."""
@@ -590,7 +590,7 @@ class SlotQueue(Generic[S]):
         if launch is not None:
             self._assign(launch, robbed)
         else:
-            self._provide(robbed)
+            self._leave_to_policy(robbed)
 
     def _serve(self, waiter: SlotWaiter[S], slot: S) -> None:
         self._remove(waiter)
@@ -607,9 +607,9 @@ class SlotQueue(Generic[S]):
 
     def _remove(self, waiter: SlotWaiter[S]) -> None:
         del self._waiters[waiter]
-        self._is_provided(waiter)
-        if waiter.setback is not None:
-            self._setbacks -= 1
+        self._decided(waiter)
+        if waiter.launch_error is not None:
+            self._waiting_without_launch -= 1
 
     def _forget(self, launch: Launch[S]) -> None:
         self._launches.discard(launch)
@@ -617,10 +617,10 @@ class SlotQueue(Generic[S]):
 
     def _fail_hopeless(self) -> None:
         """Without any container left to hope for, tell those whose launch had failed."""
-        if self._setbacks and not self._alive and not self._launches:
+        if self._waiting_without_launch and not self._alive and not self._launches:
             for waiter in tuple(self._waiters):
-                if waiter.setback is not None:
-                    self._fail(waiter, waiter.setback)
+                if waiter.launch_error is not None:
+                    self._fail(waiter, waiter.launch_error)
 
     def _check_empty(self) -> None:
         if self.empty:

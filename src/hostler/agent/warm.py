@@ -90,7 +90,7 @@ class WarmPool:
         self.queues = queues
         self._launcher = launcher
         self._wishes: dict[Hashable, _Wish] = {}
-        self._nap = Alarm()
+        self._alarm = Alarm()
         self._changed = trio.Event()
 
     def __repr__(self) -> str:
@@ -148,7 +148,7 @@ class WarmPool:
     async def run(self) -> None:
         """Do what has to be done at a time and not at an event. Never returns."""
         while True:
-            await self._nap.take(self._next_time(), trio.sleep_forever)
+            await self._alarm.take(self._next_time(), trio.sleep_forever)
             self.settle()
 
     def _adapt(self, wish: _Wish) -> None:
@@ -161,7 +161,7 @@ class WarmPool:
         missing = count - self._coming(wish)
         if missing > 0 and now >= wish.next_round(now):
             self._launch_all(wish, missing, now)
-        self._nap.end_at(min(self._nap.until, self._time_of(wish, now)))
+        self._alarm.end_at(min(self._alarm.until, self._time_of(wish, now)))
 
     def _launch_all(self, wish: _Wish, missing: int, now: float) -> None:
         for number in range(missing):

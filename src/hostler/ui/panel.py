@@ -253,9 +253,9 @@ class Panel:
 
 
 def _census(agent: Agent) -> Mapping[str, FnContainers]:
-    from ..agent import census
+    from ..agent import container_counts
 
-    return census(agent)
+    return container_counts(agent)
 
 
 def _containers(found: FnContainers | None) -> ContainerStates:
