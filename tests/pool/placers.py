@@ -13,6 +13,7 @@ from hostler.abc import RunnerPool
 from hostler.call import PendingCall
 from hostler.config import PlacerConfig
 from hostler.pool import PLACERS, LoadTracker, NaivePlacer, SweepPlacer
+from hostler.pool.runner_set import favourites, name_hashes
 from hostler.pool.waiting_room import WaitingRoom
 
 from .fakes import fresh_metrics
@@ -44,6 +45,11 @@ class Steady(random.Random):
 
     def uniform(self, a: float, b: float) -> float:
         return self._factor
+
+
+def ranking(key: str, addresses: Sequence[str]) -> tuple[int, ...]:
+    """The indices of ``addresses``, the one that ``key`` prefers first."""
+    return favourites(key, name_hashes(addresses), len(addresses))
 
 
 def make_room(base: float = 1e6, limit: float = 1e6) -> WaitingRoom:

@@ -18,12 +18,12 @@ from hostler.errors import ServerBusy
 from hostler.pool import CallNeed, LoadTracker, StaticPool, WarmPlacer
 from hostler.pool.load_tracker import FreeMemoryIndex
 from hostler.pool.placer import PROBES
-from hostler.pool.runner_set import MAX_SETS, NEAR, RunnerSet, RunnerSets, ranking
+from hostler.pool.runner_set import MAX_SETS, NEAR, RunnerSet, RunnerSets
 from hostler.pool.waiting_room import CallQueue, QueuedCall, RetryBackoff
 from hostler.protocol import LoadHint
 
 from .fakes import FakeRunner, TellingPool, fresh_metrics, make_call
-from .placers import Steady, make_room
+from .placers import Steady, make_room, ranking
 
 FN = CallNeed("fn", memory=100, idle_seconds=30)
 MIB = 2**20

@@ -11,12 +11,11 @@ from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.bodies import BodyConsumed, BytesBody, ReplayBody
 from hostler.errors import APIError, FunctionError, ServerBusy, ServiceReservationFailure
 from hostler.pool import ConsistentHashPlacer, SweepPlacer, attempts
-from hostler.pool.runner_set import ranking
 from hostler.protocol import AttemptObserver, NotSent
 from tests.conftest import Logs
 
 from .fakes import FakePool, FakeRunner, full, make_call
-from .placers import KINDS, is_idle, make
+from .placers import KINDS, is_idle, make, ranking
 
 
 @pytest.fixture(params=KINDS)

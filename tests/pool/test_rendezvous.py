@@ -7,7 +7,9 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler.pool.runner_set import mix64, ranking
+from hostler.pool.runner_set import mix64
+
+from .placers import ranking
 
 names = st.lists(
     st.from_regex(r"[a-z]{1,8}:[1-9][0-9]{0,3}", fullmatch=True), unique=True, max_size=12

@@ -17,7 +17,7 @@ from .runner_set import RunnerSet
 
 
 class NaivePlacer(SweepPlacer):
-    """Starts each sweep at a random runner, and goes round."""
+    """Starts each sweep at a random runner, and continues in ring order."""
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
         return ring(runners, self.rng.randrange(len(runners)) if runners else 0)
@@ -26,9 +26,9 @@ class NaivePlacer(SweepPlacer):
 class ConsistentHashPlacer(SweepPlacer):
     """Tries each function's own runner first, so that its containers stay hot.
 
-    The order follows from the function's id and the runners' addresses by rendezvous hashing,
-    never from places in the pool's list: a runner that comes or goes moves only its own share of
-    the functions. Fn's placer uses places, so that there most functions move.
+    The order follows from the function's id and the runners' addresses by rendezvous hashing, not
+    from places in the pool's list as in Fn's placer. So a runner that comes or goes moves only its
+    own share of the functions.
     """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
@@ -36,7 +36,7 @@ class ConsistentHashPlacer(SweepPlacer):
 
 
 class LeastLoadedPlacer(SweepPlacer):
-    """Looks at two random runners and tries that with fewer calls first; then the others, in ring
+    """Picks two random runners and tries the one with fewer calls first; then all others, in ring
     order.
 
     Mitzenmacher, "The power of two choices in randomized load balancing", IEEE Transactions on
@@ -57,10 +57,10 @@ class LeastLoadedPlacer(SweepPlacer):
 class BoundedPlacer(SweepPlacer):
     """Consistent hashing with bounded loads.
 
-    Each function has its own order of the runners, by rendezvous hashing over their addresses.
-    The first takes its calls, up to the even share of all calls and a fraction more
-    (``config.load_spill_percent``); then the next does. Sources: see
-    `load_limit` and `hostler.pool.runner_set`.
+    Each function has its own order of the runners, by rendezvous hashing over their addresses. The
+    first runner takes the function's calls, up to the even share of all calls and a fraction more
+    (``config.load_spill_percent``); then the next runner does. Sources: see `load_limit` and
+    `hostler.pool.runner_set`.
     """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
@@ -68,7 +68,7 @@ class BoundedPlacer(SweepPlacer):
         return within(preferred, self.bound(call, len(runners)))
 
     def bound(self, call: RunnerCall, count: int) -> Callable[[Runner], bool]:
-        """Which of ``count`` runners may have one more call."""
+        """A test that tells which of ``count`` runners may have one more call."""
         need, now = need_of(call), trio.current_time()
         share = self.config.load_spill_percent / 100
         limit = load_limit(self.loads.total(now), count, share)
@@ -76,19 +76,20 @@ class BoundedPlacer(SweepPlacer):
 
 
 MAX_HOT = 16
-"""Runners with a hot container that are tried as such."""
+"""Runners believed to have a hot container that are tried first."""
 
 MAX_SPARE = 8
-"""Runners with room that are looked at beside those that the function prefers."""
+"""Runners with free memory that are looked at beside the function's preferred ones."""
 
 
 class WarmPlacer(BoundedPlacer):
     """Tries the runners first that are believed to have an idle hot container for the call.
 
-    A call whose function has only busy ones waits in line for one of them, until the function's
-    `LaunchPolicy` says that another is to be started. Without any it goes on as `BoundedPlacer`,
-    with those in front that can start a container without evicting another function's. What is
-    known of containers and memory comes from the runners' hints and from the placer's own calls.
+    A call whose function has only busy containers waits for one of them, until the function's
+    `LaunchPolicy` says that another is to be started. Without any container the order is that of
+    `BoundedPlacer`, but runners come first that can start a container without evicting another
+    function's. What is known of containers and memory comes from the runners' load hints and from
+    the placer's own calls.
     """
 
     def waits(self, call: RunnerCall, need: CallNeed, now: float) -> bool:
@@ -116,7 +117,7 @@ class WarmPlacer(BoundedPlacer):
     def _colder(
         self, call: RunnerCall, need: CallNeed, runner_set: RunnerSet
     ) -> Iterator[Iterable[Runner]]:
-        """Those where a container has to be started, and in the end all."""
+        """Groups of runners where a container has to be started, and in the end all runners."""
         key, now, fits = call.model.fn_id, trio.current_time(), self.bound(call, len(runner_set))
         spare_warm = self.eviction_grace(need) > 0
 
@@ -129,13 +130,13 @@ class WarmPlacer(BoundedPlacer):
         def room(runner: Runner) -> int:
             return self.loads.room(runner.address, spare_warm=spare_warm)
 
-        # These are nearly always enough, however many runners there are.
+        # The near runners are nearly always enough, however many runners there are.
         near = runner_set.near(key)
         yield filter(takes, near)
         addresses = self.loads.spare(need, MAX_SPARE, self.rng, spare_warm=spare_warm)
         spare = tuple(filter(None, map(runner_set.find, addresses)))
         yield filter(takes, spare)
-        # Where much is idle, what is evicted is needed least.
+        # Where many containers are idle, the evicted one is needed least.
         yield sorted(filter(fits, near + spare), key=room, reverse=True)
         yield within(within(runner_set.preferred(key), fits), has_room)
 
@@ -151,26 +152,16 @@ PLACERS: Mapping[str, Callable[[PlacerConfig], SweepPlacer]] = {
 T = TypeVar("T")
 
 
-def next_attempt(first: int, tried: int, count: int) -> int | None:
-    """The index of the next of ``count`` runners in ring order from ``first``, after ``tried``
-    of them; ``None`` at the end of the sweep."""
-    if tried >= count:
-        return None
-    return (first + tried) % count
-
-
 def ring(items: Iterable[T], first: int) -> Iterator[T]:
     """Each item once, in ring order from index ``first``."""
     held = tuple(items)
-    tried = 0
-    while (index := next_attempt(first, tried, len(held))) is not None:
-        yield held[index]
-        tried += 1
+    yield from held[first:]
+    yield from held[:first]
 
 
 def load_limit(total: float, count: int, epsilon: float) -> int:
-    """The most calls that one of ``count`` runners may have, the next one included, while they
-    have ``total`` together: what is even, and a fraction of ``epsilon`` more.
+    """The most calls that one of ``count`` runners may have, including the next one, while all have
+    ``total`` together: the even share and a fraction of ``epsilon`` more.
 
     Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2016
     (arXiv:1608.01350).
@@ -179,8 +170,8 @@ def load_limit(total: float, count: int, epsilon: float) -> int:
 
 
 def within(items: Iterable[T], fits: Callable[[T], bool]) -> Iterator[T]:
-    """The items that fit, then the others; both keep their order. Looks at no item before it is
-    asked for one more."""
+    """The items that fit, then the others; both keep their order. Takes an item only when asked for
+    one more."""
     others: list[T] = []
     for item in items:
         if fits(item):
@@ -191,8 +182,8 @@ def within(items: Iterable[T], fits: Callable[[T], bool]) -> Iterator[T]:
 
 
 def once(items: Iterable[T], seen: set[T]) -> Iterator[T]:
-    """Each item the first time only, those that were ``seen`` not at all, to which it adds them.
-    Looks at no item before it is asked for one more."""
+    """Each item the first time only, and none that is in ``seen``, to which it adds them. Takes an
+    item only when asked for one more."""
     for item in items:
         if item not in seen:
             seen.add(item)

@@ -27,8 +27,8 @@ from .waiting_room import QueuedCall, Turn, WaitingRoom
 log = structlog.get_logger(__name__)
 
 PROBES = 2
-"""Runners that say that they are full which a call that waits tries all the same, now and then:
-the room that they have for a moment between two calls is never told."""
+"""Runners without reported capacity that a waiting call tries now and then all the same. A runner's
+capacity between two calls is too short-lived to be reported."""
 
 MIB = 2**20
 
@@ -37,10 +37,12 @@ NO_RETRY_CODE = 502
 """The code of a pool's `FunctionError` that says: asking again is useless."""
 
 WAIT_MARGIN = 1.02
-"""Factor on the expected wait: rather refuse at once than after the client's patience is over."""
+"""Factor on the expected wait. A call is refused at once rather than after its client's patience is
+over."""
 
 RUN_MARGIN = 1.5
-"""Factor on the mean run time that a call's client has to have left when a runner takes it."""
+"""Factor on the mean run time. A call waits only if its client then has this much time left for the
+run."""
 
 
 @attrs.frozen(kw_only=True)
@@ -52,10 +54,10 @@ class PlacerStatistics:
 
 
 class SweepPlacer(Placer, LoadListener):
-    """Tries the runners of the pool in some order; calls that none takes wait in line.
+    """Tries the runners of the pool in some order. Calls that no runner takes wait in a queue.
 
     A placer of your own is a subclass with an `order`. ``metrics`` are the process's own by
-    default. ``rng`` is where jitter and random orders come from; tests give a seeded one.
+    default. ``rng`` is the source of jitter and random orders; tests pass a seeded one.
     """
 
     def __init__(
@@ -70,7 +72,7 @@ class SweepPlacer(Placer, LoadListener):
         self.rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
         self._waiting_rooms: dict[int, WaitingRoom] = {}
         self._left: tuple[RunnerPool, WaitingRoom] | None = None
-        """The room that all calls have left last: the next one most often comes back to it."""
+        """The waiting room that became empty last: the next call most often comes back to it."""
         self._placements: set[Placement] = set()
         self._closed = False
         self._hedging = Hedging(self._config.hedge_quantile, self._config.hedge_percent)
@@ -85,7 +87,7 @@ class SweepPlacer(Placer, LoadListener):
             else partial(SweepPlacer.first_choice, self)
         )
         self.runner_sets = RunnerSets()
-        """The lists of runners that the pools have given."""
+        """The lists of runners that pools have returned."""
 
     def __repr__(self) -> str:
         state = "closed" if self._closed else "open"
@@ -97,34 +99,37 @@ class SweepPlacer(Placer, LoadListener):
 
     @abstractmethod
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterable[Runner]:
-        """The order in which a sweep tries ``runners``, which are not empty: each once.
+        """The order in which a sweep tries ``runners``, each once. ``runners`` is not empty.
         Synchronous.
 
-        Called once per sweep; an iterator is only asked on after a runner did not take the call.
+        Called once per sweep. The next runner is taken from the iterator only after the previous
+        one did not take the call.
         """
 
     def first_choice(
         self, call: RunnerCall, need: CallNeed, runners: Sequence[Runner], now: float
     ) -> Runner | None:
-        """The first of `order`, if it is found without that, and no reason is known why it should
-        refuse ``call``; ``None``, as by default, if it is not. Asked once per sweep, only then is
-        `order`. Who inherits it and has another `order` is not asked.
+        """The first runner of `order`, if it is known without making the order and nothing is known
+        that would make it refuse ``call``; else ``None``, the default.
+
+        Asked once per sweep, before `order`. A subclass with another `order` has to define this
+        method anew, or it is not asked.
         """
         return None
 
     def waits(self, call: RunnerCall, need: CallNeed, now: float) -> bool:
-        """Whether ``call``, which is new, shall rather wait for a container that another call of
-        its function has now than have one started, as long as the function's `LaunchPolicy` says
-        so."""
+        """Whether ``call``, which is new, waits for a container that another call of its function
+        uses now, instead of having one started. It waits as long as the function's `LaunchPolicy`
+        says so."""
         return False
 
     def eviction_grace(self, need: CallNeed) -> float:
-        """Seconds for which a call that is new should rather wait than have hot containers evicted
-        that are worth keeping."""
+        """Seconds for which a new call waits rather than have containers evicted that are worth
+        keeping."""
         return 0.0
 
     def statistics(self) -> PlacerStatistics:
-        """The calls that it has now. Synchronous."""
+        """The calls of this moment. Synchronous."""
         return PlacerStatistics(
             calls=len(self._placements),
             waiting=sum(waiting_room.waiting for waiting_room in self._waiting_rooms.values()),
@@ -194,14 +199,14 @@ class SweepPlacer(Placer, LoadListener):
         if not placement.may_wait:
             return Turn()
         if queue.full:
-            # Behind others that ask for the same there is nothing to be had before them.
+            # The calls before it in the queue get all capacity first.
             return None if queue.waiters else Turn()
-        if not self._is_for_line(placement, now):
+        if not self._must_wait(placement, now):
             return Turn()
         return Turn(launch=True) if queue.grow(now, coming=1) else queue.turn_of_short_call()
 
-    def _is_for_line(self, placement: Placement, now: float) -> bool:
-        """Whether it has to wait for one of its function's containers, all of which are busy."""
+    def _must_wait(self, placement: Placement, now: float) -> bool:
+        """Whether the call has to wait for a container of its function, all of which are busy."""
         queue = placement.queue
         if queue.full or not queue.backlog:
             return False
@@ -239,12 +244,12 @@ class SweepPlacer(Placer, LoadListener):
         raise self._surrender(placement)
 
     def _admit(self, placement: Placement, size: int) -> None:
-        """Raise `ServerBusy` if this call is not to wait: too many do, or its turn would come
-        too late. Nobody is sent away who has waited before."""
+        """Raise `ServerBusy` if this call may not wait: too many calls wait, or its turn would come
+        too late. A call that has waited before is not refused here."""
         if placement.has_queued:
             return
         now, config, queue = trio.current_time(), self._config, placement.queue
-        # A call that a runner takes too late is cut there, which costs its container.
+        # A call that a runner takes too late is cut off there, which costs its container.
         least = queue.policy.run_seconds * RUN_MARGIN
         placement.deadline = min(placement.deadline, placement.call.deadline - least)
         expected = queue.expected_wait(now)
@@ -305,7 +310,7 @@ class SweepPlacer(Placer, LoadListener):
             return Sweep(iter(()))
         placement.sweeps += 1
         now = placement.asked_at
-        # Nearly always this one takes the call.
+        # Nearly always this runner takes the call.
         first = self._first_choice(placement.call, placement.need, runners, now)
         sweep = Sweep(self._order_of(placement, runners, first))
         sweep.now, sweep.runner = now, first
@@ -319,14 +324,14 @@ class SweepPlacer(Placer, LoadListener):
     def _move_on(
         self, placement: Placement, sweep: Sweep, refused: Runner, refusal: NotPlaced
     ) -> None:
-        """The runner has ``refused`` the call: go to the next, or end the sweep."""
+        """``refused`` has refused the call: go to the next runner, or end the sweep."""
         sweep.runner = None
         if sweep.turn is None:
             sweep.hint = min(sweep.hint, refusal.retry_after or 0.0)
             sweep.now = now = trio.current_time()
             if not placement.over(now) and placement.call.body.replayable:
-                if placement.call.queue_seconds and self._is_for_line(placement, now):
-                    return  # it was not refused for want of room
+                if placement.call.queue_seconds and self._must_wait(placement, now):
+                    return  # the refusal was not for lack of room
                 if sweep.inviting is None and self._attempter.is_invited(placement, refused):
                     sweep.inviting = refused
                 if sweep.advance():
@@ -337,16 +342,17 @@ class SweepPlacer(Placer, LoadListener):
         self._end_sweep(placement, sweep)
 
     def _end_sweep(self, placement: Placement, sweep: Sweep) -> None:
-        """All have refused the call."""
+        """All runners have refused the call."""
         hint = sweep.hint
-        if math.isinf(hint):  # all say that they are full: it is up to them to tell of room
+        if math.isinf(hint):  # all have reported that they are full, and will report capacity
             hint = self._config.retry_max_delay
         # (The call may have been tried with ``spare_warm``, and its grace may be over by now.)
         spare_warm = placement.asked_at < placement.spare_warm_until
         placement.queue.refuse(trio.current_time(), hint, spare_warm=spare_warm)
 
     async def _try_freed(self, placement: Placement, turn: Turn, runner: Runner) -> Placed | None:
-        """Try ``runner``, where a call has ended; pass the chance on if it is not for us."""
+        """Try ``runner``, where a call has ended. Pass the turn on if the runner does not take the
+        call."""
         queue, refused, absent = placement.queue, turn.refused, turn.absent
         used = False
         try:
@@ -366,7 +372,7 @@ class SweepPlacer(Placer, LoadListener):
                 queue.backoff.lose(trio.current_time())
                 queue.appoint()
             else:
-                used = True  # it can't be reached, by nobody
+                used = True  # no call can reach the runner
             return None
         finally:
             queue.left(runner.address)
@@ -374,8 +380,8 @@ class SweepPlacer(Placer, LoadListener):
                 placement.waiting_room.offer(runner, refused, absent, hot=turn.hot)
 
     async def _ask(self, placement: Placement, now: float) -> Sequence[Runner] | None:
-        """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an
-        error of the pool that is final is raised."""
+        """The pool's list; ``None`` = the time is over. A pool that fails has no runners; an error
+        of the pool that is final is raised."""
         runners: Sequence[Runner] | None
         try:
             if placement.over(now):
@@ -405,9 +411,9 @@ class SweepPlacer(Placer, LoadListener):
     def _order_of(
         self, placement: Placement, runners: Sequence[Runner], tried: Runner | None
     ) -> Iterator[Runner]:
-        """The order of a sweep, without the runners that would certainly refuse the call but for
-        the probes at its end, and without the one that was ``tried`` before. Looks at no runner
-        before it is asked for one more."""
+        """The order of a sweep without ``tried``, which was tried before, and without the runners
+        that would certainly refuse the call, except for the probes at its end. Looks at a runner
+        only when the sweep asks for one more."""
         if not runners:
             return
         waiting_room, need, probes, now = (
@@ -416,7 +422,8 @@ class SweepPlacer(Placer, LoadListener):
             0,
             trio.current_time(),
         )
-        # The one that has waited longest probes for all; and who has nothing there, at once.
+        # The call that has waited longest probes for all. A call without others of its function on
+        # the runners probes with its first sweep.
         if (placement.sweeps > 1 or not placement.queue.backlog) and waiting_room.is_first(
             placement.ticket
         ):
@@ -443,11 +450,12 @@ class SweepPlacer(Placer, LoadListener):
             placement.stop_waiting()
 
     def _unheld(self, runners: Iterable[Runner], now: float) -> Iterator[Runner]:
-        """Not even a probe is to take what was left to others."""
+        """The runners whose capacity was not left to other load balancers. Not even a probe takes
+        that."""
         return (runner for runner in runners if not self.loads.is_held(runner.address, now))
 
     def _probes(self, waiting_room: WaitingRoom, now: float) -> int:
-        """How many runners may be tried now although they say that they are full."""
+        """How many runners may be tried now although they report no capacity."""
         if now < waiting_room.probe_at:
             return 0
         waiting_room.probe_at = now + self._config.retry_max_delay
@@ -456,7 +464,8 @@ class SweepPlacer(Placer, LoadListener):
     def _all_full(
         self, need: CallNeed, runners: Sequence[Runner], now: float, *, spare_warm: bool
     ) -> bool:
-        """Whether `LoadTracker.is_full` is certainly true of all, without asking for each."""
+        """Whether `LoadTracker.is_full` is certainly true of all ``runners``, without asking for
+        each."""
         if not self.loads.all_full(need, now, spare_warm=spare_warm):
             return False
         runner_set, known = self.runner_sets.of(runners), self.loads.reporting_version
@@ -487,7 +496,7 @@ class SweepPlacer(Placer, LoadListener):
             placement.refuse()
 
     def _open_waiting_room(self, pool: RunnerPool) -> WaitingRoom:
-        """The waiting room of ``pool``, which is there as long as calls are under way."""
+        """The waiting room of ``pool``, which exists as long as calls are under way."""
         if self._left is not None and self._left[0] is pool:
             waiting_room = self._left[1]
         else:
@@ -500,7 +509,7 @@ class SweepPlacer(Placer, LoadListener):
 
 
 def _knows_first_choice(placer: type[SweepPlacer]) -> bool:
-    """Whether its `SweepPlacer.at_once` is about its own order."""
+    """Whether the placer's `SweepPlacer.first_choice` belongs to its own order."""
     for each in placer.__mro__:
         if "first_choice" in vars(each):
             return True
@@ -510,9 +519,9 @@ def _knows_first_choice(placer: type[SweepPlacer]) -> bool:
 
 
 def need_of(call: RunnerCall) -> CallNeed:
-    """What a runner must have room for. Calls that need the same stand in one line.
+    """What ``call`` needs of a runner. Calls with equal needs wait in one queue.
 
-    Extensions are left out: only a driver knows which of them make another container.
+    Extensions are left out: only a driver knows which of them make a different container.
     """
     model: Call = call.model
     asked = (model.memory, model.tmpfs_size, model.cpus)
@@ -529,7 +538,7 @@ def _need(
 ) -> CallNeed:
     memory, tmpfs_size, cpus = asked
     return CallNeed(
-        # (A text remembers its hash, and each call looks for its kind at a dozen places.)
+        # (A text caches its hash, and each call is looked up by this key at a dozen places.)
         repr((slot_hash_id, fn_id, image, *asked)),
         memory=(memory + tmpfs_size) * MIB,
         idle_seconds=idle_timeout,

@@ -1,20 +1,19 @@
-"""One list of runners by address, and each function's preference among them (rendezvous hashing).
+"""Runner sets: a list of runners by address, and each function's preference among them (rendezvous
+hashing).
 
-A pool gives the same list until it changes, so what is found out about one is kept. Otherwise a
-call would cost as much as there are runners.
+A pool returns the same list until it changes, so what is computed for a list is kept. Otherwise the
+cost of a call would grow with the number of runners.
 
-Rendezvous hashing: in which order a function prefers the runners of a pool. Pure.
-
-Each pair of a function and a runner has a score; a function goes to the runner with the highest,
-then to the next (highest random weight: Thaler and Ravishankar, "Using Name-Based Mappings to
+Each pair of a function and a runner has a score. A function prefers the runner with the highest
+score, then the next (highest random weight: Thaler and Ravishankar, "Using Name-Based Mappings to
 Increase Hit Rates", IEEE/ACM Transactions on Networking 6(1), 1998). So the order of the list and
 the history of the pool don't matter: load balancers that know the same runners agree, and a runner
-that comes or goes moves only the functions that it has, about one in n.
+that comes or goes moves only its own functions, about one in n.
 
 The hash of a function is `siphash24`, SipHash-2-4 (Aumasson and Bernstein, "SipHash: a fast
-short-input PRF", 2012), with Fn's key. Fn's placer goes on with a jump hash, whose step formula is
-wrong in Fn, so that it never chooses the second runner. Placement is private to each load balancer:
-no peer depends on it.
+short-input PRF", 2012), with Fn's key. Fn's placer continues with a jump hash whose step formula is
+wrong, so that it never chooses the second runner. No peer depends on the choice: placement is
+private to each load balancer.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from functools import lru_cache
 from ..abc import Runner
 
 NEAR = 16
-"""Runners that a function prefers to all others, which are remembered for `MAX_NEAR` functions."""
+"""Preferred runners of a function that are remembered, for `MAX_NEAR` functions."""
 
 MAX_NEAR = 8192
 
@@ -35,7 +34,8 @@ MAX_WHOLE = 256
 """Functions for which the order of all runners is remembered."""
 
 MAX_SETS = 8
-"""Lists that are remembered. One pool may give several in turn, while it spares some runners."""
+"""Lists that are remembered. One pool may return several in turn, while some runners get fewer
+calls."""
 
 
 class RunnerSet:
@@ -47,7 +47,8 @@ class RunnerSet:
         self.addresses = frozenset(self._by_address)
         self._hashes = name_hashes(runner.address for runner in runners)
         self.all_report_since: int | None = None
-        """State of `LoadTracker.tellers` in which all of these tell their load by themselves."""
+        """The `LoadTracker.reporting_version` at which all of these runners report their load by
+        themselves."""
         self._near: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
         self._whole: OrderedDict[str, tuple[Runner, ...]] = OrderedDict()
 
@@ -61,11 +62,12 @@ class RunnerSet:
         return self._by_address.get(address)
 
     def near(self, key: str) -> tuple[Runner, ...]:
-        """The first of `preferred`."""
+        """The first runners of `preferred`."""
         return self._recall(self._near, key, NEAR, MAX_NEAR)
 
     def preferred(self, key: str) -> Iterator[Runner]:
-        """All, those first that ``key`` prefers by rendezvous hashing over their addresses."""
+        """All runners in the order in which ``key`` prefers them, by rendezvous hashing over their
+        addresses."""
         near = self.near(key)
         yield from near
         if len(near) < len(self.runners):
@@ -96,7 +98,7 @@ class RunnerSets:
         return f"<RunnerSets latest={self._latest!r} lists={len(self._sets)}>"
 
     def of(self, runners: Sequence[Runner]) -> RunnerSet:
-        """The fleet of that list. Costs nothing if it is the same tuple as the last time."""
+        """The runner set of ``runners``. Costs nothing if it is the same tuple as the last time."""
         if runners is self._latest.runners:
             return self._latest
         held = tuple(runners)
@@ -115,8 +117,6 @@ FN_HASH_KEY = (0, 0x4C617279426F6174)
 """Fn's SipHash key (k0, k1)."""
 
 _MASK64 = 2**64 - 1
-
-"""Multiplier of the paper's linear congruential generator."""
 
 
 def siphash24(data: bytes, k0: int, k1: int) -> int:
@@ -156,7 +156,7 @@ def _rounds(v0: int, v1: int, v2: int, v3: int, count: int) -> tuple[int, int, i
 
 @lru_cache(maxsize=8192)
 def fn_hash(fn_id: str) -> int:
-    """The 64-bit hash of a function id that consistent-hash placers start from. Cached."""
+    """The 64-bit hash of a function id that placers with consistent hashing start from. Cached."""
     return siphash24(fn_id.encode(), *FN_HASH_KEY)
 
 
@@ -172,23 +172,17 @@ _name_hash = lru_cache(maxsize=8192)(fn_hash)
 
 
 def name_hashes(names: Iterable[str]) -> tuple[int, ...]:
-    """What `favourites` takes instead of the names."""
+    """The hashes of ``names``, which `favourites` takes."""
     return tuple(map(_name_hash, names))
 
 
 def favourites(key: str, hashes: Sequence[int], count: int) -> tuple[int, ...]:
-    """The indices of the first ``count`` of `ranking`. Takes O(n) for n names and few of them."""
+    """The indices of the ``count`` runners that ``key`` prefers, the most preferred first.
+    ``hashes`` are the `name_hashes` of the runners' addresses. Takes O(n) for n runners and a small
+    count."""
     own = fn_hash(key)
     scores = [mix64(own ^ name) for name in hashes]
     indices = range(len(scores))
     if count < len(scores):
         return tuple(heapq.nlargest(count, indices, key=scores.__getitem__))
     return tuple(sorted(indices, key=scores.__getitem__, reverse=True))
-
-
-def ranking(key: str, names: Sequence[str]) -> tuple[int, ...]:
-    """The indices of ``names``, the one that ``key`` prefers first. Equal names keep their order.
-
-    Takes O(n log n) for n names.
-    """
-    return favourites(key, name_hashes(names), len(names))

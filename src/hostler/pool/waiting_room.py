@@ -1,41 +1,24 @@
-"""Waiting room: call queues of a pool, turns, retry backoff, calls sent ahead.
+"""Waiting room: the queues of calls that wait for a runner, and when each call may try again.
 
-Calls that ask for the same thing stand in one line, in order of arrival. A line has one of two
-reasons. Where its function has containers that are busy, and its `LaunchPolicy` does not start
-another, it waits for one of them. Where a call was refused everywhere it is *full*: if a runner has
-no room for the first it has none for the others. A call leaves its line with a `Turn`:
+Calls with the same needs wait in one `CallQueue`, in order of arrival, for one of two reasons.
+Either all containers of their function are busy and its `LaunchPolicy` starts no further one. Or a
+call of the queue was refused by all runners: then the queue is *full*, because a runner without
+room for the first call has none for the others. A call leaves its queue with a `Turn`:
 
-* to try one runner, because a call has just ended there. The call that has waited longest in any
-  full line gets it, unless one of the ended call's own kind, for which the container there is hot,
-  has come at most `OVERTAKE_SECONDS` later. If it is refused (it may need more than has become
-  free), the next line may try.
-* to have a container started, because the policy says so: those who came last, who would have to
-  wait longest for the others.
-* to try all runners, because its line is full and its `RetryBackoff` says so.
+* to try one runner, because a call has just ended there. The call gets this turn that has waited
+  longest in any full queue. A call of the same function as the ended one goes first, because the
+  container there is hot for it, unless it has come over `OVERTAKE_SECONDS` later. If the runner
+  refuses the call, which may need more than has become free, the next queue may try.
+* to have a container started, because the policy says so. The last calls of the queue get these
+  turns: they would have to wait longest for the other containers.
+* to try all runners, because the queue is full and its `RetryBackoff` says so.
 
-A call that was refused goes back to its place, which is that of its arrival. Nothing here waits
-but `QueuedCall.wait`; everything else is synchronous.
+A call that was refused goes back to its place in the order of arrival. Only `QueuedCall.wait`
+waits; everything else is synchronous.
 
-The full lines of a waiting room, by who has waited longest. Pure.
-
-Whoever comes or goes changes one line; who is next is asked for each call that ends. So neither
-may cost more with more lines than a shift in an array.
-
-When the calls of a line may try again although nobody told them of capacity. Pure.
-
-The news that a runner has room normally comes from a call of our own that ended there. Room that
-others make (other LBs' calls, new runners) is only found by trying. Each line therefore sends
-its head to try all runners now and then: after ``base`` seconds, then twice as long, up to
-``limit``, as long as it is refused. When a head was not refused by the time the next step is
-due, there is room: the steps become short again and wider, so that a hundred free slots are
-found in a few steps.
-
-Sending calls to where a hot container is about to be free, so that it does not idle while the
-answer of one call and the next call travel. Pure.
-
-One call may wait behind each hot container of a runner that says so (`LoadHint.slots`): it is the
-next there. What is ahead in that way can't go elsewhere any more, so only short calls are, and
-only while those that wait all ask for the same.
+Capacity that a call of this placer leaves is passed on at once. Capacity that others leave (calls
+of other load balancers, new runners) is only found by probes: see `RetryBackoff`. Short calls are
+also sent to runners ahead of time, to wait there behind a busy hot container: see `RunnerBacklog`.
 """
 
 from __future__ import annotations
@@ -59,20 +42,20 @@ from ..errors import ServerBusy
 from .load_tracker import CallNeed, LoadTracker, drop_oldest
 
 OVERTAKE_SECONDS = 1.0
-"""A call is overtaken at most by calls that came so much later. A container that stays with its
-function saves a start, for which all others would wait; more than that is not to be had by it."""
+"""Seconds. A call is overtaken only by calls that came at most so much later. A container that
+stays with its function saves one start, so overtaking by more would cost more than it saves."""
 
 NOTHING = CallNeed("", memory=0, idle_seconds=0)
 
 MAX_LEFT = 1024
-"""Lines that are kept without a call."""
+"""Queues without calls that are kept for their next call."""
 
 PASS_LIMIT = 8
-"""Lines that may try to use the room that one ended call has left."""
+"""Queues that may try, one after the other, to use the capacity that one ended call has left."""
 
 
 class CallQueue:
-    """The calls of one room that ask for the same thing. True if somebody stands in it."""
+    """The waiting calls of one pool that have the same needs. True if at least one call waits."""
 
     def __init__(self, waiting_room: WaitingRoom, backoff: RetryBackoff) -> None:
         self._waiting_room = waiting_room
@@ -80,28 +63,28 @@ class CallQueue:
         """In order of arrival."""
         self.backoff = backoff
         self.patience = ClientPatience()
-        """Of the clients of its function; as ``policy``."""
+        """Of the function's clients. Set by the placer, as ``policy`` is."""
         self.policy = LaunchPolicy()
-        """Of its function; whoever uses the line sees to it."""
+        """Of the function. Set by the placer with each call."""
         self.starting = 0
-        """Calls that have left it, or are about to, to have a container started."""
+        """Calls that have left the queue, or are about to, to have a container started."""
         self._look_at = math.inf
-        """When the policy is to be asked again."""
+        """When to ask the policy again."""
         self.full = False
-        """One of its calls was refused everywhere, and since then none was served while nobody
-        waited."""
-        self._stood = 0
-        """Calls, when they were counted last."""
+        """A call of the queue was refused by all runners, and the queue has not been empty at the
+        end of a served call since then."""
+        self._counted = 0
+        """Number of waiting calls at the last change."""
         self.backlog = RunnerBacklog()
         self.users = 0
-        """Calls under way that could stand here."""
+        """Calls under way that use this queue, waiting or not."""
         self.need = NOTHING
-        """What a call needs, in memory and CPUs unless it finds a hot container."""
+        """What a call needs. Its memory and CPUs count unless the call finds a hot container."""
         self.pool_trouble = ""
-        """What the pool last said instead of a list."""
+        """The pool's last error; "" = the pool gave a list of runners."""
         self._hopeless = False
-        """One of its calls that spared nothing was refused everywhere, and those who were first
-        since spare nothing either. What has changed since then is up to the runners to tell."""
+        """All runners have refused a call of this queue that did not spare warm containers, and no
+        head since then spares them. A further try is useless until a runner reports a change."""
 
     def __repr__(self) -> str:
         return f"<CallQueue waiting={len(self.waiters)} users={self.users} {self.backoff!r}>"
@@ -115,7 +98,7 @@ class CallQueue:
 
     @property
     def spare_warm(self) -> bool:
-        """Whether the next call is to spare what is worth keeping."""
+        """Whether the next call still spares warm containers."""
         return bool(self) and trio.current_time() < self.head.spare_warm_until
 
     def join(self, waiter: QueuedCall) -> None:
@@ -131,7 +114,7 @@ class CallQueue:
             self._changed()
 
     def forget(self) -> None:
-        """Be as a new one. All calls have left it."""
+        """Become like a new queue. All calls have left it."""
         self.pool_trouble = ""
         self._hopeless = False
         self.full = False
@@ -139,7 +122,7 @@ class CallQueue:
         self.backlog.forget()
 
     def advance(self) -> None:
-        """Give turns if it is time for some."""
+        """Give turns if the time for some has come."""
         now = trio.current_time()
         if not self.waiters:
             return
@@ -153,11 +136,11 @@ class CallQueue:
             self.appoint()
 
     def grow(self, now: float, *, coming: int = 0) -> bool:
-        """Have as many containers started as the policy says for those who wait and for ``coming``
-        others, by those who came last: they would have to wait longest. Returns whether one who
-        comes is among them."""
+        """Have as many containers started as the policy says for the waiting calls and for
+        ``coming`` calls that have not joined yet. The last calls get them, because they would have
+        to wait longest. Returns whether a coming call is to have a container started."""
         if now < self._look_at < math.inf and self.policy.has_failed and self.backlog:
-            return False  # until then nobody gets one, however many there are
+            return False  # until then no call gets a container, however many calls there are
         others = coming
         self.policy.waits(self._unserved + coming, now)
         while count := self._launches(now, others):
@@ -173,8 +156,8 @@ class CallQueue:
         return others < coming
 
     def turn_of_short_call(self) -> Turn | None:
-        """The turn of one who comes while nobody waits, if its call is so short that it need not
-        wait here."""
+        """The turn of a call that comes while no call waits and whose function runs so briefly that
+        the call need not wait here; else ``None``."""
         run = self.policy.run_seconds
         if (
             self.waiters
@@ -202,21 +185,21 @@ class CallQueue:
 
     @property
     def _unserved(self) -> int:
-        """Calls that wait without a container, here or behind others on runners."""
+        """Calls that wait without a container, here or on runners behind other calls."""
         behind = self.backlog.behind - self.starting if self.waiters else 0
         return len(self.waiters) + max(0, behind)
 
     def expected_wait(self, now: float) -> float:
-        """Seconds until a call that comes now will probably have left the line; 0 = not known, or
-        not to be foreseen, as more containers may be started."""
+        """Estimated seconds until a call that comes now leaves the queue; 0 = not known, or not to
+        be foreseen because more containers may be started."""
         containers = self._containers
         if containers is None:
             return 0.0
         return self.policy.wait_for(len(self.waiters) + 1, containers, now)
 
     def is_too_long(self, calls: int, now: float) -> bool:
-        """Whether the last of so many calls would wait for longer than clients do that don't say
-        how long they wait."""
+        """Whether the last of ``calls`` waiting calls would wait for longer than clients bear that
+        don't say how long they wait."""
         containers = self._containers
         if containers is None:
             return False
@@ -224,26 +207,27 @@ class CallQueue:
 
     def _longest_wait(self, now: float) -> float:
         most = self._waiting_room.max_wait
-        if self.policy.run_seconds >= most:  # they bear more than that anyhow
+        if self.policy.run_seconds >= most:  # its clients bear longer waits
             most = math.inf
         return min(most, self.patience.bound(now))
 
     @property
     def _containers(self) -> int | None:
-        """Those that serve the line and those on their way, 0 = nobody knows; ``None``, if it is
-        not to be foreseen, as more may be started."""
+        """Containers that serve the queue, and those on their way; 0 = not known. ``None`` if that
+        is not to be foreseen because more may be started."""
         if not self.full and not self.policy.has_failed:
             return None
         told = self.backlog.told()
         return told and told + self.starting
 
     def turned_away(self, now: float) -> None:
-        """A call that was to come does not."""
+        """A call that was about to join does not."""
         self.policy.waits(self._unserved, now, room=not self.full)
 
     def client_left(self, waited: float, *, ran: float) -> None:
-        """A client that had not said how long it waits has left after ``waited`` seconds in line,
-        when its call ``ran`` for so many. Those who would be served too late are refused."""
+        """A client without a time limit of its own has left after ``waited`` seconds in the queue,
+        when its call had run for ``ran`` seconds. Calls that would be served too late are
+        refused."""
         now = trio.current_time()
         self.patience.left(waited, now, ran=ran)
         self._refuse_first(now)
@@ -253,8 +237,8 @@ class CallQueue:
             self._refuse(-1, now)
 
     def _refuse_first(self, now: float) -> None:
-        """Refuse the first, if they have waited for longer than clients do: each would leave while
-        it is served, and so would those behind it, which come as much later."""
+        """Refuse the first calls if they have waited for longer than clients bear. Their clients
+        would leave while they are served, and so would the clients of the calls behind them."""
         bound = self.patience.bound(now)
         while len(self.waiters) > 1 and self.head.is_open_ended and now - self.head.arrived > bound:
             self._refuse(0, now)
@@ -266,21 +250,22 @@ class CallQueue:
         waiter.wake(None)
 
     def left(self, address: str) -> None:
-        """A call of it has left the runner."""
+        """A call of this queue has left the runner."""
         self.backlog.end(address)
         self._stir()
 
     def _stir(self) -> None:
-        """If nobody is left whose end would wake those who wait, let the first look for a place."""
+        """Let the first call look for a runner if no call is left whose end would wake the
+        queue."""
         if self.waiters and not self.full and not self.backlog:
             self._give_turns(1)
 
     def all_turn(self) -> None:
-        """Let everybody try: what they all wait for has been decided."""
+        """Let all calls try: what they wait for has been decided."""
         self._give_turns(len(self.waiters))
 
     def give_turn(self, turn: Turn) -> None:
-        """Let the head try with ``turn``."""
+        """Let the first call try with ``turn``."""
         if turn.runner is not None:
             self.backlog.begin(turn.runner.address)
         self._refuse_first(trio.current_time())
@@ -292,7 +277,7 @@ class CallQueue:
         waiter.wake(turn)
 
     def hand_on(self, turn: Turn) -> None:
-        """``turn`` was not used up by the call that had it."""
+        """Pass on ``turn``, which the call that had it did not use."""
         if turn.launch:
             self.starting -= 1
             self.policy.failed()
@@ -304,13 +289,13 @@ class CallQueue:
             self._waiting_room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
 
     def appoint(self) -> None:
-        """Make the head look after the line."""
+        """Have the first call look after the queue when that is due."""
         if self.waiters:
             at = min(self.backoff.next_at, self._urgent_at) if self.full else self._look_at
             self.head.look_at(at)
 
     def refuse(self, now: float, hint: float, *, spare_warm: bool) -> None:
-        """No runner has taken a call of it; see `RetryBackoff.refuse`."""
+        """All runners have refused a call of this queue; see `RetryBackoff.refuse`."""
         if not spare_warm and not self.spare_warm:
             self._hopeless = True
         self.backoff.refuse(now, hint)
@@ -322,13 +307,13 @@ class CallQueue:
         self.appoint()
 
     def served(self) -> None:
-        """One of its calls has found a place, and left it by now."""
+        """A call of this queue was served, and is over."""
         if not self.waiters:
             self.full = False
 
     @property
     def _urgent_at(self) -> float:
-        """When the head is to try in any case."""
+        """When the first call is to try in any case."""
         return math.inf if self._hopeless else self.head.urgent_at
 
     def _give_turns(self, count: int) -> None:
@@ -338,10 +323,10 @@ class CallQueue:
             waiter.wake(Turn())
 
     def _changed(self) -> None:
-        """Somebody came or went."""
+        """A call has come or gone."""
         now, count = trio.current_time(), len(self.waiters)
-        self._waiting_room.waiting += count - self._stood
-        self._stood = count
+        self._waiting_room.waiting += count - self._counted
+        self._counted = count
         if not self.waiters or (self._hopeless and self.spare_warm):
             self._hopeless = False
         self.policy.waits(self._unserved, now, room=not self.full)
@@ -358,54 +343,55 @@ def _ticket(waiter: QueuedCall) -> int:
 
 
 class Placeable(Protocol):
-    """A call, as far as a room has to know it."""
+    """What a waiting room has to know of a call."""
 
     @property
     def is_committed(self) -> bool:
-        """A runner has it, or may have it: one that takes no reservations and has not refused."""
+        """A runner has the call, or may have it: a runner that takes no reservations and has not
+        refused."""
         ...
 
 
 class WaitingRoom:
-    """All lines of the calls of one pool, of whose runners ``loads`` knows. ``rng`` draws the
-    jitter of their backoffs."""
+    """All queues of the calls of one pool. ``loads`` knows the load of its runners; ``rng`` draws
+    the jitter of the backoffs."""
 
     def __init__(self, config: PlacerConfig, loads: LoadTracker, rng: random.Random) -> None:
         self._config = config
         self._loads = loads
         self._rng = rng
         self.max_wait = config.max_wait
-        """Seconds that a call may expect to wait if its client does not say how long it does."""
+        """Seconds that a call may expect to wait if its client does not say how long it waits."""
         self.probe_at = -math.inf
-        """When runners that say that they are full may be tried again."""
+        """When runners that report no capacity may be probed again."""
         self._queues: dict[Hashable, CallQueue] = {}
         self._left: OrderedDict[Hashable, CallQueue] = OrderedDict()
-        """Those that were left last, for their next calls, the oldest first: to make one takes
-        longer than to place a call in it."""
+        """Queues without calls, the oldest first, kept for their next calls: making a queue takes
+        longer than placing a call in it."""
         self._tickets = itertools.count()
         self.full_queues = FullQueues()
         self.waiting = 0
-        """Calls in all lines."""
+        """Calls in all queues."""
         self.hot: set[CallQueue] = set()
-        """Lines that are not full, in which somebody waits for a container of its function."""
+        """Queues that are not full, with calls that wait for a container of their function."""
         self.held_bytes = 0
-        """Of the bodies of calls that wait."""
+        """Bytes of the bodies of waiting calls."""
         self.trying: set[Placeable] = set()
-        """Calls that have left their lines to try a runner."""
+        """Calls that have left their queues to try a runner."""
 
     def __repr__(self) -> str:
         return f"<WaitingRoom waiting={self.waiting} queues={len(self._queues)}>"
 
     def is_crowded(self, limit: int) -> bool:
-        """Whether ``limit`` calls or more wait for a runner to take them, in their lines or, for a
-        moment, before a runner that may send them back there."""
+        """Whether at least ``limit`` calls wait for a runner to take them. Calls count that are
+        trying a runner at this moment, since it may send them back."""
         if self.waiting + len(self.trying) < limit:
             return False
         return self.waiting + sum(not call.is_committed for call in self.trying) >= limit
 
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
-        """A call with a body of ``size`` bytes in memory waits in the block."""
+        """In the block a call waits that has a body of ``size`` bytes in memory."""
         self.held_bytes += size
         try:
             yield
@@ -413,11 +399,11 @@ class WaitingRoom:
             self.held_bytes -= size
 
     def ticket(self) -> int:
-        """A place in the order of arrival."""
+        """The next place in the order of arrival."""
         return next(self._tickets)
 
     def use(self, key: Hashable) -> CallQueue:
-        """The line of ``key``, which is there until as many have left it by `leave`."""
+        """The queue of ``key``. It exists until each user has called `leave`."""
         queue = self._queues.get(key)
         if queue is None:
             queue = self._left.pop(key, None)
@@ -451,10 +437,10 @@ class WaitingRoom:
         *,
         hot: CallQueue | None = None,
     ) -> None:
-        """There may be room at ``runner``: let the call try that has waited longest, except in
-        the lines that were ``refused`` there, or to which it is ``absent``. ``hot`` is the line of
-        the call that has ended there, and left a hot container: its own next call has precedence,
-        within limits."""
+        """There may be capacity at ``runner``: let the call try that has waited longest. Skips the
+        queues in ``refused``, which the runner had no room for, and in ``absent``, whose pool does
+        not list the runner. ``hot`` is the queue of the call that has ended there and left a hot
+        container: its first call goes first, within limits."""
         passed, now = refused | absent, trio.current_time()
         if hot is not None and hot not in passed and self._may_go_first(hot):
             hot.give_turn(Turn(runner, refused, absent, hot))
@@ -474,8 +460,8 @@ class WaitingRoom:
             oldest.give_turn(Turn(runner, refused, absent, hot))
 
     def freed(self, runner: Runner, queue: CallQueue, *, leave: bool = False) -> None:
-        """A call of ``line`` has ended at ``runner``, see `offer`. ``leave``: its place is for
-        other LBs (`LoadHint.leave`)."""
+        """A call of ``queue`` has ended at ``runner``, see `offer`. With ``leave`` its place is for
+        other load balancers (`LoadHint.leave`)."""
         if leave or not self.waiting:
             return
         backlog, address = queue.backlog, runner.address
@@ -485,12 +471,12 @@ class WaitingRoom:
         self.send_ahead(runner, queue)
 
     def alone(self, queue: CallQueue) -> bool:
-        """Whether nobody waits for room in another line than ``line``."""
+        """Whether no call waits for capacity in another queue than ``queue``."""
         return not self.full_queues or (len(self.full_queues) == 1 and queue in self.full_queues)
 
     def send_ahead(self, runner: Runner, queue: CallQueue) -> None:
-        """A call of ``line`` has ended at ``runner``, and its place was offered: let one more go
-        there as long as there may be a next one behind each that runs."""
+        """A call of ``queue`` has ended at ``runner``, and its place was offered. Send one more
+        call there if one may wait behind each call that runs there."""
         if queue and self.alone(queue) and queue.backlog.may_send(runner.address):
             queue.give_turn(Turn(runner, hot=queue))
 
@@ -502,9 +488,9 @@ class WaitingRoom:
         *,
         protected: tuple[int, int] = (0, 0),
     ) -> None:
-        """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers, of which
-        calls with ``spare_warm`` don't get ``protected``: let those try who have waited longest and
-        need no more than that together."""
+        """``runner`` has ``memory`` bytes and ``cpus`` milli-CPUs for new containers. Calls that
+        spare warm containers don't get the part in ``protected``. Let the calls try that have
+        waited longest and fit in together."""
 
         def fits(queue: CallQueue) -> bool:
             spared = protected if queue.spare_warm else (0, 0)
@@ -518,7 +504,7 @@ class WaitingRoom:
             oldest.give_turn(Turn(runner))
 
     def wake_hot(self, runner: Runner) -> None:
-        """``runner`` tells of hot containers that nobody uses, which others' calls may have
+        """``runner`` reports idle hot containers, which calls of other load balancers may have
         left."""
         now = trio.current_time()
         for queue in tuple(self.hot):
@@ -527,12 +513,12 @@ class WaitingRoom:
                 queue.give_turn(Turn(runner, hot=queue))
 
     def is_first(self, ticket: int) -> bool:
-        """Whether nobody in any line has waited longer than the call with ``ticket``."""
+        """Whether no waiting call came before the call with ``ticket``."""
         head = self.full_queues.head
         return head is None or ticket < head.ticket
 
     def _may_go_first(self, queue: CallQueue) -> bool:
-        """Whether somebody waits there whom nobody has waited for much longer than."""
+        """Whether a call waits in ``queue`` that no other waiting call preceded by much."""
         if not queue:
             return False
         oldest = self.full_queues.head
@@ -540,9 +526,9 @@ class WaitingRoom:
 
 
 def _is_hopeless(queue: CallQueue, refused: frozenset[CallQueue]) -> bool:
-    """Whether a runner that has ``refused`` calls of these lines has no room for ``line``: it needs
-    as much as one of them. Calls that were refused with ``spare_warm`` say nothing about a call
-    without."""
+    """Whether a runner that has ``refused`` calls of these queues has no room for ``queue``,
+    because it needs at least as much as one of them. A refusal of calls that spare warm containers
+    says nothing about a call that does not."""
     if queue not in refused and not queue.spare_warm and any(other.spare_warm for other in refused):
         return False
     return any(
@@ -553,9 +539,10 @@ def _is_hopeless(queue: CallQueue, refused: frozenset[CallQueue]) -> bool:
 
 @attrs.frozen(eq=False)
 class Turn:
-    """The right to try: all runners, or the one where there may be room now. ``refused`` are the
-    lines for which it had none, ``absent`` those whose pool does not list it, ``hot`` is the line
-    of the call that has ended there. ``launch``: a container is to be started for the call."""
+    """The right to try all runners, or the one ``runner`` where there may be capacity now.
+    ``refused`` are the queues that it had no room for, ``absent`` the queues whose pool does not
+    list it, and ``hot`` is the queue of the call that has ended there. With ``launch`` a container
+    is to be started for the call."""
 
     runner: Runner | None = None
     refused: frozenset[CallQueue] = frozenset()
@@ -565,12 +552,11 @@ class Turn:
 
 
 class QueuedCall:
-    """A call in a line, which came at ``arrived`` (`trio.current_time`) and gives up at
-    ``deadline``. After ``spare_warm_until`` there may be room for it where there was none
-    before."""
+    """A call in a queue. It came at ``arrived`` (`trio.current_time`) and gives up at ``deadline``.
+    After ``spare_warm_until`` there may be room for it where there was none before."""
 
     is_open_ended = False
-    """Nobody knows how long its client waits."""
+    """Its client has not said how long it waits."""
 
     def __init__(
         self,
@@ -586,7 +572,7 @@ class QueuedCall:
         if spare_warm_until > -math.inf and spare_warm_until > trio.current_time():
             self.urgent_at = spare_warm_until
         self.refusal: ServerBusy | None = None
-        """Why it has to go, without a turn."""
+        """Why it has to leave without a turn."""
         self.ticket = ticket
         self.arrived = arrived
         self._queue = queue
@@ -604,9 +590,9 @@ class QueuedCall:
         return self._woken.is_set()
 
     async def wait(self) -> Turn | None:
-        """Stand in line until it is this call's turn; ``None`` = give up.
+        """Wait in the queue until it is this call's turn; ``None`` = give up.
 
-        If this is cancelled, the place is free and a turn that came too late somebody else's.
+        Cancelling frees the place, and passes on a turn that came at the same moment.
         """
         self._queue.join(self)
         try:
@@ -630,7 +616,7 @@ class QueuedCall:
             self._queue.advance()
 
     def look_at(self, at: float) -> None:
-        """Look after the line at ``at``: what the head does for all."""
+        """Look after the queue at ``at``, which the first call does for all."""
         if at != self._look_at:
             self._look_at = at
             if self._scope is not None:
@@ -643,13 +629,17 @@ class QueuedCall:
 
 
 class FullQueues:
-    """Iterates over the lines, the one first whose head came first."""
+    """The full queues of a waiting room. Iterates in the order of arrival of their first calls.
+
+    Each call that comes or goes changes one queue, and each call that ends asks for the first.
+    Neither may cost more with more queues than a shift in an array.
+    """
 
     def __init__(self) -> None:
         self._order: list[tuple[int, CallQueue]] = []
-        """With the tickets of the heads, of which no two are equal."""
+        """With the tickets of the first calls, which are all different."""
         self._known: dict[CallQueue, int] = {}
-        """Tickets of the heads."""
+        """Tickets of the first calls."""
 
     def __repr__(self) -> str:
         return f"<FullQueues queues={len(self._order)}>"
@@ -665,11 +655,11 @@ class FullQueues:
 
     @property
     def head(self) -> QueuedCall | None:
-        """Who has waited longest."""
+        """The call that has waited longest."""
         return self._order[0][1].head if self._order else None
 
     def note(self, queue: CallQueue) -> None:
-        """Calls have come to ``line`` or left it, or it has become full."""
+        """Calls have joined or left ``queue``, or it has become full."""
         known = self._known.get(queue)
         first = queue.head.ticket if queue.full and queue else None
         if first == known:
@@ -687,7 +677,7 @@ def _ticket_of(entry: tuple[int, object]) -> int:
 
 
 MAX_WIDTH = 16
-"""Calls of one line that one step may send. Bounds what is wasted when the room is gone before
+"""Calls of one queue that one step may send. Bounds what is wasted when the capacity is gone before
 the first refusal has come back."""
 
 
@@ -696,9 +686,13 @@ JITTER = (0.75, 1.25)
 
 
 class RetryBackoff:
-    """The steps of one line. All times are seconds of one clock, given by the caller.
+    """When the calls of one queue may probe the runners although no capacity was reported. Pure.
 
-    ``rng`` draws the jitter, so that the LBs of a fleet don't step together.
+    The first call of the queue probes after ``base`` seconds, then after twice as long each time,
+    up to ``limit``, as long as it is refused. If it was not refused by the time of the next step,
+    there is capacity: then the pauses become short again, and more calls probe with each step, so
+    that a hundred free slots are found in a few steps. All times are seconds of one clock, given by
+    the caller. ``rng`` draws the jitter, so that load balancers don't probe at the same moments.
     """
 
     def __init__(self, base: float, limit: float, rng: random.Random) -> None:
@@ -717,9 +711,9 @@ class RetryBackoff:
         return f"<RetryBackoff interval={self.interval} width={self._width} lost={self._lost}>"
 
     def begin(self, now: float) -> None:
-        """A line that was empty has somebody waiting, who has just been refused.
+        """A queue that was empty has a waiting call, which has just been refused.
 
-        Old experience counts as long as its next step is still to come.
+        What was learned before counts as long as the next step is still to come.
         """
         if now >= self.next_at:
             self._refused, self._width, self._lost = True, 1, 0
@@ -727,12 +721,12 @@ class RetryBackoff:
             self._plan(now)
 
     def forget(self) -> None:
-        """What was experienced counts for nothing when the line begins the next time."""
+        """Forget what was learned before the queue begins the next time."""
         self._refused = True
         self.next_at = -math.inf
 
     def step(self, now: float) -> int:
-        """How many calls may try now, at least 1."""
+        """The number of calls that may probe now, at least 1."""
         if not self._refused:
             self.interval = self._base
             self._width = min(2 * self._width, MAX_WIDTH)
@@ -742,16 +736,16 @@ class RetryBackoff:
         return count
 
     def refuse(self, now: float, hint: float = 0.0) -> None:
-        """A call of a step was refused everywhere; ``hint`` = when to come back at the earliest,
-        in seconds. The refusals of one step count once."""
+        """A call of a step was refused by all runners. ``hint`` says after how many seconds to come
+        back at the earliest. The refusals of one step count once."""
         if not self._refused:
             self._refused, self._width = True, 1
             self.interval = min(2 * self.interval, self._limit)
             self._plan(now, hint)
 
     def lose(self, now: float) -> None:
-        """A runner refused a call that was sent there because it had room: somebody was quicker,
-        or the runner itself is not ready yet. Worth another try soon."""
+        """A runner refused a call that was sent there because it had capacity: another call was
+        quicker, or the runner is not ready yet. Another try soon is worthwhile."""
         self._refused = True
         self._lost = min(self._lost + 1, MAX_WIDTH)
         self.interval = self._base
@@ -762,19 +756,25 @@ class RetryBackoff:
 
 
 MAX_RUN_SECONDS = 0.5
-"""Calls that run longer on average gain nothing by it."""
+"""Functions whose calls run longer on average gain nothing by waiting on a runner."""
 
 SHORT_RUN_SECONDS = 0.01
-"""Calls that run no longer need not wait until a call has ended: a line of them moves so quickly
-that it matters little on which runner they wait, and to wait here first costs more than it brings.
-"""
+"""Calls that run no longer need not wait here until a call has ended. They are over so quickly that
+it matters little on which runner they wait, and waiting here first costs more than it brings."""
 
 RUNS = 4.0
 """Mean run times that a call may wait for its turn on a runner."""
 
 
 class RunnerBacklog:
-    """Of one line: its calls that are at each runner, by address."""
+    """The calls of one queue that are at each runner, by its address.
+
+    A call is sent to where a hot container is about to be free, so that the container does not idle
+    while the answer of one call and the next call travel. One call may wait behind each hot
+    container of a runner that says so (`LoadHint.slots`), and is next there. Such a call can't go
+    to another runner any more, so only short calls are sent ahead, and only while all waiting calls
+    have the same needs.
+    """
 
     def __init__(self) -> None:
         self._slots: dict[str, int] = {}
@@ -783,18 +783,19 @@ class RunnerBacklog:
         self._runners: dict[str, Runner] = {}
         self._in_flight: dict[str, int] = {}
         self.behind = 0
-        """Calls that wait on runners behind those that run, or for a container that starts."""
+        """Calls that wait on runners, for the end of another call or for a container that
+        starts."""
 
     def __bool__(self) -> bool:
-        """Whether a call is anywhere."""
+        """Whether a call is at any runner."""
         return bool(self._in_flight)
 
     def __repr__(self) -> str:
         return f"<RunnerBacklog in_flight={sum(self._in_flight.values())}>"
 
     def learn(self, runner: Runner, slots: int, share: int = 0, starting: int = 0) -> None:
-        """``runner`` has so many containers behind which calls may wait, and others ``starting``.
-        ``share`` calls may be there at once, because other LBs want in; 0 = none does."""
+        """``runner`` has ``slots`` containers behind which calls may wait, and starts others.
+        ``share`` calls may be there at once because other load balancers want in; 0 = none does."""
         address = runner.address
         self._runners[address] = runner
         calls = self._in_flight.get(address, 0)
@@ -811,7 +812,7 @@ class RunnerBacklog:
             self._shares.pop(address, None)
 
     def forget(self) -> None:
-        """Nothing is known of the runners any more, where no call is left."""
+        """Forget what is known of the runners. No call is left at any."""
         self.behind = 0
         self._slots.clear()
         self._shares.clear()
@@ -819,13 +820,13 @@ class RunnerBacklog:
         self._runners.clear()
 
     def begin(self, address: str) -> None:
-        """A call goes there."""
+        """A call goes to the runner."""
         calls = self._in_flight[address] = self._in_flight.get(address, 0) + 1
         if calls > self._slots.get(address, calls) > 0:
             self.behind += 1
 
     def end(self, address: str) -> None:
-        """It is over."""
+        """The call has left the runner."""
         left = self._in_flight.get(address, 0) - 1
         if left >= self._slots.get(address, left + 1) > 0:
             self.behind -= 1
@@ -835,12 +836,12 @@ class RunnerBacklog:
             del self._in_flight[address]
 
     def in_flight(self, address: str) -> int:
-        """Calls that are there, or have been given a turn there."""
+        """Calls that are at the runner, or have a turn there."""
         return self._in_flight.get(address, 0)
 
     def containers(self, starting: int) -> int:
-        """Containers that its calls use, as far as it is known, beside those that ``starting``
-        calls have started."""
+        """Containers that the calls use, as far as is known, without the containers that
+        ``starting`` calls have started."""
         told = own = 0
         for address, calls in self._in_flight.items():
             slots = self._slots.get(address, 0)
@@ -849,30 +850,31 @@ class RunnerBacklog:
         return told + max(0, own - starting)
 
     def starting(self) -> int:
-        """Containers that are on their way there, as the runners said last."""
+        """Containers that start on the runners, as they last reported."""
         return sum(self._starting.values()) if self._starting else 0
 
     def told(self) -> int:
-        """Containers that its calls use, where all runners that have some tell how many; else 0."""
+        """Containers that the calls use, if all runners with calls report how many; else 0."""
         slots = [self._slots.get(address, 0) for address in self._in_flight]
         return sum(slots) if all(slots) else 0
 
     def share(self, address: str) -> int:
-        """Calls that may be there at once, because other LBs want in; 0 = none does."""
+        """Calls that may be at the runner at once, because other load balancers want in; 0 = none
+        does."""
         return self._shares.get(address, 0) if self._shares else 0
 
     def may_join(self, address: str) -> bool:
-        """Whether others have more there, where calls may wait."""
+        """Whether other load balancers have more calls there, where calls may wait."""
         return self.in_flight(address) < self.share(address)
 
     def may_send(self, address: str) -> bool:
-        """Whether one more may go there when a call has ended there, which still counts, and the
-        one to which its place was offered counts already."""
+        """Whether one more call may go to the runner when a call has ended there. The ended call
+        still counts, and so does the call that its place was offered to."""
         limit = self.share(address) or 2 * self._slots.get(address, 0)
         return self.in_flight(address) - 1 < limit
 
     def shortest(self) -> Runner | None:
-        """The runner where one more may go that has the fewest calls for its containers."""
+        """The runner with the fewest calls for its containers, of those that may take one more."""
         best, least = None, math.inf
         for address, slots in self._slots.items():
             calls = self._in_flight.get(address, 0)
@@ -881,13 +883,13 @@ class RunnerBacklog:
         return best
 
     def max_wait(self, address: str, run_seconds: float) -> float:
-        """How long a call may wait there; 0 = not at all. ``run_seconds`` is the mean time that
-        such calls run, 0 = not known: then it may be short."""
+        """Seconds that a call may wait at the runner; 0 = not at all. ``run_seconds`` is the mean
+        time that such calls run, 0 = not known: they may be short."""
         if not self._slots.get(address) or run_seconds > MAX_RUN_SECONDS:
             return 0.0
         return RUNS * run_seconds or MAX_RUN_SECONDS
 
 
 def _beyond(calls: int, slots: int) -> int:
-    """Those of so many calls that have none of the ``slots``; none, if there is nothing known."""
+    """Calls that have none of the ``slots``; 0 if nothing is known."""
     return max(0, calls - slots) if slots else 0
