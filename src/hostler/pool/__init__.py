@@ -1,19 +1,18 @@
 """Runners, pools of runners, and the placers that choose among them.
 
-* ``attempts``: attempts of one call: plain, reserved, hedged; counted and timed
+* ``attempts``: one call's tries at runners: plain, reserved, hedged; counted and timed
 * ``discovery``: runner discovery: pools that follow the changes of their targets
-* ``dns``: DNS lookups of runner targets (the only dnspython, loaded only if a target is a name)
-* ``dynamic``: dynamic pools: members come and go, are watched for health and load
-* ``health``: health of runners: an outcome observer that ejects and slowly restores
-* ``load_tracker``: own calls, hints, idle hot containers and free memory of each runner
+* ``dns``: DNS look-ups of runner targets (the only dnspython, loaded only if a target is a name)
+* ``dynamic``: dynamic pools: runners come and go, are watched for health and load
+* ``health``: judges outcomes of attempts, ejects failing runners, restores them slowly
+* ``load_tracker``: own calls, load hints, idle hot containers and free memory of each runner
 * ``orders``: the placers by name: each an order in which runners are tried
-* ``placer``: one call walks the runners, waits, or gives up
-* ``runner``: gRPC runner: one engagement per attempt, from TryCall to outcome
-* ``runner_set``: one list of runners by address, and each function's preference among them
-  (rendezvous hashing)
+* ``placer``: sees one call through: tries runners, has the call wait, or gives up
+* ``runner``: a load balancer's side of a runner: one gRPC engagement per attempt
+* ``runner_set``: lists of runners, and each function's preference among them (rendezvous hashing)
 * ``static``: static pools, and the factory of runner objects
-* ``targets``: runner targets as people write them: addresses, names to look up
-* ``waiting_room``: call queues of a pool, turns, retry backoff, calls sent ahead
+* ``targets``: runner targets: addresses and names as operators write them
+* ``waiting_room``: the queues of waiting calls, and when each call may try again
 """
 
 from .discovery import open_dns_pool

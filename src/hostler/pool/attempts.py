@@ -1,11 +1,13 @@
-"""Attempts of one call: plain, reserved, hedged; counted and timed.
+"""Attempts: one call's tries at runners: plain, reserved, hedged; counted and timed.
 
-When a second runner is asked for a slot because the first one takes long. Pure.
+A `Placement` is a call on its way. `Attempter` tries one runner for it, as a `TrackedAttempt`.
+`AttemptTracker` counts the attempts, and tells the pool and the load tracker about them.
 
-Dean and Barroso, "The Tail at Scale", Communications of the ACM 56(2), 2013: a hedged request is
-only sent once the first has been outstanding for longer than a high quantile of the expected
-latency, which bounds the extra load to the share beyond the quantile. A budget bounds it also
-when latencies drift: each reservation earns a share of a hedge, as in Finagle's retry budgets.
+A hedge asks a second runner for a slot when the first one takes long. Dean and Barroso, "The Tail
+at Scale", Communications of the ACM 56(2), 2013: a hedged request is sent only once the first has
+been outstanding for longer than a high quantile of the expected latency, which bounds the extra
+load to the share beyond the quantile. A budget bounds the extra load also while latencies drift:
+each reservation earns a share of a hedge, as in Finagle's retry budgets.
 """
 
 from __future__ import annotations
@@ -39,23 +41,26 @@ from .waiting_room import CallQueue, QueuedCall, Turn, WaitingRoom
 log = structlog.get_logger(__name__)
 
 MAX_TROUBLED = 1024
-"""Runners that can't be reached and were told of; with more, some are told of once again."""
+"""Unreachable runners that are remembered, to log each once. When there are more, some are logged
+again."""
 
 
 class Sweep:
-    """One walk over the runners of a pool, in ``order``. Each comes out once; the order is only
-    looked at when one of them is asked for."""
+    """One walk over the runners of a pool, in ``order``. Each runner comes out once. The order is
+    asked for a runner only when it is needed."""
 
     runner: Runner | None = None
-    """That is tried now; ``None`` = the sweep is over."""
+    """The runner that is tried now; ``None`` = the sweep is over."""
     now = math.nan
-    """When it got there."""
+    """When the sweep got to ``runner``."""
     hint = math.inf
-    """When to come back at the earliest, in seconds, as those say that have refused the call."""
+    """Seconds after which to come back at the earliest, as the runners say that have refused the
+    call."""
     inviting: Runner | None = None
-    """The first that has refused the call and would have it wait there: it is tried at the end."""
+    """The first runner that has refused the call and would have it wait there. It is tried once
+    more at the end of the sweep."""
     turn: Turn | None = None
-    """Then with this."""
+    """The turn for that last try."""
 
     def __init__(self, order: Iterator[Runner]) -> None:
         self._order = order
@@ -68,19 +73,19 @@ class Sweep:
         return self._passed.pop(0) if self._passed else next(self._order)
 
     def advance(self) -> bool:
-        """Go to the next, if there is one."""
+        """Go to the next runner, if there is one."""
         self.runner = next(self, None)
         return self.runner is not None
 
     @property
     def more(self) -> bool:
-        """Whether there is another one."""
+        """Whether there is another runner."""
         if not self._passed and (runner := next(self._order, None)) is not None:
             self._passed.append(runner)
         return bool(self._passed)
 
     def next_reserving(self) -> Runner | None:
-        """The next that takes reservations; those before it come out later."""
+        """The next runner that takes reservations. The runners before it come out later."""
         passed: list[Runner] = []
         found = None
         for runner in self:
@@ -108,14 +113,15 @@ class Attempter:
         others: Sweep | None = None,
         turn: Turn | None = None,
     ) -> Outcome:
-        """Try ``runner``, by a reservation if it takes them and a hot container is not to be
-        expected there: then the round trip is nothing beside the start of a container. If that
+        """Try ``runner``. If no hot container is expected there and the runner takes reservations,
+        reserve a slot first: the round trip is nothing beside the start of a container. If that
         takes long, one of ``others`` is asked as well.
 
-        With a ``turn`` that is hot for the call a container for it has just become free there; a
-        reservation would let it idle for a round trip. If another call has it by then it may wait
-        there to be the next on it, rather than have another container started. The line's
-        `RunnerBacklog` has the attempt already if ``turn`` names the runner."""
+        With a ``turn`` that is hot for the call, a container has just become free there, and a
+        reservation would let it idle for a round trip. If another call has taken it, this call may
+        wait there to be next on it instead of having another container started. If ``turn`` names
+        the runner, the queue's `RunnerBacklog` has counted the attempt already.
+        """
         call, hot, counted = placement.call, False, False
         if turn is not None:
             hot, counted = turn.hot is placement.queue, turn.runner is runner
@@ -129,7 +135,7 @@ class Attempter:
             call.surplus = True
         try:
             if hot or not runner.reserves or not self._config.reserve:
-                # The whole call at once, without a scope of its own if it needs no wait.
+                # The whole call at once; without a scope of its own if it can be handed over now.
                 await trio.lowlevel.checkpoint_if_cancelled()
                 begun = runner.begin_exec(call, attempt)
                 if begun is None:
@@ -145,8 +151,8 @@ class Attempter:
             self.leave(attempt)
 
     def is_invited(self, placement: Placement, runner: Runner) -> bool:
-        """Whether the runner, which has just refused the call, would have it wait there: other LBs
-        have more there than this one."""
+        """Whether the runner, which has just refused the call, would have it wait there: other load
+        balancers have more calls there than this one."""
         return (
             placement.queue.backlog.may_join(runner.address)
             and self._max_wait(placement, runner) > 0
@@ -159,8 +165,8 @@ class Attempter:
         return placement.queue.backlog.max_wait(runner.address, run_seconds)
 
     def leave(self, attempt: TrackedAttempt) -> None:
-        """It is over. The place that it leaves at the runner is offered to the next, once it is
-        known what the runner said of itself; until then it counts."""
+        """The attempt is over. The place that it leaves at the runner is offered to the next call,
+        once it is known what the runner reported. Until then the attempt counts."""
         try:
             self._tracker.over(attempt, trio.current_time())
             outcome, call, queue = attempt.outcome, attempt.placement.call, attempt.placement.queue
@@ -170,7 +176,8 @@ class Attempter:
             if attempt.is_committed:
                 load = None if outcome is None else outcome.load
                 ended = _leaves_room(outcome)
-                # Who is refused joins those that wait there only if others have more there.
+                # A refused call joins the calls that wait there only if other load balancers have
+                # more calls there.
                 if load is not None and load.slot and (ended or load.share):
                     queue.backlog.learn(attempt.runner, load.slots, load.share, load.starting)
                 if ended:
@@ -188,9 +195,9 @@ class Attempter:
         return self._ended(attempt, outcome)
 
     def begin_second(self, race: Race) -> TrackedAttempt | None:
-        """An attempt at a second runner, if one may be asked now; `leave` it."""
+        """An attempt at a second runner, if one may be asked now. The caller must `leave` it."""
         first, runner = race.first, None
-        # With others waiting, a second slot is one that they don't get.
+        # While other calls wait, a second slot would be taken from them.
         if not first.placement.waiting_room.waiting and self._hedging.spend():
             runner = race.others.next_reserving()
         if runner is None:
@@ -201,10 +208,10 @@ class Attempter:
         return second
 
     async def reserve(self, attempt: TrackedAttempt, others: Sweep | None) -> Outcome:
-        """One reservation. If it runs in a race, only the winner may end the call, in whatever way.
+        """One reservation. In a race only the winner may end the call, in whatever way.
 
-        It has its limit only while there are others to turn to: who gives up a place in the only
-        runner's queue comes back at the end of it.
+        The reservation has a time limit only while there are other runners to turn to: a call that
+        gives up its place at the only runner would come back to the end of the queue there.
         """
         placement = attempt.placement
         attempt.hedging, attempt.others = self._hedging, others
@@ -217,7 +224,7 @@ class Attempter:
         return self._ended(attempt, outcome)
 
     def _ended(self, attempt: TrackedAttempt, outcome: Outcome | None) -> Outcome:
-        """``outcome`` is ``None`` if the attempt ran into its limit."""
+        """The end of an attempt. ``outcome`` is ``None`` if the attempt ran into its time limit."""
         if outcome is None:
             outcome = _interrupted(committed=attempt.is_committed)
         self._tracker.end(attempt, outcome)
@@ -226,13 +233,14 @@ class Attempter:
 
 def _interrupted(*, committed: bool) -> Outcome:
     if committed:
-        # The time was over in the very moment of the commit: the call may have run.
+        # The time was over at the moment of the commit: the call may have run.
         return Placed(ServiceReservationFailure())
     return NotPlaced(AttemptTimedOut())
 
 
 def _leaves_room(outcome: Outcome | None) -> bool:
-    """Whether a committed attempt that ended so has probably freed a place at its runner."""
+    """Whether a committed attempt that ended with ``outcome`` has probably freed a place at its
+    runner."""
     if isinstance(outcome, NotPlaced):
         return False
     error = None if outcome is None else outcome.error
@@ -240,9 +248,8 @@ def _leaves_room(outcome: Outcome | None) -> bool:
 
 
 class Placement:
-    """One call on its way to a runner of ``pool``. It needs ``need``, has come when this is made,
-    and gets ``seconds`` from its placer. Until the placer has it leave, it uses the line of
-    ``room`` in which it would wait.
+    """One call on its way to a runner of ``pool``, with ``seconds`` to get there. It needs
+    ``need``, and uses its queue in ``waiting_room`` until the placer has it leave.
 
     The ``deadline`` of the placer or the call (`trio.current_time`) and `refuse` end attempts that
     are not committed yet.
@@ -252,20 +259,20 @@ class Placement:
     committed: TrackedAttempt | None = None
     """The attempt whose runner has the call, or has run it."""
     attempt_at = left_at = math.nan
-    """When the latest attempt began, and when the latest that is over was."""
+    """When the latest attempt began, and when the latest finished attempt ended."""
     spare_warm_until = -math.inf
-    """Attempts before are not to have containers evicted that are worth keeping."""
+    """Attempts before this time must not have containers evicted that are worth keeping."""
     starts = False
-    """It has a container started for its function, and has not got one yet."""
+    """A container starts for the call's function because of this call, and is not there yet."""
     sweeps = 0
     waits_for_room = True
-    """It may wait for room on a runner, as long as no drain has begun."""
+    """It may wait for capacity on a runner; no longer once a drain has begun."""
     waiter: QueuedCall | None = None
-    """Its place in the line, while it stands there."""
+    """Its place in the queue, while it waits there."""
     has_queued = False
-    """It has stood in line."""
+    """It has waited in its queue before."""
     pool_error: Exception | None = None
-    """What the pool said instead of a list the last time."""
+    """What the pool last raised instead of returning a list."""
     _scopes: set[trio.CancelScope] | None = None
 
     def __init__(
@@ -282,9 +289,9 @@ class Placement:
         self.waiting_room = waiting_room
         self.queue = waiting_room.use(need.key)
         self.ticket = waiting_room.ticket()
-        """The call's place in the order of arrival."""
+        """Its place in the order of arrival."""
         self.arrived = self.asked_at = now = trio.current_time()
-        """``asked_at``: when the pool gave its list."""
+        """``asked_at``: when the pool returned its list."""
         self.placers_deadline = now + seconds
         self.deadline = min(self.placers_deadline, call.deadline)
 
@@ -294,13 +301,14 @@ class Placement:
         return self.committed is not None
 
     def has_container(self) -> None:
-        """It has a container, or gets none: nothing is started for it any more. Idempotent."""
+        """The call has a container, or will get none: no container starts because of it any more.
+        Idempotent."""
         if self.starts:
             self.starts = False
             self.queue.starting -= 1
 
     def over(self, now: float) -> bool:
-        """Whether no runner is to be tried any more."""
+        """Whether no further runner is to be tried."""
         return self.refused or now >= self.deadline
 
     def refuse(self) -> None:
@@ -311,7 +319,7 @@ class Placement:
         self._end_wait()
 
     def stop_waiting(self) -> None:
-        """Give up at once if the call waits for room, or as soon as it would have to."""
+        """Give up at once if the call waits for capacity, or as soon as it would have to."""
         self.waits_for_room = False
         if not self.may_wait:
             self._end_wait()
@@ -322,8 +330,9 @@ class Placement:
 
     @property
     def may_wait(self) -> bool:
-        """In a drain, too, for a busy container of its function whose runs are known: it is free in
-        a moment. Room may never be."""
+        """Whether it may wait. In a drain it may still wait for a busy container of its function if
+        the run times are known: that container is free in a moment, while other capacity may never
+        come."""
         queue = self.queue
         return (
             self.waits_for_room
@@ -337,8 +346,7 @@ class Placement:
         return self.call.deadline == math.inf
 
     def turn_again(self) -> Turn | None:
-        """What the call, which was refused, may try before it waits again, in a line that is not
-        full."""
+        """What the call, which was refused, may try before it waits again; ``None`` = nothing."""
         queue, now = self.queue, trio.current_time()
         if queue.full:
             return None
@@ -347,7 +355,7 @@ class Placement:
         return Turn(launch=True) if queue.grow(now, coming=1) else None
 
     def note_pool(self) -> None:
-        """Tell once that the pool fails, and once that it works again."""
+        """Log once that the pool fails, and once that it works again."""
         trouble = "" if self.pool_error is None else repr(self.pool_error)
         if trouble == self.queue.pool_trouble:
             return
@@ -359,8 +367,8 @@ class Placement:
 
     @contextmanager
     def searching(self, seconds: float = math.inf) -> Iterator[trio.CancelScope]:
-        """A block that ends with the time of the placement, after ``seconds`` and by `refuse`,
-        unless it was `found` in it."""
+        """A block that ends with the time of the placement, after ``seconds``, and by `refuse`,
+        unless the call was `found` in it."""
         until = min(self.deadline, trio.current_time() + seconds)
         with trio.CancelScope(deadline=until) as scope:
             if self._scopes is None:
@@ -374,7 +382,7 @@ class Placement:
                 self._scopes.discard(scope)
 
     def found(self, scope: trio.CancelScope) -> None:
-        """A runner has the call: the block of ``scope`` ends by itself from now on."""
+        """A runner has the call: the block of ``scope`` ends only by itself from now on."""
         scope.deadline = math.inf
         if self._scopes is not None:
             self._scopes.discard(scope)
@@ -382,8 +390,8 @@ class Placement:
 
 @attrs.define(eq=False)
 class TrackedAttempt(AttemptObserver):
-    """One attempt, as it is counted. ``warm``: the runner is believed to have an idle container
-    for the call."""
+    """One attempt at a runner. ``warm``: the runner is believed to have an idle container for the
+    call."""
 
     placement: Placement
     runner: Runner
@@ -393,23 +401,23 @@ class TrackedAttempt(AttemptObserver):
     span: Span | None
     metrics: LBMetrics
     queue: CallQueue | None
-    """Where it is counted among those ahead (`hostler.pool.waiting_room`)."""
+    """The queue in whose `RunnerBacklog` the attempt is counted."""
     outcome: Outcome | None = None
-    """Of its end; ``None`` = it was cancelled, or gave its slot back."""
+    """How it ended; ``None`` = not yet, or it was cancelled or gave its slot back."""
     hedge: bool = False
-    """The runner is the second that was asked, because the first took long."""
+    """It was begun because the first attempt took long."""
     is_asked: bool = False
     is_committed: bool = False
     scope: trio.CancelScope | None = None
-    """Ends it, unless it is committed."""
+    """Ends the attempt, unless it is committed."""
     hedging: Hedging | None = None
-    """Learns how long a slot took, if it is a reservation."""
+    """Learns how long a slot took, if this is a reservation."""
     race: Race | None = None
-    """Decides whether the call gets the slot that was reserved, if another runner was asked."""
+    """Decides whether the call gets the reserved slot, if a second runner was asked."""
     others: Sweep | None = None
-    """Of its sweep."""
+    """The sweep that it belongs to."""
     reserve_seconds: float = math.inf
-    """How long the runner may take for a slot while there are ``others``."""
+    """Seconds that the runner may take for a slot while there are ``others``."""
 
     def asked(self) -> None:
         self.is_asked = True
@@ -427,12 +435,12 @@ class TrackedAttempt(AttemptObserver):
         key, now = self.placement.need.key, trio.current_time()
         self.hedging.took(key, now - self.began)
         won = self.wins()
-        if won and self.hedge and self.race is not None:  # so the first takes even longer
+        if won and self.hedge and self.race is not None:  # the first takes even longer
             self.hedging.took(key, now - self.race.first.began)
         return won
 
     def wins(self) -> bool:
-        """Whether it ends the call, now or since it has claimed."""
+        """Whether it may end the call: it has won the race, or wins it now."""
         return self.race is None or self.race.claim(self)
 
     def committed(self) -> None:
@@ -449,13 +457,14 @@ class TrackedAttempt(AttemptObserver):
 
 
 class AttemptTracker:
-    """Counts for all placements of a placer, and keeps ``loads``."""
+    """Counts the attempts and ends of all placements of a placer, and tells ``loads`` and the pools
+    about them."""
 
     def __init__(self, metrics: LBMetrics, loads: LoadTracker) -> None:
         self._metrics = metrics
         self._loads = loads
         self._troubled: set[str] = set()
-        """Addresses of runners that can't be reached: each is logged once, not for each call."""
+        """Addresses of runners that can't be reached. Each is logged once, not for each call."""
 
     def run_seconds(self, need: CallNeed) -> float:
         """The mean time that such a call runs; 0 = not known."""
@@ -468,7 +477,7 @@ class AttemptTracker:
         until = now if placement.committed is None else placement.attempt_at
         seconds = until - placement.arrived
         self._metrics.observe_placement(placement.call.attempts, round(seconds * 1e9))
-        # An attempt has its placement: the two would stay until the collector comes.
+        # An attempt refers to its placement: the cycle would live until the garbage collector runs.
         placement.committed = None
 
     def _failed(self, placement: Placement, error: BaseException, now: float) -> None:
@@ -479,9 +488,9 @@ class AttemptTracker:
             return
         if placement.committed is not None:
             self._metrics.placer_placed_abort.inc()
-            # Its runner may not have said so yet, and a call that nobody had is tried again.
+            # Its runner may not have written its address into the call yet.
             placement.call.runner_address = placement.committed.address
-        else:  # whoever had got it has refused it
+        else:  # each runner that it reached has refused it
             placement.call.runner_address = ""
         if is_timeout(error) or now >= placement.call.deadline:
             self._metrics.placer_client_timeout.inc()
@@ -491,9 +500,9 @@ class AttemptTracker:
     def begin(
         self, placement: Placement, runner: Runner, now: float, *, counted: bool = False
     ) -> TrackedAttempt:
-        """Count an attempt, until `over`, and in the line's `RunnerBacklog` unless that has
-        ``counted`` it. `end` tells its outcome; without that it counts as cancelled. Several may
-        run at the same time, of which one is committed at most."""
+        """Count an attempt, until `over`, and in the queue's `RunnerBacklog` unless it is
+        ``counted`` there. `end` notes its outcome; an attempt without that counts as cancelled.
+        Several may run at the same time, of which at most one is committed."""
         address, call, need = runner.address, placement.call, placement.need
         call.attempts += 1
         placement.attempt_at = now
@@ -505,7 +514,7 @@ class AttemptTracker:
         return TrackedAttempt(placement, runner, address, warm, now, span, self._metrics, queue)
 
     def over(self, attempt: TrackedAttempt, now: float) -> None:
-        """Nothing of it is left."""
+        """Nothing of the attempt is left."""
         placement, loads, outcome = attempt.placement, self._loads, attempt.outcome
         placement.left_at = now
         taken = attempt.is_committed or attempt.is_asked
@@ -520,7 +529,7 @@ class AttemptTracker:
             self._metrics.reservations_abandoned.inc()
 
     def hedged(self) -> None:
-        """A second runner is asked as well."""
+        """A second runner is asked."""
         self._metrics.hedges.inc()
 
     def end(self, attempt: TrackedAttempt, outcome: Outcome) -> None:
@@ -575,15 +584,15 @@ class AttemptTracker:
         self._metrics.placer_pool_empty.inc()
 
     def pool_failed(self) -> None:
-        """The placement ends with the pool's error."""
+        """A placement ends with the pool's error."""
         self._metrics.placer_pool_error.inc()
 
     def turned_away(self) -> None:
-        """The call may not wait."""
+        """A call may not wait."""
         self._metrics.placer_turned_away.inc()
 
     def timed_out(self, *, by_request: bool = False) -> None:
-        """The placer's time is over, or that of the request, without a runner for the call."""
+        """The time of the placer, or of the request, ended without a runner for the call."""
         metrics = self._metrics
         (metrics.placer_client_timeout if by_request else metrics.placer_timeout).inc()
 
@@ -592,14 +601,14 @@ def _end_span(span: Span, outcome: Outcome | None) -> None:
     if isinstance(outcome, Placed):
         span.end("" if outcome.error is None else error_text(outcome.error))
         return
-    # That one runner refuses is no error of the call.
+    # The refusal of one runner is no error of the call.
     reason = "abandoned" if outcome is None else str(outcome.reason)
     span.note({"fn.refused": reason})
     span.end()
 
 
 def _given_up(outcome: Outcome | None) -> bool:
-    """Whether an uncommitted reservation ended by our own doing."""
+    """Whether an uncommitted reservation was ended by this load balancer."""
     return outcome is None or _timed_out(outcome)
 
 
@@ -608,11 +617,11 @@ def _timed_out(outcome: Outcome) -> bool:
 
 
 class Race:
-    """One call's race. The first runner that holds a slot gets the call.
+    """A race between two runners for one call. The first runner that holds a slot gets the call.
 
-    The claim is the one place that decides: it is synchronous, true for one attempt at most, and
-    cancels the others, whose slots are given back. Whatever becomes of the winner then, no other
-    attempt is left that could run the call as well.
+    `claim` is the one place that decides. It is synchronous, true for one attempt at most, and
+    cancels the others, whose slots are given back. So no other attempt is left that could run the
+    call, whatever becomes of the winner.
     """
 
     def __init__(self, attempter: Attempter, first: TrackedAttempt, others: Sweep) -> None:
@@ -626,10 +635,10 @@ class Race:
         self._trouble: Exception | None = None
 
     async def run(self, delay: float) -> Outcome:
-        """Reserve at the first runner, and after ``delay`` seconds at one of the others as well,
-        unless the first has claimed, or has refused.
+        """Reserve at the first runner. After ``delay`` seconds reserve at one of the others as
+        well, unless the first has claimed or refused.
 
-        Without a winner the outcome is the refusal that says when to come back soonest.
+        Without a winner the outcome is the refusal that allows the earliest next try.
         """
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._hedge, delay, nursery.cancel_scope)
@@ -647,7 +656,7 @@ class Race:
                 self._attempter.leave(second)
 
     async def _reserve(self, attempt: TrackedAttempt, all_of_it: trio.CancelScope) -> None:
-        """Have ``attempt`` take part. When it was the last, the race is over."""
+        """Have ``attempt`` take part. The race is over when its last attempt is."""
         outcome: Outcome | None = None
         attempt.race = self
         with trio.CancelScope() as scope:
@@ -659,7 +668,7 @@ class Race:
                 all_of_it.cancel()
             finally:
                 del self._running[attempt]
-                attempt.race = None  # the two would stay until the collector comes
+                attempt.race = None  # the cycle would live until the garbage collector runs
         if self._winner is attempt:
             self._won = outcome
         elif isinstance(outcome, NotPlaced):
@@ -668,7 +677,7 @@ class Race:
             all_of_it.cancel()
 
     def claim(self, attempt: TrackedAttempt) -> bool:
-        """Whether ``attempt`` is the winner, which it becomes if there is none."""
+        """Whether ``attempt`` is the winner. It becomes the winner if there is none."""
         if self._winner is None:
             self._winner = attempt
             for other, scope in self._running.items():
@@ -678,10 +687,10 @@ class Race:
 
 
 WINDOW = 100
-"""Samples that a quantile is taken of, the latest: machines and images change."""
+"""Latest samples that a quantile is taken of: machines and images change."""
 
 MIN_SAMPLES = 20
-"""Below, a quantile says little. (As in `hostler.pool.health`.)"""
+"""With fewer samples a quantile says little."""
 
 MAX_KEYS = 1024
 """Functions whose latencies are remembered, the most recently reserved ones."""
@@ -707,15 +716,15 @@ class RecentQuantile:
         insort(self._sorted, sample)
 
     def value(self, q: float) -> float:
-        """The least sample that a share of ``q`` of them does not exceed."""
+        """The least sample that a share of ``q`` of the samples does not exceed."""
         return self._sorted[max(0, math.ceil(q * len(self._sorted)) - 1)]
 
 
 class Hedging:
-    """What one placer knows of its reservations. Times are seconds.
+    """When a reservation is hedged: what one placer knows of its reservations. Times are seconds.
 
-    ``quantile`` 0 = never hedge. ``share`` is how many of a hundred reservations may be hedged,
-    on average.
+    ``quantile`` 0 = never hedge. ``share`` is how many of a hundred reservations may be hedged, on
+    average.
     """
 
     def __init__(self, quantile: float, share: float) -> None:
@@ -728,7 +737,8 @@ class Hedging:
         return f"<Hedging credit={self._credit:.2f} keys={len(self._latencies)}>"
 
     def begin(self, key: Hashable) -> float | None:
-        """A reservation for ``key`` begins; after how long a second runner may be asked."""
+        """A reservation for ``key`` begins. Returns the seconds after which a second runner may be
+        asked; ``None`` = never."""
         self._credit = min(BURST, self._credit + self._share / 100)
         known = self._latencies.get(key)
         if not self._quantile or known is None or len(known) < MIN_SAMPLES:
@@ -736,16 +746,16 @@ class Hedging:
         return known.value(self._quantile)
 
     def spend(self) -> bool:
-        """Whether a second runner may be asked now; if so, that counts."""
+        """Whether a second runner may be asked now. If so, that counts."""
         if self._credit < 1:
             return False
         self._credit -= 1
         return True
 
     def took(self, key: Hashable, seconds: float) -> None:
-        """A runner had a slot for ``key`` after that time; or it had none yet when the other one
-        had. The latter has to count too: without it the long ones would be missing, and the
-        quantile sink from hedge to hedge."""
+        """A runner took ``seconds`` to hold a slot for ``key``, or held none yet after ``seconds``,
+        when another runner did. The latter has to count: without it long times would be missing,
+        and the quantile would sink from hedge to hedge."""
         known = self._latencies.get(key)
         if known is None:
             known = self._latencies[key] = RecentQuantile()

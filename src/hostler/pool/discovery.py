@@ -31,11 +31,13 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 JITTER = (0.8, 1.0)
-"""Of the time that an answer holds: never longer, and not all LBs of a fleet at once."""
+"""Range of a random factor on the seconds that an answer holds. It is at most 1, so that answers
+are not used for longer, and spreads the look-ups of load balancers."""
 
 
 class Discovery:
-    """One task for each target that has to be looked up; ``resolver`` is needed only by these."""
+    """Looks targets up, one task for each target that is a name. ``resolver`` is needed only for
+    these."""
 
     def __init__(
         self,
@@ -59,7 +61,7 @@ class Discovery:
         return f"<Discovery targets={len(self._targets)} found={len(self._found)}>"
 
     async def start(self, nursery: trio.Nursery) -> None:
-        """Look everything up once, then keep on in ``nursery``. Raises nothing of its own."""
+        """Look up all targets once, then go on in ``nursery``. Raises nothing of its own."""
         self._pool.on_unreachable = self._look_soon
         self._assign()
         async with trio.open_nursery() as first:
@@ -98,7 +100,7 @@ class Discovery:
             await self._wait(max(pause * self._rng.uniform(*JITTER), self._config.dns_min_interval))
 
     def _take(self, target: Target, found: ResolvedTarget) -> float:
-        """Use an answer; the seconds until the next look-up."""
+        """Use an answer. Returns the seconds until the next look-up."""
         if self._found.get(target) != found.names:
             self._found[target] = found.names
             self._assign()
@@ -113,14 +115,15 @@ class Discovery:
         self._pool.assign(names)
 
     async def _wait(self, seconds: float) -> None:
-        """Until the time has come or there is a reason to hurry, with the least pause at least."""
+        """Wait for ``seconds``, or until there is a reason to hurry, but at least for the shortest
+        pause."""
         least = self._config.dns_min_interval
         await trio.sleep(least)
         with trio.move_on_after(seconds - least):
             await self._hurry.wait()
 
     def _tell(self, target: Target, before: str, now: str) -> str:
-        """One log line when look-ups begin to fail, and one when they work again."""
+        """Log once when look-ups begin to fail, and once when they work again."""
         if now and not before:
             log.warning("runners can't be looked up", target=str(target), reason=now)
         elif before and not now:
@@ -137,18 +140,18 @@ async def open_dns_pool(
     metrics: PoolMetrics | None = None,
     rng: random.Random | None = None,
 ) -> AsyncIterator[DynamicPool]:
-    """A pool of what the names of ``targets`` stand for, looked up again and again.
+    """A pool of the runners that ``targets`` stand for, looked up again and again.
 
-    A target is ``dns://name:port`` (a runner at each address of the name), ``srv://name`` (a
-    runner at each address of the hosts that its SRV records of the first priority name), or a
-    plain ``host:port``. Names are looked up as often as their TTL says, within the limits of
-    ``config``, and early when a runner can't be reached. The last good answer is kept as long as
-    a look-up fails or finds nothing. Opening waits for the first answers, but not for those that
-    fail.
+    A target is ``dns://name:port`` (a runner at each address of the name), ``srv://name`` (a runner
+    at each address of the hosts in its SRV records of the first priority), or a plain
+    ``host:port``. Names are looked up as often as their TTL says, within the limits of ``config``,
+    and early when a runner can't be reached. The last good answer is kept as long as a look-up
+    fails or finds nothing. Opening waits for the first answers, but not for look-ups that fail.
 
     Without ``access.cert_common_name`` the certificate of a runner must have the name of its
-    target, or the host that an SRV record names. All else as for `open_dynamic_pool`. Raises
-    `ConfigError` for a bad target, or if the system has no DNS server for one that is a name.
+    target, or the host that an SRV record names. Everything else is as for `open_dynamic_pool`.
+    Raises `ConfigError` for a bad target, or if the system has no DNS server for a target that is a
+    name.
     """
     config = config or PoolConfig()
     rng = rng or random.Random()  # noqa: S311  (spreads load, protects nothing)
@@ -165,8 +168,8 @@ async def open_dns_pool(
 
 
 def _resolver(targets: Iterable[Target], config: PoolConfig) -> Resolver | None:
-    """``None`` if all are addresses: most pools need no DNS server, and not the 1.5 MB either that
-    dnspython takes."""
+    """A resolver, or ``None`` if all targets are addresses. Most pools need no DNS server, and can
+    do without the 1.5 MB that dnspython takes."""
     if all(isinstance(target, FixedTarget) for target in targets):
         return None
     from .dns import Resolver

@@ -1,4 +1,4 @@
-"""Looking up names, with dnspython on Trio."""
+"""DNS look-ups of runner targets, with dnspython on Trio."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Resolver:
             self._resolver = _system_resolver()
 
     async def find(self, target: NameTarget | ServiceTarget) -> ResolvedTarget:
-        """What ``target`` stands for. Trio-flavoured. Raises `LookupFailed`."""
+        """The runners that ``target`` stands for. Raises `LookupFailed`."""
         with trio.move_on_after(self._timeout):
             if isinstance(target, ServiceTarget):
                 return await self._find_service(target.name)
@@ -61,8 +61,8 @@ class Resolver:
         return attrs.evolve(found, ttl=min(found.ttl, records.ttl))
 
     async def _find_hosts(self, hosts: Iterable[tuple[str, int]]) -> ResolvedTarget:
-        """The addresses of all hosts. One that can't be looked up fails the whole: its runners
-        would seem to have left."""
+        """The addresses of all ``hosts``. One failed look-up fails all of it, because otherwise the
+        runners of that host would seem to have left."""
         found: list[tuple[str, str]] = []
         ttls: list[float] = []
         failures: list[LookupFailed] = []
@@ -109,7 +109,7 @@ class Resolver:
         return addresses, min(answer.ttl for answer in some)
 
     async def _ask(self, name: str, kind: str) -> _Records | None:
-        """The records of one kind, ``None`` if the name has none."""
+        """The records of one kind; ``None`` if the name has none."""
         try:
             answer = await self._resolver.resolve(
                 name, kind, search=True, lifetime=self._timeout, backend=self._backend

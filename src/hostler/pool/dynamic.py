@@ -32,17 +32,19 @@ from .health import HealthChange, HealthTracker, PoolMetrics, default_pool_metri
 from .static import RunnerAccess, close_runner, mtls_runner_factory
 
 GROWTH = 1.6
-"""Each pause is that much longer than the one before, as in gRPC's own backoff."""
+"""Factor from one pause to the next, as in gRPC's own backoff."""
 
 FIRST_PAUSE = 0.1
-"""Of the probe interval. Whole intervals later would find a runner that was only restarted late."""
+"""Share of the probe interval. A whole interval would find a runner late that has only
+restarted."""
 
 JITTER = (0.8, 1.2)
-"""So that not all LBs of a fleet knock at the same moment."""
+"""Range of a random factor, so that load balancers don't knock at the same moment."""
 
 
 class HealthWatch:
-    """One task's work, for as long as the runner is a member of its pool."""
+    """Watches the health of one runner, in a task that runs as long as the runner is a member of
+    its pool."""
 
     def __init__(
         self, runner: Runner, tracker: HealthTracker, config: PoolConfig, rng: random.Random
@@ -56,11 +58,11 @@ class HealthWatch:
         self._rest()
 
     def note_ejection(self) -> None:
-        """The board has ejected the runner because it can't be reached: start to probe."""
+        """The runner was ejected because it can't be reached: start to probe."""
         self._ejected.set()
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Watch until cancelled."""
         while True:
             if self._config.health_watch:
                 await self._listen()
@@ -70,7 +72,7 @@ class HealthWatch:
             await self._probe()
 
     async def _listen(self) -> None:
-        """Returns if the runner can't tell how it is."""
+        """Returns if the runner can't tell its health."""
         while True:
             try:
                 async with aclosing(self._runner.watch_health()) as words:
@@ -115,12 +117,12 @@ def _reason(error: HostlerError) -> str:
 log = structlog.get_logger(__name__)
 
 MakeRunner = Callable[[str, str], Runner]
-"""A runner of (address, name that its certificate must have, "" = its host)."""
+"""Makes a runner of its address and the name that its certificate must have ("" = its host)."""
 
 
 @attrs.frozen(kw_only=True)
 class DynamicPoolStatistics:
-    """How many runners a pool offers, has ejected for now, and lets finish."""
+    """How many runners a pool offers, has ejected, and lets finish."""
 
     runners: int
     ejected: int
@@ -136,7 +138,7 @@ class RunnerHealth:
 
     address: str
     state: RunnerState
-    """``refuses``: by its own word; ``returning``: is back, and gets ``share`` of its calls."""
+    """``refuses``: by its own word. ``returning``: it is back, and gets ``share`` of its calls."""
     cause: str
     """Why it is ejected, else ""."""
     share: float
@@ -152,10 +154,10 @@ class _Member:
 
 
 class DynamicPool(RunnerPool):
-    """Made by `open_dynamic_pool`.
+    """A pool whose runners come and go. Made by `open_dynamic_pool`.
 
-    Runners that should get no calls for now are left out of what it offers, see
-    `hostler.pool.health`; if all of them are, it offers what there is.
+    It offers no runner that should get no calls for now, see `hostler.pool.health`. If that leaves
+    none, it offers all.
     """
 
     def __init__(
@@ -187,22 +189,23 @@ class DynamicPool(RunnerPool):
         return f"<DynamicPool {'closed' if self._closed else 'open'} {self.statistics()}>"
 
     def statistics(self) -> DynamicPoolStatistics:
-        """How many runners there are now. Synchronous."""
+        """The number of runners now. Synchronous."""
         return DynamicPoolStatistics(
             runners=len(self._members), ejected=self._tracker.ejected, leaving=len(self._leaving)
         )
 
     @property
     def addresses(self) -> tuple[str, ...]:
-        """``host:port`` of each present runner, also of those that get no calls for now."""
+        """``host:port`` of each present runner, including runners that get no calls for now."""
         return tuple(self._members)
 
     def health(self) -> list[RunnerHealth]:
-        """One for each present runner, also for those that get no calls for now. Synchronous."""
+        """The health of each present runner, including runners that get no calls for now.
+        Synchronous."""
         return [self._health(member.runner) for member in self._members.values()]
 
     def _health(self, runner: Runner) -> RunnerHealth:
-        share = self._tracker.share(runner, trio.current_time())  # first: it ends what is over
+        share = self._tracker.share(runner, trio.current_time())  # first: may end an ejection
         cause = self._tracker.cause(runner) or ""
         state: RunnerState
         if cause:
@@ -214,16 +217,16 @@ class DynamicPool(RunnerPool):
         return RunnerHealth(address=runner.address, state=state, cause=cause, share=share)
 
     def update(self, addresses: Iterable[str], *, cert_common_name: str = "") -> None:
-        """The pool's runners are those at ``addresses`` (``host:port``) from now on.
+        """Replace the pool's runners by the runners at ``addresses`` (``host:port``).
 
-        Synchronous. Those that stay keep their connections. Those that leave get no new calls and
-        have ``leave_grace`` seconds to finish theirs. Raises `ConfigError` for a bad address, and
-        changes nothing then. Does nothing once the pool is closed.
+        Synchronous. Runners that stay keep their connections. Runners that leave get no new calls
+        and have ``leave_grace`` seconds to finish theirs. Raises `ConfigError` for a bad address,
+        and changes nothing then. Does nothing once the pool is closed.
         """
         self.assign(dict.fromkeys(addresses, cert_common_name))
 
     def assign(self, names: Mapping[str, str]) -> None:
-        """As `update`, of addresses with the name that the certificate of each must have."""
+        """As `update`, for addresses with the name that the certificate of each must have."""
         if self._closed:
             return
         added = {
@@ -292,8 +295,8 @@ class DynamicPool(RunnerPool):
         if self._tracker.all_sound:
             return self._offer
         now = trio.current_time()
-        # A call that was refused already, or waits, needs room wherever it is: nobody is spared
-        # for it.
+        # A call that was refused, or has waited, needs capacity wherever it is: then returning
+        # runners get their full share.
         least = 0.0 if call.attempts or call.waited else self._rng.random()
         chosen = [runner for runner in self._offer if self._tracker.share(runner, now) > least]
         return chosen or self._last_resort(now)
@@ -304,12 +307,13 @@ class DynamicPool(RunnerPool):
         self._tracker.note_outcome(runner, call, outcome, seconds, trio.current_time())
 
     def _last_resort(self, now: float) -> Sequence[Runner]:
-        """Those that are just back before those that refuse or can't be reached."""
+        """Runners that are just back, or else runners that don't refuse calls themselves, or else
+        all."""
         back = [runner for runner in self._offer if self._tracker.share(runner, now)]
         return back or [r for r in self._offer if not self._tracker.refuses(r)] or self._offer
 
     def note_health(self, change: HealthChange) -> None:
-        """Of `HealthListener`."""
+        """See `HealthListener`."""
         runner = change.key
         assert isinstance(runner, Runner)
         details = {"runner": runner.address, "reason": change.reason}
@@ -340,7 +344,7 @@ class DynamicPool(RunnerPool):
         finally:
             for scope in self._leaving:
                 scope.cancel()
-            # Shielded: the tasks that see runners off are cancelled, and closing is bounded then.
+            # Shielded: the tasks that close leaving runners are cancelled, and end soon.
             with trio.CancelScope(shield=True):
                 await self._wait_gone()
 
@@ -352,9 +356,10 @@ class DynamicPool(RunnerPool):
 
 
 class LoadWatch:
-    """One task's work, for as long as the runner is a member of its pool.
+    """Listens to the load of one runner, in a task that runs as long as the runner is a member of
+    its pool.
 
-    ``news`` gets each hint, and ``None`` when the runner can't be heard any more.
+    ``broadcast`` gets each hint, and ``None`` when the runner can't be heard any more.
     """
 
     def __init__(
@@ -367,7 +372,8 @@ class LoadWatch:
         self._pause = FIRST_PAUSE * self._interval
 
     async def run(self) -> None:
-        """Until cancelled. Returns if the runner can't tell, as Fn's can't."""
+        """Listen until cancelled. Returns if the runner does not report its load, as Fn's runners
+        don't."""
         while await self._listen():
             await trio.sleep(self._pause * self._rng.uniform(*JITTER))
             self._pause = min(self._pause * GROWTH, self._interval)
@@ -381,7 +387,7 @@ class LoadWatch:
                     self._broadcast.tell(self._runner, hint)
         except EngagementFailed as error:
             return error.status == UNAVAILABLE_STATUS
-        except HostlerError:  # it can't be reached, or is about to leave the pool
+        except HostlerError:  # the runner can't be reached, or is about to leave the pool
             return True
         finally:
             self._broadcast.tell(self._runner, None)
@@ -389,7 +395,7 @@ class LoadWatch:
 
 
 class LoadBroadcast:
-    """Of one pool. Placers are not kept alive by it."""
+    """Passes the load hints of one pool's runners to placers. It does not keep placers alive."""
 
     def __init__(self, pool: RunnerPool) -> None:
         self._pool = pool
@@ -400,7 +406,7 @@ class LoadBroadcast:
         return f"<LoadBroadcast listeners={len(self._listeners)} runners={len(self._latest)}>"
 
     def add(self, listener: LoadListener) -> None:
-        """Tell ``listener`` what is known, and what is heard from now on. Idempotent."""
+        """Tell ``listener`` the latest hints, and each new one. Idempotent."""
         if listener in self._listeners:
             return
         self._listeners.add(listener)
@@ -408,7 +414,7 @@ class LoadBroadcast:
             listener.note_load(self._pool, runner, hint)
 
     def tell(self, runner: Runner, hint: LoadHint | None) -> None:
-        """``runner`` has told its load; ``None`` = it can't be heard any more."""
+        """``runner`` has reported its load; ``None`` = it can't be heard any more."""
         if hint is None:
             if self._latest.pop(runner, None) is None:
                 return
@@ -429,9 +435,9 @@ async def open_dynamic_pool(
 ) -> AsyncIterator[DynamicPool]:
     """A pool whose runners are judged, and can be changed at any time by ``pool.update``.
 
-    Changes of ``access.pki``'s files are followed, unless ``access`` has a factory. ``rng`` is
-    where jitter comes from; tests give a seeded one. Raises `ConfigError` for a bad address or bad
-    PEM files. The end of the block is that of `open_static_pool`.
+    Changes of ``access.pki``'s files are followed, unless ``access`` has a factory. ``rng`` is the
+    source of jitter; tests pass a seeded one. Raises `ConfigError` for a bad address or bad PEM
+    files. The end of the block is like that of `open_static_pool`.
     """
     config = config or PoolConfig()
     access = access or RunnerAccess()

@@ -1,9 +1,10 @@
-"""Health of runners: an outcome observer that ejects and slowly restores.
+"""Health of runners: judges outcomes of attempts, ejects failing runners, restores them slowly.
 
-Outlier ejection as in Envoy (https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/
-upstream/outlier): who fails several times in a row, or is far slower than the others, gets no
-calls for a while. A refusal for lack of room (NACK) is a healthy answer and never counts. At most
-a share of the runners is ejected at once: when more of them fail, the trouble is likely ours.
+Outlier ejection as in Envoy
+(https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/outlier): a runner that
+fails several times in a row, or is far slower than the others, gets no calls for a while. A refusal
+for lack of capacity (NACK) is a healthy answer and never counts. At most a share of the runners is
+ejected at once: when more fail, the cause is likely on this side.
 
 All times are seconds of one clock, given by the caller.
 """
@@ -43,13 +44,13 @@ WINDOW = 30.0
 MAX_SAMPLES = 100
 
 MIN_SAMPLES = 20
-"""Below, a quantile says little."""
+"""With fewer samples a quantile says little."""
 
 MIN_OTHERS = 2
-"""Below, nobody can say who of them is the odd one."""
+"""With fewer other runners there is nothing to compare with."""
 
 CHECK_INTERVAL = 1.0
-"""Seconds between looks at one runner: sorting for each call would cost more than it tells."""
+"""Seconds between checks of one runner: sorting for each call would cost more than it tells."""
 
 
 class LatencyWindow:
@@ -72,7 +73,7 @@ class LatencyWindow:
         return now >= self._next_check and len(self._samples) >= MIN_SAMPLES
 
     def quantile(self, now: float, q: float) -> float | None:
-        """The ``q`` quantile of the samples in the window, ``None`` if there are too few."""
+        """The ``q`` quantile of the samples in the window; ``None`` if there are too few."""
         self._next_check = now + CHECK_INTERVAL
         recent = sorted(value for at, value in self._samples if now - at <= WINDOW)
         if len(recent) < MIN_SAMPLES:
@@ -93,10 +94,10 @@ def is_outlier(own: float, others: list[float], factor: float, floor: float) -> 
 
 
 FIRST_SHARE = 0.1
-"""Share of its calls that a runner gets at the moment when it is back."""
+"""Share of its calls that a runner gets at the moment of its return."""
 
 MAX_STRIKES = 6
-"""A runner that was ejected so often in a row stays away for no longer than that many intervals."""
+"""An ejection lasts at most this many intervals, however often in a row the runner was ejected."""
 
 SLOW_TO_TAKE = 0.5
 """Seconds. An attempt that timed out before the runner took the call counts against the runner only
@@ -110,8 +111,8 @@ Cause = Literal["unreachable", "faulty", "slow"]
 
 @attrs.frozen
 class HealthChange:
-    """A judgement that changed: a runner is ejected (for a ``cause``), refuses calls by its own
-    word, or is back."""
+    """A changed judgement: a runner is ejected (for a ``cause``), refuses calls by its own word, or
+    is back."""
 
     key: Hashable
     kind: Literal["ejected", "refuses", "back"]
@@ -127,10 +128,11 @@ class _Record:
     faults: int = 0
     """In a row."""
     cause: Cause | None = None
-    """Why it is ejected."""
+    """Why the runner is ejected."""
     ejected_at: float = 0
     until: float = math.inf
-    """When an ejection ends by itself; one for being unreachable ends when it is reached."""
+    """When an ejection ends by itself. An ejection for being unreachable ends when the runner is
+    reached."""
     refuses: bool = False
     back_at: float = -math.inf
     strikes: int = 0
@@ -141,7 +143,7 @@ class _Record:
 
 
 class HealthListener(Protocol):
-    """What wants to know of changed judgements, such as the pool."""
+    """An object that hears of changed judgements, such as the pool."""
 
     def note_health(self, change: HealthChange) -> None:
         """Synchronous. Must not raise."""
@@ -155,35 +157,37 @@ class HealthTracker:
         self._listener = listener
         self._records: dict[Hashable, _Record] = {}
         self._unsound: set[Hashable] = set()
-        """Those whose share may be under 1. Almost always empty, which keeps calls cheap."""
+        """Runners whose share may be below 1. Almost always empty, which keeps calls cheap."""
 
     def __repr__(self) -> str:
         return f"<HealthTracker runners={len(self._records)} ejected={self.ejected}>"
 
     @property
     def ejected(self) -> int:
-        """How many are ejected now; those that refuse by themselves are not among them."""
+        """The number of ejected runners. Runners that refuse calls by their own word don't
+        count."""
         return sum(self._records[key].cause is not None for key in self._unsound)
 
     def cause(self, key: Hashable) -> Cause | None:
-        """Why a runner is ejected, ``None`` if it is not."""
+        """Why a runner is ejected; ``None`` if it is not."""
         record = self._records.get(key)
         return None if record is None else record.cause
 
     @property
     def limit(self) -> int:
-        """How many may be ejected at once."""
+        """How many runners may be ejected at once."""
         count, share = len(self._records), self._config.eject_share
         return min(max(1, math.floor(share * count)), count - 1) if share and count else 0
 
     # --- membership ---
 
     def join(self, key: Hashable) -> None:
-        """A new runner is healthy, and needs no slow start."""
+        """Add a new runner. It is healthy, and needs no slow start."""
         self._records[key] = _Record()
 
     def leave(self, key: Hashable) -> None:
-        """Forget a runner. If now too many of the others are ejected, the first ones are back."""
+        """Forget a runner. If too many of the others are ejected now, the first ejected ones are
+        back."""
         self._records.pop(key, None)
         self._unsound.discard(key)
         while self.ejected > self.limit:
@@ -198,7 +202,7 @@ class HealthTracker:
     # --- what happens; all of it is harmless for runners that are unknown (they have left) ---
 
     def reached(self, key: Hashable, now: float) -> None:
-        """It has answered, be it with a refusal."""
+        """The runner has answered, perhaps with a refusal."""
         record = self._records.get(key)
         if record is not None:
             record.failures = 0
@@ -206,8 +210,7 @@ class HealthTracker:
                 self._lift(key, record, now, "it answers")
 
     def succeeded(self, key: Hashable, now: float, overhead: float | None = None) -> None:
-        """A call ran to an end of its own. ``overhead`` = seconds that it took outside of the
-        function, if that is known."""
+        """A call ran to its own end. ``overhead`` = seconds outside of the function, if known."""
         record = self._records.get(key)
         if record is None:
             return
@@ -220,7 +223,7 @@ class HealthTracker:
                 self._compare(key, record, now)
 
     def failed(self, key: Hashable, now: float, reason: str) -> None:
-        """An attempt did not reach it, or broke off."""
+        """An attempt did not reach the runner, or broke off."""
         record = self._records.get(key)
         if record is not None:
             record.failures += 1
@@ -228,7 +231,7 @@ class HealthTracker:
                 self._eject(key, record, now, "unreachable", reason)
 
     def faulted(self, key: Hashable, now: float, reason: str) -> None:
-        """A call that it had taken failed there, and not because of the function."""
+        """A call that the runner had taken failed there, and not because of the function."""
         self.reached(key, now)
         record = self._records.get(key)
         if record is not None:
@@ -237,7 +240,7 @@ class HealthTracker:
                 self._eject(key, record, now, "faulty", reason)
 
     def says(self, key: Hashable, now: float, *, serving: bool) -> None:
-        """Its own word on whether it takes calls, which needs no room under the limit."""
+        """The runner says whether it takes calls. This needs no room under the `limit`."""
         self.reached(key, now)
         record = self._records.get(key)
         if record is None or record.refuses is not serving:
@@ -251,7 +254,8 @@ class HealthTracker:
             self._listener.note_health(HealthChange(key, "back", "it says so"))
 
     def fell_silent(self, key: Hashable, now: float) -> None:
-        """It can't tell whether it takes calls: its last word holds no longer."""
+        """The runner can no longer tell whether it takes calls: its last word does not hold any
+        more."""
         record = self._records.get(key)
         if record is not None and record.refuses:
             record.refuses = False
@@ -313,7 +317,7 @@ class HealthTracker:
         if record.away:
             return 0.0
         slow_start = self._config.slow_start
-        if now >= record.back_at + slow_start:  # a difference could be a hair too small
+        if now >= record.back_at + slow_start:  # (a difference may be rounded down)
             self._unsound.discard(key)
             return 1.0
         progress = (now - record.back_at) / slow_start
@@ -325,7 +329,7 @@ class HealthTracker:
         return not self._unsound
 
     def refuses(self, key: Hashable) -> bool:
-        """Whether it has said that it takes no calls."""
+        """Whether the runner has said that it takes no calls."""
         record = self._records.get(key)
         return record is not None and record.refuses
 
@@ -343,7 +347,7 @@ class HealthTracker:
             record.until = math.inf
         record.cause, record.ejected_at = cause, now
         record.failures = record.faults = 0
-        record.latencies = LatencyWindow()  # what comes back is judged anew
+        record.latencies = LatencyWindow()  # the runner is judged anew when it is back
         self._unsound.add(key)
         self._listener.note_health(HealthChange(key, "ejected", reason, cause))
 
@@ -375,8 +379,8 @@ class HealthTracker:
 
 
 class PoolMetrics(Collector):
-    """Of all pools that share it. Making one registers it; raises `ValueError` if ``registry``
-    has such metrics already."""
+    """The metrics of all pools that share this object. Making one registers it; raises `ValueError`
+    if ``registry`` has such metrics already."""
 
     def __init__(self, registry: CollectorRegistry = REGISTRY) -> None:
         self._counts: list[CallCounter] = []
@@ -407,5 +411,5 @@ class PoolMetrics(Collector):
 
 @functools.cache
 def default_pool_metrics() -> PoolMetrics:
-    """Those of this process, in prometheus_client's own registry."""
+    """The metrics of this process, in prometheus_client's own registry."""
     return PoolMetrics()

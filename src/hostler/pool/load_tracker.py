@@ -1,14 +1,11 @@
-"""Load tracker: own calls, hints, idle hot containers and free memory of each runner.
+"""Load tracker: own calls, load hints, idle hot containers and free memory of each runner.
 
-Two sources: the calls that this placer has sent, and the `LoadHint` that comes with each answer
-of a runner that gives hints. A runner that gives none, such as Fn's, is judged by the calls
-alone: one where a call has just ended well has a hot container of its function.
+There are two sources: the calls that this placer has sent, and the `LoadHint` that comes with each
+answer of a runner that gives hints. A runner without hints, such as Fn's, is judged by the calls
+alone: where a call has just ended well, a hot container of its function is idle.
 
-All of it may be wrong, since other LBs use the same runners. It decides which runner is tried
-first, never whether one is tried. Times are seconds of one clock, given by the caller.
-
-Where idle hot containers are believed to be. Pure; times are seconds of one clock, given by
-the caller.
+All of this may be wrong, since other load balancers use the same runners. It decides which runner
+is tried first, never whether one is tried. Times are seconds of one clock, given by the caller.
 """
 
 from __future__ import annotations
@@ -29,24 +26,24 @@ from ..call import Timings
 from ..protocol import LEAVE_SECONDS, MAX_WARM_KEYS, LoadHint
 
 SPARE_CPUS = 250
-"""Milli-CPUs that a machine has to have idle for a container to be started there rather than
-elsewhere."""
+"""Milli-CPUs that a machine must have idle to be preferred for the start of a container."""
 
 FULL_SECONDS = 1.0
-"""How long a runner that has refused a call counts as full at most, if no call ends there."""
+"""Seconds that a runner counts as full after it has refused a call, unless a call ends there
+earlier."""
 
 MAX_RUNNERS = 8192
-"""Runners that are remembered at most, beside those with own calls."""
+"""Runners that are remembered, beside runners with own calls."""
 
 _NO_WARM: Mapping[bytes, int] = {}
 
 
 class LoadTracker:
-    """What one placer knows. Runners are known by their addresses.
+    """What one placer knows of its runners. Runners are identified by their addresses.
 
-    ``now`` is `trio.current_time`, in seconds. All methods are synchronous. A runner's word about
-    its calls is believed for `HINT_SECONDS` (10), that about its memory as long, or for good if it
-    tells of changes by itself.
+    ``now`` is `trio.current_time`, in seconds. All methods are synchronous. A runner's report of
+    its calls is believed for `HINT_SECONDS`. Its report of its memory is believed as long, or
+    without limit if the runner reports changes by itself.
     """
 
     def __init__(self) -> None:
@@ -54,18 +51,19 @@ class LoadTracker:
         self._warm = IdleIndex()
         self._in_flight = 0
         self._others = 0
-        """Calls of other LBs on those of `_hinted`."""
+        """Calls of other load balancers on the runners in `_hinted`."""
         self._hinted: OrderedDict[str, None] = OrderedDict()
-        """Whose word about its calls is believed, the oldest first."""
+        """Runners whose report of their calls is believed, the oldest report first."""
         self._reporting: set[str] = set()
         self.reporting_version = 0
-        """Grows when a runner begins or ceases to tell its load by itself."""
+        """Grows when a runner begins or ceases to report its load by itself."""
         self._free = FreeMemoryIndex()
         self._room = {spare_warm: FreeMemoryIndex() for spare_warm in (False, True)}
-        """The same with what evictions would free, of those that tell; with ``spare_warm``, without
-        what is worth keeping."""
+        """Memory that is free or would be after evictions, of runners that report by themselves.
+        Under ``True``, for calls that spare warm containers, without protected containers."""
         self._changed: dict[str, None] = {}
-        """Whose room these indexes don't know as it is: hints come more often than anybody asks."""
+        """Runners whose entries in these indexes are out of date: hints come more often than the
+        indexes are used."""
         self.policies = LaunchPolicies()
 
     def __repr__(self) -> str:
@@ -74,7 +72,7 @@ class LoadTracker:
     # --- what placers ask ---
 
     def load(self, address: str, need: CallNeed, now: float) -> float:
-        """Calls that are there; infinite for a runner that has just refused such a call."""
+        """Calls on the runner; infinite if it has just refused such a call."""
         runner = self._runners.get(address)
         if runner is None:
             return 0
@@ -83,7 +81,7 @@ class LoadTracker:
         return runner.calls(now)
 
     def total(self, now: float) -> int:
-        """Calls that are on all runners together."""
+        """Calls on all runners together."""
         while self._hinted:
             address = next(iter(self._hinted))
             runner = self._runners[address]
@@ -95,30 +93,30 @@ class LoadTracker:
         return self._in_flight + self._others
 
     def warm(self, need: CallNeed, now: float, limit: int) -> list[str]:
-        """Addresses with an idle hot container for ``need``: the first ``limit`` of those that
-        were heard of last."""
+        """Addresses with an idle hot container for ``need``: the ``limit`` that were heard of
+        last."""
         return self._warm.addresses(need, now, limit)
 
     def warm_count(self, address: str, need: CallNeed, now: float) -> int:
-        """Idle hot containers for ``need`` that are believed to be there."""
+        """Idle hot containers for ``need`` that are believed to be at the runner."""
         return self._warm.count(address, need, now)
 
     def has_cpu(self, address: str, now: float) -> bool:
-        """Whether the runner's machine has CPUs to spare; true if nobody knows."""
+        """Whether the runner's machine has idle CPUs; true if that is not known."""
         runner = self._runners.get(address)
         return runner is None or runner.idle_cpus is None or runner.idle_cpus >= SPARE_CPUS
 
     def any_warm(self, need: CallNeed, now: float) -> bool:
-        """Whether `warm` has any."""
+        """Whether `warm` returns any."""
         return self._warm.latest(need, now) is not None
 
     def warmest(self, need: CallNeed, now: float) -> str | None:
-        """The first of `warm`, unless what is free there is for others."""
+        """The first of `warm`, unless the runner's capacity is held for other load balancers."""
         address = self._warm.latest(need, now)
         return None if address is None or self.is_held(address, now) else address
 
     def has_room(self, address: str, need: CallNeed, now: float) -> bool:
-        """Whether one more container fits there without an eviction; true if nobody knows."""
+        """Whether one more container fits there without an eviction; true if that is not known."""
         runner = self._runners.get(address)
         if runner is None or runner.hint is None:
             return True
@@ -131,22 +129,22 @@ class LoadTracker:
     def spare(
         self, need: CallNeed, count: int, rng: random.Random, *, spare_warm: bool = False
     ) -> list[str]:
-        """Some that probably have room without an eviction, and then some that have it with one:
-        up to ``count`` of each."""
+        """Addresses of runners that probably have room without an eviction, then of runners that
+        have it with one: up to ``count`` of each."""
         self._index()
         free = self._free.some(need.memory, count, rng)
         return free + self._room[spare_warm].some(need.memory, count, rng)
 
     def room(self, address: str, *, spare_warm: bool) -> int:
-        """Bytes that are free there or would be after evictions; 0 if nobody knows."""
+        """Bytes that are free at the runner or would be after evictions; 0 if that is not known."""
         runner = self._runners.get(address)
         return 0 if runner is None else runner.room(spare_warm=spare_warm)
 
     def is_full(
         self, address: str, need: CallNeed, now: float, *, spare_warm: bool = False
     ) -> bool:
-        """Whether such a call would certainly be refused there: the runner, which tells of
-        changes by itself, has no room, and no hot container."""
+        """Whether the runner would certainly refuse such a call: it reports changes by itself, and
+        has neither room nor a hot container."""
         runner = self._runners.get(address)
         if runner is None or address not in self._reporting:
             return False
@@ -158,20 +156,21 @@ class LoadTracker:
         return memory < need.memory or not _fits(need.cpus, cpus)
 
     def all_full(self, need: CallNeed, now: float, *, spare_warm: bool = False) -> bool:
-        """Whether `is_full` is certainly true of all runners that tell of changes by themselves."""
+        """Whether `is_full` is certainly true of all runners that report changes by themselves."""
         if self.any_warm(need, now):
             return False
         self._index()
         return not self._room[spare_warm].may_have(need.memory)
 
     def all_report(self, addresses: Set[str]) -> bool:
-        """Whether each of them tells of changes by itself, and what it could free."""
+        """Whether each of these runners reports changes by itself, and what evictions would
+        free."""
         return addresses <= self._reporting
 
     # --- what happens ---
 
     def note(self, address: str, hint: LoadHint | None, now: float) -> None:
-        """The runner has told its load by itself; ``None`` = it can't be heard any more."""
+        """The runner has reported its load by itself; ``None`` = it can't be heard any more."""
         runner = self._runners.get(address)
         if runner is None:
             if hint is None:
@@ -187,12 +186,13 @@ class LoadTracker:
                 self._warm.replace(address, hint.warm, now)
 
     def is_held(self, address: str, now: float) -> bool:
-        """Whether what is free there is for others."""
+        """Whether the runner's free capacity is held for other load balancers."""
         runner = self._runners.get(address)
         return runner is not None and now < runner.held_until
 
     def begin(self, address: str, need: CallNeed, now: float) -> bool:
-        """A call goes there; whether it is believed to find a hot container."""
+        """A call goes to the runner. Returns whether it is believed to find a hot container
+        there."""
         runner = self._runners.get(address)
         if runner is None:
             self._make_room()
@@ -208,7 +208,7 @@ class LoadTracker:
         return warm
 
     def end(self, address: str, need: CallNeed, outcome: Outcome | None, now: float) -> None:
-        """That call is over; ``None`` = it was cancelled. Once for each `begin`."""
+        """A call that `begin` counted is over; ``None`` = it was cancelled."""
         runner = self._runners[address]
         runner.in_flight -= 1
         self._in_flight -= 1
@@ -249,13 +249,13 @@ class LoadTracker:
         others = hint.active - runner.in_flight
         if others < 0:
             others = 0
-        self._others += others - runner.others  # (those of whom is not in `_hinted` are 0)
+        self._others += others - runner.others  # (0 for runners that are not in `_hinted`)
         runner.others = others
         if runner.unseen_memory or not _same_room(runner.hint, hint):
             self._changed[address] = None
         if hint.idle_cpus is not None:
             runner.idle_cpus = hint.idle_cpus
-        # What is warm there is kept elsewhere, and may be much.
+        # `_warm` keeps the idle containers, of which there may be many.
         runner.hint = replace(hint, warm=_NO_WARM) if hint.complete else hint
         runner.hinted_at = now
         runner.unseen_memory = runner.unseen_cpus = 0
@@ -263,7 +263,7 @@ class LoadTracker:
             self._note_reporter(address, runner)
 
     def _index(self) -> None:
-        """Have the indexes know how much room there is now."""
+        """Bring the indexes up to date."""
         for address in self._changed:
             runner = self._runners[address]
             self._free.put(address, runner.left())
@@ -306,7 +306,7 @@ class LoadTracker:
 
 
 def _same_room(one: LoadHint | None, other: LoadHint) -> bool:
-    """Whether the memory is that of ``one``, as far as they tell of it."""
+    """Whether two hints agree in memory."""
     return (
         one is not None
         and one.free_memory == other.free_memory
@@ -316,53 +316,53 @@ def _same_room(one: LoadHint | None, other: LoadHint) -> bool:
 
 
 def _fits(cpus: int, room: float) -> bool:
-    """Whoever asks for no CPUs fits anywhere."""
+    """Whether ``cpus`` fit. A call that needs none fits anywhere."""
     return cpus <= 0 or cpus <= room
 
 
 HINT_SECONDS = 10.0
-"""How long a runner's word about its calls and memory is believed."""
+"""Seconds that a runner's report of its calls and memory is believed."""
 
 
 @attrs.define(eq=False)
 class RunnerLoad:
-    """One runner, as far as own calls and its hints tell."""
+    """The load of one runner, by own calls and its hints."""
 
     in_flight: int = 0
-    """Own calls that are there, or on their way."""
+    """Own calls that are at the runner, or on their way."""
     hint: LoadHint | None = None
-    """The last."""
+    """The last one."""
     hinted_at: float = -math.inf
     others: int = 0
-    """Calls of other LBs, by the last hint."""
+    """Calls of other load balancers, by the last hint."""
     unseen_memory: int = 0
     """Bytes that own calls may have taken since the last hint."""
     unseen_cpus: int = 0
-    """The same in milli-CPUs."""
+    """Milli-CPUs that own calls may have taken since the last hint."""
     idle_cpus: int | None = None
-    """Milli-CPUs of its machine that nothing used, when it last said so."""
+    """Milli-CPUs of its machine that nothing used, by its last report of them."""
     reports: bool = False
-    """The runner tells of changes by itself: the last hint does not age."""
+    """The runner reports changes by itself, so the last hint does not age."""
     full_until: float = -math.inf
     full_for: int = 0
-    """Bytes; the least that was refused."""
+    """Bytes; the smallest need that was refused."""
     held_until: float = -math.inf
-    """What is free there until then is for others."""
+    """Until then the runner's free capacity is for other load balancers."""
 
     def calls(self, now: float) -> int:
         return self.in_flight + (self.others if now <= self.hinted_at + HINT_SECONDS else 0)
 
     @property
     def reports_all(self) -> bool:
-        """Whether it tells of changes, and of what evictions would free."""
+        """Whether the runner reports changes, and what evictions would free."""
         return self.reports and self.hint is not None and knows_all(self.hint)
 
     def left(self) -> int:
-        """Bytes of free memory; 0 or less if nobody knows."""
+        """Bytes of free memory; 0 or less if that is not known."""
         return (0 if self.hint is None else self.hint.free_memory) - self.unseen_memory
 
     def room(self, *, spare_warm: bool) -> int:
-        """Bytes with what evictions would free, as far as it is known."""
+        """Bytes of free memory with what evictions would free, as far as is known."""
         room, hint = self.left(), self.hint
         if hint is not None:
             room += hint.reclaimable_memory if knows_all(hint) else 0
@@ -370,7 +370,7 @@ class RunnerLoad:
         return room
 
     def cpus_left(self) -> float:
-        """Free milli-CPUs; infinite if the runner does not tell."""
+        """Free milli-CPUs; infinite if the runner does not report them."""
         hint = self.hint
         return (
             math.inf
@@ -379,7 +379,7 @@ class RunnerLoad:
         )
 
     def cpus(self, *, spare_warm: bool) -> float:
-        """The same with what evictions would free."""
+        """Free milli-CPUs with what evictions would free."""
         cpus, hint = self.cpus_left(), self.hint
         if hint is not None:
             cpus += hint.reclaimable_cpus - (hint.protected_cpus if spare_warm else 0)
@@ -387,7 +387,7 @@ class RunnerLoad:
 
 
 def knows_all(hint: LoadHint) -> bool:
-    """Whether the runner tells what evictions would free."""
+    """Whether the runner reports what evictions would free."""
     return hint.complete or hint.free_cpus is not None
 
 
@@ -396,37 +396,39 @@ K = TypeVar("K")
 V = TypeVar("V")
 
 MAX_NEEDS = 4096
-"""Kinds of calls, and slot keys, that are remembered."""
+"""Needs, and slot keys, that are remembered."""
 
 CROSSING_SECONDS = 0.05
-"""How much earlier than other news a runner's list of all containers may have been made."""
+"""Seconds by which a runner's list of all containers may be older than other news of the runner."""
 
 _NONE = 0, -math.inf
 
 
 @attrs.frozen
 class CallNeed:
-    """What a call asks of a runner. Calls with equal keys may use the same container, as far as
-    a load balancer can tell."""
+    """What a call needs of a runner. Calls with equal keys may use the same container, as far as a
+    load balancer can tell."""
 
     key: Hashable
     memory: int
     """Bytes."""
     idle_seconds: float
-    """How long a container of it stays hot."""
+    """How long its container stays hot."""
     cpus: int = 0
     """Milli-CPUs."""
 
 
 class IdleIndex:
-    """Counts of idle containers, by need and by the runner's address."""
+    """Where idle hot containers are believed to be: counts by need and by the runner's address.
+    Pure."""
 
     def __init__(self) -> None:
         self._needs: OrderedDict[Hashable, dict[str, tuple[int, float]]] = OrderedDict()
-        """How many, and until when; those heard of last come last. May be empty: most often the
-        next call that ends has one again. Such a need comes first, to go before all others."""
+        """By need and address: how many, and until when. The address heard of last comes last. A
+        need may have no addresses, because the next call that ends most often adds one again. Such
+        a need comes first, to be dropped first."""
         self._runners: dict[str, dict[Hashable, float]] = {}
-        """When each need was heard of."""
+        """When each need of a runner was heard of."""
         self._digests: OrderedDict[bytes, CallNeed] = OrderedDict()
 
     def __len__(self) -> int:
@@ -439,7 +441,7 @@ class IdleIndex:
         return count if now < until else 0
 
     def addresses(self, need: CallNeed, now: float, limit: int) -> list[str]:
-        """Where there is at least one: the first ``limit`` of those that were heard of last."""
+        """Addresses with at least one: the ``limit`` that were heard of last."""
         found = self._needs.get(need.key)
         if not found:
             return []
@@ -447,7 +449,7 @@ class IdleIndex:
         return [name for name, (_, until) in latest if now < until]
 
     def latest(self, need: CallNeed, now: float) -> str | None:
-        """Where one was heard of last, if it is still there."""
+        """The address that was heard of last, if its container is still there."""
         found = self._needs.get(need.key)
         if not found:
             return None
@@ -455,7 +457,7 @@ class IdleIndex:
         return address if now < found[address][1] else None
 
     def set(self, address: str, need: CallNeed, count: int, now: float) -> None:
-        """There are ``count``, which have been heard of just now."""
+        """The runner has ``count``, by news of this moment."""
         if count <= 0:
             self._forget(address, need.key)
             return
@@ -466,7 +468,7 @@ class IdleIndex:
             self._shrink()
         else:
             self._needs.move_to_end(key)
-            found.pop(address, None)  # the one heard of last comes last
+            found.pop(address, None)  # the address heard of last comes last
         found[address] = count, now + need.idle_seconds
         keys = self._runners.get(address)
         if keys is None:
@@ -475,7 +477,8 @@ class IdleIndex:
             keys[key] = now
 
     def take(self, address: str, need: CallNeed, now: float) -> bool:
-        """A call goes there; whether it is believed to find a hot container."""
+        """A call goes to the runner. Returns whether it is believed to find a hot container
+        there."""
         found = self._needs.get(need.key)
         entry = found and found.get(address)
         if not found or not entry:
@@ -500,9 +503,10 @@ class IdleIndex:
             drop_oldest(self._digests, MAX_NEEDS)
 
     def replace(self, address: str, counts: Mapping[bytes, int], now: float) -> None:
-        """These, by digest, are all that are there, unless they are as many as can be told, and
-        beside those that were heard of a moment ago: their calls have ended after this was said.
-        Digests that nobody has learned are left out; the counts of one need are added up."""
+        """These counts, by digest, are all idle containers of the runner. Exceptions: a list of the
+        greatest length may lack some; and it may be older than calls that ended a moment ago, whose
+        containers are kept. Digests that were not learned are left out. The counts of one need are
+        added up."""
         sums: dict[Hashable, int] = {}
         needs = [(self._digests.get(digest), count) for digest, count in counts.items()]
         for need, count in needs:
@@ -516,7 +520,7 @@ class IdleIndex:
                     self._forget(address, key)
 
     def clear(self, address: str) -> None:
-        """Nothing is known of that runner any more."""
+        """Forget the runner."""
         for key in self._runners.pop(address, ()):
             self._drop(address, key)
 
@@ -544,17 +548,17 @@ class IdleIndex:
 
 
 def drop_oldest(items: OrderedDict[K, V], limit: int) -> None:
-    """Keep the youngest ``limit`` items."""
+    """Keep the newest ``limit`` items."""
     while len(items) > limit:
         items.popitem(last=False)
 
 
 STEPS = 2
-"""Bits of a level beside the highest one: a level's runners differ by a quarter at most."""
+"""Bits of a level after the highest one: the runners of a level differ by at most a quarter."""
 
 
 class _Bag:
-    """A set of which a random member is found at once."""
+    """A set that gives random members quickly."""
 
     def __init__(self) -> None:
         self.items: list[str] = []
@@ -572,7 +576,7 @@ class _Bag:
 
 
 class FreeMemoryIndex:
-    """Addresses by bytes, in levels that get wider with the size."""
+    """Addresses by free bytes, in levels whose width grows with the size."""
 
     def __init__(self) -> None:
         self._levels: dict[str, int] = {}
@@ -584,7 +588,7 @@ class FreeMemoryIndex:
         return f"<FreeMemoryIndex runners={len(self._levels)} levels={len(self._bags)}>"
 
     def put(self, address: str, memory: int) -> None:
-        """That runner has so many bytes now."""
+        """The runner has ``memory`` bytes now."""
         level = _level(memory)
         old = self._levels.get(address)
         if old == level:
@@ -599,18 +603,18 @@ class FreeMemoryIndex:
         bag.add(address)
 
     def drop(self, address: str) -> None:
-        """Nothing is known of that runner any more."""
+        """Forget the runner."""
         level = self._levels.pop(address, None)
         if level is not None:
             self._take_out(address, level)
 
     def may_have(self, memory: int) -> bool:
-        """Whether one may have so many bytes; false is certain."""
+        """Whether a runner may have so many bytes; false is certain."""
         return bool(self._filled >> _level(memory))
 
     def some(self, memory: int, count: int, rng: random.Random) -> list[str]:
-        """Up to ``count`` that may have so many bytes, those with the least first; which ones of
-        those that have about the same is left to chance."""
+        """Up to ``count`` addresses that may have so many bytes, the smallest sufficient ones
+        first, at random among about equal ones."""
         found: list[str] = []
         level = _level(memory)
         filled = self._filled >> level
@@ -631,7 +635,7 @@ class FreeMemoryIndex:
 
 
 def _level(memory: int) -> int:
-    """Grows with ``memory``: its magnitude, and the `STEPS` bits after the first."""
+    """The level of ``memory``. It grows with the highest bit and the `STEPS` bits after it."""
     if memory <= 0:
         return 0
     bits = memory.bit_length()
@@ -639,25 +643,27 @@ def _level(memory: int) -> int:
 
 
 EVICTION_GRACE = 2.0
-"""Times of a start and a run for which a call leaves others the hot containers that they need."""
+"""Factor on the time of a start and a run: for so long a call spares other functions' warm
+containers."""
 
 MAX_EVICTION_GRACE = 10.0
-"""Seconds. It bounds for how long a call can be kept waiting by idle containers."""
+"""Seconds. Bounds for how long idle containers of other functions can keep a call waiting."""
 
 
 class LaunchPolicies:
-    """Calls with the same need have one. Those used last are remembered."""
+    """The launch policies of functions, one for all calls with the same need. The most recently
+    used ones are remembered."""
 
     def __init__(self) -> None:
         self._policies: OrderedDict[Hashable, LaunchPolicy] = OrderedDict()
         self._start_seconds = 0.0
-        """Mean of all functions, for those of which no start is known; 0 = not known."""
+        """Mean of all functions, for functions whose starts are not known; 0 = not known."""
 
     def __repr__(self) -> str:
         return f"<LaunchPolicies functions={len(self._policies)} start={self._start_seconds:.3f}>"
 
     def of(self, need: CallNeed) -> LaunchPolicy:
-        """The policy of such calls."""
+        """The policy of calls with ``need``."""
         policy = self._policies.get(need.key)
         if policy is None:
             policy = self._policies[need.key] = LaunchPolicy()
@@ -669,28 +675,28 @@ class LaunchPolicies:
         return policy
 
     def ran(self, need: CallNeed, timings: Timings, began: float, now: float) -> None:
-        """Such a call, which went to its runner when it ``began``, has run well; ``timings`` are
-        what the runner told, if it did."""
+        """A call with ``need``, which went to its runner at ``began``, has run well. ``timings``
+        are the runner's, if it sent them."""
         policy = self._policies.get(need.key)
         if policy is None:
             return
         policy.ran(timings.execution_ns / 1e9 or now - began, now)
         if timings.ctr_create_ns:
-            # Less than the start, if the call came later and was the first in line for it; more,
-            # if the start had to wait for its turn.
+            # The wait of the call is shorter than the start if the call came later and got the
+            # container first, and longer if the start had to wait for its turn.
             start = max(timings.start_seconds, timings.scheduler_ns / 1e9)
             policy.started(start)
             mean = self._start_seconds
             self._start_seconds = mean + WEIGHT * (start - mean) if mean else start
 
     def run_seconds(self, need: CallNeed) -> float:
-        """The mean time that such a call runs; 0 = not known."""
+        """The mean time that a call with ``need`` runs; 0 = not known."""
         policy = self._policies.get(need.key)
         return 0.0 if policy is None else policy.run_seconds
 
     def eviction_grace(self, need: CallNeed) -> float:
-        """For how long such a call should rather wait than have containers evicted that are worth
-        keeping: the longer it takes anyhow, start and run, the less a wait means to it. A start
-        that stands in the engine's queue takes longer."""
+        """Seconds for which a call with ``need`` waits rather than have containers evicted that are
+        worth keeping. The longer its start and run take, the less a wait means to it. A start that
+        waits in the engine's queue takes longer."""
         policy = self.of(need)
         return min(MAX_EVICTION_GRACE, EVICTION_GRACE * (policy.run_seconds + policy.start_seconds))

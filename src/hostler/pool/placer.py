@@ -1,4 +1,4 @@
-"""Placer: one call walks the runners, waits, or gives up."""
+"""Placer: sees one call through: tries runners, has the call wait, or gives up."""
 
 from __future__ import annotations
 

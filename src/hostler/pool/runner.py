@@ -1,4 +1,9 @@
-"""gRPC runner: one engagement per attempt, from TryCall to outcome."""
+"""A load balancer's side of a runner: one gRPC engagement per attempt.
+
+`GrpcRunner` is the `hostler.abc.Runner` that a load balancer's pool has for each runner. (The
+runner itself is `hostler.runner` and `hostler.agent`.) An `Attempt` begins the engagement, and a
+`Conversation` sees it through.
+"""
 
 from __future__ import annotations
 
@@ -51,14 +56,14 @@ if TYPE_CHECKING:
     from ..call import Timings
 
 CLOSE_SECONDS = 5.0
-"""Seconds for ended attempts to leave, and then for closing the connections."""
+"""Seconds for cancelled attempts to end, and then for closing the connections."""
 
 
 class GrpcRunner(Runner):
     """Runs calls over ``client``, which it owns from now on. Never connects by itself.
 
-    A call is committed when its ``TryCall``, or the ``Commit`` of its reservation, was handed to
-    the transport. After that only a NACK, or the client's proof that nothing was sent, lets it be
+    A call is committed when its `TryCall`, or the `Commit` of its reservation, was handed to the
+    transport. After that only a NACK, or the client's proof that nothing was sent, lets the call be
     tried elsewhere.
 
     The runner says with its answers, and in its status, whether it takes reservations.
@@ -106,7 +111,7 @@ class GrpcRunner(Runner):
         outcome = await self._run(attempt)
         if attempt.claimed or not _was_not_understood(outcome):
             return outcome
-        # Another program has the address now. It has not run the call.
+        # A program without reservations has the address now. It has not run the call.
         self._reserves = False
         return await super().try_reserve(call, observer)
 
@@ -119,7 +124,7 @@ class GrpcRunner(Runner):
         except GateClosed:
             await trio.lowlevel.checkpoint()
             return NotPlaced(RunnerClosed())
-        # Ended by `aclose`: what was committed may have run.
+        # Ended by `aclose`: a committed call may have run.
         return Placed(RunnerClosed()) if attempt.is_committed else NotPlaced(RunnerClosed())
 
     def _note(self, outcome: Outcome) -> None:
@@ -144,7 +149,7 @@ class GrpcRunner(Runner):
             await self._gate.wait_empty()
         finally:
             self._gate.cancel_all()
-            # Shielded: the connections are closed in any case, and neither step waits for a peer.
+            # Shielded: the connections are closed in any case. Neither step waits for a peer.
             with _shielded():
                 await self._gate.wait_empty()
             with _shielded():
@@ -152,7 +157,7 @@ class GrpcRunner(Runner):
 
 
 def _was_not_understood(outcome: Outcome) -> bool:
-    """Whether a reservation ended as it does with runners that don't know the word."""
+    """Whether a reservation ended as it does at runners without reservations."""
     reason = outcome.reason if isinstance(outcome, NotPlaced) else None
     return isinstance(reason, EngagementFailed) and reason.status == UNKNOWN_STATUS
 
@@ -177,10 +182,10 @@ HeldBody = memoryview
 
 
 class Conversation:
-    """What happens between a sent ``TryCall`` and the outcome.
+    """The exchange between a sent `TryCall` and the outcome.
 
-    Nothing in here outlives `run`: the sender is a child of its nursery, so neither the body
-    nor the writer is touched after an outcome was returned.
+    Nothing in here outlives `run`: the sender is a child of its nursery, so neither the body nor
+    the writer is touched after an outcome was returned.
     """
 
     _answered = False
@@ -191,7 +196,8 @@ class Conversation:
         self._engagement = engagement
 
     async def run(self, body: trio.abc.ReceiveStream | HeldBody | None) -> Outcome:
-        """Send ``body`` (``None``: it is sent already), pass the response on, tell the outcome.
+        """Send ``body`` (``None``: it is sent already), pass the response on, and return the
+        outcome.
 
         Leave the engagement at once if this returns before the stream has ended.
         """
@@ -208,7 +214,7 @@ class Conversation:
     async def await_slot(self) -> Outcome | None:
         """Wait for the slot of a call that is to be reserved; ``None`` = the runner holds it.
 
-        The call has not run, whatever happens: all that is not the runner's own word about the
+        The call has not run, whatever happens. So everything but the runner's own verdict on the
         call lets it be tried elsewhere.
         """
         try:
@@ -233,9 +239,9 @@ class Conversation:
             else:
                 await self._send_stream(body)
         except EngagementEnded:
-            pass  # the receiver knows why
+            pass  # the receiver gets the reason
         except Exception as error:  # noqa: BLE001  (a body may fail in any way; it is the outcome)
-            # Never an end of the body: the function would take a piece of it for the whole.
+            # Don't send an end of the body: the function would take a part for the whole.
             self._outcome = self._outcome or Placed(error)
             scope.cancel()
 
@@ -265,7 +271,7 @@ class Conversation:
                     if self._answered:
                         return Placed(ProtocolError(TWO_HEADS))
                     self._answered = True
-                    # Without a status, as Fn's LB has it, the writer's own holds.
+                    # Without a status from the runner the status is 200, as in Fn's LB.
                     await writer.start(frame.status or OK, frame.headers)
                 elif isinstance(frame, Finished):
                     outcome = self._outcome_of(frame)
@@ -282,7 +288,7 @@ class Conversation:
             return Placed(error)
 
     def _outcome_of(self, finished: Finished) -> Outcome:
-        """What the runner's last word means, of which the call gets the durations."""
+        """What the runner's last frame means. Fills in the call's durations."""
         outcome = outcome_of(finished, answered=self._answered)
         if isinstance(outcome, Placed):
             fill_timings(self._call.timings, finished)
@@ -292,7 +298,7 @@ class Conversation:
 
     async def _ends_here(self) -> bool:
         """Whether no frame follows. The outcome is known: a stream that breaks now, or does not
-        end, changes nothing any more."""
+        end, does not change it."""
         with trio.move_on_after(END_SECONDS) as scope:
             try:
                 return await self._engagement.receive() is None
@@ -314,11 +320,11 @@ def _out_of_place(frame: RunnerFrame | None) -> ProtocolError:
 
 
 Rest = trio.abc.ReceiveStream | HeldBody | None
-"""Of a body, what does not go with the call itself."""
+"""The part of a body that is not sent with the call itself."""
 
 
 class Attempt(CallSource):
-    """Sends the call with its body: it is committed when its ``TryCall`` was handed over."""
+    """Sends a call with its body. The call is committed when its `TryCall` was handed over."""
 
     is_committed = False
 
@@ -372,7 +378,8 @@ class Attempt(CallSource):
             raise _CallBroken(error) from error
 
     def _open_body(self) -> tuple[Data | None, Rest]:
-        """What of the body goes with the call, and the rest. A stream has to be closed."""
+        """The part of the body that is sent with the call, and the rest. A stream has to be
+        closed."""
         try:
             data = self._call.body.data
             stream = self._call.body.open() if data is None else None
@@ -388,7 +395,7 @@ class Attempt(CallSource):
 
 
 class BegunAttempt(Attempt):
-    """As `Attempt`, begun without a wait, hence committed from its beginning.
+    """An `Attempt` that begins without a wait, so its call is committed from the start.
 
     ``on_left`` is called once nothing of it is left, with the outcome, or ``None`` if it was
     cancelled.
@@ -408,7 +415,7 @@ class BegunAttempt(Attempt):
         self._on_left = on_left
 
     def begin(self) -> bool:
-        """Whether it has begun. If not, an `Attempt` finds out why."""
+        """Whether it has begun. If not, a plain `Attempt` finds out why."""
         call = self._call
         try:
             data = call.body.data
@@ -420,7 +427,7 @@ class BegunAttempt(Attempt):
                 request_id=call.request_id,
                 deadline=call.deadline,
             )
-        except Exception:  # noqa: BLE001  (a bad body or model: told by the other)
+        except Exception:  # noqa: BLE001  (a bad body or model: a plain attempt tells)
             return False
         return self._engagement is not None
 
@@ -432,13 +439,13 @@ class BegunAttempt(Attempt):
         finally:
             self._engagement.leave()
             self._on_left(self, outcome)
-        if self._cancelled:  # by the end of its runner's client: it may have run
+        if self._cancelled:  # by `GrpcRunner.aclose`: the call may have run
             outcome = Placed(RunnerClosed())
         return outcome
 
     def cancel(self) -> None:
-        """End it at both ends, see `Gate`. One that waits for its client to take a part of the
-        answer goes on until it did, which has its own limit."""
+        """End the attempt at both ends, see `Gate`. An attempt that waits for its client to take a
+        part of the answer goes on until then; that wait has a limit of its own."""
         assert self._engagement is not None
         self._cancelled = True
         self._engagement.cut()
@@ -446,7 +453,7 @@ class BegunAttempt(Attempt):
 
 class ReservedAttempt(Attempt):
     """Asks for a slot, and commits the call to it if the observer claims it. The body is not
-    touched before."""
+    touched before that."""
 
     claimed = False
     """The observer was asked to claim the slot."""
@@ -498,7 +505,7 @@ class ReservedAttempt(Attempt):
 
 
 class _CallBroken(Exception):
-    """The call can't be sent to anybody."""
+    """The call can't be sent to any runner."""
 
     def __init__(self, error: Exception) -> None:
         self.error = error
@@ -511,23 +518,23 @@ NO_EOF_TEXT = "Purerunner missing EOF response"
 
 
 class RunnerFault(HostlerError):
-    """A runner failed a call for a reason that no client must see; the text is its own."""
+    """A runner failed a call for a reason that no client must see. The text is the runner's own."""
 
 
 class MissingEOF(HostlerError):
-    """A runner went on after it had reported the outcome of a call."""
+    """A runner went on sending after it had reported the outcome of a call."""
 
     def __init__(self) -> None:
         super().__init__(NO_EOF_TEXT)
 
 
 def outcome_of(finished: Finished, *, answered: bool) -> Outcome:
-    """The outcome that ``finished`` reports, with what the runner says about itself;
-    ``answered`` = the response has begun.
+    """The outcome that ``finished`` reports, with the runner's load; ``answered`` = the response
+    has begun.
 
-    503 is a NACK: the call did not run and may go elsewhere. Once the response has begun that
-    can't be true, so it is the call's error. An error needs a code of an HTTP error: 0, which
-    Fn's runners send for their internal failures, and any other code are internal failures.
+    503 is a NACK: the call did not run and may go elsewhere. Once the response has begun that can't
+    be true, so it is the call's error. Codes outside of 400 to 599, such as the 0 of Fn's runners,
+    are internal failures.
     """
     load = finished.load
     if finished.success:
@@ -546,7 +553,7 @@ def outcome_of_failure(failure: EngagementFailed, *, answered: bool) -> Outcome:
     """The outcome of a stream that ended without a `Finished`."""
     if failure.status == NACK_STATUS:
         return refusal(answered=answered)
-    if failure.status == DEADLINE_STATUS:  # our own, which the runner has kept
+    if failure.status == DEADLINE_STATUS:  # the call's deadline, which the runner has kept
         return Placed(ServiceReservationFailure())
     return Placed(failure)
 
@@ -559,7 +566,7 @@ def refusal(*, answered: bool, load: LoadHint | None = None) -> Outcome:
 
 
 def fill_timings(timings: Timings, finished: Finished) -> None:
-    """Take over the durations that the runner measured."""
+    """Copy the durations that the runner measured."""
     timings.scheduler_ns = finished.scheduler_ns
     timings.execution_ns = finished.execution_ns
     timings.image_pull_wait_ns = finished.image_pull_wait_ns

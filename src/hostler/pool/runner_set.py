@@ -1,5 +1,4 @@
-"""Runner sets: a list of runners by address, and each function's preference among them (rendezvous
-hashing).
+"""Runner sets: lists of runners, and each function's preference (rendezvous hashing).
 
 A pool returns the same list until it changes, so what is computed for a list is kept. Otherwise the
 cost of a call would grow with the number of runners.

@@ -26,11 +26,11 @@ inside the block, has ended its calls by then."""
 
 @attrs.frozen(kw_only=True)
 class RunnerAccess:
-    """How a pool reaches its runners, and lets them go.
+    """How a pool reaches its runners, and how long it lets them finish.
 
-    ``factory`` makes the runners; by default `mtls_runner_factory` over ``loop``, or over the
-    loop that is found or opened. Without ``pki`` runners are reached in plaintext, with a
-    warning. ``cert_common_name`` is the name in their certificates if it is not their host's.
+    ``factory`` makes the runners. By default it is `mtls_runner_factory` over ``loop``, or over a
+    loop that is found or opened. Without ``pki`` runners are reached in plaintext, with a warning.
+    ``cert_common_name`` is the name in the runners' certificates if it is not their host's.
     Attempts get ``grace`` seconds to finish when the pool's block is left.
     """
 
@@ -42,7 +42,7 @@ class RunnerAccess:
 
 
 class StaticPool(RunnerPool):
-    """Owns ``runners`` and offers them all to each call, in their order."""
+    """Owns ``runners`` and offers all of them to each call, in their order."""
 
     def __init__(self, runners: Iterable[Runner]) -> None:
         self._runners = tuple(runners)
@@ -64,7 +64,7 @@ class StaticPool(RunnerPool):
 
 
 async def close_runner(runner: Runner) -> None:
-    """Close it; a failure is logged, for it must not keep others from being closed."""
+    """Close ``runner``. A failure is logged, so that other runners are closed all the same."""
     try:
         await runner.aclose()
     except Exception:
@@ -77,10 +77,10 @@ def mtls_runner_factory(
     config: PoolConfig | None = None,
     tls: wire.TLSFiles | None = None,
 ) -> MTLSRunnerFactory:
-    """The factory of runners that are reached over gRPC; with PKI data over mutual TLS.
+    """A factory of runners that are reached over gRPC; with PKI data, over mutual TLS.
 
-    ``loop`` is what `hostler.wire.open_loop` gave. ``tls`` is used for runners with the same PKI
-    data: who keeps it up to date, keeps them up to date. Other files are read once.
+    ``loop`` is what `hostler.wire.open_loop` returned. ``tls`` is used for runners with the same
+    PKI data, and follows changes of its files if its owner has it do so. Other files are read once.
     The factory does not connect. It raises `ConfigError` for a bad address or bad PEM files.
     """
     settings = config or PoolConfig()
@@ -110,7 +110,7 @@ def mtls_runner_factory(
 
 
 def keepalive_of(config: PoolConfig) -> wire.Keepalive:
-    """When a silent runner is given up, as ``config`` has it."""
+    """When a silent runner is given up, as ``config`` says."""
     return wire.Keepalive(
         interval=config.keepalive_interval,
         timeout=config.keepalive_timeout,
@@ -122,11 +122,11 @@ def keepalive_of(config: PoolConfig) -> wire.Keepalive:
 async def open_static_pool(
     addresses: Iterable[str], access: RunnerAccess | None = None
 ) -> AsyncIterator[StaticPool]:
-    """A pool of one runner per address (``host:port``), without connecting to any.
+    """A pool of one runner per address (``host:port``). Does not connect to any.
 
-    Raises `ConfigError` for a bad address or bad PEM files. Leaving the block refuses new
-    attempts and gives the running ones ``access.grace`` seconds; left by an exception or a
-    cancellation there is no grace.
+    Raises `ConfigError` for a bad address or bad PEM files. Leaving the block refuses new attempts
+    and gives the running ones ``access.grace`` seconds. There is no grace if an exception or a
+    cancellation leaves the block.
     """
     access = access or RunnerAccess()
     async with AsyncExitStack() as stack:

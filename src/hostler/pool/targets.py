@@ -1,4 +1,4 @@
-"""Where runners are to be found: in text, and what became of it. Pure."""
+"""Runner targets: addresses and names as operators write them, and what they resolve to. Pure."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class NameTarget:
 
 @attrs.frozen
 class ServiceTarget:
-    """Runners where the SRV records of ``name`` say."""
+    """Runners at the hosts and ports in the SRV records of ``name``."""
 
     name: str
 
@@ -43,21 +43,23 @@ Target = FixedTarget | NameTarget | ServiceTarget
 
 
 class LookupFailed(HostlerError):
-    """A name has no addresses, or its servers don't tell. The text says which."""
+    """A name has no addresses, or its servers don't answer. The text says which."""
 
 
 @attrs.frozen
 class ResolvedTarget:
-    """What a target stands for now."""
+    """The runners that a target stands for now."""
 
     names: Mapping[str, str]
-    """Addresses (``host:port``, sorted) with the host name that a certificate should have."""
+    """Addresses (``host:port``, sorted), each with the host name that its certificate should
+    have."""
     ttl: float
-    """Seconds that the answer holds: the least TTL of the records it was made of."""
+    """Seconds that the answer holds: the least TTL of its records."""
 
 
 def parse_targets(texts: Iterable[str]) -> tuple[Target, ...]:
-    """Raises `ConfigError` for what is none of ``host:port``, ``dns://…`` and ``srv://…``."""
+    """Parse targets. Raises `ConfigError` for a text that is not ``host:port``, ``dns://…`` or
+    ``srv://…``."""
     return tuple(_parse(text) for text in texts)
 
 
