@@ -19,7 +19,7 @@ from hostler._concurrency.signal import Signal
 from hostler._launch_policy import LaunchPolicy
 from hostler.abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from hostler.agent.admission import FairAdmission
-from hostler.agent.resources import MAX_SECONDS, PASSING, worth_seconds
+from hostler.agent.resources import EXPENDABLE_SECONDS, MAX_SECONDS, worth_seconds
 from hostler.call import Timings
 from hostler.errors import ServerBusy
 from hostler.keep_alive import FixedKeepAlive
@@ -135,14 +135,14 @@ class SimRunner(Runner):
             await trio.sleep(ROUND_TRIP / 2)
             return NotPlaced(ServerBusy(), load=hint)
         self._active += 1
-        passing = queue.worth_seconds < PASSING
-        self._passing += passing
+        expendable = queue.worth_seconds < EXPENDABLE_SECONDS
+        self._passing += expendable
         queue.busy += 1
         started = trio.current_time()
         call.timings.scheduler_ns = round((started - arrived) * 1e9)
         await trio.sleep(float(call.extensions["seconds"]))
         self._active -= 1
-        self._passing -= passing
+        self._passing -= expendable
         queue.busy -= 1
         self._rule.left(name, lb)
         self._change.note()

@@ -1,12 +1,14 @@
 """Admission: which calls may wait for a busy container, and the fair shares of load balancers.
+Pure.
 
-Which calls may wait at this runner for a hot container although it has no room: those that
-would be the next one on it, so that no container idles while the answer of one call and the next
-call travel. All others are refused, as they may find room elsewhere. Pure.
+A call for which this runner has no room may wait here for a hot container if it would be the next
+call on it. So no container idles while the answer of one call and the next call travel. All other
+calls are refused, because they may find room elsewhere.
 
-Who waits is served in order of arrival. So what each load balancer gets follows from how many of
-its calls are here, and where several want in, none may have more here than its share. Where they
-can't wait, since their functions differ or run for long, who has more leaves places to the others.
+Waiting calls are served in order of arrival, so what each load balancer gets follows from how many
+of its calls are here. Where several load balancers want in, none may have more calls here than its
+share. Where calls can't wait, because their functions differ or run for long, the load balancer
+with more calls leaves places to the others.
 """
 
 from __future__ import annotations
@@ -17,54 +19,57 @@ from collections.abc import Hashable, Mapping
 from ..protocol import LEAVE_SECONDS
 
 CONTENDED_SECONDS = 1.5
-"""How long nobody may wait after calls of two functions were refused: containers that never idle
-are never evicted for the other one. Longer than the pauses in which those that wait ask again
-(`hostler.config.PlacerConfig.retry_max_delay`), or each would seem to be alone now and then."""
+"""Seconds for which no call may wait after calls of two functions were refused: containers that
+never idle are never evicted for the other function. Longer than the pauses in which waiting calls
+try again (`hostler.config.PlacerConfig.retry_max_delay`), or each function would seem to be alone
+now and then."""
 
 WANTED_SECONDS = 1.0
-"""How long a load balancer that was refused counts as one that wants more than it has, and calls
-that ask for leave to wait as a sign that there are always some."""
+"""Seconds for which a refused load balancer counts as one that wants more than it has, and for
+which a call that asked to wait shows that calls wait here."""
 
 SHARED_SECONDS = 4.0
-"""How much longer nobody leaves places to those that want the same function: they may wait here,
-with less loss, though for a moment none may have had to."""
+"""Seconds, beside these, for which no places are left to load balancers that want the same
+function. Their calls may wait here, which loses less, even if none had to for a moment."""
 
 SLICE_SECONDS = 1.0
-"""How long a place stays with a load balancer at least while others have as many without it: the
-next may have to start a container there."""
+"""Minimum seconds that a load balancer keeps a container slot while other load balancers compete
+for it: the next one may have to start a container there."""
 
 SLICE_STARTS = 4.0
-"""How many times what that start took it stays from the beginning of the first call there."""
+"""A slot stays with its load balancer for this many times the time of its start, counted from the
+beginning of its first call."""
 
 MAX_REFUSED = 64
-"""Load balancers that are remembered before those are forgotten that do not count any more."""
+"""Load balancers that are remembered before outdated ones are forgotten."""
 
 PER_CONTAINER = 2
-"""Calls that are here while all is well: one runs, the next waits."""
+"""Calls per container when all is well: one runs, the next one waits."""
 
 
 class FairAdmission:
-    """The rule of one agent. Times are seconds of one clock, given by the caller. Load balancers
-    are known by what they call themselves (`hostler.protocol.ServerEngagement.client`)."""
+    """The rules of one agent. Times are seconds of one clock, given by the caller. Load balancers
+    are identified by the names that they give (`hostler.protocol.ServerEngagement.client`)."""
 
     def __init__(self) -> None:
         self._refused: Hashable = None
         self._contended_until = -math.inf
         self._used_until = -math.inf
-        """Until when it counts that a call has asked for leave to wait."""
+        """Until when it counts that a call has asked to wait."""
         self._wants: dict[str, tuple[Hashable, float]] = {}
-        """Load balancers that were refused lately: for which slot key, and until when it counts."""
+        """Load balancers that were refused lately: the slot key that they wanted, and until when
+        that counts."""
         self._slice_until = -math.inf
         self._here: dict[Hashable, dict[str, int]] = {}
         """Calls of each load balancer, by slot key."""
         self._calls: dict[str, int] = {}
-        """Those of all keys together: there may be hundreds."""
+        """Calls of each load balancer, of all slot keys together: there may be hundreds."""
 
     def __repr__(self) -> str:
         return f"<FairAdmission contended_until={self._contended_until:.3f}>"
 
     def came(self, key: Hashable, lb: str) -> None:
-        """A call of ``lb`` with the slot key ``key`` is here, until as many have `left`."""
+        """A call of ``lb`` with the slot key ``key`` is here, until `left`."""
         here = self._here.get(key)
         if here is None:
             here = self._here[key] = {}
@@ -91,34 +96,35 @@ class FairAdmission:
         self._refused = key
 
     def refused(self, key: Hashable, lb: str, now: float) -> None:
-        """A call of ``lb`` was refused for that."""
+        """A call of ``lb`` was refused for lack of room."""
         if len(self._wants) >= MAX_REFUSED:
             self._forget(now)
         self._wants[lb] = key, now + WANTED_SECONDS
 
     def places(self, alive: int, now: float) -> int:
-        """Calls of one slot key that may wait behind its ``alive`` containers, if all are of one
-        load balancer."""
+        """Calls of one slot key that may wait behind its ``alive`` containers, if one load balancer
+        has sent all."""
         return 0 if now < self._contended_until else alive
 
     def may_wait(self, key: Hashable, lb: str, alive: int, waiting: int, now: float) -> bool:
-        """Whether a call of ``lb`` that has come may wait, beside so many others."""
+        """Whether a call of ``lb`` that has come may wait beside ``waiting`` others."""
         self._used_until = now + WANTED_SECONDS
         places = self.places(alive, now)
         if places and (share := self.share(key, lb, alive, now)):
             may = self._here[key][lb] <= share
         else:
             may = waiting < places
-        if may:  # it has what it wanted; what more it wants will show
+        if may:  # it has what it wanted; if it wants more, that will show
             self._wants.pop(lb, None)
         return may
 
     def share(self, key: Hashable, lb: str, alive: int, now: float) -> int:
-        """Calls of ``lb`` that may be here, running or waiting, so that others have theirs;
-        0 = nobody else wants in, or nobody waits here.
+        """Calls of ``lb`` that may be here, running or waiting, so that others have their share; 0
+        = no other load balancer wants in, or no call waits here.
 
-        Max-min fairness: who wants less than an even share leaves the rest to the others. Those
-        that were refused want all they can get, the others what they have.
+        Max-min fairness: a load balancer that wants less than an even share leaves the rest to the
+        others. A load balancer that was refused wants all it can get; the others want what they
+        have.
         """
         if now >= self._used_until:
             return 0
@@ -135,17 +141,18 @@ class FairAdmission:
         return max(1, even, total - wanted)
 
     def started(self, seconds: float, began: float) -> None:
-        """A call has ended for which a container was started in so many ``seconds``, and that
-        ``began`` then: it is to be worth that before it makes way for one of others."""
+        """A call has ended for which a container was started in ``seconds``, and which ``began``
+        then. The start is to pay off before the slot goes to another load balancer."""
         self._slice_until = max(self._slice_until, began + SLICE_STARTS * seconds)
 
     def leaves(self, key: Hashable, lb: str, now: float) -> bool:
         """Whether the place of a call of ``lb`` with the slot key ``key``, which has just ended
-        here, is left to others. Not to those that want the same and have their `share`.
+        here, is left to other load balancers. Not to load balancers that want the same and have
+        their `share`.
 
-        It is if another wants in that has fewer calls here, of whatever slot key. Where both have
-        as many one of them has to have more, and they take turns. Who was refused is left one
-        place until it is refused again: so none is kept for who does not come.
+        It is left if another load balancer wants in that has fewer calls here, of whatever slot
+        key. Load balancers with equally many calls take turns. A refused load balancer is left one
+        place until it is refused again, so no place is kept for one that does not come.
         """
         if not self._wants:
             return False
@@ -165,7 +172,7 @@ class FairAdmission:
         if own == least:
             self._slice_until = now + SLICE_SECONDS
         del self._wants[poorest]
-        # Who may wait here would take it.
+        # A call that may wait here would take the place.
         self._contended_until = max(self._contended_until, now + LEAVE_SECONDS)
         return True
 

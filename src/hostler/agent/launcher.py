@@ -1,4 +1,4 @@
-"""Launching containers: room for them first, then the container's own task."""
+"""Launching containers: resources first, then the container's own task."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ class Launcher:
     """Starts the containers of an agent, each in a task of ``nursery``, and knows them all.
 
     It is the `QueueOwner`, the `ContainerOwner`, the `TemplateLauncher` and the
-    `EvictionCandidates` of its agent."""
+    `EvictionCandidates` of its agent.
+    """
 
     def __init__(self, nursery: trio.Nursery, deps: ContainerDeps, total: Resources) -> None:
         self.deps = deps
@@ -50,12 +51,12 @@ class Launcher:
 
     @property
     def containers(self) -> Iterable[Container]:
-        """Those that live, in no order."""
+        """The living containers, in no order."""
         return tuple(self._containers)
 
     def close(self) -> None:
-        """Refuse who waits for a slot; let go of the containers that no call uses, and of the
-        others as soon as their calls are over. Idempotent."""
+        """Refuse calls that wait for a slot. Let go of the containers that no call uses now, and of
+        the others as soon as their calls are over. Idempotent."""
         self.closing = True
         self.warm.close()
         for queue in self.queues:
@@ -65,7 +66,7 @@ class Launcher:
                 container.leave(CLOSING)
 
     def shown_load(self) -> LoadGauges:
-        """What the metrics show."""
+        """The figures for the metrics."""
         resources, launch_slots = self.resources, self.deps.launch_slots
         return LoadGauges(
             mem_used=resources.used.memory,
@@ -108,7 +109,7 @@ class Launcher:
         return self.warm.hold(key, ContainerTemplate.of(call, self.deps.config), count)
 
     def expect(self, key: Hashable, call: PendingCall) -> None:
-        """Heed what the function of ``call`` wants to be kept ready."""
+        """Keep ready what the function of ``call`` asks for in its annotation."""
         if not self.closing:
             self.warm.expect(key, min_warm(call.model.annotations), call)
 
@@ -134,7 +135,7 @@ class Launcher:
         return trio.current_time()
 
     def launch(self, launch: Launch[Container], call: PendingCall) -> None:
-        # Nothing is kept of the call but what the launch needs.
+        # Only what the launch needs of the call is kept.
         self.keeping.missed(launch.queue.key, call)
         template = ContainerTemplate.of(call, self.deps.config)
         self._nursery.start_soon(
@@ -152,7 +153,7 @@ class Launcher:
         return not self.admission.places(1, trio.current_time())
 
     def may_be_next(self, queue: SlotQueue[Container], waiter: SlotWaiter[Container]) -> bool:
-        """It may not wait for longer than its load balancer allows."""
+        """See `QueueOwner`. The call may not wait for longer than its load balancer allows."""
         call, admission, now = waiter.call, self.admission, trio.current_time()
         if waiter.launch is not None or not self.has_room(call):
             admission.found_no_room(queue.key, now)
@@ -177,7 +178,8 @@ class Launcher:
         spare_warm: bool,
         waits_for_room: bool,
     ) -> None:
-        """Wait for room until nobody needs the launch any more, then for the container's end."""
+        """Wait for resources, unless no call needs the launch any more; then for the container's
+        end."""
         track = self.deps.events.track(template.task)
         queue = launch.queue
         token: ResourceToken | None = None
@@ -232,7 +234,8 @@ class Launcher:
     # --- candidates of eviction ---
 
     def idle(self) -> Iterable[Container]:
-        """Surplus ones first, in the order of the `KeepAlive`, those to be kept last."""
+        """Surplus containers first, then in the order of the `KeepAlive`, containers to be kept
+        last."""
         rank, now = self.keeping.rank, trio.current_time()
         idle = [container for queue in self.queues for container in queue.idle()]
         idle.sort(

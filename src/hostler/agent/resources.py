@@ -1,14 +1,13 @@
 """Resource tracker: memory and CPU tokens, who waits, who is evicted, who is protected.
 
-A container's share is counted from before its launch to after its removal. Containers that are
-on their way out are counted separately, so that a newcomer waits for them instead of evicting
-another one or being refused. Who waits stands in line: nobody overtakes.
+A container holds a token from before its launch until after its removal. Containers on their way
+out are counted separately, so that a launch waits for them instead of evicting another container or
+being refused. Launches that wait stand in a queue; none overtakes.
 
-How long an idle container is worth more than the room that it takes.
-
-Without it the next call of its function waits for a start. That is nothing to a call that runs for
-long, and makes one that runs for a hundredth of it a hundred times as slow. So a container is worth
-keeping for a start's time, times how many runs go into a start: the cost that Greedy-Dual and
+How long an idle container is protected follows from what its end would cost. Without it the next
+call of its function waits for a start. That is little to a call that runs for long, and makes a
+call that runs for a hundredth of it a hundred times as slow. So a container is worth keeping for
+the time of a start, times the number of runs that go into a start: the cost that Greedy-Dual and
 FaasCache weigh (Fuerst and Sharma, ASPLOS 2021), in terms of the call. Until then the container is
 protected from calls with ``spare_warm`` (`hostler.protocol.TryCall`). Such calls are refused
 instead, because their load balancer can let them wait. The order of evictions is another matter.
@@ -46,21 +45,22 @@ class Resources(msgspec.Struct, frozen=True, gc=False):
     def __bool__(self) -> bool:
         return self.memory > 0 or self.cpus > 0
 
-    def fits(self, tracker: Resources) -> bool:
-        """Whether this amount is within ``room`` in each dimension; nothing always fits."""
-        return (self.memory <= 0 or self.memory <= tracker.memory) and (
-            self.cpus <= 0 or self.cpus <= tracker.cpus
+    def fits(self, available: Resources) -> bool:
+        """Whether this amount is within ``available`` in each dimension; nothing always fits."""
+        return (self.memory <= 0 or self.memory <= available.memory) and (
+            self.cpus <= 0 or self.cpus <= available.cpus
         )
 
-    def beyond(self, tracker: Resources) -> Resources:
-        """What ``room`` lacks to hold this amount, to the byte; never negative."""
+    def beyond(self, available: Resources) -> Resources:
+        """What ``available`` lacks to hold this amount, exactly; never negative."""
         return Resources(
-            max(0, self.memory - max(0, tracker.memory)), max(0, self.cpus - max(0, tracker.cpus))
+            max(0, self.memory - max(0, available.memory)),
+            max(0, self.cpus - max(0, available.cpus)),
         )
 
 
 class Evictable(Protocol):
-    """An idle container as the choice of victims sees it."""
+    """An idle container, as the choice of victims sees it."""
 
     @property
     def key(self) -> Hashable:
@@ -75,12 +75,12 @@ E = TypeVar("E", bound=Evictable)
 
 
 def choose_victims(idle: Iterable[E], missing: Resources, *, spare: Hashable) -> Sequence[E]:
-    """Choose whom of ``idle`` to end so that ``missing`` becomes free; ``()`` = can't be done.
+    """Choose containers of ``idle`` to end so that ``missing`` becomes free; ``()`` = impossible.
 
-    ``idle`` comes in the order of eviction, by default that of last use, the least recent first.
-    Containers of the slot key ``spare``, and those that have nothing of what is missing, are
-    left alone. At the end, who turned out not to be needed beside a bigger one is let off, the
-    last ones first.
+    ``idle`` comes in the order of eviction, by default the least recently used first. Containers of
+    the slot key ``spare``, and containers that hold nothing of what is missing, are left alone. In
+    the end the choice drops containers that are not needed beside a bigger one, the last ones
+    first.
     """
     if not missing:
         return ()
@@ -116,42 +116,42 @@ class IdleContainer(Evictable, Protocol):
         """Start to leave. Synchronous: no call can take the container from here on."""
 
 
-PASSING = 1.0
-"""Seconds. A container in use that will be worth keeping for a shorter time leaves its room soon to
-those who want it."""
+EXPENDABLE_SECONDS = 1.0
+"""A container in use that will be protected for a shorter time leaves its resources soon to
+launches that want them."""
 
 
 MIB = 2**20
 
 
 def needed_resources(model: Call) -> Resources:
-    """What a container for ``model`` is counted with: memory and tmpfs, and CPUs."""
+    """The resources that a container for ``model`` is counted with: memory and tmpfs, and CPUs."""
     return _resources((model.memory + model.tmpfs_size) * MIB, model.cpus)
 
 
-_resources = functools.lru_cache(maxsize=256)(Resources)  # few functions differ in that
+_resources = functools.lru_cache(maxsize=256)(Resources)  # many functions have equal needs
 
 
 class EvictionCandidates(Protocol):
     """Knows the containers that could be evicted now."""
 
     def idle(self) -> Iterable[IdleContainer]:
-        """All of them, those first that are to be evicted first."""
+        """All of them, in the order in which they are to be evicted."""
 
     def unprotected(self) -> Iterable[IdleContainer]:
         """The containers that may be evicted for calls with ``spare_warm``, too."""
 
 
 class NoResources(Exception):
-    """The machine is full, nothing that helps is idle, and waiting is not wanted."""
+    """The machine is full, evictions don't help, and the launch does not wait."""
 
 
 class TokenState(enum.Enum):
     """What the container of a token does with its resources."""
 
     USED = "used"
-    PASSING = "passing"
-    """Used, and not worth keeping when it is idle."""
+    EXPENDABLE = "expendable"
+    """In use, and not to be protected when it is idle."""
     IDLE = "idle"
     """It could be evicted."""
     LEAVING = "leaving"
@@ -159,21 +159,21 @@ class TokenState(enum.Enum):
 
 
 class ResourceToken:
-    """What one container holds of the room. The sums of the room follow from ``state``."""
+    """The resources that one container holds. The sums of the tracker follow from ``state``."""
 
     def __init__(self, tracker: ResourceTracker, size: Resources) -> None:
         self.size = size
         self.state = TokenState.USED
         self._tracker = tracker
         self.protected_until = -math.inf
-        """Until when it is worth keeping, if it is idle (`trio.current_time`)."""
+        """Until when the container is protected while it is idle (`trio.current_time`)."""
 
     def __repr__(self) -> str:
         return f"<ResourceToken {self.size} {self.state.value}>"
 
     def became_idle(self, now: float, protected_until: float) -> None:
-        """The container, which was in use, could be evicted from ``now`` on, and is worth keeping
-        until then. It may be evicted at once."""
+        """The container could be evicted from ``now`` on, and is protected until
+        ``protected_until``. It may be evicted at once."""
         self.protected_until = protected_until
         self._enter(TokenState.IDLE)
         if protected_until > now:
@@ -181,17 +181,19 @@ class ResourceToken:
         self._tracker.settle()
 
     def taken(self, *, worth_seconds: float) -> None:
-        """It could not be evicted any more. It will be worth keeping for so long when it is idle
-        again; infinite = nobody knows. Idempotent."""
-        self._enter(TokenState.PASSING if worth_seconds < PASSING else TokenState.USED)
+        """A call has the container: it can't be evicted any more. When it is idle again it will be
+        protected for ``worth_seconds``; infinite = not known. Idempotent."""
+        self._enter(
+            TokenState.EXPENDABLE if worth_seconds < EXPENDABLE_SECONDS else TokenState.USED
+        )
 
     def leave(self) -> None:
-        """Say that the container is on its way out. Idempotent."""
+        """The container is on its way out. Idempotent."""
         if self.state is not TokenState.RELEASED:
             self._enter(TokenState.LEAVING)
 
     def release(self) -> None:
-        """Give the resources back, once the container is gone. Idempotent."""
+        """Give the resources back: the container is gone. Idempotent."""
         if self.state is not TokenState.RELEASED:
             self._enter(TokenState.RELEASED)
             self._tracker._used -= self.size
@@ -206,15 +208,15 @@ class ResourceToken:
             tracker._idle_memory -= size.memory
             tracker._idle_cpus -= size.cpus
             tracker._protected.remove(self)
-        elif old is TokenState.PASSING:
-            tracker._passing -= 1
+        elif old is TokenState.EXPENDABLE:
+            tracker._expendable -= 1
         elif old is TokenState.LEAVING:
             tracker._leaving -= size
         if new is TokenState.IDLE:
             tracker._idle_memory += size.memory
             tracker._idle_cpus += size.cpus
-        elif new is TokenState.PASSING:
-            tracker._passing += 1
+        elif new is TokenState.EXPENDABLE:
+            tracker._expendable += 1
         elif new is TokenState.LEAVING:
             tracker._leaving += size
 
@@ -226,14 +228,15 @@ class _Applicant:
     spare_warm: bool
     token: ResourceToken | None = None
     decided: trio.Event = attrs.Factory(trio.Event)
-    """It has its share, or will get none."""
+    """It has its token, or will get none."""
 
 
 class ResourceTracker:
-    """Resources of the machine, handed out in order of arrival.
+    """The resources of the machine, handed out in order of arrival.
 
-    Where ``may_wait`` is false, in NACK mode, nobody is ``patient``: who can't be helped by those
-    who leave, or by evicting one of ``candidates``, is refused at once."""
+    Where ``may_wait`` is false, in NACK mode, no launch waits for room: it is refused at once if
+    containers on their way out, or evictions of ``candidates``, can't help it.
+    """
 
     def __init__(
         self, total: Resources, candidates: EvictionCandidates, *, may_wait: bool = True
@@ -246,8 +249,8 @@ class ResourceTracker:
         self._used = Resources()
         self._leaving = Resources()
         self._idle_memory = self._idle_cpus = 0
-        self._passing = 0
-        """Containers in use that will not be worth keeping."""
+        self._expendable = 0
+        """Containers in use that will not be protected when they are idle."""
         self._queue: dict[_Applicant, None] = {}
 
     def __repr__(self) -> str:
@@ -259,18 +262,18 @@ class ResourceTracker:
 
     @property
     def reclaimable(self) -> Resources:
-        """What those who leave, and the idle ones if they were evicted, would give back."""
+        """What containers on their way out, and idle ones if they were evicted, would give back."""
         leaving = self._leaving
         return Resources(leaving.memory + self._idle_memory, leaving.cpus + self._idle_cpus)
 
     def protected(self, now: float) -> Resources:
-        """What calls with ``spare_warm`` don't get of `reclaimable` ``now``. Nothing, unless a
-        container is in use that will not be worth keeping: there is nothing to wait for."""
-        return self._protected.total(now) if self._passing else Resources()
+        """The part of `reclaimable` that calls with ``spare_warm`` don't get ``now``. It is nothing
+        while no expendable container is in use, because then there is nothing to wait for."""
+        return self._protected.total(now) if self._expendable else Resources()
 
     @property
     def waiting(self) -> int:
-        """How many stand in line."""
+        """How many launches wait in the queue."""
         return len(self._queue)
 
     def possible(self, size: Resources) -> bool:
@@ -285,15 +288,16 @@ class ResourceTracker:
         spare_warm: bool = False,
         waits_for_room: bool = True,
     ) -> ResourceToken:
-        """Get a share of ``size`` for a container of the slot key ``key``.
+        """Get a token of ``size`` for a container of the slot key ``key``.
 
-        Waits for those who leave and, if it is ``patient`` and that is allowed, for room that is
-        not in sight yet. With ``spare_warm`` no container is evicted that is worth keeping; but who
-        is patient does not wait for that. Raises `NoResources`. Cancelling gives up the place in
-        the line."""
+        Waits for containers on their way out. With ``waits_for_room``, if the tracker allows it, it
+        also waits for room that is not in sight yet. With ``spare_warm`` no protected container is
+        evicted; but a launch that waits for room does not spare any. Raises `NoResources`.
+        Cancelling gives up the place in the queue.
+        """
         waits_for_room = waits_for_room and self._may_wait
         if not size:
-            # What takes nothing stands in no line, behind nobody who waits for room.
+            # A container without resources need not wait behind launches that wait for room.
             await trio.lowlevel.checkpoint()
             return ResourceToken(self, size)
         if not self.possible(size):
@@ -315,27 +319,27 @@ class ResourceTracker:
         return applicant.token
 
     def in_reach(self, size: Resources, key: Hashable, *, spare_warm: bool = False) -> bool:
-        """Whether who asks now, impatiently, need not wait for room that is not in sight. As for
-        `acquire`."""
+        """Whether a launch that does not wait for room would get its token now, or after containers
+        on their way out are gone. Parameters as for `acquire`."""
         return not self._queue and self._helps_next(
             size, key, self._prospect, spare_warm=spare_warm
         )
 
     def refuses(self, size: Resources, key: Hashable, *, spare_warm: bool = False) -> bool:
-        """Whether `acquire` certainly raises `NoResources` at once for an impatient call.
-        Synchronous."""
+        """Whether `acquire` certainly raises `NoResources` at once for a launch that does not wait
+        for room. Synchronous."""
         if not size:
             return False
         prospect = self._prospect
         for earlier in self._queue:
             if not earlier.size.fits(prospect):
-                return True  # for whom nobody could be evicted, or it would have been
+                return True  # no eviction could help this one, or it would have happened
             prospect -= earlier.size
         return not self._helps_next(size, key, prospect, spare_warm=spare_warm)
 
     @property
     def _prospect(self) -> Resources:
-        """What is free, or will be when all who leave are gone."""
+        """What is free, or will be when all leaving containers are gone."""
         return self.total - self._used + self._leaving
 
     def _helps_next(
@@ -353,19 +357,19 @@ class ResourceTracker:
         self, missing: Resources, key: Hashable, *, spare_warm: bool
     ) -> Sequence[IdleContainer]:
         candidates = self._candidates
-        idle = candidates.unprotected() if spare_warm and self._passing else candidates.idle()
+        idle = candidates.unprotected() if spare_warm and self._expendable else candidates.idle()
         return choose_victims(idle, missing, spare=key)
 
     def try_acquire(self, size: Resources) -> ResourceToken | None:
-        """Get a share of what nobody uses or waits for, without evicting anybody."""
+        """Get a token of what no container uses and no launch waits for, without evictions."""
         if size and (self._queue or not size.fits(self.total - self._used)):
             return None
         self._used += size
         return ResourceToken(self, size)
 
     def settle(self) -> bool:
-        """Admit who fits and evict for who does not, after a change; whether everybody in line is
-        provided for."""
+        """After a change: admit launches that fit, and evict containers for the others. Returns
+        whether every launch in the queue is provided for."""
         if not self._queue:
             return True
         self._admit()
@@ -384,13 +388,14 @@ class ResourceTracker:
         return True
 
     def grow(self, total: Resources) -> None:
-        """There is ``total`` now, if that is more."""
+        """The machine has ``total`` now, if that is more than before."""
         have = self.total
         self.total = Resources(max(have.memory, total.memory), max(have.cpus, total.cpus))
         self.settle()
 
     def stop_waiting(self) -> None:
-        """From now on nobody waits for room that is not in sight, also of those in line."""
+        """From now on no launch waits for room that is not in sight. Launches in the queue that do
+        are refused."""
         self._may_wait = False
         for applicant in tuple(self._queue):
             if not self._in_sight(applicant):
@@ -408,7 +413,8 @@ class ResourceTracker:
             applicant.decided.set()
 
     def _in_sight(self, applicant: _Applicant) -> bool:
-        """Whether the room will be there once all who leave are gone, and served who came first."""
+        """Whether the room will be there once all leaving containers are gone and all earlier
+        launches are served."""
         if applicant.token is not None:
             return True
         prospect = self._prospect
@@ -427,39 +433,40 @@ class ResourceTracker:
 
 
 MAX_SECONDS = 10.0
-"""No container is worth more, since then most are that stand idle."""
+"""Seconds. No container is protected for longer, because then most idle containers would be."""
 
 
 def worth_seconds(start: float, run: float) -> float:
-    """How long an idle container is worth keeping; 0 = it is not known what a call runs. Seconds,
-    as the means that a start and a call of its function take."""
+    """How long an idle container is worth keeping; 0 = the run time of calls is not known. In
+    seconds, as are the mean times ``start`` and ``run`` of its function."""
     return min(start * start / run, MAX_SECONDS) if run else 0.0
 
 
 class Protected:
-    """What containers have that are worth keeping. Times are seconds of one clock, given by the
-    caller, and never go back."""
+    """The resources of protected containers. Times are seconds of one clock, given by the caller,
+    and never go back."""
 
     def __init__(self) -> None:
         self._members: dict[Hashable, tuple[float, Resources]] = {}
-        """Until when, and how much."""
+        """By owner: until when, and how much."""
         self._memory = self._cpus = 0
         self._looks: list[tuple[float, int, Hashable]] = []
-        """A heap of when to look at whom, at the latest. An owner that leaves and comes back, as
-        with each call, keeps its look: so there is one of each owner, not of each call."""
+        """A heap of the times at which to check an owner, at the latest. An owner that leaves and
+        comes back, as with each call, keeps its check. So there is one check for each owner, not
+        for each call."""
         self._look_at: dict[Hashable, float] = {}
-        """The look of each owner that counts."""
+        """The time of each owner's valid check."""
         self._numbers = itertools.count()
 
     def __repr__(self) -> str:
         return f"<Protected containers={len(self._members)}>"
 
     def __len__(self) -> int:
-        """How much is remembered, also of owners that have left."""
+        """How many checks are planned, including checks of owners that have left."""
         return len(self._looks)
 
     def add(self, owner: Hashable, size: Resources, until: float, now: float) -> None:
-        """``owner``, which was not in it, has ``size`` of it ``until`` then."""
+        """``owner``, which was not a member, has ``size`` protected ``until`` then."""
         self._members[owner] = until, size
         self._memory += size.memory
         self._cpus += size.cpus
@@ -469,7 +476,7 @@ class Protected:
             self._look(now)
 
     def remove(self, owner: Hashable) -> None:
-        """No more. No effect if it was over already."""
+        """``owner`` is no member any more. No effect if its time was over already."""
         member = self._members.pop(owner, None)
         if member is not None:
             size = member[1]
@@ -477,7 +484,7 @@ class Protected:
             self._cpus -= size.cpus
 
     def total(self, now: float) -> Resources:
-        """Of all whose time is not over."""
+        """The sum over all whose time is not over."""
         self._look(now)
         return Resources(self._memory, self._cpus)
 
@@ -486,11 +493,11 @@ class Protected:
         heapq.heappush(self._looks, (at, next(self._numbers), owner))
 
     def _look(self, now: float) -> None:
-        """Remove those whose time is over."""
+        """Remove the owners whose time is over."""
         while self._looks and self._looks[0][0] <= now:
             at, _, owner = heapq.heappop(self._looks)
             if self._look_at.get(owner) != at:
-                continue  # there was, or is, an earlier one
+                continue  # there was, or is, an earlier check
             del self._look_at[owner]
             until = self._members[owner][0] if owner in self._members else -math.inf
             if until > now:

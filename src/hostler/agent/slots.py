@@ -1,17 +1,16 @@
 """Slot queues: where calls, launches and hot containers of one slot key meet.
 
-Everything here is synchronous, so that each change is atomic: a slot is in one place only, no
-wake-up can be lost, and nobody has to look again later. The only thing to wait for is
-`SlotWaiter.done`.
+Everything here is synchronous but `SlotQueue.served`. So each change is atomic: a slot is in one
+place only, no wake-up can be lost, and no check has to be repeated later.
 
-A slot goes to the call that waits longest. Without waiting calls it becomes idle, and the next
-call takes the slot that was used last, so that those that are not needed grow old.
+A slot goes to the call that has waited longest. Without waiting calls it becomes idle, and the next
+call takes the slot that was used last, so that surplus containers grow old.
 
-Which of the waiting calls get a launch says the `LaunchPolicy`; the others are *unprovided*. Where
-a load balancer of ours has the line it decides: its calls say whether they bring a launch. When
-another container serves a call first, its launch is passed on: to the call whose container it got,
-or it becomes a spare one. So a failing launch concerns one call at most, and that call only hears
-of it when no other container is there, or on its way, to serve it.
+The `LaunchPolicy` says which waiting calls get a launch; the calls that it has not decided about
+are *undecided*. Where a load balancer of hostler's own keeps the queue, it decides: its calls say
+whether they bring a launch. When another container serves a call first, its launch is passed on to
+the call whose container it got, or becomes a spare one. So a failing launch concerns one call at
+most, and that call hears of it only when no other container is there, or on its way, to serve it.
 """
 
 from __future__ import annotations
@@ -43,15 +42,15 @@ class Slot(Protocol):
         """The call is done with it."""
 
     def reconsider(self) -> None:
-        """Whether it has to be kept may have changed while it idles."""
+        """Check again whether it has to be kept: that may have changed while it idles."""
 
 
 S = TypeVar("S", bound=Slot)
 
 
 def is_open_ended(call: PendingCall) -> bool:
-    """Whether nobody else cares for how long the client of ``call`` waits: no load balancer has
-    sent it, and it has not said so."""
+    """Whether nobody has said how long the client of ``call`` waits: no load balancer has sent the
+    call, and it has no deadline."""
     return not call.client and call.deadline == math.inf
 
 
@@ -68,7 +67,7 @@ class SlotWaiter(Generic[S]):
     """Of the launch, if the slot is fresh from one."""
     launch: Launch[S] | None = None
     launch_error: Exception | None = None
-    """Why its launch failed, while it still hopes for another container."""
+    """Why its launch failed, while it waits for another container."""
     wait_scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     """Around the wait. Its deadline is set when there is no room for a launch, and for a call that
     waits without one, see `SlotQueue.served`."""
@@ -78,23 +77,24 @@ class SlotWaiter(Generic[S]):
         return is_open_ended(self.call)
 
     served_ns: int = 0
-    """When it was given its slot, as of `time.perf_counter_ns`: what is measured with it is the
-    work of the scheduler, which has no virtual time."""
+    """When it got its slot, by `time.perf_counter_ns`: it measures the work of the scheduler, which
+    has no virtual time."""
 
 
 @attrs.define(eq=False)
 class Launch(Generic[S]):
-    """A container on its way. ``waiter`` is the call it is meant for; ``None`` = a spare one."""
+    """A container on its way. ``waiter`` is the call that it is meant for; ``None`` = a spare
+    container."""
 
     queue: SlotQueue[S]
     waiter: SlotWaiter[S] | None
     timings: Timings = attrs.Factory(Timings)
     begun: bool = False
-    """It has its resources. Before that it is given up when nobody needs it."""
+    """It has its resources. Before that it is given up when no call needs it."""
     begun_at: float = 0.0
-    """When it got them."""
+    """When it got its resources."""
     firm: bool = False
-    """It is not given up when its turn comes, whoever has been served meanwhile."""
+    """It is not given up when its turn comes, even if its call has been served meanwhile."""
     ahead: bool = False
     """It was started because of `KeepAlive.starts`."""
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
@@ -106,19 +106,19 @@ class Launch(Generic[S]):
 
 
 HALF_LIFE = 30.0
-"""Seconds in which a noted gap counts half as much."""
+"""Seconds in which the weight of a noted gap halves."""
 
 
 class ReuseGap:
-    """The longest recent time between two uses of one function's containers; it fades."""
+    """The longest recent time between two uses of one function's containers. It fades with time."""
 
     def __init__(self) -> None:
         self._gap = 0.0
         self._noted_at = 0.0
 
     def note(self, gap: float, now: float) -> None:
-        """A container was used again after ``gap`` seconds. Gaps that are too long to wait for
-        foretell nothing about the others."""
+        """A container was used again after ``gap`` seconds. Gaps that are too long to wait for say
+        nothing about the others."""
         if gap * MARGIN <= LONGEST_GRACE and gap >= self.value(now):
             self._gap, self._noted_at = gap, now
 
@@ -133,26 +133,26 @@ class QueueOwner(Protocol[S]):
     """Has all slot queues of an agent, and starts the containers that they ask for."""
 
     max_wait: float
-    """Seconds that a call may expect to wait whose client does not say how long it waits."""
+    """Seconds that a call may expect to wait if its client does not say how long it waits."""
 
     def now(self) -> float:
-        """The time of the clock that Trio's deadlines are of."""
+        """The time of Trio's clock."""
 
     def launch(self, launch: Launch[S], call: PendingCall) -> None:
         """Start a container."""
 
     def has_room(self, call: PendingCall) -> bool:
-        """Whether there is room for a container of ``call``, or will be without a wait for
-        others."""
+        """Whether there is room for a container of ``call``, now or when leaving containers are
+        gone."""
 
     def waits_for_room(self, call: PendingCall) -> bool:
-        """Whether ``call`` waits for room, and is not refused for want of it."""
+        """Whether ``call`` waits for room, and is not refused for lack of it."""
 
     def may_be_next(self, queue: SlotQueue[S], waiter: SlotWaiter[S]) -> bool:
         """Whether ``waiter``, for which no container is launched, may wait for a busy one."""
 
     def is_contended(self) -> bool:
-        """Whether nobody may, since other functions want their room: then it takes theirs."""
+        """Whether no call may wait for a busy container, because other functions want its room."""
 
 
 class SlotQueue(Generic[S]):
@@ -165,9 +165,9 @@ class SlotQueue(Generic[S]):
         self._owner = owner
         self._waiters: dict[SlotWaiter[S], None] = {}
         self._undecided: dict[SlotWaiter[S], None] = {}
-        """Those without a launch that the policy decides about."""
+        """Waiting calls without a launch, about which the policy is to decide."""
         self._timekeeper: SlotWaiter[S] | None = None
-        """The one of them whose patience ends when the policy is to be asked again."""
+        """The undecided call whose scope ends when the policy is to be asked again."""
         self._idle: dict[S, None] = {}
         self._launches: set[Launch[S]] = set()
         self._spare: dict[Launch[S], None] = {}
@@ -185,7 +185,7 @@ class SlotQueue(Generic[S]):
 
     @property
     def empty(self) -> bool:
-        """Nobody waits, nothing starts or lives: the queue may be forgotten."""
+        """No call waits, and no container lives or starts: the queue may be forgotten."""
         return not (self._waiters or self._launches or self._alive)
 
     @property
@@ -209,8 +209,7 @@ class SlotQueue(Generic[S]):
 
     def worth_seconds(self, *, idle: bool) -> float:
         """How long a container is worth keeping that idles from now on (``idle``), or would if its
-        call ended now; infinite if nobody knows. Not at all, if the policy would not start it
-        again."""
+        call ended now; infinite if not known. 0 if the policy would not start it again."""
         policy = self.policy
         if policy.surplus >= len(self._idle) + (not idle):
             return 0.0
@@ -220,26 +219,26 @@ class SlotQueue(Generic[S]):
 
     @property
     def waiting_without_launch(self) -> int:
-        """Calls that wait for a container although they have no launch."""
+        """Calls that wait for a busy container and have no launch."""
         return self._waiting_without_launch
 
     # --- keeping containers ready ---
 
     def keep(self, count: int) -> None:
-        """Of the containers ``count`` are to stay, also when no call comes for long."""
+        """Keep ``count`` of the containers, even when no call comes for long."""
         if count != self._keep:
             self._keep = count
             self._reconsider()
 
     def keeps(self, slot: S) -> bool:
-        """Whether ``slot`` idles and is among those that are to stay: the most recently used."""
+        """Whether ``slot`` idles and is among the kept containers: the most recently used ones."""
         if not self._keep:
             return False
         left = self._keep - (self._alive - len(self._idle))
         return left > 0 and slot in itertools.islice(reversed(self._idle), left)
 
     def add_spare(self, *, ahead: bool = False) -> Launch[S]:
-        """A launch that is for no call in particular, whose resources are there."""
+        """A launch for no call in particular. It has its resources already."""
         launch: Launch[S] = Launch(self, None, firm=True, ahead=ahead)
         launch.begin(self._owner.now())
         self._launches.add(launch)
@@ -265,10 +264,10 @@ class SlotQueue(Generic[S]):
         return slot
 
     def join(self, call: PendingCall) -> SlotWaiter[S]:
-        """Stand in line, and have a container launched if one is due."""
+        """Wait in the queue, and have a container launched if one is due."""
         waiter: SlotWaiter[S] = SlotWaiter(call, joined_at=self._owner.now())
         self._waiters[waiter] = None
-        if self._spare and not call.launch:  # its load balancer has counted those on their way
+        if self._spare and not call.launch:  # (a load balancer has counted the spare ones)
             launch = next(iter(self._spare))
             del self._spare[launch]
             self._assign(launch, waiter)
@@ -288,15 +287,15 @@ class SlotQueue(Generic[S]):
         return waiter
 
     def leave(self, waiter: SlotWaiter[S]) -> None:
-        """Give up waiting. No effect on a waiter that is done."""
+        """Stop waiting. No effect on a waiter that is done."""
         if waiter in self._waiters:
             self._remove(waiter)
             self._pass_on(waiter)
         self._check_empty()
 
     async def served(self, waiter: SlotWaiter[S]) -> S:
-        """Wait for the slot of ``waiter``, which its call has to give back. Raises what its launch
-        failed with, and `ServerBusy`."""
+        """Wait for the slot of ``waiter``, which its call has to give back. Raises the error of its
+        launch, and `ServerBusy`."""
         try:
             while not waiter.done.is_set():
                 with waiter.wait_scope:
@@ -307,7 +306,7 @@ class SlotQueue(Generic[S]):
             self.leave(waiter)
             if waiter.is_open_ended and is_cancellation(error):
                 self.client_left(self._owner.now() - waiter.joined_at)
-            if waiter.slot is not None:  # handed over in the same moment
+            if waiter.slot is not None:  # it came at the same moment
                 waiter.slot.give_back(reusable=True)
             raise
         if not waiter.done.is_set():
@@ -322,9 +321,9 @@ class SlotQueue(Generic[S]):
         return waiter.slot
 
     def client_left(self, waited: float, *, ran: float = 0.0) -> None:
-        """A client that no load balancer stands for, and that had not said how long it waits, has
-        left after it had waited for so long, when its call ``ran`` for so many seconds. Those that
-        would be served too late are refused."""
+        """A client has left that had waited for ``waited`` seconds before its call had run for
+        ``ran`` seconds. No load balancer stands for it, and it had not said how long it waits.
+        Calls that would be served too late are refused."""
         self.policy.patience.left(waited, self._owner.now(), ran=ran)
         self._refuse_first()
         while len(self._waiters) > 1:
@@ -335,8 +334,8 @@ class SlotQueue(Generic[S]):
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
     def _refuse_first(self) -> None:
-        """Refuse the first, if they have waited for longer than clients do: each would leave while
-        it is served, and so would those behind it, which come as much later."""
+        """Refuse the first calls if they have waited for longer than clients bear. Their clients
+        would leave while they are served, and so would the clients of the calls behind them."""
         bound = self.policy.patience.bound(self._owner.now())
         while bound < math.inf and len(self._waiters) > 1:
             waiter = next(iter(self._waiters))
@@ -345,12 +344,12 @@ class SlotQueue(Generic[S]):
             self._fail(waiter, ServerBusy.after(self._expected(len(self._waiters))))
 
     def _is_too_late(self, waiter: SlotWaiter[S], place: int) -> bool:
-        """Whether the client of ``waiter``, at that place of the line, will probably leave
-        before."""
+        """Whether the client of ``waiter``, at ``place`` in the queue, will probably leave before
+        its turn."""
         if not waiter.is_open_ended:
             return False
         most = self._owner.max_wait
-        if self.policy.run_seconds >= most:  # its client bears more than that anyhow
+        if self.policy.run_seconds >= most:  # its client bears longer waits
             most = math.inf
         return self._expected(place) > min(most, self.policy.patience.bound(self._owner.now()))
 
@@ -381,7 +380,7 @@ class SlotQueue(Generic[S]):
     # --- the side of the containers ---
 
     def offer(self, slot: S) -> bool:
-        """A container is free; whether a call has it now, otherwise it is idle."""
+        """A container is free. Returns whether a call has it now; otherwise it is idle."""
         if not self._waiters:
             self._idle[slot] = None
             return False
@@ -391,25 +390,26 @@ class SlotQueue(Generic[S]):
         return True
 
     def ran(self, seconds: float, now: float) -> None:
-        """A call has had a container for so long."""
+        """A call has had a container for ``seconds``."""
         self.policy.ran(seconds, now)
         if self._undecided:
             self._decide()
 
     def note_surplus(self) -> None:
-        """One more of the containers is surplus, as a load balancer has found out."""
+        """A load balancer has found out that one more of the containers is surplus."""
         self.policy.surplus = min(self.policy.surplus + 1, self._alive)
 
     def spare_seconds(self, ran: float) -> float:
-        """How long the function of a call whose client has left may go on, after it ``ran`` for so
-        many seconds, rather than cost its container: as long as a start takes, if calls usually end
+        """Seconds for which a function may go on whose client has left after the call ``ran`` for
+        so many seconds, so that its container is not lost: the time of a start if calls usually end
         within that; 0 = not at all."""
         start = self.policy.start_seconds
         return start if self.policy.run_seconds - ran <= start else 0.0
 
     def confirm(self, launch: Launch[S]) -> bool:
-        """The turn of ``launch`` has come, after others. Whether it is still needed; if not it has
-        to be dropped. One that is firm is; others began while nothing was known of the function."""
+        """The turn of ``launch`` has come, after other launches. Returns whether it is still
+        needed; if not it has to be dropped. A firm launch always is. Other launches began while
+        nothing was known of the function."""
         waiter = launch.waiter
         if launch.firm or self._alive < max(1, self._keep):
             return True
@@ -431,7 +431,7 @@ class SlotQueue(Generic[S]):
         return True
 
     def launched(self, launch: Launch[S], slot: S) -> bool:
-        """``launch`` has made ``slot``; returns as `offer` does."""
+        """``launch`` has made ``slot``. Returns the same as `offer`."""
         self._forget(launch)
         self.policy.started(self._owner.now() - launch.begun_at)
         self._alive += 1
@@ -443,7 +443,7 @@ class SlotQueue(Generic[S]):
             return False
         self._serve(waiter, slot)
         waiter.timings = launch.timings
-        meant_for, launch.waiter = launch.waiter, None  # a launch outlives its calls
+        meant_for, launch.waiter = launch.waiter, None  # the launch outlives its call
         if meant_for is waiter:
             waiter.launch = None
         else:
@@ -451,9 +451,9 @@ class SlotQueue(Generic[S]):
         return True
 
     def launch_failed(self, launch: Launch[S], error: Exception, *, wait: bool = True) -> bool:
-        """``launch`` came to nothing; whether a call still depended on it.
+        """``launch`` has failed. Returns whether a call still depended on it.
 
-        ``wait=False``: that call is not to wait for another container.
+        ``wait=False``: that call must not wait for another container.
         """
         self._forget(launch)
         waiter = launch.waiter
@@ -471,7 +471,7 @@ class SlotQueue(Generic[S]):
         return waiter is not None
 
     def launch_dropped(self, launch: Launch[S]) -> None:
-        """``launch`` was given up before it began, because nobody needed it."""
+        """``launch`` was given up before it began, because no call needed it."""
         assert launch.waiter is None
         self._forget(launch)
         self.policy.failed()
@@ -499,7 +499,7 @@ class SlotQueue(Generic[S]):
             slot.reconsider()
 
     def _leave_to_policy(self, waiter: SlotWaiter[S]) -> None:
-        """Let the policy decide about ``waiter``, who has no launch."""
+        """Let the policy decide about ``waiter``, which has no launch."""
         if self._owner.waits_for_room(waiter.call) or self._owner.has_room(waiter.call):
             self._undecided[waiter] = None
             self._note_waiting()
@@ -512,7 +512,7 @@ class SlotQueue(Generic[S]):
         self.policy.waits(len(self._undecided), self._owner.now(), room=room)
 
     def _decide(self) -> None:
-        """Have as many containers launched as the policy says, for those who came last: they would
+        """Have as many containers launched as the policy says. The last calls get them: they would
         have to wait longest."""
         policy, now = self.policy, self._owner.now()
         while self._undecided:
@@ -529,8 +529,8 @@ class SlotQueue(Generic[S]):
         self._appoint(policy.look_at)
 
     def _appoint(self, look_at: float) -> None:
-        """Have the first of those without a launch look after them at ``look_at``. To look early
-        does no harm."""
+        """Have the first undecided call ask the policy again at ``look_at``. Asking early does no
+        harm."""
         timekeeper = next(iter(self._undecided), None)
         if timekeeper is not None and (
             timekeeper is not self._timekeeper or look_at < timekeeper.wait_scope.deadline
@@ -542,7 +542,7 @@ class SlotQueue(Generic[S]):
             self._timekeeper = timekeeper
 
     def _launch_for(self, waiter: SlotWaiter[S], *, firm: bool = False) -> None:
-        # One is needed after all. If it turns out that it was not, it is surplus again.
+        # A surplus container is needed after all. If not, it will count as surplus again.
         self.policy.surplus = max(0, self.policy.surplus - 1)
         launch: Launch[S] = Launch(self, None, firm=firm)
         self._assign(launch, waiter)
@@ -550,12 +550,12 @@ class SlotQueue(Generic[S]):
         self._owner.launch(launch, waiter.call)
 
     def _assign(self, launch: Launch[S], waiter: SlotWaiter[S]) -> None:
-        """``launch`` is meant for ``waiter``, who had none."""
+        """Mean ``launch`` for ``waiter``, which had none."""
         launch.waiter, waiter.launch = waiter, launch
         self._decided(waiter)
 
     def _decided(self, waiter: SlotWaiter[S]) -> None:
-        """The policy need not care for ``waiter`` any more."""
+        """The policy need not decide about ``waiter`` any more."""
         if waiter not in self._undecided:
             return
         del self._undecided[waiter]
@@ -566,12 +566,12 @@ class SlotQueue(Generic[S]):
             self._decide()
 
     def _wait_without_launch(self, waiter: SlotWaiter[S], why: Exception) -> None:
-        """``waiter`` hopes for a container that another call has."""
+        """``waiter`` waits for a container that another call has."""
         self._waiting_without_launch += waiter.launch_error is None
         waiter.launch_error = why
 
     def _pass_on(self, waiter: SlotWaiter[S]) -> None:
-        """The launch of ``waiter``, who needs it no more, becomes a spare one, or is given up."""
+        """The launch of ``waiter``, which needs it no more, becomes a spare one, or is given up."""
         launch, waiter.launch = waiter.launch, None
         if launch is None:
             return
@@ -582,7 +582,8 @@ class SlotQueue(Generic[S]):
             launch.scope.cancel()
 
     def _swap(self, served: SlotWaiter[S], robbed: SlotWaiter[S] | None) -> None:
-        """``served`` got the container of ``robbed``, who gets its launch in exchange."""
+        """``served`` got the container that was meant for ``robbed``, which gets its launch in
+        exchange."""
         if robbed is None:
             self._pass_on(served)
             return
@@ -616,7 +617,8 @@ class SlotQueue(Generic[S]):
         self._spare.pop(launch, None)
 
     def _fail_hopeless(self) -> None:
-        """Without any container left to hope for, tell those whose launch had failed."""
+        """Without any container left, living or starting, fail the calls whose launch had
+        failed."""
         if self._waiting_without_launch and not self._alive and not self._launches:
             for waiter in tuple(self._waiters):
                 if waiter.launch_error is not None:
@@ -627,7 +629,7 @@ class SlotQueue(Generic[S]):
             self._queues.forget(self)
 
     def idle(self) -> Iterator[S]:
-        """The idle slots, the one that was used last at the end."""
+        """The idle slots, the most recently used one last."""
         return iter(self._idle)
 
 
@@ -646,8 +648,8 @@ class SlotQueues(Generic[S]):
         return iter(tuple(self._queues.values()))
 
     def get(self, key: Hashable) -> SlotQueue[S]:
-        """The queue of ``key``. Take from it or join it before the next checkpoint: an empty one
-        may be forgotten then."""
+        """The queue of ``key``. Take from it or join it before the next checkpoint, because an
+        empty queue may be forgotten then."""
         queue = self._queues.get(key)
         if queue is None:
             queue = self._queues[key] = SlotQueue(key, self, self._owner)
@@ -660,7 +662,7 @@ class SlotQueues(Generic[S]):
         return self._queues.get(key)
 
     def keep(self, key: Hashable, count: int) -> None:
-        """Of the containers of ``key``, now and later, ``count`` are to stay; 0 = as usual."""
+        """Keep ``count`` of the containers of ``key``, now and later; 0 = as usual."""
         if count:
             self._keep[key] = count
         else:
