@@ -1,4 +1,4 @@
-"""Agent: admits calls, gets each a container, runs it, ends."""
+"""Agent: admits calls, gets each a container, runs it, and accounts for its end."""
 
 from __future__ import annotations
 
@@ -75,8 +75,8 @@ class Reservations:
         return len(self._waiting)
 
     async def wait(self, hook: SlotHook) -> None:
-        """Wait for ``hook``. Raises what it raises, and `ServerBusy` when time is up or the agent
-        closes: the call then certainly has not run."""
+        """Wait for ``hook``. Raises what the hook raises, and `ServerBusy` when time is up or the
+        agent closes: the call then certainly has not run."""
         deadline = trio.current_time() + self._limit
         committed = False
         self._events.held()
@@ -96,22 +96,18 @@ class Reservations:
             raise ServerBusy
 
     def refuse_all(self) -> None:
-        """End all waiting with `ServerBusy`, from now on."""
+        """End all waiting with `ServerBusy`, now and later."""
         self._closed = True
         for scope in self._waiting:
             scope.cancel()
 
 
 STOP_LIMIT = 60.0
-"""Seconds after which a closing agent reports the calls that don't end although cancelled, if it
-has so long."""
+"""Seconds after which a closing agent reports cancelled calls that don't end, if it has so long."""
 
 
 class Agent(RunnerAgent):
-    """Runs calls on hot containers of one driver. Made by `open_agent`.
-
-    ``total`` are the resources that containers may use.
-    """
+    """Runs calls on hot containers of one driver. Made by `open_agent`."""
 
     def __init__(
         self,
@@ -135,7 +131,7 @@ class Agent(RunnerAgent):
         self._keys = SlotKeys()
         self._gate = Gate()
         self._limits: set[ExecutionScope] = set()
-        """Of the calls that have a container."""
+        """The scopes of the calls that have a container."""
         self.deadlines = SharedTimer(lambda: self._limits)
         self._stopped = False
         """All calls are cancelled."""
@@ -153,8 +149,8 @@ class Agent(RunnerAgent):
 
     async def submit(self, call: PendingCall) -> None:
         """Run ``call`` to its end, detached or not. Beside what `CallAgent` says, raises what a
-        listener or a container's hook raised, and a 500 if the agent closes meanwhile and its
-        grace is over."""
+        listener or a container's hook raised, and a 500 if the agent closes and its grace is over
+        before the call is."""
         listeners = self._listeners
         for _, listener in listeners.of_submit:
             listener.note_submit(call)
@@ -172,7 +168,7 @@ class Agent(RunnerAgent):
             if container is None or not container.usable or call.on_slot is not None:
                 container = await limit.run(self._reserve(call, container))
                 now = trio.current_time()
-            # Only now: a launch without this call's token must not become this call's.
+            # Only now: this call must not get a launch without its own registry token.
             if MIN_WARM_ANNOTATION in call.model.annotations:
                 self._launcher.expect(key, call)
             record.has_slot(now)
@@ -225,7 +221,7 @@ class Agent(RunnerAgent):
         return True
 
     def _refused(self, call: PendingCall) -> ServerBusy:
-        """``call`` is over. Returns the reason."""
+        """End ``call`` as refused. Returns the error."""
         busy = ServerBusy()
         complete(call, busy)
         self._events.refused()
@@ -233,9 +229,9 @@ class Agent(RunnerAgent):
         return busy
 
     def _certainly_no_room(self, call: PendingCall) -> bool:
-        """Whether ``call``, which does not wait for room, would find neither that nor a container,
-        nor may be the next on one. The rule of who may has noted the refusal then, as when a launch
-        finds no room."""
+        """Whether ``call``, which does not wait for room, would certainly be refused: there is no
+        room, no idle container, and none that it may wait for. `FairAdmission` has noted the
+        refusal then, as when a launch finds no room."""
         launcher = self._launcher
         key = call.slot_hash_id = self._key(call)
         queue = launcher.queues.find(key)
@@ -258,14 +254,14 @@ class Agent(RunnerAgent):
         return True
 
     def keep_warm(self, call: PendingCall, count: int = 1) -> WarmHold:
-        """Keep ``count`` containers ready for calls like ``call`` (made by `get_call`, it is
-        never submitted) until the returned hold is released or the agent closes.
+        """Keep ``count`` containers ready for calls like ``call`` (made by `get_call`, it is never
+        submitted) until the returned hold is released or the agent closes.
 
-        They are launched in the background, as soon as there is room that nobody else uses or
-        waits for; they count as used room. They don't freeze and don't idle out, are evicted
-        last, and replaced when they end. A function's annotation ``hostler/min-warm`` has the
-        same effect from its first call until an hour after its last one. Raises `ServerBusy` if
-        the agent is closing, `ValueError` for a count below 1.
+        They are launched in the background, as soon as there is room that nothing else uses or
+        waits for. They don't freeze, don't idle out, are evicted last, and are replaced when they
+        end. A function's annotation ``hostler/min-warm`` has the same effect from its first call
+        until an hour after its last one. Raises `ServerBusy` if the agent is closing, `ValueError`
+        for a count below 1.
         """
         if count < 1:
             raise ValueError(f"count={count}: at least 1 container can be kept")
@@ -293,9 +289,9 @@ class Agent(RunnerAgent):
         self._listeners = CallListeners((*self._listeners.all, listener))
 
     def begin_drain(self) -> None:
-        """From now on no call waits for room that is not in sight, those that do are refused with
-        `ServerBusy`; all others go on, and new ones may run. For a front end that stops, which
-        calls this and then lets the requests that it has accepted go on. Synchronous.
+        """From now on no call waits for room that is not in sight; waiting calls that do are
+        refused with `ServerBusy`. All others go on, and new ones may run. A front end that stops
+        calls this and then lets the requests go on that it has accepted. Synchronous.
         Idempotent."""
         self._launcher.resources.stop_waiting()
 
@@ -305,7 +301,7 @@ class Agent(RunnerAgent):
         self._launcher.close()
 
     def statistics(self) -> AgentStatistics:
-        """A snapshot of what goes on. Synchronous."""
+        """A snapshot of the agent. Synchronous."""
         return self._launcher.statistics()
 
     async def _drain(self, grace: DrainBudget) -> None:
@@ -321,7 +317,7 @@ class Agent(RunnerAgent):
         self.close_admission()
         self._stopped = True
         self._gate.cancel_all()
-        # What a call still does when cancelled (listeners, hooks) has deadlines of its own.
+        # Listeners and hooks of cancelled calls have deadlines of their own.
         with trio.CancelScope(shield=True, deadline=until) as scope:
             await self._gate.wait_empty()
         if scope.cancelled_caught:
@@ -337,7 +333,7 @@ class Agent(RunnerAgent):
         container: Container,
         limit: ExecutionScope,
     ) -> float:
-        """``call`` has ``container``. Returns the time afterwards."""
+        """``call`` has ``container``: tell the listeners. Returns the time afterwards."""
         try:
             for place, listener in listeners.of_begin:
                 record.told = place - 1
@@ -358,28 +354,28 @@ class Agent(RunnerAgent):
             self._reporter.ran(seconds)
 
     def _client_left(self, call: PendingCall, waited: float, age: float) -> None:
-        """The client of ``call``, which had its container after it had ``waited``, left before the
-        answer, when the call had that ``age``."""
+        """The client of ``call`` left before the answer, at the call's ``age``. The call had its
+        container after it had ``waited``."""
         queue = self._launcher.queues.find(self._key(call))
         if queue is not None and is_open_ended(call):
             queue.client_left(waited, ran=age - waited)
 
     def _why_ended(self) -> APIError:
-        """What a call is told that was ended."""
+        """The error of a call that was ended."""
         if self._stopped:
             return APIError(500, "The runner was closed during the call")
         return CallTimeout()
 
     def _take_idle(self, key: bytes, now: float) -> Container | None:
-        """A container of ``key`` if one idles; it may have to be thawed yet."""
+        """An idle container of ``key``, if there is one. It may have to be thawed yet."""
         queue = None if self._gate.closed else self._launcher.queues.find(key)
         return None if queue is None else queue.take(now)
 
     async def _reserve(self, call: PendingCall, container: Container | None) -> Container:
-        """Get a running container for ``call``, perhaps the one that was taken already, and hold
-        it until the call may run. The call has to give it back.
+        """Get a running container for ``call``, perhaps the one that was taken already, and hold it
+        until the call may run. The call has to give it back.
 
-        Raises `ServerBusy`, what the launch for this call failed with, or what the hold raises.
+        Raises `ServerBusy`, the error of the launch for this call, or what the hook raises.
         """
         while True:
             if container is None or not container.usable:
@@ -394,7 +390,7 @@ class Agent(RunnerAgent):
                 raise
             if usable:
                 return container
-            # It ended meanwhile. Nothing of the call has reached it, so another one will do.
+            # The container ended meanwhile. Nothing of the call has reached it, so another will do.
             container.give_back(reusable=False)
             container = self._take_idle(self._key(call), trio.current_time())
 
@@ -412,7 +408,7 @@ class Agent(RunnerAgent):
                     raise
                 if usable:
                     return container
-                # It ended before it got anything of this call, which can be served elsewhere.
+                # The container ended before it got anything of this call: another will do.
                 container.give_back(reusable=False)
                 container, now = None, trio.current_time()
         raise ServerBusy
@@ -432,9 +428,10 @@ class Agent(RunnerAgent):
 
 
 async def _measure_again(driver: Driver, config: AgentConfig, launcher: Launcher) -> None:
-    """At the start the containers of dead runners may still have had memory of the machine."""
+    """Measure the machine again: at the start the containers of dead runners may have had memory of
+    it."""
     await driver.wait_clean()
-    with suppress(ConfigError):  # our own containers may have it by now
+    with suppress(ConfigError):  # this agent's containers may have all memory by now
         launcher.resources.grow(machine_resources(config))
 
 
@@ -534,14 +531,14 @@ CANCELLED_TEXT = "cancelled"
 
 
 class CallRecord:
-    """Of one call, which waits for a slot from now on."""
+    """Follows one call, which waits for a slot from now on."""
 
     def __init__(self, call: PendingCall, events: AgentEvents) -> None:
         self._call = call
         self._events = events
         self.submitted_at = trio.current_time()
         self.key: bytes | None = None
-        """Its slot key, once it is counted with it."""
+        """Its slot key, once it is counted under it."""
         self._slot_at = 0.0
         self._started = False
         self.waited: float | None = None
@@ -551,7 +548,7 @@ class CallRecord:
         events.submitted()
 
     def has_slot(self, now: float) -> None:
-        """It has one, since ``now``."""
+        """The call has a container since ``now``."""
         self._slot_at = now
         self.waited = now - self.submitted_at
         call = self._call
@@ -560,19 +557,19 @@ class CallRecord:
         call.timings.scheduler_ns = round((now - self.submitted_at) * 1e9)
 
     def starts(self) -> None:
-        """Its function works on it from here on."""
+        """The function works on the call from here on."""
         self._started = True
         self._events.started()
 
     def waits_again(self) -> None:
-        """Its container had ended before its function got anything of it."""
+        """The container had ended before the function got anything of the call."""
         self._started = False
         self._call.model.status = ""
         self._events.waits_again()
 
     def end(self, error: BaseException | None) -> float | None:
-        """It is over, however far it came. Returns the seconds that it had its container, if its
-        function has worked on it."""
+        """The call is over, however far it came. Returns the seconds that it had its container, if
+        its function has worked on it."""
         complete(self._call, error)
         status: CallStatus = "completed"
         if error is not None:
@@ -606,7 +603,7 @@ def _text_of(error: BaseException) -> str:
 
 
 def _outcome_of(error: BaseException, *, started: bool) -> CallStatus:
-    """The one name under which it is counted."""
+    """The one name under which the call is counted."""
     if is_cancellation(error):
         return "canceled"
     if isinstance(error, CallTimeout) and started:
@@ -625,12 +622,12 @@ class FnContainers:
     image: str
     states: Counter[ContainerState] = attrs.Factory(Counter)
     memory: int = 0
-    """Bytes that they hold."""
+    """Bytes that the containers hold."""
 
 
 def container_counts(agent: Agent) -> Mapping[str, FnContainers]:
-    """What ``agent`` has now, by the function's id. Synchronous; costs time per container, so it is
-    made for those who look, not for each call."""
+    """The containers of ``agent`` by the function's id. Synchronous. Takes time for each container,
+    so call it for people who look, not for each call."""
     found: dict[str, FnContainers] = {}
     for container in agent._launcher.containers:
         state, task = container.state, container.task

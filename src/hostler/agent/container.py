@@ -1,7 +1,8 @@
 """Hot container: its states, its task from socket directory to removal, and its use by calls.
 
-Calls take and give back the container synchronously. The task itself sleeps meanwhile; on a busy
-container it wakes up once in a while to see whether it should freeze, not at every call.
+Calls take and give back the container synchronously. The container's task sleeps meanwhile. While
+the container is in use, it wakes up now and then to see whether it should freeze, not at every
+call.
 """
 
 from __future__ import annotations
@@ -70,23 +71,23 @@ class ContainerOwner(Protocol):
         """A container can take calls."""
 
     def container_removed(self) -> None:
-        """A container does not exist any more, and its room is free."""
+        """A container does not exist any more, and its resources are free."""
 
 
 class LeftCall(Protocol):
     """A call whose client has left, while its function goes on."""
 
     async def finish(self) -> bool:
-        """Let the function end. Whether the container may serve other calls."""
+        """Let the function end. Returns whether the container may serve other calls."""
 
 
 class Container:
     """A container from its launch to its removal; while it is ready, a slot of its queue, and a
     `KeptContainer`.
 
-    Where it is in its life its ``track`` says (`ContainerState`); statistics, metrics and the
-    resources that it holds follow from that. ``ended`` is set when the container has ended by
-    itself, with ``result`` if the driver knows.
+    Its ``track`` says where it is in its life (`ContainerState`); statistics, metrics and its
+    resources follow from that. ``ended`` is set when the container has ended by itself, with
+    ``result`` if the driver knows.
     """
 
     def __init__(
@@ -122,7 +123,7 @@ class Container:
         self._events = deps.events
         self._track = track
         self._output: ContainerOutput | None = None
-        """``None`` = nobody cares for it."""
+        """``None`` = nobody wants it."""
         if deps.output is not None or deps.keep_logs or deps.debug_logs:
             self._output = ContainerOutput(
                 task,
@@ -136,14 +137,14 @@ class Container:
         self._tasks: trio.Nursery
         """The container's own task, and others beside it while it is there for calls."""
         self._trouble: Exception | None = None
-        """Of the container's own task."""
+        """What its task raised."""
         self._alarm = Alarm()
         self._reason = ""
         """Why it leaves."""
         self._was_ready = False
-        """It was when it left."""
+        """It was ready when it left."""
         self.fresh = True
-        """It has neither served a call nor idled: the call that has it had it started."""
+        """It has neither served a call nor idled: it was started for the call that has it."""
         self._counted = False
         self._began_at = math.inf
         """When its function began to work on the call that has it."""
@@ -152,7 +153,7 @@ class Container:
         self.busy = False
         """A call has it, perhaps although it leaves."""
         self._released: trio.Event | None = None
-        """Made by who waits for the call that has it."""
+        """Set when the call that has it is over. Made when the removal waits for that."""
 
     def __repr__(self) -> str:
         leaving = f" ({self._reason})" if self._reason else ""
@@ -186,14 +187,14 @@ class Container:
 
     @property
     def channel(self) -> Channel:
-        """The way to its function; only while it is ready."""
+        """The connections to its function; only while it is ready."""
         assert self._sandbox.channel is not None
         return self._sandbox.channel
 
     # --- what calls and the evictor do with it; all but one synchronous ---
 
     def take(self, now: float) -> None:
-        """A call has it from ``now`` on; it must call `give_back`."""
+        """A call has it from ``now`` on. The call must `give_back`."""
         self.busy = True
         self.token.taken(worth_seconds=self._queue.worth_seconds(idle=False))
         self._track.move(ContainerState.BUSY, now)
@@ -226,7 +227,7 @@ class Container:
 
     def give_back(self, *, reusable: bool, now: float | None = None, ran: bool = True) -> None:
         """The call is done with it, at ``now`` if that is known. Not ``reusable`` = it must not
-        serve another call. Not ``ran`` = the time says nothing of how long calls run."""
+        serve another call. Not ``ran`` = the time says nothing about how long calls run."""
         assert self.busy
         self.busy = self.fresh = False
         if self._released is not None:
@@ -245,8 +246,9 @@ class Container:
             self._became_idle(now)
 
     def let_end(self, call: LeftCall, until: float) -> bool:
-        """Whether the function may end that works on ``call``: for as long as it may go on
-        (`SlotQueue.spare_seconds`), and not after ``until``. Then the container is given back."""
+        """Whether the function that works on ``call`` may end by itself, for as long as
+        `SlotQueue.spare_seconds` says and not after ``until``. If so, the container is given back
+        then."""
         seconds, now = 0.0, trio.current_time()
         if not self.leaving:
             seconds = self._queue.spare_seconds(now - self._began_at)
@@ -267,7 +269,7 @@ class Container:
         self._alarm.end()
 
     def evict(self) -> None:
-        """Make room for another function."""
+        """Leave to make room for another container."""
         self._track.evicted()
         self.leave("eviction")
 
@@ -292,7 +294,7 @@ class Container:
     # --- its task ---
 
     async def run(self) -> None:
-        """Live. Raises only `trio.Cancelled`; troubles go to the calls that they concern."""
+        """Live. Raises only `trio.Cancelled`; other errors go to the calls that they concern."""
         self._track.move(ContainerState.START, trio.current_time())
         try:
             with self._life:
@@ -311,13 +313,13 @@ class Container:
                 log.debug("container removed", reason=self._reason, **self._names())
 
     async def _remove(self) -> None:
-        """Remove everything, whatever there is of it. Troubles are logged; raises nothing but
-        `trio.Cancelled`, and that after all is done, each step of which has a deadline."""
+        """Remove everything that there is of it. Errors are logged. Raises only `trio.Cancelled`,
+        and that after all steps are done, each of which has a deadline."""
         async with trio.open_nursery() as nursery:
             if self._running is not None:
                 nursery.start_soon(self._give_room_back, self._running)
             await self._sandbox.remove_container()
-            # The room is free, though a call may still be taking what the function has sent.
+            # The resources are free, though a call may still be taking what the function has sent.
             self.token.release()
             self._owner.container_removed()
             try:
@@ -330,11 +332,11 @@ class Container:
             nursery.cancel_scope.cancel()
 
     async def _give_room_back(self, running: RunningContainer) -> None:
-        """As soon as nothing of it runs any more: what is left to be removed is on the disk, and
-        takes an engine longer than to end it."""
+        """Give the resources back as soon as nothing of the container runs. The rest of its removal
+        is on the disk, and takes an engine longer than ending it."""
         try:
             await running.wait_stopped()
-        except Exception:  # a driver's; the removal gives it back
+        except Exception:  # of the driver; the removal gives the resources back
             log.warning("driver can't tell when it stopped", exc_info=True, **self._names())
         else:
             self.token.release()
@@ -356,7 +358,7 @@ class Container:
 
     async def _create_and_run(self, cookie: Cookie) -> RunningContainer:
         """Create and start the container, when it is its turn. Raises what the driver raises, and
-        `LaunchObsolete` if nobody needs it then."""
+        `LaunchObsolete` if no call needs it then."""
         deps = self._owner.deps
         with deps.freezer.launches.disturbed():
             async with deps.launch_slots:
@@ -375,7 +377,7 @@ class Container:
     async def _watch_end(self, running: RunningContainer) -> None:
         try:
             self.result = await running.wait()
-        except Exception:  # whatever it is, we have lost the container
+        except Exception:  # of the driver: nothing more is known of the container
             log.warning("lost sight of a container", exc_info=True, **self._names())
         else:
             log.info(
@@ -400,7 +402,7 @@ class Container:
             self._track.awaited(outcome, trio.current_time() - started)
 
     def _become_ready(self) -> None:
-        if self.leaving:  # it has ended, or its agent has closed, in this moment
+        if self.leaving:  # it has ended, or its agent has closed, at this moment
             return
         self.start_seconds = self._launch.timings.start_seconds
         if not self._queue.launched(self._launch, self):
@@ -408,7 +410,7 @@ class Container:
         self._owner.container_ready()
 
     async def _serve(self) -> None:
-        """Freeze, thaw and wait until it is time to go."""
+        """Freeze, thaw and wait until it is time to leave."""
         while True:
             plan = self._plan()
             if plan.step == "retire":
@@ -440,7 +442,7 @@ class Container:
         )
 
     def may_freeze(self) -> bool:
-        """Whether it is to be frozen, when it is its turn."""
+        """Whether it is to be frozen, now that it is its turn."""
         return self._plan().step == "freeze"
 
     async def _freeze_in_turn(self, retire_at: float) -> None:
@@ -451,7 +453,7 @@ class Container:
             await self._freeze()
 
     async def _freeze(self) -> None:
-        # From here on it counts as frozen: who takes it now has to wait for the thaw.
+        # From here on it counts as frozen: a call that takes it has to wait for the thaw.
         self._thawed = trio.Event()
         started = trio.current_time()
         await self._sandbox.freeze()
@@ -477,10 +479,10 @@ class Container:
         queue = self._queue
         self.level = queue.alive - queue.idle_count + 1
         look_at = min(now + self._grace, self._keeping.became_idle(self, now))
-        # It may have been given back before its thaw.
+        # The call may have given it back before its thaw.
         frozen = self._thawed is not None
         self._track.move(ContainerState.PAUSED if frozen else ContainerState.IDLE, now)
-        if look_at < self._alarm.until:  # to set it costs more than the rest of this
+        if look_at < self._alarm.until:  # setting the alarm costs more than the rest of this
             self._alarm.end_at(look_at)
         self.token.became_idle(now, now + min(queue.worth_seconds(idle=True), MAX_SECONDS))
         if self._owner.closing:
@@ -493,7 +495,7 @@ class Container:
             await self._released.wait()
 
     def _report(self, error: Exception | None) -> None:
-        """Tell the call that waited for this launch, or whoever reads the log."""
+        """Tell the call that waited for this launch, or the log."""
         if self._was_ready:
             if error is not None:
                 log.warning("container is given up", exc_info=error, **self._names())
@@ -505,7 +507,7 @@ class Container:
         error = error or why_not_ready(self.result)
         if lacks_descriptors(error):
             log.warning("no file descriptor is left for a container", **self._names())
-            error = ServerBusy()  # nothing of the call has reached anybody
+            error = ServerBusy()  # nothing of the call has been sent
         wait = self._waits_for_room or not isinstance(error, ServerBusy)
         concerned = self._queue.launch_failed(self._launch, error, wait=wait)
         if self._reason == CLOSING:
@@ -521,8 +523,8 @@ FREEZE_LIMIT = 5.0
 
 
 class NoDirectory(HostlerError):
-    """The place for sockets (FN_IOFS_PATH) is full, can only be read, or is gone: since the start,
-    when it was tried out."""
+    """The place for sockets (FN_IOFS_PATH) is full, read-only or gone. It was usable at the start,
+    when it was tried."""
 
 
 class Sandbox:
@@ -538,12 +540,13 @@ class Sandbox:
         self._watching = ExitStack()
 
     async def prepare(self, timings: Timings) -> Cookie:
-        """Do all up to the creation of the container. Raises what the steps raise; see `pull`."""
+        """Do everything before the creation of the container. Raises what the steps raise; see
+        `pull`."""
         with stopwatch(timings, "ctr_prep_ns"):
             directory = self._directory = self._make_directory()
             self.task.iofs_agent_path = directory.path
             self.task.iofs_docker_path = directory.docker_path
-            # Before the start, or a quick function's socket would be missed.
+            # Watch before the start, or a quick function's socket would be missed.
             watch = self._deps.watcher.watch(directory.path)
             self._watch = self._watching.enter_context(watch)
             cookie = self._cookie = await self._deps.driver.create_cookie(self.task)
@@ -571,25 +574,25 @@ class Sandbox:
         return self.channel
 
     async def freeze(self) -> None:
-        """Raises `trio.TooSlowError`, or the driver's trouble."""
+        """Raises `trio.TooSlowError`, or what the driver raises."""
         assert self._cookie is not None
         with trio.fail_after(FREEZE_LIMIT):
             await self._cookie.freeze()
 
     async def unfreeze(self) -> None:
-        """Raises `trio.TooSlowError`, or the driver's trouble."""
+        """Raises `trio.TooSlowError`, or what the driver raises."""
         assert self._cookie is not None
         with trio.fail_after(FREEZE_LIMIT):
             await self._cookie.unfreeze()
 
     async def remove_container(self) -> None:
-        """Have no container any more. As all removal: troubles are logged."""
+        """Remove the container. As in each step of the removal, errors are logged."""
         self._watching.close()
         if self._cookie is not None:
             await self._step("remove container", self._cookie.aclose)
 
     async def clean_up(self) -> None:
-        """Remove what is left, which no call uses any more."""
+        """Remove the rest, which no call uses any more."""
         if self.channel is not None:
             self.channel.close()
         await self._step("close hook", self.task.close)
@@ -602,7 +605,7 @@ class Sandbox:
             try:
                 await action()
             except Exception:
-                # The other steps have to be done all the same.
+                # The other steps have to be done anyway.
                 log.exception("removal failed", step=name, container_id=self.task.id)
         if scope.cancelled_caught and removals.over:
             removals.left.append(self.task.id)
@@ -617,7 +620,8 @@ _LAST_RETRY = 0.05
 
 
 REMOVE_LIMIT = 30.0
-"""Seconds that each step of a removal may take; one that takes longer is reported and left."""
+"""Seconds that each step of a removal may take. A step that takes longer is reported and given
+up."""
 
 
 class RemovalDeadlines:
@@ -627,25 +631,25 @@ class RemovalDeadlines:
         self._until = math.inf
         self._steps: set[trio.CancelScope] = set()
         self.left: list[str] = []
-        """Containers with steps that were given up at the end of all time."""
+        """Containers with removal steps that were given up at the end."""
 
     def __repr__(self) -> str:
         return f"<RemovalDeadlines until={self._until:g} steps={len(self._steps)}>"
 
     @property
     def over(self) -> bool:
-        """There is no time any more."""
+        """The time for removals is over."""
         return trio.current_time() >= self._until
 
     def end_at(self, until: float) -> None:
-        """All of them, also those under way, have to be over by then."""
+        """All removals, including the ones under way, have to be over by ``until``."""
         self._until = until
         for step in self._steps:
             step.deadline = min(step.deadline, until)
 
     @contextmanager
     def step(self) -> Iterator[trio.CancelScope]:
-        """The block is a step of one: it is shielded, and has its time."""
+        """The block is a step of a removal: it is shielded, and has a deadline."""
         until = min(trio.current_time() + REMOVE_LIMIT, self._until)
         scope = trio.CancelScope(shield=True, deadline=until)
         self._steps.add(scope)
@@ -678,8 +682,8 @@ class ContainerDeps:
 
 
 async def pull(deps: ContainerDeps, cookie: Cookie, timings: Timings) -> None:
-    """Fetch the image. Raises what the driver raises; `ImagePullTimeout`; and `ServerBusy` if
-    the image has vanished again at once, so that the call may be tried elsewhere."""
+    """Pull the image. Raises what the driver raises; `ImagePullTimeout`; and `ServerBusy` if the
+    image has vanished again at once, so that the call may be tried elsewhere."""
     limit = _seconds(deps.config.hot_pull_timeout_msecs)
     with stopwatch(timings, "image_pull_wait_ns"), trio.move_on_after(limit) as scope:
         await cookie.pull_image()
@@ -690,7 +694,7 @@ async def pull(deps: ContainerDeps, cookie: Cookie, timings: Timings) -> None:
 
 
 class LaunchObsolete(Exception):
-    """When the turn of a launch has come, nobody needs its container any more."""
+    """No call needs a container any more when the turn of its launch has come."""
 
 
 async def wait_ready(
@@ -719,9 +723,9 @@ async def wait_ready(
 async def _connect(function_socket: FunctionSocket, watch: DirectoryWatch) -> socket.socket:
     """Connect, however long the function takes until it listens.
 
-    A function that binds ``lsnr.sock`` directly shows it before it listens and before everybody
-    may use it. The change of the mode is an event, but nothing tells when a socket begins to
-    listen, so here, and only here, one has to try again.
+    A function that binds ``lsnr.sock`` directly shows it before it listens, and before it has the
+    right mode. The change of the mode is an event, but the begin of listening is not. So here, and
+    only here, the agent has to try again and again.
     """
     delay = _FIRST_RETRY
     while True:
@@ -741,30 +745,30 @@ def _seconds(msecs: float) -> float:
 
 
 def explain_end(error: FunctionError, result: RunResult | None) -> APIError:
-    """``error``, of a call whose container has ended, and how that was.
+    """``error``, of a call whose container has ended, with the reason for that end.
 
-    Where nobody knows (``result`` is ``None`` or without a reason), because the driver has lost
-    the container, code and text stay, but the author of the function is not to blame.
+    If the driver has lost the container (``result`` is ``None`` or without a reason), code and text
+    stay, but the author of the function is not blamed.
     """
     if result is None or not result.reason:
         return APIError(error.code, error.message)
     if result.status == "killed":
         return ContainerOutOfMemory()
-    # The text that Fn's clients know comes first.
+    # Fn's own text comes first: its clients know it.
     return type(error)(message=f"{error}: the container {result.reason}")
 
 
 def why_not_ready(result: RunResult | None) -> APIError:
-    """Why a launch that met no error itself has no container."""
+    """Why a launch without an error of its own has no container."""
     error = explain_end(ContainerInitFailed(), result)
-    # Nothing of the call was sent: where the function is not to blame, it may go elsewhere.
+    # Nothing of the call was sent: unless the function is to blame, it may go elsewhere.
     return error if error.blame == "user" else ServerBusy()
 
 
 @attrs.frozen
 class IdlePlan:
-    """What an idle container does next: ``step`` now, unless it is retired at ``at`` (seconds)
-    before it comes to that; or rest until ``at``."""
+    """What an idle container does next: ``step`` now; or rest until ``at`` (seconds). A container
+    that waits for its turn to freeze is retired at ``at``."""
 
     step: Literal["freeze", "thaw", "retire", "rest"]
     at: float = math.inf
@@ -773,9 +777,9 @@ class IdlePlan:
 def plan_idle(
     now: float, *, frozen: bool, kept: bool, freeze_at: float, retire_at: float
 ) -> IdlePlan:
-    """Decide what an idle container does. All in seconds.
+    """Decide what an idle container does. All times in seconds.
 
-    ``kept``: it has to stay ready for a call, however long that takes; otherwise it goes at
+    ``kept``: it has to stay ready for a call, however long that takes. Otherwise it leaves at
     ``retire_at``.
     """
     if kept:

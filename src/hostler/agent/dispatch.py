@@ -1,4 +1,4 @@
-"""One call on its container: hooks, the HTTP exchange, limits, what became of it."""
+"""Dispatch: one call on its container: hooks, the HTTP exchange, limits, and how it ended."""
 
 from __future__ import annotations
 
@@ -40,29 +40,29 @@ from .socket_directory import Channel
 log = structlog.get_logger(__name__)
 
 REASON_WAIT = 0.5
-"""Seconds that a call whose connection broke waits to learn whether its container has ended, and
-why. An engine tells within some tens of milliseconds."""
+"""Seconds that a call whose connection broke waits to learn whether and why its container has
+ended. An engine tells within some tens of milliseconds."""
 
 END_WAIT = 10.0
-"""Seconds, beside those, for an engine that is slow to tell: nobody listens in the container."""
+"""Further seconds for an engine that is slow to tell, if no process listens in the container."""
 
 HOOK_LIMIT = 10.0
 """Seconds for a hook that has to run even if the call was cancelled."""
 
 
 class ContainerAlreadyGone(HostlerError):
-    """The container had ended before anything of the call was written to it, so that another one
+    """The container had ended before anything of the call was written to it, so another container
     can run the call."""
 
 
 async def execute(
     container: Container, call: PendingCall, limit: ExecutionScope, max_body: int, now: float
 ) -> None:
-    """Run ``call`` from ``now`` on, within ``limit``, on ``container``, which it has. Gives that
-    back, whatever happens; where the caller has left, perhaps once the function has ended
-    (`Container.let_end`). Raises what ended the call, and `ContainerAlreadyGone`, but not of a
-    container that was started for this call: a function that ends as soon as it is ready would be
-    started again and again."""
+    """Run ``call`` from ``now`` on, within ``limit``, on ``container``, which it has. Gives the
+    container back, whatever happens; if the caller has left, perhaps only once the function has
+    ended (`Container.let_end`). Raises what ended the call. Raises `ContainerAlreadyGone`, but not
+    for a container that was started for this call: a function that ends as soon as it is ready
+    would be started again and again."""
     reusable, ran, goes_on = False, True, False
     ended: float | None = None
     error: Exception | None = None
@@ -100,7 +100,7 @@ async def execute(
                     ended = None
                 reusable = exchange.container_ok and hook_error is None
     finally:
-        # Before all else, so that the next call need not wait for listeners.
+        # First of all, so that the next call need not wait for listeners.
         if not goes_on:
             container.give_back(reusable=reusable, now=ended, ran=ran)
     if error is not None:
@@ -127,7 +127,7 @@ class _LeftCall:
 async def _explain(
     exchange: FunctionExchange, container: Container, call: PendingCall, error: Exception
 ) -> Exception:
-    """A better error than "the connection broke", if the container tells one in time."""
+    """A better error than "the connection broke", if the container's end gives one in time."""
     if exchange.reached_nobody and not container.fresh:
         return ContainerAlreadyGone(str(error))
     if not isinstance(error, FunctionError):
@@ -151,7 +151,7 @@ async def _explain(
 
 
 async def _after_call(container: Container, call: PendingCall) -> Exception | None:
-    """Run the hook, also for a call that was cancelled, and return what it raises."""
+    """Run the hook, also for a cancelled call, and return what it raises."""
     if container.task.after_call is no_call_hook:
         return None
     limit = trio.current_time() + HOOK_LIMIT
@@ -166,8 +166,8 @@ async def _after_call(container: Container, call: PendingCall) -> Exception | No
 
 
 INLINE_BODY = 64 * 1024
-"""Bytes of a body in memory that are written together with the head, before anything is read.
-The socket's buffer holds that much even if the function never reads, so this can't block."""
+"""Bytes of a body in memory that are written together with the head, before anything is read. The
+socket's buffer holds that much even if the function never reads, so this can't block."""
 
 _OK, _FAILED, _TIMED_OUT = 200, 502, 504
 """The statuses of Fn's function contract; every other one is a mistake of the function kit."""
@@ -176,14 +176,14 @@ _OK, _FAILED, _TIMED_OUT = 200, 502, 504
 class FunctionExchange:
     """Runs ``call`` over ``channel``, within ``limit``.
 
-    Afterwards, whether `run` returned, raised or was cancelled, ``container_ok`` tells whether
-    the container may serve other calls: the function kept the contract, and its answer to this
-    call is over. ``broke`` tells that the connection broke, so that the container may be about
-    to end, and ``reached_nobody`` that this was known before anything of the call was written.
-    ``ended_at`` is when (`trio.current_time`) it was over.
+    Afterwards, whether `run` returned, raised or was cancelled, ``container_ok`` tells whether the
+    container may serve other calls: the function kept the contract, and its answer to this call is
+    over. ``broke`` tells that the connection broke, so that the container may be about to end, and
+    ``reached_nobody`` that this was known before anything of the call was written. ``ended_at`` is
+    when the exchange was over (`trio.current_time`).
 
-    ``goes_on`` tells that the caller has left whose request is complete, so that the function can
-    still end in peace: then either `finish` or `give_up` has to be called.
+    ``goes_on`` tells that the caller has left after its request was complete, so that the function
+    can still end in peace: then either `finish` or `give_up` has to be called.
     """
 
     def __init__(
@@ -207,11 +207,12 @@ class FunctionExchange:
         self.ended_at = 0.0
 
     async def run(self, now: float) -> None:
-        """Send the request, hand the response to the call's writer. It is ``now``
+        """Send the request, and hand the response to the call's writer. It is ``now``
         (`trio.current_time`).
 
-        Raises the `FunctionError` that the contract says; `ExecutionEnded`; what the writer
-        raises; and what reading the body raises, whereupon the function sees a broken request."""
+        Raises the `FunctionError` of the contract; `ExecutionEnded`; what the writer raises; and
+        what reading the body raises, whereupon the function sees a broken request.
+        """
         self.ended_at = now
         self.container_ok = True  # until it gets anything of this call
         limit = self._limit
@@ -230,7 +231,7 @@ class FunctionExchange:
             if unsent := self._begin(head, data):
                 self._sending = not await limit.run(self._go_on(unsent))
             self._complete = not self._sending
-            # Most calls wait for nothing but the head, and that without a scope.
+            # Most calls wait only for the head, and that without a scope.
             limit.interrupt_with(self._connection.interrupt)
             try:
                 response = await self._connection.receive_head()
@@ -247,7 +248,7 @@ class FunctionExchange:
             raise FunctionResponseHeaderTooBig from error
         except (ExecutionEnded, APIError):
             raise
-        except BaseException:  # of the caller, who is cancelled or takes no more
+        except BaseException:  # the caller is cancelled or takes no more
             self.goes_on = self._complete and not limit.ended
             raise
         finally:
@@ -256,7 +257,7 @@ class FunctionExchange:
                 self._settle()
 
     def _broken(self, error: FunctionBroke) -> APIError:
-        """What the call is told."""
+        """The error that the call gets."""
         self.broke, self.container_ok = True, False
         self.reached_nobody = isinstance(error, StaleConnection)
         log.info("function broke the exchange", call_id=self._call.model.id, reason=str(error))
@@ -264,8 +265,8 @@ class FunctionExchange:
         return FunctionWriteRequest() if within_request else FunctionResponseError()
 
     async def finish(self) -> None:
-        """Take the rest of the answer for nobody. Afterwards ``container_ok`` and ``ended_at`` are
-        as after `run`. Raises nothing but `trio.Cancelled`."""
+        """Take the rest of the answer and drop it. Afterwards ``container_ok`` and ``ended_at`` are
+        as after `run`. Raises only `trio.Cancelled`."""
         connection = self._connection
         try:
             if not self._answered:
@@ -281,7 +282,7 @@ class FunctionExchange:
             self._settle()
 
     def give_up(self) -> None:
-        """The function is not waited for."""
+        """Don't wait for the function."""
         self._settle()
 
     def _settle(self) -> None:
@@ -290,9 +291,9 @@ class FunctionExchange:
     # --- the request ---
 
     def _begin(self, head: FunctionRequestHead, body: bytes | None = None) -> bytes:
-        """Write the begin of the request, with ``body`` all of it in one write; on a new
-        connection if the one at hand is no good, the one case for a second attempt. Returns what
-        could not be written yet."""
+        """Write the begin of the request, with ``body`` all of it in one write. If the connection
+        at hand turns out to be stale, try once more on a new one; this is the only second attempt.
+        Returns what could not be written yet."""
         try:
             return self._connection.begin(head, body)
         except StaleConnection:
@@ -300,8 +301,8 @@ class FunctionExchange:
             return self._connection.begin(head, body)
 
     async def _go_on(self, left: bytes) -> bool:
-        """Whether it was written. A function that stops to read may have answered: that is left to
-        who receives."""
+        """Whether ``left`` was written. A function that stops reading may have answered: the
+        receiver finds out."""
         with suppress(FunctionBroke):
             await self._connection.write(left)
             return True
@@ -309,7 +310,7 @@ class FunctionExchange:
 
     async def _stream(self, head: FunctionRequestHead) -> None:
         """Send the body in a child task while the response is received here. The head goes first:
-        what comes before it is no answer."""
+        bytes that come before it are no answer."""
         error: Exception | None = None
         left = self._begin(head)
         self._sending = True
@@ -338,8 +339,8 @@ class FunctionExchange:
             await connection.send_end()
             self._sending, self._complete = False, True
         except FunctionBroke:
-            pass  # not an error if there is a complete answer: who receives will find out
-        except Exception as error:  # noqa: BLE001  (raised by `hostler.wire.connection`)
+            pass  # no error if there is a complete answer: the receiver finds out
+        except Exception as error:  # noqa: BLE001  (of the body; raised by `_stream`)
             self._body_error = error
             connection.close()  # before its regular end, so that the function sees a broken body
             receiving.cancel()
@@ -352,12 +353,12 @@ class FunctionExchange:
         self.container_ok = True
 
     def _hand_on(self, response: ResponseHead) -> Awaitable[None] | None:
-        """Check ``response``, and hand what is here of it to the writer if that takes it now.
-        Returns what is left to be done."""
+        """Check ``response``, and hand the received part of it to the writer if that takes it now.
+        Returns the rest of the work."""
         self._answered = True
         self._check_status(response.status)
         if self._max_body and response.length is not None and response.length > self._max_body:
-            # Known before anything was passed on: the caller gets a clean error.
+            # Known before anything was passed on, so the caller gets a clean error.
             self.container_ok = True
             raise FunctionResponseTooBig
         if self._call.writer.start_now(response.status, response.for_caller):
@@ -370,7 +371,7 @@ class FunctionExchange:
             await left
 
     def _body(self) -> Awaitable[None] | None:
-        """As `_hand_on`, behind the head."""
+        """As `_hand_on`, for the body."""
         body, writer = self._connection.whole_body, self._call.writer
         if body is None:
             return self._receive_body()
@@ -402,15 +403,16 @@ _T = TypeVar("_T")
 
 
 class ExecutionEnded(Exception):
-    """The call was ended, by its `ExecutionScope`."""
+    """The call was ended by its `ExecutionScope`."""
 
 
 class ExecutionScope:
-    """Of one call: it can be cancelled at any time, and is by whoever keeps ``deadline``.
+    """The scope of one call. It can be cancelled at any time, and is cancelled at its ``deadline``
+    by the agent's timer.
 
-    A cancel scope costs as much as a quarter of what an agent does for a call on a hot container,
-    which waits for one thing only: its function. So that wait is interrupted in another way
-    (`interrupt`), and all others are made within scopes of their own (`run`).
+    A cancel scope costs a quarter of all that an agent does for a call on a hot container, which
+    waits only for its function. So that wait is interrupted in another way (`interrupt`), and all
+    other waits have scopes of their own (`run`).
     """
 
     def __init__(self) -> None:
@@ -418,17 +420,17 @@ class ExecutionScope:
         """When it is to be ended (`trio.current_time`)."""
         self.ended = False
         self.interrupt: Callable[[], None] | None = None
-        """Set by who waits without a scope: has that wait end."""
+        """Ends a wait that has no scope. Set by that wait."""
 
     def interrupt_with(self, interrupt: Callable[[], None]) -> None:
-        """``interrupt`` has the wait end that begins now; raises `ExecutionEnded` if the call was
+        """``interrupt`` ends the wait that begins now. Raises `ExecutionEnded` if the call was
         ended before."""
         if self.ended:
             raise ExecutionEnded
         self.interrupt = interrupt
 
     def cancel(self) -> None:
-        """End the call: who waits for it, or is going to, raises `ExecutionEnded`. Synchronous."""
+        """End the call: its wait, present or next, raises `ExecutionEnded`. Synchronous."""
         self.ended = True
         if self.interrupt is not None:
             self.interrupt()
@@ -437,8 +439,8 @@ class ExecutionScope:
     """The deadline has passed."""
 
     async def run(self, wait: Awaitable[_T]) -> _T:
-        """Await ``wait`` unless the call is ended, or until it is: raises `ExecutionEnded` then.
-        May be cancelled. Not to be nested."""
+        """Await ``wait``. Raises `ExecutionEnded` if the call was ended, or is ended meanwhile. May
+        be cancelled. Not to be nested."""
         scope = trio.CancelScope()
         if self.ended:
             scope.cancel()
