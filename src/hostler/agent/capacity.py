@@ -1,4 +1,4 @@
-"""How much memory and CPU the containers may use on this machine.
+"""Capacity: how much memory and CPU the containers may use on this machine.
 
 Sources: ``/proc/meminfo``, ``/proc/cpuinfo`` and the limits of the control group that the agent
 itself runs in, version 1 or 2 (kernel documents ``cgroup-v1/memory``, ``sched-bwc``,
@@ -27,7 +27,7 @@ MAX_HEADROOM = 5 * 1024 * MIB
 LOW_MEMORY = 256 * MIB
 LOW_CPUS = 1000
 FALLBACK_MEMORY = 2048 * MIB
-"""Where there is no ``/proc`` to ask; Fn's value."""
+"""Bytes, where there is no ``/proc``; Fn's value."""
 
 
 @attrs.frozen(kw_only=True)
@@ -41,8 +41,8 @@ class MachineLimits:
 
 
 def machine_resources(config: AgentConfig) -> Resources:
-    """What an agent alone on this machine gives containers. Blocks for a moment. Raises
-    `ConfigError` if there is nothing."""
+    """The resources that an agent alone on this machine gives to containers. Blocks for a moment.
+    Raises `ConfigError` if there are none."""
     return total_resources(read_machine(), config)
 
 
@@ -88,7 +88,8 @@ def _cpus(machine: MachineLimits, config: AgentConfig) -> int:
 
 
 def read_machine(root: Path = Path("/")) -> MachineLimits:
-    """Ask the kernel. ``root`` is where its file systems are mounted. Blocks for a moment."""
+    """Read the machine's limits. ``root`` is where its file systems are mounted. Blocks for a
+    moment."""
     processors = _count_processors(_read(root / "proc/cpuinfo")) or os.cpu_count() or 1
     if not sys.platform.startswith("linux"):
         return MachineLimits(available_memory=None, processors=processors)
@@ -138,7 +139,7 @@ def read_cgroup_limits(root: Path) -> tuple[int | None, int | None]:
 
 
 def _unified_folders(base: Path, own: str) -> list[Path]:
-    """The folders of our version 2 group and its ancestors, up to the mount point."""
+    """The folders of this process's version 2 group and its ancestors, up to the mount point."""
     for line in own.splitlines():
         if line.startswith("0::/"):
             # In a container the path may lie outside of what is mounted here; then only the
@@ -173,10 +174,11 @@ def _tightest(limits: list[int | None]) -> int | None:
 
 
 class IdleCpus:
-    """How many CPUs of those that this process may use nothing used lately, by ``/proc/stat``."""
+    """How many CPUs nothing used lately, of the ones that this process may use, by
+    ``/proc/stat``."""
 
     SECONDS = 0.5
-    """Between two looks at least: the kernel counts in hundredths of a second."""
+    """Minimum time between two readings: the kernel counts in hundredths of a second."""
 
     def __init__(self, path: Path = Path("/proc/stat")) -> None:
         self._path = path
@@ -189,8 +191,8 @@ class IdleCpus:
         return f"<IdleCpus {self._known}>"
 
     def milli_cpus(self, now: float) -> int | None:
-        """In steps of 100, of the time since the look before; ``None`` = not known. ``now`` is in
-        seconds of any clock."""
+        """Idle milli-CPUs since the previous reading, in steps of 100; ``None`` = not known.
+        ``now`` is in seconds of any clock."""
         if now >= self._next_at:
             self._next_at = now + self.SECONDS
             self._look()

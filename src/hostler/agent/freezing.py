@@ -2,25 +2,24 @@
 
 A frozen function takes no CPU time, but pausing and resuming a container cost CPU time of the
 engine and make the next call wait. How long to stay unfrozen is the *ski-rental problem*: rent
-while the season may end any day, or buy. Renting until the rent equals the price is never worse
-than twice the best in hindsight (Karlin, Manasse, Rudolph, Sleator, "Competitive Snoopy Caching",
-Algorithmica 1988), so the grace is proportional to what pausing and resuming were *measured* to
-cost. Where the past foretells that the container is needed again before long, it is extended
+while the season may end any day, or buy. Renting until the rent equals the price costs at most
+twice the best choice in hindsight (Karlin, Manasse, Rudolph, Sleator, "Competitive Snoopy Caching",
+Algorithmica 1988), so the grace is proportional to the *measured* cost of pausing and resuming.
+Where the past foretells that the container is needed again before long, the grace is extended
 (predictive shutdown as in Srivastava, Chandrakasan, Brodersen, IEEE Trans. VLSI 1996):
 
 * ``grace = max(FN_FREEZE_IDLE_MSECS, cost / SHARE, MARGIN * gap)``, the last two within
-  `LONGEST_GRACE`. So each container spends at most the fraction `SHARE` of its time in pausing
-  and resuming, and a function whose containers were needed again after ``gap`` seconds lately
-  does not have them paused in between.
-* All containers together are paused so seldom (`Freezer.turn`) that pausing and resuming takes at
+  `LONGEST_GRACE`. So each container spends at most the fraction `SHARE` of its time in pausing and
+  resuming, and a function whose containers were lately needed again after ``gap`` seconds does not
+  have them paused in between.
+* All containers together are paused so rarely (`Freezer.turn`) that pausing and resuming takes at
   most the fraction `SHARE` of the machine's CPUs, in the order in which their graces ended.
-
 * While containers are launched nothing is paused, for at most `LAUNCHES_FIRST`: pausing runs a
-  program of the engine's, whose CPU time the calls that wait for those launches would miss.
+  program of the engine, whose CPU time the calls that wait for those launches would miss.
 
-Slots are taken last in, first out, so the containers that are not needed are those whose idle
-time grows past the grace. An overloaded engine is slow, which makes the cost, and so the grace,
-grow: load never leads to more pausing.
+Slots are taken last in, first out, so the containers that are not needed are those whose idle time
+exceeds the grace. An overloaded engine is slow, which increases the cost, and so the grace: load
+never leads to more pausing.
 """
 
 from __future__ import annotations
@@ -34,30 +33,31 @@ import trio
 from .._concurrency.signal import IdleGate
 
 SHARE = 0.05
-"""Fraction of the time that freezing may take: what may be lost against never freezing."""
+"""Fraction of the time that freezing may take: the most that can be lost against never freezing."""
 MARGIN = 2.0
-"""Times a recent gap between two uses that a container may idle."""
+"""A container may idle for this many times a recent gap between two uses."""
 LONGEST_GRACE = 5.0
-"""Seconds; who idles longer than that is idle, whatever was measured or foretold."""
+"""Seconds. A container that idles for longer is idle, whatever was measured or foretold."""
 FIRST_COST = 0.04
-"""Seconds that pausing and resuming are taken to cost until they were measured (seen on Docker:
-10 to 30 ms each)."""
+"""Seconds that pausing and resuming are taken to cost until they were measured (seen on Docker: 10
+to 30 ms each)."""
 SMOOTHING = 0.2
 """Weight of a new measurement of the cost."""
 BURST = 16
 """Containers that may be paused at once after a quiet time."""
 LAUNCHES_FIRST = 5.0
-"""Seconds that a container which is to be paused, or removed, waits for the launches of others."""
+"""Seconds that a container which is to be paused or removed waits for launches of other
+containers."""
 LEAST_RATE, MOST_RATE = 1.0, 100.0
-"""Containers that may be paused per second, whatever it costs."""
+"""Containers that may be paused per second, whatever the cost."""
 
 
 def freeze_grace(minimum: float, *, cost: float, gap: float) -> float:
     """How long a container idles before it is frozen. All in seconds.
 
-    ``minimum`` is what was configured: 0 = freeze at once, ``math.inf`` = never; both switch the
-    adaption off. ``cost`` is that of one pausing with its resuming, ``gap`` the recent time
-    between two uses of a container of that function, 0 = unknown.
+    ``minimum`` is the configured grace: 0 = freeze at once, ``math.inf`` = never; both switch the
+    adaption off. ``cost`` is that of pausing and resuming once, ``gap`` the recent time between two
+    uses of a container of that function, 0 = unknown.
     """
     if minimum in (0, math.inf):
         return minimum
@@ -71,16 +71,17 @@ def pause_rate(cost: float, cpus: float) -> float:
 
 
 class Freezable(Protocol):
-    """A container that is to be paused when it is its turn."""
+    """A container that waits for its turn to be paused."""
 
     def may_freeze(self) -> bool:
-        """Whether it still is."""
+        """Whether it still is to be paused."""
 
 
 class Freezer:
     """What the containers of one agent share for freezing: the measured cost and the rate.
 
-    ``cpus`` of 0 = those of the machine."""
+    ``cpus`` of 0 = those of the machine.
+    """
 
     def __init__(self, minimum: float, cpus: float = 0) -> None:
         self.cost = FIRST_COST
@@ -90,7 +91,7 @@ class Freezer:
         self._pause, self._resume = FIRST_COST / 2, FIRST_COST / 2
         self._line = trio.Lock()
         self.launches = IdleGate()
-        """Is to be disturbed while a container is launched."""
+        """Disturbed while a container is launched."""
         self._permits = float(BURST)
         self._counted_at = -math.inf
 
@@ -102,20 +103,20 @@ class Freezer:
         return freeze_grace(self._minimum, cost=self.cost, gap=gap)
 
     def paused(self, seconds: float) -> None:
-        """Pausing took so long."""
+        """Pausing took ``seconds``."""
         self._pause += SMOOTHING * (seconds - self._pause)
         self.cost = self._pause + self._resume
 
     def resumed(self, seconds: float) -> None:
-        """Resuming took so long."""
+        """Resuming took ``seconds``."""
         self._resume += SMOOTHING * (seconds - self._resume)
         self.cost = self._pause + self._resume
 
     async def turn(self, container: Freezable) -> bool:
-        """Wait in line for the permission to pause ``container``, in order of asking.
+        """Wait for the permission to pause ``container``, in order of asking.
 
-        Returns false if it is its turn and it may not freeze any more; that costs those behind
-        nothing. Cancelling gives up the place.
+        Returns false if the turn has come and the container may not freeze any more; that delays no
+        other container. Cancelling gives up the place.
         """
         patience = trio.current_time() + LAUNCHES_FIRST
         async with self._line:

@@ -1,4 +1,5 @@
-"""The agent's side of its `KeepAlive`: tells it what happens, and does what it says."""
+"""The agent's side of a keep-alive policy: tells a `KeepAlive` what happens, and does what it
+says."""
 
 from __future__ import annotations
 
@@ -20,14 +21,14 @@ from .template import ContainerTemplate, TemplateLauncher
 log = structlog.get_logger(__name__)
 
 TEMPLATES = 1000
-"""Functions whose launch is remembered, those that had one last."""
+"""Functions whose launch is remembered, the most recent ones."""
 
 
 class Idler(KeptContainer, Protocol):
     """A container of the agent."""
 
     told: bool
-    """The policy knows that it idles."""
+    """The policy was told that it idles."""
 
     @property
     def kept(self) -> bool:
@@ -56,7 +57,7 @@ class Keeping:
         return f"<Keeping {self._policy!r} templates={len(self._templates)}>"
 
     def became_idle(self, container: Idler, now: float) -> float:
-        """Returns when to look at it, at the latest."""
+        """``container`` idles. Returns when to look at it, at the latest."""
         if container.kept:
             return math.inf
         container.told = True
@@ -64,7 +65,7 @@ class Keeping:
         return self._policy.keep_until(container, now)
 
     def keep_until(self, container: Idler, now: float) -> float:
-        """Until when it stays."""
+        """Until when ``container`` stays."""
         if container.told:
             return self._policy.keep_until(container, now)
         return container.idle_since + container.idle_timeout
@@ -78,7 +79,7 @@ class Keeping:
             self._metrics.starts_ahead_used.inc()
 
     def left(self, container: Idler, *, early: bool) -> None:
-        """It is on its way out, without a call."""
+        """The container is on its way out, without a call."""
         if container.told:
             container.told = False
             self._policy.left(container, trio.current_time(), early=early)

@@ -1,4 +1,5 @@
-"""Keep the functions ready whose annotation asks for it: declared ones, or those of a database."""
+"""Keep functions ready whose annotation asks for it: declared functions, or functions of a
+database."""
 
 from __future__ import annotations
 
@@ -24,16 +25,16 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 PAGE = 100
-"""Apps, or functions of one, that are read at a time."""
+"""Apps, or functions of one app, that are read at a time."""
 QUIET_SECONDS = 1.0
-"""Between two readings, however often something changes."""
+"""Minimum time between two readings, however often something changes."""
 REFRESH_SECONDS = 60.0
-"""After which the database is read again without news: other nodes may have changed it."""
+"""The database is read again after so long without news: other nodes may have changed it."""
 
 
 def keep_declared_warm(functions: FunctionTable) -> StartupAction:
-    """For `open_agent`: launch the containers that the functions' annotation
-    ``hostler/min-warm`` asks for, before their first calls and for as long as the agent lives.
+    """For `open_agent`: launch the containers that the functions' annotation ``hostler/min-warm``
+    asks for, before their first calls and for as long as the agent lives.
 
     Does not wait for them. A function that can't be kept ready (too big, or refused by the call
     overrider) is logged and left out.
@@ -48,19 +49,18 @@ def keep_declared_warm(functions: FunctionTable) -> StartupAction:
 
 
 async def keep_stored_warm(agent: Agent, store: Datastore, changed: Signal) -> None:
-    """The same for the functions of ``store``, as they are now and as they become. Never returns;
-    cancelled, it keeps nothing ready any more.
+    """Keep the functions of ``store`` ready whose annotation asks for it, and follow their changes.
+    Never returns. Cancelling it releases what it keeps ready.
 
-    The store is read again when ``changed`` tells that something has changed, and now and then.
-    While it can't be read, for whatever reason, what was kept ready stays so: a node must not end
-    for it.
+    The store is read again when ``changed`` happens, and now and then. While it can't be read, for
+    whatever reason, nothing changes, because a node must not end for that.
     """
     held: _Held = {}
     try:
         while True:
-            # However long it takes to read, it comes to its end.
+            # A reading is not interrupted, however long it takes.
             async with trio.open_nursery() as nursery:
-                # From before the reading on, or a change during it would be missed.
+                # Wait from before the reading on, or a change during it would be missed.
                 nursery.start_soon(_wait_for_news, changed)
                 await _follow(agent, store, held)
             await trio.sleep(QUIET_SECONDS)
@@ -76,11 +76,11 @@ async def _wait_for_news(changed: Signal) -> None:
 
 
 _Held = dict[str, tuple[App, Fn, WarmHold | str | None]]
-"""As from `_hold`, by the functions' ids."""
+"""The app, the function and the result of `_hold`, by the function's id."""
 
 
 async def _follow(agent: Agent, store: Datastore, held: _Held) -> None:
-    """Bring ``held`` up to date. What was refused is tried again: the reason may have passed."""
+    """Bring ``held`` up to date. Try refused functions again: the reason may have passed."""
     refused: dict[str, str] = {}
     try:
         found = {fn.id: (app, fn) async for app, fn in _wanted(store)}
@@ -119,8 +119,8 @@ async def _wanted(store: Datastore) -> AsyncIterator[tuple[App, Fn]]:
 
 
 def _hold(agent: Agent, app: App, fn: Fn, *, told: str = "") -> WarmHold | str | None:
-    """What keeps the containers of ``fn``; ``None`` if it wants none; why it can't have them,
-    which is logged unless it was ``told`` before."""
+    """The hold that keeps the containers of ``fn`` ready; ``None`` if it wants none; or the reason
+    why it can't have them, which is logged unless it was ``told`` before."""
     count = min_warm({**app.annotations, **fn.annotations})
     if not count:
         return None

@@ -1,4 +1,4 @@
-"""What a runner's agent tells load balancers of its load."""
+"""Load report: the load hints that a runner's agent gives to load balancers."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from .slots import SlotQueue
 from .statistics import AgentEvents
 
 COMPLETE_SECONDS = 0.1
-"""At most so often a hint names all hot containers, and less often if they are of many functions
+"""Minimum time between hints that name all hot containers; longer if there are many functions
 (`WARM_KEY_SECONDS`)."""
 FEW = round(COMPLETE_SECONDS / WARM_KEY_SECONDS)
-"""Functions whose containers are always named."""
+"""Up to so many functions all containers are always named."""
 MAX_RETRY_SECONDS = 1.0
-"""A longer wait is not advised: other load balancers' calls may end any time."""
+"""No longer wait is advised, because calls of other load balancers may end any time."""
 WEIGHT = 1 / 8
-"""Of the latest call in the mean run time, as in TCP's round-trip estimate (RFC 6298)."""
+"""Weight of the latest call in the mean run time, as in TCP's round-trip estimate (RFC 6298)."""
 
 
 class LoadReporter:
-    """Makes the hints of one agent, which ``reserves`` slots or does not."""
+    """Makes the hints of one agent. ``reserves``: the agent takes reservations."""
 
     def __init__(self, launcher: Launcher, events: AgentEvents, *, reserves: bool) -> None:
         self._launcher = launcher
@@ -40,20 +40,20 @@ class LoadReporter:
         self._idle_cpus = IdleCpus()
 
     def ran(self, seconds: float) -> None:
-        """A call has used a container for so long."""
+        """A call has had a container for ``seconds``."""
         mean = self._mean_seconds
         self._mean_seconds = mean + WEIGHT * (seconds - mean) if mean else seconds
 
     def load(self) -> LoadHint:
-        """Of no call in particular, with all hot containers."""
+        """A hint for no call in particular, with all hot containers."""
         return self._hint(None, trio.current_time(), complete=True)
 
     def load_figures(self) -> LoadHint:
-        """The same without the containers, if they are of more than `FEW` functions."""
+        """The same, without the containers if they are of more than `FEW` functions."""
         return self._hint(None, trio.current_time(), complete=len(self._launcher.queues) <= FEW)
 
     def hint(self, call: PendingCall) -> LoadHint:
-        """For the answer to ``call``, which is over, or was refused."""
+        """The hint for the answer to ``call``, which is over, or was refused."""
         now = trio.current_time()
         return self._hint(call, now, complete=now >= self._complete_at)
 
@@ -105,7 +105,7 @@ class LoadReporter:
         )
 
     def _all_warm(self) -> dict[bytes, int]:
-        """The slot keys with idle containers, those that were used last if there are many."""
+        """The slot keys with idle containers, the most recently used ones if there are many."""
         queues = [queue for queue in self._launcher.queues if queue.idle_count]
         if len(queues) > MAX_WARM_KEYS:
             queues = heapq.nlargest(MAX_WARM_KEYS, queues, key=_last_used)

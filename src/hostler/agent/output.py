@@ -1,6 +1,6 @@
 """What a container prints and uses: log limits, debug lines, samples per call.
 
-Nothing here waits or raises: the function's pipe is not read meanwhile.
+Nothing here waits or raises, because the function's pipe is not read meanwhile.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ from ..models import CallStats
 log = structlog.get_logger(__name__)
 
 MAX_LINE = 16 * 1024
-"""Bytes of one line of the debug log; a longer one is logged in pieces."""
+"""Bytes of one line of the debug log. A longer line is logged in pieces."""
 
 
 def truncation_line(limit: int) -> bytes:
-    """What follows the first ``limit`` bytes of a log that is longer: Fn's words."""
+    """The line after the first ``limit`` bytes of a log that is longer, in Fn's words."""
     return b"\n-----max log size %d bytes exceeded, truncating log-----\n" % limit
 
 
@@ -34,7 +34,8 @@ class LogLimit:
         self._exceeded = not limit
 
     def cut(self, data: bytes) -> bytes:
-        """What is to be kept because of ``data``."""
+        """The part of ``data`` that is kept, with the truncation line where the limit is
+        exceeded."""
         kept = data[: self._left]
         self._left -= len(kept)
         if len(kept) == len(data) or self._exceeded:
@@ -55,7 +56,7 @@ class DebugLines:
             "container_id": task.id,
         }
         self._begun = {True: b"", False: b""}
-        """Of stderr and stdout: the line that has no end yet."""
+        """The incomplete last lines of stderr and stdout."""
 
     def add(self, data: bytes, is_stderr: bool, call_id: str) -> None:
         *lines, rest = (self._begun[is_stderr] + data).split(b"\n")
@@ -66,7 +67,7 @@ class DebugLines:
         self._begun[is_stderr] = rest[full:]
 
     def flush(self, call_id: str) -> None:
-        """The lines that were begun are complete as they are."""
+        """Log the incomplete lines as they are."""
         for is_stderr, begun in self._begun.items():
             self._tell(begun, is_stderr, call_id)
             self._begun[is_stderr] = b""
@@ -81,10 +82,9 @@ class DebugLines:
 class ContainerOutput:
     """Takes what one container prints, as its task's ``on_output``.
 
-    ``sink`` gets all of it. The node's debug log (``debug``) and the calls' own logs (``keep``)
-    get the first ``limit`` bytes of each call, stdout and stderr together; what is printed
-    before the first call counts for itself, what is printed between two calls for the first of
-    them.
+    ``sink`` gets all of it. The node's debug log (``debug``) and the calls' own logs (``keep``) get
+    the first ``limit`` bytes of each call, stdout and stderr together. Output before the first call
+    has a limit of its own. Output between two calls counts for the first of them.
     """
 
     def __init__(
@@ -108,7 +108,7 @@ class ContainerOutput:
         task.on_output = self.take
 
     def begin(self, call: PendingCall) -> None:
-        """What is printed from here on belongs to ``call``."""
+        """Output from here on belongs to ``call``."""
         if self._lines is not None:
             self._lines.flush(self._call_id)
         self._quota = LogLimit(self._limit)
@@ -117,10 +117,10 @@ class ContainerOutput:
         self._running = True
 
     def end(self, what: End) -> None:
-        """The call, or the container, has ended. Of a call there may still be output under way; of
-        a container all were told that nothing follows, and what a driver still has is dropped."""
+        """The call, or the container, has ended. More output of the call may still come. After the
+        end of the container nothing follows, and what a driver still has is dropped."""
         if what == "call" and not self._running:
-            return  # it had not begun
+            return  # the call had not begun
         self._running = False
         if self._lines is not None:
             self._lines.flush(self._call_id)
@@ -134,7 +134,7 @@ class ContainerOutput:
             self._log += kept
         if self._lines is not None:
             self._lines.add(kept, is_stderr, self._call_id)
-            if not self._running:  # nobody would tell that nothing follows
+            if not self._running:  # no event would tell that nothing follows
                 self._lines.flush(self._call_id)
         self._hand_on(data, is_stderr, "")
 
@@ -155,7 +155,7 @@ class ContainerOutput:
         try:
             self._sink(output)
         except Exception:
-            # Of the embedding program. The function must not suffer, nor its removal.
+            # An error of the embedding program must not harm the function or its removal.
             self._sink = None
             log.exception("output sink failed", container_id=task.id, fn_id=task.fn_id)
 
@@ -165,9 +165,9 @@ class Samples:
 
     def __init__(self, task: ContainerTask) -> None:
         self.running = False
-        """What is measured is the call's that runs now."""
+        """Samples belong to the call that runs now."""
         self.stats: CallStats | None = None
-        """Of that call, if there are any."""
+        """Samples of that call, if there are any."""
         task.on_sample = self.take
 
     def take(self, metrics: Mapping[str, int]) -> None:

@@ -1,14 +1,14 @@
-"""Function sockets: their directories (iofs), and the channel of connections to one.
+"""Function sockets: their directories (iofs), and the connections to one.
 
-A function is not trusted: it may put anything into the directory, at any time. So the socket is
-checked once and then held by a descriptor (``O_PATH``): what the names point to later does not
-matter, and no connection can be lured elsewhere, to the engine's own socket for instance.
+A function is not trusted: it may put anything into its directory, at any time. So the socket is
+checked once and then held by a descriptor (``O_PATH``). What the names point to later does not
+matter, and no connection can be lured elsewhere, for instance to the engine's own socket.
 
-The process that made a directory holds a lock on it. So the directories that a killed process has
-left behind can be told from those in use, and `remove_leaked_directories` removes them.
+The process that made a directory holds a lock on it. The lock tells directories in use from the
+directories of killed processes, which `remove_leaked_directories` removes.
 
-Where this process may mount, and the engine sees it (`choose_tmpfs`), each directory is a tmpfs of
-its own: what a function writes there is bounded, and can't be executed.
+Where this process may mount, and the engine sees the mount (`choose_tmpfs`), each directory is a
+tmpfs of its own: what a function writes there is bounded, and can't be executed.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _PREFIX = "iofs"
 _MAX_INLINE_ENTRIES = 16
 
 _SEND_BUFFER = 256 * 1024
-"""Bytes; more than the agent ever writes without a reader at the other end being waited for."""
+"""Bytes; more than the agent ever writes before it waits for the reader at the other end."""
 
 _MS_NOSUID, _MS_NODEV, _MS_NOEXEC = 2, 4, 8
 
@@ -53,7 +53,7 @@ _LIMITS = "size=64k,nr_inodes=32"
 
 
 class BadSocket(HostlerError):
-    """What a function offers as its socket is none, or not where it has to be."""
+    """What a function offers as its socket is no socket, or not where it has to be."""
 
 
 class FunctionSocket:
@@ -65,8 +65,8 @@ class FunctionSocket:
     def connect(self) -> socket.socket:
         """Connect at once, or raise `OSError`; the socket is non-blocking.
 
-        On a unix socket this never waits: the kernel either queues the connection or refuses it
-        (no listener, no right, a full queue).
+        On a unix socket this never waits: the kernel either queues the connection or refuses it (no
+        listener, no right, a full queue).
         """
         plain = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
@@ -85,7 +85,7 @@ class FunctionSocket:
 
 
 class SocketDirectory:
-    """One container's directory. Methods block for a moment, but for `remove`."""
+    """One container's directory. Its methods block for a moment, except for `remove`."""
 
     def __init__(self, path: str, docker_path: str, *, mounted: bool, lock: int) -> None:
         self.path = path
@@ -113,17 +113,17 @@ class SocketDirectory:
             os.close(folder)
 
     async def remove(self) -> None:
-        """Remove the directory with all that the function has put there.
+        """Remove the directory with everything that the function has put there.
 
-        Normally that is two names, removed on the spot; more are left to a worker thread. Raises
-        `OSError`. Not cancellable once a thread is needed.
+        Normally there are two names, which are removed on the spot; more are left to a worker
+        thread. Raises `OSError`. Not cancellable once a thread is needed.
         """
         try:
             if self._mounted:
                 # Takes the kernel up to some ten milliseconds.
                 await trio.to_thread.run_sync(_unmount, self.path)
                 self._mounted = False
-            with suppress(FileNotFoundError):  # somebody cleans temporary files up
+            with suppress(FileNotFoundError):  # a cleaner of temporary files was quicker
                 if not _remove_small(self.path):
                     await trio.to_thread.run_sync(shutil.rmtree, self.path)
         finally:
@@ -147,16 +147,17 @@ def make_socket_directory(config: AgentConfig) -> SocketDirectory:
 
 
 PROBE_LIMIT = 10.0
-"""Seconds for the removal of what was made to try; the next start removes what is left."""
+"""Seconds for the removal of a trial directory; the next start removes what is left."""
 
 
 async def choose_tmpfs(
     config: AgentConfig, sees: Callable[[str], Awaitable[bool | None]]
 ) -> AgentConfig:
-    """``config`` with its ``iofs_tmpfs`` decided, by trying, if it says nothing of it. ``sees``
-    tells whether functions get to see a directory (`Driver.sees_directory`).
+    """``config`` with its ``iofs_tmpfs`` decided, by a trial, if it is not set. ``sees`` tells
+    whether functions get to see a directory (`Driver.sees_directory`).
 
-    Raises `ConfigError` if it wants what can't be: each call would fail."""
+    Raises `ConfigError` if ``iofs_tmpfs`` is set and impossible: each call would fail.
+    """
     if config.iofs_tmpfs:
         try:
             probe = make_socket_directory(config)
@@ -191,8 +192,8 @@ async def choose_tmpfs(
 
 async def remove_leaked_directories(config: AgentConfig) -> int:
     """Remove the directories that dead processes with the same label tag have left in the same
-    place; returns how many. What can't be removed is logged. Not cancellable once it has begun
-    to remove something. A directory in use is never touched, whoever uses it.
+    place; returns how many. Failures are logged. Not cancellable once it has begun to remove
+    something. A directory in use is never touched.
 
     Raises `ConfigError` if the place that FN_IOFS_PATH names can't be used, `OSError` if the
     default one can't.
@@ -210,20 +211,21 @@ def _parent(config: AgentConfig) -> str:
 
 
 def _prefix(config: AgentConfig) -> str:
-    """Names the label tag, whatever characters it has."""
+    """The prefix of names of directories, which stands for the label tag, whatever characters it
+    has."""
     tag = hashlib.sha256(config.container_label_tag.encode()).hexdigest()
     return f"{_PREFIX}_{tag[:8]}_"
 
 
 def _prepare(path: str, config: AgentConfig) -> int:
-    """Lock a new directory, and mount or open it for the function. Raises `LockFileRemoved`
-    if it was taken for a dead one's in its first moment."""
+    """Lock a new directory, and mount or open it for the function. Raises `LockFileRemoved` if
+    another process took it for a leaked one in its first moment."""
     locks = []
     try:
         locks.append(lock_new(path, os.O_RDONLY | os.O_DIRECTORY))
         if config.iofs_tmpfs:
             _mount_tmpfs(path, f"{_LIMITS},{config.iofs_opts}".rstrip(","))
-            # From now on others see what is mounted, and not what lies below.
+            # From now on other processes see the mount, and not the directory below.
             locks.append(lock_new(path, os.O_RDONLY | os.O_DIRECTORY))
             os.close(locks.pop(0))
         elif not config.disable_unprivileged_containers:
@@ -245,7 +247,7 @@ def _discard(path: str) -> None:
 
 
 def _seize_leaked(config: AgentConfig) -> dict[str, int]:
-    """Path and lock of each."""
+    """Path and lock of each leaked directory."""
     prefix, leaked = _prefix(config), {}
     try:
         with os.scandir(_parent(config)) as entries:
@@ -261,16 +263,16 @@ def _seize_leaked(config: AgentConfig) -> dict[str, int]:
         try:
             lock = try_lock(path, os.O_RDONLY | os.O_DIRECTORY)
         except OSError:
-            continue  # no directory, or none that is ours
+            continue  # no directory, or of another user
         if lock is not None:
             leaked[path] = lock
     return leaked
 
 
 def _try_out(config: AgentConfig) -> None:
-    """Raise `OSError` if no directory can be made: else each call would fail for it."""
+    """Raise `OSError` if no directory can be made, because each call would fail for that."""
     path = tempfile.mkdtemp(prefix=_prefix(config), dir=_parent(config))
-    with suppress(FileNotFoundError):  # another one that begins has taken it for a leaked one
+    with suppress(FileNotFoundError):  # another starting process took it for a leaked one
         os.rmdir(path)
 
 
@@ -304,7 +306,7 @@ def _open_socket(folder: int) -> int:
 
 
 def _remove_small(path: str) -> bool:
-    """Remove a directory of a few plain entries; false if there is more to do."""
+    """Remove a directory with a few plain entries; false if there is more to do."""
     with os.scandir(path) as entries:
         names: list[str] = []
         for entry in entries:
@@ -337,10 +339,11 @@ def _unmount(path: str) -> None:
 
 
 class Channel:
-    """The way to one container's function: at most one connection, made when needed.
+    """The connections to one container's function: at most one at a time, made when needed.
 
-    Surplus bytes may come at any time, also when the next request was written and they can't be
-    told from its answer. So once a function has sent some, each request gets a new connection.
+    Surplus bytes may come at any time, even when the next request was written, and then can't be
+    told from its answer. So once a function has sent surplus bytes, each request gets a new
+    connection.
     """
 
     def __init__(self, function_socket: FunctionSocket, first: socket.socket, max_head: int):
@@ -352,8 +355,9 @@ class Channel:
     def connection(self, now: float) -> ClientConnection:
         """A connection for one exchange that begins ``now``, to be handed to `settle`.
 
-        Raises `StaleConnection` if the function does not accept one, `ServerBusy` without a file
-        descriptor for it."""
+        Raises `StaleConnection` if the function does not accept one, `ServerBusy` if there is no
+        file descriptor for it.
+        """
         kept, self._kept = self._kept, None
         if kept is not None:
             if not kept.expired(now):
@@ -362,12 +366,12 @@ class Channel:
         return self._connect()
 
     def replace(self, stale: ClientConnection) -> ClientConnection:
-        """A new connection in the place of a stale one. Raises as `connection`."""
+        """A new connection in place of a stale one. Raises as `connection`."""
         self._drop(stale)
         return self._connect()
 
     def is_deaf(self) -> bool:
-        """Whether nobody listens any more: the function has ended, or ends."""
+        """Whether no process listens any more: the function has ended, or is about to."""
         try:
             self._socket.connect().close()
         except ConnectionRefusedError:
@@ -377,8 +381,8 @@ class Channel:
         return False
 
     def settle(self, connection: ClientConnection, *, reusable: bool, now: float) -> None:
-        """Keep ``connection`` for the next exchange if it is ``reusable`` and there can be one,
-        else close it. The last one is over ``now``."""
+        """An exchange is over ``now``. Keep ``connection`` for the next one if it is ``reusable``
+        and can be kept, else close it."""
         if reusable and connection.finish(now) and self._trusted:
             assert self._kept is None
             self._kept = connection

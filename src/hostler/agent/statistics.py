@@ -1,4 +1,5 @@
-"""What happens in an agent, counted in one place, so that metrics have one place to hook in."""
+"""Agent statistics: what happens in an agent, counted in one place, which also feeds the
+metrics."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ from .resources import Resources
 class ContainerState(enum.Enum):
     """Where a container is in its life, in order."""
 
-    # Members are singletons; this one is quick, and each call changes some counters.
+    # Members are singletons. This hash is quick, and each call changes some counters.
     __hash__ = object.__hash__
 
     WAIT = "wait"
@@ -31,7 +32,7 @@ class ContainerState(enum.Enum):
 
 
 READY = frozenset({ContainerState.IDLE, ContainerState.PAUSED, ContainerState.BUSY})
-"""The states in which a container has, or can take, a call."""
+"""The states in which a container has a call, or can take one."""
 
 _FOLLOWING: Mapping[ContainerState | None, Sequence[ContainerState | None]] = {
     None: [ContainerState.WAIT],
@@ -44,16 +45,16 @@ _FOLLOWING: Mapping[ContainerState | None, Sequence[ContainerState | None]] = {
     ContainerState.DONE: [None],
 }
 TRANSITIONS = frozenset((old, new) for old, news in _FOLLOWING.items() for new in news)
-"""What may follow each state of a container; ``None`` = it is not there, yet or any more."""
+"""The allowed changes of state; ``None`` = the container does not exist, yet or any more."""
 
 
 @attrs.frozen(kw_only=True)
 class AgentStatistics:
     """A snapshot of an agent.
 
-    ``calls`` to ``thaws`` count since the agent was opened; the rest is what there is
-    now. ``server_busy`` counts calls that were refused for want of room or because the agent
-    closes; ``canceled`` those whose caller gave up.
+    ``calls`` to ``thaws`` count since the agent was opened; the rest is the present state.
+    ``server_busy`` counts calls that were refused for lack of room or because the agent closes;
+    ``canceled`` counts calls whose caller gave up.
     """
 
     calls: int
@@ -73,20 +74,20 @@ class AgentStatistics:
     running: int
     """Calls that a function works on."""
     holding: int
-    """Of those queued: calls that have a slot and wait for their commit."""
+    """Queued calls that have a slot and wait for their commit."""
     containers: Mapping[ContainerState, int]
-    """By state, without zeros and without those that are done."""
+    """By state, without zeros and without containers that are done."""
     leaving: int
     """Containers on their way out."""
     slot_queues: int
     waiting_for_room: int
-    """Launches that stand in line for memory and CPU."""
+    """Launches that wait for memory and CPU."""
     used: Resources
     total: Resources
 
     @property
     def at_rest(self) -> bool:
-        """Nothing is going on and nothing is held: no call, no container, no resources."""
+        """Nothing happens and nothing is held: no call, no container, no resources."""
         return (
             not (self.queued or self.running or self.leaving)
             and not (self.containers or self.slot_queues or self.waiting_for_room)
@@ -95,8 +96,8 @@ class AgentStatistics:
 
 
 class AgentEvents:
-    """The counters of one agent, and the metrics, which several agents may share. Every change
-    goes through here."""
+    """The counters of one agent, and the metrics, which several agents may share. Every change goes
+    through here."""
 
     def __init__(self, metrics: AgentMetrics) -> None:
         self.metrics = metrics
@@ -112,7 +113,7 @@ class AgentEvents:
         self.containers = dict.fromkeys(ContainerState, 0)
         self.change = Signal()
 
-    # Of calls. (A counter's methods take longer than all that is done here.)
+    # Calls. (Methods of a counter would take longer than all the rest here.)
 
     def submitted(self) -> None:
         """A call waits for a slot."""
@@ -161,7 +162,7 @@ class AgentEvents:
         self.ended[status] += 1
         self.metrics.ended[status].value += 1
 
-    # Of reservations and containers.
+    # Reservations and containers.
 
     def held(self) -> None:
         """A call has a slot and waits for its commit."""
@@ -169,7 +170,7 @@ class AgentEvents:
         self.metrics.reservations.inc()
 
     def released(self, *, committed: bool) -> None:
-        """That wait is over."""
+        """The wait for a commit is over."""
         self.holding -= 1
         metrics = self.metrics
         (metrics.reservations_committed if committed else metrics.reservations_abandoned).inc()
@@ -209,7 +210,7 @@ class ContainerTrack:
         self.move(ContainerState.WAIT, trio.current_time())
 
     def move(self, new: ContainerState | None, now: float) -> None:
-        """It is in another state from ``now`` on; ``None`` = it is gone. Idempotent."""
+        """The container is in state ``new`` from ``now`` on; ``None`` = it is gone. Idempotent."""
         old = self.state
         if new is old:
             return
@@ -227,10 +228,10 @@ class ContainerTrack:
         self._events.change.note()
 
     def evicted(self) -> None:
-        """It has to make room for another one."""
+        """The container has to make room for another one."""
         assert self.state is not None
         self._metrics.evicted(self.state.value, self._labels)
 
     def awaited(self, outcome: ReadyOutcome, seconds: float) -> None:
-        """Its socket is ready, or is not waited for any more."""
+        """The wait for the container's socket is over."""
         self._metrics.observe_ready(outcome, self._labels, round(seconds * 1e9))

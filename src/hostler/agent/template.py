@@ -1,4 +1,5 @@
-"""What a launch takes from the call that causes it, so that no call object is kept."""
+"""Container template: what a launch takes from the call that causes it, so that the call is not
+kept."""
 
 from __future__ import annotations
 
@@ -17,13 +18,13 @@ from .resources import MIB, Resources, needed_resources
 REGISTRY_TOKEN_EXTENSION = "FN_REGISTRY_TOKEN"  # noqa: S105  (a name)
 SPAWN_CALL_ID = "FN_SPAWN_CALL_ID"
 MIN_WARM_ANNOTATION = "hostler/min-warm"
-"""Of a function (or its app): how many containers to keep ready, a whole number."""
+"""Annotation of a function (or its app): how many containers to keep ready, a whole number."""
 MAX_MIN_WARM = 1000
 """Containers that an annotation may ask for."""
 
 
 def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
-    """The task of a container that is launched for ``call``; without its socket directory."""
+    """The task of a container that is launched for ``call``, without its socket directory."""
     model = call.model
     env = dict(model.config)
     extensions = dict(call.extensions)
@@ -54,7 +55,7 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
 
 
 def names_of(task: ContainerTask) -> dict[str, str]:
-    """Whose container it is, for log lines."""
+    """The names of a container and its function, for log lines."""
     return {
         "container_id": task.id,
         "app_id": task.app_id,
@@ -65,7 +66,8 @@ def names_of(task: ContainerTask) -> dict[str, str]:
 
 @attrs.frozen
 class ContainerTemplate:
-    """How to launch containers of one function: the task of the first, and what it needs."""
+    """How to launch containers of one function: the task of the first, and the resources of
+    each."""
 
     task: ContainerTask
     size: Resources
@@ -73,12 +75,12 @@ class ContainerTemplate:
 
     @classmethod
     def of(cls, call: PendingCall, config: AgentConfig) -> ContainerTemplate:
-        """That of a container for ``call``."""
+        """The template of a container for ``call``."""
         model = call.model
         return cls(container_task(call, config), needed_resources(model), model.idle_timeout)
 
     def again(self) -> ContainerTemplate:
-        """The same for one more container."""
+        """The template of one more container."""
         task = attrs.evolve(self.task, id=ids.new_id(), env=dict(self.task.env))
         return attrs.evolve(self, task=task)
 
@@ -87,19 +89,19 @@ class TemplateLauncher(Protocol):
     """Launches containers without a call."""
 
     def template_of(self, call: PendingCall) -> ContainerTemplate:
-        """That of the function of ``call``. It is without the call's registry token, which is not
+        """The template of the function of ``call``, without the call's registry token, which is not
         for launches ahead of other calls."""
 
     def launch_spare(
         self, key: Hashable, template: ContainerTemplate, *, ahead: bool = False
     ) -> bool:
-        """Start a container that is for no call in particular; false if there is no room.
-        ``ahead``: the `KeepAlive` wants it."""
+        """Start a container for no call in particular; false if there is no room. ``ahead``: the
+        `KeepAlive` wants it."""
 
 
 def min_warm(annotations: Mapping[str, msgspec.Raw]) -> int:
-    """The containers that a function's annotation asks for; 0 if it is not a sensible number,
-    which must not stand in the way of the calls."""
+    """The number of containers that a function's annotation asks for; 0 if it is not a sensible
+    number: that must not stand in the way of calls."""
     raw = annotations.get(MIN_WARM_ANNOTATION)
     if raw is None:
         return 0

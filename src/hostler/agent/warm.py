@@ -1,8 +1,7 @@
 """Containers that are kept ready ahead of calls.
 
-Such a container is launched into room that nobody uses or waits for, and never at the expense of
-another one. As long as it is wanted it is neither frozen nor retired, it is the last to be
-evicted, and it is replaced when it ends.
+Such a container is launched only into room that nothing else uses or waits for. As long as it is
+wanted, it is neither frozen nor retired, is evicted last, and is replaced when it ends.
 """
 
 from __future__ import annotations
@@ -23,17 +22,17 @@ from .template import ContainerTemplate, TemplateLauncher
 log = structlog.get_logger(__name__)
 
 LINGER = 3600.0
-"""Seconds after its last call that a function's annotation is still heeded: functions change
-their configuration, and with it their slot key, without telling."""
+"""Seconds after its last call for which a function's annotation is followed: functions change their
+configuration, and with it their slot key, without notice."""
 FIRST_PAUSE, LONGEST_PAUSE = 0.5, 60.0
-"""Seconds before a function's containers are replaced again; doubled from one time to the next."""
-CALM = 2 * LONGEST_PAUSE
-"""Seconds after which the next replacement is the first one again."""
+"""Seconds before a function's containers are replaced again; doubled each time."""
+RESET_SECONDS = 2 * LONGEST_PAUSE
+"""Seconds after which the next replacement counts as the first one again."""
 
 
 @attrs.define(eq=False)
 class _Wish:
-    """What is wanted of one slot key. Times are those of `trio.current_time`."""
+    """The containers that are wanted for one slot key. Times are those of `trio.current_time`."""
 
     key: Hashable
     template: ContainerTemplate
@@ -49,9 +48,9 @@ class _Wish:
         return max(annotated, *self.holds.values(), 0)
 
     def next_round(self, now: float) -> float:
-        """When launching may be tried again. A function that can't live is not to keep the
-        machine busy."""
-        if now - self.last_round > CALM:
+        """When launching may be tried again. The pauses keep a function that can't live from
+        keeping the machine busy."""
+        if now - self.last_round > RESET_SECONDS:
             self.rounds = 0
         if not self.rounds:
             return now
@@ -74,8 +73,8 @@ class WarmHold:
         return f"<WarmHold {self._keeper.queues.alive(self._key)} of {self.count}>"
 
     async def wait_ready(self) -> None:
-        """Wait until there are as many containers as are to be kept. For ever, if they can't be
-        launched: use a deadline. Cancellable."""
+        """Wait until there are as many containers as are to be kept. Waits for ever if they can't
+        be launched: use a deadline. Cancellable."""
         await self._keeper.wait_alive(self._key, self.count)
 
     def release(self) -> None:
@@ -97,7 +96,7 @@ class WarmPool:
         return f"<WarmPool functions={len(self._wishes)}>"
 
     def hold(self, key: Hashable, template: ContainerTemplate, count: int) -> WarmHold:
-        """Keep ``count`` containers of ``key`` ready; several holds want the most of theirs."""
+        """Keep ``count`` containers of ``key`` ready. Of several holds the largest counts."""
         hold = WarmHold(self, key, count)
         wish = self._wishes.setdefault(key, _Wish(key, template))
         wish.holds[hold] = count
@@ -111,7 +110,7 @@ class WarmPool:
             self._adapt(wish)
 
     def expect(self, key: Hashable, count: int, call: PendingCall) -> None:
-        """``call`` has come, whose function wants ``count`` containers kept."""
+        """``call`` has come; its function wants ``count`` containers kept."""
         wish = self._wishes.get(key)
         if wish is None:
             if not count:
@@ -146,7 +145,7 @@ class WarmPool:
         await trio.lowlevel.checkpoint()
 
     async def run(self) -> None:
-        """Do what has to be done at a time and not at an event. Never returns."""
+        """Launch and forget what is due at a time, without an event. Never returns."""
         while True:
             await self._alarm.take(self._next_time(), trio.sleep_forever)
             self.settle()
@@ -172,7 +171,7 @@ class WarmPool:
                 wish.launched(now)
 
     def _coming(self, wish: _Wish) -> int:
-        """Containers that there are, and those on their way."""
+        """Containers that live or start."""
         return self.queues.alive(wish.key) + self.queues.starting(wish.key)
 
     def _next_time(self) -> float:
