@@ -1,29 +1,28 @@
 """Launch policy: when a function's queue gets another container, and how long its clients wait.
+Pure.
 
-When the calls of a function get another container: the one rule, which whoever has the line of
-waiting calls asks, a load balancer's placer or, where none of ours is in front, the runner's agent.
-Pure; times are seconds of one clock, given by the caller.
+The owner of a queue of waiting calls asks the policy: a load balancer's placer or, without a load
+balancer of hostler's own, the runner's agent. Times are seconds of one clock, given by the caller.
 
-Waiting is rent, a start is the price. A call that would wait for longer than a start takes has one
-at once (ski rental: Karlin et al., "Competitive Randomized Algorithms for Nonuniform Problems",
-Algorithmica 11, 1994). The others' rent is added up over all calls of the function (Dooly, Goldman
-and Scott, "TCP Dynamic Acknowledgment Delay", STOC 1998): a call that waits 90 ms never regrets
-it, a thousand such calls do. When the sum reaches the price, containers are started, in rounds.
+Waiting is rent, a start is the price. A call that would wait for longer than a start takes has a
+container started at once (ski rental: Karlin et al., "Competitive Randomized Algorithms for
+Nonuniform Problems", Algorithmica 11, 1994). The rent of the other calls is added up over all calls
+of the function (Dooly, Goldman and Scott, "TCP Dynamic Acknowledgment Delay", STOC 1998): a single
+call that waits 90 ms never justifies a start, but a thousand such calls do. When the sum reaches
+the price, containers are started, in rounds.
 
-Calls that are shorter than a start can be counted soon, so their rounds are judged: rounds double
-as in TCP's slow start (RFC 5681) until one brings less than half of the throughput that it
-promised. Then the machine is busy, or what the calls wait for is elsewhere. The containers of that
-round are surplus, rounds are small from then on, and the next has to wait four times as long as
-the one before.
+Calls that are shorter than a start give enough samples soon, so their rounds are judged. Rounds
+double as in TCP's slow start (RFC 5681) until one brings less than half of the throughput that it
+promised. Then the machine is busy, or the calls wait for something elsewhere. The containers of
+that round are surplus. From then on rounds are small, and each waits four times as long as the one
+before.
 
-How long the clients of a function wait before they leave, of those that don't say. Pure; times
-are seconds of one clock, given by the caller.
-
-Whoever was served has borne its wait, and would have borne more: such data are censored. The
-Kaplan-Meier estimator (Kaplan and Meier, "Nonparametric Estimation from Incomplete Observations",
-Journal of the American Statistical Association 53, 1958; for callers in a telephone queue: Brown et
-al., "Statistical Analysis of a Telephone Call Center", same journal 100, 2005) takes them into
-account. So a client that leaves early among many that bear more counts for little.
+`ClientPatience` learns how long clients wait that don't say so. A served client has borne its wait,
+and would have borne more: such data are censored. The Kaplan-Meier estimator (Kaplan and Meier,
+"Nonparametric Estimation from Incomplete Observations", Journal of the American Statistical
+Association 53, 1958; for callers in a telephone queue: Brown et al., "Statistical Analysis of a
+Telephone Call Center", same journal 100, 2005) takes that into account. So a client that leaves
+early among many that bear more counts for little.
 """
 
 from __future__ import annotations
@@ -36,56 +35,56 @@ from itertools import accumulate
 import attrs
 
 WEIGHT = 1 / 8
-"""Of the latest time in a mean, as in TCP's round-trip estimate (RFC 6298)."""
+"""Weight of the latest time in a mean, as in TCP's round-trip estimate (RFC 6298)."""
 
 WORTH = 0.75
-"""Share of a start's time that a call's expected wait may be. Means are uncertain, and who begins
-to start late has waited for nothing."""
+"""A call's expected wait may be this share of a start's time. Means are uncertain, and a late start
+makes the wait before it useless."""
 
 MAX_PRICE = 2.0
 """Seconds. A start counts for no more, however long it takes."""
 
 FIRST = 4
-"""Containers of the first round, of those for which calls would wait for longer than for a
-start."""
+"""Containers of the first round at most, for calls that would wait for longer than a start."""
 
 TINY = 1e-6
-"""Seconds of rent that are lost by rounding."""
+"""Seconds of rent that rounding may lose."""
 
 SOON = 0.001
-"""Seconds until the next look at least."""
+"""Minimum seconds until the next check."""
 
 SHORTEST = 1e-6
-"""Seconds that a call is taken to run at least."""
+"""Minimum seconds that a call is taken to run."""
 
 FORGET = 600.0
-"""Seconds in which the least mean run time is forgotten by the factor e. It tells long calls from
-those that a busy machine makes long."""
+"""Seconds in which the shortest run time fades by the factor e. It tells long calls from calls that
+a busy machine makes long."""
 
 WINDOW = 0.4
-"""Seconds over which throughput is measured at least."""
+"""Minimum seconds over which throughput is measured."""
 
 RUNS = 4
-"""Calls of each container over which it is measured at least, where containers are doubled; where
-there are fewer new ones so many times more. Each container may be at the begin or the end of a call
-at either end of the window, which must not count for more than what the new ones bring."""
+"""Minimum calls of each container over which throughput is measured, where a round doubles the
+containers; in proportion more where it adds fewer. Each container may be at the begin or the end of
+a call at either end of the window, which must count for less than what the new containers bring."""
 
 FEW = 8
-"""Calls over which throughput is measured at least. Before, it is computed from the run time."""
+"""Minimum calls over which throughput is measured. With fewer calls it is computed from the run
+time."""
 
 MANY = 64
-"""Calls over which it is measured where there are so many, up to twice of it."""
+"""Calls over which throughput is measured where there are so many, up to twice as many."""
 
 WANTED = 0.5
 """Share of the promised throughput that a round has to bring."""
 
 BACKOFF = 3.0, 4.0, 600.0
-"""Seconds until the round after the first that failed, factor for each further one, and the
-most."""
+"""Seconds until the round after the first failed one, factor for each further one, and the
+maximum."""
 
 IDLE_SECONDS = 30.0
-"""In which rent is forgotten while nobody waits: a container that is started for it would not live
-for longer without calls (the default idle timeout)."""
+"""Seconds in which rent is forgotten while no call waits: a container would not live for longer
+without calls (the default idle timeout)."""
 
 
 @attrs.define
@@ -94,26 +93,26 @@ class _Round:
 
     began: float
     alive: int
-    """Containers before."""
+    """Containers before the round."""
     rate: float
-    """Calls a second before."""
+    """Calls a second before the round."""
     added: int = 0
     owed: int = 0
-    """Containers beside those ``added`` for which there was no call yet."""
+    """Containers due beside the ``added`` ones, for which there was no call yet."""
     most: int = 1
-    """Containers that it may have."""
+    """Maximum of containers in the round."""
     ready_at: float = math.inf
     calls: int = 0
-    """That had ended when it was ready."""
+    """Calls that had ended when the round was ready."""
 
 
 class LaunchPolicy:
-    """What is known of the calls of one function.
+    """The launch policy of one function.
 
-    ``run_seconds`` and ``start_seconds`` are means, 0 = not known. ``surplus`` is how many of its
-    containers the rule would not start again; a load balancer tells the runners, and counts those
-    that it has not told yet. ``look_at`` is when `launches` is to be asked again
-    if nothing happens before. ``patience`` is that of the function's clients.
+    ``run_seconds`` and ``start_seconds`` are means, 0 = not known. ``surplus`` is how many of the
+    function's containers the policy would not start again; a load balancer tells the runners, and
+    counts the ones that it has not told yet. ``look_at`` is when to ask `launches` again if nothing
+    happens before. ``patience`` is the patience of the function's clients.
     """
 
     def __init__(self) -> None:
@@ -121,13 +120,14 @@ class LaunchPolicy:
         self.surplus = 0
         self.patience = ClientPatience()
         self._standing = self._waiting = 0
-        """Calls that wait, and those of them that pay rent."""
+        """Calls that wait, and the ones of them that pay rent."""
         self._since = 0.0
         self._rent = 0.0
         self._calls = 0
         self._ran_at = self._begun_at = self._served_at = -math.inf
         self._older = self._newer = 0.0, 0
-        """Times, and calls that had ended then: between them and now throughput is measured."""
+        """Times, and the number of calls that had ended then. Throughput is measured from there to
+        now."""
         self._round: _Round | None = None
         self._backoff = 0.0
         self._not_before = -math.inf
@@ -142,7 +142,7 @@ class LaunchPolicy:
     # --- what happens ---
 
     def ran(self, seconds: float, now: float) -> None:
-        """A call has had a container for so long."""
+        """A call has had a container for ``seconds``."""
         if seconds < SHORTEST:
             seconds = SHORTEST
         mean = self.run_seconds
@@ -153,13 +153,13 @@ class LaunchPolicy:
         self._ran_at = now
 
     def started(self, seconds: float) -> None:
-        """A container was ready after so long, from when there was room for it."""
+        """A container was ready ``seconds`` after there was room for it."""
         mean = self.start_seconds
         self.start_seconds = mean + WEIGHT * (seconds - mean) if mean else seconds
 
     def waits(self, calls: int, now: float, *, room: bool = True) -> None:
-        """From ``now`` on so many calls wait without a container, and there is ``room`` for one
-        more container or there is not: then they pay no rent."""
+        """From ``now`` on ``calls`` wait without a container. Without ``room`` for one more
+        container they pay no rent."""
         passed = self._pay(now)
         if calls and not self._standing:
             self._rent *= max(0.0, 1 - passed / IDLE_SECONDS)
@@ -191,26 +191,26 @@ class LaunchPolicy:
         return int(WORTH * self.price * containers / run) if run else 0
 
     def moves_for(self, calls: int, alive: int) -> float:
-        """As `wait_for`, of a line that goes on as it did until its last call ended: that nothing
-        has ended since then, as while runners are restarted, says nothing of the others."""
+        """As `wait_for`, for a queue that goes on as it did until its last call ended. A halt since
+        then, as while runners restart, says nothing about the calls to come."""
         return self.wait_for(calls, alive, self._ran_at)
 
     def wait_for(self, calls: int, alive: int, now: float) -> float:
-        """Seconds until so many calls that wait have been served by ``alive`` containers (0 = not
-        known how many); 0 = not known. A line that has come to a halt gets slower as time
-        passes."""
+        """Seconds until ``calls`` waiting calls have been served by ``alive`` containers (0 =
+        number not known); 0 = not known. A halted queue gets slower as time passes."""
         rate = self._rate(now, alive) if self.run_seconds else 0.0
         return calls / rate if rate else 0.0
 
     def launches(
         self, now: float, *, waiting: int, alive: int, starting: int, able: int = sys.maxsize
     ) -> int:
-        """How many containers to start now for ``waiting`` calls that have none, while ``alive``
-        ones are busy and ``starting`` ones on their way. The caller starts them, or says that it
-        can't (`failed`). Asks to be called again when something has changed, or at `look_at`.
+        """How many containers to start now for ``waiting`` calls without one, while ``alive``
+        containers are busy and ``starting`` ones on their way. The caller starts them, or says that
+        it can't (`failed`). Call again when something has changed, or at `look_at`.
 
-        Only ``able`` of the calls can have one started, the others are on their way already: what
-        is due beyond that is started for calls that come next."""
+        Only ``able`` of the calls can have a container started; the others are on their way
+        already. Further containers that are due are started for the next calls.
+        """
         self._pay(now)
         self.look_at = math.inf
         if not able:
@@ -219,7 +219,7 @@ class LaunchPolicy:
         serving = max(alive, min(1, starting))
         lacking, is_long = waiting - starting, self._least_run >= price
         if not run or not price:
-            return max(0, min(lacking, able))  # of what is not known nothing is expected
+            return max(0, min(lacking, able))  # nothing is known that would justify a wait
         if lacking > 0 and not alive + starting:
             return self._begin(now, 1)
         if self._round is not None and not self._judge(self._round, now, alive, starting):
@@ -264,19 +264,19 @@ class LaunchPolicy:
 
     @property
     def _stuck_at(self) -> float:
-        """When a line that does not move has stood still for so long that whatever was found out
-        about more containers counts no more."""
+        """When a queue that does not move has stood still for so long that the results of earlier
+        rounds no longer count."""
         return max(self._ran_at, self._begun_at) + max(self.price, self._window)
 
     def _pay(self, now: float) -> float:
-        """Add up the rent until ``now``; returns for how long."""
+        """Add up the rent until ``now``. Returns the seconds since the last time."""
         passed, self._since = now - self._since, now
         self._rent += self._waiting * passed
         return passed
 
     @property
     def _due_at(self) -> float:
-        """When the rent reaches the price, if nobody comes or goes."""
+        """When the rent reaches the price, if no call comes or goes."""
         lacking = self.price - self._rent
         if lacking <= TINY:
             return -math.inf
@@ -292,7 +292,7 @@ class LaunchPolicy:
         return max(0, count)
 
     def _within(self, round_: _Round, now: float, lacking: int, serving: int, able: int) -> int:
-        """How many more to start while there is a round."""
+        """How many more containers to start within ``round_``."""
         if lacking <= 0:
             return 0
         if round_.ready_at < math.inf:
@@ -305,14 +305,15 @@ class LaunchPolicy:
         return more or self._unstick(now, self._lost_at(round_, starting=1))
 
     def _unstick(self, now: float, until: float) -> int:
-        """How many to start although nothing is to be started ``until`` then."""
+        """How many containers to start although none is due ``until`` then: one, if the queue is
+        stuck."""
         at = max(self._stuck_at, self._due_at)
         self._look(now, min(until, at))
         return self._begin(now, int(now >= at))
 
     def _lost_at(self, round_: _Round, starting: int) -> float:
-        """When containers that are not there yet will not come, of which so many are known to be
-        on their way."""
+        """When containers of ``round_`` that have not come will not come, if ``starting`` ones are
+        known to be on their way."""
         return round_.began + (4 * self.price + 1 if starting else 1.5 * self.price + WINDOW)
 
     def _rate(self, now: float, alive: int) -> float:
@@ -322,14 +323,14 @@ class LaunchPolicy:
         return (self._calls - calls) / (now - at)
 
     def _judge(self, round_: _Round, now: float, alive: int, starting: int) -> bool:
-        """Whether ``round_`` is over; it is judged then."""
+        """Whether ``round_`` is over. If so, it is judged."""
         if round_.ready_at == math.inf:
             lacking = round_.alive + round_.added - alive
             if starting or lacking > 0:
                 if now < self._lost_at(round_, starting):
                     return False
                 if starting or lacking >= round_.added:
-                    # There was no room for it, or its calls have found idle containers.
+                    # There was no room for the round, or its calls have found idle containers.
                     self._round = None
                     self._not_before = now + self._backoff
                     return True
@@ -343,7 +344,7 @@ class LaunchPolicy:
         self._older = self._newer = round_.ready_at, round_.calls
         rent, self._rent = self._rent, 0.0
         if rent < WANTED * passed or not round_.alive:
-            return True  # hardly anybody has waited: there are enough now
+            return True  # hardly any call has waited: there are enough containers now
         rate = (self._calls - round_.calls) / passed
         gain = rate / round_.rate - 1 if round_.rate else math.inf
         promised = round_.added / round_.alive
@@ -364,23 +365,23 @@ EDGES = tuple(0.1 * 1.2**step for step in range(48))
 """Seconds at which the classes of waits begin, up to ten minutes."""
 
 LEAST = 3.0
-"""Clients that have to have left before anything is concluded; they count less with time."""
+"""Clients that must have left before anything is concluded; they count less as time passes."""
 
 LEAVING = 0.05
 """Share of the clients whose wait may be longer than they bear."""
 
 MARGIN = 0.85
-"""Of the wait that clients bear: how long a wait will be is not known exactly."""
+"""Factor on the wait that clients bear, because a wait is not known exactly in advance."""
 
 FORGET_CLIENTS = 30.0
-"""Seconds in which what was learned is forgotten by the factor e."""
+"""Seconds in which what was learned fades by the factor e."""
 
 SHORTEST_PATIENCE = 0.25
 """Seconds. No client is refused for a shorter wait, however quickly others have left."""
 
 
 class ClientPatience:
-    """What is known of the clients of one function."""
+    """How long the clients of one function wait before they leave, as far as is known."""
 
     def __init__(self) -> None:
         self._left = [0.0] * len(EDGES)
@@ -393,16 +394,16 @@ class ClientPatience:
         return f"<ClientPatience bound={self._bound:.3f} left={self._leaving:.1f}>"
 
     def served(self, seconds: float, now: float) -> None:
-        """A client was served after such a wait."""
+        """A client was served after a wait of ``seconds``."""
         if seconds >= EDGES[0]:
             self._fade(now)
             self._served[bisect_right(EDGES, seconds) - 1] += 1
 
     def left(self, seconds: float, now: float, *, ran: float = 0.0) -> None:
-        """A client has left after such a wait. (A shorter one than is told apart here has other
-        reasons.) If its call ``ran`` for so many seconds by then, it counts as much as the wait was
-        of the time that it bore: in first-in-first-out order each call may be served just when its
-        client is about to leave."""
+        """A client has left after a wait of ``seconds``, when its call had run for ``ran`` seconds.
+        It counts by the share of the wait in all the time that it bore: in first-in-first-out order
+        each call may be served just when its client is about to leave. Waits shorter than the first
+        class don't count: they end for other reasons."""
         if seconds >= EDGES[0]:
             self._fade(now)
             share, place = seconds / (seconds + ran), bisect_right(EDGES, seconds) - 1
@@ -412,7 +413,7 @@ class ClientPatience:
             self._bound = self._estimate()
 
     def bound(self, now: float) -> float:
-        """The longest wait that nearly all clients bear; infinite if nobody knows."""
+        """The longest wait that nearly all clients bear; infinite if not known."""
         if self._leaving:
             self._fade(now)
         return self._bound

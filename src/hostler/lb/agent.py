@@ -1,4 +1,4 @@
-"""LB agent: admits calls, has them placed, accounts for their end; detached calls."""
+"""LB agent: admits calls, has them placed, and accounts for their end; runs detached calls."""
 
 from __future__ import annotations
 
@@ -36,8 +36,8 @@ log = structlog.get_logger(__name__)
 
 
 class LBAgent(CallAgent):
-    """See `hostler.lb.open_lb_agent`, which makes it and owns ``detached``, the nursery of the
-    detached calls that were acknowledged."""
+    """Made by `hostler.lb.open_lb_agent`, which owns ``detached``, the nursery of acknowledged
+    detached calls."""
 
     def __init__(
         self,
@@ -68,14 +68,14 @@ class LBAgent(CallAgent):
         self._bodies = bodies
         self._listeners = CallListeners(listeners)
         self._log = log.bind()
-        """Bound, as what a module has is looked up for each line."""
+        """Bound once: a module's own logger looks its methods up for each line."""
 
     def __repr__(self) -> str:
         state = "closed" if self._gate.closed else "open"
         return f"<LBAgent {state} {self.statistics()}>"
 
     def statistics(self) -> LBStatistics:
-        """A copy of the counts as they are now. Synchronous."""
+        """The present counts. Synchronous."""
         return self._counts.snapshot()
 
     def get_call(self, *options: CallOption) -> PendingCall:
@@ -86,7 +86,7 @@ class LBAgent(CallAgent):
             await self._submit_detached(call)
             return
         scope = call.scope
-        if scope is None or scope in self._gate:  # several calls in one scope are not one visitor
+        if scope is None or scope in self._gate:  # the gate counts scopes: each call needs its own
             with trio.CancelScope() as call.scope:
                 await self.submit(call)
                 return
@@ -96,7 +96,7 @@ class LBAgent(CallAgent):
         run = CallRun(self, call)
         try:
             await run.begin()
-            if call.deadline == math.inf:  # as by default: a scope would be for nothing
+            if call.deadline == math.inf:  # the default, which needs no scope
                 await self._placer.place_call(self._pool, call)
             else:
                 await run.place_in_time()
@@ -109,7 +109,7 @@ class LBAgent(CallAgent):
             self._gate.leave(scope)
 
     async def _admit(self, call: PendingCall, scope: trio.CancelScope) -> None:
-        """Count the call, and let ``scope`` in; it has to leave the gate."""
+        """Count the call, and let ``scope`` in. It has to leave the gate."""
         for _, listener in self._listeners.of_submit:
             listener.note_submit(call)
         self._counts.submitted()
@@ -153,7 +153,7 @@ class LBAgent(CallAgent):
         try:
             await run.keep_body(self._config.max_detached_body)
             await run.begin()
-            # One budget: the placer, the runner (as gRPC deadline) and the function are told it.
+            # One time limit for all: the placer, the runner (as gRPC deadline) and the function.
             until = trio.current_time() + self._detached_seconds(call)
             call.deadline = min(call.deadline, until)
             await run.place_in_time()
@@ -168,19 +168,19 @@ class LBAgent(CallAgent):
         return placing + call.model.timeout + self._config.execution_headroom / 1000
 
     def close_admission(self) -> None:
-        """Refuse with `ServerBusy` new calls and those that no runner has taken yet. Synchronous.
+        """Refuse with `ServerBusy` new calls and calls that no runner has taken yet. Synchronous.
         Idempotent."""
         self._gate.close()
         self._placer.close()
 
     def begin_drain(self, grace: float | DrainBudget) -> None:
-        """Calls that wait for room on a runner are refused, and no call waits for room from now on;
-        all others may run, also those that wait for a busy container. The end of the agent's block
+        """Refuse calls that wait for room on a runner; no call waits for room from now on. All
+        others may run, including calls that wait for a busy container. The end of the agent's block
         closes admission, and keeps within ``grace`` seconds from now. Only the first call counts.
         Synchronous.
 
-        For a front end that stops: it calls this, lets the requests that it has accepted go on, and
-        leaves the block after them.
+        A front end that stops calls this, lets the requests go on that it has accepted, and leaves
+        the block after them.
         """
         if self._drain_from is None:
             self._drain_from, self._drain_began = self.statistics(), trio.current_time()
@@ -190,10 +190,10 @@ class LBAgent(CallAgent):
 
     async def drain(self, grace: float | DrainBudget) -> None:
         """Close admission and give the calls under way ``grace`` seconds to end, less if an earlier
-        `begin_drain` says so, then cancel them. Waits for their end; the listeners of those that it
-        cancels have `LISTENER_SECONDS` (10) more.
+        `begin_drain` says so, then cancel them. Waits for their end; the listeners of cancelled
+        calls have `LISTENER_SECONDS` (10) more.
 
-        Detached ones end with their nursery, whose deadline this sets: nothing may be awaited in
+        Detached calls end with their nursery, whose deadline this sets: nothing may be awaited in
         its block afterwards.
         """
         self.begin_drain(grace)
@@ -205,8 +205,8 @@ class LBAgent(CallAgent):
         if scope.cancelled_caught and any(self._left().values()):
             log.warning("lb agent cancels what is left", **self._left())
             self._gate.cancel_all()
-            # Shielded from the deadline above, and bounded: what a cancelled call still does is
-            # to tell its listeners.
+            # Shielded from the deadline above, and bounded: a cancelled call only tells its
+            # listeners.
             with trio.CancelScope(shield=True, deadline=deadline + LISTENER_SECONDS):
                 await self._gate.wait_empty()
 
@@ -215,8 +215,8 @@ class LBAgent(CallAgent):
         return {"running": statistics.running, "detached": statistics.detached}
 
     def note_end(self) -> None:
-        """All is over that could be ended: make ``drain_report``, and log it. Does nothing if no
-        drain has begun. Synchronous."""
+        """Everything is over: make ``drain_report``, and log it. Does nothing if no drain has
+        begun. Synchronous."""
         if self._drain_from is None:
             return
         self.drain_report = report_of(
@@ -237,8 +237,8 @@ class LBAgent(CallAgent):
 
 @attrs.frozen(kw_only=True)
 class LBStatistics:
-    """A snapshot. ``queued``, ``running`` and ``detached`` (a part of the two) are calls under
-    way, the others have been counted since the agent was opened; ``calls`` are the submitted."""
+    """A snapshot. ``queued``, ``running`` and ``detached`` (a part of the two) are calls under way.
+    The others count since the agent was opened; ``calls`` are the submitted ones."""
 
     queued: int = 0
     running: int = 0
@@ -252,7 +252,7 @@ class LBStatistics:
 
 
 class Counts:
-    """The changing form of `LBStatistics`, which also feeds the metrics."""
+    """The live counts behind `LBStatistics`, which also feed the metrics."""
 
     def __init__(self, metrics: LBMetrics) -> None:
         self._metrics = metrics
@@ -276,7 +276,7 @@ class Counts:
         self._metrics.calls.value += 1
 
     def refused(self) -> None:
-        """A call that was not admitted; it has no latency."""
+        """A call was not admitted; it has no latency."""
         self._ended["server_busy"] += 1
         self._metrics.ended["server_busy"].inc()
 
@@ -305,7 +305,7 @@ class Counts:
 
 
 PLACER_SECONDS = 0.05
-"""Seconds for the placer to refuse a call itself whose client's time is over."""
+"""Seconds for the placer to refuse a call itself after the time of its client is over."""
 
 
 class CallRun:
@@ -322,7 +322,7 @@ class CallRun:
         """How many listeners know that it has begun."""
 
     async def keep_body(self, limit: float) -> None:
-        """Keep the body whole, up to ``limit`` bytes, and until the end."""
+        """Keep the whole body, up to ``limit`` bytes, until the end."""
         self._agent._counts.enqueue()
         try:
             self._kept = await keep_whole(self._call.body, self._agent._bodies, limit)
@@ -331,7 +331,7 @@ class CallRun:
             self._agent._counts.dequeue()
 
     async def begin(self) -> None:
-        """The call runs from now on, once the listeners have been told of it."""
+        """The call runs from now on, once the listeners know of it."""
         call, agent = self._call, self._agent
         self._started_at = self._submitted_at if self._kept is None else trio.current_time()
         call.model.status = "running"
@@ -352,14 +352,14 @@ class CallRun:
             self._agent._counts.dequeue()
 
     async def place_in_time(self) -> None:
-        """Have it placed before its deadline."""
+        """Have the call placed before its deadline."""
         with trio.move_on_at(self._call.deadline + PLACER_SECONDS) as scope:
             await self._agent._placer.place_call(self._agent._pool, self._call)
-        if scope.cancelled_caught:  # maybe since the process stood still, while nobody had it
+        if scope.cancelled_caught:  # perhaps the process was suspended, and no runner had the call
             raise ServiceReservationFailure if self._call.runner_address else ServerBusy
 
     async def end(self, error: BaseException | None) -> None:
-        """It has ended with ``error``, or well: account for it, and tell the listeners."""
+        """The call has ended with ``error``, or well: account for it, and tell the listeners."""
         call, listeners = self._call, self._agent._listeners
         model = call.model
         if self._running:
@@ -407,14 +407,14 @@ class CallRun:
         )
 
     def _age_ns(self, now: float) -> int:
-        """Nanoseconds since the call was started, or made if it never was."""
+        """Nanoseconds since the call was started, or since it was made if it never was."""
         if self._started_at is None:
             return time.monotonic_ns() - self._call.created_ns
         return round((now - self._started_at) * 1e9)
 
 
 def _ms(duration_ns: int) -> float:
-    """With whole microseconds. (`round` to places takes several times as long.)"""
+    """Milliseconds with whole microseconds. (`round` to places takes several times as long.)"""
     return (duration_ns + 500) // 1000 / 1000 if duration_ns else 0.0
 
 
@@ -422,9 +422,9 @@ CANCELLED_CODE = 444
 
 
 class Ending(NamedTuple):
-    """``status`` is the label of counters and latencies, ``model_status`` what becomes of
-    ``Call.status``, ``text`` what the model and the log say of an error, ``code`` the HTTP status
-    that this outcome has for a client."""
+    """``status`` is the label of counters and latencies, ``model_status`` the final
+    ``Call.status``, ``text`` the error in the model and the log, ``code`` the HTTP status of this
+    outcome for a client."""
 
     status: CallStatus
     model_status: Literal["success", "timeout", "error"]
@@ -436,7 +436,7 @@ GOOD = Ending("completed", "success", "", 200)
 
 
 def ending_of(error: BaseException | None) -> Ending:
-    """That of a call that ended with ``error``."""
+    """The ending of a call that ended with ``error``."""
     if error is None:
         return GOOD
     if is_cancellation(error):
@@ -461,7 +461,7 @@ class HeadAckWriter(AckWriter):
 
 
 def log_late_failure(call_id: str, error: Exception) -> None:
-    """The client has its 202: nobody else learns of an internal failure."""
+    """Log an internal failure after the client has its 202, because no client learns of it."""
     if not isinstance(error, APIError):
         log.error("detached call failed", call_id=call_id, exc_info=error)
 
@@ -479,20 +479,20 @@ async def open_lb_agent(
     bodies: BodyBudget | None = None,
     grace: float | DrainBudget | None = None,
 ) -> AsyncIterator[LBAgent]:
-    """An agent that has its calls run by the runners of ``pool``, chosen by ``placer``.
+    """An agent whose calls run on the runners of ``pool``, chosen by ``placer``.
 
     ``call_options`` are applied to each call after the caller's, then the ``call_overrider``.
-    ``listeners`` are told of each call in order. ``metrics`` are the process's own by default;
-    give the placer the same. ``bodies``, for which detached calls' bodies count, is to be the
-    front end's. ``pool`` is opened, and closed, by the caller, around this block.
+    ``listeners`` hear of each call in order. ``metrics`` are the process's own by default; give the
+    placer the same. ``bodies`` is the budget for the bodies of detached calls; give the front end
+    the same. The caller opens and closes ``pool`` around this block.
 
-    Leaving the block drains: new calls and those that are still searching for a runner get
-    `ServerBusy` at once, which also closes the placer; what runs, detached calls too, has
-    ``grace`` seconds (default: ``config.drain_grace_msecs``) to end and is then cancelled.
-    Left by an exception or a cancellation there is no grace. A call that the agent has to cancel
-    raises `ServiceReservationFailure` in its submitter's task, since it may have run, or
-    `ServerBusy` if no runner had got it. Afterwards ``agent.drain_report``
-    says what the drain has cost.
+    Leaving the block drains: new calls and calls that are still searching for a runner get
+    `ServerBusy` at once, which also closes the placer. Running calls, including detached ones, have
+    ``grace`` seconds (default: ``config.drain_grace_msecs``) to end and are then cancelled. There
+    is no grace if an exception or a cancellation leaves the block. A call that the agent has to
+    cancel raises `ServiceReservationFailure` in its submitter's task, since it may have run, or
+    `ServerBusy` if no runner had got it. Afterwards ``agent.drain_report`` says what the drain has
+    cost.
 
     Raises `ConfigError` for a ``call_overrider`` that does not take what it gets.
     """

@@ -1,4 +1,4 @@
-"""What a drain has cost, and what it has left behind."""
+"""Drain report: what a drain has cost, and what it has left behind."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import trio
 
 @attrs.frozen(kw_only=True)
 class ResourceUse:
-    """What a program holds at one moment: Trio tasks of its run, and open sockets of its process
-    (0 where there is no ``/proc``)."""
+    """What a program holds at one moment: Trio tasks of its run, and open sockets of its process (0
+    where there is no ``/proc``)."""
 
     tasks: int
     sockets: int
 
     @classmethod
     def now(cls) -> ResourceUse:
-        """To be called in a Trio task. Synchronous: reads ``/proc``."""
+        """The present use. To be called in a Trio task. Synchronous: reads ``/proc``."""
         return cls(tasks=trio.lowlevel.current_statistics().tasks_living, sockets=_count_sockets())
 
 
@@ -40,7 +40,7 @@ def _is_socket(descriptor: str) -> bool:
 
 
 class EndedCalls(Protocol):
-    """What a snapshot of an agent says of the calls that are over."""
+    """The counts of finished calls in a snapshot of an agent."""
 
     @property
     def completed(self) -> int: ...
@@ -62,28 +62,28 @@ class DrainReport:
     seconds: float
     """How long it took."""
     completed: int = 0
-    """Calls that came to their good end."""
+    """Calls that ended well."""
     refused: int = 0
-    """Calls that no runner had room for and that were not to wait any more, or came too late."""
+    """Calls that no runner had room for and that might not wait any more, or that came too late."""
     canceled: int = 0
-    """Calls that were cut, by us or by their clients."""
+    """Calls that this node or their clients cut off."""
     timeouts: int = 0
     errors: int = 0
     tasks: int = 0
-    """Tasks of calls that did not end; after `since` those of the whole program."""
+    """Tasks of calls that did not end; after `since`, of the whole program."""
     sockets: int = 0
     """Sockets that are still open; known after `since`."""
 
     @property
     def clean(self) -> bool:
-        """Whether nothing was cut, refused or left."""
+        """Whether nothing was cut off, refused or left."""
         return not any(
             (self.refused, self.canceled, self.timeouts, self.errors, self.tasks, self.sockets)
         )
 
     def since(self, before: ResourceUse) -> DrainReport:
-        """With what the program holds now and did not hold ``before`` it opened pool and agent:
-        call it once both are closed."""
+        """The report with what the program holds now and did not hold ``before`` it opened pool and
+        agent. Call it once both are closed."""
         now = ResourceUse.now()
         return attrs.evolve(
             self,
@@ -93,7 +93,8 @@ class DrainReport:
 
 
 def report_of(before: EndedCalls, after: EndedCalls, *, seconds: float, tasks: int) -> DrainReport:
-    """Of a drain between two snapshots of an agent, that of a load balancer or of a runner."""
+    """The report of a drain between two snapshots of an agent, of a load balancer or of a
+    runner."""
     return DrainReport(
         seconds=round(seconds, 3),
         completed=after.completed - before.completed,

@@ -7,9 +7,9 @@
         └──reserve──▶ waiting for a slot ──slot──▶ reserved ──commit──▶ running
 
 The first data frame is awaited before the call is submitted: it is on its way with the try, and
-most calls are complete with it. From there the body is read only as the function takes it; that of
-a detached call, whole before it is acknowledged. A call that is reserved is submitted at once, and
-takes its slot; see `hostler.runner.engagement`.
+most calls are complete with it. From then on the body is read only as the function takes it, but
+that of a detached call whole before the acknowledgement. A reserved call is submitted at once, and
+waits in its `ReservationHook` for its commit.
 """
 
 from __future__ import annotations
@@ -63,13 +63,14 @@ log = structlog.get_logger(__name__)
 UNKNOWN = 2
 
 BROKEN = (ProtocolError, GRPCStatus, EngagementEnded)
-"""What ends an engagement without an outcome: nothing inside of this runner has failed."""
+"""Exceptions that end an engagement without an outcome: nothing inside of this runner has
+failed."""
 
 EXPECTED_TRY = "Protocol failure: expected ClientMsg_Try"
 
 
 class RunnerState:
-    """What the engagements of one runner share, and what is counted of them.
+    """What the engagements of one runner share, and their counts.
 
     ``tasks`` has the detached calls, which outlive their engagement. No caller may name
     ``status_image``.
@@ -92,10 +93,10 @@ class RunnerState:
         self.detached = 0
         """Detached calls that run, with or without their engagement."""
         self.changed = Signal()
-        """One of the two has ended."""
+        """An engagement or a detached call has ended."""
         self.log: structlog.typing.FilteringBoundLogger = log.bind()
-        """Bound already: the module's own takes longer to find its method than all of a line that
-        nobody wants."""
+        """Bound once: a module's own logger takes longer to find its method than the rest of a line
+        that is not logged."""
 
     def __repr__(self) -> str:
         return f"<RunnerState active={self.active} detached={self.detached}>"
@@ -110,19 +111,19 @@ class EngagementRun:
         self._engagement = engagement
         self._call: PendingCall | None = None
         self._failure: Exception | None = None
-        """Why it could not be made."""
+        """Why the call could not be made."""
         self._body: BytesBody | EngagementBody | LateBody = BytesBody()
 
     def refuse(self, first: TryCall) -> Finished | None:
-        """Make the call of ``first``, which has come, before its engagement is served; the answer
-        if the agent has no room for it. Synchronous."""
+        """Make the call of ``first`` before its engagement is served. Returns the answer if the
+        agent has no room for the call. Synchronous."""
         if first.reserve and not self._can_reserve:
             return None
         self._body = LateBody()
         try:
             self._call = call = self._make_call(first)
             refused = self._agent.refuse(call)
-        except Exception as error:  # noqa: BLE001  (it is told when the engagement is served)
+        except Exception as error:  # noqa: BLE001  (raised when the engagement is served)
             self._failure = error
             return None
         if not refused:
@@ -133,11 +134,11 @@ class EngagementRun:
 
     async def serve(self) -> None:
         """Run the engagement to its end. Raises `GRPCStatus` for a frame that the protocol does not
-        allow. Cancelling it cancels the call, a detached one only up to its acknowledgement."""
+        allow. Cancelling it cancels the call; a detached call only up to its acknowledgement."""
         state = self._state
         state.active += 1
         state.received += 1
-        handled = True  # also one that breaks off: it was not answered with a NACK
+        handled = True  # an engagement that breaks off counts, too: it got no NACK
         error: Exception | None = None
         try:
             try:
@@ -164,7 +165,7 @@ class EngagementRun:
             state.changed.note()
 
     def _unsent(self) -> Sequence[RunnerFrame]:
-        """The part of the response that goes with the outcome. It goes before an error, too: it
+        """The part of the response that goes with the outcome. It goes before an error, too, and so
         tells the LB that the function has run."""
         writer = self._call.writer if self._call else None
         return writer.unsent if isinstance(writer, EngagementWriter) else ()
@@ -209,7 +210,7 @@ class EngagementRun:
         slot_key = _decode_slot_key(try_call.slot_hash_id)
 
         def fill(draft: CallDraft) -> None:
-            # One option instead of six: it is made for each call.
+            # One option instead of six, because it is made for each call.
             options.from_model(model, self._body)(draft)
             draft.writer = writer_type(self._engagement)
             draft.extensions = dict(try_call.extensions)
@@ -229,8 +230,8 @@ class EngagementRun:
         return call
 
     async def _await_detached(self, call: PendingCall) -> Exception | None:
-        """Run ``call`` in a task of the runner, so that it survives the loss of the LB. Returns how
-        it failed, which was logged."""
+        """Run ``call`` in a task of the runner, so that it survives the loss of the LB. Returns its
+        error, which was logged."""
         run = _DetachedRun()
         self._state.detached += 1
         self._state.tasks.start_soon(self._run_detached, call, run)
@@ -239,7 +240,7 @@ class EngagementRun:
         finally:
             assert isinstance(call.writer, DetachedWriter)
             if not call.writer.acknowledged:
-                run.scope.cancel()  # nobody was promised anything, nobody waits
+                run.scope.cancel()  # no promise was made, and no client waits
         if isinstance(run.error, BROKEN):
             raise run.error
         return run.error
@@ -273,7 +274,7 @@ class EngagementRun:
 
 @attrs.define(eq=False)
 class _DetachedRun:
-    """A detached call under way, and how it ended."""
+    """A running detached call, and how it ended."""
 
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
     ended: trio.Event = attrs.Factory(trio.Event)
@@ -281,7 +282,7 @@ class _DetachedRun:
 
 
 def _decode(text: str) -> Call:
-    """The call's model, with the dates of this machine: clocks of two machines are unrelated."""
+    """The call's model, with the dates of this machine, since the clocks of two machines differ."""
     try:
         model = _call_document.decode_call(text)
     except APIError as error:
@@ -299,7 +300,7 @@ def _decode_slot_key(text: str) -> bytes | None:
 
 
 def _bad_frame(what: str, error: Exception) -> APIError:
-    """A peer's mistake, so not the client's: a 500 that says which part can't be read."""
+    """A mistake of the peer, not of the client: a 500 that says which part can't be read."""
     log.warning("bad try frame", part=what, reason=str(error))
     return APIError(500, f"invalid {what}: {error}")
 
@@ -308,7 +309,7 @@ EXPECTED_DATA = "Protocol failure: expected ClientMsg_Data"
 
 
 async def receive_data(engagement: ServerEngagement) -> Data:
-    """The next frame, which has to be data: a `ProtocolError` otherwise."""
+    """The next frame, which has to be data; raises `ProtocolError` otherwise."""
     frame = await engagement.receive()
     if not isinstance(frame, Data):
         raise ProtocolError(EXPECTED_DATA)
@@ -316,10 +317,10 @@ async def receive_data(engagement: ServerEngagement) -> Data:
 
 
 class EngagementBody(Body):
-    """Can be opened once: what the function took is not kept.
+    """A body that can be opened once: the part that the function has taken is not kept.
 
-    Nothing is read ahead. A function that reads slowly, or a call that waits for a slot, thereby
-    stops the LB from sending (HTTP/2 flow control). Not to be read once the engagement is over.
+    Nothing is read ahead. So a function that reads slowly, or a call that waits for a slot, stops
+    the LB from sending (HTTP/2 flow control). Not to be read once the engagement is over.
     """
 
     def __init__(self, engagement: ServerEngagement, first: Data) -> None:
@@ -367,7 +368,7 @@ class EngagementWriter(ResponseWriter):
         self._started = False
         self._left: int | None = None
         self.unsent: list[ResultStart | Data] = []
-        """What goes with the outcome."""
+        """Frames that go with the outcome."""
 
     def start_now(self, status: int, headers: Headers) -> bool:
         if not self._started:
@@ -400,7 +401,7 @@ class EngagementWriter(ResponseWriter):
 
 
 def _announced(headers: Headers) -> int | None:
-    """The length that the body is going to have. The agent has checked it."""
+    """The announced length of the body. The agent has checked it."""
     for name, value in headers:
         if name == "Content-Length" and value.isdecimal():
             return int(value)
@@ -408,15 +409,16 @@ def _announced(headers: Headers) -> int | None:
 
 
 class DetachedWriter(ResponseWriter):
-    """Swallows the function's output; `acknowledge` is all that the LB gets to see."""
+    """Drops the function's output; the LB sees only the result of `acknowledge`."""
 
     def __init__(self, engagement: ServerEngagement) -> None:
         self._engagement = engagement
         self.acknowledged = False
 
     async def acknowledge(self) -> None:
-        """From here on the call runs, whatever becomes of the LB: it may have the acknowledgement,
-        and may have answered its client, before this returns, or although the engagement broke."""
+        """From here on the call runs, whatever becomes of the LB. The LB may have the
+        acknowledgement, and may have answered its client, before this returns, or even though the
+        engagement broke."""
         await trio.lowlevel.checkpoint_if_cancelled()
         self.acknowledged = True
         with suppress(EngagementEnded):
@@ -430,12 +432,12 @@ class DetachedWriter(ResponseWriter):
 
 
 class AcknowledgeDetached(CallListener):
-    """Tells the LB that a detached call has its slot, and that its body is here: the earliest
+    """Tells the LB that a detached call has its slot and its whole body is here, the earliest
     moment at which the LB may answer its client. Registered on the inner agent.
 
-    The body is read only now: calls that wait for a slot take no room, and a runner that refuses
-    one has not taken its body for nothing. It is kept in ``bodies``, up to ``limit`` bytes; whoever
-    runs the call closes it.
+    The body is read only then: waiting calls take no room for their bodies, and a runner that
+    refuses a call has not read its body for nothing. The body is kept in ``bodies``, up to
+    ``limit`` bytes, and closed after the call.
     """
 
     def __init__(self, bodies: BodyBudget | None = None, limit: float = math.inf) -> None:
@@ -454,8 +456,8 @@ class AcknowledgeDetached(CallListener):
         await call.writer.acknowledge()
 
     async def _whole(self, call: PendingCall) -> Body:
-        """The body, from now on without the LB. It has to come within the call's time, which holds
-        for the body of any other call."""
+        """The whole body, which no longer depends on the LB. It has to come within the call's time,
+        as the body of any other call."""
         try:
             with trio.move_on_after(call.run_seconds(trio.current_time())):
                 return await keep_whole(call.body, self._bodies, self._limit)
@@ -469,11 +471,11 @@ class AcknowledgeDetached(CallListener):
 def finished(
     call: PendingCall | None, error: Exception | None, load: LoadHint | None = None
 ) -> Finished:
-    """The frame for ``call`` (``None``: it could not even be made) that ended with ``error``,
-    with ``load``, the agent's hint.
+    """The frame for ``call`` (``None``: it could not even be made) that ended with ``error``, with
+    ``load``, the agent's hint.
 
-    An error that is no `APIError`, or one without a code, goes out as a bare 500: Fn sends code
-    0 and the raw text, which its LB turns into a 200.
+    An error that is no `APIError`, or one without a code, becomes a bare 500. (Fn sends code 0 and
+    the raw text, which its LB turns into a 200.)
     """
     code, text, user = 0, "", False
     if error is not None:
@@ -484,7 +486,7 @@ def finished(
             success=error is None, load=load, error_code=code, error_text=text, error_user=user
         )
     model, timings = call.model, call.timings
-    return Finished(  # by place: sixteen names take longer than all the rest
+    return Finished(  # positional: sixteen keywords take longer than all the rest
         error is None,
         model.id,
         code,
@@ -535,8 +537,8 @@ EXPECTED_COMMIT = "Protocol failure: expected ClientMsg_Commit"
 
 
 class LateBody(Body):
-    """The body of a call that was made before it came, or that is only reserved: it can't be read
-    before its `begin`."""
+    """The body of a call that was made before its body came, or that is only reserved. It can't be
+    read before `begin`."""
 
     def __init__(self) -> None:
         self._body: EngagementBody | None = None
@@ -547,7 +549,7 @@ class LateBody(Body):
         return self._whole
 
     def begin(self, engagement: ServerEngagement, first: Data) -> None:
-        """The body begins so, and goes on on ``engagement``."""
+        """``first`` is the begin of the body, which goes on on ``engagement``."""
         self._body = EngagementBody(engagement, first)
         self._whole = first.data if first.eof else None
 
@@ -566,10 +568,10 @@ class ReservationHook:
         self._committed = False
 
     async def __call__(self) -> None:
-        """Returns once the call may run, at once if it is asked again for another slot.
+        """Returns once the call may run; at once if it is called again for another slot.
 
-        Raises `ProtocolError` if the LB says anything else. Cancelled by the end of the
-        engagement, as the call's task is.
+        Raises `ProtocolError` if the LB says anything else. The end of the engagement cancels it
+        with the call's task.
         """
         if self._committed:
             await trio.lowlevel.checkpoint()
@@ -578,7 +580,7 @@ class ReservationHook:
         commit = await self._next()
         if not isinstance(commit, Commit):
             raise ProtocolError(EXPECTED_COMMIT)
-        # What is complete with its commit no longer depends on the LB.
+        # A call that is complete with its commit no longer depends on the LB.
         first = await receive_data(self._engagement) if commit.with_data else Data(b"")
         self._committed = True
         self._body.begin(self._engagement, first)

@@ -1,4 +1,4 @@
-"""Tells load balancers how busy this runner is, after changes."""
+"""Load feed: streams load hints to load balancers, after changes."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ import trio
 from ..protocol import WARM_KEY_SECONDS, LoadHint
 
 QUICK = 0.05
-"""Seconds between two hints to one LB at least; changes in between are told together."""
+"""Minimum seconds between two hints to one LB; changes in between are reported together."""
 SLOW = 0.5
-"""The same while there is no news of room: load alone is no hurry."""
+"""The same while there is no new room: load alone is not urgent."""
 TURN = 0.01
-"""Seconds by which each next LB hears later of room, so that not all send a call for it. By then
-the first has used it, or it is there for all."""
+"""Seconds by which each next LB hears of room later, so that not all send a call for it. By then
+the first LB has used the room, or it is there for all."""
 MAX_TURNS = 20
-"""LBs beyond that many hear of room together with the last."""
+"""Further LBs hear of room together with the last one."""
 
 
 class LoadSource(Protocol):
-    """What a `RunnerAgent` says of its load."""
+    """What a `RunnerAgent` reports of its load."""
 
     def load(self) -> LoadHint | None: ...
 
@@ -32,14 +32,14 @@ class LoadSource(Protocol):
 
 
 class LoadFeed:
-    """Of one agent. Those who watch take turns in hearing first of room."""
+    """The load stream of one agent. The LBs that watch take turns in hearing first of room."""
 
     def __init__(self, agent: LoadSource) -> None:
         self._agent = agent
         self._watchers: dict[object, None] = {}
-        """Who has heard first of room goes to the end."""
+        """The LB that has heard first of room moves to the end."""
         self._next_at = -math.inf
-        """When the next may hear of room."""
+        """When the next LB may hear of room."""
         self._lists = False
         """Whether the agent names its hot containers at all."""
 
@@ -66,8 +66,8 @@ class LoadFeed:
     async def _news(
         self, watcher: object, told: LoadHint | None, list_at: float
     ) -> LoadHint | None:
-        """The load, once it is worth to be told after ``told``; with all hot containers, if they
-        are of many functions, not before ``list_at``."""
+        """The next load worth reporting after ``told``. It names all hot containers; if they are of
+        many functions, not before ``list_at``."""
         load = self._agent.load() if told is None else self._agent.load_figures()
         if told is None or load is None:
             await trio.lowlevel.checkpoint()
@@ -87,7 +87,7 @@ class LoadFeed:
             differs = self._differs(load, told)
             if differs and trio.current_time() >= patience:
                 return self._agent.load()
-            # That a container is no longer worth keeping is no event.
+            # The end of a container's protection is no event, so look again soon.
             soon = (
                 trio.current_time() + SLOW
                 if load.protected_memory or load.protected_cpus
@@ -100,7 +100,8 @@ class LoadFeed:
             least = tuple(map(min, room_of(load), least))
 
     def _differs(self, load: LoadHint, told: LoadHint) -> bool:
-        """Whether there is something to tell; the hot containers are, if they were left out."""
+        """Whether there is anything to report. Hot containers count as changed if they were left
+        out."""
         if load.active != told.active or room_of(load) != room_of(told):
             return True
         if load.refused != told.refused:
@@ -108,7 +109,8 @@ class LoadFeed:
         return load.warm != told.warm if load.complete else self._lists and not told.complete
 
     async def _turn(self, watcher: object) -> None:
-        """Those go first who have waited longest for it; what they use is not told to others."""
+        """Wait for the turn of ``watcher``. The LB that has waited longest goes first; room that it
+        uses is not reported to the others."""
         place = min(list(self._watchers).index(watcher), MAX_TURNS)
         await trio.sleep_until(max(trio.current_time() + place * TURN, self._next_at))
 
@@ -124,7 +126,8 @@ def room_of(load: LoadHint) -> Room:
 
 
 def _is_urgent(load: LoadHint, told: LoadHint, least: Room) -> bool:
-    """Whether there is so much more room that calls may wait for it: than was told, or, since
-    those that were refused meanwhile know of that, than there was at ``least`` since then."""
+    """Whether there is so much more room that calls may wait for it. It is compared with the room
+    last reported; if calls were refused since then, with the least room since, because these LBs
+    know of that."""
     known = room_of(told) if load.refused == told.refused else least
     return any(now > 2 * before for now, before in zip(room_of(load), known, strict=True))

@@ -1,8 +1,8 @@
 """The built-in log streamer: what functions print, line by line, for collectors that pull it.
 
-Lines wait in one queue of bounded size for all collectors; when it is full the oldest ones are
-dropped, and counted. A batch belongs to one collector, and is put back if that collector goes
-away without an ``ack``: a line is delivered at least once or counted as dropped.
+Lines wait in one queue of bounded size for all collectors. When it is full the oldest lines are
+dropped, and counted. A batch belongs to one collector, and is put back if that collector goes away
+without an ``ack``: a line is delivered at least once or counted as dropped.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ MAX_BATCH_LINES = 1000
 MAX_BATCH_BYTES = 256 * 1024
 """Of one batch, which has to fit into a gRPC message of 4 MiB together with its names."""
 LINE_OVERHEAD = 200
-"""Bytes that a line counts beside its data, so that empty ones are bounded too."""
+"""Bytes that a line counts beside its data, so that empty lines are bounded, too."""
 DEFAULT_LIMIT = 8 * 1024 * 1024
 """Bytes."""
 
@@ -54,9 +54,9 @@ class _Stream:
 
 @attrs.frozen(kw_only=True)
 class LogStatistics:
-    """``queued`` lines wait now and take ``queued_bytes``; ``unconfirmed`` ones are with a
-    collector. ``dropped`` counts since the start; ``streams`` are open now. ``partial`` lines
-    have no end yet."""
+    """``queued`` lines wait now and take ``queued_bytes``; ``unconfirmed`` lines are with a
+    collector. ``dropped`` counts since the start; ``streams`` are open now. ``partial`` lines have
+    no end yet."""
 
     queued: int
     queued_bytes: int
@@ -69,8 +69,8 @@ class LogStatistics:
 class FunctionLogs:
     """Collects the output of an agent's functions, and streams it to log collectors.
 
-    ``limit`` bounds the bytes of lines that wait for a collector. Beside them there may be the
-    begin of a line for each stream of each container, and one batch for each collector.
+    ``limit`` bounds the bytes of lines that wait for a collector. Beside them there may be an
+    incomplete line for each stream of each container, and one batch for each collector.
     """
 
     def __init__(self, *, limit: int = DEFAULT_LIMIT, metrics: AgentMetrics | None = None) -> None:
@@ -89,7 +89,7 @@ class FunctionLogs:
         return f"<FunctionLogs {self.statistics()}>"
 
     def statistics(self) -> LogStatistics:
-        """The lines and streams that there are now. Synchronous."""
+        """The present lines and streams. Synchronous."""
         return LogStatistics(
             queued=len(self._lines),
             queued_bytes=self._bytes,
@@ -100,8 +100,8 @@ class FunctionLogs:
         )
 
     def collect(self, output: OutputPiece) -> None:
-        """Take what a function printed: the ``output`` of `hostler.agent.open_agent`. Synchronous;
-        drops the oldest lines over the limit, and counts them."""
+        """Take what a function printed: the ``output`` of `hostler.agent.open_agent`. Synchronous.
+        Drops the oldest lines over the limit, and counts them."""
         if self._cutter.add(output):
             self._note_change()
 
@@ -128,8 +128,8 @@ class FunctionLogs:
             log.info("log stream ends", returned=len(stream.unconfirmed))
 
     async def finish(self) -> None:
-        """Let the streams end once they have taken what there is, and wait for that, for ever if a
-        collector takes nothing: use a deadline."""
+        """Let the streams end once they have taken all lines, and wait for that. Waits for ever if
+        a collector takes nothing: use a deadline."""
         self._closing = True
         self._cutter.flush()
         self._note_change()
@@ -147,7 +147,7 @@ class FunctionLogs:
             message = None
             with trio.CancelScope() as stream.listening:
                 message = await channel.receive()
-            if message is None:  # also: there is nothing more to come
+            if message is None:  # the collector is done, or there are no more lines
                 return
             if isinstance(message, LogStart):
                 raise ProtocolError("expected LogRequestMsg_Ack or LogRequestMsg_Ready")
@@ -159,7 +159,7 @@ class FunctionLogs:
 
     async def _fill(self, stream: _Stream) -> bool:
         """Wait for lines and give the stream a batch; false at the end of everything."""
-        self._cutter.flush_due()  # also where lines of others never cease
+        self._cutter.flush_due()  # even if other lines never cease
         while not self._lines:
             if self._closing:
                 return False

@@ -45,8 +45,7 @@ MAX_DETACHED_BODY = LBConfig().max_detached_body
 """Bytes of the body of a detached call: what a load balancer takes by default."""
 
 LOG_SECONDS = 5.0
-"""Seconds that log collectors get in a drain at most to take what is left, once all calls are
-over."""
+"""Seconds that log collectors get at most in a drain to take the rest, once all calls are over."""
 
 
 @attrs.frozen(kw_only=True)
@@ -62,15 +61,15 @@ class RunnerStatistics:
 
 @attrs.frozen(kw_only=True)
 class RunnerOptions:
-    """What a pure runner takes, checks and tells."""
+    """The options of a pure runner."""
 
     detached: bool = True
-    """Whether detached calls are taken. Their bodies are here, whole, before they are
+    """Whether detached calls are taken. Their whole bodies are here before they are
     acknowledged."""
     bodies: BodyBudget = attrs.Factory(BodyBudget)
-    """What the bodies of all detached calls may take."""
+    """The budget for the bodies of all detached calls."""
     max_detached_body: float = MAX_DETACHED_BODY
-    """Bytes of the body of one."""
+    """Bytes of the body of one detached call."""
     checks: StatusChecks = attrs.Factory(StatusChecks)
     """What a status consists of."""
     hooks: Hooks = attrs.Factory(Hooks)
@@ -78,7 +77,7 @@ class RunnerOptions:
     logs: FunctionLogs | None = None
     """The built-in log streamer. The agent has to be opened with its ``collect`` as ``output``."""
     metrics: AgentMetrics = attrs.Factory(default_agent_metrics)
-    """By default the process's own."""
+    """The process's own by default."""
 
 
 class PureRunnerService(RunnerService):
@@ -112,11 +111,11 @@ class PureRunnerService(RunnerService):
         )
 
     async def drain(self, grace: float | DrainBudget) -> None:
-        """NACK what is queued, and wait up to ``grace`` seconds for what runs, detached calls
-        too; then log streams take what is left and end, within what is left of the grace.
+        """NACK queued calls, and wait up to ``grace`` seconds for running ones, including detached
+        calls. Then log streams take the rest and end, within what is left of the grace.
 
-        New engagements have to be refused before. What is left afterwards has to be cancelled,
-        which whoever opened the service does by leaving its block. Cancellable.
+        New engagements have to be refused before. The opener of the service cancels what is left by
+        leaving its block. Cancellable.
         """
         state = self._state
         deadline = DrainBudget.of(grace).deadline()
@@ -166,15 +165,17 @@ class PureRunnerService(RunnerService):
         return self._feed.watch()
 
     async def configure(self, config: Mapping[str, str]) -> None:
-        """Awaits the hook ``configure``, whose error fails the RPC; logs a warning without one."""
+        """Awaits the hook ``configure``, whose error fails the RPC. Logs a warning if there is no
+        hook."""
         if self._hooks.configure is None:
             log.warning("runner has no config handler", keys=sorted(config))
             return
         await self._hooks.configure(config)
 
     async def stream_logs(self, channel: LogChannel) -> None:
-        """Awaits the hook ``stream_logs``, or else the built-in streamer. Raises `GRPCStatus`
-        (UNKNOWN) if there is neither, and for a collector that breaks the protocol."""
+        """Serves the log stream with the hook ``stream_logs``, or else with the built-in streamer.
+        Raises `GRPCStatus` (UNKNOWN) if there is neither, and for a collector that breaks the
+        protocol."""
         streamer = self._hooks.stream_logs
         if streamer is None and self._logs is not None:
             streamer = self._logs.stream
@@ -191,10 +192,10 @@ async def open_runner_service(
     agent: RunnerAgent, options: RunnerOptions | None = None
 ) -> AsyncIterator[PureRunnerService]:
     """The runner protocol over ``agent``, without a wire: for `open_pure_runner`, and for programs
-    and tests that bring a transport of their own. Parameters as there.
+    and tests with a transport of their own. Parameters as there.
 
-    Leaving the block cancels detached calls and status checks; `PureRunnerService.drain` waits
-    for them first.
+    Leaving the block cancels detached calls and status checks; `PureRunnerService.drain` waits for
+    them first.
     """
     options = RunnerOptions() if options is None else options
     async with open_background() as tasks:
@@ -205,7 +206,7 @@ async def open_runner_service(
 
 
 DEFAULT_KEEPALIVE = wire.Keepalive(interval=60.0)
-"""A server may ping more often than a client: nobody counts it."""
+"""A server may ping more often than a client, because pings of servers are not counted."""
 
 
 class PureRunner:
@@ -238,19 +239,19 @@ async def open_pure_runner(
 ) -> AsyncIterator[PureRunner]:
     """Serve the runner protocol on ``bind`` (``host:port``; port 0 = any) until the block ends.
 
-    ``agent`` runs the calls; it is opened, and closed, by the caller, around this block.
-    ``loop`` is the trio-asyncio loop of the embedding program; without one, the current loop is
-    used, or one is opened. ``ssl_context`` as of `hostler.wire.server_tls`, or files to follow;
-    without one the runner talks plaintext and logs a warning. With ``client_names``, an LB's
-    certificate must have one of them (`hostler.wire.certificate_names`). ``keepalive`` says when
-    a silent connection is checked, and given up. ``multiplex_calls`` is how many calls an LB may
-    have at once on one stream (0 = one each).
+    ``agent`` runs the calls; the caller opens and closes it around this block. ``loop`` is the
+    trio-asyncio loop of the embedding program; without one, the current loop is used, or one is
+    opened. ``ssl_context`` is as of `hostler.wire.server_tls`, or files to follow; without one the
+    runner talks plaintext and logs a warning. With ``client_names``, an LB's certificate must have
+    one of them (`hostler.wire.certificate_names`). ``keepalive`` says when a silent connection is
+    checked, and given up. ``multiplex_calls`` is how many calls an LB may have at once on one
+    stream (0 = one each).
 
-    Leaving the block drains: new streams are refused, calls that wait for a slot are NACKed,
-    and what runs, detached calls too, has ``grace`` seconds to finish before it is cancelled. Of
-    what is left then, log collectors have some seconds to take the last lines. If the block is
-    left by an exception or a cancellation there is no grace. The standard gRPC health service of
-    the same server says NOT_SERVING from the begin of the drain.
+    Leaving the block drains: new streams are refused, calls that wait for a slot are NACKed, and
+    running calls, including detached ones, have ``grace`` seconds to finish before they are
+    cancelled. From what is left then, log collectors have some seconds to take the last lines.
+    There is no grace if an exception or a cancellation leaves the block. The standard gRPC health
+    service of the same server says NOT_SERVING from the begin of the drain.
 
     Raises `OSError` if it can't bind, `ValueError` for ``client_names`` without TLS.
     """

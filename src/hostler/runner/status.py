@@ -1,8 +1,8 @@
 """Runner status: status image, checks, network barrier, and the hooks of an embedding program.
 
 A run checks all three. Its result is kept for a moment, and there is one run at a time for one
-payload, so any number of LBs may ask. Numbers that are not of a run (calls under way, calls ever
-taken, kernel dumps) are read anew for each answer.
+payload, so any number of LBs may ask. Numbers that don't come from a run (calls under way, calls
+ever taken, kernel dumps) are read anew for each answer.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RUNS_AT_ONCE = 4
 """Runs of different payloads at a time, each of which needs a container."""
 
 MAX_RESULTS = 64
-"""Results that are kept at most."""
+"""Results that are kept."""
 
 NO_PAYLOAD = "{}"
 
@@ -55,11 +55,11 @@ UNAVAILABLE = 14
 
 
 HealthChecker = Callable[[], Awaitable[Mapping[str, str]]]
-"""Its map is the ``customStatus`` of a status. Raising marks the status as failed, with the code
-and the text of the exception; the status image is not run then."""
+"""Returns the ``customStatus`` of a status. Raising marks the status as failed, with the code and
+the text of the exception; the status image is not run then."""
 
 ConfigHandler = Callable[[Mapping[str, str]], Awaitable[None]]
-"""Takes what ``ConfigureRunner`` brings."""
+"""Takes the configuration of ``ConfigureRunner``."""
 
 LogStreamer = Callable[[LogChannel], Awaitable[None]]
 """Answers one ``StreamLogs`` stream."""
@@ -70,8 +70,8 @@ class StatusChecks:
     """What a runner's status consists of beside its counters; empty = none.
 
     ``image`` is run as a function with the payload as its body; no caller may name it. ``barrier``
-    is the path of a file without which the network counts as disabled: the status reports that,
-    and the status image is run without a network.
+    is the path of a file. While it does not exist, the network counts as disabled: the status
+    reports that, and the status image is run without a network.
     """
 
     image: str = ""
@@ -89,8 +89,8 @@ class _Run:
 
 
 class StatusTracker:
-    """Answers status requests. ``tasks`` is the nursery that runs belong to: a client that goes
-    away ends its own waiting only."""
+    """Answers status requests. ``tasks`` is the nursery of the runs: a client that goes away ends
+    only its own waiting."""
 
     def __init__(
         self,
@@ -109,8 +109,8 @@ class StatusTracker:
         self._runs: dict[bytes, _Run] = {}
 
     async def status(self, payload: str | None) -> RunnerStatus:
-        """The status but for its numbers, from a new run or one of the last 1.5 s. Cancelling ends
-        the waiting, not the run. Never raises for a failing check: that is a result; `GRPCStatus`
+        """The status without its numbers, from a new run or one of the last 1.5 s. Cancelling ends
+        the waiting, not the run. A failing check is a result, not an exception. Raises `GRPCStatus`
         if the runner ends meanwhile."""
         if not self._checks.image and self._checker is None:
             await trio.lowlevel.checkpoint()
@@ -174,7 +174,7 @@ class StatusTracker:
                 found = await self._checker()
                 custom = {str(name): str(value) for name, value in found.items()}
             except Exception as error:
-                # The operator's own code, and the operator reads the status: the text may show.
+                # The code is the operator's, who also reads the status: the text may show.
                 log.warning("health check failed", exc_info=error)
                 return msgspec.structs.replace(
                     result, failed=True, error_code=code_of(error) or 500, error_text=str(error)
@@ -221,7 +221,7 @@ class StatusTracker:
         chosen = [
             options.from_model(model, BytesBody(payload.encode())),
             options.with_writer(answer),
-            # A slot key of its own: each run tests that a new container can be had.
+            # A slot key of its own, so that each run tests that a new container can start.
             options.with_slot_hash_id(secrets.token_bytes(32)),
         ]
         if result.is_network_disabled:
@@ -231,14 +231,14 @@ class StatusTracker:
         return call
 
     def _barred(self) -> bool:
-        """Whether the network is not up yet. One look at a local file, so without a thread."""
+        """Whether the network is not up yet. Looks at a local file, so it needs no thread."""
         return bool(self._checks.barrier) and not os.path.lexists(self._checks.barrier)
 
 
 class _Answer(ResponseWriter):
-    """Keeps what the status image answers.
+    """Keeps the answer of the status image.
 
-    ``status`` is what the function itself says (``Fn-Http-Status``), if it says anything.
+    ``status`` is the status that the function itself gives (``Fn-Http-Status``), if it gives one.
     """
 
     def __init__(self) -> None:
@@ -268,7 +268,7 @@ def _failed(result: RunnerStatus, error: Exception) -> RunnerStatus:
 
 
 def _key(payload: str) -> bytes:
-    """The same for all spellings of a payload: an encoder may write a map in any order."""
+    """The same key for all spellings of a payload: encoders write maps in any order."""
     document: Mapping[str, object] = msgspec.json.decode(payload, type=dict[str, object])
     return msgspec.json.encode(document, order="sorted")
 
@@ -281,8 +281,8 @@ def _text(value: bool) -> str:
 class Hooks:
     """What an embedding program adds to a pure runner; ``None`` = nothing.
 
-    ``stream_logs`` replaces the built-in streamer. ``kdumps_on_disk`` is asked for each status;
-    it must not block.
+    ``stream_logs`` replaces the built-in streamer. ``kdumps_on_disk`` is asked for each status; it
+    must not block.
     """
 
     health_checker: HealthChecker | None = None
