@@ -78,7 +78,7 @@ class Function:
         go = min(self.waiting, self.alive - len(busy))
         self.waiting -= go
         self._busy = busy + [self.run] * go
-        self.policy.waits(self.waiting, self.now)
+        self.policy.set_waiting(self.waiting, self.now)
         while count := self.policy.launches(
             self.now, waiting=self.waiting, alive=self.alive, starting=len(self._starting)
         ):
@@ -149,22 +149,22 @@ def test_of_what_is_not_known_nothing_is_expected() -> None:
 
 def test_long_calls_have_a_container_each_at_once() -> None:
     policy = policy_of(run=5.0, start=0.5)
-    policy.waits(8, 0.0)
+    policy.set_waiting(8, 0.0)
     assert policy.launches(0.0, waiting=8, alive=1, starting=0) == 8
 
 
 def test_calls_that_are_served_sooner_have_none() -> None:
     policy = policy_of(run=0.1, start=1.0)
     soon = int(WORTH / 0.1)
-    policy.waits(soon, 0.0)
+    policy.set_waiting(soon, 0.0)
     assert policy.launches(0.0, waiting=soon, alive=1, starting=0) == 0
-    policy.waits(soon + 3, 0.0)
+    policy.set_waiting(soon + 3, 0.0)
     assert policy.launches(0.0, waiting=soon + 3, alive=1, starting=0) == 3
 
 
 def test_one_that_waits_for_as_long_as_a_start_takes_has_one() -> None:
     policy = policy_of(run=0.1, start=1.0)
-    policy.waits(1, 0.0)
+    policy.set_waiting(1, 0.0)
     assert policy.launches(0.0, waiting=1, alive=1, starting=0) == 0
     assert policy.look_at == 1.0
     policy.ran(0.1, 0.9)  # so it does not stand still
@@ -179,11 +179,11 @@ def test_a_slow_start_is_not_waited_for_for_long() -> None:
 def test_rent_is_forgotten_while_nobody_waits_and_not_paid_without_room() -> None:
     policy, now = policy_of(run=0.1, start=1.0), 0.0
     for _ in range(20):  # short waits with long pauses
-        policy.waits(1, now)
+        policy.set_waiting(1, now)
         assert not policy.launches(now, waiting=1, alive=1, starting=0)
-        policy.waits(0, now + 0.1)
+        policy.set_waiting(0, now + 0.1)
         now += IDLE_SECONDS
-    policy.waits(1, now, room=False)
+    policy.set_waiting(1, now, room=False)
     assert not policy.launches(now + 10, waiting=1, alive=1, starting=0)
     assert policy.look_at > now + 100
 
@@ -194,7 +194,7 @@ def test_a_line_that_stands_still_gets_another_whatever_was_found_out() -> None:
     policy, now = function.policy, function.now
     assert policy.has_failed
     alive = function.alive
-    policy.waits(3, now)
+    policy.set_waiting(3, now)
     assert not policy.launches(now, waiting=3, alive=alive, starting=0)
     later = policy.look_at
     while later < now + 3 and not policy.launches(later, waiting=3, alive=alive, starting=0):
@@ -206,19 +206,19 @@ def test_how_long_a_line_takes() -> None:
     policy = policy_of(run=0.1, start=1.0)
     assert policy.wait_for(10, 2, 0.0) == pytest.approx(0.5)
     assert policy.wait_for(10, 0, 0.0) == 0  # nobody knows how many containers there are
-    policy.waits(50, 0.0)
+    policy.set_waiting(50, 0.0)
     now = 0.0
     for _ in range(40):  # it is served more slowly than it seems
         now += 0.25
         policy.ran(0.1, now)
-        policy.waits(50, now)
+        policy.set_waiting(50, now)
     assert policy.wait_for(10, 2, now) == pytest.approx(2.5, rel=0.2)
     assert policy.wait_for(10, 2, now + 60) > 10  # it has come to a halt
 
 
 def test_what_is_due_beyond_those_that_can_have_it_is_for_those_that_come_next() -> None:
     policy = policy_of(run=0.05, start=0.5)
-    policy.waits(4, 0.0)
+    policy.set_waiting(4, 0.0)
     assert policy.launches(0.2, waiting=4, alive=4, starting=0, able=1) == 1  # 4, as it doubles
     assert policy.launches(0.2, waiting=4, alive=4, starting=1, able=0) == 0
     assert policy.launches(0.21, waiting=4, alive=4, starting=1, able=2) == 2
@@ -229,7 +229,7 @@ def test_what_is_due_beyond_those_that_can_have_it_is_for_those_that_come_next()
 def test_what_one_more_among_many_brings_is_measured_over_many_calls() -> None:
     """Over 0.4 s the calls at both ends of it count for more than the eighth container."""
     policy, now = policy_of(run=0.05, start=0.5), 0.0
-    policy.waits(1, now)
+    policy.set_waiting(1, now)
     while not policy.launches(now, waiting=1, alive=7, starting=0):
         now += 1 / 140
         policy.ran(0.05, now)
@@ -237,7 +237,7 @@ def test_what_one_more_among_many_brings_is_measured_over_many_calls() -> None:
     while now < began + 2:
         now += 1 / 140 if now < began + 0.45 else 1 / 160
         policy.ran(0.05, now)
-        policy.waits(1, now)
+        policy.set_waiting(1, now)
         policy.launches(now, waiting=1, alive=8, starting=0)
         assert not policy.has_failed
 
@@ -250,7 +250,7 @@ def test_launches_that_find_an_idle_container_are_not_tried_again_at_once() -> N
     for _ in range(1000):
         now += 0.01
         policy.ran(0.05, now)
-        policy.waits(8, now)
+        policy.set_waiting(8, now)
         launches += policy.launches(now, waiting=8, alive=function.alive, starting=0)
     assert launches <= 3
 
@@ -262,7 +262,7 @@ def test_a_line_that_is_empty_for_moments_is_measured_all_the_same() -> None:
         now += 0.01 * 2 / alive
         policy.ran(0.001, now)
         waiting = number % 4 and 3
-        policy.waits(waiting, now)
+        policy.set_waiting(waiting, now)
         if now > 0.5:
             alive += policy.launches(now, waiting=waiting, alive=alive, starting=0)
     assert alive > 5
@@ -272,12 +272,12 @@ def test_a_line_that_is_empty_for_moments_is_measured_all_the_same() -> None:
 @pytest.mark.parametrize("outcome", ["no room", "dropped"])
 def test_a_round_that_does_not_come_says_nothing(outcome: str) -> None:
     policy = policy_of(run=0.1, start=1.0)
-    policy.waits(10, 0.0)
+    policy.set_waiting(10, 0.0)
     count = policy.launches(0.0, waiting=10, alive=1, starting=0)
     assert count
     if outcome == "dropped":
         policy.failed(count)
     now = 20.0
-    policy.waits(10, now)
+    policy.set_waiting(10, now)
     assert policy.launches(now, waiting=10, alive=1, starting=0) >= 0
     assert not policy.has_failed

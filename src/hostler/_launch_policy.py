@@ -157,7 +157,7 @@ class LaunchPolicy:
         mean = self.start_seconds
         self.start_seconds = mean + WEIGHT * (seconds - mean) if mean else seconds
 
-    def waits(self, calls: int, now: float, *, room: bool = True) -> None:
+    def set_waiting(self, calls: int, now: float, *, room: bool = True) -> None:
         """From ``now`` on ``calls`` wait without a container. Without ``room`` for one more
         container they pay no rent."""
         passed = self._pay(now)
@@ -190,7 +190,7 @@ class LaunchPolicy:
         run = self.run_seconds
         return int(WORTH * self.price * containers / run) if run else 0
 
-    def moves_for(self, calls: int, alive: int) -> float:
+    def steady_wait_for(self, calls: int, alive: int) -> float:
         """As `wait_for`, for a queue that goes on as it did until its last call ended. A halt since
         then, as while runners restart, says nothing about the calls to come."""
         return self.wait_for(calls, alive, self._ran_at)

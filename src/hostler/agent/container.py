@@ -110,7 +110,7 @@ class Container:
         self.idle_since = math.inf
         self.start_seconds = 0.0
         self.level = 1
-        self.told = False
+        self.policy_knows = False
         self._launch = launch
         self._queue = launch.queue
         self._owner = owner

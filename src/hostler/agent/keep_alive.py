@@ -27,7 +27,7 @@ TEMPLATES = 1000
 class Idler(KeptContainer, Protocol):
     """A container of the agent."""
 
-    told: bool
+    policy_knows: bool
     """The policy was told that it idles."""
 
     @property
@@ -60,28 +60,28 @@ class Keeping:
         """``container`` idles. Returns when to look at it, at the latest."""
         if container.kept:
             return math.inf
-        container.told = True
+        container.policy_knows = True
         self._policy.became_idle(container, now)
         return self._policy.keep_until(container, now)
 
     def keep_until(self, container: Idler, now: float) -> float:
         """Until when ``container`` stays."""
-        if container.told:
+        if container.policy_knows:
             return self._policy.keep_until(container, now)
         return container.idle_since + container.idle_timeout
 
     def taken(self, container: Idler, now: float) -> None:
         """A call has the idle container."""
-        if container.told:
-            container.told = False
+        if container.policy_knows:
+            container.policy_knows = False
             self._policy.taken(container, now)
         if container.ahead:
             self._metrics.starts_ahead_used.inc()
 
     def left(self, container: Idler, *, early: bool) -> None:
         """The container is on its way out, without a call."""
-        if container.told:
-            container.told = False
+        if container.policy_knows:
+            container.policy_knows = False
             self._policy.left(container, trio.current_time(), early=early)
             self._alarm.end_at(min(self._alarm.until, self._policy.next_start()))
 

@@ -355,7 +355,7 @@ class SlotQueue(Generic[S]):
 
     def _expected(self, place: int) -> float:
         containers = self._alive + sum(launch.begun for launch in self._launches)
-        return self.policy.moves_for(place, containers)
+        return self.policy.steady_wait_for(place, containers)
 
     def _may_wait_on(self, waiter: SlotWaiter[S]) -> bool:
         """Whether ``waiter``, whose scope has ended, may wait on in a new one. It may not if the
@@ -509,7 +509,7 @@ class SlotQueue(Generic[S]):
 
     def _note_waiting(self) -> None:
         room = all(launch.begun for launch in self._launches)
-        self.policy.waits(len(self._undecided), self._owner.now(), room=room)
+        self.policy.set_waiting(len(self._undecided), self._owner.now(), room=room)
 
     def _decide(self) -> None:
         """Have as many containers launched as the policy says. The last calls get them: they would

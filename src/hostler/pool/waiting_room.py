@@ -142,7 +142,7 @@ class CallQueue:
         if now < self._look_at < math.inf and self.policy.has_failed and self.backlog:
             return False  # until then no call gets a container, however many calls there are
         others = coming
-        self.policy.waits(self._unserved + coming, now)
+        self.policy.set_waiting(self._unserved + coming, now)
         while count := self._launches(now, others):
             self.starting += count
             while count and others:
@@ -150,7 +150,7 @@ class CallQueue:
             for _ in range(count):
                 self._wake(-1, Turn(launch=True))
         if others < coming:
-            self.policy.waits(self._unserved + others, now)
+            self.policy.set_waiting(self._unserved + others, now)
         self._look_at = self.policy.look_at
         self.appoint()
         return others < coming
@@ -203,7 +203,7 @@ class CallQueue:
         containers = self._containers
         if containers is None:
             return False
-        return self.policy.moves_for(calls, containers) > self._longest_wait(now)
+        return self.policy.steady_wait_for(calls, containers) > self._longest_wait(now)
 
     def _longest_wait(self, now: float) -> float:
         most = self._waiting_room.max_wait
@@ -222,7 +222,7 @@ class CallQueue:
 
     def turned_away(self, now: float) -> None:
         """A call that was about to join does not."""
-        self.policy.waits(self._unserved, now, room=not self.full)
+        self.policy.set_waiting(self._unserved, now, room=not self.full)
 
     def client_left(self, waited: float, *, ran: float) -> None:
         """A client without a time limit of its own has left after ``waited`` seconds in the queue,
@@ -329,7 +329,7 @@ class CallQueue:
         self._counted = count
         if not self.waiters or (self._hopeless and self.spare_warm):
             self._hopeless = False
-        self.policy.waits(self._unserved, now, room=not self.full)
+        self.policy.set_waiting(self._unserved, now, room=not self.full)
         if count and not self.full:
             self._waiting_room.hot.add(self)
         else:
