@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -218,6 +220,18 @@ def modules_of_the_page() -> set[str]:
     page = (shape.ROOT / "docs" / "explanation" / "way-of-a-call.md").read_text()
     paths = re.findall(r"^\| \d+ \| `([a-z0-9_/]+)`", page, re.MULTILINE)
     return {f"hostler.{path.replace('/', '.')}" for path in paths}
+
+
+def test_the_way_of_a_call_names_where_to_enter_each_module() -> None:
+    page = (shape.ROOT / "docs" / "explanation" / "way-of-a-call.md").read_text()
+    rows = re.findall(r"^\| \d+ \| `([a-z0-9_/]+)` \| `([\w.]+)` \|", page, re.MULTILINE)
+    assert len(rows) == len(modules_of_the_page())
+    for path, entry in rows:
+        found: Any = importlib.import_module(f"hostler.{path.replace('/', '.')}")
+        for name in entry.split("."):
+            found = getattr(found, name)
+        home = getattr(found, "fget", found).__module__
+        assert home == f"hostler.{path.replace('/', '.')}", entry
 
 
 @pytest.mark.slow
