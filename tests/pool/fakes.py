@@ -27,6 +27,7 @@ from hostler.call import PendingCall
 from hostler.errors import ServerBusy
 from hostler.metrics import LBMetrics
 from hostler.models import Call, CallType
+from hostler.pool import CallNeed
 from hostler.pool.dynamic import LoadBroadcast
 from hostler.pool.health import HealthChange
 from hostler.pool.waiting_room import CallQueue, WaitingRoom
@@ -171,12 +172,12 @@ def make_runners(count: int = 4, slots: int = 1) -> list[FakeRunner]:
 
 @contextmanager
 def queue_of(waiting_room: WaitingRoom, key: Hashable) -> Iterator[CallQueue]:
-    """The queue of ``key``, in use by a call."""
-    queue = waiting_room.use(key)
+    """The queue of calls that need ``key``, in use by one of them."""
+    queue = waiting_room.use(CallNeed(key, memory=0, idle_seconds=30))
     try:
         yield queue
     finally:
-        waiting_room.leave(key, queue)
+        waiting_room.leave(queue)
 
 
 class HealthChanges(list[HealthChange]):

@@ -159,10 +159,10 @@ class Attempter:
         )
 
     def _max_wait(self, placement: Placement, runner: Runner) -> float:
-        if not placement.waiting_room.alone(placement.queue):
+        queue = placement.queue
+        if not placement.waiting_room.alone(queue):
             return 0.0
-        run_seconds = self._tracker.run_seconds(placement.need)
-        return placement.queue.backlog.max_wait(runner.address, run_seconds)
+        return queue.backlog.max_wait(runner.address, queue.policy.run_seconds)
 
     def leave(self, attempt: TrackedAttempt) -> None:
         """The attempt is over. The place that it leaves at the runner is offered to the next call,
@@ -202,9 +202,9 @@ class Attempter:
             runner = race.others.next_reserving()
         if runner is None:
             return None
-        self._tracker.hedged()
         second = self._tracker.begin(first.placement, runner, trio.current_time())
         second.hedge = True
+        second.metrics.hedges.inc()
         return second
 
     async def reserve(self, attempt: TrackedAttempt, others: Sweep | None) -> Outcome:
@@ -287,7 +287,7 @@ class Placement:
         self.call = call
         self.need = need
         self.waiting_room = waiting_room
-        self.queue = waiting_room.use(need.key)
+        self.queue = waiting_room.use(need)
         self.ticket = waiting_room.ticket()
         """Its place in the order of arrival."""
         self.arrived = self.asked_at = now = trio.current_time()
@@ -466,10 +466,6 @@ class AttemptTracker:
         self._troubled: set[str] = set()
         """Addresses of runners that can't be reached. Each is logged once, not for each call."""
 
-    def run_seconds(self, need: CallNeed) -> float:
-        """The mean time that such a call runs; 0 = not known."""
-        return self._loads.policies.run_seconds(need)
-
     def ended(self, placement: Placement, error: BaseException | None, now: float) -> None:
         """Count how a placement has ended."""
         if error is not None:
@@ -528,10 +524,6 @@ class AttemptTracker:
         if attempt.is_asked and attempt is not placement.committed and _given_up(outcome):
             self._metrics.reservations_abandoned.inc()
 
-    def hedged(self) -> None:
-        """A second runner is asked."""
-        self._metrics.hedges.inc()
-
     def end(self, attempt: TrackedAttempt, outcome: Outcome) -> None:
         """An attempt has ended, not by cancellation."""
         if not (attempt.is_asked and _timed_out(outcome)):  # a slot may take long: no fault
@@ -578,23 +570,6 @@ class AttemptTracker:
             self._troubled.add(address)
             cause = reason.__cause__
             log.warning("runner can't be reached", runner=address, reason=str(cause or reason))
-
-    def pool_empty(self) -> None:
-        """A sweep found no runners."""
-        self._metrics.placer_pool_empty.inc()
-
-    def pool_failed(self) -> None:
-        """A placement ends with the pool's error."""
-        self._metrics.placer_pool_error.inc()
-
-    def turned_away(self) -> None:
-        """A call may not wait."""
-        self._metrics.placer_turned_away.inc()
-
-    def timed_out(self, *, by_request: bool = False) -> None:
-        """The time of the placer, or of the request, ended without a runner for the call."""
-        metrics = self._metrics
-        (metrics.placer_client_timeout if by_request else metrics.placer_timeout).inc()
 
 
 def _end_span(span: Span, outcome: Outcome | None) -> None:

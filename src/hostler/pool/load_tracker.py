@@ -689,11 +689,6 @@ class LaunchPolicies:
             mean = self._start_seconds
             self._start_seconds = mean + WEIGHT * (start - mean) if mean else start
 
-    def run_seconds(self, need: CallNeed) -> float:
-        """The mean time that a call with ``need`` runs; 0 = not known."""
-        policy = self._policies.get(need.key)
-        return 0.0 if policy is None else policy.run_seconds
-
     def eviction_grace(self, need: CallNeed) -> float:
         """Seconds for which a call with ``need`` waits rather than have containers evicted that are
         worth keeping. The longer its start and run take, the less a wait means to it. A start that

@@ -149,9 +149,6 @@ class SweepPlacer(Placer, LoadListener):
         placement.spare_warm_until = placement.arrived + eviction_grace
         placement.waits_for_room = self._waits_for_room
         queue = placement.queue
-        queue.need = need
-        queue.policy = policy = self.loads.policies.of(need)
-        queue.patience = policy.patience
         self._placements.add(placement)
         outcome: Placed | None = None
         try:
@@ -184,13 +181,13 @@ class SweepPlacer(Placer, LoadListener):
             now = placement.left_at
             queue.served()
             if placement.has_queued and outcome.error is None:
-                queue.patience.served(placement.attempt_at - placement.arrived, now)
+                queue.policy.patience.served(placement.attempt_at - placement.arrived, now)
             self._tracker.ended(placement, outcome.error, now)
             if outcome.error is not None:
                 raise outcome.error
         finally:
             self._placements.discard(placement)
-            if waiting_room.leave(need.key, queue):
+            if waiting_room.leave(queue):
                 self._left = pool, self._waiting_rooms.pop(id(pool))
 
     def _first_turn(self, placement: Placement, now: float) -> Turn | None:
@@ -239,7 +236,7 @@ class SweepPlacer(Placer, LoadListener):
             if turn is not None:
                 return turn
             if waiter.refusal is not None:
-                self._tracker.turned_away()
+                self._metrics.placer_turned_away.inc()
                 raise waiter.refusal
         raise self._surrender(placement)
 
@@ -260,7 +257,7 @@ class SweepPlacer(Placer, LoadListener):
         too_late = now + expected * WAIT_MARGIN > placement.deadline
         too_long = placement.is_open_ended and queue.is_too_long(len(queue) + 1, now)
         if crowded or too_late or too_long:
-            self._tracker.turned_away()
+            self._metrics.placer_turned_away.inc()
             raise ServerBusy.after(expected or None)
         placement.has_queued = True
         placement.call.waited = queue.full
@@ -268,9 +265,11 @@ class SweepPlacer(Placer, LoadListener):
     def _surrender(self, placement: Placement) -> Exception:
         if placement.refused or not placement.may_wait:
             return ServerBusy()
-        self._tracker.timed_out(by_request=placement.deadline < placement.placers_deadline)
+        metrics = self._metrics
+        by_request = placement.deadline < placement.placers_deadline
+        (metrics.placer_client_timeout if by_request else metrics.placer_timeout).inc()
         if placement.pool_error is not None:
-            self._tracker.pool_failed()
+            self._metrics.placer_pool_error.inc()
             return placement.pool_error
         return ServerBusy()
 
@@ -315,7 +314,7 @@ class SweepPlacer(Placer, LoadListener):
         sweep = Sweep(self._order_of(placement, runners, first))
         sweep.now, sweep.runner = now, first
         if not runners:
-            self._tracker.pool_empty()
+            self._metrics.placer_pool_empty.inc()
             sweep.hint = 0.0
         if first is None and not sweep.advance():
             self._end_sweep(placement, sweep)
@@ -397,8 +396,8 @@ class SweepPlacer(Placer, LoadListener):
             placement.pool_error = None
         except Exception as error:
             if isinstance(error, FunctionError) and error.code == NO_RETRY_CODE:
-                self._tracker.pool_empty()
-                self._tracker.pool_failed()
+                self._metrics.placer_pool_empty.inc()
+                self._metrics.placer_pool_error.inc()
                 placement.queue.all_turn()
                 raise
             placement.pool_error = error

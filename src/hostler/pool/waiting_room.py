@@ -35,7 +35,7 @@ from typing import Protocol
 import attrs
 import trio
 
-from .._launch_policy import ClientPatience, LaunchPolicy
+from .._launch_policy import LaunchPolicy
 from ..abc import Runner
 from ..config import PlacerConfig
 from ..errors import ServerBusy
@@ -62,10 +62,8 @@ class CallQueue:
         self.waiters: list[QueuedCall] = []
         """In order of arrival."""
         self.backoff = backoff
-        self.patience = ClientPatience()
-        """Of the function's clients. Set by the placer, as ``policy`` is."""
         self.policy = LaunchPolicy()
-        """Of the function. Set by the placer with each call."""
+        """Of the function, see `WaitingRoom.use`."""
         self.starting = 0
         """Calls that have left the queue, or are about to, to have a container started."""
         self._look_at = math.inf
@@ -209,7 +207,7 @@ class CallQueue:
         most = self._waiting_room.max_wait
         if self.policy.run_seconds >= most:  # its clients bear longer waits
             most = math.inf
-        return min(most, self.patience.bound(now))
+        return min(most, self.policy.patience.bound(now))
 
     @property
     def _containers(self) -> int | None:
@@ -229,7 +227,7 @@ class CallQueue:
         when its call had run for ``ran`` seconds. Calls that would be served too late are
         refused."""
         now = trio.current_time()
-        self.patience.left(waited, now, ran=ran)
+        self.policy.patience.left(waited, now, ran=ran)
         self._refuse_first(now)
         while len(self.waiters) > 1 and self.waiters[-1].is_open_ended:
             if not self.is_too_long(len(self.waiters), now):
@@ -239,7 +237,7 @@ class CallQueue:
     def _refuse_first(self, now: float) -> None:
         """Refuse the first calls if they have waited for longer than clients bear. Their clients
         would leave while they are served, and so would the clients of the calls behind them."""
-        bound = self.patience.bound(now)
+        bound = self.policy.patience.bound(now)
         while len(self.waiters) > 1 and self.head.is_open_ended and now - self.head.arrived > bound:
             self._refuse(0, now)
 
@@ -402,8 +400,9 @@ class WaitingRoom:
         """The next place in the order of arrival."""
         return next(self._tickets)
 
-    def use(self, key: Hashable) -> CallQueue:
-        """The queue of ``key``. It exists until each user has called `leave`."""
+    def use(self, need: CallNeed) -> CallQueue:
+        """The queue of calls with ``need``. It exists until each user has called `leave`."""
+        key = need.key
         queue = self._queues.get(key)
         if queue is None:
             queue = self._left.pop(key, None)
@@ -412,14 +411,17 @@ class WaitingRoom:
                 backoff = RetryBackoff(config.retry_all_delay, config.retry_max_delay, self._rng)
                 queue = CallQueue(self, backoff)
             self._queues[key] = queue
+        queue.need = need
+        queue.policy = self._loads.policies.of(need)
         queue.users += 1
         return queue
 
-    def leave(self, key: Hashable, queue: CallQueue) -> bool:
+    def leave(self, queue: CallQueue) -> bool:
         """Returns whether no call is left that could use the room."""
         queue.users -= 1
         if queue.users:
             return False
+        key = queue.need.key
         del self._queues[key]
         queue.forget()
         self._left[key] = queue
