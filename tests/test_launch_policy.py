@@ -166,7 +166,7 @@ def test_one_that_waits_for_as_long_as_a_start_takes_has_one() -> None:
     policy = policy_of(run=0.1, start=1.0)
     policy.set_waiting(1, 0.0)
     assert policy.launches(0.0, waiting=1, alive=1, starting=0) == 0
-    assert policy.look_at == 1.0
+    assert policy.check_at == 1.0
     policy.ran(0.1, 0.9)  # so it does not stand still
     assert policy.launches(1.0, waiting=1, alive=1, starting=0) == 1
 
@@ -185,7 +185,7 @@ def test_rent_is_forgotten_while_nobody_waits_and_not_paid_without_room() -> Non
         now += IDLE_SECONDS
     policy.set_waiting(1, now, room=False)
     assert not policy.launches(now + 10, waiting=1, alive=1, starting=0)
-    assert policy.look_at > now + 100
+    assert policy.check_at > now + 100
 
 
 def test_a_line_that_stands_still_gets_another_whatever_was_found_out() -> None:
@@ -196,9 +196,9 @@ def test_a_line_that_stands_still_gets_another_whatever_was_found_out() -> None:
     alive = function.alive
     policy.set_waiting(3, now)
     assert not policy.launches(now, waiting=3, alive=alive, starting=0)
-    later = policy.look_at
+    later = policy.check_at
     while later < now + 3 and not policy.launches(later, waiting=3, alive=alive, starting=0):
-        later = policy.look_at
+        later = policy.check_at
     assert later < now + 2
 
 

@@ -37,7 +37,7 @@ class Held:
     start_seconds: float = COLD_SECONDS
     idle_since: float = math.inf
     level: int = 1
-    look_at: float = math.inf
+    check_at: float = math.inf
     """When its time may be over."""
 
     @property
@@ -169,7 +169,7 @@ class World:
         self._idle[container] = None
         self._idle_memory += container.memory
         self._policy.became_idle(container, self._now)
-        self._look(queue, container)
+        self._check(queue, container)
         self._serve_line()
 
     def _serve_line(self) -> None:
@@ -181,25 +181,25 @@ class World:
 
     # --- containers ---
 
-    def _look(self, queue: _Queue, container: Held) -> None:
+    def _check(self, queue: _Queue, container: Held) -> None:
         """Find out how long it stays, and look again then."""
         until = self._policy.keep_until(container, self._now)
         if until <= self._now:
             self._remove(queue, container, early=False)
             self._serve_line()
         elif until < math.inf:
-            container.look_at = until
+            container.check_at = until
             self._at(until, partial(self._look_again, queue, container, until))
 
     def _look_again(self, queue: _Queue, container: Held, at: float) -> None:
-        if container.look_at == at and container in self._idle:
-            self._look(queue, container)
+        if container.check_at == at and container in self._idle:
+            self._check(queue, container)
 
     def _take_out(self, queue: _Queue, container: Held) -> None:
         queue.idle.remove(container)
         del self._idle[container]
         self._idle_memory -= container.memory
-        container.look_at = math.inf
+        container.check_at = math.inf
 
     def _remove(self, queue: _Queue, container: Held, *, early: bool) -> None:
         self._take_out(queue, container)

@@ -111,8 +111,8 @@ class LaunchPolicy:
 
     ``run_seconds`` and ``start_seconds`` are means, 0 = not known. ``surplus`` is how many of the
     function's containers the policy would not start again; a load balancer tells the runners, and
-    counts the ones that it has not told yet. ``look_at`` is when to ask `launches` again if nothing
-    happens before. ``patience`` is the patience of the function's clients.
+    counts the ones that it has not told yet. ``check_at`` is when to ask `launches` again if
+    nothing happens before. ``patience`` is the patience of the function's clients.
     """
 
     def __init__(self) -> None:
@@ -131,7 +131,7 @@ class LaunchPolicy:
         self._round: _Round | None = None
         self._backoff = 0.0
         self._not_before = -math.inf
-        self.look_at = math.inf
+        self.check_at = math.inf
 
     def __repr__(self) -> str:
         return (
@@ -206,13 +206,13 @@ class LaunchPolicy:
     ) -> int:
         """How many containers to start now for ``waiting`` calls without one, while ``alive``
         containers are busy and ``starting`` ones on their way. The caller starts them, or says that
-        it can't (`failed`). Call again when something has changed, or at `look_at`.
+        it can't (`failed`). Call again when something has changed, or at `check_at`.
 
         Only ``able`` of the calls can have a container started; the others are on their way
         already. Further containers that are due are started for the next calls.
         """
         self._pay(now)
-        self.look_at = math.inf
+        self.check_at = math.inf
         if not able:
             return 0
         price, run = self.price, self.run_seconds
@@ -239,7 +239,7 @@ class LaunchPolicy:
         wanted = min(wanted, lacking)
         count = min(wanted, able)
         if wanted <= 0:
-            self._look(now, self._due_at)
+            self._check(now, self._due_at)
         elif not is_long:
             most = wanted if self.has_failed else max(FIRST, alive)
             rate, owed = self._rate(now, alive), wanted - count
@@ -282,8 +282,8 @@ class LaunchPolicy:
             return -math.inf
         return self._since + lacking / self._waiting if self._waiting else math.inf
 
-    def _look(self, now: float, at: float) -> None:
-        self.look_at = max(at, now + SOON)
+    def _check(self, now: float, at: float) -> None:
+        self.check_at = max(at, now + SOON)
 
     def _begin(self, now: float, count: int) -> int:
         if count > 0:
@@ -308,7 +308,7 @@ class LaunchPolicy:
         """How many containers to start although none is due ``until`` then: one, if the queue is
         stuck."""
         at = max(self._stuck_at, self._due_at)
-        self._look(now, min(until, at))
+        self._check(now, min(until, at))
         return self._begin(now, int(now >= at))
 
     def _lost_at(self, round_: _Round, starting: int) -> float:

@@ -83,7 +83,7 @@ class _Queue:
             return math.inf
         return worth_seconds(self.policy.start_seconds, self.policy.run_seconds)
 
-    def appoint(self) -> None:
+    def schedule_check(self) -> None:
         for waiter, at in zip(self.waiters, self.ready, strict=False):
             waiter.scope.deadline = at
 
@@ -151,7 +151,7 @@ class SimRunner(Runner):
         self._settle()
         if queue.waiters:
             queue.waiters.popleft().served.set()
-            queue.appoint()
+            queue.schedule_check()
             self._spare.add(name)
         else:
             self._add(name, queue, trio.current_time())
@@ -171,7 +171,7 @@ class SimRunner(Runner):
         with trio.CancelScope() as scope:
             waiter = _Waiter(scope)
             queue.waiters.append(waiter)
-            queue.appoint()
+            queue.schedule_check()
             await waiter.served.wait()
         if not waiter.served.is_set():
             queue.waiters.remove(waiter)

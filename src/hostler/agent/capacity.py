@@ -195,10 +195,10 @@ class IdleCpus:
         ``now`` is in seconds of any clock."""
         if now >= self._next_at:
             self._next_at = now + self.SECONDS
-            self._look()
+            self._check()
         return self._known
 
-    def _look(self) -> None:
+    def _check(self) -> None:
         idle = total = 0
         try:
             for line in self._path.read_bytes().splitlines():

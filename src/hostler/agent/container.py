@@ -478,12 +478,12 @@ class Container:
         self.idle_since, self.fresh = now, False
         queue = self._queue
         self.level = queue.alive - queue.idle_count + 1
-        look_at = min(now + self._grace, self._keeping.became_idle(self, now))
+        check_at = min(now + self._grace, self._keeping.became_idle(self, now))
         # The call may have given it back before its thaw.
         frozen = self._thawed is not None
         self._track.move(ContainerState.PAUSED if frozen else ContainerState.IDLE, now)
-        if look_at < self._alarm.until:  # setting the alarm costs more than the rest of this
-            self._alarm.end_at(look_at)
+        if check_at < self._alarm.until:  # setting the alarm costs more than the rest of this
+            self._alarm.end_at(check_at)
         self.token.became_idle(now, now + min(queue.worth_seconds(idle=True), MAX_SECONDS))
         if self._owner.closing:
             self.leave(CLOSING)

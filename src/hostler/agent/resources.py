@@ -450,11 +450,11 @@ class Protected:
         self._members: dict[Hashable, tuple[float, Resources]] = {}
         """By owner: until when, and how much."""
         self._memory = self._cpus = 0
-        self._looks: list[tuple[float, int, Hashable]] = []
+        self._checks: list[tuple[float, int, Hashable]] = []
         """A heap of the times at which to check an owner, at the latest. An owner that leaves and
         comes back, as with each call, keeps its check. So there is one check for each owner, not
         for each call."""
-        self._look_at: dict[Hashable, float] = {}
+        self._check_at: dict[Hashable, float] = {}
         """The time of each owner's valid check."""
         self._numbers = itertools.count()
 
@@ -463,17 +463,17 @@ class Protected:
 
     def __len__(self) -> int:
         """How many checks are planned, including checks of owners that have left."""
-        return len(self._looks)
+        return len(self._checks)
 
     def add(self, owner: Hashable, size: Resources, until: float, now: float) -> None:
         """``owner``, which was not a member, has ``size`` protected ``until`` then."""
         self._members[owner] = until, size
         self._memory += size.memory
         self._cpus += size.cpus
-        if until < self._look_at.get(owner, math.inf):
-            self._plan_look(owner, until)
-        if self._looks[0][0] <= now:
-            self._look(now)
+        if until < self._check_at.get(owner, math.inf):
+            self._plan_check(owner, until)
+        if self._checks[0][0] <= now:
+            self._check(now)
 
     def remove(self, owner: Hashable) -> None:
         """``owner`` is no member any more. No effect if its time was over already."""
@@ -485,22 +485,22 @@ class Protected:
 
     def total(self, now: float) -> Resources:
         """The sum over all whose time is not over."""
-        self._look(now)
+        self._check(now)
         return Resources(self._memory, self._cpus)
 
-    def _plan_look(self, owner: Hashable, at: float) -> None:
-        self._look_at[owner] = at
-        heapq.heappush(self._looks, (at, next(self._numbers), owner))
+    def _plan_check(self, owner: Hashable, at: float) -> None:
+        self._check_at[owner] = at
+        heapq.heappush(self._checks, (at, next(self._numbers), owner))
 
-    def _look(self, now: float) -> None:
+    def _check(self, now: float) -> None:
         """Remove the owners whose time is over."""
-        while self._looks and self._looks[0][0] <= now:
-            at, _, owner = heapq.heappop(self._looks)
-            if self._look_at.get(owner) != at:
+        while self._checks and self._checks[0][0] <= now:
+            at, _, owner = heapq.heappop(self._checks)
+            if self._check_at.get(owner) != at:
                 continue  # there was, or is, an earlier check
-            del self._look_at[owner]
+            del self._check_at[owner]
             until = self._members[owner][0] if owner in self._members else -math.inf
             if until > now:
-                self._plan_look(owner, until)
+                self._plan_check(owner, until)
             else:
                 self.remove(owner)

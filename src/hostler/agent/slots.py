@@ -526,16 +526,16 @@ class SlotQueue(Generic[S]):
                 break
             for _ in range(count):
                 self._launch_for(next(reversed(self._undecided)), firm=policy.run_seconds > 0)
-        self._appoint(policy.look_at)
+        self._schedule_check(policy.check_at)
 
-    def _appoint(self, look_at: float) -> None:
-        """Have the first undecided call ask the policy again at ``look_at``. Asking early does no
+    def _schedule_check(self, check_at: float) -> None:
+        """Have the first undecided call ask the policy again at ``check_at``. Asking early does no
         harm."""
         timekeeper = next(iter(self._undecided), None)
         if timekeeper is not None and (
-            timekeeper is not self._timekeeper or look_at < timekeeper.wait_scope.deadline
+            timekeeper is not self._timekeeper or check_at < timekeeper.wait_scope.deadline
         ):
-            timekeeper.wait_scope.deadline = look_at
+            timekeeper.wait_scope.deadline = check_at
         if timekeeper is not self._timekeeper:
             if self._timekeeper is not None:
                 self._timekeeper.wait_scope.deadline = math.inf

@@ -160,7 +160,7 @@ class Attempter:
 
     def _max_wait(self, placement: Placement, runner: Runner) -> float:
         queue = placement.queue
-        if not placement.waiting_room.alone(queue):
+        if not placement.waiting_room.no_other_waits(queue):
             return 0.0
         return queue.backlog.max_wait(runner.address, queue.policy.run_seconds)
 

@@ -369,7 +369,7 @@ class SweepPlacer(Placer, LoadListener):
             if isinstance(outcome.reason, ServerBusy):
                 refused |= {queue}
                 queue.backoff.lose(trio.current_time())
-                queue.appoint()
+                queue.schedule_check()
             else:
                 used = True  # no call can reach the runner
             return None
@@ -398,7 +398,7 @@ class SweepPlacer(Placer, LoadListener):
             if isinstance(error, FunctionError) and error.code == NO_RETRY_CODE:
                 self._metrics.placer_pool_empty.inc()
                 self._metrics.placer_pool_error.inc()
-                placement.queue.all_turn()
+                placement.queue.wake_all()
                 raise
             placement.pool_error = error
             runners = ()
@@ -487,7 +487,7 @@ class SweepPlacer(Placer, LoadListener):
                 runner, memory, cpus, protected=(hint.protected_memory, hint.protected_cpus)
             )
             if hint.warm:
-                waiting_room.wake_hot(runner)
+                waiting_room.wake_for_idle(runner)
 
     def close(self) -> None:
         self._closed = True

@@ -66,7 +66,7 @@ class CallQueue:
         """Of the function, see `WaitingRoom.use`."""
         self.starting = 0
         """Calls that have left the queue, or are about to, to have a container started."""
-        self._look_at = math.inf
+        self._check_at = math.inf
         """When to ask the policy again."""
         self.full = False
         """A call of the queue was refused by all runners, and the queue has not been empty at the
@@ -102,7 +102,7 @@ class CallQueue:
     def join(self, waiter: QueuedCall) -> None:
         insort(self.waiters, waiter, key=_ticket)
         if len(self.waiters) > 1:
-            self.waiters[1].look_at(math.inf)
+            self.waiters[1].check_at(math.inf)
         self._changed()
 
     def leave(self, waiter: QueuedCall) -> None:
@@ -131,13 +131,13 @@ class CallQueue:
         elif now >= self._urgent_at:
             self._give_turns(1)
         else:
-            self.appoint()
+            self.schedule_check()
 
     def grow(self, now: float, *, coming: int = 0) -> bool:
         """Have as many containers started as the policy says for the waiting calls and for
         ``coming`` calls that have not joined yet. The last calls get them, because they would have
         to wait longest. Returns whether a coming call is to have a container started."""
-        if now < self._look_at < math.inf and self.policy.has_failed and self.backlog:
+        if now < self._check_at < math.inf and self.policy.has_failed and self.backlog:
             return False  # until then no call gets a container, however many calls there are
         others = coming
         self.policy.set_waiting(self._unserved + coming, now)
@@ -149,8 +149,8 @@ class CallQueue:
                 self._wake(-1, Turn(launch=True))
         if others < coming:
             self.policy.set_waiting(self._unserved + others, now)
-        self._look_at = self.policy.look_at
-        self.appoint()
+        self._check_at = self.policy.check_at
+        self.schedule_check()
         return others < coming
 
     def turn_of_short_call(self) -> Turn | None:
@@ -215,8 +215,8 @@ class CallQueue:
         is not to be foreseen because more may be started."""
         if not self.full and not self.policy.has_failed:
             return None
-        told = self.backlog.told()
-        return told and told + self.starting
+        reported = self.backlog.reported()
+        return reported and reported + self.starting
 
     def turned_away(self, now: float) -> None:
         """A call that was about to join does not."""
@@ -250,15 +250,15 @@ class CallQueue:
     def left(self, address: str) -> None:
         """A call of this queue has left the runner."""
         self.backlog.end(address)
-        self._stir()
+        self._restart()
 
-    def _stir(self) -> None:
+    def _restart(self) -> None:
         """Let the first call look for a runner if no call is left whose end would wake the
         queue."""
         if self.waiters and not self.full and not self.backlog:
             self._give_turns(1)
 
-    def all_turn(self) -> None:
+    def wake_all(self) -> None:
         """Let all calls try: what they wait for has been decided."""
         self._give_turns(len(self.waiters))
 
@@ -274,23 +274,23 @@ class CallQueue:
         self._changed()
         waiter.wake(turn)
 
-    def hand_on(self, turn: Turn) -> None:
+    def pass_on(self, turn: Turn) -> None:
         """Pass on ``turn``, which the call that had it did not use."""
         if turn.launch:
             self.starting -= 1
             self.policy.failed()
             self.advance()
         elif turn.runner is None:
-            self._stir()
+            self._restart()
         if turn.runner is not None:
             self.left(turn.runner.address)
             self._waiting_room.offer(turn.runner, turn.refused, turn.absent, hot=turn.hot)
 
-    def appoint(self) -> None:
+    def schedule_check(self) -> None:
         """Have the first call look after the queue when that is due."""
         if self.waiters:
-            at = min(self.backoff.next_at, self._urgent_at) if self.full else self._look_at
-            self.head.look_at(at)
+            at = min(self.backoff.next_at, self._urgent_at) if self.full else self._check_at
+            self.head.check_at(at)
 
     def refuse(self, now: float, hint: float, *, spare_warm: bool) -> None:
         """All runners have refused a call of this queue; see `RetryBackoff.refuse`."""
@@ -302,7 +302,7 @@ class CallQueue:
             self.backoff.begin(now)
             if self.waiters:
                 self._changed()
-        self.appoint()
+        self.schedule_check()
 
     def served(self) -> None:
         """A call of this queue was served, and is over."""
@@ -333,7 +333,7 @@ class CallQueue:
         else:
             self._waiting_room.hot.discard(self)
         self._waiting_room.full_queues.note(self)
-        self.appoint()
+        self.schedule_check()
 
 
 def _ticket(waiter: QueuedCall) -> int:
@@ -472,14 +472,14 @@ class WaitingRoom:
         self.offer(runner, hot=queue)
         self.send_ahead(runner, queue)
 
-    def alone(self, queue: CallQueue) -> bool:
+    def no_other_waits(self, queue: CallQueue) -> bool:
         """Whether no call waits for capacity in another queue than ``queue``."""
         return not self.full_queues or (len(self.full_queues) == 1 and queue in self.full_queues)
 
     def send_ahead(self, runner: Runner, queue: CallQueue) -> None:
         """A call of ``queue`` has ended at ``runner``, and its place was offered. Send one more
         call there if one may wait behind each call that runs there."""
-        if queue and self.alone(queue) and queue.backlog.may_send(runner.address):
+        if queue and self.no_other_waits(queue) and queue.backlog.may_send(runner.address):
             queue.give_turn(Turn(runner, hot=queue))
 
     def fill(
@@ -505,7 +505,7 @@ class WaitingRoom:
             cpus -= oldest.need.cpus
             oldest.give_turn(Turn(runner))
 
-    def wake_hot(self, runner: Runner) -> None:
+    def wake_for_idle(self, runner: Runner) -> None:
         """``runner`` reports idle hot containers, which calls of other load balancers may have
         left."""
         now = trio.current_time()
@@ -579,7 +579,7 @@ class QueuedCall:
         self.arrived = arrived
         self._queue = queue
         self._deadline = deadline
-        self._look_at = math.inf
+        self._check_at = math.inf
         self._scope: trio.CancelScope | None = None
         self._woken = trio.Event()
         self._turn: Turn | None = None
@@ -601,14 +601,14 @@ class QueuedCall:
             return await self._wait()
         except BaseException:
             if self._turn is not None:
-                self._queue.hand_on(self._turn)
+                self._queue.pass_on(self._turn)
             raise
         finally:
             self._queue.leave(self)
 
     async def _wait(self) -> Turn | None:
         while True:
-            until = min(self._look_at, self._deadline)
+            until = min(self._check_at, self._deadline)
             with trio.CancelScope(deadline=until) as self._scope:
                 await self._woken.wait()
             if self._woken.is_set():
@@ -617,10 +617,10 @@ class QueuedCall:
                 return None
             self._queue.advance()
 
-    def look_at(self, at: float) -> None:
+    def check_at(self, at: float) -> None:
         """Look after the queue at ``at``, which the first call does for all."""
-        if at != self._look_at:
-            self._look_at = at
+        if at != self._check_at:
+            self._check_at = at
             if self._scope is not None:
                 self._scope.deadline = min(at, self._deadline)
 
@@ -844,18 +844,18 @@ class RunnerBacklog:
     def containers(self, starting: int) -> int:
         """Containers that the calls use, as far as is known, without the containers that
         ``starting`` calls have started."""
-        told = own = 0
+        reported = own = 0
         for address, calls in self._in_flight.items():
             slots = self._slots.get(address, 0)
-            told += slots
+            reported += slots
             own += 0 if slots else calls
-        return told + max(0, own - starting)
+        return reported + max(0, own - starting)
 
     def starting(self) -> int:
         """Containers that start on the runners, as they last reported."""
         return sum(self._starting.values()) if self._starting else 0
 
-    def told(self) -> int:
+    def reported(self) -> int:
         """Containers that the calls use, if all runners with calls report how many; else 0."""
         slots = [self._slots.get(address, 0) for address in self._in_flight]
         return sum(slots) if all(slots) else 0

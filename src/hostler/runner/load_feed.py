@@ -51,10 +51,10 @@ class LoadFeed:
         watcher = object()
         self._watchers[watcher] = None
         try:
-            told: LoadHint | None = None
+            reported: LoadHint | None = None
             list_at = -math.inf
-            while (load := await self._news(watcher, told, list_at)) is not None:
-                told = load
+            while (load := await self._next_report(watcher, reported, list_at)) is not None:
+                reported = load
                 if load.complete:
                     self._lists = True
                     list_at = trio.current_time() + len(load.warm) * WARM_KEY_SECONDS
@@ -63,29 +63,29 @@ class LoadFeed:
         finally:
             del self._watchers[watcher]
 
-    async def _news(
-        self, watcher: object, told: LoadHint | None, list_at: float
+    async def _next_report(
+        self, watcher: object, reported: LoadHint | None, list_at: float
     ) -> LoadHint | None:
-        """The next load worth reporting after ``told``. It names all hot containers; if they are of
-        many functions, not before ``list_at``."""
-        load = self._agent.load() if told is None else self._agent.load_figures()
-        if told is None or load is None:
+        """The next load worth reporting after ``reported``. It names all hot containers; if they
+        are of many functions, not before ``list_at``."""
+        load = self._agent.load() if reported is None else self._agent.load_figures()
+        if reported is None or load is None:
             await trio.lowlevel.checkpoint()
             return load
-        patience = max(trio.current_time() + SLOW, list_at)
-        least = room_of(told)
+        report_at = max(trio.current_time() + SLOW, list_at)
+        least = room_of(reported)
         while True:
-            if _is_urgent(load, told, least):
+            if _is_urgent(load, reported, least):
                 await self._turn(watcher)
-                load = self._agent.load_figures() or told
-                if _is_urgent(load, told, least):
+                load = self._agent.load_figures() or reported
+                if _is_urgent(load, reported, least):
                     if (now := trio.current_time()) < self._next_at:
                         continue
                     self._next_at = now + TURN
                     self._watchers[watcher] = self._watchers.pop(watcher)
                     return load if now < list_at else self._agent.load()
-            differs = self._differs(load, told)
-            if differs and trio.current_time() >= patience:
+            differs = self._differs(load, reported)
+            if differs and trio.current_time() >= report_at:
                 return self._agent.load()
             # The end of a container's protection is no event, so look again soon.
             soon = (
@@ -93,20 +93,22 @@ class LoadFeed:
                 if load.protected_memory or load.protected_cpus
                 else math.inf
             )
-            with trio.move_on_at(patience if differs else soon):
+            with trio.move_on_at(report_at if differs else soon):
                 await self._agent.wait_load_change()
             await trio.sleep(QUICK)
-            load = self._agent.load_figures() or told
+            load = self._agent.load_figures() or reported
             least = tuple(map(min, room_of(load), least))
 
-    def _differs(self, load: LoadHint, told: LoadHint) -> bool:
+    def _differs(self, load: LoadHint, reported: LoadHint) -> bool:
         """Whether there is anything to report. Hot containers count as changed if they were left
         out."""
-        if load.active != told.active or room_of(load) != room_of(told):
+        if load.active != reported.active or room_of(load) != room_of(reported):
             return True
-        if load.refused != told.refused:
+        if load.refused != reported.refused:
             return True
-        return load.warm != told.warm if load.complete else self._lists and not told.complete
+        if load.complete:
+            return load.warm != reported.warm
+        return self._lists and not reported.complete
 
     async def _turn(self, watcher: object) -> None:
         """Wait for the turn of ``watcher``. The LB that has waited longest goes first; room that it
@@ -125,9 +127,9 @@ def room_of(load: LoadHint) -> Room:
     return memory, memory - load.protected_memory, cpus, cpus - load.protected_cpus
 
 
-def _is_urgent(load: LoadHint, told: LoadHint, least: Room) -> bool:
+def _is_urgent(load: LoadHint, reported: LoadHint, least: Room) -> bool:
     """Whether there is so much more room that calls may wait for it. It is compared with the room
     last reported; if calls were refused since then, with the least room since, because these LBs
     know of that."""
-    known = room_of(told) if load.refused == told.refused else least
+    known = room_of(reported) if load.refused == reported.refused else least
     return any(now > 2 * before for now, before in zip(room_of(load), known, strict=True))
