@@ -247,7 +247,7 @@ class LaunchPolicy:
         return self._begin(now, count)
 
     def failed(self, count: int = 1) -> None:
-        """Of the containers that were to start ``count`` will not come."""
+        """``count`` of the containers that were to start will not come."""
         if self._round is not None:
             self._round.added -= count
             if self._round.added <= 0:

@@ -3,23 +3,21 @@
 It knows drivers by `hostler.abc.Driver` only.
 
 * ``admission``: which calls may wait for a busy container; fair shares of load balancers
-* ``agent``: admits calls, gets each a container, runs it, ends
+* ``agent``: admits calls, gets each a container, runs it, and accounts for its end; reservations
 * ``capacity``: how much memory and CPU containers may use on this machine
-* ``container``: hot container: its states, its task from socket directory to removal, and its use
-  by calls
-* ``dispatch``: one call on its container: hooks, the HTTP exchange, limits, what became of it
-* ``freezing``: an adaptive grace and a bounded rate of pauses
+* ``container``: hot container: its states, its task from socket directory to removal, its use by
+  calls
+* ``dispatch``: one call on its container: hooks, the HTTP exchange, limits, how it ended
+* ``freezing``: when idle containers are frozen: an adaptive grace and a bounded rate
 * ``keep_alive``: the agent's side of a keep-alive policy
 * ``keep_warm``: follows declared or stored functions and keeps those ready whose annotation asks
   for it
-* ``launcher``: room first, then the container's own task
+* ``launcher``: launching containers: resources first, then the container's own task
 * ``load_report``: load hints for load balancers
 * ``output``: what a container prints and uses: log limits, debug lines, samples per call
-* ``resources``: resource tracker: memory and CPU tokens, who waits, who is evicted, who is
-  protected
+* ``resources``: resource tracker: memory and CPU tokens, the queue for them, evictions, protection
 * ``slots``: slot queues: where calls, launches and hot containers of one slot key meet
-* ``socket_directory``: function sockets: their directories (iofs), and the channel of connections
-  to one
+* ``socket_directory``: function sockets: their directories (iofs), and the connections to one
 * ``statistics``: agent statistics: counters, container states, snapshots
 * ``template``: what a launch takes from the call that causes it
 * ``warm``: containers kept ready ahead of calls (`min-warm`, `keep_warm`)

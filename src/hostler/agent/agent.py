@@ -121,7 +121,7 @@ class Agent(RunnerAgent):
         self._config = config
         self._launcher = launcher
         self._reservations = Reservations(config.reservation_msecs / 1000, events)
-        self._reporter = LoadReporter(launcher, events, reserves=self.reservation_seconds > 0)
+        self._reporter = LoadReporter(launcher)
         self._driver = deps.driver
         self._events = events
         self._overrider = overrider
@@ -459,29 +459,29 @@ async def open_agent(
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
 
-    First the socket directories are removed that killed agents with the same label tag have left
-    in the same place.
+    First it removes socket directories that killed agents with the same label tag have left in the
+    same place.
 
-    ``config`` is read from the environment by default. ``call_options`` run after those of the
-    caller of ``get_call``, ``call_overrider`` after both. ``startup`` actions run in order before
-    the block, on the complete agent; what one raises is raised from here. ``total`` replaces what
-    the machine has (Fn's rules, see the reference of the settings) as the room for containers;
-    ``sharers`` is how many agents share the machine's CPUs, for what freezing may take of them.
-    ``output`` gets what functions print. ``keep_logs``: each call's ``log`` gets what was printed
-    for it, as listeners may want it. ``debug_logs``: the lines are logged at debug, unless
+    ``config`` is read from the environment by default. ``call_options`` run after the options of
+    the caller of ``get_call``, ``call_overrider`` after both. ``startup`` actions run in order
+    before the block, on the complete agent; their exceptions are raised from here. ``total``
+    replaces what the machine has (Fn's rules, see the reference of the settings) as the resources
+    for containers; ``sharers`` is how many agents share the machine's CPUs, for what freezing may
+    take of them. ``output`` gets what functions print. ``keep_logs``: each call's ``log`` gets what
+    was printed for it, for listeners. ``debug_logs``: the lines are logged at debug, unless
     FN_DISABLE_DEBUG_USER_LOGS. Without any of the three, output is not captured. ``metrics`` are
-    the process's own by default. ``keep_alive``, of this agent alone, says how long idle
-    containers stay (default: the one that ``config.keep_alive`` names).
+    the process's own by default. ``keep_alive``, of this agent alone, says how long idle containers
+    stay (default: the policy that ``config.keep_alive`` names).
 
-    Leaving the block drains: new and waiting calls are refused with `ServerBusy`, running ones
-    have ``grace`` seconds (default: ``config.drain_grace_msecs``) to finish and are cancelled
-    then; if the block is left by an exception or a cancellation, at once. Then all containers are
-    removed, within half of the removal's time of that `DrainBudget` (what is not removed by then
-    is left to the driver). The driver stays open; it belongs to whoever opened it.
+    Leaving the block drains: new and waiting calls are refused with `ServerBusy`, and running calls
+    have ``grace`` seconds (default: ``config.drain_grace_msecs``) to finish and are cancelled then;
+    if an exception or a cancellation leaves the block, at once. Then all containers are removed,
+    within half of the removal's time of that `DrainBudget`; the rest is left to the driver. The
+    driver stays open; the caller closes it.
 
     Raises `ConfigError` if the machine has no resources to spare, FN_IOFS_PATH can't be used, or
-    the overrider does not take what it gets, `OSError` if there is no inotify instance left, and
-    what the block raises, as it is.
+    the overrider does not take what it gets; `OSError` if there is no inotify instance left; and
+    what the block raises, unchanged.
     """
     check_overrider(call_overrider)
     config = AgentConfig.from_env() if config is None else config

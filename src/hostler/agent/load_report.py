@@ -15,7 +15,6 @@ from .capacity import IdleCpus
 from .container import Container
 from .launcher import Launcher
 from .slots import SlotQueue
-from .statistics import AgentEvents
 
 COMPLETE_SECONDS = 0.1
 """Minimum time between hints that name all hot containers; longer if there are many functions
@@ -29,12 +28,12 @@ WEIGHT = 1 / 8
 
 
 class LoadReporter:
-    """Makes the hints of one agent. ``reserves``: the agent takes reservations."""
+    """Makes the hints of one agent."""
 
-    def __init__(self, launcher: Launcher, events: AgentEvents, *, reserves: bool) -> None:
+    def __init__(self, launcher: Launcher) -> None:
         self._launcher = launcher
-        self._events = events
-        self._reserves = reserves
+        self._events = launcher.deps.events
+        self._reserves = launcher.deps.config.reservation_msecs > 0
         self._complete_at = -math.inf
         self._mean_seconds = 0.0
         self._idle_cpus = IdleCpus()

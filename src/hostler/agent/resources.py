@@ -1,4 +1,4 @@
-"""Resource tracker: memory and CPU tokens, who waits, who is evicted, who is protected.
+"""Resource tracker: memory and CPU tokens, the queue for them, evictions, protection.
 
 A container holds a token from before its launch until after its removal. Containers on their way
 out are counted separately, so that a launch waits for them instead of evicting another container or

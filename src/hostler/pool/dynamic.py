@@ -150,7 +150,7 @@ class _Member:
     name: str
     watch: HealthWatch
     scope: trio.CancelScope = attrs.Factory(trio.CancelScope)
-    """Of the task that watches the runner."""
+    """Ends the task that watches the runner."""
 
 
 class DynamicPool(RunnerPool):

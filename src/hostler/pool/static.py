@@ -64,7 +64,7 @@ class StaticPool(RunnerPool):
 
 
 async def close_runner(runner: Runner) -> None:
-    """Close ``runner``. A failure is logged, so that other runners are closed all the same."""
+    """Close ``runner``. A failure is logged, so that other runners are closed, too."""
     try:
         await runner.aclose()
     except Exception:
