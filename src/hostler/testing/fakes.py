@@ -194,6 +194,7 @@ class FakePool(RunnerPool):
 
     An answer is a list of runners or an exception to raise. ``queries`` counts; ``members`` and
     ``trouble`` (raised, while it is set, once the script is over) may be changed at any time.
+    ``outcomes`` records what placers tell.
     """
 
     def __init__(
@@ -206,6 +207,7 @@ class FakePool(RunnerPool):
         self.members = list(runners)
         self.trouble = trouble
         self.queries = 0
+        self.outcomes: list[tuple[Runner, Outcome]] = []
         self.closed = False
         self._script = iter(script)
 
@@ -218,6 +220,11 @@ class FakePool(RunnerPool):
         if isinstance(answer, Exception):
             raise answer.with_traceback(None)
         return list(answer)
+
+    def note_outcome(
+        self, runner: Runner, call: RunnerCall, outcome: Outcome, seconds: float
+    ) -> None:
+        self.outcomes.append((runner, outcome))
 
     async def aclose(self) -> None:
         self.closed = True

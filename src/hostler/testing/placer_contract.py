@@ -78,6 +78,18 @@ async def next_runner(make: MakePlacer) -> None:
     require(trio.current_time() - start < 0.1, "passing over bad runners took long")
 
 
+async def tells_outcomes(make: MakePlacer) -> None:
+    """The pool hears the outcome of each attempt, once."""
+    runners = [FakeRunner("full", otherwise=NACK), FakeRunner("good")]
+    pool = FakePool(runners)
+    await make(_CONFIG).place_call(pool, fake_call())
+    tried = [(runner, len(runner.attempts)) for runner in runners]
+    heard = [(runner, sum(one is runner for one, _ in pool.outcomes)) for runner in runners]
+    require(heard == tried, f"the pool heard of {pool.outcomes}, and not of each attempt")
+    placed = [isinstance(outcome, Placed) for _, outcome in pool.outcomes]
+    require(placed.count(True) == 1, "the pool did not hear that the call was placed")
+
+
 async def empty_pool(make: MakePlacer) -> None:
     """Nobody there: the pool is asked again until the placer's time is over, then 503."""
     pool = FakePool()
@@ -299,6 +311,7 @@ PLACER_CHECKS: tuple[Check[MakePlacer], ...] = (
     places,
     outcome_is_final,
     next_runner,
+    tells_outcomes,
     empty_pool,
     useless_pool,
     failing_pool,
