@@ -16,7 +16,7 @@ from hostler.drivers.process import open_process_driver
 from hostler.drivers.sim import open_sim_driver
 from hostler.functions import open_cached_functions
 from hostler.lb import open_lb_agent
-from hostler.nodes.workers import Place, open_colleagues
+from hostler.nodes.workers import Place, open_peers
 from hostler.pool import ConsistentHashPlacer, open_dns_pool, open_static_pool
 from hostler.runner import open_pure_runner
 from hostler.store import open_datastore
@@ -173,7 +173,7 @@ async def test_an_exception_comes_out_of_whole_nodes_as_it_is(tmp_path: Path) ->
             open_lb_agent(pool, ConsistentHashPlacer()),
             open_datastore(StoreConfig(db_url="sqlite3://:memory:")) as store,
             open_cached_functions(store),
-            open_colleagues(place),
+            open_peers(place),
         ):
             raise Mine
 

@@ -29,7 +29,7 @@ from hostler.errors import HostlerError
 from hostler.front import HttpServer, open_listeners, serve_http
 from hostler.functions import CachedFunctions, open_cached_functions
 from hostler.lb import LBAgent, open_lb_agent
-from hostler.nodes.workers import Place, RunnerPart, open_colleagues
+from hostler.nodes.workers import Place, RunnerPart, open_peers
 from hostler.nodes.workers.docker import open_worker_driver
 from hostler.nodes.workers.runners import open_ports
 from hostler.options import from_model, with_writer
@@ -142,8 +142,8 @@ async def _worker_driver(around: Around) -> None:
     """Of a runner that is the only worker of its node."""
     part = RunnerPart(number=0, count=1, bind="127.0.0.1:0", memory=MIB, cpus=1, family="test")
     async with (
-        open_colleagues(_place(around, 0, 1, part)) as colleagues,
-        open_worker_driver(AgentConfig(), {"DOCKER_HOST": around.at}, colleagues) as driver,
+        open_peers(_place(around, 0, 1, part)) as peers,
+        open_worker_driver(AgentConfig(), {"DOCKER_HOST": around.at}, peers) as driver,
     ):
         await _run_container(driver)
 
@@ -309,7 +309,7 @@ async def _workers(around: Around) -> None:
         return question
 
     first, second = (_place(around, number, 2) for number in range(2))
-    async with open_colleagues(first) as asker, open_colleagues(second) as asked:
+    async with open_peers(first) as asker, open_peers(second) as asked:
         asked.answer("topic", answer)
         assert await asker.ask("topic", b"?") == {1: b"?"}
 
@@ -342,6 +342,6 @@ USES: Mapping[str, Use] = {
     "store": Use([open_datastore], _store),
     "api client": Use([open_api_client, open_cached_functions], _api_client, _an_api),
     "tracer": Use([open_tracer], _tracer, _a_collector),
-    "workers": Use([open_colleagues], _workers),
+    "workers": Use([open_peers], _workers),
     "ports of workers": Use([open_ports], _ports),
 }

@@ -21,7 +21,7 @@ from .lifetime import Node, NodeLifetime, ReadyLine
 from .page import NodePage
 from .parts import NodeHttp, following_tls, listen, tell_drain
 from .settings import make_loaded, take_machine_id
-from .workers import Place, open_colleagues
+from .workers import Place, open_peers
 
 
 @attrs.frozen(kw_only=True)
@@ -49,8 +49,8 @@ class LBNode(Node):
         before = ResourceUse.now()
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
-            colleagues = None if place is None else await enter(open_colleagues(place))
-            page = NodePage("lb", settings, life, colleagues)
+            peers = None if place is None else await enter(open_peers(place))
+            page = NodePage("lb", settings, life, peers)
             listeners = await listen(stack, settings.bind, place)
             tracer = await enter(open_tracer(node, "lb"))
             if self.functions is None:

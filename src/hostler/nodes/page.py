@@ -39,9 +39,9 @@ class NodePage:
         node: Literal["full", "lb", "runner", "api"],
         settings: Settings,
         life: NodeLifetime,
-        colleagues: PeerWorkers | None = None,
+        peers: PeerWorkers | None = None,
     ) -> None:
-        self._colleagues, self._registry = colleagues, life.registry
+        self._peers, self._registry = peers, life.registry
         self._panel = Panel(node=node, is_ready=life.is_ready) if settings.node.ui else None
         if self._panel is not None and node != "api":
             # To a runner's clients, load balancers, a refusal is no failure.
@@ -74,11 +74,11 @@ class NodePage:
         what all of them know, and ``/metrics`` too."""
         mounts: dict[str, ASGIApp] = {}
         panel = self._panel
-        if (colleagues := self._colleagues) is not None:
-            mounts["/metrics"] = AggregateMetrics(self._registry, colleagues)
+        if (peers := self._peers) is not None:
+            mounts["/metrics"] = AggregateMetrics(self._registry, peers)
             if panel is not None:
-                panel.ask_others = partial(colleagues.ask, "page")
-                colleagues.answer("page", panel.answer)
+                panel.ask_others = partial(peers.ask, "page")
+                peers.answer("page", panel.answer)
         if panel is not None:
             mounts["/ui"] = ui_app(panel, closing)
         return mounts
@@ -87,18 +87,18 @@ class NodePage:
 class Tail:
     """Without ``FN_LOG_TAIL_BYTES`` it does nothing, and nothing is attached to containers."""
 
-    def __init__(self, settings: Settings, colleagues: PeerWorkers | None = None) -> None:
+    def __init__(self, settings: Settings, peers: PeerWorkers | None = None) -> None:
         limit = settings.node.log_tail_bytes
-        workers = 1 if colleagues is None else colleagues.place.count
+        workers = 1 if peers is None else peers.place.count
         self._tail = LogTail(-(-limit // workers)) if limit else None
         self._all: AggregateTail | None = None
         if self._tail is None:
             return
-        if colleagues is None:
+        if peers is None:
             self._all = AggregateTail(self._tail)
         else:
-            self._all = AggregateTail(self._tail, colleagues.each("logs"))
-            colleagues.answer("logs", self._all.answer)
+            self._all = AggregateTail(self._tail, peers.each("logs"))
+            peers.answer("logs", self._all.answer)
 
     def sink(self, other: OutputSink | None = None) -> OutputSink | None:
         """For the node's agent: it and ``other`` get all output."""

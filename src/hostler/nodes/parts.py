@@ -195,10 +195,11 @@ def keep_alive_of(config: AgentConfig) -> KeepAlive:
 
 @asynccontextmanager
 async def opened_driver(
-    name: str, config: AgentConfig, settings: Settings, colleagues: PeerWorkers | None = None
+    name: str, config: AgentConfig, settings: Settings, peers: PeerWorkers | None = None
 ) -> AsyncIterator[Driver]:
-    """``colleagues`` are those of a worker. Raises `ConfigError`, and what the driver raises."""
-    async with _driver(name, config, settings, colleagues) as driver:
+    """``peers`` are the other workers of the node, for a worker. Raises `ConfigError`, and what the
+    driver raises."""
+    async with _driver(name, config, settings, peers) as driver:
         if not isinstance(driver, Driver):
             made = type(driver).__name__
             raise ConfigError(f"--driver {name!r}: must yield a Driver, not a {made}")
@@ -206,12 +207,12 @@ async def opened_driver(
 
 
 def _driver(
-    name: str, config: AgentConfig, settings: Settings, colleagues: PeerWorkers | None
+    name: str, config: AgentConfig, settings: Settings, peers: PeerWorkers | None
 ) -> AbstractAsyncContextManager[Driver]:
-    if name == "docker" and colleagues is not None:
+    if name == "docker" and peers is not None:
         from .workers.docker import open_worker_driver
 
-        return open_worker_driver(config, settings.env, colleagues, settings.grace)
+        return open_worker_driver(config, settings.env, peers, settings.grace)
     if name == "docker":
         from ..drivers.docker import open_docker_driver
 

@@ -30,7 +30,7 @@ from .parts import (
     opened_driver,
 )
 from .settings import make_loaded, take_machine_id
-from .workers import Place, open_colleagues
+from .workers import Place, open_peers
 
 log = structlog.get_logger(__name__)
 
@@ -75,9 +75,9 @@ class RunnerNode(Node):
             # A taken port is to be found out before an engine is bothered.
             async with open_listeners(bind):
                 pass
-            colleagues = None if self.place is None else await enter(open_colleagues(self.place))
-            page = NodePage("runner", self.settings, life, colleagues)
-            tail = Tail(self.settings, colleagues)
+            peers = None if self.place is None else await enter(open_peers(self.place))
+            page = NodePage("runner", self.settings, life, peers)
+            tail = Tail(self.settings, peers)
             if self.http_bind:
                 listeners = await listen(stack, self.http_bind, self.place, "--http-bind")
                 # It takes no calls, and is asked for metrics and readiness during the drain too.
@@ -96,7 +96,7 @@ class RunnerNode(Node):
             tracer = await enter(open_tracer(self.settings.node, "runner"))
             loop = await enter(wire.open_loop())
             stack.callback(life.registry.unregister, BodyMetrics(life.registry, bodies))
-            driver = await enter(opened_driver(self.driver, for_driver, self.settings, colleagues))
+            driver = await enter(opened_driver(self.driver, for_driver, self.settings, peers))
             agent = await enter(
                 open_agent(
                     driver,

@@ -13,7 +13,7 @@ import trio
 from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.functions import load_functions
-from hostler.nodes.workers import PeerWorkers, Place, open_colleagues
+from hostler.nodes.workers import PeerWorkers, Place, open_peers
 from tests.cli._process import END_SECONDS, NodeProcess
 from tests.support.ids import fn_by_name
 
@@ -89,7 +89,7 @@ async def open_all(count: int) -> AsyncIterator[list[PeerWorkers]]:
     with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
             yield [
-                await stack.enter_async_context(open_colleagues(place_of(number, count, folder)))
+                await stack.enter_async_context(open_peers(place_of(number, count, folder)))
                 for number in range(count)
             ]
         assert os.listdir(folder) == []

@@ -33,10 +33,10 @@ def opened(neighbours: WorkerPeerDrivers, *ids: str, name: str) -> Driver:
 
 
 async def test_the_first_cleans_and_knows_what_the_others_use() -> None:
-    async with open_all(3) as colleagues:
-        first, second, third = map(WorkerPeerDrivers, colleagues)
+    async with open_all(3) as peers:
+        first, second, third = map(WorkerPeerDrivers, peers)
         assert [each.clean for each in (first, second, third)] == [False, True, True]
-        assert colleagues[CLEANER].place.number == CLEANER
+        assert peers[CLEANER].place.number == CLEANER
         await third.tell_used(["nobody is there yet"])
         cleaner = opened(first, "a", name="x")
         opened(second, "b", "c", name="y")

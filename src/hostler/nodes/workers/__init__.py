@@ -13,7 +13,7 @@ and its metrics, any of them answers for all.
 """
 
 from .metrics import AggregateMetrics
-from .peers import PeerWorkers, Place, RunnerPart, open_colleagues, place_in
+from .peers import PeerWorkers, Place, RunnerPart, open_peers, place_in
 from .supervisor import LBWorkers, Supervisor, WorkerGroup, workers_of
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
     "RunnerPart",
     "Supervisor",
     "WorkerGroup",
-    "open_colleagues",
+    "open_peers",
     "place_in",
     "workers_of",
 ]

@@ -25,15 +25,15 @@ _HEARD = b"heard"
 class WorkerPeerDrivers(PeerDrivers):
     """The drivers of the other workers."""
 
-    def __init__(self, colleagues: PeerWorkers) -> None:
-        self._colleagues = colleagues
+    def __init__(self, peers: PeerWorkers) -> None:
+        self._peers = peers
 
     @property
     def clean(self) -> bool:
-        return self._colleagues.place.number != CLEANER
+        return self._peers.place.number != CLEANER
 
     async def images_in_use(self) -> ImagesInUse:
-        answers = await self._colleagues.ask(_IN_USE)
+        answers = await self._peers.ask(_IN_USE)
         found = [msgspec.msgpack.decode(answer, type=ImagesInUse) for answer in answers.values()]
         return ImagesInUse(
             ids=frozenset[str]().union(*(each.ids for each in found)),
@@ -44,7 +44,7 @@ class WorkerPeerDrivers(PeerDrivers):
         message = msgspec.msgpack.encode(ids)
         try:
             with trio.move_on_after(ASK_SECONDS):
-                await self._colleagues.ask_one(CLEANER, _USED, message)
+                await self._peers.ask_one(CLEANER, _USED, message)
         except OSError as error:  # it is started again, and looks at all images then
             log.debug("the worker that cleans does not answer", reason=str(error))
 
@@ -60,21 +60,21 @@ class WorkerPeerDrivers(PeerDrivers):
             driver.heard_used(msgspec.msgpack.decode(message, type=list[str]))
             return _HEARD
 
-        self._colleagues.answer(_IN_USE, in_use)
-        self._colleagues.answer(_USED, used)
+        self._peers.answer(_IN_USE, in_use)
+        self._peers.answer(_USED, used)
 
 
 @asynccontextmanager
 async def open_worker_driver(
     config: AgentConfig,
     environ: Mapping[str, str],
-    colleagues: PeerWorkers,
+    peers: PeerWorkers,
     grace: DrainBudget | None = None,
 ) -> AsyncIterator[DockerDriver]:
     """As `open_docker_driver`."""
-    part = colleagues.place.part
+    part = peers.place.part
     assert part is not None
-    neighbours = WorkerPeerDrivers(colleagues)
+    neighbours = WorkerPeerDrivers(peers)
     async with open_docker_driver(
         config,
         environ=environ,

@@ -21,13 +21,13 @@ UP = "fn_worker_up"
 
 
 class AggregateMetrics:
-    """The application at ``/metrics``: what ``registry`` has and what the colleagues have."""
+    """The application at ``/metrics``: what ``registry`` has and what the peers have."""
 
-    def __init__(self, registry: CollectorRegistry, colleagues: PeerWorkers) -> None:
+    def __init__(self, registry: CollectorRegistry, peers: PeerWorkers) -> None:
         self._registry = registry
-        self._colleagues = colleagues
+        self._peers = peers
         self._scrapes = trio.CapacityLimiter(1)
-        colleagues.answer("metrics", self._own)
+        peers.answer("metrics", self._own)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         path, method = scope["path"], scope["method"]
@@ -43,8 +43,8 @@ class AggregateMetrics:
         return await self._made(lambda: generate_latest(self._registry))
 
     async def _all(self) -> bytes:
-        place = self._colleagues.place
-        texts = await self._colleagues.ask("metrics")
+        place = self._peers.place
+        texts = await self._peers.ask("metrics")
         texts[place.number] = await self._own()
         return await self._made(lambda: join_metrics(texts, place.count))
 

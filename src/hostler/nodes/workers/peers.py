@@ -110,9 +110,9 @@ class PeerWorkers:
 
 
 @asynccontextmanager
-async def open_colleagues(place: Place) -> AsyncIterator[PeerWorkers]:
+async def open_peers(place: Place) -> AsyncIterator[PeerWorkers]:
     """Answers the others while the block lasts."""
-    colleagues, supervisor = PeerWorkers(place), os.getppid()
+    peers, supervisor = PeerWorkers(place), os.getppid()
     path = place.socket_of(place.number)
     path.unlink(missing_ok=True)  # of a worker that was here before and had no time to
     with trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as listening:
@@ -121,8 +121,8 @@ async def open_colleagues(place: Place) -> AsyncIterator[PeerWorkers]:
         try:
             async with open_background() as nursery:
                 listener = trio.SocketListener(listening)
-                nursery.start_soon(trio.serve_listeners, colleagues._serve, [listener])
-                yield colleagues
+                nursery.start_soon(trio.serve_listeners, peers._serve, [listener])
+                yield peers
                 nursery.cancel_scope.cancel()
         finally:
             path.unlink(missing_ok=True)

@@ -13,7 +13,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, gene
 from prometheus_client.parser import text_string_to_metric_families
 
 from hostler.config import BodyConfig
-from hostler.nodes.workers import PeerWorkers, Place, open_colleagues
+from hostler.nodes.workers import PeerWorkers, Place, open_peers
 from hostler.nodes.workers.metrics import join_metrics
 from hostler.nodes.workers.peers import MAX_QUESTION
 from tests.conftest import Logs
@@ -24,12 +24,12 @@ pytestmark = pytest.mark.usefixtures("autojump_clock")
 """Unix sockets of one process are ready as soon as something is sent."""
 
 
-def answering(colleagues: PeerWorkers, text: bytes) -> None:
+def answering(peers: PeerWorkers, text: bytes) -> None:
     async def answer(question: bytes) -> bytes:
         await trio.lowlevel.checkpoint()
         return text + question
 
-    colleagues.answer("name", answer)
+    peers.answer("name", answer)
 
 
 async def test_all_others_are_asked() -> None:
@@ -73,14 +73,14 @@ async def test_an_answer_that_is_broken_off_is_none() -> None:
         begun.set()
         return b"x" * 20_000_000  # more than the socket takes
 
-    async def ask(colleagues: PeerWorkers) -> None:
-        answers.append(await colleagues.ask("name"))
+    async def ask(peers: PeerWorkers) -> None:
+        answers.append(await peers.ask("name"))
 
     with tempfile.TemporaryDirectory() as folder:
         async with (
-            open_colleagues(place_of(0, 2, folder)) as asks,
+            open_peers(place_of(0, 2, folder)) as asks,
             trio.open_nursery() as nursery,
-            open_colleagues(place_of(1, 2, folder)) as asked,
+            open_peers(place_of(1, 2, folder)) as asked,
         ):
             asked.answer("name", much)
             nursery.start_soon(ask, asks)
@@ -94,8 +94,8 @@ async def test_one_that_was_killed_leaves_no_obstacle() -> None:
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(str(place.socket_of(0)))
         async with (
-            open_colleagues(place) as again,
-            open_colleagues(place_of(1, 2, folder)) as other,
+            open_peers(place) as again,
+            open_peers(place_of(1, 2, folder)) as other,
         ):
             answering(again, b"back")
             assert await other.ask("name") == {0: b"back"}
