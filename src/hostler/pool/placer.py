@@ -217,9 +217,10 @@ class SweepPlacer(Placer, LoadListener):
             raise ServerBusy
         if placement.may_wait and not placement.over(trio.current_time()):
             size = len(placement.call.body.data or b"")
-            if placement.has_queued and (turn := placement.turn_again()) is not None:
+            if not placement.has_queued:
+                self._admit(placement, size)
+            elif (turn := placement.turn_again()) is not None:
                 return turn
-            self._admit(placement, size)
             placement.waiter = waiter = QueuedCall(
                 placement.queue,
                 placement.ticket,
@@ -241,10 +242,8 @@ class SweepPlacer(Placer, LoadListener):
         raise self._surrender(placement)
 
     def _admit(self, placement: Placement, size: int) -> None:
-        """Raise `ServerBusy` if this call may not wait: too many calls wait, or its turn would come
-        too late. A call that has waited before is not refused here."""
-        if placement.has_queued:
-            return
+        """Raise `ServerBusy` if this call, which has not waited before, may not wait: too many
+        calls wait, or its turn would come too late."""
         now, config, queue = trio.current_time(), self._config, placement.queue
         # A call that a runner takes too late is cut off there, which costs its container.
         least = queue.policy.run_seconds * RUN_MARGIN
@@ -274,7 +273,6 @@ class SweepPlacer(Placer, LoadListener):
         return ServerBusy()
 
     async def _use(self, placement: Placement, turn: Turn) -> Placed | None:
-        placed: Placed | None = None
         queue = placement.queue
         # A call that has waited for room may start a container, unless more containers don't help.
         waited = queue.full and turn.hot is not queue and not queue.policy.has_failed
@@ -283,15 +281,13 @@ class SweepPlacer(Placer, LoadListener):
         placement.starts = turn.launch
         try:
             if turn.runner is None:
-                placed = await self._sweep(placement, trio.current_time())
-            else:
-                placed = await self._try_freed(placement, turn, turn.runner)
+                return await self._sweep(placement, trio.current_time())
+            return await self._try_freed(placement, turn, turn.runner)
         finally:
             placement.waiting_room.trying.discard(placement)
             if placement.starts:
                 placement.has_container()
-                placement.queue.policy.failed()
-        return placed
+                queue.policy.failed()
 
     async def _sweep(self, placement: Placement, now: float) -> Placed | None:
         """Try each runner once."""
