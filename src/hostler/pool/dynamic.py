@@ -42,6 +42,24 @@ JITTER = (0.8, 1.2)
 """Range of a random factor, so that load balancers don't knock at the same moment."""
 
 
+class WatchBackoff:
+    """The growing pauses between two attempts to reach a runner that is watched."""
+
+    def __init__(self, config: PoolConfig, rng: random.Random) -> None:
+        self._longest = config.probe_interval
+        self._rng = rng
+        self.reset()
+
+    def reset(self) -> None:
+        """The runner was reached: the next pause is short."""
+        self._pause = FIRST_PAUSE * self._longest
+
+    async def wait(self) -> None:
+        """Pause. The next pause is longer, up to the probe interval."""
+        await trio.sleep(self._pause * self._rng.uniform(*JITTER))
+        self._pause = min(self._pause * GROWTH, self._longest)
+
+
 class HealthWatch:
     """Watches the health of one runner, in a task that runs as long as the runner is a member of
     its pool."""
@@ -51,11 +69,9 @@ class HealthWatch:
     ) -> None:
         self._runner = runner
         self._tracker = tracker
-        self._config = config
-        self._rng = rng
-        self._pause = 0.0
+        self._listens = config.health_watch
+        self._backoff = WatchBackoff(config, rng)
         self._ejected = trio.Event()
-        self._rest()
 
     def note_ejection(self) -> None:
         """The runner was ejected because it can't be reached: start to probe."""
@@ -64,7 +80,7 @@ class HealthWatch:
     async def run(self) -> None:
         """Watch until cancelled."""
         while True:
-            if self._config.health_watch:
+            if self._listens:
                 await self._listen()
             self._tracker.fell_silent(self._runner, trio.current_time())
             await self._ejected.wait()
@@ -77,7 +93,7 @@ class HealthWatch:
             try:
                 async with aclosing(self._runner.watch_health()) as words:
                     async for serving in words:
-                        self._rest()
+                        self._backoff.reset()
                         now = trio.current_time()
                         self._tracker.says(self._runner, now, serving=serving)
             except HostlerError as error:
@@ -86,10 +102,10 @@ class HealthWatch:
                 self._tracker.failed(self._runner, trio.current_time(), _reason(error))
             else:
                 return
-            await self._wait()
+            await self._backoff.wait()
 
     async def _probe(self) -> None:
-        self._rest()
+        self._backoff.reset()
         while self._tracker.cause(self._runner) == "unreachable":
             try:
                 await self._runner.status()
@@ -100,14 +116,7 @@ class HealthWatch:
                 pass
             else:
                 self._tracker.reached(self._runner, trio.current_time())
-            await self._wait()
-
-    def _rest(self) -> None:
-        self._pause = FIRST_PAUSE * self._config.probe_interval
-
-    async def _wait(self) -> None:
-        await trio.sleep(self._pause * self._rng.uniform(*JITTER))
-        self._pause = min(self._pause * GROWTH, self._config.probe_interval)
+            await self._backoff.wait()
 
 
 def _reason(error: HostlerError) -> str:
@@ -367,23 +376,20 @@ class LoadWatch:
     ) -> None:
         self._runner = runner
         self._broadcast = broadcast
-        self._interval = config.probe_interval
-        self._rng = rng
-        self._pause = FIRST_PAUSE * self._interval
+        self._backoff = WatchBackoff(config, rng)
 
     async def run(self) -> None:
         """Listen until cancelled. Returns if the runner does not report its load, as Fn's runners
         don't."""
         while await self._listen():
-            await trio.sleep(self._pause * self._rng.uniform(*JITTER))
-            self._pause = min(self._pause * GROWTH, self._interval)
+            await self._backoff.wait()
 
     async def _listen(self) -> bool:
         """Whether to try again."""
         try:
             async with aclosing(self._runner.watch_load()) as hints:
                 async for hint in hints:
-                    self._pause = FIRST_PAUSE * self._interval
+                    self._backoff.reset()
                     self._broadcast.tell(self._runner, hint)
         except EngagementFailed as error:
             return error.status == UNAVAILABLE_STATUS
