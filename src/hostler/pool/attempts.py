@@ -536,8 +536,10 @@ class AttemptTracker:
             placement.committed = attempt
             if outcome.error is None:
                 self._metrics.placer_placed_ok.value += 1
+            elif isinstance(outcome.error, ServiceReservationFailure):
+                self._metrics.placer_placed_abort.inc()
             else:
-                self._count_failed(outcome.error)
+                self._metrics.placer_placed_error.inc()
         else:
             if placement.committed is attempt:
                 placement.committed = None
@@ -554,13 +556,6 @@ class AttemptTracker:
         placement = attempt.placement
         seconds = now - attempt.began
         placement.pool.note_outcome(attempt.runner, placement.call, outcome, seconds)
-
-    def _count_failed(self, error: Exception) -> None:
-        metrics = self._metrics
-        if isinstance(error, ServiceReservationFailure):
-            metrics.placer_placed_abort.inc()
-        else:
-            metrics.placer_placed_error.inc()
 
     def _unreachable(self, address: str, reason: Exception) -> None:
         self._metrics.placer_retry_error.inc()

@@ -222,7 +222,7 @@ class Panel:
     def _functions(self) -> tuple[list[ProcessFnState], int]:
         """Functions that were called come first, then other listed functions."""
         known = dict(self.activity.functions()) if self.activity else {}
-        containers = _census(self.agent) if self.agent else {}
+        containers = _container_counts(self.agent) if self.agent else {}
         for fn_id, found in containers.items():
             known.setdefault(fn_id, FnActivity(image=found.image))
         listing = self.directory.listing if self.directory else None
@@ -252,7 +252,7 @@ class Panel:
         )
 
 
-def _census(agent: Agent) -> Mapping[str, FnContainers]:
+def _container_counts(agent: Agent) -> Mapping[str, FnContainers]:
     from ..agent import container_counts
 
     return container_counts(agent)
