@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from hostler.agent.capacity import (
-    MIB,
     IdleCpus,
     MachineLimits,
     headroom,
@@ -16,7 +15,7 @@ from hostler.agent.capacity import (
     read_machine,
     total_resources,
 )
-from hostler.agent.resources import Resources
+from hostler.agent.resources import MIB, Resources
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from tests.conftest import Logs

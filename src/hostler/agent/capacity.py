@@ -17,11 +17,10 @@ import structlog
 
 from ..config import AgentConfig
 from ..errors import ConfigError
-from .resources import Resources
+from .resources import MIB, Resources
 
 log = structlog.get_logger(__name__)
 
-MIB = 2**20
 MIN_HEADROOM = 256 * MIB
 MAX_HEADROOM = 5 * 1024 * MIB
 LOW_MEMORY = 256 * MIB
@@ -142,8 +141,8 @@ def _unified_folders(base: Path, own: str) -> list[Path]:
     """The folders of this process's version 2 group and its ancestors, up to the mount point."""
     for line in own.splitlines():
         if line.startswith("0::/"):
-            # In a container the path may lie outside of what is mounted here; then only the
-            # mount point itself exists, and that is our group.
+            # In a container the path may lie outside of what is mounted here. Then only the mount
+            # point itself exists, and stands for this process's group.
             relative = Path(line.removeprefix("0::/"))
             if ".." in relative.parts:
                 return [base]

@@ -484,7 +484,7 @@ class AttemptTracker:
             return
         if placement.committed is not None:
             self._metrics.placer_placed_abort.inc()
-            # Its runner may not have written its address into the call yet.
+            # Without an address the call would count as never placed, and be tried again.
             placement.call.runner_address = placement.committed.address
         else:  # each runner that it reached has refused it
             placement.call.runner_address = ""

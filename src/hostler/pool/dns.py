@@ -55,7 +55,7 @@ class Resolver:
         parsed = [(int(first), target, int(port)) for first, _, port, target in records.texts]
         best = min(priority for priority, _, _ in parsed)
         hosts = [(host, port) for priority, host, port in parsed if priority == best]
-        if all(host == "." for host, _ in hosts):  # RFC 2782: decidedly not available
+        if all(host == "." for host, _ in hosts):  # RFC 2782: not available
             raise LookupFailed(f"{name} is not available, say its SRV records")
         found = await self._find_hosts(sorted(hosts))
         return attrs.evolve(found, ttl=min(found.ttl, records.ttl))
@@ -83,7 +83,7 @@ class Resolver:
             raise failures[0]
         names: dict[str, str] = {}
         for address, host in sorted(found):
-            names.setdefault(address, host)  # hosts may share one; the first is as good as any
+            names.setdefault(address, host)  # hosts may share an address; either name will do
         return ResolvedTarget(names, min(ttls))
 
     async def _addresses(self, host: str) -> tuple[list[str], float]:

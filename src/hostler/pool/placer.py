@@ -497,9 +497,8 @@ class SweepPlacer(Placer, LoadListener):
         else:
             waiting_room = WaitingRoom(self._config, self.loads, self.rng)
             pool.add_load_listener(self)
-        self._waiting_rooms[id(pool)] = (
-            waiting_room  # the caller holds the pool: no other has this id
-        )
+        # The caller holds the pool, so no other pool has this id.
+        self._waiting_rooms[id(pool)] = waiting_room
         return waiting_room
 
 
