@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from hostler import wire
 from hostler.protocol import EngagementFailed, NotSent
-from hostler.wire.client import decode_serving
-from hostler.wire.codec.messages import CodecError
+from hostler.wire.codec.messages import CodecError, decode_serving
 
 from .foreign_health import theirs
 from .leaks import open_sockets, settle

@@ -1,9 +1,4 @@
-"""Runner client: engagements on streams of their own, status, watches, log streams.
-
-gRPC's health service, as its client sees it: a server tells whether it takes calls.
-
-https://github.com/grpc/grpc/blob/master/doc/health-checking.md
-"""
+"""Runner client: engagements on streams of their own, status, watches, log streams."""
 
 from __future__ import annotations
 
@@ -40,8 +35,8 @@ from ..protocol import (
     TryCall,
 )
 from .codec import messages as codec
-from .codec.fast import encode_data, encode_try, read_varint
-from .codec.messages import CodecError, data_messages, data_parts, with_prefix
+from .codec.fast import encode_data, encode_try
+from .codec.messages import data_messages, data_parts, with_prefix
 from .connection import HandOver, WireStream
 from .connection_pool import (
     SHARE_LIMIT,
@@ -61,6 +56,7 @@ from .mux.stream import MuxStream
 from .status import (
     CLIENT_HEADER,
     CONTENT_TYPE,
+    HEALTH_WATCH,
     INTERNAL,
     UNAVAILABLE,
     UNIMPLEMENTED,
@@ -272,6 +268,9 @@ class _Engagement(ClientEngagement):
             log.warning("unknown frame skipped", runner=self._address, size=len(message))
 
 
+NO_SERVICE = (UNIMPLEMENTED, UNKNOWN)
+"""Statuses of servers without the service; UNKNOWN is how some servers say "no such method"."""
+
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
@@ -366,10 +365,10 @@ class GrpcRunnerClient(RunnerClient):
     async def watch_health(self) -> AsyncGenerator[bool, None]:
         """See `RunnerClient.watch_health`. Trio-flavoured."""
         try:
-            async with self._stream(WATCH) as stream:
-                await self._request(stream, REQUEST)
+            async with self._stream(HEALTH_WATCH) as stream:
+                await self._request(stream, codec.EMPTY)  # the server as a whole
                 while (message := await receive(stream, self._address)) is not None:
-                    serving = decoded(decode_serving, message, self._address)
+                    serving = decoded(codec.decode_serving, message, self._address)
                     if serving is None:
                         return
                     yield serving
@@ -447,51 +446,3 @@ class _Collector(LogCollector):
     async def receive(self) -> Sequence[LogContainer] | None:
         message = await receive(self._stream, self._address)
         return None if message is None else decoded(codec.decode_log_batch, message, self._address)
-
-
-WATCH = "/grpc.health.v1.Health/Watch"
-
-REQUEST = b""
-"""A ``HealthCheckRequest`` about the server as a whole, whose ``service`` is empty."""
-
-NO_SERVICE = (UNIMPLEMENTED, UNKNOWN)
-"""Statuses of servers without the service; UNKNOWN is how some servers say "no such method"."""
-
-_SERVING = 1
-
-_SERVICE_UNKNOWN = 3
-
-_STATUS = 1
-"""Number of the response's field, an enumeration."""
-
-_VARINT, _FIXED64, _BYTES, _FIXED32 = 0, 1, 2, 5
-"""Protobuf's wire types."""
-
-
-def decode_serving(message: bytes) -> bool | None:
-    """Whether a ``HealthCheckResponse`` says SERVING; ``None`` if the server doesn't know of the
-    whole. Fields that are unknown are skipped. Raises `CodecError`."""
-    status = at = 0
-    try:
-        while at < len(message):
-            tag, at = read_varint(message, at)
-            if tag == _STATUS << 3 | _VARINT:
-                status, at = read_varint(message, at)
-            else:
-                at = _skip(message, at, tag & 7)
-    except IndexError as error:
-        raise CodecError("a health response that is cut short") from error
-    if at > len(message):
-        raise CodecError("a health response that is cut short")
-    return None if status == _SERVICE_UNKNOWN else status == _SERVING
-
-
-def _skip(message: bytes, at: int, kind: int) -> int:
-    if kind == _VARINT:
-        return read_varint(message, at)[1]
-    if kind == _BYTES:
-        length, at = read_varint(message, at)
-        return at + length
-    if kind in (_FIXED32, _FIXED64):
-        return at + (4 if kind == _FIXED32 else 8)
-    raise CodecError(f"a health response with wire type {kind}")

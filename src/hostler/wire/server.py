@@ -47,23 +47,22 @@ from .connection_pool import SHUTDOWN_TIMEOUT, close_all, describe, detach
 from .loop import Loop, run_asyncio
 from .mux.server import serve_shared
 from .serving import (
-    CHECK,
     DEADLINE_PASSED,
     FEW_WAITING,
     FIRST_SECONDS,
     MAX_WAITING,
     SHUTTING_DOWN,
     TOO_LATE,
-    WATCH,
     ServerContext,
     awaited_after,
     decode,
-    decode_request,
     outcome_of,
 )
 from .status import (
     CLIENT_HEADER,
     DEADLINE_EXCEEDED,
+    HEALTH_CHECK,
+    HEALTH_WATCH,
     INTERNAL,
     OK_BLOCK,
     RESOURCE_EXHAUSTED,
@@ -562,11 +561,11 @@ async def _dispatch(
     elif path == "/RunnerProtocol/ConfigureRunner":
         await service.configure(decode(codec.decode_config, await _request(stream), peer))
         await _reply(stream, codec.EMPTY)
-    elif path == CHECK:
-        asked = decode(decode_request, await _request(stream), peer)
+    elif path == HEALTH_CHECK:
+        asked = decode(codec.decode_health_request, await _request(stream), peer)
         await _reply(stream, health.check(asked))
-    elif path == WATCH:
-        asked = decode(decode_request, await _request(stream), peer)
+    elif path == HEALTH_WATCH:
+        asked = decode(codec.decode_health_request, await _request(stream), peer)
         await _reply_each(stream, health.watch(asked))
     elif path == codec.WATCH_LOAD:
         decode(codec.decode_empty, await _request(stream), peer)

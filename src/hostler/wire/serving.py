@@ -1,27 +1,17 @@
-"""What all RPCs of one server share: the service, gRPC health, and outcomes as gRPC statuses.
-
-The standard gRPC health service, ``grpc.health.v1.Health``, of a runner's server.
-
-Load balancers and orchestrators know it:
-https://github.com/grpc/grpc/blob/master/doc/health-checking.md. Its two messages have one field
-each, so they are written here instead of generated.
-"""
+"""What all RPCs of one server share: the service, gRPC health, and outcomes as gRPC statuses."""
 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
 from typing import TypeVar
 
 import attrs
-import betterproto
 import structlog
 import trio
 
 from ..protocol import ClientFrame, Data, EngagementEnded, GRPCStatus, RunnerService, TryCall
 from .buffers import Buffer
 from .codec import messages as codec
-from .codec.messages import CodecError
 from .connection import WireConnection
 from .status import (
     DEADLINE_EXCEEDED,
@@ -47,44 +37,18 @@ one connection may have all the same, which take no more than the connection its
 
 TOO_LATE = "no message came in time"
 
-CHECK = "/grpc.health.v1.Health/Check"
-
-WATCH = "/grpc.health.v1.Health/Watch"
-
 SERVICES = ("", "RunnerProtocol")
 """Whose health is known; the empty name is the server as a whole."""
-
-SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
 
 NOT_FOUND = 5
 
 
-@dataclass(eq=False, repr=False)
-class HealthCheckRequest(betterproto.Message):
-    service: str = betterproto.string_field(1)
-
-
-@dataclass(eq=False, repr=False)
-class HealthCheckResponse(betterproto.Message):
-    status: int = betterproto.int32_field(1)  # an enumeration there; the encoding is the same
-
-
-def decode_request(data: bytes) -> str:
-    """The name of the service that is asked for. Raises `CodecError`."""
-    try:
-        return HealthCheckRequest().parse(data).service
-    except Exception as error:  # (the compiled codec raises bare RuntimeErrors)
-        raise CodecError(f"cannot decode a HealthCheckRequest: {error}") from error
-
-
 class Health:
-    """SERVING until `shut_down`, and never again."""
+    """The service ``grpc.health.v1.Health``, which load balancers and orchestrators know. Says
+    SERVING until `shut_down`, and never again."""
 
     def __init__(self) -> None:
         self._down = trio.Event()
-
-    def __repr__(self) -> str:
-        return f"<Health {'NOT_SERVING' if self._down.is_set() else 'SERVING'}>"
 
     def shut_down(self) -> None:
         """Say NOT_SERVING from now on, to those who watch too. Synchronous, idempotent."""
@@ -110,8 +74,9 @@ class Health:
         await trio.sleep_forever()
 
     def _response(self, service: str) -> bytes:
-        status = NOT_SERVING if self._down.is_set() else SERVING
-        return bytes(HealthCheckResponse(status=status if service in SERVICES else SERVICE_UNKNOWN))
+        if service not in SERVICES:
+            return codec.encode_health(codec.SERVICE_UNKNOWN)
+        return codec.encode_health(codec.NOT_SERVING if self._down.is_set() else codec.SERVING)
 
 
 log = structlog.get_logger(__name__)

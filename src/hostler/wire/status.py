@@ -43,6 +43,10 @@ CLIENT_HEADER = "hostler-lb"
 
 CONTENT_TYPE = "application/grpc"
 
+HEALTH_CHECK = "/grpc.health.v1.Health/Check"
+
+HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
+
 HeaderList = list[tuple[str, str]]
 
 # https://github.com/grpc/grpc/blob/master/doc/http-grpc-status-mapping.md

@@ -1,13 +1,8 @@
 """All messages by betterproto, and the choice of the fast codec where one exists.
 
-betterproto does the work, with its compiled codec (`COMPILED_CODEC` tells; the pure-Python one
-is several times slower). Only for the frames of ``Engage``, the hot path, it is the second
-choice: `hostler.wire.codec.fast` does by hand what has a usual shape. The tests compare both ways.
-
-``google.protobuf.Struct`` and JSON text, by the protobuf JSON mapping.
-
-betterproto's own JSON mapping turns a Struct into its wire shape (``{"fields": ...}``), so it is
-done here. A Struct holds every number as a double; whole ones are written without a fraction.
+betterproto encodes and decodes with its compiled codec; its pure-Python codec is several times
+slower. Frames of ``Engage``, the hot path, go to `hostler.wire.codec.fast` first, and come here if
+they have an unusual shape. The tests compare both ways.
 """
 
 from __future__ import annotations
@@ -15,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import betterproto
@@ -43,15 +39,9 @@ from ...protocol import (
     TryCall,
 )
 from ..buffers import LARGE, PREFIX, Buffer
-from . import fast as by_hand
-from . import fast as load_by_hand
+from . import fast
 from . import runner_pb as pb
 from .fast import DATA_ARM, around_data, decode_data, encode_data, inside, read_varint
-
-COMPILED_CODEC = betterproto.Message.__bytes__.__module__ == "betterproto" and (
-    betterproto.Message.__bytes__.__name__ == "__bytes_patch"
-)
-"""Whether betterproto encodes with betterproto-rust-codec. It replaces these methods on import."""
 
 WATCH_LOAD = "/RunnerLoad/Watch"
 
@@ -81,8 +71,8 @@ def encode_client(frame: ClientFrame) -> bytes:
     if isinstance(frame, Data):
         return encode_data(frame)
     if isinstance(frame, Commit):
-        return by_hand.encode_commit(frame)
-    return by_hand.encode_try(frame)
+        return fast.encode_commit(frame)
+    return fast.encode_try(frame)
 
 
 def decode_client(data: Buffer) -> ClientFrame | None:
@@ -92,7 +82,7 @@ def decode_client(data: Buffer) -> ClientFrame | None:
             if data[0] == DATA_ARM:
                 return decode_data(data)
         data = bytes(data)
-    return by_hand.decode_client(data) or _parse_client(data)
+    return fast.decode_client(data) or _parse_client(data)
 
 
 def _parse_client(data: bytes) -> ClientFrame | None:
@@ -117,10 +107,10 @@ def _parse_client(data: bytes) -> ClientFrame | None:
 def encode_runner(frame: RunnerFrame) -> bytes:
     """A ``RunnerMsg``."""
     if isinstance(frame, Finished):
-        return by_hand.encode_finished(frame) or _build_finished(frame)
+        return fast.encode_finished(frame) or _build_finished(frame)
     if isinstance(frame, ResultStart):
-        return by_hand.encode_start(frame) or _build_start(frame)
-    return encode_data(frame) if isinstance(frame, Data) else by_hand.encode_reserved()
+        return fast.encode_start(frame) or _build_start(frame)
+    return encode_data(frame) if isinstance(frame, Data) else fast.encode_reserved()
 
 
 def _build_start(frame: ResultStart) -> bytes:
@@ -129,66 +119,52 @@ def _build_start(frame: ResultStart) -> bytes:
     return bytes(pb.RunnerMsg(result_start=pb.CallResultStart(http=http)))
 
 
+_NAMES = {
+    "error_text": "error_str",
+    "scheduler_ns": "scheduler_duration",
+    "execution_ns": "execution_duration",
+    "image_pull_wait_ns": "image_pull_wait_duration",
+    "ctr_prep_ns": "ctr_prep_duration",
+    "ctr_create_ns": "ctr_create_duration",
+    "init_start_ns": "init_start_time",
+}
+"""Names of fields in the proto file, where they are not the names that the code uses."""
+
+
+def _fields_of(kind: type[msgspec.Struct], *, but: str = "") -> list[tuple[str, str]]:
+    """The fields of ``kind``: their names in the code, and in the proto file."""
+    return [(name, _NAMES.get(name, name)) for name in kind.__struct_fields__ if name != but]
+
+
+_FINISHED_FIELDS = _fields_of(Finished, but="load")
+_LOAD_FIELDS = _fields_of(LoadHint, but="warm")
+_STATUS_FIELDS = _fields_of(RunnerStatus)
+
+
 def _build_finished(frame: Finished) -> bytes:
-    return bytes(
-        pb.RunnerMsg(
-            finished=pb.CallFinished(
-                success=frame.success,
-                details=frame.details,
-                error_code=frame.error_code,
-                error_str=frame.error_text,
-                created_at=frame.created_at,
-                started_at=frame.started_at,
-                completed_at=frame.completed_at,
-                scheduler_duration=frame.scheduler_ns,
-                execution_duration=frame.execution_ns,
-                error_user=frame.error_user,
-                image=frame.image,
-                image_pull_wait_duration=frame.image_pull_wait_ns,
-                ctr_prep_duration=frame.ctr_prep_ns,
-                ctr_create_duration=frame.ctr_create_ns,
-                init_start_time=frame.init_start_ns,
-                load=None if frame.load is None else _build_load(frame.load),
-            )
-        )
-    )
+    fields = {there: getattr(frame, here) for here, there in _FINISHED_FIELDS}
+    load = None if frame.load is None else _build_load(frame.load)
+    return bytes(pb.RunnerMsg(finished=pb.CallFinished(**fields, load=load)))
 
 
 def _build_load(hint: LoadHint) -> pb.LoadHint:
-    return pb.LoadHint(
-        active=hint.active,
-        free_memory=hint.free_memory,
-        retry_after_ms=hint.retry_after_ms,
-        reclaimable_memory=hint.reclaimable_memory,
-        slot=hint.slot,
-        warm=[pb.WarmSlot(slot=slot, count=count) for slot, count in hint.warm.items()],
-        complete=hint.complete,
-        reserves=hint.reserves,
-        free_cpus=hint.free_cpus,
-        reclaimable_cpus=hint.reclaimable_cpus,
-        slots=hint.slots,
-        refused=hint.refused,
-        protected_memory=hint.protected_memory,
-        protected_cpus=hint.protected_cpus,
-        share=hint.share,
-        leave=hint.leave,
-        idle_cpus=hint.idle_cpus,
-        starting=hint.starting,
-    )
+    fields = {there: getattr(hint, here) for here, there in _LOAD_FIELDS}
+    warm = [pb.WarmSlot(slot=slot, count=count) for slot, count in hint.warm.items()]
+    return pb.LoadHint(**fields, warm=warm)
 
 
 def encode_load(hint: LoadHint) -> bytes:
     """A ``LoadHint`` that comes alone."""
-    part = load_by_hand.encode_load(hint)
+    part = fast.encode_load(hint)
     if part is None:
         return bytes(_build_load(hint))
-    return part[inside(part, len(load_by_hand.LOAD), len(part)) :]
+    return part[inside(part, len(fast.LOAD), len(part)) :]
 
 
 def decode_load(data: bytes) -> LoadHint:
     """The reverse. Raises `CodecError`."""
     with suppress(ValueError, IndexError):
-        return load_by_hand.decode_load(data, 0, len(data))
+        return fast.decode_load(data, 0, len(data))
     return _load(_parse(pb.LoadHint, data))
 
 
@@ -199,7 +175,7 @@ def decode_runner(data: Buffer) -> RunnerFrame | None:
             if data[0] == DATA_ARM:
                 return decode_data(data)
         data = bytes(data)
-    return by_hand.decode_runner(data) or _parse_runner(data)
+    return fast.decode_runner(data) or _parse_runner(data)
 
 
 def _parse_runner(data: bytes) -> RunnerFrame | None:
@@ -217,47 +193,13 @@ def _parse_runner(data: bytes) -> RunnerFrame | None:
 
 
 def _finished(value: pb.CallFinished) -> Finished:
-    return Finished(
-        success=value.success,
-        details=value.details,
-        error_code=value.error_code,
-        error_text=value.error_str,
-        error_user=value.error_user,
-        created_at=value.created_at,
-        started_at=value.started_at,
-        completed_at=value.completed_at,
-        scheduler_ns=value.scheduler_duration,
-        execution_ns=value.execution_duration,
-        image=value.image,
-        image_pull_wait_ns=value.image_pull_wait_duration,
-        ctr_prep_ns=value.ctr_prep_duration,
-        ctr_create_ns=value.ctr_create_duration,
-        init_start_ns=value.init_start_time,
-        load=None if value.load is None else _load(value.load),
-    )
+    fields = {here: getattr(value, there) for here, there in _FINISHED_FIELDS}
+    return Finished(**fields, load=None if value.load is None else _load(value.load))
 
 
 def _load(value: pb.LoadHint) -> LoadHint:
-    return LoadHint(
-        active=value.active,
-        free_memory=value.free_memory,
-        retry_after_ms=value.retry_after_ms,
-        reclaimable_memory=value.reclaimable_memory,
-        slot=value.slot,
-        warm={warm.slot: warm.count for warm in value.warm},
-        complete=value.complete,
-        reserves=value.reserves,
-        free_cpus=value.free_cpus,
-        reclaimable_cpus=value.reclaimable_cpus,
-        slots=value.slots,
-        refused=value.refused,
-        protected_memory=value.protected_memory,
-        protected_cpus=value.protected_cpus,
-        share=value.share,
-        leave=value.leave,
-        idle_cpus=value.idle_cpus,
-        starting=value.starting,
-    )
+    fields = {here: getattr(value, there) for here, there in _LOAD_FIELDS}
+    return LoadHint(**fields, warm={warm.slot: warm.count for warm in value.warm})
 
 
 def _arm(message: betterproto.Message, group: str) -> tuple[str, Any]:
@@ -266,19 +208,6 @@ def _arm(message: betterproto.Message, group: str) -> tuple[str, Any]:
 
 
 # --- Status, Status2, ConfigureRunner ------------------------------------------------------
-
-# field of RunnerStatus here: name there, where they differ
-_STATUS_NAMES = {
-    "error_text": "error_str",
-    "scheduler_ns": "scheduler_duration",
-    "execution_ns": "execution_duration",
-    "image_pull_wait_ns": "image_pull_wait_duration",
-    "ctr_prep_ns": "ctr_prep_duration",
-    "ctr_create_ns": "ctr_create_duration",
-    "init_start_ns": "init_start_time",
-}
-
-_STATUS_FIELDS = [(name, _STATUS_NAMES.get(name, name)) for name in RunnerStatus.__struct_fields__]
 
 
 def encode_status(status: RunnerStatus) -> bytes:
@@ -320,6 +249,43 @@ def decode_config(data: bytes) -> dict[str, str]:
 def decode_empty(data: bytes) -> None:
     """``google.protobuf.Empty`` or ``ConfigStatus``. Raises `CodecError`."""
     _parse(google.Empty, data)
+
+
+# --- grpc.health.v1 ------------------------------------------------------------------------
+# https://github.com/grpc/grpc/blob/master/doc/health-checking.md
+
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = 1, 2, 3
+
+
+@dataclass(eq=False, repr=False)
+class HealthCheckRequest(betterproto.Message):
+    """A question about one service; the empty name is the server as a whole."""
+
+    service: str = betterproto.string_field(1)
+
+
+@dataclass(eq=False, repr=False)
+class HealthCheckResponse(betterproto.Message):
+    """The answer."""
+
+    status: int = betterproto.int32_field(1)  # an enumeration there; the encoding is the same
+
+
+def decode_health_request(data: bytes) -> str:
+    """The name of the service that is asked for. Raises `CodecError`."""
+    return _parse(HealthCheckRequest, data).service
+
+
+def encode_health(status: int) -> bytes:
+    """A ``HealthCheckResponse``."""
+    return bytes(HealthCheckResponse(status))
+
+
+def decode_serving(data: bytes) -> bool | None:
+    """Whether a ``HealthCheckResponse`` says SERVING; ``None`` if the server does not know the
+    service. Raises `CodecError`."""
+    status = _parse(HealthCheckResponse, data).status
+    return None if status == SERVICE_UNKNOWN else status == SERVING
 
 
 # --- StreamLogs ----------------------------------------------------------------------------
@@ -427,8 +393,12 @@ def _pieces(frame: Data) -> Iterator[tuple[bytes, memoryview, bytes]]:
         yield head, piece, tail
 
 
+# --- google.protobuf.Struct and JSON text, by the protobuf JSON mapping --------------------
+# (betterproto's own mapping turns a Struct into its wire shape: {"fields": ...}.)
+
 _WHOLE = 2**53
-"""Below it every whole double is exact."""
+"""A Struct holds every number as a double. Below this bound every whole double is exact, and is
+written without a fraction."""
 
 
 def json_to_struct(text: str) -> google.Struct:
