@@ -179,13 +179,13 @@ class Gate:
 def paths(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The methods of the streams that the client opens from now on."""
     opened: list[str] = []
-    way = pair.client._way
+    make_headers = pair.client._request_headers
 
     def headers(method: str, request_id: str = "") -> list[tuple[str, str]]:
         opened.append(method)
-        return way.headers(method, request_id)
+        return make_headers(method, request_id)
 
-    monkeypatch.setattr(pair.client, "_way", attrs.evolve(way, headers=headers))
+    monkeypatch.setattr(pair.client, "_request_headers", headers)
     return opened
 
 

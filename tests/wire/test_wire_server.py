@@ -6,7 +6,6 @@ import socket
 from contextlib import suppress
 from typing import Any
 
-import attrs
 import pytest
 import trio
 import trio.testing
@@ -337,11 +336,10 @@ async def test_what_is_not_http2_closes_only_its_connection(data: bytes) -> None
         assert len(await call(pair.client)) == 3
 
 
-async def test_header_bytes_that_are_not_ascii_do_no_harm() -> None:
+async def test_header_bytes_that_are_not_ascii_do_no_harm(monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_pair(share_limit=0) as pair:
-        way = pair.client._way
-        headers = way.headers("Engage", "")
-        pair.client._way = attrs.evolve(way, headers=lambda *_: [*headers, ("x", "h\xe4")])
+        headers = [*pair.client._request_headers("Engage", ""), ("x", "h\xe4")]
+        monkeypatch.setattr(pair.client, "_request_headers", lambda *_: [*headers])
         assert len(await call(pair.client)) == 3
 
 

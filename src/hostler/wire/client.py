@@ -69,100 +69,25 @@ from .status import (
 log = structlog.get_logger(__name__)
 
 
-@attrs.frozen
-class Begin:
-    """What an engagement begins with."""
-
-    try_call: TryCall
-    first: Data | None
-    request_id: str
-    deadline: float
-    """`trio.current_time`; infinite = none."""
-    observer: AttemptObserver
-
-
-@attrs.frozen
-class Sharing:
-    """Which calls may share a stream: those of up to ``limit`` bytes, and with ``streamed`` also
-    those whose body is not there yet."""
-
-    limit: int
-    streamed: bool
-
-    def takes(self, first: Data | None, size: int) -> bool:
-        """``size`` is that of the encoded ``TryCall``."""
-        if first is None:
-            return self.streamed and size <= self.limit
-        whole = first.eof or self.streamed
-        return whole and size + len(first.data) <= self.limit
-
-
-@attrs.frozen
-class Way:
-    """How engagements get to a runner."""
-
-    pool: ConnectionPool
-    address: str
-    headers: Callable[[str, str], HeaderList]
-    """Makes those of a method with a request id."""
-    sharing: Sharing
-
-    def shared_stream(self, slot: ConnectionSlot) -> MuxStream | None:
-        """The stream for small calls on this connection; ``None`` if the runner does not know such
-        streams, or has no more room on it. Raises `NotSent`."""
-        limit = slot.protocol.connection.shared_calls
-        shared = slot.shared
-        if shared is None:
-            if not limit or not slot.may_share:
-                return None
-            headers = self.headers("EngageMany", "")
-            shared = slot.shared = MuxClientStream(slot, headers, self.address)
-        return shared if shared.engagements < limit else None
-
-    def begin(
-        self,
-        call: CallSource,
-        first: Data,
-        request_id: str,
-        deadline: float,
-    ) -> BegunEngagement | None:
-        """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
-        if len(first.data) > self.sharing.limit or (slot := self.pool.acquire_now()) is None:
-            return None
-        engagement = None
-        try:
-            shared = self.shared_stream(slot)
-            if shared is None:
-                return None
-            frames = [encode_try(call.try_call()), encode_data(first)]
-            size = len(frames[0])
-            if not self.sharing.takes(first, size) or not shared.takes_now(size + len(frames[1])):
-                return None
-            engagement = MuxEngagement(self.pool, slot, shared, request_id, deadline)
-            engagement.begin(frames)
-        except NotSent:  # who waits is told why
-            return None
-        finally:
-            if engagement is None:
-                self.pool.release(slot)
-        call.committed()
-        return engagement
-
-
+@attrs.define(eq=False)
 class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
     """What `RunnerClient.engage` returns. (A class, because a generator costs several times as
-    much, and each call has one of these.)"""
+    much.)"""
 
-    def __init__(self, way: Way, begin: Begin) -> None:
-        self._way = way
-        self._begin = begin
-        self._leave: Callable[[], None]
+    _client: GrpcRunnerClient
+    _try_call: TryCall
+    _first: Data | None
+    _request_id: str
+    _deadline: float
+    """`trio.current_time`; infinite = none."""
+    _observer: AttemptObserver
+    _leave: Callable[[], None] = attrs.field(init=False)
 
     async def __aenter__(self) -> ClientEngagement:
-        begin = self._begin
-        encoded = codec.encode_client(begin.try_call)
-        slot = await self._way.pool.acquire()
-        if self._way.sharing.takes(begin.first, len(encoded)):
+        client = self._client
+        encoded = codec.encode_client(self._try_call)
+        slot = await client._pool.acquire()
+        if client.shares(self._first, len(encoded)):
             engagement = await self._share(slot, encoded)
             if engagement is not None:
                 return engagement
@@ -174,23 +99,23 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
 
     async def _share(self, slot: ConnectionSlot, encoded: bytes) -> MuxEngagement | None:
         """Begin the call on the connection's shared stream; ``None`` if that is not possible."""
-        begin = self._begin
+        client = self._client
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            shared = self._way.shared_stream(slot)
+            shared = client.shared_stream(slot)
         except BaseException:
-            self._way.pool.release(slot)
+            client._pool.release(slot)
             raise
         if shared is None:
             return None
         frames = [encoded]
-        if begin.first is not None:
-            frames += data_parts(begin.first)
-        engagement = MuxEngagement(self._way.pool, slot, shared, begin.request_id, begin.deadline)
-        engagement.observer = begin.observer
+        if self._first is not None:
+            frames += data_parts(self._first)
+        engagement = MuxEngagement(client._pool, slot, shared, self._request_id, self._deadline)
+        engagement.observer = self._observer
         self._leave = engagement.leave
         try:
-            await engagement.hand_over(frames, HandOver(begin.observer, begin.try_call))
+            await engagement.hand_over(frames, HandOver(self._observer, self._try_call))
         except BaseException:
             engagement.leave()
             raise
@@ -198,19 +123,19 @@ class EngageBlock(AbstractAsyncContextManager[ClientEngagement]):
 
     async def _engage(self, slot: ConnectionSlot, encoded: bytes) -> ClientEngagement:
         """Begin the call on a stream of its own."""
-        begin, way = self._begin, self._way
-        headers = way.headers("Engage", begin.request_id)
-        block = StreamBlock(way.pool, headers, begin.deadline)
+        client = self._client
+        headers = client._request_headers("Engage", self._request_id)
+        block = StreamBlock(client._pool, headers, self._deadline)
         stream = block.open_on(slot)
         self._leave = block.leave
         try:
             message = with_prefix(encoded)
-            handed = HandOver(begin.observer, begin.try_call)
-            await _hand_over(stream, way.address, message, begin.first, handed)
+            handed = HandOver(self._observer, self._try_call)
+            await _hand_over(stream, client.address, message, self._first, handed)
         except BaseException:
             block.leave()
             raise
-        return _Engagement(stream, way.address, begin.observer)
+        return _Engagement(stream, client.address, self._observer)
 
 
 async def _hand_over(
@@ -293,8 +218,8 @@ class GrpcRunnerClient(RunnerClient):
         # grpc-go does TLS below gRPC and says http all the same; servers don't mind either.
         self._scheme = "https" if options.ssl_context else "http"
         self._pool = ConnectionPool(Target(host, port, loop, options))
-        sharing = Sharing(min(options.share_limit, SHARE_LIMIT), options.share_streamed)
-        self._way = Way(self._pool, address, self._request_headers, sharing)
+        self._share_limit = min(options.share_limit, SHARE_LIMIT)
+        self._share_streamed = options.share_streamed
 
     def __repr__(self) -> str:
         state = "closed" if self._pool.closed else self._pool.statistics()
@@ -326,8 +251,7 @@ class GrpcRunnerClient(RunnerClient):
         status. ``receive`` raises `NotSent` if the runner proves that it never looked at the call.
         """
         request_id = _UNPRINTABLE.sub("?", request_id)
-        begin = Begin(try_call, first, request_id, deadline, observer)
-        return EngageBlock(self._way, begin)
+        return EngageBlock(self, try_call, first, request_id, deadline, observer)
 
     def begin(
         self,
@@ -337,9 +261,48 @@ class GrpcRunnerClient(RunnerClient):
         request_id: str = "",
         deadline: float = math.inf,
     ) -> BegunEngagement | None:
-        """See `RunnerClient.begin`: for small calls on a stream that is there."""
-        request_id = _UNPRINTABLE.sub("?", request_id)
-        return self._way.begin(call, first, request_id, deadline)
+        """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
+        if len(first.data) > self._share_limit or (slot := self._pool.acquire_now()) is None:
+            return None
+        engagement = None
+        try:
+            shared = self.shared_stream(slot)
+            if shared is None:
+                return None
+            frames = [encode_try(call.try_call()), encode_data(first)]
+            size = len(frames[0])
+            if not self.shares(first, size) or not shared.takes_now(size + len(frames[1])):
+                return None
+            request_id = _UNPRINTABLE.sub("?", request_id)
+            engagement = MuxEngagement(self._pool, slot, shared, request_id, deadline)
+            engagement.begin(frames)
+        except NotSent:  # a call that waits is told why
+            return None
+        finally:
+            if engagement is None:
+                self._pool.release(slot)
+        call.committed()
+        return engagement
+
+    def shares(self, first: Data | None, size: int) -> bool:
+        """Whether a call may share a stream, whose encoded ``TryCall`` has ``size`` bytes: with its
+        body it has up to ``share_limit`` bytes, and the body is here (or ``share_streamed``)."""
+        if first is None:
+            return self._share_streamed and size <= self._share_limit
+        whole = first.eof or self._share_streamed
+        return whole and size + len(first.data) <= self._share_limit
+
+    def shared_stream(self, slot: ConnectionSlot) -> MuxStream | None:
+        """The stream for small calls on this connection; ``None`` if the runner does not know such
+        streams, or has no more room on it. Raises `NotSent`."""
+        limit = slot.protocol.connection.shared_calls
+        shared = slot.shared
+        if shared is None:
+            if not limit or not slot.may_share:
+                return None
+            headers = self._request_headers("EngageMany", "")
+            shared = slot.shared = MuxClientStream(slot, headers, self._address)
+        return shared if shared.engagements < limit else None
 
     async def status(self, payload: str | None = None) -> RunnerStatus:
         """See `RunnerClient.status`. Raises ValueError if ``payload`` is not a JSON object."""
@@ -395,10 +358,10 @@ class GrpcRunnerClient(RunnerClient):
         await self._pool.aclose()
 
     def _stream(self, method: str, request_id: str = "") -> StreamBlock:
-        """A new stream for a method of the runner protocol, or for any ``/service/method``."""
         return StreamBlock(self._pool, self._request_headers(method, request_id))
 
     def _request_headers(self, method: str, request_id: str) -> HeaderList:
+        """Those of a method of the runner protocol, or of any ``/service/method``."""
         headers = [
             (":method", "POST"),
             (":scheme", self._scheme),
