@@ -25,7 +25,7 @@ from hostler.drivers.docker import (
 )
 from hostler.drivers.docker.cookie import DockerCookie
 from hostler.drivers.docker.driver import CLOSE_GRACE
-from hostler.drivers.docker.engine import GROUP, LIMITS, THREADS, ThreadGroup, open_engine
+from hostler.drivers.docker.engine import LIMITS, ThreadGroup, open_engine
 from hostler.errors import ServerBusy, SyslogUnavailable
 
 from ...conftest import Logs
@@ -56,7 +56,7 @@ async def driver(
 @contextmanager
 def hasty(driver: DockerDriver, operation: EngineOperation) -> Iterator[None]:
     """The operation has a `SHORT` limit in the block."""
-    limits = driver._shop.engine._limits
+    limits = driver._shared.engine._limits
     before = limits[operation]
     limits[operation] = SHORT
     yield
@@ -74,8 +74,9 @@ async def until(driver: DockerDriver, step: str) -> DockerCookie:
 
 
 def test_every_call_has_a_limit_and_threads() -> None:
-    assert set(LIMITS) == set(GROUP) == set(EngineOperation)
-    assert set(THREADS) == set(ThreadGroup) == set(GROUP.values())
+    assert set(LIMITS) == set(EngineOperation)
+    assert {operation.group for operation in EngineOperation} == set(ThreadGroup)
+    assert all(group.threads > 0 for group in ThreadGroup)
     assert all(limit > 0 for limit in LIMITS.values())
     assert LIMITS[EngineOperation.PAUSE] == LIMITS[EngineOperation.UNPAUSE] == 5
 
@@ -184,7 +185,7 @@ async def test_calls_wait_for_a_thread_only_within_their_limit(
         async with trio.open_nursery() as nursery:
             for number in range(40):
                 nursery.start_soon(create, number)
-            await fake_engine.wait_for("POST /containers/create", int(THREADS[ThreadGroup.CREATE]))
+            await fake_engine.wait_for("POST /containers/create", int(ThreadGroup.CREATE.threads))
             await running.freeze()
     assert outcomes == ["timeout"] * 40
     await running.aclose()

@@ -191,7 +191,7 @@ async def test_where_no_locks_can_be_held_nobody_is_taken_for_dead(
     fake_engine.on("GET /images/.*", fake_engine.hang)
     async with open_docker_driver(AgentConfig(), environ=fake_environ) as driver:
         assert driver.statistics().prefork.size
-        assert driver._shop.around.pool_labels() == {}
+        assert driver._shared.around.pool_labels() == {}
         fake_engine.release()
 
 

@@ -257,7 +257,7 @@ async def test_vanished_image_is_pulled_again(
         fake_engine.on("GET /images/img/json", error(404, "No such image: img"))
         fake_engine.on("POST /images/create", value({"status": "Pull complete"}))
         fake_engine.on("POST /containers/create", error(404, "No such image: img:latest"))
-        driver._shop.exits.forget("id1")
+        driver._shared.exits.forget("id1")
         await fake_engine.wait_for("POST /containers/create", 2)
         fake_engine.on("POST /containers/create", helper._create)
         await until(lambda: driver.statistics().prefork.free == 1)
@@ -285,7 +285,7 @@ async def test_nor_does_a_driver_of_which_something_fails(
     async def run() -> None:
         async with open_fake_pool(fake_engine, fake_environ, 3) as (driver, _helper):
             await until(lambda: driver.statistics().prefork.free == 3)
-            driver._shop.nursery.start_soon(fail)
+            driver._shared.nursery.start_soon(fail)
             await trio.sleep_forever()
 
     with pytest.raises(ExceptionGroup) as caught:
@@ -299,7 +299,7 @@ async def test_freeing_nonsense_changes_nothing(
     fake_engine: FakeEngine, fake_environ: dict[str, str], freed: str
 ) -> None:
     async with open_fake_pool(fake_engine, fake_environ) as (driver, _helper):
-        pool = driver._shop.prefork
+        pool = driver._shared.prefork
         assert pool is not None
         await until(lambda: pool.statistics().free == 1)
         taken = pool.allocate({})
@@ -337,7 +337,7 @@ async def test_keepers_do_not_wait_for_a_hung_engine(
     async with open_fake_pool(fake_engine, fake_environ) as (driver, _helper):
         fake_engine.on("POST /containers/create", fake_engine.hang)
         await fake_engine.wait_for("POST /containers/create")
-        pool = driver._shop.prefork
+        pool = driver._shared.prefork
         assert pool is not None
         await pool.aclose()
         assert fake_engine.count("DELETE .*") == 0

@@ -198,7 +198,7 @@ async def plan_of(
     engine.on("GET /images/.*", engine.hang)  # how the pool gets on is not the question here
     with trio.fail_after(WAIT):
         async with open_docker_driver(AgentConfig(**settings), environ=environ) as driver:
-            pool = driver._shop.prefork
+            pool = driver._shared.prefork
             engine.release()
             return pool.plan if pool else None
 

@@ -179,7 +179,7 @@ async def test_engine_hangs_under_load(
             environ={"DOCKER_HOST": own_engine.host},
             metrics=DockerMetrics(CollectorRegistry()),
         ) as driver:
-            limits = driver._shop.engine._limits
+            limits = driver._shared.engine._limits
             usual = dict(limits)
             async with open_node(driver, open_folder, freeze_idle_msecs=inf) as node:
                 await node.run("fnt", fn_id="hot")

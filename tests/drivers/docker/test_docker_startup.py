@@ -302,8 +302,8 @@ async def test_without_a_tag_and_a_pool_only_name_spaces_of_others_are_looked_fo
 ) -> None:
     """Also by a runner that has none itself: those of a dead one are gone with the next."""
     async with open_docker_driver(AgentConfig(), environ=fake_environ) as driver:
-        name = driver._shop.around.pool_labels()["fn-agent-classifier"]
-        assert driver._shop.around.labels() == {}
+        name = driver._shared.around.pool_labels()["fn-agent-classifier"]
+        assert driver._shared.around.labels() == {}
         assert driver.statistics().prefork.size == 0
         with trio.fail_after(WAIT):
             await fake_engine.wait_for(r"GET /containers/json\?hostler-home")

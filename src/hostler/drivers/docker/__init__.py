@@ -1,9 +1,9 @@
 """The Docker driver: functions in containers of a Docker engine.
 
-The Docker library (``docker.APIClient``) is used here and nowhere else. It blocks, so every call
-of it runs on a worker thread (``parts``), under a name and a time limit (``server``). Exits
-come from one subscription to the engine's events (``errors``). Creation and removal run to their
-end whatever happens to their caller (``containers``).
+The Docker library (``docker.APIClient``) is used here and nowhere else. It blocks, so each of its
+calls runs on a worker thread, under a name and a time limit (``engine``). Exits come from one
+subscription to the engine's events (``running``). Creation and removal run to their end whatever
+happens to their caller (``containers``).
 
 * ``auth``: registry credentials: configuration files and credential helpers
 * ``build``: images built from a directory, pushed, or loaded from an archive
@@ -26,7 +26,7 @@ end whatever happens to their caller (``containers``).
 
 from .build import build_image, push_image
 from .cookie import DockerCookie
-from .driver import DockerDriver, DockerStatistics, open_docker_driver
+from .driver import DockerDriver, open_docker_driver
 from .engine import (
     LIMITS,
     EngineError,
@@ -38,9 +38,13 @@ from .engine import (
 )
 from .image_cleaner import ImageStatistics, PeerDrivers
 from .images import ImageReference, ImagesInUse, parse_image
-from .metrics import DockerMetrics, default_docker_metrics
+from .metrics import (
+    DockerMetrics,
+    DockerStatistics,
+    PreforkStatistics,
+    default_docker_metrics,
+)
 from .options import DockerOptions
-from .prefork import PreforkStatistics
 from .pulls import FOREVER, Backoff, RetryChecker, transient_trouble
 from .running import DockerContainer
 

@@ -13,16 +13,12 @@ import trio
 
 from ..._concurrency.signal import IdleGate
 from ...errors import HostlerError
-from .engine import Engine, EngineError, EngineOperation, EngineTimeout
+from .engine import CONFLICT, NOT_FOUND, Engine, EngineError, EngineOperation, EngineTimeout
 from .options import DockerOptions
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-
-_NOT_FOUND = 404
-
-_CONFLICT = 409
 
 LATE_CREATION = 5.0
 """Seconds for which a container is looked for that was not there when it was to be removed, if its
@@ -68,14 +64,11 @@ class Containers:
 
     async def start(self, name: str) -> None:
         """Raises `EngineError`."""
-
-        def request(client: docker.APIClient) -> None:
-            client.start(name)
-
+        operation = partial(
+            self._engine.call, EngineOperation.START, lambda client: client.start(name)
+        )
         with self.launches.disturbed():
-            await self._start(
-                name, partial(self._engine.call, EngineOperation.START, request)
-            ).wait()
+            await self._start(name, operation).wait()
 
     async def remove(self, name: str) -> None:
         """Remove the container in any state, with its anonymous volumes. Nothing happens to a
@@ -183,7 +176,7 @@ async def remove_container(engine: Engine, name: str) -> bool:
     """Kill and remove a container; fine if it is gone, or somebody else is removing it, which is
     waited for. Returns whether it was there. Raises `EngineError`."""
 
-    def request(client: docker.APIClient) -> None:
+    def remove(client: docker.APIClient) -> None:
         client.remove_container(name, v=True, force=True)
 
     def wait_until_removed(client: docker.APIClient) -> None:
@@ -192,16 +185,16 @@ async def remove_container(engine: Engine, name: str) -> bool:
         client.wait(name, condition="removed", timeout=seconds)
 
     try:
-        await engine.call(EngineOperation.REMOVE, request)
+        await engine.call(EngineOperation.REMOVE, remove)
     except EngineError as error:
-        if error.status == _NOT_FOUND:
+        if error.status == NOT_FOUND:
             return False
-        if error.status != _CONFLICT or "already in progress" not in error.message:
+        if error.status != CONFLICT or "already in progress" not in error.message:
             raise
         try:
             await engine.call(EngineOperation.REMOVE, wait_until_removed)
         except EngineError as gone:
-            if gone.status != _NOT_FOUND:
+            if gone.status != NOT_FOUND:
                 raise
     return True
 

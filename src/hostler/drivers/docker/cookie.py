@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import attrs
-import docker
 import trio
 
 from ...abc import ContainerTask, Cookie
 from ...errors import HostlerError, ImagePullFailed, ImageWithVolume, ServerBusy, SyslogUnavailable
 from .auth import AuthConfig, CredentialsUnavailable, Keychain
 from .containers import Containers
-from .engine import Engine, EngineError, EngineOperation, busy_if_away
+from .engine import NOT_FOUND, Engine, EngineError, EngineOperation, busy_if_away
 from .images import ImageLease, Images, parse_image
 from .metrics import DockerMetrics
 from .networks import NetworkLease, Networks, may_change_its_name_space, needs_its_own
@@ -22,7 +21,6 @@ from .pulls import ImagePuller, pull_backoff
 from .running import DockerContainer, ExitWatcher, OutputCapture
 from .stats import Sampled, Sampler
 
-_NOT_FOUND = 404
 _SYSLOG_TROUBLE = "failed to initialize logging driver"
 _BAD_REQUEST = 400
 _BAD_SYSLOG = ("unsupported scheme", "stat /")
@@ -80,9 +78,9 @@ class DockerCookie(Cookie):
 
     options: DockerOptions
 
-    def __init__(self, task: ContainerTask, workshop: DriverContext) -> None:
+    def __init__(self, task: ContainerTask, context: DriverContext) -> None:
         self._task = task
-        self._shop = workshop
+        self._shared = context
         self._lease: NetworkLease | None = None
         self._name = ""
         self._id = ""
@@ -91,10 +89,10 @@ class DockerCookie(Cookie):
         self._output: OutputCapture | None = None
         self._running: DockerContainer | None = None
         self._sampled: Sampled | None = None
-        self.options = build_options(task, workshop.around, self._allocate_network)
+        self.options = build_options(task, context.around, self._allocate_network)
 
     def _allocate_network(self) -> str | None:
-        self._lease = self._shop.networks.lease()
+        self._lease = self._shared.networks.lease()
         return self._lease.mode if self._lease else None
 
     async def validate_image(self) -> bool:
@@ -103,10 +101,10 @@ class DockerCookie(Cookie):
             await trio.lowlevel.checkpoint()
             return False
         with busy_if_away():
-            lease = await self._shop.images.lease(self._task.image)
+            lease = await self._shared.images.lease(self._task.image)
         if lease is None:
             return True
-        if lease.has_volumes and not self._shop.around.config.image_enable_volume:
+        if lease.has_volumes and not self._shared.around.config.image_enable_volume:
             lease.release()
             raise ImageWithVolume()
         self._image = lease
@@ -118,14 +116,14 @@ class DockerCookie(Cookie):
             return
         if self._unpin is None:
             # Or the cleaner might take the image before anybody could validate it.
-            self._unpin = self._shop.images.cache.pin(self._task.image)
-        await self._shop.puller.pull(self._task.image, await self._auth())
+            self._unpin = self._shared.images.cache.pin(self._task.image)
+        await self._shared.puller.pull(self._task.image, await self._auth())
 
     async def _auth(self) -> AuthConfig:
         if self._task.registry_token:
             return {"registrytoken": self._task.registry_token}
         try:
-            return await self._shop.keychain.lookup(parse_image(self._task.image).registry)
+            return await self._shared.keychain.lookup(parse_image(self._task.image).registry)
         except CredentialsUnavailable as error:
             text = f"Failed to pull image '{self._task.image}': no registry credentials"
             raise ImagePullFailed(None, text) from error
@@ -141,9 +139,9 @@ class DockerCookie(Cookie):
         self._name = self.options.name
         try:
             with busy_if_away():
-                self._id = await self._shop.containers.create(self.options)
+                self._id = await self._shared.containers.create(self.options)
         except EngineError as error:
-            if error.status == _NOT_FOUND and _NO_IMAGE in error.message.lower():
+            if error.status == NOT_FOUND and _NO_IMAGE in error.message.lower():
                 raise ServerBusy() from error
             if self._task.syslog_url and _refuses_syslog(error):
                 raise SyslogUnavailable() from error
@@ -158,10 +156,10 @@ class DockerCookie(Cookie):
         if self._task.disable_net or (lease is not None and lease.prepared):
             return
         chosen = lease.mode if lease is not None else None
-        hostname = self._shop.around.hostname
+        hostname = self._shared.around.hostname
         if options.host_config.get("NetworkMode") != chosen or needs_its_own(options, hostname):
             return
-        prepared = self._shop.networks.lease_prepared(lease)
+        prepared = self._shared.networks.lease_prepared(lease)
         if prepared is not None:
             self._lease = prepared
             options.host_config["NetworkMode"] = prepared.mode
@@ -170,20 +168,20 @@ class DockerCookie(Cookie):
     async def run(self) -> DockerContainer:
         if not self._id:
             raise HostlerError("run() before create_container() has returned")
-        exit_ = self._shop.exits.watch(self._id)
+        exit_ = self._shared.exits.watch(self._id)
         if self._task.on_output is not None:
-            self._output = OutputCapture(self._shop.engine, self._id, self._task.on_output)
-            await self._shop.nursery.start(self._output.run)
+            self._output = OutputCapture(self._shared.engine, self._id, self._task.on_output)
+            await self._shared.nursery.start(self._output.run)
         try:
             with busy_if_away():
-                await self._shop.containers.start(self._name)
+                await self._shared.containers.start(self._name)
         except EngineError as error:
             if _SYSLOG_TROUBLE in error.message:
                 raise SyslogUnavailable() from error
             self._raise_if_name_space_is_gone(error)
             raise
-        self._running = DockerContainer(self._shop.engine, exit_, self._output)
-        self._sampled = self._shop.sampler.add(self._id, self._task.on_sample)
+        self._running = DockerContainer(self._shared.engine, exit_, self._output)
+        self._sampled = self._shared.sampler.add(self._id, self._task.on_sample)
         return self._running
 
     def _raise_if_name_space_is_gone(self, error: EngineError) -> None:
@@ -198,18 +196,14 @@ class DockerCookie(Cookie):
         `EngineError`; after an `EngineTimeout`, or if it was cancelled, the container may be paused
         or not."""
 
-        def request(client: docker.APIClient) -> None:
-            client.pause(self._id)
-
-        await self._shop.engine.call(EngineOperation.PAUSE, request)
+        await self._shared.engine.call(EngineOperation.PAUSE, lambda client: client.pause(self._id))
         if self._sampled is not None:
             self._sampled.frozen = True
 
     async def unfreeze(self) -> None:
-        def request(client: docker.APIClient) -> None:
-            client.unpause(self._id)
-
-        await self._shop.engine.call(EngineOperation.UNPAUSE, request)
+        await self._shared.engine.call(
+            EngineOperation.UNPAUSE, lambda client: client.unpause(self._id)
+        )
         if self._sampled is not None:
             self._sampled.frozen = False
 
@@ -221,7 +215,7 @@ class DockerCookie(Cookie):
         self._count_exit()
         try:
             if self._name:
-                await self._shop.containers.remove(self._name)
+                await self._shared.containers.remove(self._name)
                 gone = True
             else:
                 await trio.lowlevel.checkpoint()
@@ -230,15 +224,15 @@ class DockerCookie(Cookie):
 
     def _count_exit(self) -> None:
         if self._running is not None:
-            self._shop.metrics.container_exited(self._running.exit_status)
+            self._shared.metrics.container_exited(self._running.exit_status)
             self._running = None
-            self._shop.sampler.remove(self._id)
+            self._shared.sampler.remove(self._id)
 
     def _release(self, gone: bool) -> None:
         if self._output is not None:
             self._output.close()
         if self._id:
-            self._shop.exits.forget(self._id)
+            self._shared.exits.forget(self._id)
         if self._lease is not None:
             as_it_was = not self._id or not may_change_its_name_space(self.options)
             self._lease.release(gone and as_it_was)

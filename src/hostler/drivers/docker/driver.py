@@ -6,13 +6,12 @@ import os
 import re
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterable, Mapping
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import attrs
 import docker
 import structlog
 import trio
@@ -27,13 +26,26 @@ from .auth import Keychain, load_credentials
 from .build import load_archive
 from .containers import Containers, remove_container
 from .cookie import DockerCookie, DriverContext
-from .engine import THREAD_GRACE, Engine, EngineError, EngineOperation, EngineTooOld, open_engine
-from .image_cleaner import ImageCleaner, ImageStatistics, ImageUseBroadcast, PeerDrivers
+from .engine import (
+    NOT_FOUND,
+    THREAD_GRACE,
+    Engine,
+    EngineError,
+    EngineOperation,
+    EngineTooOld,
+    open_engine,
+)
+from .image_cleaner import ImageCleaner, ImageUseBroadcast, PeerDrivers
 from .images import ImagesInUse
 from .instance import family_of, find_home, is_inhabited, is_living, living, neighbourhood
-from .metrics import DockerMetrics, DriverLevels, default_docker_metrics
+from .metrics import (
+    DockerMetrics,
+    DockerStatistics,
+    PreforkStatistics,
+    default_docker_metrics,
+)
 from .options import LABEL_CLASSIFIER, LABEL_HOME, LABEL_INSTANCE, DriverEnvironment
-from .prefork import PreforkStatistics, plan_pool
+from .prefork import plan_pool
 from .pulls import Backoff, RetryChecker
 
 log = structlog.get_logger(__name__)
@@ -41,51 +53,36 @@ log = structlog.get_logger(__name__)
 CLOSE_GRACE = 30.0
 """Seconds in which the driver removes what cookies have left behind, when it is closed."""
 
-
 SECOND_LOOK = 5.0
 """Seconds from the end of the clean-up until the driver looks for leaked containers once more."""
-
-
-@attrs.frozen(kw_only=True)
-class DockerStatistics:
-    """A moment of a driver: containers that exist or may exist, containers watched for their
-    end, threads that wait for the engine (one follows its events), containers by network, and
-    the pool of network name spaces."""
-
-    containers: int
-    watched: int
-    threads: int
-    networks: Mapping[str, int]
-    images: ImageStatistics | None = None
-    prefork: PreforkStatistics = attrs.Factory(PreforkStatistics)
 
 
 class DockerDriver(Driver):
     """Runs functions in Docker containers. Made by `open_docker_driver`."""
 
-    def __init__(self, workshop: DriverContext, cleaner: ImageCleaner | None) -> None:
-        self._shop = workshop
+    def __init__(self, context: DriverContext, cleaner: ImageCleaner | None) -> None:
+        self._shared = context
         self._cleaner = cleaner
         self._clean = trio.Event()
 
     @property
     def instance_id(self) -> str:
         """Tells this driver's containers from those of earlier ones with the same label tag."""
-        return self._shop.around.instance_id
+        return self._shared.around.instance_id
 
     async def create_cookie(self, task: ContainerTask) -> DockerCookie:
         await trio.lowlevel.checkpoint()
-        return DockerCookie(task, self._shop)
+        return DockerCookie(task, self._shared)
 
     def set_pull_retry_policy(self, backoff: Backoff, checker: RetryChecker) -> None:
         """Try failed pulls again: ``checker`` says which errors, ``backoff`` when and how often.
         Replaces `transient_trouble` and the delays of the configuration; applies to pulls that
         start from now on."""
-        self._shop.puller.set_retry_policy(backoff, checker)
+        self._shared.puller.set_retry_policy(backoff, checker)
 
     def images_in_use(self) -> ImagesInUse:
         """For neighbours."""
-        return self._shop.images.cache.busy()
+        return self._shared.images.cache.busy()
 
     def heard_used(self, ids: Iterable[str]) -> None:
         """A neighbour has told (`PeerDrivers.tell_used`)."""
@@ -94,27 +91,27 @@ class DockerDriver(Driver):
 
     def statistics(self) -> DockerStatistics:
         """What the driver has now, from its own memory: asks no engine. Synchronous."""
-        pool = self._shop.prefork
+        pool = self._shared.prefork
         return DockerStatistics(
-            containers=len(self._shop.containers.owned),
-            watched=self._shop.exits.watched(),
-            threads=self._shop.engine.threads(),
-            networks=self._shop.networks.in_use(),
+            containers=len(self._shared.containers.owned),
+            watched=self._shared.exits.watched(),
+            threads=self._shared.engine.threads(),
+            networks=self._shared.networks.in_use(),
             images=None if self._cleaner is None else self._cleaner.statistics(),
-            prefork=pool.statistics() if pool else PreforkStatistics(),
+            prefork=PreforkStatistics() if pool is None else pool.statistics(),
         )
 
     async def sees_directory(self, path: str) -> bool:
         """Asks the engine without making anything: it looks at mounts before it looks for the
         image; one that does not, as another path shows, is not believed."""
-        seen = partial(source_exists, self._shop.engine)
+        seen = partial(source_exists, self._shared.engine)
         return await seen(path) and not await seen(f"{path}.none")
 
     async def wait_clean(self) -> None:
         await self._clean.wait()
 
     async def _clean_up(self, labels: Mapping[str, str]) -> None:
-        engine, launches = self._shop.engine, self._shop.containers.launches
+        engine, launches = self._shared.engine, self._shared.containers.launches
         await remove_leaked(engine, launches, labels)
         self._clean.set()
         # For what the engine was still making for a runner when that was killed.
@@ -123,9 +120,9 @@ class DockerDriver(Driver):
 
     async def aclose(self) -> None:
         """Try once more to remove the containers that cookies could not remove. Idempotent."""
-        if self._shop.prefork is not None:
-            await self._shop.prefork.aclose()
-        await self._shop.containers.remove_all()
+        if self._shared.prefork is not None:
+            await self._shared.prefork.aclose()
+        await self._shared.containers.remove_all()
 
 
 @asynccontextmanager
@@ -178,7 +175,7 @@ async def open_docker_driver(
         # cancelled; and operations go on if something else of the driver fails.
         async with open_sheltered() as operations, open_sheltered() as nursery:
             keychain = Keychain(credentials, environ, nursery)
-            shop = DriverContext(
+            context = DriverContext(
                 engine=engine,
                 containers=Containers(engine, operations),
                 nursery=nursery,
@@ -187,10 +184,10 @@ async def open_docker_driver(
                 metrics=metrics,
                 pool=pool,
             )
-            driver = _start(shop, neighbours)
+            driver = _start(context, neighbours)
             try:
                 labels, of_pool = around.labels(), around.pool_labels()
-                launches = shop.containers.launches
+                launches = context.containers.launches
                 nursery.start_soon(remove_homeless, engine, launches, around.home)
                 if of_pool.get(LABEL_CLASSIFIER) not in (None, labels.get(LABEL_CLASSIFIER)):
                     nursery.start_soon(
@@ -200,7 +197,7 @@ async def open_docker_driver(
                     nursery.start_soon(driver._clean_up, labels)
                 else:
                     driver._clean.set()
-                with _announced(driver, around, metrics):
+                with metrics.showing(around.instance_id, driver.statistics):
                     yield driver
             finally:
                 until = trio.current_time() + CLOSE_GRACE
@@ -209,53 +206,34 @@ async def open_docker_driver(
                 # The deadline holds even if the engine hangs, since its threads are left behind.
                 with trio.CancelScope(shield=True, deadline=until):
                     await driver.aclose()
-                shop.containers.tell_left(labeled=bool(around.labels()))
+                context.containers.tell_left(labeled=bool(around.labels()))
     finally:
         locked.close()
         await engine.aclose()
 
 
-@contextmanager
-def _announced(
-    driver: DockerDriver, around: DriverEnvironment, metrics: DockerMetrics
-) -> Iterator[None]:
-    """Show the driver's levels in the block."""
-
-    def levels() -> DriverLevels:
-        now = driver.statistics()
-        return DriverLevels(
-            prefork_size=now.prefork.size,
-            prefork_free=now.prefork.free,
-            networks=dict(now.networks),
-            images=now.images or ImageStatistics(),
-        )
-
-    with metrics.showing(around.instance_id, levels):
-        yield
-
-
-def _start(shop: DriverContext, neighbours: PeerDrivers | None) -> DockerDriver:
-    shop.nursery.start_soon(shop.exits.run)
-    shop.nursery.start_soon(shop.sampler.run)
-    if shop.prefork is not None:
-        shop.nursery.start_soon(shop.prefork.run)
+def _start(context: DriverContext, neighbours: PeerDrivers | None) -> DockerDriver:
+    context.nursery.start_soon(context.exits.run)
+    context.nursery.start_soon(context.sampler.run)
+    if context.prefork is not None:
+        context.nursery.start_soon(context.prefork.run)
     cleaner: ImageCleaner | None = None
-    if shop.around.config.image_clean_max_size:
+    if context.around.config.image_clean_max_size:
         if neighbours is not None and neighbours.clean:
-            shop.nursery.start_soon(ImageUseBroadcast(shop.images, neighbours).run)
+            context.nursery.start_soon(ImageUseBroadcast(context.images, neighbours).run)
         else:
-            cleaner = _make_cleaner(shop, neighbours)
-            shop.nursery.start_soon(cleaner.run)
-    return DockerDriver(shop, cleaner)
+            cleaner = _make_cleaner(context, neighbours)
+            context.nursery.start_soon(cleaner.run)
+    return DockerDriver(context, cleaner)
 
 
-def _make_cleaner(shop: DriverContext, neighbours: PeerDrivers | None) -> ImageCleaner:
-    config = shop.around.config
+def _make_cleaner(context: DriverContext, neighbours: PeerDrivers | None) -> ImageCleaner:
+    config = context.around.config
     exempt = [*config.image_clean_exempt_tags]
-    if shop.prefork is not None:
-        exempt.append(shop.prefork.plan.image)
+    if context.prefork is not None:
+        exempt.append(context.prefork.plan.image)
     limit = config.image_clean_max_size
-    return ImageCleaner(shop.engine, shop.images, limit, exempt, neighbours)
+    return ImageCleaner(context.engine, context.images, limit, exempt, neighbours)
 
 
 def _neighbourhood() -> str:
@@ -269,13 +247,12 @@ def _neighbourhood() -> str:
 async def _prepare(engine: Engine, config: AgentConfig) -> None:
     check_version(engine.version, config.min_docker_version)
     if config.docker_load_file:
-        await load_images(engine, config.docker_load_file)
+        await load_archive(engine, Path(config.docker_load_file))
+        log.info("images loaded", path=config.docker_load_file)
 
 
 RETRY_DELAY = 0.5
 """Seconds between two attempts to list leaked containers (Fn's limit of twice a second)."""
-
-_NOT_FOUND = 404
 
 REMOVALS = 2
 """Leaked containers that are removed at the same time: calls come meanwhile."""
@@ -313,17 +290,8 @@ async def source_exists(engine: Engine, path: str) -> bool:
     try:
         await engine.call(EngineOperation.CREATE, request)
     except EngineError as error:
-        return error.status == _NOT_FOUND
+        return error.status == NOT_FOUND
     return False
-
-
-async def load_images(engine: Engine, path: str) -> None:
-    """Load the archive of images at ``path`` into the engine.
-
-    Raises `ConfigError` if the file can't be read and `EngineError` if the engine refuses it.
-    """
-    await load_archive(engine, Path(path))
-    log.info("images loaded", path=path)
 
 
 async def remove_leaked(

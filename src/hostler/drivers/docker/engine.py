@@ -1,20 +1,11 @@
 """The Docker SDK on worker threads: operations with limits, streams, error translation.
 
-Connections to an engine that may be away.
+Each group of operations has threads, connections and a client of its own, so that long operations
+can't keep a quick one waiting: a pause must not queue behind forty image pulls.
 
-The library leaves a socket that could not be connected to the garbage collector: while an engine
-restarts, that is one for each call. Here such a socket is closed.
-
-The engine's streaming answers as lines of JSON.
-
-Of the library's own streaming calls, ``events`` and ``pull`` switch the socket's time limit off,
-and ``events`` takes a broken connection for the regular end. So these requests go through the
-client's `requests` interface.
-
-The calls of the engine that the driver makes: their threads and their time limits.
-
-Each group of calls has threads, connections and a client of its own, so that calls which take
-long can't keep a quick one waiting: a pause must not queue behind forty image pulls.
+Streams go through the `requests` interface of the library's client: the library's own ``events``
+and ``pull`` switch the socket's time limit off, and ``events`` takes a broken connection for the
+regular end.
 """
 
 from __future__ import annotations
@@ -55,7 +46,11 @@ _LIBRARY_ERRORS = (DockerException, RequestException, OSError)
 _NOBODY = (ConnectionError, FileNotFoundError, NotADirectoryError, socket.gaierror)
 """Of the kernel, or of the look-up of a name: there is no engine."""
 
-_POOL_SIZE_IF_UNBOUNDED = 16
+MAX_POOL_SIZE = 16
+"""Connections that a group keeps open."""
+
+NOT_FOUND, CONFLICT = 404, 409
+"""The engine's HTTP statuses."""
 
 DEFAULT_HOST = "unix:///var/run/docker.sock"
 """The engine's address if nothing else is said, as the library has it."""
@@ -109,7 +104,7 @@ class Engine:
         self._clients = clients
         self._limits = limits
         self._observe = observe
-        self._limiters = {group: trio.CapacityLimiter(THREADS[group]) for group in clients}
+        self._limiters = {group: trio.CapacityLimiter(group.threads) for group in clients}
         self.api_version: str = clients[ThreadGroup.QUERY].api_version
 
     def limit(self, operation: EngineOperation) -> float:
@@ -118,7 +113,7 @@ class Engine:
 
     async def call(self, operation: EngineOperation, request: Callable[[docker.APIClient], T]) -> T:
         """Run ``request`` on a thread, with the client of the operation's group."""
-        group = GROUP[operation]
+        group = operation.group
         limit = self._limits[operation]
         with self._observed(operation):
             with trio.move_on_after(limit):
@@ -142,7 +137,7 @@ class Engine:
         What ends the stream too early is raised in the iteration. Leaving the block, also by a
         cancellation, closes the connection, which also ends the thread.
         """
-        group = GROUP[operation]
+        group = operation.group
         reader = _Reader[T]()
 
         async def run() -> None:
@@ -344,8 +339,8 @@ def _connect(
     clients = {
         group: docker.APIClient(
             version=api_version,
-            timeout=_seconds(max(limits[op] for op in EngineOperation if GROUP[op] is group)),
-            max_pool_size=_pool_size(group),
+            timeout=_seconds(max(limits[op] for op in EngineOperation if op.group is group)),
+            max_pool_size=int(min(group.threads, MAX_POOL_SIZE)),
             **where,
         )
         for group in ThreadGroup
@@ -359,17 +354,14 @@ def _seconds(limit: float) -> Any:
     return limit  # the stubs want an int, the library and its socket take a float
 
 
-def _pool_size(group: ThreadGroup) -> int:
-    threads = THREADS[group]
-    return _POOL_SIZE_IF_UNBOUNDED if threads == float("inf") else int(threads)
-
-
 _SCHEME = "http+docker://"
 """What the library mounts its adapter for unix sockets on."""
 
 
 def close_failed_sockets(client: docker.APIClient) -> None:
-    """Has no effect on a client of an engine behind TCP, whose sockets urllib3 closes."""
+    """Have ``client`` close a socket that could not be connected. The library leaves it to the
+    garbage collector: while an engine restarts, that is one for each call. Has no effect on a
+    client of an engine behind TCP, whose sockets urllib3 closes."""
     library: Any = client.adapters.get(_SCHEME)
     if isinstance(library, unixconn.UnixHTTPAdapter):
         url = f"http+unix://{library.socket_path}"
@@ -412,12 +404,12 @@ class JSONLines:
     """The JSON objects of a streamed response."""
 
     def __init__(self, response: requests.Response) -> None:
-        self._response = response
+        self.response = response
         # Only for its way of closing a socket under a reading thread.
         self._closer: CancellableStream[bytes] = CancellableStream(iter(()), response)
 
     def __iter__(self) -> Iterator[JSON]:
-        for line in self._response.iter_lines():
+        for line in self.response.iter_lines():
             if line:
                 yield _decode(line)
 
@@ -425,7 +417,7 @@ class JSONLines:
         interrupt(self._closer)
 
     def close(self) -> None:
-        self._response.close()
+        self.response.close()
 
 
 def _decode(line: bytes) -> JSON:
@@ -556,105 +548,65 @@ def _of_answer(operation: str, error: docker.errors.APIError) -> EngineError:
 
 
 class ThreadGroup(enum.Enum):
-    """The groups; the value is the text in logs."""
+    """Operations that share threads; ``threads`` of them may be under way at once."""
 
-    QUERY = "query"
-    CREATE = "create"
-    REMOVE = "remove"
-    PAUSE = "pause"
-    TRANSFER = "transfer"
-    EVENTS = "events"
-    OUTPUT = "output"
-    STATISTICS = "statistics"
-
-
-THREADS: dict[ThreadGroup, float] = {
-    ThreadGroup.QUERY: 8,
-    ThreadGroup.CREATE: 16,
-    ThreadGroup.REMOVE: 16,
-    ThreadGroup.PAUSE: 16,
-    ThreadGroup.TRANSFER: 8,
-    ThreadGroup.EVENTS: 1,
+    QUERY = "query", 8
+    CREATE = "create", 16
+    REMOVE = "remove", 16
+    PAUSE = "pause", 16
+    TRANSFER = "transfer", 8
+    EVENTS = "events", 1
     # One thread for each container whose output is captured. A bound would make the container
     # after the last wait for another one's end.
-    ThreadGroup.OUTPUT: math.inf,
+    OUTPUT = "output", math.inf
     # One question at a time; the second thread is for a question that was left behind.
-    ThreadGroup.STATISTICS: 2,
-}
-"""How many calls of a group may be under way at once."""
+    STATISTICS = "statistics", 2
+
+    def __init__(self, text: str, threads: float) -> None:
+        self.threads = threads
 
 
 class EngineOperation(enum.Enum):
-    """The calls; the value is the text in errors."""
+    """What the driver asks of the engine: the text in errors, the group, and the limit in seconds.
 
-    CONNECT = "connect"
-    INFO = "describe itself"
-    LIST = "list containers"
-    INSPECT_CONTAINER = "inspect container"
-    INSPECT_IMAGE = "inspect image"
-    CREATE = "create container"
-    START = "start container"
-    REMOVE = "remove container"
-    PAUSE = "pause container"
-    UNPAUSE = "unpause container"
-    PULL = "pull image"
-    LOAD = "load images"
-    BUILD = "build image"
-    PUSH = "push image"
-    MEASURE_IMAGES = "measure images"
-    REMOVE_IMAGE = "remove image"
-    CLOCK = "read the clock"
-    EVENTS = "follow events"
-    ATTACH = "attach to container"
-    STATISTICS = "read statistics"
+    The limit includes the wait for a thread. For operations that stream (pull, load, build, push,
+    events, attach) it is the longest silence of the engine instead; the caller limits their whole
+    time. List, remove image, pause and unpause have Fn's limits, the others are generous for a
+    healthy engine under load.
+    """
+
+    _value_: str
+    group: ThreadGroup
+    limit: float
+
+    CONNECT = "connect", ThreadGroup.QUERY, 10
+    INFO = "describe itself", ThreadGroup.QUERY, 10
+    LIST = "list containers", ThreadGroup.QUERY, 60
+    INSPECT_CONTAINER = "inspect container", ThreadGroup.QUERY, 10
+    INSPECT_IMAGE = "inspect image", ThreadGroup.QUERY, 10
+    CREATE = "create container", ThreadGroup.CREATE, 60
+    START = "start container", ThreadGroup.CREATE, 60
+    REMOVE = "remove container", ThreadGroup.REMOVE, 60
+    PAUSE = "pause container", ThreadGroup.PAUSE, 5
+    UNPAUSE = "unpause container", ThreadGroup.PAUSE, 5
+    PULL = "pull image", ThreadGroup.TRANSFER, 300
+    LOAD = "load images", ThreadGroup.TRANSFER, 600
+    BUILD = "build image", ThreadGroup.TRANSFER, 600
+    PUSH = "push image", ThreadGroup.TRANSFER, 300
+    MEASURE_IMAGES = "measure images", ThreadGroup.QUERY, 60
+    REMOVE_IMAGE = "remove image", ThreadGroup.REMOVE, 60
+    CLOCK = "read the clock", ThreadGroup.QUERY, 10
+    EVENTS = "follow events", ThreadGroup.EVENTS, 10
+    ATTACH = "attach to container", ThreadGroup.OUTPUT, 10
+    STATISTICS = "read statistics", ThreadGroup.STATISTICS, 10
+
+    def __new__(cls, text: str, group: ThreadGroup, limit: float) -> EngineOperation:
+        operation = object.__new__(cls)
+        operation._value_ = text
+        operation.group = group
+        operation.limit = limit
+        return operation
 
 
-GROUP: dict[EngineOperation, ThreadGroup] = {
-    EngineOperation.CONNECT: ThreadGroup.QUERY,
-    EngineOperation.INFO: ThreadGroup.QUERY,
-    EngineOperation.LIST: ThreadGroup.QUERY,
-    EngineOperation.INSPECT_CONTAINER: ThreadGroup.QUERY,
-    EngineOperation.INSPECT_IMAGE: ThreadGroup.QUERY,
-    EngineOperation.CREATE: ThreadGroup.CREATE,
-    EngineOperation.START: ThreadGroup.CREATE,
-    EngineOperation.REMOVE: ThreadGroup.REMOVE,
-    EngineOperation.PAUSE: ThreadGroup.PAUSE,
-    EngineOperation.UNPAUSE: ThreadGroup.PAUSE,
-    EngineOperation.PULL: ThreadGroup.TRANSFER,
-    EngineOperation.LOAD: ThreadGroup.TRANSFER,
-    EngineOperation.BUILD: ThreadGroup.TRANSFER,
-    EngineOperation.PUSH: ThreadGroup.TRANSFER,
-    EngineOperation.MEASURE_IMAGES: ThreadGroup.QUERY,
-    EngineOperation.REMOVE_IMAGE: ThreadGroup.REMOVE,
-    EngineOperation.CLOCK: ThreadGroup.QUERY,
-    EngineOperation.EVENTS: ThreadGroup.EVENTS,
-    EngineOperation.ATTACH: ThreadGroup.OUTPUT,
-    EngineOperation.STATISTICS: ThreadGroup.STATISTICS,
-}
-
-LIMITS: dict[EngineOperation, float] = {
-    EngineOperation.CONNECT: 10,
-    EngineOperation.INFO: 10,
-    EngineOperation.LIST: 60,
-    EngineOperation.INSPECT_CONTAINER: 10,
-    EngineOperation.INSPECT_IMAGE: 10,
-    EngineOperation.CREATE: 60,
-    EngineOperation.START: 60,
-    EngineOperation.REMOVE: 60,
-    EngineOperation.PAUSE: 5,
-    EngineOperation.UNPAUSE: 5,
-    EngineOperation.PULL: 300,
-    EngineOperation.LOAD: 600,
-    EngineOperation.BUILD: 600,
-    EngineOperation.PUSH: 300,
-    EngineOperation.MEASURE_IMAGES: 60,
-    EngineOperation.REMOVE_IMAGE: 60,
-    EngineOperation.CLOCK: 10,
-    EngineOperation.EVENTS: 10,
-    EngineOperation.ATTACH: 10,
-    EngineOperation.STATISTICS: 10,
-}
-"""Seconds that a call may take, the wait for a thread included. For the calls that stream
-(pull, load, build, push, events, attach) it is the longest silence of the engine instead; their
-whole time is the caller's to limit. List, remove image, pause and unpause are Fn's limits, the
-others are generous for a healthy engine under load."""
+LIMITS: dict[EngineOperation, float] = {each: each.limit for each in EngineOperation}
+"""Seconds that an operation may take."""

@@ -13,7 +13,7 @@ import structlog
 import trio
 from docker.errors import DockerException
 
-from .engine import Engine, EngineError, EngineOperation, raise_for_status
+from .engine import NOT_FOUND, Engine, EngineError, EngineOperation, raise_for_status
 from .images import ImageCache, Images, ImagesInUse, canonical_name
 
 log = structlog.get_logger(__name__)
@@ -30,8 +30,6 @@ REFUSED_FIRST = 60.0
 
 REFUSED_LAST = 3600.0
 """Seconds up to which that is doubled."""
-
-_NOT_FOUND = 404
 
 
 @attrs.frozen(kw_only=True)
@@ -197,13 +195,12 @@ class ImageCleaner:
         log.info("image removed", image=image.id, names=image.tags, size=image.size)
 
     async def _remove_name(self, name: str) -> None:
-        def request(client: docker.APIClient) -> None:
-            client.remove_image(name)
-
         try:
-            await self._engine.call(EngineOperation.REMOVE_IMAGE, request)
+            await self._engine.call(
+                EngineOperation.REMOVE_IMAGE, lambda client: client.remove_image(name)
+            )
         except EngineError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != NOT_FOUND:
                 raise
 
 

@@ -13,9 +13,7 @@ import msgspec
 import trio
 from docker.errors import DockerException
 
-from .engine import Engine, EngineError, EngineOperation
-
-_NOT_FOUND = 404
+from .engine import NOT_FOUND, Engine, EngineError, EngineOperation
 
 
 class Images:
@@ -71,7 +69,7 @@ class Images:
         try:
             return await self._engine.call(EngineOperation.INSPECT_IMAGE, request)
         except EngineError as error:
-            if error.status == _NOT_FOUND:
+            if error.status == NOT_FOUND:
                 return None
             raise
 

@@ -28,7 +28,7 @@ import structlog
 import trio
 
 from ..._file_locks import LockFileRemoved, lock_new, try_lock
-from .engine import Engine, EngineError, EngineOperation
+from .engine import NOT_FOUND, Engine, EngineError, EngineOperation
 
 log = structlog.get_logger(__name__)
 
@@ -121,8 +121,6 @@ MOUNTS = "/proc/self/mountinfo"
 
 _HOSTNAME = re.compile(r"/containers/([0-9a-f]{64})/hostname$")
 
-_NOT_FOUND = 404
-
 
 def container_in(mounts: str) -> str:
     """The id of the container that has ``mounts``: engines keep its ``/etc/hostname`` in a folder
@@ -173,6 +171,6 @@ async def _life_of(engine: Engine, container_id: str) -> str:
     try:
         return await engine.call(EngineOperation.INSPECT_CONTAINER, request)
     except EngineError as error:
-        if error.status != _NOT_FOUND:
+        if error.status != NOT_FOUND:
             raise
         return ""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 import attrs
@@ -26,13 +26,29 @@ _FNV_OFFSET, _FNV_PRIME = 0xCBF29CE484222325, 0x100000001B3
 
 
 @attrs.frozen(kw_only=True)
-class DriverLevels:
-    """What a driver has now."""
+class PreforkStatistics:
+    """A moment of the pool: its planned ``size``, the name spaces that are ``free``, or ``used`` by
+    functions, and how often there was none (``misses``, since the start)."""
 
-    prefork_size: int = 0
-    prefork_free: int = 0
-    networks: dict[str, int] = attrs.Factory(dict)
-    images: ImageStatistics = attrs.Factory(ImageStatistics)
+    size: int = 0
+    free: int = 0
+    used: int = 0
+    misses: int = 0
+
+
+@attrs.frozen(kw_only=True)
+class DockerStatistics:
+    """A moment of a driver: containers that exist or may exist, containers watched for their
+    end, threads that wait for the engine (one follows its events), containers by network, and
+    the pool of network name spaces."""
+
+    containers: int
+    watched: int
+    threads: int
+    networks: Mapping[str, int]
+    images: ImageStatistics | None = None
+    """``None`` = the driver does not clean images."""
+    prefork: PreforkStatistics = attrs.Factory(PreforkStatistics)
 
 
 class DockerMetrics(Collector):
@@ -59,7 +75,7 @@ class DockerMetrics(Collector):
             for name, text, labels in _COUNTED
         }
         self._instance: int | None = None
-        self._sources: list[Callable[[], DriverLevels]] = []
+        self._sources: list[Callable[[], DockerStatistics]] = []
         registry.register(self)
 
     # --- what is told; all but `event` in the event loop's thread ---
@@ -92,14 +108,16 @@ class DockerMetrics(Collector):
         self._counts["prefork_misses"].inc()
 
     @contextmanager
-    def showing(self, instance_id: str, levels: Callable[[], DriverLevels]) -> Iterator[None]:
-        """Expose the instance and its levels in the block. Those of several drivers add up."""
+    def showing(
+        self, instance_id: str, statistics: Callable[[], DockerStatistics]
+    ) -> Iterator[None]:
+        """Expose a driver's id and statistics in the block. Those of several drivers add up."""
         self._instance = fnv1_64(instance_id)
-        self._sources.append(levels)
+        self._sources.append(statistics)
         try:
             yield
         finally:
-            self._sources.remove(levels)
+            self._sources.remove(statistics)
 
     # --- what is shown ---
 
@@ -109,23 +127,23 @@ class DockerMetrics(Collector):
         yield _gauge(
             "docker_instance_id", "Hash (FNV-1, 64 bits) of the instance id", self._instance or 0
         )
-        levels = [source() for source in tuple(self._sources)]
+        drivers = [source() for source in tuple(self._sources)]
         yield _gauge(
             "docker_prefork_size",
             "Configured network name spaces",
-            sum(level.prefork_size for level in levels),
+            sum(driver.prefork.size for driver in drivers),
         )
         yield _gauge(
             "docker_prefork_free",
             "Network name spaces that are ready and unused",
-            sum(level.prefork_free for level in levels),
+            sum(driver.prefork.free for driver in drivers),
         )
+        images = [driver.images for driver in drivers if driver.images is not None]
         for name, field, text in _IMAGES:
-            total = sum(getattr(level.images, field) for level in levels)
-            yield _gauge(f"image_cleaner_{name}", text, total)
+            yield _gauge(f"image_cleaner_{name}", text, sum(getattr(i, field) for i in images))
         networks: Counter[str] = Counter()
-        for level in levels:
-            networks.update(level.networks)
+        for driver in drivers:
+            networks.update(driver.networks)
         metric = Metric("fn_docker_networks", "Containers by configured network", "gauge")
         for name, count in networks.items():
             metric.add_sample("fn_docker_networks", {"network": name}, count)

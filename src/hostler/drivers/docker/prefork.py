@@ -52,9 +52,9 @@ from ...errors import APIError, ConfigError
 from .auth import CredentialsUnavailable, Keychain
 from .build import load_archive
 from .containers import Containers
-from .engine import Engine, EngineError, EngineOperation
+from .engine import NOT_FOUND, Engine, EngineError, EngineOperation
 from .images import parse_image
-from .metrics import DockerMetrics
+from .metrics import DockerMetrics, PreforkStatistics
 from .options import DockerOptions, DriverEnvironment
 from .pulls import FOREVER, Backoff, ImagePuller
 from .running import ContainerExit, ExitWatcher
@@ -91,17 +91,6 @@ QUIET = 1.0
 
 REVIEW = 300.0
 """Seconds in which a name space has to have been needed, if it is one more than the plan's."""
-
-
-@attrs.frozen(kw_only=True)
-class PreforkStatistics:
-    """A moment of the pool: its planned ``size``, what is ``free``, what is ``used`` by functions,
-    and how often there was none (``misses``, since the start)."""
-
-    size: int = 0
-    free: int = 0
-    used: int = 0
-    misses: int = 0
 
 
 @attrs.frozen
@@ -467,8 +456,6 @@ IMAGE_RETRY = Backoff(
 )
 """Between the attempts to get it."""
 
-_NOT_FOUND = 404
-
 
 class PreforkImage(ABC):
     """The image of a pool's containers, got once for all keepers."""
@@ -513,7 +500,7 @@ class PreforkImage(ABC):
         try:
             await self._engine.call(EngineOperation.INSPECT_IMAGE, request)
         except EngineError as error:
-            if error.status != _NOT_FOUND:
+            if error.status != NOT_FOUND:
                 raise
             await self.get()
 

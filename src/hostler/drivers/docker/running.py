@@ -36,6 +36,7 @@ from ...errors import ContainerExited, ContainerOutOfMemory
 from .containers import Containers
 from .engine import (
     JSON,
+    NOT_FOUND,
     Engine,
     EngineError,
     EngineOperation,
@@ -103,7 +104,7 @@ class DockerContainer(RunningContainer):
         except EngineError as error:
             if self._exit.code is not None:
                 return result_of(self._exit.code)
-            if error.status == 404:
+            if error.status == NOT_FOUND:
                 return result_of(KILLED)  # removed by force, and nobody saw it
             raise
         if state["Running"]:
@@ -238,7 +239,7 @@ def _exit_events(
 ) -> _ExitEvents:
     params = {"since": str(since), "until": str(since + int(RENEWAL))}
     lines = open_json_lines(client, "GET", "/events", silence=silence, params=params)
-    return _ExitEvents(lines, observer)
+    return _ExitEvents(lines.response, observer)
 
 
 @attrs.define
@@ -256,26 +257,20 @@ class _Observer:
             self.metrics.event(str(event.get("Action", "")), str(event.get("Type", "")))
 
 
-class _ExitEvents:
-    """The exits among the events; all of them are shown to the observer here, in the thread that
-    reads them: a subscriber that is slow loses some."""
+class _ExitEvents(JSONLines):
+    """The exits among the events. Shows all events to the observer here, in the thread that reads
+    them: the engine drops events of a slow subscriber."""
 
-    def __init__(self, lines: JSONLines, observer: _Observer) -> None:
-        self._lines = lines
+    def __init__(self, response: requests.Response, observer: _Observer) -> None:
+        super().__init__(response)
         self._observer = observer
 
     def __iter__(self) -> Iterator[JSON]:
         known = self._observer.latest_ns
-        for event in self._lines:
+        for event in super().__iter__():
             self._observer.show(event, known)
             if event.get("Action") == "die":
                 yield event
-
-    def interrupt(self) -> None:
-        self._lines.interrupt()
-
-    def close(self) -> None:
-        self._lines.close()
 
 
 def _states(client: docker.APIClient) -> dict[str, str]:

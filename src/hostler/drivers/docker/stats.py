@@ -21,7 +21,7 @@ import structlog
 import trio
 
 from ..._concurrency.signal import IdleGate
-from .engine import JSON, Engine, EngineError, EngineOperation
+from .engine import CONFLICT, JSON, NOT_FOUND, Engine, EngineError, EngineOperation
 
 log = structlog.get_logger(__name__)
 
@@ -36,8 +36,6 @@ LAUNCHES_FIRST = 5.0
 
 ONE_SHOT = (1, 41)
 """API version from which the engine answers at once, instead of measuring for a second or two."""
-
-_NOT_FOUND, _CONFLICT = 404, 409
 
 
 @attrs.define(eq=False)
@@ -99,7 +97,7 @@ class Sampler:
                 EngineOperation.STATISTICS, partial(_one_shot, container_id=sampled.container_id)
             )
         except EngineError as error:
-            if error.status in (_NOT_FOUND, _CONFLICT):
+            if error.status in (NOT_FOUND, CONFLICT):
                 return  # it has just ended
             if self._healthy:
                 log.warning("no statistics from the engine", error=str(error))
