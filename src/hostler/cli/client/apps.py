@@ -10,7 +10,7 @@ from ...datastore import AppPatch
 from ...models import App
 from ..command import Group
 from ..options import together
-from .names import all_apps, app_named, confirm, with_api
+from .names import all_apps, app_named, confirmed, with_api
 from .options import (
     annotation_option,
     app_argument,
@@ -42,41 +42,32 @@ _fields = together(
 @_fields
 @server_option
 @json_option
-def create(name: str, server: str, as_json: bool, **fields: Any) -> None:
+@with_api
+async def create(api: ApiClient, name: str, as_json: bool, **fields: Any) -> None:
     """Create an app."""
     fields["syslog_url"] = fields["syslog_url"] or ""
     new = App(id="", name=name, **fields)
-
-    async def work(api: ApiClient) -> None:
-        print_done(f"created app {name}", await api.apps.create(new), as_json)
-
-    with_api(server, work)
+    print_done(f"created app {name}", await api.apps.create(new), as_json)
 
 
 @apps.command("list")
 @server_option
 @json_option
-def list_(server: str, as_json: bool) -> None:
+@with_api
+async def list_(api: ApiClient, as_json: bool) -> None:
     """List all apps by name."""
-
-    async def work(api: ApiClient) -> None:
-        columns = [("NAME", "name"), ("ID", "id"), ("UPDATED", "updated_at")]
-        print_items(await all_apps(api), columns, as_json)
-
-    with_api(server, work)
+    columns = [("NAME", "name"), ("ID", "id"), ("UPDATED", "updated_at")]
+    print_items(await all_apps(api), columns, as_json)
 
 
 @apps.command()
 @app_argument
 @server_option
 @json_option
-def inspect(app_name: str, server: str, as_json: bool) -> None:
+@with_api
+async def inspect(api: ApiClient, app_name: str, as_json: bool) -> None:
     """Show everything about an app."""
-
-    async def work(api: ApiClient) -> None:
-        print_item(await app_named(api, app_name), as_json)
-
-    with_api(server, work)
+    print_item(await app_named(api, app_name), as_json)
 
 
 @apps.command()
@@ -84,27 +75,21 @@ def inspect(app_name: str, server: str, as_json: bool) -> None:
 @_fields
 @server_option
 @json_option
-def update(app_name: str, server: str, as_json: bool, **fields: Any) -> None:
+@with_api
+async def update(api: ApiClient, app_name: str, as_json: bool, **fields: Any) -> None:
     """Change an app: only what the options name. A syslog URL of "" removes the URL."""
-
-    async def work(api: ApiClient) -> None:
-        found = await app_named(api, app_name)
-        changed = await api.apps.update(found.id, AppPatch(**fields))
-        print_done(f"updated app {app_name}", changed, as_json)
-
-    with_api(server, work)
+    found = await app_named(api, app_name)
+    changed = await api.apps.update(found.id, AppPatch(**fields))
+    print_done(f"updated app {app_name}", changed, as_json)
 
 
 @apps.command()
 @app_argument
 @yes_option
 @server_option
-def delete(app_name: str, yes: bool, server: str) -> None:
+@confirmed("Delete app {app_name} with its functions and triggers?")
+@with_api
+async def delete(api: ApiClient, app_name: str) -> None:
     """Delete an app with its functions and triggers."""
-    confirm(f"Delete app {app_name} with its functions and triggers?", yes)
-
-    async def work(api: ApiClient) -> None:
-        await api.apps.delete((await app_named(api, app_name)).id)
-        print_done(f"deleted app {app_name}")
-
-    with_api(server, work)
+    await api.apps.delete((await app_named(api, app_name)).id)
+    print_done(f"deleted app {app_name}")

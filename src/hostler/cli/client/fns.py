@@ -10,7 +10,7 @@ from ...datastore import FnPatch
 from ...models import Fn
 from ..command import Group
 from ..options import CountType, together
-from .names import all_fns, app_named, confirm, fn_named, with_api
+from .names import all_fns, app_named, confirmed, fn_named, with_api
 from .options import (
     annotation_option,
     app_argument,
@@ -57,35 +57,29 @@ _fields = together(
 @_fields
 @server_option
 @json_option
-def create(app_name: str, name: str, server: str, as_json: bool, **fields: Any) -> None:
+@with_api
+async def create(api: ApiClient, app_name: str, name: str, as_json: bool, **fields: Any) -> None:
     """Create a function in an app."""
-
-    async def work(api: ApiClient) -> None:
-        app = await app_named(api, app_name)
-        made = await api.fns.create(Fn(id="", name=name, app_id=app.id, **fields))
-        print_done(f"created function {app_name}/{name}", made, as_json)
-
-    with_api(server, work)
+    app = await app_named(api, app_name)
+    made = await api.fns.create(Fn(id="", name=name, app_id=app.id, **fields))
+    print_done(f"created function {app_name}/{name}", made, as_json)
 
 
 @fns.command("list")
 @app_argument
 @server_option
 @json_option
-def list_(app_name: str, server: str, as_json: bool) -> None:
+@with_api
+async def list_(api: ApiClient, app_name: str, as_json: bool) -> None:
     """List the functions of an app by name."""
-
-    async def work(api: ApiClient) -> None:
-        columns = [
-            ("NAME", "name"),
-            ("IMAGE", "image"),
-            ("MEMORY", "memory"),
-            ("TIMEOUT", "timeout"),
-            ("ENDPOINT", FN_ENDPOINT),
-        ]
-        print_items(await all_fns(api, await app_named(api, app_name)), columns, as_json)
-
-    with_api(server, work)
+    columns = [
+        ("NAME", "name"),
+        ("IMAGE", "image"),
+        ("MEMORY", "memory"),
+        ("TIMEOUT", "timeout"),
+        ("ENDPOINT", FN_ENDPOINT),
+    ]
+    print_items(await all_fns(api, await app_named(api, app_name)), columns, as_json)
 
 
 @fns.command()
@@ -94,14 +88,13 @@ def list_(app_name: str, server: str, as_json: bool) -> None:
 @endpoint_option
 @server_option
 @json_option
-def inspect(app_name: str, fn_name: str, endpoint: bool, server: str, as_json: bool) -> None:
+@with_api
+async def inspect(
+    api: ApiClient, app_name: str, fn_name: str, endpoint: bool, as_json: bool
+) -> None:
     """Show everything about a function."""
-
-    async def work(api: ApiClient) -> None:
-        found = await fn_named(api, await app_named(api, app_name), fn_name)
-        print_item(found, as_json, only=FN_ENDPOINT if endpoint else "")
-
-    with_api(server, work)
+    found = await fn_named(api, await app_named(api, app_name), fn_name)
+    print_item(found, as_json, only=FN_ENDPOINT if endpoint else "")
 
 
 @fns.command()
@@ -111,15 +104,12 @@ def inspect(app_name: str, fn_name: str, endpoint: bool, server: str, as_json: b
 @_fields
 @server_option
 @json_option
-def update(app_name: str, fn_name: str, server: str, as_json: bool, **fields: Any) -> None:
+@with_api
+async def update(api: ApiClient, app_name: str, fn_name: str, as_json: bool, **fields: Any) -> None:
     """Change a function: only what the options name."""
-
-    async def work(api: ApiClient) -> None:
-        found = await fn_named(api, await app_named(api, app_name), fn_name)
-        changed = await api.fns.update(found.id, FnPatch(**fields))
-        print_done(f"updated function {app_name}/{fn_name}", changed, as_json)
-
-    with_api(server, work)
+    found = await fn_named(api, await app_named(api, app_name), fn_name)
+    changed = await api.fns.update(found.id, FnPatch(**fields))
+    print_done(f"updated function {app_name}/{fn_name}", changed, as_json)
 
 
 @fns.command()
@@ -127,13 +117,10 @@ def update(app_name: str, fn_name: str, server: str, as_json: bool, **fields: An
 @fn_argument
 @yes_option
 @server_option
-def delete(app_name: str, fn_name: str, yes: bool, server: str) -> None:
+@confirmed("Delete function {app_name}/{fn_name} with its triggers?")
+@with_api
+async def delete(api: ApiClient, app_name: str, fn_name: str) -> None:
     """Delete a function with its triggers."""
-    confirm(f"Delete function {app_name}/{fn_name} with its triggers?", yes)
-
-    async def work(api: ApiClient) -> None:
-        found = await fn_named(api, await app_named(api, app_name), fn_name)
-        await api.fns.delete(found.id)
-        print_done(f"deleted function {app_name}/{fn_name}")
-
-    with_api(server, work)
+    found = await fn_named(api, await app_named(api, app_name), fn_name)
+    await api.fns.delete(found.id)
+    print_done(f"deleted function {app_name}/{fn_name}")

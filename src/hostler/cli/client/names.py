@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from difflib import get_close_matches
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import attrs
 import click
@@ -89,18 +91,44 @@ async def _all(ask: Callable[[_Filter], Awaitable[Page[_Item]]], where: _Filter)
         where = attrs.evolve(where, cursor=page.next_cursor)
 
 
-def with_api(server: str, work: Callable[[ApiClient], Awaitable[None]]) -> None:
-    """Run ``work`` with a client of the API at ``server``; see `run_command`."""
-    from ...api_client import open_api_client
+def with_api(function: Callable[..., Awaitable[None]]) -> Callable[..., None]:
+    """A decorator for a command with `server_option`: ``function`` runs as in `run_command`, with a
+    client of the server's API as its first argument."""
 
-    async def run() -> None:
-        async with open_api_client(server, ApiConfig.from_env()) as api:
-            await work(api)
+    @functools.wraps(function)
+    def command(server: str, **given: Any) -> None:
+        from ...api_client import open_api_client
 
-    run_command(run, server)
+        async def run() -> None:
+            async with open_api_client(server, ApiConfig.from_env()) as api:
+                await function(api, **given)
+
+        run_command(run, server)
+
+    _, *others = inspect.signature(function).parameters.values()
+    return _taking("server", others, command)
 
 
-def confirm(question: str, yes: bool) -> None:
-    """Ask before something is lost, if there is somebody to ask. "No" ends the process with 1."""
-    if not yes and sys.stdin.isatty():
-        click.confirm(question, abort=True)
+def confirmed(question: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A decorator for a command with `yes_option`: asks before something is lost, if there is
+    somebody to ask. "No" ends the process with 1. ``question`` may name arguments in braces."""
+
+    def decorate(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def command(yes: bool, **given: Any) -> None:
+            if not yes and sys.stdin.isatty():
+                click.confirm(question.format(**given), abort=True)
+            function(**given)
+
+        return _taking("yes", inspect.signature(function).parameters.values(), command)
+
+    return decorate
+
+
+def _taking(
+    name: str, others: Iterable[inspect.Parameter], command: Callable[..., None]
+) -> Callable[..., None]:
+    """``command`` with a signature that names its options, as that of any command does."""
+    own = inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    command.__signature__ = inspect.Signature([own, *others])  # type: ignore[attr-defined]
+    return command

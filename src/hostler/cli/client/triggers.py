@@ -10,7 +10,7 @@ import msgspec
 from ...datastore import TriggerPatch
 from ...models import Trigger
 from ..command import Group
-from .names import all_triggers, app_named, confirm, fn_named, trigger_named, with_api
+from .names import all_triggers, app_named, confirmed, fn_named, trigger_named, with_api
 from .options import (
     TriggerPath,
     annotation_option,
@@ -38,30 +38,27 @@ _SOURCE = "Path of the trigger below /t/APP, with a leading slash."
 @annotation_option
 @server_option
 @json_option
-def create(
+@with_api
+async def create(
+    api: ApiClient,
     trigger: TriggerPath,
     source: str,
     annotations: dict[str, msgspec.Raw],
-    server: str,
     as_json: bool,
 ) -> None:
     """Create a trigger for a function."""
-
-    async def work(api: ApiClient) -> None:
-        fn = await fn_named(api, await app_named(api, trigger.app_name), trigger.fn_name)
-        new = Trigger(
-            id="",
-            name=trigger.trigger_name,
-            app_id=fn.app_id,
-            fn_id=fn.id,
-            type="http",
-            source=source,
-            annotations=annotations,
-        )
-        made = await api.triggers.create(new)
-        print_done(f"created trigger {trigger}", made, as_json)
-
-    with_api(server, work)
+    fn = await fn_named(api, await app_named(api, trigger.app_name), trigger.fn_name)
+    new = Trigger(
+        id="",
+        name=trigger.trigger_name,
+        app_id=fn.app_id,
+        fn_id=fn.id,
+        type="http",
+        source=source,
+        annotations=annotations,
+    )
+    made = await api.triggers.create(new)
+    print_done(f"created trigger {trigger}", made, as_json)
 
 
 @triggers.command("list")
@@ -69,16 +66,13 @@ def create(
 @optional_fn_argument
 @server_option
 @json_option
-def list_(app_name: str, fn_name: str | None, server: str, as_json: bool) -> None:
+@with_api
+async def list_(api: ApiClient, app_name: str, fn_name: str | None, as_json: bool) -> None:
     """List the triggers of an app, or of one function, by name."""
-
-    async def work(api: ApiClient) -> None:
-        app = await app_named(api, app_name)
-        fn = await fn_named(api, app, fn_name) if fn_name else None
-        columns = [("NAME", "name"), ("SOURCE", "source"), ("ENDPOINT", TRIGGER_ENDPOINT)]
-        print_items(await all_triggers(api, app, fn), columns, as_json)
-
-    with_api(server, work)
+    app = await app_named(api, app_name)
+    fn = await fn_named(api, app, fn_name) if fn_name else None
+    columns = [("NAME", "name"), ("SOURCE", "source"), ("ENDPOINT", TRIGGER_ENDPOINT)]
+    print_items(await all_triggers(api, app, fn), columns, as_json)
 
 
 @triggers.command()
@@ -86,14 +80,11 @@ def list_(app_name: str, fn_name: str | None, server: str, as_json: bool) -> Non
 @endpoint_option
 @server_option
 @json_option
-def inspect(trigger: TriggerPath, endpoint: bool, server: str, as_json: bool) -> None:
+@with_api
+async def inspect(api: ApiClient, trigger: TriggerPath, endpoint: bool, as_json: bool) -> None:
     """Show everything about a trigger."""
-
-    async def work(api: ApiClient) -> None:
-        found = await _find(api, trigger)
-        print_item(found, as_json, only=TRIGGER_ENDPOINT if endpoint else "")
-
-    with_api(server, work)
+    found = await _find(api, trigger)
+    print_item(found, as_json, only=TRIGGER_ENDPOINT if endpoint else "")
 
 
 @triggers.command()
@@ -102,37 +93,31 @@ def inspect(trigger: TriggerPath, endpoint: bool, server: str, as_json: bool) ->
 @annotation_option
 @server_option
 @json_option
-def update(
+@with_api
+async def update(
+    api: ApiClient,
     trigger: TriggerPath,
     source: str,
     annotations: dict[str, msgspec.Raw],
-    server: str,
     as_json: bool,
 ) -> None:
     """Change a trigger: only what the options name."""
     patch = TriggerPatch(source=source, annotations=annotations)
-
-    async def work(api: ApiClient) -> None:
-        found = await _find(api, trigger)
-        changed = await api.triggers.update(found.id, patch)
-        print_done(f"updated trigger {trigger}", changed, as_json)
-
-    with_api(server, work)
+    found = await _find(api, trigger)
+    changed = await api.triggers.update(found.id, patch)
+    print_done(f"updated trigger {trigger}", changed, as_json)
 
 
 @triggers.command()
 @trigger_arguments
 @yes_option
 @server_option
-def delete(trigger: TriggerPath, yes: bool, server: str) -> None:
+@confirmed("Delete trigger {trigger}?")
+@with_api
+async def delete(api: ApiClient, trigger: TriggerPath) -> None:
     """Delete a trigger."""
-    confirm(f"Delete trigger {trigger}?", yes)
-
-    async def work(api: ApiClient) -> None:
-        await api.triggers.delete((await _find(api, trigger)).id)
-        print_done(f"deleted trigger {trigger}")
-
-    with_api(server, work)
+    await api.triggers.delete((await _find(api, trigger)).id)
+    print_done(f"deleted trigger {trigger}")
 
 
 async def _find(api: ApiClient, path: TriggerPath) -> Trigger:
