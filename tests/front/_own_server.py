@@ -7,7 +7,7 @@ from typing import Any
 import attrs
 import trio
 
-from hostler._asgi import GoneListener, Message, RawHeader, RawHeaders, as_extension
+from hostler._asgi.types import GoneListener, Message, RawHeader, RawHeaders, as_extension
 
 
 @attrs.define

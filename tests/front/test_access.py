@@ -6,17 +6,10 @@ from typing import Any
 
 import pytest
 
-from hostler._asgi import (
-    Access,
-    AccessControl,
-    ASGIApp,
-    HeadReader,
-    Hosts,
-    Tokens,
-    cors,
-    json_reply,
-    with_middleware,
-)
+from hostler._asgi.access import Access, AccessControl, Hosts, Tokens
+from hostler._asgi.middleware import cors, with_middleware
+from hostler._asgi.replies import json_reply
+from hostler._asgi.types import ASGIApp, HeadReader
 from hostler.front import invoke_app
 
 from ._agent import TABLE, ScriptedAgent

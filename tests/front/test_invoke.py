@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._asgi import READ_AHEAD
+from hostler._asgi.request_body import READ_AHEAD
 from hostler.call import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import (

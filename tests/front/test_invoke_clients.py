@@ -8,7 +8,7 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._asgi import as_extension
+from hostler._asgi.types import as_extension
 from hostler.bodies import BodyBudget
 from hostler.call import PendingCall
 from hostler.config import BodyConfig, NodeConfig

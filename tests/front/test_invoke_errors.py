@@ -11,7 +11,7 @@ import trio.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hostler._asgi import error_document
+from hostler._asgi.replies import error_document
 from hostler.abc import CallRequest
 from hostler.call import PendingCall
 from hostler.errors import (

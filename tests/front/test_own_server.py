@@ -10,7 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from hostler._asgi import ASGIApp, Message, Receive, Scope, Send, with_middleware
+from hostler._asgi.middleware import with_middleware
+from hostler._asgi.types import ASGIApp, Message, Receive, Scope, Send
 from hostler.call import PendingCall
 from hostler.config import NodeConfig
 from hostler.errors import ServerBusy

@@ -9,7 +9,8 @@ import attrs
 import pytest
 from prometheus_client import CollectorRegistry
 
-from hostler._asgi import (
+from hostler._asgi.replies import text_reply
+from hostler._asgi.types import (
     ASGIApp,
     Handler,
     HeadReader,
@@ -18,7 +19,6 @@ from hostler._asgi import (
     Scope,
     Send,
     own_server,
-    text_reply,
 )
 from hostler.abc import CallRequest
 from hostler.bodies import BodyBudget

@@ -15,7 +15,7 @@ import attrs
 import trio
 
 from hostler import wire
-from hostler._asgi import Receive, Scope, Send
+from hostler._asgi.types import Receive, Scope, Send
 from hostler.abc import ContainerTask, Driver, RunnerPool
 from hostler.agent import Agent, Resources, open_agent
 from hostler.api import api_app

@@ -9,7 +9,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from hostler._asgi import Message
+from hostler._asgi.types import Message
 from hostler.abc import End, OutputPiece
 
 

@@ -231,7 +231,7 @@ class AccessControl(HeadReader):
             await app(scope, receive, send)
 
     def handler(self, scope: Scope) -> Handler | None:
-        """See `hostler._asgi.HeadReader`: a head that may pass is looked at once."""
+        """See `HeadReader`: a head that may pass is looked at once."""
         found = self._admitted(scope) if self._reader else None
         if found is None or isinstance(found, Reply) or found[0] is not self._app:
             return None
@@ -269,7 +269,7 @@ class AccessControl(HeadReader):
         if first == "ui" and access.login is not None:
             logged_in = access.tokens.has_session(fields.get(b"cookie", b""))
             return (self._app if logged_in and path != "/ui/login" else access.login), scope
-        return _unauthorised(token, "FN_TOKEN")
+        return unauthorised(token, "FN_TOKEN")
 
     def _call(self, scope: Scope, fields: dict[bytes, bytes]) -> tuple[ASGIApp, Scope] | Reply:
         access = self._access
@@ -278,7 +278,7 @@ class AccessControl(HeadReader):
         token = bearer(fields.get(b"authorization", b""))
         is_known = any([access.tokens.accepts(token), access.call_tokens.accepts(token)])
         if access.call_tokens and not is_known:
-            return _unauthorised(token, "FN_INVOKE_TOKEN")
+            return unauthorised(token, "FN_INVOKE_TOKEN")
         if not is_known:
             return self._app, scope
         # It was for us: a function must not get to know it.
@@ -336,7 +336,12 @@ def _is_link(method: str, fields: dict[bytes, bytes]) -> bool:
     )
 
 
-def _unauthorised(token: bytes, variable: str) -> Reply:
+CHALLENGE = (b"www-authenticate", b'Bearer realm="hostler"')
+
+
+def unauthorised(token: bytes, variable: str) -> Reply:
+    """The answer to a request with a wrong ``token``, or without one. ``variable`` is the one from
+    which clients take it."""
     text = "This is not the token of this node" if token else "This needs a token"
     error = APIError(401, f"{text}, as Authorization: Bearer; clients send what {variable} has")
-    return error_reply(error, [(b"www-authenticate", b'Bearer realm="hostler"')])
+    return error_reply(error, [CHALLENGE])

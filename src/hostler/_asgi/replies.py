@@ -1,17 +1,19 @@
-"""Whole responses: JSON documents, Fn's error documents, request ids."""
+"""Responses: JSON documents, Fn's error documents, request ids."""
 
 from __future__ import annotations
 
 import json
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 
 import attrs
+import trio
 
 from ..errors import APIError, ClientCancelled, ServerBusy
 from ..ids import new_id
-from .types import RawHeaders, Send
+from .types import RawHeaders, Receive, Scope, Send
 
 JSON_TYPE = b"application/json; charset=utf-8"
 
@@ -51,6 +53,31 @@ class Reply:
         await send({"type": "http.response.body", "body": self.body})
 
 
+@asynccontextmanager
+async def streaming(
+    receive: Receive, closing: trio.Event, seconds: float, on_closing: Callable[[], None]
+) -> AsyncIterator[None]:
+    """The block sends a response without an end of its own. It is cancelled when the client leaves,
+    and ``seconds`` after ``closing``: a client that takes nothing must not keep the node from
+    stopping. ``on_closing`` is called at that event."""
+    async with trio.open_nursery() as nursery:
+
+        async def until_gone() -> None:
+            while (await receive())["type"] != "http.disconnect":
+                pass
+            nursery.cancel_scope.cancel()
+
+        async def until_closing() -> None:
+            await closing.wait()
+            nursery.cancel_scope.deadline = trio.current_time() + seconds
+            on_closing()
+
+        nursery.start_soon(until_gone)
+        nursery.start_soon(until_closing)
+        yield
+        nursery.cancel_scope.cancel()
+
+
 def json_reply(document: object, status: int = 200) -> Reply:
     """``document`` as Go's web frameworks print it: compact, without a newline."""
     return Reply(status, _go_json(document), [(b"content-type", JSON_TYPE)])
@@ -79,6 +106,16 @@ def error_reply(error: APIError, headers: Iterable[tuple[bytes, bytes]] = ()) ->
         all_headers.append((b"retry-after", b"%d" % _retry_after(error)))
     status = error.code if 300 <= error.code <= 599 else 500
     return Reply(status, error_document(error.message), all_headers)
+
+
+def without_slash(scope: Scope) -> Reply:
+    """A redirect to the same path without the slash at its end."""
+    # 307 keeps the method and the body; for GET Fn answers with the older 301.
+    raw = scope.get("raw_path") or scope["path"].encode()
+    location = raw.removesuffix(b"/")
+    if query := scope["query_string"]:
+        location += b"?" + query
+    return Reply(301 if scope["method"] == "GET" else 307, headers=[(b"location", location)])
 
 
 def _retry_after(error: ServerBusy) -> int:

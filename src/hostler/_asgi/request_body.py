@@ -69,8 +69,8 @@ class Outgoing:
             self.sent += 1
 
 
-class RequestBody:
-    """Reads one ASGI request.
+class RequestBody(trio.abc.ReceiveStream):
+    """Reads one ASGI request. As a stream it is the request's body.
 
     `begin` reads what there is of the body before the call, in the request's own task. If that is
     not all, or if the server can't tell of a client that goes by itself (`OwnServer`), `watch`
@@ -169,7 +169,7 @@ class RequestBody:
         self._changed.note()
         return data
 
-    async def read(self, max_bytes: int | None = None) -> bytes:
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
         """The next piece of the body, ``b""`` at its end. Raises what has become of it."""
         await trio.lowlevel.checkpoint()
         while not self._chunks and not self.complete and self.failure is None:
@@ -187,9 +187,9 @@ class RequestBody:
         self._changed.note()
         return chunk
 
-    def stream(self) -> trio.abc.ReceiveStream:
-        """The body as a stream. Only one may be in use."""
-        return _IncomingStream(self)
+    async def aclose(self) -> None:
+        """Nothing to do: what is still to come belongs to `watch`, until `discard`."""
+        await trio.lowlevel.checkpoint()
 
     def _note(self, event: Message | None) -> bool:
         """Whether the client is still there."""
@@ -230,14 +230,3 @@ class RequestBody:
         if self.failure is None:
             self.failure = failure
         self.discard()
-
-
-class _IncomingStream(trio.abc.ReceiveStream):
-    def __init__(self, incoming: RequestBody) -> None:
-        self._incoming = incoming
-
-    async def receive_some(self, max_bytes: int | None = None) -> bytes:
-        return await self._incoming.read(max_bytes)
-
-    async def aclose(self) -> None:
-        await trio.lowlevel.checkpoint()

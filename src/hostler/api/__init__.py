@@ -11,7 +11,8 @@ example in docs/reference/api.md.
 * ``routes``: routes and their descriptions
 """
 
-from .._asgi import Middleware, Reply, cors, error_reply, json_reply, with_middleware
+from .._asgi.middleware import Middleware, cors, with_middleware
+from .._asgi.replies import Reply, error_reply, json_reply
 from .app import PREFIX, api_app
 from .listeners import AppListener, FnListener, Listener, ListeningDatastore, TriggerListener
 from .request import ApiRequest

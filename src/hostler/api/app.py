@@ -10,22 +10,10 @@ from typing import Any
 import msgspec
 from structlog.contextvars import bound_contextvars
 
-from .._asgi import (
-    ASGIApp,
-    BodyBroken,
-    Middleware,
-    Receive,
-    Reply,
-    Scope,
-    Send,
-    answer_lifespan,
-    cors,
-    decode_header,
-    encoded_reply,
-    error_reply,
-    request_id,
-    with_middleware,
-)
+from .._asgi.middleware import Middleware, cors, with_middleware
+from .._asgi.replies import Reply, encoded_reply, error_reply, request_id
+from .._asgi.request_body import BodyBroken
+from .._asgi.types import ASGIApp, Receive, Scope, Send, answer_lifespan, decode_header
 from .._spans import PARENT, trace_of
 from ..config import NodeConfig
 from ..datastore import Datastore

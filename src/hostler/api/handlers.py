@@ -12,7 +12,7 @@ from msgspec import UNSET
 
 from .. import models
 from .._api_documents import APPS, FNS, TRIGGERS, Kind, model_of
-from .._asgi import Reply, encoded_reply
+from .._asgi.replies import Reply, encoded_reply
 from ..datastore import Collection, Datastore
 from ..errors import APIError
 from ..rules import parse_per_page

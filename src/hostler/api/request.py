@@ -10,7 +10,8 @@ import attrs
 import trio
 
 from .._api_documents import decode
-from .._asgi import BodyBroken, BodyTimeout, RawHeaders, Receive, Scope, decode_header
+from .._asgi.request_body import BodyBroken, BodyTimeout
+from .._asgi.types import RawHeaders, Receive, Scope, decode_header
 from ..config import NodeConfig
 from ..datastore import Datastore
 from ..errors import RequestTooBig

@@ -8,7 +8,8 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 import attrs
 import msgspec
 
-from .._asgi import Reply, Scope, error_reply
+from .._asgi.replies import Reply, error_reply, without_slash
+from .._asgi.types import Scope
 from ..errors import APIError
 from .request import ApiRequest
 
@@ -130,7 +131,7 @@ class Router:
             error = APIError(405, f"Method not allowed: {method} {path}")
             return error_reply(error, [(b"allow", ", ".join(sorted(known)).encode())])
         if path.endswith("/") and self._knows(path.removesuffix("/")):
-            return _redirect(scope)
+            return without_slash(scope)
         return error_reply(APIError(404, f"Path not found: {method} {path}"))
 
     def _knows(self, path: str) -> bool:
@@ -146,12 +147,3 @@ def _pattern(path: str) -> re.Pattern[str]:
             name, rest = literals[index + 1 : index + 3]
             parts.append(f"(?P<{name}>/.*)" if rest else f"(?P<{name}>[^/]+)")
     return re.compile("".join(parts), re.DOTALL)
-
-
-def _redirect(scope: Scope) -> Reply:
-    """307 keeps the method and the body; for GET Fn answers with the older 301."""
-    raw = scope.get("raw_path") or scope["path"].encode()
-    location = raw.removesuffix(b"/")
-    if query := scope["query_string"]:
-        location += b"?" + query
-    return Reply(301 if scope["method"] == "GET" else 307, headers=[(b"location", location)])

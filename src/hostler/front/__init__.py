@@ -6,7 +6,9 @@
 * ``server``: HTTP server: accepts, serves, drains
 """
 
-from .._asgi import Access, AccessControl, ASGIApp, BodyBroken, BodyTimeout, Hosts, Tokens
+from .._asgi.access import Access, AccessControl, Hosts, Tokens
+from .._asgi.request_body import BodyBroken, BodyTimeout
+from .._asgi.types import ASGIApp
 from ..metrics import FrontMetrics
 from .app import NodeApp, ReadyCheck, invoke_app, node_app
 from .invocation import AsgiWriter, ResponseTruncated

@@ -13,19 +13,8 @@ import trio
 from prometheus_client import CollectorRegistry
 from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
 
-from .._asgi import (
-    ASGIApp,
-    Handler,
-    HeadReader,
-    Receive,
-    Reply,
-    Scope,
-    Send,
-    answer_lifespan,
-    error_reply,
-    json_reply,
-    text_reply,
-)
+from .._asgi.replies import Reply, error_reply, json_reply, text_reply, without_slash
+from .._asgi.types import ASGIApp, Handler, HeadReader, Receive, Scope, Send, answer_lifespan
 from ..abc import CallAgent
 from ..bodies import BodyBudget, BodyMetrics
 from ..config import NodeConfig
@@ -80,7 +69,7 @@ class NodeApp(HeadReader):
             await send({"type": "websocket.close"})
 
     def handler(self, scope: Scope) -> Handler | None:
-        """See `hostler._asgi.HeadReader`."""
+        """See `HeadReader`."""
         calls = self._calls
         if calls is None or _bad_target(scope) is not None or self._mounted(scope["path"]):
             return None
@@ -134,12 +123,7 @@ class NodeApp(HeadReader):
         path, method = scope["path"], scope["method"]
         trimmed = path.removesuffix("/")
         if path != trimmed and trimmed and self._is_known(trimmed):
-            # 307 keeps the method and the body; for GET Fn answers with the older 301.
-            raw = scope.get("raw_path") or path.encode()
-            location = raw.removesuffix(b"/")
-            if query := scope["query_string"]:
-                location += b"?" + query
-            return Reply(301 if method == "GET" else 307, headers=[(b"location", location)])
+            return without_slash(scope)
         return error_reply(APIError(404, f"Path not found: {method} {path}"))
 
 

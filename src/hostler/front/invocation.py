@@ -14,22 +14,17 @@ import msgspec
 import structlog
 import trio
 
-from .._asgi import (
-    READ_AHEAD,
-    CallBodyLimits,
-    Outgoing,
+from .._asgi.replies import Reply, error_reply, request_id
+from .._asgi.request_body import READ_AHEAD, CallBodyLimits, Outgoing, RequestBody
+from .._asgi.types import (
     OwnServer,
     RawHeader,
     RawHeaders,
     Receive,
-    Reply,
-    RequestBody,
     Scope,
     Send,
     decode_header,
-    error_reply,
     own_server,
-    request_id,
 )
 from .._spans import PARENT, STATE, TraceContext, trace_of
 from ..abc import Body, CallAgent, CallRequest, ResponseWriter
@@ -48,7 +43,14 @@ from ..errors import (
     public_error,
 )
 from ..functions import FunctionSource, TriggerSource
-from ..headers import HOP_BY_HOP, canonical_header, end_to_end, end_to_end_pairs, have_secret
+from ..headers import (
+    HOP_BY_HOP,
+    TOKEN,
+    canonical_header,
+    end_to_end,
+    end_to_end_pairs,
+    have_secret,
+)
 from ..metrics import FrontMetrics
 from ..models import App, Fn
 from ..options import (
@@ -117,10 +119,8 @@ def _url(scope: Scope, headers: Mapping[str, list[str]]) -> str:
     return f"{scope['scheme']}://{host}{target}" if host else target
 
 
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+", re.ASCII)
-
 _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
-"""RFC 9110, sections 5.1 and 5.5: what no header may contain would split the response."""
+"""RFC 9110, section 5.5: what no header may contain would split the response."""
 
 _BODILESS = (204, 304)
 
@@ -314,7 +314,7 @@ def _made(headers: Headers) -> _Head:
     fields: RawHeaders = []
     lengths: set[str] = set()
     for name, value in _end_to_end(headers):
-        if not (_NAME.fullmatch(name) and _VALUE.fullmatch(value)):
+        if not (TOKEN.fullmatch(name) and _VALUE.fullmatch(value)):
             raise FunctionInvalidResponse()
         name = name.lower()
         if name == "content-length":
@@ -766,7 +766,7 @@ class Invocation:
         await incoming.begin(up_to=READ_AHEAD if whole else 1)
         if incoming.complete:
             return CountedBody(incoming.taken(), self.front.bodies)
-        return ReplayBody(incoming.stream(), self.front.config.replay_limit, self.front.bodies)
+        return ReplayBody(incoming, self.front.config.replay_limit, self.front.bodies)
 
     def _reply_to(self, error: Exception) -> Reply | None:
         """The answer for ``error``; ``None`` if the only answer left is to break off."""

@@ -21,7 +21,7 @@ import attrs
 import structlog
 import trio
 
-from .._asgi import ASGIApp, Handler, OwnServer, head_reader
+from .._asgi.types import ASGIApp, Handler, OwnServer, head_reader
 from .._concurrency.drain import DrainBudget
 from .._descriptors import NO_ROOM, PAUSE_SECONDS, ClientLimit
 from ..config import NodeConfig

@@ -19,7 +19,7 @@ from urllib.parse import unquote
 import attrs
 import h11
 
-from .._asgi import Handler, Scope
+from .._asgi.types import Handler, Scope
 from ..headers import SECRET
 from .plain import Pairs, PlainHead, read_head
 

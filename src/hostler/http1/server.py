@@ -21,19 +21,9 @@ import h11
 import structlog
 import trio
 
-from .._asgi import (
-    JSON_TYPE,
-    READ_AHEAD,
-    BodyTimeout,
-    GoneListener,
-    Handler,
-    Message,
-    RawHeader,
-    RawHeaders,
-    Scope,
-    as_extension,
-    error_document,
-)
+from .._asgi.replies import JSON_TYPE, error_document
+from .._asgi.request_body import READ_AHEAD, BodyTimeout
+from .._asgi.types import GoneListener, Handler, Message, RawHeader, RawHeaders, Scope, as_extension
 from ..config import NodeConfig
 from ..protocol import BODY_PIECE
 from .disconnects import DisconnectWatcher
@@ -866,11 +856,6 @@ class ClientSocket:
 
 UNLIMITED_HEAD_BYTES = 1_048_576
 """Bytes of a request head without a limit of one's own: that of Go's server, hence of Fn's."""
-
-
-def head_limit(config: NodeConfig) -> int:
-    """Bytes of a request head."""
-    return config.max_request_header_size or UNLIMITED_HEAD_BYTES
 
 
 INVOKE_PATH = "/invoke/"

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-from .._asgi import ASGIApp, Message, Middleware, Receive, Scope, Send
+from .._asgi.middleware import Middleware
+from .._asgi.types import ASGIApp, Message, Receive, Scope, Send
 from .._concurrency.signal import Signal
 from ..config import ApiConfig, StoreConfig
 from ..datastore import Datastore

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 import trio
 
-from .._asgi import ASGIApp
+from .._asgi.types import ASGIApp
 from ..abc import CallListener, OutputPiece, OutputSink
 from ..datastore import Datastore
 from ..functions import FunctionTable

@@ -17,16 +17,8 @@ import structlog
 import trio
 
 from .. import wire
-from .._asgi import (
-    Access,
-    AccessControl,
-    Hosts,
-    Middleware,
-    Tokens,
-    cors,
-    is_loopback,
-    with_middleware,
-)
+from .._asgi.access import Access, AccessControl, Hosts, Tokens, is_loopback
+from .._asgi.middleware import Middleware, cors, with_middleware
 from .._concurrency.nurseries import open_background
 from ..abc import CallAgent, Driver, KeepAlive, PKIData
 from ..bodies import BodyBudget

@@ -7,7 +7,8 @@ from urllib.parse import parse_qsl
 import attrs
 import trio
 
-from .._asgi import ASGIApp, RawHeaders, Receive, Reply, Scope, Send, error_reply
+from .._asgi.replies import Reply, error_reply, streaming
+from .._asgi.types import ASGIApp, RawHeaders, Receive, Scope, Send
 from ..errors import APIError
 from .aggregate import AggregateTail
 from .ring import Where
@@ -84,32 +85,18 @@ class _TailApp:
     async def _stream(self, query: _Query, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": list(_HEADERS)})
         reading, writing = self._tail.reading(query.where, query.lines), trio.Lock()
-        async with trio.open_nursery() as nursery:
 
-            async def until_gone() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                nursery.cancel_scope.cancel()
+        async def send_body(body: bytes) -> None:
+            async with writing:  # of several tasks
+                await send({"type": "http.response.body", "body": body, "more_body": True})
 
-            async def until_closing() -> None:
-                await self._closing.wait()
-                # A reader that stands still must not keep the node from stopping.
-                nursery.cancel_scope.deadline = trio.current_time() + LAST_SECONDS
-                reading.stop()
-
-            async def send_body(body: bytes) -> None:
-                async with writing:  # of several tasks
-                    await send({"type": "http.response.body", "body": body, "more_body": True})
-
-            nursery.start_soon(until_gone)
-            nursery.start_soon(until_closing)
+        async with streaming(receive, self._closing, LAST_SECONDS, reading.stop):
             await send_body(b"\n")  # the head goes out with the first piece of the body
             await reading.catch_up(send_body)
             if query.follow:
                 await reading.follow(send_body)
                 await reading.catch_up(send_body)
             await send({"type": "http.response.body", "body": b""})
-            nursery.cancel_scope.cancel()
 
 
 def _query(scope: Scope) -> _Query:

@@ -8,7 +8,7 @@ until it has one, and ``function``, what the function took. The stages of a laun
 
 from __future__ import annotations
 
-from .._asgi import ASGIApp, Message, RawHeaders, Receive, Scope, Send
+from .._asgi.types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 from .._spans import (
     PARENT,
     STATE,

@@ -11,7 +11,9 @@ import attrs
 import msgspec
 import trio
 
-from .._asgi import JSON_TYPE, ASGIApp, RawHeaders, Receive, Reply, Scope, Send, Tokens, error_reply
+from .._asgi.access import CHALLENGE, Tokens, unauthorised
+from .._asgi.replies import JSON_TYPE, Reply, error_reply, streaming
+from .._asgi.types import ASGIApp, RawHeaders, Receive, Scope, Send
 from ..errors import APIError
 from .aggregate import StateCursor
 from .panel import Panel
@@ -87,24 +89,10 @@ class _UiApp:
     async def _stream(self, receive: Receive, send: Send) -> None:
         headers = [*_STREAM_HEADERS, *SECURITY_HEADERS]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
-        async with trio.open_nursery() as nursery:
-
-            async def until_gone() -> None:
-                while (await receive())["type"] != "http.disconnect":
-                    pass
-                nursery.cancel_scope.cancel()
-
-            async def until_closing() -> None:
-                await self._closing.wait()
-                # A viewer that stands still must not keep the node from stopping.
-                nursery.cancel_scope.deadline = trio.current_time() + LAST_SECONDS
-
-            nursery.start_soon(until_gone)
-            nursery.start_soon(until_closing)
+        async with streaming(receive, self._closing, LAST_SECONDS, lambda: None):
             await self._tell(send)
             # Only closing gets here: the end of the body tells the client that all is well.
             await send({"type": "http.response.body", "body": b""})
-            nursery.cancel_scope.cancel()
 
     async def _tell(self, send: Send) -> None:
         """Events until closing. A client that reads slowly gets fewer of them, nothing piles up."""
@@ -228,17 +216,13 @@ async def _answer(scope: Scope, receive: Receive, tokens: Tokens) -> Reply:
         return Reply(303, headers=[(b"location", b"./")])
     if path == "/":
         return _form(wrong=False)
-    text = "This needs a token, as Authorization: Bearer; clients send what FN_TOKEN has"
-    return error_reply(APIError(401, text), [_CHALLENGE])
-
-
-_CHALLENGE = (b"www-authenticate", b'Bearer realm="hostler"')
+    return unauthorised(b"", "FN_TOKEN")
 
 
 def _form(*, wrong: bool) -> Reply:
     asset = assets()["login.html"]
     body = asset.data.replace(_HIDDEN, b' role="alert">') if wrong else asset.data
-    return Reply(401, body, [(b"content-type", asset.content_type), _CHALLENGE])
+    return Reply(401, body, [(b"content-type", asset.content_type), CHALLENGE])
 
 
 def _logged_in(scope: Scope, tokens: Tokens) -> Reply:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import attrs
 import click
 import trio
 
+from ...headers import TOKEN
 from ..options import bundle
 from .errors import FAILED, FUNCTION_FAILED, NOT_FOUND, UNAVAILABLE, CommandFailed, run_command
 from .names import app_named, fn_named
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 PIECE = 64 * 1024
 """Bytes that are read at once from a file or a pipe."""
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _OF_THE_CONNECTION = ("content-length", "transfer-encoding", "connection")
 _FAILURES = {404: NOT_FOUND, 429: UNAVAILABLE, 503: UNAVAILABLE}
 
@@ -35,7 +34,7 @@ def _headers(_: click.Context, __: click.Parameter, lines: Sequence[str]) -> dic
     for line in lines:
         name, separator, value = line.partition(":")
         name = name.strip()
-        if not separator or not _TOKEN.fullmatch(name):
+        if not separator or not TOKEN.fullmatch(name):
             raise click.BadParameter(f"{line!r} is not NAME:VALUE")
         if name.lower() in _OF_THE_CONNECTION:
             raise click.BadParameter(f"{name} is set from the body")

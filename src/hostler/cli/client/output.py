@@ -12,7 +12,7 @@ from typing import Any
 import attrs
 import msgspec
 
-from ..._asgi import ASGIApp, Message, Receive, Scope, Send
+from ..._asgi.types import ASGIApp, Message, Receive, Scope, Send
 from ...abc import OutputPiece
 from ...dates import format_date
 from ...models import App, Fn, Trigger

@@ -12,7 +12,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.registry import Collector
 from prometheus_client.samples import Sample
 
-from ..._asgi import Receive, Reply, Scope, Send, error_reply
+from ..._asgi.replies import Reply, error_reply
+from ..._asgi.types import Receive, Scope, Send
 from ...errors import APIError
 from .peers import PeerWorkers
 
