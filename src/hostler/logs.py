@@ -242,9 +242,6 @@ class LogWriter:
         self._thread = threading.Thread(target=self._run, name="hostler log", daemon=True)
         self._thread.start()
 
-    def __repr__(self) -> str:
-        return f"<LogWriter waiting={len(self._waiting)} dropped={self.dropped}>"
-
     def msg(self, line: str) -> None:
         """Queue a line, or drop it. Never blocks."""
         with self._lock:  # (which costs half of what its condition does)
@@ -396,7 +393,6 @@ _MAX_LAYOUTS = 1024
 """Sets of names that are remembered; those of a node's own events are some hundred."""
 
 _EVENT_WIDTH = 30
-
 _LEVEL_WIDTH = 9
 
 _FIXED = frozenset({str, int, float, bool, type(None)})

@@ -24,7 +24,6 @@ SESSION_SECONDS = 12 * 3600
 """How long a browser that has shown a token stays logged in."""
 
 _COOKIE = "hostler-"
-
 _BEARER = b"bearer "
 
 
@@ -105,11 +104,8 @@ _MARKS = frozenset(
 )
 
 _HOST = re.compile(rb"(?:\[([0-9A-Fa-f:.]+)\]|([^:\[\]@/\s]*))(?::[0-9]*)?")
-
 _LOCAL = frozenset({"localhost"})
-
 _LOCAL_DOMAIN = ".localhost"
-
 _MAX_KNOWN, _MAX_KNOWN_SIZE = 1024, 256
 
 

@@ -83,10 +83,10 @@ def json_reply(document: object, status: int = 200) -> Reply:
     return Reply(status, _go_json(document), [(b"content-type", JSON_TYPE)])
 
 
-def encoded_reply(document: bytes, status: int = 200) -> Reply:
+def encoded_reply(document: bytes) -> Reply:
     """The same for a document that is JSON already, in UTF-8."""
     text = document.decode().translate(_GO_ESCAPES)
-    return Reply(status, text.encode(), [(b"content-type", JSON_TYPE)])
+    return Reply(200, text.encode(), [(b"content-type", JSON_TYPE)])
 
 
 def text_reply(text: str, status: int = 200) -> Reply:

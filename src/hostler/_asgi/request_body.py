@@ -17,7 +17,6 @@ READ_AHEAD = 64 * 1024
 """Bytes of a body that are held before the client has to wait for the function. Bodies with a
 declared length up to this are read whole before the call is made."""
 
-
 HELD_WHILE_STUCK = 64 * 1024 * 1024
 """Bytes of one body that are held if the client does not take its response meanwhile, as far as
 the bodies of all calls together may have memory (`BodyConfig.body_memory`): many clients read only

@@ -9,17 +9,11 @@ from typing import Any, Protocol
 import trio
 
 Scope = MutableMapping[str, Any]
-
 Message = Mapping[str, Any]
-
 Receive = Callable[[], Awaitable[Message]]
-
 Send = Callable[[Message], Awaitable[None]]
-
 ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
-
 RawHeader = tuple[bytes, bytes]
-
 RawHeaders = list[RawHeader]
 
 

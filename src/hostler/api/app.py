@@ -159,8 +159,6 @@ def _always(reply: Reply) -> Callable[[ApiRequest], Awaitable[Reply]]:
 
 _REST = re.compile(r"\{(\w+):path\}", re.ASCII)
 _PARAM = re.compile(r"\{(\w+)\}", re.ASCII)
-
-
 _PARENT = PARENT.lower()
 
 

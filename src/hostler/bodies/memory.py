@@ -52,7 +52,6 @@ log = structlog.get_logger(__name__)
 NotKeptReason = Literal["too_big", "no_room", "disk_error"]
 """Larger than one body may be, over the limits of all bodies, or a file that can't be written."""
 
-
 _PASSING = frozenset(
     {errno.ENOSPC, errno.EDQUOT, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN, None}
 )
@@ -85,9 +84,6 @@ class BodyBudget:
         self.not_kept: dict[NotKeptReason, int] = {"too_big": 0, "no_room": 0, "disk_error": 0}
         self.files = Disk()
         self._disk_fails = False
-
-    def __repr__(self) -> str:
-        return f"<BodyBudget memory={self.memory} disk={self.disk} not_kept={self.not_kept}>"
 
     def wants_file(self, held: int) -> bool:
         """Whether a body that has ``held`` bytes in memory should move them to its file."""

@@ -202,11 +202,6 @@ class _WholeBody(Body):
     def __init__(self, kept: Kept) -> None:
         self._kept: Kept | None = kept
 
-    def __repr__(self) -> str:
-        if self._kept is None:
-            return "<whole body, closed>"
-        return f"<whole body size={self._kept.size} on_disk={self._kept.on_disk}>"
-
     def open(self) -> trio.abc.ReceiveStream:
         if self._kept is None:
             raise BodyConsumed("the body was closed")

@@ -10,9 +10,7 @@ from urllib.parse import urlsplit
 from .base import COMMA_LIST, SettingType
 
 _HOST_PORT = re.compile(r"(\[[0-9A-Fa-f:.%a-z]+\]|[^\s:/\[\]@?#]+):([0-9]{1,5})", re.ASCII)
-
 _SYSLOG_SCHEMES = ("udp", "tcp")
-
 _DNS_NAME = re.compile(r"[A-Za-z0-9_.-]+", re.ASCII)
 
 

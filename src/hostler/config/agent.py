@@ -26,9 +26,7 @@ from .base import (
 )
 
 _SIZE = number()
-
 _INT64_SIZE = number(high=2**63 - 1)
-
 _ULIMIT = number(blank_is_default=False, optional=True)
 
 

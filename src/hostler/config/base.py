@@ -1,9 +1,7 @@
 """Reading a settings class from the environment, by Go's rules, and describing it.
 
-How the text of an environment variable becomes a value: Go's rules, as Fn's users know them.
-
-A `SettingType` parses one sort of setting and checks one that was given in code. Parsers raise
-`ValueError`; who calls them names the variable (`hostler.config.base`).
+A `SettingType` parses one sort of setting and checks a value that was given in code. Parsers raise
+`ValueError`; `EnvConfig` names the variable.
 """
 
 from __future__ import annotations
@@ -111,16 +109,13 @@ def _error(field: attrs.Attribute[Any], value: object) -> ConfigError:
 
 
 _UINT64_MAX = 2**64 - 1
-
 _INT64_MAX = 2**63 - 1
 
 _MAX_MSECS = _INT64_MAX // 1_000_000
 """More milliseconds don't fit Go's duration, which counts nanoseconds: Fn means "never" by it."""
 
 _UNSIGNED = re.compile(r"[0-9]+", re.ASCII)
-
 _SIGNED = re.compile(r"[+-]?[0-9]+", re.ASCII)
-
 _DURATION_PART = re.compile(r"([0-9]+\.?[0-9]*|\.[0-9]+)(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
 
 _UNIT_SECONDS = {
@@ -302,7 +297,6 @@ OPTIONAL_FLAG = SettingType(
 )
 
 SHARE = SettingType("a number from 0 to 1", float, _is_share)
-
 TEXT = SettingType("any text", str, _is_text)
 
 NON_EMPTY = SettingType(
@@ -316,7 +310,6 @@ ABSOLUTE_PATH = SettingType(
 )
 
 WORDS = SettingType("a list separated by white space", _split_space, _is_texts)
-
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,4096}", re.ASCII)
 
 TOKENS = SettingType(
@@ -333,7 +326,6 @@ VISIBLE = SettingType(
 )
 
 COMMA_LIST = SettingType("a list separated by commas", _split_comma, _is_texts)
-
 MILLISECONDS = SettingType("whole milliseconds, negative for never", parse_milliseconds, _is_time)
 
 POSITIVE_MILLISECONDS = SettingType(

@@ -33,9 +33,7 @@ NO_RUNNERS = "must provide FN_RUNNER_ADDRESSES  when running in default load-bal
 """What an LB node says that lacks them, in Fn's words."""
 
 _NODE_TYPE = choice("full", "api", "lb", "pure-runner", "runner")
-
 _PORT = number(high=65_535)
-
 _SIZE = number(high=2**63 - 1)
 
 

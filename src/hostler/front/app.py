@@ -27,7 +27,6 @@ from .invocation import CallPath, CallRoute, Head, InvokeEntry, Invoker, Trigger
 log = structlog.get_logger(__name__)
 
 _BROKEN_ESCAPE = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-
 _DOCUMENTS = ("/", "/version", "/metrics", "/healthz", "/readyz")
 
 ReadyCheck = Callable[[], bool]

@@ -125,7 +125,6 @@ _VALUE = re.compile(r"[^\x00-\x08\x0a-\x1f\x7f]*")
 _BODILESS = (204, 304)
 
 ResponseHead = Callable[[int, Headers], tuple[int, Headers]]
-
 Answer = Callable[[int, RawHeaders, bytes, tuple[RawHeader, ...]], Awaitable[None]]
 
 

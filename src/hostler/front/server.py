@@ -81,10 +81,6 @@ class HttpServer:
         self._least_worth: list[ServerConnection] = []
         """Of those that `make_room` has looked at: the least is the last."""
 
-    def __repr__(self) -> str:
-        state = "draining" if self.draining else "serving"
-        return f"<HttpServer {state} {', '.join(self.addresses)}>"
-
     def statistics(self) -> ServerStatistics:
         """The connections that are open now. Synchronous."""
         idle = sum(connection.idle for connection in self.connections)

@@ -83,9 +83,6 @@ class ClientConnection:
         self.surplus = False
         """Whether the function has sent bytes that are part of no response."""
 
-    def __repr__(self) -> str:
-        return f"<ClientConnection {self._h11.our_state} {self._h11.their_state}>"
-
     def expired(self, now: float) -> bool:
         """Whether it was idle for too long."""
         return now - self._idle_since > KEEP_ALIVE
@@ -304,7 +301,6 @@ class ClientConnection:
 _OWN = frozenset({"Content-Length", "Fn-Call-Id", "Fn-Deadline", "Host"})
 """Headers of the client that the agent's own replace. The body is a stream of unknown length,
 as in Fn, so that the client's ``Content-Length`` is no use either."""
-
 
 _CACHED_LINE = 256
 """Characters of a header that is kept as it is written: most requests have those of another one."""

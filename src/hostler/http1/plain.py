@@ -31,7 +31,6 @@ _REQUEST = re.compile(
 _RESPONSE = re.compile(rb"HTTP/1\.1 200(?: [ -~]*+)?\r\n(%b)\r\n" % _LINES)
 _HOST = re.compile(rb"[A-Za-z0-9\-._:]*")
 _LENGTH = re.compile(rb"[0-9]{1,18}")
-
 _LENGTH_NAME = b"content-length"
 _HARMLESS = frozenset({_LENGTH_NAME, b"host"})
 _LOOK_AT = _HARMLESS | {b"transfer-encoding", b"connection", b"upgrade", b"expect"}

@@ -1,13 +1,10 @@
 """Request heads of either parser, remembered, and the checks against request smuggling.
 
-Requests whose end, or whose host, another server on the way may see differently.
-
 h11 refuses much of what request smuggling is made of: lengths that contradict each other or are no
 numbers, other transfer codings than ``chunked``, more than one ``Host``, blanks before a header's
 colon. It is lenient with the rest, as HTTP allows: folded lines, a bare LF as the end of a line,
-lists of equal lengths, any version. All of that is refused here, by what was sent, not by what h11
-has made of it: the head, and the lines of a chunked body, have to be in the one form that
-RFC 9112 lets a sender use.
+lists of equal lengths, any version. All of that is refused here, by the bytes that were sent: the
+head, and the lines of a chunked body, have to be in the one form that RFC 9112 lets a sender use.
 """
 
 from __future__ import annotations
@@ -123,15 +120,10 @@ _TARGET = re.compile(rb"/[^#]*+|\*|https?://" + _HOST_CHARS + rb"++(?:[/?][^#]*+
 
 # No repetition can match what follows it, so a match takes linear time; possessive, no memory.
 _FIELD = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]++:[\t -~\x80-\xff]*+"
-
 _TRAILER = re.compile(_FIELD)
-
 _HEAD = re.compile(rb"[^\r\n]*+\r\n(?:%b\r\n)*+\r\n" % _FIELD)
-
 _LENGTH = re.compile(rb"\r\nContent-Length:[ \t]*+([^\r]*+)", re.IGNORECASE)
-
 _CHUNK = re.compile(rb"([0-9A-Fa-f]{1,16})(?:;[\t -~\x80-\xff]*+)?")
-
 _VERSIONS = (b"1.0", b"1.1")
 
 

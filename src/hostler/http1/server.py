@@ -58,7 +58,6 @@ log = structlog.get_logger(__name__)
 _H11Event = h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]
 
 LINGER_SECONDS = 5.0
-
 LINGER_TOTAL_SECONDS = 30.0
 
 LINGER_BYTES = 64 * 1024 * 1024
@@ -69,9 +68,7 @@ would reset it, and who writes all before he reads would get no answer. (The tim
 LINGER_DRAIN_SECONDS = 1.0
 """The same in a drain."""
 
-
 PROBE = b"HTTP/1.1 100 Continue\r\n\r\n"
-
 FIRST_PROBE_SECONDS = 0.1
 
 PROBE_SECONDS = 1.0
@@ -857,9 +854,7 @@ class ClientSocket:
 UNLIMITED_HEAD_BYTES = 1_048_576
 """Bytes of a request head without a limit of one's own: that of Go's server, hence of Fn's."""
 
-
 INVOKE_PATH = "/invoke/"
-
 TRIGGER_PATH = "/t/"
 
 CALL_PATHS = (INVOKE_PATH.encode(), TRIGGER_PATH.encode())

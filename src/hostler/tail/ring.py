@@ -78,9 +78,6 @@ class LogTail:
         self._cutter = LineCutter(self._add)
         self._changed = trio.Event()
 
-    def __repr__(self) -> str:
-        return f"<LogTail lines={len(self._lines)} bytes={self._bytes} since={self.begin}>"
-
     @property
     def begin(self) -> int:
         """The cursor before the oldest line."""

@@ -46,7 +46,6 @@ from ..protocol import (
 log = structlog.get_logger(__name__)
 
 ToRunner = TypeVar("ToRunner")
-
 ToClient = TypeVar("ToClient")
 
 OK, UNKNOWN, UNAVAILABLE = 0, 2, 14

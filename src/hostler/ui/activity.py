@@ -77,9 +77,6 @@ class Activity(CallListener):
         self.calls = 0
         self.failed = 0
 
-    def __repr__(self) -> str:
-        return f"<Activity calls={self.calls} functions={len(self._functions)}>"
-
     def note_end(self, call: PendingCall, error: BaseException | None, *, began: bool) -> None:
         if self._only_begun and not began:
             return

@@ -3,26 +3,23 @@ private name of them.
 
 What is different from grpclib's own:
 
-* a GOAWAY lets the running streams go on (RFC 9113, section 6.8); streams that the peer did not
-  look at are marked so, which makes them safe to retry
-* credits of the connection never run out before those of its streams, so that a reader that has
-  stopped cannot stop the other streams of the connection
-* whatever a peer sends, the worst that happens is that its own connection is closed: an exception
-  that leaves a protocol callback would end the whole trio-asyncio loop
-* a vanished peer is noticed by pings, and then the connection is aborted: closing would wait for
-  data to be sent that nobody takes
+* After a GOAWAY the running streams go on (RFC 9113, section 6.8). Streams that the peer did not
+  look at are marked, which makes them safe to retry.
+* The connection never runs out of credit before its streams, so a reader that has stopped can't
+  stop the other streams of the connection.
+* Whatever a peer sends, the worst that happens is that its own connection is closed: an exception
+  that leaves a protocol callback would end the whole trio-asyncio loop.
+* A vanished peer is noticed by pings. Then the connection is aborted: closing would wait for data
+  to be sent that nobody takes.
 
-One HTTP/2 stream with gRPC messages, grpclib's below and Trio-flavoured above.
+A stream is grpclib's below and Trio-flavoured above. grpclib's processor tells it what happened by
+synchronous calls, in the thread that Trio runs in: the calls change the state and set a Trio event,
+and Trio tasks call h2 and the transport directly. Nothing crosses from one flavour to the other,
+and there is no asyncio task that could be left over or be cancelled by somebody else.
 
-grpclib's processor tells a stream of what happened by synchronous calls, in the thread that Trio
-runs in. So nothing has to cross from one flavour to the other: the calls below change the state
-and set a Trio event, and Trio tasks call h2 and the transport directly. No asyncio task exists
-for a stream, hence none can be left over or be cancelled by somebody else.
-
-Flow control: received chunks are credited to the peer when messages that need them are being read.
-The unread rest is at most the stream's window, and keeps at most `HELD` times as much in memory.
-What is to be sent waits in ``_unsent`` until the peer's windows and the transport take it; `send`
-waits until they have.
+Flow control: chunks are credited to the peer when messages that need them are read. The unread rest
+is at most the stream's window, and keeps at most `HELD` times as much in memory. Data to be sent
+waits in ``_unsent`` until the peer's windows and the transport take it; `send` waits until then.
 """
 
 from __future__ import annotations

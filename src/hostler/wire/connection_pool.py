@@ -279,7 +279,6 @@ async def close_all(protocols: list[WireProtocol], until: float = math.inf) -> N
 SHUTDOWN_TIMEOUT = 1.0
 """Seconds that a TLS connection may take to say goodbye."""
 
-
 _REFUSED = "after the TLS handshake: it may not accept our certificate"
 
 

@@ -13,12 +13,10 @@ h2's private names are used in this module only. Read in h2 4.4.1:
 ``tests/wire/test_wire_h2.py`` has a digest of the code of h2 that this module stands in for. It
 fails with another version of that code: read the new one, then renew the digest and this list.
 
-What a peer may make a server do for nothing, before its connection is ended.
-
-A frame that asks for nothing, or a stream that is reset before it was answered, costs the peer next
-to nothing and the server a lot: it is how HTTP/2 servers are attacked (rapid reset, CVE-2023-44487,
-and the floods of CVE-2019-9511 to 9518). Good peers send such frames as well, but in proportion to
-useful work.
+Flood budgets: a frame that asks for nothing, or a stream that is reset before it was answered,
+costs the peer next to nothing and the server a lot. HTTP/2 servers are attacked in this way (rapid
+reset, CVE-2023-44487, and the floods of CVE-2019-9511 to 9518). Good peers send such frames, too,
+but in proportion to useful work.
 """
 
 from __future__ import annotations
@@ -54,7 +52,6 @@ _END_STREAM, _END_HEADERS, _PADDED = 0x1, 0x4, 0x8
 """Flags of them."""
 
 _NO_ERROR = bytes(4)
-
 _OPEN = ConnectionState.CLIENT_OPEN, ConnectionState.SERVER_OPEN
 
 _CLOSED, _STREAM_OPEN, _STREAM_CLOSED = (
@@ -479,9 +476,6 @@ class FloodBudget:
         self._rate = rate
         self._tokens = burst
         self._filled_at = trio.current_time()
-
-    def __repr__(self) -> str:
-        return f"<FloodBudget {self._tokens:.0f} of {self._burst:.0f} {self._what}>"
 
     def earn(self, tokens: float) -> None:
         """The peer has had useful work done. Synchronous."""

@@ -464,7 +464,6 @@ def _peer_of(stream: trio.SocketStream) -> str:
 TOGETHER = 128 * 1024
 """Bytes of frames that are copied together for one write."""
 
-
 ENGAGE = "/RunnerProtocol/Engage"
 
 LARGE_TRY = 64 * 1024

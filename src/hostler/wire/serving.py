@@ -86,7 +86,6 @@ _T = TypeVar("_T")
 _Data = TypeVar("_Data", bytes, Buffer)
 
 _INTERNAL_TEXT = "internal error"
-
 OK_STATUS = OK, ""
 
 SHUTTING_DOWN = UNAVAILABLE, "the server is shutting down"

@@ -16,23 +16,14 @@ from h2.errors import ErrorCodes
 from ..errors import HostlerError
 
 OK = Status.OK.value
-
 CANCELLED = Status.CANCELLED.value
-
 UNKNOWN = Status.UNKNOWN.value
-
 DEADLINE_EXCEEDED = Status.DEADLINE_EXCEEDED.value
-
 RESOURCE_EXHAUSTED = Status.RESOURCE_EXHAUSTED.value
-
 UNIMPLEMENTED = Status.UNIMPLEMENTED.value
-
 INTERNAL = Status.INTERNAL.value
-
 UNAVAILABLE = Status.UNAVAILABLE.value
-
 UNAUTHENTICATED = Status.UNAUTHENTICATED.value
-
 PERMISSION_DENIED = Status.PERMISSION_DENIED.value
 
 MAX_MESSAGE = 4 * 2**20
@@ -42,9 +33,7 @@ CLIENT_HEADER = "hostler-lb"
 """By which our load balancers name themselves, so that a runner knows which calls are whose."""
 
 CONTENT_TYPE = "application/grpc"
-
 HEALTH_CHECK = "/grpc.health.v1.Health/Check"
-
 HEALTH_WATCH = "/grpc.health.v1.Health/Watch"
 
 HeaderList = list[tuple[str, str]]
@@ -68,7 +57,6 @@ _OF_RESET = {
     ErrorCodes.ENHANCE_YOUR_CALM: RESOURCE_EXHAUSTED,
     ErrorCodes.INADEQUATE_SECURITY: PERMISSION_DENIED,
 }
-
 
 _MOST_TIMEOUT = 99_999_999
 """Eight digits: "Requests" in https://github.com/grpc/grpc/blob/master/doc/PROTOCOL-HTTP2.md"""
@@ -127,14 +115,12 @@ def trailers(status: int, text: str) -> HeaderList:
 
 
 RESPONSE_HEADERS: HeaderList = [(":status", "200"), ("content-type", CONTENT_TYPE)]
-
 RESPONSE_BLOCK = b"\x88\x0f\x10" + bytes((len(CONTENT_TYPE),)) + CONTENT_TYPE.encode()
 
 OK_BLOCK = b"\x00\x0bgrpc-status\x010"
 """`RESPONSE_HEADERS`, and the trailers of `OK`, as header blocks that are the same whatever was
 sent before: of the static table and of literals that are not indexed (RFC 7541, sections 6.1 and
 6.2.2)."""
-
 
 UNDECODABLE = "grpc: failed to unmarshal the received message"
 

@@ -111,9 +111,6 @@ class TLSFiles:
         self._metrics = metrics or default_tls_metrics()
         self._make = make
 
-    def __repr__(self) -> str:
-        return f"<TLSFiles {self.pki.cert}>"
-
     def reload(self) -> bool:
         """Look at the files; whether they have changed and are used from now on.
 

@@ -237,7 +237,6 @@ NODE_IMAGES = ("fnproject/node:20-dev", "fnproject/node:20")
 """Fn's images to build in and to run in, where ``func.yaml`` names none."""
 
 PYTHON_ENTRYPOINT = "/python/bin/fdk /function/func.py handler"
-
 NODE_ENTRYPOINT = "node func.js"
 
 _READABLE = "RUN chmod -R o+rX /function"

@@ -24,7 +24,6 @@ PER_PAGE = 100
 """The most that the API gives at once."""
 
 _Filter = TypeVar("_Filter", AppFilter, FnFilter, TriggerFilter)
-
 _Item = TypeVar("_Item", App, Fn, Trigger)
 
 

@@ -199,7 +199,6 @@ annotation_option = click.option(
 )
 
 endpoint_option = click.option("--endpoint", is_flag=True, help="Print only the URL for calls.")
-
 yes_option = click.option("--yes", "-y", "--force", "-f", "yes", is_flag=True, help="Do not ask.")
 
 app_argument = click.argument(

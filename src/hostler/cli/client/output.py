@@ -18,7 +18,6 @@ from ...dates import format_date
 from ...models import App, Fn, Trigger
 
 FN_ENDPOINT = "fnproject.io/fn/invokeEndpoint"
-
 TRIGGER_ENDPOINT = "fnproject.io/trigger/httpEndpoint"
 
 

@@ -185,7 +185,6 @@ HUB_ADDRESS = "https://index.docker.io/v1/"
 """Under this name helpers keep the credentials of Docker's own registry."""
 
 _NOT_FOUND = "credentials not found in native keychain"
-
 _TOKEN_USER = "<token>"  # noqa: S105  (the name that stands for "the secret is a token")
 
 

@@ -59,7 +59,6 @@ THREAD_GRACE = 1.0
 """Seconds in which threads that were left behind should end when the driver is closed. A healthy
 engine needs milliseconds; for a hung one there is no point in waiting."""
 
-
 READ_AHEAD = 16
 """Items of a stream that its thread may be ahead of the task that iterates over them."""
 

@@ -2,14 +2,11 @@
 
 A living instance holds a lock on a file named after it, in a folder of this user among the
 system's temporary files. So a second runner with the same label tag on this machine keeps its
-containers when another one starts; one on another machine, on the same engine, is not seen: give
-it another tag.
+containers when another one starts. Runners on other machines, on the same engine, are not seen:
+give them other tags.
 
-The container that a runner itself lives in, if it is one of the engine that the runner uses.
-
-Locks (`hostler.drivers.docker.instance`) tell nothing of a runner that was killed with its
-container: the next one is in another, or has an empty ``/tmp``. But the engine knows whether that
-container still runs.
+A lock tells nothing of a runner that was killed with its own container: the next runner is in
+another container, or has an empty ``/tmp``. But the engine knows whether that container still runs.
 """
 
 from __future__ import annotations

@@ -11,19 +11,17 @@ on a network while the latest one there fails, as others would.
 If somebody has said how many, there are that many. Otherwise the pool follows what is used, so that
 bursts find name spaces after other bursts, and beside containers that stay hot:
 
-* It aims at `PoolPlan.size` that are free, and at one more for each container that has found none
+* It aims at `PoolPlan.size` free ones, and at one more for each container that has found none
   while all that there should be were in use.
 * When fewer than half of its aim are free, others are made until it is reached. In all there are
   never more than `PoolPlan.most`.
 * What nobody has needed in all of `REVIEW`, beyond `PoolPlan.size`, is removed, also in quiet
   moments, and the aim is lowered by as many.
 
-An image whose only program does nothing, for containers that are kept for their network.
-
-It is made here, from a few machine instructions, so that it has not to be fetched: a runner without
-a registry in reach has prepared network name spaces, too. The program is a static executable of one
-segment (ELF-64, System V ABI) that sleeps in the kernel for ever. The kernel ignores the signals
-that would end it, for it is the first process of its container, except for the engine's SIGKILL.
+Without a configured image the containers run one that is made here from a few machine instructions,
+so that a runner without a registry has prepared name spaces, too. Its only program is a static
+executable of one segment (ELF-64, System V ABI) that sleeps in the kernel for ever. As the first
+process of its container it ignores all signals but the engine's SIGKILL.
 """
 
 from __future__ import annotations
@@ -559,16 +557,13 @@ _ARCHITECTURES = {62: "amd64", 183: "arm64"}
 """As an image names it, by the machine's number."""
 
 _MACHINE_AT = 18
-
 _ADDRESS = 0x400000
 
 _PAGE = 0x10000
 """Bytes; the largest page of a kernel for either."""
 
 _HEADER = struct.Struct("<16s 2H I 3Q I 6H")
-
 _SEGMENT = struct.Struct("<2I 6Q")
-
 _READ_AND_EXECUTE = 5
 
 

@@ -161,7 +161,6 @@ def _raise_pull_failed(image: str, error: EngineError) -> NoReturn:
 
 
 _TOO_MANY_REQUESTS = 429
-
 _SERVER_ERROR = 500
 
 FOREVER = 2**64 - 1
@@ -169,7 +168,6 @@ FOREVER = 2**64 - 1
 
 RetryChecker = Callable[[Exception], tuple[bool, str]]
 """Gets the error of one try; returns whether to try again and a short reason for the logs."""
-
 
 _TRANSIENT: tuple[tuple[str, re.Pattern[str]], ...] = (
     ("too many requests", re.compile(r"toomanyrequests|429 too many requests")),

@@ -1,15 +1,14 @@
 """A running container: exit events, output capture, run result.
 
-Who has ended: one subscription to the engine's events for all containers of a driver.
-
-A blocked ``wait`` call for each container would cost a thread for each hot container, most of
-which do nothing for minutes. Events alone can be lost, so the subscription is renewed every
-`RENEWAL` seconds, and each renewal compares the engine's list of containers with what is watched:
+Exits of all containers come from one subscription to the engine's events: a blocked ``wait`` call
+for each container would cost a thread for each hot container. Events alone can be lost, so the
+subscription is renewed every `RENEWAL` seconds, and each renewal compares the engine's list of
+containers with the watched ones:
 
 * An exit before the list was made is seen in the list.
-* An exit after that comes as an event: the subscription asks for the events since a moment (of
-  the engine's clock) before the list, because the engine sends the head of its answer shortly
-  before it subscribes.
+* A later exit comes as an event: the subscription asks for the events since a moment (of the
+  engine's clock) before the list, because the engine sends the head of its answer shortly before
+  it subscribes.
 * The engine drops events for a subscriber that takes longer than 100 ms to read; the next
   renewal's list finds the exit.
 """

@@ -59,9 +59,6 @@ class ProcessDriver(Driver):
             name: os.environ[name] for name in config.inherited_env if name in os.environ
         }
 
-    def __repr__(self) -> str:
-        return f"<ProcessDriver warden={self.warden.pid} {self.statistics()}>"
-
     def statistics(self) -> ProcessStatistics:
         """What the driver has now. Synchronous."""
         return ProcessStatistics(cookies=len(self.cookies), containers=self.warden.wards)

@@ -20,9 +20,7 @@ from ...protocol import Headers
 log = structlog.get_logger(__name__)
 
 SOCKET_NAME = "lsnr.sock"
-
 _BOUND_NAME = "sim.sock"
-
 _KILLED = 137
 
 

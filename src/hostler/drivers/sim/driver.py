@@ -60,9 +60,6 @@ class SimDriver(Driver):
         self._counts: Counter[str] = Counter()
         self._closed = False
 
-    def __repr__(self) -> str:
-        return f"<SimDriver {self.statistics()}>"
-
     def add_image(self, name: str, handler: SimHandler = echo, **settings: Any) -> SimImage:
         """Make an image known; ``settings`` are fields of `SimImage`. A ``pull_time`` means that
         it is not on the machine yet. Replaces an image of that name for later containers."""
@@ -197,9 +194,6 @@ class SimCookie(Cookie):
             memory=task.memory,
             cpus=task.cpus,
         )
-
-    def __repr__(self) -> str:
-        return f"<SimCookie {self._task.id} exists={self._exists} container={self.container!r}>"
 
     async def validate_image(self) -> bool:
         image = self._driver.images.get(self._task.image)

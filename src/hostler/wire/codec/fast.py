@@ -1,17 +1,12 @@
 """Measured hand codec for frames and load hints; property tests prove equality with betterproto.
 
-betterproto takes 40 to 240 microseconds for one of them, most of it for making its objects; the
-functions here (and in `hostler.wire.codec.fast`) take 2 to 10. They only know the shapes that
-encoders normally write: for all else they return ``None``, and `hostler.wire.codec.messages` leaves
-it to betterproto. The tests compare both ways, so the model of the messages stays betterproto's.
-
-Messages with a piece of a body, by hand: see `hostler.wire.codec.fast` for the why.
+betterproto takes 40 to 240 microseconds for a message, most of it to make its objects; the
+functions here take 2 to 10. They only know the shapes that encoders normally write. For all else
+they return ``None``, and `hostler.wire.codec.messages` leaves the message to betterproto. So the
+model of the messages stays betterproto's.
 
 ``ClientMsg`` and ``RunnerMsg`` have their ``DataFrame`` under the same number, so one function each
 way serves both directions.
-
-The `Finished` of a call that went well on a container that was there, as nearly all do. See
-`hostler.wire.codec.fast` for the why.
 """
 
 from __future__ import annotations
@@ -41,26 +36,18 @@ from ..buffers import Buffer
 # Keys: field number times 8, plus 0 for a varint or 2 for what has a length. Those of fields
 # with numbers under 16 are one byte.
 _TRY_ARM = b"\x0a"  # ClientMsg.try
-
 _RESERVE_ARM = b"\xaa\x06"  # ClientMsg.reserve, number 101
-
 _WAIT_MS = b"\xa8\x06"  # TryCall.waitMs, number 101
-
 _SPARE_WARM = b"\xb0\x06\x01"  # TryCall.spareWarm, number 102, true
-
 _LAUNCH = b"\xb8\x06\x01"  # TryCall.launch, number 103, true
-
 _SURPLUS = b"\xc0\x06\x01"  # TryCall.surplus, number 104, true
 
 _COMMITS = {False: b"\xb2\x06\x00", True: b"\xb2\x06\x02\x08\x01"}
 """ClientMsg.commit, number 102, all of it, by ``withData``."""
 
 _RESERVED = b"\xaa\x06\x00"  # RunnerMsg.reserved, number 101, all of it
-
 _START_ARM = b"\x0a"  # RunnerMsg.result_start
-
 _FINISHED_ARM = b"\x1a"  # RunnerMsg.finished
-
 _HTTP = b"\xa2\x06"  # CallResultStart.http, number 100
 
 _FINISHED_FIELDS = (
@@ -100,7 +87,6 @@ _BOUNDS = [0 if name in _TEXTS else _LIMITS.get(name, 2**63) for name in _KEYS]
 _values = attrgetter(*_FINISHED_FIELDS)
 
 _PLACES = Finished.__struct_fields__
-
 _NOTHING: Sequence[Any] = attrgetter(*_PLACES)(Finished(success=False))
 
 _READ = [(0, -1)] * 256
@@ -386,9 +372,7 @@ def _integer(data: bytes, at: int, limit: int) -> tuple[int, int]:
 
 
 DATA_ARM = 0x12  # `data` of both
-
 _DATA_FIELD = 0x0A  # DataFrame.data
-
 _EOF_FIELD = b"\x10\x01"  # DataFrame.eof, true
 
 _NO_DATA = {False: b"\x12\x00", True: b"\x12\x02" + _EOF_FIELD}
@@ -436,14 +420,12 @@ _BEGIN = b"\x08\x01\x12"
 """That it was a success, and the key of the details."""
 
 _SCHEDULER, _EXECUTION, _IMAGE = b"@", b"H", b"Z"
-
 _SCHEDULER_KEY, _EXECUTION_KEY = _SCHEDULER[0], _EXECUTION[0]
 
 _DATE_SIZE = 24
 """Of a date as nodes write it."""
 
 _DATES = Struct(3 * f"2s{_DATE_SIZE}s")
-
 _KNOWN_SIZE = 512
 
 _HINT_AFTER_IMAGE = 5
@@ -567,11 +549,8 @@ LOAD = b"\xaa\x06"
 """The key of ``CallFinished.load``, number 101."""
 
 _ACTIVE, _MEMORY, _RETRY, _SLOT, _WARM, _COMPLETE = 0x08, 0x10, 0x18, 0x22, 0x2A, 0x30
-
 _RESERVES, _RECLAIMABLE = 0x38, 0x40
-
 _FREE_CPUS, _RECLAIMABLE_CPUS, _SLOTS, _REFUSED = 0x48, 0x50, 0x58, 0x60
-
 _PROTECTED, _PROTECTED_CPUS, _SHARE = 0x68, 0x70, 0x78
 
 _LEAVE = b"\x80\x01\x01"
@@ -600,7 +579,6 @@ _HINT_LIMITS = {
     _PROTECTED_CPUS: 2**32,
     _SHARE: 2**32,
 }
-
 
 _NUMBERS = (
     ("active", _ACTIVE),
@@ -635,7 +613,6 @@ _USUAL_WARM = b"%c%c%c%c%%b%c%%c" % (
 """One of ``warm`` as nearly all are: there may be hundreds."""
 
 _USUAL_SIZE = SLOT_DIGEST + 4
-
 _SLOT_MARK, _WARM_MARK = b"%c%c" % (_SLOT, SLOT_DIGEST), _USUAL_WARM[:4]
 
 ANY_SLOT = bytes(SLOT_DIGEST)

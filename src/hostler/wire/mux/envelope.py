@@ -22,10 +22,8 @@ _KEYS = frozenset({_CALL, _FRAME, _REQUEST_ID, _CREDIT, _END, _RESET, _TIMEOUT})
 _STATUS, _TEXT = 0x08, 0x12  # CallEnd
 _UINT32, _UINT64 = 2**32, 2**64
 
-
 MAX_TEXT = 8 * 1024
 """Characters of a status text: it is for logs, and what servers take of trailers."""
-
 
 MAX_FIELDS = 16 * 1024
 """Envelopes and their fields in a batch: four bytes each make the 64 KiB that our own batches have.

@@ -1,9 +1,7 @@
 """A runner's end of a shared stream, and its reused tasks.
 
-Tasks and scopes that serve one call after the other.
-
-To begin and end a task, and to enter and leave a cancel scope, costs more than all else that the
-wire does for a small call.
+Tasks and cancel scopes serve one call after the other: to begin and end them for each call costs
+more than all else that the wire does for a small call.
 """
 
 from __future__ import annotations
