@@ -158,20 +158,16 @@ def parse_bool(text: str) -> bool:
 
 def parse_unsigned(text: str) -> int:
     """Go's ``strconv.ParseUint`` in base 10 for 64 bits: digits only."""
-    if not _UNSIGNED.fullmatch(text) or len(text) > 4096:
-        raise ValueError(text)
-    number = int(text)
-    if number > _UINT64_MAX:
-        raise ValueError(text)
-    return number
+    return _whole(text, _UNSIGNED, 0, _UINT64_MAX)
 
 
 def parse_signed(text: str) -> int:
     """Go's ``strconv.ParseInt`` in base 10 for 64 bits."""
-    if not _SIGNED.fullmatch(text) or len(text) > 4096:
-        raise ValueError(text)
-    number = int(text)
-    if not -_INT64_MAX - 1 <= number <= _INT64_MAX:
+    return _whole(text, _SIGNED, -_INT64_MAX - 1, _INT64_MAX)
+
+
+def _whole(text: str, form: re.Pattern[str], low: int, high: int) -> int:
+    if not form.fullmatch(text) or len(text) > 4096 or not low <= (number := int(text)) <= high:
         raise ValueError(text)
     return number
 
@@ -202,16 +198,13 @@ def parse_seconds(text: str) -> float:
     return float(parse_unsigned(text)) if _UNSIGNED.fullmatch(text) else parse_duration(text)
 
 
-def _is_int(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool)
+def is_number(value: object) -> bool:
+    """Whether a value may be a time or a share: a number that is no truth value."""
+    return isinstance(value, float | int) and not isinstance(value, bool)
 
 
 def _is_text(value: object) -> bool:
     return isinstance(value, str)
-
-
-def _is_share(value: object) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and 0 <= value <= 1
 
 
 def _is_texts(value: object) -> bool:
@@ -231,7 +224,8 @@ def number(
         takes += f" to {high}"
 
     def accepts(value: Any) -> bool:
-        return (optional and value is None) or (_is_int(value) and low <= value <= high)
+        is_whole = isinstance(value, int) and is_number(value)
+        return (optional and value is None) or (is_whole and low <= value <= high)
 
     return SettingType(takes, parse_unsigned, accepts, blank_is_default)
 
@@ -241,35 +235,15 @@ def choice(*values: str) -> SettingType:
     return SettingType("one of " + ", ".join(values), str.lower, lambda value: value in values)
 
 
-def _split_space(text: str) -> tuple[str, ...]:
-    return tuple(text.split())
-
-
 def _split_tokens(text: str) -> tuple[str, ...]:
-    tokens = _split_space(text)
+    tokens = WORDS.parse(text)
     if not tokens:
         raise ValueError("there is none")
-    return tokens
+    return tuple(tokens)
 
 
 def _split_comma(text: str) -> tuple[str, ...]:
     return tuple(item for part in text.split(",") if (item := part.strip()))
-
-
-def _parse_limit(text: str) -> float:
-    return parse_seconds(text) or math.inf
-
-
-def _is_time(value: Any) -> bool:
-    return isinstance(value, float | int) and not isinstance(value, bool) and value >= 0
-
-
-def _is_positive_time(value: Any) -> bool:
-    return _is_time(value) and value > 0
-
-
-def _is_positive_finite_time(value: Any) -> bool:
-    return _is_positive_time(value) and math.isfinite(value)
 
 
 FLAG = SettingType(
@@ -296,7 +270,9 @@ OPTIONAL_FLAG = SettingType(
     blank_is_default=False,
 )
 
-SHARE = SettingType("a number from 0 to 1", float, _is_share)
+SHARE = SettingType(
+    "a number from 0 to 1", float, lambda value: is_number(value) and 0 <= value <= 1
+)
 TEXT = SettingType("any text", str, _is_text)
 
 NON_EMPTY = SettingType(
@@ -309,7 +285,7 @@ ABSOLUTE_PATH = SettingType(
     lambda value: _is_text(value) and (not value or value.startswith("/")),
 )
 
-WORDS = SettingType("a list separated by white space", _split_space, _is_texts)
+WORDS = SettingType("a list separated by white space", lambda text: tuple(text.split()), _is_texts)
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/=-]{16,4096}", re.ASCII)
 
 TOKENS = SettingType(
@@ -326,22 +302,25 @@ VISIBLE = SettingType(
 )
 
 COMMA_LIST = SettingType("a list separated by commas", _split_comma, _is_texts)
-MILLISECONDS = SettingType("whole milliseconds, negative for never", parse_milliseconds, _is_time)
-
-POSITIVE_MILLISECONDS = SettingType(
-    "whole milliseconds over 0, negative for never", parse_milliseconds, _is_positive_time
+MILLISECONDS = SettingType(
+    "whole milliseconds, negative for never",
+    parse_milliseconds,
+    lambda value: is_number(value) and value >= 0,
 )
-
+POSITIVE_MILLISECONDS = SettingType(
+    "whole milliseconds over 0, negative for never",
+    parse_milliseconds,
+    lambda value: is_number(value) and value > 0,
+)
 SECONDS = SettingType(
     "whole seconds or a duration such as 1m30s or 300ms, over 0",
     parse_seconds,
-    _is_positive_finite_time,
+    lambda value: is_number(value) and 0 < value < math.inf,
 )
-
 TIME_LIMIT = SettingType(
     "whole seconds or a duration such as 1m30s or 300ms, 0 for no limit",
-    _parse_limit,
-    _is_positive_time,
+    lambda text: parse_seconds(text) or math.inf,
+    lambda value: is_number(value) and value > 0,
 )
 
 

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import attrs
 
 from ..errors import ConfigError
 from .addresses import DNS_SERVER
-from .base import FLAG, MILLISECONDS, SECONDS, SHARE, EnvConfig, SettingType, number, setting
+from .base import (
+    FLAG,
+    MILLISECONDS,
+    SECONDS,
+    SHARE,
+    EnvConfig,
+    SettingType,
+    is_number,
+    number,
+    setting,
+)
 
-
-def _is_factor(value: Any) -> bool:
-    number_ = isinstance(value, float | int) and not isinstance(value, bool)
-    return number_ and math.isfinite(value) and (value == 0 or value > 1)
-
-
-_FACTOR = SettingType("a number over 1, or 0 for never", float, _is_factor)
+_FACTOR = SettingType(
+    "a number over 1, or 0 for never",
+    float,
+    lambda value: is_number(value) and (value == 0 or 1 < value < math.inf),
+)
 
 
 @attrs.frozen(kw_only=True)

@@ -34,6 +34,7 @@ from ..protocol import (
     RunnerStatus,
     TryCall,
 )
+from .buffers import Buffer
 from .codec import messages as codec
 from .codec.fast import encode_data, encode_try
 from .codec.messages import data_messages, data_parts, with_prefix
@@ -48,7 +49,6 @@ from .connection_pool import (
     Target,
     decoded,
     receive,
-    receive_buffer,
 )
 from .loop import Loop
 from .mux.client import MuxClientStream, MuxEngagement
@@ -184,7 +184,7 @@ class _Engagement(ClientEngagement):
 
     async def receive(self) -> RunnerFrame | None:
         while True:
-            message = await receive_buffer(self._stream, self._address)
+            message = await receive(self._stream, self._address)
             if message is None:
                 return None
             frame = decoded(codec.decode_runner, message, self._address)
@@ -386,7 +386,7 @@ class GrpcRunnerClient(RunnerClient):
         except PeerFinished:
             pass  # with a status, which comes next
 
-    async def _unary(self, method: str, message: bytes) -> bytes:
+    async def _unary(self, method: str, message: bytes) -> Buffer:
         async with self._stream(method) as stream:
             await self._request(stream, message)
             answer = await receive(stream, self._address)

@@ -187,12 +187,7 @@ class WireStream(grpclib_protocol.Stream):
 
     # --- receiving ---
 
-    async def receive(self) -> bytes | None:
-        """The next message; as `receive_buffer`."""
-        message = await self.receive_buffer()
-        return message if message is None else bytes(message)
-
-    async def receive_buffer(self) -> Buffer | None:
+    async def receive(self) -> Buffer | None:
         """The next message, perhaps as a view of what was read; ``None`` at the end of the peer's
         side.
 

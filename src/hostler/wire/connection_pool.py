@@ -448,8 +448,6 @@ def describe(error: BaseException) -> str:
 
 _T = TypeVar("_T")
 
-_Data = TypeVar("_Data", bytes, Buffer)
-
 
 class StreamBlock:
     """A new stream, open for the length of the block; it is reset if it has not ended then.
@@ -513,16 +511,10 @@ def open_stream(protocol: WireProtocol, headers: HeaderList) -> WireStream:
     return stream
 
 
-async def receive(stream: WireStream, address: str) -> bytes | None:
-    """The next message, ``None`` after the status OK."""
-    message = await receive_buffer(stream, address)
-    return message if message is None else bytes(message)
-
-
-async def receive_buffer(stream: WireStream, address: str) -> Buffer | None:
-    """As `receive`, perhaps a view."""
+async def receive(stream: WireStream, address: str) -> Buffer | None:
+    """The next message, perhaps as a view; ``None`` after the status OK."""
     try:
-        message = await stream.receive_buffer()
+        message = await stream.receive()
     except StreamBroken as error:
         if error.broken.unprocessed:
             raise NotSent(f"runner {address} did not look at the call: {error}") from error
@@ -541,7 +533,7 @@ async def receive_buffer(stream: WireStream, address: str) -> Buffer | None:
     return message
 
 
-def decoded(decode: Callable[[_Data], _T], data: _Data, address: str) -> _T:
+def decoded(decode: Callable[[Buffer], _T], data: Buffer, address: str) -> _T:
     try:
         return decode(data)
     except codec.CodecError as error:

@@ -619,7 +619,7 @@ def begin_engagement(
     return engagement
 
 
-async def _request(stream: WireStream) -> bytes:
+async def _request(stream: WireStream) -> Buffer:
     """The one message of a unary RPC."""
     message = await _receive(stream)
     if message is None:
@@ -627,14 +627,9 @@ async def _request(stream: WireStream) -> bytes:
     return message
 
 
-async def _receive(stream: WireStream) -> bytes | None:
-    message = await _receive_buffer(stream)
-    return message if message is None else bytes(message)
-
-
-async def _receive_buffer(stream: WireStream) -> Buffer | None:
+async def _receive(stream: WireStream) -> Buffer | None:
     try:
-        return await stream.receive_buffer()
+        return await stream.receive()
     except StreamBroken as error:
         if stream.broken:
             raise EngagementEnded(str(error)) from error
@@ -702,7 +697,7 @@ class Engagement(ServerEngagement):
 
     async def _next(self) -> Buffer | None:
         stream = self._stream
-        receive = partial(_receive_buffer, stream)
+        receive = partial(_receive, stream)
         if self._awaited is None or stream.ended:
             return await receive()
         return await self._serving.receive_soon(receive, stream.connection, self._awaited)

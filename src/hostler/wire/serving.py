@@ -83,7 +83,6 @@ log = structlog.get_logger(__name__)
 
 _T = TypeVar("_T")
 
-_Data = TypeVar("_Data", bytes, Buffer)
 
 _INTERNAL_TEXT = "internal error"
 OK_STATUS = OK, ""
@@ -181,7 +180,7 @@ def _status_of(errors: list[Exception], peer: str) -> tuple[int, str]:
     return UNAVAILABLE, "the peer is gone"
 
 
-def decode(decoder: Callable[[_Data], _T], message: _Data, peer: str) -> _T:
+def decode(decoder: Callable[[Buffer], _T], message: Buffer, peer: str) -> _T:
     """Decode what a client sent; one log line and INTERNAL, as grpc-go has it, if that fails."""
     try:
         return decoder(message)

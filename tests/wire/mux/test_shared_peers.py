@@ -37,7 +37,7 @@ def begin(number: int, *frames: bytes) -> Envelope:
 async def answers(stream: WireStream) -> Sequence[Envelope]:
     message = await receive(stream, "runner")
     assert message is not None
-    return decode_batch(message)
+    return decode_batch(bytes(message))
 
 
 async def end_of(stream: WireStream) -> Envelope:

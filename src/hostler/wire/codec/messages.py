@@ -55,9 +55,9 @@ class CodecError(HostlerError):
     """The bytes are not a message of the expected type."""
 
 
-def _parse(kind: type[_Message], data: bytes) -> _Message:
+def _parse(kind: type[_Message], data: Buffer) -> _Message:
     try:
-        return kind().parse(data)
+        return kind().parse(bytes(data))
     except Exception as error:  # (the compiled codec raises bare RuntimeErrors)
         text = f"cannot decode a {kind.__name__} of {len(data)} bytes: {error}"
         raise CodecError(text) from error
@@ -161,8 +161,9 @@ def encode_load(hint: LoadHint) -> bytes:
     return part[inside(part, len(fast.LOAD), len(part)) :]
 
 
-def decode_load(data: bytes) -> LoadHint:
+def decode_load(data: Buffer) -> LoadHint:
     """The reverse. Raises `CodecError`."""
+    data = bytes(data)
     with suppress(ValueError, IndexError):
         return fast.decode_load(data, 0, len(data))
     return _load(_parse(pb.LoadHint, data))
@@ -216,7 +217,7 @@ def encode_status(status: RunnerStatus) -> bytes:
     return bytes(pb.RunnerStatus(**fields))
 
 
-def decode_status(data: bytes) -> RunnerStatus:
+def decode_status(data: Buffer) -> RunnerStatus:
     """A ``RunnerStatus``. Raises `CodecError`."""
     message = _parse(pb.RunnerStatus, data)
     return RunnerStatus(**{here: getattr(message, there) for here, there in _STATUS_FIELDS})
@@ -227,10 +228,10 @@ def encode_struct(payload: str) -> bytes:
     return bytes(json_to_struct(payload))
 
 
-def decode_struct(data: bytes) -> str:
+def decode_struct(data: Buffer) -> str:
     """The JSON text of a ``google.protobuf.Struct``. Raises `CodecError`."""
     try:
-        check_struct_depth(data)
+        check_struct_depth(bytes(data))
     except ValueError as error:
         raise CodecError(f"cannot decode a Struct: {error}") from None
     return struct_to_json(_parse(google.Struct, data))
@@ -241,12 +242,12 @@ def encode_config(config: Mapping[str, str]) -> bytes:
     return bytes(pb.ConfigMsg(config=dict(config)))
 
 
-def decode_config(data: bytes) -> dict[str, str]:
+def decode_config(data: Buffer) -> dict[str, str]:
     """A ``ConfigMsg``. Raises `CodecError`."""
     return _parse(pb.ConfigMsg, data).config
 
 
-def decode_empty(data: bytes) -> None:
+def decode_empty(data: Buffer) -> None:
     """``google.protobuf.Empty`` or ``ConfigStatus``. Raises `CodecError`."""
     _parse(google.Empty, data)
 
@@ -271,7 +272,7 @@ class HealthCheckResponse(betterproto.Message):
     status: int = betterproto.int32_field(1)  # an enumeration there; the encoding is the same
 
 
-def decode_health_request(data: bytes) -> str:
+def decode_health_request(data: Buffer) -> str:
     """The name of the service that is asked for. Raises `CodecError`."""
     return _parse(HealthCheckRequest, data).service
 
@@ -281,7 +282,7 @@ def encode_health(status: int) -> bytes:
     return bytes(HealthCheckResponse(status))
 
 
-def decode_serving(data: bytes) -> bool | None:
+def decode_serving(data: Buffer) -> bool | None:
     """Whether a ``HealthCheckResponse`` says SERVING; ``None`` if the server does not know the
     service. Raises `CodecError`."""
     status = _parse(HealthCheckResponse, data).status
@@ -301,7 +302,7 @@ def encode_log_message(message: LogMessage) -> bytes:
     return bytes(pb.LogRequestMsg(ready=pb.LogRequestMsgReady()))
 
 
-def decode_log_message(data: bytes) -> LogMessage | None:
+def decode_log_message(data: Buffer) -> LogMessage | None:
     """A ``LogRequestMsg``; ``None`` if its arm is missing or unknown. Raises `CodecError`."""
     kind, value = _arm(_parse(pb.LogRequestMsg, data), "body")
     if kind == "start":
@@ -339,7 +340,7 @@ def _encode_container(container: LogContainer) -> pb.LogResponseMsgContainer:
     )
 
 
-def decode_log_batch(data: bytes) -> list[LogContainer]:
+def decode_log_batch(data: Buffer) -> list[LogContainer]:
     """A ``LogResponseMsg``. Raises `CodecError`."""
     return [_decode_container(container) for container in _parse(pb.LogResponseMsg, data).data]
 
