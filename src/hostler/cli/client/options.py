@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -23,20 +23,14 @@ SECONDS = 2.0
 """How long somebody who pressed the tab key may have to wait for a server."""
 
 
-def complete_app(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    return _names(ctx, incomplete, "app")
+def _completion(kind: str) -> Callable[[click.Context, click.Parameter, str], list[str]]:
+    return lambda ctx, _, incomplete: _names(ctx, incomplete, kind)
 
 
-def complete_fn(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    return _names(ctx, incomplete, "fn")
-
-
-def complete_trigger(ctx: click.Context, _: click.Parameter, incomplete: str) -> list[str]:
-    return _names(ctx, incomplete, "trigger")
+complete_app, complete_fn, complete_trigger = map(_completion, ("app", "fn", "trigger"))
 
 
 def _names(ctx: click.Context, incomplete: str, kind: str) -> list[str]:
-
     server = (
         ctx.params.get("api")
         or ctx.params.get("server")

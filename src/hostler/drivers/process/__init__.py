@@ -16,11 +16,10 @@ from .driver import (
     ProcessContainer,
     ProcessCookie,
     ProcessDriver,
-    ProcessOptions,
     ProcessStatistics,
     open_process_driver,
 )
-from .warden_client import WardenLost
+from .warden_client import ProcessOptions, WardenLost
 
 __all__ = [
     "ProcessConfig",

@@ -24,7 +24,7 @@ from ...errors import (
     ImagePullFailed,
     ServerBusy,
 )
-from .warden_client import FunctionProcess, SpawnRequest, WardenClient, start_warden
+from .warden_client import FunctionProcess, ProcessOptions, WardenClient, start_warden
 
 log = structlog.get_logger(__name__)
 
@@ -168,20 +168,6 @@ _KNOWN_RLIMITS = {
 counts all processes of the user, not those of one function."""
 
 
-@attrs.define(kw_only=True)
-class ProcessOptions:
-    """What will be executed; change it in place before ``create_container``.
-
-    ``limits`` maps ``resource.RLIMIT_*`` to the soft and hard limit. They are set by hostler's
-    user: a value above its own hard limit makes the start fail.
-    """
-
-    argv: list[str]
-    env: dict[str, str]
-    working_directory: str
-    limits: dict[int, int] = attrs.Factory(dict)
-
-
 class ProcessContainer(RunningContainer):
     """A started function process."""
 
@@ -245,16 +231,9 @@ class ProcessCookie(Cookie):
     async def run(self) -> RunningContainer:
         if not self._created or self._path is None or self._ward is not None:
             raise HostlerError(f"container {self._task.id} can't be started in this state")
-        launch = SpawnRequest(
-            path=self._path,
-            argv=self.options.argv,
-            env=self.options.env,
-            working_directory=self.options.working_directory,
-            limits=self.options.limits,
-        )
         self._ward = self._driver.warden.ward(self._task.id)
         try:
-            await self._spawn(self._ward, launch)
+            await self._spawn(self._ward, self._path)
         except OSError as error:
             log.warning("program can't be executed", program=self._path, error=str(error))
             if error.errno in _OUR_FAULT:
@@ -282,13 +261,13 @@ class ProcessCookie(Cookie):
         self._closed = True
         self._driver.cookies.discard(self)
 
-    async def _spawn(self, ward: FunctionProcess, launch: SpawnRequest) -> None:
+    async def _spawn(self, ward: FunctionProcess, path: str) -> None:
         if self._task.on_output is None:
-            await ward.spawn(launch)
+            await ward.spawn(path, self.options)
             return
         self._output = OutputPipes(self._driver.nursery, self._task.on_output)
         with self._output.write_ends() as descriptors:
-            await ward.spawn(launch, descriptors)
+            await ward.spawn(path, self.options, descriptors)
 
     def _running(self) -> FunctionProcess:
         if self._ward is None or self._ward.ended.is_set():

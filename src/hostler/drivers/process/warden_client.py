@@ -32,22 +32,26 @@ class WardenLost(HostlerError):
     """The warden process has ended: no function process can be started or ended any more."""
 
 
-@attrs.frozen(kw_only=True)
-class SpawnRequest:
-    """What to run. ``limits`` maps ``resource.RLIMIT_*`` to the soft and hard value."""
+@attrs.define(kw_only=True)
+class ProcessOptions:
+    """What will be executed; change it in place before ``create_container``.
 
-    path: str
-    argv: Sequence[str]
-    env: Mapping[str, str]
+    ``limits`` maps ``resource.RLIMIT_*`` to the soft and hard limit. They are set by hostler's
+    user: a value above its own hard limit makes the start fail.
+    """
+
+    argv: list[str]
+    env: dict[str, str]
     working_directory: str = ""
-    limits: Mapping[int, int] = attrs.Factory(dict)
+    limits: dict[int, int] = attrs.Factory(dict)
 
-    def to_memfd(self) -> int:
-        """The details as JSON in memory: too long for a packet, and of no name to clean up."""
+    def to_memfd(self, path: str) -> int:
+        """The options, and the ``path`` of the program, as JSON in memory: too long for a packet,
+        and of no name to clean up."""
         document = {
-            "path": self.path,
-            "argv": list(self.argv),
-            "env": dict(self.env),
+            "path": path,
+            "argv": self.argv,
+            "env": self.env,
             "cwd": self.working_directory,
             "limits": {str(kind): value for kind, value in self.limits.items()},
         }
@@ -81,14 +85,14 @@ class FunctionProcess:
         self._refused = False
         self._gone = trio.Event()
 
-    async def spawn(self, launch: SpawnRequest, output: Sequence[int] = ()) -> None:
-        """Start it. ``output`` are two descriptors for stdout and stderr, which stay the
-        caller's; without them output is dropped.
+    async def spawn(self, path: str, options: ProcessOptions, output: Sequence[int] = ()) -> None:
+        """Start the program at ``path``. ``output`` are two descriptors for stdout and stderr,
+        which stay the caller's; without them output is dropped.
 
         Raises ``OSError`` if it can't be executed. After a cancellation it may or may not run:
         `kill` it.
         """
-        memfd = launch.to_memfd()
+        memfd = options.to_memfd(path)
         try:
             await self._send("spawn", [memfd, *output])
         finally:
@@ -96,7 +100,7 @@ class FunctionProcess:
         await self._spawned.wait()
         self._warden.check()
         if self._errno is not None:
-            raise OSError(self._errno, os.strerror(self._errno), launch.path)
+            raise OSError(self._errno, os.strerror(self._errno), path)
 
     async def stop(self) -> None:
         """Stop the group; returns when the root has stopped. Raises `HostlerError` if it ended."""

@@ -166,13 +166,11 @@ async def open_sim_driver(
 
 @attrs.define(kw_only=True)
 class SimOptions:
-    """The create options. Sizes and the rest are as in the task; only ``env`` has an effect."""
+    """The create options; only ``env`` has an effect."""
 
     name: str
     image: str
     env: dict[str, str]
-    memory: int = 0
-    cpus: int = 0
 
 
 class SimCookie(Cookie):
@@ -187,13 +185,7 @@ class SimCookie(Cookie):
         self._exists = False
         self.container: SimContainer | None = None
         self._closed = False
-        self.options = SimOptions(
-            name=task.id,
-            image=task.image,
-            env=dict(task.env),
-            memory=task.memory,
-            cpus=task.cpus,
-        )
+        self.options = SimOptions(name=task.id, image=task.image, env=dict(task.env))
 
     async def validate_image(self) -> bool:
         image = self._driver.images.get(self._task.image)
