@@ -334,11 +334,11 @@ async def test_who_leaves_is_not_watched_any_more() -> None:
         clients = [await front.connect() for _ in range(3)]
         for client in clients:
             assert (await client.post(b"x")).body == b"x"
-        assert len(front.server.departures) == 3
+        assert len(front.server.disconnects) == 3
         for client in clients:
             await client.stream.aclose()
         await front.wait_connections(0)
-        assert len(front.server.departures) == 0
+        assert len(front.server.disconnects) == 0
 
 
 async def test_small_body_that_is_too_slow_is_408_and_makes_no_call() -> None:

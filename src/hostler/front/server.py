@@ -65,12 +65,12 @@ class HttpServer:
         app: ASGIApp,
         config: NodeConfig,
         addresses: Sequence[str],
-        departures: DisconnectWatcher,
+        disconnects: DisconnectWatcher,
         nursery: trio.Nursery,
     ) -> None:
         self.app = app
         self._reader = head_reader(app)
-        self.departures = departures
+        self.disconnects = disconnects
         self.heads = Heads(config.max_request_header_size or UNLIMITED_HEAD_BYTES)
         self.config = config
         self.addresses = tuple(addresses)
@@ -158,34 +158,34 @@ async def serve_http(
             if isinstance(bind, str)
             else list(bind)
         )
-        departures = stack.enter_context(DisconnectWatcher())
+        disconnects = stack.enter_context(DisconnectWatcher())
         addresses = [address_of(item) for item in listeners]
         watching = await stack.enter_async_context(trio.open_nursery())
-        watching.start_soon(departures.run)
+        watching.start_soon(disconnects.run)
         async with trio.open_nursery() as connections:
-            server = HttpServer(app, config or NodeConfig(), addresses, departures, connections)
+            server = HttpServer(app, config or NodeConfig(), addresses, disconnects, connections)
             watching.start_soon(close_idle, server)
-            entrances = [Acceptor(listener, server) for listener in listeners]
-            for entrance in entrances:
-                stack.callback(entrance.close)
+            acceptors = [Acceptor(listener, server) for listener in listeners]
+            for acceptor in acceptors:
+                stack.callback(acceptor.close)
             async with trio.open_nursery() as accepting:
-                for entrance in entrances:
-                    accepting.start_soon(entrance.run)
+                for acceptor in acceptors:
+                    accepting.start_soon(acceptor.run)
                 task_status.started(server)
                 await (trio.Event() if shutdown is None else shutdown).wait()
                 deadline = DrainBudget.of(grace).deadline()
                 watching.start_soon(server.end_at, deadline)
                 connections.cancel_scope.deadline = deadline + LAST_SECONDS
-                for entrance in entrances:
-                    entrance.refuse()
+                for acceptor in acceptors:
+                    acceptor.refuse()
                 server.drain()
                 await trio.sleep(HANDSHAKE_SECONDS)
                 accepting.cancel_scope.cancel()
-            for entrance in entrances:
+            for acceptor in acceptors:
                 # At once after the last of those whom the kernel has connected already: where it
                 # can't refuse, it would reset those who come in between.
-                entrance.take(BACKLOG)
-                entrance.close()
+                acceptor.take(BACKLOG)
+                acceptor.close()
         watching.cancel_scope.cancel()
 
 

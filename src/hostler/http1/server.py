@@ -88,7 +88,7 @@ class ConnectionOwner(Protocol):
     config: NodeConfig
     draining: bool
     connections: set[ServerConnection]
-    departures: DisconnectWatcher
+    disconnects: DisconnectWatcher
     heads: Heads
 
     def handler(self, head: RequestHead) -> Handler: ...
@@ -151,7 +151,7 @@ class ServerConnection:
         """Of a request that was answered as it was cut off."""
         self.owner.connections.add(self)
         try:
-            self.owner.departures.add(self)
+            self.owner.disconnects.add(self)
             if self.owner.draining:  # accepted at the last moment
                 self.close_if_idle()
             while True:
@@ -186,7 +186,7 @@ class ServerConnection:
             log.exception("connection failed")
         finally:
             self.owner.connections.discard(self)
-            self.owner.departures.remove(self)
+            self.owner.disconnects.remove(self)
             self._client.close()
 
     def _forget(self, exchange: ServerExchange) -> None:
@@ -217,7 +217,7 @@ class ServerConnection:
             asks = self._exchange is not None and self._exchange.takes_interim
             seconds = FIRST_PROBE_SECONDS if asks else PROBE_SECONDS
             self._sent_before = self._sent
-            self.owner.departures.probe_later(self, seconds)
+            self.owner.disconnects.probe_later(self, seconds)
 
     def _note_gone(self) -> None:
         self._gone = True
@@ -235,7 +235,7 @@ class ServerConnection:
             except ClientGone:
                 there = False
         if there:
-            self.owner.departures.probe_later(self, PROBE_SECONDS)
+            self.owner.disconnects.probe_later(self, PROBE_SECONDS)
         else:
             self._note_gone()
 

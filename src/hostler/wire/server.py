@@ -172,14 +172,14 @@ async def open_server(
     async with open_background() as nursery:
         accepting = trio.CancelScope()
         server = GrpcServer(address, ServerContext(service, options.shared_calls), accepting)
-        door = _Door(server, loop, options)
+        connection_handler = _ConnectionHandler(server, loop, options)
 
         async def accept() -> None:
             try:
                 with accepting:
                     limit = ClientLimit()
                     await trio.serve_listeners(
-                        door.serve_socket,
+                        connection_handler.serve_socket,
                         [_Listener(listener, limit) for listener in listeners],
                         handler_nursery=nursery,
                     )
@@ -245,7 +245,7 @@ class _Listener(trio.abc.Listener[trio.SocketStream]):
         await trio.lowlevel.checkpoint()
 
 
-class _Door:
+class _ConnectionHandler:
     """Turns accepted sockets into served connections."""
 
     def __init__(self, server: GrpcServer, loop: Loop, options: ServerOptions) -> None:

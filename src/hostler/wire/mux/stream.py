@@ -7,11 +7,10 @@ message, one write. A call that is alone does not wait for others, and a few are
 Bounds: each call's credit, ``max_unread`` bytes of all calls together, and at most one batch that
 waits for the transport.
 
-One call on a shared stream, as either end keeps it.
-
-In the place that `WireStream` has for a plain ``Engage``: frames that came, frames that are to go,
-the credit for both, and how the call ended. What is to go waits here until the shared stream takes
-it along (`take`), so that it stays bounded per call, and a call without credit holds up no other.
+A `MuxCall` has the place of a `WireStream` of a plain ``Engage``: it keeps frames that came, frames
+that are to go, the credit for both, and how the call ended. What is to go waits in the call until
+the shared stream takes it along (`take`), so that it stays bounded per call, and a call without
+credit holds up no other.
 """
 
 from __future__ import annotations
