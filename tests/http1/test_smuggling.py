@@ -57,13 +57,13 @@ async def test_a_body_with_broken_chunks_hides_no_request(name: str) -> None:
 
 @pytest.mark.parametrize("name", BURIED)
 @pytest.mark.parametrize("at_once", [True, False])
-async def test_what_belongs_to_a_request_is_no_other_one(name: str, first_choice: bool) -> None:
+async def test_what_belongs_to_a_request_is_no_other_one(name: str, at_once: bool) -> None:
     """Also where its answer does not wait for it: a connection has to end then."""
     head, rest = BURIED[name]
     agent = ScriptedAgent()
     async with open_front(agent, config=NodeConfig(max_request_size=100_000)) as front:
         client = await front.connect()
-        if first_choice:
+        if at_once:
             await client.send(head + b"\r\n" + rest)
         else:
             await client.send(head + b"\r\n")
