@@ -33,7 +33,7 @@ async def _run(world: World) -> Outcome:
             for name, node in (("lb", fleet.lb), ("serve", single.node)):
                 for _ in range(ROUNDS):
                     killed += await _kill(node)
-                    replies = await _first_choice(node, "", 2 * CONTAINERS)
+                    replies = await _at_once(node, "", 2 * CONTAINERS)
                     statuses.update((name, reply.status) for reply in replies)
             await ends(single.node)
     return Outcome(
@@ -46,7 +46,7 @@ async def _run(world: World) -> Outcome:
 
 async def _kill(node: NodeProcess) -> int:
     """All containers of the function, which are idle then; how many."""
-    replies = await _first_choice(node, "sleep=100;pid", CONTAINERS)
+    replies = await _at_once(node, "sleep=100;pid", CONTAINERS)
     pids = {int(reply.body) for reply in replies if reply.status == 200}
     for pid in pids:
         with suppress(ProcessLookupError):
@@ -70,7 +70,7 @@ def _dead(pid: int) -> bool:
     return states in ([], ["Z"], ["X"])
 
 
-async def _first_choice(node: NodeProcess, do: str, count: int) -> list[Reply]:
+async def _at_once(node: NodeProcess, do: str, count: int) -> list[Reply]:
     replies = []
 
     async def one() -> None:

@@ -65,18 +65,18 @@ def ask(target: Target, do: str) -> Arrivals:
 def _measure(target: Target, settings: Settings) -> Metrics:
     ask(target, WRITES)  # the cold one
     pairs = max(3, round(settings.seconds / (2 * LINES * PERIOD)))
-    first_choice, late = [], []
+    at_once, late = [], []
     for _ in range(pairs):
-        first_choice.append(ask(target, WRITES))
+        at_once.append(ask(target, WRITES))
         late.append(ask(target, f"sleep={PERIOD * 1e3:.0f};{WRITES}"))
     return {
-        "first_byte_ms": 1e3 * statistics.median(one.at[0] for one in first_choice),
-        "first_byte_max_ms": 1e3 * max(one.at[0] for one in first_choice),
+        "first_byte_ms": 1e3 * statistics.median(one.at[0] for one in at_once),
+        "first_byte_max_ms": 1e3 * max(one.at[0] for one in at_once),
         "first_byte_after_200_ms_of_work_ms": 1e3 * statistics.median(one.at[0] for one in late),
         "first_byte_after_200_ms_of_work_max_ms": 1e3 * max(one.at[0] for one in late),
         "line_late_max_ms": 1e3
         * max(
-            *(one.most_late(0) for one in first_choice),
+            *(one.most_late(0) for one in at_once),
             *(one.most_late(PERIOD) for one in late),
         ),
     }

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
 
@@ -21,12 +23,12 @@ from hostler.agent.resources import (
     worth_seconds,
 )
 from hostler.bodies import BytesBody
-from hostler.drivers.sim import open_sim_driver
+from hostler.drivers.sim import SimDriver, open_sim_driver
 from hostler.errors import ServerBusy
 
 from .fakes import Idle, IdleOnes
 from .functions import sleeper
-from .nodes import MIB, open_node
+from .nodes import MIB, Node, open_node
 
 
 @pytest.mark.parametrize(
@@ -149,16 +151,23 @@ async def test_an_agent_spares_short_functions_for_a_while(
         assert node.agent.statistics().evictions == 1
 
 
+@asynccontextmanager
+async def open_places(folder: Path, places: int) -> AsyncIterator[tuple[SimDriver, Node]]:
+    """An agent with room for so many containers of ``sleeper``, which start in half a second."""
+    async with (
+        open_sim_driver() as driver,
+        open_node(driver, folder, memory=places * 128, enable_nb_resource_tracker=True) as node,
+    ):
+        driver.add_image("sleeper", sleeper, start_time=0.5)
+        yield driver, node
+
+
 async def test_what_a_balancer_calls_surplus_is_evicted_first(
     autojump_clock: object, tmp_path: Path
 ) -> None:
     """Two of four containers of a function, rather than the one of another function that has stood
     idle for longer, and has had fewer calls. Then they count as evicted, and the rest is kept."""
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=5 * 128, enable_nb_resource_tracker=True) as node,
-    ):
-        driver.add_image("sleeper", sleeper, start_time=0.5)
+    async with open_places(tmp_path, 5) as (driver, node):
         submit = node.agent.submit
 
         async def call(fn_id: str, seconds: str = "0.05", *, surplus: bool = False) -> None:
@@ -191,11 +200,7 @@ async def test_what_a_balancer_calls_surplus_is_evicted_first(
 async def test_a_container_that_a_balancer_starts_after_all_is_no_surplus(
     autojump_clock: object, tmp_path: Path
 ) -> None:
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=3 * 128, enable_nb_resource_tracker=True) as node,
-    ):
-        driver.add_image("sleeper", sleeper, start_time=0.5)
+    async with open_places(tmp_path, 3) as (driver, node):
 
         async def call(fn_id: str, **said: bool) -> None:
             call = node.call("sleeper", BytesBody(b"1"), fn_id=fn_id)
@@ -219,11 +224,7 @@ async def test_what_a_crowd_has_left_gives_way_to_what_is_called_now(
     autojump_clock: object, tmp_path: Path
 ) -> None:
     """However often its containers were used before, and nobody has called them surplus."""
-    async with (
-        open_sim_driver() as driver,
-        open_node(driver, tmp_path, memory=5 * 128, enable_nb_resource_tracker=True) as node,
-    ):
-        driver.add_image("sleeper", sleeper, start_time=0.5)
+    async with open_places(tmp_path, 5) as (driver, node):
 
         async def call(fn_id: str) -> None:
             await node.agent.submit(node.call("sleeper", BytesBody(b"1"), fn_id=fn_id))

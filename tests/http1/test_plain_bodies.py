@@ -110,12 +110,12 @@ async def test_a_response_that_is_not_as_long_as_it_says_is_broken_off(
 
 
 async def test_an_answer_before_the_body_is_here_ends_the_connection() -> None:
-    async def first_choice(scope: Any, receive: Any, send: Any) -> None:
+    async def at_once(scope: Any, receive: Any, send: Any) -> None:
         headers = [(b"content-length", b"2")]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": b"no", "more_body": False})
 
-    async with open_front(app=first_choice) as front:
+    async with open_front(app=at_once) as front:
         client = await front.connect()
         await client.send(HEAD % SIZE + BODY[:1000])
         answer = await client.answer()

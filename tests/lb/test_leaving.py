@@ -50,7 +50,7 @@ async def opened(folder: Path) -> AsyncIterator[tuple[Stack, Callable[..., Clien
         nursery.cancel_scope.cancel()
 
 
-async def first_choice(condition: Callable[[], bool]) -> None:
+async def at_once(condition: Callable[[], bool]) -> None:
     """``condition()`` comes to hold without any time passing."""
     began = trio.current_time()
     for _ in range(100):
@@ -71,11 +71,11 @@ async def test_its_place_in_the_queue(autojump_clock: MockClock, tmp_path: Path)
             waits.append(come(f"w{number}"))
             await until(lambda: stack.placer.statistics().waiting == number + 1)  # noqa: B023
         waits[0].leave()
-        await first_choice(lambda: stack.placer.statistics().waiting == 2)
+        await at_once(lambda: stack.placer.statistics().waiting == 2)
         assert stack.agent.statistics().canceled == 1
         assert stack.runs == 1
         runs.leave()
-        await first_choice(lambda: stack.called == ["runs", "w1"])
+        await at_once(lambda: stack.called == ["runs", "w1"])
 
 
 @pytest.mark.parametrize("moment", [0.0, START / 2])
@@ -86,10 +86,10 @@ async def test_its_reservation(autojump_clock: MockClock, tmp_path: Path, moment
         assert stack.lbs_runner.reserves
         stack.runner.driver.add_image("slow", stack.endless, start_time=START)
         reserves = come("reserves", "slow")
-        await first_choice(lambda: stack.metrics.reservations.value == 1)
+        await at_once(lambda: stack.metrics.reservations.value == 1)
         await trio.sleep(moment)
         reserves.leave()
-        await first_choice(lambda: stack.runner.service.statistics().active == 0)
+        await at_once(lambda: stack.runner.service.statistics().active == 0)
         statistics = stack.runner.agent.statistics()
         assert (statistics.queued, statistics.holding, statistics.running) == (0, 0, 0)
         assert stack.metrics.reservations_abandoned.value == 1
@@ -97,7 +97,7 @@ async def test_its_reservation(autojump_clock: MockClock, tmp_path: Path, moment
         assert stack.placer.statistics().calls == 0
         come("next", "slow")
         await trio.sleep(START - moment)
-        await first_choice(lambda: stack.called == ["next"])
+        await at_once(lambda: stack.called == ["next"])
         assert stack.runner.agent.statistics().launches == 1
 
 
@@ -107,8 +107,8 @@ async def test_its_slot(autojump_clock: MockClock, tmp_path: Path) -> None:
         runs = come("runs")
         await until(lambda: stack.runs == 1)
         runs.leave()
-        await first_choice(lambda: stack.runner.agent.statistics().at_rest)
+        await at_once(lambda: stack.runner.agent.statistics().at_rest)
         assert stack.runner.service.statistics().active == 0
         assert stack.metrics.placer_placed_abort.value == 1
         come("next")
-        await first_choice(lambda: stack.called == ["runs", "next"])
+        await at_once(lambda: stack.called == ["runs", "next"])

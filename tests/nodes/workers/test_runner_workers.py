@@ -139,14 +139,18 @@ async def test_the_grace_is_one_for_all(functions: Path) -> None:
     calls = 2 * WORKERS
     async with open_fleet(functions, "--grace", "0.5") as fleet:
         await fleet.pids_of_functions()
+        drains = False
         async with trio.open_nursery() as nursery:
 
             async def call() -> None:
-                assert (await fleet.call("hang")).status_code >= 500
+                answer = await fleet.call("hang")
+                assert drains, f"a call ended early: {answer.status_code} {answer.text}"
+                assert answer.status_code >= 500
 
             for _ in range(calls):
                 nursery.start_soon(call)
             await fleet.until_running(calls)
+            drains = True
             assert await ends(fleet.runner) == 0
 
 
