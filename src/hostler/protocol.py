@@ -98,6 +98,9 @@ WARM_KEY_SECONDS = 1 / 640
 """Seconds for each slot key that a hint has named until another one names them all again: what
 bounds the CPU time that naming takes at both ends, however many functions are hot."""
 
+MAX_SLOT_EXTENSIONS = 32
+"""Most names of extensions in one hint."""
+
 SLOT_DIGEST = 8
 """Bytes of a slot key that stand for it in a hint. It is only a hint: a collision costs a cold
 start."""
@@ -159,6 +162,9 @@ class LoadHint(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     leave: bool = False
     """The place of the call that this comes with is for other LBs, which want in and have fewer
     calls there: this one leaves it for `LEAVE_SECONDS`."""
+    slot_extensions: tuple[str, ...] = ()
+    """Names of the extensions that the runner's driver has read for slot keys, sorted; only in a
+    ``complete`` hint."""
 
 
 class Finished(msgspec.Struct, frozen=True, gc=False):

@@ -8,12 +8,19 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
 
 from .models import Call
+from .protocol import MAX_SLOT_EXTENSIONS
+
+if TYPE_CHECKING:
+    from _collections_abc import dict_items, dict_keys, dict_values
 
 _NUL = b"\x00"
+
+REGISTRY_TOKEN = "FN_REGISTRY_TOKEN"  # noqa: S105  (its name)
+"""The extension with a token for the image's registry. Its name is not reported: it is a secret."""
 
 _LIMITS = struct.Struct("<IIIQQ")
 """timeout, idle timeout, tmpfs size (uint32 each), memory, milli-CPUs (uint64 each)."""
@@ -62,6 +69,66 @@ def _add_map(parts: list[bytes], values: Mapping[str, bytes]) -> None:
     # Code points sort as their UTF-8 bytes do, so no key needs encoding for the comparison.
     for key in sorted(values):
         parts += (key.encode(), _NUL, values[key], _NUL)
+
+
+class SlotExtensions:
+    """Records which extensions a driver reads when it makes its part of a slot key. A runner
+    reports their names to load balancers, which tell the hot containers of a function apart by
+    them."""
+
+    def __init__(self) -> None:
+        self._read: set[str] = set()
+        self._names: tuple[str, ...] = ()
+
+    def recording(self, extensions: Mapping[str, str]) -> Mapping[str, str]:
+        """``extensions`` for a driver, whose reads are recorded."""
+        _ = self.names  # bounds the number of recorded names
+        return _RecordedMapping(extensions, self._read)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Sorted; at most `MAX_SLOT_EXTENSIONS`."""
+        if len(self._read) != len(self._names):
+            self._read.discard(REGISTRY_TOKEN)
+            self._names = tuple(sorted(self._read)[:MAX_SLOT_EXTENSIONS])
+            self._read.intersection_update(self._names)
+        return self._names
+
+
+class _RecordedMapping(dict[str, str]):
+    """A mapping that records the keys that are read. An iteration reads all keys."""
+
+    def __init__(self, values: Mapping[str, str], read: set[str]) -> None:
+        super().__init__(values)
+        self._read = read
+
+    def __getitem__(self, key: str) -> str:
+        self._read.add(key)
+        return super().__getitem__(key)
+
+    def __contains__(self, key: object) -> bool:
+        self._read.add(str(key))
+        return super().__contains__(key)
+
+    def get(self, key: str, default: Any = None) -> Any:
+        self._read.add(key)
+        return super().get(key, default)
+
+    def __iter__(self) -> Iterator[str]:
+        self._read.update(super().keys())
+        return super().__iter__()
+
+    def keys(self) -> dict_keys[str, str]:
+        self._read.update(super().keys())
+        return super().keys()
+
+    def values(self) -> dict_values[str, str]:
+        self._read.update(super().keys())
+        return super().values()
+
+    def items(self) -> dict_items[str, str]:
+        self._read.update(super().keys())
+        return super().items()
 
 
 MAX_KEYS = 1024

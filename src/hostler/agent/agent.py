@@ -33,7 +33,7 @@ from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, Ser
 from ..keep_alive import make_keep_alive
 from ..metrics import AgentMetrics, CallStatus, default_agent_metrics
 from ..protocol import LoadHint
-from ..slot_key import SlotKeys
+from ..slot_key import SlotExtensions, SlotKeys
 from .capacity import machine_resources
 from .container import Container, ContainerDeps
 from .dispatch import ContainerAlreadyGone, ExecutionEnded, ExecutionScope, execute
@@ -121,7 +121,8 @@ class Agent(RunnerAgent):
         self._config = config
         self._launcher = launcher
         self._reservations = Reservations(config.reservation_msecs / 1000, events)
-        self._reporter = LoadReporter(launcher)
+        self._slot_extensions = SlotExtensions()
+        self._reporter = LoadReporter(launcher, self._slot_extensions)
         self._driver = deps.driver
         self._events = events
         self._overrider = overrider
@@ -422,9 +423,12 @@ class Agent(RunnerAgent):
         return container
 
     def _key(self, call: PendingCall) -> bytes:
-        return call.slot_hash_id or self._keys.key(
-            call.model, self._driver.slot_key_extension(call.extensions)
-        )
+        if call.slot_hash_id:
+            return call.slot_hash_id
+        extensions: Mapping[str, str] = call.extensions
+        if extensions:
+            extensions = self._slot_extensions.recording(extensions)
+        return self._keys.key(call.model, self._driver.slot_key_extension(extensions))
 
 
 async def _measure_again(driver: Driver, config: AgentConfig, launcher: Launcher) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from ..call import PendingCall
 from ..protocol import MAX_WARM_KEYS, SLOT_DIGEST, WARM_KEY_SECONDS, LoadHint
+from ..slot_key import SlotExtensions
 from .capacity import IdleCpus
 from .container import Container
 from .launcher import Launcher
@@ -30,10 +31,11 @@ WEIGHT = 1 / 8
 class LoadReporter:
     """Makes the hints of one agent."""
 
-    def __init__(self, launcher: Launcher) -> None:
+    def __init__(self, launcher: Launcher, slot_extensions: SlotExtensions) -> None:
         self._launcher = launcher
         self._events = launcher.deps.events
         self._reserves = launcher.deps.config.reservation_msecs > 0
+        self._slot_extensions = slot_extensions
         self._complete_at = -math.inf
         self._mean_seconds = 0.0
         self._idle_cpus = IdleCpus()
@@ -101,6 +103,7 @@ class LoadReporter:
             refused=events.ended["server_busy"] % 2**32,
             idle_cpus=self._idle_cpus.milli_cpus(now) if complete else None,
             starting=starting,
+            slot_extensions=self._slot_extensions.names if complete else (),
         )
 
     def _all_warm(self) -> dict[bytes, int]:

@@ -13,9 +13,9 @@ from .. import ids
 from ..abc import ContainerTask
 from ..call import PendingCall
 from ..config import AgentConfig
+from ..slot_key import REGISTRY_TOKEN
 from .resources import MIB, Resources, needed_resources
 
-REGISTRY_TOKEN_EXTENSION = "FN_REGISTRY_TOKEN"  # noqa: S105  (a name)
 SPAWN_CALL_ID = "FN_SPAWN_CALL_ID"
 MIN_WARM_ANNOTATION = "hostler/min-warm"
 """Annotation of a function (or its app): how many containers to keep ready, a whole number."""
@@ -28,7 +28,7 @@ def container_task(call: PendingCall, config: AgentConfig) -> ContainerTask:
     model = call.model
     env = dict(model.config)
     extensions = dict(call.extensions)
-    registry_token = extensions.pop(REGISTRY_TOKEN_EXTENSION, "")
+    registry_token = extensions.pop(REGISTRY_TOKEN, "")
     if config.enable_fdk_debug_info:
         env[SPAWN_CALL_ID] = model.id
     return ContainerTask(

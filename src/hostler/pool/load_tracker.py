@@ -23,7 +23,7 @@ from msgspec.structs import replace
 from .._launch_policy import WEIGHT, LaunchPolicy
 from ..abc import NotPlaced, Outcome
 from ..call import Timings
-from ..protocol import LEAVE_SECONDS, MAX_WARM_KEYS, LoadHint
+from ..protocol import LEAVE_SECONDS, MAX_SLOT_EXTENSIONS, MAX_WARM_KEYS, LoadHint
 
 SPARE_CPUS = 250
 """Milli-CPUs that a machine must have idle to be preferred for the start of a container."""
@@ -65,6 +65,8 @@ class LoadTracker:
         """Runners whose entries in these indexes are out of date: hints come more often than the
         indexes are used."""
         self.policies = LaunchPolicies()
+        self.slot_extensions: tuple[str, ...] = ()
+        """Names of the extensions that the runners' drivers read for slot keys."""
 
     def __repr__(self) -> str:
         return f"<LoadTracker runners={len(self._runners)} warm={len(self._warm)}>"
@@ -255,6 +257,9 @@ class LoadTracker:
             self._changed[address] = None
         if hint.idle_cpus is not None:
             runner.idle_cpus = hint.idle_cpus
+        if hint.slot_extensions and hint.slot_extensions != self.slot_extensions:
+            names = sorted({*self.slot_extensions, *hint.slot_extensions})
+            self.slot_extensions = tuple(names[:MAX_SLOT_EXTENSIONS])
         # `_warm` keeps the idle containers, of which there may be many.
         runner.hint = replace(hint, warm=_NO_WARM) if hint.complete else hint
         runner.hinted_at = now

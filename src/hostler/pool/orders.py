@@ -44,7 +44,7 @@ class LeastLoadedPlacer(SweepPlacer):
     """
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        need, now = need_of(call), trio.current_time()
+        need, now = need_of(call, self.loads.slot_extensions), trio.current_time()
         two = self.rng.sample(range(len(runners)), min(2, len(runners)))
         two.sort(key=lambda index: self.loads.load(runners[index].address, need, now))
         for index in two:
@@ -69,7 +69,7 @@ class BoundedPlacer(SweepPlacer):
 
     def bound(self, call: RunnerCall, count: int) -> Callable[[Runner], bool]:
         """A test that tells which of ``count`` runners may have one more call."""
-        need, now = need_of(call), trio.current_time()
+        need, now = need_of(call, self.loads.slot_extensions), trio.current_time()
         share = self.config.load_spill_percent / 100
         limit = load_limit(self.loads.total(now), count, share)
         return lambda runner: self.loads.load(runner.address, need, now) < limit
@@ -105,7 +105,8 @@ class WarmPlacer(BoundedPlacer):
         return None if address is None else self.runner_sets.of(runners).find(address)
 
     def order(self, call: RunnerCall, runners: Sequence[Runner]) -> Iterator[Runner]:
-        need, runner_set = need_of(call), self.runner_sets.of(runners)
+        need = need_of(call, self.loads.slot_extensions)
+        runner_set = self.runner_sets.of(runners)
         tried: set[Runner] = set()
         for address in self.loads.warm(need, trio.current_time(), MAX_HOT):
             if (runner := runner_set.find(address)) is not None:

@@ -142,7 +142,7 @@ class SweepPlacer(Placer, LoadListener):
         config = self._config
         detached = call.model.type == "detached"
         seconds = config.detached_placer_timeout if detached else config.placer_timeout
-        need = need_of(call)
+        need = need_of(call, self.loads.slot_extensions)
         eviction_grace = self.eviction_grace(need)
         waiting_room = self._waiting_rooms.get(id(pool)) or self._open_waiting_room(pool)
         placement = Placement(pool, call, need, waiting_room, seconds)
@@ -512,14 +512,18 @@ def _knows_first_choice(placer: type[SweepPlacer]) -> bool:
     return False
 
 
-def need_of(call: RunnerCall) -> CallNeed:
+def need_of(call: RunnerCall, slot_extensions: Sequence[str] = ()) -> CallNeed:
     """What ``call`` needs of a runner. Calls with equal needs wait in one queue.
 
-    Extensions are left out: only a driver knows which of them make a different container.
+    ``slot_extensions`` are the names of the extensions that make a different container. Only a
+    driver knows them, so runners report them (`LoadTracker.slot_extensions`).
     """
     model: Call = call.model
     asked = (model.memory, model.tmpfs_size, model.cpus)
-    return _need(call.slot_hash_id, model.fn_id, model.image, asked, model.idle_timeout)
+    extensions: tuple[str | None, ...] = ()
+    if slot_extensions:
+        extensions = tuple([call.extensions.get(name) for name in slot_extensions])
+    return _need(call.slot_hash_id, model.fn_id, model.image, asked, extensions, model.idle_timeout)
 
 
 @lru_cache(maxsize=MAX_NEEDS)
@@ -528,12 +532,13 @@ def _need(
     fn_id: str,
     image: str,
     asked: tuple[int, int, int],
+    extensions: tuple[str | None, ...],
     idle_timeout: int,
 ) -> CallNeed:
     memory, tmpfs_size, cpus = asked
     return CallNeed(
         # (A text caches its hash, and each call is looked up by this key at a dozen places.)
-        repr((slot_hash_id, fn_id, image, *asked)),
+        repr((slot_hash_id, fn_id, image, *asked, *extensions)),
         memory=(memory + tmpfs_size) * MIB,
         idle_seconds=idle_timeout,
         cpus=cpus,

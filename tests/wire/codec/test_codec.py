@@ -82,6 +82,7 @@ any_hints = st.builds(
     leave=st.booleans(),
     idle_cpus=st.none() | st.integers(0, 2**32 - 1),
     starting=st.integers(0, 3) | st.integers(0, 2**32 - 1),
+    slot_extensions=st.lists(texts, max_size=3).map(tuple),
 )
 hints = (
     any_hints

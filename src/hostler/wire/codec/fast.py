@@ -562,6 +562,9 @@ _IDLE = b"\x88\x01"
 _STARTING = b"\x90\x01"
 """The key of ``starting``, number 18."""
 
+_SLOT_EXTENSION = b"\x9a\x01"
+"""The key of ``slot_extensions``, number 19."""
+
 _WARM_SLOT, _WARM_COUNT = 0x0A, 0x10
 
 _HINT_LIMITS = {
@@ -597,7 +600,9 @@ _NUMBERS = (
 )
 """In the order of their keys."""
 
-_all_but_slots = attrgetter(*(name for name, _ in _NUMBERS), "leave", "idle_cpus", "starting")
+_all_but_slots = attrgetter(
+    *(name for name, _ in _NUMBERS), "leave", "idle_cpus", "starting", "slot_extensions"
+)
 """All of a hint but its slots."""
 
 _FIRST = 3
@@ -634,7 +639,7 @@ def encode_load(hint: LoadHint) -> bytes | None:
 def _encode(
     fields: tuple[Any, ...], slot: bytes, warm: tuple[tuple[bytes, int], ...]
 ) -> bytes | None:
-    *numbers, leave, idle_cpus, starting = fields
+    *numbers, leave, idle_cpus, starting, slot_extensions = fields
     parts: list[bytes] = []
     for (_, key), value in zip(_NUMBERS, numbers, strict=True):
         if value is None:  # (CPUs, the only number for which 0 is something else than nothing)
@@ -661,6 +666,9 @@ def _encode(
         if not 0 <= count_of < 2**32:
             return None
         parts.append(key_of_two + varint(count_of))
+    for extension in slot_extensions:
+        encoded = extension.encode()
+        parts.append(_SLOT_EXTENSION + varint(len(encoded)) + encoded)
     all_of_it = b"".join(parts[:_FIRST] + slots + parts[_FIRST:])
     return b"%b%b%b" % (LOAD, varint(len(all_of_it)), all_of_it)
 
@@ -717,8 +725,8 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
     slot = b""
     warm: dict[bytes, int] = {}
     knows_cpus = leave = False
-    idle: int | None = None
-    starting = 0
+    two_byte: dict[bytes, int | None] = {_IDLE: None, _STARTING: None}
+    slot_extensions: list[str] = []
     while at < end:
         key, value = data[at], data[at + 1]
         if value < 0x80:
@@ -742,12 +750,15 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
             warm[name] = count
         elif data[begin - 2 : at] == _LEAVE:
             leave = True
-        elif data[begin - 2 : begin] == _IDLE:
-            idle, at = read_varint(data, begin)
-        elif data[begin - 2 : begin] == _STARTING:
-            starting, at = read_varint(data, begin)
+        elif (two := data[begin - 2 : begin]) in two_byte:
+            two_byte[two], at = read_varint(data, begin)
+        elif two == _SLOT_EXTENSION:
+            size, begin = read_varint(data, begin)
+            at = begin + size
+            slot_extensions.append(data[begin:at].decode())
         else:
             raise ValueError(key)
+    idle, starting = two_byte[_IDLE], two_byte[_STARTING] or 0
     if at != end or (idle or 0) >= 2**32 or starting >= 2**32:
         raise ValueError(at)
     return LoadHint(
@@ -769,6 +780,7 @@ def decode_load(data: bytes, at: int, end: int) -> LoadHint:
         leave=leave,
         idle_cpus=idle,
         starting=starting,
+        slot_extensions=tuple(slot_extensions),
     )
 
 

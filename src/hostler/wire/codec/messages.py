@@ -131,13 +131,13 @@ _NAMES = {
 """Names of fields in the proto file, where they are not the names that the code uses."""
 
 
-def _fields_of(kind: type[msgspec.Struct], *, but: str = "") -> list[tuple[str, str]]:
+def _fields_of(kind: type[msgspec.Struct], *but: str) -> list[tuple[str, str]]:
     """The fields of ``kind``: their names in the code, and in the proto file."""
-    return [(name, _NAMES.get(name, name)) for name in kind.__struct_fields__ if name != but]
+    return [(name, _NAMES.get(name, name)) for name in kind.__struct_fields__ if name not in but]
 
 
-_FINISHED_FIELDS = _fields_of(Finished, but="load")
-_LOAD_FIELDS = _fields_of(LoadHint, but="warm")
+_FINISHED_FIELDS = _fields_of(Finished, "load")
+_LOAD_FIELDS = _fields_of(LoadHint, "warm", "slot_extensions")
 _STATUS_FIELDS = _fields_of(RunnerStatus)
 
 
@@ -150,7 +150,7 @@ def _build_finished(frame: Finished) -> bytes:
 def _build_load(hint: LoadHint) -> pb.LoadHint:
     fields = {there: getattr(hint, here) for here, there in _LOAD_FIELDS}
     warm = [pb.WarmSlot(slot=slot, count=count) for slot, count in hint.warm.items()]
-    return pb.LoadHint(**fields, warm=warm)
+    return pb.LoadHint(**fields, warm=warm, slot_extensions=list(hint.slot_extensions))
 
 
 def encode_load(hint: LoadHint) -> bytes:
@@ -200,7 +200,8 @@ def _finished(value: pb.CallFinished) -> Finished:
 
 def _load(value: pb.LoadHint) -> LoadHint:
     fields = {here: getattr(value, there) for here, there in _LOAD_FIELDS}
-    return LoadHint(**fields, warm={warm.slot: warm.count for warm in value.warm})
+    warm = {each.slot: each.count for each in value.warm}
+    return LoadHint(**fields, warm=warm, slot_extensions=tuple(value.slot_extensions))
 
 
 def _arm(message: betterproto.Message, group: str) -> tuple[str, Any]:

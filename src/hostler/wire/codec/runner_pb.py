@@ -182,6 +182,7 @@ class LoadHint(betterproto.Message):
     leave: bool = betterproto.bool_field(16)
     idle_cpus: Optional[int] = betterproto.uint32_field(17, optional=True)
     starting: int = betterproto.uint32_field(18)
+    slot_extensions: List[str] = betterproto.string_field(19)
 
 
 @dataclass(eq=False, repr=False)
