@@ -217,6 +217,11 @@ class CallAgent(ABC):
 class RunnerAgent(CallAgent):
     """What a pure runner needs beyond that of the agent behind it."""
 
+    async def run(self, call: PendingCall) -> None:
+        """Run the call to its end, detached or not: a pure runner acknowledges detached calls
+        itself. Otherwise as `submit`, which is the default."""
+        await self.submit(call)
+
     @abstractmethod
     def add_listener(self, listener: CallListener) -> None:
         """Tell ``listener`` about the calls from now on, after the present listeners.

@@ -16,7 +16,6 @@ from hostler.bodies import BytesBody
 from hostler.config import AgentConfig
 from hostler.drivers.sim import SimRequest, SimResponse, open_sim_driver
 from hostler.errors import APIError
-from hostler.nodes.serve import open_detaching
 from hostler.protocol import EngagementFailed, LogReady, LogStart
 from tests.agent.nodes import MIB, call_model, until
 from tests.conftest import Logs
@@ -89,15 +88,12 @@ async def test_detached_calls_and_the_agents_others_share_it(
     """As in ``hostler serve``."""
     grace = DrainBudget(5)
     async with open_sim_driver({"hang": hang}) as driver, trio.open_nursery() as nursery:
-        async with (
-            open_agent(
-                driver,
-                config=AgentConfig(iofs_path=str(tmp_path)),
-                total=Resources(1024 * MIB, 1000),
-                grace=grace,
-            ) as agent,
-            open_detaching(agent, body_limit=10, grace=grace) as detaching,
-        ):
+        async with open_agent(
+            driver,
+            config=AgentConfig(iofs_path=str(tmp_path)),
+            total=Resources(1024 * MIB, 1000),
+            grace=grace,
+        ) as agent:
 
             async def submit() -> None:
                 with pytest.raises(APIError, match="closed during the call"):
@@ -105,7 +101,7 @@ async def test_detached_calls_and_the_agents_others_share_it(
 
             nursery.start_soon(submit)
             detached = call_model("hang", type="detached")
-            await detaching.submit(agent.get_call(options.from_model(detached, BytesBody())))
+            await agent.submit(agent.get_call(options.from_model(detached, BytesBody())))
             await until(lambda: agent.statistics().running == 2)
             began = trio.current_time()
         assert trio.current_time() - began == pytest.approx(5, abs=0.1)

@@ -6,8 +6,9 @@ import datetime as dt
 import os
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 import attrs
 import structlog
@@ -27,8 +28,9 @@ from ..abc import (
     RunnerAgent,
     SlotHook,
 )
-from ..call import CallListeners, CallOption, PendingCall, build_call, check_overrider
-from ..config import AgentConfig
+from ..bodies import BodyBudget, keep_whole
+from ..call import AckWriter, CallListeners, CallOption, PendingCall, build_call, check_overrider
+from ..config import AgentConfig, LBConfig
 from ..errors import APIError, CallResourceTooBig, CallTimeout, ConfigError, ServerBusy
 from ..keep_alive import make_keep_alive
 from ..metrics import AgentMetrics, CallStatus, default_agent_metrics
@@ -102,6 +104,8 @@ class Reservations:
             scope.cancel()
 
 
+MAX_DETACHED_BODY = LBConfig().max_detached_body
+
 STOP_LIMIT = 60.0
 """Seconds after which a closing agent reports cancelled calls that don't end, if it has so long."""
 
@@ -115,6 +119,9 @@ class Agent(RunnerAgent):
         overrider: CallOverrider | None,
         options: Iterable[CallOption],
         listeners: Iterable[CallListener],
+        detached: trio.Nursery,
+        bodies: BodyBudget,
+        max_detached_body: int,
     ) -> None:
         deps = launcher.deps
         config, events = deps.config, deps.events
@@ -128,6 +135,9 @@ class Agent(RunnerAgent):
         self._overrider = overrider
         self._options = tuple(options)
         self._listeners = CallListeners(listeners)
+        self._detached = detached
+        self._bodies = bodies
+        self._max_detached_body = max_detached_body
         self._slot_wait = config.slot_wait_msecs / 1000
         self._keys = SlotKeys()
         self._gate = Gate()
@@ -148,10 +158,16 @@ class Agent(RunnerAgent):
         call.model.config = {**call.model.config, **_FUNCTION_ENV}
         return call
 
-    async def submit(self, call: PendingCall) -> None:
-        """Run ``call`` to its end, detached or not. Beside what `CallAgent` says, raises what a
-        listener or a container's hook raised, and a 500 if the agent closes and its grace is over
-        before the call is."""
+    def submit(self, call: PendingCall) -> Coroutine[Any, Any, None]:
+        """Beside what `CallAgent` says, raises what a listener or a container's hook raised, and a
+        500 if the agent closes and its grace is over before the call is. A detached call is
+        acknowledged once it has its container and all listeners have let it pass; later errors are
+        logged."""
+        if call.model.type == "detached" and not self._gate.closed:
+            return self._detached.start(self._run_detached, call)
+        return self.run(call)
+
+    async def run(self, call: PendingCall) -> None:
         listeners = self._listeners
         for _, listener in listeners.of_submit:
             listener.note_submit(call)
@@ -210,6 +226,21 @@ class Agent(RunnerAgent):
                 self._gate.leave(limit)
         if error is not None:
             raise error
+
+    async def _run_detached(self, call: PendingCall, *, task_status: trio.TaskStatus[None]) -> None:
+        """Until the acknowledgement this is part of the submitter's task: errors are raised
+        there, and it is cancelled with it. After that no error may leave."""
+        # The body has to outlive the request.
+        body = await keep_whole(call.body, self._bodies, self._max_detached_body)
+        call.body, call.writer = body, (writer := AckWriter(task_status))
+        try:
+            await self.run(call)
+        except Exception as error:
+            if not writer.acknowledged:
+                raise
+            log_late_failure(call.model.id, error)
+        finally:
+            await body.aclose()
 
     def refuse(self, call: PendingCall) -> bool:
         if not self._gate.closed and (
@@ -459,6 +490,8 @@ async def open_agent(
     debug_logs: bool = False,
     metrics: AgentMetrics | None = None,
     keep_alive: KeepAlive | None = None,
+    bodies: BodyBudget | None = None,
+    max_detached_body: int = MAX_DETACHED_BODY,
     grace: float | DrainBudget | None = None,
 ) -> AsyncIterator[Agent]:
     """Run calls on containers of ``driver`` until the block ends.
@@ -475,13 +508,14 @@ async def open_agent(
     was printed for it, for listeners. ``debug_logs``: the lines are logged at debug, unless
     FN_DISABLE_DEBUG_USER_LOGS. Without any of the three, output is not captured. ``metrics`` are
     the process's own by default. ``keep_alive``, of this agent alone, says how long idle containers
-    stay (default: the policy that ``config.keep_alive`` names).
+    stay (default: the policy that ``config.keep_alive`` names). The bodies of detached calls count
+    as ``bodies``, which a front end shares; each has at most ``max_detached_body`` bytes.
 
-    Leaving the block drains: new and waiting calls are refused with `ServerBusy`, and running calls
-    have ``grace`` seconds (default: ``config.drain_grace_msecs``) to finish and are cancelled then;
-    if an exception or a cancellation leaves the block, at once. Then all containers are removed,
-    within half of the removal's time of that `DrainBudget`; the rest is left to the driver. The
-    driver stays open; the caller closes it.
+    Leaving the block drains: new and waiting calls are refused with `ServerBusy`, and running
+    calls, also detached ones, have ``grace`` seconds (default: ``config.drain_grace_msecs``) to
+    finish and are cancelled then; if an exception or a cancellation leaves the block, at once. Then
+    all containers are removed, within half of the removal's time of that `DrainBudget`; the rest is
+    left to the driver. The driver stays open; the caller closes it.
 
     Raises `ConfigError` if the machine has no resources to spare, FN_IOFS_PATH can't be used, or
     the overrider does not take what it gets; `OSError` if there is no inotify instance left; and
@@ -514,7 +548,15 @@ async def open_agent(
         containers.start_soon(launcher.keeping.run)
         if measured:
             containers.start_soon(_measure_again, driver, config, launcher)
-        agent = Agent(launcher, call_overrider, call_options, listeners)
+        agent = Agent(
+            launcher,
+            call_overrider,
+            call_options,
+            listeners,
+            containers,
+            bodies or BodyBudget(),
+            max_detached_body,
+        )
         containers.start_soon(agent.deadlines.watch)
         try:
             with events.metrics.showing(launcher.shown_load):
@@ -529,6 +571,14 @@ async def open_agent(
             containers.cancel_scope.cancel()
     if deps.removals.left:
         log.info("agent closed before all was removed", containers=deps.removals.left)
+
+
+def log_late_failure(call_id: str, error: Exception) -> None:
+    """The client of a detached call has its 202: nobody else learns of it."""
+    if isinstance(error, APIError):
+        log.warning("detached call failed", call_id=call_id, reason=str(error))
+    else:
+        log.error("detached call failed", call_id=call_id, exc_info=error)
 
 
 CANCELLED_TEXT = "cancelled"
@@ -564,6 +614,9 @@ class CallRecord:
         """The function works on the call from here on."""
         self._started = True
         self._events.started()
+        call = self._call
+        if call.model.type == "detached" and isinstance(call.writer, AckWriter):
+            call.writer.acknowledge()
 
     def waits_again(self) -> None:
         """The container had ended before the function got anything of the call."""

@@ -146,7 +146,7 @@ class EngagementRun:
                 if call.model.type == "detached":
                     error = await self._await_detached(call)
                 else:
-                    await self._agent.submit(call)
+                    await self._agent.run(call)
                     self._log(None)
             except BROKEN:
                 raise
@@ -249,7 +249,7 @@ class EngagementRun:
         try:
             with run.scope:
                 try:
-                    await self._agent.submit(call)
+                    await self._agent.run(call)
                 except Exception as error:  # noqa: BLE001  (the LB is told, see _log)
                     run.error = error
                 if not isinstance(run.error, BROKEN):

@@ -26,7 +26,6 @@ from ...models import App, Fn, Trigger
 from ...nodes.function_lookup import Lookup
 from ...nodes.lifetime import Node, NodeLifetime, ReadyLine
 from ...nodes.parts import NodeHttp, check_reach, listen
-from ...nodes.serve import open_detaching
 from ..errors import tell
 from ..options import make_settings
 from ..process import run_node
@@ -195,16 +194,19 @@ class RunNode(Node):
             folder = str(live.func.folder)
             driver = await enter(open_process_driver(ProcessConfig(working_directory=folder)))
             output = OutputLines()
-            agent = await enter(
-                open_agent(driver, config=config, output=output.collect, grace=grace)
-            )
-            limit = LBConfig.from_env(self.settings.env).max_detached_body
             bodies = BodyBudget(BodyConfig.from_env(self.settings.env))
-            detaching = await enter(
-                open_detaching(agent, body_limit=limit, bodies=bodies, grace=grace)
+            agent = await enter(
+                open_agent(
+                    driver,
+                    config=config,
+                    output=output.collect,
+                    bodies=bodies,
+                    max_detached_body=LBConfig.from_env(self.settings.env).max_detached_body,
+                    grace=grace,
+                )
             )
             http = NodeHttp(settings, life, settings.bind, listeners, mounts={})
-            server = await enter(http.serve_calls(detaching, Lookup(live), bodies, request_lines))
+            server = await enter(http.serve_calls(agent, Lookup(live), bodies, request_lines))
             for url in live.urls(server.addresses[0]):
                 say(url)
             async with open_background() as watching:
