@@ -19,8 +19,15 @@ import structlog
 import trio
 
 from ._spans import Span
-from .errors import APIError, ConfigError, HostlerError, ServerBusy, ServiceReservationFailure
-from .models import Call
+from .errors import (
+    APIError,
+    CallOverriderFailed,
+    ConfigError,
+    HostlerError,
+    ServerBusy,
+    ServiceReservationFailure,
+)
+from .models import App, Call, Fn
 from .protocol import Headers
 
 # --- bodies and responses ------------------------------------------------------------------
@@ -93,15 +100,23 @@ class CallRequest:
     url: str
     headers: dict[str, list[str]] = attrs.field(repr=False)
     body: Body | None = None
+    app: App | None = attrs.field(default=None, repr=False)
+    """The app of the function as it is stored: not to be changed. ``None`` on a runner."""
+    fn: Fn | None = attrs.field(default=None, repr=False)
+    """The function as it is stored, likewise."""
 
 
-CallOverrider = Callable[[CallRequest, Call, Mapping[str, str]], Mapping[str, str]]
+CallOverrider = Callable[[CallRequest, Call, Mapping[str, str]], Mapping[str, str] | None]
 """A service provider's hook, on the LB and on the runner, once per call.
 
 Gets the request, the call model (may be changed in place, any field) and the extensions so far;
-returns the extensions that replace them. Synchronous, because no task exists yet: it must not
-block. An `APIError` ends the call with its code, anything else with 500. A `ServerBusy` raised on
-a runner asks the LB to try elsewhere.
+returns the extensions that replace them, or ``None`` to leave them as they are. ``request.app`` is
+the app as it is stored: in ``call.annotations`` and ``call.config`` a function's value hides its
+app's. `hostler.models.annotation` reads an annotation.
+
+Synchronous, because no task exists yet: it must not block. An `APIError` ends the call with its
+code. Anything else is logged, and ends the call with `CallOverriderFailed`, as do extensions that
+are not text. A `ServerBusy` raised on a runner asks the LB to try elsewhere.
 """
 
 
@@ -343,7 +358,7 @@ def build_call(
     """Apply ``options`` in order, then ``overrider``, and return the call.
 
     Raises whatever an option raises; a `HostlerError` without a model or a request; and for the
-    overrider its own `APIError`, or an internal one chained to anything else it raised.
+    overrider its own `APIError`, or `CallOverriderFailed`.
     """
     draft = CallDraft()
     for option in options:
@@ -352,12 +367,7 @@ def build_call(
         raise HostlerError("no model or request provided for call")
     extensions: Mapping[str, str] = draft.extensions
     if overrider is not None:
-        try:
-            extensions = overrider(draft.request, draft.model, extensions)
-        except APIError:
-            raise
-        except Exception as error:
-            raise APIError() from error
+        extensions = _overridden(overrider, draft.request, draft.model, extensions)
     # By place: to look up names takes longer than all the rest.
     call = PendingCall(
         draft.model,
@@ -372,6 +382,52 @@ def build_call(
     call.disable_net = draft.disable_net
     call.fn_name = draft.fn_name
     return call
+
+
+def _overridden(
+    overrider: CallOverrider, request: CallRequest, model: Call, extensions: Mapping[str, str]
+) -> Mapping[str, str]:
+    """What ``overrider`` makes of ``extensions``."""
+    try:
+        found = overrider(request, model, extensions)
+        if found is None:
+            return extensions
+        _check_extensions(found)
+    except APIError:
+        raise
+    except Exception as error:
+        name = _name_of(overrider)
+        log.exception("call overrider failed", overrider=name)
+        raise CallOverriderFailed(None, f"call overrider {name}: {_reason(error)}") from error
+    return found
+
+
+def _check_extensions(found: object) -> None:
+    if not isinstance(found, Mapping):
+        raise HostlerError(f"it returned {_kind_of(found)} instead of a mapping")
+    for name, value in found.items():
+        if not isinstance(name, str):
+            raise HostlerError(f"the name {name!r} of an extension is not text")
+        if not isinstance(value, str):
+            raise HostlerError(f"extension {name!r} is {_kind_of(value)}, not text")
+
+
+def _kind_of(value: object) -> str:
+    return f"a value of type {type(value).__name__}"
+
+
+def _name_of(overrider: CallOverrider) -> str:
+    named = overrider if hasattr(overrider, "__qualname__") else type(overrider)
+    return f"{named.__module__}.{named.__qualname__}"
+
+
+def _reason(error: Exception) -> str:
+    """For a client: what is wrong, but no text of unknown origin."""
+    if isinstance(error, KeyError) and error.args:
+        return f"there is no key {error.args[0]!r}"
+    if isinstance(error, HostlerError):
+        return str(error)
+    return type(error).__name__
 
 
 log = structlog.get_logger(__name__)

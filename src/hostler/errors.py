@@ -98,6 +98,11 @@ class ServiceReservationFailure(
     """The LB's own time for a placed call is over."""
 
 
+class CallOverriderFailed(APIError, code=500, text="call overrider failed"):
+    """The operator's call overrider raised, or returned what are no extensions. The text names the
+    overrider, and the extension or key that was wrong; the log has the cause."""
+
+
 class InvalidFnImage(APIError, code=400, text="Invalid Fn image"):
     """A user's call names the reserved status image."""
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import datetime as dt
 from collections.abc import Mapping, Sequence
-from typing import Literal
+from typing import Literal, TypeVar
 
 import attrs
 import msgspec
 
 from .dates import format_date
+from .errors import HostlerError
 
 CallType = Literal["", "sync", "detached"]
 
@@ -125,6 +126,38 @@ class Trigger:
     annotations: dict[str, msgspec.Raw] = attrs.Factory(dict)
     created_at: dt.datetime | None = None
     updated_at: dt.datetime | None = None
+
+
+_T = TypeVar("_T")
+
+
+class InvalidAnnotation(HostlerError):
+    """An annotation is missing, or is not of the type that is wanted."""
+
+
+def annotation(
+    of: App | Fn | Trigger | Call, key: str, type_: type[_T], default: _T | None = None
+) -> _T:
+    """The annotation ``key``, decoded: ``annotation(request.app, "example.com/tier", str)``.
+
+    ``type_`` is what its JSON has to be: ``str``, ``int``, ``list[str]``, an attrs class, ... (as
+    msgspec has it). Raises `InvalidAnnotation`, which names the key, for another value, and for
+    none without a ``default``.
+    """
+    raw = of.annotations.get(key)
+    if raw is None:
+        if default is None:
+            raise InvalidAnnotation(f"{_described(of)} has no annotation {key!r}")
+        return default
+    try:
+        return msgspec.json.decode(raw, type=type_)
+    except msgspec.DecodeError as error:
+        raise InvalidAnnotation(f"annotation {key!r} of {_described(of)}: {error}") from error
+
+
+def _described(of: App | Fn | Trigger | Call) -> str:
+    kind = type(of).__name__.lower()
+    return f"{kind} {of.id if isinstance(of, Call) else of.name!r}"
 
 
 MAX_SAMPLES = 240

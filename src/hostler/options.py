@@ -35,7 +35,8 @@ def from_http_fn_request(app: App, fn: Fn, request: CallRequest) -> CallOption:
 
     The call gets a new id, the function's limits, and as its configuration the app's, overlaid
     by the function's, overlaid by ``FN_MEMORY``, ``FN_TYPE``, ``FN_FN_ID`` and ``FN_APP_ID``.
-    Headers, configuration and annotations are copied. A URL without a host gets that of the
+    Headers, configuration and annotations are copied. ``request`` gets the app and the function,
+    for the call overrider. A URL without a host gets that of the
     ``Host`` header, which itself is no header of the call.
     """
 
@@ -43,6 +44,7 @@ def from_http_fn_request(app: App, fn: Fn, request: CallRequest) -> CallOption:
         headers = canonical_headers(request.headers)
         host = headers.pop("Host", [""])[0]
         draft.request = request
+        request.app, request.fn = app, fn
         draft.fn_name = fn.name
         config = {
             **app.config,

@@ -63,7 +63,7 @@ async def test_a_call_needs_a_model() -> None:
 
 
 @pytest.mark.parametrize(("error", "code"), [(APIError(418, "teapot"), 418), (KeyError("x"), 500)])
-async def test_an_overriders_error_ends_the_call(error: Exception, code: int) -> None:
+async def test_an_overriders_error_ends_the_call(error: Exception, code: int, logs: Logs) -> None:
     def override(*_: object) -> dict[str, str]:
         raise error
 
@@ -71,6 +71,8 @@ async def test_an_overriders_error_ends_the_call(error: Exception, code: int) ->
         with pytest.raises(APIError) as caught:
             bench.agent.get_call(with_model)
     assert caught.value.code == code
+    if code == 500:
+        logs.expect_error("call overrider failed")
 
 
 async def test_a_call_that_succeeds(autojump_clock: MockClock, logs: Logs) -> None:
