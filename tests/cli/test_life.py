@@ -14,9 +14,8 @@ import trio.testing
 
 from hostler._concurrency.drain import DrainBudget
 from hostler.cli.process import IMPATIENT_AFTER, _live
-from hostler.config import NodeConfig
-from hostler.nodes.lifetime import Node, NodeLifetime, ReadyLine
-from hostler.nodes.settings import Settings
+from hostler.nodes import RunningNode, ServeSettings
+from hostler.nodes.lifetime import Node, NodeLifetime
 
 DRAIN = 60.0
 
@@ -52,9 +51,9 @@ async def test_only_a_later_signal_is_impatience(
         """It is sent signals, and takes long to drain."""
 
         @asynccontextmanager
-        async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+        async def open(self, life: NodeLifetime) -> AsyncIterator[RunningNode]:
             signal.raise_signal(signal.SIGTERM)
-            yield {"node": "slow"}
+            yield RunningNode(kind="slow")
             if second_after is not None:
                 await trio.sleep(second_after)
                 signal.raise_signal(number)
@@ -62,7 +61,7 @@ async def test_only_a_later_signal_is_impatience(
             else:
                 await trio.sleep(DRAIN)
 
-    settings = Settings(env={}, node=NodeConfig(), bind="", grace=DrainBudget(0))
+    settings = ServeSettings(env={}, grace=DrainBudget(0))
     began = trio.current_time()
     assert await _live(SlowNode(settings=settings), None, None) == code
     assert trio.current_time() - began == pytest.approx(seconds)

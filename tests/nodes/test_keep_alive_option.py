@@ -4,10 +4,18 @@ from __future__ import annotations
 
 import pytest
 
+from hostler.abc import KeepAlive
 from hostler.config import AgentConfig
 from hostler.errors import ConfigError
 from hostler.keep_alive import FixedKeepAlive, PredictiveKeepAlive
+from hostler.nodes import ServeSettings
+from hostler.nodes.extensions import load_extensions
 from hostler.nodes.parts import keep_alive_of
+
+
+def keep_alive(name: str) -> KeepAlive:
+    settings = ServeSettings(env={"FN_KEEP_ALIVE": name})
+    return keep_alive_of(AgentConfig.from_env(settings.env), load_extensions(settings))
 
 
 class Own(PredictiveKeepAlive):
@@ -19,8 +27,8 @@ def no_policy(config: AgentConfig) -> AgentConfig:
 
 
 def test_policies_have_names_and_may_be_ones_own() -> None:
-    assert isinstance(keep_alive_of(AgentConfig()), FixedKeepAlive)
-    own = keep_alive_of(AgentConfig(keep_alive=f"{__name__}:Own"))
+    assert isinstance(keep_alive("fixed"), FixedKeepAlive)
+    own = keep_alive(f"{__name__}:Own")
     assert isinstance(own, Own)
 
 
@@ -34,4 +42,4 @@ def test_policies_have_names_and_may_be_ones_own() -> None:
 )
 def test_what_is_no_policy_is_told(name: str, text: str) -> None:
     with pytest.raises(ConfigError, match=text):
-        keep_alive_of(AgentConfig(keep_alive=name))
+        keep_alive(name)

@@ -132,4 +132,4 @@ def test_no_public_opener_is_left_out() -> None:
         ]
         openers = [name for name in names if name.startswith(("open_", "serve_"))]
         public |= {value for name in openers if is_asynchronous(value := getattr(module, name))}
-    assert public - {opener for use in USES.values() for opener in use.of} == set()
+    assert public - {opener for use in PROGRAMS.values() for opener in use.of} == set()

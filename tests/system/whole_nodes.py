@@ -13,26 +13,31 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from prometheus_client import CollectorRegistry
 
 from hostler._concurrency.drain import DrainBudget
+from hostler.abc import CallListener
 from hostler.api_client import open_request
-from hostler.config import AgentConfig, NodeConfig
+from hostler.config import AgentConfig
 from hostler.drivers.sim import SimDriver, SimRequest, SimResponse, open_sim_driver
 from hostler.errors import HostlerError
 from hostler.functions import FunctionTable
 from hostler.lb import open_lb_agent
 from hostler.models import App, Fn
-from hostler.nodes.api import ApiNode
-from hostler.nodes.lb import LBNode
-from hostler.nodes.lifetime import Node, NodeLifetime
-from hostler.nodes.runner import RunnerNode
-from hostler.nodes.serve import ServeNode
-from hostler.nodes.settings import Settings
+from hostler.nodes import (
+    ApiSettings,
+    Extensions,
+    LBSettings,
+    RunnerSettings,
+    RunningNode,
+    ServeSettings,
+    open_api,
+    open_lb,
+    open_runner,
+    open_serve,
+)
 from hostler.options import from_model
 from hostler.pool import ConsistentHashPlacer, RunnerAccess, open_static_pool
 from hostler.protocol import ResultStart, ServerEngagement
-from hostler.runner import StatusChecks
 from hostler.wire import open_loop, open_server
 from tests.agent.functions import hang
 from tests.agent.nodes import call_model
@@ -63,48 +68,56 @@ Work = Callable[[Mapping[str, Any], trio.Nursery], Awaitable[None]]
 """Done with a node's addresses; the nursery is for what goes on in the node's drain."""
 
 
-async def _run(make: Callable[[Around], Node], work: Work, around: Around) -> None:
+Opener = Callable[[Around], AbstractAsyncContextManager[RunningNode]]
+
+
+async def _run(opened: Opener, work: Work, around: Around) -> None:
     async with trio.open_nursery() as clients:
-        life = NodeLifetime(registry=CollectorRegistry())  # not what others have left
-        async with make(around).open(life) as addresses:
-            await work(addresses, clients)
+        async with opened(around) as node:
+            await work(node.line, clients)
         clients.cancel_scope.cancel()
 
 
-def _settings(around: Around) -> Settings:
+def _settings(around: Around) -> dict[str, Any]:
     # The database stays, which is what it is for.
     database = f"sqlite3://{around.folder.parent}/node.db"
     folder = str(around.folder)
     env = {"FN_IOFS_PATH": folder, "FN_DB_URL": database, "FN_LOG_TAIL_BYTES": "10000"}
     env["FN_RUNNER_ADDRESSES"], env["FN_PLACER"] = around.at, "ch"
-    return Settings(env=env, node=NodeConfig.from_env(env), bind=LOCAL, grace=DrainBudget(0))
+    return {"env": env, "bind": LOCAL, "grace": DrainBudget(0)}
 
 
 # --- nodes ------------------------------------------------------------------------------------
 
 
-def _serve(around: Around, functions: FunctionTable | None = TABLE) -> Node:
-    return ServeNode(settings=_settings(around), driver=DRIVER, functions=functions)
+def _serve(
+    around: Around, functions: FunctionTable | None = TABLE
+) -> AbstractAsyncContextManager[RunningNode]:
+    return open_serve(ServeSettings(**_settings(around), driver=DRIVER, functions=functions))
 
 
-def _api(around: Around) -> Node:
-    return ApiNode(settings=_settings(around))
+def _api(around: Around) -> AbstractAsyncContextManager[RunningNode]:
+    return open_api(ApiSettings(**_settings(around)))
 
 
-def _lb(around: Around) -> Node:
-    return LBNode(settings=_settings(around), functions=TABLE)
+@asynccontextmanager
+async def _at_work(node: RunningNode) -> AsyncIterator[None]:
+    """A startup action of a provider, with a task that lasts as long as the node."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(trio.sleep_forever)
+        await trio.lowlevel.checkpoint()
+        yield
+        nursery.cancel_scope.cancel()
 
 
-def _runner(around: Around) -> Node:
-    return RunnerNode(
-        settings=_settings(around),
-        driver=DRIVER,
-        http_bind=LOCAL,
-        detached=True,
-        checks=StatusChecks(),
-        stream_logs=True,
-        hooks="",
-        pki=None,
+def _lb(around: Around) -> AbstractAsyncContextManager[RunningNode]:
+    extensions = Extensions(startup=[_at_work, _at_work], call_listeners=[CallListener()])
+    return open_lb(LBSettings(**_settings(around), functions=TABLE), extensions)
+
+
+def _runner(around: Around) -> AbstractAsyncContextManager[RunningNode]:
+    return open_runner(
+        RunnerSettings(**_settings(around), driver=DRIVER, http_bind=LOCAL, stream_logs=True)
     )
 
 
@@ -166,9 +179,11 @@ async def _place(node: Mapping[str, Any], clients: trio.Nursery) -> None:
 
 
 NODES: Mapping[str, Use] = {
-    "serve": Use([], partial(_run, _serve, _invoke)),
-    "serve with a database": Use([], partial(_run, partial(_serve, functions=None), _look)),
-    "api": Use([], partial(_run, _api, _look)),
-    "lb": Use([], partial(_run, _lb, _invoke), _a_runner),
-    "runner": Use([], partial(_run, _runner, _place)),
+    "serve": Use([open_serve], partial(_run, _serve, _invoke)),
+    "serve with a database": Use(
+        [open_serve], partial(_run, partial(_serve, functions=None), _look)
+    ),
+    "api": Use([open_api], partial(_run, _api, _look)),
+    "lb": Use([open_lb], partial(_run, _lb, _invoke), _a_runner),
+    "runner": Use([open_runner], partial(_run, _runner, _place)),
 }

@@ -13,7 +13,7 @@ example in docs/reference/api.md.
 
 from .._asgi.middleware import Middleware, cors, with_middleware
 from .._asgi.replies import Reply, error_reply, json_reply
-from .app import PREFIX, api_app
+from .app import PREFIX, api_app, endpoints_app
 from .listeners import AppListener, FnListener, Listener, ListeningDatastore, TriggerListener
 from .request import ApiRequest
 from .routes import ApiOperation, Handler, Query, ResponseLink, Route
@@ -35,6 +35,7 @@ __all__ = [
     "TriggerListener",
     "api_app",
     "cors",
+    "endpoints_app",
     "error_reply",
     "json_reply",
     "with_middleware",

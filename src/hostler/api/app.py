@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Awaitable, Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 from structlog.contextvars import bound_contextvars
@@ -68,6 +68,29 @@ def api_app(
     origins = config.api_cors_origins
     first = [cors(origins, config.api_cors_headers)] if origins else []
     return naming(with_middleware(app, [*first, *middleware]), config.rid_header)
+
+
+def endpoints_app(
+    endpoints: Iterable[Route],
+    store: Datastore | None = None,
+    *,
+    config: NodeConfig | None = None,
+    metrics: FrontMetrics | None = None,
+) -> ASGIApp:
+    """``endpoints``, wherever they are, and nothing else.
+
+    Without a ``store`` that of a request has nothing, and says so. Raises `ValueError` for two
+    endpoints with the same method and path. The rest is as for `api_app`.
+    """
+    config = config or NodeConfig()
+    limits = BodyLimits.of(config)
+    app = _Api(Router(endpoints), store or cast(Datastore, _NoDatastore()), limits, metrics)
+    return naming(with_middleware(app, ()), config.rid_header)
+
+
+class _NoDatastore:
+    def __getattr__(self, name: str) -> object:
+        raise APIError(500, "This node has no datastore")
 
 
 class _Api:

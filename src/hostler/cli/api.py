@@ -6,8 +6,10 @@ import sys
 
 import click
 
+from ..nodes.extensions import load_extensions
 from ..nodes.lifetime import Node
-from .options import LifeOptions, bind_option, life_options, make_settings
+from ..nodes.settings import ApiSettings
+from .options import LifeOptions, bind_option, given, life_options, overlay
 from .process import run_node
 
 
@@ -23,6 +25,9 @@ def api(bind: str | None, life: LifeOptions) -> None:
     def make() -> Node:
         from ..nodes.api import ApiNode
 
-        return ApiNode(settings=make_settings("api", life.variables(), bind=bind))
+        settings = ApiSettings(
+            env=overlay(life.variables()), extension_names=life.extensions, **given(bind=bind)
+        )
+        return ApiNode(settings=settings, extensions=load_extensions(settings))
 
     sys.exit(run_node(make, life.ready_fd))

@@ -8,19 +8,20 @@ import sys
 import attrs
 import click
 
-from ..config import NO_API_URL, NO_RUNNERS
-from ..errors import ConfigError
 from ..functions import load_functions
+from ..nodes.extensions import check_lb, load_extensions
 from ..nodes.lifetime import Node
+from ..nodes.settings import LBSettings
 from .options import (
     NodeOptions,
     TLSOptions,
     bind_option,
     bundle,
     functions_option,
-    make_settings,
+    given,
     node_options,
     option,
+    overlay,
     pem_options,
 )
 from .process import run_node
@@ -115,20 +116,23 @@ def lb(
             "FN_PLACER": placement.placer,
             "FN_LB_WORKERS": port.workers,
         }
-        made = make_settings("lb", options, bind=port.bind, overrider=node.overrider)
-        # Fn's texts; programs that deploy may look for them.
-        if not functions and not made.node.runner_api_url:
-            raise ConfigError(f"{NO_API_URL} (set it, --api-url or --functions)")
-        if not made.node.runner_addresses:
-            raise ConfigError(f"{NO_RUNNERS} (or --runners)")
-        table = load_functions(functions) if functions else None
-        pki = tls.pki()
-        if place is None and (count := workers_of(made.node.lb_workers)) > 1:
-            crew = LBWorkers(made.bind, made.node.runner_addresses)
-            return Supervisor(settings=made, count=count, crew=crew)
+        settings = LBSettings(
+            env=overlay(options),
+            extension_names=node.extensions,
+            functions=load_functions(functions) if functions else None,
+            pki=tls.pki(),
+            tls_name=tls.tls_name,
+            overrider=node.overrider or "",
+            **given(bind=port.bind),
+        )
+        extensions = load_extensions(settings)
+        check_lb(settings, extensions)
+        if place is None and (count := workers_of(settings.node.lb_workers)) > 1:
+            crew = LBWorkers(settings.bind, settings.node.runner_addresses)
+            return Supervisor(settings=settings, count=count, crew=crew)
 
         from ..nodes.lb import LBNode  # (what only supervises has no use for it)
 
-        return LBNode(settings=made, functions=table, pki=pki, cert_name=tls.tls_name, place=place)
+        return LBNode(settings=settings, extensions=extensions, place=place)
 
     sys.exit(run_node(make, node.ready_fd, place))

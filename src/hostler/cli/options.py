@@ -8,17 +8,13 @@ import math
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import attrs
 import click
 
-from .._concurrency.drain import DrainBudget
 from ..abc import PKIData
-from ..call import check_overrider
-from ..config import LBConfig, NodeConfig
-from ..errors import ConfigError
-from ..nodes.settings import Settings, load_callable
+from ..nodes.settings import pki_of
 
 
 class CountType(click.IntRange):
@@ -169,12 +165,7 @@ class TLSOptions:
 
     def pki(self) -> PKIData | None:
         """``None`` without TLS. Raises `ConfigError` if only some files are given."""
-        ca, cert, key = self.tls_ca, self.tls_cert, self.tls_key
-        if not (ca or cert or key):
-            return None
-        if not (ca and cert and key):
-            raise ConfigError("TLS needs all three of --tls-ca, --tls-cert and --tls-key")
-        return PKIData(ca=ca, key=key, cert=cert)
+        return pki_of(self.tls_ca, self.tls_key, self.tls_cert)
 
 
 pem_options = together(
@@ -201,6 +192,7 @@ class LifeOptions:
     ready_fd: int | None
     log_format: str | None
     log_level: str | None
+    extensions: tuple[str, ...]
 
     def variables(self) -> dict[str, object]:
         """The variables that these options set."""
@@ -233,6 +225,14 @@ _life_options = together(
         "--log-level",
         help="Lowest level to log: debug, info, warn or error. "
         "[env var: FN_LOG_LEVEL; default: info]",
+    ),
+    option(
+        "--extensions",
+        envvar="FN_EXTENSIONS",
+        multiple=True,
+        help="Code of your own for the node: module:attribute of hostler.nodes.Extensions or of a "
+        "callable that returns them, or the name of an installed extension (entry point group "
+        "hostler.extensions). Repeat it for more; the variable has blanks between them.",
     ),
 )
 
@@ -274,32 +274,6 @@ def overlay(options: Mapping[str, object]) -> dict[str, str]:
     return env
 
 
-NodeKind = Literal["full", "api", "lb", "runner"]
-
-
-def make_settings(
-    kind: NodeKind, options: Mapping[str, object], *, bind: str | None, overrider: str | None = None
-) -> Settings:
-    """``bind`` of ``None`` = all interfaces, or the loopback interface for a full node, on the
-    front end's port or that of gRPC. A node that has containers removes them within its grace.
-
-    Raises `ConfigError`.
-    """
-    env = overlay(options)
-    node = NodeConfig.from_env(env)
-    grace = LBConfig.from_env(env).drain_grace_msecs / 1000
-    hook: Any = load_callable(overrider, "--overrider") if overrider else None
-    check_overrider(hook, f"--overrider {overrider!r}")
-    return Settings(
-        env=env,
-        node=node,
-        bind=bind or _default_bind(kind, node),
-        grace=DrainBudget.for_all(grace) if kind in ("full", "runner") else DrainBudget(grace),
-        overrider=hook,
-    )
-
-
-def _default_bind(kind: NodeKind, node: NodeConfig) -> str:
-    if kind == "runner":
-        return f":{node.grpc_port}"
-    return f"127.0.0.1:{node.port}" if kind == "full" else f":{node.port}"
+def given(**options: object) -> dict[str, Any]:
+    """The options that were given: settings have defaults for the others."""
+    return {name: value for name, value in options.items() if value is not None}

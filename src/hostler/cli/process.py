@@ -33,7 +33,7 @@ from ..config import setting_variables
 from ..errors import ConfigError
 from ..logs import LogWriter, open_logs
 from ..metrics import LogMetrics
-from ..nodes.lifetime import AT_ONCE, Node, NodeLifetime
+from ..nodes.lifetime import AT_ONCE, Node, NodeLifetime, settle_collector
 from .errors import explanation, tell
 
 if TYPE_CHECKING:
@@ -135,8 +135,9 @@ async def _live(node: Node, ready_fd: int | None, orders: int | None) -> int:
             nursery.start_soon(watch)
             if orders is not None:
                 nursery.start_soon(obey, orders)
-            async with node.open(life) as line:
-                life.announce(line)
+            async with node.open(life) as running:
+                settle_collector()
+                life.announce(running.line)
                 await life.shutdown.wait()
             nursery.cancel_scope.cancel()
     log.info("stopped", exit_code=code)

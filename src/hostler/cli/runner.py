@@ -8,8 +8,10 @@ import sys
 import attrs
 import click
 
+from ..nodes.extensions import load_extensions
 from ..nodes.lifetime import Node
-from ..nodes.parts import check_reach
+from ..nodes.parts import check_runner
+from ..nodes.settings import RunnerSettings
 from .options import (
     ContainerOptions,
     NodeOptions,
@@ -17,10 +19,11 @@ from .options import (
     bundle,
     container_options,
     file,
+    given,
     insecure_option,
-    make_settings,
     node_options,
     option,
+    overlay,
     tls_options,
 )
 from .process import run_node
@@ -136,33 +139,30 @@ def runner(
             "FN_KEEP_ALIVE": containers.keep_alive,
             "FN_RUNNER_WORKERS": listening.workers,
         }
-        made = make_settings("runner", options, bind=listening.bind, overrider=node.overrider)
-        pki = tls.pki()
-        check_reach(
-            containers.driver,
-            made.bind,
-            protected=pki is not None,
-            by="mTLS (--tls-ca, --tls-cert, --tls-key)",
-            insecure=listening.insecure,
-        )
-        if place is None and (count := workers_of(made.node.runner_workers)) > 1:
-            from ..nodes.workers.runners import RunnersNode
-
-            return RunnersNode(settings=made, http_bind=listening.http_bind, count=count)
-
-        from ..nodes.runner import RunnerNode
-        from ..runner import StatusChecks
-
-        return RunnerNode(
-            settings=made,
+        settings = RunnerSettings(
+            env=overlay(options),
+            extension_names=node.extensions,
             driver=containers.driver,
-            http_bind=listening.http_bind,
+            http_bind=listening.http_bind or "",
+            insecure=listening.insecure,
             detached=service.detached,
-            checks=StatusChecks(image=service.status_image, barrier=service.network_barrier),
+            status_image=service.status_image,
+            network_barrier=service.network_barrier,
             stream_logs=service.stream_logs,
             hooks=service.hooks,
-            pki=pki,
-            place=place,
+            pki=tls.pki(),
+            overrider=node.overrider or "",
+            **given(bind=listening.bind),
         )
+        extensions = load_extensions(settings)
+        check_runner(settings, extensions)
+        if place is None and (count := workers_of(settings.node.runner_workers)) > 1:
+            from ..nodes.workers.runners import RunnersNode
+
+            return RunnersNode(settings=settings, count=count)
+
+        from ..nodes.runner import RunnerNode
+
+        return RunnerNode(settings=settings, extensions=extensions, place=place)
 
     sys.exit(run_node(make, node.ready_fd, place))

@@ -7,17 +7,19 @@ import sys
 import click
 
 from ..functions import load_functions
+from ..nodes.extensions import load_extensions
 from ..nodes.lifetime import Node
-from ..nodes.parts import AUTO
+from ..nodes.settings import AUTO, ServeSettings
 from .options import (
     ContainerOptions,
     NodeOptions,
     bind_option,
     container_options,
     functions_option,
+    given,
     insecure_option,
-    make_settings,
     node_options,
+    overlay,
 )
 from .process import run_node
 
@@ -50,10 +52,15 @@ def serve(
         from ..nodes.serve import ServeNode
 
         options = {**node.variables(), "FN_KEEP_ALIVE": containers.keep_alive}
-        made = make_settings("full", options, bind=bind, overrider=node.overrider)
-        table = load_functions(functions) if functions else None
-        return ServeNode(
-            settings=made, driver=containers.driver, functions=table, insecure=insecure
+        settings = ServeSettings(
+            env=overlay(options),
+            extension_names=node.extensions,
+            driver=containers.driver,
+            functions=load_functions(functions) if functions else None,
+            insecure=insecure,
+            overrider=node.overrider or "",
+            **given(bind=bind),
         )
+        return ServeNode(settings=settings, extensions=load_extensions(settings))
 
     sys.exit(run_node(make, node.ready_fd))

@@ -19,7 +19,16 @@ import attrs
 from ..errors import ConfigError
 from .addresses import is_host, is_runner_target, parse_dns_server
 from .agent import AgentConfig, RunnerConfig
-from .base import AUTO, EnvConfig, SettingInfo, describe, look_up, parse_seconds, variable_of
+from .base import (
+    AUTO,
+    EnvConfig,
+    SettingInfo,
+    describe,
+    look_up,
+    parse_bool,
+    parse_seconds,
+    variable_of,
+)
 from .node import NO_API_URL, NO_RUNNERS, ApiConfig, BodyConfig, NodeConfig, NodeType
 from .pool import LBConfig, PlacerConfig, PoolConfig
 from .store import StoreConfig
@@ -45,6 +54,7 @@ __all__ = [
     "is_host",
     "is_runner_target",
     "look_up",
+    "parse_bool",
     "parse_dns_server",
     "parse_seconds",
     "setting_variables",

@@ -5,16 +5,17 @@ from __future__ import annotations
 import gc
 import os
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from contextlib import AbstractAsyncContextManager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import attrs
 import msgspec
 import structlog
 import trio
-from prometheus_client import REGISTRY, CollectorRegistry
+from prometheus_client import REGISTRY, CollectorRegistry, Metric
 
 from ..metrics import FrontMetrics
+from .extensions import Extensions, RunningNode
 from .settings import Settings
 
 log = structlog.get_logger(__name__)
@@ -24,6 +25,14 @@ DRAIN, AT_ONCE = b"d", b"a"
 the worker drains. A worker's signals only drain it: it may get one of its own beside the order."""
 
 
+class NodeRegistry(CollectorRegistry):
+    """The metrics of one node, and those of its process: it is not the only node in it, perhaps."""
+
+    def collect(self) -> Iterator[Metric]:
+        yield from super().collect()
+        yield from REGISTRY.collect()
+
+
 @attrs.define(eq=False)
 class NodeLifetime:
     """What a node needs to know about its process."""
@@ -31,7 +40,7 @@ class NodeLifetime:
     ready_fd: int | None = None
     shutdown: trio.Event = attrs.Factory(trio.Event)
     """Set by the first signal: drain."""
-    registry: CollectorRegistry = REGISTRY
+    registry: CollectorRegistry = attrs.Factory(NodeRegistry)
     """The metrics that the node serves."""
     _announced: bool = False
     _http: FrontMetrics | None = None
@@ -46,9 +55,15 @@ class NodeLifetime:
     def is_ready(self) -> bool:
         return self._announced and not self.shutdown.is_set()
 
+    @asynccontextmanager
+    async def announced(self, node: Node) -> AsyncIterator[RunningNode]:
+        """``node``, open and announced."""
+        async with node.open(self) as running:
+            self.announce(running.line)
+            yield running
+
     def announce(self, line: ReadyLine) -> None:
         """The node takes calls: one log line, and one JSON line to the file descriptor."""
-        settle_collector()
         self._announced = True
         log.info("ready", **line)
         if self.ready_fd is not None:
@@ -62,15 +77,17 @@ class Node(ABC):
     """One kind of node, with its settings."""
 
     settings: Settings
+    extensions: Extensions = attrs.Factory(Extensions)
+    """As from `load_extensions`."""
 
     @abstractmethod
-    def open(self, life: NodeLifetime) -> AbstractAsyncContextManager[ReadyLine]:
+    def open(self, life: NodeLifetime) -> AbstractAsyncContextManager[RunningNode]:
         """Serve while the block lasts, and drain at its end. A block that is left by an exception
         or a cancellation is not drained."""
 
 
 ReadyLine = Mapping[str, object]
-"""What a node tells when it takes calls: its kind (``node``) and its addresses."""
+"""See `RunningNode.line`."""
 
 
 YOUNG = 20_000

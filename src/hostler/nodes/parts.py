@@ -7,8 +7,15 @@ import os
 import signal
 import socket
 import ssl
-from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+import threading
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    ExitStack,
+    asynccontextmanager,
+    contextmanager,
+)
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
@@ -19,10 +26,11 @@ import trio
 from .. import wire
 from .._asgi.access import Access, AccessControl, Hosts, Tokens, is_loopback
 from .._asgi.middleware import Middleware, cors, with_middleware
-from .._concurrency.nurseries import open_background
+from .._concurrency.nurseries import as_it_is, open_background
 from ..abc import CallAgent, Driver, KeepAlive, PKIData
 from ..bodies import BodyBudget
 from ..config import AgentConfig
+from ..datastore import Datastore
 from ..errors import ConfigError
 from ..front import (
     ASGIApp,
@@ -36,9 +44,10 @@ from ..front import (
 )
 from ..tracing import Tracer, traced_app
 from ..ui import login_app
+from .extensions import Extensions, opened_part, wrong
 from .function_lookup import Lookup
 from .lifetime import NodeLifetime
-from .settings import Settings, make_loaded
+from .settings import AUTO, RunnerSettings, Settings
 from .workers import PeerWorkers, Place
 
 if TYPE_CHECKING:
@@ -56,7 +65,21 @@ def tell_drain(report: DrainReport, before: ResourceUse) -> None:
     told("drained", **attrs.asdict(found))
 
 
+@contextmanager
+def refusing_endpoints() -> Iterator[None]:
+    """A `ConfigError` for endpoints that are there twice."""
+    try:
+        yield
+    except ValueError as error:
+        raise ConfigError(f"endpoints: {error}") from error
+
+
 CALLS = ("/invoke", "/t")
+
+PREFIX = "/v2"
+
+OWN = ("/", "/version", "/metrics", "/healthz", "/readyz")
+"""What each node has."""
 
 
 async def listen(
@@ -85,37 +108,67 @@ class NodeHttp:
     tracer: Tracer | None = None
     place: Place | None = None
     """Among the workers of the node, if it has several."""
+    extensions: Extensions = attrs.Factory(Extensions)
+    store: Datastore | None = None
+    """For endpoints."""
+
+    @property
+    def addresses(self) -> list[str]:
+        """``host:port`` of each listener."""
+        return [address_of(listener) for listener in self.listeners]
 
     def serve_calls(
         self, agent: CallAgent, lookup: Lookup, bodies: BodyBudget, *middleware: Middleware
     ) -> AbstractAsyncContextManager[HttpServer]:
         """Serve calls and the mounts until the node's shutdown, then drain."""
+        mounts = self._all_mounts()
         app = invoke_app(
             agent,
             lookup.catalog,
             triggers=lookup.catalog,
-            mounts=self.mounts,
+            mounts=mounts,
             config=self.settings.node,
             registry=self.life.registry,
             metrics=self.life.http_metrics,
             bodies=bodies,
             ready=self.life.is_ready,
         )
-        app = self._guarded(app, {*self.mounts, *CALLS})
+        app = self._guarded(app, {*mounts, *CALLS})
         if middleware:
             app = with_middleware(app, middleware)
         return self._serving(app, self.life.shutdown)
 
     def serve_mounts(self, shutdown: trio.Event) -> AbstractAsyncContextManager[HttpServer]:
         """Serve the mounts, metrics and health until ``shutdown``, then drain."""
-        life = self.life
-        app = node_app(mounts=self.mounts, registry=life.registry, ready=life.is_ready)
-        return self._serving(self._guarded(app, self.mounts), shutdown)
+        life, mounts = self.life, self._all_mounts()
+        app = node_app(mounts=mounts, registry=life.registry, ready=life.is_ready)
+        return self._serving(self._guarded(app, mounts), shutdown)
+
+    def _all_mounts(self) -> Mapping[str, ASGIApp]:
+        """With the provider's endpoints. Raises `ConfigError` for one where something else is."""
+        endpoints = self.extensions.endpoints
+        if PREFIX in self.mounts:  # that has its own
+            endpoints = [each for each in endpoints if not each.path.startswith(f"{PREFIX}/")]
+        if not endpoints:
+            return self.mounts
+        from ..api import endpoints_app
+
+        firsts = {f"/{each.path[1:].partition('/')[0]}": each for each in endpoints}
+        for first, endpoint in firsts.items():
+            if not endpoint.path.startswith("/") or first in {*self.mounts, *OWN, *CALLS}:
+                raise ConfigError(
+                    f"endpoint {endpoint.method} {endpoint.path}: the node has {first} itself"
+                )
+        node, metrics = self.settings.node, self.life.http_metrics
+        with refusing_endpoints():
+            app = endpoints_app(endpoints, self.store, config=node, metrics=metrics)
+        return {**self.mounts, **dict.fromkeys(firsts, app)}
 
     def _guarded(self, app: ASGIApp, paths: Collection[str]) -> ASGIApp:
         """``app``, which has ``paths``, for those who may ask it."""
-        node = self.settings.node
-        addresses = [address_of(listener) for listener in self.listeners]
+        if self.extensions.root_middleware:
+            app = with_middleware(app, self.extensions.root_middleware)
+        node, addresses = self.settings.node, self.addresses
         is_local = all(is_loopback(parse_bind(address)[0]) for address in addresses)
         names = [*node.allowed_hosts, urlsplit(node.public_lb_url).hostname or "localhost"]
         host, _ = parse_bind(self.bind)
@@ -152,7 +205,7 @@ class NodeHttp:
     @asynccontextmanager
     async def _serving(self, app: ASGIApp, shutdown: trio.Event) -> AsyncIterator[HttpServer]:
         """Drains before the parts behind it are closed."""
-        async with trio.open_nursery() as nursery:
+        async with as_it_is(trio.open_nursery) as nursery:
             server: HttpServer = await nursery.start(
                 functools.partial(
                     serve_http,
@@ -171,30 +224,33 @@ def is_first(place: Place | None) -> bool:
     return place is None or place.number == 0
 
 
-def keep_alive_of(config: AgentConfig) -> KeepAlive:
-    """The policy that is configured, the operator's own too. Raises `ConfigError`."""
-    name = config.keep_alive
-    if ":" not in name:
+def keep_alive_of(config: AgentConfig, extensions: Extensions) -> KeepAlive:
+    """The policy that is configured, the provider's own too. Raises `ConfigError`."""
+    if extensions.keep_alive is None:
         from ..keep_alive import make_keep_alive
 
         return make_keep_alive(config)
-    policy = make_loaded(name, "--keep-alive", config)
+    policy = extensions.keep_alive(config)
     if not isinstance(policy, KeepAlive):
-        made = type(policy).__name__
-        raise ConfigError(f"--keep-alive {name!r}: must return a KeepAlive, not a {made}")
+        raise wrong(extensions.keep_alive, "KeepAlive", policy)
     return policy
 
 
 @asynccontextmanager
 async def opened_driver(
-    name: str, config: AgentConfig, settings: Settings, peers: PeerWorkers | None = None
+    name: str,
+    config: AgentConfig,
+    settings: Settings,
+    extensions: Extensions,
+    peers: PeerWorkers | None = None,
 ) -> AsyncIterator[Driver]:
-    """``peers`` are the other workers of the node, for a worker. Raises `ConfigError`, and what the
-    driver raises."""
+    """The provider's driver, or the one of that ``name``. ``peers`` are the other workers of the
+    node, for a worker. Raises `ConfigError`, and what the driver raises."""
+    if extensions.driver is not None:
+        async with opened_part(extensions.driver, Driver, config) as own:
+            yield own
+        return
     async with _driver(name, config, settings, peers) as driver:
-        if not isinstance(driver, Driver):
-            made = type(driver).__name__
-            raise ConfigError(f"--driver {name!r}: must yield a Driver, not a {made}")
         yield driver
 
 
@@ -213,15 +269,7 @@ def _driver(
         from ..drivers.process import open_process_driver
 
         return open_process_driver()
-    if ":" not in name:
-        raise ConfigError(f"--driver {name!r}: takes docker, process or module:attribute")
-    manager = make_loaded(name, "--driver", config)
-    if not isinstance(manager, AbstractAsyncContextManager):
-        raise ConfigError(
-            f"--driver {name!r}: must return an async context manager that yields a Driver, "
-            f"not a {type(manager).__name__}"
-        )
-    return manager
+    raise ConfigError(f"--driver {name!r}: takes docker, process or module:attribute")
 
 
 @asynccontextmanager
@@ -236,10 +284,13 @@ async def following_tls(
         yield None
         return
     files = wire.TLSFiles(pki, make)
-    with trio.open_signal_receiver(signal.SIGHUP) as signals:
+    with ExitStack() as stack:
         async with open_background() as nursery:
             nursery.start_soon(files.watch, interval)
-            nursery.start_soon(_reload_on, signals, files)
+            # Of a program that has its event loop elsewhere the signals are its own business.
+            if threading.current_thread() is threading.main_thread():
+                signals = stack.enter_context(trio.open_signal_receiver(signal.SIGHUP))
+                nursery.start_soon(_reload_on, signals, files)
             yield files
             nursery.cancel_scope.cancel()
 
@@ -248,8 +299,6 @@ async def _reload_on(signals: AsyncIterator[int], files: wire.TLSFiles) -> None:
     async for _ in signals:
         log.info("looking at the TLS files", changed=files.reload())
 
-
-AUTO = "auto"
 
 DRIVERS = ("docker", "process")
 
@@ -301,6 +350,24 @@ def check_reach(name: str, bind: str, *, protected: bool, by: str, insecure: boo
         f"on this machine, without isolation. Set {by}, or listen on 127.0.0.1. If nobody else can "
         "reach the node, use --insecure (FN_INSECURE=true)"
     )
+
+
+def check_runner(settings: RunnerSettings, extensions: Extensions) -> None:
+    """Raises `ConfigError` for a process driver that others could reach, and for extensions that
+    need HTTP if there is none."""
+    if extensions.driver is None:
+        check_reach(
+            settings.driver,
+            settings.bind,
+            protected=settings.pki is not None,
+            by="mTLS (--tls-ca, --tls-cert, --tls-key)",
+            insecure=settings.insecure,
+        )
+    if not settings.http_bind and (extensions.endpoints or extensions.root_middleware):
+        raise ConfigError(
+            "endpoints and root_middleware: this runner serves no HTTP; it needs --http-bind "
+            "(FN_HTTP_BIND)"
+        )
 
 
 def is_loopback_bind(bind: str) -> bool:

@@ -15,8 +15,9 @@ from ..config import AgentConfig, BodyConfig, LBConfig
 from ..functions import FunctionTable
 from ..lb import ResourceUse, report_of
 from ..tracing import RunSpans, open_tracer
-from .function_lookup import Lookup, opened_database
-from .lifetime import Node, NodeLifetime, ReadyLine
+from .extensions import RunningNode, run_startup
+from .function_lookup import opened_lookup
+from .lifetime import Node, NodeLifetime
 from .page import NodePage, Tail
 from .parts import (
     NodeHttp,
@@ -27,21 +28,18 @@ from .parts import (
     opened_driver,
     tell_drain,
 )
-from .settings import take_machine_id
+from .settings import ServeSettings, take_machine_id
 
 
 @attrs.frozen(kw_only=True)
 class ServeNode(Node):
     """Front end and agent in one process, and the API unless functions are declared."""
 
-    driver: str
-    functions: FunctionTable | None
-    """``None`` = those of the node's database."""
-    insecure: bool = False
+    settings: ServeSettings
 
     @asynccontextmanager
-    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
-        settings, declared = self.settings, self.functions
+    async def open(self, life: NodeLifetime) -> AsyncIterator[RunningNode]:
+        settings, extensions = self.settings, self.extensions
         config = AgentConfig.from_env(settings.env)
         page, tail = NodePage("full", settings, life), Tail(settings)
         bodies = BodyBudget(BodyConfig.from_env(settings.env))
@@ -51,18 +49,21 @@ class ServeNode(Node):
             listeners = await listen(stack, settings.bind)
             tracer = await enter(open_tracer(settings.node, "full"))
             name = self._choose_driver()
-            if declared is None:
-                lookup = await enter(opened_database(settings, life))
-            else:
-                lookup = Lookup.declared(declared)
-            driver = await enter(opened_driver(name, config, settings))
+            lookup = await enter(opened_lookup(settings, life, extensions))
+            driver = await enter(opened_driver(name, config, settings, extensions))
+            declared = lookup.listed if isinstance(lookup.listed, FunctionTable) else None
             agent = await enter(
                 open_agent(
                     driver,
                     config=config,
-                    keep_alive=keep_alive_of(config),
-                    call_overrider=settings.overrider,
-                    listeners=[*page.listeners, *([RunSpans(tracer)] if tracer else [])],
+                    keep_alive=keep_alive_of(config, extensions),
+                    call_overrider=extensions.overrider,
+                    call_options=extensions.call_options,
+                    listeners=[
+                        *page.listeners,
+                        *([RunSpans(tracer)] if tracer else []),
+                        *extensions.call_listeners,
+                    ],
                     startup=[] if declared is None else [keep_declared_warm(declared)],
                     output=tail.sink(),
                     debug_logs=settings.node.logs_debug,
@@ -77,10 +78,27 @@ class ServeNode(Node):
                 warming.start_soon(lookup.keep_warm, agent)
             page.show(agent=agent, functions=lookup.listed)
             mounts = {**lookup.mounts, **page.mount(life.shutdown), **tail.mount(life.shutdown)}
-            http = NodeHttp(settings, life, settings.bind, listeners, mounts, tracer)
+            http = NodeHttp(
+                settings,
+                life,
+                settings.bind,
+                listeners,
+                mounts,
+                tracer,
+                extensions=extensions,
+                store=lookup.store,
+            )
+            running = RunningNode(
+                kind="serve",
+                http=http.addresses,
+                agent=agent,
+                functions=lookup.store or lookup.catalog,
+                told={"driver": name},
+            )
+            await run_startup(stack, extensions.startup, running, life.shutdown)
             server = await enter(http.serve_calls(agent, lookup, bodies))
             take_machine_id(server.addresses[0])
-            yield {"node": "serve", "http": server.addresses, "driver": name}
+            yield running
             # Requests that were accepted get their calls; the agent closes after the front end.
             began, counts = trio.current_time(), agent.statistics()
             life.shutdown.set()
@@ -91,13 +109,16 @@ class ServeNode(Node):
         tell_drain(report_of(counts, after, seconds=seconds, tasks=left), before)
 
     def _choose_driver(self) -> str:
-        """Raises `ConfigError` for one that others must not reach."""
-        bind, node = self.settings.bind, self.settings.node
-        name = choose_driver(self.driver, bind)
+        """Its name. Raises `ConfigError` for one that others must not reach."""
+        settings, node = self.settings, self.settings.node
+        if self.extensions.driver is not None:
+            return settings.driver if ":" in settings.driver else "extension"
+        name = choose_driver(settings.driver, settings.bind)
+        has_api = settings.functions is None and self.extensions.functions is None
         tokens, setting = (
-            (node.api_token, "FN_API_TOKEN")
-            if self.functions is None
-            else (node.invoke_token, "FN_INVOKE_TOKEN")
+            (node.api_token, "FN_API_TOKEN") if has_api else (node.invoke_token, "FN_INVOKE_TOKEN")
         )
-        check_reach(name, bind, protected=bool(tokens), by=setting, insecure=self.insecure)
+        check_reach(
+            name, settings.bind, protected=bool(tokens), by=setting, insecure=settings.insecure
+        )
         return name

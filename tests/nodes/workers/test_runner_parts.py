@@ -24,7 +24,7 @@ COUNTS = st.integers(1, 256)
 
 
 def crew(count: int, bind: str = "127.0.0.1:4001", total: Resources = TOTAL) -> RunnerWorkers:
-    return RunnerWorkers(binds_of(bind, count), None, total)
+    return RunnerWorkers(binds_of(bind, count), "", total)
 
 
 def parts(count: int, total: Resources = TOTAL) -> list[RunnerPart]:

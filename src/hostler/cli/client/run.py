@@ -23,11 +23,13 @@ from ...drivers.process import ProcessConfig, open_process_driver
 from ...errors import HostlerError
 from ...functions import FunctionTable, parse_functions
 from ...models import App, Fn, Trigger
+from ...nodes.extensions import RunningNode
 from ...nodes.function_lookup import Lookup
-from ...nodes.lifetime import Node, NodeLifetime, ReadyLine
+from ...nodes.lifetime import Node, NodeLifetime
 from ...nodes.parts import NodeHttp, check_reach, listen
+from ...nodes.settings import ServeSettings
 from ..errors import tell
-from ..options import make_settings
+from ..options import overlay
 from ..process import run_node
 from .errors import CommandFailed
 from .func_file import FuncFile, read_func_file
@@ -100,7 +102,7 @@ def run(
 
     def make() -> Node:
         options = {"FN_LOG_FORMAT": log_format, "FN_LOG_LEVEL": log_level}
-        made = make_settings("full", options, bind=bind)
+        made = ServeSettings(env=overlay(options), bind=bind, functions=None)
         return RunNode(
             settings=made, folder=folder, app_name=app_name, reload=reload, insecure=insecure
         )
@@ -177,7 +179,7 @@ class RunNode(Node):
     insecure: bool
 
     @asynccontextmanager
-    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+    async def open(self, life: NodeLifetime) -> AsyncIterator[RunningNode]:
         live = LiveFunction.read(self.folder, self.app_name)
         config = AgentConfig.from_env(self.settings.env)
         settings, grace = self.settings, self.settings.grace
@@ -212,7 +214,7 @@ class RunNode(Node):
             async with open_background() as watching:
                 if self.reload:
                     watching.start_soon(_reload, live)
-                yield {"node": "run", "http": server.addresses}
+                yield RunningNode(kind="run", http=server.addresses, agent=agent)
                 watching.cancel_scope.cancel()
             life.shutdown.set()
             agent.close_admission()

@@ -14,8 +14,9 @@ from ...agent import Resources, machine_resources
 from ...config import AgentConfig
 from ...errors import ConfigError
 from ...front import open_listeners, parse_bind
-from ..lifetime import Node, NodeLifetime, ReadyLine
-from ..settings import own_address
+from ..extensions import RunningNode
+from ..lifetime import Node, NodeLifetime
+from ..settings import RunnerSettings, own_address
 from .peers import RunnerPart, part_of
 from .supervisor import Supervisor, Told, WorkerGroup
 
@@ -28,17 +29,17 @@ TRIES = 10
 class RunnersNode(Node):
     """The supervisor of ``count`` runners."""
 
-    http_bind: str | None
+    settings: RunnerSettings
     count: int
 
     @asynccontextmanager
-    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+    async def open(self, life: NodeLifetime) -> AsyncIterator[RunningNode]:
         total = machine_resources(AgentConfig.from_env(self.settings.env))
         async with open_ports(self.settings.bind, self.count) as binds:
-            crew = RunnerWorkers(binds, self.http_bind, total)
+            crew = RunnerWorkers(binds, self.settings.http_bind, total)
             workers = Supervisor(settings=self.settings, count=self.count, crew=crew)
-            async with workers.open(life) as line:
-                yield line
+            async with workers.open(life) as running:
+                yield running
 
 
 @attrs.define
@@ -51,7 +52,7 @@ class RunnerWorkers(WorkerGroup):
     """
 
     own_binds: Sequence[str]
-    http_bind: str | None
+    http_bind: str
     total: Resources
     family: str = attrs.field(factory=lambda: f"hostler-{uuid.uuid4().hex}")
     _bound: dict[int, str] = attrs.field(factory=dict[int, str], init=False)

@@ -20,7 +20,8 @@ import trio
 
 from ...errors import HostlerError
 from ...front import address_of, open_listeners, open_shared_listeners, refuse_clients
-from ..lifetime import AT_ONCE, DRAIN, Node, NodeLifetime, ReadyLine
+from ..extensions import RunningNode
+from ..lifetime import AT_ONCE, DRAIN, Node, NodeLifetime
 from .peers import VARIABLE, Place, RunnerPart
 
 
@@ -197,7 +198,7 @@ class Supervisor(Node):
     _codes: set[int] = attrs.field(factory=set[int], init=False)
 
     @asynccontextmanager
-    async def open(self, life: NodeLifetime) -> AsyncIterator[ReadyLine]:
+    async def open(self, life: NodeLifetime) -> AsyncIterator[RunningNode]:
         addresses = await self._addresses()
         with (
             tempfile.TemporaryDirectory(prefix="hostler.") as folder,
@@ -221,7 +222,8 @@ class Supervisor(Node):
                         starting.start_soon(start)
                 workers = [worker.process.pid for _, worker in sorted(self._workers.items())]
                 told = self.crew.announcement(addresses)
-                yield {"node": self.crew.node, **told, "workers": workers}
+                told = {**told, "workers": workers}
+                yield RunningNode(kind=self.crew.node, told=told)
                 life.shutdown.set()
                 # Or clients would still be given to sockets that nobody looks at any more.
                 shared = [each for own in sockets for each in own]
