@@ -396,7 +396,7 @@ def _overridden(
     except APIError:
         raise
     except Exception as error:
-        name = _name_of(overrider)
+        name = name_of(overrider)
         log.exception("call overrider failed", overrider=name)
         raise CallOverriderFailed(None, f"call overrider {name}: {_reason(error)}") from error
     return found
@@ -416,8 +416,9 @@ def _kind_of(value: object) -> str:
     return f"a value of type {type(value).__name__}"
 
 
-def _name_of(overrider: CallOverrider) -> str:
-    named = overrider if hasattr(overrider, "__qualname__") else type(overrider)
+def name_of(hook: object) -> str:
+    """The name of a provider's callable, for logs and errors."""
+    named = hook if hasattr(hook, "__qualname__") else type(hook)
     return f"{named.__module__}.{named.__qualname__}"
 
 

@@ -97,7 +97,7 @@ def check_fd(number: int) -> None:
 
 
 async def _live(node: Node, ready_fd: int | None, orders: int | None) -> int:
-    life = NodeLifetime(ready_fd=ready_fd)
+    life = NodeLifetime(ready_fd=ready_fd, alone=True)
     code = 0
     with trio.open_signal_receiver(*SIGNALS) as signals:
         async with trio.open_nursery() as nursery:

@@ -17,9 +17,9 @@ import structlog
 import trio
 
 from .._asgi.middleware import Middleware
-from .._concurrency.nurseries import as_it_is, open_background
+from .._concurrency.nurseries import open_background
 from ..abc import CallListener, CallOverrider, Driver, KeepAlive, Placer, RunnerPool
-from ..call import CallOption, check_overrider
+from ..call import CallOption, check_overrider, name_of
 from ..config import NO_API_URL, NO_RUNNERS, AgentConfig, PlacerConfig, PoolConfig
 from ..datastore import Datastore
 from ..errors import ConfigError, HostlerError
@@ -166,8 +166,8 @@ class RunningNode:
 
 Startup = Callable[[RunningNode], Awaitable[None] | AbstractAsyncContextManager[Any]]
 """Called before the node takes calls, with the node. It is awaited if it is an async function; an
-async context manager that it returns is entered, and left when the node has drained. What it raises
-ends the node. A shutdown meanwhile cancels it."""
+async context manager that it returns is entered, and left when the node has drained. If it raises,
+the node does not open: `ConfigError` names the action. A shutdown meanwhile cancels it."""
 
 _IF_OPEN = "; for one that is open already: lambda config: contextlib.nullcontext(it)"
 
@@ -202,10 +202,16 @@ class Factory(Generic[_T]):
         except HostlerError:  # says what is wrong
             raise
         except Exception as error:
-            text = f"{self.label}: {type(error).__name__}: {error}"
-            if inside := traceback.extract_tb(error.__traceback__)[1:]:
-                text += f" ({inside[-1].filename}, line {inside[-1].lineno})"
-            raise ConfigError(text) from error
+            raise _failure(self.label, error) from error
+
+
+def _failure(label: str, error: Exception) -> ConfigError:
+    """What a provider's code raised, and where. The traceback is logged at debug."""
+    log.debug("extension failed", extension=label, exc_info=error)
+    text = f"{label}: {type(error).__name__}: {error}"
+    if inside := traceback.extract_tb(error.__traceback__)[1:]:
+        text += f" ({inside[-1].filename}, line {inside[-1].lineno})"
+    return ConfigError(text)
 
 
 def wrong(factory: Callable[..., Any], what: str, made: object) -> ConfigError:
@@ -371,25 +377,35 @@ async def run_startup(
 ) -> None:
     """Run ``actions`` for ``node`` one after the other; what they open closes with ``stack``.
 
-    ``shutdown`` cancels the one under way, and the others are left out.
+    ``shutdown`` cancels the action under way and leaves out the others. Raises `ConfigError` that
+    names the action and says what it raised.
     """
     for action in actions:
         if shutdown.is_set():
             return
-        opening = action(node)
-        if isinstance(opening, AbstractAsyncContextManager):
-            opening = await _held_open(stack, opening)
-        async with as_it_is(trio.open_nursery) as nursery:
-            nursery.start_soon(_watch, name_of(action), shutdown, nursery.cancel_scope)
-            await opening
-            nursery.cancel_scope.cancel()
+        name = name_of(action)
+        try:
+            opening = await _opening(stack, action(node), name)
+            async with open_background() as nursery:
+                nursery.start_soon(_watch, name, shutdown, nursery.cancel_scope)
+                await opening
+                nursery.cancel_scope.cancel()
+        except HostlerError:
+            raise
+        except Exception as error:
+            raise _failure(f"startup action {name}", error) from error
 
 
-async def _held_open(
-    stack: AsyncExitStack, opening: AbstractAsyncContextManager[Any]
-) -> Awaitable[None]:
-    """What enters ``opening``, in a task of its own until ``stack`` closes: the block lasts longer
-    than whoever waits for its begin."""
+async def _opening(stack: AsyncExitStack, opening: object, name: str) -> Awaitable[Any]:
+    """What the action returned, to be awaited. A context manager is held open in a task of its own
+    until ``stack`` closes: its block lasts longer than the scope that waits for its begin."""
+    if isinstance(opening, Awaitable):
+        return opening
+    if not isinstance(opening, AbstractAsyncContextManager):
+        raise ConfigError(
+            f"startup action {name}: has to be an async function or to return an async context "
+            f"manager; it returned a {type(opening).__name__}"
+        )
     closing = trio.Event()
 
     async def hold(*, task_status: trio.TaskStatus[None]) -> None:
@@ -414,9 +430,3 @@ async def _watch(name: str, shutdown: trio.Event, scope: trio.CancelScope) -> No
         await shutdown.wait()
     log.warning("startup action is cancelled", action=name)
     scope.cancel()
-
-
-def name_of(action: Callable[..., Any]) -> str:
-    """For logs and errors."""
-    named = action if hasattr(action, "__qualname__") else type(action)
-    return f"{named.__module__}.{named.__qualname__}"

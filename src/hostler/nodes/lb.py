@@ -45,7 +45,7 @@ class LBNode(Node):
             kept = place.part_of(kept, "body_memory", "body_disk")
         placer = make_placer(node.placer, placers, extensions)
         bodies = BodyBudget(kept)
-        before = ResourceUse.now()
+        before = ResourceUse.now() if life.alone else None
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             peers = None if place is None else await enter(open_peers(place))

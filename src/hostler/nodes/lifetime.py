@@ -26,7 +26,7 @@ the worker drains. A worker's signals only drain it: it may get one of its own b
 
 
 class NodeRegistry(CollectorRegistry):
-    """The metrics of one node, and those of its process: it is not the only node in it, perhaps."""
+    """The metrics of one node, followed by those of its process, which may have several nodes."""
 
     def collect(self) -> Iterator[Metric]:
         yield from super().collect()
@@ -40,6 +40,8 @@ class NodeLifetime:
     ready_fd: int | None = None
     shutdown: trio.Event = attrs.Factory(trio.Event)
     """Set by the first signal: drain."""
+    alone: bool = False
+    """No other code runs in the process: the tasks and sockets that a drain leaves are its own."""
     registry: CollectorRegistry = attrs.Factory(NodeRegistry)
     """The metrics that the node serves."""
     _announced: bool = False

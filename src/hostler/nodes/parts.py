@@ -26,7 +26,7 @@ import trio
 from .. import wire
 from .._asgi.access import Access, AccessControl, Hosts, Tokens, is_loopback
 from .._asgi.middleware import Middleware, cors, with_middleware
-from .._concurrency.nurseries import as_it_is, open_background
+from .._concurrency.nurseries import open_background
 from ..abc import CallAgent, Driver, KeepAlive, PKIData
 from ..bodies import BodyBudget
 from ..config import AgentConfig
@@ -58,9 +58,10 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 
-def tell_drain(report: DrainReport, before: ResourceUse) -> None:
-    """Tell how the drain went, once all is closed that was opened after ``before``."""
-    found = report.since(before)
+def tell_drain(report: DrainReport, before: ResourceUse | None) -> None:
+    """Log how the drain went, and what is left that did not exist ``before``. Call it once
+    everything is closed. ``None`` = other code shares the process, so nothing can be said of it."""
+    found = report if before is None else report.since(before)
     told = log.info if found.clean else log.warning
     told("drained", **attrs.asdict(found))
 
@@ -205,7 +206,7 @@ class NodeHttp:
     @asynccontextmanager
     async def _serving(self, app: ASGIApp, shutdown: trio.Event) -> AsyncIterator[HttpServer]:
         """Drains before the parts behind it are closed."""
-        async with as_it_is(trio.open_nursery) as nursery:
+        async with open_background() as nursery:
             server: HttpServer = await nursery.start(
                 functools.partial(
                     serve_http,

@@ -43,7 +43,7 @@ class ServeNode(Node):
         config = AgentConfig.from_env(settings.env)
         page, tail = NodePage("full", settings, life), Tail(settings)
         bodies = BodyBudget(BodyConfig.from_env(settings.env))
-        before = ResourceUse.now()
+        before = ResourceUse.now() if life.alone else None
         async with AsyncExitStack() as stack:
             enter = stack.enter_async_context
             listeners = await listen(stack, settings.bind)
