@@ -39,7 +39,7 @@ def runnable(page: Path) -> list[Block]:
     ]
 
 
-ENGINE_PAGES = {"README", "upgrade-from-fn"}
+ENGINE_PAGES = {"README", "annotations", "upgrade-from-fn"}
 """Those with a node of which the default driver is needed."""
 
 
@@ -52,7 +52,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
     program.write_text(f'#!/bin/sh\nexec {shlex.join(fdk)} "$@"\n')
     program.chmod(0o755)
     env = {
-        "PYTHONPATH": str(tmp_path),
+        "PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")]),
         "PATH": str(program.parent),
         "FN_EXPERIMENTAL_PREFORK_POOL_SIZE": "2",  # or an engine needs seconds for them
     }
