@@ -25,6 +25,7 @@ LAYERS: dict[str, int] = {
         [
             "_api_documents",
             "_call_document",
+            "_fast",
             "_spans",
             "abc",
             "call",

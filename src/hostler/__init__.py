@@ -23,6 +23,7 @@ an LB does not load the Docker SDK. The seams to implement are in `hostler.abc`,
 * ``_descriptors``: file descriptor limits: which clients may still connect
 * ``_document``: YAML and TOML documents as people write them (the only PyYAML, loaded only to read
   one)
+* ``_fast``: ways around a wait: what some objects can do besides the plain methods of their seam
 * ``_file_locks``: advisory file locks that end with their process (flock)
 * ``_launch_policy``: when a function's queue gets another container, and how long its clients wait
 * ``_output_lines``: function output cut into lines that belong to calls

@@ -112,9 +112,6 @@ class NotPlaced(msgspec.Struct, frozen=True, eq=False):
 
 Outcome = Placed | NotPlaced
 
-Begun = Callable[[], Awaitable[Outcome]]
-"""Sees an attempt to its end that has begun."""
-
 
 class Runner(ABC):
     """One runner of a pool."""
@@ -133,15 +130,6 @@ class Runner(ABC):
         later cancels the call on the runner. Never raises for a failing call or runner: both are
         outcomes.
         """
-
-    def begin_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Begun | None:
-        """As `try_exec`, if the call can be handed over without any wait: it is committed before
-        this returns, and what is returned has to be called, and awaited, at once.
-
-        ``None`` if that is not possible now; then `try_exec` is. The default. It spares an attempt
-        its deadline, which costs more than the attempt.
-        """
-        return None
 
     @property
     def reserves(self) -> bool:
@@ -227,11 +215,6 @@ class RunnerAgent(CallAgent):
         """Tell ``listener`` about the calls from now on, after the present listeners.
         Synchronous."""
 
-    def refuse(self, call: PendingCall) -> bool:
-        """Refuse ``call`` if `submit` certainly would, at once, with `ServerBusy`: then it is over,
-        and must not be submitted. Synchronous, and cheap. The default refuses nothing."""
-        return False
-
     def load_hint(self, call: PendingCall) -> LoadHint | None:
         """What to tell the LB of this agent's load with the answer to ``call``, which is over or
         was refused. Synchronous. The default, ``None``, tells nothing."""
@@ -240,11 +223,6 @@ class RunnerAgent(CallAgent):
     def load(self) -> LoadHint | None:
         """How busy this agent is now, as `load_hint` but of no call in particular."""
         return None
-
-    def load_figures(self) -> LoadHint | None:
-        """As `load`, asked for more often: may leave out ``warm``, and is not ``complete`` then,
-        if that takes long. The default is `load`."""
-        return self.load()
 
     async def wait_load_change(self) -> None:
         """Wait until what `load` says may have changed. The default waits for ever."""
@@ -273,11 +251,6 @@ class RunnerPool(ABC):
         An empty list means "none now, ask again". Raising a 502 `FunctionError` means that asking
         again is useless; any other exception is retried until the placer gives up.
         """
-
-    def runners_now(self, call: RunnerCall) -> Sequence[Runner] | None:
-        """What ``runners`` would return, or raise, if there is nothing to wait for; else ``None``.
-        Asked first: it is what spares each call a time limit."""
-        return None
 
     def add_load_listener(self, listener: LoadListener) -> None:  # noqa: B027  (a default)
         """Tell ``listener``, as long as it lives, what runners tell of their load by themselves.

@@ -66,9 +66,7 @@ class ResponseWriter(ABC):
 
     ``start`` once, then ``write`` any number of times; both wait while the reader is slow. The
     end, and every error, is what ``submit`` returns or raises; a writer never learns of them.
-    An exception from either method ends the call with that exception. So does one from
-    ``start_now`` and ``write_now``, which are asked first where all of a response is there: they do
-    the same if there is nothing to wait for, and else, or by default, nothing and return false.
+    An exception from either method ends the call with that exception.
     """
 
     @abstractmethod
@@ -80,14 +78,6 @@ class ResponseWriter(ABC):
     async def write(self, data: bytes | memoryview) -> None:
         """Take the next bytes of the body, any number, and wait while the reader is slow. A
         ``memoryview`` is good only until the return: copy what is kept."""
-
-    def start_now(self, status: int, headers: Headers) -> bool:
-        """As ``start``, without a wait. Synchronous."""
-        return False
-
-    def write_now(self, data: bytes) -> bool:
-        """As ``write``, without a wait. Synchronous."""
-        return False
 
 
 @attrs.define

@@ -328,14 +328,6 @@ class AttemptObserver:
 UNOBSERVED = AttemptObserver()
 
 
-class CallSource(AttemptObserver, ABC):
-    """One attempt that makes its ``TryCall`` when there is a stream for it."""
-
-    @abstractmethod
-    def try_call(self) -> TryCall:
-        """Called once at most."""
-
-
 class ClientEngagement(ABC):
     """The LB's end, open from a sent ``TryCall`` to the end of the stream.
 
@@ -360,35 +352,12 @@ class ClientEngagement(ABC):
         is sent.
         """
 
-    def receive_ready(self) -> RunnerFrame | None:
-        """The next frame if it is here; ``None``: ask `receive`, as by default."""
-        return None
-
-    @property
-    def ended(self) -> bool:
-        """Whether it is known already that ``receive`` will return ``None``: a short cut, which
-        may be false as long as that was not asked."""
-        return False
-
     @abstractmethod
     async def receive(self) -> RunnerFrame | None:
         """The next frame; ``None`` at the regular end (status OK). Not reading stops the runner
         from writing. Raises `EngagementFailed`, or `NotSent` if the runner proves that it never
         looked at the call (it refused the stream, or went away before it): the call may be tried
         again although it counted as committed. Unknown frames are logged and skipped."""
-
-
-class BegunEngagement(ClientEngagement):
-    """One that `RunnerClient.begin` gave: no block ends it."""
-
-    @abstractmethod
-    def leave(self) -> None:
-        """End it; the runner cancels a call that has not ended. Not a checkpoint."""
-
-    @abstractmethod
-    def cut(self) -> None:
-        """Break it off, whoever works with it: the runner cancels the call, and ``receive`` raises
-        `EngagementFailed`. Synchronous."""
 
 
 class RunnerClient(ABC):
@@ -422,24 +391,6 @@ class RunnerClient(ABC):
         Leaving the block before the end of the stream, or being cancelled, resets the stream: the
         runner cancels the call.
         """
-
-    def begin(
-        self,
-        call: CallSource,
-        *,
-        first: Data,
-        request_id: str = "",
-        deadline: float = math.inf,
-    ) -> BegunEngagement | None:
-        """As `engage` for a call whose whole body is ``first``, if nothing has to be waited for:
-        its ``TryCall`` and the body are sent in this turn of the scheduler, or, should the
-        connection break before its end, never, which ``receive`` tells by `NotSent`.
-
-        ``call`` is told before this returns. The engagement is to be left by its `leave`.
-        ``None`` if that is not possible now, which is what the default says. Raises what
-        `CallSource.try_call` raises. Synchronous.
-        """
-        return None
 
     @abstractmethod
     async def status(self, payload: str | None = None) -> RunnerStatus:
@@ -503,8 +454,6 @@ class ServerEngagement(ABC):
     order. Others ask again and again."""
     deadline: float = math.inf
     """When the LB gives the call up (`trio.current_time`); the engagement is cancelled then."""
-    prepared: object = None
-    """What the service keeps here between `RunnerService.refuse` and `RunnerService.engage`."""
 
     @abstractmethod
     async def receive(self) -> ClientFrame | None:
@@ -560,15 +509,6 @@ class RunnerService(ABC):
     async def engage(self, engagement: ServerEngagement) -> None:
         """Serve one call: receive its `TryCall`, send frames, and a `Finished` as the last one.
         Returns when nothing is left to send."""
-
-    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
-        """The whole answer to an engagement that begins with ``first``, if it is refused at once.
-        ``None``, as by default: it has to be engaged, and receives ``first`` again. For a server
-        that would rather not make a task for a call that it has no room for.
-
-        Synchronous: it sends and receives nothing. Must not raise.
-        """
-        return None
 
     @abstractmethod
     async def status(self, payload: str | None) -> RunnerStatus:

@@ -11,6 +11,7 @@ import trio
 import trio.testing
 
 from hostler import options
+from hostler._fast import FastWriter
 from hostler.abc import CallListener, ContainerTask, Cookie
 from hostler.agent.dispatch import ExecutionEnded, ExecutionScope, FunctionExchange
 from hostler.agent.socket_directory import Channel
@@ -128,7 +129,7 @@ async def test_the_end_of_an_agent_ends_a_listener_before_a_call(
     assert [error.code for error in errors] == [500]
 
 
-class Now(Recorder):
+class Now(Recorder, FastWriter):
     """Takes a response at once."""
 
     async def start(self, status: int, headers: Headers) -> None:

@@ -180,6 +180,7 @@ async def test_headers_of_applications_need_not_be_tuples(whole: bool) -> None:
 
 async def test_a_piece_of_nothing_behind_the_last_one_takes_nothing_away() -> None:
     async def handler(call: PendingCall) -> None:
+        assert isinstance(call.writer, invocation.AsgiWriter)
         assert call.writer.start_now(200, [("Content-Length", "2")])
         assert call.writer.write_now(b"ok")
         if not call.writer.write_now(b""):

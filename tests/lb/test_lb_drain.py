@@ -193,9 +193,6 @@ async def run_before_it_says_so(
 
 
 class HungPool(FakePool):
-    def runners_now(self, call: RunnerCall) -> None:
-        return None
-
     async def runners(self, call: RunnerCall) -> list[Runner]:
         await trio.sleep_forever()
         raise AssertionError

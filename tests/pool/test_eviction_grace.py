@@ -130,9 +130,9 @@ class CountingPool(TellingPool):
 
     looks = 0
 
-    def runners_now(self, call: RunnerCall) -> Sequence[Runner] | None:
+    async def runners(self, call: RunnerCall) -> Sequence[Runner]:
         self.looks += 1
-        return super().runners_now(call)
+        return await super().runners(call)
 
 
 async def test_calls_of_one_line_do_not_all_try_when_their_grace_is_over(

@@ -41,7 +41,7 @@ async def test_a_pool_around_another_sees_the_outcomes(
     assert outcome == Placed()
     assert seconds == pytest.approx(1.0005)
     assert inner.listeners == [placer]
-    assert list(pool.runners_now(make_call())) == list(await pool.runners(make_call()))
+    assert list(await pool.runners(make_call())) == inner.members
     await pool.aclose()
     assert inner.closed
 
@@ -55,9 +55,6 @@ class JudgingPool(FakePool):
         self.told: list[tuple[Outcome, float]] = []
         self.listeners: list[LoadListener] = []
         self.closed = False
-
-    def runners_now(self, call: RunnerCall) -> list[Runner]:
-        return self.members
 
     def add_load_listener(self, listener: LoadListener) -> None:
         self.listeners.append(listener)

@@ -10,16 +10,21 @@ from msgspec.structs import replace
 from trio.testing import MockClock, wait_all_tasks_blocked
 
 from hostler._concurrency.signal import Signal
+from hostler._fast import FastAgent
+from hostler.call import PendingCall
 from hostler.protocol import LoadHint
 from hostler.runner.load_feed import QUICK, SLOW, TURN, LoadFeed
+
+from .fakes import ToldAgent
 
 MIB = 2**20
 
 
-class Source:
+class Source(ToldAgent, FastAgent):
     """Has the load that a test sets."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.now: LoadHint | None = LoadHint(complete=True)
         self.change = Signal()
         self.heard: dict[str, list[tuple[float, LoadHint]]] = {}
@@ -31,6 +36,9 @@ class Source:
         if self.now is None or len(self.now.warm) <= 1:
             return self.now
         return replace(self.now, warm={}, complete=False)
+
+    def refuse(self, call: PendingCall) -> bool:
+        return False
 
     async def wait_load_change(self) -> None:
         await self.change.wait()

@@ -248,9 +248,6 @@ class SimRunner(Runner):
             complete=True,
         )
 
-    def load_figures(self) -> LoadHint:
-        return self.load()
-
     async def wait_load_change(self) -> None:
         await self._change.wait()
 

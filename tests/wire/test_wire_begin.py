@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import trio
 
+from hostler._fast import BegunEngagement, CallSource
 from hostler.protocol import (
-    BegunEngagement,
-    CallSource,
     Data,
     EngagementFailed,
     NotSent,

@@ -19,6 +19,7 @@ import pytest
 import trio
 
 from hostler import wire
+from hostler._fast import FastService
 from hostler.protocol import (
     BODY_PIECE,
     Data,
@@ -101,10 +102,10 @@ async def test_their_client_engages(stubs: tuple[ModuleType, ModuleType]) -> Non
     await _with_their_client(stubs, Service(), act)
 
 
-class _Refuses(Service):
+class _Refuses(Service, FastService):
     """Has no room, which it knows before a call is served."""
 
-    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
+    def begin_engage(self, engagement: ServerEngagement, first: TryCall) -> Finished:
         return Finished(success=False, details=engagement.request_id, error_code=503)
 
 

@@ -12,6 +12,7 @@ import trio
 import trustme
 
 from hostler import wire
+from hostler._fast import FastService
 from hostler.config.addresses import split_address
 from hostler.errors import ConfigError
 from hostler.protocol import Finished, NotSent, ServerEngagement, TryCall
@@ -51,8 +52,8 @@ async def test_calls_over_tls(tmp_path: Path, ca: trustme.CA) -> None:
             assert asyncio_tasks(loop) == 0
 
 
-class _Refuses(Service):
-    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
+class _Refuses(Service, FastService):
+    def begin_engage(self, engagement: ServerEngagement, first: TryCall) -> Finished:
         return Finished(success=False, error_code=503)
 
 

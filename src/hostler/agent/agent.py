@@ -19,13 +19,13 @@ from .._concurrency.directory_watch import open_directory_watcher
 from .._concurrency.drain import DrainBudget
 from .._concurrency.gate import Gate, GateClosed
 from .._concurrency.nurseries import as_it_is, is_cancellation
+from .._fast import FastAgent
 from ..abc import (
     CallListener,
     CallOverrider,
     Driver,
     KeepAlive,
     OutputSink,
-    RunnerAgent,
     SlotHook,
 )
 from ..bodies import BodyBudget, keep_whole
@@ -110,7 +110,7 @@ STOP_LIMIT = 60.0
 """Seconds after which a closing agent reports cancelled calls that don't end, if it has so long."""
 
 
-class Agent(RunnerAgent):
+class Agent(FastAgent):
     """Runs calls on hot containers of one driver. Made by `open_agent`."""
 
     def __init__(

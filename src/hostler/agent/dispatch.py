@@ -11,6 +11,8 @@ import attrs
 import structlog
 import trio
 
+from .. import _fast
+from .._fast import FastWriter
 from ..abc import no_call_hook
 from ..call import PendingCall
 from ..errors import (
@@ -189,8 +191,11 @@ class FunctionExchange:
     def __init__(
         self, channel: Channel, call: PendingCall, limit: ExecutionScope, max_body: int
     ) -> None:
+        writer = call.writer
         self._channel = channel
         self._call = call
+        self._writer = writer
+        self._fast_writer = writer if _fast.enabled and isinstance(writer, FastWriter) else None
         self._limit = limit
         self._max_body = max_body
         self._connection: ClientConnection
@@ -353,41 +358,40 @@ class FunctionExchange:
         self.container_ok = True
 
     def _hand_on(self, response: ResponseHead) -> Awaitable[None] | None:
-        """Check ``response``, and hand the received part of it to the writer if that takes it now.
-        Returns the rest of the work."""
+        """Check ``response``, and pass it to the writer. Returns what has to be awaited for that;
+        ``None`` if the writer has taken all of it at once."""
         self._answered = True
         self._check_status(response.status)
         if self._max_body and response.length is not None and response.length > self._max_body:
             # Known before anything was passed on, so the caller gets a clean error.
             self.container_ok = True
             raise FunctionResponseTooBig
-        if self._call.writer.start_now(response.status, response.for_caller):
-            return self._body()
-        return self._start(response)
-
-    async def _start(self, response: ResponseHead) -> None:
-        await self._call.writer.start(response.status, response.for_caller)
-        if (left := self._body()) is not None:
-            await left
-
-    def _body(self) -> Awaitable[None] | None:
-        """As `_hand_on`, for the body."""
-        body, writer = self._connection.whole_body, self._call.writer
+        fast = self._fast_writer
+        if fast is None or not fast.start_now(response.status, response.for_caller):
+            return self._pass_on(response)
+        body = self._connection.whole_body
         if body is None:
             return self._receive_body()
-        # (its length was checked)
-        return None if not body or writer.write_now(body) else writer.write(body)
+        return None if not body or fast.write_now(body) else self._writer.write(body)
+
+    async def _pass_on(self, response: ResponseHead) -> None:
+        await self._writer.start(response.status, response.for_caller)
+        body = self._connection.whole_body
+        if body is None:
+            await self._receive_body()
+        elif body:  # (its length was checked)
+            await self._writer.write(body)
 
     async def _receive_body(self) -> None:
         left = self._max_body
         while data := await self._connection.receive_body():
             if self._max_body and len(data) > left:
                 if left:
-                    await self._call.writer.write(data[:left])
+                    await self._writer.write(data[:left])
                 self.container_ok = True
                 raise FunctionResponseTooBig
             left -= len(data)
-            await self._call.writer.write(data)
+            await self._writer.write(data)
 
     def _check_status(self, status: int) -> None:
         if status == _OK:

@@ -26,6 +26,7 @@ from .._asgi.types import (
     decode_header,
     own_server,
 )
+from .._fast import FastWriter
 from .._spans import PARENT, STATE, TraceContext, trace_of
 from ..abc import Body, CallAgent, CallRequest, ResponseWriter
 from ..bodies import BodyBudget, CountedBody, ReplayBody
@@ -132,7 +133,7 @@ class ResponseTruncated(HostlerError):
     """The response ended before it was complete, after its head had been sent."""
 
 
-class AsgiWriter(ResponseWriter):
+class AsgiWriter(ResponseWriter, FastWriter):
     """Sends a function's response on as it comes.
 
     The head is held back until the first byte of the body or the end of the call. So a call

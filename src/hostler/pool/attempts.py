@@ -22,7 +22,9 @@ import attrs
 import structlog
 import trio
 
+from .. import _fast
 from .._concurrency.nurseries import is_cancellation, is_timeout
+from .._fast import FastRunner
 from .._spans import Span, error_text
 from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
@@ -137,12 +139,13 @@ class Attempter:
             if hot or not runner.reserves or not self._config.reserve:
                 # The whole call at once; without a scope of its own if it can be handed over now.
                 await trio.lowlevel.checkpoint_if_cancelled()
-                begun = runner.begin_exec(call, attempt)
-                if begun is None:
-                    return await self._exec(attempt)
-                outcome = await begun()
-                self._tracker.end(attempt, outcome)
-                return outcome
+                if _fast.enabled and isinstance(runner, FastRunner):
+                    begun = runner.begin_exec(call, attempt)
+                    if begun is not None:
+                        outcome = await begun()
+                        self._tracker.end(attempt, outcome)
+                        return outcome
+                return await self._exec(attempt)
             delay = self._hedging.begin(placement.need.key)
             if delay is None or others is None or placement.waiting_room.waiting:
                 return await self.reserve(attempt, others)

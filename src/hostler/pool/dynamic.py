@@ -16,6 +16,7 @@ import trio
 
 from .. import wire
 from .._concurrency.nurseries import open_background
+from .._fast import FastPool
 from ..abc import (
     LoadListener,
     MTLSRunnerFactory,
@@ -162,7 +163,7 @@ class _Member:
     """Ends the task that watches the runner."""
 
 
-class DynamicPool(RunnerPool):
+class DynamicPool(FastPool):
     """A pool whose runners come and go. Made by `open_dynamic_pool`.
 
     It offers no runner that should get no calls for now, see `hostler.pool.health`. If that leaves

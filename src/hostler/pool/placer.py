@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from .._concurrency.nurseries import is_cancellation
+from .._fast import FastPool, fast_way
 from ..abc import LoadListener, NotPlaced, Placed, Placer, Runner, RunnerCall, RunnerPool
 from ..config import PlacerConfig
 from ..errors import FunctionError, ServerBusy
@@ -382,7 +383,8 @@ class SweepPlacer(Placer, LoadListener):
             if placement.over(now):
                 await trio.lowlevel.checkpoint()
                 return None
-            runners = placement.pool.runners_now(placement.call)
+            fast = placement.waiting_room.fast_pool
+            runners = None if fast is None else fast.runners_now(placement.call)
             if runners is None:
                 with placement.searching() as scope:
                     runners = await placement.pool.runners(placement.call)
@@ -496,6 +498,7 @@ class SweepPlacer(Placer, LoadListener):
             waiting_room = self._left[1]
         else:
             waiting_room = WaitingRoom(self._config, self.loads, self.rng)
+            waiting_room.fast_pool = fast_way(pool, FastPool)
             pool.add_load_listener(self)
         # The caller holds the pool, so no other pool has this id.
         self._waiting_rooms[id(pool)] = waiting_room

@@ -8,7 +8,7 @@ runner itself is `hostler.runner` and `hostler.agent`.) An `Attempt` begins the 
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import msgspec
 import structlog
@@ -16,7 +16,16 @@ import trio
 
 from .._call_document import encode_call
 from .._concurrency.gate import Gate, GateClosed
-from ..abc import Begun, NotPlaced, Outcome, Placed, Runner, RunnerCall
+from .._fast import (
+    Begun,
+    BegunEngagement,
+    CallSource,
+    FastClient,
+    FastEngagement,
+    FastRunner,
+    fast_way,
+)
+from ..abc import NotPlaced, Outcome, Placed, Runner, RunnerCall
 from ..bodies import BodyConsumed
 from ..errors import (
     APIError,
@@ -35,8 +44,6 @@ from ..protocol import (
     UNKNOWN_STATUS,
     UNOBSERVED,
     AttemptObserver,
-    BegunEngagement,
-    CallSource,
     ClientEngagement,
     Data,
     EngagementEnded,
@@ -52,14 +59,11 @@ from ..protocol import (
     TryCall,
 )
 
-if TYPE_CHECKING:
-    from ..call import Timings
-
 CLOSE_SECONDS = 5.0
 """Seconds for cancelled attempts to end, and then for closing the connections."""
 
 
-class GrpcRunner(Runner):
+class GrpcRunner(Runner, FastRunner):
     """Runs calls over ``client``, which it owns from now on. Never connects by itself.
 
     A call is committed when its `TryCall`, or the `Commit` of its reservation, was handed to the
@@ -71,6 +75,7 @@ class GrpcRunner(Runner):
 
     def __init__(self, client: RunnerClient) -> None:
         self._client = client
+        self._fast_client = fast_way(client, FastClient)
         self._address = client.address
         self._gate = Gate()
         self._reserves = False
@@ -91,9 +96,9 @@ class GrpcRunner(Runner):
         return await self._run(Attempt(self._client, call, observer))
 
     def begin_exec(self, call: RunnerCall, observer: AttemptObserver = UNOBSERVED) -> Begun | None:
-        if self._gate.closed:
+        if self._fast_client is None or self._gate.closed:
             return None
-        attempt = BegunAttempt(self._client, call, observer, self._ended)
+        attempt = BegunAttempt(self._fast_client, call, observer, self._ended)
         if not attempt.begin():
             return None
         self._gate.admit(attempt)
@@ -191,9 +196,13 @@ class Conversation:
     _answered = False
     _outcome: Outcome | None = None
 
-    def __init__(self, call: RunnerCall, engagement: ClientEngagement) -> None:
+    def __init__(
+        self, call: RunnerCall, engagement: ClientEngagement, fast: FastEngagement | None
+    ) -> None:
+        """``fast`` is the engagement, if it knows which frames are here."""
         self._call = call
         self._engagement = engagement
+        self._fast = fast
 
     async def run(self, body: trio.abc.ReceiveStream | HeldBody | None) -> Outcome:
         """Send ``body`` (``None``: it is sent already), pass the response on, and return the
@@ -223,8 +232,7 @@ class Conversation:
                 return None
             if isinstance(frame, Finished) and not frame.success:
                 outcome = self._outcome_of(frame)
-                if not self._engagement.ended:
-                    await self._ends_here()
+                await self._ends_here()
                 return outcome
             return NotPlaced(ProtocolError("the runner neither reserved a slot nor refused"))
         except EngagementFailed as failure:
@@ -258,10 +266,12 @@ class Conversation:
 
     async def receive(self) -> Outcome:
         """As `run`, for a body that is sent already."""
-        engagement, writer = self._engagement, self._call.writer
+        engagement, fast, writer = self._engagement, self._fast, self._call.writer
         try:
             while True:
-                frame = engagement.receive_ready() or await engagement.receive()
+                frame = None if fast is None else fast.receive_ready()
+                if frame is None:
+                    frame = await engagement.receive()
                 if isinstance(frame, Data):
                     if not self._answered:
                         return Placed(ProtocolError(DATA_FIRST))
@@ -275,15 +285,13 @@ class Conversation:
                     await writer.start(frame.status or OK, frame.headers)
                 elif isinstance(frame, Finished):
                     outcome = self._outcome_of(frame)
-                    if engagement.ended or await self._ends_here() or not _is_good(outcome):
+                    if await self._ends_here() or not _is_good(outcome):
                         return outcome
                     return Placed(MissingEOF(), load=frame.load)
                 else:
                     return Placed(_out_of_place(frame))
-        except EngagementFailed as failure:
+        except (EngagementFailed, NotSent) as failure:
             return outcome_of_failure(failure, answered=self._answered)
-        except NotSent as error:  # proven only now
-            return Placed(error) if self._answered else NotPlaced(error)
         except Exception as error:  # noqa: BLE001  (of the writer or the peer; it is the outcome)
             return Placed(error)
 
@@ -291,7 +299,13 @@ class Conversation:
         """What the runner's last frame means. Fills in the call's durations."""
         outcome = outcome_of(finished, answered=self._answered)
         if isinstance(outcome, Placed):
-            fill_timings(self._call.timings, finished)
+            timings = self._call.timings
+            timings.scheduler_ns = finished.scheduler_ns
+            timings.execution_ns = finished.execution_ns
+            timings.image_pull_wait_ns = finished.image_pull_wait_ns
+            timings.ctr_prep_ns = finished.ctr_prep_ns
+            timings.ctr_create_ns = finished.ctr_create_ns
+            timings.init_start_ns = finished.init_start_ns
             if finished.execution_ns:
                 self._call.add_user_execution_ns(finished.execution_ns)
         return outcome
@@ -299,6 +313,8 @@ class Conversation:
     async def _ends_here(self) -> bool:
         """Whether no frame follows. The outcome is known: a stream that breaks now, or does not
         end, does not change it."""
+        if self._fast is not None and self._fast.ended:
+            return True
         with trio.move_on_after(END_SECONDS) as scope:
             try:
                 return await self._engagement.receive() is None
@@ -323,7 +339,7 @@ Rest = trio.abc.ReceiveStream | HeldBody | None
 """The part of a body that is not sent with the call itself."""
 
 
-class Attempt(CallSource):
+class Attempt(AttemptObserver):
     """Sends a call with its body. The call is committed when its `TryCall` was handed over."""
 
     is_committed = False
@@ -359,7 +375,8 @@ class Attempt(CallSource):
             deadline=self._call.deadline,
             observer=self,
         ) as engagement:
-            return await Conversation(self._call, engagement).run(rest)
+            fast = fast_way(engagement, FastEngagement)
+            return await Conversation(self._call, engagement, fast).run(rest)
 
     def try_call(self, *, reserve: bool = False) -> TryCall:
         call = self._call
@@ -394,19 +411,20 @@ class Attempt(CallSource):
         return None, stream
 
 
-class BegunAttempt(Attempt):
+class BegunAttempt(Attempt, CallSource):
     """An `Attempt` that begins without a wait, so its call is committed from the start.
 
     ``on_left`` is called once nothing of it is left, with the outcome, or ``None`` if it was
     cancelled.
     """
 
+    _client: FastClient
     _engagement: BegunEngagement | None = None
     _cancelled = False
 
     def __init__(
         self,
-        client: RunnerClient,
+        client: FastClient,
         call: RunnerCall,
         observer: AttemptObserver,
         on_left: Callable[[BegunAttempt, Outcome | None], None],
@@ -419,7 +437,7 @@ class BegunAttempt(Attempt):
         call = self._call
         try:
             data = call.body.data
-            if data is None or len(data) > BODY_PIECE:
+            if data is None:
                 return False
             self._engagement = self._client.begin(
                 self,
@@ -435,7 +453,8 @@ class BegunAttempt(Attempt):
         assert self._engagement is not None
         outcome = None
         try:
-            outcome = await Conversation(self._call, self._engagement).receive()
+            conversation = Conversation(self._call, self._engagement, self._engagement)
+            outcome = await conversation.receive()
         finally:
             self._engagement.leave()
             self._on_left(self, outcome)
@@ -476,7 +495,8 @@ class ReservedAttempt(Attempt):
             return NotPlaced(error)
 
     async def _converse(self, engagement: ClientEngagement) -> Outcome:
-        conversation = Conversation(self._call, engagement)
+        fast = fast_way(engagement, FastEngagement)
+        conversation = Conversation(self._call, engagement, fast)
         refused = await conversation.await_slot()
         if refused is not None:
             return refused
@@ -549,8 +569,10 @@ def outcome_of(finished: Finished, *, answered: bool) -> Outcome:
     return Placed(APIError(code, text), load)
 
 
-def outcome_of_failure(failure: EngagementFailed, *, answered: bool) -> Outcome:
+def outcome_of_failure(failure: EngagementFailed | NotSent, *, answered: bool) -> Outcome:
     """The outcome of a stream that ended without a `Finished`."""
+    if isinstance(failure, NotSent):  # proven only now
+        return Placed(failure) if answered else NotPlaced(failure)
     if failure.status == NACK_STATUS:
         return refusal(answered=answered)
     if failure.status == DEADLINE_STATUS:  # the call's deadline, which the runner has kept
@@ -563,13 +585,3 @@ def refusal(*, answered: bool, load: LoadHint | None = None) -> Outcome:
         return Placed(ServerBusy(), load)
     retry_after = load.retry_after_ms / 1000 if load and load.retry_after_ms else None
     return NotPlaced(ServerBusy(), retry_after, load)
-
-
-def fill_timings(timings: Timings, finished: Finished) -> None:
-    """Copy the durations that the runner measured."""
-    timings.scheduler_ns = finished.scheduler_ns
-    timings.execution_ns = finished.execution_ns
-    timings.image_pull_wait_ns = finished.image_pull_wait_ns
-    timings.ctr_prep_ns = finished.ctr_prep_ns
-    timings.ctr_create_ns = finished.ctr_create_ns
-    timings.init_start_ns = finished.init_start_ns

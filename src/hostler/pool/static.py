@@ -12,7 +12,8 @@ import structlog
 import trio
 
 from .. import wire
-from ..abc import MTLSRunnerFactory, PKIData, Runner, RunnerCall, RunnerPool
+from .._fast import FastPool
+from ..abc import MTLSRunnerFactory, PKIData, Runner, RunnerCall
 from ..config import PoolConfig
 from ..errors import ConfigError
 from .runner import GrpcRunner
@@ -41,7 +42,7 @@ class RunnerAccess:
     grace: float = CLOSE_GRACE
 
 
-class StaticPool(RunnerPool):
+class StaticPool(FastPool):
     """Owns ``runners`` and offers all of them to each call, in their order."""
 
     def __init__(self, runners: Iterable[Runner]) -> None:

@@ -35,6 +35,7 @@ from typing import Protocol
 import attrs
 import trio
 
+from .._fast import FastPool
 from .._launch_policy import LaunchPolicy
 from ..abc import Runner
 from ..config import PlacerConfig
@@ -353,6 +354,9 @@ class Placeable(Protocol):
 class WaitingRoom:
     """All queues of the calls of one pool. ``loads`` knows the load of its runners; ``rng`` draws
     the jitter of the backoffs."""
+
+    fast_pool: FastPool | None = None
+    """The pool, if it can list its runners without a wait."""
 
     def __init__(self, config: PlacerConfig, loads: LoadTracker, rng: random.Random) -> None:
         self._config = config

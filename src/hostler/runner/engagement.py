@@ -27,6 +27,7 @@ import trio
 
 from .. import _call_document, options
 from .._concurrency.signal import Signal
+from .._fast import FastAgent, FastWriter, fast_way
 from ..abc import Body, CallListener, ResponseWriter, RunnerAgent
 from ..bodies import BodyBudget, BodyConsumed, BytesBody, NotKept, keep_whole
 from ..call import CallDraft, PendingCall
@@ -85,6 +86,7 @@ class RunnerState:
         status_image: str = "",
     ) -> None:
         self.agent = agent
+        self.fast_agent = fast_way(agent, FastAgent)
         self.tasks = tasks
         self.takes_detached = takes_detached
         self.status_image = status_image
@@ -117,12 +119,13 @@ class EngagementRun:
     def refuse(self, first: TryCall) -> Finished | None:
         """Make the call of ``first`` before its engagement is served. Returns the answer if the
         agent has no room for the call. Synchronous."""
-        if first.reserve and not self._can_reserve:
+        agent = self._state.fast_agent
+        if agent is None or (first.reserve and not self._can_reserve):
             return None
         self._body = LateBody()
         try:
             self._call = call = self._make_call(first)
-            refused = self._agent.refuse(call)
+            refused = agent.refuse(call)
         except Exception as error:  # noqa: BLE001  (raised when the engagement is served)
             self._failure = error
             return None
@@ -355,7 +358,7 @@ class _EngagementStream(trio.abc.ReceiveStream):
         await trio.lowlevel.checkpoint()
 
 
-class EngagementWriter(ResponseWriter):
+class EngagementWriter(ResponseWriter, FastWriter):
     """Sends the response as it is produced; a slow LB stops the function.
 
     The head goes with the first byte of the body, or with the outcome: an LB has no use for it

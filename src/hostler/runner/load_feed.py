@@ -8,6 +8,7 @@ from typing import Protocol
 
 import trio
 
+from .._fast import FastAgent, fast_way
 from ..protocol import WARM_KEY_SECONDS, LoadHint
 
 QUICK = 0.05
@@ -26,8 +27,6 @@ class LoadSource(Protocol):
 
     def load(self) -> LoadHint | None: ...
 
-    def load_figures(self) -> LoadHint | None: ...
-
     async def wait_load_change(self) -> None: ...
 
 
@@ -36,6 +35,8 @@ class LoadFeed:
 
     def __init__(self, agent: LoadSource) -> None:
         self._agent = agent
+        fast = fast_way(agent, FastAgent)
+        self._figures = agent.load if fast is None else fast.load_figures
         self._watchers: dict[object, None] = {}
         """The LB that has heard first of room moves to the end."""
         self._next_at = -math.inf
@@ -68,7 +69,7 @@ class LoadFeed:
     ) -> LoadHint | None:
         """The next load worth reporting after ``reported``. It names all hot containers; if they
         are of many functions, not before ``list_at``."""
-        load = self._agent.load() if reported is None else self._agent.load_figures()
+        load = self._agent.load() if reported is None else self._figures()
         if reported is None or load is None:
             await trio.lowlevel.checkpoint()
             return load
@@ -77,7 +78,7 @@ class LoadFeed:
         while True:
             if _is_urgent(load, reported, least):
                 await self._turn(watcher)
-                load = self._agent.load_figures() or reported
+                load = self._figures() or reported
                 if _is_urgent(load, reported, least):
                     if (now := trio.current_time()) < self._next_at:
                         continue
@@ -96,7 +97,7 @@ class LoadFeed:
             with trio.move_on_at(report_at if differs else soon):
                 await self._agent.wait_load_change()
             await trio.sleep(QUICK)
-            load = self._agent.load_figures() or reported
+            load = self._figures() or reported
             least = tuple(map(min, room_of(load), least))
 
     def _differs(self, load: LoadHint, reported: LoadHint) -> bool:

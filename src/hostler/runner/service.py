@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, AsyncIterator, Collection, Coroutine, Mapping
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Mapping,
+)
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,6 +22,7 @@ import trio
 from .. import wire
 from .._concurrency.drain import DrainBudget
 from .._concurrency.nurseries import open_background
+from .._fast import FastService
 from ..abc import RunnerAgent
 from ..bodies import BodyBudget
 from ..config import LBConfig
@@ -24,7 +33,6 @@ from ..protocol import (
     GRPCStatus,
     LoadHint,
     LogChannel,
-    RunnerService,
     RunnerStatus,
     ServerEngagement,
     TryCall,
@@ -80,7 +88,7 @@ class RunnerOptions:
     """The process's own by default."""
 
 
-class PureRunnerService(RunnerService):
+class PureRunnerService(FastService):
     """Counts and runs engagements; answers status, configuration and log streams.
 
     Made by `open_runner_service`, which owns ``tasks``: detached calls and status checks.
@@ -137,16 +145,16 @@ class PureRunnerService(RunnerService):
 
     def engage(self, engagement: ServerEngagement) -> Coroutine[Any, Any, None]:
         """Runs the call on the agent, and sends its response and outcome; see `EngagementRun`."""
-        run = engagement.prepared
-        if not isinstance(run, EngagementRun):
-            run = EngagementRun(self._state, engagement)
-        return run.serve()
+        return EngagementRun(self._state, engagement).serve()
 
-    def refuse(self, engagement: ServerEngagement, first: TryCall) -> Finished | None:
-        run = engagement.prepared = EngagementRun(self._state, engagement)
+    def begin_engage(
+        self, engagement: ServerEngagement, first: TryCall
+    ) -> Finished | Callable[[], Awaitable[None]]:
+        run = EngagementRun(self._state, engagement)
         answer = run.refuse(first)
-        if answer is not None:
-            self._state.received += 1
+        if answer is None:
+            return run.serve
+        self._state.received += 1
         return answer
 
     async def status(self, payload: str | None) -> RunnerStatus:

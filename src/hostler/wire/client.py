@@ -13,12 +13,11 @@ import structlog
 import trio
 from grpclib.metadata import USER_AGENT
 
+from .._fast import BegunEngagement, CallSource, FastClient
 from ..config.addresses import split_address
 from ..protocol import (
     UNOBSERVED,
     AttemptObserver,
-    BegunEngagement,
-    CallSource,
     ClientEngagement,
     Commit,
     Data,
@@ -29,7 +28,6 @@ from ..protocol import (
     LogContainer,
     LogMessage,
     NotSent,
-    RunnerClient,
     RunnerFrame,
     RunnerStatus,
     TryCall,
@@ -199,7 +197,7 @@ NO_SERVICE = (UNIMPLEMENTED, UNKNOWN)
 _UNPRINTABLE = re.compile(r"[^ -~]")
 
 
-class GrpcRunnerClient(RunnerClient):
+class GrpcRunnerClient(FastClient):
     """Speaks to one runner at ``address`` (``host:port``). Made without connecting.
 
     Raises ValueError for a bad address.
@@ -261,7 +259,7 @@ class GrpcRunnerClient(RunnerClient):
         request_id: str = "",
         deadline: float = math.inf,
     ) -> BegunEngagement | None:
-        """See `RunnerClient.begin`: for small calls, on a stream that can take them now."""
+        """See `FastClient.begin`: for small calls, on a stream that can take them now."""
         if len(first.data) > self._share_limit or (slot := self._pool.acquire_now()) is None:
             return None
         engagement = None

@@ -8,7 +8,7 @@ import errno
 import math
 import os
 import socket
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Collection, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection, Sequence
 from contextlib import aclosing, asynccontextmanager
 from functools import partial
 from typing import Any, Final, Literal, cast
@@ -580,10 +580,13 @@ async def _encoded_load(service: RunnerService) -> AsyncGenerator[bytes, None]:
 
 
 async def _engage(serving: ServerContext, engagement: Engagement) -> None:
-    if engagement.refused is None:
+    begun = engagement.begun
+    if begun is None:
         await serving.service.engage(engagement)
+    elif isinstance(begun, Finished):
+        await engagement.send_all([begun], last=True)
     else:
-        await engagement.send_all([engagement.refused], last=True)
+        await begun()
 
 
 def _speaks_grpc(headers: dict[str, str]) -> bool:
@@ -609,13 +612,12 @@ def begin_engagement(
     engagement = Engagement(serving, stream, headers, peer)
     data = bytes(message)
     first = engagement.ahead = decode_client(data) or data
-    if isinstance(first, TryCall):
-        refused = serving.service.refuse(engagement, first)
-        if refused is not None:
-            answer = with_prefix(codec.encode_runner(refused))
+    if serving.fast_service is not None and isinstance(first, TryCall):
+        engagement.begun = begun = serving.fast_service.begin_engage(engagement, first)
+        if isinstance(begun, Finished):
+            answer = with_prefix(codec.encode_runner(begun))
             if stream.answer_now(RESPONSE_BLOCK, answer, OK_BLOCK):
                 return REFUSED
-            engagement.refused = refused
     return engagement
 
 
@@ -672,8 +674,9 @@ class Engagement(ServerEngagement):
         self.deadline = stream.cancel_scope.deadline
         self.ahead: ClientFrame | bytes | None = None
         """What was taken off the stream already."""
-        self.refused: Finished | None = None
-        """Its answer, if it was refused but that could not be sent at once."""
+        self.begun: Finished | Callable[[], Awaitable[None]] | None = None
+        """What `FastService.begin_engage` gave: its answer, which could not be sent at once, or
+        what is left of it."""
 
     async def receive(self) -> ClientFrame | None:
         frame, self.ahead = self.ahead, None

@@ -9,6 +9,7 @@ import attrs
 import structlog
 import trio
 
+from .._fast import FastService, fast_way
 from ..protocol import ClientFrame, Data, EngagementEnded, GRPCStatus, RunnerService, TryCall
 from .buffers import Buffer
 from .codec import messages as codec
@@ -101,12 +102,17 @@ class ServerContext:
     service: RunnerService
     shared_calls: int
     """Calls that one ``EngageMany`` stream may carry at once; 0 = there is no such method."""
+    fast_service: FastService | None = attrs.field(init=False)
     health: Health = attrs.Factory(Health)
     stopping: bool = False
     turns: trio.Lock = attrs.Factory(trio.Lock)
     """See `WireProtocol.turns`."""
     waiting: int = 0
     """Streams without a message, and calls without their try or their first data."""
+
+    @fast_service.default
+    def _fast_service(self) -> FastService | None:
+        return fast_way(self.service, FastService)
 
     async def receive_soon(
         self,

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import structlog
 from h2.errors import ErrorCodes
 
+from ..._fast import BegunEngagement
 from ...protocol import (
     UNOBSERVED,
     AttemptObserver,
-    BegunEngagement,
     Commit,
     Data,
     EngagementEnded,
