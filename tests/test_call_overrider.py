@@ -219,6 +219,14 @@ def test_the_error_names_the_overrider_and_the_key(overrider: Any, text: str, lo
     assert "Traceback" in str(line["exception"])
 
 
+def test_one_that_blocks_the_node_is_told(monkeypatch: pytest.MonkeyPatch, logs: Logs) -> None:
+    moments = iter([1.0, 3.5])
+    monkeypatch.setattr("time.perf_counter", lambda: next(moments, 4.0))
+    call_of(lambda *_: None)
+    [line] = logs.with_event("call overrider blocks the node")
+    assert line["seconds"] == 2.5
+
+
 def test_an_annotation_may_have_a_default() -> None:
     assert annotation(APP, "x/none", int, 7) == 7
     assert annotation(APP, "x/tier", str, "bronze") == "gold"

@@ -374,12 +374,20 @@ def build_call(
     return call
 
 
+BLOCKED_SECONDS = 0.1
+"""Seconds in an overrider that are worth a warning: no other call of the node goes on meanwhile."""
+
+
 def _overridden(
     overrider: CallOverrider, request: CallRequest, model: Call, extensions: Mapping[str, str]
 ) -> Mapping[str, str]:
     """What ``overrider`` makes of ``extensions``."""
+    began = time.perf_counter()
     try:
         found = overrider(request, model, extensions)
+        if (seconds := time.perf_counter() - began) > BLOCKED_SECONDS:
+            name = name_of(overrider)
+            log.warning("call overrider blocks the node", overrider=name, seconds=round(seconds, 3))
         if found is None:
             return extensions
         _check_extensions(found)

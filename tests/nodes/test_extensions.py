@@ -93,10 +93,12 @@ def settings(tmp_path: Path) -> Settings:
     return Settings(tmp_path)
 
 
-@asynccontextmanager
-async def asking(node: RunningNode) -> AsyncIterator[httpx.AsyncClient]:
-    async with httpx.AsyncClient(base_url=f"http://{node.http[0]}", timeout=60) as client:
-        yield client
+def asking(node: RunningNode) -> httpx.AsyncClient:
+    return asking_at(f"http://{node.http[0]}")
+
+
+def asking_at(url: str) -> httpx.AsyncClient:
+    return httpx.AsyncClient(base_url=url, timeout=60)
 
 
 class Bill(CallListener):
@@ -380,6 +382,18 @@ def raising(settings):
     raise ValueError("no " + settings.kind)
 def other(settings):
     return {"driver": 7}
+async def asynchronous(settings):
+    return Extensions()
+async def override(request, call, extensions):
+    return extensions
+def asynchronous_part(settings):
+    return Extensions(overrider=override)
+def open_pool(config):
+    raise RuntimeError("no pool")
+pool = Extensions(pool=open_pool)
+def no_middleware(app):
+    return None
+middleware = Extensions(root_middleware=[no_middleware])
 """
 
 
@@ -388,6 +402,14 @@ def other(settings):
     [
         ("nowhere:x", "--extensions 'nowhere:x': ModuleNotFoundError: No module named 'nowhere'"),
         ("broken:x", "--extensions 'broken:x': ZeroDivisionError: division by zero"),
+        ("exits:x", "--extensions 'exits:x': SystemExit: of mine"),
+        ("mine:asynchronous", "--extensions 'mine:asynchronous': has to be Extensions, or a"),
+        (
+            "mine:asynchronous_part",
+            "--extensions 'mine:asynchronous_part': overrider: a call overrider must not be async",
+        ),
+        ("mine:pool", "--extensions 'mine:pool': pool: RuntimeError: no pool (mine.py, line 18)"),
+        ("mine:middleware", "middleware no_middleware: must return an application, not a NoneType"),
         ("mine:x", "--extensions 'mine:x': AttributeError: module 'mine' has no attribute 'x'"),
         ("mine:text", "--extensions 'mine:text': has to be Extensions, or a callable of the"),
         ("mine:other", "--extensions 'mine:other': has to be Extensions, or a callable of the"),
@@ -402,6 +424,7 @@ async def test_what_can_not_be_loaded_is_one_line(
     (tmp_path / "mine.py").write_text(WRONG)
     (tmp_path / "hangs.py").write_text(HANGS)
     (tmp_path / "broken.py").write_text("1 / 0\n")
+    (tmp_path / "exits.py").write_text("import sys\nsys.exit('of mine')\n")
     args = ("lb", "--runners", "127.0.0.1:1", "--functions", str(functions), "--bind", LOCAL)
     done = await run(*args, "--extensions", name, cwd=tmp_path)
     assert done.returncode == 1
@@ -436,7 +459,7 @@ async def test_installed_extensions_are_loaded_by_name_in_order(
     path = os.pathsep.join([str(packages), *filter(None, [os.environ.get("PYTHONPATH")])])
     env = {"PYTHONPATH": path, "FN_EXTENSIONS": "billing more:more"}
     async with open_node(*args, env=env, cwd=tmp_path) as node:
-        async with httpx.AsyncClient(base_url=node.url, timeout=60) as client:
+        async with asking_at(node.url) as client:
             assert (await client.get("/v2/bill")).json() == {"kind": "lb"}
         assert await ends(node) == 0
     twice = ("--extensions", "billing", "--extensions", "billing")
@@ -448,6 +471,40 @@ async def test_installed_extensions_are_loaded_by_name_in_order(
         "overrider: given by --extensions 'more:more' and by --overrider 'more:more.overrider'"
         in done.stderr
     )
+
+
+WORKERS = """
+import os
+from hostler.api import Route, json_reply
+from hostler.nodes import Extensions
+
+async def pid(request):
+    return json_reply(os.getpid())
+
+async def started(node):
+    with open("started", "a") as file:
+        print(os.getpid(), node.kind, file=file)
+
+mine = Extensions(endpoints=[Route("GET", "/mine/pid", pid)], startup=[started])
+"""
+
+
+async def test_each_worker_has_its_own(tmp_path: Path, functions: Path) -> None:
+    (tmp_path / "mine.py").write_text(WORKERS)
+    (tmp_path / "hangs.py").write_text(HANGS)
+    settings = ("--functions", str(functions), "--bind", LOCAL, "--workers", "2")
+    args = ("lb", "--runners", "127.0.0.1:1", *settings)
+    async with open_node(*args, "--extensions", "mine:mine", cwd=tmp_path) as node:
+        workers = node.ready["workers"]
+        async with asking_at(node.url) as client:
+            assert (await client.get("/mine/pid")).json() in workers
+        assert await ends(node) == 0
+    started = (tmp_path / "started").read_text().splitlines()
+    assert sorted(started) == sorted(f"{pid} lb" for pid in workers)
+    done = await run(*args, "--extensions", "hangs:failing", cwd=tmp_path)
+    assert done.returncode == 1
+    assert "startup action hangs.fail: ValueError: no bill" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 async def nothing(request: ApiRequest) -> Reply:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import structlog
 
-from ..errors import APIError, public_error
+from ..errors import APIError, ConfigError, public_error
 from .replies import Reply, error_reply
 from .types import ASGIApp, Message, RawHeaders, Receive, Scope, Send
 
@@ -24,11 +24,17 @@ anything else is a 500 that tells nothing, and is logged.
 def with_middleware(app: ASGIApp, middleware: Iterable[Middleware]) -> ASGIApp:
     """``app`` behind ``middleware``: the first one sees a request first, and its answer last.
 
-    What one of them, or ``app``, raises is an answer already for those before it.
+    What one of them, or ``app``, raises is an answer already for those before it. Raises
+    `ConfigError` for a middleware that returns no application.
     """
     guarded = _Guard(app)
     for wrap in reversed(tuple(middleware)):
-        guarded = _Guard(wrap(guarded))
+        wrapped = wrap(guarded)
+        if not callable(wrapped):
+            name = getattr(wrap, "__qualname__", type(wrap).__qualname__)
+            made = type(wrapped).__name__
+            raise ConfigError(f"middleware {name}: must return an application, not a {made}")
+        guarded = _Guard(wrapped)
     return guarded
 
 

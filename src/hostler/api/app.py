@@ -150,9 +150,12 @@ class _Api:
     async def _carry_out(self, found: Match, scope: Scope, receive: Receive) -> Reply:
         request = await self._request(found, scope, receive)
         try:
-            return await found.route.handler(request)
+            reply: object = await found.route.handler(request)
         except DatastoreUnavailable as error:
             return error_reply(error, [(b"retry-after", b"%d" % RETRY_AFTER_SECONDS)])
+        if not isinstance(reply, Reply):
+            raise TypeError(f"the handler returned a {type(reply).__name__} instead of a Reply")
+        return reply
 
     async def _request(self, found: Match, scope: Scope, receive: Receive) -> ApiRequest:
         query = parse_query(scope["query_string"])

@@ -7,7 +7,15 @@ import inspect
 import os
 import sys
 import traceback
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Coroutine,
+    Iterable,
+    Mapping,
+    Sequence,
+)
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -199,13 +207,15 @@ class Factory(Generic[_T]):
         """What it makes of ``args``. Raises `ConfigError` that says where it failed."""
         try:
             return self.make(*args)
+        except ConfigError as error:
+            raise ConfigError(f"{self.label}: {error}") from error
         except HostlerError:  # says what is wrong
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failure(self.label, error) from error
 
 
-def _failure(label: str, error: Exception) -> ConfigError:
+def _failure(label: str, error: BaseException) -> ConfigError:
     """What a provider's code raised, and where. The traceback is logged at debug."""
     log.debug("extension failed", extension=label, exc_info=error)
     text = f"{label}: {type(error).__name__}: {error}"
@@ -224,14 +234,20 @@ async def opened_part(
     factory: Callable[..., AbstractAsyncContextManager[Any]], kind: type[Any], *args: object
 ) -> AsyncIterator[Any]:
     """What the async context manager yields that ``factory`` makes of ``args``. Raises
-    `ConfigError` if that is no ``kind``, and what it raises."""
+    `ConfigError` if that is no ``kind`` or fails; what says itself what is wrong, as it is."""
     manager = factory(*args)
     if not isinstance(manager, AbstractAsyncContextManager):
         raise ConfigError(
             f"{_label(factory)}: must return an async context manager that yields a "
             f"{kind.__name__}, not a {type(manager).__name__}"
         )
-    async with manager as part:
+    async with AsyncExitStack() as stack:
+        try:
+            part = await stack.enter_async_context(manager)
+        except (HostlerError, OSError, ExceptionGroup):
+            raise
+        except Exception as error:
+            raise _failure(_label(factory), error) from error
         if kind is not object and not isinstance(part, kind):
             made = type(part).__name__
             raise ConfigError(f"{_label(factory)}: must yield a {kind.__name__}, not a {made}")
@@ -308,10 +324,12 @@ def _named(settings: Settings, name: str) -> Extensions:
             )
         try:
             found = group[name].load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"{label}: {type(error).__name__}: {error}") from error
     if callable(found):
         found = Factory(label, found)(settings)
+    if isinstance(found, Coroutine):
+        found.close()
     if not isinstance(found, Extensions):
         raise ConfigError(
             f"{label}: has to be Extensions, or a callable of the settings that returns them, "
@@ -357,7 +375,7 @@ def load_object(name: str, option: str) -> Any:
         found: Any = importlib.import_module(module_name)
         for attribute in path.split("."):
             found = getattr(found, attribute)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Whatever the foreign module raises while it is imported is its own trouble.
         raise ConfigError(f"{option} {name!r}: {type(error).__name__}: {error}") from error
     return found
