@@ -179,6 +179,18 @@ async def test_everything_that_a_full_node_takes(settings: Settings) -> None:
     assert bill.entries == [f"{fn_id} success"]
 
 
+async def test_an_endpoint_needs_the_token_of_the_api(settings: Settings) -> None:
+    async def seen(request: ApiRequest) -> Reply:
+        return json_reply("seen")
+
+    env = {**settings.common["env"], "FN_API_TOKEN": "secret-of-this-test"}
+    extensions = Extensions(driver=sim_driver, endpoints=[Route("GET", "/mine", seen)])
+    async with open_serve(settings.serve(env=env), extensions) as node, asking(node) as client:
+        assert (await client.get("/mine")).status_code == 401
+        token = {"Authorization": "Bearer secret-of-this-test"}
+        assert (await client.get("/mine", headers=token)).json() == "seen"
+
+
 async def test_two_kinds_of_nodes_and_two_of_a_kind_in_one_process(settings: Settings) -> None:
     bill = Bill()
     async with (
