@@ -8,12 +8,14 @@ import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
 import trio
+import trio.testing
 
 from hostler import wire
 from hostler._asgi.types import ASGIApp, Receive, Scope, Send
@@ -339,6 +341,46 @@ async def test_an_exception_of_the_block_leaves_a_node_at_once(settings: Setting
     with trio.fail_after(60), pytest.raises(ValueError, match="of the program"):
         async with open_serve(settings.serve(), Extensions(driver=sim_driver)):
             raise ValueError("of the program")
+
+
+async def test_what_a_startup_opens_is_there_until_the_last_call_has_ended(
+    settings: Settings,
+) -> None:
+    """A detached call outlives the front end of its node."""
+    go_on, seen = trio.Event(), []
+
+    async def work(request: SimRequest) -> SimResponse:
+        await go_on.wait()
+        return SimResponse()
+
+    class Ledger(CallListener):
+        async def after_call(self, call: PendingCall) -> None:
+            seen.append("billed")
+
+    @asynccontextmanager
+    async def ledger(node: RunningNode, name: str) -> AsyncIterator[None]:
+        yield
+        seen.append(f"{name} closed")
+
+    async def let_go() -> None:
+        await trio.testing.wait_all_tasks_blocked(0.05)
+        assert not seen
+        go_on.set()
+
+    extensions = Extensions(
+        driver=lambda config: open_sim_driver({"echo": work}),
+        call_listeners=[Ledger()],
+        startup=[partial(ledger, name="first"), partial(ledger, name="second")],
+    )
+    async with (
+        trio.open_nursery() as nursery,
+        open_serve(settings.serve(), extensions) as node,
+        asking(node) as client,
+    ):
+        detached = {"Fn-Invoke-Type": "detached"}
+        assert (await client.post(ECHO, headers=detached)).status_code == 202
+        nursery.start_soon(let_go)
+    assert seen == ["billed", "second closed", "first closed"]
 
 
 HANGS = """

@@ -8,7 +8,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import attrs
 
 from ..tracing import open_tracer
-from .extensions import RunningNode, run_startup
+from .extensions import RunningNode, open_startup
 from .function_lookup import api_mount, opened_store
 from .lifetime import Node, NodeLifetime
 from .page import NodePage
@@ -30,6 +30,7 @@ class ApiNode(Node):
             listeners = await listen(stack, settings.bind)
             tracer = await enter(open_tracer(settings.node, "api"))
             store = await enter(opened_store(settings, extensions))
+            startup = await enter(open_startup(extensions.startup, life.shutdown))
             page = NodePage("api", settings, life)
             page.show(functions=store)
             mounts = {
@@ -47,7 +48,7 @@ class ApiNode(Node):
                 store=store,
             )
             running = RunningNode(kind="api", http=http.addresses, functions=store)
-            await run_startup(stack, extensions.startup, running, life.shutdown)
+            await startup.run(running)
             server = await enter(http.serve_mounts(life.shutdown))
             take_machine_id(server.addresses[0])
             yield running

@@ -174,8 +174,8 @@ class RunningNode:
 
 Startup = Callable[[RunningNode], Awaitable[None] | AbstractAsyncContextManager[Any]]
 """Called before the node takes calls, with the node. It is awaited if it is an async function; an
-async context manager that it returns is entered, and left when the node has drained. If it raises,
-the node does not open: `ConfigError` names the action. A shutdown meanwhile cancels it."""
+async context manager that it returns is entered, and left when the last call has ended. If it
+raises, the node does not open: `ConfigError` names the action. A shutdown meanwhile cancels it."""
 
 _IF_OPEN = "; for one that is open already: lambda config: contextlib.nullcontext(it)"
 
@@ -390,54 +390,77 @@ def load_callable(name: str, option: str) -> Callable[..., Any]:
     return result
 
 
-async def run_startup(
-    stack: AsyncExitStack, actions: Iterable[Startup], node: RunningNode, shutdown: trio.Event
-) -> None:
-    """Run ``actions`` for ``node`` one after the other; what they open closes with ``stack``.
-
-    ``shutdown`` cancels the action under way and leaves out the others. Raises `ConfigError` that
-    names the action and says what it raised.
-    """
-    for action in actions:
-        if shutdown.is_set():
-            return
-        name = name_of(action)
-        try:
-            opening = await _opening(stack, action(node), name)
-            async with open_background() as nursery:
-                nursery.start_soon(_watch, name, shutdown, nursery.cancel_scope)
-                await opening
-                nursery.cancel_scope.cancel()
-        except HostlerError:
-            raise
-        except Exception as error:
-            raise _failure(f"startup action {name}", error) from error
+@asynccontextmanager
+async def open_startup(
+    actions: Iterable[Startup], shutdown: trio.Event
+) -> AsyncIterator[StartupActions]:
+    """To be opened before the agent of the node: what the actions open is needed until the last
+    call has ended. The end of the block closes it in reverse order, within `PATIENCE`."""
+    async with open_background() as nursery:
+        startup = StartupActions(tuple(actions), shutdown, nursery)
+        yield startup
+        with trio.move_on_after(PATIENCE):
+            await startup.close()
+        nursery.cancel_scope.cancel()
 
 
-async def _opening(stack: AsyncExitStack, opening: object, name: str) -> Awaitable[Any]:
-    """What the action returned, to be awaited. A context manager is held open in a task of its own
-    until ``stack`` closes: its block lasts longer than the scope that waits for its begin."""
-    if isinstance(opening, Awaitable):
-        return opening
-    if not isinstance(opening, AbstractAsyncContextManager):
+@attrs.define(eq=False)
+class StartupActions:
+    """The startup actions of one node, and what they hold open."""
+
+    _actions: Sequence[Startup]
+    _shutdown: trio.Event
+    _nursery: trio.Nursery
+    _held: list[tuple[trio.Event, trio.Event]] = attrs.field(factory=list, init=False)
+    """Of each context manager that is held open: set to close it, and set once it is closed."""
+
+    async def run(self, node: RunningNode) -> None:
+        """Run the actions one after the other. The shutdown cancels the action under way and leaves
+        out the others. Raises `ConfigError` that names the action and says what it raised."""
+        for action in self._actions:
+            if self._shutdown.is_set():
+                return
+            name = name_of(action)
+            try:
+                opening = self._opening(action(node), name)
+                async with open_background() as nursery:
+                    nursery.start_soon(_watch, name, self._shutdown, nursery.cancel_scope)
+                    await opening
+                    nursery.cancel_scope.cancel()
+            except HostlerError:
+                raise
+            except Exception as error:
+                raise _failure(f"startup action {name}", error) from error
+
+    def _opening(self, opening: object, name: str) -> Awaitable[Any]:
+        """What the action returned, to be awaited. A context manager is held open in a task of its
+        own: its block lasts longer than the scope that waits for its begin."""
+        if isinstance(opening, Awaitable):
+            return opening
+        if isinstance(opening, AbstractAsyncContextManager):
+            return self._nursery.start(self._hold, opening)
         raise ConfigError(
             f"startup action {name}: has to be an async function or to return an async context "
             f"manager; it returned a {type(opening).__name__}"
         )
-    closing = trio.Event()
 
-    async def hold(*, task_status: trio.TaskStatus[None]) -> None:
-        async with opening:
-            task_status.started()
-            await closing.wait()
+    async def _hold(
+        self, manager: AbstractAsyncContextManager[Any], *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        closing, closed = trio.Event(), trio.Event()
+        try:
+            async with manager:
+                self._held.append((closing, closed))
+                task_status.started()
+                await closing.wait()
+        finally:
+            closed.set()
 
-    def close() -> None:
-        closing.set()
-        holding.cancel_scope.deadline = trio.current_time() + PATIENCE
-
-    holding = await stack.enter_async_context(open_background())
-    stack.callback(close)
-    return holding.start(hold)
+    async def close(self) -> None:
+        """Close what the actions have opened, the last first."""
+        for closing, closed in reversed(self._held):
+            closing.set()
+            await closed.wait()
 
 
 async def _watch(name: str, shutdown: trio.Event, scope: trio.CancelScope) -> None:

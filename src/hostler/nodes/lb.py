@@ -15,7 +15,7 @@ from ..errors import ConfigError
 from ..lb import ResourceUse, open_lb_agent
 from ..pool import PLACERS, DynamicPool, RunnerAccess, mtls_runner_factory, open_dns_pool
 from ..tracing import PlaceSpans, open_tracer
-from .extensions import Extensions, RunningNode, check_lb, opened_part, run_startup, wrong
+from .extensions import Extensions, RunningNode, check_lb, open_startup, opened_part, wrong
 from .function_lookup import opened_lookup
 from .lifetime import Node, NodeLifetime
 from .page import NodePage
@@ -53,6 +53,7 @@ class LBNode(Node):
             listeners = await listen(stack, settings.bind, place)
             tracer = await enter(open_tracer(node, "lb"))
             lookup = await enter(opened_lookup(settings, life, extensions))
+            startup = await enter(open_startup(extensions.startup, life.shutdown))
             pool = await enter(self._open_pool())
             agent = await enter(
                 open_lb_agent(
@@ -95,7 +96,7 @@ class LBNode(Node):
                 functions=lookup.catalog,
                 told={"runners": list(node.runner_addresses)},
             )
-            await run_startup(stack, extensions.startup, running, life.shutdown)
+            await startup.run(running)
             server = await enter(http.serve_calls(agent, lookup, bodies))
             if place is None:  # the ids of workers must not be those of each other
                 take_machine_id(server.addresses[0])

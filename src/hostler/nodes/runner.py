@@ -17,7 +17,7 @@ from ..errors import ConfigError
 from ..front import open_listeners
 from ..runner import FunctionLogs, Hooks, RunnerOptions, StatusChecks, open_pure_runner
 from ..tracing import RunSpans, open_tracer
-from .extensions import RunningNode, run_startup
+from .extensions import RunningNode, open_startup
 from .lifetime import Node, NodeLifetime
 from .page import NodePage, Tail
 from .parts import (
@@ -94,6 +94,7 @@ class RunnerNode(Node):
             tracer = await enter(open_tracer(settings.node, "runner"))
             loop = await enter(wire.open_loop())
             BodyMetrics(life.registry, bodies)
+            startup = await enter(open_startup(extensions.startup, life.shutdown))
             driver = await enter(
                 opened_driver(settings.driver, for_driver, settings, extensions, peers)
             )
@@ -118,7 +119,7 @@ class RunnerNode(Node):
             )
             page.show(agent=agent)
             running.agent = agent
-            await run_startup(stack, extensions.startup, running, life.shutdown)
+            await startup.run(running)
             options = RunnerOptions(
                 detached=settings.detached,
                 bodies=bodies,

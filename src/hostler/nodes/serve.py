@@ -15,7 +15,7 @@ from ..config import AgentConfig, BodyConfig, LBConfig
 from ..functions import FunctionTable
 from ..lb import ResourceUse, report_of
 from ..tracing import RunSpans, open_tracer
-from .extensions import RunningNode, run_startup
+from .extensions import RunningNode, open_startup
 from .function_lookup import opened_lookup
 from .lifetime import Node, NodeLifetime
 from .page import NodePage, Tail
@@ -50,6 +50,7 @@ class ServeNode(Node):
             tracer = await enter(open_tracer(settings.node, "full"))
             name = self._choose_driver()
             lookup = await enter(opened_lookup(settings, life, extensions))
+            startup = await enter(open_startup(extensions.startup, life.shutdown))
             driver = await enter(opened_driver(name, config, settings, extensions))
             declared = lookup.listed if isinstance(lookup.listed, FunctionTable) else None
             agent = await enter(
@@ -95,7 +96,7 @@ class ServeNode(Node):
                 functions=lookup.store or lookup.catalog,
                 told={"driver": name},
             )
-            await run_startup(stack, extensions.startup, running, life.shutdown)
+            await startup.run(running)
             server = await enter(http.serve_calls(agent, lookup, bodies))
             take_machine_id(server.addresses[0])
             yield running
